@@ -1,0 +1,61 @@
+# `make` prints what there is. Each target sets up its own environment first, and only once.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.installed-runtime
+DEVELOPMENT := $(VENV)/.installed-development
+# The newest Python that TensorFlow has wheels for, or PYTHON=... on the command line.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$p && break; done)
+# TensorFlow's log lines are for its developers.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo test proofs lint format smoke clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/it" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: $(RUNTIME) ## Hash three faces of nobody, change the key, and write a picture (runs/demo)
+	$(BIN)/python run_me.py --output runs/demo
+
+test: $(DEVELOPMENT) ## Lint, type-check and run all tests but the long proofs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2
+
+proofs: $(DEVELOPMENT) ## Run the long proofs (real data in ../shared, foreign programs; about an hour)
+	$(BIN)/python -m pytest -m proof
+
+smoke: $(RUNTIME) ## Both training stages and an evaluation on faces of nobody, in minutes
+	$(BIN)/python -m iom.cli.synthesize --output runs/smoke/faces --subjects 40 --images 6 --seed 1
+	$(BIN)/python train_stage1.py --config configs/smoke/stage1.yaml --output runs/smoke/stage1
+	$(BIN)/python train_stage2.py --config configs/smoke/stage2.yaml --output runs/smoke/stage2
+	$(BIN)/python evaluate.py --config configs/smoke/evaluate.yaml --output runs/smoke/evaluation
+
+lint: $(DEVELOPMENT) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEVELOPMENT) ## Mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment, caches and runs
+	rm -rf $(VENV) .cache runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,41 @@
+"""Cancellable face templates: embedding, keyed permutation, learned Index-of-Max code.
+
+The public names are loaded when first used, so that `import iom` imports neither TensorFlow nor
+NumPy.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iom.errors import IomError as IomError
+    from iom.keys import TransformKey as TransformKey
+    from iom.models.backbones import build_backbone as build_backbone
+    from iom.models.embedder import Embedder as Embedder
+    from iom.models.embedder import load_embedder as load_embedder
+    from iom.models.hashing import Hasher as Hasher
+    from iom.models.hashing import build_hasher as build_hasher
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Embedder": "iom.models.embedder",
+    "Hasher": "iom.models.hashing",
+    "IomError": "iom.errors",
+    "TransformKey": "iom.keys",
+    "build_backbone": "iom.models.backbones",
+    "build_hasher": "iom.models.hashing",
+    "load_embedder": "iom.models.embedder",
+}
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'iom' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

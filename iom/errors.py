@@ -1,0 +1,37 @@
+"""Errors a user can cause and mend. The command line prints them as one line, no traceback."""
+
+
+class IomError(Exception):
+    """Root of every error that this package raises on purpose.
+
+    The message says what was expected, what came, where, and what to do; it never holds a key,
+    an embedding or a code.
+    """
+
+
+class ConfigError(IomError):
+    """A configuration names something unknown, or a value is out of range."""
+
+
+class DataError(IomError):
+    """An image, a folder, a pair list or a benchmark file is missing, damaged or inconsistent."""
+
+
+class WeightsError(IomError):
+    """Weights are missing, damaged, or do not fit the architecture or the stated input."""
+
+
+class CheckpointError(IomError):
+    """A run cannot be resumed: its checkpoint is damaged or belongs to another configuration."""
+
+
+class KeyMaterialError(IomError):
+    """A transform key has the wrong length, version or size."""
+
+
+class CodeError(IomError):
+    """Codes do not have the stated length or alphabet."""
+
+
+class MissingExtraError(IomError):
+    """An optional dependency is needed for this and is not installed."""

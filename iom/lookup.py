@@ -1,0 +1,32 @@
+"""Find a named entry in a plain table, or say which names exist."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from iom.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Hint for a misspelt name: `" - did you mean 'x'?"`, or an empty string."""
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f" - did you mean '{close[0]}'?" if close else ""
+
+
+def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
+    """Entry `name` of `table`.
+
+    Args:
+        table: Name to entry.
+        name: The name asked for.
+        kind: What the table holds, for the error ("backbone", "loss").
+
+    Raises:
+        ConfigError: No such entry; the message lists the choices.
+    """
+    if name in table:
+        return table[name]
+    hint = did_you_mean(name, table)
+    raise ConfigError(f"unknown {kind} '{name}'{hint} (choices: {', '.join(sorted(table))})")

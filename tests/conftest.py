@@ -1,0 +1,24 @@
+"""Fixtures that several rooms share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The project's top folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real faces and foreign weights; tests that need it skip where it is absent."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "data" / "lfw_112x112").is_dir():
+        pytest.skip("needs the real faces and weights of ../shared, which are not here")
+    return folder

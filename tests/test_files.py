@@ -1,0 +1,63 @@
+import json
+
+import numpy as np
+import pytest
+
+from iom.errors import ConfigError
+from iom.files import atomic_path, cached_array, sha256_of, write_array, write_json
+from iom.lookup import lookup
+
+
+def write_half(path):
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise TypeError
+
+
+def test_an_error_leaves_the_old_file(tmp_path):
+    path = tmp_path / "report.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_half(path)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_missing_folders_are_made_and_suffixes_kept(tmp_path):
+    with atomic_path(tmp_path / "a" / "b" / "model.keras") as temporary:
+        assert temporary.suffix == ".keras"
+        temporary.write_bytes(b"x")
+    assert (tmp_path / "a" / "b" / "model.keras").read_bytes() == b"x"
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_of(tmp_path / "f") == expected
+
+
+def test_a_damaged_cache_is_no_cache(tmp_path):
+    path = tmp_path / "rows.npy"
+    rows = np.arange(6.0).reshape(2, 3)
+    assert cached_array(path, (2, 3)) is None
+    write_array(path, rows)
+    np.testing.assert_array_equal(cached_array(path, (2, 3)), rows)
+    assert cached_array(path, (3, 2)) is None
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 16):
+        path.write_bytes(whole[:length])
+        assert cached_array(path, (2, 3)) is None
+
+
+def test_a_cache_is_never_unpickled(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    assert cached_array(path, (1,)) is None
+
+
+def test_lookup_lists_the_choices():
+    table = {"iresnet18": 1, "iresnet50": 2}
+    assert lookup(table, "iresnet50", "backbone") == 2
+    with pytest.raises(ConfigError, match=r"unknown backbone 'iresnet5' - did you mean") as caught:
+        lookup(table, "iresnet5", "backbone")
+    assert "iresnet18, iresnet50" in str(caught.value)

@@ -1,0 +1,156 @@
+"""Strict YAML: unknown keys, wrong types and missing files are errors that name the place."""
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from iom.errors import ConfigError
+from iom.files import write_text
+from iom.lookup import did_you_mean
+
+ConfigT = TypeVar("ConfigT")
+
+BASE = "base"
+
+
+def load_config(
+    schema: type[ConfigT], path: Path | None = None, *, overrides: Sequence[str] = ()
+) -> ConfigT:
+    """Read a configuration.
+
+    Args:
+        schema: The dataclass to fill, such as `Stage1Config`.
+        path: YAML file; its `base:` names another file, relative to itself, that it changes.
+            Without a path the defaults stand.
+        overrides: `section.key=value` texts, applied last; values are read as YAML.
+
+    Raises:
+        ConfigError: Unreadable file, unknown key, wrong type, value out of range, circular base.
+    """
+    tree: dict[str, Any] = {} if path is None else _read_chain(path, ())
+    for override in overrides:
+        _apply_override(tree, override)
+    config: ConfigT = _build(schema, tree, "", str(path) if path else "--set")
+    return config
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Write the resolved configuration; `load_config` reads it back equal."""
+    write_text(path, yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    resolved = path.resolve()
+    if resolved in seen:
+        raise ConfigError(f"{path}: the chain of 'base:' files comes back to this file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.safe_load(text) or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected UTF-8 text, received other bytes") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {reason}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, received {type(tree).__name__}")
+    base = tree.pop(BASE, None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: expected a file name, received {base!r}")
+    return _merge(_read_chain(path.parent / base, (*seen, resolved)), tree)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise ConfigError(f"--set: expected section.key=value, received '{override}'")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {name}: the value is not valid YAML: {text!r}") from error
+    *sections, key = name.split(".")
+    place = tree
+    for section in sections:
+        below = place.setdefault(section, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {name}: '{section}' is a value, not a section")
+        place = below
+    place[key] = value
+
+
+def _build(schema: Any, tree: Any, prefix: str, source: str) -> Any:
+    if not isinstance(tree, dict):
+        place = prefix.rstrip(".") or "the file"
+        raise ConfigError(f"{source}: {place}: expected a section, received {tree!r}")
+    types = typing.get_type_hints(schema)
+    names = [field.name for field in dataclasses.fields(schema)]
+    values = {}
+    for key, value in tree.items():
+        if key not in names:
+            hint = did_you_mean(str(key), names)
+            raise ConfigError(
+                f"{source}: unknown key '{prefix}{key}'{hint} (known: {', '.join(names)})"
+            )
+        values[key] = _convert(types[key], value, f"{prefix}{key}", source)
+    try:
+        return schema(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _convert(expected: Any, value: Any, name: str, source: str) -> Any:
+    if dataclasses.is_dataclass(expected):
+        return _build(expected, value, f"{name}.", source)
+    origin = typing.get_origin(expected) or expected
+    if origin is str and value is None:
+        return ""  # YAML's `key:` and the command line's `--set key=` both mean an empty text
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{source}: {name}: expected a list, received {value!r}")
+        item_type = typing.get_args(expected)[0]
+        return tuple(
+            _convert(item_type, item, f"{name}[{i}]", source) for i, item in enumerate(value)
+        )
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is float and isinstance(value, str):
+        return _float_from_text(value, name, source)
+    if not isinstance(value, origin) or (origin is int and isinstance(value, bool)):
+        raise ConfigError(
+            f"{source}: {name}: expected {origin.__name__}, received {value!r} "
+            f"({type(value).__name__})"
+        )
+    return value
+
+
+def _float_from_text(value: str, name: str, source: str) -> float:
+    """YAML 1.1 reads `1e-3` as text, since it lacks the dot: take it as the number it is."""
+    try:
+        return float(value)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {name}: expected a number, received {value!r}") from error

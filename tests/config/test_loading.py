@@ -1,0 +1,108 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iom.config.loading import load_config, save_config
+from iom.config.schema import EvaluateConfig, Stage1Config, Stage2Config
+from iom.errors import ConfigError
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_base_chain_and_overrides_win_in_order(tmp_path):
+    write(tmp_path, "base.yaml", "seed: 3\ntraining: {epochs: 5, batch_size: 8}\n")
+    write(tmp_path, "middle.yaml", "base: base.yaml\ntraining: {epochs: 6}\n")
+    top = write(tmp_path, "top.yaml", "base: middle.yaml\nmargin: {scale: 30}\n")
+    config = load_config(Stage1Config, top, overrides=["training.batch_size=16"])
+    assert (config.seed, config.training.epochs, config.training.batch_size) == (3, 6, 16)
+    assert config.margin.scale == 30.0
+
+
+@pytest.mark.parametrize("schema", [Stage1Config, Stage2Config, EvaluateConfig])
+def test_a_saved_configuration_reloads_equal(schema, tmp_path):
+    config = load_config(schema, overrides=["seed=11"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(schema, tmp_path / "config.yaml") == config
+
+
+@given(rate=st.floats(1e-9, 1e3), milestones=st.lists(st.floats(0, 100), max_size=4))
+def test_floats_survive_the_round_trip(rate, milestones, tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    config = Stage1Config()
+    optimizer = dataclasses.replace(
+        config.optimizer, learning_rate=rate, milestones=tuple(milestones)
+    )
+    config = dataclasses.replace(config, optimizer=optimizer)
+    save_config(config, path)
+    assert load_config(Stage1Config, path) == config
+
+
+def test_exponent_without_a_dot_is_a_number(tmp_path):
+    path = write(tmp_path, "c.yaml", "optimizer: {learning_rate: 1e-3}\n")
+    assert load_config(Stage1Config, path).optimizer.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainig: {epochs: 3}", "did you mean 'training'"),
+        ("training: {epoch: 3}", "unknown key 'training.epoch' - did you mean 'epochs'"),
+        ("training: {epochs: many}", "training.epochs: expected int, received 'many'"),
+        ("training: {epochs: true}", "expected int"),
+        ("training: 3", "expected a section"),
+        ("training: {epochs: 0}", "training.epochs: expected at least 1"),
+        ("optimizer: {learning_rate: fast}", "expected a number"),
+        ("optimizer: {milestones: 3}", "expected a list"),
+        ("- a\n- b", "expected a mapping"),
+        ("a: [1", "not valid YAML"),
+        ("base: 3", "base: expected a file name"),
+        ("base: missing.yaml", "cannot read configuration"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(text, message, tmp_path):
+    path = write(tmp_path, "c.yaml", text)
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        load_config(Stage1Config, path)
+
+
+def test_circular_base(tmp_path):
+    write(tmp_path, "a.yaml", "base: b.yaml")
+    path = write(tmp_path, "b.yaml", "base: a.yaml")
+    with pytest.raises(ConfigError, match="comes back"):
+        load_config(Stage1Config, path)
+
+
+def test_binary_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(Stage1Config, path)
+
+
+@pytest.mark.parametrize("override", ["epochs", "=3", "seed.x=1", "seed=[1"])
+def test_bad_overrides(override):
+    with pytest.raises(ConfigError):
+        load_config(Stage1Config, overrides=["seed=1", override])
+
+
+def test_every_tracked_configuration_loads(root):
+    schemas = {"stage1": Stage1Config, "stage2": Stage2Config, "evaluate": EvaluateConfig}
+    paths = sorted((root / "configs").rglob("*.yaml"))
+    assert paths
+    for path in paths:
+        kind = path.parent.name if path.parent.name in schemas else path.stem
+        load_config(schemas[kind], path)
+
+
+def test_every_configuration_says_what_it_is(root):
+    for path in (root / "configs").rglob("*.yaml"):
+        header = path.read_text(encoding="utf-8").splitlines()[:4]
+        assert header[0].startswith("# "), path
+        assert any("python " in line for line in header), f"{path}: no command in the header"

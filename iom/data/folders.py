@@ -1,0 +1,172 @@
+"""A folder of subjects, `<root>/<subject>/<image>`: listed, merged, filtered, split by group."""
+
+import dataclasses
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.config.schema import FolderConfig
+from iom.errors import DataError
+from iom.seeding import numpy_stream
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceFolder:
+    """Images with dense subject labels.
+
+    Attributes:
+        root: The folder.
+        paths: Image paths relative to `root`, `(N,)`, sorted.
+        labels: Index into `subjects` of each image, `(N,)`.
+        subjects: Subject names; a merged subject bears its first name.
+        left_out: Subjects left out for having too few images.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    subjects: tuple[str, ...]
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def files(self) -> list[Path]:
+        """Full paths, in the order of `paths`."""
+        return [self.root / path for path in self.paths]
+
+    def of_subjects(self, wanted: set[str]) -> "FaceFolder":
+        """The part whose subject is in `wanted`, relabelled densely."""
+        rows = [i for i, label in enumerate(self.labels) if self.subjects[label] in wanted]
+        names = sorted({self.subjects[self.labels[i]] for i in rows})
+        index = {name: i for i, name in enumerate(names)}
+        labels = np.array([index[self.subjects[self.labels[i]]] for i in rows], dtype=np.int64)
+        return FaceFolder(self.root, tuple(self.paths[i] for i in rows), labels, tuple(names))
+
+
+def scan_folder(config: FolderConfig) -> FaceFolder:
+    """List the images of a folder, as `config` says.
+
+    Raises:
+        DataError: The folder is missing or empty, a list names an image that is not there, or no
+            subject has enough images.
+    """
+    if not config.root:
+        raise DataError("no folder of images: set data.root to a folder <root>/<subject>/<image>")
+    root = Path(config.root)
+    if not root.is_dir():
+        raise DataError(f"no folder {root}: set data.root to a folder <root>/<subject>/<image>")
+    paths = _listed(root, Path(config.include)) if config.include else _found(root)
+    if not paths:
+        raise DataError(f"{root}: expected <subject>/<image>.jpg or .png, found no image")
+    merged = _merged_names(config)
+    images_of: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        subject = path.split("/", 1)[0]
+        images_of[merged.get(subject, subject)].append(path)
+    kept = {name for name, images in images_of.items() if len(images) >= config.min_images}
+    if len(kept) < 2:
+        raise DataError(
+            f"{root}: expected at least two subjects with {config.min_images} images or more, "
+            f"found {len(kept)} among {len(images_of)}; lower data.min_images or add images"
+        )
+    subjects = tuple(sorted(kept))
+    ordered = [(path, i) for i, name in enumerate(subjects) for path in sorted(images_of[name])]
+    return FaceFolder(
+        root,
+        tuple(path for path, _ in ordered),
+        np.array([label for _, label in ordered], dtype=np.int64),
+        subjects,
+        left_out=len(images_of) - len(kept),
+    )
+
+
+def hold_out(folder: FaceFolder, config: FolderConfig, seed: int) -> tuple[FaceFolder, FaceFolder]:
+    """Split into training and held-out subjects; a group (family) never stands on both sides.
+
+    Raises:
+        DataError: Either side would have fewer than two subjects.
+    """
+    if config.holdout == 0:
+        raise DataError("data.holdout is 0: verification needs held-out subjects, set e.g. 0.1")
+    group_of = {name: _group(name, config.group_separator) for name in folder.subjects}
+    groups = sorted(set(group_of.values()))
+    order = numpy_stream(seed, "data/hold-out").permutation(len(groups))
+    held = {groups[i] for i in order[: max(1, round(config.holdout * len(groups)))]}
+    inside = {name for name, group in group_of.items() if group in held}
+    outside = set(folder.subjects) - inside
+    if len(inside) < 2 or len(outside) < 2:
+        raise DataError(
+            f"{folder.root}: cannot hold out {config.holdout:.0%} of {len(groups)} groups: "
+            f"{len(outside)} subjects would train and {len(inside)} verify, both need two"
+        )
+    return folder.of_subjects(outside), folder.of_subjects(inside)
+
+
+def _group(subject: str, separator: str) -> str:
+    return subject.split(separator, 1)[0] if separator else subject
+
+
+def _found(root: Path) -> list[str]:
+    return sorted(
+        f"{folder.name}/{image.name}"
+        for folder in root.iterdir()
+        if folder.is_dir()
+        for image in folder.iterdir()
+        if image.suffix.lower() in SUFFIXES
+    )
+
+
+def _listed(root: Path, include: Path) -> list[str]:
+    try:
+        lines = include.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the list of images {include}: {error}") from error
+    paths = sorted({line.strip() for line in lines if line.strip()})
+    odd = [path for path in paths if path.count("/") != 1 or path.startswith(("/", "..", "./"))]
+    if odd:
+        raise DataError(f"{include}: expected lines <subject>/<image>, received '{odd[0]}'")
+    missing = [path for path in paths if not (root / path).is_file()]
+    if missing:
+        raise DataError(
+            f"{include}: {len(missing)} of {len(paths)} images are not in {root}, "
+            f"first '{missing[0]}'"
+        )
+    return paths
+
+
+def _merged_names(config: FolderConfig) -> dict[str, str]:
+    """Name of the merged subject for each name in the list of pairs (union of the pairs)."""
+    if not config.same_subject:
+        return {}
+    path = Path(config.same_subject)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the list of pairs {path}: {error}") from error
+    parent: dict[str, str] = {}
+
+    def root_of(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        fields = line.split("\t")
+        try:
+            similar = len(fields) < 3 or float(fields[2]) >= config.same_subject_similarity
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: '{fields[2]}' is not a number") from error
+        if len(fields) < 2:
+            raise DataError(f"{path}, line {number}: expected two subjects parted by a tab")
+        if similar:
+            first, second = sorted((root_of(fields[0]), root_of(fields[1])))
+            parent[second] = first
+    return {name: root_of(name) for name in list(parent)}

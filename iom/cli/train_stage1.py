@@ -1,0 +1,45 @@
+"""Train a backbone: `python train_stage1.py --config FILE --output DIR`."""
+
+import argparse
+from collections.abc import Sequence
+
+from iom.cli.arguments import add_config_arguments, add_run_arguments, new_parser, run
+
+EPILOG = """\
+examples:
+  python train_stage1.py --config configs/smoke/stage1.yaml --output runs/smoke1
+  python train_stage1.py --config configs/stage1/bundled.yaml --output runs/bundled --resume
+  python train_stage1.py --config configs/stage1/base.yaml --output runs/mine --set data.root=faces
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `train_stage1.py`."""
+    parser = new_parser(
+        "train_stage1.py",
+        "Stage 1: train an embedding network (ArcFace, optionally distilled from a teacher) on a "
+        "folder <root>/<subject>/<image>.",
+        epilog=EPILOG,
+    )
+    add_config_arguments(parser)
+    add_run_arguments(parser)
+    return run(_train, parser, argv)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from iom.config.loading import load_config
+    from iom.config.schema import Stage1Config
+
+    config = load_config(Stage1Config, arguments.config, overrides=arguments.overrides)
+
+    from iom.training.stage1 import train_stage1
+
+    best = train_stage1(
+        config,
+        arguments.output,
+        resume=arguments.resume,
+        progress=not arguments.quiet,
+        report=lambda line: print(line, flush=True),
+    )
+    print(f"best model: {best}")
+    return 0

@@ -1,0 +1,168 @@
+"""Batches of stage 1: decoded, augmented, with label and, if there is a teacher, its embedding."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from iom.config.schema import AugmentationConfig
+from iom.data.augmentation import augment
+from iom.data.folders import FaceFolder
+from iom.errors import DataError
+from iom.files import cached_array, sha256_of, write_array
+from iom.models.embedder import Embedder
+from iom.seeding import numpy_stream
+
+LABEL = "cosines"
+TARGET = "unit_embedding"
+VIEW_STRIDE = 7919
+"""Keeps the augmentation seeds of one run's views apart from those of the next seeds' views."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage1Batches:
+    """Every batch of every epoch as a function of the seed, so that a resumed run repeats them.
+
+    Attributes:
+        folder: Training images and labels.
+        augmentation: How images are changed.
+        batch_size: Images a batch; what is left over at the end of an epoch is dropped.
+        input_size: Side of the images.
+        seed: The run's seed.
+        views: Number of fixed augmented views of each image; epoch e shows view e mod views.
+            0: every epoch changes every image anew.
+        mix: Half of the images blend in another one, by up to this share.
+        targets: Teacher embeddings, `(max(1, views), N, D)`, or none.
+    """
+
+    folder: FaceFolder
+    augmentation: AugmentationConfig
+    batch_size: int
+    seed: int
+    input_size: int = 112
+    views: int = 0
+    mix: float = 0.0
+    targets: NDArray[np.float32] | None = None
+    labelled: bool = True
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch.
+
+        Raises:
+            DataError: Fewer images than one batch.
+        """
+        steps = len(self.folder) // self.batch_size
+        if steps == 0:
+            raise DataError(
+                f"{self.folder.root}: {len(self.folder)} training images do not fill one batch of "
+                f"{self.batch_size}; lower training.batch_size"
+            )
+        return steps
+
+    def epoch(self, epoch: int, first_step: int = 0) -> tf.data.Dataset:
+        """The batches of an epoch, from `first_step` on."""
+        order = numpy_stream(self.seed, f"stage1/order/{epoch}").permutation(len(self.folder))
+        rows = order[: self.steps * self.batch_size][first_step * self.batch_size :]
+        view = epoch % self.views if self.views else epoch
+        images = self._images(rows, view).batch(self.batch_size, drop_remainder=True)
+        truth: dict[str, Any] = {}
+        if self.labelled:
+            truth[LABEL] = self.folder.labels[rows]
+        if self.targets is not None:
+            truth[TARGET] = self.targets[view % len(self.targets)][rows]
+        answers = tf.data.Dataset.from_tensor_slices(truth).batch(
+            self.batch_size, drop_remainder=True
+        )
+        return tf.data.Dataset.zip(images, answers).prefetch(4)
+
+    def view(self, view: int) -> tf.data.Dataset:
+        """One augmented view of all images, in folder order, in batches."""
+        return self._images(np.arange(len(self.folder)), view).batch(self.batch_size).prefetch(4)
+
+    def _images(self, rows: NDArray[np.int64], view: int) -> tf.data.Dataset:
+        files = [str(self.folder.root / self.folder.paths[row]) for row in rows]
+        side = self.input_size
+
+        def load(path: tf.Tensor) -> tf.Tensor:
+            # Pillow's inverse transform: an embedding must not depend on the reader.
+            pixels = tf.io.decode_jpeg(
+                tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE"
+            )
+            return tf.ensure_shape(pixels, (side, side, 3))
+
+        def changed(path: tf.Tensor, row: tf.Tensor, other: tf.Tensor, share: tf.Tensor) -> Any:
+            pixels = load(path)
+            if self.mix:
+                blend = (1 - share) * tf.cast(pixels, tf.float32)
+                pixels = blend + share * tf.cast(load(other), tf.float32)
+            seed = tf.stack([self.seed + VIEW_STRIDE * view, row])
+            return augment(pixels, seed, self.augmentation)
+
+        others, shares = self._partners(view)
+        columns = (
+            files,
+            rows.astype(np.int64),
+            [str(self.folder.root / self.folder.paths[row]) for row in others[rows]],
+            shares[rows],
+        )
+        return tf.data.Dataset.from_tensor_slices(columns).map(
+            changed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+
+    def _partners(self, view: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The image blended into each image of a view, and by how much (nothing for half)."""
+        stream = numpy_stream(self.seed, f"stage1/mix/{view}")
+        others = stream.permutation(len(self.folder))
+        shares = stream.uniform(0, self.mix, len(others)) * (stream.random(len(others)) < 0.5)
+        return others, shares.astype(np.float32)
+
+
+def teacher_targets(
+    batches: Stage1Batches, teacher: Embedder, *, cache: Path, progress: bool
+) -> NDArray[np.float32]:
+    """Embeddings of every fixed view (or of the plain images), computed once and kept.
+
+    Each view is one file, so that an interrupted computation goes on with the next view.
+
+    Returns:
+        `(max(1, views), N, D)`, unit length.
+    """
+    if not batches.views:
+        return teacher.embed_files(batches.folder.files, progress=progress)[None]
+    images = _digest_of_images(batches.folder)
+    views = []
+    changes = f"{batches.augmentation}/{batches.mix}/{batches.seed}"
+    for view in range(batches.views):
+        key = f"{teacher.fingerprint}/{images}/{changes}/{view}"
+        stored = cache / f"teacher-{hashlib.sha256(key.encode()).hexdigest()}.npy"
+        rows = cached_array(stored, (len(batches.folder), teacher.embedding_size))
+        if rows is None:
+            rows = _embed_view(batches, view, teacher, progress=progress)
+            write_array(stored, rows)
+        views.append(rows)
+    return np.stack(views)
+
+
+def _embed_view(
+    batches: Stage1Batches, view: int, teacher: Embedder, *, progress: bool
+) -> NDArray[np.float32]:
+    title = f"teacher, view {view + 1} of {batches.views}"
+    with tqdm(total=len(batches.folder), desc=title, unit="image", disable=not progress) as bar:
+        parts = []
+        for images in batches.view(view):
+            parts.append(teacher.embed_pixels(images.numpy()))
+            bar.update(len(images))
+    return np.concatenate(parts)
+
+
+def _digest_of_images(folder: FaceFolder) -> str:
+    digest = hashlib.sha256()
+    for path in folder.files:
+        digest.update(sha256_of(path).encode())
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""Index-of-Max projection and the ways to read its responses (Jin et al., IEEE TIFS 2018)."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from iom.lookup import lookup
+from iom.seeding import numpy_stream
+
+
+def gaussian_frame(size: int, vectors: int, stream: np.random.Generator) -> NDArray[np.float32]:
+    """Independent standard normal columns, `(size, vectors)`, scaled to length one on average."""
+    return (stream.standard_normal((size, vectors)) / np.sqrt(size)).astype(np.float32)
+
+
+def orthonormal_frame(size: int, vectors: int, stream: np.random.Generator) -> NDArray[np.float32]:
+    """Columns in random orthonormal bases, one basis after the other, `(size, vectors)`.
+
+    Vectors of one position, and of its neighbours, are orthogonal: less noise than independent
+    ones for the same number of them.
+    """
+    bases = []
+    for _ in range(-(-vectors // size)):
+        basis, triangle = np.linalg.qr(stream.standard_normal((size, size)))
+        bases.append(basis * np.sign(np.diag(triangle)))  # uniform over the orthogonal group
+    return np.concatenate(bases, axis=1)[:, :vectors].astype(np.float32)
+
+
+FRAMES: dict[str, Callable[[int, int, np.random.Generator], NDArray[np.float32]]] = {
+    "gaussian": gaussian_frame,
+    "orthonormal": orthonormal_frame,
+}
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class IoMProjection(keras.layers.Layer):
+    """Project each row on `code_length` groups of `alphabet_size` vectors, without a bias.
+
+    A bias would break scale invariance. The initial vectors are drawn with NumPy from `seed`, and
+    rounded to half precision where they stay frozen: the file then holds half the bytes and
+    exactly the same vectors.
+
+    Args:
+        code_length: M, positions of the code.
+        alphabet_size: Q, values of a symbol.
+        initial: A key of `FRAMES`.
+        seed: Of the initial vectors.
+        trainable: Whether the vectors are learned.
+    """
+
+    def __init__(
+        self, code_length, alphabet_size, initial="gaussian", seed=0, trainable=True, **kwargs
+    ):
+        super().__init__(trainable=trainable, **kwargs)
+        self.code_length = code_length
+        self.alphabet_size = alphabet_size
+        self.initial = initial
+        self.seed = seed
+        self._frame = lookup(FRAMES, initial, "initial projection")
+        self._frozen = not trainable
+
+    def build(self, input_shape):
+        """Draw the vectors, `(K, M * Q)`."""
+        vectors = self.code_length * self.alphabet_size
+        stream = numpy_stream(self.seed, "index-of-max/projection")
+        values = self._frame(input_shape[-1], vectors, stream)
+        if self._frozen:
+            values = values.astype(np.float16).astype(np.float32)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=values.shape,
+            initializer=lambda shape, dtype=None: ops.convert_to_tensor(values, dtype),
+        )
+
+    def call(self, inputs):
+        """`(B, K)` of unit length -> responses `(B, M, Q)`."""
+        responses = ops.matmul(inputs, self.kernel)
+        return ops.reshape(responses, (-1, self.code_length, self.alphabet_size))
+
+    def save_own_variables(self, store):
+        """Store frozen vectors in half precision, which they were rounded to."""
+        kernel = ops.convert_to_numpy(self.kernel)
+        store["kernel"] = kernel.astype(np.float16) if self._frozen else kernel
+
+    def load_own_variables(self, store):
+        """Read what `save_own_variables` wrote."""
+        self.kernel.assign(np.asarray(store["kernel"], np.float32))
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "code_length": self.code_length,
+            "alphabet_size": self.alphabet_size,
+            "initial": self.initial,
+            "seed": self.seed,
+        }
+
+
+def hard_index(responses):
+    """The code: index of the largest response, the first of equals. `(B, M, Q)` -> `(B, M)`."""
+    return ops.argmax(responses, axis=-1)
+
+
+def soft_index(responses, inverse_temperature):
+    """Expected index under a softmax, `(B, M, Q)` -> `(B, M)`; kept for comparison.
+
+    It averages over *nominal* symbols: responses split evenly between symbols 2 and 4 give 3,
+    which is neither. `relaxed_codes` does not have this flaw.
+    """
+    weights = ops.softmax(inverse_temperature * responses, axis=-1)
+    indices = ops.arange(responses.shape[-1], dtype=weights.dtype)
+    return ops.sum(weights * indices, axis=-1)
+
+
+def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
+    """Codes with a gradient: a softmax over the symbols of each position.
+
+    Args:
+        responses: `(B, M, Q)`.
+        inverse_temperature: T; a large one comes near to one-hot.
+        straight_through: The value is the exact one-hot code, the gradient that of the softmax
+            (Bengio et al., 2013).
+
+    Returns:
+        `(B, M, Q)`, each position summing to one.
+    """
+    soft = ops.softmax(inverse_temperature * responses, axis=-1)
+    if not straight_through:
+        return soft
+    hard = ops.one_hot(hard_index(responses), responses.shape[-1], dtype=soft.dtype)
+    return soft + ops.stop_gradient(hard - soft)

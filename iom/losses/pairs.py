@@ -1,0 +1,66 @@
+"""Pairwise distances and masks: the only copy of them."""
+
+from keras import ops
+
+DISTANCE_FLOOR = 1e-12
+"""A square root has an infinite slope at zero; squared distances are kept above this."""
+
+
+def expected_collision(a, b):
+    """Probability that two codes agree at a position, for every row pair.
+
+    Args:
+        a: Relaxed codes, `(A, M, Q)`.
+        b: Relaxed codes, `(B, M, Q)`.
+
+    Returns:
+        `(A, B)`, in [0, 1]; 1/Q for unrelated balanced codes.
+    """
+    flat_a = ops.reshape(a, (-1, a.shape[1] * a.shape[2]))
+    flat_b = ops.reshape(b, (-1, b.shape[1] * b.shape[2]))
+    return ops.matmul(flat_a, ops.transpose(flat_b)) / a.shape[1]
+
+
+def collision_distance(a, b):
+    """Expected share of positions that differ, `(A, M, Q)`, `(B, M, Q)` -> `(A, B)`."""
+    return 1.0 - expected_collision(a, b)
+
+
+def cosine_distance(a, b):
+    """1 - cosine of every row pair, `(A, D)`, `(B, D)` -> `(A, B)`; a zero row has cosine 0."""
+    return 1.0 - ops.matmul(_unit(a), ops.transpose(_unit(b)))
+
+
+def euclidean_distance(a, b):
+    """Euclidean distance of every row pair, `(A, D)`, `(B, D)` -> `(A, B)`; finite slope at 0."""
+    squares = (
+        ops.sum(ops.square(a), axis=1)[:, None]
+        + ops.sum(ops.square(b), axis=1)[None, :]
+        - 2.0 * ops.matmul(a, ops.transpose(b))
+    )
+    return ops.sqrt(ops.maximum(squares, DISTANCE_FLOOR))
+
+
+def mated_mask(labels):
+    """True for pairs of different rows of one subject, `(B,)` -> `(B, B)`."""
+    labels = ops.reshape(labels, (-1,))
+    same = ops.equal(labels[:, None], labels[None, :])
+    rows = ops.arange(ops.shape(labels)[0])
+    return ops.logical_and(same, ops.not_equal(rows[:, None], rows[None, :]))
+
+
+def non_mated_mask(labels):
+    """True for pairs of different subjects, `(B,)` -> `(B, B)`."""
+    labels = ops.reshape(labels, (-1,))
+    return ops.not_equal(labels[:, None], labels[None, :])
+
+
+def masked_mean(values, mask):
+    """Mean of `values` where `mask` is true; zero, with a zero gradient, where it never is."""
+    weights = ops.cast(mask, values.dtype)
+    return ops.sum(values * weights) / ops.maximum(ops.sum(weights), 1.0)
+
+
+def _unit(rows):
+    square = ops.sum(ops.square(rows), axis=-1, keepdims=True)
+    return rows * ops.rsqrt(ops.maximum(square, DISTANCE_FLOOR))

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from iom.models.backbones import build_backbone as build_backbone
     from iom.models.embedder import Embedder as Embedder
     from iom.models.embedder import load_embedder as load_embedder
-    from iom.models.hashing import Hasher as Hasher
+    from iom.models.hasher import Hasher as Hasher
     from iom.models.hashing import build_hasher as build_hasher
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Embedder": "iom.models.embedder",
-    "Hasher": "iom.models.hashing",
+    "Hasher": "iom.models.hasher",
     "IomError": "iom.errors",
     "TransformKey": "iom.keys",
     "build_backbone": "iom.models.backbones",

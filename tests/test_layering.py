@@ -17,7 +17,6 @@ LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TENSORFLOW_ROOMS = {
     "data",
     "seeding",
-    "training/stage1_data.py",
     "models/weights/frozen.py",
 }
 PACKAGE = Path(__file__).parents[1] / "iom"

@@ -1,21 +1,16 @@
 """Batches of stage 1: decoded, augmented, with label and, if there is a teacher, its embedding."""
 
 import dataclasses
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from iom.config.schema import AugmentationConfig
 from iom.data.augmentation import augment
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
-from iom.files import cached_array, sha256_of, write_array
-from iom.models.embedder import Embedder
 from iom.seeding import numpy_stream
 
 LABEL = "cosines"
@@ -25,7 +20,7 @@ VIEW_STRIDE = 7919
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage1Batches:
+class ImageBatches:
     """Every batch of every epoch as a function of the seed, so that a resumed run repeats them.
 
     Attributes:
@@ -121,48 +116,3 @@ class Stage1Batches:
         others = stream.permutation(len(self.folder))
         shares = stream.uniform(0, self.mix, len(others)) * (stream.random(len(others)) < 0.5)
         return others, shares.astype(np.float32)
-
-
-def teacher_targets(
-    batches: Stage1Batches, teacher: Embedder, *, cache: Path, progress: bool
-) -> NDArray[np.float32]:
-    """Embeddings of every fixed view (or of the plain images), computed once and kept.
-
-    Each view is one file, so that an interrupted computation goes on with the next view.
-
-    Returns:
-        `(max(1, views), N, D)`, unit length.
-    """
-    if not batches.views:
-        return teacher.embed_files(batches.folder.files, progress=progress)[None]
-    images = _digest_of_images(batches.folder)
-    views = []
-    changes = f"{batches.augmentation}/{batches.mix}/{batches.seed}"
-    for view in range(batches.views):
-        key = f"{teacher.fingerprint}/{images}/{changes}/{view}"
-        stored = cache / f"teacher-{hashlib.sha256(key.encode()).hexdigest()}.npy"
-        rows = cached_array(stored, (len(batches.folder), teacher.embedding_size))
-        if rows is None:
-            rows = _embed_view(batches, view, teacher, progress=progress)
-            write_array(stored, rows)
-        views.append(rows)
-    return np.stack(views)
-
-
-def _embed_view(
-    batches: Stage1Batches, view: int, teacher: Embedder, *, progress: bool
-) -> NDArray[np.float32]:
-    title = f"teacher, view {view + 1} of {batches.views}"
-    with tqdm(total=len(batches.folder), desc=title, unit="image", disable=not progress) as bar:
-        parts = []
-        for images in batches.view(view):
-            parts.append(teacher.embed_pixels(images.numpy()))
-            bar.update(len(images))
-    return np.concatenate(parts)
-
-
-def _digest_of_images(folder: FaceFolder) -> str:
-    digest = hashlib.sha256()
-    for path in folder.files:
-        digest.update(sha256_of(path).encode())
-    return digest.hexdigest()

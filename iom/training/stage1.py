@@ -9,6 +9,7 @@ import numpy as np
 
 from iom.config.schema import Stage1Config
 from iom.data.folders import FaceFolder, hold_out, scan_folder
+from iom.data.image_batches import LABEL, TARGET, ImageBatches
 from iom.data.images import check_images, read_images
 from iom.errors import ConfigError
 from iom.files import atomic_path
@@ -24,7 +25,7 @@ from iom.seeding import seed_everything
 from iom.training.loop import run_epochs
 from iom.training.run_dir import RunDir
 from iom.training.schedules import build_optimizer
-from iom.training.stage1_data import LABEL, TARGET, Stage1Batches, teacher_targets
+from iom.training.teacher import teacher_targets
 
 TEACHER_CACHE = Path(".cache/teacher")
 
@@ -107,9 +108,9 @@ def _backbone(config: Stage1Config) -> keras.Model:
 
 def _batches(
     config: Stage1Config, train: FaceFolder, backbone: keras.Model, *, progress: bool
-) -> Stage1Batches:
+) -> ImageBatches:
     distillation = config.distillation
-    batches = Stage1Batches(
+    batches = ImageBatches(
         train,
         config.augmentation,
         config.training.batch_size,

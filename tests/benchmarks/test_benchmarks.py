@@ -1,0 +1,81 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import bundled, lfw_pairs, startup
+
+
+@pytest.mark.parametrize("module", [bundled, lfw_pairs, startup])
+def test_help(module, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        module.main(["--help"])
+    assert stopped.value.code == 0
+    assert f"python -m {module.__name__}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", [bundled, lfw_pairs])
+def test_without_shared_data_the_error_is_one_line(module, tmp_path, root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("iom.evaluation.evaluate.check_systems", lambda config: None)
+    monkeypatch.setattr(bundled, "tracked_weights", lambda folder: [])
+    assert module.main(["--shared", str(tmp_path / "absent")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no folder")
+    assert error.count("\n") == 1
+
+
+def test_starting_imports_nothing_heavy(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    for command in startup.COMMANDS.values():
+        assert startup.heavy_imports(command) == set()
+    assert startup.heavy_imports(["-c", "import scipy"]) == {"scipy"}
+    assert startup.main(["--repeats", "1"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(figures) == {"import_s", "help_s", "imports_tensorflow"}
+    assert figures["imports_tensorflow"] is False
+
+
+def test_startup_outside_the_project_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert startup.main(["--repeats", "1"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert startup.main(["--repeats", "0"]) == 2
+    assert "--repeats" in capsys.readouterr().err
+
+
+def test_tracked_weights_are_those_git_would_keep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    folder = tmp_path / "pre_models"
+    (folder / "hasher").mkdir(parents=True)
+    for name in (
+        "model.keras",
+        "large.params",
+        "README.md",
+        "manifest.json",
+        "hasher/hasher.keras",
+    ):
+        (folder / name).write_bytes(b"x" * 10)
+    (tmp_path / ".gitignore").write_text("*.params\n")
+    found = bundled.tracked_weights(bundled.PRE_MODELS)
+    assert [path.name for path in found] == ["hasher.keras", "model.keras"]
+
+
+@pytest.mark.proof
+def test_lfw_pairs_reaches_its_figures(shared, root):
+    """Half an hour of patience at most: embeds 7,701 images unless they are cached."""
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.lfw_pairs"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=True,
+    )
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert figures["float_accuracy"] >= 0.991
+    assert figures["float_eer"] <= 0.009
+    assert figures["learned_eer_mean"] <= figures["grp_eer_mean"]
+    assert figures["learned_fnmr_1e3_mean"] <= figures["grp_fnmr_1e3_mean"]

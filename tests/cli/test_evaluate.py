@@ -1,0 +1,172 @@
+"""The command in-process, with an embedder that needs no weights."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iom.cli.evaluate import main
+from iom.config.loading import load_config
+from iom.config.schema import EvaluateConfig, HasherConfig
+from iom.models.embedder import Embedder
+from iom.models.hasher import Hasher
+from iom.models.hashing import build_hasher
+
+FINGERPRINT = "a" * 64
+
+
+@pytest.fixture
+def embedder(monkeypatch):
+    """Embeds by a fixed random projection of coarse pixels."""
+    projection = np.random.default_rng(0).normal(size=(14 * 14 * 3, 32)).astype(np.float32)
+    calls = []
+
+    def predict(pixels):
+        calls.append(len(pixels))
+        coarse = pixels.reshape(len(pixels), 14, 8, 14, 8, 3).mean(axis=(2, 4))
+        return (coarse - 127.0).reshape(len(pixels), -1) @ projection
+
+    def load_embedder(weights, *, batch_size, flip, cache):
+        return Embedder(
+            predict,
+            name=weights,
+            fingerprint=FINGERPRINT,
+            embedding_size=32,
+            batch_size=batch_size,
+            flip=flip,
+        )
+
+    monkeypatch.setattr("iom.evaluation.evaluate.load_embedder", load_embedder)
+    return calls
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    hasher = build_hasher(32, HasherConfig(code_length=64, alphabet_size=4))
+    Hasher(hasher, embedder_name="made", embedder_fingerprint=FINGERPRINT).save(tmp_path / "hasher")
+    path = tmp_path / "evaluate.yaml"
+    path.write_text(
+        "seed: 3\n"
+        "benchmark: {name: nobody, source: synthetic, subjects: 12, images: 3}\n"
+        "embedder: {weights: made.test, batch_size: 16, cache: ''}\n"
+        f"hasher: {tmp_path / 'hasher'}\n"
+        "code: {code_length: 64, alphabet_size: 4, learned_layer: false}\n"
+        "scenario: {keys: 2, bootstrap: 10}\n"
+    )
+    return path
+
+
+def test_report_table_and_exit_code(embedder, config_file, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert main(["--config", str(config_file), "--output", str(output), "--quiet"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    lines = shown.out.splitlines()
+    assert lines[0].startswith("nobody: 72 pairs (36 mated, 36 non-mated), 12 subjects")
+    assert [line.split()[0] for line in lines if line.startswith(("float", "grp", "learned"))]
+    assert lines[-1] == f"report: {output / 'report.json'}"
+    names = sorted(path.name for path in output.iterdir())
+    assert names == ["config.yaml", "report.csv", "report.json", "report.png"]
+    tree = json.loads((output / "report.json").read_text())
+    assert {row["system"] for row in tree["rows"]} == {"float", "grp", "learned"}
+    assert tree["embedder"] == {
+        "name": "made.test",
+        "fingerprint": FINGERPRINT,
+        "embedding_size": 32,
+    }
+    assert tree["seed"] == 3
+    again = load_config(EvaluateConfig, output / "config.yaml")
+    assert again == load_config(EvaluateConfig, config_file)
+
+
+def test_progress_bars_go_to_standard_error(embedder, config_file, tmp_path, capsys):
+    arguments = ["--config", str(config_file), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--set", "scenario.systems=[float]"]) == 0
+    shown = capsys.readouterr()
+    assert "embedding (made.test)" in shown.err
+    assert "embedding (" not in shown.out
+
+
+def write_bin(path, images=4, damage=None):
+    pixels = np.random.default_rng(0).integers(0, 255, (images, 112, 112, 3), np.uint8)
+    encoded = []
+    for image in pixels:
+        Image.fromarray(image).save(path, format="jpeg")
+        encoded.append(path.read_bytes())
+    if damage is not None:
+        encoded[damage] = encoded[damage][: len(encoded[damage]) // 2]
+    path.write_bytes(pickle.dumps((encoded, [True, False] * (images // 4)), protocol=2))
+
+
+class Hostile:
+    """Creates a file where it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (str(self.mark), "w"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["scenario.keis=3"], "did you mean 'keys'"),
+        (["scenario.keys=0"], "scenario.keys: expected at least 1"),
+        (["scenario.systems=[float, lerned]"], "did you mean 'learned'"),
+        (["hasher=nowhere"], "no trained hasher in 'nowhere'; train one with"),
+        (["benchmark.source=camera"], "unknown benchmark source 'camera'"),
+        (["benchmark.source=pairs"], "needs benchmark.path"),
+        (["benchmark.source=pairs", "benchmark.path=no.txt", "benchmark.root=no"], "no folder no"),
+        (["benchmark.source=bin", "benchmark.path=no.bin"], "cannot read no.bin"),
+        (["benchmark.subjects=2"], "at least 4 subjects"),
+    ],
+)
+def test_a_mistake_is_one_line(embedder, config_file, tmp_path, capsys, overrides, reason):
+    sets = [part for override in overrides for part in ("--set", override)]
+    output = str(tmp_path / "out")
+    assert main(["--config", str(config_file), "--output", output, "--quiet", *sets]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert reason in shown.err
+    assert embedder == []
+
+
+def test_a_missing_configuration_and_a_bad_output_are_one_line(
+    embedder, config_file, tmp_path, capsys
+):
+    assert main(["--config", str(tmp_path / "no.yaml"), "--output", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: cannot read configuration")
+    assert main(["--config", str(config_file), "--output", str(config_file)]) == 2
+    assert capsys.readouterr().err.startswith("error: cannot write to the folder")
+    assert embedder == []
+
+
+@pytest.mark.parametrize("kind", ["truncated file", "truncated image", "hostile"])
+def test_a_damaged_or_hostile_bin_is_one_line(embedder, config_file, tmp_path, capsys, kind):
+    path, mark = tmp_path / "pairs.bin", tmp_path / "mark"
+    write_bin(path, damage=2 if kind == "truncated image" else None)
+    if kind == "truncated file":
+        path.write_bytes(path.read_bytes()[:-40])
+    if kind == "hostile":
+        path.write_bytes(pickle.dumps(([b""] * 4, Hostile(mark)), protocol=2))
+    arguments = ["--config", str(config_file), "--output", str(tmp_path / "out"), "--quiet"]
+    sets = ["--set", "benchmark.source=bin", "--set", f"benchmark.path={path}"]
+    assert main([*arguments, *sets]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert str(path) in shown.err
+    assert not mark.exists()
+
+
+def test_a_hasher_of_another_embedder_is_one_line(embedder, config_file, tmp_path, capsys):
+    metadata = tmp_path / "hasher" / "hasher.json"
+    metadata.write_text(metadata.read_text().replace(FINGERPRINT, "b" * 64))
+    assert main(["--config", str(config_file), "--output", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "was trained with the embedder" in capsys.readouterr().err
+    assert embedder == []

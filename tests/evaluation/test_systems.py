@@ -1,0 +1,120 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from iom.config.schema import EvaluateConfig, HasherConfig, ScenarioConfig
+from iom.errors import ConfigError, WeightsError
+from iom.evaluation.comparison import report_on
+from iom.evaluation.systems import check_systems, load_code_systems
+from iom.evaluation.table import format_table
+from iom.keys import TransformKey
+from iom.models.embedder import Embedder
+from iom.models.hasher import Calibration, Hasher
+from iom.models.hashing import build_hasher
+
+
+def embedder_of(fingerprint="f" * 64):
+    return Embedder(lambda pixels: pixels, name="made", fingerprint=fingerprint, embedding_size=32)
+
+
+@pytest.fixture
+def hasher_folder(tmp_path):
+    hasher = Hasher(
+        build_hasher(32, HasherConfig(code_length=48, alphabet_size=4), seed=1),
+        embedder_name="made",
+        embedder_fingerprint="f" * 64,
+        calibration=Calibration(threshold=30, fmr=0.01, fnmr=0.1, subjects=9, keys=2),
+    )
+    hasher.save(tmp_path / "hasher")
+    return tmp_path / "hasher"
+
+
+@pytest.fixture
+def config(hasher_folder):
+    return EvaluateConfig(
+        hasher=str(hasher_folder),
+        code=HasherConfig(code_length=64, alphabet_size=4),
+        scenario=ScenarioConfig(systems=("float", "grp", "urp", "learned"), keys=2, bootstrap=5),
+    )
+
+
+def with_systems(config, *names):
+    scenario = dataclasses.replace(config.scenario, systems=names)
+    return dataclasses.replace(config, scenario=scenario)
+
+
+def test_every_system_gives_codes_of_its_shape(config):
+    check_systems(config)
+    systems = load_code_systems(config, embedder_of())
+    assert list(systems) == ["grp", "urp", "learned"]
+    rows = np.random.default_rng(0).normal(size=(5, 32)).astype(np.float32)
+    for system in systems.values():
+        codes = system.hash(rows, TransformKey(bytes(32)))
+        assert codes.shape == (5, system.code_length)
+        assert codes.max() < system.alphabet_size
+    assert (systems["learned"].code_length, systems["grp"].code_length) == (48, 64)
+    assert (systems["learned"].decision, systems["grp"].decision) == (30, None)
+
+
+def test_all_systems_stand_in_one_report(config, benchmark_and_embeddings):
+    systems = load_code_systems(config, embedder_of())
+    report = report_on(config, *benchmark_and_embeddings, systems, embedder={"name": "made"})
+    places = list(dict.fromkeys((row.system, row.scenario) for row in report.rows))
+    assert places == [
+        ("float", "none"),
+        *((name, s) for name in ("grp", "urp", "learned") for s in ("own_key", "stolen_key")),
+    ]
+    assert report.row("learned", "stolen_key", "decision").value == 30
+    stolen = next(s for s in report.scores if (s.system, s.scenario) == ("learned", "stolen_key"))
+    expected = np.mean([np.mean(entry.mated > 30) for entry in stolen.by_key])
+    assert report.row("learned", "stolen_key", "fnmr_at_decision").value == pytest.approx(expected)
+    report = dataclasses.replace(report, embedder={"name": "made", "embedding_size": 32})
+    assert "at its own threshold 30" in format_table(report)
+
+
+def test_the_hasher_must_belong_to_the_embedder(config):
+    with pytest.raises(WeightsError, match="was trained with the embedder made"):
+        load_code_systems(config, embedder_of(fingerprint="e" * 64))
+
+
+def test_a_missing_hasher_says_how_to_train_one(config, tmp_path):
+    missing = dataclasses.replace(config, hasher=str(tmp_path / "none"))
+    with pytest.raises(WeightsError, match=r"train_stage2\.py.*systems='\[float, grp, urp\]'"):
+        check_systems(missing)
+    with pytest.raises(WeightsError, match="'hasher' is empty"):
+        check_systems(dataclasses.replace(config, hasher=""))
+    check_systems(with_systems(missing, "float", "grp"))
+
+
+def test_a_damaged_hasher_is_refused(config, hasher_folder):
+    path = hasher_folder / "hasher.keras"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="damaged"):
+        load_code_systems(config, embedder_of())
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("float", "lerned"), "unknown system 'lerned' - did you mean 'learned'"),
+        ((), "at least one"),
+        (("grp", "grp"), "distinct"),
+    ],
+)
+def test_unusable_systems_are_refused(config, names, reason):
+    with pytest.raises(ConfigError, match=reason):
+        check_systems(with_systems(config, *names))
+
+
+def test_a_code_shape_that_a_baseline_cannot_have_is_refused(config):
+    wide = dataclasses.replace(config, code=HasherConfig(code_length=8, alphabet_size=64))
+    with pytest.raises(ConfigError, match="URP"):
+        load_code_systems(with_systems(wide, "urp"), embedder_of())
+
+
+@pytest.fixture(autouse=True)
+def _clear_models():
+    yield
+    keras.backend.clear_session()

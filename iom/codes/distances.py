@@ -1,0 +1,190 @@
+"""Exact distances between packed codes: the number of positions at which two codes differ.
+
+Every function takes `PackedCodes` of one shape, gives distances 0..M (lower = more alike), and
+spreads large work over the CPU's cores.
+"""
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.codes.kernels import nearest_kernel, paired_kernel, table_kernel
+from iom.codes.packing import PackedCodes
+from iom.errors import CodeError
+
+_WORDS_A_THREAD = 1 << 18  # below about two megabytes a thread costs more than it brings
+
+
+class Neighbours(NamedTuple):
+    """Gallery rows and their distances, nearest first; the lower row comes first in a tie."""
+
+    rows: NDArray[np.int64]
+    distances: NDArray[np.int32]
+
+
+def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
+    """Distance of row i of `a` and row i of `b`, for every i.
+
+    Args:
+        a: N codes.
+        b: N codes.
+        threads: Threads to use; 0 takes the cores this process may run on.
+
+    Returns:
+        `(N,)`.
+
+    Raises:
+        CodeError: The two do not have the same code length, alphabet and number of rows.
+
+    Example:
+        >>> from iom.codes.packing import pack
+        >>> a, b = np.array([[0, 7, 3], [1, 1, 1]]), np.array([[0, 6, 3], [2, 3, 4]])
+        >>> paired(pack(a, 8), pack(b, 8)).tolist()
+        [1, 3]
+    """
+    kernel = paired_kernel(*_common_shape(a, b))
+    if len(a) != len(b):
+        raise CodeError(
+            f"paired codes: expected as many on both sides, received {len(a)} and {len(b)}"
+        )
+    out: NDArray[np.int32] = np.zeros((1, len(a)), np.int32)
+    _split(
+        lambda start, stop: kernel(a.planes, b.planes, out, start, stop),
+        len(a),
+        a.planes.size,
+        threads,
+    )
+    return out.reshape(-1)
+
+
+def one_to_many(query: PackedCodes, gallery: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
+    """Distance of one code to every row of a gallery.
+
+    Returns:
+        `(N,)` for N gallery rows.
+
+    Raises:
+        CodeError: More or less than one query, or another code length or alphabet.
+    """
+    if len(query) != 1:
+        raise CodeError(f"one_to_many: expected one query, received {len(query)}; use all_pairs")
+    return all_pairs(query, gallery, threads=threads).reshape(-1)
+
+
+def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
+    """Distance of every row of `a` to every row of `b`.
+
+    Returns:
+        `(A, B)`.
+
+    Raises:
+        CodeError: The two do not have the same code length and alphabet.
+    """
+    kernel = table_kernel(*_common_shape(a, b))
+    out = np.zeros((len(a), len(b)), np.int32)
+    work = max(a.planes.size * len(b), 1)
+    if len(a) > len(b):
+        _split(
+            lambda start, stop: kernel(a.planes, b.planes, out, start, stop, 0, len(b)),
+            len(a),
+            work,
+            threads,
+        )
+    else:
+        _split(
+            lambda start, stop: kernel(a.planes, b.planes, out, 0, len(a), start, stop),
+            len(b),
+            work,
+            threads,
+        )
+    return out
+
+
+def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int = 0) -> Neighbours:
+    """The `k` gallery rows nearest to each query; the lowest row wins a tie.
+
+    Returns:
+        Rows `(A, k)` and distances `(A, k)`, nearest first.
+
+    Raises:
+        CodeError: Another code length or alphabet, or `k` outside 1 to the gallery's size.
+    """
+    kernel = nearest_kernel(*_common_shape(queries, gallery))
+    if not 1 <= k <= len(gallery):
+        raise CodeError(f"nearest: expected 1 <= k <= {len(gallery)} gallery rows, received {k}")
+    blocks: list[tuple[int, Neighbours]] = []
+
+    def search(start: int, stop: int) -> None:
+        unset = queries.code_length + 1
+        found = Neighbours(
+            np.full((len(queries), k), -1, np.int64),
+            np.full((len(queries), k), unset, np.int32),
+        )
+        kernel(queries.planes, gallery.planes, found.distances, found.rows, start, stop)
+        blocks.append((start, found))
+
+    _split(search, len(gallery), gallery.planes.size * max(len(queries), 1), threads)
+    # Blocks in rising row order and a stable sort keep the lowest row first among equals.
+    ordered = [found for _, found in sorted(blocks, key=lambda block: block[0])]
+    rows = np.concatenate([found.rows for found in ordered], axis=1)
+    distances = np.concatenate([found.distances for found in ordered], axis=1)
+    best = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return Neighbours(
+        np.take_along_axis(rows, best, axis=1), np.take_along_axis(distances, best, axis=1)
+    )
+
+
+def within(
+    query: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0
+) -> Neighbours:
+    """Every gallery row at a distance of at most `threshold` from one query.
+
+    Returns:
+        Rows `(R,)` and distances `(R,)`, nearest first; empty when nothing matches.
+    """
+    distances = one_to_many(query, gallery, threads=threads)
+    rows = np.flatnonzero(distances <= threshold)
+    order = np.argsort(distances[rows], kind="stable")
+    return Neighbours(rows[order], distances[rows][order])
+
+
+def _common_shape(a: PackedCodes, b: PackedCodes) -> tuple[int, int]:
+    """Planes and words of two operands that may be compared."""
+    for operand in (a, b):
+        if not isinstance(operand, PackedCodes):
+            raise CodeError(
+                f"codes: expected PackedCodes, received {type(operand).__name__}; use pack() first"
+            )
+    if (a.code_length, a.alphabet_size) != (b.code_length, b.alphabet_size):
+        raise CodeError(
+            "codes of different shapes cannot be compared: received "
+            f"{a.code_length}x{a.alphabet_size} and {b.code_length}x{b.alphabet_size}"
+        )
+    return a.planes.shape[1], a.planes.shape[2]
+
+
+def _split(work: Callable[[int, int], None], count: int, words_touched: int, threads: int) -> None:
+    """Call `work(start, stop)` on consecutive shares of `count` rows, one to a thread."""
+    if threads < 0:
+        raise CodeError(f"threads: expected 0 (all cores) or more, received {threads}")
+    wanted = threads or min(_usable_cores(), words_touched // _WORDS_A_THREAD)
+    shares = max(1, min(wanted, count))
+    edges = [count * share // shares for share in range(shares + 1)]
+    if shares == 1:
+        work(0, count)
+        return
+    with ThreadPoolExecutor(shares) as pool:
+        blocks = [pool.submit(work, *block) for block in itertools.pairwise(edges)]
+        for block in blocks:
+            block.result()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

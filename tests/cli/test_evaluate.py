@@ -119,8 +119,11 @@ class Hostile:
         (["hasher=nowhere"], "no trained hasher in 'nowhere'; train one with"),
         (["benchmark.source=camera"], "unknown benchmark source 'camera'"),
         (["benchmark.source=pairs"], "needs benchmark.path"),
-        (["benchmark.source=pairs", "benchmark.path=no.txt", "benchmark.root=no"], "no folder no"),
-        (["benchmark.source=bin", "benchmark.path=no.bin"], "cannot read no.bin"),
+        (
+            ["benchmark.source=pairs", "benchmark.path=absent.txt", "benchmark.root=absent"],
+            "no folder absent",
+        ),
+        (["benchmark.source=bin", "benchmark.path=absent.bin"], "cannot read absent.bin"),
         (["benchmark.subjects=2"], "at least 4 subjects"),
     ],
 )

@@ -1,0 +1,69 @@
+"""The whole evaluation that `evaluate.py` runs: load, embed, score, report."""
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from iom.config.schema import EvaluateConfig
+from iom.data.benchmarks import PairBenchmark, load_benchmark
+from iom.evaluation.comparison import report_on
+from iom.evaluation.report import Report
+from iom.evaluation.systems import check_systems, load_code_systems
+from iom.models.embedder import Embedder, load_embedder
+
+_IMAGES_AT_A_TIME = 256
+
+
+def evaluate(config: EvaluateConfig, *, progress: bool = False) -> Report:
+    """Evaluate every system that `config.scenario.systems` names.
+
+    What can be wrong with the configuration, the weights and the benchmark is found before the
+    first image is embedded.
+
+    Args:
+        config: What to evaluate.
+        progress: Show progress bars.
+
+    Raises:
+        ConfigError: An unknown system, source or setting.
+        DataError: The benchmark is missing, damaged or inconsistent.
+        WeightsError: Embedder or hasher are missing, damaged, or do not belong together.
+    """
+    check_systems(config)
+    benchmark = load_benchmark(config.benchmark, seed=config.seed)
+    embedder = load_embedder(
+        config.embedder.weights,
+        batch_size=config.embedder.batch_size,
+        flip=config.embedder.flip,
+        cache=config.embedder.cache,
+    )
+    systems = load_code_systems(config, embedder)
+    return report_on(
+        config,
+        benchmark,
+        embed_benchmark(embedder, benchmark, progress=progress),
+        systems,
+        embedder={
+            "name": embedder.name,
+            "fingerprint": embedder.fingerprint,
+            "embedding_size": embedder.embedding_size,
+        },
+        progress=progress,
+    )
+
+
+def embed_benchmark(
+    embedder: Embedder, benchmark: PairBenchmark, *, progress: bool = False
+) -> NDArray[np.float32]:
+    """Embeddings of the images of a benchmark, `(N, D)`, unit length."""
+    images = benchmark.images
+    if isinstance(images, tuple):
+        return embedder.embed_files(images, progress=progress)
+    parts = []
+    with tqdm(
+        total=len(images), desc=f"embedding ({embedder.name})", unit="image", disable=not progress
+    ) as bar:
+        for start in range(0, len(images), _IMAGES_AT_A_TIME):
+            parts.append(embedder.embed(images[start : start + _IMAGES_AT_A_TIME]))
+            bar.update(len(parts[-1]))
+    return np.concatenate(parts)

@@ -1,0 +1,198 @@
+"""Distances of a benchmark's pairs, by system and scenario.
+
+Keys here are **test keys**: derived from the configuration's seed, so that an evaluation can be
+repeated. They protect nothing and must never be used to enrol anyone.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.codes.distances import paired
+from iom.codes.packing import PackedCodes, pack
+from iom.data.benchmarks import PairBenchmark
+from iom.errors import DataError
+from iom.keys import TransformKey
+from iom.metrics.error_curve import RankedScores
+from iom.metrics.verification import FoldedScores
+
+FLOAT = "float"
+NO_KEY, OWN_KEY, STOLEN_KEY = "none", "own_key", "stolen_key"
+COSINE_UNIT = "1 - cosine"
+CODE_UNIT = "mismatching positions"
+
+Embeddings = NDArray[np.float32]
+Keys = TransformKey | Sequence[TransformKey]
+HashFunction = Callable[[Embeddings, Keys], NDArray[Any]]
+"""Embeddings `(N, D)` and one key, or a key for each -> codes `(N, M)`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairScores:
+    """Distances of all pairs of a benchmark under one key.
+
+    Attributes:
+        distances: `(P,)`, lower = more alike.
+        same: Whether a pair is mated, `(P,)`.
+        fold: Fold of each pair, `(P,)`.
+        decision: The system's own threshold, if it was calibrated on other data.
+    """
+
+    distances: NDArray[Any]
+    same: NDArray[np.bool_]
+    fold: NDArray[np.int64]
+    decision: float | None = None
+
+    @property
+    def mated(self) -> NDArray[Any]:
+        """Distances of the mated pairs."""
+        return self.distances[self.same]
+
+    @property
+    def non_mated(self) -> NDArray[Any]:
+        """Distances of the non-mated pairs."""
+        return self.distances[~self.same]
+
+    @functools.cached_property
+    def ranked(self) -> RankedScores:
+        """The distances sorted, once for all weightings."""
+        return RankedScores(self.mated, self.non_mated)
+
+    @functools.cached_property
+    def folded(self) -> FoldedScores:
+        """The distances ranked within folds, once for all weightings."""
+        return FoldedScores(self.distances, self.same, self.fold)
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemScores:
+    """What one system gave in one scenario: the scores under each key.
+
+    Attributes:
+        system: `float`, the name of a baseline, or `learned`.
+        scenario: `none`, `own_key` or `stolen_key`.
+        unit: What the distances count.
+        by_key: One entry for each key; a single one where there is no key.
+    """
+
+    system: str
+    scenario: str
+    unit: str
+    by_key: tuple[PairScores, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeSystem:
+    """A protection to be evaluated: embeddings and keys in, codes out.
+
+    Attributes:
+        name: `learned`, or the name of a baseline.
+        code_length: M.
+        alphabet_size: Q.
+        hash: From embeddings `(N, D)` and keys to codes `(N, M)`.
+        decision: Threshold calibrated on other data, if there is one.
+    """
+
+    name: str
+    code_length: int
+    alphabet_size: int
+    hash: HashFunction
+    decision: float | None = None
+
+
+def common_key(seed: int, repetition: int) -> TransformKey:
+    """Test key that all subjects share in one repetition of `stolen_key`."""
+    return _master(seed).derive(application="stolen_key", subject="", record=repetition)
+
+
+def subject_key(seed: int, repetition: int, subject: int) -> TransformKey:
+    """Test key of one subject in one repetition of `own_key`."""
+    return _master(seed).derive(application="own_key", subject=str(subject), record=repetition)
+
+
+def float_scores(benchmark: PairBenchmark, embeddings: Embeddings) -> SystemScores:
+    """Cosine distances of the unprotected embeddings, `1 - cosine`.
+
+    Args:
+        benchmark: The pairs.
+        embeddings: Unit-length, `(N, D)` for the N images of the benchmark.
+    """
+    _check(benchmark, embeddings)
+    wide = embeddings.astype(np.float64)
+    cosines = np.einsum("pd,pd->p", wide[benchmark.left], wide[benchmark.right])
+    return SystemScores(FLOAT, NO_KEY, COSINE_UNIT, (_scores(benchmark, 1.0 - cosines),))
+
+
+def code_scores(
+    system: CodeSystem,
+    benchmark: PairBenchmark,
+    embeddings: Embeddings,
+    *,
+    keys: int,
+    seed: int,
+) -> Iterator[SystemScores]:
+    """Code distances in both scenarios, under `keys` test keys each.
+
+    `stolen_key`: probe and reference are hashed under one common key, as when an impostor holds
+    the victim's key; the key adds nothing and the code alone must tell people apart. `own_key`:
+    every subject has its own key, so a non-mated pair meets under two keys; this flatters every
+    protection and says nothing about a stolen key.
+
+    Args:
+        system: What turns embeddings into codes.
+        benchmark: The pairs.
+        embeddings: Unit-length, `(N, D)` for the N images of the benchmark.
+        keys: Repetitions, each under fresh test keys.
+        seed: Of the test keys.
+    """
+    _check(benchmark, embeddings)
+    for scenario, hash_all in ((OWN_KEY, _own_key_codes), (STOLEN_KEY, _stolen_key_codes)):
+        by_key = []
+        for repetition in range(keys):
+            codes = hash_all(system, benchmark, embeddings, seed, repetition)
+            distances = paired(codes[benchmark.left], codes[benchmark.right])
+            by_key.append(_scores(benchmark, distances, system.decision))
+        yield SystemScores(system.name, scenario, CODE_UNIT, tuple(by_key))
+
+
+def _stolen_key_codes(
+    system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, seed: int, repetition: int
+) -> PackedCodes:
+    return pack(system.hash(embeddings, common_key(seed, repetition)), system.alphabet_size)
+
+
+def _own_key_codes(
+    system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, seed: int, repetition: int
+) -> PackedCodes:
+    key_of = {
+        subject: subject_key(seed, repetition, subject)
+        for subject in np.unique(benchmark.subjects).tolist()
+    }
+    keys = [key_of[subject] for subject in benchmark.subjects.tolist()]
+    return pack(system.hash(embeddings, keys), system.alphabet_size)
+
+
+def _master(seed: int) -> TransformKey:
+    return TransformKey(hashlib.sha256(f"iom/evaluation-test-keys/v1/{seed}".encode()).digest())
+
+
+def _scores(
+    benchmark: PairBenchmark, distances: NDArray[Any], decision: float | None = None
+) -> PairScores:
+    return PairScores(distances, benchmark.same, benchmark.fold, decision)
+
+
+def _check(benchmark: PairBenchmark, embeddings: Embeddings) -> None:
+    if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
+        raise DataError(
+            f"{benchmark.name}: expected an embedding for each of {len(benchmark.images)} images, "
+            f"received {embeddings.shape}"
+        )
+    lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    if not np.allclose(lengths, 1.0, atol=1e-3):
+        raise DataError(f"{benchmark.name}: expected unit-length embeddings, received others")

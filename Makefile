@@ -43,6 +43,7 @@ proofs: $(DEVELOPMENT) ## Run the long proofs (real data in ../shared, foreign p
 	$(BIN)/python -m pytest -m proof
 
 smoke: $(RUNTIME) ## Both training stages and an evaluation on faces of nobody, in minutes
+	rm -rf runs/smoke
 	$(BIN)/python -m iom.cli.synthesize --output runs/smoke/faces --subjects 40 --images 6 --seed 1
 	$(BIN)/python train_stage1.py --config configs/smoke/stage1.yaml --output runs/smoke/stage1
 	$(BIN)/python train_stage2.py --config configs/smoke/stage2.yaml --output runs/smoke/stage2

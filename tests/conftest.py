@@ -3,9 +3,13 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# How long an example takes says something about the machine, nothing about the code.
+hypothesis.settings.register_profile("iom", deadline=None)
+hypothesis.settings.load_profile("iom")
 ROOT = Path(__file__).parents[1]
 
 

@@ -1,6 +1,7 @@
 """What every command shares: `--config`, `--set`, and errors told in one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ def run(
 ) -> int:
     """Parse and run; a user's mistake becomes one line on standard error and exit code 2."""
     arguments = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its log is for its developers
     try:
         return command(arguments)
     except IomError as error:

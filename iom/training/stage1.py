@@ -59,7 +59,7 @@ def train_stage1(
         f"{len(train):,} images of {len(train.subjects):,} subjects to train on, "
         f"{len(held_out):,} of {len(held_out.subjects):,} held out"
     )
-    check_images(train.files)
+    check_images([*train.files, *held_out.files])
     run = RunDir.open(output, config, resume=resume)
     keras.config.set_dtype_policy(config.training.precision)
     try:

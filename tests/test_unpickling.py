@@ -27,7 +27,8 @@ def loads(data, **options):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_arrays_come_back_equal(protocol, dtype):
     array = (np.arange(24) % 7).reshape(2, 3, 4).astype(dtype)
-    for variant in (array, np.asfortranarray(array), array[:, ::2], array[:0]):
+    transposed = array.transpose(1, 2, 0)
+    for variant in (array, np.asfortranarray(array), array[:, ::2], array[:0], transposed):
         result = loads(pickle.dumps({"a": [variant], "b": (variant, 1)}, protocol))
         for read in (result["a"][0], result["b"][0]):
             assert type(read) is np.ndarray

@@ -1,0 +1,307 @@
+"""Verification benchmarks: which pairs of images are compared, in which fold each pair stands."""
+
+import dataclasses
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from iom.config.schema import BenchmarkConfig
+from iom.data.images import OFFENDERS_SHOWN, Pixels, decode_image
+from iom.data.pair_lists import ListedPair, parse_pair_list
+from iom.data.synthetic import load_face_model
+from iom.errors import ConfigError, DataError
+from iom.files import atomic_path
+from iom.lookup import lookup
+from iom.seeding import numpy_stream
+from iom.unpickling import NUMPY_ARRAYS, restricted_loads
+
+FOLDS = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairBenchmark:
+    """Pairs to verify.
+
+    Attributes:
+        name: For reports.
+        images: The distinct images: files, or RGB pixels `(N, S, S, 3)` uint8.
+        left: First image of each pair, an index into `images`, `(P,)`.
+        right: Second image of each pair, `(P,)`.
+        same: Whether a pair is mated, `(P,)`.
+        fold: Fold of each pair, 0 to F - 1, `(P,)`.
+        subjects: Subject of each image, `(N,)`, the unit of a bootstrap. Where a benchmark does not
+            name subjects, the images that mated pairs link are one subject.
+
+    Raises:
+        DataError: Arrays that do not fit together, or pairs of one kind only.
+    """
+
+    name: str
+    images: tuple[Path, ...] | Pixels
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    fold: NDArray[np.int64]
+    subjects: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        pairs = {len(self.left), len(self.right), len(self.same), len(self.fold)}
+        if len(pairs) > 1 or len(self.subjects) != len(self.images):
+            raise DataError(f"{self.name}: the arrays of this benchmark differ in length")
+        if not self.same.any() or self.same.all():
+            raise DataError(
+                f"{self.name}: expected mated and non-mated pairs, received "
+                f"{int(self.same.sum())} mated and {int((~self.same).sum())} non-mated"
+            )
+        indexes = np.concatenate([self.left, self.right])
+        if indexes.min() < 0 or indexes.max() >= len(self.images):
+            raise DataError(f"{self.name}: a pair names an image that is not there")
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+    @property
+    def folds(self) -> int:
+        """How many folds there are."""
+        return int(self.fold.max()) + 1
+
+
+def load_benchmark(config: BenchmarkConfig, *, seed: int) -> PairBenchmark:
+    """The benchmark that a configuration names.
+
+    Raises:
+        ConfigError: Unknown source, or a path that the source needs is not set.
+        DataError: The source is missing, damaged or inconsistent.
+    """
+    return lookup(SOURCES, config.source, "benchmark source")(config, seed)
+
+
+def read_pair_list(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
+    """Pairs of a list over a folder of images.
+
+    Two formats (see `parse_pair_list`): LFW's, whose header gives the folds, and lines of
+    `left right same`, which are dealt into ten folds in order, each with its share of both kinds.
+
+    Raises:
+        DataError: Unreadable list, a malformed line (with its number), missing images (the first
+            ones and their count).
+    """
+    if not root.is_dir():
+        raise DataError(f"no folder {root}: expected the images that {path} names")
+    pairs, folds = parse_pair_list(path)
+    names = sorted({image for pair in pairs for image in (pair.left, pair.right)})
+    files = tuple(_present(names, root, path))
+    index = {image: i for i, image in enumerate(names)}
+    left = np.array([index[pair.left] for pair in pairs], np.int64)
+    right = np.array([index[pair.right] for pair in pairs], np.int64)
+    same = np.array([pair.same for pair in pairs], bool)
+    return PairBenchmark(
+        name=name or path.stem,
+        images=files,
+        left=left,
+        right=right,
+        same=same,
+        fold=_dealt(same) if folds is None else np.arange(len(pairs)) * folds // len(pairs),
+        subjects=_subjects(pairs, names, linked(left, right, same, len(names))),
+    )
+
+
+def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
+    """Pairs of an InsightFace verification file: a pickle of (encoded images, is same).
+
+    Images 2 i and 2 i + 1 are pair i. Images with equal bytes are decoded and embedded once. Folds
+    are ten blocks in order, as InsightFace's own evaluation makes them.
+
+    Raises:
+        DataError: Not such a file, truncated, damaged, or a pickle that asks for more than data.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    content = restricted_loads(data, admitted=NUMPY_ARRAYS, source=str(path))
+    if not (_is_sequence(content) and len(content) == 2 and all(map(_is_sequence, content))):
+        raise DataError(f"{path}: expected (images, is same) as InsightFace writes it")
+    encoded = [_encoded_bytes(item, f"{path}: image {i}") for i, item in enumerate(content[0])]
+    same = np.array([_truth(item, f"{path}: pair {i}") for i, item in enumerate(content[1])], bool)
+    if len(encoded) != 2 * len(same) or not encoded:
+        raise DataError(
+            f"{path}: expected two images a pair, received {len(encoded)} images and "
+            f"{len(same)} pairs"
+        )
+    row_of: dict[bytes, int] = {}
+    rows = np.array([row_of.setdefault(item, len(row_of)) for item in encoded], np.int64)
+    first = np.unique(rows, return_index=True)[1]
+    images = np.stack([decode_image(encoded[i], f"{path}: image {i}", size=size) for i in first])
+    left, right = rows[0::2], rows[1::2]
+    return PairBenchmark(
+        name=name or path.stem,
+        images=images,
+        left=left,
+        right=right,
+        same=same,
+        fold=_blocks(len(same)),
+        subjects=linked(left, right, same, len(images)),
+    )
+
+
+def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
+    """Write encoded images and pair labels as InsightFace does: a plain pickle, protocol 2.
+
+    Args:
+        path: The `.bin` file.
+        images: Encoded images (JPEG, PNG), two for each pair.
+        same: Whether a pair is mated.
+
+    Raises:
+        DataError: Not two images for each pair.
+    """
+    if len(images) != 2 * len(same):
+        raise DataError(
+            f"{path}: expected two images a pair, received {len(images)} images and "
+            f"{len(same)} pairs"
+        )
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        pickle.dump((list(images), [bool(item) for item in same]), stream, protocol=2)
+
+
+def synthetic_pairs(
+    subjects: int, images: int, *, seed: int, name: str = "synthetic"
+) -> PairBenchmark:
+    """Pairs of faces of nobody, in the manner of LFW.
+
+    All mated pairs, and as many non-mated ones; no subject stands in two folds.
+
+    Raises:
+        DataError: Fewer than four subjects, or fewer than two images of each.
+    """
+    if subjects < 4 or images < 2:
+        raise DataError(
+            "a synthetic benchmark needs at least 4 subjects with 2 images, received "
+            f"{subjects} with {images}"
+        )
+    pixels, labels = load_face_model().sample(subjects, images, seed=seed)
+    fold_of_subject = np.arange(subjects) * min(FOLDS, subjects // 2) // subjects
+    left, right = np.triu_indices(len(labels), k=1)
+    fold = fold_of_subject[labels[left]]
+    within = fold == fold_of_subject[labels[right]]
+    left, right, fold = left[within], right[within], fold[within]
+    same = labels[left] == labels[right]
+    generator = numpy_stream(seed, "synthetic/non-mated-pairs")
+    chosen = [np.flatnonzero(same)]
+    for number in range(int(fold.max()) + 1):
+        mated = int(np.count_nonzero(same & (fold == number)))
+        others = np.flatnonzero(~same & (fold == number))
+        chosen.append(generator.choice(others, min(mated, len(others)), replace=False))
+    order = np.sort(np.concatenate(chosen))
+    return PairBenchmark(
+        name=name,
+        images=pixels,
+        left=left[order],
+        right=right[order],
+        same=same[order],
+        fold=fold[order],
+        subjects=labels,
+    )
+
+
+def linked(left: ArrayLike, right: ArrayLike, same: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Label the images that mated pairs link, directly or through others, `(count,)`."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    mated = np.asarray(same, bool)
+    rows, columns = np.asarray(left)[mated], np.asarray(right)[mated]
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    return np.asarray(labels, np.int64)
+
+
+def _present(names: Sequence[str], root: Path, source: Path) -> list[Path]:
+    files = [root / name for name in names]
+    missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
+    if missing:
+        shown = ", ".join(missing[:OFFENDERS_SHOWN])
+        more = ", ..." if len(missing) > OFFENDERS_SHOWN else ""
+        raise DataError(
+            f"{source}: {len(missing)} of {len(names)} images are not in {root}: {shown}{more}; "
+            "is this list for another folder?"
+        )
+    return files
+
+
+def _subjects(
+    pairs: Sequence[ListedPair], names: Sequence[str], links: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Folder names where they agree with the list; else what the mated pairs link."""
+    folders = [name.rpartition("/")[0] for name in names]
+    folder_of = dict(zip(names, folders, strict=True))
+    if any((folder_of[pair.left] == folder_of[pair.right]) != pair.same for pair in pairs):
+        return links
+    return np.unique(folders, return_inverse=True)[1].astype(np.int64)
+
+
+def _blocks(count: int) -> NDArray[np.int64]:
+    """Ten blocks in order, the first ones longer by one: scikit-learn's unshuffled `KFold`."""
+    parts = np.array_split(np.arange(count), min(FOLDS, count))
+    return np.concatenate([np.full(len(part), i) for i, part in enumerate(parts)]).astype(np.int64)
+
+
+def _dealt(same: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Blocks among the mated pairs and among the others, so that no fold lacks a kind."""
+    fold = np.zeros(len(same), np.int64)
+    folds = max(1, min(FOLDS, int(same.sum()), int((~same).sum())))
+    for kind in (same, ~same):
+        count = int(kind.sum())
+        fold[kind] = np.arange(count) * folds // max(count, 1)
+    return fold
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def _encoded_bytes(item: Any, place: str) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, np.ndarray) and item.ndim == 1 and item.dtype in (np.uint8, np.int8):
+        return item.tobytes()
+    # Decoded pixels would leave the colour order to a guess.
+    received = f"array {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
+    raise DataError(f"{place}: expected an encoded image as bytes, received {received}")
+
+
+def _truth(item: Any, place: str) -> bool:
+    if isinstance(item, bool | np.bool_ | int | np.integer) and item in (0, 1):
+        return bool(item)
+    raise DataError(f"{place}: expected True or False, received {str(item)[:40]}")
+
+
+def _from_pairs(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    if not config.path or not config.root:
+        raise ConfigError(
+            "benchmark: source 'pairs' needs benchmark.path (list) and benchmark.root"
+        )
+    return read_pair_list(Path(config.path), Path(config.root), name=config.name)
+
+
+def _from_bin(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    if not config.path:
+        raise ConfigError("benchmark: source 'bin' needs benchmark.path (an InsightFace file)")
+    return read_bin(Path(config.path), name=config.name)
+
+
+def _from_synthetic(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    return synthetic_pairs(config.subjects, config.images, seed=seed, name=config.name)
+
+
+SOURCES: dict[str, Callable[[BenchmarkConfig, int], PairBenchmark]] = {
+    "pairs": _from_pairs,
+    "bin": _from_bin,
+    "synthetic": _from_synthetic,
+}
+"""Where verification pairs come from, by the name that a configuration gives."""

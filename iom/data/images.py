@@ -1,0 +1,170 @@
+"""Reading aligned face images, strictly: a wrong file is an error, not a worse result."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from iom.errors import DataError
+
+Pixels = NDArray[np.uint8]
+T = TypeVar("T")
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+OFFENDERS_SHOWN = 3
+
+# Pillow's modes with eight bits a channel or less and a defined way to RGB. CMYK is not among them:
+# without its colour profile it can only be guessed. Sixteen-bit greys have no agreed scale.
+_CONVERTIBLE = ("RGB", "L", "1", "P", "RGBA", "LA", "PA", "RGBX")
+_WITH_ALPHA = ("RGBA", "LA", "PA")
+_ORIENTATION_TAG = 0x0112
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_BIT_DEPTH_AT = 24
+
+
+def decode_image(data: bytes, source: str, *, size: int = 112) -> Pixels:
+    """Decode one aligned face.
+
+    Greys are replicated to three channels, palettes resolved, an opaque alpha channel dropped and
+    an EXIF orientation applied. Nothing is ever resized: an image of another size is not aligned.
+
+    Args:
+        data: An encoded image (JPEG, PNG, BMP or WebP).
+        source: Where the bytes come from, for errors.
+        size: Expected side in pixels.
+
+    Returns:
+        RGB pixels, `(size, size, 3)` uint8.
+
+    Raises:
+        DataError: Empty, damaged, truncated or not an image; of another size; CMYK, 16-bit or
+            transparent, which have no defined way to 8-bit RGB.
+    """
+    if not data:
+        raise DataError(f"{source}: expected an image, received an empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_header(image, data, source, size)
+            image.load()
+            return _to_rgb(image, source)
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{source}: expected {size}x{size} aligned face, received an image too large to open"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{source}: expected an image ({', '.join(FORMATS)}), received something else"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{source}: the image is damaged or truncated ({reason})") from error
+
+
+def read_image(path: Path, *, size: int = 112) -> Pixels:
+    """Read one aligned face as RGB pixels, `(size, size, 3)` uint8.
+
+    Raises:
+        DataError: As `decode_image`; also a missing or unreadable file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
+    return decode_image(data, str(path), size=size)
+
+
+def read_images(
+    paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False
+) -> Pixels:
+    """Read many aligned faces, in order.
+
+    Args:
+        paths: Image files.
+        size: Expected side in pixels.
+        workers: Decoding threads; Pillow decodes without the interpreter lock.
+        progress: Show a progress bar.
+
+    Returns:
+        `(N, size, size, 3)` uint8.
+
+    Raises:
+        DataError: The first file that `read_image` refuses.
+    """
+    images = np.empty((len(paths), size, size, 3), np.uint8)
+
+    def fill(index: int) -> None:
+        images[index] = read_image(paths[index], size=size)
+
+    for _ in _in_threads(fill, len(paths), workers, progress, "reading images"):
+        pass
+    return images
+
+
+def check_images(
+    paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False
+) -> None:
+    """Decode every file and report all bad ones at once.
+
+    Raises:
+        DataError: Says how many are bad and why the first ones are.
+    """
+
+    def problem(index: int) -> str | None:
+        try:
+            read_image(paths[index], size=size)
+        except DataError as error:
+            return str(error)
+        return None
+
+    found = _in_threads(problem, len(paths), workers, progress, "checking images")
+    problems = [text for text in found if text is not None]
+    if not problems:
+        return
+    shown = "; ".join(problems[:OFFENDERS_SHOWN])
+    more = "; ..." if len(problems) > OFFENDERS_SHOWN else ""
+    raise DataError(f"{len(problems)} of {len(paths)} images cannot be used: {shown}{more}")
+
+
+def _check_header(image: Image.Image, data: bytes, source: str, size: int) -> None:
+    """Everything that can be refused before a pixel is decoded."""
+    if image.size != (size, size):
+        width, height = image.size
+        raise DataError(f"{source}: expected {size}x{size} aligned face, received {width}x{height}")
+    # Pillow keeps the high byte of 16-bit colour PNGs without a word.
+    deep_png = data.startswith(_PNG_SIGNATURE) and data[_PNG_BIT_DEPTH_AT] > 8
+    if deep_png or image.mode not in _CONVERTIBLE:
+        received = "16 bits per channel" if deep_png else f"mode {image.mode}"
+        raise DataError(
+            f"{source}: expected 8-bit RGB or grey, received {received}; save it as RGB first"
+        )
+
+
+def _to_rgb(image: Image.Image, source: str) -> Pixels:
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        image = image.convert("RGBA")
+        lowest, _ = image.getchannel("A").getextrema()
+        if lowest != 255:
+            raise DataError(
+                f"{source}: expected opaque pixels, received transparent ones; "
+                "save it without transparency first"
+            )
+    if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return np.asarray(image.convert("RGB"), np.uint8)
+
+
+def _in_threads(
+    work: Callable[[int], T], count: int, workers: int, progress: bool, label: str
+) -> Iterator[T]:
+    """Results of `work(0)`, `work(1)`, ... in order; an error cancels what has not started."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        results = pool.map(work, range(count))
+        yield from tqdm(results, total=count, desc=label, unit="image", disable=not progress)

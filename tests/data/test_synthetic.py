@@ -15,7 +15,7 @@ from iom.data.synthetic import MODEL_PATH, load_face_model, write_folder
 from iom.errors import DataError
 
 # Grey levels of nine blocks of the first face of seed 1.
-KNOWN_LEVELS = [[46.0, 86.2, 80.5], [97.3, 161.5, 94.8], [41.2, 141.8, 55.8]]
+KNOWN_LEVELS = [[50.1, 88.9, 80.3], [99.0, 160.2, 96.8], [48.1, 140.7, 61.0]]
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +199,29 @@ def test_nothing_in_the_file_is_a_pickle() -> None:
     with zipfile.ZipFile(MODEL_PATH) as archive:
         for name in archive.namelist():
             assert b"'descr': '|O'" not in archive.read(name)[:200]
+
+
+def test_samples_are_as_hard_as_verification_and_no_one_known(
+    model: FaceModel, shared: Path
+) -> None:
+    """Measured with a network that had no part in the model, against all of LFW's embeddings."""
+    from iom.models.embedder import load_embedder
+
+    images, labels = model.sample(30, 4, seed=1)
+    embeddings = load_embedder("mobilefacenet_y1.ms1m", batch_size=40).embed(images)
+    cosine = embeddings @ embeddings.T
+    same = labels[:, None] == labels[None]
+    mated, non_mated = cosine[same & (cosine < 0.9999)], cosine[~same]
+    assert 0.5 < mated.mean() < 0.75
+    assert 0 < non_mated.mean() < 0.2
+    threshold = np.quantile(non_mated, 0.98)
+    assert np.mean(mated < threshold) < 0.05
+    assert mated.min() < non_mated.max()  # not trivial
+    with np.load(shared / "data" / "embeddings" / "lfw_112x112.mobilefacenet_y1.npz") as stored:
+        people = np.array([path.split("/")[0] for path in stored["path"]])
+        known = stored["embedding"]
+    others = known[::50] @ known.T
+    others[people[::50, None] == people[None]] = -1
+    nearest = (embeddings @ known.T).max(1)
+    assert np.mean(nearest) < np.mean(others.max(1))  # farther than strangers are
+    assert nearest.max() < 0.6

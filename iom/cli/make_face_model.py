@@ -1,0 +1,61 @@
+"""Make the face model: `python -m iom.cli.make_face_model --images DIR` (docs/face_model.md)."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from iom.cli.arguments import new_parser, run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m iom.cli.make_face_model`."""
+    parser = new_parser(
+        "python -m iom.cli.make_face_model",
+        "Estimate the statistical face model behind the synthetic subjects from a folder "
+        "<root>/<subject>/<image> of aligned 112x112 faces. Takes about a minute.",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        default=Path("../shared/data/lfw_112x112"),
+        metavar="DIR",
+        help="aligned faces (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="the .npz file to write"
+    )
+    parser.add_argument("--min-images", type=int, default=4, help="least images a subject (4)")
+    parser.add_argument("--max-images", type=int, default=8, help="most images a subject (8)")
+    parser.add_argument("--frontal", type=float, default=0.7, help="share of images kept (0.7)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return run(_make, parser, argv)
+
+
+def _make(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from iom.config.schema import FolderConfig
+    from iom.data.face_fit import fit_face_model, select_frontal
+    from iom.data.folders import scan_folder
+    from iom.data.images import read_images
+
+    folder = scan_folder(FolderConfig(root=str(arguments.images), min_images=arguments.min_images))
+    first = np.searchsorted(folder.labels, folder.labels)  # labels are sorted
+    rows = np.flatnonzero(np.arange(len(folder)) - first < arguments.max_images)
+    files = folder.files
+    images = read_images([files[row] for row in rows], progress=not arguments.quiet)
+    labels = folder.labels[rows]
+    kept = select_frontal(images, labels, share=arguments.frontal, min_images=arguments.min_images)
+    model, summary = fit_face_model(images[kept], labels[kept])
+    model.save(arguments.output)
+    print(f"images {summary.images}, subjects {summary.subjects}")
+    print(
+        f"components {len(model.symmetric)} symmetric ({summary.symmetric_share:.1%} of variance), "
+        f"{len(model.antisymmetric)} antisymmetric ({summary.antisymmetric_share:.1%})"
+    )
+    print(f"wrote {arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,147 @@
+"""Show the whole pipeline on three faces: `python run_me.py`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iom.cli.arguments import new_parser, run
+from iom.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from iom.evaluation.demonstration import Demonstration
+
+DEFAULT_WEIGHTS = "iresnet_slim.bundled"
+DEFAULT_SEED = 2
+EPILOG = """\
+Without --images the faces are of nobody: drawn from a statistical face model (docs/face_model.md).
+Own images must be aligned 112x112 faces (JPEG or PNG): A and B of one person, C of another.
+The keys are fresh in each run and are never shown, so the distances change a little every time.
+
+examples:
+  python run_me.py
+  python run_me.py --images anna_1.png anna_2.png ben_1.png --output runs/mine
+  python run_me.py --weights mobilefacenet_y1.ms1m --hasher runs/stage2
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `run_me.py`."""
+    parser = new_parser(
+        "run_me.py",
+        "Hash two images of one person and one of another, compare the codes, change the key, and "
+        "compare again. Prints the distances and decisions and writes a picture.",
+        epilog=EPILOG,
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs=3,
+        metavar=("A", "B", "C"),
+        help="aligned faces: A and B of one person, C of another (default: faces of nobody)",
+    )
+    parser.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        metavar="NAME_OR_PATH",
+        help="embedder: a name of pre_models/manifest.json or a file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--hasher",
+        type=Path,
+        metavar="DIR",
+        help="trained hasher (default: the one in pre_models that belongs to the embedder)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/demo"),
+        metavar="PATH",
+        help="folder, or .png file, for the picture (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=DEFAULT_SEED,
+        help="of the faces, never of the keys (default: %(default)s)",
+    )
+    return run(_demo, parser, argv)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    # Images first: a wrong file is told at once, not after seconds of loading.
+    images = _images(arguments.images, arguments.seed)
+
+    from iom.evaluation.demonstration import demonstrate, find_hasher
+    from iom.keys import TransformKey
+    from iom.models.embedder import load_embedder
+    from iom.models.hasher import Hasher
+    from iom.models.weights.entries import project_root
+
+    embedder = load_embedder(arguments.weights, batch_size=len(images))
+    if arguments.hasher is None:
+        hasher = find_hasher(
+            project_root() / "pre_models", name=embedder.name, fingerprint=embedder.fingerprint
+        )
+    else:
+        hasher = Hasher.load(arguments.hasher)
+    hasher.check_embedder(embedder)
+    demonstration = demonstrate(
+        embedder.embed(images),
+        hasher,
+        before=TransformKey.generate(),
+        after=TransformKey.generate(),
+    )
+    hasher.model.summary(line_length=80, print_fn=print)
+    _print(demonstration)
+
+    path = _draw(demonstration, images, arguments.output)
+    print(f"\npicture: {path}")
+    return 0
+
+
+def _draw(demonstration: "Demonstration", images: "NDArray[np.uint8]", output: Path) -> Path:
+    from iom.evaluation.demo_picture import draw_demo
+
+    path = output if output.suffix.lower() == ".png" else output / "demo.png"
+    try:
+        draw_demo(demonstration, images, path)
+    except OSError as error:
+        raise DataError(f"cannot write the picture {path}: {error.strerror or error}") from error
+    return path
+
+
+def _images(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
+    """Faces A, B and C, `(3, 112, 112, 3)`."""
+    if paths is not None:
+        from iom.data.images import read_images
+
+        return read_images(paths)
+
+    from iom.data.synthetic import load_face_model
+
+    images, _ = load_face_model().sample(2, 2, seed=seed)
+    return images[:3]
+
+
+def _print(demonstration: "Demonstration") -> None:
+    length, threshold = demonstration.code_length, demonstration.threshold
+    print(
+        f"\ncodes of {length} symbols over {demonstration.alphabet_size} values; match when at "
+        f"most {threshold} positions differ (calibrated at FMR {demonstration.fmr:g})"
+    )
+    print(
+        f"cosine distance of the embeddings: positive {demonstration.cosine_positive:.3f}, "
+        f"negative {demonstration.cosine_negative:.3f}"
+    )
+    for scene in demonstration.scenes:
+        print(f"\n{scene.title}")
+        for name, distance, meaning in (
+            ("dist_positive", scene.dist_positive, "A and B, one person"),
+            ("dist_negative", scene.dist_negative, "A and C, two persons"),
+        ):
+            decision = "match" if distance <= threshold else "no match"
+            print(f"  {name} = {distance:4d} of {length}   {decision:8}   ({meaning})")

@@ -23,6 +23,13 @@ def test_an_error_leaves_the_old_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
 
 
+def test_files_have_the_usual_mode(tmp_path):
+    write_json(tmp_path / "a.json", {})
+    (tmp_path / "b.json").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("a.json", "b.json")]
+    assert modes[0] == modes[1]
+
+
 def test_missing_folders_are_made_and_suffixes_kept(tmp_path):
     with atomic_path(tmp_path / "a" / "b" / "model.keras") as temporary:
         assert temporary.suffix == ".keras"

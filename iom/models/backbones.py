@@ -7,7 +7,7 @@ import keras
 
 from iom.errors import ConfigError
 from iom.lookup import lookup
-from iom.models import iresnet
+from iom.models import applications, iresnet, mobilefacenet
 
 BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "iresnet18": iresnet.iresnet18,
@@ -15,6 +15,15 @@ BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "iresnet50": iresnet.iresnet50,
     "iresnet100": iresnet.iresnet100,
     "iresnet_slim": iresnet.iresnet_slim,
+    "mobilefacenet": mobilefacenet.mobilefacenet,
+    "mobilefacenet_y1": mobilefacenet.mobilefacenet_y1,
+    "resnet50": applications.resnet50,
+    "resnet101": applications.resnet101,
+    "mobilenet_v2": applications.mobilenet_v2,
+    "inception_resnet_v2": applications.inception_resnet_v2,
+    "xception": applications.xception,
+    "vgg16": applications.vgg16,
+    "vgg19": applications.vgg19,
 }
 
 

@@ -13,6 +13,7 @@ import argparse
 import pathlib
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ IRESNETS = {
     "iresnet34": (64, (64, 128, 256, 512), (3, 4, 6, 3), 512, 112),
     "iresnet50": (64, (64, 128, 256, 512), (3, 4, 14, 3), 512, 112),
     "iresnet100": (64, (64, 128, 256, 512), (3, 13, 30, 3), 512, 112),
-    "iresnet_slim": (16, (16, 32), (2, 1), 24, 32),
+    "iresnet_slim": (16, (16, 32), (2, 1), 24, 16),
 }
 MOBILE = {
     "mobilefacenet": (2, (1, 4, 6, 2), 512),
@@ -206,6 +207,20 @@ def export(network, size, path, exporter):
         input_names=["data"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
+    strip(path)
+
+
+def strip(path):
+    """Remove stack traces: they name folders of this machine."""
+    model = onnx.load(path, load_external_data=False)
+    del model.metadata_props[:]
+    graph = model.graph
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for tensor in graph.initializer:
+        del tensor.metadata_props[:]
+    onnx.save(model, path)
 
 
 def main():

@@ -1,0 +1,190 @@
+"""Keras models: `.keras` archives and legacy `.h5` files, whole models or weights alone."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+from iom.errors import ConfigError, WeightsError
+from iom.models.backbones import build_backbone
+from iom.models.weights.inputs import InputSpec, Statement
+from iom.models.weights.messages import check_names, one_line
+
+# Layers whose configuration holds code or names a program.
+_CODE = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
+_TRUSTED_MODULES = ("keras", "iom", "builtins")
+RAW = "0..255"
+
+
+class _Depthwise(layers.DepthwiseConv2D):
+    """Reads what Keras 2 wrote: an argument `groups`, which Keras 3 does not take."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> layers.DepthwiseConv2D:
+        """The layer of Keras 3."""
+        known = {name: value for name, value in config.items() if name != "groups"}
+        return layers.DepthwiseConv2D.from_config(known)
+
+
+def read_keras(path: Path, statement: Statement | None) -> keras.Model:
+    """Model of a `.keras` or `.h5` file; of weights alone where the statement names the backbone.
+
+    Raises:
+        WeightsError: The file is missing or damaged, or its configuration holds code.
+    """
+    try:
+        configuration = _configuration(path)
+    except FileNotFoundError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
+    # h5py, zipfile and json each have exceptions of their own for damage.
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if configuration is None:
+        return _weights_alone(path, statement)
+    try:
+        _refuse_code(configuration, path)
+        model = keras.models.load_model(
+            path, custom_objects={"DepthwiseConv2D": _Depthwise}, compile=False, safe_mode=True
+        )
+    except WeightsError:
+        raise
+    # Whatever a damaged archive makes fail inside Keras, h5py or zipfile.
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if not isinstance(model, keras.Model):
+        raise WeightsError(f"{path}: expected a model, received {type(model).__name__}")
+    return model
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    reason = one_line(error)
+    return WeightsError(f"{path}: damaged or not a Keras model: {reason}")
+
+
+def _configuration(path: Path) -> Any:
+    """The model's configuration; `None` where the file holds weights alone."""
+    if zipfile.is_zipfile(path):
+        if path.suffix != ".keras":
+            raise ValueError("a Keras archive must be named .keras")
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                raise ValueError(f"the checksum of its part {broken} is wrong")
+            return json.loads(archive.read("config.json"))
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        text = file.attrs.get("model_config")
+        if text is None:
+            return None
+        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+
+
+def _refuse_code(value: Any, path: Path) -> None:
+    """Refuse configurations that name anything but plain layers, before Keras builds them."""
+    if isinstance(value, list):
+        for item in value:
+            _refuse_code(item, path)
+    if not isinstance(value, dict):
+        return
+    name, module = value.get("class_name"), value.get("module")
+    check_names(text for text in (name, module) if text is not None)
+    if name in _CODE or name == "function" or name == "__lambda__":
+        raise WeightsError(
+            f"{path}: refused: its configuration holds a {name}, which is code; nothing was run. "
+            "Rebuild the model from plain layers, or export it as a SavedModel or ONNX"
+        )
+    if isinstance(module, str) and module.split(".")[0] not in _TRUSTED_MODULES:
+        raise WeightsError(
+            f"{path}: refused: its configuration names '{module}.{name}', which is outside Keras"
+        )
+    for item in value.values():
+        _refuse_code(item, path)
+
+
+def _weights_alone(path: Path, statement: Statement | None) -> keras.Model:
+    if statement is None or not statement.architecture:
+        raise WeightsError(
+            f"{path}: holds weights without a model: state its 'architecture' (and 'arguments') in "
+            f"{path.name}.input.json"
+        )
+    arguments = dict(statement.arguments)
+    if statement.embedding_size:
+        arguments["embedding_size"] = statement.embedding_size
+    try:
+        model = build_backbone(statement.architecture, input_size=statement.input.size, **arguments)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    try:
+        model.load_weights(path)
+    # h5py and Keras raise several kinds for weights of another shape or a damaged file.
+    except Exception as error:
+        reason = one_line(error)
+        raise WeightsError(f"{path}: does not fit {statement.architecture}: {reason}") from error
+    return model
+
+
+def own_statement(model: keras.Model) -> Statement | None:
+    """What the graph itself says, if it is a backbone that this project saved."""
+    named = {layer.name: layer for layer in model.layers}
+    is_own = isinstance(named.get("pixel_scaling"), layers.Rescaling) and {
+        "image",
+        "embedding",
+    } <= set(named)
+    return Statement(InputSpec("RGB", RAW, model.input_shape[1])) if is_own else None
+
+
+def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras.Model:
+    """The model behind a colour swap and a scaling, so that it takes raw RGB pixels.
+
+    Raises:
+        WeightsError: Not one square colour image in and one embedding out, or the model's own
+            scaling contradicts the statement.
+    """
+    side = _side(model, path)
+    if side != statement.input.size:
+        raise WeightsError(
+            f"{path}: size: {statement.input.size} is stated, the model takes {side}"
+        )
+    size = model.output_shape[-1]
+    if statement.embedding_size not in (0, size):
+        raise WeightsError(
+            f"{path}: embedding size: {statement.embedding_size} is stated, the model has {size}"
+        )
+    if _scales_pixels(model) and statement.input.range != RAW:
+        raise WeightsError(
+            f"{path}: the range '{statement.input.range}' is stated, but the model itself scales "
+            f"pixels and so wants '{RAW}'"
+        )
+    if statement.input.range == RAW and statement.input.colour_order == "RGB":
+        return model
+    image = keras.Input((side, side, 3), name="image")
+    x = image[..., ::-1] if statement.input.colour_order == "BGR" else image
+    if statement.input.range != RAW:
+        scale, offset = statement.input.scaling
+        x = layers.Rescaling(scale, offset=offset, name="pixel_scaling")(x)
+    embedding = layers.Activation("linear", dtype="float32", name="embedding")(model(x))
+    return keras.Model(image, embedding, name=model.name)
+
+
+def _scales_pixels(model: keras.Model) -> bool:
+    return any(
+        isinstance(layer, layers.Rescaling | layers.Normalization)
+        or (isinstance(layer, keras.Model) and _scales_pixels(layer))
+        for layer in model.layers
+    )
+
+
+def _side(model: keras.Model, path: Path) -> int:
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    image, embedding = (shapes[0], shapes[-1]) if len(shapes) == 2 else ((), ())
+    fits = len(image) == 4 and image[1] == image[2] and image[3] == 3 and len(embedding) == 2
+    if not fits or image[1] is None:
+        raise WeightsError(
+            f"{path}: expected a square colour image (B, S, S, 3) in and one embedding (B, D) out, "
+            f"received inputs and outputs {shapes}"
+        )
+    return int(image[1])

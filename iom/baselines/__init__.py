@@ -9,7 +9,7 @@ from collections.abc import Callable
 from iom.baselines.grp import GaussianRandomProjection
 from iom.baselines.protection import Protection
 from iom.baselines.urp import UniformRandomPermutation
-from iom.config.schema import HasherConfig
+from iom.config.hashing import HasherConfig
 
 BASELINES: dict[str, Callable[[int, HasherConfig, int], Protection]] = {
     "grp": GaussianRandomProjection,

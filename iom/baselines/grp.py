@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.baselines.protection import Keys, hash_by_key
-from iom.config.schema import HasherConfig
+from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
 from iom.seeding import numpy_stream

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.baselines.protection import Keys, hash_by_key
-from iom.config.schema import HasherConfig
+from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
 
@@ -56,4 +56,6 @@ class UniformRandomPermutation:
         products = np.ones((len(rows), windows.shape[1]), np.float32)
         for window in windows:
             products *= rows[:, window]
-        return products.reshape(len(rows), self.code_length, self.alphabet_size).argmax(axis=2)
+        responses = products.reshape(len(rows), self.code_length, self.alphabet_size)
+        codes: NDArray[np.intp] = np.argmax(responses, axis=2)
+        return codes

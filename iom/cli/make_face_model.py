@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from iom.config.schema import FolderConfig
+    from iom.config.sections import FolderConfig
     from iom.data.face_fit import fit_face_model, select_frontal
     from iom.data.folders import scan_folder
     from iom.data.images import read_images

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from iom.config.schema import AugmentationConfig
+from iom.config.sections import AugmentationConfig
 
 
 def augment(image: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.config.schema import FolderConfig
+from iom.config.sections import FolderConfig
 from iom.errors import DataError
 from iom.seeding import numpy_stream
 
@@ -86,8 +86,10 @@ def scan_folder(config: FolderConfig) -> FaceFolder:
     )
 
 
-def hold_out(folder: FaceFolder, config: FolderConfig, seed: int) -> tuple[FaceFolder, FaceFolder]:
+def hold_out(folder: FaceFolder, config: FolderConfig) -> tuple[FaceFolder, FaceFolder]:
     """Split into training and held-out subjects; a group (family) never stands on both sides.
+
+    The same `data` section gives the same split, whatever the seed of the run.
 
     Raises:
         DataError: Either side would have fewer than two subjects.
@@ -96,7 +98,7 @@ def hold_out(folder: FaceFolder, config: FolderConfig, seed: int) -> tuple[FaceF
         raise DataError("data.holdout is 0: verification needs held-out subjects, set e.g. 0.1")
     group_of = {name: _group(name, config.group_separator) for name in folder.subjects}
     groups = sorted(set(group_of.values()))
-    order = numpy_stream(seed, "data/hold-out").permutation(len(groups))
+    order = numpy_stream(config.holdout_seed, "data/hold-out").permutation(len(groups))
     held = {groups[i] for i in order[: max(1, round(config.holdout * len(groups)))]}
     inside = {name for name, group in group_of.items() if group in held}
     outside = set(folder.subjects) - inside

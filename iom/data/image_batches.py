@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from iom.config.schema import AugmentationConfig
+from iom.config.sections import AugmentationConfig
 from iom.data.augmentation import augment
 from iom.data.folders import FaceFolder
 from iom.errors import DataError

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from iom.config.schema import HasherConfig
+from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.layers.cosine import UnitLength
 from iom.layers.index_of_max import IoMProjection

@@ -16,7 +16,7 @@ class TrainingDivergedError(IomError):
     """The loss is no longer a finite number."""
 
 
-class _StepCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]
+class _StepCheckpoint(keras.callbacks.Callback):
     """Save the state every `every` steps, and stop on a loss that is not finite."""
 
     def __init__(self, run: RunDir, progress: Progress, every: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from iom.config.schema import OptimizerConfig
+from iom.config.sections import OptimizerConfig
 from iom.errors import ConfigError
 from iom.lookup import lookup
 
@@ -16,7 +16,7 @@ NO_DECAY = ("beta", "gamma", "bias", "alpha")
 
 
 @keras.saving.register_keras_serializable(package="iom")
-class WarmUp(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """Linear rise to the rate over `warmup_steps`, then a shape over the remaining steps.
 
     Args:

@@ -8,16 +8,17 @@ import keras
 import numpy as np
 
 from iom.config.schema import Stage1Config
+from iom.config.sections import BackboneConfig
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.image_batches import LABEL, TARGET, ImageBatches
 from iom.data.images import check_images, read_images
 from iom.errors import ConfigError
-from iom.files import atomic_path
 from iom.layers.cosine import CosineLogits, UnitLength
 from iom.lookup import lookup
 from iom.losses.distillation import EmbeddingDistance
 from iom.losses.margin import MARGIN_LOSSES
 from iom.metrics.verification import equal_error_rate
+from iom.models.archive import save_model
 from iom.models.backbones import build_backbone
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.weights.manifest import load_backbone_model
@@ -28,6 +29,7 @@ from iom.training.schedules import build_optimizer
 from iom.training.teacher import teacher_targets
 
 TEACHER_CACHE = Path(".cache/teacher")
+SCALING = "pixel_scaling"
 
 
 def train_stage1(
@@ -54,7 +56,7 @@ def train_stage1(
         ConfigError, DataError, WeightsError, CheckpointError: As their texts say.
     """
     seed_everything(config.seed, deterministic=config.deterministic)
-    train, held_out = hold_out(scan_folder(config.data), config.data, config.seed)
+    train, held_out = hold_out(scan_folder(config.data), config.data)
     report(
         f"{len(train):,} images of {len(train.subjects):,} subjects to train on, "
         f"{len(held_out):,} of {len(held_out.subjects):,} held out"
@@ -96,14 +98,28 @@ def _backbone(config: Stage1Config) -> keras.Model:
         settings.name, embedding_size=settings.embedding_size, **settings.arguments
     )
     if settings.weights:
-        loaded = load_backbone_model(settings.weights)
-        try:
-            backbone.set_weights(loaded.model.get_weights())
-        except ValueError as error:
-            raise ConfigError(
-                f"backbone.weights: {settings.weights} does not fit {settings.name}: {error}"
-            ) from error
+        _take_weights(backbone, load_backbone_model(settings.weights).trainable_model, settings)
     return backbone
+
+
+def _take_weights(backbone: keras.Model, source: keras.Model, settings: BackboneConfig) -> None:
+    """Copy all weights.
+
+    Raises:
+        ConfigError: Another architecture, or pixels are scaled in another way there.
+    """
+    try:
+        backbone.set_weights(source.get_weights())
+        scalings = [model.get_layer(SCALING).get_config() for model in (backbone, source)]
+    except ValueError as error:
+        raise ConfigError(
+            f"backbone.weights: {settings.weights} does not fit {settings.name}: {error}"
+        ) from error
+    if any(scalings[0][name] != scalings[1][name] for name in ("scale", "offset")):
+        raise ConfigError(
+            f"backbone.weights: {settings.weights} scales pixels in another way than "
+            f"{settings.name}; set backbone.name to the architecture of those weights"
+        )
 
 
 def _batches(
@@ -190,5 +206,4 @@ def save_backbone(config: Stage1Config, backbone: keras.Model, path: Path) -> No
     finally:
         keras.config.set_dtype_policy(policy)
     plain.set_weights(backbone.get_weights())
-    with atomic_path(path) as temporary:
-        plain.save(temporary)
+    save_model(plain, path)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from iom.baselines import BASELINES
-from iom.config.schema import HasherConfig
+from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
 

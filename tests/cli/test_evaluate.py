@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from iom.cli.evaluate import main
+from iom.config.hashing import HasherConfig
 from iom.config.loading import load_config
-from iom.config.schema import EvaluateConfig, HasherConfig
+from iom.config.schema import EvaluateConfig
 from iom.models.embedder import Embedder
 from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iom.cli import make_face_model, synthesize
-from iom.config.schema import FolderConfig
+from iom.config.sections import FolderConfig
 from iom.data.face_model import FaceModel
 from iom.data.folders import scan_folder
 from iom.data.images import check_images

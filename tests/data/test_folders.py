@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from iom.config.schema import FolderConfig
+from iom.config.sections import FolderConfig
 from iom.data.folders import hold_out, scan_folder
 from iom.errors import DataError
 
@@ -59,7 +59,7 @@ def test_pairs_are_merged_transitively_above_the_similarity(faces, tmp_path):
 
 def test_families_are_held_out_whole(faces):
     settings = config(faces, holdout=0.3, group_separator="_")
-    train, held_out = hold_out(scan_folder(settings), settings, seed=1)
+    train, held_out = hold_out(scan_folder(settings), settings)
     families = [{name.split("_")[0] for name in part.subjects} for part in (train, held_out)]
     assert not families[0] & families[1]
     assert len(families[1]) == 3
@@ -67,10 +67,10 @@ def test_families_are_held_out_whole(faces):
 
 
 def test_the_split_follows_the_seed(faces):
-    settings = config(faces, holdout=0.3)
-    folder = scan_folder(settings)
-    assert hold_out(folder, settings, 1)[1].paths == hold_out(folder, settings, 1)[1].paths
-    assert hold_out(folder, settings, 1)[1].paths != hold_out(folder, settings, 2)[1].paths
+    one, two = (config(faces, holdout=0.3, holdout_seed=seed) for seed in (1, 2))
+    folder = scan_folder(one)
+    assert hold_out(folder, one)[1].paths == hold_out(folder, one)[1].paths
+    assert hold_out(folder, one)[1].paths != hold_out(folder, two)[1].paths
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,6 @@ def test_bad_pairs(faces, tmp_path, text, message):
 def test_holding_out_nobody_or_everybody(faces):
     folder = scan_folder(config(faces))
     with pytest.raises(DataError, match=r"data\.holdout is 0"):
-        hold_out(folder, config(faces, holdout=0.0), 1)
+        hold_out(folder, config(faces, holdout=0.0))
     with pytest.raises(DataError, match="cannot hold out"):
-        hold_out(folder, config(faces, holdout=0.99), 1)
+        hold_out(folder, config(faces, holdout=0.99))

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.schema import EvaluateConfig, HasherConfig, ScenarioConfig
+from iom.config.hashing import HasherConfig
+from iom.config.schema import EvaluateConfig, ScenarioConfig
 from iom.errors import ConfigError, WeightsError
 from iom.evaluation.comparison import report_on
 from iom.evaluation.systems import check_systems, load_code_systems

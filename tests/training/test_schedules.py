@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.schema import OptimizerConfig
+from iom.config.sections import OptimizerConfig
 from iom.errors import ConfigError
 from iom.training.schedules import WarmUp, build_optimizer
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from iom.lookup import lookup
 from iom.seeding import numpy_stream
 
+LENGTH_FLOOR = 1e-12
+
 
 def gaussian_frame(size: int, vectors: int, stream: np.random.Generator) -> NDArray[np.float32]:
     """Independent standard normal columns, `(size, vectors)`, scaled to length one on average."""
@@ -36,12 +38,44 @@ FRAMES: dict[str, Callable[[int, int, np.random.Generator], NDArray[np.float32]]
 
 
 @keras.saving.register_keras_serializable(package="iom")
+class CentredPositions(keras.constraints.Constraint):
+    """Take the mean off the vectors of each position, and scale them to a root mean square of one.
+
+    No code changes by either, since an argmax sees neither. Training does: an optimizer that scales
+    every weight on its own, such as Adam, moves all vectors of a position a little the same way at
+    each step. That common part is invisible to the loss, grows without bound, and at constant
+    length leaves ever less of what tells the symbols apart; within some 1,000 steps a code is
+    noise. The scale keeps the meaning of the inverse temperature.
+
+    Args:
+        alphabet_size: Q, vectors of a position.
+    """
+
+    def __init__(self, alphabet_size):
+        self.alphabet_size = alphabet_size
+
+    def __call__(self, w):
+        """Vectors `(K, M * Q)`, those of a position side by side."""
+        vectors = ops.reshape(w, (w.shape[0], -1, self.alphabet_size))
+        vectors = vectors - ops.mean(vectors, axis=2, keepdims=True)
+        squares = ops.sum(ops.square(vectors), axis=(0, 2), keepdims=True) / self.alphabet_size
+        vectors = vectors * ops.rsqrt(ops.maximum(squares, LENGTH_FLOOR))
+        return ops.reshape(vectors, w.shape)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {"alphabet_size": self.alphabet_size}
+
+
+@keras.saving.register_keras_serializable(package="iom")
 class IoMProjection(keras.layers.Layer):
     """Project each row on `code_length` groups of `alphabet_size` vectors, without a bias.
 
-    A bias would break scale invariance. The initial vectors are drawn with NumPy from `seed`, and
-    rounded to half precision where they stay frozen: the file then holds half the bytes and
-    exactly the same vectors.
+    A bias would break scale invariance. The initial vectors are drawn with NumPy from `seed`.
+    Learned vectors are kept centred and at length one (`CentredPositions`). A file holds the
+    vectors in half precision, which is half the bytes: frozen ones are rounded from the start and
+    so stay exactly the same, learned ones are rounded when they are saved. Enrol and calibrate with
+    the loaded ones.
 
     Args:
         code_length: M, positions of the code.
@@ -73,6 +107,7 @@ class IoMProjection(keras.layers.Layer):
             name="kernel",
             shape=values.shape,
             initializer=lambda shape, dtype=None: ops.convert_to_tensor(values, dtype),
+            constraint=None if self._frozen else CentredPositions(self.alphabet_size),
         )
 
     def call(self, inputs):
@@ -81,9 +116,8 @@ class IoMProjection(keras.layers.Layer):
         return ops.reshape(responses, (-1, self.code_length, self.alphabet_size))
 
     def save_own_variables(self, store):
-        """Store frozen vectors in half precision, which they were rounded to."""
-        kernel = ops.convert_to_numpy(self.kernel)
-        store["kernel"] = kernel.astype(np.float16) if self._frozen else kernel
+        """Store the vectors in half precision."""
+        store["kernel"] = ops.convert_to_numpy(self.kernel).astype(np.float16)
 
     def load_own_variables(self, store):
         """Read what `save_own_variables` wrote."""

@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import DataError, KeyMaterialError, WeightsError
-from iom.files import atomic_path, sha256_of, write_json
+from iom.files import sha256_of, write_json
 from iom.keys import TransformKey
+from iom.models.archive import save_model
 from iom.models.embedder import Embedder
 from iom.models.hashing import shape_of
 
 FORMAT = 1
 MODEL_FILE = "hasher.keras"
 METADATA_FILE = "hasher.json"
-BATCH = 512
+NEW_MODEL_FILE = "hasher-new.keras"
+BATCH = 128
+"""Rows a call, always as many: another batch size may round differently and flip a near tie."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +104,14 @@ class Hasher:
         """Codes under given orders, `(N, D)` and `(N, D)` or `(D,)` -> `(N, M)`."""
         orders = np.broadcast_to(orders, embeddings.shape)
         codes = np.empty((len(embeddings), self.code_length), np.uint8)
+        rows = np.zeros((BATCH, self.embedding_size), np.float32)
+        row_orders = np.zeros((BATCH, self.embedding_size), np.int32)
         for start in range(0, len(embeddings), BATCH):
             part = slice(start, start + BATCH)
-            batch = {"embedding": embeddings[part], "order": orders[part]}
-            codes[part] = np.argmax(self.model.predict_on_batch(batch), axis=-1)
+            count = len(embeddings[part])
+            rows[:count], row_orders[:count] = embeddings[part], orders[part]
+            responses = self.model.predict_on_batch({"embedding": rows, "order": row_orders})
+            codes[part] = np.argmax(responses[:count], axis=-1)
         return codes
 
     def _orders(self, keys: TransformKey | Sequence[TransformKey], rows: int) -> NDArray[np.int32]:
@@ -132,9 +139,13 @@ class Hasher:
             )
 
     def save(self, folder: Path) -> None:
-        """Write `hasher.keras` and `hasher.json` into `folder`; the metadata last."""
-        with atomic_path(folder / MODEL_FILE) as temporary:
-            self.model.save(temporary)
+        """Write `hasher.keras` and `hasher.json` into `folder`.
+
+        A hasher that is already there stays whole until the new metadata are written: a crash
+        leaves the old pair or the new one. `load` takes up a model that was not yet renamed.
+        """
+        new = folder / NEW_MODEL_FILE
+        save_model(self.model, new)
         calibration = self.calibration and dataclasses.asdict(self.calibration)
         write_json(
             folder / METADATA_FILE,
@@ -142,10 +153,11 @@ class Hasher:
                 "format": FORMAT,
                 **shape_of(self.model),
                 "embedder": {"name": self.embedder_name, "sha256": self.embedder_fingerprint},
-                "model_sha256": sha256_of(folder / MODEL_FILE),
+                "model_sha256": sha256_of(new),
                 "calibration": calibration,
             },
         )
+        new.replace(folder / MODEL_FILE)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Hasher":
@@ -156,16 +168,7 @@ class Hasher:
         """
         folder = Path(folder)
         metadata = _metadata(folder)
-        path = folder / MODEL_FILE
-        if not path.is_file():
-            raise WeightsError(
-                f"{folder}: expected {MODEL_FILE} beside {METADATA_FILE}, found none"
-            )
-        if sha256_of(path) != metadata.get("model_sha256"):
-            raise WeightsError(
-                f"{path}: the SHA-256 differs from the one in {METADATA_FILE}; the file is damaged "
-                "or was replaced. Take both files from the same place"
-            )
+        path = _model_path(folder, metadata.get("model_sha256"))
         try:
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
             calibration = metadata["calibration"]
@@ -178,6 +181,20 @@ class Hasher:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise WeightsError(f"{folder}: not a hasher of format {FORMAT}: {error}") from error
         return hasher
+
+
+def _model_path(folder: Path, fingerprint: object) -> Path:
+    """The model file that the metadata name, renamed or (after a crash in `save`) not yet."""
+    present = [folder / name for name in (MODEL_FILE, NEW_MODEL_FILE) if (folder / name).is_file()]
+    if not present:
+        raise WeightsError(f"{folder}: expected {MODEL_FILE} beside {METADATA_FILE}, found none")
+    for path in present:
+        if sha256_of(path) == fingerprint:
+            return path
+    raise WeightsError(
+        f"{present[0]}: the SHA-256 differs from the one in {METADATA_FILE}; the file is damaged "
+        "or was replaced. Take both files from the same place"
+    )
 
 
 def _metadata(folder: Path) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 import json
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from iom.config.schema import HasherConfig
+from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
@@ -184,3 +185,49 @@ def test_damaged_metadata(tmp_path, text):
     (tmp_path / "hasher.json").write_text(text)
     with pytest.raises(WeightsError):
         Hasher.load(tmp_path)
+
+
+class PowerFailure(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["before the metadata", "before the renaming"])
+def test_a_crash_while_saving_leaves_the_old_hasher_or_the_new_one(
+    rows, tmp_path, monkeypatch, moment
+):
+    old, new = hasher(projection="gaussian"), hasher(projection="orthonormal")
+    key = TransformKey(bytes(32))
+    old.save(tmp_path)
+    with monkeypatch.context() as patch:
+        if moment == "before the metadata":
+            patch.setattr("iom.models.hasher.write_json", crash)
+        else:
+            real = Path.replace
+            patch.setattr(
+                Path,
+                "replace",
+                lambda self, target: (
+                    crash() if Path(target).name == "hasher.keras" else real(self, target)
+                ),
+            )
+        with pytest.raises(PowerFailure):
+            new.save(tmp_path)
+    expected = old if moment == "before the metadata" else new
+    np.testing.assert_array_equal(Hasher.load(tmp_path).hash(rows, key), expected.hash(rows, key))
+    new.save(tmp_path)
+    np.testing.assert_array_equal(Hasher.load(tmp_path).hash(rows, key), new.hash(rows, key))
+    assert {path.name for path in tmp_path.iterdir()} == {"hasher.keras", "hasher.json"}
+
+
+def crash(*_, **__):
+    raise PowerFailure
+
+
+def test_a_code_does_not_depend_on_its_neighbours_in_the_batch():
+    """Same key and embedding, same code, whichever rows are hashed along."""
+    system, key = hasher(code_length=256, alphabet_size=8), TransformKey(bytes(32))
+    rows = np.random.default_rng(5).normal(size=(300, SIZE)).astype("float32")
+    together = system.hash(rows, key)
+    np.testing.assert_array_equal(together[::-1], system.hash(rows[::-1], key))
+    for row in (0, 127, 128, 299):
+        np.testing.assert_array_equal(together[row], system.hash(rows[row : row + 1], key)[0])

@@ -1,0 +1,278 @@
+"""Stage 2: from embeddings and keys to codes. Similarity distillation and triplets, fresh keys."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.baselines import BASELINES
+from iom.config.schema import Stage2Config
+from iom.data.batches import SubjectBatches
+from iom.data.code_batches import CodeBatches
+from iom.data.folders import FaceFolder, hold_out, scan_folder
+from iom.data.images import read_images
+from iom.errors import ConfigError
+from iom.files import sha256_of
+from iom.losses.objectives import READS_EMBEDDINGS, build_objectives
+from iom.models.archive import save_model
+from iom.models.embedder import Embedder, load_embedder
+from iom.models.hasher import Hasher
+from iom.models.weights.manifest import load_backbone_model
+from iom.seeding import seed_everything
+from iom.training.held_out import HeldOutPairs, held_out_keys
+from iom.training.loop import run_epochs
+from iom.training.run_dir import RunDir
+from iom.training.schedules import build_optimizer
+from iom.training.stage2_model import start_hasher, training_graph
+from iom.training.whitening import within_class_whitening
+
+BASELINE = "grp"
+BEST, LAST = "best", "last"
+EMBEDDER_FILE = "embedder.keras"
+VERIFICATION_KEYS = 5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Material:
+    """What a run works on: both sides of the split, and the embeddings of the start."""
+
+    embedder: Embedder
+    train: FaceFolder
+    held_out: FaceFolder
+    pairs: HeldOutPairs
+    train_embeddings: NDArray[np.float32]
+    held_out_embeddings: NDArray[np.float32]
+    """Of the images that `pairs` compares."""
+
+    @property
+    def held_out_files(self) -> list[Path]:
+        files = self.held_out.files
+        return [files[row] for row in self.pairs.images]
+
+
+def train_stage2(
+    config: Stage2Config,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    report: Callable[[str], None] = lambda line: None,
+) -> Hasher:
+    """Train a hasher and find its decision threshold.
+
+    Args:
+        config: What to train, on what.
+        output: The run's folder. It becomes a hasher's folder (`hasher.keras`, `hasher.json`) with
+            the best epoch; that of the last one is in `output/last`. With `fine_tune` the backbone
+            lies beside each, as `embedder.keras`.
+        resume: Continue the run in `output` exactly where it was saved.
+        progress: Show progress bars.
+        report: Takes a line of text now and then.
+
+    Returns:
+        The best hasher, by equal error rate on the held-out subjects, calibrated.
+
+    Raises:
+        ConfigError, DataError, WeightsError, CheckpointError: As their texts say.
+    """
+    seed_everything(config.seed, deterministic=config.deterministic)
+    material = _material(config, progress=progress)
+    sampler = SubjectBatches(
+        material.train.labels, config.batches.subjects, config.batches.images, config.seed
+    )
+    report(
+        f"{len(material.train):,} images of {len(material.train.subjects):,} subjects to train on, "
+        f"{sampler.usable_subjects:,} of them with {config.batches.images} images; "
+        f"{len(material.held_out):,} of {len(material.held_out.subjects):,} held out"
+    )
+    backbone = _backbone(config) if config.fine_tune else None
+    start = _learned_start(config, material)
+    hasher = start_hasher(
+        material.embedder.embedding_size, config.hasher, seed=config.seed, learned_start=start
+    )
+    run = RunDir.open(output, config, resume=resume)
+    objectives = build_objectives(config.losses, config.hasher)
+    model = training_graph(
+        hasher,
+        config.hasher,
+        {name: loss.reads for name, loss in objectives.items()},
+        backbone=backbone,
+    )
+    steps = config.batches.steps_per_epoch
+    model.compile(
+        optimizer=build_optimizer(config.optimizer, epochs=config.epochs, steps_per_epoch=steps),
+        loss=objectives,
+        loss_weights={name: getattr(config.losses, name) for name in objectives},
+        jit_compile=False,
+    )
+    store = functools.partial(_store, config, material, output, hasher, backbone)
+    run_epochs(
+        model,
+        run,
+        epochs=config.epochs,
+        steps_per_epoch=steps,
+        batches=functools.partial(
+            _epoch, config, material, sampler, _truths(objectives, material, start)
+        ),
+        verify=_verification(config, material, hasher, backbone),
+        save_model=store,
+        checkpoint_steps=config.checkpoint_steps,
+        report=report,
+    )
+    return _calibrate(config, material, output, report)
+
+
+def _material(config: Stage2Config, *, progress: bool) -> _Material:
+    train, held_out = hold_out(scan_folder(config.data), config.data)
+    pairs = HeldOutPairs.of(held_out, group_separator=config.data.group_separator, seed=config.seed)
+    pairs.check_resolution(config.calibration.fmr)
+    settings = config.embedder
+    embedder = load_embedder(
+        settings.weights, batch_size=settings.batch_size, flip=settings.flip, cache=settings.cache
+    )
+    if config.hasher.keep > embedder.embedding_size:
+        raise ConfigError(
+            f"hasher.keep: expected at most the {embedder.embedding_size} dimensions of "
+            f"{embedder.name}, received {config.hasher.keep}"
+        )
+    rows = embedder.embed_files(train.files, progress=progress)
+    held_out_rows = embedder.embed_files(held_out.files, progress=progress)
+    return _Material(embedder, train, held_out, pairs, rows, held_out_rows[pairs.images])
+
+
+def _backbone(config: Stage2Config) -> keras.Model:
+    if config.embedder.flip:
+        raise ConfigError("fine_tune trains on plain images: set embedder.flip to false")
+    model = load_backbone_model(config.embedder.weights).model
+    if not isinstance(model, keras.Model):
+        raise ConfigError(
+            f"fine_tune: {config.embedder.weights} is a fixed TensorFlow graph, which cannot be "
+            "trained; set fine_tune to false"
+        )
+    return model
+
+
+def _learned_start(config: Stage2Config, material: _Material) -> NDArray[np.float32] | None:
+    if config.hasher.whitening == 0:
+        return None
+    return within_class_whitening(
+        material.train_embeddings, material.train.labels, config.hasher.whitening
+    )
+
+
+def _truths(
+    objectives: dict[str, Any], material: _Material, start: NDArray[np.float32] | None
+) -> dict[str, NDArray[Any]]:
+    """Truth of each loss. Distillation follows the cosine behind the start of the learned layer."""
+    rows = material.train_embeddings if start is None else material.train_embeddings @ start
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = material.train.labels.astype(np.float32)
+    return {name: rows if name in READS_EMBEDDINGS else labels for name in objectives}
+
+
+def _epoch(
+    config: Stage2Config,
+    material: _Material,
+    sampler: SubjectBatches,
+    truths: dict[str, NDArray[Any]],
+    epoch: int,
+    first_step: int,
+) -> CodeBatches:
+    return CodeBatches(
+        sampler,
+        material.train.files if config.fine_tune else material.train_embeddings,
+        truths,
+        embedding_size=material.embedder.embedding_size,
+        key=config.key,
+        epoch=epoch,
+        first_step=first_step,
+        steps=config.batches.steps_per_epoch,
+    )
+
+
+def _verification(
+    config: Stage2Config,
+    material: _Material,
+    hasher: keras.Model,
+    backbone: keras.Model | None,
+) -> Callable[[], dict[str, float]]:
+    """Held-out equal error rate of the codes, beside the baseline's and the embedding's."""
+    keys = held_out_keys(config.seed, "verification-keys", VERIFICATION_KEYS)
+    start = material.held_out_embeddings
+    size = material.embedder.embedding_size
+    baseline = BASELINES[BASELINE](size, config.hasher, config.seed)
+    rate = functools.partial(material.pairs.equal_error_rate, keys=keys)
+    known = {
+        f"{BASELINE}_eer": rate(start, baseline.hash, baseline.alphabet_size),
+        "float_eer": material.pairs.curve_of_embeddings(start).equal_error_rate(),
+    }
+    codes = Hasher(hasher, embedder_name="stage 2", embedder_fingerprint="in training")
+    images = None if backbone is None else read_images(material.held_out_files)
+
+    def verify() -> dict[str, float]:
+        rows = start
+        if backbone is not None and images is not None:
+            rows = _embedder_of(backbone, config, material).embed(images)
+        return {"eer": rate(rows, codes.hash, codes.alphabet_size), **known}
+
+    return verify
+
+
+def _embedder_of(backbone: keras.Model, config: Stage2Config, material: _Material) -> Embedder:
+    return Embedder(
+        backbone.predict_on_batch,
+        name="stage 2",
+        fingerprint="in training",
+        embedding_size=material.embedder.embedding_size,
+        input_size=material.embedder.input_size,
+        batch_size=config.embedder.batch_size,
+    )
+
+
+def _store(
+    config: Stage2Config,
+    material: _Material,
+    output: Path,
+    hasher: keras.Model,
+    backbone: keras.Model | None,
+    name: str,
+) -> None:
+    """Write the hasher, and before it the backbone it belongs to, if that was trained too."""
+    folder = output if name == BEST else output / name
+    embedder_name = material.embedder.name
+    fingerprint = material.embedder.fingerprint
+    if backbone is not None:
+        path = folder / EMBEDDER_FILE
+        save_model(backbone, path)
+        embedder_name, fingerprint = f"{embedder_name}, fine-tuned", sha256_of(path)
+    Hasher(hasher, embedder_name=embedder_name, embedder_fingerprint=fingerprint).save(folder)
+
+
+def _calibrate(
+    config: Stage2Config, material: _Material, output: Path, report: Callable[[str], None]
+) -> Hasher:
+    hasher = Hasher.load(output)
+    embeddings = material.held_out_embeddings
+    if config.fine_tune:
+        embedder = load_embedder(str(output / EMBEDDER_FILE), batch_size=config.embedder.batch_size)
+        hasher.check_embedder(embedder)
+        embeddings = embedder.embed_files(material.held_out_files)
+    hasher.calibration = material.pairs.calibrate(
+        embeddings,
+        hasher.hash,
+        hasher.alphabet_size,
+        keys=held_out_keys(config.seed, "calibration-keys", config.calibration.keys),
+        fmr=config.calibration.fmr,
+    )
+    hasher.save(output)
+    report(
+        f"threshold {hasher.calibration.threshold} of {hasher.code_length} positions: FMR at most "
+        f"{config.calibration.fmr:g} and FNMR {hasher.calibration.fnmr:.4f} on "
+        f"{hasher.calibration.subjects} held-out subjects under {config.calibration.keys} keys"
+    )
+    return hasher

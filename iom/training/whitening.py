@@ -1,0 +1,44 @@
+"""Within-class whitening: give less weight to directions in which images of one subject differ."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.errors import DataError
+
+
+def within_class_whitening(
+    embeddings: NDArray[np.float32], labels: NDArray[np.int64], share: float
+) -> NDArray[np.float32]:
+    """Matrix of a shrunk within-class covariance normalisation (Hatch et al., Interspeech 2006).
+
+    With S the pooled within-class covariance, scaled to a mean eigenvalue of one, the matrix is
+    ((1 - share) I + share S)^(-1/2): the identity at share 0. It is symmetric, so it stays as near
+    to the identity as a whitening can.
+
+    Args:
+        embeddings: `(N, D)`.
+        labels: Dense subject indices, `(N,)`.
+        share: 0 to below 1.
+
+    Returns:
+        `(D, D)`; rows of embeddings are multiplied from the right.
+
+    Raises:
+        DataError: No subject has two different images.
+    """
+    counts = np.bincount(labels)
+    rows = embeddings.astype(np.float64)
+    sums = np.zeros((len(counts), rows.shape[1]))
+    np.add.at(sums, labels, rows)
+    deviations = rows - (sums / np.maximum(counts, 1)[:, None])[labels]
+    scatter = deviations.T @ deviations
+    mean = np.trace(scatter) / len(scatter)
+    if mean <= 0:
+        raise DataError(
+            "within-class whitening needs subjects with two different images, found none; set "
+            "hasher.whitening to 0"
+        )
+    blend = (1.0 - share) * np.eye(len(scatter)) + share * scatter / mean
+    values, vectors = np.linalg.eigh(blend)
+    matrix: NDArray[np.float32] = ((vectors / np.sqrt(values)) @ vectors.T).astype(np.float32)
+    return matrix

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from iom.data.batches import SubjectBatches
+from iom.data.code_batches import CodeBatches, training_order
+from iom.data.synthetic import write_folder
+
+SIZE = 16
+
+
+def batches(key="random", first_step=0, epoch=1):
+    labels = np.repeat(np.arange(8), 4)
+    rows = np.random.default_rng(0).normal(size=(32, SIZE)).astype("float32")
+    return CodeBatches(
+        SubjectBatches(labels, 3, 2, 5),
+        rows,
+        {"triplet": labels.astype("float32"), "distillation": rows},
+        embedding_size=SIZE,
+        key=key,
+        epoch=epoch,
+        first_step=first_step,
+        steps=6,
+    )
+
+
+def test_one_fresh_order_for_each_batch():
+    orders = []
+    for inputs, _ in (batches()[i] for i in range(6)):
+        assert (inputs["order"] == inputs["order"][0]).all()
+        assert sorted(inputs["order"][0]) == list(range(SIZE))
+        orders.append(tuple(inputs["order"][0]))
+    assert len(set(orders)) == 6
+    assert tuple(batches(epoch=2)[0][0]["order"][0]) not in orders
+
+
+def test_identity_key_leaves_the_order():
+    assert (batches("identity")[0][0]["order"] == np.arange(SIZE)).all()
+
+
+def test_truth_belongs_to_the_rows():
+    inputs, truths = batches()[2]
+    np.testing.assert_array_equal(inputs["embedding"], truths["distillation"])
+    labels = truths["triplet"].reshape(3, 2)
+    assert (labels[:, 0] == labels[:, 1]).all()
+
+
+@pytest.mark.parametrize("first", [1, 4])
+def test_the_rest_of_an_epoch_is_the_end_of_the_whole(first):
+    whole, rest = batches(), batches(first_step=first)
+    assert len(rest) == 6 - first
+    for index in range(len(rest)):
+        for part in (0, 1):
+            for name, values in whole[first + index][part].items():
+                np.testing.assert_array_equal(values, rest[index][part][name])
+
+
+def test_orders_are_those_of_transform_keys():
+    order = training_order(SIZE, kind="random", seed=5, epoch=1, step=0)
+    assert order.dtype == np.int32
+    np.testing.assert_array_equal(order, batches()[0][0]["order"][0])
+
+
+def test_images_are_read_as_raw_pixels(tmp_path):
+    write_folder(tmp_path / "faces", 4, 2, seed=3)
+    files = sorted((tmp_path / "faces").glob("*/*.png"))
+    labels = np.repeat(np.arange(4), 2)
+    data = CodeBatches(
+        SubjectBatches(labels, 2, 2, 5),
+        files,
+        {"triplet": labels.astype("float32")},
+        embedding_size=SIZE,
+        key="random",
+        epoch=0,
+        first_step=0,
+        steps=1,
+    )
+    inputs, _ = data[0]
+    assert inputs["image"].shape == (4, 112, 112, 3)
+    assert inputs["image"].dtype == np.float32
+    assert inputs["image"].max() > 1

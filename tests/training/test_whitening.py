@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from iom.errors import DataError
+from iom.training.whitening import within_class_whitening
+
+
+@pytest.fixture
+def noisy():
+    """Subjects that differ within along the first axis above all."""
+    stream = np.random.default_rng(0)
+    centres = stream.normal(size=(200, 6))
+    labels = np.repeat(np.arange(200), 5)
+    noise = stream.normal(size=(1000, 6)) * np.array([3.0, 1, 1, 1, 1, 0.5])
+    return (centres[labels] + noise).astype("float32"), labels
+
+
+def within_covariance(rows, labels):
+    parts = [rows[labels == i] - rows[labels == i].mean(0) for i in np.unique(labels)]
+    rows = np.concatenate(parts)
+    return rows.T @ rows / len(rows)
+
+
+def test_nothing_of_it_is_the_identity(noisy):
+    np.testing.assert_allclose(within_class_whitening(*noisy, 0.0), np.eye(6), atol=1e-6)
+
+
+def test_almost_all_of_it_makes_the_within_class_covariance_round(noisy):
+    rows, labels = noisy
+    whitened = rows @ within_class_whitening(rows, labels, 1 - 1e-6)
+    covariance = within_covariance(whitened, labels)
+    np.testing.assert_allclose(covariance / covariance[0, 0], np.eye(6), atol=1e-3)
+
+
+def test_a_share_shrinks_the_noisiest_direction_less(noisy):
+    some, more = (within_class_whitening(*noisy, share) for share in (0.2, 0.8))
+    np.testing.assert_allclose(some, some.T, atol=1e-6)
+    for matrix in (some, more):
+        assert matrix[0, 0] < matrix[1, 1] < matrix[5, 5]
+    assert more[0, 0] / more[5, 5] < some[0, 0] / some[5, 5] < 1
+
+
+def test_subjects_with_one_image_say_nothing(noisy):
+    rows, labels = noisy
+    lonely = np.concatenate([labels, np.arange(200, 230)])
+    far = np.random.default_rng(1).normal(size=(30, 6)).astype("float32") * 100
+    np.testing.assert_allclose(
+        within_class_whitening(np.concatenate([rows, far]), lonely, 0.3),
+        within_class_whitening(rows, labels, 0.3),
+        rtol=1e-5,
+    )
+
+
+def test_without_a_second_image_there_is_no_within():
+    with pytest.raises(DataError, match="two different images"):
+        within_class_whitening(np.eye(4, dtype="float32"), np.arange(4), 0.2)

@@ -40,6 +40,12 @@ class FaceFolder:
         """Full paths, in the order of `paths`."""
         return [self.root / path for path in self.paths]
 
+    def describe_left_out(self, min_images: int) -> str:
+        """What was left out, in words; empty when nothing was."""
+        if not self.left_out:
+            return ""
+        return f"; {self.left_out:,} subjects with fewer than {min_images} images are left out"
+
     def of_subjects(self, wanted: set[str]) -> "FaceFolder":
         """The part whose subject is in `wanted`, relabelled densely."""
         rows = [i for i, label in enumerate(self.labels) if self.subjects[label] in wanted]
@@ -107,7 +113,8 @@ def hold_out(folder: FaceFolder, config: FolderConfig) -> tuple[FaceFolder, Face
             f"{folder.root}: cannot hold out {config.holdout:.0%} of {len(groups)} groups: "
             f"{len(outside)} subjects would train and {len(inside)} verify, both need two"
         )
-    return folder.of_subjects(outside), folder.of_subjects(inside)
+    train = dataclasses.replace(folder.of_subjects(outside), left_out=folder.left_out)
+    return train, folder.of_subjects(inside)
 
 
 def _group(subject: str, separator: str) -> str:

@@ -60,6 +60,7 @@ def train_stage1(
     report(
         f"{len(train):,} images of {len(train.subjects):,} subjects to train on, "
         f"{len(held_out):,} of {len(held_out.subjects):,} held out"
+        + train.describe_left_out(config.data.min_images)
     )
     check_images([*train.files, *held_out.files])
     run = RunDir.open(output, config, resume=resume)

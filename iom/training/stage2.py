@@ -89,6 +89,7 @@ def train_stage2(
         f"{len(material.train):,} images of {len(material.train.subjects):,} subjects to train on, "
         f"{sampler.usable_subjects:,} of them with {config.batches.images} images; "
         f"{len(material.held_out):,} of {len(material.held_out.subjects):,} held out"
+        + material.train.describe_left_out(config.data.min_images)
     )
     backbone = _backbone(config) if config.fine_tune else None
     start = _learned_start(config, material)

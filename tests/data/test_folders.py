@@ -66,6 +66,13 @@ def test_families_are_held_out_whole(faces):
     assert len(train) + len(held_out) == 60
 
 
+def test_what_is_left_out_is_told(faces):
+    settings = config(faces, holdout=0.3)
+    train, _ = hold_out(scan_folder(settings), settings)
+    assert "1 subjects with fewer than 2 images are left out" in train.describe_left_out(2)
+    assert scan_folder(config(faces, min_images=1)).describe_left_out(1) == ""
+
+
 def test_the_split_follows_the_seed(faces):
     one, two = (config(faces, holdout=0.3, holdout_seed=seed) for seed in (1, 2))
     folder = scan_folder(one)

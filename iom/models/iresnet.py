@@ -86,60 +86,44 @@ def _iresnet(
     return keras.Model(image, embedding, name=name)
 
 
-def _standard(name: str, depths: Sequence[int], **settings: Any) -> keras.Model:
-    return _iresnet(name, stem=64, widths=(64, 128, 256, 512), depths=depths, **settings)
-
-
-def iresnet18(
-    *, embedding_size: int = 512, input_size: int = 112, dropout: float = 0.0
+def _standard(
+    name: str,
+    depths: Sequence[int],
+    *,
+    embedding_size: int = 512,
+    input_size: int = 112,
+    dropout: float = 0.0,
 ) -> keras.Model:
-    """IResNet-18: raw RGB 0..255 `(B, 112, 112, 3)` -> embedding `(B, embedding_size)`."""
-    return _standard(
-        "iresnet18",
-        (2, 2, 2, 2),
+    """Raw RGB 0..255 `(B, input_size, input_size, 3)` -> embedding `(B, embedding_size)`."""
+    return _iresnet(
+        name,
+        stem=64,
+        widths=(64, 128, 256, 512),
+        depths=depths,
         embedding_size=embedding_size,
         input_size=input_size,
         dropout=dropout,
     )
 
 
-def iresnet34(
-    *, embedding_size: int = 512, input_size: int = 112, dropout: float = 0.0
-) -> keras.Model:
-    """IResNet-34: raw RGB 0..255 `(B, 112, 112, 3)` -> embedding `(B, embedding_size)`."""
-    return _standard(
-        "iresnet34",
-        (3, 4, 6, 3),
-        embedding_size=embedding_size,
-        input_size=input_size,
-        dropout=dropout,
-    )
+def iresnet18(**settings: Any) -> keras.Model:
+    """IResNet-18; `embedding_size` (512), `input_size` (112) and `dropout` (0) may be set."""
+    return _standard("iresnet18", (2, 2, 2, 2), **settings)
 
 
-def iresnet50(
-    *, embedding_size: int = 512, input_size: int = 112, dropout: float = 0.0
-) -> keras.Model:
-    """IResNet-50: raw RGB 0..255 `(B, 112, 112, 3)` -> embedding `(B, embedding_size)`."""
-    return _standard(
-        "iresnet50",
-        (3, 4, 14, 3),
-        embedding_size=embedding_size,
-        input_size=input_size,
-        dropout=dropout,
-    )
+def iresnet34(**settings: Any) -> keras.Model:
+    """IResNet-34; `embedding_size` (512), `input_size` (112) and `dropout` (0) may be set."""
+    return _standard("iresnet34", (3, 4, 6, 3), **settings)
 
 
-def iresnet100(
-    *, embedding_size: int = 512, input_size: int = 112, dropout: float = 0.0
-) -> keras.Model:
-    """IResNet-100: raw RGB 0..255 `(B, 112, 112, 3)` -> embedding `(B, embedding_size)`."""
-    return _standard(
-        "iresnet100",
-        (3, 13, 30, 3),
-        embedding_size=embedding_size,
-        input_size=input_size,
-        dropout=dropout,
-    )
+def iresnet50(**settings: Any) -> keras.Model:
+    """IResNet-50; `embedding_size` (512), `input_size` (112) and `dropout` (0) may be set."""
+    return _standard("iresnet50", (3, 4, 14, 3), **settings)
+
+
+def iresnet100(**settings: Any) -> keras.Model:
+    """IResNet-100; `embedding_size` (512), `input_size` (112) and `dropout` (0) may be set."""
+    return _standard("iresnet100", (3, 13, 30, 3), **settings)
 
 
 def iresnet_slim(

@@ -102,7 +102,7 @@ def hold_out(folder: FaceFolder, config: FolderConfig) -> tuple[FaceFolder, Face
     """
     if config.holdout == 0:
         raise DataError("data.holdout is 0: verification needs held-out subjects, set e.g. 0.1")
-    group_of = {name: _group(name, config.group_separator) for name in folder.subjects}
+    group_of = _groups(folder, config.group_separator)
     groups = sorted(set(group_of.values()))
     order = numpy_stream(config.holdout_seed, "data/hold-out").permutation(len(groups))
     held = {groups[i] for i in order[: max(1, round(config.holdout * len(groups)))]}
@@ -117,8 +117,24 @@ def hold_out(folder: FaceFolder, config: FolderConfig) -> tuple[FaceFolder, Face
     return train, folder.of_subjects(inside)
 
 
-def _group(subject: str, separator: str) -> str:
-    return subject.split(separator, 1)[0] if separator else subject
+def _groups(folder: FaceFolder, separator: str) -> dict[str, str]:
+    """Group of each subject. A subject merged from labels of two groups makes them one."""
+    parent: dict[str, str] = {}
+    group_of: dict[str, str] = {}
+    for path, label in zip(folder.paths, folder.labels, strict=True):
+        name = folder.subjects[label]
+        own = path.split("/", 1)[0].split(separator, 1)[0] if separator else name
+        first = _root(parent, group_of.setdefault(name, own))
+        second = _root(parent, own)
+        parent[max(first, second)] = min(first, second)
+    return {name: _root(parent, group) for name, group in group_of.items()}
+
+
+def _root(parent: dict[str, str], name: str) -> str:
+    """Representative of the set that `name` belongs to."""
+    while parent.setdefault(name, name) != name:
+        name = parent[name]
+    return name
 
 
 def _found(root: Path) -> list[str]:
@@ -160,11 +176,6 @@ def _merged_names(config: FolderConfig) -> dict[str, str]:
         raise DataError(f"cannot read the list of pairs {path}: {error}") from error
     parent: dict[str, str] = {}
 
-    def root_of(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -176,6 +187,6 @@ def _merged_names(config: FolderConfig) -> dict[str, str]:
         if len(fields) < 2:
             raise DataError(f"{path}, line {number}: expected two subjects parted by a tab")
         if similar:
-            first, second = sorted((root_of(fields[0]), root_of(fields[1])))
+            first, second = sorted((_root(parent, fields[0]), _root(parent, fields[1])))
             parent[second] = first
-    return {name: root_of(name) for name in list(parent)}
+    return {name: _root(parent, name) for name in list(parent)}

@@ -66,6 +66,18 @@ def test_families_are_held_out_whole(faces):
     assert len(train) + len(held_out) == 60
 
 
+def test_families_joined_by_a_merged_subject_are_held_out_together(faces, tmp_path):
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("F0_M0\tF1_M0\t0.9\nF1_M1\tF2_M0\t0.9\nF5_M0\tF7_M1\t0.9\n")
+    for seed in range(12):
+        settings = config(
+            faces, same_subject=str(pairs), holdout=0.3, holdout_seed=seed, group_separator="_"
+        )
+        parts = hold_out(scan_folder(settings), settings)
+        families = [{path.split("_")[0] for path in part.paths} for part in parts]
+        assert not families[0] & families[1]
+
+
 def test_what_is_left_out_is_told(faces):
     settings = config(faces, holdout=0.3)
     train, _ = hold_out(scan_folder(settings), settings)

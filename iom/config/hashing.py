@@ -20,8 +20,12 @@ class HasherConfig:
     whitening: float = 0.0
     """Share of within-class whitening (WCCN) of the training embeddings in that layer's start."""
     projection: str = "orthonormal"
-    """Initial projection after the key: `gaussian` or `orthonormal`."""
+    """Initial projection after the key: `gaussian`, `orthonormal`, `simplex`, `cross_polytope`."""
     train_projection: bool = False
+    refinement_steps: int = 0
+    """Steps that correct a row until its code points back at it; 0 is plain Index-of-Max."""
+    refinement_gain: float = 1.25
+    """How much of the row the refined code is to hold, in units of the plain code's part."""
     inverse_temperature: float = 16.0
     """T of the soft index and of the relaxed codes."""
     straight_through: bool = True
@@ -40,6 +44,18 @@ class HasherConfig:
             "hasher.inverse_temperature",
             "a positive number",
             self.inverse_temperature,
+        )
+        require(
+            0 <= self.refinement_steps <= 100,
+            "hasher.refinement_steps",
+            "0 to 100",
+            self.refinement_steps,
+        )
+        require(
+            0 < self.refinement_gain <= 4,
+            "hasher.refinement_gain",
+            "0 < gain <= 4",
+            self.refinement_gain,
         )
         require(0 <= self.whitening < 1, "hasher.whitening", "0 <= share < 1", self.whitening)
         require(

@@ -1,40 +1,15 @@
 """Index-of-Max projection and the ways to read its responses (Jin et al., IEEE TIFS 2018)."""
 
-from collections.abc import Callable
-
 import keras
 import numpy as np
 from keras import ops
-from numpy.typing import NDArray
 
+from iom.layers.frames import FRAMES
+from iom.layers.refinement import Refinement, refine
 from iom.lookup import lookup
 from iom.seeding import numpy_stream
 
 LENGTH_FLOOR = 1e-12
-
-
-def gaussian_frame(size: int, vectors: int, stream: np.random.Generator) -> NDArray[np.float32]:
-    """Independent standard normal columns, `(size, vectors)`, scaled to length one on average."""
-    return (stream.standard_normal((size, vectors)) / np.sqrt(size)).astype(np.float32)
-
-
-def orthonormal_frame(size: int, vectors: int, stream: np.random.Generator) -> NDArray[np.float32]:
-    """Columns in random orthonormal bases, one basis after the other, `(size, vectors)`.
-
-    Vectors of one position, and of its neighbours, are orthogonal: less noise than independent
-    ones for the same number of them.
-    """
-    bases = []
-    for _ in range(-(-vectors // size)):
-        basis, triangle = np.linalg.qr(stream.standard_normal((size, size)))
-        bases.append(basis * np.sign(np.diag(triangle)))  # uniform over the orthogonal group
-    return np.concatenate(bases, axis=1)[:, :vectors].astype(np.float32)
-
-
-FRAMES: dict[str, Callable[[int, int, np.random.Generator], NDArray[np.float32]]] = {
-    "gaussian": gaussian_frame,
-    "orthonormal": orthonormal_frame,
-}
 
 
 @keras.saving.register_keras_serializable(package="iom")
@@ -82,25 +57,37 @@ class IoMProjection(keras.layers.Layer):
         alphabet_size: Q, values of a symbol.
         initial: A key of `FRAMES`.
         seed: Of the initial vectors.
+        refinement_steps: Steps of `refine` before the responses are taken; 0 is plain Index-of-Max.
+        refinement_gain: See `Refinement`.
         trainable: Whether the vectors are learned.
     """
 
     def __init__(
-        self, code_length, alphabet_size, initial="gaussian", seed=0, trainable=True, **kwargs
+        self,
+        code_length,
+        alphabet_size,
+        initial="gaussian",
+        seed=0,
+        refinement_steps=0,
+        refinement_gain=1.25,
+        trainable=True,
+        **kwargs,
     ):
         super().__init__(trainable=trainable, **kwargs)
         self.code_length = code_length
         self.alphabet_size = alphabet_size
         self.initial = initial
         self.seed = seed
+        self.refinement_steps = refinement_steps
+        self.refinement_gain = refinement_gain
+        self._refinement = Refinement(refinement_steps, refinement_gain)
         self._frame = lookup(FRAMES, initial, "initial projection")
         self._frozen = not trainable
 
     def build(self, input_shape):
         """Draw the vectors, `(K, M * Q)`."""
-        vectors = self.code_length * self.alphabet_size
         stream = numpy_stream(self.seed, "index-of-max/projection")
-        values = self._frame(input_shape[-1], vectors, stream)
+        values = self._frame(input_shape[-1], self.code_length, self.alphabet_size, stream)
         if self._frozen:
             values = values.astype(np.float16).astype(np.float32)
         self.kernel = self.add_weight(
@@ -112,6 +99,8 @@ class IoMProjection(keras.layers.Layer):
 
     def call(self, inputs):
         """`(B, K)` of unit length -> responses `(B, M, Q)`."""
+        if self.refinement_steps:
+            inputs = refine(inputs, self.kernel, self.alphabet_size, self._refinement)
         responses = ops.matmul(inputs, self.kernel)
         return ops.reshape(responses, (-1, self.code_length, self.alphabet_size))
 
@@ -131,6 +120,8 @@ class IoMProjection(keras.layers.Layer):
             "alphabet_size": self.alphabet_size,
             "initial": self.initial,
             "seed": self.seed,
+            "refinement_steps": self.refinement_steps,
+            "refinement_gain": self.refinement_gain,
         }
 
 

@@ -18,7 +18,7 @@ def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) ->
     """Build the network between embedding and code.
 
     unit length -> learned layer (linear, starts as the identity) -> unit length -> keyed
-    permutation, keep the first -> unit length -> Index-of-Max projection.
+    permutation, keep the first -> unit length -> Index-of-Max projection, with its refinement.
 
     What is learned and key-independent stands before the key: a projection trained behind one
     fixed order fails under every other one.
@@ -56,6 +56,8 @@ def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) ->
         config.alphabet_size,
         initial=config.projection,
         seed=seed,
+        refinement_steps=config.refinement_steps,
+        refinement_gain=config.refinement_gain,
         trainable=config.train_projection,
         name=PROJECTION,
     )(rows)

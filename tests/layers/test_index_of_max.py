@@ -6,16 +6,12 @@ import pytest
 
 from iom.errors import ConfigError
 from iom.layers.index_of_max import (
-    FRAMES,
     CentredPositions,
     IoMProjection,
-    gaussian_frame,
     hard_index,
-    orthonormal_frame,
     relaxed_codes,
     soft_index,
 )
-from iom.seeding import numpy_stream
 
 
 @pytest.fixture
@@ -38,26 +34,6 @@ def test_no_bias():
     layer = IoMProjection(6, 4)
     assert (np.asarray(layer(np.zeros((1, 16), "float32"))) == 0).all()
     assert len(layer.weights) == 1
-
-
-@pytest.mark.parametrize("frame", sorted(FRAMES))
-def test_frames_follow_the_seed(frame):
-    values = [FRAMES[frame](16, 40, numpy_stream(seed, "x")) for seed in (1, 1, 2)]
-    np.testing.assert_array_equal(values[0], values[1])
-    assert not np.array_equal(values[0], values[2])
-    assert values[0].shape == (16, 40)
-
-
-def test_gaussian_columns_have_length_one_on_average():
-    norms = np.linalg.norm(gaussian_frame(128, 4000, numpy_stream(0, "x")), axis=0)
-    assert abs((norms**2).mean() - 1) < 0.02
-
-
-def test_orthonormal_columns():
-    frame = orthonormal_frame(16, 40, numpy_stream(0, "x"))
-    for start in (0, 16):
-        block = frame[:, start : start + 16]
-        np.testing.assert_allclose(block.T @ block, np.eye(16), atol=1e-5)
 
 
 def test_hard_index_takes_the_first_of_equals():

@@ -1,169 +1,178 @@
-"""The losses of stage 2 as Keras losses, each on one output of the training graph.
+"""The losses of stage 2, each made from its settings; the one table of them."""
 
-A loss here names the output it reads (`reads`): the collision probability of all row pairs, or
-the soft or relaxed codes. Labels arrive as float32, since Keras casts them: they are dense indices,
-exact up to 2^24.
-"""
-
-import math
 from collections.abc import Callable
 
-import keras
 from keras import ops
 
-from iom.config.hashing import CodeLossConfig, HasherConfig
-from iom.losses import codes
-from iom.losses.collision_curve import BINS, collision_curve
-from iom.losses.pairs import cosine_distance, mated_mask, non_mated_mask
-from iom.losses.triplet import batch_hard_triplet
-
-COLLISIONS, SOFT, RELAXED = "collisions", "soft", "relaxed"
-
-
-class _CodeLoss(keras.losses.Loss):
-    """A loss of a whole batch: `call` returns a scalar."""
-
-    reads = COLLISIONS
-
-    def __init__(self, name):
-        super().__init__(name=name, reduction="sum_over_batch_size")
-
-
-class TripletLoss(_CodeLoss):
-    """Batch-hard triplet on the collision distance; truth: labels `(B,)`."""
-
-    def __init__(self, margin):
-        super().__init__("triplet")
-        self.margin = margin
-
-    def call(self, y_true, y_pred):
-        """Labels and collisions `(B, B)` -> scalar."""
-        return batch_hard_triplet(1.0 - y_pred, y_true, margin=self.margin)
+from iom.config.hashing import HasherConfig
+from iom.config.losses import CodeLossConfig
+from iom.losses.arc_triplet import ARC_TRIPLET_MININGS, code_angles
+from iom.losses.balance import position_correlation, symbol_imbalance
+from iom.losses.binarization import BINARIZATIONS, WORDS, softened_words
+from iom.losses.code_distances import CODE_DISTANCES, code_cosine
+from iom.losses.code_loss import (
+    CLASS_COSINES,
+    COLLISIONS,
+    COLLISIONS_ACROSS,
+    HASHED_CLASS_COSINES,
+    RELAXED,
+    SOFT,
+    CodeLoss,
+)
+from iom.losses.linkability import linkability_loss
+from iom.losses.logistic import collision_logistic
+from iom.losses.margin import MARGIN_LOSSES
+from iom.losses.multi_similarity import multi_similarity_loss
+from iom.losses.quantization import QUANTIZATIONS
+from iom.losses.similarity import SimilarityDistillation, collision_at
+from iom.losses.triplet import TRIPLET_MININGS
+from iom.losses.weighted_margin import unit_code_distance, weighted_margin_loss
 
 
-class LogisticLoss(_CodeLoss):
-    """Mated or not by collision probability; truth: labels `(B,)`."""
-
-    def __init__(self, threshold, slope):
-        super().__init__("logistic")
-        self.threshold = threshold
-        self.slope = slope
-
-    def call(self, y_true, y_pred):
-        """Labels and collisions `(B, B)` -> scalar."""
-        return codes.collision_logistic(
-            y_pred,
-            mated_mask(y_true),
-            non_mated_mask(y_true),
-            threshold=self.threshold,
-            slope=self.slope,
-        )
+def build_objectives(losses: CodeLossConfig, hasher: HasherConfig) -> dict[str, CodeLoss]:
+    """The losses whose weight is not zero, by name."""
+    return {
+        name: make(losses, hasher) for name, make in OBJECTIVES.items() if getattr(losses, name) > 0
+    }
 
 
-class SimilarityDistillation(_CodeLoss):
-    """Collision probability follows the float cosine; truth: embeddings `(B, D)`.
-
-    The target is the collision curve of GRP, which any projection follows on average; what is
-    trained away is the scatter around it. Pairs near the decision count most:
-    weight = floor + exp(-(cosine - centre)^2 / (2 width^2)).
-
-    The value is the mean squared error over the variance that independent positions would have at
-    the centre, p (1 - p) / M: about 1 is the scatter of a random projection.
-    """
-
-    def __init__(self, code_length, alphabet_size, *, centre, width, floor):
-        super().__init__("distillation")
-        self.centre = centre
-        self.width = width
-        self.floor = floor
-        self.curve = collision_curve(alphabet_size)
-        chance = _at(self.curve, centre)
-        self.scatter = chance * (1.0 - chance) / code_length
-
-    def call(self, y_true, y_pred):
-        """Embeddings `(B, D)` and collisions `(B, B)` -> scalar."""
-        cosines = 1.0 - cosine_distance(y_true, y_true)
-        bins = ops.clip(ops.round((cosines + 1.0) * (BINS / 2)), 0, BINS)
-        targets = ops.take(ops.convert_to_tensor(self.curve), ops.cast(bins, "int32"))
-        offset = (cosines - self.centre) / self.width
-        weights = self.floor + ops.exp(-0.5 * ops.square(offset))
-        return codes.similarity_distillation(y_pred, targets, weights) / self.scatter
-
-
-class QuantizationLoss(_CodeLoss):
-    """Every position decided: mean of 1 - max_j p_j; the truth is not read."""
-
-    reads = SOFT
-
-    def __init__(self):
-        super().__init__("quantization")
-
-    def call(self, y_true, y_pred):
-        """Anything and soft codes `(B, M, Q)` -> scalar."""
-        return codes.one_max_quantization(y_pred)
-
-
-class BalanceLoss(_CodeLoss):
-    """Every symbol used equally at every position; the truth is not read."""
-
-    reads = RELAXED
-
-    def __init__(self):
-        super().__init__("balance")
-
-    def call(self, y_true, y_pred):
-        """Anything and relaxed codes `(B, M, Q)` -> scalar."""
-        return codes.symbol_imbalance(y_pred)
-
-
-def _triplet(weights: CodeLossConfig, hasher: HasherConfig) -> _CodeLoss:
-    return TripletLoss(weights.triplet_margin)
-
-
-def _quantization(weights: CodeLossConfig, hasher: HasherConfig) -> _CodeLoss:
-    return QuantizationLoss()
-
-
-def _balance(weights: CodeLossConfig, hasher: HasherConfig) -> _CodeLoss:
-    return BalanceLoss()
-
-
-def _distillation(weights: CodeLossConfig, hasher: HasherConfig) -> _CodeLoss:
-    return SimilarityDistillation(
-        hasher.code_length,
-        hasher.alphabet_size,
-        centre=weights.distillation_centre,
-        width=weights.distillation_width,
-        floor=weights.distillation_floor,
+def _triplet(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    mine = TRIPLET_MININGS[losses.triplet_mining]
+    reads, distance = CODE_DISTANCES[losses.triplet_distance]
+    return CodeLoss(
+        "triplet",
+        reads,
+        lambda labels, part: mine(distance(part), labels, margin=losses.triplet_margin),
     )
 
 
-def _logistic(weights: CodeLossConfig, hasher: HasherConfig) -> _CodeLoss:
-    threshold = _at(collision_curve(hasher.alphabet_size), weights.distillation_centre)
-    return LogisticLoss(threshold, weights.logistic_slope)
+def _arc_triplet(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    mine = ARC_TRIPLET_MININGS[losses.arc_triplet_mining]
+    return CodeLoss(
+        "arc_triplet",
+        RELAXED,
+        lambda labels, codes: mine(code_angles(codes), labels, margin=losses.arc_triplet_margin),
+    )
 
 
-OBJECTIVES: dict[str, Callable[[CodeLossConfig, HasherConfig], _CodeLoss]] = {
+def _weighted_margin(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    return CodeLoss(
+        "weighted_margin",
+        COLLISIONS,
+        lambda labels, collisions: weighted_margin_loss(
+            unit_code_distance(code_cosine(collisions, hasher.alphabet_size)),
+            labels,
+            boundary=losses.weighted_margin_boundary,
+            width=losses.weighted_margin_width,
+            cutoff=losses.weighted_margin_cutoff,
+            dimension=losses.weighted_margin_dimension,
+        ),
+    )
+
+
+def _multi_similarity(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    return CodeLoss(
+        "multi_similarity",
+        COLLISIONS,
+        lambda labels, collisions: multi_similarity_loss(
+            code_cosine(collisions, hasher.alphabet_size),
+            labels,
+            mated_slope=losses.multi_similarity_mated_slope,
+            non_mated_slope=losses.multi_similarity_non_mated_slope,
+            boundary=losses.multi_similarity_boundary,
+            mining_margin=losses.multi_similarity_mining_margin,
+        ),
+    )
+
+
+def _quantization(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    measure = QUANTIZATIONS[losses.quantization_form]
+    return CodeLoss("quantization", SOFT, lambda _, soft: measure(soft))
+
+
+def _balance(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    return CodeLoss("balance", RELAXED, lambda _, codes: symbol_imbalance(codes))
+
+
+def _decorrelation(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    return CodeLoss("decorrelation", RELAXED, lambda _, codes: position_correlation(codes))
+
+
+def _binarization(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    words = WORDS[losses.binarization_words](hasher.alphabet_size)
+    measure = BINARIZATIONS[losses.binarization_form]
+    return CodeLoss(
+        "binarization",
+        SOFT,
+        lambda _, soft: measure(softened_words(soft, words), slope=losses.binarization_slope),
+    )
+
+
+def _distillation(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    measure = SimilarityDistillation(
+        hasher.code_length,
+        hasher.alphabet_size,
+        centre=losses.distillation_centre,
+        width=losses.distillation_width,
+        floor=losses.distillation_floor,
+    )
+    return CodeLoss("distillation", COLLISIONS, measure)
+
+
+def _logistic(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    threshold = collision_at(losses.distillation_centre, hasher.alphabet_size)
+    return CodeLoss(
+        "logistic",
+        COLLISIONS,
+        lambda labels, collisions: collision_logistic(
+            collisions, labels, threshold=threshold, slope=losses.logistic_slope
+        ),
+    )
+
+
+def _linkability(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    return CodeLoss(
+        "linkability",
+        COLLISIONS_ACROSS,
+        lambda labels, collisions: linkability_loss(
+            1.0 - collisions,
+            labels,
+            form=losses.linkability_form,
+            resolution=1.0 / hasher.code_length,
+        ),
+    )
+
+
+def _classification(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+    rows = MARGIN_LOSSES[losses.classification_form](
+        margin=losses.classification_margin if losses.classification_form == "arcface" else 0.0,
+        scale=losses.classification_scale,
+    )
+    return CodeLoss(
+        "classification",
+        CLASS_HEADS[losses.classification_head],
+        lambda labels, cosines: ops.mean(rows.call(labels, cosines)),
+    )
+
+
+CLASS_HEADS = {"hashed": HASHED_CLASS_COSINES, "weights": CLASS_COSINES}
+"""Choice of head -> what the loss then reads."""
+
+OBJECTIVES: dict[str, Callable[[CodeLossConfig, HasherConfig], CodeLoss]] = {
     "triplet": _triplet,
+    "arc_triplet": _arc_triplet,
+    "weighted_margin": _weighted_margin,
+    "multi_similarity": _multi_similarity,
     "quantization": _quantization,
     "balance": _balance,
+    "decorrelation": _decorrelation,
+    "binarization": _binarization,
     "distillation": _distillation,
     "logistic": _logistic,
+    "linkability": _linkability,
+    "classification": _classification,
 }
 """Field of `CodeLossConfig` with the weight -> maker of the loss."""
 
 READS_EMBEDDINGS = frozenset({"distillation"})
 """Losses whose truth is the embeddings, not the labels."""
-
-
-def build_objectives(weights: CodeLossConfig, hasher: HasherConfig) -> dict[str, _CodeLoss]:
-    """The losses whose weight is not zero, by name."""
-    return {
-        name: make(weights, hasher)
-        for name, make in OBJECTIVES.items()
-        if getattr(weights, name) > 0
-    }
-
-
-def _at(curve, cosine: float) -> float:
-    return float(curve[math.floor((cosine + 1.0) * BINS / 2 + 0.5)])

@@ -1,111 +1,119 @@
-import math
+"""Each loss, under each of its choices, against a plain loop; new ones must bring their oracle."""
 
+import hypothesis
 import numpy as np
 import pytest
-import tensorflow as tf
+from hypothesis import strategies
 
-from iom.losses import codes as code_losses
-from iom.losses.pairs import collision_distance, expected_collision, mated_mask, non_mated_mask
-from iom.losses.triplet import batch_hard_triplet
-
-
-@pytest.fixture
-def soft():
-    values = np.exp(np.random.default_rng(0).normal(size=(8, 5, 3)))
-    return (values / values.sum(-1, keepdims=True)).astype("float32")
-
-
-def triplet_by_hand(distances, labels, margin):
-    losses = []
-    for i in range(len(labels)):
-        mated = [distances[i, j] for j in range(len(labels)) if labels[j] == labels[i] and j != i]
-        others = [distances[i, j] for j in range(len(labels)) if labels[j] != labels[i]]
-        if mated and others:
-            losses.append(max(0.0, max(mated) - min(others) + margin))
-    return np.mean(losses) if losses else 0.0
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        [0, 0, 1, 1, 2, 2, 3, 3],
-        [0, 0, 0, 1, 1, 1, 2, 5],
-        [0, 0, 0, 0, 0, 0, 0, 0],
-        [0, 1, 2, 3, 4, 5, 6, 7],
-    ],
+from iom.config.hashing import HasherConfig
+from iom.config.losses import CHOICES, WEIGHTS, CodeLossConfig
+from iom.losses.code_loss import (
+    CLASS_COSINES,
+    COLLISIONS,
+    COLLISIONS_ACROSS,
+    HASHED_CLASS_COSINES,
+    RELAXED,
+    SOFT,
 )
-@pytest.mark.parametrize("margin", [0.0, 0.3])
-def test_batch_hard_triplet_matches_a_loop(soft, labels, margin):
-    distances = np.asarray(collision_distance(soft, soft))
-    value = float(batch_hard_triplet(tf.constant(distances), np.array(labels), margin=margin))
-    assert abs(value - triplet_by_hand(distances, labels, margin)) < 1e-6
+from iom.losses.objectives import CLASS_HEADS, OBJECTIVES, READS_EMBEDDINGS, build_objectives
+from tests.losses.loss_oracles import OFF, ORACLES, VARIANTS, Batch
+
+LENGTH, ALPHABET, CLASSES, SIZE = 5, 3, 8, 6
+HASHER = HasherConfig(code_length=LENGTH, alphabet_size=ALPHABET)
 
 
-@pytest.mark.parametrize("labels", [[0] * 6, [0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2]])
-def test_degenerate_batches_stay_finite(labels):
-    """No mated pair, no non-mated pair, and rows that are all the same."""
-    responses = tf.Variable(np.ones((6, 5, 3), "float32"))
-    with tf.GradientTape() as tape:
-        relaxed = tf.nn.softmax(responses)
-        value = batch_hard_triplet(
-            collision_distance(relaxed, relaxed), np.array(labels), margin=0.2
-        )
-    assert np.isfinite(value)
-    assert np.isfinite(tape.gradient(value, responses)).all()
+def make_batch(labels, seed, spread=2.0):
+    stream = np.random.default_rng(seed)
+    rows = len(labels)
 
+    def codes():
+        centres = stream.normal(size=(CLASSES, LENGTH, ALPHABET))
+        values = np.exp(centres[labels] * spread + stream.normal(size=(rows, LENGTH, ALPHABET)))
+        return values / values.sum(-1, keepdims=True)
 
-def test_quantization_by_hand(soft):
-    one_max = np.mean([1 - soft[b, m].max() for b in range(8) for m in range(5)])
-    entropy = np.mean(
-        [-(soft[b, m] * np.log(soft[b, m])).sum() for b in range(8) for m in range(5)]
+    embeddings = stream.normal(size=(rows, SIZE))
+    return Batch(
+        labels=list(labels),
+        embeddings=embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True),
+        soft=codes(),
+        second=codes(),
+        cosines=stream.uniform(-0.99, 0.99, (rows, CLASSES)),
     )
-    assert abs(float(code_losses.one_max_quantization(soft)) - one_max) < 1e-6
-    assert abs(float(code_losses.entropy_quantization(soft)) - entropy / math.log(3)) < 1e-5
 
 
-def test_a_decided_code_has_no_quantization_loss():
-    hot = np.eye(3, dtype="float32")[np.random.default_rng(0).integers(0, 3, (4, 5))]
-    assert float(code_losses.one_max_quantization(hot)) == 0
-    assert abs(float(code_losses.entropy_quantization(hot))) < 1e-5
+def parts(batch):
+    collisions = [[batch.collision(i, j) for j in batch.rows] for i in batch.rows]
+    across = [[batch.collision(i, j, batch.second) for j in batch.rows] for i in batch.rows]
+    values = {
+        COLLISIONS: collisions,
+        COLLISIONS_ACROSS: across,
+        SOFT: batch.soft,
+        RELAXED: batch.soft,
+        CLASS_COSINES: batch.cosines,
+        HASHED_CLASS_COSINES: batch.cosines,
+    }
+    return {name: np.asarray(value, "float32") for name, value in values.items()}
 
 
-def test_imbalance_is_taken_at_each_position():
-    """Two constant positions with different symbols look balanced only when they are pooled."""
-    constant = np.eye(2, dtype="float32")[np.tile([0, 1], (6, 1))]
-    assert abs(float(code_losses.symbol_imbalance(constant)) - 1.0) < 1e-5
-    even = np.eye(2, dtype="float32")[np.array([[0, 1], [1, 0]] * 3)]
-    assert abs(float(code_losses.symbol_imbalance(even))) < 1e-5
+def compare(name, settings, batch):
+    config = CodeLossConfig(**{**OFF, name: 1.0, **settings})
+    loss = build_objectives(config, HASHER)[name]
+    truth = batch.embeddings if name in READS_EMBEDDINGS else np.array(batch.labels)
+    value = float(loss(truth.astype("float32"), parts(batch)[loss.reads]))
+    expected = ORACLES[name](config, HASHER, batch)
+    assert value == pytest.approx(expected, rel=2e-3, abs=2e-5)
+    return value
 
 
-def test_similarity_distillation_by_hand(soft):
-    rng = np.random.default_rng(1)
-    collisions = np.asarray(expected_collision(soft, soft))
-    targets, weights = rng.random((2, 8, 8)).astype("float32")
-    total = norm = 0.0
-    for i in range(8):
-        for j in range(8):
-            if i != j:
-                total += weights[i, j] * (collisions[i, j] - targets[i, j]) ** 2
-                norm += weights[i, j]
-    value = code_losses.similarity_distillation(tf.constant(collisions), targets, weights)
-    assert abs(float(value) - total / norm) < 1e-6
+LABELS = {
+    "pairs": [0, 0, 1, 1, 2, 2, 3, 3],
+    "uneven": [2, 0, 0, 1, 0, 1, 1, 5],
+    "one subject": [0] * 8,
+    "no mates": [0, 1, 2, 3, 4, 5, 6, 7],
+}
 
 
-def test_similarity_distillation_without_any_weight(soft):
-    collisions = expected_collision(soft, soft)
-    zeros = np.zeros((8, 8), "float32")
-    assert float(code_losses.similarity_distillation(collisions, zeros, zeros)) == 0
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+@pytest.mark.parametrize("labels", LABELS)
+def test_matches_a_loop(name, settings, labels):
+    for seed, spread in ((0, 2.0), (1, 0.5)):
+        compare(name, settings, make_batch(LABELS[labels], seed, spread))
 
 
-def test_logistic_by_hand(soft):
-    labels = np.array([0, 0, 1, 1, 2, 2, 2, 3])
-    collisions = np.asarray(expected_collision(soft, soft))
-    mated = [i != j and labels[i] == labels[j] for i in range(8) for j in range(8)]
-    other = [labels[i] != labels[j] for i in range(8) for j in range(8)]
-    x = 9.0 * (collisions.reshape(-1) - 0.4)
-    accept = np.log1p(np.exp(-x))[mated].mean()
-    reject = np.log1p(np.exp(x))[other].mean()
-    value = code_losses.collision_logistic(
-        collisions, mated_mask(labels), non_mated_mask(labels), threshold=0.4, slope=9.0
-    )
-    assert abs(float(value) - (accept + reject) / 2) < 1e-5
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+@hypothesis.settings(max_examples=8)
+@hypothesis.given(
+    labels=strategies.lists(strategies.integers(0, CLASSES - 1), min_size=2, max_size=7),
+    seed=strategies.integers(0, 2**16),
+)
+def test_matches_a_loop_on_any_batch(name, settings, labels, seed):
+    compare(name, settings, make_batch(labels, seed))
+
+
+def test_each_weight_has_a_loss_and_each_loss_an_oracle():
+    assert set(WEIGHTS) == set(OBJECTIVES) == set(ORACLES)
+
+
+def test_the_choices_of_the_configuration_are_the_tables():
+    from iom.losses.arc_triplet import ARC_TRIPLET_MININGS
+    from iom.losses.binarization import BINARIZATIONS, WORDS
+    from iom.losses.code_distances import CODE_DISTANCES
+    from iom.losses.linkability import LINKABILITIES
+    from iom.losses.margin import MARGIN_LOSSES
+    from iom.losses.quantization import QUANTIZATIONS
+    from iom.losses.triplet import TRIPLET_MININGS
+
+    tables = {
+        "triplet_mining": TRIPLET_MININGS,
+        "triplet_distance": CODE_DISTANCES,
+        "arc_triplet_mining": ARC_TRIPLET_MININGS,
+        "quantization_form": QUANTIZATIONS,
+        "binarization_words": WORDS,
+        "binarization_form": BINARIZATIONS,
+        "linkability_form": LINKABILITIES,
+        "classification_form": MARGIN_LOSSES,
+        "classification_head": CLASS_HEADS,
+    }
+    assert {field: set(table) for field, table in tables.items()} == {
+        field: set(choices) for field, choices in CHOICES.items()
+    }

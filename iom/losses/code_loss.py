@@ -1,0 +1,36 @@
+"""What a loss of stage 2 is: a measure of a whole batch, on one output of the training graph."""
+
+import keras
+
+COLLISIONS = "collisions"
+"""Collision probability of all row pairs, `(B, B)`."""
+SOFT = "soft"
+"""Softmax of the responses, `(B, M, Q)`."""
+RELAXED = "relaxed"
+"""Relaxed codes, `(B, M, Q)`: the hard ones with a gradient, or the soft ones."""
+COLLISIONS_ACROSS = "collisions_across"
+"""Collision probability of rows under one key (first axis) with rows under another, `(B, B)`."""
+CLASS_COSINES = "class_cosines"
+"""Cosine of each relaxed code to a centre of each training subject in code space, `(B, C)`."""
+HASHED_CLASS_COSINES = "hashed_class_cosines"
+"""Likeness of each relaxed code to the code of a centre of each subject, same key, `(B, C)`."""
+
+
+class CodeLoss(keras.losses.Loss):
+    """A loss that reads one output of the training graph.
+
+    Args:
+        name: Its name, which is also that of the output.
+        reads: Which part of the graph that output is.
+        measure: `(truth, part) -> scalar`. The truth is the labels `(B,)` as float32, since Keras
+            casts them: dense indices, exact up to 2^24.
+    """
+
+    def __init__(self, name, reads, measure):
+        super().__init__(name=name, reduction="sum_over_batch_size")
+        self.reads = reads
+        self.measure = measure
+
+    def call(self, y_true, y_pred):
+        """Truth and part of the graph -> scalar."""
+        return self.measure(y_true, y_pred)

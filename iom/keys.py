@@ -1,9 +1,13 @@
 """Transform keys: the secret that makes a template renewable (ISO/IEC 24745, auxiliary data)."""
 
+import base64
+import binascii
 import dataclasses
 import hashlib
 import hmac
+import re
 import secrets
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +15,9 @@ from numpy.typing import NDArray
 from iom.errors import KeyMaterialError
 
 SECRET_BYTES = 32
+TEXT_LABEL, TEXT_VERSION = "iom-key", 1
+ROTATION_ROUNDS = 3
+"""Signed orders of an `orthogonal` key; a Hadamard transform stands between each two."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,3 +87,106 @@ class TransformKey:
         """`size` pseudo-random bytes for `purpose`, for transforms other than a permutation."""
         label = f"iom/stream/{purpose}/v1\x00".encode()
         return hashlib.shake_256(label + self.secret).digest(size)
+
+    def signed_orders(self, size: int) -> NDArray[np.int32]:
+        """Orders with signs, `(ROTATION_ROUNDS * size,)`, one round after the other.
+
+        Entry i >= 0 takes dimension i as it is, entry i < 0 takes dimension -i - 1 negated. One
+        64-bit little-endian word of the stream `orthogonal` for each entry: the upper 63 bits are
+        sorted for the order (stable), the lowest bit is the sign. Integers only.
+        """
+        if size < 1:
+            raise KeyMaterialError(f"a rotation needs at least one dimension, received {size}")
+        stream = self.stream("orthogonal", 8 * ROTATION_ROUNDS * size)
+        words = np.frombuffer(stream, dtype="<u8").reshape(ROTATION_ROUNDS, size)
+        order = np.argsort(words >> np.uint64(1), axis=1, kind="stable")
+        negated = np.take_along_axis(words, order, axis=1) & np.uint64(1) == 1
+        return np.where(negated, -order - 1, order).astype(np.int32).ravel()
+
+    def to_text(self) -> str:
+        """The key as text to be stored, apart from templates: `iom-key-1:<secret>:<check>`.
+
+        The secret in URL-safe Base64; the check, 8 hexadecimal digits, finds damage. This text
+        *is* the secret: it belongs into a key store, never into a log.
+        """
+        body = base64.urlsafe_b64encode(self.secret).decode().rstrip("=")
+        return f"{TEXT_LABEL}-{TEXT_VERSION}:{body}:{_check(self.secret)}"
+
+    @classmethod
+    def from_text(cls, text: str) -> "TransformKey":
+        """Read what `to_text` wrote; white space around it is ignored.
+
+        Raises:
+            KeyMaterialError: Another version, truncated or damaged. The message holds no part of
+                the text.
+        """
+        form = rf"{TEXT_LABEL}-(\d{{1,9}}):(.*)"
+        known = isinstance(text, str)
+        match = re.fullmatch(form, text.strip(), re.ASCII | re.DOTALL) if known else None
+        if match is None:
+            raise KeyMaterialError(f"not a stored key: expected a text '{TEXT_LABEL}-1:...'")
+        if int(match[1]) != TEXT_VERSION:
+            raise KeyMaterialError(
+                f"a stored key of version {int(match[1])}: this program reads version "
+                f"{TEXT_VERSION}; read it with the program that wrote it"
+            )
+        body, _, check = match[2].partition(":")
+        try:
+            secret = base64.b64decode(body + "=", altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            secret = b""
+        canonical = len(secret) == SECRET_BYTES and cls(secret).to_text().split(":")[1] == body
+        if not canonical or not hmac.compare_digest(check.encode(), _check(secret).encode()):
+            raise KeyMaterialError(
+                "a stored key is truncated or damaged: its check does not hold; take it from a "
+                "backup of the key store"
+            )
+        return cls(secret)
+
+
+def _check(secret: bytes) -> str:
+    return hashlib.sha256(b"iom/key-text/v1" + secret).hexdigest()[:8]
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyKind:
+    """What a key does to the dimensions it is applied to.
+
+    Attributes:
+        derivation: Versioned name of the way from secret to order; stored with each hasher.
+        rounds: Entries of an order per dimension.
+        order: `(key, size, keep) -> (rounds * size,)` int32; what the network reads.
+    """
+
+    derivation: str
+    rounds: int
+    order: Callable[[TransformKey, int, int], NDArray[np.int32]]
+
+    def identity(self, size: int) -> NDArray[np.int32]:
+        """Order of the key that changes nothing, `(rounds * size,)`; for measuring, never to enrol.
+
+        Of `orthogonal`, the two Hadamard transforms between three plain orders cancel out.
+        """
+        return np.tile(np.arange(size, dtype=np.int32), self.rounds)
+
+
+def _permutation(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+    return key.permutation(size).astype(np.int32)
+
+
+def _subset(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+    """The dimensions that the key's permutation keeps, in their own order, then the others."""
+    order = _permutation(key, size, keep)
+    return np.concatenate([np.sort(order[:keep]), np.sort(order[keep:])])
+
+
+def _orthogonal(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+    return key.signed_orders(size)
+
+
+KEY_KINDS: dict[str, KeyKind] = {
+    "permutation": KeyKind("iom/permutation/v1", 1, _permutation),
+    "subset": KeyKind("iom/subset/v1", 1, _subset),
+    "orthogonal": KeyKind("iom/orthogonal/v1", ROTATION_ROUNDS, _orthogonal),
+}
+"""Name to kind. A change of what a kind derives is a new version, not an edit."""

@@ -1,8 +1,12 @@
-"""Sections about codes: their shape, their losses, their batches, their threshold."""
+"""Sections about codes: their shape, their batches, their threshold."""
 
 import dataclasses
 
 from iom.config.checks import require
+
+KEY_KIND_NAMES = ("permutation", "subset", "orthogonal")
+"""Keys of `iom.keys.KEY_KINDS`, which is not imported here: reading a file needs no NumPy."""
+LARGEST_TEMPERATURE = 1e4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,6 +15,8 @@ class HasherConfig:
 
     code_length: int = 512
     alphabet_size: int = 8
+    key_kind: str = "permutation"
+    """What a key does: `permutation`; `orthogonal`, a rotation; `subset`, a choice of `keep`."""
     keep: int = 0
     """Dimensions kept after the permutation; 0 keeps all."""
     learned_layer: bool = True
@@ -19,15 +25,25 @@ class HasherConfig:
     """False leaves that layer at its start: the identity, or the whitening below."""
     whitening: float = 0.0
     """Share of within-class whitening (WCCN) of the training embeddings in that layer's start."""
+    hidden_layers: int = 0
+    """Residual PReLU layers behind the linear one, 0 to 3; they start next to the identity."""
+    hidden_size: int = 0
+    """Units of each; 0 is as many as the embedding has dimensions."""
+    bottleneck: int = 0
+    """Dimensions of the vector that the key permutes; 0 is as many as the embedding has."""
     projection: str = "orthonormal"
     """Initial projection after the key: `gaussian`, `orthonormal`, `simplex`, `cross_polytope`."""
     train_projection: bool = False
     refinement_steps: int = 0
     """Steps that correct a row until its code points back at it; 0 is plain Index-of-Max."""
-    refinement_gain: float = 1.25
-    """How much of the row the refined code is to hold, in units of the plain code's part."""
+    refinement_gain: float = 4.0
+    """How much more of the row a refined code is asked to hold: see `iom.layers.refinement`."""
     inverse_temperature: float = 16.0
-    """T of the soft index and of the relaxed codes."""
+    """T of the soft index and of the relaxed codes, at the start of the training."""
+    inverse_temperature_end: float = 0.0
+    """T at its last step; 0 leaves it as it is."""
+    annealing: str = "exponential"
+    """How T gets there, step by step: `exponential` or `linear`."""
     straight_through: bool = True
     """Hard codes in the forward pass, the gradient of the soft ones in the backward pass."""
 
@@ -39,12 +55,8 @@ class HasherConfig:
             2 <= self.alphabet_size <= 256, "hasher.alphabet_size", "2 to 256", self.alphabet_size
         )
         require(self.keep >= 0, "hasher.keep", "at least 0 (0 keeps all)", self.keep)
-        require(
-            self.inverse_temperature > 0,
-            "hasher.inverse_temperature",
-            "a positive number",
-            self.inverse_temperature,
-        )
+        self._check_key_and_layers()
+        self._check_temperature()
         require(
             0 <= self.refinement_steps <= 100,
             "hasher.refinement_steps",
@@ -52,9 +64,9 @@ class HasherConfig:
             self.refinement_steps,
         )
         require(
-            0 < self.refinement_gain <= 4,
+            0 <= self.refinement_gain <= 100,
             "hasher.refinement_gain",
-            "0 < gain <= 4",
+            "0 <= gain <= 100",
             self.refinement_gain,
         )
         require(0 <= self.whitening < 1, "hasher.whitening", "0 <= share < 1", self.whitening)
@@ -65,48 +77,58 @@ class HasherConfig:
             self.whitening,
         )
 
-
-@dataclasses.dataclass(frozen=True)
-class CodeLossConfig:
-    """Weights of the losses on responses; 0 switches one off."""
-
-    triplet: float = 1.0
-    triplet_margin: float = 0.1
-    quantization: float = 0.01
-    balance: float = 0.1
-    distillation: float = 10.0
-    """Collision probability follows the float cosine (similarity distillation)."""
-    distillation_centre: float = 0.3
-    """Cosine at which a pair counts most: where decisions are taken."""
-    distillation_width: float = 0.15
-    """Standard deviation of the weight around that cosine."""
-    distillation_floor: float = 0.05
-    """Weight of pairs far from it."""
-    logistic: float = 0.0
-    """Decide mated or not by the collision probability, with the labels as truth."""
-    logistic_slope: float = 30.0
-    """Steepness around the collision probability of `distillation_centre`."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            require(value >= 0, f"losses.{field.name}", "at least 0", value)
+    def _check_key_and_layers(self) -> None:
         require(
-            self.distillation_width > 0,
-            "losses.distillation_width",
-            "a positive number",
-            self.distillation_width,
+            self.key_kind in KEY_KIND_NAMES,
+            "hasher.key_kind",
+            f"one of {', '.join(KEY_KIND_NAMES)}",
+            self.key_kind,
         )
         require(
-            -1 < self.distillation_centre < 1,
-            "losses.distillation_centre",
-            "a cosine between -1 and 1",
-            self.distillation_centre,
+            self.key_kind != "subset" or self.keep > 0,
+            "hasher.keep",
+            "at least 1 with key_kind 'subset'",
+            self.keep,
         )
-        parts = (
-            self.triplet, self.quantization, self.balance, self.distillation, self.logistic
-        )  # fmt: skip
-        require(any(parts), "losses", "at least one weight above 0", parts)
+        require(0 <= self.hidden_layers <= 3, "hasher.hidden_layers", "0 to 3", self.hidden_layers)
+        require(
+            0 <= self.hidden_size <= 16384,
+            "hasher.hidden_size",
+            "0 (as the embedding) to 16384",
+            self.hidden_size,
+        )
+        require(
+            self.bottleneck == 0 or 2 <= self.bottleneck <= 16384,
+            "hasher.bottleneck",
+            "0 (as the embedding), or 2 to 16384",
+            self.bottleneck,
+        )
+        require(
+            self.bottleneck == 0 or self.keep <= self.bottleneck,
+            "hasher.keep",
+            f"at most hasher.bottleneck ({self.bottleneck})",
+            self.keep,
+        )
+
+    def _check_temperature(self) -> None:
+        require(
+            0 < self.inverse_temperature <= LARGEST_TEMPERATURE,
+            "hasher.inverse_temperature",
+            f"a positive number up to {LARGEST_TEMPERATURE:g}",
+            self.inverse_temperature,
+        )
+        require(
+            0 <= self.inverse_temperature_end <= LARGEST_TEMPERATURE,
+            "hasher.inverse_temperature_end",
+            f"0 (not annealed) to {LARGEST_TEMPERATURE:g}",
+            self.inverse_temperature_end,
+        )
+        require(
+            self.annealing in ("exponential", "linear"),
+            "hasher.annealing",
+            "'exponential' or 'linear'",
+            self.annealing,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +137,14 @@ class BatchConfig:
 
     subjects: int = 60
     images: int = 4
+    keys: int = 1
+    """Keys under which each batch is hashed; pairs are compared under one key only."""
     steps_per_epoch: int = 100
 
     def __post_init__(self) -> None:
         require(self.subjects >= 2, "batches.subjects", "at least 2", self.subjects)
         require(self.images >= 2, "batches.images", "at least 2", self.images)
+        require(1 <= self.keys <= 64, "batches.keys", "1 to 64", self.keys)
         require(self.steps_per_epoch >= 1, "batches.steps_per_epoch", ">= 1", self.steps_per_epoch)
 
 
@@ -129,7 +154,17 @@ class CalibrationConfig:
 
     fmr: float = 1e-3
     keys: int = 5
+    bootstrap: int = 200
+    """Draws of subjects and keys for the intervals; 0 leaves them out."""
+    confidence: float = 0.95
 
     def __post_init__(self) -> None:
         require(0 < self.fmr < 1, "calibration.fmr", "0 < fmr < 1", self.fmr)
         require(self.keys >= 1, "calibration.keys", "at least 1", self.keys)
+        require(self.bootstrap >= 0, "calibration.bootstrap", "at least 0", self.bootstrap)
+        require(
+            0 < self.confidence < 1,
+            "calibration.confidence",
+            "0 < confidence < 1",
+            self.confidence,
+        )

@@ -3,7 +3,8 @@
 import dataclasses
 
 from iom.config.checks import require
-from iom.config.hashing import BatchConfig, CalibrationConfig, CodeLossConfig, HasherConfig
+from iom.config.hashing import BatchConfig, CalibrationConfig, HasherConfig
+from iom.config.losses import CodeLossConfig
 from iom.config.sections import (
     AugmentationConfig,
     BackboneConfig,
@@ -23,11 +24,20 @@ class BenchmarkConfig:
 
     name: str = "lfw"
     source: str = "pairs"
-    """`pairs`: a list over a folder. `bin`: an InsightFace file. `synthetic`: faces of nobody."""
+    """`pairs`: a list over a folder (LFW). `two_lines` (CALFW, CPLFW), `cfp`, `youtube_faces`,
+    `ijb`: lists as those were published. `bin`: an InsightFace file. `carray`: a bcolz folder
+    with its list. `synthetic`: faces of nobody. Identification has protocols of its own.
+    """
     root: str = ""
-    """Folder of images (`pairs`)."""
+    """Folder of aligned images, for every kind of list."""
     path: str = ""
-    """Pair list or `.bin` file."""
+    """Pair list or `.bin` file; the folder `Protocol/Split/FP` (`cfp`), or `meta` (`ijb`)."""
+    distractors: str = ""
+    """`megaface` (identification): the list of distractors; `path` is that of the probes."""
+    distractor_root: str = ""
+    """`megaface`: folder of the distractors."""
+    pooling: str = "mean"
+    """Identification, templates of several images: `mean` of embeddings, or `vote` of symbols."""
     subjects: int = 60
     """`synthetic`: how many subjects."""
     images: int = 4
@@ -99,6 +109,20 @@ class Stage2Config:
         require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
         require(self.checkpoint_steps >= 0, "checkpoint_steps", ">= 0", self.checkpoint_steps)
         require(self.key in ("random", "identity"), "key", "'random' or 'identity'", self.key)
+        if self.fine_tune and self.embedder.second_weights:
+            raise ConfigError("fine_tune trains one backbone: set embedder.second_weights to ''")
+        require(
+            self.batches.keys == 1 or self.key == "random",
+            "batches.keys",
+            "1 with `key: identity`, which is one key for all",
+            self.batches.keys,
+        )
+        require(
+            self.losses.linkability == 0 or self.key == "random",
+            "losses.linkability",
+            "0 with `key: identity`, which is one key for all",
+            self.losses.linkability,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +134,18 @@ class EvaluateConfig:
     embedder: EmbedderConfig = dataclasses.field(default_factory=EmbedderConfig)
     hasher: str = ""
     """Folder of a trained hasher (a stage 2 run, or one in pre_models); needed for `learned`."""
+    hashers: dict[str, str] = dataclasses.field(default_factory=dict)
+    """More trained hashers: name of the system to folder, such as `{ancestor: DIR}`."""
     code: HasherConfig = dataclasses.field(
         default_factory=lambda: HasherConfig(learned_layer=False, projection="gaussian")
     )
     """Shape of the data-agnostic baselines' codes."""
     scenario: ScenarioConfig = dataclasses.field(default_factory=ScenarioConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.code.key_kind == "permutation",
+            "code.key_kind",
+            "'permutation': each baseline has a key of its own kind",
+            self.code.key_kind,
+        )

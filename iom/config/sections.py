@@ -154,8 +154,21 @@ class EmbedderConfig:
 
     weights: str = "iresnet_slim.bundled"
     """Manifest name (`architecture.tag`) or a model file."""
+    second_weights: str = ""
+    """Optional second backbone: both embeddings of unit length are put side by side (fusion)."""
+    fusion_weight: float = 0.5
+    """Share of the first one in the cosine of the fused embedding."""
     flip: bool = False
     """Average the embeddings of the image and its mirror image."""
     batch_size: int = 64
     cache: str = ".cache/embeddings"
     """Folder of computed embeddings; empty switches the cache off."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.fusion_weight < 1,
+            "embedder.fusion_weight",
+            "0 < share < 1",
+            self.fusion_weight,
+        )
+        require(self.batch_size >= 1, "embedder.batch_size", "at least 1", self.batch_size)

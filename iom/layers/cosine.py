@@ -21,6 +21,38 @@ class UnitLength(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="iom")
+class ClassCentres(keras.layers.Layer):
+    """One learned row for each class; what it is called on gives the width alone.
+
+    Args:
+        classes: Number of subjects in training.
+    """
+
+    def __init__(self, classes, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.classes = classes
+
+    def build(self, input_shape):
+        """Create the centres, `(classes, D)`."""
+        self.centres = self.add_weight(
+            name="centres", shape=(self.classes, input_shape[-1]), initializer="glorot_normal"
+        )
+
+    def call(self, inputs):
+        """`(B, D)` -> `(classes, D)`."""
+        return ops.convert_to_tensor(self.centres)
+
+    def compute_output_shape(self, input_shape):
+        """`(classes, D)`."""
+        return (self.classes, input_shape[-1])
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "classes": self.classes}
+
+
+@keras.saving.register_keras_serializable(package="iom")
 class CosineLogits(keras.layers.Layer):
     """Cosine of each embedding to each class centre; margin and scale belong to the loss.
 

@@ -69,7 +69,7 @@ class IoMProjection(keras.layers.Layer):
         initial="gaussian",
         seed=0,
         refinement_steps=0,
-        refinement_gain=1.25,
+        refinement_gain=4.0,
         trainable=True,
         **kwargs,
     ):

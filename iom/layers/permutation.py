@@ -14,11 +14,14 @@ class KeyedPermutation(keras.layers.Layer):
     Args:
         keep: Columns kept after the permutation; 0 keeps all. What is cut off is lost to whoever
             learns key and code later, at a price in accuracy.
+        kind: The kind of key whose orders these are: `permutation`, or `subset`, which differs in
+            nothing but the orders.
     """
 
-    def __init__(self, keep=0, **kwargs):
+    def __init__(self, keep=0, kind="permutation", **kwargs):
         super().__init__(**kwargs)
         self.keep = keep
+        self.kind = kind
 
     def call(self, inputs):
         """`[rows (B, D), order (B, D) integers]` -> `(B, keep or D)`; column j is `order[:, j]`."""
@@ -34,4 +37,4 @@ class KeyedPermutation(keras.layers.Layer):
 
     def get_config(self):
         """Arguments of the constructor."""
-        return {**super().get_config(), "keep": self.keep}
+        return {**super().get_config(), "keep": self.keep, "kind": self.kind}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from iom.errors import DataError, KeyMaterialError, WeightsError
 from iom.files import sha256_of, write_json
-from iom.keys import TransformKey
+from iom.keys import KEY_KINDS, KeyKind, TransformKey
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder
 from iom.models.hashing import shape_of
@@ -21,6 +21,8 @@ FORMAT = 1
 MODEL_FILE = "hasher.keras"
 METADATA_FILE = "hasher.json"
 NEW_MODEL_FILE = "hasher-new.keras"
+FIRST_KIND = "permutation"
+_KEY_FIELDS = ("kind", "derivation")
 BATCH = 128
 """Rows a call, always as many: another batch size may round differently and flip a near tie."""
 
@@ -35,6 +37,15 @@ class Calibration:
         fnmr: False non-match rate at the threshold, on the same comparisons.
         subjects: Held-out subjects it was found on.
         keys: Keys it was found under; each compares all pairs (`stolen_key`).
+        measured_fmr: False match rate at the threshold, on the same comparisons.
+        threshold_low: Lower end of the bootstrap interval, over subjects and keys, of the threshold
+            that would be chosen; -1 is a threshold that rejects everything.
+        threshold_high: Its upper end.
+        fmr_low: Lower end of the interval of the false match rate at the threshold.
+        fmr_high: Its upper end.
+        fnmr_low: Lower end of the interval of the false non-match rate at the threshold.
+        fnmr_high: Its upper end.
+        confidence: Of the intervals. What follows `keys` is absent where it was not computed.
     """
 
     threshold: int
@@ -42,6 +53,14 @@ class Calibration:
     fnmr: float
     subjects: int
     keys: int
+    measured_fmr: float | None = None
+    threshold_low: int | None = None
+    threshold_high: int | None = None
+    fmr_low: float | None = None
+    fmr_high: float | None = None
+    fnmr_low: float | None = None
+    fnmr_high: float | None = None
+    confidence: float | None = None
 
 
 class Hasher:
@@ -68,6 +87,8 @@ class Hasher:
         self.code_length: int = shape["code_length"]
         self.alphabet_size: int = shape["alphabet_size"]
         self.keep: int = shape["keep"]
+        self.key_size: int = shape["key_size"]
+        self.key_kind: str = shape["key_kind"]
         self.embedder_name = embedder_name
         self.embedder_fingerprint = embedder_fingerprint
         self.calibration = calibration
@@ -101,11 +122,25 @@ class Hasher:
     def hash_in_order(
         self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
     ) -> NDArray[np.uint8]:
-        """Codes under given orders, `(N, D)` and `(N, D)` or `(D,)` -> `(N, M)`."""
-        orders = np.broadcast_to(orders, embeddings.shape)
+        """Codes under given orders: what keys of `key_kind` become, or `identity_order`.
+
+        Args:
+            embeddings: `(N, D)`.
+            orders: `(N, W)`, or `(W,)` for all rows; W is `key_size` times the rounds of the kind.
+
+        Returns:
+            `(N, M)`, uint8.
+        """
+        width = self.key_size * self._kind.rounds
+        if orders.shape not in ((width,), (1, width), (len(embeddings), width)):
+            raise KeyMaterialError(
+                f"expected orders ({len(embeddings)}, {width}) or ({width},) for keys of kind "
+                f"'{self.key_kind}', received {orders.shape}"
+            )
+        orders = np.broadcast_to(orders, (len(embeddings), width))
         codes = np.empty((len(embeddings), self.code_length), np.uint8)
         rows = np.zeros((BATCH, self.embedding_size), np.float32)
-        row_orders = np.zeros((BATCH, self.embedding_size), np.int32)
+        row_orders = np.zeros((BATCH, width), np.int32)
         for start in range(0, len(embeddings), BATCH):
             part = slice(start, start + BATCH)
             count = len(embeddings[part])
@@ -114,23 +149,47 @@ class Hasher:
             codes[part] = np.argmax(responses[:count], axis=-1)
         return codes
 
+    @property
+    def identity_order(self) -> NDArray[np.int32]:
+        """The order that leaves every dimension where it is, for `hash_in_order`.
+
+        It shows what a key costs. Codes made with it are not protected: never enrol them.
+        """
+        return self._kind.identity(self.key_size)
+
+    @property
+    def _kind(self) -> KeyKind:
+        return KEY_KINDS[self.key_kind]
+
     def _orders(self, keys: TransformKey | Sequence[TransformKey], rows: int) -> NDArray[np.int32]:
+        derive = self._kind.order
         if isinstance(keys, TransformKey):
-            return keys.permutation(self.embedding_size).astype(np.int32)
+            return derive(keys, self.key_size, self.keep)
         if len(keys) != rows or not all(isinstance(key, TransformKey) for key in keys):
             raise KeyMaterialError(
                 f"expected one TransformKey, or one for each of {rows} embeddings, "
                 f"received {len(keys)} objects"
             )
-        orders = [key.permutation(self.embedding_size) for key in keys]
-        return np.array(orders, np.int32).reshape(rows, self.embedding_size)
+        orders = [derive(key, self.key_size, self.keep) for key in keys]
+        return np.array(orders, np.int32).reshape(rows, self.key_size * self._kind.rounds)
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder other than the one this hasher was trained with.
 
+        Only weights count (of both backbones and their share, where two are fused). `flip` is left
+        to the user on either side, on purpose: the mean with the mirror image lies in the same
+        space, so that such codes compare with plain ones. The threshold holds for the kind of
+        embedding it was found with; calibrate anew where that matters.
+
         Raises:
-            WeightsError: Another fingerprint: codes would be valid in form and worthless.
+            WeightsError: Another size or fingerprint: codes would be valid in form and worthless.
         """
+        if embedder.embedding_size != self.embedding_size:
+            raise WeightsError(
+                f"this hasher takes embeddings of size {self.embedding_size} of the embedder "
+                f"{self.embedder_name}, received {embedder.name} of size {embedder.embedding_size}"
+                "; train a hasher for it with train_stage2.py"
+            )
         if embedder.fingerprint != self.embedder_fingerprint:
             raise WeightsError(
                 f"this hasher was trained with the embedder {self.embedder_name} (SHA-256 "
@@ -145,19 +204,32 @@ class Hasher:
         leaves the old pair or the new one. `load` takes up a model that was not yet renamed.
         """
         new = folder / NEW_MODEL_FILE
+        shape = shape_of(self.model)
+        kind = shape.pop("key_kind")
         save_model(self.model, new)
         calibration = self.calibration and dataclasses.asdict(self.calibration)
         write_json(
             folder / METADATA_FILE,
             {
                 "format": FORMAT,
-                **shape_of(self.model),
+                **shape,
+                "key": {"kind": kind, "derivation": KEY_KINDS[kind].derivation},
                 "embedder": {"name": self.embedder_name, "sha256": self.embedder_fingerprint},
                 "model_sha256": sha256_of(new),
                 "calibration": calibration,
             },
         )
         new.replace(folder / MODEL_FILE)
+
+    def save_calibration(self, folder: Path) -> None:
+        """Write the calibration alone into the `hasher.json` of `folder`.
+
+        Raises:
+            WeightsError: No metadata there, or damaged ones.
+        """
+        calibration = self.calibration and dataclasses.asdict(self.calibration)
+        metadata = {**_metadata(folder), "calibration": calibration}
+        write_json(folder / METADATA_FILE, metadata)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Hasher":
@@ -168,6 +240,7 @@ class Hasher:
         """
         folder = Path(folder)
         metadata = _metadata(folder)
+        kind = _check_key_version(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))
         try:
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -180,7 +253,29 @@ class Hasher:
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise WeightsError(f"{folder}: not a hasher of format {FORMAT}: {error}") from error
+        if hasher.key_kind != kind:
+            raise WeightsError(
+                f"{folder / METADATA_FILE}: names keys of kind '{kind}', {MODEL_FILE} takes "
+                f"'{hasher.key_kind}'; take both files from the same place"
+            )
         return hasher
+
+
+def _check_key_version(folder: Path, metadata: dict[str, Any]) -> str:
+    """Kind of the keys of a hasher; files without one are older than the other kinds.
+
+    Raises:
+        WeightsError: Keys of another kind or derivation: the same secret would give other codes.
+    """
+    key = metadata.get("key", {"kind": FIRST_KIND, "derivation": KEY_KINDS[FIRST_KIND].derivation})
+    kind, derivation = (key.get(name) if isinstance(key, dict) else None for name in _KEY_FIELDS)
+    if kind not in KEY_KINDS or derivation != KEY_KINDS[kind].derivation:
+        known = ", ".join(entry.derivation for entry in KEY_KINDS.values())
+        raise WeightsError(
+            f"{folder / METADATA_FILE}: this hasher takes keys of kind '{kind}' derived by "
+            f"'{derivation}'; this program knows {known}. Use the program that trained it"
+        )
+    return str(kind)
 
 
 def _model_path(folder: Path, fingerprint: object) -> Path:

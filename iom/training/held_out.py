@@ -1,4 +1,4 @@
-"""Verification and calibration on held-out subjects, with the keys stolen."""
+"""Verification on held-out subjects, with the keys stolen."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,7 +12,6 @@ from iom.data.folders import FaceFolder
 from iom.errors import DataError
 from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.error_curve import ErrorCurve, error_curve
-from iom.models.hasher import Calibration
 from iom.seeding import numpy_stream
 
 LARGEST = 4000
@@ -36,6 +35,7 @@ class HeldOutPairs:
 
     Attributes:
         images: Rows compared with each other, `(N,)`.
+        labels: Subject of each of them, `(N,)`.
         left: First row of each pair, an index into `images`, `(P,)`.
         right: Second row of each pair, `(P,)`.
         same: Whether a pair is mated, `(P,)`.
@@ -43,6 +43,7 @@ class HeldOutPairs:
     """
 
     images: NDArray[np.int64]
+    labels: NDArray[np.int64]
     left: NDArray[np.int64]
     right: NDArray[np.int64]
     same: NDArray[np.bool_]
@@ -69,7 +70,7 @@ class HeldOutPairs:
                 f"subjects give {int(same.sum())} mated and {int((~same).sum())} non-mated pairs; "
                 "both are needed: raise data.holdout, or add subjects or images"
             )
-        return cls(images, left, right, same, len(np.unique(labels)))
+        return cls(images, labels, left, right, same, len(np.unique(labels)))
 
     def check_resolution(self, fmr: float) -> None:
         """Refuse a false match rate that these pairs are too few to show.
@@ -118,36 +119,6 @@ class HeldOutPairs:
             for values in self.code_distances(embeddings, hash_codes, alphabet_size, keys=keys)
         ]
         return float(np.mean(rates))
-
-    def calibrate(
-        self,
-        embeddings: NDArray[np.float32],
-        hash_codes: HashFunction,
-        alphabet_size: int,
-        *,
-        keys: Sequence[TransformKey],
-        fmr: float,
-    ) -> Calibration:
-        """The largest threshold whose false match rate, over all keys, does not exceed `fmr`.
-
-        Raises:
-            DataError: No threshold keeps to it.
-        """
-        distances = np.stack(self.code_distances(embeddings, hash_codes, alphabet_size, keys=keys))
-        mated, non_mated = distances[:, self.same].ravel(), distances[:, ~self.same].ravel()
-        threshold = error_curve(mated, non_mated).threshold_at_fmr(fmr)
-        if not np.isfinite(threshold):
-            raise DataError(
-                f"no threshold keeps to calibration.fmr {fmr:g} on the held-out subjects; are "
-                "images of one person listed under two subjects?"
-            )
-        return Calibration(
-            threshold=int(threshold),
-            fmr=fmr,
-            fnmr=float(np.mean(mated > threshold)),
-            subjects=self.subjects,
-            keys=len(keys),
-        )
 
 
 def _thinned(folder: FaceFolder, seed: int) -> NDArray[np.int64]:

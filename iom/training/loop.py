@@ -11,6 +11,9 @@ import keras
 from iom.errors import IomError
 from iom.training.run_dir import Progress, RunDir
 
+HIDDEN = ("epoch", "steps", "seconds", "fit_seconds")
+"""Fields of a record that its line leaves out, or tells elsewhere."""
+
 
 class TrainingDivergedError(IomError):
     """The loss is no longer a finite number."""
@@ -76,10 +79,12 @@ def run_epochs(
             shuffle=False,  # the order is already the epoch's own
             verbose="auto" if _interactive() else 0,
         )
+        trained = time.monotonic() - started
         values = verify()
         record = {"epoch": epoch + 1, **{k: float(v[-1]) for k, v in history.history.items()}}
         record |= {f"held_out_{name}": value for name, value in values.items()}
         record["seconds"] = round(time.monotonic() - started, 1)
+        record["fit_seconds"] = round(trained, 3)
         record["steps"] = steps_per_epoch - progress.step
         improved = values["eer"] < progress.best
         if improved:
@@ -97,6 +102,6 @@ def _interactive() -> bool:
 
 
 def _line(record: dict[str, Any], epochs: int) -> str:
-    shown = {k: v for k, v in record.items() if k not in ("epoch", "steps", "seconds")}
+    shown = {k: v for k, v in record.items() if k not in HIDDEN}
     values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
     return f"epoch {record['epoch']}/{epochs}  {values}  {record['seconds']:.0f} s"

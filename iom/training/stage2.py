@@ -14,45 +14,31 @@ from iom.baselines import BASELINES
 from iom.config.schema import Stage2Config
 from iom.data.batches import SubjectBatches
 from iom.data.code_batches import CodeBatches
-from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.images import read_images
 from iom.errors import ConfigError
 from iom.files import sha256_of
 from iom.losses.objectives import READS_EMBEDDINGS, build_objectives
+from iom.losses.per_key import PerKeyLoss
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.hasher import Hasher
+from iom.models.hashing import check_sizes
 from iom.models.weights.manifest import load_backbone_model
 from iom.seeding import seed_everything
-from iom.training.held_out import HeldOutPairs, held_out_keys
+from iom.training.annealing import annealed_temperature
+from iom.training.calibration import calibrate, describe
+from iom.training.held_out import held_out_keys
 from iom.training.loop import run_epochs
+from iom.training.material import Material, load_material
 from iom.training.run_dir import RunDir
 from iom.training.schedules import build_optimizer
 from iom.training.stage2_model import start_hasher, training_graph
-from iom.training.whitening import within_class_whitening
+from iom.training.whitening import leading_directions, within_class_whitening
 
 BASELINE = "grp"
 BEST, LAST = "best", "last"
 EMBEDDER_FILE = "embedder.keras"
 VERIFICATION_KEYS = 5
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Material:
-    """What a run works on: both sides of the split, and the embeddings of the start."""
-
-    embedder: Embedder
-    train: FaceFolder
-    held_out: FaceFolder
-    pairs: HeldOutPairs
-    train_embeddings: NDArray[np.float32]
-    held_out_embeddings: NDArray[np.float32]
-    """Of the images that `pairs` compares."""
-
-    @property
-    def held_out_files(self) -> list[Path]:
-        files = self.held_out.files
-        return [files[row] for row in self.pairs.images]
 
 
 def train_stage2(
@@ -62,6 +48,7 @@ def train_stage2(
     resume: bool = False,
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
+    material: Material | None = None,
 ) -> Hasher:
     """Train a hasher and find its decision threshold.
 
@@ -73,6 +60,7 @@ def train_stage2(
         resume: Continue the run in `output` exactly where it was saved.
         progress: Show progress bars.
         report: Takes a line of text now and then.
+        material: What `load_material` gave for the same data, embedder and seed, if at hand.
 
     Returns:
         The best hasher, by equal error rate on the held-out subjects, calibrated.
@@ -81,7 +69,10 @@ def train_stage2(
         ConfigError, DataError, WeightsError, CheckpointError: As their texts say.
     """
     seed_everything(config.seed, deterministic=config.deterministic)
-    material = _material(config, progress=progress)
+    if material is None or not material.serves(config):
+        material = load_material(config, progress=progress)
+    material.pairs.check_resolution(config.calibration.fmr)
+    key_size = check_sizes(material.embedder.embedding_size, config.hasher)
     sampler = SubjectBatches(
         material.train.labels, config.batches.subjects, config.batches.images, config.seed
     )
@@ -93,18 +84,23 @@ def train_stage2(
     )
     backbone = _backbone(config) if config.fine_tune else None
     start = _learned_start(config, material)
-    hasher = start_hasher(
-        material.embedder.embedding_size, config.hasher, seed=config.seed, learned_start=start
-    )
+    hasher = _start_hasher(config, material, start)
     run = RunDir.open(output, config, resume=resume)
-    objectives = build_objectives(config.losses, config.hasher)
+    objectives: dict[str, Any] = dict(build_objectives(config.losses, config.hasher))
+    if config.batches.keys > 1:
+        keys = config.batches.keys
+        objectives = {name: PerKeyLoss(loss, keys) for name, loss in objectives.items()}
+    steps = config.batches.steps_per_epoch
+    temperature = annealed_temperature(config.hasher, steps=config.epochs * steps)
     model = training_graph(
         hasher,
         config.hasher,
         {name: loss.reads for name, loss in objectives.items()},
         backbone=backbone,
+        keys=config.batches.keys,
+        annealed=temperature is not None,
+        classes=len(material.train.subjects),
     )
-    steps = config.batches.steps_per_epoch
     model.compile(
         optimizer=build_optimizer(config.optimizer, epochs=config.epochs, steps_per_epoch=steps),
         loss=objectives,
@@ -118,7 +114,13 @@ def train_stage2(
         epochs=config.epochs,
         steps_per_epoch=steps,
         batches=functools.partial(
-            _epoch, config, material, sampler, _truths(objectives, material, start)
+            _epoch,
+            config,
+            material,
+            sampler,
+            _truths(objectives, material, start),
+            key_size=key_size,
+            temperature=temperature,
         ),
         verify=_verification(config, material, hasher, backbone),
         save_model=store,
@@ -128,22 +130,26 @@ def train_stage2(
     return _calibrate(config, material, output, report)
 
 
-def _material(config: Stage2Config, *, progress: bool) -> _Material:
-    train, held_out = hold_out(scan_folder(config.data), config.data)
-    pairs = HeldOutPairs.of(held_out, group_separator=config.data.group_separator, seed=config.seed)
-    pairs.check_resolution(config.calibration.fmr)
-    settings = config.embedder
-    embedder = load_embedder(
-        settings.weights, batch_size=settings.batch_size, flip=settings.flip, cache=settings.cache
+def untrained_hasher(config: Stage2Config, material: Material) -> Hasher:
+    """The hasher that `train_stage2` starts from: frame, whitening and refinement alone."""
+    check_sizes(material.embedder.embedding_size, config.hasher)
+    return Hasher(
+        _start_hasher(config, material, _learned_start(config, material)),
+        embedder_name=material.embedder.name,
+        embedder_fingerprint=material.embedder.fingerprint,
     )
-    if config.hasher.keep > embedder.embedding_size:
-        raise ConfigError(
-            f"hasher.keep: expected at most the {embedder.embedding_size} dimensions of "
-            f"{embedder.name}, received {config.hasher.keep}"
-        )
-    rows = embedder.embed_files(train.files, progress=progress)
-    held_out_rows = embedder.embed_files(held_out.files, progress=progress)
-    return _Material(embedder, train, held_out, pairs, rows, held_out_rows[pairs.images])
+
+
+def _start_hasher(
+    config: Stage2Config, material: Material, start: NDArray[np.float32] | None
+) -> keras.Model:
+    return start_hasher(
+        material.embedder.embedding_size,
+        config.hasher,
+        seed=config.seed,
+        learned_start=start,
+        bottleneck_start=_bottleneck_start(config, material, start),
+    )
 
 
 def _backbone(config: Stage2Config) -> keras.Model:
@@ -158,7 +164,7 @@ def _backbone(config: Stage2Config) -> keras.Model:
     return model
 
 
-def _learned_start(config: Stage2Config, material: _Material) -> NDArray[np.float32] | None:
+def _learned_start(config: Stage2Config, material: Material) -> NDArray[np.float32] | None:
     if config.hasher.whitening == 0:
         return None
     return within_class_whitening(
@@ -166,39 +172,63 @@ def _learned_start(config: Stage2Config, material: _Material) -> NDArray[np.floa
     )
 
 
+def _bottleneck_start(
+    config: Stage2Config, material: Material, start: NDArray[np.float32] | None
+) -> NDArray[np.float32] | None:
+    """Leading directions behind the learned layer, where the bottleneck has fewer dimensions."""
+    size = config.hasher.bottleneck
+    if not 0 < size < material.embedder.embedding_size:
+        return None
+    return leading_directions(_behind(start, material), size, seed=config.seed)
+
+
+def _behind(start: NDArray[np.float32] | None, material: Material) -> NDArray[np.float32]:
+    """Training embeddings behind the start of the learned layer, `(N, D)`, unit length."""
+    rows = material.train_embeddings if start is None else material.train_embeddings @ start
+    unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
+
+
 def _truths(
-    objectives: dict[str, Any], material: _Material, start: NDArray[np.float32] | None
+    objectives: dict[str, Any], material: Material, start: NDArray[np.float32] | None
 ) -> dict[str, NDArray[Any]]:
     """Truth of each loss. Distillation follows the cosine behind the start of the learned layer."""
-    rows = material.train_embeddings if start is None else material.train_embeddings @ start
-    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = _behind(start, material)
     labels = material.train.labels.astype(np.float32)
     return {name: rows if name in READS_EMBEDDINGS else labels for name in objectives}
 
 
 def _epoch(
     config: Stage2Config,
-    material: _Material,
+    material: Material,
     sampler: SubjectBatches,
     truths: dict[str, NDArray[Any]],
     epoch: int,
     first_step: int,
+    *,
+    key_size: int,
+    temperature: Callable[[int], float] | None,
 ) -> CodeBatches:
     return CodeBatches(
         sampler,
         material.train.files if config.fine_tune else material.train_embeddings,
         truths,
-        embedding_size=material.embedder.embedding_size,
+        embedding_size=key_size,
         key=config.key,
         epoch=epoch,
         first_step=first_step,
         steps=config.batches.steps_per_epoch,
+        key_kind=config.hasher.key_kind,
+        keep=config.hasher.keep,
+        keys=config.batches.keys,
+        inverse_temperature=temperature,
+        second_key=config.losses.linkability > 0,
     )
 
 
 def _verification(
     config: Stage2Config,
-    material: _Material,
+    material: Material,
     hasher: keras.Model,
     backbone: keras.Model | None,
 ) -> Callable[[], dict[str, float]]:
@@ -206,7 +236,8 @@ def _verification(
     keys = held_out_keys(config.seed, "verification-keys", VERIFICATION_KEYS)
     start = material.held_out_embeddings
     size = material.embedder.embedding_size
-    baseline = BASELINES[BASELINE](size, config.hasher, config.seed)
+    code = dataclasses.replace(config.hasher, bottleneck=0, keep=min(config.hasher.keep, size))
+    baseline = BASELINES[BASELINE](size, code, config.seed)
     rate = functools.partial(material.pairs.equal_error_rate, keys=keys)
     known = {
         f"{BASELINE}_eer": rate(start, baseline.hash, baseline.alphabet_size),
@@ -224,7 +255,7 @@ def _verification(
     return verify
 
 
-def _embedder_of(backbone: keras.Model, config: Stage2Config, material: _Material) -> Embedder:
+def _embedder_of(backbone: keras.Model, config: Stage2Config, material: Material) -> Embedder:
     return Embedder(
         backbone.predict_on_batch,
         name="stage 2",
@@ -237,7 +268,7 @@ def _embedder_of(backbone: keras.Model, config: Stage2Config, material: _Materia
 
 def _store(
     config: Stage2Config,
-    material: _Material,
+    material: Material,
     output: Path,
     hasher: keras.Model,
     backbone: keras.Model | None,
@@ -255,7 +286,7 @@ def _store(
 
 
 def _calibrate(
-    config: Stage2Config, material: _Material, output: Path, report: Callable[[str], None]
+    config: Stage2Config, material: Material, output: Path, report: Callable[[str], None]
 ) -> Hasher:
     hasher = Hasher.load(output)
     embeddings = material.held_out_embeddings
@@ -263,17 +294,15 @@ def _calibrate(
         embedder = load_embedder(str(output / EMBEDDER_FILE), batch_size=config.embedder.batch_size)
         hasher.check_embedder(embedder)
         embeddings = embedder.embed_files(material.held_out_files)
-    hasher.calibration = material.pairs.calibrate(
+    hasher.calibration = calibrate(
+        material.pairs,
         embeddings,
         hasher.hash,
-        hasher.alphabet_size,
-        keys=held_out_keys(config.seed, "calibration-keys", config.calibration.keys),
-        fmr=config.calibration.fmr,
+        code_length=hasher.code_length,
+        alphabet_size=hasher.alphabet_size,
+        config=config.calibration,
+        seed=config.seed,
     )
     hasher.save(output)
-    report(
-        f"threshold {hasher.calibration.threshold} of {hasher.code_length} positions: FMR at most "
-        f"{config.calibration.fmr:g} and FNMR {hasher.calibration.fnmr:.4f} on "
-        f"{hasher.calibration.subjects} held-out subjects under {config.calibration.keys} keys"
-    )
+    report(describe(hasher))
     return hasher

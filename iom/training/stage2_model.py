@@ -1,14 +1,27 @@
 """The training graph of stage 2: from embedding (or image) and order to what the losses read."""
 
+from typing import Any
+
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
+from iom.layers.cosine import ClassCentres, CosineLogits
 from iom.layers.index_of_max import relaxed_codes
-from iom.losses.objectives import COLLISIONS, RELAXED, SOFT
+from iom.losses.code_distances import code_cosine
+from iom.losses.code_loss import (
+    CLASS_COSINES,
+    COLLISIONS,
+    COLLISIONS_ACROSS,
+    HASHED_CLASS_COSINES,
+    RELAXED,
+    SOFT,
+)
 from iom.losses.pairs import expected_collision
+from iom.models.before_key import BOTTLENECK
 from iom.models.hashing import LEARNED_LAYER, build_hasher
 
 
@@ -18,6 +31,7 @@ def start_hasher(
     *,
     seed: int,
     learned_start: NDArray[np.float32] | None = None,
+    bottleneck_start: NDArray[np.float32] | None = None,
 ) -> keras.Model:
     """Hashing network at the start of its training.
 
@@ -26,14 +40,19 @@ def start_hasher(
         config: Shape of the code and of the network.
         seed: Of the initial projection.
         learned_start: Start of the learned layer, `(D, D)`; none leaves it at the identity.
+        bottleneck_start: Start of the bottleneck; none leaves it at a random orthonormal map.
     """
     model = build_hasher(embedding_size, config, seed=seed)
-    if not config.learned_layer:
-        return model
-    layer = model.get_layer(LEARNED_LAYER)
-    if learned_start is not None:
-        layer.set_weights([learned_start])
-    layer.trainable = config.train_learned_layer
+    for name, present, start in (
+        (LEARNED_LAYER, config.learned_layer, learned_start),
+        (BOTTLENECK, config.bottleneck > 0, bottleneck_start),
+    ):
+        if not present:
+            continue
+        layer = model.get_layer(name)
+        if start is not None:
+            layer.set_weights([start])
+        layer.trainable = config.train_learned_layer
     return model
 
 
@@ -43,36 +62,86 @@ def training_graph(
     reads: dict[str, str],
     *,
     backbone: keras.Model | None = None,
+    keys: int = 1,
+    annealed: bool = False,
+    classes: int = 0,
 ) -> keras.Model:
     """Graph whose outputs bear the names of the losses, over the layers of `hasher`.
 
     Args:
         hasher: Made by `start_hasher`.
         config: Inverse temperature, and whether codes are hard in the forward pass.
-        reads: Name of each loss -> what it reads: collisions, soft or relaxed codes.
+        reads: Name of each loss -> what it reads, of `iom.losses.code_loss`. `COLLISIONS_ACROSS`
+            adds the input `second_order`, like `order` under one key; `CLASS_COSINES` and
+            `HASHED_CLASS_COSINES` add a head that is no part of `hasher`.
         backbone: Trained along, from images; otherwise the input is the embedding.
+        keys: G, keys that each batch is hashed under. With more than one, `order` is `(B, G, W)`
+            and each output gets an axis for the keys behind the rows, for `PerKeyLoss`.
+        annealed: The inverse temperature is an input `(B, 1)` instead of a constant.
+        classes: Training subjects, for that head.
 
     Raises:
         ConfigError: Nothing in the graph is left to train.
     """
-    responses = hasher.output
     inputs = dict(hasher.input)
+    embedding = inputs["embedding"]
     if backbone is not None:
         image = keras.Input(backbone.input_shape[1:], name="image")
         inputs = {"image": image, "order": inputs["order"]}
-        responses = hasher({"embedding": backbone(image), "order": inputs["order"]})
-    temperature = config.inverse_temperature
-    soft = relaxed_codes(responses, temperature)
-    relaxed = (
-        relaxed_codes(responses, temperature, straight_through=True)
-        if config.straight_through
-        else soft
-    )
-    parts = {COLLISIONS: expected_collision(relaxed, relaxed), SOFT: soft, RELAXED: relaxed}
-    model = keras.Model(inputs, {name: parts[part] for name, part in reads.items()}, name="stage2")
+        embedding = backbone(image)
+    if keys > 1:
+        width = hasher.input["order"].shape[1]
+        inputs["order"] = keras.Input((keys, width), dtype="int32", name="order")
+    temperature: Any = config.inverse_temperature
+    if annealed:
+        inputs["inverse_temperature"] = keras.Input((1,), name="inverse_temperature")
+        temperature = ops.reshape(inputs["inverse_temperature"], (-1, 1, 1))
+    orders = [inputs["order"]] if keys == 1 else [inputs["order"][:, key] for key in range(keys)]
+    parts = [
+        _parts(hasher({"embedding": embedding, "order": order}), config, temperature)
+        for order in orders
+    ]
+    if COLLISIONS_ACROSS in reads.values():
+        shape = hasher.input["order"].shape[1:]
+        second = keras.Input(shape, dtype="int32", name="second_order")
+        inputs["second_order"] = second
+        other = _parts(hasher({"embedding": embedding, "order": second}), config, temperature)
+        for part in parts:
+            part[COLLISIONS_ACROSS] = expected_collision(part[RELAXED], other[RELAXED])
+    if CLASS_COSINES in reads.values():
+        flatten, head = keras.layers.Flatten(), CosineLogits(classes, name="class_head")
+        for part in parts:
+            part[CLASS_COSINES] = head(flatten(part[RELAXED]))
+    if HASHED_CLASS_COSINES in reads.values():
+        centres = ClassCentres(classes, name="class_centres")(embedding)
+        own_temperature = temperature[:1, :, :] if annealed else temperature
+        for part, order in zip(parts, orders, strict=True):
+            same_key = ops.repeat(order[:1, :], classes, axis=0)  # all rows of a batch share it
+            hashed = hasher({"embedding": centres, "order": same_key})
+            agreement = expected_collision(
+                part[RELAXED], _parts(hashed, config, own_temperature)[RELAXED]
+            )
+            part[HASHED_CLASS_COSINES] = code_cosine(agreement, config.alphabet_size)
+    outputs = {name: [part[read] for part in parts] for name, read in reads.items()}
+    if keys == 1:
+        merged = {name: values[0] for name, values in outputs.items()}
+    else:
+        merged = {name: ops.stack(values, axis=1) for name, values in outputs.items()}
+    model = keras.Model(inputs, merged, name="stage2")
     if not model.trainable_variables:
         raise ConfigError(
             "nothing to train: set hasher.train_learned_layer, hasher.train_projection or "
             "fine_tune to true"
         )
     return model
+
+
+def _parts(responses: Any, config: HasherConfig, temperature: Any) -> dict[str, Any]:
+    """What losses can read, for the rows under one key."""
+    soft = relaxed_codes(responses, temperature)
+    relaxed = (
+        relaxed_codes(responses, temperature, straight_through=True)
+        if config.straight_through
+        else soft
+    )
+    return {COLLISIONS: expected_collision(relaxed, relaxed), SOFT: soft, RELAXED: relaxed}

@@ -1,9 +1,13 @@
-"""Within-class whitening: give less weight to directions in which images of one subject differ."""
+"""Starts of linear layers from data: within-class whitening, and leading directions.
+
+Within-class whitening gives less weight to directions in which images of one subject differ.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import DataError
+from iom.models.before_key import orthonormal_map
 
 
 def within_class_whitening(
@@ -42,3 +46,26 @@ def within_class_whitening(
     values, vectors = np.linalg.eigh(blend)
     matrix: NDArray[np.float32] = ((vectors / np.sqrt(values)) @ vectors.T).astype(np.float32)
     return matrix
+
+
+def leading_directions(
+    embeddings: NDArray[np.float32], size: int, *, seed: int
+) -> NDArray[np.float32]:
+    """Start of a bottleneck: the `size` directions that hold most of the rows, turned at random.
+
+    The eigenvectors of the second moment (not centred, as a cosine is not), as those of principal
+    components; a random rotation behind them spreads what they hold evenly over the new dimensions,
+    so that keeping some of them, whichever, keeps a fair share (Gong et al., ITQ, TPAMI 2013).
+
+    Args:
+        embeddings: `(N, D)`.
+        size: At most D.
+        seed: Of the rotation.
+
+    Returns:
+        `(D, size)`, orthonormal columns.
+    """
+    rows = embeddings.astype(np.float64)
+    vectors = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :size]
+    turned = vectors @ orthonormal_map(size, size, seed=seed).astype(np.float64)
+    return np.asarray(turned, np.float32)

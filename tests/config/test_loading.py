@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from iom.config.loading import load_config, save_config
 from iom.config.schema import EvaluateConfig, Stage1Config, Stage2Config
+from iom.config.search import SearchConfig
 from iom.errors import ConfigError
 
 
@@ -93,12 +94,17 @@ def test_bad_overrides(override):
 
 
 def test_every_tracked_configuration_loads(root):
-    schemas = {"stage1": Stage1Config, "stage2": Stage2Config, "evaluate": EvaluateConfig}
+    schemas = {
+        "stage1": Stage1Config,
+        "stage2": Stage2Config,
+        "evaluate": EvaluateConfig,
+        "search": SearchConfig,
+    }
     paths = sorted((root / "configs").rglob("*.yaml"))
     assert paths
     for path in paths:
-        kind = path.parent.name if path.parent.name in schemas else path.stem
-        load_config(schemas[kind], path)
+        room = path.relative_to(root / "configs").parts[0]
+        load_config(schemas[room if room in schemas else path.stem], path)
 
 
 def test_every_configuration_says_what_it_is(root):

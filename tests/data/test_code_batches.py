@@ -8,7 +8,7 @@ from iom.data.synthetic import write_folder
 SIZE = 16
 
 
-def batches(key="random", first_step=0, epoch=1):
+def batches(key="random", first_step=0, epoch=1, **settings):
     labels = np.repeat(np.arange(8), 4)
     rows = np.random.default_rng(0).normal(size=(32, SIZE)).astype("float32")
     return CodeBatches(
@@ -20,6 +20,7 @@ def batches(key="random", first_step=0, epoch=1):
         epoch=epoch,
         first_step=first_step,
         steps=6,
+        **settings,
     )
 
 
@@ -31,6 +32,21 @@ def test_one_fresh_order_for_each_batch():
         orders.append(tuple(inputs["order"][0]))
     assert len(set(orders)) == 6
     assert tuple(batches(epoch=2)[0][0]["order"][0]) not in orders
+
+
+@pytest.mark.parametrize("keys", [1, 3])
+def test_a_second_key_is_none_of_the_others(keys):
+    plain, data = batches(keys=keys), batches(keys=keys, second_key=True)
+    rest = batches(keys=keys, second_key=True, first_step=4)
+    for step in range(6):
+        inputs, _ = data[step]
+        np.testing.assert_array_equal(inputs["order"], plain[step][0]["order"])
+        second = inputs["second_order"]
+        assert (second == second[0]).all()
+        assert sorted(second[0]) == list(range(SIZE))
+        firsts = inputs["order"][0].reshape(keys, SIZE)
+        assert not (firsts == second[0]).all(axis=1).any()
+    np.testing.assert_array_equal(rest[1][0]["second_order"], data[5][0]["second_order"])
 
 
 def test_identity_key_leaves_the_order():

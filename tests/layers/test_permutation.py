@@ -35,7 +35,7 @@ def test_it_holds_no_weight_and_no_secret():
     layer = KeyedPermutation(keep=3)
     layer([np.ones((1, 4), "float32"), orders(1, 4)])
     assert layer.weights == []
-    assert set(layer.get_config()) == {"name", "trainable", "dtype", "keep"}
+    assert set(layer.get_config()) == {"name", "trainable", "dtype", "keep", "kind"}
 
 
 def test_round_trip():

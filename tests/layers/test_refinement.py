@@ -37,13 +37,14 @@ def test_matches_a_loop(rows, length, alphabet_size):
     kernel = simplex_frame(16, length, alphabet_size, numpy_stream(0, "x"))
     target = rows.astype(np.float64)
     held = read_back(plain_codes(target, kernel, alphabet_size), kernel, alphabet_size)
-    scale = 1.25 * (held * target).sum(axis=1, keepdims=True)
+    along = (held * target).sum(axis=1, keepdims=True)
+    scale = along * (1 + 4 * ((held**2).sum(axis=1, keepdims=True) / along**2 - 1))
     wanted = target.copy()
     for step in range(4):
         wanted += RATE / (1 + DECAY * step) * (target - held / scale)
         held = read_back(plain_codes(wanted, kernel, alphabet_size), kernel, alphabet_size)
     found = np.asarray(
-        refine(rows, ops.convert_to_tensor(kernel), alphabet_size, Refinement(4, 1.25))
+        refine(rows, ops.convert_to_tensor(kernel), alphabet_size, Refinement(4, 4.0))
     )
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
@@ -53,7 +54,7 @@ def test_the_code_points_back_at_the_row(rows, alphabet_size):
     def remainder(steps):
         layer = IoMProjection(
             512 // alphabet_size, alphabet_size, "simplex", refinement_steps=steps,
-            refinement_gain=1.0, trainable=False,
+            refinement_gain=2.0, trainable=False,
         )  # fmt: skip
         codes = np.asarray(hard_index(layer(rows)))
         held = unit(read_back(codes, np.asarray(layer.kernel), alphabet_size))

@@ -1,3 +1,4 @@
+import functools
 import json
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from iom.cli.train_stage2 import main
 from iom.config.loading import load_config
+from iom.config.losses import WEIGHTS
 from iom.config.schema import Stage2Config
 from iom.data.synthetic import write_folder
 from iom.errors import CheckpointError, ConfigError, DataError
@@ -90,20 +92,30 @@ def test_a_run_leaves_what_it_promises(configured, place, tmp_path):
 
 def test_all_losses_together(configured, tmp_path):
     config = configured(
-        "losses.triplet=1", "losses.quantization=0.01", "losses.balance=0.1", "losses.logistic=0.1",
-        "hasher.train_learned_layer=true", "hasher.keep=20", "key=identity", "epochs=1",
+        *(f"losses.{name}=0.1" for name in WEIGHTS),
+        "hasher.train_learned_layer=true", "hasher.keep=20", "hasher.refinement_steps=2",
+        "batches.keys=2", "batches.steps_per_epoch=2", "epochs=1",
     )  # fmt: skip
-    train_stage2(config, tmp_path / "run", progress=False)
-    names = {"triplet", "quantization", "balance", "distillation", "logistic"}
-    assert {f"{name}_loss" for name in names} <= set(records(tmp_path / "run")[0])
+    hasher = train_stage2(config, tmp_path / "run", progress=False)
+    assert {f"{name}_loss" for name in WEIGHTS} <= set(records(tmp_path / "run")[0])
+    paths = {variable.path for variable in hasher.model.trainable_variables}
+    assert paths == {"learned_layer/kernel", "projection/kernel"}
 
 
 class PowerFailure(BaseException):
     pass
 
 
-@pytest.mark.parametrize("step", [3, 8])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(configured, tmp_path, monkeypatch, step):
+OTHER_LOSSES = [
+    f"losses.{name}=0.1" for name in ("weighted_margin", "linkability", "classification")
+]
+
+
+@pytest.mark.parametrize(("step", "more"), [(3, []), (8, OTHER_LOSSES)])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    configured, tmp_path, monkeypatch, step, more
+):
+    configured = functools.partial(configured, *more)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_stage2(configured(), whole, progress=False)
     taken = []
@@ -143,7 +155,11 @@ def test_a_finished_run_resumes_to_no_effect(configured, tmp_path):
 def test_fine_tuning_trains_the_backbone_from_images(configured, place, tmp_path):
     output = tmp_path / "run"
     config = configured(
-        "fine_tune=true", "epochs=1", "batches.steps_per_epoch=3", "losses.triplet=1"
+        "fine_tune=true",
+        "epochs=1",
+        "batches.steps_per_epoch=3",
+        "losses.triplet=1",
+        "key=identity",
     )
     hasher = train_stage2(config, output, progress=False)
     start = load_embedder(str(place / "backbone.keras"))
@@ -163,6 +179,8 @@ def test_fine_tuning_trains_the_backbone_from_images(configured, place, tmp_path
         (["hasher.keep=33"], ConfigError, "at most the 32 dimensions"),
         (["fine_tune=true", "embedder.flip=true"], ConfigError, "embedder.flip"),
         (["data.holdout=0"], DataError, "holdout is 0"),
+        (["hasher.bottleneck=8", "hasher.keep=9"], ConfigError, "keep: expected at most hasher.b"),
+        (["fine_tune=true", "embedder.second_weights=x"], ConfigError, "embedder.second_weights"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_it_starts(
@@ -173,12 +191,18 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(
     assert not (tmp_path / "run").exists()
 
 
+def test_linkability_needs_keys_that_differ(configured):
+    with pytest.raises(ConfigError, match=r"losses.linkability: expected 0 with `key: identity`"):
+        configured("losses.linkability=1", "key=identity")
+
+
 @pytest.mark.parametrize(
     "setting",
     [
         "hasher.code_length=0", "hasher.alphabet_size=1", "hasher.alphabet_size=257",
         "hasher.keep=-1", "hasher.inverse_temperature=0", "hasher.whitening=1",
-        "losses.distillation=-1", "batches.images=1", "checkpoint_steps=-1", "key=none",
+        "losses.distillation=-1", "losses.triplet_mining=none", "batches.images=1",
+        "checkpoint_steps=-1", "key=none",
     ],
 )  # fmt: skip
 def test_values_out_of_range(configured, setting):

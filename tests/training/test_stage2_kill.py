@@ -24,7 +24,9 @@ def command(tmp_path, root):
         f"data.root={tmp_path / 'faces'}", f"embedder.weights={tmp_path / 'backbone.keras'}",
         f"embedder.cache={tmp_path / 'cache'}", "deterministic=true", "hasher.code_length=32",
         "batches.subjects=4", "batches.images=2", "batches.steps_per_epoch=15", "epochs=2",
-        "checkpoint_steps=1", "calibration.fmr=0.2", "calibration.keys=1",
+        "checkpoint_steps=1", "calibration.fmr=0.2", "calibration.keys=1", "batches.keys=2",
+        "hasher.inverse_temperature=5", "hasher.inverse_temperature_end=50",
+        "hasher.hidden_layers=1", "hasher.bottleneck=12", "hasher.key_kind=orthogonal",
     ]  # fmt: skip
     base = [sys.executable, "train_stage2.py", "--config", "configs/smoke/stage2.yaml", "--quiet"]
     base += [text for setting in settings for text in ("--set", setting)]
@@ -47,6 +49,7 @@ def finish(process):
 
 
 def test_killed_and_resumed_is_the_same(command, tmp_path):
+    """With all that must follow from the step alone: temperature, keys, order of the rows."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(command(whole))
     process = command(killed)

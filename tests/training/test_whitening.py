@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from iom.errors import DataError
-from iom.training.whitening import within_class_whitening
+from iom.training.whitening import leading_directions, within_class_whitening
 
 
 @pytest.fixture
@@ -54,3 +54,24 @@ def test_subjects_with_one_image_say_nothing(noisy):
 def test_without_a_second_image_there_is_no_within():
     with pytest.raises(DataError, match="two different images"):
         within_class_whitening(np.eye(4, dtype="float32"), np.arange(4), 0.2)
+
+
+def test_leading_directions_hold_the_most_and_hold_it_evenly():
+    stream = np.random.default_rng(1)
+    basis = np.linalg.qr(stream.normal(size=(10, 10)))[0]
+    scales = np.array([9, 8, 7, 6, 1, 1, 1, 1, 1, 1.0])
+    rows = ((stream.normal(size=(4000, 10)) * scales) @ basis.T).astype("float32")
+    found = leading_directions(rows, 4, seed=3)
+    assert found.shape == (10, 4)
+    np.testing.assert_allclose(found.T @ found, np.eye(4), atol=1e-5)
+    # The same subspace as the four widest axes, though no single axis of them.
+    np.testing.assert_allclose(found @ found.T, basis[:, :4] @ basis[:, :4].T, atol=0.02)
+    spread = np.square(rows @ found).mean(axis=0)
+    assert spread.max() / spread.min() < np.square(9 / 6)
+    np.testing.assert_array_equal(found, leading_directions(rows, 4, seed=3))
+
+
+def test_as_many_directions_as_there_are_is_a_rotation():
+    rows = np.random.default_rng(2).normal(size=(50, 6)).astype("float32")
+    found = rows @ leading_directions(rows, 6, seed=1)
+    np.testing.assert_allclose(found @ found.T, rows @ rows.T, atol=1e-4)

@@ -1,0 +1,96 @@
+"""Choose a hasher's decision threshold: `python -m iom.cli.calibrate --hasher DIR --fmr 1e-3`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from iom.cli.arguments import new_parser, run
+
+EPILOG = """\
+the configuration is that of a stage 2 training: its data section says which folder, and which of
+its subjects are held out; its embedder section must name the embedder that the hasher was trained
+with; without --config the one beside the hasher is taken
+
+the threshold, with its intervals over subjects and keys, is stored in hasher.json
+
+examples:
+  python -m iom.cli.calibrate --hasher runs/y1_stage2 --fmr 1e-4
+  python -m iom.cli.calibrate --hasher pre_models/mobilefacenet_y1_512x8 \\
+      --config configs/stage2/mobilefacenet_y1_512x8.yaml --fmr 1e-3 --keys 20
+  python -m iom.cli.calibrate --hasher runs/hasher --config configs/stage2/base.yaml \\
+      --set data.root=faces --fmr 1e-2 --dry-run
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m iom.cli.calibrate`."""
+    parser = new_parser(
+        "python -m iom.cli.calibrate",
+        "Find the largest threshold that keeps to a false match rate on held-out subjects, with "
+        "the keys stolen, and store it with the hasher.",
+        epilog=EPILOG,
+    )
+    parser.add_argument(
+        "--hasher", type=Path, required=True, metavar="DIR", help="folder of a trained hasher"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="stage 2 configuration (default: config.yaml in the folder of the hasher)",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one setting; may be given several times",
+    )
+    parser.add_argument("--fmr", metavar="RATE", help="false match rate (default: as configured)")
+    parser.add_argument("--keys", metavar="N", help="number of keys (default: as configured)")
+    parser.add_argument(
+        "--bootstrap", metavar="N", help="draws for the intervals (default: as configured)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print it, store nothing")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return run(_calibrate, parser, argv)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from iom.config.loading import load_config
+    from iom.config.schema import Stage2Config
+    from iom.errors import ConfigError
+
+    if not arguments.hasher.is_dir():
+        raise ConfigError(f"no hasher in {arguments.hasher}: no such folder")
+    path = arguments.config or arguments.hasher / "config.yaml"
+    if not path.exists() and arguments.config is None:
+        raise ConfigError(
+            f"{arguments.hasher} holds no config.yaml: name a stage 2 configuration with --config"
+        )
+    overrides = list(arguments.overrides)
+    for name in ("fmr", "keys", "bootstrap"):
+        value = getattr(arguments, name)
+        if value is not None:
+            overrides.append(f"calibration.{name}={value}")
+
+    config = load_config(Stage2Config, path, overrides=overrides)
+
+    from iom.training.calibration import describe
+    from iom.training.recalibration import recalibrate
+
+    hasher = recalibrate(
+        arguments.hasher, config, progress=not arguments.quiet, report=lambda line: print(line)
+    )
+    if not arguments.dry_run:
+        hasher.save_calibration(arguments.hasher)
+    print(describe(hasher))
+    print(
+        "nothing stored" if arguments.dry_run else f"stored in {arguments.hasher / 'hasher.json'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

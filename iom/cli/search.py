@@ -1,0 +1,58 @@
+"""Grid search on cached embeddings: `python -m iom.cli.search --config FILE --output DIR`."""
+
+import argparse
+from collections.abc import Sequence
+
+from iom.cli.arguments import add_config_arguments, add_run_arguments, new_parser, run
+
+EPILOG = """\
+the output folder holds the table (search.md, search.csv, search.json, rewritten after each row),
+the picture search.png, rows/ with what is measured, and runs/ with the trained hashers; --resume
+keeps finished rows and continues an interrupted training
+
+rows are measured on the held-out subjects of the stage 2 configuration's data section, with the
+keys stolen; a test set is looked at only where `evaluate` names one
+
+examples:
+  python -m iom.cli.search --config configs/search/smoke.yaml --output runs/smoke/search
+  python -m iom.cli.search --config configs/search/code_shapes.yaml --output runs/code_shapes
+  python -m iom.cli.search --config configs/search/keep.yaml --output runs/keep --set keys=20
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m iom.cli.search`."""
+    parser = new_parser(
+        "python -m iom.cli.search",
+        "Train and measure every configuration of a grid on cached embeddings, in one process: "
+        "one table and one picture.",
+        epilog=EPILOG,
+    )
+    add_config_arguments(parser)
+    add_run_arguments(parser)
+    return run(_search, parser, argv)
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from iom.config.loading import load_config
+    from iom.config.search import SearchConfig
+
+    config = load_config(SearchConfig, arguments.config, overrides=arguments.overrides)
+
+    from iom.evaluation.search import run_search
+    from iom.evaluation.search_table import markdown
+
+    rows = run_search(
+        config,
+        arguments.output,
+        resume=arguments.resume,
+        progress=not arguments.quiet,
+        report=lambda line: print(line, flush=True),
+    )
+    print(markdown(rows))
+    print(f"table and picture: {arguments.output / 'search.md'}, {arguments.output / 'search.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,150 @@
+"""1:N protocols for every system and scenario: galleries apart, and probes among distractors."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.codes.comparators import SymbolComparator
+from iom.data.distractors import DistractorBenchmark
+from iom.data.searches import SearchBenchmark
+from iom.errors import ConfigError, DataError
+from iom.evaluation.protocols import (
+    ROWS,
+    identification_figures,
+    keys_of,
+    scenarios_of,
+    search_templates,
+)
+from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings
+from iom.metrics.identification import RANKS
+from iom.metrics.template_pooling import majority_codes
+
+Figure = tuple[str, str, str, float]
+"""System, scenario, name, value: the mean over keys."""
+POOLINGS = ("mean", "vote")
+
+
+def search_figures(
+    benchmark: SearchBenchmark,
+    embeddings: Embeddings,
+    systems: Sequence[CodeSystem],
+    *,
+    keys: int = 1,
+    seed: int = 1,
+    scenarios: tuple[str, ...] = (OWN_KEY, STOLEN_KEY),
+    pooling: str = "mean",
+) -> Iterator[Figure]:
+    """CMC and open-set rates in each gallery, as `G1/cmc_rank_1`, and their mean, as `cmc_rank_1`.
+
+    Args:
+        benchmark: Who is looked for, and where.
+        embeddings: Unit-length, of its images, `(N, D)`.
+        systems: `protocols.float_system` and others.
+        keys: Repetitions, each under fresh test keys.
+        seed: Of the test keys.
+        scenarios: Of the systems that have a key.
+        pooling: Of templates of several images: `mean` pools embeddings and protects the mean;
+            `vote` protects each image, under one key, and takes the majority of symbols.
+
+    Raises:
+        ConfigError: Unknown pooling, or a vote among templates that are no symbols.
+        DataError: Not one embedding for each image.
+    """
+    if pooling not in POOLINGS:
+        raise ConfigError(f"pooling: expected one of {', '.join(POOLINGS)}, received '{pooling}'")
+    if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
+        raise DataError(
+            f"{benchmark.name}: expected an embedding for each of {len(benchmark.images)} images, "
+            f"received {embeddings.shape}"
+        )
+    for system in systems:
+        for scenario in scenarios_of(system, scenarios):
+            by_key = [
+                dict(_figures(benchmark, embeddings, system, scenario, pooling, seed, repetition))
+                for repetition in range(keys if scenario in scenarios else 1)
+            ]
+            for name in by_key[0]:
+                value = float(np.mean([figures[name] for figures in by_key]))
+                yield system.name, scenario, name, value
+
+
+def distractor_figures(
+    benchmark: DistractorBenchmark,
+    embeddings: Embeddings,
+    systems: Sequence[CodeSystem],
+    *,
+    keys: int = 1,
+    seed: int = 1,
+) -> Iterator[Figure]:
+    """Rank-1 to rank-10 rates of MegaFace's protocol, keys stolen.
+
+    Each probe image looks for each other image of its subject, which stands alone among all
+    distractors; a distractor at its distance is ranked before it.
+    """
+    probes = len(benchmark.subjects)
+    if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
+        raise DataError(
+            f"{benchmark.name}: expected an embedding for each of {len(benchmark.images)} images, "
+            f"received {embeddings.shape}"
+        )
+    same = benchmark.subjects[:, None] == benchmark.subjects[None]
+    np.fill_diagonal(same, False)
+    for system in systems:
+        (scenario,) = scenarios_of(system, (STOLEN_KEY,))
+        rates = []
+        for repetition in range(keys if scenario == STOLEN_KEY else 1):
+            key = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
+            templates = system.templates(embeddings, key)
+            ranks: list[NDArray[np.int64]] = []
+            for start in range(0, probes, ROWS):
+                rows = np.arange(start, min(start + ROWS, probes))
+                table = system.comparator.all_pairs(templates[rows], templates)
+                others = np.sort(table[:, probes:], axis=1)
+                for row, distances in zip(rows, table, strict=True):
+                    own = distances[:probes][same[row]]
+                    before = np.searchsorted(others[row - start], own, side="right")
+                    ranks.append(1 + before.astype(np.int64))
+            found = np.concatenate(ranks)
+            rates.append([float(np.mean(found <= rank)) for rank in range(1, RANKS + 1)])
+        for rank, rate in enumerate(np.mean(rates, axis=0), start=1):
+            yield system.name, scenario, f"distractors_rank_{rank}", float(rate)
+
+
+def _figures(
+    benchmark: SearchBenchmark,
+    embeddings: Embeddings,
+    system: CodeSystem,
+    scenario: str,
+    pooling: str,
+    seed: int,
+    repetition: int,
+) -> Iterator[tuple[str, float]]:
+    comparator = system.comparator
+    pooled = benchmark.pooling
+    if pooled is None or pooling == "mean":
+        rows = embeddings if pooled is None else pooled.pooled(embeddings)
+        keys = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
+        templates = system.templates(rows, keys)
+    else:
+        if not isinstance(comparator, SymbolComparator):
+            raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")
+        subjects = benchmark.subjects[pooled.template]
+        keys = keys_of(scenario, subjects, seed=seed, repetition=repetition)
+        codes = system.hash(embeddings, keys)
+        templates = comparator.prepare(majority_codes(codes, pooled.template, system.alphabet_size))
+    of_gallery: dict[str, list[float]] = {}
+    for gallery, references in benchmark.galleries.items():
+        searches = search_templates(
+            comparator,
+            templates,
+            benchmark.subjects,
+            gallery=references,
+            probes=benchmark.probes,
+        )
+        for name, value in identification_figures(searches):
+            of_gallery.setdefault(name, []).append(value)
+            yield f"{gallery}/{name}", value
+    for name, values in of_gallery.items():
+        if len(values) == len(benchmark.galleries):
+            yield name, float(np.mean(values))

@@ -1,0 +1,86 @@
+"""The keyed step of an `orthogonal` key: turn an embedding by a secret rotation."""
+
+import math
+
+import keras
+from keras import ops
+
+from iom.keys import ROTATION_ROUNDS
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class KeyedRotation(keras.layers.Layer):
+    """Turn each row by the orthogonal matrix S3 H S2 H S1 of that row's key, and keep the first.
+
+    S1 to S3 are secret signed permutations (`TransformKey.signed_orders`), H is the fixed
+    normalised Walsh-Hadamard transform. Products of this form stand for a random rotation at
+    O(D log D) instead of O(D^2) (Ailon and Chazelle, 2009; Andoni et al., NeurIPS 2015). Where D is
+    no power of two, H acts on blocks, the powers of two that D is the sum of, largest first, and
+    the permutations between carry values from block to block.
+
+    The order is an input, never a weight. Its derivation is integer arithmetic; what follows are
+    additions in a fixed order and one multiplication, so that IEEE machines agree to the last bit.
+
+    Args:
+        keep: Columns kept afterwards; 0 keeps all.
+    """
+
+    kind = "orthogonal"
+
+    def __init__(self, keep=0, **kwargs):
+        super().__init__(**kwargs)
+        self.keep = keep
+
+    def call(self, inputs):
+        """`[rows (B, D), order (B, 3 D) signed integers]` -> `(B, keep or D)`."""
+        rows, order = inputs
+        size = rows.shape[-1]
+        for number in range(ROTATION_ROUNDS):
+            part = ops.cast(order[:, number * size : (number + 1) * size], "int32")
+            if self.keep and number + 1 == ROTATION_ROUNDS:
+                part = part[:, : self.keep]
+            rows = signed_permutation(rows, part)
+            if number + 1 < ROTATION_ROUNDS:
+                rows = hadamard(rows)
+        return rows
+
+    def compute_output_shape(self, input_shape):
+        """Shape of the result."""
+        batch, size = input_shape[0]
+        return (batch, self.keep or size)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "keep": self.keep}
+
+
+def signed_permutation(rows, order):
+    """Column j is column `order[:, j]`, or the negative of `-order[:, j] - 1` below zero."""
+    negated = order < 0
+    values = ops.take_along_axis(rows, ops.where(negated, -order - 1, order), axis=1)
+    return ops.where(negated, -values, values)
+
+
+def hadamard(rows):
+    """Normalised Walsh-Hadamard transform of each block of columns, its own inverse, `(B, D)`."""
+    blocks, start = [], 0
+    for size in block_sizes(rows.shape[-1]):
+        blocks.append(_transform(rows[:, start : start + size], size))
+        start += size
+    return ops.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
+
+
+def block_sizes(size):
+    """Powers of two that sum up to `size`, the largest first."""
+    return [1 << bit for bit in reversed(range(size.bit_length())) if size >> bit & 1]
+
+
+def _transform(rows, size):
+    """Fast transform: log2(size) rounds of sums and differences."""
+    half = 1
+    while half < size:
+        pairs = ops.reshape(rows, (-1, size // (2 * half), 2 * half))
+        first, second = pairs[:, :, :half], pairs[:, :, half:]
+        rows = ops.concatenate([first + second, first - second], axis=2)
+        half *= 2
+    return ops.reshape(rows, (-1, size)) * (1.0 / math.sqrt(size))

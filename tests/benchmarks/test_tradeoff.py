@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from benchmarks import attacks, tradeoff
+
+
+def test_recommended_is_the_most_accurate_of_the_safe_ones():
+    def point(eer, prar):
+        return {"eer": eer, "prar": prar}
+
+    curve = [point(0.01, 0.9), point(0.02, 0.04), point(0.03, 0.01)]
+    assert tradeoff.recommended(curve) == curve[1]
+    assert tradeoff.recommended(curve[:1]) == curve[0]
+
+
+def test_a_quick_run_on_random_vectors(tmp_path, root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    picture = tmp_path / "curve.png"
+    arguments = ["--synthetic", "--quick", "--victims", "6", "--old-keys", "1", "--frame", "grp"]
+    assert tradeoff.main([*arguments, "--shapes", "128x4", "--picture", str(picture)]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"eer", "float_eer", "prar", "curve", "reached"} <= set(figures)
+    whole, kept, parts = figures["curve"]
+    assert whole["prar"] > 0.9
+    assert whole["eer"] < kept["eer"]
+    assert parts["prar"] < 0.1
+    assert picture.stat().st_size > 10_000
+
+
+def test_the_table_of_attacks_on_random_vectors(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    chosen = ["--systems", "grp", "urp", "--attacks", "closed_form", "dictionary"]
+    small = ["--synthetic", "--victims", "5", "--old-keys", "1", "--shape", "64x4"]
+    assert attacks.main([*chosen, *small]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [(row["system"], row["attack"]) for row in rows] == [
+        ("grp", "closed_form"), ("grp", "dictionary"), ("urp", "closed_form"), ("urp", "dictionary")
+    ]  # fmt: skip
+    assert rows[0]["prar"] > 0.9
+    assert rows[2]["prar"] is None
+    assert rows[2]["obstacle"]
+
+
+@pytest.mark.parametrize("module", [attacks, tradeoff])
+def test_help(module, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        module.main(["--help"])
+    assert stopped.value.code == 0
+    assert f"python -m {module.__name__}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", [attacks, tradeoff])
+def test_without_shared_data_the_error_is_one_line(module, tmp_path, root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    assert module.main(["--shared", str(tmp_path / "absent")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no embeddings")
+    assert error.count("\n") == 1

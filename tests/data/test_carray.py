@@ -1,0 +1,114 @@
+import json
+import zlib
+
+import numpy as np
+import pytest
+
+from iom.config.schema import BenchmarkConfig
+from iom.data import carray
+from iom.data.benchmarks import load_benchmark
+from iom.data.carray import read_carray
+from iom.errors import DataError, MissingExtraError
+
+SIZE = 8
+
+
+def pack_chunk(raw, stated=None):
+    """The frame of a chunk around zlib's bytes, with Blosc's header where the reader looks."""
+    size = (len(raw) if stated is None else stated).to_bytes(4, "little")
+    return b"blpk" + bytes(12) + bytes(4) + size + bytes(8) + zlib.compress(raw)
+
+
+def unpack_chunk(data):
+    try:
+        return zlib.decompress(data[16:])
+    except zlib.error as error:
+        raise RuntimeError(str(error)) from error
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Seven pairs in chunks of four images, the first image of all of them the same."""
+    monkeypatch.setattr(carray, "_decompressor", lambda: unpack_chunk)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, size=(14, SIZE, SIZE, 3)).astype(np.uint8)
+    pixels[2::2] = pixels[0]
+    values = (pixels[..., ::-1].transpose(0, 3, 1, 2) / 127.5 - 1).astype("<f4")
+    folder = tmp_path / "agedb_30"
+    (folder / "meta").mkdir(parents=True)
+    (folder / "data").mkdir()
+    (folder / "meta" / "storage").write_text(json.dumps({"dtype": "float32", "chunklen": 4}))
+    (folder / "meta" / "sizes").write_text(json.dumps({"shape": [14, 3, SIZE, SIZE]}))
+    for number, start in enumerate(range(0, 14, 4)):
+        part = np.zeros((4, *values.shape[1:]), "<f4")
+        part[: len(values[start : start + 4])] = values[start : start + 4]
+        (folder / "data" / f"__{number}.blp").write_bytes(pack_chunk(part.tobytes()))
+    np.save(tmp_path / "agedb_30_list.npy", np.arange(7) % 2 == 0)
+    return folder, pixels
+
+
+def test_pixels_and_pairs(made):
+    folder, pixels = made
+    benchmark = read_carray(folder, size=SIZE)
+    assert benchmark.same.tolist() == [True, False, True, False, True, False, True]
+    assert len(benchmark.images) == 8
+    np.testing.assert_array_equal(benchmark.images[benchmark.left], pixels[0::2])
+    np.testing.assert_array_equal(benchmark.images[benchmark.right], pixels[1::2])
+    swapped = read_carray(folder, size=SIZE, colours="rgb")
+    np.testing.assert_array_equal(swapped.images[..., ::-1], benchmark.images)
+
+
+def test_it_is_a_source(made):
+    with pytest.raises(DataError, match=r"\(14, 3, 112, 112\) for 7 pairs"):
+        load_benchmark(BenchmarkConfig(source="carray", path=str(made[0])), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("meta/storage", b"{", "damaged"),
+        ("meta/storage", b"[]", "damaged"),
+        ("meta/storage", b'{"dtype": "float64", "chunklen": 4}', "received float64"),
+        ("meta/storage", b'{"dtype": "float32", "chunklen": 0}', "one image or more"),
+        ("meta/sizes", b'{"shape": [12, 3, 8, 8]}', "for 7 pairs, received float32"),
+        ("data/__1.blp", b"blpk", "something else"),
+        ("data/__1.blp", pack_chunk(bytes(4), stated=1 << 30), "something else"),
+        ("data/__1.blp", pack_chunk(bytes(12)), "whole images"),
+        ("data/__1.blp", pack_chunk(bytes(4))[:33] + b"xxxxxx", "chunk is damaged"),
+        ("data/__1.blp", pack_chunk(np.full(3 * SIZE**2, 0.3, "<f4").tobytes()), "127.5"),
+        ("data/__1.blp", pack_chunk(np.full(3 * SIZE**2, 3.0, "<f4").tobytes()), "127.5"),
+        ("data/__1.blp", pack_chunk(np.full(3 * SIZE**2, np.nan, "<f4").tobytes()), "127.5"),
+        ("data/__1.blp", None, "cannot read"),
+        ("../agedb_30_list.npy", b"junk", "truth values"),
+        ("../agedb_30_list.npy", None, "cannot read"),
+    ],
+)
+def test_damaged(made, file, content, reason):
+    path = made[0] / file
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(DataError, match=reason):
+        read_carray(made[0], size=SIZE)
+
+
+def test_a_list_that_is_a_pickle_is_refused(made):
+    np.save(made[0].with_name("agedb_30_list.npy"), np.array([print], object), allow_pickle=True)
+    with pytest.raises(DataError, match="truth values"):
+        read_carray(made[0], size=SIZE)
+
+
+def test_without_the_extra(made, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setitem(__import__("sys").modules, "numcodecs", None)
+    with pytest.raises(MissingExtraError, match=r"iom\[carray\]"):
+        read_carray(made[0], size=SIZE)
+
+
+def test_blosc_itself(made, monkeypatch):
+    blosc = pytest.importorskip("numcodecs.blosc", reason="needs the extra iom[carray]")
+    monkeypatch.undo()
+    folder, pixels = made
+    for path in (folder / "data").iterdir():
+        raw = unpack_chunk(path.read_bytes()[16:])
+        path.write_bytes(b"blpk" + bytes(12) + blosc.compress(raw, b"lz4", 5, 1, 0))
+    benchmark = read_carray(folder, size=SIZE)
+    np.testing.assert_array_equal(benchmark.images[benchmark.left], pixels[0::2])

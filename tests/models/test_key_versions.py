@@ -1,0 +1,68 @@
+"""What hasher.json says of keys, and hashers from before it said anything."""
+
+import json
+
+import numpy as np
+import pytest
+
+from iom.config.hashing import HasherConfig
+from iom.errors import WeightsError
+from iom.keys import TransformKey
+from iom.models.hasher import Hasher
+from iom.models.hashing import build_hasher
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = build_hasher(16, HasherConfig(code_length=8, alphabet_size=4))
+    Hasher(model, embedder_name="x.y", embedder_fingerprint="ab" * 32).save(tmp_path)
+    return tmp_path
+
+
+def change(folder, key):
+    path = folder / "hasher.json"
+    stored = json.loads(path.read_text())
+    stored.pop("key")
+    path.write_text(json.dumps(stored if key is None else {**stored, "key": key}))
+
+
+def test_a_hasher_without_a_kind_takes_permutations(folder):
+    change(folder, None)
+    assert Hasher.load(folder).key_kind == "permutation"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"kind": "permutation", "derivation": "iom/permutation/v2"},
+        {"kind": "permutation", "derivation": "iom/orthogonal/v1"},
+        {"kind": "permutation"},
+        {"kind": "quantum", "derivation": "iom/quantum/v1"},
+        {},
+        "permutation",
+        7,
+    ],
+)
+def test_keys_of_another_version_are_refused(folder, key):
+    change(folder, key)
+    with pytest.raises(WeightsError, match=r"derived by .* this program knows iom/permutation/v1"):
+        Hasher.load(folder)
+
+
+@pytest.mark.parametrize("kind", ["subset", "orthogonal"])
+def test_metadata_and_graph_must_agree(folder, kind):
+    change(folder, {"kind": kind, "derivation": f"iom/{kind}/v1"})
+    with pytest.raises(WeightsError, match=f"names keys of kind '{kind}'"):
+        Hasher.load(folder)
+
+
+def test_the_committed_hasher_still_gives_its_codes(root):
+    """By the definition in NumPy, from its weights: learned layer, order, projection, argmax."""
+    hasher = Hasher.load(root / "pre_models" / "mobilefacenet_y1_512x8")
+    assert (hasher.key_kind, hasher.key_size, hasher.keep) == ("permutation", 128, 0)
+    rows = np.random.default_rng(0).normal(size=(40, 128)).astype("float32")
+    key = TransformKey(bytes(range(32)))
+    learned = rows @ np.asarray(hasher.model.get_layer("learned_layer").kernel)
+    kernel = np.asarray(hasher.model.get_layer("projection").kernel)
+    expected = (learned[:, key.permutation(128)] @ kernel).reshape(40, 512, 8).argmax(-1)
+    assert (hasher.hash(rows, key) == expected).mean() > 0.999

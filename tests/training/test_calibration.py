@@ -1,0 +1,221 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from iom.baselines import BASELINES
+from iom.cli.calibrate import main
+from iom.config.hashing import CalibrationConfig, HasherConfig
+from iom.config.loading import load_config, save_config
+from iom.config.schema import Stage2Config
+from iom.data.folders import FaceFolder
+from iom.data.synthetic import write_folder
+from iom.errors import DataError
+from iom.models.backbones import build_backbone
+from iom.models.embedder import load_embedder
+from iom.models.hasher import Calibration, Hasher
+from iom.models.hashing import build_hasher
+from iom.training.calibration import calibrate, describe
+from iom.training.held_out import HeldOutPairs, held_out_keys
+
+SIZE, LENGTH = 32, 64
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    subjects = tuple(f"F{i // 2}_M{i % 2}" for i in range(12))
+    paths = tuple(f"{name}/{i}.png" for name in subjects for i in range(4))
+    folder = FaceFolder(tmp_path, paths, np.repeat(np.arange(12), 4), subjects)
+    return HeldOutPairs.of(folder, group_separator="_", seed=1)
+
+
+@pytest.fixture
+def embeddings(pairs):
+    stream = np.random.default_rng(0)
+    rows = stream.normal(size=(12, SIZE))[pairs.labels] + 0.9 * stream.normal(size=(48, SIZE))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("float32")
+
+
+@pytest.fixture
+def baseline():
+    code = HasherConfig(
+        code_length=LENGTH, alphabet_size=4, learned_layer=False, projection="gaussian"
+    )
+    return BASELINES["grp"](SIZE, code, 0)
+
+
+@pytest.fixture
+def find(pairs, embeddings, baseline):
+    def run(rows=embeddings, seed=1, **settings):
+        return calibrate(
+            pairs,
+            rows,
+            baseline.hash,
+            code_length=LENGTH,
+            alphabet_size=4,
+            config=CalibrationConfig(**({"keys": 4, "bootstrap": 0} | settings)),
+            seed=seed,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("fmr", [0.2, 0.05, 0.002])
+def test_it_keeps_its_promise_and_no_more(pairs, embeddings, baseline, find, fmr):
+    found = find(fmr=fmr)
+    keys = held_out_keys(1, "calibration-keys", 4)
+    distances = np.stack(pairs.code_distances(embeddings, baseline.hash, 4, keys=keys))
+    others, mated = distances[:, ~pairs.same], distances[:, pairs.same]
+    assert (others <= found.threshold).mean() == found.measured_fmr <= fmr
+    above = others[others > found.threshold]
+    assert (others <= above.min()).mean() > fmr
+    assert found.fnmr == (mated > found.threshold).mean()
+    assert (found.subjects, found.keys, found.fmr) == (12, 4, fmr)
+    assert found.confidence is None
+
+
+def test_intervals_hold_the_figures_and_follow_from_the_seed(find):
+    found = find(fmr=0.05, bootstrap=100)
+    assert found.threshold_low <= found.threshold <= found.threshold_high
+    assert found.fmr_low <= found.measured_fmr <= found.fmr_high
+    assert found.fnmr_low <= found.fnmr <= found.fnmr_high
+    assert found.fmr_low < found.fmr_high
+    assert found == find(fmr=0.05, bootstrap=100)
+    narrow = find(fmr=0.05, bootstrap=100, confidence=0.5)
+    assert found.fmr_low <= narrow.fmr_low <= narrow.fmr_high <= found.fmr_high
+
+
+def test_the_interval_by_hand(pairs, embeddings, baseline, find):
+    """One draw: subjects counted in a plain loop over pairs and keys."""
+    from iom.seeding import numpy_stream
+
+    found = find(fmr=0.05, bootstrap=1)
+    keys = held_out_keys(1, "calibration-keys", 4)
+    distances = pairs.code_distances(embeddings, baseline.hash, 4, keys=keys)
+    subjects = np.bincount(numpy_stream(1, "bootstrap/subjects").integers(12, size=12))
+    subjects = np.pad(subjects, (0, 12 - len(subjects)))
+    drawn = numpy_stream(1, "calibration/keys").integers(4, size=4)
+    below = total = missed = mated = 0
+    for key in drawn:
+        for i, (left, right) in enumerate(zip(pairs.left, pairs.right, strict=True)):
+            one, two = subjects[pairs.labels[left]], subjects[pairs.labels[right]]
+            if pairs.same[i]:
+                mated += one
+                missed += one * (distances[key][i] > found.threshold)
+            else:
+                total += one * two
+                below += one * two * (distances[key][i] <= found.threshold)
+    assert found.fmr_low == found.fmr_high == pytest.approx(below / total)
+    assert found.fnmr_low == found.fnmr_high == pytest.approx(missed / mated)
+
+
+def test_an_fmr_that_cannot_be_seen(find):
+    with pytest.raises(DataError, match=r"1e-06 cannot be seen in 960 held-out"):
+        find(fmr=1e-6)
+
+
+def test_no_threshold_at_all(find, embeddings):
+    """One face under two names is nearer to itself than anything else."""
+    rows = embeddings.copy()
+    rows[4] = rows[8] = rows[0]  # subjects 0, 1 (kin) and 2 (another family)
+    with pytest.raises(DataError, match="no threshold keeps to"):
+        find(rows, fmr=2e-3, keys=1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Faces of nobody, a backbone that was never trained, and a hasher for it."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    write_folder(folder / "faces", 14, 4, seed=3)
+    arguments = {"embedding_size": SIZE, "stem": 16, "widths": (16, 16), "depths": (1, 1)}
+    build_backbone("iresnet_slim", **arguments).save(folder / "backbone.keras")
+    embedder = load_embedder(str(folder / "backbone.keras"))
+    Hasher(
+        build_hasher(SIZE, HasherConfig(code_length=LENGTH, alphabet_size=4), seed=1),
+        embedder_name=embedder.name,
+        embedder_fingerprint=embedder.fingerprint,
+    ).save(folder / "hasher")
+    build_backbone("iresnet_slim", **arguments).save(folder / "other.keras")
+    (folder / "elsewhere.txt").write_text("nobody/1.jpg\n")
+    config = load_config(
+        Stage2Config,
+        overrides=[
+            f"data.root={folder / 'faces'}", "data.holdout=0.5", "embedder.cache=",
+            f"embedder.weights={folder / 'backbone.keras'}", "calibration.bootstrap=20",
+        ],
+    )  # fmt: skip
+    save_config(config, folder / "stage2.yaml")
+    return folder
+
+
+def command(place, *more):
+    return main(
+        [
+            "--hasher",
+            str(place / "hasher"),
+            "--config",
+            str(place / "stage2.yaml"),
+            "--quiet",
+            *more,
+        ]
+    )
+
+
+def test_the_command_stores_what_it_prints(place, capsys):
+    before = Hasher.load(place / "hasher")
+    assert before.calibration is None
+    assert command(place, "--fmr", "0.05", "--keys", "2", "--dry-run") == 0
+    assert Hasher.load(place / "hasher").calibration is None
+    assert command(place, "--fmr", "0.05", "--keys", "2") == 0
+    after = Hasher.load(place / "hasher")
+    assert (after.calibration.fmr, after.calibration.keys) == (0.05, 2)
+    assert after.calibration.threshold_low is not None
+    out = capsys.readouterr().out
+    assert describe(after) in out
+    assert "95 % intervals over subjects and keys" in out
+    np.testing.assert_array_equal(
+        before.model.get_layer("projection").get_weights()[0],
+        after.model.get_layer("projection").get_weights()[0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--fmr", "1e-7"], "cannot be seen"),
+        (["--fmr", "often"], "expected a number"),
+        (["--fmr", "2"], "0 < fmr < 1"),
+        (["--keys", "0"], "calibration.keys"),
+        (["--set", "embedder.weights={place}/other.keras"], "was trained with the embedder"),
+        (["--set", "data.include={place}/elsewhere.txt"], "1 of 1 images are not in"),
+        (["--set", "data.root={place}/nowhere"], "no folder"),
+        (["--set", "data.hold=0.1"], "did you mean 'holdout'"),
+        (["--hasher", "{place}/none"], "no hasher in"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_one_line(place, more, message, capsys):
+    assert command(place, "--fmr", "0.05", *(text.format(place=place) for text in more)) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+
+
+def test_other_data_than_in_training_is_said(place, capsys):
+    config = load_config(Stage2Config, place / "stage2.yaml", overrides=["data.holdout_seed=4"])
+    save_config(config, place / "hasher" / "config.yaml")
+    assert command(place, "--fmr", "0.05", "--dry-run") == 0
+    assert "note: the data section differs" in capsys.readouterr().out
+
+
+def test_a_hasher_of_an_earlier_version_still_loads(place, tmp_path):
+    hasher = Hasher.load(place / "hasher")
+    hasher.calibration = Calibration(threshold=3, fmr=0.1, fnmr=0.2, subjects=4, keys=5)
+    hasher.save(tmp_path)
+    path = tmp_path / "hasher.json"
+    metadata = json.loads(path.read_text())
+    names = ("threshold", "fmr", "fnmr", "subjects", "keys")
+    metadata["calibration"] = {name: metadata["calibration"][name] for name in names}
+    path.write_text(json.dumps(metadata))
+    assert Hasher.load(tmp_path).calibration == dataclasses.replace(hasher.calibration)

@@ -1,0 +1,68 @@
+"""Unlinkability of a system's codes between keys, as counts of code distances."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from iom.codes.packing import PackedCodes
+from iom.errors import DataError
+from iom.evaluation.all_pairs import AllPairs, CodeDistances
+from iom.metrics.unlinkability import (
+    linkability_floor,
+    maximal_linkability,
+    merge_bins,
+    system_linkability,
+)
+
+BINS = 100
+
+
+class Linkability(NamedTuple):
+    """Linkability between templates of different keys; 0 is good.
+
+    Attributes:
+        d_sys: D_sys of all pairs of keys together, one bin to a distance.
+        d_sys_merged: The same with at most `BINS` bins.
+        d_sys_floor: What sampling alone gives, one bin to a distance (`linkability_floor`).
+        d_sys_key_pair: Mean over pairs of keys, each measured alone: more noise, and a shift that
+            a pair of keys has of its own does not average out.
+        d_sys_key_pair_highest: The largest of them.
+        maximal_linkability: Bits, of all pairs of keys together.
+    """
+
+    d_sys: float
+    d_sys_merged: float
+    d_sys_floor: float
+    d_sys_key_pair: float
+    d_sys_key_pair_highest: float
+    maximal_linkability: float
+
+
+def key_linkability(pairs: AllPairs, keyed_codes: Sequence[PackedCodes]) -> Linkability:
+    """Compare the codes of each key with those of the next one.
+
+    Args:
+        pairs: Of the images.
+        keyed_codes: Codes of all images, once for each key, two keys or more.
+    """
+    if len(keyed_codes) < 2:
+        raise DataError(f"linkability: expected two keys or more, received {len(keyed_codes)}")
+    following = [*keyed_codes[1:], keyed_codes[0]] if len(keyed_codes) > 2 else keyed_codes[1:]
+    single = [
+        pairs.count_across_keys(codes, others)
+        for codes, others in zip(keyed_codes, following, strict=False)
+    ]
+    pooled = CodeDistances(
+        np.sum([counts.mated for counts in single], axis=0),
+        np.sum([counts.non_mated for counts in single], axis=0),
+    )
+    alone = [system_linkability(counts.mated, counts.non_mated) for counts in single]
+    return Linkability(
+        d_sys=system_linkability(pooled.mated, pooled.non_mated),
+        d_sys_merged=system_linkability(*merge_bins(pooled.mated, pooled.non_mated, BINS)),
+        d_sys_floor=linkability_floor(pooled.mated, pooled.non_mated),
+        d_sys_key_pair=float(np.mean(alone)),
+        d_sys_key_pair_highest=float(np.max(alone)),
+        maximal_linkability=maximal_linkability(pooled.mated, pooled.non_mated),
+    )

@@ -1,0 +1,53 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iom.errors import DataError
+from iom.metrics.template_pooling import majority_codes, mean_by_media, mean_vectors
+
+
+@given(st.integers(1, 4), st.integers(1, 20), st.integers(2, 6), st.integers(0, 99))
+def test_majority_against_counting(groups, rows, alphabet, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(groups), rng.integers(groups, size=rows)])
+    codes = rng.integers(alphabet, size=(len(labels), 5))
+    for group, code in enumerate(majority_codes(codes, labels, alphabet)):
+        for position, symbol in enumerate(code):
+            counts = Counter(codes[labels == group, position].tolist())
+            best = max(counts.values())
+            assert symbol == min(value for value, count in counts.items() if count == best)
+
+
+def test_means_against_a_loop():
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(20, 6))
+    labels = np.arange(20) % 4
+    media = np.arange(20) // 8
+    for group, mean in enumerate(mean_vectors(rows, labels)):
+        expected = rows[labels == group].mean(axis=0)
+        np.testing.assert_allclose(mean, expected / np.linalg.norm(expected))
+    for group, mean in enumerate(mean_by_media(rows, media, labels)):
+        own = labels == group
+        means = [rows[own & (media == m)].mean(axis=0) for m in np.unique(media[own])]
+        expected = np.mean(means, axis=0)
+        np.testing.assert_allclose(mean, expected / np.linalg.norm(expected))
+
+
+def test_a_long_video_counts_once():
+    video, photo = [[1.0, 0.0]] * 9, [[0.0, 1.0]]
+    pooled = mean_by_media(video + photo, [5] * 9 + [6], [0] * 10)
+    np.testing.assert_allclose(pooled, [[0.5**0.5, 0.5**0.5]])
+
+
+def test_bad_input():
+    with pytest.raises(DataError, match="without gaps"):
+        mean_vectors([[1.0], [1.0]], [0, 2])
+    with pytest.raises(DataError, match="one for each row"):
+        mean_vectors([[1.0], [1.0]], [0])
+    with pytest.raises(DataError, match="group 0 has no direction"):
+        mean_vectors([[1.0], [-1.0]], [0, 0])
+    with pytest.raises(DataError, match="0 to 3"):
+        majority_codes([[4]], [0], 4)

@@ -9,7 +9,7 @@ LEVELS = [
     {"errors", "lookup", "files", "unpickling", "seeding", "keys"},
     {"config", "codes", "metrics"},
     {"layers", "losses", "data"},
-    {"models", "baselines"},
+    {"models", "baselines", "attacks"},
     {"training", "evaluation"},
     {"cli"},
 ]

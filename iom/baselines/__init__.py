@@ -6,13 +6,33 @@ write its file and add a line here.
 
 from collections.abc import Callable
 
+from iom.baselines.biohash import BioHash
+from iom.baselines.bloom import BloomFilter
+from iom.baselines.framed import framed
 from iom.baselines.grp import GaussianRandomProjection
+from iom.baselines.ifo import IndexingFirstOne
+from iom.baselines.mlphash import MlpHash
+from iom.baselines.polyprotect import PolyProtect
 from iom.baselines.protection import Protection
+from iom.baselines.sign import RandomProjectionSigns
 from iom.baselines.urp import UniformRandomPermutation
 from iom.config.hashing import HasherConfig
 
 BASELINES: dict[str, Callable[[int, HasherConfig, int], Protection]] = {
     "grp": GaussianRandomProjection,
     "urp": UniformRandomPermutation,
+    "biohash": BioHash,
+    "mlphash": MlpHash,
+    "polyprotect": PolyProtect,
+    "bloom": BloomFilter,
+    "ifo": IndexingFirstOne,
+    "sign": RandomProjectionSigns,
+    "orthonormal": framed("orthonormal"),
+    "simplex": framed("simplex"),
+    "cross_polytope": framed("cross_polytope"),
+    "orthonormal_refined": framed("orthonormal", refined=True),
+    "simplex_refined": framed("simplex", refined=True),
+    "cross_polytope_refined": framed("cross_polytope", refined=True),
+    "grp_refined": framed("gaussian", refined=True),
 }
 """Name to `(embedding_size, code shape, seed) -> Protection`."""

@@ -1,31 +1,70 @@
 """The interface that every data-agnostic protection has, and what they share."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from iom.errors import DataError, KeyMaterialError
+from iom.codes.comparators import Comparator, SymbolComparator
+from iom.codes.packing import plane_count
+from iom.config.hashing import HasherConfig
+from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
 
 Keys = TransformKey | Sequence[TransformKey]
 
 
 class Protection(Protocol):
-    """Embeddings and keys in, codes out.
+    """Embeddings and keys in, codes out, which are compared by their mismatching symbols.
 
     Attributes:
         code_length: M, positions of a code.
-        alphabet_size: Q, values of a symbol.
+        alphabet_size: Q, values of a symbol; 0 where templates are real numbers.
     """
 
     code_length: int
     alphabet_size: int
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
         """Codes `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
         ...
+
+
+@runtime_checkable
+class ComparedItsOwnWay(Protocol):
+    """A protection whose templates are not compared by mismatching symbols.
+
+    Attributes:
+        comparator: How they are.
+    """
+
+    @property
+    def comparator(self) -> Comparator:
+        """How its templates are compared."""
+        ...
+
+
+def comparator_of(protection: Protection) -> Comparator:
+    """How templates of a protection are compared: its own way, or by mismatching symbols."""
+    if isinstance(protection, ComparedItsOwnWay):
+        return protection.comparator
+    return SymbolComparator(protection.alphabet_size)
+
+
+def stored_bits(code: HasherConfig) -> int:
+    """Bits that a code of this shape takes: what systems are compared at."""
+    return code.code_length * plane_count(code.alphabet_size)
+
+
+def refuse_keep(code: HasherConfig, name: str) -> None:
+    """Refuse a reduction after the permutation, in methods that have no such step.
+
+    Raises:
+        ConfigError: `keep` is set.
+    """
+    if code.keep:
+        raise ConfigError(f"code.keep: {name} has no such step; set it to 0")
 
 
 def hash_by_key(
@@ -34,8 +73,9 @@ def hash_by_key(
     *,
     embedding_size: int,
     code_length: int,
-    hash_rows: Callable[[NDArray[np.float32], TransformKey], NDArray[np.intp]],
-) -> NDArray[np.uint8]:
+    hash_rows: Callable[[NDArray[np.float32], TransformKey], NDArray[Any]],
+    dtype: DTypeLike = np.uint8,
+) -> NDArray[Any]:
     """Check the arguments and hash the rows of each key together.
 
     Args:
@@ -44,24 +84,46 @@ def hash_by_key(
         embedding_size: D.
         code_length: M.
         hash_rows: Codes `(n, M)` of rows `(n, D)` that share a key.
+        dtype: Type of an entry of the result.
 
     Raises:
         DataError: Embeddings of another size, or not finite.
         KeyMaterialError: Another number of keys than rows.
+    """
+    rows = checked_rows(embeddings, embedding_size)
+    if isinstance(keys, TransformKey):
+        return hash_rows(rows, keys).astype(dtype)
+    codes = np.empty((len(rows), code_length), dtype)
+    rows_of: dict[bytes, list[int]] = {}
+    for row, secret in enumerate(secrets_of(keys, len(rows))):
+        rows_of.setdefault(secret, []).append(row)
+    for secret, group in rows_of.items():
+        codes[group] = hash_rows(rows[group], TransformKey(secret))
+    return codes
+
+
+def checked_rows(embeddings: NDArray[np.float32], embedding_size: int) -> NDArray[np.float32]:
+    """The embeddings `(N, D)` as float32.
+
+    Raises:
+        DataError: Embeddings of another size, or not finite.
     """
     rows = np.asarray(embeddings, np.float32)
     if rows.ndim != 2 or rows.shape[1] != embedding_size or not np.isfinite(rows).all():
         raise DataError(
             f"expected finite embeddings (N, {embedding_size}), received {rows.shape} or NaN"
         )
+    return rows
+
+
+def secrets_of(keys: Keys, rows: int) -> list[bytes]:
+    """The secret of each row's key.
+
+    Raises:
+        KeyMaterialError: Another number of keys than rows.
+    """
     if isinstance(keys, TransformKey):
-        return hash_rows(rows, keys).astype(np.uint8)
-    if len(keys) != len(rows):
-        raise KeyMaterialError(f"expected one key, or {len(rows)}, received {len(keys)}")
-    codes = np.empty((len(rows), code_length), np.uint8)
-    rows_of: dict[bytes, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows_of.setdefault(key.secret, []).append(row)
-    for secret, group in rows_of.items():
-        codes[group] = hash_rows(rows[group], TransformKey(secret))
-    return codes
+        return [keys.secret] * rows
+    if len(keys) != rows:
+        raise KeyMaterialError(f"expected one key, or {rows}, received {len(keys)}")
+    return [key.secret for key in keys]

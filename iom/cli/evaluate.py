@@ -12,7 +12,7 @@ writes report.json, report.csv, report.png and config.yaml to the output folder 
 systems (scenario.systems):
   float    the embedding itself, cosine distance: no protection, the accuracy to lose as little of
   grp      a data-agnostic Index-of-Max code; the other baselines go by their names too
-  learned  the trained hasher in the folder `hasher`
+  learned  the trained hasher in the folder `hasher`; others by the names that `hashers` gives them
 scenarios:
   stolen_key  all codes under one common key, as when the impostor holds the victim's key
   own_key     each subject under a secret key of its own

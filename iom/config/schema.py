@@ -97,6 +97,7 @@ class Stage2Config:
         default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3, weight_decay=0.0)
     )
     epochs: int = 10
+    """0 trains nothing by gradient: frame, whitening and refinement as they start."""
     checkpoint_steps: int = 0
     """Also save the resumable state every so many steps; 0: at the end of each epoch only."""
     key: str = "random"
@@ -106,7 +107,7 @@ class Stage2Config:
     calibration: CalibrationConfig = dataclasses.field(default_factory=CalibrationConfig)
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
+        require(self.epochs >= 0, "epochs", "at least 0", self.epochs)
         require(self.checkpoint_steps >= 0, "checkpoint_steps", ">= 0", self.checkpoint_steps)
         require(self.key in ("random", "identity"), "key", "'random' or 'identity'", self.key)
         if self.fine_tune and self.embedder.second_weights:

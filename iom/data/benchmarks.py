@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.images import OFFENDERS_SHOWN, Pixels, decode_image
+from iom.data.images import Pixels, decode_image
 from iom.data.pair_lists import ListedPair, parse_pair_list
+from iom.data.pooling import Pooling
 from iom.data.synthetic import load_face_model
+from iom.data.table_files import check_folder, present
 from iom.errors import ConfigError, DataError
 from iom.files import atomic_path
 from iom.lookup import lookup
@@ -35,6 +37,8 @@ class PairBenchmark:
         fold: Fold of each pair, 0 to F - 1, `(P,)`.
         subjects: Subject of each image, `(N,)`, the unit of a bootstrap. Where a benchmark does not
             name subjects, the images that mated pairs link are one subject.
+        pooling: Where templates of several images are compared, such as videos: which images make
+            which. `left`, `right` and `subjects` then speak of templates.
 
     Raises:
         DataError: Arrays that do not fit together, or pairs of one kind only.
@@ -47,10 +51,12 @@ class PairBenchmark:
     same: NDArray[np.bool_]
     fold: NDArray[np.int64]
     subjects: NDArray[np.int64]
+    pooling: Pooling | None = None
 
     def __post_init__(self) -> None:
         pairs = {len(self.left), len(self.right), len(self.same), len(self.fold)}
-        if len(pairs) > 1 or len(self.subjects) != len(self.images):
+        pooled = len(self.images) if self.pooling is None else len(self.pooling.template)
+        if len(pairs) > 1 or len(self.subjects) != self.templates or pooled != len(self.images):
             raise DataError(f"{self.name}: the arrays of this benchmark differ in length")
         if not self.same.any() or self.same.all():
             raise DataError(
@@ -58,11 +64,16 @@ class PairBenchmark:
                 f"{int(self.same.sum())} mated and {int((~self.same).sum())} non-mated"
             )
         indexes = np.concatenate([self.left, self.right])
-        if indexes.min() < 0 or indexes.max() >= len(self.images):
+        if indexes.min() < 0 or indexes.max() >= self.templates:
             raise DataError(f"{self.name}: a pair names an image that is not there")
 
     def __len__(self) -> int:
         return len(self.same)
+
+    @property
+    def templates(self) -> int:
+        """How many embeddings are compared: one for each image, or for each group of images."""
+        return len(self.images) if self.pooling is None else len(self.pooling)
 
     @property
     def folds(self) -> int:
@@ -90,11 +101,10 @@ def read_pair_list(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
         DataError: Unreadable list, a malformed line (with its number), missing images (the first
             ones and their count).
     """
-    if not root.is_dir():
-        raise DataError(f"no folder {root}: expected the images that {path} names")
+    check_folder(root, path)
     pairs, folds = parse_pair_list(path)
     names = sorted({image for pair in pairs for image in (pair.left, pair.right)})
-    files = tuple(_present(names, root, path))
+    files = present(names, root, path)
     index = {image: i for i, image in enumerate(names)}
     left = np.array([index[pair.left] for pair in pairs], np.int64)
     right = np.array([index[pair.right] for pair in pairs], np.int64)
@@ -221,19 +231,6 @@ def linked(left: ArrayLike, right: ArrayLike, same: ArrayLike, count: int) -> ND
     return np.asarray(labels, np.int64)
 
 
-def _present(names: Sequence[str], root: Path, source: Path) -> list[Path]:
-    files = [root / name for name in names]
-    missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
-    if missing:
-        shown = ", ".join(missing[:OFFENDERS_SHOWN])
-        more = ", ..." if len(missing) > OFFENDERS_SHOWN else ""
-        raise DataError(
-            f"{source}: {len(missing)} of {len(names)} images are not in {root}: {shown}{more}; "
-            "is this list for another folder?"
-        )
-    return files
-
-
 def _subjects(
     pairs: Sequence[ListedPair], names: Sequence[str], links: NDArray[np.int64]
 ) -> NDArray[np.int64]:
@@ -282,11 +279,15 @@ def _truth(item: Any, place: str) -> bool:
 
 
 def _from_pairs(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    return read_pair_list(*_places(config), name=config.name)
+
+
+def _places(config: BenchmarkConfig) -> tuple[Path, Path]:
     if not config.path or not config.root:
         raise ConfigError(
-            "benchmark: source 'pairs' needs benchmark.path (list) and benchmark.root"
+            f"benchmark: source '{config.source}' needs benchmark.path (list) and benchmark.root"
         )
-    return read_pair_list(Path(config.path), Path(config.root), name=config.name)
+    return Path(config.path), Path(config.root)
 
 
 def _from_bin(config: BenchmarkConfig, seed: int) -> PairBenchmark:
@@ -295,13 +296,50 @@ def _from_bin(config: BenchmarkConfig, seed: int) -> PairBenchmark:
     return read_bin(Path(config.path), name=config.name)
 
 
+def _from_carray(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    from iom.data.carray import read_carray
+
+    if not config.path:
+        raise ConfigError("benchmark: source 'carray' needs benchmark.path (the folder)")
+    return read_carray(Path(config.path), name=config.name)
+
+
 def _from_synthetic(config: BenchmarkConfig, seed: int) -> PairBenchmark:
     return synthetic_pairs(config.subjects, config.images, seed=seed, name=config.name)
 
 
+def _from_two_lines(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    from iom.data.published_pairs import read_two_line_pairs
+
+    return read_two_line_pairs(*_places(config), name=config.name)
+
+
+def _from_cfp(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    from iom.data.published_pairs import read_cfp
+
+    return read_cfp(*_places(config), name=config.name)
+
+
+def _from_youtube_faces(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    from iom.data.youtube_faces import read_youtube_faces
+
+    return read_youtube_faces(*_places(config), name=config.name)
+
+
+def _from_ijb(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    from iom.data.ijb import read_ijb_pairs
+
+    return read_ijb_pairs(*_places(config), name=config.name)
+
+
 SOURCES: dict[str, Callable[[BenchmarkConfig, int], PairBenchmark]] = {
     "pairs": _from_pairs,
+    "two_lines": _from_two_lines,
+    "cfp": _from_cfp,
+    "youtube_faces": _from_youtube_faces,
+    "ijb": _from_ijb,
     "bin": _from_bin,
+    "carray": _from_carray,
     "synthetic": _from_synthetic,
 }
 """Where verification pairs come from, by the name that a configuration gives."""

@@ -12,7 +12,6 @@ from iom.data.benchmarks import PairBenchmark
 from iom.evaluation.evaluators import FMRS, figures, has_folds, resolves
 from iom.evaluation.report import Report, Row
 from iom.evaluation.scores import (
-    CODE_UNIT,
     COSINE_UNIT,
     FLOAT,
     CodeSystem,
@@ -138,11 +137,10 @@ def _system_summary(name: str, systems: Mapping[str, CodeSystem]) -> dict[str, A
     if name == FLOAT:
         return {"unit": COSINE_UNIT}
     system = systems[name]
-    return {
-        "unit": CODE_UNIT,
-        "code_length": system.code_length,
-        "alphabet_size": system.alphabet_size,
-    }
+    summary: dict[str, Any] = {"unit": system.comparator.unit}
+    if not system.alphabet_size:
+        return summary | {"real_numbers": system.code_length}
+    return summary | {"code_length": system.code_length, "alphabet_size": system.alphabet_size}
 
 
 def _notes(scores: PairScores) -> Iterator[str]:

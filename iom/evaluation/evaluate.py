@@ -9,7 +9,8 @@ from iom.data.benchmarks import PairBenchmark, load_benchmark
 from iom.evaluation.comparison import report_on
 from iom.evaluation.report import Report
 from iom.evaluation.systems import check_systems, load_code_systems
-from iom.models.embedder import Embedder, load_embedder
+from iom.models.embedder import Embedder
+from iom.models.fusion import open_embedder
 
 _IMAGES_AT_A_TIME = 256
 
@@ -31,12 +32,7 @@ def evaluate(config: EvaluateConfig, *, progress: bool = False) -> Report:
     """
     check_systems(config)
     benchmark = load_benchmark(config.benchmark, seed=config.seed)
-    embedder = load_embedder(
-        config.embedder.weights,
-        batch_size=config.embedder.batch_size,
-        flip=config.embedder.flip,
-        cache=config.embedder.cache,
-    )
+    embedder = open_embedder(config.embedder)
     systems = load_code_systems(config, embedder)
     return report_on(
         config,
@@ -55,7 +51,14 @@ def evaluate(config: EvaluateConfig, *, progress: bool = False) -> Report:
 def embed_benchmark(
     embedder: Embedder, benchmark: PairBenchmark, *, progress: bool = False
 ) -> NDArray[np.float32]:
-    """Embeddings of the images of a benchmark, `(N, D)`, unit length."""
+    """Embeddings of what a benchmark compares, `(N, D)`, unit length: images, or groups of them."""
+    rows = _embed_images(embedder, benchmark, progress=progress)
+    return rows if benchmark.pooling is None else benchmark.pooling.pooled(rows)
+
+
+def _embed_images(
+    embedder: Embedder, benchmark: PairBenchmark, *, progress: bool
+) -> NDArray[np.float32]:
     images = benchmark.images
     if isinstance(images, tuple):
         return embedder.embed_files(images, progress=progress)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.distances import paired
-from iom.codes.packing import PackedCodes, pack
+from iom.codes.comparators import Comparator, SymbolComparator
 from iom.data.benchmarks import PairBenchmark
 from iom.errors import DataError
 from iom.keys import TransformKey
@@ -24,7 +23,6 @@ from iom.metrics.verification import FoldedScores
 FLOAT = "float"
 NO_KEY, OWN_KEY, STOLEN_KEY = "none", "own_key", "stolen_key"
 COSINE_UNIT = "1 - cosine"
-CODE_UNIT = "mismatching positions"
 
 Embeddings = NDArray[np.float32]
 Keys = TransformKey | Sequence[TransformKey]
@@ -74,7 +72,7 @@ class SystemScores:
     """What one system gave in one scenario: the scores under each key.
 
     Attributes:
-        system: `float`, the name of a baseline, or `learned`.
+        system: `float`, the name of a baseline, or that of a trained hasher.
         scenario: `none`, `own_key` or `stolen_key`.
         unit: What the distances count.
         by_key: One entry for each key; a single one where there is no key.
@@ -91,11 +89,12 @@ class CodeSystem:
     """A protection to be evaluated: embeddings and keys in, codes out.
 
     Attributes:
-        name: `learned`, or the name of a baseline.
+        name: The name of a trained hasher (`learned`) or of a baseline.
         code_length: M.
-        alphabet_size: Q.
+        alphabet_size: Q; 0 where templates are real numbers.
         hash: From embeddings `(N, D)` and keys to codes `(N, M)`.
         decision: Threshold calibrated on other data, if there is one.
+        own_comparator: How templates are compared, where not by mismatching symbols.
     """
 
     name: str
@@ -103,6 +102,16 @@ class CodeSystem:
     alphabet_size: int
     hash: HashFunction
     decision: float | None = None
+    own_comparator: Comparator | None = None
+
+    @property
+    def comparator(self) -> Comparator:
+        """How templates are compared: by mismatching symbols, if not in a way of their own."""
+        return self.own_comparator or SymbolComparator(self.alphabet_size)
+
+    def templates(self, embeddings: Embeddings, keys: Keys) -> Any:
+        """Templates of embeddings `(N, D)`, prepared for the comparator."""
+        return self.comparator.prepare(self.hash(embeddings, keys))
 
 
 def common_key(seed: int, repetition: int) -> TransformKey:
@@ -155,26 +164,26 @@ def code_scores(
         by_key = []
         for repetition in range(keys):
             codes = hash_all(system, benchmark, embeddings, seed, repetition)
-            distances = paired(codes[benchmark.left], codes[benchmark.right])
+            distances = system.comparator.paired(codes[benchmark.left], codes[benchmark.right])
             by_key.append(_scores(benchmark, distances, system.decision))
-        yield SystemScores(system.name, scenario, CODE_UNIT, tuple(by_key))
+        yield SystemScores(system.name, scenario, system.comparator.unit, tuple(by_key))
 
 
 def _stolen_key_codes(
     system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, seed: int, repetition: int
-) -> PackedCodes:
-    return pack(system.hash(embeddings, common_key(seed, repetition)), system.alphabet_size)
+) -> Any:
+    return system.templates(embeddings, common_key(seed, repetition))
 
 
 def _own_key_codes(
     system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, seed: int, repetition: int
-) -> PackedCodes:
+) -> Any:
     key_of = {
         subject: subject_key(seed, repetition, subject)
         for subject in np.unique(benchmark.subjects).tolist()
     }
     keys = [key_of[subject] for subject in benchmark.subjects.tolist()]
-    return pack(system.hash(embeddings, keys), system.alphabet_size)
+    return system.templates(embeddings, keys)
 
 
 def _master(seed: int) -> TransformKey:
@@ -188,9 +197,10 @@ def _scores(
 
 
 def _check(benchmark: PairBenchmark, embeddings: Embeddings) -> None:
-    if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
+    if embeddings.ndim != 2 or len(embeddings) != benchmark.templates:
+        what = "images" if benchmark.pooling is None else "templates"
         raise DataError(
-            f"{benchmark.name}: expected an embedding for each of {len(benchmark.images)} images, "
+            f"{benchmark.name}: expected an embedding for each of {benchmark.templates} {what}, "
             f"received {embeddings.shape}"
         )
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)

@@ -1,8 +1,12 @@
-"""The code systems that an evaluation can name: every data-agnostic baseline, and `learned`."""
+"""The systems that an evaluation can name: every data-agnostic baseline, and trained hashers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from iom.baselines import BASELINES
+from iom.baselines.protection import comparator_of
+from iom.codes.comparators import SymbolComparator
+from iom.config.hashing import HasherConfig
 from iom.config.schema import EvaluateConfig
 from iom.errors import ConfigError, WeightsError
 from iom.evaluation.scores import FLOAT, CodeSystem
@@ -13,28 +17,40 @@ from iom.models.hasher import METADATA_FILE, Hasher
 LEARNED = "learned"
 
 
+def hasher_folders(config: EvaluateConfig) -> dict[str, str]:
+    """Folder of each trained hasher by the name of its system: `hasher` is that of `learned`.
+
+    Raises:
+        ConfigError: A name that means something else already, or no folder to a name.
+    """
+    folders = dict(config.hashers)
+    taken = {FLOAT, *BASELINES, *([LEARNED] if config.hasher else [])}
+    for name, folder in folders.items():
+        if name in taken:
+            raise ConfigError(f"hashers.{name}: this name means another system; choose another")
+        if not isinstance(folder, str) or not folder:
+            raise ConfigError(f"hashers.{name}: expected a folder, received {folder!r}")
+    return {LEARNED: config.hasher, **folders}
+
+
 def check_systems(config: EvaluateConfig) -> None:
     """Refuse what is wrong with the named systems before anything is loaded.
 
     Raises:
         ConfigError: No system, a system named twice, or an unknown one.
-        WeightsError: `learned` is named and there is no trained hasher.
+        WeightsError: A trained hasher is named and is not there.
     """
     names = config.scenario.systems
     if not names or len(set(names)) < len(names):
         raise ConfigError(
             f"scenario.systems: expected distinct systems, at least one, received {list(names)}"
         )
+    folders = hasher_folders(config)
     for name in names:
-        lookup({FLOAT: None, LEARNED: None, **dict.fromkeys(BASELINES)}, name, "system")
-    if LEARNED in names and not (config.hasher and Path(config.hasher, METADATA_FILE).is_file()):
-        place = f"in '{config.hasher}'" if config.hasher else "named ('hasher' is empty)"
-        others = ", ".join(name for name in names if name != LEARNED) or FLOAT
-        raise WeightsError(
-            f"no trained hasher {place}; train one with python train_stage2.py --config "
-            "configs/stage2/base.yaml --output DIR and pass --set hasher=DIR, or leave it out with "
-            f"--set scenario.systems='[{others}]'"
-        )
+        lookup({FLOAT: None, **dict.fromkeys(folders), **dict.fromkeys(BASELINES)}, name, "system")
+    for name in names:
+        if name in folders:
+            _check_folder(name, folders[name], [other for other in names if other != name])
 
 
 def load_code_systems(config: EvaluateConfig, embedder: Embedder) -> dict[str, CodeSystem]:
@@ -42,24 +58,62 @@ def load_code_systems(config: EvaluateConfig, embedder: Embedder) -> dict[str, C
 
     Raises:
         ConfigError: A baseline cannot have the code shape of `config.code`.
-        WeightsError: The hasher is missing or damaged, or belongs to another embedder.
+        WeightsError: A hasher is missing or damaged, or belongs to another embedder.
     """
+    folders = hasher_folders(config)
     systems = {}
     for name in config.scenario.systems:
-        if name == LEARNED:
-            systems[name] = _learned(config, embedder)
+        if name in folders:
+            systems[name] = trained_system(name, folders[name], embedder)
         elif name != FLOAT:
-            baseline = lookup(BASELINES, name, "baseline")(
-                embedder.embedding_size, config.code, config.seed
-            )
-            systems[name] = CodeSystem(
-                name, baseline.code_length, baseline.alphabet_size, baseline.hash
-            )
+            systems[name] = baseline_system(name, embedder.embedding_size, config.code, config.seed)
     return systems
 
 
-def _learned(config: EvaluateConfig, embedder: Embedder) -> CodeSystem:
-    hasher = Hasher.load(Path(config.hasher))
-    hasher.check_embedder(embedder)
+def baseline_system(
+    name: str, embedding_size: int, code: HasherConfig, seed: int = 1
+) -> CodeSystem:
+    """A data-agnostic protection of `BASELINES`.
+
+    Raises:
+        ConfigError: Unknown, or it cannot have this code shape.
+    """
+    baseline = lookup(BASELINES, name, "baseline")(embedding_size, code, seed)
+    comparator = comparator_of(baseline)
+    return CodeSystem(
+        name,
+        baseline.code_length,
+        baseline.alphabet_size,
+        baseline.hash,
+        own_comparator=None if isinstance(comparator, SymbolComparator) else comparator,
+    )
+
+
+def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> CodeSystem:
+    """A trained hasher with its calibrated threshold.
+
+    Args:
+        name: Of the system.
+        folder: Of the hasher.
+        embedder: Where the embeddings come from; `None` leaves that to the caller to answer for.
+
+    Raises:
+        WeightsError: Missing or damaged, or it belongs to another embedder.
+    """
+    hasher = Hasher.load(Path(folder))
+    if embedder is not None:
+        hasher.check_embedder(embedder)
     threshold = hasher.calibration.threshold if hasher.calibration else None
-    return CodeSystem(LEARNED, hasher.code_length, hasher.alphabet_size, hasher.hash, threshold)
+    return CodeSystem(name, hasher.code_length, hasher.alphabet_size, hasher.hash, threshold)
+
+
+def _check_folder(name: str, folder: str, others: Sequence[str]) -> None:
+    if folder and Path(folder, METADATA_FILE).is_file():
+        return
+    setting = "hasher" if name == LEARNED else f"hashers.{name}"
+    place = f"in '{folder}'" if folder else f"named ('{setting}' is empty)"
+    raise WeightsError(
+        f"no trained hasher {place}; train one with python train_stage2.py --config "
+        f"configs/stage2/base.yaml --output DIR and pass --set {setting}=DIR, or leave it out with "
+        f"--set scenario.systems='[{', '.join(others) or FLOAT}]'"
+    )

@@ -86,6 +86,14 @@ def train_stage2(
     start = _learned_start(config, material)
     hasher = _start_hasher(config, material, start)
     run = RunDir.open(output, config, resume=resume)
+    store = functools.partial(_store, config, material, output, hasher, backbone)
+    verify = _verification(config, material, hasher, backbone)
+    if config.epochs == 0:
+        store(BEST)
+        store(LAST)
+        rates = ", ".join(f"{name} {rate:.4f}" for name, rate in verify().items())
+        report(f"no epochs, so nothing but the start of the layers is learned: {rates}")
+        return _calibrate(config, material, output, report)
     objectives: dict[str, Any] = dict(build_objectives(config.losses, config.hasher))
     if config.batches.keys > 1:
         keys = config.batches.keys
@@ -107,7 +115,6 @@ def train_stage2(
         loss_weights={name: getattr(config.losses, name) for name in objectives},
         jit_compile=False,
     )
-    store = functools.partial(_store, config, material, output, hasher, backbone)
     run_epochs(
         model,
         run,
@@ -122,7 +129,7 @@ def train_stage2(
             key_size=key_size,
             temperature=temperature,
         ),
-        verify=_verification(config, material, hasher, backbone),
+        verify=verify,
         save_model=store,
         checkpoint_steps=config.checkpoint_steps,
         report=report,

@@ -39,7 +39,7 @@ def embedder(monkeypatch):
             flip=flip,
         )
 
-    monkeypatch.setattr("iom.evaluation.evaluate.load_embedder", load_embedder)
+    monkeypatch.setattr("iom.models.fusion.load_embedder", load_embedder)
     return calls
 
 

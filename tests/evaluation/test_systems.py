@@ -115,6 +115,52 @@ def test_a_code_shape_that_a_baseline_cannot_have_is_refused(config):
         load_code_systems(with_systems(wide, "urp"), embedder_of())
 
 
+def test_several_trained_hashers_stand_by_name(config, hasher_folder, benchmark_and_embeddings):
+    config = dataclasses.replace(config, hashers={"ancestor": str(hasher_folder)})
+    config = with_systems(config, "learned", "ancestor")
+    check_systems(config)
+    systems = load_code_systems(config, embedder_of())
+    assert list(systems) == ["learned", "ancestor"]
+    report = report_on(config, *benchmark_and_embeddings, systems, embedder={"name": "made"})
+    eers = [report.row(name, "stolen_key", "eer").value for name in systems]
+    assert eers[0] == eers[1]
+
+
+@pytest.mark.parametrize(
+    ("hashers", "reason"),
+    [
+        ({"grp": "x"}, r"hashers\.grp: this name means another"),
+        ({"float": "x"}, r"hashers\.float"),
+        ({"learned": "x"}, r"hashers\.learned"),
+        ({"other": ""}, r"hashers\.other: expected a folder"),
+        ({"other": 3}, r"hashers\.other: expected a folder"),
+    ],
+)
+def test_names_of_hashers_that_mean_something_else(config, hashers, reason):
+    with pytest.raises(ConfigError, match=reason):
+        check_systems(dataclasses.replace(config, hashers=hashers))
+
+
+def test_a_missing_named_hasher(config, tmp_path):
+    config = dataclasses.replace(config, hashers={"ancestor": str(tmp_path)})
+    with pytest.raises(WeightsError, match=r"--set hashers\.ancestor=DIR"):
+        check_systems(with_systems(config, "float", "ancestor"))
+
+
+def test_templates_that_are_no_codes_stand_in_the_same_report(config, benchmark_and_embeddings):
+    names = ("biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign")
+    config = with_systems(config, *names)
+    systems = load_code_systems(config, embedder_of())
+    report = report_on(config, *benchmark_and_embeddings, systems, embedder={"name": "made"})
+    for name in names:
+        assert 0 < report.row(name, "stolen_key", "eer").value < 0.5
+        assert 0 <= report.row(name, "own_key", "eer").value < 0.5
+    assert report.systems["polyprotect"]["unit"] == "1 - cosine"
+    assert report.systems["bloom"]["unit"] == "mean set dissimilarity"
+    report = dataclasses.replace(report, embedder={"name": "made", "embedding_size": 32})
+    assert "polyprotect" in format_table(report)
+
+
 @pytest.fixture(autouse=True)
 def _clear_models():
     yield

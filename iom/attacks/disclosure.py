@@ -1,0 +1,124 @@
+"""What a disclosed model and key amount to: the one place that knows how systems look inside."""
+
+import functools
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.attacks.interface import AttackedSystem, Vectors
+from iom.attacks.network import NetworkGradient
+from iom.attacks.perceptron import PerceptronGradient
+from iom.attacks.polynomial import PolynomialInversion
+from iom.baselines.biohash import BioHash
+from iom.baselines.framed import FramedProjection
+from iom.baselines.grp import GaussianRandomProjection
+from iom.baselines.mlphash import MlpHash
+from iom.baselines.polyprotect import PolyProtect
+from iom.baselines.protection import Protection, comparator_of
+from iom.baselines.sign import RandomProjectionSigns
+from iom.codes.comparators import SymbolComparator
+from iom.keys import KEY_KINDS, TransformKey
+from iom.layers.cosine import UnitLength
+from iom.layers.index_of_max import IoMProjection
+from iom.models.hasher import Hasher
+from iom.models.hashing import KEYED_LAYER
+
+
+def attacked_protection(name: str, protection: Protection, embedding_size: int) -> AttackedSystem:
+    """A data-agnostic protection, with what it gives away."""
+    system = functools.partial(
+        AttackedSystem,
+        name=name,
+        embedding_size=embedding_size,
+        alphabet_size=protection.alphabet_size,
+        hash=protection.hash,
+        comparator=comparator_of(protection),
+    )
+    if isinstance(protection, PolyProtect):
+        return system(responses=lambda key: PolynomialInversion(*protection.polynomial(key)))
+    if isinstance(protection, MlpHash):
+        return system(responses=lambda key: PerceptronGradient(protection.layers(key)))
+    if isinstance(protection, BioHash):
+        return system(vectors=lambda key: _of_signs(protection.projection(key).T))
+    public = public_projection(protection)
+    if public is None:
+        return system()
+
+    def vectors(key: TransformKey) -> Vectors:
+        full = np.zeros((embedding_size, *public.shape[1:]), np.float32)
+        full[key.permutation(embedding_size)[: len(public)]] = public
+        return full
+
+    return system(vectors=vectors, public_vectors=public)
+
+
+def public_projection(protection: Protection) -> Vectors | None:
+    """The projection behind a keyed permutation, `(K, M, Q)`; None where there is none such."""
+    shape = (-1, protection.code_length, protection.alphabet_size)
+    if isinstance(protection, GaussianRandomProjection):
+        return protection._projection.reshape(shape)
+    if isinstance(protection, FramedProjection):
+        layer = next(part for part in protection._model.layers if isinstance(part, IoMProjection))
+        return np.asarray(layer.kernel, np.float32).reshape(shape)
+    if isinstance(protection, RandomProjectionSigns):
+        return _of_signs(protection._signs.projection)
+    return None
+
+
+def attacked_hasher(name: str, hasher: Hasher) -> AttackedSystem:
+    """A hashing network; solved where it is linear up to lengths, else descended through."""
+    model = hasher.model
+    kind = KEY_KINDS[hasher.key_kind]
+    linear = linear_part(model)
+    solvable = linear is not None
+    shape = (-1, hasher.code_length, hasher.alphabet_size)
+    kernel = np.asarray(_projection_of(model).kernel, np.float32)
+
+    def order(key: TransformKey) -> NDArray[np.int32]:
+        return kind.order(key, hasher.key_size, hasher.keep)
+
+    def vectors(key: TransformKey) -> Vectors:
+        rows = np.asarray(linear, np.float32)
+        orders = np.repeat(order(key)[None], len(rows), axis=0)
+        keyed = np.asarray(model.get_layer(KEYED_LAYER)([rows, orders]), np.float32)
+        return np.asarray((keyed @ kernel).reshape(shape))
+
+    return AttackedSystem(
+        name=name,
+        embedding_size=hasher.embedding_size,
+        alphabet_size=hasher.alphabet_size,
+        hash=hasher.hash,
+        comparator=SymbolComparator(hasher.alphabet_size),
+        vectors=vectors if solvable else None,
+        responses=None if solvable else lambda key: NetworkGradient(model, order(key)),
+        public_vectors=kernel.reshape(shape),
+    )
+
+
+def linear_part(model: keras.Model) -> NDArray[np.float32] | None:
+    """The linear map before the key, `(D, K)`; None where a hidden layer bends it.
+
+    Layers that only change the length of a row change no argmax and are left out.
+    """
+    size = model.get_layer("embedding").output.shape[1]
+    matrix: NDArray[np.float32] = np.eye(size, dtype=np.float32)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dense):
+            if layer.use_bias or layer.activation is not keras.activations.linear:
+                return None
+            matrix = matrix @ np.asarray(layer.kernel)
+        elif layer.name != KEYED_LAYER and not isinstance(
+            layer, keras.layers.InputLayer | UnitLength | IoMProjection
+        ):
+            return None
+    return matrix
+
+
+def _projection_of(model: keras.Model) -> IoMProjection:
+    return next(layer for layer in model.layers if isinstance(layer, IoMProjection))
+
+
+def _of_signs(columns: NDArray[np.floating]) -> Vectors:
+    """Directions of bits `(D, M)` as vectors of symbols 0 and 1, `(D, M, 2)`."""
+    return np.stack([-columns, columns], axis=2).astype(np.float32)

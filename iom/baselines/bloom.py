@@ -1,0 +1,73 @@
+"""Bloom filters of a binarised embedding (Rathgeb, Breitinger, Busch and Baier, ICB 2013).
+
+Templates are sets, compared by their dissimilarity.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.baselines.protection import Keys, hash_by_key, stored_bits
+from iom.baselines.sign import PublicSigns
+from iom.codes.comparators import BlockSetComparator
+from iom.config.hashing import HasherConfig
+from iom.errors import ConfigError
+from iom.keys import TransformKey
+
+WORD_BITS = 4
+BLOCK_WORDS = 8
+
+
+class BloomFilter:
+    """In each block, the set of words that occur; which word stood where is forgotten.
+
+    How it is adapted. The method was made for binary iris codes, whose columns are the words: here
+    bits are signs of public Gaussian projections, words of 4 bits, and a block holds 8 words, so a
+    filter has 16 bits. The original's key, a string added to every word, only renames the bits of a
+    filter (Hermans et al., 2014): here the key permutes the embedding first, as in GRP.
+
+    Args:
+        embedding_size: D.
+        code: Shape of the code; as many bits are binarised as it stores, in whole blocks.
+        seed: Of the public projection.
+
+    Raises:
+        ConfigError: Fewer bits than one block.
+    """
+
+    alphabet_size = 2
+
+    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+        self.embedding_size = embedding_size
+        self.blocks = stored_bits(code) // (WORD_BITS * BLOCK_WORDS)
+        if self.blocks < 1:
+            raise ConfigError(
+                f"code: Bloom filters take {WORD_BITS * BLOCK_WORDS} bits or more, received "
+                f"{stored_bits(code)}"
+            )
+        self.code_length = self.blocks << WORD_BITS
+        self.comparator = BlockSetComparator(1 << WORD_BITS)
+        self._signs = PublicSigns(
+            embedding_size,
+            self.blocks * BLOCK_WORDS * WORD_BITS,
+            keep=code.keep,
+            seed=seed,
+            purpose="baselines/bloom",
+        )
+
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
+        """Filters, one after the other, `(N, blocks * 16)` bits, of embeddings `(N, D)`."""
+        return hash_by_key(
+            embeddings,
+            keys,
+            embedding_size=self.embedding_size,
+            code_length=self.code_length,
+            hash_rows=self._hash_rows,
+        )
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.uint8]:
+        bits = self._signs.bits(rows, key)
+        bits = bits.reshape(len(rows), self.blocks, BLOCK_WORDS, WORD_BITS)
+        words = bits @ (1 << np.arange(WORD_BITS))
+        filters = np.zeros((len(rows), self.blocks, 1 << WORD_BITS), np.uint8)
+        np.put_along_axis(filters, words, 1, axis=2)
+        return filters.reshape(len(rows), self.code_length)

@@ -1,0 +1,78 @@
+"""Indexing-First-One hashing of a binarised embedding (Lai et al., Pattern Recognition 64, 2017).
+
+Templates are symbols, some of them void, compared by the share of collisions.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.baselines.keyed import keyed_orders
+from iom.baselines.protection import Keys, hash_by_key, refuse_keep, stored_bits
+from iom.baselines.sign import PublicSigns
+from iom.codes.comparators import CollisionComparator
+from iom.config.hashing import HasherConfig
+from iom.errors import ConfigError
+from iom.keys import TransformKey
+
+FACTORS = 2
+"""P, permuted bit strings in a product; more hide more and match worse."""
+
+
+class IndexingFirstOne:
+    """At each position: permute the bits P times, multiply, take the place of the first one.
+
+    Only the first q bits of a product are looked at; where they are all zero the symbol is void,
+    q. How it is adapted: the bits are signs of public Gaussian projections, as many as the code
+    stores, instead of an iris code; the original's modulo threshold is left at its neutral value.
+
+    Args:
+        embedding_size: D.
+        code: Shape of the code; q is the length of the window.
+        seed: Of the public projection, not secret.
+
+    Raises:
+        ConfigError: `keep` is set, or a symbol does not fit a byte.
+    """
+
+    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+        refuse_keep(code, "IFO")
+        if code.alphabet_size > 255:
+            raise ConfigError(
+                f"code.alphabet_size: IFO takes at most 255, received {code.alphabet_size}"
+            )
+        self.embedding_size = embedding_size
+        self.code_length = code.code_length
+        self.window = code.alphabet_size
+        self.alphabet_size = code.alphabet_size + 1
+        self.comparator = CollisionComparator(void=self.window)
+        self._bits = max(stored_bits(code), self.window)
+        # Permuting bits is the key here, so the embedding before them stays as it is.
+        self._signs = PublicSigns(
+            embedding_size, self._bits, keep=0, seed=seed, purpose="baselines/ifo"
+        )
+
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
+        """Symbols `(N, M)`, `q` = void, of embeddings `(N, D)`."""
+        return hash_by_key(
+            embeddings,
+            keys,
+            embedding_size=self.embedding_size,
+            code_length=self.code_length,
+            hash_rows=self._hash_rows,
+        )
+
+    def windows(self, key: TransformKey) -> NDArray[np.intp]:
+        """Places of the bits that are multiplied, `(P, M, q)`."""
+        orders = keyed_orders(key, "ifo", FACTORS * self.code_length, self._bits)
+        return orders[:, : self.window].reshape(FACTORS, self.code_length, self.window)
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.intp]:
+        bits = np.asarray(rows @ self._signs.projection > 0)
+        symbols = np.empty((len(rows), self.code_length), np.intp)
+        windows = self.windows(key)
+        for start in range(0, len(rows), 256):  # bounds the products to some megabytes
+            part = bits[start : start + 256]
+            product = np.logical_and.reduce([part[:, window] for window in windows])
+            first = np.argmax(product, axis=2)
+            symbols[start : start + 256] = np.where(product.any(axis=2), first, self.window)
+        return symbols

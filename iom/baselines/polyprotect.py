@@ -1,0 +1,81 @@
+"""PolyProtect: secret polynomials of embedding entries (Krivokuca Hahn and Marcel, 2110.00434).
+
+Templates are real vectors, compared by cosine.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.baselines.keyed import keyed_orders
+from iom.baselines.protection import Keys, hash_by_key, refuse_keep
+from iom.codes.comparators import Comparator, CosineComparator
+from iom.config.hashing import HasherConfig
+from iom.errors import ConfigError
+from iom.keys import TransformKey
+
+TERMS = 5
+"""m, the entries of one polynomial; exponents are an order of 1..m."""
+OVERLAP = 4
+"""Entries that two neighbouring polynomials share: the most, best for accuracy in the paper."""
+LARGEST_COEFFICIENT = 50
+"""Coefficients are distinct integers between minus this and this, 0 excluded."""
+
+
+class PolyProtect:
+    """Entry i is `sum_j c_j v_{i s + j}^{e_j}` over a window of m entries, s = m - overlap.
+
+    As in the paper, the embedding has unit length, so entries are far below 1 and high powers count
+    little. Coefficients and exponents are the key.
+
+    Args:
+        embedding_size: D.
+        code: Unused but for `keep`, which must be 0: the length of a template follows from D.
+        seed: Unused, as nothing is public here; part of the common signature.
+
+    Raises:
+        ConfigError: `keep` is set, or an embedding is shorter than a window.
+    """
+
+    alphabet_size = 0
+    comparator: Comparator = CosineComparator()
+
+    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+        refuse_keep(code, "PolyProtect")
+        if embedding_size < TERMS:
+            raise ConfigError(
+                f"PolyProtect: expected embeddings of {TERMS} entries or more, received "
+                f"{embedding_size}"
+            )
+        self.embedding_size = embedding_size
+        step = TERMS - OVERLAP
+        # A last window that sticks out is filled with zeros, as in the paper.
+        self.code_length = 1 + -(-(embedding_size - TERMS) // step)
+        self._padding = (self.code_length - 1) * step + TERMS - embedding_size
+
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.float64]:
+        """Templates `(N, P)` of embeddings `(N, D)` under one key for all, or one for each."""
+        return hash_by_key(
+            embeddings,
+            keys,
+            embedding_size=self.embedding_size,
+            code_length=self.code_length,
+            hash_rows=self._hash_rows,
+            dtype=np.float64,
+        )
+
+    def polynomial(self, key: TransformKey) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Coefficients `(m,)`, distinct and not zero, and exponents `(m,)`, an order of 1..m."""
+        values = np.delete(
+            np.arange(-LARGEST_COEFFICIENT, LARGEST_COEFFICIENT + 1), LARGEST_COEFFICIENT
+        )
+        coefficients = values[keyed_orders(key, "polyprotect/c", 1, len(values))[0, :TERMS]]
+        return coefficients, keyed_orders(key, "polyprotect/e", 1, TERMS)[0] + 1
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.float64]:
+        coefficients, exponents = self.polynomial(key)
+        wide = rows.astype(np.float64)
+        lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+        unit = wide / np.maximum(lengths, np.finfo(np.float64).tiny)
+        padded = np.pad(unit, ((0, 0), (0, self._padding)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, TERMS, axis=1)
+        return np.asarray((windows[:, :: TERMS - OVERLAP] ** exponents) @ coefficients)

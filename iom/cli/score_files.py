@@ -1,0 +1,87 @@
+"""Score files of other toolboxes: `python -m iom.cli.score_files evaluate FILE ...`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from iom.cli.arguments import add_config_arguments, new_parser, run
+
+EPILOG = """\
+formats: four (claimed_id real_id test_label score), five (claimed_id model_label real_id test_label
+score), csv (header with bio_ref_subject_id, probe_subject_id, score and, for identification,
+bio_ref_reference_id and probe_reference_id). Scores are similarities unless --distances is given.
+
+examples:
+  python -m iom.cli.score_files evaluate scores-dev.txt
+  python -m iom.cli.score_files evaluate scores.csv --json
+  python -m iom.cli.score_files export --config configs/evaluate/synthetic.yaml --output runs/scores
+"""
+FORMAT_NAMES = ("four", "five", "csv")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m iom.cli.score_files`."""
+    parser = new_parser(
+        "python -m iom.cli.score_files",
+        "Evaluate score files of other toolboxes with our metrics, and write ours for theirs.",
+        epilog=EPILOG,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    evaluating = commands.add_parser("evaluate", help="EER, FNMR at FMR, identification")
+    evaluating.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    evaluating.add_argument("--format", choices=FORMAT_NAMES, default="", help="default: guessed")
+    evaluating.add_argument("--distances", action="store_true", help="lower scores are more alike")
+    evaluating.add_argument("--json", action="store_true", help="print one line of JSON a file")
+    exporting = commands.add_parser("export", help="write the scores of an evaluation")
+    add_config_arguments(exporting)
+    exporting.add_argument("--output", type=Path, required=True, metavar="DIR")
+    exporting.add_argument("--format", choices=FORMAT_NAMES, default="five")
+    return run(_command, parser, argv)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    return _evaluate(arguments) if arguments.command == "evaluate" else _export(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from iom.data.score_files import read_scores
+    from iom.evaluation.score_tables import table_figures
+
+    for path in arguments.files:
+        table = read_scores(path, arguments.format, higher_is_closer=not arguments.distances)
+        figures = dict(table_figures(table))
+        if arguments.json:
+            print(json.dumps({"file": str(path), **figures}))
+            continue
+        print(f"{path}: {len(table)} comparisons, EER and other rates as fractions")
+        for name, value in figures.items():
+            print(f"  {name:28} {value:.6g}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from iom.config.loading import load_config
+    from iom.config.schema import EvaluateConfig
+
+    config = load_config(
+        EvaluateConfig,
+        arguments.config,
+        overrides=[*arguments.overrides, "scenario.bootstrap=0"],
+    )
+
+    from iom.data.benchmarks import load_benchmark
+    from iom.evaluation.evaluate import evaluate
+    from iom.evaluation.report import prepare_folder
+    from iom.evaluation.score_tables import write_system_scores
+
+    prepare_folder(arguments.output)
+    report = evaluate(config, progress=True)
+    benchmark = load_benchmark(config.benchmark, seed=config.seed)
+    for path in write_system_scores(benchmark, report.scores, arguments.output, arguments.format):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

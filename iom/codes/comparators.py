@@ -1,0 +1,189 @@
+"""How two templates are compared: codes by mismatching symbols, other templates in their own way.
+
+A comparator first `prepare`s templates `(N, L)`, once; what it gives back can be indexed by rows.
+Distances: lower = more alike.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.codes import distances as code_distances
+from iom.codes.packing import PackedCodes, pack
+from iom.errors import CodeError, DataError
+
+Templates = NDArray[Any]
+_VALUES_IN_CACHE = 1 << 17  # of a temporary table: it is gone through once for each block
+
+
+class Comparator(Protocol):
+    """Distances of prepared templates.
+
+    Attributes:
+        unit: What a distance counts, for reports.
+    """
+
+    @property
+    def unit(self) -> str:
+        """What a distance counts, for reports."""
+        ...
+
+    def prepare(self, templates: Templates) -> Any:
+        """Templates `(N, L)` in the form that is compared; rows of it are taken by `[rows]`."""
+        ...
+
+    def paired(self, a: Any, b: Any) -> NDArray[Any]:
+        """Distance of row i of `a` and row i of `b`, `(N,)`."""
+        ...
+
+    def all_pairs(self, a: Any, b: Any) -> NDArray[Any]:
+        """Distance of every row of `a` to every row of `b`, `(A, B)`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SymbolComparator:
+    """Number of positions at which two codes differ: the default."""
+
+    alphabet_size: int
+    unit: str = "mismatching positions"
+
+    def prepare(self, templates: Templates) -> PackedCodes:
+        """Codes `(N, M)` as bit planes."""
+        return pack(templates, self.alphabet_size)
+
+    def paired(self, a: PackedCodes, b: PackedCodes) -> NDArray[np.int32]:
+        """`(N,)`, 0..M."""
+        return code_distances.paired(a, b)
+
+    def all_pairs(self, a: PackedCodes, b: PackedCodes) -> NDArray[np.int32]:
+        """`(A, B)`, 0..M."""
+        return code_distances.all_pairs(a, b)
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineComparator:
+    """`1 - cosine` of real vectors, 0..2."""
+
+    unit: str = "1 - cosine"
+
+    def prepare(self, templates: Templates) -> NDArray[np.float32]:
+        """Rows at unit length.
+
+        Raises:
+            DataError: A row is zero or not finite.
+        """
+        rows = np.asarray(templates, np.float64)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+        if len(wrong):
+            raise DataError(
+                f"cosine: expected finite rows other than zero, received {len(wrong)} others, "
+                f"the first at row {wrong[0]}"
+            )
+        return np.asarray(rows / lengths, np.float32)
+
+    def paired(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+        """`(N,)`."""
+        wide = np.einsum("nd,nd->n", a.astype(np.float64), b.astype(np.float64))
+        return np.asarray(1.0 - wide)
+
+    def all_pairs(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`(A, B)`, single precision."""
+        return np.asarray(1 - a @ b.T, np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSetComparator:
+    """Dissimilarity of Bloom filters, block by block (Rathgeb et al., ICB 2013, eq. 3).
+
+    The mean over blocks of `|a xor b| / (|a| + |b|)`, 0..1: of what either filter holds, the share
+    that the other lacks. Two empty filters are alike.
+
+    Args:
+        block: Bits of one filter; L is a multiple of it.
+    """
+
+    block: int
+    unit: str = "mean set dissimilarity"
+
+    def prepare(self, templates: Templates) -> NDArray[np.float32]:
+        """Filters as 0.0 and 1.0, `(N, B, block)`.
+
+        Raises:
+            CodeError: Not whole filters, or values other than 0 and 1.
+        """
+        bits = np.asarray(templates)
+        if bits.ndim != 2 or bits.shape[1] % self.block or not np.isin(bits, (0, 1)).all():
+            raise CodeError(
+                f"Bloom filters: expected bits (N, multiple of {self.block}), received shape "
+                f"{bits.shape}"
+            )
+        return bits.reshape(len(bits), -1, self.block).astype(np.float32)
+
+    def paired(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`(N,)`."""
+        return self._dissimilarity(np.einsum("nbk,nbk->bn", a, b), a.sum(2).T, b.sum(2).T)
+
+    def all_pairs(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`(A, B)`."""
+        out = np.zeros((len(a), len(b)), np.float32)
+        columns = np.ascontiguousarray(b.transpose(1, 2, 0))
+        size_a, size_b = a.sum(2).T, b.sum(2).T
+        step = max(1, _VALUES_IN_CACHE // max(1, len(b)))
+        for start in range(0, len(a), step):
+            rows = slice(start, start + step)
+            for block in range(a.shape[1]):
+                sizes = size_a[block, rows, None] + size_b[block]
+                differing = a[rows, block] @ columns[block]
+                differing *= -2
+                differing += sizes
+                np.maximum(sizes, 1, out=sizes)
+                differing /= sizes
+                out[rows] += differing
+        out /= a.shape[1]
+        return out
+
+    def _dissimilarity(
+        self, common: NDArray[np.float32], size_a: NDArray[Any], size_b: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        """Mean over the first axis, the blocks."""
+        sizes = size_a + size_b
+        return np.asarray(np.mean((sizes - 2 * common) / np.maximum(sizes, 1), axis=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class CollisionComparator:
+    """`1 -` the share of equal symbols among the positions where neither is void (Jaccard-like).
+
+    Codes without a common position that says anything are as far apart as can be, 1.
+
+    Args:
+        void: The symbol that says nothing.
+    """
+
+    void: int
+    unit: str = "1 - share of collisions"
+
+    def prepare(self, templates: Templates) -> NDArray[np.uint8]:
+        """Codes as they are, `(N, M)`."""
+        return np.ascontiguousarray(templates, np.uint8)
+
+    def paired(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """`(N,)`."""
+        told = (a != self.void) & (b != self.void)
+        return _one_minus_share((told & (a == b)).sum(1), told.sum(1))
+
+    def all_pairs(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """`(A, B)`; one matrix product for each symbol."""
+        equal = np.zeros((len(a), len(b)), np.float32)
+        for symbol in range(self.void):
+            equal += (a == symbol).astype(np.float32) @ (b == symbol).astype(np.float32).T
+        told = (a != self.void).astype(np.float32) @ (b != self.void).astype(np.float32).T
+        return _one_minus_share(equal, told)
+
+
+def _one_minus_share(equal: NDArray[Any], told: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(1.0 - np.asarray(equal, np.float64) / np.maximum(told, 1))

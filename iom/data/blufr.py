@@ -1,0 +1,99 @@
+"""BLUFR on LFW: ten trials of verification and open-set search (Liao et al., IJCB 2014)."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.data.table_files import parsed, present, read_lines, shown
+from iom.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlufrTrial:
+    """One trial: rows of the image list.
+
+    Attributes:
+        test: Images of which all pairs are verified.
+        gallery: One image of each enrolled subject.
+        probes: Images that are looked for, of enrolled subjects and of others.
+    """
+
+    test: NDArray[np.int64]
+    gallery: NDArray[np.int64]
+    probes: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blufr:
+    """The protocol.
+
+    Attributes:
+        images: The listed images.
+        subjects: Subject of each image, numbers from 0, `(N,)`.
+        trials: Ten of them.
+    """
+
+    images: tuple[Path, ...]
+    subjects: NDArray[np.int64]
+    trials: tuple[BlufrTrial, ...]
+
+
+def read_blufr(lists: Path, root: Path) -> Blufr:
+    """Read the lists over a folder `<root>/<subject>/<subject>_NNNN.jpg`.
+
+    Args:
+        lists: Folder of `image_list.txt`, and of `test_set.txt`, `gallery_set.txt`,
+            `probe_set.txt`, whose lines are trials: 1-based indexes into the list.
+        root: Folder of images.
+
+    Raises:
+        DataError: A missing or malformed list, an index outside the list, missing images, a gallery
+            with a subject twice, a gallery or probe image outside its trial's test set.
+    """
+    source = lists / "image_list.txt"
+    names = [line for _, line in read_lines(source)]
+    people = [name.rpartition("_")[0] for name in names]
+    nameless = [name for name, person in zip(names, people, strict=True) if not person]
+    if nameless:
+        raise DataError(f"{source}: expected names as Person_0001.jpg, received {shown(nameless)}")
+    images = present([f"{p}/{n}" for p, n in zip(people, names, strict=True)], root, source)
+    subjects = np.unique(people, return_inverse=True)[1].astype(np.int64)
+    sets = [_trials(lists / f"{kind}_set.txt", len(names)) for kind in ("test", "gallery", "probe")]
+    if len({len(trials) for trials in sets}) > 1:
+        raise DataError(f"{lists}: expected as many trials in each set, received {map(len, sets)}")
+    trials = tuple(BlufrTrial(*rows) for rows in zip(*sets, strict=True))
+    for number, trial in enumerate(trials, start=1):
+        _check(trial, subjects, f"{lists}, trial {number}", names)
+    return Blufr(images, subjects, trials)
+
+
+def _trials(path: Path, images: int) -> list[NDArray[np.int64]]:
+    def rows(fields: list[str]) -> NDArray[np.int64]:
+        indexes = np.array([int(field) for field in fields], np.int64)
+        if indexes.min() < 1 or indexes.max() > images or len(np.unique(indexes)) < len(indexes):
+            raise ValueError(path)
+        return indexes - 1
+
+    form = f"distinct indexes 1 to {images}"
+    return [parsed(path, number, line, form, rows, None) for number, line in read_lines(path)]
+
+
+def _check(trial: BlufrTrial, subjects: NDArray[np.int64], place: str, names: list[str]) -> None:
+    counts = np.bincount(subjects[trial.gallery])
+    twice = trial.gallery[counts[subjects[trial.gallery]] > 1]
+    if len(twice):
+        raise DataError(
+            f"{place}: {len(twice)} gallery images share a subject: "
+            f"{shown([names[row] for row in twice])}"
+        )
+    searched = np.concatenate([trial.gallery, trial.probes])
+    outside = searched[~np.isin(searched, trial.test)]
+    if len(outside):
+        raise DataError(
+            f"{place}: {len(outside)} gallery or probe images are not in the test set: "
+            f"{shown([names[row] for row in outside])}"
+        )
+    if np.isin(trial.probes, trial.gallery).any():
+        raise DataError(f"{place}: an image stands both in the gallery and among the probes")

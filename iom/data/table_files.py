@@ -1,0 +1,89 @@
+"""Reading the small text tables in which the field publishes its protocols, strictly."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from iom.data.images import OFFENDERS_SHOWN
+from iom.errors import DataError
+
+T = TypeVar("T")
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Numbered lines of a text file that are not empty.
+
+    Raises:
+        DataError: Unreadable, not UTF-8, or empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected text in UTF-8, received other bytes") from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise DataError(f"{path}: expected a list, received an empty file")
+    return lines
+
+
+def parsed(
+    path: Path, number: int, line: str, form: str, parse: Callable[[list[str]], T], separator: Any
+) -> T:
+    """A line's fields as `parse` reads them.
+
+    Raises:
+        DataError: `parse` raised `ValueError` or `IndexError`; names the line and the form.
+    """
+    fields = [field.strip() for field in line.split(separator)]
+    try:
+        return parse(fields)
+    except (ValueError, IndexError) as error:
+        raise DataError(
+            f"{path}, line {number}: expected {form}, received '{line[:80]}'"
+        ) from error
+
+
+def truth(field: str) -> bool:
+    """1 or 0.
+
+    Raises:
+        ValueError: Something else.
+    """
+    if field not in ("0", "1"):
+        raise ValueError(field)
+    return field == "1"
+
+
+def check_folder(root: Path, source: Path) -> None:
+    """Refuse a folder of images that is not there."""
+    if not root.is_dir():
+        raise DataError(f"no folder {root}: expected the images that {source} names")
+
+
+def present(names: Sequence[str], root: Path, source: Path) -> tuple[Path, ...]:
+    """The files of `names` below `root`.
+
+    Raises:
+        DataError: Some are not there: the first ones and their count; or one leaves the folder.
+    """
+    check_folder(root, source)
+    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise DataError(f"{source}: expected paths within the folder, received {outside[0]!r}")
+    files = tuple(root / name for name in names)
+    missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
+    if missing:
+        raise DataError(
+            f"{source}: {len(missing)} of {len(names)} images are not in {root}: {shown(missing)}; "
+            "is this list for another folder?"
+        )
+    return files
+
+
+def shown(values: Sequence[Any]) -> str:
+    """The first few of some offenders."""
+    names = ", ".join(str(value) for value in values[:OFFENDERS_SHOWN])
+    return names + (", ..." if len(values) > OFFENDERS_SHOWN else "")

@@ -1,0 +1,242 @@
+"""Protocols from their files to their figures, with embeddings made up by file name."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iom.codes.comparators import CosineComparator, SymbolComparator
+from iom.config.hashing import HasherConfig
+from iom.data.benchmarks import PairBenchmark
+from iom.data.blufr import read_blufr
+from iom.data.distractors import read_megaface
+from iom.data.ijb import read_ijb_pairs, read_ijb_searches
+from iom.data.youtube_faces import read_youtube_faces
+from iom.errors import ConfigError, DataError
+from iom.evaluation import protocols
+from iom.evaluation.blufr import BlufrEvaluator
+from iom.evaluation.evaluate import embed_benchmark
+from iom.evaluation.evaluators import figures
+from iom.evaluation.protocols import float_system, identification_figures, verification_rate
+from iom.evaluation.scores import float_scores
+from iom.evaluation.searches import distractor_figures, search_figures
+from iom.evaluation.systems import baseline_system
+from iom.metrics.error_curve import error_curve
+from iom.metrics.identification import search_gallery
+from iom.metrics.verification import fnmr_at_fmr
+from tests.data import layouts
+
+SIZE = 32
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def faces(subjects, noise, seed=0):
+    rng = np.random.default_rng(seed)
+    subjects = np.asarray(subjects)
+    centres = rng.normal(size=(subjects.max() + 1, SIZE))
+    return unit(centres[subjects] + noise * rng.normal(size=(len(subjects), SIZE)))
+
+
+class FakeEmbedder:
+    """An embedding for each file: near that of its subject, as the file's place tells it."""
+
+    def __init__(self, subject_of, noise=0.3):
+        self.subject_of, self.noise = subject_of, noise
+
+    def embed_files(self, paths, *, progress=False):
+        return faces([self.subject_of(path) for path in paths], self.noise)
+
+
+def all_distances(comparator, templates, subjects):
+    table = comparator.all_pairs(templates, templates)
+    left, right = np.triu_indices(len(subjects), k=1)
+    same = subjects[left] == subjects[right]
+    return table[left, right][same], table[left, right][~same]
+
+
+@given(st.integers(0, 50), st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.0]), st.booleans())
+def test_verification_rate_equals_sorting_all_distances(seed, fmr, tied):
+    rng = np.random.default_rng(seed)
+    subjects = np.concatenate([[0, 0, 1], rng.integers(0, 8, size=rng.integers(3, 40))])
+    if tied:
+        comparator = SymbolComparator(3)
+        templates = comparator.prepare(rng.integers(3, size=(len(subjects), 6)))
+    else:
+        comparator = CosineComparator()
+        templates = comparator.prepare(rng.normal(size=(len(subjects), 5)))
+    mated, non_mated = all_distances(comparator, templates, subjects)
+    expected = 1 - fnmr_at_fmr(mated, non_mated, fmr)
+    assert verification_rate(comparator, templates, subjects, fmr) == pytest.approx(expected)
+
+
+def test_verification_rate_in_blocks(monkeypatch):
+    monkeypatch.setattr(protocols, "ROWS", 7)
+    monkeypatch.setattr(protocols, "SAMPLE", 9)
+    subjects = np.repeat(np.arange(20), 3)
+    system = baseline_system("sign", SIZE, HasherConfig(code_length=64, alphabet_size=2))
+    rows = faces(subjects, 1.0)
+    for one in (float_system(SIZE), system):
+        templates = one.templates(rows, protocols.common_key(1, 0))
+        mated, non_mated = all_distances(one.comparator, templates, subjects)
+        for fmr in (0.0, 0.01, 0.1):
+            got = verification_rate(one.comparator, templates, subjects, fmr)
+            assert got == pytest.approx(1 - fnmr_at_fmr(mated, non_mated, fmr))
+
+
+@pytest.mark.parametrize("name", ["float", "grp", "polyprotect", "bloom", "ifo", "biohash"])
+def test_the_curve_of_all_pairs_is_that_of_the_sorted_distances(name, monkeypatch):
+    monkeypatch.setattr(protocols, "ROWS", 16)
+    subjects = np.random.default_rng(0).permutation(np.repeat(np.arange(25), 3))
+    shape = HasherConfig(code_length=64)
+    system = float_system(SIZE) if name == "float" else baseline_system(name, SIZE, shape)
+    templates = system.templates(faces(subjects, 0.8), protocols.common_key(1, 0))
+    expected = error_curve(*all_distances(system.comparator, templates, subjects))
+    curve = protocols.all_pairs_curve(system.comparator, templates, subjects, fmr=0.5)
+    assert curve.equal_error_rate() == pytest.approx(expected.equal_error_rate(), abs=2e-4)
+    for fmr in (0.0, 0.01, 0.1):
+        assert curve.fnmr_at_fmr(fmr) == pytest.approx(expected.fnmr_at_fmr(fmr), abs=1e-9)
+
+
+def test_verification_rate_of_bad_input():
+    comparator = CosineComparator()
+    rows = comparator.prepare(faces([0, 1, 2], 0.1))
+    for subjects in ([0, 1, 2], [0, 0, 0]):
+        with pytest.raises(DataError, match="all pairs: expected two subjects"):
+            verification_rate(comparator, rows, np.array(subjects), 0.1)
+    rows[1] = np.nan
+    with pytest.raises(DataError, match="finite"):
+        verification_rate(comparator, rows, np.array([0, 0, 1]), 0.1)
+
+
+def test_identification_figures_leave_out_what_cannot_be_told():
+    table = np.arange(60).reshape(20, 3)
+    found = search_gallery(table, [0, 1, 2] + [9] * 17, [0, 1, 2])
+    names = dict(identification_figures(found))
+    assert "dir_at_fpir_1e-1_rank_1" in names
+    assert "dir_at_fpir_1e-2_rank_1" not in names
+    assert "cmc_rank_10" in names
+    only = search_gallery(table[:3], [0, 1, 2], [0, 1, 2])
+    assert all(name.startswith("cmc") for name, _ in identification_figures(only))
+
+
+def test_youtube_faces_from_files_to_figures(tmp_path):
+    benchmark = read_youtube_faces(*layouts.youtube_faces(tmp_path))
+    embedder = FakeEmbedder(lambda path: layouts.SUBJECTS.index(path.parts[-3]))
+    rows = embed_benchmark(embedder, benchmark)
+    images = embedder.embed_files(benchmark.images)
+    for template in range(benchmark.templates):
+        mean = images[benchmark.pooling.template == template].mean(axis=0)
+        np.testing.assert_allclose(rows[template], mean / np.linalg.norm(mean), atol=1e-6)
+    found = dict(figures(float_scores(benchmark, rows).by_key[0]))
+    assert (found["eer"], found["accuracy"]) == (0, 1)
+    with pytest.raises(DataError, match="each of 8 templates"):
+        float_scores(benchmark, images)
+
+
+def ijb_subject(path):
+    return int(path.name.split("_")[0]) // 10
+
+
+def test_ijb_verification(tmp_path):
+    benchmark = read_ijb_pairs(*layouts.ijb(tmp_path))
+    rows = embed_benchmark(FakeEmbedder(ijb_subject), benchmark)
+    assert dict(figures(float_scores(benchmark, rows).by_key[0]))["eer"] == 0
+    assert isinstance(benchmark, PairBenchmark)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "vote"])
+def test_ijb_identification_in_both_galleries(tmp_path, pooling):
+    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    embeddings = FakeEmbedder(ijb_subject, noise=0.2).embed_files(benchmark.images)
+    systems = [baseline_system("grp", SIZE, HasherConfig(code_length=256, alphabet_size=4))]
+    if pooling == "mean":
+        systems = [float_system(SIZE), *systems]
+    found = {
+        figure[:3]: figure[3]
+        for figure in search_figures(benchmark, embeddings, systems, keys=2, pooling=pooling)
+    }
+    places = {key[:2] for key in found}
+    assert ("grp", "own_key") in places
+    assert ("grp", "stolen_key") in places
+    for system, scenario in places:
+        # Of six probes two are in each gallery, and four are not.
+        for name in ("G1/cmc_rank_1", "G2/cmc_rank_1", "cmc_rank_1"):
+            assert found[system, scenario, name] == 1
+    if pooling == "mean":
+        assert ("float", "none") in places
+
+
+def test_galleries_apart_then_averaged(tmp_path):
+    """Against a loop over probes, with noise that leaves errors."""
+    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    embeddings = faces([ijb_subject(path) for path in benchmark.images], 4.0, seed=3)
+    found = {f[2]: f[3] for f in search_figures(benchmark, embeddings, [float_system(SIZE)])}
+    rows = benchmark.pooling.pooled(embeddings).astype(float)
+    rates = []
+    for name, gallery in benchmark.galleries.items():
+        hits = []
+        for probe in benchmark.probes:
+            subjects = benchmark.subjects[gallery]
+            if benchmark.subjects[probe] not in subjects:
+                continue
+            cosines = rows[gallery] @ rows[probe]
+            own = cosines[subjects == benchmark.subjects[probe]][0]
+            hits.append(np.sum(cosines >= own) == 1)
+        rates.append(np.mean(hits))
+        assert found[f"{name}/cmc_rank_1"] == rates[-1]
+    assert found["cmc_rank_1"] == np.mean(rates)
+
+
+def test_a_vote_needs_symbols(tmp_path):
+    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
+    with pytest.raises(ConfigError, match="float has no symbols"):
+        list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="vote"))
+    with pytest.raises(ConfigError, match="one of mean, vote"):
+        list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="median"))
+    with pytest.raises(DataError, match="each of 48 images"):
+        list(search_figures(benchmark, rows[1:], [float_system(SIZE)]))
+
+
+def test_distractors_against_a_loop(tmp_path):
+    benchmark = read_megaface(*layouts.megaface(tmp_path))
+    labels = np.concatenate([benchmark.subjects, 3 + np.arange(12)])
+    rows = faces(labels, 1.5, seed=2)
+    ranks = []
+    for probe, mate in itertools.permutations(range(9), 2):
+        if benchmark.subjects[probe] == benchmark.subjects[mate]:
+            own = 1 - rows[probe] @ rows[mate]
+            ranks.append(1 + sum(1 - rows[probe] @ rows[i] <= own for i in range(9, 21)))
+    found = {f[2]: f[3] for f in distractor_figures(benchmark, rows, [float_system(SIZE)])}
+    for rank in range(1, 11):
+        assert found[f"distractors_rank_{rank}"] == np.mean(np.array(ranks) <= rank)
+    system = baseline_system("grp", SIZE, HasherConfig(code_length=64))
+    assert len(list(distractor_figures(benchmark, rows, [system], keys=2))) == 10
+    with pytest.raises(DataError, match="each of 21 images"):
+        list(distractor_figures(benchmark, rows[1:], [system]))
+
+
+def test_blufr_against_the_whole_tables(tmp_path):
+    protocol = read_blufr(*layouts.blufr(tmp_path))
+    rows = faces(protocol.subjects, 0.9)
+    comparator = CosineComparator()
+    found = dict(BlufrEvaluator(protocol, comparator.prepare(rows), comparator).run())
+    rates, dirs = [], []
+    for trial in protocol.trials:
+        labels = protocol.subjects[trial.test]
+        templates = comparator.prepare(rows[trial.test])
+        rates.append(1 - fnmr_at_fmr(*all_distances(comparator, templates, labels), 1e-3))
+        table = 1 - rows[trial.probes] @ rows[trial.gallery].T
+        searches = search_gallery(
+            table, protocol.subjects[trial.probes], protocol.subjects[trial.gallery]
+        )
+        dirs.append(searches.identification_rate_at_fpir(1e-2))
+    assert found["vr_at_fmr_1e-3_mean"] == pytest.approx(np.mean(rates))
+    assert found["dir_at_fpir_1e-2"] == pytest.approx(np.mean(dirs) - np.std(dirs, ddof=1))
+    with pytest.raises(DataError, match="each of 18 images"):
+        BlufrEvaluator(protocol, rows[1:], comparator)

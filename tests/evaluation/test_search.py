@@ -1,0 +1,200 @@
+import csv
+import json
+
+import pytest
+import yaml
+
+from iom.cli.search import main
+from iom.config.loading import load_config, save_config
+from iom.config.search import SearchConfig
+from iom.data.synthetic import write_folder
+from iom.errors import CheckpointError, ConfigError
+from iom.evaluation import search
+from iom.evaluation.search import run_search
+from iom.evaluation.search_plan import plan_rows
+from iom.evaluation.search_table import draw_search, markdown
+from iom.models.backbones import build_backbone
+from iom.models.hasher import Hasher
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Faces of nobody, and a small backbone that was never trained."""
+    folder = tmp_path_factory.mktemp("search")
+    write_folder(folder / "faces", 16, 4, seed=3)
+    build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=(16, 16), depths=(1, 1)).save(
+        folder / "backbone.keras"
+    )
+    return folder
+
+
+@pytest.fixture
+def configured(place, root, monkeypatch):
+    monkeypatch.chdir(root)
+
+    def make(**changes):
+        stage2 = {
+            "epochs": 1,
+            "data": {"root": str(place / "faces"), "holdout": 0.4},
+            "embedder.weights": str(place / "backbone.keras"),
+            "embedder.cache": str(place / "cache"),
+            "batches": {"subjects": 5, "images": 3, "steps_per_epoch": 3},
+            "calibration": {"fmr": 0.1, "keys": 2, "bootstrap": 0},
+        }
+        tree = {
+            "stage2": "configs/smoke/stage2.yaml",
+            "set": stage2,
+            "grid": {"hasher.code_length, hasher.alphabet_size": [[16, 2], [16, 4]]},
+            "variants": [{"name": "learned"}, {"name": "frame", "train": False}],
+            "keys": 2,
+        } | changes
+        path = place / "search.yaml"
+        path.write_text(yaml.safe_dump(tree, sort_keys=False))
+        return load_config(SearchConfig, path)
+
+    return make
+
+
+def test_the_plan_is_the_grid_times_the_variants(configured):
+    config = configured(grid={"hasher.keep": [8, 0], "hasher.code_length": [16]})
+    rows = plan_rows(config)
+    assert [row.name for row in rows] == [
+        "float",
+        "grp 16x8 keep=8",
+        "grp 16x8",
+        "learned keep=8 code_length=16",
+        "learned keep=0 code_length=16",
+        "frame keep=8 code_length=16",
+        "frame keep=0 code_length=16",
+    ]
+    assert [row.config.hasher.keep for row in rows[3:]] == [8, 0, 8, 0]
+    assert {row.config.batches.steps_per_epoch for row in rows} == {3}
+
+
+def test_without_a_grid_the_variants_are_the_rows(configured):
+    variants = [{"name": "a", "set": {"losses.triplet": 2}}, {"name": "b"}]
+    rows = plan_rows(configured(grid={}, variants=variants, baselines=[]))
+    assert [row.name for row in rows] == ["float", "a", "b"]
+    assert rows[1].config.losses.triplet == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": {"hasher.code_lenght": [8]}}, "did you mean 'code_length'"),
+        ({"grid": {"hasher.code_length": 8}}, "expected a list of values"),
+        ({"grid": {"hasher.code_length": []}}, "expected a list of values"),
+        ({"grid": {"hasher.keep, hasher.code_length": [8]}}, "lists of 2 values"),
+        ({"grid": {"hasher.code_length": [0]}}, "row 'learned code_length=0'"),
+        ({"variants": [{"name": "a"}, {"name": "a"}]}, "distinct names"),
+        ({"variants": [{"name": "a b"}, {"name": "a/b"}]}, "two rows are called"),
+        ({"variants": [{"name": ""}]}, "variants.name"),
+        ({"baselines": ["grpp"]}, "did you mean 'grp'"),
+        ({"set": {"fine_tune": True}}, "cached embeddings"),
+        ({"stage2": "configs/none.yaml"}, "cannot read configuration"),
+    ],
+)
+def test_what_is_wrong_is_found_before_any_training(configured, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_rows(configured(**changes))
+
+
+def test_a_search_leaves_one_table_and_one_picture_and_resumes(configured, tmp_path, monkeypatch):
+    config, output = configured(), tmp_path / "search"
+    real, measured = search._measure, []
+
+    def interrupted(row, *rest):
+        if len(measured) == 4:
+            raise KeyboardInterrupt
+        measured.append(row.name)
+        return real(row, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "_measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_search(config, output, progress=False)
+    assert len(json.loads((output / "search.json").read_text())["rows"]) == 4
+    with pytest.raises(CheckpointError, match="--resume"):
+        run_search(config, output, progress=False)
+    lines = []
+    rows = run_search(config, output, resume=True, progress=False, report=lines.append)
+    assert len(lines) == 3
+    assert [row["kind"] for row in rows] == [
+        "float", "grp", "grp", "learned", "learned", "untrained", "untrained"
+    ]  # fmt: skip
+    for row in rows:
+        assert 0 <= row["eer"] <= 1
+        assert (row["kind"] == "float") == ("eer_std" not in row)
+    assert [row["bits"] for row in rows] == [None, 16, 32, 16, 32, 16, 32]
+    with (output / "search.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [row["name"] for row in table] == [row["name"] for row in rows]
+    assert float(table[3]["eer"]) == rows[3]["eer"]
+    assert (output / "search.md").read_text().count("\n| ") == len(rows) + 2
+    assert (output / "search.png").read_bytes()[:4] == b"\x89PNG"
+    assert [row["run"] is not None for row in rows] == [False] * 3 + [True] * 4
+    for row in rows[3:]:
+        assert Hasher.load(output / row["run"]).code_length == row["code_length"]
+
+    assert run_search(config, output, resume=True, progress=False) == rows
+    with pytest.raises(CheckpointError, match="another configuration"):
+        run_search(configured(keys=3), output, resume=True, progress=False)
+    path = output / "rows" / "float.json"
+    stored = json.loads(path.read_text())
+    stored["config"]["epochs"] = 9
+    path.write_text(json.dumps(stored))
+    with pytest.raises(CheckpointError, match="measured with another configuration"):
+        run_search(config, output, resume=True, progress=False)
+    path.write_text("{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        run_search(config, output, resume=True, progress=False)
+
+
+def test_a_test_set_is_measured_where_one_is_named(configured, place, root, tmp_path):
+    from iom.config.schema import EvaluateConfig
+
+    evaluation = load_config(
+        EvaluateConfig,
+        root / "configs" / "smoke" / "evaluate.yaml",
+        overrides=["benchmark.subjects=8", "scenario.keys=2"],
+    )
+    save_config(evaluation, place / "evaluate.yaml")
+    config = configured(
+        evaluate=str(place / "evaluate.yaml"),
+        grid={},
+        variants=[{"name": "frame", "train": False}],
+        keep_runs=False,
+    )
+    rows = run_search(config, tmp_path / "search", progress=False)
+    assert all(0 <= row["test_eer"] <= 1 for row in rows)
+    assert "test EER %" in markdown(rows)
+
+
+def test_the_picture_goes_by_keep_where_only_that_varies(tmp_path, monkeypatch):
+    labels = []
+
+    def draw_rate(axes, rows, codes, rate, axis):
+        axes.plot([1], [1], label=rate)
+        labels.append(axis)
+
+    monkeypatch.setattr("iom.evaluation.search_table._draw_rate", draw_rate)
+    row = {"series": "a", "eer": 0.1, "bits": 32, "keep": 8}
+    draw_search([row, row | {"keep": 16}], tmp_path / "a.png", title="t")
+    draw_search([row, row | {"bits": 16}], tmp_path / "b.png", title="t")
+    assert labels == ["keep", "bits"]
+
+
+def test_the_command_tells_a_mistake_in_one_line(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    command = ["--config", "configs/search/smoke.yaml", "--output", str(tmp_path / "x"), "--quiet"]
+    assert main([*command, "--set", "set.hasher.keeep=3"]) == 2
+    error = capsys.readouterr().err
+    assert "did you mean 'keep'" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_every_tracked_search_can_be_planned(root, monkeypatch):
+    monkeypatch.chdir(root)
+    for path in (root / "configs" / "search").glob("*.yaml"):
+        assert len(plan_rows(load_config(SearchConfig, path))) > 3, path

@@ -25,16 +25,21 @@ from iom.config.search import SearchConfig, VariantConfig
 from iom.errors import ConfigError
 from iom.lookup import lookup
 
-CONFIG = "configs/stage2/mobilefacenet_y1_512x8.yaml"
+CONFIG = "configs/stage2/trained.yaml"
 AS_COMMITTED = "as committed"
 
 CHOICES: dict[str, dict[str, Any]] = {
     "no whitening": {"hasher.whitening": 0},
+    "whitening 0.4": {"hasher.whitening": 0.4},
     "no learned layer": {"hasher.whitening": 0, "hasher.learned_layer": False},
-    "learned layer trained": {"hasher.train_learned_layer": True},
-    "projection not trained": {"hasher.train_projection": False},
+    "projection trained": {"hasher.train_projection": True},
+    "projection trained, no refinement": {
+        "hasher.train_projection": True,
+        "hasher.refinement_steps": 0,
+    },
     "no refinement": {"hasher.refinement_steps": 0},
-    "refinement": {"hasher.refinement_steps": 10},
+    "5 steps of refinement": {"hasher.refinement_steps": 5},
+    "20 steps of refinement": {"hasher.refinement_steps": 20},
     "gaussian frame": {"hasher.projection": "gaussian"},
     "orthonormal frame": {"hasher.projection": "orthonormal"},
     "simplex frame": {"hasher.projection": "simplex"},
@@ -50,13 +55,13 @@ CHOICES: dict[str, dict[str, Any]] = {
     "orthogonal keys": {"hasher.key_kind": "orthogonal"},
     "subset keys, keep 64": {"hasher.key_kind": "subset", "hasher.keep": 64},
     "keep 64": {"hasher.keep": 64},
-    "1 hidden layer": {"hasher.hidden_layers": 1, "hasher.train_learned_layer": True},
-    "2 hidden layers": {"hasher.hidden_layers": 2, "hasher.train_learned_layer": True},
-    "3 hidden layers": {"hasher.hidden_layers": 3, "hasher.train_learned_layer": True},
+    "1 hidden layer": {"hasher.hidden_layers": 1},
+    "2 hidden layers": {"hasher.hidden_layers": 2},
+    "3 hidden layers": {"hasher.hidden_layers": 3},
     "bottleneck 64": {"hasher.bottleneck": 64},
     "bottleneck 256": {"hasher.bottleneck": 256},
     "no weight around the decision": {"losses.distillation_width": 1000},
-    "P=60, K=4": {"batches.subjects": 60, "batches.images": 4},
+    "P=120, K=2": {"batches.subjects": 120, "batches.images": 2},
 }
 """Name to settings, by dotted name. To add a row, add a line."""
 
@@ -72,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.ablation`."""
     parser = new_parser("python -m benchmarks.ablation", str(__doc__))
     parser.add_argument("--config", default=CONFIG, help="default: %(default)s")
-    parser.add_argument("--epochs", type=int, default=3, help="of each row; default: %(default)s")
-    parser.add_argument("--steps", type=int, default=200, help="of an epoch; default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=1, help="of each row; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=100, help="of an epoch; default: %(default)s")
     parser.add_argument("--keys", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these; default: all")
     parser.add_argument("--output", type=Path, default=Path("runs/ablation"), help="%(default)s")

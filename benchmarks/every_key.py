@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from iom.evaluation.key_trials import Draws, KeyTrials
     from iom.models.hasher import Hasher
 
-HASHER = "pre_models/mobilefacenet_y1_512x8"
+HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "pre_models/mobilefacenet_y1_512x8")
 ALPHABETS = (8, 4, 2)
 FRAMES = ("orthonormal", "simplex", "cross_polytope")
 REFINED = ("simplex_refined",)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = new_parser("python -m benchmarks.every_key", str(__doc__))
     add_arguments(parser)
     parser.add_argument(
-        "--hasher", nargs="+", default=[HASHER], help="trained hashers, the first is `learned`"
+        "--hasher", nargs="+", default=list(HASHERS), help="trained hashers, the first is `learned`"
     )
     parser.add_argument("--ancestor", default="", help="a hasher trained with key: identity")
     parser.add_argument("--frames", nargs="*", default=list(FRAMES), help="frames to try")

@@ -30,7 +30,7 @@ from iom.config.loading import load_config
 from iom.config.schema import Stage2Config
 from iom.errors import ConfigError
 
-CONFIG = Path("configs/stage2/base.yaml")
+CONFIG = Path("configs/stage2/trained.yaml")
 SAME_LOSSES = [
     "losses.triplet=1", "losses.quantization=0.5", "losses.quantization_form=rounding",
     "losses.distillation=0", "losses.balance=0", "hasher.refinement_steps=0",

@@ -109,5 +109,5 @@ def test_frozen_against_fine_tuned(root, monkeypatch, settings, tmp_path, capsys
     figures = last_line(capsys)
     assert {"eer_frozen", "eer_fine_tuned", "float_eer_frozen", "images_per_s"} <= set(figures)
     assert figures["steps"] == 2
-    assert finetune.main([*command, "--config", str(finetune.FROZEN)]) == 2
+    assert finetune.main([*command, "--config", ablation.CONFIG]) == 2
     assert "fine_tune" in capsys.readouterr().err

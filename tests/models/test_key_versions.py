@@ -56,13 +56,32 @@ def test_metadata_and_graph_must_agree(folder, kind):
         Hasher.load(folder)
 
 
-def test_the_committed_hasher_still_gives_its_codes(root):
-    """By the definition in NumPy, from its weights: learned layer, order, projection, argmax."""
-    hasher = Hasher.load(root / "pre_models" / "mobilefacenet_y1_512x8")
+@pytest.mark.parametrize(("length", "alphabet_size"), [(512, 8), (1536, 2)])
+def test_the_committed_hashers_still_give_their_codes(root, length, alphabet_size):
+    """By the definition in NumPy, from their weights: learned layer, order, refinement, argmax."""
+    hasher = Hasher.load(root / "pre_models" / f"mobilefacenet_y1_{length}x{alphabet_size}")
     assert (hasher.key_kind, hasher.key_size, hasher.keep) == ("permutation", 128, 0)
     rows = np.random.default_rng(0).normal(size=(40, 128)).astype("float32")
     key = TransformKey(bytes(range(32)))
     learned = rows @ np.asarray(hasher.model.get_layer("learned_layer").kernel)
+    target = learned[:, key.permutation(128)]
+    target /= np.linalg.norm(target, axis=1, keepdims=True)
     kernel = np.asarray(hasher.model.get_layer("projection").kernel)
-    expected = (learned[:, key.permutation(128)] @ kernel).reshape(40, 512, 8).argmax(-1)
-    assert (hasher.hash(rows, key) == expected).mean() > 0.999
+    vectors = kernel.reshape(128, length, alphabet_size)
+    vectors = (vectors - vectors.mean(axis=2, keepdims=True)).reshape(128, -1)
+
+    def codes(row):
+        return (row @ vectors).reshape(40, length, alphabet_size).argmax(axis=2)
+
+    def read_back(row):
+        return np.eye(alphabet_size)[codes(row)].reshape(40, -1) @ vectors.T
+
+    held = read_back(target)
+    along = (held * target).sum(axis=1, keepdims=True)
+    across = (held * held).sum(axis=1, keepdims=True) - along**2
+    corrected = target
+    for step in range(10):
+        remainder = target - held / (along + 4 * across / along)
+        corrected = corrected + remainder / (1 + step / 2)
+        held = read_back(corrected)
+    assert (hasher.hash(rows, key) == codes(corrected)).mean() > 0.995

@@ -31,7 +31,7 @@ AS_COMMITTED = "as committed"
 CHOICES: dict[str, dict[str, Any]] = {
     "no whitening": {"hasher.whitening": 0},
     "whitening 0.4": {"hasher.whitening": 0.4},
-    "no learned layer": {"hasher.whitening": 0, "hasher.learned_layer": False},
+    "no learned layer": {"hasher.whitening": 0, "hasher.learned_layer": False, "epochs": 0},
     "projection trained": {"hasher.train_projection": True},
     "projection trained, no refinement": {
         "hasher.train_projection": True,

@@ -122,7 +122,7 @@ def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[
         optimizer=build_optimizer(config.optimizer, epochs=100, steps_per_epoch=steps),
         loss=objectives,
         loss_weights={name: getattr(config.losses, name) for name in objectives},
-        jit_compile=False,
+        jit_compile=config.xla,
     )
     truths = {
         name: rows if name in READS_EMBEDDINGS else labels.astype(np.float32) for name in objectives

@@ -62,6 +62,52 @@ class ScenarioConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """What `evaluate.py --report` computes beside the pairs, and how much of it."""
+
+    identification: bool = True
+    """Closed-set and open-set search among the benchmark's images, in two galleries."""
+    linkability: bool = True
+    """D_sys between templates of different keys."""
+    attacks: bool = True
+    """Attacks with template, key and model disclosed."""
+    keys: int = 3
+    """Test keys of identification, and pairs of keys of linkability."""
+    replicates: int = 100
+    """Draws for the intervals of identification and linkability; 0 for none."""
+    pairs: int = 20000
+    """Largest number of comparisons of each kind for linkability."""
+    attack_names: tuple[str, ...] = (
+        "closed_form",
+        "prior_regressor",
+        "record_multiplicity",
+        "keyless_linker",
+        "keyed_linker",
+        "dictionary",
+        "one_guess",
+    )
+    """Of `iom.attacks.ATTACKS`; the others take minutes a system."""
+    victims: int = 20
+    old_keys: int = 2
+    """Keys that leak with the templates; each repeats all attacks."""
+    fresh_keys: int = 40
+    """Keys that the victims are renewed under."""
+    records: tuple[int, ...] = (2, 5)
+    """Numbers of records for attacks that take several."""
+    worst_pairs: int = 8
+    """Pairs of each kind that are listed by file name."""
+
+    def __post_init__(self) -> None:
+        for field in ("keys", "old_keys", "worst_pairs"):
+            require(getattr(self, field) >= 1, f"report.{field}", ">= 1", getattr(self, field))
+        require(self.replicates >= 0, "report.replicates", "at least 0", self.replicates)
+        require(self.pairs >= 100, "report.pairs", "at least 100", self.pairs)
+        require(self.victims >= 2, "report.victims", "at least 2", self.victims)
+        require(self.fresh_keys >= 40, "report.fresh_keys", "at least 40", self.fresh_keys)
+        require(all(n >= 2 for n in self.records), "report.records", ">= 2 each", self.records)
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage1Config:
     """Everything `train_stage1.py` reads."""
 
@@ -104,10 +150,18 @@ class Stage2Config:
     """`random`: a fresh key for every batch. `identity`: none, as the ancestor trains."""
     fine_tune: bool = False
     """Train the backbone too, from images; otherwise it is frozen and embeddings are cached."""
+    xla: bool = False
+    """Compile the step with XLA: some seconds more at the start, up to twice as fast afterwards."""
     calibration: CalibrationConfig = dataclasses.field(default_factory=CalibrationConfig)
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "epochs", "at least 0", self.epochs)
+        require(
+            not (self.xla and self.fine_tune),
+            "xla",
+            "false with fine_tune, whose convolutions XLA makes many times slower on a CPU",
+            self.xla,
+        )
         require(self.checkpoint_steps >= 0, "checkpoint_steps", ">= 0", self.checkpoint_steps)
         require(self.key in ("random", "identity"), "key", "'random' or 'identity'", self.key)
         if self.fine_tune and self.embedder.second_weights:
@@ -142,6 +196,7 @@ class EvaluateConfig:
     )
     """Shape of the data-agnostic baselines' codes."""
     scenario: ScenarioConfig = dataclasses.field(default_factory=ScenarioConfig)
+    report: ReportConfig = dataclasses.field(default_factory=ReportConfig)
 
     def __post_init__(self) -> None:
         require(

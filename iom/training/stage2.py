@@ -113,7 +113,7 @@ def train_stage2(
         optimizer=build_optimizer(config.optimizer, epochs=config.epochs, steps_per_epoch=steps),
         loss=objectives,
         loss_weights={name: getattr(config.losses, name) for name in objectives},
-        jit_compile=False,
+        jit_compile=config.xla,
     )
     run_epochs(
         model,

@@ -16,6 +16,7 @@ from iom.files import atomic_path
 
 HEADER = "header"
 STATE_VERSION = 1
+LONGEST_VALUE = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,11 @@ class RunDir:
         if before == self.config:
             return
         old, new = _flat(before), _flat(self.config)
-        changed = [f"{key}: {old[key]!r} -> {new[key]!r}" for key in old if old[key] != new[key]]
+        changed = [
+            f"{key}: {_short(old[key])} -> {_short(new[key])}"
+            for key in old
+            if old[key] != new[key]
+        ]
         raise CheckpointError(
             f"cannot resume {self.path}: it was started with another configuration "
             f"({'; '.join(changed[:3])})"
@@ -165,3 +170,9 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{field.name}"] = value
     return result
+
+
+def _short(value: Any) -> str:
+    """The value as a message shows it: a long list is cut."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

@@ -3,11 +3,20 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iom.cli.arguments import add_config_arguments, new_parser, run
+from iom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from iom.config.schema import EvaluateConfig
+    from iom.evaluation.evaluate import Prepared
+    from iom.evaluation.report import Report
 
 EPILOG = """\
-writes report.json, report.csv, report.png and config.yaml to the output folder and prints a table
+--output writes report.json, report.csv, report.png and config.yaml and prints a table
+--report computes more (search, unlinkability, attacks; configuration: report.*) and writes one HTML
+page that needs no network, report.json with everything in it, CSV files and LaTeX tables
 
 systems (scenario.systems):
   float    the embedding itself, cosine distance: no protection, the accuracy to lose as little of
@@ -20,6 +29,7 @@ scenarios:
 examples:
   python evaluate.py --config configs/smoke/evaluate.yaml --output runs/evaluation
   python evaluate.py --config configs/evaluate/lfw.yaml --output runs/lfw
+  python evaluate.py --config configs/evaluate/lfw.yaml --report runs/lfw_report
   python evaluate.py --config configs/evaluate/lfw.yaml --output runs/lfw \\
       --set scenario.systems='[float, grp]' --set scenario.keys=10
 """
@@ -34,8 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
     )
     add_config_arguments(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the figures")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder of the report"
+        "--report", type=Path, metavar="DIR", help="folder of the full report, with an HTML page"
+    )
+    parser.add_argument(
+        "--with-images", action="store_true", help="show the hardest pairs' images in the page"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return run(_evaluate, parser, argv)
@@ -47,13 +61,50 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     config = load_config(EvaluateConfig, arguments.config, overrides=arguments.overrides)
 
-    from iom.evaluation.evaluate import evaluate
+    if arguments.output is None and arguments.report is None:
+        raise ConfigError("expected --output DIR, --report DIR or both")
+    if arguments.with_images and arguments.report is None:
+        raise ConfigError("--with-images goes with --report DIR")
+
+    from iom.evaluation.evaluate import pair_report, prepare
     from iom.evaluation.report import prepare_folder, write_report
     from iom.evaluation.table import format_table
 
-    prepare_folder(arguments.output)
-    report = evaluate(config, progress=not arguments.quiet)
-    write_report(report, arguments.output)
+    progress = not arguments.quiet
+    for folder in filter(None, (arguments.output, arguments.report)):
+        prepare_folder(folder)
+    if arguments.report:
+        from iom.evaluation.full.attacks import check_attacks
+
+        check_attacks(config.report)
+    prepared = prepare(config, progress=progress)
+    report = pair_report(config, prepared, progress=progress)
+    if arguments.output:
+        write_report(report, arguments.output)
     print(format_table(report))
-    print(f"report: {arguments.output / 'report.json'}")
+    if arguments.output:
+        print(f"report: {arguments.output / 'report.json'}")
+    if arguments.report:
+        _report_fully(arguments, config, prepared, report)
     return 0
+
+
+def _report_fully(
+    arguments: argparse.Namespace,
+    config: "EvaluateConfig",
+    prepared: "Prepared",
+    report: "Report",
+) -> None:
+    from iom.evaluation.full.tree import full_tree
+    from iom.evaluation.full.worst_pairs import thumbnails
+    from iom.evaluation.full.write import PAGE, write_full_report
+
+    tree = full_tree(config, prepared, report, progress=not arguments.quiet)
+    images = {}
+    if arguments.with_images:
+        pairs = tree["sections"]["worst_pairs"]
+        names = [pair[side] for pair in pairs for side in ("left", "right")]
+        images = thumbnails(prepared.benchmark, names)
+    write_full_report(tree, config, arguments.report, images=images)
+    print("\n".join(f"- {sentence['text']}" for sentence in tree["summary"]))
+    print(f"page: {arguments.report / PAGE}")

@@ -49,11 +49,19 @@ class ScenarioConfig:
     """Which systems are compared, under how many keys, and how the intervals are found."""
 
     systems: tuple[str, ...] = ("float", "grp", "learned")
+    scenarios: tuple[str, ...] = ("own_key", "stolen_key")
+    """Of the systems that have a key."""
     keys: int = 5
     bootstrap: int = 200
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
+        require(
+            "stolen_key" in self.scenarios and set(self.scenarios) <= {"own_key", "stolen_key"},
+            "scenario.scenarios",
+            "stolen_key, and own_key or not",
+            self.scenarios,
+        )
         require(self.keys >= 1, "scenario.keys", "at least 1", self.keys)
         require(self.bootstrap >= 0, "scenario.bootstrap", "at least 0", self.bootstrap)
         require(
@@ -77,16 +85,8 @@ class ReportConfig:
     """Draws for the intervals of identification and linkability; 0 for none."""
     pairs: int = 20000
     """Largest number of comparisons of each kind for linkability."""
-    attack_names: tuple[str, ...] = (
-        "closed_form",
-        "prior_regressor",
-        "record_multiplicity",
-        "keyless_linker",
-        "keyed_linker",
-        "dictionary",
-        "one_guess",
-    )
-    """Of `iom.attacks.ATTACKS`; the others take minutes a system."""
+    attack_names: tuple[str, ...] = ("closed_form", "prior_regressor", "keyed_linker", "one_guess")
+    """Of `iom.attacks.ATTACKS`; these take seconds, others up to minutes a system."""
     victims: int = 20
     old_keys: int = 2
     """Keys that leak with the templates; each repeats all attacks."""

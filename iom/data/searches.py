@@ -70,18 +70,31 @@ def folder_searches(root: Path, *, name: str = "") -> SearchBenchmark:
     """
     folder = scan_folder(FolderConfig(root=str(root), min_images=1))
     labels = np.asarray(folder.labels)
-    counts = np.bincount(labels)
-    _, first = np.unique(labels, return_index=True)
-    enrolled = first[counts >= 2]
-    if len(enrolled) < 2:
-        raise DataError(
-            f"{root}: expected two subjects or more with two images, received {len(enrolled)}"
-        )
+    try:
+        galleries, probes = dealt_galleries(labels)
+    except DataError as error:
+        raise DataError(f"{root}: {error}") from error
     return SearchBenchmark(
         name=name or root.name,
         images=tuple(folder.files),
         pooling=None,
         subjects=labels,
-        galleries={"1": enrolled[0::2], "2": enrolled[1::2]},
-        probes=np.setdiff1d(np.arange(len(labels)), enrolled),
+        galleries=galleries,
+        probes=probes,
     )
+
+
+def dealt_galleries(
+    subjects: NDArray[np.int64],
+) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64]]:
+    """The galleries and probes of `folder_searches` for templates of these subjects, `(T,)`.
+
+    Raises:
+        DataError: Fewer than two subjects with two images.
+    """
+    _, first, counts = np.unique(subjects, return_index=True, return_counts=True)
+    enrolled = first[counts >= 2]
+    if len(enrolled) < 2:
+        raise DataError(f"expected two subjects or more with two images, received {len(enrolled)}")
+    probes = np.setdiff1d(np.arange(len(subjects)), enrolled)
+    return {"1": enrolled[0::2], "2": enrolled[1::2]}, probes

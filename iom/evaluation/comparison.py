@@ -46,7 +46,8 @@ def report_on(
         progress: Show a progress bar.
     """
     names = config.scenario.systems
-    scenarios = sum(1 if name == FLOAT else 2 for name in names)
+    keyed = len(config.scenario.scenarios)
+    scenarios = sum(1 if name == FLOAT else keyed for name in names)
     scores: list[SystemScores] = []
     rows: list[Row] = []
     with tqdm(total=scenarios, desc="scoring", unit="scenario", disable=not progress) as bar:
@@ -77,7 +78,12 @@ def _scores_of(
         yield float_scores(benchmark, embeddings)
         return
     yield from code_scores(
-        systems[name], benchmark, embeddings, keys=config.scenario.keys, seed=config.seed
+        systems[name],
+        benchmark,
+        embeddings,
+        keys=config.scenario.keys,
+        seed=config.seed,
+        scenarios=config.scenario.scenarios,
     )
 
 

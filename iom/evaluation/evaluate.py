@@ -1,5 +1,8 @@
 """The whole evaluation that `evaluate.py` runs: load, embed, score, report."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -8,6 +11,7 @@ from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks import PairBenchmark, load_benchmark
 from iom.evaluation.comparison import report_on
 from iom.evaluation.report import Report
+from iom.evaluation.scores import CodeSystem
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.models.embedder import Embedder
 from iom.models.fusion import open_embedder
@@ -15,11 +19,25 @@ from iom.models.fusion import open_embedder
 _IMAGES_AT_A_TIME = 256
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """What an evaluation is computed from.
+
+    Attributes:
+        benchmark: The pairs.
+        embeddings: Of what it compares, `(N, D)`, unit length.
+        systems: The code systems by name.
+        embedder: What a report says about the embedder.
+    """
+
+    benchmark: PairBenchmark
+    embeddings: NDArray[np.float32]
+    systems: dict[str, CodeSystem]
+    embedder: dict[str, Any]
+
+
 def evaluate(config: EvaluateConfig, *, progress: bool = False) -> Report:
     """Evaluate every system that `config.scenario.systems` names.
-
-    What can be wrong with the configuration, the weights and the benchmark is found before the
-    first image is embedded.
 
     Args:
         config: What to evaluate.
@@ -30,20 +48,39 @@ def evaluate(config: EvaluateConfig, *, progress: bool = False) -> Report:
         DataError: The benchmark is missing, damaged or inconsistent.
         WeightsError: Embedder or hasher are missing, damaged, or do not belong together.
     """
+    return pair_report(config, prepare(config, progress=progress), progress=progress)
+
+
+def prepare(config: EvaluateConfig, *, progress: bool = False) -> Prepared:
+    """Load everything and embed the images.
+
+    What can be wrong with the configuration, the weights and the benchmark is found before the
+    first image is embedded. Raises as `evaluate` does.
+    """
     check_systems(config)
     benchmark = load_benchmark(config.benchmark, seed=config.seed)
     embedder = open_embedder(config.embedder)
     systems = load_code_systems(config, embedder)
-    return report_on(
-        config,
+    return Prepared(
         benchmark,
         embed_benchmark(embedder, benchmark, progress=progress),
         systems,
-        embedder={
+        {
             "name": embedder.name,
             "fingerprint": embedder.fingerprint,
             "embedding_size": embedder.embedding_size,
         },
+    )
+
+
+def pair_report(config: EvaluateConfig, prepared: Prepared, *, progress: bool = False) -> Report:
+    """The figures of all systems on the benchmark's pairs."""
+    return report_on(
+        config,
+        prepared.benchmark,
+        prepared.embeddings,
+        prepared.systems,
+        embedder=prepared.embedder,
         progress=progress,
     )
 

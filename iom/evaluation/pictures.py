@@ -51,7 +51,7 @@ def _title(scores: SystemScores) -> str:
 def _draw_histogram(axes: Any, scores: SystemScores, *, with_legend: bool) -> None:
     mated = np.concatenate([entry.mated for entry in scores.by_key])
     non_mated = np.concatenate([entry.non_mated for entry in scores.by_key])
-    edges = _edges(mated, non_mated)
+    edges = bin_edges(mated, non_mated)
     for distances, colour, label in (
         (mated, MATED_COLOUR, "mated"),
         (non_mated, NON_MATED_COLOUR, "non-mated"),
@@ -69,7 +69,7 @@ def _draw_histogram(axes: Any, scores: SystemScores, *, with_legend: bool) -> No
         axes.legend(fontsize=8, frameon=False)
 
 
-def _edges(mated: Any, non_mated: Any) -> Any:
+def bin_edges(mated: Any, non_mated: Any) -> Any:
     """Bins over both kinds; whole positions a bin for codes, or bins would fill unevenly."""
     both = np.concatenate([mated, non_mated])
     low, high = both.min(), both.max()

@@ -104,7 +104,7 @@ def report_tree(report: Report) -> dict[str, Any]:
         ],
         "notes": list(report.notes),
         "config": dataclasses.asdict(report.config),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -153,13 +153,14 @@ def _write_csv(rows: Sequence[Row], writer: Any) -> None:
         writer.writerow(["" if value is None else value for value in values])
 
 
-def _versions() -> dict[str, str]:
-    versions = {
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of what the figures rest on."""
+    found = {
         "iom": iom.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
+            found[package] = importlib.metadata.version(package)
+    return found

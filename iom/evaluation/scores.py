@@ -144,6 +144,7 @@ def code_scores(
     *,
     keys: int,
     seed: int,
+    scenarios: Sequence[str] = (OWN_KEY, STOLEN_KEY),
 ) -> Iterator[SystemScores]:
     """Code distances in both scenarios, under `keys` test keys each.
 
@@ -158,9 +159,12 @@ def code_scores(
         embeddings: Unit-length, `(N, D)` for the N images of the benchmark.
         keys: Repetitions, each under fresh test keys.
         seed: Of the test keys.
+        scenarios: Those that are asked for.
     """
     _check(benchmark, embeddings)
     for scenario, hash_all in ((OWN_KEY, _own_key_codes), (STOLEN_KEY, _stolen_key_codes)):
+        if scenario not in scenarios:
+            continue
         by_key = []
         for repetition in range(keys):
             codes = hash_all(system, benchmark, embeddings, seed, repetition)
@@ -204,5 +208,10 @@ def _check(benchmark: PairBenchmark, embeddings: Embeddings) -> None:
             f"received {embeddings.shape}"
         )
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-    if not np.allclose(lengths, 1.0, atol=1e-3):
-        raise DataError(f"{benchmark.name}: expected unit-length embeddings, received others")
+    wrong = np.flatnonzero(~(np.abs(lengths - 1.0) <= 1e-3))
+    if len(wrong):
+        rows = ", ".join(f"{row} (length {lengths[row]:g})" for row in wrong[:3])
+        raise DataError(
+            f"{benchmark.name}: expected unit-length embeddings, received {len(wrong)} others "
+            f"among {len(lengths)}: rows {rows}"
+        )

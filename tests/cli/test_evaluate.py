@@ -90,6 +90,35 @@ def test_progress_bars_go_to_standard_error(embedder, config_file, tmp_path, cap
     assert "embedding (" not in shown.out
 
 
+def test_the_full_report(embedder, config_file, tmp_path, capsys):
+    output = tmp_path / "report"
+    small = {"report.victims": 4, "report.old_keys": 1, "report.replicates": 5, "report.pairs": 200}
+    sets = [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
+    arguments = ["--config", str(config_file), "--report", str(output), "--quiet", *sets]
+    assert main([*arguments, "--with-images"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[-1] == f"page: {output / 'report.html'}"
+    assert "D_sys" in shown
+    page = (output / "report.html").read_text()
+    assert "data:image/jpeg;base64," in page
+    tree = json.loads((output / "report.json").read_text())
+    assert {"attacks", "linkability", "identification"} <= set(tree["sections"])
+    assert load_config(EvaluateConfig, output / "config.yaml").report.victims == 4
+
+
+def test_a_mistake_in_the_report_is_found_before_anything_is_embedded(
+    embedder, config_file, tmp_path, capsys
+):
+    report = ["--config", str(config_file), "--report", str(tmp_path / "out")]
+    assert main([*report, "--set", "report.attack_names=[closed_from]"]) == 2
+    assert "did you mean 'closed_form'" in capsys.readouterr().err
+    assert main(["--config", str(config_file)]) == 2
+    assert "expected --output DIR, --report DIR or both" in capsys.readouterr().err
+    assert main(["--config", str(config_file), "--output", str(tmp_path), "--with-images"]) == 2
+    assert "--with-images goes with --report" in capsys.readouterr().err
+    assert embedder == []
+
+
 def write_bin(path, images=4, damage=None):
     pixels = np.random.default_rng(0).integers(0, 255, (images, 112, 112, 3), np.uint8)
     encoded = []

@@ -1,0 +1,246 @@
+"""The cells of `benchmarks.lfw_full`: each measures one system by one protocol, keys stolen."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmarks.tradeoff import FMR
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from benchmarks.tradeoff import Setting
+    from iom.config.schema import EvaluateConfig
+    from iom.data.benchmarks import PairBenchmark
+    from iom.data.blufr import Blufr
+    from iom.evaluation.scores import CodeSystem
+
+Cell = dict[str, Any]
+
+
+class Faces(NamedTuple):
+    """What every cell is computed from."""
+
+    config: "EvaluateConfig"
+    benchmark: "PairBenchmark"
+    pair_rows: "NDArray[np.float32]"
+    blufr: "Blufr"
+    blufr_rows: "NDArray[np.float32]"
+    setting: "Setting"
+
+
+def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
+    """Stored embeddings of LFW, and victims among them; fewer of all with `quick`.
+
+    Raises:
+        DataError: A list or the embeddings are not there.
+    """
+    from benchmarks.stored_embeddings import STORED, embeddings_of
+    from benchmarks.tradeoff import load_setting
+    from iom.data.benchmarks import read_pair_list
+    from iom.data.blufr import read_blufr
+
+    setting = argparse.Namespace(
+        shared=shared,
+        embedder=STORED,
+        victims=config.report.victims,
+        old_keys=config.report.old_keys,
+        synthetic=False,
+        seed=config.seed,
+        quick=quick,
+    )
+    data = shared / "data"
+    root = data / "lfw_112x112"
+    benchmark = read_pair_list(data / "lists" / "lfw_pairs.txt", root, name="lfw_pairs")
+    protocol = read_blufr(data / "lists" / "blufr", root)
+    if quick:
+        protocol = dataclasses.replace(protocol, trials=protocol.trials[:2])
+    return Faces(
+        config,
+        benchmark,
+        embeddings_of(benchmark.images, root, data),
+        protocol,
+        embeddings_of(protocol.images, root, data),
+        load_setting(setting, samples=4),
+    )
+
+
+def load_system(name: str, faces: Faces) -> "CodeSystem":
+    """A system that the configuration names."""
+    from iom.evaluation.protocols import float_system
+    from iom.evaluation.scores import FLOAT
+    from iom.evaluation.systems import baseline_system, hasher_folders, trained_system
+
+    size = faces.setting.faces.shape[1]
+    folders = hasher_folders(faces.config)
+    if name == FLOAT:
+        return float_system(size)
+    if name in folders:
+        return trained_system(name, folders[name])
+    return baseline_system(name, size, faces.config.code, faces.config.seed)
+
+
+def pairs(faces: Faces, system: "CodeSystem") -> Cell:
+    """The 6,000 pairs: accuracy, EER, FNMR at FMR 1e-3, with intervals."""
+    from iom.evaluation.comparison import report_on
+    from iom.evaluation.scores import STOLEN_KEY
+
+    scenario = dataclasses.replace(
+        faces.config.scenario, systems=(system.name,), scenarios=(STOLEN_KEY,)
+    )
+    report = report_on(
+        dataclasses.replace(faces.config, scenario=scenario),
+        faces.benchmark,
+        faces.pair_rows,
+        {system.name: system},
+        embedder={},
+    )
+    figures: Cell = {}
+    for row in report.rows:
+        if row.metric in ("accuracy", "eer", "fnmr_at_fmr_1e-3"):
+            figures |= _figure(f"pairs_{row.metric}", row.value, row.low, row.high)
+    return figures
+
+
+def all_pairs(faces: Faces, system: "CodeSystem") -> Cell:
+    """All pairs: EER, FNMR at FMR 1e-3 and 1e-4, mean over keys; the threshold for the attacks."""
+    import numpy as np
+
+    curves = [_all_pairs_curve(faces, system, number) for number in range(_keys(faces, system))]
+    figures: dict[str, list[float]] = {
+        "eer": [curve.equal_error_rate() for curve in curves],
+        "fnmr_1e3": [curve.fnmr_at_fmr(1e-3) for curve in curves],
+        "fnmr_1e4": [curve.fnmr_at_fmr(1e-4) for curve in curves],
+        "threshold": [curve.threshold_at_fmr(FMR) for curve in curves],
+    }
+    cell = {f"all_pairs_{name}": float(np.mean(values)) for name, values in figures.items()}
+    return cell | {"all_pairs_eer_std": float(np.std(figures["eer"]))}
+
+
+def blufr(faces: Faces, system: "CodeSystem") -> Cell:
+    """BLUFR: verification rate at FMR 0.1 %, open-set DIR at FPIR 1 %, mean less deviation."""
+    from iom.evaluation.blufr import BlufrEvaluator
+    from iom.evaluation.protocols import keys_of, scenarios_of
+    from iom.evaluation.scores import STOLEN_KEY
+
+    (scenario,) = scenarios_of(system, (STOLEN_KEY,))
+    key = keys_of(scenario, faces.blufr.subjects, seed=faces.config.seed)
+    templates = system.templates(faces.blufr_rows, key)
+    found = dict(BlufrEvaluator(faces.blufr, templates, system.comparator).run())
+    return {"blufr_vr": found["vr_at_fmr_1e-3"], "blufr_dir": found["dir_at_fpir_1e-2"]}
+
+
+def search(faces: Faces, system: "CodeSystem") -> Cell:
+    """Search in two galleries: rank 1, rank 10, DIR at FPIR 1 %, with intervals."""
+    from iom.evaluation.full.identification import identification_sections
+
+    report = faces.config.report
+    (section,) = identification_sections(
+        [system],
+        faces.setting.faces,
+        faces.setting.pairs.subjects.astype("int64"),
+        keys=report.keys,
+        replicates=report.replicates,
+        confidence=faces.config.scenario.confidence,
+        seed=faces.config.seed,
+        advance=lambda: None,
+    )
+    figures: Cell = {}
+    for name in ("cmc_rank_1", "cmc_rank_10", "dir_at_fpir_1e-2_rank_1"):
+        figures |= _figure(name, **section["figures"][name])
+    return figures
+
+
+def linkability(faces: Faces, system: "CodeSystem") -> Cell:
+    """D_sys between templates of two keys, with its interval and what sampling alone gives."""
+    from iom.evaluation.full.linkability import linkability_sections, pairs_of_subjects
+
+    report, seed = faces.config.report, faces.config.seed
+    subjects = faces.setting.pairs.subjects.astype("int64")
+    (section,) = linkability_sections(
+        [system],
+        faces.setting.faces,
+        subjects,
+        pairs_of_subjects(subjects, most=report.pairs, seed=seed),
+        keys=report.keys,
+        replicates=report.replicates,
+        seed=seed,
+        advance=lambda: None,
+    )
+    floor = {"d_sys_floor": section["d_sys_floor"]}
+    return _figure("d_sys", section["d_sys"], section["low"], section["high"]) | floor
+
+
+def attacks(faces: Faces, system: "CodeSystem") -> Cell:
+    """The best attack: PRAR with interval, SAR and cosine; and the linkers' curves."""
+    import numpy as np
+
+    from iom.evaluation.attack_report import attack_rows
+    from iom.evaluation.attack_scores import Keys, measuring_keys
+    from iom.evaluation.full.attacks import attacked_system, strongest, unprotected
+    from iom.evaluation.scores import FLOAT
+
+    config, victims = faces.config, faces.setting.victims
+    threshold = float(_all_pairs_curve(faces, system, 0).threshold_at_fmr(FMR))
+    if system.name == FLOAT:
+        rows = [unprotected(victims, threshold)]
+    else:
+        keys = Keys(
+            measuring_keys(config.seed, "old", config.report.old_keys),
+            measuring_keys(config.seed, "fresh", config.report.fresh_keys),
+            measuring_keys(config.seed, "records", max(config.report.records) - 1),
+        )
+        attacked = attacked_system(config, system.name, faces.setting.faces.shape[1])
+        rows = list(
+            attack_rows(
+                [(attacked, threshold)],
+                config.report.attack_names,
+                victims,
+                keys,
+                records=config.report.records,
+                seed=config.seed,
+            )
+        )
+    best = strongest(rows, system.name)
+    cell: Cell = {"attacks": [row.to_dict() for row in rows]}
+    for row in rows:
+        if np.isfinite(row.linking_auc):
+            cell[f"{row.attack}_auc"] = row.linking_auc
+    if best is None:
+        return cell
+    edges = best.intervals.get("prar", (None, None))
+    cell |= _figure("prar", best.prar, *edges) | {"best_attack": best.attack}
+    return cell | {"prar_other": best.prar_other, "sar": best.sar, "cosine": best.cosine}
+
+
+PROTOCOLS: dict[str, Callable[[Faces, "CodeSystem"], Cell]] = {
+    "pairs": pairs,
+    "all_pairs": all_pairs,
+    "blufr": blufr,
+    "search": search,
+    "linkability": linkability,
+    "attacks": attacks,
+}
+"""Name to what measures one cell of the table."""
+
+
+def _all_pairs_curve(faces: Faces, system: "CodeSystem", number: int) -> Any:
+    from iom.evaluation.protocols import all_pairs_curve
+    from iom.evaluation.scores import common_key
+
+    rows = system.templates(faces.setting.faces, common_key(faces.config.seed, number))
+    subjects = faces.setting.pairs.subjects.astype("int64")
+    return all_pairs_curve(system.comparator, rows, subjects)
+
+
+def _keys(faces: Faces, system: "CodeSystem") -> int:
+    from iom.evaluation.scores import FLOAT
+
+    return 1 if system.name == FLOAT else faces.config.scenario.keys
+
+
+def _figure(name: str, value: float, low: float | None, high: float | None) -> Cell:
+    return {name: value, f"{name}_low": low, f"{name}_high": high}

@@ -1,0 +1,61 @@
+"""Reports side by side: `python -m iom.cli.compare A/report.json B/report.json --output DIR`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from iom.cli.arguments import new_parser, run
+from iom.errors import ConfigError
+
+EPILOG = """\
+writes comparison.html (needs no network), comparison.csv, .tex and .svg, and prints the table
+
+example:
+  python -m iom.cli.compare runs/before runs/after/report.json --output runs/compared
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m iom.cli.compare`."""
+    parser = new_parser(
+        "python -m iom.cli.compare",
+        "Put several reports of evaluate.py side by side.",
+        epilog=EPILOG,
+    )
+    parser.add_argument(
+        "reports", nargs="+", type=Path, metavar="REPORT", help="a report.json or its folder"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--different-benchmarks",
+        action="store_true",
+        help="allow reports on different benchmarks, whose figures cannot be compared",
+    )
+    return run(_compare, parser, argv)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    if len(arguments.reports) < 2:
+        raise ConfigError("compare: expected two reports or more")
+
+    from iom.evaluation.full.compare import (
+        check_same_benchmark,
+        read_report,
+        report_names,
+        write_comparison,
+    )
+    from iom.evaluation.full.tables import markdown
+    from iom.evaluation.report import prepare_folder
+
+    names = report_names(arguments.reports)
+    trees = {name: read_report(path) for name, path in zip(names, arguments.reports, strict=True)}
+    if not arguments.different_benchmarks:
+        check_same_benchmark(trees)
+    prepare_folder(arguments.output)
+    print(markdown(write_comparison(trees, arguments.output)))
+    print(f"page: {arguments.output / 'comparison.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -85,7 +85,7 @@ def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np
     Raises:
         CodeError: The two do not have the same code length and alphabet.
     """
-    kernel = table_kernel(*_common_shape(a, b))
+    kernel = table_kernel(*_common_shape(a, b), alone=len(a) == 1)
     out = np.zeros((len(a), len(b)), np.int32)
     work = max(a.planes.size * len(b), 1)
     if len(a) > len(b):
@@ -114,7 +114,7 @@ def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int 
     Raises:
         CodeError: Another code length or alphabet, or `k` outside 1 to the gallery's size.
     """
-    kernel = nearest_kernel(*_common_shape(queries, gallery))
+    kernel = nearest_kernel(*_common_shape(queries, gallery), alone=len(queries) == 1)
     if not 1 <= k <= len(gallery):
         raise CodeError(f"nearest: expected 1 <= k <= {len(gallery)} gallery rows, received {k}")
     blocks: list[tuple[int, Neighbours]] = []

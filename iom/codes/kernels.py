@@ -20,6 +20,8 @@ from numba.extending import intrinsic
 UNROLLED_WORDS = (1, 2, 4, 8, 16, 24, 32)
 ANY_WORDS = 0
 _TILE_BYTES = 1 << 17  # a tile of rows stays in the second-level cache while all queries pass it
+_AHEAD_BYTES = 8192  # the hardware's own prefetcher stops at pages; one query is bound by memory
+_LINE_BYTES = 64
 _I64 = ir.IntType(64)
 
 _ROWS = types.Array(types.uint64, 3, "C", readonly=True)
@@ -97,6 +99,33 @@ def _row_distance(
     return signature, generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch(typing_context: Any, address: Any, planes: Any, unrolled: Any) -> Any:
+    """Ask for the row `_AHEAD_BYTES` behind `address`; an address past the end does no harm."""
+    if not isinstance(planes, types.IntegerLiteral) or not isinstance(
+        unrolled, types.IntegerLiteral
+    ):
+        return None
+    # A row of unknown length gets its first lines fetched, and the hardware goes on from there.
+    row_bytes = 8 * planes.literal_value * (unrolled.literal_value or 8)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        flag = ir.IntType(32)
+        read, once, data = (ir.Constant(flag, value) for value in (0, 0, 1))
+        for offset in range(_AHEAD_BYTES, _AHEAD_BYTES + row_bytes, _LINE_BYTES):
+            place = builder.add(arguments[0], ir.Constant(_I64, offset))
+            line = builder.inttoptr(place, ir.IntType(8).as_pointer())
+            function = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(ir.VoidType(), [line.type, flag, flag, flag]),
+                "llvm.prefetch.p0",
+            )
+            builder.call(function, [line, read, once, data])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, planes, unrolled), generate
+
+
 def _jit(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         options = {"nogil": True, "boundscheck": False}
@@ -121,17 +150,21 @@ def paired_kernel(planes: int, words: int) -> Callable[..., None]:
     return _paired(planes, _unrolled(words))
 
 
-def table_kernel(planes: int, words: int) -> Callable[..., None]:
-    """`(a, b, out, a_start, a_stop, b_start, b_stop)`: a block of all pairs into `out[i, j]`."""
-    return _table(planes, _unrolled(words))
+def table_kernel(planes: int, words: int, *, alone: bool = False) -> Callable[..., None]:
+    """`(a, b, out, a_start, a_stop, b_start, b_stop)`: a block of all pairs into `out[i, j]`.
+
+    `alone`: `a` is one row, so that memory sets the pace and rows of `b` are fetched ahead.
+    """
+    return _table(planes, _unrolled(words), alone)
 
 
-def nearest_kernel(planes: int, words: int) -> Callable[..., None]:
+def nearest_kernel(planes: int, words: int, *, alone: bool = False) -> Callable[..., None]:
     """`(queries, gallery, distances, ids, start, stop)`: the best among some gallery rows.
 
-    `distances` and `ids` are `(queries, k)` and hold the best so far, nearest first.
+    `distances` and `ids` are `(queries, k)` and hold the best so far, nearest first. `alone`: there
+    is one query, so that memory sets the pace and rows of the gallery are fetched ahead.
     """
-    return _nearest(planes, _unrolled(words))
+    return _nearest(planes, _unrolled(words), alone)
 
 
 @functools.cache
@@ -149,7 +182,7 @@ def _paired(planes: int, unrolled: int) -> Callable[..., None]:
 
 
 @functools.cache
-def _table(planes: int, unrolled: int) -> Callable[..., None]:
+def _table(planes: int, unrolled: int, alone: bool) -> Callable[..., None]:
     @_jit(_ROWS, _ROWS, _DISTANCES, types.int64, types.int64, types.int64, types.int64)
     def table(
         a: Any, b: Any, out: Any, a_start: int, a_stop: int, b_start: int, b_stop: int
@@ -163,15 +196,16 @@ def _table(planes: int, unrolled: int) -> Callable[..., None]:
             for i in range(a_start, a_stop):
                 row = first + np.uint64(i) * stride
                 for j in range(tile_start, tile_stop):
-                    out[i, j] = _row_distance(
-                        row, second + np.uint64(j) * stride, words, planes, unrolled
-                    )
+                    place = second + np.uint64(j) * stride
+                    if alone:
+                        _prefetch(place, planes, unrolled)
+                    out[i, j] = _row_distance(row, place, words, planes, unrolled)
 
     return table
 
 
 @functools.cache
-def _nearest(planes: int, unrolled: int) -> Callable[..., None]:
+def _nearest(planes: int, unrolled: int, alone: bool) -> Callable[..., None]:
     @_jit(_ROWS, _ROWS, _DISTANCES, _IDS, types.int64, types.int64)
     def nearest(
         queries: Any, gallery: Any, distances: Any, ids: Any, start: int, stop: int
@@ -187,9 +221,10 @@ def _nearest(planes: int, unrolled: int) -> Callable[..., None]:
                 row = first + np.uint64(i) * stride
                 worst = distances[i, last]
                 for j in range(tile_start, tile_stop):
-                    distance = _row_distance(
-                        row, second + np.uint64(j) * stride, words, planes, unrolled
-                    )
+                    address = second + np.uint64(j) * stride
+                    if alone:
+                        _prefetch(address, planes, unrolled)
+                    distance = _row_distance(row, address, words, planes, unrolled)
                     # Rows come in rising order, so a tie never displaces the lower id.
                     if distance < worst:
                         place = last

@@ -1,5 +1,6 @@
 """Backbones by name. To add one, write its builder and add a line here."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,8 @@ import keras
 
 from iom.errors import ConfigError
 from iom.lookup import lookup
-from iom.models import applications, iresnet, mobilefacenet
+from iom.models import efficientnet_lite, ghostnet, iresnet, mnasnet, mobilefacenet
+from iom.models.applications import APPLICATIONS, application
 
 BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "iresnet18": iresnet.iresnet18,
@@ -17,22 +19,30 @@ BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "iresnet_slim": iresnet.iresnet_slim,
     "mobilefacenet": mobilefacenet.mobilefacenet,
     "mobilefacenet_y1": mobilefacenet.mobilefacenet_y1,
-    "resnet50": applications.resnet50,
-    "resnet101": applications.resnet101,
-    "mobilenet_v2": applications.mobilenet_v2,
-    "inception_resnet_v2": applications.inception_resnet_v2,
-    "xception": applications.xception,
-    "vgg16": applications.vgg16,
-    "vgg19": applications.vgg19,
+    "ghostnet": ghostnet.ghostnet,
+    **{
+        f"efficientnet_lite{variant}": functools.partial(
+            efficientnet_lite.efficientnet_lite, variant
+        )
+        for variant in efficientnet_lite.SCALES
+    },
+    **{
+        f"mnasnet_{variant}": functools.partial(mnasnet.mnasnet, variant)
+        for variant in mnasnet.VARIANTS
+    },
+    **{name: functools.partial(application, name) for name in APPLICATIONS},
 }
 
 
-def build_backbone(name: str, *, embedding_size: int = 512, **arguments: Any) -> keras.Model:
-    """Build a backbone with random weights.
+def build_backbone(
+    name: str, *, embedding_size: int = 512, untrained: bool = False, **arguments: Any
+) -> keras.Model:
+    """Build a backbone with random weights, or from ImageNet where `arguments` ask for it.
 
     Args:
         name: A key of `BACKBONES`.
         embedding_size: Dimensions of the embedding.
+        untrained: Leave `imagenet` out of `arguments`: the weights are about to be replaced.
         **arguments: Further arguments of that builder.
 
     Returns:
@@ -41,8 +51,11 @@ def build_backbone(name: str, *, embedding_size: int = 512, **arguments: Any) ->
 
     Raises:
         ConfigError: Unknown name, or an argument the builder does not take.
+        WeightsError: ImageNet weights are asked for and cannot be had.
     """
     builder = lookup(BACKBONES, name, "backbone")
+    if untrained:
+        arguments.pop("imagenet", None)
     try:
         return builder(embedding_size=embedding_size, **arguments)
     except (TypeError, ValueError) as error:

@@ -25,6 +25,7 @@ KEYED_LAYERS: dict[str, Callable[..., keras.layers.Layer]] = {
     "permutation": functools.partial(KeyedPermutation, kind="permutation"),
     "subset": functools.partial(KeyedPermutation, kind="subset"),
     "orthogonal": KeyedRotation,
+    "part": functools.partial(KeyedPermutation, kind="part"),
 }
 """Kind of key (`iom.keys.KEY_KINDS`) -> the layer that applies it."""
 

@@ -12,21 +12,33 @@ import keras
 from keras import layers
 
 from iom.errors import ConfigError
+from iom.models.heads import HeadStyle, finish
+from iom.models.squeeze import squeeze_excite
 
 EPSILON = 1e-5
 MOMENTUM = 0.9
 LANES = 16
+REDUCTION = 16
+"""Of squeeze and excitation: channels over inner units."""
+HEAD = HeadStyle(names={"bn": "bn2", "dropout": "dropout", "flatten": "flatten"})
 
 
-def _batch_norm(name: str, *, scale: bool = True) -> layers.Layer:
-    return layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, scale=scale, name=name)
+def _batch_norm(name: str) -> layers.Layer:
+    return layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)
 
 
 def _conv3x3(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
-    """Padding stands apart: Keras' 'same' pads a stride-2 convolution on one side only."""
-    x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+    """Keras' 'same' pads a stride-2 convolution on one side only: there padding stands apart."""
+    if stride != 1:
+        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
     return layers.Conv2D(
-        filters, 3, strides=stride, use_bias=False, kernel_initializer="he_normal", name=name
+        filters,
+        3,
+        strides=stride,
+        padding="same" if stride == 1 else "valid",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
     )(x)
 
 
@@ -36,7 +48,9 @@ def _prelu(name: str) -> layers.Layer:
     )
 
 
-def _block(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
+def _block(
+    x: keras.KerasTensor, filters: int, stride: int, name: str, *, squeezes: bool
+) -> keras.KerasTensor:
     shortcut = x
     y = _batch_norm(f"{name}_bn1")(x)
     y = _conv3x3(y, filters, 1, f"{name}_conv1")
@@ -44,6 +58,8 @@ def _block(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.
     y = _prelu(f"{name}_prelu")(y)
     y = _conv3x3(y, filters, stride, f"{name}_conv2")
     y = _batch_norm(f"{name}_bn3")(y)
+    if squeezes:
+        y = squeeze_excite(y, f"{name}_se", reduced=filters // REDUCTION, bias=False)
     if stride != 1 or x.shape[-1] != filters:
         shortcut = layers.Conv2D(
             filters,
@@ -66,6 +82,8 @@ def _iresnet(
     embedding_size: int,
     input_size: int,
     dropout: float,
+    head: str,
+    squeeze_excitation: bool,
 ) -> keras.Model:
     image = keras.Input((input_size, input_size, 3), name="image")
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="pixel_scaling")(image)
@@ -74,16 +92,11 @@ def _iresnet(
     x = _prelu("prelu")(x)
     for stage, (filters, depth) in enumerate(zip(widths, depths, strict=True), start=1):
         for unit in range(depth):
-            x = _block(x, filters, 2 if unit == 0 else 1, f"layer{stage}_{unit}")
-    x = _batch_norm("bn2")(x)
-    x = layers.Dropout(dropout, name="dropout")(x)
-    x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(embedding_size, name="fc")(x)
-    # InsightFace fixes the scale of the last batch norm at one.
-    x = _batch_norm("features", scale=False)(x)
-    # Half-precision training must not round what the margin loss and the hash see.
-    embedding = layers.Activation("linear", dtype="float32", name="embedding")(x)
-    return keras.Model(image, embedding, name=name)
+            stride = 2 if unit == 0 else 1
+            block = f"layer{stage}_{unit}"
+            x = _block(x, filters, stride, block, squeezes=squeeze_excitation)
+    settings = {"kind": head, "embedding_size": embedding_size, "dropout": dropout}
+    return finish(image, x, name, **settings, style=HEAD)
 
 
 def _standard(
@@ -93,8 +106,21 @@ def _standard(
     embedding_size: int = 512,
     input_size: int = 112,
     dropout: float = 0.0,
+    head: str = "E",
+    squeeze_excitation: bool = False,
 ) -> keras.Model:
-    """Raw RGB 0..255 `(B, input_size, input_size, 3)` -> embedding `(B, embedding_size)`."""
+    """Raw RGB 0..255 `(B, input_size, input_size, 3)` -> embedding `(B, embedding_size)`.
+
+    Args:
+        name: Name of the model.
+        depths: Blocks of each stage.
+        embedding_size: Dimensions of the embedding.
+        input_size: Side of the square image, in pixels.
+        dropout: Share dropped in the head in training.
+        head: A key of `iom.models.heads.HEADS`.
+        squeeze_excitation: Weigh the channels behind the last batch norm of each block (SE-IR):
+            reduction 16, ReLU, no biases.
+    """
     return _iresnet(
         name,
         stem=64,
@@ -103,26 +129,28 @@ def _standard(
         embedding_size=embedding_size,
         input_size=input_size,
         dropout=dropout,
+        head=head,
+        squeeze_excitation=squeeze_excitation,
     )
 
 
 def iresnet18(**settings: Any) -> keras.Model:
-    """IResNet-18; `embedding_size` (512), `input_size` (112) and `dropout` (0) may be set."""
+    """IResNet-18; settings as in `_standard`."""
     return _standard("iresnet18", (2, 2, 2, 2), **settings)
 
 
 def iresnet34(**settings: Any) -> keras.Model:
-    """IResNet-34; `embedding_size` (512), `input_size` (112) and `dropout` (0) may be set."""
+    """IResNet-34; settings as in `_standard`."""
     return _standard("iresnet34", (3, 4, 6, 3), **settings)
 
 
 def iresnet50(**settings: Any) -> keras.Model:
-    """IResNet-50; `embedding_size` (512), `input_size` (112) and `dropout` (0) may be set."""
+    """IResNet-50; settings as in `_standard`."""
     return _standard("iresnet50", (3, 4, 14, 3), **settings)
 
 
 def iresnet100(**settings: Any) -> keras.Model:
-    """IResNet-100; `embedding_size` (512), `input_size` (112) and `dropout` (0) may be set."""
+    """IResNet-100; settings as in `_standard`."""
     return _standard("iresnet100", (3, 13, 30, 3), **settings)
 
 
@@ -134,6 +162,8 @@ def iresnet_slim(
     stem: int = 16,
     widths: Sequence[int] = (16, 32, 64, 64),
     depths: Sequence[int] = (1, 2, 4, 2),
+    head: str = "E",
+    squeeze_excitation: bool = False,
 ) -> keras.Model:
     """IResNet for small machines: any stem, widths and depths.
 
@@ -144,6 +174,8 @@ def iresnet_slim(
         stem: Channels of the first convolution.
         widths: Channels of each stage; each stage halves the image side.
         depths: Blocks of each stage.
+        head: A key of `iom.models.heads.HEADS`.
+        squeeze_excitation: As in the standard networks.
 
     Raises:
         ConfigError: `widths` and `depths` differ in length, or a width is no multiple of 16.
@@ -167,4 +199,6 @@ def iresnet_slim(
         embedding_size=embedding_size,
         input_size=input_size,
         dropout=dropout,
+        head=head,
+        squeeze_excitation=squeeze_excitation,
     )

@@ -6,9 +6,25 @@ import keras
 from keras import layers
 
 from iom.errors import ConfigError
+from iom.models.heads import HeadStyle, finish
 
 TORCH_EPSILON = 1e-5
 MXNET_EPSILON = 1e-3
+Y1_HEAD = HeadStyle(
+    names={
+        "conv": "conv_6dw7_7_conv2d", "conv_bn": "conv_6dw7_7_batchnorm", "flatten": "flatten",
+        "fc": "pre_fc1", "features": "fc1",
+    },
+    epsilon=2e-5,
+    map_epsilon=MXNET_EPSILON,
+)  # fmt: skip
+HEAD = HeadStyle(
+    names={"conv": "global_conv", "conv_bn": "global_bn", "flatten": "flatten"},
+    epsilon=TORCH_EPSILON,
+    map_epsilon=TORCH_EPSILON,
+    bias=False,
+    scale=True,
+)
 
 
 def _prelu(name: str) -> layers.Layer:
@@ -49,7 +65,13 @@ def _y1_bottleneck(
     return _y1_unit(y, f"{name}_conv_proj", filters=filters, activation=False)
 
 
-def mobilefacenet_y1(*, embedding_size: int = 128, input_size: int = 112) -> keras.Model:
+def mobilefacenet_y1(
+    *,
+    embedding_size: int = 128,
+    input_size: int = 112,
+    dropout: float = 0.0,
+    head: str = "GDC",
+) -> keras.Model:
     """InsightFace's MXNet MobileFaceNet (`y1`): raw RGB 0..255 `(B, S, S, 3)` -> `(B, D)`.
 
     Layer names are those of its `model-symbol.json`.
@@ -57,6 +79,8 @@ def mobilefacenet_y1(*, embedding_size: int = 128, input_size: int = 112) -> ker
     Args:
         embedding_size: Dimensions of the embedding, D.
         input_size: Side of the square image, S.
+        dropout: Share dropped in the head in training.
+        head: A key of `iom.models.heads.HEADS`.
     """
     image = keras.Input((input_size, input_size, 3), name="image")
     x = layers.Rescaling(0.0078125, offset=-127.5 * 0.0078125, name="pixel_scaling")(image)
@@ -70,14 +94,8 @@ def mobilefacenet_y1(*, embedding_size: int = 128, input_size: int = 112) -> ker
             y = _y1_bottleneck(x, name, expanded=expanded, filters=filters, stride=1)
             x = layers.Add(name=f"{name}_add")([y, x])
     x = _y1_unit(x, "conv_6sep", filters=512)
-    x = _y1_unit(x, "conv_6dw7_7", window=x.shape[1], activation=False)
-    x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(embedding_size, name="pre_fc1")(x)
-    # The original fixes the scale of the last batch norm at one.
-    x = layers.BatchNormalization(momentum=0.9, epsilon=2e-5, scale=False, name="fc1")(x)
-    # Half-precision training must not round what the margin loss and the hash see.
-    embedding = layers.Activation("linear", dtype="float32", name="embedding")(x)
-    return keras.Model(image, embedding, name="mobilefacenet_y1")
+    settings = {"kind": head, "embedding_size": embedding_size, "dropout": dropout}
+    return finish(image, x, "mobilefacenet_y1", **settings, style=Y1_HEAD)
 
 
 def _unit(
@@ -90,9 +108,10 @@ def _unit(
     activation: bool = True,
 ) -> keras.KerasTensor:
     """Convolution - BN (- PReLU). Without `filters` it is depthwise."""
-    if window == 3:
+    if window == 3 and stride != 1:  # 'same' pads a stride-2 convolution on one side only
         x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-    settings = {"strides": stride, "use_bias": False, "name": f"{name}_conv"}
+    padding = "same" if window == 3 and stride == 1 else "valid"
+    settings = {"strides": stride, "padding": padding, "use_bias": False, "name": f"{name}_conv"}
     if filters:
         x = layers.Conv2D(filters, window, kernel_initializer="he_normal", **settings)(x)
     else:
@@ -145,6 +164,8 @@ def mobilefacenet(
     input_size: int = 112,
     blocks: Sequence[int] = (1, 4, 6, 2),
     scale: int = 2,
+    dropout: float = 0.0,
+    head: str = "GDC",
 ) -> keras.Model:
     """InsightFace's PyTorch MobileFaceNet (`mbf`): raw RGB 0..255 `(B, S, S, 3)` -> `(B, D)`.
 
@@ -154,6 +175,8 @@ def mobilefacenet(
         blocks: Residual blocks at each resolution. 1 in the first place means a single grouped
             convolution there. The deep variant is (2, 8, 12, 4).
         scale: Width; also the channels of a group in the grouped convolution.
+        dropout: Share dropped in the head in training.
+        head: A key of `iom.models.heads.HEADS`.
 
     Raises:
         ConfigError: `blocks` are not four positive numbers.
@@ -173,10 +196,5 @@ def mobilefacenet(
         x = _bottleneck(x, f"{name}_0", expanded=first, filters=filters, stride=2)
         x = _residuals(x, name, count=blocks[stage], expanded=expanded)
     x = _unit(x, "separate", filters=512)
-    x = _unit(x, "global", window=x.shape[1], activation=False)
-    x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(embedding_size, use_bias=False, name="fc")(x)
-    x = layers.BatchNormalization(momentum=0.9, epsilon=TORCH_EPSILON, name="features")(x)
-    # Half-precision training must not round what the margin loss and the hash see.
-    embedding = layers.Activation("linear", dtype="float32", name="embedding")(x)
-    return keras.Model(image, embedding, name="mobilefacenet")
+    settings = {"kind": head, "embedding_size": embedding_size, "dropout": dropout}
+    return finish(image, x, "mobilefacenet", **settings, style=HEAD)

@@ -1,0 +1,62 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from iom.cli.list_backbones import main
+
+
+def test_table(capsys):
+    assert main(["--filter", "mobilefacenet", "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[0] == "name"
+    assert [line.split()[0] for line in lines[1:]] == ["mobilefacenet", "mobilefacenet_y1"]
+    assert [line.split()[1] for line in lines[1:]] == ["2.08", "1.22"]
+
+
+def test_json(capsys):
+    assert main(["--filter", "ception", "--quiet", "--json", "--input-size", "72"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = {row["name"]: row for row in rows}
+    assert set(found) == {"inception_v3", "inception_resnet_v2", "xception"}
+    assert "input_size >= 75" in found["inception_v3"]["error"]
+    assert found["xception"]["input_size"] == 72
+    assert found["xception"]["parameters"] > found["xception"]["trainable_parameters"] > 2e7
+    assert found["xception"]["multiply_adds"] > 1e8
+
+
+def test_head_and_embedding_size(capsys):
+    counts = []
+    for head in ("E", "GAP"):
+        options = ["--head", head, "--embedding-size", "128"]
+        assert main(["--filter", "mnasnet_small", "--quiet", "--json", *options]) == 0
+        counts.append(json.loads(capsys.readouterr().out)["parameters"])
+    # 4 x 4 x 1280 inputs instead of 1280, and E's batch norm of the map.
+    assert counts[0] - counts[1] == 15 * 1280 * 128 + 4 * 1280
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--filter", "vit"], "contains 'vit'"),
+        (["--head", "X"], "unknown head"),
+        (["--input-size", "0"], "--input-size: expected at least 1"),
+        (["--embedding-size", "-1"], "--embedding-size"),
+    ],
+)
+def test_mistakes(capsys, options, words):
+    assert main(options) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from iom.cli.list_backbones import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print({'keras', 'tensorflow', 'numpy'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "set()"

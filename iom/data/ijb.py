@@ -6,7 +6,8 @@ A folder `meta` holds, with `ijbb` or `ijbc` as prefix:
 `*_template_pair_label.txt`  template, template, 1 or 0
 `*_1N_gallery_G1.csv`, `G2` (IJB-B: `S1`, `S2`), `*_1N_probe_mixed.csv`  TEMPLATE_ID, SUBJECT_ID
 
-The images must be aligned to 112 x 112 (by those landmarks) under their listed names.
+The images are aligned to 112 x 112 already, or are the published `loose_crop`, then aligned
+by those landmarks as InsightFace does.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.data.benchmarks import PairBenchmark, linked
+from iom.data.loose_crops import aligned_crops
 from iom.data.pooling import Pooling
 from iom.data.searches import SearchBenchmark
 from iom.data.table_files import parsed, present, read_lines, shown, truth
@@ -51,15 +53,21 @@ class _Faces:
 
 
 def read_ijb_pairs(
-    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True
+    meta: Path,
+    root: Path,
+    *,
+    name: str = "",
+    detector_scores: bool = True,
+    align_into: Path | None = None,
 ) -> PairBenchmark:
     """1:1 verification of templates.
 
     Args:
         meta: Folder of the lists.
-        root: Folder of aligned faces.
+        root: Folder of aligned faces; of loose crops where `align_into` is given.
         name: For reports.
         detector_scores: Weight each face with the score of the detector, as InsightFace does.
+        align_into: Folder for the faces aligned from loose crops, kept for the next run.
 
     Raises:
         DataError: A missing or malformed list, lists that do not belong together, missing images.
@@ -76,7 +84,7 @@ def read_ijb_pairs(
         )
         for line in read_lines(path)
     ]
-    faces = _faces(meta, root, prefix, detector_scores)
+    faces = _faces(meta, root, prefix, detector_scores, align_into)
     left = faces.rows(np.array([pair[0] for pair in pairs], np.int64), path)
     right = faces.rows(np.array([pair[1] for pair in pairs], np.int64), path)
     same = np.array([pair[2] for pair in pairs], bool)
@@ -93,7 +101,12 @@ def read_ijb_pairs(
 
 
 def read_ijb_searches(
-    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True
+    meta: Path,
+    root: Path,
+    *,
+    name: str = "",
+    detector_scores: bool = True,
+    align_into: Path | None = None,
 ) -> SearchBenchmark:
     """1:N identification: mixed probes against two galleries, which are evaluated apart.
 
@@ -102,7 +115,7 @@ def read_ijb_searches(
             with a subject twice.
     """
     prefix = _prefix(meta)
-    faces = _faces(meta, root, prefix, detector_scores)
+    faces = _faces(meta, root, prefix, detector_scores, align_into)
     subject_of = np.full(len(faces.names), -1, np.int64)
     rows_of = {}
     for part in (*(f"gallery_{name}" for name in GALLERIES[prefix]), "probe_mixed"):
@@ -139,7 +152,9 @@ def _prefix(meta: Path) -> str:
     )
 
 
-def _faces(meta: Path, root: Path, prefix: str, detector_scores: bool) -> _Faces:
+def _faces(
+    meta: Path, root: Path, prefix: str, detector_scores: bool, align_into: Path | None
+) -> _Faces:
     listed = meta / f"{prefix}_face_tid_mid.txt"
     rows = [
         parsed(listed, *line, "'image template medium'", _face, None) for line in read_lines(listed)
@@ -157,9 +172,12 @@ def _faces(meta: Path, root: Path, prefix: str, detector_scores: bool) -> _Faces
             f"{len(scored)} and {len(rows)}, {len(differ)} that differ, {place}"
         )
     names, template = np.unique([row[1] for row in rows], return_inverse=True)
-    weight = np.array([score for _, score in scored]) if detector_scores else None
+    weight = np.array([score for *_, score in scored]) if detector_scores else None
     media = np.array([row[2] for row in rows], np.int64)
     images = present([row[0] for row in rows], root, listed)
+    if align_into is not None:
+        landmarks = np.array([row[1] for row in scored], np.float64).reshape(-1, 5, 2)
+        images = aligned_crops(images, landmarks, align_into, progress=True)
     return _Faces(images, Pooling(template.astype(np.int64), media, weight), names)
 
 
@@ -168,12 +186,12 @@ def _face(fields: list[str]) -> tuple[str, int, int]:
     return image, int(template), int(medium)
 
 
-def _scored(fields: list[str]) -> tuple[str, float]:
+def _scored(fields: list[str]) -> tuple[str, list[float], float]:
     image, *numbers = fields
     values = [float(number) for number in numbers]
     if len(values) != LANDMARKS + 1:
         raise ValueError(len(values))
-    return image, values[-1]
+    return image, values[:-1], values[-1]
 
 
 def _template_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

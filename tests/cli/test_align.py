@@ -1,0 +1,69 @@
+"""`python -m iom.cli.align` on generated photographs with known landmarks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iom.cli.align import main
+from iom.data.alignment import TEMPLATE
+from iom.data.detectors import Face
+from iom.data.landmarks import write_landmarks
+
+
+def listed_photos(folder, count, size=200):
+    photos = folder / "photos"
+    photos.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    names = [f"{i:03d}.png" for i in range(count)]
+    Image.fromarray(noise).save(photos / names[0])
+    for name in names[1:]:
+        (photos / name).write_bytes((photos / names[0]).read_bytes())
+    rows = [(name, 0, Face(TEMPLATE + 30, 1.0), "") for name in names]
+    write_landmarks(folder / "landmarks.csv", rows)
+    return [str(photos), str(folder / "faces"), "--points", str(folder / "landmarks.csv")]
+
+
+def test_photographs_become_faces(tmp_path, capsys):
+    command = listed_photos(tmp_path, 3)
+    assert main([*command, "--quiet"]) == 0
+    assert "3 photographs: 3 aligned" in capsys.readouterr().out
+    assert len(list((tmp_path / "faces").glob("*.jpg"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "0"], "--workers 1 or more"),
+        (["--which", "best"], "choices: all, centre, largest"),
+        (["--min-score", "7"], "min_score from 0 to 1"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, capsys, options, message):
+    assert main([*listed_photos(tmp_path, 1), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_killed_run_is_continued(tmp_path):
+    command = listed_photos(tmp_path, 60, size=600)
+    arguments = [sys.executable, "-m", "iom.cli.align", *command, "--quiet"]
+    journal = tmp_path / "faces" / "align.jsonl"
+    process = subprocess.Popen([*arguments, "--workers", "2"])
+    while process.poll() is None and not (
+        journal.is_file() and journal.read_bytes().count(b"\n") > 5
+    ):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = journal.read_bytes().count(b"\n") - 1
+    assert 5 <= done < 60
+    assert main([*command, "--quiet"]) == 0
+    assert len(list((tmp_path / "faces").glob("*.jpg"))) == 60
+    assert journal.read_bytes().count(b"\n") == 61

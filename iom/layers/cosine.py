@@ -58,6 +58,67 @@ class CosineLogits(keras.layers.Layer):
 
     Args:
         classes: Number of subjects in training.
+        sub_centers: Centres of each class, of which the nearest counts (Deng et al., ECCV 2020,
+            eq. 3): noisy labels gather around centres of their own.
+        with_norm: Add the norm of the embedding as a last column, for losses that read it.
+    """
+
+    def __init__(self, classes, sub_centers=1, with_norm=False, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if classes < 1 or sub_centers < 1:
+            raise ValueError(
+                f"expected at least one class and sub-center, received {classes} and {sub_centers}"
+            )
+        self.classes = classes
+        self.sub_centers = sub_centers
+        self.with_norm = with_norm
+
+    def build(self, input_shape):
+        """Create the centres, `(D, sub_centers * classes)`: all first ones, all second ones ..."""
+        self.centres = self.add_weight(
+            name="centres",
+            shape=(input_shape[-1], self.sub_centers * self.classes),
+            initializer="glorot_normal",
+        )
+
+    def call(self, inputs):
+        """`(B, D)` -> `(B, classes)` in [-1, 1], or `(B, classes + 1)` with the norm."""
+        norms = ops.sqrt(
+            ops.maximum(ops.sum(ops.square(inputs), axis=-1, keepdims=True), NORM_FLOOR)
+        )
+        columns = self.centres * ops.rsqrt(
+            ops.maximum(ops.sum(ops.square(self.centres), axis=0, keepdims=True), NORM_FLOOR)
+        )
+        cosines = ops.matmul(inputs / norms, columns)
+        nearest = cosines[:, : self.classes]
+        for center in range(1, self.sub_centers):
+            first = center * self.classes
+            nearest = ops.maximum(nearest, cosines[:, first : first + self.classes])
+        return ops.concatenate([nearest, norms], axis=1) if self.with_norm else nearest
+
+    def compute_output_shape(self, input_shape):
+        """`(B, classes)`, and one more column with the norm."""
+        return (input_shape[0], self.classes + int(self.with_norm))
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "sub_centers": self.sub_centers,
+            "with_norm": self.with_norm,
+        }
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class CentreDistances(keras.layers.Layer):
+    """Squared Euclidean distance of each embedding to a learned centre of each class.
+
+    Memory is `(B, classes)`.
+
+    Args:
+        classes: Number of subjects in training.
     """
 
     def __init__(self, classes, **kwargs):
@@ -66,20 +127,21 @@ class CosineLogits(keras.layers.Layer):
         self.classes = classes
 
     def build(self, input_shape):
-        """Create the centres, `(D, classes)`."""
+        """Create the centres, `(classes, D)`, at the origin."""
         self.centres = self.add_weight(
-            name="centres", shape=(input_shape[-1], self.classes), initializer="glorot_normal"
+            name="centres", shape=(self.classes, input_shape[-1]), initializer="zeros"
         )
 
     def call(self, inputs):
-        """`(B, D)` -> `(B, classes)` in [-1, 1]."""
-        rows = inputs * ops.rsqrt(
-            ops.maximum(ops.sum(ops.square(inputs), axis=-1, keepdims=True), NORM_FLOOR)
-        )
-        columns = self.centres * ops.rsqrt(
-            ops.maximum(ops.sum(ops.square(self.centres), axis=0, keepdims=True), NORM_FLOOR)
-        )
-        return ops.matmul(rows, columns)
+        """`(B, D)` -> `(B, classes)`, not negative."""
+        squares = ops.sum(ops.square(inputs), axis=1, keepdims=True)
+        centre_squares = ops.sum(ops.square(self.centres), axis=1)
+        products = ops.matmul(inputs, ops.transpose(self.centres))
+        return ops.relu(squares + centre_squares - 2.0 * products)
+
+    def compute_output_shape(self, input_shape):
+        """`(B, classes)`."""
+        return (input_shape[0], self.classes)
 
     def get_config(self):
         """Arguments of the constructor."""

@@ -14,8 +14,8 @@ class KeyedPermutation(keras.layers.Layer):
     Args:
         keep: Columns kept after the permutation; 0 keeps all. What is cut off is lost to whoever
             learns key and code later, at a price in accuracy.
-        kind: The kind of key whose orders these are: `permutation`, or `subset`, which differs in
-            nothing but the orders.
+        kind: The kind of key whose orders these are: `permutation`, or `subset` or `part`, which
+            differ in nothing but the orders.
     """
 
     def __init__(self, keep=0, kind="permutation", **kwargs):

@@ -21,7 +21,7 @@ from iom.losses.code_loss import (
 )
 from iom.losses.linkability import linkability_loss
 from iom.losses.logistic import collision_logistic
-from iom.losses.margin import MARGIN_LOSSES
+from iom.losses.margin import ArcFaceLoss, NormalisedSoftmaxLoss
 from iom.losses.multi_similarity import multi_similarity_loss
 from iom.losses.quantization import QUANTIZATIONS
 from iom.losses.similarity import SimilarityDistillation, collision_at
@@ -144,16 +144,20 @@ def _linkability(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
 
 
 def _classification(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    rows = MARGIN_LOSSES[losses.classification_form](
-        margin=losses.classification_margin if losses.classification_form == "arcface" else 0.0,
-        scale=losses.classification_scale,
-    )
+    rows = CLASSIFICATION_FORMS[losses.classification_form](losses)
     return CodeLoss(
         "classification",
         CLASS_HEADS[losses.classification_head],
         lambda labels, cosines: ops.mean(rows.call(labels, cosines)),
     )
 
+
+CLASSIFICATION_FORMS = {
+    "arcface": lambda losses: ArcFaceLoss(
+        losses.classification_margin, losses.classification_scale
+    ),
+    "normalised_softmax": lambda losses: NormalisedSoftmaxLoss(losses.classification_scale),
+}
 
 CLASS_HEADS = {"hashed": HASHED_CLASS_COSINES, "weights": CLASS_COSINES}
 """Choice of head -> what the loss then reads."""

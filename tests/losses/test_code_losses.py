@@ -99,7 +99,7 @@ def test_the_choices_of_the_configuration_are_the_tables():
     from iom.losses.binarization import BINARIZATIONS, WORDS
     from iom.losses.code_distances import CODE_DISTANCES
     from iom.losses.linkability import LINKABILITIES
-    from iom.losses.margin import MARGIN_LOSSES
+    from iom.losses.objectives import CLASSIFICATION_FORMS
     from iom.losses.quantization import QUANTIZATIONS
     from iom.losses.triplet import TRIPLET_MININGS
 
@@ -111,7 +111,7 @@ def test_the_choices_of_the_configuration_are_the_tables():
         "binarization_words": WORDS,
         "binarization_form": BINARIZATIONS,
         "linkability_form": LINKABILITIES,
-        "classification_form": MARGIN_LOSSES,
+        "classification_form": CLASSIFICATION_FORMS,
         "classification_head": CLASS_HEADS,
     }
     assert {field: set(table) for field, table in tables.items()} == {

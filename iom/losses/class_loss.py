@@ -1,0 +1,102 @@
+"""What every loss on class labels shares: exact labels, float32, softmax cross-entropy."""
+
+import keras
+from keras import ops
+
+LIMB = 1 << 16
+"""Labels pass through Keras' cast to float32 in two limbs: exact up to 2^31, not only to 2^24."""
+
+
+class ClassLoss(keras.losses.Loss):
+    """A loss whose truth is a dense class index, `(B,)` or `(B, 1)` integers.
+
+    A subclass writes `row_losses(labels, outputs)`; both are safe to compute with: labels are
+    int32, outputs float32, whatever precision the model has.
+    """
+
+    def __init__(self, name, reduction="sum_over_batch_size", dtype=None):
+        # Half precision would round the labels' limbs, and exp() of scaled cosines overflows in it.
+        super().__init__(name=name, reduction=reduction, dtype=dtype or "float32")
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Loss of a batch, reduced; the labels stay exact on the way."""
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        limbs = ops.stack([labels // LIMB, labels % LIMB], axis=-1)
+        return super().__call__(limbs, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        """Labels `(B,)`, or their limbs `(B, 2)`, and outputs -> loss of each row, or a scalar."""
+        labels = ops.cast(y_true, "int32")
+        if len(labels.shape) == 2:
+            labels = labels[:, 0] * LIMB + labels[:, 1]
+        return self.row_losses(labels, ops.cast(y_pred, "float32"))
+
+    def row_losses(self, labels, outputs):
+        """Labels `(B,)` int32 and outputs float32 -> loss of each row `(B,)`, or a scalar."""
+        raise NotImplementedError
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        # The type is always float32 here, and a written one would be the policy's of that day.
+        return {"name": self.name, "reduction": self.reduction}
+
+
+class SoftmaxCrossEntropy(ClassLoss):
+    """Cross-entropy of the softmax of logits, with label smoothing (Szegedy et al., CVPR 2016).
+
+    Args:
+        label_smoothing: Share of the target that is spread evenly over all classes.
+        name: Name of the loss.
+        reduction: As in `keras.losses.Loss`.
+        dtype: Float32 by default.
+    """
+
+    needs_norm = False
+    """Whether the last column of the output is the norm of the embedding."""
+    needs_cosines = True
+    """Whether the outputs are cosines; otherwise logits of an ordinary linear layer."""
+
+    def __init__(self, label_smoothing=0.0, *, name, reduction="sum_over_batch_size", dtype=None):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(
+                f"label_smoothing: expected 0 <= share < 1, received {label_smoothing}"
+            )
+        self.label_smoothing = label_smoothing
+
+    @property
+    def state(self):
+        """Variables that the loss changes itself: part of an exact checkpoint."""
+        return []
+
+    def row_losses(self, labels, outputs):
+        """Cross-entropy of each row, `(B,)`."""
+        return self.cross_entropy(labels, self.logits(labels, outputs))
+
+    def logits(self, labels, outputs):
+        """Outputs `(B, C)` -> logits of the softmax `(B, C)`."""
+        raise NotImplementedError
+
+    def cross_entropy(self, labels, logits):
+        """`-(1 - e) log p_label - e mean_j log p_j` of each row, `(B,)`."""
+        likelihoods = ops.log_softmax(logits, axis=-1)
+        loss = -gather(likelihoods, labels)[:, 0]
+        if not self.label_smoothing:
+            return loss
+        spread = -ops.mean(likelihoods, axis=-1)
+        return (1.0 - self.label_smoothing) * loss + self.label_smoothing * spread
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def gather(rows, labels):
+    """Entry `labels[i]` of each row: `(B, C)` and `(B,)` -> `(B, 1)`."""
+    return ops.take_along_axis(rows, ops.expand_dims(labels, 1), axis=1)
+
+
+def replace(rows, labels, values):
+    """Rows `(B, C)` with entry `labels[i]` of each replaced by `values` `(B, 1)`."""
+    columns = ops.arange(ops.shape(rows)[1], dtype="int32")
+    return ops.where(ops.equal(columns[None, :], labels[:, None]), values, rows)

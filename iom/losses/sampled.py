@@ -1,0 +1,80 @@
+"""Margin losses on the output of `SampledCosineLogits`, and over classes split among devices."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class SampledLoss(keras.losses.Loss):
+    """Any loss on cosines and sparse labels, over the classes that a step has drawn.
+
+    The truth is ignored: the output itself carries the place of the true class (its number among
+    all classes need not survive float32, in which 2^24 and 2^24 + 1 are one number).
+
+    Args:
+        loss: Such as `ArcFaceLoss()`; takes `(B,)` labels and `(B, S)` cosines.
+    """
+
+    def __init__(self, loss, name=None, reduction="sum_over_batch_size", **kwargs):
+        super().__init__(name=name or f"sampled_{loss.name}", reduction=reduction, **kwargs)
+        self.loss = loss
+
+    @property
+    def state(self):
+        """Variables that the loss changes itself."""
+        return getattr(self.loss, "state", [])
+
+    def call(self, y_true, y_pred):
+        """Loss of each row, `(B,)`."""
+        return self.loss.call(y_pred[:, -1], y_pred[:, :-1])
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "loss": keras.saving.serialize_keras_object(self.loss),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """From what `get_config` gave."""
+        return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
+
+
+def sharded_cross_entropy(labels, shards):
+    """Softmax cross-entropy over classes that lie on several devices, never in one place.
+
+    log sum_c exp(l_c) is the logsumexp of the shards' logsumexps; one shard holds the target. Only
+    `(B,)` numbers leave a device for each shard.
+
+    Args:
+        labels: `(B,)` integers among all classes, shard after shard.
+        shards: Logits of each shard, margin included, `(B, C_k)`.
+
+    Returns:
+        `(B,)`.
+    """
+    labels = ops.cast(ops.reshape(labels, (-1,)), "int32")
+    sums, targets, first = [], [], 0
+    for logits in shards:
+        logits = ops.cast(logits, "float32")
+        chosen = ops.one_hot(labels - first, logits.shape[1], dtype="float32")  # zero elsewhere
+        sums.append(ops.logsumexp(logits, axis=1))
+        targets.append(ops.sum(chosen * logits, axis=1))
+        first += logits.shape[1]
+    return ops.logsumexp(ops.stack(sums), axis=0) - ops.sum(ops.stack(targets), axis=0)
+
+
+def sharded_cosines(embeddings, centres):
+    """Cosines to the centres of each shard, each computed where its centres are.
+
+    Args:
+        embeddings: `(B, D)` of unit length.
+        centres: `(C_k, D)` of each shard.
+
+    Returns:
+        `(B, C_k)` for each shard.
+    """
+    return [
+        ops.matmul(embeddings, ops.transpose(ops.normalize(shard, axis=-1))) for shard in centres
+    ]

@@ -1,10 +1,12 @@
 """Kill -9 in the middle of training, resume, and compare with the uninterrupted run.
 
-    python -m benchmarks.resume [--stages 1 2] [--trials 3]
+    python -m benchmarks.resume [--kills 10] [--stages 1 2] [--trials 3]
 
-Faces of nobody, the smoke configurations, deterministic mode. Each trial kills the training at a
-random moment between its first saved state and its end, resumes it, and compares every weight and
-every optimizer variable with those of the run that was never killed.
+Faces of nobody, the smoke configurations, deterministic mode. First one training of stage 1, in
+phases, with accumulated gradients, dropout, half precision and a loss that keeps a state, is killed
+--kills times at random steps and resumed each time. Then each trial kills a training of its own
+once, at a random moment between its first saved state and its end. In the end every weight and
+every optimizer variable is compared with those of the run that was never killed.
 """
 
 import argparse
@@ -21,6 +23,20 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
+STEPS_PER_EPOCH = 4
+"""60 training images in batches of 15."""
+IN_PHASES = (
+    "data.holdout=0.25",
+    "backbone.arguments={stem: 16, widths: [16, 16], depths: [1, 1], dropout: 0.3}",
+    "training={batch_size: 15, checkpoint_steps: 1, precision: mixed_bfloat16, verify_steps: 3}",
+    "margin.name=curricularface",
+    "phases=[{epochs: 1, train: head,"
+    " optimizer: {name: nadam, warmup_epochs: 0}},"
+    " {epochs: 4, training: {accumulate: 3},"
+    " optimizer: {name: sgd, nesterov: true, schedule: cosine_restarts, restart_epochs: 1}},"
+    " {epochs: 2, training: {images_per_subject: 3}, margin: {name: adaface, scale: 16},"
+    " optimizer: {name: adamw, schedule: exponential, weight_decay: 0.01}}]",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.resume", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--stages", type=int, nargs="+", choices=(1, 2), default=[1, 2])
+    parser.add_argument(
+        "--kills", type=int, default=10, help="of one training in phases (default: 10)"
+    )
+    parser.add_argument("--stages", type=int, nargs="*", choices=(1, 2), default=[1, 2])
     parser.add_argument("--trials", type=int, default=3, help="kills of each stage (default: 3)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments of the kills")
     arguments = parser.parse_args(argv)
@@ -39,6 +58,10 @@ def main(argv: list[str] | None = None) -> int:
         faces = folder / "faces"
         _python("-m", "iom.cli.synthesize", "--output", str(faces), "--subjects", "16",
                 "--images", "5", "--seed", "1").communicate()  # fmt: skip
+        if arguments.kills:
+            same = _killed_many_times(faces, folder, arguments.kills, moments)
+            trials += arguments.kills
+            equal += arguments.kills * same
         for stage in arguments.stages:
             whole = folder / f"stage{stage}-whole"
             seconds, saved = _uninterrupted(stage, faces, folder, whole)
@@ -111,6 +134,40 @@ def _kill_once(stage: int, faces: Path, folder: Path, output: Path, *, after: fl
         process.send_signal(signal.SIGKILL)
     process.communicate()
     _finish(_train(stage, faces, folder, output, "--resume"))
+
+
+def _killed_many_times(faces: Path, folder: Path, kills: int, moments: np.random.Generator) -> bool:
+    """One training killed at `kills` different steps; whether it ends as the undisturbed one."""
+    settings = [text for setting in IN_PHASES for text in ("--set", setting)]
+    whole, killed = folder / "phases-whole", folder / "phases-killed"
+    _finish(_train(1, faces, folder, whole, *settings))
+    steps = _steps(whole)
+    targets = sorted(moments.choice(np.arange(1, steps), size=min(kills, steps - 1), replace=False))
+    resume: list[str] = []
+    for number, target in enumerate(targets, start=1):
+        process = _train(1, faces, folder, killed, *settings, *resume)
+        while process.poll() is None and _steps(killed) < target:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.1))  # into a step, a verification or a write
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+        print(f"one training, kill {number} of {kills}: at step {_steps(killed)} of {steps}")
+        resume = ["--resume"]
+    _finish(_train(1, faces, folder, killed, *settings, *resume))
+    same = _final_values_equal(whole, killed)
+    print(f"one training, killed {len(targets)} times: {'equal' if same else 'DIFFERENT'}")
+    return same
+
+
+def _steps(output: Path) -> int:
+    """Steps of the whole training that the saved state has behind it."""
+    try:
+        with np.load(output / "state.npz") as stored:
+            header = json.loads(str(stored["header"]))
+    except (OSError, ValueError):
+        return 0
+    return header["epoch"] * STEPS_PER_EPOCH + header["step"]
 
 
 def _final_values_equal(first: Path, second: Path) -> bool:

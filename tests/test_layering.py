@@ -9,7 +9,7 @@ LEVELS = [
     {"errors", "lookup", "files", "unpickling", "seeding", "keys"},
     {"config", "codes", "metrics"},
     {"layers", "losses", "data"},
-    {"models", "baselines", "attacks"},
+    {"models", "baselines", "attacks", "gallery"},
     {"training", "evaluation"},
     {"cli"},
 ]
@@ -18,6 +18,8 @@ TENSORFLOW_ROOMS = {
     "data",
     "seeding",
     "models/weights/frozen.py",
+    "layers/rows.py",
+    "training/distribution.py",
 }
 PACKAGE = Path(__file__).parents[1] / "iom"
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

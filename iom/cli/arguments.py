@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,6 +67,18 @@ def run(
     except IomError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted; a run is continued with --resume", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(_interrupted(str(stop), arguments, parser.prog, argv), file=sys.stderr)
         return INTERRUPTED
+
+
+def _interrupted(
+    reason: str, arguments: argparse.Namespace, program: str, argv: Sequence[str] | None
+) -> str:
+    """What happened and, for a run that can be continued, the command that does it."""
+    reason = reason or "interrupted"
+    if not hasattr(arguments, "resume"):
+        return reason
+    given = [text for text in (sys.argv[1:] if argv is None else argv) if text != "--resume"]
+    start = ["python", program] if program.endswith(".py") else program.split()
+    return f"{reason}; continue with: {shlex.join([*start, *given, '--resume'])}"

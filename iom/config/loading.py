@@ -1,8 +1,9 @@
 """Strict YAML: unknown keys, wrong types and missing files are errors that name the place."""
 
 import dataclasses
+import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,22 @@ def load_config(
         _apply_override(tree, override)
     config: ConfigT = _build(schema, tree, "", str(path) if path else "--set")
     return config
+
+
+def change_config(config: ConfigT, changes: Mapping[str, Any], *, source: str) -> ConfigT:
+    """The configuration with some settings changed, checked as strictly as a file is.
+
+    Args:
+        config: Where to start.
+        changes: Sections and settings, nested as in a file.
+        source: Where the changes stand, for errors.
+
+    Raises:
+        ConfigError: Unknown key, wrong type, value out of range.
+    """
+    tree = _merge(_plain(dataclasses.asdict(config)), _plain(dict(changes)))  # type: ignore[call-overload]
+    changed: ConfigT = _build(type(config), tree, "", source)
+    return changed
 
 
 def save_config(config: Any, path: Path) -> None:
@@ -107,7 +124,7 @@ def _build(schema: Any, tree: Any, prefix: str, source: str) -> Any:
     if not isinstance(tree, dict):
         place = prefix.rstrip(".") or "the file"
         raise ConfigError(f"{source}: {place}: expected a section, received {tree!r}")
-    types = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema)
     names = [field.name for field in dataclasses.fields(schema)]
     values = {}
     for key, value in tree.items():
@@ -116,7 +133,7 @@ def _build(schema: Any, tree: Any, prefix: str, source: str) -> Any:
             raise ConfigError(
                 f"{source}: unknown key '{prefix}{key}'{hint} (known: {', '.join(names)})"
             )
-        values[key] = _convert(types[key], value, f"{prefix}{key}", source)
+        values[key] = _convert(hints[key], value, f"{prefix}{key}", source)
     try:
         return schema(**values)
     except ConfigError as error:
@@ -127,6 +144,9 @@ def _convert(expected: Any, value: Any, name: str, source: str) -> Any:
     if dataclasses.is_dataclass(expected):
         return _build(expected, value, f"{name}.", source)
     origin = typing.get_origin(expected) or expected
+    if origin is types.UnionType:  # `float | None`: nothing is a value of its own
+        (inner,) = (kind for kind in typing.get_args(expected) if kind is not type(None))
+        return None if value is None else _convert(inner, value, name, source)
     if origin is str and value is None:
         return ""  # YAML's `key:` and the command line's `--set key=` both mean an empty text
     if origin is tuple:

@@ -3,15 +3,18 @@
 import dataclasses
 
 from iom.config.checks import require
+from iom.config.distribution import NONE, DistributionConfig
 from iom.config.hashing import BatchConfig, CalibrationConfig, HasherConfig
+from iom.config.heads import CenterConfig, MarginConfig, TripletConfig
+from iom.config.loading import change_config
 from iom.config.losses import CodeLossConfig
+from iom.config.phases import PhaseConfig
 from iom.config.sections import (
     AugmentationConfig,
     BackboneConfig,
     DistillationConfig,
     EmbedderConfig,
     FolderConfig,
-    MarginConfig,
     OptimizerConfig,
     TrainingConfig,
 )
@@ -26,12 +29,17 @@ class BenchmarkConfig:
     source: str = "pairs"
     """`pairs`: a list over a folder (LFW). `two_lines` (CALFW, CPLFW), `cfp`, `youtube_faces`,
     `ijb`: lists as those were published. `bin`: an InsightFace file. `carray`: a bcolz folder
-    with its list. `synthetic`: faces of nobody. Identification has protocols of its own.
+    with its list. `folder`: all mated pairs of a folder of subjects and as many others; `path` may
+    list its images. `synthetic`: faces of nobody. Identification has protocols of its own.
     """
     root: str = ""
     """Folder of aligned images, for every kind of list."""
     path: str = ""
     """Pair list or `.bin` file; the folder `Protocol/Split/FP` (`cfp`), or `meta` (`ijb`)."""
+    align_into: str = ""
+    """`ijb`: folder for faces aligned from the published loose crops; `root` is then that of the
+    crops. Empty: `root` holds aligned faces.
+    """
     distractors: str = ""
     """`megaface` (identification): the list of distractors; `path` is that of the probes."""
     distractor_root: str = ""
@@ -117,15 +125,84 @@ class Stage1Config:
     augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
     margin: MarginConfig = dataclasses.field(default_factory=MarginConfig)
+    center: CenterConfig = dataclasses.field(default_factory=CenterConfig)
+    triplet: TripletConfig = dataclasses.field(default_factory=TripletConfig)
     distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    distribution: DistributionConfig = dataclasses.field(default_factory=DistributionConfig)
+    phases: tuple[PhaseConfig, ...] = ()
+    """Phases of the training, one after the other; without any, all epochs are one phase."""
+    verify: tuple[BenchmarkConfig, ...] = ()
+    """Benchmarks of pairs to verify on beside the held-out subjects, each with a name of its own;
+    synthetic ones are drawn with the run's seed."""
 
     def __post_init__(self) -> None:
-        if self.margin.weight > 0 and self.distillation.mix > 0:
-            raise ConfigError("distillation.mix: a blend has no label; set margin.weight to 0")
-        if not (self.margin.weight > 0 or self.distillation.teacher):
-            raise ConfigError("nothing to learn: margin.weight is 0 and there is no teacher")
+        names = [entry.name for entry in self.verify]
+        require(
+            len(set(names)) == len(names) and "held_out" not in names and all(names),
+            "verify",
+            "benchmarks with different names, none of them 'held_out' or empty",
+            names,
+        )
+        figures = [f"{name}_{figure}" for name in names for figure in ("eer", "accuracy")]
+        if self.data.holdout > 0:
+            figures.insert(0, "held_out_eer")
+        require(
+            self.training.best in figures,
+            "training.best",
+            f"one of {', '.join(figures) or 'none: add a verify entry'}"
+            + ("" if self.data.holdout > 0 else " (data.holdout is 0)"),
+            self.training.best,
+        )
+        for phase in self.by_phase():
+            phase._check_distribution()
+        labelled = [
+            name for name in ("margin", "center", "triplet") if getattr(self, name).weight > 0
+        ]
+        if labelled and self.distillation.mix > 0:
+            raise ConfigError(
+                f"distillation.mix: a blend has no label; set {labelled[0]}.weight to 0"
+            )
+        if not (labelled or self.distillation.teacher):
+            raise ConfigError(
+                "nothing to learn: margin, center and triplet have weight 0 and there is no teacher"
+            )
+
+    def _check_distribution(self) -> None:
+        """Refuse what needs the whole batch, or state of its own, on each device."""
+        alone = {
+            "margin.sample below 1": self.margin.sample < 1,
+            "triplet.weight": self.triplet.weight > 0,
+            "training.accumulate": self.training.accumulate > 1,
+            "training.precision mixed_float16": self.training.precision == "mixed_float16",
+        }
+        used = [name for name, present in alone.items() if present]
+        require(
+            self.distribution.kind == NONE or not used,
+            "distribution.kind",
+            f"{NONE} with {', '.join(used)}",
+            self.distribution.kind,
+        )
+
+    def by_phase(self) -> "tuple[Stage1Config, ...]":
+        """The configuration of each phase, with its own `training.epochs`; itself without phases.
+
+        Raises:
+            ConfigError: A phase has a setting that is unknown or out of range.
+        """
+        if not self.phases:
+            return (self,)
+        whole = dataclasses.replace(self, phases=())
+        fresh = dataclasses.replace(whole, margin=MarginConfig())
+        return tuple(
+            change_config(
+                whole if phase.margin.get("name", self.margin.name) == self.margin.name else fresh,
+                phase.changes,
+                source=f"phases[{number}]",
+            )
+            for number, phase in enumerate(self.phases)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ class FolderConfig:
     """A folder of subjects, `<root>/<subject>/<image>`."""
 
     root: str = ""
-    """The folder. Relative paths start at the working directory."""
+    """The folder, or one of TFRecord shards. Relative paths start at the working directory."""
     include: str = ""
     """Optional text file of relative image paths: only these are used."""
     same_subject: str = ""
@@ -66,21 +66,6 @@ class BackboneConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MarginConfig:
-    """Margin softmax on the cosines between embeddings and subject centres."""
-
-    name: str = "arcface"
-    margin: float = 0.5
-    scale: float = 64.0
-    weight: float = 1.0
-    """Weight of this loss; 0 trains by distillation alone."""
-
-    def __post_init__(self) -> None:
-        require(self.scale > 0, "margin.scale", "a positive number", self.scale)
-        require(self.weight >= 0, "margin.weight", "at least 0", self.weight)
-
-
-@dataclasses.dataclass(frozen=True)
 class DistillationConfig:
     """Follow a teacher's embedding of the same image."""
 
@@ -108,14 +93,30 @@ class OptimizerConfig:
     """Optimizer and learning-rate schedule (in epochs, converted to steps when data are known)."""
 
     name: str = "sgd"
+    """`sgd`, `nadam`, `adam` or `adamw`."""
     learning_rate: float = 0.1
     momentum: float = 0.9
+    """Of `sgd`."""
+    nesterov: bool = False
+    """Of `sgd`."""
     weight_decay: float = 5e-4
     """Decoupled; batch-norm parameters, biases and PReLU slopes are left out."""
     schedule: str = "cosine"
+    """`constant`, `step`, `cosine`, `cosine_restarts` or `exponential`; `warmup_epochs` before."""
     warmup_epochs: float = 1.0
     milestones: tuple[float, ...] = ()
-    """Epochs at which `schedule: step` divides the rate by ten."""
+    """Epochs at which `schedule: step` multiplies the rate by `factor`."""
+    factor: float = 0.1
+    decay: float = 0.9
+    """`exponential`: the rate is multiplied by this over each epoch, smoothly."""
+    restart_epochs: float = 5.0
+    """`cosine_restarts`: epochs of the first cycle."""
+    t_mul: float = 2.0
+    """`cosine_restarts`: each cycle is this many times as long as the one before."""
+    m_mul: float = 1.0
+    """`cosine_restarts`: each cycle starts at this share of the start of the one before."""
+    floor: float = 0.0
+    """`cosine`, `cosine_restarts`, `exponential`: the rate never falls below this share of it."""
     clip_norm: float = 0.0
     """Largest global gradient norm; 0 does not clip."""
 
@@ -123,6 +124,18 @@ class OptimizerConfig:
         require(self.learning_rate > 0, "optimizer.learning_rate", "> 0", self.learning_rate)
         require(self.weight_decay >= 0, "optimizer.weight_decay", ">= 0", self.weight_decay)
         require(self.warmup_epochs >= 0, "optimizer.warmup_epochs", ">= 0", self.warmup_epochs)
+        require(self.restart_epochs > 0, "optimizer.restart_epochs", "> 0", self.restart_epochs)
+        require(self.t_mul >= 1, "optimizer.t_mul", "at least 1", self.t_mul)
+        require(0 <= self.floor < 1, "optimizer.floor", "0 <= floor < 1", self.floor)
+        for field in ("factor", "decay", "m_mul"):
+            value = getattr(self, field)
+            require(0 < value <= 1, f"optimizer.{field}", "0 < value <= 1", value)
+        require(
+            not self.nesterov or self.name == "sgd",
+            "optimizer.nesterov",
+            "false: only sgd has Nesterov's momentum as a choice (nadam always has it)",
+            self.nesterov,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,17 +143,38 @@ class TrainingConfig:
     """How long, in which batches, at which precision."""
 
     epochs: int = 20
+    """Of the whole training; with `phases` the sum of theirs counts instead."""
     batch_size: int = 64
+    images_per_subject: int = 0
+    """K: a batch has `batch_size / K` subjects with K images each, as triplets need. 0: every image
+    once an epoch, in random order."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one update."""
     precision: str = "float32"
     """`float32`, `mixed_bfloat16` or `mixed_float16`."""
     checkpoint_steps: int = 0
     """Also save the resumable state every so many steps; 0: at the end of each epoch only."""
+    verify_steps: int = 0
+    """Also verify every so many steps; 0: at the end of each epoch only."""
+    best: str = "held_out_eer"
+    """What decides `best`: `held_out_eer`, or `NAME_eer` or `NAME_accuracy` of a `verify` entry."""
+    tensorboard: bool = False
+    """Also write the figures of each epoch for TensorBoard (needs the extra `tensorboard`)."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "training.epochs", "at least 1", self.epochs)
         require(self.batch_size >= 1, "training.batch_size", "at least 1", self.batch_size)
         require(
             self.checkpoint_steps >= 0, "training.checkpoint_steps", ">= 0", self.checkpoint_steps
+        )
+        require(self.verify_steps >= 0, "training.verify_steps", ">= 0", self.verify_steps)
+        require(self.accumulate >= 1, "training.accumulate", "at least 1", self.accumulate)
+        images = self.images_per_subject
+        require(
+            images == 0 or (images >= 2 and self.batch_size % images == 0),
+            "training.images_per_subject",
+            f"0, or a divisor of the batch size {self.batch_size} from 2 on",
+            images,
         )
         allowed = ("float32", "mixed_bfloat16", "mixed_float16")
         require(

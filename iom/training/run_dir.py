@@ -4,15 +4,19 @@ import dataclasses
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from iom.config.loading import load_config, save_config
 from iom.errors import CheckpointError, ConfigError
-from iom.files import atomic_path
+from iom.files import atomic_path, write_json
+from iom.training.environment import environment
+from iom.training.records import place, read_records, write_records
 
 HEADER = "header"
 STATE_VERSION = 1
@@ -21,11 +25,15 @@ LONGEST_VALUE = 100
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run has come: the next step to take, and the best result so far."""
+    """How far a run has come: the next step to take, and the best result so far (low is good).
+
+    `phase` is the one whose variables the state holds.
+    """
 
     epoch: int = 0
     step: int = 0
     best: float = float("inf")
+    phase: int = 0
 
 
 class RunDir:
@@ -57,12 +65,25 @@ class RunDir:
                     "--output"
                 )
             run._check_same_config(stored)
+            run._note_versions()
             return run
         if path.exists() and any(path.iterdir()):
             raise CheckpointError(f"{path} is not empty and holds no run: choose another --output")
         path.mkdir(parents=True, exist_ok=True)
         save_config(config, stored)
+        run._note_versions()
         return run
+
+    def _note_versions(self) -> None:
+        """Add what this process runs on to `versions.json`, unless it says so last already."""
+        path = self.path / "versions.json"
+        try:
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        except ValueError as error:
+            raise CheckpointError(f"{path} is damaged: {error}; delete it to go on") from error
+        now = environment()
+        if known[-1:] != [now]:
+            write_json(path, [*known, now])
 
     def _check_same_config(self, stored: Path) -> None:
         try:
@@ -93,27 +114,24 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append the record of an epoch; one of the same epoch or a later one is replaced."""
-        kept = [row for row in self.records() if row["epoch"] < record["epoch"]]
-        with atomic_path(self.metrics_path) as temporary:
-            lines = [json.dumps(row) for row in [*kept, record]]
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        """Append the record of an epoch, or of a `step` within one, which comes before its end.
+
+        Records of the same place or a later one are replaced.
+        """
+        kept = [row for row in self.records() if place(row) < place(record)]
+        write_records(self.metrics_path, [*kept, record])
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of all epochs so far."""
-        if not self.metrics_path.exists():
-            return []
-        try:
-            lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise CheckpointError(f"{self.metrics_path} is damaged: {error}") from error
+        """All records so far: of epochs, and of steps where verification was asked for there."""
+        return read_records(self.metrics_path)
 
-    def save_state(self, model: keras.Model, progress: Progress) -> None:
-        """Write every variable of the model and its optimizer, atomically."""
+    def save_state(
+        self, model: keras.Model, progress: Progress, *, state: Sequence[Any] = ()
+    ) -> None:
+        """Write every variable of the model, its optimizer and `state` (of losses), atomically."""
         arrays = {
             f"{index:05d}": np.asarray(keras.ops.convert_to_numpy(variable))
-            for index, variable in enumerate(_variables(model))
+            for index, variable in enumerate(_variables(model, state))
         }
         header = {"version": STATE_VERSION, **dataclasses.asdict(progress)}
         with atomic_path(self.state_path) as temporary, temporary.open("wb") as stream:
@@ -121,7 +139,15 @@ class RunDir:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def load_state(self, model: keras.Model) -> Progress:
+    def progress(self) -> Progress:
+        """How far the saved state has come, without restoring it.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        return _progress(self._stored()[0]) if self.state_path.exists() else Progress()
+
+    def load_state(self, model: keras.Model, *, state: Sequence[Any] = ()) -> Progress:
         """Restore what `save_state` wrote; a run that has not saved yet starts at the beginning.
 
         Raises:
@@ -129,20 +155,8 @@ class RunDir:
         """
         if not self.state_path.exists():
             return Progress()
-        variables = _variables(model)
-        try:
-            # NumPy leaves a damaged file open when it opens it itself.
-            with (
-                self.state_path.open("rb") as stream,
-                np.load(stream, allow_pickle=False) as stored,
-            ):
-                header = json.loads(str(stored[HEADER]))
-                arrays = [stored[f"{index:05d}"] for index in range(len(stored.files) - 1)]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise CheckpointError(
-                f"{self.state_path} is damaged ({error}); the run cannot be resumed from it. "
-                "The best and last models beside it are not touched; start anew in another folder"
-            ) from error
+        header, arrays = self._stored()
+        variables = _variables(model, state)
         shapes = [tuple(variable.shape) for variable in variables]
         if header.get("version") != STATE_VERSION or [a.shape for a in arrays] != shapes:
             raise CheckpointError(
@@ -152,13 +166,35 @@ class RunDir:
             )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
-        return Progress(header["epoch"], header["step"], header["best"])
+        return _progress(header)
+
+    def _stored(self) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        try:
+            # NumPy leaves a damaged file open when it opens it itself.
+            with (
+                self.state_path.open("rb") as stream,
+                np.load(stream, allow_pickle=False) as stored,
+            ):
+                header = json.loads(str(stored[HEADER]))
+                arrays = [stored[f"{index:05d}"] for index in range(len(stored.files) - 1)]
+                return header, arrays
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(
+                f"{self.state_path} is damaged ({error}); the run cannot be resumed from it. "
+                "The best and last models beside it are not touched; start anew in another folder"
+            ) from error
 
 
-def _variables(model: keras.Model) -> list[Any]:
-    """Model and optimizer variables in a fixed order; metrics are no part of the state."""
-    model.optimizer.build(model.trainable_variables)
-    return [*model.variables, *model.optimizer.variables]
+def _progress(header: dict[str, Any]) -> Progress:
+    names = [field.name for field in dataclasses.fields(Progress)]
+    return Progress(**{name: header[name] for name in names if name in header})
+
+
+def _variables(model: keras.Model, state: Sequence[Any]) -> list[Any]:
+    """Model, optimizer and other variables in a fixed order; metrics are no part of the state."""
+    if not model.optimizer.built:  # the loss-scaling one adds its variables at every call
+        model.optimizer.build(model.trainable_variables)
+    return [*model.variables, *model.optimizer.variables, *state]
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,32 +1,31 @@
 """Stage 1: from images to embeddings. ArcFace on a folder of subjects, a teacher optional."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
 
+from iom.config.phases import ALL
 from iom.config.schema import Stage1Config
 from iom.config.sections import BackboneConfig
 from iom.data.folders import FaceFolder, hold_out, scan_folder
-from iom.data.image_batches import LABEL, TARGET, ImageBatches
-from iom.data.images import check_images, read_images
+from iom.data.image_batches import ImageBatches
+from iom.data.images import check_images
 from iom.errors import ConfigError
-from iom.layers.cosine import CosineLogits, UnitLength
-from iom.lookup import lookup
-from iom.losses.distillation import EmbeddingDistance
-from iom.losses.margin import MARGIN_LOSSES
-from iom.metrics.verification import equal_error_rate
 from iom.models.archive import save_model
 from iom.models.backbones import build_backbone
-from iom.models.embedder import Embedder, load_embedder
+from iom.models.embedder import load_embedder
 from iom.models.weights.manifest import load_backbone_model
-from iom.seeding import seed_everything
+from iom.seeding import numpy_stream, seed_everything
+from iom.training.distribution import Distribution
 from iom.training.loop import run_epochs
+from iom.training.phases import PhaseModel, build_phase, carry_over, check_phases
 from iom.training.run_dir import RunDir
-from iom.training.schedules import build_optimizer
 from iom.training.teacher import teacher_targets
+from iom.training.tensorboard import check_tensorboard, tensorboard_writer
+from iom.training.verification import load_benchmarks, verification
 
 TEACHER_CACHE = Path(".cache/teacher")
 SCALING = "pixel_scaling"
@@ -55,42 +54,118 @@ def train_stage1(
     Raises:
         ConfigError, DataError, WeightsError, CheckpointError: As their texts say.
     """
+    if config.training.tensorboard:
+        check_tensorboard()
+    distribution = Distribution(config.distribution)
     seed_everything(config.seed, deterministic=config.deterministic)
-    train, held_out = hold_out(scan_folder(config.data), config.data)
+    phases = config.by_phase()
+    check_phases(phases)
+    for settings in phases:
+        distribution.check_batch(settings.training.batch_size)
+    train, held_out = _split(config)
     report(
         f"{len(train):,} images of {len(train.subjects):,} subjects to train on, "
-        f"{len(held_out):,} of {len(held_out.subjects):,} held out"
+        + (f"{len(held_out):,} of {len(held_out.subjects):,} held out" if held_out else "all")
         + train.describe_left_out(config.data.min_images)
     )
-    check_images([*train.files, *held_out.files])
-    run = RunDir.open(output, config, resume=resume)
+    benchmarks = load_benchmarks(config)
+    check_images([*train.files, *(held_out.files if held_out else [])])
     keras.config.set_dtype_policy(config.training.precision)
     try:
-        backbone = _backbone(config)
-        batches = _batches(config, train, backbone, progress=progress)
-        model = _training_model(config, backbone, classes=len(train.subjects))
-        model.compile(
-            optimizer=build_optimizer(
-                config.optimizer, epochs=config.training.epochs, steps_per_epoch=batches.steps
-            ),
-            loss=_losses(config),
-            loss_weights=_loss_weights(config),
-            jit_compile=False,
+        with distribution.scope():
+            backbone = _backbone(config)
+        distribution.synchronise(backbone)
+        measured = distribution.measured(backbone, lambda: _backbone(config))
+        verify = verification(measured, held_out, benchmarks, seed=config.seed)
+        verify = distribution.verify(verify, measured, backbone)
+        run = distribution.open_run(output, config, resume=resume)
+        batches = _batches(config, train, measured, progress=progress)
+        batches = dataclasses.replace(
+            batches, worker=distribution.worker, workers=distribution.workers
         )
-        run_epochs(
-            model,
-            run,
-            epochs=config.training.epochs,
-            steps_per_epoch=batches.steps,
-            batches=batches.epoch,
-            verify=_verification(backbone, held_out),
-            save_model=lambda name: save_backbone(config, backbone, output / f"{name}.keras"),
-            checkpoint_steps=config.training.checkpoint_steps,
-            report=report,
-        )
+        _train_phases(run, phases, backbone, batches, verify, report, distribution)
+        distribution.close()
     finally:
         keras.config.set_dtype_policy("float32")
     return output / "best.keras"
+
+
+def _split(config: Stage1Config) -> tuple[FaceFolder, FaceFolder | None]:
+    """Training and held-out subjects; with `data.holdout` 0 all are trained on."""
+    folder = scan_folder(config.data)
+    return hold_out(folder, config.data) if config.data.holdout else (folder, None)
+
+
+def _train_phases(
+    run: RunDir,
+    phases: Sequence[Stage1Config],
+    backbone: keras.Model,
+    batches: ImageBatches,
+    verify: Callable[[], dict[str, float]],
+    report: Callable[[str], None],
+    distribution: Distribution,
+) -> None:
+    """Train the phases that are not done yet, each from the weights of the one before."""
+    whole: Stage1Config = run.config
+    progress = run.progress()
+    model: PhaseModel | None = None
+    for number, settings in enumerate(phases):
+        end = sum(phase.training.epochs for phase in phases[: number + 1])
+        if number < progress.phase:
+            continue
+        # The first values of a new head must not hang on what was drawn before a resumption.
+        draw = numpy_stream(whole.seed, f"stage1/phase/{number}").integers(2**31)
+        seed_everything(int(draw), deterministic=whole.deterministic)
+        part = dataclasses.replace(
+            batches,
+            batch_size=settings.training.batch_size,
+            images_per_subject=settings.training.images_per_subject,
+        )
+        with distribution.scope():
+            following = build_phase(settings, backbone, part, train=_trained(whole, number))
+        distribution.check_state(following.state)
+        part = dataclasses.replace(
+            part, labelled=following.labelled, label_input=following.label_input
+        )
+        start = None
+        if model is not None:
+            kept, new = carry_over(model, following)
+            report(
+                f"phase {number + 1} of {len(phases)}: {kept} variables of heads kept, {new} new"
+            )
+            start = dataclasses.replace(progress, phase=number)
+        model = following
+        progress = run_epochs(
+            model.model,
+            run,
+            epochs=end,
+            of_epochs=sum(phase.training.epochs for phase in phases),
+            steps_per_epoch=part.steps,
+            batches=part.epoch,
+            verify=verify,
+            save_model=lambda name: save_backbone(whole, backbone, run.path / f"{name}.keras"),
+            decides=whole.training.best,
+            checkpoint_steps=whole.training.checkpoint_steps,
+            verify_steps=whole.training.verify_steps,
+            start=start,
+            state=model.state,
+            files_of=part.files,
+            watch=_watch(whole, run, model.model),
+            report=report,
+            fit=distribution.fit(model.model),
+        )
+
+
+def _trained(config: Stage1Config, number: int) -> str:
+    return config.phases[number].train if config.phases else ALL
+
+
+def _watch(
+    config: Stage1Config, run: RunDir, model: keras.Model
+) -> Callable[[dict[str, Any]], None]:
+    if not config.training.tensorboard:
+        return lambda record: None
+    return tensorboard_writer(run.path / "tensorboard", model)
 
 
 def _backbone(config: Stage1Config) -> keras.Model:
@@ -135,7 +210,6 @@ def _batches(
         input_size=backbone.input_shape[1],
         views=distillation.views if distillation.teacher else 0,
         mix=distillation.mix if distillation.teacher else 0.0,
-        labelled=config.margin.weight > 0,
     )
     if not distillation.teacher:
         return batches
@@ -150,51 +224,6 @@ def _batches(
     return dataclasses.replace(batches, targets=targets)
 
 
-def _training_model(config: Stage1Config, backbone: keras.Model, *, classes: int) -> keras.Model:
-    outputs = {}
-    if config.margin.weight > 0:
-        outputs[LABEL] = CosineLogits(classes, name=LABEL)(backbone.output)
-    if config.distillation.teacher:
-        outputs[TARGET] = UnitLength(name=TARGET)(backbone.output)
-    return keras.Model(backbone.input, outputs, name="stage1")
-
-
-def _losses(config: Stage1Config) -> dict[str, keras.losses.Loss]:
-    losses = {}
-    if config.margin.weight > 0:
-        margin = lookup(MARGIN_LOSSES, config.margin.name, "margin loss")
-        losses[LABEL] = margin(margin=config.margin.margin, scale=config.margin.scale)
-    if config.distillation.teacher:
-        losses[TARGET] = EmbeddingDistance()
-    return losses
-
-
-def _loss_weights(config: Stage1Config) -> dict[str, float]:
-    weights = {LABEL: config.margin.weight, TARGET: config.distillation.weight}
-    return {name: weights[name] for name in _losses(config)}
-
-
-def _verification(backbone: keras.Model, held_out: FaceFolder) -> Callable[[], dict[str, float]]:
-    """Equal error rate over all pairs of the held-out images."""
-    images = read_images(held_out.files)
-    rows, columns = np.triu_indices(len(images), k=1)
-    same = held_out.labels[rows] == held_out.labels[columns]
-    embedder = Embedder(
-        backbone.predict_on_batch,
-        name="stage 1",
-        fingerprint="in training",
-        embedding_size=backbone.output_shape[-1],
-        input_size=backbone.input_shape[1],
-    )
-
-    def verify() -> dict[str, float]:
-        embeddings = embedder.embed(images)
-        distances = 1.0 - (embeddings @ embeddings.T)[rows, columns]
-        return {"eer": equal_error_rate(distances[same], distances[~same])}
-
-    return verify
-
-
 def save_backbone(config: Stage1Config, backbone: keras.Model, path: Path) -> None:
     """Write the backbone in float32, whatever precision it was trained in."""
     policy = keras.config.dtype_policy()
@@ -202,7 +231,10 @@ def save_backbone(config: Stage1Config, backbone: keras.Model, path: Path) -> No
     try:
         settings = config.backbone
         plain = build_backbone(
-            settings.name, embedding_size=settings.embedding_size, **settings.arguments
+            settings.name,
+            embedding_size=settings.embedding_size,
+            untrained=True,
+            **settings.arguments,
         )
     finally:
         keras.config.set_dtype_policy(policy)

@@ -33,7 +33,11 @@ from iom.training.material import Material, load_material
 from iom.training.run_dir import RunDir
 from iom.training.schedules import build_optimizer
 from iom.training.stage2_model import start_hasher, training_graph
-from iom.training.whitening import leading_directions, within_class_whitening
+from iom.training.whitening import (
+    independent_parts,
+    leading_directions,
+    within_class_whitening,
+)
 
 BASELINE = "grp"
 BEST, LAST = "best", "last"
@@ -172,11 +176,12 @@ def _backbone(config: Stage2Config) -> keras.Model:
 
 
 def _learned_start(config: Stage2Config, material: Material) -> NDArray[np.float32] | None:
-    if config.hasher.whitening == 0:
+    hasher, rows, labels = config.hasher, material.train_embeddings, material.train.labels
+    if hasher.key_kind == "part" and hasher.learned_layer and not hasher.bottleneck:
+        return independent_parts(rows, labels, hasher.whitening, keep=hasher.keep)
+    if hasher.whitening == 0:
         return None
-    return within_class_whitening(
-        material.train_embeddings, material.train.labels, config.hasher.whitening
-    )
+    return within_class_whitening(rows, labels, hasher.whitening)
 
 
 def _bottleneck_start(
@@ -247,8 +252,8 @@ def _verification(
     baseline = BASELINES[BASELINE](size, code, config.seed)
     rate = functools.partial(material.pairs.equal_error_rate, keys=keys)
     known = {
-        f"{BASELINE}_eer": rate(start, baseline.hash, baseline.alphabet_size),
-        "float_eer": material.pairs.curve_of_embeddings(start).equal_error_rate(),
+        f"held_out_{BASELINE}_eer": rate(start, baseline.hash, baseline.alphabet_size),
+        "held_out_float_eer": material.pairs.curve_of_embeddings(start).equal_error_rate(),
     }
     codes = Hasher(hasher, embedder_name="stage 2", embedder_fingerprint="in training")
     images = None if backbone is None else read_images(material.held_out_files)
@@ -257,7 +262,7 @@ def _verification(
         rows = start
         if backbone is not None and images is not None:
             rows = _embedder_of(backbone, config, material).embed(images)
-        return {"eer": rate(rows, codes.hash, codes.alphabet_size), **known}
+        return {"held_out_eer": rate(rows, codes.hash, codes.alphabet_size), **known}
 
     return verify
 

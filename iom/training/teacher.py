@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from iom.data.folders import FaceFolder
 from iom.data.image_batches import ImageBatches
-from iom.files import cached_array, sha256_of, write_array
+from iom.files import cached_array, write_array
 from iom.models.embedder import Embedder
 
 
@@ -54,5 +54,5 @@ def _embed_view(
 def _digest_of_images(folder: FaceFolder) -> str:
     digest = hashlib.sha256()
     for path in folder.files:
-        digest.update(sha256_of(path).encode())
+        digest.update(hashlib.sha256(path.read_bytes()).hexdigest().encode())
     return digest.hexdigest()

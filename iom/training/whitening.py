@@ -69,3 +69,52 @@ def leading_directions(
     vectors = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :size]
     turned = vectors @ orthonormal_map(size, size, seed=seed).astype(np.float64)
     return np.asarray(turned, np.float32)
+
+
+def independent_parts(
+    embeddings: NDArray[np.float32], labels: NDArray[np.int64], share: float, *, keep: int
+) -> NDArray[np.float32]:
+    """Start of the learned layer for keys of kind `part`: two windows that tell little of another.
+
+    Linear discriminant directions: in them both the within-class covariance (shrunk as in
+    `within_class_whitening`) and the covariance of subjects' means are diagonal, so that no
+    direction predicts another, neither a subject nor an image, as far as second moments go. They
+    are dealt out to the first and the second window in turn by how much they discriminate; what
+    both windows have in common, if `keep` is more than half, stands between and discriminates
+    averagely, and what neither has, if it is less, discriminates least. Of more windows than two,
+    the order is not balanced.
+
+    Args:
+        embeddings: `(N, D)`.
+        labels: Dense subject indices, `(N,)`.
+        share: Of the within-class covariance, 0 to below 1; the rest is the identity.
+        keep: Dimensions of a window.
+
+    Returns:
+        `(D, D)`; rows of embeddings are multiplied from the right.
+
+    Raises:
+        DataError: No subject has two different images.
+    """
+    whitening = within_class_whitening(embeddings, labels, share).astype(np.float64)
+    counts = np.bincount(labels)
+    rows = embeddings.astype(np.float64) @ whitening
+    sums = np.zeros((len(counts), rows.shape[1]))
+    np.add.at(sums, labels, rows)
+    means = sums[counts > 1] / counts[counts > 1, None]
+    directions = np.linalg.eigh(np.atleast_2d(np.cov(means, rowvar=False)))[1][:, ::-1]
+    ordered = (whitening @ directions)[:, _dealt_out(rows.shape[1], keep)]
+    return np.asarray(ordered, np.float32)
+
+
+def _dealt_out(size: int, keep: int) -> NDArray[np.intp]:
+    """Ranks 0 to size - 1 in an order whose first and last `keep` are of like quality."""
+    ranks = np.arange(size)
+    both = max(2 * keep - size, 0)
+    first = (size - both) // 2
+    between = ranks[first : first + both] if both else ranks[2 * keep :]
+    others = np.setdiff1d(ranks, between)
+    # First, second, second, first, and so on: each window gets as much.
+    turns = np.arange(len(others)) % 4
+    left, right = others[(turns == 0) | (turns == 3)], others[(turns == 1) | (turns == 2)]
+    return np.concatenate([left, between, right])

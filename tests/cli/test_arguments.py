@@ -26,7 +26,13 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(capsys):
 
 def test_interruption(capsys):
     assert run(command(KeyboardInterrupt()), argparse.ArgumentParser(), []) == 130
-    assert "--resume" in capsys.readouterr().err
+    assert capsys.readouterr().err == "interrupted\n"
+    parser = argparse.ArgumentParser(prog="train.py")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--output")
+    assert run(command(KeyboardInterrupt("stopped")), parser, ["--output", "a b"]) == 130
+    told = capsys.readouterr().err
+    assert told == "stopped; continue with: python train.py --output 'a b' --resume\n"
 
 
 def test_success():

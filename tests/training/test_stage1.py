@@ -47,7 +47,10 @@ def test_a_run_leaves_what_it_promises(config, tmp_path):
     output = tmp_path / "run"
     best = train_stage1(config, output, progress=False, report=lines.append)
     assert best == output / "best.keras"
-    expected = {"config.yaml", "metrics.jsonl", "state.npz", "best.keras", "last.keras"}
+    expected = {
+        "config.yaml", "versions.json", "metrics.jsonl", "curves.png", "state.npz",
+        "best.keras", "last.keras",
+    }  # fmt: skip
     assert {path.name for path in output.iterdir()} == expected
     assert load_config(Stage1Config, output / "config.yaml") == config
     assert [record["epoch"] for record in records(output)] == [1, 2]

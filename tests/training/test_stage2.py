@@ -71,7 +71,8 @@ def test_a_run_leaves_what_it_promises(configured, place, tmp_path):
     output = tmp_path / "run"
     hasher = train_stage2(configured(), output, progress=False, report=lines.append)
     assert {path.name for path in output.iterdir()} == {
-        "config.yaml", "metrics.jsonl", "state.npz", "hasher.keras", "hasher.json", "last"
+        "config.yaml", "versions.json", "metrics.jsonl", "curves.png", "state.npz",
+        "hasher.keras", "hasher.json", "last",
     }  # fmt: skip
     assert load_config(Stage2Config, output / "config.yaml") == configured()
     assert [record["epoch"] for record in records(output)] == [1, 2]

@@ -1,0 +1,71 @@
+"""Learning curves of one or several runs as a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iom.files import atomic_path
+
+PANEL = (5.5, 3.6)
+COLUMNS = 2
+PERCENT = ("eer", "accuracy")
+PLACES = ("epoch", "step", "steps", "phase", "seconds", "fit_seconds")
+"""Fields that say where a record stands, or what it cost."""
+DPI = 110
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def draw_curves(path: Path, runs: Mapping[str, Records]) -> None:
+    """Draw loss, verification figures and learning rate by epoch, a panel each, a line a run.
+
+    Args:
+        path: Picture, `.png` or `.svg`; replaced atomically.
+        runs: Name to the records of `metrics.jsonl`. Records of a step stand within their epoch.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    panels = _panels(runs)
+    rows = -(-len(panels) // COLUMNS)
+    columns = min(COLUMNS, len(panels))
+    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, name in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        scale = 100 if name.endswith(PERCENT) else 1
+        for run, records in runs.items():
+            points = [
+                (_position(row, records), scale * row[name]) for row in records if name in row
+            ]
+            if points:
+                marker = "o" if len(points) < 40 else None
+                axes.plot(*zip(*points, strict=True), label=run, marker=marker, markersize=3)
+        axes.set(title=name.replace("_", " ") + (", %" if scale == 100 else ""), xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if number == 0 and len(runs) > 1:
+            axes.legend(fontsize=7)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
+
+
+def _panels(runs: Mapping[str, Records]) -> list[str]:
+    """Names of the figures: the losses first, the learning rate last, the rest as they come."""
+    names: dict[str, None] = {}
+    for records in runs.values():
+        for row in records:
+            names |= dict.fromkeys(name for name in row if name not in PLACES)
+    losses = [name for name in names if name == "loss" or name.endswith("_loss")]
+    losses.sort(key=lambda name: name != "loss")
+    rest = [name for name in names if name not in losses and name != "learning_rate"]
+    return [*losses, *rest, *(["learning_rate"] if "learning_rate" in names else [])]
+
+
+def _position(row: Mapping[str, Any], records: Records) -> float:
+    """Epochs that are done at a record; a step is placed by the longest epoch known."""
+    if "step" not in row:
+        return float(row["epoch"])
+    longest = max((other.get("steps", other.get("step", 1)) for other in records), default=1)
+    return float(row["epoch"] - 1 + row["step"] / max(longest, row["step"]))

@@ -1,0 +1,68 @@
+import numpy as np
+from PIL import Image
+
+from iom.cli import curves as command
+from iom.training.curves import _panels, _position, draw_curves
+from iom.training.records import write_records
+
+RECORDS = [
+    {"epoch": 1, "step": 2, "lfw_accuracy": 0.55, "learning_rate": 0.1},
+    {"epoch": 1, "phase": 0, "loss": 3.0, "a_loss": 2.0, "held_out_eer": 0.4, "lfw_accuracy": 0.6,
+     "learning_rate": 0.1, "seconds": 3.0, "steps": 4},
+    {"epoch": 2, "phase": 0, "loss": 2.0, "a_loss": 1.0, "held_out_eer": 0.3, "lfw_accuracy": 0.7,
+     "learning_rate": 0.05, "seconds": 3.0, "steps": 4},
+]  # fmt: skip
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_a_panel_for_each_figure_and_no_other_field():
+    expected = ["loss", "a_loss", "lfw_accuracy", "held_out_eer", "learning_rate"]
+    assert _panels({"run": RECORDS}) == expected
+
+
+def test_a_step_stands_within_its_epoch():
+    assert [_position(row, RECORDS) for row in RECORDS] == [0.5, 1.0, 2.0]
+
+
+def test_another_run_changes_the_picture(tmp_path):
+    draw_curves(tmp_path / "one.png", {"first": RECORDS})
+    draw_curves(tmp_path / "two.png", {"first": RECORDS, "second": RECORDS[1:]})
+    one, two = pixels(tmp_path / "one.png"), pixels(tmp_path / "two.png")
+    assert one.shape == two.shape
+    assert one.min() < 128 < one.max()
+    assert not np.array_equal(one, two)
+
+
+def test_the_command_draws_several_runs(tmp_path, capsys):
+    for name in ("first", "second"):
+        write_records(tmp_path / name / "metrics.jsonl", RECORDS)
+    picture = tmp_path / "all.png"
+    runs = [str(tmp_path / "first"), str(tmp_path / "second")]
+    assert command.main([*runs, "--output", str(picture)]) == 0
+    assert "2 runs" in capsys.readouterr().out
+    assert pixels(picture).size
+
+
+def test_what_cannot_be_drawn_is_one_line(tmp_path, capsys):
+    run = tmp_path / "run"
+    write_records(run / "metrics.jsonl", RECORDS)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "metrics.jsonl").write_text("[1]\n")
+    file = tmp_path / "file"
+    file.write_text("")
+    for arguments, message in (
+        ([tmp_path / "absent", "--output", tmp_path / "a.png"], "expected a run"),
+        ([damaged, "--output", tmp_path / "a.png"], "damaged"),
+        ([run, "--output", tmp_path / "a.txt"], ".png or .svg"),
+        ([run, "--output", file / "a.png"], "cannot write"),
+    ):
+        assert command.main([str(item) for item in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert error.count("\n") == 1

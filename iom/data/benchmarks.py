@@ -1,27 +1,29 @@
 """Verification benchmarks: which pairs of images are compared, in which fold each pair stands."""
 
 import dataclasses
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iom.config.schema import BenchmarkConfig
+from iom.config.sections import FolderConfig
+from iom.data.bin_files import read_bin_images
+from iom.data.bin_files import write_bin as write_bin
+from iom.data.dealt_pairs import FOLDS, dealt_pairs, drawn_subjects
+from iom.data.folders import scan_folder
 from iom.data.images import Pixels, decode_image
 from iom.data.pair_lists import ListedPair, parse_pair_list
 from iom.data.pooling import Pooling
 from iom.data.synthetic import load_face_model
 from iom.data.table_files import check_folder, present
 from iom.errors import ConfigError, DataError
-from iom.files import atomic_path
 from iom.lookup import lookup
 from iom.seeding import numpy_stream
-from iom.unpickling import NUMPY_ARRAYS, restricted_loads
 
-FOLDS = 10
+LARGEST_FOLDER = 10_000
+"""Images of a folder of subjects that pairs are made of; of a larger one, subjects are drawn."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,20 +131,8 @@ def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
     Raises:
         DataError: Not such a file, truncated, damaged, or a pickle that asks for more than data.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    content = restricted_loads(data, admitted=NUMPY_ARRAYS, source=str(path))
-    if not (_is_sequence(content) and len(content) == 2 and all(map(_is_sequence, content))):
-        raise DataError(f"{path}: expected (images, is same) as InsightFace writes it")
-    encoded = [_encoded_bytes(item, f"{path}: image {i}") for i, item in enumerate(content[0])]
-    same = np.array([_truth(item, f"{path}: pair {i}") for i, item in enumerate(content[1])], bool)
-    if len(encoded) != 2 * len(same) or not encoded:
-        raise DataError(
-            f"{path}: expected two images a pair, received {len(encoded)} images and "
-            f"{len(same)} pairs"
-        )
+    encoded, truth = read_bin_images(path)
+    same = np.array(truth, bool)
     row_of: dict[bytes, int] = {}
     rows = np.array([row_of.setdefault(item, len(row_of)) for item in encoded], np.int64)
     first = np.unique(rows, return_index=True)[1]
@@ -157,26 +147,6 @@ def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
         fold=_blocks(len(same)),
         subjects=linked(left, right, same, len(images)),
     )
-
-
-def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
-    """Write encoded images and pair labels as InsightFace does: a plain pickle, protocol 2.
-
-    Args:
-        path: The `.bin` file.
-        images: Encoded images (JPEG, PNG), two for each pair.
-        same: Whether a pair is mated.
-
-    Raises:
-        DataError: Not two images for each pair.
-    """
-    if len(images) != 2 * len(same):
-        raise DataError(
-            f"{path}: expected two images a pair, received {len(images)} images and "
-            f"{len(same)} pairs"
-        )
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        pickle.dump((list(images), [bool(item) for item in same]), stream, protocol=2)
 
 
 def synthetic_pairs(
@@ -195,28 +165,8 @@ def synthetic_pairs(
             f"{subjects} with {images}"
         )
     pixels, labels = load_face_model().sample(subjects, images, seed=seed)
-    fold_of_subject = np.arange(subjects) * min(FOLDS, subjects // 2) // subjects
-    left, right = np.triu_indices(len(labels), k=1)
-    fold = fold_of_subject[labels[left]]
-    within = fold == fold_of_subject[labels[right]]
-    left, right, fold = left[within], right[within], fold[within]
-    same = labels[left] == labels[right]
-    generator = numpy_stream(seed, "synthetic/non-mated-pairs")
-    chosen = [np.flatnonzero(same)]
-    for number in range(int(fold.max()) + 1):
-        mated = int(np.count_nonzero(same & (fold == number)))
-        others = np.flatnonzero(~same & (fold == number))
-        chosen.append(generator.choice(others, min(mated, len(others)), replace=False))
-    order = np.sort(np.concatenate(chosen))
-    return PairBenchmark(
-        name=name,
-        images=pixels,
-        left=left[order],
-        right=right[order],
-        same=same[order],
-        fold=fold[order],
-        subjects=labels,
-    )
+    pairs = dealt_pairs(labels, numpy_stream(seed, "synthetic/non-mated-pairs"))
+    return PairBenchmark(name, pixels, *pairs, subjects=labels)
 
 
 def linked(left: ArrayLike, right: ArrayLike, same: ArrayLike, count: int) -> NDArray[np.int64]:
@@ -258,26 +208,6 @@ def _dealt(same: NDArray[np.bool_]) -> NDArray[np.int64]:
     return fold
 
 
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
-
-
-def _encoded_bytes(item: Any, place: str) -> bytes:
-    if isinstance(item, bytes):
-        return item
-    if isinstance(item, np.ndarray) and item.ndim == 1 and item.dtype in (np.uint8, np.int8):
-        return item.tobytes()
-    # Decoded pixels would leave the colour order to a guess.
-    received = f"array {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
-    raise DataError(f"{place}: expected an encoded image as bytes, received {received}")
-
-
-def _truth(item: Any, place: str) -> bool:
-    if isinstance(item, bool | np.bool_ | int | np.integer) and item in (0, 1):
-        return bool(item)
-    raise DataError(f"{place}: expected True or False, received {str(item)[:40]}")
-
-
 def _from_pairs(config: BenchmarkConfig, seed: int) -> PairBenchmark:
     return read_pair_list(*_places(config), name=config.name)
 
@@ -302,6 +232,17 @@ def _from_carray(config: BenchmarkConfig, seed: int) -> PairBenchmark:
     if not config.path:
         raise ConfigError("benchmark: source 'carray' needs benchmark.path (the folder)")
     return read_carray(Path(config.path), name=config.name)
+
+
+def _from_folder(config: BenchmarkConfig, seed: int) -> PairBenchmark:
+    if not config.root:
+        raise ConfigError("benchmark: source 'folder' needs benchmark.root (a folder of subjects)")
+    folder = scan_folder(FolderConfig(root=config.root, include=config.path))
+    generator = numpy_stream(seed, "folder/non-mated-pairs")
+    rows = drawn_subjects(folder.labels, generator, largest=LARGEST_FOLDER)
+    labels = np.unique(folder.labels[rows], return_inverse=True)[1].astype(np.int64)
+    files = tuple(folder.files[row] for row in rows)
+    return PairBenchmark(config.name, files, *dealt_pairs(labels, generator), subjects=labels)
 
 
 def _from_synthetic(config: BenchmarkConfig, seed: int) -> PairBenchmark:
@@ -329,7 +270,8 @@ def _from_youtube_faces(config: BenchmarkConfig, seed: int) -> PairBenchmark:
 def _from_ijb(config: BenchmarkConfig, seed: int) -> PairBenchmark:
     from iom.data.ijb import read_ijb_pairs
 
-    return read_ijb_pairs(*_places(config), name=config.name)
+    into = Path(config.align_into) if config.align_into else None
+    return read_ijb_pairs(*_places(config), name=config.name, align_into=into)
 
 
 SOURCES: dict[str, Callable[[BenchmarkConfig, int], PairBenchmark]] = {
@@ -340,6 +282,7 @@ SOURCES: dict[str, Callable[[BenchmarkConfig, int], PairBenchmark]] = {
     "ijb": _from_ijb,
     "bin": _from_bin,
     "carray": _from_carray,
+    "folder": _from_folder,
     "synthetic": _from_synthetic,
 }
 """Where verification pairs come from, by the name that a configuration gives."""

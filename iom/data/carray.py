@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.benchmarks import FOLDS, PairBenchmark, linked
+from iom.data.benchmarks import PairBenchmark, linked
+from iom.data.dealt_pairs import FOLDS
 from iom.data.images import Pixels
 from iom.errors import DataError, MissingExtraError
 

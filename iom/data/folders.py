@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.config.sections import FolderConfig
+from iom.data.shard_store import ShardStore, is_shards, open_shards
 from iom.errors import DataError
 from iom.seeding import numpy_stream
 
@@ -24,6 +25,7 @@ class FaceFolder:
         labels: Index into `subjects` of each image, `(N,)`.
         subjects: Subject names; a merged subject bears its first name.
         left_out: Subjects left out for having too few images.
+        store: The TFRecord shards that hold the images; none: they are files.
     """
 
     root: Path
@@ -31,13 +33,16 @@ class FaceFolder:
     labels: NDArray[np.int64]
     subjects: tuple[str, ...]
     left_out: int = 0
+    store: ShardStore | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def files(self) -> list[Path]:
-        """Full paths, in the order of `paths`."""
+        """Full paths, in the order of `paths`; in shards, what can be read like a path."""
+        if self.store is not None:
+            return [self.store.file(path) for path in self.paths]  # type: ignore[misc]
         return [self.root / path for path in self.paths]
 
     def describe_left_out(self, min_images: int) -> str:
@@ -52,7 +57,8 @@ class FaceFolder:
         names = sorted({self.subjects[self.labels[i]] for i in rows})
         index = {name: i for i, name in enumerate(names)}
         labels = np.array([index[self.subjects[self.labels[i]]] for i in rows], dtype=np.int64)
-        return FaceFolder(self.root, tuple(self.paths[i] for i in rows), labels, tuple(names))
+        paths = tuple(self.paths[i] for i in rows)
+        return FaceFolder(self.root, paths, labels, tuple(names), store=self.store)
 
 
 def scan_folder(config: FolderConfig) -> FaceFolder:
@@ -67,7 +73,13 @@ def scan_folder(config: FolderConfig) -> FaceFolder:
     root = Path(config.root)
     if not root.is_dir():
         raise DataError(f"no folder {root}: set data.root to a folder <root>/<subject>/<image>")
-    paths = _listed(root, Path(config.include)) if config.include else _found(root)
+    store = open_shards(root) if is_shards(root) else None
+    every = store.paths if store else None
+    paths = (
+        _listed(root, Path(config.include), every)
+        if config.include
+        else every or found_images(root)
+    )
     if not paths:
         raise DataError(f"{root}: expected <subject>/<image>.jpg or .png, found no image")
     merged = _merged_names(config)
@@ -89,6 +101,7 @@ def scan_folder(config: FolderConfig) -> FaceFolder:
         np.array([label for _, label in ordered], dtype=np.int64),
         subjects,
         left_out=len(images_of) - len(kept),
+        store=store,
     )
 
 
@@ -137,7 +150,8 @@ def _root(parent: dict[str, str], name: str) -> str:
     return name
 
 
-def _found(root: Path) -> list[str]:
+def found_images(root: Path) -> list[str]:
+    """Sorted `<subject>/<image>` of a folder."""
     return sorted(
         f"{folder.name}/{image.name}"
         for folder in root.iterdir()
@@ -147,7 +161,7 @@ def _found(root: Path) -> list[str]:
     )
 
 
-def _listed(root: Path, include: Path) -> list[str]:
+def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:
     try:
         lines = include.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -156,7 +170,12 @@ def _listed(root: Path, include: Path) -> list[str]:
     odd = [path for path in paths if path.count("/") != 1 or path.startswith(("/", "..", "./"))]
     if odd:
         raise DataError(f"{include}: expected lines <subject>/<image>, received '{odd[0]}'")
-    missing = [path for path in paths if not (root / path).is_file()]
+    stored = None if every is None else frozenset(every)
+    missing = [
+        path
+        for path in paths
+        if not ((root / path).is_file() if stored is None else path in stored)
+    ]
     if missing:
         raise DataError(
             f"{include}: {len(missing)} of {len(paths)} images are not in {root}, "

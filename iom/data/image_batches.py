@@ -8,15 +8,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from iom.config.sections import AugmentationConfig
-from iom.data.augmentation import augment
+from iom.data.augmentation import DRAWS, augment_batch
+from iom.data.batches import SubjectBatches
 from iom.data.folders import FaceFolder
+from iom.data.pixel_reading import pixels_of
 from iom.errors import DataError
 from iom.seeding import numpy_stream
 
 LABEL = "cosines"
 TARGET = "unit_embedding"
-VIEW_STRIDE = 7919
-"""Keeps the augmentation seeds of one run's views apart from those of the next seeds' views."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,15 @@ class ImageBatches:
             0: every epoch changes every image anew.
         mix: Half of the images blend in another one, by up to this share.
         targets: Teacher embeddings, `(max(1, views), N, D)`, or none.
+        labelled: Outputs of the network whose truth is the label of the image.
+        images_per_subject: K: each batch has `batch_size / K` subjects with K images, drawn anew
+            for each step. 0: every image once an epoch, in random order.
+        label_input: The network reads the labels too, beside the images.
+        worker: Which of `workers` machines this is: it takes its own part of each batch.
+        workers: Machines that share each batch evenly.
+
+    Raises:
+        DataError: Too few subjects have K images.
     """
 
     folder: FaceFolder
@@ -43,7 +52,15 @@ class ImageBatches:
     views: int = 0
     mix: float = 0.0
     targets: NDArray[np.float32] | None = None
-    labelled: bool = True
+    labelled: tuple[str, ...] = (LABEL,)
+    images_per_subject: int = 0
+    label_input: bool = False
+    worker: int = 0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.images_per_subject:
+            self._sampler()
 
     @property
     def steps(self) -> int:
@@ -62,53 +79,90 @@ class ImageBatches:
 
     def epoch(self, epoch: int, first_step: int = 0) -> tf.data.Dataset:
         """The batches of an epoch, from `first_step` on."""
-        order = numpy_stream(self.seed, f"stage1/order/{epoch}").permutation(len(self.folder))
-        rows = order[: self.steps * self.batch_size][first_step * self.batch_size :]
+        rows = self._rows(epoch)[first_step * self.batch_size :]
         view = epoch % self.views if self.views else epoch
-        images = self._images(rows, view).batch(self.batch_size, drop_remainder=True)
+        if self.workers == 1:
+            return self._batches(rows, view)
+        own = self.batch_size // self.workers
+        mine = rows.reshape(-1, self.workers, own)[:, self.worker].ravel()
+        part = dataclasses.replace(self, batch_size=own, images_per_subject=0, workers=1, worker=0)
+        return part._batches(mine, view)
+
+    def _batches(self, rows: NDArray[np.int64], view: int) -> tf.data.Dataset:
+        images = self._images(rows, view, drop_remainder=True)
         truth: dict[str, Any] = {}
-        if self.labelled:
-            truth[LABEL] = self.folder.labels[rows]
+        for name in self.labelled:
+            truth[name] = self.folder.labels[rows]
         if self.targets is not None:
             truth[TARGET] = self.targets[view % len(self.targets)][rows]
         answers = tf.data.Dataset.from_tensor_slices(truth).batch(
             self.batch_size, drop_remainder=True
         )
+        if self.label_input:
+            labels = tf.data.Dataset.from_tensor_slices(self.folder.labels[rows].astype(np.int32))
+            images = tf.data.Dataset.zip(images, labels.batch(self.batch_size, drop_remainder=True))
         return tf.data.Dataset.zip(images, answers).prefetch(4)
+
+    def files(self, epoch: int, step: int) -> list[str]:
+        """Images of one batch, relative to the folder."""
+        rows = self._rows(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        return [self.folder.paths[row] for row in rows]
+
+    def _rows(self, epoch: int) -> NDArray[np.int64]:
+        """Image of each place of an epoch, `(steps * batch_size,)`."""
+        if self.images_per_subject:
+            sampler = self._sampler()
+            return np.concatenate([sampler.rows(epoch, step) for step in range(self.steps)])
+        order = numpy_stream(self.seed, f"stage1/order/{epoch}").permutation(len(self.folder))
+        return order[: self.steps * self.batch_size]
+
+    def _sampler(self) -> SubjectBatches:
+        subjects = self.batch_size // self.images_per_subject
+        try:
+            return SubjectBatches(self.folder.labels, subjects, self.images_per_subject, self.seed)
+        except DataError as error:
+            raise DataError(
+                f"{self.folder.root}: training.images_per_subject {self.images_per_subject} and "
+                f"training.batch_size {self.batch_size} need {subjects} subjects with so many "
+                "images each, and there are fewer; lower either"
+            ) from error
 
     def view(self, view: int) -> tf.data.Dataset:
         """One augmented view of all images, in folder order, in batches."""
-        return self._images(np.arange(len(self.folder)), view).batch(self.batch_size).prefetch(4)
+        rows = np.arange(len(self.folder))
+        return self._images(rows, view, drop_remainder=False).prefetch(4)
 
-    def _images(self, rows: NDArray[np.int64], view: int) -> tf.data.Dataset:
-        files = [str(self.folder.root / self.folder.paths[row]) for row in rows]
-        side = self.input_size
-
-        def load(path: tf.Tensor) -> tf.Tensor:
-            # Pillow's inverse transform: an embedding must not depend on the reader.
-            pixels = tf.io.decode_jpeg(
-                tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE"
-            )
-            return tf.ensure_shape(pixels, (side, side, 3))
-
-        def changed(path: tf.Tensor, row: tf.Tensor, other: tf.Tensor, share: tf.Tensor) -> Any:
-            pixels = load(path)
-            if self.mix:
-                blend = (1 - share) * tf.cast(pixels, tf.float32)
-                pixels = blend + share * tf.cast(load(other), tf.float32)
-            seed = tf.stack([self.seed + VIEW_STRIDE * view, row])
-            return augment(pixels, seed, self.augmentation)
-
+    def _images(
+        self, rows: NDArray[np.int64], view: int, *, drop_remainder: bool
+    ) -> tf.data.Dataset:
+        """Changed images of `rows` in batches, `(B, S, S, 3)` float32."""
+        draws = self._draws(view)[rows]
+        pixels = pixels_of(self.folder, rows, side=self.input_size)
+        if not self.mix:
+            columns = (pixels, tf.data.Dataset.from_tensor_slices(draws))
+            batches = tf.data.Dataset.zip(*columns).batch(self.batch_size, drop_remainder)
+            return batches.map(self._changed, num_parallel_calls=tf.data.AUTOTUNE)
         others, shares = self._partners(view)
-        columns = (
-            files,
-            rows.astype(np.int64),
-            [str(self.folder.root / self.folder.paths[row]) for row in others[rows]],
-            shares[rows],
+        blended = pixels_of(self.folder, others[rows], side=self.input_size)
+        numbers = tf.data.Dataset.from_tensor_slices((draws, shares[rows]))
+        batches = tf.data.Dataset.zip(pixels, blended, numbers).batch(
+            self.batch_size, drop_remainder
         )
-        return tf.data.Dataset.from_tensor_slices(columns).map(
-            changed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
+        return batches.map(self._blended, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _changed(self, pixels: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        return augment_batch(pixels, draws, self.augmentation)
+
+    def _blended(self, pixels: tf.Tensor, other: tf.Tensor, numbers: Any) -> tf.Tensor:
+        draws, share = numbers
+        share = share[:, None, None, None]
+        mixed = (1 - share) * tf.cast(pixels, tf.float32) + share * tf.cast(other, tf.float32)
+        return augment_batch(mixed, draws, self.augmentation)
+
+    def _draws(self, view: int) -> NDArray[np.float32]:
+        """What changes each image in a view, `(N, DRAWS)`."""
+        stream = numpy_stream(self.seed, f"stage1/augmentation/{view}")
+        return stream.random((len(self.folder), DRAWS), np.float32)
 
     def _partners(self, view: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The image blended into each image of a view, and by how much (nothing for half)."""

@@ -1,0 +1,70 @@
+"""Is a data set sound: `python -m iom.cli.check_data PATH`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from iom.cli.arguments import new_parser, run
+
+EPILOG = """\
+examples:
+  python -m iom.cli.check_data faces
+  python -m iom.cli.check_data shards --json report.json
+  python -m iom.cli.check_data faces_emore/train.rec
+  python -m iom.cli.check_data lfw.bin
+
+Exit code 0: nothing found; 1: problems found; 2: wrong use.
+"""
+SHOWN = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m iom.cli.check_data`."""
+    parser = new_parser(
+        "python -m iom.cli.check_data",
+        "Report corrupt, repeated, wrongly sized and wrongly labelled images of a data set.",
+        epilog=EPILOG,
+    )
+    parser.add_argument(
+        "path", type=Path, metavar="PATH", help="folder of subjects, shards, train.rec or .bin"
+    )
+    parser.add_argument("--size", type=int, default=112, help="side of an image (default: 112)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all findings there")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="default: 2")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return run(_check, parser, argv)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from iom.data.check import PROBLEMS, check_data
+    from iom.errors import ConfigError
+    from iom.files import write_json
+
+    if arguments.size < 1 or arguments.workers < 1:
+        raise ConfigError("--size and --workers: expected at least 1")
+    count, findings = check_data(
+        arguments.path,
+        size=arguments.size,
+        workers=arguments.workers,
+        progress=not arguments.quiet,
+    )
+    print(f"{arguments.path}: {count:,} images, {len(findings):,} problems")
+    for kind, meaning in PROBLEMS.items():
+        own = [finding for finding in findings if finding.kind == kind]
+        if not own:
+            continue
+        print(f"{kind:13} {len(own):7,}  {meaning}")
+        for finding in own[:SHOWN]:
+            print(f"{'':22} {finding.place} {finding.detail}".rstrip())
+        if len(own) > SHOWN:
+            print(f"{'':22} ...")
+    if arguments.json:
+        rows = [
+            {"kind": item.kind, "place": item.place, "detail": item.detail} for item in findings
+        ]
+        write_json(arguments.json, {"path": str(arguments.path), "images": count, "findings": rows})
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

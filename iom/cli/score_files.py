@@ -28,10 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    evaluating = commands.add_parser("evaluate", help="EER, FNMR at FMR, identification")
+    evaluating = commands.add_parser("evaluate", help="EER, FNMR at FMR; identification on request")
     evaluating.add_argument("files", type=Path, nargs="+", metavar="FILE")
     evaluating.add_argument("--format", choices=FORMAT_NAMES, default="", help="default: guessed")
     evaluating.add_argument("--distances", action="store_true", help="lower scores are more alike")
+    evaluating.add_argument(
+        "--identification",
+        action="store_true",
+        help="CMC and open set too; needs each probe once with each reference",
+    )
     evaluating.add_argument("--json", action="store_true", help="print one line of JSON a file")
     exporting = commands.add_parser("export", help="write the scores of an evaluation")
     add_config_arguments(exporting)
@@ -50,7 +55,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     for path in arguments.files:
         table = read_scores(path, arguments.format, higher_is_closer=not arguments.distances)
-        figures = dict(table_figures(table))
+        figures = dict(table_figures(table, identification=arguments.identification))
         if arguments.json:
             print(json.dumps({"file": str(path), **figures}))
             continue

@@ -22,6 +22,8 @@ from iom.errors import ConfigError, DataError
 from iom.lookup import lookup
 from iom.seeding import numpy_stream
 
+LARGEST_ODD_SHARE = 0.05
+"""More pairs that contradict the folders than this: the folders are not those of subjects."""
 LARGEST_FOLDER = 10_000
 """Images of a folder of subjects that pairs are made of; of a larger one, subjects are drawn."""
 
@@ -184,12 +186,27 @@ def linked(left: ArrayLike, right: ArrayLike, same: ArrayLike, count: int) -> ND
 def _subjects(
     pairs: Sequence[ListedPair], names: Sequence[str], links: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Folder names where they agree with the list; else what the mated pairs link."""
+    """Folder names where they are the subjects'; else what the mated pairs link.
+
+    Raises:
+        DataError: Folders are by subject, but a few pairs contradict them.
+    """
     folders = [name.rpartition("/")[0] for name in names]
     folder_of = dict(zip(names, folders, strict=True))
-    if any((folder_of[pair.left] == folder_of[pair.right]) != pair.same for pair in pairs):
+    odd = [pair for pair in pairs if (folder_of[pair.left] == folder_of[pair.right]) != pair.same]
+    if len(odd) > LARGEST_ODD_SHARE * len(pairs):
         return links
+    if odd:
+        first = ", ".join(f"{p.left} with {p.right} as {_kind(p)}" for p in odd[:3])
+        raise DataError(
+            f"{len(odd)} of {len(pairs)} pairs have a label that contradicts the folders of the "
+            f"subjects: {first}"
+        )
     return np.unique(folders, return_inverse=True)[1].astype(np.int64)
+
+
+def _kind(pair: ListedPair) -> str:
+    return "mated" if pair.same else "non-mated"
 
 
 def _blocks(count: int) -> NDArray[np.int64]:

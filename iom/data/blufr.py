@@ -62,7 +62,10 @@ def read_blufr(lists: Path, root: Path) -> Blufr:
     subjects = np.unique(people, return_inverse=True)[1].astype(np.int64)
     sets = [_trials(lists / f"{kind}_set.txt", len(names)) for kind in ("test", "gallery", "probe")]
     if len({len(trials) for trials in sets}) > 1:
-        raise DataError(f"{lists}: expected as many trials in each set, received {map(len, sets)}")
+        raise DataError(
+            f"{lists}: expected as many trials in each set, received "
+            f"{', '.join(str(len(trials)) for trials in sets)}"
+        )
     trials = tuple(BlufrTrial(*rows) for rows in zip(*sets, strict=True))
     for number, trial in enumerate(trials, start=1):
         _check(trial, subjects, f"{lists}, trial {number}", names)

@@ -47,7 +47,7 @@ def read_carray(
     meta = _json(folder / "meta" / "storage")
     sizes = _json(folder / "meta" / "sizes")
     shape = (2 * len(same), 3, size, size)
-    if meta.get("dtype") != "float32" or tuple(sizes.get("shape", ())) != shape:
+    if meta.get("dtype") != "float32" or sizes.get("shape") != list(shape):
         raise DataError(
             f"{folder}: expected float32 {shape} for {len(same)} pairs, received "
             f"{meta.get('dtype')} {sizes.get('shape')}"

@@ -11,6 +11,7 @@ by those landmarks as InsightFace does.
 """
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -199,11 +200,15 @@ def _template_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     lines = read_lines(path)
     if not lines[0][1].split(",")[0].strip().lstrip("-").isdigit():
         lines = lines[1:]
-    entries = {
-        parsed(path, *line, "'TEMPLATE_ID,SUBJECT_ID'", lambda f: (int(f[0]), int(f[1])), ",")
-        for line in lines
-    }
-    ordered = sorted(entries)
+    ordered = sorted(
+        {
+            parsed(path, *line, "'TEMPLATE_ID,SUBJECT_ID'", lambda f: (int(f[0]), int(f[1])), ",")
+            for line in lines
+        }
+    )
+    torn = [a[0] for a, b in itertools.pairwise(ordered) if a[0] == b[0]]
+    if torn:
+        raise DataError(f"{path}: {len(torn)} templates belong to two subjects: {shown(torn)}")
     return (
         np.array([template for template, _ in ordered], np.int64),
         np.array([subject for _, subject in ordered], np.int64),

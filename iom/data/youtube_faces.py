@@ -18,8 +18,9 @@ def read_youtube_faces(
 ) -> PairBenchmark:
     """Video pairs of `splits.txt` over aligned frames `<root>/<subject>/<video>/<frame>.jpg`.
 
-    Lines of the list: `split, first video, second video, is same`, splits from 1, a video named as
-    `subject/number`; a header is skipped. A template is the mean of a video's frames.
+    Lines of the list: `split, number of the pair, first video, second video, is same`, splits from
+    1, a video named as `subject/number`; a header is skipped. A template is the mean of a video's
+    frames.
 
     Args:
         splits: The list.
@@ -34,11 +35,8 @@ def read_youtube_faces(
     lines = read_lines(splits)
     if not lines[0][1].split(",")[0].strip().isdigit():
         lines = lines[1:]
-    form = "'split, first video, second video, 0|1'"
-    pairs = [
-        parsed(splits, *line, form, lambda f: (int(f[0]), f[1], f[2], truth(f[3])), ",")
-        for line in lines
-    ]
+    form = "'split, pair, first video, second video, 0|1'"
+    pairs = [parsed(splits, *line, form, _pair, ",") for line in lines]
     wrong = [p for p in pairs if (_subject(p[1]) == _subject(p[2])) != p[3]]
     if wrong:
         raise DataError(
@@ -66,6 +64,12 @@ def read_youtube_faces(
         subjects=np.unique(subjects, return_inverse=True)[1].astype(np.int64),
         pooling=Pooling(template, np.arange(len(template))),
     )
+
+
+def _pair(fields: list[str]) -> tuple[int, str, str, bool]:
+    split, number, first, second, same = fields
+    int(number)
+    return int(split), first, second, truth(same)
 
 
 def _subject(video: str) -> str:

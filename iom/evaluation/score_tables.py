@@ -16,10 +16,15 @@ FMRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 SUFFIX = {"four": ".txt", "five": ".txt", "csv": ".csv"}
 
 
-def table_figures(table: ScoreTable) -> Iterator[tuple[str, float]]:
+def table_figures(
+    table: ScoreTable, *, identification: bool = False
+) -> Iterator[tuple[str, float]]:
     """EER, AUC, FNMR at each FMR that the comparisons resolve; CMC and open-set rates.
 
-    Identification needs names of references; with them the comparisons must be complete.
+    Args:
+        table: The comparisons.
+        identification: Also take them as searches: needs names of references, and each probe once
+            with each reference.
 
     Raises:
         DataError: A kind of comparison is missing, or searches are incomplete.
@@ -33,7 +38,7 @@ def table_figures(table: ScoreTable) -> Iterator[tuple[str, float]]:
     for fmr in FMRS:
         if fmr * len(non_mated) >= 1:
             yield f"fnmr_at_fmr_{fmr:.0e}".replace("e-0", "e-"), curve.fnmr_at_fmr(fmr)
-    if table.reference is not None:
+    if identification:
         yield from identification_figures(table.searches())
 
 

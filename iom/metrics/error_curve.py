@@ -162,9 +162,11 @@ def _checked(scores: ArrayLike, kind: str) -> NDArray[np.float64]:
     if not (np.issubdtype(values.dtype, np.integer) or np.issubdtype(values.dtype, np.floating)):
         raise DataError(f"{kind} distances: expected numbers, received {values.dtype}")
     values = values.astype(np.float64)
-    if not np.isfinite(values).all():
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        first = ", ".join(f"{values[row]} at place {row + 1}" for row in bad[:3])
         raise DataError(
-            f"{kind} distances: expected finite numbers, received "
-            f"{int((~np.isfinite(values)).sum())} that are not, among {values.size}"
+            f"{kind} distances: expected finite numbers, received {len(bad)} that are not, among "
+            f"{values.size}: {first}"
         )
     return values

@@ -73,6 +73,11 @@ def test_different_benchmarks_are_refused_unless_asked_for(tmp_path, capsys):
             '{"benchmark": 1, "rows": 1, "systems": 1, "config": 1, "format": 9}',
             "expected format 1",
         ),
+        (
+            '{"benchmark": 1, "rows": 1, "systems": 1, "config": 1, "format": 1}',
+            "benchmark: expected a section with name",
+        ),
+        ('{"benchmark": {"pairs": NaN}}', "NaN is no figure"),
     ],
 )
 def test_what_is_no_report_is_one_line(tmp_path, capsys, content, reason):
@@ -83,6 +88,17 @@ def test_what_is_no_report_is_one_line(tmp_path, capsys, content, reason):
     shown = capsys.readouterr().err
     assert reason in shown
     assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("field", ["embedder", "created", "rows"])
+def test_a_report_without_a_part_is_one_line(tmp_path, capsys, field):
+    good, bad = made(tmp_path / "good", 0.02), made(tmp_path / "bad", 0.03)
+    file = bad / "report.json"
+    tree = json.loads(file.read_text())
+    tree[field] = 1
+    file.write_text(json.dumps(tree))
+    assert main([str(good), str(bad), "--output", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_one_report_or_the_same_twice(tmp_path, capsys):

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -6,6 +5,7 @@ import pytest
 
 from iom.cli.score_files import main
 from iom.data.score_files import read_scores
+from iom.errors import DataError
 from iom.evaluation.score_tables import table_figures, write_system_scores
 from iom.evaluation.scores import code_scores, float_scores
 from iom.metrics.verification import equal_error_rate, fnmr_at_fmr
@@ -34,9 +34,12 @@ def test_evaluate(tmp_path, capsys):
     assert figures["eer"] == equal_error_rate(mated, non_mated)
     assert figures["fnmr_at_fmr_1e-2"] == fnmr_at_fmr(mated, non_mated, 1e-2)
     assert "fnmr_at_fmr_1e-4" not in figures
+    assert "cmc_rank_1" not in figures
+    assert main(["evaluate", str(path), "--json", "--identification"]) == 0
+    figures = json.loads(capsys.readouterr().out)
     assert 0 < figures["cmc_rank_1"] <= figures["cmc_rank_10"] <= 1
     assert 0 <= figures["dir_at_fpir_1e-1_rank_1"] <= figures["cmc_rank_1"]
-    assert main(["evaluate", str(path)]) == 0
+    assert main(["evaluate", str(path), "--identification"]) == 0
     assert "cmc_rank_1 " in capsys.readouterr().out
 
 
@@ -86,7 +89,11 @@ def test_scores_of_a_benchmark_keep_their_figures(tmp_path, form, made_benchmark
         np.testing.assert_array_equal(table.distances, entry.distances.astype(float))
         np.testing.assert_array_equal(table.same, benchmark.same)
         assert equal_error_rate(*table.by_kind()) == equal_error_rate(entry.mated, entry.non_mated)
-    assert "eer" in dict(table_figures(dataclasses.replace(table, reference=None)))
+    figures = dict(table_figures(table))
+    assert "eer" in figures
+    assert not any(name.startswith("cmc") for name in figures)
+    with pytest.raises(DataError, match=r"^identification: expected"):
+        dict(table_figures(table, identification=True))
 
 
 @pytest.fixture

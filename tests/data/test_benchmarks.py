@@ -111,6 +111,18 @@ Cy_C/Cy_C_0001.jpg Bo_B/Bo_B_0002.jpg false
     assert len(set(benchmark.subjects.tolist())) == 3
 
 
+def test_a_label_that_contradicts_the_folders_is_refused(faces: Path, tmp_path: Path) -> None:
+    names = [f"{p}/{p}_{i:04d}.jpg" for p in ("Ada_A", "Bo_B", "Cy_C", "Di_D") for i in range(1, 5)]
+    pairs = [(a, b, a[:3] == b[:3]) for i, a in enumerate(names) for b in names[:i]]
+    text = "".join(f"{a} {b} {int(same)}\n" for a, b, same in pairs)
+    read_pair_list(listed(tmp_path, text), faces)
+    wrong = text.replace(
+        "Ada_A/Ada_A_0002.jpg Ada_A/Ada_A_0001.jpg 1", "Ada_A/Ada_A_0002.jpg Ada_A/Ada_A_0001.jpg 0"
+    )
+    with pytest.raises(DataError, match=r"1 of 120 pairs .*Ada_A_0002.jpg with .* as non-mated"):
+        read_pair_list(listed(tmp_path, wrong), faces)
+
+
 def test_subjects_of_lists_without_subject_folders_are_linked(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / f"{name}.png").write_bytes(encode(1))

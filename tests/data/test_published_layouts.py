@@ -100,11 +100,11 @@ class TestYouTubeFaces:
     def test_damaged(self, tmp_path):
         splits, root = layouts.youtube_faces(tmp_path)
         text = splits.read_text()
-        splits.write_text(text.replace("1, Ada/0, Ada/1, 1", "1, Ada/0, Ada/1, 0"))
+        splits.write_text(text.replace("1, 0, Ada/0, Ada/1, 1", "1, 0, Ada/0, Ada/1, 0"))
         with pytest.raises(DataError, match="1 pairs whose label contradicts the names"):
             read_youtube_faces(splits, root)
-        splits.write_text(text.replace("1, Ada/0, Ada/1, 1", "1, Ada/0, Ada/1"))
-        with pytest.raises(DataError, match="line 2: expected 'split, first video"):
+        splits.write_text(text.replace("1, 0, Ada/0, Ada/1, 1", "1, 0, Ada/0, Ada/1"))
+        with pytest.raises(DataError, match="line 2: expected 'split, pair, first video"):
             read_youtube_faces(splits, root)
         splits.write_text(text.replace("Ada/0", "../0"))
         with pytest.raises(DataError):
@@ -163,6 +163,14 @@ class TestIjb:
         meta, root = layouts.ijb(tmp_path)
         replace_line(meta / "ijbc_1N_probe_mixed.csv", 1, "1,105")
         with pytest.raises(DataError, match=r"1 templates belong to another subject.*: 1"):
+            read_ijb_searches(meta, root)
+
+    def test_a_template_of_two_subjects_within_one_list(self, tmp_path):
+        meta, root = layouts.ijb(tmp_path)
+        path = meta / "ijbc_1N_probe_mixed.csv"
+        again = path.read_text().splitlines()[1].split(",")[0]
+        path.write_text(path.read_text() + f"{again},999\n")
+        with pytest.raises(DataError, match=rf"1 templates belong to two subjects: {again}"):
             read_ijb_searches(meta, root)
 
     def test_missing(self, tmp_path):

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.attack_setting import Setting, add_data_arguments, load_setting
 from benchmarks.lfw_all_pairs import parse_shape
-from benchmarks.tradeoff import FMR, FRESH_KEYS, Setting, add_data_arguments, load_setting
+from benchmarks.tradeoff import FMR, FRESH_KEYS
 from iom.cli.arguments import new_parser, run
 
 if TYPE_CHECKING:

@@ -1,26 +1,31 @@
 """LFW in full, one table: recognition, unlinkability and attacks for every protection.
 
     python -m benchmarks.lfw_full
+    python -m benchmarks.lfw_full --systems urp ancestor
     python -m benchmarks.lfw_full --quick --systems float grp
 
 Systems, keys and sizes are those of `configs/evaluate/lfw_full.yaml`; keys are stolen everywhere.
+One more row, `ancestor`, is there when the ancestor's own way was trained (the command stands in
+`configs/stage2/ancestor.yaml`): it is hashed under random keys as all the others are.
 For each system six cells: the 6,000 pairs, all pairs (at most 20 images of a subject), BLUFR (mean
 less standard deviation of ten trials), search in two galleries (CMC, open set), D_sys between keys,
 and attacks (victims of LFW, the attacker learns from FIW, threshold at FMR 1e-3 over all pairs).
-A cell that is done is kept in `--cells` and not computed again unless a setting changed. Prints a
-Markdown table, then one line of JSON with its rows; rates are fractions.
+A cell that is done is kept in `--cells` and not computed again unless a setting changed, or with
+`--again`, which is for changed code. With `--systems` only these are computed, and rows of others
+are shown where they are done. Prints a Markdown table, then one line of JSON with its rows;
+rates are fractions.
 """
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.lfw_full_cells import PROTOCOLS, Cell, Faces, load_faces, load_system
+from benchmarks.lfw_full_store import Cells
 from iom.cli.arguments import new_parser, run
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from iom.evaluation.scores import CodeSystem
 
 CONFIG = Path("configs/evaluate/lfw_full.yaml")
+ANCESTOR = "ancestor"
 QUICK = ("scenario.keys=1", "scenario.bootstrap=10", "report.keys=1", "report.replicates=10",
          "report.pairs=2000", "report.victims=5", "report.old_keys=1",
          "report.attack_names=[closed_form, prior_regressor, one_guess]")  # fmt: skip
@@ -42,10 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="few keys, draws, victims and trials")
-    parser.add_argument("--systems", nargs="+", help="default: those of the configuration")
+    parser.add_argument("--systems", nargs="+", help="rows to compute; default: all")
     parser.add_argument("--protocols", nargs="+", help=f"default: {' '.join(PROTOCOLS)}")
     parser.add_argument(
         "--cells", type=Path, default=Path("runs/lfw_full"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="compute these rows though they are done"
+    )
+    parser.add_argument(
+        "--ancestor", type=Path, default=Path("runs/ancestor"), help="default: %(default)s, if any"
     )
     return run(_measure, parser, argv)
 
@@ -53,30 +65,64 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
-    from iom.evaluation.full.attacks import check_attacks
+    from iom.evaluation.dossier.attacks import check_attacks
     from iom.evaluation.systems import check_systems
     from iom.lookup import lookup
 
     overrides = [f"seed={arguments.seed}", *(QUICK if arguments.quick else ())]
-    if arguments.systems:
-        overrides.append(f"scenario.systems={json.dumps(arguments.systems)}")
     config = load_config(EvaluateConfig, arguments.config, overrides=overrides)
+    everything = _with_ancestor(config, arguments.ancestor, named=arguments.systems or ())
+    config = _only(everything, arguments.systems or everything.scenario.systems)
     check_systems(config)
     check_attacks(config.report)
     wanted = arguments.protocols or list(PROTOCOLS)
-    measures = {name: lookup(PROTOCOLS, name, "protocol") for name in wanted}
+    for name in wanted:
+        lookup(PROTOCOLS, name, "protocol")
     faces = load_faces(arguments.shared, config, quick=arguments.quick)
+    cells = Cells(arguments.cells, everything, shared=arguments.shared, quick=arguments.quick)
+    named = config.scenario.systems
     rows = []
-    for name in config.scenario.systems:
-        system = load_system(name, faces)
-        row: Cell = {"system": name, "bits": _bits(system)}
-        for protocol, measure in measures.items():
-            row.update(_cell(arguments, faces, system, protocol, measure))
+    for name in dict.fromkeys((*everything.scenario.systems, *named)):
+        if name in named:
+            row = _row(cells, load_system(name, faces), wanted, faces, again=arguments.again)
+        elif all(cells.finished(name, protocol) is not None for protocol in wanted):
+            row = _row(cells, load_system(name, faces), wanted, faces)
+        else:
+            continue
         row.pop("attacks", None)  # every attack's own row stays in the cell's file
         rows.append(row)
     print(_table(rows))
     print(json.dumps({"rows": rows}))
     return 0
+
+
+def _with_ancestor(
+    config: "EvaluateConfig", folder: Path, *, named: Sequence[str]
+) -> "EvaluateConfig":
+    """The configuration with a row for the ancestor, if it was trained.
+
+    Raises:
+        WeightsError: It is asked for and not there.
+    """
+    from iom.errors import WeightsError
+
+    if ANCESTOR in config.hashers:
+        return config
+    if (folder / "hasher.json").is_file():
+        hashers = {**config.hashers, ANCESTOR: str(folder)}
+        systems = (*config.scenario.systems, ANCESTOR)
+        return _only(dataclasses.replace(config, hashers=hashers), systems)
+    if ANCESTOR in named:
+        raise WeightsError(
+            f"no trained hasher in '{folder}'; train it with python train_stage2.py --config "
+            f"configs/stage2/ancestor.yaml --output {folder}, or name its folder with --ancestor"
+        )
+    return config
+
+
+def _only(config: "EvaluateConfig", systems: Sequence[str]) -> "EvaluateConfig":
+    scenario = dataclasses.replace(config.scenario, systems=tuple(systems))
+    return dataclasses.replace(config, scenario=scenario)
 
 
 COLUMNS = {
@@ -97,46 +143,25 @@ COLUMNS = {
 """Figure to heading."""
 
 
-def _cell(
-    arguments: argparse.Namespace,
-    faces: Faces,
+def _row(
+    cells: Cells,
     system: "CodeSystem",
-    protocol: str,
-    measure: Callable[[Faces, "CodeSystem"], Cell],
+    protocols: Sequence[str],
+    faces: Faces,
+    *,
+    again: bool = False,
 ) -> Cell:
-    """A cell from its file, or computed and put there."""
-    from iom.errors import DataError
-    from iom.files import write_json
-
-    path = arguments.cells / f"{system.name}.{protocol}.json"
-    settings = _settings(arguments, faces.config, system.name)
-    if path.is_file():
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["settings"] == settings:
-                return dict(stored["cell"])
-        except (ValueError, KeyError, TypeError):
-            print(f"{path} is damaged and computed again", flush=True)
-    started = time.perf_counter()
-    cell = measure(faces, system)
-    print(f"{system.name}, {protocol}: {time.perf_counter() - started:.0f} s", flush=True)
-    try:
-        write_json(path, {"settings": settings, "cell": cell})
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
-    return cell
-
-
-def _settings(arguments: argparse.Namespace, config: "EvaluateConfig", name: str) -> str:
-    """Digest of everything that a cell depends on, the hasher's own file among it."""
-    from iom.evaluation.systems import hasher_folders
-
-    folder = hasher_folders(config).get(name, "")
-    metadata = Path(folder, "hasher.json").read_text(encoding="utf-8") if folder else ""
-    scenario = dataclasses.replace(config.scenario, systems=())
-    tree = dataclasses.asdict(dataclasses.replace(config, scenario=scenario, hashers={}))
-    more = [str(arguments.shared), arguments.quick, metadata]
-    return hashlib.sha256(json.dumps([tree, more], sort_keys=True).encode()).hexdigest()
+    """A row of the table; cells that are not done are computed and kept."""
+    row: Cell = {"system": system.name, "bits": _bits(system)}
+    for protocol in protocols:
+        cell = None if again else cells.finished(system.name, protocol)
+        if cell is None:
+            started = time.perf_counter()
+            cell = PROTOCOLS[protocol](faces, system)
+            print(f"{system.name}, {protocol}: {time.perf_counter() - started:.0f} s", flush=True)
+            cells.keep(system.name, protocol, cell)
+        row |= cell
+    return row
 
 
 def _bits(system: "CodeSystem") -> int:
@@ -147,7 +172,7 @@ def _bits(system: "CodeSystem") -> int:
 
 
 def _table(rows: Sequence[Cell]) -> str:
-    from iom.evaluation.full.tables import Table, interval_text, markdown
+    from iom.evaluation.dossier.tables import Table, interval_text, markdown
 
     shown = {name: heading for name, heading in COLUMNS.items() if any(name in r for r in rows)}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from benchmarks.tradeoff import Setting
+    from benchmarks.attack_setting import Setting
     from iom.config.schema import EvaluateConfig
     from iom.data.benchmarks import PairBenchmark
     from iom.data.blufr import Blufr
@@ -38,8 +38,8 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     Raises:
         DataError: A list or the embeddings are not there.
     """
+    from benchmarks.attack_setting import load_setting
     from benchmarks.stored_embeddings import STORED, embeddings_of
-    from benchmarks.tradeoff import load_setting
     from iom.data.benchmarks import read_pair_list
     from iom.data.blufr import read_blufr
 
@@ -135,7 +135,7 @@ def blufr(faces: Faces, system: "CodeSystem") -> Cell:
 
 def search(faces: Faces, system: "CodeSystem") -> Cell:
     """Search in two galleries: rank 1, rank 10, DIR at FPIR 1 %, with intervals."""
-    from iom.evaluation.full.identification import identification_sections
+    from iom.evaluation.dossier.identification import identification_sections
 
     report = faces.config.report
     (section,) = identification_sections(
@@ -156,7 +156,7 @@ def search(faces: Faces, system: "CodeSystem") -> Cell:
 
 def linkability(faces: Faces, system: "CodeSystem") -> Cell:
     """D_sys between templates of two keys, with its interval and what sampling alone gives."""
-    from iom.evaluation.full.linkability import linkability_sections, pairs_of_subjects
+    from iom.evaluation.dossier.linkability import linkability_sections, pairs_of_subjects
 
     report, seed = faces.config.report, faces.config.seed
     subjects = faces.setting.pairs.subjects.astype("int64")
@@ -180,7 +180,7 @@ def attacks(faces: Faces, system: "CodeSystem") -> Cell:
 
     from iom.evaluation.attack_report import attack_rows
     from iom.evaluation.attack_scores import Keys, measuring_keys
-    from iom.evaluation.full.attacks import attacked_system, strongest, unprotected
+    from iom.evaluation.dossier.attacks import attacked_system, strongest, unprotected
     from iom.evaluation.scores import FLOAT
 
     config, victims = faces.config, faces.setting.victims

@@ -5,54 +5,53 @@
     python -m benchmarks.tradeoff --frame grp --picture runs/tradeoff.png
 
 Two ways to reduce what a code holds, each over code shapes m x q: `keep`, where the key's
-permutation keeps k of the D dimensions, and `parts`, where a key lives in one of two fixed halves
-of the dimensions and a renewal goes to the other (`iom.attacks.parts`). EER and the operating
-threshold (FMR 1e-3) come from all pairs of LFW, keys stolen. PRAR is that of the best attack on
-each configuration, the prior-aware one among them, over 40 fresh keys, against a renewal with the
-very sample that leaked; `prar_other` is against another sample of the subject. Other people's
+permutation keeps k of the D dimensions, and `parts`, keys of kind `part`, where a key lives in one
+of two fixed windows of k dimensions and a renewal goes to the other; the layer before them is
+learned on FIW alone, so that the windows tell little of each other
+(`iom.training.whitening.independent_parts`). EER comes from all pairs of LFW, keys stolen. PRAR is
+that of the best attack on each configuration, the prior-aware one among them, which knows all
+learned layers, over 40 fresh keys, against a renewal with the very sample that leaked; `prar_other`
+is against another sample of the subject. It depends on the operating threshold: each configuration
+is measured at each FMR of `--fmr`, with the FNMR that this threshold costs. Other people's
 embeddings, for the attacker to learn from, are those of FIW.
 
-Recommended is the lowest EER among configurations whose PRAR is at most 5 %; where there is none,
-the one with the lowest PRAR. Ends with one line of JSON; rates are fractions.
+Recommended is the lowest EER among points whose PRAR is at most 5 %, at the laxer threshold if two
+have the same; where there is none, the point with the lowest PRAR. Ends with one line of JSON;
+rates are fractions.
 """
 
 import argparse
+import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.attack_setting import Setting, add_data_arguments, load_setting
 from benchmarks.lfw_all_pairs import parse_shape
 from iom.cli.arguments import new_parser, run
-from iom.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from iom.attacks.interface import AttackedSystem
-    from iom.evaluation.all_pairs import AllPairs
-    from iom.evaluation.attack_scores import Keys, Victims
+    from iom.evaluation.attack_scores import Keys
+    from iom.keys import TransformKey
 
-SHAPES = ("1536x2", "512x2", "64x8")
+SHAPES = ("3072x2", "1536x2", "512x2", "64x8")
 KEEPS = (0, 96, 64, 32)
-SHARED = (0, 2, 4)
+WINDOWS = (0, 2, 4)
+"""Dimensions that a part has more than half of them; parts then have twice as many in common."""
+WHITENING = 0.3
 ATTACKERS = ("closed_form", "descent", "prior_regressor", "dictionary")
 FMR = 1e-3
+FMRS = (FMR, 1e-4)
 LARGEST_PRAR, LARGEST_GAP = 0.05, 0.005
 FRESH_KEYS = 40
 Point = dict[str, Any]
-
-
-class Setting(NamedTuple):
-    """Everything a configuration is measured on."""
-
-    pairs: "AllPairs"
-    faces: "NDArray[np.float32]"
-    victims: "Victims"
-    old_keys: int
-    seed: int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,24 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shapes", nargs="+", type=parse_shape, help=f"default: {' '.join(SHAPES)}"
     )
-    parser.add_argument("--keeps", nargs="+", type=int, default=list(KEEPS), help="0 keeps all")
+    parser.add_argument("--keeps", nargs="*", type=int, default=list(KEEPS), help="0 keeps all")
+    parser.add_argument(
+        "--windows", nargs="*", type=int, default=list(WINDOWS),
+        help="dimensions of a part beyond half of all; default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--whitening", type=float, default=WHITENING, help="of parts; default: %(default)s"
+    )
+    parser.add_argument(
+        "--fmr", nargs="+", type=float, default=list(FMRS),
+        help="operating points; default: %(default)s",
+    )  # fmt: skip
     parser.add_argument("--picture", type=Path, help="write the curve as a picture")
     return run(_measure, parser, argv)
-
-
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `load_setting`."""
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
-    parser.add_argument("--embedder", default="mobilefacenet_y1", help="default: %(default)s")
-    parser.add_argument("--victims", type=int, default=50, help="default: %(default)s")
-    parser.add_argument("--old-keys", type=int, default=2, help="default: %(default)s")
-    parser.add_argument(
-        "--synthetic", action="store_true", help="random vectors in place of faces; no ../shared"
-    )
-    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="few configurations, fewer images")
 
 
 def _measure(arguments: argparse.Namespace) -> int:
@@ -92,9 +87,10 @@ def _measure(arguments: argparse.Namespace) -> int:
     print(f"float EER {100 * float_eer:.3f} %; {len(setting.faces)} images", flush=True)
     curve = []
     for system, label in _systems(arguments, setting):
-        point = {**label, **measure(system, setting)}
-        curve.append(point)
-        print(_line(point), flush=True)
+        for figures in measure(system, setting, fmrs=arguments.fmr, parts=label.get("parts", 1)):
+            point = {**label, **figures}
+            curve.append(point)
+            print(_line(point), flush=True)
     chosen = recommended(curve)
     reached = chosen["prar"] <= LARGEST_PRAR and chosen["eer"] - float_eer <= LARGEST_GAP
     print(f"recommended: {_line(chosen)}")
@@ -117,67 +113,86 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def measure(system: "AttackedSystem", setting: Setting) -> Point:
-    """EER, threshold and the attacks' success on one system."""
+def measure(
+    system: "AttackedSystem", setting: Setting, *, fmrs: Sequence[float] = (FMR,), parts: int = 1
+) -> Iterator[Point]:
+    """EER, threshold and the attacks' success on one system, at each operating point."""
     import numpy as np
 
     from iom.codes.packing import pack
     from iom.evaluation.attack_report import attack_rows
 
-    keys = attack_keys(system, setting)
+    system = _remembering(system)
+    keys = attack_keys(setting, parts)
     curves = [
-        setting.pairs.count_codes(pack(system.hash(setting.faces, key), system.alphabet_size))
+        setting.pairs.count_codes(
+            pack(system.hash(setting.faces, key), system.alphabet_size)
+        ).curve()
         for key in (keys.old[0], keys.fresh[0])
     ]
-    eers = [counts.curve().equal_error_rate() for counts in curves]
-    threshold = float(np.mean([counts.curve().threshold_at_fmr(FMR) for counts in curves]))
-    rows = list(
-        attack_rows([(system, threshold)], ATTACKERS, setting.victims, keys, seed=setting.seed)
-    )
-    best = max(rows, key=lambda row: row.prar)
-    interval = best.intervals["prar"]
-    return {
-        "eer": float(np.mean(eers)),
-        "threshold": threshold,
-        "prar": best.prar,
-        "prar_low": interval.low,
-        "prar_high": interval.high,
-        "prar_other": max(row.prar_other for row in rows),
-        "sar": max(row.sar for row in rows),
-        "cosine": max(row.cosine for row in rows),
-        "attack": best.attack,
-        "by_attack": {row.attack: row.prar for row in rows},
-    }
+    for fmr in fmrs:
+        threshold = float(np.mean([curve.threshold_at_fmr(fmr) for curve in curves]))
+        measured = [(system, threshold)]
+        rows = list(attack_rows(measured, ATTACKERS, setting.victims, keys, seed=setting.seed))
+        best = max(rows, key=lambda row: row.prar)
+        interval = best.intervals["prar"]
+        yield {
+            "eer": float(np.mean([curve.equal_error_rate() for curve in curves])),
+            "fmr": fmr,
+            "fnmr": float(np.mean([curve.fnmr_at_fmr(fmr) for curve in curves])),
+            "threshold": threshold,
+            "prar": best.prar,
+            "prar_low": interval.low,
+            "prar_high": interval.high,
+            "prar_other": max(row.prar_other for row in rows),
+            "sar": max(row.sar for row in rows),
+            "cosine": max(row.cosine for row in rows),
+            "attack": best.attack,
+            "by_attack": {row.attack: row.prar for row in rows},
+        }
 
 
-def attack_keys(system: "AttackedSystem", setting: Setting) -> "Keys":
+def _remembering(system: "AttackedSystem") -> "AttackedSystem":
+    """The same system; what it hashed for one operating point is there for the next."""
+    import numpy as np
+
+    templates: dict[bytes, Any] = {}
+
+    def hashed(rows: "NDArray[np.float32]", key: "TransformKey") -> "NDArray[Any]":
+        # Keys of this benchmark follow from its seed and protect nobody.
+        name = hashlib.sha256(np.ascontiguousarray(rows).tobytes() + key.secret).digest()
+        if name not in templates:
+            templates[name] = system.hash(rows, key)
+        return templates[name]
+
+    return dataclasses.replace(system, hash=hashed)
+
+
+def attack_keys(setting: Setting, parts: int) -> "Keys":
     """Old and fresh test keys; of a system in parts, the fresh ones live in another part."""
-    from iom.attacks.parts import part_of
     from iom.evaluation.attack_scores import Keys, measuring_keys
+    from iom.keys import part_of
 
     old = measuring_keys(setting.seed, "old", 8 * setting.old_keys)
     fresh = measuring_keys(setting.seed, "fresh", 4 * FRESH_KEYS)
-    if "in 2 parts" in system.name:
-        old = tuple(key for key in old if part_of(key, 2) == 0)
-        fresh = tuple(key for key in fresh if part_of(key, 2) == 1)
+    if parts > 1:
+        old = tuple(key for key in old if part_of(key, parts) == 0)
+        fresh = tuple(key for key in fresh if part_of(key, parts) != 0)
     return Keys(old[: setting.old_keys], fresh[:FRESH_KEYS])
 
 
 def recommended(curve: Sequence[Point]) -> Point:
-    """Lowest EER with a PRAR of at most 5 %; else the lowest PRAR."""
+    """Lowest EER with a PRAR of at most 5 %, at the laxer threshold; else the lowest PRAR."""
     safe = [point for point in curve if point["prar"] <= LARGEST_PRAR]
     if safe:
-        return min(safe, key=lambda point: point["eer"])
+        return min(safe, key=lambda point: (point["eer"], -point["fmr"]))
     return min(curve, key=lambda point: point["prar"])
 
 
 def _systems(
     arguments: argparse.Namespace, setting: Setting
 ) -> Iterator[tuple["AttackedSystem", Point]]:
-    import numpy as np
-
     from iom.attacks.disclosure import attacked_protection
-    from iom.attacks.parts import in_parts
     from iom.baselines import BASELINES
     from iom.config.hashing import HasherConfig
     from iom.lookup import lookup
@@ -185,9 +200,9 @@ def _systems(
     builder = lookup(BASELINES, arguments.frame, "baseline")
     size = setting.faces.shape[1]
     shapes = arguments.shapes or [parse_shape(shape) for shape in SHAPES]
-    keeps, shared = arguments.keeps, SHARED
+    keeps, windows = arguments.keeps, arguments.windows
     if arguments.quick:
-        shapes, keeps, shared = shapes[-1:], [0, size // 2], SHARED[:1]
+        shapes, keeps, windows = shapes[-1:], [0, size // 2], windows[:1]
 
     def build(width: int, shape: tuple[int, int], keep: int = 0) -> "AttackedSystem":
         code = HasherConfig(code_length=shape[0], alphabet_size=shape[1], keep=keep)
@@ -198,88 +213,40 @@ def _systems(
         label = {"shape": f"{shape[0]}x{shape[1]}", "bits": shape[0] * (shape[1] - 1).bit_length()}
         for keep in keeps:
             yield build(size, shape, keep), {**label, "way": "keep", "keep": keep or size}
-        for more in shared:
-            system = in_parts(
-                lambda width, shape=shape: build(width, shape),
-                np.eye(size, dtype=np.float32),
-                parts=2,
-                shared=more,
-                seed=arguments.seed,
-            )
-            yield system, {**label, "way": "parts", "keep": size // 2 + more, "shared": more}
+        for more in windows:
+            width = size // 2 + more
+            system = _in_parts(arguments, setting, shape, width)
+            yield system, {**label, "way": "parts", "keep": width, "parts": 2}
 
 
-def load_setting(arguments: argparse.Namespace, *, samples: int = 2) -> Setting:
-    """Faces, victims with so many samples each, and the attacker's people.
+def _in_parts(
+    arguments: argparse.Namespace, setting: Setting, shape: tuple[int, int], keep: int
+) -> "AttackedSystem":
+    """A hasher with keys of kind `part`, its layer learned on the attacker's people alone."""
+    from iom.attacks.disclosure import attacked_hasher
+    from iom.baselines.framed import REFINEMENT_STEPS
+    from iom.config.hashing import HasherConfig
+    from iom.models.hasher import Hasher
+    from iom.models.hashing import LEARNED_LAYER, build_hasher
+    from iom.training.whitening import independent_parts
 
-    Raises:
-        DataError: The embeddings are not there.
-    """
-    return (_synthetic if arguments.synthetic else _faces)(arguments, samples)
-
-
-def _faces(arguments: argparse.Namespace, samples: int) -> Setting:
-    import numpy as np
-
-    from iom.evaluation.all_pairs import AllPairs
-    from iom.evaluation.attack_scores import Victims
-
-    lists = arguments.shared / "data" / "lists"
-    faces, labels = _embeddings(arguments, "lfw_112x112")
-    people, names = _embeddings(arguments, "fiw_112x112", lists / "fiw_clean.txt")
-    counts = np.zeros(labels.max() + 1, int)
-    kept = []
-    for row, label in enumerate(labels):
-        counts[label] += 1
-        if counts[label] <= (4 if arguments.quick else 20):
-            kept.append(row)
-    faces, labels = faces[kept], labels[kept]
-    victims = Victims.of(
-        faces, labels, population=people, population_labels=names,
-        subjects=arguments.victims, samples=samples, seed=arguments.seed,
-    )  # fmt: skip
-    return Setting(AllPairs(labels), faces, victims, arguments.old_keys, arguments.seed)
-
-
-def _embeddings(
-    arguments: argparse.Namespace, name: str, only: Path | None = None
-) -> tuple["NDArray[np.float32]", "NDArray[np.int64]"]:
-    """Stored embeddings of a folder of subjects and their labels, subjects side by side.
-
-    Raises:
-        DataError: No such file.
-    """
-    import numpy as np
-
-    path = arguments.shared / "data" / "embeddings" / f"{name}.{arguments.embedder}.npz"
-    if not path.is_file():
-        raise DataError(f"no embeddings {path}: see ../shared, or try --synthetic")
-    with np.load(path, allow_pickle=False) as stored:
-        rows, paths = stored["embedding"], ["/".join(p.split("/")[-2:]) for p in stored["path"]]
-    wanted = set(only.read_text(encoding="utf-8").split()) if only else set(paths)
-    chosen = sorted((place, row) for row, place in enumerate(paths) if place in wanted)
-    subjects = [place.split("/")[0] for place, _ in chosen]
-    return rows[[row for _, row in chosen]], np.unique(subjects, return_inverse=True)[1]
-
-
-def _synthetic(arguments: argparse.Namespace, samples: int) -> Setting:
-    """Random subjects in 64 dimensions: shows that it runs, says nothing about faces."""
-    import numpy as np
-
-    from iom.attacks.interface import unit
-    from iom.evaluation.all_pairs import AllPairs
-    from iom.evaluation.attack_scores import Victims
-    from iom.seeding import numpy_stream
-
-    stream = numpy_stream(arguments.seed, "benchmarks/tradeoff")
-    labels = np.repeat(np.arange(300), 4)
-    centres = stream.normal(size=(600, 64))
-    rows = unit(np.repeat(centres, 4, axis=0) + 0.7 * stream.normal(size=(2400, 64)))
-    victims = Victims.of(
-        rows[:1200], labels, population=rows[1200:], population_labels=labels,
-        subjects=arguments.victims, samples=samples, seed=arguments.seed,
-    )  # fmt: skip
-    return Setting(AllPairs(labels), rows[:1200], victims, arguments.old_keys, arguments.seed)
+    frame = arguments.frame.removesuffix("_refined")
+    code = HasherConfig(
+        code_length=shape[0],
+        alphabet_size=shape[1],
+        key_kind="part",
+        keep=keep,
+        projection={"grp": "gaussian"}.get(frame, frame),
+        refinement_steps=REFINEMENT_STEPS if frame != arguments.frame else 0,
+    )
+    victims = setting.victims
+    model = build_hasher(setting.faces.shape[1], code, seed=arguments.seed)
+    start = independent_parts(
+        victims.population, victims.population_labels, arguments.whitening, keep=keep
+    )
+    model.get_layer(LEARNED_LAYER).set_weights([start])
+    name = f"{arguments.frame} in parts"
+    return attacked_hasher(name, Hasher(model, embedder_name="", embedder_fingerprint="0" * 64))
 
 
 def _float_eer(setting: Setting) -> float:
@@ -290,7 +257,8 @@ def _float_eer(setting: Setting) -> float:
 def _line(point: Point) -> str:
     return (
         f"{point['shape']:>8s} {point['bits']:5d} bits {point['way']:5s} k={point['keep']:3d}: EER "
-        f"{100 * point['eer']:.2f} %, PRAR {100 * point['prar']:5.1f} % "
+        f"{100 * point['eer']:.3f} %, at FMR {point['fmr']:g}: FNMR {100 * point['fnmr']:.2f} %, "
+        f"PRAR {100 * point['prar']:5.1f} % "
         f"[{100 * point['prar_low']:.1f}, {100 * point['prar_high']:.1f}] ({point['attack']}), "
         f"other sample {100 * point['prar_other']:.1f} %, SAR {100 * point['sar']:.0f} %, "
         f"cosine {point['cosine']:.2f}"

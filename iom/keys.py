@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,9 +184,74 @@ def _orthogonal(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
     return key.signed_orders(size)
 
 
+def _part(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+    """The `keep` dimensions of the part that the key lives in, in the key's order, then the others.
+
+    Parts are windows of neighbouring dimensions, evenly spread from the first to the last.
+    """
+    order = _permutation(key, size, keep)
+    parts = part_count(size, keep)
+    start = part_of(key, parts) * (size - keep) // max(parts - 1, 1)
+    inside = (order >= start) & (order < start + keep)
+    return np.concatenate([order[inside], order[~inside]])
+
+
+def part_count(size: int, keep: int) -> int:
+    """How many parts of `keep` dimensions there are: as many as fit apart, and at least two.
+
+    Parts of more than half of the dimensions overlap: what leaked of one then tells of the other.
+    With all dimensions kept there is one part, and nothing to renew into.
+    """
+    if keep <= 0 or keep >= size:
+        return 1
+    return max(2, size // keep)
+
+
+def part_of(key: TransformKey, parts: int) -> int:
+    """The part that a key lives in, 0 to parts - 1: its first stream word modulo `parts`."""
+    return int.from_bytes(key.stream("part", 8), "little") % parts
+
+
+def key_in_new_part(
+    used: Iterable[TransformKey], *, parts: int, candidates: Iterable[TransformKey] | None = None
+) -> TransformKey:
+    """A key for a subject's next template, of a part that none of the subject's keys lived in.
+
+    Kind `part` outlives a full disclosure only while a fresh part is left: of k parts, the first
+    template takes one, and k - 1 renewals are to be had. Each application that may lose its
+    templates counts, as it is the subject's embedding that leaks, not the application's.
+
+    Args:
+        used: All keys that the subject ever had, in whatever application.
+        parts: `part_count` of the hasher's `key_size` and `keep`.
+        candidates: Keys to choose from, in order, such as `master.derive(..., record=n)` for
+            n = 0, 1, ...; left out, fresh ones are generated.
+
+    Raises:
+        KeyMaterialError: Every part is used up, or no candidate lives in a fresh one.
+    """
+    taken = {part_of(key, parts) for key in used}
+    if len(taken) >= parts:
+        raise KeyMaterialError(
+            f"all {parts} parts of the embedding are used up: a code under any further key falls "
+            "with the ones that leaked; enrol with another embedder, or with keys of another kind "
+            "that are kept apart from the templates"
+        )
+    tries: Iterable[TransformKey] = (
+        iter(TransformKey.generate, None) if candidates is None else candidates
+    )
+    for key in tries:
+        if part_of(key, parts) not in taken:
+            return key
+    raise KeyMaterialError(
+        f"no candidate lives in one of the {parts - len(taken)} parts that are left; offer more"
+    )
+
+
 KEY_KINDS: dict[str, KeyKind] = {
     "permutation": KeyKind("iom/permutation/v1", 1, _permutation),
     "subset": KeyKind("iom/subset/v1", 1, _subset),
     "orthogonal": KeyKind("iom/orthogonal/v1", ROTATION_ROUNDS, _orthogonal),
+    "part": KeyKind("iom/part/v1", 1, _part),
 }
 """Name to kind. A change of what a kind derives is a new version, not an edit."""

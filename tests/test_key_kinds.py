@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from iom.config.hashing import KEY_KIND_NAMES
 from iom.errors import KeyMaterialError
-from iom.keys import KEY_KINDS, ROTATION_ROUNDS, TransformKey
+from iom.keys import (
+    KEY_KINDS,
+    ROTATION_ROUNDS,
+    TransformKey,
+    key_in_new_part,
+    part_count,
+    part_of,
+)
 
 secrets_32 = st.binary(min_size=32, max_size=32)
 FIRST, SECOND = TransformKey(bytes(32)), TransformKey(bytes(range(32)))
@@ -26,6 +33,7 @@ def test_the_configuration_knows_every_kind():
     [
         ("permutation", [4, 2, 0, 7, 1, 5, 6, 3], [0, 5, 7, 4, 1, 3, 2, 6]),
         ("subset", [0, 2, 4, 1, 3, 5, 6, 7], [0, 5, 7, 1, 2, 3, 4, 6]),
+        ("part", [7, 5, 6, 4, 2, 0, 1, 3], [5, 7, 6, 0, 4, 1, 3, 2]),
         (
             "orthogonal",
             [-7, 0, -2, 4, -4, 2, 5, 7, 6, -3, -1, -5, -6, -2, -8, 3, 7, 3, 4, -3, 5, -2, 6, -1],
@@ -47,6 +55,7 @@ def test_derivations_never_change(kind, first, second):
         ("permutation", 128, "d53354843852646a"),
         ("permutation", 512, "d5cec57f83157870"),
         ("subset", 128, "fa6304c20eccdcec"),
+        ("part", 128, "6fe602bc940e3f49"),
         ("orthogonal", 128, "2e5cd95081fe0d31"),
         ("orthogonal", 640, "9fc23f961a1bc3ad"),
     ],
@@ -76,6 +85,53 @@ def test_a_subset_is_what_the_permutation_keeps(secret, size, data):
     kept = KEY_KINDS["subset"].order(key, size, keep)[:keep]
     assert set(kept.tolist()) == set(key.permutation(size)[:keep].tolist())
     assert (np.diff(kept) > 0).all()
+
+
+@given(secret=secrets_32, size=st.integers(2, 200), data=st.data())
+def test_a_part_is_a_window_in_the_order_of_the_permutation(secret, size, data):
+    keep = data.draw(st.integers(1, size - 1))
+    key = TransformKey(secret)
+    order = KEY_KINDS["part"].order(key, size, keep)
+    parts = part_count(size, keep)
+    start = part_of(key, parts) * (size - keep) // (parts - 1)
+    assert sorted(order[:keep].tolist()) == list(range(start, start + keep))
+    places = np.argsort(key.permutation(size))
+    assert (np.diff(places[order[:keep]]) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "keep", "parts"), [(128, 64, 2), (128, 68, 2), (128, 32, 4), (128, 50, 2), (9, 9, 1)]
+)
+def test_parts_fit_and_cover_both_ends(size, keep, parts):
+    assert part_count(size, keep) == parts
+    orders = {}
+    for number in range(200):
+        key = TransformKey(number.to_bytes(32, "big"))
+        chosen = KEY_KINDS["part"].order(key, size, keep)[:keep]
+        orders.setdefault(part_of(key, parts), set()).add(frozenset(chosen.tolist()))
+    assert sorted(orders) == list(range(parts))
+    assert all(len(windows) == 1 for windows in orders.values())
+    ends = {(min(window), max(window)) for (window,) in orders.values()}
+    assert min(low for low, _ in ends) == 0
+    assert max(high for _, high in ends) == size - 1
+
+
+def test_renewals_are_refused_once_all_parts_are_used():
+    used = []
+    for _ in range(3):
+        used.append(key_in_new_part(used, parts=3))
+    assert sorted(part_of(key, 3) for key in used) == [0, 1, 2]
+    with pytest.raises(KeyMaterialError, match="all 3 parts of the embedding are used up"):
+        key_in_new_part(used, parts=3)
+
+
+def test_a_renewal_takes_the_first_record_in_another_part():
+    records = [FIRST.derive(application="a", subject="s", record=n) for n in range(40)]
+    found = key_in_new_part(records[:1], parts=2, candidates=records)
+    others = [key for key in records if part_of(key, 2) != part_of(records[0], 2)]
+    assert found == others[0]
+    with pytest.raises(KeyMaterialError, match="offer more"):
+        key_in_new_part(records[:1], parts=2, candidates=records[:1])
 
 
 def test_signs_and_orders_are_uniform_and_independent():

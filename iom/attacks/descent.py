@@ -6,13 +6,12 @@ from numpy.typing import NDArray
 from iom.attacks.closed_form import one_hot, read_back
 from iom.attacks.interface import Embeddings, Leak, Templates, Vectors, unit
 from iom.attacks.population import Population
+from iom.attacks.sphere import Rows, descend_on_sphere
 from iom.seeding import numpy_stream
 
 STEPS = 80
 SHARPNESS = 6.0
 """Spread of the responses of a unit vector before the softmax."""
-RATE = 0.1
-MOMENTUM = 0.8
 
 
 def cross_entropy_descent(leak: Leak) -> Embeddings:
@@ -53,8 +52,7 @@ def descend(
         codes: `(N, M)`.
         start: `(N, D)`, unit length.
         population: Adds minus the log density of x at unit length.
-        steps: Of gradient descent with momentum; the step is relative to the gradient's length,
-            and falls to zero.
+        steps: Of gradient descent with momentum.
 
     Returns:
         `(N, D)`, unit length.
@@ -64,18 +62,15 @@ def descend(
     spread = np.sqrt(np.mean(np.sum(flat.astype(np.float64) ** 2, axis=0)) / size)
     flat = (flat * (SHARPNESS / max(spread, 1e-12))).astype(np.float32)
     wanted = one_hot(codes, alphabet_size)
-    rows = start.astype(np.float32)
-    velocity = np.zeros_like(rows)
-    for step in range(steps):
-        responses = (rows @ flat).reshape(len(rows), length, alphabet_size)
+
+    def gradient(rows: Rows) -> Rows:
+        # Single precision: all the time goes into these two products.
+        responses = (rows.astype(np.float32) @ flat).reshape(len(rows), length, alphabet_size)
         shares = _softmax(responses) - wanted
-        gradient = shares.reshape(len(rows), -1) @ flat.T
-        if population is not None:
-            gradient = gradient + population.pull(rows.astype(np.float64)).astype(np.float32)
-        gradient -= np.sum(gradient * rows, axis=1, keepdims=True) * rows
-        velocity = MOMENTUM * velocity - (1 - step / steps) * RATE * unit(gradient)
-        rows = unit(rows + velocity)
-    return rows
+        slope = (shares.reshape(len(rows), -1) @ flat.T).astype(np.float64)
+        return np.asarray(slope if population is None else slope + population.pull(rows))
+
+    return descend_on_sphere(gradient, start, steps=steps).astype(np.float32)
 
 
 def _softmax(responses: NDArray[np.float32]) -> NDArray[np.float32]:

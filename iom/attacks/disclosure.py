@@ -1,28 +1,45 @@
 """What a disclosed model and key amount to: the one place that knows how systems look inside."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.attacks.interface import AttackedSystem, Vectors
+from iom.attacks.first_ones import FirstOneGradient
+from iom.attacks.interface import AttackedSystem, ResponseGradient, Vectors
 from iom.attacks.network import NetworkGradient
 from iom.attacks.perceptron import PerceptronGradient
 from iom.attacks.polynomial import PolynomialInversion
+from iom.attacks.products import ProductGradient
+from iom.attacks.word_sets import WordSetGradient
 from iom.baselines.biohash import BioHash
-from iom.baselines.framed import FramedProjection
-from iom.baselines.grp import GaussianRandomProjection
+from iom.baselines.bloom import BloomFilter
+from iom.baselines.ifo import IndexingFirstOne
 from iom.baselines.mlphash import MlpHash
 from iom.baselines.polyprotect import PolyProtect
-from iom.baselines.protection import Protection, comparator_of
-from iom.baselines.sign import RandomProjectionSigns
+from iom.baselines.protection import BehindThePermutation, Protection, comparator_of
+from iom.baselines.sign import vectors_of_signs
+from iom.baselines.urp import UniformRandomPermutation
 from iom.codes.comparators import SymbolComparator
 from iom.keys import KEY_KINDS, TransformKey
 from iom.layers.cosine import UnitLength
 from iom.layers.index_of_max import IoMProjection
 from iom.models.hasher import Hasher
 from iom.models.hashing import KEYED_LAYER
+
+INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {
+    PolyProtect: lambda its, key: PolynomialInversion(*its.polynomial(key)),
+    MlpHash: lambda its, key: PerceptronGradient(its.layers(key)),
+    UniformRandomPermutation: lambda its, key: ProductGradient(
+        its.windows(key), its.embedding_size
+    ),
+    IndexingFirstOne: lambda its, key: FirstOneGradient(its.directions, its.windows(key)),
+    BloomFilter: lambda its, key: WordSetGradient(its.directions(key)),
+}
+"""Protection that is not linear to its inversion, when a key is disclosed."""
 
 
 def attacked_protection(name: str, protection: Protection, embedding_size: int) -> AttackedSystem:
@@ -35,15 +52,14 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
         hash=protection.hash,
         comparator=comparator_of(protection),
     )
-    if isinstance(protection, PolyProtect):
-        return system(responses=lambda key: PolynomialInversion(*protection.polynomial(key)))
-    if isinstance(protection, MlpHash):
-        return system(responses=lambda key: PerceptronGradient(protection.layers(key)))
+    invert = INVERSIONS.get(type(protection))
+    if invert:
+        return system(responses=functools.partial(invert, protection))
     if isinstance(protection, BioHash):
-        return system(vectors=lambda key: _of_signs(protection.projection(key).T))
-    public = public_projection(protection)
-    if public is None:
+        return system(vectors=lambda key: vectors_of_signs(protection.projection(key).T))
+    if not isinstance(protection, BehindThePermutation):
         return system()
+    public = protection.public_projection
 
     def vectors(key: TransformKey) -> Vectors:
         full = np.zeros((embedding_size, *public.shape[1:]), np.float32)
@@ -51,19 +67,6 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
         return full
 
     return system(vectors=vectors, public_vectors=public)
-
-
-def public_projection(protection: Protection) -> Vectors | None:
-    """The projection behind a keyed permutation, `(K, M, Q)`; None where there is none such."""
-    shape = (-1, protection.code_length, protection.alphabet_size)
-    if isinstance(protection, GaussianRandomProjection):
-        return protection._projection.reshape(shape)
-    if isinstance(protection, FramedProjection):
-        layer = next(part for part in protection._model.layers if isinstance(part, IoMProjection))
-        return np.asarray(layer.kernel, np.float32).reshape(shape)
-    if isinstance(protection, RandomProjectionSigns):
-        return _of_signs(protection._signs.projection)
-    return None
 
 
 def attacked_hasher(name: str, hasher: Hasher) -> AttackedSystem:
@@ -117,8 +120,3 @@ def linear_part(model: keras.Model) -> NDArray[np.float32] | None:
 
 def _projection_of(model: keras.Model) -> IoMProjection:
     return next(layer for layer in model.layers if isinstance(layer, IoMProjection))
-
-
-def _of_signs(columns: NDArray[np.floating]) -> Vectors:
-    """Directions of bits `(D, M)` as vectors of symbols 0 and 1, `(D, M, 2)`."""
-    return np.stack([-columns, columns], axis=2).astype(np.float32)

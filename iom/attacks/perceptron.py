@@ -3,11 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.attacks.interface import Embeddings, Templates, unit
+from iom.attacks.interface import Embeddings, Templates
+from iom.attacks.sphere import descend_on_sphere
 
 SHARPNESS = 6.0
-RATE = 0.1
-MOMENTUM = 0.8
 
 
 class PerceptronGradient:
@@ -22,15 +21,9 @@ class PerceptronGradient:
 
     def descend(self, codes: Templates, start: Embeddings, *, steps: int) -> Embeddings:
         """Unit vectors `(N, D)` whose bits approach `codes` `(N, M)`, from `start`."""
-        rows = start.astype(np.float64)
-        velocity = np.zeros_like(rows)
         signs = 2.0 * codes - 1.0
-        for step in range(steps):
-            gradient = self._gradient(rows, signs)
-            gradient -= np.sum(gradient * rows, axis=1, keepdims=True) * rows
-            velocity = MOMENTUM * velocity - (1 - step / steps) * RATE * unit(gradient)
-            rows = unit(rows + velocity).astype(np.float64)
-        return rows.astype(np.float32)
+        found = descend_on_sphere(lambda rows: self._gradient(rows, signs), start, steps=steps)
+        return found.astype(np.float32)
 
     def _gradient(
         self, rows: NDArray[np.float64], signs: NDArray[np.float64]

@@ -6,7 +6,7 @@ Templates are sets, compared by their dissimilarity.
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.baselines.protection import Keys, hash_by_key, stored_bits
+from iom.baselines.protection import HashedByKey, stored_bits
 from iom.baselines.sign import PublicSigns
 from iom.codes.comparators import BlockSetComparator
 from iom.config.hashing import HasherConfig
@@ -17,7 +17,7 @@ WORD_BITS = 4
 BLOCK_WORDS = 8
 
 
-class BloomFilter:
+class BloomFilter(HashedByKey):
     """In each block, the set of words that occur; which word stood where is forgotten.
 
     How it is adapted. The method was made for binary iris codes, whose columns are the words: here
@@ -54,15 +54,10 @@ class BloomFilter:
             purpose="baselines/bloom",
         )
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        """Filters, one after the other, `(N, blocks * 16)` bits, of embeddings `(N, D)`."""
-        return hash_by_key(
-            embeddings,
-            keys,
-            embedding_size=self.embedding_size,
-            code_length=self.code_length,
-            hash_rows=self._hash_rows,
-        )
+    def directions(self, key: TransformKey) -> NDArray[np.float32]:
+        """What the bits of words are the signs of, `(D, blocks, words, bits)`."""
+        columns = self._signs.directions(key)
+        return columns.reshape(-1, self.blocks, BLOCK_WORDS, WORD_BITS)
 
     def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.uint8]:
         bits = self._signs.bits(rows, key)

@@ -55,7 +55,7 @@ class FramedProjection:
         self.alphabet_size = code.alphabet_size
         self.keep = code.keep or embedding_size
         rows = keras.Input((self.keep,), name="rows")
-        responses = IoMProjection(
+        projection = IoMProjection(
             self.code_length,
             self.alphabet_size,
             initial=frame,
@@ -63,8 +63,16 @@ class FramedProjection:
             refinement_steps=(code.refinement_steps or REFINEMENT_STEPS) if refined else 0,
             refinement_gain=code.refinement_gain,
             trainable=False,
-        )(UnitLength()(rows))
+        )
+        responses = projection(UnitLength()(rows))
+        self._projection = projection
         self._model = keras.Model(rows, keras.ops.argmax(responses, axis=-1))
+
+    @property
+    def public_projection(self) -> NDArray[np.float32]:
+        """Projection vectors of the frame, `(K, M, Q)`."""
+        kernel = np.asarray(self._projection.kernel, np.float32)
+        return kernel.reshape(-1, self.code_length, self.alphabet_size)
 
     def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
         """Codes `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.baselines.protection import Keys, hash_by_key
+from iom.baselines.protection import HashedByKey
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
@@ -12,7 +12,7 @@ from iom.seeding import numpy_stream
 BLOCK = 1024
 
 
-class GaussianRandomProjection:
+class GaussianRandomProjection(HashedByKey):
     """A public Gaussian projection behind the keyed permutation, not trained.
 
     The same keyed step as the learned hasher's, so that both mean the same by a key. A permuted
@@ -36,15 +36,10 @@ class GaussianRandomProjection:
         stream = numpy_stream(seed, "baselines/grp")
         self._projection = stream.standard_normal(shape).astype(np.float32)
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        """Codes `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
-        return hash_by_key(
-            embeddings,
-            keys,
-            embedding_size=self.embedding_size,
-            code_length=self.code_length,
-            hash_rows=self._hash_rows,
-        )
+    @property
+    def public_projection(self) -> NDArray[np.float32]:
+        """Projection vectors, `(K, M, Q)`."""
+        return self._projection.reshape(-1, self.code_length, self.alphabet_size)
 
     def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.intp]:
         order = key.permutation(self.embedding_size)[: self.keep]

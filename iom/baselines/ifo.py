@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.baselines.keyed import keyed_orders
-from iom.baselines.protection import Keys, hash_by_key, refuse_keep, stored_bits
+from iom.baselines.protection import HashedByKey, refuse_keep, stored_bits
 from iom.baselines.sign import PublicSigns
 from iom.codes.comparators import CollisionComparator
 from iom.config.hashing import HasherConfig
@@ -18,7 +18,7 @@ FACTORS = 2
 """P, permuted bit strings in a product; more hide more and match worse."""
 
 
-class IndexingFirstOne:
+class IndexingFirstOne(HashedByKey):
     """At each position: permute the bits P times, multiply, take the place of the first one.
 
     Only the first q bits of a product are looked at; where they are all zero the symbol is void,
@@ -51,15 +51,10 @@ class IndexingFirstOne:
             embedding_size, self._bits, keep=0, seed=seed, purpose="baselines/ifo"
         )
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        """Symbols `(N, M)`, `q` = void, of embeddings `(N, D)`."""
-        return hash_by_key(
-            embeddings,
-            keys,
-            embedding_size=self.embedding_size,
-            code_length=self.code_length,
-            hash_rows=self._hash_rows,
-        )
+    @property
+    def directions(self) -> NDArray[np.float32]:
+        """What the bits are the signs of, `(D, bits)`; the same for all keys."""
+        return self._signs.projection
 
     def windows(self, key: TransformKey) -> NDArray[np.intp]:
         """Places of the bits that are multiplied, `(P, M, q)`."""

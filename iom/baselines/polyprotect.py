@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.baselines.keyed import keyed_orders
-from iom.baselines.protection import Keys, hash_by_key, refuse_keep
+from iom.baselines.protection import HashedByKey, refuse_keep
 from iom.codes.comparators import Comparator, CosineComparator
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
@@ -21,7 +21,7 @@ LARGEST_COEFFICIENT = 50
 """Coefficients are distinct integers between minus this and this, 0 excluded."""
 
 
-class PolyProtect:
+class PolyProtect(HashedByKey):
     """Entry i is `sum_j c_j v_{i s + j}^{e_j}` over a window of m entries, s = m - overlap.
 
     As in the paper, the embedding has unit length, so entries are far below 1 and high powers count
@@ -37,6 +37,7 @@ class PolyProtect:
     """
 
     alphabet_size = 0
+    dtype = np.float64
     comparator: Comparator = CosineComparator()
 
     def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
@@ -51,17 +52,6 @@ class PolyProtect:
         # A last window that sticks out is filled with zeros, as in the paper.
         self.code_length = 1 + -(-(embedding_size - TERMS) // step)
         self._padding = (self.code_length - 1) * step + TERMS - embedding_size
-
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.float64]:
-        """Templates `(N, P)` of embeddings `(N, D)` under one key for all, or one for each."""
-        return hash_by_key(
-            embeddings,
-            keys,
-            embedding_size=self.embedding_size,
-            code_length=self.code_length,
-            hash_rows=self._hash_rows,
-            dtype=np.float64,
-        )
 
     def polynomial(self, key: TransformKey) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Coefficients `(m,)`, distinct and not zero, and exponents `(m,)`, an order of 1..m."""

@@ -1,10 +1,11 @@
 """The interface that every data-agnostic protection has, and what they share."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from iom.codes.comparators import Comparator, SymbolComparator
 from iom.codes.packing import plane_count
@@ -45,6 +46,56 @@ class ComparedItsOwnWay(Protocol):
         ...
 
 
+@runtime_checkable
+class BehindThePermutation(Protocol):
+    """A protection that is Index-of-Max of one public projection behind the keyed permutation.
+
+    Attributes:
+        public_projection: Its vectors, `(K, M, Q)`; the key's permutation keeps the first K.
+    """
+
+    @property
+    def public_projection(self) -> NDArray[np.float32]:
+        """The same for all keys."""
+        ...
+
+
+class HashedByKey(abc.ABC):
+    """What most protections share: arguments are checked, and rows of one key hashed together.
+
+    Attributes:
+        embedding_size: D.
+        code_length: M.
+        dtype: Type of an entry of a template.
+    """
+
+    embedding_size: int
+    code_length: int
+    dtype: ClassVar[type[np.generic]] = np.uint8
+
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
+        """Templates `(N, M)` of embeddings `(N, D)` under one key for all, or one for each.
+
+        Raises:
+            DataError: Embeddings of another size, or not finite.
+            KeyMaterialError: Another number of keys than rows.
+        """
+        rows = checked_rows(embeddings, self.embedding_size)
+        if isinstance(keys, TransformKey):
+            return self._hash_rows(rows, keys).astype(self.dtype)
+        codes = np.empty((len(rows), self.code_length), self.dtype)
+        rows_of: dict[bytes, list[int]] = {}
+        for row, secret in enumerate(secrets_of(keys, len(rows))):
+            rows_of.setdefault(secret, []).append(row)
+        for secret, group in rows_of.items():
+            codes[group] = self._hash_rows(rows[group], TransformKey(secret))
+        return codes
+
+    @abc.abstractmethod
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[Any]:
+        """Templates `(n, M)` of rows `(n, D)` that share a key."""
+
+
 def comparator_of(protection: Protection) -> Comparator:
     """How templates of a protection are compared: its own way, or by mismatching symbols."""
     if isinstance(protection, ComparedItsOwnWay):
@@ -65,41 +116,6 @@ def refuse_keep(code: HasherConfig, name: str) -> None:
     """
     if code.keep:
         raise ConfigError(f"code.keep: {name} has no such step; set it to 0")
-
-
-def hash_by_key(
-    embeddings: NDArray[np.float32],
-    keys: Keys,
-    *,
-    embedding_size: int,
-    code_length: int,
-    hash_rows: Callable[[NDArray[np.float32], TransformKey], NDArray[Any]],
-    dtype: DTypeLike = np.uint8,
-) -> NDArray[Any]:
-    """Check the arguments and hash the rows of each key together.
-
-    Args:
-        embeddings: `(N, D)`.
-        keys: One key, or N.
-        embedding_size: D.
-        code_length: M.
-        hash_rows: Codes `(n, M)` of rows `(n, D)` that share a key.
-        dtype: Type of an entry of the result.
-
-    Raises:
-        DataError: Embeddings of another size, or not finite.
-        KeyMaterialError: Another number of keys than rows.
-    """
-    rows = checked_rows(embeddings, embedding_size)
-    if isinstance(keys, TransformKey):
-        return hash_rows(rows, keys).astype(dtype)
-    codes = np.empty((len(rows), code_length), dtype)
-    rows_of: dict[bytes, list[int]] = {}
-    for row, secret in enumerate(secrets_of(keys, len(rows))):
-        rows_of.setdefault(secret, []).append(row)
-    for secret, group in rows_of.items():
-        codes[group] = hash_rows(rows[group], TransformKey(secret))
-    return codes
 
 
 def checked_rows(embeddings: NDArray[np.float32], embedding_size: int) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ Also what a float embedding goes through before methods that were made for binar
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.baselines.protection import Keys, hash_by_key, stored_bits
+from iom.baselines.protection import HashedByKey, stored_bits
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
@@ -39,13 +39,19 @@ class PublicSigns:
         stream = numpy_stream(seed, purpose)
         self.projection = stream.standard_normal((self.keep, bits)).astype(np.float32)
 
+    def directions(self, key: TransformKey) -> NDArray[np.float32]:
+        """What the bits are the signs of under a key, `(D, bits)`; zeros where not kept."""
+        full = np.zeros((self.embedding_size, self.projection.shape[1]), np.float32)
+        full[key.permutation(self.embedding_size)[: self.keep]] = self.projection
+        return full
+
     def bits(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.bool_]:
         """`(n, D)` -> `(n, bits)`."""
         order = key.permutation(self.embedding_size)[: self.keep]
         return np.asarray(rows[:, order] @ self.projection > 0)
 
 
-class RandomProjectionSigns:
+class RandomProjectionSigns(HashedByKey):
     """Sign hashing at the stored bits of the wanted code shape; the key permutes, as in GRP.
 
     Args:
@@ -63,12 +69,15 @@ class RandomProjectionSigns:
             embedding_size, self.code_length, keep=code.keep, seed=seed, purpose="baselines/sign"
         )
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        """Bits `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
-        return hash_by_key(
-            embeddings,
-            keys,
-            embedding_size=self.embedding_size,
-            code_length=self.code_length,
-            hash_rows=self._signs.bits,
-        )
+    @property
+    def public_projection(self) -> NDArray[np.float32]:
+        """Each bit as two opposite vectors, `(K, M, 2)`."""
+        return vectors_of_signs(self._signs.projection)
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.bool_]:
+        return self._signs.bits(rows, key)
+
+
+def vectors_of_signs(columns: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Directions of bits `(D, M)` as vectors of symbols 0 and 1, `(D, M, 2)`."""
+    return np.stack([-columns, columns], axis=2).astype(np.float32)

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.baselines.protection import Keys, hash_by_key
+from iom.baselines.keyed import keyed_orders
+from iom.baselines.protection import HashedByKey, refuse_keep
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
@@ -12,7 +13,7 @@ FACTORS = 2
 """Permuted vectors in a product; the paper's best value on faces."""
 
 
-class UniformRandomPermutation:
+class UniformRandomPermutation(HashedByKey):
     """At each position: permute the vector p times, multiply, argmax of the first q entries.
 
     All permutations come from the key's stream.
@@ -32,30 +33,19 @@ class UniformRandomPermutation:
                 f"code.alphabet_size: URP takes at most the {embedding_size} entries of an "
                 f"embedding, received {code.alphabet_size}"
             )
-        if code.keep:
-            raise ConfigError("code.keep: URP has no such step; set it to 0")
+        refuse_keep(code, "URP")
         self.embedding_size = embedding_size
         self.code_length = code.code_length
         self.alphabet_size = code.alphabet_size
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        """Codes `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
-        return hash_by_key(
-            embeddings,
-            keys,
-            embedding_size=self.embedding_size,
-            code_length=self.code_length,
-            hash_rows=self._hash_rows,
-        )
+    def windows(self, key: TransformKey) -> NDArray[np.intp]:
+        """Dimensions that are multiplied, `(P, M, q)`."""
+        orders = keyed_orders(key, "urp", FACTORS * self.code_length, self.embedding_size)
+        return orders[:, : self.alphabet_size].reshape(FACTORS, self.code_length, -1)
 
     def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.intp]:
-        count = FACTORS * self.code_length
-        words = np.frombuffer(key.stream("urp", 8 * count * self.embedding_size), dtype="<u8")
-        orders = np.argsort(words.reshape(count, self.embedding_size), axis=1, kind="stable")
-        windows = orders[:, : self.alphabet_size].reshape(FACTORS, -1)
-        products = np.ones((len(rows), windows.shape[1]), np.float32)
-        for window in windows:
-            products *= rows[:, window]
-        responses = products.reshape(len(rows), self.code_length, self.alphabet_size)
+        responses = np.ones((len(rows), self.code_length, self.alphabet_size), np.float32)
+        for window in self.windows(key):
+            responses *= rows[:, window]
         codes: NDArray[np.intp] = np.argmax(responses, axis=2)
         return codes

@@ -38,13 +38,13 @@ def _compare(arguments: argparse.Namespace) -> int:
     if len(arguments.reports) < 2:
         raise ConfigError("compare: expected two reports or more")
 
-    from iom.evaluation.full.compare import (
+    from iom.evaluation.dossier.compare import (
         check_same_benchmark,
         read_report,
         report_names,
         write_comparison,
     )
-    from iom.evaluation.full.tables import markdown
+    from iom.evaluation.dossier.tables import markdown
     from iom.evaluation.report import prepare_folder
 
     names = report_names(arguments.reports)

@@ -74,7 +74,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for folder in filter(None, (arguments.output, arguments.report)):
         prepare_folder(folder)
     if arguments.report:
-        from iom.evaluation.full.attacks import check_attacks
+        from iom.evaluation.dossier.attacks import check_attacks
 
         check_attacks(config.report)
     prepared = prepare(config, progress=progress)
@@ -95,9 +95,9 @@ def _report_fully(
     prepared: "Prepared",
     report: "Report",
 ) -> None:
-    from iom.evaluation.full.tree import full_tree
-    from iom.evaluation.full.worst_pairs import thumbnails
-    from iom.evaluation.full.write import PAGE, write_full_report
+    from iom.evaluation.dossier.tree import full_tree
+    from iom.evaluation.dossier.worst_pairs import thumbnails
+    from iom.evaluation.dossier.write import PAGE, write_full_report
 
     tree = full_tree(config, prepared, report, progress=not arguments.quiet)
     images = {}

@@ -9,9 +9,11 @@ from iom.cli.arguments import add_config_arguments, new_parser, run
 EPILOG = """\
 protocols (benchmark.source):
   folder    <root>/<subject>/<image>: two galleries, CMC rank 1-10, open-set DIR and FNIR at FPIR
-  ijb       IJB-B / IJB-C 1:N from InsightFace's lists: root (aligned), path (meta); both galleries
+  ijb       IJB-B / IJB-C 1:N from InsightFace's lists: root (aligned, or loose_crop with
+            align_into), path (meta); both galleries
   megaface  FaceScrub among distractors: path, root, distractors, distractor_root
   blufr     BLUFR on LFW: path (lists), root; mean less standard deviation over ten trials
+folder and ijb: 95 % intervals of each gallery over probe subjects and keys, NAME_low and NAME_high
 writes identification.json to the output folder and prints the figures, rates in percent
 
 example:

@@ -4,7 +4,7 @@ import dataclasses
 
 from iom.config.checks import require
 
-KEY_KIND_NAMES = ("permutation", "subset", "orthogonal")
+KEY_KIND_NAMES = ("permutation", "subset", "orthogonal", "part")
 """Keys of `iom.keys.KEY_KINDS`, which is not imported here: reading a file needs no NumPy."""
 LARGEST_TEMPERATURE = 1e4
 
@@ -16,7 +16,9 @@ class HasherConfig:
     code_length: int = 512
     alphabet_size: int = 8
     key_kind: str = "permutation"
-    """What a key does: `permutation`; `orthogonal`, a rotation; `subset`, a choice of `keep`."""
+    """What a key does: `permutation`; `orthogonal`, a rotation; `subset`, a choice of `keep`;
+    `part`, one of few fixed windows of `keep`: a renewal that moves to another window survives the
+    disclosure of model, key and template, once for each window that is left."""
     keep: int = 0
     """Dimensions kept after the permutation; 0 keeps all."""
     learned_layer: bool = True
@@ -85,9 +87,9 @@ class HasherConfig:
             self.key_kind,
         )
         require(
-            self.key_kind != "subset" or self.keep > 0,
+            self.key_kind not in ("subset", "part") or self.keep > 0,
             "hasher.keep",
-            "at least 1 with key_kind 'subset'",
+            f"at least 1 with key_kind '{self.key_kind}'",
             self.keep,
         )
         require(0 <= self.hidden_layers <= 3, "hasher.hidden_layers", "0 to 3", self.hidden_layers)

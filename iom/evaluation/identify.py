@@ -88,7 +88,10 @@ def _blufr(
 
 
 def _ijb(config: EvaluateConfig) -> SearchBenchmark:
-    return read_ijb_searches(*_paths(config, "path", "root"), name=config.benchmark.name)
+    into = Path(config.benchmark.align_into) if config.benchmark.align_into else None
+    return read_ijb_searches(
+        *_paths(config, "path", "root"), name=config.benchmark.name, align_into=into
+    )
 
 
 def _folder(config: EvaluateConfig) -> SearchBenchmark:

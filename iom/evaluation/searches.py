@@ -10,6 +10,7 @@ from iom.data.distractors import DistractorBenchmark
 from iom.data.searches import SearchBenchmark
 from iom.errors import ConfigError, DataError
 from iom.evaluation.protocols import (
+    FPIRS,
     ROWS,
     identification_figures,
     keys_of,
@@ -17,7 +18,8 @@ from iom.evaluation.protocols import (
     search_templates,
 )
 from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings
-from iom.metrics.identification import RANKS
+from iom.metrics.identification import RANKS, Searches
+from iom.metrics.identification_bootstrap import identification_intervals
 from iom.metrics.template_pooling import majority_codes
 
 Figure = tuple[str, str, str, float]
@@ -36,6 +38,9 @@ def search_figures(
     pooling: str = "mean",
 ) -> Iterator[Figure]:
     """CMC and open-set rates in each gallery, as `G1/cmc_rank_1`, and their mean, as `cmc_rank_1`.
+
+    The rates of each gallery have a 95 % interval, as `G1/cmc_rank_1_low` and `_high`: a bootstrap
+    over the subjects of the probes and over keys.
 
     Args:
         benchmark: Who is looked for, and where.
@@ -60,13 +65,19 @@ def search_figures(
         )
     for system in systems:
         for scenario in scenarios_of(system, scenarios):
-            by_key = [
-                dict(_figures(benchmark, embeddings, system, scenario, pooling, seed, repetition))
-                for repetition in range(keys if scenario in scenarios else 1)
-            ]
+            by_key, found = [], []
+            for repetition in range(keys if scenario in scenarios else 1):
+                found.append(
+                    _searches(benchmark, embeddings, system, scenario, pooling, seed, repetition)
+                )
+                by_key.append(dict(_figures(found[-1])))
             for name in by_key[0]:
                 value = float(np.mean([figures[name] for figures in by_key]))
                 yield system.name, scenario, name, value
+            for gallery in benchmark.galleries:
+                each = [searches[gallery] for searches in found]
+                for name, value in _intervals(each, benchmark.subjects[benchmark.probes], seed):
+                    yield system.name, scenario, f"{gallery}/{name}", value
 
 
 def distractor_figures(
@@ -111,7 +122,7 @@ def distractor_figures(
             yield system.name, scenario, f"distractors_rank_{rank}", float(rate)
 
 
-def _figures(
+def _searches(
     benchmark: SearchBenchmark,
     embeddings: Embeddings,
     system: CodeSystem,
@@ -119,7 +130,8 @@ def _figures(
     pooling: str,
     seed: int,
     repetition: int,
-) -> Iterator[tuple[str, float]]:
+) -> dict[str, Searches]:
+    """Of each gallery, under the keys of one repetition."""
     comparator = system.comparator
     pooled = benchmark.pooling
     if pooled is None or pooling == "mean":
@@ -133,18 +145,49 @@ def _figures(
         keys = keys_of(scenario, subjects, seed=seed, repetition=repetition)
         codes = system.hash(embeddings, keys)
         templates = comparator.prepare(majority_codes(codes, pooled.template, system.alphabet_size))
-    of_gallery: dict[str, list[float]] = {}
-    for gallery, references in benchmark.galleries.items():
-        searches = search_templates(
+    return {
+        gallery: search_templates(
             comparator,
             templates,
             benchmark.subjects,
             gallery=references,
             probes=benchmark.probes,
         )
+        for gallery, references in benchmark.galleries.items()
+    }
+
+
+def _figures(of_galleries: dict[str, Searches]) -> Iterator[tuple[str, float]]:
+    of_gallery: dict[str, list[float]] = {}
+    for gallery, searches in of_galleries.items():
         for name, value in identification_figures(searches):
             of_gallery.setdefault(name, []).append(value)
             yield f"{gallery}/{name}", value
     for name, values in of_gallery.items():
-        if len(values) == len(benchmark.galleries):
+        if len(values) == len(of_galleries):
             yield name, float(np.mean(values))
+
+
+def _intervals(
+    by_key: Sequence[Searches], subjects: NDArray[np.int64], seed: int
+) -> Iterator[tuple[str, float]]:
+    """Ends of the intervals of what `identification_figures` names, one gallery."""
+    enrolled = by_key[0].enrolled
+    if not enrolled.any():
+        return
+    strangers = int(np.count_nonzero(~enrolled))
+    asked = {
+        (name, rank): (fpir, rank)
+        for name, fpir in FPIRS.items()
+        for rank in (1, RANKS)
+        if fpir * strangers >= 1
+    }
+    cmc, rates = identification_intervals(by_key, subjects, points=[*asked.values()], seed=seed)
+    for rank, (low, high) in enumerate(cmc, start=1):
+        yield f"cmc_rank_{rank}_low", low
+        yield f"cmc_rank_{rank}_high", high
+    for (name, rank), (low, high) in zip(asked, rates, strict=True):
+        yield f"dir_at_fpir_{name}_rank_{rank}_low", low
+        yield f"dir_at_fpir_{name}_rank_{rank}_high", high
+        yield f"fnir_at_fpir_{name}_rank_{rank}_low", 1.0 - high
+        yield f"fnir_at_fpir_{name}_rank_{rank}_high", 1.0 - low

@@ -1,5 +1,6 @@
 """The trade-off as a picture: EER against post-revocation acceptance."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ def draw_tradeoff(
 
     Args:
         path: Image file, `.png` or `.svg`.
-        curve: Points with `shape`, `way`, `keep`, `eer`, `prar`.
+        curve: Points with `shape`, `way`, `keep`, `eer`, `prar`, and `fmr`, of their threshold:
+            markers are filled at the laxest one.
         float_eer: Of the unprotected embedding; a dashed line.
         chosen: The recommended point.
     """
@@ -26,17 +28,20 @@ def draw_tradeoff(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     shapes = sorted({point["shape"] for point in curve}, key=lambda text: int(text.split("x")[0]))
+    fmrs = sorted({point["fmr"] for point in curve})
     for number, shape in enumerate(shapes):
-        for way, marker in MARKERS.items():
-            points = [point for point in curve if (point["shape"], point["way"]) == (shape, way)]
+        for way, fmr in itertools.product(MARKERS, fmrs):
+            wanted = (shape, way, fmr)
+            points = [p for p in curve if (p["shape"], p["way"], p["fmr"]) == wanted]
             points.sort(key=lambda point: point["keep"])
             axes.plot(
                 [100 * point["prar"] for point in points],
                 [100 * point["eer"] for point in points],
-                marker=marker,
+                marker=MARKERS[way],
+                mfc=f"C{number}" if fmr == fmrs[-1] else "white",
                 linestyle="-" if way == "keep" else ":",
                 color=f"C{number}",
-                label=f"{shape}, {way}" if points else None,
+                label=f"{shape}, {way}, FMR {fmr:g}" if points else None,
             )
             for point in points:
                 axes.annotate(

@@ -5,48 +5,50 @@ both its forms. It measures what D_sys measures (Gomez-Barrero et al., 2018), as
 the spread of distances go.
 """
 
+import functools
+
 from keras import ops
 
 from iom.losses.pairs import masked_mean, mated_mask, non_mated_mask
 
 
-def normal_divergence(distances, mated, non_mated, *, resolution):
+def linkability(distances, mated, non_mated, *, form, resolution):
+    """How far the distances of mated pairs under two keys are from those of non-mated pairs.
+
+    Args:
+        distances: Of rows under one key to rows under another, `(B, B)`.
+        mated: Mask of pairs of one subject, `(B, B)`.
+        non_mated: Mask of pairs of two subjects, `(B, B)`.
+        form: `normal_divergence` or `statistics_gap`.
+        resolution: Smallest step of a distance, which bounds the deviations from below.
+
+    Returns:
+        Scalar, 0 for equal means and deviations, or where there are no pairs of one kind.
+    """
+    value = form(_moments(distances, mated, resolution), _moments(distances, non_mated, resolution))
+    both_present = ops.logical_and(ops.any(mated), ops.any(non_mated))
+    return value * ops.cast(both_present, distances.dtype)
+
+
+def normal_divergence(mated, non_mated):
     """Kullback-Leibler divergence of mated from non-mated distances, both taken as normal.
 
-    Args:
-        distances: Of rows under one key to rows under another, `(B, B)`.
-        mated: Mask of pairs of one subject, `(B, B)`.
-        non_mated: Mask of pairs of two subjects, `(B, B)`.
-        resolution: Smallest step of a distance, which bounds the deviations from below.
-
-    Returns:
-        Scalar, 0 for equal distributions, or where there are no pairs of one kind.
+    Each side is its mean and variance.
     """
-    mean, variance = _moments(distances, mated, resolution)
-    other_mean, other_variance = _moments(distances, non_mated, resolution)
+    (mean, variance), (other_mean, other_variance) = mated, non_mated
     ratio = variance / other_variance
-    value = 0.5 * (ratio - 1.0 - ops.log(ratio) + ops.square(mean - other_mean) / other_variance)
-    return value * _both_present(mated, non_mated, distances.dtype)
+    return 0.5 * (ratio - 1.0 - ops.log(ratio) + ops.square(mean - other_mean) / other_variance)
 
 
-def statistics_gap(distances, mated, non_mated, *, resolution):
+def statistics_gap(mated, non_mated):
     """|difference of means| + |difference of deviations|, in units of the non-mated deviation.
 
-    Args:
-        distances: Of rows under one key to rows under another, `(B, B)`.
-        mated: Mask of pairs of one subject, `(B, B)`.
-        non_mated: Mask of pairs of two subjects, `(B, B)`.
-        resolution: Smallest step of a distance, which bounds the deviations from below.
-
-    Returns:
-        Scalar, 0 for equal statistics, or where there are no pairs of one kind.
+    Each side is its mean and variance.
     """
-    mean, variance = _moments(distances, mated, resolution)
-    other_mean, other_variance = _moments(distances, non_mated, resolution)
-    deviation, other_deviation = ops.sqrt(variance), ops.sqrt(other_variance)
-    gap = ops.abs(mean - other_mean) + ops.abs(deviation - other_deviation)
-    value = gap / ops.stop_gradient(other_deviation)
-    return value * _both_present(mated, non_mated, distances.dtype)
+    (mean, variance), (other_mean, other_variance) = mated, non_mated
+    other_deviation = ops.sqrt(other_variance)
+    gap = ops.abs(mean - other_mean) + ops.abs(ops.sqrt(variance) - other_deviation)
+    return gap / ops.stop_gradient(other_deviation)
 
 
 def linkability_loss(distances, labels, *, form, resolution):
@@ -60,8 +62,7 @@ def _moments(distances, mask, resolution):
     return mean, masked_mean(ops.square(distances - mean), mask) + resolution**2
 
 
-def _both_present(mated, non_mated, dtype):
-    return ops.cast(ops.logical_and(ops.any(mated), ops.any(non_mated)), dtype)
-
-
-LINKABILITIES = {"divergence": normal_divergence, "statistics": statistics_gap}
+LINKABILITIES = {
+    "divergence": functools.partial(linkability, form=normal_divergence),
+    "statistics": functools.partial(linkability, form=statistics_gap),
+}

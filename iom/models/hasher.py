@@ -1,6 +1,7 @@
 """A trained hasher: embeddings and keys in, codes out; stored with all that belongs to it."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,6 +157,20 @@ class Hasher:
         It shows what a key costs. Codes made with it are not protected: never enrol them.
         """
         return self._kind.identity(self.key_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the embedder's weights, the shape and kind of key, and all weights here.
+
+        Codes of hashers with different fingerprints never compare.
+        """
+        digest = hashlib.sha256(self.embedder_fingerprint.encode())
+        digest.update(json.dumps(shape_of(self.model), sort_keys=True).encode())
+        digest.update(KEY_KINDS[self.key_kind].derivation.encode())
+        for weights in self.model.get_weights():
+            little = np.ascontiguousarray(weights, weights.dtype.newbyteorder("<"))
+            digest.update(f"{little.dtype}{little.shape}".encode() + little.tobytes())
+        return digest.hexdigest()
 
     @property
     def _kind(self) -> KeyKind:

@@ -91,13 +91,18 @@ def check_sizes(embedding_size: int, config: HasherConfig) -> int:
     """Number of dimensions the key works on.
 
     Raises:
-        ConfigError: `keep` exceeds it.
+        ConfigError: `keep` exceeds it, or leaves no other part to renew into.
     """
     size = config.bottleneck or embedding_size
     if config.keep > size:
         raise ConfigError(
             f"hasher.keep: expected at most the {size} dimensions of the "
             f"{'bottleneck' if config.bottleneck else 'embedding'}, received {config.keep}"
+        )
+    if config.key_kind == "part" and config.keep == size:
+        raise ConfigError(
+            f"hasher.keep: key_kind 'part' keeps fewer than the {size} dimensions, as a renewal "
+            f"moves to others; half of them, {size // 2}, share nothing"
         )
     return size
 

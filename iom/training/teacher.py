@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from iom.data.augmentation import VERSION
 from iom.data.folders import FaceFolder
 from iom.data.image_batches import ImageBatches
 from iom.files import cached_array, write_array
@@ -27,7 +28,7 @@ def teacher_targets(
         return teacher.embed_files(batches.folder.files, progress=progress)[None]
     images = _digest_of_images(batches.folder)
     views = []
-    changes = f"{batches.augmentation}/{batches.mix}/{batches.seed}"
+    changes = f"{VERSION}/{batches.augmentation}/{batches.mix}/{batches.seed}"
     for view in range(batches.views):
         key = f"{teacher.fingerprint}/{images}/{changes}/{view}"
         stored = cache / f"teacher-{hashlib.sha256(key.encode()).hexdigest()}.npy"

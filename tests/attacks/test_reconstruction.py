@@ -115,6 +115,29 @@ def test_signs_are_inverted(make_system, make_leak, rows, name, nearest):
     assert cosine(cross_entropy_descent(make_leak(system, truth)), truth) > nearest
 
 
+@pytest.mark.parametrize("name", ["ifo", "bloom"])
+def test_hidden_bits_are_inverted(make_system, make_leak, rows, key, name):
+    """Places of first ones and sets of words give the signs away, and those the direction."""
+    truth = rows(6)
+    system = make_system(name, code_length=256)
+    found = cross_entropy_descent(make_leak(system, truth))
+    assert cosine(found, truth) > 0.9
+    chance = system.distances(system.hash(rows(6, seed=5), key(2)), system.hash(truth, key(2)))
+    renewed = system.distances(system.hash(found, key(2)), system.hash(truth, key(2)))
+    assert renewed.mean() < 0.6 * chance.mean()
+
+
+def test_urp_is_inverted_up_to_its_sign(make_system, make_leak, rows, key):
+    """The sign is lost to URP itself: a row and its negative have one code under every key."""
+    truth = rows(8)
+    system = make_system("urp", code_length=256)
+    np.testing.assert_array_equal(system.hash(truth, key(2)), system.hash(-truth, key(2)))
+    found = cross_entropy_descent(make_leak(system, truth))
+    assert np.median(np.abs(np.einsum("nd,nd->n", found, truth))) > 0.9
+    assert agreement(system, found, truth, key(1)) > 0.9
+    assert agreement(system, found, truth, key(2)) > 0.8
+
+
 def test_polyprotect_is_solved(make_system, make_leak, rows, key):
     truth = rows(12)
     system = make_system("polyprotect")
@@ -164,6 +187,25 @@ def test_a_code_without_information_is_worth_nothing(make_leak, rows):
         assert abs(cosine(found, truth)) < 0.12, name
 
 
+@pytest.mark.parametrize("name", ["urp", "ifo", "bloom"])
+def test_somebody_elses_template_is_worth_nothing(make_system, make_leak, rows, name):
+    """What is found belongs to the template: neither the starts nor the search know the truth."""
+    truth, others = rows(40), rows(40, seed=7)
+    found = cross_entropy_descent(make_leak(make_system(name, code_length=128), others))
+    assert np.median(np.abs(np.einsum("nd,nd->n", found, others))) > 0.6
+    assert np.median(np.abs(np.einsum("nd,nd->n", found, truth))) < 0.2  # of chance: 0.12
+
+
+@pytest.mark.parametrize(("name", "symbol"), [("urp", 0), ("ifo", 4), ("bloom", 0), ("bloom", 1)])
+def test_a_template_that_nobody_has_is_no_trap(make_system, make_leak, rows, name, symbol):
+    """All symbols alike: all void, filters without a word or with more words than fit."""
+    system = make_system(name)
+    leak = make_leak(system, rows(3))
+    codes = np.full_like(leak.codes[0], symbol)
+    found = cross_entropy_descent(dataclasses.replace(leak, codes=(codes,)))
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", RECONSTRUCTING)
 def test_an_attack_runs_on_what_it_says_it_knows(make_system, make_leak, rows, name, monkeypatch):
     monkeypatch.setattr("iom.attacks.search.GENERATIONS", 3)
@@ -186,7 +228,8 @@ def test_who_cannot_be_attacked_is_told_why(make_system):
         assert not reasons["prior_regressor"]
         assert not reasons["similarity_search"]
         assert bool(reasons["closed_form"]) == (system.vectors is None)
-    assert "gradient" in ATTACKS["descent"].obstacle(make_system("urp"))
+    closed = dataclasses.replace(make_system("urp"), responses=None)
+    assert "gradient" in ATTACKS["descent"].obstacle(closed)
 
 
 def test_ridge_is_the_same_from_both_sides():

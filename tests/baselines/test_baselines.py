@@ -91,7 +91,8 @@ def test_grp_follows_the_definition():
     protection = build("grp", code_length=6, alphabet_size=3, keep=40)
     rows, _ = vectors(4)
     order = key(5).permutation(SIZE)[:40]
-    projection = protection._projection.reshape(40, 6, 3)
+    projection = protection.public_projection
+    assert projection.shape == (40, 6, 3)
     for row, code in zip(rows, protection.hash(rows, key(5)), strict=True):
         for position in range(6):
             values = [row[order] @ projection[:, position, symbol] for symbol in range(3)]

@@ -203,7 +203,7 @@ def test_bloom_follows_the_definition():
     protection = build("bloom")
     rows, _ = vectors(3)
     for row, template in zip(rows, protection.hash(rows, key(4)), strict=True):
-        bits = row[key(4).permutation(SIZE)] @ protection._signs.projection > 0
+        bits = row @ protection.directions(key(4)).reshape(SIZE, -1) > 0
         filters = template.reshape(protection.blocks, 16)
         for block in range(protection.blocks):
             words = set()
@@ -234,7 +234,7 @@ def test_ifo_follows_the_definition():
     windows = protection.windows(key(4))
     codes = protection.hash(rows, key(4))
     for row, code in zip(rows, codes, strict=True):
-        bits = row @ protection._signs.projection > 0
+        bits = row @ protection.directions > 0
         for position in range(64):
             product = [
                 all(bits[windows[factor, position, place]] for factor in range(2))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,6 +6,13 @@ import pytest
 
 from benchmarks import lfw_full
 from benchmarks.lfw_full_cells import PROTOCOLS
+from benchmarks.lfw_full_store import Cells
+from iom.config.hashing import HasherConfig
+from iom.config.schema import EvaluateConfig
+from iom.models.hasher import Hasher
+from iom.models.hashing import build_hasher
+
+CONFIG = EvaluateConfig()
 
 
 @pytest.fixture
@@ -82,6 +90,52 @@ def test_every_cell_and_none_twice(shared_folder, tmp_path, capsys, monkeypatch)
     assert again[-1] == first[-1]
     assert lfw_full.main([*arguments[:-1], "--protocols", "pairs", "--seed", "2"]) == 0
     assert "float, pairs: " in capsys.readouterr().out
+
+
+def test_the_ancestor_is_a_row_beside_those_that_are_done(shared_folder, tmp_path, capsys):
+    arguments = ["--shared", str(shared_folder), "--cells", str(tmp_path / "cells"), "--quick",
+                 "--protocols", "all_pairs", "--ancestor", str(tmp_path / "ancestor")]  # fmt: skip
+    assert lfw_full.main([*arguments, "--systems", "ancestor"]) == 2
+    assert "configs/stage2/ancestor.yaml" in capsys.readouterr().err
+    assert lfw_full.main([*arguments, "--systems", "grp"]) == 0
+    code = HasherConfig(code_length=64, learned_layer=False, projection="gaussian")
+    hasher = Hasher(build_hasher(128, code, seed=1), embedder_name="", embedder_fingerprint="")
+    hasher.save(tmp_path / "ancestor")
+    capsys.readouterr()
+    assert lfw_full.main([*arguments, "--systems", "ancestor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines if line.endswith(" s")] == ["ancestor"]
+    rows = json.loads(lines[-1])["rows"]
+    assert [(row["system"], row["bits"]) for row in rows] == [("grp", 1536), ("ancestor", 192)]
+    assert lfw_full.main([*arguments, "--systems", "grp", "--again"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines if line.endswith(" s")] == ["grp"]
+
+
+def test_a_cell_holds_while_what_it_depends_on_is_the_same(tmp_path):
+    def cells(config=CONFIG, **more):
+        return Cells(tmp_path, config, **({"shared": tmp_path, "quick": False} | more))
+
+    def reporting(**settings):
+        return dataclasses.replace(CONFIG, report=dataclasses.replace(CONFIG.report, **settings))
+
+    cells().keep("grp", "search", {"cmc_rank_1": 0.5})
+    cells().keep("grp", "attacks", {"prar": 0.5})
+    assert cells().finished("grp", "search") == {"cmc_rank_1": 0.5}
+    assert cells().finished("grp", "pairs") is None
+    assert cells(reporting(victims=9)).finished("grp", "search") is not None
+    assert cells(reporting(victims=9)).finished("grp", "attacks") is None
+    assert cells(reporting(keys=9)).finished("grp", "search") is None
+    assert cells(quick=True).finished("grp", "search") is None
+    path = tmp_path / "grp.search.json"
+    stored = json.loads(path.read_text())
+    del stored["settings"]["config"]["report"]["replicates"]
+    path.write_text(json.dumps(stored))
+    assert cells().finished("grp", "search") is not None  # as if the setting were new
+    assert cells(reporting(replicates=9)).finished("grp", "search") is None
+    stored["settings"]["config"]["report"]["gone"] = 1
+    path.write_text(json.dumps(stored))
+    assert cells().finished("grp", "search") is None
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):

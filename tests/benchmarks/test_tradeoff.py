@@ -7,7 +7,7 @@ from benchmarks import attacks, tradeoff
 
 def test_recommended_is_the_most_accurate_of_the_safe_ones():
     def point(eer, prar):
-        return {"eer": eer, "prar": prar}
+        return {"eer": eer, "prar": prar, "fmr": 1e-3}
 
     curve = [point(0.01, 0.9), point(0.02, 0.04), point(0.03, 0.01)]
     assert tradeoff.recommended(curve) == curve[1]
@@ -21,7 +21,10 @@ def test_a_quick_run_on_random_vectors(tmp_path, root, monkeypatch, capsys):
     assert tradeoff.main([*arguments, "--shapes", "128x4", "--picture", str(picture)]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {"eer", "float_eer", "prar", "curve", "reached"} <= set(figures)
-    whole, kept, parts = figures["curve"]
+    whole, kept, parts = figures["curve"][::2]
+    strict = figures["curve"][1::2]
+    assert [point["fmr"] for point in strict] == [1e-4] * 3
+    assert all(a["fnmr"] <= b["fnmr"] for a, b in zip((whole, kept, parts), strict, strict=True))
     assert whole["prar"] > 0.9
     assert whole["eer"] < kept["eer"]
     assert parts["prar"] < 0.1

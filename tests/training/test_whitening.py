@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from iom.errors import DataError
-from iom.training.whitening import leading_directions, within_class_whitening
+from iom.training.whitening import independent_parts, leading_directions, within_class_whitening
 
 
 @pytest.fixture
@@ -75,3 +75,31 @@ def test_as_many_directions_as_there_are_is_a_rotation():
     rows = np.random.default_rng(2).normal(size=(50, 6)).astype("float32")
     found = rows @ leading_directions(rows, 6, seed=1)
     np.testing.assert_allclose(found @ found.T, rows @ rows.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("keep", [3, 4, 2])
+def test_parts_predict_nothing_of_each_other(noisy, keep):
+    """Neither subjects nor images: both covariances are diagonal, and the qualities even."""
+    rows, labels = noisy
+    stream = np.random.default_rng(3)
+    rows = rows @ np.linalg.qr(stream.normal(size=(6, 6)))[0].astype("float32")
+    turned = rows @ independent_parts(rows, labels, 1 - 1e-6, keep=keep)
+    within = within_covariance(turned, labels)
+    means = np.stack([turned[labels == i].mean(0) for i in np.unique(labels)])
+    between = np.cov(means, rowvar=False)
+    for covariance in (within, between):
+        scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+        np.testing.assert_allclose(covariance / scale, np.eye(6), atol=2e-2)
+    quality = np.diag(between) / np.diag(within)
+    ranks = 5 - np.argsort(np.argsort(quality))
+    assert abs(np.sum(ranks[:keep] - ranks[-keep:][::-1])) <= 1  # dealt out in turn
+    if keep == 4:  # what both have stands between, of average quality
+        assert set(np.argsort(quality)[2:4]) == {2, 3}
+    if keep == 2:  # what neither has discriminates least
+        assert set(np.argsort(quality)[:2]) == {2, 3}
+
+
+def test_parts_need_subjects_with_two_images(noisy):
+    rows, _ = noisy
+    with pytest.raises(DataError, match="two different images"):
+        independent_parts(rows, np.arange(len(rows)), 0.3, keep=3)

@@ -30,7 +30,7 @@ class Sentence:
 
 
 def summary(tree: Tree) -> list[dict[str, str]]:
-    """Three to six sentences from the tree of a report (see `full.tree`)."""
+    """Three to six sentences from the tree of a report (see `dossier.tree`)."""
     best = best_system(tree)
     sentences = [*_accuracy(tree, best), *_promise(tree, best)]
     sentences += [*_links(tree), *_attacks(tree), *_caution(tree, best)]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.evaluation.full.page import report_page
-from iom.evaluation.full.worst_pairs import thumbnails
-from iom.evaluation.full.write import write_full_report
+from iom.evaluation.dossier.page import report_page
+from iom.evaluation.dossier.worst_pairs import thumbnails
+from iom.evaluation.dossier.write import write_full_report
 from iom.evaluation.scores import common_key, subject_key
 
 SECTIONS = [

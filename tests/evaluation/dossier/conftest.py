@@ -9,8 +9,8 @@ from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.config.schema import BenchmarkConfig, EvaluateConfig, ReportConfig, ScenarioConfig
 from iom.data.benchmarks import synthetic_pairs
+from iom.evaluation.dossier.tree import full_tree
 from iom.evaluation.evaluate import Prepared, pair_report
-from iom.evaluation.full.tree import full_tree
 from iom.evaluation.systems import baseline_system
 
 SIZE = 32

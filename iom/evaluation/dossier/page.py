@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from iom.evaluation.full import charts
-from iom.evaluation.full.style import CSS
-from iom.evaluation.full.tables import Table, tables
+from iom.evaluation.dossier import charts
+from iom.evaluation.dossier.style import CSS
+from iom.evaluation.dossier.tables import Table, tables
 
 Tree = Mapping[str, Any]
 NOTES = {

@@ -8,18 +8,18 @@ from iom.config.schema import EvaluateConfig, ReportConfig, ScenarioConfig
 from iom.data.benchmarks import PairBenchmark
 from iom.data.searches import dealt_galleries
 from iom.errors import ConfigError, DataError
-from iom.evaluation.evaluate import pair_report
-from iom.evaluation.full.attacks import check_attacks, drawn_victims
-from iom.evaluation.full.identification import identification_sections
-from iom.evaluation.full.linkability import (
+from iom.evaluation.dossier.attacks import check_attacks, drawn_victims
+from iom.evaluation.dossier.identification import identification_sections
+from iom.evaluation.dossier.linkability import (
     compared_pairs,
     linkability_sections,
     pairs_of_subjects,
 )
-from iom.evaluation.full.tables import latex, markdown, tables
-from iom.evaluation.full.tree import full_tree, names_subjects, plain
-from iom.evaluation.full.worst_pairs import worst_pairs
-from iom.evaluation.full.write import write_full_report
+from iom.evaluation.dossier.tables import latex, markdown, tables
+from iom.evaluation.dossier.tree import full_tree, names_subjects, plain
+from iom.evaluation.dossier.worst_pairs import worst_pairs
+from iom.evaluation.dossier.write import write_full_report
+from iom.evaluation.evaluate import pair_report
 from iom.evaluation.protocols import float_system, identification_figures, search_templates
 from iom.metrics.unlinkability import system_linkability
 

@@ -16,14 +16,14 @@ from tqdm import tqdm
 from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks import PairBenchmark
 from iom.errors import DataError
+from iom.evaluation.dossier.attacks import attack_sections
+from iom.evaluation.dossier.curves import det_curves, histograms, measured_threshold
+from iom.evaluation.dossier.environment import environment
+from iom.evaluation.dossier.identification import identification_sections
+from iom.evaluation.dossier.linkability import compared_pairs, linkability_sections
+from iom.evaluation.dossier.summary import summary
+from iom.evaluation.dossier.worst_pairs import worst_pairs
 from iom.evaluation.evaluate import Prepared
-from iom.evaluation.full.attacks import attack_sections
-from iom.evaluation.full.curves import det_curves, histograms, measured_threshold
-from iom.evaluation.full.environment import environment
-from iom.evaluation.full.identification import identification_sections
-from iom.evaluation.full.linkability import compared_pairs, linkability_sections
-from iom.evaluation.full.summary import summary
-from iom.evaluation.full.worst_pairs import worst_pairs
 from iom.evaluation.protocols import float_system
 from iom.evaluation.report import Report, report_tree
 from iom.evaluation.scores import FLOAT, OWN_KEY, CodeSystem

@@ -9,8 +9,8 @@ from typing import Any
 from iom.config.loading import save_config
 from iom.config.schema import EvaluateConfig
 from iom.errors import DataError
-from iom.evaluation.full.page import report_page
-from iom.evaluation.full.tables import latex, tables
+from iom.evaluation.dossier.page import report_page
+from iom.evaluation.dossier.tables import latex, tables
 from iom.files import write_json, write_text
 
 COLUMNS = ("system", "scenario", "protocol", "metric", "value", "low", "high", "std")

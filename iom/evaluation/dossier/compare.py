@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from iom.errors import DataError
-from iom.evaluation.full import charts
-from iom.evaluation.full.page import document, figures_html, table_html
-from iom.evaluation.full.tables import Table, interval_text, latex
-from iom.evaluation.full.write import csv_text
+from iom.evaluation.dossier import charts
+from iom.evaluation.dossier.page import document, figures_html, table_html
+from iom.evaluation.dossier.tables import Table, interval_text, latex
+from iom.evaluation.dossier.write import csv_text
 from iom.evaluation.report import FORMAT
 from iom.files import write_text
 
@@ -41,7 +41,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     file = path / "report.json" if path.is_dir() else path
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = json.loads(file.read_text(encoding="utf-8"), parse_constant=_not_a_number)
     except OSError as error:
         raise DataError(f"cannot read report {file}: {error.strerror}") from error
     except ValueError as error:
@@ -50,7 +50,22 @@ def read_report(path: Path) -> dict[str, Any]:
         raise DataError(f"{file}: expected a report.json of evaluate.py, received something else")
     if tree.get("format") != FORMAT:
         raise DataError(f"{file}: expected format {FORMAT}, received {tree.get('format')!r}")
+    for place, fields in (("benchmark", ONE_BENCHMARK), ("embedder", ("name",))):
+        part = tree.get(place)
+        if not isinstance(part, dict) or any(field not in part for field in fields):
+            raise DataError(f"{file}: {place}: expected a section with {', '.join(fields)}")
+    rows = tree["rows"]
+    needed = ("system", "scenario", "metric", "value")
+    whole = isinstance(rows, list) and all(
+        isinstance(row, dict) and all(field in row for field in needed) for row in rows
+    )
+    if not whole or not isinstance(tree.get("created"), str):
+        raise DataError(f"{file}: expected rows with {', '.join(needed)}, and when it was created")
     return tree
+
+
+def _not_a_number(text: str) -> float:
+    raise ValueError(f"{text} is no figure")
 
 
 def report_names(paths: Sequence[Path]) -> list[str]:

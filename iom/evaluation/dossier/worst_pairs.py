@@ -11,7 +11,7 @@ from PIL import Image
 
 from iom.data.benchmarks import PairBenchmark
 from iom.errors import DataError
-from iom.evaluation.full.curves import operating_threshold
+from iom.evaluation.dossier.curves import operating_threshold
 from iom.evaluation.scores import OWN_KEY, SystemScores
 
 QUALITY = 80

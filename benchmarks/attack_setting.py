@@ -1,0 +1,112 @@
+"""What attacks are measured on: faces or random vectors, victims, and the attacker's people."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from iom.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from iom.evaluation.all_pairs import AllPairs
+    from iom.evaluation.attack_scores import Victims
+
+
+class Setting(NamedTuple):
+    """Everything a configuration is measured on."""
+
+    pairs: "AllPairs"
+    faces: "NDArray[np.float32]"
+    victims: "Victims"
+    old_keys: int
+    seed: int
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `load_setting`."""
+    parser.add_argument(
+        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
+    )
+    parser.add_argument("--embedder", default="mobilefacenet_y1", help="default: %(default)s")
+    parser.add_argument("--victims", type=int, default=50, help="default: %(default)s")
+    parser.add_argument("--old-keys", type=int, default=2, help="default: %(default)s")
+    parser.add_argument(
+        "--synthetic", action="store_true", help="random vectors in place of faces; no ../shared"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="few configurations, fewer images")
+
+
+def load_setting(arguments: argparse.Namespace, *, samples: int = 2) -> Setting:
+    """Faces, victims with so many samples each, and the attacker's people.
+
+    Raises:
+        DataError: The embeddings are not there.
+    """
+    return (_synthetic if arguments.synthetic else _faces)(arguments, samples)
+
+
+def _faces(arguments: argparse.Namespace, samples: int) -> Setting:
+    import numpy as np
+
+    from iom.evaluation.all_pairs import AllPairs
+    from iom.evaluation.attack_scores import Victims
+
+    lists = arguments.shared / "data" / "lists"
+    faces, labels = _embeddings(arguments, "lfw_112x112")
+    people, names = _embeddings(arguments, "fiw_112x112", lists / "fiw_clean.txt")
+    counts = np.zeros(labels.max() + 1, int)
+    kept = []
+    for row, label in enumerate(labels):
+        counts[label] += 1
+        if counts[label] <= (4 if arguments.quick else 20):
+            kept.append(row)
+    faces, labels = faces[kept], labels[kept]
+    victims = Victims.of(
+        faces, labels, population=people, population_labels=names,
+        subjects=arguments.victims, samples=samples, seed=arguments.seed,
+    )  # fmt: skip
+    return Setting(AllPairs(labels), faces, victims, arguments.old_keys, arguments.seed)
+
+
+def _embeddings(
+    arguments: argparse.Namespace, name: str, only: Path | None = None
+) -> tuple["NDArray[np.float32]", "NDArray[np.int64]"]:
+    """Stored embeddings of a folder of subjects and their labels, subjects side by side.
+
+    Raises:
+        DataError: No such file.
+    """
+    import numpy as np
+
+    path = arguments.shared / "data" / "embeddings" / f"{name}.{arguments.embedder}.npz"
+    if not path.is_file():
+        raise DataError(f"no embeddings {path}: see ../shared, or try --synthetic")
+    with np.load(path, allow_pickle=False) as stored:
+        rows, paths = stored["embedding"], ["/".join(p.split("/")[-2:]) for p in stored["path"]]
+    wanted = set(only.read_text(encoding="utf-8").split()) if only else set(paths)
+    chosen = sorted((place, row) for row, place in enumerate(paths) if place in wanted)
+    subjects = [place.split("/")[0] for place, _ in chosen]
+    return rows[[row for _, row in chosen]], np.unique(subjects, return_inverse=True)[1]
+
+
+def _synthetic(arguments: argparse.Namespace, samples: int) -> Setting:
+    """Random subjects in 64 dimensions: shows that it runs, says nothing about faces."""
+    import numpy as np
+
+    from iom.attacks.interface import unit
+    from iom.evaluation.all_pairs import AllPairs
+    from iom.evaluation.attack_scores import Victims
+    from iom.seeding import numpy_stream
+
+    stream = numpy_stream(arguments.seed, "benchmarks/tradeoff")
+    labels = np.repeat(np.arange(300), 4)
+    centres = stream.normal(size=(600, 64))
+    rows = unit(np.repeat(centres, 4, axis=0) + 0.7 * stream.normal(size=(2400, 64)))
+    victims = Victims.of(
+        rows[:1200], labels, population=rows[1200:], population_labels=labels,
+        subjects=arguments.victims, samples=samples, seed=arguments.seed,
+    )  # fmt: skip
+    return Setting(AllPairs(labels), rows[:1200], victims, arguments.old_keys, arguments.seed)

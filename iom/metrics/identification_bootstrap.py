@@ -1,0 +1,123 @@
+"""Intervals of 1:N figures: the subjects of the probes drawn anew, and the keys.
+
+All probes of one subject share a reference and a face, so whole subjects are drawn with replacement
+(a subset bootstrap: Bolle, Ratha and Pankanti, CVIU 95, 2004) and a probe counts as often as its
+subject was drawn. The gallery stays as it is: ranks depend on it, and a subject drawn twice into a
+gallery would tie with itself. The intervals are therefore those of other probes against **this**
+gallery, for its N.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from iom.errors import DataError
+from iom.metrics.identification import RANKS, Searches
+from iom.metrics.subject_bootstrap import key_draws, subject_draws
+from iom.metrics.uncertainty import Interval
+
+Weights = NDArray[np.float64]
+"""How often each probe counts, `(P,)`."""
+
+
+class WeightedSearches:
+    """Figures of one gallery's searches under any weights; what needs sorting is sorted once.
+
+    Args:
+        searches: What the search gave for each probe.
+    """
+
+    def __init__(self, searches: Searches) -> None:
+        self._enrolled = np.flatnonzero(searches.enrolled)
+        self._others = np.flatnonzero(~searches.enrolled)
+        self._rank = searches.rank[self._enrolled]
+        self._own = searches.own[self._enrolled]
+        self._others = self._others[np.argsort(searches.best[self._others], kind="stable")]
+        self._best = searches.best[self._others]
+
+    def cmc(self, weights: Weights, ranks: int = RANKS) -> NDArray[np.float64]:
+        """Weighted share of the enrolled probes at rank 1 ... `ranks`; NaN if none was drawn."""
+        enrolled = weights[self._enrolled]
+        found = np.bincount(np.minimum(self._rank, ranks + 1), enrolled, minlength=ranks + 2)
+        total = enrolled.sum()
+        if not total:
+            return np.full(ranks, np.nan)
+        return np.asarray(np.cumsum(found[1 : ranks + 1]) / total)
+
+    def identification_rate_at_fpir(self, weights: Weights, fpir: float, rank: int = 1) -> float:
+        """Weighted DIR at the largest observed distance whose weighted FPIR is within `fpir`.
+
+        NaN where no probe with or none without a reference was drawn.
+        """
+        enrolled, others = weights[self._enrolled], weights[self._others]
+        if not (enrolled.sum() and others.sum()):
+            return float("nan")
+        false = np.cumsum(others)
+        beyond = int(np.searchsorted(false / false[-1], fpir, side="right"))
+        # The first drawn probe that is too many: every distance short of its own is within `fpir`.
+        limit = self._best[beyond] if beyond < len(self._best) else np.inf
+        hits = (self._rank <= rank) & (self._own < limit)
+        return float(enrolled[hits].sum() / enrolled.sum())
+
+
+def identification_intervals(
+    by_key: Sequence[Searches],
+    probe_subjects: ArrayLike,
+    *,
+    points: Sequence[tuple[float, int]],
+    ranks: int = RANKS,
+    replicates: int = 200,
+    confidence: float = 0.95,
+    seed: int = 1,
+) -> tuple[list[Interval], list[Interval]]:
+    """Percentile intervals of the means over keys, subjects and keys drawn anew each time.
+
+    Args:
+        by_key: Searches of the same probes in the same gallery, under each key.
+        probe_subjects: Subject of each probe, `(P,)`.
+        points: FPIR and rank, where the DIR is wanted.
+        ranks: Of the CMC.
+        replicates: How many times to draw.
+        confidence: Share of the draws that an interval holds.
+        seed: Of the draws; the same draws for every system.
+
+    Returns:
+        Intervals of the CMC at rank 1 ... `ranks`, and of the DIR at each of `points`.
+
+    Raises:
+        DataError: No key or replicate, subjects that do not match the probes, or all draws without
+            an enrolled probe, or without another.
+    """
+    subjects, index = np.unique(np.asarray(probe_subjects), return_inverse=True)
+    wrong = [len(searches.rank) for searches in by_key if len(searches.rank) != len(index)]
+    if not by_key or replicates < 1 or not 0 < confidence < 1 or wrong:
+        raise DataError(
+            "bootstrap: expected searches under a key, a replicate, 0 < confidence < 1 and a "
+            f"subject for each probe, received {len(by_key)}, {replicates}, {confidence} and "
+            f"{len(index)} subjects ({len(wrong)} searches of another length)"
+        )
+    weighted = [WeightedSearches(searches) for searches in by_key]
+    keys = key_draws(len(by_key), replicates=replicates, seed=seed)
+    drawn = np.empty((replicates, ranks + len(points)))
+    draws = subject_draws(len(subjects), replicates=replicates, seed=seed)
+    for row, (counts, chosen) in enumerate(zip(draws, keys, strict=True)):
+        weights = counts[index]
+        used, times = np.unique(chosen, return_counts=True)
+        values = [
+            [
+                *weighted[key].cmc(weights, ranks),
+                *(weighted[key].identification_rate_at_fpir(weights, *point) for point in points),
+            ]
+            for key in used
+        ]
+        drawn[row] = np.average(values, axis=0, weights=times)
+    if np.isnan(drawn).all(axis=0).any():
+        raise DataError(
+            f"bootstrap: no draw of {len(subjects)} subjects holds probes with a reference and "
+            "probes without; use more subjects"
+        )
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
+    found = [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    return found[:ranks], found[ranks:]

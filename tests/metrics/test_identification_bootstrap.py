@@ -1,0 +1,67 @@
+"""Intervals of 1:N figures against loops, which repeat each drawn probe."""
+
+import numpy as np
+import pytest
+
+from iom.errors import DataError
+from iom.metrics.identification import Searches, search_gallery
+from iom.metrics.identification_bootstrap import WeightedSearches, identification_intervals
+from iom.metrics.subject_bootstrap import key_draws, subject_draws
+
+FPIRS = (0.0, 0.01, 0.1, 0.5)
+POINTS = [(fpir, rank) for rank in (1, 3) for fpir in FPIRS]
+PROBES = np.repeat(np.arange(30), 4)
+
+
+def _searches(seed: int) -> Searches:
+    """Subjects 0 to 14 are in the gallery; distances 0 to 19 tie often."""
+    table = np.random.default_rng(seed).integers(5, 20, (len(PROBES), 15))
+    table[np.arange(60), PROBES[:60]] -= 5
+    return search_gallery(table, PROBES, np.arange(15))
+
+
+def _repeated(searches: Searches, weights: np.ndarray) -> Searches:
+    rows = np.repeat(np.arange(len(weights)), weights.astype(int))
+    return Searches(searches.own[rows], searches.rank[rows], searches.best[rows], 15)
+
+
+def test_weighted_figures_are_those_of_repeated_probes() -> None:
+    searches = _searches(1)
+    weighted = WeightedSearches(searches)
+    for counts in subject_draws(30, replicates=25, seed=3):
+        weights = counts[PROBES]
+        oracle = _repeated(searches, weights)
+        np.testing.assert_allclose(weighted.cmc(weights), oracle.cmc(), atol=1e-12)
+        for fpir in FPIRS:
+            for rank in (1, 3):
+                assert weighted.identification_rate_at_fpir(weights, fpir, rank) == pytest.approx(
+                    oracle.identification_rate_at_fpir(fpir, rank), abs=1e-12
+                )
+
+
+def test_intervals_are_quantiles_of_the_mean_over_drawn_keys() -> None:
+    by_key = [_searches(1), _searches(2), _searches(3)]
+    cmc, rates = identification_intervals(by_key, PROBES, points=POINTS, replicates=20, seed=5)
+    keys = key_draws(3, replicates=20, seed=5)
+    loop = []
+    for counts, chosen in zip(subject_draws(30, replicates=20, seed=5), keys, strict=True):
+        each = [_repeated(by_key[key], counts[PROBES]) for key in chosen]
+        row = [np.mean([one.cmc()[0] for one in each])]
+        row += [np.mean([one.identification_rate_at_fpir(*p) for one in each]) for p in POINTS]
+        loop.append(row)
+    expected = np.quantile(loop, (0.025, 0.975), axis=0).T
+    np.testing.assert_allclose([cmc[0], *rates], expected, atol=1e-12)
+
+
+def test_one_subject_without_reference_leaves_some_draws_out() -> None:
+    table = np.array([[1, 5], [5, 1], [3, 4]])
+    searches = search_gallery(table, [0, 1, 2], [0, 1])
+    cmc, rates = identification_intervals([searches], [0, 1, 2], points=[(0.0, 1)])
+    assert cmc[0] == rates[0] == (1.0, 1.0)
+
+
+def test_refuses_subjects_that_do_not_match() -> None:
+    with pytest.raises(DataError, match="119 subjects"):
+        identification_intervals([_searches(1)], PROBES[:-1], points=POINTS)
+    with pytest.raises(DataError, match="received 0"):
+        identification_intervals([], PROBES, points=POINTS)

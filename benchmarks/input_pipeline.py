@@ -9,7 +9,9 @@ interleaved; each program first takes a round that is not counted.
 
 Ends with one line of JSON: `images_per_s_core` (medians), `share_of_bare_decode`, the median over
 the rounds of the ratio within a round, for each source with augmentation (`folder`, `tfrecord`) and
-without (`folder_plain`, `tfrecord_plain`), and with the flip alone (`folder_flip` ...).
+without (`folder_plain`, `tfrecord_plain`), and with the flip alone (`folder_flip` ...). All this by
+the clock; `images_per_cpu_s` and `share_of_bare_decode_cpu` count the processor time of the
+program instead, which other programs on the machine disturb less.
 """
 
 import argparse
@@ -46,34 +48,46 @@ def _measure(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         programs = _programs(arguments, Path(scratch))
         speeds: dict[str, list[float]] = {name: [] for name in programs}
+        by_cpu: dict[str, list[float]] = {name: [] for name in programs}
         for number in range(arguments.rounds + 1):
             for name, dataset in programs.items():
-                speed = _speed(dataset(number)) / arguments.threads
+                speed, cpu_speed = _speeds(dataset(number))
                 if number:
-                    speeds[name].append(speed)
-    shares = {
-        name: statistics.median(a / b for a, b in zip(values, speeds[BARE], strict=True))
-        for name, values in speeds.items()
-        if name != BARE
-    }
+                    speeds[name].append(speed / arguments.threads)
+                    by_cpu[name].append(cpu_speed)
+    shares, cpu_shares = _shares(speeds), _shares(by_cpu)
     for name, values in speeds.items():
-        share = f"  {shares[name]:.2f} of bare decode" if name in shares else ""
+        share = ""
+        if name in shares:
+            share = f"  {shares[name]:.2f} of bare decode, {cpu_shares[name]:.2f} by processor time"
         print(f"{name:16} {statistics.median(values):8,.0f} images/s a core{share}")
     figures = {
         "images_per_s_core": {k: round(statistics.median(v), 1) for k, v in speeds.items()},
         "share_of_bare_decode": {k: round(v, 3) for k, v in shares.items()},
+        "images_per_cpu_s": {k: round(statistics.median(v), 1) for k, v in by_cpu.items()},
+        "share_of_bare_decode_cpu": {k: round(v, 3) for k, v in cpu_shares.items()},
     }
     print(json.dumps(figures))
     return 0
 
 
-def _speed(dataset: Any) -> float:
-    """Images a second."""
-    start, images = time.perf_counter(), 0
+def _shares(speeds: dict[str, list[float]]) -> dict[str, float]:
+    """Median over the rounds of each program's speed as a share of the bare loop's."""
+    return {
+        name: statistics.median(a / b for a, b in zip(values, speeds[BARE], strict=True))
+        for name, values in speeds.items()
+        if name != BARE
+    }
+
+
+def _speeds(dataset: Any) -> tuple[float, float]:
+    """Images a second, and images a second of processor time of all threads."""
+    start, cpu_start, images = time.perf_counter(), time.process_time(), 0
     for batch in dataset:
         pixels = batch[0] if isinstance(batch, tuple) else batch
         images += len(pixels)
-    return images / (time.perf_counter() - start)
+    cpu_time = time.process_time() - cpu_start
+    return images / (time.perf_counter() - start), images / cpu_time
 
 
 def _programs(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[int], Any]]:

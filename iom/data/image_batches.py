@@ -139,8 +139,8 @@ class ImageBatches:
         draws = self._draws(view)[rows]
         pixels = pixels_of(self.folder, rows, side=self.input_size)
         if not self.mix:
-            columns = (pixels, tf.data.Dataset.from_tensor_slices(draws))
-            batches = tf.data.Dataset.zip(*columns).batch(self.batch_size, drop_remainder)
+            decoded = pixels.batch(self.batch_size, drop_remainder)
+            batches = tf.data.Dataset.zip(decoded, self._in_batches(draws))
             return batches.map(self._changed, num_parallel_calls=tf.data.AUTOTUNE)
         others, shares = self._partners(view)
         blended = pixels_of(self.folder, others[rows], side=self.input_size)
@@ -149,6 +149,13 @@ class ImageBatches:
             self.batch_size, drop_remainder
         )
         return batches.map(self._blended, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _in_batches(self, rows: NDArray[np.float32]) -> tf.data.Dataset:
+        """Rows of an array, a batch an element; the last may be short."""
+        held, size = tf.constant(rows), self.batch_size
+        return tf.data.Dataset.range(0, len(rows), size).map(
+            lambda first: held[first : first + size]
+        )
 
     def _changed(self, pixels: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         return augment_batch(pixels, draws, self.augmentation)

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from iom.config.sections import AugmentationConfig
-from iom.data.augmentation import augment
+from iom.data.augmentation import DRAWS, augment, augment_batch
 
 OFF = {"flip": False, "crop": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 
@@ -61,3 +61,37 @@ def test_brightness_shifts_all_pixels_alike():
 def test_saturation_leaves_grey_grey():
     image = np.repeat(np.arange(32 * 32).reshape(32, 32, 1) % 256, 3, axis=2).astype(np.uint8)
     np.testing.assert_allclose(run(image, 3, saturation=0.5), image, atol=1e-3)
+
+
+def by_the_formula(image, draws, config):
+    """The changes of one image, step by step in float64."""
+    side = len(image)
+    pixels = image.astype(np.float64)
+    if draws[0] < 0.5:
+        pixels = pixels[:, ::-1]
+    signed = 2 * draws.astype(np.float64) - 1
+    half = 0.5 * side * (1 + signed[3] * config.crop)
+    border = side - 1
+    padded = np.pad(pixels, ((border, border), (border, border), (0, 0)), mode="reflect")
+    for axis in range(2):
+        centre = border + 0.5 * side + signed[1 + axis] * config.crop * side
+        places = np.linspace(centre - half, centre + half, side)
+        low = np.floor(places).astype(int)
+        share = (places - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        padded = (1 - share) * padded.take(low, axis) + share * padded.take(low + 1, axis)
+    changed = padded + 255 * signed[4] * config.brightness
+    mean = changed.mean(axis=(0, 1))
+    changed = mean + (1 + signed[5] * config.contrast) * (changed - mean)
+    grey = changed.mean(axis=2, keepdims=True)
+    return np.clip(grey + (1 + signed[6] * config.saturation) * (changed - grey), 0, 255)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_batch_is_changed_by_the_formula(kind):
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (12, 24, 24, 3)).astype(kind)
+    draws = rng.random((12, DRAWS), np.float32)
+    config = AugmentationConfig(flip=True, crop=0.1, brightness=0.2, contrast=0.2, saturation=0.3)
+    changed = augment_batch(tf.constant(images), tf.constant(draws), config).numpy()
+    for image, numbers, result in zip(images, draws, changed, strict=True):
+        np.testing.assert_allclose(result, by_the_formula(image, numbers, config), atol=0.01)

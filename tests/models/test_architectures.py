@@ -28,6 +28,7 @@ ARCHITECTURES = {
     "orthogonal": {"key_kind": "orthogonal"},
     "orthogonal, keep": {"key_kind": "orthogonal", "keep": 9},
     "subset": {"key_kind": "subset", "keep": 12},
+    "part": {"key_kind": "part", "keep": 9},
     "refined": {"refinement_steps": 3},
     "all": {
         "hidden_layers": 2, "hidden_size": 16, "bottleneck": 20, "key_kind": "orthogonal",
@@ -219,6 +220,10 @@ def test_values_out_of_range_name_the_field(setting, value):
 def test_combinations_out_of_range():
     with pytest.raises(ConfigError, match=r"hasher\.keep: expected at least 1 with key_kind"):
         HasherConfig(key_kind="subset")
+    with pytest.raises(ConfigError, match=r"hasher\.keep: expected at least 1 with key_kind 'part"):
+        HasherConfig(key_kind="part")
+    with pytest.raises(ConfigError, match="'part' keeps fewer than the 16"):
+        build_hasher(16, HasherConfig(key_kind="part", keep=16))
     with pytest.raises(ConfigError, match=r"hasher\.keep: expected at most hasher\.bottleneck"):
         HasherConfig(bottleneck=8, keep=9)
     with pytest.raises(ConfigError, match=r"hasher\.keep: expected at most the 24"):

@@ -35,3 +35,15 @@ class CodeError(IomError):
 
 class MissingExtraError(IomError):
     """An optional dependency is needed for this and is not installed."""
+
+
+class EnrolmentError(IomError):
+    """A subject cannot be enrolled, is not enrolled, or an application refuses what came."""
+
+
+class RevokedError(EnrolmentError):
+    """The template or its key was revoked; it is refused for ever."""
+
+
+class StoreError(IomError):
+    """A record store or a key store is missing, damaged, full, locked or of another format."""

@@ -1,6 +1,7 @@
 """A trained hasher: embeddings and keys in, codes out; stored with all that belongs to it."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -158,15 +159,25 @@ class Hasher:
         """
         return self._kind.identity(self.key_size)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the embedder's weights, the shape and kind of key, and all weights here.
+        """SHA-256 over the embedder's weights, the kind of key, all layers and weights here.
 
-        Codes of hashers with different fingerprints never compare.
+        Codes of hashers with different fingerprints never compare. Computed once: a gallery asks
+        for each probe.
         """
         digest = hashlib.sha256(self.embedder_fingerprint.encode())
         digest.update(json.dumps(shape_of(self.model), sort_keys=True).encode())
         digest.update(KEY_KINDS[self.key_kind].derivation.encode())
+        for layer in self.model.layers:  # refinement changes codes and has no weights
+            config = layer.get_config()
+            plain = {
+                name: value
+                for name, value in config.items()
+                if isinstance(value, int | float | str) and name not in ("name", "trainable")
+            }
+            text = json.dumps([type(layer).__name__, plain], sort_keys=True)
+            digest.update(text.encode())
         for weights in self.model.get_weights():
             little = np.ascontiguousarray(weights, weights.dtype.newbyteorder("<"))
             digest.update(f"{little.dtype}{little.shape}".encode() + little.tobytes())

@@ -80,6 +80,19 @@ def test_round_trip(rows, tmp_path):
     assert again.embedder_fingerprint == system.embedder_fingerprint
 
 
+def test_the_fingerprint_tells_hashers_apart(tmp_path):
+    system = hasher()
+    system.save(tmp_path)
+    assert Hasher.load(tmp_path).fingerprint == system.fingerprint == hasher().fingerprint
+    others = [hasher(keep=12), hasher(refinement_steps=2), hasher(key_kind="subset", keep=12)]
+    others.append(hasher())
+    others[-1].embedder_fingerprint = "cd" * 32
+    others.append(hasher())
+    kernel = others[-1].model.get_layer("projection").kernel
+    kernel.assign(np.asarray(kernel) * 2)
+    assert len({system.fingerprint, *(other.fingerprint for other in others)}) == 6
+
+
 def test_no_secret_is_saved(rows, tmp_path):
     """Neither the secret nor the order stands in any file after hashing with it."""
     system, key = hasher(), TransformKey.generate()

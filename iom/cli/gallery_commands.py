@@ -1,0 +1,241 @@
+"""What the gallery's commands do."""
+
+import argparse
+import getpass
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from iom.errors import ConfigError, DataError, EnrolmentError, StoreError
+from iom.gallery.exchange import export_application, import_application
+from iom.gallery.gallery import Gallery
+from iom.gallery.key_store import open_key_store
+from iom.gallery.store import open_store
+
+NO = 1
+"""Exit code of a question that is answered with no."""
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    _, hasher = _models(arguments, embeds=False)
+    with _open(arguments, hasher, create=True) as gallery:
+        application = gallery.create_application(
+            arguments.application,
+            threshold=arguments.threshold,
+            key_mode=arguments.key_mode,
+            masked=arguments.masked,
+        )
+    print(f"application {application.name}: {application.encoding}, key of each "
+          f"{application.key_mode}, threshold {application.threshold}")  # fmt: skip
+    return 0
+
+
+def _enroll(arguments: argparse.Namespace) -> int:
+    if (arguments.folder is None) == (arguments.subject is None):
+        raise ConfigError("enroll: expected a subject and images, or --folder DIR")
+    if arguments.folder is None and not arguments.images:
+        raise ConfigError("enroll: expected at least one image of the subject")
+    subjects = (
+        {arguments.subject: arguments.images}
+        if arguments.folder is None
+        else _subjects_of(arguments.folder)
+    )
+    embedder, hasher = _models(arguments)
+    references = present = 0
+    with _open(arguments, hasher) as gallery:
+        name = arguments.application
+        for subject, images in tqdm(
+            subjects.items(), unit="subject", disable=arguments.quiet or len(subjects) == 1
+        ):
+            if arguments.folder is not None and gallery.store.references(name, subject):
+                present += 1  # a run that was interrupted goes on here
+                continue
+            rows = embedder.embed_files(images)
+            references += len(gallery.enroll(name, subject, rows, another=arguments.another))
+    print(f"enrolled {len(subjects) - present} subjects, {references} references"
+          + (f"; {present} were enrolled already" if present else ""))  # fmt: skip
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    embedder, hasher = _models(arguments)
+    with _open(arguments, hasher) as gallery:
+        row = embedder.embed_files([arguments.image])
+        decision = gallery.verify(arguments.application, arguments.subject, row)
+    print(f"{'match' if decision.match else 'no match'}: {decision.distance} differing positions, "
+          f"threshold {decision.threshold}")  # fmt: skip
+    return 0 if decision.match else NO
+
+
+def _identify(arguments: argparse.Namespace) -> int:
+    embedder, hasher = _models(arguments)
+    with _open(arguments, hasher) as gallery:
+        found = gallery.identify(
+            arguments.application,
+            embedder.embed_files([arguments.image]),
+            top=arguments.top,
+            threshold=arguments.threshold,
+            closed=arguments.closed,
+        )
+    for candidate in found:
+        print(f"{candidate.subject_id}  {candidate.distance}  "
+              f"{'match' if candidate.match else 'no match'}")  # fmt: skip
+    if not found:
+        print("nobody")
+    return 0 if any(candidate.match for candidate in found) else NO
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    with _open(arguments) as gallery:
+        count = gallery.revoke(arguments.application, arguments.subject, slot=arguments.slot)
+    print(f"revoked {count} references of {arguments.subject}")
+    return 0
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    embedder, hasher = _models(arguments)
+    with _open(arguments, hasher) as gallery:
+        rows = embedder.embed_files(arguments.images)
+        new = gallery.renew(arguments.application, arguments.subject, rows, slot=arguments.slot)
+    print(f"renewed {arguments.subject}: {len(new)} references")
+    return 0
+
+
+def _rotate(arguments: argparse.Namespace) -> int:
+    with _open(arguments) as gallery:
+        application = gallery.rotate(arguments.application, retire=arguments.retire)
+    print(f"application {application.name}: key epoch {application.epoch}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    with _open(arguments) as gallery:
+        count = export_application(gallery, arguments.application, arguments.file)
+    print(f"wrote {count} references to {arguments.file}; keys are not in it")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    with _open(arguments) as gallery:
+        done = import_application(gallery, arguments.file)
+    print(f"added {done.added} references; {done.present} were here, {done.revoked} are revoked")
+    return 0
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    with _open(arguments) as gallery:
+        for name, (application, counts) in gallery.stats().items():
+            print(f"{name}: {counts.subjects} subjects, {counts.references} references, "
+                  f"{counts.revoked} revoked; {application.encoding}, key of each "
+                  f"{application.key_mode}{', masked' if application.masked else ''}, threshold "
+                  f"{application.threshold}, key epoch {application.epoch}")  # fmt: skip
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    with _open(arguments) as gallery:
+        problems = gallery.check()
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print("no problems")
+    return NO if problems else 0
+
+
+def _erase(arguments: argparse.Namespace) -> int:
+    with _open(arguments) as gallery:
+        gallery.erase()
+    print("overwritten; copies and backups are not reached by this")
+    return 0
+
+
+RUN: dict[str, Callable[[argparse.Namespace], int]] = {
+    "init": _init,
+    "enroll": _enroll,
+    "verify": _verify,
+    "identify": _identify,
+    "revoke": _revoke,
+    "renew": _renew,
+    "rotate": _rotate,
+    "export": _export,
+    "import": _import,
+    "stats": _stats,
+    "check": _check,
+    "erase": _erase,
+}
+
+
+def _models(arguments: argparse.Namespace, *, embeds: bool = True) -> tuple[Any, Any]:
+    """Embedder (if it is needed) and hasher, checked against each other."""
+    from iom.models.embedder import load_embedder
+    from iom.models.hasher import Hasher
+
+    hasher = Hasher.load(arguments.hasher)
+    if not embeds:
+        return None, hasher
+    embedder = load_embedder(arguments.weights or hasher.embedder_name, batch_size=8)
+    hasher.check_embedder(embedder)
+    return embedder, hasher
+
+
+def _open(arguments: argparse.Namespace, hasher: Any = None, *, create: bool = False) -> Gallery:
+    """The gallery of the options; with `create`, stores that are missing are made."""
+    keys = _opened(
+        lambda new: open_key_store(
+            arguments.keys, create=new, passphrase=lambda: _passphrase(arguments, new)
+        ),
+        create,
+    )
+    store = _opened(lambda new: open_store(arguments.gallery, create=new), create)
+    return Gallery(store, keys, hasher)
+
+
+def _opened(opener: Callable[[bool], Any], create: bool) -> Any:
+    """Open it, or make it where it may be made and is not there."""
+    try:
+        return opener(False)
+    except StoreError as error:
+        if not create or not str(error).startswith("no "):
+            raise
+        return opener(True)
+
+
+def _passphrase(arguments: argparse.Namespace, is_new: bool) -> str:
+    if arguments.passphrase_file is not None:
+        try:
+            text = arguments.passphrase_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read {arguments.passphrase_file}") from error
+        return str(text.split("\n")[0])
+    known = os.environ.get("IOM_PASSPHRASE")
+    if known is not None:
+        return known
+    try:
+        entered = getpass.getpass("passphrase of the key store: ")
+        if is_new and getpass.getpass("once more: ") != entered:
+            raise ConfigError("the two passphrases differ; nothing was made")
+    except EOFError as error:
+        raise ConfigError(
+            "expected a passphrase: use --passphrase-file or IOM_PASSPHRASE"
+        ) from error
+    return entered
+
+
+def _subjects_of(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}")
+    found = {
+        place.name: sorted(
+            path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
+        )
+        for place in sorted(folder.iterdir())
+        if place.is_dir()
+    }
+    subjects = {name: images for name, images in found.items() if images}
+    if not subjects:
+        raise EnrolmentError(f"{folder}: expected folders of images, one for each subject")
+    return subjects

@@ -1,0 +1,202 @@
+"""From embeddings to stored templates and back to something that can be compared."""
+
+import hmac
+import secrets
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.codes.packing import PackedCodes, pack, plane_count, word_count
+from iom.errors import EnrolmentError, StoreError
+from iom.gallery.key_store import KeyStore
+from iom.gallery.record import (
+    UNSLOTTED,
+    Application,
+    Reference,
+    code_bytes,
+    encoding_id,
+    encoding_shape,
+)
+from iom.keys import TransformKey
+
+
+class CodeHasher(Protocol):
+    """What a gallery needs of a hasher; `iom.Hasher` is one.
+
+    Attributes:
+        code_length: M.
+        alphabet_size: Q.
+        fingerprint: Of the hasher and its embedder.
+        calibration: With an integer `threshold`, or `None`.
+    """
+
+    code_length: int
+    alphabet_size: int
+    calibration: Any
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the hasher and its embedder."""
+        ...
+
+    def hash(
+        self, embeddings: NDArray[np.float32], keys: TransformKey | Sequence[TransformKey]
+    ) -> NDArray[np.uint8]:
+        """Codes `(N, M)` of embeddings `(N, D)`."""
+        ...
+
+
+def check_hasher(application: Application, hasher: CodeHasher | None) -> CodeHasher:
+    """The hasher, if the codes of the application are its own.
+
+    Raises:
+        EnrolmentError: There is none, or it makes codes of another form or model.
+    """
+    if hasher is None:
+        raise EnrolmentError("this gallery was opened without a hasher: it cannot take embeddings")
+    encoding = encoding_id(hasher.code_length, hasher.alphabet_size)
+    if encoding != application.encoding:
+        raise EnrolmentError(
+            f"application {application.name} holds codes {application.encoding}, this hasher makes "
+            f"{encoding}; use the hasher it was made with, or make a new application"
+        )
+    if hasher.fingerprint != application.model:
+        raise EnrolmentError(
+            f"application {application.name} belongs to the model {application.model[:12]}..., "
+            f"received {hasher.fingerprint[:12]}...; codes of two models never compare"
+        )
+    return hasher
+
+
+def rows_of(embeddings: NDArray[Any]) -> NDArray[np.float32]:
+    """Embeddings `(N, D)` of one `(D,)` or several.
+
+    Raises:
+        EnrolmentError: Another shape, none at all, or values that are not finite.
+    """
+    rows = np.atleast_2d(np.asarray(embeddings, np.float32))
+    if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
+        raise EnrolmentError(
+            "embeddings: expected finite values of shape (D,) or (N, D), received shape "
+            f"{np.shape(embeddings)}" + ("" if not rows.size else " or values that are not finite")
+        )
+    return rows
+
+
+def record_keys(
+    keys: KeyStore, application: Application, references: Sequence[tuple[str, int, int]]
+) -> list[TransformKey]:
+    """Key of each `(subject_id, record, epoch)`."""
+    if application.key_mode == "application":
+        epochs = {epoch for _, _, epoch in references}
+        shared = {epoch: keys.application_key(application.name, epoch) for epoch in epochs}
+        return [shared[epoch] for _, _, epoch in references]
+    return [keys.record_key(application.name, subject, record) for subject, record, _ in references]
+
+
+def make_references(
+    keys: KeyStore,
+    hasher: CodeHasher,
+    application: Application,
+    rows: Sequence[tuple[str, int, str]],
+    embeddings: NDArray[np.float32],
+    *,
+    created: int,
+) -> list[Reference]:
+    """Hash, mask and seal new templates; their masks are in the key store when this returns.
+
+    Args:
+        keys: The key store.
+        hasher: Of this application.
+        application: Where they belong.
+        rows: Subject, record number and metadata of each.
+        embeddings: `(N, D)`.
+        created: For their records.
+    """
+    places = [(subject, record, application.epoch) for subject, record, _ in rows]
+    if application.key_mode == "application":
+        codes = hasher.hash(embeddings, keys.application_key(application.name, application.epoch))
+    else:
+        codes = hasher.hash(embeddings, record_keys(keys, application, places))
+    planes = pack(codes, hasher.alphabet_size).planes
+    if application.masked:
+        masks = _draw_masks(application, len(rows))
+        keys.put_masks(
+            application.name,
+            {record: mask.tobytes() for (_, record, _), mask in zip(rows, masks, strict=True)},
+        )
+        planes = planes ^ masks
+    stored = np.ascontiguousarray(planes, "<u8")
+    references = []
+    for (subject, record, metadata), code in zip(rows, stored, strict=True):
+        bare = Reference(
+            application.name,
+            subject,
+            UNSLOTTED,
+            record,
+            application.epoch,
+            code.tobytes(),
+            b"",
+            metadata,
+            created,
+        )
+        object.__setattr__(bare, "seal", seal_of(keys, bare))  # half the time of a second object
+        references.append(bare)
+    return references
+
+
+def unmasked(
+    keys: KeyStore, application: Application, references: Sequence[Reference]
+) -> PackedCodes:
+    """Codes of stored references, ready to be compared.
+
+    Raises:
+        StoreError: A code of a wrong length, or its mask is missing.
+    """
+    code_length, alphabet_size = encoding_shape(application.encoding)
+    size = code_bytes(application.encoding)
+    if any(len(reference.code) != size for reference in references):
+        raise StoreError(
+            f"application {application.name}: a code has a wrong length; run iom check"
+        )
+    shape = (len(references), plane_count(alphabet_size), word_count(code_length))
+    joined = b"".join(reference.code for reference in references)
+    planes = np.frombuffer(joined, "<u8").astype(np.uint64).reshape(shape)
+    if application.masked and references:
+        masks = keys.masks(application.name, [reference.record for reference in references])
+        planes ^= np.frombuffer(b"".join(masks), "<u8").astype(np.uint64).reshape(shape)
+    return PackedCodes(planes, code_length, alphabet_size)
+
+
+def seal_of(keys: KeyStore, reference: Reference) -> bytes:
+    """Authentication tag of all of a reference but its slot and the tag itself."""
+    numbers = (reference.record, reference.epoch, reference.created)
+    # Neither names nor JSON hold a zero character, so that fields cannot run into each other.
+    fields = (reference.application, reference.subject_id, *map(str, numbers), reference.metadata)
+    return keys.seal("\0".join(fields).encode() + b"\0" + reference.code)
+
+
+def check_seal(keys: KeyStore, reference: Reference) -> None:
+    """Refuse a reference that was not written by a gallery with these keys.
+
+    Raises:
+        StoreError: It was changed, or its code was put under another subject.
+    """
+    if not hmac.compare_digest(seal_of(keys, reference), reference.seal):
+        raise StoreError(
+            f"application {reference.application}: record {reference.record} was changed outside "
+            "of the gallery, or is damaged; revoke it and enrol the subject again"
+        )
+
+
+def _draw_masks(application: Application, count: int) -> NDArray[np.uint64]:
+    """Random planes `(N, planes, words)`, zero behind the last position as codes are."""
+    code_length, alphabet_size = encoding_shape(application.encoding)
+    shape = (count, plane_count(alphabet_size), word_count(code_length))
+    drawn = secrets.token_bytes(8 * int(np.prod(shape)))
+    masks = np.frombuffer(drawn, "<u8").astype(np.uint64).reshape(shape)
+    if code_length % 64:
+        masks[:, :, -1] &= np.uint64((1 << code_length % 64) - 1)
+    return masks

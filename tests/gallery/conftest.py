@@ -1,0 +1,77 @@
+"""A hasher without a network, and galleries of every kind over it."""
+
+import types
+
+import numpy as np
+import pytest
+
+from iom.gallery.gallery import Gallery
+from iom.gallery.key_file import KeyFile
+from iom.gallery.sqlite_store import SqliteStore
+
+SIZE = 32
+
+
+class FakeHasher:
+    """Keyed Index-of-Max over a fixed Gaussian matrix."""
+
+    code_length, alphabet_size = 96, 8
+    fingerprint = "fake-model"
+    calibration = types.SimpleNamespace(threshold=30)
+
+    def __init__(self):
+        self._rows = np.random.default_rng(7).normal(size=(96 * 8, SIZE)).astype(np.float32)
+
+    def hash(self, embeddings, keys):
+        keys = keys if isinstance(keys, list) else [keys] * len(embeddings)
+        orders = np.array([key.permutation(SIZE) for key in keys]).reshape(-1, SIZE)
+        turned = np.take_along_axis(np.asarray(embeddings), orders, axis=1)
+        return (turned @ self._rows.T).reshape(-1, 96, 8).argmax(-1).astype(np.uint8)
+
+
+def faces(count, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(count, SIZE))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def again(embedding, seed=1):
+    """Another image of the same person."""
+    row = embedding + 0.05 * np.random.default_rng(seed).normal(size=SIZE)
+    return (row / np.linalg.norm(row)).astype(np.float32)
+
+
+class Place:
+    """A folder with a gallery that can be opened again and again."""
+
+    def __init__(self, folder):
+        self.folder, self.database, self.key_file = folder, folder / "g.db", folder / "g.keys"
+        self.opened = []
+
+    def keys(self, *, create=False, passphrase="correct horse"):
+        return KeyFile.with_passphrase(self.key_file, passphrase, create=create, cost=2)
+
+    def open(self, *, create=False, **options):
+        store = SqliteStore(self.database, create=create)
+        self.opened.append(store)
+        return Gallery(store, self.keys(create=create), FakeHasher(), **options)
+
+    def close(self):
+        while self.opened:
+            self.opened.pop().close()
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path)
+    yield place
+    place.close()
+
+
+KINDS = [("subject", False), ("subject", True), ("application", False), ("application", True)]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}{'-masked' * kind[1]}")
+def gallery(request, place):
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode=request.param[0], masked=request.param[1])
+    return gallery

@@ -1,0 +1,84 @@
+"""Export and import."""
+
+import json
+
+import pytest
+
+from iom.errors import EnrolmentError, IomError, RevokedError, StoreError
+from iom.gallery.exchange import export_application, import_application
+from iom.gallery.gallery import Gallery
+from iom.gallery.sqlite_store import SqliteStore
+from tests.gallery.conftest import FakeHasher, faces
+
+PEOPLE = faces(3)
+
+
+@pytest.fixture
+def exported(gallery, place):
+    gallery.enroll_many("door", list("abc"), PEOPLE, metadata=[{"n": 1}, None, None])
+    assert export_application(gallery, "door", place.folder / "door.iom") == 3
+    return place.folder / "door.iom"
+
+
+@pytest.fixture
+def empty(place, exported):
+    with SqliteStore(place.folder / "new.db", create=True) as store:
+        yield Gallery(store, place.keys(), FakeHasher())
+
+
+def test_what_is_exported_comes_back(gallery, exported, empty):
+    assert import_application(empty, exported).added == 3
+    assert empty.store.scan("door") == gallery.store.scan("door")
+    assert empty.verify("door", "b", PEOPLE[1]).distance == 0
+    again = import_application(empty, exported)
+    assert (again.added, again.present) == (0, 3)
+    new = empty.enroll("door", "d", PEOPLE[0])
+    assert new[0].record > max(r.record for r in gallery.store.scan("door"))
+    assert empty.check() == []
+
+
+def test_what_was_revoked_stays_revoked(gallery, exported, empty):
+    gallery.revoke("door", "b")
+    done = import_application(empty, exported)
+    assert (done.added, done.revoked) == (2, 1)
+    with pytest.raises(RevokedError):
+        empty.verify("door", "b", PEOPLE[1])
+    assert import_application(gallery, exported).added == 0
+
+
+def test_no_key_and_no_mask_is_in_it(gallery, exported):
+    data = exported.read_bytes()
+    keys = gallery.keys
+    assert keys.master().secret not in data
+    for mask in keys.masks("door", sorted(keys.masked_records("door"))):
+        assert mask not in data
+    assert json.loads(data.split(b"\n")[0])["version"] == 1
+
+
+def test_another_key_store_or_application_is_refused(exported, place, tmp_path):
+    from iom.gallery.key_file import KeyFile
+
+    keys = KeyFile.with_key(tmp_path / "k", bytes(32), create=True)
+    with SqliteStore(tmp_path / "x.db", create=True) as store:
+        with pytest.raises(StoreError, match="another key store"):
+            import_application(Gallery(store, keys), exported)
+        assert store.applications() == []
+
+
+def test_an_application_of_another_model_is_refused(exported, empty):
+    empty.hasher.fingerprint = "another"
+    empty.create_application("door")
+    with pytest.raises(EnrolmentError, match="another"):
+        import_application(empty, exported)
+
+
+def test_damage_is_found_before_anything_is_written(exported, empty, tmp_path):
+    data = exported.read_bytes()
+    damaged = tmp_path / "damaged"
+    for place in [*range(0, len(data), 23), len(data) - 3]:
+        changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        for text in (changed, data[:place]):
+            damaged.write_bytes(text)
+            with pytest.raises(IomError):
+                import_application(empty, damaged)
+    assert empty.store.applications() == []

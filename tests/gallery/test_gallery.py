@@ -1,0 +1,266 @@
+"""The verbs, over every kind of application."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from iom.errors import EnrolmentError, IomError, RevokedError, StoreError
+from tests.gallery.conftest import FakeHasher, again, faces
+
+HOSTILE = ["'; DROP TABLE reference_codes; --", '" OR 1=1 --', "../../etc/passwd", "%s{}\\", "名前"]
+
+
+def renewed(gallery, subject, embedding):
+    if gallery.store.application("door").key_mode == "application":
+        gallery.rotate("door")
+    return gallery.renew("door", subject, embedding)
+
+
+def test_life_of_a_template(gallery, place):
+    people = faces(6)
+    names = [f"p{i}" for i in range(6)]
+    gallery.enroll_many("door", names, people)
+    assert gallery.verify("door", "p2", again(people[2])).match
+    assert not gallery.verify("door", "p2", people[3]).match
+    assert [found.subject_id for found in gallery.identify("door", again(people[4]))] == ["p4"]
+    assert gallery.identify("door", faces(1, seed=99)[0], threshold=10) == []
+    old = gallery.store.references("door", "p2")[0]
+    (new,) = renewed(gallery, "p2", again(people[2], 5))
+    assert new.record > old.record
+    assert new.code != old.code
+    assert [r.record for r in gallery.store.references("door", "p2")] == [new.record]
+    assert gallery.verify("door", "p2", people[2]).match
+    assert gallery.revoke("door", "p4") == 1
+    with pytest.raises(RevokedError):
+        gallery.verify("door", "p4", people[4])
+    with pytest.raises(RevokedError):
+        gallery.revoke("door", "p4")
+    assert gallery.identify("door", people[4], threshold=20) == []
+    gallery.renew("door", "p4", people[4])
+    assert gallery.verify("door", "p4", people[4]).distance == 0
+    assert gallery.check() == []
+    place.close()
+    opened = place.open()
+    assert opened.verify("door", "p2", people[2]).match
+    assert [found.subject_id for found in opened.identify("door", people[4])] == ["p4"]
+    assert opened.check() == []
+
+
+def test_several_references_and_closed_search(gallery):
+    people = faces(4)
+    gallery.enroll("door", "a", np.stack([people[0], again(people[0]), people[1]]))
+    gallery.enroll("door", "b", people[2], metadata={"room": 1})
+    assert [r.slot for r in gallery.store.references("door", "a")] == [0, 1, 2]
+    assert gallery.verify("door", "a", people[1]).slot == 2
+    ranked = gallery.identify("door", people[0], top=2, closed=True)
+    assert [found.subject_id for found in ranked] == ["a", "b"]
+    assert [found.match for found in ranked] == [True, False]
+    with pytest.raises(EnrolmentError, match="enrolled already"):
+        gallery.enroll("door", "a", people[3])
+    gallery.revoke("door", "a", slot=1)
+    assert gallery.enroll("door", "a", people[3], another=True)[0].slot == 1
+    with pytest.raises(EnrolmentError, match="no reference in slot 7"):
+        gallery.revoke("door", "a", slot=7)
+    assert gallery.check() == []
+
+
+def test_applications_are_apart(gallery):
+    gallery.create_application("other", key_mode="application")
+    face = faces(1)[0]
+    gallery.enroll("door", "a", face)
+    with pytest.raises(EnrolmentError, match="not enrolled"):
+        gallery.verify("other", "a", face)
+    assert gallery.identify("other", face) == []
+    gallery.enroll("other", "a", face)
+    codes = [gallery.store.references(name, "a")[0].code for name in ("door", "other")]
+    assert codes[0] != codes[1]
+
+
+def test_a_second_gallery_sees_what_the_first_writes(gallery, place):
+    second, people = place.open(), faces(5)
+    gallery.enroll_many("door", list("abcd"), people[:4])
+    assert [f.subject_id for f in second.identify("door", people[1])] == ["b"]
+    gallery.revoke("door", "b")
+    second.enroll("door", "e", people[4])
+    assert second.identify("door", people[1], threshold=0) == []
+    assert [f.subject_id for f in gallery.identify("door", people[4])] == ["e"]
+
+
+def test_ties_go_to_the_lowest_record(gallery):
+    face = faces(1)[0]
+    for name in ("z", "a", "m"):
+        gallery.enroll("door", name, face)
+    assert [f.subject_id for f in gallery.identify("door", face)] == ["z", "a", "m"]
+
+
+def test_an_older_copy_does_not_bring_a_revoked_template_back(gallery, place):
+    people = faces(3)
+    gallery.enroll_many("door", list("abc"), people)
+    place.close()
+    shutil.copy(place.database, place.folder / "old.db")
+    gallery = place.open()
+    gallery.revoke("door", "b")
+    highest = gallery.enroll("door", "d", faces(1, seed=5)[0])[0].record
+    gallery.revoke("door", "d")
+    place.close()
+    (place.folder / "old.db").replace(place.database)
+    gallery = place.open()
+    with pytest.raises(RevokedError):
+        gallery.verify("door", "b", people[1])
+    assert gallery.identify("door", people[1], threshold=0) == []
+    assert gallery.store.references("door", "b") == []
+    assert gallery.verify("door", "a", people[0]).match
+    assert gallery.enroll("door", "d", people[1])[0].record > highest
+    assert any("older copy" in problem for problem in gallery.check())
+
+
+def test_a_crash_between_the_two_stores_is_mended(gallery, place, monkeypatch):
+    people = faces(2)
+    gallery.enroll_many("door", list("ab"), people)
+    monkeypatch.setattr(gallery, "_remember", lambda *arguments: None)
+    gallery.revoke("door", "a")
+    assert any("missing in the key store" in problem for problem in gallery.check())
+    place.close()
+    assert place.open().check() == []
+
+
+def test_a_cut_key_store_is_found(gallery, place):
+    gallery.enroll("door", "a", faces(1)[0])
+    gallery.revoke("door", "a")
+    whole = place.key_file.read_bytes()
+    gallery.enroll("door", "b", faces(1)[0])
+    gallery.revoke("door", "b")
+    gallery.enroll("door", "c", faces(1)[0])
+    place.close()
+    place.key_file.write_bytes(whole)
+    with pytest.raises(StoreError, match="its end is missing"):
+        place.open()
+
+
+def test_another_key_store_is_refused(gallery, place):
+    place.close()
+    place.key_file.unlink()
+    place.keys(create=True)
+    with pytest.raises(StoreError, match="another master"):
+        place.open()
+
+
+def test_a_code_put_under_another_subject_is_refused(gallery):
+    people = faces(2)
+    gallery.enroll_many("door", list("ab"), people)
+    gallery.store._file.rows("UPDATE reference_codes SET subject = 'x' WHERE subject = 'a'")
+    gallery.store._file.rows("UPDATE reference_codes SET subject = 'a' WHERE subject = 'b'")
+    with pytest.raises(StoreError, match="changed outside"):
+        gallery.verify("door", "a", people[1])
+    assert any("changed outside" in problem for problem in gallery.check())
+
+
+def test_the_clock_may_go_back(place):
+    times = iter([1000.0, 500.0, 10.0, 2.0, 1.0])
+    gallery = place.open(create=True, clock=lambda: next(times, 0.0))
+    gallery.create_application("door")
+    for name in "abc":
+        gallery.enroll("door", name, faces(1)[0])
+    gallery.revoke("door", "a")
+    assert gallery.check() == []
+    assert [entry.sequence for entry in gallery.store.audit()] == [1, 2, 3, 4, 5]
+
+
+def test_a_changed_audit_log_is_found(gallery):
+    for name in "abc":
+        gallery.enroll("door", name, faces(1)[0])
+    gallery.revoke("door", "a")
+    gallery.store._file.rows("UPDATE audit SET count = 9 WHERE sequence = 2")
+    assert any("entry 2 was changed" in problem for problem in gallery.check())
+    gallery.store._file.rows("DELETE FROM audit WHERE sequence >= 2")
+    assert any("missing or others" in problem for problem in gallery.check())
+
+
+def test_every_string_is_data(gallery):
+    face = faces(1)[0]
+    for name in HOSTILE:
+        gallery.enroll("door", name, face, metadata={"note": name})
+        assert gallery.verify("door", name, face).match
+        gallery.revoke("door", name)
+        for verb in (gallery.create_application, gallery.store.application):
+            with pytest.raises(EnrolmentError):
+                verb(name)
+    for bad in ("", " a", "a\n", "a\x00b", "x" * 257, None, 5, "\ud800"):
+        with pytest.raises(EnrolmentError):
+            gallery.enroll("door", bad, face)
+    assert gallery.check() == []
+
+
+def test_wrong_input_is_refused(gallery, place):
+    face = faces(1)[0]
+    for bad in (np.full(32, np.nan), np.zeros((0, 32)), np.zeros((2, 2, 2))):
+        with pytest.raises(EnrolmentError):
+            gallery.enroll("door", "a", bad)
+    with pytest.raises(EnrolmentError, match="metadata"):
+        gallery.enroll("door", "a", face, metadata={"x": "y" * 5000})
+    gallery.hasher = FakeHasher()
+    gallery.hasher.fingerprint = "another"
+    with pytest.raises(EnrolmentError, match="never compare"):
+        gallery.enroll("door", "a", face)
+    gallery.hasher.code_length = 128
+    with pytest.raises(EnrolmentError, match="128x8"):
+        gallery.verify("door", "a", face)
+
+
+def test_secrets_are_nowhere_to_be_seen(gallery, place, caplog):
+    face = faces(1)[0]
+    (reference,) = gallery.enroll("door", "alice", face)
+    secret = gallery.keys.master().secret
+    shown = [repr(reference), repr(gallery.keys), repr(gallery.keys.master()), caplog.text]
+    for attempt in (
+        lambda: gallery.enroll("door", "alice", face),
+        lambda: gallery.verify("x", "y", face),
+    ):
+        with pytest.raises(IomError) as error:
+            attempt()
+        shown.append(repr(error.value))
+    for text in shown:
+        assert str(reference.code)[2:20] not in text
+        assert secret.hex()[:8] not in text
+    files = b"".join(path.read_bytes() for path in place.folder.iterdir())
+    assert secret not in files
+    assert gallery.keys.master().to_text().encode() not in files
+    assert b"alice" not in b"".join(
+        b"".join(entry.event.subjects) for entry in gallery.store.audit()
+    )
+
+
+def test_a_revoked_code_is_in_no_file(gallery, place):
+    (reference,) = gallery.enroll("door", "a", faces(1)[0])
+    gallery.revoke("door", "a")
+    for path in place.folder.iterdir():
+        assert reference.code not in path.read_bytes(), path
+    gallery.erase()
+    assert gallery.check() == []
+
+
+def test_rotation_of_a_common_key(place):
+    gallery, people = place.open(create=True), faces(3)
+    gallery.create_application("door", key_mode="application", masked=True)
+    gallery.enroll_many("door", list("ab"), people[:2])
+    with pytest.raises(EnrolmentError, match="rotate it before"):
+        gallery.renew("door", "a", people[0])
+    gallery.rotate("door")
+    gallery.renew("door", "a", people[0])
+    gallery.enroll("door", "c", people[2])
+    for name, face in zip("abc", people, strict=True):
+        assert gallery.verify("door", name, face).match
+        assert [f.subject_id for f in gallery.identify("door", face)] == [name]
+    gallery.rotate("door", retire=True)
+    for name, face in zip("abc", people, strict=True):
+        with pytest.raises(RevokedError):
+            gallery.verify("door", name, face)
+        assert gallery.identify("door", face) == []
+    assert gallery.check() == []
+    assert dataclasses.asdict(gallery.stats()["door"][1]) == {
+        "subjects": 0,
+        "references": 0,
+        "revoked": 4,
+    }

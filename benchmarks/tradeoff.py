@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from iom.evaluation.attack_scores import Keys
     from iom.keys import TransformKey
 
-SHAPES = ("3072x2", "1536x2", "512x2", "64x8")
-KEEPS = (0, 96, 64, 32)
-WINDOWS = (0, 2, 4)
+SHAPES = ("3072x2", "512x2")
+KEEPS = (0, 64, 32)
+WINDOWS = (2, 0)
 """Dimensions that a part has more than half of them; parts then have twice as many in common."""
 WHITENING = 0.3
 ATTACKERS = ("closed_form", "descent", "prior_regressor", "dictionary")

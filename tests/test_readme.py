@@ -2,9 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from iom.data.synthetic import load_face_model
+from iom.losses.margin import MARGIN_LOSSES
 
 
 @pytest.fixture
@@ -23,6 +25,23 @@ def test_the_code_runs(readme, root, monkeypatch):
     assert names["codes"].shape == (4, names["hasher"].code_length)
 
 
+@pytest.mark.parametrize("name", ["heads", "stage1_scale"])
+def test_the_code_of_a_document_runs(name, root):
+    text = (root / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks
+    names = {}
+    for block in blocks:
+        exec(block, names)  # later blocks go on from earlier ones, as a reader does
+    assert all(np.isfinite(weights).all() for weights in names["model"].get_weights())
+
+
+def test_every_margin_loss_is_documented(root):
+    text = (root / "docs" / "heads.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", text, flags=re.M))
+    assert rows == {name: kind.__name__ for name, kind in MARGIN_LOSSES.items()}
+
+
 def test_links_and_configurations_exist(readme, root):
     documents = [readme, *(path.read_text("utf-8") for path in (root / "docs").glob("*.md"))]
     for text in documents:
@@ -31,6 +50,15 @@ def test_links_and_configurations_exist(readme, root):
                 assert (root / target).exists() or (root / "docs" / target).exists(), target
         for target in re.findall(r"configs/[\w/]+\.yaml", text):
             assert (root / target).exists(), target
+
+
+def test_modules_that_are_named_can_be_run(readme, root):
+    texts = [readme, *(path.read_text("utf-8") for path in (root / "docs").glob("*.md"))]
+    modules = set(re.findall(r"python -m (iom\.cli\.\w+)", " ".join(texts)))
+    assert modules
+    for module in modules:
+        source = (root / module.replace(".", "/")).with_suffix(".py").read_text("utf-8")
+        assert "__main__" in source, f"python -m {module} would do nothing, without an error"
 
 
 def test_make_targets_exist(readme, root):

@@ -1,6 +1,7 @@
 """Histories of several runs in one picture: `python -m iom.cli.curves RUN [RUN ...]`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,3 +56,7 @@ def _draw(arguments: argparse.Namespace) -> int:
         raise DataError(f"cannot write {arguments.output}: {error.strerror}") from error
     print(f"{arguments.output}: {len(records)} runs")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

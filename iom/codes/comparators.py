@@ -177,12 +177,16 @@ class CollisionComparator:
         return _one_minus_share((told & (a == b)).sum(1), told.sum(1))
 
     def all_pairs(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """`(A, B)`; one matrix product for each symbol."""
-        equal = np.zeros((len(a), len(b)), np.float32)
-        for symbol in range(self.void):
-            equal += (a == symbol).astype(np.float32) @ (b == symbol).astype(np.float32).T
-        told = (a != self.void).astype(np.float32) @ (b != self.void).astype(np.float32).T
-        return _one_minus_share(equal, told)
+        """`(A, B)`, from counts of mismatches between packed codes."""
+        void_a, void_b = a == self.void, b == self.void
+        differing = code_distances.all_pairs(pack(a, self.void + 1), pack(b, self.void + 1))
+        one = code_distances.all_pairs(
+            pack(void_a.astype(np.uint8), 2), pack(void_b.astype(np.uint8), 2)
+        )
+        # Void in both: what both sides count, less what only one of them holds.
+        both = (void_a.sum(1)[:, None] + void_b.sum(1) - one) // 2
+        length = a.shape[1]
+        return _one_minus_share(length - differing - both, length - one - both)
 
 
 def _one_minus_share(equal: NDArray[Any], told: NDArray[Any]) -> NDArray[np.float64]:

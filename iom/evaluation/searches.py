@@ -39,8 +39,8 @@ def search_figures(
 ) -> Iterator[Figure]:
     """CMC and open-set rates in each gallery, as `G1/cmc_rank_1`, and their mean, as `cmc_rank_1`.
 
-    The rates of each gallery have a 95 % interval, as `G1/cmc_rank_1_low` and `_high`: a bootstrap
-    over the subjects of the probes and over keys.
+    The rates of each gallery and the means have a 95 % interval, as `G1/cmc_rank_1_low` and
+    `_high`: a bootstrap over the subjects of the probes and over keys.
 
     Args:
         benchmark: Who is looked for, and where.
@@ -75,9 +75,12 @@ def search_figures(
                 value = float(np.mean([figures[name] for figures in by_key]))
                 yield system.name, scenario, name, value
             for gallery in benchmark.galleries:
-                each = [searches[gallery] for searches in found]
+                each = [[searches[gallery]] for searches in found]
                 for name, value in _intervals(each, benchmark.subjects[benchmark.probes], seed):
                     yield system.name, scenario, f"{gallery}/{name}", value
+            every = [list(searches.values()) for searches in found]
+            for name, value in _intervals(every, benchmark.subjects[benchmark.probes], seed):
+                yield system.name, scenario, name, value
 
 
 def distractor_figures(
@@ -91,7 +94,8 @@ def distractor_figures(
     """Rank-1 to rank-10 rates of MegaFace's protocol, keys stolen.
 
     Each probe image looks for each other image of its subject, which stands alone among all
-    distractors; a distractor at its distance is ranked before it.
+    distractors; a distractor at its distance is ranked before it. Beside each rate stand the ends
+    of its 95 % interval, `_low` and `_high`, over the subjects of the probes and keys.
     """
     probes = len(benchmark.subjects)
     if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
@@ -101,9 +105,10 @@ def distractor_figures(
         )
     same = benchmark.subjects[:, None] == benchmark.subjects[None]
     np.fill_diagonal(same, False)
+    searched = np.repeat(benchmark.subjects, same.sum(axis=1))
     for system in systems:
         (scenario,) = scenarios_of(system, (STOLEN_KEY,))
-        rates = []
+        by_key = []
         for repetition in range(keys if scenario == STOLEN_KEY else 1):
             key = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
             templates = system.templates(embeddings, key)
@@ -117,9 +122,14 @@ def distractor_figures(
                     before = np.searchsorted(others[row - start], own, side="right")
                     ranks.append(1 + before.astype(np.int64))
             found = np.concatenate(ranks)
-            rates.append([float(np.mean(found <= rank)) for rank in range(1, RANKS + 1)])
-        for rank, rate in enumerate(np.mean(rates, axis=0), start=1):
+            nothing = np.zeros(len(found))
+            by_key.append([Searches(nothing, found, nothing, len(benchmark.images) - probes + 1)])
+        intervals, _ = identification_intervals(by_key, searched, points=[], seed=seed)
+        rates = np.mean([searches.cmc() for (searches,) in by_key], axis=0)
+        for rank, (rate, (low, high)) in enumerate(zip(rates, intervals, strict=True), start=1):
             yield system.name, scenario, f"distractors_rank_{rank}", float(rate)
+            yield system.name, scenario, f"distractors_rank_{rank}_low", low
+            yield system.name, scenario, f"distractors_rank_{rank}_high", high
 
 
 def _searches(
@@ -169,13 +179,12 @@ def _figures(of_galleries: dict[str, Searches]) -> Iterator[tuple[str, float]]:
 
 
 def _intervals(
-    by_key: Sequence[Searches], subjects: NDArray[np.int64], seed: int
+    by_key: Sequence[Sequence[Searches]], subjects: NDArray[np.int64], seed: int
 ) -> Iterator[tuple[str, float]]:
-    """Ends of the intervals of what `identification_figures` names, one gallery."""
-    enrolled = by_key[0].enrolled
-    if not enrolled.any():
+    """Ends of the intervals of what `identification_figures` names, the mean over galleries."""
+    if not all(found.enrolled.any() for found in by_key[0]):
         return
-    strangers = int(np.count_nonzero(~enrolled))
+    strangers = min(int(np.count_nonzero(~found.enrolled)) for found in by_key[0])
     asked = {
         (name, rank): (fpir, rank)
         for name, fpir in FPIRS.items()

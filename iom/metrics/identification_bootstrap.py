@@ -33,6 +33,7 @@ class WeightedSearches:
         self._others = np.flatnonzero(~searches.enrolled)
         self._rank = searches.rank[self._enrolled]
         self._own = searches.own[self._enrolled]
+        self._by_own = np.argsort(self._own, kind="stable")
         self._others = self._others[np.argsort(searches.best[self._others], kind="stable")]
         self._best = searches.best[self._others]
 
@@ -50,19 +51,29 @@ class WeightedSearches:
 
         NaN where no probe with or none without a reference was drawn.
         """
+        return float(self.identification_rates_at_fpirs(weights, [fpir], rank)[0])
+
+    def identification_rates_at_fpirs(
+        self, weights: Weights, fpirs: ArrayLike, rank: int = 1
+    ) -> NDArray[np.float64]:
+        """`identification_rate_at_fpir` at each of `fpirs` `(F,)`, in one pass."""
+        asked = np.asarray(fpirs, np.float64)
         enrolled, others = weights[self._enrolled], weights[self._others]
         if not (enrolled.sum() and others.sum()):
-            return float("nan")
+            return np.full(len(asked), np.nan)
         false = np.cumsum(others)
-        beyond = int(np.searchsorted(false / false[-1], fpir, side="right"))
+        beyond = np.searchsorted(false / false[-1], asked, side="right")
         # The first drawn probe that is too many: every distance short of its own is within `fpir`.
-        limit = self._best[beyond] if beyond < len(self._best) else np.inf
-        hits = (self._rank <= rank) & (self._own < limit)
-        return float(enrolled[hits].sum() / enrolled.sum())
+        limits = np.append(self._best, np.inf)[beyond]
+        counted = self._by_own[self._rank[self._by_own] <= rank]
+        found = np.concatenate([[0.0], np.cumsum(enrolled[counted])])
+        return np.asarray(
+            found[np.searchsorted(self._own[counted], limits, side="left")] / enrolled.sum()
+        )
 
 
 def identification_intervals(
-    by_key: Sequence[Searches],
+    by_key: Sequence[Sequence[Searches]],
     probe_subjects: ArrayLike,
     *,
     points: Sequence[tuple[float, int]],
@@ -71,10 +82,11 @@ def identification_intervals(
     confidence: float = 0.95,
     seed: int = 1,
 ) -> tuple[list[Interval], list[Interval]]:
-    """Percentile intervals of the means over keys, subjects and keys drawn anew each time.
+    """Percentile intervals of the means over keys and galleries; subjects and keys drawn anew.
 
     Args:
-        by_key: Searches of the same probes in the same gallery, under each key.
+        by_key: Searches of the same probes under each key: one for each gallery, whose mean is
+            asked for.
         probe_subjects: Subject of each probe, `(P,)`.
         points: FPIR and rank, where the DIR is wanted.
         ranks: Of the CMC.
@@ -90,14 +102,17 @@ def identification_intervals(
             an enrolled probe, or without another.
     """
     subjects, index = np.unique(np.asarray(probe_subjects), return_inverse=True)
-    wrong = [len(searches.rank) for searches in by_key if len(searches.rank) != len(index)]
-    if not by_key or replicates < 1 or not 0 < confidence < 1 or wrong:
+    wrong = [found for each in by_key for found in each if len(found.rank) != len(index)]
+    if not (by_key and all(by_key)) or replicates < 1 or not 0 < confidence < 1 or wrong:
         raise DataError(
-            "bootstrap: expected searches under a key, a replicate, 0 < confidence < 1 and a "
+            "bootstrap: expected searches under each key, a replicate, 0 < confidence < 1 and a "
             f"subject for each probe, received {len(by_key)}, {replicates}, {confidence} and "
             f"{len(index)} subjects ({len(wrong)} searches of another length)"
         )
-    weighted = [WeightedSearches(searches) for searches in by_key]
+    weighted = [[WeightedSearches(found) for found in each] for each in by_key]
+    by_rank: dict[int, list[int]] = {}
+    for column, (_, rank) in enumerate(points):
+        by_rank.setdefault(rank, []).append(column)
     keys = key_draws(len(by_key), replicates=replicates, seed=seed)
     drawn = np.empty((replicates, ranks + len(points)))
     draws = subject_draws(len(subjects), replicates=replicates, seed=seed)
@@ -105,10 +120,9 @@ def identification_intervals(
         weights = counts[index]
         used, times = np.unique(chosen, return_counts=True)
         values = [
-            [
-                *weighted[key].cmc(weights, ranks),
-                *(weighted[key].identification_rate_at_fpir(weights, *point) for point in points),
-            ]
+            np.mean(
+                [_figures(one, weights, points, by_rank, ranks) for one in weighted[key]], axis=0
+            )
             for key in used
         ]
         drawn[row] = np.average(values, axis=0, weights=times)
@@ -121,3 +135,18 @@ def identification_intervals(
     low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
     found = [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     return found[:ranks], found[ranks:]
+
+
+def _figures(
+    searches: WeightedSearches,
+    weights: Weights,
+    points: Sequence[tuple[float, int]],
+    by_rank: dict[int, list[int]],
+    ranks: int,
+) -> NDArray[np.float64]:
+    """CMC, then the DIR at each of `points`; the columns of a rank are found together."""
+    rates = np.empty(len(points))
+    for rank, columns in by_rank.items():
+        fpirs = [points[column][0] for column in columns]
+        rates[columns] = searches.identification_rates_at_fpirs(weights, fpirs, rank)
+    return np.concatenate([searches.cmc(weights, ranks), rates])

@@ -190,6 +190,8 @@ def test_galleries_apart_then_averaged(tmp_path):
         rates.append(np.mean(hits))
         assert found[f"{name}/cmc_rank_1"] == rates[-1]
     assert found["cmc_rank_1"] == np.mean(rates)
+    for name in ("cmc_rank_1", "G1/cmc_rank_1", "G2/cmc_rank_1"):
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
 
 
 def test_a_vote_needs_symbols(tmp_path):
@@ -216,7 +218,11 @@ def test_distractors_against_a_loop(tmp_path):
     for rank in range(1, 11):
         assert found[f"distractors_rank_{rank}"] == np.mean(np.array(ranks) <= rank)
     system = baseline_system("grp", SIZE, HasherConfig(code_length=64))
-    assert len(list(distractor_figures(benchmark, rows, [system], keys=2))) == 10
+    of_keys = {f[2]: f[3] for f in distractor_figures(benchmark, rows, [system], keys=2)}
+    assert len(of_keys) == 30
+    for rank in range(1, 11):
+        name = f"distractors_rank_{rank}"
+        assert of_keys[f"{name}_low"] <= of_keys[name] <= of_keys[f"{name}_high"]
     with pytest.raises(DataError, match="each of 21 images"):
         list(distractor_figures(benchmark, rows[1:], [system]))
 

@@ -39,13 +39,14 @@ def test_weighted_figures_are_those_of_repeated_probes() -> None:
                 )
 
 
-def test_intervals_are_quantiles_of_the_mean_over_drawn_keys() -> None:
+def test_intervals_are_quantiles_of_the_mean_over_drawn_keys_and_galleries() -> None:
     by_key = [_searches(1), _searches(2), _searches(3)]
-    cmc, rates = identification_intervals(by_key, PROBES, points=POINTS, replicates=20, seed=5)
+    galleries = [[one, _searches(number)] for number, one in enumerate(by_key, start=4)]
+    cmc, rates = identification_intervals(galleries, PROBES, points=POINTS, replicates=20, seed=5)
     keys = key_draws(3, replicates=20, seed=5)
     loop = []
     for counts, chosen in zip(subject_draws(30, replicates=20, seed=5), keys, strict=True):
-        each = [_repeated(by_key[key], counts[PROBES]) for key in chosen]
+        each = [_repeated(one, counts[PROBES]) for key in chosen for one in galleries[key]]
         row = [np.mean([one.cmc()[0] for one in each])]
         row += [np.mean([one.identification_rate_at_fpir(*p) for one in each]) for p in POINTS]
         loop.append(row)
@@ -56,12 +57,12 @@ def test_intervals_are_quantiles_of_the_mean_over_drawn_keys() -> None:
 def test_one_subject_without_reference_leaves_some_draws_out() -> None:
     table = np.array([[1, 5], [5, 1], [3, 4]])
     searches = search_gallery(table, [0, 1, 2], [0, 1])
-    cmc, rates = identification_intervals([searches], [0, 1, 2], points=[(0.0, 1)])
+    cmc, rates = identification_intervals([[searches]], [0, 1, 2], points=[(0.0, 1)])
     assert cmc[0] == rates[0] == (1.0, 1.0)
 
 
 def test_refuses_subjects_that_do_not_match() -> None:
     with pytest.raises(DataError, match="119 subjects"):
-        identification_intervals([_searches(1)], PROBES[:-1], points=POINTS)
+        identification_intervals([[_searches(1)]], PROBES[:-1], points=POINTS)
     with pytest.raises(DataError, match="received 0"):
         identification_intervals([], PROBES, points=POINTS)

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.data.searches import dealt_galleries
-from iom.errors import DataError
 from iom.evaluation.protocols import FPIRS, keys_of, scenarios_of, search_templates
 from iom.evaluation.scores import STOLEN_KEY, CodeSystem, Embeddings
 from iom.metrics.identification import RANKS, Searches
-from iom.metrics.subject_bootstrap import key_draws, subject_draws
+from iom.metrics.identification_bootstrap import WeightedSearches, identification_intervals
 from iom.metrics.uncertainty import Interval
 
 POINTS = 32
@@ -88,28 +87,13 @@ def _figures(
 ) -> NDArray[np.float64]:
     """Mean over galleries of CMC (RANKS), DIR at `FPIRS`, DIR at the curve's FPIRs."""
     asked = np.concatenate([list(FPIRS.values()), fpirs])
-    return _mean([np.concatenate([*_rates(found, weights, asked)]) for found in searches])
-
-
-def _rates(
-    searches: Searches, weights: Weights, fpirs: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    enrolled = searches.enrolled
-    known = weights[enrolled]
-    rank = searches.rank[enrolled]
-    found = np.bincount(np.minimum(rank, RANKS + 1), known, minlength=RANKS + 2)
-    cmc = np.cumsum(found[1 : RANKS + 1]) / known.sum()
-    order = np.argsort(searches.best[~enrolled], kind="stable")
-    best = searches.best[~enrolled][order]
-    share = np.cumsum(weights[~enrolled][order])
-    share /= share[-1]
-    # The first stranger that must not match bounds the distance from above; ties are refused.
-    refused = np.minimum(np.searchsorted(share, fpirs * (1 + 1e-9), side="right"), len(best))
-    limit = np.concatenate([best, [np.inf]])[refused]
-    own = np.where(rank == 1, searches.own[enrolled], np.inf)
-    ordered = np.argsort(own, kind="stable")
-    hits = np.concatenate([[0.0], np.cumsum(known[ordered])])
-    return cmc, hits[np.searchsorted(own[ordered], limit, side="left")] / known.sum()
+    weighted = [WeightedSearches(found) for found in searches]
+    return _mean(
+        [
+            np.concatenate([one.cmc(weights), one.identification_rates_at_fpirs(weights, asked)])
+            for one in weighted
+        ]
+    )
 
 
 def _intervals(
@@ -125,25 +109,15 @@ def _intervals(
     Raises:
         DataError: So few subjects that no draw has enrolled people and strangers.
     """
-    draws = []
-    drawn_keys = key_draws(len(by_key), replicates=replicates, seed=seed)
-    count = int(probe_subjects.max()) + 1
-    counts = subject_draws(count, replicates=replicates, seed=seed)
-    for drawn, subjects in zip(drawn_keys, counts, strict=True):
-        weights = subjects[probe_subjects]
-        if not _both_kinds(by_key[0], weights):
-            continue
-        draws.append(_mean([_figures(by_key[key], weights, fpirs) for key in drawn]))
-    if not draws:
-        raise DataError("identification: too few subjects for intervals; set report.replicates=0")
-    tail = (1 - confidence) / 2
-    return np.asarray(np.quantile(draws, (tail, 1 - tail), axis=0))
-
-
-def _both_kinds(searches: Sequence[Searches], weights: Weights) -> bool:
-    return all(
-        bool(weights[found.enrolled].any() and weights[~found.enrolled].any()) for found in searches
+    cmc, rates = identification_intervals(
+        by_key,
+        probe_subjects,
+        points=[(float(fpir), 1) for fpir in (*FPIRS.values(), *fpirs)],
+        replicates=replicates,
+        confidence=confidence,
+        seed=seed,
     )
+    return np.asarray([*cmc, *rates], np.float64).T
 
 
 def _mean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

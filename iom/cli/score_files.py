@@ -51,11 +51,15 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from iom.data.score_files import read_scores
+    from iom.errors import DataError
     from iom.evaluation.score_tables import table_figures
 
     for path in arguments.files:
         table = read_scores(path, arguments.format, higher_is_closer=not arguments.distances)
-        figures = dict(table_figures(table, identification=arguments.identification))
+        try:
+            figures = dict(table_figures(table, identification=arguments.identification))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
         if arguments.json:
             print(json.dumps({"file": str(path), **figures}))
             continue

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 # Python can only read the mask by setting it, which is safe while there is one thread: now.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
+TEMPORARY = ".tmp-"
 
 
 @contextlib.contextmanager
@@ -25,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     error the temporary file is removed and `path` is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -36,6 +37,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what writers that were killed left in `folder` and below it.
+
+    Only where nobody else is writing: a command that continues a run of its own.
+    """
+    for stale in folder.rglob(f"{TEMPORARY}*"):
+        if stale.is_file():
+            stale.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError
-from iom.files import atomic_path, cached_array, sha256_of, write_array, write_json
+from iom.files import (
+    atomic_path,
+    cached_array,
+    remove_temporary_files,
+    sha256_of,
+    write_array,
+    write_json,
+)
 from iom.lookup import lookup
 
 
@@ -68,3 +75,12 @@ def test_lookup_lists_the_choices():
     with pytest.raises(ConfigError, match=r"unknown backbone 'iresnet5' - did you mean") as caught:
         lookup(table, "iresnet5", "backbone")
     assert "iresnet18, iresnet50" in str(caught.value)
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in (".tmp-a.jpg", "sub/.tmp-b.png", "kept.jpg", "sub/.other"):
+        (tmp_path / name).write_text("x")
+    remove_temporary_files(tmp_path)
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"kept.jpg", ".other"}

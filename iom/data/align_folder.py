@@ -22,6 +22,7 @@ from iom.data.align_photo import AlignSettings, Outcome, align_photo
 from iom.data.detectors import Detect, Face, build_detector
 from iom.data.photographs import SUFFIXES
 from iom.errors import DataError
+from iom.files import remove_temporary_files
 
 Points = Mapping[str, Sequence[Face]]
 
@@ -60,6 +61,7 @@ def align_folder(
     names, others = find_photographs(photos, output, points)
     stems = _stems(names)
     with Journal.open(output, settings) as journal:
+        remove_temporary_files(output)
         left = [name for name in names if not journal.holds(name, photos / name)]
         done = len(names) - len(left)
         jobs = [(name, stems[name], list(points[name]) if points else None) for name in left]

@@ -30,4 +30,5 @@ def main(faces: str, output: str, *overrides: str) -> None:
     train_stage1(config, Path(output), progress=False, resume=resume)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

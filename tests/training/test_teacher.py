@@ -51,7 +51,7 @@ def test_the_target_belongs_to_the_very_image_shown(folder, teacher, tmp_path, m
     stage = batches(folder, views=2, mix=mix)
     targets = teacher_targets(stage, teacher, cache=tmp_path / "cache", progress=False)
     assert targets.shape == (2, 20, 8)
-    stage = batches(folder, views=2, mix=mix, targets=targets, labelled=False)
+    stage = batches(folder, views=2, mix=mix, targets=targets, labelled=())
     for epoch in range(3):
         for images, truth in collect(stage.epoch(epoch)):
             np.testing.assert_allclose(truth[TARGET], teacher.embed_pixels(images), atol=1e-5)

@@ -67,12 +67,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise ConfigError("--with-images goes with --report DIR")
 
     from iom.evaluation.evaluate import pair_report, prepare
-    from iom.evaluation.report import prepare_folder, write_report
+    from iom.evaluation.report import check_writable, write_report
     from iom.evaluation.table import format_table
 
     progress = not arguments.quiet
     for folder in filter(None, (arguments.output, arguments.report)):
-        prepare_folder(folder)
+        check_writable(folder)
     if arguments.report:
         from iom.evaluation.dossier.attacks import check_attacks
 

@@ -48,10 +48,10 @@ def _identify(arguments: argparse.Namespace) -> int:
     import dataclasses
 
     from iom.evaluation.identify import identify
-    from iom.evaluation.report import prepare_folder
+    from iom.evaluation.report import check_writable
     from iom.files import write_json
 
-    prepare_folder(arguments.output)
+    check_writable(arguments.output)
     figures = list(identify(config, progress=not arguments.quiet))
     names = ("system", "scenario", "metric", "value")
     rows = [dict(zip(names, figure, strict=True)) for figure in figures]

@@ -130,17 +130,19 @@ def write_report(report: Report, folder: Path) -> None:
         raise DataError(f"cannot write the report to {folder}: {error.strerror}") from error
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the folder of a report, before hours are spent on what cannot be written.
+def check_writable(folder: Path) -> None:
+    """See that a report can be written, before hours are spent on it; nothing is left of the try.
 
     Raises:
-        DataError: It cannot be made or written to.
+        DataError: The folder cannot be made or written to.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "probe"):
             pass
         (folder / "probe").unlink()
+        for path in made:
+            path.rmdir()
     except OSError as error:
         raise DataError(f"cannot write to the folder {folder}: {error.strerror}") from error
 

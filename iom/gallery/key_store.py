@@ -6,10 +6,10 @@ import functools
 import hmac
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from iom.errors import KeyMaterialError, StoreError
+from iom.gallery.closing import Closing
 from iom.keys import TransformKey
 from iom.lookup import did_you_mean
 
@@ -31,7 +31,7 @@ class RevokedRecord:
     record: int
 
 
-class KeyStore(abc.ABC):
+class KeyStore(Closing):
     """Secrets of one gallery. Writes are durable when the call returns.
 
     What is derived from the master is done here; a kind of key store only keeps the master, the
@@ -84,10 +84,6 @@ class KeyStore(abc.ABC):
     def erase(self) -> None:
         """Write the store anew without the masks that were forgotten."""
 
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Give everything back; a second call does nothing."""
-
     def identity(self) -> str:
         """Public name of the master, by which a record store knows its key store."""
         return hmac.digest(self.master().secret, b"iom/key-store/identity/v1", "sha256").hex()[:32]
@@ -114,17 +110,6 @@ class KeyStore(abc.ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 PassphraseSource = Callable[[], str]

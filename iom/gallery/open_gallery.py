@@ -3,13 +3,13 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from numpy.typing import NDArray
 
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.audit import AuditEvent, pseudonym
+from iom.gallery.closing import Closing
 from iom.gallery.inspection import problems, reconcile
 from iom.gallery.key_store import Anchor, KeyStore, RevokedRecord
 from iom.gallery.record import (
@@ -24,7 +24,7 @@ from iom.gallery.store import RecordStore, StoreStats
 from iom.gallery.templates import CodeHasher, check_hasher, make_references, rows_of
 
 
-class OpenGallery:
+class OpenGallery(Closing):
     """One record store, its key store, and a hasher.
 
     Opening it mends what a crash left between the two stores: a record that is revoked in one is
@@ -134,17 +134,6 @@ class OpenGallery:
         """Close both stores."""
         self.store.close()
         self.keys.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def event(self, action: str, application: str, subject_ids: Sequence[str] = ()) -> AuditEvent:
         """An entry for the audit log, as of now."""

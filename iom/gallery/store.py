@@ -4,12 +4,12 @@ import abc
 import dataclasses
 import importlib
 from collections.abc import Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from iom.codes.packing import PackedCodes
 from iom.errors import MissingExtraError, StoreError
 from iom.gallery.audit import AuditEntry, AuditEvent
+from iom.gallery.closing import Closing
 from iom.gallery.record import Application, Reference, Tombstone
 from iom.lookup import did_you_mean
 
@@ -33,7 +33,7 @@ class StoreStats:
     revoked: int
 
 
-class RecordStore(abc.ABC):
+class RecordStore(Closing):
     """Applications, references, tombstones and the audit log.
 
     Each write is one transaction, durable when the call returns, with its audit event in it: after
@@ -193,10 +193,6 @@ class RecordStore(abc.ABC):
     def erase(self) -> None:
         """Overwrite what deletion left behind, as far as the medium can; takes its time."""
 
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Give everything back; a second call does nothing."""
-
     def search(
         self,
         application: str,
@@ -221,17 +217,6 @@ class RecordStore(abc.ABC):
             Nearest first, the lowest record first in a tie.
         """
         return None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class StoreKind(NamedTuple):

@@ -1,5 +1,7 @@
 """What every loss on class labels shares: exact labels, float32, softmax cross-entropy."""
 
+import abc
+
 import keras
 from keras import ops
 
@@ -7,7 +9,7 @@ LIMB = 1 << 16
 """Labels pass through Keras' cast to float32 in two limbs: exact up to 2^31, not only to 2^24."""
 
 
-class ClassLoss(keras.losses.Loss):
+class ClassLoss(keras.losses.Loss, abc.ABC):
     """A loss whose truth is a dense class index, `(B,)` or `(B, 1)` integers.
 
     A subclass writes `row_losses(labels, outputs)`; both are safe to compute with: labels are
@@ -31,9 +33,9 @@ class ClassLoss(keras.losses.Loss):
             labels = labels[:, 0] * LIMB + labels[:, 1]
         return self.row_losses(labels, ops.cast(y_pred, "float32"))
 
+    @abc.abstractmethod
     def row_losses(self, labels, outputs):
         """Labels `(B,)` int32 and outputs float32 -> loss of each row `(B,)`, or a scalar."""
-        raise NotImplementedError
 
     def get_config(self):
         """Arguments of the constructor."""
@@ -73,9 +75,9 @@ class SoftmaxCrossEntropy(ClassLoss):
         """Cross-entropy of each row, `(B,)`."""
         return self.cross_entropy(labels, self.logits(labels, outputs))
 
+    @abc.abstractmethod
     def logits(self, labels, outputs):
         """Outputs `(B, C)` -> logits of the softmax `(B, C)`."""
-        raise NotImplementedError
 
     def cross_entropy(self, labels, logits):
         """`-(1 - e) log p_label - e mean_j log p_j` of each row, `(B,)`."""

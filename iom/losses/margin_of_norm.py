@@ -82,14 +82,20 @@ class MagFaceLoss(_NormMarginLoss):
 
     def row_losses(self, labels, outputs):
         """Cross-entropy with the norm's margin, plus the norm's own term, `(B,)`."""
-        cosines, norms = self.split(outputs)
-        norms = ops.clip(norms, self.lowest_norm, self.highest_norm)
+        _, norms = self._clipped(outputs)
+        pull = 1.0 / norms + norms / self.highest_norm**2
+        return super().row_losses(labels, outputs) + self.norm_weight * pull[:, 0]
+
+    def logits(self, labels, outputs):
+        """Scaled cosines, the target's moved by the margin of its norm."""
+        cosines, norms = self._clipped(outputs)
         share = (norms - self.lowest_norm) / (self.highest_norm - self.lowest_norm)
         margins = self.lowest_margin + (self.highest_margin - self.lowest_margin) * share
-        moved = add_angle(gather(cosines, labels), margins)
-        loss = self.cross_entropy(labels, self.scale * replace(cosines, labels, moved))
-        pull = 1.0 / norms + norms / self.highest_norm**2
-        return loss + self.norm_weight * pull[:, 0]
+        return self.scale * replace(cosines, labels, add_angle(gather(cosines, labels), margins))
+
+    def _clipped(self, outputs):
+        cosines, norms = self.split(outputs)
+        return cosines, ops.clip(norms, self.lowest_norm, self.highest_norm)
 
     def get_config(self):
         """Arguments of the constructor."""

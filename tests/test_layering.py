@@ -10,7 +10,7 @@ LEVELS = [
     {"config", "codes", "metrics"},
     {"layers", "losses", "data"},
     {"models", "baselines", "attacks", "gallery"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "service"},
     {"cli"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

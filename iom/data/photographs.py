@@ -47,28 +47,39 @@ def read_photograph(
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
+    return decode_photograph(data, str(path), largest_megapixels=largest_megapixels)
+
+
+def decode_photograph(
+    data: bytes,
+    source: str,
+    *,
+    largest_megapixels: float = LARGEST_MEGAPIXELS,
+    formats: tuple[str, ...] = FORMATS,
+) -> tuple[Pixels, tuple[str, ...]]:
+    """`read_photograph` for bytes that are in memory already; `source` is for errors."""
     if not data:
-        raise DataError(f"{path}: expected a photograph, received an empty file")
+        raise DataError(f"{source}: expected a photograph, received an empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             megapixels = image.width * image.height / 1e6
             if megapixels > largest_megapixels:
                 raise TooLargeError(
-                    f"{path}: expected at most {largest_megapixels:g} megapixels, "
+                    f"{source}: expected at most {largest_megapixels:g} megapixels, "
                     f"received {megapixels:.0f}"
                 )
             return _upright_rgb(image, data)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLargeError(f"{path}: too many pixels to open safely") from error
+        raise TooLargeError(f"{source}: too many pixels to open safely") from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{path}: expected a photograph ({', '.join(FORMATS)}), received something else"
+            f"{source}: expected a photograph ({', '.join(formats)}), received something else"
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: the image is damaged or truncated ({reason})") from error
+        raise DataError(f"{source}: the image is damaged or truncated ({reason})") from error
 
 
 def _upright_rgb(image: Image.Image, data: bytes) -> tuple[Pixels, tuple[str, ...]]:

@@ -1,0 +1,157 @@
+"""What happens to a request before anything of it is read: token, rate, size; then one log line."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from iom.errors import DataError
+from iom.service.metrics import Metrics
+from iom.service.rate import RateLimit
+from iom.service.settings import ServiceSettings
+from iom.service.tokens import TokenFile
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+LOG = logging.getLogger("iom.service")
+OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/health", "/openapi.json"})
+HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        b"img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; "
+        b"form-action 'none'; frame-ancestors 'none'",
+    ),
+]
+
+
+class TooMuchError(Exception):
+    """The body of a request is longer than allowed."""
+
+
+class Gate:
+    """ASGI middleware. The token it found is in `scope["iom.token"]`; what it opens is not its job.
+
+    Logs hold the method, the kind of action, the status, the time and the token's name: no subject,
+    no application, no path as it came, nothing of a body.
+
+    Args:
+        app: The application.
+        tokens: Who may come in.
+        settings: Limits.
+        metrics: Counts.
+    """
+
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        *,
+        tokens: TokenFile,
+        settings: ServiceSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._app, self._tokens = app, tokens
+        self._settings, self._metrics = settings, metrics
+        self._rate = RateLimit(settings.rate, settings.burst)
+        self._strangers = RateLimit(settings.rate, settings.burst)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status, sent = time.perf_counter(), 500, False
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status, sent = message["status"], True
+                message["headers"] = [*message.get("headers", []), *HEADERS]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        try:
+            if refusal is not None:
+                await refusal(scope, receive, answer)
+            else:
+                await self._app(scope, self._measured(receive), answer)
+        except TooMuchError:
+            if not sent:
+                await _error(413, self._too_much())(scope, receive, answer)
+        except Exception as error:
+            # The message of an unforeseen error may hold anything; its type and place do not.
+            LOG.error("%s at %s", type(error).__name__, _place(error))
+            if not sent:
+                await _error(500, "something went wrong here")(scope, receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "")
+            action = route.rpartition("/")[2] if route else "none"
+            seconds = time.perf_counter() - begin
+            self._metrics.count(action, status, seconds)
+            name = scope["iom.token"].name if scope.get("iom.token") else "-"
+            LOG.info("%s %s %d %.1f ms", name, action, status, 1e3 * seconds)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        if scope["path"] not in OPEN_PATHS:
+            caller = (scope.get("client") or ("-",))[0]
+            wait = self._strangers.wait(caller, take=0)
+            if wait:
+                return _slow_down(wait)
+            headers = dict(scope["headers"])
+            scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
+            try:
+                token = self._tokens.find(text.decode("latin-1").strip())
+            except DataError:
+                LOG.error("the token file cannot be read; everybody is refused")
+                return _error(503, "the service is not ready")
+            if scheme.lower() != b"bearer" or token is None:
+                self._strangers.wait(caller)
+                return _error(401, "expected a valid bearer token", {"WWW-Authenticate": "Bearer"})
+            scope["iom.token"] = token
+            wait = self._rate.wait(token.name)
+            if wait:
+                return _slow_down(wait)
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length[:20]) > self._settings.largest_body:
+            return _error(413, self._too_much())
+        return None
+
+    def _measured(self, receive: Receive) -> Receive:
+        """`receive` that stops where a body is longer than allowed, whatever its header says."""
+        total = 0
+
+        async def measured() -> MutableMapping[str, Any]:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > self._settings.largest_body:
+                raise TooMuchError
+            return message
+
+        return measured
+
+    def _too_much(self) -> str:
+        return f"expected a request of at most {self._settings.largest_body} bytes"
+
+
+def _slow_down(wait: float) -> JSONResponse:
+    return _error(429, "too many requests", {"Retry-After": str(int(wait) + 1)})
+
+
+def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": text}, status_code=status, headers=headers)
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

@@ -1,0 +1,41 @@
+"""Limits of the service."""
+
+import dataclasses
+
+from iom.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """What one request may cost, and what it may learn.
+
+    Raises:
+        ConfigError: A limit that is not positive.
+    """
+
+    largest_body: int = 8 * 2**20
+    """Bytes of a request."""
+    largest_megapixels: float = 25.0
+    """Of an image; refused before a pixel is decoded."""
+    most_images: int = 5
+    """Of one request."""
+    decode_seconds: float = 5.0
+    """For one image; then its worker is killed."""
+    decode_workers: int = 2
+    """Processes that decode."""
+    decode_memory: int = 2 * 2**30
+    """Bytes of address space of each."""
+    wait_seconds: float = 5.0
+    """For a worker to become free; then the service says that it is busy."""
+    rate: float = 20.0
+    """Requests a second of one token, in the long run."""
+    burst: int = 40
+    """Requests at once of one token."""
+    scores: bool = False
+    """Tell distances. Who sees them can climb towards a match, image by image."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "scores" and not value > 0:
+                raise ConfigError(f"{field.name}: expected a number above 0, received {value}")

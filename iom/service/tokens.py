@@ -1,0 +1,173 @@
+"""Bearer tokens: each for one application and one role; the file holds only their hashes."""
+
+import dataclasses
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from iom.errors import ConfigError, DataError
+from iom.files import write_json
+from iom.gallery.record import check_application_name
+from iom.lookup import lookup
+
+FORMAT = 1
+PREFIX = "iom_"
+ROLES: dict[str, frozenset[str]] = {
+    "verifier": frozenset({"verify", "identify"}),
+    "enroller": frozenset({"verify", "identify", "enroll", "renew"}),
+    "admin": frozenset({"verify", "identify", "enroll", "renew", "revoke", "stats"}),
+    "monitor": frozenset({"metrics"}),
+}
+"""Role to the actions it allows."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """What the file keeps of a token.
+
+    Attributes:
+        name: For logs and for taking it back.
+        application: The only one it opens.
+        role: A name of `ROLES`.
+        digest: SHA-256 of the token; 256 random bits need no slow hash.
+        expires: Seconds since 1970, or 0 for never.
+    """
+
+    name: str
+    application: str
+    role: str
+    digest: str = dataclasses.field(repr=False)
+    expires: int = 0
+
+    def __post_init__(self) -> None:
+        check_application_name(self.application)
+        lookup(ROLES, self.role, "role")
+        if _NAME.fullmatch(self.name) is None or _DIGEST.fullmatch(self.digest) is None:
+            raise ConfigError(
+                "token: expected a name of 1 to 64 letters, digits and '_.-', and a SHA-256"
+            )
+
+    def allows(self, action: str, application: str | None = None) -> bool:
+        """Whether it opens `action`, of `application` if one is concerned."""
+        return action in ROLES[self.role] and application in (None, self.application)
+
+
+class TokenFile:
+    """The tokens of a file; it is read again when it changes, so that a token can be taken back.
+
+    Args:
+        path: JSON, made by `add_token`.
+
+    Raises:
+        DataError: Missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._mark = _mark(path)
+        self._tokens = read_tokens(path)
+
+    def find(self, text: str) -> Token | None:
+        """The token that was presented, unless it is unknown or out of date.
+
+        Every stored hash is compared, each in constant time.
+        """
+        digest = _digest(text)
+        found = None
+        for token in self._current():
+            if hmac.compare_digest(token.digest, digest):
+                found = token
+        if found is None or (found.expires and found.expires <= time.time()):
+            return None
+        return found
+
+    def _current(self) -> list[Token]:
+        with self._lock:
+            mark = _mark(self._path)
+            if mark != self._mark:
+                # A damaged file must not keep a token alive that was to be taken back.
+                self._tokens = []
+                self._tokens = read_tokens(self._path)
+                self._mark = mark
+            return self._tokens
+
+
+def read_tokens(path: Path) -> list[Token]:
+    """The tokens of a file.
+
+    Raises:
+        DataError: Missing, damaged, or of another format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot read the tokens ({error.strerror}); make one with iom make-token"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}: expected the JSON of a token file") from error
+    try:
+        if content["format"] != FORMAT:
+            raise DataError(f"{path}: expected format {FORMAT}, received {content['format']!r}")
+        tokens = [Token(**entry) for entry in content["tokens"]]
+    except (TypeError, KeyError, ConfigError) as error:
+        raise DataError(f"{path}: a damaged token file") from error
+    return tokens
+
+
+def add_token(path: Path, *, name: str, application: str, role: str, days: float = 0) -> str:
+    """Make a token and add it to a file; the file is made if it is missing.
+
+    Returns:
+        The token, which is stored nowhere.
+
+    Raises:
+        ConfigError: The name is taken, or a value that is not allowed.
+    """
+    tokens = read_tokens(path) if path.exists() else []
+    if any(token.name == name for token in tokens):
+        raise ConfigError(f"{path}: there is a token {name} already; take another name")
+    text = PREFIX + secrets.token_urlsafe(32)
+    expires = int(time.time() + days * 86400) if days else 0
+    _write(path, [*tokens, Token(name, application, role, _digest(text), expires)])
+    return text
+
+
+def remove_token(path: Path, name: str) -> None:
+    """Take a token back; a running service notices.
+
+    Raises:
+        ConfigError: No token of that name.
+    """
+    tokens = read_tokens(path)
+    kept = [token for token in tokens if token.name != name]
+    if len(kept) == len(tokens):
+        raise ConfigError(f"{path}: there is no token {name}")
+    _write(path, kept)
+
+
+def _write(path: Path, tokens: list[Token]) -> None:
+    write_json(path, {"format": FORMAT, "tokens": [dataclasses.asdict(each) for each in tokens]})
+    path.chmod(0o600)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _mark(path: Path) -> Any:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

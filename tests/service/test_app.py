@@ -1,0 +1,234 @@
+"""Every verb over HTTP; who may do what; what hostile uploads and strings come to."""
+
+import io
+import logging
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from iom.errors import StoreError
+from tests.service.conftest import Service, picture
+
+
+def test_from_enrolment_to_renewal(service):
+    assert service.post("enroll", picture(1), picture(2), subject="alice").json() == {
+        "subject": "alice",
+        "slots": [0, 1],
+    }
+    assert service.post("enroll", picture(3), subject="bob").status_code == 200
+    assert service.post("enroll", picture(3), subject="bob").status_code == 409
+    assert service.post("verify", picture(1), subject="alice").json() == {"match": True}
+    assert service.post("verify", picture(3), subject="alice").json() == {"match": False}
+    assert service.post("identify", picture(3)).json() == [{"subject": "bob"}]
+    assert service.post("identify", picture(9)).json() == []
+    assert service.post("revoke", subject="alice").json() == {"revoked": 2}
+    refused = service.post("verify", picture(1), subject="alice")
+    assert refused.status_code == 410
+    assert "was revoked" in refused.json()["detail"]
+    assert service.post("identify", picture(1)).json() == []
+    assert service.post("renew", picture(1), subject="alice").status_code == 200
+    assert service.post("verify", picture(1), subject="alice").json() == {"match": True}
+    assert service.post("verify", picture(1), subject="carol").status_code == 404
+    counts = service.client.get("/v1/door/stats", headers=service.bearer("admin")).json()
+    assert counts == {"subjects": 2, "references": 2, "revoked": 2}
+
+
+def test_scores_only_where_they_are_told(tmp_path, decoder):
+    service = Service(tmp_path, decoder, scores=True)
+    service.post("enroll", picture(1), subject="alice")
+    answer = service.post("verify", picture(1), subject="alice").json()
+    assert answer == {"match": True, "distance": 0, "threshold": 30}
+    service.place.close()
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"),
+    [
+        ("verifier", {"verify", "identify"}),
+        ("enroller", {"verify", "identify", "enroll", "renew"}),
+        ("monitor", set()),
+        ("stranger", set()),
+    ],
+)
+def test_a_role_opens_its_actions_only(service, role, allowed):
+    service.post("enroll", picture(1), subject="alice")
+    for action in ("verify", "identify", "enroll", "renew", "revoke"):
+        images = [] if action == "revoke" else [picture(1)]
+        answer = service.post(action, *images, subject="alice", role=role)
+        assert (answer.status_code != 403) == (action in allowed), action
+
+
+def test_another_application_is_not_even_known(service):
+    told = {
+        service.post("verify", picture(1), subject="a", application=name).text
+        for name in ("other", "nowhere", "..%2fdoor")
+    }
+    assert told <= {'{"detail":"the token does not open this"}', '{"detail":"Not Found"}'}
+
+
+@pytest.mark.parametrize("text", ["", "Bearer", "Bearer x", "Basic abc", "Bearer é"])
+def test_without_a_token_nothing_is_read(service, text):
+    headers = {"Authorization": text.encode("latin-1")}
+    for path in ("/v1/door/verify", "/v1/door/nothing", "/nothing", "/docs"):
+        answer = service.client.post(path, content=b"x" * 100, headers=headers)
+        assert answer.status_code == 401
+        assert "www-authenticate" in answer.headers
+    assert service.client.get("/metrics", headers=headers).status_code == 401
+
+
+def test_too_many_requests(tmp_path, decoder):
+    service = Service(tmp_path, decoder, rate=0.01, burst=3)
+    codes = [service.post("verify", picture(1), subject="a").status_code for _ in range(4)]
+    assert codes == [404, 404, 404, 429]
+    # A stranger who guesses is slowed down, too.
+    guesses = [service.client.get("/metrics").status_code for _ in range(4)]
+    assert guesses == [401, 401, 401, 429]
+    assert service.client.get("/health").status_code == 200
+    service.place.close()
+
+
+def png(width, height, data):
+    def chunk(kind, content):
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )
+
+
+def gif():
+    stream = io.BytesIO()
+    Image.new("L", (112, 112)).save(stream, "GIF")
+    return stream.getvalue()
+
+
+HOSTILE = {
+    "empty": b"",
+    "text": b"<script>alert(1)</script>",
+    "bomb": png(60_000, 60_000, bytes(1_000_000)),
+    "lying size": png(112, 112, bytes(5_000_000))[:-20],
+    "truncated": picture(1, kind="JPEG")[:300],
+    "polyglot": b"GIF89a" + picture(1),
+    "zip behind it": b"PK\x03\x04" + picture(1),
+    "1x1": picture(1, size=(1, 1)),
+    "50 megapixels": picture(1, size=(8000, 6250)),
+    "wrong type": gif(),
+    "cmyk": picture((1, 2, 3, 4), kind="JPEG", mode="CMYK"),
+    "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_uploads_are_refused(service, name):
+    answer = service.post("identify", HOSTILE[name])
+    assert 400 <= answer.status_code < 500
+    assert service.client.get("/health").json() == {"status": "ok", "aligns": False}
+
+
+def test_a_request_that_is_too_large(tmp_path, decoder):
+    service = Service(tmp_path, decoder, largest_body=1000)
+    assert service.post("identify", bytes(2000)).status_code == 413
+
+    def parts():  # no content-length
+        yield from [b"x" * 400] * 4
+
+    headers = {**service.bearer("admin"), "Content-Type": "multipart/form-data; boundary=b"}
+    answer = service.client.post("/v1/door/identify", content=parts(), headers=headers)
+    assert answer.status_code == 413
+    service.place.close()
+
+
+def test_too_many_images(service):
+    assert service.post("enroll", *[picture(1)] * 6, subject="alice").status_code == 422
+    assert service.client.get("/v1/door/stats", headers=service.bearer("admin")).json() == {
+        "subjects": 0,
+        "references": 0,
+        "revoked": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    "subject", ["'; DROP TABLE x; --", "../../etc/passwd", "<b>x</b>", "${jndi:x}", "名前 😀"]
+)
+def test_a_subject_is_data(service, subject):
+    assert service.post("enroll", picture(1), subject=subject).status_code == 200
+    assert service.post("identify", picture(1)).json() == [{"subject": subject}]
+    assert service.post("revoke", subject=subject).status_code == 200
+
+
+@pytest.mark.parametrize("subject", ["", " a", "a\x00b", "a\nb", "x" * 257])
+def test_what_no_subject_is_called(service, subject):
+    for action in ("enroll", "verify"):
+        assert service.post(action, picture(1), subject=subject).status_code == 422
+
+
+def test_an_answer_does_not_repeat_what_came(service):
+    answer = service.client.post(
+        "/v1/door/verify", data={"image": "my face"}, headers=service.bearer("admin")
+    )
+    assert answer.status_code == 422
+    assert "my face" not in answer.text
+
+
+def test_the_log_names_nobody(service, caplog):
+    with caplog.at_level(logging.INFO):
+        service.post("enroll", picture(1), subject="alice-in-the-log")
+        service.post("verify", picture(1), subject="alice-in-the-log")
+        service.post("identify", b"junk")
+    lines = [record.getMessage() for record in caplog.records if record.name == "iom.service"]
+    assert [line.split()[:3] for line in lines] == [
+        ["admin", "enroll", "200"],
+        ["admin", "verify", "200"],
+        ["admin", "identify", "422"],
+    ]
+    assert "alice" not in "".join(lines)
+
+
+def test_the_unforeseen_tells_nothing(service, monkeypatch, caplog):
+    def fails(*_, **__):
+        raise ZeroDivisionError("secret of the embedding")
+
+    monkeypatch.setattr(service.gallery, "identify", fails)
+    answer = service.post("identify", picture(1))
+    assert answer.status_code == 500
+    assert "secret" not in answer.text + caplog.text
+
+    def is_lost(*_, **__):
+        raise StoreError("/srv/secret.db: disk full")
+
+    monkeypatch.setattr(service.gallery, "identify", is_lost)
+    answer = service.post("identify", picture(1))
+    assert answer.status_code == 503
+    assert "secret" not in answer.text
+
+
+def test_metrics(service):
+    service.post("enroll", picture(1), subject="alice")
+    service.post("verify", picture(1), subject="alice")
+    answer = service.client.get("/metrics", headers=service.bearer("monitor"))
+    assert 'iom_requests_total{action="enroll",status="200"} 1.0' in answer.text
+    assert 'iom_decisions_total{action="verify",match="true"} 1.0' in answer.text
+    assert "alice" not in answer.text
+    assert service.client.get("/metrics", headers=service.bearer("admin")).status_code == 403
+
+
+def test_description_and_page(service):
+    paths = service.client.get("/openapi.json").json()["paths"]
+    actions = {"enroll", "verify", "identify", "revoke", "renew", "stats"}
+    assert set(paths) == {f"/v1/{{application}}/{each}" for each in actions} | {
+        "/health",
+        "/metrics",
+    }
+    for path in ("/", "/page.js", "/page.css"):
+        answer = service.client.get(path)
+        assert answer.status_code == 200
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "http://" not in answer.text
+        assert "https://" not in answer.text

@@ -191,6 +191,7 @@ class Gallery(OpenGallery):
         Raises:
             EnrolmentError: Never enrolled, or the key is the application's and has not been
                 rotated since: a template under the same key would be the old one.
+            RevokedError: Keys of kind `part`, and the subject has used up every part.
         """
         found = self.store.application(application)
         check_subject_id(subject_id)
@@ -206,7 +207,7 @@ class Gallery(OpenGallery):
             )
         rows = rows_of(embeddings)
         ids = [subject_id] * len(rows)
-        new = self._new_references(found, ids, rows, [metadata] * len(rows))
+        new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True)
         added = self.store.replace(old, new, self.event("renew", application, ids))
         self._remember(application, [(subject_id, each.record) for each in old])
         return added

@@ -12,6 +12,7 @@ from iom.gallery.audit import AuditEvent, pseudonym
 from iom.gallery.closing import Closing
 from iom.gallery.inspection import problems, reconcile
 from iom.gallery.key_store import Anchor, KeyStore, RevokedRecord
+from iom.gallery.parts import records_in_parts
 from iom.gallery.record import (
     Application,
     Reference,
@@ -95,6 +96,11 @@ class OpenGallery(Closing):
                     "iom calibrate"
                 )
             threshold = int(self.hasher.calibration.threshold)
+        if self.hasher.parts > 1 and key_mode != "subject":
+            raise EnrolmentError(
+                "keys of kind 'part' are renewed subject by subject: key mode 'subject' is "
+                f"expected with this hasher, received {key_mode!r}"
+            )
         application = Application(
             name=name,
             encoding=encoding_id(self.hasher.code_length, self.hasher.alphabet_size),
@@ -153,6 +159,8 @@ class OpenGallery(Closing):
         subject_ids: Sequence[str],
         embeddings: NDArray[Any],
         metadata: Sequence[Mapping[str, Any] | None] | None,
+        *,
+        renewed: bool = False,
     ) -> list[Reference]:
         hasher = check_hasher(application, self.hasher)
         rows = rows_of(embeddings)
@@ -165,7 +173,19 @@ class OpenGallery(Closing):
         ids = [check_subject_id(each) for each in subject_ids]
         # An older copy of the record store would give out the numbers of revoked records again.
         highest = max(self.keys.revoked(application.name), default=-1)
-        records = self.store.reserve(application.name, len(rows), above=highest)
+        records: Sequence[int]
+        if hasher.parts > 1:
+            records = records_in_parts(
+                self.store,
+                self.keys,
+                application,
+                ids,
+                parts=hasher.parts,
+                above=highest,
+                fresh=renewed,
+            )
+        else:
+            records = self.store.reserve(application.name, len(rows), above=highest)
         places = list(zip(ids, records, texts, strict=True))
         created = int(self._clock())
         return make_references(self.keys, hasher, application, places, rows, created=created)

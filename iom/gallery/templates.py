@@ -28,6 +28,7 @@ class CodeHasher(Protocol):
     Attributes:
         code_length: M.
         alphabet_size: Q.
+        parts: Of keys of kind `part`, else 1.
         fingerprint: Of the hasher and its embedder.
         calibration: With an integer `threshold`, or `None`.
     """
@@ -35,6 +36,11 @@ class CodeHasher(Protocol):
     code_length: int
     alphabet_size: int
     calibration: Any
+
+    @property
+    def parts(self) -> int:
+        """In how many parts of the embedding a key may live."""
+        ...
 
     @property
     def fingerprint(self) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from iom.errors import DataError, KeyMaterialError, WeightsError
 from iom.files import sha256_of, write_json
-from iom.keys import KEY_KINDS, KeyKind, TransformKey
+from iom.keys import KEY_KINDS, KeyKind, TransformKey, part_count
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder
 from iom.models.hashing import shape_of
@@ -182,6 +182,11 @@ class Hasher:
             little = np.ascontiguousarray(weights, weights.dtype.newbyteorder("<"))
             digest.update(f"{little.dtype}{little.shape}".encode() + little.tobytes())
         return digest.hexdigest()
+
+    @property
+    def parts(self) -> int:
+        """In how many parts of the embedding a key may live: 1 unless `key_kind` is `part`."""
+        return part_count(self.key_size, self.keep) if self.key_kind == "part" else 1
 
     @property
     def _kind(self) -> KeyKind:

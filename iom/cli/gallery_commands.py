@@ -128,6 +128,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _stats(arguments: argparse.Namespace) -> int:
     with _open(arguments) as gallery:
+        print(f"key store {gallery.keys.identity()}")
         for name, (application, counts) in gallery.stats().items():
             print(f"{name}: {counts.subjects} subjects, {counts.references} references, "
                   f"{counts.revoked} revoked; {application.encoding}, key of each "

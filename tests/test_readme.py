@@ -5,6 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from iom.cli.gallery import COMMANDS
+from iom.cli.main import modules
 from iom.data.synthetic import load_face_model
 from iom.losses.margin import MARGIN_LOSSES
 
@@ -36,6 +38,17 @@ def test_the_code_of_a_document_runs(name, root):
     assert all(np.isfinite(weights).all() for weights in names["model"].get_weights())
 
 
+def test_the_code_of_the_gallery_runs(root, tmp_path, monkeypatch):
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (root / "docs" / "gallery.md").read_text("utf-8"), flags=re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    embeddings = np.eye(2, 128, dtype=np.float32)
+    names = {"embeddings": embeddings, "embedding": embeddings[0]}
+    exec(block.replace("pre_models/", f"{root}/pre_models/"), names)
+    assert names["decision"].match
+
+
 def test_every_margin_loss_is_documented(root):
     text = (root / "docs" / "heads.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", text, flags=re.M))
@@ -54,9 +67,11 @@ def test_links_and_configurations_exist(readme, root):
 
 def test_modules_that_are_named_can_be_run(readme, root):
     texts = [readme, *(path.read_text("utf-8") for path in (root / "docs").glob("*.md"))]
-    modules = set(re.findall(r"python -m (iom\.cli\.\w+)", " ".join(texts)))
-    assert modules
-    for module in modules:
+    text = " ".join(texts)
+    commands = set(re.findall(r"(?:python -m |`|^)iom ([a-z][a-z0-9-]+)", text, flags=re.M))
+    assert commands
+    assert commands <= {*COMMANDS, *modules()}
+    for module in set(re.findall(r"python -m (iom\.cli\.\w+)", text)):
         source = (root / module.replace(".", "/")).with_suffix(".py").read_text("utf-8")
         assert "__main__" in source, f"python -m {module} would do nothing, without an error"
 

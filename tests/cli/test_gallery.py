@@ -104,3 +104,10 @@ def test_help_lists_every_command_and_is_light(root):
     listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")}
     assert listed == set(COMMANDS) | set(modules())
     assert files - listed == {"--init--", "arguments", "main", "gallery", "gallery-commands"}
+
+
+def test_the_package_itself_is_the_command(root):
+    command = [sys.executable, "-m", "iom", "nonsense"]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "error: no command 'nonsense'; see iom --help\n"

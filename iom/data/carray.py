@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.data.benchmarks import PairBenchmark, linked
+from iom.data.blosc_process import BloscProcess
 from iom.data.dealt_pairs import FOLDS
 from iom.data.images import Pixels
-from iom.errors import DataError, MissingExtraError
+from iom.errors import DataError
 
 HEADER_BYTES = 16
 MAGIC = b"blpk"
@@ -55,18 +56,18 @@ def read_carray(
     rows = meta.get("chunklen")
     if not isinstance(rows, int) or rows < 1:
         raise DataError(f"{folder}: expected chunks of one image or more, received {rows!r}")
-    decompress = _decompressor()
     row_of: dict[bytes, int] = {}
     images: list[Pixels] = []
     place = np.empty(shape[0], np.int64)
-    for number, start in enumerate(range(0, shape[0], rows)):
-        path = folder / "data" / f"__{number}.blp"
-        values = _chunk(path, rows, shape[1:], decompress)[: shape[0] - start]
-        for offset, pixels in enumerate(_pixels(values, path, COLOURS[colours])):
-            row = row_of.setdefault(pixels.tobytes(), len(images))
-            if row == len(images):
-                images.append(pixels)
-            place[start + offset] = row
+    with BloscProcess() as decompress:
+        for number, start in enumerate(range(0, shape[0], rows)):
+            path = folder / "data" / f"__{number}.blp"
+            values = _chunk(path, rows, shape[1:], decompress)[: shape[0] - start]
+            for offset, pixels in enumerate(_pixels(values, path, COLOURS[colours])):
+                row = row_of.setdefault(pixels.tobytes(), len(images))
+                if row == len(images):
+                    images.append(pixels)
+                place[start + offset] = row
     left, right = place[0::2], place[1::2]
     blocks = np.array_split(np.arange(len(same)), min(FOLDS, len(same)))
     return PairBenchmark(
@@ -137,14 +138,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: the description of a carray is damaged")
     return content
-
-
-def _decompressor() -> Callable[[bytes], Any]:
-    try:
-        from numcodecs import blosc
-    except ImportError as error:
-        raise MissingExtraError(
-            "a carray needs Blosc's decompressor: pip install 'iom[carray]', or use the .bin file"
-        ) from error
-    decompress: Callable[[bytes], Any] = blosc.decompress
-    return decompress

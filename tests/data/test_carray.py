@@ -7,6 +7,7 @@ import pytest
 from iom.config.schema import BenchmarkConfig
 from iom.data import carray
 from iom.data.benchmarks import load_benchmark
+from iom.data.blosc_process import BloscProcess
 from iom.data.carray import read_carray
 from iom.errors import DataError, MissingExtraError
 
@@ -19,6 +20,16 @@ def pack_chunk(raw, stated=None):
     return b"blpk" + bytes(12) + bytes(4) + size + bytes(8) + zlib.compress(raw)
 
 
+class Unzip:
+    """Stands in for the process."""
+
+    def __enter__(self):
+        return unpack_chunk
+
+    def __exit__(self, *_):
+        pass
+
+
 def unpack_chunk(data):
     try:
         return zlib.decompress(data[16:])
@@ -29,7 +40,7 @@ def unpack_chunk(data):
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Seven pairs in chunks of four images, the first image of all of them the same."""
-    monkeypatch.setattr(carray, "_decompressor", lambda: unpack_chunk)
+    monkeypatch.setattr(carray, "BloscProcess", Unzip)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, size=(14, SIZE, SIZE, 3)).astype(np.uint8)
     pixels[2::2] = pixels[0]
@@ -112,3 +123,23 @@ def test_blosc_itself(made, monkeypatch):
         path.write_bytes(b"blpk" + bytes(12) + blosc.compress(raw, b"lz4", 5, 1, 0))
     benchmark = read_carray(folder, size=SIZE)
     np.testing.assert_array_equal(benchmark.images[benchmark.left], pixels[0::2])
+
+
+def test_a_chunk_that_takes_the_library_down_is_an_error(made, monkeypatch):
+    blosc = pytest.importorskip("numcodecs.blosc", reason="needs the extra iom[carray]")
+    monkeypatch.undo()
+    raw = np.sort(np.arange(3 * 112 * 112) % 256).astype("<f4").tobytes()
+    chunk = blosc.compress(raw, b"blosclz", 5, 1, 0)
+    rng = np.random.default_rng(0)
+    with BloscProcess() as decompress:
+        assert decompress(chunk) == raw
+    refused = 0
+    for _ in range(8):
+        damaged = bytearray(chunk)
+        damaged[rng.integers(16, 40)] ^= 1 << int(rng.integers(8))  # where the blocks start
+        with BloscProcess() as decompress:
+            try:
+                decompress(bytes(damaged))
+            except ValueError:
+                refused += 1
+    assert refused

@@ -18,9 +18,9 @@ kinds:
   carray:bin
 
 examples:
-  python -m iom.cli.convert faces shards --kind folder:tfrecord
-  python -m iom.cli.convert faces_emore/train.rec faces --kind recordio:folder --workers 4
-  python -m iom.cli.convert lfw.bin lfw_pairs --kind bin:pairs
+  python -m iom convert faces shards --kind folder:tfrecord
+  python -m iom convert faces_emore/train.rec faces --kind recordio:folder --workers 4
+  python -m iom convert lfw.bin lfw_pairs --kind bin:pairs
 
 What was written is read again and compared. Start the same command again to go on where it stopped.
 """

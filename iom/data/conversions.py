@@ -31,7 +31,7 @@ def convert(kind: tuple[str, str], source: Path, target: Path, **settings: Any) 
         DataError: Bad input.
     """
     if kind in PAIR_CONVERSIONS:
-        return PAIR_CONVERSIONS[kind](source, target)
+        return PAIR_CONVERSIONS[kind](source, target, progress=settings.get("progress", False))
     if kind not in CONVERSIONS:
         known = ", ".join(f"{a} to {b}" for a, b in (*CONVERSIONS, *PAIR_CONVERSIONS))
         raise ConfigError(f"cannot convert {kind[0]} to {kind[1]}; there are: {known}")

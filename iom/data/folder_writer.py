@@ -2,10 +2,10 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,11 +16,13 @@ from iom.data.bin_files import read_bin_images, write_bin
 from iom.data.face_sources import FaceSource
 from iom.data.images import decode_image
 from iom.errors import DataError
-from iom.files import atomic_path, write_json, write_text
+from iom.files import atomic_path, remove_temporary_files, write_json, write_text
 
 IMAGES = "images"
 PAIRS = "pairs.txt"
 LISTING = "conversion.json"
+
+Item = TypeVar("Item")
 
 
 def write_folder(
@@ -81,15 +83,16 @@ def write_folder(
 
 def write_pairs(
     images: Sequence[bytes], left: Sequence[int], right: Sequence[int], same: Sequence[bool],
-    root: Path,
+    root: Path, *, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Write images under `images/` and `pairs.txt` with lines `left right same`, in order.
 
     Raises:
         DataError: The folder holds other images, or what is written does not read back.
     """
+    remove_temporary_files(root)
     names = []
-    for index, data in enumerate(images):
+    for index, data in enumerate(_shown(images, "written", progress)):
         suffix = "jpg" if data.startswith(b"\xff\xd8") else "png"
         names.append(f"{index:06d}.{suffix}")
         target = root / IMAGES / names[-1]
@@ -116,35 +119,34 @@ def write_pairs(
     return listing
 
 
-def bin_to_pairs(path: Path, root: Path) -> dict[str, Any]:
+def bin_to_pairs(path: Path, root: Path, *, progress: bool = False) -> dict[str, Any]:
     """An InsightFace `.bin` as images, byte for byte, and a list; equal images are kept once."""
     encoded, same = read_bin_images(path)
-    for index, data in enumerate(encoded):
+    for index, data in enumerate(_shown(encoded, "checked", progress)):
         decode_image(data, f"{path}: image {index}", size=_side(data, path))
     row_of: dict[bytes, int] = {}
     rows = [row_of.setdefault(data, len(row_of)) for data in encoded]
-    return write_pairs(list(row_of), rows[0::2], rows[1::2], list(same), root)
+    return write_pairs(list(row_of), rows[0::2], rows[1::2], same, root, progress=progress)
 
 
-def carray_to_pairs(path: Path, root: Path) -> dict[str, Any]:
+def carray_to_pairs(path: Path, root: Path, *, progress: bool = False) -> dict[str, Any]:
     """A carray folder as PNGs and a list."""
     pairs = _carray(path)
-    return write_pairs(
-        _pngs(pairs), pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist(), root
-    )
+    left, right, same = pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist()
+    return write_pairs(_pngs(pairs, progress), left, right, same, root, progress=progress)
 
 
-def carray_to_bin(path: Path, target: Path) -> dict[str, Any]:
+def carray_to_bin(path: Path, target: Path, *, progress: bool = False) -> dict[str, Any]:
     """A carray folder as InsightFace's file of PNGs."""
     pairs = _carray(path)
-    return _bin(_pngs(pairs), pairs, target)
+    return _bin(_pngs(pairs, progress), pairs, target)
 
 
-def pairs_to_bin(root: Path, target: Path) -> dict[str, Any]:
+def pairs_to_bin(root: Path, target: Path, *, progress: bool = False) -> dict[str, Any]:
     """`pairs.txt` and `images/` of a folder as InsightFace's file, image bytes unchanged."""
     pairs = read_pair_list(root / PAIRS, root / IMAGES)
     images = [file.read_bytes() for file in pairs.images]
-    for index, data in enumerate(images):
+    for index, data in enumerate(_shown(images, "checked", progress)):
         decode_image(data, str(pairs.images[index]), size=_side(data, root))
     return _bin(images, pairs, target)
 
@@ -167,13 +169,17 @@ def _carray(path: Path) -> PairBenchmark:
     return read_carray(path)
 
 
-def _pngs(pairs: PairBenchmark) -> list[bytes]:
+def _pngs(pairs: PairBenchmark, progress: bool) -> list[bytes]:
     found = []
-    for pixels in pairs.images:
+    for pixels in _shown(pairs.images, "encoded", progress):
         stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "PNG")  # type: ignore[arg-type]
+        Image.fromarray(pixels).save(stream, "PNG")
         found.append(stream.getvalue())
     return found
+
+
+def _shown(items: Iterable[Item], what: str, progress: bool) -> Iterable[Item]:
+    return tqdm(items, desc=f"images {what}", unit="image", disable=not progress)
 
 
 def _side(data: bytes, place: Path) -> int:

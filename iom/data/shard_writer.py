@@ -17,7 +17,7 @@ from iom.data.face_sources import FaceSource
 from iom.data.images import decode_image
 from iom.data.shard_store import FORMAT, MANIFEST, ShardRow, read_sidecar
 from iom.errors import DataError
-from iom.files import atomic_path, sha256_of, write_json, write_text
+from iom.files import atomic_path, remove_temporary_files, sha256_of, write_json, write_text
 
 RECORD_HEAD = 12
 RECORD_TAIL = 4
@@ -104,6 +104,7 @@ def begin_or_resume(root: Path, source: FaceSource, settings: dict[str, Any]) ->
     changed = None if source.root.is_dir() else [stat.st_size, stat.st_mtime_ns]
     plan = settings | {"source": source.root.name, "names_sha256": names, "changed": changed}
     path = root / ".conversion.json"
+    remove_temporary_files(root)
     if not path.is_file():
         if any(root.iterdir()):
             raise DataError(

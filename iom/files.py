@@ -80,6 +80,6 @@ def cached_array(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
     try:
         with path.open("rb") as stream:  # NumPy leaves a damaged file open when it opens it itself
             array = np.load(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # the header, a Python literal, fails in many ways when damaged
         return None
     return array if array.shape == shape else None

@@ -63,6 +63,10 @@ def read_carray(
         for number, start in enumerate(range(0, shape[0], rows)):
             path = folder / "data" / f"__{number}.blp"
             values = _chunk(path, rows, shape[1:], decompress)[: shape[0] - start]
+            if len(values) < min(rows, shape[0] - start):
+                raise DataError(
+                    f"{path}: expected {min(rows, shape[0] - start)} images, received {len(values)}"
+                )
             for offset, pixels in enumerate(_pixels(values, path, COLOURS[colours])):
                 row = row_of.setdefault(pixels.tobytes(), len(images))
                 if row == len(images):
@@ -118,12 +122,18 @@ def _pixels(values: NDArray[np.float32], path: Path, colours: slice) -> Pixels:
 
 def _truth(path: Path) -> NDArray[np.bool_]:
     try:
-        values: NDArray[Any] = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:  # NumPy leaves a damaged file open when it opens it itself
+            values: NDArray[Any] = np.load(stream, allow_pickle=False)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    # The header of a .npy file is a Python literal, which fails in many ways.
+    except Exception as error:
         raise DataError(f"{path}: not a plain array of truth values: {error}") from error
-    if values.ndim != 1 or not len(values) or not np.isin(values, (0, 1)).all():
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.ndim != 1:
+        raise DataError(f"{path}: expected a list of True and False, received something else")
+    # NumPy takes any byte but 0 for True: a damaged one shows only as a number.
+    numbers = values.view(np.uint8) if values.dtype == bool else values
+    if not len(values) or not np.isin(numbers, (0, 1)).all():
         raise DataError(f"{path}: expected a list of True and False, received {values.shape}")
     return values.astype(bool)
 

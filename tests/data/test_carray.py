@@ -1,3 +1,4 @@
+import io
 import json
 import zlib
 
@@ -18,6 +19,12 @@ def pack_chunk(raw, stated=None):
     """The frame of a chunk around zlib's bytes, with Blosc's header where the reader looks."""
     size = (len(raw) if stated is None else stated).to_bytes(4, "little")
     return b"blpk" + bytes(12) + bytes(4) + size + bytes(8) + zlib.compress(raw)
+
+
+def npy(values):
+    stream = io.BytesIO()
+    np.save(stream, np.array(values))
+    return stream.getvalue()
 
 
 class Unzip:
@@ -81,16 +88,24 @@ def test_it_is_a_source(made):
         ("meta/storage", b"[]", "damaged"),
         ("meta/storage", b'{"dtype": "float64", "chunklen": 4}', "received float64"),
         ("meta/storage", b'{"dtype": "float32", "chunklen": 0}', "one image or more"),
+        ("meta/storage", b'{"dtype": "float32", "chunklen": 6}', "__0.blp: expected 6 images"),
         ("meta/sizes", b'{"shape": [12, 3, 8, 8]}', "for 7 pairs, received float32"),
         ("data/__1.blp", b"blpk", "something else"),
         ("data/__1.blp", pack_chunk(bytes(4), stated=1 << 30), "something else"),
         ("data/__1.blp", pack_chunk(bytes(12)), "whole images"),
         ("data/__1.blp", pack_chunk(bytes(4))[:33] + b"xxxxxx", "chunk is damaged"),
-        ("data/__1.blp", pack_chunk(np.full(3 * SIZE**2, 0.3, "<f4").tobytes()), "127.5"),
-        ("data/__1.blp", pack_chunk(np.full(3 * SIZE**2, 3.0, "<f4").tobytes()), "127.5"),
-        ("data/__1.blp", pack_chunk(np.full(3 * SIZE**2, np.nan, "<f4").tobytes()), "127.5"),
+        ("data/__1.blp", pack_chunk(np.full(12 * SIZE**2, 0.3, "<f4").tobytes()), "127.5"),
+        ("data/__1.blp", pack_chunk(np.full(12 * SIZE**2, 3.0, "<f4").tobytes()), "127.5"),
+        ("data/__1.blp", pack_chunk(np.full(12 * SIZE**2, np.nan, "<f4").tobytes()), "127.5"),
         ("data/__1.blp", None, "cannot read"),
         ("../agedb_30_list.npy", b"junk", "truth values"),
+        (
+            "../agedb_30_list.npy",
+            npy([True] * 7).replace(b"'descr'", b"'descr(", 1),
+            "truth values",
+        ),
+        ("../agedb_30_list.npy", npy([True] * 7)[:-1] + b"\x03", "True and False"),
+        ("../agedb_30_list.npy", npy([b"a"] * 7), "something else"),
         ("../agedb_30_list.npy", None, "cannot read"),
     ],
 )

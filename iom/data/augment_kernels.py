@@ -1,6 +1,8 @@
 """One pass over a batch that crops, zooms, flips and recolours: compiled once, free of the GIL."""
 
 import math
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -32,9 +34,35 @@ def change_images(
 
 
 def _aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    room = np.empty(4 * math.prod(shape) + ALIGNMENT, np.uint8)
-    first = -room.ctypes.data % ALIGNMENT
-    return room[first : first + 4 * math.prod(shape)].view(np.float32).reshape(shape)
+    """An array of which nothing is in use, if need be a new one.
+
+    Fresh memory of this size costs as much as the changes themselves: every page of it comes from
+    the system. So it is kept, and taken again when nobody holds an array on it any more.
+    """
+    size = 4 * math.prod(shape)
+    with _LOCK:
+        rooms = _ROOMS.setdefault(size, [])
+        free = [place for place, count in enumerate(_references(rooms)) if count == _FREE]
+        if free:
+            room = rooms[free[0]]
+        else:
+            room = np.empty(size + ALIGNMENT, np.uint8)
+            if len(rooms) < _MOST_ROOMS:
+                rooms.append(room)
+        first = -room.ctypes.data % ALIGNMENT
+        return room[first : first + size].view(np.float32).reshape(shape)
+
+
+def _references(rooms: list[NDArray[np.uint8]]) -> list[int]:
+    """How often each room is held; an array on a room holds the room."""
+    return [sys.getrefcount(room) for room in rooms]
+
+
+_LOCK = threading.Lock()
+_ROOMS: dict[int, list[NDArray[np.uint8]]] = {}
+_MOST_ROOMS = 16
+_FREE = _references([np.empty(0, np.uint8)])[0]
+"""What a room that nobody uses is counted with, by this Python."""
 
 
 def _compiled(function: Callable[..., Any]) -> Any:

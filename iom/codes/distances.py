@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.kernels import nearest_kernel, paired_kernel, table_kernel
+from iom.codes.backend import KERNELS
 from iom.codes.packing import PackedCodes
 from iom.errors import CodeError
 
+_ROWS_OF_A_TABLE = 1 << 16
 _WORDS_A_THREAD = 1 << 18  # below about two megabytes a thread costs more than it brings
 
 
@@ -47,7 +48,7 @@ def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.in
         >>> paired(pack(a, 8), pack(b, 8)).tolist()
         [1, 3]
     """
-    kernel = paired_kernel(*_common_shape(a, b))
+    kernel = KERNELS.paired_kernel(*_common_shape(a, b))
     if len(a) != len(b):
         raise CodeError(
             f"paired codes: expected as many on both sides, received {len(a)} and {len(b)}"
@@ -85,7 +86,7 @@ def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np
     Raises:
         CodeError: The two do not have the same code length and alphabet.
     """
-    kernel = table_kernel(*_common_shape(a, b), alone=len(a) == 1)
+    kernel = KERNELS.table_kernel(*_common_shape(a, b), queries=len(a), rows=len(b))
     out = np.zeros((len(a), len(b)), np.int32)
     work = max(a.planes.size * len(b), 1)
     if len(a) > len(b):
@@ -114,7 +115,9 @@ def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int 
     Raises:
         CodeError: Another code length or alphabet, or `k` outside 1 to the gallery's size.
     """
-    kernel = nearest_kernel(*_common_shape(queries, gallery), alone=len(queries) == 1)
+    kernel = KERNELS.nearest_kernel(
+        *_common_shape(queries, gallery), queries=len(queries), rows=len(gallery)
+    )
     if not 1 <= k <= len(gallery):
         raise CodeError(f"nearest: expected 1 <= k <= {len(gallery)} gallery rows, received {k}")
     blocks: list[tuple[int, Neighbours]] = []
@@ -151,6 +154,30 @@ def within(
     rows = np.flatnonzero(distances <= threshold)
     order = np.argsort(distances[rows], kind="stable")
     return Neighbours(rows[order], distances[rows][order])
+
+
+def within_each(
+    queries: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0
+) -> list[Neighbours]:
+    """`within` for several queries, which pass over the gallery together.
+
+    Returns:
+        One `Neighbours` for each query.
+    """
+    if len(queries) == 1:
+        return [within(queries, gallery, threshold, threads=threads)]
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))]
+    for start in range(0, len(gallery), _ROWS_OF_A_TABLE):
+        table = all_pairs(queries, gallery[start : start + _ROWS_OF_A_TABLE], threads=threads)
+        query, row = np.nonzero(table <= threshold)
+        found.append((query, row + start, table[query, row]))
+    query, row, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.lexsort((row, distance, query))
+    edges = np.searchsorted(query[order], np.arange(len(queries) + 1))
+    return [
+        Neighbours(row[order[first:last]], distance[order[first:last]])
+        for first, last in itertools.pairwise(edges)
+    ]
 
 
 def _common_shape(a: PackedCodes, b: PackedCodes) -> tuple[int, int]:

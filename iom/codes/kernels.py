@@ -7,15 +7,17 @@ passes over the gallery; every other length shares one kernel per number of plan
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from iom.codes import blocks
+from iom.codes.jit import DISTANCES, IDS, ROWS, compiled
+from iom.codes.portable import Kernel
 
 UNROLLED_WORDS = (1, 2, 4, 8, 16, 24, 32)
 ANY_WORDS = 0
@@ -23,10 +25,6 @@ _TILE_BYTES = 1 << 17  # a tile of rows stays in the second-level cache while al
 _AHEAD_BYTES = 8192  # the hardware's own prefetcher stops at pages; one query is bound by memory
 _LINE_BYTES = 64
 _I64 = ir.IntType(64)
-
-_ROWS = types.Array(types.uint64, 3, "C", readonly=True)
-_DISTANCES = types.Array(types.int32, 2, "C")
-_IDS = types.Array(types.int64, 2, "C")
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -126,50 +124,47 @@ def _prefetch(typing_context: Any, address: Any, planes: Any, unrolled: Any) -> 
     return types.void(types.uint64, planes, unrolled), generate
 
 
-def _jit(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        options = {"nogil": True, "boundscheck": False}
-        signature = types.void(*arguments)
-        try:
-            return numba.njit(signature, cache=True, **options)(function)  # type: ignore[no-any-return]
-        except RuntimeError as error:
-            # An installation without any writable folder has no place for numba's cache.
-            if "cannot cache" not in str(error):
-                raise
-            return numba.njit(signature, **options)(function)  # type: ignore[no-any-return]
-
-    return decorate
-
-
 def _unrolled(words: int) -> int:
     return words if words in UNROLLED_WORDS else ANY_WORDS
 
 
-def paired_kernel(planes: int, words: int) -> Callable[..., None]:
+def paired_kernel(planes: int, words: int) -> Kernel:
     """`(a, b, out, start, stop)`: distance of row i of `a` and row i of `b` into `out[0, i]`."""
     return _paired(planes, _unrolled(words))
 
 
-def table_kernel(planes: int, words: int, *, alone: bool = False) -> Callable[..., None]:
-    """`(a, b, out, a_start, a_stop, b_start, b_stop)`: a block of all pairs into `out[i, j]`.
+def table_kernel(planes: int, words: int, *, queries: int = 0, rows: int = 0) -> Kernel:
+    """`(a, b, out, a_start, a_stop, b_start, b_stop)`: a part of all pairs into `out[i, j]`.
 
-    `alone`: `a` is one row, so that memory sets the pace and rows of `b` are fetched ahead.
+    Args:
+        planes: Of a code.
+        words: Of a plane.
+        queries: Rows of `a`: where it is one, memory sets the pace and `b` is fetched ahead.
+        rows: Rows of `b`: where there are enough they are taken by blocks.
     """
-    return _table(planes, _unrolled(words), alone)
+    if _fills_blocks(words, queries, rows):
+        return blocks.table_kernel(planes, words)
+    return _table(planes, _unrolled(words), queries == 1)
 
 
-def nearest_kernel(planes: int, words: int, *, alone: bool = False) -> Callable[..., None]:
+def nearest_kernel(planes: int, words: int, *, queries: int = 0, rows: int = 0) -> Kernel:
     """`(queries, gallery, distances, ids, start, stop)`: the best among some gallery rows.
 
-    `distances` and `ids` are `(queries, k)` and hold the best so far, nearest first. `alone`: there
-    is one query, so that memory sets the pace and rows of the gallery are fetched ahead.
+    `distances` and `ids` are `(queries, k)` and hold the best so far, nearest first. `queries` and
+    `rows` as in `table_kernel`.
     """
-    return _nearest(planes, _unrolled(words), alone)
+    if _fills_blocks(words, queries, rows):
+        return blocks.nearest_kernel(planes, words)
+    return _nearest(planes, _unrolled(words), queries == 1)
+
+
+def _fills_blocks(words: int, queries: int, rows: int) -> bool:
+    return queries > 1 and words in UNROLLED_WORDS and rows >= blocks.block_rows(words)
 
 
 @functools.cache
-def _paired(planes: int, unrolled: int) -> Callable[..., None]:
-    @_jit(_ROWS, _ROWS, _DISTANCES, types.int64, types.int64)
+def _paired(planes: int, unrolled: int) -> Kernel:
+    @compiled(ROWS, ROWS, DISTANCES, types.int64, types.int64)
     def paired(a: Any, b: Any, out: Any, start: int, stop: int) -> None:
         words = a.shape[2]
         stride = np.uint64(8 * words * planes)
@@ -182,8 +177,8 @@ def _paired(planes: int, unrolled: int) -> Callable[..., None]:
 
 
 @functools.cache
-def _table(planes: int, unrolled: int, alone: bool) -> Callable[..., None]:
-    @_jit(_ROWS, _ROWS, _DISTANCES, types.int64, types.int64, types.int64, types.int64)
+def _table(planes: int, unrolled: int, alone: bool) -> Kernel:
+    @compiled(ROWS, ROWS, DISTANCES, types.int64, types.int64, types.int64, types.int64)
     def table(
         a: Any, b: Any, out: Any, a_start: int, a_stop: int, b_start: int, b_stop: int
     ) -> None:
@@ -205,8 +200,8 @@ def _table(planes: int, unrolled: int, alone: bool) -> Callable[..., None]:
 
 
 @functools.cache
-def _nearest(planes: int, unrolled: int, alone: bool) -> Callable[..., None]:
-    @_jit(_ROWS, _ROWS, _DISTANCES, _IDS, types.int64, types.int64)
+def _nearest(planes: int, unrolled: int, alone: bool) -> Kernel:
+    @compiled(ROWS, ROWS, DISTANCES, IDS, types.int64, types.int64)
     def nearest(
         queries: Any, gallery: Any, distances: Any, ids: Any, start: int, stop: int
     ) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iom.codes import kernels
-from iom.codes.distances import all_pairs, nearest, one_to_many, paired, within
+from iom.codes import distances, kernels
+from iom.codes.distances import all_pairs, nearest, one_to_many, paired, within, within_each
 from iom.codes.packing import PackedCodes, pack
 from iom.errors import CodeError
 
@@ -93,6 +93,25 @@ def test_within_gives_every_match_nearest_first(
     oracle = mismatches(probe, gallery)[0]
     expected = sorted((int(d), j) for j, d in enumerate(oracle) if d <= threshold)
     assert list(zip(found.distances.tolist(), found.rows.tolist(), strict=True)) == expected
+
+
+@settings(deadline=None, max_examples=40)
+@given(queries=st.integers(0, 5), count=st.integers(0, 50), share=st.floats(-0.1, 1.1), **shapes)
+def test_within_each_gives_what_within_gives(
+    queries, count, share, code_length, alphabet_size, seed, threads
+):
+    generator = np.random.default_rng(seed)
+    gallery = pack(similar_codes(generator, count, code_length, alphabet_size), alphabet_size)
+    probes = pack(similar_codes(generator, queries, code_length, alphabet_size), alphabet_size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distances, "_ROWS_OF_A_TABLE", 7)
+        found = within_each(probes, gallery, share * code_length, threads=threads)
+    assert len(found) == queries
+    for i, each in enumerate(found):
+        alone = within(probes[i : i + 1], gallery, share * code_length)
+        assert each.rows.dtype == alone.rows.dtype
+        np.testing.assert_array_equal(each.rows, alone.rows)
+        np.testing.assert_array_equal(each.distances, alone.distances)
 
 
 @pytest.mark.parametrize("planes", range(1, 9))
@@ -196,7 +215,7 @@ def test_without_a_place_for_the_cache_kernels_are_compiled_anew(monkeypatch):
         return compile_for_this_process(*arguments, **options)
 
     kernels._table.cache_clear()
-    monkeypatch.setattr(kernels.numba, "njit", njit)
+    monkeypatch.setattr(numba, "njit", njit)
     codes = np.arange(60).reshape(3, 20) % 7
     assert all_pairs(pack(codes, 7), pack(codes, 7)).tolist() == mismatches(codes, codes).tolist()
     kernels._table.cache_clear()

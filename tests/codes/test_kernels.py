@@ -1,0 +1,187 @@
+"""That the right instructions are in the machine code, and that every kernel gives the same."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iom.codes import backend, blocks, distances, kernels, portable
+from iom.codes.packing import pack
+from iom.errors import ConfigError
+
+FEATURES = llvm.get_host_cpu_features() if sys.platform == "linux" else {}
+X86 = llvm.get_default_triple().startswith(("x86_64", "amd64"))
+
+
+NAMES = ("paired", "one query", "nearest to one", "all pairs", "nearest to many")
+ASSEMBLY = """
+import json
+from iom.codes import kernels
+one, many = {"queries": 1, "rows": 1000}, {"queries": 64, "rows": 1000}
+made = [
+    kernels.paired_kernel(3, 8),
+    kernels.table_kernel(3, 8, **one),
+    kernels.nearest_kernel(3, 8, **one),
+    kernels.table_kernel(3, 8, **many),
+    kernels.nearest_kernel(3, 8, **many),
+]
+print(json.dumps(["".join(kernel.inspect_asm().values()) for kernel in made]))
+"""
+
+
+def run(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@pytest.fixture(scope="module")
+def assembly(tmp_path_factory):
+    """Machine code by name, of kernels of 512x8 codes; of a stored kernel numba shows none."""
+    done = run(ASSEMBLY, NUMBA_CACHE_DIR=str(tmp_path_factory.mktemp("numba")))
+    assert not done.returncode, done.stderr
+    return dict(zip(NAMES, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.skipif(not FEATURES.get("avx512vpopcntdq"), reason="the CPU has no AVX512_VPOPCNTDQ")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_cpus_vectors_of_counts_are_used(name, assembly):
+    text = assembly[name]
+    assert re.search(r"\bvpopcntq\b[^\n]*%zmm", text)
+    assert re.search(r"\bvpternlogq\b[^\n]*%zmm", text), "xor and or are one instruction"
+    assert not re.search(r"\bpopcntq\b", text.replace("vpopcntq", "")), "a loop word by word"
+
+
+@pytest.mark.skipif(not FEATURES.get("avx512vpopcntdq"), reason="the CPU has no AVX512_VPOPCNTDQ")
+@pytest.mark.parametrize("name", ["all pairs", "nearest to many"])
+def test_many_queries_share_what_is_loaded_and_summed(name, assembly):
+    """Sixteen rows and two queries a block: registers hold the queries, one tree sums the rows."""
+    text = assembly[name]
+    counts = len(re.findall(r"\bvpopcntq\b", text))
+    pairs = blocks.block_rows(8) * (blocks.QUERIES + 1)  # and once more for an odd query
+    assert counts == pairs
+    loads = len(re.findall(r"\bvmovdqu64\b[^\n]*\(%r[^\n]*%zmm", text))
+    assert loads <= 3 * pairs, "the gallery's rows are loaded once for all queries of a block"
+    assert re.search(r"\bvpunpck[lh]qdq\b[^\n]*%zmm", text)
+
+
+PROGRAM = """
+import re, sys
+from iom.codes import kernels
+text = "".join(kernels.nearest_kernel(3, 8, queries=64, rows=1000).inspect_asm().values())
+print(bool(re.search(r"vpshufb[^\\n]*%ymm", text)), bool(re.search(r"%zmm", text)))
+import numpy as np
+from iom.codes.distances import nearest
+from iom.codes.packing import pack
+codes = np.random.default_rng(1).integers(0, 8, (50, 512))
+print(nearest(pack(codes[:3], 8), pack(codes, 8), 2).rows[:, 0].tolist())
+"""
+
+
+@pytest.mark.skipif(not (X86 and FEATURES.get("avx2")), reason="the CPU has no AVX2 to compile for")
+def test_a_cpu_with_avx2_only_counts_by_shuffles_of_nibbles(tmp_path):
+    environment = {
+        **os.environ,
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+avx2,+popcnt,+sse4.2,+ssse3",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["True False", "[0, 1, 2]"]
+
+
+shapes = {
+    "code_length": st.one_of(st.integers(1, 64), st.sampled_from([150, 512])),
+    "alphabet_size": st.sampled_from([2, 8]),
+    "queries": st.integers(1, 5),
+    "rows": st.integers(1, 70),
+    "seed": st.integers(0, 2**32 - 1),
+    "threads": st.integers(1, 3),
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(share=st.floats(0, 1), **shapes)
+def test_portable_and_compiled_kernels_give_the_same(
+    share, code_length, alphabet_size, queries, rows, seed, threads
+):
+    generator = np.random.default_rng(seed)
+    origin = generator.integers(0, alphabet_size, (queries + rows, code_length))
+    changed = generator.random(origin.shape) < 0.3
+    codes = pack(np.where(changed, origin, origin[:1]), alphabet_size)
+    probes, gallery = codes[:queries], codes[queries:]
+    k = 1 + int(share * (rows - 1))
+
+    def everything():
+        few = min(queries, rows)
+        return (
+            distances.paired(probes[:few], gallery[:few], threads=threads),
+            distances.one_to_many(probes[:1], gallery, threads=threads),
+            distances.all_pairs(probes, gallery, threads=threads),
+            distances.all_pairs(gallery, probes, threads=threads),
+            *distances.nearest(probes, gallery, k, threads=threads),
+            *distances.within(probes[:1], gallery, code_length * share, threads=threads),
+        )
+
+    compiled = everything()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distances, "KERNELS", portable)
+        for one, other in zip(compiled, everything(), strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+
+
+def test_kernels_are_chosen_once_at_import():
+    program = (
+        "import os, numpy as np\n"
+        "from iom.codes import backend, distances\n"
+        "os.environ['IOM_KERNELS'] = 'compiled'\n"
+        "from iom.codes.packing import pack\n"
+        "distances.all_pairs(pack(np.zeros((2, 9), int), 4), pack(np.zeros((2, 9), int), 4))\n"
+        "import sys\n"
+        "print(backend.NAME, 'numba' in sys.modules)\n"
+    )
+    done = run(program, IOM_KERNELS="portable")
+    assert done.stdout.split() == ["portable", "False"]
+    assert backend.NAME == "compiled"
+
+
+def test_without_numba_the_portable_kernels_are_taken_and_a_warning_says_so(tmp_path):
+    (tmp_path / "numba.py").write_text("raise ImportError('no numba for this machine')\n")
+    program = (
+        "import sys, warnings\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "with warnings.catch_warnings(record=True) as found:\n"
+        "    warnings.simplefilter('always')\n"
+        "    from iom.codes import backend\n"
+        "told = [each.message for each in found if each.category is RuntimeWarning]\n"
+        "print(backend.NAME, *told)\n"
+    )
+    done = run(program, IOM_KERNELS="")
+    assert done.stdout.startswith("portable codes are compared without numba"), done.stderr
+    assert "no numba for this machine" in done.stdout
+
+
+def test_a_choice_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="compiled, portable"):
+        backend.choose("gpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backend.choose("portable") == ("portable", portable)
+        assert backend.choose("") == ("compiled", kernels)

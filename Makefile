@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 # TensorFlow's log lines are for its developers.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test proofs lint format smoke clean
+.PHONY: help demo test proofs stores lint format smoke clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,10 @@ test: $(DEVELOPMENT) ## Lint, type-check and run all tests but the long proofs
 
 proofs: $(DEVELOPMENT) ## Run the long proofs (real data in ../shared, foreign programs; about an hour)
 	$(BIN)/python -m pytest -m proof
+
+stores: $(DEVELOPMENT) ## The suite of all record stores: SQLite, PostgreSQL (if installed), embedded Milvus
+	$(BIN)/python -m pytest -m "proof or not proof" -rs tests/gallery/test_sqlite_store.py \
+		tests/gallery/test_postgres_store.py tests/gallery/test_milvus_store.py
 
 smoke: $(RUNTIME) ## Both training stages and an evaluation on faces of nobody, in minutes
 	rm -rf runs/smoke

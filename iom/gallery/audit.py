@@ -9,9 +9,10 @@ the key store.
 
 import dataclasses
 import hashlib
-import hmac
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+
+from iom.gallery.mac import Mac
 
 PSEUDONYM_BYTES = 16
 ROOT = bytes(32)
@@ -58,8 +59,14 @@ class AuditEntry:
 
 def pseudonym(audit_key: bytes, application: str, subject_id: str) -> bytes:
     """Name of a subject in the log, 16 bytes; who holds the key can find a subject's entries."""
-    labels = application.encode() + b"\x00" + subject_id.encode()
-    return hmac.digest(audit_key, b"iom/audit/v1\x00" + labels, "sha256")[:PSEUDONYM_BYTES]
+    return pseudonyms(audit_key, application, [subject_id])[0]
+
+
+def pseudonyms(audit_key: bytes, application: str, subject_ids: Sequence[str]) -> tuple[bytes, ...]:
+    """`pseudonym` of several subjects."""
+    start = b"iom/audit/v1\x00" + application.encode() + b"\x00"
+    mac = Mac(audit_key)
+    return tuple(mac.digest(start + each.encode())[:PSEUDONYM_BYTES] for each in subject_ids)
 
 
 def chained(event: AuditEvent, sequence: int, previous: bytes) -> AuditEntry:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import EnrolmentError
+from iom.gallery.collection import no_collection
 from iom.gallery.open_gallery import OpenGallery
 from iom.gallery.record import Application, Reference, check_subject_id
 from iom.gallery.search import Candidate, distances_to
@@ -78,9 +79,10 @@ class Gallery(OpenGallery):
     ) -> list[Reference]:
         """Enrol a batch `(N, D)`, all or none; durable when it returns. See `enroll`."""
         found = self.store.application(application)
-        new = self._new_references(found, subject_ids, embeddings, metadata)
-        event = self.event("enroll", application, subject_ids)
-        return self.store.add(new, event, new_subjects=not another)
+        with no_collection(len(subject_ids)):
+            new = self._new_references(found, subject_ids, embeddings, metadata)
+            event = self.event("enroll", application, subject_ids)
+            return self.store.add(new, event, new_subjects=not another)
 
     def verify(self, application: str, subject_id: str, embedding: NDArray[Any]) -> Decision:
         """Compare one probe `(D,)` with the references of a subject.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.distances import nearest, within
+from iom.codes.distances import nearest, within, within_each
 from iom.codes.packing import PackedCodes, plane_count, word_count
 from iom.gallery.store import Hit
 
@@ -86,6 +86,13 @@ class CodeIndex:
             if not len(self):
                 return []
             return self._hits(*within(probe, self._codes(), threshold))
+
+    def within_each(self, probes: PackedCodes, threshold: float) -> list[list[Hit]]:
+        """`within` for several probes at once."""
+        with self._lock:
+            if not len(self):
+                return [[] for _ in range(len(probes))]
+            return [self._hits(*found) for found in within_each(probes, self._codes(), threshold)]
 
     def _hits(self, rows: NDArray[np.int64], distances: NDArray[np.int32]) -> list[Hit]:
         marks = self._marks[rows]

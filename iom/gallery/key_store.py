@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from iom.errors import KeyMaterialError, StoreError
 from iom.gallery.closing import Closing
+from iom.gallery.mac import Mac
 from iom.keys import TransformKey
 from iom.lookup import did_you_mean
 
@@ -102,11 +103,11 @@ class KeyStore(Closing):
 
     def seal(self, message: bytes) -> bytes:
         """Authentication tag of a record, `SEAL_BYTES` long."""
-        return hmac.digest(self._seal_key, message, "sha256")[:SEAL_BYTES]
+        return self._seal_mac.digest(message)[:SEAL_BYTES]
 
     @functools.cached_property
-    def _seal_key(self) -> bytes:
-        return self.master().stream("gallery-seal", 32)
+    def _seal_mac(self) -> Mac:
+        return Mac(self.master().stream("gallery-seal", 32))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from iom.errors import EnrolmentError, RevokedError, StoreError
-from iom.gallery.audit import AuditEvent, pseudonym
+from iom.gallery.audit import AuditEvent, pseudonyms
 from iom.gallery.closing import Closing
 from iom.gallery.inspection import problems, reconcile
 from iom.gallery.key_store import Anchor, KeyStore, RevokedRecord
@@ -148,7 +148,7 @@ class OpenGallery(Closing):
             action=action,
             application=application,
             count=len(subject_ids),
-            subjects=tuple(pseudonym(key, application, each) for each in subject_ids),
+            subjects=pseudonyms(key, application, subject_ids),
             key_entries=self.keys.entries(),
             time=int(self._clock()),
         )

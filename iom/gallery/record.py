@@ -116,6 +116,12 @@ class Reference:
     metadata: str = "{}"
     created: int = 0
 
+    def in_slot(self, slot: int) -> "Reference":
+        """The same in a slot; several times as fast as `dataclasses.replace`."""
+        placed: Reference = object.__new__(Reference)
+        placed.__dict__.update(self.__dict__, slot=slot)
+        return placed
+
 
 @dataclasses.dataclass(frozen=True)
 class Tombstone:

@@ -12,10 +12,11 @@ from iom.codes.packing import PackedCodes, pack
 from iom.gallery.index import CodeIndex
 from iom.gallery.key_store import KeyStore
 from iom.gallery.record import Application, Reference, encoding_shape
-from iom.gallery.store import PAGE, Hit, RecordStore
-from iom.gallery.templates import CodeHasher, check_seal, record_keys, unmasked
+from iom.gallery.store import Hit, RecordStore
+from iom.gallery.templates import CodeHasher, check_seal, record_keys, unmasked, unmasked_codes
 
 _CANDIDATES_A_BATCH = 1024
+_CODES_A_PAGE = 16384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +116,9 @@ class Searcher:
             indexes = self._indexes.setdefault(name, {})
             capacity = 0 if known else self._store.stats(name).references
             after = -1
-            while page := self._store.scan(name, after=after, since=known, limit=PAGE):
+            while page := self._store.codes(name, after=after, since=known, limit=_CODES_A_PAGE):
                 self._take_up(application, indexes, page, capacity)
-                after = page[-1].record
+                after = page[-1][0]
             buried = [stone.record for stone in self._store.tombstones(name, since=known)]
             for index in indexes.values():
                 index.delete(buried)
@@ -130,20 +131,19 @@ class Searcher:
         self,
         application: Application,
         indexes: dict[int, CodeIndex],
-        page: Sequence[Reference],
+        page: Sequence[tuple[int, int, bytes]],
         capacity: int,
     ) -> None:
         revoked = self._keys.revoked(application.name)
-        page = [reference for reference in page if reference.record not in revoked]
-        for epoch in sorted({reference.epoch for reference in page}):
-            of_epoch = [reference for reference in page if reference.epoch == epoch]
+        if revoked:
+            page = [row for row in page if row[0] not in revoked]
+        for epoch in sorted({row[1] for row in page}):
+            of_epoch = [row for row in page if row[1] == epoch]
             if epoch not in indexes:
                 shape = encoding_shape(application.encoding)
                 indexes[epoch] = CodeIndex(*shape, capacity=capacity)
-            indexes[epoch].append(
-                [reference.record for reference in of_epoch],
-                unmasked(self._keys, application, of_epoch),
-            )
+            records, _, codes = zip(*of_epoch, strict=True)
+            indexes[epoch].append(records, unmasked_codes(self._keys, application, records, codes))
 
     def _epochs(self, application: Application) -> list[int]:
         """Epochs that may hold something; a store that searches by itself is asked for all."""
@@ -177,7 +177,7 @@ class Searcher:
             return [[] for _ in range(count)]
         if threshold is None:
             return index.nearest(probes, top)
-        return [index.within(probes[i : i + 1], threshold) for i in range(count)]
+        return index.within_each(probes, threshold)
 
     def _each_key(
         self,

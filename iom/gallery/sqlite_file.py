@@ -16,6 +16,7 @@ FORMAT = 1
 BUSY_SECONDS = 30.0
 CHECKPOINT_MILLISECONDS = 200
 CACHE_KILOBYTES = 65536
+SMALL_CACHE_KILOBYTES = 2048
 
 _SCHEMA = """
 CREATE TABLE owner (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL);
@@ -145,6 +146,16 @@ class SqliteFile:
                 run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             finally:
                 run(f"PRAGMA busy_timeout = {int(1000 * BUSY_SECONDS)}")
+
+    def rows_once(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Rows of a query that passes over much, without keeping its pages in memory."""
+        with self._lock, self._explained():
+            run = self._open().execute
+            run(f"PRAGMA cache_size = {-SMALL_CACHE_KILOBYTES}")
+            try:
+                return run(statement, values).fetchall()
+            finally:
+                run(f"PRAGMA cache_size = {-CACHE_KILOBYTES}")
 
     def vacuum(self) -> None:
         """Write the whole file anew, without free pages, and empty the log.

@@ -1,35 +1,39 @@
 """The record store in one SQLite file: durable, for several processes of one machine."""
 
-import dataclasses
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
 from iom.errors import EnrolmentError, StoreError
 from iom.gallery.audit import AuditEntry, AuditEvent
-from iom.gallery.record import UNSLOTTED, Application, Reference, Tombstone, code_bytes
-from iom.gallery.sqlite_file import SqliteFile
-from iom.gallery.sqlite_rows import (
+from iom.gallery.record import Application, Reference, Tombstone, code_bytes
+from iom.gallery.rows import (
     APPLICATION_COLUMNS,
-    NUMBERS_A_QUERY,
+    AUDIT_COLUMNS,
     REFERENCE_COLUMNS,
-    append_event,
     application_of_row,
-    bury,
     entry_of_row,
-    next_version,
     reference_of_row,
-    refuse_enrolled,
-    refuse_revoked,
+    refuse_other,
+    row_of_application,
     row_of_reference,
     unknown_application,
     with_slots,
+    with_slots_of,
 )
-from iom.gallery.store import PAGE, RecordStore, StoreStats
+from iom.gallery.sqlite_file import SqliteFile
+from iom.gallery.sqlite_rows import (
+    NUMBERS_A_QUERY,
+    append_event,
+    bury,
+    next_version,
+    refuse_enrolled,
+    refuse_revoked,
+    slots_taken,
+)
+from iom.gallery.store import PAGE, RecordStore, StoredCode, StoreStats
 
 _READ_ONLY = "?mode=ro"
-_AUDIT = "sequence, time, action, application, count, subjects, key_entries, previous, digest"
-_FIXED = ("encoding", "model", "key_mode", "masked")
 
 
 def open_url(url: str, *, create: bool = False) -> "SqliteStore":
@@ -71,14 +75,12 @@ class SqliteStore(RecordStore):
 
     def create_application(self, application: Application, event: AuditEvent) -> None:
         """See `RecordStore.create_application`."""
-        values = dataclasses.asdict(application)
         with self._file.writing() as connection:
-            row = [values[name] for name in APPLICATION_COLUMNS.split(", ")]
             try:
                 connection.execute(
                     f"INSERT INTO applications ({APPLICATION_COLUMNS}) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    row,
+                    row_of_application(application),
                 )
             except sqlite3.IntegrityError as error:
                 raise EnrolmentError(
@@ -89,18 +91,7 @@ class SqliteStore(RecordStore):
     def update_application(self, application: Application, event: AuditEvent) -> None:
         """See `RecordStore.update_application`."""
         with self._file.writing() as connection:
-            known = self.application(application.name)
-            for name in _FIXED:
-                if getattr(known, name) != getattr(application, name):
-                    raise EnrolmentError(
-                        f"application {known.name}: its {name} cannot be changed; make a new "
-                        "application and enrol again"
-                    )
-            if application.epoch < known.epoch:
-                raise EnrolmentError(
-                    f"application {known.name}: expected key epoch {known.epoch} or later, "
-                    f"received {application.epoch}"
-                )
+            refuse_other(self.application(application.name), application)
             connection.execute(
                 "UPDATE applications SET threshold = ?, epoch = ?, version = version + 1 "
                 "WHERE name = ?",
@@ -156,14 +147,7 @@ class SqliteStore(RecordStore):
         with self._file.writing() as connection:
             number = self._id(new[0].application)
             bury(connection, number, [reference.record for reference in old])
-            slots = iter([reference.slot for reference in old])
-            placed = [
-                dataclasses.replace(reference, slot=next(slots, UNSLOTTED))
-                if reference.slot == UNSLOTTED
-                else reference
-                for reference in new
-            ]
-            added = self._insert(connection, number, placed, new_subjects=False)
+            added = self._insert(connection, number, with_slots_of(old, new), new_subjects=False)
             append_event(connection, event)
         self._file.forget_log()
         return added
@@ -214,6 +198,18 @@ class SqliteStore(RecordStore):
         )
         return [reference_of_row(application, row) for row in rows]
 
+    def codes(
+        self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE
+    ) -> list[StoredCode]:
+        """See `RecordStore.codes`; the rows are plain tuples of its three fields."""
+        index = "INDEXED BY added" if since else "NOT INDEXED"
+        read = self._file.rows if since else self._file.rows_once
+        return read(
+            f"SELECT record, epoch, code FROM reference_codes {index} WHERE application = ? "
+            "AND record > ? AND version > ? ORDER BY record LIMIT ?",
+            (self._id(application), after, since, limit),
+        )
+
     def tombstones(
         self, application: str, *, since: int = 0, subject_id: str | None = None
     ) -> list[Tombstone]:
@@ -237,7 +233,7 @@ class SqliteStore(RecordStore):
     def stats(self, application: str) -> StoreStats:
         """See `RecordStore.stats`."""
         number = self._id(application)
-        subjects, references = self._file.rows(
+        subjects, references = self._file.rows_once(
             "SELECT COUNT(DISTINCT subject), COUNT(*) FROM reference_codes WHERE application = ?",
             (number,),
         )[0]
@@ -254,14 +250,14 @@ class SqliteStore(RecordStore):
     def audit(self, *, after: int = 0, limit: int = PAGE) -> list[AuditEntry]:
         """See `RecordStore.audit`."""
         rows = self._file.rows(
-            f"SELECT {_AUDIT} FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            f"SELECT {AUDIT_COLUMNS} FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
             (after, limit),
         )
         return [entry_of_row(row) for row in rows]
 
     def audit_head(self) -> AuditEntry | None:
         """See `RecordStore.audit_head`."""
-        rows = self._file.rows(f"SELECT {_AUDIT} FROM audit ORDER BY sequence DESC LIMIT 1")
+        rows = self._file.rows(f"SELECT {AUDIT_COLUMNS} FROM audit ORDER BY sequence DESC LIMIT 1")
         return entry_of_row(rows[0]) if rows else None
 
     def check(self) -> list[str]:
@@ -319,7 +315,8 @@ class SqliteStore(RecordStore):
         """Give out slots and add; raises the version and the next record number."""
         version = next_version(connection, number)
         refuse_revoked(connection, number, references)
-        placed = with_slots(connection, number, references, new_subjects=new_subjects)
+        taken = {} if new_subjects else slots_taken(connection, number, references)
+        placed = with_slots(references, taken)
         try:
             connection.executemany(
                 "INSERT INTO reference_codes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

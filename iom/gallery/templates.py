@@ -134,16 +134,16 @@ def make_references(
             {record: mask.tobytes() for (_, record, _), mask in zip(rows, masks, strict=True)},
         )
         planes = planes ^ masks
-    stored = np.ascontiguousarray(planes, "<u8")
+    stored, size = planes.astype("<u8", copy=False).tobytes(), code_bytes(application.encoding)
     references = []
-    for (subject, record, metadata), code in zip(rows, stored, strict=True):
+    for place, (subject, record, metadata) in enumerate(rows):
         bare = Reference(
             application.name,
             subject,
             UNSLOTTED,
             record,
             application.epoch,
-            code.tobytes(),
+            stored[place * size : (place + 1) * size],
             b"",
             metadata,
             created,
@@ -161,27 +161,34 @@ def unmasked(
     Raises:
         StoreError: A code of a wrong length, or its mask is missing.
     """
+    codes = [reference.code for reference in references]
+    return unmasked_codes(keys, application, [each.record for each in references], codes)
+
+
+def unmasked_codes(
+    keys: KeyStore, application: Application, records: Sequence[int], codes: Sequence[bytes]
+) -> PackedCodes:
+    """Stored codes of records, ready to be compared; see `unmasked`."""
     code_length, alphabet_size = encoding_shape(application.encoding)
     size = code_bytes(application.encoding)
-    if any(len(reference.code) != size for reference in references):
+    if any(len(code) != size for code in codes):
         raise StoreError(
             f"application {application.name}: a code has a wrong length; run iom check"
         )
-    shape = (len(references), plane_count(alphabet_size), word_count(code_length))
-    joined = b"".join(reference.code for reference in references)
-    planes = np.frombuffer(joined, "<u8").astype(np.uint64).reshape(shape)
-    if application.masked and references:
-        masks = keys.masks(application.name, [reference.record for reference in references])
+    shape = (len(codes), plane_count(alphabet_size), word_count(code_length))
+    planes = np.frombuffer(b"".join(codes), "<u8").astype(np.uint64).reshape(shape)
+    if application.masked and codes:
+        masks = keys.masks(application.name, records)
         planes ^= np.frombuffer(b"".join(masks), "<u8").astype(np.uint64).reshape(shape)
     return PackedCodes(planes, code_length, alphabet_size)
 
 
 def seal_of(keys: KeyStore, reference: Reference) -> bytes:
     """Authentication tag of all of a reference but its slot and the tag itself."""
-    numbers = (reference.record, reference.epoch, reference.created)
+    r = reference
     # Neither names nor JSON hold a zero character, so that fields cannot run into each other.
-    fields = (reference.application, reference.subject_id, *map(str, numbers), reference.metadata)
-    return keys.seal("\0".join(fields).encode() + b"\0" + reference.code)
+    fields = f"{r.application}\0{r.subject_id}\0{r.record}\0{r.epoch}\0{r.created}\0{r.metadata}\0"
+    return keys.seal(fields.encode() + r.code)
 
 
 def check_seal(keys: KeyStore, reference: Reference) -> None:

@@ -12,13 +12,13 @@ import threading
 import numpy as np
 import pytest
 
+from iom.codes.packing import pack
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.audit import AuditEvent, chain_problems
 from iom.gallery.record import UNSLOTTED, Application, Reference
 
 HOSTILE = ["'; DROP TABLE references; --", '" OR ""="', "a%' --", "../x", "\\x00", "{}", "名前"]
 DOOR = Application("door", "iom-planes/1:96x8", "model", 30, key_mode="application", created=5)
-CODE_BYTES = 48
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def event(action, count=0):
 
 
 def code(seed):
-    return np.random.default_rng(seed).bytes(CODE_BYTES)
+    symbols = np.random.default_rng(seed).integers(0, 8, (1, 96), np.uint8)
+    return pack(symbols, 8).planes.astype("<u8").tobytes()
 
 
 def reference(record, subject, *, application="door", slot=UNSLOTTED, metadata="{}"):
@@ -56,6 +57,7 @@ def test_what_is_added_is_read(store, make_store):
         assert each.references("door", "nobody") == []
         assert each.scan("door") == sorted(added, key=lambda r: r.record)
         assert each.by_record("door", [added[1].record, 10**9]) == [added[1]]
+        assert each.codes("door") == [(r.record, r.epoch, r.code) for r in added]
         assert each.application("door") == DOOR
         assert each.applications() == [DOOR]
         assert dataclasses.astuple(each.stats("door")) == (2, 3, 0)
@@ -136,6 +138,7 @@ def test_versions_tell_what_changed(store):
     store.revoke("door", [a.record], event("revoke", 1))
     assert before < middle < store.version("door")
     assert store.scan("door", since=middle) == [b]
+    assert store.codes("door", since=middle) == [(b.record, b.epoch, b.code)]
     assert [stone.record for stone in store.tombstones("door", since=middle)] == [a.record]
     assert store.tombstones("door", since=store.version("door")) == []
 
@@ -233,6 +236,53 @@ def test_one_of_two_renewals_wins(store, make_store):
     with pytest.raises(RevokedError):
         second.replace([old], [reference(second.reserve("door", 1)[0], "a")], event("renew", 1))
     assert len(store.references("door", "a")) == 1
+
+
+def test_a_store_that_searches_finds_what_memory_finds(store, make_store):
+    """Distances, order and ties are those of a plain loop; `None` is a store that cannot search."""
+    rng = np.random.default_rng(5)
+    people = rng.integers(0, 8, (5, 96))
+    codes = people[rng.integers(0, 5, 70)].copy()
+    codes[20:, :10] = rng.integers(0, 8, (50, 10))
+    codes[60:] = rng.integers(0, 8, (10, 96))
+    packed = pack(codes.astype(np.uint8), 8)
+    held = {}
+
+    def put(rows, epoch):
+        new = []
+        for row, record in zip(rows, store.reserve("door", len(rows)), strict=True):
+            planes = packed.planes[row].astype("<u8").tobytes()
+            new.append(dataclasses.replace(reference(record, f"s{row}"), code=planes, epoch=epoch))
+            held[record] = (row, epoch)
+        store.add(new, event("enroll", len(new)))
+
+    def compare():
+        for each in (store, make_store()):
+            for row, epoch in [(0, 0), (3, 0), (65, 0), (0, 1), (69, 1)]:
+                ranked = sorted(
+                    (int((codes[other] != codes[row]).sum()), record)
+                    for record, (other, of) in held.items()
+                    if of == epoch
+                )
+                wanted = [(record, distance) for distance, record in ranked]
+                for top in (1, 2, 5, 13, 1000):
+                    found = each.search("door", epoch, packed[row : row + 1], top=top)
+                    assert found is None or [tuple(hit) for hit in found] == wanted[:top]
+                for threshold in (-1, 0, 6, 9, 80, 96):
+                    found = each.search("door", epoch, packed[row : row + 1], threshold=threshold)
+                    near = [pair for pair in wanted if pair[1] <= threshold]
+                    assert found is None or [tuple(hit) for hit in found] == near
+
+    put(range(40), 0)
+    store.update_application(dataclasses.replace(DOOR, epoch=1), event("rotate"))
+    compare()
+    put(range(40, 70), 1)
+    dead = list(held)[::4]
+    store.revoke("door", dead, event("revoke", len(dead)))
+    for record in dead:
+        del held[record]
+    compare()
+    assert store.check() == []
 
 
 def test_checking_erasing_and_closing(store):

@@ -1,0 +1,398 @@
+"""The PostgreSQL store: the common suite, and what may happen to a server and a wire.
+
+`IOM_TEST_POSTGRESQL=postgresql://...` has the suite run in a database of yours, each test in a
+schema of its own that is dropped after it; else a server is started for the tests.
+"""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from iom.errors import StoreError
+from iom.gallery.audit import chain_problems
+from iom.gallery.gallery import Gallery
+from iom.gallery.milvus_store import MilvusStore
+from iom.gallery.store import open_store
+from tests.gallery.conformance import *  # noqa: F403
+from tests.gallery.conformance import code, enrolled, event, reference
+from tests.gallery.conftest import FakeHasher, Place, again, faces
+from tests.gallery.fake_milvus import FakeMilvus
+from tests.gallery.postgres_server import PASSWORD, Server, Wire, find_binaries
+
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg: pip install 'iom[postgresql]'")
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server that may be stopped."""
+    if os.environ.get("IOM_TEST_POSTGRESQL"):
+        pytest.skip("stops its server or looks into its files: not the one of IOM_TEST_POSTGRESQL")
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("needs a PostgreSQL server: apt-get install postgresql")
+    server = Server(binaries)
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="module")
+def base(request):
+    return os.environ.get("IOM_TEST_POSTGRESQL") or request.getfixturevalue("server").url()
+
+
+@pytest.fixture
+def schema(base):
+    name = f"iom_test_{os.getpid()}_{next(_numbers)}"
+    yield name
+    with psycopg.connect(base, autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+@pytest.fixture
+def url(base, schema):
+    return f"{base}{'&' if '?' in base else '?'}schema={schema}"
+
+
+@pytest.fixture
+def make_store(url):
+    stores = []
+
+    def make():
+        stores.append(open_store(url, create=not stores))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def wire(server):
+    wire = Wire(server.port)
+    yield wire
+    wire.close()
+
+
+def fails(action, words):
+    with pytest.raises(StoreError, match=words) as caught:
+        action()
+    text = str(caught.value)
+    assert "\n" not in text
+    assert PASSWORD not in text
+    return text
+
+
+def execute(base, statement):
+    with psycopg.connect(base, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else None
+
+
+def test_places_that_are_no_gallery(base, url, schema, make_store):
+    fails(lambda: open_store(url), "^no gallery at .*iom init")  # `iom init` goes by its start
+    make_store()
+    fails(lambda: open_store(url, create=True), "already")
+    execute(base, f"UPDATE {schema}.gallery SET format = 99")
+    fails(lambda: open_store(url), "expected a gallery of format 1")
+    fails(lambda: open_store(f"{url}%20x"), "schema")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://me:{PASSWORD}@127.0.0.1:1/db",
+        f"postgresql://127.0.0.1:1/db?user=me&password={PASSWORD}",
+        f"postgresql://me:{PASSWORD}@x@127.0.0.1:1/db",
+        f"postgresql://me:x/{PASSWORD}@127.0.0.1:1/db",
+        f"postgresql://me:x?{PASSWORD}@127.0.0.1:1/db",
+        f"postgresql://127.0.0.1:1/db?{PASSWORD}=1",
+        f"postgresql://127.0.0.1:1/db?schema={PASSWORD}",
+        f"postgresql://me:{PASSWORD}@[127/db",
+    ],
+)
+def test_no_error_shows_a_password(url):
+    fails(lambda: open_store(url), "record store|reached")
+
+
+def test_no_password_in_what_is_printed(store, server):
+    place = store._database.place
+    for text in (repr(store), repr(store._database), repr(place), place.name):
+        assert PASSWORD not in text
+    wrong = server.url().replace(PASSWORD, f"{PASSWORD}x")
+    assert "password authentication" in fails(lambda: open_store(wrong), "let this user in")
+
+
+WORKER = """
+import sys
+from iom.errors import StoreError
+from iom.gallery.store import open_store
+from tests.gallery.conformance import enrolled, event, reference
+
+store = open_store(sys.argv[1])
+for i in range(10**9):
+    names = [f"{sys.argv[2]}-{i}-{j}" for j in range(20)]
+    try:
+        olds = enrolled(store, *names)
+        print("enrolled", names[0], flush=True)
+    except StoreError as error:
+        assert "nothing was written" in str(error), error
+        print("lost", names[0], flush=True)
+        continue
+    try:
+        new = reference(store.reserve("door", 1)[0], names[0])
+        (new,) = store.replace(olds[:1], [new], event("renew", 1))
+        print("renewed", names[0], new.record, flush=True)
+    except StoreError as error:
+        assert "nothing was written" in str(error), error
+        print("kept", names[0], olds[0].record, flush=True)
+"""
+
+
+def start_worker(url, name, root):
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, url, name], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+
+
+def compare(store, lines):
+    """What a worker was told must be so, and what it was not told is all there or not at all."""
+    told = [line.split() for line in lines if line.endswith("\n")]
+    people = {}
+    for each in store.scan("door", limit=10**6):
+        people.setdefault(each.subject_id.rpartition("-")[0], []).append(each)
+    for batch in people.values():
+        assert len(batch) == len({each.subject_id for each in batch}) == 20
+    for word, subject, *record in told:
+        found = [each.record for each in store.references("door", subject)]
+        assert len(found) == (word != "lost")
+        assert not record or found == [int(record[0])]
+    assert store.check() == []
+    assert list(chain_problems(store.audit(limit=10**6))) == []
+    return [word for word, *_ in told]
+
+
+def kill_in_the_middle(store, url, root, trials):
+    lines = []
+    for trial in range(trials):
+        worker = start_worker(url, f"t{trial}", root)
+        lines += [worker.stdout.readline() for _ in range(3 + trial % 5)]
+        time.sleep(0.0017 * (trial % 11))
+        worker.send_signal(signal.SIGKILL)
+        lines += worker.communicate()[0].splitlines(keepends=True)
+    assert set(compare(store, lines)) == {"enrolled", "renewed"}
+
+
+def test_all_or_nothing_when_the_writer_is_killed(store, url, root):
+    kill_in_the_middle(store, url, root, 3)
+
+
+@pytest.mark.proof
+def test_forty_writers_are_killed(store, url, root):
+    kill_in_the_middle(store, url, root, 40)
+
+
+@pytest.mark.proof
+def test_the_server_crashes_again_and_again_while_two_write(server, store, url, root):
+    """What was acknowledged is there, and what was said not to be written is not."""
+    workers = [start_worker(url, name, root) for name in "xy"]
+    lines = []
+    for crash in range(10):
+        for worker in workers:
+            lines += [worker.stdout.readline() for _ in range(5)]
+        time.sleep(0.003 * crash)
+        server.stop("immediate")
+        server.start()
+    for worker in workers:
+        lines += [worker.stdout.readline() for _ in range(5)]
+        assert worker.poll() is None
+        worker.kill()
+        lines += worker.communicate()[0].splitlines(keepends=True)
+    words = compare(store, lines)
+    print({word: words.count(word) for word in sorted(set(words))})
+
+
+def test_two_processes_write(store, url, root):
+    program = (
+        "import sys\n"
+        "from tests.gallery.conformance import enrolled\n"
+        "from iom.gallery.store import open_store\n"
+        "with open_store(sys.argv[1]) as store:\n"
+        "    for i in range(15):\n"
+        "        enrolled(store, f'{sys.argv[2]}{i}', 'shared', new_subjects=False)\n"
+    )
+    workers = [
+        subprocess.Popen([sys.executable, "-c", program, url, name], cwd=root) for name in "xy"
+    ]
+    for i in range(15):
+        enrolled(store, f"z{i}")
+    assert [worker.wait() for worker in workers] == [0, 0]
+    assert store.stats("door").subjects == 46
+    assert [each.slot for each in store.references("door", "shared")] == list(range(30))
+    assert store.check() == []
+    assert list(chain_problems(store.audit())) == []
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_the_server_is_restarted_in_between(server, store, mode):
+    (first,) = enrolled(store, "a")
+    server.stop(mode)
+    starting = threading.Timer(0.5, server.start)
+    starting.start()
+    assert store.references("door", "a") == [first]  # waits for it
+    starting.join()
+    server.stop(mode)
+    server.start()
+    enrolled(store, "b")
+    assert store.stats("door").subjects == 2
+    assert store.check() == []
+
+
+def through(wire, server, url):
+    return open_store(url.replace(f":{server.port}/", f":{wire.port}/"))
+
+
+def test_a_wire_cut_within_a_write(server, url, store, wire):
+    cut = through(wire, server, url)
+    for word in (b"COPY reference_codes", b"INSERT INTO audit"):
+        wire.cut_at(word)
+        fails(lambda: enrolled(cut, "a"), "nothing was written")
+        assert store.references("door", "a") == []
+    wire.cut_at(b"BEGIN ISOLATION")
+    enrolled(cut, "a")
+    wire.cut_at(b"SELECT version")
+    assert cut.version("door") == store.version("door")
+    cut.close()
+
+
+def test_a_commit_whose_answer_is_lost_is_asked_for(server, url, store, wire):
+    cut = through(wire, server, url)
+    records = store.reserve("door", 2)
+    wire.cut_at(b"COMMIT\0", after=True)
+    cut.add([reference(records[0], "done")], event("enroll", 1))
+    assert len(store.references("door", "done")) == 1
+    wire.cut_at(b"COMMIT\0")
+    fails(lambda: cut.add([reference(records[1], "lost")], event("enroll", 1)), "nothing was")
+    assert store.references("door", "lost") == []
+    assert len(store.audit()) == 2
+    cut.close()
+
+
+def test_a_commit_nobody_can_be_asked_about(server, url, store, wire, monkeypatch):
+    monkeypatch.setattr("iom.gallery.postgres_connection.RECONNECT_SECONDS", 0.3)
+    cut = through(wire, server, url)
+    wire.cut_at(b"COMMIT\0", after=True, stays_cut=True)
+    fails(lambda: cut.claim("me"), "is done or it is not")
+    assert store.owner() == "me"
+    wire.cut_at(None)
+    assert cut.owner() == "me"
+    cut.close()
+
+
+def test_a_writer_waits_no_longer_than_it_should(store, make_store, monkeypatch):
+    monkeypatch.setattr("iom.gallery.postgres_connection.LOCK_SECONDS", 1)
+    other = make_store()
+    with store._database.writing():
+        fails(lambda: enrolled(other, "a"), "writing for too long")
+    enrolled(other, "a")
+
+
+def test_a_reader_sees_no_write_that_is_not_committed(store, make_store):
+    other = make_store()
+    with store._database.writing() as connection:
+        connection.execute("UPDATE applications SET threshold = 1")
+        assert other.application("door").threshold == 30
+    assert other.application("door").threshold == 1
+
+
+def test_rows_changed_from_outside_are_found(base, schema, store):
+    enrolled(store, "a", "b")
+    execute(base, f"UPDATE {schema}.reference_codes SET code = '\\x00' WHERE subject = 'a'")
+    execute(base, f"UPDATE {schema}.applications SET next_record = 1")
+    text = " ".join(store.check())
+    assert "codes of a wrong length" in text
+    assert "never given out" in text
+
+
+def test_reading_only(base, schema, server):
+    open_store(f"{server.url()}?schema={schema}", create=True).close()
+    with open_store(
+        f"{server.url()}?schema={schema}&options=-cdefault_transaction_read_only%3Don"
+    ) as reader:
+        assert reader.applications() == []
+    execute(base, "CREATE ROLE guest LOGIN PASSWORD 'g'")
+    execute(base, f"GRANT USAGE ON SCHEMA {schema} TO guest")
+    execute(base, f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO guest")
+    guest = server.url().replace(f"owner:{PASSWORD}", "guest:g")
+    with open_store(f"{guest}?schema={schema}") as reader:
+        assert reader.applications() == []
+        fails(lambda: reader.log(event("x")), "lacks the right")
+    execute(base, "DROP OWNED BY guest; DROP ROLE guest")
+
+
+def test_erasing_leaves_no_code_in_the_tables(base, schema, server, store):
+    added = enrolled(store, "a", "b")
+    relation = lambda: execute(  # noqa: E731
+        base, f"SELECT pg_relation_filepath('{schema}.reference_codes')"
+    )[0][0]
+    execute(base, "CHECKPOINT")
+    old = server.folder / "data" / relation()
+    assert code(added[0].record) in old.read_bytes()
+    with psycopg.connect(base) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1")
+        store.revoke("door", [added[0].record], event("revoke", 1))
+        fails(store.erase, "still sees what was deleted")
+    store.erase()
+    new = server.folder / "data" / relation()
+    assert code(added[1].record) in new.read_bytes()
+    assert code(added[0].record) not in new.read_bytes()
+    assert not old.exists() or not old.read_bytes()
+
+
+def test_milvus_follows_it(make_store):
+    """The record in PostgreSQL, vectors beside it: what the suite asks of searching."""
+    server = FakeMilvus()
+
+    def make():
+        return MilvusStore(make_store(), server.link())
+
+    store = make()
+    store.create_application(DOOR, event("create"))  # noqa: F405
+    test_a_store_that_searches_finds_what_memory_finds(store, make)  # noqa: F405
+
+
+def test_a_gallery_over_it(make_store, tmp_path):
+    people = faces(8)
+    with Gallery(make_store(), Place(tmp_path).keys(create=True), FakeHasher()) as gallery:
+        gallery.create_application("door", masked=True)
+        gallery.create_application("gate", key_mode="application")
+        for application in ("door", "gate"):
+            gallery.enroll_many(application, [f"p{i}" for i in range(8)], people)
+            assert gallery.verify(application, "p3", again(people[3])).match
+            (found,) = gallery.identify(application, people[5], threshold=5)
+            assert found.subject_id == "p5"
+        gallery.renew("door", "p3", again(people[3]))
+        gallery.revoke("gate", "p5")
+        assert gallery.identify("gate", people[5], threshold=5) == []
+        gallery.erase()
+        assert gallery.check() == []
+
+
+def test_writers_leave_nothing_behind(base, schema, url):
+    with open_store(url, create=True) as store:
+        store.create_application(DOOR, event("create"))  # noqa: F405
+        execute(
+            base,
+            f"INSERT INTO {schema}.writers VALUES (gen_random_uuid(), 1, now() - interval '2d')",
+        )
+    with open_store(url) as store:
+        enrolled(store, "a")
+        assert len(execute(base, f"SELECT * FROM {schema}.writers")) == 1
+    assert execute(base, f"SELECT * FROM {schema}.writers") == []

@@ -10,8 +10,8 @@ LEVELS = [
     {"config", "codes", "metrics"},
     {"layers", "losses", "data"},
     {"models", "baselines", "attacks", "gallery"},
-    {"training", "evaluation", "service"},
-    {"cli"},
+    {"training", "evaluation", "service", "photos", "bulk"},
+    {"cli", "__main__"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TENSORFLOW_ROOMS = {

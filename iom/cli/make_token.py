@@ -7,6 +7,7 @@ from pathlib import Path
 from iom.cli.arguments import new_parser, run
 
 ROLES = ("verifier", "enroller", "admin", "monitor")
+MOST_DAYS = 36500
 EPILOG = """\
 roles
   verifier   verify and identify
@@ -43,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> int:
+    from iom.errors import ConfigError
     from iom.service.tokens import add_token, remove_token
 
+    if not 0 <= arguments.days <= MOST_DAYS:
+        raise ConfigError(f"--days: expected 0 (never) to {MOST_DAYS}, received {arguments.days:g}")
     if arguments.remove:
         remove_token(arguments.file, arguments.name)
         print(f"removed {arguments.name}")

@@ -17,7 +17,7 @@ _PROBE = (b"", False)
 
 
 class BusyError(IomError):
-    """Every worker has been at work for too long; come again."""
+    """There is too much to do already; come again."""
 
 
 class Decoded(NamedTuple):
@@ -51,12 +51,7 @@ class Worker:
             TimeoutError: It took too long, or died.
         """
         try:
-            if not self.is_warm:
-                self.connection.send(_PROBE)
-                if not self.connection.poll(_FIRST_ANSWER):
-                    raise TimeoutError
-                self.connection.recv()
-                self.is_warm = True
+            self._warm()
             self.connection.send((data, photographs))
             if not self.connection.poll(seconds):
                 raise TimeoutError
@@ -64,6 +59,15 @@ class Worker:
         except (EOFError, OSError) as error:
             raise TimeoutError from error
         return kind, content
+
+    def _warm(self) -> None:
+        if self.is_warm:
+            return
+        self.connection.send(_PROBE)
+        if not self.connection.poll(_FIRST_ANSWER):
+            raise TimeoutError
+        self.connection.recv()
+        self.is_warm = True
 
     def kill(self) -> None:
         """End it, whatever it does."""
@@ -84,9 +88,18 @@ class Decoder:
     def __init__(self, settings: ServiceSettings, *, photographs: bool = False) -> None:
         self._settings = settings
         self.photographs = photographs
+        self.given_up = 0
+        """Images whose worker was killed, or died."""
         self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(settings.decode_workers):
             self._idle.put(None)  # started when it is first needed
+
+    def start(self) -> None:
+        """Start all workers now; the first images need not wait for them."""
+        for _ in range(self._settings.decode_workers):
+            self._idle.get_nowait()
+        for _ in range(self._settings.decode_workers):
+            self._idle.put(Worker(self._settings))
 
     def decode(self, data: bytes) -> Decoded:
         """Decode one image.
@@ -106,6 +119,7 @@ class Decoder:
             kind, content = worker.ask(data, self.photographs, self._settings.decode_seconds)
             keep = worker
         except TimeoutError as error:
+            self.given_up += 1
             raise DataError("image: decoding was given up, it takes too long") from error
         finally:
             if keep is None and worker is not None:

@@ -1,7 +1,9 @@
 """From decoded images to embeddings: align where it is needed, embed, one image at a time."""
 
+import contextlib
 import threading
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,28 +12,34 @@ from iom.data.alignment import align, face_size
 from iom.data.detectors import Detect
 from iom.data.images import Pixels
 from iom.errors import DataError
-from iom.service.decoding import Decoder
+from iom.service.decoding import BusyError, Decoder
+from iom.service.sharing import Embeds
 
 SMALLEST_FACE = 32.0
-
-
-class Embeds(Protocol):
-    """What the service needs of an embedder: `(N, S, S, 3)` uint8 to `(N, D)`, unit length."""
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...  # noqa: D102
+BYSTANDER = 0.5
+"""Faces of less than this share of the largest one are people in the background."""
 
 
 class Faces:
     """Bytes of images to embeddings.
 
     Args:
-        embedder: Loaded once.
+        embedder: Loaded once; called from several threads.
         decoder: Takes photographs if there is a detector.
         detect: Finds faces in photographs; without it only aligned faces are taken.
+        wait_seconds: For the detector to become free.
     """
 
-    def __init__(self, embedder: Embeds, decoder: Decoder, detect: Detect | None = None) -> None:
-        self._embedder, self._decoder, self._detect = embedder, decoder, detect
+    def __init__(
+        self,
+        embedder: Embeds,
+        decoder: Decoder,
+        detect: Detect | None = None,
+        *,
+        wait_seconds: float = 10.0,
+    ) -> None:
+        self._embedder, self.decoder, self._detect = embedder, decoder, detect
+        self._wait = wait_seconds
         self._lock = threading.Lock()  # a network uses all cores already
 
     @property
@@ -46,25 +54,40 @@ class Faces:
             DataError: An image that cannot be used, or without a face.
             BusyError: Too much to do.
         """
-        faces = [self._face(data) for data in images]
-        with self._lock:
-            return self._embedder.embed(np.stack(faces))
+        return self._embedder.embed(np.stack([self.aligned(data) for data in images]))
+
+    def aligned(self, data: bytes) -> Pixels:
+        """The face of an image, `(112, 112, 3)`.
+
+        Raises:
+            DataError: An image that cannot be used, without a face, or with several large ones.
+            BusyError: Too much to do.
+        """
+        decoded = self.decoder.decode(data)
+        if decoded.is_aligned or self._detect is None:
+            return decoded.pixels
+        with self._detector_free():
+            found = self._detect(decoded.pixels)
+        sizes = sorted(((face_size(face.points, "image"), i) for i, face in enumerate(found)))
+        if not found or sizes[-1][0] < SMALLEST_FACE:
+            raise DataError(
+                f"image: expected a face of {SMALLEST_FACE:g} pixels or more, found "
+                + (f"one of {sizes[-1][0]:.0f}" if found else "none")
+            )
+        largest, which = sizes[-1]
+        if len(sizes) > 1 and sizes[-2][0] >= BYSTANDER * largest:
+            raise DataError("image: expected one person, found several faces of about one size")
+        return align(decoded.pixels, found[which].points, source="image")
 
     def close(self) -> None:
         """End the decoder."""
-        self._decoder.close()
+        self.decoder.close()
 
-    def _face(self, data: bytes) -> Pixels:
-        decoded = self._decoder.decode(data)
-        if decoded.is_aligned or self._detect is None:
-            return decoded.pixels
-        with self._lock:
-            found = self._detect(decoded.pixels)
-        sizes = [face_size(face.points, "image") for face in found]
-        if not found or max(sizes) < SMALLEST_FACE:
-            raise DataError(
-                f"image: expected a face of {SMALLEST_FACE:g} pixels or more, found "
-                + (f"one of {max(sizes):.0f}" if found else "none")
-            )
-        points = found[sizes.index(max(sizes))].points
-        return align(decoded.pixels, points, source="image")
+    @contextlib.contextmanager
+    def _detector_free(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=self._wait):
+            raise BusyError("too many faces at a time; come again in a while")
+        try:
+            yield
+        finally:
+            self._lock.release()

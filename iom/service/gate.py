@@ -1,14 +1,18 @@
 """What happens to a request before anything of it is read: token, rate, size; then one log line."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from fastapi import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from iom.errors import DataError
 from iom.service.metrics import Metrics
+from iom.service.pages import OPEN_FOLDER, OPEN_PATHS
 from iom.service.rate import RateLimit
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile
@@ -18,12 +22,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 LOG = logging.getLogger("iom.service")
-OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/health", "/openapi.json"})
+CLOSED_BY_CALLER = 499
+"""Status in logs and metrics where the caller went away; nobody gets it."""
 HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -33,15 +40,18 @@ HEADERS = [
 ]
 
 
-class TooMuchError(Exception):
-    """The body of a request is longer than allowed."""
+class BodyError(HTTPException):
+    """The body of a request is longer than allowed, or takes too long to come in.
+
+    Of this type because FastAPI makes any other error while it reads a body into one of its own.
+    """
 
 
 class Gate:
     """ASGI middleware. The token it found is in `scope["iom.token"]`; what it opens is not its job.
 
-    Logs hold the method, the kind of action, the status, the time and the token's name: no subject,
-    no application, no path as it came, nothing of a body.
+    Logs hold the token's name, the kind of action, the status and the time: no subject, no
+    application, no path as it came, nothing of a body. Requests for the page are not logged.
 
     Args:
         app: The application.
@@ -83,9 +93,11 @@ class Gate:
                 await refusal(scope, receive, answer)
             else:
                 await self._app(scope, self._measured(receive), answer)
-        except TooMuchError:
+        except BodyError as error:
             if not sent:
-                await _error(413, self._too_much())(scope, receive, answer)
+                await _error(error.status_code, error.detail)(scope, receive, answer)
+        except ClientDisconnect:
+            status = CLOSED_BY_CALLER
         except Exception as error:
             # The message of an unforeseen error may hold anything; its type and place do not.
             LOG.error("%s at %s", type(error).__name__, _place(error))
@@ -93,18 +105,16 @@ class Gate:
                 await _error(500, "something went wrong here")(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "")
-            action = route.rpartition("/")[2] if route else "none"
+            parts = [part for part in route.split("/") if part and not part.startswith("{")]
+            action = parts[-1] if parts else "page" if route else "none"
             seconds = time.perf_counter() - begin
             self._metrics.count(action, status, seconds)
             name = scope["iom.token"].name if scope.get("iom.token") else "-"
-            LOG.info("%s %s %d %.1f ms", name, action, status, 1e3 * seconds)
+            level = logging.DEBUG if _is_open(scope["path"]) else logging.INFO
+            LOG.log(level, "%s %s %d %.1f ms", name, action, status, 1e3 * seconds)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
-        if scope["path"] not in OPEN_PATHS:
-            caller = (scope.get("client") or ("-",))[0]
-            wait = self._strangers.wait(caller, take=0)
-            if wait:
-                return _slow_down(wait)
+        if not _is_open(scope["path"]):
             headers = dict(scope["headers"])
             scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
             try:
@@ -113,7 +123,10 @@ class Gate:
                 LOG.error("the token file cannot be read; everybody is refused")
                 return _error(503, "the service is not ready")
             if scheme.lower() != b"bearer" or token is None:
-                self._strangers.wait(caller)
+                # Only who has no token is slowed down: behind a proxy all come from one address.
+                wait = self._strangers.wait((scope.get("client") or ("-",))[0])
+                if wait:
+                    return _slow_down(wait)
                 return _error(401, "expected a valid bearer token", {"WWW-Authenticate": "Bearer"})
             scope["iom.token"] = token
             wait = self._rate.wait(token.name)
@@ -125,21 +138,35 @@ class Gate:
         return None
 
     def _measured(self, receive: Receive) -> Receive:
-        """`receive` that stops where a body is longer than allowed, whatever its header says."""
-        total = 0
+        """`receive` that stops where a body is longer than allowed, or slower.
+
+        What a header says does not count.
+        """
+        total, is_complete = 0, False
+        end = time.monotonic() + self._settings.wait_for_body
 
         async def measured() -> MutableMapping[str, Any]:
-            nonlocal total
-            message = await receive()
+            nonlocal total, is_complete
+            if is_complete:  # from here on it only waits for the caller to go away
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), end - time.monotonic())
+            except TimeoutError:
+                raise BodyError(408, "the request came in too slowly") from None
             total += len(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
             if total > self._settings.largest_body:
-                raise TooMuchError
+                raise BodyError(413, self._too_much())
             return message
 
         return measured
 
     def _too_much(self) -> str:
         return f"expected a request of at most {self._settings.largest_body} bytes"
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
 def _slow_down(wait: float) -> JSONResponse:

@@ -1,6 +1,15 @@
 """Counts for Prometheus; nothing in them is about a person."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -10,6 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
         self._requests = Counter(
             "iom_requests", "Requests.", ["action", "status"], registry=self._registry
         )
@@ -32,6 +42,10 @@ class Metrics:
     def decide(self, action: str, match: bool) -> None:
         """Count a comparison."""
         self._decisions.labels(action, str(match).lower()).inc()
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Show a number as it is when it is asked for."""
+        Gauge(name, text, registry=self._registry).set_function(value)
 
     def text(self) -> bytes:
         """In the text format of Prometheus."""

@@ -27,6 +27,11 @@ class ServiceSettings:
     """Bytes of address space of each."""
     wait_seconds: float = 5.0
     """For a worker to become free; then the service says that it is busy."""
+    wait_for_body: float = 30.0
+    """Seconds for a request to come in completely."""
+    most_keys: int = 5000
+    """References of an application with a key for each, up to which it can be searched: the probe
+    is hashed under every key, a good second for this many. One with a common key has no limit."""
     rate: float = 20.0
     """Requests a second of one token, in the long run."""
     burst: int = 40

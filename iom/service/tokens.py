@@ -19,9 +19,9 @@ from iom.lookup import lookup
 FORMAT = 1
 PREFIX = "iom_"
 ROLES: dict[str, frozenset[str]] = {
-    "verifier": frozenset({"verify", "identify"}),
-    "enroller": frozenset({"verify", "identify", "enroll", "renew"}),
-    "admin": frozenset({"verify", "identify", "enroll", "renew", "revoke", "stats"}),
+    "verifier": frozenset({"align", "verify", "identify"}),
+    "enroller": frozenset({"align", "verify", "identify", "enroll", "renew"}),
+    "admin": frozenset({"align", "verify", "identify", "enroll", "renew", "revoke", "stats"}),
     "monitor": frozenset({"metrics"}),
 }
 """Role to the actions it allows."""

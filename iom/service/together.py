@@ -1,0 +1,76 @@
+"""Work that waits while others work is done together with theirs."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(eq=False)
+class _Job(Generic[T]):
+    rows: NDArray[Any]
+    extra: Sequence[T]
+    result: NDArray[Any] | None = None
+    error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.result is not None or self.error is not None
+
+
+class Together(Generic[T]):
+    """A function of rows, called from several threads, that runs for one of them at a time.
+
+    Whoever finds it idle takes all rows that wait, also those of others; nobody waits for company.
+
+    Args:
+        work: Rows `(N, ...)`, and N things that belong to them, to `(N, ...)`.
+        most: Rows of one call; a single job may have more.
+    """
+
+    def __init__(self, work: Callable[[NDArray[Any], list[T]], NDArray[Any]], *, most: int) -> None:
+        self._work, self._most = work, most
+        self.waiting: list[_Job[T]] = []
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+
+    def __call__(self, rows: NDArray[Any], extra: Sequence[T]) -> NDArray[Any]:
+        """What `work` makes of these rows."""
+        job = _Job(rows, extra)
+        with self._lock:
+            self.waiting.append(job)
+        with self._turn:  # the jobs of those who wait here may be done for them
+            while not job.is_done:
+                self._do(self._taken())
+        if job.result is None:
+            assert job.error is not None  # noqa: S101 - one of both, or it would not be done
+            raise job.error
+        return job.result
+
+    def _taken(self) -> list[_Job[T]]:
+        """The jobs that wait longest, up to `most` rows; a larger one goes alone."""
+        with self._lock:
+            rows = np.cumsum([len(job.rows) for job in self.waiting])
+            count = max(1, int(np.searchsorted(rows, self._most, side="right")))
+            taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        return taken
+
+    def _do(self, jobs: list[_Job[T]]) -> None:
+        try:
+            rows = np.concatenate([job.rows for job in jobs])
+            results = self._work(rows, [each for job in jobs for each in job.extra])
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].error = error
+                return
+            for job in jobs:  # nobody suffers for another one's rows
+                self._do([job])
+            return
+        start = 0
+        for job in jobs:
+            job.result = results[start : start + len(job.rows)]
+            start += len(job.rows)

@@ -1,0 +1,63 @@
+"""`iom serve` and `iom make-token`: help, and mistakes in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from iom.cli.main import main
+from iom.service.tokens import TokenFile
+
+
+def test_help_names_what_there_is(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--demo", "--tokens", "--gallery", "--keys", "--detector", "--certificate"):
+        assert option in text
+
+
+def test_help_loads_nothing(root):
+    script = (
+        "import sys; from iom.cli import make_token, serve\n"
+        "try: serve.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'numpy', 'fastapi', 'uvicorn', 'tensorflow', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--tokens", "nowhere.json"], "nowhere.json: cannot read the tokens"),
+        (["--demo", "--rate", "0"], "rate: expected a number above 0"),
+        (["--demo", "--certificate", "a.pem"], "both"),
+        (["--demo", "--host", "256.0.0.1"], "cannot listen on 256.0.0.1"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", "--port", "0", *arguments]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert text in error
+
+
+def test_without_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "iom.service.running", raising=False)
+    assert main(["serve", "--demo", "--port", "0"]) == 2
+    assert "pip install 'iom[service]'" in capsys.readouterr().err
+
+
+def test_a_token_is_made_and_taken_back(tmp_path, capsys):
+    path = tmp_path / "tokens.json"
+    assert main(["make-token", str(path), "door", "--role", "admin"]) == 0
+    text = capsys.readouterr().out.strip()
+    assert TokenFile(path).find(text).role == "admin"
+    assert main(["make-token", str(path), "door"]) == 2
+    assert main(["make-token", str(path), "door", "--remove"]) == 0
+    assert TokenFile(path).find(text) is None

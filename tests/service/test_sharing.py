@@ -1,0 +1,130 @@
+"""Requests share a hasher: what each gets is what it would get alone."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from iom.errors import DataError
+from iom.keys import TransformKey
+from iom.service.sharing import MOST_ROWS, SharedEmbedder, SharedHasher
+from tests.gallery.conftest import FakeHasher, faces
+
+
+class Slow(FakeHasher):
+    """Waits to be let on, and counts its calls; refuses rows that are not finite."""
+
+    def __init__(self):
+        super().__init__()
+        self.go, self.entered, self.sizes = threading.Event(), threading.Event(), []
+
+    def hash(self, embeddings, keys):
+        self.sizes.append(len(embeddings))
+        self.entered.set()
+        assert self.go.wait(10)
+        if not np.isfinite(embeddings).all():
+            raise DataError("not finite")
+        return super().hash(embeddings, keys)
+
+
+def in_threads(shared, calls):
+    """Results of calls that all wait at the same time; errors are results."""
+    results = [None] * len(calls)
+
+    def work(number):
+        try:
+            results[number] = shared.hash(*calls[number])
+        except DataError as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(calls))]
+    threads[0].start()
+    assert shared._hasher.entered.wait(10)  # the first is at work, the others will wait
+    for thread in threads[1:]:
+        thread.start()
+    while len(shared._together.waiting) < len(calls) - 1:
+        pass
+    shared._hasher.go.set()
+    for thread in threads:
+        thread.join(10)
+    return results
+
+
+def test_each_gets_its_own_codes():
+    rows = faces(40)
+    keys = [TransformKey.generate() for _ in rows]
+    calls = [(rows[i : i + 1 + i % 3], keys[i : i + 1 + i % 3]) for i in range(0, 36, 3)]
+    calls.append((rows[:2], keys[0]))  # one key for all rows
+    slow = Slow()
+    results = in_threads(SharedHasher(slow), calls)
+    for (embeddings, key), codes in zip(calls, results, strict=True):
+        np.testing.assert_array_equal(codes, FakeHasher().hash(embeddings, key))
+    assert len(slow.sizes) == 2  # those who waited went together
+
+
+def test_no_call_is_too_large():
+    rows, key = faces(200), TransformKey.generate()
+    slow = Slow()
+    results = in_threads(
+        SharedHasher(slow), [(rows[:1], key), *[(rows[:50], key)] * 5, (rows, key)]
+    )
+    assert all(len(codes) in (1, 50, 200) for codes in results)
+    assert max(size for size in slow.sizes if size != 200) <= MOST_ROWS
+
+
+def test_nobody_suffers_for_another_ones_rows():
+    rows, key = faces(4), TransformKey.generate()
+    bad = np.full((1, rows.shape[1]), np.nan, np.float32)
+    results = in_threads(
+        SharedHasher(Slow()), [(rows[:1], key), (rows[1:2], key), (bad, key), (rows[2:], key)]
+    )
+    assert isinstance(results[2], DataError)
+    assert [len(results[number]) for number in (0, 1, 3)] == [1, 1, 2]
+
+
+def test_it_is_the_hasher_to_a_gallery():
+    hasher = FakeHasher()
+    shared = SharedHasher(hasher)
+    for name in ("code_length", "alphabet_size", "parts", "fingerprint", "calibration"):
+        assert getattr(shared, name) == getattr(hasher, name)
+    with pytest.raises(AttributeError):
+        shared.parts = 2
+
+
+class Counting:
+    """The mean of an image is its embedding; remembers how many came at a time."""
+
+    def __init__(self, wait=None):
+        self.sizes, self.wait = [], wait
+
+    def embed(self, images):
+        self.sizes.append(len(images))
+        if self.wait:
+            assert self.wait.wait(10)
+        return images.mean(axis=(1, 2))
+
+
+def test_many_faces_go_in_batches_and_few_alone():
+    go = threading.Event()
+    single, batch = Counting(go), Counting()
+    shared = SharedEmbedder(single, batch, most=8)
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
+    results = {}
+
+    def work(number):
+        results[number] = shared.embed(images[number : number + 1])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    threads[0].start()
+    while not single.sizes:
+        pass
+    for thread in threads[1:]:
+        thread.start()
+    while len(shared._together.waiting) < 11:
+        pass
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert (single.sizes, batch.sizes) == ([1, 3], [8])
+    for number, rows in results.items():
+        np.testing.assert_array_equal(rows[0], images[number].mean(axis=(0, 1)))

@@ -12,7 +12,7 @@ def gallery(place):
     gallery = place.open(create=True)
     gallery.hasher = FakeHasher()
     gallery.hasher.parts = 3
-    gallery.create_application("door", threshold=60)  # strangers are at 84
+    gallery.create_application("door")
     return gallery
 
 

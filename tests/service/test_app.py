@@ -39,7 +39,7 @@ def test_scores_only_where_they_are_told(tmp_path, decoder):
     service = Service(tmp_path, decoder, scores=True)
     service.post("enroll", picture(1), subject="alice")
     answer = service.post("verify", picture(1), subject="alice").json()
-    assert answer == {"match": True, "distance": 0, "threshold": 30}
+    assert answer == {"match": True, "distance": 0, "threshold": 50}
     service.place.close()
 
 

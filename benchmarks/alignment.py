@@ -56,7 +56,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     figures: dict[str, Any] = {"pairs": len(chosen), "photographs": len(crops)}
     figures |= _verification(embedder.embed(crops), left, right, same, "original")
     with tempfile.TemporaryDirectory() as folder:
-        matrices = _write_photographs(Path(folder) / "photos", crops, arguments.seed)
+        matrices = write_photographs(Path(folder) / "photos", crops, arguments.seed)
         for name in arguments.detectors:
             output = Path(folder) / name
             found, error, moved, rate = _run(name, output, matrices, arguments)
@@ -78,17 +78,20 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write_photographs(folder: Path, crops: Any, seed: int) -> list[Any]:
-    """Set each crop into a photograph; the matrix from crop to photograph of each."""
+def write_photographs(folder: Path, crops: Any, seed: int, *, enlarge: float = 1.0) -> list[Any]:
+    """Set each crop into a photograph; the matrix from crop to photograph of each.
+
+    Both are `enlarge` times as large as `PHOTOGRAPH` and a crop are.
+    """
     import numpy as np
     from PIL import Image, ImageFilter
 
     folder.mkdir(parents=True)
     draw = np.random.default_rng(seed)
-    width, height = PHOTOGRAPH
+    width, height = (round(enlarge * side) for side in PHOTOGRAPH)
     matrices = []
     for i, crop in enumerate(crops):
-        scale, angle = draw.uniform(0.8, 1.8), np.deg2rad(draw.uniform(-30, 30))
+        scale, angle = enlarge * draw.uniform(0.8, 1.8), np.deg2rad(draw.uniform(-30, 30))
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         middle = [draw.uniform(0.4, 0.6) * width, draw.uniform(0.4, 0.6) * height]
         shift = np.array(middle) - turn @ [55.5, 55.5]
@@ -127,7 +130,7 @@ def _run(
         output.parent / "photos",
         output,
         settings=settings,
-        weights=weights if name == "yunet" else None,
+        weights=None if name == "mtcnn" else weights,
         workers=arguments.workers,
         progress=True,
     )

@@ -9,8 +9,8 @@ LEVELS = [
     {"errors", "lookup", "files", "unpickling", "seeding", "keys"},
     {"config", "codes", "metrics"},
     {"layers", "losses", "data"},
-    {"models", "baselines", "attacks", "gallery"},
-    {"training", "evaluation", "service", "photos", "bulk"},
+    {"models", "baselines", "attacks", "gallery", "runtime"},
+    {"training", "evaluation", "service", "photos", "export", "bulk"},
     {"cli", "__main__"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -19,6 +19,9 @@ TENSORFLOW_ROOMS = {
     "seeding",
     "models/weights/frozen.py",
     "layers/rows.py",
+    "layers/code.py",
+    "export",
+    "runtime/saved_model_session.py",
     "training/distribution.py",
 }
 PACKAGE = Path(__file__).parents[1] / "iom"

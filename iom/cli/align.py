@@ -29,11 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "output", type=Path, metavar="OUTPUT", help="a new folder, or one to go on with"
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--detector", default="mtcnn", help="mtcnn or yunet (default: mtcnn)")
+    source.add_argument("--detector", default="mtcnn", help="mtcnn, yunet or yunet_onnx")
     source.add_argument(
         "--points", type=Path, metavar="FILE", help="landmarks that are known already (CSV)"
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="the detector's ONNX (yunet)")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="the detector's ONNX (yunet, yunet_onnx)"
+    )
     parser.add_argument(
         "--which", default="largest", help="of several faces: largest, all or centre"
     )

@@ -96,6 +96,16 @@ def _add_hasher(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_fuse(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fuse",
+        choices=("none", "centroid", "majority"),
+        default="none",
+        help="several images of a subject: a reference each, or one of their mean vector or of the "
+        "majority of their symbols (default: none)",
+    )
+
+
 def _init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-mode",
@@ -123,6 +133,7 @@ def _enroll(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--another", action="store_true", help="add to a subject that is enrolled already"
     )
+    _add_fuse(parser)
     _add_hasher(parser)
 
 
@@ -150,6 +161,7 @@ def _revoke(parser: argparse.ArgumentParser) -> None:
 def _renew(parser: argparse.ArgumentParser) -> None:
     _revoke(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="aligned faces")
+    _add_fuse(parser)
     _add_hasher(parser)
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from iom.errors import ConfigError, DataError, EnrolmentError, StoreError
 from iom.gallery.exchange import export_application, import_application
+from iom.gallery.fusing import MajorityHasher, fuse
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import open_key_store
 from iom.gallery.store import open_store
@@ -46,7 +47,7 @@ def _enroll(arguments: argparse.Namespace) -> int:
     )
     embedder, hasher = _models(arguments)
     references = present = 0
-    with _open(arguments, hasher) as gallery:
+    with _open(arguments, _fusing(arguments, embedder, hasher)) as gallery:
         name = arguments.application
         for subject, images in tqdm(
             subjects.items(), unit="subject", disable=arguments.quiet or len(subjects) == 1
@@ -54,8 +55,10 @@ def _enroll(arguments: argparse.Namespace) -> int:
             if arguments.folder is not None and gallery.store.references(name, subject):
                 present += 1  # a run that was interrupted goes on here
                 continue
-            rows = embedder.embed_files(images)
-            references += len(gallery.enroll(name, subject, rows, another=arguments.another))
+            rows, metadata = _fused(arguments, embedder.embed_files(images))
+            references += len(
+                gallery.enroll(name, subject, rows, metadata=metadata, another=arguments.another)
+            )
     print(f"enrolled {len(subjects) - present} subjects, {references} references"
           + (f"; {present} were enrolled already" if present else ""))  # fmt: skip
     return 0
@@ -98,9 +101,11 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 def _renew(arguments: argparse.Namespace) -> int:
     embedder, hasher = _models(arguments)
-    with _open(arguments, hasher) as gallery:
-        rows = embedder.embed_files(arguments.images)
-        new = gallery.renew(arguments.application, arguments.subject, rows, slot=arguments.slot)
+    with _open(arguments, _fusing(arguments, embedder, hasher)) as gallery:
+        rows, metadata = _fused(arguments, embedder.embed_files(arguments.images))
+        new = gallery.renew(
+            arguments.application, arguments.subject, rows, slot=arguments.slot, metadata=metadata
+        )
     print(f"renewed {arguments.subject}: {len(new)} references")
     return 0
 
@@ -181,6 +186,20 @@ def _models(arguments: argparse.Namespace, *, embeds: bool = True) -> tuple[Any,
     embedder = load_embedder(arguments.weights or hasher.embedder_name, batch_size=8)
     hasher.check_embedder(embedder)
     return embedder, hasher
+
+
+def _fusing(arguments: argparse.Namespace, embedder: Any, hasher: Any) -> Any:
+    """The hasher, or one that votes, where several images of a subject become one reference."""
+    if arguments.fuse != "majority":
+        return hasher
+    return MajorityHasher(hasher, embedder.embedding_size)
+
+
+def _fused(arguments: argparse.Namespace, rows: Any) -> tuple[Any, dict[str, Any] | None]:
+    """What is enrolled for the images of a subject, and what is noted of them."""
+    if arguments.fuse == "none":
+        return rows, None
+    return fuse(rows, arguments.fuse), {"fuse": arguments.fuse, "images": len(rows)}
 
 
 def _open(arguments: argparse.Namespace, hasher: Any = None, *, create: bool = False) -> Gallery:

@@ -8,7 +8,9 @@ from iom.cli.arguments import add_config_arguments, new_parser, run
 
 EPILOG = """\
 protocols (benchmark.source):
-  folder    <root>/<subject>/<image>: two galleries, CMC rank 1-10, open-set DIR and FNIR at FPIR
+  folder    <root>/<subject>/<image>: two galleries, CMC rank 1-10, open-set DIR and FNIR at FPIR;
+            benchmark.gallery_images enrolment images a subject, benchmark.pooling of them:
+            mean (one vector), vote (majority of symbols), nearest (all are kept)
   ijb       IJB-B / IJB-C 1:N from InsightFace's lists: root (aligned, or loose_crop with
             align_into), path (meta); both galleries
   megaface  FaceScrub among distractors: path, root, distractors, distractor_root

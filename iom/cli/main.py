@@ -10,7 +10,7 @@ from iom.cli.arguments import USER_ERROR
 from iom.cli.gallery import COMMANDS as GALLERY_COMMANDS
 from iom.lookup import did_you_mean
 
-_NOT_COMMANDS = {"__init__", "arguments", "main"}
+_NOT_COMMANDS = {"__init__", "arguments", "main", "serving"}
 _PARTS = "gallery"  # files that start with this are the gallery's commands and their parts
 
 

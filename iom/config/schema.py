@@ -45,7 +45,11 @@ class BenchmarkConfig:
     distractor_root: str = ""
     """`megaface`: folder of the distractors."""
     pooling: str = "mean"
-    """Identification, templates of several images: `mean` of embeddings, or `vote` of symbols."""
+    """Identification, templates of several images: `mean` of embeddings, `vote` of symbols, or the
+    `nearest` of all of them, which then stay references of their own.
+    """
+    gallery_images: int = 1
+    """`folder` (identification): enrolment images of each subject."""
     subjects: int = 60
     """`synthetic`: how many subjects."""
     images: int = 4

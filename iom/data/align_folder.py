@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from iom.data.align_journal import Journal, write_reports
 from iom.data.align_photo import AlignSettings, Outcome, align_photo
-from iom.data.detectors import Detect, Face, build_detector
+from iom.data.detectors import Detect, Face, build_detector, use_one_core
 from iom.data.photographs import SUFFIXES
 from iom.errors import DataError
 from iom.files import remove_temporary_files
@@ -176,7 +176,7 @@ def _start(photos: Path, output: Path, settings: AlignSettings, weights: Path | 
     """Start of a process: end with the parent, use one core, build the detector."""
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _one_core(settings.detector)
+    use_one_core(settings.detector)
     _worker = _Worker(photos, output, settings, weights)
 
 
@@ -191,15 +191,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _one_core(detector: str) -> None:
-    if detector == "mtcnn":
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    elif detector == "yunet":
-        import cv2
-
-        cv2.setNumThreads(1)

@@ -95,12 +95,17 @@ def align(
 
 def warp(image: Pixels, matrix: NDArray[np.float64], *, smooth: bool = True) -> Pixels:
     """Sample `image` bilinearly where `matrix` (2, 3) comes from; see `align`."""
-    picture = Image.fromarray(image)
     back = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
     pixels = float(np.hypot(matrix[0, 0], matrix[1, 0])) ** -1  # photograph pixels for one of ours
-    factor = int(min(pixels, *picture.size)) if smooth else 1
+    factor = max(1, int(min(pixels, *image.shape[:2]))) if smooth else 1
     # Pillow counts from the corner of the first pixel, half a pixel before its centre.
     turn, shift = back[:, :2], back[:, 2] + 0.5 - back[:, :2] @ [0.5, 0.5]
+    first, last = _sampled(image, turn, shift, factor)
+    if not (first < last).all():
+        return np.zeros((SIZE, SIZE, 3), np.uint8)
+    # Pillow copies what it is given: of a large photograph, a face costs less than the copy.
+    picture = Image.fromarray(image[first[1] : last[1], first[0] : last[0]])
+    shift = shift - first
     if factor >= 2:
         picture = picture.reduce(factor)
         turn, shift = turn / factor, shift / factor
@@ -109,6 +114,20 @@ def warp(image: Pixels, matrix: NDArray[np.float64], *, smooth: bool = True) -> 
         (SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
     )
     return np.asarray(aligned, np.uint8)
+
+
+def _sampled(
+    image: Pixels, turn: NDArray[np.float64], shift: NDArray[np.float64], factor: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last (x, y) of the part of a photograph that is sampled, in blocks of `factor`."""
+    corners = np.array([[0, 0, SIZE, SIZE], [0, SIZE, 0, SIZE]], np.float64)
+    places = turn @ corners + shift[:, None]
+    size = np.array([image.shape[1], image.shape[0]])
+    low = np.clip(places.min(axis=1) - 2 * factor, 0, size)
+    high = np.clip(places.max(axis=1) + 2 * factor, 0, size)
+    first = (low // factor).astype(np.int64) * factor
+    last = np.ceil(high / factor).astype(np.int64) * factor
+    return first, np.minimum(last, size)
 
 
 def face_size(points: ArrayLike, source: str = "landmarks") -> float:

@@ -1,5 +1,6 @@
 """Face detectors with five landmarks, behind one interface; each an extra of the installation."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,7 @@ def build_detector(
         if shrink == 1.0:
             return detect(image)
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        small = np.asarray(Image.fromarray(image).resize(size, reducing_gap=2.0))
+        small = np.asarray(Image.fromarray(image).resize(size, reducing_gap=1.0))
         # Pixel centres: the corner of the picture, half a pixel before the first, stays in place.
         ratio = np.array([width / size[0], height / size[1]])
         return [
@@ -68,6 +69,20 @@ def build_detector(
         ]
 
     return detect_any_size
+
+
+def use_one_core(name: str) -> None:
+    """Let the detector `name` use one core in this process; before it is built."""
+    with contextlib.suppress(ImportError):  # building it says what is missing
+        if name == "mtcnn":
+            import tensorflow as tf
+
+            tf.config.threading.set_intra_op_parallelism_threads(1)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        elif name == "yunet":
+            import cv2
+
+            cv2.setNumThreads(1)
 
 
 def _mtcnn(weights: Path | None) -> Detect:
@@ -104,7 +119,8 @@ def _yunet(weights: Path | None) -> Detect:
     if weights is None or not weights.is_file():
         received = "none" if weights is None else f"{weights}, which is not there"
         raise DataError(
-            f"the detector yunet needs its ONNX file (--weights FILE), received {received}"
+            "the detector yunet needs its ONNX file (--weights FILE; of iom hash: "
+            f"--detector-weights FILE), received {received}"
         )
     try:
         import cv2
@@ -133,6 +149,20 @@ def _yunet(weights: Path | None) -> Detect:
     return detect
 
 
+def _yunet_onnx(weights: Path | None) -> Detect:
+    """YuNet under onnxruntime; its ONNX file is the user's."""
+    if weights is None or not weights.is_file():
+        received = "none" if weights is None else f"{weights}, which is not there"
+        raise DataError(
+            "the detector yunet_onnx needs its ONNX file (--weights FILE; of iom hash: "
+            f"--detector-weights FILE), received {received}"
+        )
+    from iom.data.yunet_onnx import YuNet
+
+    network = YuNet(weights)
+    return lambda image: _faces(*network(image, lowest_score=LOWEST_SCORE))
+
+
 def _faces(points: NDArray[Any], scores: NDArray[Any]) -> list[Face]:
     """Faces by falling score; points `(N, 5, 2)` or `(N, 10)` that are not finite are none."""
     order = np.argsort(-scores, kind="stable")
@@ -144,4 +174,5 @@ def _faces(points: NDArray[Any], scores: NDArray[Any]) -> list[Face]:
 DETECTORS = {
     "mtcnn": Detector(_mtcnn, min_score=0.9),
     "yunet": Detector(_yunet, min_score=0.6),
+    "yunet_onnx": Detector(_yunet_onnx, min_score=0.6),
 }

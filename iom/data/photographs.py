@@ -24,6 +24,10 @@ class TooLargeError(DataError):
     """More pixels than allowed."""
 
 
+class OtherTypeError(DataError):
+    """No photograph of a known format, by its first bytes."""
+
+
 def read_photograph(
     path: Path, *, largest_megapixels: float = LARGEST_MEGAPIXELS
 ) -> tuple[Pixels, tuple[str, ...]]:
@@ -41,7 +45,8 @@ def read_photograph(
 
     Raises:
         TooLargeError: More than `largest_megapixels`.
-        DataError: Missing, empty, damaged, truncated, not an image.
+        OtherTypeError: Not an image.
+        DataError: Missing, empty, damaged, truncated.
     """
     try:
         data = path.read_bytes()
@@ -74,7 +79,7 @@ def decode_photograph(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(f"{source}: too many pixels to open safely") from error
     except UnidentifiedImageError as error:
-        raise DataError(
+        raise OtherTypeError(
             f"{source}: expected a photograph ({', '.join(formats)}), received something else"
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
@@ -107,17 +112,19 @@ def _upright_rgb(image: Image.Image, data: bytes) -> tuple[Pixels, tuple[str, ..
     elif image.mode == "CMYK":
         image, note = _from_cmyk(image)
         notes.append(note)
-    return np.asarray(image.convert("RGB"), np.uint8), tuple(notes)
+    if image.mode != "RGB":  # converting to the same mode is a copy
+        image = image.convert("RGB")
+    return np.asarray(image, np.uint8), tuple(notes)
 
 
 def _eight_bits(values: NDArray[Any]) -> Pixels:
     """Greys of sixteen bits; others, scaled by their own range, since they have no agreed one."""
+    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() < 65536:
+        return np.asarray(values // 257, np.uint8)  # a large photograph as float64 is gigabytes
     numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise ValueError("pixels that are not finite")
     low, high = numbers.min(), numbers.max()
-    if values.dtype.kind in "iu" and low >= 0 and high < 65536:
-        low, high = 0.0, 65535.0
     return np.asarray((numbers - low) * (255.0 / ((high - low) or 1.0)), np.uint8)
 
 

@@ -58,29 +58,41 @@ class SearchBenchmark:
                 )
 
 
-def folder_searches(root: Path, *, name: str = "") -> SearchBenchmark:
+def folder_searches(root: Path, *, name: str = "", gallery_images: int = 1) -> SearchBenchmark:
     """Identification within a folder `<root>/<subject>/<image>`, in two galleries as IJB has them.
 
-    Subjects with two images or more are dealt in turn into the galleries `1` and `2`, each with its
-    first image. All other images are probes for both, so that a gallery meets subjects it does not
-    hold: those of the other one, and those with a single image.
+    Subjects with more than `gallery_images` images are dealt in turn into the galleries `1` and
+    `2`, each with its first ones as one template. All other images are probes for both, so that a
+    gallery meets subjects it does not hold: those of the other one, and those with too few images.
 
     Raises:
-        DataError: No such folder, or fewer than two subjects with two images.
+        DataError: No such folder, or fewer than two subjects with enough images.
     """
+    if gallery_images < 1:
+        raise DataError(f"gallery_images: expected 1 or more, received {gallery_images}")
     folder = scan_folder(FolderConfig(root=str(root), min_images=1))
     labels = np.asarray(folder.labels)
-    try:
-        galleries, probes = dealt_galleries(labels)
-    except DataError as error:
-        raise DataError(f"{root}: {error}") from error
+    first, counts = np.unique(labels, return_index=True, return_counts=True)[1:]
+    wanted = gallery_images + 1  # one is left as a probe
+    enrolled = first[counts >= wanted]
+    if len(enrolled) < 2:
+        raise DataError(
+            f"{root}: expected two subjects or more with {'two' if wanted == 2 else wanted} "
+            f"images, received {len(enrolled)}"
+        )
+    leader = np.arange(len(labels))  # the first image of each image's template
+    for image in enrolled:
+        own = np.flatnonzero(labels == labels[image])
+        leader[own[:gallery_images]] = image
+    leaders, template = np.unique(leader, return_inverse=True)
+    references = template[enrolled]
     return SearchBenchmark(
         name=name or root.name,
         images=tuple(folder.files),
-        pooling=None,
-        subjects=labels,
-        galleries=galleries,
-        probes=probes,
+        pooling=None if gallery_images == 1 else Pooling(template, np.arange(len(labels))),
+        subjects=labels[leaders],
+        galleries=_dealt(references),
+        probes=np.setdiff1d(np.arange(len(leaders)), references),
     )
 
 
@@ -96,5 +108,8 @@ def dealt_galleries(
     enrolled = first[counts >= 2]
     if len(enrolled) < 2:
         raise DataError(f"expected two subjects or more with two images, received {len(enrolled)}")
-    probes = np.setdiff1d(np.arange(len(subjects)), enrolled)
-    return {"1": enrolled[0::2], "2": enrolled[1::2]}, probes
+    return _dealt(enrolled), np.setdiff1d(np.arange(len(subjects)), enrolled)
+
+
+def _dealt(enrolled: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    return {"1": enrolled[0::2], "2": enrolled[1::2]}

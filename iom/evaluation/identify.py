@@ -95,7 +95,11 @@ def _ijb(config: EvaluateConfig) -> SearchBenchmark:
 
 
 def _folder(config: EvaluateConfig) -> SearchBenchmark:
-    return folder_searches(*_paths(config, "root"), name=config.benchmark.name)
+    return folder_searches(
+        *_paths(config, "root"),
+        name=config.benchmark.name,
+        gallery_images=config.benchmark.gallery_images,
+    )
 
 
 def _paths(config: EvaluateConfig, *fields: str) -> tuple[Path, ...]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from iom.codes.comparators import SymbolComparator
 from iom.data.distractors import DistractorBenchmark
+from iom.data.pooling import Pooling
 from iom.data.searches import SearchBenchmark
 from iom.errors import ConfigError, DataError
 from iom.evaluation.protocols import (
@@ -18,13 +19,13 @@ from iom.evaluation.protocols import (
     search_templates,
 )
 from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings
-from iom.metrics.identification import RANKS, Searches
+from iom.metrics.identification import RANKS, GallerySearch, Searches
 from iom.metrics.identification_bootstrap import identification_intervals
 from iom.metrics.template_pooling import majority_codes
 
 Figure = tuple[str, str, str, float]
 """System, scenario, name, value: the mean over keys."""
-POOLINGS = ("mean", "vote")
+POOLINGS = ("mean", "vote", "nearest")
 
 
 def search_figures(
@@ -50,10 +51,12 @@ def search_figures(
         seed: Of the test keys.
         scenarios: Of the systems that have a key.
         pooling: Of templates of several images: `mean` pools embeddings and protects the mean;
-            `vote` protects each image, under one key, and takes the majority of symbols.
+            `vote` protects each image, under one key, and takes the majority of symbols; `nearest`
+            protects and keeps each image, and the nearest counts.
 
     Raises:
-        ConfigError: Unknown pooling, or a vote among templates that are no symbols.
+        ConfigError: Unknown pooling, a vote among templates that are no symbols, or the nearest
+            where probes have several images, too.
         DataError: Not one embedding for each image.
     """
     if pooling not in POOLINGS:
@@ -148,6 +151,8 @@ def _searches(
         rows = embeddings if pooled is None else pooled.pooled(embeddings)
         keys = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
         templates = system.templates(rows, keys)
+    elif pooling == "nearest":
+        return _nearest_searches(benchmark, pooled, embeddings, system, scenario, seed, repetition)
     else:
         if not isinstance(comparator, SymbolComparator):
             raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")
@@ -165,6 +170,41 @@ def _searches(
         )
         for gallery, references in benchmark.galleries.items()
     }
+
+
+def _nearest_searches(
+    benchmark: SearchBenchmark,
+    pooled: Pooling,
+    embeddings: Embeddings,
+    system: CodeSystem,
+    scenario: str,
+    seed: int,
+    repetition: int,
+) -> dict[str, Searches]:
+    """The distance to a template of several images is that to the nearest of them."""
+    images_of = np.argsort(pooled.template, kind="stable")
+    starts = np.searchsorted(pooled.template[images_of], np.arange(len(pooled) + 1))
+    if (np.diff(starts)[benchmark.probes] > 1).any():
+        raise ConfigError(
+            f"pooling: 'nearest' is for probes of one image, and {benchmark.name} has others; use "
+            "'mean' or 'vote'"
+        )
+    subjects = benchmark.subjects[pooled.template]
+    keys = keys_of(scenario, subjects, seed=seed, repetition=repetition)
+    templates = system.templates(embeddings, keys)
+    probes = images_of[starts[benchmark.probes]]
+    found = {}
+    for gallery, references in benchmark.galleries.items():
+        images = [images_of[starts[each] : starts[each + 1]] for each in references]
+        first = np.cumsum([0, *map(len, images[:-1])])
+        kept = templates[np.concatenate(images)]
+        search = GallerySearch(benchmark.subjects[references])
+        for start in range(0, len(probes), ROWS):
+            rows = probes[start : start + ROWS]
+            distances = system.comparator.all_pairs(templates[rows], kept)
+            search.add(np.minimum.reduceat(distances, first, axis=1), subjects[rows])
+        found[gallery] = search.searches()
+    return found
 
 
 def _figures(of_galleries: dict[str, Searches]) -> Iterator[tuple[str, float]]:

@@ -9,11 +9,13 @@ import pytest
 from iom.cli import gallery_commands
 from iom.cli.gallery import COMMANDS
 from iom.cli.main import main, modules
-from tests.gallery.conftest import FakeHasher, faces
+from tests.gallery.conftest import SIZE, FakeHasher, faces
 
 
 class FakeEmbedder:
     """The face is the number in the file's name."""
+
+    embedding_size = SIZE
 
     def embed_files(self, paths):
         return np.stack([faces(9)[int(path.stem)] for path in paths])
@@ -75,6 +77,25 @@ def test_a_folder_and_another_application(iom, tmp_path):
     assert iom("renew", "eve", "2.png", *options)[0] == 0
 
 
+@pytest.mark.parametrize("how", ["centroid", "majority"])
+def test_several_images_become_one_reference(iom, tmp_path, how):
+    assert iom("init")[0] == 0
+    shown = iom("enroll", "alice", "0.jpg", "1.jpg", "2.jpg", "--fuse", how)[1]
+    assert shown == "enrolled 1 subjects, 1 references\n"
+    distances = [int(iom("verify", "alice", f"{i}.jpg")[1].split()[-5]) for i in (0, 1, 2, 7)]
+    assert max(distances[:3]) < distances[3] - 10
+    assert iom("renew", "alice", "3.jpg", "4.jpg", "--fuse", how)[1].endswith("1 references\n")
+    assert "1 subjects, 1 references, 1 revoked" in iom("stats")[1]
+    iom("export", tmp_path / "door.iom")
+    noted = (tmp_path / "door.iom").read_bytes().replace(b"\\", b"")
+    assert f'{{"fuse":"{how}","images":2}}'.encode() in noted
+    (tmp_path / "faces" / "bob").mkdir(parents=True)
+    for image in "56":
+        (tmp_path / "faces" / "bob" / f"{image}.png").touch()
+    shown = iom("enroll", "--folder", tmp_path / "faces", "--fuse", how, "--quiet")[1]
+    assert shown == "enrolled 1 subjects, 1 references\n"
+
+
 def test_mistakes_are_one_line(iom, tmp_path):
     for arguments in (
         ["stats"],
@@ -103,7 +124,14 @@ def test_help_lists_every_command_and_is_light(root):
     files = {path.stem.replace("_", "-") for path in (root / "iom" / "cli").glob("*.py")}
     listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")}
     assert listed == set(COMMANDS) | set(modules())
-    assert files - listed == {"--init--", "arguments", "main", "gallery", "gallery-commands"}
+    assert files - listed == {
+        "--init--",
+        "arguments",
+        "main",
+        "gallery",
+        "gallery-commands",
+        "serving",
+    }
 
 
 def test_the_package_itself_is_the_command(root):

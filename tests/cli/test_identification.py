@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from iom.cli.identification import main
@@ -30,6 +31,17 @@ def test_two_galleries_of_a_folder(faces_of_nobody):
     assert len(benchmark.probes) == 13 - 4
     held = set(benchmark.subjects[benchmark.galleries["1"]].tolist())
     assert held == {0, 2}
+
+
+def test_two_enrolment_images_of_a_folder(faces_of_nobody):
+    benchmark = folder_searches(faces_of_nobody, gallery_images=2)
+    assert len(benchmark.pooling) == 13 - 4
+    assert [len(rows) for rows in benchmark.galleries.values()] == [2, 2]
+    sizes = np.bincount(benchmark.pooling.template)
+    for rows in benchmark.galleries.values():
+        assert (sizes[rows] == 2).all()
+    assert (sizes[benchmark.probes] == 1).all()
+    assert len(benchmark.probes) == 4 + 1
 
 
 def test_one_subject_is_not_enough(tmp_path):

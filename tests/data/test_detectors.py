@@ -11,7 +11,7 @@ from iom.data.detectors import build_detector
 from iom.data.images import read_image
 from iom.errors import DataError
 
-PACKAGE = {"mtcnn": "mtcnn", "yunet": "cv2"}
+PACKAGE = {"mtcnn": "mtcnn", "yunet": "cv2", "yunet_onnx": "onnxruntime"}
 
 
 @pytest.mark.parametrize("name", PACKAGE)
@@ -19,7 +19,8 @@ def test_faces_are_found_where_they_are(shared, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip(PACKAGE[name], reason=f"{name} is an extra that is not installed")
-    weights = next((shared / "weights" / "yunet").glob("*.onnx")) if name == "yunet" else None
+    yunet = next((shared / "weights" / "yunet").glob("*.onnx"))
+    weights = None if name == "mtcnn" else yunet
     detect = build_detector(name, weights=weights)
     folder = shared / "data" / "lfw_112x112"
     for i, subject in enumerate(["Aaron_Peirsol", "George_W_Bush", "Serena_Williams"]):
@@ -37,11 +38,15 @@ def test_faces_are_found_where_they_are(shared, name):
     assert detect(np.zeros((7, 5, 3), np.uint8)) == []
 
 
-def test_a_damaged_file_of_weights_is_refused(tmp_path):
-    pytest.importorskip("cv2", reason="yunet is an extra that is not installed")
+@pytest.mark.parametrize("name", ["yunet", "yunet_onnx"])
+def test_a_damaged_file_of_weights_is_refused(tmp_path, name):
+    pytest.importorskip(PACKAGE[name], reason=f"{name} is an extra that is not installed")
     path = tmp_path / "w.onnx"
     path.write_bytes(b"not a network")
     with pytest.raises(DataError, match=r"w\.onnx.*YuNet"):
-        build_detector("yunet", weights=path)
+        build_detector(name, weights=path)
+    for missing in (None, tmp_path / "none.onnx"):
+        with pytest.raises(DataError, match="needs its ONNX file"):
+            build_detector(name, weights=missing)
     with pytest.raises(DataError, match="brings its own"):
         build_detector("mtcnn", weights=path)

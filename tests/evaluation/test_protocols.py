@@ -13,6 +13,7 @@ from iom.data.benchmarks import PairBenchmark
 from iom.data.blufr import read_blufr
 from iom.data.distractors import read_megaface
 from iom.data.ijb import read_ijb_pairs, read_ijb_searches
+from iom.data.searches import folder_searches
 from iom.data.youtube_faces import read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation import protocols
@@ -20,7 +21,7 @@ from iom.evaluation.blufr import BlufrEvaluator
 from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.evaluators import figures
 from iom.evaluation.protocols import float_system, identification_figures, verification_rate
-from iom.evaluation.scores import float_scores
+from iom.evaluation.scores import common_key, float_scores
 from iom.evaluation.searches import distractor_figures, search_figures
 from iom.evaluation.systems import baseline_system
 from iom.metrics.error_curve import error_curve
@@ -192,6 +193,63 @@ def test_galleries_apart_then_averaged(tmp_path):
     assert found["cmc_rank_1"] == np.mean(rates)
     for name in ("cmc_rank_1", "G1/cmc_rank_1", "G2/cmc_rank_1"):
         assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+@pytest.mark.parametrize("pooling", ["mean", "vote", "nearest"])
+def test_several_enrolment_images_against_a_loop(tmp_path, images, pooling):
+    counts = {"Ada": 5, "Bea": 4, "Cat": 4, "Dan": 3, "Eve": 1}
+    layouts.touch(tmp_path, *(f"{name}/{i}.png" for name, n in counts.items() for i in range(n)))
+    benchmark = folder_searches(tmp_path, gallery_images=images)
+    labels = [sorted(counts).index(path.parent.name) for path in benchmark.images]
+    embeddings = faces(labels, 2.0, seed=5)
+    system = baseline_system("grp", SIZE, HasherConfig(code_length=64, alphabet_size=4))
+    found = {
+        f[2]: f[3]
+        for f in search_figures(
+            benchmark, embeddings, [system], pooling=pooling, scenarios=("stolen_key",)
+        )
+    }
+    key = common_key(1, 0)
+    rows = {name: embeddings[[p.parent.name == name for p in benchmark.images]] for name in counts}
+    enrolled = [name for name in sorted(counts) if counts[name] > images]
+    distance = {}
+    for name in enrolled:
+        own = rows[name][:images]
+        if pooling == "mean":
+            centre = own.sum(axis=0) / np.linalg.norm(own.sum(axis=0))
+            templates = system.hash(centre[None].astype(np.float32), key)
+        else:
+            templates = system.hash(own, key)
+            if pooling == "vote":
+                templates = np.array([[np.bincount(column).argmax() for column in templates.T]])
+        for other in counts:
+            first = images if other in enrolled else 0
+            for i, code in enumerate(system.hash(rows[other], key)[first:]):
+                distance[other, i, name] = min(int((code != row).sum()) for row in templates)
+    for gallery in ("1", "2"):
+        held = enrolled[int(gallery) - 1 :: 2]
+        hits = []
+        for other, i, name in distance:
+            if other == name and name in held:
+                beaten = [distance[other, i, one] <= distance[other, i, name] for one in held]
+                hits.append(sum(beaten) == 1)
+        assert found[f"{gallery}/cmc_rank_1"] == pytest.approx(np.mean(hits))
+
+
+def test_the_nearest_is_for_probes_of_one_image(tmp_path):
+    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
+    with pytest.raises(ConfigError, match="'nearest' is for probes of one image"):
+        list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="nearest"))
+
+
+def test_too_few_images_to_enrol(tmp_path):
+    layouts.touch(tmp_path, "Ada/1.png", "Ada/2.png", "Ada/3.png", "Bea/1.png", "Bea/2.png")
+    with pytest.raises(DataError, match="two subjects or more with 3 images, received 1"):
+        folder_searches(tmp_path, gallery_images=2)
+    with pytest.raises(DataError, match="gallery_images: expected 1 or more"):
+        folder_searches(tmp_path, gallery_images=0)
 
 
 def test_a_vote_needs_symbols(tmp_path):

@@ -1,0 +1,189 @@
+"""From photographs to codes: `iom hash PHOTOS --out codes.parquet --key-file FILE`."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iom.cli.arguments import new_parser, run
+
+if TYPE_CHECKING:
+    from iom.keys import TransformKey
+
+KEY_VARIABLE = "IOM_KEY"
+DEFAULT_HASHER = "pre_models/iresnet_slim.bundled"
+EPILOG = """\
+the key comes from --key-file or from the environment variable IOM_KEY: the text that iom make-key
+writes, or TransformKey.to_text(). There is no default key, and the command line takes none.
+
+Start the same command again to go on where it stopped. Beside codes.parquet comes
+codes.report.jsonl: what has no code and why, what needs a look, and the counts in its last line.
+
+examples:
+  iom make-key door.key
+  iom hash photos --out codes.parquet --key-file door.key
+  iom hash photos --out codes.parquet --key-file door.key --detector yunet_onnx \\
+      --detector-weights yunet.onnx
+  iom hash faces --out codes.parquet --key-file door.key --aligned      # 112x112 faces
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `iom hash`."""
+    parser = new_parser(
+        "iom hash",
+        "Find, align, embed and hash the faces of a folder of photographs, into one file of codes.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="file of codes, *.parquet"
+    )
+    parser.add_argument(
+        "--key-file", type=Path, metavar="FILE", help="key text (default: IOM_KEY holds it)"
+    )
+    parser.add_argument(
+        "--faces", default="all", help="of several: all (default), largest, or one: refuse them"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--detector", default="mtcnn", help="mtcnn, yunet or yunet_onnx (default: mtcnn)"
+    )
+    source.add_argument(
+        "--aligned", action="store_true", help="the files are 112x112 faces: no detector"
+    )
+    source.add_argument(
+        "--points", type=Path, metavar="FILE", help="landmarks that are known already (CSV)"
+    )
+    parser.add_argument(
+        "--detector-weights",
+        type=Path,
+        metavar="FILE",
+        help="the detector's ONNX (yunet, yunet_onnx)",
+    )
+    parser.add_argument(
+        "--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"
+    )
+    parser.add_argument(
+        "--min-size", type=float, default=32.0, metavar="PIXELS",
+        help="smallest side, in the photograph, of what becomes the face (default: 32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--detect-side", type=int, default=1024, metavar="PIXELS",
+        help="shrink photographs to it for the detector; 640 is faster and misses small faces "
+        "(default: 1024)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)"
+    )
+    parser.add_argument(
+        "--landmarks", action="store_true", help="write the five points of each face, too"
+    )
+    parser.add_argument(
+        "--hasher",
+        metavar="DIR",
+        default=os.environ.get("IOM_HASHER", DEFAULT_HASHER),
+        help=f"folder of a trained hasher (default: IOM_HASHER, or {DEFAULT_HASHER})",
+    )
+    parser.add_argument(
+        "--weights", default="", metavar="NAME_OR_FILE",
+        help="embedder (default: the one the hasher names)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N",
+        help="processes that decode and find faces (default: 2); 0: in this one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, metavar="S",
+        help="give a photograph up after so long (default: 120)",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return run(_hash, parser, argv)
+
+
+def _hash(arguments: argparse.Namespace) -> int:
+    from iom.data.face_finding import ALIGNED, LARGEST_MEGAPIXELS, POINTS, FindSettings
+    from iom.data.landmarks import read_landmarks
+    from iom.errors import ConfigError, DataError
+    from iom.files import sha256_of
+    from iom.photos.hash_photos import hash_photos, report_path
+    from iom.photos.photo_hasher import open_photo_hasher
+
+    if arguments.workers < 0 or not arguments.seconds > 0:
+        raise ConfigError("expected --workers 0 or more and --seconds above 0")
+    if arguments.landmarks and arguments.aligned:
+        raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
+    key = read_key(arguments.key_file)
+    points = read_landmarks(arguments.points) if arguments.points else None
+    given = arguments.points or arguments.detector_weights
+    detector = POINTS if arguments.points else ALIGNED if arguments.aligned else arguments.detector
+    settings = FindSettings(
+        detector=detector,
+        faces=arguments.faces,
+        min_score=arguments.min_score,
+        min_size=arguments.min_size,
+        source=sha256_of(given) if given and given.is_file() else "",
+        largest_side=arguments.detect_side,
+        largest_megapixels=arguments.max_megapixels or LARGEST_MEGAPIXELS,
+    )
+    models = open_photo_hasher(arguments.hasher, weights=arguments.weights)
+    try:
+        done = hash_photos(
+            arguments.photos,
+            arguments.out,
+            models=models,
+            key=key,
+            settings=settings,
+            landmarks=arguments.landmarks,
+            weights=arguments.detector_weights,
+            points=points,
+            workers=arguments.workers,
+            seconds=arguments.seconds,
+            progress=not arguments.quiet,
+        )
+    except OSError as error:  # no space left, no right to write
+        raise DataError(
+            f"{error.filename or arguments.out}: {error.strerror or error}; what was finished is "
+            "kept, start the same command again to go on"
+        ) from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; start the same command again to go on") from None
+    counts = dict(done.counts)
+    photographs, faces = counts.pop("photographs"), counts.pop("faces")
+    others = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count
+    )
+    print(f"{photographs} photographs: {others}")
+    if done.continued:
+        print(f"{done.continued} of them were finished before")
+    print(f"{faces} codes in {arguments.out}; what needs a look in {report_path(arguments.out)}")
+    return 0
+
+
+def read_key(file: Path | None) -> "TransformKey":
+    """The key of a file, or of the environment.
+
+    Raises:
+        KeyMaterialError: Neither is given, or what is there is no key. No message repeats it.
+    """
+    from iom.errors import KeyMaterialError
+    from iom.keys import TransformKey
+
+    if file is None and KEY_VARIABLE not in os.environ:
+        raise KeyMaterialError(
+            f"expected a key: --key-file FILE or the environment variable {KEY_VARIABLE}; "
+            "`iom make-key FILE` makes one"
+        )
+    source = f"the environment variable {KEY_VARIABLE}" if file is None else str(file)
+    try:
+        text = os.environ[KEY_VARIABLE] if file is None else file.read_text(encoding="utf-8")
+        return TransformKey.from_text(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyMaterialError(f"{source}: cannot read the key") from error
+    except KeyMaterialError as error:
+        raise KeyMaterialError(f"{source}: {error}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

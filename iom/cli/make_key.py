@@ -1,0 +1,43 @@
+"""Make a transform key and write its text to a file that only its owner can read."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from iom.cli.arguments import new_parser, run
+
+EPILOG = """\
+the text in the file is the secret. Keep it apart from codes: who has both has much of the face, who
+loses it has codes that nothing can be compared with.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `iom make-key`."""
+    parser = new_parser("iom make-key", "Make a transform key.", epilog=EPILOG)
+    parser.add_argument("file", type=Path, metavar="FILE", help="a new file")
+    return run(_make, parser, argv)
+
+
+def _make(arguments: argparse.Namespace) -> int:
+    from iom.errors import DataError
+    from iom.keys import TransformKey
+
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        handle = os.open(arguments.file, flags, 0o600)
+    except FileExistsError as error:
+        raise DataError(f"{arguments.file} is there already; a key is never overwritten") from error
+    except OSError as error:
+        raise DataError(f"{arguments.file}: cannot be written: {error.strerror}") from error
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(TransformKey.generate().to_text() + "\n")
+        stream.flush()
+        os.fsync(handle)
+    print(f"a new key in {arguments.file}; it is the secret: keep it apart from codes")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -41,8 +41,16 @@ def test_from_faces_to_a_report(tmp_path, root, monkeypatch, capsys):
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("stage", ["1", "2"])
-def test_kill_9_and_resume_give_the_same_weights(stage, capsys):
-    assert resume.main(["--stages", stage, "--trials", "3"]) == 0
+@pytest.mark.parametrize(
+    "what",
+    [
+        ["--kills", "0", "--stages", "1"],
+        ["--kills", "0", "--stages", "2"],
+        ["--kills", "3", "--stages"],
+    ],
+    ids=["stage1", "stage2", "phases"],
+)
+def test_kill_9_and_resume_give_the_same_weights(what, capsys):
+    assert resume.main([*what, "--trials", "3"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert json.loads(last) == {"trials": 3, "equal": 3}

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from iom.models.embedder import load_embedder as load_embedder
     from iom.models.hasher import Hasher as Hasher
     from iom.models.hashing import build_hasher as build_hasher
+    from iom.runtime.deployed import DeployedHasher as DeployedHasher
+    from iom.runtime.models import open_models as open_models
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "DeployedHasher": "iom.runtime.deployed",
     "Embedder": "iom.models.embedder",
     "Hasher": "iom.models.hasher",
     "IomError": "iom.errors",
@@ -26,6 +29,7 @@ _HOME = {
     "build_backbone": "iom.models.backbones",
     "build_hasher": "iom.models.hashing",
     "load_embedder": "iom.models.embedder",
+    "open_models": "iom.runtime.models",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

@@ -177,15 +177,11 @@ RUN: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def _models(arguments: argparse.Namespace, *, embeds: bool = True) -> tuple[Any, Any]:
     """Embedder (if it is needed) and hasher, checked against each other."""
-    from iom.models.embedder import load_embedder
-    from iom.models.hasher import Hasher
+    from iom.runtime.models import open_hasher, open_models
 
-    hasher = Hasher.load(arguments.hasher)
     if not embeds:
-        return None, hasher
-    embedder = load_embedder(arguments.weights or hasher.embedder_name, batch_size=8)
-    hasher.check_embedder(embedder)
-    return embedder, hasher
+        return None, open_hasher(arguments.hasher)
+    return open_models(arguments.hasher, weights=arguments.weights)
 
 
 def _fusing(arguments: argparse.Namespace, embedder: Any, hasher: Any) -> Any:

@@ -84,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--hasher",
         metavar="DIR",
         default=os.environ.get("IOM_HASHER", DEFAULT_HASHER),
-        help=f"folder of a trained hasher (default: IOM_HASHER, or {DEFAULT_HASHER})",
+        help="artefact of iom deploy, or folder of a trained hasher (default: IOM_HASHER, or "
+        f"{DEFAULT_HASHER})",
     )
     parser.add_argument(
         "--weights", default="", metavar="NAME_OR_FILE",

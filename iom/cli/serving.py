@@ -96,12 +96,9 @@ def _nobody() -> Pixels:
 
 def _models(arguments: argparse.Namespace) -> tuple[SharedEmbedder, Any]:
     """Embedder and hasher, checked against each other and warm."""
-    from iom.models.embedder import load_embedder
-    from iom.models.hasher import Hasher
+    from iom.runtime.models import open_models
 
-    hasher = Hasher.load(arguments.hasher)
-    single = load_embedder(arguments.weights or hasher.embedder_name, batch_size=1)
-    hasher.check_embedder(single)
+    single, hasher = open_models(arguments.hasher, weights=arguments.weights, batch_size=1)
     batch = copy.copy(single)
     batch.batch_size = FACES_A_CALL
     size = single.input_size

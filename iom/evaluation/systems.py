@@ -13,6 +13,7 @@ from iom.evaluation.scores import FLOAT, CodeSystem
 from iom.lookup import lookup
 from iom.models.embedder import Embedder
 from iom.models.hasher import METADATA_FILE, Hasher
+from iom.runtime.manifest import manifest_path
 
 LEARNED = "learned"
 
@@ -108,7 +109,8 @@ def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> 
 
 
 def _check_folder(name: str, folder: str, others: Sequence[str]) -> None:
-    if folder and Path(folder, METADATA_FILE).is_file():
+    present = Path(folder, METADATA_FILE).is_file() or manifest_path(Path(folder or ".")).is_file()
+    if folder and present:
         return
     setting = "hasher" if name == LEARNED else f"hashers.{name}"
     place = f"in '{folder}'" if folder else f"named ('{setting}' is empty)"

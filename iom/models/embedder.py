@@ -13,6 +13,9 @@ from iom.data.images import read_images
 from iom.errors import DataError, WeightsError
 from iom.files import cached_array, write_array
 from iom.models.weights.manifest import load_backbone_model
+from iom.runtime.deployed import DeployedHasher
+from iom.runtime.manifest import manifest_path
+from iom.runtime.runtimes import is_artefact
 
 CHUNK = 512
 """Images of one cache file: an interrupted run loses at most this many."""
@@ -150,7 +153,8 @@ def load_embedder(
     """Embedder of known weights.
 
     Args:
-        weights: Manifest name (`architecture.tag`) or a model file.
+        weights: Manifest name (`architecture.tag`), a model file, or an artefact of `iom deploy`,
+            whose embeddings then come from its own runtime.
         batch_size: Images a call.
         flip: Average with the mirror image.
         cache: Folder of computed embeddings, or empty for none.
@@ -158,6 +162,19 @@ def load_embedder(
     Raises:
         WeightsError: Unknown, missing or damaged weights, or an unstated kind of input.
     """
+    place = Path(cache) if cache else None
+    if is_artefact(Path(weights)) and manifest_path(Path(weights)).is_file():
+        deployed = DeployedHasher.load(weights, batch_size=batch_size)
+        return Embedder(
+            deployed.embed_batch,
+            name=deployed.name,
+            fingerprint=deployed.fingerprint,
+            embedding_size=deployed.embedding_size,
+            input_size=deployed.input_size,
+            batch_size=batch_size,
+            flip=flip,
+            cache=place,
+        )
     loaded = load_backbone_model(weights)
     return Embedder(
         loaded.predict,
@@ -167,5 +184,5 @@ def load_embedder(
         input_size=loaded.input_size,
         batch_size=batch_size,
         flip=flip,
-        cache=Path(cache) if cache else None,
+        cache=place,
     )

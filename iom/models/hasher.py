@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -18,6 +18,8 @@ from iom.keys import KEY_KINDS, KeyKind, TransformKey, part_count
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder
 from iom.models.hashing import shape_of
+from iom.runtime.deployed import DeployedHasher
+from iom.runtime.runtimes import is_artefact
 
 FORMAT = 1
 MODEL_FILE = "hasher.keras"
@@ -266,10 +268,16 @@ class Hasher:
     def load(cls, folder: Path | str) -> "Hasher":
         """Read a folder that `save` wrote.
 
+        Of an artefact of `iom deploy` it opens the runtime that the file wants, and returns an
+        `iom.runtime.deployed.DeployedHasher`, which hashes embeddings alike, and images besides.
+        `iom.open_models` does both without importing Keras first.
+
         Raises:
             WeightsError: Missing, damaged, of another format, or not what its metadata says.
         """
         folder = Path(folder)
+        if is_artefact(folder):
+            return cast("Hasher", DeployedHasher.load(folder))
         metadata = _metadata(folder)
         kind = _check_key_version(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))

@@ -2,13 +2,16 @@
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import WeightsError
+from iom.errors import ConfigError, WeightsError
 from iom.keys import TransformKey
+from iom.runtime.deployed import DeployedHasher
+from iom.runtime.runtimes import is_artefact
 
 
 class PhotoHasher(Protocol):
@@ -48,22 +51,25 @@ class EmbedderAndHasher:
 
 
 def open_photo_hasher(hasher: str, *, weights: str = "", batch_size: int = 16) -> PhotoHasher:
-    """The hasher of a folder and its embedder.
+    """A deployed artefact, or the hasher of a folder and its embedder.
 
     Args:
-        hasher: Folder of a trained hasher.
+        hasher: Artefact of `iom deploy`, or folder of a trained hasher.
         weights: Manifest name or file of the embedder; empty takes the one the hasher names.
         batch_size: Faces a call.
 
     Raises:
         WeightsError: Missing, damaged, or the two do not belong together.
+        ConfigError: Weights beside an artefact, which embeds for itself.
+        MissingExtraError: The artefact's runtime is not installed.
     """
-    from iom.models.embedder import load_embedder
-    from iom.models.hasher import Hasher
+    if is_artefact(Path(hasher)):
+        if weights:
+            raise ConfigError(f"{hasher} embeds for itself: leave out the weights {weights}")
+        return DeployedHasher.load(hasher, batch_size=batch_size)
+    from iom.runtime.models import open_models
 
-    found = Hasher.load(hasher)
-    embedder = load_embedder(weights or found.embedder_name, batch_size=batch_size)
-    return EmbedderAndHasher(embedder, found)
+    return EmbedderAndHasher(*open_models(hasher, weights=weights, batch_size=batch_size))
 
 
 def embed_all(

@@ -1,14 +1,26 @@
-"""What turns faces into codes: embedder and hasher; faces without an embedding."""
+"""What turns faces into codes: an artefact, or embedder and hasher; faces without an embedding."""
 
 import numpy as np
 import pytest
 
-from iom.errors import WeightsError
+from iom.errors import ConfigError, WeightsError
+from iom.photos import photo_hasher
 from iom.photos.photo_hasher import embed_all, open_photo_hasher
 from tests.photos.conftest import FakeModels
 
 
-def test_a_folder_without_a_hasher(tmp_path):
+def test_an_artefact_is_opened_in_its_runtime(monkeypatch, tmp_path):
+    opened = {}
+
+    def load(path, **options):
+        opened[path] = options
+        return FakeModels()
+
+    monkeypatch.setattr(photo_hasher.DeployedHasher, "load", load)
+    assert isinstance(open_photo_hasher("hasher.onnx", batch_size=4), FakeModels)
+    assert opened == {"hasher.onnx": {"batch_size": 4}}
+    with pytest.raises(ConfigError, match="embeds for itself"):
+        open_photo_hasher("hasher.onnx", weights="other")
     with pytest.raises(WeightsError, match="no hasher in"):
         open_photo_hasher(str(tmp_path / "none"))
 

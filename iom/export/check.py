@@ -1,0 +1,157 @@
+"""Trying an artefact in its own runtime, on faces, against the hasher it was made from."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.data.benchmarks import PairBenchmark, read_pair_list
+from iom.data.images import Pixels, read_images
+from iom.data.synthetic import load_face_model
+from iom.errors import DataError
+from iom.export.formats import Format
+from iom.export.source import Source
+from iom.keys import TransformKey
+from iom.metrics.verification import equal_error_rate
+from iom.runtime.manifest import Check
+from iom.seeding import numpy_stream
+
+SYNTHETIC_PEOPLE, SYNTHETIC_SAMPLES, SYNTHETIC_SEED = 8, 2, 7
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+ENOUGH_MATED, PAIRS_BY_CHANCE = 3000, 3
+TURN, MARGIN = 1e-3, 0.01
+"""Radians, a tenth of what bfloat16 does to an embedding; share below what stays under it."""
+Run = Callable[[Pixels, TransformKey], NDArray[np.uint8]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Faces:
+    """Faces to try an artefact on.
+
+    Attributes:
+        name: What they are, for the manifest.
+        images: RGB `(N, S, S, 3)` uint8.
+        benchmark: Pairs of them, where there are real people among them.
+    """
+
+    name: str
+    images: Pixels
+    benchmark: PairBenchmark | None = None
+
+
+def faces_of_pairs(pairs: Path, folder: Path, *, size: int, most: int = 0) -> Faces:
+    """The images of a list of pairs such as LFW's.
+
+    Args:
+        pairs: The list.
+        folder: Of the aligned images.
+        size: Their side.
+        most: How many pairs to take, evenly spread; 0 takes all.
+
+    Raises:
+        DataError: Missing or damaged.
+    """
+    benchmark = read_pair_list(pairs, folder)
+    chosen = np.arange(len(benchmark))
+    if most and most < len(benchmark):
+        chosen = np.linspace(0, len(benchmark) - 1, most).astype(int)
+    left, right = benchmark.left[chosen], benchmark.right[chosen]
+    used, index = np.unique(np.concatenate([left, right]), return_inverse=True)
+    paths = tuple(Path(str(benchmark.images[number])) for number in used)
+    part = dataclasses.replace(
+        benchmark, images=paths, left=index[: len(chosen)], right=index[len(chosen) :],
+        same=benchmark.same[chosen], fold=benchmark.fold[chosen],
+        subjects=benchmark.subjects[used],
+    )  # fmt: skip
+    return Faces(f"{pairs.stem}, {len(chosen)} pairs", read_images(paths, size=size), part)
+
+
+def faces_of_nobody(size: int) -> Faces:
+    """Synthetic faces, where no real ones are at hand.
+
+    Raises:
+        DataError: Another size than theirs.
+    """
+    images, _ = load_face_model().sample(SYNTHETIC_PEOPLE, SYNTHETIC_SAMPLES, seed=SYNTHETIC_SEED)
+    if images.shape[1] != size:
+        raise DataError(f"synthetic faces have {images.shape[1]} pixels a side, expected {size}")
+    return Faces("synthetic faces of nobody", images)
+
+
+def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
+    """Faces to choose the ranges of integers on, evenly spread over a folder; else of nobody.
+
+    Raises:
+        DataError: None there, or not aligned faces.
+    """
+    if folder is None:
+        images, _ = load_face_model().sample(count, 1, seed=SYNTHETIC_SEED + 1)
+        return images
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder}: expected aligned faces to calibrate on, found no images")
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)
+    return read_images([paths[number] for number in chosen], size=size)
+
+
+class Reference:
+    """What the hasher itself says of the faces, computed once for all formats.
+
+    Args:
+        source: The hasher that is exported.
+        faces: To try on.
+        key: For all of them (`stolen_key`).
+    """
+
+    def __init__(self, source: Source, faces: Faces, key: TransformKey) -> None:
+        self._source, self.faces, self.key = source, faces, key
+
+    @functools.cached_property
+    def codes(self) -> NDArray[np.uint8]:
+        """Its codes `(N, M)`."""
+        return self._source.codes(self.faces.images, self.key)
+
+    @functools.cached_property
+    def stable_symbols(self) -> float:
+        """Share of the symbols that stay when the embeddings are turned by `TURN`.
+
+        What no runtime can be blamed for losing: refined codes hold many near ties.
+        """
+        hasher, rows = self._source.hasher, self._source.embedder.embed(self.faces.images)
+        noise = numpy_stream(0, "export/turn").standard_normal(rows.shape)
+        noise -= np.sum(noise * rows, axis=1, keepdims=True) * rows
+        turned = rows + TURN * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+        return float(np.mean(hasher.hash(turned.astype(np.float32), self.key) == self.codes))
+
+    def check(self, run: Run, wanted: Format) -> Check:
+        """Compare the codes of `run` with them."""
+        codes = run(self.faces.images, self.key)
+        least = wanted.least_equal_symbols
+        if wanted.precision != "float32":
+            least = min(least, self.stable_symbols - MARGIN)
+        return Check(
+            faces=self.faces.name,
+            images=len(codes),
+            equal_symbols=float(np.mean(codes == self.codes)),
+            least_equal_symbols=round(least, 4),
+            pairs=len(self.faces.benchmark) if self.faces.benchmark else 0,
+            source_eer=self._eer(self.codes),
+            eer=self._eer(codes),
+            largest_eer_loss=round(wanted.largest_eer_loss + self._chance(), 4),
+        )
+
+    def _chance(self) -> float:
+        """What a few pairs more or less make of an error rate, where there are not many."""
+        mated = int(self.faces.benchmark.same.sum()) if self.faces.benchmark else ENOUGH_MATED
+        return 0.0 if mated >= ENOUGH_MATED else PAIRS_BY_CHANCE / mated
+
+    def _eer(self, codes: NDArray[Any]) -> float | None:
+        benchmark = self.faces.benchmark
+        if benchmark is None:
+            return None
+        distances = np.sum(codes[benchmark.left] != codes[benchmark.right], axis=1)
+        return float(equal_error_rate(distances[benchmark.same], distances[~benchmark.same]))

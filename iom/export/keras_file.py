@@ -1,0 +1,11 @@
+"""Keras' own format, one file for backbone and hash."""
+
+from pathlib import Path
+
+from iom.export.material import Material
+from iom.models.archive import save_model
+
+
+def write_keras(material: Material, path: Path) -> None:
+    """Write a `.keras` file."""
+    save_model(material.source.graph(), path)

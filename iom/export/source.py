@@ -1,0 +1,100 @@
+"""What is exported: a backbone and the hasher that was made for it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.errors import WeightsError
+from iom.export.folding import fold_batch_norms
+from iom.keys import TransformKey
+from iom.layers.code import Symbols
+from iom.models.embedder import Embedder
+from iom.models.hasher import Hasher
+from iom.models.weights.manifest import load_backbone_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A trained hasher with its backbone.
+
+    Attributes:
+        backbone: Raw RGB pixels to embedding, batch norms folded.
+        hasher: The hasher.
+        embedder: The embedder as it was trained, for the reference.
+    """
+
+    backbone: keras.Model
+    hasher: Hasher
+    embedder: Embedder
+
+    @property
+    def input_size(self) -> int:
+        """S, side of the aligned face."""
+        return self.embedder.input_size
+
+    def graph(self) -> keras.Model:
+        """One Keras graph: `image` and `order` to `codes` and `embedding`."""
+        image = keras.Input(self.backbone.inputs[0].shape[1:], name="image")
+        network = self.hasher.model
+        width = network.get_layer("order").output.shape[1]
+        order = keras.Input((width,), dtype="int32", name="order")
+        embedding = self.backbone(image)
+        responses = network({"embedding": embedding, "order": order})
+        outputs = {
+            "codes": Symbols(name="codes")(responses),
+            "embedding": keras.layers.Identity(name="embedding")(embedding),
+        }
+        return keras.Model({"image": image, "order": order}, outputs, name="deployed_hasher")
+
+    def codes(self, images: NDArray[np.uint8], key: TransformKey) -> NDArray[np.uint8]:
+        """Codes as they are without an export: the reference."""
+        return self.hasher.hash(self.embedder.embed(images), key)
+
+
+def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -> Source:
+    """The hasher of a folder and its backbone.
+
+    Args:
+        folder: Of a trained hasher.
+        weights: Manifest name or file of the embedder; empty takes the one the hasher names.
+        batch_size: Faces a call of the reference.
+
+    Raises:
+        WeightsError: Missing or damaged, they do not belong together, or the backbone is a frozen
+            graph, a fusion, or otherwise no single Keras graph.
+    """
+    hasher = Hasher.load(folder)
+    loaded = load_backbone_model(weights or hasher.embedder_name)
+    if not isinstance(loaded.model, keras.Model):
+        raise WeightsError(
+            f"{loaded.name}: a frozen graph or SavedModel cannot be exported further; expected a "
+            "Keras backbone"
+        )
+    embedder = Embedder(
+        loaded.predict, name=loaded.name, fingerprint=loaded.fingerprint,
+        embedding_size=loaded.embedding_size, input_size=loaded.input_size, batch_size=batch_size,
+    )  # fmt: skip
+    hasher.check_embedder(embedder)
+    return Source(fold_batch_norms(loaded.model), hasher, embedder)
+
+
+def description(source: Source) -> dict[str, Any]:
+    """What a manifest says of its source."""
+    hasher = source.hasher
+    calibration = dataclasses.asdict(hasher.calibration) if hasher.calibration else None
+    return {
+        "input_size": source.input_size,
+        "embedding_size": hasher.embedding_size,
+        "code_length": hasher.code_length,
+        "alphabet_size": hasher.alphabet_size,
+        "keep": hasher.keep,
+        "key_size": hasher.key_size,
+        "key_kind": hasher.key_kind,
+        "embedder": {"name": hasher.embedder_name, "sha256": hasher.embedder_fingerprint},
+        "hasher": hasher.fingerprint,
+        "calibration": calibration,
+    }

@@ -1,0 +1,36 @@
+"""Run by the isolated Python of `tfjs_environment`: a SavedModel to a TF.js graph model.
+
+    python tfjs_convert.py SAVED_MODEL OUTPUT
+
+tensorflowjs imports packages that only other conversions use and that a plain environment does not
+have: empty modules stand in for them. It imports nothing of this project.
+"""
+
+import sys
+import types
+
+UNUSED = (
+    "tensorflow_decision_forests",
+    "tensorflow_hub",
+    "tf_keras",
+    "jax",
+    "jax.experimental",
+)
+
+
+def main(source: str, output: str) -> None:
+    """Convert."""
+    import keras  # noqa: F401  (looks at jax if there is one: before the stand-ins)
+
+    for name in UNUSED:
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["jax.experimental"].jax2tf = None  # type: ignore[attr-defined]
+    from tensorflowjs.converters import tf_saved_model_conversion_v2
+
+    tf_saved_model_conversion_v2.convert_tf_saved_model(
+        source, output, signature_def="serving_default", skip_op_check=False
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

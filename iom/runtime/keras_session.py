@@ -1,0 +1,45 @@
+"""Running `.keras` files and SavedModels in TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.errors import WeightsError
+from iom.runtime.session import check_ends
+
+
+class KerasSession:
+    """A `.keras` file.
+
+    Args:
+        path: The file.
+        precision: Of the file.
+        threads: TensorFlow decides on its own.
+    """
+
+    def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
+        import keras
+
+        # Keras finds the layers of a file by name among those that were imported.
+        import iom.layers.code
+        import iom.layers.cosine
+        import iom.layers.index_of_max
+        import iom.layers.permutation
+        import iom.layers.rotation  # noqa: F401
+
+        try:
+            self._model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise WeightsError(f"{path}: Keras cannot read it: {error}") from error
+        inputs = [tensor.name for tensor in self._model.inputs]
+        check_ends(path, inputs, self._model.output_names)
+        self._model.compile(jit_compile=False)
+
+    def run(
+        self, images: NDArray[np.float32], orders: NDArray[np.int32]
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Codes and embeddings."""
+        found = self._model.predict_on_batch({"image": images, "order": orders})
+        return found["codes"], found["embedding"]

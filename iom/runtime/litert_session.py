@@ -1,0 +1,50 @@
+"""Running LiteRT's format (`.tflite`)."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.errors import WeightsError
+from iom.runtime.session import check_ends, missing_runtime
+
+SIGNATURE = "serving_default"
+
+
+class LiteRtSession:
+    """A LiteRT file, one face a call: interpreters of other batches gave NaN.
+
+    Args:
+        path: The file.
+        precision: Of the file.
+        threads: Of a call; 0 takes all cores.
+    """
+
+    def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise missing_runtime(path, "ai-edge-litert", "litert") from error
+        try:
+            self._interpreter = Interpreter(
+                model_path=str(path), num_threads=threads or os.cpu_count() or 1
+            )
+            signature = self._interpreter.get_signature_list()[SIGNATURE]
+            check_ends(path, signature["inputs"], signature["outputs"])
+            self._runner = self._interpreter.get_signature_runner(SIGNATURE)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise WeightsError(f"{path}: LiteRT cannot read it: {error}") from error
+
+    def run(
+        self, images: NDArray[np.float32], orders: NDArray[np.int32]
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Codes and embeddings."""
+        codes, rows = [], []
+        for number in range(len(images)):
+            part = slice(number, number + 1)
+            found = self._runner(image=images[part], order=orders[part])
+            codes.append(found["codes"].copy())
+            rows.append(found["embedding"].copy())
+        return np.concatenate(codes), np.concatenate(rows)

@@ -1,0 +1,250 @@
+"""Exports of every kind of key, run by their own runtimes, and what is refused."""
+
+import builtins
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from iom.config.hashing import HasherConfig
+from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, WeightsError
+from iom.export import export as exporting
+from iom.export.check import calibration_faces, faces_of_nobody
+from iom.export.export import Exporter
+from iom.export.folding import fold_batch_norms
+from iom.export.formats import FORMATS
+from iom.export.source import Source
+from iom.keys import KEY_KINDS, TransformKey
+from iom.models.embedder import Embedder, load_embedder
+from iom.models.hasher import Hasher
+from iom.models.hashing import build_hasher
+from iom.models.weights.manifest import load_backbone_model
+from iom.runtime.deployed import DeployedHasher
+from iom.runtime.manifest import manifest_path
+from iom.runtime.models import open_models
+
+KEY = TransformKey(bytes(range(32)))
+SETTINGS = {
+    "permutation": {"keep": 96, "hidden_layers": 1, "hidden_size": 32},
+    "subset": {"keep": 64},
+    "orthogonal": {"bottleneck": 96},
+    "part": {"keep": 64},
+}
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load_backbone_model("iresnet_slim.bundled")
+
+
+def source_of(loaded, kind, **settings):
+    embedder = Embedder(
+        loaded.predict, name="slim", fingerprint=loaded.fingerprint,
+        embedding_size=loaded.embedding_size, batch_size=8,
+    )  # fmt: skip
+    settings = {"code_length": 64, "alphabet_size": 4, "refinement_steps": 3, **settings}
+    config = HasherConfig(key_kind=kind, **settings)
+    network = build_hasher(loaded.embedding_size, config)
+    hasher = Hasher(network, embedder_name="slim", embedder_fingerprint=loaded.fingerprint)
+    return Source(fold_batch_norms(loaded.model), hasher, embedder)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return faces_of_nobody(112)
+
+
+@pytest.fixture(scope="module")
+def exported(loaded, faces, tmp_path_factory):
+    """Folder and source of one hasher in the formats that start quickly."""
+    folder = tmp_path_factory.mktemp("exported")
+    source = source_of(loaded, "permutation")
+    exporter = Exporter(source, calibration=faces.images[:4], faces=faces, key=KEY)
+    exporter.export(["onnx", "openvino"], folder, name="a")
+    return folder, source
+
+
+@pytest.mark.parametrize("kind", KEY_KINDS)
+def test_every_kind_of_key_works_in_an_artefact(loaded, faces, tmp_path, kind):
+    source = source_of(loaded, kind, **SETTINGS[kind])
+    exporter = Exporter(source, calibration=faces.images[:4], faces=faces, key=KEY)
+    manifest = exporter.export(["onnx"], tmp_path, name="a")["onnx"]
+    assert manifest.check.equal_symbols > 0.99
+    hasher = DeployedHasher.load(tmp_path / "a.onnx")
+    keys = [TransformKey(bytes([n]) * 32) for n in range(5)]  # a key for each face
+    embeddings = source.embedder.embed(faces.images[:5])
+    expected = source.hasher.hash(embeddings, keys)
+    assert np.mean(hasher.hash_images(faces.images[:5], keys) == expected) > 0.99
+    assert np.mean(hasher.hash(embeddings, keys) == expected) > 0.99
+    np.testing.assert_allclose(hasher.embed(faces.images[:5]), embeddings, atol=1e-5)
+    assert hasher.parts == source.hasher.parts
+
+
+def test_other_formats_say_the_same(loaded, faces, tmp_path):
+    source = source_of(loaded, "orthogonal")
+    exporter = Exporter(source, calibration=faces.images[:4], faces=faces, key=KEY)
+    found = exporter.export(["keras", "litert", "litert_dynamic"], tmp_path, name="a")
+    shares = {name: manifest.check.equal_symbols for name, manifest in found.items()}
+    assert min(shares["keras"], shares["litert"]) > 0.99
+    assert shares["litert_dynamic"] > 0.8
+    assert len({manifest.fingerprint for manifest in found.values()}) == 3
+    for name in found:
+        hasher = Hasher.load(tmp_path / f"a{FORMATS[name].suffix}")
+        assert isinstance(hasher, DeployedHasher)
+
+
+def test_no_secret_is_in_an_artefact(exported):
+    folder, source = exported
+    order = KEY_KINDS["permutation"].order(KEY, source.hasher.key_size, 0)
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert KEY.secret not in content
+        assert order.tobytes() not in content
+        assert order.astype(np.int64).tobytes() not in content
+
+
+def test_files_are_hashed_as_pixels_are(exported, faces, tmp_path):
+    from PIL import Image
+
+    hasher = DeployedHasher.load(exported[0] / "a.onnx", batch_size=4)
+    paths = [tmp_path / f"{n}.png" for n in range(11)]
+    for path, image in zip(paths, faces.images, strict=False):
+        Image.fromarray(image).save(path)
+    expected = hasher.hash_images(faces.images[:11], KEY)
+    np.testing.assert_array_equal(hasher.hash_files(paths, KEY), expected)
+    np.testing.assert_array_equal(hasher.embed_files(paths), hasher.embed(faces.images[:11]))
+    paths[9].write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"9\.png"):
+        hasher.hash_files(paths, KEY)
+
+
+def test_an_artefact_is_embedder_and_hasher(exported):
+    path = exported[0] / "a.onnx"
+    embedder, hasher = open_models(path)
+    assert embedder is hasher
+    cached = load_embedder(str(path))
+    hasher.check_embedder(cached)
+    with pytest.raises(ConfigError, match="embeds for itself"):
+        open_models(path, weights="iresnet_slim.bundled")
+    with pytest.raises(WeightsError, match="give no weights"):
+        hasher.check_embedder(exported[1].embedder)
+
+
+def test_wrong_input_is_refused(exported, faces):
+    hasher = DeployedHasher.load(exported[0] / "a.onnx")
+    with pytest.raises(DataError, match="uint8"):
+        hasher.hash_images(faces.images.astype(np.float32) / 255, KEY)
+    with pytest.raises(DataError, match=r"expected embeddings \(N, 128\)"):
+        hasher.hash(np.zeros((2, 64), np.float32), KEY)
+    with pytest.raises(DataError, match="finite"):
+        hasher.hash(np.full((2, 128), np.nan, np.float32), KEY)
+    with pytest.raises(KeyMaterialError, match="one for each of 2"):
+        hasher.hash_images(faces.images[:2], [KEY])
+
+
+def test_an_export_that_loses_too_much_leaves_nothing(loaded, faces, tmp_path, monkeypatch):
+    strict = FORMATS["onnx"]._replace(least_equal_symbols=1.01)
+    monkeypatch.setitem(exporting.FORMATS, "onnx", strict)
+    exporter = Exporter(
+        source_of(loaded, "permutation"), calibration=faces.images[:1], faces=faces, key=KEY
+    )
+    with pytest.raises(WeightsError, match="nothing was written"):
+        exporter.export(["onnx"], tmp_path, name="a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_with_a_missing_input_is_refused(exported, tmp_path):
+    import onnx
+    from onnx import helper
+
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Identity", ["image"], ["codes"])]
+    graph = helper.make_graph(nodes, "g", [value("image", 1, [1])], [value("codes", 1, [1])])
+    path = tmp_path / "a.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save_model(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    from iom.runtime.onnx_session import OnnxSession
+
+    with pytest.raises(WeightsError, match="order is missing"):
+        OnnxSession(path, precision="float32")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "module", "name"),
+    [
+        (".onnx", "onnx_session", "OnnxSession"),
+        (".xml", "openvino_session", "OpenVinoSession"),
+        (".tflite", "litert_session", "LiteRtSession"),
+        (".keras", "keras_session", "KerasSession"),
+    ],
+)
+def test_a_damaged_file_is_an_error_of_ours(tmp_path, suffix, module, name):
+    import importlib
+
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"this is no graph")
+    session = getattr(importlib.import_module(f"iom.runtime.{module}"), name)
+    with pytest.raises(WeightsError, match="cannot read it"):
+        session(path, precision="float32")
+
+
+@pytest.mark.parametrize(
+    ("target", "package", "extra"),
+    [("onnx", "onnxruntime", "onnxruntime"), ("openvino", "openvino", "openvino")],
+)
+def test_a_missing_runtime_names_its_extra(exported, monkeypatch, target, package, extra):
+    real = builtins.__import__
+
+    def without(name, *rest, **named):
+        if name.split(".")[0] == package:
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingExtraError, match=rf"iom\[{extra}\]"):
+        DeployedHasher.load(exported[0] / f"a{FORMATS[target].suffix}")
+
+
+def test_bfloat16_is_refused_where_the_cpu_has_none(exported, monkeypatch):
+    import openvino
+
+    from iom.runtime.openvino_session import OpenVinoSession
+
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
+    with pytest.raises(WeightsError, match="this CPU does not have"):
+        OpenVinoSession(exported[0] / "a.xml", precision="bfloat16")
+
+
+def test_a_manifest_of_another_runtime_is_refused(exported, tmp_path):
+    import shutil
+
+    for path in exported[0].iterdir():
+        shutil.copy(path, tmp_path)
+    place = manifest_path(tmp_path / "a.onnx")
+    values = {**json.loads(place.read_text()), "runtime": "litert"}
+    place.write_text(json.dumps(values))
+    with pytest.raises(WeightsError, match=r"end in \.tflite"):
+        DeployedHasher.load(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
+def test_it_starts_without_tensorflow(exported, root, name):
+    code = (
+        "import sys, numpy as np, iom\n"
+        f"h = iom.DeployedHasher.load({str(exported[0] / name)!r})\n"
+        "h.hash_images(np.zeros((1, 112, 112, 3), np.uint8) + 99, iom.TransformKey(bytes(32)))\n"
+        "heavy = {'tensorflow', 'keras', 'scipy', 'numba', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_calibration_needs_faces(tmp_path):
+    assert len(calibration_faces(None, 3, size=112)) == 3
+    with pytest.raises(DataError, match="found no images"):
+        calibration_faces(tmp_path, 3, size=112)

@@ -14,6 +14,7 @@ from iom.lookup import lookup
 from iom.models.embedder import Embedder
 from iom.models.hasher import METADATA_FILE, Hasher
 from iom.runtime.manifest import manifest_path
+from iom.runtime.runtimes import is_artefact
 
 LEARNED = "learned"
 
@@ -109,8 +110,10 @@ def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> 
 
 
 def _check_folder(name: str, folder: str, others: Sequence[str]) -> None:
-    present = Path(folder, METADATA_FILE).is_file() or manifest_path(Path(folder or ".")).is_file()
-    if folder and present:
+    path = Path(folder)
+    if folder and Path(path, METADATA_FILE).is_file():
+        return
+    if folder and is_artefact(path) and manifest_path(path).is_file():
         return
     setting = "hasher" if name == LEARNED else f"hashers.{name}"
     place = f"in '{folder}'" if folder else f"named ('{setting}' is empty)"

@@ -12,6 +12,9 @@ class Symbols(keras.layers.Layer):
     converter knows, and ranks -0.0 below 0.0.
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
     def call(self, responses):
         """Symbols of responses."""
         if keras.backend.backend() != "tensorflow":

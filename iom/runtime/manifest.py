@@ -104,7 +104,7 @@ class Manifest:
 
 def manifest_path(artefact: Path) -> Path:
     """The manifest of an artefact: its name and `.json`."""
-    return artefact.with_name(artefact.name + SUFFIX)
+    return artefact.parent / f"{artefact.name}{SUFFIX}"  # "." and "/" have no name to change
 
 
 def hashed_files(files: list[Path], folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 hypothesis.settings.register_profile("iom", deadline=None)
 hypothesis.settings.load_profile("iom")
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, default=0, help="what every test starts its chances from")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Seed the weights that a test, or a fixture made for it, draws without asking."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(item.config.getoption("--seed"))
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def configured(place, root, monkeypatch):
             "embedder.weights": str(place / "backbone.keras"),
             "embedder.cache": str(place / "cache"),
             "batches": {"subjects": 5, "images": 3, "steps_per_epoch": 3},
-            "calibration": {"fmr": 0.1, "keys": 2, "bootstrap": 0},
+            "calibration": {"fmr": 0.5, "keys": 2, "bootstrap": 0},
         }
         tree = {
             "stage2": "configs/smoke/stage2.yaml",

@@ -9,6 +9,7 @@ from iom.errors import MissingExtraError
 from iom.export.material import Material
 from iom.export.onnx_graph import OnnxGraph, add_keras_graph
 from iom.export.onnx_hash import HASH_LAYERS
+from iom.export.onnx_pixels import fold_pixel_scaling
 
 
 def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
@@ -25,6 +26,7 @@ def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
     onnx = require_onnx()
     graph = OnnxGraph()
     raw = add_keras_graph(graph, backbone, {backbone.inputs[0].name: "image"})
+    fold_pixel_scaling(graph, backbone.inputs[0].shape[1])
     embedding = graph.add("Identity", [raw], "embedding")
     names = {"embedding": embedding, "order": "order"}
     responses = add_keras_graph(graph, hasher, names, more=HASH_LAYERS)

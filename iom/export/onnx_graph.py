@@ -39,7 +39,7 @@ class OnnxGraph:
     def constant(self, values: Any, name: str, kind: Any = np.float32) -> str:
         """Add a constant and return its name."""
         name = self._free(name)
-        self.constants[name] = np.ascontiguousarray(values, kind)
+        self.constants[name] = np.array(values, kind, order="C")
         return name
 
     def _free(self, name: str) -> str:

@@ -99,13 +99,18 @@ def _refined(graph: OnnxGraph, rows: str, kernel: Any, layer: Any) -> str:
     """As `iom.layers.refinement.refine`."""
     name = f"{layer.name}/refined"
     vectors = kernel.reshape(len(kernel), -1, layer.alphabet_size)
-    centred = (vectors - vectors.mean(2, keepdims=True)).reshape(kernel.shape)
+    centred = vectors - vectors.mean(2, keepdims=True)
+    in_pairs = layer.alphabet_size == 2  # then the two of a position are opposite
+    centred = centred[:, :, 0] if in_pairs else centred.reshape(kernel.shape)
     forth = graph.constant(centred, f"{name}/vectors")
     back = graph.constant(centred.T, f"{name}/columns")
     width = graph.constant([-1, kernel.shape[1]], f"{name}/width", np.int64)
 
     def read_back(value: str, step: str) -> str:
         flat = graph.add("MatMul", [value, forth], f"{step}/responses")
+        if in_pairs:
+            return graph.add("MatMul", [graph.add("Sign", [flat], f"{step}/codes"), back],
+                             f"{step}/held")  # fmt: skip
         responses = _by_position(graph, flat, layer, f"{step}/positions")
         largest = graph.add("ReduceMax", [responses], f"{step}/largest", axes=_LAST, keepdims=1)
         chosen = graph.add("Equal", [responses, largest], f"{step}/chosen")

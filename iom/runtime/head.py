@@ -128,7 +128,7 @@ def _projection(
     """Responses `(N, M, Q)`, as `iom.layers.index_of_max.IoMProjection`."""
     if steps:
         vectors = kernel.reshape(len(kernel), -1, alphabet_size)
-        vectors = (vectors - vectors.mean(axis=2, keepdims=True)).reshape(kernel.shape)
+        vectors = vectors - vectors.mean(axis=2, keepdims=True)
         rows = _refined(rows, vectors, alphabet_size, steps, gain, (rate, decay))
     return (rows @ kernel).reshape(len(rows), -1, alphabet_size)
 
@@ -137,9 +137,17 @@ def _refined(
     rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float,
     pace: tuple[float, float],
 ) -> Array:  # fmt: skip
-    """As `iom.layers.refinement.refine`."""
+    """As `iom.layers.refinement.refine`, of `vectors` `(K, M, Q)`.
+
+    Of two symbols the centred vectors are opposite: one of them and a sign say the same.
+    """
+    half = vectors[:, :, 0]
+    vectors = vectors.reshape(len(vectors), -1)
 
     def read_back(values: Array) -> Array:
+        if alphabet_size == 2:
+            signs: Array = np.sign(values @ half) @ half.T
+            return signs
         responses = (values @ vectors).reshape(len(values), -1, alphabet_size)
         chosen = responses == responses.max(axis=-1, keepdims=True)
         flat: Array = chosen.reshape(len(values), -1).astype(np.float32) @ vectors.T

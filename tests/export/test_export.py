@@ -67,9 +67,12 @@ def exported(loaded, faces, tmp_path_factory):
     return folder, source
 
 
-@pytest.mark.parametrize("kind", KEY_KINDS)
+@pytest.mark.parametrize("kind", [*KEY_KINDS, "two symbols"])
 def test_every_kind_of_key_works_in_an_artefact(loaded, faces, tmp_path, kind):
-    source = source_of(loaded, kind, **SETTINGS[kind])
+    if kind == "two symbols":
+        source = source_of(loaded, "permutation", alphabet_size=2, refinement_steps=10)
+    else:
+        source = source_of(loaded, kind, **SETTINGS[kind])
     exporter = Exporter(source, calibration=faces.images[:4], faces=faces, key=KEY)
     manifest = exporter.export(["onnx"], tmp_path, name="a")["onnx"]
     assert manifest.check.equal_symbols > 0.99

@@ -1,0 +1,77 @@
+"""The scaling of pixels folded into the first convolution: the same results, fewer operations."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from iom.export.onnx_graph import OnnxGraph, add_keras_graph  # noqa: E402
+from iom.export.onnx_pixels import fold_pixel_scaling  # noqa: E402
+
+SIDE = 13
+
+
+def written(model, *, folded):
+    from onnx import TensorProto
+
+    graph = OnnxGraph()
+    output = add_keras_graph(graph, model, {model.inputs[0].name: "image"})
+    if folded:
+        fold_pixel_scaling(graph, SIDE)
+    ends = (
+        {"image": (TensorProto.FLOAT, ["batch", SIDE, SIDE, 3])},
+        {output: (TensorProto.FLOAT, ["batch", None, None, None])},
+    )
+    return graph.model(*ends)
+
+
+def computed(model, images):
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return session.run(None, {"image": images})[0].transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid", "own"])
+@pytest.mark.parametrize("window", [(3, 1, 1), (3, 2, 1), (5, 3, 1), (4, 1, 2)])
+def test_the_same_result_with_the_borders(padding, window):
+    kernel, strides, dilation = window
+    image = keras.Input((SIDE, SIDE, 3), name="image")
+    rows = layers.Rescaling(1 / 128, offset=-127.5 / 128)(image)
+    if padding == "own":
+        rows = layers.ZeroPadding2D(((2, 1), (0, 3)))(rows)
+    rows = layers.Conv2D(
+        8, kernel, strides=strides, dilation_rate=dilation, bias_initializer="random_normal",
+        padding="valid" if padding == "own" else padding,
+    )(rows)  # fmt: skip
+    model = keras.Model(image, layers.ReLU()(rows))
+    images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3)).astype(np.float32)
+    folded = written(model, folded=True)
+    assert [node.op_type for node in folded.graph.node] == ["Transpose", "Pad", "Conv", "Relu"]
+    expected = np.asarray(model(images))
+    np.testing.assert_allclose(computed(folded, images), expected, atol=2e-5)
+
+
+def per_channel(image):
+    return layers.Conv2D(4, 3)(layers.Rescaling([1.0, 2.0, 3.0])(image))
+
+
+def read_twice(image):
+    scaled = layers.Rescaling(0.5, offset=1.0)(image)
+    return layers.Concatenate()([layers.Conv2D(4, 3, padding="same")(scaled), scaled])
+
+
+def without_bias(image):
+    return layers.Conv2D(4, 3, use_bias=False)(layers.Rescaling(0.5, offset=1.0)(image))
+
+
+def no_scaling(image):
+    return layers.Conv2D(4, 3)(image)
+
+
+@pytest.mark.parametrize("build", [per_channel, read_twice, without_bias, no_scaling])
+def test_a_graph_that_starts_otherwise_stays_as_it_is(build):
+    image = keras.Input((SIDE, SIDE, 3), name="image")
+    model = keras.Model(image, build(image))
+    before, after = written(model, folded=False), written(model, folded=True)
+    assert before.SerializeToString() == after.SerializeToString()

@@ -1,7 +1,15 @@
 """`iom deploy`: its choices, its errors, and an artefact that the other commands take."""
 
+import http.client
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
 import pytest
 
+from iom.cli import main as iom_main
 from iom.cli.deploy import NAMES, main
 
 
@@ -33,13 +41,98 @@ def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_artefact_is_written_and_taken_by_photos(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    """The bundled hasher in ONNX, written by the command."""
+    folder = tmp_path_factory.mktemp("artefact")
+    assert main(["--to", "onnx", "--output", str(folder), "--name", "a"]) == 0
+    return folder / "a.onnx"
+
+
+@pytest.fixture
+def iom(tmp_path, monkeypatch, capsys):
+    """The gallery's commands, over an empty gallery."""
+    from iom.data.synthetic import write_folder
+
+    write_folder(tmp_path / "faces", 2, 2, seed=3)
+    monkeypatch.setattr("iom.gallery.key_file.SCRYPT_COST", 2)
+    monkeypatch.setenv("IOM_GALLERY", f"sqlite:///{tmp_path}/g.db")
+    monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/keys?key-file={tmp_path}/wrap")
+
+    def run(*arguments):
+        code = iom_main.main([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+def test_an_artefact_is_taken_by_photos(artefact):
     from iom.photos.photo_hasher import open_photo_hasher
     from iom.runtime.manifest import read_manifest
 
-    assert main(["--to", "onnx", "--output", str(tmp_path), "--name", "a"]) == 0
-    assert "equal symbols" in capsys.readouterr().out
-    manifest = read_manifest(tmp_path / "a.onnx")
+    manifest = read_manifest(artefact)
     assert manifest.check.equal_symbols > 0.99
-    models = open_photo_hasher(str(tmp_path / "a.onnx"))
-    assert models.fingerprint == manifest.fingerprint
+    assert open_photo_hasher(str(artefact)).fingerprint == manifest.fingerprint
+
+
+def test_an_artefact_runs_a_gallery_and_no_other_hasher_may(artefact, iom, tmp_path):
+    folders = sorted((tmp_path / "faces").iterdir())
+    (first, again), (other, _) = (sorted(folder.iterdir()) for folder in folders)
+    assert iom("init", "--hasher", artefact, "--threshold", 400)[0] == 0
+    assert iom("enroll", "alice", first, "--hasher", artefact)[0] == 0
+    assert iom("verify", "alice", first, "--hasher", artefact)[0] == 0
+    found = iom("identify", again, "--hasher", artefact)
+    assert found[0] in (0, 1)
+    assert found[2] == ""
+    code, _, error = iom("verify", "alice", other)  # the folder it was made from: other symbols
+    assert code == 2
+    assert "codes of two models never compare" in error
+    code, _, error = iom("verify", "alice", other, "--hasher", artefact, "--weights", "x")
+    assert code == 2
+    assert "embeds for itself" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "truncated"),
+        (lambda path: path.with_name("a.onnx.json").unlink(), "expected a.onnx.json beside it"),
+        (lambda path: path.with_name("a.onnx.head.npz").unlink(), "missing"),
+        (lambda path: path.unlink(), "no artefact"),
+    ],
+)
+def test_a_broken_artefact_is_one_line(artefact, iom, tmp_path, change, message):
+    for path in artefact.parent.iterdir():
+        shutil.copy(path, tmp_path)
+    change(tmp_path / "a.onnx")
+    code, _, error = iom("init", "--hasher", tmp_path / "a.onnx")
+    assert code == 2
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_the_service_runs_with_an_artefact_and_without_tensorflow(artefact, root):
+    pytest.importorskip("fastapi")
+    script = (
+        "import sys\n"
+        "from iom.cli import serve\n"
+        "try: serve.main(sys.argv[1:])\n"
+        "finally: print(sorted({'tensorflow', 'keras'} & set(sys.modules)))\n"
+    )
+    options = ["--demo", "--port", "0", "--detector", "none", "--hasher", artefact]
+    command = [sys.executable, "-u", "-c", script, *options]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as served:
+        timer = threading.Timer(60, served.kill)
+        timer.start()
+        line = next(line for line in served.stdout if "token=" in line)
+        place = line.split("//")[1].split("/#")[0]
+        connection = http.client.HTTPConnection(place, timeout=30)
+        connection.request("GET", "/health/ready")
+        status = connection.getresponse().status
+        connection.close()
+        served.terminate()
+        assert served.stdout.read().splitlines()[-1] == "[]"
+        timer.cancel()
+    assert status == 200

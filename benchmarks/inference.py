@@ -6,17 +6,15 @@ Every runtime computes the whole of it: backbone, hash, argmax. Ours is the `fas
 (OpenVINO in bfloat16, from our graph with batch norms and pixel scaling folded);
 `ratio_ort_NETWORK` is against onnxruntime in float32 on that same graph, the smaller of those at
 batch 1 and 8. `ratio_plain_NETWORK` is against OpenVINO left to itself, which takes bfloat16 too
-where the CPU has
-it, on the SavedModel of the Keras graph as it was trained; `ratio_plain_float32_NETWORK` compares
-our `openvino` artefact with the best of onnxruntime, LiteRT and OpenVINO in float32 on plain
-graphs. One thread each where the runtime lets one choose. Rounds alternate between the runtimes, a
+where the CPU has it, on the SavedModel of the Keras graph as it was trained;
+`ratio_plain_float32_NETWORK` compares our `openvino` artefact with the best of onnxruntime, LiteRT
+and OpenVINO in float32, the last two on plain graphs. One thread each where the runtime lets one choose. Rounds alternate between the runtimes, a
 round is a number of calls; seconds are of the process on all its cores, so that the figures are
 those of a core. Ratios are medians of the ratios of rounds.
 
-`mobilefacenet` is `mobilefacenet_y1.ms1m` where ../shared has it. There are no weights of
-IResNet-50 and 100: those are random, with batch norm statistics of real faces. Their error rate, of
-all pairs among subjects of LFW, is that of random features; what precision changes of it and of the
-codes can be read all the same.
+`mobilefacenet` is `mobilefacenet_y1.ms1m` where ../shared has it. There are no trained weights of
+IResNet-50 and 100: they are grown from the bundled network (`benchmarks/grown.py`), in their full
+size; accuracy is then of all pairs among subjects of LFW with four images each.
 Ends with one line of JSON.
 """
 
@@ -39,7 +37,7 @@ TRAINED = {
     "bundled": "pre_models/iresnet_slim.bundled",
 }
 DERIVED = ("iresnet50", "iresnet100")
-STATISTICS_FACES = 16
+STATISTICS_FACES = 48
 SUBJECT_IMAGES = 4
 OURS, OURS_FLOAT32, PLAIN = "ours", "ours float32", "openvino"
 PLAIN_FLOAT32 = ("onnxruntime", "litert", "openvino float32")
@@ -56,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--pairs", type=int, default=6000, help="of LFW; default: %(default)s")
     parser.add_argument(
-        "--derived-subjects", type=int, default=150,
+        "--derived-subjects", type=int, default=250,
         help="of LFW with four images, for networks without weights (default: %(default)s)",
     )  # fmt: skip
     return run(_measure, parser, argv)
@@ -152,30 +150,22 @@ def _all_pairs(folder: Path, subjects: int) -> Any:
     return Faces(f"LFW, all pairs of {len(paths)} images", read_images(paths), benchmark)
 
 
-def _derived(name: str, images: Any) -> tuple[Any, Any]:
-    """A network with random weights whose batch norms have the statistics of real faces."""
-    import keras
-
+def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
+    """A network grown from the bundled one, and a hasher for it."""
+    from benchmarks.grown import grown
     from iom.config.hashing import HasherConfig
     from iom.export.folding import fold_batch_norms
     from iom.export.source import Source
-    from iom.models.backbones import build_backbone
     from iom.models.embedder import Embedder
     from iom.models.hasher import Hasher
     from iom.models.hashing import build_hasher
 
-    keras.utils.set_random_seed(1)
-    backbone = build_backbone(name, embedding_size=512)
-    norms = [x for x in backbone.layers if isinstance(x, keras.layers.BatchNormalization)]
-    for norm in norms:
-        norm.momentum = 0.0  # the statistics become those of this one batch
-    backbone(images.astype("float32"), training=True)
+    backbone = grown(name, statistics)
     backbone.compile(jit_compile=False)
-    config = HasherConfig(**SHAPE)
     embedder = Embedder(
         backbone.predict_on_batch, name=name, fingerprint="0" * 64, embedding_size=512, batch_size=8
     )
-    network = build_hasher(512, config)
+    network = build_hasher(512, HasherConfig(**SHAPE))
     hasher = Hasher(network, embedder_name=name, embedder_fingerprint="0" * 64)
     return backbone, Source(fold_batch_norms(backbone), hasher, embedder)
 

@@ -6,7 +6,10 @@ import keras
 import numpy as np
 from keras import layers
 
-_WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
+_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
+_WEIGHTED = (*_CONVOLUTIONS, layers.Dense)
+FARTHEST = 8.0
+"""Standard deviations that a sum is moved by, at most: half precision would lose by more."""
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:
@@ -15,7 +18,8 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     A batch norm behind a convolution or a dense layer that nothing else reads goes into its kernel
     and bias. A batch norm in front of one goes into it where no zero padding stands between, as
     padding is not normalised: in front of the dense layer of a head, for instance, also through
-    `Flatten`. The others stay. Dropout is left out.
+    `Flatten`. In front of a padded one it does where the sum of a residual block can be moved by
+    shift / scale beforehand (`_wanted_move`). The others stay. Dropout is left out.
 
     Args:
         model: Functional, of one input and one output, such as a backbone; it is not changed.
@@ -27,7 +31,12 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     known: dict[int, Any] = {id(model.inputs[0]): image}
     readers = _readers(model)
     ahead: dict[int, tuple[Any, Any]] = {}  # tensors that still miss a scale and a shift
-    open_layers: dict[int, keras.Layer] = {}  # new layers whose result only a batch norm may read
+    open_layers: dict[int, keras.Layer] = {}  # new layers whose result has one reader
+    moves: dict[int, Any] = {}  # by how much a sum is more than it was
+    ends = _ends_in_layer(model, readers)
+    sums = {id(node.output_tensors[0]) for node in graph_nodes(model)
+            if isinstance(node.operation, layers.Add)
+            and any(id(tensor) in ends for tensor in node.input_tensors)}  # fmt: skip
     for node in graph_nodes(model):
         operation, source, result = node.operation, node.input_tensors[0], node.output_tensors[0]
         if isinstance(operation, layers.Dropout):
@@ -39,10 +48,28 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
             known[id(result)] = known[id(source)]
             if id(source) in open_layers:
                 _scale_outputs(open_layers[id(source)], *_affine(operation))
+                if len(readers[id(result)]) == 1:
+                    open_layers[id(result)] = open_layers[id(source)]
+                continue
+            if id(source) in moves:
+                scale, shift = _affine(operation)
+                ahead[id(result)] = scale, np.zeros_like(shift)
                 continue
             if _can_wait(result, readers):
                 ahead[id(result)] = _affine(operation)
                 continue
+        if isinstance(operation, layers.ZeroPadding2D) and id(source) in ahead:
+            ahead[id(result)] = ahead[id(source)]
+        if isinstance(operation, layers.Add):
+            inputs = [id(tensor) for tensor in node.input_tensors]
+            wanted = _wanted_move(result, readers, sums) if id(result) in sums else None
+            carried = sum(moves[tensor] for tensor in inputs if tensor in moves)
+            if wanted is not None or np.any(carried):
+                last = next(open_layers[tensor] for tensor in inputs if tensor in open_layers)
+                more = (0.0 if wanted is None else wanted) - carried
+                _scale_outputs(last, np.ones(last.bias.shape), more)
+            if wanted is not None:
+                moves[id(result)] = wanted
         if isinstance(operation, layers.Flatten) and id(source) in ahead:
             places = int(np.prod(source.shape[1:-1]))
             scale, shift = ahead[id(source)]
@@ -55,6 +82,8 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
         _copy_weights(operation, layer)
         if id(source) in ahead:
             _scale_inputs(layer, *ahead[id(source)])
+        if id(source) in moves:
+            _scale_inputs(layer, np.ones_like(moves[id(source)]), -moves[id(source)])
         if len(readers[id(result)]) == 1:
             open_layers[id(result)] = layer
     return keras.Model(image, known[id(model.outputs[0])], name=model.name)
@@ -115,6 +144,55 @@ def _can_take(operation: Any, result: Any, readers: dict[int, list[Any]]) -> boo
     if type(operation) not in _WEIGHTED or not _is_linear(operation):
         return False
     return isinstance(operation, layers.Dense) or operation.padding == "valid"
+
+
+def _ends_in_layer(model: keras.Model, readers: dict[int, list[Any]]) -> set[int]:
+    """Tensors that a weighted layer makes, batch norm included, for one reader."""
+    found: set[int] = set()
+    for node in graph_nodes(model):
+        source, result = node.input_tensors[0], node.output_tensors[0]
+        made = _is_convolution(node.operation) or (
+            isinstance(node.operation, layers.BatchNormalization) and id(source) in found
+        )
+        if made and len(readers[id(result)]) == 1:
+            found.add(id(result))
+    return found
+
+
+def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> Any:
+    """How far a sum is moved for the one batch norm that reads it; `None` if it cannot be.
+
+    With BN(x) = s x + t, of x + t / s the batch norm is a product with s, which a kernel can take
+    in, and zero padding of it is the zero padding of BN(x). A convolution without padding that
+    reads the sum, too, takes the move back in its bias, and so does what the next sum adds.
+    """
+    norms = [by for by, _ in readers[id(result)] if isinstance(by, layers.BatchNormalization)]
+    if len(norms) != 1 or not all(_bears(*one, readers, sums) for one in readers[id(result)]):
+        return None
+    scale, shift = _affine(norms[0])
+    if not np.all(np.abs(shift) <= FARTHEST * np.abs(scale) * _spread(norms[0])):
+        return None
+    return shift / np.where(scale == 0, 1, scale)
+
+
+def _spread(norm: keras.Layer) -> Any:
+    return np.sqrt(np.asarray(norm.moving_variance, np.float64))
+
+
+def _bears(operation: Any, result: Any, readers: dict[int, list[Any]], sums: set[int]) -> bool:
+    """Whether a reader of a sum stays right when the sum is moved."""
+    if isinstance(operation, layers.Add):
+        return id(result) in sums
+    if not isinstance(operation, layers.BatchNormalization):
+        return _is_convolution(operation) and tuple(operation.kernel_size) == (1, 1)
+    found = readers[id(result)]
+    while len(found) == 1 and isinstance(found[0][0], layers.ZeroPadding2D):
+        found = readers[id(found[0][1])]
+    return len(found) == 1 and _is_convolution(found[0][0])
+
+
+def _is_convolution(operation: Any) -> bool:
+    return type(operation) in _CONVOLUTIONS and _is_linear(operation)
 
 
 def _with_bias(layer: Any) -> Any:

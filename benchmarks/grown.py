@@ -37,8 +37,8 @@ def grown(name: str, statistics: Any) -> Any:
     for layer in large.layers:
         if layer.name in known and layer.get_weights():
             olds = known[layer.name].get_weights()
-            layer.set_weights([_repeated(old, new.shape, stream)
-                               for old, new in zip(olds, layer.get_weights(), strict=True)])  # fmt: skip
+            pairs = zip(olds, layer.get_weights(), strict=True)
+            layer.set_weights([_repeated(old, new.shape, stream) for old, new in pairs])
         elif layer.name.endswith("_bn3"):
             gamma, *others = layer.get_weights()
             layer.set_weights([gamma * ADDED, *others])

@@ -8,9 +8,10 @@ Every runtime computes the whole of it: backbone, hash, argmax. Ours is the `fas
 batch 1 and 8. `ratio_plain_NETWORK` is against OpenVINO left to itself, which takes bfloat16 too
 where the CPU has it, on the SavedModel of the Keras graph as it was trained;
 `ratio_plain_float32_NETWORK` compares our `openvino` artefact with the best of onnxruntime, LiteRT
-and OpenVINO in float32, the last two on plain graphs. One thread each where the runtime lets one choose. Rounds alternate between the runtimes, a
-round is a number of calls; seconds are of the process on all its cores, so that the figures are
-those of a core. Ratios are medians of the ratios of rounds.
+and OpenVINO in float32, the last two on plain graphs. One thread each where the runtime lets one
+choose. Rounds alternate between the runtimes, a round is a number of calls; seconds are of the
+process on all its cores, so that the figures are those of a core. Ratios are medians of the ratios
+of rounds.
 
 `mobilefacenet` is `mobilefacenet_y1.ms1m` where ../shared has it. There are no trained weights of
 IResNet-50 and 100: they are grown from the bundled network (`benchmarks/grown.py`), in their full

@@ -167,7 +167,8 @@ def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> 
     reads the sum, too, takes the move back in its bias, and so does what the next sum adds.
     """
     norms = [by for by, _ in readers[id(result)] if isinstance(by, layers.BatchNormalization)]
-    if len(norms) != 1 or not all(_bears(*one, readers, sums) for one in readers[id(result)]):
+    found = readers[id(result)]
+    if len(norms) != 1 or not all(_bears(by, made, readers, sums) for by, made in found):
         return None
     scale, shift = _affine(norms[0])
     if not np.all(np.abs(shift) <= FARTHEST * np.abs(scale) * _spread(norms[0])):

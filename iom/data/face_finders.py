@@ -6,11 +6,14 @@ import queue
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+from PIL import Image
 
 from iom.data.detectors import Detect, build_detector, use_one_core
 from iom.data.face_finding import ALIGNED, POINTS, FindSettings, Found, Job, find_faces, mark_of
@@ -158,6 +161,7 @@ class _Process:
 def _serve(pipe: Connection, root: Path, settings: FindSettings, weights: Path | None) -> None:
     """Say whether the detector is there, then answer jobs until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `settings` has the limit
     with contextlib.suppress(EOFError, OSError):
         try:
             use_one_core(settings.detector)

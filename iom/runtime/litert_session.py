@@ -14,7 +14,10 @@ SIGNATURE = "serving_default"
 
 
 class LiteRtSession:
-    """A LiteRT file, one face a call: interpreters of other batches gave NaN.
+    """A LiteRT file.
+
+    Ranges of activations that are chosen as they come could be those of a whole batch, and a code
+    would depend on who else is in it: such a file gets one face a call.
 
     Args:
         path: The file.
@@ -34,6 +37,7 @@ class LiteRtSession:
             signature = self._interpreter.get_signature_list()[SIGNATURE]
             check_ends(path, signature["inputs"], signature["outputs"])
             self._runner = self._interpreter.get_signature_runner(SIGNATURE)
+            self._alone = precision.startswith("dynamic")
         except (ValueError, RuntimeError, KeyError) as error:
             raise WeightsError(f"{path}: LiteRT cannot read it: {error}") from error
 
@@ -42,8 +46,9 @@ class LiteRtSession:
     ) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Codes and embeddings."""
         codes, rows = [], []
-        for number in range(len(images)):
-            part = slice(number, number + 1)
+        step = 1 if self._alone else len(images)
+        for start in range(0, len(images), step):
+            part = slice(start, start + step)
             found = self._runner(image=images[part], order=orders[part])
             codes.append(found["codes"].copy())
             rows.append(found["embedding"].copy())

@@ -97,6 +97,10 @@ def test_other_formats_say_the_same(loaded, faces, tmp_path):
     for name in found:
         hasher = Hasher.load(tmp_path / f"a{FORMATS[name].suffix}")
         assert isinstance(hasher, DeployedHasher)
+        alone = DeployedHasher.load(tmp_path / f"a{FORMATS[name].suffix}", batch_size=1)
+        images = faces.images[:3]
+        equal = hasher.hash_images(images, KEY) == alone.hash_images(images, KEY)
+        assert np.mean(equal) > 0.99
 
 
 def test_no_secret_is_in_an_artefact(exported):

@@ -21,7 +21,7 @@ from typing import Any
 from iom.cli.arguments import new_parser, run
 
 FORMATS = ("onnx", "openvino", "fast", "litert", "keras", "saved_model")
-HASHER = "pre_models/iresnet_slim.bundled"
+HASHER = "pre_models/mobilefacenet_y1_1536x2"
 START = """
 import pathlib, re, sys
 import numpy as np

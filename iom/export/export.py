@@ -101,7 +101,7 @@ def _runner(path: Path, manifest: Manifest) -> Run:
 def _lost(target: str, check: Check) -> str:
     text = (
         f"export to {target}: {check.equal_symbols:.2%} of the symbols are those of the hasher "
-        f"(at least {check.least_equal_symbols:.0%} are asked for)"
+        f"(at least {check.least_equal_symbols:.2%} are asked for)"
     )
     if check.eer is not None and check.source_eer is not None:
         text += (

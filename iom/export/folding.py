@@ -166,8 +166,8 @@ def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> 
     in, and zero padding of it is the zero padding of BN(x). A convolution without padding that
     reads the sum, too, takes the move back in its bias, and so does what the next sum adds.
     """
-    norms = [by for by, _ in readers[id(result)] if isinstance(by, layers.BatchNormalization)]
     found = readers[id(result)]
+    norms = [by for by, _ in found if isinstance(by, layers.BatchNormalization)]
     if len(norms) != 1 or not all(_bears(by, made, readers, sums) for by, made in found):
         return None
     scale, shift = _affine(norms[0])

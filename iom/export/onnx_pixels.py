@@ -1,8 +1,8 @@
 """The scaling of pixels, folded into the first convolution of an ONNX graph.
 
-On its own a runtime spends a twentieth of a small network on it. Behind it stands zero padding,
-which raw pixels cannot share: zero is what the middle of their range becomes, so that is padded
-with. bfloat16 holds raw pixels and their middle exactly, and rounds what the scaling makes of them.
+On its own it costs a small network time that can be seen. Behind it stands zero padding, which raw
+pixels cannot share: zero is what the middle of their range becomes, so that is padded with.
+bfloat16 holds raw pixels and their middle exactly, and rounds what the scaling makes of them.
 """
 
 from typing import Any

@@ -41,9 +41,57 @@ class EnrolmentError(IomError):
     """A subject cannot be enrolled, is not enrolled, or an application refuses what came."""
 
 
-class RevokedError(EnrolmentError):
+class _SubjectError(EnrolmentError):
+    """About one subject.
+
+    Attributes:
+        subject_id: Whose enrolment is concerned.
+    """
+
+    def __init__(self, message: str, *, subject_id: str = "") -> None:
+        super().__init__(message)
+        self.subject_id = subject_id
+
+
+class NotEnrolledError(_SubjectError):
+    """The subject has no valid reference and never had one that was revoked."""
+
+
+class AlreadyEnrolledError(_SubjectError):
+    """The subject has a valid reference, and none more was asked for."""
+
+
+class RevokedError(_SubjectError):
     """The template or its key was revoked; it is refused for ever."""
+
+
+class UnknownApplicationError(EnrolmentError):
+    """The gallery has no application of that name.
+
+    Attributes:
+        application: The name.
+    """
+
+    def __init__(self, message: str, *, application: str = "") -> None:
+        super().__init__(message)
+        self.application = application
+
+
+class FaceError(DataError):
+    """An image holds no face that can be used: none, several, or too small."""
 
 
 class StoreError(IomError):
     """A record store or a key store is missing, damaged, full, locked or of another format."""
+
+
+class StoreNotFoundError(StoreError):
+    """There is no store at this place.
+
+    Attributes:
+        place: Path or URL without a password.
+    """
+
+    def __init__(self, message: str, *, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Atomic and durable writes: a crash leaves the old file or the new one, never half of one."""
 
 import contextlib
 import hashlib
@@ -18,12 +18,22 @@ os.umask(_UMASK)
 TEMPORARY = ".tmp-"
 
 
+SECRET_MODE = 0o600
+
+
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, mode: int | None = None, replace: bool = True) -> Iterator[Path]:
     """A temporary path in the folder of `path`; fsynced and renamed to `path` on success.
 
     The temporary name keeps the suffix of `path`, since some writers choose a format by it. On an
-    error the temporary file is removed and `path` is left as it was.
+    error the temporary file is removed and `path` is left as it was. File and folder are fsynced,
+    so that what was written is there after a power cut.
+
+    Args:
+        path: The file to write.
+        mode: Of the file, which never has a wider one, not even for a moment; `None` takes the
+            usual mode of new files.
+        replace: Write over a file that is there; else `FileExistsError` is raised.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix)
@@ -31,12 +41,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_UMASK if mode is None else mode)  # mkstemp makes 0600
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_UMASK)  # mkstemp's own mode shuts everybody else out
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)
+            temporary.unlink()
+        fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
+    """Write `text` as UTF-8, atomically, with mode 0600 from the first byte.
+
+    Raises:
+        FileExistsError: The file is there and may not be replaced.
+    """
+    with atomic_path(path, mode=SECRET_MODE, replace=replace) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def remove_temporary_files(folder: Path) -> None:

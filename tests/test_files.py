@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from iom.files import (
     sha256_of,
     write_array,
     write_json,
+    write_secret,
 )
 from iom.lookup import lookup
 
@@ -84,3 +87,51 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
     remove_temporary_files(tmp_path)
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"kept.jpg", ".other"}
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path, monkeypatch):
+    path, modes = tmp_path / "wrap", []
+
+    def seen(*_):
+        modes.extend(stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir())
+
+    for name in ("fsync", "replace", "rename", "link", "chmod", "fchmod"):
+        original = getattr(os, name)
+
+        def watched(*arguments, original=original, **options):
+            seen()
+            result = original(*arguments, **options)
+            seen()
+            return result
+
+        monkeypatch.setattr(os, name, watched)
+    write_secret(path, "first")
+    write_secret(path, "second", replace=True)
+    assert path.read_text() == "second"
+    assert len(modes) > 4
+    assert set(modes) == {0o600}
+
+
+def test_a_secret_replaces_nothing_unless_told(tmp_path):
+    write_secret(tmp_path / "wrap", "first")
+    with pytest.raises(FileExistsError):
+        write_secret(tmp_path / "wrap", "second")
+    assert (tmp_path / "wrap").read_text() == "first"
+    assert [file.name for file in tmp_path.iterdir()] == ["wrap"]
+
+
+def test_a_rename_is_followed_by_an_fsync_of_the_folder(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+
+    def recorded(handle):
+        calls.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def renamed(*arguments, **options):
+        calls.append("rename")
+        replace(*arguments, **options)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_json(tmp_path / "a.json", {})
+    assert calls == ["file", "rename", "folder"]

@@ -55,10 +55,11 @@ def _enroll(arguments: argparse.Namespace) -> int:
     report = arguments.report or source.with_name(source.name + ".enrolment.jsonl")
     engine = open_engine(arguments.engine)
     rows = read_rows(arguments.kind, arguments.source)
-    embedder, hasher = _models(arguments)
-    weights = arguments.weights or hasher.embedder_name
+    hasher, _ = _models(arguments)
+    weights = hasher.weights
     settings = WorkerSettings(
-        str(Path(weights).absolute()) if Path(weights).exists() else weights, embedder.fingerprint
+        str(Path(weights).absolute()) if Path(weights).exists() else weights,
+        hasher.embedder_fingerprint,
     )
     with _open(arguments, hasher) as gallery:
         try:

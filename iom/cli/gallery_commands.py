@@ -15,6 +15,7 @@ from iom.gallery.fusing import MajorityHasher, fuse
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import open_key_store
 from iom.gallery.store import open_store
+from iom.models.face_hasher import FaceHasher, load
 
 NO = 1
 """Exit code of a question that is answered with no."""
@@ -175,20 +176,19 @@ RUN: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def _models(arguments: argparse.Namespace, *, embeds: bool = True) -> tuple[Any, Any]:
-    """Embedder (if it is needed) and hasher, checked against each other."""
-    from iom.runtime.models import open_hasher, open_models
-
-    if not embeds:
-        return None, open_hasher(arguments.hasher)
-    return open_models(arguments.hasher, weights=arguments.weights)
+def _models(
+    arguments: argparse.Namespace, *, embeds: bool = True
+) -> tuple[FaceHasher, FaceHasher]:
+    """What embeds and what hashes: the face hasher of the options, twice."""
+    hasher = load(arguments.hasher, weights=arguments.weights or "", opens_embedder=embeds)
+    return hasher, hasher
 
 
 def _fusing(arguments: argparse.Namespace, embedder: Any, hasher: Any) -> Any:
     """The hasher, or one that votes, where several images of a subject become one reference."""
     if arguments.fuse != "majority":
         return hasher
-    return MajorityHasher(hasher, embedder.embedding_size)
+    return MajorityHasher(hasher)
 
 
 def _fused(arguments: argparse.Namespace, rows: Any) -> tuple[Any, dict[str, Any] | None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LEVELS = [
-    {"errors", "lookup", "files", "unpickling", "seeding", "keys"},
+    {"errors", "lookup", "files", "unpickling", "seeding", "keys", "pretrained"},
     {"config", "codes", "metrics"},
     {"layers", "losses", "data"},
     {"models", "baselines", "attacks", "gallery", "runtime"},

@@ -15,10 +15,10 @@ from iom.gallery.fusing import MajorityHasher, fuse
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import open_key_store
 from iom.gallery.store import open_store
+from iom.listing import list_subjects
 
 NO = 1
 """Exit code of a question that is answered with no."""
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -242,16 +242,9 @@ def _passphrase(arguments: argparse.Namespace, is_new: bool) -> str:
 
 
 def _subjects_of(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}")
-    found = {
-        place.name: sorted(
-            path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-        )
-        for place in sorted(folder.iterdir())
-        if place.is_dir()
-    }
-    subjects = {name: images for name, images in found.items() if images}
-    if not subjects:
+    listing = list_subjects(folder)
+    if listing.linked_folders:
+        print(f"note: {folder}: {listing.linked_folders} links to folders are not followed")
+    if not listing.images:
         raise EnrolmentError(f"{folder}: expected folders of images, one for each subject")
-    return subjects
+    return {name: [folder / one for one in images] for name, images in listing.subjects.items()}

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iom.cli.arguments import new_parser, run
+from iom.pretrained import BUNDLED
 
 if TYPE_CHECKING:
     from iom.keys import TransformKey
 
 KEY_VARIABLE = "IOM_KEY"
-DEFAULT_HASHER = "pre_models/iresnet_slim.bundled"
 EPILOG = """\
 the key comes from --key-file or from the environment variable IOM_KEY: the text that iom make-key
 writes, or TransformKey.to_text(). There is no default key, and the command line takes none.
@@ -82,10 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--hasher",
-        metavar="DIR",
-        default=os.environ.get("IOM_HASHER", DEFAULT_HASHER),
-        help="artefact of iom deploy, or folder of a trained hasher (default: IOM_HASHER, or "
-        f"{DEFAULT_HASHER})",
+        metavar="NAME_OR_PATH",
+        default=os.environ.get("IOM_HASHER", BUNDLED),
+        help="artefact of iom deploy, folder of a trained hasher, or its name (default: "
+        f"IOM_HASHER, or {BUNDLED})",
     )
     parser.add_argument(
         "--weights", default="", metavar="NAME_OR_FILE",

@@ -57,7 +57,7 @@ def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
     assert iom("make-key", tmp_path / "door.key")[0] == 0
     key = TransformKey.from_text((tmp_path / "door.key").read_text())
     hasher, embedder = (
-        Hasher.load("pre_models/iresnet_slim.bundled"),
+        Hasher.load("bundled"),
         load_embedder("iresnet_slim.bundled", batch_size=BATCH),
     )
     out = tmp_path / "codes.parquet"

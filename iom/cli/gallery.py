@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iom.cli.arguments import new_parser, run
+from iom.pretrained import BUNDLED
 
 COMMANDS = {
     "init": "make a gallery, or another application in it",
@@ -35,7 +36,6 @@ examples:
   iom enroll alice alice_1.jpg alice_2.jpg --gallery sqlite:///door.db --keys file:door.keys
   iom verify alice probe.jpg --gallery sqlite:///door.db --keys file:door.keys
 """
-DEFAULT_HASHER = "pre_models/iresnet_slim.bundled"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,9 +87,9 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 def _add_hasher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hasher",
-        metavar="DIR",
-        default=os.environ.get("IOM_HASHER", DEFAULT_HASHER),
-        help=f"folder of a trained hasher (default: IOM_HASHER, or {DEFAULT_HASHER})",
+        metavar="NAME_OR_PATH",
+        default=os.environ.get("IOM_HASHER", BUNDLED),
+        help=f"folder of a trained hasher, or its name (default: IOM_HASHER, or {BUNDLED})",
     )
     parser.add_argument(
         "--weights", metavar="NAME_OR_FILE", help="embedder (default: the one the hasher names)"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import KEY_KINDS, TransformKey, part_count
+from iom.pretrained import hasher_path
 from iom.runtime.runtimes import is_artefact
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ def load(
     """A face hasher: the folder of a trained one, or an artefact of `iom deploy`.
 
     Args:
-        path: Folder or artefact.
+        path: Folder, artefact, or a name such as "bundled" (`iom.pretrained.hasher_path`).
         weights: Manifest name or file of the embedder; empty takes the one the hasher names. An
             artefact embeds for itself and takes none.
         batch_size: Faces of one call of the embedder.
@@ -320,7 +321,7 @@ def load(
         WeightsError: Missing, damaged, or hasher and embedder do not belong together.
         MissingExtraError: The runtime of the artefact is not installed.
     """
-    path = Path(path)
+    path = hasher_path(path)
     if is_artefact(path):
         if weights:
             raise ConfigError(f"{path} is an artefact that embeds for itself: give no weights")

@@ -20,6 +20,7 @@ from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.face_hasher import Calibration, FaceHasher
 from iom.models.hashing import shape_of
+from iom.pretrained import hasher_path
 from iom.runtime.runtimes import is_artefact
 
 FORMAT = 1
@@ -155,13 +156,13 @@ class Hasher(FaceHasher):
             raise WeightsError(
                 f"this hasher takes embeddings of size {self.embedding_size} of the embedder "
                 f"{self.embedder_name}, received {embedder.name} of size {embedder.embedding_size}"
-                "; train a hasher for it with train_stage2.py"
+                "; train a hasher for it with iom train-stage2"
             )
         if embedder.fingerprint != self.embedder_fingerprint:
             raise WeightsError(
                 f"this hasher was trained with the embedder {self.embedder_name} (SHA-256 "
                 f"{self.embedder_fingerprint[:12]}...), received {embedder.name} (SHA-256 "
-                f"{embedder.fingerprint[:12]}...); train a hasher for it with train_stage2.py"
+                f"{embedder.fingerprint[:12]}...); train a hasher for it with iom train-stage2"
             )
 
     def save(self, folder: Path) -> None:
@@ -205,7 +206,7 @@ class Hasher(FaceHasher):
         """Read a folder that `save` wrote; `iom.load` reads artefacts of `iom deploy`, too.
 
         Args:
-            folder: Of a trained hasher.
+            folder: Of a trained hasher, or its name (`iom.pretrained.hasher_path`).
             weights: Manifest name or file of its embedder; empty takes the one it names.
             batch_size: Faces of one call of the embedder.
 
@@ -213,7 +214,7 @@ class Hasher(FaceHasher):
             WeightsError: Missing, damaged, of another format, not what its metadata says, or an
                 artefact, which holds no Keras network.
         """
-        folder = Path(folder)
+        folder = hasher_path(folder)
         if is_artefact(folder):
             raise WeightsError(
                 f"{folder}: expected the folder of a trained hasher, received an artefact of iom "
@@ -283,7 +284,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise WeightsError(
             f"no hasher in {folder} ({METADATA_FILE}: {error.strerror}); train one with "
-            "python train_stage2.py --config configs/stage2/base.yaml --output DIR"
+            "iom train-stage2 --config stage2/base --output DIR"
         ) from error
     except ValueError as error:
         raise WeightsError(f"{path} is damaged: {error}") from error

@@ -56,7 +56,7 @@ def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
     folder, images = photos
     assert iom("make-key", tmp_path / "door.key")[0] == 0
     key = TransformKey.from_text((tmp_path / "door.key").read_text())
-    hasher = load("pre_models/iresnet_slim.bundled", batch_size=BATCH)
+    hasher = load("bundled", batch_size=BATCH)
     out = tmp_path / "codes.parquet"
     options = ["--points", tmp_path / "landmarks.csv", "--workers", "0", "--quiet"]
     code, shown, error = iom(
@@ -139,7 +139,7 @@ def test_an_output_that_cannot_be_written_is_one_line(iom, photos, tmp_path, mon
     code, _, error = iom("hash", photos[0], "--out", out, "--aligned", "--workers", "0")
     assert code == 2
     assert error.startswith("error: ")
-    assert "Not a directory" in error or "File exists" in error
+    assert "is a file; name another output" in error
 
 
 class Fake:

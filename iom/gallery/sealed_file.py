@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iom.errors import MissingExtraError, StoreError
+from iom.errors import StoreError, missing_extra
 from iom.files import atomic_path
 
 FORMAT = "iom-keys"
@@ -252,7 +252,5 @@ def _cipher(key: bytes) -> Any:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "a key store needs the package cryptography: pip install 'iom[gallery]'"
-        ) from error
+        raise missing_extra("a key store", "gallery", cause=error) from error
     return AESGCM(key)

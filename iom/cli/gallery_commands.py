@@ -15,7 +15,6 @@ from iom.data.images import read_image
 from iom.errors import (
     AlreadyEnrolledError,
     ConfigError,
-    DataError,
     EnrolmentError,
     NotEnrolledError,
     RevokedError,
@@ -24,8 +23,7 @@ from iom.gallery.exchange import export_application, import_application
 from iom.gallery.fusing import MajorityHasher, fuse
 from iom.gallery.gallery import Gallery
 from iom.gallery.record import Application
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+from iom.listing import list_subjects
 
 
 def _init(arguments: argparse.Namespace) -> Answer:
@@ -311,16 +309,9 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _subjects_of(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}")
-    found = {
-        place.name: sorted(
-            path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-        )
-        for place in sorted(folder.iterdir())
-        if place.is_dir()
-    }
-    subjects = {name: images for name, images in found.items() if images}
-    if not subjects:
+    listing = list_subjects(folder)
+    if listing.linked_folders:
+        print(f"note: {folder}: {listing.linked_folders} links to folders are not followed")
+    if not listing.images:
         raise EnrolmentError(f"{folder}: expected folders of images, one for each subject")
-    return subjects
+    return {name: [folder / one for one in images] for name, images in listing.subjects.items()}

@@ -16,7 +16,7 @@ from iom.errors import DataError, FaceError
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 OFFENDERS_SHOWN = 3
 
 # Pillow's modes with eight bits a channel or less and a defined way to RGB. CMYK is not among them:
@@ -28,29 +28,34 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH_AT = 24
 
 
-def decode_image(data: bytes, source: str, *, size: int | None = 112) -> Pixels:
+def decode_image(
+    data: bytes, source: str, *, size: int | None = 112, formats: tuple[str, ...] = FORMATS
+) -> Pixels:
     """Decode one aligned face.
 
     Greys are replicated to three channels, palettes resolved, an opaque alpha channel dropped and
     an EXIF orientation applied. Nothing is ever resized: an image of another size is not aligned.
 
     Args:
-        data: An encoded image (JPEG, PNG, BMP or WebP).
+        data: An encoded image (JPEG, PNG, BMP, WebP, TIFF or GIF).
         source: Where the bytes come from, for errors.
         size: Expected side in pixels; `None` takes any square.
+        formats: Which of `FORMATS` to take.
 
     Returns:
         RGB pixels, `(size, size, 3)` uint8.
 
     Raises:
-        FaceError: Empty, damaged, truncated or not an image; of another size; CMYK, 16-bit or
-            transparent, which have no defined way to 8-bit RGB.
+        FaceError: Empty, damaged, truncated or not an image; of another size; several pictures in
+            one file; CMYK, 16-bit or transparent, which have no defined way to 8-bit RGB.
     """
     if not data:
         raise FaceError(f"{source}: expected an image, received an empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_header(image, data, source, size)
+            if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+                raise FaceError(f"{source}: expected one picture, received {frames} in one file")
             image.load()
             return _to_rgb(image, source)
     except FaceError:
@@ -61,7 +66,7 @@ def decode_image(data: bytes, source: str, *, size: int | None = 112) -> Pixels:
         ) from error
     except UnidentifiedImageError as error:
         raise FaceError(
-            f"{source}: expected an image ({', '.join(FORMATS)}), received something else"
+            f"{source}: expected an image ({', '.join(formats)}), received something else"
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__

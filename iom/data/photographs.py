@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from iom.data.images import Pixels
+from iom.data.images import FORMATS, Pixels
 from iom.errors import DataError, FaceError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 LARGEST_MEGAPIXELS = 150.0
 
 _ORIENTATION_TAG = 0x0112

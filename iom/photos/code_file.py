@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.packing import PackedCodes, plane_count, unpack, word_count
-from iom.data.photo_listing import name_of
 from iom.errors import CodeError, DataError, EnrolmentError, MissingExtraError
 from iom.files import atomic_path
 from iom.gallery.record import code_bytes, encoding_shape
+from iom.listing import name_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

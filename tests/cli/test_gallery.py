@@ -15,6 +15,7 @@ from iom.cli.gallery import COMMANDS
 from iom.cli.gallery_commands import RUN
 from iom.cli.main import main, modules
 from iom.gallery.gallery import Gallery
+from tests.data.nasty_folder import IMAGES, write_nasty_folder
 from tests.gallery.conftest import SIZE, FakeHasher, faces
 
 
@@ -90,6 +91,15 @@ def test_a_folder_and_another_application(iom, tmp_path):
     assert "rotate it before" in iom("renew", "eve", "2.jpg", *options)[2]
     assert iom("rotate", *options)[1] == "application door: key epoch 1\n"
     assert iom("renew", "eve", "2.jpg", *options)[0] == 0
+
+
+def test_a_folder_is_enrolled_without_what_is_hidden_temporary_or_linked(iom, tmp_path):
+    people = write_nasty_folder(tmp_path / "people")
+    assert iom("init")[0] == 0
+    shown = iom("enroll", "--folder", people, "--quiet")[1]
+    subjects = {name.split("/")[0] for name in IMAGES}
+    assert f"enrolled {len(subjects)} subjects, {len(IMAGES)} references" in shown
+    assert "2 links to folders are not followed" in shown
 
 
 @pytest.mark.parametrize("how", ["centroid", "majority"])

@@ -35,7 +35,7 @@ BATCHES = (1, 8)
 SHAPE = {"code_length": 1536, "alphabet_size": 2}
 TRAINED = {
     "mobilefacenet": "pre_models/mobilefacenet_y1_1536x2",
-    "bundled": "pre_models/iresnet_slim.bundled",
+    "bundled": "bundled",
 }
 DERIVED = ("iresnet50", "iresnet100")
 STATISTICS_FACES = 48

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iom.cli.arguments import Answer, new_parser, run
+from iom.pretrained import BUNDLED
 
-DEFAULT_HASHER = "pre_models/iresnet_slim.bundled"
 PLACES = """\
 the record store and the key store are two places, best on two machines; both are given by options
 or by the environment variables IOM_GALLERY and IOM_KEYS. The passphrase of a key file comes from
@@ -70,9 +70,9 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 def _add_hasher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hasher",
-        metavar="DIR",
-        default=os.environ.get("IOM_HASHER", DEFAULT_HASHER),
-        help=f"folder of a trained hasher (default: IOM_HASHER, or {DEFAULT_HASHER})",
+        metavar="NAME_OR_PATH",
+        default=os.environ.get("IOM_HASHER", BUNDLED),
+        help=f"folder of a trained hasher, or its name (default: IOM_HASHER, or {BUNDLED})",
     )
     parser.add_argument(
         "--weights", metavar="NAME_OR_FILE", help="embedder (default: the one the hasher names)"

@@ -118,7 +118,10 @@ class UnknownApplicationError(EnrolmentError):
 
 
 class FaceError(DataError):
-    """An image holds no face that can be used: none, several, or too small."""
+    """An image cannot be used as a face.
+
+    It is damaged, of another size or kind, or holds no face, several, or one that is too small.
+    """
 
 
 class StoreError(IomError):

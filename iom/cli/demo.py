@@ -72,6 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from iom.files import check_output
+
+    is_file = arguments.output.suffix.lower() == ".png"
+    check_output(arguments.output, folder=not is_file)
     # Images first: a wrong file is told at once, not after seconds of loading.
     images = _images(arguments.images, arguments.seed)
 

@@ -67,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from iom.errors import ConfigError
+    from iom.files import check_output
+
+    check_output(arguments.output)
+
     from iom.export.check import calibration_faces, faces_of_nobody, faces_of_pairs
     from iom.export.export import Exporter
     from iom.export.source import load_source

@@ -107,7 +107,7 @@ def _hash(arguments: argparse.Namespace) -> int:
     from iom.data.face_finding import ALIGNED, LARGEST_MEGAPIXELS, POINTS, FindSettings
     from iom.data.landmarks import read_landmarks
     from iom.errors import ConfigError, DataError
-    from iom.files import sha256_of
+    from iom.files import check_output, sha256_of
     from iom.photos.hash_photos import hash_photos, report_path
     from iom.photos.photo_hasher import open_photo_hasher
 
@@ -115,6 +115,7 @@ def _hash(arguments: argparse.Namespace) -> int:
         raise ConfigError("expected --workers 0 or more and --seconds above 0")
     if arguments.landmarks and arguments.aligned:
         raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
+    check_output(arguments.out, folder=False)
     key = read_key(arguments.key_file)
     points = read_landmarks(arguments.points) if arguments.points else None
     given = arguments.points or arguments.detector_weights

@@ -122,7 +122,7 @@ def test_wrong_input_is_told_in_one_line(
         (["--weights", "iresnet_slim.bundeld"], "neither a file nor an entry"),
         (["--hasher", str(tmp_path)], "no hasher in"),
         (["--hasher", uncalibrated], "no calibrated threshold"),
-        (["--output", str(tmp_path / "file" / "demo")], "cannot write the picture"),
+        (["--output", str(tmp_path / "file" / "demo")], "cannot write to"),
     ):
         assert main([*usual, *wrong]) == 2
         lines = capsys.readouterr().err.strip().splitlines()

@@ -175,7 +175,7 @@ def test_a_missing_configuration_and_a_bad_output_are_one_line(
     assert main(["--config", str(tmp_path / "no.yaml"), "--output", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: no configuration")
     assert main(["--config", str(config_file), "--output", str(config_file)]) == 2
-    assert capsys.readouterr().err.startswith("error: cannot write to the folder")
+    assert capsys.readouterr().err.startswith("error: cannot write to")
     assert embedder == []
 
 

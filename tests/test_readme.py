@@ -77,6 +77,6 @@ def test_modules_that_are_named_can_be_run(readme, root):
 
 
 def test_make_targets_exist(readme, root):
-    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text("utf-8"), flags=re.M))
-    for target in re.findall(r"`make ([a-z]+)`|^make ([a-z]+)", readme, flags=re.M):
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text("utf-8"), flags=re.M))
+    for target in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", readme, flags=re.M):
         assert (target[0] or target[1]) in targets

@@ -120,10 +120,10 @@ def _with_intervals(
     low, high = np.quantile(np.array(drawn), (tail, 1 - tail), axis=0)
     units = subject_counts(pairs.labels[pairs.left], pairs.labels[pairs.right], pairs.same)
     fmr_edges, fnmr_edges = (
-        rate_interval(Interval(a, b), value, units=units[kind], confidence=config.confidence)
-        for a, b, value, kind in (
-            (float(low[1]), float(high[1]), chosen.measured_fmr or 0.0, "non-mated"),
-            (float(low[2]), float(high[2]), chosen.fnmr, "mated"),
+        rate_interval(Interval(a, b), value, units=count, confidence=config.confidence)
+        for a, b, value, count in (
+            (float(low[1]), float(high[1]), chosen.measured_fmr or 0.0, units["non-mated"]),
+            (float(low[2]), float(high[2]), chosen.fnmr, units["mated"]),
         )
     )
     return dataclasses.replace(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from iom.data.images import Pixels
 from iom.data.photographs import TooLargeError
-from iom.errors import DataError, IomError
+from iom.errors import FaceError, IomError
 from iom.service.decode_frames import Answer, FrameError, receive_answer, send_request
 from iom.service.settings import ServiceSettings
 
@@ -124,7 +124,7 @@ class Decoder:
         """Decode one image.
 
         Raises:
-            DataError: Damaged, of another type or size, or the worker gave up on it.
+            FaceError: Damaged, of another type or size, or the worker gave up on it.
             TooLargeError: Too many pixels.
             BusyError: No worker became free in time.
         """
@@ -139,13 +139,13 @@ class Decoder:
             keep = worker
         except TimeoutError as error:
             self.given_up += 1
-            raise DataError("image: decoding failed or took too long") from error
+            raise FaceError("image: decoding failed or took too long") from error
         finally:
             if keep is None and worker is not None:
                 worker.kill()
             self._idle.put(keep)
         if isinstance(content, str):
-            raise (TooLargeError if kind == "large" else DataError)(content)
+            raise (TooLargeError if kind == "large" else FaceError)(content)
         return Decoded(content, kind == "aligned")
 
     def close(self) -> None:

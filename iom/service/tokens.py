@@ -19,6 +19,7 @@ from iom.errors import ConfigError, DataError
 from iom.files import write_secret
 from iom.gallery.record import check_application_name
 from iom.lookup import lookup
+from iom.untrusted import read_json
 
 FORMAT = 1
 PREFIX = "iom_"
@@ -113,13 +114,13 @@ def read_tokens(path: Path) -> list[Token]:
         DataError: Missing, damaged, or of another format.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise DataError(
             f"{path}: cannot read the tokens ({error.strerror}); make one with iom make-token"
         ) from error
     except ValueError as error:
-        raise DataError(f"{path}: expected the JSON of a token file") from error
+        raise DataError(f"{path}: expected the JSON of a token file: {error}") from error
     try:
         if content["format"] != FORMAT:
             raise DataError(f"{path}: expected format {FORMAT}, received {content['format']!r}")

@@ -57,7 +57,7 @@ def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
     assert iom("make-key", tmp_path / "door.key")[0] == 0
     key = TransformKey.from_text((tmp_path / "door.key").read_text())
     hasher, embedder = (
-        Hasher.load("pre_models/iresnet_slim.bundled"),
+        Hasher.load("bundled"),
         load_embedder("iresnet_slim.bundled", batch_size=BATCH),
     )
     out = tmp_path / "codes.parquet"
@@ -142,7 +142,7 @@ def test_an_output_that_cannot_be_written_is_one_line(iom, photos, tmp_path, mon
     code, _, error = iom("hash", photos[0], "--out", out, "--aligned", "--workers", "0")
     assert code == 2
     assert error.startswith("error: ")
-    assert "Not a directory" in error or "File exists" in error
+    assert "is a file; name another output" in error
 
 
 class Fake:

@@ -122,7 +122,8 @@ def test_what_is_not_made(tmp_path, options):
 
 
 def test_damaged_files(tmp_path):
-    for text in ("[]", "{}", '{"format": 2, "tokens": []}', '{"format": 1, "tokens": [{}]}'):
+    deep = "[" * 100_000
+    for text in (deep, "[]", "{}", '{"format": 2, "tokens": []}', '{"format": 1, "tokens": [{}]}'):
         (tmp_path / "t").write_text(text)
         with pytest.raises(DataError):
             TokenFile(tmp_path / "t")

@@ -1,0 +1,87 @@
+"""Reading files that others made: bounds on bytes and depth."""
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+JSON_BYTES = 16 << 20
+"""Usual bound of a JSON file. Python's objects take up to 25 times as much memory."""
+JSON_DEPTH = 100
+"""Levels of nested objects and lists; the models of Keras, the deepest, need about 30."""
+
+
+def read_bytes(path: Path | str, max_bytes: int) -> bytes:
+    """Content of a regular file of at most `max_bytes`; a device or a pipe is not opened for long.
+
+    Raises:
+        OSError: Missing, unreadable, not a regular file, or larger; `strerror` says which.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as stream:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = stream.read(max_bytes + 1) if status.st_size <= max_bytes else None
+    if data is None or len(data) > max_bytes:
+        size = max(status.st_size, max_bytes + 1)
+        reason = f"expected at most {max_bytes} bytes, received {size}"
+        raise OSError(errno.EFBIG, reason, str(path))
+    return data
+
+
+def read_json(path: Path | str, *, max_bytes: int = JSON_BYTES) -> Any:
+    """Value of a JSON file in UTF-8.
+
+    Raises:
+        OSError: As `read_bytes`.
+        ValueError: As `parse_json`.
+    """
+    return parse_json(read_bytes(path, max_bytes), max_bytes=max_bytes)
+
+
+def parse_json(
+    text: str | bytes,
+    *,
+    max_bytes: int = JSON_BYTES,
+    parse_constant: Callable[[str], Any] | None = None,
+) -> Any:
+    """Value of a JSON text; UTF-8 where it is bytes.
+
+    Args:
+        text: The text.
+        max_bytes: Its largest length, in characters of a `str`.
+        parse_constant: As in `json.loads`: called with `NaN`, `Infinity` or `-Infinity`.
+
+    Raises:
+        ValueError: Not JSON, longer than `max_bytes`, nested deeper than `JSON_DEPTH`, or with an
+            integer of thousands of digits; no other error is raised.
+    """
+    if len(text) > max_bytes:
+        raise ValueError(f"expected JSON of at most {max_bytes} bytes, received {len(text)}")
+    try:
+        decoded = text if isinstance(text, str) else text.decode("utf-8")
+        value = json.loads(decoded, parse_constant=parse_constant)
+    except RecursionError as error:
+        raise ValueError("expected JSON, received one that is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from error
+    if decoded.count("[") + decoded.count("{") > JSON_DEPTH:
+        _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(JSON_DEPTH):
+        below: list[Any] = []
+        for each in level:
+            inner = each.values() if isinstance(each, dict) else each
+            below.extend(item for item in inner if isinstance(item, dict | list))
+        if not below:
+            return
+        level = below
+    raise ValueError(f"expected JSON nested at most {JSON_DEPTH} levels deep, received more")

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from iom.keys import TransformKey
 from iom.models.face_hasher import BATCH, FaceHasher, ForwardingFaceHasher, Keys
-from iom.service.together import Together
+from iom.service.micro_batching import MicroBatcher
 
 FACES_A_CALL = 8
 """Of the embedder, where so many wait."""
@@ -25,8 +25,8 @@ class SharedHasher(ForwardingFaceHasher):
 
     def __init__(self, hasher: FaceHasher) -> None:
         super().__init__(hasher)
-        self._embedding: Together[None] = Together(self._embed, most=FACES_A_CALL)
-        self._hashing: Together[TransformKey] = Together(hasher.hash, most=BATCH)
+        self._embedding: MicroBatcher[None] = MicroBatcher(self._embed, most=FACES_A_CALL)
+        self._hashing: MicroBatcher[TransformKey] = MicroBatcher(hasher.hash, most=BATCH)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: D102
         return self._embedding(images, [None] * len(images))

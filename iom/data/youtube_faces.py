@@ -9,6 +9,7 @@ from iom.data.images import FORMATS
 from iom.data.pooling import Pooling
 from iom.data.table_files import parsed, read_lines, shown, truth
 from iom.errors import DataError
+from iom.untrusted import path_inside
 
 SUFFIXES = {f".{name.lower()}" for name in FORMATS} | {".jpg"}
 
@@ -44,7 +45,7 @@ def read_youtube_faces(
             f"{wrong[0][1]} and {wrong[0][2]}"
         )
     videos = sorted({video for pair in pairs for video in pair[1:3]})
-    files = [_frames(root, video, frames) for video in videos]
+    files = [_frames(root, video, frames, splits) for video in videos]
     empty = [video for video, found in zip(videos, files, strict=True) if not found]
     if empty:
         raise DataError(
@@ -76,10 +77,8 @@ def _subject(video: str) -> str:
     return video.split("/")[0]
 
 
-def _frames(root: Path, video: str, frames: int) -> list[Path]:
-    if ".." in Path(video).parts or Path(video).is_absolute():
-        raise DataError(f"expected a video as subject/number, received {video!r}")
-    folder = root / video
+def _frames(root: Path, video: str, frames: int, splits: Path) -> list[Path]:
+    folder = path_inside(root, video, source=splits)
     if not folder.is_dir():
         return []
     found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)

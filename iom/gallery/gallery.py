@@ -94,9 +94,7 @@ class Gallery(OpenGallery):
         found = self.store.application(application)
         hasher = check_hasher(found, self.hasher)
         probe = _one(embedding)
-        references = self._valid(application, check_subject_id(subject_id))
-        if not references:
-            raise self._absent(application, subject_id)
+        references = self.references(application, subject_id)
         for reference in references:
             check_seal(self.keys, reference)
         distances = distances_to(self.keys, found, hasher, references, probe)

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from iom.errors import EnrolmentError, RevokedError, StoreError
+from iom.errors import EnrolmentError, NotEnrolledError, RevokedError, StoreError
 from iom.gallery.audit import AuditEvent, pseudonyms
 from iom.gallery.closing import Closing
 from iom.gallery.inspection import problems, reconcile
@@ -126,6 +126,19 @@ class OpenGallery(Closing):
             each.name: (each, self.store.stats(each.name)) for each in self.store.applications()
         }
 
+    def references(self, application: str, subject_id: str) -> list[Reference]:
+        """The valid references of a subject, by slot.
+
+        Raises:
+            NotEnrolledError: Not enrolled.
+            RevokedError: Enrolled once, and revoked.
+        """
+        self.store.application(application)
+        found = self._valid(application, check_subject_id(subject_id))
+        if not found:
+            raise self._absent(application, subject_id)
+        return found
+
     def check(self) -> list[str]:
         """All problems of both stores, one line each; empty when there are none."""
         return problems(self.store, self.keys)
@@ -207,10 +220,12 @@ class OpenGallery(Closing):
         if slot is not None and self.store.references(application, subject_id):
             return EnrolmentError(f"subject {subject_id!r} has no reference in slot {slot}")
         if self.store.tombstones(application, subject_id=subject_id):
-            return RevokedError(f"subject {subject_id!r} was revoked; renew it to bring it back")
+            return _revoked(subject_id)
         if subject_id in self.keys.revoked(application).values():
-            return RevokedError(f"subject {subject_id!r} was revoked; renew it to bring it back")
-        return EnrolmentError(f"subject {subject_id!r} is not enrolled in {application}")
+            return _revoked(subject_id)
+        return NotEnrolledError(
+            f"subject {subject_id!r} is not enrolled in {application}", subject_id=subject_id
+        )
 
     def _was_revoked(self, application: str, subject_id: str) -> bool:
         return isinstance(self._absent(application, subject_id), RevokedError)
@@ -221,3 +236,9 @@ class OpenGallery(Closing):
         anchor = None if head is None else Anchor(head.sequence, head.digest)
         entries = [RevokedRecord(subject, record) for subject, record in records]
         self.keys.revoke(application, entries, anchor)
+
+
+def _revoked(subject_id: str) -> RevokedError:
+    return RevokedError(
+        f"subject {subject_id!r} was revoked; renew it to bring it back", subject_id=subject_id
+    )

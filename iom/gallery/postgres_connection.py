@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from iom.errors import StoreError
+from iom.errors import StoreError, StoreNotFoundError
 from iom.gallery.postgres_place import Place
 
 FORMAT = 1
@@ -209,7 +209,9 @@ class PostgresConnection:
         if create:
             self._make()
         elif not known:
-            raise StoreError(f"no gallery at {self.place.name}; make one with: iom init")
+            raise StoreNotFoundError(
+                f"no gallery at {self.place.name}; make one with: iom init", place=self.place.name
+            )
         rows = connection.execute("SELECT format FROM gallery").fetchall()
         if rows != [(FORMAT,)]:
             raise self.place.wrong(

@@ -8,7 +8,7 @@ import psycopg
 from iom.errors import EnrolmentError, RevokedError
 from iom.gallery.audit import ROOT, AuditEvent, chained
 from iom.gallery.record import Reference, Tombstone
-from iom.gallery.rows import row_of_entry, row_of_reference
+from iom.gallery.rows import already_enrolled, row_of_entry, row_of_reference
 
 Connection = psycopg.Connection[Any]
 _TYPES = ("int4", "int8", "text", "int4", "int4", "bytea", "bytea", "text", "int8", "int8")
@@ -33,15 +33,13 @@ def refuse_revoked(connection: Connection, number: int, references: Sequence[Ref
 
 
 def refuse_enrolled(connection: Connection, number: int, references: Sequence[Reference]) -> None:
-    """Raise `EnrolmentError` where a subject has a valid reference."""
+    """Raise `AlreadyEnrolledError` where a subject has a valid reference."""
     known = connection.execute(
         "SELECT subject FROM reference_codes WHERE application = %s AND subject = ANY(%s) LIMIT 1",
         (number, list({reference.subject_id for reference in references})),
     ).fetchall()
     if known:
-        raise EnrolmentError(
-            f"subject {known[0][0]!r} is enrolled already; renew it, or ask for another reference"
-        )
+        raise already_enrolled(known[0][0])
 
 
 def slots_taken(

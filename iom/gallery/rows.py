@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iom.errors import EnrolmentError
+from iom.errors import AlreadyEnrolledError, EnrolmentError, UnknownApplicationError
 from iom.gallery.audit import PSEUDONYM_BYTES, AuditEntry, AuditEvent
 from iom.gallery.record import UNSLOTTED, Application, Reference
 
@@ -58,9 +58,19 @@ def row_of_entry(entry: AuditEntry) -> tuple[object, ...]:
     )
 
 
-def unknown_application(application: str) -> EnrolmentError:
+def unknown_application(application: str) -> UnknownApplicationError:
     """The error for a name that is not there."""
-    return EnrolmentError(f"no application {application[:64]!a}; see iom stats, or iom init")
+    return UnknownApplicationError(
+        f"no application {application[:64]!a}; see iom stats, or iom init", application=application
+    )
+
+
+def already_enrolled(subject_id: str) -> AlreadyEnrolledError:
+    """The error for a subject that has a valid reference."""
+    return AlreadyEnrolledError(
+        f"subject {subject_id!r} is enrolled already; renew it, or ask for another reference",
+        subject_id=subject_id,
+    )
 
 
 def refuse_other(known: Application, application: Application) -> None:

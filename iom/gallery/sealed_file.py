@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iom.errors import MissingExtraError, StoreError
+from iom.errors import StoreError, StoreNotFoundError, missing_extra
 from iom.files import atomic_path
 
 FORMAT = "iom-keys"
@@ -209,10 +209,12 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb", buffering=0) as stream:
             return _header_of(stream, path)
-    except OSError as error:
-        raise StoreError(
-            f"no key store at {path}: {error.strerror}; make one with: iom init"
+    except FileNotFoundError as error:
+        raise StoreNotFoundError(
+            f"no key store at {path}; make one with: iom init", place=str(path)
         ) from error
+    except OSError as error:
+        raise StoreError(f"cannot read the key store {path}: {error.strerror}") from error
 
 
 def _header_of(stream: Any, path: Path) -> dict[str, Any]:
@@ -252,7 +254,5 @@ def _cipher(key: bytes) -> Any:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "a key store needs the package cryptography: pip install 'iom[gallery]'"
-        ) from error
+        raise missing_extra("a key store", "gallery", cause=error) from error
     return AESGCM(key)

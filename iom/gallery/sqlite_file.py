@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from iom.errors import StoreError
+from iom.errors import StoreError, StoreNotFoundError
 
 APPLICATION_ID = 0x696F6D67  # "iomg", in the file's header
 FORMAT = 1
@@ -64,7 +64,9 @@ class SqliteFile:
         if create:
             self._make()
         elif not path.is_file():
-            raise StoreError(f"no gallery at {path}; make one with: iom init")
+            raise StoreNotFoundError(
+                f"no gallery at {path}; make one with: iom init", place=str(path)
+            )
         mode = "ro" if read_only else "rw"
         with self._explained():
             self._connection = sqlite3.connect(

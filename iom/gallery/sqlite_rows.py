@@ -3,10 +3,10 @@
 import sqlite3
 from collections.abc import Sequence
 
-from iom.errors import EnrolmentError, RevokedError
+from iom.errors import RevokedError
 from iom.gallery.audit import ROOT, AuditEvent, chained
 from iom.gallery.record import Reference, Tombstone
-from iom.gallery.rows import row_of_entry
+from iom.gallery.rows import already_enrolled, row_of_entry
 
 NUMBERS_A_QUERY = 500  # SQLite allows a limited number of values in a statement
 
@@ -53,7 +53,7 @@ def next_version(connection: sqlite3.Connection, number: int) -> int:
 def refuse_enrolled(
     connection: sqlite3.Connection, number: int, references: Sequence[Reference]
 ) -> None:
-    """Raise `EnrolmentError` where a subject has a valid reference."""
+    """Raise `AlreadyEnrolledError` where a subject has a valid reference."""
     subjects = sorted({reference.subject_id for reference in references})
     for start in range(0, len(subjects), NUMBERS_A_QUERY):
         part = subjects[start : start + NUMBERS_A_QUERY]
@@ -63,9 +63,7 @@ def refuse_enrolled(
             (number, *part),
         ).fetchone()
         if known:
-            raise EnrolmentError(
-                f"subject {known[0]!r} is enrolled already; renew it, or ask for another reference"
-            )
+            raise already_enrolled(known[0])
 
 
 def bury(connection: sqlite3.Connection, number: int, records: Sequence[int]) -> list[Tombstone]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from iom.codes.packing import PackedCodes
-from iom.errors import MissingExtraError, StoreError
+from iom.errors import StoreError, missing_extra
 from iom.gallery.audit import AuditEntry, AuditEvent
 from iom.gallery.closing import Closing
 from iom.gallery.record import Application, Reference, Tombstone
@@ -279,9 +279,6 @@ def open_store(url: str, *, create: bool = False) -> RecordStore:
     except ModuleNotFoundError as error:
         if error.name not in (kind.driver, kind.module):
             raise
-        raise MissingExtraError(
-            f"a record store {scheme}:// needs the package {error.name}: "
-            f"pip install 'iom[{kind.extra}]'"
-        ) from error
+        raise missing_extra(f"a record store {scheme}://", kind.extra, cause=error) from error
     store: RecordStore = module.open_url(url, create=create)
     return store

@@ -9,13 +9,15 @@ from multiprocessing.connection import Connection
 import numpy as np
 from PIL import Image
 
-from iom.data.images import FORMATS, Pixels, decode_image
+from iom.data.images import Pixels, decode_image
 from iom.data.photographs import TooLargeError, decode_photograph
 from iom.errors import DataError
 
 LARGEST_SIDE = 1024
 """Photographs are shrunk to it before they leave the worker."""
 ALIGNED = 112
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+"""What it takes: fewer decoders than for files of one's own."""
 
 
 def serve(connection: Connection, largest_megapixels: float, memory: int) -> None:
@@ -37,7 +39,7 @@ def decode(data: bytes, photographs: bool, largest_megapixels: float) -> tuple[s
     """One answer; see `serve`."""
     try:
         if not photographs or _size(data) == (ALIGNED, ALIGNED):
-            return "aligned", decode_image(data, "image", size=ALIGNED)
+            return "aligned", decode_image(data, "image", size=ALIGNED, formats=FORMATS)
         pixels, _ = decode_photograph(
             data, "image", largest_megapixels=largest_megapixels, formats=FORMATS
         )

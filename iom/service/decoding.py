@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from iom.data.images import Pixels
 from iom.data.photographs import TooLargeError
-from iom.errors import DataError, IomError
+from iom.errors import FaceError, IomError
 from iom.service import decode_worker
 from iom.service.settings import ServiceSettings
 
@@ -105,7 +105,7 @@ class Decoder:
         """Decode one image.
 
         Raises:
-            DataError: Damaged, of another type or size, or the worker gave up on it.
+            FaceError: Damaged, of another type or size, or the worker gave up on it.
             TooLargeError: Too many pixels.
             BusyError: No worker became free in time.
         """
@@ -120,13 +120,13 @@ class Decoder:
             keep = worker
         except TimeoutError as error:
             self.given_up += 1
-            raise DataError("image: decoding was given up, it takes too long") from error
+            raise FaceError("image: decoding was given up, it takes too long") from error
         finally:
             if keep is None and worker is not None:
                 worker.kill()
             self._idle.put(keep)
         if isinstance(content, str):
-            raise (TooLargeError if kind == "large" else DataError)(content)
+            raise (TooLargeError if kind == "large" else FaceError)(content)
         return Decoded(content, kind == "aligned")
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ def test_without_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "iom.service.running", raising=False)
     assert main(["serve", "--demo", "--port", "0"]) == 2
-    assert "pip install 'iom[service]'" in capsys.readouterr().err
+    assert "the service needs the extra 'service'" in capsys.readouterr().err
 
 
 def test_a_token_is_made_and_taken_back(tmp_path, capsys):

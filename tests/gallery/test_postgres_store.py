@@ -25,7 +25,7 @@ from tests.gallery.conftest import FakeHasher, Place, again, faces
 from tests.gallery.fake_milvus import FakeMilvus
 from tests.gallery.postgres_server import PASSWORD, Server, Wire, find_binaries
 
-psycopg = pytest.importorskip("psycopg", reason="needs psycopg: pip install 'iom[postgresql]'")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 _numbers = itertools.count()
 
 

@@ -30,7 +30,7 @@ def test_formats_do_not_share_a_file():
     [
         (["--hasher", "nowhere"], "nowhere"),
         (["--faces", "somewhere"], "--faces and --pairs go together"),
-        (["--calibration", "nowhere"], "found no images"),
+        (["--calibration", "nowhere"], "no folder nowhere"),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):

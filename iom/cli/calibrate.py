@@ -11,7 +11,8 @@ the configuration is that of a stage 2 training: its data section says which fol
 its subjects are held out; its embedder section must name the embedder that the hasher was trained
 with; without --config the one beside the hasher is taken
 
-the threshold, with its intervals over subjects and keys, is stored in hasher.json
+the threshold, with its intervals over subjects and keys, is stored in hasher.json, or in the
+manifest of an artefact, which embeds for itself whatever the embedder section names
 
 examples:
   python -m iom.cli.calibrate --hasher runs/y1_stage2 --fmr 1e-4
@@ -31,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
     )
     parser.add_argument(
-        "--hasher", type=Path, required=True, metavar="DIR", help="folder of a trained hasher"
+        "--hasher",
+        required=True,
+        metavar="NAME_OR_PATH",
+        help="folder of a trained hasher, artefact of iom deploy, or a name",
     )
     parser.add_argument(
         "--config",
@@ -61,14 +65,12 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from iom.config.loading import load_config
     from iom.config.schema import Stage2Config
     from iom.errors import ConfigError
+    from iom.pretrained import hasher_path
 
-    if not arguments.hasher.is_dir():
-        raise ConfigError(f"no hasher in {arguments.hasher}: no such folder")
-    path = arguments.config or arguments.hasher / "config.yaml"
+    place = hasher_path(arguments.hasher)
+    path = arguments.config or place / "config.yaml"
     if not path.exists() and arguments.config is None:
-        raise ConfigError(
-            f"{arguments.hasher} holds no config.yaml: name a stage 2 configuration with --config"
-        )
+        raise ConfigError(f"{place} holds no config.yaml: name a stage 2 configuration by --config")
     overrides = list(arguments.overrides)
     for name in ("fmr", "keys", "bootstrap"):
         value = getattr(arguments, name)
@@ -81,14 +83,11 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from iom.training.recalibration import recalibrate
 
     hasher = recalibrate(
-        arguments.hasher, config, progress=not arguments.quiet, report=lambda line: print(line)
+        place, config, progress=not arguments.quiet, report=lambda line: print(line)
     )
-    if not arguments.dry_run:
-        hasher.save_calibration(arguments.hasher)
+    stored = None if arguments.dry_run else hasher.save_calibration(place)
     print(describe(hasher))
-    print(
-        "nothing stored" if arguments.dry_run else f"stored in {arguments.hasher / 'hasher.json'}"
-    )
+    print("nothing stored" if stored is None else f"stored in {stored}")
     return 0
 
 

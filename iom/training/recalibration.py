@@ -9,27 +9,28 @@ from iom.config.schema import Stage2Config
 from iom.data.folders import hold_out, scan_folder
 from iom.errors import ConfigError
 from iom.models.embedder import Embedder
+from iom.models.face_hasher import FaceHasher, load
 from iom.models.fusion import open_embedder
-from iom.models.hasher import Hasher
+from iom.runtime.runtimes import is_artefact
 from iom.training.calibration import calibrate
 from iom.training.held_out import HeldOutPairs
 from iom.training.stage2 import EMBEDDER_FILE
 
 
 def recalibrate(
-    folder: Path,
+    place: Path,
     config: Stage2Config,
     *,
     progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
-) -> Hasher:
-    """Calibrate the hasher in `folder` on the held-out subjects of a configuration; store nothing.
+) -> FaceHasher:
+    """Calibrate a hasher on the held-out subjects of a configuration; store nothing.
 
     A backbone that was trained along, `embedder.keras` beside the hasher, is taken instead of the
-    configured one.
+    configured one; an artefact embeds for itself.
 
     Args:
-        folder: Of the hasher.
+        place: Folder of the hasher, or an artefact of `iom deploy`.
         config: Data, embedder, seed and calibration count; the rest is not read.
         progress: Show a progress bar.
         report: Takes what the user should know.
@@ -38,13 +39,13 @@ def recalibrate(
         ConfigError, DataError, WeightsError: As their texts say; another embedder than the one the
             hasher was trained with is refused, and so is an FMR that the pairs cannot show.
     """
-    hasher = Hasher.load(folder)
+    hasher = load(place, opens_embedder=False)
     held_out = hold_out(scan_folder(config.data), config.data)[1]
     pairs = HeldOutPairs.of(held_out, group_separator=config.data.group_separator, seed=config.seed)
     pairs.check_resolution(config.calibration.fmr)
-    embedder = _embedder(folder, config)
+    embedder = _embedder(place, config)
     hasher.check_embedder(embedder)
-    if _trained_on_other_data(folder, config):
+    if _trained_on_other_data(place, config):
         report(
             "note: the data section differs from the one this hasher was trained with; subjects "
             "held out here may have been trained on, which flatters the rates"
@@ -63,13 +64,11 @@ def recalibrate(
     return hasher
 
 
-def _embedder(folder: Path, config: Stage2Config) -> Embedder:
-    trained_along = folder / EMBEDDER_FILE
-    if not trained_along.is_file():
+def _embedder(place: Path, config: Stage2Config) -> Embedder:
+    own = place if is_artefact(place) else place / EMBEDDER_FILE
+    if not own.exists():
         return open_embedder(config.embedder)
-    return open_embedder(
-        dataclasses.replace(config.embedder, weights=str(trained_along), second_weights="")
-    )
+    return open_embedder(dataclasses.replace(config.embedder, weights=str(own), second_weights=""))
 
 
 def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from iom.errors import WeightsError
 from iom.files import sha256_of, write_json
 from iom.keys import KEY_KINDS
+from iom.untrusted import read_json
 
 FORMAT = 1
 SUFFIX = ".json"
@@ -130,7 +131,7 @@ def read_manifest(artefact: Path) -> Manifest:
     if not artefact.exists():
         raise WeightsError(f"no artefact {artefact}; make one with iom deploy")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except OSError as error:
         raise WeightsError(
             f"{artefact}: expected {path.name} beside it ({error.strerror}); iom deploy writes it"

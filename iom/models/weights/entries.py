@@ -9,7 +9,7 @@ from iom.files import sha256_of
 from iom.lookup import did_you_mean
 from iom.models.weights.inputs import Statement, parse_statement
 from iom.pretrained import package_folder, search_folders
-from iom.untrusted import read_json
+from iom.untrusted import check_name, read_json
 
 FORMAT = 1
 _TEXTS = ("format", "folder", "licence", "source")
@@ -86,6 +86,8 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
     files = rest.pop("files", None)
     if not isinstance(files, dict) or not files:
         raise WeightsError(f"{where}: files: expected an object of names and SHA-256")
+    for place in (texts["folder"], *files):
+        check_name(place, source=where, error=WeightsError)
     for file, digest in files.items():
         if digest is not None and (not isinstance(digest, str) or len(digest) != 64):
             raise WeightsError(f"{where}: {file}: expected a SHA-256 or null, received {digest!r}")

@@ -90,11 +90,11 @@ def _draw_curves(axes: Any, report: Report) -> None:
         colour = colour_of.setdefault(
             scores.system, CURVE_COLOURS[len(colour_of) % len(CURVE_COLOURS)]
         )
+        if not any(entry.ranked.curve().fnmr_at_fmr(0) for entry in scores.by_key):
+            faultless.append(_title(scores))
         for number, entry in enumerate(scores.by_key):
             curve = entry.ranked.curve()
             top = max(top, curve.fnmr_at_fmr(0))
-            if number == 0 and not curve.fnmr_at_fmr(0):
-                faultless.append(_title(scores))
             axes.step(
                 np.maximum(curve.fmr, fmr_floor),
                 np.maximum(curve.fnmr, fnmr_floor),

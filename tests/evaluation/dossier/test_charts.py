@@ -10,7 +10,7 @@ from iom.evaluation.dossier.charts import det_chart, roc_chart
 def curves_of(**fnmr):
     fmr = [1e-3, 1e-2, 1e-1, 1.0]
     return {
-        "systems": dict.fromkeys(fnmr, {}),
+        "systems": {name: {} for name in fnmr},
         "benchmark": {"mated": 38},
         "sections": {
             "curves": [

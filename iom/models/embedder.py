@@ -1,6 +1,5 @@
 """From images to unit-length embeddings, in fixed batches, computed once and cached."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from tqdm import tqdm
 
 from iom.data.images import read_images
 from iom.errors import DataError, WeightsError
-from iom.files import cached_array, write_array
+from iom.models.embedding_cache import EmbeddingCache
 from iom.models.weights.manifest import load_backbone_model
 from iom.runtime.deployed import DeployedHasher
 from iom.runtime.manifest import manifest_path
 from iom.runtime.runtimes import is_artefact
 
 CHUNK = 512
-"""Images of one cache file: an interrupted run loses at most this many."""
+"""Images read and stored at a time: an interrupted run loses at most this many."""
 
 
 class Embedder:
@@ -124,22 +123,9 @@ class Embedder:
     def _chunk(self, paths: Sequence[Path]) -> NDArray[np.float32]:
         if self.cache is None:
             return self.embed(read_images(paths, size=self.input_size))
-        stored = self.cache / f"{self._digest(paths)}.npy"
-        rows = cached_array(stored, (len(paths), self.embedding_size))
-        if rows is None:
-            rows = self.embed(read_images(paths, size=self.input_size))
-            write_array(stored, rows)
-        return rows
-
-    def _digest(self, paths: Sequence[Path]) -> str:
-        """Content address: the model, the flip and every byte of the images."""
-        digest = hashlib.sha256(f"{self.fingerprint}/{self.flip}/{self.input_size}".encode())
-        for path in paths:
-            try:
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-            except OSError as error:
-                raise DataError(f"cannot read image {path}: {error.strerror}") from error
-        return digest.hexdigest()
+        address = f"{self.fingerprint}/{self.flip}/{self.input_size}/{self.batch_size}"
+        cache = EmbeddingCache(self.cache, address, self.embedding_size)
+        return cache.embed_files(paths, self.embed, image_size=self.input_size)
 
 
 def _chunks(paths: Sequence[Path]) -> Iterator[tuple[int, Sequence[Path]]]:

@@ -86,7 +86,7 @@ class Faces:
     @contextlib.contextmanager
     def _detector_free(self) -> Iterator[None]:
         if not self._lock.acquire(timeout=self._wait):
-            raise BusyError("too many faces at a time; come again in a while")
+            raise BusyError("Too many concurrent images; retry later")
         try:
             yield
         finally:

@@ -109,8 +109,8 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     from iom.data.landmarks import read_landmarks
     from iom.errors import ConfigError, DataError
     from iom.files import check_output, sha256_of
-    from iom.photos.hash_photos import hash_photos, report_path
-    from iom.photos.photo_hasher import open_photo_hasher
+    from iom.models.face_hasher import load
+    from iom.photos.hash_photos import BATCH, hash_photos, report_path
 
     if arguments.workers < 0 or not arguments.seconds > 0:
         raise ConfigError("expected --workers 0 or more and --seconds above 0")
@@ -130,12 +130,12 @@ def _hash(arguments: argparse.Namespace) -> Answer:
         largest_side=arguments.detect_side,
         largest_megapixels=arguments.max_megapixels or LARGEST_MEGAPIXELS,
     )
-    models = open_photo_hasher(arguments.hasher, weights=arguments.weights)
+    hasher = load(arguments.hasher, weights=arguments.weights, batch_size=BATCH)
     try:
         done = hash_photos(
             arguments.photos,
             arguments.out,
-            models=models,
+            hasher=hasher,
             key=key,
             settings=settings,
             landmarks=arguments.landmarks,

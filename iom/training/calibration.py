@@ -10,7 +10,7 @@ from iom.config.hashing import CalibrationConfig
 from iom.errors import DataError
 from iom.metrics.error_curve import error_curve
 from iom.metrics.uncertainty import Interval, rate_interval, subject_counts, subject_weights
-from iom.models.hasher import Calibration, Hasher
+from iom.models.face_hasher import Calibration, FaceHasher
 from iom.seeding import numpy_stream
 from iom.training.held_out import HashFunction, HeldOutPairs, held_out_keys
 
@@ -69,7 +69,7 @@ def calibrate(
     return _with_intervals(chosen, pairs, distances, code_length, config, seed)
 
 
-def describe(hasher: Hasher) -> str:
+def describe(hasher: FaceHasher) -> str:
     """The calibration of a hasher in one line for people."""
     found = hasher.calibration
     if found is None:

@@ -22,7 +22,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     from iom.config.hashing import HasherConfig
     from iom.models.backbones import build_backbone
     from iom.models.embedder import load_embedder
-    from iom.models.hasher import Calibration, Hasher
+    from iom.models.face_hasher import Calibration
+    from iom.models.hasher import Hasher
     from iom.models.hashing import build_hasher
 
     folder = tmp_path_factory.mktemp("network")

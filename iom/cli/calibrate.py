@@ -1,10 +1,11 @@
-"""Choose a hasher's decision threshold: `python -m iom.cli.calibrate --hasher DIR --fmr 1e-3`."""
+"""Choose a hasher's decision threshold: `iom calibrate --hasher DIR --fmr 1e-3`."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 EPILOG = """\
 the configuration is that of a stage 2 training: its data section says which folder, and which of
@@ -14,21 +15,22 @@ with; without --config the one beside the hasher is taken
 the threshold, with its intervals over subjects and keys, is stored in hasher.json
 
 examples:
-  python -m iom.cli.calibrate --hasher runs/y1_stage2 --fmr 1e-4
-  python -m iom.cli.calibrate --hasher pre_models/mobilefacenet_y1_512x8 \\
+  iom calibrate --hasher runs/y1_stage2 --fmr 1e-4
+  iom calibrate --hasher pre_models/mobilefacenet_y1_512x8 \\
       --config configs/stage2/mobilefacenet_y1_512x8.yaml --fmr 1e-3 --keys 20
-  python -m iom.cli.calibrate --hasher runs/hasher --config configs/stage2/base.yaml \\
+  iom calibrate --hasher runs/hasher --config configs/stage2/base.yaml \\
       --set data.root=faces --fmr 1e-2 --dry-run
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.calibrate`."""
+    """Entry point of `iom calibrate`."""
     parser = new_parser(
-        "python -m iom.cli.calibrate",
+        "iom calibrate",
         "Find the largest threshold that keeps to a false match rate on held-out subjects, with "
         "the keys stolen, and store it with the hasher.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument(
         "--hasher", type=Path, required=True, metavar="DIR", help="folder of a trained hasher"
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_calibrate, parser, argv)
 
 
-def _calibrate(arguments: argparse.Namespace) -> int:
+def _calibrate(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import Stage2Config
     from iom.errors import ConfigError
@@ -85,11 +87,12 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     )
     if not arguments.dry_run:
         hasher.save_calibration(arguments.hasher)
-    print(describe(hasher))
-    print(
-        "nothing stored" if arguments.dry_run else f"stored in {arguments.hasher / 'hasher.json'}"
+    assert hasher.calibration is not None  # noqa: S101 - it was made just now
+    stored = None if arguments.dry_run else arguments.hasher / "hasher.json"
+    return Answer(
+        {"stored": stored, **dataclasses.asdict(hasher.calibration)},
+        f"{describe(hasher)}\n{f'stored in {stored}' if stored else 'nothing stored'}",
     )
-    return 0
 
 
 if __name__ == "__main__":

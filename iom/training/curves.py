@@ -51,7 +51,7 @@ def curves_figure(runs: Mapping[str, Records]) -> "Figure":
     columns = min(COLUMNS, len(panels))
     figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    colours = dict(zip(runs, itertools.cycle(colormaps["tab10"].colors), strict=False))
+    colours = dict(zip(runs, itertools.cycle(map(colormaps["tab10"], range(10))), strict=False))
     for number, name in enumerate(panels):
         axes = figure.add_subplot(rows, columns, number + 1)
         scale = 100 if name.endswith(PERCENT) else 1

@@ -1,4 +1,4 @@
-"""The decision threshold of a hasher, found on subjects it was not trained on, with its bootstrap intervals."""
+"""The decision threshold of a hasher, found on subjects it was not trained on, and its intervals."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The decision threshold of a hasher, found on subjects it was not trained on, and its intervals."""
+"""The decision threshold of a hasher, found on subjects it was not trained on."""
 
 import dataclasses
 from collections.abc import Sequence

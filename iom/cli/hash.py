@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 from iom.pretrained import BUNDLED
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "iom hash",
         "Find, align, embed and hash the faces of a folder of photographs, into one file of codes.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs")
     parser.add_argument(
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_hash, parser, argv)
 
 
-def _hash(arguments: argparse.Namespace) -> int:
+def _hash(arguments: argparse.Namespace) -> Answer:
     from iom.data.face_finding import ALIGNED, LARGEST_MEGAPIXELS, POINTS, FindSettings
     from iom.data.landmarks import read_landmarks
     from iom.errors import ConfigError, DataError
@@ -156,11 +157,21 @@ def _hash(arguments: argparse.Namespace) -> int:
     others = ", ".join(
         f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count
     )
-    print(f"{photographs} photographs: {others}")
+    lines = [f"{photographs} photographs: {others}"]
     if done.continued:
-        print(f"{done.continued} of them were finished before")
-    print(f"{faces} codes in {arguments.out}; what needs a look in {report_path(arguments.out)}")
-    return 0
+        lines.append(f"{done.continued} of them were finished before")
+    report = report_path(arguments.out)
+    lines.append(f"{faces} codes in {arguments.out}; what needs a look in {report}")
+    return Answer(
+        {
+            "codes": arguments.out,
+            "report": report,
+            "counts": dict(done.counts),
+            "notes": dict(done.notes),
+            "continued": done.continued,
+        },
+        "\n".join(lines),
+    )
 
 
 def read_key(file: Path | None) -> "TransformKey":

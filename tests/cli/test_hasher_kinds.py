@@ -138,7 +138,9 @@ def test_hash(iom, models, kind):
 
 @pytest.mark.parametrize("kind", [*KINDS, "saved_model"])
 def test_demo(iom, models, kind):
-    code, shown, error = iom("demo", "--hasher", hasher_of(models, kind), "--output", "demo")
+    code, shown, error = iom(
+        "demo", "--verbose", "--hasher", hasher_of(models, kind), "--output", "demo"
+    )
     assert code == 0, error
     assert "64 symbols over 4 values" in shown
     assert ("projection" if kind == "folder" else "runtime") in shown
@@ -154,10 +156,11 @@ def evaluate(iom, models, kind, *more):
         "embedder": f"{{weights: {embedder}, batch_size: 8, cache: ''}}",
         "hasher": hasher,
         "scenario": "{keys: 2, bootstrap: 5, systems: [learned]}",
-        "report": "{victims: 4, old_keys: 1, replicates: 5, pairs: 200, attack_names: [closed_form],"
-        " identification: false}",
+        "report": "{victims: 4, old_keys: 1, replicates: 5, pairs: 200, identification: false, "
+        "attack_names: [closed_form]}",
     }
-    Path("evaluate.yaml").write_text("".join(f"{name}: {value}\n" for name, value in sets.items()))
+    text = "".join(f"{name}: {value}\n" for name, value in sets.items())
+    Path("evaluate.yaml").write_text(text)
     return iom("evaluate", "--config", "evaluate.yaml", "--quiet", *more)
 
 
@@ -193,6 +196,22 @@ def test_calibrate(iom, models, kind):
         before.hash_in_order(rows, before.identity_order),
         after.hash_in_order(rows, after.identity_order),
     )
+
+
+@pytest.mark.parametrize("kind", ["folder", "onnx", "saved_model"])
+def test_calibrate_a_copy(iom, models, kind):
+    hasher = Path(hasher_of(models, kind))
+    before = load(hasher, opens_embedder=False)
+    code, _, error = iom(
+        "calibrate", "--hasher", hasher, "--faces", models / "faces", "--output", "copy",
+        "--fmr", "0.05", "--keys", "2", "--bootstrap", "0", "--quiet",
+    )  # fmt: skip
+    assert code == 0, error
+    copy = load(Path("copy") / hasher.name if kind != "folder" else "copy", opens_embedder=False)
+    assert copy.calibration.fmr == 0.05
+    assert copy.calibration.subjects == 14
+    assert load(hasher, opens_embedder=False).calibration == before.calibration
+    assert copy.fingerprint == before.fingerprint
 
 
 def test_calibrate_without_a_configuration(iom, models):

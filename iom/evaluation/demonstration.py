@@ -12,7 +12,7 @@ from iom.models.embedder import load_embedder
 from iom.models.face_hasher import FaceHasher, load
 from iom.models.hasher import METADATA_FILE, Hasher
 from iom.pretrained import hashers
-from iom.runtime.runtimes import is_artefact
+from iom.runtime.manifest import manifest_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def find_hasher(weights: str, *, batch_size: int = 8) -> FaceHasher:
     Raises:
         WeightsError: There is none, or the embedder or the hasher cannot be read.
     """
-    if is_artefact(Path(weights)):
+    if manifest_path(Path(weights)).is_file():
         return load(weights, batch_size=batch_size)
     embedder = load_embedder(weights, batch_size=batch_size)
     found = hashers()

@@ -13,31 +13,37 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 # TensorFlow's log lines are for its developers.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test proofs stores lint format smoke clean
+.PHONY: help demo test wheel-test proofs stores lint format smoke clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/it" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(RUNTIME): requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(RUNTIME): requirements.txt pyproject.toml setup.py | $(BIN)/python
+	@echo "installing TensorFlow and what else requirements.txt names into $(VENV): 2.6 GB, minutes"
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@echo "installing what tests and checks need, of requirements-dev.txt"
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-demo: $(RUNTIME) ## Hash three faces of nobody, change the key, and write a picture (runs/demo)
-	$(BIN)/python run_me.py --output runs/demo
+demo: $(RUNTIME) ## Hash three synthetic faces, change the key, and write a picture (runs/demo)
+	$(BIN)/iom demo --output runs/demo
 
 test: $(DEVELOPMENT) ## Lint, type-check and run all tests but the long proofs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+wheel-test: $(DEVELOPMENT) ## Build the wheel, install it, and run the README's examples in an empty folder
+	$(BIN)/python -m pytest tests/integration/test_wheel.py
 
 proofs: $(DEVELOPMENT) ## Run the long proofs (real data in ../shared, foreign programs; about an hour)
 	$(BIN)/python -m pytest -m proof

@@ -15,8 +15,8 @@ from iom.cli.arguments import new_parser, run
 from iom.errors import WeightsError
 
 CONFIG = Path("configs/evaluate/bundled_lfw.yaml")
-PRE_MODELS = Path("pre_models")
-NOT_WEIGHTS = {".md", ".json", ".txt", ""}
+FOLDERS = (Path("iom/pretrained"), Path("pre_models"))
+NOT_WEIGHTS = {".md", ".json", ".py", ".txt", ""}
 MEGABYTE = 1_000_000
 
 
@@ -45,7 +45,7 @@ def _measure(arguments: argparse.Namespace) -> int:
             "scenario.bootstrap=0",
         ],
     )
-    files = tracked_weights(PRE_MODELS)
+    files = tracked_weights(FOLDERS)
 
     from iom.evaluation.evaluate import evaluate
     from iom.evaluation.table import format_table
@@ -63,25 +63,27 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def tracked_weights(folder: Path) -> list[Path]:
-    """Files of `folder` that git tracks or would track, but for documents and metadata.
+def tracked_weights(folders: Sequence[Path]) -> list[Path]:
+    """Files of `folders` that git tracks or would track, but for documents and metadata.
 
     Raises:
         WeightsError: Not a checkout, or nothing is there.
     """
+    names = [str(folder) for folder in folders]
+    place = " and ".join(names)
     try:
         listing = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", str(folder)],
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *names],
             capture_output=True,
             text=True,
             check=True,
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise WeightsError(f"expected a git checkout that tracks {folder}, git failed") from error
+        raise WeightsError(f"expected a git checkout that tracks {place}, git failed") from error
     paths = sorted({Path(name) for name in listing.split("\0") if name})
     weights = [path for path in paths if path.is_file() and path.suffix not in NOT_WEIGHTS]
     if not weights:
-        raise WeightsError(f"{folder}: expected tracked weights, found none")
+        raise WeightsError(f"{place}: expected tracked weights, found none")
     return weights
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from iom.cli.arguments import new_parser, run
 
-HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "pre_models/iresnet_slim.bundled")
+HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "bundled")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

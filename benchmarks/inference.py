@@ -35,7 +35,7 @@ BATCHES = (1, 8)
 SHAPE = {"code_length": 1536, "alphabet_size": 2}
 TRAINED = {
     "mobilefacenet": "pre_models/mobilefacenet_y1_1536x2",
-    "bundled": "pre_models/iresnet_slim.bundled",
+    "bundled": "bundled",
 }
 DERIVED = ("iresnet50", "iresnet100")
 STATISTICS_FACES = 48
@@ -111,6 +111,7 @@ def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     from iom.errors import DataError
     from iom.export.check import faces_of_pairs
     from iom.export.source import load_source
+    from iom.listing import list_subjects
     from iom.models.weights.manifest import load_backbone_model
 
     root = arguments.shared / "data"
@@ -120,7 +121,8 @@ def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         pairs = root / "lists" / "lfw_pairs.txt"
         faces = faces_of_pairs(pairs, root / "lfw_112x112", size=112, most=arguments.pairs)
         return dataclasses.replace(source, backbone=backbone), source, faces
-    paths = sorted((root / "fiw_112x112").glob("*/*.jpg"))
+    faces = root / "fiw_112x112"
+    paths = [faces / image for image in list_subjects(faces).images]
     if not paths:
         raise DataError(f"{root / 'fiw_112x112'}: expected aligned faces, found none")
     backbone, source = _derived(name, read_images(paths[:: len(paths) // STATISTICS_FACES]))
@@ -136,8 +138,10 @@ def _all_pairs(folder: Path, subjects: int) -> Any:
     from iom.data.images import read_images
     from iom.errors import DataError
     from iom.export.check import Faces
+    from iom.listing import list_subjects
 
-    images = [sorted(one.glob("*.jpg"))[:SUBJECT_IMAGES] for one in sorted(folder.iterdir())]
+    subjects_of = list_subjects(folder).subjects
+    images = [[folder / one for one in of][:SUBJECT_IMAGES] for of in subjects_of.values()]
     enough = [found for found in images if len(found) == SUBJECT_IMAGES]
     if len(enough) < subjects:
         raise DataError(f"{folder}: expected {subjects} subjects with {SUBJECT_IMAGES} images")

@@ -54,12 +54,14 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.data.images import read_images
     from iom.errors import DataError
     from iom.keys import TransformKey
+    from iom.listing import list_subjects
     from iom.photos.hash_photos import BATCH
     from iom.photos.photo_hasher import open_photo_hasher
 
-    faces = sorted((arguments.shared / "data" / "lfw_112x112").glob("*/*.jpg"))
+    folder = arguments.shared / "data" / "lfw_112x112"
+    faces = [folder / name for name in list_subjects(folder).images]
     if not faces:
-        raise DataError(f"no folder {arguments.shared / 'data' / 'lfw_112x112'} of faces")
+        raise DataError(f"{folder}: expected faces, found none")
     chosen = np.linspace(0, len(faces) - 1, min(arguments.photographs, len(faces))).astype(int)
     crops = read_images([faces[i] for i in chosen])
     models = open_photo_hasher(arguments.hasher, weights=arguments.weights)

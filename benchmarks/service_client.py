@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-HASHER = "pre_models/iresnet_slim.bundled"
+HASHER = "bundled"
 FIRST_WORDS = re.compile(r"serving on http://([\d.]+):(\d+)")
 
 

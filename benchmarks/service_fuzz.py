@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from benchmarks.service_client import HASHER, ROOT, Service, drawn_faces, form, report, serving
+from benchmarks.service_client import HASHER, Service, drawn_faces, form, report, serving
 from benchmarks.service_fuzz_cases import (
     METHODS,
     STRINGS,
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
         options = [
             *("--gallery", f"sqlite:///{folder / 'g.db'}"),
             *("--keys", f"file:{folder / 'keys'}?key-file={folder / 'wrap'}"),
-            *("--tokens", str(folder / "tokens.json"), "--hasher", str(ROOT / HASHER)),
+            *("--tokens", str(folder / "tokens.json"), "--hasher", HASHER),
             *("--rate", "1e9", "--detector", arguments.detector),
         ]
         if arguments.detector_weights:
@@ -173,7 +173,7 @@ def prepare(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     keys = open_key_store(
         f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", create=True, passphrase=lambda: ""
     )
-    with Gallery(store, keys, Hasher.load(ROOT / HASHER)) as gallery:
+    with Gallery(store, keys, Hasher.load(HASHER)) as gallery:
         for name in CANARIES:
             gallery.create_application(name)
     file = folder / "tokens.json"

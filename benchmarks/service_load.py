@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from benchmarks.service_client import (
     HASHER,
-    ROOT,
     Service,
     drawn_faces,
     form,
@@ -76,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         options = [
             *("--gallery", f"sqlite:///{folder / 'g.db'}"),
             *("--keys", f"file:{folder / 'keys'}?key-file={folder / 'wrap'}"),
-            *("--tokens", str(folder / "tokens.json"), "--hasher", str(ROOT / HASHER)),
+            *("--tokens", str(folder / "tokens.json"), "--hasher", HASHER),
             *("--rate", "1e9", "--detector", "none"),
         ]
         with serving(*options) as service:
@@ -112,7 +111,7 @@ def fill(folder: Path, subjects: int, key_mode: str) -> str:
     from iom.models.hasher import Hasher
     from iom.service.tokens import add_token
 
-    hasher = Hasher.load(ROOT / HASHER)
+    hasher = Hasher.load(HASHER)
     store = open_store(f"sqlite:///{folder / 'g.db'}", create=True)
     keys = open_key_store(
         f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", create=True, passphrase=lambda: ""

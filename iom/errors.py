@@ -1,5 +1,8 @@
 """Errors a user can cause and mend. The command line prints them as one line, no traceback."""
 
+import shlex
+from pathlib import Path
+
 
 class IomError(Exception):
     """Root of every error that this package raises on purpose.
@@ -35,6 +38,43 @@ class CodeError(IomError):
 
 class MissingExtraError(IomError):
     """An optional dependency is needed for this and is not installed."""
+
+
+def missing_extra(
+    purpose: str, *extras: str, cause: object = None, otherwise: str = ""
+) -> MissingExtraError:
+    """The error for optional dependencies that are not installed, with the command for them.
+
+    The command names the packages themselves, as the metadata of the installed `iom` lists them,
+    so that it works wherever `iom` came from; where `iom` runs without being installed, the folder
+    of its sources.
+
+    Args:
+        purpose: What needs them, such as "reading model.onnx".
+        extras: Names of `[project.optional-dependencies]`.
+        cause: The error of the import.
+        otherwise: What to do without them.
+    """
+    command = shlex.join(["pip", "install", *_packages_of(extras)])
+    return MissingExtraError(
+        f"{purpose} needs the extra '{','.join(extras)}', which is not installed"
+        f"{f' ({cause})' if cause else ''}: {command}{', or ' if otherwise else ''}{otherwise}"
+    )
+
+
+def _packages_of(extras: tuple[str, ...]) -> list[str]:
+    import importlib.metadata  # slow, and only an error needs it
+
+    try:
+        required = importlib.metadata.requires("iom") or []
+    except importlib.metadata.PackageNotFoundError:
+        return [f"{Path(__file__).parents[1]}[{','.join(extras)}]"]
+    found = []
+    for text in required:
+        package, _, marker = text.partition(";")
+        if marker.replace("'", '"').strip() in {f'extra == "{name}"' for name in extras}:
+            found.append(package.strip())
+    return sorted(set(found))
 
 
 class EnrolmentError(IomError):
@@ -78,7 +118,10 @@ class UnknownApplicationError(EnrolmentError):
 
 
 class FaceError(DataError):
-    """An image holds no face that can be used: none, several, or too small."""
+    """An image cannot be used as a face.
+
+    It is damaged, of another size or kind, or holds no face, several, or one that is too small.
+    """
 
 
 class StoreError(IomError):

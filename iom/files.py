@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.errors import DataError
+
 # Python can only read the mask by setting it, which is safe while there is one thread: now.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
@@ -52,6 +54,33 @@ def atomic_path(path: Path, *, mode: int | None = None, replace: bool = True) ->
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(path: Path, *, folder: bool = True) -> None:
+    """See that an output can be written, before hours are spent on it; nothing is left of the try.
+
+    Args:
+        path: A folder to write into, which is made if need be; or a file.
+        folder: Which of the two.
+
+    Raises:
+        DataError: It cannot be made or written to, or is of the other kind.
+    """
+    try:
+        if path.exists() and path.is_dir() != folder:
+            kind = "folder" if path.is_dir() else "file"
+            raise DataError(f"cannot write to {path}: it is a {kind}; name another output")
+        place = path if folder else path.parent
+        while not place.exists() and place.parent != place:
+            if place.is_symlink():
+                raise DataError(f"cannot write to {path}: {place} is a link that leads nowhere")
+            place = place.parent
+        if not place.is_dir():
+            raise DataError(f"cannot write to {path}: {place} is a file; name another output")
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise DataError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
 def fsync_folder(folder: Path) -> None:

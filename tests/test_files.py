@@ -5,10 +5,11 @@ import stat
 import numpy as np
 import pytest
 
-from iom.errors import ConfigError
+from iom.errors import ConfigError, DataError
 from iom.files import (
     atomic_path,
     cached_array,
+    check_output,
     remove_temporary_files,
     sha256_of,
     write_array,
@@ -135,3 +136,31 @@ def test_a_rename_is_followed_by_an_fsync_of_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", renamed)
     write_json(tmp_path / "a.json", {})
     assert calls == ["file", "rename", "folder"]
+
+
+def test_checking_an_output_leaves_everything_as_it_was(tmp_path):
+    check_output(tmp_path / "new" / "below")
+    check_output(tmp_path / "new" / "file.json", folder=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "probe").write_text("a user's own file")
+    check_output(tmp_path)
+    check_output(tmp_path / "probe", folder=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["probe"]
+    assert (tmp_path / "probe").read_text() == "a user's own file"
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "gone", "gone/below", "x" * 300])
+def test_an_output_that_cannot_be_written_is_one_error(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "gone").symlink_to("nowhere")
+    with pytest.raises(DataError, match="cannot write to"):
+        check_output(tmp_path / place)
+
+
+def test_a_folder_without_the_right_to_write_is_one_error(tmp_path, monkeypatch):
+    def refuse(**options):  # the tests may run as root, who may write everywhere
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(DataError, match="Permission denied"):
+        check_output(tmp_path / "new")

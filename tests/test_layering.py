@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 LEVELS = [
-    {"errors", "lookup", "files", "unpickling", "untrusted", "seeding", "keys"},
+    {
+        "errors",
+        "lookup",
+        "files",
+        "listing",
+        "unpickling",
+        "untrusted",
+        "seeding",
+        "keys",
+        "pretrained",
+    },
     {"config", "codes", "metrics"},
     {"layers", "losses", "data"},
     {"models", "baselines", "attacks", "gallery", "runtime"},

@@ -13,7 +13,7 @@ from typing import Any
 
 from iom.bulk.embedding_worker import Embedded, EmbeddingWorker, WorkerSettings
 from iom.bulk.rows import ImageRow
-from iom.errors import DataError, IomError, MissingExtraError
+from iom.errors import DataError, IomError, missing_extra
 
 _ROUND = 200_000
 """Images that Ray is told of at a time; its pool of workers is made anew for each round."""
@@ -41,9 +41,8 @@ def _started(workers: int) -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingExtraError(
-            f"the engine ray needs a package that is not installed ({error}): "
-            "pip install 'iom[bulk]', or use --engine here"
+        raise missing_extra(
+            "the engine ray", "bulk", cause=error, otherwise="use --engine here"
         ) from error
     local: dict[str, Any] = {
         "num_cpus": workers,

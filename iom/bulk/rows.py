@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from iom.data.folders import found_images
 from iom.data.shard_store import open_shards
 from iom.errors import DataError
+from iom.listing import list_subjects
 from iom.lookup import lookup
 
 WHOLE = -1
@@ -33,10 +33,9 @@ class ImageRow:
 
 def from_folder(place: Path) -> list[ImageRow]:
     """A folder `<place>/<subject>/<image>`."""
-    if not place.is_dir():
-        raise DataError(f"no folder {place}: expected <subject>/<image>")
     root = place.absolute()
-    return [ImageRow(name.split("/", 1)[0], name, str(root / name)) for name in found_images(place)]
+    images = list_subjects(place).images
+    return [ImageRow(name.split("/", 1)[0], name, str(root / name)) for name in images]
 
 
 def from_list(place: Path) -> list[ImageRow]:

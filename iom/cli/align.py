@@ -59,10 +59,11 @@ def _align(arguments: argparse.Namespace) -> int:
     from iom.data.align_photo import AlignSettings
     from iom.data.landmarks import read_landmarks
     from iom.errors import ConfigError
-    from iom.files import sha256_of
+    from iom.files import check_output, sha256_of
 
     if arguments.workers < 1:
         raise ConfigError(f"expected --workers 1 or more, received {arguments.workers}")
+    check_output(arguments.output)
     points = read_landmarks(arguments.points) if arguments.points else None
     given = arguments.points or arguments.weights
     report = align_folder(

@@ -1,25 +1,106 @@
-"""What every command shares: `--config`, `--set`, and errors told in one line."""
+"""Parsers, answers as text or JSON, errors in one line and exit codes, the same in all commands."""
 
 import argparse
+import contextlib
+import dataclasses
+import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-from iom.errors import IomError
+from iom.errors import (
+    ConfigError,
+    FaceError,
+    IomError,
+    KeyMaterialError,
+    NotEnrolledError,
+    RevokedError,
+    StoreError,
+)
 
+OK = 0
+NO = 1
+"""A question that is answered with no: no match, nobody found, problems found."""
 USER_ERROR = 2
-INTERRUPTED = 130
+BUG = 70
+"""An error that nobody foresaw; it comes with its traceback."""
+EXIT_CODES: dict[type[BaseException], int] = {
+    NotEnrolledError: 3,
+    RevokedError: 4,
+    FaceError: 5,
+    StoreError: 6,
+    KeyMaterialError: 6,
+    IomError: USER_ERROR,
+    OSError: USER_ERROR,
+    MemoryError: USER_ERROR,
+    KeyboardInterrupt: 130,
+}
+"""Exit code of each kind of error; the first kind that fits counts."""
+EXIT_CODE_HELP = {
+    OK: "done; match",
+    NO: "no match, nobody found, problems found",
+    USER_ERROR: "wrong arguments, configuration or input; a file cannot be read or written",
+    3: "the subject is not enrolled",
+    4: "the subject was revoked",
+    5: "an image cannot be used as a face",
+    6: "record store or key store: missing, damaged, wrong passphrase or key",
+    BUG: "an error of the program, with its traceback",
+    130: "interrupted",
+}
 
 
-def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
-    """Parser whose help shows defaults and keeps the line breaks of `epilog`."""
-    return argparse.ArgumentParser(
-        prog=program,
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a command answers.
+
+    Attributes:
+        facts: The object that `--json` prints.
+        text: Lines for people; empty where the command has printed them already.
+        code: Exit code.
+    """
+
+    facts: Mapping[str, Any]
+    text: str = ""
+    code: int = OK
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what is wrong with the arguments; argparse itself would print the usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def new_parser(
+    program: str, description: str, *, epilog: str = "", answers: bool = False
+) -> argparse.ArgumentParser:
+    """Parser whose help keeps the line breaks of `epilog`.
+
+    Args:
+        program: `iom COMMAND`; where a script of another name was started, its name is shown.
+        description: First lines of the help.
+        epilog: Last lines of the help.
+        answers: The command returns an `Answer`: add `--json`.
+    """
+    parser = _Parser(
+        prog=_script() or program,
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if answers:
+        add_json(parser)
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`, for a command that returns an `Answer`."""
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object on standard output, errors too"
     )
 
 
@@ -54,31 +135,90 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
+def exit_code(error: BaseException) -> int:
+    """Exit code of an error; `BUG` for one that is no user's mistake."""
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), BUG)
+
+
 def run(
-    command: Callable[[argparse.Namespace], int],
+    command: Callable[[argparse.Namespace], Answer | int],
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse and run; a user's mistake becomes one line on standard error and exit code 2."""
-    arguments = parser.parse_args(argv)
+    """Parse, run and print the answer; a user's mistake becomes one line or one JSON object.
+
+    Under `--json` standard output holds that object alone: what a command prints meanwhile goes
+    to standard error.
+    """
+    given = sys.argv[1:] if argv is None else list(argv)
+    in_json = "--json" in given
+    arguments = argparse.Namespace()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its log is for its developers
     try:
-        return command(arguments)
-    except IomError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
+        arguments = parser.parse_args(given)
+        in_json = getattr(arguments, "json", False) is True
+        with contextlib.redirect_stdout(sys.stderr) if in_json else contextlib.nullcontext():
+            answer = command(arguments)
+        if isinstance(answer, int):
+            return answer
+        if in_json:
+            print(json.dumps(answer.facts, default=_plain))
+        elif answer.text:
+            print(answer.text)
+        return answer.code
+    except (IomError, OSError, MemoryError) as error:
+        return _refuse(error, _message(error), in_json=in_json)
     except KeyboardInterrupt as stop:
-        print(_interrupted(str(stop), arguments, parser.prog, argv), file=sys.stderr)
-        return INTERRUPTED
+        return _refuse(
+            stop, _interrupted(str(stop), arguments, parser.prog, given), in_json=in_json
+        )
+    except Exception as error:
+        traceback.print_exc()
+        return _refuse(error, str(error), in_json=True) if in_json else BUG
+
+
+def _refuse(error: BaseException, message: str, *, in_json: bool) -> int:
+    code = exit_code(error)
+    if in_json:
+        told = {"type": type(error).__name__, "message": message, "exit_code": code}
+        print(json.dumps({"error": told | vars(error)}, default=_plain))
+    else:
+        prefix = "" if isinstance(error, KeyboardInterrupt) else "error: "
+        print(f"{prefix}{message}", file=sys.stderr)
+    return code
+
+
+def _message(error: BaseException) -> str:
+    """What is wrong, in one line."""
+    text = str(error)
+    if isinstance(error, MemoryError):
+        text = f"out of memory: {text}" if text else "out of memory"
+    elif isinstance(error, OSError):
+        places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+        reason = error.strerror or text or type(error).__name__
+        text = f"{' -> '.join(places)}: {reason}" if places else reason
+    return " ".join(text.split())
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for: paths, NumPy's numbers and arrays."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _script() -> str:
+    """Name of the script that was started, such as `evaluate.py`; empty for `iom` itself."""
+    started = Path(sys.argv[0])
+    is_ours = Path(__file__).parent in started.absolute().parents
+    return "" if started.suffix != ".py" or started.stem == "__main__" or is_ours else started.name
 
 
 def _interrupted(
-    reason: str, arguments: argparse.Namespace, program: str, argv: Sequence[str] | None
+    reason: str, arguments: argparse.Namespace, program: str, given: Sequence[str]
 ) -> str:
     """What happened and, for a run that can be continued, the command that does it."""
     reason = reason or "interrupted"
     if not hasattr(arguments, "resume"):
         return reason
-    given = [text for text in (sys.argv[1:] if argv is None else argv) if text != "--resume"]
+    rest = [text for text in given if text != "--resume"]
     start = ["python", program] if program.endswith(".py") else program.split()
-    return f"{reason}; continue with: {shlex.join([*start, *given, '--resume'])}"
+    return f"{reason}; continue with: {shlex.join([*start, *rest, '--resume'])}"

@@ -1,10 +1,11 @@
 """Enrol a large set of aligned faces on several workers, resumable: `iom bulk-enroll`."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import NO, OK, Answer, new_parser, run
 from iom.cli.gallery import _add_hasher, _add_places
 
 EPILOG = """\
@@ -24,7 +25,9 @@ example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `iom bulk-enroll`."""
-    parser = new_parser("iom bulk-enroll", str(__doc__).split(": `")[0] + ".", epilog=EPILOG)
+    parser = new_parser(
+        "iom bulk-enroll", str(__doc__).split(": `")[0] + ".", epilog=EPILOG, answers=True
+    )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="what is to be enrolled")
     parser.add_argument("--kind", default="folder", help="of source (default: %(default)s)")
     parser.add_argument("--engine", default="ray", help="default: %(default)s")
@@ -41,12 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_enroll, parser, argv)
 
 
-def _enroll(arguments: argparse.Namespace) -> int:
+def _enroll(arguments: argparse.Namespace) -> Answer:
     from iom.bulk.embedding_worker import WorkerSettings
     from iom.bulk.engines import open_engine
     from iom.bulk.enrolment import enroll_in_bulk
     from iom.bulk.rows import read_rows
-    from iom.cli.gallery_commands import NO, _models, _open
+    from iom.cli.gallery_access import open_gallery
+    from iom.cli.gallery_commands import _models
     from iom.errors import ConfigError
 
     if arguments.workers < 1 or arguments.batch < 1:
@@ -60,7 +64,7 @@ def _enroll(arguments: argparse.Namespace) -> int:
     settings = WorkerSettings(
         str(Path(weights).absolute()) if Path(weights).exists() else weights, embedder.fingerprint
     )
-    with _open(arguments, hasher) as gallery:
+    with open_gallery(arguments, hasher) as gallery:
         try:
             done = enroll_in_bulk(
                 gallery,
@@ -75,7 +79,7 @@ def _enroll(arguments: argparse.Namespace) -> int:
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; start the same command again to go on") from None
-    print(f"enrolled {done.subjects} subjects, {done.references} references")
+    lines = [f"enrolled {done.subjects} subjects, {done.references} references"]
     for count, text in (
         (done.present, "subjects were enrolled already"),
         (done.revoked, "subjects were revoked and stay away; iom renew brings one back"),
@@ -83,8 +87,12 @@ def _enroll(arguments: argparse.Namespace) -> int:
         (done.failed_subjects, "subjects have no image that can be used"),
     ):
         if count:
-            print(f"{count} {text}")
-    return NO if done.failed_subjects else 0
+            lines.append(f"{count} {text}")
+    return Answer(
+        {"application": arguments.application, **dataclasses.asdict(done), "report": report},
+        "\n".join(lines),
+        NO if done.failed_subjects else OK,
+    )
 
 
 if __name__ == "__main__":

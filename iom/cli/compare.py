@@ -45,13 +45,13 @@ def _compare(arguments: argparse.Namespace) -> int:
         write_comparison,
     )
     from iom.evaluation.dossier.tables import markdown
-    from iom.evaluation.report import check_writable
+    from iom.files import check_output
 
+    check_output(arguments.output)
     names = report_names(arguments.reports)
     trees = {name: read_report(path) for name, path in zip(names, arguments.reports, strict=True)}
     if not arguments.different_benchmarks:
         check_same_benchmark(trees)
-    check_writable(arguments.output)
     print(markdown(write_comparison(trees, arguments.output)))
     print(f"page: {arguments.output / 'comparison.html'}")
     return 0

@@ -47,10 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _convert(arguments: argparse.Namespace) -> int:
     from iom.data.conversions import convert
     from iom.errors import ConfigError
+    from iom.files import check_output
 
     for name in ("size", "per_shard", "workers"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')}: expected at least 1")
+    check_output(arguments.target)
     first, _, second = arguments.kind.partition(":")
     manifest = convert(
         (first, second),

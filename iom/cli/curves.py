@@ -38,6 +38,10 @@ def _draw(arguments: argparse.Namespace) -> int:
     if arguments.output.suffix.lower() not in (".png", ".svg"):
         raise DataError(f"{arguments.output}: expected a name ending in .png or .svg")
 
+    from iom.files import check_output
+
+    check_output(arguments.output, folder=False)
+
     from iom.training.curves import draw_curves
     from iom.training.records import read_records
 

@@ -47,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--weights",
         default=DEFAULT_WEIGHTS,
         metavar="NAME_OR_PATH",
-        help="embedder: a name of pre_models/manifest.json or a file (default: %(default)s)",
+        help="embedder: a name of `iom weights list` or a file (default: %(default)s)",
     )
     parser.add_argument(
         "--hasher",
         type=Path,
         metavar="DIR",
-        help="trained hasher (default: the one in pre_models that belongs to the embedder)",
+        help="trained hasher (default: the one known by name that belongs to the embedder)",
     )
     parser.add_argument(
         "--output",
@@ -72,6 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from iom.files import check_output
+
+    is_file = arguments.output.suffix.lower() == ".png"
+    check_output(arguments.output, folder=not is_file)
     # Images first: a wrong file is told at once, not after seconds of loading.
     images = _images(arguments.images, arguments.seed)
 
@@ -79,13 +83,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     from iom.keys import TransformKey
     from iom.models.embedder import load_embedder
     from iom.models.hasher import Hasher
-    from iom.models.weights.entries import project_root
 
     embedder = load_embedder(arguments.weights, batch_size=len(images))
     if arguments.hasher is None:
-        hasher = find_hasher(
-            project_root() / "pre_models", name=embedder.name, fingerprint=embedder.fingerprint
-        )
+        hasher = find_hasher(name=embedder.name, fingerprint=embedder.fingerprint)
     else:
         hasher = Hasher.load(arguments.hasher)
     hasher.check_embedder(embedder)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iom.cli.arguments import new_parser, run
+from iom.pretrained import BUNDLED, hasher_path
 
-DEFAULT_HASHER = "pre_models/iresnet_slim.bundled"
 NAMES = (
     "keras", "saved_model", "onnx", "onnx_int8", "openvino", "fast", "litert", "litert_float16",
     "litert_dynamic", "litert_int8", "tfjs",
@@ -29,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "iom deploy", "Export a hasher and its backbone to other runtimes.", epilog=EPILOG
     )
     parser.add_argument(
-        "--hasher", default=DEFAULT_HASHER, metavar="DIR", help="trained hasher (default: bundled)"
+        "--hasher",
+        default=BUNDLED,
+        metavar="NAME_OR_PATH",
+        help="trained hasher (default: %(default)s)",
     )
     parser.add_argument(
         "--weights", default="", metavar="NAME_OR_FILE",
@@ -64,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from iom.errors import ConfigError
+    from iom.files import check_output
+
+    check_output(arguments.output)
+
     from iom.export.check import calibration_faces, faces_of_nobody, faces_of_pairs
     from iom.export.export import Exporter
     from iom.export.source import load_source
@@ -79,7 +86,7 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     calibration = calibration_faces(arguments.calibration, arguments.calibration_faces, size=size)
     exporter = Exporter(source, calibration=calibration, faces=faces)
-    name = arguments.name or Path(arguments.hasher).name
+    name = arguments.name or hasher_path(arguments.hasher).name
     for target in arguments.to:
         for manifest in exporter.export([target], arguments.output, name=name).values():
             check = manifest.check

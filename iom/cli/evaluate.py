@@ -67,12 +67,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise ConfigError("--with-images goes with --report DIR")
 
     from iom.evaluation.evaluate import pair_report, prepare
-    from iom.evaluation.report import check_writable, write_report
+    from iom.evaluation.report import write_report
     from iom.evaluation.table import format_table
+    from iom.files import check_output
 
     progress = not arguments.quiet
     for folder in filter(None, (arguments.output, arguments.report)):
-        check_writable(folder)
+        check_output(folder)
     if arguments.report:
         from iom.evaluation.dossier.attacks import check_attacks
 

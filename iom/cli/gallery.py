@@ -4,61 +4,44 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
+from iom.pretrained import BUNDLED
 
-COMMANDS = {
-    "init": "make a gallery, or another application in it",
-    "enroll": "enrol a subject, or a folder of subjects",
-    "verify": "compare an image with a subject (exit code 1: no match)",
-    "identify": "find out who is in an image (exit code 1: nobody)",
-    "revoke": "refuse a subject's template for ever",
-    "renew": "give a subject a new template under a new key",
-    "rotate": "give an application with a common key a new one",
-    "export": "write an application to a file, without keys",
-    "import": "read such a file",
-    "stats": "count subjects and references",
-    "check": "find damage in both stores (exit code 1: there is some)",
-    "erase": "overwrite what revoked templates left behind",
-}
-EPILOG = """\
+PLACES = """\
 the record store and the key store are two places, best on two machines; both are given by options
 or by the environment variables IOM_GALLERY and IOM_KEYS. The passphrase of a key file comes from
---passphrase-file, from IOM_PASSPHRASE, or is asked for
+--passphrase-file, from IOM_PASSPHRASE, or is asked for. docs/gallery.md tells more.
 
 record stores  sqlite:///path.db  postgresql://...  milvus://...
 key stores     file:PATH  file:PATH?key-file=PATH  environment:NAME?file=PATH
                command:PROGRAM ARGUMENTS?file=PATH
 
 examples:
-  iom init --gallery sqlite:///door.db --keys file:door.keys
-  iom enroll alice alice_1.jpg alice_2.jpg --gallery sqlite:///door.db --keys file:door.keys
-  iom verify alice probe.jpg --gallery sqlite:///door.db --keys file:door.keys
 """
-DEFAULT_HASHER = "pre_models/iresnet_slim.bundled"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the gallery's commands; the first argument is the command."""
-    parser = new_parser("iom", "Enrol, verify, identify, revoke, renew.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            epilog=EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        _ARGUMENTS.get(name, lambda _: None)(command)
-        _add_places(command)
-    return run(_command, parser, argv)
+def main(argv: Sequence[str]) -> int:
+    """Entry point of the gallery's commands; the first argument is one of `COMMANDS`."""
+    name, *given = argv
+    command = COMMANDS[name]
+    examples = "".join(f"  iom {name}{f' {line}' if line else ''}\n" for line in command.examples)
+    parser = new_parser(
+        f"iom {name}",
+        f"{command.summary[0].upper()}{command.summary[1:]}.",
+        epilog=PLACES + examples,
+        answers=True,
+    )
+    _add_places(parser)
+    command.add(parser)
+    return run(lambda arguments: _answer(name, arguments), parser, given)
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _answer(name: str, arguments: argparse.Namespace) -> Answer:
     from iom.cli.gallery_commands import RUN
 
-    return RUN[arguments.command](arguments)
+    return RUN[name](arguments)
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
@@ -87,9 +70,9 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 def _add_hasher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hasher",
-        metavar="DIR",
-        default=os.environ.get("IOM_HASHER", DEFAULT_HASHER),
-        help=f"folder of a trained hasher (default: IOM_HASHER, or {DEFAULT_HASHER})",
+        metavar="NAME_OR_PATH",
+        default=os.environ.get("IOM_HASHER", BUNDLED),
+        help=f"folder of a trained hasher, or its name (default: IOM_HASHER, or {BUNDLED})",
     )
     parser.add_argument(
         "--weights", metavar="NAME_OR_FILE", help="embedder (default: the one the hasher names)"
@@ -171,22 +154,85 @@ def _rotate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _set_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("threshold", type=int, metavar="N", help="differing positions")
+
+
 def _file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the exchange file")
 
 
-_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-    "init": _init,
-    "enroll": _enroll,
-    "verify": _verify,
-    "identify": _identify,
-    "revoke": _revoke,
-    "renew": _renew,
-    "rotate": _rotate,
-    "export": _file,
-    "import": _file,
+def _stats(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(application=None)  # all
+
+
+def _nothing(parser: argparse.ArgumentParser) -> None:
+    """Options of every command are enough."""
+
+
+class Command(NamedTuple):
+    """A command: what it is for, its own options, and examples of what follows its name."""
+
+    summary: str
+    add: Callable[[argparse.ArgumentParser], None]
+    examples: Sequence[str]
+
+
+COMMANDS: dict[str, Command] = {
+    "init": Command(
+        "make a gallery, or another application in it",
+        _init,
+        (
+            "--gallery sqlite:///door.db --keys file:door.keys",
+            "--application gate --key-mode application --masked",
+        ),
+    ),
+    "enroll": Command(
+        "enrol a subject, or a folder of subjects",
+        _enroll,
+        (
+            "alice alice_1.jpg alice_2.jpg",
+            "alice alice_3.jpg --another",
+            "--folder PEOPLE          # PEOPLE/SUBJECT/*.jpg",
+        ),
+    ),
+    "verify": Command(
+        "compare an image with a subject (exit code 1: no match)",
+        _verify,
+        ("alice probe.jpg", "alice probe.jpg --json"),
+    ),
+    "identify": Command(
+        "find out who is in an image (exit code 1: nobody)",
+        _identify,
+        ("probe.jpg", "probe.jpg --top 3 --closed"),
+    ),
+    "revoke": Command("refuse a subject's template for ever", _revoke, ("alice", "alice --slot 1")),
+    "renew": Command(
+        "give a subject a new template under a new key",
+        _renew,
+        ("alice alice_4.jpg", "alice alice_4.jpg --slot 1"),
+    ),
+    "rotate": Command(
+        "give an application with a common key a new one",
+        _rotate,
+        ("--application gate", "--application gate --retire"),
+    ),
+    "set-threshold": Command(
+        "change from which distance on an application sees a match",
+        _set_threshold,
+        ("380", "380 --application gate"),
+    ),
+    "export": Command(
+        "write an application to a file, without keys", _file, ("door.iomx --application gate",)
+    ),
+    "import": Command("read a file that iom export wrote", _file, ("door.iomx",)),
+    "stats": Command(
+        "count subjects and references, of all applications or of one",
+        _stats,
+        ("", "--application gate --json"),
+    ),
+    "check": Command(
+        "find damage in both stores (exit code 1: there is some)", _nothing, ("", "--json")
+    ),
+    "erase": Command("overwrite what revoked templates left behind", _nothing, ("",)),
 }
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,165 +1,245 @@
 """What the gallery's commands do."""
 
 import argparse
-import getpass
-import os
-from collections.abc import Callable
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from iom.errors import ConfigError, DataError, EnrolmentError, StoreError
+from iom.cli.arguments import NO, OK, Answer
+from iom.cli.gallery_access import open_gallery
+from iom.data.images import read_image
+from iom.errors import (
+    AlreadyEnrolledError,
+    ConfigError,
+    EnrolmentError,
+    NotEnrolledError,
+    RevokedError,
+)
 from iom.gallery.exchange import export_application, import_application
 from iom.gallery.fusing import MajorityHasher, fuse
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import open_key_store
-from iom.gallery.store import open_store
-
-NO = 1
-"""Exit code of a question that is answered with no."""
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+from iom.gallery.record import Application
+from iom.listing import list_subjects
 
 
-def _init(arguments: argparse.Namespace) -> int:
+def _init(arguments: argparse.Namespace) -> Answer:
     _, hasher = _models(arguments, embeds=False)
-    with _open(arguments, hasher, create=True) as gallery:
+    with open_gallery(arguments, hasher, create=True) as gallery:
         application = gallery.create_application(
             arguments.application,
             threshold=arguments.threshold,
             key_mode=arguments.key_mode,
             masked=arguments.masked,
         )
-    print(f"application {application.name}: {application.encoding}, key of each "
-          f"{application.key_mode}, threshold {application.threshold}")  # fmt: skip
-    return 0
+    return Answer(
+        _facts(application),
+        f"application {application.name}: {application.encoding}, key of each "
+        f"{application.key_mode}, threshold {application.threshold}",
+    )
 
 
-def _enroll(arguments: argparse.Namespace) -> int:
+def _enroll(arguments: argparse.Namespace) -> Answer:
     if (arguments.folder is None) == (arguments.subject is None):
         raise ConfigError("enroll: expected a subject and images, or --folder DIR")
-    if arguments.folder is None and not arguments.images:
+    if arguments.folder is not None:
+        return _enroll_folder(arguments, _subjects_of(arguments.folder))
+    if not arguments.images:
         raise ConfigError("enroll: expected at least one image of the subject")
-    subjects = (
-        {arguments.subject: arguments.images}
-        if arguments.folder is None
-        else _subjects_of(arguments.folder)
+    name, subject = arguments.application, arguments.subject
+    _check_faces(arguments.images)
+    with open_gallery(arguments) as gallery:
+        _check_new(gallery, arguments)
+        embedder, gallery.hasher = _fusing_models(arguments)
+        rows, metadata = _fused(arguments, embedder.embed_files(arguments.images))
+        new = gallery.enroll(name, subject, rows, metadata=metadata, another=arguments.another)
+    slots = [each.slot for each in new]
+    return Answer(
+        {"application": name, "subject": subject, "slots": slots},
+        f"{subject}: {_counted(len(new), 'reference')}",
     )
-    embedder, hasher = _models(arguments)
+
+
+def _enroll_folder(arguments: argparse.Namespace, subjects: dict[str, list[Path]]) -> Answer:
+    """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
+    name = arguments.application
     references = present = 0
-    with _open(arguments, _fusing(arguments, embedder, hasher)) as gallery:
-        name = arguments.application
-        for subject, images in tqdm(
-            subjects.items(), unit="subject", disable=arguments.quiet or len(subjects) == 1
-        ):
-            if arguments.folder is not None and gallery.store.references(name, subject):
-                present += 1  # a run that was interrupted goes on here
-                continue
-            rows, metadata = _fused(arguments, embedder.embed_files(images))
-            references += len(
-                gallery.enroll(name, subject, rows, metadata=metadata, another=arguments.another)
-            )
-    print(f"enrolled {len(subjects) - present} subjects, {references} references"
-          + (f"; {present} were enrolled already" if present else ""))  # fmt: skip
-    return 0
+    embedder = None
+    with open_gallery(arguments) as gallery:
+        gallery.store.application(name)
+        try:
+            for subject, images in tqdm(
+                subjects.items(), unit="subject", disable=arguments.quiet or len(subjects) == 1
+            ):
+                if gallery.store.references(name, subject):
+                    present += 1
+                    continue
+                if embedder is None:
+                    embedder, gallery.hasher = _fusing_models(arguments)
+                rows, metadata = _fused(arguments, embedder.embed_files(images))
+                try:
+                    references += len(gallery.enroll(name, subject, rows, metadata=metadata))
+                except AlreadyEnrolledError:
+                    present += 1
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; start the same command again to go on") from None
+    enrolled = len(subjects) - present
+    return Answer(
+        {
+            "application": name,
+            "subjects": enrolled,
+            "references": references,
+            "present": present,
+        },
+        f"enrolled {_counted(enrolled, 'subject')}, {_counted(references, 'reference')}"
+        + (f"; {present} were enrolled already" if present else ""),
+    )
 
 
-def _verify(arguments: argparse.Namespace) -> int:
-    embedder, hasher = _models(arguments)
-    with _open(arguments, hasher) as gallery:
-        row = embedder.embed_files([arguments.image])
-        decision = gallery.verify(arguments.application, arguments.subject, row)
-    print(f"{'match' if decision.match else 'no match'}: {decision.distance} differing positions, "
-          f"threshold {decision.threshold}")  # fmt: skip
-    return 0 if decision.match else NO
+def _verify(arguments: argparse.Namespace) -> Answer:
+    name, subject = arguments.application, arguments.subject
+    _check_faces([arguments.image])
+    with open_gallery(arguments) as gallery:
+        gallery.references(name, subject)
+        embedder, gallery.hasher = _models(arguments)
+        decision = gallery.verify(name, subject, embedder.embed_files([arguments.image]))
+    return Answer(
+        {"application": name, "subject": subject, **dataclasses.asdict(decision)},
+        f"{'match' if decision.match else 'no match'}: {decision.distance} differing positions, "
+        f"threshold {decision.threshold}",
+        OK if decision.match else NO,
+    )
 
 
-def _identify(arguments: argparse.Namespace) -> int:
-    embedder, hasher = _models(arguments)
-    with _open(arguments, hasher) as gallery:
+def _identify(arguments: argparse.Namespace) -> Answer:
+    name = arguments.application
+    _check_faces([arguments.image])
+    with open_gallery(arguments) as gallery:
+        gallery.store.application(name)
+        embedder, gallery.hasher = _models(arguments)
         found = gallery.identify(
-            arguments.application,
+            name,
             embedder.embed_files([arguments.image]),
             top=arguments.top,
             threshold=arguments.threshold,
             closed=arguments.closed,
         )
-    for candidate in found:
-        print(f"{candidate.subject_id}  {candidate.distance}  "
-              f"{'match' if candidate.match else 'no match'}")  # fmt: skip
-    if not found:
-        print("nobody")
-    return 0 if any(candidate.match for candidate in found) else NO
+    lines = [
+        f"{each.subject_id}  {each.distance}  {'match' if each.match else 'no match'}"
+        for each in found
+    ]
+    candidates = [
+        {"subject": each.subject_id, "distance": each.distance, "match": each.match}
+        for each in found
+    ]
+    return Answer(
+        {"application": name, "candidates": candidates},
+        "\n".join(lines or ["nobody"]),
+        OK if any(each.match for each in found) else NO,
+    )
 
 
-def _revoke(arguments: argparse.Namespace) -> int:
-    with _open(arguments) as gallery:
-        count = gallery.revoke(arguments.application, arguments.subject, slot=arguments.slot)
-    print(f"revoked {count} references of {arguments.subject}")
-    return 0
+def _revoke(arguments: argparse.Namespace) -> Answer:
+    name, subject = arguments.application, arguments.subject
+    with open_gallery(arguments) as gallery:
+        count = gallery.revoke(name, subject, slot=arguments.slot)
+    return Answer(
+        {"application": name, "subject": subject, "revoked": count},
+        f"revoked {_counted(count, 'reference')} of {subject}",
+    )
 
 
-def _renew(arguments: argparse.Namespace) -> int:
-    embedder, hasher = _models(arguments)
-    with _open(arguments, _fusing(arguments, embedder, hasher)) as gallery:
+def _renew(arguments: argparse.Namespace) -> Answer:
+    name, subject = arguments.application, arguments.subject
+    _check_faces(arguments.images)
+    with open_gallery(arguments) as gallery:
+        with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for
+            gallery.references(name, subject)
+        embedder, gallery.hasher = _fusing_models(arguments)
         rows, metadata = _fused(arguments, embedder.embed_files(arguments.images))
-        new = gallery.renew(
-            arguments.application, arguments.subject, rows, slot=arguments.slot, metadata=metadata
-        )
-    print(f"renewed {arguments.subject}: {len(new)} references")
-    return 0
+        new = gallery.renew(name, subject, rows, slot=arguments.slot, metadata=metadata)
+    slots = [each.slot for each in new]
+    return Answer(
+        {"application": name, "subject": subject, "slots": slots},
+        f"renewed {subject}: {_counted(len(new), 'reference')}",
+    )
 
 
-def _rotate(arguments: argparse.Namespace) -> int:
-    with _open(arguments) as gallery:
+def _rotate(arguments: argparse.Namespace) -> Answer:
+    with open_gallery(arguments) as gallery:
         application = gallery.rotate(arguments.application, retire=arguments.retire)
-    print(f"application {application.name}: key epoch {application.epoch}")
-    return 0
+    text = f"application {application.name}: key epoch {application.epoch}"
+    return Answer(_facts(application), text)
 
 
-def _export(arguments: argparse.Namespace) -> int:
-    with _open(arguments) as gallery:
+def _set_threshold(arguments: argparse.Namespace) -> Answer:
+    with open_gallery(arguments) as gallery:
+        application = gallery.set_threshold(arguments.application, arguments.threshold)
+    text = f"application {application.name}: threshold {application.threshold}"
+    return Answer(_facts(application), text)
+
+
+def _export(arguments: argparse.Namespace) -> Answer:
+    with open_gallery(arguments) as gallery:
         count = export_application(gallery, arguments.application, arguments.file)
-    print(f"wrote {count} references to {arguments.file}; keys are not in it")
-    return 0
+    return Answer(
+        {"application": arguments.application, "file": arguments.file, "references": count},
+        f"wrote {_counted(count, 'reference')} to {arguments.file}; keys are not in it",
+    )
 
 
-def _import(arguments: argparse.Namespace) -> int:
-    with _open(arguments) as gallery:
+def _import(arguments: argparse.Namespace) -> Answer:
+    with open_gallery(arguments) as gallery:
         done = import_application(gallery, arguments.file)
-    print(f"added {done.added} references; {done.present} were here, {done.revoked} are revoked")
-    return 0
+    return Answer(
+        dataclasses.asdict(done),
+        f"added {_counted(done.added, 'reference')}; {done.present} were here, "
+        f"{done.revoked} are revoked",
+    )
 
 
-def _stats(arguments: argparse.Namespace) -> int:
-    with _open(arguments) as gallery:
-        print(f"key store {gallery.keys.identity()}")
-        for name, (application, counts) in gallery.stats().items():
-            print(f"{name}: {counts.subjects} subjects, {counts.references} references, "
-                  f"{counts.revoked} revoked; {application.encoding}, key of each "
-                  f"{application.key_mode}{', masked' if application.masked else ''}, threshold "
-                  f"{application.threshold}, key epoch {application.epoch}")  # fmt: skip
-    return 0
+def _stats(arguments: argparse.Namespace) -> Answer:
+    with open_gallery(arguments) as gallery:
+        if arguments.application is not None:
+            gallery.store.application(arguments.application)
+        identity = gallery.keys.identity()
+        found = [
+            (application, counts)
+            for name, (application, counts) in gallery.stats().items()
+            if arguments.application in (None, name)
+        ]
+    lines = [
+        f"{application.name}: {_counted(counts.subjects, 'subject')}, "
+        f"{_counted(counts.references, 'reference')}, {counts.revoked} revoked; "
+        f"{application.encoding}, key of each {application.key_mode}"
+        f"{', masked' if application.masked else ''}, threshold {application.threshold}, key epoch "
+        f"{application.epoch}"
+        for application, counts in found
+    ]
+    rows = [_facts(application) | dataclasses.asdict(counts) for application, counts in found]
+    return Answer(
+        {"key_store": identity, "applications": rows},
+        "\n".join([f"key store {identity}", *lines]),
+    )
 
 
-def _check(arguments: argparse.Namespace) -> int:
-    with _open(arguments) as gallery:
+def _check(arguments: argparse.Namespace) -> Answer:
+    with open_gallery(arguments) as gallery:
         problems = gallery.check()
-    for problem in problems:
-        print(problem)
-    if not problems:
-        print("no problems")
-    return NO if problems else 0
+    text = "\n".join(problems or ["no problems"])
+    return Answer({"problems": problems}, text, NO if problems else OK)
 
 
-def _erase(arguments: argparse.Namespace) -> int:
-    with _open(arguments) as gallery:
+def _erase(arguments: argparse.Namespace) -> Answer:
+    with open_gallery(arguments) as gallery:
         gallery.erase()
-    print("overwritten; copies and backups are not reached by this")
-    return 0
+    return Answer({"erased": True}, "overwritten; copies and backups are not reached by this")
 
 
-RUN: dict[str, Callable[[argparse.Namespace], int]] = {
+RUN: dict[str, Callable[[argparse.Namespace], Answer]] = {
     "init": _init,
     "enroll": _enroll,
     "verify": _verify,
@@ -167,6 +247,7 @@ RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "revoke": _revoke,
     "renew": _renew,
     "rotate": _rotate,
+    "set-threshold": _set_threshold,
     "export": _export,
     "import": _import,
     "stats": _stats,
@@ -184,11 +265,12 @@ def _models(arguments: argparse.Namespace, *, embeds: bool = True) -> tuple[Any,
     return open_models(arguments.hasher, weights=arguments.weights)
 
 
-def _fusing(arguments: argparse.Namespace, embedder: Any, hasher: Any) -> Any:
-    """The hasher, or one that votes, where several images of a subject become one reference."""
+def _fusing_models(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Embedder and hasher; the hasher votes where several images become one reference."""
+    embedder, hasher = _models(arguments)
     if arguments.fuse != "majority":
-        return hasher
-    return MajorityHasher(hasher, embedder.embedding_size)
+        return embedder, hasher
+    return embedder, MajorityHasher(hasher, embedder.embedding_size)
 
 
 def _fused(arguments: argparse.Namespace, rows: Any) -> tuple[Any, dict[str, Any] | None]:
@@ -198,60 +280,38 @@ def _fused(arguments: argparse.Namespace, rows: Any) -> tuple[Any, dict[str, Any
     return fuse(rows, arguments.fuse), {"fuse": arguments.fuse, "images": len(rows)}
 
 
-def _open(arguments: argparse.Namespace, hasher: Any = None, *, create: bool = False) -> Gallery:
-    """The gallery of the options; with `create`, stores that are missing are made."""
-    keys = _opened(
-        lambda new: open_key_store(
-            arguments.keys, create=new, passphrase=lambda: _passphrase(arguments, new)
-        ),
-        create,
-    )
-    store = _opened(lambda new: open_store(arguments.gallery, create=new), create)
-    return Gallery(store, keys, hasher)
+def _check_faces(images: Sequence[Path]) -> None:
+    """Refuse what is no aligned face before models are loaded; they check the exact size."""
+    for image in images:
+        read_image(image, size=None)
 
 
-def _opened(opener: Callable[[bool], Any], create: bool) -> Any:
-    """Open it, or make it where it may be made and is not there."""
-    try:
-        return opener(False)
-    except StoreError as error:
-        if not create or not str(error).startswith("no "):
-            raise
-        return opener(True)
+def _check_new(gallery: Gallery, arguments: argparse.Namespace) -> None:
+    """Refuse a subject that is enrolled before models are loaded, unless more is asked for."""
+    with contextlib.suppress(NotEnrolledError, RevokedError):
+        gallery.references(arguments.application, arguments.subject)
+        if not arguments.another:
+            raise AlreadyEnrolledError(
+                f"subject {arguments.subject!r} is enrolled already in {arguments.application}; "
+                "--another adds a reference, iom renew replaces what is there",
+                subject_id=arguments.subject,
+            )
 
 
-def _passphrase(arguments: argparse.Namespace, is_new: bool) -> str:
-    if arguments.passphrase_file is not None:
-        try:
-            text = arguments.passphrase_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {arguments.passphrase_file}") from error
-        return str(text.split("\n")[0])
-    known = os.environ.get("IOM_PASSPHRASE")
-    if known is not None:
-        return known
-    try:
-        entered = getpass.getpass("passphrase of the key store: ")
-        if is_new and getpass.getpass("once more: ") != entered:
-            raise ConfigError("the two passphrases differ; nothing was made")
-    except EOFError as error:
-        raise ConfigError(
-            "expected a passphrase: use --passphrase-file or IOM_PASSPHRASE"
-        ) from error
-    return entered
+def _facts(application: Application) -> dict[str, Any]:
+    """An application as `--json` shows it."""
+    found = dataclasses.asdict(application)
+    return {"application": found.pop("name"), **found}
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _subjects_of(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}")
-    found = {
-        place.name: sorted(
-            path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-        )
-        for place in sorted(folder.iterdir())
-        if place.is_dir()
-    }
-    subjects = {name: images for name, images in found.items() if images}
-    if not subjects:
+    listing = list_subjects(folder)
+    if listing.linked_folders:
+        print(f"note: {folder}: {listing.linked_folders} links to folders are not followed")
+    if not listing.images:
         raise EnrolmentError(f"{folder}: expected folders of images, one for each subject")
-    return subjects
+    return {name: [folder / one for one in images] for name, images in listing.subjects.items()}

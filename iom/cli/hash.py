@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iom.cli.arguments import new_parser, run
+from iom.pretrained import BUNDLED
 
 if TYPE_CHECKING:
     from iom.keys import TransformKey
 
 KEY_VARIABLE = "IOM_KEY"
-DEFAULT_HASHER = "pre_models/iresnet_slim.bundled"
 EPILOG = """\
 the key comes from --key-file or from the environment variable IOM_KEY: the text that iom make-key
 writes, or TransformKey.to_text(). There is no default key, and the command line takes none.
@@ -82,10 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--hasher",
-        metavar="DIR",
-        default=os.environ.get("IOM_HASHER", DEFAULT_HASHER),
-        help="artefact of iom deploy, or folder of a trained hasher (default: IOM_HASHER, or "
-        f"{DEFAULT_HASHER})",
+        metavar="NAME_OR_PATH",
+        default=os.environ.get("IOM_HASHER", BUNDLED),
+        help="artefact of iom deploy, folder of a trained hasher, or its name (default: "
+        f"IOM_HASHER, or {BUNDLED})",
     )
     parser.add_argument(
         "--weights", default="", metavar="NAME_OR_FILE",
@@ -107,7 +107,7 @@ def _hash(arguments: argparse.Namespace) -> int:
     from iom.data.face_finding import ALIGNED, LARGEST_MEGAPIXELS, POINTS, FindSettings
     from iom.data.landmarks import read_landmarks
     from iom.errors import ConfigError, DataError
-    from iom.files import sha256_of
+    from iom.files import check_output, sha256_of
     from iom.photos.hash_photos import hash_photos, report_path
     from iom.photos.photo_hasher import open_photo_hasher
 
@@ -115,6 +115,7 @@ def _hash(arguments: argparse.Namespace) -> int:
         raise ConfigError("expected --workers 0 or more and --seconds above 0")
     if arguments.landmarks and arguments.aligned:
         raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
+    check_output(arguments.out, folder=False)
     key = read_key(arguments.key_file)
     points = read_landmarks(arguments.points) if arguments.points else None
     given = arguments.points or arguments.detector_weights

@@ -50,10 +50,9 @@ def _identify(arguments: argparse.Namespace) -> int:
     import dataclasses
 
     from iom.evaluation.identify import identify
-    from iom.evaluation.report import check_writable
-    from iom.files import write_json
+    from iom.files import check_output, write_json
 
-    check_writable(arguments.output)
+    check_output(arguments.output)
     figures = list(identify(config, progress=not arguments.quiet))
     names = ("system", "scenario", "metric", "value")
     rows = [dict(zip(names, figure, strict=True)) for figure in figures]

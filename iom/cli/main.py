@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import USER_ERROR
+import iom
+from iom.cli.arguments import EXIT_CODE_HELP, USER_ERROR
 from iom.cli.gallery import COMMANDS as GALLERY_COMMANDS
 from iom.lookup import did_you_mean
 
@@ -19,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"iom {iom.__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
     if name in GALLERY_COMMANDS:
@@ -46,10 +50,13 @@ def _help() -> str:
     own = {name: _summary(path) for name, path in modules().items()}
     width = max(map(len, [*GALLERY_COMMANDS, *own]))
     lines = ["usage: iom COMMAND ...", "", "Cancellable face templates.", "", "the gallery:"]
-    lines += [f"  {name:{width}}  {text}" for name, text in GALLERY_COMMANDS.items()]
+    lines += [f"  {name:{width}}  {each.summary}" for name, each in GALLERY_COMMANDS.items()]
     lines += ["", "training, evaluation and the rest:"]
     lines += [f"  {name:{width}}  {text}" for name, text in own.items()]
-    return "\n".join([*lines, "", "iom COMMAND --help tells more."])
+    lines += ["", "exit codes:"]
+    lines += [f"{code:>5}  {text}" for code, text in EXIT_CODE_HELP.items()]
+    lines += ["", "iom COMMAND --help tells more; with --json a command that answers something"]
+    return "\n".join([*lines, "prints one JSON object, of an error too. iom --version."])
 
 
 def _summary(path: Path) -> str:

@@ -38,7 +38,9 @@ def _make(arguments: argparse.Namespace) -> int:
     from iom.data.face_fit import fit_face_model, select_frontal
     from iom.data.folders import scan_folder
     from iom.data.images import read_images
+    from iom.files import check_output
 
+    check_output(arguments.output, folder=False)
     folder = scan_folder(FolderConfig(root=str(arguments.images), min_images=arguments.min_images))
     first = np.searchsorted(folder.labels, folder.labels)  # labels are sorted
     rows = np.flatnonzero(np.arange(len(folder)) - first < arguments.max_images)

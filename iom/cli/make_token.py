@@ -36,9 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--role", choices=ROLES, default="verifier", help="what it allows (default: verifier)"
     )
-    parser.add_argument(
-        "--days", type=float, default=0.0, metavar="N", help="until it expires (default: never)"
-    )
+    parser.add_argument("--days", type=float, metavar="N", help="until it expires (default: never)")
     parser.add_argument("--remove", action="store_true", help="take the token back")
     return run(_make, parser, argv)
 
@@ -47,8 +45,11 @@ def _make(arguments: argparse.Namespace) -> int:
     from iom.errors import ConfigError
     from iom.service.tokens import add_token, remove_token
 
-    if not 0 <= arguments.days <= MOST_DAYS:
-        raise ConfigError(f"--days: expected 0 (never) to {MOST_DAYS}, received {arguments.days:g}")
+    if arguments.days is not None and not 0 < arguments.days <= MOST_DAYS:
+        raise ConfigError(
+            f"--days: expected more than 0, {MOST_DAYS} at most, received {arguments.days:g}; "
+            "leave it out for a token that does not expire"
+        )
     if arguments.remove:
         remove_token(arguments.file, arguments.name)
         print(f"removed {arguments.name}")

@@ -81,10 +81,10 @@ def _export(arguments: argparse.Namespace) -> int:
 
     from iom.data.benchmarks import load_benchmark
     from iom.evaluation.evaluate import evaluate
-    from iom.evaluation.report import check_writable
     from iom.evaluation.score_tables import write_system_scores
+    from iom.files import check_output
 
-    check_writable(arguments.output)
+    check_output(arguments.output)
     report = evaluate(config, progress=True)
     benchmark = load_benchmark(config.benchmark, seed=config.seed)
     for path in write_system_scores(benchmark, report.scores, arguments.output, arguments.format):

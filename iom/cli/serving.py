@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
-from iom.cli.gallery_commands import _open
+from iom.cli.gallery_access import open_gallery
 from iom.data.detectors import DETECTORS, Detect, build_detector
 from iom.data.images import Pixels
 from iom.data.synthetic import load_face_model
@@ -50,7 +50,7 @@ def open_service(arguments: argparse.Namespace, address: str) -> Iterator[tuple[
             text, samples = _throwaway(arguments, place), _nobody()
         # What may be wrong or asks for a passphrase comes before what takes seconds to load.
         tokens = TokenFile(arguments.tokens)
-        gallery = _open(arguments, create=arguments.demo)
+        gallery = open_gallery(arguments, create=arguments.demo)
         detect = _detector(arguments)
         embedder, gallery.hasher = _models(arguments)
         if arguments.demo:

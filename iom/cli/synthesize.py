@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(arguments: argparse.Namespace) -> int:
     from iom.data.synthetic import write_folder
+    from iom.files import check_output
 
+    check_output(arguments.output)
     write_folder(
         arguments.output,
         arguments.subjects,

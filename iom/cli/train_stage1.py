@@ -29,8 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from iom.config.loading import load_config
     from iom.config.schema import Stage1Config
+    from iom.files import check_output
 
     config = load_config(Stage1Config, arguments.config, overrides=arguments.overrides)
+    check_output(arguments.output)
 
     from iom.training.stage1 import train_stage1
 

@@ -34,8 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from iom.config.loading import load_config
     from iom.config.schema import Stage2Config
+    from iom.files import check_output
 
     config = load_config(Stage2Config, arguments.config, overrides=arguments.overrides)
+    check_output(arguments.output)
 
     from iom.training.stage2 import train_stage2
 

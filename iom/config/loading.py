@@ -1,6 +1,7 @@
 """Strict YAML: unknown keys, wrong types and missing files are errors that name the place."""
 
 import dataclasses
+import importlib.resources
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import yaml
 from iom.errors import ConfigError
 from iom.files import write_text
 from iom.lookup import did_you_mean
+from iom.pretrained import checkout
 
 ConfigT = TypeVar("ConfigT")
 
@@ -25,18 +27,48 @@ def load_config(
 
     Args:
         schema: The dataclass to fill, such as `Stage1Config`.
-        path: YAML file; its `base:` names another file, relative to itself, that it changes.
-            Without a path the defaults stand.
+        path: YAML file, or the name of one that the package brings along (`config_path`); its
+            `base:` names another file, relative to itself, that it changes. Without a path the
+            defaults stand.
         overrides: `section.key=value` texts, applied last; values are read as YAML.
 
     Raises:
         ConfigError: Unreadable file, unknown key, wrong type, value out of range, circular base.
     """
-    tree: dict[str, Any] = {} if path is None else _read_chain(path, ())
+    tree: dict[str, Any] = {} if path is None else _read_chain(config_path(path), ())
     for override in overrides:
         _apply_override(tree, override)
     config: ConfigT = _build(schema, tree, "", str(path) if path else "--set")
     return config
+
+
+def config_path(name_or_path: Path | str) -> Path:
+    """The file of a configuration.
+
+    Args:
+        name_or_path: A path, which wins where it exists, or a name such as `stage1/base`: a file
+            of `configs`, which the package brings along.
+
+    Raises:
+        ConfigError: Neither.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    root = checkout()
+    folder = root if root is not None else Path(str(importlib.resources.files("iom")))
+    found = {
+        file.relative_to(folder / "configs").with_suffix("").as_posix(): file
+        for file in sorted((folder / "configs").rglob("*.yaml"))
+    }
+    name = path.as_posix()
+    if name in found:
+        return found[name]
+    bare = name.removesuffix(".yaml").rpartition("configs/")[2]
+    raise ConfigError(
+        f"no configuration {path}{did_you_mean(bare, found)}: expected a YAML file, or the name of "
+        f"one in {folder / 'configs'}, such as stage1/base"
+    )
 
 
 def change_config(config: ConfigT, changes: Mapping[str, Any], *, source: str) -> ConfigT:

@@ -25,7 +25,7 @@ class VariantConfig:
 class SearchConfig:
     """Every variant at every point of the grid, each beside the baselines of its shape."""
 
-    stage2: str = "configs/stage2/base.yaml"
+    stage2: str = "stage2/base"
     """Stage 2 configuration that every row starts from."""
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings of stage 2 for all rows, by dotted name or in sections."""

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from iom.data.align_journal import Journal, write_reports
 from iom.data.align_photo import AlignSettings, Outcome, align_photo
 from iom.data.detectors import Detect, Face, build_detector, use_one_core
-from iom.data.photographs import SUFFIXES
 from iom.errors import DataError
 from iom.files import remove_temporary_files
+from iom.listing import IMAGE_SUFFIXES, list_images
 
 Points = Mapping[str, Sequence[Face]]
 
@@ -79,21 +79,18 @@ def align_folder(
 def find_photographs(
     photos: Path, output: Path, points: Points | None
 ) -> tuple[list[str], dict[str, int]]:
-    """Photographs by path within the folder, and how many files of each other suffix there are."""
-    if not photos.is_dir():
-        raise DataError(f"no folder {photos}: expected the photographs")
+    """Photographs by path within the folder, and how many files of each other kind there are."""
+    listing = list_images(photos)
     root, target = photos.resolve(), output.resolve()
     if target == root or root in target.parents:
         raise DataError(f"{output}: expected an output folder outside of {photos}")
-    names, others = [], Counter[str]()
-    for file in sorted(photos.rglob("*")):
-        relative = file.relative_to(photos)
-        if any(part.startswith(".") for part in relative.parts) or not file.is_file():
-            continue
-        if file.suffix.lower() in SUFFIXES:
-            names.append(relative.as_posix())
-        else:
-            others[file.suffix.lower() or "no suffix"] += 1
+    names = list(listing.images)
+    others = Counter(
+        Path(name).suffix.lower() or "no suffix"
+        if status == "wrong_type"
+        else status.replace("_", " ")
+        for name, status, _ in listing.unusable
+    )
     if points is not None:
         missing = sorted(set(points) - set(names))
         if missing:
@@ -103,7 +100,7 @@ def find_photographs(
             )
         names = [name for name in names if name in points]
     if not names:
-        raise DataError(f"{photos}: no photographs ({', '.join(SUFFIXES)})")
+        raise DataError(f"{photos}: no photographs ({', '.join(IMAGE_SUFFIXES)})")
     return names, dict(others)
 
 

@@ -10,7 +10,7 @@ import threading
 from importlib.util import find_spec
 from typing import IO, cast
 
-from iom.errors import MissingExtraError
+from iom.errors import missing_extra
 
 _LENGTH = 8
 _SECONDS = 60.0
@@ -26,10 +26,7 @@ class BloscProcess:
 
     def __init__(self) -> None:
         if not _is_installed():
-            raise MissingExtraError(
-                "a carray needs Blosc's decompressor: pip install 'iom[carray]', or use the .bin "
-                "file"
-            )
+            raise missing_extra("a carray", "carray", otherwise="use the .bin file")
         self._process = subprocess.Popen(  # noqa: S603 - the program below, under this Python
             [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -3,7 +3,7 @@
 `<name>/` holds chunks of `(N, 3, S, S)` float32 in -1..1, `(pixel - 127.5) / 127.5`, in the colour
 order BGR (as the program that made them writes them), and `<name>_list.npy` one truth value for
 each two images. The format is read without bcolz, which no longer installs; the compression is
-Blosc's, from the extra `iom[carray]`.
+Blosc's, from the extra `.[carray]`.
 """
 
 import json

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from iom.data.bin_files import read_bin_images
 from iom.data.face_sources import FaceSource, from_folder, from_record_io, from_shards
-from iom.data.folders import SUFFIXES
 from iom.data.images import FORMATS, decode_image
 from iom.data.shard_store import is_shards, read_manifest
 from iom.errors import DataError
+from iom.listing import is_image, is_skipped
 
 PROBLEMS = {
     "unreadable": "the file itself is damaged, or contradicts its index",
@@ -29,9 +29,13 @@ PROBLEMS = {
     "one_image": "a subject with a single image",
     "empty_folder": "a folder without images",
     "odd_file": "neither an image nor expected",
+    "linked_folder": "a link to a folder, which is not followed",
 }
 """Kinds of problems and what they mean."""
-EXPECTED_FILES = frozenset({"conversion.json", ".conversion.json"})
+EXPECTED_FILES = frozenset(
+    {"conversion.json", "align.jsonl", "landmarks.csv", "report.csv", "report.json"}
+)
+"""Written beside the faces by `iom convert` and `iom align`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,15 +176,22 @@ def _lonely(images: list[_Image]) -> Iterator[Finding]:
 
 def _lying_about(root: Path) -> Iterator[Finding]:
     for entry in sorted(root.iterdir()):
+        if is_skipped(entry.name):
+            continue
+        if entry.is_symlink() and entry.is_dir():
+            yield Finding("linked_folder", entry.name)
+            continue
         if entry.is_file():
             if entry.name not in EXPECTED_FILES:
                 yield Finding("odd_file", entry.name, "not in the folder of a subject")
             continue
-        inside = sorted(entry.iterdir())
-        if not any(item.suffix.lower() in SUFFIXES for item in inside):
+        inside = [item for item in sorted(entry.iterdir()) if not is_skipped(item.name)]
+        if not any(is_image(item.name) for item in inside):
             yield Finding("empty_folder", entry.name)
         for item in inside:
-            if item.is_dir() or item.suffix.lower() not in SUFFIXES:
+            if item.is_symlink() and item.is_dir():
+                yield Finding("linked_folder", f"{entry.name}/{item.name}")
+            elif item.is_dir() or not is_image(item.name):
                 yield Finding("odd_file", f"{entry.name}/{item.name}")
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iom.data.images import Pixels
-from iom.errors import DataError, MissingExtraError
+from iom.errors import DataError, missing_extra
 from iom.lookup import lookup
 
 LARGEST_SIDE = 1024
@@ -92,10 +92,7 @@ def _mtcnn(weights: Path | None) -> Detect:
     try:
         from mtcnn import MTCNN
     except ImportError as error:
-        raise MissingExtraError(
-            f"the detector mtcnn needs a package that is not installed ({error}): "
-            "pip install 'iom[align]'"
-        ) from error
+        raise missing_extra("the detector mtcnn", "align", cause=error) from error
     network = MTCNN()
 
     def detect(image: Pixels) -> list[Face]:
@@ -125,10 +122,7 @@ def _yunet(weights: Path | None) -> Detect:
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError(
-            f"the detector yunet needs a package that is not installed ({error}): "
-            "pip install 'iom[yunet]'"
-        ) from error
+        raise missing_extra("the detector yunet", "yunet", cause=error) from error
     network: Any = None
     try:
         network = cv2.FaceDetectorYN.create(

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from iom.data.folders import found_images
 from iom.data.record_io import read_record_file
 from iom.data.shard_store import open_shards
 from iom.errors import DataError
+from iom.listing import list_subjects
 
 SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
 
@@ -36,9 +36,7 @@ class FaceSource:
 
 def from_folder(root: Path) -> FaceSource:
     """A folder `<root>/<subject>/<image>`."""
-    if not root.is_dir():
-        raise DataError(f"no folder {root}: expected <subject>/<image>")
-    paths = tuple(found_images(root))
+    paths = list_subjects(root).images
     return FaceSource(root, paths, lambda row: (root / paths[row]).read_bytes())
 
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from iom.config.sections import FolderConfig
 from iom.data.shard_store import ShardStore, is_shards, open_shards
 from iom.errors import DataError
+from iom.listing import IMAGE_SUFFIXES, list_subjects
 from iom.seeding import numpy_stream
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +25,7 @@ class FaceFolder:
         subjects: Subject names; a merged subject bears its first name.
         left_out: Subjects left out for having too few images.
         store: The TFRecord shards that hold the images; none: they are files.
+        linked_folders: Links to folders, which were not followed.
     """
 
     root: Path
@@ -34,6 +34,7 @@ class FaceFolder:
     subjects: tuple[str, ...]
     left_out: int = 0
     store: ShardStore | None = None
+    linked_folders: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -47,9 +48,12 @@ class FaceFolder:
 
     def describe_left_out(self, min_images: int) -> str:
         """What was left out, in words; empty when nothing was."""
-        if not self.left_out:
-            return ""
-        return f"; {self.left_out:,} subjects with fewer than {min_images} images are left out"
+        text = ""
+        if self.left_out:
+            text += f"; {self.left_out:,} subjects with fewer than {min_images} images are left out"
+        if self.linked_folders:
+            text += f"; {self.linked_folders:,} links to folders are not followed"
+        return text
 
     def of_subjects(self, wanted: set[str]) -> "FaceFolder":
         """The part whose subject is in `wanted`, relabelled densely."""
@@ -75,13 +79,19 @@ def scan_folder(config: FolderConfig) -> FaceFolder:
         raise DataError(f"no folder {root}: set data.root to a folder <root>/<subject>/<image>")
     store = open_shards(root) if is_shards(root) else None
     every = store.paths if store else None
-    paths = (
-        _listed(root, Path(config.include), every)
-        if config.include
-        else every or found_images(root)
-    )
+    linked = 0
+    if config.include:
+        paths = _listed(root, Path(config.include), every)
+    elif every:
+        paths = every
+    else:
+        listing = list_subjects(root)
+        paths, linked = list(listing.images), listing.linked_folders
     if not paths:
-        raise DataError(f"{root}: expected <subject>/<image>.jpg or .png, found no image")
+        raise DataError(
+            f"{root}: expected <subject>/<image> ({', '.join(IMAGE_SUFFIXES)}), found no image"
+            + (f"; {linked} links to folders are not followed" if linked else "")
+        )
     merged = _merged_names(config)
     images_of: dict[str, list[str]] = defaultdict(list)
     for path in paths:
@@ -102,6 +112,7 @@ def scan_folder(config: FolderConfig) -> FaceFolder:
         subjects,
         left_out=len(images_of) - len(kept),
         store=store,
+        linked_folders=linked,
     )
 
 
@@ -126,7 +137,9 @@ def hold_out(folder: FaceFolder, config: FolderConfig) -> tuple[FaceFolder, Face
             f"{folder.root}: cannot hold out {config.holdout:.0%} of {len(groups)} groups: "
             f"{len(outside)} subjects would train and {len(inside)} verify, both need two"
         )
-    train = dataclasses.replace(folder.of_subjects(outside), left_out=folder.left_out)
+    train = dataclasses.replace(
+        folder.of_subjects(outside), left_out=folder.left_out, linked_folders=folder.linked_folders
+    )
     return train, folder.of_subjects(inside)
 
 
@@ -148,17 +161,6 @@ def _root(parent: dict[str, str], name: str) -> str:
     while parent.setdefault(name, name) != name:
         name = parent[name]
     return name
-
-
-def found_images(root: Path) -> list[str]:
-    """Sorted `<subject>/<image>` of a folder."""
-    return sorted(
-        f"{folder.name}/{image.name}"
-        for folder in root.iterdir()
-        if folder.is_dir()
-        for image in folder.iterdir()
-        if image.suffix.lower() in SUFFIXES
-    )
 
 
 def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:

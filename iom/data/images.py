@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from iom.errors import DataError
+from iom.errors import DataError, FaceError
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 OFFENDERS_SHOWN = 3
 
 # Pillow's modes with eight bits a channel or less and a defined way to RGB. CMYK is not among them:
@@ -28,51 +28,57 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH_AT = 24
 
 
-def decode_image(data: bytes, source: str, *, size: int = 112) -> Pixels:
+def decode_image(
+    data: bytes, source: str, *, size: int | None = 112, formats: tuple[str, ...] = FORMATS
+) -> Pixels:
     """Decode one aligned face.
 
     Greys are replicated to three channels, palettes resolved, an opaque alpha channel dropped and
     an EXIF orientation applied. Nothing is ever resized: an image of another size is not aligned.
 
     Args:
-        data: An encoded image (JPEG, PNG, BMP or WebP).
+        data: An encoded image (JPEG, PNG, BMP, WebP, TIFF or GIF).
         source: Where the bytes come from, for errors.
-        size: Expected side in pixels.
+        size: Expected side in pixels; `None` takes any square.
+        formats: Which of `FORMATS` to take.
 
     Returns:
         RGB pixels, `(size, size, 3)` uint8.
 
     Raises:
-        DataError: Empty, damaged, truncated or not an image; of another size; CMYK, 16-bit or
-            transparent, which have no defined way to 8-bit RGB.
+        FaceError: Empty, damaged, truncated or not an image; of another size; several pictures in
+            one file; CMYK, 16-bit or transparent, which have no defined way to 8-bit RGB.
     """
     if not data:
-        raise DataError(f"{source}: expected an image, received an empty file")
+        raise FaceError(f"{source}: expected an image, received an empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_header(image, data, source, size)
+            if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+                raise FaceError(f"{source}: expected one picture, received {frames} in one file")
             image.load()
             return _to_rgb(image, source)
-    except DataError:
+    except FaceError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
-            f"{source}: expected {size}x{size} aligned face, received an image too large to open"
+        raise FaceError(
+            f"{source}: expected {_expected(size)}, received an image too large to open"
         ) from error
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"{source}: expected an image ({', '.join(FORMATS)}), received something else"
+        raise FaceError(
+            f"{source}: expected an image ({', '.join(formats)}), received something else"
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{source}: the image is damaged or truncated ({reason})") from error
+        raise FaceError(f"{source}: the image is damaged or truncated ({reason})") from error
 
 
-def read_image(path: Path, *, size: int = 112) -> Pixels:
+def read_image(path: Path, *, size: int | None = 112) -> Pixels:
     """Read one aligned face as RGB pixels, `(size, size, 3)` uint8.
 
     Raises:
-        DataError: As `decode_image`; also a missing or unreadable file.
+        FaceError: As `decode_image`.
+        DataError: A missing or unreadable file.
     """
     try:
         data = path.read_bytes()
@@ -133,18 +139,25 @@ def check_images(
     raise DataError(f"{len(problems)} of {len(paths)} images cannot be used: {shown}{more}")
 
 
-def _check_header(image: Image.Image, data: bytes, source: str, size: int) -> None:
+def _check_header(image: Image.Image, data: bytes, source: str, size: int | None) -> None:
     """Everything that can be refused before a pixel is decoded."""
-    if image.size != (size, size):
-        width, height = image.size
-        raise DataError(f"{source}: expected {size}x{size} aligned face, received {width}x{height}")
+    width, height = image.size
+    if width != height or (size is not None and width != size):
+        raise FaceError(
+            f"{source}: expected {_expected(size)}, received {width}x{height}; "
+            "align photographs first: iom align PHOTOS FACES"
+        )
     # Pillow keeps the high byte of 16-bit colour PNGs without a word.
     deep_png = data.startswith(_PNG_SIGNATURE) and data[_PNG_BIT_DEPTH_AT] > 8
     if deep_png or image.mode not in _CONVERTIBLE:
         received = "16 bits per channel" if deep_png else f"mode {image.mode}"
-        raise DataError(
+        raise FaceError(
             f"{source}: expected 8-bit RGB or grey, received {received}; save it as RGB first"
         )
+
+
+def _expected(size: int | None) -> str:
+    return "square aligned face" if size is None else f"{size}x{size} aligned face"
 
 
 def _to_rgb(image: Image.Image, source: str) -> Pixels:
@@ -152,7 +165,7 @@ def _to_rgb(image: Image.Image, source: str) -> Pixels:
         image = image.convert("RGBA")
         lowest, _ = image.getchannel("A").getextrema()
         if lowest != 255:
-            raise DataError(
+            raise FaceError(
                 f"{source}: expected opaque pixels, received transparent ones; "
                 "save it without transparency first"
             )

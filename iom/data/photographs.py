@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from iom.data.images import Pixels
-from iom.errors import DataError
+from iom.data.images import FORMATS, Pixels
+from iom.errors import DataError, FaceError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 LARGEST_MEGAPIXELS = 150.0
 
 _ORIENTATION_TAG = 0x0112
@@ -20,11 +18,11 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH_AT = 24
 
 
-class TooLargeError(DataError):
+class TooLargeError(FaceError):
     """More pixels than allowed."""
 
 
-class OtherTypeError(DataError):
+class OtherTypeError(FaceError):
     """No photograph of a known format, by its first bytes."""
 
 
@@ -46,7 +44,8 @@ def read_photograph(
     Raises:
         TooLargeError: More than `largest_megapixels`.
         OtherTypeError: Not an image.
-        DataError: Missing, empty, damaged, truncated.
+        FaceError: Empty, damaged, truncated.
+        DataError: A missing or unreadable file.
     """
     try:
         data = path.read_bytes()
@@ -64,7 +63,7 @@ def decode_photograph(
 ) -> tuple[Pixels, tuple[str, ...]]:
     """`read_photograph` for bytes that are in memory already; `source` is for errors."""
     if not data:
-        raise DataError(f"{source}: expected a photograph, received an empty file")
+        raise FaceError(f"{source}: expected a photograph, received an empty file")
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             megapixels = image.width * image.height / 1e6
@@ -74,7 +73,7 @@ def decode_photograph(
                     f"received {megapixels:.0f}"
                 )
             return _upright_rgb(image, data)
-    except DataError:
+    except FaceError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(f"{source}: too many pixels to open safely") from error
@@ -84,7 +83,7 @@ def decode_photograph(
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{source}: the image is damaged or truncated ({reason})") from error
+        raise FaceError(f"{source}: the image is damaged or truncated ({reason})") from error
 
 
 def _upright_rgb(image: Image.Image, data: bytes) -> tuple[Pixels, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from iom.data.benchmarks import PairBenchmark, linked
 from iom.data.table_files import parsed, present, read_lines, truth
 from iom.errors import DataError
+from iom.listing import list_folders
 
 FOLDS = 10
 
@@ -63,7 +64,7 @@ def read_cfp(split: Path, root: Path, *, name: str = "") -> PairBenchmark:
     kinds = split.name.upper()
     if kinds not in ("FF", "FP"):
         raise DataError(f"{split}: expected the folder Split/FF or Split/FP of the protocol")
-    folds = sorted(path for path in split.iterdir() if path.is_dir()) if split.is_dir() else []
+    folds = list_folders(split) if split.is_dir() else []
     if not folds:
         raise DataError(f"{split}: expected folders 01 to 10 with same.txt and diff.txt")
     left, right, same, fold = [], [], [], []

@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from iom.data.benchmarks import PairBenchmark
-from iom.data.images import FORMATS
 from iom.data.pooling import Pooling
 from iom.data.table_files import parsed, read_lines, shown, truth
 from iom.errors import DataError
-
-SUFFIXES = {f".{name.lower()}" for name in FORMATS} | {".jpg"}
+from iom.listing import list_images
 
 
 def read_youtube_faces(
@@ -82,7 +80,7 @@ def _frames(root: Path, video: str, frames: int) -> list[Path]:
     folder = root / video
     if not folder.is_dir():
         return []
-    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    found = [folder / name for name in list_images(folder, depth=1).images]
     if not frames or len(found) <= frames:
         return found
     return [found[i] for i in np.linspace(0, len(found) - 1, frames).round().astype(int)]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.data.images import Pixels
-from iom.errors import DataError, MissingExtraError
+from iom.errors import DataError, missing_extra
 
 STRIDES = (8, 16, 32)
 _BLOCK = 32
@@ -32,10 +32,7 @@ class YuNet:
         try:
             import onnxruntime
         except ImportError as error:
-            raise MissingExtraError(
-                f"the detector yunet_onnx needs a package that is not installed ({error}): "
-                "pip install 'iom[yunet-onnx]'"
-            ) from error
+            raise missing_extra("the detector yunet_onnx", "yunet-onnx", cause=error) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # it repeats on standard error what it raises

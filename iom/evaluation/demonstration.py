@@ -1,7 +1,6 @@
 """What the demo shows: three faces, codes under one key, and what a new key does to them."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from iom.errors import DataError, WeightsError
 from iom.keys import TransformKey
 from iom.models.hasher import METADATA_FILE, Hasher
+from iom.pretrained import hashers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def demonstrate(
     if hasher.calibration is None:
         raise WeightsError(
             "this hasher has no calibrated threshold, so nothing can be decided; train one with "
-            "train_stage2.py, which calibrates it on held-out subjects"
+            "iom train-stage2, which calibrates it on held-out subjects"
         )
     old, new = (hasher.hash(embeddings, key) for key in (before, after))
     positive, negative = 1 - embeddings[1:] @ embeddings[0]
@@ -88,17 +88,19 @@ def demonstrate(
     )
 
 
-def find_hasher(folder: Path, *, name: str, fingerprint: str) -> Hasher:
-    """The hasher below `folder` that was trained with the embedder of this fingerprint.
+def find_hasher(*, name: str, fingerprint: str) -> Hasher:
+    """The hasher, of those found by name, that was trained with the embedder of this fingerprint.
 
     Raises:
         WeightsError: There is none, or the one that there is cannot be read.
     """
-    for metadata in sorted(folder.glob(f"*/{METADATA_FILE}")):
+    found = hashers()
+    for folder in found.values():
+        metadata = folder / METADATA_FILE
         if fingerprint in metadata.read_text(encoding="utf-8", errors="replace"):
-            return Hasher.load(metadata.parent)
+            return Hasher.load(folder)
     raise WeightsError(
-        f"no hasher in {folder} belongs to the embedder {name}; name one with --hasher, or train "
-        "it: python train_stage2.py --config configs/stage2/base.yaml --output DIR "
+        f"none of the hashers {', '.join(found)} belongs to the embedder {name}; name one with "
+        "--hasher, or train it: iom train-stage2 --config stage2/base --output DIR "
         f"--set embedder.weights={name}"
     )

@@ -130,23 +130,6 @@ def write_report(report: Report, folder: Path) -> None:
         raise DataError(f"cannot write the report to {folder}: {error.strerror}") from error
 
 
-def check_writable(folder: Path) -> None:
-    """See that a report can be written, before hours are spent on it; nothing is left of the try.
-
-    Raises:
-        DataError: The folder cannot be made or written to.
-    """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        with atomic_path(folder / "probe"):
-            pass
-        (folder / "probe").unlink()
-        for path in made:
-            path.rmdir()
-    except OSError as error:
-        raise DataError(f"cannot write to the folder {folder}: {error.strerror}") from error
-
-
 def _write_csv(rows: Sequence[Row], writer: Any) -> None:
     names = ("system", "scenario", "protocol", "metric", "value", "low", "high", "std")
     writer.writerow(names)

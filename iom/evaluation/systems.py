@@ -13,6 +13,7 @@ from iom.evaluation.scores import FLOAT, CodeSystem
 from iom.lookup import lookup
 from iom.models.embedder import Embedder
 from iom.models.hasher import METADATA_FILE, Hasher
+from iom.pretrained import hasher_path
 from iom.runtime.manifest import manifest_path
 from iom.runtime.runtimes import is_artefact
 
@@ -110,15 +111,22 @@ def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> 
 
 
 def _check_folder(name: str, folder: str, others: Sequence[str]) -> None:
-    path = Path(folder)
-    if folder and Path(path, METADATA_FILE).is_file():
-        return
-    if folder and is_artefact(path) and manifest_path(path).is_file():
-        return
     setting = "hasher" if name == LEARNED else f"hashers.{name}"
-    place = f"in '{folder}'" if folder else f"named ('{setting}' is empty)"
+    if folder:
+        try:
+            path = hasher_path(folder)
+        except WeightsError as error:
+            reason = f"{setting}: {error}"
+        else:
+            if (path / METADATA_FILE).is_file():
+                return
+            if is_artefact(path) and manifest_path(path).is_file():
+                return
+            reason = f"no trained hasher in '{folder}'"
+    else:
+        reason = f"no trained hasher named ('{setting}' is empty)"
     raise WeightsError(
-        f"no trained hasher {place}; train one with python train_stage2.py --config "
-        f"configs/stage2/base.yaml --output DIR and pass --set {setting}=DIR, or leave it out with "
+        f"{reason}; train one with iom train-stage2 --config stage2/base --output DIR and pass "
+        f"--set {setting}=DIR, or leave it out with "
         f"--set scenario.systems='[{', '.join(others) or FLOAT}]'"
     )

@@ -16,12 +16,12 @@ from iom.errors import DataError
 from iom.export.formats import Format
 from iom.export.source import Source
 from iom.keys import TransformKey
+from iom.listing import list_images
 from iom.metrics.verification import equal_error_rate
 from iom.runtime.manifest import Check
 from iom.seeding import numpy_stream
 
 SYNTHETIC_PEOPLE, SYNTHETIC_SAMPLES, SYNTHETIC_SEED = 8, 2, 7
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 ENOUGH_MATED, PAIRS_BY_CHANCE = 3000, 3
 TURN, MARGIN = 1e-3, 0.01
 """Radians, a tenth of what bfloat16 does to an embedding; share below what stays under it."""
@@ -91,7 +91,7 @@ def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
     if folder is None:
         images, _ = load_face_model().sample(count, 1, seed=SYNTHETIC_SEED + 1)
         return images
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = [folder / name for name in list_images(folder).images]
     if not paths:
         raise DataError(f"{folder}: expected aligned faces to calibrate on, found no images")
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)

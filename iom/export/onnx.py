@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from iom.errors import MissingExtraError
+from iom.errors import missing_extra
 from iom.export.material import Material
 from iom.export.onnx_graph import OnnxGraph, add_keras_graph
 from iom.export.onnx_hash import HASH_LAYERS
@@ -58,5 +58,5 @@ def require_onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise MissingExtraError("writing ONNX needs a package: pip install 'iom[onnx]'") from error
+        raise missing_extra("writing ONNX", "onnx", cause=error) from error
     return onnx

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from iom.errors import MissingExtraError
+from iom.errors import missing_extra
 from iom.export.material import Material
 
 QUANTISED = ("Conv", "Gemm", "Add", "PRelu")
@@ -25,9 +25,7 @@ def write_int8(material: Material, path: Path) -> None:
             quantize_static,
         )
     except ImportError as error:
-        raise MissingExtraError(
-            "int8 in ONNX needs packages: pip install 'iom[onnx,onnxruntime]'"
-        ) from error
+        raise missing_extra("int8 in ONNX", "onnx", "onnxruntime", cause=error) from error
 
     class Faces(CalibrationDataReader):
         """One face after the other."""

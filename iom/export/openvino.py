@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from iom.errors import MissingExtraError
+from iom.errors import missing_extra
 from iom.export.material import Material
 
 
@@ -15,9 +15,7 @@ def write_openvino(material: Material, path: Path) -> None:
     try:
         import openvino
     except ImportError as error:
-        raise MissingExtraError(
-            "writing OpenVINO's format needs a package: pip install 'iom[openvino]'"
-        ) from error
+        raise missing_extra("writing OpenVINO's format", "openvino", cause=error) from error
     source = material.scratch / "source.onnx"
     source.write_bytes(material.onnx.SerializeToString())
     openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=False)

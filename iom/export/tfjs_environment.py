@@ -5,29 +5,26 @@ everything, of TensorFlow first. Here it is installed alone, without what it ask
 virtual environment that borrows TensorFlow from the running one; node's packages lie beside it.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from iom.errors import MissingExtraError
+from iom.pretrained import cache_folder
 
 VERSION = "4.22.0"
 NODE_PACKAGES = ("@tensorflow/tfjs", "@tensorflow/tfjs-backend-wasm")
-CACHE_VARIABLE = "IOM_CACHE"
 _READY = "ready"
 
 
 def environment() -> Path:
-    """Folder of the environment, `$IOM_CACHE/tfjs-<version>` or in the user's cache.
+    """Folder of the environment, `tfjs-<version>` in the cache (`iom.pretrained.cache_folder`).
 
     Raises:
         MissingExtraError: node is not installed, or a package cannot be had.
     """
-    cache = os.environ.get(CACHE_VARIABLE) or os.environ.get("XDG_CACHE_HOME")
-    root = Path(cache) if cache else Path.home() / ".cache"
-    place = root / "iom" / f"tfjs-{VERSION}"
+    place = cache_folder() / f"tfjs-{VERSION}"
     if (place / _READY).is_file() and (place / "python" / "bin" / "python").exists():
         return place
     for program in ("node", "npm"):

@@ -276,10 +276,7 @@ class Gallery(Closing):
         found = self.application(application)
         hasher = check_hasher(found, self.hasher)
         probe = _one(embedding)
-        subject_id = check_subject_id(subject_id)
-        references = self._valid(application, subject_id)
-        if not references:
-            raise self._absent(application, subject_id)
+        references = self.references(application, subject_id)
         for reference in references:
             check_seal(self.keys, reference)
         distances = distances_to(self.keys, found, hasher, references, probe)
@@ -449,6 +446,19 @@ class Gallery(Closing):
         return {
             each.name: (each, self.store.stats(each.name)) for each in self.store.applications()
         }
+
+    def references(self, application: str, subject_id: str) -> list[Reference]:
+        """The valid references of a subject, by slot.
+
+        Raises:
+            NotEnrolledError: Not enrolled.
+            RevokedError: Enrolled once, and revoked.
+        """
+        subject_id = check_subject_id(subject_id)
+        found = self._valid(application, subject_id)
+        if not found:
+            raise self._absent(application, subject_id)
+        return found
 
     def check(self) -> list[str]:
         """All problems of both stores, one line each; empty when there are none."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from iom.errors import KeyMaterialError, MissingExtraError, StoreError, StoreNotFoundError
+from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError, missing_extra
 from iom.files import write_secret
 from iom.gallery.audit import AuditEntry
 from iom.gallery.closing import Closing
@@ -617,9 +617,7 @@ class _Cipher:
             from cryptography.exceptions import InvalidTag
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                "a key store needs the package cryptography: pip install 'iom[gallery]'"
-            ) from error
+            raise missing_extra("a key store", "gallery", cause=error) from error
         text = json.dumps(dict(header), sort_keys=True, separators=(",", ":"))
         self._bound = b"iom-keys/2\0" + hashlib.sha256(text.encode()).digest()
         self._aes = AESGCM(key)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
-from iom.errors import MissingExtraError, StoreError
+from iom.errors import StoreError, missing_extra
 from iom.gallery.audit import AuditChain, AuditEntry, AuditEvent
 from iom.gallery.closing import Closing
 from iom.gallery.record import Application, Reference, Tombstone
@@ -338,7 +338,4 @@ def _module_of(url: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name not in (kind.driver, kind.module):
             raise
-        raise MissingExtraError(
-            f"a record store {scheme}:// needs the package {error.name}: "
-            f"pip install 'iom[{kind.extra}]'"
-        ) from error
+        raise missing_extra(f"a record store {scheme}://", kind.extra, cause=error) from error

@@ -18,6 +18,7 @@ from iom.keys import KEY_KINDS, KeyKind, TransformKey, part_count
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder
 from iom.models.hashing import shape_of
+from iom.pretrained import hasher_path
 from iom.runtime.deployed import DeployedHasher
 from iom.runtime.runtimes import is_artefact
 
@@ -221,13 +222,13 @@ class Hasher:
             raise WeightsError(
                 f"this hasher takes embeddings of size {self.embedding_size} of the embedder "
                 f"{self.embedder_name}, received {embedder.name} of size {embedder.embedding_size}"
-                "; train a hasher for it with train_stage2.py"
+                "; train a hasher for it with iom train-stage2"
             )
         if embedder.fingerprint != self.embedder_fingerprint:
             raise WeightsError(
                 f"this hasher was trained with the embedder {self.embedder_name} (SHA-256 "
                 f"{self.embedder_fingerprint[:12]}...), received {embedder.name} (SHA-256 "
-                f"{embedder.fingerprint[:12]}...); train a hasher for it with train_stage2.py"
+                f"{embedder.fingerprint[:12]}...); train a hasher for it with iom train-stage2"
             )
 
     def save(self, folder: Path) -> None:
@@ -266,7 +267,7 @@ class Hasher:
 
     @classmethod
     def load(cls, folder: Path | str) -> "Hasher":
-        """Read a folder that `save` wrote.
+        """Read a folder that `save` wrote, or a hasher known by name (`iom.pretrained`).
 
         Of an artefact of `iom deploy` it opens the runtime that the file wants, and returns an
         `iom.runtime.deployed.DeployedHasher`, which hashes embeddings alike, and images besides.
@@ -275,7 +276,7 @@ class Hasher:
         Raises:
             WeightsError: Missing, damaged, of another format, or not what its metadata says.
         """
-        folder = Path(folder)
+        folder = hasher_path(folder)
         if is_artefact(folder):
             return cast("Hasher", DeployedHasher.load(folder))
         metadata = _metadata(folder)
@@ -338,7 +339,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise WeightsError(
             f"no hasher in {folder} ({METADATA_FILE}: {error.strerror}); train one with "
-            "python train_stage2.py --config configs/stage2/base.yaml --output DIR"
+            "iom train-stage2 --config stage2/base --output DIR"
         ) from error
     except ValueError as error:
         raise WeightsError(f"{path} is damaged: {error}") from error

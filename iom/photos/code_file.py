@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.packing import PackedCodes, plane_count, unpack, word_count
-from iom.data.photo_listing import name_of
-from iom.errors import CodeError, DataError, EnrolmentError, MissingExtraError
+from iom.errors import CodeError, DataError, EnrolmentError, missing_extra
 from iom.files import atomic_path
 from iom.gallery.record import code_bytes, encoding_shape
+from iom.listing import name_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,10 +88,7 @@ def pyarrow() -> Any:
         import pyarrow as pa
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtraError(
-            f"files of codes need a package that is not installed ({error}): "
-            "pip install 'iom[parquet]'"
-        ) from error
+        raise missing_extra("a file of codes", "parquet", cause=error) from error
     return pa
 
 

@@ -17,11 +17,11 @@ from iom.codes.packing import pack
 from iom.data.detectors import Face
 from iom.data.face_finders import SECONDS, FaceFinders
 from iom.data.face_finding import STAGES, STATUSES, FindSettings, Found, FoundFace, Job, mark_of
-from iom.data.photo_listing import Listing, list_photos, text_of
 from iom.errors import ConfigError, DataError
 from iom.files import atomic_path
 from iom.gallery.record import encoding_id
 from iom.keys import TransformKey
+from iom.listing import Listing, list_images, text_of
 from iom.photos.code_file import FORMAT, pyarrow, schema_of, write_codes
 from iom.photos.parts import Outcome, Parts, outcome_of
 from iom.photos.photo_hasher import PhotoHasher, embed_all
@@ -95,12 +95,12 @@ def hash_photos(
     pyarrow()
     started = time.perf_counter()
     _check_output(photos, output)
-    listing = list_photos(photos)
-    if not listing.photos:
+    listing = list_images(photos)
+    if not listing.images:
         raise DataError(f"{photos}: no photographs among {len(listing.unusable)} other files")
     header = _header(models, key, settings, landmarks)
     with Parts.open(output, header) as parts:
-        left = [name for name in listing.photos if not parts.holds(name, mark_of(photos / name))]
+        left = [name for name in listing.images if not parts.holds(name, mark_of(photos / name))]
         jobs = (Job(name, None if points is None else points.get(name, ())) for name in left)
         maker = _Rows(models, key, header, landmarks)
         results: Iterable[tuple[Job, Found]] = ()
@@ -111,7 +111,7 @@ def hash_photos(
             results = finders.found(jobs)
         maker.seconds["start"] = time.perf_counter() - started
         with tqdm(
-            total=len(listing.photos), initial=len(listing.photos) - len(left), unit="photo",
+            total=len(listing.images), initial=len(listing.images) - len(left), unit="photo",
             desc="hashing", disable=not progress,
         ) as bar:  # fmt: skip
             for job, found in results:
@@ -122,9 +122,9 @@ def hash_photos(
         if maker.waiting:
             maker.commit(parts)
         begun = time.process_time()
-        outcomes = parts.outcomes(listing.photos)
+        outcomes = parts.outcomes(listing.images)
         counts, notes = _write_report(report_path(output), listing, outcomes)
-        rows = write_codes(output, header, parts.tables(listing.photos))
+        rows = write_codes(output, header, parts.tables(listing.images))
         if rows != counts["faces"]:
             output.unlink()
             raise DataError(
@@ -134,7 +134,7 @@ def hash_photos(
         parts.remove()
         maker.seconds["write"] += time.process_time() - begun
     maker.seconds["total"] = time.perf_counter() - started
-    return Done(counts, notes, len(listing.photos) - len(left), maker.seconds)
+    return Done(counts, notes, len(listing.images) - len(left), maker.seconds)
 
 
 def report_path(output: Path) -> Path:
@@ -286,7 +286,7 @@ def _write_report(
             line = outcome_of(name, status=why, reason=reason, notes=[], faces=0)
             stream.write(json.dumps(line) + "\n")
         counts = {
-            "photographs": len(listing.photos),
+            "photographs": len(listing.images),
             "faces": faces,
             **{name: status[name] for name in (HASHED, *STATUSES) if status[name]},
             "hidden_files": listing.hidden,

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from iom.data.photo_listing import name_of, text_of
 from iom.errors import DataError
 from iom.files import remove_temporary_files, sha256_of, write_json, write_text
+from iom.listing import name_of, text_of
 from iom.photos.code_file import read_table, write_codes
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from iom.errors import ConfigError, WeightsError
 from iom.keys import TransformKey
+from iom.pretrained import hasher_path
 from iom.runtime.deployed import DeployedHasher
 from iom.runtime.runtimes import is_artefact
 
@@ -54,7 +54,7 @@ def open_photo_hasher(hasher: str, *, weights: str = "", batch_size: int = 16) -
     """A deployed artefact, or the hasher of a folder and its embedder.
 
     Args:
-        hasher: Artefact of `iom deploy`, or folder of a trained hasher.
+        hasher: Artefact of `iom deploy`, folder of a trained hasher, or its name.
         weights: Manifest name or file of the embedder; empty takes the one the hasher names.
         batch_size: Faces a call.
 
@@ -63,10 +63,11 @@ def open_photo_hasher(hasher: str, *, weights: str = "", batch_size: int = 16) -
         ConfigError: Weights beside an artefact, which embeds for itself.
         MissingExtraError: The artefact's runtime is not installed.
     """
-    if is_artefact(Path(hasher)):
+    path = hasher_path(hasher)
+    if is_artefact(path):
         if weights:
             raise ConfigError(f"{hasher} embeds for itself: leave out the weights {weights}")
-        return DeployedHasher.load(hasher, batch_size=batch_size)
+        return DeployedHasher.load(path, batch_size=batch_size)
     from iom.runtime.models import open_models
 
     return EmbedderAndHasher(*open_models(hasher, weights=weights, batch_size=batch_size))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import WeightsError
-from iom.runtime.session import check_ends, missing_runtime
+from iom.errors import WeightsError, missing_extra
+from iom.runtime.session import check_ends
 
 SIGNATURE = "serving_default"
 
@@ -29,7 +29,7 @@ class LiteRtSession:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            raise missing_runtime(path, "ai-edge-litert", "litert") from error
+            raise missing_extra(f"running {path}", "litert", cause=error) from error
         try:
             self._interpreter = Interpreter(
                 model_path=str(path), num_threads=threads or os.cpu_count() or 1

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from iom.errors import ConfigError
+from iom.pretrained import hasher_path
 from iom.runtime.runtimes import is_artefact
 
 
@@ -14,7 +15,8 @@ def open_models(hasher: Path | str, *, weights: str = "", batch_size: int = 8) -
     TensorFlow.
 
     Args:
-        hasher: Folder of a trained hasher, or an artefact of `iom deploy`.
+        hasher: Folder of a trained hasher, an artefact of `iom deploy`, or a name
+            (`iom.pretrained.hasher_path`).
         weights: Manifest name or file of the embedder; empty takes the hasher's own.
         batch_size: Faces a call.
 
@@ -24,7 +26,7 @@ def open_models(hasher: Path | str, *, weights: str = "", batch_size: int = 8) -
         MissingExtraError: The runtime of the artefact is not installed.
     """
     found = open_hasher(hasher, batch_size=batch_size)
-    if is_artefact(Path(hasher)):
+    if is_artefact(hasher_path(hasher)):
         if weights:
             raise ConfigError(f"{hasher} is an artefact that embeds for itself: give no weights")
         return found, found
@@ -42,7 +44,8 @@ def open_hasher(path: Path | str, *, batch_size: int = 8) -> Any:
         WeightsError: Missing or damaged.
         MissingExtraError: The runtime of the artefact is not installed.
     """
-    if is_artefact(Path(path)):
+    path = hasher_path(path)
+    if is_artefact(path):
         from iom.runtime.deployed import DeployedHasher
 
         return DeployedHasher.load(path, batch_size=batch_size)

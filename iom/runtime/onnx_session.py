@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import WeightsError
-from iom.runtime.session import OUTPUTS, check_ends, missing_runtime
+from iom.errors import WeightsError, missing_extra
+from iom.runtime.session import OUTPUTS, check_ends
 
 
 class OnnxSession:
@@ -23,7 +23,7 @@ class OnnxSession:
         try:
             import onnxruntime
         except ImportError as error:
-            raise missing_runtime(path, "onnxruntime", "onnxruntime") from error
+            raise missing_extra(f"running {path}", "onnxruntime", cause=error) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import WeightsError
-from iom.runtime.session import check_ends, missing_runtime
+from iom.errors import WeightsError, missing_extra
+from iom.runtime.session import check_ends
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -28,7 +28,7 @@ class OpenVinoSession:
         try:
             import openvino
         except ImportError as error:
-            raise missing_runtime(path, "openvino", "openvino") from error
+            raise missing_extra(f"running {path}", "openvino", cause=error) from error
         core = openvino.Core()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bfloat16" and "BF16" not in able:

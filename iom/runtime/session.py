@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import MissingExtraError, WeightsError
+from iom.errors import WeightsError
 
 INPUTS = ("image", "order")
 OUTPUTS = ("codes", "embedding")
@@ -25,13 +25,6 @@ class Session(Protocol):
             orders: `(B, W)`, what the key's kind makes of it.
         """
         ...
-
-
-def missing_runtime(path: Path, package: str, extra: str) -> MissingExtraError:
-    """The error for a runtime that is not installed."""
-    return MissingExtraError(
-        f"{path}: running it needs {package}, which is not installed: pip install 'iom[{extra}]'"
-    )
 
 
 def check_ends(path: Path, inputs: object, outputs: object) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from iom.data.alignment import align, face_size
 from iom.data.detectors import Detect
 from iom.data.images import Pixels
-from iom.errors import DataError
+from iom.errors import FaceError
 from iom.service.decoding import BusyError, Decoder
 from iom.service.sharing import Embeds
 
@@ -51,7 +51,7 @@ class Faces:
         """Embeddings `(N, D)`.
 
         Raises:
-            DataError: An image that cannot be used, or without a face.
+            FaceError: An image that cannot be used, or without a face.
             BusyError: Too much to do.
         """
         return self._embedder.embed(np.stack([self.aligned(data) for data in images]))
@@ -60,7 +60,7 @@ class Faces:
         """The face of an image, `(112, 112, 3)`.
 
         Raises:
-            DataError: An image that cannot be used, without a face, or with several large ones.
+            FaceError: An image that cannot be used, without a face, or with several large ones.
             BusyError: Too much to do.
         """
         decoded = self.decoder.decode(data)
@@ -70,13 +70,13 @@ class Faces:
             found = self._detect(decoded.pixels)
         sizes = sorted(((face_size(face.points, "image"), i) for i, face in enumerate(found)))
         if not found or sizes[-1][0] < SMALLEST_FACE:
-            raise DataError(
+            raise FaceError(
                 f"image: expected a face of {SMALLEST_FACE:g} pixels or more, found "
                 + (f"one of {sizes[-1][0]:.0f}" if found else "none")
             )
         largest, which = sizes[-1]
         if len(sizes) > 1 and sizes[-2][0] >= BYSTANDER * largest:
-            raise DataError("image: expected one person, found several faces of about one size")
+            raise FaceError("image: expected one person, found several faces of about one size")
         return align(decoded.pixels, found[which].points, source="image")
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class Faces:
     @contextlib.contextmanager
     def _detector_free(self) -> Iterator[None]:
         if not self._lock.acquire(timeout=self._wait):
-            raise BusyError("too many faces at a time; come again in a while")
+            raise BusyError("Too many concurrent images; retry later")
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from iom.gallery.templates import CodeHasher
 from iom.keys import TransformKey
-from iom.service.together import Together
+from iom.service.micro_batching import MicroBatcher
 
 MOST_ROWS = 128
 """Rows of one call; a hasher pads to as many anyway, so that they cost no more than one."""
@@ -31,7 +31,7 @@ class SharedEmbedder:
 
     def __init__(self, single: Embeds, batch: Embeds, *, most: int) -> None:
         self._single, self._batch, self._most = single, batch, most
-        self._together: Together[None] = Together(self._embed, most=most)
+        self._together: MicroBatcher[None] = MicroBatcher(self._embed, most=most)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings `(N, D)` of images `(N, S, S, 3)`."""
@@ -53,7 +53,7 @@ class SharedHasher:
         self._hasher = hasher
         self.code_length, self.alphabet_size = hasher.code_length, hasher.alphabet_size
         self.calibration: Any = hasher.calibration
-        self._together: Together[TransformKey] = Together(hasher.hash, most=MOST_ROWS)
+        self._together: MicroBatcher[TransformKey] = MicroBatcher(hasher.hash, most=MOST_ROWS)
 
     @property
     def parts(self) -> int:

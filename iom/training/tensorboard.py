@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from iom.errors import MissingExtraError
+from iom.errors import missing_extra
 
 
 def check_tensorboard() -> None:
@@ -17,10 +17,7 @@ def check_tensorboard() -> None:
         MissingExtraError: It is not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise MissingExtraError(
-            "training.tensorboard needs the package tensorboard: pip install 'iom[tensorboard]', "
-            "or set it to false"
-        )
+        raise missing_extra("training.tensorboard", "tensorboard", otherwise="set it to false")
 
 
 def tensorboard_writer(folder: Path, model: keras.Model) -> Callable[[dict[str, Any]], None]:

@@ -59,7 +59,7 @@ def test_tracked_weights_are_those_git_would_keep(tmp_path, monkeypatch):
     ):
         (folder / name).write_bytes(b"x" * 10)
     (tmp_path / ".gitignore").write_text("*.params\n")
-    found = bundled.tracked_weights(bundled.PRE_MODELS)
+    found = bundled.tracked_weights(bundled.FOLDERS)
     assert [path.name for path in found] == ["hasher.keras", "model.keras"]
 
 

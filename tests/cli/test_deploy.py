@@ -30,7 +30,7 @@ def test_formats_do_not_share_a_file():
     [
         (["--hasher", "nowhere"], "nowhere"),
         (["--faces", "somewhere"], "--faces and --pairs go together"),
-        (["--calibration", "nowhere"], "found no images"),
+        (["--calibration", "nowhere"], "no folder nowhere"),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_an_artefact_runs_a_gallery_and_no_other_hasher_may(artefact, iom, tmp_p
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "truncated"),
         (lambda path: path.with_name("a.onnx.json").unlink(), "expected a.onnx.json beside it"),
         (lambda path: path.with_name("a.onnx.head.npz").unlink(), "missing"),
-        (lambda path: path.unlink(), "no artefact"),
+        (lambda path: path.unlink(), "no such file or folder"),
     ],
 )
 def test_a_broken_artefact_is_one_line(artefact, iom, tmp_path, change, message):

@@ -146,7 +146,7 @@ class Hostile:
         (["scenario.keis=3"], "did you mean 'keys'"),
         (["scenario.keys=0"], "scenario.keys: expected at least 1"),
         (["scenario.systems=[float, lerned]"], "did you mean 'learned'"),
-        (["hasher=nowhere"], "no trained hasher in 'nowhere'; train one with"),
+        (["hasher=nowhere"], "hasher: no hasher 'nowhere': expected"),
         (["benchmark.source=camera"], "unknown benchmark source 'camera'"),
         (["benchmark.source=pairs"], "needs benchmark.path"),
         (
@@ -173,9 +173,9 @@ def test_a_missing_configuration_and_a_bad_output_are_one_line(
     embedder, config_file, tmp_path, capsys
 ):
     assert main(["--config", str(tmp_path / "no.yaml"), "--output", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("error: cannot read configuration")
+    assert capsys.readouterr().err.startswith("error: no configuration")
     assert main(["--config", str(config_file), "--output", str(config_file)]) == 2
-    assert capsys.readouterr().err.startswith("error: cannot write to the folder")
+    assert capsys.readouterr().err.startswith("error: cannot write to")
     assert embedder == []
 
 
@@ -189,7 +189,7 @@ def test_a_damaged_or_hostile_bin_is_one_line(embedder, config_file, tmp_path, c
         path.write_bytes(pickle.dumps(([b""] * 4, Hostile(mark)), protocol=2))
     arguments = ["--config", str(config_file), "--output", str(tmp_path / "out"), "--quiet"]
     sets = ["--set", "benchmark.source=bin", "--set", f"benchmark.path={path}"]
-    assert main([*arguments, *sets]) == 2
+    assert main([*arguments, *sets]) == (5 if kind == "truncated image" else 2)
     shown = capsys.readouterr()
     assert shown.err.startswith("error: ")
     assert shown.err.count("\n") == 1

@@ -1,14 +1,21 @@
 """The gallery's commands, without a network."""
 
+import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import iom as package
 from iom.cli import gallery_commands
 from iom.cli.gallery import COMMANDS
+from iom.cli.gallery_commands import RUN
 from iom.cli.main import main, modules
+from iom.gallery.gallery import Gallery
+from tests.data.nasty_folder import IMAGES, write_nasty_folder
 from tests.gallery.conftest import SIZE, FakeHasher, faces
 
 
@@ -16,16 +23,27 @@ class FakeEmbedder:
     """The face is the number in the file's name."""
 
     embedding_size = SIZE
+    loaded = 0
 
     def embed_files(self, paths):
         return np.stack([faces(9)[int(path.stem)] for path in paths])
 
 
+def write_images(folder, numbers):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        Image.new("L", (112, 112)).save(folder / f"{number}.jpg")
+
+
 @pytest.fixture
 def iom(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        gallery_commands, "_models", lambda arguments, embeds=True: (FakeEmbedder(), FakeHasher())
-    )
+    def models(arguments, embeds=True):
+        FakeEmbedder.loaded += embeds
+        return FakeEmbedder(), FakeHasher()
+
+    monkeypatch.setattr(gallery_commands, "_models", models)
+    write_images(tmp_path, range(9))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("iom.gallery.key_file.SCRYPT_COST", 2)
     monkeypatch.setenv("IOM_GALLERY", f"sqlite:///{tmp_path}/g.db")
     monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/keys?key-file={tmp_path}/wrap")
@@ -42,7 +60,7 @@ def test_from_enrolment_to_renewal(iom, tmp_path):
     assert iom("init")[0] == 0
     assert iom("enroll", "alice", "0.jpg", "1.jpg")[:2] == (
         0,
-        "enrolled 1 subjects, 2 references\n",
+        "alice: 2 references\n",
     )
     assert iom("verify", "alice", "1.jpg")[0] == 0
     assert iom("verify", "alice", "5.jpg")[0] == 1
@@ -51,65 +69,293 @@ def test_from_enrolment_to_renewal(iom, tmp_path):
     assert iom("export", tmp_path / "door.iom")[0] == 0
     assert iom("revoke", "alice")[1] == "revoked 2 references of alice\n"
     code, _, error = iom("verify", "alice", "1.jpg")
-    assert code == 2
+    assert code == 4
     assert error.startswith("error: subject 'alice' was revoked")
     assert "2 are revoked" in iom("import", tmp_path / "door.iom")[1]
     assert iom("renew", "alice", "1.jpg")[0] == 0
     assert iom("verify", "alice", "1.jpg")[0] == 0
-    assert "1 subjects, 1 references, 2 revoked" in iom("stats")[1]
+    assert "1 subject, 1 reference, 2 revoked" in iom("stats")[1]
     assert iom("check")[:2] == (0, "no problems\n")
     assert iom("erase")[0] == 0
 
 
 def test_a_folder_and_another_application(iom, tmp_path):
     for name, images in {"bob": "01", "eve": "2"}.items():
-        (tmp_path / "faces" / name).mkdir(parents=True)
-        for image in images:
-            (tmp_path / "faces" / name / f"{image}.png").touch()
+        write_images(tmp_path / "faces" / name, images)
     assert iom("init", "--key-mode", "application", "--application", "door")[0] == 0
     options = ["--application", "door", "--quiet"]
     assert "2 subjects, 3 references" in iom("enroll", "--folder", tmp_path / "faces", *options)[1]
     again = iom("enroll", "--folder", tmp_path / "faces", *options)[1]
     assert again == "enrolled 0 subjects, 0 references; 2 were enrolled already\n"
-    assert iom("identify", "2.png", *options)[1].startswith("eve")
-    assert "rotate it before" in iom("renew", "eve", "2.png", *options)[2]
+    assert iom("identify", "2.jpg", *options)[1].startswith("eve")
+    assert "rotate it before" in iom("renew", "eve", "2.jpg", *options)[2]
     assert iom("rotate", *options)[1] == "application door: key epoch 1\n"
-    assert iom("renew", "eve", "2.png", *options)[0] == 0
+    assert iom("renew", "eve", "2.jpg", *options)[0] == 0
+
+
+def test_a_folder_is_enrolled_without_what_is_hidden_temporary_or_linked(iom, tmp_path):
+    people = write_nasty_folder(tmp_path / "people")
+    assert iom("init")[0] == 0
+    shown = iom("enroll", "--folder", people, "--quiet")[1]
+    subjects = {name.split("/")[0] for name in IMAGES}
+    assert f"enrolled {len(subjects)} subjects, {len(IMAGES)} references" in shown
+    assert "2 links to folders are not followed" in shown
 
 
 @pytest.mark.parametrize("how", ["centroid", "majority"])
 def test_several_images_become_one_reference(iom, tmp_path, how):
     assert iom("init")[0] == 0
     shown = iom("enroll", "alice", "0.jpg", "1.jpg", "2.jpg", "--fuse", how)[1]
-    assert shown == "enrolled 1 subjects, 1 references\n"
+    assert shown == "alice: 1 reference\n"
     distances = [int(iom("verify", "alice", f"{i}.jpg")[1].split()[-5]) for i in (0, 1, 2, 7)]
     assert sum(distances[:3]) / 3 < distances[3]  # keys are random: single distances scatter
-    assert iom("renew", "alice", "3.jpg", "4.jpg", "--fuse", how)[1].endswith("1 references\n")
-    assert "1 subjects, 1 references, 1 revoked" in iom("stats")[1]
+    assert iom("renew", "alice", "3.jpg", "4.jpg", "--fuse", how)[1].endswith(": 1 reference\n")
+    assert "1 subject, 1 reference, 1 revoked" in iom("stats")[1]
     iom("export", tmp_path / "door.iom")
     noted = (tmp_path / "door.iom").read_bytes().replace(b"\\", b"")
     assert f'{{"fuse":"{how}","images":2}}'.encode() in noted
-    (tmp_path / "faces" / "bob").mkdir(parents=True)
-    for image in "56":
-        (tmp_path / "faces" / "bob" / f"{image}.png").touch()
+    write_images(tmp_path / "faces" / "bob", "56")
     shown = iom("enroll", "--folder", tmp_path / "faces", "--fuse", how, "--quiet")[1]
-    assert shown == "enrolled 1 subjects, 1 references\n"
+    assert shown == "enrolled 1 subject, 1 reference\n"
 
 
 def test_mistakes_are_one_line(iom, tmp_path):
-    for arguments in (
-        ["stats"],
-        ["frobnicate"],
-        ["stats", "--keys", "nonsense"],
-        ["enroll", "--folder", tmp_path / "none"],
-        ["enroll", "alice"],
-        ["import", tmp_path / "none"],
+    for expected, *arguments in (
+        [6, "stats"],
+        [2, "frobnicate"],
+        [6, "stats", "--keys", "nonsense"],
+        [2, "enroll", "--folder", tmp_path / "none"],
+        [2, "enroll", "alice"],
+        [6, "import", tmp_path / "none"],
     ):
         code, _, error = iom(*arguments)
-        assert code == 2
+        assert code == expected, arguments
         assert error.startswith("error: ")
         assert error.count("\n") == 1
     assert "did you mean 'enroll'" in iom("enrol")[2]
+
+
+def test_exit_codes_tell_what_is_wrong(iom, tmp_path):
+    """A door script reads the code, not the text."""
+    (tmp_path / "text.jpg").write_text("no image")
+    Image.new("L", (640, 480)).save(tmp_path / "photo.jpg")
+    assert iom("init")[0] == 0
+    assert iom("enroll", "alice", "0.jpg")[0] == 0
+    iom("enroll", "bob", "1.jpg")
+    iom("revoke", "bob")
+    loaded = FakeEmbedder.loaded
+    for expected, *arguments in (
+        [2, "verify", "alice"],
+        [2, "verify", "alice", "none.jpg"],
+        [2, "verify", "alice", "0.jpg", "--application", "nope"],
+        [2, "identify", "0.jpg", "--application", "nope"],
+        [2, "enroll", "alice", "0.jpg"],
+        [3, "verify", "eve", "0.jpg"],
+        [3, "renew", "eve", "0.jpg"],
+        [3, "revoke", "eve"],
+        [4, "verify", "bob", "1.jpg"],
+        [4, "revoke", "bob"],
+        [5, "verify", "alice", "text.jpg"],
+        [5, "enroll", "eve", "photo.jpg"],
+        [5, "identify", "photo.jpg"],
+        [5, "renew", "alice", "photo.jpg"],
+        [6, "verify", "alice", "0.jpg", "--gallery", "sqlite:///none.db"],
+        [6, "verify", "alice", "0.jpg", "--keys", "file:none.keys"],
+        [6, "verify", "alice", "0.jpg", "--keys", f"file:{tmp_path}/keys?key-file=0.jpg"],
+    ):
+        code, shown, error = iom(*arguments)
+        assert code == expected, arguments
+        assert shown == ""
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+    assert FakeEmbedder.loaded == loaded  # all of it is known before models are loaded
+    assert iom("verify", "alice", "7.jpg")[0] == 1
+
+
+def test_every_command_answers_in_json(iom, tmp_path):
+    def ask(expected, *arguments):
+        code, shown, error = iom(*arguments, "--json")
+        assert code == expected
+        assert shown.count("\n") == 1
+        assert error == ""
+        return json.loads(shown)
+
+    made = ask(0, "init")
+    assert (made["application"], made["threshold"], made["key_mode"]) == ("default", 50, "subject")
+    assert ask(0, "enroll", "alice", "0.jpg", "1.jpg") == {
+        "application": "default", "subject": "alice", "slots": [0, 1]
+    }  # fmt: skip
+    write_images(tmp_path / "people" / "bob", "2")
+    assert ask(0, "enroll", "--folder", tmp_path / "people", "--quiet") == {
+        "application": "default", "subjects": 1, "references": 1, "present": 0
+    }  # fmt: skip
+    found = ask(0, "verify", "alice", "1.jpg")
+    assert found == {
+        "application": "default", "subject": "alice", "match": True, "distance": 0,
+        "threshold": 50, "slot": 1,
+    }  # fmt: skip
+    assert ask(1, "verify", "alice", "7.jpg")["match"] is False
+    assert ask(0, "identify", "2.jpg")["candidates"] == [
+        {"subject": "bob", "distance": 0, "match": True}
+    ]
+    assert ask(1, "identify", "7.jpg")["candidates"] == []
+    assert ask(0, "set-threshold", "40")["threshold"] == 40
+    assert ask(0, "export", tmp_path / "d.iomx")["references"] == 3
+    assert ask(0, "revoke", "alice", "--slot", "0")["revoked"] == 1
+    assert ask(0, "renew", "alice", "3.jpg")["slots"]
+    assert ask(0, "import", tmp_path / "d.iomx") == {"added": 0, "present": 1, "revoked": 2}
+    stats = ask(0, "stats")
+    assert [each["application"] for each in stats["applications"]] == ["default"]
+    assert stats["applications"][0]["subjects"] == 2
+    assert ask(0, "check") == {"problems": []}
+    assert ask(0, "erase") == {"erased": True}
+    assert ask(0, "init", "--application", "gate", "--key-mode", "application")
+    assert ask(0, "rotate", "--application", "gate")["epoch"] == 1
+    refused = ask(3, "verify", "eve", "0.jpg")["error"]
+    assert (refused["type"], refused["exit_code"]) == ("NotEnrolledError", 3)
+    assert refused["subject_id"] == "eve"
+    assert ask(6, "stats", "--gallery", "sqlite:///none.db")["error"]["place"] == "none.db"
+    assert set(RUN) == set(COMMANDS)
+
+
+def test_stats_of_one_application(iom):
+    for name in ("door", "gate"):
+        assert iom("init", "--application", name)[0] == 0
+    assert iom("stats")[1].count("subjects") == 2
+    shown = iom("stats", "--application", "gate")[1]
+    assert "gate:" in shown
+    assert "door" not in shown
+    code, _, error = iom("stats", "--application", "nope")
+    assert code == 2
+    assert "no application 'nope'" in error
+
+
+def test_the_threshold_can_be_changed(iom):
+    iom("init")
+    iom("enroll", "alice", "0.jpg")
+    distance = json.loads(iom("verify", "alice", "5.jpg", "--json")[1])["distance"]
+    assert distance > 50
+    assert iom("set-threshold", distance)[1] == f"application default: threshold {distance}\n"
+    assert iom("verify", "alice", "5.jpg")[0] == 0
+    for wrong, expected in ((["many"], "invalid int"), (["97"], "to 96"), (["-2"], "-1 (reject")):
+        code, _, error = iom("set-threshold", *wrong)
+        assert code == 2
+        assert expected in error
+    assert iom("set-threshold", "3", "--application", "nope")[0] == 2
+    assert iom("verify", "alice", "5.jpg")[0] == 0
+
+
+def test_a_subject_that_is_enrolled_names_the_ways_on(iom):
+    iom("init")
+    assert iom("enroll", "alice", "0.jpg")[1] == "alice: 1 reference\n"
+    error = iom("enroll", "alice", "1.jpg")[2]
+    assert "--another" in error
+    assert "iom renew" in error
+    assert iom("enroll", "alice", "1.jpg", "--another")[1] == "alice: 1 reference\n"
+
+
+def test_two_enrolments_of_one_folder_at_once(iom, tmp_path, monkeypatch):
+    iom("init")
+    for name, number in {"bob": 1, "eve": 2}.items():
+        write_images(tmp_path / "people" / name, [number])
+    enroll, other = Gallery.enroll, []
+
+    def overtaken(self, application, subject, rows, **options):
+        if subject == "bob" and not other:
+            other.append(enroll(self, application, subject, rows, **options))
+        return enroll(self, application, subject, rows, **options)
+
+    monkeypatch.setattr(Gallery, "enroll", overtaken)
+    code, shown, error = iom("enroll", "--folder", tmp_path / "people", "--quiet")
+    assert (code, error) == (0, "")
+    assert shown == "enrolled 1 subject, 1 reference; 1 were enrolled already\n"
+
+    def stopped(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+    write_images(tmp_path / "people" / "zoe", [3])
+    monkeypatch.setattr(Gallery, "enroll", stopped)
+    code, _, error = iom("enroll", "--folder", tmp_path / "people", "--quiet")
+    assert code == 130
+    assert error == "stopped; start the same command again to go on\n"
+
+
+def test_without_a_terminal_the_passphrase_is_not_asked_for(root, tmp_path):
+    keys = tmp_path / "g.keys"
+    code = (
+        "import sys; from iom.gallery.key_file import KeyFile; from pathlib import Path\n"
+        "from iom.cli.main import main\n"
+        "KeyFile.with_passphrase(Path(sys.argv[1]), 'correct horse', create=True, cost=2)\n"
+        "sys.exit(main(['stats', '--keys', f'file:{sys.argv[1]}']))"
+    )
+    environment = {name: text for name, text in os.environ.items() if name != "IOM_PASSPHRASE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, keys], cwd=root, env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False, start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: expected a passphrase, and there is no terminal")
+    assert done.stderr.count("\n") == 1
+
+
+def test_version_and_help(iom, capsys):
+    assert iom("--version")[1] == f"iom {package.__version__}\n"
+    assert "not enrolled" in iom("--help")[1]
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as stopped:
+            main([name, "--help"])
+        assert stopped.value.code == 0
+        shown = capsys.readouterr().out
+        examples = shown[shown.index("examples:") :].splitlines()[1:]
+        assert shown.startswith(f"usage: iom {name} ")
+        assert examples
+        assert all(line.startswith(f"  iom {name}") for line in examples), name
+
+
+def test_mistakes_are_told_before_tensorflow_is_loaded(root, tmp_path):
+    """What needs no model takes no ten seconds: one process, every such mistake."""
+    write_images(tmp_path, [0])
+    (tmp_path / "text.jpg").write_text("no image")
+    code = """
+import sys
+from pathlib import Path
+from iom.cli.main import main
+from iom.gallery.key_file import KeyFile
+from iom.gallery.sqlite_store import SqliteStore
+from iom.gallery.gallery import Gallery
+from tests.gallery.conftest import FakeHasher
+keys = KeyFile.with_passphrase(Path("gallery.keys"), "correct horse", create=True, cost=2)
+with Gallery(SqliteStore(Path("gallery.db"), create=True), keys, FakeHasher()) as gallery:
+    gallery.create_application("default")
+Path("right").write_text("correct horse")
+Path("wrong").write_text("wrong horse")
+for expected, *arguments in (
+    [6, "verify", "alice", "0.jpg", "--passphrase-file", "wrong"],
+    [2, "verify", "alice", "0.jpg", "--passphrase-file", "none"],
+    [3, "verify", "alice", "0.jpg", "--passphrase-file", "right"],
+    [3, "renew", "alice", "0.jpg", "--passphrase-file", "right"],
+    [5, "verify", "alice", "text.jpg", "--passphrase-file", "right"],
+    [2, "identify", "none.jpg", "--passphrase-file", "right"],
+    [2, "identify", "0.jpg", "--top", "x", "--passphrase-file", "right"],
+    [2, "enroll", "alice", "none.jpg", "--passphrase-file", "right"],
+    [2, "enroll", "--folder", "none", "--passphrase-file", "right"],
+    [6, "enroll", "alice", "0.jpg", "--gallery", "sqlite:///none.db",
+     "--passphrase-file", "right"],
+    [2, "calibrate", "--hasher", "none"],
+):
+    found = main(arguments)
+    assert found == expected, (arguments, found)
+    heavy = {"tensorflow", "keras", "onnxruntime"} & set(sys.modules)
+    assert not heavy, (arguments, heavy)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("CONFIGS", repr(str(root / "configs")))],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == done.stderr.count("error: ")
 
 
 def test_help_lists_every_command_and_is_light(root):
@@ -122,13 +368,18 @@ def test_help_lists_every_command_and_is_light(root):
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     files = {path.stem.replace("_", "-") for path in (root / "iom" / "cli").glob("*.py")}
-    listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")}
+    commands, _, codes = result.stdout.partition("exit codes:")
+    listed = {line.split()[0] for line in commands.splitlines() if line.startswith("  ")}
     assert listed == set(COMMANDS) | set(modules())
+    assert [int(line.split()[0]) for line in codes.splitlines() if line[:5].strip().isdigit()] == [
+        0, 1, 2, 3, 4, 5, 6, 70, 130
+    ]  # fmt: skip
     assert files - listed == {
         "--init--",
         "arguments",
         "main",
         "gallery",
+        "gallery-access",
         "gallery-commands",
         "serving",
     }

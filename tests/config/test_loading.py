@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -112,3 +113,22 @@ def test_every_configuration_says_what_it_is(root):
         header = path.read_text(encoding="utf-8").splitlines()[:4]
         assert header[0].startswith("# "), path
         assert any("python " in line for line in header), f"{path}: no command in the header"
+
+
+@pytest.mark.parametrize("name", ["stage1/base", "stage2/base"])
+def test_a_configuration_of_the_package_has_a_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    schema = Stage1Config if name.startswith("stage1") else Stage2Config
+    assert load_config(schema, Path(name)).seed == 1
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("seed: 7\n")
+    assert load_config(schema, Path(name)).seed == 7  # a path that exists goes before a name
+
+
+@pytest.mark.parametrize(
+    "given", ["stage1/bace", "configs/stage1/base.yaml", "stage1/base.yaml", "/configs/stage1/base"]
+)
+def test_an_unknown_configuration_names_the_nearest(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"no configuration .* did you mean 'stage1/base'\?"):
+        load_config(Stage1Config, Path(given))

@@ -187,13 +187,13 @@ def test_bad_settings_and_missing_packages_say_what_to_do(monkeypatch, tmp_path)
         with pytest.raises(ConfigError):
             AlignSettings(**change)
     monkeypatch.setitem(__import__("sys").modules, "mtcnn", None)
-    with pytest.raises(MissingExtraError, match=r"iom\[align\]"):
+    with pytest.raises(MissingExtraError, match=r"extra 'align'"):
         build_detector("mtcnn")
     with pytest.raises(DataError, match="--weights"):
         build_detector("yunet")
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     (tmp_path / "w.onnx").write_bytes(b"x")
-    with pytest.raises(MissingExtraError, match=r"iom\[yunet\]"):
+    with pytest.raises(MissingExtraError, match=r"extra 'yunet'"):
         build_detector("yunet", weights=tmp_path / "w.onnx")
 
 

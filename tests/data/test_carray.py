@@ -125,7 +125,7 @@ def test_a_list_that_is_a_pickle_is_refused(made):
 def test_without_the_extra(made, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setitem(__import__("sys").modules, "numcodecs", None)
-    with pytest.raises(MissingExtraError, match=r"iom\[carray\]"):
+    with pytest.raises(MissingExtraError, match=r"extra 'carray'"):
         read_carray(made[0], size=SIZE)
 
 

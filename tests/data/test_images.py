@@ -99,6 +99,21 @@ def test_modes_without_a_way_to_rgb_are_refused(mode: str) -> None:
         decode_image(encode(Image.new(mode, (SIZE, SIZE)), kind), "x", size=SIZE)
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "GIF"])
+def test_whatever_is_listed_is_read(kind: str) -> None:
+    greys = Image.fromarray(pattern()).convert("L")
+    found = decode_image(encode(greys, kind), "x", size=SIZE)
+    np.testing.assert_array_equal(found, np.asarray(greys.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "WEBP"])
+def test_several_pictures_in_one_file_are_refused(kind: str) -> None:
+    first, second = Image.fromarray(pattern()), Image.new("RGB", (SIZE, SIZE))
+    data = encode(first, kind, save_all=True, append_images=[second])
+    with pytest.raises(DataError, match="expected one picture, received 2"):
+        decode_image(data, "x", size=SIZE)
+
+
 def test_sixteen_bit_colour_is_refused() -> None:
     with pytest.raises(DataError, match="16 bits per channel"):
         decode_image(png_of(SIZE, SIZE, bit_depth=16), "x", size=SIZE)

@@ -80,5 +80,5 @@ def test_cells_against_a_loop():
 def test_the_package_is_missing(tmp_path, monkeypatch):
     (tmp_path / "w.onnx").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"iom\[yunet-onnx\]"):
+    with pytest.raises(MissingExtraError, match=r"extra 'yunet-onnx'"):
         build_detector("yunet_onnx", weights=tmp_path / "w.onnx")

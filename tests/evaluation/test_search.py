@@ -91,7 +91,7 @@ def test_without_a_grid_the_variants_are_the_rows(configured):
         ({"variants": [{"name": ""}]}, "variants.name"),
         ({"baselines": ["grpp"]}, "did you mean 'grp'"),
         ({"set": {"fine_tune": True}}, "cached embeddings"),
-        ({"stage2": "configs/none.yaml"}, "cannot read configuration"),
+        ({"stage2": "configs/none.yaml"}, "no configuration"),
     ],
 )
 def test_what_is_wrong_is_found_before_any_training(configured, changes, message):

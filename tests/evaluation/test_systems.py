@@ -82,7 +82,7 @@ def test_the_hasher_must_belong_to_the_embedder(config):
 
 def test_a_missing_hasher_says_how_to_train_one(config, tmp_path):
     missing = dataclasses.replace(config, hasher=str(tmp_path / "none"))
-    with pytest.raises(WeightsError, match=r"train_stage2\.py.*systems='\[float, grp, urp\]'"):
+    with pytest.raises(WeightsError, match=r"iom train-stage2.*systems='\[float, grp, urp\]'"):
         check_systems(missing)
     with pytest.raises(WeightsError, match="'hasher' is empty"):
         check_systems(dataclasses.replace(config, hasher=""))

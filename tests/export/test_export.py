@@ -211,7 +211,7 @@ def test_a_missing_runtime_names_its_extra(exported, monkeypatch, target, packag
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=rf"iom\[{extra}\]"):
+    with pytest.raises(MissingExtraError, match=rf"extra '{extra}'"):
         DeployedHasher.load(exported[0] / f"a{FORMATS[target].suffix}")
 
 

@@ -22,7 +22,7 @@ from tests.gallery.conformance import code, enrolled, event, problems, reference
 from tests.gallery.conftest import FakeHasher, Place, again, faces
 from tests.gallery.postgres_server import PASSWORD, Server, Wire, find_binaries
 
-psycopg = pytest.importorskip("psycopg", reason="needs psycopg: pip install 'iom[postgresql]'")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 _numbers = itertools.count()
 
 

@@ -78,7 +78,7 @@ def test_files_that_are_no_gallery(tmp_path):
 
 def test_a_missing_driver_names_the_extra(monkeypatch):
     monkeypatch.setitem(STORES, "postgresql", StoreKind("iom.gallery.x", "no_such_driver", "y"))
-    with pytest.raises(MissingExtraError, match=r"iom\[y\]"):
+    with pytest.raises(MissingExtraError, match=r"extra 'y'"):
         open_store("postgresql://host/db")
 
 

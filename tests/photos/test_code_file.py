@@ -160,5 +160,5 @@ def test_missing_file_and_package(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot read the file of codes"):
         read_codes(tmp_path / "none.parquet")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"iom\[parquet\]"):
+    with pytest.raises(MissingExtraError, match=r"extra 'parquet'"):
         read_codes(tmp_path / "none.parquet")

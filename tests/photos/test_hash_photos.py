@@ -120,7 +120,7 @@ def test_everything_bad_is_counted_and_told(tmp_path, models, key):
     out = tmp_path / "codes.parquet"
     done = run(root, out, models, key)
     assert done.counts == {
-        "photographs": 12, "faces": 7, "hashed": 7, "empty": 1, "wrong_type": 1, "damaged": 3,
+        "photographs": 13, "faces": 7, "hashed": 7, "empty": 1, "wrong_type": 1, "damaged": 3,
         "unreadable": 1, "linked_folder": 1, "not_embedded": 1, "hidden_files": 0,
     }  # fmt: skip
     found = read_codes(out)

@@ -206,7 +206,7 @@ def test_tensorboard_is_an_extra(configured, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
     changed = dataclasses.replace(configured().training, tensorboard=True)
-    with pytest.raises(MissingExtraError, match=r"iom\[tensorboard\]"):
+    with pytest.raises(MissingExtraError, match=r"extra 'tensorboard'"):
         train_stage1(
             dataclasses.replace(configured(), training=changed), tmp_path / "run", progress=False
         )

@@ -1,8 +1,7 @@
-"""The manifest of known weights, `pre_models/manifest.json`, and where their files may be."""
+"""The manifest of known weights, `iom/pretrained/manifest.json`, and where their files may be."""
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ from iom.errors import WeightsError
 from iom.files import sha256_of
 from iom.lookup import did_you_mean
 from iom.models.weights.inputs import Statement, parse_statement
+from iom.pretrained import package_folder, search_folders
 
 FORMAT = 1
-VARIABLE = "IOM_WEIGHTS"
 _TEXTS = ("format", "folder", "licence", "source")
 
 
@@ -52,26 +51,13 @@ class Entry:
         return all(file.sha256 for file in self.files)
 
 
-def project_root() -> Path:
-    """The folder that holds `pre_models`: that of the sources, or else the working directory."""
-    sources = Path(__file__).resolve().parents[3]
-    return sources if (sources / "pre_models" / "manifest.json").is_file() else Path.cwd()
-
-
-def search_folders() -> list[Path]:
-    """Folders whose sub-folders may hold weights, first wins: `$IOM_WEIGHTS`, `pre_models`, ..."""
-    root = project_root()
-    own = [Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []
-    return [*own, root / "pre_models", root.parent / "shared" / "weights"]
-
-
 def read_manifest(path: Path | None = None) -> dict[str, Entry]:
     """Entries by name.
 
     Raises:
         WeightsError: The manifest is missing or not valid.
     """
-    path = path or project_root() / "pre_models" / "manifest.json"
+    path = path or package_folder() / "manifest.json"
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import MissingExtraError, WeightsError
+from iom.errors import WeightsError, missing_extra
 from iom.models.weights.graph import IMAGE, ForeignGraph, ForeignOp
 from iom.models.weights.messages import check_names, one_line
 
@@ -53,9 +53,7 @@ def _load(path: Path, *, with_data: bool = True) -> "ModelProto":
     try:
         import onnx
     except ImportError as error:
-        raise MissingExtraError(
-            f"reading {path.name} needs the package onnx: pip install 'iom[onnx]'"
-        ) from error
+        raise missing_extra(f"reading {path.name}", "onnx", cause=error) from error
     try:
         model = onnx.load(path, load_external_data=with_data)
     except OSError as error:

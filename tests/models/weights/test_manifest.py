@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from iom import pretrained
 from iom.errors import WeightsError
 from iom.models.backbones import build_backbone
 from iom.models.weights import entries, manifest
@@ -39,7 +40,8 @@ def project(tmp_path, monkeypatch):
     """A project folder with a manifest of its own, and a slim ONNX model in place."""
     root = tmp_path / "project"
     (root / "pre_models" / "slim").mkdir(parents=True)
-    monkeypatch.setattr(entries, "project_root", lambda: root)
+    monkeypatch.setattr(pretrained, "checkout", lambda: root)
+    monkeypatch.setattr(entries, "package_folder", lambda: root / "pre_models")
     monkeypatch.delenv("IOM_WEIGHTS", raising=False)
     shutil.copy(SOURCES / "iresnet_slim-legacy.onnx", root / "pre_models" / "slim" / "slim.onnx")
     digest = hashlib.sha256((SOURCES / "iresnet_slim-legacy.onnx").read_bytes()).hexdigest()
@@ -293,15 +295,14 @@ def test_the_check_on_faces_is_kept(tmp_path, monkeypatch):
     assert len(calls) == 3
 
 
-def test_the_manifest_of_this_project(root):
-    table = read_manifest(root / "pre_models" / "manifest.json")
+def test_the_manifest_of_this_project():
+    table = read_manifest()
     assert find_entry("mobilefacenet_y1", table) is table["mobilefacenet_y1.ms1m"]
     for entry in table.values():
         assert entry.statement.embedding_size > 0
         assert entry.licence
 
 
-def test_the_real_weights(shared, root, monkeypatch):
-    monkeypatch.setattr(entries, "project_root", lambda: root)
+def test_the_real_weights(shared):
     loaded = load_backbone_model("mobilefacenet_y1.ms1m")
     assert (loaded.embedding_size, loaded.input_size) == (128, 112)

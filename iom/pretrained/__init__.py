@@ -1,0 +1,92 @@
+"""Pretrained models: what the package brings along, and the folders that hold other weights.
+
+`manifest.json` lists the weights that are known. The bundled model, an embedder with its hasher,
+lies beside it, so that an installed package works in any folder.
+"""
+
+import importlib.resources
+import os
+from pathlib import Path
+
+from iom.errors import WeightsError
+from iom.lookup import did_you_mean
+
+BUNDLED = "bundled"
+"""Name of the bundled hasher; also that of its folder, `iresnet_slim.bundled`."""
+WEIGHTS_VARIABLE = "IOM_WEIGHTS"
+CACHE_VARIABLE = "IOM_CACHE"
+HASHER_FILE = "hasher.json"
+_BUNDLED_FOLDER = "iresnet_slim.bundled"
+
+
+def package_folder() -> Path:
+    """The folder of this package's own files."""
+    return Path(str(importlib.resources.files(__name__)))
+
+
+def checkout() -> Path | None:
+    """The top folder of the sources, where the package runs from a clone of them."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "pre_models" / "README.md").is_file() else None
+
+
+def cache_folder() -> Path:
+    """`$IOM_CACHE`, or `iom` in the user's cache (`$XDG_CACHE_HOME`, by default `~/.cache`)."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iom"
+
+
+def search_folders() -> list[Path]:
+    """Folders whose sub-folders may hold weights and hashers; the first that has one wins.
+
+    `$IOM_WEIGHTS`, the package itself, `weights` in the cache (`$IOM_CACHE`, by default
+    `~/.cache/iom`), and in a checkout `pre_models` and `../shared/weights`.
+    """
+    given = os.environ.get(WEIGHTS_VARIABLE)
+    folders = [Path(given)] if given else []
+    folders += [package_folder(), cache_folder() / "weights"]
+    root = checkout()
+    if root is not None:
+        folders += [root / "pre_models", root.parent / "shared" / "weights"]
+    return folders
+
+
+def hasher_path(name_or_path: str | Path = BUNDLED) -> Path:
+    """Where a hasher is: the folder of a trained one, or an artefact of `iom deploy`.
+
+    Args:
+        name_or_path: A path, which wins where it exists; "bundled"; or the name of a folder with a
+            hasher in one of `search_folders()`.
+
+    Raises:
+        WeightsError: Neither a path that exists nor a known name.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    names = hashers()
+    found = names.get(str(name_or_path))
+    if found is not None:
+        return found
+    if len(path.parts) == 1:
+        raise WeightsError(
+            f"no hasher '{path}'{did_you_mean(str(path), names)}: expected a folder that "
+            "iom train-stage2 wrote, an artefact of iom deploy, or one of the names "
+            f"{', '.join(names)}"
+        )
+    hint = f"; give its name alone: {path.name}" if path.name in names else ""
+    raise WeightsError(
+        f"no hasher in {path}: no such file or folder{hint}. Expected a folder that "
+        f"iom train-stage2 wrote, an artefact of iom deploy, or one of the names {', '.join(names)}"
+    )
+
+
+def hashers() -> dict[str, Path]:
+    """Name to folder of the hashers that are found by name."""
+    found = {BUNDLED: package_folder() / _BUNDLED_FOLDER}
+    for folder in search_folders():
+        for metadata in sorted(folder.glob(f"*/{HASHER_FILE}")):
+            found.setdefault(metadata.parent.name, metadata.parent)
+    return found

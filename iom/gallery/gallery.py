@@ -100,6 +100,8 @@ class Gallery(Closing):
             store.claim(keys.identity())
         elif owner != keys.identity():
             raise StoreError("this key store does not belong to this record store: another master")
+        if store.is_new:
+            keys.begin_log()
         store.chain = AuditChain(keys.chain_key(), keys.keyed_from())
         head = store.audit_head()
         if head is not None and keys.entries() < head.event.key_entries:
@@ -107,8 +109,6 @@ class Gallery(Closing):
                 f"the key store has {keys.entries()} entries, the audit log knows of "
                 f"{head.event.key_entries}: its end is missing. Take it from a backup"
             )
-        if store.is_new:
-            keys.begin_log()
         reconcile(store, keys, self.event, now=int(clock()))
 
     def create_application(

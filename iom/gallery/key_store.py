@@ -374,9 +374,10 @@ class KeyStore(Closing):
 
     def begin_log(self) -> None:
         """Expect a new record store, whose audit log is empty; record numbers and epochs go on."""
-        if self._current().anchor is not None:
+        current = self._current()
+        if current.anchor is not None or current.keyed_from != 1:
             with self._writing() as write:
-                write.change(anchor=None)
+                write.change(anchor=None, keyed_from=1)
                 for name in write.snapshot.applications:
                     write.know(name, is_stored=False)
 

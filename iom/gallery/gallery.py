@@ -34,7 +34,6 @@ from iom.gallery.rows import revoked_epoch, revoked_subject
 from iom.gallery.search import Candidate, Searcher, distances_to
 from iom.gallery.store import PAGE, RecordStore, StoreStats
 from iom.gallery.templates import (
-    CodeHasher,
     check_hasher,
     check_seal,
     make_references,
@@ -42,6 +41,7 @@ from iom.gallery.templates import (
     sealed_application,
     tombstone_of,
 )
+from iom.models.face_hasher import FaceHasher
 
 _ROTATIONS = 5
 """Tries of a rotation that retires, while others go on enrolling."""
@@ -85,7 +85,7 @@ class Gallery(Closing):
         self,
         store: RecordStore,
         keys: KeyStore,
-        hasher: CodeHasher | None = None,
+        hasher: FaceHasher | None = None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -36,6 +36,8 @@ REPORTED = (2000, 5000, 10_000)
 TIMED = 5000
 STEP = 0.4
 """Radians from the border to the faces that are tried around it."""
+CHUNK = 1024
+"""Photographs that are hashed at a time."""
 HALVINGS = 12
 """Tries that look for the border."""
 SYNTHETIC_SIZE, SYNTHETIC_BITS, SYNTHETIC_PHOTOGRAPHS = 32, 512, 4000
@@ -87,11 +89,12 @@ def _measure(arguments: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from iom.evaluation.attack_scores import measuring_keys
+    from iom.keys import SECRET_BYTES, TransformKey
     from iom.seeding import numpy_stream
 
     setting = (_synthetic if arguments.synthetic else _faces)(arguments)
-    keys = measuring_keys(arguments.seed, "climbing", 2 * len(setting.enrolled))
+    stream = numpy_stream(arguments.seed, "climbing/keys")
+    keys = [TransformKey(stream.bytes(SECRET_BYTES)) for _ in range(2 * len(setting.enrolled))]
     climbs, accepted = [], []
     for number, victim in enumerate(tqdm(setting.enrolled, desc="victims", unit="victim")):
         old, fresh = keys[2 * number : 2 * number + 2]
@@ -149,10 +152,13 @@ def climb(
     import numpy as np
 
     order = stream.permutation(len(photographs))
-    answers = asks(photographs[order])
-    if not answers.any():
+    for start in range(0, len(order), CHUNK):
+        answers = asks(photographs[order[start : start + CHUNK]])
+        if answers.any():
+            first = start + int(np.argmax(answers))
+            break
+    else:
         return Climb(0, np.zeros(0, bool), {}, victim)
-    first = int(np.argmax(answers))
     hit, miss = photographs[order[first]], photographs[order[first - 1]]
     if first == 0:
         miss = -hit

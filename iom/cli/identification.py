@@ -1,10 +1,10 @@
-"""1:N identification: `python -m iom.cli.identification --config FILE --output DIR`."""
+"""1:N identification: `iom identification --config FILE --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import add_config_arguments, new_parser, run
+from iom.cli.arguments import Answer, add_config_arguments, new_parser, run
 
 EPILOG = """\
 protocols (benchmark.source):
@@ -19,7 +19,7 @@ folder and ijb: 95 % intervals of each gallery over probe subjects and keys, NAM
 writes identification.json to the output folder and prints the figures, rates in percent
 
 example:
-  python -m iom.cli.identification --config configs/evaluate/lfw.yaml --output runs/lfw_search \\
+  iom identification --config configs/evaluate/lfw.yaml --output runs/lfw_search \\
       --set benchmark.source=folder --set scenario.systems='[float, grp, learned]'
 """
 SHOWN = ("cmc_rank_1", "cmc_rank_10", "dir_at_fpir_1e-2_rank_1", "dir_at_fpir_1e-1_rank_1")
@@ -27,11 +27,12 @@ SHOWN_OTHERS = ("distractors_rank_1", "vr_at_fmr_1e-3", "dir_at_fpir_1e-2")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.identification`."""
+    """Entry point of `iom identification`."""
     parser = new_parser(
-        "python -m iom.cli.identification",
+        "iom identification",
         "Closed-set and open-set identification of float embeddings, baselines and hashers.",
         epilog=EPILOG,
+        answers=True,
     )
     add_config_arguments(parser)
     parser.add_argument(
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_identify, parser, argv)
 
 
-def _identify(arguments: argparse.Namespace) -> int:
+def _identify(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
 
@@ -63,8 +64,9 @@ def _identify(arguments: argparse.Namespace) -> int:
     for system, scenario, metric, value in figures:
         if metric in (*SHOWN, *SHOWN_OTHERS):
             print(f"{system:16} {scenario:12} {metric:28} {100 * value:.2f}")
-    print(f"figures: {arguments.output / 'identification.json'}")
-    return 0
+    path = arguments.output / "identification.json"
+    print(f"figures: {path}")
+    return Answer({"figures": path, "rows": rows})
 
 
 if __name__ == "__main__":

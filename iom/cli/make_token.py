@@ -1,10 +1,10 @@
-"""Make a token for the service, or take one back: `python -m iom.cli.make_token`."""
+"""Make a token for the service, or take one back: `iom make-token`."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 ROLES = ("verifier", "enroller", "admin", "monitor")
 MOST_DAYS = 36500
@@ -24,9 +24,12 @@ The token is shown once; the file holds its hash. A running service notices both
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.make_token`."""
+    """Entry point of `iom make-token`."""
     parser = new_parser(
-        "iom make-token", "Make a token for the service, or take one back.", epilog=EPILOG
+        "iom make-token",
+        "Make a token for the service, or take one back.",
+        epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="token file; made if missing")
     parser.add_argument("name", metavar="NAME", help="of the token, for logs and taking it back")
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_make, parser, argv)
 
 
-def _make(arguments: argparse.Namespace) -> int:
+def _make(arguments: argparse.Namespace) -> Answer:
     from iom.errors import ConfigError
     from iom.service.tokens import add_token, remove_token
 
@@ -52,18 +55,23 @@ def _make(arguments: argparse.Namespace) -> int:
         )
     if arguments.remove:
         remove_token(arguments.file, arguments.name)
-        print(f"removed {arguments.name}")
-        return 0
-    print(
-        add_token(
-            arguments.file,
-            name=arguments.name,
-            application=arguments.application,
-            role=arguments.role,
-            days=arguments.days,
-        )
+        return Answer({"name": arguments.name, "removed": True}, f"removed {arguments.name}")
+    token = add_token(
+        arguments.file,
+        name=arguments.name,
+        application=arguments.application,
+        role=arguments.role,
+        days=arguments.days,
     )
-    return 0
+    return Answer(
+        {
+            "name": arguments.name,
+            "application": arguments.application,
+            "role": arguments.role,
+            "token": token,
+        },
+        token,
+    )
 
 
 if __name__ == "__main__":

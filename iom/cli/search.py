@@ -1,9 +1,9 @@
-"""Grid search on cached embeddings: `python -m iom.cli.search --config FILE --output DIR`."""
+"""Grid search on cached embeddings: `iom search --config FILE --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
 
-from iom.cli.arguments import add_config_arguments, add_run_arguments, new_parser, run
+from iom.cli.arguments import Answer, add_config_arguments, add_run_arguments, new_parser, run
 
 EPILOG = """\
 the output folder holds the table (search.md, search.csv, search.json, rewritten after each row),
@@ -14,26 +14,27 @@ rows are measured on the held-out subjects of the stage 2 configuration's data s
 keys stolen; a test set is looked at only where `evaluate` names one
 
 examples:
-  python -m iom.cli.search --config configs/search/smoke.yaml --output runs/smoke/search
-  python -m iom.cli.search --config configs/search/code_shapes.yaml --output runs/code_shapes
-  python -m iom.cli.search --config configs/search/keep.yaml --output runs/keep --set keys=20
+  iom search --config configs/search/smoke.yaml --output runs/smoke/search
+  iom search --config configs/search/code_shapes.yaml --output runs/code_shapes
+  iom search --config configs/search/keep.yaml --output runs/keep --set keys=20
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.search`."""
+    """Entry point of `iom search`."""
     parser = new_parser(
-        "python -m iom.cli.search",
+        "iom search",
         "Train and measure every configuration of a grid on cached embeddings, in one process: "
         "one table and one picture.",
         epilog=EPILOG,
+        answers=True,
     )
     add_config_arguments(parser)
     add_run_arguments(parser)
     return run(_search, parser, argv)
 
 
-def _search(arguments: argparse.Namespace) -> int:
+def _search(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.search import SearchConfig
     from iom.files import check_output
@@ -51,9 +52,11 @@ def _search(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         report=lambda line: print(line, flush=True),
     )
-    print(markdown(rows))
-    print(f"table and picture: {arguments.output / 'search.md'}, {arguments.output / 'search.png'}")
-    return 0
+    table, picture = arguments.output / "search.md", arguments.output / "search.png"
+    return Answer(
+        {"table": table, "picture": picture, "rows": rows},
+        f"{markdown(rows)}\ntable and picture: {table}, {picture}",
+    )
 
 
 if __name__ == "__main__":

@@ -1,27 +1,28 @@
-"""Write a folder of synthetic subjects: `python -m iom.cli.synthesize --output DIR`."""
+"""Write a folder of synthetic subjects: `iom synthesize --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 EPILOG = """\
 examples:
-  python -m iom.cli.synthesize --output runs/faces
-  python -m iom.cli.synthesize --output runs/faces --subjects 200 --images 8 --seed 7
+  iom synthesize --output runs/faces
+  iom synthesize --output runs/faces --subjects 200 --images 8 --seed 7
 
 The faces are of nobody (docs/face_model.md). Train nothing on them that is evaluated on LFW.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.synthesize`."""
+    """Entry point of `iom synthesize`."""
     parser = new_parser(
-        "python -m iom.cli.synthesize",
+        "iom synthesize",
         "Write aligned 112x112 faces of subjects who do not exist, as "
         "<output>/<subject>/<image>.png: a small data set for smoke runs and tests.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="a new or empty folder"
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_write, parser, argv)
 
 
-def _write(arguments: argparse.Namespace) -> int:
+def _write(arguments: argparse.Namespace) -> Answer:
     from iom.data.synthetic import write_folder
     from iom.files import check_output
 
@@ -46,8 +47,10 @@ def _write(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
     )
     count = arguments.subjects * arguments.images
-    print(f"wrote {count} faces of {arguments.subjects} synthetic subjects to {arguments.output}")
-    return 0
+    return Answer(
+        {"output": arguments.output, "subjects": arguments.subjects, "images": count},
+        f"wrote {count} faces of {arguments.subjects} synthetic subjects to {arguments.output}",
+    )
 
 
 if __name__ == "__main__":

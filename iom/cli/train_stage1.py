@@ -1,32 +1,33 @@
-"""Train a backbone: `python train_stage1.py --config FILE --output DIR`."""
+"""Train a backbone: `iom train-stage1 --config FILE --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
 
-from iom.cli.arguments import add_config_arguments, add_run_arguments, new_parser, run
+from iom.cli.arguments import Answer, add_config_arguments, add_run_arguments, new_parser, run
 
 EPILOG = """\
 examples:
-  python train_stage1.py --config configs/smoke/stage1.yaml --output runs/smoke1
-  python train_stage1.py --config configs/stage1/bundled.yaml --output runs/bundled --resume
-  python train_stage1.py --config configs/stage1/base.yaml --output runs/mine --set data.root=faces
+  iom train-stage1 --config configs/smoke/stage1.yaml --output runs/smoke1
+  iom train-stage1 --config configs/stage1/bundled.yaml --output runs/bundled --resume
+  iom train-stage1 --config configs/stage1/base.yaml --output runs/mine --set data.root=faces
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `train_stage1.py`."""
+    """Entry point of `iom train-stage1`."""
     parser = new_parser(
-        "train_stage1.py",
+        "iom train-stage1",
         "Stage 1: train an embedding network (ArcFace, optionally distilled from a teacher) on a "
         "folder <root>/<subject>/<image>.",
         epilog=EPILOG,
+        answers=True,
     )
     add_config_arguments(parser)
     add_run_arguments(parser)
     return run(_train, parser, argv)
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def _train(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import Stage1Config
     from iom.files import check_output
@@ -43,5 +44,4 @@ def _train(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         report=lambda line: print(line, flush=True),
     )
-    print(f"best model: {best}")
-    return 0
+    return Answer({"best_model": best}, f"best model: {best}")

@@ -51,7 +51,8 @@ def create_app(
     """The application; it closes gallery and faces when it ends.
 
     Args:
-        gallery: Open, with a hasher; from here on requests share the hasher.
+        gallery: Open, with a hasher; from here on requests share the hasher, unless it is shared
+            already.
         faces: Embeds images.
         tokens: Who may do what.
         settings: Limits.
@@ -62,7 +63,7 @@ def create_app(
     metrics.watch(
         "iom_images_given_up", "Images whose decoder was ended.", lambda: faces.decoder.given_up
     )
-    if gallery.hasher is not None:
+    if gallery.hasher is not None and not isinstance(gallery.hasher, SharedHasher):
         gallery.hasher = SharedHasher(gallery.hasher)
     # Faces must not reach a disk: Starlette puts larger uploads into temporary files.
     MultiPartParser.spool_max_size = max(settings.largest_body + 1, MultiPartParser.spool_max_size)

@@ -1,4 +1,4 @@
-"""The decision threshold of a hasher, found on held-out subjects, with its bootstrap intervals."""
+"""The decision threshold of a hasher, found on subjects it was not trained on."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from iom.config.hashing import CalibrationConfig
 from iom.errors import DataError
 from iom.metrics.error_curve import error_curve
 from iom.metrics.uncertainty import Interval, rate_interval, subject_counts, subject_weights
-from iom.models.hasher import Calibration, Hasher
+from iom.models.face_hasher import Calibration, FaceHasher
 from iom.seeding import numpy_stream
 from iom.training.held_out import HashFunction, HeldOutPairs, held_out_keys
 
@@ -53,7 +53,7 @@ def calibrate(
     threshold = error_curve(mated, non_mated).threshold_at_fmr(config.fmr)
     if not np.isfinite(threshold):
         raise DataError(
-            f"no threshold keeps to calibration.fmr {config.fmr:g} on the held-out subjects; are "
+            f"no threshold keeps to calibration.fmr {config.fmr:g} on these subjects; are "
             "images of one person listed under two subjects?"
         )
     chosen = Calibration(
@@ -69,7 +69,7 @@ def calibrate(
     return _with_intervals(chosen, pairs, distances, code_length, config, seed)
 
 
-def describe(hasher: Hasher) -> str:
+def describe(hasher: FaceHasher) -> str:
     """The calibration of a hasher in one line for people."""
     found = hasher.calibration
     if found is None:
@@ -77,10 +77,10 @@ def describe(hasher: Hasher) -> str:
     fmr = found.fmr if found.measured_fmr is None else found.measured_fmr
     text = (
         f"threshold {found.threshold}{_interval(found.threshold_low, found.threshold_high)} "
-        f"of {hasher.code_length} positions: "
+        f"of {hasher.code_length} differing positions: "
         f"FMR {fmr:.3g}{_interval(found.fmr_low, found.fmr_high)} for {found.fmr:g} asked, "
         f"FNMR {found.fnmr:.3g}{_interval(found.fnmr_low, found.fnmr_high)} "
-        f"on {found.subjects} held-out subjects under {found.keys} keys"
+        f"on {found.subjects} subjects under {found.keys} keys"
     )
     if found.confidence is None:
         return text

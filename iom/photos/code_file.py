@@ -29,6 +29,7 @@ from iom.errors import CodeError, DataError, EnrolmentError, missing_extra
 from iom.files import atomic_path
 from iom.gallery.record import code_bytes, encoding_shape
 from iom.listing import name_of
+from iom.untrusted import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -210,7 +211,7 @@ def _header(path: Path, file: Any) -> dict[str, Any]:
     metadata = file.metadata.metadata or {}
     if HEADER not in metadata:
         raise DataError(f"{path}: expected a file written by iom hash, received another Parquet")
-    header = json.loads(metadata[HEADER])
+    header = parse_json(metadata[HEADER])
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DataError(
             f"{path}: expected format {FORMAT} of files of codes; read it with the program that "

@@ -41,6 +41,17 @@ def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_precision_that_the_cpu_lacks_is_told_before_any_work(tmp_path, monkeypatch, capsys):
+    from iom.runtime import openvino_session
+
+    monkeypatch.setattr(openvino_session, "cpu_capabilities", lambda: ["FP32", "INT8"])
+    given = ["--to", "onnx", "fast", "--hasher", "nowhere", "--output", str(tmp_path / "out")]
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert "--to fast: computes in bfloat16, which this CPU does not have (it has FP32" in error
+    assert "such as openvino, the same in float32, or onnx" in error
+
+
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory):
     """The bundled hasher in ONNX, written by the command."""

@@ -240,7 +240,7 @@ COMMANDS: dict[str, Command] = {
         ("--application gate", "--application gate --retire"),
     ),
     "set-threshold": Command(
-        "change from which distance on an application sees a match",
+        "change the largest distance that is a match",
         _set_threshold,
         ("380", "380 --application gate"),
     ),

@@ -1,4 +1,4 @@
-"""From photographs to aligned faces: `python -m iom.cli.align PHOTOS OUTPUT`."""
+"""From photographs to aligned faces: `iom align PHOTOS OUTPUT`."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from iom.cli.arguments import new_parser, run
 
 EPILOG = """\
 examples:
-  python -m iom.cli.align photos faces --workers 4
-  python -m iom.cli.align photos faces --detector yunet --weights yunet.onnx --which all
-  python -m iom.cli.align photos faces --points landmarks.csv      # no detector needed
+  iom align photos faces --workers 4
+  iom align photos faces --detector yunet --weights yunet.onnx --which all
+  iom align photos faces --points landmarks.csv      # no detector needed
 
 Start the same command again to go on where it stopped. Beside the faces lie report.json, report.csv
 (what was not found, or needs a look) and landmarks.csv (all faces found, for --points).
@@ -18,9 +18,9 @@ Start the same command again to go on where it stopped. Beside the faces lie rep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.align`."""
+    """Entry point of `iom align`."""
     parser = new_parser(
-        "python -m iom.cli.align",
+        "iom align",
         "Find the faces of a folder of photographs and align them to 112x112, keeping the folders.",
         epilog=EPILOG,
     )

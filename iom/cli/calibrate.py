@@ -1,4 +1,4 @@
-"""Choose a hasher's decision threshold: `python -m iom.cli.calibrate --hasher DIR --fmr 1e-3`."""
+"""Choose a hasher's decision threshold: `iom calibrate --hasher DIR --fmr 1e-3`."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,24 +14,27 @@ with; without --config the one beside the hasher is taken
 the threshold, with its intervals over subjects and keys, is stored in hasher.json
 
 examples:
-  python -m iom.cli.calibrate --hasher runs/y1_stage2 --fmr 1e-4
-  python -m iom.cli.calibrate --hasher pre_models/mobilefacenet_y1_512x8 \\
-      --config configs/stage2/mobilefacenet_y1_512x8.yaml --fmr 1e-3 --keys 20
-  python -m iom.cli.calibrate --hasher runs/hasher --config configs/stage2/base.yaml \\
+  iom calibrate --hasher runs/y1_stage2 --fmr 1e-4
+  iom calibrate --hasher mobilefacenet_y1_512x8 \\
+      --config stage2/mobilefacenet_y1_512x8 --fmr 1e-3 --keys 20
+  iom calibrate --hasher runs/hasher --config stage2/base \\
       --set data.root=faces --fmr 1e-2 --dry-run
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.calibrate`."""
+    """Entry point of `iom calibrate`."""
     parser = new_parser(
-        "python -m iom.cli.calibrate",
+        "iom calibrate",
         "Find the largest threshold that keeps to a false match rate on held-out subjects, with "
         "the keys stolen, and store it with the hasher.",
         epilog=EPILOG,
     )
     parser.add_argument(
-        "--hasher", type=Path, required=True, metavar="DIR", help="folder of a trained hasher"
+        "--hasher",
+        required=True,
+        metavar="NAME_OR_PATH",
+        help="folder of a trained hasher, or its name",
     )
     parser.add_argument(
         "--config",
@@ -61,13 +64,17 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from iom.config.loading import load_config
     from iom.config.schema import Stage2Config
     from iom.errors import ConfigError
+    from iom.pretrained import hasher_path, package_folder
 
-    if not arguments.hasher.is_dir():
-        raise ConfigError(f"no hasher in {arguments.hasher}: no such folder")
-    path = arguments.config or arguments.hasher / "config.yaml"
+    folder = hasher_path(arguments.hasher)
+    if package_folder() in folder.parents and not arguments.dry_run:
+        raise ConfigError(
+            f"{folder} belongs to the package: copy it to a folder of your own and calibrate that"
+        )
+    path = arguments.config or folder / "config.yaml"
     if not path.exists() and arguments.config is None:
         raise ConfigError(
-            f"{arguments.hasher} holds no config.yaml: name a stage 2 configuration with --config"
+            f"{folder} holds no config.yaml: name a stage 2 configuration with --config"
         )
     overrides = list(arguments.overrides)
     for name in ("fmr", "keys", "bootstrap"):
@@ -81,14 +88,12 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from iom.training.recalibration import recalibrate
 
     hasher = recalibrate(
-        arguments.hasher, config, progress=not arguments.quiet, report=lambda line: print(line)
+        folder, config, progress=not arguments.quiet, report=lambda line: print(line)
     )
     if not arguments.dry_run:
-        hasher.save_calibration(arguments.hasher)
+        hasher.save_calibration(folder)
     print(describe(hasher))
-    print(
-        "nothing stored" if arguments.dry_run else f"stored in {arguments.hasher / 'hasher.json'}"
-    )
+    print("nothing stored" if arguments.dry_run else f"stored in {folder / 'hasher.json'}")
     return 0
 
 

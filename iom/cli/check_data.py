@@ -1,4 +1,4 @@
-"""Is a data set sound: `python -m iom.cli.check_data PATH`."""
+"""Is a data set sound: `iom check-data PATH`."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from iom.cli.arguments import new_parser, run
 
 EPILOG = """\
 examples:
-  python -m iom.cli.check_data faces
-  python -m iom.cli.check_data shards --json report.json
-  python -m iom.cli.check_data faces_emore/train.rec
-  python -m iom.cli.check_data lfw.bin
+  iom check-data faces
+  iom check-data shards --json report.json
+  iom check-data faces_emore/train.rec
+  iom check-data lfw.bin
 
 Exit code 0: nothing found; 1: problems found; 2: wrong use.
 """
@@ -19,9 +19,9 @@ SHOWN = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.check_data`."""
+    """Entry point of `iom check-data`."""
     parser = new_parser(
-        "python -m iom.cli.check_data",
+        "iom check-data",
         "Report corrupt, repeated, wrongly sized and wrongly labelled images of a data set.",
         epilog=EPILOG,
     )

@@ -1,4 +1,4 @@
-"""Reports side by side: `python -m iom.cli.compare A/report.json B/report.json --output DIR`."""
+"""Reports side by side: `iom compare A/report.json B/report.json --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ EPILOG = """\
 writes comparison.html (needs no network), comparison.csv, .tex and .svg, and prints the table
 
 example:
-  python -m iom.cli.compare runs/before runs/after/report.json --output runs/compared
+  iom compare runs/before runs/after/report.json --output runs/compared
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.compare`."""
+    """Entry point of `iom compare`."""
     parser = new_parser(
-        "python -m iom.cli.compare",
-        "Put several reports of evaluate.py side by side.",
+        "iom compare",
+        "Put several reports of iom evaluate side by side.",
         epilog=EPILOG,
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""From one kind of data to another: `python -m iom.cli.convert FROM TO --kind A:B`."""
+"""From one kind of data to another: `iom convert FROM TO --kind A:B`."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ kinds:
   carray:bin
 
 examples:
-  python -m iom convert faces shards --kind folder:tfrecord
-  python -m iom convert faces_emore/train.rec faces --kind recordio:folder --workers 4
-  python -m iom convert lfw.bin lfw_pairs --kind bin:pairs
+  iom convert faces shards --kind folder:tfrecord
+  iom convert faces_emore/train.rec faces --kind recordio:folder --workers 4
+  iom convert lfw.bin lfw_pairs --kind bin:pairs
 
 What was written is read again and compared. Start the same command again to go on where it stopped.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.convert`."""
-    parser = new_parser("python -m iom.cli.convert", "Convert data sets of faces.", epilog=EPILOG)
+    """Entry point of `iom convert`."""
+    parser = new_parser("iom convert", "Convert data sets of faces.", epilog=EPILOG)
     parser.add_argument("source", type=Path, metavar="FROM")
     parser.add_argument("target", type=Path, metavar="TO")
     parser.add_argument("--kind", required=True, metavar="A:B", help="what to what, see below")

@@ -1,4 +1,4 @@
-"""Histories of several runs in one picture: `python -m iom.cli.curves RUN [RUN ...]`."""
+"""Histories of several runs in one picture: `iom curves RUN [RUN ...]`."""
 
 import argparse
 import sys
@@ -9,17 +9,17 @@ from iom.cli.arguments import new_parser, run
 
 EPILOG = """\
 examples:
-  python -m iom.cli.curves runs/first runs/second --output curves.png
-  python -m iom.cli.curves runs/heads/* --output heads.svg
+  iom curves runs/first runs/second --output curves.png
+  iom curves runs/heads/* --output heads.svg
 
 Losses, figures of verification and learning rate by epoch, a panel each, a line for each run.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.curves`."""
+    """Entry point of `iom curves`."""
     parser = new_parser(
-        "python -m iom.cli.curves",
+        "iom curves",
         "Draw the learning curves of one or several runs of stage 1 or 2 into one picture.",
         epilog=EPILOG,
     )

@@ -1,4 +1,4 @@
-"""Show the whole pipeline on three faces: `python run_me.py`."""
+"""Show the whole pipeline on three faces: `iom demo`."""
 
 import argparse
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ Own images must be aligned 112x112 faces (JPEG or PNG): A and B of one person, C
 The keys are fresh in each run and are never shown, so the distances change a little every time.
 
 examples:
-  python run_me.py
-  python run_me.py --images anna_1.png anna_2.png ben_1.png --output runs/mine
-  python run_me.py --weights mobilefacenet_y1.ms1m --hasher runs/stage2
+  iom demo
+  iom demo --images anna_1.png anna_2.png ben_1.png --output runs/mine
+  iom demo --weights mobilefacenet_y1.ms1m --hasher runs/stage2
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `run_me.py`."""
+    """Entry point of `iom demo`."""
     parser = new_parser(
-        "run_me.py",
+        "iom demo",
         "Hash two images of one person and one of another, compare the codes, change the key, and "
         "compare again. Prints the distances and decisions and writes a picture.",
         epilog=EPILOG,
@@ -96,7 +96,6 @@ def _demo(arguments: argparse.Namespace) -> int:
         before=TransformKey.generate(),
         after=TransformKey.generate(),
     )
-    hasher.model.summary(line_length=80, print_fn=print)
     _print(demonstration)
 
     path = _draw(demonstration, images, arguments.output)

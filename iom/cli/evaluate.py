@@ -1,4 +1,4 @@
-"""Evaluate a system: `python evaluate.py --config FILE --output DIR`."""
+"""Evaluate a system: `iom evaluate --config FILE --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
@@ -27,18 +27,18 @@ scenarios:
   own_key     each subject under a secret key of its own
 
 examples:
-  python evaluate.py --config configs/smoke/evaluate.yaml --output runs/evaluation
-  python evaluate.py --config configs/evaluate/lfw.yaml --output runs/lfw
-  python evaluate.py --config configs/evaluate/lfw.yaml --report runs/lfw_report
-  python evaluate.py --config configs/evaluate/lfw.yaml --output runs/lfw \\
+  iom evaluate --config smoke/evaluate --output runs/evaluation
+  iom evaluate --config evaluate/lfw --output runs/lfw
+  iom evaluate --config evaluate/lfw --report runs/lfw_report
+  iom evaluate --config evaluate/lfw --output runs/lfw \\
       --set scenario.systems='[float, grp]' --set scenario.keys=10
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `evaluate.py`."""
+    """Entry point of `iom evaluate`."""
     parser = new_parser(
-        "evaluate.py",
+        "iom evaluate",
         "Verification accuracy of the float embedding, of data-agnostic codes and of the learned "
         "codes, with the keys stolen and with the keys secret.",
         epilog=EPILOG,

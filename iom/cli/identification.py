@@ -1,4 +1,4 @@
-"""1:N identification: `python -m iom.cli.identification --config FILE --output DIR`."""
+"""1:N identification: `iom identification --config FILE --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ folder and ijb: 95 % intervals of each gallery over probe subjects and keys, NAM
 writes identification.json to the output folder and prints the figures, rates in percent
 
 example:
-  python -m iom.cli.identification --config configs/evaluate/lfw.yaml --output runs/lfw_search \\
+  iom identification --config evaluate/lfw --output runs/lfw_search \\
       --set benchmark.source=folder --set scenario.systems='[float, grp, learned]'
 """
 SHOWN = ("cmc_rank_1", "cmc_rank_10", "dir_at_fpir_1e-2_rank_1", "dir_at_fpir_1e-1_rank_1")
@@ -27,9 +27,9 @@ SHOWN_OTHERS = ("distractors_rank_1", "vr_at_fmr_1e-3", "dir_at_fpir_1e-2")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.identification`."""
+    """Entry point of `iom identification`."""
     parser = new_parser(
-        "python -m iom.cli.identification",
+        "iom identification",
         "Closed-set and open-set identification of float embeddings, baselines and hashers.",
         epilog=EPILOG,
     )

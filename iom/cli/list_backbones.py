@@ -10,9 +10,9 @@ from iom.cli.arguments import new_parser, run
 from iom.errors import ConfigError
 
 EXAMPLES = """examples:
-  python -m iom.cli.list_backbones
-  python -m iom.cli.list_backbones --filter efficientnet_lite --input-size 224
-  python -m iom.cli.list_backbones --filter mobile --head GDC --json
+  iom list-backbones
+  iom list-backbones --filter efficientnet_lite --input-size 224
+  iom list-backbones --filter mobile --head GDC --json
 
 MADD: multiplications, each with its addition, of all convolutions and dense layers for one image;
 "FLOPs" of others are about twice that. Running statistics count as parameters, the head is counted.

@@ -1,4 +1,4 @@
-"""Make the face model: `python -m iom.cli.make_face_model --images DIR` (docs/face_model.md)."""
+"""Make the face model: `iom make-face-model --images DIR` (docs/face_model.md)."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from iom.cli.arguments import new_parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.make_face_model`."""
+    """Entry point of `iom make-face-model`."""
     parser = new_parser(
-        "python -m iom.cli.make_face_model",
+        "iom make-face-model",
         "Estimate the statistical face model behind the synthetic subjects from a folder "
         "<root>/<subject>/<image> of aligned 112x112 faces. Takes about a minute.",
     )

@@ -1,4 +1,4 @@
-"""Make a token for the service, or take one back: `python -m iom.cli.make_token`."""
+"""Make a token for the service, or take one back: `iom make-token`."""
 
 import argparse
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ The token is shown once; the file holds its hash. A running service notices both
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.make_token`."""
+    """Entry point of `iom make-token`."""
     parser = new_parser(
         "iom make-token", "Make a token for the service, or take one back.", epilog=EPILOG
     )

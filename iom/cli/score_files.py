@@ -1,4 +1,4 @@
-"""Score files of other toolboxes: `python -m iom.cli.score_files evaluate FILE ...`."""
+"""Score files of other toolboxes: `iom score-files evaluate FILE ...`."""
 
 import argparse
 import json
@@ -13,17 +13,17 @@ score), csv (header with bio_ref_subject_id, probe_subject_id, score and, for id
 bio_ref_reference_id and probe_reference_id). Scores are similarities unless --distances is given.
 
 examples:
-  python -m iom.cli.score_files evaluate scores-dev.txt
-  python -m iom.cli.score_files evaluate scores.csv --json
-  python -m iom.cli.score_files export --config configs/evaluate/synthetic.yaml --output runs/scores
+  iom score-files evaluate scores-dev.txt
+  iom score-files evaluate scores.csv --json
+  iom score-files export --config evaluate/synthetic --output runs/scores
 """
 FORMAT_NAMES = ("four", "five", "csv")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.score_files`."""
+    """Entry point of `iom score-files`."""
     parser = new_parser(
-        "python -m iom.cli.score_files",
+        "iom score-files",
         "Evaluate score files of other toolboxes with our metrics, and write ours for theirs.",
         epilog=EPILOG,
     )

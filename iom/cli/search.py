@@ -1,4 +1,4 @@
-"""Grid search on cached embeddings: `python -m iom.cli.search --config FILE --output DIR`."""
+"""Grid search on cached embeddings: `iom search --config FILE --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ rows are measured on the held-out subjects of the stage 2 configuration's data s
 keys stolen; a test set is looked at only where `evaluate` names one
 
 examples:
-  python -m iom.cli.search --config configs/search/smoke.yaml --output runs/smoke/search
-  python -m iom.cli.search --config configs/search/code_shapes.yaml --output runs/code_shapes
-  python -m iom.cli.search --config configs/search/keep.yaml --output runs/keep --set keys=20
+  iom search --config search/smoke --output runs/smoke/search
+  iom search --config search/code_shapes --output runs/code_shapes
+  iom search --config search/keep --output runs/keep --set keys=20
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.search`."""
+    """Entry point of `iom search`."""
     parser = new_parser(
-        "python -m iom.cli.search",
+        "iom search",
         "Train and measure every configuration of a grid on cached embeddings, in one process: "
         "one table and one picture.",
         epilog=EPILOG,

@@ -1,4 +1,4 @@
-"""Serve a gallery over HTTP, with a page to try it: `python -m iom.cli.serve`."""
+"""Serve a gallery over HTTP, with a page to try it: `iom serve`."""
 
 import argparse
 import sys
@@ -25,7 +25,7 @@ that are under way. docs/service.md tells more.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.serve`."""
+    """Entry point of `iom serve`."""
     parser = new_parser(
         "iom serve", "Serve a gallery over HTTP, with a page to try it.", epilog=EPILOG
     )

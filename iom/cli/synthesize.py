@@ -1,4 +1,4 @@
-"""Write a folder of synthetic subjects: `python -m iom.cli.synthesize --output DIR`."""
+"""Write a folder of synthetic subjects: `iom synthesize --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from iom.cli.arguments import new_parser, run
 
 EPILOG = """\
 examples:
-  python -m iom.cli.synthesize --output runs/faces
-  python -m iom.cli.synthesize --output runs/faces --subjects 200 --images 8 --seed 7
+  iom synthesize --output runs/faces
+  iom synthesize --output runs/faces --subjects 200 --images 8 --seed 7
 
 The faces are of nobody (docs/face_model.md). Train nothing on them that is evaluated on LFW.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m iom.cli.synthesize`."""
+    """Entry point of `iom synthesize`."""
     parser = new_parser(
-        "python -m iom.cli.synthesize",
+        "iom synthesize",
         "Write aligned 112x112 faces of subjects who do not exist, as "
         "<output>/<subject>/<image>.png: a small data set for smoke runs and tests.",
         epilog=EPILOG,

@@ -1,4 +1,4 @@
-"""Train a backbone: `python train_stage1.py --config FILE --output DIR`."""
+"""Train a backbone: `iom train-stage1 --config FILE --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ from iom.cli.arguments import add_config_arguments, add_run_arguments, new_parse
 
 EPILOG = """\
 examples:
-  python train_stage1.py --config configs/smoke/stage1.yaml --output runs/smoke1
-  python train_stage1.py --config configs/stage1/bundled.yaml --output runs/bundled --resume
-  python train_stage1.py --config configs/stage1/base.yaml --output runs/mine --set data.root=faces
+  iom train-stage1 --config smoke/stage1 --output runs/smoke1
+  iom train-stage1 --config stage1/bundled --output runs/bundled --resume
+  iom train-stage1 --config stage1/base --output runs/mine --set data.root=faces
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `train_stage1.py`."""
+    """Entry point of `iom train-stage1`."""
     parser = new_parser(
-        "train_stage1.py",
+        "iom train-stage1",
         "Stage 1: train an embedding network (ArcFace, optionally distilled from a teacher) on a "
         "folder <root>/<subject>/<image>.",
         epilog=EPILOG,

@@ -1,4 +1,4 @@
-"""Train a hasher: `python train_stage2.py --config FILE --output DIR`."""
+"""Train a hasher: `iom train-stage2 --config FILE --output DIR`."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from iom.cli.arguments import add_config_arguments, add_run_arguments, new_parse
 
 EPILOG = """\
 the output folder holds the best hasher (hasher.keras, hasher.json with its decision threshold),
-the last one in last/, config.yaml, metrics.jsonl and the resumable state; pass it to evaluate.py
+the last one in last/, config.yaml, metrics.jsonl and the resumable state; pass it to iom evaluate
 as --set hasher=DIR
 
 examples:
-  python train_stage2.py --config configs/smoke/stage2.yaml --output runs/smoke2
-  python train_stage2.py --config configs/stage2/bundled.yaml --output runs/hasher --resume
-  python train_stage2.py --config configs/stage2/base.yaml --output runs/mine \\
+  iom train-stage2 --config smoke/stage2 --output runs/smoke2
+  iom train-stage2 --config stage2/bundled --output runs/hasher --resume
+  iom train-stage2 --config stage2/base --output runs/mine \\
       --set data.root=faces --set hasher.code_length=256
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `train_stage2.py`."""
+    """Entry point of `iom train-stage2`."""
     parser = new_parser(
-        "train_stage2.py",
+        "iom train-stage2",
         "Stage 2: train a hasher from embedding and key to an Index-of-Max code on a folder "
         "<root>/<subject>/<image>, and calibrate its decision threshold on held-out subjects.",
         epilog=EPILOG,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from iom.cli.arguments import new_parser, run
 
 EXAMPLES = """examples:
-  python -m iom.cli.weights list
-  python -m iom.cli.weights check mobilefacenet_y1.ms1m
-  python -m iom.cli.weights check path/to/model.onnx
+  iom weights list
+  iom weights check mobilefacenet_y1.ms1m
+  iom weights check path/to/model.onnx
 """
 
 

@@ -55,8 +55,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.errors import DataError
     from iom.keys import TransformKey
     from iom.listing import list_subjects
+    from iom.models.face_hasher import load
     from iom.photos.hash_photos import BATCH
-    from iom.photos.photo_hasher import open_photo_hasher
 
     folder = arguments.shared / "data" / "lfw_112x112"
     faces = [folder / name for name in list_subjects(folder).images]
@@ -64,9 +64,9 @@ def _measure(arguments: argparse.Namespace) -> int:
         raise DataError(f"{folder}: expected faces, found none")
     chosen = np.linspace(0, len(faces) - 1, min(arguments.photographs, len(faces))).astype(int)
     crops = read_images([faces[i] for i in chosen])
-    models = open_photo_hasher(arguments.hasher, weights=arguments.weights)
+    hasher = load(arguments.hasher, weights=arguments.weights, batch_size=BATCH)
     key = TransformKey(bytes(32))
-    expected = models.hash(models.embed(crops), key)
+    expected = hasher.hash(hasher.embed(crops), key)
     figures: dict[str, Any] = {"photographs": len(crops), "batch": BATCH}
     with tempfile.TemporaryDirectory() as name:
         photos = Path(name) / "photos"
@@ -76,7 +76,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         figures["megabytes_each"] = round(size / len(crops) / 1e6, 2)
         for detector in arguments.detectors:
             out = Path(name) / f"{detector}.parquet"
-            figures[detector] = _run(detector, photos, out, models, key, expected, arguments)
+            figures[detector] = _run(detector, photos, out, hasher, key, expected, arguments)
             print(detector, figures[detector])
     figures["per_s"] = figures[arguments.detectors[0]]["per_s"]
     print(json.dumps(figures))
@@ -84,7 +84,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _run(
-    detector: str, photos: Path, out: Path, models: Any, key: Any, expected: Any,
+    detector: str, photos: Path, out: Path, hasher: Any, key: Any, expected: Any,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:  # fmt: skip
     import numpy as np
@@ -98,7 +98,7 @@ def _run(
     done = hash_photos(
         photos,
         out,
-        models=models,
+        hasher=hasher,
         key=key,
         settings=FindSettings(
             detector=detector, faces="largest", largest_side=arguments.detect_side

@@ -13,23 +13,25 @@ if TYPE_CHECKING:
     from iom.models.backbones import build_backbone as build_backbone
     from iom.models.embedder import Embedder as Embedder
     from iom.models.embedder import load_embedder as load_embedder
+    from iom.models.face_hasher import FaceHasher as FaceHasher
+    from iom.models.face_hasher import load as load
     from iom.models.hasher import Hasher as Hasher
     from iom.models.hashing import build_hasher as build_hasher
     from iom.runtime.deployed import DeployedHasher as DeployedHasher
-    from iom.runtime.models import open_models as open_models
 
 __version__ = "0.1.0"
 
 _HOME = {
     "DeployedHasher": "iom.runtime.deployed",
     "Embedder": "iom.models.embedder",
+    "FaceHasher": "iom.models.face_hasher",
     "Hasher": "iom.models.hasher",
     "IomError": "iom.errors",
     "TransformKey": "iom.keys",
     "build_backbone": "iom.models.backbones",
     "build_hasher": "iom.models.hashing",
+    "load": "iom.models.face_hasher",
     "load_embedder": "iom.models.embedder",
-    "open_models": "iom.runtime.models",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

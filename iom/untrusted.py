@@ -1,17 +1,103 @@
-"""Reading files that others made: bounds on bytes and depth."""
+"""Reading files that others made: paths that stay in their folder, bounds on bytes and depth."""
 
 import errno
 import json
 import os
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from iom.errors import DataError, IomError
 
 JSON_BYTES = 16 << 20
 """Usual bound of a JSON file. Python's objects take up to 25 times as much memory."""
 JSON_DEPTH = 100
 """Levels of nested objects and lists; the models of Keras, the deepest, need about 30."""
+
+LONGEST_SHOWN = 80
+_FAULTS = (
+    (re.compile(r"[\x00-\x1f\x7f]"), "it holds a control character"),
+    (re.compile(r"^([/\\]|[A-Za-z]:)"), "it is absolute"),
+    (re.compile(r"(^|[/\\])\.\.($|[/\\])"), "it leads out with '..'"),
+    (
+        re.compile(r"(^|[/\\])(con|prn|aux|nul|com\d|lpt\d)(\.[^/\\]*)?($|[/\\])", re.IGNORECASE),
+        "the name is reserved for a device",
+    ),
+)
+
+
+def paths_inside(
+    root: Path, names: Iterable[str], *, source: object, error: type[IomError] = DataError
+) -> tuple[Path, ...]:
+    """Paths `root / name` of names that a file gives, none of which leaves `root`.
+
+    Refused: empty names, absolute ones, `..`, drive letters, NUL and other control characters,
+    names that Windows reserves for devices, and symbolic links within `root` that lead out of it.
+    `root` itself may be a link. The files need not exist.
+
+    Args:
+        root: The folder.
+        names: Relative paths.
+        source: The file that gives them, for messages.
+        error: What is raised.
+
+    Raises:
+        IomError: Of kind `error`; it names the first offending name and `source`.
+    """
+    top = os.path.realpath(root)
+    inside: dict[str, bool] = {}
+
+    def leaves(path: str) -> bool:
+        return os.path.commonpath([top, os.path.realpath(path)]) != top
+
+    found = []
+    for name in names:
+        check_name(name, source=source, error=error)
+        path = root / name
+        parent = str(path.parent)
+        if parent not in inside:
+            inside[parent] = not leaves(parent)
+        if not inside[parent] or (path.is_symlink() and leaves(str(path))):
+            raise error(
+                f"{source}: expected a path within {root}, received {_shown(name)}, a symbolic "
+                "link that leads out of it"
+            )
+        found.append(path)
+    return tuple(found)
+
+
+def path_inside(
+    root: Path, name: str, *, source: object, error: type[IomError] = DataError
+) -> Path:
+    """`paths_inside` of one name."""
+    return paths_inside(root, [name], source=source, error=error)[0]
+
+
+def check_name(name: object, *, source: object, error: type[IomError] = DataError) -> None:
+    """The part of `paths_inside` that looks at the name alone, not at the disk.
+
+    Raises:
+        IomError: Of kind `error`.
+    """
+    reason = _fault(name)
+    if reason:
+        raise error(
+            f"{source}: expected a relative path that stays within the folder, received "
+            f"{_shown(name)}: {reason}"
+        )
+
+
+def _fault(name: object) -> str:
+    if not isinstance(name, str) or not name or name in (".", "./"):
+        return "no name of a file"
+    return next((reason for pattern, reason in _FAULTS if pattern.search(name)), "")
+
+
+def _shown(name: object) -> str:
+    text = repr(name)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def read_bytes(path: Path | str, max_bytes: int) -> bytes:

@@ -28,6 +28,7 @@ TENSORFLOW_ROOMS = {
     "data",
     "seeding",
     "models/weights/frozen.py",
+    "models/tensorflow_graphs.py",
     "layers/rows.py",
     "layers/code.py",
     "export",

@@ -1,11 +1,12 @@
-"""Bounds on JSON from files that others made."""
+"""Bounds on JSON, and paths, from files that others made."""
 
 import json
 import os
 
 import pytest
 
-from iom.untrusted import parse_json, read_json
+from iom.errors import DataError, WeightsError
+from iom.untrusted import parse_json, path_inside, read_json
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "[" * 500 + "]" * 500])
@@ -59,3 +60,51 @@ def test_a_file_is_read(tmp_path):
     assert read_json(tmp_path / "a.json") == {"é": [1, 2.5, None]}
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "missing.json")
+
+
+HOSTILE_NAMES = [
+    "../x.png",
+    "a/../../x.png",
+    "a\\..\\..\\x.png",
+    "/etc/passwd",
+    "//host/share",
+    "C:x.png",
+    "c:\\x.png",
+    "\\x.png",
+    "a\0.png",
+    "a\nb.png",
+    "",
+    ".",
+    "con",
+    "a/NUL.png",
+    None,
+    7,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES, ids=repr)
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
+    with pytest.raises(WeightsError, match=r"list\.txt: expected a relative path"):
+        path_inside(tmp_path, name, source="list.txt", error=WeightsError)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "p/a.png", "./p/a.png", "é/ a..b .png", "p/.hidden", "consul"]
+)
+def test_names_within_the_folder_are_taken(tmp_path, name):
+    assert path_inside(tmp_path, name, source="list.txt") == tmp_path / name
+
+
+def test_links_that_lead_out_of_the_folder_are_refused(tmp_path):
+    outside, root = tmp_path / "outside", tmp_path / "data"
+    (outside / "p").mkdir(parents=True)
+    (root / "q").mkdir(parents=True)
+    (root / "p").symlink_to(outside / "p")
+    (root / "q" / "a.png").symlink_to(outside / "a.png")
+    (root / "q" / "b.png").symlink_to("c.png")
+    for name in ("p/a.png", "p/new/a.png", "q/a.png"):
+        with pytest.raises(DataError, match="symbolic link"):
+            path_inside(root, name, source="list.txt")
+    assert path_inside(root, "q/b.png", source="list.txt") == root / "q" / "b.png"
+    (tmp_path / "linked").symlink_to(root)
+    assert path_inside(tmp_path / "linked", "q/b.png", source="list.txt").name == "b.png"

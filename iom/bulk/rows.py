@@ -8,6 +8,7 @@ from iom.data.shard_store import open_shards
 from iom.errors import DataError
 from iom.listing import list_subjects
 from iom.lookup import lookup
+from iom.untrusted import path_inside
 
 WHOLE = -1
 
@@ -39,19 +40,20 @@ def from_folder(place: Path) -> list[ImageRow]:
 
 
 def from_list(place: Path) -> list[ImageRow]:
-    """A text file with a line `<image><tab><subject>` each; paths start at its folder."""
+    """A text file with lines `<image><tab><subject>`; paths start at its folder and stay in it."""
     try:
         lines = place.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list of images {place}: {error}") from error
-    rows = []
+    root, rows = place.absolute().parent, []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name, tab, subject = line.partition("\t")
         if not tab or not name or not subject or "\t" in subject:
             raise DataError(f"{place}, line {number}: expected <image><tab><subject>")
-        rows.append(ImageRow(subject, name, str(place.absolute().parent / name)))
+        file = path_inside(root, name, source=f"{place}, line {number}")
+        rows.append(ImageRow(subject, name, str(file)))
     return sorted(rows, key=lambda row: (row.subject_id, row.name))
 
 

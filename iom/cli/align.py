@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 EPILOG = """\
 examples:
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "iom align",
         "Find the faces of a folder of photographs and align them to 112x112, keeping the folders.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs")
     parser.add_argument(
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_align, parser, argv)
 
 
-def _align(arguments: argparse.Namespace) -> int:
+def _align(arguments: argparse.Namespace) -> Answer:
     from iom.data.align_folder import align_folder
     from iom.data.align_photo import AlignSettings
     from iom.data.landmarks import read_landmarks
@@ -84,11 +85,11 @@ def _align(arguments: argparse.Namespace) -> int:
     )
     kinds = ("aligned", "no_face", "too_small", "damaged", "too_large", "bad_landmarks")
     counts = ", ".join(f"{report[kind]} {kind.replace('_', ' ')}" for kind in kinds if report[kind])
-    print(
+    return Answer(
+        {"output": arguments.output, **report},
         f"{report['photographs']} photographs: {counts}; {report['several_faces']} with several "
-        f"faces; {report['faces_written']} faces in {arguments.output} (see report.csv there)"
+        f"faces; {report['faces_written']} faces in {arguments.output} (see report.csv there)",
     )
-    return 0
 
 
 if __name__ == "__main__":

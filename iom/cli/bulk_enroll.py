@@ -50,7 +50,7 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
     from iom.bulk.enrolment import enroll_in_bulk
     from iom.bulk.rows import read_rows
     from iom.cli.gallery_access import open_gallery
-    from iom.cli.gallery_commands import _models
+    from iom.cli.gallery_commands import _hasher
     from iom.errors import ConfigError
 
     if arguments.workers < 1 or arguments.batch < 1:
@@ -59,10 +59,11 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
     report = arguments.report or source.with_name(source.name + ".enrolment.jsonl")
     engine = open_engine(arguments.engine)
     rows = read_rows(arguments.kind, arguments.source)
-    embedder, hasher = _models(arguments)
-    weights = arguments.weights or hasher.embedder_name
+    hasher = _hasher(arguments)
+    weights = hasher.weights
     settings = WorkerSettings(
-        str(Path(weights).absolute()) if Path(weights).exists() else weights, embedder.fingerprint
+        str(Path(weights).absolute()) if Path(weights).exists() else weights,
+        hasher.embedder_fingerprint,
     )
     with open_gallery(arguments, hasher) as gallery:
         try:

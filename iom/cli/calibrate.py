@@ -1,10 +1,11 @@
 """Choose a hasher's decision threshold: `iom calibrate --hasher DIR --fmr 1e-3`."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 EPILOG = """\
 the configuration is that of a stage 2 training: its data section says which folder, and which of
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Find the largest threshold that keeps to a false match rate on held-out subjects, with "
         "the keys stolen, and store it with the hasher.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument(
         "--hasher",
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_calibrate, parser, argv)
 
 
-def _calibrate(arguments: argparse.Namespace) -> int:
+def _calibrate(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import Stage2Config
     from iom.errors import ConfigError
@@ -92,9 +94,12 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     )
     if not arguments.dry_run:
         hasher.save_calibration(folder)
-    print(describe(hasher))
-    print("nothing stored" if arguments.dry_run else f"stored in {folder / 'hasher.json'}")
-    return 0
+    assert hasher.calibration is not None  # noqa: S101 - it was made just now
+    stored = None if arguments.dry_run else folder / "hasher.json"
+    return Answer(
+        {"stored": stored, **dataclasses.asdict(hasher.calibration)},
+        f"{describe(hasher)}\n{f'stored in {stored}' if stored else 'nothing stored'}",
+    )
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import NO, OK, Answer, new_parser, run
 
 EPILOG = """\
 examples:
   iom check-data faces
-  iom check-data shards --json report.json
+  iom check-data shards --json > report.json        # all findings
   iom check-data faces_emore/train.rec
   iom check-data lfw.bin
 
@@ -24,21 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "iom check-data",
         "Report corrupt, repeated, wrongly sized and wrongly labelled images of a data set.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument(
         "path", type=Path, metavar="PATH", help="folder of subjects, shards, train.rec or .bin"
     )
     parser.add_argument("--size", type=int, default=112, help="side of an image (default: 112)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all findings there")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="default: 2")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return run(_check, parser, argv)
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check(arguments: argparse.Namespace) -> Answer:
     from iom.data.check import PROBLEMS, check_data
     from iom.errors import ConfigError
-    from iom.files import write_json
 
     if arguments.size < 1 or arguments.workers < 1:
         raise ConfigError("--size and --workers: expected at least 1")
@@ -48,22 +47,21 @@ def _check(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         progress=not arguments.quiet,
     )
-    print(f"{arguments.path}: {count:,} images, {len(findings):,} problems")
+    lines = [f"{arguments.path}: {count:,} images, {len(findings):,} problems"]
     for kind, meaning in PROBLEMS.items():
         own = [finding for finding in findings if finding.kind == kind]
         if not own:
             continue
-        print(f"{kind:13} {len(own):7,}  {meaning}")
-        for finding in own[:SHOWN]:
-            print(f"{'':22} {finding.place} {finding.detail}".rstrip())
+        lines.append(f"{kind:13} {len(own):7,}  {meaning}")
+        lines += [f"{'':22} {each.place} {each.detail}".rstrip() for each in own[:SHOWN]]
         if len(own) > SHOWN:
-            print(f"{'':22} ...")
-    if arguments.json:
-        rows = [
-            {"kind": item.kind, "place": item.place, "detail": item.detail} for item in findings
-        ]
-        write_json(arguments.json, {"path": str(arguments.path), "images": count, "findings": rows})
-    return 1 if findings else 0
+            lines.append(f"{'':22} ...")
+    rows = [{"kind": each.kind, "place": each.place, "detail": each.detail} for each in findings]
+    return Answer(
+        {"path": arguments.path, "images": count, "findings": rows},
+        "\n".join(lines),
+        NO if findings else OK,
+    )
 
 
 if __name__ == "__main__":

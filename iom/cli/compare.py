@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 from iom.errors import ConfigError
 
 EPILOG = """\
@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "iom compare",
         "Put several reports of iom evaluate side by side.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument(
         "reports", nargs="+", type=Path, metavar="REPORT", help="a report.json or its folder"
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_compare, parser, argv)
 
 
-def _compare(arguments: argparse.Namespace) -> int:
+def _compare(arguments: argparse.Namespace) -> Answer:
     if len(arguments.reports) < 2:
         raise ConfigError("compare: expected two reports or more")
 
@@ -52,9 +53,12 @@ def _compare(arguments: argparse.Namespace) -> int:
     trees = {name: read_report(path) for name, path in zip(names, arguments.reports, strict=True)}
     if not arguments.different_benchmarks:
         check_same_benchmark(trees)
-    print(markdown(write_comparison(trees, arguments.output)))
-    print(f"page: {arguments.output / 'comparison.html'}")
-    return 0
+    table = write_comparison(trees, arguments.output)
+    page = arguments.output / "comparison.html"
+    return Answer(
+        {"page": page, "columns": table.header, "rows": table.rows},
+        f"{markdown(table)}\npage: {page}",
+    )
 
 
 if __name__ == "__main__":

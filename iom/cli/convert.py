@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 EPILOG = """\
 kinds:
@@ -28,7 +29,7 @@ What was written is read again and compared. Start the same command again to go 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `iom convert`."""
-    parser = new_parser("iom convert", "Convert data sets of faces.", epilog=EPILOG)
+    parser = new_parser("iom convert", "Convert data sets of faces.", epilog=EPILOG, answers=True)
     parser.add_argument("source", type=Path, metavar="FROM")
     parser.add_argument("target", type=Path, metavar="TO")
     parser.add_argument("--kind", required=True, metavar="A:B", help="what to what, see below")
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_convert, parser, argv)
 
 
-def _convert(arguments: argparse.Namespace) -> int:
+def _convert(arguments: argparse.Namespace) -> Answer:
     from iom.data.conversions import convert
     from iom.errors import ConfigError
     from iom.files import check_output
@@ -69,12 +70,23 @@ def _convert(arguments: argparse.Namespace) -> int:
         what += f" of {len(manifest['subjects']):,} subjects"
     if "pairs" in manifest:
         what += f", {manifest['pairs']:,} pairs"
-    print(f"wrote {what} to {arguments.target}, read back equal")
-    for note in manifest.get("notes", []):
-        print(f"note: {note}")
+    lines = [f"wrote {what} to {arguments.target}, read back equal"]
+    lines += [f"note: {note}" for note in manifest.get("notes", [])]
     if manifest.get("skipped"):
-        print(f"left out {len(manifest['skipped'])}, first: {manifest['skipped'][0]}")
-    return 0
+        lines.append(f"left out {len(manifest['skipped'])}, first: {manifest['skipped'][0]}")
+    facts: dict[str, Any] = {
+        name: manifest[name] for name in ("images", "pairs") if name in manifest
+    }
+    return Answer(
+        {
+            "target": arguments.target,
+            **facts,
+            "subjects": len(manifest.get("subjects", ())),
+            "notes": manifest.get("notes", []),
+            "skipped": manifest.get("skipped", []),
+        },
+        "\n".join(lines),
+    )
 
 
 if __name__ == "__main__":

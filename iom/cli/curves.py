@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 EPILOG = """\
 examples:
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "iom curves",
         "Draw the learning curves of one or several runs of stage 1 or 2 into one picture.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, with its metrics.jsonl"
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_draw, parser, argv)
 
 
-def _draw(arguments: argparse.Namespace) -> int:
+def _draw(arguments: argparse.Namespace) -> Answer:
     from iom.errors import DataError
 
     if arguments.output.suffix.lower() not in (".png", ".svg"):
@@ -54,12 +55,11 @@ def _draw(arguments: argparse.Namespace) -> int:
             )
         name = folder.name if folder.name not in records else str(folder)
         records[name] = rows
-    try:
-        draw_curves(arguments.output, records)
-    except OSError as error:
-        raise DataError(f"cannot write {arguments.output}: {error.strerror}") from error
-    print(f"{arguments.output}: {len(records)} runs")
-    return 0
+    draw_curves(arguments.output, records)
+    return Answer(
+        {"picture": arguments.output, "runs": list(records)},
+        f"{arguments.output}: {len(records)} runs",
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 from iom.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Hash two images of one person and one of another, compare the codes, change the key, and "
         "compare again. Prints the distances and decisions and writes a picture.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument(
         "--images",
@@ -68,10 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=DEFAULT_SEED,
         help="of the faces, never of the keys (default: %(default)s)",
     )
+    parser.add_argument("--verbose", action="store_true", help="print the layers of the hasher")
     return run(_demo, parser, argv)
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace) -> Answer:
     from iom.files import check_output
 
     is_file = arguments.output.suffix.lower() == ".png"
@@ -96,11 +98,26 @@ def _demo(arguments: argparse.Namespace) -> int:
         before=TransformKey.generate(),
         after=TransformKey.generate(),
     )
-    _print(demonstration)
-
+    if arguments.verbose:
+        hasher.model.summary(line_length=80, print_fn=print)
     path = _draw(demonstration, images, arguments.output)
-    print(f"\npicture: {path}")
-    return 0
+    scenes = [
+        {
+            "title": scene.title,
+            "dist_positive": scene.dist_positive,
+            "dist_negative": scene.dist_negative,
+        }
+        for scene in demonstration.scenes
+    ]
+    return Answer(
+        {
+            "picture": path,
+            "code_length": demonstration.code_length,
+            "threshold": demonstration.threshold,
+            "scenes": scenes,
+        },
+        f"{_text(demonstration)}\n\npicture: {path}",
+    )
 
 
 def _draw(demonstration: "Demonstration", images: "NDArray[np.uint8]", output: Path) -> Path:
@@ -127,21 +144,20 @@ def _images(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
     return images[:3]
 
 
-def _print(demonstration: "Demonstration") -> None:
+def _text(demonstration: "Demonstration") -> str:
     length, threshold = demonstration.code_length, demonstration.threshold
-    print(
-        f"\ncodes of {length} symbols over {demonstration.alphabet_size} values; match when at "
-        f"most {threshold} positions differ (calibrated at FMR {demonstration.fmr:g})"
-    )
-    print(
+    lines = [
+        f"codes of {length} symbols over {demonstration.alphabet_size} values; match when at "
+        f"most {threshold} positions differ (calibrated at FMR {demonstration.fmr:g})",
         f"cosine distance of the embeddings: positive {demonstration.cosine_positive:.3f}, "
-        f"negative {demonstration.cosine_negative:.3f}"
-    )
+        f"negative {demonstration.cosine_negative:.3f}",
+    ]
     for scene in demonstration.scenes:
-        print(f"\n{scene.title}")
+        lines += ["", scene.title]
         for name, distance, meaning in (
             ("dist_positive", scene.dist_positive, "A and B, one person"),
             ("dist_negative", scene.dist_negative, "A and C, two persons"),
         ):
             decision = "match" if distance <= threshold else "no match"
-            print(f"  {name} = {distance:4d} of {length}   {decision:8}   ({meaning})")
+            lines.append(f"  {name} = {distance:4d} of {length}   {decision:8}   ({meaning})")
+    return "\n".join(lines)

@@ -1,10 +1,11 @@
 """Export a hasher with its backbone to other runtimes, each artefact tried in its own."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 from iom.pretrained import BUNDLED, hasher_path
 
 NAMES = (
@@ -26,7 +27,10 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `iom deploy`."""
     parser = new_parser(
-        "iom deploy", "Export a hasher and its backbone to other runtimes.", epilog=EPILOG
+        "iom deploy",
+        "Export a hasher and its backbone to other runtimes.",
+        epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument(
         "--hasher",
@@ -65,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_export, parser, argv)
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> Answer:
     from iom.errors import ConfigError
     from iom.files import check_output
 
@@ -87,10 +91,12 @@ def _export(arguments: argparse.Namespace) -> int:
     calibration = calibration_faces(arguments.calibration, arguments.calibration_faces, size=size)
     exporter = Exporter(source, calibration=calibration, faces=faces)
     name = arguments.name or hasher_path(arguments.hasher).name
+    rows = []
     for target in arguments.to:
         for manifest in exporter.export([target], arguments.output, name=name).values():
             check = manifest.check
             assert check is not None  # noqa: S101  (an export without one does not return)
             rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
             print(f"{target}: {check.equal_symbols:.2%} equal symbols{rate} -> {arguments.output}")
-    return 0
+            rows.append({"format": target, "name": name, **dataclasses.asdict(check)})
+    return Answer({"output": arguments.output, "artefacts": rows})

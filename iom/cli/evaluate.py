@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iom.cli.arguments import add_config_arguments, new_parser, run
+from iom.cli.arguments import Answer, add_config_arguments, new_parser, run
 from iom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Verification accuracy of the float embedding, of data-agnostic codes and of the learned "
         "codes, with the keys stolen and with the keys secret.",
         epilog=EPILOG,
+        answers=True,
     )
     add_config_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the figures")
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_evaluate, parser, argv)
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
+def _evaluate(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
 
@@ -67,7 +68,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise ConfigError("--with-images goes with --report DIR")
 
     from iom.evaluation.evaluate import pair_report, prepare
-    from iom.evaluation.report import write_report
+    from iom.evaluation.report import report_tree, write_report
     from iom.evaluation.table import format_table
     from iom.files import check_output
 
@@ -83,11 +84,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.output:
         write_report(report, arguments.output)
     print(format_table(report))
+    tree, page = report_tree(report), None
     if arguments.output:
         print(f"report: {arguments.output / 'report.json'}")
     if arguments.report:
-        _report_fully(arguments, config, prepared, report)
-    return 0
+        page = _report_fully(arguments, config, prepared, report)
+    return Answer({"output": arguments.output, "page": page, "rows": tree["rows"]})
 
 
 def _report_fully(
@@ -95,7 +97,8 @@ def _report_fully(
     config: "EvaluateConfig",
     prepared: "Prepared",
     report: "Report",
-) -> None:
+) -> Path:
+    """Write the report of `--report`, print its sentences, and return its page."""
     from iom.evaluation.dossier.tree import full_tree
     from iom.evaluation.dossier.worst_pairs import thumbnails
     from iom.evaluation.dossier.write import PAGE, write_full_report
@@ -109,3 +112,4 @@ def _report_fully(
     write_full_report(tree, config, arguments.report, images=images)
     print("\n".join(f"- {sentence['text']}" for sentence in tree["summary"]))
     print(f"page: {arguments.report / PAGE}")
+    return Path(arguments.report / PAGE)

@@ -24,10 +24,11 @@ from iom.gallery.fusing import MajorityHasher, fuse
 from iom.gallery.gallery import Gallery
 from iom.gallery.record import Application
 from iom.listing import list_subjects
+from iom.models.face_hasher import FaceHasher, load
 
 
 def _init(arguments: argparse.Namespace) -> Answer:
-    _, hasher = _models(arguments, embeds=False)
+    hasher = _hasher(arguments, opens_embedder=False)
     with open_gallery(arguments, hasher, create=True) as gallery:
         application = gallery.create_application(
             arguments.application,
@@ -53,8 +54,8 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
     _check_faces(arguments.images)
     with open_gallery(arguments) as gallery:
         _check_new(gallery, arguments)
-        embedder, gallery.hasher = _fusing_models(arguments)
-        rows, metadata = _fused(arguments, embedder.embed_files(arguments.images))
+        gallery.hasher = hasher = _fusing_hasher(arguments)
+        rows, metadata = _fused(arguments, hasher.embed_files(arguments.images))
         new = gallery.enroll(name, subject, rows, metadata=metadata, another=arguments.another)
     slots = [each.slot for each in new]
     return Answer(
@@ -67,7 +68,7 @@ def _enroll_folder(arguments: argparse.Namespace, subjects: dict[str, list[Path]
     """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
     name = arguments.application
     references = present = 0
-    embedder = None
+    hasher: FaceHasher | None = None
     with open_gallery(arguments) as gallery:
         gallery.store.application(name)
         try:
@@ -77,9 +78,9 @@ def _enroll_folder(arguments: argparse.Namespace, subjects: dict[str, list[Path]
                 if gallery.store.references(name, subject):
                     present += 1
                     continue
-                if embedder is None:
-                    embedder, gallery.hasher = _fusing_models(arguments)
-                rows, metadata = _fused(arguments, embedder.embed_files(images))
+                if hasher is None:
+                    gallery.hasher = hasher = _fusing_hasher(arguments)
+                rows, metadata = _fused(arguments, hasher.embed_files(images))
                 try:
                     references += len(gallery.enroll(name, subject, rows, metadata=metadata))
                 except AlreadyEnrolledError:
@@ -104,8 +105,8 @@ def _verify(arguments: argparse.Namespace) -> Answer:
     _check_faces([arguments.image])
     with open_gallery(arguments) as gallery:
         gallery.references(name, subject)
-        embedder, gallery.hasher = _models(arguments)
-        decision = gallery.verify(name, subject, embedder.embed_files([arguments.image]))
+        gallery.hasher = hasher = _hasher(arguments)
+        decision = gallery.verify(name, subject, hasher.embed_files([arguments.image]))
     return Answer(
         {"application": name, "subject": subject, **dataclasses.asdict(decision)},
         f"{'match' if decision.match else 'no match'}: {decision.distance} differing positions, "
@@ -119,10 +120,10 @@ def _identify(arguments: argparse.Namespace) -> Answer:
     _check_faces([arguments.image])
     with open_gallery(arguments) as gallery:
         gallery.store.application(name)
-        embedder, gallery.hasher = _models(arguments)
+        gallery.hasher = hasher = _hasher(arguments)
         found = gallery.identify(
             name,
-            embedder.embed_files([arguments.image]),
+            hasher.embed_files([arguments.image]),
             top=arguments.top,
             threshold=arguments.threshold,
             closed=arguments.closed,
@@ -158,8 +159,8 @@ def _renew(arguments: argparse.Namespace) -> Answer:
     with open_gallery(arguments) as gallery:
         with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for
             gallery.references(name, subject)
-        embedder, gallery.hasher = _fusing_models(arguments)
-        rows, metadata = _fused(arguments, embedder.embed_files(arguments.images))
+        gallery.hasher = hasher = _fusing_hasher(arguments)
+        rows, metadata = _fused(arguments, hasher.embed_files(arguments.images))
         new = gallery.renew(name, subject, rows, slot=arguments.slot, metadata=metadata)
     slots = [each.slot for each in new]
     return Answer(
@@ -256,21 +257,15 @@ RUN: dict[str, Callable[[argparse.Namespace], Answer]] = {
 }
 
 
-def _models(arguments: argparse.Namespace, *, embeds: bool = True) -> tuple[Any, Any]:
-    """Embedder (if it is needed) and hasher, checked against each other."""
-    from iom.runtime.models import open_hasher, open_models
-
-    if not embeds:
-        return None, open_hasher(arguments.hasher)
-    return open_models(arguments.hasher, weights=arguments.weights)
+def _hasher(arguments: argparse.Namespace, *, opens_embedder: bool = True) -> FaceHasher:
+    """The face hasher of the options."""
+    return load(arguments.hasher, weights=arguments.weights or "", opens_embedder=opens_embedder)
 
 
-def _fusing_models(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """Embedder and hasher; the hasher votes where several images become one reference."""
-    embedder, hasher = _models(arguments)
-    if arguments.fuse != "majority":
-        return embedder, hasher
-    return embedder, MajorityHasher(hasher, embedder.embedding_size)
+def _fusing_hasher(arguments: argparse.Namespace) -> FaceHasher:
+    """The face hasher; it votes where several images become one reference by their symbols."""
+    hasher = _hasher(arguments)
+    return MajorityHasher(hasher) if arguments.fuse == "majority" else hasher
 
 
 def _fused(arguments: argparse.Namespace, rows: Any) -> tuple[Any, dict[str, Any] | None]:

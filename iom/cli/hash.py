@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 from iom.pretrained import BUNDLED
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "iom hash",
         "Find, align, embed and hash the faces of a folder of photographs, into one file of codes.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs")
     parser.add_argument(
@@ -103,13 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_hash, parser, argv)
 
 
-def _hash(arguments: argparse.Namespace) -> int:
+def _hash(arguments: argparse.Namespace) -> Answer:
     from iom.data.face_finding import ALIGNED, LARGEST_MEGAPIXELS, POINTS, FindSettings
     from iom.data.landmarks import read_landmarks
     from iom.errors import ConfigError, DataError
     from iom.files import check_output, sha256_of
-    from iom.photos.hash_photos import hash_photos, report_path
-    from iom.photos.photo_hasher import open_photo_hasher
+    from iom.models.face_hasher import load
+    from iom.photos.hash_photos import BATCH, hash_photos, report_path
 
     if arguments.workers < 0 or not arguments.seconds > 0:
         raise ConfigError("expected --workers 0 or more and --seconds above 0")
@@ -129,12 +130,12 @@ def _hash(arguments: argparse.Namespace) -> int:
         largest_side=arguments.detect_side,
         largest_megapixels=arguments.max_megapixels or LARGEST_MEGAPIXELS,
     )
-    models = open_photo_hasher(arguments.hasher, weights=arguments.weights)
+    hasher = load(arguments.hasher, weights=arguments.weights, batch_size=BATCH)
     try:
         done = hash_photos(
             arguments.photos,
             arguments.out,
-            models=models,
+            hasher=hasher,
             key=key,
             settings=settings,
             landmarks=arguments.landmarks,
@@ -156,11 +157,21 @@ def _hash(arguments: argparse.Namespace) -> int:
     others = ", ".join(
         f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count
     )
-    print(f"{photographs} photographs: {others}")
+    lines = [f"{photographs} photographs: {others}"]
     if done.continued:
-        print(f"{done.continued} of them were finished before")
-    print(f"{faces} codes in {arguments.out}; what needs a look in {report_path(arguments.out)}")
-    return 0
+        lines.append(f"{done.continued} of them were finished before")
+    report = report_path(arguments.out)
+    lines.append(f"{faces} codes in {arguments.out}; what needs a look in {report}")
+    return Answer(
+        {
+            "codes": arguments.out,
+            "report": report,
+            "counts": dict(done.counts),
+            "notes": dict(done.notes),
+            "continued": done.continued,
+        },
+        "\n".join(lines),
+    )
 
 
 def read_key(file: Path | None) -> "TransformKey":

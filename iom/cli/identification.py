@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import add_config_arguments, new_parser, run
+from iom.cli.arguments import Answer, add_config_arguments, new_parser, run
 
 EPILOG = """\
 protocols (benchmark.source):
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "iom identification",
         "Closed-set and open-set identification of float embeddings, baselines and hashers.",
         epilog=EPILOG,
+        answers=True,
     )
     add_config_arguments(parser)
     parser.add_argument(
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_identify, parser, argv)
 
 
-def _identify(arguments: argparse.Namespace) -> int:
+def _identify(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
 
@@ -63,8 +64,9 @@ def _identify(arguments: argparse.Namespace) -> int:
     for system, scenario, metric, value in figures:
         if metric in (*SHOWN, *SHOWN_OTHERS):
             print(f"{system:16} {scenario:12} {metric:28} {100 * value:.2f}")
-    print(f"figures: {arguments.output / 'identification.json'}")
-    return 0
+    path = arguments.output / "identification.json"
+    print(f"figures: {path}")
+    return Answer({"figures": path, "rows": rows})
 
 
 if __name__ == "__main__":

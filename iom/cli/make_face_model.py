@@ -1,10 +1,11 @@
 """Make the face model: `iom make-face-model --images DIR` (docs/face_model.md)."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,6 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "iom make-face-model",
         "Estimate the statistical face model behind the synthetic subjects from a folder "
         "<root>/<subject>/<image> of aligned 112x112 faces. Takes about a minute.",
+        answers=True,
     )
     parser.add_argument(
         "--images",
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_make, parser, argv)
 
 
-def _make(arguments: argparse.Namespace) -> int:
+def _make(arguments: argparse.Namespace) -> Answer:
     import numpy as np
 
     from iom.config.sections import FolderConfig
@@ -50,13 +52,14 @@ def _make(arguments: argparse.Namespace) -> int:
     kept = select_frontal(images, labels, share=arguments.frontal, min_images=arguments.min_images)
     model, summary = fit_face_model(images[kept], labels[kept])
     model.save(arguments.output)
-    print(f"images {summary.images}, subjects {summary.subjects}")
-    print(
+    size = arguments.output.stat().st_size
+    return Answer(
+        {"output": arguments.output, "bytes": size, **dataclasses.asdict(summary)},
+        f"images {summary.images}, subjects {summary.subjects}\n"
         f"components {len(model.symmetric)} symmetric ({summary.symmetric_share:.1%} of variance), "
-        f"{len(model.antisymmetric)} antisymmetric ({summary.antisymmetric_share:.1%})"
+        f"{len(model.antisymmetric)} antisymmetric ({summary.antisymmetric_share:.1%})\n"
+        f"wrote {arguments.output}: {size / 1e6:.2f} MB",
     )
-    print(f"wrote {arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB")
-    return 0
 
 
 if __name__ == "__main__":

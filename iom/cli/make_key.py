@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 EPILOG = """\
 the text in the file is the secret. Keep it apart from codes: who has both has much of the face, who
@@ -15,12 +15,12 @@ loses it has codes that nothing can be compared with.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `iom make-key`."""
-    parser = new_parser("iom make-key", "Make a transform key.", epilog=EPILOG)
+    parser = new_parser("iom make-key", "Make a transform key.", epilog=EPILOG, answers=True)
     parser.add_argument("file", type=Path, metavar="FILE", help="a new file")
     return run(_make, parser, argv)
 
 
-def _make(arguments: argparse.Namespace) -> int:
+def _make(arguments: argparse.Namespace) -> Answer:
     from iom.errors import DataError
     from iom.keys import TransformKey
 
@@ -35,8 +35,10 @@ def _make(arguments: argparse.Namespace) -> int:
         stream.write(TransformKey.generate().to_text() + "\n")
         stream.flush()
         os.fsync(handle)
-    print(f"a new key in {arguments.file}; it is the secret: keep it apart from codes")
-    return 0
+    return Answer(
+        {"file": arguments.file},
+        f"a new key in {arguments.file}; it is the secret: keep it apart from codes",
+    )
 
 
 if __name__ == "__main__":

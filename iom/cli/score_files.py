@@ -1,11 +1,10 @@
 """Score files of other toolboxes: `iom score-files evaluate FILE ...`."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import add_config_arguments, new_parser, run
+from iom.cli.arguments import Answer, add_config_arguments, add_json, new_parser, run
 
 EPILOG = """\
 formats: four (claimed_id real_id test_label score), five (claimed_id model_label real_id test_label
@@ -37,39 +36,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="CMC and open set too; needs each probe once with each reference",
     )
-    evaluating.add_argument("--json", action="store_true", help="print one line of JSON a file")
+    add_json(evaluating)
     exporting = commands.add_parser("export", help="write the scores of an evaluation")
     add_config_arguments(exporting)
     exporting.add_argument("--output", type=Path, required=True, metavar="DIR")
     exporting.add_argument("--format", choices=FORMAT_NAMES, default="five")
+    add_json(exporting)
     return run(_command, parser, argv)
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _command(arguments: argparse.Namespace) -> Answer:
     return _evaluate(arguments) if arguments.command == "evaluate" else _export(arguments)
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
+def _evaluate(arguments: argparse.Namespace) -> Answer:
     from iom.data.score_files import read_scores
     from iom.errors import DataError
     from iom.evaluation.score_tables import table_figures
 
+    lines, found = [], []
     for path in arguments.files:
         table = read_scores(path, arguments.format, higher_is_closer=not arguments.distances)
         try:
             figures = dict(table_figures(table, identification=arguments.identification))
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
-        if arguments.json:
-            print(json.dumps({"file": str(path), **figures}))
-            continue
-        print(f"{path}: {len(table)} comparisons, EER and other rates as fractions")
-        for name, value in figures.items():
-            print(f"  {name:28} {value:.6g}")
-    return 0
+        found.append({"file": path, "comparisons": len(table), **figures})
+        lines.append(f"{path}: {len(table)} comparisons, EER and other rates as fractions")
+        lines += [f"  {name:28} {value:.6g}" for name, value in figures.items()]
+    return Answer({"files": found}, "\n".join(lines))
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
 
@@ -87,9 +85,8 @@ def _export(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     report = evaluate(config, progress=True)
     benchmark = load_benchmark(config.benchmark, seed=config.seed)
-    for path in write_system_scores(benchmark, report.scores, arguments.output, arguments.format):
-        print(path)
-    return 0
+    paths = list(write_system_scores(benchmark, report.scores, arguments.output, arguments.format))
+    return Answer({"files": paths}, "\n".join(map(str, paths)))
 
 
 if __name__ == "__main__":

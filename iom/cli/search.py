@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from iom.cli.arguments import add_config_arguments, add_run_arguments, new_parser, run
+from iom.cli.arguments import Answer, add_config_arguments, add_run_arguments, new_parser, run
 
 EPILOG = """\
 the output folder holds the table (search.md, search.csv, search.json, rewritten after each row),
@@ -27,13 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Train and measure every configuration of a grid on cached embeddings, in one process: "
         "one table and one picture.",
         epilog=EPILOG,
+        answers=True,
     )
     add_config_arguments(parser)
     add_run_arguments(parser)
     return run(_search, parser, argv)
 
 
-def _search(arguments: argparse.Namespace) -> int:
+def _search(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.search import SearchConfig
     from iom.files import check_output
@@ -51,9 +52,11 @@ def _search(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         report=lambda line: print(line, flush=True),
     )
-    print(markdown(rows))
-    print(f"table and picture: {arguments.output / 'search.md'}, {arguments.output / 'search.png'}")
-    return 0
+    table, picture = arguments.output / "search.md", arguments.output / "search.png"
+    return Answer(
+        {"table": table, "picture": picture, "rows": rows},
+        f"{markdown(rows)}\ntable and picture: {table}, {picture}",
+    )
 
 
 if __name__ == "__main__":

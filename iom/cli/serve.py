@@ -44,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="for TLS (PEM)")
     parser.add_argument("--certificate-key", type=Path, metavar="FILE", help="its key (PEM)")
     parser.add_argument(
+        "--proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a proxy in front of this (address or network; may be given again): its "
+        "X-Forwarded-For tells the address of a client (default: no header is believed)",
+    )
+    parser.add_argument(
         "--detector",
         default="auto",
         metavar="NAME",
@@ -80,6 +88,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from iom.errors import missing_extra
 
     try:
+        from iom.service.hardening import forbid_core_dumps
         from iom.service.running import serve
     except ModuleNotFoundError as error:
         if str(error.name).startswith("iom"):
@@ -87,6 +96,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise missing_extra("the service", "service", cause=error) from error
     from iom.cli.serving import open_service
 
+    forbid_core_dumps()
     if arguments.certificate is None and arguments.host not in ("127.0.0.1", "::1", "localhost"):
         print(
             f"warning: {arguments.host} without --certificate: tokens and faces can be read on "
@@ -99,6 +109,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         certificate=arguments.certificate,
         certificate_key=arguments.certificate_key,
+        proxies=arguments.proxy,
         ready=lambda text: print(text, flush=True),
     )
 

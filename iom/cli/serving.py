@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import copy
 import importlib.util
 import math
 import tempfile
@@ -19,18 +18,17 @@ from iom.data.images import Pixels
 from iom.data.synthetic import load_face_model
 from iom.errors import ConfigError
 from iom.keys import TransformKey
+from iom.models.face_hasher import load
 from iom.service.app import create_app
 from iom.service.decoding import Decoder
 from iom.service.faces import Faces
 from iom.service.settings import ServiceSettings
-from iom.service.sharing import SharedEmbedder
+from iom.service.sharing import FACES_A_CALL, SharedHasher
 from iom.service.tokens import TokenFile, add_token
 
 DEMO_SEED = 4
 """Of the faces of nobody: three people whom the bundled model tells apart well."""
 DEMO_PEOPLE = 3
-FACES_A_CALL = 8
-"""Of the network, where so many wait."""
 
 
 @contextlib.contextmanager
@@ -52,13 +50,13 @@ def open_service(arguments: argparse.Namespace, address: str) -> Iterator[tuple[
         tokens = TokenFile(arguments.tokens)
         gallery = open_gallery(arguments, create=arguments.demo)
         detect = _detector(arguments)
-        embedder, gallery.hasher = _models(arguments)
+        gallery.hasher = hasher = _shared_hasher(arguments)
         if arguments.demo:
             gallery.create_application(arguments.application)
         decoder = Decoder(settings, photographs=detect is not None)
         decoder.start()
         app = create_app(
-            gallery, Faces(embedder, decoder, detect), tokens, settings, samples=list(samples)
+            gallery, Faces(hasher, decoder, detect), tokens, settings, samples=list(samples)
         )
         page = f"{address}/#application={arguments.application}&token={text}" if text else ""
         yield app, _greeting(address, page, aligns=detect is not None)
@@ -94,18 +92,15 @@ def _nobody() -> Pixels:
     return faces
 
 
-def _models(arguments: argparse.Namespace) -> tuple[SharedEmbedder, Any]:
-    """Embedder and hasher, checked against each other and warm."""
-    from iom.runtime.models import open_models
-
-    single, hasher = open_models(arguments.hasher, weights=arguments.weights, batch_size=1)
-    batch = copy.copy(single)
-    batch.batch_size = FACES_A_CALL
-    size = single.input_size
+def _shared_hasher(arguments: argparse.Namespace) -> SharedHasher:
+    """The hasher of the options, warm for both numbers of faces a call."""
+    hasher = load(arguments.hasher, weights=arguments.weights or "", batch_size=1)
+    size = hasher.input_size
     noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-    rows = [embedder.embed(noise) for embedder in (single, batch)]
-    hasher.hash(rows[0], TransformKey.generate())
-    return SharedEmbedder(single, batch, most=FACES_A_CALL), hasher
+    for faces in (1, FACES_A_CALL):
+        rows = hasher.with_batch_size(faces).embed(noise)
+    hasher.hash(rows, TransformKey.generate())
+    return SharedHasher(hasher)
 
 
 def _detector(arguments: argparse.Namespace) -> Detect | None:

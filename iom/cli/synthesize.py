@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from iom.cli.arguments import Answer, new_parser, run
 
 EPILOG = """\
 examples:
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Write aligned 112x112 faces of subjects who do not exist, as "
         "<output>/<subject>/<image>.png: a small data set for smoke runs and tests.",
         epilog=EPILOG,
+        answers=True,
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="a new or empty folder"
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_write, parser, argv)
 
 
-def _write(arguments: argparse.Namespace) -> int:
+def _write(arguments: argparse.Namespace) -> Answer:
     from iom.data.synthetic import write_folder
     from iom.files import check_output
 
@@ -46,8 +47,10 @@ def _write(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
     )
     count = arguments.subjects * arguments.images
-    print(f"wrote {count} faces of {arguments.subjects} synthetic subjects to {arguments.output}")
-    return 0
+    return Answer(
+        {"output": arguments.output, "subjects": arguments.subjects, "images": count},
+        f"wrote {count} faces of {arguments.subjects} synthetic subjects to {arguments.output}",
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from iom.cli.arguments import add_config_arguments, add_run_arguments, new_parser, run
+from iom.cli.arguments import Answer, add_config_arguments, add_run_arguments, new_parser, run
 
 EPILOG = """\
 examples:
@@ -20,13 +20,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Stage 1: train an embedding network (ArcFace, optionally distilled from a teacher) on a "
         "folder <root>/<subject>/<image>.",
         epilog=EPILOG,
+        answers=True,
     )
     add_config_arguments(parser)
     add_run_arguments(parser)
     return run(_train, parser, argv)
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def _train(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import Stage1Config
     from iom.files import check_output
@@ -43,5 +44,4 @@ def _train(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         report=lambda line: print(line, flush=True),
     )
-    print(f"best model: {best}")
-    return 0
+    return Answer({"best_model": best}, f"best model: {best}")

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from iom.cli.arguments import add_config_arguments, add_run_arguments, new_parser, run
+from iom.cli.arguments import Answer, add_config_arguments, add_run_arguments, new_parser, run
 
 EPILOG = """\
 the output folder holds the best hasher (hasher.keras, hasher.json with its decision threshold),
@@ -25,13 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Stage 2: train a hasher from embedding and key to an Index-of-Max code on a folder "
         "<root>/<subject>/<image>, and calibrate its decision threshold on held-out subjects.",
         epilog=EPILOG,
+        answers=True,
     )
     add_config_arguments(parser)
     add_run_arguments(parser)
     return run(_train, parser, argv)
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def _train(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import Stage2Config
     from iom.files import check_output
@@ -48,5 +49,4 @@ def _train(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         report=lambda line: print(line, flush=True),
     )
-    print(f"best hasher: {arguments.output}")
-    return 0
+    return Answer({"best_hasher": arguments.output}, f"best hasher: {arguments.output}")

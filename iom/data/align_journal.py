@@ -12,6 +12,7 @@ from iom.data.align_photo import STATUSES, AlignSettings, Outcome
 from iom.data.landmarks import write_landmarks
 from iom.errors import DataError
 from iom.files import write_json, write_text
+from iom.untrusted import paths_inside
 
 JOURNAL = "align.jsonl"
 
@@ -49,6 +50,8 @@ class Journal:
             )
         try:
             entries = {str(entry["photo"]): entry for entry in whole[1:]}
+            for entry in whole[1:]:
+                paths_inside(output, filter(None, entry["files"]), source=path)
             journal = cls(output, path.open("a", encoding="utf-8"), entries)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"{path}: damaged; remove it to begin anew") from error

@@ -16,7 +16,8 @@ from iom.data.bin_files import read_bin_images, write_bin
 from iom.data.face_sources import FaceSource
 from iom.data.images import decode_image
 from iom.errors import DataError
-from iom.files import atomic_path, remove_temporary_files, write_json, write_text
+from iom.files import TEMPORARY, atomic_path, remove_temporary_files, write_json, write_text
+from iom.untrusted import paths_inside
 
 IMAGES = "images"
 PAIRS = "pairs.txt"
@@ -36,20 +37,29 @@ def write_folder(
 ) -> dict[str, Any]:
     """Write each image byte for byte; an image that is there already, whole, is kept.
 
-    The manifest with subjects and SHA-256 is `conversion.json` beside the subjects.
+    Bytes behind the end of an image are copied with it: nothing runs them, and the file is not
+    executable. The manifest with subjects and SHA-256 is `conversion.json` beside the subjects.
 
     Raises:
-        DataError: A bad image (unless `skip_damaged`), another conversion in `root`, or a file
-            that does not read back.
+        DataError: A bad image (unless `skip_damaged`), another conversion in `root`, a file
+            that does not read back, a name that leads out of `root` or is one that this writer
+            keeps for itself.
     """
-    from iom.data.shard_writer import begin_or_resume
+    from iom.data.shard_writer import PLAN, begin_or_resume
 
+    targets = paths_inside(root, source.paths, source=source.root)
+    for name in source.paths:
+        subject = name.partition("/")[0]
+        if subject in (LISTING, PLAN) or f"/{TEMPORARY}" in f"/{name}":
+            raise DataError(
+                f"{source.root}: expected another name than {name!r}, which conversions keep for "
+                "their own files"
+            )
     root.mkdir(parents=True, exist_ok=True)
     begin_or_resume(root, source, {"to": "folder", "size": size})
 
     def write(row: int) -> tuple[str, str, str]:
-        name = source.paths[row]
-        target = root / name
+        name, target = source.paths[row], targets[row]
         try:
             data = source.read(row)
             decode_image(data, f"{source.root}: {name}", size=size)

@@ -12,6 +12,7 @@ from iom.data.shard_store import ShardStore, is_shards, open_shards
 from iom.errors import DataError
 from iom.listing import IMAGE_SUFFIXES, list_subjects
 from iom.seeding import numpy_stream
+from iom.untrusted import paths_inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,12 +173,12 @@ def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:
     odd = [path for path in paths if path.count("/") != 1 or path.startswith(("/", "..", "./"))]
     if odd:
         raise DataError(f"{include}: expected lines <subject>/<image>, received '{odd[0]}'")
-    stored = None if every is None else frozenset(every)
-    missing = [
-        path
-        for path in paths
-        if not ((root / path).is_file() if stored is None else path in stored)
-    ]
+    if every is None:
+        files = paths_inside(root, paths, source=include)
+        missing = [path for path, file in zip(paths, files, strict=True) if not file.is_file()]
+    else:
+        stored = frozenset(every)
+        missing = [path for path in paths if path not in stored]
     if missing:
         raise DataError(
             f"{include}: {len(missing)} of {len(paths)} images are not in {root}, "

@@ -1,7 +1,8 @@
 """Reading aligned face images, strictly: a wrong file is an error, not a worse result."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -85,6 +86,45 @@ def read_image(path: Path, *, size: int | None = 112) -> Pixels:
     except OSError as error:
         raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
     return decode_image(data, str(path), size=size)
+
+
+def file_paths(files: Sequence[Path | str]) -> list[Path]:
+    """Paths of image files that may be named by strings.
+
+    Raises:
+        DataError: A single path rather than a list of them, or objects of another type.
+    """
+    if isinstance(files, str | bytes | os.PathLike) or not isinstance(files, Iterable):
+        raise DataError(f"expected a list of image files, received {type(files).__name__}")
+    paths = []
+    for file in files:
+        if not isinstance(file, str | os.PathLike):
+            raise DataError(f"expected paths of image files, received {type(file).__name__}")
+        paths.append(Path(file))
+    return paths
+
+
+def face_pixels(images: object, source: str, *, size: int = 112) -> Pixels:
+    """Aligned faces that come as an array or as a list of arrays.
+
+    Args:
+        images: RGB `(N, size, size, 3)`, uint8 0..255.
+        source: What takes them, for errors.
+        size: Expected side in pixels.
+
+    Raises:
+        DataError: Another size or type: floats in 0..1 would give a worse result in silence.
+    """
+    expected = f"{source}: expected RGB images (N, {size}, {size}, 3) of uint8 0..255, received "
+    try:
+        pixels = images if isinstance(images, np.ndarray) else np.asarray(images)
+    except ValueError as error:  # arrays of different sizes
+        raise DataError(f"{expected}a {type(images).__name__} of different shapes") from error
+    if pixels.dtype.kind in "OUS":
+        raise DataError(f"{expected}{type(images).__name__} (embed_files takes files)")
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+        raise DataError(f"{expected}{pixels.shape} of {pixels.dtype}")
+    return pixels
 
 
 def read_images(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iom.errors import DataError
+from iom.untrusted import check_name
 
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 
@@ -95,8 +96,8 @@ def _plain_pair(path: Path, number: int, line: str) -> ListedPair:
             f"{path}, line {number}: expected 'left right same' with same 1 or 0 (or LFW's list, "
             f"whose first line is 'folds pairs'), received '{line[:80]}'"
         )
-    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in fields[:2]):
-        raise DataError(f"{path}, line {number}: expected paths inside the folder of images")
+    for name in fields[:2]:
+        check_name(name, source=f"{path}, line {number}")
     left, right = (Path(name).as_posix() for name in fields[:2])
     return _checked(path, number, ListedPair(left, right, _TRUTH[fields[2].lower()]))
 

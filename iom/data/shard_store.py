@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from iom.errors import DataError
 from iom.files import sha256_of
+from iom.untrusted import check_name, path_inside
 
 MANIFEST = "manifest.json"
 FORMAT = "iom-shards-1"
@@ -106,7 +107,9 @@ def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
         subjects = tuple(str(name) for name in manifest["subjects"])
         for shard in manifest["shards"]:
             _check_shard(root, shard, verify=verify)
-            for row in read_sidecar(root, str(shard["file"]), str(shard["index_sha256"])):
+            for row in read_sidecar(root, shard["file"], str(shard["index_sha256"])):
+                if row.offset + row.length > shard["bytes"]:
+                    raise DataError(f"{_sidecar(root, row.shard)}: places outside of its shard")
                 if row.path in rows or subjects[row.label] != row.path.split("/", 1)[0]:
                     raise DataError(f"{root}: '{row.path}' contradicts the manifest")
                 rows[row.path] = row
@@ -142,7 +145,7 @@ def read_sidecar(root: Path, shard: str, sha256: str | None = None) -> list[Shar
     Raises:
         DataError: Missing or damaged.
     """
-    path = (root / shard).with_suffix(".tsv")
+    path = _sidecar(root, shard)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -150,14 +153,26 @@ def read_sidecar(root: Path, shard: str, sha256: str | None = None) -> list[Shar
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise DataError(f"{path}: not as the manifest says; damaged, convert again")
     try:
-        rows = [line.split("\t") for line in data.decode().splitlines()]
-        return [ShardRow(shard, int(a), int(b), int(c), sha, name) for a, b, c, sha, name in rows]
+        lines = [line.split("\t") for line in data.decode().split("\n") if line]
+        rows = [ShardRow(shard, int(a), int(b), int(c), sha, name) for a, b, c, sha, name in lines]
     except ValueError as error:
         raise DataError(f"{path}: expected five columns; damaged, convert again") from error
+    for row in rows:
+        check_name(row.path, source=path)
+        if row.path.count("/") != 1 or min(row.offset, row.length, row.label) < 0:
+            raise DataError(
+                f"{path}: expected the place of <subject>/<image>, received {row.path[:80]!r} at "
+                f"{row.offset}; damaged, convert again"
+            )
+    return rows
+
+
+def _sidecar(root: Path, shard: str) -> Path:
+    return path_inside(root, shard, source=root / MANIFEST).with_suffix(".tsv")
 
 
 def _check_shard(root: Path, shard: dict[str, Any], *, verify: bool) -> None:
-    path = root / str(shard["file"])
+    path = path_inside(root, shard["file"], source=root / MANIFEST)
     if not path.is_file() or path.stat().st_size != shard["bytes"]:
         raise DataError(f"{path}: expected {shard['bytes']} bytes; missing or truncated")
     if verify and sha256_of(path) != shard["sha256"]:

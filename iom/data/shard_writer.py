@@ -19,6 +19,7 @@ from iom.data.shard_store import FORMAT, MANIFEST, ShardRow, read_sidecar
 from iom.errors import DataError
 from iom.files import atomic_path, remove_temporary_files, sha256_of, write_json, write_text
 
+PLAN = ".conversion.json"
 RECORD_HEAD = 12
 RECORD_TAIL = 4
 
@@ -103,7 +104,7 @@ def begin_or_resume(root: Path, source: FaceSource, settings: dict[str, Any]) ->
     stat = source.root.stat()
     changed = None if source.root.is_dir() else [stat.st_size, stat.st_mtime_ns]
     plan = settings | {"source": source.root.name, "names_sha256": names, "changed": changed}
-    path = root / ".conversion.json"
+    path = root / PLAN
     remove_temporary_files(root)
     if not path.is_file():
         if any(root.iterdir()):

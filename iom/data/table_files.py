@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from iom.data.images import OFFENDERS_SHOWN
 from iom.errors import DataError
+from iom.untrusted import paths_inside
 
 T = TypeVar("T")
 
@@ -70,10 +71,7 @@ def present(names: Sequence[str], root: Path, source: Path) -> tuple[Path, ...]:
         DataError: Some are not there: the first ones and their count; or one leaves the folder.
     """
     check_folder(root, source)
-    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
-    if outside:
-        raise DataError(f"{source}: expected paths within the folder, received {outside[0]!r}")
-    files = tuple(root / name for name in names)
+    files = paths_inside(root, names, source=source)
     missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
     if missing:
         raise DataError(

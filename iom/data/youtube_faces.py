@@ -9,6 +9,7 @@ from iom.data.pooling import Pooling
 from iom.data.table_files import parsed, read_lines, shown, truth
 from iom.errors import DataError
 from iom.listing import list_images
+from iom.untrusted import path_inside
 
 
 def read_youtube_faces(
@@ -42,7 +43,7 @@ def read_youtube_faces(
             f"{wrong[0][1]} and {wrong[0][2]}"
         )
     videos = sorted({video for pair in pairs for video in pair[1:3]})
-    files = [_frames(root, video, frames) for video in videos]
+    files = [_frames(root, video, frames, splits) for video in videos]
     empty = [video for video, found in zip(videos, files, strict=True) if not found]
     if empty:
         raise DataError(
@@ -74,10 +75,8 @@ def _subject(video: str) -> str:
     return video.split("/")[0]
 
 
-def _frames(root: Path, video: str, frames: int) -> list[Path]:
-    if ".." in Path(video).parts or Path(video).is_absolute():
-        raise DataError(f"expected a video as subject/number, received {video!r}")
-    folder = root / video
+def _frames(root: Path, video: str, frames: int, splits: Path) -> list[Path]:
+    folder = path_inside(root, video, source=splits)
     if not folder.is_dir():
         return []
     found = [folder / name for name in list_images(folder, depth=1).images]

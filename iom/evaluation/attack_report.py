@@ -20,7 +20,7 @@ from iom.evaluation.attack_scores import (
     run_reconstruction,
 )
 from iom.lookup import lookup
-from iom.metrics.uncertainty import Interval
+from iom.metrics.uncertainty import Interval, rate_interval
 from iom.metrics.verification import area_under_curve, equal_error_rate
 from iom.seeding import numpy_stream
 
@@ -173,6 +173,10 @@ def _figures(
     }
 
 
+RATES = ("sar", "prar", "prar_other")
+"""Figures that are shares of the subjects' reconstructions."""
+
+
 def _intervals(outcome: Reconstruction, seed: int, replicates: int) -> dict[str, Interval]:
     """Percentiles when subjects, old keys and fresh keys are drawn anew."""
     stream = numpy_stream(seed, "attacks/bootstrap")
@@ -186,10 +190,14 @@ def _intervals(outcome: Reconstruction, seed: int, replicates: int) -> dict[str,
         )
         for _ in range(replicates)
     ]
-    return {
+    found = {
         name: Interval(*(float(e) for e in np.quantile([d[name] for d in draws], (0.025, 0.975))))
         for name in draws[0]
     }
+    whole = _figures(outcome, np.arange(old), np.arange(fresh), np.arange(subjects))
+    for name in RATES:
+        found[name] = rate_interval(found[name], whole[name], units=subjects, confidence=0.95)
+    return found
 
 
 def _linked(
@@ -223,7 +231,7 @@ def _linked(
         old_keys=len(keys.old),
         linking_auc=float(np.mean(aucs)),
         linking_eer=float(np.mean(eers)),
-        intervals={"linking_auc": _spread_over_keys(aucs)} if len(aucs) > 1 else {},
+        intervals={"linking_auc": _spread_over_keys(aucs, subjects=count)} if len(aucs) > 1 else {},
     )
 
 
@@ -232,10 +240,11 @@ def _sample(victims: Victims, sample: int) -> Victims:
     return dataclasses.replace(victims, samples=victims.samples[:, [sample, 0]])
 
 
-def _spread_over_keys(values: Sequence[float]) -> Interval:
-    """Normal 95 % interval of the mean over keys."""
+def _spread_over_keys(values: Sequence[float], *, subjects: int) -> Interval:
+    """Normal 95 % interval of the mean AUC over keys; exact where every pair is told apart."""
     half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return Interval(float(np.mean(values)) - half, float(np.mean(values)) + half)
+    mean = float(np.mean(values))
+    return rate_interval(Interval(mean - half, mean + half), mean, units=subjects, confidence=0.95)
 
 
 COLUMNS: dict[str, Callable[[AttackRow], float]] = {

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks import PairBenchmark
-from iom.evaluation.evaluators import FMRS, figures, has_folds, resolves
+from iom.evaluation.evaluators import FMRS, GIVEN, RATES, figures, has_folds, resolves
 from iom.evaluation.report import Report, Row
 from iom.evaluation.scores import (
     COSINE_UNIT,
@@ -92,7 +92,7 @@ def _rows(scores: SystemScores, config: EvaluateConfig, benchmark: PairBenchmark
     intervals = _intervals(scores, config, benchmark)
     for metric in by_key[0]:
         values = tuple(entry[metric] for entry in by_key)
-        interval = intervals.get(metric)
+        interval = None if metric in GIVEN else intervals.get(metric)
         yield Row(
             system=scores.system,
             scenario=scores.scenario,
@@ -119,6 +119,7 @@ def _intervals(
         replicates=config.scenario.bootstrap,
         confidence=config.scenario.confidence,
         seed=config.seed,
+        rates=RATES,
     )
 
 

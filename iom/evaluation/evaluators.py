@@ -10,9 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.evaluation.scores import PairScores
+from iom.metrics.uncertainty import Kind
 
 FMRS = {"1e-2": 1e-2, "1e-3": 1e-3}
 """False match rates at which the FNMR is quoted, by the name that the figure bears."""
+
+RATES: dict[str, Kind] = {
+    "accuracy": "both",
+    "eer": "both",
+    "auc": "both",
+    **dict.fromkeys((f"fnmr_at_fmr_{name}" for name in FMRS), "mated"),
+    "fmr_at_decision": "non-mated",
+    "fnmr_at_decision": "mated",
+}
+"""Figures that are rates, and the pairs whose subjects they rest on."""
+
+GIVEN = ("decision",)
+"""Figures that are not measured and so have no interval."""
 
 REJECTS_EVERYTHING = -1.0
 """Threshold where only rejecting everything keeps to an FMR: no distance is negative."""

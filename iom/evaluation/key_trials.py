@@ -24,7 +24,7 @@ from iom.metrics.subject_bootstrap import (
     key_draws,
     subject_draws,
 )
-from iom.metrics.uncertainty import Interval
+from iom.metrics.uncertainty import Interval, rate_interval
 
 FIGURES: dict[str, Callable[[ErrorCurve], float]] = {
     "eer": lambda curve: curve.equal_error_rate(),
@@ -54,11 +54,13 @@ class KeyTrials:
         by_key: Figure name to its value under each key, `(K,)`; K is 1 for the float embedding.
         by_draw: Figure name to its value for each draw of subjects and each key, `(R, K)`.
         draws: Of the bootstrap.
+        subjects: Number of those with two images or more.
     """
 
     by_key: dict[str, NDArray[np.float64]]
     by_draw: dict[str, NDArray[np.float64]]
     draws: Draws
+    subjects: int
 
     def mean(self, figure: str) -> float:
         """Over keys."""
@@ -70,8 +72,17 @@ class KeyTrials:
         return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
     def interval(self, figure: str) -> Interval:
-        """Of the mean over keys: percentiles over draws of subjects and keys."""
-        return self._percentiles(self.samples(figure))
+        """Of the mean over keys: percentiles over draws of subjects and keys.
+
+        Where there is no error it reaches to the exact bound for the number of subjects (see
+        `iom.metrics.uncertainty.rate_interval`).
+        """
+        return rate_interval(
+            self._percentiles(self.samples(figure)),
+            self.mean(figure),
+            units=self.subjects,
+            confidence=self.draws.confidence,
+        )
 
     def difference(self, other: "KeyTrials", figure: str) -> Interval:
         """Interval of this mean less that of `other`, on the same draws of subjects.
@@ -109,7 +120,7 @@ def float_trial(pairs: AllPairs, embeddings: NDArray[np.float32], draws: Draws) 
         draws,
         covered=FLOAT_FMR,
     )
-    return _trials([figures_of(curve)], [drawn], draws)
+    return _trials([figures_of(curve)], [drawn], draws, pairs)
 
 
 def code_trials(pairs: AllPairs, keyed_codes: Sequence[PackedCodes], draws: Draws) -> KeyTrials:
@@ -123,7 +134,7 @@ def code_trials(pairs: AllPairs, keyed_codes: Sequence[PackedCodes], draws: Draw
             covered = max(LEAST_COVERED, min(1.0, TIMES_EER * curve.equal_error_rate()))
             bootstrap_to = functools.partial(_bootstrap_codes, pairs, codes, distances)
             drawn.append(drawn_figures(pairs, bootstrap_to, draws, covered=covered))
-    return _trials(figures, drawn, draws)
+    return _trials(figures, drawn, draws, pairs)
 
 
 def codes_under_keys(
@@ -184,7 +195,10 @@ def _bootstrap_codes(
 
 
 def _trials(
-    figures: list[dict[str, float]], drawn: list[list[dict[str, float]]], draws: Draws
+    figures: list[dict[str, float]],
+    drawn: list[list[dict[str, float]]],
+    draws: Draws,
+    pairs: AllPairs,
 ) -> KeyTrials:
     by_key = {name: np.array([of_key[name] for of_key in figures]) for name in figures[0]}
     by_draw = {
@@ -193,4 +207,4 @@ def _trials(
         .T
         for name in FIGURES
     }
-    return KeyTrials(by_key, by_draw, draws)
+    return KeyTrials(by_key, by_draw, draws, int(np.count_nonzero(pairs.images > 1)))

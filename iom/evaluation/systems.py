@@ -1,7 +1,6 @@
 """The systems that an evaluation can name: every data-agnostic baseline, and trained hashers."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from iom.baselines import BASELINES
 from iom.baselines.protection import comparator_of
@@ -12,7 +11,8 @@ from iom.errors import ConfigError, WeightsError
 from iom.evaluation.scores import FLOAT, CodeSystem
 from iom.lookup import lookup
 from iom.models.embedder import Embedder
-from iom.models.hasher import METADATA_FILE, Hasher
+from iom.models.face_hasher import load
+from iom.models.hasher import METADATA_FILE
 from iom.pretrained import hasher_path
 from iom.runtime.manifest import manifest_path
 from iom.runtime.runtimes import is_artefact
@@ -103,7 +103,7 @@ def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> 
     Raises:
         WeightsError: Missing or damaged, or it belongs to another embedder.
     """
-    hasher = Hasher.load(Path(folder))
+    hasher = load(folder, opens_embedder=False)
     if embedder is not None:
         hasher.check_embedder(embedder)
     threshold = hasher.calibration.threshold if hasher.calibration else None

@@ -72,6 +72,7 @@ def _legend(report: Report) -> Iterator[str]:
             f"[low, high]: {100 * scenario.confidence:g} % interval, {scenario.bootstrap} "
             "bootstrap draws of subjects and keys"
         )
+        yield "where a rate has no error: the exact binomial bound for the number of subjects"
     for row in report.rows:
         if row.metric == "fnmr_at_decision":
             fmr = report.row(row.system, row.scenario, "fmr_at_decision").value

@@ -95,7 +95,7 @@ def _runner(path: Path, manifest: Manifest) -> Run:
         return lambda images, key: run_tfjs(path, manifest, images, key)
     session = open_session(path, manifest)
     head = Head.load(head_path(path))
-    return DeployedHasher(session, manifest, head, name=path.name).hash_images
+    return DeployedHasher(session, manifest, head, path=path).hash_images
 
 
 def _lost(target: str, check: Check) -> str:

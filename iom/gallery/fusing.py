@@ -1,21 +1,22 @@
 """Several enrolment images of a subject as one reference: the mean vector, or a vote of symbols."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import EnrolmentError
-from iom.gallery.templates import CodeHasher, rows_of
+from iom.gallery.templates import rows_of
 from iom.keys import TransformKey
 from iom.lookup import lookup
 from iom.metrics.template_pooling import majority_codes, mean_vectors
+from iom.models.face_hasher import ForwardingFaceHasher, Keys
 
 Rows = NDArray[np.float32]
 
 
-class MajorityHasher:
+class MajorityHasher(ForwardingFaceHasher):
     """A hasher that takes several embeddings in one row and votes at each position.
 
     The key of a record is known only where it is hashed, so the images of a subject come there side
@@ -27,43 +28,26 @@ class MajorityHasher:
 
     Args:
         hasher: Makes the codes.
-        embedding_size: D.
     """
 
-    def __init__(self, hasher: CodeHasher, embedding_size: int) -> None:
-        self._hasher, self._size = hasher, embedding_size
-        self.code_length, self.alphabet_size = hasher.code_length, hasher.alphabet_size
-        self.calibration: Any = hasher.calibration
-
-    @property
-    def parts(self) -> int:
-        """As of the hasher."""
-        return self._hasher.parts
-
-    @property
-    def fingerprint(self) -> str:
-        """As of the hasher: what it votes on are its codes."""
-        return self._hasher.fingerprint
-
-    def hash(
-        self, embeddings: Rows, keys: TransformKey | Sequence[TransformKey]
-    ) -> NDArray[np.uint8]:
+    def hash(self, embeddings: Rows, keys: Keys) -> NDArray[np.uint8]:
         """Codes `(N, M)` of rows `(N, k D)`.
 
         Raises:
             EnrolmentError: Rows that are not whole embeddings.
         """
         rows = np.asarray(embeddings, np.float32)
-        images, rest = divmod(rows.shape[1], self._size)
+        images, rest = divmod(rows.shape[1], self.embedding_size)
         if rest or not images:
             raise EnrolmentError(
-                f"expected rows of whole embeddings of size {self._size}, received {rows.shape}"
+                f"expected rows of whole embeddings of size {self.embedding_size}, received "
+                f"{rows.shape}"
             )
         if images == 1:
             return self._hasher.hash(rows, keys)
         if not isinstance(keys, TransformKey):
             keys = [key for key in keys for _ in range(images)]
-        codes = self._hasher.hash(rows.reshape(-1, self._size), keys)
+        codes = self._hasher.hash(rows.reshape(-1, self.embedding_size), keys)
         return majority_codes(codes, np.repeat(np.arange(len(rows)), images), self.alphabet_size)
 
 

@@ -22,7 +22,8 @@ from iom.gallery.record import (
 )
 from iom.gallery.search import Searcher
 from iom.gallery.store import RecordStore, StoreStats
-from iom.gallery.templates import CodeHasher, check_hasher, make_references, rows_of
+from iom.gallery.templates import check_hasher, make_references, rows_of
+from iom.models.face_hasher import FaceHasher
 
 
 class OpenGallery(Closing):
@@ -45,7 +46,7 @@ class OpenGallery(Closing):
         self,
         store: RecordStore,
         keys: KeyStore,
-        hasher: CodeHasher | None = None,
+        hasher: FaceHasher | None = None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -13,7 +13,8 @@ from iom.gallery.index import CodeIndex
 from iom.gallery.key_store import KeyStore
 from iom.gallery.record import Application, Reference, encoding_shape
 from iom.gallery.store import Hit, RecordStore
-from iom.gallery.templates import CodeHasher, check_seal, record_keys, unmasked, unmasked_codes
+from iom.gallery.templates import check_seal, record_keys, unmasked, unmasked_codes
+from iom.models.face_hasher import FaceHasher
 
 _CANDIDATES_A_BATCH = 1024
 _CODES_A_PAGE = 16384
@@ -60,7 +61,7 @@ class Searcher:
     def search(
         self,
         application: Application,
-        hasher: CodeHasher,
+        hasher: FaceHasher,
         embeddings: NDArray[np.float32],
         *,
         top: int,
@@ -182,7 +183,7 @@ class Searcher:
     def _each_key(
         self,
         application: Application,
-        hasher: CodeHasher,
+        hasher: FaceHasher,
         embedding: NDArray[np.float32],
         *,
         top: int,
@@ -202,7 +203,7 @@ class Searcher:
 def distances_to(
     keys: KeyStore,
     application: Application,
-    hasher: CodeHasher,
+    hasher: FaceHasher,
     references: Sequence[Reference],
     embedding: NDArray[np.float32],
 ) -> NDArray[np.int32]:

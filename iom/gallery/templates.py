@@ -3,7 +3,7 @@
 import hmac
 import secrets
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,41 +20,10 @@ from iom.gallery.record import (
     encoding_shape,
 )
 from iom.keys import TransformKey
+from iom.models.face_hasher import FaceHasher
 
 
-class CodeHasher(Protocol):
-    """What a gallery needs of a hasher; `iom.Hasher` is one.
-
-    Attributes:
-        code_length: M.
-        alphabet_size: Q.
-        parts: Of keys of kind `part`, else 1.
-        fingerprint: Of the hasher and its embedder.
-        calibration: With an integer `threshold`, or `None`.
-    """
-
-    code_length: int
-    alphabet_size: int
-    calibration: Any
-
-    @property
-    def parts(self) -> int:
-        """In how many parts of the embedding a key may live."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the hasher and its embedder."""
-        ...
-
-    def hash(
-        self, embeddings: NDArray[np.float32], keys: TransformKey | Sequence[TransformKey]
-    ) -> NDArray[np.uint8]:
-        """Codes `(N, M)` of embeddings `(N, D)`."""
-        ...
-
-
-def check_hasher(application: Application, hasher: CodeHasher | None) -> CodeHasher:
+def check_hasher(application: Application, hasher: FaceHasher | None) -> FaceHasher:
     """The hasher, if the codes of the application are its own.
 
     Raises:
@@ -104,7 +73,7 @@ def record_keys(
 
 def make_references(
     keys: KeyStore,
-    hasher: CodeHasher,
+    hasher: FaceHasher,
     application: Application,
     rows: Sequence[tuple[str, int, str]],
     embeddings: NDArray[np.float32],

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from iom.errors import DataError
 from iom.metrics.identification import RANKS, Searches
 from iom.metrics.subject_bootstrap import key_draws, subject_draws
-from iom.metrics.uncertainty import Interval
+from iom.metrics.uncertainty import Interval, rate_interval
 
 Weights = NDArray[np.float64]
 """How often each probe counts, `(P,)`."""
@@ -95,7 +95,9 @@ def identification_intervals(
         seed: Of the draws; the same draws for every system.
 
     Returns:
-        Intervals of the CMC at rank 1 ... `ranks`, and of the DIR at each of `points`.
+        Intervals of the CMC at rank 1 ... `ranks`, and of the DIR at each of `points`; where every
+        enrolled probe is found, or none, they reach to the exact bound for the number of subjects
+        with an enrolled probe (see `rate_interval`).
 
     Raises:
         DataError: No key or replicate, subjects that do not match the probes, or all draws without
@@ -133,7 +135,19 @@ def identification_intervals(
         )
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
-    found = [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    whole = np.mean(
+        [
+            _figures(one, np.ones(len(index)), points, by_rank, ranks)
+            for of in weighted
+            for one in of
+        ],
+        axis=0,
+    )
+    enrolled = min(len(np.unique(index[one.enrolled])) for each in by_key for one in each)
+    found = [
+        rate_interval(Interval(float(a), float(b)), value, units=enrolled, confidence=confidence)
+        for a, b, value in zip(low, high, whole.tolist(), strict=True)
+    ]
     return found[:ranks], found[ranks:]
 
 

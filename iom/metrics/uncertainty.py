@@ -4,10 +4,14 @@ The pairs of one subject share its images, and all distances under one key share
 bootstrap that draws single pairs takes them for independent and reports intervals that are too
 narrow. Here whole subjects are drawn with replacement (a subset bootstrap: Bolle, Ratha and
 Pankanti, CVIU 95, 2004), and so are keys.
+
+Where a sample holds no error, no draw of it does, and the percentiles have no width. Such a rate
+gets the exact bound of Clopper and Pearson (Biometrika 26, 1934) for no error among as many trials
+as there are subjects: see `rate_interval`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,14 +23,46 @@ Weights = NDArray[np.float64]
 Statistic = Callable[[Weights], Mapping[str, float]]
 """Named figures of a list of pairs, given how often each pair counts, `(P,)`."""
 
+Kind = Literal["mated", "non-mated", "both"]
+"""Pairs that a rate counts errors among."""
+
 _DRAWS_PER_REPLICATE = 20
 
 
 class Interval(NamedTuple):
-    """Percentile interval."""
+    """Interval of a figure."""
 
     low: float
     high: float
+
+
+def rate_interval(interval: Interval, value: float, *, units: int, confidence: float) -> Interval:
+    """The percentile interval of a rate, reaching to the exact bound where the rate is 0 or 1.
+
+    With no error among `units` independent trials the upper end is `1 - tail ** (1 / units)`, with
+    `tail` half of `1 - confidence` (at 95 % about `3.7 / units`); with nothing but errors the lower
+    end is the same distance from 1. Other rates keep their percentiles.
+
+    Args:
+        interval: Percentiles of the bootstrap.
+        value: The rate itself, 0..1.
+        units: Independent trials: subjects, not pairs, of which one subject has many.
+        confidence: Of the interval.
+    """
+    bound = 1.0 - ((1 - confidence) / 2) ** (1 / units)
+    if value <= 0:
+        return Interval(0.0, max(interval.high, bound))
+    if value >= 1:
+        return Interval(min(interval.low, 1.0 - bound), 1.0)
+    return interval
+
+
+def subject_counts(left: ArrayLike, right: ArrayLike, same: ArrayLike) -> dict[Kind, int]:
+    """Number of subjects with pairs of each kind; of `both`, the smaller number."""
+    left, right, same = np.asarray(left), np.asarray(right), np.asarray(same).astype(bool)
+    mated = len(np.unique(left[same]))
+    non_mated = len(np.unique(np.concatenate([left[~same], right[~same]])))
+    return {"mated": mated, "non-mated": non_mated, "both": min(mated, non_mated)}
 
 
 def subject_weights(
@@ -84,6 +120,7 @@ def bootstrap_intervals(
     replicates: int = 200,
     confidence: float = 0.95,
     seed: int = 1,
+    rates: Mapping[str, Kind] | None = None,
 ) -> dict[str, Interval]:
     """Percentile intervals of figures averaged over keys, subjects and keys drawn anew each time.
 
@@ -95,6 +132,9 @@ def bootstrap_intervals(
         replicates: How many times to draw; a few hundred settle a 95 % interval.
         confidence: Share of the draws that the interval holds.
         seed: Of the draws.
+        rates: Figures that are rates, and the pairs they count among; where there is no error, or
+            nothing else, their intervals reach to the exact bound for the number of subjects with
+            such pairs (see `rate_interval`).
 
     Returns:
         Interval of each named figure.
@@ -126,7 +166,18 @@ def bootstrap_intervals(
             column = [figure[name] for figure in figures]
             values.setdefault(name, []).append(float(np.average(column, weights=counts)))
     tail = (1 - confidence) / 2
-    return {
+    found = {
         name: Interval(*(float(edge) for edge in np.quantile(drawn, (tail, 1 - tail))))
         for name, drawn in values.items()
     }
+    if not rates:
+        return found
+    units = subject_counts(left, right, same)
+    whole = [statistic(np.ones(len(np.asarray(same)))) for statistic in statistics]
+    for name, kind in rates.items():
+        if name in found:
+            value = float(np.mean([figures[name] for figures in whole]))
+            found[name] = rate_interval(
+                found[name], value, units=units[kind], confidence=confidence
+            )
+    return found

@@ -1,6 +1,6 @@
 """From images to unit-length embeddings, in fixed batches, computed once and cached."""
 
-import hashlib
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom.data.images import read_images
-from iom.errors import DataError, WeightsError
-from iom.files import cached_array, write_array
-from iom.models.weights.manifest import load_backbone_model
-from iom.runtime.deployed import DeployedHasher
+from iom.data.images import face_pixels, file_paths, read_images
+from iom.errors import WeightsError
+from iom.models.embedding_cache import EmbeddingCache
 from iom.runtime.manifest import manifest_path
 from iom.runtime.runtimes import is_artefact
 
 CHUNK = 512
-"""Images of one cache file: an interrupted run loses at most this many."""
+"""Images read and stored at a time: an interrupted run loses at most this many."""
 
 
 class Embedder:
@@ -70,13 +68,7 @@ class Embedder:
             DataError: Another size or type: floats in 0..1 would give a worse result in silence.
             WeightsError: The model returns something other than finite `(N, D)` values.
         """
-        expected = (self.input_size, self.input_size, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
-            raise DataError(
-                f"{self.name}: expected RGB images (N, {expected[0]}, {expected[1]}, 3) of uint8 "
-                f"0..255, received {images.shape} of {images.dtype}"
-            )
-        return self.embed_pixels(images)
+        return self.embed_pixels(face_pixels(images, self.name, size=self.input_size))
 
     def embed_pixels(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """`embed` for pixels 0..255 that need not be integers, such as augmented images."""
@@ -87,6 +79,16 @@ class Embedder:
         if not np.isfinite(norms).all() or (norms == 0).any():
             raise WeightsError(f"{self.name}: the embedding of an image is zero or not finite")
         return raw / norms
+
+    def with_batch_size(self, batch_size: int) -> "Embedder":
+        """The same network, loaded once, with another number of images a call."""
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        return other
+
+    def __repr__(self) -> str:
+        flip = ", mean with the mirror image" if self.flip else ""
+        return f"{type(self).__name__}({self.name}, {self.embedding_size} dimensions{flip})"
 
     def _raw(self, images: NDArray[Any]) -> NDArray[np.float32]:
         result = np.empty((len(images), self.embedding_size), np.float32)
@@ -103,7 +105,9 @@ class Embedder:
             result[start : start + len(part)] = rows[: len(part)]
         return result
 
-    def embed_files(self, paths: Sequence[Path], *, progress: bool = False) -> NDArray[np.float32]:
+    def embed_files(
+        self, paths: Sequence[Path | str], *, progress: bool = False
+    ) -> NDArray[np.float32]:
         """Embed image files; what the cache holds for the same bytes is not computed again.
 
         Returns:
@@ -112,6 +116,7 @@ class Embedder:
         Raises:
             DataError: A file is missing, damaged or of another size.
         """
+        paths = file_paths(paths)
         result = np.empty((len(paths), self.embedding_size), np.float32)
         with tqdm(
             total=len(paths), desc=f"embedding ({self.name})", unit="image", disable=not progress
@@ -124,22 +129,9 @@ class Embedder:
     def _chunk(self, paths: Sequence[Path]) -> NDArray[np.float32]:
         if self.cache is None:
             return self.embed(read_images(paths, size=self.input_size))
-        stored = self.cache / f"{self._digest(paths)}.npy"
-        rows = cached_array(stored, (len(paths), self.embedding_size))
-        if rows is None:
-            rows = self.embed(read_images(paths, size=self.input_size))
-            write_array(stored, rows)
-        return rows
-
-    def _digest(self, paths: Sequence[Path]) -> str:
-        """Content address: the model, the flip and every byte of the images."""
-        digest = hashlib.sha256(f"{self.fingerprint}/{self.flip}/{self.input_size}".encode())
-        for path in paths:
-            try:
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-            except OSError as error:
-                raise DataError(f"cannot read image {path}: {error.strerror}") from error
-        return digest.hexdigest()
+        address = f"{self.fingerprint}/{self.flip}/{self.input_size}/{self.batch_size}"
+        cache = EmbeddingCache(self.cache, address, self.embedding_size)
+        return cache.embed_files(paths, self.embed, image_size=self.input_size)
 
 
 def _chunks(paths: Sequence[Path]) -> Iterator[tuple[int, Sequence[Path]]]:
@@ -164,17 +156,13 @@ def load_embedder(
     """
     place = Path(cache) if cache else None
     if is_artefact(Path(weights)) and manifest_path(Path(weights)).is_file():
-        deployed = DeployedHasher.load(weights, batch_size=batch_size)
-        return Embedder(
-            deployed.embed_batch,
-            name=deployed.name,
-            fingerprint=deployed.fingerprint,
-            embedding_size=deployed.embedding_size,
-            input_size=deployed.input_size,
-            batch_size=batch_size,
-            flip=flip,
-            cache=place,
-        )
+        from iom.runtime.deployed import DeployedHasher
+
+        embedder = DeployedHasher.load(weights, batch_size=batch_size).embedder
+        embedder.flip, embedder.cache = flip, place
+        return embedder
+    from iom.models.weights.manifest import load_backbone_model  # imports Keras
+
     loaded = load_backbone_model(weights)
     return Embedder(
         loaded.predict,

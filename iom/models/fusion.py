@@ -54,9 +54,16 @@ class FusedEmbedder(Embedder):
         """Embeddings `(N, D)` of pixels 0..255, both parts computed."""
         return self._join(lambda part: part.embed_pixels(pixels))
 
-    def embed_files(self, paths: Sequence[Path], *, progress: bool = False) -> NDArray[np.float32]:
+    def embed_files(
+        self, paths: Sequence[Path | str], *, progress: bool = False
+    ) -> NDArray[np.float32]:
         """Embeddings `(N, D)` of image files, each part from its own cache."""
         return self._join(lambda part: part.embed_files(paths, progress=progress))
+
+    def with_batch_size(self, batch_size: int) -> "FusedEmbedder":
+        """The same networks with another number of images a call."""
+        first, second = (part.with_batch_size(batch_size) for part in self.parts)
+        return FusedEmbedder(first, second, weight=self.weight)
 
     def _join(self, embed: Callable[[Embedder], NDArray[np.float32]]) -> NDArray[np.float32]:
         first, second = (embed(part) for part in self.parts)

@@ -1,25 +1,26 @@
-"""A trained hasher: embeddings and keys in, codes out; stored with all that belongs to it."""
+"""Face hasher in Keras: the hash network, its metadata file, and the embedder it belongs to."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import DataError, KeyMaterialError, WeightsError
+from iom.errors import WeightsError
 from iom.files import sha256_of, write_json
-from iom.keys import KEY_KINDS, KeyKind, TransformKey, part_count
+from iom.keys import KEY_KINDS
 from iom.models.archive import save_model
-from iom.models.embedder import Embedder
+from iom.models.embedder import Embedder, load_embedder
+from iom.models.face_hasher import Calibration, FaceHasher
 from iom.models.hashing import shape_of
 from iom.pretrained import hasher_path
-from iom.runtime.deployed import DeployedHasher
 from iom.runtime.runtimes import is_artefact
 
 FORMAT = 1
@@ -28,54 +29,21 @@ METADATA_FILE = "hasher.json"
 NEW_MODEL_FILE = "hasher-new.keras"
 FIRST_KIND = "permutation"
 _KEY_FIELDS = ("kind", "derivation")
-BATCH = 128
-"""Rows a call, always as many: another batch size may round differently and flip a near tie."""
+DEFAULT_BATCH_SIZE = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """A decision threshold and where it comes from.
-
-    Attributes:
-        threshold: Largest number of differing positions that is still a match.
-        fmr: The false match rate that was asked for.
-        fnmr: False non-match rate at the threshold, on the same comparisons.
-        subjects: Held-out subjects it was found on.
-        keys: Keys it was found under; each compares all pairs (`stolen_key`).
-        measured_fmr: False match rate at the threshold, on the same comparisons.
-        threshold_low: Lower end of the bootstrap interval, over subjects and keys, of the threshold
-            that would be chosen; -1 is a threshold that rejects everything.
-        threshold_high: Its upper end.
-        fmr_low: Lower end of the interval of the false match rate at the threshold.
-        fmr_high: Its upper end.
-        fnmr_low: Lower end of the interval of the false non-match rate at the threshold.
-        fnmr_high: Its upper end.
-        confidence: Of the intervals. What follows `keys` is absent where it was not computed.
-    """
-
-    threshold: int
-    fmr: float
-    fnmr: float
-    subjects: int
-    keys: int
-    measured_fmr: float | None = None
-    threshold_low: int | None = None
-    threshold_high: int | None = None
-    fmr_low: float | None = None
-    fmr_high: float | None = None
-    fnmr_low: float | None = None
-    fnmr_high: float | None = None
-    confidence: float | None = None
-
-
-class Hasher:
-    """Embeddings to codes.
+class Hasher(FaceHasher):
+    """A hash network in Keras, and the embedder it was trained with.
 
     Args:
         model: Made by `build_hasher`.
         embedder_name: The embedder it was trained with.
         embedder_fingerprint: SHA-256 of that embedder's weights.
         calibration: Decision threshold, if one was found.
+        weights: Manifest name or file of that embedder, which is loaded when it is first used;
+            empty takes `embedder_name`.
+        batch_size: Faces of one call of the embedder.
+        name: For reports and errors; empty takes `embedder_name`.
     """
 
     def __init__(
@@ -85,6 +53,9 @@ class Hasher:
         embedder_name: str,
         embedder_fingerprint: str,
         calibration: Calibration | None = None,
+        weights: str = "",
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        name: str = "",
     ) -> None:
         shape = shape_of(model)
         self.model = model
@@ -96,71 +67,55 @@ class Hasher:
         self.key_kind: str = shape["key_kind"]
         self.embedder_name = embedder_name
         self.embedder_fingerprint = embedder_fingerprint
+        self.weights = weights or embedder_name
+        self.name = name or embedder_name
         self.calibration = calibration
-
-    def hash(
-        self, embeddings: NDArray[np.float32], keys: TransformKey | Sequence[TransformKey]
-    ) -> NDArray[np.uint8]:
-        """Codes of embeddings.
-
-        Args:
-            embeddings: `(N, D)`.
-            keys: One key for all rows, or one for each row.
-
-        Returns:
-            `(N, M)`, uint8; the first of equally large responses counts.
-
-        Raises:
-            DataError: Embeddings of another size, or not finite.
-            KeyMaterialError: Another number of keys than rows, or something that is no key.
-        """
-        rows = np.asarray(embeddings, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.embedding_size:
-            raise DataError(
-                f"expected embeddings (N, {self.embedding_size}), received {rows.shape}; this "
-                f"hasher belongs to the embedder {self.embedder_name}"
-            )
-        if not np.isfinite(rows).all():
-            raise DataError("expected finite embeddings, received NaN or infinity")
-        return self.hash_in_order(rows, self._orders(keys, len(rows)))
-
-    def hash_in_order(
-        self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> NDArray[np.uint8]:
-        """Codes under given orders: what keys of `key_kind` become, or `identity_order`.
-
-        Args:
-            embeddings: `(N, D)`.
-            orders: `(N, W)`, or `(W,)` for all rows; W is `key_size` times the rounds of the kind.
-
-        Returns:
-            `(N, M)`, uint8.
-        """
-        width = self.key_size * self._kind.rounds
-        if orders.shape not in ((width,), (1, width), (len(embeddings), width)):
-            raise KeyMaterialError(
-                f"expected orders ({len(embeddings)}, {width}) or ({width},) for keys of kind "
-                f"'{self.key_kind}', received {orders.shape}"
-            )
-        orders = np.broadcast_to(orders, (len(embeddings), width))
-        codes = np.empty((len(embeddings), self.code_length), np.uint8)
-        rows = np.zeros((BATCH, self.embedding_size), np.float32)
-        row_orders = np.zeros((BATCH, width), np.int32)
-        for start in range(0, len(embeddings), BATCH):
-            part = slice(start, start + BATCH)
-            count = len(embeddings[part])
-            rows[:count], row_orders[:count] = embeddings[part], orders[part]
-            responses = self.model.predict_on_batch({"embedding": rows, "order": row_orders})
-            codes[part] = np.argmax(responses[:count], axis=-1)
-        return codes
+        self.batch_size = batch_size
+        self._embedder: Embedder | None = None
 
     @property
-    def identity_order(self) -> NDArray[np.int32]:
-        """The order that leaves every dimension where it is, for `hash_in_order`.
+    def embedder(self) -> Embedder:
+        """The embedder, loaded when it is first asked for; setting it checks that it belongs here.
 
-        It shows what a key costs. Codes made with it are not protected: never enrol them.
+        Raises:
+            WeightsError: Missing or damaged weights, or an embedder that this hasher was not
+                trained with.
         """
-        return self._kind.identity(self.key_size)
+        if self._embedder is None:
+            self.embedder = load_embedder(self.weights, batch_size=self.batch_size)
+        assert self._embedder is not None  # noqa: S101 - set in the line above
+        return self._embedder
+
+    @embedder.setter
+    def embedder(self, embedder: Embedder) -> None:
+        self.check_embedder(embedder)
+        self._embedder, self.batch_size = embedder, embedder.batch_size
+
+    @property
+    def input_size(self) -> int:
+        """S, side of an aligned face in pixels."""
+        return self.embedder.input_size
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: D102
+        return self.embedder.embed(images)
+
+    def embed_files(  # noqa: D102
+        self, paths: Sequence[Path | str], *, progress: bool = False
+    ) -> NDArray[np.float32]:
+        return self.embedder.embed_files(paths, progress=progress)
+
+    def with_batch_size(self, batch_size: int) -> "Hasher":  # noqa: D102
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        other._embedder = self.embedder.with_batch_size(batch_size)
+        return other
+
+    def _hash_batch(
+        self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
+    ) -> NDArray[np.uint8]:
+        responses = self.model.predict_on_batch({"embedding": embeddings, "order": orders})
+        codes: NDArray[np.uint8] = np.argmax(responses, axis=-1).astype(np.uint8)
+        return codes
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -185,27 +140,6 @@ class Hasher:
             little = np.ascontiguousarray(weights, weights.dtype.newbyteorder("<"))
             digest.update(f"{little.dtype}{little.shape}".encode() + little.tobytes())
         return digest.hexdigest()
-
-    @property
-    def parts(self) -> int:
-        """In how many parts of the embedding a key may live: 1 unless `key_kind` is `part`."""
-        return part_count(self.key_size, self.keep) if self.key_kind == "part" else 1
-
-    @property
-    def _kind(self) -> KeyKind:
-        return KEY_KINDS[self.key_kind]
-
-    def _orders(self, keys: TransformKey | Sequence[TransformKey], rows: int) -> NDArray[np.int32]:
-        derive = self._kind.order
-        if isinstance(keys, TransformKey):
-            return derive(keys, self.key_size, self.keep)
-        if len(keys) != rows or not all(isinstance(key, TransformKey) for key in keys):
-            raise KeyMaterialError(
-                f"expected one TransformKey, or one for each of {rows} embeddings, "
-                f"received {len(keys)} objects"
-            )
-        orders = [derive(key, self.key_size, self.keep) for key in keys]
-        return np.array(orders, np.int32).reshape(rows, self.key_size * self._kind.rounds)
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder other than the one this hasher was trained with.
@@ -266,19 +200,27 @@ class Hasher:
         write_json(folder / METADATA_FILE, metadata)
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Hasher":
-        """Read a folder that `save` wrote, or a hasher known by name (`iom.pretrained`).
+    def load(
+        cls, folder: Path | str, *, weights: str = "", batch_size: int = DEFAULT_BATCH_SIZE
+    ) -> "Hasher":
+        """Read a folder that `save` wrote; `iom.load` reads artefacts of `iom deploy`, too.
 
-        Of an artefact of `iom deploy` it opens the runtime that the file wants, and returns an
-        `iom.runtime.deployed.DeployedHasher`, which hashes embeddings alike, and images besides.
-        `iom.open_models` does both without importing Keras first.
+        Args:
+            folder: Of a trained hasher, or its name (`iom.pretrained.hasher_path`).
+            weights: Manifest name or file of its embedder; empty takes the one it names.
+            batch_size: Faces of one call of the embedder.
 
         Raises:
-            WeightsError: Missing, damaged, of another format, or not what its metadata says.
+            WeightsError: Missing, damaged, of another format, not what its metadata says, or an
+                artefact, which holds no Keras network.
         """
         folder = hasher_path(folder)
         if is_artefact(folder):
-            return cast("Hasher", DeployedHasher.load(folder))
+            raise WeightsError(
+                f"{folder}: expected the folder of a trained hasher, received an artefact of iom "
+                "deploy, which lacks the Keras network that this needs; name the folder that the "
+                "artefact was made from"
+            )
         metadata = _metadata(folder)
         kind = _check_key_version(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))
@@ -290,6 +232,9 @@ class Hasher:
                 embedder_name=metadata["embedder"]["name"],
                 embedder_fingerprint=metadata["embedder"]["sha256"],
                 calibration=Calibration(**calibration) if calibration else None,
+                weights=weights,
+                batch_size=batch_size,
+                name=folder.name,
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise WeightsError(f"{folder}: not a hasher of format {FORMAT}: {error}") from error

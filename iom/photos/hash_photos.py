@@ -1,5 +1,6 @@
 """A folder of photographs becomes a file of codes: found in parallel, continued when stopped."""
 
+import contextlib
 import dataclasses
 import hmac
 import json
@@ -17,14 +18,14 @@ from iom.codes.packing import pack
 from iom.data.detectors import Face
 from iom.data.face_finders import SECONDS, FaceFinders
 from iom.data.face_finding import STAGES, STATUSES, FindSettings, Found, FoundFace, Job, mark_of
-from iom.errors import ConfigError, DataError
+from iom.errors import ConfigError, DataError, WeightsError
 from iom.files import atomic_path
 from iom.gallery.record import encoding_id
 from iom.keys import TransformKey
 from iom.listing import Listing, list_images, text_of
+from iom.models.face_hasher import FaceHasher
 from iom.photos.code_file import FORMAT, pyarrow, schema_of, write_codes
 from iom.photos.parts import Outcome, Parts, outcome_of
-from iom.photos.photo_hasher import PhotoHasher, embed_all
 
 PART = 128
 """Photographs of one part: what a killed run loses."""
@@ -56,7 +57,7 @@ def hash_photos(
     photos: Path,
     output: Path,
     *,
-    models: PhotoHasher,
+    hasher: FaceHasher,
     key: TransformKey,
     settings: FindSettings,
     landmarks: bool = False,
@@ -76,7 +77,7 @@ def hash_photos(
         output: Parquet file, see `iom.photos.code_file`; beside it comes the report, see
             `report_path`: a line of JSON for each photograph or file without a code, or with a
             note, and the counts in the last.
-        models: Makes codes.
+        hasher: Makes codes.
         key: Of all rows.
         settings: How faces are found.
         landmarks: Write the five points of each face, too.
@@ -98,11 +99,11 @@ def hash_photos(
     listing = list_images(photos)
     if not listing.images:
         raise DataError(f"{photos}: no photographs among {len(listing.unusable)} other files")
-    header = _header(models, key, settings, landmarks)
+    header = _header(hasher, key, settings, landmarks)
     with Parts.open(output, header) as parts:
         left = [name for name in listing.images if not parts.holds(name, mark_of(photos / name))]
         jobs = (Job(name, None if points is None else points.get(name, ())) for name in left)
-        maker = _Rows(models, key, header, landmarks)
+        maker = _Rows(hasher, key, header, landmarks)
         results: Iterable[tuple[Job, Found]] = ()
         if left:
             finders = FaceFinders(
@@ -151,9 +152,9 @@ class _Rows:
     """Rows of the part under way: faces wait for a batch, photographs for their faces."""
 
     def __init__(
-        self, models: PhotoHasher, key: TransformKey, header: Mapping[str, Any], landmarks: bool
+        self, hasher: FaceHasher, key: TransformKey, header: Mapping[str, Any], landmarks: bool
     ) -> None:
-        self._models, self._key = models, key
+        self._hasher, self._key = hasher, key
         self._schema = schema_of(header["encoding"], landmarks=landmarks)
         self._outcomes: dict[str, Outcome] = {}
         self._rows: list[dict[str, Any]] = []
@@ -194,7 +195,7 @@ class _Rows:
 
     def _hash(self, batch: Sequence[tuple[str, FoundFace]]) -> None:
         begun = time.process_time()
-        embeddings = embed_all(self._models, [face.pixels for _, face in batch])
+        embeddings = embed_all(self._hasher, [face.pixels for _, face in batch])
         embedded = time.process_time()
         known = [
             (*each, row) for each, row in zip(batch, embeddings, strict=True) if row is not None
@@ -216,8 +217,8 @@ class _Rows:
     def _codes(self, rows: Sequence[NDArray[np.float32]]) -> list[bytes]:
         if not rows:
             return []
-        codes = self._models.hash(np.stack(rows), self._key)
-        planes = pack(codes, self._models.alphabet_size).planes
+        codes = self._hasher.hash(np.stack(rows), self._key)
+        planes = pack(codes, self._hasher.alphabet_size).planes
         return [np.ascontiguousarray(each, "<u8").tobytes() for each in planes]
 
 
@@ -241,12 +242,12 @@ def _row(name: str, face: FoundFace, code: bytes) -> dict[str, Any]:
 
 
 def _header(
-    models: PhotoHasher, key: TransformKey, settings: FindSettings, landmarks: bool
+    hasher: FaceHasher, key: TransformKey, settings: FindSettings, landmarks: bool
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "encoding": encoding_id(models.code_length, models.alphabet_size),
-        "model": models.fingerprint,
+        "encoding": encoding_id(hasher.code_length, hasher.alphabet_size),
+        "model": hasher.fingerprint,
         "key": key_name(key),
         "settings": {
             **dataclasses.asdict(settings),
@@ -294,3 +295,26 @@ def _write_report(
         notes = dict(sorted(noted.items()))
         stream.write(json.dumps({"counts": counts, "notes": notes}) + "\n")
     return counts, notes
+
+
+def embed_all(
+    hasher: FaceHasher, faces: Sequence[NDArray[np.uint8]]
+) -> list[NDArray[np.float32] | None]:
+    """Embedding of each face, `None` where the network has none, as perhaps of a black square.
+
+    Raises:
+        WeightsError: It has none for any of several faces: the weights are at fault.
+    """
+    with contextlib.suppress(WeightsError):
+        return list(hasher.embed(np.stack(faces)))
+    found: list[NDArray[np.float32] | None] = []
+    problem: WeightsError | None = None
+    for face in faces:
+        try:
+            found.append(hasher.embed(face[None])[0])
+        except WeightsError as error:
+            found.append(None)
+            problem = error
+    if problem is not None and len(faces) > 1 and all(row is None for row in found):
+        raise problem
+    return found

@@ -1,57 +1,57 @@
-"""A deployed hasher: an exported artefact in its runtime, from faces and keys to codes."""
+"""Face hasher of an artefact of `iom deploy`: its runtime, its manifest, its hash in NumPy."""
 
+import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from iom.data.images import read_image
-from iom.errors import DataError, KeyMaterialError, WeightsError
-from iom.keys import KEY_KINDS, TransformKey, part_count
+from iom.data.images import face_pixels, file_paths, read_image
+from iom.errors import WeightsError
+from iom.models.embedder import Embedder
+from iom.models.face_hasher import Calibration, FaceHasher, Keys
 from iom.runtime.head import Head, head_path
-from iom.runtime.manifest import Manifest, read_manifest
+from iom.runtime.manifest import Manifest, read_manifest, write_manifest
 from iom.runtime.runtimes import open_session
 from iom.runtime.session import Session
 
-HEAD_BATCH = 128
 READERS = 2
 """Threads that decode the next images while the runtime computes."""
-Keys = TransformKey | Sequence[TransformKey]
 
 
-class DeployedHasher:
-    """Faces, or embeddings, and keys to codes, without TensorFlow where the runtime needs none.
+class DeployedHasher(FaceHasher):
+    """A deployed artefact: faces, or embeddings, and keys to codes, in its own runtime.
 
-    It is embedder and hasher at once: a gallery, the service and `iom hash` take it for both.
+    TensorFlow is imported only where the runtime is TensorFlow.
 
     Args:
         session: The artefact in its runtime.
         manifest: What lies beside it.
         head: The hash alone, for embeddings.
-        name: For reports and errors.
+        path: The artefact.
         batch_size: Faces a call. Always as many: another size may round differently.
     """
 
     def __init__(
-        self, session: Session, manifest: Manifest, head: Head, *, name: str, batch_size: int = 8
+        self, session: Session, manifest: Manifest, head: Head, *, path: Path, batch_size: int = 8
     ) -> None:
         self._session, self._head, self.manifest = session, head, manifest
-        self.name = name
+        self.path = path
+        self.name = self.embedder_name = path.name
+        self.weights = str(path)
         self.batch_size = batch_size
-        self.input_size = manifest.input_size
         self.embedding_size = manifest.embedding_size
         self.code_length = manifest.code_length
         self.alphabet_size = manifest.alphabet_size
         self.keep, self.key_size = manifest.keep, manifest.key_size
         self.key_kind = manifest.key_kind
-        self.fingerprint = manifest.fingerprint
-        self.embedder_name = name
         self.embedder_fingerprint = manifest.fingerprint
-        self.calibration = SimpleNamespace(**manifest.calibration) if manifest.calibration else None
+        self.calibration = _calibration(path, manifest)
 
     @classmethod
     def load(cls, path: Path | str, *, batch_size: int = 8, threads: int = 0) -> "DeployedHasher":
@@ -70,19 +70,42 @@ class DeployedHasher:
         manifest = read_manifest(path)
         head = Head.load(head_path(path))
         session = open_session(path, manifest, threads=threads)
-        return cls(session, manifest, head, name=path.name, batch_size=batch_size)
+        return cls(session, manifest, head, path=path, batch_size=batch_size)
 
     @property
-    def parts(self) -> int:
-        """In how many parts of the embedding a key may live: 1 unless `key_kind` is `part`."""
-        return part_count(self.key_size, self.keep) if self.key_kind == "part" else 1
+    def input_size(self) -> int:
+        """S, side of an aligned face in pixels."""
+        return self.manifest.input_size
 
     @property
-    def identity_order(self) -> NDArray[np.int32]:
-        """The order that leaves every dimension where it is; for measuring, never to enrol."""
-        return KEY_KINDS[self.key_kind].identity(self.key_size)
+    def fingerprint(self) -> str:
+        """SHA-256 over its files, the precision they are run with and the derivation of keys."""
+        return self.manifest.fingerprint
 
-    def check_embedder(self, embedder: Any) -> None:
+    @property
+    def embedder(self) -> Embedder:
+        """The artefact as an embedder."""
+        return Embedder(
+            self._embed_batch,
+            name=self.name,
+            fingerprint=self.fingerprint,
+            embedding_size=self.embedding_size,
+            input_size=self.input_size,
+            batch_size=self.batch_size,
+        )
+
+    def with_batch_size(self, batch_size: int) -> "DeployedHasher":  # noqa: D102
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        return other
+
+    def save_calibration(self) -> None:
+        """Write the calibration into the manifest; files and fingerprint stay as they are."""
+        found = dataclasses.asdict(self.calibration) if self.calibration else None
+        self.manifest = dataclasses.replace(self.manifest, calibration=found)
+        write_manifest(self.path, self.manifest)
+
+    def check_embedder(self, embedder: Embedder) -> None:
         """Refuse embeddings of anything but this very artefact.
 
         Raises:
@@ -94,55 +117,36 @@ class DeployedHasher:
                 f"{embedder.fingerprint[:12]}...); give no weights beside an artefact"
             )
 
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings `(N, D)` of unit length, of aligned faces `(N, S, S, 3)` uint8.
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: D102
+        return self._run(images, self.identity_order)[1]
+
+    def embed_files(  # noqa: D102
+        self, paths: Sequence[Path | str], *, progress: bool = False
+    ) -> NDArray[np.float32]:
+        return self._run_files(paths, self.identity_order, progress)[1]
+
+    def _embed_batch(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings `(B, D)`, not normalised, of pixels `(B, S, S, 3)` float32 0..255."""
+        orders = np.broadcast_to(self.identity_order, (len(pixels), self.order_width))
+        return self._session.run(pixels, np.ascontiguousarray(orders))[1]
+
+    def _hash_batch(
+        self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
+    ) -> NDArray[np.uint8]:
+        return self._head.hash(embeddings, orders)
+
+    def hash_images(self, images: NDArray[np.uint8], keys: Keys) -> NDArray[np.uint8]:
+        """Codes `(N, M)` of aligned faces `(N, S, S, 3)` uint8, from the artefact itself.
 
         Raises:
             DataError: Another size or type.
-            WeightsError: An embedding that is zero or not finite.
+            KeyMaterialError: Another number of keys than faces, or an object that is not a key.
         """
-        orders = np.broadcast_to(self.identity_order, (len(images), self.manifest.order_width))
-        return self._run(images, orders)[1]
-
-    def embed_batch(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings `(B, D)`, not normalised, of pixels `(B, S, S, 3)` float32 0..255."""
-        width = self.manifest.order_width
-        orders = np.broadcast_to(self.identity_order, (len(pixels), width))
-        return self._session.run(pixels, np.ascontiguousarray(orders))[1]
-
-    def embed_files(self, paths: Sequence[Path], *, progress: bool = False) -> NDArray[np.float32]:
-        """Embeddings `(N, D)` of image files; images are decoded while others are computed."""
-        return self._run_files(paths, self.identity_order[None], progress)[1]
-
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        """Codes `(N, M)` of embeddings `(N, D)`, as `iom.Hasher.hash`.
-
-        Raises:
-            DataError: Embeddings of another size, or not finite.
-            KeyMaterialError: Another number of keys than rows, or something that is no key.
-        """
-        rows = np.asarray(embeddings, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.embedding_size:
-            raise DataError(
-                f"expected embeddings (N, {self.embedding_size}), received {rows.shape}; this "
-                f"artefact is {self.name}"
-            )
-        if not np.isfinite(rows).all():
-            raise DataError("expected finite embeddings, received NaN or infinity")
-        orders = self._orders(keys, len(rows))
-        codes = np.empty((len(rows), self.code_length), np.uint8)
-        for start in range(0, len(rows), HEAD_BATCH):
-            part = slice(start, start + HEAD_BATCH)
-            batch = _filled(rows[part], HEAD_BATCH), _filled(orders[part], HEAD_BATCH)
-            codes[part] = self._head.hash(*batch)[: len(rows[part])]
-        return codes
-
-    def hash_images(self, images: NDArray[np.uint8], keys: Keys) -> NDArray[np.uint8]:
-        """Codes `(N, M)` of aligned faces `(N, S, S, 3)` uint8, from the artefact itself."""
+        images = face_pixels(images, self.name, size=self.input_size)
         return self._run(images, self._orders(keys, len(images)))[0]
 
     def hash_files(
-        self, paths: Sequence[Path], keys: Keys, *, progress: bool = False
+        self, paths: Sequence[Path | str], keys: Keys, *, progress: bool = False
     ) -> NDArray[np.uint8]:
         """Codes `(N, M)` of image files; images are decoded while others are computed.
 
@@ -154,22 +158,16 @@ class DeployedHasher:
     def _run(
         self, images: NDArray[np.uint8], orders: NDArray[np.int32]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        side = self.input_size
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
-            raise DataError(
-                f"{self.name}: expected RGB images (N, {side}, {side}, 3) of uint8 0..255, "
-                f"received {images.shape} of {images.dtype}"
-            )
+        images = face_pixels(images, self.name, size=self.input_size)
+        orders = np.broadcast_to(orders, (len(images), self.order_width))
         batches = (images[start : start + self.batch_size] for start in self._starts(len(images)))
         return self._collect(batches, orders, len(images))
 
     def _run_files(
-        self, paths: Sequence[Path], orders: NDArray[np.int32], progress: bool
+        self, paths: Sequence[Path | str], orders: NDArray[np.int32], progress: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        from tqdm import tqdm
-
-        width = self.manifest.order_width
-        orders = np.broadcast_to(orders, (len(paths), width))
+        paths = file_paths(paths)
+        orders = np.broadcast_to(orders, (len(paths), self.order_width))
         with tqdm(total=len(paths), desc=self.name, unit="image", disable=not progress) as bar:
             return self._collect(self._decoded(paths, bar), orders, len(paths))
 
@@ -220,17 +218,14 @@ class DeployedHasher:
                 f"{codes.shape} and {rows.shape}"
             )
 
-    def _orders(self, keys: Keys, rows: int) -> NDArray[np.int32]:
-        derive, width = KEY_KINDS[self.key_kind].order, self.manifest.order_width
-        if isinstance(keys, TransformKey):
-            return np.broadcast_to(derive(keys, self.key_size, self.keep), (rows, width))
-        if len(keys) != rows or not all(isinstance(key, TransformKey) for key in keys):
-            raise KeyMaterialError(
-                f"expected one TransformKey, or one for each of {rows} rows, received "
-                f"{len(keys)} objects"
-            )
-        orders = [derive(key, self.key_size, self.keep) for key in keys]
-        return np.array(orders, np.int32).reshape(rows, width)
+
+def _calibration(path: Path, manifest: Manifest) -> Calibration | None:
+    try:
+        return Calibration(**manifest.calibration) if manifest.calibration else None
+    except TypeError as error:
+        raise WeightsError(
+            f"{path}: the calibration in its manifest is damaged, or of another version: {error}"
+        ) from error
 
 
 def _filled(rows: NDArray[Any], count: int) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Running a SavedModel in TensorFlow."""
+"""Running a SavedModel in TensorFlow, if it holds the operations of networks alone."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import WeightsError
+from iom.models.tensorflow_graphs import checked_saved_model
 from iom.runtime.session import OUTPUTS, check_ends
 
 SIGNATURE = "serving_default"
@@ -19,11 +20,15 @@ class SavedModelSession:
         path: The folder.
         precision: Of its weights.
         threads: TensorFlow decides on its own.
+
+    Raises:
+        WeightsError: Damaged, or an operation that `iom.models.tensorflow_graphs` does not allow.
     """
 
     def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
         import tensorflow as tf
 
+        checked_saved_model(path)
         try:
             self._loaded = tf.saved_model.load(str(path))  # keeps the variables alive
             self._call = self._loaded.signatures[SIGNATURE]

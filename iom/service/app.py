@@ -15,7 +15,7 @@ from iom.errors import DataError, EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.service.decoding import BusyError
 from iom.service.faces import Faces
-from iom.service.gate import LOG, Gate
+from iom.service.gate import LOG, RETRY_SOON, Gate
 from iom.service.messages import problems
 from iom.service.metrics import Metrics
 from iom.service.pages import add_pages
@@ -51,7 +51,8 @@ def create_app(
     """The application; it closes gallery and faces when it ends.
 
     Args:
-        gallery: Open, with a hasher; from here on requests share the hasher.
+        gallery: Open, with a hasher; from here on requests share the hasher, unless it is shared
+            already.
         faces: Embeds images.
         tokens: Who may do what.
         settings: Limits.
@@ -62,7 +63,7 @@ def create_app(
     metrics.watch(
         "iom_images_given_up", "Images whose decoder was ended.", lambda: faces.decoder.given_up
     )
-    if gallery.hasher is not None:
+    if gallery.hasher is not None and not isinstance(gallery.hasher, SharedHasher):
         gallery.hasher = SharedHasher(gallery.hasher)
     # Faces must not reach a disk: Starlette puts larger uploads into temporary files.
     MultiPartParser.spool_max_size = max(settings.largest_body + 1, MultiPartParser.spool_max_size)
@@ -114,7 +115,7 @@ def _add_errors(app: FastAPI) -> None:
 
     async def store_failed(_: Request, error: Exception) -> JSONResponse:
         LOG.error("record store or key store: %s", error)
-        return JSONResponse({"detail": "the store is out of reach"}, status_code=503)
+        return JSONResponse({"detail": "The store is unavailable; retry later"}, 503, RETRY_SOON)
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         """FastAPI's own answer repeats what came, which may be a face."""
@@ -128,6 +129,7 @@ def _add_errors(app: FastAPI) -> None:
 
 def _told(status: int) -> Callable[[Request, Exception], Any]:
     async def answer(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=status)
+        headers = RETRY_SOON if status == 503 else None
+        return JSONResponse({"detail": str(error)}, status, headers)
 
     return answer

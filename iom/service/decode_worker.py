@@ -1,10 +1,12 @@
-"""The process that decodes what strangers send: little memory, no files, no keys."""
+"""Decoder of images in a process of its own: little memory, no files, no keys."""
 
 import contextlib
 import io
 import resource
 import signal
-from multiprocessing.connection import Connection
+import socket
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -12,46 +14,55 @@ from PIL import Image
 from iom.data.images import Pixels, decode_image
 from iom.data.photographs import TooLargeError, decode_photograph
 from iom.errors import DataError
+from iom.service.decode_frames import (
+    ALIGNED,
+    LARGEST_SIDE,
+    Answer,
+    FrameError,
+    receive_request,
+    send_answer,
+)
 
-LARGEST_SIDE = 1024
-"""Photographs are shrunk to it before they leave the worker."""
-ALIGNED = 112
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 """What it takes: fewer decoders than for files of one's own."""
 
 
-def serve(connection: Connection, largest_megapixels: float, memory: int) -> None:
-    """Answer `(bytes, photographs allowed)` with `(kind, pixels or message)` until the pipe ends.
+def main(argv: Sequence[str]) -> int:
+    """Answer the requests that come in on standard input, a socket, until it ends.
 
-    Kinds: `aligned`, `photograph`, `large`, `bad`.
+    Args:
+        argv: Megapixels of an image, bytes of an image, bytes of address space; each at most.
     """
+    megapixels, max_bytes, memory = float(argv[0]), int(argv[1]), int(argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the service ends it
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes nothing, not even a core
-    with contextlib.suppress(EOFError, OSError):
+    channel = socket.socket(fileno=sys.stdin.fileno())
+    with contextlib.suppress(EOFError, OSError, FrameError):
         while True:
-            data, photographs = connection.recv()
-            connection.send(decode(data, photographs, largest_megapixels))
+            data, photographs = receive_request(channel, max_bytes=max_bytes)
+            send_answer(channel, decode(data, photographs, megapixels))
+    return 0
 
 
-def decode(data: bytes, photographs: bool, largest_megapixels: float) -> tuple[str, Pixels | str]:
-    """One answer; see `serve`."""
+def decode(data: bytes, photographs: bool, largest_megapixels: float) -> Answer:
+    """The answer to one request."""
     try:
         if not photographs or _size(data) == (ALIGNED, ALIGNED):
-            return "aligned", decode_image(data, "image", size=ALIGNED, formats=FORMATS)
+            return Answer("aligned", decode_image(data, "image", size=ALIGNED, formats=FORMATS))
         pixels, _ = decode_photograph(
             data, "image", largest_megapixels=largest_megapixels, formats=FORMATS
         )
-        return "photograph", _shrunk(pixels)
+        return Answer("photograph", _shrunk(pixels))
     except TooLargeError as error:
-        return "large", str(error)
+        return Answer("large", str(error))
     except DataError as error:
-        return "bad", str(error)
+        return Answer("bad", str(error))
     except MemoryError:
-        return "large", "image: it takes too much memory to decode"
-    except Exception as error:  # whatever a decoder can raise is the sender's doing
-        return "bad", f"image: cannot be decoded ({type(error).__name__})"
+        return Answer("large", "image: it takes too much memory to decode")
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        return Answer("bad", f"image: cannot be decoded ({type(error).__name__})")
 
 
 def _size(data: bytes) -> tuple[int, int] | None:

@@ -1,23 +1,33 @@
 """Images decoded in processes of their own, with a limit to their number, time and memory."""
 
 import contextlib
-import multiprocessing
+import os
 import queue
-from multiprocessing.connection import Connection
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import NamedTuple
 
 from iom.data.images import Pixels
 from iom.data.photographs import TooLargeError
 from iom.errors import FaceError, IomError
-from iom.service import decode_worker
+from iom.service.decode_frames import Answer, FrameError, receive_answer, send_request
 from iom.service.settings import ServiceSettings
 
 _FIRST_ANSWER = 60.0  # a new process imports NumPy and Pillow, on a machine that may be busy
-_PROBE = (b"", False)
+_PROBE = b""
+_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+"""Of the environment, all that a worker gets: what Python needs to start."""
+_START = (
+    "import sys; sys.path[:] = sys.argv.pop(1).split(sys.argv.pop(1)); "
+    "from iom.service.decode_worker import main; sys.exit(main(sys.argv[1:]))"
+)
 
 
 class BusyError(IomError):
-    """There is too much to do already; come again."""
+    """There are too many concurrent requests; retry later."""
 
 
 class Decoded(NamedTuple):
@@ -28,53 +38,62 @@ class Decoded(NamedTuple):
 
 
 class Worker:
-    """One process and the pipe to it."""
+    """One process and the socket to it.
+
+    It inherits neither environment nor files of the service, and nothing it answers is unpickled.
+
+    Args:
+        settings: Its limits.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
-        context = multiprocessing.get_context("spawn")  # no copy of keys and models in it
-        self.connection: Connection
-        self.connection, other = context.Pipe()
-        self.process = context.Process(
-            target=decode_worker.serve,
-            args=(other, settings.largest_megapixels, settings.decode_memory),
-            daemon=True,
-            name="iom-decode",
-        )
-        self.process.start()
-        other.close()
+        self._channel, other = socket.socketpair()
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - Python itself
+                worker_command(settings),
+                stdin=other.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+                process_group=0,  # Ctrl-C is for the service, which ends its workers
+            )
+        except OSError:
+            self._channel.close()
+            raise
+        finally:
+            other.close()
         self.is_warm = False
 
-    def ask(self, data: bytes, photographs: bool, seconds: float) -> tuple[str, Pixels | str]:
+    def ask(self, data: bytes, photographs: bool, seconds: float) -> Answer:
         """Its answer.
 
         Raises:
-            TimeoutError: It took too long, or died.
+            TimeoutError: It took too long, died, or answered with something else than an answer.
         """
         try:
-            self._warm()
-            self.connection.send((data, photographs))
-            if not self.connection.poll(seconds):
-                raise TimeoutError
-            kind, content = self.connection.recv()
-        except (EOFError, OSError) as error:
+            if not self.is_warm:
+                self._exchange(_PROBE, False, _FIRST_ANSWER)
+                self.is_warm = True
+            return self._exchange(data, photographs, seconds)
+        except (EOFError, OSError, FrameError) as error:
             raise TimeoutError from error
-        return kind, content
 
-    def _warm(self) -> None:
-        if self.is_warm:
-            return
-        self.connection.send(_PROBE)
-        if not self.connection.poll(_FIRST_ANSWER):
-            raise TimeoutError
-        self.connection.recv()
-        self.is_warm = True
+    def _exchange(self, data: bytes, photographs: bool, seconds: float) -> Answer:
+        end = time.monotonic() + seconds
+        send_request(self._channel, data, photographs, seconds=seconds)
+        return receive_answer(self._channel, seconds=max(0.0, end - time.monotonic()))
 
     def kill(self) -> None:
         """End it, whatever it does."""
-        with contextlib.suppress(OSError):
-            self.connection.close()
+        self._channel.close()
         self.process.kill()
-        self.process.join()
+        self.process.wait()
+
+
+def worker_command(settings: ServiceSettings) -> list[str]:
+    """The command line of a worker: isolated from the environment, with the imports of this one."""
+    path = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
+    limits = (settings.largest_megapixels, settings.largest_body, settings.decode_memory)
+    return [sys.executable, "-I", "-c", _START, path, os.pathsep, *map(str, limits)]
 
 
 class Decoder:
@@ -89,7 +108,7 @@ class Decoder:
         self._settings = settings
         self.photographs = photographs
         self.given_up = 0
-        """Images whose worker was killed, or died."""
+        """Images whose worker was killed, died or gave an answer that is not one."""
         self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(settings.decode_workers):
             self._idle.put(None)  # started when it is first needed
@@ -112,7 +131,7 @@ class Decoder:
         try:
             worker = self._idle.get(timeout=self._settings.wait_seconds)
         except queue.Empty as error:
-            raise BusyError("too many images at a time; come again in a while") from error
+            raise BusyError("Too many concurrent images; retry later") from error
         keep = None
         try:
             worker = worker or Worker(self._settings)
@@ -120,7 +139,7 @@ class Decoder:
             keep = worker
         except TimeoutError as error:
             self.given_up += 1
-            raise FaceError("image: decoding was given up, it takes too long") from error
+            raise FaceError("image: decoding failed or took too long") from error
         finally:
             if keep is None and worker is not None:
                 worker.kill()

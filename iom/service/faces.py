@@ -12,8 +12,8 @@ from iom.data.alignment import align, face_size
 from iom.data.detectors import Detect
 from iom.data.images import Pixels
 from iom.errors import FaceError
+from iom.models.face_hasher import FaceHasher
 from iom.service.decoding import BusyError, Decoder
-from iom.service.sharing import Embeds
 
 SMALLEST_FACE = 32.0
 BYSTANDER = 0.5
@@ -24,7 +24,7 @@ class Faces:
     """Bytes of images to embeddings.
 
     Args:
-        embedder: Loaded once; called from several threads.
+        hasher: Embeds; called from several threads.
         decoder: Takes photographs if there is a detector.
         detect: Finds faces in photographs; without it only aligned faces are taken.
         wait_seconds: For the detector to become free.
@@ -32,13 +32,13 @@ class Faces:
 
     def __init__(
         self,
-        embedder: Embeds,
+        hasher: FaceHasher,
         decoder: Decoder,
         detect: Detect | None = None,
         *,
         wait_seconds: float = 10.0,
     ) -> None:
-        self._embedder, self.decoder, self._detect = embedder, decoder, detect
+        self._hasher, self.decoder, self._detect = hasher, decoder, detect
         self._wait = wait_seconds
         self._lock = threading.Lock()  # a network uses all cores already
 
@@ -54,7 +54,7 @@ class Faces:
             FaceError: An image that cannot be used, or without a face.
             BusyError: Too much to do.
         """
-        return self._embedder.embed(np.stack([self.aligned(data) for data in images]))
+        return self._hasher.embed(np.stack([self.aligned(data) for data in images]))
 
     def aligned(self, data: bytes) -> Pixels:
         """The face of an image, `(112, 112, 3)`.
@@ -86,7 +86,7 @@ class Faces:
     @contextlib.contextmanager
     def _detector_free(self) -> Iterator[None]:
         if not self._lock.acquire(timeout=self._wait):
-            raise BusyError("too many faces at a time; come again in a while")
+            raise BusyError("Too many concurrent images; retry later")
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""What happens to a request before anything of it is read: token, rate, size; then one log line."""
+"""Middleware that checks the token, rate and size of a request before it is read, and logs it."""
 
 import asyncio
 import logging
@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from iom.errors import DataError
+from iom.service.connections import client_network
 from iom.service.metrics import Metrics
 from iom.service.pages import OPEN_FOLDER, OPEN_PATHS
 from iom.service.rate import RateLimit
@@ -24,6 +25,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 LOG = logging.getLogger("iom.service")
 CLOSED_BY_CALLER = 499
 """Status in logs and metrics where the caller went away; nobody gets it."""
+RETRY_SOON = {"Retry-After": "1"}
 HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -71,7 +73,8 @@ class Gate:
         self._app, self._tokens = app, tokens
         self._settings, self._metrics = settings, metrics
         self._rate = RateLimit(settings.rate, settings.burst)
-        self._strangers = RateLimit(settings.rate, settings.burst)
+        self._without_token = RateLimit(settings.rate, settings.burst)
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -88,6 +91,8 @@ class Gate:
             await send(message)
 
         refusal = self._refusal(scope)
+        counts = refusal is None and not _is_open(scope["path"])
+        self._under_way += counts
         try:
             if refusal is not None:
                 await refusal(scope, receive, answer)
@@ -102,8 +107,9 @@ class Gate:
             # The message of an unforeseen error may hold anything; its type and place do not.
             LOG.error("%s at %s", type(error).__name__, _place(error))
             if not sent:
-                await _error(500, "something went wrong here")(scope, receive, answer)
+                await _error(500, "Internal server error")(scope, receive, answer)
         finally:
+            self._under_way -= counts
             route = getattr(scope.get("route"), "path", "")
             parts = [part for part in route.split("/") if part and not part.startswith("{")]
             action = parts[-1] if parts else "page" if route else "none"
@@ -121,17 +127,22 @@ class Gate:
                 token = self._tokens.find(text.decode("latin-1").strip())
             except DataError:
                 LOG.error("the token file cannot be read; everybody is refused")
-                return _error(503, "the service is not ready")
+                return _error(503, "The service is not ready; retry later", RETRY_SOON)
             if scheme.lower() != b"bearer" or token is None:
                 # Only who has no token is slowed down: behind a proxy all come from one address.
-                wait = self._strangers.wait((scope.get("client") or ("-",))[0])
+                address = (scope.get("client") or ("-",))[0]
+                wait = self._without_token.wait(client_network(address))
                 if wait:
                     return _slow_down(wait)
-                return _error(401, "expected a valid bearer token", {"WWW-Authenticate": "Bearer"})
+                return _error(
+                    401, "A valid bearer token is required", {"WWW-Authenticate": "Bearer"}
+                )
             scope["iom.token"] = token
             wait = self._rate.wait(token.name)
             if wait:
                 return _slow_down(wait)
+            if self._under_way >= self._settings.max_requests:
+                return _error(503, "Too many concurrent requests; retry later", RETRY_SOON)
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length[:20]) > self._settings.largest_body:
             return _error(413, self._too_much())
@@ -152,7 +163,7 @@ class Gate:
             try:
                 message = await asyncio.wait_for(receive(), end - time.monotonic())
             except TimeoutError:
-                raise BodyError(408, "the request came in too slowly") from None
+                raise BodyError(408, "The request was received too slowly") from None
             total += len(message.get("body", b""))
             is_complete = not message.get("more_body", False)
             if total > self._settings.largest_body:
@@ -162,7 +173,7 @@ class Gate:
         return measured
 
     def _too_much(self) -> str:
-        return f"expected a request of at most {self._settings.largest_body} bytes"
+        return f"The request is too large: at most {self._settings.largest_body} bytes"
 
 
 def _is_open(path: str) -> bool:
@@ -170,7 +181,7 @@ def _is_open(path: str) -> bool:
 
 
 def _slow_down(wait: float) -> JSONResponse:
-    return _error(429, "too many requests", {"Retry-After": str(int(wait) + 1)})
+    return _error(429, "Too many requests; retry later", {"Retry-After": str(int(wait) + 1)})
 
 
 def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:

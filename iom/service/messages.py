@@ -83,17 +83,23 @@ class Problem(BaseModel):
 
 _TEXTS: dict[int, tuple[str, str]] = {
     400: ("The body cannot be read.", "There was an error parsing the body"),
-    401: ("No valid token.", "expected a valid bearer token"),
-    403: ("The token does not open this.", "the token does not open this"),
+    401: ("No valid token.", "A valid bearer token is required"),
+    403: ("The token does not permit this.", "The token does not permit this"),
     404: ("Not enrolled.", "subject 'alice' is not enrolled in default"),
-    408: ("The request came in too slowly.", "the request came in too slowly"),
+    408: ("The request came in too slowly.", "The request was received too slowly"),
     409: ("It contradicts what is enrolled.", "subject 'alice' is enrolled already"),
     410: ("Revoked.", "subject 'alice' was revoked; renew it to bring it back"),
-    413: ("Too many bytes or pixels.", "expected a request of at most 8388608 bytes"),
+    413: ("Too many bytes or pixels.", "The request is too large: at most 8388608 bytes"),
     422: ("A field or an image that cannot be used.", "image: expected a face, found none"),
-    429: ("Too many requests; `Retry-After` says when to come again.", "too many requests"),
-    500: ("Something went wrong in the service.", "something went wrong here"),
-    503: ("Busy, or a store is out of reach.", "the store is out of reach"),
+    429: (
+        "Too many requests or failed attempts; `Retry-After` says when to retry.",
+        "Too many requests; retry later",
+    ),
+    500: ("An unforeseen error.", "Internal server error"),
+    503: (
+        "Busy, or a store is unavailable; `Retry-After` says when to retry.",
+        "Too many concurrent images; retry later",
+    ),
 }
 
 

@@ -36,7 +36,7 @@ def add_pages(
     pictures = [_png(face) for face in samples]
 
     @app.get("/health/live", operation_id="live", tags=["service"])
-    def live() -> Live:
+    async def live() -> Live:  # needs no thread: it answers where all of them are at work
         """Whether the process answers; restart it where it does not."""
         return Live()
 

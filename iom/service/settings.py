@@ -27,6 +27,14 @@ class ServiceSettings:
     """Bytes of address space of each."""
     wait_seconds: float = 5.0
     """For a worker to become free; then the service says that it is busy."""
+    header_seconds: float = 10.0
+    """For a connection to send a complete request header, and to take an answer."""
+    max_waiting_per_client: int = 64
+    """Connections of one address without a complete header; then the oldest is closed."""
+    max_waiting: int = 512
+    """Connections of all addresses without a complete header; then one of the address with most."""
+    max_requests: int = 128
+    """Requests with a token at a time; each may hold its body in memory."""
     wait_for_body: float = 30.0
     """Seconds for a request to come in completely."""
     most_keys: int = 5000

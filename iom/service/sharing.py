@@ -1,73 +1,45 @@
-"""The networks, shared by many requests: those that wait go through them together."""
+"""Batching of concurrent requests: those that wait go through the networks together."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.gallery.templates import CodeHasher
 from iom.keys import TransformKey
-from iom.service.together import Together
+from iom.models.face_hasher import BATCH, FaceHasher, ForwardingFaceHasher, Keys
+from iom.service.micro_batching import MicroBatcher
 
-MOST_ROWS = 128
-"""Rows of one call; a hasher pads to as many anyway, so that they cost no more than one."""
-
-
-class Embeds(Protocol):
-    """What the service needs of an embedder: `(N, S, S, 3)` uint8 to `(N, D)`, unit length."""
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...  # noqa: D102
+FACES_A_CALL = 8
+"""Of the embedder, where so many wait."""
 
 
-class SharedEmbedder:
-    """An embedder for several threads.
+class SharedHasher(ForwardingFaceHasher):
+    """A face hasher for several threads, with the embeddings and codes of the one it is given.
 
-    Args:
-        single: For few images, one a call: a padded batch would take longer.
-        batch: The same network for more, `most` a call.
-        most: Its batch size.
-    """
-
-    def __init__(self, single: Embeds, batch: Embeds, *, most: int) -> None:
-        self._single, self._batch, self._most = single, batch, most
-        self._together: Together[None] = Together(self._embed, most=most)
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings `(N, D)` of images `(N, S, S, 3)`."""
-        return self._together(images, [None] * len(images))
-
-    def _embed(self, images: NDArray[np.uint8], _: list[None]) -> NDArray[np.float32]:
-        embedder = self._single if 2 * len(images) <= self._most else self._batch
-        return embedder.embed(images)
-
-
-class SharedHasher:
-    """A hasher for several threads, with the codes of the one it is given.
+    A few images go through the embedder one a call, since a padded batch would take longer, more
+    of them `FACES_A_CALL` a call.
 
     Args:
         hasher: The hasher.
     """
 
-    def __init__(self, hasher: CodeHasher) -> None:
-        self._hasher = hasher
-        self.code_length, self.alphabet_size = hasher.code_length, hasher.alphabet_size
-        self.calibration: Any = hasher.calibration
-        self._together: Together[TransformKey] = Together(hasher.hash, most=MOST_ROWS)
+    def __init__(self, hasher: FaceHasher) -> None:
+        super().__init__(hasher)
+        self._embedding: MicroBatcher[None] = MicroBatcher(self._embed, most=FACES_A_CALL)
+        self._hashing: MicroBatcher[TransformKey] = MicroBatcher(hasher.hash, most=BATCH)
 
-    @property
-    def parts(self) -> int:
-        """As the hasher's."""
-        return self._hasher.parts
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: D102
+        return self._embedding(images, [None] * len(images))
 
-    @property
-    def fingerprint(self) -> str:
-        """As the hasher's."""
-        return self._hasher.fingerprint
-
-    def hash(
-        self, embeddings: NDArray[np.float32], keys: TransformKey | Sequence[TransformKey]
+    def hash(  # noqa: D102
+        self, embeddings: NDArray[np.float32], keys: Keys
     ) -> NDArray[np.uint8]:
-        """Codes `(N, M)` of embeddings `(N, D)`."""
-        each = [keys] * len(embeddings) if isinstance(keys, TransformKey) else list(keys)
-        return self._together(embeddings, each)
+        if isinstance(keys, TransformKey):
+            keys = [keys] * len(embeddings)
+        elif not isinstance(keys, list) or len(keys) != len(embeddings):
+            return self._hasher.hash(embeddings, keys)  # which refuses them, or takes them alone
+        return self._hashing(embeddings, keys)
+
+    def _embed(self, images: NDArray[Any], _: list[None]) -> NDArray[np.float32]:
+        size = 1 if 2 * len(images) <= FACES_A_CALL else FACES_A_CALL
+        return self._hasher.with_batch_size(size).embed(images)

@@ -1,20 +1,25 @@
 """Bearer tokens: each for one application and one role; the file holds only their hashes."""
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import hmac
 import json
+import os
 import re
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from iom.errors import ConfigError, DataError
-from iom.files import write_json
+from iom.files import write_secret
 from iom.gallery.record import check_application_name
 from iom.lookup import lookup
+from iom.untrusted import read_json
 
 FORMAT = 1
 PREFIX = "iom_"
@@ -109,13 +114,13 @@ def read_tokens(path: Path) -> list[Token]:
         DataError: Missing, damaged, or of another format.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise DataError(
             f"{path}: cannot read the tokens ({error.strerror}); make one with iom make-token"
         ) from error
     except ValueError as error:
-        raise DataError(f"{path}: expected the JSON of a token file") from error
+        raise DataError(f"{path}: expected the JSON of a token file: {error}") from error
     try:
         if content["format"] != FORMAT:
             raise DataError(f"{path}: expected format {FORMAT}, received {content['format']!r}")
@@ -125,8 +130,17 @@ def read_tokens(path: Path) -> list[Token]:
     return tokens
 
 
-def add_token(path: Path, *, name: str, application: str, role: str, days: float = 0) -> str:
+def add_token(
+    path: Path, *, name: str, application: str, role: str, days: float | None = None
+) -> str:
     """Make a token and add it to a file; the file is made if it is missing.
+
+    Args:
+        path: The token file.
+        name: For logs and for taking it back.
+        application: The only one it opens.
+        role: A name of `ROLES`.
+        days: Until it expires; `None` is never.
 
     Returns:
         The token, which is stored nowhere.
@@ -134,12 +148,14 @@ def add_token(path: Path, *, name: str, application: str, role: str, days: float
     Raises:
         ConfigError: The name is taken, or a value that is not allowed.
     """
-    tokens = read_tokens(path) if path.exists() else []
-    if any(token.name == name for token in tokens):
-        raise ConfigError(f"{path}: there is a token {name} already; take another name")
     text = PREFIX + secrets.token_urlsafe(32)
-    expires = int(time.time() + days * 86400) if days else 0
-    _write(path, [*tokens, Token(name, application, role, _digest(text), expires)])
+    expires = 0 if days is None else int(time.time() + days * 86400)
+    token = Token(name, application, role, _digest(text), expires)
+    with _locked(path):
+        tokens = read_tokens(path) if path.exists() else []
+        if any(each.name == name for each in tokens):
+            raise ConfigError(f"{path}: there is a token {name} already; take another name")
+        _write(path, [*tokens, token])
     return text
 
 
@@ -149,16 +165,29 @@ def remove_token(path: Path, name: str) -> None:
     Raises:
         ConfigError: No token of that name.
     """
-    tokens = read_tokens(path)
-    kept = [token for token in tokens if token.name != name]
-    if len(kept) == len(tokens):
-        raise ConfigError(f"{path}: there is no token {name}")
-    _write(path, kept)
+    with _locked(path):
+        tokens = read_tokens(path)
+        kept = [token for token in tokens if token.name != name]
+        if len(kept) == len(tokens):
+            raise ConfigError(f"{path}: there is no token {name}")
+        _write(path, kept)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time: the lock is on the folder, since each write replaces the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _write(path: Path, tokens: list[Token]) -> None:
-    write_json(path, {"format": FORMAT, "tokens": [dataclasses.asdict(each) for each in tokens]})
-    path.chmod(0o600)
+    content = {"format": FORMAT, "tokens": [dataclasses.asdict(each) for each in tokens]}
+    write_secret(path, json.dumps(content, indent=2) + "\n", replace=True)
 
 
 def _digest(text: str) -> str:

@@ -151,7 +151,7 @@ def guards(action: str) -> list[Any]:
     def check(request: Request) -> None:
         token = request.scope.get("iom.token")
         if token is None or not token.allows(action, request.path_params.get("application")):
-            raise HTTPException(403, "the token does not open this")
+            raise HTTPException(403, "The token does not permit this")
 
     return [Depends(_BEARER), Depends(check)]
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from iom.config.hashing import CalibrationConfig
 from iom.errors import DataError
 from iom.metrics.error_curve import error_curve
-from iom.metrics.uncertainty import subject_weights
-from iom.models.hasher import Calibration, Hasher
+from iom.metrics.uncertainty import Interval, rate_interval, subject_counts, subject_weights
+from iom.models.face_hasher import Calibration, FaceHasher
 from iom.seeding import numpy_stream
 from iom.training.held_out import HashFunction, HeldOutPairs, held_out_keys
 
@@ -69,7 +69,7 @@ def calibrate(
     return _with_intervals(chosen, pairs, distances, code_length, config, seed)
 
 
-def describe(hasher: Hasher) -> str:
+def describe(hasher: FaceHasher) -> str:
     """The calibration of a hasher in one line for people."""
     found = hasher.calibration
     if found is None:
@@ -118,14 +118,22 @@ def _with_intervals(
         drawn.append((threshold, fmr[chosen.threshold], fnmr[chosen.threshold]))
     tail = (1 - config.confidence) / 2
     low, high = np.quantile(np.array(drawn), (tail, 1 - tail), axis=0)
+    units = subject_counts(pairs.labels[pairs.left], pairs.labels[pairs.right], pairs.same)
+    fmr_edges, fnmr_edges = (
+        rate_interval(Interval(a, b), value, units=count, confidence=config.confidence)
+        for a, b, value, count in (
+            (float(low[1]), float(high[1]), chosen.measured_fmr or 0.0, units["non-mated"]),
+            (float(low[2]), float(high[2]), chosen.fnmr, units["mated"]),
+        )
+    )
     return dataclasses.replace(
         chosen,
         threshold_low=int(np.floor(low[0])),
         threshold_high=int(np.ceil(high[0])),
-        fmr_low=float(low[1]),
-        fmr_high=float(high[1]),
-        fnmr_low=float(low[2]),
-        fnmr_high=float(high[2]),
+        fmr_low=fmr_edges.low,
+        fmr_high=fmr_edges.high,
+        fnmr_low=fnmr_edges.low,
+        fnmr_high=fnmr_edges.high,
         confidence=config.confidence,
     )
 

@@ -156,7 +156,7 @@ def test_wrong_arguments_are_one_line(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", "no-such.yaml"], "cannot read configuration no-such.yaml"),
+        (["--config", "no-such.yaml"], "no configuration no-such.yaml"),
         (["--config", "configs/smoke/stage1.yaml", "--set", "sede=1"], "did you mean 'seed'"),
         (
             ["--config", "configs/smoke/stage1.yaml", "--set", "data.root=nowhere"],

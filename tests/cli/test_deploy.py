@@ -30,7 +30,7 @@ def test_formats_do_not_share_a_file():
     [
         (["--hasher", "nowhere"], "nowhere"),
         (["--faces", "somewhere"], "--faces and --pairs go together"),
-        (["--calibration", "nowhere"], "found no images"),
+        (["--calibration", "nowhere"], "no folder nowhere"),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
@@ -67,13 +67,13 @@ def iom(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_an_artefact_is_taken_by_photos(artefact):
-    from iom.photos.photo_hasher import open_photo_hasher
+def test_an_artefact_is_loaded_by_its_path(artefact):
+    from iom.models.face_hasher import load
     from iom.runtime.manifest import read_manifest
 
     manifest = read_manifest(artefact)
     assert manifest.check.equal_symbols > 0.99
-    assert open_photo_hasher(str(artefact)).fingerprint == manifest.fingerprint
+    assert load(artefact).fingerprint == manifest.fingerprint
 
 
 def test_an_artefact_runs_a_gallery_and_no_other_hasher_may(artefact, iom, tmp_path):

@@ -16,16 +16,15 @@ from iom.cli.gallery_commands import RUN
 from iom.cli.main import main, modules
 from iom.gallery.gallery import Gallery
 from tests.data.nasty_folder import IMAGES, write_nasty_folder
-from tests.gallery.conftest import SIZE, FakeHasher, faces
+from tests.gallery.conftest import FakeHasher, faces
 
 
-class FakeEmbedder:
+class FakeFaceHasher(FakeHasher):
     """The face is the number in the file's name."""
 
-    embedding_size = SIZE
     loaded = 0
 
-    def embed_files(self, paths):
+    def embed_files(self, paths, *, progress=False):
         return np.stack([faces(9)[int(path.stem)] for path in paths])
 
 
@@ -37,11 +36,11 @@ def write_images(folder, numbers):
 
 @pytest.fixture
 def iom(tmp_path, monkeypatch, capsys):
-    def models(arguments, embeds=True):
-        FakeEmbedder.loaded += embeds
-        return FakeEmbedder(), FakeHasher()
+    def load(path, *, weights, opens_embedder):
+        FakeFaceHasher.loaded += opens_embedder
+        return FakeFaceHasher()
 
-    monkeypatch.setattr(gallery_commands, "_models", models)
+    monkeypatch.setattr(gallery_commands, "load", load)
     write_images(tmp_path, range(9))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("iom.gallery.key_file.SCRYPT_COST", 2)
@@ -143,7 +142,7 @@ def test_exit_codes_tell_what_is_wrong(iom, tmp_path):
     assert iom("enroll", "alice", "0.jpg")[0] == 0
     iom("enroll", "bob", "1.jpg")
     iom("revoke", "bob")
-    loaded = FakeEmbedder.loaded
+    loaded = FakeFaceHasher.loaded
     for expected, *arguments in (
         [2, "verify", "alice"],
         [2, "verify", "alice", "none.jpg"],
@@ -168,7 +167,7 @@ def test_exit_codes_tell_what_is_wrong(iom, tmp_path):
         assert shown == ""
         assert error.startswith("error: ")
         assert error.count("\n") == 1
-    assert FakeEmbedder.loaded == loaded  # all of it is known before models are loaded
+    assert FakeFaceHasher.loaded == loaded  # all of it is known before models are loaded
     assert iom("verify", "alice", "7.jpg")[0] == 1
 
 

@@ -51,15 +51,12 @@ def photos(tmp_path):
 
 
 def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
-    from iom import Hasher, load_embedder
+    from iom import load
 
     folder, images = photos
     assert iom("make-key", tmp_path / "door.key")[0] == 0
     key = TransformKey.from_text((tmp_path / "door.key").read_text())
-    hasher, embedder = (
-        Hasher.load("bundled"),
-        load_embedder("iresnet_slim.bundled", batch_size=BATCH),
-    )
+    hasher = load("bundled", batch_size=BATCH)
     out = tmp_path / "codes.parquet"
     options = ["--points", tmp_path / "landmarks.csv", "--workers", "0", "--quiet"]
     code, shown, error = iom(
@@ -75,7 +72,7 @@ def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
         align(read_photograph(folder / name)[0], points[name][0].points) for name in found.photos
     ]
     assert np.abs(np.stack(aligned).astype(int) - images).mean() < 1
-    codes = hasher.hash(embedder.embed(np.stack(aligned)), key)
+    codes = hasher.hash(hasher.embed(np.stack(aligned)), key)
     np.testing.assert_array_equal(unpack(found.codes), codes)
     last = json.loads((tmp_path / "codes.report.jsonl").read_text().splitlines()[-1])
     assert last["counts"]["wrong_type"] == 1
@@ -102,18 +99,18 @@ def test_a_key_is_made_for_its_owner_and_never_overwritten(iom, tmp_path):
 def test_there_is_no_key_but_a_given_one(iom, photos, tmp_path, monkeypatch):
     out = ("hash", photos[0], "--out", tmp_path / "codes.parquet")
     code, _, error = iom(*out)
-    assert code == 2
+    assert code == 6
     assert "--key-file FILE or the environment variable IOM_KEY" in error
     damaged = TransformKey.generate().to_text()[:-2]
     (tmp_path / "bad.key").write_text(damaged)
     for arguments in (["--key-file", tmp_path / "bad.key"], ["--key-file", tmp_path / "none"]):
         code, _, error = iom(*out, *arguments)
-        assert code == 2
+        assert code == 6
         assert str(arguments[1]) in error
         assert damaged[10:20] not in error
     monkeypatch.setenv("IOM_KEY", damaged)
     code, _, error = iom(*out)
-    assert code == 2
+    assert code == 6
     assert "IOM_KEY" in error
     assert damaged[10:20] not in error
     assert not list(tmp_path.glob("codes*"))
@@ -127,7 +124,7 @@ def test_there_is_no_key_but_a_given_one(iom, photos, tmp_path, monkeypatch):
 )  # fmt: skip
 def test_mistakes_are_one_line(iom, photos, tmp_path, monkeypatch, arguments):
     monkeypatch.setenv("IOM_KEY", TransformKey.generate().to_text())
-    monkeypatch.setattr("iom.photos.photo_hasher.open_photo_hasher", lambda *a, **k: Fake())
+    monkeypatch.setattr("iom.models.face_hasher.load", lambda *a, **k: Fake())
     code, _, error = iom("hash", photos[0], "--out", tmp_path / "c.parquet", *arguments)
     assert code == 2
     assert error.startswith("error: ")
@@ -136,7 +133,7 @@ def test_mistakes_are_one_line(iom, photos, tmp_path, monkeypatch, arguments):
 
 def test_an_output_that_cannot_be_written_is_one_line(iom, photos, tmp_path, monkeypatch):
     monkeypatch.setenv("IOM_KEY", TransformKey.generate().to_text())
-    monkeypatch.setattr("iom.photos.photo_hasher.open_photo_hasher", lambda *a, **k: Fake())
+    monkeypatch.setattr("iom.models.face_hasher.load", lambda *a, **k: Fake())
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "codes.parquet"
     code, _, error = iom("hash", photos[0], "--out", out, "--aligned", "--workers", "0")

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from iom.cli.list_backbones import main
+from iom.cli.list_backbones import main, stored_rows
 
 
 def test_table(capsys):
@@ -15,9 +15,35 @@ def test_table(capsys):
     assert [line.split()[1] for line in lines[1:]] == ["2.08", "1.22"]
 
 
+def test_the_stored_table_is_that_of_the_registry(capsys):
+    from iom.models.backbones import BACKBONES
+
+    rows = stored_rows()
+    assert [row["name"] for row in rows] == list(BACKBONES)
+    assert main(["--filter", "iresnet_slim", "--quiet", "--json", "--measure"]) == 0
+    measured = json.loads(capsys.readouterr().out)["backbones"]
+    assert measured == [row for row in rows if row["name"] == "iresnet_slim"]
+
+
+@pytest.mark.proof
+def test_every_row_of_the_stored_table_is_measured_again(capsys):
+    assert main(["--quiet", "--json", "--measure"]) == 0
+    assert json.loads(capsys.readouterr().out)["backbones"] == stored_rows()
+
+
+def test_the_table_needs_no_network():
+    code = (
+        "import sys; from iom.cli.list_backbones import main\n"
+        "assert main(['--json']) == 0\n"
+        "assert not {'keras', 'tensorflow', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert len(json.loads(done.stdout)["backbones"]) == len(stored_rows())
+
+
 def test_json(capsys):
     assert main(["--filter", "ception", "--quiet", "--json", "--input-size", "72"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = json.loads(capsys.readouterr().out)["backbones"]
     found = {row["name"]: row for row in rows}
     assert set(found) == {"inception_v3", "inception_resnet_v2", "xception"}
     assert "input_size >= 75" in found["inception_v3"]["error"]
@@ -31,7 +57,7 @@ def test_head_and_embedding_size(capsys):
     for head in ("E", "GAP"):
         options = ["--head", head, "--embedding-size", "128"]
         assert main(["--filter", "mnasnet_small", "--quiet", "--json", *options]) == 0
-        counts.append(json.loads(capsys.readouterr().out)["parameters"])
+        counts.append(json.loads(capsys.readouterr().out)["backbones"][0]["parameters"])
     # 4 x 4 x 1280 inputs instead of 1280, and E's batch norm of the map.
     assert counts[0] - counts[1] == 15 * 1280 * 128 + 4 * 1280
 

@@ -30,13 +30,13 @@ def scores_file(folder, seed=0):
 def test_evaluate(tmp_path, capsys):
     path, mated, non_mated = scores_file(tmp_path)
     assert main(["evaluate", str(path), "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
+    (figures,) = json.loads(capsys.readouterr().out)["files"]
     assert figures["eer"] == equal_error_rate(mated, non_mated)
     assert figures["fnmr_at_fmr_1e-2"] == fnmr_at_fmr(mated, non_mated, 1e-2)
     assert "fnmr_at_fmr_1e-4" not in figures
     assert "cmc_rank_1" not in figures
     assert main(["evaluate", str(path), "--json", "--identification"]) == 0
-    figures = json.loads(capsys.readouterr().out)
+    (figures,) = json.loads(capsys.readouterr().out)["files"]
     assert 0 < figures["cmc_rank_1"] <= figures["cmc_rank_10"] <= 1
     assert 0 <= figures["dir_at_fpir_1e-1_rank_1"] <= figures["cmc_rank_1"]
     assert main(["evaluate", str(path), "--identification"]) == 0
@@ -46,7 +46,7 @@ def test_evaluate(tmp_path, capsys):
 def test_turned_sign(tmp_path, capsys):
     path, *_ = scores_file(tmp_path)
     assert main(["evaluate", str(path), "--distances", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["eer"] > 0.5
+    assert json.loads(capsys.readouterr().out)["files"][0]["eer"] > 0.5
 
 
 def test_errors_are_one_line(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """`iom serve` and `iom make-token`: help, and mistakes in one line."""
 
+import re
 import subprocess
 import sys
 
@@ -14,7 +15,15 @@ def test_help_names_what_there_is(capsys):
         main(["serve", "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--demo", "--tokens", "--gallery", "--keys", "--detector", "--certificate"):
+    for option in (
+        "--demo",
+        "--tokens",
+        "--gallery",
+        "--keys",
+        "--detector",
+        "--certificate",
+        "--proxy",
+    ):
         assert option in text
 
 
@@ -35,6 +44,7 @@ def test_help_loads_nothing(root):
         (["--tokens", "nowhere.json"], "nowhere.json: cannot read the tokens"),
         (["--demo", "--rate", "0"], "rate: expected a number above 0"),
         (["--demo", "--certificate", "a.pem"], "both"),
+        (["--demo", "--proxy", "my-proxy"], "--proxy: expected an address or a network"),
         (["--demo", "--host", "256.0.0.1"], "cannot listen on 256.0.0.1"),
     ],
 )
@@ -61,3 +71,17 @@ def test_a_token_is_made_and_taken_back(tmp_path, capsys):
     assert main(["make-token", str(path), "door"]) == 2
     assert main(["make-token", str(path), "door", "--remove"]) == 0
     assert TokenFile(path).find(text) is None
+
+
+def test_the_service_has_no_core_dumps(root):
+    script = (
+        "import ctypes; from pathlib import Path; from iom.cli import serve\n"
+        "assert serve.main(['--demo', '--host', '256.0.0.1']) == 2\n"
+        "print(Path('/proc/self/limits').read_text())\n"
+        "print('dumpable', ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    )
+    if sys.platform != "linux":
+        pytest.skip("no /proc on this machine")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root)
+    assert re.search(r"Max core file size +0 +0 ", done.stdout), done.stderr
+    assert done.stdout.splitlines()[-1] == "dumpable 0"

@@ -151,8 +151,8 @@ def test_subjects_of_lists_without_subject_folders_are_linked(tmp_path: Path) ->
         ("0\t0\n", "promises 0 x 0"),
         ("Ada_A\t1\t4\n", "line 1: expected 'left right same'"),
         ("a.jpg b.jpg 1\na.jpg b.jpg 2\n", "line 2: expected 'left right same'"),
-        ("a.jpg ../b.jpg 1\n", "line 1: expected paths inside"),
-        ("/etc/a.jpg b.jpg 1\n", "line 1: expected paths inside"),
+        ("a.jpg ../b.jpg 1\n", "line 1: expected a relative path"),
+        ("/etc/a.jpg b.jpg 1\n", "line 1: expected a relative path"),
     ],
 )
 def test_malformed_lists_name_the_line(text: str, reason: str, faces: Path, tmp_path: Path) -> None:

@@ -256,9 +256,8 @@ def test_the_checker_finds_everything(faces, tmp_path, capsys):
     Image.new("RGB", (SIDE, 9)).save(root / "b" / "long.png")
     (root / "b" / "notes.txt").write_text("x")
     (root / "empty").mkdir()
-    report = tmp_path / "r.json"
-    assert main([str(root), "--size", str(SIDE), "--json", str(report), "--quiet"]) == 1
-    kinds = {item["kind"] for item in json.loads(report.read_text())["findings"]}
+    assert main([str(root), "--size", str(SIDE), "--json", "--quiet"]) == 1
+    kinds = {item["kind"] for item in json.loads(capsys.readouterr().out)["findings"]}
     assert kinds == {
         "corrupt", "wrong_size", "not_rgb", "same_bytes", "two_labels", "one_image",
         "empty_folder", "odd_file",

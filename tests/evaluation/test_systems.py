@@ -12,7 +12,8 @@ from iom.evaluation.systems import check_systems, load_code_systems
 from iom.evaluation.table import format_table
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
-from iom.models.hasher import Calibration, Hasher
+from iom.models.face_hasher import Calibration
+from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
 
 

@@ -19,12 +19,12 @@ from iom.export.formats import FORMATS
 from iom.export.source import Source
 from iom.keys import KEY_KINDS, TransformKey
 from iom.models.embedder import Embedder, load_embedder
+from iom.models.face_hasher import FaceHasher, load
 from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
 from iom.models.weights.manifest import load_backbone_model
 from iom.runtime.deployed import DeployedHasher
 from iom.runtime.manifest import manifest_path
-from iom.runtime.models import open_models
 
 KEY = TransformKey(bytes(range(32)))
 SETTINGS = {
@@ -95,7 +95,7 @@ def test_other_formats_say_the_same(loaded, faces, tmp_path):
     assert shares["litert_dynamic"] > 0.8
     assert len({manifest.fingerprint for manifest in found.values()}) == 3
     for name in found:
-        hasher = Hasher.load(tmp_path / f"a{FORMATS[name].suffix}")
+        hasher = load(tmp_path / f"a{FORMATS[name].suffix}")
         assert isinstance(hasher, DeployedHasher)
         alone = DeployedHasher.load(tmp_path / f"a{FORMATS[name].suffix}", batch_size=1)
         images = faces.images[:3]
@@ -130,12 +130,12 @@ def test_files_are_hashed_as_pixels_are(exported, faces, tmp_path):
 
 def test_an_artefact_is_embedder_and_hasher(exported):
     path = exported[0] / "a.onnx"
-    embedder, hasher = open_models(path)
-    assert embedder is hasher
+    hasher = load(path)
+    assert isinstance(hasher, FaceHasher)
     cached = load_embedder(str(path))
     hasher.check_embedder(cached)
     with pytest.raises(ConfigError, match="embeds for itself"):
-        open_models(path, weights="iresnet_slim.bundled")
+        load(path, weights="iresnet_slim.bundled")
     with pytest.raises(WeightsError, match="give no weights"):
         hasher.check_embedder(exported[1].embedder)
 

@@ -15,7 +15,7 @@ SIZE = 32
 class FakeHasher:
     """Keyed Index-of-Max over a fixed Gaussian matrix."""
 
-    code_length, alphabet_size, parts = 96, 8, 1
+    code_length, alphabet_size, embedding_size, parts = 96, 8, SIZE, 1
     fingerprint = "fake-model"
     calibration = types.SimpleNamespace(threshold=50)  # the same person: 20 to 33, strangers: 84
 

@@ -20,9 +20,7 @@ def test_a_vote_of_codes_against_a_loop(subjects, images, seed, one_key):
     keys = [TransformKey(bytes([i]) * 32) for i in range(subjects)]
     if one_key:
         keys = keys[:1] * subjects
-    voted = MajorityHasher(hasher, SIZE).hash(
-        rows.reshape(subjects, -1), keys[0] if one_key else keys
-    )
+    voted = MajorityHasher(hasher).hash(rows.reshape(subjects, -1), keys[0] if one_key else keys)
     for subject, code in enumerate(voted):
         own = rows[subject * images : (subject + 1) * images]
         each = hasher.hash(own, keys[subject])
@@ -34,7 +32,7 @@ def test_a_vote_of_codes_against_a_loop(subjects, images, seed, one_key):
 
 def test_a_voting_hasher_is_the_same_model():
     hasher = FakeHasher()
-    voting = MajorityHasher(hasher, SIZE)
+    voting = MajorityHasher(hasher)
     for name in ("code_length", "alphabet_size", "parts", "fingerprint", "calibration"):
         assert getattr(voting, name) == getattr(hasher, name)
     key = TransformKey(bytes(32))
@@ -67,7 +65,7 @@ def test_a_gallery_of_fused_references(tmp_path, how):
     place = Place(tmp_path)
     people = faces(4)
     with place.open(create=True) as gallery:
-        gallery.hasher = MajorityHasher(gallery.hasher, SIZE)
+        gallery.hasher = MajorityHasher(gallery.hasher)
         gallery.create_application("door", masked=True)
         for number, person in enumerate(people):
             images = np.stack([again(person, seed) for seed in range(number + 1)])

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from iom.errors import DataError
-from iom.metrics.uncertainty import Interval, bootstrap_intervals, subject_weights
+from iom.metrics.uncertainty import (
+    Interval,
+    bootstrap_intervals,
+    rate_interval,
+    subject_counts,
+    subject_weights,
+)
 
 
 def pairs_of(subjects, images):
@@ -103,3 +110,37 @@ def test_unusable_input_is_refused():
     ):
         with pytest.raises(DataError, match="expected a statistic"):
             bootstrap_intervals(statistics, [0], [1], [True], **options)
+
+
+@pytest.mark.parametrize("units", [1, 8, 38, 500])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize("errors", ["none", "nothing else"])
+def test_no_error_has_the_exact_binomial_bound(units, confidence, errors):
+    value = 0.0 if errors == "none" else 1.0
+    found = rate_interval(Interval(value, value), value, units=units, confidence=confidence)
+    exact = binomtest(int(units * value), units).proportion_ci(confidence, "exact")
+    np.testing.assert_allclose(found, (exact.low, exact.high), rtol=1e-9)
+
+
+def test_other_rates_keep_their_percentiles():
+    assert rate_interval(Interval(0.1, 0.3), 0.2, units=5, confidence=0.95) == (0.1, 0.3)
+    assert rate_interval(Interval(0.0, 0.9), 0.0, units=50, confidence=0.95) == (0.0, 0.9)
+
+
+def test_a_rate_without_errors_has_a_width_by_its_subjects():
+    """Ten subjects with mated pairs among twelve: the units are subjects, not pairs."""
+    labels = np.array([*np.repeat(np.arange(10), 3), 10, 11])
+    first, second = np.triu_indices(len(labels), k=1)
+    left, right = labels[first], labels[second]
+    same = left == right
+    assert subject_counts(left, right, same) == {"mated": 10, "non-mated": 12, "both": 10}
+    statistic = lambda w: {"fnmr": 0.0, "fmr": 0.0, "accuracy": 1.0, "threshold": 5.0}  # noqa: E731
+    found = bootstrap_intervals(
+        [statistic], left, right, same, replicates=20,
+        rates={"fnmr": "mated", "fmr": "non-mated", "accuracy": "both"},
+    )  # fmt: skip
+    ten, twelve = (binomtest(0, n).proportion_ci(0.95, "exact").high for n in (10, 12))
+    assert found["fnmr"] == pytest.approx((0.0, ten))
+    assert found["fmr"] == pytest.approx((0.0, twelve))
+    assert found["accuracy"] == pytest.approx((1 - ten, 1.0))
+    assert found["threshold"] == (5.0, 5.0)

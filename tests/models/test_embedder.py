@@ -1,3 +1,7 @@
+import contextlib
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,6 +96,64 @@ def test_the_cache_follows_the_bytes_and_the_model(files, tmp_path):
     assert not np.allclose(first[0], changed[0])
     other = embedder(lambda b: moments(b) + 1, fingerprint="g", cache=tmp_path / "cache")
     assert not np.allclose(other.embed_files(files), changed)
+
+
+def test_an_added_image_costs_one_embedding(files, images, tmp_path):
+    embedded = []
+
+    def counted(batch):
+        embedded.append(int(batch.any(axis=(1, 2, 3)).sum()))  # the rest is padding
+        return moments(batch)
+
+    cached = embedder(counted, cache=tmp_path / "cache")
+    before = cached.embed_files(files[1:])
+    assert sum(embedded) == len(files) - 1
+    embedded.clear()
+    rows = cached.embed_files([*files, files[0]])
+    assert sum(embedded) == 1
+    np.testing.assert_array_equal(rows[1:-1], before)
+    np.testing.assert_array_equal(rows[0], rows[-1])
+    embedded.clear()
+    np.testing.assert_array_equal(cached.embed_files(files[::-1]), rows[-2::-1])
+    assert embedded == []
+
+
+@pytest.mark.parametrize("change", [{"flip": True}, {"batch_size": 5}, {"fingerprint": "g"}])
+def test_what_changes_an_embedding_changes_its_address(files, tmp_path, change):
+    calls = []
+
+    def counted(batch):
+        calls.append(len(batch))
+        return moments(batch)
+
+    embedder(cache=tmp_path / "cache").embed_files(files)
+    embedder(counted, cache=tmp_path / "cache", **change).embed_files(files)
+    assert calls
+
+
+def test_a_damaged_row_is_computed_anew(files, tmp_path):
+    cached = embedder(cache=tmp_path / "cache")
+    first = cached.embed_files(files)
+    (stored,) = (tmp_path / "cache").iterdir()
+    with contextlib.closing(sqlite3.connect(stored)) as database, database:
+        database.execute("UPDATE embeddings SET row = zeroblob(36)")
+    np.testing.assert_array_equal(cached.embed_files(files), first)
+
+
+def test_several_may_write_at_once(files, tmp_path):
+    def embed(_):
+        return embedder(cache=tmp_path / "cache").embed_files(files)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(embed, range(16)))
+    for rows in found:
+        np.testing.assert_array_equal(rows, found[0])
+
+
+def test_a_cache_that_cannot_be_used_is_one_error(files, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot use the cache"):
+        embedder(cache=tmp_path / "file" / "below").embed_files(files)
 
 
 def test_a_damaged_cache_is_computed_anew(files, tmp_path):

@@ -10,7 +10,8 @@ from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
-from iom.models.hasher import Calibration, Hasher
+from iom.models.face_hasher import Calibration
+from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher, shape_of
 
 SIZE = 32

@@ -20,7 +20,7 @@ from iom.errors import ConfigError, DataError, WeightsError
 from iom.keys import TransformKey
 from iom.photos import hash_photos as engine
 from iom.photos.code_file import read_codes, schema_of
-from iom.photos.hash_photos import hash_photos, report_path
+from iom.photos.hash_photos import embed_all, hash_photos, report_path
 from tests.photos.conftest import FakeModels, write_faces
 
 ALIGNED = FindSettings(detector="aligned")
@@ -33,7 +33,7 @@ def small_parts(monkeypatch):
 
 def run(root, out, models, key, **options):
     options = {"settings": ALIGNED, "workers": 0, **options}
-    return hash_photos(root, out, models=models, key=key, **options)
+    return hash_photos(root, out, hasher=models, key=key, **options)
 
 
 def report(out):
@@ -295,7 +295,7 @@ class Slow(FakeModels):
 if __name__ == "__main__":
     engine.PART = engine.BATCH = 3
     engine.hash_photos(
-        Path(sys.argv[1]), Path(sys.argv[2]), models=Slow(), key=TransformKey(bytes(range(32))),
+        Path(sys.argv[1]), Path(sys.argv[2]), hasher=Slow(), key=TransformKey(bytes(range(32))),
         settings=FindSettings(detector="aligned"), workers=int(sys.argv[3]),
     )
 """
@@ -350,8 +350,21 @@ def test_every_column_status_and_note_is_documented(root):
 
 def test_the_engine_imports_no_tensorflow(root):
     code = (
-        "import sys, iom.photos.hash_photos, iom.photos.photo_hasher, iom.photos.code_file\n"
+        "import sys, iom.photos.hash_photos, iom.models.face_hasher, iom.photos.code_file\n"
         "heavy = {'tensorflow', 'keras', 'numba', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_faces_without_an_embedding_are_told_apart():
+    faces = list(np.random.default_rng(1).integers(1, 256, (4, 112, 112, 3)).astype(np.uint8))
+    black = np.zeros((112, 112, 3), np.uint8)
+    models = FakeModels()
+    expected = models.embed(np.stack(faces))
+    rows = embed_all(models, [faces[0], black, *faces[1:]])
+    assert rows[1] is None
+    np.testing.assert_array_equal(np.stack([*rows[:1], *rows[2:]]), expected)
+    assert embed_all(models, [black]) == [None]
+    with pytest.raises(WeightsError, match="not finite"):
+        embed_all(models, [black, black])

@@ -65,7 +65,7 @@ def test_another_application_is_not_even_known(service):
         service.post("verify", picture(1), subject="a", application=name).text
         for name in ("other", "nowhere", "..%2fdoor")
     }
-    assert told <= {'{"detail":"the token does not open this"}', '{"detail":"Not Found"}'}
+    assert told <= {'{"detail":"The token does not permit this"}', '{"detail":"Not Found"}'}
 
 
 @pytest.mark.parametrize("text", ["", "Bearer", "Bearer x", "Basic abc", "Bearer é"])

@@ -35,7 +35,7 @@ def test_a_body_that_comes_too_slowly(tmp_path, decoder):
         return {"type": "http.request", "body": b"\r\n", "more_body": True}
 
     status, body = call(service.client.app, slow, token=service.text["admin"], headers=FORM)
-    assert (status, json.loads(body)) == (408, {"detail": "the request came in too slowly"})
+    assert (status, json.loads(body)) == (408, {"detail": "The request was received too slowly"})
     service.place.close()
 
 

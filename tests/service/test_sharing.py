@@ -1,13 +1,15 @@
 """Requests share a hasher: what each gets is what it would get alone."""
 
 import threading
+import types
 
 import numpy as np
 import pytest
 
 from iom.errors import DataError
 from iom.keys import TransformKey
-from iom.service.sharing import MOST_ROWS, SharedEmbedder, SharedHasher
+from iom.models.face_hasher import BATCH
+from iom.service.sharing import SharedHasher
 from tests.gallery.conftest import FakeHasher, faces
 
 
@@ -42,7 +44,7 @@ def in_threads(shared, calls):
     assert shared._hasher.entered.wait(10)  # the first is at work, the others will wait
     for thread in threads[1:]:
         thread.start()
-    while len(shared._together.waiting) < len(calls) - 1:
+    while len(shared._hashing.waiting) < len(calls) - 1:
         pass
     shared._hasher.go.set()
     for thread in threads:
@@ -69,7 +71,7 @@ def test_no_call_is_too_large():
         SharedHasher(slow), [(rows[:1], key), *[(rows[:50], key)] * 5, (rows, key)]
     )
     assert all(len(codes) in (1, 50, 200) for codes in results)
-    assert max(size for size in slow.sizes if size != 200) <= MOST_ROWS
+    assert max(size for size in slow.sizes if size != 200) <= BATCH
 
 
 def test_nobody_suffers_for_another_ones_rows():
@@ -82,6 +84,23 @@ def test_nobody_suffers_for_another_ones_rows():
     assert [len(results[number]) for number in (0, 1, 3)] == [1, 1, 2]
 
 
+def test_keys_of_one_request_are_never_taken_for_another_one_s():
+    rows, key = faces(4), TransformKey.generate()
+
+    class Strict(Slow):
+        def hash(self, embeddings, keys):
+            if isinstance(keys, list) and len(keys) != len(embeddings):
+                raise DataError("another number of keys than rows")
+            return super().hash(embeddings, keys)
+
+    slow = Strict()
+    slow.go.set()
+    shared = SharedHasher(slow)
+    with pytest.raises(DataError, match="another number"):
+        shared.hash(rows[:2], [key])
+    np.testing.assert_array_equal(shared.hash(rows, key), FakeHasher().hash(rows, key))
+
+
 def test_it_is_the_hasher_to_a_gallery():
     hasher = FakeHasher()
     shared = SharedHasher(hasher)
@@ -91,23 +110,25 @@ def test_it_is_the_hasher_to_a_gallery():
         shared.parts = 2
 
 
-class Counting:
-    """The mean of an image is its embedding; remembers how many came at a time."""
+class Counting(FakeHasher):
+    """The mean of an image is its embedding; remembers the batch size of each call and its rows."""
 
-    def __init__(self, wait=None):
-        self.sizes, self.wait = [], wait
+    def __init__(self):
+        super().__init__()
+        self.calls, self.go = [], threading.Event()
 
-    def embed(self, images):
-        self.sizes.append(len(images))
-        if self.wait:
-            assert self.wait.wait(10)
+    def with_batch_size(self, batch_size):
+        return types.SimpleNamespace(embed=lambda images: self.embed_in(batch_size, images))
+
+    def embed_in(self, batch_size, images):
+        self.calls.append((batch_size, len(images)))
+        assert self.go.wait(10)
         return images.mean(axis=(1, 2))
 
 
 def test_many_faces_go_in_batches_and_few_alone():
-    go = threading.Event()
-    single, batch = Counting(go), Counting()
-    shared = SharedEmbedder(single, batch, most=8)
+    counting = Counting()
+    shared = SharedHasher(counting)
     images = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
     results = {}
 
@@ -116,15 +137,15 @@ def test_many_faces_go_in_batches_and_few_alone():
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
     threads[0].start()
-    while not single.sizes:
+    while not counting.calls:
         pass
     for thread in threads[1:]:
         thread.start()
-    while len(shared._together.waiting) < 11:
+    while len(shared._embedding.waiting) < 11:
         pass
-    go.set()
+    counting.go.set()
     for thread in threads:
         thread.join(10)
-    assert (single.sizes, batch.sizes) == ([1, 3], [8])
+    assert counting.calls == [(1, 1), (8, 8), (1, 3)]
     for number, rows in results.items():
         np.testing.assert_array_equal(rows[0], images[number].mean(axis=(0, 1)))

@@ -14,7 +14,8 @@ from iom.data.synthetic import write_folder
 from iom.errors import DataError
 from iom.models.backbones import build_backbone
 from iom.models.embedder import load_embedder
-from iom.models.hasher import Calibration, Hasher
+from iom.models.face_hasher import Calibration
+from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
 from iom.training.calibration import calibrate, describe
 from iom.training.held_out import HeldOutPairs, held_out_keys

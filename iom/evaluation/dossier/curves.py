@@ -54,6 +54,7 @@ def det_curves(
                 replicates=scenario.bootstrap,
                 confidence=scenario.confidence,
                 seed=seed,
+                rates=dict.fromkeys(names, "mated"),
             )
             curve["low"] = [found[name].low for name in names]
             curve["high"] = [found[name].high for name in names]

@@ -98,7 +98,10 @@ def figures_html(*pictures: str) -> str:
 def _sections(tree: Tree, images: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     made = {table.name: table for table in tables(tree)}
     confidence = 100 * tree["config"]["scenario"]["confidence"]
-    drawn = f"[low, high]: {confidence:g} % intervals, subjects and keys drawn anew."
+    drawn = (
+        f"[low, high]: {confidence:g} % intervals, subjects and keys drawn anew; where a rate has "
+        "no error, the exact binomial bound for the number of subjects."
+    )
 
     def told(name: str) -> str:
         explained = NOTES[name] + ("" if name == "per_key" else drawn)

@@ -16,6 +16,14 @@ ACCEPTED = 0.05
 """Post-revocation acceptance up to which a change of key is said to help."""
 
 
+VERDICTS = {
+    "kept": (GOOD, "the promise is kept"),
+    "broken": (BAD, "the promise is broken"),
+    "open": (PLAIN, "these data cannot tell whether the promise is kept"),
+}
+"""Verdicts on a promised rate: the state of the sentence and its words."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Sentence:
     """One statement.
@@ -87,7 +95,7 @@ def _accuracy(tree: Tree, best: str) -> Iterator[Sentence]:
             against = f", the unprotected embedding {percent(reference)}" if reference else ""
             yield Sentence(
                 PLAIN,
-                f"Where one stranger in {words} may pass, {best} turns away {percent(row)} of the "
+                f"Where one impostor in {words} may pass, {best} turns away {percent(row)} of the "
                 f"right people with the key stolen{against}.",
             )
             return
@@ -97,15 +105,27 @@ def _promise(tree: Tree, best: str) -> Iterator[Sentence]:
     entries = [entry for entry in tree["sections"]["calibration"] if entry["promised_fmr"]]
     entries.sort(key=lambda entry: entry["system"] != best)
     for entry in entries[:1]:
-        low = entry["fmr"]["low"] if entry["fmr"]["low"] is not None else entry["fmr"]["value"]
-        kept = low <= entry["promised_fmr"]
+        state, words = VERDICTS[verdict(entry["fmr"], entry["promised_fmr"])]
         yield Sentence(
-            GOOD if kept else BAD,
-            f"At the threshold that {entry['system']} brings along, which promises that "
-            f"{100 * entry['promised_fmr']:g} % of strangers pass, {percent(entry['fmr'])} pass "
-            f"here: the promise {'holds' if kept else 'does not hold'}; "
-            f"{percent(entry['fnmr'])} of the right people are turned away.",
+            state,
+            f"At the threshold that {entry['system']} brings along, which promises that at most "
+            f"{100 * entry['promised_fmr']:g} % of impostors pass, {percent(entry['fmr'])} pass "
+            f"here: {words}; {percent(entry['fnmr'])} of the right people are turned away.",
         )
+
+
+def verdict(rate: Mapping[str, Any], promised: float) -> str:
+    """Whether a measured rate keeps to a promised one: `kept`, `broken` or `open`.
+
+    Args:
+        rate: `low` and `high`, the ends of its interval; without an interval nothing is decided.
+        promised: The largest rate promised.
+    """
+    if rate.get("low") is None or rate.get("high") is None:
+        return "open"
+    if rate["high"] <= promised:
+        return "kept"
+    return "broken" if rate["low"] > promised else "open"
 
 
 def _links(tree: Tree) -> Iterator[Sentence]:

@@ -7,7 +7,6 @@ codes and embeddings never enter it.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from iom.evaluation.protocols import float_system
 from iom.evaluation.report import Report, report_tree
 from iom.evaluation.scores import FLOAT, OWN_KEY, CodeSystem
 from iom.evaluation.systems import hasher_folders
-from iom.models.hasher import Hasher
+from iom.models.face_hasher import load
 
 UNNAMED_SOURCES = ("bin", "carray")
 """Benchmarks that do not say who is in an image."""
@@ -166,7 +165,7 @@ def _calibration(config: EvaluateConfig, report: Report) -> Iterator[dict[str, A
     for entry in report.scores:
         if entry.scenario == OWN_KEY or entry.by_key[0].decision is None:
             continue
-        calibration = Hasher.load(Path(folders[entry.system])).calibration
+        calibration = load(folders[entry.system], opens_embedder=False).calibration
         measured = {
             kind: report.row(entry.system, entry.scenario, f"{kind}_at_decision")
             for kind in ("fmr", "fnmr")

@@ -1,11 +1,10 @@
 """TensorFlow graphs as fixed embedders: frozen `.pb` files and SavedModels.
 
 They are run as they are, not turned into Keras graphs: what tf-insightface and Facenet publish has
-too many shapes. A graph may hold operations that read or write files or run Python; those are
-refused before anything runs.
+too many shapes. A graph may hold operations that read or write files or run Python: only those of
+`iom.models.tensorflow_graphs` are run, and a graph with others is refused before it is loaded.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped,u
 from numpy.typing import NDArray
 
 from iom.errors import WeightsError
+from iom.models.tensorflow_graphs import LARGEST_GRAPH, check_graph, checked_saved_model
 from iom.models.weights.inputs import Statement
 from iom.models.weights.messages import check_names, one_line
+from iom.untrusted import read_bytes
 
-_FORBIDDEN = re.compile(
-    r"PyFunc|ReadFile|WriteFile|MatchingFiles|Reader|FixedLengthRecord|TextLine|TFRecord|Dataset"
-    r"|Print|Summary|DebugIdentity|Send|Recv|Rpc|DataService|LookupTable|InitializeTable|Fingerprint"
-    r"|WholeFile|Queue|^Copy(Host)?$|XlaLaunch|TRTEngine|LoadLibrary|Remote|Http|Gcs"
-)
-"""Operations that reach out of the graph."""
-_SAVING = {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "SaveSlices", "Restore"}
-"""Part of every SavedModel; not part of a frozen graph."""
 _INPUTS = ("input", "img_inputs", "input_image", "images", "data")
 _OUTPUTS = ("embeddings", "embedding", "output", "fc1")
 """Usual names in published graphs."""
@@ -75,12 +68,12 @@ def read_frozen(path: Path, statement: Statement) -> FixedEmbedder:
     `{"input": "img_inputs:0", "output": "embeddings:0", "feed": {"dropout_rate:0": 1.0}}`.
 
     Raises:
-        WeightsError: The file is missing or damaged, holds a forbidden operation, or its tensors
-            are not clear.
+        WeightsError: The file is missing or damaged, holds an operation that is not allowed, or its
+            tensors are not clear.
     """
     graph_def = tf.compat.v1.GraphDef()
     try:
-        graph_def.ParseFromString(path.read_bytes())
+        graph_def.ParseFromString(read_bytes(path, LARGEST_GRAPH))
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
     except DecodeError as error:
@@ -102,20 +95,10 @@ def read_saved_model(path: Path, statement: Statement) -> FixedEmbedder:
     """Embedder of a SavedModel's serving signature.
 
     Raises:
-        WeightsError: The folder is damaged, holds a forbidden operation, or its signature has not
-            one input and one output.
+        WeightsError: The folder is damaged, holds an operation that is not allowed, or its
+            signature has not one input and one output.
     """
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    description = saved_model_pb2.SavedModel()
-    try:
-        description.ParseFromString((path / "saved_model.pb").read_bytes())
-    except OSError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
-    except DecodeError as error:
-        raise WeightsError(f"{path}: damaged or not a SavedModel: {error}") from error
-    for meta_graph in description.meta_graphs:
-        _refuse_forbidden(meta_graph.graph_def, path, allowed=_SAVING)
+    checked_saved_model(path)
     try:
         loaded = tf.saved_model.load(str(path))
         signature = _signature(loaded, path)
@@ -134,19 +117,6 @@ def read_saved_model(path: Path, statement: Statement) -> FixedEmbedder:
         return signature(**{name: images})[output]
 
     return FixedEmbedder(call, statement, source=str(path))
-
-
-def _refuse_forbidden(graph_def: Any, path: Path, *, allowed: set[str]) -> None:
-    nodes = [*graph_def.node]
-    for function in graph_def.library.function:
-        nodes.extend(function.node_def)
-    for node in nodes:
-        saving = node.op in _SAVING and node.op not in allowed
-        if saving or _FORBIDDEN.search(node.op):
-            raise WeightsError(
-                f"{path}: refused: the graph holds '{node.op}' ('{node.name}'), which reaches "
-                "out of the graph; nothing was run"
-            )
 
 
 def _function(graph_def: Any, statement: Statement, path: Path) -> Callable[[Any], Any]:
@@ -184,7 +154,7 @@ def _function(graph_def: Any, statement: Statement, path: Path) -> Callable[[Any
     for node in graph_def.node:
         if node.name in needed:
             pruned.node.append(_placeholder(node) if node.name in {*feeds, image} else node)
-    _refuse_forbidden(pruned, path, allowed=set())
+    check_graph(pruned, path)
     return _imported(pruned, image, output, feeds)
 
 

@@ -1,4 +1,4 @@
-"""Work that waits while others work is done together with theirs."""
+"""Dynamic batching of concurrent calls: rows that wait are computed in one call."""
 
 import dataclasses
 import threading
@@ -23,10 +23,11 @@ class _Job(Generic[T]):
         return self.result is not None or self.error is not None
 
 
-class Together(Generic[T]):
+class MicroBatcher(Generic[T]):
     """A function of rows, called from several threads, that runs for one of them at a time.
 
-    Whoever finds it idle takes all rows that wait, also those of others; nobody waits for company.
+    The thread that finds it idle takes all rows that wait, also those of other threads; it never
+    waits for more. Each call ends with a result or an error, however `work` ends.
 
     Args:
         work: Rows `(N, ...)`, and N things that belong to them, to `(N, ...)`.
@@ -39,13 +40,22 @@ class Together(Generic[T]):
         self._lock, self._turn = threading.Lock(), threading.Lock()
 
     def __call__(self, rows: NDArray[Any], extra: Sequence[T]) -> NDArray[Any]:
-        """What `work` makes of these rows."""
+        """The result of `work` for these rows.
+
+        Raises:
+            Exception: Whatever `work` raised for these rows.
+            RuntimeError: The call that computed them was interrupted in another thread.
+        """
         job = _Job(rows, extra)
         with self._lock:
             self.waiting.append(job)
-        with self._turn:  # the jobs of those who wait here may be done for them
+        with self._turn:  # jobs that wait here may be computed by the thread before
             while not job.is_done:
-                self._do(self._taken())
+                jobs = self._taken()
+                if not jobs:
+                    job.error = _interrupted()
+                    break
+                self._do(jobs)
         if job.result is None:
             assert job.error is not None  # noqa: S101 - one of both, or it would not be done
             raise job.error
@@ -61,16 +71,28 @@ class Together(Generic[T]):
 
     def _do(self, jobs: list[_Job[T]]) -> None:
         try:
-            rows = np.concatenate([job.rows for job in jobs])
-            results = self._work(rows, [each for job in jobs for each in job.extra])
+            self._compute(jobs)
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].error = error
                 return
-            for job in jobs:  # nobody suffers for another one's rows
+            for job in jobs:  # the rows of one job must not fail the others
                 self._do([job])
-            return
+        finally:
+            for job in jobs:
+                if not job.is_done:  # `work` ended by SystemExit, KeyboardInterrupt or the like
+                    job.error = _interrupted()
+
+    def _compute(self, jobs: list[_Job[T]]) -> None:
+        rows = np.concatenate([job.rows for job in jobs])
+        results = self._work(rows, [each for job in jobs for each in job.extra])
+        if len(results) != len(rows):
+            raise ValueError(f"expected {len(rows)} rows of results, received {len(results)}")
         start = 0
         for job in jobs:
             job.result = results[start : start + len(job.rows)]
             start += len(job.rows)
+
+
+def _interrupted() -> RuntimeError:
+    return RuntimeError("the call that computed this batch was interrupted")

@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
             *("--gallery", f"sqlite:///{folder / 'g.db'}"),
             *("--keys", f"file:{folder / 'keys'}?key-file={folder / 'wrap'}"),
             *("--tokens", str(folder / "tokens.json"), "--hasher", HASHER),
-            *("--rate", "1e9", "--detector", arguments.detector),
+            *("--rate", "1e9", "--failures", "1e9", "--detector", arguments.detector),
         ]
         if arguments.detector_weights:
             options += ["--detector-weights", arguments.detector_weights]

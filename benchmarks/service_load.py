@@ -4,10 +4,10 @@
 
 A gallery is filled with codes that the bundled hasher makes of random embeddings, and one subject
 of a real face of ../shared (a drawn one where there is none). `iom serve` is started over it as it
-is, but for its rate limit, and wrk posts that face for verification as fast as the answers come. An
-error is any answer but 200, and any failure of a connection. Memory is that of the service and its
-workers: after the first requests, in the middle, and at the end. `--key-mode application
---action identify` searches all subjects instead.
+is, but for its limits of rate and failures, and wrk posts that face for verification as fast as the
+answers come. An error is any answer but 200, and any failure of a connection. Memory is that of the
+service and its workers: after the first requests, in the middle, and at the end. `--key-mode
+application --action identify` searches all subjects instead.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             *("--gallery", f"sqlite:///{folder / 'g.db'}"),
             *("--keys", f"file:{folder / 'keys'}?key-file={folder / 'wrap'}"),
             *("--tokens", str(folder / "tokens.json"), "--hasher", HASHER),
-            *("--rate", "1e9", "--detector", "none"),
+            *("--rate", "1e9", "--failures", "1e9", "--detector", "none"),
         ]
         with serving(*options) as service:
             fields = {"image": face}

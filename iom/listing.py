@@ -85,6 +85,11 @@ def list_images(root: Path, *, depth: int | None = None) -> Listing:
     Raises:
         DataError: No such folder, or it cannot be read.
     """
+    if root.is_file():
+        raise DataError(
+            f"{root} is a file: expected a folder of images; put it into a folder of its own and "
+            "give that"
+        )
     if not root.is_dir():
         raise DataError(f"no folder {root}: expected a folder of images")
     images: list[str] = []

@@ -13,6 +13,8 @@ from iom.errors import DataError, IomError
 
 JSON_BYTES = 16 << 20
 """Usual bound of a JSON file. Python's objects take up to 25 times as much memory."""
+LIST_BYTES = 256 << 20
+"""Bound of JSON that lists the images of a large set."""
 JSON_DEPTH = 100
 """Levels of nested objects and lists; the models of Keras, the deepest, need about 30."""
 
@@ -119,14 +121,20 @@ def read_bytes(path: Path | str, max_bytes: int) -> bytes:
     return data
 
 
-def read_json(path: Path | str, *, max_bytes: int = JSON_BYTES) -> Any:
+def read_json(
+    path: Path | str,
+    *,
+    max_bytes: int = JSON_BYTES,
+    parse_constant: Callable[[str], Any] | None = None,
+) -> Any:
     """Value of a JSON file in UTF-8.
 
     Raises:
         OSError: As `read_bytes`.
         ValueError: As `parse_json`.
     """
-    return parse_json(read_bytes(path, max_bytes), max_bytes=max_bytes)
+    data = read_bytes(path, max_bytes)
+    return parse_json(data, max_bytes=max_bytes, parse_constant=parse_constant)
 
 
 def parse_json(

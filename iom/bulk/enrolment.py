@@ -25,6 +25,7 @@ from iom.errors import DataError, EnrolmentError
 from iom.files import write_text
 from iom.gallery.gallery import Gallery
 from iom.gallery.record import check_subject_id
+from iom.untrusted import parse_json
 
 BATCH = 2048
 """References of a transaction: what a killed run embeds again."""
@@ -186,7 +187,7 @@ class _Run:
             after = page[-1].record
             present.update(each.subject_id for each in page if each.record not in forgotten)
         revoked = {stone.subject_id for stone in store.tombstones(name)}
-        return present, revoked | set(forgotten.values())
+        return present, revoked | {each.subject_id for each in forgotten.values()}
 
 
 class _Report:
@@ -244,7 +245,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            found = json.loads(line)
+            found = parse_json(line)
             yield str(found["image"]), str(found["problem"])
         except (ValueError, KeyError, TypeError):
             continue  # an empty line, the counts, or the last line of a run that was killed

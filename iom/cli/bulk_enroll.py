@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import NO, OK, Answer, new_parser, run
+from iom.cli.arguments import NO, OK, Answer, goes_on_when_repeated, new_parser, run
 from iom.cli.gallery import _add_hasher, _add_places
 
 EPILOG = """\
@@ -65,21 +65,18 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
         str(Path(weights).absolute()) if Path(weights).exists() else weights,
         hasher.embedder_fingerprint,
     )
-    with open_gallery(arguments, hasher) as gallery:
-        try:
-            done = enroll_in_bulk(
-                gallery,
-                arguments.application,
-                rows,
-                engine,
-                settings,
-                report=report,
-                workers=arguments.workers,
-                batch=arguments.batch,
-                progress=not arguments.quiet,
-            )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("stopped; start the same command again to go on") from None
+    with open_gallery(arguments, hasher) as gallery, goes_on_when_repeated():
+        done = enroll_in_bulk(
+            gallery,
+            arguments.application,
+            rows,
+            engine,
+            settings,
+            report=report,
+            workers=arguments.workers,
+            batch=arguments.batch,
+            progress=not arguments.quiet,
+        )
     lines = [f"enrolled {done.subjects} subjects, {done.references} references"]
     for count, text in (
         (done.present, "subjects were enrolled already"),

@@ -148,7 +148,7 @@ def _text(demonstration: "Demonstration") -> str:
     length, threshold = demonstration.code_length, demonstration.threshold
     lines = [
         f"codes of {length} symbols over {demonstration.alphabet_size} values; match when at "
-        f"most {threshold} positions differ (calibrated at FMR {demonstration.fmr:g})",
+        f"most {threshold} differing positions (calibrated at FMR {demonstration.fmr:g})",
         f"cosine distance of the embeddings: positive {demonstration.cosine_positive:.3f}, "
         f"negative {demonstration.cosine_negative:.3f}",
     ]

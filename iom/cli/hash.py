@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iom.cli.arguments import Answer, new_parser, run
+from iom.cli.arguments import Answer, goes_on_when_repeated, new_parser, run
 from iom.pretrained import BUNDLED
 
 if TYPE_CHECKING:
@@ -132,26 +132,25 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     )
     hasher = load(arguments.hasher, weights=arguments.weights, batch_size=BATCH)
     try:
-        done = hash_photos(
-            arguments.photos,
-            arguments.out,
-            hasher=hasher,
-            key=key,
-            settings=settings,
-            landmarks=arguments.landmarks,
-            weights=arguments.detector_weights,
-            points=points,
-            workers=arguments.workers,
-            seconds=arguments.seconds,
-            progress=not arguments.quiet,
-        )
+        with goes_on_when_repeated():
+            done = hash_photos(
+                arguments.photos,
+                arguments.out,
+                hasher=hasher,
+                key=key,
+                settings=settings,
+                landmarks=arguments.landmarks,
+                weights=arguments.detector_weights,
+                points=points,
+                workers=arguments.workers,
+                seconds=arguments.seconds,
+                progress=not arguments.quiet,
+            )
     except OSError as error:  # no space left, no right to write
         raise DataError(
             f"{error.filename or arguments.out}: {error.strerror or error}; what was finished is "
             "kept, start the same command again to go on"
         ) from error
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; start the same command again to go on") from None
     counts = dict(done.counts)
     photographs, faces = counts.pop("photographs"), counts.pop("faces")
     others = ", ".join(

@@ -12,7 +12,7 @@ from iom.data.align_photo import STATUSES, AlignSettings, Outcome
 from iom.data.landmarks import write_landmarks
 from iom.errors import DataError
 from iom.files import write_json, write_text
-from iom.untrusted import paths_inside
+from iom.untrusted import parse_json, paths_inside
 
 JOURNAL = "align.jsonl"
 
@@ -139,6 +139,6 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
         with path.open("r+b") as stream:
             stream.truncate(end)
     try:
-        return [json.loads(line) for line in data[:end].splitlines()]
+        return [parse_json(line) for line in data[:end].splitlines()]
     except ValueError as error:
         raise DataError(f"{path}: damaged; remove it to begin anew") from error

@@ -6,7 +6,6 @@ each two images. The format is read without bcolz, which no longer installs; the
 Blosc's, from the extra `.[carray]`.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from iom.data.blosc_process import BloscProcess
 from iom.data.dealt_pairs import FOLDS
 from iom.data.images import Pixels
 from iom.errors import DataError
+from iom.untrusted import read_json
 
 HEADER_BYTES = 16
 MAGIC = b"blpk"
@@ -140,10 +140,10 @@ def _truth(path: Path) -> NDArray[np.bool_]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; is this a carray?") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: the description of a carray is damaged") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: the description of a carray is damaged")

@@ -5,7 +5,6 @@
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from iom.data.table_files import present, shown
 from iom.errors import DataError
+from iom.untrusted import LIST_BYTES, read_json
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,15 +64,11 @@ def read_megaface(
 
 def _lists(path: Path, *keys: str) -> dict[str, list[str]]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = read_json(path, max_bytes=LIST_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise DataError(
-            f"{path}: expected lists, received a structure nested too deeply"
-        ) from error
     lists: dict[str, list[str]] = {}
     for key in keys:
         values = content.get(key) if isinstance(content, dict) else None

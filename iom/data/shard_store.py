@@ -8,7 +8,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from iom.errors import DataError
 from iom.files import sha256_of
-from iom.untrusted import check_name, path_inside
+from iom.untrusted import LIST_BYTES, check_name, path_inside, read_json
 
 MANIFEST = "manifest.json"
 FORMAT = "iom-shards-1"
@@ -129,10 +128,10 @@ def read_manifest(root: Path) -> dict[str, Any]:
     """
     path = root / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path, max_bytes=LIST_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; unfinished conversion?") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: the manifest is damaged; convert again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{path}: expected a manifest of format {FORMAT}")

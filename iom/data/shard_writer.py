@@ -5,7 +5,6 @@ label), which is what arcface-tf2 reads, and `image/subject`. TFRecord guards it
 """
 
 import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from iom.data.images import decode_image
 from iom.data.shard_store import FORMAT, MANIFEST, ShardRow, read_sidecar
 from iom.errors import DataError
 from iom.files import atomic_path, remove_temporary_files, sha256_of, write_json, write_text
+from iom.untrusted import read_json
 
 PLAN = ".conversion.json"
 RECORD_HEAD = 12
@@ -114,7 +114,7 @@ def begin_or_resume(root: Path, source: FaceSource, settings: dict[str, Any]) ->
         write_json(path, plan)
         return
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged; remove {root} and begin anew") from error
     if begun != plan:
@@ -124,7 +124,7 @@ def begin_or_resume(root: Path, source: FaceSource, settings: dict[str, Any]) ->
 def _finished(path: Path, note: Path) -> dict[str, Any] | None:
     """A shard that an earlier run finished, if it is still whole."""
     try:
-        shard: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        shard: dict[str, Any] = read_json(note)
         if sha256_of(path) != shard["sha256"]:
             return None
         read_sidecar(path.parent, path.name, shard["index_sha256"])

@@ -85,10 +85,13 @@ def _draw_curves(axes: Any, report: Report) -> None:
     fnmr_floor = 0.5 / report.benchmark["mated"]
     top = 0.1
     colour_of: dict[str, str] = {}
+    faultless = []
     for scores in report.scores:
         colour = colour_of.setdefault(
             scores.system, CURVE_COLOURS[len(colour_of) % len(CURVE_COLOURS)]
         )
+        if not any(entry.ranked.curve().fnmr_at_fmr(0) for entry in scores.by_key):
+            faultless.append(_title(scores))
         for number, entry in enumerate(scores.by_key):
             curve = entry.ranked.curve()
             top = max(top, curve.fnmr_at_fmr(0))
@@ -106,6 +109,9 @@ def _draw_curves(axes: Any, report: Report) -> None:
         [1e-9, 1], [1e-9, 1], color="#999999", linewidth=0.8, linestyle=":", label="FMR = FNMR"
     )
     axes.set(xscale="log", yscale="log", xlim=(fmr_floor, 1), ylim=(fnmr_floor, min(1, 2 * top)))
+    if faultless:
+        text = f"no false non-match at any FMR shown: {'; '.join(faultless)}"
+        axes.text(0.03, 0.03, text, transform=axes.transAxes, fontsize=9, wrap=True)
     axes.set_xlabel("FMR (false match rate)")
     axes.set_ylabel("FNMR (false non-match rate)")
     axes.set_title("DET curves, one line a key", fontsize=10)

@@ -26,6 +26,7 @@ from iom.training.loop import TrainingDivergedError
 from iom.training.material import Material, load_material
 from iom.training.run_dir import RunDir
 from iom.training.stage2 import train_stage2, untrained_hasher
+from iom.untrusted import read_json
 
 
 def run_search(
@@ -144,7 +145,7 @@ def _finished(output: Path, row: PlannedRow) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         config, result = stored["config"], dict(stored["row"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

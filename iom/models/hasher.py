@@ -22,6 +22,7 @@ from iom.models.face_hasher import Calibration, FaceHasher
 from iom.models.hashing import shape_of
 from iom.pretrained import hasher_path
 from iom.runtime.runtimes import is_artefact
+from iom.untrusted import read_json
 
 FORMAT = 1
 MODEL_FILE = "hasher.keras"
@@ -280,7 +281,7 @@ def _model_path(folder: Path, fingerprint: object) -> Path:
 def _metadata(folder: Path) -> dict[str, Any]:
     path = folder / METADATA_FILE
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = read_json(path)
     except OSError as error:
         raise WeightsError(
             f"no hasher in {folder} ({METADATA_FILE}: {error.strerror}); train one with "

@@ -29,6 +29,7 @@ from iom.errors import CodeError, DataError, EnrolmentError, missing_extra
 from iom.files import atomic_path
 from iom.gallery.record import code_bytes, encoding_shape
 from iom.listing import name_of
+from iom.untrusted import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,13 +135,15 @@ def write_codes(path: Path, header: Mapping[str, Any], tables: Iterable["pa.Tabl
     return rows
 
 
-def read_codes(path: Path) -> CodeFile:
+def read_codes(path: Path | str) -> CodeFile:
     """Read what `write_codes` wrote.
 
     Raises:
+        TypeError: Neither a path nor text.
         DataError: No such file, damaged, cut off, changed, or another program's.
         MissingExtraError: The package `pyarrow` is not installed.
     """
+    path = Path(path)
     header, table = read_table(path)
     encoding = str(header["encoding"])
     code_length, alphabet_size = encoding_shape(encoding)
@@ -208,7 +211,7 @@ def _header(path: Path, file: Any) -> dict[str, Any]:
     metadata = file.metadata.metadata or {}
     if HEADER not in metadata:
         raise DataError(f"{path}: expected a file written by iom hash, received another Parquet")
-    header = json.loads(metadata[HEADER])
+    header = parse_json(metadata[HEADER])
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DataError(
             f"{path}: expected format {FORMAT} of files of codes; read it with the program that "

@@ -17,6 +17,7 @@ from iom.errors import DataError
 from iom.files import remove_temporary_files, sha256_of, write_json, write_text
 from iom.listing import name_of, text_of
 from iom.photos.code_file import read_table, write_codes
+from iom.untrusted import parse_json, read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,7 +111,7 @@ class Parts:
 
     def _listed(self, part: int) -> dict[str, Outcome]:
         text = (self._folder / f"{part:06d}.jsonl").read_text(encoding="utf-8")
-        return {_name(line): line for line in map(json.loads, text.splitlines()[1:])}
+        return {_name(line): line for line in map(parse_json, text.splitlines()[1:])}
 
     def _table(self, part: int) -> "pa.Table":
         header, table = read_table(self._folder / f"{part:06d}.parquet")
@@ -124,7 +125,7 @@ class Parts:
         self._next = part + 1
         try:
             with listed.open(encoding="utf-8") as stream:
-                first = json.loads(stream.readline())
+                first = parse_json(stream.readline())
             if sha256_of(codes) == first["sha256"]:
                 self._note(part, self._listed(part))
         except (OSError, ValueError, KeyError, TypeError):
@@ -151,7 +152,7 @@ def _name(line: Outcome) -> str:
 
 def _check_header(path: Path, header: Mapping[str, Any]) -> None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         write_json(path, header)
         return

@@ -5,7 +5,6 @@ key for verifying and another for identifying; for that this small copy of the n
 embedding lies beside each artefact. It agrees with the artefact but for near ties.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from iom.errors import WeightsError
 from iom.keys import ROTATION_ROUNDS
+from iom.untrusted import parse_json
 
 Array = NDArray[Any]
 NORM_FLOOR = 1e-12
@@ -54,7 +54,7 @@ class Head:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-            steps = json.loads(arrays.pop(PROGRAM).tobytes())
+            steps = parse_json(arrays.pop(PROGRAM).tobytes())
             wide = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
             return cls(steps, wide)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -34,6 +34,7 @@ class LiteRtSession:
             self._interpreter = Interpreter(
                 model_path=str(path), num_threads=threads or os.cpu_count() or 1
             )
+            self._interpreter.allocate_tensors()  # fails for operations that LiteRT has not got
             signature = self._interpreter.get_signature_list()[SIGNATURE]
             check_ends(path, signature["inputs"], signature["outputs"])
             self._runner = self._interpreter.get_signature_runner(SIGNATURE)

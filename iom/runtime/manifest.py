@@ -9,6 +9,7 @@ from typing import Any
 from iom.errors import WeightsError
 from iom.files import sha256_of, write_json
 from iom.keys import KEY_KINDS
+from iom.untrusted import paths_inside, read_json
 
 FORMAT = 1
 SUFFIX = ".json"
@@ -120,6 +121,16 @@ def write_manifest(artefact: Path, manifest: Manifest) -> None:
     write_json(manifest_path(artefact), value)
 
 
+def _is_folder(folder: Path) -> str:
+    """What to give instead of a folder."""
+    inside = sorted(one.name for one in folder.iterdir() if manifest_path(one).is_file())
+    if inside:
+        advice = f"give the artefact in it: {', '.join(str(folder / name) for name in inside)}"
+    else:
+        advice = "give the file of an artefact, such as FOLDER/x.onnx; there is none in it"
+    return f"{folder} is a folder; {advice}"
+
+
 def read_manifest(artefact: Path) -> Manifest:
     """Read the manifest of an artefact and check its files against it.
 
@@ -130,8 +141,10 @@ def read_manifest(artefact: Path) -> Manifest:
     if not artefact.exists():
         raise WeightsError(f"no artefact {artefact}; make one with iom deploy")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except OSError as error:
+        if artefact.is_dir() and not artefact.suffix:
+            raise WeightsError(_is_folder(artefact)) from error
         raise WeightsError(
             f"{artefact}: expected {path.name} beside it ({error.strerror}); iom deploy writes it"
         ) from error
@@ -144,8 +157,8 @@ def read_manifest(artefact: Path) -> Manifest:
             "again with this program, or use the program that made it"
         )
     manifest = _parsed(path, values)
-    for name, digest in manifest.files.items():
-        file = artefact.parent / name
+    files = paths_inside(artefact.parent, manifest.files, source=path, error=WeightsError)
+    for file, (name, digest) in zip(files, manifest.files.items(), strict=True):
         if not file.is_file():
             raise WeightsError(f"{artefact}: its file {name} is missing; copy all of {path.name}")
         if sha256_of(file) != digest:
@@ -164,12 +177,10 @@ def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
         check = values.pop("check")
         manifest = Manifest(**values, check=Check(**check) if check else None)
         valid = manifest.fingerprint == fingerprint and manifest.order_width > 0
-        inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts
-                     for name in manifest.files)  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path}: the manifest is damaged, or of another version: {error}; export again"
         ) from error
-    if not valid or not inside:
+    if not valid:
         raise WeightsError(f"{path}: the manifest was changed: its fingerprint does not hold")
     return manifest

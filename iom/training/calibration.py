@@ -1,4 +1,4 @@
-"""The decision threshold of a hasher, found on held-out subjects, with its bootstrap intervals."""
+"""The decision threshold of a hasher, found on subjects it was not trained on."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def calibrate(
     threshold = error_curve(mated, non_mated).threshold_at_fmr(config.fmr)
     if not np.isfinite(threshold):
         raise DataError(
-            f"no threshold keeps to calibration.fmr {config.fmr:g} on the held-out subjects; are "
+            f"no threshold keeps to calibration.fmr {config.fmr:g} on these subjects; are "
             "images of one person listed under two subjects?"
         )
     chosen = Calibration(
@@ -77,10 +77,10 @@ def describe(hasher: FaceHasher) -> str:
     fmr = found.fmr if found.measured_fmr is None else found.measured_fmr
     text = (
         f"threshold {found.threshold}{_interval(found.threshold_low, found.threshold_high)} "
-        f"of {hasher.code_length} positions: "
+        f"of {hasher.code_length} differing positions: "
         f"FMR {fmr:.3g}{_interval(found.fmr_low, found.fmr_high)} for {found.fmr:g} asked, "
         f"FNMR {found.fnmr:.3g}{_interval(found.fnmr_low, found.fnmr_high)} "
-        f"on {found.subjects} held-out subjects under {found.keys} keys"
+        f"on {found.subjects} subjects under {found.keys} keys"
     )
     if found.confidence is None:
         return text

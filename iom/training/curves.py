@@ -1,10 +1,14 @@
 """Learning curves of one or several runs as a picture."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iom.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PANEL = (5.5, 3.6)
 COLUMNS = 2
@@ -17,14 +21,29 @@ Records = Sequence[Mapping[str, Any]]
 
 
 def draw_curves(path: Path, runs: Mapping[str, Records]) -> None:
-    """Draw loss, verification figures and learning rate by epoch, a panel each, a line a run.
+    """Draw `curves_figure` into a file.
 
     Args:
         path: Picture, `.png` or `.svg`; replaced atomically.
+        runs: Name to the records of `metrics.jsonl`.
+    """
+    figure = curves_figure(runs)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
+
+
+def curves_figure(runs: Mapping[str, Records]) -> "Figure":
+    """Loss, verification figures and learning rate by epoch, a panel each, a line a run.
+
+    A run has one colour, in every panel.
+
+    Args:
         runs: Name to the records of `metrics.jsonl`. Records of a step stand within their epoch.
     """
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
     panels = _panels(runs)
@@ -32,6 +51,7 @@ def draw_curves(path: Path, runs: Mapping[str, Records]) -> None:
     columns = min(COLUMNS, len(panels))
     figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
+    colours = dict(zip(runs, itertools.cycle(map(colormaps["tab10"], range(10))), strict=False))
     for number, name in enumerate(panels):
         axes = figure.add_subplot(rows, columns, number + 1)
         scale = 100 if name.endswith(PERCENT) else 1
@@ -41,14 +61,15 @@ def draw_curves(path: Path, runs: Mapping[str, Records]) -> None:
             ]
             if points:
                 marker = "o" if len(points) < 40 else None
-                axes.plot(*zip(*points, strict=True), label=run, marker=marker, markersize=3)
+                axes.plot(*zip(*points, strict=True), label=run, color=colours[run], marker=marker,
+                          markersize=3)  # fmt: skip
         axes.set(title=name.replace("_", " ") + (", %" if scale == 100 else ""), xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if number == 0 and len(runs) > 1:
-            axes.legend(fontsize=7)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
+            handles = [Line2D([], [], color=colours[run], label=run) for run in runs]
+            axes.legend(handles=handles, fontsize=7)  # of all runs, whatever this panel holds
+    return figure
 
 
 def _panels(runs: Mapping[str, Records]) -> list[str]:

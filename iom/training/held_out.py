@@ -81,8 +81,9 @@ class HeldOutPairs:
         others = int((~self.same).sum())
         if others * fmr < 1:
             raise DataError(
-                f"calibration.fmr {fmr:g} cannot be seen in {others:,} held-out non-mated pairs, "
-                f"which resolve {1 / others:.2g}; raise calibration.fmr or data.holdout"
+                f"an FMR of {fmr:g} cannot be seen in {others:,} non-mated comparisons, which "
+                f"show {1 / others:.2g} at the lowest; ask for a higher one (calibration.fmr, "
+                "--fmr), or take more subjects (data.holdout, --faces)"
             )
 
     def curve_of_embeddings(self, embeddings: NDArray[np.float32]) -> ErrorCurve:

@@ -1,16 +1,25 @@
 """Another threshold for a hasher that is already trained."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.config.hashing import CalibrationConfig
 from iom.config.loading import load_config
 from iom.config.schema import Stage2Config
+from iom.config.sections import FolderConfig
 from iom.data.folders import hold_out, scan_folder
-from iom.errors import ConfigError
+from iom.errors import ConfigError, DataError
+from iom.files import atomic_path, check_output
 from iom.models.embedder import Embedder
+from iom.models.face_hasher import Calibration
 from iom.models.fusion import open_embedder
-from iom.models.hasher import Hasher
+from iom.models.hasher import METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE, Hasher
+from iom.pretrained import checkout, package_folder
 from iom.training.calibration import calibrate
 from iom.training.held_out import HeldOutPairs
 from iom.training.stage2 import EMBEDDER_FILE
@@ -51,16 +60,104 @@ def recalibrate(
         )
     files = held_out.files
     embeddings = embedder.embed_files([files[row] for row in pairs.images], progress=progress)
-    hasher.calibration = calibrate(
+    hasher.calibration = _calibration(hasher, pairs, embeddings, config.calibration, config.seed)
+    return hasher
+
+
+def recalibrate_on_faces(
+    folder: Path,
+    faces: Path,
+    config: CalibrationConfig,
+    *,
+    weights: str = "",
+    seed: int = 1,
+    progress: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> Hasher:
+    """Calibrate the hasher in `folder` on all subjects of a folder of faces; store nothing.
+
+    The subjects must be others than those it was trained on: one's own people.
+
+    Args:
+        folder: Of the hasher.
+        faces: `<faces>/<subject>/<image>`, aligned.
+        config: FMR, number of keys, draws of the intervals.
+        weights: Manifest name or file of the embedder; empty takes the one that was trained along,
+            or the one that the hasher names.
+        seed: Of keys and draws.
+        progress: Show a progress bar.
+        report: Takes how many comparisons there are, and what FMR they can show.
+
+    Raises:
+        DataError, WeightsError: As their texts say; an FMR that the comparisons cannot show is
+            refused.
+    """
+    trained_along = folder / EMBEDDER_FILE
+    if not weights and trained_along.is_file():
+        weights = str(trained_along)
+    hasher = Hasher.load(folder, weights=weights)
+    listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
+    pairs = HeldOutPairs.of(listed, group_separator="", seed=seed)
+    mated = int(pairs.same.sum())
+    others = len(pairs.same) - mated
+    drawn = "" if len(pairs.images) == len(listed) else f" (drawn from {len(listed):,})"
+    report(
+        f"{pairs.subjects:,} subjects, {len(pairs.images):,} images{drawn}: {mated:,} mated and "
+        f"{others:,} non-mated comparisons; the lowest FMR that they can show is {1 / others:.2g}"
+        f"{listed.describe_left_out(1)}"
+    )
+    pairs.check_resolution(config.fmr)
+    files = listed.files
+    embeddings = hasher.embed_files([files[row] for row in pairs.images], progress=progress)
+    hasher.calibration = _calibration(hasher, pairs, embeddings, config, seed)
+    return hasher
+
+
+def copy_hasher(folder: Path, output: Path) -> None:
+    """Copy a trained hasher byte for byte, so that its fingerprint stays; the metadata last."""
+    for name in (EMBEDDER_FILE, "config.yaml", NEW_MODEL_FILE, MODEL_FILE, METADATA_FILE):
+        if (folder / name).is_file():
+            with atomic_path(output / name) as temporary:
+                shutil.copyfile(folder / name, temporary)
+
+
+def check_target(folder: Path, output: Path | None) -> None:
+    """See that a threshold can be stored: in the hasher itself, or in a copy.
+
+    Raises:
+        ConfigError: A hasher that came with the package, or lies in its sources, would be changed.
+        DataError: The output holds something already, or cannot be written.
+    """
+    check_output(output or folder)
+    if output is not None:
+        if output.is_dir() and any(output.iterdir()):
+            raise DataError(f"{output}: expected a new or empty folder for the copy of {folder}")
+        return
+    root = checkout()
+    own = [package_folder(), *([] if root is None else [root / "pre_models"])]
+    if any(place.resolve() in folder.resolve().parents for place in own):
+        raise ConfigError(
+            f"{folder} came with the package and is not changed: store the threshold in a copy "
+            "with --output DIR"
+        )
+
+
+def _calibration(
+    hasher: Hasher,
+    pairs: HeldOutPairs,
+    embeddings: NDArray[np.float32],
+    config: CalibrationConfig,
+    seed: int,
+) -> Calibration:
+    return calibrate(
         pairs,
         embeddings,
         hasher.hash,
         code_length=hasher.code_length,
         alphabet_size=hasher.alphabet_size,
-        config=config.calibration,
-        seed=config.seed,
+        config=config,
+        seed=seed,
     )
-    return hasher
 
 
 def _embedder(folder: Path, config: Stage2Config) -> Embedder:

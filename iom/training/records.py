@@ -7,6 +7,7 @@ from typing import Any
 
 from iom.errors import CheckpointError
 from iom.files import atomic_path
+from iom.untrusted import parse_json
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -19,7 +20,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
+        records = [parse_json(line) for line in lines]
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in records):

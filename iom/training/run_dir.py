@@ -17,6 +17,7 @@ from iom.errors import CheckpointError, ConfigError
 from iom.files import atomic_path, write_json
 from iom.training.environment import environment
 from iom.training.records import place, read_records, write_records
+from iom.untrusted import parse_json, read_json
 
 HEADER = "header"
 STATE_VERSION = 1
@@ -78,7 +79,7 @@ class RunDir:
         """Add what this process runs on to `versions.json`, unless it says so last already."""
         path = self.path / "versions.json"
         try:
-            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+            known = read_json(path) if path.exists() else []
         except ValueError as error:
             raise CheckpointError(f"{path} is damaged: {error}; delete it to go on") from error
         now = environment()
@@ -175,7 +176,7 @@ class RunDir:
                 self.state_path.open("rb") as stream,
                 np.load(stream, allow_pickle=False) as stored,
             ):
-                header = json.loads(str(stored[HEADER]))
+                header = parse_json(str(stored[HEADER]))
                 arrays = [stored[f"{index:05d}"] for index in range(len(stored.files) - 1)]
                 return header, arrays
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -47,6 +47,6 @@ if __name__ == "__main__":
     names = {}
     for text in examples["python"]:
         exec(text, names)
-    helped = [(line, *run_command(line)) for line in examples["help"]]
+    more = [(line, *run_command(line)) for line in examples["commands"]]
     shape = list(names["codes"].shape)
-    print(json.dumps({"place": iom.__file__, "done": done, "help": helped, "codes": shape}))
+    print(json.dumps({"place": iom.__file__, "shell": done, "commands": more, "codes": shape}))

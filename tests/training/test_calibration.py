@@ -112,7 +112,7 @@ def test_the_interval_by_hand(pairs, embeddings, baseline, find):
 
 
 def test_an_fmr_that_cannot_be_seen(find):
-    with pytest.raises(DataError, match=r"1e-06 cannot be seen in 960 held-out"):
+    with pytest.raises(DataError, match=r"1e-06 cannot be seen in 960 non-mated"):
         find(fmr=1e-6)
 
 
@@ -179,6 +179,38 @@ def test_the_command_stores_what_it_prints(place, capsys):
         before.model.get_layer("projection").get_weights()[0],
         after.model.get_layer("projection").get_weights()[0],
     )
+
+
+def on_faces(place, *more):
+    given = ["--faces", str(place / "faces"), "--fmr", "0.05", "--bootstrap", "20", "--quiet"]
+    return main(["--hasher", str(place / "hasher"), *given, "--weights",
+                 str(place / "backbone.keras"), *more])  # fmt: skip
+
+
+def test_all_of_ones_own_people_are_used_and_a_copy_is_stored(place, tmp_path, capsys):
+    before = (place / "hasher" / "hasher.json").read_bytes()
+    assert on_faces(place, "--output", str(tmp_path / "copy")) == 0
+    out = capsys.readouterr().out
+    # 14 subjects with 4 images: 14 * 6 mated pairs, and 91 * 16 of two subjects.
+    assert "14 subjects, 56 images: 84 mated and 1,456 non-mated comparisons" in out
+    assert "the lowest FMR that they can show is 0.00069" in out
+    copy = Hasher.load(tmp_path / "copy")
+    assert (copy.calibration.subjects, copy.calibration.fmr) == (14, 0.05)
+    assert copy.fingerprint == Hasher.load(place / "hasher").fingerprint
+    assert (place / "hasher" / "hasher.json").read_bytes() == before
+
+
+def test_a_hasher_of_the_package_is_not_overwritten(place, tmp_path, capsys):
+    faces = ["--faces", str(place / "faces"), "--fmr", "0.05", "--quiet"]
+    assert main(["--hasher", "bundled", *faces]) == 2
+    assert "store the threshold in a copy with --output DIR" in capsys.readouterr().err
+    (tmp_path / "full").write_text("")
+    assert on_faces(place, "--output", str(tmp_path)) == 2
+    assert "expected a new or empty folder" in capsys.readouterr().err
+    assert on_faces(place, "--fmr", "1e-4", "--dry-run") == 2
+    error = capsys.readouterr().err
+    assert "an FMR of 0.0001 cannot be seen in 1,456 non-mated comparisons" in error
+    assert "0.00069 at the lowest" in error
 
 
 @pytest.mark.parametrize(

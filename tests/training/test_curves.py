@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 
 from iom.cli import curves as command
-from iom.training.curves import _panels, _position, draw_curves
+from iom.training.curves import _panels, _position, curves_figure, draw_curves
 from iom.training.records import write_records
 
 RECORDS = [
@@ -26,6 +26,22 @@ def test_a_panel_for_each_figure_and_no_other_field():
 
 def test_a_step_stands_within_its_epoch():
     assert [_position(row, RECORDS) for row in RECORDS] == [0.5, 1.0, 2.0]
+
+
+def test_a_run_has_one_colour_in_every_panel():
+    """The second run alone has some of the figures; its colour there is that of the legend."""
+    runs = {
+        "s1": [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}],
+        "stage2": [{"epoch": 1, "loss": 3.0, "balance": 0.1, "held_out_eer": 0.2}],
+    }
+    figure = curves_figure(runs)
+    of = {run: {line.get_color() for axes in figure.axes for line in axes.lines
+                if line.get_label() == run} for run in runs}  # fmt: skip
+    assert [len(colours) for colours in of.values()] == [1, 1]
+    assert of["s1"] != of["stage2"]
+    legend = figure.axes[0].get_legend()
+    shown = {line.get_label(): line.get_color() for line in legend.get_lines()}
+    assert shown == {run: next(iter(colours)) for run, colours in of.items()}
 
 
 def test_another_run_changes_the_picture(tmp_path):

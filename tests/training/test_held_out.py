@@ -78,7 +78,7 @@ def test_rates_by_hand(people, embeddings, baseline):
 def test_an_fmr_that_cannot_be_seen(people):
     pairs = HeldOutPairs.of(people, group_separator="_", seed=1)
     pairs.check_resolution(1e-2)
-    with pytest.raises(DataError, match=r"1e-06 cannot be seen in 960 held-out"):
+    with pytest.raises(DataError, match=r"1e-06 cannot be seen in 960 non-mated"):
         pairs.check_resolution(1e-6)
 
 

@@ -68,6 +68,7 @@ def cmc_chart(tree: Tree) -> str:
                 edges = [[100 * p[side] for p in points] for side in ("low", "high")]
                 axes.fill_between(ranks, *edges, color=line["color"], alpha=0.10, linewidth=0)
         axes.set(xlabel="rank", ylabel="found at this rank or before, %", xticks=range(1, 11))
+        axes.set_ylim(top=100)
 
     return _single(draw, "Closed-set search (CMC)", "lower right")
 
@@ -84,8 +85,9 @@ def open_set_chart(tree: Tree) -> str:
                 axes.fill_between(
                     entry["fpir"], *edges, color=line["color"], alpha=0.10, linewidth=0
                 )
-        axes.set(xscale="log", xlabel="FPIR: share of strangers who are found")
+        axes.set(xscale="log", xlabel="FPIR: share of impostors who are found")
         axes.set_ylabel("DIR: share of enrolled found at rank 1, %")
+        axes.set_ylim(top=100)
 
     return _single(draw, "Open-set search (DIR against FPIR)", "lower right")
 
@@ -196,17 +198,28 @@ def _error_chart(tree: Tree, transform: Callable[[Any], Any]) -> str:
                 axes.fill_between(
                     entry["fmr"], *edges, color=line["color"], alpha=0.10, linewidth=0
                 )
-        axes.set(xscale="log", xlabel="FMR: share of strangers who match")
+        axes.set(xscale="log", xlabel="FMR: share of impostors who match")
         axes.set_xlim(tree["sections"]["curves"][0]["fmr"][0], 1)
         if is_det:
             axes.plot([1e-9, 1], [1e-7, 100], color="#9ca3af", linewidth=0.8, linestyle=":")
             axes.set(yscale="log", ylabel="FNMR: share of right people turned away, %")
             axes.set_ylim(100 * floor, 100)
+            _note_faultless(axes, tree)
         else:
+            axes.set_ylim(top=100)
             axes.set_ylabel("1 - FNMR: share of right people who match, %")
 
     title = "DET" if is_det else "ROC"
     return _single(draw, title, "upper right" if is_det else "lower right")
+
+
+def _note_faultless(axes: Any, tree: Tree) -> None:
+    """Say which systems have no line on a logarithmic axis, since they make no error."""
+    curves = tree["sections"]["curves"]
+    names = [_label(entry) for entry in curves if not any(entry["fnmr"])]
+    if names:
+        text = f"no false non-match at any FMR shown: {'; '.join(names)}"
+        axes.text(0.03, 0.05, text, transform=axes.transAxes, fontsize=8, wrap=True)
 
 
 def _det(rates: Any) -> Any:

@@ -1,6 +1,5 @@
 """Several reports side by side: their figures in one table, picture and page."""
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -13,6 +12,7 @@ from iom.evaluation.dossier.tables import Table, interval_text, latex
 from iom.evaluation.dossier.write import csv_text
 from iom.evaluation.report import FORMAT
 from iom.files import write_text
+from iom.untrusted import read_json
 
 Tree = Mapping[str, Any]
 FIELDS = ("benchmark", "rows", "systems", "config")
@@ -41,7 +41,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     file = path / "report.json" if path.is_dir() else path
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"), parse_constant=_not_a_number)
+        tree = read_json(file, parse_constant=_not_a_number)
     except OSError as error:
         raise DataError(f"cannot read report {file}: {error.strerror}") from error
     except ValueError as error:

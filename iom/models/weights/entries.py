@@ -1,7 +1,6 @@
 """The manifest of known weights, `iom/pretrained/manifest.json`, and where their files may be."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from iom.files import sha256_of
 from iom.lookup import did_you_mean
 from iom.models.weights.inputs import Statement, parse_statement
 from iom.pretrained import package_folder, search_folders
+from iom.untrusted import check_name, read_json
 
 FORMAT = 1
 _TEXTS = ("format", "folder", "licence", "source")
@@ -59,7 +59,7 @@ def read_manifest(path: Path | None = None) -> dict[str, Entry]:
     """
     path = path or package_folder() / "manifest.json"
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path)
     except OSError as error:
         raise WeightsError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ValueError as error:
@@ -86,6 +86,8 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
     files = rest.pop("files", None)
     if not isinstance(files, dict) or not files:
         raise WeightsError(f"{where}: files: expected an object of names and SHA-256")
+    for place in (texts["folder"], *files):
+        check_name(place, source=where, error=WeightsError)
     for file, digest in files.items():
         if digest is not None and (not isinstance(digest, str) or len(digest) != 64):
             raise WeightsError(f"{where}: {file}: expected a SHA-256 or null, received {digest!r}")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from iom.errors import WeightsError
+from iom.untrusted import paths_inside
 
 _SIGNATURES = {
     b"\x12\x01\x00\x00\x00\x00\x00\x00": "mxnet",
@@ -52,7 +53,7 @@ def files_of(path: Path, kind: str) -> list[Path]:
     """The file and those it needs beside it, in a fixed order: what a fingerprint covers.
 
     Raises:
-        WeightsError: One is missing.
+        WeightsError: One is missing, or lies outside of the folder.
     """
     if kind == "mxnet":
         files = [path, symbol_path(path)]
@@ -61,7 +62,8 @@ def files_of(path: Path, kind: str) -> list[Path]:
 
         files = [path, *external_files(path)]
     elif kind == "saved_model":
-        files = sorted(part for part in path.rglob("*") if part.is_file())
+        names = [part.relative_to(path).as_posix() for part in path.rglob("*") if part.is_file()]
+        files = sorted(paths_inside(path, names, source=path, error=WeightsError))
     else:
         files = [path]
     for file in files:

@@ -1,7 +1,6 @@
 """What a foreign network wants to be fed: colour order, range and size."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from iom.errors import ConfigError, WeightsError
 from iom.lookup import did_you_mean, lookup
 from iom.models.weights.messages import one_line
+from iom.untrusted import read_json
 
 RANGES: dict[str, tuple[float, float]] = {
     "0..255": (1.0, 0.0),
@@ -82,7 +82,7 @@ def read_statement(path: Path) -> Statement | None:
     """
     place = statement_path(path)
     try:
-        values = json.loads(place.read_text(encoding="utf-8"))
+        values = read_json(place)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

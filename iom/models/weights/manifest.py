@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from iom.models.weights.foreign import build_foreign
 from iom.models.weights.formats import FORMATS, SUFFIXES, files_of, format_of, symbol_path
 from iom.models.weights.inputs import InputSpec, Statement, missing_statement, read_statement
 from iom.models.weights.keras_files import on_raw_pixels, own_statement, read_keras
+from iom.untrusted import read_json
 
 if TYPE_CHECKING:
     from iom.models.weights.frozen import FixedEmbedder
@@ -188,7 +188,7 @@ def checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
     place = path.with_name(f"{path.name}.checked.json")
     key = {"sha256": loaded.fingerprint, "input": dataclasses.asdict(loaded.input)}
     try:
-        kept = json.loads(place.read_text(encoding="utf-8"))
+        kept = read_json(place)
         if kept["key"] == key:
             return FaceCheck(kept["separation"], kept["evidence"])
     except (OSError, ValueError, KeyError, TypeError):

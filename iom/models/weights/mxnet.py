@@ -1,6 +1,5 @@
 """MXNet checkpoints without MXNet: `NAME-0000.params` (arrays), `NAME-symbol.json` (graph)."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from iom.errors import WeightsError
 from iom.models.weights.graph import IMAGE, ForeignGraph, ForeignOp
 from iom.models.weights.messages import check_names, one_line
 from iom.models.weights.mxnet_arrays import read_params
+from iom.untrusted import read_json
 
 _BATCH_NORM_EPSILON = 1e-3
 """MXNet's default, where the graph states none."""
@@ -38,7 +38,7 @@ def read_mxnet(params_path: Path, symbol_path: Path) -> ForeignGraph:
 
 def _read_symbol(path: Path) -> tuple[list[dict[str, Any]], int]:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path)
         ((head, *_),) = tree["heads"]
         nodes = tree["nodes"]
         if not isinstance(nodes, list) or not 0 <= head < len(nodes):

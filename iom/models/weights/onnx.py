@@ -1,6 +1,6 @@
 """Recognition models in ONNX: InsightFace's zoo, exported from PyTorch or from MXNet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from iom.errors import WeightsError, missing_extra
 from iom.models.weights.graph import IMAGE, ForeignGraph, ForeignOp
 from iom.models.weights.messages import check_names, one_line
+from iom.untrusted import paths_inside
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 # What only changes the shape or type of its first input.
 _PASS = {"Flatten", "Reshape", "Dropout", "Identity", "Cast", "Squeeze"}
@@ -38,15 +39,31 @@ def read_onnx(path: Path) -> ForeignGraph:
 
 
 def external_files(path: Path) -> list[Path]:
-    """Files beside an ONNX model that hold its arrays; exporters split large models."""
+    """Files beside an ONNX model that hold its arrays; exporters split large models.
+
+    Raises:
+        WeightsError: One is named outside of the folder; it is not opened.
+    """
     model = _load(path, with_data=False)
     places = {
         entry.value
-        for tensor in model.graph.initializer
+        for tensor in _tensors(model.graph)
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return [path.parent / place for place in sorted(places)]
+    return list(paths_inside(path.parent, sorted(places), source=path, error=WeightsError))
+
+
+def _tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
+    """All arrays of a graph, those of attributes and of graphs within it too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for below in (attribute.g, *attribute.graphs):
+                yield from _tensors(below)
 
 
 def _load(path: Path, *, with_data: bool = True) -> "ModelProto":

@@ -21,7 +21,7 @@ SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", 
 ONLY_IN_SOURCES = r"\.py\b|\bconfigs/|pre_models|python -m"
 REFUSED = {
     "iom evaluate --output runs --config configs/evaluate/lfw.yaml": "did you mean 'evaluate/lfw'",
-    "iom calibrate --hasher pre_models/iresnet_slim.bundled": "its name alone: iresnet_slim.bundled",
+    "iom calibrate --hasher pre_models/iresnet_slim.bundled": "its name alone: iresnet_slim",
     "iom train-stage1 --output runs/stage1 --config stage1/base": "data.root",
 }
 TOKEN = re.compile(r"(http://127\.0\.0\.1:\d+)/#?\S*")

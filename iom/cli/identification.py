@@ -45,15 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _identify(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
+    from iom.files import check_output, write_json
 
     config = load_config(EvaluateConfig, arguments.config, overrides=arguments.overrides)
+    check_output(arguments.output)
 
     import dataclasses
 
     from iom.evaluation.identify import identify
-    from iom.files import check_output, write_json
 
-    check_output(arguments.output)
     figures = list(identify(config, progress=not arguments.quiet))
     names = ("system", "scenario", "metric", "value")
     rows = [dict(zip(names, figure, strict=True)) for figure in figures]

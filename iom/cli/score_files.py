@@ -70,19 +70,19 @@ def _evaluate(arguments: argparse.Namespace) -> Answer:
 def _export(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
+    from iom.files import check_output
 
     config = load_config(
         EvaluateConfig,
         arguments.config,
         overrides=[*arguments.overrides, "scenario.bootstrap=0"],
     )
+    check_output(arguments.output)
 
     from iom.data.benchmarks import load_benchmark
     from iom.evaluation.evaluate import evaluate
     from iom.evaluation.score_tables import write_system_scores
-    from iom.files import check_output
 
-    check_output(arguments.output)
     report = evaluate(config, progress=True)
     benchmark = load_benchmark(config.benchmark, seed=config.seed)
     paths = list(write_system_scores(benchmark, report.scores, arguments.output, arguments.format))

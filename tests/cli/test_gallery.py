@@ -96,10 +96,10 @@ def test_a_folder_and_another_application(iom, tmp_path):
 def test_a_folder_is_enrolled_without_what_is_hidden_temporary_or_linked(iom, tmp_path):
     people = write_nasty_folder(tmp_path / "people")
     assert iom("init")[0] == 0
-    shown = iom("enroll", "--folder", people, "--quiet")[1]
+    _, shown, told = iom("enroll", "--folder", people, "--quiet")
     subjects = {name.split("/")[0] for name in IMAGES}
     assert f"enrolled {len(subjects)} subjects, {len(IMAGES)} references" in shown
-    assert "2 links to folders are not followed" in shown
+    assert "2 links to folders are not followed" in told
 
 
 @pytest.mark.parametrize("how", ["centroid", "majority"])
@@ -329,6 +329,8 @@ with Gallery(SqliteStore(Path("gallery.db"), create=True), keys, FakeHasher()) a
     gallery.create_application("default")
 Path("right").write_text("correct horse")
 Path("wrong").write_text("wrong horse")
+Path("photos").mkdir()
+assert main(["make-key", "key"]) == 0
 for expected, *arguments in (
     [6, "verify", "alice", "0.jpg", "--passphrase-file", "wrong"],
     [2, "verify", "alice", "0.jpg", "--passphrase-file", "none"],
@@ -341,6 +343,22 @@ for expected, *arguments in (
     [2, "enroll", "--folder", "none", "--passphrase-file", "right"],
     [6, "enroll", "alice", "0.jpg", "--gallery", "sqlite:///none.db",
      "--passphrase-file", "right"],
+    [2, "deploy", "--output", "0.jpg/x"],
+    [2, "train-stage1", "--config", CONFIGS + "/smoke/stage1.yaml", "--output", "0.jpg/x"],
+    [2, "train-stage2", "--config", CONFIGS + "/smoke/stage2.yaml", "--output", "0.jpg/x"],
+    [2, "search", "--config", CONFIGS + "/search/smoke.yaml", "--output", "0.jpg/x"],
+    [2, "evaluate", "--config", CONFIGS + "/smoke/evaluate.yaml", "--output", "0.jpg/x"],
+    [2, "demo", "--output", "0.jpg/x"],
+    [2, "align", ".", "0.jpg/x"],
+    [2, "convert", ".", "0.jpg/x", "--kind", "folder:tfrecord"],
+    [6, "hash", "photos", "--out", "x.parquet", "--key-file", "none"],
+    [2, "hash", "photos", "--out", "x.csv", "--key-file", "key"],
+    [2, "hash", "none", "--out", "x.parquet", "--key-file", "key"],
+    [2, "make-token", "0.jpg/x", "door"],
+    [2, "make-key", "0.jpg/x"],
+    [2, "align", "none", "out"],
+    [2, "synthesize", "--output", "0.jpg/x"],
+    [2, "identification", "--config", CONFIGS + "/evaluate/lfw.yaml", "--output", "0.jpg/x"],
     [2, "calibrate", "--hasher", "none"],
 ):
     found = main(arguments)

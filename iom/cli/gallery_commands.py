@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -362,7 +363,8 @@ def _counted(count: int, noun: str) -> str:
 def _subjects_of(folder: Path) -> dict[str, list[Path]]:
     listing = list_subjects(folder)
     if listing.linked_folders:
-        print(f"note: {folder}: {listing.linked_folders} links to folders are not followed")
+        note = f"note: {folder}: {listing.linked_folders} links to folders are not followed"
+        print(note, file=sys.stderr)
     if not listing.images:
         raise EnrolmentError(f"{folder}: expected folders of images, one for each subject")
     return {name: [folder / one for one in images] for name, images in listing.subjects.items()}

@@ -78,7 +78,7 @@ def _evaluate(arguments: argparse.Namespace) -> Answer:
     if arguments.report:
         from iom.evaluation.dossier.attacks import check_attacks
 
-        check_attacks(config.report)
+        check_attacks(config)
     prepared = prepare(config, progress=progress)
     report = pair_report(config, prepared, progress=progress)
     if arguments.output:

@@ -72,7 +72,8 @@ def _add_hasher(parser: argparse.ArgumentParser) -> None:
         "--hasher",
         metavar="NAME_OR_PATH",
         default=os.environ.get("IOM_HASHER", BUNDLED),
-        help=f"folder of a trained hasher, or its name (default: IOM_HASHER, or {BUNDLED})",
+        help="folder of a trained hasher, artefact of iom deploy, or a name (default: IOM_HASHER, "
+        f"or {BUNDLED})",
     )
     parser.add_argument(
         "--weights", metavar="NAME_OR_FILE", help="embedder (default: the one the hasher names)"

@@ -269,7 +269,8 @@ class EvaluateConfig:
     benchmark: BenchmarkConfig = dataclasses.field(default_factory=BenchmarkConfig)
     embedder: EmbedderConfig = dataclasses.field(default_factory=EmbedderConfig)
     hasher: str = ""
-    """Folder of a trained hasher (a stage 2 run, or one in pre_models); needed for `learned`."""
+    """Folder or name of a trained hasher, or an artefact of `iom deploy` that is the embedder, too;
+    needed for `learned`."""
     hashers: dict[str, str] = dataclasses.field(default_factory=dict)
     """More trained hashers: name of the system to folder, such as `{ancestor: DIR}`."""
     code: HasherConfig = dataclasses.field(

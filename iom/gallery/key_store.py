@@ -218,8 +218,9 @@ class KeyStore(Closing):
         return self._file.path
 
     def master(self) -> TransformKey:
-        """The master key."""
-        master = self._external or self._current().master
+        """The master key, which never changes."""
+        self._check_open()
+        master = self._external or self._snapshot.master
         if master is None:
             raise StoreError(f"{self.path}: holds no master key; take it from a backup")
         return master

@@ -31,7 +31,7 @@ from iom.gallery.key_sources import EXTERNAL, read_master
 from iom.gallery.record import Application
 from iom.gallery.sqlite_file import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
-from iom.lookup import did_you_mean
+from iom.lookup import did_you_mean_url
 
 SEAL_BYTES = 16
 SCRYPT_COST = 1 << 17
@@ -218,8 +218,9 @@ class KeyStore(Closing):
         return self._file.path
 
     def master(self) -> TransformKey:
-        """The master key."""
-        master = self._external or self._current().master
+        """The master key, which never changes."""
+        self._check_open()
+        master = self._external or self._snapshot.master
         if master is None:
             raise StoreError(f"{self.path}: holds no master key; take it from a backup")
         return master
@@ -696,7 +697,7 @@ def key_opener(
     if not separator or scheme not in schemes:
         raise StoreError(
             f"key store: expected a URL {':..., '.join(schemes)}:..., received the scheme "
-            f"'{scheme if separator else ''}'{did_you_mean(scheme, schemes)}"
+            f"'{scheme if separator else ''}'{did_you_mean_url(url, 'file:', schemes)}"
         )
     option = "key-file" if scheme == "file" else "file"
     place, _, value = rest.partition(f"?{option}=")

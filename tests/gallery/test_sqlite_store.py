@@ -76,6 +76,10 @@ def test_files_that_are_no_gallery(tmp_path):
         fails(lambda url=url: open_store(url), "expected")
 
 
+def test_a_gallery_that_was_searched_in_milvus_says_how_to_go_on():
+    fails(lambda: open_store("milvus:///v.db?record=sqlite:///g.db"), "record=")
+
+
 def test_a_missing_driver_names_the_extra(monkeypatch):
     monkeypatch.setitem(STORES, "postgresql", StoreKind("iom.gallery.x", "no_such_driver", "y"))
     with pytest.raises(MissingExtraError, match=r"extra 'y'"):

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -359,3 +360,65 @@ def test_a_store_that_is_not_there(path, tmp_path):
             open_key_store(url)
         assert caught.value.place == str(path)
     assert not (tmp_path / "wrap").exists()
+
+
+def killed(code, root, *arguments, seconds):
+    worker = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=root,
+                              stdout=subprocess.PIPE)  # fmt: skip
+    worker.stdout.readline()  # everything is imported
+    time.sleep(seconds)
+    worker.kill()
+    worker.communicate()
+
+
+def test_a_killed_init_can_be_repeated(tmp_path, root):
+    """Whatever it left, the same call again makes the store, and nothing is readable by others."""
+    code = (
+        "import sys\n"
+        "from iom.gallery.key_store import open_key_store\n"
+        "for i in range(10**6):\n"
+        "    if i == 0: print('ready', flush=True)\n"
+        "    open_key_store(sys.argv[1].format(i), create=True).close()\n"
+    )
+    url = f"file:{tmp_path}/{{0}}.keys?key-file={tmp_path}/{{0}}.wrap"
+    for trial in range(4):
+        killed(code, root, url, seconds=0.003 + 0.013 * trial)
+        made = {path.name for path in tmp_path.iterdir()}
+        assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+        for number in range(len(made) + 1):
+            create = f"{number}.keys" not in made
+            open_key_store(url.format(number), create=create).close()
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+def test_a_killed_erase_leaves_nothing_that_was_forgotten(path, root):
+    keys = opened(path, create=True)
+    keys.put_masks("door", {number: MASK for number in range(2000)})
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        ((sealed,),) = connection.execute("SELECT sealed FROM masks WHERE record = 7").fetchall()
+    keys.forget_masks("door", range(1000))
+    keys.close()
+    code = (
+        "import sys, pathlib\n"
+        "from iom.gallery.key_store import KeyStore\n"
+        "keys = KeyStore.with_passphrase(pathlib.Path(sys.argv[1]), 'correct horse')\n"
+        "print('ready', flush=True)\n"
+        "while True: keys.erase()\n"
+    )
+    for trial in range(4):
+        killed(code, root, path, seconds=0.002 + 0.011 * trial)
+        with opened(path) as again:
+            assert again.masked_records("door") == set(range(1000, 2000))
+            assert again.problems() == []
+        assert not any(sealed in file.read_bytes() for file in path.parent.iterdir())
+        assert {file.name for file in path.parent.iterdir()} == {path.name}
+
+
+def test_a_file_that_cannot_be_written_says_how_to_read_it(path, monkeypatch):
+    """As root there is no such file: the error of SQLite is raised in its place."""
+    keys = opened(path, create=True)
+    keys._file._connection.close()
+    keys._file._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    with pytest.raises(StoreError, match="mode=ro"):
+        keys.put_masks("door", {1: MASK})

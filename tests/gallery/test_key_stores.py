@@ -14,8 +14,11 @@ import pytest
 
 from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, Counts
+from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import Anchor, KeyStore, RevokedRecord, open_key_store
+from iom.gallery.sqlite_store import SqliteStore
 from iom.keys import TransformKey
+from tests.gallery.conftest import FakeHasher
 
 MASK = bytes(range(48))
 ENTRY = AuditChain(b"key").following(AuditEvent("revoke", "door", 1), Counts(3, 1), (3, bytes(32)))
@@ -415,10 +418,44 @@ def test_a_killed_erase_leaves_nothing_that_was_forgotten(path, root):
         assert {file.name for file in path.parent.iterdir()} == {path.name}
 
 
-def test_a_file_that_cannot_be_written_says_how_to_read_it(path, monkeypatch):
-    """As root there is no such file: the error of SQLite is raised in its place."""
-    keys = opened(path, create=True)
-    keys._file._connection.close()
-    keys._file._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    with pytest.raises(StoreError, match="mode=ro"):
-        keys.put_masks("door", {1: MASK})
+READ_ONLY = """
+import sys
+from iom.errors import StoreError
+from iom.gallery.gallery import Gallery
+from iom.gallery.key_store import open_key_store
+from iom.gallery.store import open_store
+store, keys = f"sqlite:///{sys.argv[1]}/g.db", f"file:{sys.argv[1]}/keys?key-file={sys.argv[1]}/w"
+for opener, url in ((open_store, store), (open_key_store, keys)):
+    try:
+        opener(url)
+    except StoreError as error:
+        assert "?mode=ro" in str(error), error
+    else:
+        raise SystemExit("expected a refusal")
+with Gallery(open_store(store + "?mode=ro"), open_key_store(keys + "&mode=ro")) as gallery:
+    assert gallery.store.references("door", "alice") == [], "expected none"
+    assert gallery.application("door").threshold == 50
+    try:
+        gallery.revoke("door", "alice")
+    except Exception as error:
+        print(type(error).__name__)
+"""
+
+
+def test_a_read_only_mount_is_opened_for_reading(tmp_path, root):
+    source, mount = tmp_path / "source", tmp_path / "mount"
+    source.mkdir()
+    mount.mkdir()
+    keys = open_key_store(f"file:{source}/keys?key-file={source}/w", create=True)
+    with Gallery(SqliteStore(source / "g.db", create=True), keys, FakeHasher()) as gallery:
+        gallery.create_application("door")
+    mounting = f"mount --bind {source} {mount} && mount -o remount,ro,bind {mount}"
+    tried = subprocess.run(["unshare", "-m", "sh", "-c", mounting], capture_output=True)
+    if tried.returncode:
+        pytest.skip("needs the right to mount")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mounting} && exec "$0" -c "$1" {mount}',
+         sys.executable, READ_ONLY],
+        cwd=root, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "NotEnrolledError\n", "")

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from iom.cli.arguments import NO, OK, Answer
+from iom.cli.arguments import NO, OK, Answer, goes_on_when_repeated
 from iom.cli.gallery_access import open_gallery, read_passphrase
 from iom.data.images import read_image
 from iom.errors import (
@@ -79,7 +79,7 @@ def _enroll_folder(arguments: argparse.Namespace, subjects: dict[str, list[Path]
     hasher: FaceHasher | None = None
     with open_gallery(arguments) as gallery:
         gallery.application(name)
-        try:
+        with goes_on_when_repeated():
             for subject, images in tqdm(
                 subjects.items(), unit="subject", disable=arguments.quiet or len(subjects) == 1
             ):
@@ -102,8 +102,6 @@ def _enroll_folder(arguments: argparse.Namespace, subjects: dict[str, list[Path]
                     continue
                 counts["subjects"] += 1
                 counts["references"] += len(new)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("stopped; start the same command again to go on") from None
     text = (
         f"enrolled {_counted(counts['subjects'], 'subject')}, "
         f"{_counted(counts['references'], 'reference')}"

@@ -31,7 +31,7 @@ from iom.gallery.key_sources import EXTERNAL, read_master
 from iom.gallery.record import Application
 from iom.gallery.sqlite_file import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
-from iom.lookup import did_you_mean
+from iom.lookup import did_you_mean_url
 
 SEAL_BYTES = 16
 SCRYPT_COST = 1 << 17
@@ -711,7 +711,7 @@ def key_opener(
     if not separator or scheme not in schemes:
         raise StoreError(
             f"key store: expected a URL {':..., '.join(schemes)}:..., received the scheme "
-            f"'{scheme if separator else ''}'{did_you_mean(scheme, schemes)}"
+            f"'{scheme if separator else ''}'{did_you_mean_url(url, 'file:', schemes)}"
         )
     for ending in ("?mode=ro", "&mode=ro"):
         read_only = rest.endswith(ending)

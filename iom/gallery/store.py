@@ -12,7 +12,7 @@ from iom.errors import StoreError, missing_extra
 from iom.gallery.audit import AuditChain, AuditEntry, AuditEvent
 from iom.gallery.closing import Closing
 from iom.gallery.record import Application, Reference, Tombstone
-from iom.lookup import did_you_mean
+from iom.lookup import did_you_mean_url
 
 PAGE = 4096
 """References that are read or written at a time."""
@@ -328,7 +328,7 @@ def _module_of(url: str) -> ModuleType:
     if not separator or scheme not in STORES:
         raise StoreError(
             f"record store: expected a URL {'://..., '.join(STORES)}://..., received the scheme "
-            f"'{scheme if separator else ''}'{did_you_mean(scheme, STORES)}"
+            f"'{scheme if separator else ''}'{did_you_mean_url(url, 'sqlite:///', STORES)}"
         )
     kind = STORES[scheme]
     try:

@@ -280,6 +280,17 @@ def test_two_enrolments_of_one_folder_at_once(iom, tmp_path, monkeypatch):
     assert error == "stopped; start the same command again to go on\n"
 
 
+def test_a_path_where_a_url_is_expected_shows_the_url(iom):
+    code, _, error = iom("stats", "--keys", "some/door.keys")
+    assert (code, "did you mean 'file:some/door.keys'?" in error) == (6, True)
+    iom("init")
+    code, _, error = iom("stats", "--gallery", "some/door.db")
+    assert (code, "did you mean 'sqlite:///some/door.db'?" in error) == (6, True)
+    error = iom("stats", "--gallery", "postgres:eve:secret@host/door")[2]
+    assert "secret" not in error
+    assert "did you mean 'postgresql'" in error
+
+
 def test_without_a_terminal_the_passphrase_is_not_asked_for(root, tmp_path):
     keys = tmp_path / "g.keys"
     code = (

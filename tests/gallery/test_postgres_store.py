@@ -421,10 +421,10 @@ CREATE TABLE {0}.writers (id uuid PRIMARY KEY, write bigint NOT NULL, at timesta
 def test_a_gallery_of_format_1_is_converted(base, schema, url, tmp_path, root):
     """The rows of the SQLite fixture, in the tables of format 1."""
     fixture = root / "tests" / "fixtures" / "gallery_v1"
-    for name in ("gallery.keys", "gallery.wrap"):
+    for name in ("gallery.db", "gallery.keys", "gallery.wrap"):
         shutil.copy(fixture / name, tmp_path / name)
     with (
-        contextlib.closing(sqlite3.connect(f"file:{fixture}/gallery.db?mode=ro", uri=True)) as old,
+        contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as old,
         psycopg.connect(base, autocommit=True) as connection,
     ):
         connection.execute(f"CREATE SCHEMA {schema}")

@@ -41,6 +41,7 @@ from iom.gallery.templates import (
     sealed_application,
     tombstone_of,
 )
+from iom.keys import check_key_kind
 from iom.models.face_hasher import FaceHasher
 
 _ROTATIONS = 5
@@ -119,7 +120,7 @@ class Gallery(Closing):
         key_mode: str = "subject",
         masked: bool = False,
     ) -> Application:
-        """Make an application for codes of the hasher.
+        """Make an application for codes of the hasher; warns of keys that hide little.
 
         Args:
             name: Its name.
@@ -154,6 +155,7 @@ class Gallery(Closing):
             masked=masked,
             created=int(self._clock()),
         )
+        check_key_kind(self.hasher.key_kind, application=name, masked=masked)
         return self.add_application(application)
 
     def add_application(self, application: Application) -> Application:

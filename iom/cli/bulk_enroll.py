@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,13 +53,18 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
     from iom.cli.gallery_access import open_gallery
     from iom.cli.gallery_commands import _hasher
     from iom.errors import ConfigError
+    from iom.files import check_output
+    from iom.listing import list_images
 
     if arguments.workers < 1 or arguments.batch < 1:
         raise ConfigError("expected --workers and --batch of at least 1")
     source = arguments.source.absolute()
     report = arguments.report or source.with_name(source.name + ".enrolment.jsonl")
+    check_output(report, folder=False)
     engine = open_engine(arguments.engine)
     rows = read_rows(arguments.kind, arguments.source)
+    if arguments.kind == "folder" and (linked := list_images(source, depth=1).linked_folders):
+        print(f"note: {source}: {linked} links to folders are not followed", file=sys.stderr)
     hasher = _hasher(arguments)
     weights = hasher.weights
     settings = WorkerSettings(

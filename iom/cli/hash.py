@@ -110,13 +110,14 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     from iom.errors import ConfigError, DataError
     from iom.files import check_output, sha256_of
     from iom.models.face_hasher import load
-    from iom.photos.hash_photos import BATCH, hash_photos, report_path
+    from iom.photos.hash_photos import BATCH, check_places, hash_photos, report_path
 
     if arguments.workers < 0 or not arguments.seconds > 0:
         raise ConfigError("expected --workers 0 or more and --seconds above 0")
     if arguments.landmarks and arguments.aligned:
         raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
     check_output(arguments.out, folder=False)
+    check_places(arguments.photos, arguments.out)
     key = read_key(arguments.key_file)
     points = read_landmarks(arguments.points) if arguments.points else None
     given = arguments.points or arguments.detector_weights

@@ -190,15 +190,16 @@ class Hasher(FaceHasher):
         )
         new.replace(folder / MODEL_FILE)
 
-    def save_calibration(self, folder: Path) -> None:
-        """Write the calibration alone into the `hasher.json` of `folder`.
-
-        Raises:
-            WeightsError: No metadata there, or damaged ones.
-        """
+    def save_calibration(self, path: Path) -> Path:  # noqa: D102
         calibration = self.calibration and dataclasses.asdict(self.calibration)
-        metadata = {**_metadata(folder), "calibration": calibration}
-        write_json(folder / METADATA_FILE, metadata)
+        file = path / METADATA_FILE
+        write_json(file, {**_metadata(path), "calibration": calibration})
+        return file
+
+    def summary(self) -> str:  # noqa: D102
+        lines: list[str] = []
+        self.model.summary(line_length=80, print_fn=lines.append)
+        return "\n".join(lines)
 
     @classmethod
     def load(

@@ -75,7 +75,7 @@ def add_verbs(
             bool, Form(description="Add to a subject that is enrolled already.")
         ] = False,
     ) -> Stored:
-        """Enrol a subject, under a fresh key also where it was revoked before."""
+        """Enrol a subject; one that was revoked is refused, `renew` brings it back."""
         _checked(gallery, application, subject)
         new = gallery.enroll(application, subject, embedded(images), another=another)
         return Stored(subject=subject, slots=[each.slot for each in new])

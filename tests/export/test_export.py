@@ -136,7 +136,7 @@ def test_an_artefact_is_embedder_and_hasher(exported):
     hasher.check_embedder(cached)
     with pytest.raises(ConfigError, match="embeds for itself"):
         load(path, weights="iresnet_slim.bundled")
-    with pytest.raises(WeightsError, match="give no weights"):
+    with pytest.raises(WeightsError, match="name the artefact as the embedder"):
         hasher.check_embedder(exported[1].embedder)
 
 

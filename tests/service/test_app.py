@@ -30,6 +30,9 @@ def test_from_enrolment_to_renewal(service):
     assert refused.status_code == 410
     assert "was revoked" in refused.json()["detail"]
     assert service.post("identify", picture(1)).json() == []
+    refused = service.post("enroll", picture(1), subject="alice")
+    assert refused.status_code == 410
+    assert "renew it" in refused.json()["detail"]
     assert service.post("renew", picture(1), subject="alice").status_code == 200
     assert service.post("verify", picture(1), subject="alice").json() == {"match": True}
     assert service.post("verify", picture(1), subject="carol").status_code == 404

@@ -76,7 +76,7 @@ function read(action, subject, content) {
     }
     default: {
       const score = "distance" in content ? content : null;
-      const reason = score ? `${score.distance} positions of the code differ; up to ${score.threshold} may.` : "";
+      const reason = score ? `${score.distance} differing positions; at most ${score.threshold} match.` : "";
       return content.match ? ["yes", `Match: this is ${subject}`, reason, score] : ["no", `No match: not ${subject}`, reason, score];
     }
   }

@@ -31,7 +31,7 @@ from iom.config.hashing import KEY_KIND_NAMES
 
 if TYPE_CHECKING:
     from iom.attacks.interface import AttackedSystem
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
 SYSTEMS = (
     "grp", "urp", "biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign", "simplex_refined"
@@ -127,16 +127,16 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator["Attac
 def _under_kinds_of_keys(folder: Path, kinds: Sequence[str]) -> Iterator["AttackedSystem"]:
     """A trained hasher, and the same with keys of other kinds."""
     from iom.attacks.disclosure import attacked_hasher
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
-    hasher = Hasher.load(folder)
+    hasher = KerasFaceHasher.load(folder)
     yield attacked_hasher(f"{folder.name}, {hasher.key_kind}", hasher)
     for kind in kinds:
         if kind != hasher.key_kind:
             yield attacked_hasher(f"{folder.name}, {kind}", with_key_kind(hasher, kind))
 
 
-def with_key_kind(hasher: "Hasher", kind: str) -> "Hasher":
+def with_key_kind(hasher: "KerasFaceHasher", kind: str) -> "KerasFaceHasher":
     """The same learned layer and frame behind keys of another kind.
 
     Args:
@@ -148,8 +148,8 @@ def with_key_kind(hasher: "Hasher", kind: str) -> "Hasher":
     """
     from iom.config.hashing import HasherConfig
     from iom.errors import ConfigError
-    from iom.models.hasher import Hasher
     from iom.models.hashing import LEARNED_LAYER, PROJECTION, build_hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
     names = {layer.name for layer in hasher.model.layers if layer.weights}
     if not names <= {LEARNED_LAYER, PROJECTION}:
@@ -173,7 +173,7 @@ def with_key_kind(hasher: "Hasher", kind: str) -> "Hasher":
     for name in names:
         if name == LEARNED_LAYER or keep == hasher.keep:
             model.get_layer(name).set_weights(hasher.model.get_layer(name).get_weights())
-    return Hasher(
+    return KerasFaceHasher(
         model,
         embedder_name=hasher.embedder_name,
         embedder_fingerprint=hasher.embedder_fingerprint,

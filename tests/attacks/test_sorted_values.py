@@ -9,8 +9,8 @@ from iom.config.hashing import HasherConfig
 from iom.errors import DataError
 from iom.evaluation.attack_report import attack_rows
 from iom.evaluation.attack_scores import Keys, Victims, measuring_keys
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 SIZE, SUBJECTS, OTHERS = 64, 30, 400
 ATTACK = ATTACKS["sorted_values"]
@@ -35,7 +35,9 @@ def attacked(**settings):
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense):
             layer.kernel.assign(np.eye(SIZE) + 0.3 * noise)
-    return attacked_hasher("ours", Hasher(model, embedder_name="-", embedder_fingerprint="0" * 64))
+    return attacked_hasher(
+        "ours", KerasFaceHasher(model, embedder_name="-", embedder_fingerprint="0" * 64)
+    )
 
 
 def row_of(system, victims):

@@ -9,14 +9,14 @@ from scipy.linalg import hadamard
 from iom.config.hashing import HasherConfig
 from iom.errors import WeightsError
 from iom.keys import TransformKey
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 
 @pytest.fixture
 def folder(tmp_path):
     model = build_hasher(16, HasherConfig(code_length=8, alphabet_size=4, key_kind="permutation"))
-    Hasher(model, embedder_name="x.y", embedder_fingerprint="ab" * 32).save(tmp_path)
+    KerasFaceHasher(model, embedder_name="x.y", embedder_fingerprint="ab" * 32).save(tmp_path)
     return tmp_path
 
 
@@ -29,7 +29,7 @@ def change(folder, key):
 
 def test_a_hasher_without_a_kind_takes_permutations(folder):
     change(folder, None)
-    assert Hasher.load(folder).key_kind == "permutation"
+    assert KerasFaceHasher.load(folder).key_kind == "permutation"
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_a_hasher_without_a_kind_takes_permutations(folder):
 def test_keys_of_another_version_are_refused(folder, key):
     change(folder, key)
     with pytest.raises(WeightsError, match=r"derived by .* this program knows iom/permutation/v1"):
-        Hasher.load(folder)
+        KerasFaceHasher.load(folder)
 
 
 @pytest.mark.parametrize("kind", ["subset", "orthogonal"])
 def test_metadata_and_graph_must_agree(folder, kind):
     change(folder, {"kind": kind, "derivation": f"iom/{kind}/v1"})
     with pytest.raises(WeightsError, match=f"names keys of kind '{kind}'"):
-        Hasher.load(folder)
+        KerasFaceHasher.load(folder)
 
 
 def turned(rows, key):
@@ -80,7 +80,7 @@ KEYED = {"permutation": lambda rows, key: rows[:, key.permutation(128)], "orthog
 )
 def test_committed_hashers_still_give_their_codes(root, folder, kind):
     """By the definition in NumPy, from their weights: learned layer, key, refinement, argmax."""
-    hasher = Hasher.load(root / folder)
+    hasher = KerasFaceHasher.load(root / folder)
     assert (hasher.key_kind, hasher.key_size, hasher.keep) == (kind, 128, 0)
     length, alphabet_size = hasher.code_length, hasher.alphabet_size
     rows = np.random.default_rng(0).normal(size=(40, 128)).astype("float32")

@@ -22,9 +22,9 @@ manifest of an artefact, which embeds for itself whatever the embedder section n
 examples:
   iom calibrate --hasher bundled --faces PEOPLE --fmr 1e-3 --output my_hasher
   iom calibrate --hasher runs/y1_stage2 --fmr 1e-4
-  iom calibrate --hasher pre_models/mobilefacenet_y1_512x8 --output runs/copy \\
-      --config configs/stage2/mobilefacenet_y1_512x8.yaml --fmr 1e-3 --keys 20
-  iom calibrate --hasher runs/hasher --config configs/stage2/base.yaml \\
+  iom calibrate --hasher mobilefacenet_y1_512x8 --output runs/copy \\
+      --config stage2/mobilefacenet_y1_512x8 --fmr 1e-3 --keys 20
+  iom calibrate --hasher runs/hasher --config stage2/base \\
       --set data.root=faces --fmr 1e-2 --dry-run
 """
 

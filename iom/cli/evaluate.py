@@ -27,10 +27,10 @@ scenarios:
   own_key     each subject under a secret key of its own
 
 examples:
-  iom evaluate --config configs/smoke/evaluate.yaml --output runs/evaluation
-  iom evaluate --config configs/evaluate/lfw.yaml --output runs/lfw
-  iom evaluate --config configs/evaluate/lfw.yaml --report runs/lfw_report
-  iom evaluate --config configs/evaluate/lfw.yaml --output runs/lfw \\
+  iom evaluate --config smoke/evaluate --output runs/evaluation
+  iom evaluate --config evaluate/lfw --output runs/lfw
+  iom evaluate --config evaluate/lfw --report runs/lfw_report
+  iom evaluate --config evaluate/lfw --output runs/lfw \\
       --set scenario.systems='[float, grp]' --set scenario.keys=10
 """
 

@@ -19,7 +19,7 @@ folder and ijb: 95 % intervals of each gallery over probe subjects and keys, NAM
 writes identification.json to the output folder and prints the figures, rates in percent
 
 example:
-  iom identification --config configs/evaluate/lfw.yaml --output runs/lfw_search \\
+  iom identification --config evaluate/lfw --output runs/lfw_search \\
       --set benchmark.source=folder --set scenario.systems='[float, grp, learned]'
 """
 SHOWN = ("cmc_rank_1", "cmc_rank_10", "dir_at_fpir_1e-2_rank_1", "dir_at_fpir_1e-1_rank_1")

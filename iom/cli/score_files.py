@@ -14,7 +14,7 @@ bio_ref_reference_id and probe_reference_id). Scores are similarities unless --d
 examples:
   iom score-files evaluate scores-dev.txt
   iom score-files evaluate scores.csv --json
-  iom score-files export --config configs/evaluate/synthetic.yaml --output runs/scores
+  iom score-files export --config evaluate/synthetic --output runs/scores
 """
 FORMAT_NAMES = ("four", "five", "csv")
 

@@ -148,6 +148,7 @@ class KeyStore(Closing):
         key: The wrapping key, 32 bytes.
         header: What its header holds.
         master: A master from outside; else the file holds one.
+        read_only: Refuse writes.
 
     Raises:
         StoreError: Damaged, or not opened by this key.
@@ -160,12 +161,13 @@ class KeyStore(Closing):
         header: Mapping[str, Any],
         *,
         master: TransformKey | None = None,
+        read_only: bool = False,
     ) -> None:
         self._cipher = _Cipher(key, header)
         self._external = master
         self._lock = threading.RLock()
         self._is_closed = False
-        self._file = SqliteFile(path, LAYOUT)
+        self._file = SqliteFile(path, LAYOUT, read_only=read_only)
         self._snapshot = _Snapshot()
         try:
             self._current()
@@ -175,7 +177,13 @@ class KeyStore(Closing):
 
     @classmethod
     def with_passphrase(
-        cls, path: Path, passphrase: str, *, create: bool = False, cost: int = 0
+        cls,
+        path: Path,
+        passphrase: str,
+        *,
+        create: bool = False,
+        cost: int = 0,
+        read_only: bool = False,
     ) -> "KeyStore":
         """Open or make a file that is sealed by a passphrase (scrypt, RFC 7914).
 
@@ -195,22 +203,27 @@ class KeyStore(Closing):
         else:
             header = read_header(path, "passphrase")
             key = stretched(passphrase, header, path)
-        return cls(path, key, header)
+        return cls(path, key, header, read_only=read_only)
 
     @classmethod
-    def with_key(cls, path: Path, key: bytes, *, create: bool = False) -> "KeyStore":
+    def with_key(
+        cls, path: Path, key: bytes, *, create: bool = False, read_only: bool = False
+    ) -> "KeyStore":
         """Open or make a file that is sealed by 32 bytes."""
         if create:
             make_key_file(path, new_header("key"), key)
-        return cls(path, key, read_header(path, "key"))
+        return cls(path, key, read_header(path, "key"), read_only=read_only)
 
     @classmethod
-    def with_master(cls, path: Path, master: TransformKey, *, create: bool = False) -> "KeyStore":
+    def with_master(
+        cls, path: Path, master: TransformKey, *, create: bool = False, read_only: bool = False
+    ) -> "KeyStore":
         """Open or make a file beside a master that comes from outside and seals it."""
         key = external_wrapping_key(master)
         if create:
             make_key_file(path, new_header("external"), key, KeyContent())
-        return cls(path, key, read_header(path, "external"), master=master)
+        header = read_header(path, "external")
+        return cls(path, key, header, master=master, read_only=read_only)
 
     @property
     def path(self) -> Path:
@@ -671,7 +684,8 @@ def open_key_store(
     `file:PATH` is opened with a passphrase, `file:PATH?key-file=PATH` with a key that lies in
     another file, which is made with the store where it is not there yet. With
     `environment:NAME?file=PATH` and `command:PROGRAM ARGUMENTS?file=PATH` the master comes from
-    outside, as the text of `TransformKey.to_text`, and the file holds the rest.
+    outside, as the text of `TransformKey.to_text`, and the file holds the rest. With `?mode=ro`
+    (or `&mode=ro`) behind all that it is opened for reading only.
 
     Args:
         url: Scheme and place.
@@ -684,12 +698,12 @@ def open_key_store(
             not opened by this passphrase or key.
         MissingExtraError: The package `cryptography` is not installed.
     """
-    place, opener = key_opener(url, create=create, passphrase=passphrase)
+    place, opener = key_opener(url, passphrase=passphrase)
     return opener(place, create)
 
 
 def key_opener(
-    url: str, *, create: bool = False, passphrase: PassphraseSource | None = None
+    url: str, *, passphrase: PassphraseSource | None = None
 ) -> tuple[Path, Callable[[Path, bool], KeyStore]]:
     """The file of a URL, and what opens or makes a file that is sealed in that way."""
     scheme, separator, rest = url.partition(":")
@@ -699,6 +713,11 @@ def key_opener(
             f"key store: expected a URL {':..., '.join(schemes)}:..., received the scheme "
             f"'{scheme if separator else ''}'{did_you_mean_url(url, 'file:', schemes)}"
         )
+    for ending in ("?mode=ro", "&mode=ro"):
+        read_only = rest.endswith(ending)
+        rest = rest.removesuffix(ending)
+        if read_only:
+            break
     option = "key-file" if scheme == "file" else "file"
     place, _, value = rest.partition(f"?{option}=")
     if scheme != "file":
@@ -707,27 +726,25 @@ def key_opener(
                 f"key store: expected {scheme}:...?file=PATH, where PATH holds the rest"
             )
         master = EXTERNAL[scheme](place)
-        return Path(value), lambda path, new: KeyStore.with_master(path, master, create=new)
+
+        def opened(path: Path, new: bool) -> KeyStore:
+            return KeyStore.with_master(path, master, create=new, read_only=read_only)
+
+        return Path(value), opened
     if not place:
         raise StoreError("key store: expected file:PATH")
-    if value:
-        wrap = Path(value)
-        return Path(place), lambda path, new: _with_key_file(path, wrap, create=new)
-    return Path(place), lambda path, new: _with_asked(path, passphrase, create=new)
 
+    def with_secret(path: Path, new: bool) -> KeyStore:
+        if not new:  # do not ask for the passphrase of a missing file, nor make a wrapping key
+            read_header(path, "key" if value else "passphrase")
+        if value:
+            key = read_wrapping_key(Path(value), create=new)
+            return KeyStore.with_key(path, key, create=new, read_only=read_only)
+        if passphrase is None:
+            raise StoreError(f"key store {path}: expected a passphrase, received none")
+        return KeyStore.with_passphrase(path, passphrase(), create=new, read_only=read_only)
 
-def _with_key_file(path: Path, wrap: Path, *, create: bool) -> KeyStore:
-    if not create:
-        read_header(path, "key")
-    return KeyStore.with_key(path, read_wrapping_key(wrap, create=create), create=create)
-
-
-def _with_asked(path: Path, passphrase: PassphraseSource | None, *, create: bool) -> KeyStore:
-    if not create:
-        read_header(path, "passphrase")  # do not ask for the passphrase of a missing file
-    if passphrase is None:
-        raise StoreError(f"key store {path}: expected a passphrase, received none")
-    return KeyStore.with_passphrase(path, passphrase(), create=create)
+    return Path(place), with_secret
 
 
 def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
@@ -751,7 +768,7 @@ def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
             f"{path}: expected a key store of format {LAYOUT.format}, found format 1; convert it "
             "with: iom migrate"
         )
-    with contextlib.closing(SqliteFile(path, LAYOUT, read_only=False)) as file:
+    with contextlib.closing(SqliteFile(path, LAYOUT, read_only=True)) as file:
         rows = file.rows("SELECT text FROM header")
     try:
         header = json.loads(rows[0][0])

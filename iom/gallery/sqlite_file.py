@@ -61,11 +61,13 @@ class SqliteFile:
             raise StoreNotFoundError(
                 f"no {layout.noun} at {path}; make one with: iom init", place=str(path)
             )
-        mode = "ro" if read_only else "rw"
+        mode = "mode=ro" if read_only else "mode=rw"
+        if read_only and not os.access(path.parent, os.W_OK) and not _log_of(path).exists():
+            mode += "&immutable=1"  # SQLite would make files beside it
         with self._explained():
             self._inode = _inode_of(path)
             self._connection = sqlite3.connect(
-                f"file:{urllib.parse.quote(str(path.absolute()))}?mode={mode}",
+                f"file:{urllib.parse.quote(str(path.absolute()))}?{mode}",
                 uri=True,
                 timeout=BUSY_SECONDS,
                 isolation_level=None,
@@ -247,6 +249,10 @@ def make_sqlite_file(
         raise StoreError(f"cannot make {path}: {_advice(error, layout.noun)}") from error
 
 
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
 def _inode_of(path: Path) -> tuple[int, int]:
     try:
         status = os.stat(path)  # noqa: PTH116 - asked for at each write; half the time of Path.stat
@@ -267,7 +273,8 @@ def _advice(error: sqlite3.Error, noun: str) -> str:
         sqlite3.SQLITE_CORRUPT: f"the {noun} is damaged; take it from a backup",
         sqlite3.SQLITE_NOTADB: f"expected a {noun}, found another file or one whose start is "
         "damaged; take it from a backup",
-        sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the path and the rights",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the path and the rights. On a read-only "
+        "file system, put ?mode=ro behind the path",
         sqlite3.SQLITE_IOERR: "the disk reports an error; nothing was written",
     }
     return known.get(code, f"SQLite: {error}")

@@ -1,4 +1,4 @@
-"""`python -m iom.cli.align` on generated photographs with known landmarks."""
+"""`iom align` on generated photographs with known landmarks."""
 
 import os
 import signal

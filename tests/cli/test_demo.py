@@ -63,7 +63,7 @@ def arguments(network: tuple[Path, Path], output: Path) -> list[str]:
     return ["--weights", str(weights), "--hasher", str(hasher), "--output", str(output)]
 
 
-def test_it_prints_the_summary_distances_and_decisions_and_writes_a_picture(
+def test_it_prints_distances_and_decisions_and_writes_a_picture(
     network: tuple[Path, Path],
     faces: list[str],
     tmp_path: Path,

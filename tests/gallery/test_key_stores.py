@@ -8,13 +8,17 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, Counts
+from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import Anchor, KeyStore, RevokedRecord, open_key_store
+from iom.gallery.sqlite_store import SqliteStore
 from iom.keys import TransformKey
+from tests.gallery.conftest import FakeHasher
 
 MASK = bytes(range(48))
 ENTRY = AuditChain(b"key").following(AuditEvent("revoke", "door", 1), Counts(3, 1), (3, bytes(32)))
@@ -359,3 +363,99 @@ def test_a_store_that_is_not_there(path, tmp_path):
             open_key_store(url)
         assert caught.value.place == str(path)
     assert not (tmp_path / "wrap").exists()
+
+
+def killed(code, root, *arguments, seconds):
+    worker = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=root,
+                              stdout=subprocess.PIPE)  # fmt: skip
+    worker.stdout.readline()  # everything is imported
+    time.sleep(seconds)
+    worker.kill()
+    worker.communicate()
+
+
+def test_a_killed_init_can_be_repeated(tmp_path, root):
+    """Whatever it left, the same call again makes the store, and nothing is readable by others."""
+    code = (
+        "import sys\n"
+        "from iom.gallery.key_store import open_key_store\n"
+        "for i in range(10**6):\n"
+        "    if i == 0: print('ready', flush=True)\n"
+        "    open_key_store(sys.argv[1].format(i), create=True).close()\n"
+    )
+    url = f"file:{tmp_path}/{{0}}.keys?key-file={tmp_path}/{{0}}.wrap"
+    for trial in range(4):
+        killed(code, root, url, seconds=0.003 + 0.013 * trial)
+        made = {path.name for path in tmp_path.iterdir()}
+        assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+        for number in range(len(made) + 1):
+            create = f"{number}.keys" not in made
+            open_key_store(url.format(number), create=create).close()
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+def test_a_killed_erase_leaves_nothing_that_was_forgotten(path, root):
+    keys = opened(path, create=True)
+    keys.put_masks("door", {number: MASK for number in range(2000)})
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        ((sealed,),) = connection.execute("SELECT sealed FROM masks WHERE record = 7").fetchall()
+    keys.forget_masks("door", range(1000))
+    keys.close()
+    code = (
+        "import sys, pathlib\n"
+        "from iom.gallery.key_store import KeyStore\n"
+        "keys = KeyStore.with_passphrase(pathlib.Path(sys.argv[1]), 'correct horse')\n"
+        "print('ready', flush=True)\n"
+        "while True: keys.erase()\n"
+    )
+    for trial in range(4):
+        killed(code, root, path, seconds=0.002 + 0.011 * trial)
+        with opened(path) as again:
+            assert again.masked_records("door") == set(range(1000, 2000))
+            assert again.problems() == []
+        assert not any(sealed in file.read_bytes() for file in path.parent.iterdir())
+        assert {file.name for file in path.parent.iterdir()} == {path.name}
+
+
+READ_ONLY = """
+import sys
+from iom.errors import StoreError
+from iom.gallery.gallery import Gallery
+from iom.gallery.key_store import open_key_store
+from iom.gallery.store import open_store
+store, keys = f"sqlite:///{sys.argv[1]}/g.db", f"file:{sys.argv[1]}/keys?key-file={sys.argv[1]}/w"
+for opener, url in ((open_store, store), (open_key_store, keys)):
+    try:
+        opener(url)
+    except StoreError as error:
+        assert "?mode=ro" in str(error), error
+    else:
+        raise SystemExit("expected a refusal")
+with Gallery(open_store(store + "?mode=ro"), open_key_store(keys + "&mode=ro")) as gallery:
+    assert gallery.store.references("door", "alice") == [], "expected none"
+    assert gallery.application("door").threshold == 50
+    try:
+        gallery.revoke("door", "alice")
+    except Exception as error:
+        print(type(error).__name__)
+"""
+
+
+def test_a_read_only_mount_is_opened_for_reading(tmp_path, root):
+    source, mount = tmp_path / "source", tmp_path / "mount"
+    source.mkdir()
+    mount.mkdir()
+    keys = open_key_store(f"file:{source}/keys?key-file={source}/w", create=True)
+    with Gallery(SqliteStore(source / "g.db", create=True), keys, FakeHasher()) as gallery:
+        gallery.create_application("door")
+    mounting = f"mount --bind {source} {mount} && mount -o remount,ro,bind {mount}"
+    tried = subprocess.run(["unshare", "-m", "sh", "-c", mounting], capture_output=True)
+    if tried.returncode:
+        pytest.skip("needs the right to mount")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mounting} && exec "$0" -c "$1" {mount}',
+         sys.executable, READ_ONLY],
+        cwd=root, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "NotEnrolledError\n", "")

@@ -4,9 +4,12 @@
 schema of its own that is dropped after it; else a server is started for the tests.
 """
 
+import contextlib
 import itertools
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,6 +19,8 @@ import pytest
 
 from iom.errors import StoreError
 from iom.gallery.gallery import Gallery
+from iom.gallery.key_store import open_key_store
+from iom.gallery.migration import migrate
 from iom.gallery.store import open_store
 from tests.gallery.conformance import *  # noqa: F403
 from tests.gallery.conformance import code, enrolled, event, problems, reference, revoked
@@ -387,3 +392,82 @@ def test_writers_leave_nothing_behind(base, schema, url):
         enrolled(store, "a")
         assert len(execute(base, f"SELECT * FROM {schema}.writers")) == 1
     assert execute(base, f"SELECT * FROM {schema}.writers") == []
+
+
+SCHEMA_1 = """
+CREATE TABLE {0}.gallery (one integer PRIMARY KEY, format integer NOT NULL, owner text NOT NULL);
+CREATE TABLE {0}.applications (
+    id integer PRIMARY KEY, name text COLLATE "C" NOT NULL UNIQUE, encoding text NOT NULL,
+    model text NOT NULL, threshold integer NOT NULL, key_mode text NOT NULL,
+    masked boolean NOT NULL, epoch integer NOT NULL, created bigint NOT NULL,
+    version bigint NOT NULL DEFAULT 0, next_record bigint NOT NULL DEFAULT 0);
+CREATE TABLE {0}.reference_codes (
+    application integer NOT NULL REFERENCES {0}.applications (id), record bigint NOT NULL,
+    subject text COLLATE "C" NOT NULL, slot integer NOT NULL, epoch integer NOT NULL,
+    code bytea NOT NULL, seal bytea NOT NULL, metadata text NOT NULL, created bigint NOT NULL,
+    version bigint NOT NULL, PRIMARY KEY (application, record),
+    CONSTRAINT slots UNIQUE (application, subject, slot));
+CREATE TABLE {0}.tombstones (
+    application integer NOT NULL REFERENCES {0}.applications (id), record bigint NOT NULL,
+    subject text COLLATE "C" NOT NULL, version bigint NOT NULL, PRIMARY KEY (application, record));
+CREATE TABLE {0}.audit (
+    sequence bigint PRIMARY KEY, time bigint NOT NULL, action text NOT NULL,
+    application text NOT NULL, count integer NOT NULL, subjects bytea NOT NULL,
+    key_entries bigint NOT NULL, previous bytea NOT NULL, digest bytea NOT NULL);
+CREATE TABLE {0}.writers (id uuid PRIMARY KEY, write bigint NOT NULL, at timestamptz NOT NULL);
+"""
+
+
+def test_a_gallery_of_format_1_is_converted(base, schema, url, tmp_path, root):
+    """The rows of the SQLite fixture, in the tables of format 1."""
+    fixture = root / "tests" / "fixtures" / "gallery_v1"
+    for name in ("gallery.db", "gallery.keys", "gallery.wrap"):
+        shutil.copy(fixture / name, tmp_path / name)
+    with (
+        contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as old,
+        psycopg.connect(base, autocommit=True) as connection,
+    ):
+        connection.execute(f"CREATE SCHEMA {schema}")
+        for statement in filter(str.strip, SCHEMA_1.format(schema).split(";")):
+            connection.execute(statement)
+        ((owner,),) = old.execute("SELECT name FROM owner").fetchall()
+        connection.execute(f"INSERT INTO {schema}.gallery VALUES (1, 1, %s)", (owner,))
+        for table in ("applications", "reference_codes", "tombstones", "audit"):
+            for row in old.execute(f"SELECT * FROM {table}"):
+                values = list(row)
+                if table == "applications":
+                    values[6] = bool(values[6])
+                marks = ", ".join(["%s"] * len(values))
+                connection.execute(f"INSERT INTO {schema}.{table} VALUES ({marks})", values)
+    fails(lambda: open_store(url), "iom migrate")
+    keys = f"file:{tmp_path}/gallery.keys{{}}?key-file={tmp_path}/gallery.wrap"
+    done = migrate(url, keys.format(""))
+    assert (done.applications, done.references, done.revoked) == (4, 12, 8)
+    people = faces(5, seed=11)
+    with Gallery(open_store(url), open_key_store(keys.format(".v2")), FakeHasher()) as gallery:
+        assert gallery.verify("subject-masked", "alice", people[0]).distance == 0
+        with pytest.raises(RevokedError):  # noqa: F405
+            gallery.verify("application", "bob", people[1])
+        gallery.enroll("subject", "erin", people[4])
+        assert gallery.check() == []
+
+
+def test_what_was_changed_or_rolled_back_is_found(base, schema, url, tmp_path):
+    people = faces(4)
+    keys = Place(tmp_path).keys(create=True)
+    with open_store(url, create=True) as store:
+        gallery = Gallery(store, keys, FakeHasher())
+        gallery.create_application("door", masked=True)
+        gallery.enroll_many("door", list("abc"), people[:3])
+        gallery.revoke("door", "c")
+        assert gallery.check() == []
+        for statement, words in (
+            ("UPDATE {0}.applications SET threshold = 96", "settings"),
+            ("UPDATE {0}.tombstones SET subject = 'x'", "forged or changed"),
+            ("DELETE FROM {0}.reference_codes WHERE subject = 'a'", "expected 2 valid references"),
+            ("DELETE FROM {0}.audit WHERE sequence > 2", "cut or rewritten"),
+        ):
+            execute(base, statement.format(schema))
+            assert words in " ".join(gallery.check())
+        with pytest.raises(StoreError, match="changed outside"):
+            gallery.verify("door", "b", people[3])

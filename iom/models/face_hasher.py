@@ -346,13 +346,13 @@ def load(
     if is_artefact(path):
         if weights:
             raise ConfigError(f"{path} is an artefact that embeds for itself: give no weights")
-        from iom.runtime.deployed import DeployedHasher
+        from iom.models.artifact import ArtifactFaceHasher
 
-        return DeployedHasher.load(path, batch_size=batch_size)
+        return ArtifactFaceHasher.load(path, batch_size=batch_size)
     _check_folder(path)
-    from iom.models.hasher import Hasher  # imports Keras
+    from iom.models.keras_face_hasher import KerasFaceHasher  # imports Keras
 
-    hasher = Hasher.load(path, weights=weights, batch_size=batch_size)
+    hasher = KerasFaceHasher.load(path, weights=weights, batch_size=batch_size)
     if opens_embedder:
         _ = hasher.embedder
     return hasher

@@ -33,7 +33,7 @@ _KEY_FIELDS = ("kind", "derivation")
 DEFAULT_BATCH_SIZE = 8
 
 
-class Hasher(FaceHasher):
+class KerasFaceHasher(FaceHasher):
     """A hash network in Keras, and the embedder it was trained with.
 
     Args:
@@ -105,7 +105,7 @@ class Hasher(FaceHasher):
     ) -> NDArray[np.float32]:
         return self.embedder.embed_files(paths, progress=progress)
 
-    def with_batch_size(self, batch_size: int) -> "Hasher":  # noqa: D102
+    def with_batch_size(self, batch_size: int) -> "KerasFaceHasher":  # noqa: D102
         other = copy.copy(self)
         other.batch_size = batch_size
         other._embedder = self.embedder.with_batch_size(batch_size)
@@ -204,7 +204,7 @@ class Hasher(FaceHasher):
     @classmethod
     def load(
         cls, folder: Path | str, *, weights: str = "", batch_size: int = DEFAULT_BATCH_SIZE
-    ) -> "Hasher":
+    ) -> "KerasFaceHasher":
         """Read a folder that `save` wrote; `iom.load` reads artefacts of `iom deploy`, too.
 
         Args:

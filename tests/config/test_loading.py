@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,39 @@ def test_an_unknown_configuration_names_the_nearest(given, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"no configuration .* did you mean 'stage1/base'\?"):
         load_config(Stage1Config, Path(given))
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{low}: &{low} [*{high}, *{high}]\n" for high, low in itertools.pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 50_000, "at most 30 levels"),
+        ("a: " + "{a: " * 31 + "1" + "}" * 31, "at most 30 levels"),
+        (LAUGHS, "anchors and aliases are not read"),
+        ("hasher: *other", "anchors and aliases are not read"),
+        (f"seed: {'9' * 100_000}", "integer"),
+        (f"seed: 0x{'f' * 5000}", "64 bits"),
+        ("a: " + "x" * (1 << 20), "at most 1048576 bytes"),
+        ("base: /dev/zero", "not a regular file"),
+        ("base: .", "regular file|directory"),
+    ],
+    ids=range(9),
+)
+def test_hostile_files_are_one_line(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "hostile.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_config(Stage2Config, path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("value", ["[" * 50_000, "9" * 100_000, "&a [*a]"], ids=range(3))
+def test_hostile_overrides_are_one_line(value: str) -> None:
+    with pytest.raises(ConfigError, match="--set seed") as caught:
+        load_config(Stage2Config, overrides=[f"seed={value}"])
+    assert len(str(caught.value)) < 1000

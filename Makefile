@@ -48,9 +48,9 @@ wheel-test: $(DEVELOPMENT) ## Build the wheel, install it, and run the README's 
 proofs: $(DEVELOPMENT) ## Run the long proofs (real data in ../shared, foreign programs; about an hour)
 	$(BIN)/python -m pytest -m proof
 
-stores: $(DEVELOPMENT) ## The suite of all record stores: SQLite, PostgreSQL (if installed), embedded Milvus
+stores: $(DEVELOPMENT) ## The suite of all record stores: SQLite and PostgreSQL (if installed)
 	$(BIN)/python -m pytest -m "proof or not proof" -rs tests/gallery/test_sqlite_store.py \
-		tests/gallery/test_postgres_store.py tests/gallery/test_milvus_store.py
+		tests/gallery/test_postgres_store.py
 
 smoke: $(RUNTIME) ## Both training stages and an evaluation on faces of nobody, in minutes
 	rm -rf runs/smoke

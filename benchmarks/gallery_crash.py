@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from iom.errors import RevokedError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_file import KeyFile
+from iom.gallery.key_store import KeyStore
 from iom.gallery.sqlite_store import SqliteStore
 
 APPLICATION = "door"
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def opened(folder: Path, *, create: bool = False) -> Gallery:
     """The gallery in `folder`."""
-    keys = KeyFile.with_key(folder / "keys", bytes(range(32)), create=create)
+    keys = KeyStore.with_key(folder / "keys", bytes(range(32)), create=create)
     return Gallery(SqliteStore(folder / "g.db", create=create), keys, FakeHasher())
 
 

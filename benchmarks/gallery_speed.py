@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from iom.cli.arguments import new_parser, run
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_file import KeyFile
+from iom.gallery.key_store import KeyStore
 from iom.gallery.sqlite_store import SqliteStore
 
 APPLICATION = "crowd"
@@ -153,7 +153,7 @@ def _pages(index: Any) -> int:
 
 
 def _opened(folder: Path, *, create: bool = False) -> Gallery:
-    keys = KeyFile.with_key(folder / "keys", bytes(range(32)), create=create)
+    keys = KeyStore.with_key(folder / "keys", bytes(range(32)), create=create)
     return Gallery(SqliteStore(folder / "g.db", create=create), keys, DrawnCodes())
 
 

@@ -74,7 +74,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     everything = _with_ancestor(config, arguments.ancestor, named=arguments.systems or ())
     config = _only(everything, arguments.systems or everything.scenario.systems)
     check_systems(config)
-    check_attacks(config.report)
+    check_attacks(config)
     wanted = arguments.protocols or list(PROTOCOLS)
     for name in wanted:
         lookup(PROTOCOLS, name, "protocol")

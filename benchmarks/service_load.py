@@ -4,10 +4,10 @@
 
 A gallery is filled with codes that the bundled hasher makes of random embeddings, and one subject
 of a real face of ../shared (a drawn one where there is none). `iom serve` is started over it as it
-is, but for its rate limit, and wrk posts that face for verification as fast as the answers come. An
-error is any answer but 200, and any failure of a connection. Memory is that of the service and its
-workers: after the first requests, in the middle, and at the end. `--key-mode application
---action identify` searches all subjects instead.
+is, but for its limits of rate and failures, and wrk posts that face for verification as fast as the
+answers come. An error is any answer but 200, and any failure of a connection. Memory is that of the
+service and its workers: after the first requests, in the middle, and at the end. `--key-mode
+application --action identify` searches all subjects instead.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             *("--gallery", f"sqlite:///{folder / 'g.db'}"),
             *("--keys", f"file:{folder / 'keys'}?key-file={folder / 'wrap'}"),
             *("--tokens", str(folder / "tokens.json"), "--hasher", HASHER),
-            *("--rate", "1e9", "--detector", "none"),
+            *("--rate", "1e9", "--failures", "1e9", "--detector", "none"),
         ]
         with serving(*options) as service:
             fields = {"image": face}
@@ -108,10 +108,10 @@ def fill(folder: Path, subjects: int, key_mode: str) -> str:
     from iom.gallery.gallery import Gallery
     from iom.gallery.key_store import open_key_store
     from iom.gallery.store import open_store
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
     from iom.service.tokens import add_token
 
-    hasher = Hasher.load(HASHER)
+    hasher = KerasFaceHasher.load(HASHER)
     store = open_store(f"sqlite:///{folder / 'g.db'}", create=True)
     keys = open_key_store(
         f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", create=True, passphrase=lambda: ""

@@ -85,8 +85,7 @@ def list_images(root: Path, *, depth: int | None = None) -> Listing:
     Raises:
         DataError: No such folder, or it cannot be read.
     """
-    if not root.is_dir():
-        raise DataError(f"no folder {root}: expected a folder of images")
+    check_folder(root)
     images: list[str] = []
     unusable: list[Unusable] = []
     hidden = 0
@@ -117,6 +116,17 @@ def list_images(root: Path, *, depth: int | None = None) -> Listing:
         tuple(sorted(unusable, key=lambda each: _order(each.name))),
         hidden,
     )
+
+
+def check_folder(root: Path) -> None:
+    """Raise `DataError` where `root` is no folder, without looking into it."""
+    if root.is_file():
+        raise DataError(
+            f"{root} is a file: expected a folder of images; put it into a folder of its own and "
+            "give that"
+        )
+    if not root.is_dir():
+        raise DataError(f"no folder {root}: expected a folder of images")
 
 
 def list_subjects(root: Path) -> Listing:

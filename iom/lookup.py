@@ -15,6 +15,16 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f" - did you mean '{close[0]}'?" if close else ""
 
 
+def did_you_mean_url(url: str, prefix: str, schemes: Iterable[str]) -> str:
+    """Hint for a URL of an unknown scheme; a plain path is shown behind `prefix`.
+
+    What may hold a password is not repeated.
+    """
+    if url and not set(url) & set("@:?"):
+        return f" - did you mean '{prefix}{url}'?"
+    return did_you_mean(url.partition(":")[0], schemes)
+
+
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     """Entry `name` of `table`.
 

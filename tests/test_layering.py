@@ -14,6 +14,7 @@ LEVELS = [
         "unpickling",
         "untrusted",
         "seeding",
+        "tensorflow_log",
         "keys",
         "pretrained",
     },

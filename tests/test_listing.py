@@ -128,6 +128,7 @@ def test_a_check_and_an_export_see_the_same_images(nasty):
 def test_links_to_folders_are_told(nasty):
     folder = scan_folder(FolderConfig(root=str(nasty), min_images=1))
     assert "2 links to folders are not followed" in folder.describe_left_out(1)
+    assert from_folder(nasty).notes == ("2 links to folders are not followed",)
 
 
 def test_a_folder_of_subjects_may_itself_be_a_link(nasty, tmp_path):

@@ -24,11 +24,14 @@ from iom.baselines.protection import BehindThePermutation, Protection, comparato
 from iom.baselines.sign import vectors_of_signs
 from iom.baselines.urp import UniformRandomPermutation
 from iom.codes.comparators import SymbolComparator
+from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey
 from iom.layers.cosine import UnitLength
 from iom.layers.index_of_max import IoMProjection
-from iom.models.hasher import Hasher
+from iom.models.artifact import ArtifactFaceHasher
+from iom.models.face_hasher import FaceHasher
 from iom.models.hashing import KEYED_LAYER
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {
     PolyProtect: lambda its, key: PolynomialInversion(*its.polynomial(key)),
@@ -69,14 +72,31 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
     return system(vectors=vectors, public_vectors=public)
 
 
-def attacked_hasher(name: str, hasher: Hasher) -> AttackedSystem:
-    """A hashing network; solved where it is linear up to lengths, else descended through."""
-    model = hasher.model
+def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
+    """A hashing network; solved where it is linear up to lengths, else descended through.
+
+    Raises:
+        WeightsError: An artefact whose network has hidden layers: descending needs Keras.
+    """
     kind = KEY_KINDS[hasher.key_kind]
-    linear = linear_part(model)
-    solvable = linear is not None
     shape = (-1, hasher.code_length, hasher.alphabet_size)
-    kernel = np.asarray(_projection_of(model).kernel, np.float32)
+    model = hasher.model if isinstance(hasher, KerasFaceHasher) else None
+    if isinstance(hasher, ArtifactFaceHasher):
+        linear, keyed_rows, kernel = hasher.head.disclosed(hasher.embedding_size)
+    elif model is not None:
+        linear, kernel = linear_part(model), np.asarray(_projection_of(model).kernel, np.float32)
+        keyed_layer = model.get_layer(KEYED_LAYER)
+
+        def keyed_rows(rows: Any, orders: Any) -> Any:
+            return keyed_layer([rows, orders])
+    else:
+        raise TypeError(f"expected a hasher of a folder or an artefact, received {type(hasher)}")
+    if linear is None and model is None:
+        raise WeightsError(
+            f"attacks on {hasher.name}: its network has hidden layers, and descending through them "
+            "needs the Keras network, which an artefact lacks; name the folder that it was made "
+            "from, or leave the attacks out with --set report.attacks=false"
+        )
 
     def order(key: TransformKey) -> NDArray[np.int32]:
         return kind.order(key, hasher.key_size, hasher.keep)
@@ -84,7 +104,7 @@ def attacked_hasher(name: str, hasher: Hasher) -> AttackedSystem:
     def vectors(key: TransformKey) -> Vectors:
         rows = np.asarray(linear, np.float32)
         orders = np.repeat(order(key)[None], len(rows), axis=0)
-        keyed = np.asarray(model.get_layer(KEYED_LAYER)([rows, orders]), np.float32)
+        keyed = np.asarray(keyed_rows(rows, orders), np.float32)
         return np.asarray((keyed @ kernel).reshape(shape))
 
     return AttackedSystem(
@@ -93,8 +113,8 @@ def attacked_hasher(name: str, hasher: Hasher) -> AttackedSystem:
         alphabet_size=hasher.alphabet_size,
         hash=hasher.hash,
         comparator=SymbolComparator(hasher.alphabet_size),
-        vectors=vectors if solvable else None,
-        responses=None if solvable else lambda key: NetworkGradient(model, order(key)),
+        vectors=None if linear is None else vectors,
+        responses=None if linear is not None else lambda key: NetworkGradient(model, order(key)),
         public_vectors=kernel.reshape(shape),
     )
 

@@ -17,7 +17,7 @@ Keys = TransformKey | Sequence[TransformKey]
 
 
 class Protection(Protocol):
-    """Embeddings and keys in, codes out, which are compared by their mismatching symbols.
+    """Embeddings and keys in, codes out, which are compared by their differing positions.
 
     Attributes:
         code_length: M, positions of a code.
@@ -34,7 +34,7 @@ class Protection(Protocol):
 
 @runtime_checkable
 class ComparedItsOwnWay(Protocol):
-    """A protection whose templates are not compared by mismatching symbols.
+    """A protection whose templates are not compared by differing positions.
 
     Attributes:
         comparator: How they are.
@@ -97,7 +97,7 @@ class HashedByKey(abc.ABC):
 
 
 def comparator_of(protection: Protection) -> Comparator:
-    """How templates of a protection are compared: its own way, or by mismatching symbols."""
+    """How templates of a protection are compared: its own way, or by differing positions."""
     if isinstance(protection, ComparedItsOwnWay):
         return protection.comparator
     return SymbolComparator(protection.alphabet_size)

@@ -187,7 +187,7 @@ class _Run:
             after = page[-1].record
             present.update(each.subject_id for each in page if each.record not in forgotten)
         revoked = {stone.subject_id for stone in store.tombstones(name)}
-        return present, revoked | set(forgotten.values())
+        return present, revoked | {each.subject_id for each in forgotten.values()}
 
 
 class _Report:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import Answer, new_parser, run
+from iom.cli.arguments import Answer, goes_on_when_repeated, new_parser, run
 
 EPILOG = """\
 examples:
@@ -67,22 +67,23 @@ def _align(arguments: argparse.Namespace) -> Answer:
     check_output(arguments.output)
     points = read_landmarks(arguments.points) if arguments.points else None
     given = arguments.points or arguments.weights
-    report = align_folder(
-        arguments.photos,
-        arguments.output,
-        settings=AlignSettings(
-            detector="points" if arguments.points else arguments.detector,
-            which=arguments.which,
-            min_score=arguments.min_score,
-            min_size=arguments.min_size,
-            source=sha256_of(given) if given and given.is_file() else "",
-            format=arguments.format,
-        ),
-        weights=arguments.weights,
-        points=points,
-        workers=arguments.workers,
-        progress=not arguments.quiet,
-    )
+    with goes_on_when_repeated():
+        report = align_folder(
+            arguments.photos,
+            arguments.output,
+            settings=AlignSettings(
+                detector="points" if arguments.points else arguments.detector,
+                which=arguments.which,
+                min_score=arguments.min_score,
+                min_size=arguments.min_size,
+                source=sha256_of(given) if given and given.is_file() else "",
+                format=arguments.format,
+            ),
+            weights=arguments.weights,
+            points=points,
+            workers=arguments.workers,
+            progress=not arguments.quiet,
+        )
     kinds = ("aligned", "no_face", "too_small", "damaged", "too_large", "bad_landmarks")
     counts = ", ".join(f"{report[kind]} {kind.replace('_', ' ')}" for kind in kinds if report[kind])
     return Answer(

@@ -4,11 +4,10 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +20,7 @@ from iom.errors import (
     RevokedError,
     StoreError,
 )
+from iom.tensorflow_log import silence
 
 OK = 0
 NO = 1
@@ -135,6 +135,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
+@contextlib.contextmanager
+def goes_on_when_repeated() -> Iterator[None]:
+    """Ctrl-C says that the same command, started again, goes on where it was stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; start the same command again to go on") from None
+
+
 def exit_code(error: BaseException) -> int:
     """Exit code of an error; `BUG` for one that is no user's mistake."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), BUG)
@@ -153,7 +162,7 @@ def run(
     given = sys.argv[1:] if argv is None else list(argv)
     in_json = "--json" in given
     arguments = argparse.Namespace()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its log is for its developers
+    silence()
     try:
         arguments = parser.parse_args(given)
         in_json = getattr(arguments, "json", False) is True

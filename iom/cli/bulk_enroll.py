@@ -2,10 +2,11 @@
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import NO, OK, Answer, new_parser, run
+from iom.cli.arguments import NO, OK, Answer, goes_on_when_repeated, new_parser, run
 from iom.cli.gallery import _add_hasher, _add_places
 
 EPILOG = """\
@@ -52,34 +53,36 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
     from iom.cli.gallery_access import open_gallery
     from iom.cli.gallery_commands import _hasher
     from iom.errors import ConfigError
+    from iom.files import check_output
+    from iom.listing import list_images
 
     if arguments.workers < 1 or arguments.batch < 1:
         raise ConfigError("expected --workers and --batch of at least 1")
     source = arguments.source.absolute()
     report = arguments.report or source.with_name(source.name + ".enrolment.jsonl")
+    check_output(report, folder=False)
     engine = open_engine(arguments.engine)
     rows = read_rows(arguments.kind, arguments.source)
+    if arguments.kind == "folder" and (linked := list_images(source, depth=1).linked_folders):
+        print(f"note: {source}: {linked} links to folders are not followed", file=sys.stderr)
     hasher = _hasher(arguments)
     weights = hasher.weights
     settings = WorkerSettings(
         str(Path(weights).absolute()) if Path(weights).exists() else weights,
         hasher.embedder_fingerprint,
     )
-    with open_gallery(arguments, hasher) as gallery:
-        try:
-            done = enroll_in_bulk(
-                gallery,
-                arguments.application,
-                rows,
-                engine,
-                settings,
-                report=report,
-                workers=arguments.workers,
-                batch=arguments.batch,
-                progress=not arguments.quiet,
-            )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("stopped; start the same command again to go on") from None
+    with open_gallery(arguments, hasher) as gallery, goes_on_when_repeated():
+        done = enroll_in_bulk(
+            gallery,
+            arguments.application,
+            rows,
+            engine,
+            settings,
+            report=report,
+            workers=arguments.workers,
+            batch=arguments.batch,
+            progress=not arguments.quiet,
+        )
     lines = [f"enrolled {done.subjects} subjects, {done.references} references"]
     for count, text in (
         (done.present, "subjects were enrolled already"),

@@ -16,14 +16,15 @@ without --faces the configuration is that of a stage 2 training: its data sectio
 and which of its subjects are held out; its embedder section must name the embedder that the hasher
 was trained with; without --config the one beside the hasher is taken
 
-the threshold, with its intervals over subjects and keys, is stored in hasher.json
+the threshold, with its intervals over subjects and keys, is stored in hasher.json, or in the
+manifest of an artefact, which embeds for itself whatever the embedder section names
 
 examples:
   iom calibrate --hasher bundled --faces PEOPLE --fmr 1e-3 --output my_hasher
   iom calibrate --hasher runs/y1_stage2 --fmr 1e-4
-  iom calibrate --hasher pre_models/mobilefacenet_y1_512x8 --output runs/copy \\
-      --config configs/stage2/mobilefacenet_y1_512x8.yaml --fmr 1e-3 --keys 20
-  iom calibrate --hasher runs/hasher --config configs/stage2/base.yaml \\
+  iom calibrate --hasher mobilefacenet_y1_512x8 --output runs/copy \\
+      --config stage2/mobilefacenet_y1_512x8 --fmr 1e-3 --keys 20
+  iom calibrate --hasher runs/hasher --config stage2/base \\
       --set data.root=faces --fmr 1e-2 --dry-run
 """
 
@@ -39,10 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--hasher",
-        type=Path,
         required=True,
-        metavar="DIR",
-        help="folder of a trained hasher, or its name",
+        metavar="NAME_OR_PATH",
+        help="folder of a trained hasher, artefact of iom deploy, or a name",
     )
     parser.add_argument(
         "--config",
@@ -93,7 +93,7 @@ def _calibrate(arguments: argparse.Namespace) -> Answer:
             overrides.append(f"calibration.{name}={value}")
     if arguments.faces and (arguments.config or arguments.overrides):
         raise ConfigError("--faces takes all subjects of a folder: leave out --config and --set")
-    folder = hasher_path(str(arguments.hasher))
+    folder = hasher_path(arguments.hasher)
     path = None if arguments.faces else arguments.config or folder / "config.yaml"
     if path is not None and not path.exists() and arguments.config is None:
         raise ConfigError(
@@ -111,7 +111,6 @@ def _calibrate(arguments: argparse.Namespace) -> Answer:
     )
 
     notes: list[str] = []
-    target = arguments.output or folder
     if not arguments.dry_run:
         check_target(folder, arguments.output)
     if arguments.faces:
@@ -127,11 +126,10 @@ def _calibrate(arguments: argparse.Namespace) -> Answer:
     else:
         hasher = recalibrate(folder, config, progress=not arguments.quiet, report=notes.append)
     assert hasher.calibration is not None  # noqa: S101 - it was made just now
-    stored = None if arguments.dry_run else target / "hasher.json"
-    if stored:
-        if arguments.output:
-            copy_hasher(folder, target)
-        hasher.save_calibration(target)
+    stored = None
+    if not arguments.dry_run:
+        target = copy_hasher(folder, arguments.output) if arguments.output else folder
+        stored = hasher.save_calibration(target)
     notes += [describe(hasher), f"stored in {stored}" if stored else "nothing stored"]
     return Answer({"stored": stored, **dataclasses.asdict(hasher.calibration)}, "\n".join(notes))
 

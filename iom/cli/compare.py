@@ -39,6 +39,10 @@ def _compare(arguments: argparse.Namespace) -> Answer:
     if len(arguments.reports) < 2:
         raise ConfigError("compare: expected two reports or more")
 
+    from iom.files import check_output
+
+    check_output(arguments.output)
+
     from iom.evaluation.dossier.compare import (
         check_same_benchmark,
         read_report,
@@ -46,9 +50,7 @@ def _compare(arguments: argparse.Namespace) -> Answer:
         write_comparison,
     )
     from iom.evaluation.dossier.tables import markdown
-    from iom.files import check_output
 
-    check_output(arguments.output)
     names = report_names(arguments.reports)
     trees = {name: read_report(path) for name, path in zip(names, arguments.reports, strict=True)}
     if not arguments.different_benchmarks:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iom.cli.arguments import Answer, new_parser, run
+from iom.cli.arguments import Answer, goes_on_when_repeated, new_parser, run
 
 EPILOG = """\
 kinds:
@@ -55,16 +55,17 @@ def _convert(arguments: argparse.Namespace) -> Answer:
             raise ConfigError(f"--{name.replace('_', '-')}: expected at least 1")
     check_output(arguments.target)
     first, _, second = arguments.kind.partition(":")
-    manifest = convert(
-        (first, second),
-        arguments.source,
-        arguments.target,
-        size=arguments.size,
-        per_shard=arguments.per_shard,
-        workers=arguments.workers,
-        skip_damaged=arguments.skip_damaged,
-        progress=not arguments.quiet,
-    )
+    with goes_on_when_repeated():
+        manifest = convert(
+            (first, second),
+            arguments.source,
+            arguments.target,
+            size=arguments.size,
+            per_shard=arguments.per_shard,
+            workers=arguments.workers,
+            skip_damaged=arguments.skip_damaged,
+            progress=not arguments.quiet,
+        )
     what = f"{manifest['images']:,} images"
     if "subjects" in manifest:
         what += f" of {len(manifest['subjects']):,} subjects"

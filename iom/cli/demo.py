@@ -46,15 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--weights",
-        default=DEFAULT_WEIGHTS,
         metavar="NAME_OR_PATH",
-        help="embedder: a name of `iom weights list` or a file (default: %(default)s)",
+        help="embedder: a name of `iom weights list` or a file (default: the hasher's own, or "
+        f"{DEFAULT_WEIGHTS})",
     )
     parser.add_argument(
         "--hasher",
         type=Path,
-        metavar="DIR",
-        help="trained hasher (default: the one known by name that belongs to the embedder)",
+        metavar="NAME_OR_PATH",
+        help="folder of a trained hasher, artefact of iom deploy, or a name (default: the one "
+        "known by name that belongs to the embedder)",
     )
     parser.add_argument(
         "--output",
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=DEFAULT_SEED,
         help="of the faces, never of the keys (default: %(default)s)",
     )
-    parser.add_argument("--verbose", action="store_true", help="print the layers of the hasher")
+    parser.add_argument("--verbose", action="store_true", help="print what the hasher consists of")
     return run(_demo, parser, argv)
 
 
@@ -83,23 +84,21 @@ def _demo(arguments: argparse.Namespace) -> Answer:
 
     from iom.evaluation.demonstration import demonstrate, find_hasher
     from iom.keys import TransformKey
-    from iom.models.embedder import load_embedder
-    from iom.models.hasher import Hasher
+    from iom.models.face_hasher import load
 
-    embedder = load_embedder(arguments.weights, batch_size=len(images))
+    weights, count = arguments.weights, len(images)
     if arguments.hasher is None:
-        hasher = find_hasher(name=embedder.name, fingerprint=embedder.fingerprint)
+        hasher = find_hasher(weights or DEFAULT_WEIGHTS, batch_size=count)
     else:
-        hasher = Hasher.load(arguments.hasher)
-    hasher.check_embedder(embedder)
+        hasher = load(arguments.hasher, weights=weights or "", batch_size=count)
     demonstration = demonstrate(
-        embedder.embed(images),
+        hasher.embed(images),
         hasher,
         before=TransformKey.generate(),
         after=TransformKey.generate(),
     )
     if arguments.verbose:
-        hasher.model.summary(line_length=80, print_fn=print)
+        print(hasher.summary())
     path = _draw(demonstration, images, arguments.output)
     scenes = [
         {
@@ -148,7 +147,7 @@ def _text(demonstration: "Demonstration") -> str:
     length, threshold = demonstration.code_length, demonstration.threshold
     lines = [
         f"codes of {length} symbols over {demonstration.alphabet_size} values; match when at "
-        f"most {threshold} positions differ (calibrated at FMR {demonstration.fmr:g})",
+        f"most {threshold} differing positions (calibrated at FMR {demonstration.fmr:g})",
         f"cosine distance of the embeddings: positive {demonstration.cosine_positive:.3f}, "
         f"negative {demonstration.cosine_negative:.3f}",
     ]

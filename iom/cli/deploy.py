@@ -19,7 +19,7 @@ After each export the artefact is run by its own runtime on faces and compared w
 that loses more than its format may is an error, and nothing of it stays.
 
 examples:
-  iom deploy --to onnx fast --output exported
+  iom deploy --to onnx openvino --output exported
   iom deploy --hasher DIR --to litert_int8 --faces FOLDER --pairs FILE --calibration FOLDER
 """
 
@@ -76,11 +76,12 @@ def _export(arguments: argparse.Namespace) -> Answer:
     check_output(arguments.output)
 
     from iom.export.check import calibration_faces, faces_of_nobody, faces_of_pairs
-    from iom.export.export import Exporter
+    from iom.export.export import Exporter, check_targets
     from iom.export.source import load_source
 
     if (arguments.faces is None) != (arguments.pairs is None):
         raise ConfigError("--faces and --pairs go together: a list of pairs and its folder")
+    check_targets(arguments.to)
     source = load_source(arguments.hasher, weights=arguments.weights)
     size = source.input_size
     faces = (

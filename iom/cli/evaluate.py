@@ -27,10 +27,10 @@ scenarios:
   own_key     each subject under a secret key of its own
 
 examples:
-  iom evaluate --config configs/smoke/evaluate.yaml --output runs/evaluation
-  iom evaluate --config configs/evaluate/lfw.yaml --output runs/lfw
-  iom evaluate --config configs/evaluate/lfw.yaml --report runs/lfw_report
-  iom evaluate --config configs/evaluate/lfw.yaml --output runs/lfw \\
+  iom evaluate --config smoke/evaluate --output runs/evaluation
+  iom evaluate --config evaluate/lfw --output runs/lfw
+  iom evaluate --config evaluate/lfw --report runs/lfw_report
+  iom evaluate --config evaluate/lfw --output runs/lfw \\
       --set scenario.systems='[float, grp]' --set scenario.keys=10
 """
 
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
+    from iom.files import check_output
 
     config = load_config(EvaluateConfig, arguments.config, overrides=arguments.overrides)
 
@@ -66,19 +67,18 @@ def _evaluate(arguments: argparse.Namespace) -> Answer:
         raise ConfigError("expected --output DIR, --report DIR or both")
     if arguments.with_images and arguments.report is None:
         raise ConfigError("--with-images goes with --report DIR")
+    for folder in filter(None, (arguments.output, arguments.report)):
+        check_output(folder)
 
     from iom.evaluation.evaluate import pair_report, prepare
     from iom.evaluation.report import report_tree, write_report
     from iom.evaluation.table import format_table
-    from iom.files import check_output
 
     progress = not arguments.quiet
-    for folder in filter(None, (arguments.output, arguments.report)):
-        check_output(folder)
     if arguments.report:
         from iom.evaluation.dossier.attacks import check_attacks
 
-        check_attacks(config.report)
+        check_attacks(config)
     prepared = prepare(config, progress=progress)
     report = pair_report(config, prepared, progress=progress)
     if arguments.output:

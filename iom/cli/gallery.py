@@ -14,7 +14,7 @@ the record store and the key store are two places, best on two machines; both ar
 or by the environment variables IOM_GALLERY and IOM_KEYS. The passphrase of a key file comes from
 --passphrase-file, from IOM_PASSPHRASE, or is asked for. docs/gallery.md tells more.
 
-record stores  sqlite:///path.db  postgresql://...  milvus://...
+record stores  sqlite:///path.db  postgresql://...
 key stores     file:PATH  file:PATH?key-file=PATH  environment:NAME?file=PATH
                command:PROGRAM ARGUMENTS?file=PATH
 
@@ -72,7 +72,8 @@ def _add_hasher(parser: argparse.ArgumentParser) -> None:
         "--hasher",
         metavar="NAME_OR_PATH",
         default=os.environ.get("IOM_HASHER", BUNDLED),
-        help=f"folder of a trained hasher, or its name (default: IOM_HASHER, or {BUNDLED})",
+        help="folder of a trained hasher, artefact of iom deploy, or a name (default: IOM_HASHER, "
+        f"or {BUNDLED})",
     )
     parser.add_argument(
         "--weights", metavar="NAME_OR_FILE", help="embedder (default: the one the hasher names)"
@@ -115,6 +116,11 @@ def _enroll(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--another", action="store_true", help="add to a subject that is enrolled already"
+    )
+    parser.add_argument(
+        "--allow-revoked",
+        action="store_true",
+        help="bring a subject back that was revoked (default: refuse; with --folder: leave out)",
     )
     _add_fuse(parser)
     _add_hasher(parser)
@@ -164,6 +170,23 @@ def _file(parser: argparse.ArgumentParser) -> None:
 
 def _stats(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(application=None)  # all
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accept",
+        action="store_true",
+        help="an older copy of the record store was put back on purpose: tell of it no longer",
+    )
+
+
+def _migrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--new-keys",
+        type=Path,
+        metavar="FILE",
+        help="file of the new key store (default: the old one's name with .v2 behind it)",
+    )
 
 
 def _nothing(parser: argparse.ArgumentParser) -> None:
@@ -218,7 +241,7 @@ COMMANDS: dict[str, Command] = {
         ("--application gate", "--application gate --retire"),
     ),
     "set-threshold": Command(
-        "change from which distance on an application sees a match",
+        "change the largest distance that is a match",
         _set_threshold,
         ("380", "380 --application gate"),
     ),
@@ -232,7 +255,14 @@ COMMANDS: dict[str, Command] = {
         ("", "--application gate --json"),
     ),
     "check": Command(
-        "find damage in both stores (exit code 1: there is some)", _nothing, ("", "--json")
+        "find damage and changes from outside in both stores (exit code 1: there are some)",
+        _check,
+        ("", "--json", "--accept          # after an older copy was put back on purpose"),
     ),
     "erase": Command("overwrite what revoked templates left behind", _nothing, ("",)),
+    "migrate": Command(
+        "convert a gallery that an older version made",
+        _migrate,
+        ("--gallery sqlite:///door.db --keys file:door.keys",),
+    ),
 }

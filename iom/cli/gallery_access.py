@@ -19,7 +19,7 @@ def open_gallery(
     """The gallery of the options; with `create`, stores that are missing are made."""
     keys = _opened(
         lambda new: open_key_store(
-            arguments.keys, create=new, passphrase=lambda: _passphrase(arguments, new)
+            arguments.keys, create=new, passphrase=lambda: read_passphrase(arguments, is_new=new)
         ),
         create,
     )
@@ -37,7 +37,13 @@ def _opened(opener: Callable[[bool], Any], create: bool) -> Any:
         return opener(True)
 
 
-def _passphrase(arguments: argparse.Namespace, is_new: bool) -> str:
+def read_passphrase(arguments: argparse.Namespace, *, is_new: bool = False) -> str:
+    """The passphrase of the key store: from a file, from IOM_PASSPHRASE, or asked for.
+
+    Raises:
+        DataError: The file cannot be read.
+        ConfigError: There is no terminal to ask at, or a new passphrase was not repeated.
+    """
     if arguments.passphrase_file is not None:
         try:
             text = arguments.passphrase_file.read_text(encoding="utf-8")

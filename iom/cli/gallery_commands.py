@@ -3,14 +3,15 @@
 import argparse
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from iom.cli.arguments import NO, OK, Answer
-from iom.cli.gallery_access import open_gallery
+from iom.cli.arguments import NO, OK, Answer, goes_on_when_repeated
+from iom.cli.gallery_access import open_gallery, read_passphrase
 from iom.data.images import read_image
 from iom.errors import (
     AlreadyEnrolledError,
@@ -56,7 +57,14 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
         _check_new(gallery, arguments)
         gallery.hasher = hasher = _fusing_hasher(arguments)
         rows, metadata = _fused(arguments, hasher.embed_files(arguments.images))
-        new = gallery.enroll(name, subject, rows, metadata=metadata, another=arguments.another)
+        new = gallery.enroll(
+            name,
+            subject,
+            rows,
+            metadata=metadata,
+            another=arguments.another,
+            allow_revoked=arguments.allow_revoked,
+        )
     slots = [each.slot for each in new]
     return Answer(
         {"application": name, "subject": subject, "slots": slots},
@@ -67,37 +75,56 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
 def _enroll_folder(arguments: argparse.Namespace, subjects: dict[str, list[Path]]) -> Answer:
     """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
     name = arguments.application
-    references = present = 0
+    counts = {"subjects": 0, "references": 0, "present": 0, "revoked": 0}
     hasher: FaceHasher | None = None
     with open_gallery(arguments) as gallery:
-        gallery.store.application(name)
-        try:
+        gallery.application(name)
+        with goes_on_when_repeated():
             for subject, images in tqdm(
                 subjects.items(), unit="subject", disable=arguments.quiet or len(subjects) == 1
             ):
-                if gallery.store.references(name, subject):
-                    present += 1
+                if state := _state_of(gallery, name, subject, arguments.allow_revoked):
+                    counts[state] += 1
                     continue
                 if hasher is None:
                     gallery.hasher = hasher = _fusing_hasher(arguments)
                 rows, metadata = _fused(arguments, hasher.embed_files(images))
                 try:
-                    references += len(gallery.enroll(name, subject, rows, metadata=metadata))
+                    new = gallery.enroll(
+                        name,
+                        subject,
+                        rows,
+                        metadata=metadata,
+                        allow_revoked=arguments.allow_revoked,
+                    )
                 except AlreadyEnrolledError:
-                    present += 1
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("stopped; start the same command again to go on") from None
-    enrolled = len(subjects) - present
-    return Answer(
-        {
-            "application": name,
-            "subjects": enrolled,
-            "references": references,
-            "present": present,
-        },
-        f"enrolled {_counted(enrolled, 'subject')}, {_counted(references, 'reference')}"
-        + (f"; {present} were enrolled already" if present else ""),
+                    counts["present"] += 1
+                    continue
+                counts["subjects"] += 1
+                counts["references"] += len(new)
+    text = (
+        f"enrolled {_counted(counts['subjects'], 'subject')}, "
+        f"{_counted(counts['references'], 'reference')}"
     )
+    if counts["present"]:
+        text += f"; {counts['present']} were enrolled already"
+    if counts["revoked"]:
+        text += (
+            f"; {counts['revoked']} were revoked and stay away, iom renew or --allow-revoked "
+            "brings them back"
+        )
+    return Answer({"application": name, **counts}, text)
+
+
+def _state_of(gallery: Gallery, name: str, subject: str, allow_revoked: bool) -> str:
+    """`present` or `revoked` of a subject that is not to be enrolled, else nothing."""
+    try:
+        gallery.references(name, subject)
+    except NotEnrolledError:
+        return ""
+    except RevokedError:
+        return "" if allow_revoked else "revoked"
+    return "present"
 
 
 def _verify(arguments: argparse.Namespace) -> Answer:
@@ -119,7 +146,7 @@ def _identify(arguments: argparse.Namespace) -> Answer:
     name = arguments.application
     _check_faces([arguments.image])
     with open_gallery(arguments) as gallery:
-        gallery.store.application(name)
+        gallery.application(name)
         gallery.hasher = hasher = _hasher(arguments)
         found = gallery.identify(
             name,
@@ -229,6 +256,8 @@ def _stats(arguments: argparse.Namespace) -> Answer:
 
 def _check(arguments: argparse.Namespace) -> Answer:
     with open_gallery(arguments) as gallery:
+        if arguments.accept:
+            gallery.accept_rollback()
         problems = gallery.check()
     text = "\n".join(problems or ["no problems"])
     return Answer({"problems": problems}, text, NO if problems else OK)
@@ -238,6 +267,30 @@ def _erase(arguments: argparse.Namespace) -> Answer:
     with open_gallery(arguments) as gallery:
         gallery.erase()
     return Answer({"erased": True}, "overwritten; copies and backups are not reached by this")
+
+
+def _migrate(arguments: argparse.Namespace) -> Answer:
+    from iom.gallery.migration import migrate
+
+    done = migrate(
+        arguments.gallery,
+        arguments.keys,
+        new_key_file=arguments.new_keys,
+        passphrase=lambda: read_passphrase(arguments),
+    )
+    lines = [
+        f"converted {_counted(done.applications, 'application')}, "
+        f"{_counted(done.references, 'reference')}, {done.revoked} revoked",
+        f"the new key store is {done.key_file}: name it in --keys or IOM_KEYS from now on",
+        "the old one lies where it was; look with iom stats whether all settings are yours, then "
+        "destroy it",
+    ]
+    if done.odd_subjects:
+        lines.append(
+            f"{_counted(len(done.odd_subjects), 'subject')} must be enrolled anew to be found by "
+            "their ids, which were not in Unicode's form NFC"
+        )
+    return Answer(dataclasses.asdict(done), "\n".join(lines))
 
 
 RUN: dict[str, Callable[[argparse.Namespace], Answer]] = {
@@ -254,6 +307,7 @@ RUN: dict[str, Callable[[argparse.Namespace], Answer]] = {
     "stats": _stats,
     "check": _check,
     "erase": _erase,
+    "migrate": _migrate,
 }
 
 
@@ -282,8 +336,10 @@ def _check_faces(images: Sequence[Path]) -> None:
 
 
 def _check_new(gallery: Gallery, arguments: argparse.Namespace) -> None:
-    """Refuse a subject that is enrolled before models are loaded, unless more is asked for."""
-    with contextlib.suppress(NotEnrolledError, RevokedError):
+    """Refuse before models are loaded what `Gallery.enroll` will refuse."""
+    gallery.application(arguments.application)
+    may_return = (RevokedError,) if arguments.allow_revoked else ()
+    with contextlib.suppress(NotEnrolledError, *may_return):
         gallery.references(arguments.application, arguments.subject)
         if not arguments.another:
             raise AlreadyEnrolledError(
@@ -296,6 +352,7 @@ def _check_new(gallery: Gallery, arguments: argparse.Namespace) -> None:
 def _facts(application: Application) -> dict[str, Any]:
     """An application as `--json` shows it."""
     found = dataclasses.asdict(application)
+    del found["seal"]
     return {"application": found.pop("name"), **found}
 
 
@@ -306,7 +363,8 @@ def _counted(count: int, noun: str) -> str:
 def _subjects_of(folder: Path) -> dict[str, list[Path]]:
     listing = list_subjects(folder)
     if listing.linked_folders:
-        print(f"note: {folder}: {listing.linked_folders} links to folders are not followed")
+        note = f"note: {folder}: {listing.linked_folders} links to folders are not followed"
+        print(note, file=sys.stderr)
     if not listing.images:
         raise EnrolmentError(f"{folder}: expected folders of images, one for each subject")
     return {name: [folder / one for one in images] for name, images in listing.subjects.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iom.cli.arguments import Answer, new_parser, run
+from iom.cli.arguments import Answer, goes_on_when_repeated, new_parser, run
 from iom.pretrained import BUNDLED
 
 if TYPE_CHECKING:
@@ -110,13 +110,14 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     from iom.errors import ConfigError, DataError
     from iom.files import check_output, sha256_of
     from iom.models.face_hasher import load
-    from iom.photos.hash_photos import BATCH, hash_photos, report_path
+    from iom.photos.hash_photos import BATCH, check_places, hash_photos, report_path
 
     if arguments.workers < 0 or not arguments.seconds > 0:
         raise ConfigError("expected --workers 0 or more and --seconds above 0")
     if arguments.landmarks and arguments.aligned:
         raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
     check_output(arguments.out, folder=False)
+    check_places(arguments.photos, arguments.out)
     key = read_key(arguments.key_file)
     points = read_landmarks(arguments.points) if arguments.points else None
     given = arguments.points or arguments.detector_weights
@@ -132,26 +133,25 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     )
     hasher = load(arguments.hasher, weights=arguments.weights, batch_size=BATCH)
     try:
-        done = hash_photos(
-            arguments.photos,
-            arguments.out,
-            hasher=hasher,
-            key=key,
-            settings=settings,
-            landmarks=arguments.landmarks,
-            weights=arguments.detector_weights,
-            points=points,
-            workers=arguments.workers,
-            seconds=arguments.seconds,
-            progress=not arguments.quiet,
-        )
+        with goes_on_when_repeated():
+            done = hash_photos(
+                arguments.photos,
+                arguments.out,
+                hasher=hasher,
+                key=key,
+                settings=settings,
+                landmarks=arguments.landmarks,
+                weights=arguments.detector_weights,
+                points=points,
+                workers=arguments.workers,
+                seconds=arguments.seconds,
+                progress=not arguments.quiet,
+            )
     except OSError as error:  # no space left, no right to write
         raise DataError(
             f"{error.filename or arguments.out}: {error.strerror or error}; what was finished is "
             "kept, start the same command again to go on"
         ) from error
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; start the same command again to go on") from None
     counts = dict(done.counts)
     photographs, faces = counts.pop("photographs"), counts.pop("faces")
     others = ", ".join(

@@ -19,7 +19,7 @@ folder and ijb: 95 % intervals of each gallery over probe subjects and keys, NAM
 writes identification.json to the output folder and prints the figures, rates in percent
 
 example:
-  iom identification --config configs/evaluate/lfw.yaml --output runs/lfw_search \\
+  iom identification --config evaluate/lfw --output runs/lfw_search \\
       --set benchmark.source=folder --set scenario.systems='[float, grp, learned]'
 """
 SHOWN = ("cmc_rank_1", "cmc_rank_10", "dir_at_fpir_1e-2_rank_1", "dir_at_fpir_1e-1_rank_1")
@@ -45,15 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _identify(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
+    from iom.files import check_output, write_json
 
     config = load_config(EvaluateConfig, arguments.config, overrides=arguments.overrides)
+    check_output(arguments.output)
 
     import dataclasses
 
     from iom.evaluation.identify import identify
-    from iom.files import check_output, write_json
 
-    check_output(arguments.output)
     figures = list(identify(config, progress=not arguments.quiet))
     names = ("system", "scenario", "metric", "value")
     rows = [dict(zip(names, figure, strict=True)) for figure in figures]

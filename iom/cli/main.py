@@ -50,7 +50,10 @@ def _help() -> str:
     own = {name: _summary(path) for name, path in modules().items()}
     width = max(map(len, [*GALLERY_COMMANDS, *own]))
     lines = ["usage: iom COMMAND ...", "", "Cancellable face templates.", "", "the gallery:"]
-    lines += [f"  {name:{width}}  {each.summary}" for name, each in GALLERY_COMMANDS.items()]
+    lines += [
+        f"  {name:{width}}  {each.summary[0].upper()}{each.summary[1:]}"
+        for name, each in GALLERY_COMMANDS.items()
+    ]
     lines += ["", "training, evaluation and the rest:"]
     lines += [f"  {name:{width}}  {text}" for name, text in own.items()]
     lines += ["", "exit codes:"]

@@ -14,7 +14,7 @@ bio_ref_reference_id and probe_reference_id). Scores are similarities unless --d
 examples:
   iom score-files evaluate scores-dev.txt
   iom score-files evaluate scores.csv --json
-  iom score-files export --config configs/evaluate/synthetic.yaml --output runs/scores
+  iom score-files export --config evaluate/synthetic --output runs/scores
 """
 FORMAT_NAMES = ("four", "five", "csv")
 
@@ -70,19 +70,19 @@ def _evaluate(arguments: argparse.Namespace) -> Answer:
 def _export(arguments: argparse.Namespace) -> Answer:
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
+    from iom.files import check_output
 
     config = load_config(
         EvaluateConfig,
         arguments.config,
         overrides=[*arguments.overrides, "scenario.bootstrap=0"],
     )
+    check_output(arguments.output)
 
     from iom.data.benchmarks import load_benchmark
     from iom.evaluation.evaluate import evaluate
     from iom.evaluation.score_tables import write_system_scores
-    from iom.files import check_output
 
-    check_output(arguments.output)
     report = evaluate(config, progress=True)
     benchmark = load_benchmark(config.benchmark, seed=config.seed)
     paths = list(write_system_scores(benchmark, report.scores, arguments.output, arguments.format))

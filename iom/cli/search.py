@@ -14,9 +14,9 @@ rows are measured on the held-out subjects of the stage 2 configuration's data s
 keys stolen; a test set is looked at only where `evaluate` names one
 
 examples:
-  iom search --config configs/search/smoke.yaml --output runs/smoke/search
-  iom search --config configs/search/code_shapes.yaml --output runs/code_shapes
-  iom search --config configs/search/keep.yaml --output runs/keep --set keys=20
+  iom search --config search/smoke --output runs/smoke/search
+  iom search --config search/code_shapes --output runs/code_shapes
+  iom search --config search/keep --output runs/keep --set keys=20
 """
 
 

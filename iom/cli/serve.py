@@ -65,6 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rate", type=float, default=20.0, metavar="N", help="requests/s of a token (default: 20)"
     )
     parser.add_argument(
+        "--failures",
+        type=float,
+        default=60.0,
+        metavar="N",
+        help="failed verifications of a subject by a token in an hour, a sixth of them at once; "
+        "all tokens together have three times as many, searches ten times (default: 60)",
+    )
+    parser.add_argument(
         "--largest-request", type=float, default=8.0, metavar="MB", help="megabytes (default: 8)"
     )
     parser.add_argument(

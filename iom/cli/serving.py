@@ -37,6 +37,7 @@ def open_service(arguments: argparse.Namespace, address: str) -> Iterator[tuple[
     settings = ServiceSettings(
         rate=arguments.rate,
         burst=max(1, _whole("--rate", 2 * arguments.rate)),
+        failures=_whole("--failures", arguments.failures),
         largest_body=_whole("--largest-request", arguments.largest_request * 2**20),
         decode_workers=arguments.decode_workers,
         scores=arguments.scores or arguments.demo,

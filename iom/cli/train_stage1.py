@@ -7,9 +7,9 @@ from iom.cli.arguments import Answer, add_config_arguments, add_run_arguments, n
 
 EPILOG = """\
 examples:
-  iom train-stage1 --config configs/smoke/stage1.yaml --output runs/smoke1
-  iom train-stage1 --config configs/stage1/bundled.yaml --output runs/bundled --resume
-  iom train-stage1 --config configs/stage1/base.yaml --output runs/mine --set data.root=faces
+  iom train-stage1 --config smoke/stage1 --output runs/smoke1
+  iom train-stage1 --config stage1/bundled --output runs/bundled --resume
+  iom train-stage1 --config stage1/base --output runs/mine --set data.root=faces
 """
 
 

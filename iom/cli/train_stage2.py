@@ -11,9 +11,9 @@ the last one in last/, config.yaml, metrics.jsonl and the resumable state; pass 
 as --set hasher=DIR
 
 examples:
-  iom train-stage2 --config configs/smoke/stage2.yaml --output runs/smoke2
-  iom train-stage2 --config configs/stage2/bundled.yaml --output runs/hasher --resume
-  iom train-stage2 --config configs/stage2/base.yaml --output runs/mine \\
+  iom train-stage2 --config smoke/stage2 --output runs/smoke2
+  iom train-stage2 --config stage2/bundled --output runs/hasher --resume
+  iom train-stage2 --config stage2/base --output runs/mine \\
       --set data.root=faces --set hasher.code_length=256
 """
 

@@ -1,4 +1,4 @@
-"""How two templates are compared: codes by mismatching symbols, other templates in their own way.
+"""How two templates are compared: codes by differing positions, other templates in their own way.
 
 A comparator first `prepare`s templates `(N, L)`, once; what it gives back can be indexed by rows.
 Distances: lower = more alike.
@@ -48,7 +48,7 @@ class SymbolComparator:
     """Number of positions at which two codes differ: the default."""
 
     alphabet_size: int
-    unit: str = "mismatching positions"
+    unit: str = "differing positions"
 
     def prepare(self, templates: Templates) -> PackedCodes:
         """Codes `(N, M)` as bit planes."""

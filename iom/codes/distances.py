@@ -185,7 +185,8 @@ def _common_shape(a: PackedCodes, b: PackedCodes) -> tuple[int, int]:
     for operand in (a, b):
         if not isinstance(operand, PackedCodes):
             raise CodeError(
-                f"codes: expected PackedCodes, received {type(operand).__name__}; use pack() first"
+                f"codes: expected PackedCodes, received {type(operand).__name__}; pack them first: "
+                "from iom.codes.packing import pack; pack(codes, alphabet_size)"
             )
     if (a.code_length, a.alphabet_size) != (b.code_length, b.alphabet_size):
         raise CodeError(

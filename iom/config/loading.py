@@ -2,9 +2,10 @@
 
 import dataclasses
 import importlib.resources
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,9 +82,10 @@ def load_config(
         ConfigError: Unreadable file, unknown key, wrong type, value out of range, circular base.
     """
     tree: dict[str, Any] = {} if path is None else _read_chain(config_path(path), ())
+    source = _Source("--set" if path is None else str(path), frozenset(_names(tree)))
     for override in overrides:
-        _apply_override(tree, override)
-    config: ConfigT = _build(schema, tree, "", str(path) if path else "--set")
+        source.overridden.add(_apply_override(tree, override))
+    config: ConfigT = _build(schema, tree, "", source)
     return config
 
 
@@ -128,7 +130,7 @@ def change_config(config: ConfigT, changes: Mapping[str, Any], *, source: str) -
         ConfigError: Unknown key, wrong type, value out of range.
     """
     tree = _merge(_plain(dataclasses.asdict(config)), _plain(dict(changes)))  # type: ignore[call-overload]
-    changed: ConfigT = _build(type(config), tree, "", source)
+    changed: ConfigT = _build(type(config), tree, "", _Source(source))
     return changed
 
 
@@ -151,13 +153,18 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: the chain of 'base:' files comes back to this file")
     try:
         text = read_bytes(path, CONFIG_BYTES).decode("utf-8")
-        tree = _parse_yaml(text) or {}
+        tree = _parse_yaml(text)
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected UTF-8 text, received other bytes") from error
     except ValueError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if tree is None:
+        raise ConfigError(
+            f"{path}: expected sections and settings, found none (an empty file, or comments "
+            "alone); write {} where the defaults are meant"
+        )
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, received {type(tree).__name__}")
     base = tree.pop(BASE, None)
@@ -178,7 +185,48 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+@dataclasses.dataclass
+class _Source:
+    """Where a setting stands, for errors: in a file, or on the command line.
+
+    Attributes:
+        name: Of the file.
+        in_file: Names of the settings and sections of the file, such as `data` and `data.root`.
+        overridden: Names that `--set` gives.
+    """
+
+    name: str
+    in_file: frozenset[str] = frozenset()
+    overridden: set[str] = dataclasses.field(default_factory=set)
+
+    def of(self, setting: str) -> str:
+        """The place of a setting, or of a section."""
+        name = setting.split("[")[0].rstrip(".")
+        for given in self.overridden:
+            if name == given or name.startswith(f"{given}."):
+                return "--set"
+            if given.startswith(f"{name}.") and name not in self.in_file:
+                return "--set"
+        return self.name
+
+    def of_text(self, text: str) -> str:
+        """The place of the settings that an error names: the file, `--set`, or both."""
+        words = {word.strip(".") for word in re.findall(r"[\w.]+", text)}
+        given = sorted(self.overridden & words)
+        if not given or self.name == "--set":
+            return self.name
+        return "--set" if text.startswith(given[0]) else f"{self.name}, --set {', '.join(given)}"
+
+
+def _names(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{key}.")
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> str:
+    """Set one setting in the tree; return its name."""
     name, separator, text = override.partition("=")
     if not separator or not name:
         raise ConfigError(f"--set: expected section.key=value, received '{override}'")
@@ -196,29 +244,31 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {name}: '{section}' is a value, not a section")
         place = below
     place[key] = value
+    return name
 
 
-def _build(schema: Any, tree: Any, prefix: str, source: str) -> Any:
+def _build(schema: Any, tree: Any, prefix: str, source: _Source) -> Any:
     if not isinstance(tree, dict):
         place = prefix.rstrip(".") or "the file"
-        raise ConfigError(f"{source}: {place}: expected a section, received {tree!r}")
+        raise ConfigError(f"{source.of(prefix)}: {place}: expected a section, received {tree!r}")
     hints = typing.get_type_hints(schema)
     names = [field.name for field in dataclasses.fields(schema)]
     values = {}
     for key, value in tree.items():
         if key not in names:
+            name = f"{prefix}{key}"
             hint = did_you_mean(str(key), names)
             raise ConfigError(
-                f"{source}: unknown key '{prefix}{key}'{hint} (known: {', '.join(names)})"
+                f"{source.of(name)}: unknown key '{name}'{hint} (known: {', '.join(names)})"
             )
         values[key] = _convert(hints[key], value, f"{prefix}{key}", source)
     try:
         return schema(**values)
     except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        raise ConfigError(f"{source.of_text(str(error))}: {error}") from error
 
 
-def _convert(expected: Any, value: Any, name: str, source: str) -> Any:
+def _convert(expected: Any, value: Any, name: str, source: _Source) -> Any:
     if dataclasses.is_dataclass(expected):
         return _build(expected, value, f"{name}.", source)
     origin = typing.get_origin(expected) or expected
@@ -229,7 +279,7 @@ def _convert(expected: Any, value: Any, name: str, source: str) -> Any:
         return ""  # YAML's `key:` and the command line's `--set key=` both mean an empty text
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{source}: {name}: expected a list, received {value!r}")
+            raise ConfigError(f"{source.of(name)}: {name}: expected a list, received {value!r}")
         item_type = typing.get_args(expected)[0]
         return tuple(
             _convert(item_type, item, f"{name}[{i}]", source) for i, item in enumerate(value)
@@ -240,15 +290,17 @@ def _convert(expected: Any, value: Any, name: str, source: str) -> Any:
         return _float_from_text(value, name, source)
     if not isinstance(value, origin) or (origin is int and isinstance(value, bool)):
         raise ConfigError(
-            f"{source}: {name}: expected {origin.__name__}, received {value!r} "
+            f"{source.of(name)}: {name}: expected {origin.__name__}, received {value!r} "
             f"({type(value).__name__})"
         )
     return value
 
 
-def _float_from_text(value: str, name: str, source: str) -> float:
+def _float_from_text(value: str, name: str, source: _Source) -> float:
     """YAML 1.1 reads `1e-3` as text, since it lacks the dot: take it as the number it is."""
     try:
         return float(value)
     except ValueError as error:
-        raise ConfigError(f"{source}: {name}: expected a number, received {value!r}") from error
+        raise ConfigError(
+            f"{source.of(name)}: {name}: expected a number, received {value!r}"
+        ) from error

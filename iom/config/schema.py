@@ -83,7 +83,7 @@ class ScenarioConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """What `evaluate.py --report` computes beside the pairs, and how much of it."""
+    """What `iom evaluate --report` computes beside the pairs, and how much of it."""
 
     identification: bool = True
     """Closed-set and open-set search among the benchmark's images, in two galleries."""
@@ -121,7 +121,7 @@ class ReportConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Stage1Config:
-    """Everything `train_stage1.py` reads."""
+    """Everything `iom train-stage1` reads."""
 
     seed: int = 1
     deterministic: bool = False
@@ -211,7 +211,7 @@ class Stage1Config:
 
 @dataclasses.dataclass(frozen=True)
 class Stage2Config:
-    """Everything `train_stage2.py` reads."""
+    """Everything `iom train-stage2` reads."""
 
     seed: int = 1
     deterministic: bool = False
@@ -263,13 +263,14 @@ class Stage2Config:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """Everything `evaluate.py` reads."""
+    """Everything `iom evaluate` reads."""
 
     seed: int = 1
     benchmark: BenchmarkConfig = dataclasses.field(default_factory=BenchmarkConfig)
     embedder: EmbedderConfig = dataclasses.field(default_factory=EmbedderConfig)
     hasher: str = ""
-    """Folder of a trained hasher (a stage 2 run, or one in pre_models); needed for `learned`."""
+    """Folder or name of a trained hasher, or an artefact of `iom deploy` that is the embedder, too;
+    needed for `learned`."""
     hashers: dict[str, str] = dataclasses.field(default_factory=dict)
     """More trained hashers: name of the system to folder, such as `{ancestor: DIR}`."""
     code: HasherConfig = dataclasses.field(

@@ -1,4 +1,4 @@
-"""What `python -m iom.cli.search` reads: a grid over stage 2 configurations."""
+"""What `iom search` reads: a grid over stage 2 configurations."""
 
 import dataclasses
 from typing import Any

@@ -5,8 +5,10 @@ written after its faces. A run that is started again skips what stands there, un
 changed or its faces are gone. From it come `landmarks.csv`, `report.csv` and `report.json`.
 """
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,7 +157,8 @@ def _outcomes(
         workers, context, initializer=_start, initargs=(photos, output, settings, weights)
     )
     try:
-        futures = [pool.submit(_work, job) for job in jobs]
+        with _interrupts_blocked():
+            futures = [pool.submit(_work, job) for job in jobs]
         yield from (future.result() for future in as_completed(futures))
     except BrokenProcessPool as error:
         raise DataError(
@@ -164,6 +167,16 @@ def _outcomes(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes that are started in here never see Ctrl-C; this one sees it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: _Worker | None = None

@@ -13,6 +13,7 @@ from PIL import Image
 from iom.data.images import Pixels
 from iom.errors import DataError, missing_extra
 from iom.lookup import lookup
+from iom.tensorflow_log import silence
 
 LARGEST_SIDE = 1024
 """A photograph is shrunk to it for the detector; landmarks are of the photograph again."""
@@ -75,6 +76,7 @@ def use_one_core(name: str) -> None:
     """Let the detector `name` use one core in this process; before it is built."""
     with contextlib.suppress(ImportError):  # building it says what is missing
         if name == "mtcnn":
+            silence()
             import tensorflow as tf
 
             tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -36,8 +36,10 @@ class FaceSource:
 
 def from_folder(root: Path) -> FaceSource:
     """A folder `<root>/<subject>/<image>`."""
-    paths = list_subjects(root).images
-    return FaceSource(root, paths, lambda row: (root / paths[row]).read_bytes())
+    listing = list_subjects(root)
+    paths, linked = listing.images, listing.linked_folders
+    notes = (f"{linked} links to folders are not followed",) if linked else ()
+    return FaceSource(root, paths, lambda row: (root / paths[row]).read_bytes(), notes)
 
 
 def from_record_io(root: Path) -> FaceSource:

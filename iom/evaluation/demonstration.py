@@ -1,14 +1,18 @@
 """What the demo shows: three faces, codes under one key, and what a new key does to them."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import DataError, WeightsError
 from iom.keys import TransformKey
-from iom.models.hasher import METADATA_FILE, Hasher
+from iom.models.embedder import load_embedder
+from iom.models.face_hasher import FaceHasher, load
+from iom.models.keras_face_hasher import METADATA_FILE, KerasFaceHasher
 from iom.pretrained import hashers
+from iom.runtime.manifest import manifest_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +54,11 @@ class Demonstration:
 
 
 def demonstrate(
-    embeddings: NDArray[np.float32], hasher: Hasher, *, before: TransformKey, after: TransformKey
+    embeddings: NDArray[np.float32],
+    hasher: FaceHasher,
+    *,
+    before: TransformKey,
+    after: TransformKey,
 ) -> Demonstration:
     """Compare A with B and C under one key, across a change of the key, and under the new key.
 
@@ -88,19 +96,28 @@ def demonstrate(
     )
 
 
-def find_hasher(*, name: str, fingerprint: str) -> Hasher:
-    """The hasher, of those found by name, that was trained with the embedder of this fingerprint.
+def find_hasher(weights: str, *, batch_size: int = 8) -> FaceHasher:
+    """The hasher, of those found by name, that was trained with an embedder.
+
+    Args:
+        weights: Manifest name or file of the embedder, or an artefact, which is its own hasher.
+        batch_size: Faces of one call of the embedder.
 
     Raises:
-        WeightsError: There is none, or the one that there is cannot be read.
+        WeightsError: There is none, or the embedder or the hasher cannot be read.
     """
+    if manifest_path(Path(weights)).is_file():
+        return load(weights, batch_size=batch_size)
+    embedder = load_embedder(weights, batch_size=batch_size)
     found = hashers()
     for folder in found.values():
         metadata = folder / METADATA_FILE
-        if fingerprint in metadata.read_text(encoding="utf-8", errors="replace"):
-            return Hasher.load(folder)
+        if embedder.fingerprint in metadata.read_text(encoding="utf-8", errors="replace"):
+            hasher = KerasFaceHasher.load(folder, weights=weights)
+            hasher.embedder = embedder
+            return hasher
     raise WeightsError(
-        f"none of the hashers {', '.join(found)} belongs to the embedder {name}; name one with "
-        "--hasher, or train it: iom train-stage2 --config stage2/base --output DIR "
-        f"--set embedder.weights={name}"
+        f"none of the hashers {', '.join(found)} belongs to the embedder {embedder.name}; name one "
+        "with --hasher, or train it: iom train-stage2 --config stage2/base --output DIR "
+        f"--set embedder.weights={embedder.name}"
     )

@@ -1,4 +1,4 @@
-"""The whole evaluation that `evaluate.py` runs: load, embed, score, report."""
+"""The whole evaluation that `iom evaluate` runs: load, embed, score, report."""
 
 import dataclasses
 from typing import Any

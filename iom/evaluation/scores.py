@@ -94,7 +94,7 @@ class CodeSystem:
         alphabet_size: Q; 0 where templates are real numbers.
         hash: From embeddings `(N, D)` and keys to codes `(N, M)`.
         decision: Threshold calibrated on other data, if there is one.
-        own_comparator: How templates are compared, where not by mismatching symbols.
+        own_comparator: How templates are compared, where not by differing positions.
     """
 
     name: str
@@ -106,7 +106,7 @@ class CodeSystem:
 
     @property
     def comparator(self) -> Comparator:
-        """How templates are compared: by mismatching symbols, if not in a way of their own."""
+        """How templates are compared: by differing positions, if not in a way of their own."""
         return self.own_comparator or SymbolComparator(self.alphabet_size)
 
     def templates(self, embeddings: Embeddings, keys: Keys) -> Any:

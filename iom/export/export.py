@@ -18,10 +18,27 @@ from iom.export.tfjs import run_tfjs
 from iom.files import TEMPORARY
 from iom.keys import KEY_KINDS, TransformKey
 from iom.lookup import lookup
-from iom.runtime.deployed import DeployedHasher
+from iom.models.artifact import ArtifactFaceHasher
 from iom.runtime.head import Head, head_path
 from iom.runtime.manifest import Check, Manifest, hashed_files, manifest_path, write_manifest
+from iom.runtime.openvino_session import check_precision
 from iom.runtime.runtimes import open_session
+
+
+def check_targets(names: Sequence[str]) -> None:
+    """See that this machine can run, and so check, what is to be exported; costs no work.
+
+    Args:
+        names: Keys of `FORMATS`.
+
+    Raises:
+        WeightsError: The CPU lacks a precision.
+        MissingExtraError: A runtime is not installed.
+    """
+    for name in names:
+        wanted = lookup(FORMATS, name, "export format")
+        if wanted.runtime == "openvino":
+            check_precision(f"--to {name}", wanted.precision)
 
 
 class Exporter:
@@ -95,7 +112,7 @@ def _runner(path: Path, manifest: Manifest) -> Run:
         return lambda images, key: run_tfjs(path, manifest, images, key)
     session = open_session(path, manifest)
     head = Head.load(head_path(path))
-    return DeployedHasher(session, manifest, head, path=path).hash_images
+    return ArtifactFaceHasher(session, manifest, head, path=path).hash_images
 
 
 def _lost(target: str, check: Check) -> str:

@@ -1,18 +1,20 @@
-"""The audit log: who was enrolled, renewed and revoked when, as a chain of hashes.
+"""Audit log: who was enrolled, renewed and revoked when, as a chain of authentication tags.
 
-Each entry holds the SHA-256 of the one before, so that an entry cannot be changed, taken out or
-put in without a break. Subjects appear as pseudonyms (an HMAC under a key of the key store); there
-is no code, key or embedding in it. The order is that of the sequence numbers: a clock that is moved
-back changes times, nothing else. A chain that is rewritten as a whole is found by its anchors in
-the key store.
+Each entry holds the tag of the one before and an HMAC-SHA-256 over itself, under a key of the key
+store: without that key no entry can be changed, inserted or appended. That entries are missing at
+the end is found by the last entry that the key store remembers. An entry about an application also
+says how many references and tombstones it has from then on. Subjects appear as pseudonyms (an HMAC
+under another key); there is no code, key or embedding in the log. The order is that of the sequence
+numbers: a clock that is moved back changes times, nothing else.
 """
 
 import dataclasses
 import hashlib
+import hmac
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-from iom.gallery.mac import Mac
+from iom.errors import StoreError
 
 PSEUDONYM_BYTES = 16
 ROOT = bytes(32)
@@ -41,20 +43,116 @@ class AuditEvent:
 
 
 @dataclasses.dataclass(frozen=True)
+class Counts:
+    """What an application holds after an event.
+
+    Attributes:
+        references: Valid references.
+        tombstones: Tombstones.
+        revision: Of the application.
+    """
+
+    references: int = 0
+    tombstones: int = 0
+    revision: int = 0
+
+    def changed(self, *, added: int = 0, revoked: int = 0, revision: int | None = None) -> "Counts":
+        """After references were added and revoked, or the application was changed."""
+        return Counts(
+            self.references + added - revoked,
+            self.tombstones + revoked,
+            self.revision if revision is None else revision,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class AuditEntry:
     """An event in the chain.
 
     Attributes:
         sequence: 1, 2, ...
         event: What happened.
+        counts: Of its application after it.
         previous: Digest of the entry before, 32 bytes.
-        digest: SHA-256 of all that, 32 bytes.
+        digest: Tag of all that, 32 bytes.
     """
 
     sequence: int
     event: AuditEvent
+    counts: Counts
     previous: bytes
     digest: bytes
+
+
+class AuditChain:
+    """Makes and checks the entries of a log.
+
+    Args:
+        key: Of the tags.
+        keyed_from: First entry that has such a tag; the ones before it were written by the format
+            1 and have an unkeyed SHA-256.
+    """
+
+    def __init__(self, key: bytes = b"", keyed_from: int = 1) -> None:
+        self._mac = hmac.new(key, digestmod="sha256")
+        self._keyed_from = keyed_from
+
+    def following(
+        self, event: AuditEvent, counts: Counts, last: tuple[int, bytes] | None
+    ) -> AuditEntry:
+        """The entry of `event` behind the last one, given as `(sequence, digest)`."""
+        sequence, previous = last or (0, ROOT)
+        digest = self._tag(event, counts, sequence + 1, previous)
+        return AuditEntry(sequence + 1, event, counts, previous, digest)
+
+    def holds(self, entry: AuditEntry) -> bool:
+        """Whether the tag of an entry is right."""
+        if entry.sequence < self._keyed_from:
+            expected = _unkeyed(entry.event, entry.sequence, entry.previous)
+        else:
+            expected = self._tag(entry.event, entry.counts, entry.sequence, entry.previous)
+        return hmac.compare_digest(expected, entry.digest)
+
+    def counts_of(self, entry: AuditEntry | None, application: str) -> Counts:
+        """What the last entry about an application says of it, to go on from.
+
+        Raises:
+            StoreError: There is none, or it is not authentic: the log was cut, emptied or changed.
+        """
+        if entry is None or entry.sequence < self._keyed_from or not self.holds(entry):
+            raise StoreError(
+                f"application {application}: the audit log has no authentic entry about it; it was "
+                "emptied or changed outside of the gallery, and nothing is written to it. See iom "
+                "check, and take the record store from a backup"
+            )
+        return entry.counts
+
+    def problems(self, entries: Iterable[AuditEntry]) -> Iterator[str]:
+        """Every break of a chain that is read from its start, in words."""
+        sequence, previous = 0, ROOT
+        for entry in entries:
+            if entry.sequence != sequence + 1:
+                yield (
+                    f"audit log: expected entry {sequence + 1}, found {entry.sequence}: entries "
+                    "are missing"
+                )
+            elif not hmac.compare_digest(entry.previous, previous):
+                yield f"audit log: entry {entry.sequence} does not follow the one before it"
+            if not self.holds(entry):
+                yield f"audit log: entry {entry.sequence} was changed or forged"
+            sequence, previous = entry.sequence, entry.digest
+
+    def _tag(self, event: AuditEvent, counts: Counts, sequence: int, previous: bytes) -> bytes:
+        fields = [sequence, event.time, event.action, event.application, event.count]
+        fields += [event.key_entries, counts.references, counts.tombstones, counts.revision]
+        mac = self._mac.copy()
+        mac.update(b"iom/audit-chain/v2\x00" + previous)
+        mac.update(json.dumps(fields, separators=(",", ":")).encode() + b"\x00")
+        mac.update(b"".join(event.subjects))
+        return mac.digest()
+
+    def __repr__(self) -> str:
+        return "AuditChain()"
 
 
 def pseudonym(audit_key: bytes, application: str, subject_id: str) -> bytes:
@@ -64,33 +162,18 @@ def pseudonym(audit_key: bytes, application: str, subject_id: str) -> bytes:
 
 def pseudonyms(audit_key: bytes, application: str, subject_ids: Sequence[str]) -> tuple[bytes, ...]:
     """`pseudonym` of several subjects."""
-    start = b"iom/audit/v1\x00" + application.encode() + b"\x00"
-    mac = Mac(audit_key)
-    return tuple(mac.digest(start + each.encode())[:PSEUDONYM_BYTES] for each in subject_ids)
+    start = hmac.new(audit_key, digestmod="sha256")
+    start.update(b"iom/audit/v1\x00" + application.encode() + b"\x00")
+    found = []
+    for subject_id in subject_ids:
+        mac = start.copy()
+        mac.update(subject_id.encode())
+        found.append(mac.digest()[:PSEUDONYM_BYTES])
+    return tuple(found)
 
 
-def chained(event: AuditEvent, sequence: int, previous: bytes) -> AuditEntry:
-    """The entry of `event` behind the entry `sequence - 1` with the digest `previous`."""
-    return AuditEntry(sequence, event, previous, _digest(event, sequence, previous))
-
-
-def chain_problems(entries: Iterable[AuditEntry]) -> Iterator[str]:
-    """Every break of a chain that is read from its start, in words."""
-    sequence, previous = 0, ROOT
-    for entry in entries:
-        if entry.sequence != sequence + 1:
-            yield (
-                f"audit log: expected entry {sequence + 1}, found {entry.sequence}: entries are "
-                "missing"
-            )
-        elif entry.previous != previous:
-            yield f"audit log: entry {entry.sequence} does not follow the one before it"
-        if entry.digest != _digest(entry.event, entry.sequence, entry.previous):
-            yield f"audit log: entry {entry.sequence} was changed"
-        sequence, previous = entry.sequence, entry.digest
-
-
-def _digest(event: AuditEvent, sequence: int, previous: bytes) -> bytes:
+def _unkeyed(event: AuditEvent, sequence: int, previous: bytes) -> bytes:
+    """Digest of an entry of format 1."""
     fields = [sequence, event.time, event.action, event.application, event.count, event.key_entries]
     digest = hashlib.sha256(b"iom/audit-chain/v1\x00" + previous)
     digest.update(json.dumps(fields, separators=(",", ":")).encode())

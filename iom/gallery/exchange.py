@@ -1,19 +1,23 @@
-"""Applications as files, to be moved to another record store of the same key store.
+"""Exchange files: applications, to be moved to another record store of the same key store.
 
-A file of version 1 is, in this order:
+A file of version 2 is, in this order:
 
-1. one line of JSON: `format`, `version`, `owner` (public name of the key store) and `application`
-   (as in `iom.gallery.record.Application`);
+1. one line of JSON: `format`, `version`, `owner` (public name of the key store), `application` (as
+   in `iom.gallery.record.Application`, without its seal) and `seal`, an authentication tag of all
+   that;
 2. pages: one line of JSON with the `references` of the page (all fields but code and application,
    the seal in hexadecimal) and `bytes`, the length of what follows: their codes as stored, one
    after the other in the same order;
 3. one line of JSON: `end` with the number of references, and `sha256` of all bytes before it.
 
-Keys and masks are never in it: without the key store it is worth as much as the record store.
+In version 1 the application had no seal: such a file is read where the application is there
+already. Keys and masks are never in a file: without the key store it is worth as much as the record
+store.
 """
 
 import dataclasses
 import hashlib
+import hmac
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +26,15 @@ from typing import Any, BinaryIO
 from iom.errors import EnrolmentError, StoreError
 from iom.files import atomic_path
 from iom.gallery.gallery import Gallery
+from iom.gallery.integrity import check_application
 from iom.gallery.record import Application, Reference, check_subject_id, code_bytes
 from iom.gallery.templates import check_seal
+from iom.untrusted import parse_json
 
 FORMAT = "iom-gallery"
-VERSION = 1
+VERSION = 2
 _LONGEST_LINE = 1 << 26
+_MODE = 0o600
 _BARE = ("subject_id", "slot", "record", "epoch", "metadata", "created")
 
 
@@ -41,29 +48,33 @@ class Imported:
 
 
 def export_application(gallery: Gallery, name: str, path: Path) -> int:
-    """Write an application to a file, atomically.
+    """Write an application to a file with mode 0600, atomically, as it is at one moment.
 
     Returns:
         Number of references.
 
     Raises:
-        EnrolmentError: No such application.
+        UnknownApplicationError: No such application.
         StoreError: The file cannot be written.
     """
-    application = gallery.store.application(name)
-    revoked, count, after = gallery.keys.revoked(name), 0, -1
+    count, after = 0, -1
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        with (
+            atomic_path(path, mode=_MODE) as temporary,
+            temporary.open("wb") as stream,
+            gallery.store.snapshot() as still,
+        ):
+            application = still.application(name)
+            check_application(gallery.keys, application)
+            revoked = gallery.keys.revoked(name)
             digest = hashlib.sha256()
 
             def write(data: bytes) -> None:
                 digest.update(data)
                 stream.write(data)
 
-            owner = gallery.keys.identity()
-            fields = dataclasses.asdict(application)
-            write(_line(format=FORMAT, version=VERSION, owner=owner, application=fields))
-            while page := gallery.store.scan(name, after=after):
+            write(_header_of(gallery, application))
+            while page := still.scan(name, after=after):
                 after = page[-1].record
                 page = [reference for reference in page if reference.record not in revoked]
                 codes = b"".join(reference.code for reference in page)
@@ -73,7 +84,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
             stream.write(_line(end=count, sha256=digest.hexdigest()))
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
-    gallery.store.log(gallery.event("export", name))
+    gallery.log("export", name)
     return count
 
 
@@ -84,7 +95,7 @@ def import_application(gallery: Gallery, path: Path) -> Imported:
     again: what is there already is left alone.
 
     Raises:
-        StoreError: The file is damaged, of another version, or of another key store.
+        StoreError: The file is damaged, was changed, is of another version or key store.
         EnrolmentError: The application is here with another model or form of codes, or a subject
             is enrolled with other references.
     """
@@ -94,8 +105,8 @@ def import_application(gallery: Gallery, path: Path) -> Imported:
     for application, page in _read(gallery, path):
         name = application.name
         if name not in {known.name for known in gallery.store.applications()}:
-            gallery.store.create_application(application, gallery.event("create", name))
-        known = gallery.store.application(name)
+            gallery.add_application(application)
+        known = gallery.application(name)
         for field in ("encoding", "model", "key_mode", "masked"):
             if getattr(known, field) != getattr(application, field):
                 raise EnrolmentError(
@@ -108,10 +119,8 @@ def import_application(gallery: Gallery, path: Path) -> Imported:
         for each in page:
             if each.record in here and here[each.record].seal != each.seal:
                 raise EnrolmentError(f"{path}: record {each.record} is another one here")
-        subjects = [each.subject_id for each in new]
         if new:
-            event = gallery.event("import", name, subjects)
-            gallery.store.add(new, event, new_subjects=False)
+            gallery.add_references(name, new)
         added += len(new)
         present += len(here)
         gone += len(revoked & set(numbers))
@@ -135,12 +144,13 @@ def _pages(
     digest = hashlib.sha256()
     header = _json(stream, digest)
     if header.get("format") != FORMAT:
-        raise StoreError(f"{path}: is no export of a gallery")
-    if header.get("version") != VERSION:
+        raise StoreError(f"{path}: expected an export of a gallery, found another file")
+    if header.get("version") not in (1, VERSION):
         raise StoreError(f"{path}: expected version {VERSION}; use the program that wrote it")
     if header.get("owner") != gallery.keys.identity():
         raise StoreError(f"{path}: belongs to another key store; its codes mean nothing under ours")
     application = Application(**header["application"])
+    _check_header(gallery, path, header, application)
     size, count = code_bytes(application.encoding), 0
     yield application, []
     while True:
@@ -171,6 +181,43 @@ def _pages(
         raise StoreError(f"{path}: is truncated or damaged: its check does not hold")
 
 
+def _check_header(
+    gallery: Gallery, path: Path, header: dict[str, Any], application: Application
+) -> None:
+    """Refuse settings of an application that were not written by a gallery with these keys."""
+    if header["version"] == VERSION:
+        expected = _header_seal(gallery, application)
+        if not hmac.compare_digest(expected, bytes.fromhex(header["seal"])):
+            raise StoreError(
+                f"{path}: the application's settings were changed; nothing was read. Take the file "
+                "from where it was written"
+            )
+    elif application.name not in {known.name for known in gallery.store.applications()}:
+        raise StoreError(
+            f"{path}: an export of version 1, whose settings are not authenticated; make the "
+            f"application first with: iom init --application {application.name}"
+        )
+
+
+def _header_of(gallery: Gallery, application: Application) -> bytes:
+    fields = dataclasses.asdict(application)
+    del fields["seal"]
+    return _line(
+        format=FORMAT,
+        version=VERSION,
+        owner=gallery.keys.identity(),
+        application=fields,
+        seal=_header_seal(gallery, application).hex(),
+    )
+
+
+def _header_seal(gallery: Gallery, application: Application) -> bytes:
+    fields = dataclasses.asdict(application)
+    del fields["seal"]
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return gallery.keys.seal(b"\0export\0" + text.encode())
+
+
 def _bare(reference: Reference) -> dict[str, Any]:
     fields = {name: getattr(reference, name) for name in _BARE}
     return {**fields, "seal": reference.seal.hex()}
@@ -183,7 +230,7 @@ def _line(**values: Any) -> bytes:
 def _json(stream: BinaryIO, digest: Any) -> dict[str, Any]:
     line = stream.readline(_LONGEST_LINE)
     digest.update(line)
-    value = json.loads(line)
+    value = parse_json(line, max_bytes=_LONGEST_LINE)
     if not isinstance(value, dict) or not line.endswith(b"\n"):
         raise ValueError("not a line of JSON")
     return value

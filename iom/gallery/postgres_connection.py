@@ -13,7 +13,7 @@ from psycopg import sql
 from iom.errors import StoreError, StoreNotFoundError
 from iom.gallery.postgres_place import Place
 
-FORMAT = 1
+FORMAT = 2
 OLDEST = 120000  # the first with MATERIALIZED
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 30
@@ -29,8 +29,8 @@ CREATE TABLE applications (
     id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY, name text COLLATE "C" NOT NULL UNIQUE,
     encoding text NOT NULL, model text NOT NULL, threshold integer NOT NULL,
     key_mode text NOT NULL, masked boolean NOT NULL, epoch integer NOT NULL,
-    created bigint NOT NULL, version bigint NOT NULL DEFAULT 0,
-    next_record bigint NOT NULL DEFAULT 0);
+    created bigint NOT NULL, revision bigint NOT NULL, seal bytea NOT NULL,
+    version bigint NOT NULL DEFAULT 0);
 CREATE TABLE reference_codes (
     application integer NOT NULL REFERENCES applications (id), record bigint NOT NULL,
     subject text COLLATE "C" NOT NULL, slot integer NOT NULL, epoch integer NOT NULL,
@@ -40,14 +40,16 @@ CREATE TABLE reference_codes (
 CREATE INDEX added ON reference_codes (application, version);
 CREATE TABLE tombstones (
     application integer NOT NULL REFERENCES applications (id), record bigint NOT NULL,
-    subject text COLLATE "C" NOT NULL, version bigint NOT NULL,
-    PRIMARY KEY (application, record));
+    subject text COLLATE "C" NOT NULL, epoch integer NOT NULL, seal bytea NOT NULL,
+    version bigint NOT NULL, PRIMARY KEY (application, record));
 CREATE INDEX revoked ON tombstones (application, version);
 CREATE INDEX revoked_subjects ON tombstones (application, subject);
 CREATE TABLE audit (
     sequence bigint PRIMARY KEY, time bigint NOT NULL, action text NOT NULL,
     application text NOT NULL, count integer NOT NULL, subjects bytea NOT NULL,
-    key_entries bigint NOT NULL, previous bytea NOT NULL, digest bytea NOT NULL);
+    key_entries bigint NOT NULL, valid bigint NOT NULL, revoked bigint NOT NULL,
+    revision bigint NOT NULL, previous bytea NOT NULL, digest bytea NOT NULL);
+CREATE INDEX audit_applications ON audit (application, sequence);
 CREATE TABLE writers (id uuid PRIMARY KEY, write bigint NOT NULL, at timestamptz NOT NULL);
 """
 
@@ -66,13 +68,15 @@ class PostgresConnection:
     Args:
         place: Where.
         create: Make the tables; they must not be there.
+        format: Of the tables that are expected.
     """
 
-    def __init__(self, place: Place, *, create: bool = False) -> None:
+    def __init__(self, place: Place, *, create: bool = False, format: int = FORMAT) -> None:
         self.place = place
+        self._format = format
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[Any] | None = None
-        self._is_closed = self._is_writing = False
+        self._is_closed = self._is_writing = self._is_still = False
         self._writer, self._write = uuid.uuid4(), 0
         try:
             self._connection = self._connect()
@@ -106,13 +110,15 @@ class PostgresConnection:
             try:
                 return self._live().execute(statement, values).fetchall()
             except psycopg.OperationalError:
-                if self._is_writing or not self._is_lost():
+                if self._is_writing or self._is_still or not self._is_lost():
                     raise
             return self._again().execute(statement, values).fetchall()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[psycopg.Connection[Any]]:
         """A transaction that holds the write lock from its start; rolled back on any error."""
+        if self._is_still:
+            raise self.place.wrong("is open for reading only; nothing was written")
         with self._lock, self._explained():
             self._begin()
             self._is_writing = True
@@ -124,6 +130,21 @@ class PostgresConnection:
                 raise
             finally:
                 self._is_writing = False
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator["PostgresConnection"]:
+        """A connection of its own for reading, in a transaction that sees no later writes."""
+        other = PostgresConnection(self.place)
+        try:
+            with other._explained():
+                connection = other._live()
+                connection.execute("SET idle_in_transaction_session_timeout = 0")
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                connection.execute("SELECT 1 FROM gallery").fetchall()  # from here on it stays
+            other._is_still = True
+            yield other
+        finally:
+            other.close()
 
     def vacuum(self) -> None:
         """Write the tables anew, without what was deleted.
@@ -213,10 +234,12 @@ class PostgresConnection:
                 f"no gallery at {self.place.name}; make one with: iom init", place=self.place.name
             )
         rows = connection.execute("SELECT format FROM gallery").fetchall()
-        if rows != [(FORMAT,)]:
+        if rows != [(self._format,)]:
+            older = rows == [(1,)]
+            advice = "convert it with: iom migrate" if older else "use the program that wrote it"
             raise self.place.wrong(
-                f"expected a gallery of format {FORMAT}, found another one; use the program that "
-                "wrote it"
+                f"expected a gallery of format {self._format}, found format "
+                f"{rows[0][0] if rows else 'none'}; {advice}"
             )
 
     def _make(self) -> None:
@@ -321,7 +344,7 @@ class PostgresConnection:
     def _live(self) -> psycopg.Connection[Any]:
         if self._is_closed or self._connection is None:
             raise self.place.wrong("the gallery is closed")
-        if self._is_lost() and not self._is_writing:
+        if self._is_lost() and not (self._is_writing or self._is_still):
             return self._again()
         return self._connection
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +65,8 @@ class Application:
         masked: Codes are stored under a one-time XOR mask that lies in the key store.
         epoch: Number of the key that new references get, where the key is the application's.
         created: Seconds since 1970, UTC.
+        revision: Rises with each change of threshold or epoch.
+        seal: Authentication tag of everything else; made by the gallery, opaque here.
     """
 
     name: str
@@ -74,6 +77,8 @@ class Application:
     masked: bool = False
     epoch: int = 0
     created: int = 0
+    revision: int = 0
+    seal: bytes = dataclasses.field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         check_application_name(self.name)
@@ -130,12 +135,16 @@ class Tombstone:
     Attributes:
         subject_id: Whose it was.
         record: Its record number.
-        version: Version of the application at which it was revoked.
+        epoch: Its key epoch.
+        seal: Authentication tag of all that; made by the gallery, opaque here.
+        version: Version of the application at which it was revoked; given by the store.
     """
 
     subject_id: str
     record: int
-    version: int
+    epoch: int = 0
+    seal: bytes = dataclasses.field(default=b"", repr=False)
+    version: int = 0
 
 
 def check_application_name(name: object) -> str:
@@ -153,9 +162,10 @@ def check_application_name(name: object) -> str:
 
 
 def check_subject_id(subject_id: object) -> str:
-    """`subject_id`, if it is printable text of 1 to 256 characters without space at its ends.
+    """`subject_id` in NFC, if it is printable, of 1 to 256 characters, without space at its ends.
 
-    Any script and any punctuation is allowed: an id is data, never part of a command.
+    Any script and any punctuation is allowed: an id is data, never part of a command. Canonically
+    equivalent texts (Unicode, UAX 15) name the same subject.
 
     Raises:
         EnrolmentError: It is not.
@@ -170,7 +180,7 @@ def check_subject_id(subject_id: object) -> str:
         raise EnrolmentError(
             f"subject id: expected no space at its ends, received {_shown(subject_id)}"
         )
-    return subject_id
+    return unicodedata.normalize("NFC", subject_id)
 
 
 def metadata_text(metadata: Mapping[str, Any] | None) -> str:

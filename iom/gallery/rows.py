@@ -4,15 +4,25 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iom.errors import AlreadyEnrolledError, EnrolmentError, UnknownApplicationError
-from iom.gallery.audit import PSEUDONYM_BYTES, AuditEntry, AuditEvent
+from iom.errors import (
+    AlreadyEnrolledError,
+    EnrolmentError,
+    RevokedError,
+    UnknownApplicationError,
+)
+from iom.gallery.audit import PSEUDONYM_BYTES, AuditEntry, AuditEvent, Counts
 from iom.gallery.record import UNSLOTTED, Application, Reference
 
-APPLICATION_COLUMNS = "name, encoding, model, threshold, key_mode, masked, epoch, created"
+APPLICATION_COLUMNS = (
+    "name, encoding, model, threshold, key_mode, masked, epoch, created, revision, seal"
+)
 REFERENCE_COLUMNS = "subject, slot, record, epoch, code, seal, metadata, created"
 """In the order of the fields of `Reference`."""
+TOMBSTONE_COLUMNS = "subject, record, epoch, seal, version"
+"""In the order of the fields of `Tombstone`."""
 AUDIT_COLUMNS = (
-    "sequence, time, action, application, count, subjects, key_entries, previous, digest"
+    "sequence, time, action, application, count, subjects, key_entries, valid, revoked, revision, "
+    "previous, digest"
 )
 _FIXED = ("encoding", "model", "key_mode", "masked")
 
@@ -40,13 +50,13 @@ def row_of_reference(reference: Reference) -> tuple[object, ...]:
     return (r.record, r.subject_id, r.slot, r.epoch, r.code, r.seal, r.metadata, r.created)
 
 
-def entry_of_row(row: tuple[int, int, str, str, int, bytes, int, bytes, bytes]) -> AuditEntry:
+def entry_of_row(row: Sequence[Any]) -> AuditEntry:
     """Audit entry of a row of `AUDIT_COLUMNS`."""
-    sequence, time, action, application, count, joined, key_entries, previous, digest = row
+    sequence, time, action, application, count, joined, key_entries, *counts = row[:10]
     starts = range(0, len(joined), PSEUDONYM_BYTES)
     subjects = tuple(joined[start : start + PSEUDONYM_BYTES] for start in starts)
     event = AuditEvent(action, application, count, subjects, key_entries, time)
-    return AuditEntry(sequence, event, previous, digest)
+    return AuditEntry(sequence, event, Counts(*counts), *row[10:])
 
 
 def row_of_entry(entry: AuditEntry) -> tuple[object, ...]:
@@ -54,7 +64,8 @@ def row_of_entry(entry: AuditEntry) -> tuple[object, ...]:
     event = entry.event
     return (
         *(entry.sequence, event.time, event.action, event.application, event.count),
-        *(b"".join(event.subjects), event.key_entries, entry.previous, entry.digest),
+        *(b"".join(event.subjects), event.key_entries, *dataclasses.astuple(entry.counts)),
+        *(entry.previous, entry.digest),
     )
 
 
@@ -66,10 +77,34 @@ def unknown_application(application: str) -> UnknownApplicationError:
 
 
 def already_enrolled(subject_id: str) -> AlreadyEnrolledError:
-    """The error for a subject that has a valid reference."""
+    """The error for a subject with a valid reference."""
     return AlreadyEnrolledError(
-        f"subject {subject_id!r} is enrolled already; renew it, or ask for another reference",
+        f"subject {subject_id!r} is enrolled already; renew it, or add another reference",
         subject_id=subject_id,
+    )
+
+
+def revoked_subject(subject_id: str) -> RevokedError:
+    """The error for a subject that was revoked and has no valid reference."""
+    return RevokedError(
+        f"subject {subject_id!r} was revoked; renew it to bring it back", subject_id=subject_id
+    )
+
+
+def revoked_epoch(subject_id: str, application: str) -> RevokedError:
+    """The error for a template that would be made under the key of a revoked one."""
+    return RevokedError(
+        f"subject {subject_id!r} was revoked under the key that application {application} has for "
+        "all: rotate it first, or the new template is the revoked one",
+        subject_id=subject_id,
+    )
+
+
+def outdated_epoch(application: str) -> EnrolmentError:
+    """The error for references that were made before the key of an application was rotated."""
+    return EnrolmentError(
+        f"application {application}: its key was rotated in the meantime; nothing was written. Try "
+        "again"
     )
 
 
@@ -81,6 +116,11 @@ def refuse_other(known: Application, application: Application) -> None:
                 f"application {known.name}: its {name} cannot be changed; make a new "
                 "application and enrol again"
             )
+    if application.revision <= known.revision:
+        raise EnrolmentError(
+            f"application {known.name} was changed by another process in the meantime; nothing was "
+            "written. Try again"
+        )
     if application.epoch < known.epoch:
         raise EnrolmentError(
             f"application {known.name}: expected key epoch {known.epoch} or later, "
@@ -109,12 +149,3 @@ def with_slots(references: Sequence[Reference], taken: Mapping[str, set[int]]) -
         slots.add(reference.slot)
         placed.append(reference)
     return placed
-
-
-def with_slots_of(old: Sequence[Reference], new: Sequence[Reference]) -> list[Reference]:
-    """References of `new` that have no slot take those of `old`, in turn."""
-    slots = iter([reference.slot for reference in old])
-    return [
-        reference.in_slot(next(slots, UNSLOTTED)) if reference.slot == UNSLOTTED else reference
-        for reference in new
-    ]

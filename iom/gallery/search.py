@@ -74,7 +74,7 @@ class Searcher:
                 for row in embeddings
             ]
         found: list[list[Hit]] = [[] for _ in embeddings]
-        for epoch in self._epochs(application):
+        for epoch in sorted(self.refresh(application)):
             key = self._keys.application_key(application.name, epoch)
             probes = pack(hasher.hash(embeddings, key), hasher.alphabet_size)
             for hits, more in zip(
@@ -120,9 +120,9 @@ class Searcher:
             while page := self._store.codes(name, after=after, since=known, limit=_CODES_A_PAGE):
                 self._take_up(application, indexes, page, capacity)
                 after = page[-1][0]
-            buried = [stone.record for stone in self._store.tombstones(name, since=known)]
+            revoked = [stone.record for stone in self._store.tombstones(name, since=known)]
             for index in indexes.values():
-                index.delete(buried)
+                index.delete(revoked)
             for epoch in [epoch for epoch, index in indexes.items() if not len(index)]:
                 del indexes[epoch]
             self._versions[name] = version
@@ -146,15 +146,6 @@ class Searcher:
             records, _, codes = zip(*of_epoch, strict=True)
             indexes[epoch].append(records, unmasked_codes(self._keys, application, records, codes))
 
-    def _epochs(self, application: Application) -> list[int]:
-        """Epochs that may hold something; a store that searches by itself is asked for all."""
-        if self._searches_itself(application):
-            return list(range(application.epoch + 1))
-        return sorted(self.refresh(application))
-
-    def _searches_itself(self, application: Application) -> bool:
-        return type(self._store).search is not RecordStore.search and not application.masked
-
     def _one_key(
         self,
         application: Application,
@@ -163,19 +154,9 @@ class Searcher:
         top: int,
         threshold: int | None,
     ) -> list[list[Hit]]:
-        count = len(probes)
-        if self._searches_itself(application):
-            found = [
-                self._store.search(
-                    application.name, epoch, probes[i : i + 1], top=top, threshold=threshold
-                )
-                for i in range(count)
-            ]
-            if all(hits is not None for hits in found):
-                return [hits or [] for hits in found]
         index = self.refresh(application).get(epoch)
         if index is None:
-            return [[] for _ in range(count)]
+            return [[] for _ in range(len(probes))]
         if threshold is None:
             return index.nearest(probes, top)
         return index.within_each(probes, threshold)

@@ -1,120 +1,108 @@
-"""The SQLite file of a record store: schema, settings, transactions, and errors in one line."""
+"""SQLite files: creation, settings, transactions, and errors in one line."""
 
 import contextlib
+import dataclasses
 import os
 import sqlite3
 import threading
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from iom.errors import StoreError, StoreNotFoundError
+from iom.files import SECRET_MODE, atomic_path
 
-APPLICATION_ID = 0x696F6D67  # "iomg", in the file's header
-FORMAT = 1
 BUSY_SECONDS = 30.0
 CHECKPOINT_MILLISECONDS = 200
 CACHE_KILOBYTES = 65536
 SMALL_CACHE_KILOBYTES = 2048
 
-_SCHEMA = """
-CREATE TABLE owner (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL);
-CREATE TABLE applications (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, encoding TEXT NOT NULL, model TEXT NOT NULL,
-    threshold INTEGER NOT NULL, key_mode TEXT NOT NULL, masked INTEGER NOT NULL,
-    epoch INTEGER NOT NULL, created INTEGER NOT NULL,
-    version INTEGER NOT NULL DEFAULT 0, next_record INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE reference_codes (
-    application INTEGER NOT NULL REFERENCES applications (id), record INTEGER NOT NULL,
-    subject TEXT NOT NULL, slot INTEGER NOT NULL, epoch INTEGER NOT NULL, code BLOB NOT NULL,
-    seal BLOB NOT NULL, metadata TEXT NOT NULL, created INTEGER NOT NULL, version INTEGER NOT NULL,
-    PRIMARY KEY (application, record)) WITHOUT ROWID;
-CREATE UNIQUE INDEX slots ON reference_codes (application, subject, slot);
-CREATE INDEX added ON reference_codes (application, version);
-CREATE TABLE tombstones (
-    application INTEGER NOT NULL REFERENCES applications (id), record INTEGER NOT NULL,
-    subject TEXT NOT NULL, version INTEGER NOT NULL,
-    PRIMARY KEY (application, record)) WITHOUT ROWID;
-CREATE INDEX revoked ON tombstones (application, version);
-CREATE INDEX revoked_subjects ON tombstones (application, subject);
-CREATE TABLE audit (
-    sequence INTEGER PRIMARY KEY, time INTEGER NOT NULL, action TEXT NOT NULL,
-    application TEXT NOT NULL, count INTEGER NOT NULL, subjects BLOB NOT NULL,
-    key_entries INTEGER NOT NULL, previous BLOB NOT NULL, digest BLOB NOT NULL);
-"""
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A kind of SQLite file.
+
+    Attributes:
+        noun: For messages, such as `gallery`.
+        application_id: In the header of the file.
+        format: Version of the tables, in the header of the file.
+        schema: Statements that make them.
+    """
+
+    noun: str
+    application_id: int
+    format: int
+    schema: str
 
 
 class SqliteFile:
     """One connection, used by one thread at a time; other processes have their own.
 
     Write-ahead log, so that readers never wait for the writer; `synchronous=FULL`, so that what is
-    committed is on the disk; `secure_delete`, so that a deleted code is overwritten with zeros.
+    committed is on the disk; `secure_delete`, so that deleted content is overwritten with zeros.
 
     Args:
         path: The file.
+        layout: What it has to be.
         read_only: Refuse writes.
-        create: Make it; it must not be there.
+
+    Raises:
+        StoreNotFoundError: There is no such file.
+        StoreError: It is damaged, of another kind, or of another format.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False, create: bool = False) -> None:
+    def __init__(self, path: Path, layout: Layout, *, read_only: bool = False) -> None:
         self.path = path
+        self._layout = layout
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        if create:
-            self._make()
-        elif not path.is_file():
+        if not path.is_file():
             raise StoreNotFoundError(
-                f"no gallery at {path}; make one with: iom init", place=str(path)
+                f"no {layout.noun} at {path}; make one with: iom init", place=str(path)
             )
-        mode = "ro" if read_only else "rw"
+        mode = "mode=ro" if read_only else "mode=rw"
+        if read_only and not os.access(path.parent, os.W_OK) and not _log_of(path).exists():
+            mode += "&immutable=1"  # SQLite would make files beside it
         with self._explained():
+            self._inode = _inode_of(path)
             self._connection = sqlite3.connect(
-                f"file:{urllib.parse.quote(str(path.absolute()))}?mode={mode}",
+                f"file:{urllib.parse.quote(str(path.absolute()))}?{mode}",
                 uri=True,
                 timeout=BUSY_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
             )
-            self._set_up(create=create, read_only=read_only)
+            try:
+                self._set_up(read_only=read_only)
+            except BaseException:
+                self.close()
+                raise
 
-    def _make(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Codes are nobody else's business; the log files get the mode of this one.
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError as error:
-            raise StoreError(
-                f"{self.path}: there is a file already; nothing was changed"
-            ) from error
-        except OSError as error:
-            raise StoreError(f"cannot make {self.path}: {error.strerror}") from error
-
-    def _set_up(self, *, create: bool, read_only: bool) -> None:
+    def _set_up(self, *, read_only: bool) -> None:
         run = self._open().execute
         run("PRAGMA foreign_keys = ON")
         run("PRAGMA secure_delete = ON")
+        run("PRAGMA cell_size_check = ON")
         run("PRAGMA trusted_schema = OFF")
-        if create:
-            run(f"PRAGMA application_id = {APPLICATION_ID}")
-            run(f"PRAGMA user_version = {FORMAT}")
-            run("PRAGMA journal_mode = WAL")
-            self._open().executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         kind, version = (
             run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )
-        if (kind, version) != (APPLICATION_ID, FORMAT):
-            self.close()
+        known = self._layout
+        if kind != known.application_id or version > known.format:
             raise StoreError(
-                f"{self.path}: expected a gallery of format {FORMAT}, found another SQLite file "
-                f"(application {kind}, version {version})"
+                f"{self.path}: expected a {known.noun} of format {known.format}, found another "
+                f"SQLite file (application {kind}, version {version})"
+            )
+        if version < known.format:
+            raise StoreError(
+                f"{self.path}: expected a {known.noun} of format {known.format}, found format "
+                f"{version}; convert it with: iom migrate"
             )
         if not read_only:
             run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
-        run(
-            f"PRAGMA cache_size = {-CACHE_KILOBYTES}"
-        )  # SQLite's own two megabytes spill in batches
+        run(f"PRAGMA cache_size = {-CACHE_KILOBYTES}")  # SQLite's own two megabytes spill
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query."""
@@ -122,10 +110,33 @@ class SqliteFile:
             return self._open().execute(statement, values).fetchall()
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that holds the write lock from its start; rolled back on any error."""
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A transaction in which all queries see one state."""
         with self._lock, self._explained():
             connection = self._open()
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that holds the write lock from its start; rolled back on any error.
+
+        Raises:
+            StoreError: The file was replaced since it was opened; nothing is written.
+        """
+        with self._lock, self._explained():
+            connection = self._open()
+            if _inode_of(self.path) != self._inode:
+                raise StoreError(
+                    f"{self.path}: the file was replaced while it was open; nothing was written. "
+                    "Start this program again"
+                )
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -163,7 +174,7 @@ class SqliteFile:
         """Write the whole file anew, without free pages, and empty the log.
 
         Raises:
-            StoreError: Somebody else is reading: the log still holds old pages.
+            StoreError: Another process is reading: the log still holds old pages.
         """
         with self._lock, self._explained():
             run = self._open().execute
@@ -197,7 +208,7 @@ class SqliteFile:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise StoreError(f"{self.path}: the gallery is closed")
+            raise StoreError(f"{self.path}: the {self._layout.noun} is closed")
         return self._connection
 
     @contextlib.contextmanager
@@ -205,22 +216,65 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {_advice(error)}") from error
+            raise StoreError(f"{self.path}: {_advice(error, self._layout.noun)}") from error
 
 
-def _advice(error: sqlite3.Error) -> str:
+def make_sqlite_file(
+    path: Path, layout: Layout, fill: Callable[[sqlite3.Connection], None] = lambda connection: None
+) -> None:
+    """Make a file, complete or not at all, with mode 0600.
+
+    Args:
+        path: It must not be there.
+        layout: Its tables.
+        fill: Writes its first rows.
+
+    Raises:
+        StoreError: It is there already, or cannot be made.
+    """
+    try:
+        with (
+            atomic_path(path, mode=SECRET_MODE, replace=False) as temporary,
+            contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection,
+        ):
+            connection.execute(f"PRAGMA application_id = {layout.application_id}")
+            connection.execute(f"PRAGMA user_version = {layout.format}")
+            connection.executescript(f"BEGIN IMMEDIATE; {layout.schema} COMMIT;")
+            fill(connection)
+    except FileExistsError as error:
+        raise StoreError(f"{path}: there is a file already; nothing was changed") from error
+    except OSError as error:
+        raise StoreError(f"cannot make {path}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot make {path}: {_advice(error, layout.noun)}") from error
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _inode_of(path: Path) -> tuple[int, int]:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - asked for at each write; half the time of Path.stat
+    except OSError:
+        return (0, 0)
+    return status.st_dev, status.st_ino
+
+
+def _advice(error: sqlite3.Error, noun: str) -> str:
     """What a user can do about an error of SQLite; its text holds no values of ours."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     known = {
         sqlite3.SQLITE_FULL: "the disk is full; nothing was written. Make room and try again",
         sqlite3.SQLITE_READONLY: "is open for reading only, or its file or folder is; nothing was "
-        "written. Give this user the right to write",
+        "written. Give this user the right to write, or open it with ?mode=ro behind its path",
         sqlite3.SQLITE_BUSY: f"another process has been writing for {BUSY_SECONDS:.0f} s; nothing "
         "was written. Try again",
-        sqlite3.SQLITE_CORRUPT: "is damaged; take it from a backup, or save what can be read with "
-        "iom export",
-        sqlite3.SQLITE_NOTADB: "is no gallery, or its start is damaged; take it from a backup",
-        sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the path and the rights",
+        sqlite3.SQLITE_CORRUPT: f"the {noun} is damaged; take it from a backup",
+        sqlite3.SQLITE_NOTADB: f"expected a {noun}, found another file or one whose start is "
+        "damaged; take it from a backup",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the path and the rights. On a read-only "
+        "file system, put ?mode=ro behind the path",
         sqlite3.SQLITE_IOERR: "the disk reports an error; nothing was written",
     }
     return known.get(code, f"SQLite: {error}")

@@ -1,17 +1,18 @@
 """The record store: durable references without keys, behind one interface; chosen by a URL."""
 
 import abc
+import contextlib
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import NamedTuple
 
-from iom.codes.packing import PackedCodes
 from iom.errors import StoreError, missing_extra
-from iom.gallery.audit import AuditEntry, AuditEvent
+from iom.gallery.audit import AuditChain, AuditEntry, AuditEvent
 from iom.gallery.closing import Closing
 from iom.gallery.record import Application, Reference, Tombstone
-from iom.lookup import did_you_mean
+from iom.lookup import did_you_mean_url
 
 PAGE = 4096
 """References that are read or written at a time."""
@@ -48,7 +49,15 @@ class RecordStore(Closing):
     a crash all of it is there or nothing. Several processes may write at the same time. A write
     raises the version of its application. Errors of the medium (full, read-only, damaged, locked,
     unreachable) are a `StoreError` of one line without codes.
+
+    Attributes:
+        chain: Makes the entries of the audit log; a gallery puts the one of its key store here.
+        is_new: Whether it was made by this object.
     """
+
+    def __init__(self, *, is_new: bool = False) -> None:
+        self.chain = AuditChain()
+        self.is_new = is_new
 
     @abc.abstractmethod
     def owner(self) -> str:
@@ -92,50 +101,61 @@ class RecordStore(Closing):
         """All, in the order of their names."""
 
     @abc.abstractmethod
-    def reserve(self, application: str, count: int, *, above: int = -1) -> range:
-        """Record numbers that were never given out before, all larger than `above`; durable.
+    def rotate(
+        self, application: Application, tombstones: Sequence[Tombstone], event: AuditEvent
+    ) -> None:
+        """`update_application`, and revoke all references of older epochs in the same transaction.
 
-        Numbers that are reserved and then not used are lost; gaps are allowed.
+        Raises:
+            RevokedError: `tombstones` are not those of all older references: another process was
+                faster; nothing was written.
         """
 
     @abc.abstractmethod
     def add(
-        self, references: Sequence[Reference], event: AuditEvent, *, new_subjects: bool = True
+        self,
+        references: Sequence[Reference],
+        event: AuditEvent,
+        *,
+        another: bool = False,
+        returning: bool = False,
+        imported: bool = False,
     ) -> list[Reference]:
         """Add references of one application, all or none; slots are given out here.
-
-        Record numbers given out later are larger than those that come in here.
 
         Args:
             references: Of any subjects, several of one subject if wanted.
             event: For the audit log.
-            new_subjects: Refuse subjects that have a valid reference already.
+            another: Admit subjects that have a valid reference already.
+            returning: Admit subjects that were revoked and have no valid reference.
+            imported: Admit whatever was enrolled before, under whatever epoch.
 
         Returns:
             The references with their slots.
 
         Raises:
-            EnrolmentError: A subject is enrolled already, or a slot or record is taken.
-            RevokedError: A record was revoked.
+            AlreadyEnrolledError: A subject has a valid reference.
+            RevokedError: A record was revoked, a subject was, or (where the application has one
+                key) a subject was revoked under the key of this epoch or a later one.
+            EnrolmentError: A slot or record is taken, or the epoch is not the application's.
         """
 
     @abc.abstractmethod
     def replace(
-        self, old: Sequence[Reference], new: Sequence[Reference], event: AuditEvent
+        self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent
     ) -> list[Reference]:
-        """Revoke `old` and add `new`, of one subject, in one transaction.
+        """Revoke references and add others of the same subject, in one transaction.
 
         Returns:
-            The new references; those without a slot take the slots of the old ones first.
+            The new references.
 
         Raises:
-            RevokedError: One of `old` is not valid any more: somebody else was faster.
+            RevokedError: A reference to be revoked is not valid any more: another process was
+                faster; or as `add`.
         """
 
     @abc.abstractmethod
-    def revoke(
-        self, application: str, records: Sequence[int], event: AuditEvent
-    ) -> list[Tombstone]:
+    def revoke(self, application: str, tombstones: Sequence[Tombstone], event: AuditEvent) -> None:
         """Delete the codes of valid records and leave tombstones, all or none.
 
         Raises:
@@ -193,8 +213,8 @@ class RecordStore(Closing):
         """Entries of the audit log behind sequence number `after`, in order."""
 
     @abc.abstractmethod
-    def audit_head(self) -> AuditEntry | None:
-        """The last entry of the audit log."""
+    def audit_head(self, application: str | None = None) -> AuditEntry | None:
+        """The last entry of the audit log, or the last one about an application."""
 
     @abc.abstractmethod
     def check(self) -> list[str]:
@@ -208,34 +228,13 @@ class RecordStore(Closing):
     def erase(self) -> None:
         """Overwrite what deletion left behind, as far as the medium can; takes its time."""
 
-    def search(
-        self,
-        application: str,
-        epoch: int,
-        probe: PackedCodes,
-        *,
-        top: int = 0,
-        threshold: int | None = None,
-    ) -> list[Hit] | None:
-        """Search in the store itself, for a store that can; `None` when it is to be done in memory.
-
-        Only asked for unmasked codes of applications with a common key. Exact.
-
-        Args:
-            application: Name.
-            epoch: Key epoch; only its references are compared.
-            probe: One code.
-            top: Largest number of hits; 0 is all.
-            threshold: Largest distance; `None` is any.
-
-        Returns:
-            Nearest first, the lowest record first in a tie.
-        """
-        return None
+    @abc.abstractmethod
+    def snapshot(self) -> contextlib.AbstractContextManager["RecordStore"]:
+        """This store, for reading only, as it is now: later writes are not seen in it."""
 
 
 class StoreKind(NamedTuple):
-    """Where a kind of store lives: a module with `open_url(url, *, create) -> RecordStore`.
+    """Module of a kind of store, with `open_url(url, *, create)` and `upgrade_url(url, convert)`.
 
     `driver` is the package it cannot do without and `extra` the one of `iom` that brings it.
     """
@@ -248,13 +247,12 @@ class StoreKind(NamedTuple):
 STORES: dict[str, StoreKind] = {
     "sqlite": StoreKind("iom.gallery.sqlite_store"),
     "postgresql": StoreKind("iom.gallery.postgres_store", "psycopg", "postgresql"),
-    "milvus": StoreKind("iom.gallery.milvus_store", "pymilvus", "milvus"),
 }
 """Scheme of a URL to where its store lives."""
 
 
 def open_store(url: str, *, create: bool = False) -> RecordStore:
-    """The record store of a URL: `sqlite:///gallery.db`, `postgresql://...`, `milvus://...`.
+    """The record store of a URL: `sqlite:///gallery.db`, `postgresql://...`.
 
     Args:
         url: Scheme and place. `sqlite:///` goes before a path, so that an absolute one has four
@@ -265,20 +263,79 @@ def open_store(url: str, *, create: bool = False) -> RecordStore:
         StoreError: Another scheme, or the store is missing, there already, damaged or out of reach.
         MissingExtraError: The driver of that store is not installed.
     """
+    store: RecordStore = _module_of(url).open_url(url, create=create)
+    return store
+
+
+class Upgrade(abc.ABC):
+    """A record store of format 1 in the transaction that converts it; old writers have to wait."""
+
+    @abc.abstractmethod
+    def owner(self) -> str:
+        """As of `RecordStore`."""
+
+    @abc.abstractmethod
+    def applications(self) -> list[tuple[Application, int]]:
+        """Each with the record number that would have been given out next."""
+
+    @abc.abstractmethod
+    def tombstones(self, application: str) -> list[Tombstone]:
+        """Without epochs and seals, which format 1 did not have."""
+
+    @abc.abstractmethod
+    def references(self, application: str) -> Iterator[Reference]:
+        """All valid references."""
+
+    @abc.abstractmethod
+    def audit(self) -> Iterator[AuditEntry]:
+        """The whole log."""
+
+    @abc.abstractmethod
+    def write(
+        self,
+        application: Application,
+        tombstones: Sequence[Tombstone],
+        references: int,
+        chain: AuditChain,
+        event: AuditEvent,
+    ) -> None:
+        """Write an application and its tombstones with their seals, and an audit entry of both."""
+
+
+def upgrade_store(url: str, convert: Callable[[Upgrade], None]) -> bool:
+    """Convert a record store of format 1 in place, in one transaction.
+
+    Args:
+        url: As of `open_store`.
+        convert: Is called within the transaction; an error leaves the store as it was.
+
+    Returns:
+        Whether it was of format 1; one of the present format is left alone.
+
+    Raises:
+        StoreError: As `open_store`.
+    """
+    return bool(_module_of(url).upgrade_url(url, convert))
+
+
+def _module_of(url: str) -> ModuleType:
     scheme, separator, _ = url.partition("://")
+    if scheme == "milvus":
+        raise StoreError(
+            "record store: galleries are not searched in Milvus any more; the whole gallery lies "
+            "in the record store that the URL names behind record=, which is opened by itself"
+        )
     if not separator or scheme not in STORES:
         raise StoreError(
             f"record store: expected a URL {'://..., '.join(STORES)}://..., received the scheme "
-            f"'{scheme if separator else ''}'{did_you_mean(scheme, STORES)}"
+            f"'{scheme if separator else ''}'{did_you_mean_url(url, 'sqlite:///', STORES)}"
         )
     kind = STORES[scheme]
     try:
         if kind.driver:
             importlib.import_module(kind.driver)
-        module = importlib.import_module(kind.module)
+        return importlib.import_module(kind.module)
     except ModuleNotFoundError as error:
         if error.name not in (kind.driver, kind.module):
             raise
         raise missing_extra(f"a record store {scheme}://", kind.extra, cause=error) from error
-    store: RecordStore = module.open_url(url, create=create)
-    return store

@@ -135,6 +135,21 @@ class FaceHasher(abc.ABC):
         """The same networks, loaded once, with another number of faces a call."""
 
     @abc.abstractmethod
+    def save_calibration(self, path: Path) -> Path:
+        """Write the calibration, and nothing else, into the metadata of the hasher at `path`.
+
+        Returns:
+            The file that was written.
+
+        Raises:
+            WeightsError: No metadata there, or damaged ones.
+        """
+
+    @abc.abstractmethod
+    def summary(self) -> str:
+        """What it consists of, in lines for people."""
+
+    @abc.abstractmethod
     def _hash_batch(
         self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
     ) -> NDArray[np.uint8]:
@@ -288,6 +303,12 @@ class ForwardingFaceHasher(FaceHasher):
     def with_batch_size(self, batch_size: int) -> FaceHasher:  # noqa: D102
         return type(self)(self._hasher.with_batch_size(batch_size))
 
+    def save_calibration(self, path: Path) -> Path:  # noqa: D102
+        return self._hasher.save_calibration(path)
+
+    def summary(self) -> str:  # noqa: D102
+        return self._hasher.summary()
+
     def hash(  # noqa: D102
         self, embeddings: NDArray[np.float32], keys: Keys
     ) -> NDArray[np.uint8]:
@@ -325,12 +346,12 @@ def load(
     if is_artefact(path):
         if weights:
             raise ConfigError(f"{path} is an artefact that embeds for itself: give no weights")
-        from iom.runtime.deployed import DeployedHasher
+        from iom.models.artifact import ArtifactFaceHasher
 
-        return DeployedHasher.load(path, batch_size=batch_size)
-    from iom.models.hasher import Hasher  # imports Keras
+        return ArtifactFaceHasher.load(path, batch_size=batch_size)
+    from iom.models.keras_face_hasher import KerasFaceHasher  # imports Keras
 
-    hasher = Hasher.load(path, weights=weights, batch_size=batch_size)
+    hasher = KerasFaceHasher.load(path, weights=weights, batch_size=batch_size)
     if opens_embedder:
         _ = hasher.embedder
     return hasher

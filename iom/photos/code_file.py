@@ -135,13 +135,15 @@ def write_codes(path: Path, header: Mapping[str, Any], tables: Iterable["pa.Tabl
     return rows
 
 
-def read_codes(path: Path) -> CodeFile:
+def read_codes(path: Path | str) -> CodeFile:
     """Read what `write_codes` wrote.
 
     Raises:
+        TypeError: Neither a path nor text.
         DataError: No such file, damaged, cut off, changed, or another program's.
         MissingExtraError: The package `pyarrow` is not installed.
     """
+    path = Path(path)
     header, table = read_table(path)
     encoding = str(header["encoding"])
     code_length, alphabet_size = encoding_shape(encoding)

@@ -22,7 +22,7 @@ from iom.errors import ConfigError, DataError, WeightsError
 from iom.files import atomic_path
 from iom.gallery.record import encoding_id
 from iom.keys import TransformKey
-from iom.listing import Listing, list_images, text_of
+from iom.listing import Listing, check_folder, list_images, text_of
 from iom.models.face_hasher import FaceHasher
 from iom.photos.code_file import FORMAT, pyarrow, schema_of, write_codes
 from iom.photos.parts import Outcome, Parts, outcome_of
@@ -95,7 +95,7 @@ def hash_photos(
     """
     pyarrow()
     started = time.perf_counter()
-    _check_output(photos, output)
+    check_places(photos, output)
     listing = list_images(photos)
     if not listing.images:
         raise DataError(f"{photos}: no photographs among {len(listing.unusable)} other files")
@@ -136,6 +136,21 @@ def hash_photos(
         maker.seconds["write"] += time.process_time() - begun
     maker.seconds["total"] = time.perf_counter() - started
     return Done(counts, notes, len(listing.images) - len(left), maker.seconds)
+
+
+def check_places(photos: Path, output: Path) -> None:
+    """See that there are photographs to read and that a file of codes can be written.
+
+    Raises:
+        ConfigError, DataError: As `hash_photos`.
+    """
+    check_folder(photos)
+    if output.suffix != ".parquet":
+        raise ConfigError(f"{output}: expected a name that ends in .parquet")
+    if output.is_dir():
+        raise DataError(f"{output}: expected a file to write, received a folder")
+    if photos.resolve() in output.resolve().parents:
+        raise DataError(f"{output}: expected an output outside of {photos}")
 
 
 def report_path(output: Path) -> Path:
@@ -255,17 +270,6 @@ def _header(
             "landmarks": landmarks,
         },
     }
-
-
-def _check_output(photos: Path, output: Path) -> None:
-    if not photos.is_dir():
-        raise DataError(f"no folder {photos}: expected the photographs")
-    if output.suffix != ".parquet":
-        raise ConfigError(f"{output}: expected a name that ends in .parquet")
-    if output.is_dir():
-        raise DataError(f"{output}: expected a file to write, received a folder")
-    if photos.resolve() in output.resolve().parents:
-        raise DataError(f"{output}: expected an output outside of {photos}")
 
 
 def _write_report(

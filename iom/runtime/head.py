@@ -5,6 +5,7 @@ key for verifying and another for identifying; for that this small copy of the n
 embedding lies beside each artefact. It agrees with the artefact but for near ties.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Head:
 
     def __init__(self, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:
         self._steps = [
-            (STEPS[step["step"]], step["reads"],
+            (step["step"], STEPS[step["step"]], step["reads"],
              {**step["settings"], **{name: arrays[key] for name, key in step["arrays"].items()}})
             for step in steps
         ]  # fmt: skip
@@ -62,10 +63,37 @@ class Head:
     def hash(self, rows: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Codes `(N, M)` of embeddings `(N, D)` under orders `(N, W)`."""
         values: list[Array] = [rows, orders]
-        for step, reads, settings in self._steps:
+        for _, step, reads, settings in self._steps:
             values.append(step(*(values[number] for number in reads), **settings))
         codes: NDArray[np.uint8] = np.argmax(values[-1], axis=-1).astype(np.uint8)
         return codes
+
+    def disclosed(
+        self, embedding_size: int
+    ) -> tuple[Array | None, Callable[[Array, Array], Array], Array]:
+        """What an attacker reads in it, who knows it.
+
+        Args:
+            embedding_size: D.
+
+        Returns:
+            The linear map before the key `(D, K)`, `None` where a hidden layer bends it; what the
+            key does, rows and orders to rows; and the kernel of the projection. Steps that only
+            change the length of a row change no code and are left out.
+        """
+        linear: Array | None = np.eye(embedding_size, dtype=np.float32)
+        kernel: Array = np.zeros(0, np.float32)
+        keyed: Callable[[Array, Array], Array] = functools.partial(_permutation, keep=0)
+        for name, step, _, settings in self._steps:
+            if name in ("permutation", "rotation"):
+                keyed = functools.partial(step, **settings)
+            elif name == "projection":
+                kernel = settings["kernel"]
+            elif name == "dense" and "bias" not in settings and linear is not None:
+                linear = linear @ settings["kernel"]
+            elif name != "unit":
+                linear = None
+        return linear, keyed, kernel
 
 
 def _unit(rows: Array) -> Array:

@@ -121,6 +121,16 @@ def write_manifest(artefact: Path, manifest: Manifest) -> None:
     write_json(manifest_path(artefact), value)
 
 
+def _is_folder(folder: Path) -> str:
+    """What to give instead of a folder."""
+    inside = sorted(one.name for one in folder.iterdir() if manifest_path(one).is_file())
+    if inside:
+        advice = f"give the artefact in it: {', '.join(str(folder / name) for name in inside)}"
+    else:
+        advice = "give the file of an artefact, such as FOLDER/x.onnx; there is none in it"
+    return f"{folder} is a folder; {advice}"
+
+
 def read_manifest(artefact: Path) -> Manifest:
     """Read the manifest of an artefact and check its files against it.
 
@@ -133,6 +143,8 @@ def read_manifest(artefact: Path) -> Manifest:
     try:
         values = read_json(path)
     except OSError as error:
+        if artefact.is_dir() and not artefact.suffix:
+            raise WeightsError(_is_folder(artefact)) from error
         raise WeightsError(
             f"{artefact}: expected {path.name} beside it ({error.strerror}); iom deploy writes it"
         ) from error

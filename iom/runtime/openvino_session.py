@@ -12,6 +12,41 @@ from iom.runtime.session import check_ends
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
+def cpu_capabilities() -> list[str]:
+    """What this CPU computes fast in OpenVINO, such as FP32, BF16, INT8.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing_extra("running an OpenVINO model", "openvino", cause=error) from error
+    return [str(name) for name in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+
+
+def check_precision(name: str, precision: str) -> None:
+    """See that this CPU has a precision.
+
+    Args:
+        name: What computes in it, for the error.
+        precision: A key of `HINTS`.
+
+    Raises:
+        WeightsError: It has not.
+        MissingExtraError: OpenVINO is not installed.
+    """
+    if precision != "bfloat16":
+        return
+    able = cpu_capabilities()
+    if "BF16" not in able:
+        raise WeightsError(
+            f"{name}: computes in bfloat16, which this CPU does not have (it has "
+            f"{', '.join(able)}); take another format, such as openvino, the same in float32, or "
+            "onnx, and enrol with that"
+        )
+
+
 class OpenVinoSession:
     """An OpenVINO model, compiled for the precision its manifest states.
 
@@ -30,12 +65,7 @@ class OpenVinoSession:
         except ImportError as error:
             raise missing_extra(f"running {path}", "openvino", cause=error) from error
         core = openvino.Core()
-        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bfloat16" and "BF16" not in able:
-            raise WeightsError(
-                f"{path}: computes in bfloat16, which this CPU does not have (it has "
-                f"{', '.join(able)}); export another format, and enrol with that"
-            )
+        check_precision(str(path), precision)
         settings = {"INFERENCE_PRECISION_HINT": HINTS.get(precision, "f32"), "NUM_STREAMS": "1"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)

@@ -15,11 +15,18 @@ class RateLimit:
         rate: Calls a second in the long run.
         burst: Calls at once.
         clock: Seconds, never going back.
+        most_callers: Of which it keeps a bucket.
     """
 
     def __init__(
-        self, rate: float, burst: int, *, clock: Callable[[], float] = time.monotonic
+        self,
+        rate: float,
+        burst: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        most_callers: int = MOST_CALLERS,
     ) -> None:
+        self._most = most_callers
         self._rate, self._burst, self._clock = rate, burst, clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
@@ -32,6 +39,14 @@ class RateLimit:
             left = min(float(self._burst), left + (now - then) * self._rate)
             missing = 1 - left
             self._buckets[caller] = (left - take if missing <= 0 else left, now)
-            while len(self._buckets) > MOST_CALLERS:
+            while len(self._buckets) > self._most:
                 self._buckets.popitem(last=False)
             return max(0.0, missing / self._rate)
+
+    def give_back(self, caller: str) -> None:
+        """Undo a call that was counted."""
+        with self._lock:
+            if caller not in self._buckets:
+                return
+            left, then = self._buckets[caller]
+            self._buckets[caller] = (min(float(self._burst), left + 1), then)

@@ -44,6 +44,8 @@ class ServiceSettings:
     """Requests a second of one token, in the long run."""
     burst: int = 40
     """Requests at once of one token."""
+    failures: float = 60.0
+    """Failed verifications of one subject by one token in an hour; see `iom.service.backoff`."""
     scores: bool = False
     """Tell distances. Who sees them can climb towards a match, image by image."""
 

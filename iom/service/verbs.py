@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 from iom.errors import DataError, EnrolmentError, RevokedError
 from iom.gallery.gallery import Gallery
 from iom.gallery.record import LONGEST_SUBJECT_ID, check_subject_id
+from iom.service.backoff import Backoff
 from iom.service.faces import Faces
 from iom.service.messages import Counts, Found, Outcome, Revoked, Stored, problems
 from iom.service.metrics import Metrics
@@ -44,6 +45,7 @@ def add_verbs(
     app: FastAPI, gallery: Gallery, faces: Faces, metrics: Metrics, settings: ServiceSettings
 ) -> None:
     """Add the routes to an application; see `create_app`."""
+    backoff = Backoff(gallery, settings)
 
     def embedded(images: list[UploadFile]) -> NDArray[Any]:
         if not 1 <= len(images) <= settings.most_images:
@@ -73,17 +75,21 @@ def add_verbs(
             bool, Form(description="Add to a subject that is enrolled already.")
         ] = False,
     ) -> Stored:
-        """Enrol a subject, under a fresh key also where it was revoked before."""
+        """Enrol a subject; one that was revoked is refused, `renew` brings it back."""
         _checked(gallery, application, subject)
         new = gallery.enroll(application, subject, embedded(images), another=another)
         return Stored(subject=subject, slots=[each.slot for each in new])
 
     @post("verify", 410)
-    def verify(application: Application, subject: Subject, image: Image) -> Outcome:
+    def verify(
+        request: Request, application: Application, subject: Subject, image: Image
+    ) -> Outcome:
         """Compare a face with the references of a subject (1:1)."""
         _checked(gallery, application, subject)
-        with _missing():
+        token = request.scope["iom.token"].name
+        with backoff.verification(token, application, subject) as attempt, _missing():
             decision = gallery.verify(application, subject, embedded([image]))
+            attempt.is_match = decision.match
         metrics.decide("verify", decision.match)
         if not settings.scores:
             return Outcome(match=decision.match)
@@ -92,11 +98,13 @@ def add_verbs(
         )
 
     @post("identify", 409)
-    def identify(application: Application, image: Image) -> list[Found]:
+    def identify(request: Request, application: Application, image: Image) -> list[Found]:
         """Every subject within the threshold, the nearest first (1:N)."""
         _checked(gallery, application)
         _check_size(gallery, application, settings.most_keys)
-        found = gallery.identify(application, embedded([image]))
+        with backoff.search(request.scope["iom.token"].name, application) as attempt:
+            found = gallery.identify(application, embedded([image]))
+            attempt.is_match = bool(found)
         metrics.decide("identify", bool(found))
         return [
             Found(subject=each.subject_id, distance=each.distance if settings.scores else None)
@@ -153,7 +161,17 @@ def guards(action: str) -> list[Any]:
         if token is None or not token.allows(action, request.path_params.get("application")):
             raise HTTPException(403, "The token does not permit this")
 
-    return [Depends(_BEARER), Depends(check)]
+    return [Depends(_BEARER), Depends(check), Depends(_each_field_once)]
+
+
+async def _each_field_once(request: Request) -> None:
+    """Of a field that is given twice, the framework would take the last and proxies the first."""
+    if request.method != "POST":
+        return
+    form = await request.form()  # read already
+    for name in form:
+        if name != "images" and len(form.getlist(name)) > 1:
+            raise HTTPException(422, f"{name}: expected one, received {len(form.getlist(name))}")
 
 
 def _checked(gallery: Gallery, application: str, subject: str | None = None) -> None:

@@ -16,29 +16,31 @@ from iom.data.folders import hold_out, scan_folder
 from iom.errors import ConfigError, DataError
 from iom.files import atomic_path, check_output
 from iom.models.embedder import Embedder
-from iom.models.face_hasher import Calibration
+from iom.models.face_hasher import Calibration, FaceHasher, load
 from iom.models.fusion import open_embedder
-from iom.models.hasher import METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE, Hasher
+from iom.models.keras_face_hasher import METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE
 from iom.pretrained import checkout, package_folder
+from iom.runtime.manifest import manifest_path, read_manifest
+from iom.runtime.runtimes import is_artefact
 from iom.training.calibration import calibrate
 from iom.training.held_out import HeldOutPairs
 from iom.training.stage2 import EMBEDDER_FILE
 
 
 def recalibrate(
-    folder: Path,
+    place: Path,
     config: Stage2Config,
     *,
     progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
-) -> Hasher:
-    """Calibrate the hasher in `folder` on the held-out subjects of a configuration; store nothing.
+) -> FaceHasher:
+    """Calibrate a hasher on the held-out subjects of a configuration; store nothing.
 
     A backbone that was trained along, `embedder.keras` beside the hasher, is taken instead of the
-    configured one.
+    configured one; an artefact embeds for itself.
 
     Args:
-        folder: Of the hasher.
+        place: Folder of the hasher, or an artefact of `iom deploy`.
         config: Data, embedder, seed and calibration count; the rest is not read.
         progress: Show a progress bar.
         report: Takes what the user should know.
@@ -47,13 +49,13 @@ def recalibrate(
         ConfigError, DataError, WeightsError: As their texts say; another embedder than the one the
             hasher was trained with is refused, and so is an FMR that the pairs cannot show.
     """
-    hasher = Hasher.load(folder)
+    hasher = load(place, opens_embedder=False)
     held_out = hold_out(scan_folder(config.data), config.data)[1]
     pairs = HeldOutPairs.of(held_out, group_separator=config.data.group_separator, seed=config.seed)
     pairs.check_resolution(config.calibration.fmr)
-    embedder = _embedder(folder, config)
+    embedder = _embedder(place, config)
     hasher.check_embedder(embedder)
-    if _trained_on_other_data(folder, config):
+    if _trained_on_other_data(place, config):
         report(
             "note: the data section differs from the one this hasher was trained with; subjects "
             "held out here may have been trained on, which flatters the rates"
@@ -65,7 +67,7 @@ def recalibrate(
 
 
 def recalibrate_on_faces(
-    folder: Path,
+    place: Path,
     faces: Path,
     config: CalibrationConfig,
     *,
@@ -73,13 +75,13 @@ def recalibrate_on_faces(
     seed: int = 1,
     progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
-) -> Hasher:
-    """Calibrate the hasher in `folder` on all subjects of a folder of faces; store nothing.
+) -> FaceHasher:
+    """Calibrate a hasher on all subjects of a folder of faces; store nothing.
 
     The subjects must be others than those it was trained on: one's own people.
 
     Args:
-        folder: Of the hasher.
+        place: Folder of the hasher, or an artefact of `iom deploy`.
         faces: `<faces>/<subject>/<image>`, aligned.
         config: FMR, number of keys, draws of the intervals.
         weights: Manifest name or file of the embedder; empty takes the one that was trained along,
@@ -89,13 +91,13 @@ def recalibrate_on_faces(
         report: Takes how many comparisons there are, and what FMR they can show.
 
     Raises:
-        DataError, WeightsError: As their texts say; an FMR that the comparisons cannot show is
-            refused.
+        ConfigError, DataError, WeightsError: As their texts say; an FMR that the comparisons cannot
+            show is refused.
     """
-    trained_along = folder / EMBEDDER_FILE
+    trained_along = place / EMBEDDER_FILE
     if not weights and trained_along.is_file():
         weights = str(trained_along)
-    hasher = Hasher.load(folder, weights=weights)
+    hasher = load(place, weights=weights)
     listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
     pairs = HeldOutPairs.of(listed, group_separator="", seed=seed)
     mated = int(pairs.same.sum())
@@ -113,37 +115,49 @@ def recalibrate_on_faces(
     return hasher
 
 
-def copy_hasher(folder: Path, output: Path) -> None:
-    """Copy a trained hasher byte for byte, so that its fingerprint stays; the metadata last."""
-    for name in (EMBEDDER_FILE, "config.yaml", NEW_MODEL_FILE, MODEL_FILE, METADATA_FILE):
-        if (folder / name).is_file():
+def copy_hasher(place: Path, output: Path) -> Path:
+    """Copy a hasher byte for byte, so that its fingerprint stays; the metadata last.
+
+    Returns:
+        The copy: `output`, or the artefact in it.
+    """
+    if is_artefact(place):
+        names = [*read_manifest(place).files, manifest_path(place).name]
+        source, copy = place.parent, output / place.name
+    else:
+        names = [EMBEDDER_FILE, "config.yaml", NEW_MODEL_FILE, MODEL_FILE, METADATA_FILE]
+        source, copy = place, output
+    for name in names:
+        if (source / name).is_file():
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(output / name) as temporary:
-                shutil.copyfile(folder / name, temporary)
+                shutil.copyfile(source / name, temporary)
+    return copy
 
 
-def check_target(folder: Path, output: Path | None) -> None:
+def check_target(place: Path, output: Path | None) -> None:
     """See that a threshold can be stored: in the hasher itself, or in a copy.
 
     Raises:
         ConfigError: A hasher that came with the package, or lies in its sources, would be changed.
         DataError: The output holds something already, or cannot be written.
     """
-    check_output(output or folder)
+    check_output(output or (place.parent if is_artefact(place) else place))
     if output is not None:
         if output.is_dir() and any(output.iterdir()):
-            raise DataError(f"{output}: expected a new or empty folder for the copy of {folder}")
+            raise DataError(f"{output}: expected a new or empty folder for the copy of {place}")
         return
     root = checkout()
     own = [package_folder(), *([] if root is None else [root / "pre_models"])]
-    if any(place.resolve() in folder.resolve().parents for place in own):
+    if any(folder.resolve() in place.resolve().parents for folder in own):
         raise ConfigError(
-            f"{folder} came with the package and is not changed: store the threshold in a copy "
+            f"{place} came with the package and is not changed: store the threshold in a copy "
             "with --output DIR"
         )
 
 
 def _calibration(
-    hasher: Hasher,
+    hasher: FaceHasher,
     pairs: HeldOutPairs,
     embeddings: NDArray[np.float32],
     config: CalibrationConfig,
@@ -160,13 +174,11 @@ def _calibration(
     )
 
 
-def _embedder(folder: Path, config: Stage2Config) -> Embedder:
-    trained_along = folder / EMBEDDER_FILE
-    if not trained_along.is_file():
+def _embedder(place: Path, config: Stage2Config) -> Embedder:
+    own = place if is_artefact(place) else place / EMBEDDER_FILE
+    if not own.exists():
         return open_embedder(config.embedder)
-    return open_embedder(
-        dataclasses.replace(config.embedder, weights=str(trained_along), second_weights="")
-    )
+    return open_embedder(dataclasses.replace(config.embedder, weights=str(own), second_weights=""))
 
 
 def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:

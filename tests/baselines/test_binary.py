@@ -266,6 +266,6 @@ def test_comparators_refuse_what_they_cannot_compare():
         build("polyprotect").comparator.prepare(np.array([[1.0, 0], [0, 0]]))
 
 
-def test_codes_are_compared_by_mismatching_symbols():
-    assert comparator_of(build("grp")).unit == "mismatching positions"
+def test_codes_are_compared_by_differing_positions():
+    assert comparator_of(build("grp")).unit == "differing positions"
     assert comparator_of(build("biohash")).alphabet_size == 2

@@ -33,10 +33,10 @@ def load(weights, *, batch_size):
 def opened(folder, *, create=False):
     from benchmarks.gallery_crash import FakeHasher
     from iom.gallery.gallery import Gallery
-    from iom.gallery.key_file import KeyFile
+    from iom.gallery.key_store import KeyStore
     from iom.gallery.sqlite_store import SqliteStore
 
-    keys = KeyFile.with_key(folder / "keys", bytes(32), create=create)
+    keys = KeyStore.with_key(folder / "keys", bytes(32), create=create)
     return Gallery(SqliteStore(folder / "g.db", create=create), keys, FakeHasher())
 
 

@@ -1,4 +1,4 @@
-"""`python -m iom.cli.align` on generated photographs with known landmarks."""
+"""`iom align` on generated photographs with known landmarks."""
 
 import os
 import signal
@@ -67,3 +67,28 @@ def test_a_killed_run_is_continued(tmp_path):
     assert main([*command, "--quiet"]) == 0
     assert len(list((tmp_path / "faces").glob("*.jpg"))) == 60
     assert journal.read_bytes().count(b"\n") == 61
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_no_more(tmp_path):
+    command = listed_photos(tmp_path, 60, size=600)
+    arguments = [sys.executable, "-m", "iom", "align", *command, "--quiet", "--workers", "2"]
+    journal = tmp_path / "faces" / "align.jsonl"
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not journal.is_file():
+        time.sleep(0.01)
+    time.sleep(0.3)  # the workers are starting
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
+    error = process.communicate(timeout=60)[1]
+    assert error == "stopped; start the same command again to go on\n"
+    assert process.returncode == 130
+    assert main([*command, "--quiet"]) == 0
+    assert len(list((tmp_path / "faces").glob("*.jpg"))) == 60
+
+
+def test_a_single_photograph_is_told_to_go_into_a_folder(tmp_path, capsys):
+    command = listed_photos(tmp_path, 1)
+    photo = tmp_path / "photos" / "000.png"
+    assert main([str(photo), *command[1:]]) == 2
+    error = capsys.readouterr().err
+    assert f"{photo} is a file" in error
+    assert "put it into a folder" in error

@@ -41,6 +41,17 @@ def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_precision_that_the_cpu_lacks_is_told_before_any_work(tmp_path, monkeypatch, capsys):
+    from iom.runtime import openvino_session
+
+    monkeypatch.setattr(openvino_session, "cpu_capabilities", lambda: ["FP32", "INT8"])
+    given = ["--to", "onnx", "fast", "--hasher", "nowhere", "--output", str(tmp_path / "out")]
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert "--to fast: computes in bfloat16, which this CPU does not have (it has FP32" in error
+    assert "such as openvino, the same in float32, or onnx" in error
+
+
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory):
     """The bundled hasher in ONNX, written by the command."""
@@ -55,7 +66,7 @@ def iom(tmp_path, monkeypatch, capsys):
     from iom.data.synthetic import write_folder
 
     write_folder(tmp_path / "faces", 2, 2, seed=3)
-    monkeypatch.setattr("iom.gallery.key_file.SCRYPT_COST", 2)
+    monkeypatch.setattr("iom.gallery.key_store.SCRYPT_COST", 2)
     monkeypatch.setenv("IOM_GALLERY", f"sqlite:///{tmp_path}/g.db")
     monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/keys?key-file={tmp_path}/wrap")
 

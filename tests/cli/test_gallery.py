@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -43,7 +44,7 @@ def iom(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gallery_commands, "load", load)
     write_images(tmp_path, range(9))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("iom.gallery.key_file.SCRYPT_COST", 2)
+    monkeypatch.setattr("iom.gallery.key_store.SCRYPT_COST", 2)
     monkeypatch.setenv("IOM_GALLERY", f"sqlite:///{tmp_path}/g.db")
     monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/keys?key-file={tmp_path}/wrap")
 
@@ -95,10 +96,10 @@ def test_a_folder_and_another_application(iom, tmp_path):
 def test_a_folder_is_enrolled_without_what_is_hidden_temporary_or_linked(iom, tmp_path):
     people = write_nasty_folder(tmp_path / "people")
     assert iom("init")[0] == 0
-    shown = iom("enroll", "--folder", people, "--quiet")[1]
+    _, shown, told = iom("enroll", "--folder", people, "--quiet")
     subjects = {name.split("/")[0] for name in IMAGES}
     assert f"enrolled {len(subjects)} subjects, {len(IMAGES)} references" in shown
-    assert "2 links to folders are not followed" in shown
+    assert "2 links to folders are not followed" in told
 
 
 @pytest.mark.parametrize("how", ["centroid", "majority"])
@@ -186,7 +187,7 @@ def test_every_command_answers_in_json(iom, tmp_path):
     }  # fmt: skip
     write_images(tmp_path / "people" / "bob", "2")
     assert ask(0, "enroll", "--folder", tmp_path / "people", "--quiet") == {
-        "application": "default", "subjects": 1, "references": 1, "present": 0
+        "application": "default", "subjects": 1, "references": 1, "present": 0, "revoked": 0
     }  # fmt: skip
     found = ask(0, "verify", "alice", "1.jpg")
     assert found == {
@@ -279,12 +280,23 @@ def test_two_enrolments_of_one_folder_at_once(iom, tmp_path, monkeypatch):
     assert error == "stopped; start the same command again to go on\n"
 
 
+def test_a_path_where_a_url_is_expected_shows_the_url(iom):
+    code, _, error = iom("stats", "--keys", "some/door.keys")
+    assert (code, "did you mean 'file:some/door.keys'?" in error) == (6, True)
+    iom("init")
+    code, _, error = iom("stats", "--gallery", "some/door.db")
+    assert (code, "did you mean 'sqlite:///some/door.db'?" in error) == (6, True)
+    error = iom("stats", "--gallery", "postgres:eve:secret@host/door")[2]
+    assert "secret" not in error
+    assert "did you mean 'postgresql'" in error
+
+
 def test_without_a_terminal_the_passphrase_is_not_asked_for(root, tmp_path):
     keys = tmp_path / "g.keys"
     code = (
-        "import sys; from iom.gallery.key_file import KeyFile; from pathlib import Path\n"
+        "import sys; from iom.gallery.key_store import KeyStore; from pathlib import Path\n"
         "from iom.cli.main import main\n"
-        "KeyFile.with_passphrase(Path(sys.argv[1]), 'correct horse', create=True, cost=2)\n"
+        "KeyStore.with_passphrase(Path(sys.argv[1]), 'correct horse', create=True, cost=2)\n"
         "sys.exit(main(['stats', '--keys', f'file:{sys.argv[1]}']))"
     )
     environment = {name: text for name, text in os.environ.items() if name != "IOM_PASSPHRASE"}
@@ -319,15 +331,17 @@ def test_mistakes_are_told_before_tensorflow_is_loaded(root, tmp_path):
 import sys
 from pathlib import Path
 from iom.cli.main import main
-from iom.gallery.key_file import KeyFile
+from iom.gallery.key_store import KeyStore
 from iom.gallery.sqlite_store import SqliteStore
 from iom.gallery.gallery import Gallery
 from tests.gallery.conftest import FakeHasher
-keys = KeyFile.with_passphrase(Path("gallery.keys"), "correct horse", create=True, cost=2)
+keys = KeyStore.with_passphrase(Path("gallery.keys"), "correct horse", create=True, cost=2)
 with Gallery(SqliteStore(Path("gallery.db"), create=True), keys, FakeHasher()) as gallery:
     gallery.create_application("default")
 Path("right").write_text("correct horse")
 Path("wrong").write_text("wrong horse")
+Path("photos").mkdir()
+assert main(["make-key", "key"]) == 0
 for expected, *arguments in (
     [6, "verify", "alice", "0.jpg", "--passphrase-file", "wrong"],
     [2, "verify", "alice", "0.jpg", "--passphrase-file", "none"],
@@ -340,6 +354,22 @@ for expected, *arguments in (
     [2, "enroll", "--folder", "none", "--passphrase-file", "right"],
     [6, "enroll", "alice", "0.jpg", "--gallery", "sqlite:///none.db",
      "--passphrase-file", "right"],
+    [2, "deploy", "--output", "0.jpg/x"],
+    [2, "train-stage1", "--config", CONFIGS + "/smoke/stage1.yaml", "--output", "0.jpg/x"],
+    [2, "train-stage2", "--config", CONFIGS + "/smoke/stage2.yaml", "--output", "0.jpg/x"],
+    [2, "search", "--config", CONFIGS + "/search/smoke.yaml", "--output", "0.jpg/x"],
+    [2, "evaluate", "--config", CONFIGS + "/smoke/evaluate.yaml", "--output", "0.jpg/x"],
+    [2, "demo", "--output", "0.jpg/x"],
+    [2, "align", ".", "0.jpg/x"],
+    [2, "convert", ".", "0.jpg/x", "--kind", "folder:tfrecord"],
+    [6, "hash", "photos", "--out", "x.parquet", "--key-file", "none"],
+    [2, "hash", "photos", "--out", "x.csv", "--key-file", "key"],
+    [2, "hash", "none", "--out", "x.parquet", "--key-file", "key"],
+    [2, "make-token", "0.jpg/x", "door"],
+    [2, "make-key", "0.jpg/x"],
+    [2, "align", "none", "out"],
+    [2, "synthesize", "--output", "0.jpg/x"],
+    [2, "identification", "--config", CONFIGS + "/evaluate/lfw.yaml", "--output", "0.jpg/x"],
     [2, "calibrate", "--hasher", "none"],
 ):
     found = main(arguments)
@@ -389,3 +419,60 @@ def test_the_package_itself_is_the_command(root):
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr == "error: no command 'nonsense'; see iom --help\n"
+
+
+def test_a_revoked_subject_stays_away_until_it_is_renewed(iom, tmp_path):
+    """The same enrolment again goes on after an interruption; it brings no revoked subject back."""
+    write_images(tmp_path / "people" / "bob", "2")
+    write_images(tmp_path / "people" / "eve", "3")
+    folder = ("enroll", "--folder", tmp_path / "people", "--quiet")
+    assert iom("init")[0] == 0
+    assert iom(*folder)[0] == 0
+    assert iom("revoke", "bob")[0] == 0
+    code, shown, _ = iom(*folder)
+    assert code == 0
+    assert "1 were enrolled already; 1 were revoked and stay away" in shown
+    code, _, error = iom("enroll", "bob", "2.jpg")
+    assert code == 4
+    assert "renew it to bring it back" in error
+    assert iom("verify", "bob", "2.jpg")[0] == 4
+    assert iom(*folder, "--allow-revoked")[0] == 0
+    assert iom("verify", "bob", "2.jpg")[0] == 0
+    assert iom("revoke", "bob")[0] == 0
+    assert iom("enroll", "bob", "2.jpg", "--allow-revoked")[0] == 0
+    assert iom("check")[0] == 0
+
+
+def test_an_older_copy_is_told_until_it_is_accepted(iom, tmp_path):
+    assert iom("init")[0] == 0
+    old = (tmp_path / "g.db").read_bytes()
+    assert iom("enroll", "alice", "0.jpg")[0] == 0
+    (tmp_path / "g.db").write_bytes(old)
+    assert iom("verify", "alice", "0.jpg")[0] == 3
+    code, shown, _ = iom("check")
+    assert code == 1
+    assert "older copy" in shown
+    assert iom("check", "--accept")[:2] == (0, "no problems\n")
+    assert iom("check")[0] == 0
+
+
+def test_an_export_is_for_its_owner_only(iom, tmp_path):
+    assert iom("init")[0] == 0
+    assert iom("export", tmp_path / "door.iomx")[0] == 0
+    assert (tmp_path / "door.iomx").stat().st_mode & 0o077 == 0
+
+
+def test_a_gallery_of_format_1_is_converted(iom, tmp_path, root, monkeypatch):
+    for name in ("gallery.db", "gallery.keys", "gallery.wrap"):
+        shutil.copy(root / "tests" / "fixtures" / "gallery_v1" / name, tmp_path / name)
+    monkeypatch.setenv("IOM_GALLERY", f"sqlite:///{tmp_path}/gallery.db")
+    monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/gallery.keys?key-file={tmp_path}/gallery.wrap")
+    code, _, error = iom("stats")
+    assert code == 6
+    assert "iom migrate" in error
+    code, shown, _ = iom("migrate")
+    assert code == 0
+    assert "converted 4 applications, 12 references, 8 revoked" in shown
+    new = f"file:{tmp_path}/gallery.keys.v2?key-file={tmp_path}/gallery.wrap"
+    monkeypatch.setenv("IOM_KEYS", new)
+    assert iom("check")[:2] == (0, "no problems\n")

@@ -135,6 +135,40 @@ def test_an_unknown_configuration_names_the_nearest(given, tmp_path, monkeypatch
         load_config(Stage1Config, Path(given))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.rot=x", "--set: unknown key 'data.rot' - did you mean 'root'"),
+        ("dta.root=x", "--set: unknown key 'dta' - did you mean 'data'"),
+        ("training.epochs=two", "--set: training.epochs: expected int, received 'two'"),
+        ("training.epochs=0", "--set: training.epochs: expected at least 1"),
+        ("optimizer.learning_rate=fast", "--set: optimizer.learning_rate: expected a number"),
+        ("optimizer.milestones=[a]", "--set: optimizer.milestones[0]: expected a number"),
+        ("training=3", "--set: training: expected a section"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_told_of_set(override, message, tmp_path):
+    path = write(tmp_path, "c.yaml", "training: {epochs: 3}\ndata: {root: faces}\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(Stage1Config, path, overrides=["seed=3", override])
+    assert str(error.value).startswith(message)
+
+
+def test_what_is_wrong_in_the_file_is_told_of_the_file(tmp_path):
+    for text in ("training: {epoch: 3}", "training: {epochs: 0}", "training: 3"):
+        path = write(tmp_path, "c.yaml", text)
+        with pytest.raises(ConfigError, match=r"c\.yaml: "):
+            load_config(Stage1Config, path, overrides=["data.root=faces"])
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# training: {epochs: 3}\n"])
+def test_a_file_without_settings_is_told(tmp_path, text):
+    path = write(tmp_path, "c.yaml", text)
+    with pytest.raises(ConfigError, match="expected sections and settings, found none"):
+        load_config(Stage1Config, path)
+    assert load_config(Stage1Config, write(tmp_path, "d.yaml", "{}")) == Stage1Config()
+
+
 LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{low}: &{low} [*{high}, *{high}]\n" for high, low in itertools.pairwise("abcdefghij")
 )

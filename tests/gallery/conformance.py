@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from iom.codes.packing import pack
-from iom.errors import EnrolmentError, RevokedError, StoreError
-from iom.gallery.audit import AuditEvent, chain_problems
-from iom.gallery.record import UNSLOTTED, Application, Reference
+from iom.errors import AlreadyEnrolledError, EnrolmentError, RevokedError, StoreError
+from iom.gallery.audit import AuditChain, AuditEvent, Counts
+from iom.gallery.record import UNSLOTTED, Application, Reference, Tombstone
 
 HOSTILE = ["'; DROP TABLE references; --", '" OR ""="', "a%' --", "../x", "\\x00", "{}", "名前"]
-DOOR = Application("door", "iom-planes/1:96x8", "model", 30, key_mode="application", created=5)
+DOOR = Application("door", "iom-planes/1:96x8", "model", 30, created=5)
 
 
 @pytest.fixture
@@ -43,10 +43,32 @@ def reference(record, subject, *, application="door", slot=UNSLOTTED, metadata="
     )
 
 
-def enrolled(store, *subjects, new_subjects=True):
-    records = store.reserve("door", len(subjects))
+def numbers(store, count, application="door"):
+    """Record numbers that are not in use; a gallery takes them from its key store."""
+    used = [each.record for each in store.scan(application, limit=10**6)]
+    used += [each.record for each in store.tombstones(application)]
+    first = max(used, default=-1) + 1
+    return range(first, first + count)
+
+
+def enrolled(store, *subjects, first=None, **options):
+    count = len(subjects)
+    records = numbers(store, count) if first is None else range(first, first + count)
     new = [reference(record, name) for record, name in zip(records, subjects, strict=True)]
-    return store.add(new, event("enroll", len(new)), new_subjects=new_subjects)
+    return store.add(new, event("enroll", len(new)), **options)
+
+
+def stone(reference, seal=b"seal"):
+    return Tombstone(reference.subject_id, reference.record, reference.epoch, seal)
+
+
+def revoked(store, *references, application="door"):
+    stones = [stone(each) for each in references]
+    store.revoke(application, stones, event("revoke", len(stones)))
+
+
+def problems(store):
+    return list(AuditChain().problems(store.audit()))
 
 
 def test_what_is_added_is_read(store, make_store):
@@ -74,60 +96,113 @@ def test_pages(store):
     assert store.by_record("door", [r.record for r in reversed(added)]) == added
 
 
-def test_record_numbers_are_never_given_out_twice(store, make_store):
-    first = list(store.reserve("door", 3))
-    second = list(make_store().reserve("door", 2))
-    assert len({*first, *second}) == 5
-    assert min(second) > max(first)
-    assert min(store.reserve("door", 1, above=1000)) == 1001
-    store.add([reference(5000, "a")], event("import", 1))
-    assert min(store.reserve("door", 1)) > 5000
-
-
 def test_an_enrolled_subject_is_refused_and_nothing_is_added(store):
     enrolled(store, "a")
-    with pytest.raises(EnrolmentError):
+    with pytest.raises(AlreadyEnrolledError) as caught:
         enrolled(store, "b", "a")
+    assert caught.value.subject_id == "a"
     assert store.references("door", "b") == []
     assert len(store.audit()) == 2
-    assert enrolled(store, "a", new_subjects=False)[0].slot == 1
+    assert enrolled(store, "a", another=True)[0].slot == 1
+
+
+def test_a_revoked_subject_is_refused_unless_it_may_return(store):
+    a, b, _ = enrolled(store, "a", "b", "b")
+    revoked(store, a, b)
+    for options in ({}, {"another": True}):
+        with pytest.raises(RevokedError, match="'a' was revoked"):
+            enrolled(store, "c", "a", **options)
+    assert store.references("door", "c") == []
+    assert enrolled(store, "b", another=True)[0].slot == 0  # one of its references is valid
+    assert enrolled(store, "a", returning=True)[0].slot == 0
+    with pytest.raises(AlreadyEnrolledError):
+        enrolled(store, "a", returning=True)
+
+
+def test_a_common_key_makes_no_template_of_a_revoked_subject_twice(store):
+    gate = dataclasses.replace(DOOR, name="gate", key_mode="application", epoch=3)
+    store.create_application(gate, dataclasses.replace(event("create"), application="gate"))
+
+    def made(record, epoch):
+        return dataclasses.replace(reference(record, "a", application="gate"), epoch=epoch)
+
+    happened = AuditEvent("enroll", "gate", 1)
+    (old,) = store.add([made(0, 3)], happened)
+    store.revoke("gate", [stone(old)], happened)
+    for options in ({"returning": True}, {"returning": True, "another": True}):
+        with pytest.raises(RevokedError, match="rotate it first"):
+            store.add([made(1, 3)], happened, **options)
+    with pytest.raises(RevokedError, match="rotate it first"):
+        store.replace([], [made(1, 3)], happened)
+    store.update_application(dataclasses.replace(gate, epoch=4, revision=1), happened)
+    with pytest.raises(EnrolmentError, match="rotated in the meantime"):
+        store.add([made(1, 3)], happened, returning=True)
+    assert store.add([made(1, 4)], happened, returning=True)[0].epoch == 4
 
 
 def test_a_taken_record_or_slot_is_refused(store):
     (first,) = enrolled(store, "a")
     for wrong in (reference(first.record, "b"), reference(999, "a", slot=0)):
         with pytest.raises(EnrolmentError):
-            store.add([wrong], event("enroll", 1), new_subjects=False)
+            store.add([wrong], event("enroll", 1), another=True)
     assert store.scan("door") == [first]
 
 
 def test_revocation_leaves_a_tombstone_and_no_code(store, make_store):
     a, b = enrolled(store, "a", "b")
-    (stone,) = store.revoke("door", [a.record], event("revoke", 1))
-    assert (stone.subject_id, stone.record) == ("a", a.record)
+    revoked(store, a)
     for each in (store, make_store()):
         assert each.references("door", "a") == []
         assert each.by_record("door", [a.record, b.record]) == [b]
-        assert each.tombstones("door") == [stone]
+        (left,) = each.tombstones("door")
+        assert (left.subject_id, left.record, left.epoch, left.seal) == ("a", a.record, 0, b"seal")
         assert each.tombstones("door", subject_id="b") == []
         assert dataclasses.astuple(each.stats("door")) == (1, 1, 1)
     with pytest.raises(RevokedError):
-        store.revoke("door", [b.record, a.record], event("revoke", 2))
+        revoked(store, b, a)
     assert store.references("door", "b") == [b]
     with pytest.raises(RevokedError):
-        store.add([reference(a.record, "a")], event("enroll", 1))
+        store.add([reference(a.record, "z")], event("enroll", 1))
 
 
 def test_replacing_is_all_or_nothing(store):
     (old,) = enrolled(store, "a")
-    (new,) = store.replace([old], [reference(store.reserve("door", 1)[0], "a")], event("renew", 1))
+    new = reference(numbers(store, 1)[0], "a", slot=old.slot)
+    (new,) = store.replace([stone(old)], [new], event("renew", 1))
     assert new.slot == old.slot
     assert store.references("door", "a") == [new]
     with pytest.raises(RevokedError):
-        store.replace([old], [reference(store.reserve("door", 1)[0], "a")], event("renew", 1))
+        store.replace([stone(old)], [reference(numbers(store, 1)[0], "a")], event("renew", 1))
     assert store.references("door", "a") == [new]
-    (back,) = store.replace([], [reference(store.reserve("door", 1)[0], "z")], event("renew", 1))
+    (back,) = store.replace([], [reference(numbers(store, 1)[0], "z")], event("renew", 1))
     assert store.references("door", "z") == [back]
+
+
+def test_rotating_revokes_all_older_references_or_changes_nothing(store, make_store):
+    a, b = enrolled(store, "a", "b")
+    following = dataclasses.replace(DOOR, epoch=1, revision=1)
+    with pytest.raises(RevokedError, match="nothing was changed"):
+        store.rotate(following, [stone(a)], event("retire", 1))
+    assert store.application("door") == DOOR
+    assert len(store.scan("door")) == 2
+    store.rotate(following, [stone(a), stone(b)], event("retire", 2))
+    for each in (store, make_store()):
+        assert each.application("door") == following
+        assert each.scan("door") == []
+        assert [left.record for left in each.tombstones("door")] == [a.record, b.record]
+
+
+def test_a_snapshot_sees_nothing_that_comes_later(store, make_store):
+    (a,) = enrolled(store, "a")
+    with store.snapshot() as still:
+        (b,) = enrolled(make_store(), "b")
+        revoked(store, a)
+        assert still.scan("door") == [a]
+        assert still.tombstones("door") == []
+        assert still.audit_head().event.action == "enroll"
+        with pytest.raises(StoreError):
+            revoked(still, b)
+    assert store.scan("door") == [b]
 
 
 def test_versions_tell_what_changed(store):
@@ -135,7 +210,7 @@ def test_versions_tell_what_changed(store):
     (a,) = enrolled(store, "a")
     middle = store.version("door")
     (b,) = enrolled(store, "b")
-    store.revoke("door", [a.record], event("revoke", 1))
+    revoked(store, a)
     assert before < middle < store.version("door")
     assert store.scan("door", since=middle) == [b]
     assert store.codes("door", since=middle) == [(b.record, b.epoch, b.code)]
@@ -144,13 +219,14 @@ def test_versions_tell_what_changed(store):
 
 
 def test_applications_are_apart(store):
-    other = dataclasses.replace(DOOR, name="other", key_mode="subject", masked=True)
-    store.create_application(other, event("create"))
+    other = dataclasses.replace(DOOR, name="other", key_mode="application", masked=True)
+    happened = AuditEvent("enroll", "other", 1)
+    store.create_application(other, happened)
     enrolled(store, "a")
-    same = reference(store.reserve("other", 1)[0], "a", application="other")
-    store.add([same], event("enroll", 1))
+    same = reference(0, "a", application="other")
+    store.add([same], happened)
     assert [r.application for r in store.references("other", "a")] == ["other"]
-    store.revoke("other", [same.record], event("revoke", 1))
+    store.revoke("other", [stone(same)], happened)
     assert len(store.references("door", "a")) == 1
     assert store.application("other") == other
 
@@ -158,17 +234,20 @@ def test_applications_are_apart(store):
 def test_an_application_keeps_what_codes_depend_on(store):
     with pytest.raises(EnrolmentError):
         store.create_application(DOOR, event("create"))
-    changed = dataclasses.replace(DOOR, threshold=10, epoch=2)
+    changed = dataclasses.replace(DOOR, threshold=10, epoch=2, revision=1, seal=b"tag")
     store.update_application(changed, event("rotate"))
     assert store.application("door") == changed
     for wrong in (
+        {"revision": 1},
         {"epoch": 1},
         {"model": "x"},
         {"masked": True},
         {"encoding": "iom-planes/1:64x8"},
     ):
         with pytest.raises(EnrolmentError):
-            store.update_application(dataclasses.replace(changed, **wrong), event("rotate"))
+            store.update_application(
+                dataclasses.replace(changed, **{"revision": 2, **wrong}), event("rotate")
+            )
     for verb in (store.application, store.version, store.stats):
         with pytest.raises(EnrolmentError):
             verb("nowhere")
@@ -176,14 +255,32 @@ def test_an_application_keeps_what_codes_depend_on(store):
 
 def test_the_audit_log_is_a_chain(store, make_store):
     added = enrolled(store, "a", "b")
-    store.revoke("door", [added[0].record], event("revoke", 1))
+    revoked(store, added[0])
     store.log(event("export"))
+    store.log(AuditEvent("erase"))
     entries = make_store().audit()
-    assert [e.event.action for e in entries] == ["create", "enroll", "revoke", "export"]
+    actions = ["create", "enroll", "revoke", "export", "erase"]
+    assert [e.event.action for e in entries] == actions
     assert entries[1].event == event("enroll", 2)
-    assert list(chain_problems(entries)) == []
+    counts = [Counts(0, 0), Counts(2, 0), Counts(1, 1), Counts(1, 1), Counts()]
+    assert [e.counts for e in entries] == counts
+    assert problems(store) == []
     assert store.audit_head() == entries[-1]
+    assert store.audit_head("door") == entries[3]
+    assert store.audit_head("nowhere") is None
     assert store.audit(after=2, limit=1) == [entries[2]]
+
+
+def test_without_the_key_of_the_log_nothing_goes_on(store, make_store):
+    (a,) = enrolled(store, "a")
+    other = make_store()
+    other.chain = AuditChain(b"another key")
+    with pytest.raises(StoreError, match="no authentic entry"):
+        enrolled(other, "b")
+    with pytest.raises(StoreError, match="no authentic entry"):
+        revoked(other, a)
+    assert store.scan("door") == [a]
+    assert list(AuditChain(b"another key").problems(store.audit()))
 
 
 def test_one_owner(make_store):
@@ -199,7 +296,7 @@ def test_one_owner(make_store):
 def test_every_string_is_data(store):
     for text in HOSTILE:
         (added,) = store.add(
-            [reference(store.reserve("door", 1)[0], text, metadata=text)], event("enroll", 1)
+            [reference(numbers(store, 1)[0], text, metadata=text)], event("enroll", 1)
         )
         assert store.references("door", text) == [added]
         with pytest.raises(EnrolmentError):
@@ -211,83 +308,37 @@ def test_every_string_is_data(store):
 def test_two_writers(store, make_store):
     errors = []
 
-    def work(name):
+    def work(name, first):
         try:
             mine = make_store()
             for i in range(20):
-                enrolled(mine, f"{name}{i}")
+                mine.add([reference(first + i, f"{name}{i}")], event("enroll", 1))
         except Exception as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=[name]) for name in "xy"]
+    threads = [threading.Thread(target=work, args=work_of) for work_of in (("x", 0), ("y", 100))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not errors
     assert dataclasses.astuple(store.stats("door")) == (40, 40, 0)
-    assert list(chain_problems(store.audit())) == []
+    assert problems(store) == []
+    assert store.audit_head("door").counts == Counts(40, 0)
 
 
 def test_one_of_two_renewals_wins(store, make_store):
     (old,) = enrolled(store, "a")
     second = make_store()
-    store.replace([old], [reference(store.reserve("door", 1)[0], "a")], event("renew", 1))
+    store.replace([stone(old)], [reference(10, "a")], event("renew", 1))
     with pytest.raises(RevokedError):
-        second.replace([old], [reference(second.reserve("door", 1)[0], "a")], event("renew", 1))
+        second.replace([stone(old)], [reference(11, "a")], event("renew", 1))
     assert len(store.references("door", "a")) == 1
-
-
-def test_a_store_that_searches_finds_what_memory_finds(store, make_store):
-    """Distances, order and ties are those of a plain loop; `None` is a store that cannot search."""
-    rng = np.random.default_rng(5)
-    people = rng.integers(0, 8, (5, 96))
-    codes = people[rng.integers(0, 5, 70)].copy()
-    codes[20:, :10] = rng.integers(0, 8, (50, 10))
-    codes[60:] = rng.integers(0, 8, (10, 96))
-    packed = pack(codes.astype(np.uint8), 8)
-    held = {}
-
-    def put(rows, epoch):
-        new = []
-        for row, record in zip(rows, store.reserve("door", len(rows)), strict=True):
-            planes = packed.planes[row].astype("<u8").tobytes()
-            new.append(dataclasses.replace(reference(record, f"s{row}"), code=planes, epoch=epoch))
-            held[record] = (row, epoch)
-        store.add(new, event("enroll", len(new)))
-
-    def compare():
-        for each in (store, make_store()):
-            for row, epoch in [(0, 0), (3, 0), (65, 0), (0, 1), (69, 1)]:
-                ranked = sorted(
-                    (int((codes[other] != codes[row]).sum()), record)
-                    for record, (other, of) in held.items()
-                    if of == epoch
-                )
-                wanted = [(record, distance) for distance, record in ranked]
-                for top in (1, 2, 5, 13, 1000):
-                    found = each.search("door", epoch, packed[row : row + 1], top=top)
-                    assert found is None or [tuple(hit) for hit in found] == wanted[:top]
-                for threshold in (-1, 0, 6, 9, 80, 96):
-                    found = each.search("door", epoch, packed[row : row + 1], threshold=threshold)
-                    near = [pair for pair in wanted if pair[1] <= threshold]
-                    assert found is None or [tuple(hit) for hit in found] == near
-
-    put(range(40), 0)
-    store.update_application(dataclasses.replace(DOOR, epoch=1), event("rotate"))
-    compare()
-    put(range(40, 70), 1)
-    dead = list(held)[::4]
-    store.revoke("door", dead, event("revoke", len(dead)))
-    for record in dead:
-        del held[record]
-    compare()
-    assert store.check() == []
 
 
 def test_checking_erasing_and_closing(store):
     added = enrolled(store, "a", "b")
-    store.revoke("door", [added[0].record], event("revoke", 1))
+    revoked(store, added[0])
     assert store.check() == []
     store.erase()
     assert store.scan("door") == [added[1]]

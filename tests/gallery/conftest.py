@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_file import KeyFile
+from iom.gallery.key_store import KeyStore
 from iom.gallery.sqlite_store import SqliteStore
 
 SIZE = 32
@@ -48,7 +48,9 @@ class Place:
         self.opened = []
 
     def keys(self, *, create=False, passphrase="correct horse"):
-        return KeyFile.with_passphrase(self.key_file, passphrase, create=create, cost=2)
+        keys = KeyStore.with_passphrase(self.key_file, passphrase, create=create, cost=2)
+        self.opened.append(keys)
+        return keys
 
     def open(self, *, create=False, **options):
         store = SqliteStore(self.database, create=create)

@@ -52,14 +52,14 @@ def test_no_key_and_no_mask_is_in_it(gallery, exported):
     assert keys.master().secret not in data
     for mask in keys.masks("door", sorted(keys.masked_records("door"))):
         assert mask not in data
-    assert json.loads(data.split(b"\n")[0])["version"] == 1
+    assert json.loads(data.split(b"\n")[0])["version"] == 2
 
 
 def test_another_key_store_or_application_is_refused(exported, place, tmp_path):
-    from iom.gallery.key_file import KeyFile
+    from iom.gallery.key_store import KeyStore
 
-    keys = KeyFile.with_key(tmp_path / "k", bytes(32), create=True)
-    with SqliteStore(tmp_path / "x.db", create=True) as store:
+    keys = KeyStore.with_key(tmp_path / "k", bytes(32), create=True)
+    with keys, SqliteStore(tmp_path / "x.db", create=True) as store:
         with pytest.raises(StoreError, match="another key store"):
             import_application(Gallery(store, keys), exported)
         assert store.applications() == []

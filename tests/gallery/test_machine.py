@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from iom.errors import EnrolmentError, RevokedError
+from iom.errors import AlreadyEnrolledError, EnrolmentError, NotEnrolledError, RevokedError
 from tests.gallery.conftest import KINDS, Place, faces
 
 PEOPLE = faces(6, seed=3)
@@ -18,7 +18,11 @@ FACES = st.integers(0, 5)
 
 
 class Machine(RuleBasedStateMachine):
-    """`model` maps an enrolled subject to the faces in its slots, `gone` holds the revoked."""
+    """The model.
+
+    `model` maps an enrolled subject to the face and the key epoch in each slot. `burned` maps a
+    subject to the newest epoch of all templates it ever lost, and forgets nothing.
+    """
 
     @initialize(kind=st.sampled_from(KINDS))
     def start(self, kind):
@@ -27,19 +31,26 @@ class Machine(RuleBasedStateMachine):
         self.gallery = self.place.open(create=True)
         self.gallery.create_application("door", key_mode=kind[0], masked=kind[1])
         self.common = kind[0] == "application"
-        self.model, self.gone, self.fresh = {}, set(), set()
+        self.model, self.burned, self.epoch = {}, {}, 0
 
-    @rule(name=NAMES, face=FACES, another=st.booleans())
-    def enroll(self, name, face, another):
-        if name in self.model and not another:
-            with pytest.raises(EnrolmentError):
-                self.gallery.enroll("door", name, PEOPLE[face])
+    @rule(name=NAMES, face=FACES, another=st.booleans(), allow_revoked=st.booleans())
+    def enroll(self, name, face, another, allow_revoked):
+        options = {"another": another, "allow_revoked": allow_revoked}
+        is_revoked = name in self.burned and name not in self.model
+        refused = self.common and self.burned.get(name, -1) >= self.epoch
+        refused |= is_revoked and not allow_revoked
+        if refused:
+            with pytest.raises(RevokedError):
+                self.gallery.enroll("door", name, PEOPLE[face], **options)
             return
-        (added,) = self.gallery.enroll("door", name, PEOPLE[face], another=another)
+        if name in self.model and not another:
+            with pytest.raises(AlreadyEnrolledError):
+                self.gallery.enroll("door", name, PEOPLE[face], **options)
+            return
+        (added,) = self.gallery.enroll("door", name, PEOPLE[face], **options)
         slots = self.model.setdefault(name, {})
         assert added.slot == min(set(range(9)) - set(slots))
-        slots[added.slot] = face
-        self.fresh.add(name)
+        slots[added.slot] = face, self.epoch
 
     @rule(name=NAMES, slot=st.none() | st.integers(0, 1))
     def revoke(self, name, slot):
@@ -50,32 +61,37 @@ class Machine(RuleBasedStateMachine):
                 self.gallery.revoke("door", name, slot=slot)
             return
         assert self.gallery.revoke("door", name, slot=slot) == len(doomed)
-        self.gone.add(name)
-        for each in doomed:
-            del slots[each]
+        self.burn(name, [slots.pop(each) for each in doomed])
         if not slots:
             del self.model[name]
-            self.fresh.discard(name)
 
     @rule(name=NAMES, face=FACES)
     def renew(self, name, face):
-        refused = name not in self.model and name not in self.gone
-        refused |= self.common and name in self.fresh
+        old = list(self.model.get(name, {}).values())
+        refused = not old and name not in self.burned
+        epochs = [self.burned.get(name, -1), *(epoch for _, epoch in old)]
+        refused |= self.common and max(epochs) >= self.epoch
         if refused:
             with pytest.raises(EnrolmentError):
                 self.gallery.renew("door", name, PEOPLE[face])
             return
         (added,) = self.gallery.renew("door", name, PEOPLE[face])
-        if name in self.model:
-            self.gone.add(name)
-        self.model[name] = {added.slot: face}
-        self.fresh.add(name)
+        self.burn(name, old)
+        self.model[name] = {added.slot: (face, self.epoch)}
+
+    def burn(self, name, lost):
+        epochs = [epoch for _, epoch in lost]
+        if epochs:
+            self.burned[name] = max(self.burned.get(name, -1), *epochs)
 
     @precondition(lambda self: self.common)
-    @rule()
-    def rotate(self):
-        self.gallery.rotate("door")
-        self.fresh.clear()
+    @rule(retire=st.booleans())
+    def rotate(self, retire):
+        self.epoch = self.gallery.rotate("door", retire=retire).epoch
+        if retire:
+            for name, slots in self.model.items():
+                self.burn(name, list(slots.values()))
+            self.model.clear()
 
     @rule()
     def open_again(self):
@@ -89,17 +105,22 @@ class Machine(RuleBasedStateMachine):
     @rule(name=NAMES, face=FACES)
     def verify(self, name, face):
         if name not in self.model:
-            expected = RevokedError if name in self.gone else EnrolmentError
+            expected = RevokedError if name in self.burned else NotEnrolledError
             with pytest.raises(expected):
                 self.gallery.verify("door", name, PEOPLE[face])
             return
         decision = self.gallery.verify("door", name, PEOPLE[face])
-        assert (decision.distance == 0) == (face in self.model[name].values())
+        held = {known for known, _ in self.model[name].values()}
+        assert (decision.distance == 0) == (face in held)
 
     @rule(face=FACES)
     def identify(self, face):
         found = self.gallery.identify("door", PEOPLE[face], threshold=0)
-        expected = {name for name, slots in self.model.items() if face in slots.values()}
+        expected = {
+            name
+            for name, slots in self.model.items()
+            if face in {known for known, _ in slots.values()}
+        }
         assert {candidate.subject_id for candidate in found} == expected
         ranked = self.gallery.identify("door", PEOPLE[face], top=9, closed=True)
         assert sorted(candidate.subject_id for candidate in ranked) == sorted(self.model)

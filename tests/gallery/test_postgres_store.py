@@ -4,9 +4,12 @@
 schema of its own that is dropped after it; else a server is started for the tests.
 """
 
+import contextlib
 import itertools
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,14 +18,13 @@ import time
 import pytest
 
 from iom.errors import StoreError
-from iom.gallery.audit import chain_problems
 from iom.gallery.gallery import Gallery
-from iom.gallery.milvus_store import MilvusStore
+from iom.gallery.key_store import open_key_store
+from iom.gallery.migration import migrate
 from iom.gallery.store import open_store
 from tests.gallery.conformance import *  # noqa: F403
-from tests.gallery.conformance import code, enrolled, event, reference
+from tests.gallery.conformance import code, enrolled, event, problems, reference, revoked
 from tests.gallery.conftest import FakeHasher, Place, again, faces
-from tests.gallery.fake_milvus import FakeMilvus
 from tests.gallery.postgres_server import PASSWORD, Server, Wire, find_binaries
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
@@ -96,11 +98,15 @@ def execute(base, statement):
 
 
 def test_places_that_are_no_gallery(base, url, schema, make_store):
-    fails(lambda: open_store(url), "^no gallery at .*iom init")  # `iom init` goes by its start
+    fails(lambda: open_store(url), "no gallery at .*iom init")
     make_store()
     fails(lambda: open_store(url, create=True), "already")
     execute(base, f"UPDATE {schema}.gallery SET format = 99")
-    fails(lambda: open_store(url), "expected a gallery of format 1")
+    fails(
+        lambda: open_store(url), "expected a gallery of format 2, found format 99; use the program"
+    )
+    execute(base, f"UPDATE {schema}.gallery SET format = 1")
+    fails(lambda: open_store(url), "iom migrate")
     fails(lambda: open_store(f"{url}%20x"), "schema")
 
 
@@ -133,21 +139,21 @@ WORKER = """
 import sys
 from iom.errors import StoreError
 from iom.gallery.store import open_store
-from tests.gallery.conformance import enrolled, event, reference
+from tests.gallery.conformance import enrolled, event, reference, stone
 
-store = open_store(sys.argv[1])
+store, first = open_store(sys.argv[1]), int(sys.argv[3])
 for i in range(10**9):
     names = [f"{sys.argv[2]}-{i}-{j}" for j in range(20)]
     try:
-        olds = enrolled(store, *names)
+        olds = enrolled(store, *names, first=first + 100 * i)
         print("enrolled", names[0], flush=True)
     except StoreError as error:
         assert "nothing was written" in str(error), error
         print("lost", names[0], flush=True)
         continue
     try:
-        new = reference(store.reserve("door", 1)[0], names[0])
-        (new,) = store.replace(olds[:1], [new], event("renew", 1))
+        new = reference(first + 100 * i + 50, names[0])
+        (new,) = store.replace([stone(olds[0])], [new], event("renew", 1))
         print("renewed", names[0], new.record, flush=True)
     except StoreError as error:
         assert "nothing was written" in str(error), error
@@ -155,9 +161,12 @@ for i in range(10**9):
 """
 
 
-def start_worker(url, name, root):
+def start_worker(url, name, root, first):
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, url, name], cwd=root, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WORKER, url, name, str(first)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -174,14 +183,14 @@ def compare(store, lines):
         assert len(found) == (word != "lost")
         assert not record or found == [int(record[0])]
     assert store.check() == []
-    assert list(chain_problems(store.audit(limit=10**6))) == []
+    assert list(store.chain.problems(store.audit(limit=10**6))) == []
     return [word for word, *_ in told]
 
 
 def kill_in_the_middle(store, url, root, trials):
     lines = []
     for trial in range(trials):
-        worker = start_worker(url, f"t{trial}", root)
+        worker = start_worker(url, f"t{trial}", root, 10**6 * trial)
         lines += [worker.stdout.readline() for _ in range(3 + trial % 5)]
         time.sleep(0.0017 * (trial % 11))
         worker.send_signal(signal.SIGKILL)
@@ -201,7 +210,7 @@ def test_forty_writers_are_killed(store, url, root):
 @pytest.mark.proof
 def test_the_server_crashes_again_and_again_while_two_write(server, store, url, root):
     """What was acknowledged is there, and what was said not to be written is not."""
-    workers = [start_worker(url, name, root) for name in "xy"]
+    workers = [start_worker(url, name, root, first) for name, first in (("x", 0), ("y", 10**8))]
     lines = []
     for crash in range(10):
         for worker in workers:
@@ -225,18 +234,20 @@ def test_two_processes_write(store, url, root):
         "from iom.gallery.store import open_store\n"
         "with open_store(sys.argv[1]) as store:\n"
         "    for i in range(15):\n"
-        "        enrolled(store, f'{sys.argv[2]}{i}', 'shared', new_subjects=False)\n"
+        "        names = f'{sys.argv[2]}{i}', 'shared'\n"
+        "        enrolled(store, *names, another=True, first=int(sys.argv[3]) + 2 * i)\n"
     )
     workers = [
-        subprocess.Popen([sys.executable, "-c", program, url, name], cwd=root) for name in "xy"
+        subprocess.Popen([sys.executable, "-c", program, url, name, first], cwd=root)
+        for name, first in (("x", "0"), ("y", "100"))
     ]
     for i in range(15):
-        enrolled(store, f"z{i}")
+        enrolled(store, f"z{i}", first=200 + i)
     assert [worker.wait() for worker in workers] == [0, 0]
     assert store.stats("door").subjects == 46
     assert [each.slot for each in store.references("door", "shared")] == list(range(30))
     assert store.check() == []
-    assert list(chain_problems(store.audit())) == []
+    assert problems(store) == []
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
@@ -273,7 +284,7 @@ def test_a_wire_cut_within_a_write(server, url, store, wire):
 
 def test_a_commit_whose_answer_is_lost_is_asked_for(server, url, store, wire):
     cut = through(wire, server, url)
-    records = store.reserve("door", 2)
+    records = range(2)
     wire.cut_at(b"COMMIT\0", after=True)
     cut.add([reference(records[0], "done")], event("enroll", 1))
     assert len(store.references("door", "done")) == 1
@@ -314,10 +325,7 @@ def test_a_reader_sees_no_write_that_is_not_committed(store, make_store):
 def test_rows_changed_from_outside_are_found(base, schema, store):
     enrolled(store, "a", "b")
     execute(base, f"UPDATE {schema}.reference_codes SET code = '\\x00' WHERE subject = 'a'")
-    execute(base, f"UPDATE {schema}.applications SET next_record = 1")
-    text = " ".join(store.check())
-    assert "codes of a wrong length" in text
-    assert "never given out" in text
+    assert "codes of a wrong length" in " ".join(store.check())
 
 
 def test_reading_only(base, schema, server):
@@ -347,25 +355,13 @@ def test_erasing_leaves_no_code_in_the_tables(base, schema, server, store):
     with psycopg.connect(base) as other:
         other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         other.execute("SELECT 1")
-        store.revoke("door", [added[0].record], event("revoke", 1))
+        revoked(store, added[0])
         fails(store.erase, "still sees what was deleted")
     store.erase()
     new = server.folder / "data" / relation()
     assert code(added[1].record) in new.read_bytes()
     assert code(added[0].record) not in new.read_bytes()
     assert not old.exists() or not old.read_bytes()
-
-
-def test_milvus_follows_it(make_store):
-    """The record in PostgreSQL, vectors beside it: what the suite asks of searching."""
-    server = FakeMilvus()
-
-    def make():
-        return MilvusStore(make_store(), server.link())
-
-    store = make()
-    store.create_application(DOOR, event("create"))  # noqa: F405
-    test_a_store_that_searches_finds_what_memory_finds(store, make)  # noqa: F405
 
 
 def test_a_gallery_over_it(make_store, tmp_path):
@@ -396,3 +392,82 @@ def test_writers_leave_nothing_behind(base, schema, url):
         enrolled(store, "a")
         assert len(execute(base, f"SELECT * FROM {schema}.writers")) == 1
     assert execute(base, f"SELECT * FROM {schema}.writers") == []
+
+
+SCHEMA_1 = """
+CREATE TABLE {0}.gallery (one integer PRIMARY KEY, format integer NOT NULL, owner text NOT NULL);
+CREATE TABLE {0}.applications (
+    id integer PRIMARY KEY, name text COLLATE "C" NOT NULL UNIQUE, encoding text NOT NULL,
+    model text NOT NULL, threshold integer NOT NULL, key_mode text NOT NULL,
+    masked boolean NOT NULL, epoch integer NOT NULL, created bigint NOT NULL,
+    version bigint NOT NULL DEFAULT 0, next_record bigint NOT NULL DEFAULT 0);
+CREATE TABLE {0}.reference_codes (
+    application integer NOT NULL REFERENCES {0}.applications (id), record bigint NOT NULL,
+    subject text COLLATE "C" NOT NULL, slot integer NOT NULL, epoch integer NOT NULL,
+    code bytea NOT NULL, seal bytea NOT NULL, metadata text NOT NULL, created bigint NOT NULL,
+    version bigint NOT NULL, PRIMARY KEY (application, record),
+    CONSTRAINT slots UNIQUE (application, subject, slot));
+CREATE TABLE {0}.tombstones (
+    application integer NOT NULL REFERENCES {0}.applications (id), record bigint NOT NULL,
+    subject text COLLATE "C" NOT NULL, version bigint NOT NULL, PRIMARY KEY (application, record));
+CREATE TABLE {0}.audit (
+    sequence bigint PRIMARY KEY, time bigint NOT NULL, action text NOT NULL,
+    application text NOT NULL, count integer NOT NULL, subjects bytea NOT NULL,
+    key_entries bigint NOT NULL, previous bytea NOT NULL, digest bytea NOT NULL);
+CREATE TABLE {0}.writers (id uuid PRIMARY KEY, write bigint NOT NULL, at timestamptz NOT NULL);
+"""
+
+
+def test_a_gallery_of_format_1_is_converted(base, schema, url, tmp_path, root):
+    """The rows of the SQLite fixture, in the tables of format 1."""
+    fixture = root / "tests" / "fixtures" / "gallery_v1"
+    for name in ("gallery.db", "gallery.keys", "gallery.wrap"):
+        shutil.copy(fixture / name, tmp_path / name)
+    with (
+        contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as old,
+        psycopg.connect(base, autocommit=True) as connection,
+    ):
+        connection.execute(f"CREATE SCHEMA {schema}")
+        for statement in filter(str.strip, SCHEMA_1.format(schema).split(";")):
+            connection.execute(statement)
+        ((owner,),) = old.execute("SELECT name FROM owner").fetchall()
+        connection.execute(f"INSERT INTO {schema}.gallery VALUES (1, 1, %s)", (owner,))
+        for table in ("applications", "reference_codes", "tombstones", "audit"):
+            for row in old.execute(f"SELECT * FROM {table}"):
+                values = list(row)
+                if table == "applications":
+                    values[6] = bool(values[6])
+                marks = ", ".join(["%s"] * len(values))
+                connection.execute(f"INSERT INTO {schema}.{table} VALUES ({marks})", values)
+    fails(lambda: open_store(url), "iom migrate")
+    keys = f"file:{tmp_path}/gallery.keys{{}}?key-file={tmp_path}/gallery.wrap"
+    done = migrate(url, keys.format(""))
+    assert (done.applications, done.references, done.revoked) == (4, 12, 8)
+    people = faces(5, seed=11)
+    with Gallery(open_store(url), open_key_store(keys.format(".v2")), FakeHasher()) as gallery:
+        assert gallery.verify("subject-masked", "alice", people[0]).distance == 0
+        with pytest.raises(RevokedError):  # noqa: F405
+            gallery.verify("application", "bob", people[1])
+        gallery.enroll("subject", "erin", people[4])
+        assert gallery.check() == []
+
+
+def test_what_was_changed_or_rolled_back_is_found(base, schema, url, tmp_path):
+    people = faces(4)
+    keys = Place(tmp_path).keys(create=True)
+    with open_store(url, create=True) as store:
+        gallery = Gallery(store, keys, FakeHasher())
+        gallery.create_application("door", masked=True)
+        gallery.enroll_many("door", list("abc"), people[:3])
+        gallery.revoke("door", "c")
+        assert gallery.check() == []
+        for statement, words in (
+            ("UPDATE {0}.applications SET threshold = 96", "settings"),
+            ("UPDATE {0}.tombstones SET subject = 'x'", "forged or changed"),
+            ("DELETE FROM {0}.reference_codes WHERE subject = 'a'", "expected 2 valid references"),
+            ("DELETE FROM {0}.audit WHERE sequence > 2", "cut or rewritten"),
+        ):
+            execute(base, statement.format(schema))
+            assert words in " ".join(gallery.check())
+        with pytest.raises(StoreError, match="changed outside"):
+            gallery.verify("door", "b", people[3])

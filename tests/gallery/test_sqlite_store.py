@@ -9,7 +9,7 @@ import pytest
 from iom.errors import MissingExtraError, StoreError
 from iom.gallery.store import STORES, StoreKind, open_store
 from tests.gallery.conformance import *  # noqa: F403
-from tests.gallery.conformance import DOOR, enrolled, event
+from tests.gallery.conformance import DOOR, enrolled, event, reference
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_damaged_file(store, make_store, tmp_path):
     assert damaged.check()
     damaged.close()
     path.write_bytes(b"x" * 100 + whole[100:])
-    fails(make_store, "no gallery|damaged")
+    fails(make_store, "expected a gallery|damaged")
     path.write_bytes(whole[: len(whole) // 3])
     with contextlib.suppress(StoreError):
         assert make_store().check()
@@ -68,12 +68,16 @@ def test_a_damaged_file(store, make_store, tmp_path):
 def test_files_that_are_no_gallery(tmp_path):
     fails(lambda: open_store(f"sqlite:///{tmp_path}/none.db"), "iom init")
     (tmp_path / "text.db").write_text("hello" * 1000)
-    fails(lambda: open_store(f"sqlite:///{tmp_path}/text.db"), "no gallery")
+    fails(lambda: open_store(f"sqlite:///{tmp_path}/text.db"), "expected a gallery")
     (tmp_path / "empty.db").touch()
     fails(lambda: open_store(f"sqlite:///{tmp_path}/empty.db"), "another SQLite file")
     fails(lambda: open_store(f"sqlite:///{tmp_path}/text.db", create=True), "already")
     for url in ("sqlite:///", "sqlite://x", "mysql://x", "gallery.db", ""):
         fails(lambda url=url: open_store(url), "expected")
+
+
+def test_a_gallery_that_was_searched_in_milvus_says_how_to_go_on():
+    fails(lambda: open_store("milvus:///v.db?record=sqlite:///g.db"), "record=")
 
 
 def test_a_missing_driver_names_the_extra(monkeypatch):
@@ -89,16 +93,17 @@ def test_the_file_is_private(store, tmp_path):
 def test_two_processes_write(store, tmp_path, root):
     code = (
         "import sys\n"
-        "from tests.gallery.conformance import enrolled\n"
+        "from tests.gallery.conformance import event, reference\n"
         "from iom.gallery.store import open_store\n"
         f"with open_store('sqlite:///{tmp_path}/g.db') as store:\n"
-        "    for i in range(15): enrolled(store, f'{sys.argv[1]}{i}')\n"
+        "    for i in map(int, sys.argv[1:]): store.add([reference(i, f's{i}')], event('enroll'))\n"
     )
     workers = [
-        subprocess.Popen([sys.executable, "-c", code, name], cwd=root) for name in ("x", "y")
+        subprocess.Popen([sys.executable, "-c", code, *map(str, numbers)], cwd=root)
+        for numbers in (range(15), range(100, 115))
     ]
-    for i in range(15):
-        enrolled(store, f"z{i}")
+    for i in range(200, 215):
+        store.add([reference(i, f"s{i}")], event("enroll"))
     assert [worker.wait() for worker in workers] == [0, 0]
     assert store.stats("door").subjects == 45
     assert store.check() == []

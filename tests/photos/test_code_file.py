@@ -49,7 +49,7 @@ def write(path, count=7, *, landmarks=False, header=HEADER, parts=1):
 @pytest.mark.parametrize(("count", "parts"), [(0, 1), (1, 1), (7, 3)])
 def test_what_is_written_is_read(tmp_path, count, parts, landmarks):
     codes = write(tmp_path / "a.parquet", count, landmarks=landmarks, parts=parts)
-    found = read_codes(tmp_path / "a.parquet")
+    found = read_codes(str(tmp_path / "a.parquet"))
     assert len(found) == len(found.codes) == count
     np.testing.assert_array_equal(unpack(found.codes), codes)
     assert found.photos == tuple(f"ä/{i // 2}\n.jpg" for i in range(count))
@@ -162,3 +162,8 @@ def test_missing_file_and_package(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"extra 'parquet'"):
         read_codes(tmp_path / "none.parquet")
+
+
+def test_an_argument_of_the_wrong_type_is_not_told_as_damage():
+    with pytest.raises(TypeError, match="PathLike"):
+        read_codes(3)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from iom.errors import WeightsError
+from iom.models.artifact import ArtifactFaceHasher
 from iom.runtime.manifest import (
     Check,
     Manifest,
@@ -93,6 +94,14 @@ def test_an_artefact_without_a_manifest_and_none_at_all(artefact, tmp_path):
         read_manifest(artefact)
     with pytest.raises(WeightsError, match="no artefact"):
         read_manifest(tmp_path / "b.onnx")
+
+
+def test_a_folder_is_told_as_one(artefact, tmp_path):
+    with pytest.raises(WeightsError, match=r"is a folder; give the artefact in it: .*a\.onnx"):
+        ArtifactFaceHasher.load(str(artefact.parent))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match=r"is a folder; give the file"):
+        ArtifactFaceHasher.load(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(

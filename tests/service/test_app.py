@@ -3,12 +3,14 @@
 import io
 import logging
 import struct
+import threading
 import zlib
 
 import pytest
 from PIL import Image
 
 from iom.errors import StoreError
+from iom.service.decoding import BusyError, Decoder
 from tests.service.conftest import Service, picture
 
 
@@ -28,6 +30,9 @@ def test_from_enrolment_to_renewal(service):
     assert refused.status_code == 410
     assert "was revoked" in refused.json()["detail"]
     assert service.post("identify", picture(1)).json() == []
+    refused = service.post("enroll", picture(1), subject="alice")
+    assert refused.status_code == 410
+    assert "renew it" in refused.json()["detail"]
     assert service.post("renew", picture(1), subject="alice").status_code == 200
     assert service.post("verify", picture(1), subject="alice").json() == {"match": True}
     assert service.post("verify", picture(1), subject="carol").status_code == 404
@@ -132,6 +137,42 @@ def test_hostile_uploads_are_refused(service, name):
     assert service.client.get("/health/ready").json()["status"] == "ready"
 
 
+def test_too_many_requests_at_a_time_are_told_to_retry(tmp_path, decoder, monkeypatch):
+    service = Service(tmp_path, decoder, max_requests=1)
+    service.post("enroll", picture(1), subject="alice")
+    entered, go, answers = threading.Event(), threading.Event(), []
+
+    def slow(*_):
+        entered.set()
+        assert go.wait(10)
+        return []
+
+    monkeypatch.setattr(service.gallery, "identify", slow)
+    first = threading.Thread(target=lambda: answers.append(service.post("identify", picture(1))))
+    first.start()
+    assert entered.wait(10)
+    second = service.post("verify", picture(1), subject="alice")
+    assert service.client.get("/health/live").status_code == 200
+    assert service.client.get("/health/ready").status_code == 200
+    go.set()
+    first.join()
+    assert (second.status_code, second.headers["retry-after"]) == (503, "1")
+    assert second.json() == {"detail": "Too many concurrent requests; retry later"}
+    assert answers[0].status_code == 200
+    assert service.post("verify", picture(1), subject="alice").status_code == 200
+    service.place.close()
+
+
+def test_a_busy_decoder_is_told_to_retry(service, monkeypatch):
+    def busy(*_):
+        raise BusyError("Too many concurrent images; retry later")
+
+    monkeypatch.setattr(Decoder, "decode", busy)
+    answer = service.post("identify", picture(1))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json() == {"detail": "Too many concurrent images; retry later"}
+
+
 def test_a_request_that_is_too_large(tmp_path, decoder):
     service = Service(tmp_path, decoder, largest_body=1000)
     assert service.post("identify", bytes(2000)).status_code == 413
@@ -167,6 +208,22 @@ def test_a_subject_is_data(service, subject):
 def test_what_no_subject_is_called(service, subject):
     for action in ("enroll", "verify"):
         assert service.post(action, picture(1), subject=subject).status_code == 422
+
+
+@pytest.mark.parametrize("action", ["enroll", "verify", "revoke"])
+def test_two_subjects_in_one_form_are_refused(service, action):
+    service.post("enroll", picture(1), subject="bob")
+    images = [] if action == "revoke" else [picture(1)]
+    answer = service.post(action, *images, subject=["alice", "bob"])
+    assert answer.status_code == 422
+    assert answer.json() == {"detail": "subject: expected one, received 2"}
+    assert service.post("verify", picture(1), subject="bob").json() == {"match": True}
+
+
+def test_a_field_that_is_given_twice_is_refused(service):
+    assert service.post("verify", picture(1), picture(2), subject="a").status_code == 422
+    answer = service.post("enroll", picture(1), subject="a", another=["false", "true"])
+    assert answer.json() == {"detail": "another: expected one, received 2"}
 
 
 def test_an_answer_does_not_repeat_what_came(service):

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(installed() is None, reason="no Chromium on this
 def service(tmp_path_factory):
     """Address with the token, the process, and the file of its log."""
     folder = tmp_path_factory.mktemp("service")
+    (folder / "temporary").mkdir()
     told, log = folder / "told", folder / "log"
     with told.open("wb") as out, log.open("wb") as errors:
         process = subprocess.Popen(
@@ -34,6 +35,7 @@ def service(tmp_path_factory):
             cwd=ROOT,
             stdout=out,
             stderr=errors,
+            env={**os.environ, "TMPDIR": str(folder / "temporary")},
         )
     try:
         end = time.monotonic() + 180
@@ -128,6 +130,54 @@ def test_a_drawn_face_and_what_is_no_face(page, tmp_path):
     assert ask(page, "verify") == ["no", "Who is it?"]
 
 
+def result(page):
+    return page.run("[at('result').className, at('answer').textContent, at('scale').hidden]")
+
+
+def test_an_answer_goes_when_another_picture_comes(page, pictures, tmp_path):
+    nothing = ["", "Nothing asked yet", True]
+    folder = os.environ.get("IOM_SCREENSHOTS")
+    choose(page, pictures["bob"][1])
+    assert ask(page, "verify", "bob") == ["yes", "Match: this is bob"]
+    page.run("face = null")
+    choose(page, pictures["alice"][1])
+    assert result(page) == nothing
+    screenshots(page, folder, "another_picture")
+    bad = tmp_path / "not.png"
+    bad.write_bytes(b"no picture")
+    page.put_file("#file", bad)
+    page.wait("at('answer').textContent === 'This picture cannot be used'")
+    choose(page, pictures["bob"][0])
+    assert result(page) == nothing
+    assert ask(page, "verify", "bob")[0] == "yes"
+    page.run("face = null; document.querySelectorAll('#people button')[1].click()")
+    page.wait("face")
+    assert result(page) == nothing
+    assert ask(page, "verify", "bob")[0] == "no"
+    page.run("startCamera()")
+    page.wait("!at('video').hidden")
+    assert result(page) == nothing
+    assert page.run("[face, at('aligned').hidden]") == [None, True]
+
+
+def test_an_answer_that_comes_after_another_picture_is_not_shown_beside_it(page, pictures):
+    choose(page, pictures["bob"][1])
+    page.run("at('subject').value = 'bob'; window.fetched = fetch; window.held = []")
+    page.run(
+        "window.fetch = (path, options) => String(path).endsWith('verify') "
+        "? new Promise((go) => held.push(go)).then(() => fetched(path, options)) "
+        ": fetched(path, options)"
+    )
+    page.run("document.querySelector('[data-action=verify]').click()")
+    page.wait("held.length")
+    page.run("face = null")
+    choose(page, pictures["alice"][1])
+    page.run("held[0](); window.fetch = fetched")
+    page.wait("!document.querySelector('[data-action]').disabled")
+    assert result(page)[:2] == ["", "Nothing asked yet"]
+    assert page.run("at('log').firstChild.textContent") == "Verify bob: Match: this is bob"
+
+
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 def test_it_fits(page, width):
     resize(page, width)
@@ -153,21 +203,14 @@ def test_nothing_is_complained_about_or_fetched_elsewhere(page, service):
 def test_it_ends_when_told_to(service):
     """The last test here: requests are over, so the service ends at once, and leaves nothing."""
     _, process, file = service
-    folder = next(Path(path) for path in open_files(process.pid) if path.endswith("demo.db")).parent
+    assert [each.name for each in file.parent.glob("temporary/iom-demo-*/demo.db")]
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
-    assert not folder.exists()
+    assert not list(file.parent.glob("temporary/iom-demo-*"))
     log = file.read_text()
     assert "Traceback" not in log
     assert "alice" not in log
     assert "token=" not in log
-
-
-def open_files(pid):
-    links = Path(f"/proc/{pid}/fd")
-    if not links.is_dir():
-        pytest.skip("no /proc on this machine")
-    return [str(link.readlink()) for link in links.iterdir() if link.exists()]
 
 
 def resize(page, width):

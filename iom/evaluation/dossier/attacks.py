@@ -14,28 +14,35 @@ from iom.attacks import ATTACKS
 from iom.attacks.disclosure import attacked_hasher, attacked_protection
 from iom.attacks.interface import AttackedSystem
 from iom.baselines import BASELINES
-from iom.config.schema import EvaluateConfig, ReportConfig
+from iom.config.schema import EvaluateConfig
 from iom.errors import DataError
 from iom.evaluation.attack_report import AttackRow, attack_rows
 from iom.evaluation.attack_scores import Keys, Victims, measuring_keys
 from iom.evaluation.scores import FLOAT, Embeddings
 from iom.evaluation.systems import hasher_folders
 from iom.lookup import lookup
-from iom.models.hasher import Hasher
+from iom.models.face_hasher import load
+from iom.pretrained import hasher_path
+from iom.runtime.runtimes import is_artefact
 from iom.seeding import numpy_stream
 
 MOST_SAMPLES = 3
 NO_ATTACK = "the embedding itself"
 
 
-def check_attacks(config: ReportConfig) -> None:
-    """Refuse unknown attacks before anything is computed.
+def check_attacks(config: EvaluateConfig) -> None:
+    """Refuse what cannot be attacked before anything is computed.
 
     Raises:
         ConfigError: An unknown attack.
+        WeightsError: An artefact that lacks the Keras network which its attacks need.
     """
-    for name in config.attack_names:
+    for name in config.report.attack_names:
         lookup(ATTACKS, name, "attack")
+    folders = hasher_folders(config)
+    for name in config.scenario.systems if config.report.attacks else ():
+        if name in folders and is_artefact(hasher_path(folders[name])):
+            attacked_hasher(name, load(folders[name]))
 
 
 def attack_sections(
@@ -86,9 +93,7 @@ def attacked_system(config: EvaluateConfig, name: str, embedding_size: int) -> A
     """A system that an evaluation names, with what it gives away."""
     folders = hasher_folders(config)
     if name in folders:
-        from pathlib import Path
-
-        return attacked_hasher(name, Hasher.load(Path(folders[name])))
+        return attacked_hasher(name, load(folders[name], opens_embedder=False))
     protection = lookup(BASELINES, name, "baseline")(embedding_size, config.code, config.seed)
     return attacked_protection(name, protection, embedding_size)
 

@@ -47,7 +47,7 @@ def read_report(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{file}: damaged, or not JSON ({error})") from error
     if not isinstance(tree, dict) or any(field not in tree for field in FIELDS):
-        raise DataError(f"{file}: expected a report.json of evaluate.py, received something else")
+        raise DataError(f"{file}: expected a report.json of iom evaluate, received something else")
     if tree.get("format") != FORMAT:
         raise DataError(f"{file}: expected format {FORMAT}, received {tree.get('format')!r}")
     for place, fields in (("benchmark", ONE_BENCHMARK), ("embedder", ("name",))):

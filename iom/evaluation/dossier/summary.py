@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from iom.baselines import BASELINES
 from iom.evaluation.scores import FLOAT, NO_KEY, STOLEN_KEY
 
 Tree = Mapping[str, Any]
@@ -55,13 +56,16 @@ def figure(tree: Tree, system: str, scenario: str, metric: str) -> Mapping[str, 
 
 
 def best_system(tree: Tree) -> str:
-    """The protected system with the lowest EER under a stolen key; empty if none is protected."""
+    """The protected system with the lowest EER under a stolen key; empty if none is protected.
+
+    Of equal ones a trained hasher comes before a baseline.
+    """
     found = {
         system: row["value"]
         for system in tree["systems"]
         if (row := figure(tree, system, STOLEN_KEY, "eer"))
     }
-    return min(found, key=lambda name: found[name]) if found else ""
+    return min(found, key=lambda name: (found[name], name in BASELINES)) if found else ""
 
 
 def percent(row: Mapping[str, Any]) -> str:

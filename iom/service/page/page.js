@@ -21,6 +21,11 @@ function tell(kind, answer, reason = "", score = null) {
   at("mark").style.left = `min(${(100 * score.distance) / most}%, 100% - .3rem)`;
 }
 
+// An answer is about one picture: it goes when another one comes.
+function forget() {
+  tell("", "Nothing asked yet", "Name the person and press a button.");
+}
+
 function note(action, subject, kind, answer) {
   const line = document.createElement("li");
   const result = document.createElement("span");
@@ -71,7 +76,7 @@ function read(action, subject, content) {
     }
     default: {
       const score = "distance" in content ? content : null;
-      const reason = score ? `${score.distance} positions of the code differ; up to ${score.threshold} may.` : "";
+      const reason = score ? `${score.distance} differing positions; at most ${score.threshold} match.` : "";
       return content.match ? ["yes", `Match: this is ${subject}`, reason, score] : ["no", `No match: not ${subject}`, reason, score];
     }
   }
@@ -84,11 +89,12 @@ async function act(action) {
   const form = new FormData();
   if (subject) form.append("subject", subject);
   if (action !== "revoke") form.append(action === "enroll" || action === "renew" ? "images" : "image", face, "face");
+  const mine = chosen;
   const { status, content, detail } = await ask(action, form);
   const outcome = status === 200 ? read(action, subject, content)
     : status === 410 ? ["refused", "Refused: the template is revoked", detail]
       : ["no", status ? "Not done" : "No answer", detail];
-  tell(...outcome);
+  if (mine === chosen) tell(...outcome);
   note(action, subject, outcome[0], outcome[1]);
   await count();
 }
@@ -119,6 +125,7 @@ async function shrunk(blob) {
 
 async function choose(blob, pressed = null) {
   const mine = ++chosen;
+  forget();
   document.querySelectorAll("#people button").forEach((each) => each.setAttribute("aria-pressed", each === pressed));
   stopCamera();
   show("aligned", null);
@@ -152,6 +159,13 @@ async function startCamera() {
   } catch (error) {
     return tell("no", "No webcam", error.message);
   }
+  chosen += 1;
+  face = null;
+  forget();
+  show("aligned", null);
+  at("pending").hidden = false;
+  at("pending").textContent = "112 × 112";
+  document.querySelectorAll("#people button").forEach((each) => each.setAttribute("aria-pressed", false));
   at("video").srcObject = stream;
   at("picture").hidden = at("hint").hidden = true;
   at("video").hidden = at("shoot").hidden = false;

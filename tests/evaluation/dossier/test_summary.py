@@ -2,7 +2,7 @@
 
 import pytest
 
-from iom.evaluation.dossier.summary import summary, verdict
+from iom.evaluation.dossier.summary import best_system, summary, verdict
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,12 @@ def test_fewer_data_never_make_a_promise_surer():
     assert verdict({"low": 0.005, "high": 0.009}, 0.01) == "kept"
     assert verdict({"low": 0.0, "high": 0.05}, 0.01) == "open"
     assert verdict({"low": 0.02, "high": 0.05}, 0.01) == "broken"
+
+
+def test_of_equal_systems_the_trained_one_is_named():
+    rows = [
+        {"system": name, "scenario": "stolen_key", "protocol": "pairs", "metric": "eer", "value": 0}
+        for name in ("grp", "learned")
+    ]
+    tree = {"systems": ["grp", "learned"], "rows": rows, "benchmark": {"name": "pairs"}}
+    assert best_system(tree) == "learned"

@@ -211,7 +211,7 @@ def test_one_class_missing(prepared):
 
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="did you mean 'closed_form'"):
-        check_attacks(ReportConfig(attack_names=("closed_from",)))
+        check_attacks(EvaluateConfig(report=ReportConfig(attack_names=("closed_from",))))
     with pytest.raises(ConfigError, match=r"report\.fresh_keys: expected at least 40"):
         ReportConfig(fresh_keys=39)
     with pytest.raises(ConfigError, match=r"scenario\.scenarios: expected stolen_key"):

@@ -18,7 +18,7 @@ from iom.data.bin_files import read_bin_images
 from iom.errors import DataError, WeightsError
 from iom.files import sha256_of
 from iom.models.archive import save_model
-from iom.models.hasher import Hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.models.weights.inputs import InputSpec, Statement
 from iom.models.weights.keras_files import load_keras_model, read_keras
 from iom.runtime.head import PROGRAM, Head
@@ -95,7 +95,7 @@ def test_nor_can_a_hasher(tmp_path, model):
     digest = sha256_of(change(tmp_path / "hasher.keras", units))
     (tmp_path / "hasher.json").write_text(json.dumps({"format": 1, "model_sha256": digest}))
     with pytest.raises(WeightsError, match="'dense' asks for weights of shape"):
-        Hasher.load(tmp_path)
+        KerasFaceHasher.load(tmp_path)
 
 
 def test_nor_can_a_statement_beside_weights_alone(tmp_path, model):

@@ -16,7 +16,7 @@ from iom.errors import WeightsError
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import Calibration, FaceHasher, Keys
 from iom.runtime.head import Head, head_path
-from iom.runtime.manifest import Manifest, read_manifest, write_manifest
+from iom.runtime.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from iom.runtime.runtimes import open_session
 from iom.runtime.session import Session
 
@@ -24,7 +24,7 @@ READERS = 2
 """Threads that decode the next images while the runtime computes."""
 
 
-class DeployedHasher(FaceHasher):
+class ArtifactFaceHasher(FaceHasher):
     """A deployed artefact: faces, or embeddings, and keys to codes, in its own runtime.
 
     TensorFlow is imported only where the runtime is TensorFlow.
@@ -40,7 +40,7 @@ class DeployedHasher(FaceHasher):
     def __init__(
         self, session: Session, manifest: Manifest, head: Head, *, path: Path, batch_size: int = 8
     ) -> None:
-        self._session, self._head, self.manifest = session, head, manifest
+        self._session, self.head, self.manifest = session, head, manifest
         self.path = path
         self.name = self.embedder_name = path.name
         self.weights = str(path)
@@ -54,7 +54,9 @@ class DeployedHasher(FaceHasher):
         self.calibration = _calibration(path, manifest)
 
     @classmethod
-    def load(cls, path: Path | str, *, batch_size: int = 8, threads: int = 0) -> "DeployedHasher":
+    def load(
+        cls, path: Path | str, *, batch_size: int = 8, threads: int = 0
+    ) -> "ArtifactFaceHasher":
         """Open an artefact of `iom deploy`; its manifest says which runtime it wants.
 
         Args:
@@ -94,16 +96,32 @@ class DeployedHasher(FaceHasher):
             batch_size=self.batch_size,
         )
 
-    def with_batch_size(self, batch_size: int) -> "DeployedHasher":  # noqa: D102
+    def with_batch_size(self, batch_size: int) -> "ArtifactFaceHasher":  # noqa: D102
         other = copy.copy(self)
         other.batch_size = batch_size
         return other
 
-    def save_calibration(self) -> None:
-        """Write the calibration into the manifest; files and fingerprint stay as they are."""
+    def save_calibration(self, path: Path) -> Path:  # noqa: D102
         found = dataclasses.asdict(self.calibration) if self.calibration else None
-        self.manifest = dataclasses.replace(self.manifest, calibration=found)
-        write_manifest(self.path, self.manifest)
+        self.manifest = dataclasses.replace(read_manifest(path), calibration=found)
+        write_manifest(path, self.manifest)
+        return manifest_path(path)
+
+    def summary(self) -> str:  # noqa: D102
+        made, check = self.manifest, self.manifest.check
+        rows = {
+            "artefact": f"{self.name}, {made.target}",
+            "runtime": f"{made.runtime}, {made.precision}",
+            "embedder": f"{made.embedder['name']}: {self.input_size}x{self.input_size} pixels to "
+            f"{self.embedding_size} dimensions",
+            "hash": f"{self.code_length} symbols over {self.alphabet_size} values, keys of kind "
+            f"{self.key_kind}",
+            "check": "none"
+            if check is None
+            else f"{check.equal_symbols:.2%} of the symbols are "
+            "those of the hasher it was made from",
+        }
+        return "\n".join(f"{name:10}{text}" for name, text in rows.items())
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse embeddings of anything but this very artefact.
@@ -114,7 +132,8 @@ class DeployedHasher(FaceHasher):
         if embedder.fingerprint != self.fingerprint:
             raise WeightsError(
                 f"the artefact {self.name} embeds for itself, received {embedder.name} (SHA-256 "
-                f"{embedder.fingerprint[:12]}...); give no weights beside an artefact"
+                f"{embedder.fingerprint[:12]}...); name the artefact as the embedder, too: "
+                f"embedder.weights={self.path}"
             )
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: D102
@@ -133,7 +152,7 @@ class DeployedHasher(FaceHasher):
     def _hash_batch(
         self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
     ) -> NDArray[np.uint8]:
-        return self._head.hash(embeddings, orders)
+        return self.head.hash(embeddings, orders)
 
     def hash_images(self, images: NDArray[np.uint8], keys: Keys) -> NDArray[np.uint8]:
         """Codes `(N, M)` of aligned faces `(N, S, S, 3)` uint8, from the artefact itself.

@@ -34,7 +34,7 @@ _KEY_FIELDS = ("kind", "derivation")
 DEFAULT_BATCH_SIZE = 8
 
 
-class Hasher(FaceHasher):
+class KerasFaceHasher(FaceHasher):
     """A hash network in Keras, and the embedder it was trained with.
 
     Args:
@@ -106,7 +106,7 @@ class Hasher(FaceHasher):
     ) -> NDArray[np.float32]:
         return self.embedder.embed_files(paths, progress=progress)
 
-    def with_batch_size(self, batch_size: int) -> "Hasher":  # noqa: D102
+    def with_batch_size(self, batch_size: int) -> "KerasFaceHasher":  # noqa: D102
         other = copy.copy(self)
         other.batch_size = batch_size
         other._embedder = self.embedder.with_batch_size(batch_size)
@@ -191,20 +191,21 @@ class Hasher(FaceHasher):
         )
         new.replace(folder / MODEL_FILE)
 
-    def save_calibration(self, folder: Path) -> None:
-        """Write the calibration alone into the `hasher.json` of `folder`.
-
-        Raises:
-            WeightsError: No metadata there, or damaged ones.
-        """
+    def save_calibration(self, path: Path) -> Path:  # noqa: D102
         calibration = self.calibration and dataclasses.asdict(self.calibration)
-        metadata = {**_metadata(folder), "calibration": calibration}
-        write_json(folder / METADATA_FILE, metadata)
+        file = path / METADATA_FILE
+        write_json(file, {**_metadata(path), "calibration": calibration})
+        return file
+
+    def summary(self) -> str:  # noqa: D102
+        lines: list[str] = []
+        self.model.summary(line_length=80, print_fn=lines.append)
+        return "\n".join(lines)
 
     @classmethod
     def load(
         cls, folder: Path | str, *, weights: str = "", batch_size: int = DEFAULT_BATCH_SIZE
-    ) -> "Hasher":
+    ) -> "KerasFaceHasher":
         """Read a folder that `save` wrote; `iom.load` reads artefacts of `iom deploy`, too.
 
         Args:

@@ -1,0 +1,215 @@
+"""Integrity of a gallery: agreement of record store and key store, and repair after a crash."""
+
+import dataclasses
+import hmac
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from iom.errors import StoreError
+from iom.gallery.audit import AuditEntry, AuditEvent
+from iom.gallery.key_store import Anchor, KeyStore, RevokedRecord
+from iom.gallery.record import Application
+from iom.gallery.store import RecordStore
+from iom.gallery.templates import (
+    check_seal,
+    holds_application_seal,
+    holds_tombstone_seal,
+    sealed_application,
+    tombstone_of,
+)
+
+
+class EventMaker(Protocol):
+    """Makes audit events; `Gallery.event`."""
+
+    def __call__(self, action: str, application: str, subject_ids: Sequence[str], /) -> AuditEvent:
+        """The event, as of now."""
+        ...
+
+
+def check_application(keys: KeyStore, application: Application) -> None:
+    """Refuse settings that were not written by this gallery, or are not the newest.
+
+    Raises:
+        StoreError: They were changed or set back outside of the gallery.
+    """
+    problem = _application_problem(keys, application, keys.known(application.name).settings)
+    if problem:
+        raise StoreError(f"{problem}; see iom check, and take the record store from a backup")
+
+
+def _application_problem(
+    keys: KeyStore, application: Application, known: Application | None
+) -> str:
+    if not holds_application_seal(keys, application):
+        return (
+            f"application {application.name}: its settings (threshold, key epoch, masking, ...) "
+            "were changed outside of the gallery"
+        )
+    if known is not None and application.revision < known.revision:
+        return (
+            f"application {application.name}: its settings were set back to those of revision "
+            f"{application.revision}; the key store knows revision {known.revision}"
+        )
+    return ""
+
+
+def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int) -> None:
+    """Bring the two stores together after a crash, or after an older record store was put back.
+
+    A revocation is written to the record store first and to the key store after it: a crash between
+    the two leaves a tombstone without an entry in the key store. An entry without a tombstone means
+    that an older copy of the record store was put back: its code is deleted again, and applications
+    get their newest settings. Tombstones without an authentic seal are left to `problems`.
+    """
+    head = store.audit_head()
+    is_older = _is_older(store, keys, head)
+    if is_older:
+        keys.note_rollback(head, now=now)
+    for application in store.applications():
+        name = application.name
+        last = store.audit_head(name)
+        if last is None or not store.chain.holds(last):
+            continue  # its log was emptied or forged: `problems` tells, and nothing is written
+        known = keys.known(name).settings
+        if is_older and known is not None and application.revision < known.revision:
+            newest = dataclasses.replace(known, revision=known.revision + 1)
+            changed = sealed_application(keys, newest)
+            store.update_application(changed, event("restore", name, ()))
+            keys.settle(store.audit_head(name), changed)
+        revoked = keys.revoked(name)
+        unknown = [
+            RevokedRecord(stone.subject_id, stone.record, stone.epoch)
+            for stone in store.tombstones(name)
+            if stone.record not in revoked and holds_tombstone_seal(keys, name, stone)
+        ]
+        if unknown:
+            keys.revoke(name, unknown)
+        revived = store.by_record(name, list(revoked))
+        if revived:
+            subjects = [reference.subject_id for reference in revived]
+            tombstones = [tombstone_of(keys, reference) for reference in revived]
+            store.revoke(name, tombstones, event("revoke", name, subjects))
+        _settle_rest(store, keys, application)
+
+
+def _settle_rest(store: RecordStore, keys: KeyStore, application: Application) -> None:
+    """What a process that was killed has not told the key store."""
+    head = store.audit_head(application.name)
+    if head is None or not store.chain.holds(head):
+        return
+    anchor, known = keys.anchor(), keys.known(application.name).settings
+    stored = store.application(application.name)
+    is_new = known is None or known.revision < stored.revision
+    if is_new and not holds_application_seal(keys, stored):
+        is_new = False
+    if is_new or anchor is None or head.sequence > anchor.sequence:
+        keys.settle(head, stored if is_new else None)
+
+
+def _is_older(store: RecordStore, keys: KeyStore, head: AuditEntry | None) -> bool:
+    """Whether the log lacks the entry that the key store remembers, or has another in its place."""
+    anchor = keys.anchor()
+    return anchor is not None and not _has(store, anchor, head)
+
+
+def _has(store: RecordStore, anchor: Anchor, head: AuditEntry | None) -> bool:
+    if head is None or head.sequence < anchor.sequence:
+        return False
+    entries = store.audit(after=anchor.sequence - 1, limit=1)
+    return bool(entries) and hmac.compare_digest(entries[0].digest, anchor.digest)
+
+
+def problems(store: RecordStore, keys: KeyStore) -> list[str]:
+    """All problems of both stores, one line each; empty when there are none."""
+    found = [*store.check(), *keys.problems()]
+    if found:
+        return found  # what a damaged medium holds proves nothing
+    for each in keys.rollbacks():
+        found.append(
+            f"the record store was an older copy, or its audit log was cut: {each.found} entries "
+            f"where the key store remembered {each.known}. Enrolments and changes in between are "
+            "lost; where the copy was put back on purpose: iom check --accept"
+        )
+    # What was settled before the snapshot must be in it; what is in it may be settled only later.
+    anchor = keys.anchor()
+    before = {
+        name: _Settled(keys.known(name).settings, keys.revoked(name)) for name in keys.known_names()
+    }
+    with store.snapshot() as still:
+        found += still.chain.problems(_audit(still))
+        if anchor is not None and not _has(still, anchor, still.audit_head()):
+            found.append(
+                f"audit log: entry {anchor.sequence}, which the key store remembers, is missing or "
+                "another one: the record store is an older copy, or its log was cut or rewritten"
+            )
+        applications = still.applications()
+        for application in applications:
+            settled = before.get(application.name, _Settled(None, {}))
+            found += _problems_of(still, keys, application, settled)
+        missing = set(before) - {application.name for application in applications}
+        found += [
+            f"application {name}: the key store knows it, the record store does not"
+            for name in sorted(missing)
+        ]
+    return found
+
+
+class _Settled(NamedTuple):
+    """What the key store knew of an application before a snapshot was taken."""
+
+    application: Application | None
+    revoked: Mapping[int, RevokedRecord]
+
+
+def _audit(store: RecordStore) -> Iterator[AuditEntry]:
+    after = 0
+    while entries := store.audit(after=after):
+        yield from entries
+        after = entries[-1].sequence
+
+
+def _problems_of(
+    store: RecordStore, keys: KeyStore, application: Application, settled: _Settled
+) -> Iterator[str]:
+    name, after, references = application.name, -1, 0
+    problem = _application_problem(keys, application, settled.application)
+    if problem:
+        yield problem
+    tombstones = store.tombstones(name)
+    gone = {stone.record for stone in tombstones}
+    masked, revoked = keys.masked_records(name), keys.revoked(name)
+    while page := store.scan(name, after=after):
+        after = page[-1].record
+        references += len(page)
+        for reference in page:
+            place = f"application {name}: record {reference.record}"
+            try:
+                check_seal(keys, reference)
+            except StoreError:
+                yield f"{place} was changed outside of the gallery, or is damaged"
+            if reference.record in settled.revoked or reference.record in gone:
+                yield f"{place} is valid and revoked"
+            if application.masked and not (
+                reference.record in masked or reference.record in revoked
+            ):
+                yield f"{place} has no mask in the key store"
+    forged = [stone.record for stone in tombstones if not holds_tombstone_seal(keys, name, stone)]
+    for record in forged[:20]:
+        yield f"application {name}: the tombstone of record {record} was forged or changed"
+    unknown = len(gone - set(revoked) - set(forged))
+    if unknown:
+        yield f"application {name}: {unknown} revoked records are missing in the key store"
+    head = store.audit_head(name)
+    if head is None:
+        yield f"application {name}: the audit log has no entry about it: it was cut or emptied"
+        return
+    for what, expected, number in (
+        ("valid references", head.counts.references, references),
+        ("tombstones", head.counts.tombstones, len(tombstones)),
+    ):
+        if expected != number:
+            yield (
+                f"application {name}: expected {expected} {what} by the audit log, found {number}: "
+                "some were deleted or inserted outside of the gallery"
+            )

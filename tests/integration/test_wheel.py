@@ -1,0 +1,127 @@
+"""The wheel, installed: the README's examples in an empty folder, with nothing of the sources.
+
+The environment is a new one, which sees the packages of the running one but not its `iom`; nothing
+is fetched.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+DRIVER = Path(__file__).with_name("installed_examples.py")
+SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "iom", "configs")
+ONLY_IN_SOURCES = r"\.py\b|\bconfigs/|pre_models|python -m"
+REFUSED = {
+    "iom evaluate --output runs --config configs/evaluate/lfw.yaml": "did you mean 'evaluate/lfw'",
+    "iom calibrate --hasher pre_models/iresnet_slim.bundled": "its name alone: iresnet_slim",
+    "iom train-stage1 --output runs/stage1 --config stage1/base": "data.root",
+}
+TOKEN = re.compile(r"(http://127\.0\.0\.1:\d+)/#?\S*")
+
+
+def pip(*arguments):
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def installed(root, tmp_path_factory):
+    """Folder of the programs of an environment in which the wheel is installed."""
+    place = tmp_path_factory.mktemp("wheel")
+    sources = place / "sources"  # a build leaves files beside them
+    sources.mkdir()
+    for name in SOURCES:
+        if (root / name).is_dir():
+            skip = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(root / name, sources / name, ignore=skip)
+        else:
+            shutil.copy(root / name, sources)
+    offline = ("--no-deps", "--no-index")
+    pip("wheel", *offline, "--no-build-isolation", "--wheel-dir", place, sources)
+    (wheel,) = place.glob("iom-*.whl")
+    environment = place / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = environment / "bin" / "python"
+    pip("--python", python, "install", *offline, wheel)
+    shutil.rmtree(sources)
+    (packages,) = (environment / "lib").glob("python*/site-packages")
+    borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (packages / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
+    return environment / "bin"
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """An empty working folder, and a user without settings."""
+    for name in [name for name in os.environ if name.startswith(("IOM_", "PYTHON"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("IOM_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def blocks(root, language):
+    text = (root / "README.md").read_text(encoding="utf-8")
+    found = re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    assert found
+    return found
+
+
+def test_the_examples_of_the_readme_run_in_an_empty_folder(installed, empty, root, tmp_path):
+    listing = subprocess.run(
+        [installed / "iom", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    commands = re.findall(r"^  ([a-z][a-z0-9-]+)  ", listing, flags=re.M)
+    assert len(commands) > 25
+    examples = {
+        "shell": [re.sub(r"iom serve.*\n", "", text) for text in blocks(root, "sh")],
+        "python": blocks(root, "python"),
+        "commands": ["iom weights list", *(f"iom {name} --help" for name in commands), *REFUSED],
+    }
+    (tmp_path / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
+    done = subprocess.run(
+        [installed / "python", "-I", DRIVER, tmp_path / "examples.json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert Path(result["place"]).is_relative_to(installed.parent)
+    for line, code, shown in result["shell"]:
+        assert code == 0, f"{line}: {code}\n{shown}"
+    assert (empty / "runs" / "demo" / "demo.png").is_file()
+    assert result["codes"] == [4, 512]
+    for line, code, shown in result["commands"]:
+        assert code == (2 if line in REFUSED else 0), f"{line}: {code}\n{shown}"
+        assert REFUSED.get(line, "") in shown
+        own_words = shown.replace(line.split()[-1], "")
+        assert not re.search(ONLY_IN_SOURCES, own_words), f"{line}\n{shown}"
+
+
+def test_serve_demo_answers(installed, empty):
+    with subprocess.Popen(
+        [installed / "iom", "serve", "--demo", "--port", "0", "--detector", "none"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            lines = iter(process.stdout.readline, "")
+            address = next(filter(None, map(TOKEN.search, lines)))[1]
+            with urllib.request.urlopen(f"{address}/", timeout=20) as page:
+                assert b"<html" in page.read()
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+    assert list(empty.iterdir()) == []

@@ -95,9 +95,9 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator["Attac
         protection = lookup(BASELINES, name, "baseline")(size, code, arguments.seed)
         yield attacked_protection(name, protection, size)
     if arguments.hasher:
-        from iom.models.hasher import Hasher
+        from iom.models.keras_face_hasher import KerasFaceHasher
 
-        yield attacked_hasher("learned", Hasher.load(arguments.hasher))
+        yield attacked_hasher("learned", KerasFaceHasher.load(arguments.hasher))
 
 
 if __name__ == "__main__":

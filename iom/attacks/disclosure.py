@@ -28,10 +28,10 @@ from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey
 from iom.layers.cosine import UnitLength
 from iom.layers.index_of_max import IoMProjection
+from iom.models.artifact import ArtifactFaceHasher
 from iom.models.face_hasher import FaceHasher
-from iom.models.hasher import Hasher
 from iom.models.hashing import KEYED_LAYER
-from iom.runtime.deployed import DeployedHasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {
     PolyProtect: lambda its, key: PolynomialInversion(*its.polynomial(key)),
@@ -80,8 +80,8 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
     """
     kind = KEY_KINDS[hasher.key_kind]
     shape = (-1, hasher.code_length, hasher.alphabet_size)
-    model = hasher.model if isinstance(hasher, Hasher) else None
-    if isinstance(hasher, DeployedHasher):
+    model = hasher.model if isinstance(hasher, KerasFaceHasher) else None
+    if isinstance(hasher, ArtifactFaceHasher):
         linear, keyed_rows, kernel = hasher.head.disclosed(hasher.embedding_size)
     elif model is not None:
         linear, kernel = linear_part(model), np.asarray(_projection_of(model).kernel, np.float32)

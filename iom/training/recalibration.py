@@ -18,7 +18,7 @@ from iom.files import atomic_path, check_output
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import Calibration, FaceHasher, load
 from iom.models.fusion import open_embedder
-from iom.models.hasher import METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE
+from iom.models.keras_face_hasher import METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE
 from iom.pretrained import checkout, package_folder
 from iom.runtime.manifest import manifest_path, read_manifest
 from iom.runtime.runtimes import is_artefact

@@ -341,6 +341,8 @@ with Gallery(SqliteStore(Path("gallery.db"), create=True), keys, FakeHasher()) a
 Path("right").write_text("correct horse")
 Path("wrong").write_text("wrong horse")
 Path("photos").mkdir()
+Path("exported").mkdir()
+Path("exported/face.onnx").touch()
 assert main(["make-key", "key"]) == 0
 for expected, *arguments in (
     [6, "verify", "alice", "0.jpg", "--passphrase-file", "wrong"],
@@ -371,6 +373,10 @@ for expected, *arguments in (
     [2, "synthesize", "--output", "0.jpg/x"],
     [2, "identification", "--config", CONFIGS + "/evaluate/lfw.yaml", "--output", "0.jpg/x"],
     [2, "calibrate", "--hasher", "none"],
+    [2, "init", "--hasher", "none", "--passphrase-file", "right"],
+    [2, "init", "--hasher", "photos", "--passphrase-file", "right"],
+    [2, "init", "--hasher", "exported", "--passphrase-file", "right"],
+    [2, "init", "--hasher", "0.jpg", "--passphrase-file", "right"],
 ):
     found = main(arguments)
     assert found == expected, (arguments, found)
@@ -384,6 +390,8 @@ for expected, *arguments in (
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    assert "give the artefact itself: exported/face.onnx" in done.stderr
+    assert "no hasher in photos" in done.stderr
     assert done.stderr.count("\n") == done.stderr.count("error: ")
 
 

@@ -8,14 +8,14 @@ import pytest
 from iom.config.hashing import HasherConfig
 from iom.errors import WeightsError
 from iom.keys import TransformKey
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 
 @pytest.fixture
 def folder(tmp_path):
     model = build_hasher(16, HasherConfig(code_length=8, alphabet_size=4))
-    Hasher(model, embedder_name="x.y", embedder_fingerprint="ab" * 32).save(tmp_path)
+    KerasFaceHasher(model, embedder_name="x.y", embedder_fingerprint="ab" * 32).save(tmp_path)
     return tmp_path
 
 
@@ -28,7 +28,7 @@ def change(folder, key):
 
 def test_a_hasher_without_a_kind_takes_permutations(folder):
     change(folder, None)
-    assert Hasher.load(folder).key_kind == "permutation"
+    assert KerasFaceHasher.load(folder).key_kind == "permutation"
 
 
 @pytest.mark.parametrize(
@@ -46,20 +46,22 @@ def test_a_hasher_without_a_kind_takes_permutations(folder):
 def test_keys_of_another_version_are_refused(folder, key):
     change(folder, key)
     with pytest.raises(WeightsError, match=r"derived by .* this program knows iom/permutation/v1"):
-        Hasher.load(folder)
+        KerasFaceHasher.load(folder)
 
 
 @pytest.mark.parametrize("kind", ["subset", "orthogonal"])
 def test_metadata_and_graph_must_agree(folder, kind):
     change(folder, {"kind": kind, "derivation": f"iom/{kind}/v1"})
     with pytest.raises(WeightsError, match=f"names keys of kind '{kind}'"):
-        Hasher.load(folder)
+        KerasFaceHasher.load(folder)
 
 
 @pytest.mark.parametrize(("length", "alphabet_size"), [(512, 8), (1536, 2)])
 def test_the_committed_hashers_still_give_their_codes(root, length, alphabet_size):
     """By the definition in NumPy, from their weights: learned layer, order, refinement, argmax."""
-    hasher = Hasher.load(root / "pre_models" / f"mobilefacenet_y1_{length}x{alphabet_size}")
+    hasher = KerasFaceHasher.load(
+        root / "pre_models" / f"mobilefacenet_y1_{length}x{alphabet_size}"
+    )
     assert (hasher.key_kind, hasher.key_size, hasher.keep) == ("permutation", 128, 0)
     rows = np.random.default_rng(0).normal(size=(40, 128)).astype("float32")
     key = TransformKey(bytes(range(32)))

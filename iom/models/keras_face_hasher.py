@@ -20,6 +20,7 @@ from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.face_hasher import Calibration, FaceHasher
 from iom.models.hashing import shape_of
+from iom.models.weights.keras_files import load_keras_model
 from iom.pretrained import hasher_path
 from iom.runtime.runtimes import is_artefact
 from iom.untrusted import read_json
@@ -232,7 +233,7 @@ class KerasFaceHasher(FaceHasher):
         kind = _check_key_version(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))
         try:
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            model = load_keras_model(path)
             calibration = metadata["calibration"]
             hasher = cls(
                 model,

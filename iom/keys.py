@@ -9,6 +9,7 @@ import re
 import secrets
 import warnings
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,13 @@ ROTATION_ROUNDS = 3
 """Signed orders of an `orthogonal` key; a Hadamard transform stands between each two."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class TransformKey:
     """Auxiliary data of one template: 32 secret bytes, from which everything keyed is derived.
 
     The secret is left out of `repr`, two keys are compared in constant time, and a key is not
-    hashable, so that it cannot end up as a dictionary key or in a cache by accident.
+    hashable, so that it cannot end up as a dictionary key or in a cache by accident. A key cannot
+    be pickled, and `vars` and `dataclasses.asdict` do not see it: what is to leave the process
+    goes through `to_text`.
 
     Example:
         >>> key = TransformKey(bytes(32))
@@ -36,17 +38,38 @@ class TransformKey:
         [4, 2, 0, 7, 1, 5, 6, 3]
     """
 
-    secret: bytes = dataclasses.field(repr=False)
-
+    __slots__ = ("_secret",)
+    _secret: bytes
     __hash__ = None  # type: ignore[assignment]
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.secret, bytes) or len(self.secret) != SECRET_BYTES:
-            received = len(self.secret) if isinstance(self.secret, bytes) else type(self.secret)
+    def __init__(self, secret: bytes) -> None:
+        if not isinstance(secret, bytes) or len(secret) != SECRET_BYTES:
+            received = len(secret) if isinstance(secret, bytes) else type(secret)
             raise KeyMaterialError(
                 f"a transform key needs {SECRET_BYTES} bytes, received {received}; "
                 "make one with TransformKey.generate()"
             )
+        object.__setattr__(self, "_secret", secret)
+
+    @property
+    def secret(self) -> bytes:
+        """The 32 bytes."""
+        return self._secret
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a transform key cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a transform key cannot be changed: {name}")
+
+    def __repr__(self) -> str:
+        return "TransformKey()"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise KeyMaterialError(
+            "a transform key is not pickled or copied, so that its secret leaves no traces: pass "
+            "the key itself, or its to_text() where it must leave the process"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TransformKey):

@@ -1,4 +1,4 @@
-"""Cancellable face templates: embedding, keyed permutation, learned Index-of-Max code.
+"""Cancellable face templates: embedding, keyed rotation, learned Index-of-Max code.
 
 The public names are loaded when first used, so that `import iom` imports neither TensorFlow nor
 NumPy.

@@ -7,13 +7,14 @@ import hashlib
 import hmac
 import re
 import secrets
+import warnings
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import KeyMaterialError
+from iom.errors import KeyKindWarning, KeyMaterialError
 
 SECRET_BYTES = 32
 TEXT_LABEL, TEXT_VERSION = "iom-key", 1
@@ -179,11 +180,14 @@ class KeyKind:
         derivation: Versioned name of the way from secret to order; stored with each hasher.
         rounds: Entries of an order per dimension.
         order: `(key, size, keep) -> (rounds * size,)` int32; what the network reads.
+        mixes: Whether each value it gives depends on every value it takes. A key that only moves
+            values leaves them, sorted, open to whoever has the code (`iom.attacks.sorted_values`).
     """
 
     derivation: str
     rounds: int
     order: Callable[[TransformKey, int, int], NDArray[np.int32]]
+    mixes: bool = False
 
     def identity(self, size: int) -> NDArray[np.int32]:
         """Order of the key that changes nothing, `(rounds * size,)`; for measuring, never to enrol.
@@ -213,9 +217,8 @@ def _part(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
     Parts are windows of neighbouring dimensions, evenly spread from the first to the last.
     """
     order = _permutation(key, size, keep)
-    parts = part_count(size, keep)
-    start = part_of(key, parts) * (size - keep) // max(parts - 1, 1)
-    inside = (order >= start) & (order < start + keep)
+    window = part_window(part_of(key, part_count(size, keep)), size, keep)
+    inside = (order >= window.start) & (order < window.stop)
     return np.concatenate([order[inside], order[~inside]])
 
 
@@ -228,6 +231,12 @@ def part_count(size: int, keep: int) -> int:
     if keep <= 0 or keep >= size:
         return 1
     return max(2, size // keep)
+
+
+def part_window(part: int, size: int, keep: int) -> slice:
+    """The `keep` dimensions of one of the parts, 0 to `part_count` - 1."""
+    start = part * (size - keep) // max(part_count(size, keep) - 1, 1)
+    return slice(start, start + keep)
 
 
 def part_of(key: TransformKey, parts: int) -> int:
@@ -274,7 +283,40 @@ def key_in_new_part(
 KEY_KINDS: dict[str, KeyKind] = {
     "permutation": KeyKind("iom/permutation/v1", 1, _permutation),
     "subset": KeyKind("iom/subset/v1", 1, _subset),
-    "orthogonal": KeyKind("iom/orthogonal/v1", ROTATION_ROUNDS, _orthogonal),
+    "orthogonal": KeyKind("iom/orthogonal/v1", ROTATION_ROUNDS, _orthogonal, mixes=True),
     "part": KeyKind("iom/part/v1", 1, _part),
 }
 """Name to kind. A change of what a kind derives is a new version, not an edit."""
+
+
+def check_key_kind(kind: str, *, application: str, masked: bool, stacklevel: int = 1) -> None:
+    """Warn where the keys of an application do not hide the values of an embedding.
+
+    To be called where an application is made or opened, and before anyone is enrolled in it. The
+    text is the same each time, so that Python's filter shows it once.
+
+    Args:
+        kind: A key of `KEY_KINDS`: the hasher's.
+        application: Name, for the text.
+        masked: Whether the application stores its codes under one-time masks.
+        stacklevel: As of `warnings.warn`, from the caller's view.
+    """
+    if KEY_KINDS[kind].mixes:
+        return
+    if masked:
+        told = (
+            "hide nothing of a code whose mask is known: what protects its templates are the masks "
+            "in the key store. To have both"
+        )
+    else:
+        told = (
+            "only move the values of an embedding: whoever has the record store, without any key, "
+            "finds the enrolled photographs among public ones and links subjects of two "
+            "applications. To renew"
+        )
+    warnings.warn(
+        f"application {application}: keys of kind '{kind}' {told}, make another application with a "
+        "hasher whose keys are 'orthogonal', enrol everyone anew in it, then revoke and erase here",
+        KeyKindWarning,
+        stacklevel=stacklevel + 1,
+    )

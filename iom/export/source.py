@@ -67,8 +67,8 @@ def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -
         WeightsError: Missing or damaged, they do not belong together, or the backbone is a frozen
             graph, a fusion, or otherwise no single Keras graph.
     """
-    hasher = KerasFaceHasher.load(folder)
-    loaded = load_backbone_model(weights or hasher.embedder_name)
+    hasher = KerasFaceHasher.load(folder, weights=weights)
+    loaded = load_backbone_model(hasher.weights)
     if not isinstance(loaded.model, keras.Model):
         raise WeightsError(
             f"{loaded.name}: a frozen graph or SavedModel cannot be exported further; expected a "

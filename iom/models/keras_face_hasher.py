@@ -28,6 +28,8 @@ from iom.untrusted import read_json
 FORMAT = 1
 MODEL_FILE = "hasher.keras"
 METADATA_FILE = "hasher.json"
+EMBEDDER_FILE = "embedder.keras"
+"""The backbone that was trained along with a hasher, in its folder; no manifest names it."""
 NEW_MODEL_FILE = "hasher-new.keras"
 FIRST_KIND = "permutation"
 _KEY_FIELDS = ("kind", "derivation")
@@ -210,7 +212,8 @@ class KerasFaceHasher(FaceHasher):
 
         Args:
             folder: Of a trained hasher, or its name (`iom.pretrained.hasher_path`).
-            weights: Manifest name or file of its embedder; empty takes the one it names.
+            weights: Manifest name or file of its embedder; empty takes the one that was trained
+                along, or the one it names.
             batch_size: Faces of one call of the embedder.
 
         Raises:
@@ -224,6 +227,8 @@ class KerasFaceHasher(FaceHasher):
                 "deploy, which lacks the Keras network that this needs; name the folder that the "
                 "artefact was made from"
             )
+        if not weights and (folder / EMBEDDER_FILE).is_file():
+            weights = str(folder / EMBEDDER_FILE)
         metadata = _metadata(folder)
         kind = _check_key_version(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))

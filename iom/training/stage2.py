@@ -22,7 +22,7 @@ from iom.losses.per_key import PerKeyLoss
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.hashing import check_sizes
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.keras_face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.models.weights.manifest import load_backbone_model
 from iom.seeding import seed_everything
 from iom.training.annealing import annealed_temperature
@@ -41,7 +41,6 @@ from iom.training.whitening import (
 
 BASELINE = "grp"
 BEST, LAST = "best", "last"
-EMBEDDER_FILE = "embedder.keras"
 VERIFICATION_KEYS = 5
 
 

@@ -96,7 +96,7 @@ def test_the_ancestor_is_a_row_beside_those_that_are_done(shared_folder, tmp_pat
     arguments = ["--shared", str(shared_folder), "--cells", str(tmp_path / "cells"), "--quick",
                  "--protocols", "all_pairs", "--ancestor", str(tmp_path / "ancestor")]  # fmt: skip
     assert lfw_full.main([*arguments, "--systems", "ancestor"]) == 2
-    assert "configs/stage2/ancestor.yaml" in capsys.readouterr().err
+    assert "configs/stage2/fixed_key.yaml" in capsys.readouterr().err
     assert lfw_full.main([*arguments, "--systems", "grp"]) == 0
     code = HasherConfig(code_length=64, learned_layer=False, projection="gaussian")
     hasher = KerasFaceHasher(

@@ -484,3 +484,34 @@ def test_a_gallery_of_format_1_is_converted(iom, tmp_path, root, monkeypatch):
     new = f"file:{tmp_path}/gallery.keys.v2?key-file={tmp_path}/gallery.wrap"
     monkeypatch.setenv("IOM_KEYS", new)
     assert iom("check")[:2] == (0, "no problems\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [((), "finds the enrolled photographs"), (("--masked",), "masks")]
+)
+def test_permutation_keys_are_warned_of_in_one_line(iom, monkeypatch, options, told):
+    monkeypatch.setattr(FakeHasher, "key_kind", "permutation")
+    for command in (("init", *options), ("enroll", "alice", "0.jpg"), ("verify", "alice", "0.jpg")):
+        code, _, error = iom(*command)
+        assert code == 0
+        (warning,) = [line for line in error.splitlines() if line.startswith("warning: ")]
+        assert "keys of kind 'permutation'" in warning
+        assert told in warning
+        assert "enrol everyone anew" in warning
+    assert iom("stats")[2] == ""
+
+
+def test_orthogonal_keys_are_not_warned_of(iom):
+    assert "warning" not in iom("init")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [((), False), (("--key-mode", "application"), True),
+     (("--key-mode", "application", "--masked"), False)],
+)  # fmt: skip
+def test_a_common_key_is_told_what_known_faces_open(iom, options, noted):
+    """Codes under one key, and enrolled faces that are known, open the others."""
+    _, shown, _ = iom("init", *options)
+    assert ("knows enough of the enrolled faces" in shown) == noted
+    assert len(shown.splitlines()) == 1 + noted

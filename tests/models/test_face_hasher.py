@@ -105,6 +105,14 @@ def test_an_embedder_of_another_fingerprint_is_refused(hasher):
         hasher.embedder = Embedder(lambda x: x, name="b", fingerprint="b" * 64, embedding_size=8)
 
 
+def test_a_backbone_that_was_trained_along_is_the_embedder(hasher, tmp_path):
+    hasher.save(tmp_path)
+    assert KerasFaceHasher.load(tmp_path).weights == "made.test"
+    (tmp_path / "embedder.keras").write_bytes(b"")
+    assert KerasFaceHasher.load(tmp_path).weights == str(tmp_path / "embedder.keras")
+    assert KerasFaceHasher.load(tmp_path, weights="other.test").weights == "other.test"
+
+
 def test_the_bundled_hasher_is_loaded_by_its_name():
     hasher = iom.load("bundled", opens_embedder=False)
     assert isinstance(hasher, iom.FaceHasher)

@@ -18,7 +18,9 @@ SIZE = 32
 
 
 def config(**settings):
-    return HasherConfig(**({"code_length": 24, "alphabet_size": 4} | settings))
+    return HasherConfig(
+        **({"code_length": 24, "alphabet_size": 4, "key_kind": "permutation"} | settings)
+    )
 
 
 def hasher(**settings):

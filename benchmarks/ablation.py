@@ -179,7 +179,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     from iom.codes.packing import pack
     from iom.evaluation.scores import common_key
     from iom.files import write_json
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
     faces = lfw_all_pairs.load_faces(
         argparse.Namespace(
@@ -196,7 +196,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
             if stored.exists():
                 row |= json.loads(stored.read_text(encoding="utf-8"))
                 continue
-            hasher = Hasher.load(arguments.output / row["run"])
+            hasher = KerasFaceHasher.load(arguments.output / row["run"])
             hasher.check_embedder(faces.embedder)
             curves = []
             for number in range(arguments.lfw_keys):

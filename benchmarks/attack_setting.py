@@ -29,7 +29,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
     )
-    parser.add_argument("--embedder", default="mobilefacenet_y1", help="default: %(default)s")
+    parser.add_argument(
+        "--embedder", default="", help="manifest name or file; default: the stored embeddings"
+    )
     parser.add_argument("--victims", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--old-keys", type=int, default=2, help="default: %(default)s")
     parser.add_argument(
@@ -74,22 +76,27 @@ def _faces(arguments: argparse.Namespace, samples: int) -> Setting:
 def _embeddings(
     arguments: argparse.Namespace, name: str, only: Path | None = None
 ) -> tuple["NDArray[np.float32]", "NDArray[np.int64]"]:
-    """Stored embeddings of a folder of subjects and their labels, subjects side by side.
+    """Embeddings of a folder of subjects and their labels, subjects side by side.
 
     Raises:
-        DataError: No such file.
+        DataError: No such folder, or no stored embeddings of it.
     """
     import numpy as np
 
-    path = arguments.shared / "data" / "embeddings" / f"{name}.{arguments.embedder}.npz"
-    if not path.is_file():
-        raise DataError(f"no embeddings {path}: see ../shared, or try --synthetic")
-    with np.load(path, allow_pickle=False) as stored:
-        rows, paths = stored["embedding"], ["/".join(p.split("/")[-2:]) for p in stored["path"]]
-    wanted = set(only.read_text(encoding="utf-8").split()) if only else set(paths)
-    chosen = sorted((place, row) for row, place in enumerate(paths) if place in wanted)
-    subjects = [place.split("/")[0] for place, _ in chosen]
-    return rows[[row for _, row in chosen]], np.unique(subjects, return_inverse=True)[1]
+    from benchmarks.stored_embeddings import embeddings_of
+
+    data = arguments.shared / "data"
+    if not (data / name).is_dir():
+        raise DataError(
+            f"no embeddings: no folder {data / name}; see ../shared, or try --synthetic"
+        )
+    places = sorted(
+        path.relative_to(data / name).as_posix() for path in (data / name).glob("*/*.jpg")
+    )
+    wanted = set(only.read_text(encoding="utf-8").split()) if only else set(places)
+    images = [data / name / place for place in places if place in wanted]
+    rows = embeddings_of(images, data / name, data, arguments.embedder)
+    return rows, np.unique([image.parent.name for image in images], return_inverse=True)[1]
 
 
 def _synthetic(arguments: argparse.Namespace, samples: int) -> Setting:

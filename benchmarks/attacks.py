@@ -1,13 +1,20 @@
-"""Every attack on every protection, with model, key and template disclosed.
+"""Every attack on every protection, with what it needs of model, key and template disclosed.
 
     python -m benchmarks.attacks
     python -m benchmarks.attacks --systems grp biohash --attacks closed_form prior_regressor
-    python -m benchmarks.attacks --systems --hasher pre_models/mobilefacenet_y1_512x8
+    python -m benchmarks.attacks --attacks sorted_values
+    python -m benchmarks.attacks --systems --hasher runs/stage2 --key-kinds
+    python -m benchmarks.attacks --systems --embedder iresnet_slim.bundled \
+        --hasher iom/pretrained/iresnet_slim.bundled --attacks sorted_values
+
+Each hasher is attacked as it is, and with keys of every other kind in its keyed step: what was
+learned stands before the key and is the same for all. Kinds that keep a choice of the dimensions
+(`subset`, `part`) keep half.
 
 Victims are subjects of LFW, the attacker learns from FIW, the operating threshold (FMR 1e-3, keys
 stolen) is found on all pairs of 2,000 LFW images. Post-revocation acceptance (PRAR) is over 40
 fresh keys. Prints a table, then one line of JSON with its rows and 95 % intervals over subjects and
-keys; rates are fractions.
+keys; rates are fractions. `sorted_values` looks for the enrolled photographs among all LFW images.
 """
 
 import argparse
@@ -20,13 +27,17 @@ from benchmarks.attack_setting import Setting, add_data_arguments, load_setting
 from benchmarks.lfw_all_pairs import parse_shape
 from benchmarks.tradeoff import FMR, FRESH_KEYS
 from iom.cli.arguments import new_parser, run
+from iom.config.hashing import KEY_KIND_NAMES
 
 if TYPE_CHECKING:
     from iom.attacks.interface import AttackedSystem
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
 SYSTEMS = (
     "grp", "urp", "biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign", "simplex_refined"
 )  # fmt: skip
+HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "pre_models/mobilefacenet_y1_512x8")
+"""Of the stored embeddings."""
 IMAGES = 2000
 THRESHOLD_KEYS = 3
 
@@ -41,7 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--attacks", nargs="+", help="default: all")
     parser.add_argument("--shape", type=parse_shape, default=(512, 8), help="default: 512x8")
     parser.add_argument("--keep", type=int, default=0, help="where a system has it; default: all")
-    parser.add_argument("--hasher", type=Path, help="folder of a trained hasher, attacked as well")
+    parser.add_argument(
+        "--hasher",
+        type=Path,
+        nargs="*",
+        help="folders of trained hashers, attacked as well; default: those of the stored "
+        f"embeddings, {' '.join(HASHERS)}",
+    )
+    parser.add_argument(
+        "--key-kinds",
+        nargs="*",
+        default=list(KEY_KIND_NAMES),
+        help="kinds of key to put into each hasher besides its own; default: all",
+    )
     parser.add_argument("--records", type=int, nargs="+", default=[2, 5, 10])
     return run(_measure, parser, argv)
 
@@ -83,7 +106,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator["AttackedSystem"]:
-    from iom.attacks.disclosure import attacked_hasher, attacked_protection
+    from iom.attacks.disclosure import attacked_protection
     from iom.baselines import BASELINES
     from iom.config.hashing import HasherConfig
     from iom.lookup import lookup
@@ -94,10 +117,67 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator["Attac
     for name in arguments.systems:
         protection = lookup(BASELINES, name, "baseline")(size, code, arguments.seed)
         yield attacked_protection(name, protection, size)
-    if arguments.hasher:
-        from iom.models.hasher import Hasher
+    folders = arguments.hasher
+    if folders is None:
+        folders = [] if arguments.synthetic or arguments.embedder else map(Path, HASHERS)
+    for folder in folders:
+        yield from _under_kinds_of_keys(folder, arguments.key_kinds)
 
-        yield attacked_hasher("learned", Hasher.load(arguments.hasher))
+
+def _under_kinds_of_keys(folder: Path, kinds: Sequence[str]) -> Iterator["AttackedSystem"]:
+    """A trained hasher, and the same with keys of other kinds."""
+    from iom.attacks.disclosure import attacked_hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
+
+    hasher = KerasFaceHasher.load(folder)
+    yield attacked_hasher(f"{folder.name}, {hasher.key_kind}", hasher)
+    for kind in kinds:
+        if kind != hasher.key_kind:
+            yield attacked_hasher(f"{folder.name}, {kind}", with_key_kind(hasher, kind))
+
+
+def with_key_kind(hasher: "KerasFaceHasher", kind: str) -> "KerasFaceHasher":
+    """The same learned layer and frame behind keys of another kind.
+
+    Args:
+        hasher: With nothing but a linear layer before its key.
+        kind: A key of `KEY_KINDS`; `subset` and `part` keep half of the dimensions.
+
+    Raises:
+        ConfigError: An unknown kind, or a hasher with hidden layers or a bottleneck.
+    """
+    from iom.config.hashing import HasherConfig
+    from iom.errors import ConfigError
+    from iom.models.hashing import LEARNED_LAYER, PROJECTION, build_hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
+
+    names = {layer.name for layer in hasher.model.layers if layer.weights}
+    if not names <= {LEARNED_LAYER, PROJECTION}:
+        raise ConfigError(
+            f"key kinds: expected a hasher with weights in {LEARNED_LAYER} and {PROJECTION} alone, "
+            f"received {', '.join(sorted(names))}; leave --key-kinds empty"
+        )
+    projection = hasher.model.get_layer(PROJECTION)
+    keep = hasher.key_size // 2 if kind in ("subset", "part") else 0
+    config = HasherConfig(
+        code_length=hasher.code_length,
+        alphabet_size=hasher.alphabet_size,
+        key_kind=kind,
+        keep=keep,
+        learned_layer=LEARNED_LAYER in names,
+        projection=projection.initial,
+        refinement_steps=projection.refinement_steps,
+        refinement_gain=projection.refinement_gain,
+    )
+    model = build_hasher(hasher.embedding_size, config, seed=projection.seed)
+    for name in names:
+        if name == LEARNED_LAYER or keep == hasher.keep:
+            model.get_layer(name).set_weights(hasher.model.get_layer(name).get_weights())
+    return KerasFaceHasher(
+        model,
+        embedder_name=hasher.embedder_name,
+        embedder_fingerprint=hasher.embedder_fingerprint,
+    )
 
 
 if __name__ == "__main__":

@@ -58,13 +58,13 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.config.sections import FolderConfig
     from iom.data.folders import scan_folder
     from iom.evaluation.scores import common_key
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
     data = arguments.shared / "data"
     root = data / "lfw_112x112"
     folder = scan_folder(FolderConfig(root=str(root), min_images=1))
     embeddings = embeddings_of(folder.files, root, data)
-    hasher = Hasher.load(arguments.hasher)
+    hasher = KerasFaceHasher.load(arguments.hasher)
     setting = _setting(np.asarray(folder.labels))
     figures: dict[str, Any] = {
         "subjects": len(setting.enrolled),

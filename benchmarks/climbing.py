@@ -244,7 +244,7 @@ def _faces(arguments: argparse.Namespace) -> Setting:
     import numpy as np
 
     from iom.errors import DataError
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
     from iom.seeding import numpy_stream
 
     def stored(name: str) -> Any:
@@ -254,7 +254,7 @@ def _faces(arguments: argparse.Namespace) -> Setting:
         with np.load(path, allow_pickle=False) as content:
             return content["embedding"], [each.split("/")[-2] for each in content["path"].tolist()]
 
-    hasher = Hasher.load(arguments.hasher)
+    hasher = KerasFaceHasher.load(arguments.hasher)
     if hasher.calibration is None:
         raise DataError(f"{arguments.hasher}: expected a calibrated hasher; run iom calibrate")
     rows, names = stored("lfw_112x112")

@@ -133,13 +133,13 @@ def _system(
 
 
 def _learned(faces: Faces, shape: tuple[int, int], patterns: Sequence[str]) -> "CodeSystem":
-    from iom.models.hasher import METADATA_FILE, Hasher
+    from iom.models.keras_face_hasher import METADATA_FILE, KerasFaceHasher
 
     folders = [Path(pattern.format(m=shape[0], q=shape[1])) for pattern in patterns]
     present = [folder for folder in folders if (folder / METADATA_FILE).is_file()]
     if not present:
         raise ConfigError(f"no hasher in {' or '.join(map(str, folders))}")
-    hasher = Hasher.load(present[0])
+    hasher = KerasFaceHasher.load(present[0])
     hasher.check_embedder(faces.embedder)
     if (hasher.code_length, hasher.alphabet_size) != shape:
         raise ConfigError(f"{present[0]} holds {hasher.code_length}x{hasher.alphabet_size}")

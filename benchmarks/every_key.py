@@ -21,7 +21,7 @@ from iom.cli.arguments import new_parser, run
 
 if TYPE_CHECKING:
     from iom.evaluation.key_trials import Draws, KeyTrials
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
 HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "pre_models/mobilefacenet_y1_512x8")
 ALPHABETS = (8, 4, 2)
@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
-    hashers = [Hasher.load(Path(folder)) for folder in arguments.hasher]
-    ancestor = Hasher.load(Path(arguments.ancestor)) if arguments.ancestor else None
+    hashers = [KerasFaceHasher.load(Path(folder)) for folder in arguments.hasher]
+    ancestor = KerasFaceHasher.load(Path(arguments.ancestor)) if arguments.ancestor else None
     faces = load_faces(arguments)
     for hasher in [*hashers, *([ancestor] if ancestor else [])]:
         hasher.check_embedder(faces.embedder)
@@ -59,10 +59,10 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def measure(
     faces: Faces,
-    hashers: "list[Hasher]",
+    hashers: "list[KerasFaceHasher]",
     arguments: argparse.Namespace,
     *,
-    ancestor: "Hasher | None" = None,
+    ancestor: "KerasFaceHasher | None" = None,
 ) -> dict[str, float | int | str | None]:
     """All figures, and a line for each system as soon as it is measured."""
     from iom.evaluation.key_trials import Draws, float_trial
@@ -87,7 +87,7 @@ def measure(
 
 def _measure_learned(
     faces: Faces,
-    hashers: "list[Hasher]",
+    hashers: "list[KerasFaceHasher]",
     arguments: argparse.Namespace,
     draws: "Draws",
     figures: dict[str, float | int | str | None],
@@ -135,7 +135,7 @@ def _measure_learned(
 
 def _measure_agnostic(
     faces: Faces,
-    hasher: "Hasher",
+    hasher: "KerasFaceHasher",
     learned: "KeyTrials",
     arguments: argparse.Namespace,
     draws: "Draws",
@@ -166,7 +166,7 @@ def _measure_agnostic(
 
 def _in_all_shapes(
     faces: Faces,
-    hasher: "Hasher",
+    hasher: "KerasFaceHasher",
     names: Sequence[str],
     arguments: argparse.Namespace,
     draws: "Draws",
@@ -201,7 +201,11 @@ def shapes_of_bits(code_length: int, alphabet_size: int) -> list[tuple[int, int]
 
 
 def _identity(
-    name: str, faces: Faces, hasher: "Hasher", arguments: argparse.Namespace, draws: "Draws"
+    name: str,
+    faces: Faces,
+    hasher: "KerasFaceHasher",
+    arguments: argparse.Namespace,
+    draws: "Draws",
 ) -> dict[str, float | int | str | None]:
     """A hasher trained without a key: as it was trained, and under the keys it meets in use."""
     from iom.codes.packing import pack

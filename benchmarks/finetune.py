@@ -55,8 +55,9 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.evaluation.scores import CodeSystem
     from iom.evaluation.search_figures import held_out_figures
     from iom.models.embedder import load_embedder
+    from iom.models.keras_face_hasher import EMBEDDER_FILE
     from iom.training.material import load_material
-    from iom.training.stage2 import EMBEDDER_FILE, train_stage2
+    from iom.training.stage2 import train_stage2
 
     material = load_material(frozen, progress=True)
     figures: dict[str, float] = {}

@@ -36,6 +36,7 @@ class DrawnCodes:
     """In place of a network: codes that were drawn, by the number in an embedding."""
 
     code_length, alphabet_size, fingerprint, parts = 512, 8, "drawn", 1
+    key_kind = "orthogonal"
     calibration = types.SimpleNamespace(threshold=100)
 
     def __init__(self) -> None:

@@ -162,8 +162,8 @@ def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
     from iom.export.folding import fold_batch_norms
     from iom.export.source import Source
     from iom.models.embedder import Embedder
-    from iom.models.hasher import Hasher
     from iom.models.hashing import build_hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
     backbone = grown(name, statistics)
     backbone.compile(jit_compile=False)
@@ -171,7 +171,7 @@ def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
         backbone.predict_on_batch, name=name, fingerprint="0" * 64, embedding_size=512, batch_size=8
     )
     network = build_hasher(512, HasherConfig(**SHAPE))
-    hasher = Hasher(network, embedder_name=name, embedder_fingerprint="0" * 64)
+    hasher = KerasFaceHasher(network, embedder_name=name, embedder_fingerprint="0" * 64)
     return backbone, Source(fold_batch_norms(backbone), hasher, embedder)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from iom.evaluation.all_pairs import AllPairs
     from iom.evaluation.scores import CodeSystem
     from iom.models.embedder import Embedder
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
 CONFIG = Path("configs/evaluate/lfw.yaml")
 AT_MOST = 20
@@ -67,7 +67,7 @@ def load_faces(arguments: argparse.Namespace) -> Faces:
     return Faces(AllPairs(folder.labels[rows]), embeddings, embedder)
 
 
-def learned_system(hasher: "Hasher") -> "CodeSystem":
+def learned_system(hasher: "KerasFaceHasher") -> "CodeSystem":
     """A trained hasher as a system; whether it belongs to the embedder was checked before."""
     from iom.evaluation.scores import CodeSystem
 

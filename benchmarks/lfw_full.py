@@ -6,7 +6,7 @@
 
 Systems, keys and sizes are those of `configs/evaluate/lfw_full.yaml`; keys are stolen everywhere.
 One more row, `ancestor`, is there when the ancestor's own way was trained (the command stands in
-`configs/stage2/ancestor.yaml`): it is hashed under random keys as all the others are.
+`configs/stage2/fixed_key.yaml`): it is hashed under random keys as all the others are.
 For each system six cells: the 6,000 pairs, all pairs (at most 20 images of a subject), BLUFR (mean
 less standard deviation of ten trials), search in two galleries (CMC, open set), D_sys between keys,
 and attacks (victims of LFW, the attacker learns from FIW, threshold at FMR 1e-3 over all pairs).
@@ -115,7 +115,7 @@ def _with_ancestor(
     if ANCESTOR in named:
         raise WeightsError(
             f"no trained hasher in '{folder}'; train it with python train_stage2.py --config "
-            f"configs/stage2/ancestor.yaml --output {folder}, or name its folder with --ancestor"
+            f"configs/stage2/fixed_key.yaml --output {folder}, or name its folder with --ancestor"
         )
     return config
 

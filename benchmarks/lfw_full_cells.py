@@ -39,13 +39,13 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
         DataError: A list or the embeddings are not there.
     """
     from benchmarks.attack_setting import load_setting
-    from benchmarks.stored_embeddings import STORED, embeddings_of
+    from benchmarks.stored_embeddings import embeddings_of
     from iom.data.benchmarks import read_pair_list
     from iom.data.blufr import read_blufr
 
     setting = argparse.Namespace(
         shared=shared,
-        embedder=STORED,
+        embedder="",
         victims=config.report.victims,
         old_keys=config.report.old_keys,
         synthetic=False,

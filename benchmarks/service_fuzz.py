@@ -166,14 +166,14 @@ def prepare(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     from iom.gallery.gallery import Gallery
     from iom.gallery.key_store import open_key_store
     from iom.gallery.store import open_store
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
     from iom.service.tokens import add_token, remove_token
 
     store = open_store(f"sqlite:///{folder / 'g.db'}", create=True)
     keys = open_key_store(
         f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", create=True, passphrase=lambda: ""
     )
-    with Gallery(store, keys, Hasher.load(HASHER)) as gallery:
+    with Gallery(store, keys, KerasFaceHasher.load(HASHER)) as gallery:
         for name in CANARIES:
             gallery.create_application(name)
     file = folder / "tokens.json"

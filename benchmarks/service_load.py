@@ -108,10 +108,10 @@ def fill(folder: Path, subjects: int, key_mode: str) -> str:
     from iom.gallery.gallery import Gallery
     from iom.gallery.key_store import open_key_store
     from iom.gallery.store import open_store
-    from iom.models.hasher import Hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
     from iom.service.tokens import add_token
 
-    hasher = Hasher.load(HASHER)
+    hasher = KerasFaceHasher.load(HASHER)
     store = open_store(f"sqlite:///{folder / 'g.db'}", create=True)
     keys = open_key_store(
         f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", create=True, passphrase=lambda: ""

@@ -226,8 +226,8 @@ def _in_parts(
     from iom.attacks.disclosure import attacked_hasher
     from iom.baselines.framed import REFINEMENT_STEPS
     from iom.config.hashing import HasherConfig
-    from iom.models.hasher import Hasher
     from iom.models.hashing import LEARNED_LAYER, build_hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
     from iom.training.whitening import independent_parts
 
     frame = arguments.frame.removesuffix("_refined")
@@ -246,7 +246,9 @@ def _in_parts(
     )
     model.get_layer(LEARNED_LAYER).set_weights([start])
     name = f"{arguments.frame} in parts"
-    return attacked_hasher(name, Hasher(model, embedder_name="", embedder_fingerprint="0" * 64))
+    return attacked_hasher(
+        name, KerasFaceHasher(model, embedder_name="", embedder_fingerprint="0" * 64)
+    )
 
 
 def _float_eer(setting: Setting) -> float:

@@ -1,4 +1,4 @@
-"""Cancellable face templates: embedding, keyed permutation, learned Index-of-Max code.
+"""Cancellable face templates: embedding, keyed rotation, learned Index-of-Max code.
 
 The public names are loaded when first used, so that `import iom` imports neither TensorFlow nor
 NumPy.
@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iom.errors import IomError as IomError
     from iom.keys import TransformKey as TransformKey
+    from iom.models.artifact import ArtifactFaceHasher as ArtifactFaceHasher
     from iom.models.backbones import build_backbone as build_backbone
     from iom.models.embedder import Embedder as Embedder
     from iom.models.embedder import load_embedder as load_embedder
     from iom.models.face_hasher import FaceHasher as FaceHasher
     from iom.models.face_hasher import load as load
-    from iom.models.hasher import Hasher as Hasher
     from iom.models.hashing import build_hasher as build_hasher
-    from iom.runtime.deployed import DeployedHasher as DeployedHasher
+    from iom.models.keras_face_hasher import KerasFaceHasher as KerasFaceHasher
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "DeployedHasher": "iom.runtime.deployed",
+    "ArtifactFaceHasher": "iom.models.artifact",
     "Embedder": "iom.models.embedder",
     "FaceHasher": "iom.models.face_hasher",
-    "Hasher": "iom.models.hasher",
+    "KerasFaceHasher": "iom.models.keras_face_hasher",
     "IomError": "iom.errors",
     "TransformKey": "iom.keys",
     "build_backbone": "iom.models.backbones",

@@ -32,6 +32,10 @@ class KeyMaterialError(IomError):
     """A transform key has the wrong length, version or size."""
 
 
+class KeyKindWarning(UserWarning):
+    """Keys of this kind do not hide an embedding from whoever has its code."""
+
+
 class CodeError(IomError):
     """Codes do not have the stated length or alphabet."""
 

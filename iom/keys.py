@@ -7,12 +7,14 @@ import hashlib
 import hmac
 import re
 import secrets
+import warnings
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import KeyMaterialError
+from iom.errors import KeyKindWarning, KeyMaterialError
 
 SECRET_BYTES = 32
 TEXT_LABEL, TEXT_VERSION = "iom-key", 1
@@ -20,12 +22,13 @@ ROTATION_ROUNDS = 3
 """Signed orders of an `orthogonal` key; a Hadamard transform stands between each two."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class TransformKey:
     """Auxiliary data of one template: 32 secret bytes, from which everything keyed is derived.
 
     The secret is left out of `repr`, two keys are compared in constant time, and a key is not
-    hashable, so that it cannot end up as a dictionary key or in a cache by accident.
+    hashable, so that it cannot end up as a dictionary key or in a cache by accident. A key cannot
+    be pickled, and `vars` and `dataclasses.asdict` do not see it: what is to leave the process
+    goes through `to_text`.
 
     Example:
         >>> key = TransformKey(bytes(32))
@@ -35,17 +38,38 @@ class TransformKey:
         [4, 2, 0, 7, 1, 5, 6, 3]
     """
 
-    secret: bytes = dataclasses.field(repr=False)
-
+    __slots__ = ("_secret",)
+    _secret: bytes
     __hash__ = None  # type: ignore[assignment]
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.secret, bytes) or len(self.secret) != SECRET_BYTES:
-            received = len(self.secret) if isinstance(self.secret, bytes) else type(self.secret)
+    def __init__(self, secret: bytes) -> None:
+        if not isinstance(secret, bytes) or len(secret) != SECRET_BYTES:
+            received = len(secret) if isinstance(secret, bytes) else type(secret)
             raise KeyMaterialError(
                 f"a transform key needs {SECRET_BYTES} bytes, received {received}; "
                 "make one with TransformKey.generate()"
             )
+        object.__setattr__(self, "_secret", secret)
+
+    @property
+    def secret(self) -> bytes:
+        """The 32 bytes."""
+        return self._secret
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a transform key cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a transform key cannot be changed: {name}")
+
+    def __repr__(self) -> str:
+        return "TransformKey()"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise KeyMaterialError(
+            "a transform key is not pickled or copied, so that its secret leaves no traces: pass "
+            "the key itself, or its to_text() where it must leave the process"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TransformKey):
@@ -156,11 +180,14 @@ class KeyKind:
         derivation: Versioned name of the way from secret to order; stored with each hasher.
         rounds: Entries of an order per dimension.
         order: `(key, size, keep) -> (rounds * size,)` int32; what the network reads.
+        mixes: Whether each value it gives depends on every value it takes. A key that only moves
+            values leaves them, sorted, open to whoever has the code (`iom.attacks.sorted_values`).
     """
 
     derivation: str
     rounds: int
     order: Callable[[TransformKey, int, int], NDArray[np.int32]]
+    mixes: bool = False
 
     def identity(self, size: int) -> NDArray[np.int32]:
         """Order of the key that changes nothing, `(rounds * size,)`; for measuring, never to enrol.
@@ -190,9 +217,8 @@ def _part(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
     Parts are windows of neighbouring dimensions, evenly spread from the first to the last.
     """
     order = _permutation(key, size, keep)
-    parts = part_count(size, keep)
-    start = part_of(key, parts) * (size - keep) // max(parts - 1, 1)
-    inside = (order >= start) & (order < start + keep)
+    window = part_window(part_of(key, part_count(size, keep)), size, keep)
+    inside = (order >= window.start) & (order < window.stop)
     return np.concatenate([order[inside], order[~inside]])
 
 
@@ -205,6 +231,12 @@ def part_count(size: int, keep: int) -> int:
     if keep <= 0 or keep >= size:
         return 1
     return max(2, size // keep)
+
+
+def part_window(part: int, size: int, keep: int) -> slice:
+    """The `keep` dimensions of one of the parts, 0 to `part_count` - 1."""
+    start = part * (size - keep) // max(part_count(size, keep) - 1, 1)
+    return slice(start, start + keep)
 
 
 def part_of(key: TransformKey, parts: int) -> int:
@@ -251,7 +283,40 @@ def key_in_new_part(
 KEY_KINDS: dict[str, KeyKind] = {
     "permutation": KeyKind("iom/permutation/v1", 1, _permutation),
     "subset": KeyKind("iom/subset/v1", 1, _subset),
-    "orthogonal": KeyKind("iom/orthogonal/v1", ROTATION_ROUNDS, _orthogonal),
+    "orthogonal": KeyKind("iom/orthogonal/v1", ROTATION_ROUNDS, _orthogonal, mixes=True),
     "part": KeyKind("iom/part/v1", 1, _part),
 }
 """Name to kind. A change of what a kind derives is a new version, not an edit."""
+
+
+def check_key_kind(kind: str, *, application: str, masked: bool, stacklevel: int = 1) -> None:
+    """Warn where the keys of an application do not hide the values of an embedding.
+
+    To be called where an application is made or opened, and before anyone is enrolled in it. The
+    text is the same each time, so that Python's filter shows it once.
+
+    Args:
+        kind: A key of `KEY_KINDS`: the hasher's.
+        application: Name, for the text.
+        masked: Whether the application stores its codes under one-time masks.
+        stacklevel: As of `warnings.warn`, from the caller's view.
+    """
+    if KEY_KINDS[kind].mixes:
+        return
+    if masked:
+        told = (
+            "hide nothing of a code whose mask is known: what protects its templates are the masks "
+            "in the key store. To have both"
+        )
+    else:
+        told = (
+            "only move the values of an embedding: whoever has the record store, without any key, "
+            "finds the enrolled photographs among public ones and links subjects of two "
+            "applications. To renew"
+        )
+    warnings.warn(
+        f"application {application}: keys of kind '{kind}' {told}, make another application with a "
+        "hasher whose keys are 'orthogonal', enrol everyone anew in it, then revoke and erase here",
+        KeyKindWarning,
+        stacklevel=stacklevel + 1,
+    )

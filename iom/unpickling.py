@@ -7,6 +7,7 @@ verification sets and the MMdnn `.npy` dictionary of weights. What protects:
 - only the opcodes that plain data need are known: no persistent ids, no extension registry, no
   instances, and BUILD works on the stand-ins of this file alone, so that a pickle cannot set
   attributes of an admitted callable;
+- what is made is bounded: opcodes, and bytes of arrays and texts in proportion to the file;
 - NumPy's own `__setstate__` never sees foreign state (a crafted dtype state makes it read bytes as
   object pointers): dtype, shape and bytes are checked here, and the array is built by `frombuffer`.
 """
@@ -22,10 +23,13 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from iom.errors import DataError
+from iom.untrusted import check_inflated_size
 
 Admitted = Mapping[tuple[str, str], Callable[..., Any]]
 
 _MAX_DIMENSIONS = 32
+MOST_OPCODES = 1_000_000
+"""A verification set of a hundred thousand pairs takes two thirds of it."""
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU][1-9]\d{0,5}|O[48]?")
 
 # `pickle._Unpickler` is the documented algorithm in Python. Its memo is a dictionary, where that of
@@ -56,7 +60,7 @@ def restricted_loads(
     Raises:
         DataError: The pickle asks for a global that is not admitted, or is damaged.
     """
-    stream = io.BytesIO(data) if isinstance(data, bytes) else data
+    stream = io.BytesIO(data) if isinstance(data, bytes) else io.BytesIO(data.read())
     unpickler = _RestrictedUnpickler(stream, admitted=admitted, source=source, encoding=encoding)
     try:
         return _resolve(unpickler.load(), {})
@@ -72,11 +76,16 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
     """The unpickler of the standard library without imports and without instances."""
 
     stack: list[Any]
+    read: Callable[[int], bytes]
 
-    def __init__(self, stream: BinaryIO, *, admitted: Admitted, source: str, encoding: str) -> None:
+    def __init__(
+        self, stream: io.BytesIO, *, admitted: Admitted, source: str, encoding: str
+    ) -> None:
         super().__init__(stream, encoding=encoding)
         self._admitted = admitted
         self._source = source
+        self._size, self._made = len(stream.getbuffer()), 0
+        self.dispatch = _Counted(type(self).dispatch)  # type: ignore[misc]
 
     def find_class(self, module: str, name: str) -> Any:
         """The admitted callable of that name; nothing is ever imported."""
@@ -96,12 +105,50 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
                 f"'{type(target).__name__}'; nothing was run"
             )
         target.set_state(state)
+        self._count(target)
+
+    def _load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = self.stack[-1](*arguments)
+        self._count(self.stack[-1])
+
+    def _load_bytearray8(self) -> None:
+        """As any bytes: read before room is made, where the library makes room for what is said."""
+        length = int.from_bytes(self.read(8), "little")
+        data = self.read(min(length, self._size + 1))
+        if len(data) != length:
+            raise pickle.UnpicklingError(f"{length} bytes announced, {len(data)} are there")
+        self.stack.append(bytearray(data))
+
+    def _count(self, made: Any) -> None:
+        """A few opcodes can copy the bytes of a large array again and again."""
+        if isinstance(made, _PickledArray) and made.array is not None:
+            made = made.array
+        self._made += made.nbytes if isinstance(made, np.ndarray) else 0
+        self._made += len(made) if isinstance(made, bytes | str) else 0
+        check_inflated_size(self._made, self._size)
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
         code: pickle._Unpickler.dispatch[code]
         for code in (getattr(pickle, name)[0] for name in _OPCODES.split())
     }
     dispatch[pickle.BUILD[0]] = _load_build
+    dispatch[pickle.REDUCE[0]] = _load_reduce
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray8
+
+
+class _Counted(dict[int, Callable[..., None]]):
+    """A table of opcodes that may be asked `MOST_OPCODES` times."""
+
+    def __init__(self, table: dict[int, Callable[..., None]]) -> None:
+        super().__init__(table)
+        self.left = MOST_OPCODES
+
+    def __getitem__(self, code: int) -> Callable[..., None]:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"more than {MOST_OPCODES} opcodes")
+        return super().__getitem__(code)
 
 
 class _PickledDtype:

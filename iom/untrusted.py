@@ -1,13 +1,19 @@
-"""Reading files that others made: paths that stay in their folder, bounds on bytes and depth."""
+"""Reading files that others made: paths that stay in their folder, bounds on what they take."""
 
 import errno
+import io
 import json
+import math
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from iom.errors import DataError, IomError
 
@@ -18,6 +24,8 @@ LIST_BYTES = 256 << 20
 JSON_DEPTH = 100
 """Levels of nested objects and lists; the models of Keras, the deepest, need about 30."""
 
+INFLATED_TIMES, INFLATED_MORE = 8, 256 << 20
+"""A compressed file may hold eight times its size and 256 MiB. Weights shrink by a tenth."""
 LONGEST_SHOWN = 80
 _FAULTS = (
     (re.compile(r"[\x00-\x1f\x7f]"), "it holds a control character"),
@@ -113,12 +121,10 @@ def read_bytes(path: Path | str, max_bytes: int) -> bytes:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        data = stream.read(max_bytes + 1) if status.st_size <= max_bytes else None
-    if data is None or len(data) > max_bytes:
-        size = max(status.st_size, max_bytes + 1)
-        reason = f"expected at most {max_bytes} bytes, received {size}"
-        raise OSError(errno.EFBIG, reason, str(path))
-    return data
+        if status.st_size > max_bytes:
+            reason = f"expected at most {max_bytes} bytes, received {status.st_size}"
+            raise OSError(errno.EFBIG, reason, str(path))
+        return stream.read(status.st_size)
 
 
 def read_json(
@@ -179,3 +185,61 @@ def _check_depth(value: Any) -> None:
             return
         level = below
     raise ValueError(f"expected JSON nested at most {JSON_DEPTH} levels deep, received more")
+
+
+def check_inflated_size(inflated: int, size: int) -> None:
+    """Refuse what is far larger unpacked than packed.
+
+    Args:
+        inflated: Bytes unpacked.
+        size: Bytes of the file.
+
+    Raises:
+        ValueError: More than `INFLATED_TIMES * size + INFLATED_MORE`.
+    """
+    limit = INFLATED_TIMES * size + INFLATED_MORE
+    if inflated > limit:
+        raise ValueError(f"expected at most {limit} bytes unpacked, received {inflated}")
+
+
+def check_inflated(archive: zipfile.ZipFile) -> int:
+    """Bytes of all members of a ZIP archive, which are never read further than stated.
+
+    Raises:
+        ValueError: As `check_inflated_size`; nothing was unpacked.
+    """
+    inflated = sum(member.file_size for member in archive.infolist())
+    check_inflated_size(inflated, sum(member.compress_size for member in archive.infolist()))
+    return inflated
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of an `.npz` file by name, none larger than its member.
+
+    Raises:
+        OSError: Missing or unreadable.
+        ValueError: Not such a file, damaged, with objects, or far larger unpacked than packed.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_inflated(archive)
+            members = archive.namelist()
+            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in members}
+    except (OSError, ValueError):
+        raise
+    # zipfile, zlib and NumPy's reader of headers, a Python literal, raise several kinds.
+    except Exception as error:
+        raise ValueError(f"damaged: {error}") from error
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        header = np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = header(stream)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"expected the numbers of an array {shape} of {dtype}, received others")
+    array = np.frombuffer(data, dtype, offset=stream.tell())
+    return array.reshape(shape, order="F" if fortran else "C")

@@ -14,7 +14,7 @@ from iom.data.distractors import read_megaface
 from iom.data.shard_store import open_shards
 from iom.errors import IomError
 from iom.evaluation.dossier.compare import read_report
-from iom.models.hasher import Hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.models.weights.entries import read_manifest as read_weights_manifest
 from iom.models.weights.inputs import read_statement
 from iom.models.weights.keras_files import read_keras
@@ -57,7 +57,7 @@ def weights(folder, text):
 
 def hasher(folder, text):
     (folder / "hasher.json").write_text(text)
-    Hasher.load(folder)
+    KerasFaceHasher.load(folder)
 
 
 def shards(folder, text):

@@ -6,15 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iom.config.hashing import KEY_KIND_NAMES
-from iom.errors import KeyMaterialError
+from iom.errors import KeyKindWarning, KeyMaterialError
 from iom.keys import (
     KEY_KINDS,
     ROTATION_ROUNDS,
     TransformKey,
+    check_key_kind,
     key_in_new_part,
     part_count,
     part_of,
 )
+from iom.models.hashing import KEYED_LAYERS
 
 secrets_32 = st.binary(min_size=32, max_size=32)
 FIRST, SECOND = TransformKey(bytes(32)), TransformKey(bytes(range(32)))
@@ -162,3 +164,34 @@ def test_derivations_have_versions_of_their_own():
     names = [entry.derivation for entry in KEY_KINDS.values()]
     assert len(set(names)) == len(names)
     assert all(name.endswith("/v1") for name in names)
+
+
+@pytest.mark.parametrize("kind", ["permutation", "subset", "part"])
+@pytest.mark.parametrize(
+    ("masked", "told"), [(False, "without any key, finds the enrolled photographs"),
+                         (True, "the masks in the key store")],
+)  # fmt: skip
+def test_keys_that_only_move_values_are_warned_of(kind, masked, told):
+    with pytest.warns(KeyKindWarning, match=told) as caught:
+        check_key_kind(kind, application="door", masked=masked)
+    text = str(caught[0].message)
+    assert text.startswith(f"application door: keys of kind '{kind}'")
+    assert "'orthogonal', enrol everyone anew in it, then revoke and erase here" in text
+    assert "\n" not in text
+    assert caught[0].filename == __file__
+
+
+def test_keys_that_mix_values_are_not(recwarn):
+    check_key_kind("orthogonal", application="door", masked=False)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", KEY_KINDS)
+def test_a_kind_says_whether_it_mixes(kind):
+    """By its very order: the sorted absolute values of a row survive every key that only moves."""
+    row = np.random.default_rng(3).normal(size=(1, 16)).astype("float32")
+    layer = KEYED_LAYERS[kind](keep=0)
+    order = KEY_KINDS[kind].order(TransformKey(bytes(32)), 16, 8)[None]
+    keyed = np.asarray(layer([row, order]))
+    same = np.allclose(np.sort(np.abs(keyed)), np.sort(np.abs(row)), atol=1e-6)
+    assert same != KEY_KINDS[kind].mixes

@@ -2,10 +2,20 @@
 
 from iom.attacks.closed_form import closed_form
 from iom.attacks.descent import cross_entropy_descent, posterior_mode
-from iom.attacks.interface import CODES, HASH, KEY, POPULATION, PUBLIC, SCORES, Attack
+from iom.attacks.interface import (
+    CODES,
+    HASH,
+    KEY,
+    PHOTOGRAPHS,
+    POPULATION,
+    PUBLIC,
+    SCORES,
+    Attack,
+)
 from iom.attacks.linking import keyed_linker, keyless_linker
 from iom.attacks.prior import prior_regressor
 from iom.attacks.search import brute_force, dictionary, hill_climbing, one_guess, similarity_search
+from iom.attacks.sorted_values import link_by_sorted_values, photographs_by_sorted_values
 
 LINEAR = ("vectors",)
 GRADIENT = ("vectors", "responses")
@@ -46,6 +56,13 @@ ATTACKS: dict[str, Attack] = {
         "linker learned under the attacker's own keys",
         (CODES, PUBLIC, POPULATION),
         link=keyless_linker,
+    ),
+    "sorted_values": Attack(
+        "sorted values of the row that a code points at",
+        (CODES, PUBLIC, PHOTOGRAPHS),
+        needs=("public_vectors",),
+        link=link_by_sorted_values,
+        identify=photographs_by_sorted_values,
     ),
     "keyed_linker": Attack(
         "reconstruct under both keys and compare", (CODES, KEY, POPULATION), link=keyed_linker

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.attacks.first_ones import FirstOneGradient
-from iom.attacks.interface import AttackedSystem, ResponseGradient, Vectors
+from iom.attacks.interface import (
+    AttackedSystem,
+    Embeddings,
+    ResponseGradient,
+    Vectors,
+    unit,
+)
 from iom.attacks.network import NetworkGradient
 from iom.attacks.perceptron import PerceptronGradient
 from iom.attacks.polynomial import PolynomialInversion
@@ -25,13 +31,13 @@ from iom.baselines.sign import vectors_of_signs
 from iom.baselines.urp import UniformRandomPermutation
 from iom.codes.comparators import SymbolComparator
 from iom.errors import WeightsError
-from iom.keys import KEY_KINDS, TransformKey
+from iom.keys import KEY_KINDS, TransformKey, part_count, part_window
 from iom.layers.cosine import UnitLength
 from iom.layers.index_of_max import IoMProjection
+from iom.models.artifact import ArtifactFaceHasher
 from iom.models.face_hasher import FaceHasher
-from iom.models.hasher import Hasher
 from iom.models.hashing import KEYED_LAYER
-from iom.runtime.deployed import DeployedHasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {
     PolyProtect: lambda its, key: PolynomialInversion(*its.polynomial(key)),
@@ -69,7 +75,9 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
         full[key.permutation(embedding_size)[: len(public)]] = public
         return full
 
-    return system(vectors=vectors, public_vectors=public)
+    return system(
+        vectors=vectors, public_vectors=public, before_key=lambda embeddings: [unit(embeddings)]
+    )
 
 
 def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
@@ -80,8 +88,8 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
     """
     kind = KEY_KINDS[hasher.key_kind]
     shape = (-1, hasher.code_length, hasher.alphabet_size)
-    model = hasher.model if isinstance(hasher, Hasher) else None
-    if isinstance(hasher, DeployedHasher):
+    model = hasher.model if isinstance(hasher, KerasFaceHasher) else None
+    if isinstance(hasher, ArtifactFaceHasher):
         linear, keyed_rows, kernel = hasher.head.disclosed(hasher.embedding_size)
     elif model is not None:
         linear, kernel = linear_part(model), np.asarray(_projection_of(model).kernel, np.float32)
@@ -97,6 +105,13 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
             "needs the Keras network, which an artefact lacks; name the folder that it was made "
             "from, or leave the attacks out with --set report.attacks=false"
         )
+
+    def before_key(embeddings: Embeddings) -> list[Embeddings]:
+        rows = _before_key(model, embeddings) if linear is None else unit(unit(embeddings) @ linear)
+        if hasher.key_kind != "part":
+            return [rows]
+        parts = range(part_count(hasher.key_size, hasher.keep))
+        return [rows[:, part_window(part, hasher.key_size, hasher.keep)] for part in parts]
 
     def order(key: TransformKey) -> NDArray[np.int32]:
         return kind.order(key, hasher.key_size, hasher.keep)
@@ -116,6 +131,7 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
         vectors=None if linear is None else vectors,
         responses=None if linear is not None else lambda key: NetworkGradient(model, order(key)),
         public_vectors=kernel.reshape(shape),
+        before_key=before_key,
     )
 
 
@@ -136,6 +152,15 @@ def linear_part(model: keras.Model) -> NDArray[np.float32] | None:
         ):
             return None
     return matrix
+
+
+def _before_key(model: keras.Model | None, embeddings: Embeddings) -> Embeddings:
+    """The rows that enter the keyed layer of a network with hidden layers."""
+    if model is None:
+        raise WeightsError("the rows before the key of a network with hidden layers need Keras")
+    rows, _ = model.get_layer(KEYED_LAYER).input
+    before = keras.Model(model.get_layer("embedding").output, rows)
+    return np.asarray(before.predict(embeddings, batch_size=1024, verbose=0), np.float32)
 
 
 def _projection_of(model: keras.Model) -> IoMProjection:

@@ -22,8 +22,8 @@ Vectors = NDArray[np.float32]
 BlackBox = Callable[[Embeddings], Templates]
 Oracle = Callable[[Embeddings, NDArray[np.intp]], NDArray[np.float64]]
 
-CODES, KEY, HASH, POPULATION, SCORES, PUBLIC = (
-    "codes", "key", "hash", "population", "scores", "public"
+CODES, KEY, HASH, POPULATION, SCORES, PUBLIC, PHOTOGRAPHS = (
+    "codes", "key", "hash", "population", "scores", "public", "photographs"
 )  # fmt: skip
 KNOWLEDGE = {
     CODES: "the stored codes",
@@ -32,6 +32,7 @@ KNOWLEDGE = {
     POPULATION: "embeddings of other people",
     SCORES: "the distance of any probe to the stored code",
     PUBLIC: "the model, and keys of the attacker's own; not the victim's key",
+    PHOTOGRAPHS: "embeddings of public photographs, the victims' enrolled ones among them",
 }
 """What an attacker may know. An attack lists the parts that it uses."""
 PARTS = {
@@ -40,6 +41,7 @@ PARTS = {
     HASH: ("hashers",),
     POPULATION: ("population", "population_labels"),
     SCORES: ("oracle",),
+    PHOTOGRAPHS: ("photographs",),
 }
 """Fields of a `Leak` that a piece of knowledge opens."""
 
@@ -65,6 +67,8 @@ class AttackedSystem:
         vectors: Projection vectors under a key, `(D, M, Q)`; None where the system is not linear.
         responses: Gradients under a key; None where there are none (or `vectors` are there).
         public_vectors: The projection behind the key, `(K, M, Q)`, if it is the same for all keys.
+        before_key: Embeddings `(N, D)` -> the rows that the key of such a system is applied to, one
+            array `(N, W)` for each window of dimensions that a key may choose; W >= K.
     """
 
     name: str
@@ -75,6 +79,18 @@ class AttackedSystem:
     vectors: Callable[[TransformKey], Vectors] | None = None
     responses: Callable[[TransformKey], ResponseGradient] | None = None
     public_vectors: Vectors | None = dataclasses.field(default=None, repr=False)
+    before_key: Callable[[Embeddings], list[Embeddings]] | None = None
+
+    def public(self, part: str) -> Any:
+        """`public_vectors` or `before_key`, which must be there.
+
+        Raises:
+            DataError: It is not: nothing public stands behind the key of this system.
+        """
+        value = getattr(self, part)
+        if value is None:
+            raise DataError(f"{self.name}: this attack needs '{part}', which this system has not")
+        return value
 
     def distances(self, a: Templates, b: Templates) -> NDArray[np.float64]:
         """Distance of row i of `a` and row i of `b`, `(N,)`; lower = more alike."""
@@ -100,6 +116,7 @@ class Leak:
         population: Embeddings of other people, `(T, D)`.
         population_labels: Who they are, `(T,)`.
         oracle: Candidates `(C, D)` and the victim of each, `(C,)` -> distances to the stored code.
+        photographs: Embeddings of photographs that anyone can find, `(T, D)`.
     """
 
     system: AttackedSystem
@@ -112,6 +129,7 @@ class Leak:
     population: Embeddings | None = None
     population_labels: NDArray[np.int64] | None = None
     oracle: Oracle | None = None
+    photographs: Embeddings | None = None
 
     def only(self, knowledge: tuple[str, ...]) -> "Leak":
         """The same leak without what is not in `knowledge`."""
@@ -154,10 +172,13 @@ class Attack:
     Attributes:
         title: What it does, in words.
         knowledge: Keys of `KNOWLEDGE`: all it gets to see.
-        needs: Parts of a system of which it takes the first that is there: `vectors`, `responses`.
+        needs: Parts of a system of which it takes the first that is there: `vectors`, `responses`,
+            `public_vectors`.
         reconstruct: A leak -> embeddings `(N, D)`, unit length.
         link: Two leaks, one record each, of the same people under two keys, and pairs of rows
             -> scores `(P,)`, higher = more likely the same subject.
+        identify: A leak -> scores `(N, T)` of its photographs, higher = more likely the enrolled
+            one.
         records: Fewest records of a victim that it needs.
     """
 
@@ -169,6 +190,7 @@ class Attack:
     link: Callable[[Leak, Leak, NDArray[np.intp], NDArray[np.intp]], NDArray[np.float64]] | None = (
         None
     )
+    identify: Callable[[Leak], NDArray[np.float64]] | None = None
     records: int = 1
 
     def obstacle(self, system: AttackedSystem) -> str:
@@ -177,6 +199,8 @@ class Attack:
             return ""
         if self.needs == ("vectors",):
             return "templates are not an argmax of linear projections: there is nothing to solve"
+        if self.needs == ("public_vectors",):
+            return "no public projection stands behind the key: a code is not read back without it"
         return "no gradient is known of the system, only its templates"
 
 

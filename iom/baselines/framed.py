@@ -1,8 +1,8 @@
 """A public frame behind the keyed permutation, plain or refined: Index-of-Max without training.
 
-The same steps and the same kind of key as the learned hasher's, with nothing learned: what a
-structured frame (`iom.layers.frames`) and refined codes (`iom.layers.refinement`) give by
-themselves, and so what training has to beat.
+The same steps as a learned hasher's with permutation keys, with nothing learned: what a structured
+frame (`iom.layers.frames`) and refined codes (`iom.layers.refinement`) give by themselves, and so
+what training has to beat.
 """
 
 import functools

@@ -15,9 +15,8 @@ BLOCK = 1024
 class GaussianRandomProjection(HashedByKey):
     """A public Gaussian projection behind the keyed permutation, not trained.
 
-    The same keyed step as the learned hasher's, so that both mean the same by a key. A permuted
-    Gaussian projection is again a Gaussian projection, hence this is GRP-IoM whose matrix follows
-    from the key.
+    A permuted Gaussian projection is again a Gaussian projection, hence this is GRP-IoM whose
+    matrix follows from the key.
 
     Args:
         embedding_size: D.

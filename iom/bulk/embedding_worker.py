@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from iom.bulk.rows import WHOLE, ImageRow
 from iom.data.images import decode_image
 from iom.errors import DataError, WeightsError
+from iom.models.embedder import Embedder
 
 DEFAULT_LOADER = "iom.models.embedder:load_embedder"
 
@@ -23,24 +24,12 @@ class Embedded(NamedTuple):
     problem: str = ""
 
 
-class FaceEmbedder(Protocol):
-    """What a worker needs of an `iom.Embedder`."""
-
-    input_size: int
-    embedding_size: int
-    fingerprint: str
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings `(N, D)` of aligned faces `(N, S, S, 3)`."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True)
 class WorkerSettings:
     """How a worker makes its embedder.
 
     Attributes:
-        weights: Manifest name or file.
+        weights: Manifest name, file, or artefact.
         fingerprint: Which the embedder must have.
         batch_size: Images a call.
         loader: `module:function`, called with `weights` and `batch_size`.
@@ -62,7 +51,7 @@ class EmbeddingWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         module, _, function = settings.loader.partition(":")
         load = getattr(importlib.import_module(module), function)
-        self._embedder: FaceEmbedder = load(settings.weights, batch_size=settings.batch_size)
+        self._embedder: Embedder = load(settings.weights, batch_size=settings.batch_size)
         if self._embedder.fingerprint != settings.fingerprint:
             raise WeightsError(
                 f"worker: the weights {settings.weights} differ from those of the gallery's "

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from iom.errors import (
     ConfigError,
     FaceError,
     IomError,
+    KeyKindWarning,
     KeyMaterialError,
     NotEnrolledError,
     RevokedError,
@@ -166,7 +168,8 @@ def run(
     try:
         arguments = parser.parse_args(given)
         in_json = getattr(arguments, "json", False) is True
-        with contextlib.redirect_stdout(sys.stderr) if in_json else contextlib.nullcontext():
+        shown = contextlib.redirect_stdout(sys.stderr) if in_json else contextlib.nullcontext()
+        with shown, _warnings_in_one_line():
             answer = command(arguments)
         if isinstance(answer, int):
             return answer
@@ -184,6 +187,23 @@ def run(
     except Exception as error:
         traceback.print_exc()
         return _refuse(error, str(error), in_json=True) if in_json else BUG
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Warnings of this package as a line on standard error, without the place in the code."""
+    show_others = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, KeyKindWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            show_others(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", KeyKindWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _refuse(error: BaseException, message: str, *, in_json: bool) -> int:

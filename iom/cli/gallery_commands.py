@@ -27,6 +27,13 @@ from iom.gallery.record import Application
 from iom.listing import list_subjects
 from iom.models.face_hasher import FaceHasher, load
 
+COMMON_KEY = (
+    "note: one key serves all records. Until a later version, whoever holds the record store and "
+    "knows enough of the enrolled faces opens the other templates without the key: about ten with "
+    "permutation keys, about as many as an embedding has dimensions with orthogonal ones. --masked "
+    "codes are not opened this way"
+)
+
 
 def _init(arguments: argparse.Namespace) -> Answer:
     hasher = _hasher(arguments, opens_embedder=False)
@@ -37,11 +44,13 @@ def _init(arguments: argparse.Namespace) -> Answer:
             key_mode=arguments.key_mode,
             masked=arguments.masked,
         )
-    return Answer(
-        _facts(application),
+    text = (
         f"application {application.name}: {application.encoding}, key of each "
-        f"{application.key_mode}, threshold {application.threshold}",
+        f"{application.key_mode}, threshold {application.threshold}"
     )
+    if application.key_mode == "application" and not application.masked:
+        text += f"\n{COMMON_KEY}"
+    return Answer(_facts(application), text)
 
 
 def _enroll(arguments: argparse.Namespace) -> Answer:

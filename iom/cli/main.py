@@ -5,10 +5,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import iom
-from iom.cli.arguments import EXIT_CODE_HELP, USER_ERROR
+from iom.cli.arguments import EXIT_CODE_HELP, new_parser, run
 from iom.cli.gallery import COMMANDS as GALLERY_COMMANDS
+from iom.errors import ConfigError
 from iom.lookup import did_you_mean
 
 _NOT_COMMANDS = {"__init__", "arguments", "main", "serving"}
@@ -30,10 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return gallery_main(arguments)
     if name not in modules():
-        hint = did_you_mean(name, [*GALLERY_COMMANDS, *modules()])
-        print(f"error: no command {name[:64]!a}{hint}; see iom --help", file=sys.stderr)
-        return USER_ERROR
+        parser = new_parser("iom", "", answers=True)
+        return run(lambda _: _refuse(name), parser, [text for text in rest if text == "--json"])
     return int(importlib.import_module(f"iom.cli.{name.replace('-', '_')}").main(rest))
+
+
+def _refuse(name: str) -> NoReturn:
+    hint = did_you_mean(name, [*GALLERY_COMMANDS, *modules()])
+    raise ConfigError(f"no command {name[:64]!a}{hint}; see iom --help")
 
 
 def modules() -> dict[str, Path]:

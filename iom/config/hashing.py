@@ -15,12 +15,14 @@ class HasherConfig:
 
     code_length: int = 512
     alphabet_size: int = 8
-    key_kind: str = "permutation"
-    """What a key does: `permutation`; `orthogonal`, a rotation; `subset`, a choice of `keep`;
-    `part`, one of few fixed windows of `keep`: a renewal that moves to another window survives the
-    disclosure of model, key and template, once for each window that is left."""
+    key_kind: str = "orthogonal"
+    """What a key does: `orthogonal`, a rotation; `permutation`, which leaves the sorted values of
+    an embedding open to whoever has the code; `subset`, a choice of `keep`; `part`, one of few
+    fixed windows of `keep`: a renewal that moves to another window survives the disclosure of
+    model, key and template, once for each window that is left. `subset` and `part` move values
+    without changing them, as `permutation` does."""
     keep: int = 0
-    """Dimensions kept after the permutation; 0 keeps all."""
+    """Dimensions kept after the key; 0 keeps all."""
     learned_layer: bool = True
     """A learned, key-independent linear layer before the key."""
     train_learned_layer: bool = True
@@ -32,7 +34,7 @@ class HasherConfig:
     hidden_size: int = 0
     """Units of each; 0 is as many as the embedding has dimensions."""
     bottleneck: int = 0
-    """Dimensions of the vector that the key permutes; 0 is as many as the embedding has."""
+    """Dimensions of the vector that the key is applied to; 0 is as many as the embedding has."""
     projection: str = "orthonormal"
     """Initial projection after the key: `gaussian`, `orthonormal`, `simplex`, `cross_polytope`."""
     train_projection: bool = False

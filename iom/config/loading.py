@@ -15,10 +15,55 @@ from iom.errors import ConfigError
 from iom.files import write_text
 from iom.lookup import did_you_mean
 from iom.pretrained import checkout
+from iom.untrusted import read_bytes
 
 ConfigT = TypeVar("ConfigT")
 
 BASE = "base"
+CONFIG_BYTES = 1 << 20
+YAML_DEPTH = 30
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML of a bounded depth without anchors, which could name one part a billion times."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if event.anchor is not None:
+            raise ValueError(f"line {event.start_mark.line + 1}: anchors and aliases are not read")
+        self.depth += 1
+        if self.depth > YAML_DEPTH:
+            raise ValueError(f"expected at most {YAML_DEPTH} levels, received more")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _construct_int(loader: _PlainLoader, node: Any) -> int:
+    value = int(loader.construct_yaml_int(node))
+    if value.bit_length() > 64:
+        raise ValueError(f"line {node.start_mark.line + 1}: an integer of more than 64 bits")
+    return value
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+def _parse_yaml(text: str) -> Any:
+    """Value of a YAML text.
+
+    Raises:
+        ValueError: Not YAML, nested too deeply, with anchors or with an integer of thousands of
+            digits; the reason is on one line.
+    """
+    if len(text) > CONFIG_BYTES:
+        raise ValueError(f"expected at most {CONFIG_BYTES} characters")
+    try:
+        return yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def load_config(
@@ -107,15 +152,14 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if resolved in seen:
         raise ConfigError(f"{path}: the chain of 'base:' files comes back to this file")
     try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.safe_load(text)
+        text = read_bytes(path, CONFIG_BYTES).decode("utf-8")
+        tree = _parse_yaml(text)
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected UTF-8 text, received other bytes") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML: {reason}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if tree is None:
         raise ConfigError(
             f"{path}: expected sections and settings, found none (an empty file, or comments "
@@ -187,9 +231,11 @@ def _apply_override(tree: dict[str, Any], override: str) -> str:
     if not separator or not name:
         raise ConfigError(f"--set: expected section.key=value, received '{override}'")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {name}: the value is not valid YAML: {text!r}") from error
+        value = _parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"--set {name}: the value {text[:80]!r} is not valid YAML: {error}"
+        ) from error
     *sections, key = name.split(".")
     place = tree
     for section in sections:

@@ -97,7 +97,9 @@ class ReportConfig:
     """Draws for the intervals of identification and linkability; 0 for none."""
     pairs: int = 20000
     """Largest number of comparisons of each kind for linkability."""
-    attack_names: tuple[str, ...] = ("closed_form", "prior_regressor", "keyed_linker", "one_guess")
+    attack_names: tuple[str, ...] = (
+        "closed_form", "prior_regressor", "keyed_linker", "sorted_values", "one_guess"
+    )  # fmt: skip
     """Of `iom.attacks.ATTACKS`; these take seconds, others up to minutes a system."""
     victims: int = 20
     old_keys: int = 2
@@ -282,8 +284,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.code.key_kind == "permutation",
+            self.code.key_kind == HasherConfig.key_kind,
             "code.key_kind",
-            "'permutation': each baseline has a key of its own kind",
+            "it left out, as each baseline has a key of its own kind",
             self.code.key_kind,
         )

@@ -10,6 +10,9 @@ import numpy as np
 from iom.errors import DataError
 from iom.files import atomic_path
 from iom.unpickling import NUMPY_ARRAYS, restricted_loads
+from iom.untrusted import read_bytes
+
+LARGEST_BIN = 4 << 30
 
 
 def read_bin_images(path: Path) -> tuple[list[bytes], list[bool]]:
@@ -19,7 +22,7 @@ def read_bin_images(path: Path) -> tuple[list[bytes], list[bool]]:
         DataError: Not such a file, truncated, or a pickle that asks for more than data.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, LARGEST_BIN)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     content = restricted_loads(data, admitted=NUMPY_ARRAYS, source=str(path))

@@ -23,18 +23,18 @@ def training_order(
     seed: int,
     epoch: int,
     step: int,
-    key_kind: str = "permutation",
+    key_kind: str = "orthogonal",
     keep: int = 0,
     number: int = 0,
 ) -> NDArray[np.int32]:
-    """Order of the dimensions in one training step, `(W,)`: D for a permutation.
+    """Order of the dimensions in one training step, `(W,)`: D times the rounds of the kind.
 
     A fresh key for every step, made into an order as a user's key is. Training keys protect
     nothing, so they may follow from the seed.
 
     Args:
         size: D.
-        kind: `random`, or `identity` for no permutation at all.
+        kind: `random`, or `identity` for a key that changes nothing.
         seed: The run's seed.
         epoch: Epoch.
         step: Step within the epoch.
@@ -80,7 +80,7 @@ class CodeBatches(keras.utils.PyDataset):
         epoch: int,
         first_step: int,
         steps: int,
-        key_kind: str = "permutation",
+        key_kind: str = "orthogonal",
         keep: int = 0,
         keys: int = 1,
         inverse_temperature: Callable[[int], float] | None = None,

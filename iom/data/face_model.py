@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from iom.data.face_planes import Floats, PlaneShape, to_rgb
 from iom.errors import DataError
 from iom.files import atomic_path
 from iom.seeding import numpy_stream
+from iom.untrusted import read_arrays
 
 BETWEEN = 1.15
 WITHIN = 0.35
@@ -158,14 +157,10 @@ class FaceModel:
             DataError: Missing, damaged, or not a face model of this format.
         """
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                values = {name: stored[name] for name in stored.files}
-            return _from_values(values)
+            return _from_values(read_arrays(path))
         except FileNotFoundError as error:
             raise DataError(f"no face model {path}; it is part of the package") from error
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise DataError(f"{path}: damaged face model ({error})") from error
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: damaged face model ({error})") from error
 
 

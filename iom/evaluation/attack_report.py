@@ -27,6 +27,7 @@ from iom.seeding import numpy_stream
 LEAST_FRESH_KEYS = 40
 """Fresh keys that a post-revocation acceptance rate is to be measured over."""
 REPLICATES = 200
+LINKING = ("linking_auc", "linking_eer", "linking_auc_same")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,13 @@ class AttackRow:
         prar: Post-revocation acceptance under fresh keys, the renewal being of the very sample that
             the leaked template was of: the worst case.
         prar_other: The same where the renewal is of another sample of the subject.
-        linking_auc: Of a linker: area under its curve, 0.5 is chance.
+        linking_auc: Of a linker: area under its curve, 0.5 is chance. Another sample of a subject
+            is behind its second template.
+        linking_auc_same: The same where one photograph is behind both templates.
         linking_eer: Of a linker: its equal error rate, 0.5 is chance.
+        rank_one: Share of victims whose enrolled photograph fits their template best.
+        rank_ten: The same among the ten best.
+        photographs: Public photographs that it was looked for in, the enrolled ones among them.
         intervals: Figure name to its 95 % interval over subjects and keys.
         obstacle: Why the attack does not apply; figures are NaN then.
     """
@@ -66,7 +72,11 @@ class AttackRow:
     prar: float = math.nan
     prar_other: float = math.nan
     linking_auc: float = math.nan
+    linking_auc_same: float = math.nan
     linking_eer: float = math.nan
+    rank_one: float = math.nan
+    rank_ten: float = math.nan
+    photographs: int = 0
     intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
     obstacle: str = ""
 
@@ -119,14 +129,17 @@ def attack_rows(
             f"{len(keys.records) + 1}"
         )
     for system, threshold in systems:
-        references = renewed_templates(system, victims, keys)
+        rebuilt = any(attack.reconstruct for attack in chosen.values())
+        references = renewed_templates(system, victims, keys) if rebuilt else []
         for name, attack in chosen.items():
             row = AttackRow(system.name, name, " + ".join(attack.knowledge), threshold=threshold)
             obstacle = attack.obstacle(system)
             if obstacle:
                 yield dataclasses.replace(row, obstacle=obstacle)
-            elif attack.link:
-                yield _linked(row, system, attack, victims, keys, seed)
+            elif attack.link or attack.identify:
+                if attack.link:
+                    row = _linked(row, system, attack, victims, keys, seed)
+                yield _identified(row, system, attack, victims, keys, seed)
             else:
                 for count in records if attack.records > 1 else (1,):
                     outcome = run_reconstruction(
@@ -208,36 +221,71 @@ def _linked(
     keys: Keys,
     seed: int,
 ) -> AttackRow:
-    """Link the first samples under one key with the last ones under another."""
+    """Link first samples under one key with the last and the first ones under another."""
     link = attack.link
     if link is None:
         raise DataError("this attack reconstructs and links nothing")
     count = len(victims.samples)
-    left, right = (side.ravel() for side in np.indices((count, count)))
-    aucs, eers = [], []
-    for number, old in enumerate(keys.old):
-        pair = [(old, 0), (keys.fresh[number % len(keys.fresh)], -1)]
-        first, second = (
-            make_leak(system, _sample(victims, sample), (key,), seed=seed + number)
-            for key, sample in pair
-        )
-        scores = link(first.only(attack.knowledge), second.only(attack.knowledge), left, right)
-        mated, non_mated = -scores[left == right], -scores[left != right]
-        aucs.append(area_under_curve(mated, non_mated))
-        eers.append(equal_error_rate(mated, non_mated))
-    return dataclasses.replace(
-        row,
-        subjects=count,
-        old_keys=len(keys.old),
-        linking_auc=float(np.mean(aucs)),
-        linking_eer=float(np.mean(eers)),
-        intervals={"linking_auc": _spread_over_keys(aucs, subjects=count)} if len(aucs) > 1 else {},
+    renewed = dataclasses.replace(
+        victims, samples=np.concatenate([victims.samples[:, [-1, 0]], victims.samples[:, [0, -1]]])
     )
+    left, right = (side.ravel() for side in np.indices((count, 2 * count)))
+    same, other = left == right - count, left == right
+    figures: dict[str, list[float]] = {name: [] for name in LINKING}
+    for number, old in enumerate(keys.old):
+        fresh = keys.fresh[number % len(keys.fresh)]
+        first, second = (
+            make_leak(system, side, (key,), seed=seed + number).only(attack.knowledge)
+            for side, key in ((victims, old), (renewed, fresh))
+        )
+        distances = -link(first, second, left, right)
+        of_last = right < count
+        mated, non_mated = distances[other], distances[of_last & ~other]
+        figures["linking_auc"].append(area_under_curve(mated, non_mated))
+        figures["linking_eer"].append(equal_error_rate(mated, non_mated))
+        figures["linking_auc_same"].append(
+            area_under_curve(distances[same], distances[~of_last & ~same])
+        )
+    return _over_keys(row, figures, subjects=count)
 
 
-def _sample(victims: Victims, sample: int) -> Victims:
-    """The same victims, with the template to leak made of another sample."""
-    return dataclasses.replace(victims, samples=victims.samples[:, [sample, 0]])
+def _identified(
+    row: AttackRow,
+    system: AttackedSystem,
+    attack: Attack,
+    victims: Victims,
+    keys: Keys,
+    seed: int,
+) -> AttackRow:
+    """Look for each victim's enrolled photograph; of equally good ones it comes last."""
+    identify = attack.identify
+    if identify is None:
+        return row
+    count = len(victims.samples)
+    figures: dict[str, list[float]] = {"rank_one": [], "rank_ten": []}
+    for number, old in enumerate(keys.old):
+        leak = make_leak(system, victims, (old,), seed=seed + number).only(attack.knowledge)
+        scores = identify(leak)
+        enrolled = scores[np.arange(count), np.arange(count)]
+        better = np.count_nonzero(scores >= enrolled[:, None], axis=1) - 1
+        figures["rank_one"].append(float(np.mean(better < 1)))
+        figures["rank_ten"].append(float(np.mean(better < 10)))
+    row = dataclasses.replace(row, photographs=scores.shape[1])
+    return _over_keys(row, figures, subjects=count)
+
+
+def _over_keys(row: AttackRow, figures: dict[str, list[float]], *, subjects: int) -> AttackRow:
+    """A row with the means of figures over the old keys, and their spread."""
+    keys = len(next(iter(figures.values())))
+    means: dict[str, Any] = {name: float(np.mean(values)) for name, values in figures.items()}
+    spread = {
+        name: _spread_over_keys(each, subjects=subjects)
+        for name, each in figures.items()
+        if len(each) > 1
+    }
+    return dataclasses.replace(
+        row, subjects=subjects, old_keys=keys, intervals=row.intervals | spread, **means
+    )
 
 
 def _spread_over_keys(values: Sequence[float], *, subjects: int) -> Interval:
@@ -253,6 +301,9 @@ COLUMNS: dict[str, Callable[[AttackRow], float]] = {
     "PRAR": lambda row: row.prar,
     "PRAR other": lambda row: row.prar_other,
     "link AUC": lambda row: row.linking_auc,
+    "same photograph": lambda row: row.linking_auc_same,
+    "found first": lambda row: row.rank_one,
+    "in ten": lambda row: row.rank_ten,
 }
 
 

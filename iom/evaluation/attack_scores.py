@@ -24,11 +24,13 @@ class Victims:
             whose template leaks; the last is a new sample, presented at the renewal.
         population: Embeddings of other people, `(T, D)`.
         population_labels: Who they are, `(T,)`.
+        others: Public photographs beside the enrolled ones, `(P, D)`; `None` takes the population.
     """
 
     samples: Embeddings
     population: Embeddings
     population_labels: NDArray[np.int64]
+    others: Embeddings | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 3 or self.samples.shape[1] < 2 or len(self.samples) < 2:
@@ -51,6 +53,8 @@ class Victims:
     ) -> "Victims":
         """Draw subjects with enough samples from test embeddings `(N, D)`.
 
+        All test embeddings but the enrolled ones are the `others`.
+
         Raises:
             DataError: Fewer than two subjects have as many samples.
         """
@@ -62,7 +66,14 @@ class Victims:
         drawn = stream.permutation(able)[:subjects]
         rows = [stream.permutation(np.flatnonzero(labels == subject)) for subject in drawn]
         chosen = np.stack([embeddings[row[:samples]] for row in rows])
-        return cls(chosen, population, population_labels)
+        others = np.delete(embeddings, [row[0] for row in rows], axis=0)
+        return cls(chosen, population, population_labels, others)
+
+    @property
+    def photographs(self) -> Embeddings:
+        """Every photograph that an attacker can find: the enrolled ones, `(N, D)`, then others."""
+        others = self.population if self.others is None else self.others
+        return np.concatenate([self.samples[:, 0], others])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,6 +159,7 @@ def make_leak(
         population=victims.population,
         population_labels=victims.population_labels,
         oracle=oracle,
+        photographs=victims.photographs,
     )
 
 

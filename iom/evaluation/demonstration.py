@@ -10,7 +10,7 @@ from iom.errors import DataError, WeightsError
 from iom.keys import TransformKey
 from iom.models.embedder import load_embedder
 from iom.models.face_hasher import FaceHasher, load
-from iom.models.hasher import METADATA_FILE, Hasher
+from iom.models.keras_face_hasher import METADATA_FILE, KerasFaceHasher
 from iom.pretrained import hashers
 from iom.runtime.manifest import manifest_path
 
@@ -113,7 +113,7 @@ def find_hasher(weights: str, *, batch_size: int = 8) -> FaceHasher:
     for folder in found.values():
         metadata = folder / METADATA_FILE
         if embedder.fingerprint in metadata.read_text(encoding="utf-8", errors="replace"):
-            hasher = Hasher.load(folder, weights=weights)
+            hasher = KerasFaceHasher.load(folder, weights=weights)
             hasher.embedder = embedder
             return hasher
     raise WeightsError(

@@ -12,7 +12,7 @@ from iom.evaluation.scores import FLOAT, CodeSystem
 from iom.lookup import lookup
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import load
-from iom.models.hasher import METADATA_FILE
+from iom.models.keras_face_hasher import METADATA_FILE
 from iom.pretrained import hasher_path
 from iom.runtime.manifest import manifest_path
 from iom.runtime.runtimes import is_artefact

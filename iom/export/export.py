@@ -18,7 +18,7 @@ from iom.export.tfjs import run_tfjs
 from iom.files import TEMPORARY
 from iom.keys import KEY_KINDS, TransformKey
 from iom.lookup import lookup
-from iom.runtime.deployed import DeployedHasher
+from iom.models.artifact import ArtifactFaceHasher
 from iom.runtime.head import Head, head_path
 from iom.runtime.manifest import Check, Manifest, hashed_files, manifest_path, write_manifest
 from iom.runtime.openvino_session import check_precision
@@ -112,7 +112,7 @@ def _runner(path: Path, manifest: Manifest) -> Run:
         return lambda images, key: run_tfjs(path, manifest, images, key)
     session = open_session(path, manifest)
     head = Head.load(head_path(path))
-    return DeployedHasher(session, manifest, head, path=path).hash_images
+    return ArtifactFaceHasher(session, manifest, head, path=path).hash_images
 
 
 def _lost(target: str, check: Check) -> str:

@@ -13,7 +13,7 @@ from iom.export.folding import fold_batch_norms
 from iom.keys import TransformKey
 from iom.layers.code import Symbols
 from iom.models.embedder import Embedder
-from iom.models.hasher import Hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.models.weights.manifest import load_backbone_model
 
 
@@ -28,7 +28,7 @@ class Source:
     """
 
     backbone: keras.Model
-    hasher: Hasher
+    hasher: KerasFaceHasher
     embedder: Embedder
 
     @property
@@ -67,8 +67,8 @@ def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -
         WeightsError: Missing or damaged, they do not belong together, or the backbone is a frozen
             graph, a fusion, or otherwise no single Keras graph.
     """
-    hasher = Hasher.load(folder)
-    loaded = load_backbone_model(weights or hasher.embedder_name)
+    hasher = KerasFaceHasher.load(folder, weights=weights)
+    loaded = load_backbone_model(hasher.weights)
     if not isinstance(loaded.model, keras.Model):
         raise WeightsError(
             f"{loaded.name}: a frozen graph or SavedModel cannot be exported further; expected a "

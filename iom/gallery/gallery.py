@@ -41,8 +41,10 @@ from iom.gallery.templates import (
     sealed_application,
     tombstone_of,
 )
+from iom.keys import check_key_kind
 from iom.models.face_hasher import FaceHasher
 
+_LAST_ENTRIES = 64
 _ROTATIONS = 5
 """Tries of a rotation that retires, while others go on enrolling."""
 
@@ -102,13 +104,9 @@ class Gallery(Closing):
             raise StoreError("this key store does not belong to this record store: another master")
         if store.is_new:
             keys.begin_log()
+            store.is_new = False
         store.chain = AuditChain(keys.chain_key(), keys.keyed_from())
-        head = store.audit_head()
-        if head is not None and keys.entries() < head.event.key_entries:
-            raise StoreError(
-                f"the key store has {keys.entries()} entries, the audit log knows of "
-                f"{head.event.key_entries}: its end is missing. Take it from a backup"
-            )
+        self._refuse_older_keys()
         reconcile(store, keys, self.event, now=int(clock()))
 
     def create_application(
@@ -119,7 +117,7 @@ class Gallery(Closing):
         key_mode: str = "subject",
         masked: bool = False,
     ) -> Application:
-        """Make an application for codes of the hasher.
+        """Make an application for codes of the hasher; warns of keys that hide little.
 
         Args:
             name: Its name.
@@ -154,6 +152,7 @@ class Gallery(Closing):
             masked=masked,
             created=int(self._clock()),
         )
+        check_key_kind(self.hasher.key_kind, application=name, masked=masked)
         return self.add_application(application)
 
     def add_application(self, application: Application) -> Application:
@@ -516,6 +515,20 @@ class Gallery(Closing):
         """Close both stores; a second call does nothing."""
         self.store.close()
         self.keys.close()
+
+    def _refuse_older_keys(self) -> None:
+        """Refuse a key store that lacks writes which the audit log knows of."""
+        head = self.store.audit_head()
+        if head is None:
+            return
+        # Writers of several processes may have written their events in another order.
+        last = self.store.audit(after=head.sequence - _LAST_ENTRIES, limit=_LAST_ENTRIES)
+        expected = max(entry.event.key_entries for entry in [*last, head])
+        if self.keys.entries() < expected:
+            raise StoreError(
+                f"the key store has {self.keys.entries()} entries, the audit log knows of "
+                f"{expected}: its end is missing. Take it from a backup"
+            )
 
     def _changed(self, application: Application, **settings: int) -> Application:
         revision = application.revision + 1

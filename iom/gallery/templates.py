@@ -22,12 +22,12 @@ from iom.gallery.record import (
     encoding_id,
     encoding_shape,
 )
-from iom.keys import TransformKey
+from iom.keys import TransformKey, check_key_kind
 from iom.models.face_hasher import FaceHasher
 
 
 def check_hasher(application: Application, hasher: FaceHasher | None) -> FaceHasher:
-    """The hasher, if the codes of the application are its own.
+    """The hasher, if the codes of the application are its own; warns of keys that hide little.
 
     Raises:
         EnrolmentError: There is none, or it makes codes of another form or model.
@@ -45,6 +45,7 @@ def check_hasher(application: Application, hasher: FaceHasher | None) -> FaceHas
             f"application {application.name} belongs to the model {application.model[:12]}..., "
             f"received {hasher.fingerprint[:12]}...; codes of two models never compare"
         )
+    check_key_kind(hasher.key_kind, application=application.name, masked=application.masked)
     return hasher
 
 

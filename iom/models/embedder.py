@@ -156,9 +156,9 @@ def load_embedder(
     """
     place = Path(cache) if cache else None
     if is_artefact(Path(weights)) and manifest_path(Path(weights)).is_file():
-        from iom.runtime.deployed import DeployedHasher
+        from iom.models.artifact import ArtifactFaceHasher
 
-        embedder = DeployedHasher.load(weights, batch_size=batch_size).embedder
+        embedder = ArtifactFaceHasher.load(weights, batch_size=batch_size).embedder
         embedder.flip, embedder.cache = flip, place
         return embedder
     from iom.models.weights.manifest import load_backbone_model  # imports Keras

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import ConfigError, DataError, KeyMaterialError
+from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count
-from iom.pretrained import hasher_path
+from iom.pretrained import HASHER_FILE, hasher_path
 from iom.runtime.runtimes import is_artefact
 
 if TYPE_CHECKING:
@@ -346,12 +346,33 @@ def load(
     if is_artefact(path):
         if weights:
             raise ConfigError(f"{path} is an artefact that embeds for itself: give no weights")
-        from iom.runtime.deployed import DeployedHasher
+        from iom.models.artifact import ArtifactFaceHasher
 
-        return DeployedHasher.load(path, batch_size=batch_size)
-    from iom.models.hasher import Hasher  # imports Keras
+        return ArtifactFaceHasher.load(path, batch_size=batch_size)
+    _check_folder(path)
+    from iom.models.keras_face_hasher import KerasFaceHasher  # imports Keras
 
-    hasher = Hasher.load(path, weights=weights, batch_size=batch_size)
+    hasher = KerasFaceHasher.load(path, weights=weights, batch_size=batch_size)
     if opens_embedder:
         _ = hasher.embedder
     return hasher
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse what is neither the folder of a hasher nor an artefact, before Keras is imported."""
+    if (path / HASHER_FILE).is_file():
+        return
+    if not path.is_dir():
+        raise WeightsError(
+            f"{path}: expected a folder that iom train-stage2 wrote, or an artefact of iom deploy, "
+            "received another file"
+        )
+    artefacts = sorted(each for each in path.iterdir() if is_artefact(each))
+    raise WeightsError(
+        f"no hasher in {path} (it holds no {HASHER_FILE}); "
+        + (
+            f"give the artefact itself: {artefacts[0]}"
+            if artefacts
+            else "train one with iom train-stage2 --config stage2/base --output DIR"
+        )
+    )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from iom.errors import WeightsError
 from iom.keys import ROTATION_ROUNDS
-from iom.untrusted import parse_json
+from iom.untrusted import parse_json, read_arrays
 
 Array = NDArray[Any]
 NORM_FLOOR = 1e-12
@@ -53,8 +53,7 @@ class Head:
             WeightsError: Missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            arrays = read_arrays(path)
             steps = parse_json(arrays.pop(PROGRAM).tobytes())
             wide = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
             return cls(steps, wide)

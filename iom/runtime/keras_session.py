@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import WeightsError
 from iom.runtime.session import check_ends
 
 
@@ -20,19 +19,15 @@ class KerasSession:
     """
 
     def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
-        import keras
-
         # Keras finds the layers of a file by name among those that were imported.
         import iom.layers.code
         import iom.layers.cosine
         import iom.layers.index_of_max
         import iom.layers.permutation
         import iom.layers.rotation  # noqa: F401
+        from iom.models.weights.keras_files import load_keras_model
 
-        try:
-            self._model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise WeightsError(f"{path}: Keras cannot read it: {error}") from error
+        self._model = load_keras_model(path)
         inputs = [tensor.name for tensor in self._model.inputs]
         check_ends(path, inputs, self._model.output_names)
         self._model.compile(jit_compile=False)

@@ -18,13 +18,12 @@ from iom.files import atomic_path, check_output
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import Calibration, FaceHasher, load
 from iom.models.fusion import open_embedder
-from iom.models.hasher import METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE
+from iom.models.keras_face_hasher import EMBEDDER_FILE, METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE
 from iom.pretrained import checkout, package_folder
 from iom.runtime.manifest import manifest_path, read_manifest
 from iom.runtime.runtimes import is_artefact
 from iom.training.calibration import calibrate
 from iom.training.held_out import HeldOutPairs
-from iom.training.stage2 import EMBEDDER_FILE
 
 
 def recalibrate(
@@ -94,9 +93,6 @@ def recalibrate_on_faces(
         ConfigError, DataError, WeightsError: As their texts say; an FMR that the comparisons cannot
             show is refused.
     """
-    trained_along = place / EMBEDDER_FILE
-    if not weights and trained_along.is_file():
-        weights = str(trained_along)
     hasher = load(place, weights=weights)
     listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
     pairs = HeldOutPairs.of(listed, group_separator="", seed=seed)

@@ -21,8 +21,8 @@ from iom.losses.objectives import READS_EMBEDDINGS, build_objectives
 from iom.losses.per_key import PerKeyLoss
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
-from iom.models.hasher import Hasher
 from iom.models.hashing import check_sizes
+from iom.models.keras_face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.models.weights.manifest import load_backbone_model
 from iom.seeding import seed_everything
 from iom.training.annealing import annealed_temperature
@@ -41,7 +41,6 @@ from iom.training.whitening import (
 
 BASELINE = "grp"
 BEST, LAST = "best", "last"
-EMBEDDER_FILE = "embedder.keras"
 VERIFICATION_KEYS = 5
 
 
@@ -53,7 +52,7 @@ def train_stage2(
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
     material: Material | None = None,
-) -> Hasher:
+) -> KerasFaceHasher:
     """Train a hasher and find its decision threshold.
 
     Args:
@@ -141,10 +140,10 @@ def train_stage2(
     return _calibrate(config, material, output, report)
 
 
-def untrained_hasher(config: Stage2Config, material: Material) -> Hasher:
+def untrained_hasher(config: Stage2Config, material: Material) -> KerasFaceHasher:
     """The hasher that `train_stage2` starts from: frame, whitening and refinement alone."""
     check_sizes(material.embedder.embedding_size, config.hasher)
-    return Hasher(
+    return KerasFaceHasher(
         _start_hasher(config, material, _learned_start(config, material)),
         embedder_name=material.embedder.name,
         embedder_fingerprint=material.embedder.fingerprint,
@@ -255,7 +254,7 @@ def _verification(
         f"held_out_{BASELINE}_eer": rate(start, baseline.hash, baseline.alphabet_size),
         "held_out_float_eer": material.pairs.curve_of_embeddings(start).equal_error_rate(),
     }
-    codes = Hasher(hasher, embedder_name="stage 2", embedder_fingerprint="in training")
+    codes = KerasFaceHasher(hasher, embedder_name="stage 2", embedder_fingerprint="in training")
     images = None if backbone is None else read_images(material.held_out_files)
 
     def verify() -> dict[str, float]:
@@ -294,13 +293,15 @@ def _store(
         path = folder / EMBEDDER_FILE
         save_model(backbone, path)
         embedder_name, fingerprint = f"{embedder_name}, fine-tuned", sha256_of(path)
-    Hasher(hasher, embedder_name=embedder_name, embedder_fingerprint=fingerprint).save(folder)
+    KerasFaceHasher(hasher, embedder_name=embedder_name, embedder_fingerprint=fingerprint).save(
+        folder
+    )
 
 
 def _calibrate(
     config: Stage2Config, material: Material, output: Path, report: Callable[[str], None]
-) -> Hasher:
-    hasher = Hasher.load(output)
+) -> KerasFaceHasher:
+    hasher = KerasFaceHasher.load(output)
     embeddings = material.held_out_embeddings
     if config.fine_tune:
         embedder = load_embedder(str(output / EMBEDDER_FILE), batch_size=config.embedder.batch_size)

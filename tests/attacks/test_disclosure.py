@@ -8,8 +8,8 @@ from iom.attacks.interface import unit
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.keys import part_of
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 LINEAR = ["grp", "sign", "biohash", "orthonormal", "simplex", "cross_polytope"]
 
@@ -22,7 +22,7 @@ def hasher(size=16, **settings):
         if isinstance(layer, keras.layers.Dense) and not layer.name.startswith("hidden"):
             noise = 0.2 * generator.normal(size=layer.kernel.shape)
             layer.kernel.assign(np.asarray(layer.kernel) + noise)
-    return Hasher(model, embedder_name="none", embedder_fingerprint="0" * 64)
+    return KerasFaceHasher(model, embedder_name="none", embedder_fingerprint="0" * 64)
 
 
 def argmax(rows, vectors):

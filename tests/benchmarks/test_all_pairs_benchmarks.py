@@ -9,8 +9,8 @@ from benchmarks.lfw_all_pairs import Faces, parse_shape
 from iom.config.hashing import HasherConfig
 from iom.evaluation.all_pairs import AllPairs
 from iom.models.embedder import Embedder
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 SIZE = 32
 KEYS = (
@@ -33,7 +33,7 @@ def faces():
 
 def hasher_of(length, alphabet):
     model = build_hasher(SIZE, HasherConfig(code_length=length, alphabet_size=alphabet), seed=1)
-    return Hasher(model, embedder_name="made", embedder_fingerprint="f" * 64)
+    return KerasFaceHasher(model, embedder_name="made", embedder_fingerprint="f" * 64)
 
 
 def test_every_key_gives_the_figures_it_is_asked_for(faces):

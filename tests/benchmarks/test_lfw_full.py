@@ -9,8 +9,8 @@ from benchmarks.lfw_full_cells import PROTOCOLS
 from benchmarks.lfw_full_store import Cells
 from iom.config.hashing import HasherConfig
 from iom.config.schema import EvaluateConfig
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 CONFIG = EvaluateConfig()
 
@@ -96,10 +96,12 @@ def test_the_ancestor_is_a_row_beside_those_that_are_done(shared_folder, tmp_pat
     arguments = ["--shared", str(shared_folder), "--cells", str(tmp_path / "cells"), "--quick",
                  "--protocols", "all_pairs", "--ancestor", str(tmp_path / "ancestor")]  # fmt: skip
     assert lfw_full.main([*arguments, "--systems", "ancestor"]) == 2
-    assert "configs/stage2/ancestor.yaml" in capsys.readouterr().err
+    assert "configs/stage2/fixed_key.yaml" in capsys.readouterr().err
     assert lfw_full.main([*arguments, "--systems", "grp"]) == 0
     code = HasherConfig(code_length=64, learned_layer=False, projection="gaussian")
-    hasher = Hasher(build_hasher(128, code, seed=1), embedder_name="", embedder_fingerprint="")
+    hasher = KerasFaceHasher(
+        build_hasher(128, code, seed=1), embedder_name="", embedder_fingerprint=""
+    )
     hasher.save(tmp_path / "ancestor")
     capsys.readouterr()
     assert lfw_full.main([*arguments, "--systems", "ancestor"]) == 0

@@ -3,6 +3,9 @@ import json
 import pytest
 
 from benchmarks import attacks, tradeoff
+from iom.config.hashing import KEY_KIND_NAMES, HasherConfig
+from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 
 def test_recommended_is_the_most_accurate_of_the_safe_ones():
@@ -60,3 +63,26 @@ def test_without_shared_data_the_error_is_one_line(module, tmp_path, root, monke
     error = capsys.readouterr().err
     assert error.startswith("error: no embeddings")
     assert error.count("\n") == 1
+
+
+def test_a_hasher_is_put_behind_keys_of_every_kind(tmp_path, root, monkeypatch, capsys):
+    """Random vectors, a small hasher: what a permutation shows, an orthogonal key hides."""
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(attacks, "IMAGES", 200)
+    monkeypatch.setattr(attacks, "THRESHOLD_KEYS", 1)
+    code = HasherConfig(
+        code_length=1024, alphabet_size=2, projection="simplex", refinement_steps=10,
+        key_kind="permutation",
+    )  # fmt: skip
+    hasher = KerasFaceHasher(
+        build_hasher(64, code), embedder_name="-", embedder_fingerprint="0" * 64
+    )
+    hasher.save(tmp_path / "small")
+    chosen = ["--systems", "--hasher", str(tmp_path / "small"), "--attacks", "sorted_values"]
+    assert attacks.main([*chosen, "--synthetic", "--victims", "20", "--old-keys", "1"]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    found = {row["system"]: row["rank_one"] for row in rows}
+    assert list(found) == [f"small, {kind}" for kind in KEY_KIND_NAMES]
+    assert found["small, permutation"] > 0.8
+    assert found["small, orthogonal"] < 0.1
+    assert all(row["photographs"] == 1200 for row in rows)

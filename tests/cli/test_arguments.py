@@ -57,6 +57,10 @@ def test_a_bug_shows_its_traceback_and_is_never_taken_for_no_match(capsys):
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert error.endswith("ZeroDivisionError: of ours\n")
+    assert answering(["--json"], command(ZeroDivisionError("of ours"))) == 70
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["error"]["type"] == "ZeroDivisionError"
+    assert "Traceback" in shown.err
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     from iom.models.backbones import build_backbone
     from iom.models.embedder import load_embedder
     from iom.models.face_hasher import Calibration
-    from iom.models.hasher import Hasher
     from iom.models.hashing import build_hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
     folder = tmp_path_factory.mktemp("network")
     weights = folder / "tiny.keras"
@@ -37,7 +37,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         ("hasher", Calibration(threshold=30, fmr=0.01, fnmr=0.1, subjects=9, keys=2)),
         ("uncalibrated", None),
     ):
-        Hasher(
+        KerasFaceHasher(
             build_hasher(32, config),
             embedder_name=embedder.name,
             embedder_fingerprint=embedder.fingerprint,

@@ -12,8 +12,8 @@ from iom.config.hashing import HasherConfig
 from iom.config.loading import load_config
 from iom.config.schema import EvaluateConfig
 from iom.models.embedder import Embedder
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 FINGERPRINT = "a" * 64
 
@@ -46,7 +46,9 @@ def embedder(monkeypatch):
 @pytest.fixture
 def config_file(tmp_path):
     hasher = build_hasher(32, HasherConfig(code_length=64, alphabet_size=4))
-    Hasher(hasher, embedder_name="made", embedder_fingerprint=FINGERPRINT).save(tmp_path / "hasher")
+    KerasFaceHasher(hasher, embedder_name="made", embedder_fingerprint=FINGERPRINT).save(
+        tmp_path / "hasher"
+    )
     path = tmp_path / "evaluate.yaml"
     path.write_text(
         "seed: 3\n"

@@ -341,6 +341,8 @@ with Gallery(SqliteStore(Path("gallery.db"), create=True), keys, FakeHasher()) a
 Path("right").write_text("correct horse")
 Path("wrong").write_text("wrong horse")
 Path("photos").mkdir()
+Path("exported").mkdir()
+Path("exported/face.onnx").touch()
 assert main(["make-key", "key"]) == 0
 for expected, *arguments in (
     [6, "verify", "alice", "0.jpg", "--passphrase-file", "wrong"],
@@ -371,6 +373,10 @@ for expected, *arguments in (
     [2, "synthesize", "--output", "0.jpg/x"],
     [2, "identification", "--config", CONFIGS + "/evaluate/lfw.yaml", "--output", "0.jpg/x"],
     [2, "calibrate", "--hasher", "none"],
+    [2, "init", "--hasher", "none", "--passphrase-file", "right"],
+    [2, "init", "--hasher", "photos", "--passphrase-file", "right"],
+    [2, "init", "--hasher", "exported", "--passphrase-file", "right"],
+    [2, "init", "--hasher", "0.jpg", "--passphrase-file", "right"],
 ):
     found = main(arguments)
     assert found == expected, (arguments, found)
@@ -384,6 +390,8 @@ for expected, *arguments in (
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    assert "give the artefact itself: exported/face.onnx" in done.stderr
+    assert "no hasher in photos" in done.stderr
     assert done.stderr.count("\n") == done.stderr.count("error: ")
 
 
@@ -476,3 +484,34 @@ def test_a_gallery_of_format_1_is_converted(iom, tmp_path, root, monkeypatch):
     new = f"file:{tmp_path}/gallery.keys.v2?key-file={tmp_path}/gallery.wrap"
     monkeypatch.setenv("IOM_KEYS", new)
     assert iom("check")[:2] == (0, "no problems\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [((), "finds the enrolled photographs"), (("--masked",), "masks")]
+)
+def test_permutation_keys_are_warned_of_in_one_line(iom, monkeypatch, options, told):
+    monkeypatch.setattr(FakeHasher, "key_kind", "permutation")
+    for command in (("init", *options), ("enroll", "alice", "0.jpg"), ("verify", "alice", "0.jpg")):
+        code, _, error = iom(*command)
+        assert code == 0
+        (warning,) = [line for line in error.splitlines() if line.startswith("warning: ")]
+        assert "keys of kind 'permutation'" in warning
+        assert told in warning
+        assert "enrol everyone anew" in warning
+    assert iom("stats")[2] == ""
+
+
+def test_orthogonal_keys_are_not_warned_of(iom):
+    assert "warning" not in iom("init")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [((), False), (("--key-mode", "application"), True),
+     (("--key-mode", "application", "--masked"), False)],
+)  # fmt: skip
+def test_a_common_key_is_told_what_known_faces_open(iom, options, noted):
+    """Codes under one key, and enrolled faces that are known, open the others."""
+    _, shown, _ = iom("init", *options)
+    assert ("knows enough of the enrolled faces" in shown) == noted
+    assert len(shown.splitlines()) == 1 + noted

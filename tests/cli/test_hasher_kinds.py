@@ -28,15 +28,15 @@ def models(tmp_path_factory):
     from iom.models.backbones import build_backbone
     from iom.models.embedder import load_embedder
     from iom.models.face_hasher import Calibration
-    from iom.models.hasher import Hasher
     from iom.models.hashing import build_hasher
+    from iom.models.keras_face_hasher import KerasFaceHasher
 
     place = tmp_path_factory.mktemp("models")
     weights = place / "backbone.keras"
     build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=[16, 16], depths=[1, 1]).save(
         weights
     )
-    Hasher(
+    KerasFaceHasher(
         build_hasher(32, HasherConfig(code_length=64, alphabet_size=4, key_kind="orthogonal")),
         embedder_name=str(weights),
         embedder_fingerprint=load_embedder(str(weights)).fingerprint,

@@ -78,6 +78,7 @@ def test_what_keys_and_tokens_answer(ask, tmp_path):
 
 
 def test_what_lists_answer(ask):
+    assert "did you mean 'enroll'" in ask(2, "enrol")["error"]["message"]
     rows = ask(0, "weights", "list")["weights"]
     bundled = next(row for row in rows if row["name"] == "iresnet_slim.bundled")
     assert bundled["path"].endswith("iresnet_slim.keras")

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,39 @@ def test_a_file_without_settings_is_told(tmp_path, text):
     with pytest.raises(ConfigError, match="expected sections and settings, found none"):
         load_config(Stage1Config, path)
     assert load_config(Stage1Config, write(tmp_path, "d.yaml", "{}")) == Stage1Config()
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{low}: &{low} [*{high}, *{high}]\n" for high, low in itertools.pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 50_000, "at most 30 levels"),
+        ("a: " + "{a: " * 31 + "1" + "}" * 31, "at most 30 levels"),
+        (LAUGHS, "anchors and aliases are not read"),
+        ("hasher: *other", "anchors and aliases are not read"),
+        (f"seed: {'9' * 100_000}", "integer"),
+        (f"seed: 0x{'f' * 5000}", "64 bits"),
+        ("a: " + "x" * (1 << 20), "at most 1048576 bytes"),
+        ("base: /dev/zero", "not a regular file"),
+        ("base: .", "regular file|directory"),
+    ],
+    ids=range(9),
+)
+def test_hostile_files_are_one_line(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "hostile.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_config(Stage2Config, path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("value", ["[" * 50_000, "9" * 100_000, "&a [*a]"], ids=range(3))
+def test_hostile_overrides_are_one_line(value: str) -> None:
+    with pytest.raises(ConfigError, match="--set seed") as caught:
+        load_config(Stage2Config, overrides=[f"seed={value}"])
+    assert len(str(caught.value)) < 1000

@@ -8,7 +8,7 @@ from iom.data.synthetic import write_folder
 SIZE = 16
 
 
-def batches(key="random", first_step=0, epoch=1, **settings):
+def batches(key="random", first_step=0, epoch=1, key_kind="permutation", **settings):
     labels = np.repeat(np.arange(8), 4)
     rows = np.random.default_rng(0).normal(size=(32, SIZE)).astype("float32")
     return CodeBatches(
@@ -20,6 +20,7 @@ def batches(key="random", first_step=0, epoch=1, **settings):
         epoch=epoch,
         first_step=first_step,
         steps=6,
+        key_kind=key_kind,
         **settings,
     )
 
@@ -73,7 +74,8 @@ def test_the_rest_of_an_epoch_is_the_end_of_the_whole(first):
 def test_orders_are_those_of_transform_keys():
     order = training_order(SIZE, kind="random", seed=5, epoch=1, step=0)
     assert order.dtype == np.int32
-    np.testing.assert_array_equal(order, batches()[0][0]["order"][0])
+    assert order.shape == (3 * SIZE,)
+    np.testing.assert_array_equal(order, batches(key_kind="orthogonal")[0][0]["order"][0])
 
 
 def test_images_are_read_as_raw_pixels(tmp_path):

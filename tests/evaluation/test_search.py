@@ -14,7 +14,7 @@ from iom.evaluation.search import run_search
 from iom.evaluation.search_plan import plan_rows
 from iom.evaluation.search_table import draw_search, markdown
 from iom.models.backbones import build_backbone
-from iom.models.hasher import Hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_search_leaves_one_table_and_one_picture_and_resumes(configured, tmp_p
     assert (output / "search.png").read_bytes()[:4] == b"\x89PNG"
     assert [row["run"] is not None for row in rows] == [False] * 3 + [True] * 4
     for row in rows[3:]:
-        assert Hasher.load(output / row["run"]).code_length == row["code_length"]
+        assert KerasFaceHasher.load(output / row["run"]).code_length == row["code_length"]
 
     assert run_search(config, output, resume=True, progress=False) == rows
     with pytest.raises(CheckpointError, match="another configuration"):

@@ -13,8 +13,8 @@ from iom.evaluation.table import format_table
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import Calibration
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 
 def embedder_of(fingerprint="f" * 64):
@@ -23,7 +23,7 @@ def embedder_of(fingerprint="f" * 64):
 
 @pytest.fixture
 def hasher_folder(tmp_path):
-    hasher = Hasher(
+    hasher = KerasFaceHasher(
         build_hasher(32, HasherConfig(code_length=48, alphabet_size=4), seed=1),
         embedder_name="made",
         embedder_fingerprint="f" * 64,

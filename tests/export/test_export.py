@@ -18,12 +18,12 @@ from iom.export.folding import fold_batch_norms
 from iom.export.formats import FORMATS
 from iom.export.source import Source
 from iom.keys import KEY_KINDS, TransformKey
+from iom.models.artifact import ArtifactFaceHasher
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.face_hasher import FaceHasher, load
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.models.weights.manifest import load_backbone_model
-from iom.runtime.deployed import DeployedHasher
 from iom.runtime.manifest import manifest_path
 
 KEY = TransformKey(bytes(range(32)))
@@ -48,7 +48,7 @@ def source_of(loaded, kind, **settings):
     settings = {"code_length": 64, "alphabet_size": 4, "refinement_steps": 3, **settings}
     config = HasherConfig(key_kind=kind, **settings)
     network = build_hasher(loaded.embedding_size, config)
-    hasher = Hasher(network, embedder_name="slim", embedder_fingerprint=loaded.fingerprint)
+    hasher = KerasFaceHasher(network, embedder_name="slim", embedder_fingerprint=loaded.fingerprint)
     return Source(fold_batch_norms(loaded.model), hasher, embedder)
 
 
@@ -76,7 +76,7 @@ def test_every_kind_of_key_works_in_an_artefact(loaded, faces, tmp_path, kind):
     exporter = Exporter(source, calibration=faces.images[:4], faces=faces, key=KEY)
     manifest = exporter.export(["onnx"], tmp_path, name="a")["onnx"]
     assert manifest.check.equal_symbols > 0.99
-    hasher = DeployedHasher.load(tmp_path / "a.onnx")
+    hasher = ArtifactFaceHasher.load(tmp_path / "a.onnx")
     keys = [TransformKey(bytes([n]) * 32) for n in range(5)]  # a key for each face
     embeddings = source.embedder.embed(faces.images[:5])
     expected = source.hasher.hash(embeddings, keys)
@@ -96,8 +96,8 @@ def test_other_formats_say_the_same(loaded, faces, tmp_path):
     assert len({manifest.fingerprint for manifest in found.values()}) == 3
     for name in found:
         hasher = load(tmp_path / f"a{FORMATS[name].suffix}")
-        assert isinstance(hasher, DeployedHasher)
-        alone = DeployedHasher.load(tmp_path / f"a{FORMATS[name].suffix}", batch_size=1)
+        assert isinstance(hasher, ArtifactFaceHasher)
+        alone = ArtifactFaceHasher.load(tmp_path / f"a{FORMATS[name].suffix}", batch_size=1)
         images = faces.images[:3]
         equal = hasher.hash_images(images, KEY) == alone.hash_images(images, KEY)
         assert np.mean(equal) > 0.99
@@ -116,7 +116,7 @@ def test_no_secret_is_in_an_artefact(exported):
 def test_files_are_hashed_as_pixels_are(exported, faces, tmp_path):
     from PIL import Image
 
-    hasher = DeployedHasher.load(exported[0] / "a.onnx", batch_size=4)
+    hasher = ArtifactFaceHasher.load(exported[0] / "a.onnx", batch_size=4)
     paths = [tmp_path / f"{n}.png" for n in range(11)]
     for path, image in zip(paths, faces.images, strict=False):
         Image.fromarray(image).save(path)
@@ -141,7 +141,7 @@ def test_an_artefact_is_embedder_and_hasher(exported):
 
 
 def test_wrong_input_is_refused(exported, faces):
-    hasher = DeployedHasher.load(exported[0] / "a.onnx")
+    hasher = ArtifactFaceHasher.load(exported[0] / "a.onnx")
     with pytest.raises(DataError, match="uint8"):
         hasher.hash_images(faces.images.astype(np.float32) / 255, KEY)
     with pytest.raises(DataError, match=r"expected embeddings \(N, 128\)"):
@@ -212,7 +212,7 @@ def test_a_missing_runtime_names_its_extra(exported, monkeypatch, target, packag
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=rf"extra '{extra}'"):
-        DeployedHasher.load(exported[0] / f"a{FORMATS[target].suffix}")
+        ArtifactFaceHasher.load(exported[0] / f"a{FORMATS[target].suffix}")
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_none(exported, monkeypatch):
@@ -234,14 +234,14 @@ def test_a_manifest_of_another_runtime_is_refused(exported, tmp_path):
     values = {**json.loads(place.read_text()), "runtime": "litert"}
     place.write_text(json.dumps(values))
     with pytest.raises(WeightsError, match=r"end in \.tflite"):
-        DeployedHasher.load(tmp_path / "a.onnx")
+        ArtifactFaceHasher.load(tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
 def test_it_starts_without_tensorflow(exported, root, name):
     code = (
         "import sys, numpy as np, iom\n"
-        f"h = iom.DeployedHasher.load({str(exported[0] / name)!r})\n"
+        f"h = iom.ArtifactFaceHasher.load({str(exported[0] / name)!r})\n"
         "h.hash_images(np.zeros((1, 112, 112, 3), np.uint8) + 99, iom.TransformKey(bytes(32)))\n"
         "heavy = {'tensorflow', 'keras', 'scipy', 'numba', 'sklearn'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"

@@ -16,7 +16,7 @@ class FakeHasher:
     """Keyed Index-of-Max over a fixed Gaussian matrix."""
 
     code_length, alphabet_size, embedding_size, parts = 96, 8, SIZE, 1
-    fingerprint = "fake-model"
+    fingerprint, key_kind = "fake-model", "orthogonal"
     calibration = types.SimpleNamespace(threshold=50)  # the same person: 20 to 33, strangers: 84
 
     def __init__(self):

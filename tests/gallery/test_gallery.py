@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from iom.errors import EnrolmentError, IomError, RevokedError, StoreError
+from iom.errors import EnrolmentError, IomError, KeyKindWarning, RevokedError, StoreError
 from tests.gallery.conftest import FakeHasher, again, faces
 
 HOSTILE = ["'; DROP TABLE reference_codes; --", '" OR 1=1 --', "../../etc/passwd", "%s{}\\", "名前"]
@@ -271,3 +271,20 @@ def test_rotation_of_a_common_key(place):
         "references": 0,
         "revoked": 4,
     }
+
+
+@pytest.mark.parametrize(("masked", "told"), [(False, "without any key"), (True, "the masks")])
+def test_permutation_keys_are_warned_of_by_every_verb_that_hashes(place, masked, told):
+    """A gallery of before: it opens, verifies, and says how to renew."""
+    gallery = place.open(create=True)
+    gallery.hasher.key_kind = "permutation"
+    alice = faces(1)
+    for verb in (
+        lambda: gallery.create_application("door", masked=masked),
+        lambda: gallery.enroll("door", "alice", alice),
+        lambda: gallery.verify("door", "alice", alice),
+        lambda: gallery.identify("door", alice),
+        lambda: gallery.renew("door", "alice", alice),
+    ):
+        with pytest.warns(KeyKindWarning, match=rf"application door: .* {told}.*enrol everyone"):
+            verb()

@@ -24,7 +24,11 @@ from tests.losses.loss_oracles import OFF, VARIANTS
 
 SIZE, CLASSES = 16, 8
 HASHER = HasherConfig(
-    code_length=24, alphabet_size=4, train_projection=True, inverse_temperature=8.0
+    code_length=24,
+    alphabet_size=4,
+    key_kind="permutation",
+    train_projection=True,
+    inverse_temperature=8.0,
 )
 HASHERS = {
     "straight through": {},
@@ -159,7 +163,9 @@ def test_one_step_lowers_the_loss(name):
 
 def test_distillation_is_about_one_for_a_random_projection():
     """Its unit is the scatter of independent positions, so the number says what is gained."""
-    config = HasherConfig(code_length=256, alphabet_size=4, projection="gaussian")
+    config = HasherConfig(
+        code_length=256, alphabet_size=4, key_kind="permutation", projection="gaussian"
+    )
     stream = np.random.default_rng(3)
     values = stream.normal(size=(60, 64)) + 1.2 * stream.normal(size=(1, 64))
     values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype("float32")

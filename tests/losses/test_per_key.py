@@ -12,7 +12,9 @@ from iom.training.stage2_model import start_hasher, training_graph
 
 SIZE, ROWS = 16, 6
 LABELS = np.array([0, 0, 1, 1, 2, 2], "float32")
-CONFIG = HasherConfig(code_length=24, alphabet_size=4, train_projection=True)
+CONFIG = HasherConfig(
+    code_length=24, alphabet_size=4, key_kind="permutation", train_projection=True
+)
 READS = {"c": COLLISIONS, "s": SOFT, "r": RELAXED}
 
 

@@ -8,8 +8,8 @@ from iom.errors import WeightsError
 from iom.models import fusion
 from iom.models.embedder import Embedder
 from iom.models.fusion import FusedEmbedder, open_embedder
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 
 def part(name, size, *, seed, **settings):
@@ -74,7 +74,9 @@ def test_a_hasher_knows_its_fusion():
     a, b = part("a", 8, seed=1), part("b", 4, seed=2)
     fused = FusedEmbedder(a, b, weight=0.5)
     model = build_hasher(12, HasherConfig(code_length=8, alphabet_size=4))
-    hasher = Hasher(model, embedder_name=fused.name, embedder_fingerprint=fused.fingerprint)
+    hasher = KerasFaceHasher(
+        model, embedder_name=fused.name, embedder_fingerprint=fused.fingerprint
+    )
     hasher.check_embedder(fused)
     with pytest.raises(WeightsError, match=r"a\+b@0\.6"):
         hasher.check_embedder(FusedEmbedder(a, b, weight=0.6))
@@ -86,7 +88,7 @@ def test_flip_at_test_time_is_left_to_the_user(images):
     """The fingerprint is that of the weights; the embeddings differ."""
     plain, flipped = (part("a", 12, seed=1, flip=flip) for flip in (False, True))
     model = build_hasher(12, HasherConfig(code_length=8, alphabet_size=4))
-    hasher = Hasher(model, embedder_name="a", embedder_fingerprint=plain.fingerprint)
+    hasher = KerasFaceHasher(model, embedder_name="a", embedder_fingerprint=plain.fingerprint)
     hasher.check_embedder(plain)
     hasher.check_embedder(flipped)
     rows = [each.embed(images) for each in (plain, flipped)]

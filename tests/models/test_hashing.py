@@ -11,18 +11,20 @@ from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import Calibration
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher, shape_of
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 SIZE = 32
 
 
 def config(**settings):
-    return HasherConfig(**({"code_length": 24, "alphabet_size": 4} | settings))
+    return HasherConfig(
+        **({"code_length": 24, "alphabet_size": 4, "key_kind": "permutation"} | settings)
+    )
 
 
 def hasher(**settings):
-    return Hasher(
+    return KerasFaceHasher(
         build_hasher(SIZE, config(**settings), seed=1),
         embedder_name="stand-in.tag",
         embedder_fingerprint="ab" * 32,
@@ -74,7 +76,7 @@ def test_another_key_gives_another_code(rows):
 def test_round_trip(rows, tmp_path):
     system, key = hasher(keep=12), TransformKey.generate()
     system.save(tmp_path)
-    again = Hasher.load(tmp_path)
+    again = KerasFaceHasher.load(tmp_path)
     np.testing.assert_array_equal(system.hash(rows, key), again.hash(rows, key))
     assert shape_of(again.model) == shape_of(system.model)
     assert again.calibration == system.calibration
@@ -84,7 +86,7 @@ def test_round_trip(rows, tmp_path):
 def test_the_fingerprint_tells_hashers_apart(tmp_path):
     system = hasher()
     system.save(tmp_path)
-    assert Hasher.load(tmp_path).fingerprint == system.fingerprint == hasher().fingerprint
+    assert KerasFaceHasher.load(tmp_path).fingerprint == system.fingerprint == hasher().fingerprint
     others = [hasher(keep=12), hasher(refinement_steps=2), hasher(key_kind="subset", keep=12)]
     others.append(hasher())
     others[-1].embedder_fingerprint = "cd" * 32
@@ -176,11 +178,11 @@ def test_missing_hasher(tmp_path):
     with pytest.raises(
         WeightsError, match=r"no hasher in .*: no such file or folder.* iom train-stage2"
     ):
-        Hasher.load(tmp_path / "none")
+        KerasFaceHasher.load(tmp_path / "none")
     hasher().save(tmp_path)
     (tmp_path / "hasher.keras").unlink()
     with pytest.raises(WeightsError, match="found none"):
-        Hasher.load(tmp_path)
+        KerasFaceHasher.load(tmp_path)
 
 
 def test_damaged_hasher(tmp_path):
@@ -192,7 +194,7 @@ def test_damaged_hasher(tmp_path):
     for damaged in (b"", whole[: len(whole) // 2], bytes(flipped)):
         path.write_bytes(damaged)
         with pytest.raises(WeightsError, match="SHA-256 differs"):
-            Hasher.load(tmp_path)
+            KerasFaceHasher.load(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1}'])
@@ -200,7 +202,7 @@ def test_damaged_metadata(tmp_path, text):
     hasher().save(tmp_path)
     (tmp_path / "hasher.json").write_text(text)
     with pytest.raises(WeightsError):
-        Hasher.load(tmp_path)
+        KerasFaceHasher.load(tmp_path)
 
 
 class PowerFailure(BaseException):
@@ -216,7 +218,7 @@ def test_a_crash_while_saving_leaves_the_old_hasher_or_the_new_one(
     old.save(tmp_path)
     with monkeypatch.context() as patch:
         if moment == "before the metadata":
-            patch.setattr("iom.models.hasher.write_json", crash)
+            patch.setattr("iom.models.keras_face_hasher.write_json", crash)
         else:
             real = Path.replace
             patch.setattr(
@@ -229,9 +231,13 @@ def test_a_crash_while_saving_leaves_the_old_hasher_or_the_new_one(
         with pytest.raises(PowerFailure):
             new.save(tmp_path)
     expected = old if moment == "before the metadata" else new
-    np.testing.assert_array_equal(Hasher.load(tmp_path).hash(rows, key), expected.hash(rows, key))
+    np.testing.assert_array_equal(
+        KerasFaceHasher.load(tmp_path).hash(rows, key), expected.hash(rows, key)
+    )
     new.save(tmp_path)
-    np.testing.assert_array_equal(Hasher.load(tmp_path).hash(rows, key), new.hash(rows, key))
+    np.testing.assert_array_equal(
+        KerasFaceHasher.load(tmp_path).hash(rows, key), new.hash(rows, key)
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"hasher.keras", "hasher.json"}
 
 

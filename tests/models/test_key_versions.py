@@ -4,18 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from scipy.linalg import hadamard
 
 from iom.config.hashing import HasherConfig
 from iom.errors import WeightsError
 from iom.keys import TransformKey
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 
 
 @pytest.fixture
 def folder(tmp_path):
-    model = build_hasher(16, HasherConfig(code_length=8, alphabet_size=4))
-    Hasher(model, embedder_name="x.y", embedder_fingerprint="ab" * 32).save(tmp_path)
+    model = build_hasher(16, HasherConfig(code_length=8, alphabet_size=4, key_kind="permutation"))
+    KerasFaceHasher(model, embedder_name="x.y", embedder_fingerprint="ab" * 32).save(tmp_path)
     return tmp_path
 
 
@@ -28,7 +29,7 @@ def change(folder, key):
 
 def test_a_hasher_without_a_kind_takes_permutations(folder):
     change(folder, None)
-    assert Hasher.load(folder).key_kind == "permutation"
+    assert KerasFaceHasher.load(folder).key_kind == "permutation"
 
 
 @pytest.mark.parametrize(
@@ -46,25 +47,46 @@ def test_a_hasher_without_a_kind_takes_permutations(folder):
 def test_keys_of_another_version_are_refused(folder, key):
     change(folder, key)
     with pytest.raises(WeightsError, match=r"derived by .* this program knows iom/permutation/v1"):
-        Hasher.load(folder)
+        KerasFaceHasher.load(folder)
 
 
 @pytest.mark.parametrize("kind", ["subset", "orthogonal"])
 def test_metadata_and_graph_must_agree(folder, kind):
     change(folder, {"kind": kind, "derivation": f"iom/{kind}/v1"})
     with pytest.raises(WeightsError, match=f"names keys of kind '{kind}'"):
-        Hasher.load(folder)
+        KerasFaceHasher.load(folder)
 
 
-@pytest.mark.parametrize(("length", "alphabet_size"), [(512, 8), (1536, 2)])
-def test_the_committed_hashers_still_give_their_codes(root, length, alphabet_size):
-    """By the definition in NumPy, from their weights: learned layer, order, refinement, argmax."""
-    hasher = Hasher.load(root / "pre_models" / f"mobilefacenet_y1_{length}x{alphabet_size}")
-    assert (hasher.key_kind, hasher.key_size, hasher.keep) == ("permutation", 128, 0)
+def turned(rows, key):
+    """An orthogonal key by its definition in float64; 128 is a power of two."""
+    first, second, last = key.signed_orders(128).reshape(3, 128)
+    for order in (first, second, last):
+        rows = rows[:, np.where(order < 0, -order - 1, order)] * np.where(order < 0, -1.0, 1.0)
+        if order is not last:
+            rows = rows @ hadamard(128) / np.sqrt(128)
+    return rows
+
+
+KEYED = {"permutation": lambda rows, key: rows[:, key.permutation(128)], "orthogonal": turned}
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("pre_models/mobilefacenet_y1_512x8", "orthogonal"),
+        ("pre_models/mobilefacenet_y1_1536x2", "orthogonal"),
+        ("tests/fixtures/permutation_hasher", "permutation"),
+    ],
+)
+def test_committed_hashers_still_give_their_codes(root, folder, kind):
+    """By the definition in NumPy, from their weights: learned layer, key, refinement, argmax."""
+    hasher = KerasFaceHasher.load(root / folder)
+    assert (hasher.key_kind, hasher.key_size, hasher.keep) == (kind, 128, 0)
+    length, alphabet_size = hasher.code_length, hasher.alphabet_size
     rows = np.random.default_rng(0).normal(size=(40, 128)).astype("float32")
     key = TransformKey(bytes(range(32)))
     learned = rows @ np.asarray(hasher.model.get_layer("learned_layer").kernel)
-    target = learned[:, key.permutation(128)]
+    target = KEYED[kind](learned, key)
     target /= np.linalg.norm(target, axis=1, keepdims=True)
     kernel = np.asarray(hasher.model.get_layer("projection").kernel)
     vectors = kernel.reshape(128, length, alphabet_size)

@@ -386,7 +386,7 @@ def test_only_the_binary_form_of_a_saved_model_is_read(folder):
 
 def test_a_foreign_artefact_is_checked_before_it_is_run(folder):
     """Its manifest is no protection: who made the file made the manifest."""
-    from iom.runtime.deployed import DeployedHasher
+    from iom.models.artifact import ArtifactFaceHasher
     from iom.runtime.head import PROGRAM, head_path
     from iom.runtime.manifest import Manifest, hashed_files, write_manifest
 
@@ -410,5 +410,5 @@ def test_a_foreign_artefact_is_checked_before_it_is_run(folder):
     with pytest.raises(
         WeightsError, match=r"a\.saved_model: refused: the graph holds '(Read|Write)File'"
     ):
-        DeployedHasher.load(path)
+        ArtifactFaceHasher.load(path)
     assert not (folder / "ran").exists()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from iom.errors import WeightsError
-from iom.runtime.deployed import DeployedHasher
+from iom.models.artifact import ArtifactFaceHasher
 from iom.runtime.manifest import (
     Check,
     Manifest,
@@ -98,10 +98,10 @@ def test_an_artefact_without_a_manifest_and_none_at_all(artefact, tmp_path):
 
 def test_a_folder_is_told_as_one(artefact, tmp_path):
     with pytest.raises(WeightsError, match=r"is a folder; give the artefact in it: .*a\.onnx"):
-        DeployedHasher.load(str(artefact.parent))
+        ArtifactFaceHasher.load(str(artefact.parent))
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match=r"is a folder; give the file"):
-        DeployedHasher.load(tmp_path / "empty")
+        ArtifactFaceHasher.load(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(

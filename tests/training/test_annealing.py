@@ -77,7 +77,7 @@ def test_the_graph_reads_the_temperature_of_the_step():
     hasher = start_hasher(SIZE, settings, seed=1)
     graph = training_graph(hasher, settings, {"x": SOFT}, annealed=True)
     rows = np.random.default_rng(0).normal(size=(5, SIZE)).astype("float32")
-    given = {"embedding": rows, "order": np.tile(np.arange(SIZE, dtype="int32"), (5, 1))}
+    given = {"embedding": rows, "order": np.tile(np.arange(SIZE, dtype="int32"), (5, 3))}
     responses = np.asarray(hasher(given))
     for value in (2.0, 7.0, 32.0):
         expected = keras.ops.softmax(value * responses, axis=-1)

@@ -15,8 +15,8 @@ from iom.errors import DataError
 from iom.models.backbones import build_backbone
 from iom.models.embedder import load_embedder
 from iom.models.face_hasher import Calibration
-from iom.models.hasher import Hasher
 from iom.models.hashing import build_hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.training.calibration import calibrate, describe
 from iom.training.held_out import HeldOutPairs, held_out_keys
 
@@ -132,7 +132,7 @@ def place(tmp_path_factory):
     arguments = {"embedding_size": SIZE, "stem": 16, "widths": (16, 16), "depths": (1, 1)}
     build_backbone("iresnet_slim", **arguments).save(folder / "backbone.keras")
     embedder = load_embedder(str(folder / "backbone.keras"))
-    Hasher(
+    KerasFaceHasher(
         build_hasher(SIZE, HasherConfig(code_length=LENGTH, alphabet_size=4), seed=1),
         embedder_name=embedder.name,
         embedder_fingerprint=embedder.fingerprint,
@@ -164,12 +164,12 @@ def command(place, *more):
 
 
 def test_the_command_stores_what_it_prints(place, capsys):
-    before = Hasher.load(place / "hasher")
+    before = KerasFaceHasher.load(place / "hasher")
     assert before.calibration is None
     assert command(place, "--fmr", "0.05", "--keys", "2", "--dry-run") == 0
-    assert Hasher.load(place / "hasher").calibration is None
+    assert KerasFaceHasher.load(place / "hasher").calibration is None
     assert command(place, "--fmr", "0.05", "--keys", "2") == 0
-    after = Hasher.load(place / "hasher")
+    after = KerasFaceHasher.load(place / "hasher")
     assert (after.calibration.fmr, after.calibration.keys) == (0.05, 2)
     assert after.calibration.threshold_low is not None
     out = capsys.readouterr().out
@@ -194,9 +194,9 @@ def test_all_of_ones_own_people_are_used_and_a_copy_is_stored(place, tmp_path, c
     # 14 subjects with 4 images: 14 * 6 mated pairs, and 91 * 16 of two subjects.
     assert "14 subjects, 56 images: 84 mated and 1,456 non-mated comparisons" in out
     assert "the lowest FMR that they can show is 0.00069" in out
-    copy = Hasher.load(tmp_path / "copy")
+    copy = KerasFaceHasher.load(tmp_path / "copy")
     assert (copy.calibration.subjects, copy.calibration.fmr) == (14, 0.05)
-    assert copy.fingerprint == Hasher.load(place / "hasher").fingerprint
+    assert copy.fingerprint == KerasFaceHasher.load(place / "hasher").fingerprint
     assert (place / "hasher" / "hasher.json").read_bytes() == before
 
 
@@ -243,7 +243,7 @@ def test_other_data_than_in_training_is_said(place, capsys):
 
 
 def test_a_hasher_of_an_earlier_version_still_loads(place, tmp_path):
-    hasher = Hasher.load(place / "hasher")
+    hasher = KerasFaceHasher.load(place / "hasher")
     hasher.calibration = Calibration(threshold=3, fmr=0.1, fnmr=0.2, subjects=4, keys=5)
     hasher.save(tmp_path)
     path = tmp_path / "hasher.json"
@@ -251,4 +251,4 @@ def test_a_hasher_of_an_earlier_version_still_loads(place, tmp_path):
     names = ("threshold", "fmr", "fnmr", "subjects", "keys")
     metadata["calibration"] = {name: metadata["calibration"][name] for name in names}
     path.write_text(json.dumps(metadata))
-    assert Hasher.load(tmp_path).calibration == dataclasses.replace(hasher.calibration)
+    assert KerasFaceHasher.load(tmp_path).calibration == dataclasses.replace(hasher.calibration)

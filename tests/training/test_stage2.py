@@ -13,7 +13,7 @@ from iom.errors import CheckpointError, ConfigError, DataError
 from iom.keys import TransformKey
 from iom.models.backbones import build_backbone
 from iom.models.embedder import load_embedder
-from iom.models.hasher import Hasher
+from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.training import loop
 from iom.training.stage2 import train_stage2
 
@@ -81,14 +81,14 @@ def test_a_run_leaves_what_it_promises(configured, place, tmp_path):
             assert 0 <= record[f"held_out_{name}"] <= 1
     assert any("threshold" in line for line in lines)
 
-    again = Hasher.load(output)
+    again = KerasFaceHasher.load(output)
     assert again.calibration == hasher.calibration
     assert again.calibration.keys == 2
     again.check_embedder(load_embedder(str(place / "backbone.keras")))
     rows = np.random.default_rng(0).normal(size=(5, 32)).astype("float32")
     key = TransformKey.generate()
     np.testing.assert_array_equal(again.hash(rows, key), hasher.hash(rows, key))
-    Hasher.load(output / "last")
+    KerasFaceHasher.load(output / "last")
 
 
 def test_all_losses_together(configured, tmp_path):

@@ -14,9 +14,8 @@ SIZE = 32
 
 
 def config(**settings):
-    return HasherConfig(
-        **{"code_length": 64, "alphabet_size": 4, "train_projection": True, **settings}
-    )
+    shape = {"code_length": 64, "alphabet_size": 4, "key_kind": "permutation"}
+    return HasherConfig(**{**shape, "train_projection": True, **settings})
 
 
 def people(seed, subjects=60):
@@ -38,6 +37,7 @@ def batches(seed, steps):
         epoch=0,
         first_step=0,
         steps=steps,
+        key_kind="permutation",
     )
 
 
@@ -134,6 +134,7 @@ def test_only_hashed_centres_learn_under_fresh_keys():
             data = CodeBatches(
                 SubjectBatches(labels, 20, 2, 1), rows, {"classification": labels},
                 embedding_size=SIZE, key="random", epoch=epoch, first_step=0, steps=50,
+                key_kind="permutation",
             )  # fmt: skip
             found[head] = model.fit(data, shuffle=False, verbose=0).history["loss"][0]
     assert found["hashed"] < 1

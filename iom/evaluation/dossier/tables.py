@@ -26,7 +26,11 @@ ATTACKS = {
     "prar": "PRAR %",
     "prar_other": "PRAR, other sample %",
     "linking_auc": "linking AUC",
+    "linking_auc_same": "linking AUC, same photograph",
+    "rank_one": "photograph found first %",
 }
+UNIT_FIGURES = ("cosine", "linking_auc", "linking_auc_same")
+"""Of attacks: not in percent."""
 SPREAD = ("eer", "fnmr_at_fmr_1e-2", "fnmr_at_fmr_1e-3")
 
 
@@ -104,8 +108,7 @@ def attack_table(tree: Tree) -> Table:
     rows = []
     for entry in tree["sections"].get("attacks", []):
         cells = [
-            _rate(_figure(entry, name), 1 if name in ("cosine", "linking_auc") else 100, 2)
-            for name in ATTACKS
+            _rate(_figure(entry, name), 1 if name in UNIT_FIGURES else 100, 2) for name in ATTACKS
         ]
         attack = entry["attack"].replace("_", " ")
         attack += f", {entry['records']} records" if entry["records"] > 1 else ""

@@ -32,6 +32,10 @@ from iom.models.face_hasher import load
 UNNAMED_SOURCES = ("bin", "carray")
 """Benchmarks that do not say who is in an image."""
 TWO_KEYS, DISCLOSED = "two_keys", "full_disclosure"
+ATTACK_METRICS = (
+    "cosine", "sar", "prar", "prar_other", "linking_auc", "linking_auc_same", "linking_eer",
+    "rank_one", "rank_ten",
+)  # fmt: skip
 
 
 def full_tree(
@@ -196,7 +200,7 @@ def _more_rows(sections: Mapping[str, Any], benchmark: str) -> Iterator[dict[str
     for entry in sections.get("attacks", []):
         name = f"{entry['attack']}, {entry['records']} records"
         place = (entry["system"], DISCLOSED, f"{benchmark}, {name}")
-        for metric in ("cosine", "sar", "prar", "prar_other", "linking_auc", "linking_eer"):
+        for metric in ATTACK_METRICS:
             if entry[metric] is not None:
                 low, high = entry["intervals"].get(metric, (None, None))
                 yield _row(*place, metric, entry[metric], low, high)

@@ -1,9 +1,13 @@
 """Keras models: `.keras` archives and legacy `.h5` files, whole models or weights alone."""
 
-import json
+import contextlib
+import io
+import math
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers
@@ -12,11 +16,19 @@ from iom.errors import ConfigError, WeightsError
 from iom.models.backbones import build_backbone
 from iom.models.weights.inputs import InputSpec, Statement
 from iom.models.weights.messages import check_names, one_line
+from iom.untrusted import check_inflated, check_inflated_size, parse_json
 
 # Layers whose configuration holds code or names a program.
 _CODE = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
 _TRUSTED_MODULES = ("keras", "iom", "builtins")
 RAW = "0..255"
+WEIGHTS_MEMBER = "model.weights.h5"
+SPARE_ELEMENTS = 1 << 20
+"""So that a small misfit is told as such."""
+CONFIG_BYTES = 4 << 20
+"""Largest configuration; one of a thousand layers takes a quarter of it."""
+LARGEST_OUTPUT = 1 << 26
+"""Numbers that a layer may give for one image; face networks have a few million at most."""
 
 
 class _Depthwise(layers.DepthwiseConv2D):
@@ -35,20 +47,32 @@ def read_keras(path: Path, statement: Statement | None) -> keras.Model:
     Raises:
         WeightsError: The file is missing or damaged, or its configuration holds code.
     """
+    content = _content(path)
+    if content.configuration is None:
+        return _weights_alone(path, statement, content.elements)
+    return _built(path, content, custom_objects={"DepthwiseConv2D": _Depthwise})
+
+
+def load_keras_model(path: Path) -> keras.Model:
+    """A whole model of a `.keras` file, checked before Keras builds anything of it.
+
+    Raises:
+        WeightsError: The file is missing or damaged, its configuration holds code, or it asks for
+            far more weights than the file holds.
+    """
+    content = _content(path)
+    if content.configuration is None:
+        raise WeightsError(f"{path}: holds weights without a model")
+    return _built(path, content)
+
+
+def _built(path: Path, content: "_Content", **settings: Any) -> keras.Model:
     try:
-        configuration = _configuration(path)
-    except FileNotFoundError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
-    # h5py, zipfile and json each have exceptions of their own for damage.
-    except Exception as error:
-        raise _damaged(path, error) from error
-    if configuration is None:
-        return _weights_alone(path, statement)
-    try:
-        _refuse_code(configuration, path)
-        model = keras.models.load_model(
-            path, custom_objects={"DepthwiseConv2D": _Depthwise}, compile=False, safe_mode=True
-        )
+        _refuse_code(content.configuration, path)
+        with _at_most(content.elements, path):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True, **settings)
+        if isinstance(model, keras.Model):
+            _check_outputs(model, path)
     except WeightsError:
         raise
     # Whatever a damaged archive makes fail inside Keras, h5py or zipfile.
@@ -64,23 +88,123 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
     return WeightsError(f"{path}: damaged or not a Keras model: {reason}")
 
 
-def _configuration(path: Path) -> Any:
-    """The model's configuration; `None` where the file holds weights alone."""
-    if zipfile.is_zipfile(path):
-        if path.suffix != ".keras":
-            raise ValueError("a Keras archive must be named .keras")
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            if broken is not None:
-                raise ValueError(f"the checksum of its part {broken} is wrong")
-            return json.loads(archive.read("config.json"))
+class _Content(NamedTuple):
+    """What a file holds: a configuration, `None` beside weights alone, and so many numbers."""
+
+    configuration: Any
+    elements: int
+
+
+def _content(path: Path) -> _Content:
+    try:
+        return _read_content(path)
+    except FileNotFoundError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
+    # h5py, zipfile and json each have exceptions of their own for damage.
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _read_content(path: Path) -> _Content:
     import h5py
 
-    with h5py.File(path, "r") as file:
-        text = file.attrs.get("model_config")
-        if text is None:
-            return None
-        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+    if not zipfile.is_zipfile(path):
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("model_config")
+            elements = _stored_elements(file, path.stat().st_size)
+        configuration = None if text is None else parse_json(text, max_bytes=CONFIG_BYTES)
+        return _Content(configuration, elements)
+    if path.suffix != ".keras":
+        raise ValueError("a Keras archive must be named .keras")
+    with zipfile.ZipFile(path) as archive:
+        size = check_inflated(archive)
+        if archive.getinfo("config.json").file_size > CONFIG_BYTES:
+            raise ValueError(f"expected a config.json of at most {CONFIG_BYTES} bytes")
+        broken = archive.testzip()
+        if broken is not None:
+            raise ValueError(f"the checksum of its part {broken} is wrong")
+        configuration = parse_json(archive.read("config.json"), max_bytes=CONFIG_BYTES)
+        if WEIGHTS_MEMBER not in archive.namelist():
+            return _Content(configuration, size)
+        with h5py.File(io.BytesIO(archive.read(WEIGHTS_MEMBER)), "r") as file:
+            return _Content(configuration, _stored_elements(file, size))
+
+
+def _stored_elements(file: Any, size: int) -> int:
+    """Numbers in an HDF5 file of `size` bytes, none of which lies in another file.
+
+    Raises:
+        ValueError: A link, a dataset in another file, or more than the file can hold.
+    """
+    import h5py
+
+    elements, taken = 0, 0
+
+    def visit(_: str, item: Any) -> None:
+        nonlocal elements, taken
+        if isinstance(item, h5py.Group):
+            for name in item:
+                if not isinstance(item.get(name, getlink=True), h5py.HardLink):
+                    raise ValueError(f"refused: {name!r} is a link, which may lead to another file")
+            return
+        if item.external or item.is_virtual:
+            raise ValueError(f"refused: {item.name!r} lies in another file")
+        elements, taken = elements + item.size, taken + item.size * item.dtype.itemsize
+
+    visit("/", file["/"])
+    file.visititems(visit)
+    check_inflated_size(taken, size)
+    return elements
+
+
+_COUNTING = threading.Lock()
+
+
+@contextlib.contextmanager
+def _at_most(elements: int, path: Path) -> Iterator[None]:
+    """Refuse a model that asks for far more weights than its file holds, before it has them."""
+    refused: list[str] = []
+    left = 2 * elements + SPARE_ELEMENTS
+    plain = keras.layers.Layer.add_weight
+
+    def add_weight(layer: Any, *args: Any, **settings: Any) -> Any:
+        nonlocal left
+        shape = settings.get("shape", args[0] if args and not isinstance(args[0], str) else ())
+        sides = shape if isinstance(shape, list | tuple) else [] if shape is None else [shape]
+        left -= math.prod(int(side) for side in sides)
+        if left < 0:
+            refused.append(
+                f"{path}: refused: its layer '{one_line(layer.name)}' asks for weights of shape "
+                f"{tuple(sides)}, far more than the {elements} numbers of the file"
+            )
+            raise ValueError(refused[0])
+        return plain(layer, *args, **settings)
+
+    with _COUNTING:
+        keras.layers.Layer.add_weight = add_weight
+        try:
+            yield
+        except Exception as error:  # Keras wraps what is raised while it builds a layer
+            if refused:
+                raise WeightsError(refused[0]) from error
+            raise
+        finally:
+            keras.layers.Layer.add_weight = plain
+
+
+def _check_outputs(model: keras.Model, path: Path) -> None:
+    """Refuse layers whose outputs would not fit into memory."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _check_outputs(layer, path)
+        for node in layer._inbound_nodes:
+            for tensor in node.output_tensors:
+                sides = [side for side in tensor.shape if side is not None]
+                if math.prod(sides) > LARGEST_OUTPUT:
+                    raise WeightsError(
+                        f"{path}: refused: its layer '{one_line(layer.name)}' gives {sides} for "
+                        f"one image, more than {LARGEST_OUTPUT} numbers"
+                    )
 
 
 def _refuse_code(value: Any, path: Path) -> None:
@@ -105,7 +229,7 @@ def _refuse_code(value: Any, path: Path) -> None:
         _refuse_code(item, path)
 
 
-def _weights_alone(path: Path, statement: Statement | None) -> keras.Model:
+def _weights_alone(path: Path, statement: Statement | None, elements: int) -> keras.Model:
     if statement is None or not statement.architecture:
         raise WeightsError(
             f"{path}: holds weights without a model: state its 'architecture' (and 'arguments') in "
@@ -115,7 +239,10 @@ def _weights_alone(path: Path, statement: Statement | None) -> keras.Model:
     if statement.embedding_size:
         arguments["embedding_size"] = statement.embedding_size
     try:
-        model = build_backbone(statement.architecture, input_size=statement.input.size, **arguments)
+        with _at_most(elements, path):
+            model = build_backbone(
+                statement.architecture, input_size=statement.input.size, **arguments
+            )
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
     try:

@@ -24,7 +24,7 @@ READERS = 2
 """Threads that decode the next images while the runtime computes."""
 
 
-class DeployedHasher(FaceHasher):
+class ArtifactFaceHasher(FaceHasher):
     """A deployed artefact: faces, or embeddings, and keys to codes, in its own runtime.
 
     TensorFlow is imported only where the runtime is TensorFlow.
@@ -54,7 +54,9 @@ class DeployedHasher(FaceHasher):
         self.calibration = _calibration(path, manifest)
 
     @classmethod
-    def load(cls, path: Path | str, *, batch_size: int = 8, threads: int = 0) -> "DeployedHasher":
+    def load(
+        cls, path: Path | str, *, batch_size: int = 8, threads: int = 0
+    ) -> "ArtifactFaceHasher":
         """Open an artefact of `iom deploy`; its manifest says which runtime it wants.
 
         Args:
@@ -94,7 +96,7 @@ class DeployedHasher(FaceHasher):
             batch_size=self.batch_size,
         )
 
-    def with_batch_size(self, batch_size: int) -> "DeployedHasher":  # noqa: D102
+    def with_batch_size(self, batch_size: int) -> "ArtifactFaceHasher":  # noqa: D102
         other = copy.copy(self)
         other.batch_size = batch_size
         return other

@@ -20,6 +20,7 @@ from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.face_hasher import Calibration, FaceHasher
 from iom.models.hashing import shape_of
+from iom.models.weights.keras_files import load_keras_model
 from iom.pretrained import hasher_path
 from iom.runtime.runtimes import is_artefact
 from iom.untrusted import read_json
@@ -27,13 +28,15 @@ from iom.untrusted import read_json
 FORMAT = 1
 MODEL_FILE = "hasher.keras"
 METADATA_FILE = "hasher.json"
+EMBEDDER_FILE = "embedder.keras"
+"""The backbone that was trained along with a hasher, in its folder; no manifest names it."""
 NEW_MODEL_FILE = "hasher-new.keras"
 FIRST_KIND = "permutation"
 _KEY_FIELDS = ("kind", "derivation")
 DEFAULT_BATCH_SIZE = 8
 
 
-class Hasher(FaceHasher):
+class KerasFaceHasher(FaceHasher):
     """A hash network in Keras, and the embedder it was trained with.
 
     Args:
@@ -105,7 +108,7 @@ class Hasher(FaceHasher):
     ) -> NDArray[np.float32]:
         return self.embedder.embed_files(paths, progress=progress)
 
-    def with_batch_size(self, batch_size: int) -> "Hasher":  # noqa: D102
+    def with_batch_size(self, batch_size: int) -> "KerasFaceHasher":  # noqa: D102
         other = copy.copy(self)
         other.batch_size = batch_size
         other._embedder = self.embedder.with_batch_size(batch_size)
@@ -204,12 +207,13 @@ class Hasher(FaceHasher):
     @classmethod
     def load(
         cls, folder: Path | str, *, weights: str = "", batch_size: int = DEFAULT_BATCH_SIZE
-    ) -> "Hasher":
+    ) -> "KerasFaceHasher":
         """Read a folder that `save` wrote; `iom.load` reads artefacts of `iom deploy`, too.
 
         Args:
             folder: Of a trained hasher, or its name (`iom.pretrained.hasher_path`).
-            weights: Manifest name or file of its embedder; empty takes the one it names.
+            weights: Manifest name or file of its embedder; empty takes the one that was trained
+                along, or the one it names.
             batch_size: Faces of one call of the embedder.
 
         Raises:
@@ -223,11 +227,13 @@ class Hasher(FaceHasher):
                 "deploy, which lacks the Keras network that this needs; name the folder that the "
                 "artefact was made from"
             )
+        if not weights and (folder / EMBEDDER_FILE).is_file():
+            weights = str(folder / EMBEDDER_FILE)
         metadata = _metadata(folder)
         kind = _check_key_version(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))
         try:
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            model = load_keras_model(path)
             calibration = metadata["calibration"]
             hasher = cls(
                 model,

@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--detector",
         default="auto",
         metavar="NAME",
-        help="finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is "
-        "installed; none takes only faces that are aligned (default: auto)",
+        help="finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn "
+        "where it is installed; none takes only faces that are aligned (default: auto)",
     )
     parser.add_argument(
         "--detector-weights",

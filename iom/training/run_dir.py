@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from iom.config.loading import load_config, save_config
 from iom.errors import CheckpointError, ConfigError
-from iom.files import atomic_path, write_json
+from iom.files import TEMPORARY, atomic_path, remove_temporary_files, write_json
 from iom.training.environment import environment
 from iom.training.records import place, read_records, write_records
 from iom.untrusted import parse_json, read_json
@@ -53,6 +53,8 @@ class RunDir:
     def open(cls, path: Path, config: Any, *, resume: bool) -> "RunDir":
         """Start a run in an empty folder, or take one up again.
 
+        Temporary files that killed writers left in the folder are removed.
+
         Raises:
             CheckpointError: A new run in a folder that holds one; a resumed run whose
                 configuration differs from the stored one.
@@ -66,11 +68,13 @@ class RunDir:
                     "--output"
                 )
             run._check_same_config(stored)
+            remove_temporary_files(path)
             run._note_versions()
             return run
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and any(not each.name.startswith(TEMPORARY) for each in path.iterdir()):
             raise CheckpointError(f"{path} is not empty and holds no run: choose another --output")
         path.mkdir(parents=True, exist_ok=True)
+        remove_temporary_files(path)
         save_config(config, stored)
         run._note_versions()
         return run

@@ -38,6 +38,26 @@ def test_state_round_trip_restores_weights_optimizer_and_dropout(run, model):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize("name", [".tmp-1.keras", "plots/.tmp-2.png"])
+def test_a_resumed_run_keeps_nothing_of_killed_writers(run, name):
+    left = run.path / name
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"half a model")
+    kept = run.path / "note.txt"
+    kept.write_text("mine")
+    RunDir.open(run.path, Stage1Config(), resume=True)
+    assert not left.exists()
+    assert kept.exists()
+
+
+def test_a_run_that_was_killed_before_it_began_can_be_started(tmp_path):
+    left = tmp_path / "run" / ".tmp-1.yaml"
+    left.parent.mkdir()
+    left.touch()
+    RunDir.open(tmp_path / "run", Stage1Config(), resume=False)
+    assert not left.exists()
+
+
 def test_a_run_that_saved_nothing_starts_at_the_beginning(run, model):
     assert run.load_state(model) == Progress()
 

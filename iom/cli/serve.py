@@ -55,11 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--detector",
         default="auto",
         metavar="NAME",
-        help="finds and aligns the faces of photographs: mtcnn, yunet; auto is mtcnn where it is "
-        "installed; none takes only faces that are aligned (default: auto)",
+        help="finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn "
+        "where it is installed; none takes only faces that are aligned (default: auto)",
     )
     parser.add_argument(
-        "--detector-weights", type=Path, metavar="FILE", help="the detector's ONNX (yunet)"
+        "--detector-weights",
+        type=Path,
+        metavar="FILE",
+        help="the detector's ONNX (yunet, yunet_onnx)",
     )
     parser.add_argument(
         "--rate", type=float, default=20.0, metavar="N", help="requests/s of a token (default: 20)"

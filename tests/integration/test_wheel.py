@@ -123,5 +123,5 @@ def test_serve_demo_answers(installed, empty):
                 assert b"<html" in page.read()
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
     assert list(empty.iterdir()) == []

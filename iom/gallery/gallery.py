@@ -522,8 +522,10 @@ class Gallery(Closing):
         if head is None:
             return
         # Writers of several processes may have written their events in another order.
-        last = self.store.audit(after=head.sequence - _LAST_ENTRIES, limit=_LAST_ENTRIES)
-        expected = max(entry.event.key_entries for entry in [*last, head])
+        # Those of format 1 counted the entries of another key store.
+        after = max(head.sequence - _LAST_ENTRIES, self.keys.keyed_from() - 1)
+        last = self.store.audit(after=after, limit=_LAST_ENTRIES)
+        expected = max((entry.event.key_entries for entry in last), default=0)
         if self.keys.entries() < expected:
             raise StoreError(
                 f"the key store has {self.keys.entries()} entries, the audit log knows of "

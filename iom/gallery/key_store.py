@@ -32,6 +32,7 @@ from iom.gallery.record import Application
 from iom.gallery.sqlite_file import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
 from iom.lookup import did_you_mean_url
+from iom.untrusted import parse_json
 
 SEAL_BYTES = 16
 SCRYPT_COST = 1 << 17
@@ -771,7 +772,7 @@ def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
     with contextlib.closing(SqliteFile(path, LAYOUT, read_only=True)) as file:
         rows = file.rows("SELECT text FROM header")
     try:
-        header = json.loads(rows[0][0])
+        header = parse_json(rows[0][0])
         known = header["sealed_by"]
     except (IndexError, ValueError, TypeError, KeyError):
         raise StoreError(f"{path}: its header is damaged; take it from a backup") from None

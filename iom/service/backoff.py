@@ -128,7 +128,7 @@ class Backoff:
             if len(self._refused) > MOST_CALLERS:
                 self._refused.popitem(last=False)
         if is_new:
-            self._gallery.store.log(self._gallery.event("backoff", application, subjects))
+            self._gallery.log("backoff", application, subjects)
         raise HTTPException(
             429,
             "Too many failed attempts; retry later",

@@ -76,7 +76,7 @@ def add_verbs(
         ] = False,
     ) -> Stored:
         """Enrol a subject; one that was revoked is refused, `renew` brings it back."""
-        _checked(gallery, application, subject)
+        subject = _checked(gallery, application, subject)
         new = gallery.enroll(application, subject, embedded(images), another=another)
         return Stored(subject=subject, slots=[each.slot for each in new])
 
@@ -85,7 +85,7 @@ def add_verbs(
         request: Request, application: Application, subject: Subject, image: Image
     ) -> Outcome:
         """Compare a face with the references of a subject (1:1)."""
-        _checked(gallery, application, subject)
+        subject = _checked(gallery, application, subject)
         token = request.scope["iom.token"].name
         with backoff.verification(token, application, subject) as attempt, _missing():
             decision = gallery.verify(application, subject, embedded([image]))
@@ -114,14 +114,14 @@ def add_verbs(
     @post("revoke", 410)
     def revoke(application: Application, subject: Subject) -> Revoked:
         """Refuse all templates of a subject for ever."""
-        _checked(gallery, application, subject)
+        subject = _checked(gallery, application, subject)
         with _missing():
             return Revoked(revoked=gallery.revoke(application, subject))
 
     @post("renew", 409, 410)
     def renew(application: Application, subject: Subject, images: Images) -> Stored:
         """Revoke what a subject has and enrol it anew under a fresh key, at once."""
-        _checked(gallery, application, subject)
+        subject = _checked(gallery, application, subject)
         with _missing(ready=lambda: gallery.store.references(application, subject)):
             new = gallery.renew(application, subject, embedded(images))
         return Stored(subject=subject, slots=[each.slot for each in new])
@@ -174,14 +174,16 @@ async def _each_field_once(request: Request) -> None:
             raise HTTPException(422, f"{name}: expected one, received {len(form.getlist(name))}")
 
 
-def _checked(gallery: Gallery, application: str, subject: str | None = None) -> None:
+def _checked(gallery: Gallery, application: str, subject: str | None = None) -> str:
+    """The subject in its normal form, if there is one, of an application that is there."""
     if subject is not None:
         try:
-            check_subject_id(subject)
+            subject = check_subject_id(subject)
         except EnrolmentError as error:
             raise HTTPException(422, str(error)) from None
     with _missing():
-        gallery.store.application(application)
+        gallery.application(application)
+    return subject or ""
 
 
 @contextlib.contextmanager

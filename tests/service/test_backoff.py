@@ -12,12 +12,9 @@ class Log:
     """Stands for a gallery: keeps what is logged."""
 
     def __init__(self):
-        self.store, self.events = self, []
+        self.events = []
 
-    def event(self, *values):
-        return values
-
-    def log(self, event):
+    def log(self, *event):
         self.events.append(event)
 
 
@@ -142,3 +139,13 @@ def test_attempts_at_the_same_time_do_not_exceed_the_budget():
     assert door.verify(False)
     with pytest.raises(HTTPException), door.backoff.verification("t", "door", "alice"):
         raise AssertionError("not reached")
+
+
+def test_a_subject_has_one_budget_in_all_its_normal_forms(tmp_path, decoder):
+    service = Service(tmp_path, decoder, failures=12)
+    service.post("enroll", picture(1), subject="Ren\u00e9")
+    names = ["Ren\u00e9", "Rene\u0301"] * 2
+    codes = [service.post("verify", picture(9), subject=name).status_code for name in names]
+    assert codes == [200, 200, 429, 429]
+    assert service.post("enroll", picture(1), subject="Rene\u0301").status_code == 409
+    service.place.close()

@@ -18,7 +18,7 @@ from iom.errors import (
 from iom.gallery.audit import AuditChain, AuditEvent, pseudonyms
 from iom.gallery.closing import Closing
 from iom.gallery.collection import no_collection
-from iom.gallery.integrity import check_application, problems, reconcile
+from iom.gallery.integrity import check_application, holds_anchor, problems, reconcile
 from iom.gallery.key_store import ORPHAN_SECONDS, KeyStore, RevokedRecord
 from iom.gallery.key_windows import records_in_parts
 from iom.gallery.record import (
@@ -525,7 +525,8 @@ class Gallery(Closing):
         # Those of format 1 counted the entries of another key store.
         after = max(head.sequence - _LAST_ENTRIES, self.keys.keyed_from() - 1)
         last = self.store.audit(after=after, limit=_LAST_ENTRIES)
-        expected = max((entry.event.key_entries for entry in last), default=0)
+        authentic = [entry.event for entry in last if self.store.chain.holds(entry)]
+        expected = max((event.key_entries for event in authentic), default=0)
         if self.keys.entries() < expected:
             raise StoreError(
                 f"the key store has {self.keys.entries()} entries, the audit log knows of "
@@ -639,7 +640,12 @@ class Gallery(Closing):
                 the next opening, does this first.
         """
         try:
+            anchor = self.keys.anchor()  # what it says was written to the log before
             head = self.store.audit_head(application or None)
+            if not holds_anchor(self.store, anchor):  # the log was cut while it was open
+                self.keys.note_rollback(self.store.audit_head(), now=int(self._clock()))
+            if head is not None and not self.store.chain.holds(head):
+                head = None  # nothing to remember: `check` tells
             if revoked:
                 records = [RevokedRecord(t.subject_id, t.record, t.epoch) for t in revoked]
                 self.keys.revoke(application, records, head)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hmac
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,8 @@ from iom.gallery.templates import (
     sealed_application,
     tombstone_of,
 )
+
+_LOOKS, _SECONDS_A_LOOK = 20, 0.1
 
 
 class EventMaker(Protocol):
@@ -63,7 +66,7 @@ def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int
     get their newest settings. Tombstones without an authentic seal are left to `problems`.
     """
     head = store.audit_head()
-    is_older = _is_older(store, keys, head)
+    is_older = not holds_anchor(store, keys.anchor())
     if is_older:
         keys.note_rollback(head, now=now)
     for application in store.applications():
@@ -107,15 +110,15 @@ def _settle_rest(store: RecordStore, keys: KeyStore, application: Application) -
         keys.settle(head, stored if is_new else None)
 
 
-def _is_older(store: RecordStore, keys: KeyStore, head: AuditEntry | None) -> bool:
-    """Whether the log lacks the entry that the key store remembers, or has another in its place."""
-    anchor = keys.anchor()
-    return anchor is not None and not _has(store, anchor, head)
+def holds_anchor(store: RecordStore, anchor: Anchor | None) -> bool:
+    """Whether the log has the entry that the key store remembers; else it is an older one, or cut.
 
-
-def _has(store: RecordStore, anchor: Anchor, head: AuditEntry | None) -> bool:
-    if head is None or head.sequence < anchor.sequence:
-        return False
+    Args:
+        store: The record store.
+        anchor: As the key store remembered it before this is called; `None` holds everywhere.
+    """
+    if anchor is None:
+        return True
     entries = store.audit(after=anchor.sequence - 1, limit=1)
     return bool(entries) and hmac.compare_digest(entries[0].digest, anchor.digest)
 
@@ -138,7 +141,7 @@ def problems(store: RecordStore, keys: KeyStore) -> list[str]:
     }
     with store.snapshot() as still:
         found += still.chain.problems(_audit(still))
-        if anchor is not None and not _has(still, anchor, still.audit_head()):
+        if anchor is not None and not holds_anchor(still, anchor):
             found.append(
                 f"audit log: entry {anchor.sequence}, which the key store remembers, is missing or "
                 "another one: the record store is an older copy, or its log was cut or rewritten"
@@ -169,6 +172,16 @@ def _audit(store: RecordStore) -> Iterator[AuditEntry]:
         after = entries[-1].sequence
 
 
+def _untold(keys: KeyStore, application: str, gone: set[int]) -> int:
+    """Tombstones that the key store lacks, and not because their writer is about to tell it."""
+    for _ in range(_LOOKS):
+        unknown = len(gone.difference(keys.revoked(application)))
+        if not unknown:
+            break
+        time.sleep(_SECONDS_A_LOOK)
+    return unknown
+
+
 def _problems_of(
     store: RecordStore, keys: KeyStore, application: Application, settled: _Settled
 ) -> Iterator[str]:
@@ -197,7 +210,7 @@ def _problems_of(
     forged = [stone.record for stone in tombstones if not holds_tombstone_seal(keys, name, stone)]
     for record in forged[:20]:
         yield f"application {name}: the tombstone of record {record} was forged or changed"
-    unknown = len(gone - set(revoked) - set(forged))
+    unknown = _untold(keys, name, gone.difference(forged))
     if unknown:
         yield f"application {name}: {unknown} revoked records are missing in the key store"
     head = store.audit_head(name)

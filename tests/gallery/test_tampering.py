@@ -283,3 +283,21 @@ def test_a_gallery_is_checked_while_others_write(gallery, place):
         thread.join()
     assert not errors
     assert gallery.check() == []
+
+
+def test_a_log_that_is_cut_while_a_gallery_is_open_is_found(gallery, place):
+    """Entries that are written behind the cut must not take the place of those that are gone."""
+    gallery.enroll("door", "d", PEOPLE[3])
+    with contextlib.closing(sqlite3.connect(place.database)) as connection, connection:
+        connection.execute("DELETE FROM reference_codes WHERE subject = 'd'")
+        connection.execute("DELETE FROM audit WHERE sequence = (SELECT MAX(sequence) FROM audit)")
+    gallery.enroll("door", "e", PEOPLE[4])
+    gallery.enroll("door", "f", PEOPLE[5])
+    assert any("audit log was cut" in problem for problem in gallery.check())
+    place.close()
+    assert any("audit log was cut" in problem for problem in place.open().check())
+
+
+def test_a_forged_entry_says_nothing_of_the_key_store(gallery, place):
+    gallery = changed(place, "UPDATE audit SET key_entries = 1000000 WHERE sequence = 3")
+    assert any("entry 3 was changed" in problem for problem in gallery.check())

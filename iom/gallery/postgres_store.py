@@ -32,7 +32,7 @@ from iom.gallery.rows import (
     unknown_application,
     with_slots,
 )
-from iom.gallery.store import PAGE, RecordStore, StoredCode, StoreStats, Upgrade
+from iom.gallery.store import PAGE, RecordStore, StoreStats, Upgrade
 
 Connection = psycopg.Connection[Any]
 _TYPES = ("int4", "int8", "text", "int4", "int4", "bytea", "bytea", "text", "int8", "int8")
@@ -208,16 +208,6 @@ class PostgresStore(RecordStore):
             {"id": self._id(application), "after": after, "since": since, "limit": limit},
         )
         return [reference_of_row(application, row) for row in rows]
-
-    def codes(
-        self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE
-    ) -> list[StoredCode]:
-        """See `RecordStore.codes`; the rows are plain tuples of its three fields."""
-        return self._database.rows(
-            f"{_CHANGED if since else _ALL} "
-            "SELECT record, epoch, code FROM page ORDER BY record LIMIT %(limit)s",
-            {"id": self._id(application), "after": after, "since": since, "limit": limit},
-        )
 
     def tombstones(
         self, application: str, *, since: int = 0, subject_id: str | None = None

@@ -13,11 +13,10 @@ from iom.gallery.index import CodeIndex
 from iom.gallery.key_store import KeyStore
 from iom.gallery.record import Application, Reference, encoding_shape
 from iom.gallery.store import Hit, RecordStore
-from iom.gallery.templates import check_seal, record_keys, unmasked, unmasked_codes
+from iom.gallery.templates import check_seal, record_keys, unmasked
 from iom.models.face_hasher import FaceHasher
 
 _CANDIDATES_A_BATCH = 1024
-_CODES_A_PAGE = 16384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +116,9 @@ class Searcher:
             indexes = self._indexes.setdefault(name, {})
             capacity = 0 if known else self._store.stats(name).references
             after = -1
-            while page := self._store.codes(name, after=after, since=known, limit=_CODES_A_PAGE):
+            while page := self._store.scan(name, after=after, since=known):
                 self._take_up(application, indexes, page, capacity)
-                after = page[-1][0]
+                after = page[-1].record
             revoked = [stone.record for stone in self._store.tombstones(name, since=known)]
             for index in indexes.values():
                 index.delete(revoked)
@@ -132,19 +131,20 @@ class Searcher:
         self,
         application: Application,
         indexes: dict[int, CodeIndex],
-        page: Sequence[tuple[int, int, bytes]],
+        page: Sequence[Reference],
         capacity: int,
     ) -> None:
         revoked = self._keys.revoked(application.name)
-        if revoked:
-            page = [row for row in page if row[0] not in revoked]
-        for epoch in sorted({row[1] for row in page}):
-            of_epoch = [row for row in page if row[1] == epoch]
+        page = [reference for reference in page if reference.record not in revoked]
+        for reference in page:  # a code that was changed for a while would match ever after
+            check_seal(self._keys, reference)
+        for epoch in sorted({reference.epoch for reference in page}):
+            of_epoch = [reference for reference in page if reference.epoch == epoch]
             if epoch not in indexes:
                 shape = encoding_shape(application.encoding)
                 indexes[epoch] = CodeIndex(*shape, capacity=capacity)
-            records, _, codes = zip(*of_epoch, strict=True)
-            indexes[epoch].append(records, unmasked_codes(self._keys, application, records, codes))
+            records = [reference.record for reference in of_epoch]
+            indexes[epoch].append(records, unmasked(self._keys, application, of_epoch))
 
     def _one_key(
         self,
@@ -178,6 +178,10 @@ class Searcher:
             found = zip(page, distances.tolist(), strict=True)
             hits += [Hit(reference.record, distance) for reference, distance in found]
             hits = _best(hits, top, threshold)
+            near = {hit.record for hit in hits}
+            for reference in page:
+                if reference.record in near:
+                    check_seal(self._keys, reference)
         return hits
 
 

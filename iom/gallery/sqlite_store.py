@@ -29,7 +29,7 @@ from iom.gallery.rows import (
     with_slots,
 )
 from iom.gallery.sqlite_file import Layout, SqliteFile, make_sqlite_file
-from iom.gallery.store import PAGE, RecordStore, StoredCode, StoreStats, Upgrade
+from iom.gallery.store import PAGE, RecordStore, StoreStats, Upgrade
 
 _READ_ONLY = "?mode=ro"
 _VALUES_A_QUERY = 500  # SQLite allows a limited number of values in a statement
@@ -242,18 +242,6 @@ class SqliteStore(RecordStore):
             (self._id(application), after, since, limit),
         )
         return [reference_of_row(application, row) for row in rows]
-
-    def codes(
-        self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE
-    ) -> list[StoredCode]:
-        """See `RecordStore.codes`; the rows are plain tuples of its three fields."""
-        index = "INDEXED BY added" if since else "NOT INDEXED"
-        read = self._file.rows if since else self._file.rows_once
-        return read(
-            f"SELECT record, epoch, code FROM reference_codes {index} WHERE application = ? "
-            "AND record > ? AND version > ? ORDER BY record LIMIT ?",
-            (self._id(application), after, since, limit),
-        )
 
     def tombstones(
         self, application: str, *, since: int = 0, subject_id: str | None = None

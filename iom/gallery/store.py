@@ -25,14 +25,6 @@ class Hit(NamedTuple):
     distance: int
 
 
-class StoredCode(NamedTuple):
-    """Of a valid reference what a search in memory needs."""
-
-    record: int
-    epoch: int
-    code: bytes
-
-
 @dataclasses.dataclass(frozen=True)
 class StoreStats:
     """How much an application holds: subjects and references that are valid, and tombstones."""
@@ -182,13 +174,6 @@ class RecordStore(Closing):
             since: Only what was added later than this version.
             limit: Largest number of references.
         """
-
-    def codes(
-        self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE
-    ) -> list[StoredCode]:
-        """Record, epoch and code of what `scan` gives; quicker in a store that can."""
-        found = self.scan(application, after=after, since=since, limit=limit)
-        return [StoredCode(each.record, each.epoch, each.code) for each in found]
 
     @abc.abstractmethod
     def tombstones(

@@ -128,13 +128,6 @@ def unmasked(
         StoreError: A code of a wrong length, or its mask is missing.
     """
     codes = [reference.code for reference in references]
-    return unmasked_codes(keys, application, [each.record for each in references], codes)
-
-
-def unmasked_codes(
-    keys: KeyStore, application: Application, records: Sequence[int], codes: Sequence[bytes]
-) -> PackedCodes:
-    """Stored codes of records, ready to be compared; see `unmasked`."""
     code_length, alphabet_size = encoding_shape(application.encoding)
     size = code_bytes(application.encoding)
     if any(len(code) != size for code in codes):
@@ -144,7 +137,7 @@ def unmasked_codes(
     shape = (len(codes), plane_count(alphabet_size), word_count(code_length))
     planes = np.frombuffer(b"".join(codes), "<u8").astype(np.uint64).reshape(shape)
     if application.masked and codes:
-        masks = keys.masks(application.name, records)
+        masks = keys.masks(application.name, [each.record for each in references])
         planes ^= np.frombuffer(b"".join(masks), "<u8").astype(np.uint64).reshape(shape)
     return PackedCodes(planes, code_length, alphabet_size)
 

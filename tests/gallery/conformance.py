@@ -79,7 +79,6 @@ def test_what_is_added_is_read(store, make_store):
         assert each.references("door", "nobody") == []
         assert each.scan("door") == sorted(added, key=lambda r: r.record)
         assert each.by_record("door", [added[1].record, 10**9]) == [added[1]]
-        assert each.codes("door") == [(r.record, r.epoch, r.code) for r in added]
         assert each.application("door") == DOOR
         assert each.applications() == [DOOR]
         assert dataclasses.astuple(each.stats("door")) == (2, 3, 0)
@@ -213,7 +212,6 @@ def test_versions_tell_what_changed(store):
     revoked(store, a)
     assert before < middle < store.version("door")
     assert store.scan("door", since=middle) == [b]
-    assert store.codes("door", since=middle) == [(b.record, b.epoch, b.code)]
     assert [stone.record for stone in store.tombstones("door", since=middle)] == [a.record]
     assert store.tombstones("door", since=store.version("door")) == []
 

@@ -301,3 +301,32 @@ def test_a_log_that_is_cut_while_a_gallery_is_open_is_found(gallery, place):
 def test_a_forged_entry_says_nothing_of_the_key_store(gallery, place):
     gallery = changed(place, "UPDATE audit SET key_entries = 1000000 WHERE sequence = 3")
     assert any("entry 3 was changed" in problem for problem in gallery.check())
+
+
+@pytest.mark.parametrize("is_put_back", [False, True])
+def test_a_code_that_was_changed_while_a_search_took_it_up_never_matches(place, is_put_back):
+    """Under a common key an insider's own code fits into the record of another person."""
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode="application")
+    gallery.enroll_many("door", ["victim", "insider"], PEOPLE[:2])
+    ((code,),) = gallery.store._file.rows(
+        "SELECT code FROM reference_codes WHERE subject = 'victim'"
+    )
+
+    def write(statement, *values):
+        with contextlib.closing(sqlite3.connect(place.database)) as connection, connection:
+            connection.execute(statement, values)
+
+    write(
+        "UPDATE reference_codes SET code = (SELECT code FROM reference_codes "
+        "WHERE subject = 'insider') WHERE subject = 'victim'"
+    )
+    with pytest.raises(StoreError, match="changed outside"):
+        gallery.identify("door", PEOPLE[5])
+    if is_put_back:
+        write("UPDATE reference_codes SET code = ? WHERE subject = 'victim'", code)
+        found = gallery.identify("door", PEOPLE[1])
+        assert [each.subject_id for each in found] == ["insider"]
+    else:
+        with pytest.raises(StoreError, match="changed outside"):
+            gallery.identify("door", PEOPLE[1])

@@ -35,7 +35,15 @@ FORMAT = "iom-gallery"
 VERSION = 2
 _LONGEST_LINE = 1 << 26
 _MODE = 0o600
-_BARE = ("subject_id", "slot", "record", "epoch", "metadata", "created")
+_BARE = {
+    "subject_id": str,
+    "slot": int,
+    "record": int,
+    "epoch": int,
+    "metadata": str,
+    "created": int,
+}
+_LARGEST_SLOT = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +100,8 @@ def import_application(gallery: Gallery, path: Path) -> Imported:
     """Read a file that `export_application` wrote; what was revoked since then stays revoked.
 
     The whole file is checked before anything is written. An import that was interrupted is done
-    again: what is there already is left alone.
+    again: what is there already is left alone. A threshold that was set since then counts. Under a
+    common key references of a subject that was revoked under that key stay away, all of them.
 
     Raises:
         StoreError: The file is damaged, was changed, is of another version or key store.
@@ -105,7 +114,7 @@ def import_application(gallery: Gallery, path: Path) -> Imported:
     for application, page in _read(gallery, path):
         name = application.name
         if name not in {known.name for known in gallery.store.applications()}:
-            gallery.add_application(application)
+            gallery.add_application(_newest(gallery, application))
         known = gallery.application(name)
         for field in ("encoding", "model", "key_mode", "masked"):
             if getattr(known, field) != getattr(application, field):
@@ -115,6 +124,13 @@ def import_application(gallery: Gallery, path: Path) -> Imported:
         numbers = [reference.record for reference in page]
         revoked = set(gallery.keys.revoked(name))
         here = {reference.record: reference for reference in gallery.store.by_record(name, numbers)}
+        if known.key_mode == "application":  # another record's code under the key of a revoked one
+            epochs = gallery.keys.revoked_epochs(name)
+            revoked |= {
+                each.record
+                for each in page
+                if each.record not in here and each.epoch <= epochs.get(each.subject_id, -1)
+            }
         new = [each for each in page if each.record not in revoked and each.record not in here]
         for each in page:
             if each.record in here and here[each.record].seal != each.seal:
@@ -125,6 +141,14 @@ def import_application(gallery: Gallery, path: Path) -> Imported:
         present += len(here)
         gone += len(revoked & set(numbers))
     return Imported(added, present, gone)
+
+
+def _newest(gallery: Gallery, application: Application) -> Application:
+    """The application of a file, with the threshold that was set since it was written."""
+    known = gallery.keys.known(application.name).settings
+    if known is None or known.revision <= application.revision:
+        return application
+    return dataclasses.replace(application, threshold=known.threshold)
 
 
 def _read(gallery: Gallery, path: Path) -> Iterator[tuple[Application, list[Reference]]]:
@@ -166,6 +190,10 @@ def _pages(
         digest.update(codes)
         page = []
         for place, fields in enumerate(references):
+            if any(type(fields[name]) is not kind for name, kind in _BARE.items()):
+                raise ValueError("a field of another type")
+            if not 0 <= fields["slot"] < _LARGEST_SLOT:  # the only field without a seal
+                raise ValueError("a slot that no reference has")
             check_subject_id(fields["subject_id"])
             reference = Reference(
                 application=application.name,

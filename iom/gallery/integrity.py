@@ -172,6 +172,19 @@ def _audit(store: RecordStore) -> Iterator[AuditEntry]:
         after = entries[-1].sequence
 
 
+def _mask_problems(keys: KeyStore, application: str, records: Sequence[int]) -> Iterator[str]:
+    """Masks that cannot be opened, but for those of records that are being revoked."""
+    try:
+        keys.masks(application, records)
+    except StoreError:
+        for record in records:
+            try:
+                keys.masks(application, [record])
+            except StoreError as error:
+                if record not in keys.revoked(application):
+                    yield str(error)
+
+
 def _untold(keys: KeyStore, application: str, gone: set[int]) -> int:
     """Tombstones that the key store lacks, and not because their writer is about to tell it."""
     for _ in range(_LOOKS):
@@ -207,6 +220,8 @@ def _problems_of(
                 reference.record in masked or reference.record in revoked
             ):
                 yield f"{place} has no mask in the key store"
+        if application.masked:
+            yield from _mask_problems(keys, name, [r.record for r in page if r.record in masked])
     forged = [stone.record for stone in tombstones if not holds_tombstone_seal(keys, name, stone)]
     for record in forged[:20]:
         yield f"application {name}: the tombstone of record {record} was forged or changed"

@@ -468,6 +468,7 @@ class KeyStore(Closing):
     def _current(self) -> _Snapshot:
         """The newest snapshot; replaced as a whole where a process has written since."""
         self._check_open()
+        self._file.check_place()
         known = self._snapshot
         rows = self._file.rows("SELECT number, sealed FROM state")
         if rows == [(known.position, known.sealed_state)]:
@@ -484,6 +485,10 @@ class KeyStore(Closing):
         ((number, sealed),) = rows
         if (number, sealed) == (known.position, known.sealed_state):
             return known
+        if type(number) is not int:
+            raise StoreError(
+                f"{self.path}: damaged: its state has no number; take it from a backup"
+            )
         if number <= known.position:
             raise StoreError(
                 f"{self.path}: an older copy was put back while it was open (write {number}, "
@@ -500,13 +505,13 @@ class KeyStore(Closing):
         ).fetchall()
         digest, opened = known.digest, []
         for place, (entry, kind, blob) in enumerate(found, known.count + 1):
-            digest = _chained(digest, place, blob)
             try:
                 opened.append(
                     (kind, self._cipher.open(kind, entry if entry == place else -1, blob))
                 )
             except ValueError:
                 raise self._entries_damaged(place) from None
+            digest = _chained(digest, place, blob)
         if (known.count + len(found), digest.hex()) != (state["count"], state["digest"]):
             raise self._entries_damaged(known.count + len(found) + 1)
         after = _with_entries(known, opened, str(self.path))
@@ -643,8 +648,10 @@ class _Cipher:
         text = json.dumps(value, separators=(",", ":")).encode()
         return self._sealed(text, self._place(kind, number))
 
-    def open(self, kind: str, number: int, sealed: bytes) -> Any:
+    def open(self, kind: object, number: int, sealed: object) -> Any:
         """Raises `ValueError` where a row was not sealed here."""
+        if not isinstance(kind, str):
+            raise ValueError("not sealed here")
         return json.loads(self._opened(sealed, self._place(kind, number)))
 
     def seal_mask(self, application: str, record: int, mask: bytes) -> bytes:
@@ -667,7 +674,9 @@ class _Cipher:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + bytes(self._aes.encrypt(nonce, text, place))
 
-    def _opened(self, sealed: bytes, place: bytes) -> bytes:
+    def _opened(self, sealed: object, place: bytes) -> bytes:
+        if not isinstance(sealed, bytes):  # SQLite keeps a value of any type in any column
+            raise ValueError("not sealed here")
         try:
             return bytes(self._aes.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place))
         except self._invalid:

@@ -115,6 +115,18 @@ class SqliteFile:
         with self._lock, self._explained():
             return self._open().execute(statement, values).fetchall()
 
+    def check_place(self) -> None:
+        """See that the file at the path is still the one that was opened.
+
+        Raises:
+            StoreError: It was moved away or replaced.
+        """
+        if _inode_of(self.path) != self._inode:
+            raise StoreError(
+                f"{self.path}: the file was replaced while it was open; nothing was written. "
+                "Start this program again"
+            )
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A transaction in which all queries see one state."""
@@ -138,11 +150,7 @@ class SqliteFile:
         """
         with self._lock, self._explained():
             connection = self._open()
-            if _inode_of(self.path) != self._inode:
-                raise StoreError(
-                    f"{self.path}: the file was replaced while it was open; nothing was written. "
-                    "Start this program again"
-                )
+            self.check_place()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

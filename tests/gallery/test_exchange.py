@@ -1,6 +1,8 @@
 """Export and import."""
 
+import hashlib
 import json
+import shutil
 
 import pytest
 
@@ -82,3 +84,56 @@ def test_damage_is_found_before_anything_is_written(exported, empty, tmp_path):
             with pytest.raises(IomError):
                 import_application(empty, damaged)
     assert empty.store.applications() == []
+
+
+def recomputed(path, **fields):
+    """The file with fields of its first reference changed, and its check made to hold again."""
+    header, page, rest = path.read_bytes().split(b"\n", 2)
+    references = json.loads(page)
+    codes = rest[: references["bytes"]]
+    references["references"][0].update(fields)
+    body = header + b"\n" + json.dumps(references, separators=(",", ":")).encode() + b"\n" + codes
+    end = {"end": len(references["references"]), "sha256": hashlib.sha256(body).hexdigest()}
+    changed = path.with_name("changed.iom")
+    changed.write_bytes(body + json.dumps(end, separators=(",", ":")).encode() + b"\n")
+    return changed
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *[{"slot": slot} for slot in (2**70, -5, 1.5, "abc", None, True, [1])],
+        *[{"record": "0"}, {"epoch": "0"}, {"metadata": {"n": 1}}, {"created": 1.0}],
+    ],
+    ids=str,
+)
+def test_fields_that_no_seal_covers_are_checked(exported, empty, fields):
+    with pytest.raises(StoreError, match=r"damaged|changed"):
+        import_application(empty, recomputed(exported, **fields))
+    assert empty.store.applications() == []
+
+
+def test_an_older_file_does_not_bring_an_older_threshold_back(gallery, exported, empty):
+    gallery.set_threshold("door", 7)
+    assert import_application(empty, exported).added == 3
+    assert empty.application("door").threshold == 7
+
+
+def test_no_other_record_brings_a_revoked_code_back(place):
+    """After a roll-back a file holds a record that was never revoked, with the code of one."""
+    gallery = place.open(create=True)
+    gallery.create_application("door", key_mode="application")
+    place.close()
+    shutil.copy(place.database, place.folder / "old.db")
+    gallery = place.open()
+    gallery.enroll("door", "a", PEOPLE[0])
+    export_application(gallery, "door", place.folder / "door.iom")
+    place.close()
+    (place.folder / "old.db").replace(place.database)
+    gallery = place.open()
+    gallery.enroll("door", "a", PEOPLE[0])
+    gallery.revoke("door", "a")
+    done = import_application(gallery, place.folder / "door.iom")
+    assert (done.added, done.revoked) == (0, 1)
+    with pytest.raises(RevokedError):
+        gallery.verify("door", "a", PEOPLE[0])

@@ -18,7 +18,7 @@ from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import Anchor, KeyStore, RevokedRecord, open_key_store
 from iom.gallery.sqlite_store import SqliteStore
 from iom.keys import TransformKey
-from tests.gallery.conftest import FakeHasher
+from tests.gallery.conftest import FakeHasher, faces
 
 MASK = bytes(range(48))
 ENTRY = AuditChain(b"key").following(AuditEvent("revoke", "door", 1), Counts(3, 1), (3, bytes(32)))
@@ -459,3 +459,42 @@ def test_a_read_only_mount_is_opened_for_reading(tmp_path, root):
         cwd=root, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "NotEnrolledError\n", "")
+
+
+@pytest.mark.parametrize("value", ["'abc'", "1.5", "-5", "''"])
+@pytest.mark.parametrize("column", ["state.number", "state.sealed", "entries.kind", "masks.sealed"])
+def test_values_of_other_types_are_damage(place, column, value):
+    gallery = place.open(create=True)
+    gallery.create_application("door", masked=True)
+    gallery.enroll("door", "a", faces(1))
+    place.close()
+    table, name = column.split(".")
+    with contextlib.closing(sqlite3.connect(place.key_file)) as connection, connection:
+        connection.execute(f"UPDATE {table} SET {name} = {value}")
+    with pytest.raises(StoreError):
+        place.open().verify("door", "a", faces(1))
+
+
+def test_check_opens_every_mask(place):
+    gallery = place.open(create=True)
+    gallery.create_application("door", masked=True)
+    gallery.enroll_many("door", ["a", "b"], faces(2))
+    with contextlib.closing(sqlite3.connect(place.key_file)) as connection, connection:
+        connection.execute(
+            "UPDATE masks SET sealed = (SELECT sealed FROM masks WHERE record = 1) WHERE record = 0"
+        )
+    (problem,) = gallery.check()
+    assert "the mask of record 0 of door" in problem
+
+
+def test_a_key_store_that_was_replaced_is_not_read_any_more(place):
+    """Another process revokes in the new file; the old one would let that subject in for ever."""
+    gallery = place.open(create=True)
+    gallery.create_application("door")
+    gallery.enroll("door", "a", faces(1))
+    copy = place.folder / "copy"
+    with contextlib.closing(sqlite3.connect(place.key_file)) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    copy.replace(place.key_file)
+    with pytest.raises(StoreError, match="replaced while it was open"):
+        gallery.verify("door", "a", faces(1))

@@ -29,6 +29,7 @@ from iom.gallery.rows import (
     row_of_application,
     row_of_entry,
     row_of_reference,
+    tombstone_of_row,
     unknown_application,
     with_slots,
 )
@@ -225,7 +226,7 @@ class PostgresStore(RecordStore):
                 "WHERE application = %s AND version > %s AND subject = %s ORDER BY record",
                 (*values, subject_id),
             )
-        return [Tombstone(*row) for row in rows]
+        return [tombstone_of_row(row) for row in rows]
 
     def version(self, application: str) -> int:
         rows = self._database.rows(
@@ -412,7 +413,7 @@ class _PostgresUpgrade(Upgrade):
             f"SELECT {_TOMBSTONE} FROM tombstones WHERE application = %s ORDER BY record",
             (self._id(application),),
         ).fetchall()
-        return [Tombstone(*row) for row in rows]
+        return [tombstone_of_row(row) for row in rows]
 
     def references(self, application: str) -> Iterator[Reference]:
         rows = self._connection.execute(

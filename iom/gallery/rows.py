@@ -8,10 +8,11 @@ from iom.errors import (
     AlreadyEnrolledError,
     EnrolmentError,
     RevokedError,
+    StoreError,
     UnknownApplicationError,
 )
 from iom.gallery.audit import PSEUDONYM_BYTES, AuditEntry, AuditEvent, Counts
-from iom.gallery.record import UNSLOTTED, Application, Reference
+from iom.gallery.record import UNSLOTTED, Application, Reference, Tombstone
 
 APPLICATION_COLUMNS = (
     "name, encoding, model, threshold, key_mode, masked, epoch, created, revision, seal"
@@ -25,12 +26,27 @@ AUDIT_COLUMNS = (
     "previous, digest"
 )
 _FIXED = ("encoding", "model", "key_mode", "masked")
+_APPLICATION = (str, str, str, int, str, bool, int, int, int, bytes)
+_REFERENCE = (str, int, int, int, bytes, bytes, str, int)
+_TOMBSTONE = (str, int, int, bytes, int)
+_ENTRY = (int, int, str, str, int, bytes, int, int, int, int, bytes, bytes)
+"""Types of the columns: SQLite keeps any in any column."""
 
 
-def application_of_row(row: Sequence[object]) -> Application:
-    """Application of a row of `APPLICATION_COLUMNS`."""
-    values = dict(zip(APPLICATION_COLUMNS.split(", "), row, strict=True))
-    return Application(**{**values, "masked": bool(values["masked"])})  # type: ignore[arg-type]
+def application_of_row(row: Sequence[Any]) -> Application:
+    """Application of a row of `APPLICATION_COLUMNS`.
+
+    Raises:
+        StoreError: A value of another type, or out of its range.
+    """
+    values = [*row[:5], bool(row[5]), *row[6:]]
+    try:
+        return Application(*_checked(values, _APPLICATION, "application"))
+    except EnrolmentError as error:
+        raise StoreError(
+            f"the record store was changed outside of the gallery, or is damaged: {error}. Take it "
+            "from a backup"
+        ) from error
 
 
 def row_of_application(application: Application) -> list[Any]:
@@ -40,8 +56,13 @@ def row_of_application(application: Application) -> list[Any]:
 
 
 def reference_of_row(application: str, row: Sequence[object]) -> Reference:
-    """Reference of a row of `REFERENCE_COLUMNS`."""
-    return Reference(application, *row)  # type: ignore[arg-type]
+    """Reference of a row of `REFERENCE_COLUMNS`; see `application_of_row`."""
+    return Reference(application, *_checked(row, _REFERENCE, "reference"))
+
+
+def tombstone_of_row(row: Sequence[object]) -> Tombstone:
+    """Tombstone of a row of `TOMBSTONE_COLUMNS`; see `application_of_row`."""
+    return Tombstone(*_checked(row, _TOMBSTONE, "tombstone"))
 
 
 def row_of_reference(reference: Reference) -> tuple[object, ...]:
@@ -51,7 +72,8 @@ def row_of_reference(reference: Reference) -> tuple[object, ...]:
 
 
 def entry_of_row(row: Sequence[Any]) -> AuditEntry:
-    """Audit entry of a row of `AUDIT_COLUMNS`."""
+    """Audit entry of a row of `AUDIT_COLUMNS`; see `application_of_row`."""
+    row = _checked(row, _ENTRY, "audit entry")
     sequence, time, action, application, count, joined, key_entries, *counts = row[:10]
     starts = range(0, len(joined), PSEUDONYM_BYTES)
     subjects = tuple(joined[start : start + PSEUDONYM_BYTES] for start in starts)
@@ -67,6 +89,25 @@ def row_of_entry(entry: AuditEntry) -> tuple[object, ...]:
         *(b"".join(event.subjects), event.key_entries, *dataclasses.astuple(entry.counts)),
         *(entry.previous, entry.digest),
     )
+
+
+def version_of(value: object) -> int:
+    """Version of an application; see `application_of_row`."""
+    return int(_checked((value,), (int,), "version")[0])
+
+
+def _checked(row: Sequence[Any], types: tuple[type, ...], noun: str) -> Sequence[Any]:
+    if tuple(map(type, row)) != types:
+        found = next(
+            type(value).__name__
+            for value, expected in zip(row, types, strict=True)
+            if type(value) is not expected
+        )
+        raise StoreError(
+            f"the record store holds a value of a wrong type ({found}) in a row ({noun}): it was "
+            "changed outside of the gallery, or is damaged. Take it from a backup"
+        )
+    return row
 
 
 def unknown_application(application: str) -> UnknownApplicationError:

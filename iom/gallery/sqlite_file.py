@@ -17,6 +17,7 @@ BUSY_SECONDS = 30.0
 CHECKPOINT_MILLISECONDS = 200
 CACHE_KILOBYTES = 65536
 SMALL_CACHE_KILOBYTES = 2048
+_KINDS = ("integer", "text", "blob")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,11 @@ class SqliteFile:
             raise StoreError(
                 f"{self.path}: expected a {known.noun} of format {known.format}, found format "
                 f"{version}; convert it with: iom migrate"
+            )
+        if run("SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone():
+            raise StoreError(
+                f"{self.path}: holds triggers or views, which a {known.noun} never has: it was "
+                "changed outside of the gallery. Take it from a backup"
             )
         if not read_only:
             run("PRAGMA journal_mode = WAL")
@@ -186,7 +192,7 @@ class SqliteFile:
                 )
 
     def problems(self) -> list[str]:
-        """What SQLite finds wrong with the file."""
+        """What SQLite finds wrong with the file, and columns with values of another type."""
         found = []
         try:
             found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
@@ -195,9 +201,25 @@ class SqliteFile:
                     f"a row of {row[0]} belongs to no application"
                     for row in self.rows("PRAGMA foreign_key_check")
                 ]
+                found += self._wrong_types()
         except StoreError as error:
             return [str(error)]
         return [f"{self.path}: {' '.join(text.split())}" for text in found]
+
+    def _wrong_types(self) -> Iterator[str]:
+        """SQLite keeps a value of any type in any column."""
+        tables = self.rows(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+        )
+        for (table,) in tables:
+            columns = self.rows("SELECT name, lower(type) FROM pragma_table_info(?)", (table,))
+            wrong = " OR ".join(
+                f"typeof({_quoted(name)}) <> '{kind}'" for name, kind in columns if kind in _KINDS
+            )
+            query = f"SELECT COUNT(*) FROM {_quoted(table)} WHERE {wrong or 0}"  # noqa: S608
+            ((count,),) = self.rows_once(query)
+            if count:
+                yield f"table {table}: {count} rows with a value of a wrong type"
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -217,6 +239,11 @@ class SqliteFile:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {_advice(error, self._layout.noun)}") from error
+        except OverflowError as error:
+            raise StoreError(
+                f"{self.path}: holds a number that is too large: it was changed outside of the "
+                "gallery, or is damaged. Take it from a backup"
+            ) from error
 
 
 def make_sqlite_file(
@@ -247,6 +274,10 @@ def make_sqlite_file(
         raise StoreError(f"cannot make {path}: {error.strerror}") from error
     except sqlite3.Error as error:
         raise StoreError(f"cannot make {path}: {_advice(error, layout.noun)}") from error
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _log_of(path: Path) -> Path:

@@ -25,7 +25,9 @@ from iom.gallery.rows import (
     row_of_application,
     row_of_entry,
     row_of_reference,
+    tombstone_of_row,
     unknown_application,
+    version_of,
     with_slots,
 )
 from iom.gallery.sqlite_file import Layout, SqliteFile, make_sqlite_file
@@ -253,13 +255,13 @@ class SqliteStore(RecordStore):
             f"AND version > ? {of_subject} ORDER BY record",
             (self._id(application), since, *([] if subject_id is None else [subject_id])),
         )
-        return [Tombstone(*row) for row in rows]
+        return [tombstone_of_row(row) for row in rows]
 
     def version(self, application: str) -> int:
         rows = self._file.rows("SELECT version FROM applications WHERE name = ?", (application,))
         if not rows:
             raise unknown_application(application)
-        return int(rows[0][0])
+        return version_of(rows[0][0])
 
     def stats(self, application: str) -> StoreStats:
         number = self._id(application)
@@ -491,7 +493,7 @@ class _SqliteUpgrade(Upgrade):
             f"SELECT {TOMBSTONE_COLUMNS} FROM tombstones WHERE application = ? ORDER BY record",
             (self._id(application),),
         ).fetchall()
-        return [Tombstone(*row) for row in rows]
+        return [tombstone_of_row(row) for row in rows]
 
     def references(self, application: str) -> Iterator[Reference]:
         rows = self._connection.execute(

@@ -330,3 +330,62 @@ def test_a_code_that_was_changed_while_a_search_took_it_up_never_matches(place, 
     else:
         with pytest.raises(StoreError, match="changed outside"):
             gallery.identify("door", PEOPLE[1])
+
+
+COLUMNS = {
+    "applications": ["threshold", "model", "epoch", "revision", "seal", "version"],
+    "reference_codes": ["record", "epoch", "code", "seal"],
+    "tombstones": ["record", "subject", "epoch", "seal"],
+    "audit": ["time", "action", "subjects", "key_entries", "valid", "previous", "digest"],
+}
+
+
+@pytest.mark.parametrize("value", ["'abc'", "x'ff'", "1.5", "9223372036854775807"])
+@pytest.mark.parametrize(
+    "column", [f"{table}.{name}" for table, names in COLUMNS.items() for name in names]
+)
+def test_values_of_other_types_are_told_as_damage(gallery, place, column, value):
+    """SQLite keeps any type in any column; no verb may fail over it but in one line."""
+    table, name = column.split(".")
+    place.close()
+    with (
+        contextlib.closing(sqlite3.connect(place.database)) as connection,
+        contextlib.suppress(sqlite3.IntegrityError),
+        connection,
+    ):
+        connection.execute(f"UPDATE {table} SET {name} = {value}")
+    try:
+        gallery = place.open()
+    except StoreError:
+        return
+    for verb in (
+        lambda: gallery.verify("door", "a", PEOPLE[0]),
+        lambda: gallery.identify("door", PEOPLE[0]),
+        lambda: gallery.enroll("door", "d", PEOPLE[3]),
+        lambda: gallery.renew("door", "a", PEOPLE[0]),
+        lambda: gallery.revoke("door", "a"),
+        lambda: gallery.check(),
+    ):
+        with contextlib.suppress(StoreError, EnrolmentError):
+            verb()
+
+
+def test_check_tells_of_values_of_other_types(gallery, place):
+    gallery = changed(place, "UPDATE reference_codes SET seal = 'abc' WHERE subject = 'a'")
+    (problem,) = gallery.check()
+    assert "table reference_codes: 1 rows with a value of a wrong type" in problem
+
+
+@pytest.mark.parametrize("which", ["database", "key_file"])
+def test_triggers_are_refused(gallery, place, which):
+    """One that copies what is deleted would make revocation and erasure mean nothing."""
+    place.close()
+    with contextlib.closing(sqlite3.connect(getattr(place, which))) as connection, connection:
+        table = {"database": "reference_codes", "key_file": "masks"}[which]
+        connection.execute("CREATE TABLE kept (row)")
+        connection.execute(
+            f"CREATE TRIGGER keep AFTER DELETE ON {table} "
+            "BEGIN INSERT INTO kept VALUES (old.record); END"
+        )
+    with pytest.raises(StoreError, match="triggers or views"):
+        place.open()

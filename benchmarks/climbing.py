@@ -228,16 +228,10 @@ def minutes(answers: Sequence[bool], with_backoff: bool) -> float:
 
 
 class _Log:
-    """Stands for a gallery whose audit log nobody reads."""
+    """Stands for a gallery and keeps no audit log."""
 
-    def __init__(self) -> None:
-        self.store = self
-
-    def event(self, *_: Any) -> None:
-        return None
-
-    def log(self, _: None) -> None:
-        return None
+    def log(self, *event: Any) -> None:
+        """Nothing is kept."""
 
 
 def _faces(arguments: argparse.Namespace) -> Setting:

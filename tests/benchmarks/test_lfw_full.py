@@ -37,10 +37,10 @@ def shared_folder(tmp_path):
             faces = paths
         else:
             (data / "lists" / "fiw_clean.txt").write_text("\n".join(paths))
-    for path in faces:
-        file = data / "lfw_112x112" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+        for path in paths:
+            file = data / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
     _pairs(data / "lists" / "lfw_pairs.txt")
     lists = data / "lists" / "blufr"
     (lists / "image_list.txt").write_text("\n".join(path.split("/")[1] for path in faces))

@@ -40,12 +40,13 @@ SCRYPT_COST = 1 << 17
 SHORTEST_PASSPHRASE = 8
 ORPHAN_SECONDS = 3600
 """Age at which a mask without a record is what a killed enrolment left."""
+LARGEST_RECORD = 2**62
+"""Record numbers beyond that are damage."""
 LEGACY_START = b'{"format":"iom-keys"'
 _LARGEST_COST = 1 << 20
 _SCRYPT_BLOCK = 8
 _NONCE_BYTES = 12
 _RECORDS_A_QUERY = 500
-_LARGEST_RECORD = 2**62
 
 LAYOUT = Layout(
     noun="key store",
@@ -260,8 +261,8 @@ class KeyStore(Closing):
         Raises:
             StoreError: A number beyond all reason.
         """
-        if not 0 <= end <= _LARGEST_RECORD:
-            raise StoreError(f"record number: expected 0 to {_LARGEST_RECORD}, received {end}")
+        if not 0 <= end <= LARGEST_RECORD:
+            raise StoreError(f"record number: expected 0 to {LARGEST_RECORD}, received {end}")
         if end <= self._current().applications.get(application, KnownApplication()).next_record:
             return
         with self._writing() as write:

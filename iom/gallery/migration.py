@@ -14,6 +14,7 @@ from iom.gallery.audit import AuditChain, AuditEvent
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_sources import EXTERNAL, read_master
 from iom.gallery.key_store import (
+    LARGEST_RECORD,
     LAYOUT,
     KeyContent,
     KeyStore,
@@ -200,14 +201,16 @@ def _content(
     following = {application.name: number for application, number in applications}
     revoked: dict[str, dict[int, str]] = {name: dict(of) for name, of in old.revoked.items()}
     for name, number in following.items():
+        if type(number) is not int or not 0 <= number <= LARGEST_RECORD:
+            raise _changed(name, "its next record number is out of range")
         for stone in upgrade.tombstones(name):  # a crash may have kept it from the key store
             if not 0 <= stone.record < number:
-                raise StoreError(
-                    f"application {name}: a tombstone of record {stone.record}, which was never "
-                    "given out: the record store was changed outside of the gallery. Take it from "
-                    "a backup"
+                raise _changed(
+                    name, f"a tombstone of record {stone.record}, which was never given out"
                 )
-            revoked.setdefault(name, {}).setdefault(stone.record, stone.subject_id)
+            subject_id = revoked.setdefault(name, {}).setdefault(stone.record, stone.subject_id)
+            if subject_id != stone.subject_id:
+                raise _changed(name, f"the tombstone of record {stone.record} has another subject")
     names = {*following, *revoked, *old.masks}
     return KeyContent(
         master=None if old.is_external else old.master,
@@ -232,6 +235,13 @@ def _content(
             for name in names
         },
         keyed_from=keyed_from,
+    )
+
+
+def _changed(application: str, problem: str) -> StoreError:
+    return StoreError(
+        f"application {application}: {problem}: the record store was changed outside of the "
+        "gallery. Take it from a backup"
     )
 
 
@@ -298,6 +308,7 @@ def _read_legacy(path: Path, sealing: Sealing) -> _Legacy:
         header = parse_json(line, max_bytes=_LONGEST_HEADER)
         is_known = header["format"] == _FORMAT and header["version"] == _VERSION
         number = int(header["start"])
+        is_known &= 0 <= number <= LARGEST_RECORD
     except (ValueError, TypeError, KeyError):
         is_known = False
     if not is_known:

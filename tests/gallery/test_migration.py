@@ -106,6 +106,9 @@ def test_what_was_interrupted_is_done_again(old, monkeypatch):
         ("UPDATE audit SET count = 9 WHERE sequence = 2", "was changed"),
         ("UPDATE reference_codes SET subject = 'eve' WHERE subject = 'dave'", "changed outside"),
         ("INSERT INTO tombstones VALUES (1, 9223372036854775807, 'x', 1)", "never given out"),
+        ("UPDATE tombstones SET subject = 'alice'", "another subject"),
+        ("UPDATE applications SET next_record = 'x'", "out of range"),
+        ("UPDATE applications SET next_record = 9223372036854775807", "out of range"),
         ("UPDATE owner SET name = 'x'", "another master"),
     ],
 )
@@ -143,3 +146,11 @@ def test_an_export_of_version_1_needs_the_application(old):
         gallery.create_application("subject", threshold=45)
         assert import_application(gallery, old / "subject.iomx").added == 3
         assert gallery.verify("subject", "alice", PEOPLE[0]).distance == 0
+
+
+@pytest.mark.parametrize("start", [-5, 10**30, '"x"'])
+def test_a_start_out_of_range_is_damage(old, start):
+    path = old / "gallery.keys"
+    path.write_bytes(path.read_bytes().replace(b'"start":0', f'"start":{start}'.encode(), 1))
+    with pytest.raises(StoreError, match="format 1"):
+        migrate(*urls(old))

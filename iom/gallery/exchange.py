@@ -66,6 +66,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
         StoreError: The file cannot be written.
     """
     count, after = 0, -1
+    known = gallery.keys.known(name).settings
     try:
         with (
             atomic_path(path, mode=_MODE) as temporary,
@@ -73,7 +74,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
             gallery.store.snapshot() as still,
         ):
             application = still.application(name)
-            check_application(gallery.keys, application)
+            check_application(gallery.keys, application, known)
             revoked = gallery.keys.revoked(name)
             digest = hashlib.sha256()
 

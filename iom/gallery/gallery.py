@@ -181,8 +181,9 @@ class Gallery(Closing):
             UnknownApplicationError: No such application.
             StoreError: It was changed outside of the gallery, or set back to older settings.
         """
+        known = self.keys.known(name).settings
         found = self.store.application(name)
-        check_application(self.keys, found)
+        check_application(self.keys, found, known)
         return found
 
     def set_threshold(self, application: str, threshold: int) -> Application:

@@ -30,13 +30,19 @@ class EventMaker(Protocol):
         ...
 
 
-def check_application(keys: KeyStore, application: Application) -> None:
+def check_application(keys: KeyStore, application: Application, known: Application | None) -> None:
     """Refuse settings that were not written by this gallery, or are not the newest.
+
+    Args:
+        keys: The key store.
+        application: As the record store has it.
+        known: Settings that the key store knew before the record store was read; another process
+            may have changed both since.
 
     Raises:
         StoreError: They were changed or set back outside of the gallery.
     """
-    problem = _application_problem(keys, application, keys.known(application.name).settings)
+    problem = _application_problem(keys, application, known)
     if problem:
         raise StoreError(f"{problem}; see iom check, and take the record store from a backup")
 

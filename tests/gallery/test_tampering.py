@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from iom.errors import EnrolmentError, StoreError
+from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.exchange import export_application, import_application
 from iom.gallery.gallery import Gallery
 from iom.gallery.sqlite_store import SqliteStore
@@ -389,3 +389,11 @@ def test_triggers_are_refused(gallery, place, which):
         )
     with pytest.raises(StoreError, match="triggers or views"):
         place.open()
+
+
+def test_settings_that_another_process_changes_meanwhile_were_not_set_back(gallery, place):
+    """Between reading the record store and the key store."""
+    other, read = place.open(), gallery.store.application
+    gallery.store.application = lambda name: (read(name), other.set_threshold("door", 7))[0]
+    with pytest.raises(RevokedError):
+        gallery.verify("door", "c", PEOPLE[2])

@@ -241,7 +241,7 @@ def test_a_manifest_of_another_runtime_is_refused(exported, tmp_path):
 def test_it_starts_without_tensorflow(exported, root, name):
     code = (
         "import sys, numpy as np, iom\n"
-        f"h = iom.ArtifactFaceHasher.load({str(exported[0] / name)!r})\n"
+        f"h = iom.load({str(exported[0] / name)!r})\n"
         "h.hash_images(np.zeros((1, 112, 112, 3), np.uint8) + 99, iom.TransformKey(bytes(32)))\n"
         "heavy = {'tensorflow', 'keras', 'scipy', 'numba', 'sklearn'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"

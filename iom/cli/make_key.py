@@ -1,7 +1,6 @@
 """Make a transform key and write its text to a file that only its owner can read."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,19 +21,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _make(arguments: argparse.Namespace) -> Answer:
     from iom.errors import DataError
+    from iom.files import write_secret
     from iom.keys import TransformKey
 
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        handle = os.open(arguments.file, flags, 0o600)
+        if not arguments.file.parent.is_dir():
+            raise DataError(
+                f"{arguments.file}: cannot be written: no folder {arguments.file.parent}"
+            )
+        write_secret(arguments.file, TransformKey.generate().to_text() + "\n")
     except FileExistsError as error:
         raise DataError(f"{arguments.file} is there already; a key is never overwritten") from error
     except OSError as error:
         raise DataError(f"{arguments.file}: cannot be written: {error.strerror}") from error
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(TransformKey.generate().to_text() + "\n")
-        stream.flush()
-        os.fsync(handle)
     return Answer(
         {"file": arguments.file},
         f"a new key in {arguments.file}; it is the secret: keep it apart from codes",

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from iom.errors import EnrolmentError, StoreError
-from iom.files import atomic_path
+from iom.files import SECRET_MODE, atomic_path
 from iom.gallery.gallery import Gallery
 from iom.gallery.integrity import check_application
 from iom.gallery.record import Application, Reference, check_subject_id, code_bytes
@@ -34,7 +34,6 @@ from iom.untrusted import parse_json
 FORMAT = "iom-gallery"
 VERSION = 2
 _LONGEST_LINE = 1 << 26
-_MODE = 0o600
 _BARE = {
     "subject_id": str,
     "slot": int,
@@ -69,7 +68,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
     known = gallery.keys.known(name).settings
     try:
         with (
-            atomic_path(path, mode=_MODE) as temporary,
+            atomic_path(path, mode=SECRET_MODE) as temporary,
             temporary.open("wb") as stream,
             gallery.store.snapshot() as still,
         ):

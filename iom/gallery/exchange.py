@@ -62,8 +62,9 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
 
     Raises:
         UnknownApplicationError: No such application.
-        StoreError: The file cannot be written.
+        StoreError: The file cannot be written, or there is one that is no export.
     """
+    _check_target(path)
     count, after = 0, -1
     known = gallery.keys.known(name).settings
     try:
@@ -94,6 +95,20 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
     gallery.log("export", name)
     return count
+
+
+def _check_target(path: Path) -> None:
+    """Replace an older export, and never a store, a key or anything else."""
+    start = f'{{"format":"{FORMAT}"'.encode()
+    try:
+        with path.open("rb") as stream:
+            is_export = stream.read(len(start)) == start
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+    if not is_export:
+        raise StoreError(f"{path}: there is another file already; name a new one for the export")
 
 
 def import_application(gallery: Gallery, path: Path) -> Imported:

@@ -262,7 +262,11 @@ def _check_key_version(folder: Path, metadata: dict[str, Any]) -> str:
     """
     key = metadata.get("key", {"kind": FIRST_KIND, "derivation": KEY_KINDS[FIRST_KIND].derivation})
     kind, derivation = (key.get(name) if isinstance(key, dict) else None for name in _KEY_FIELDS)
-    if kind not in KEY_KINDS or derivation != KEY_KINDS[kind].derivation:
+    if (
+        not isinstance(kind, str)
+        or kind not in KEY_KINDS
+        or derivation != KEY_KINDS[kind].derivation
+    ):
         known = ", ".join(entry.derivation for entry in KEY_KINDS.values())
         raise WeightsError(
             f"{folder / METADATA_FILE}: this hasher takes keys of kind '{kind}' derived by "

@@ -78,7 +78,9 @@ def check_graph(graph_def: Any, source: object) -> None:
     Raises:
         WeightsError: Names the first operation that is not allowed, and its node.
     """
-    for nodes in _groups(graph_def).values():
+    groups = _groups(graph_def)
+    _check_calls(groups, source)
+    for nodes in groups.values():
         _check_nodes(nodes, OPERATIONS, graph_def, source)
 
 
@@ -110,6 +112,7 @@ def _check_meta_graph(meta_graph: Any, path: Path) -> None:
     """Each node, and each function, with what its place allows."""
     graph_def, saver = meta_graph.graph_def, meta_graph.saver_def
     groups = _groups(graph_def)
+    _check_calls(groups, path)
     served = _reached(graph_def, groups, _served_roots(meta_graph))
     restore = _reached(graph_def, groups, [saver.restore_op_name])
     save = _reached(graph_def, groups, [saver.save_tensor_name])
@@ -176,6 +179,24 @@ def _reached(
         for node in inside:
             pending.extend(_Place(name) for name in _called(node))
     return reached
+
+
+def _check_calls(groups: Mapping[str, Iterable[Any]], source: object) -> None:
+    """Refuse functions that call themselves: TensorFlow would run until its stack is full."""
+    calls = {
+        name: {called for node in nodes for called in _called(node)}
+        for name, nodes in groups.items()
+        if name
+    }
+    left = set(calls)
+    while left:
+        ends = {name for name in left if not calls[name] & left}
+        if not ends:
+            raise WeightsError(
+                f"{source}: refused: functions of the graph call themselves, {max(left)[:80]!r} or "
+                "one that it calls; nothing was run"
+            )
+        left -= ends
 
 
 def _called(node: Any) -> Iterator[str]:

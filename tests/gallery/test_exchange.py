@@ -137,3 +137,13 @@ def test_no_other_record_brings_a_revoked_code_back(place):
     assert (done.added, done.revoked) == (0, 1)
     with pytest.raises(RevokedError):
         gallery.verify("door", "a", PEOPLE[0])
+
+
+def test_an_export_replaces_nothing_but_an_export(gallery, exported, place):
+    assert export_application(gallery, "door", exported) == 3
+    for path in (place.database, place.key_file):
+        whole = path.read_bytes()
+        with pytest.raises(StoreError, match="another file already"):
+            export_application(gallery, "door", path)
+        assert path.read_bytes() == whole
+    assert gallery.check() == []

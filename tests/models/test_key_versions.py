@@ -38,6 +38,7 @@ def test_a_hasher_without_a_kind_takes_permutations(folder):
         {"kind": "permutation", "derivation": "iom/permutation/v2"},
         {"kind": "permutation", "derivation": "iom/orthogonal/v1"},
         {"kind": "permutation"},
+        {"kind": [], "derivation": "iom/permutation/v1"},
         {"kind": "quantum", "derivation": "iom/quantum/v1"},
         {},
         "permutation",

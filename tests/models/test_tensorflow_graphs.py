@@ -197,6 +197,16 @@ def test_a_function_cannot_bear_the_name_of_an_operation():
     check_graph(graph(node("mine", "good"), functions=functions), "x.pb")
 
 
+@pytest.mark.parametrize("calls", [{"f": "f"}, {"f": "g", "g": "f"}])
+@pytest.mark.parametrize("op", ["PartitionedCall", "If", "mine"])
+def test_functions_that_call_themselves_are_refused(calls, op):
+    """They would end the process with a full stack."""
+    functions = [function(name, node("PartitionedCall", "c", f=to)) for name, to in calls.items()]
+    functions.append(function("mine", node("Relu", "r")))
+    with pytest.raises(WeightsError, match="call themselves"):
+        check_graph(graph(node(op, "start", f="f"), functions=functions), "x.pb")
+
+
 @pytest.mark.parametrize("kind", [tf.resource, tf.variant])
 def test_constants_are_numbers_or_texts(kind):
     bad = node("Const", "bad")

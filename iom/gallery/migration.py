@@ -27,8 +27,9 @@ from iom.gallery.key_store import (
     stretched,
 )
 from iom.gallery.record import Application, check_subject_id
-from iom.gallery.store import Upgrade, open_store, upgrade_store
+from iom.gallery.store import open_store, upgrade_store
 from iom.gallery.templates import check_seal, sealed_application, tombstone_seal
+from iom.gallery.upgrade import Upgrade
 from iom.keys import TransformKey
 from iom.untrusted import parse_json
 

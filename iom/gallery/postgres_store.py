@@ -33,7 +33,8 @@ from iom.gallery.rows import (
     unknown_application,
     with_slots,
 )
-from iom.gallery.store import PAGE, RecordStore, StoreStats, Upgrade
+from iom.gallery.store import PAGE, RecordStore, StoreStats
+from iom.gallery.upgrade import Dialect, Upgrade
 
 Connection = psycopg.Connection[Any]
 _TYPES = ("int4", "int8", "text", "int4", "int4", "bytea", "bytea", "text", "int8", "int8")
@@ -366,6 +367,9 @@ class PostgresStore(RecordStore):
             raise revoked_epoch(found[0][0], name)
 
 
+OLD = Dialect("%s", "bigint", "bytea", "''", "SELECT owner FROM gallery")
+
+
 def upgrade_url(url: str, convert: Callable[[Upgrade], None]) -> bool:
     """See `iom.gallery.store.upgrade_store`."""
     place = parse_place(url)
@@ -375,82 +379,16 @@ def upgrade_url(url: str, convert: Callable[[Upgrade], None]) -> bool:
         contextlib.closing(PostgresConnection(place, format=1)) as database,
         database.writing() as connection,
     ):
-        convert(_PostgresUpgrade(connection))
-        connection.execute("ALTER TABLE applications DROP COLUMN next_record")
+
+        def execute(text: str, values: Sequence[Any]) -> list[Any]:
+            cursor = connection.execute(text, values)
+            return cursor.fetchall() if cursor.description else []
+
+        upgrade = Upgrade(execute, OLD)
+        convert(upgrade)
+        upgrade.finish()
         connection.execute("UPDATE gallery SET format = %s", (FORMAT,))
     return True
-
-
-class _PostgresUpgrade(Upgrade):
-    """Tables of format 1, with the columns of format 2 added and empty."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        statements: tuple[LiteralString, ...] = (
-            "ALTER TABLE applications ADD COLUMN revision bigint NOT NULL DEFAULT 0",
-            "ALTER TABLE applications ADD COLUMN seal bytea NOT NULL DEFAULT ''",
-            "ALTER TABLE tombstones ADD COLUMN epoch integer NOT NULL DEFAULT 0",
-            "ALTER TABLE tombstones ADD COLUMN seal bytea NOT NULL DEFAULT ''",
-            "ALTER TABLE audit ADD COLUMN valid bigint NOT NULL DEFAULT 0",
-            "ALTER TABLE audit ADD COLUMN revoked bigint NOT NULL DEFAULT 0",
-            "ALTER TABLE audit ADD COLUMN revision bigint NOT NULL DEFAULT 0",
-            "CREATE INDEX audit_applications ON audit (application, sequence)",
-        )
-        for statement in statements:
-            connection.execute(statement)
-
-    def owner(self) -> str:
-        return str(self._connection.execute("SELECT owner FROM gallery").fetchall()[0][0])
-
-    def applications(self) -> list[tuple[Application, int]]:
-        rows = self._connection.execute(
-            f"SELECT {_APPLICATION}, next_record FROM applications ORDER BY name"
-        ).fetchall()
-        return [(application_of_row(row[:-1]), row[-1]) for row in rows]
-
-    def tombstones(self, application: str) -> list[Tombstone]:
-        rows = self._connection.execute(
-            f"SELECT {_TOMBSTONE} FROM tombstones WHERE application = %s ORDER BY record",
-            (self._id(application),),
-        ).fetchall()
-        return [tombstone_of_row(row) for row in rows]
-
-    def references(self, application: str) -> Iterator[Reference]:
-        rows = self._connection.execute(
-            f"SELECT {_REFERENCE} FROM reference_codes WHERE application = %s ORDER BY record",
-            (self._id(application),),
-        )
-        return (reference_of_row(application, row) for row in rows)
-
-    def audit(self) -> Iterator[AuditEntry]:
-        rows = self._connection.execute(f"SELECT {_AUDIT} FROM audit ORDER BY sequence")
-        return map(entry_of_row, rows)
-
-    def write(
-        self,
-        application: Application,
-        tombstones: Sequence[Tombstone],
-        references: int,
-        chain: AuditChain,
-        event: AuditEvent,
-    ) -> None:
-        number = self._id(application.name)
-        self._connection.execute(
-            "UPDATE applications SET revision = %s, seal = %s WHERE id = %s",
-            (application.revision, application.seal, number),
-        )
-        with self._connection.cursor() as cursor:
-            cursor.executemany(
-                "UPDATE tombstones SET epoch = %s, seal = %s "
-                "WHERE application = %s AND record = %s",
-                [(stone.epoch, stone.seal, number, stone.record) for stone in tombstones],
-            )
-        counts = Counts(references, len(tombstones), application.revision)
-        _append(self._connection, chain, event, counts)
-
-    def _id(self, application: str) -> int:
-        query: LiteralString = "SELECT id FROM applications WHERE name = %s"
-        return int(self._connection.execute(query, (application,)).fetchall()[0][0])
 
 
 def _append(connection: Connection, chain: AuditChain, event: AuditEvent, counts: Counts) -> None:

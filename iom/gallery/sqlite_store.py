@@ -31,7 +31,8 @@ from iom.gallery.rows import (
     with_slots,
 )
 from iom.gallery.sqlite_file import Layout, SqliteFile, make_sqlite_file
-from iom.gallery.store import PAGE, RecordStore, StoreStats, Upgrade
+from iom.gallery.store import PAGE, RecordStore, StoreStats
+from iom.gallery.upgrade import Dialect, Upgrade
 
 _READ_ONLY = "?mode=ro"
 _VALUES_A_QUERY = 500  # SQLite allows a limited number of values in a statement
@@ -447,6 +448,9 @@ class SqliteStore(RecordStore):
         return placed
 
 
+OLD = Dialect("?", "INTEGER", "BLOB", "x''", "SELECT name FROM owner")
+
+
 def upgrade_url(url: str, convert: Callable[[Upgrade], None]) -> bool:
     """See `iom.gallery.store.upgrade_store`."""
     path, _ = _parsed(url)
@@ -455,81 +459,12 @@ def upgrade_url(url: str, convert: Callable[[Upgrade], None]) -> bool:
     old = Layout(LAYOUT.noun, LAYOUT.application_id, 1, "")
     with contextlib.closing(SqliteFile(path, old)) as file:
         with file.writing() as connection:
-            convert(_SqliteUpgrade(connection))
-            connection.execute("ALTER TABLE applications DROP COLUMN next_record")
+            upgrade = Upgrade(lambda text, values: connection.execute(text, values).fetchall(), OLD)
+            convert(upgrade)
+            upgrade.finish()
             connection.execute(f"PRAGMA user_version = {LAYOUT.format}")
         file.forget_log()
     return True
-
-
-class _SqliteUpgrade(Upgrade):
-    """Tables of format 1, with the columns of format 2 added and empty."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        for statement in (
-            "ALTER TABLE applications ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
-            "ALTER TABLE applications ADD COLUMN seal BLOB NOT NULL DEFAULT x''",
-            "ALTER TABLE tombstones ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
-            "ALTER TABLE tombstones ADD COLUMN seal BLOB NOT NULL DEFAULT x''",
-            "ALTER TABLE audit ADD COLUMN valid INTEGER NOT NULL DEFAULT 0",
-            "ALTER TABLE audit ADD COLUMN revoked INTEGER NOT NULL DEFAULT 0",
-            "ALTER TABLE audit ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
-            "CREATE INDEX audit_applications ON audit (application, sequence)",
-        ):
-            connection.execute(statement)
-
-    def owner(self) -> str:
-        return "".join(row[0] for row in self._connection.execute("SELECT name FROM owner"))
-
-    def applications(self) -> list[tuple[Application, int]]:
-        rows = self._connection.execute(
-            f"SELECT {APPLICATION_COLUMNS}, next_record FROM applications ORDER BY name"
-        ).fetchall()
-        return [(application_of_row(row[:-1]), row[-1]) for row in rows]
-
-    def tombstones(self, application: str) -> list[Tombstone]:
-        rows = self._connection.execute(
-            f"SELECT {TOMBSTONE_COLUMNS} FROM tombstones WHERE application = ? ORDER BY record",
-            (self._id(application),),
-        ).fetchall()
-        return [tombstone_of_row(row) for row in rows]
-
-    def references(self, application: str) -> Iterator[Reference]:
-        rows = self._connection.execute(
-            f"SELECT {REFERENCE_COLUMNS} FROM reference_codes WHERE application = ? "
-            "ORDER BY record",
-            (self._id(application),),
-        )
-        return (reference_of_row(application, row) for row in rows)
-
-    def audit(self) -> Iterator[AuditEntry]:
-        rows = self._connection.execute(f"SELECT {AUDIT_COLUMNS} FROM audit ORDER BY sequence")
-        return map(entry_of_row, rows)
-
-    def write(
-        self,
-        application: Application,
-        tombstones: Sequence[Tombstone],
-        references: int,
-        chain: AuditChain,
-        event: AuditEvent,
-    ) -> None:
-        number = self._id(application.name)
-        self._connection.execute(
-            "UPDATE applications SET revision = ?, seal = ? WHERE id = ?",
-            (application.revision, application.seal, number),
-        )
-        self._connection.executemany(
-            "UPDATE tombstones SET epoch = ?, seal = ? WHERE application = ? AND record = ?",
-            [(stone.epoch, stone.seal, number, stone.record) for stone in tombstones],
-        )
-        counts = Counts(references, len(tombstones), application.revision)
-        _append_entry(self._connection, chain, event, counts)
-
-    def _id(self, application: str) -> int:
-        query = "SELECT id FROM applications WHERE name = ?"
-        return int(self._connection.execute(query, (application,)).fetchone()[0])
 
 
 def _append_entry(

@@ -4,7 +4,7 @@ import abc
 import contextlib
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from iom.errors import StoreError, missing_extra
 from iom.gallery.audit import AuditChain, AuditEntry, AuditEvent
 from iom.gallery.closing import Closing
 from iom.gallery.record import Application, Reference, Tombstone
+from iom.gallery.upgrade import Upgrade
 from iom.lookup import did_you_mean_url
 
 PAGE = 4096
@@ -250,41 +251,6 @@ def open_store(url: str, *, create: bool = False) -> RecordStore:
     """
     store: RecordStore = _module_of(url).open_url(url, create=create)
     return store
-
-
-class Upgrade(abc.ABC):
-    """A record store of format 1 in the transaction that converts it; old writers have to wait."""
-
-    @abc.abstractmethod
-    def owner(self) -> str:
-        """As of `RecordStore`."""
-
-    @abc.abstractmethod
-    def applications(self) -> list[tuple[Application, int]]:
-        """Each with the record number that would have been given out next."""
-
-    @abc.abstractmethod
-    def tombstones(self, application: str) -> list[Tombstone]:
-        """Without epochs and seals, which format 1 did not have."""
-
-    @abc.abstractmethod
-    def references(self, application: str) -> Iterator[Reference]:
-        """All valid references."""
-
-    @abc.abstractmethod
-    def audit(self) -> Iterator[AuditEntry]:
-        """The whole log."""
-
-    @abc.abstractmethod
-    def write(
-        self,
-        application: Application,
-        tombstones: Sequence[Tombstone],
-        references: int,
-        chain: AuditChain,
-        event: AuditEvent,
-    ) -> None:
-        """Write an application and its tombstones with their seals, and an audit entry of both."""
 
 
 def upgrade_store(url: str, convert: Callable[[Upgrade], None]) -> bool:

@@ -40,7 +40,7 @@ test: $(DEVELOPMENT) ## Lint, type-check and run all tests but the long proofs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 wheel-test: $(DEVELOPMENT) ## Build the wheel, install it, and run the README's examples in an empty folder
 	$(BIN)/python -m pytest tests/integration/test_wheel.py

@@ -33,10 +33,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "whitening 0.4": {"hasher.whitening": 0.4},
     "no learned layer": {"hasher.whitening": 0, "hasher.learned_layer": False, "epochs": 0},
     "projection trained": {"hasher.train_projection": True},
-    "projection trained, no refinement": {
-        "hasher.train_projection": True,
-        "hasher.refinement_steps": 0,
-    },
+    "projection trained, no refinement": {"hasher.train_projection": True, "hasher.refinement_steps": 0},
     "no refinement": {"hasher.refinement_steps": 0},
     "5 steps of refinement": {"hasher.refinement_steps": 5},
     "20 steps of refinement": {"hasher.refinement_steps": 20},
@@ -45,10 +42,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "simplex frame": {"hasher.projection": "simplex"},
     "cross-polytope frame": {"hasher.projection": "cross_polytope"},
     "soft codes": {"hasher.straight_through": False},
-    "T annealed 10 to 40": {
-        "hasher.inverse_temperature": 10,
-        "hasher.inverse_temperature_end": 40,
-    },
+    "T annealed 10 to 40": {"hasher.inverse_temperature": 10, "hasher.inverse_temperature_end": 40},
     "T 10": {"hasher.inverse_temperature": 10},
     "one fixed key (identity)": {"key": "identity"},
     "4 keys a batch": {"batches.keys": 4},
@@ -85,9 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="continue the one in --output")
     parser.add_argument("--lfw", action="store_true", help="also measure all pairs of LFW")
     parser.add_argument("--lfw-keys", type=int, default=3, help="default: %(default)s")
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C",
                         help="change one setting of all rows")  # fmt: skip
     return run(_measure, parser, argv)
@@ -114,12 +106,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.evaluation.search import run_search
     from iom.evaluation.search_table import markdown
 
-    rows = run_search(
-        search,
-        arguments.output,
-        resume=arguments.resume,
-        report=lambda line: print(line, flush=True),
-    )
+    rows = run_search(search, arguments.output, resume=arguments.resume, report=lambda line: print(line, flush=True))
     if arguments.lfw:
         _add_lfw(rows, arguments)
     print(markdown(rows))
@@ -182,9 +169,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     from iom.models.keras_face_hasher import KerasFaceHasher
 
     faces = lfw_all_pairs.load_faces(
-        argparse.Namespace(
-            config=lfw_all_pairs.CONFIG, shared=arguments.shared, images=lfw_all_pairs.AT_MOST
-        )
+        argparse.Namespace(config=lfw_all_pairs.CONFIG, shared=arguments.shared, images=lfw_all_pairs.AT_MOST)
     )
     for row in tqdm(rows, desc="LFW", unit="row"):
         if row["kind"] == "float":

@@ -26,9 +26,7 @@ PHOTOGRAPH = (420, 360)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.alignment`."""
     parser = new_parser("python -m benchmarks.alignment", str(__doc__))
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--pairs", type=int, default=600, help="default: %(default)s")
     parser.add_argument("--detectors", nargs="+", default=["mtcnn", "yunet"])
     parser.add_argument("--weights", default="mobilefacenet_y1.ms1m", help="default: %(default)s")
@@ -146,9 +144,7 @@ def _run(
             if error < errors[i]:
                 anew = similarity(back)
                 errors[i] = error
-                shifts[i] = np.linalg.norm(
-                    TEMPLATE @ anew[:, :2].T + anew[:, 2] - TEMPLATE, axis=1
-                ).mean()
+                shifts[i] = np.linalg.norm(TEMPLATE @ anew[:, :2].T + anew[:, 2] - TEMPLATE, axis=1).mean()
     written = np.array([(output / f"{i:05d}.png").is_file() for i in range(len(matrices))])
     found = written & np.isfinite(errors)
     return found, float(errors[found].mean()), float(shifts[found].mean()), len(matrices) / seconds

@@ -32,9 +32,7 @@ CODE_LENGTH, ALPHABET_SIZE = 512, 8
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.all_pairs`."""
     parser = new_parser("python -m benchmarks.all_pairs", str(__doc__))
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--slice", type=int, default=200, help="rows of the others' tables")
     parser.add_argument("--turns", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--count", type=Path, default=None, help=argparse.SUPPRESS)
@@ -119,9 +117,7 @@ def _in_own_process(path: Path, turns: int) -> dict[str, float]:
     from iom.errors import DataError
 
     command = [sys.executable, "-m", "benchmarks.all_pairs", "--count", str(path)]
-    done = subprocess.run(
-        [*command, "--turns", str(turns)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--turns", str(turns)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise DataError(f"counting all pairs failed: {done.stderr.strip()[-300:]}")
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

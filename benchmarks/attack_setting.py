@@ -26,17 +26,11 @@ class Setting(NamedTuple):
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `load_setting`."""
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--embedder", default="", help="manifest name or file; default: the stored embeddings"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    parser.add_argument("--embedder", default="", help="manifest name or file; default: the stored embeddings")
     parser.add_argument("--victims", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--old-keys", type=int, default=2, help="default: %(default)s")
-    parser.add_argument(
-        "--synthetic", action="store_true", help="random vectors in place of faces; no ../shared"
-    )
+    parser.add_argument("--synthetic", action="store_true", help="random vectors in place of faces; no ../shared")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="few configurations, fewer images")
 
@@ -87,12 +81,8 @@ def _embeddings(
 
     data = arguments.shared / "data"
     if not (data / name).is_dir():
-        raise DataError(
-            f"no embeddings: no folder {data / name}; see ../shared, or try --synthetic"
-        )
-    places = sorted(
-        path.relative_to(data / name).as_posix() for path in (data / name).glob("*/*.jpg")
-    )
+        raise DataError(f"no embeddings: no folder {data / name}; see ../shared, or try --synthetic")
+    places = sorted(path.relative_to(data / name).as_posix() for path in (data / name).glob("*/*.jpg"))
     wanted = set(only.read_text(encoding="utf-8").split()) if only else set(places)
     images = [data / name / place for place in places if place in wanted]
     rows = embeddings_of(images, data / name, data, arguments.embedder)

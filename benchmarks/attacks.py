@@ -46,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.attacks`."""
     parser = new_parser("python -m benchmarks.attacks", str(__doc__))
     add_data_arguments(parser)
-    parser.add_argument(
-        "--systems", nargs="*", default=list(SYSTEMS), help=f"default: {' '.join(SYSTEMS)}"
-    )
+    parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), help=f"default: {' '.join(SYSTEMS)}")
     parser.add_argument("--attacks", nargs="+", help="default: all")
     parser.add_argument("--shape", type=parse_shape, default=(512, 8), help="default: 512x8")
     parser.add_argument("--keep", type=int, default=0, help="where a system has it; default: all")
@@ -173,11 +171,7 @@ def with_key_kind(hasher: "KerasFaceHasher", kind: str) -> "KerasFaceHasher":
     for name in names:
         if name == LEARNED_LAYER or keep == hasher.keep:
             model.get_layer(name).set_weights(hasher.model.get_layer(name).get_weights())
-    return KerasFaceHasher(
-        model,
-        embedder_name=hasher.embedder_name,
-        embedder_fingerprint=hasher.embedder_fingerprint,
-    )
+    return KerasFaceHasher(model, embedder_name=hasher.embedder_name, embedder_fingerprint=hasher.embedder_fingerprint)
 
 
 if __name__ == "__main__":

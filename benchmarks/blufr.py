@@ -21,16 +21,10 @@ HASHER = Path("pre_models/mobilefacenet_y1_512x8")
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.blufr`."""
     parser = new_parser("python -m benchmarks.blufr", str(__doc__))
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--hasher", type=Path, default=HASHER, help="default: %(default)s")
-    parser.add_argument(
-        "--baselines", default="grp", help="separated by commas; default: %(default)s"
-    )
-    parser.add_argument(
-        "--embedder", default="", help="manifest name or file; default: the stored embeddings"
-    )
+    parser.add_argument("--baselines", default="grp", help="separated by commas; default: %(default)s")
+    parser.add_argument("--embedder", default="", help="manifest name or file; default: the stored embeddings")
     parser.add_argument("--seed", type=int, default=1, help="of the test key; default: %(default)s")
     return run(_measure, parser, argv)
 
@@ -53,11 +47,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     trained = trained_system("learned", str(arguments.hasher))
     shape = HasherConfig(code_length=trained.code_length, alphabet_size=trained.alphabet_size)
     names = [name for name in arguments.baselines.split(",") if name]
-    systems = [
-        float_system(size),
-        *(baseline_system(name, size, shape, arguments.seed) for name in names),
-        trained,
-    ]
+    systems = [float_system(size), *(baseline_system(name, size, shape, arguments.seed) for name in names), trained]
     figures = {}
     for system in systems:
         (scenario,) = scenarios_of(system, (STOLEN_KEY,))

@@ -24,9 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.bundled`."""
     parser = new_parser("python -m benchmarks.bundled", str(__doc__))
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: %(default)s")
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     return run(_measure, parser, argv)
 
 

@@ -41,9 +41,7 @@ class Setting(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.centroids`."""
     parser = new_parser("python -m benchmarks.centroids", str(__doc__))
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--hasher", default=HASHER, help="default: %(default)s")
     parser.add_argument("--keys", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="of the keys; default: %(default)s")
@@ -86,10 +84,7 @@ def _measure(arguments: argparse.Namespace) -> int:
             if hasher.calibration is not None:
                 figures_of |= _at(distances, setting, hasher.calibration.threshold)
             found.setdefault((way, count), []).append(figures_of)
-    print(
-        f"{'way':24} images  rank 1 %   EER %  FNMR % at FMR 1e-3     1e-4"
-        "   calibrated FMR %  FNMR %"
-    )
+    print(f"{'way':24} images  rank 1 %   EER %  FNMR % at FMR 1e-3     1e-4   calibrated FMR %  FNMR %")
     for (way, count), each in found.items():
         mean = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
         figures[f"{way.replace(',', '').replace(' ', '_')}_{count}"] = {
@@ -137,9 +132,7 @@ def _float_ways(embeddings: Any, setting: Setting) -> Any:
         yield "float nearest", count, np.hstack([nearest, beside])
 
 
-def _code_ways(
-    embeddings: Any, setting: Setting, code: Callable[[Any], Any], alphabet_size: int
-) -> Any:
+def _code_ways(embeddings: Any, setting: Setting, code: Callable[[Any], Any], alphabet_size: int) -> Any:
     import numpy as np
 
     from iom.codes.distances import all_pairs
@@ -203,10 +196,7 @@ def _at(distances: Any, setting: Setting, threshold: int) -> dict[str, float]:
     matches = distances[:, : len(setting.enrolled)] <= threshold
     own = matches[np.arange(len(distances)), setting.subject]
     false = int(matches.sum()) - int(own.sum())
-    return {
-        "calibrated_fmr": false / (matches.size - len(own)),
-        "calibrated_fnmr": 1.0 - float(own.mean()),
-    }
+    return {"calibrated_fmr": false / (matches.size - len(own)), "calibrated_fnmr": 1.0 - float(own.mean())}
 
 
 if __name__ == "__main__":

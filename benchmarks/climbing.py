@@ -72,16 +72,12 @@ class Climb(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.climbing`."""
     parser = new_parser("python -m benchmarks.climbing", str(__doc__))
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--hasher", type=Path, default=HASHER, help="default: %(default)s")
     parser.add_argument("--victims", type=int, default=20, help="default: %(default)s")
     parser.add_argument("--tries", type=int, default=TRIES, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument(
-        "--synthetic", action="store_true", help="random vectors in place of faces; no ../shared"
-    )
+    parser.add_argument("--synthetic", action="store_true", help="random vectors in place of faces; no ../shared")
     return run(_measure, parser, argv)
 
 
@@ -113,9 +109,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     figures: dict[str, Any] = {
         "victims": len(climbs),
         "victims_hit": len(hit),
-        "first_hit_tries_median": statistics.median(
-            [each.first_hit or math.inf for each in climbs]
-        ),
+        "first_hit_tries_median": statistics.median([each.first_hit or math.inf for each in climbs]),
     }
     for tries in [each for each in REPORTED if each <= arguments.tries]:
         cosines = [each.cosines[tries] for each in hit]
@@ -179,9 +173,7 @@ def climb(
 
 
 def _towards(
-    border: "NDArray[np.float32]",
-    directions: "NDArray[np.float32]",
-    matched: "NDArray[np.bool_]",
+    border: "NDArray[np.float32]", directions: "NDArray[np.float32]", matched: "NDArray[np.bool_]"
 ) -> "NDArray[np.float32]":
     """The face that the answers around a point of the border point to.
 
@@ -281,9 +273,7 @@ def _synthetic(arguments: argparse.Namespace) -> Setting:
     enrolled = _unit(stream.standard_normal(shape).astype(np.float32))
     others = _unit(enrolled + 0.1 * stream.standard_normal(shape).astype(np.float32))
     photographs = stream.standard_normal((SYNTHETIC_PHOTOGRAPHS, SYNTHETIC_SIZE))
-    signs = PublicSigns(
-        SYNTHETIC_SIZE, SYNTHETIC_BITS, keep=0, seed=arguments.seed, purpose="climbing/signs"
-    )
+    signs = PublicSigns(SYNTHETIC_SIZE, SYNTHETIC_BITS, keep=0, seed=arguments.seed, purpose="climbing/signs")
     threshold = round(SYNTHETIC_BITS * math.acos(0.45) / math.pi)
     return Setting(enrolled, others, _unit(photographs.astype(np.float32)), signs.bits, threshold)
 

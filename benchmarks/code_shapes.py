@@ -16,13 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.lfw_all_pairs import (
-    Faces,
-    add_arguments,
-    learned_system,
-    load_faces,
-    parse_shape,
-)
+from benchmarks.lfw_all_pairs import Faces, add_arguments, learned_system, load_faces, parse_shape
 from iom.cli.arguments import new_parser, run
 from iom.errors import ConfigError
 
@@ -53,12 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[parse_shape(shape) for shape in SHAPES],
         help=f"default: {' '.join(SHAPES)}",
     )
-    parser.add_argument(
-        "--systems", nargs="+", default=list(SYSTEMS), help=f"default: {' '.join(SYSTEMS)}"
-    )
-    parser.add_argument(
-        "--hashers", nargs="+", default=list(HASHERS), help=f"default: {' '.join(HASHERS)}"
-    )
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), help=f"default: {' '.join(SYSTEMS)}")
+    parser.add_argument("--hashers", nargs="+", default=list(HASHERS), help=f"default: {' '.join(HASHERS)}")
     return run(_measure, parser, argv)
 
 
@@ -99,9 +89,7 @@ def measure(faces: Faces, arguments: argparse.Namespace) -> list[Row]:
                 _show(row)
                 continue
             started = time.perf_counter()
-            codes = codes_under_keys(
-                system, faces.embeddings, keys=arguments.keys, seed=arguments.seed
-            )
+            codes = codes_under_keys(system, faces.embeddings, keys=arguments.keys, seed=arguments.seed)
             trials = code_trials(faces.pairs, codes, no_draws)
             row |= {rate: trials.mean(rate) for rate in RATES}
             row |= {f"{rate}_std": trials.std(rate) for rate in RATES}
@@ -111,9 +99,7 @@ def measure(faces: Faces, arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _system(
-    name: str, faces: Faces, shape: tuple[int, int], arguments: argparse.Namespace
-) -> "CodeSystem":
+def _system(name: str, faces: Faces, shape: tuple[int, int], arguments: argparse.Namespace) -> "CodeSystem":
     """A system of this shape.
 
     Raises:
@@ -152,9 +138,7 @@ def _show(row: Row) -> None:
         print(f"{label}missing: {row['missing']}", flush=True)
         return
     spreads = (100 * row.get(f"{rate}_std", 0.0) for rate in RATES)
-    cells = (
-        f"{100 * row[rate]:.3f} ± {spread:.3f}" for rate, spread in zip(RATES, spreads, strict=True)
-    )
+    cells = (f"{100 * row[rate]:.3f} ± {spread:.3f}" for rate, spread in zip(RATES, spreads, strict=True))
     print(label + "".join(f"{cell:>16s}" for cell in cells), flush=True)
 
 

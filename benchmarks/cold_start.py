@@ -63,18 +63,14 @@ def _exported(arguments: argparse.Namespace, folder: Path) -> dict[str, Path]:
 
     source = load_source(arguments.hasher)
     faces = faces_of_nobody(source.input_size)
-    Exporter(source, calibration=faces.images, faces=faces).export(
-        arguments.formats, folder, name="hasher"
-    )
+    Exporter(source, calibration=faces.images, faces=faces).export(arguments.formats, folder, name="hasher")
     return {name: folder / f"hasher{ALL[name].suffix}" for name in arguments.formats}
 
 
 def _start(place: Path) -> tuple[float, float]:
     """Seconds and megabytes of one start."""
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", START, str(place)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", START, str(place)], capture_output=True, text=True, check=True)
     return time.perf_counter() - start, float(done.stdout.split()[-1])
 
 

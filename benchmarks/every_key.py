@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.every_key`."""
     parser = new_parser("python -m benchmarks.every_key", str(__doc__))
     add_arguments(parser)
-    parser.add_argument(
-        "--hasher", nargs="+", default=list(HASHERS), help="trained hashers, the first is `learned`"
-    )
+    parser.add_argument("--hasher", nargs="+", default=list(HASHERS), help="trained hashers, the first is `learned`")
     parser.add_argument("--ancestor", default="", help="a hasher trained with key: identity")
     parser.add_argument("--frames", nargs="*", default=list(FRAMES), help="frames to try")
     parser.add_argument("--refined", nargs="*", default=list(REFINED), help="refined ones to try")
@@ -107,9 +105,9 @@ def _measure_learned(
         trials = code_trials(faces.pairs, codes, draws)
         shape = f"{hasher.code_length}x{hasher.alphabet_size}"
         _show(f"learned {shape}", trials)
-        ratios = np.array(
-            [symbol_entropy(unpack(each), hasher.alphabet_size) for each in codes]
-        ) / np.log2(hasher.alphabet_size)
+        ratios = np.array([symbol_entropy(unpack(each), hasher.alphabet_size) for each in codes]) / np.log2(
+            hasher.alphabet_size
+        )
         identity = hasher.hash_in_order(faces.embeddings, hasher.identity_order)
         unkeyed = code_trials(faces.pairs, [pack(identity, hasher.alphabet_size)], draws)
         own: dict[str, float | int | str | None] = {
@@ -165,11 +163,7 @@ def _measure_agnostic(
 
 
 def _in_all_shapes(
-    faces: Faces,
-    hasher: "KerasFaceHasher",
-    names: Sequence[str],
-    arguments: argparse.Namespace,
-    draws: "Draws",
+    faces: Faces, hasher: "KerasFaceHasher", names: Sequence[str], arguments: argparse.Namespace, draws: "Draws"
 ) -> Rows:
     from iom.config.hashing import HasherConfig
     from iom.evaluation.key_trials import code_trials, codes_under_keys
@@ -182,9 +176,7 @@ def _in_all_shapes(
                 continue  # a direction and its opposite: the same as the simplex
             code = HasherConfig(code_length=length, alphabet_size=alphabet)
             system = baseline_system(name, hasher.embedding_size, code, arguments.seed)
-            codes = codes_under_keys(
-                system, faces.embeddings, keys=arguments.keys, seed=arguments.seed
-            )
+            codes = codes_under_keys(system, faces.embeddings, keys=arguments.keys, seed=arguments.seed)
             label = f"{name} {length}x{alphabet}"
             rows[label] = code_trials(faces.pairs, codes, draws)
             _show(label, rows[label])
@@ -194,18 +186,12 @@ def _in_all_shapes(
 def shapes_of_bits(code_length: int, alphabet_size: int) -> list[tuple[int, int]]:
     """The shape itself, and those over 8, 4 and 2 symbols that are stored in as many bits."""
     bits = code_length * (alphabet_size - 1).bit_length()
-    others = [
-        (bits // (q - 1).bit_length(), q) for q in ALPHABETS if bits % (q - 1).bit_length() == 0
-    ]
+    others = [(bits // (q - 1).bit_length(), q) for q in ALPHABETS if bits % (q - 1).bit_length() == 0]
     return list(dict.fromkeys([(code_length, alphabet_size), *others]))
 
 
 def _identity(
-    name: str,
-    faces: Faces,
-    hasher: "KerasFaceHasher",
-    arguments: argparse.Namespace,
-    draws: "Draws",
+    name: str, faces: Faces, hasher: "KerasFaceHasher", arguments: argparse.Namespace, draws: "Draws"
 ) -> dict[str, float | int | str | None]:
     """A hasher trained without a key: as it was trained, and under the keys it meets in use."""
     from iom.codes.packing import pack
@@ -239,9 +225,7 @@ def _rates(name: str, trials: "KeyTrials") -> dict[str, float | int | str | None
     return figures
 
 
-def _paired(
-    name: str, other_name: str, trials: "KeyTrials", other: "KeyTrials"
-) -> dict[str, float | int | str | None]:
+def _paired(name: str, other_name: str, trials: "KeyTrials", other: "KeyTrials") -> dict[str, float | int | str | None]:
     """Interval of the difference of two systems on the same draws."""
     figures: dict[str, float | int | str | None] = {}
     for rate in RATES if trials.draws.replicates else ():
@@ -252,10 +236,7 @@ def _paired(
 
 
 def _bits(name: str, trials: "KeyTrials") -> dict[str, float | int | str | None]:
-    return {
-        f"{name}_effective_bits_{point}": trials.mean(f"effective_bits_{point}")
-        for point in ("eer", "1e4")
-    }
+    return {f"{name}_effective_bits_{point}": trials.mean(f"effective_bits_{point}") for point in ("eer", "1e4")}
 
 
 def _show(label: str, trials: "KeyTrials") -> None:

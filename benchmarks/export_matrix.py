@@ -23,9 +23,7 @@ HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "bundled")
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.export_matrix`."""
     parser = new_parser("python -m benchmarks.export_matrix", str(__doc__))
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--hashers", nargs="+", default=list(HASHERS))
     parser.add_argument("--formats", nargs="+", default=[], help="default: all")
     parser.add_argument("--pairs", type=int, default=6000, help="default: %(default)s")

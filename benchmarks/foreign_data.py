@@ -27,10 +27,7 @@ from iom.cli.arguments import new_parser, run
 from iom.errors import ConfigError
 
 HERE = Path(__file__).parent
-PACKAGES = {
-    "mxnet": ["mxnet==1.9.1", "numpy<1.24", "opencv-python-headless<4.11"],
-    "bcolz": ["bcolz-zipline"],
-}
+PACKAGES = {"mxnet": ["mxnet==1.9.1", "numpy<1.24", "opencv-python-headless<4.11"], "bcolz": ["bcolz-zipline"]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,9 +45,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         raise ConfigError("--subjects: expected at least 2")
     mxnet = _environment("mxnet", arguments.python38 or _python("3.8"), arguments.cache)
     bcolz = _environment("bcolz", arguments.python311 or _python("3.11"), arguments.cache)
-    figures: dict[str, bool | None] = dict.fromkeys(
-        ("recordio_ranges", "recordio_plain", "bin", "bin_back", "carray")
-    )
+    figures: dict[str, bool | None] = dict.fromkeys(("recordio_ranges", "recordio_plain", "bin", "bin_back", "carray"))
     with tempfile.TemporaryDirectory() as scratch:
         if mxnet:
             figures |= _with_mxnet(mxnet, Path(scratch), arguments.subjects)

@@ -85,10 +85,7 @@ def read(path):
         images, same = pickle.load(stream, encoding="bytes")
     print(
         json.dumps(
-            {
-                "pixels": [hashlib.sha256(decode(i)).hexdigest() for i in images],
-                "same": [bool(item) for item in same],
-            }
+            {"pixels": [hashlib.sha256(decode(i)).hexdigest() for i in images], "same": [bool(item) for item in same]}
         )
     )
 

@@ -84,9 +84,7 @@ def main(argv: list[str] | None = None) -> int:
             outcome.interrupted += bool(under_way)
             with opened(folder) as gallery:
                 compare(gallery, states, under_way, outcome)
-    print(
-        f"{acknowledged} acknowledged operations, {outcome.interrupted} kills within an operation"
-    )
+    print(f"{acknowledged} acknowledged operations, {outcome.interrupted} kills within an operation")
     figures = {"lost": outcome.lost, "half_done": outcome.half_done}
     print(json.dumps({"trials": arguments.trials, **figures}))
     return 0 if not (outcome.lost or outcome.half_done) else 1

@@ -133,9 +133,7 @@ def _loaded(folder: Path) -> dict[str, float]:
 def resident() -> int:
     """Bytes of memory that this process has to itself."""
     text = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
-    return 1024 * sum(
-        int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_")
-    )
+    return 1024 * sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
 
 
 def _pages(index: Any) -> int:

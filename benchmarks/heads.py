@@ -62,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/heads"), help="%(default)s")
     parser.add_argument("--curve", type=Path, default=Path("docs/stage1_curve.png"),
                         help="picture of the ArcFace run; default: %(default)s")  # fmt: skip
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C",
                         help="change one setting of all runs")  # fmt: skip
     return run(_measure, parser, argv)

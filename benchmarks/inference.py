@@ -33,10 +33,7 @@ from iom.cli.arguments import new_parser, run
 
 BATCHES = (1, 8)
 SHAPE = {"code_length": 1536, "alphabet_size": 2}
-TRAINED = {
-    "mobilefacenet": "pre_models/mobilefacenet_y1_1536x2",
-    "bundled": "bundled",
-}
+TRAINED = {"mobilefacenet": "pre_models/mobilefacenet_y1_1536x2", "bundled": "bundled"}
 DERIVED = ("iresnet50", "iresnet100")
 STATISTICS_FACES = 48
 SUBJECT_IMAGES = 4
@@ -48,9 +45,7 @@ ROUND_SECONDS = 1.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.inference`."""
     parser = new_parser("python -m benchmarks.inference", str(__doc__))
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--networks", nargs="+", default=[*DERIVED, *TRAINED])
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--pairs", type=int, default=6000, help="of LFW; default: %(default)s")
@@ -70,9 +65,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _network(
-    name: str, arguments: argparse.Namespace, folder: Path, figures: dict[str, Any]
-) -> None:
+def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: dict[str, Any]) -> None:
     from iom.export.check import Reference
     from iom.export.formats import FORMATS
     from iom.keys import KEY_KINDS, TransformKey
@@ -94,9 +87,7 @@ def _network(
     print(name, json.dumps(speeds), flush=True)
 
     session = OpenVinoSession(fast, precision="bfloat16")
-    check = Reference(source, faces, key).check(
-        lambda images, _: _codes(session.run, images, order), FORMATS["fast"]
-    )
+    check = Reference(source, faces, key).check(lambda images, _: _codes(session.run, images, order), FORMATS["fast"])
     figures[f"eer_difference_{name}"] = round(check.eer - check.source_eer, 5)
     figures[f"eer_{name}"] = round(check.source_eer, 5)
     figures[f"equal_symbols_{name}"] = round(check.equal_symbols, 4)
@@ -149,9 +140,7 @@ def _all_pairs(folder: Path, subjects: int) -> Any:
     paths = tuple(path for found in chosen for path in found)
     people = np.repeat(np.arange(subjects), SUBJECT_IMAGES)
     left, right = np.triu_indices(len(paths), 1)
-    benchmark = PairBenchmark(
-        "LFW", paths, left, right, people[left] == people[right], np.zeros_like(left), people
-    )
+    benchmark = PairBenchmark("LFW", paths, left, right, people[left] == people[right], np.zeros_like(left), people)
     return Faces(f"LFW, all pairs of {len(paths)} images", read_images(paths), benchmark)
 
 
@@ -167,9 +156,7 @@ def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
 
     backbone = grown(name, statistics)
     backbone.compile(jit_compile=False)
-    embedder = Embedder(
-        backbone.predict_on_batch, name=name, fingerprint="0" * 64, embedding_size=512, batch_size=8
-    )
+    embedder = Embedder(backbone.predict_on_batch, name=name, fingerprint="0" * 64, embedding_size=512, batch_size=8)
     network = build_hasher(512, HasherConfig(**SHAPE))
     hasher = KerasFaceHasher(network, embedder_name=name, embedder_fingerprint="0" * 64)
     return backbone, Source(fold_batch_norms(backbone), hasher, embedder)
@@ -190,10 +177,7 @@ def _runners(plain: Any, source: Any, folder: Path) -> tuple[dict[str, Callable[
 
     nothing = np.zeros((0, 112, 112, 3), np.uint8), np.zeros((0, 1), np.int32)
     (folder / "plain").mkdir()
-    material, as_trained = (
-        Material(source, *nothing, folder),
-        Material(plain, *nothing, folder / "plain"),
-    )
+    material, as_trained = (Material(source, *nothing, folder), Material(plain, *nothing, folder / "plain"))
     fast, ort, lite = folder / "fast.xml", folder / "folded.onnx", folder / "plain.tflite"
     to_openvino.write_openvino(material, fast)
     onnx.write_onnx(material, ort)

@@ -107,9 +107,7 @@ def _programs(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callabl
     faces = FaceSource(whole.root, paths, lambda row: (whole.root / paths[row]).read_bytes())
     write_shards(faces, scratch / "shards")
     folders = {
-        "folder": scan_folder(
-            FolderConfig(root=arguments.root, include=str(listing), min_images=1)
-        ),
+        "folder": scan_folder(FolderConfig(root=arguments.root, include=str(listing), min_images=1)),
         "tfrecord": scan_folder(FolderConfig(root=str(scratch / "shards"), min_images=1)),
     }
     options = tf.data.Options()
@@ -122,9 +120,7 @@ def _programs(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callabl
         return (
             tf.data.Dataset.from_tensor_slices(files)
             .map(
-                lambda path: tf.io.decode_jpeg(
-                    tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE"
-                ),
+                lambda path: tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE"),
                 num_parallel_calls=arguments.threads,
             )
             .batch(arguments.batch_size, drop_remainder=True)

@@ -43,22 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.lfw_full`."""
     parser = new_parser("python -m benchmarks.lfw_full", str(__doc__))
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: %(default)s")
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="few keys, draws, victims and trials")
     parser.add_argument("--systems", nargs="+", help="rows to compute; default: all")
     parser.add_argument("--protocols", nargs="+", help=f"default: {' '.join(PROTOCOLS)}")
-    parser.add_argument(
-        "--cells", type=Path, default=Path("runs/lfw_full"), help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--again", action="store_true", help="compute these rows though they are done"
-    )
-    parser.add_argument(
-        "--ancestor", type=Path, default=Path("runs/ancestor"), help="default: %(default)s, if any"
-    )
+    parser.add_argument("--cells", type=Path, default=Path("runs/lfw_full"), help="default: %(default)s")
+    parser.add_argument("--again", action="store_true", help="compute these rows though they are done")
+    parser.add_argument("--ancestor", type=Path, default=Path("runs/ancestor"), help="default: %(default)s, if any")
     return run(_measure, parser, argv)
 
 
@@ -96,9 +88,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _with_ancestor(
-    config: "EvaluateConfig", folder: Path, *, named: Sequence[str]
-) -> "EvaluateConfig":
+def _with_ancestor(config: "EvaluateConfig", folder: Path, *, named: Sequence[str]) -> "EvaluateConfig":
     """The configuration with a row for the ancestor, if it was trained.
 
     Raises:
@@ -143,14 +133,7 @@ COLUMNS = {
 """Figure to heading."""
 
 
-def _row(
-    cells: Cells,
-    system: "CodeSystem",
-    protocols: Sequence[str],
-    faces: Faces,
-    *,
-    again: bool = False,
-) -> Cell:
+def _row(cells: Cells, system: "CodeSystem", protocols: Sequence[str], faces: Faces, *, again: bool = False) -> Cell:
     """A row of the table; cells that are not done are computed and kept."""
     row: Cell = {"system": system.name, "bits": _bits(system)}
     for protocol in protocols:

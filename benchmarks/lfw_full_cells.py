@@ -88,9 +88,7 @@ def pairs(faces: Faces, system: "CodeSystem") -> Cell:
     from iom.evaluation.comparison import report_on
     from iom.evaluation.scores import STOLEN_KEY
 
-    scenario = dataclasses.replace(
-        faces.config.scenario, systems=(system.name,), scenarios=(STOLEN_KEY,)
-    )
+    scenario = dataclasses.replace(faces.config.scenario, systems=(system.name,), scenarios=(STOLEN_KEY,))
     report = report_on(
         dataclasses.replace(faces.config, scenario=scenario),
         faces.benchmark,

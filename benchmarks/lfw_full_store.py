@@ -30,9 +30,7 @@ class Cells:
         quick: Whether fewer images and trials are used.
     """
 
-    def __init__(
-        self, folder: Path, config: "EvaluateConfig", *, shared: Path, quick: bool
-    ) -> None:
+    def __init__(self, folder: Path, config: "EvaluateConfig", *, shared: Path, quick: bool) -> None:
         self._folder = folder
         self._config = config
         self._more = {"shared": str(shared), "quick": quick}

@@ -20,9 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.lfw_pairs`."""
     parser = new_parser("python -m benchmarks.lfw_pairs", str(__doc__))
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: %(default)s")
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--hasher", default="", help="folder of a trained hasher, if another one")
     parser.add_argument("--keys", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="of the keys; default: %(default)s")

@@ -38,11 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         kind, classes = arguments.row
         print(json.dumps(_measure(kind, int(classes), arguments)))
         return 0
-    result: dict[str, object] = {
-        "embedding": arguments.embedding,
-        "batch": arguments.batch,
-        "share": arguments.share,
-    }
+    result: dict[str, object] = {"embedding": arguments.embedding, "batch": arguments.batch, "share": arguments.share}
     for kind, classes in ROWS:
         command = [sys.executable, "-m", "benchmarks.many_classes", "--row", kind, str(classes)]
         for name in ("embedding", "batch", "steps", "share"):
@@ -97,10 +93,7 @@ def _measure(kind: str, classes: int, arguments: argparse.Namespace) -> dict[str
     data = tf.data.Dataset.from_tensor_slices(((images, subjects), subjects))
     model.fit(data.batch(batch, drop_remainder=True), verbose=0, callbacks=[Clock()])
     spans = [last - first for first, last in itertools.pairwise(moments[1:])]
-    return {
-        "peak_gb": round((peak.stop() - before) / 2**30, 2),
-        "step_s": round(statistics.median(spans), 3),
-    }
+    return {"peak_gb": round((peak.stop() - before) / 2**30, 2), "step_s": round(statistics.median(spans), 3)}
 
 
 class _Peak(threading.Thread):

@@ -187,10 +187,8 @@ def _kernel_figures(arguments: argparse.Namespace, python: Path, scratch: Path) 
     return {
         "ratio_faiss_single": median["faiss single"] / median["single"],
         "ratio_faiss_batch": median["faiss batch"] / median["batch"],
-        "ratio_faiss_single_2_threads": median["faiss single, 2 threads"]
-        / median["single, 2 threads"],
-        "ratio_faiss_batch_2_threads": median["faiss batch, 2 threads"]
-        / median["batch, 2 threads"],
+        "ratio_faiss_single_2_threads": median["faiss single, 2 threads"] / median["single, 2 threads"],
+        "ratio_faiss_batch_2_threads": median["faiss batch, 2 threads"] / median["batch, 2 threads"],
         "share_of_stream": stream / median["single"],
     }
 

@@ -60,10 +60,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     rng = np.random.default_rng(arguments.seed)
     cases = {
         "real": (rng.normal(0.4, 0.15, 2000), rng.normal(1.0, 0.15, 50_000)),
-        "tied": (
-            rng.binomial(32, 0.5, 2000).astype(float),
-            rng.binomial(32, 0.75, 50_000).astype(float),
-        ),
+        "tied": (rng.binomial(32, 0.5, 2000).astype(float), rng.binomial(32, 0.75, 50_000).astype(float)),
     }
     found: list[Difference] = []
     for name, (mated, non_mated) in cases.items():
@@ -110,17 +107,13 @@ def _against_scikit_learn(mated: Distances, non_mated: Distances) -> Iterator[Di
         yield f"FNMR at FMR {fmr:g}, scikit-learn", abs(curve.fnmr_at_fmr(fmr) - expected)
 
 
-def _counted_and_streamed(
-    mated: Distances, non_mated: Distances, *, tied: bool
-) -> Iterator[Difference]:
+def _counted_and_streamed(mated: Distances, non_mated: Distances, *, tied: bool) -> Iterator[Difference]:
     from iom.metrics.error_curve import error_curve
     from iom.metrics.histogram_curve import StreamedDistances, histogram_curve
 
     curve = error_curve(mated, non_mated)
     if tied:
-        counted = histogram_curve(
-            *(np.bincount(d.astype(int), minlength=33) for d in (mated, non_mated))
-        )
+        counted = histogram_curve(*(np.bincount(d.astype(int), minlength=33) for d in (mated, non_mated)))
         yield "curve of counts, FMR, sorted scores", _gap(counted.fmr, curve.fmr)
         yield "curve of counts, FNMR, sorted scores", _gap(counted.fnmr, curve.fnmr)
         return
@@ -133,9 +126,7 @@ def _counted_and_streamed(
         yield f"streamed FNMR at FMR {fmr:g}, sorted scores", difference
 
 
-def _against_bob(
-    mated: Distances, non_mated: Distances, rng: np.random.Generator, python: str
-) -> Iterator[Difference]:
+def _against_bob(mated: Distances, non_mated: Distances, rng: np.random.Generator, python: str) -> Iterator[Difference]:
     from iom.errors import DataError
     from iom.metrics.error_curve import error_curve
     from iom.metrics.identification import search_gallery
@@ -153,9 +144,7 @@ def _against_bob(
             path, mated=mated, non_mated=non_mated, table=table, probes=probes,
             thresholds=thresholds, searched=searched,
         )  # fmt: skip
-        done = subprocess.run(
-            [python, "-c", BOB, str(path)], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([python, "-c", BOB, str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise DataError(f"{python} could not run bob.measure: {done.stderr.strip()[-300:]}")
     theirs = json.loads(done.stdout.splitlines()[-1])
@@ -195,12 +184,7 @@ def _code_statistics(rng: np.random.Generator) -> Iterator[Difference]:
     from scipy.stats import entropy
     from sklearn.metrics import mutual_info_score
 
-    from iom.metrics.code_statistics import (
-        degrees_of_freedom,
-        min_entropy,
-        pair_mutual_information,
-        symbol_entropy,
-    )
+    from iom.metrics.code_statistics import degrees_of_freedom, min_entropy, pair_mutual_information, symbol_entropy
 
     codes = rng.choice(8, size=(3000, 12), p=np.arange(1, 9) / 36)
     counts = [np.bincount(column, minlength=8) for column in codes.T]

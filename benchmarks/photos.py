@@ -28,18 +28,14 @@ STAGES = ("decode", "detect", "align", "embed", "hash", "write")
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.photos`."""
     parser = new_parser("python -m benchmarks.photos", str(__doc__))
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), help="default: %(default)s"
-    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
     parser.add_argument("--photographs", type=int, default=300, help="default: %(default)s")
     parser.add_argument(
         "--enlarge", type=float, default=4.0,
         help="times 420 x 360 pixels (default: %(default)s, 2.4 megapixels)",
     )  # fmt: skip
     parser.add_argument("--detectors", nargs="+", default=["yunet_onnx", "yunet", "mtcnn"])
-    parser.add_argument(
-        "--detect-side", type=int, default=1024, help="as of iom hash (default: %(default)s)"
-    )
+    parser.add_argument("--detect-side", type=int, default=1024, help="as of iom hash (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--hasher", default=HASHER, help="default: %(default)s")
     parser.add_argument("--weights", default="", help="embedder (default: the hasher's own)")
@@ -100,9 +96,7 @@ def _run(
         out,
         hasher=hasher,
         key=key,
-        settings=FindSettings(
-            detector=detector, faces="largest", largest_side=arguments.detect_side
-        ),
+        settings=FindSettings(detector=detector, faces="largest", largest_side=arguments.detect_side),
         weights=None if detector == "mtcnn" else weights,
         workers=arguments.workers,
         progress=True,
@@ -117,9 +111,7 @@ def _run(
         "start_s": round(done.seconds["start"], 2),
         "limits": max(seconds, key=lambda stage: seconds[stage]),
         "shares": {stage: round(spent / whole, 4) for stage, spent in seconds.items()},
-        "cpu_ms_each": {
-            stage: round(1e3 * spent / len(expected), 2) for stage, spent in seconds.items()
-        },
+        "cpu_ms_each": {stage: round(1e3 * spent / len(expected), 2) for stage, spent in seconds.items()},
         "found_share": round(len(rows) / len(expected), 4),
         "equal_symbols": round(float((unpack(found.codes) == expected[rows]).mean()), 4),
     }

@@ -41,12 +41,8 @@ IN_PHASES = (
 
 def main(argv: list[str] | None = None) -> int:
     """Run the trials and print one line of JSON with `trials` and `equal`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.resume", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument(
-        "--kills", type=int, default=10, help="of one training in phases (default: 10)"
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.resume", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=10, help="of one training in phases (default: 10)")
     parser.add_argument("--stages", type=int, nargs="*", choices=(1, 2), default=[1, 2])
     parser.add_argument("--trials", type=int, default=3, help="kills of each stage (default: 3)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments of the kills")
@@ -80,11 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 def _python(*arguments: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
 
 

@@ -27,17 +27,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from benchmarks.service_client import HASHER, Service, drawn_faces, form, report, serving
-from benchmarks.service_fuzz_cases import (
-    METHODS,
-    STRINGS,
-    bearers,
-    damaged,
-    encoded,
-    face,
-    forms,
-    raw,
-    uploads,
-)
+from benchmarks.service_fuzz_cases import METHODS, STRINGS, bearers, damaged, encoded, face, forms, raw, uploads
 from benchmarks.service_schemathesis import run_schemathesis
 
 SLOWEST = 15.0
@@ -84,9 +74,7 @@ class Judge:
         """One form."""
         body, kind = form(fields)
         headers = {"Content-Type": kind}
-        return self.ask(
-            case, "POST", path, allowed=allowed, body=body, headers=headers, token=token
-        )
+        return self.ask(case, "POST", path, allowed=allowed, body=body, headers=headers, token=token)
 
     def look(self, case: str, answer: bytes, sent: bytes = b"") -> None:
         """Search an answer, or the log, for what should not be there."""
@@ -118,9 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--damaged", type=int, default=300, help="damaged images (default: 300)")
     parser.add_argument("--seed", type=int, default=1, help="of the damage (default: 1)")
-    parser.add_argument(
-        "--schemathesis-seconds", type=int, default=60, help="0 leaves it out (default: 60)"
-    )
+    parser.add_argument("--schemathesis-seconds", type=int, default=60, help="0 leaves it out (default: 60)")
     parser.add_argument("--detector", default="auto", help="as of iom serve (default: auto)")
     parser.add_argument("--detector-weights", help="as of iom serve")
     arguments = parser.parse_args(argv)
@@ -170,17 +156,13 @@ def prepare(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     from iom.service.tokens import add_token, remove_token
 
     store = open_store(f"sqlite:///{folder / 'g.db'}", create=True)
-    keys = open_key_store(
-        f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", create=True, passphrase=lambda: ""
-    )
+    keys = open_key_store(f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", create=True, passphrase=lambda: "")
     with Gallery(store, keys, KerasFaceHasher.load(HASHER)) as gallery:
         for name in CANARIES:
             gallery.create_application(name)
     file = folder / "tokens.json"
     tokens = {
-        f"{application} admin": add_token(
-            file, name=f"{application}-admin", application=application, role="admin"
-        )
+        f"{application} admin": add_token(file, name=f"{application}-admin", application=application, role="admin")
         for application in CANARIES
     }
     for role in ROLES:
@@ -195,10 +177,7 @@ def enrol_canary(service: Service, tokens: dict[str, str], application: str) -> 
     """Enrol somebody who must not be seen from the other application; his face."""
     image = drawn_faces(2)[list(CANARIES).index(application)]
     service.ok(
-        f"/v1/{application}/enroll",
-        token=tokens[f"{application} admin"],
-        subject=CANARIES[application],
-        images=[image],
+        f"/v1/{application}/enroll", token=tokens[f"{application} admin"], subject=CANARIES[application], images=[image]
     )
     return image
 
@@ -241,14 +220,10 @@ def strings(judge: Judge, text: str, image: bytes, tokens: dict[str, str]) -> No
     admin, case = tokens["door admin"], f"string {text[:40]!r}"
     for action in ACTIONS:
         field = "images" if action in WITH_MANY else "image"
-        judge.post(
-            f"{action}, {case}", f"/v1/door/{action}", {"subject": text, field: image}, admin
-        )
+        judge.post(f"{action}, {case}", f"/v1/door/{action}", {"subject": text, field: image}, admin)
     fields = {"subject": "somebody", "images": image, "another": text}
     judge.post(f"another, {case}", "/v1/door/enroll", fields, admin)
-    judge.post(
-        f"field, {case}", "/v1/door/verify", {text[:200] or "x": text, "image": image}, admin
-    )
+    judge.post(f"field, {case}", "/v1/door/verify", {text[:200] or "x": text, "image": image}, admin)
     escaped = quote(text[:2000], safe="")
     if text != "door":
         for token in (admin, tokens["gate admin"]):
@@ -306,10 +281,7 @@ def throw_raw(judge: Judge, name: str, data: bytes) -> None:
 def still_there(judge: Judge, tokens: dict[str, str], application: str, image: bytes) -> None:
     """Whoever was enrolled before all this is still who he was."""
     status, _, body = judge.service.post(
-        f"/v1/{application}/verify",
-        token=tokens[f"{application} admin"],
-        subject=CANARIES[application],
-        image=image,
+        f"/v1/{application}/verify", token=tokens[f"{application} admin"], subject=CANARIES[application], image=image
     )
     if status != 200 or not json.loads(body)["match"]:
         judge.wrong("got_in", f"who was enrolled in {application}", f"{status} {body!r}")

@@ -116,11 +116,7 @@ def damaged(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
     """Valid files with bytes flipped, cut out, doubled, or with pieces of another."""
     random = np.random.default_rng(seed)
     large = np.kron(face(3)[::4, ::4], np.ones((20, 20, 1), np.uint8))
-    seeds = [
-        encoded(pixels, kind)
-        for pixels in (face(1), large)
-        for kind in ("JPEG", "PNG", "WEBP", "BMP")
-    ]
+    seeds = [encoded(pixels, kind) for pixels in (face(1), large) for kind in ("JPEG", "PNG", "WEBP", "BMP")]
     for number in range(count):
         data = bytearray(seeds[random.integers(len(seeds))])
         for _ in range(random.integers(1, 6)):

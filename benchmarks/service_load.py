@@ -22,15 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.service_client import (
-    HASHER,
-    Service,
-    drawn_faces,
-    form,
-    real_face,
-    report,
-    serving,
-)
+from benchmarks.service_client import HASHER, Service, drawn_faces, form, real_face, report, serving
 
 APPLICATION = "load"
 SUBJECT = "somebody"
@@ -113,9 +105,7 @@ def fill(folder: Path, subjects: int, key_mode: str) -> str:
 
     hasher = KerasFaceHasher.load(HASHER)
     store = open_store(f"sqlite:///{folder / 'g.db'}", create=True)
-    keys = open_key_store(
-        f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", create=True, passphrase=lambda: ""
-    )
+    keys = open_key_store(f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", create=True, passphrase=lambda: "")
     random = np.random.default_rng(1)
     with Gallery(store, keys, hasher) as gallery:
         gallery.create_application(APPLICATION, key_mode=key_mode)

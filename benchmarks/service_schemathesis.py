@@ -11,9 +11,7 @@ PACKAGE = "schemathesis==4.32.5"
 PLACE = ROOT / ".cache" / "schemathesis"
 
 
-def run_schemathesis(
-    service: Service, folder: Path, token: str, seconds: int
-) -> tuple[int, list[str]]:
+def run_schemathesis(service: Service, folder: Path, token: str, seconds: int) -> tuple[int, list[str]]:
     """Number of requests that it made of the description, and what it found wrong with answers."""
     config, found = folder / "schemathesis.toml", folder / "schemathesis.json"
     config.write_text('[parameters]\napplication = "door"\n')

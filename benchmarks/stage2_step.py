@@ -49,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--alphabet-size", type=int, default=8, help="q; default: %(default)s")
     parser.add_argument("--embedding-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=60, help="of ours in a turn; default: 60")
-    parser.add_argument(
-        "--ancestor-steps", type=int, default=3, help="of the ancestor in a turn; default: 3"
-    )
+    parser.add_argument("--ancestor-steps", type=int, default=3, help="of the ancestor in a turn; default: 3")
     parser.add_argument("--turns", type=int, default=3, help="default: %(default)s")
     return run(_measure, parser, argv)
 
@@ -126,9 +124,7 @@ def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[
         loss_weights={name: getattr(config.losses, name) for name in objectives},
         jit_compile=config.xla,
     )
-    truths = {
-        name: rows if name in READS_EMBEDDINGS else labels.astype(np.float32) for name in objectives
-    }
+    truths = {name: rows if name in READS_EMBEDDINGS else labels.astype(np.float32) for name in objectives}
 
     def take(turn: int) -> int:
         batches = CodeBatches(

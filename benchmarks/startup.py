@@ -17,19 +17,14 @@ from collections.abc import Sequence
 from iom.cli.arguments import new_parser, run
 from iom.errors import ConfigError
 
-COMMANDS = {
-    "import_s": ["-c", "import iom"],
-    "help_s": ["evaluate.py", "--help"],
-}
+COMMANDS = {"import_s": ["-c", "import iom"], "help_s": ["evaluate.py", "--help"]}
 HEAVY = ("tensorflow", "keras", "numba", "matplotlib", "scipy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.startup`."""
     parser = new_parser("python -m benchmarks.startup", str(__doc__))
-    parser.add_argument(
-        "--repeats", type=int, default=7, help="processes of each kind; default: %(default)s"
-    )
+    parser.add_argument("--repeats", type=int, default=7, help="processes of each kind; default: %(default)s")
     return run(_measure, parser, argv)
 
 
@@ -40,9 +35,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     imported: set[str] = set()
     for name, command in COMMANDS.items():
         imported |= heavy_imports(command)
-        figures[name] = round(
-            statistics.median(_seconds(command) for _ in range(arguments.repeats)), 4
-        )
+        figures[name] = round(statistics.median(_seconds(command) for _ in range(arguments.repeats)), 4)
     print(f"heavy modules imported: {', '.join(sorted(imported)) or 'none'}")
     print(json.dumps({**figures, "imports_tensorflow": "tensorflow" in imported}))
     return 0
@@ -65,9 +58,7 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     result = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     if result.returncode:
         last = result.stderr.strip().splitlines()[-1:] or ["no output"]
-        raise ConfigError(
-            f"'python {' '.join(command)}' failed: {last[0]}; run this in the project's top folder"
-        )
+        raise ConfigError(f"'python {' '.join(command)}' failed: {last[0]}; run this in the project's top folder")
     return result
 
 

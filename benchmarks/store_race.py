@@ -57,9 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
-        found = race(
-            Path(name), arguments.seconds, arguments.processes, arguments.threads, arguments.seed
-        )
+        found = race(Path(name), arguments.seconds, arguments.processes, arguments.threads, arguments.seed)
     print(json.dumps(found))
     return int(any(found[what] for what in found if what != "operations"))
 
@@ -142,9 +140,7 @@ def _process(
     with opened(folder) as gallery:
         ready.wait(timeout=START_SECONDS)
         end = time.time() + seconds
-        racers = [
-            _Racer(gallery, log, process * threads + number, end, seed) for number in range(threads)
-        ]
+        racers = [_Racer(gallery, log, process * threads + number, end, seed) for number in range(threads)]
         running = [threading.Thread(target=racer.run) for racer in racers]
         for thread in running:
             thread.start()
@@ -169,9 +165,7 @@ class _Racer:
     def __init__(self, gallery: Gallery, log: Any, number: int, end: float, seed: int) -> None:
         self.gallery, self.log, self.number, self.end = gallery, log, number, end
         self.random = np.random.default_rng([seed, number])
-        self.states: dict[str, int | None] = dict.fromkeys(
-            (f"t{number}.{each}" for each in range(OWN)), None
-        )
+        self.states: dict[str, int | None] = dict.fromkeys((f"t{number}.{each}" for each in range(OWN)), None)
         self.seen = np.zeros(len(log), np.int64)
         self.counts = {"operations": 0, "forgotten_revocations": 0, "unexpected_errors": 0}
         self.counts["lost"] = 0

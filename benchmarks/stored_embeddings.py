@@ -11,9 +11,7 @@ from iom.errors import DataError
 STORED = "mobilefacenet_y1"
 
 
-def embeddings_of(
-    images: Sequence[Path], root: Path, data: Path, embedder: str = ""
-) -> NDArray[np.float32]:
+def embeddings_of(images: Sequence[Path], root: Path, data: Path, embedder: str = "") -> NDArray[np.float32]:
     """Unit-length embeddings `(N, D)` of images below `root`.
 
     Args:

@@ -58,20 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.tradeoff`."""
     parser = new_parser("python -m benchmarks.tradeoff", str(__doc__))
     add_data_arguments(parser)
-    parser.add_argument(
-        "--frame", default="simplex_refined", help="a baseline; default: %(default)s"
-    )
-    parser.add_argument(
-        "--shapes", nargs="+", type=parse_shape, help=f"default: {' '.join(SHAPES)}"
-    )
+    parser.add_argument("--frame", default="simplex_refined", help="a baseline; default: %(default)s")
+    parser.add_argument("--shapes", nargs="+", type=parse_shape, help=f"default: {' '.join(SHAPES)}")
     parser.add_argument("--keeps", nargs="*", type=int, default=list(KEEPS), help="0 keeps all")
     parser.add_argument(
         "--windows", nargs="*", type=int, default=list(WINDOWS),
         help="dimensions of a part beyond half of all; default: %(default)s",
     )  # fmt: skip
-    parser.add_argument(
-        "--whitening", type=float, default=WHITENING, help="of parts; default: %(default)s"
-    )
+    parser.add_argument("--whitening", type=float, default=WHITENING, help="of parts; default: %(default)s")
     parser.add_argument(
         "--fmr", nargs="+", type=float, default=list(FMRS),
         help="operating points; default: %(default)s",
@@ -125,9 +119,7 @@ def measure(
     system = _remembering(system)
     keys = attack_keys(setting, parts)
     curves = [
-        setting.pairs.count_codes(
-            pack(system.hash(setting.faces, key), system.alphabet_size)
-        ).curve()
+        setting.pairs.count_codes(pack(system.hash(setting.faces, key), system.alphabet_size)).curve()
         for key in (keys.old[0], keys.fresh[0])
     ]
     for fmr in fmrs:
@@ -189,9 +181,7 @@ def recommended(curve: Sequence[Point]) -> Point:
     return min(curve, key=lambda point: point["prar"])
 
 
-def _systems(
-    arguments: argparse.Namespace, setting: Setting
-) -> Iterator[tuple["AttackedSystem", Point]]:
+def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator[tuple["AttackedSystem", Point]]:
     from iom.attacks.disclosure import attacked_protection
     from iom.baselines import BASELINES
     from iom.config.hashing import HasherConfig
@@ -219,9 +209,7 @@ def _systems(
             yield system, {**label, "way": "parts", "keep": width, "parts": 2}
 
 
-def _in_parts(
-    arguments: argparse.Namespace, setting: Setting, shape: tuple[int, int], keep: int
-) -> "AttackedSystem":
+def _in_parts(arguments: argparse.Namespace, setting: Setting, shape: tuple[int, int], keep: int) -> "AttackedSystem":
     """A hasher with keys of kind `part`, its layer learned on the attacker's people alone."""
     from iom.attacks.disclosure import attacked_hasher
     from iom.baselines.framed import REFINEMENT_STEPS
@@ -241,14 +229,10 @@ def _in_parts(
     )
     victims = setting.victims
     model = build_hasher(setting.faces.shape[1], code, seed=arguments.seed)
-    start = independent_parts(
-        victims.population, victims.population_labels, arguments.whitening, keep=keep
-    )
+    start = independent_parts(victims.population, victims.population_labels, arguments.whitening, keep=keep)
     model.get_layer(LEARNED_LAYER).set_weights([start])
     name = f"{arguments.frame} in parts"
-    return attacked_hasher(
-        name, KerasFaceHasher(model, embedder_name="", embedder_fingerprint="0" * 64)
-    )
+    return attacked_hasher(name, KerasFaceHasher(model, embedder_name="", embedder_fingerprint="0" * 64))
 
 
 def _float_eer(setting: Setting) -> float:

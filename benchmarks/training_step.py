@@ -79,9 +79,7 @@ def _compare(arguments: argparse.Namespace, network: str, batch: int, steps: int
     shape = (batch, arguments.input_size, arguments.input_size, 3)
     images = stream.integers(0, 256, shape).astype(np.float32)
     labels = stream.integers(0, arguments.classes, batch)
-    case = SimpleNamespace(
-        network=network, steps=steps, classes=arguments.classes, images=images, labels=labels
-    )
+    case = SimpleNamespace(network=network, steps=steps, classes=arguments.classes, images=images, labels=labels)
     rounds: dict[str, Round] = {OURS: _ours(case, "float32"), KERAS: _keras_fit(case)}
     rounds[ANCESTOR] = _ancestor(case)
     if arguments.bfloat16:
@@ -103,9 +101,7 @@ def _compare(arguments: argparse.Namespace, network: str, batch: int, steps: int
         "ratio_keras_fit": _ratio(speeds[OURS], speeds[KERAS]),
         "ratio_ancestor": _ratio(speeds[OURS], speeds[ANCESTOR]),
         "batch_size": batch,
-        "images_per_s": {
-            name: round(statistics.median(values), 2) for name, values in speeds.items()
-        },
+        "images_per_s": {name: round(statistics.median(values), 2) for name, values in speeds.items()},
     }
     if arguments.bfloat16:
         result["ratio_bfloat16"] = _ratio(speeds[BFLOAT16], speeds[OURS])

@@ -71,9 +71,7 @@ def _pairs(x: Any) -> Any:
     `Conv2D(groups=64)` would take seconds an image in training, so depthwise parts and their sum.
     """
     parts = [
-        layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, use_bias=False)(
-            x[..., part::2]
-        )
+        layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, use_bias=False)(x[..., part::2])
         for part in range(2)
     ]
     return layers.Add()(parts)

@@ -44,9 +44,7 @@ class MissingExtraError(IomError):
     """An optional dependency is needed for this and is not installed."""
 
 
-def missing_extra(
-    purpose: str, *extras: str, cause: object = None, otherwise: str = ""
-) -> MissingExtraError:
+def missing_extra(purpose: str, *extras: str, cause: object = None, otherwise: str = "") -> MissingExtraError:
     """The error for optional dependencies that are not installed, with the command for them.
 
     The command names the packages themselves, as the metadata of the installed `iom` lists them,

@@ -162,8 +162,7 @@ class TransformKey:
         canonical = len(secret) == SECRET_BYTES and cls(secret).to_text().split(":")[1] == body
         if not canonical or not hmac.compare_digest(check.encode(), _check(secret).encode()):
             raise KeyMaterialError(
-                "a stored key is truncated or damaged: its check does not hold; take it from a "
-                "backup of the key store"
+                "a stored key is truncated or damaged: its check does not hold; take it from a backup of the key store"
             )
         return cls(secret)
 
@@ -269,15 +268,11 @@ def key_in_new_part(
             "with the ones that leaked; enrol with another embedder, or with keys of another kind "
             "that are kept apart from the templates"
         )
-    tries: Iterable[TransformKey] = (
-        iter(TransformKey.generate, None) if candidates is None else candidates
-    )
+    tries: Iterable[TransformKey] = iter(TransformKey.generate, None) if candidates is None else candidates
     for key in tries:
         if part_of(key, parts) not in taken:
             return key
-    raise KeyMaterialError(
-        f"no candidate lives in one of the {parts - len(taken)} parts that are left; offer more"
-    )
+    raise KeyMaterialError(f"no candidate lives in one of the {parts - len(taken)} parts that are left; offer more")
 
 
 KEY_KINDS: dict[str, KeyKind] = {

@@ -112,19 +112,14 @@ def list_images(root: Path, *, depth: int | None = None) -> Listing:
             else:
                 unusable.append(reason)
     return Listing(
-        tuple(sorted(images, key=_order)),
-        tuple(sorted(unusable, key=lambda each: _order(each.name))),
-        hidden,
+        tuple(sorted(images, key=_order)), tuple(sorted(unusable, key=lambda each: _order(each.name))), hidden
     )
 
 
 def check_folder(root: Path) -> None:
     """Raise `DataError` where `root` is no folder, without looking into it."""
     if root.is_file():
-        raise DataError(
-            f"{root} is a file: expected a folder of images; put it into a folder of its own and "
-            "give that"
-        )
+        raise DataError(f"{root} is a file: expected a folder of images; put it into a folder of its own and give that")
     if not root.is_dir():
         raise DataError(f"no folder {root}: expected a folder of images")
 
@@ -156,11 +151,7 @@ def list_folders(root: Path) -> list[Path]:
 
 def is_skipped(name: str) -> bool:
     """Whether a file or folder of this name is hidden, temporary or made by a file manager."""
-    return (
-        name.startswith((".", "~$"))
-        or name.lower() in LEFT_BEHIND
-        or name.lower().endswith(UNFINISHED)
-    )
+    return name.startswith((".", "~$")) or name.lower() in LEFT_BEHIND or name.lower().endswith(UNFINISHED)
 
 
 def is_image(name: str) -> bool:

@@ -12,9 +12,7 @@ from importlib.abc import MetaPathFinder
 from types import ModuleType
 
 MODULE = "tensorflow"
-_NOISE = re.compile(
-    rb"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} \d\d:\d\d:\d\d"
-)
+_NOISE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} \d\d:\d\d:\d\d")
 
 
 def silence() -> None:

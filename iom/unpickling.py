@@ -44,9 +44,7 @@ _OPCODES = (
 )
 
 
-def restricted_loads(
-    data: bytes | BinaryIO, *, admitted: Admitted, source: str, encoding: str = "bytes"
-) -> Any:
+def restricted_loads(data: bytes | BinaryIO, *, admitted: Admitted, source: str, encoding: str = "bytes") -> Any:
     """Unpickle plain data.
 
     Args:
@@ -78,9 +76,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
     stack: list[Any]
     read: Callable[[int], bytes]
 
-    def __init__(
-        self, stream: io.BytesIO, *, admitted: Admitted, source: str, encoding: str
-    ) -> None:
+    def __init__(self, stream: io.BytesIO, *, admitted: Admitted, source: str, encoding: str) -> None:
         super().__init__(stream, encoding=encoding)
         self._admitted = admitted
         self._source = source
@@ -101,8 +97,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
         target = self.stack[-1]
         if not isinstance(target, _PickledDtype | _PickledArray):
             raise DataError(
-                f"{self._source}: refused: this pickle sets the state of a "
-                f"'{type(target).__name__}'; nothing was run"
+                f"{self._source}: refused: this pickle sets the state of a '{type(target).__name__}'; nothing was run"
             )
         target.set_state(state)
         self._count(target)
@@ -129,8 +124,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
         check_inflated_size(self._made, self._size)
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
-        code: pickle._Unpickler.dispatch[code]
-        for code in (getattr(pickle, name)[0] for name in _OPCODES.split())
+        code: pickle._Unpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in _OPCODES.split())
     }
     dispatch[pickle.BUILD[0]] = _load_build
     dispatch[pickle.REDUCE[0]] = _load_reduce
@@ -222,8 +216,7 @@ def _build(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, 
     raw = content.encode("latin1") if isinstance(content, str) else bytes(memoryview(content))
     if len(raw) != math.prod(shape) * resolved.itemsize:
         raise ValueError(
-            f"an array {shape} of {resolved} needs {math.prod(shape) * resolved.itemsize} bytes, "
-            f"received {len(raw)}"
+            f"an array {shape} of {resolved} needs {math.prod(shape) * resolved.itemsize} bytes, received {len(raw)}"
         )
     return np.frombuffer(raw, dtype=resolved).reshape(shape, order=order).copy()
 

@@ -78,9 +78,7 @@ def paths_inside(
     return tuple(found)
 
 
-def path_inside(
-    root: Path, name: str, *, source: object, error: type[IomError] = DataError
-) -> Path:
+def path_inside(root: Path, name: str, *, source: object, error: type[IomError] = DataError) -> Path:
     """`paths_inside` of one name."""
     return paths_inside(root, [name], source=source, error=error)[0]
 
@@ -94,8 +92,7 @@ def check_name(name: object, *, source: object, error: type[IomError] = DataErro
     reason = _fault(name)
     if reason:
         raise error(
-            f"{source}: expected a relative path that stays within the folder, received "
-            f"{_shown(name)}: {reason}"
+            f"{source}: expected a relative path that stays within the folder, received {_shown(name)}: {reason}"
         )
 
 
@@ -128,10 +125,7 @@ def read_bytes(path: Path | str, max_bytes: int) -> bytes:
 
 
 def read_json(
-    path: Path | str,
-    *,
-    max_bytes: int = JSON_BYTES,
-    parse_constant: Callable[[str], Any] | None = None,
+    path: Path | str, *, max_bytes: int = JSON_BYTES, parse_constant: Callable[[str], Any] | None = None
 ) -> Any:
     """Value of a JSON file in UTF-8.
 
@@ -144,10 +138,7 @@ def read_json(
 
 
 def parse_json(
-    text: str | bytes,
-    *,
-    max_bytes: int = JSON_BYTES,
-    parse_constant: Callable[[str], Any] | None = None,
+    text: str | bytes, *, max_bytes: int = JSON_BYTES, parse_constant: Callable[[str], Any] | None = None
 ) -> Any:
     """Value of a JSON text; UTF-8 where it is bytes.
 

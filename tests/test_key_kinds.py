@@ -7,15 +7,7 @@ from hypothesis import strategies as st
 
 from iom.config.hashing import KEY_KIND_NAMES
 from iom.errors import KeyKindWarning, KeyMaterialError
-from iom.keys import (
-    KEY_KINDS,
-    ROTATION_ROUNDS,
-    TransformKey,
-    check_key_kind,
-    key_in_new_part,
-    part_count,
-    part_of,
-)
+from iom.keys import KEY_KINDS, ROTATION_ROUNDS, TransformKey, check_key_kind, key_in_new_part, part_count, part_of
 from iom.models.hashing import KEYED_LAYERS
 
 secrets_32 = st.binary(min_size=32, max_size=32)
@@ -101,9 +93,7 @@ def test_a_part_is_a_window_in_the_order_of_the_permutation(secret, size, data):
     assert (np.diff(places[order[:keep]]) > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("size", "keep", "parts"), [(128, 64, 2), (128, 68, 2), (128, 32, 4), (128, 50, 2), (9, 9, 1)]
-)
+@pytest.mark.parametrize(("size", "keep", "parts"), [(128, 64, 2), (128, 68, 2), (128, 32, 4), (128, 50, 2), (9, 9, 1)])
 def test_parts_fit_and_cover_both_ends(size, keep, parts):
     assert part_count(size, keep) == parts
     orders = {}

@@ -35,15 +35,7 @@ def test_everything_has_a_place(tmp_path):
     raw = os.fsdecode(b"b/caf\xe9.jpg")
     (root / raw).write_bytes(b"x")
     found = list_images(root)
-    assert found.images == (
-        "b/a.PNG",
-        raw,
-        "b/deep/new\nline.gif",
-        "gone.jpg",
-        "same.jpg",
-        "self.jpg",
-        "z.jpg",
-    )
+    assert found.images == ("b/a.PNG", raw, "b/deep/new\nline.gif", "gone.jpg", "same.jpg", "self.jpg", "z.jpg")
     assert {each.name: each.status for each in found.unusable} == {
         "b/loop": "linked_folder",
         "none": "wrong_type",
@@ -93,9 +85,7 @@ def nasty(tmp_path_factory):
 LISTERS = {
     "list_images": lambda root: list_images(root).images,
     "list_subjects": lambda root: [n for ns in list_subjects(root).subjects.values() for n in ns],
-    "train, calibrate, search, all pairs": lambda root: (
-        scan_folder(FolderConfig(root=str(root), min_images=1)).paths
-    ),
+    "train, calibrate, search, all pairs": lambda root: scan_folder(FolderConfig(root=str(root), min_images=1)).paths,
     "identification": lambda root: [
         Path(str(image)).relative_to(root).as_posix() for image in folder_searches(root).images
     ],
@@ -118,10 +108,7 @@ def test_a_check_and_an_export_see_the_same_images(nasty):
         ("linked_folder", "carl"),
         ("empty_folder", "nothing"),
     ]
-    assert {found.place for found in findings if found.kind == "odd_file"} == {
-        "anna/notes.txt",
-        "list.csv",
-    }
+    assert {found.place for found in findings if found.kind == "odd_file"} == {"anna/notes.txt", "list.csv"}
     assert len(calibration_faces(nasty, 100, size=112)) == len(IMAGES)
 
 

@@ -38,9 +38,7 @@ def test_the_code_of_a_document_runs(name, root):
 
 
 def test_the_code_of_the_gallery_runs(root, tmp_path, monkeypatch):
-    (block,) = re.findall(
-        r"```python\n(.*?)```", (root / "docs" / "gallery.md").read_text("utf-8"), flags=re.DOTALL
-    )
+    (block,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "gallery.md").read_text("utf-8"), flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(block, names)

@@ -88,9 +88,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
         path_inside(tmp_path, name, source="list.txt", error=WeightsError)
 
 
-@pytest.mark.parametrize(
-    "name", ["a.png", "p/a.png", "./p/a.png", "é/ a..b .png", "p/.hidden", "consul"]
-)
+@pytest.mark.parametrize("name", ["a.png", "p/a.png", "./p/a.png", "é/ a..b .png", "p/.hidden", "consul"])
 def test_names_within_the_folder_are_taken(tmp_path, name):
     assert path_inside(tmp_path, name, source="list.txt") == tmp_path / name
 

@@ -2,16 +2,7 @@
 
 from iom.attacks.closed_form import closed_form
 from iom.attacks.descent import cross_entropy_descent, posterior_mode
-from iom.attacks.interface import (
-    CODES,
-    HASH,
-    KEY,
-    PHOTOGRAPHS,
-    POPULATION,
-    PUBLIC,
-    SCORES,
-    Attack,
-)
+from iom.attacks.interface import CODES, HASH, KEY, PHOTOGRAPHS, POPULATION, PUBLIC, SCORES, Attack
 from iom.attacks.linking import keyed_linker, keyless_linker
 from iom.attacks.prior import prior_regressor
 from iom.attacks.search import brute_force, dictionary, hill_climbing, one_guess, similarity_search
@@ -21,30 +12,18 @@ LINEAR = ("vectors",)
 GRADIENT = ("vectors", "responses")
 
 ATTACKS: dict[str, Attack] = {
-    "closed_form": Attack(
-        "sum of the chosen vectors", (CODES, KEY), needs=LINEAR, reconstruct=closed_form
-    ),
+    "closed_form": Attack("sum of the chosen vectors", (CODES, KEY), needs=LINEAR, reconstruct=closed_form),
     "descent": Attack(
-        "gradient descent on the embedding",
-        (CODES, KEY),
-        needs=GRADIENT,
-        reconstruct=cross_entropy_descent,
+        "gradient descent on the embedding", (CODES, KEY), needs=GRADIENT, reconstruct=cross_entropy_descent
     ),
     "similarity_search": Attack(
-        "evolution strategy on the distance of codes",
-        (CODES, HASH, POPULATION),
-        reconstruct=similarity_search,
+        "evolution strategy on the distance of codes", (CODES, HASH, POPULATION), reconstruct=similarity_search
     ),
     "prior_regressor": Attack(
-        "ridge regression learned on other people",
-        (CODES, KEY, POPULATION),
-        reconstruct=prior_regressor,
+        "ridge regression learned on other people", (CODES, KEY, POPULATION), reconstruct=prior_regressor
     ),
     "posterior_mode": Attack(
-        "descent with the density of other people",
-        (CODES, KEY, POPULATION),
-        needs=LINEAR,
-        reconstruct=posterior_mode,
+        "descent with the density of other people", (CODES, KEY, POPULATION), needs=LINEAR, reconstruct=posterior_mode
     ),
     "record_multiplicity": Attack(
         "ridge regression on several records of a subject",
@@ -53,9 +32,7 @@ ATTACKS: dict[str, Attack] = {
         records=2,
     ),
     "keyless_linker": Attack(
-        "linker learned under the attacker's own keys",
-        (CODES, PUBLIC, POPULATION),
-        link=keyless_linker,
+        "linker learned under the attacker's own keys", (CODES, PUBLIC, POPULATION), link=keyless_linker
     ),
     "sorted_values": Attack(
         "sorted values of the row that a code points at",
@@ -64,20 +41,14 @@ ATTACKS: dict[str, Attack] = {
         link=link_by_sorted_values,
         identify=photographs_by_sorted_values,
     ),
-    "keyed_linker": Attack(
-        "reconstruct under both keys and compare", (CODES, KEY, POPULATION), link=keyed_linker
-    ),
+    "keyed_linker": Attack("reconstruct under both keys and compare", (CODES, KEY, POPULATION), link=keyed_linker),
     "hill_climbing": Attack(
         "evolution strategy on a matcher's scores", (SCORES, POPULATION), reconstruct=hill_climbing
     ),
     "dictionary": Attack(
-        "the one of other people with the nearest code",
-        (CODES, HASH, POPULATION),
-        reconstruct=dictionary,
+        "the one of other people with the nearest code", (CODES, HASH, POPULATION), reconstruct=dictionary
     ),
-    "brute_force": Attack(
-        "1,000 other faces tried at the matcher", (SCORES, POPULATION), reconstruct=brute_force
-    ),
+    "brute_force": Attack("1,000 other faces tried at the matcher", (SCORES, POPULATION), reconstruct=brute_force),
     "one_guess": Attack("another person's face", (POPULATION,), reconstruct=one_guess),
 }
 """Name to attack."""

@@ -38,12 +38,7 @@ def posterior_mode(leak: Leak) -> Embeddings:
 
 
 def descend(
-    vectors: Vectors,
-    codes: Templates,
-    start: Embeddings,
-    *,
-    population: Population | None = None,
-    steps: int = STEPS,
+    vectors: Vectors, codes: Templates, start: Embeddings, *, population: Population | None = None, steps: int = STEPS
 ) -> Embeddings:
     """Unit vectors that lower the cross-entropy between softmax(T x W) and a code.
 

@@ -9,13 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.attacks.first_ones import FirstOneGradient
-from iom.attacks.interface import (
-    AttackedSystem,
-    Embeddings,
-    ResponseGradient,
-    Vectors,
-    unit,
-)
+from iom.attacks.interface import AttackedSystem, Embeddings, ResponseGradient, Vectors, unit
 from iom.attacks.network import NetworkGradient
 from iom.attacks.perceptron import PerceptronGradient
 from iom.attacks.polynomial import PolynomialInversion
@@ -42,9 +36,7 @@ from iom.models.keras_face_hasher import KerasFaceHasher
 INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {
     PolyProtect: lambda its, key: PolynomialInversion(*its.polynomial(key)),
     MlpHash: lambda its, key: PerceptronGradient(its.layers(key)),
-    UniformRandomPermutation: lambda its, key: ProductGradient(
-        its.windows(key), its.embedding_size
-    ),
+    UniformRandomPermutation: lambda its, key: ProductGradient(its.windows(key), its.embedding_size),
     IndexingFirstOne: lambda its, key: FirstOneGradient(its.directions, its.windows(key)),
     BloomFilter: lambda its, key: WordSetGradient(its.directions(key)),
 }
@@ -75,9 +67,7 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
         full[key.permutation(embedding_size)[: len(public)]] = public
         return full
 
-    return system(
-        vectors=vectors, public_vectors=public, before_key=lambda embeddings: [unit(embeddings)]
-    )
+    return system(vectors=vectors, public_vectors=public, before_key=lambda embeddings: [unit(embeddings)])
 
 
 def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
@@ -147,9 +137,7 @@ def linear_part(model: keras.Model) -> NDArray[np.float32] | None:
             if layer.use_bias or layer.activation is not keras.activations.linear:
                 return None
             matrix = matrix @ np.asarray(layer.kernel)
-        elif layer.name != KEYED_LAYER and not isinstance(
-            layer, keras.layers.InputLayer | UnitLength | IoMProjection
-        ):
+        elif layer.name != KEYED_LAYER and not isinstance(layer, keras.layers.InputLayer | UnitLength | IoMProjection):
             return None
     return matrix
 

@@ -15,13 +15,7 @@ FIRST_STEP = 0.5
 
 
 def evolve(
-    cost: Cost,
-    start: Embeddings,
-    population: Population,
-    *,
-    generations: int,
-    offspring: int,
-    seed: int,
+    cost: Cost, start: Embeddings, population: Population, *, generations: int, offspring: int, seed: int
 ) -> Embeddings:
     """Minimise a cost for each victim by trying; nothing but the ranks of costs is used.
 

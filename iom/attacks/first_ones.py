@@ -39,9 +39,7 @@ class FirstOneGradient:
         is_zero = codes[:, :, None] > places
         return best_of_starts(
             lambda rows: descend_sharpening(
-                lambda at, sharpness: self._gradient(at, is_first, is_zero, sharpness),
-                rows,
-                steps=steps,
+                lambda at, sharpness: self._gradient(at, is_first, is_zero, sharpness), rows, steps=steps
             ),
             lambda rows: differing(self._symbols(rows), codes),
             start,
@@ -53,9 +51,7 @@ class FirstOneGradient:
         void = self._windows.shape[2]
         return np.asarray(np.where(np.any(ones, axis=2), np.argmax(ones, axis=2), void))
 
-    def _gradient(
-        self, rows: Rows, is_first: NDArray[np.bool_], is_zero: NDArray[np.bool_], sharpness: float
-    ) -> Rows:
+    def _gradient(self, rows: Rows, is_first: NDArray[np.bool_], is_zero: NDArray[np.bool_], sharpness: float) -> Rows:
         values = rows @ self._directions
         scale = sharpened(values, sharpness)
         bits = expit(scale * values)[:, self._windows]

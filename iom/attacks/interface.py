@@ -134,9 +134,7 @@ class Leak:
     def only(self, knowledge: tuple[str, ...]) -> "Leak":
         """The same leak without what is not in `knowledge`."""
         shown = {field for part in knowledge for field in PARTS.get(part, ())}
-        hidden: dict[str, Any] = {
-            field: None for fields in PARTS.values() for field in fields if field not in shown
-        }
+        hidden: dict[str, Any] = {field: None for fields in PARTS.values() for field in fields if field not in shown}
         return dataclasses.replace(self, **hidden)
 
     def known(self, part: str) -> Any:
@@ -187,9 +185,7 @@ class Attack:
     _: dataclasses.KW_ONLY
     needs: tuple[str, ...] = ()
     reconstruct: Callable[[Leak], Embeddings] | None = None
-    link: Callable[[Leak, Leak, NDArray[np.intp], NDArray[np.intp]], NDArray[np.float64]] | None = (
-        None
-    )
+    link: Callable[[Leak, Leak, NDArray[np.intp], NDArray[np.intp]], NDArray[np.float64]] | None = None
     identify: Callable[[Leak], NDArray[np.float64]] | None = None
     records: int = 1
 

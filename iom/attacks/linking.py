@@ -86,9 +86,7 @@ def key_free_features(leak: Leak, templates: Templates) -> NDArray[np.float64]:
     return np.concatenate(parts, axis=1)
 
 
-def training_pairs(
-    labels: NDArray[np.int64], stream: np.random.Generator
-) -> tuple[Pairs, Pairs, NDArray[np.bool_]]:
+def training_pairs(labels: NDArray[np.int64], stream: np.random.Generator) -> tuple[Pairs, Pairs, NDArray[np.bool_]]:
     """Pairs of different images, as many mated as not.
 
     Raises:

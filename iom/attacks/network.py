@@ -58,18 +58,11 @@ class NetworkGradient:
         everyone = np.arange(len(codes), dtype=np.int32)
         orders = np.repeat(self._order[None], len(codes), axis=0)
         attack.fit(
-            [everyone, orders],
-            codes.astype(np.int32),
-            batch_size=len(codes),
-            epochs=steps,
-            shuffle=False,
-            verbose=0,
+            [everyone, orders], codes.astype(np.int32), batch_size=len(codes), epochs=steps, shuffle=False, verbose=0
         )
         return unit(np.asarray(candidates.rows))
 
     def _responses(self, rows: Embeddings) -> NDArray[np.float32]:
         orders = np.repeat(self._order[None], len(rows), axis=0)
-        responses: NDArray[np.float32] = self._model.predict_on_batch(
-            {"embedding": rows, "order": orders}
-        )
+        responses: NDArray[np.float32] = self._model.predict_on_batch({"embedding": rows, "order": orders})
         return responses

@@ -25,9 +25,7 @@ class PerceptronGradient:
         found = descend_on_sphere(lambda rows: self._gradient(rows, signs), start, steps=steps)
         return found.astype(np.float32)
 
-    def _gradient(
-        self, rows: NDArray[np.float64], signs: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _gradient(self, rows: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of the mean logistic loss, `(N, D)`."""
         values, kept = rows, []
         for weights in self._hidden:
@@ -39,9 +37,7 @@ class PerceptronGradient:
         sharpness = SHARPNESS / np.sqrt(np.mean(outputs**2, axis=1, keepdims=True))
         wrong = -signs / (1 + np.exp(np.clip(sharpness * outputs * signs, -50, 50)))
         slope = wrong @ self._last
-        for weights, (scaled, scale, value) in zip(
-            reversed(self._hidden), reversed(kept), strict=True
-        ):
+        for weights, (scaled, scale, value) in zip(reversed(self._hidden), reversed(kept), strict=True):
             slope = slope * (1 - value**2)
             mean = np.mean(slope * scaled, axis=1, keepdims=True)
             slope = ((slope - mean * scaled) / scale) @ weights

@@ -31,9 +31,7 @@ class PolynomialInversion:
             row[:] = self._solve(template, row, min(steps, LARGEST_STEPS))
         return np.asarray(solved, np.float32)
 
-    def _solve(
-        self, template: NDArray[np.float64], row: NDArray[np.float64], steps: int
-    ) -> NDArray[np.float64]:
+    def _solve(self, template: NDArray[np.float64], row: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
         damping = DAMPING * float(np.sum(self._coefficients**2))
         error, slopes = self._linearised(row, template)
         for _ in range(steps):

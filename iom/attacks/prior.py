@@ -46,9 +46,7 @@ def _features(leak: Leak, templates: tuple[Templates, ...] | list[Templates]) ->
     return np.concatenate(parts, axis=1)
 
 
-def ridge(
-    seen: NDArray[np.float32], targets: Embeddings, told: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def ridge(seen: NDArray[np.float32], targets: Embeddings, told: NDArray[np.float32]) -> NDArray[np.float64]:
     """Predict rows for `told` `(N, F)` from examples `seen` `(T, F)` -> `targets` `(T, D)`.
 
     Solved in whichever of features and examples is smaller; both give the same.

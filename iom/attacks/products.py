@@ -26,10 +26,7 @@ class ProductGradient:
         self._windows = windows
         count = windows[0].size
         places = np.arange(count)
-        self._sums = [
-            csr_array((np.ones(count), (places, window.ravel())), shape=(count, size))
-            for window in windows
-        ]
+        self._sums = [csr_array((np.ones(count), (places, window.ravel())), shape=(count, size)) for window in windows]
 
     def descend(self, codes: Templates, start: Embeddings, *, steps: int) -> Embeddings:
         """Unit vectors `(N, D)` whose symbols approach `codes` `(N, M)`, from `start`."""

@@ -74,14 +74,5 @@ def one_guess(leak: Leak) -> Embeddings:
     return np.asarray(people[drawn], np.float32)
 
 
-def _search(
-    leak: Leak, cost: Cost, start: Embeddings, people: Embeddings, rounds: int, offspring: int
-) -> Embeddings:
-    return evolve(
-        cost,
-        start,
-        Population.of(people),
-        generations=rounds,
-        offspring=offspring,
-        seed=leak.seed,
-    )
+def _search(leak: Leak, cost: Cost, start: Embeddings, people: Embeddings, rounds: int, offspring: int) -> Embeddings:
+    return evolve(cost, start, Population.of(people), generations=rounds, offspring=offspring, seed=leak.seed)

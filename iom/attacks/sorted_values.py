@@ -32,9 +32,7 @@ def photographs_by_sorted_values(leak: Leak) -> NDArray[np.float64]:
     return np.asarray(np.max(fits, axis=0))
 
 
-def link_by_sorted_values(
-    first: Leak, second: Leak, left: Pairs, right: Pairs
-) -> NDArray[np.float64]:
+def link_by_sorted_values(first: Leak, second: Leak, left: Pairs, right: Pairs) -> NDArray[np.float64]:
     """Cosine of the sorted rows that two codes point at.
 
     Args:

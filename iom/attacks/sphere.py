@@ -14,9 +14,7 @@ SHARPNESSES = (2.0, 8.0)
 """Root mean square of the responses, in turn: soft has few traps, sharp meets the template."""
 
 
-def descend_on_sphere(
-    gradient: Callable[[Rows], Rows], start: Embeddings | Rows, *, steps: int
-) -> Rows:
+def descend_on_sphere(gradient: Callable[[Rows], Rows], start: Embeddings | Rows, *, steps: int) -> Rows:
     """Unit vectors `(N, D)` that lower a loss, from `start`.
 
     A step is relative to the gradient's length, and falls to zero.
@@ -36,9 +34,7 @@ def descend_on_sphere(
     return rows
 
 
-def descend_sharpening(
-    gradient: Callable[[Rows, float], Rows], start: Embeddings, *, steps: int
-) -> Rows:
+def descend_sharpening(gradient: Callable[[Rows, float], Rows], start: Embeddings, *, steps: int) -> Rows:
     """Descend in turn for each of `SHARPNESSES`, on from where the last one led.
 
     Args:

@@ -41,17 +41,12 @@ class BloomFilter(HashedByKey):
         self.blocks = stored_bits(code) // (WORD_BITS * BLOCK_WORDS)
         if self.blocks < 1:
             raise ConfigError(
-                f"code: Bloom filters take {WORD_BITS * BLOCK_WORDS} bits or more, received "
-                f"{stored_bits(code)}"
+                f"code: Bloom filters take {WORD_BITS * BLOCK_WORDS} bits or more, received {stored_bits(code)}"
             )
         self.code_length = self.blocks << WORD_BITS
         self.comparator = BlockSetComparator(1 << WORD_BITS)
         self._signs = PublicSigns(
-            embedding_size,
-            self.blocks * BLOCK_WORDS * WORD_BITS,
-            keep=code.keep,
-            seed=seed,
-            purpose="baselines/bloom",
+            embedding_size, self.blocks * BLOCK_WORDS * WORD_BITS, keep=code.keep, seed=seed, purpose="baselines/bloom"
         )
 
     def directions(self, key: TransformKey) -> NDArray[np.float32]:

@@ -40,13 +40,7 @@ class FramedProjection:
     """
 
     def __init__(
-        self,
-        embedding_size: int,
-        code: HasherConfig,
-        seed: int = 0,
-        *,
-        frame: str,
-        refined: bool = False,
+        self, embedding_size: int, code: HasherConfig, seed: int = 0, *, frame: str, refined: bool = False
     ) -> None:
         if code.keep > embedding_size:
             raise ConfigError(f"code.keep: expected at most {embedding_size}, received {code.keep}")
@@ -94,8 +88,6 @@ class FramedProjection:
         return codes
 
 
-def framed(
-    frame: str, *, refined: bool = False
-) -> Callable[[int, HasherConfig, int], FramedProjection]:
+def framed(frame: str, *, refined: bool = False) -> Callable[[int, HasherConfig, int], FramedProjection]:
     """Builder of one kind of frame, for the table of baselines."""
     return functools.partial(FramedProjection, frame=frame, refined=refined)

@@ -37,9 +37,7 @@ class IndexingFirstOne(HashedByKey):
     def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
         refuse_keep(code, "IFO")
         if code.alphabet_size > 255:
-            raise ConfigError(
-                f"code.alphabet_size: IFO takes at most 255, received {code.alphabet_size}"
-            )
+            raise ConfigError(f"code.alphabet_size: IFO takes at most 255, received {code.alphabet_size}")
         self.embedding_size = embedding_size
         self.code_length = code.code_length
         self.window = code.alphabet_size
@@ -47,9 +45,7 @@ class IndexingFirstOne(HashedByKey):
         self.comparator = CollisionComparator(void=self.window)
         self._bits = max(stored_bits(code), self.window)
         # Permuting bits is the key here, so the embedding before them stays as it is.
-        self._signs = PublicSigns(
-            embedding_size, self._bits, keep=0, seed=seed, purpose="baselines/ifo"
-        )
+        self._signs = PublicSigns(embedding_size, self._bits, keep=0, seed=seed, purpose="baselines/ifo")
 
     @property
     def directions(self) -> NDArray[np.float32]:

@@ -43,10 +43,7 @@ def keyed_orthonormal(key: TransformKey, purpose: str, rows: int, size: int) -> 
 def keyed_blocks(key: TransformKey, purpose: str, rows: int, size: int) -> NDArray[np.float64]:
     """Any number of random rows, `(rows, size)`: blocks that are orthonormal within themselves."""
     return np.concatenate(
-        [
-            keyed_orthonormal(key, f"{purpose}/{start}", min(size, rows - start), size)
-            for start in range(0, rows, size)
-        ]
+        [keyed_orthonormal(key, f"{purpose}/{start}", min(size, rows - start), size) for start in range(0, rows, size)]
     )
 
 

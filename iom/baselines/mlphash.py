@@ -25,10 +25,7 @@ class MlpHash(SecretSigns):
     def layers(self, key: TransformKey) -> list[NDArray[np.float64]]:
         """The secret weights: each hidden layer `(D, D)`, then the last one `(M, D)`."""
         size = self.embedding_size
-        hidden = [
-            keyed_orthonormal(key, f"mlphash/hidden/{layer}", size, size)
-            for layer in range(HIDDEN_LAYERS)
-        ]
+        hidden = [keyed_orthonormal(key, f"mlphash/hidden/{layer}", size, size) for layer in range(HIDDEN_LAYERS)]
         return [*hidden, keyed_blocks(key, "mlphash/out", self.code_length, size)]
 
     def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.bool_]:

@@ -43,10 +43,7 @@ class PolyProtect(HashedByKey):
     def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
         refuse_keep(code, "PolyProtect")
         if embedding_size < TERMS:
-            raise ConfigError(
-                f"PolyProtect: expected embeddings of {TERMS} entries or more, received "
-                f"{embedding_size}"
-            )
+            raise ConfigError(f"PolyProtect: expected embeddings of {TERMS} entries or more, received {embedding_size}")
         self.embedding_size = embedding_size
         step = TERMS - OVERLAP
         # A last window that sticks out is filled with zeros, as in the paper.
@@ -55,9 +52,7 @@ class PolyProtect(HashedByKey):
 
     def polynomial(self, key: TransformKey) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Coefficients `(m,)`, distinct and not zero, and exponents `(m,)`, an order of 1..m."""
-        values = np.delete(
-            np.arange(-LARGEST_COEFFICIENT, LARGEST_COEFFICIENT + 1), LARGEST_COEFFICIENT
-        )
+        values = np.delete(np.arange(-LARGEST_COEFFICIENT, LARGEST_COEFFICIENT + 1), LARGEST_COEFFICIENT)
         coefficients = values[keyed_orders(key, "polyprotect/c", 1, len(values))[0, :TERMS]]
         return coefficients, keyed_orders(key, "polyprotect/e", 1, TERMS)[0] + 1
 

@@ -126,9 +126,7 @@ def checked_rows(embeddings: NDArray[np.float32], embedding_size: int) -> NDArra
     """
     rows = np.asarray(embeddings, np.float32)
     if rows.ndim != 2 or rows.shape[1] != embedding_size or not np.isfinite(rows).all():
-        raise DataError(
-            f"expected finite embeddings (N, {embedding_size}), received {rows.shape} or NaN"
-        )
+        raise DataError(f"expected finite embeddings (N, {embedding_size}), received {rows.shape} or NaN")
     return rows
 
 

@@ -29,9 +29,7 @@ class PublicSigns:
         ConfigError: More dimensions kept than there are.
     """
 
-    def __init__(
-        self, embedding_size: int, bits: int, *, keep: int, seed: int, purpose: str
-    ) -> None:
+    def __init__(self, embedding_size: int, bits: int, *, keep: int, seed: int, purpose: str) -> None:
         if keep > embedding_size:
             raise ConfigError(f"code.keep: expected at most {embedding_size}, received {keep}")
         self.embedding_size = embedding_size
@@ -65,9 +63,7 @@ class RandomProjectionSigns(HashedByKey):
     def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
         self.embedding_size = embedding_size
         self.code_length = stored_bits(code)
-        self._signs = PublicSigns(
-            embedding_size, self.code_length, keep=code.keep, seed=seed, purpose="baselines/sign"
-        )
+        self._signs = PublicSigns(embedding_size, self.code_length, keep=code.keep, seed=seed, purpose="baselines/sign")
 
     @property
     def public_projection(self) -> NDArray[np.float32]:

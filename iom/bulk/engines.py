@@ -11,9 +11,7 @@ Engine = Callable[[Sequence[ImageRow], WorkerSettings, int], Iterator[list[Embed
 """`(rows, settings, workers)`: results in any order, each row once."""
 
 
-def embed_here(
-    rows: Sequence[ImageRow], settings: WorkerSettings, workers: int
-) -> Iterator[list[Embedded]]:
+def embed_here(rows: Sequence[ImageRow], settings: WorkerSettings, workers: int) -> Iterator[list[Embedded]]:
     """In this process, one batch after the other."""
     worker = EmbeddingWorker(settings)
     for start in range(0, len(rows), settings.batch_size):
@@ -21,10 +19,7 @@ def embed_here(
         yield worker.embedded(part, range(start, start + len(part)))
 
 
-ENGINES = {
-    "ray": "iom.bulk.ray_engine:embed_on_ray",
-    "here": "iom.bulk.engines:embed_here",
-}
+ENGINES = {"ray": "iom.bulk.ray_engine:embed_on_ray", "here": "iom.bulk.engines:embed_here"}
 """Name to `module:function`, an `Engine`."""
 
 

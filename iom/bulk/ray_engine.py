@@ -20,9 +20,7 @@ _ROUND = 200_000
 _STORE_BYTES = 256 << 20
 
 
-def embed_on_ray(
-    rows: Sequence[ImageRow], settings: WorkerSettings, workers: int
-) -> Iterator[list[Embedded]]:
+def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings, workers: int) -> Iterator[list[Embedded]]:
     """See `iom.bulk.engines.Engine`."""
     ray = _started(workers)
     try:
@@ -41,20 +39,14 @@ def _started(workers: int) -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise missing_extra(
-            "the engine ray", "bulk", cause=error, otherwise="use --engine here"
-        ) from error
+        raise missing_extra("the engine ray", "bulk", cause=error, otherwise="use --engine here") from error
     local: dict[str, Any] = {
         "num_cpus": workers,
         "include_dashboard": False,
         "object_store_memory": _STORE_BYTES,
         "_system_config": {"automatic_object_spilling_enabled": False},
     }
-    ray.init(
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **({} if os.environ.get("RAY_ADDRESS") else local),
-    )
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **({} if os.environ.get("RAY_ADDRESS") else local))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -65,9 +57,7 @@ def _started(workers: int) -> Any:
 def _round(
     ray: Any, rows: Sequence[ImageRow], first: int, settings: WorkerSettings, workers: int
 ) -> Iterator[list[Embedded]]:
-    items = [
-        {"number": number, **dataclasses.asdict(row)} for number, row in enumerate(rows, first)
-    ]
+    items = [{"number": number, **dataclasses.asdict(row)} for number, row in enumerate(rows, first)]
     blocks = max(workers, -(-len(items) // (4 * settings.batch_size)))
     data = ray.data.from_items(items, override_num_blocks=min(blocks, len(items))).map_batches(
         EmbeddingWorker,
@@ -79,10 +69,7 @@ def _round(
     )
     for part in data.iter_batches(batch_size=None, batch_format="numpy"):
         columns = zip(part["number"].tolist(), part["embedding"], part["problem"], strict=True)
-        yield [
-            Embedded(number, None if problem else row.copy(), str(problem))
-            for number, row, problem in columns
-        ]
+        yield [Embedded(number, None if problem else row.copy(), str(problem)) for number, row, problem in columns]
 
 
 def _own_error(error: Exception) -> IomError:

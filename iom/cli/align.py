@@ -26,31 +26,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         answers=True,
     )
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs")
-    parser.add_argument(
-        "output", type=Path, metavar="OUTPUT", help="a new folder, or one to go on with"
-    )
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="a new folder, or one to go on with")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--detector", default="mtcnn", help="mtcnn, yunet or yunet_onnx")
-    source.add_argument(
-        "--points", type=Path, metavar="FILE", help="landmarks that are known already (CSV)"
-    )
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="the detector's ONNX (yunet, yunet_onnx)"
-    )
-    parser.add_argument(
-        "--which", default="largest", help="of several faces: largest, all or centre"
-    )
-    parser.add_argument(
-        "--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"
-    )
+    source.add_argument("--points", type=Path, metavar="FILE", help="landmarks that are known already (CSV)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="the detector's ONNX (yunet, yunet_onnx)")
+    parser.add_argument("--which", default="largest", help="of several faces: largest, all or centre")
+    parser.add_argument("--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)")
     parser.add_argument(
         "--min-size", type=float, default=32.0, metavar="PIXELS",
         help="smallest side, in the photograph, of what becomes the face (default: 32)",
     )  # fmt: skip
     parser.add_argument("--format", default="jpg", help="jpg (quality 95, the default) or png")
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes (default: 1)"
-    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return run(_align, parser, argv)
 

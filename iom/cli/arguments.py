@@ -77,9 +77,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
-def new_parser(
-    program: str, description: str, *, epilog: str = "", answers: bool = False
-) -> argparse.ArgumentParser:
+def new_parser(program: str, description: str, *, epilog: str = "", answers: bool = False) -> argparse.ArgumentParser:
     """Parser whose help keeps the line breaks of `epilog`.
 
     Args:
@@ -101,9 +99,7 @@ def new_parser(
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`, for a command that returns an `Answer`."""
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object on standard output, errors too"
-    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output, errors too")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
@@ -128,12 +124,8 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, default: str | None
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--output DIR` and `--resume`."""
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder of the run"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the run in --output where it stopped"
-    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output where it stopped")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
@@ -181,9 +173,7 @@ def run(
     except (IomError, OSError, MemoryError) as error:
         return _refuse(error, _message(error), in_json=in_json)
     except KeyboardInterrupt as stop:
-        return _refuse(
-            stop, _interrupted(str(stop), arguments, parser.prog, given), in_json=in_json
-        )
+        return _refuse(stop, _interrupted(str(stop), arguments, parser.prog, given), in_json=in_json)
     except Exception as error:
         traceback.print_exc()
         return _refuse(error, str(error), in_json=True) if in_json else BUG
@@ -241,9 +231,7 @@ def _script() -> str:
     return "" if started.suffix != ".py" or started.stem == "__main__" or is_ours else started.name
 
 
-def _interrupted(
-    reason: str, arguments: argparse.Namespace, program: str, given: Sequence[str]
-) -> str:
+def _interrupted(reason: str, arguments: argparse.Namespace, program: str, given: Sequence[str]) -> str:
     """What happened and, for a run that can be continued, the command that does it."""
     reason = reason or "interrupted"
     if not hasattr(arguments, "resume"):

@@ -26,9 +26,7 @@ example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `iom bulk-enroll`."""
-    parser = new_parser(
-        "iom bulk-enroll", str(__doc__).split(": `")[0] + ".", epilog=EPILOG, answers=True
-    )
+    parser = new_parser("iom bulk-enroll", str(__doc__).split(": `")[0] + ".", epilog=EPILOG, answers=True)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="what is to be enrolled")
     parser.add_argument("--kind", default="folder", help="of source (default: %(default)s)")
     parser.add_argument("--engine", default="ray", help="default: %(default)s")
@@ -37,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--batch", type=int, default=2048, metavar="N",
         help="references of a transaction (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="default: SOURCE.enrolment.jsonl"
-    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="default: SOURCE.enrolment.jsonl")
     _add_places(parser)
     _add_hasher(parser)
     return run(_enroll, parser, argv)
@@ -68,8 +64,7 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
     hasher = _hasher(arguments)
     weights = hasher.weights
     settings = WorkerSettings(
-        str(Path(weights).absolute()) if Path(weights).exists() else weights,
-        hasher.embedder_fingerprint,
+        str(Path(weights).absolute()) if Path(weights).exists() else weights, hasher.embedder_fingerprint
     )
     with open_gallery(arguments, hasher) as gallery, goes_on_when_repeated():
         done = enroll_in_bulk(

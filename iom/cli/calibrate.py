@@ -72,9 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--fmr", metavar="RATE", help="false match rate (default: as configured)")
     parser.add_argument("--keys", metavar="N", help="number of keys (default: as configured)")
-    parser.add_argument(
-        "--bootstrap", metavar="N", help="draws for the intervals (default: as configured)"
-    )
+    parser.add_argument("--bootstrap", metavar="N", help="draws for the intervals (default: as configured)")
     parser.add_argument("--dry-run", action="store_true", help="print it, store nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return run(_calibrate, parser, argv)
@@ -103,12 +101,7 @@ def _calibrate(arguments: argparse.Namespace) -> Answer:
     config = load_config(Stage2Config, path, overrides=overrides)
 
     from iom.training.calibration import describe
-    from iom.training.recalibration import (
-        check_target,
-        copy_hasher,
-        recalibrate,
-        recalibrate_on_faces,
-    )
+    from iom.training.recalibration import check_target, copy_hasher, recalibrate, recalibrate_on_faces
 
     notes: list[str] = []
     if not arguments.dry_run:

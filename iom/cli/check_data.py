@@ -26,9 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         answers=True,
     )
-    parser.add_argument(
-        "path", type=Path, metavar="PATH", help="folder of subjects, shards, train.rec or .bin"
-    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="folder of subjects, shards, train.rec or .bin")
     parser.add_argument("--size", type=int, default=112, help="side of an image (default: 112)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="default: 2")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -42,10 +40,7 @@ def _check(arguments: argparse.Namespace) -> Answer:
     if arguments.size < 1 or arguments.workers < 1:
         raise ConfigError("--size and --workers: expected at least 1")
     count, findings = check_data(
-        arguments.path,
-        size=arguments.size,
-        workers=arguments.workers,
-        progress=not arguments.quiet,
+        arguments.path, size=arguments.size, workers=arguments.workers, progress=not arguments.quiet
     )
     lines = [f"{arguments.path}: {count:,} images, {len(findings):,} problems"]
     for kind, meaning in PROBLEMS.items():
@@ -57,11 +52,7 @@ def _check(arguments: argparse.Namespace) -> Answer:
         if len(own) > SHOWN:
             lines.append(f"{'':22} ...")
     rows = [{"kind": each.kind, "place": each.place, "detail": each.detail} for each in findings]
-    return Answer(
-        {"path": arguments.path, "images": count, "findings": rows},
-        "\n".join(lines),
-        NO if findings else OK,
-    )
+    return Answer({"path": arguments.path, "images": count, "findings": rows}, "\n".join(lines), NO if findings else OK)
 
 
 if __name__ == "__main__":

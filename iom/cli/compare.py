@@ -17,15 +17,8 @@ example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `iom compare`."""
-    parser = new_parser(
-        "iom compare",
-        "Put several reports of iom evaluate side by side.",
-        epilog=EPILOG,
-        answers=True,
-    )
-    parser.add_argument(
-        "reports", nargs="+", type=Path, metavar="REPORT", help="a report.json or its folder"
-    )
+    parser = new_parser("iom compare", "Put several reports of iom evaluate side by side.", epilog=EPILOG, answers=True)
+    parser.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="a report.json or its folder")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument(
         "--different-benchmarks",
@@ -43,12 +36,7 @@ def _compare(arguments: argparse.Namespace) -> Answer:
 
     check_output(arguments.output)
 
-    from iom.evaluation.dossier.compare import (
-        check_same_benchmark,
-        read_report,
-        report_names,
-        write_comparison,
-    )
+    from iom.evaluation.dossier.compare import check_same_benchmark, read_report, report_names, write_comparison
     from iom.evaluation.dossier.tables import markdown
 
     names = report_names(arguments.reports)
@@ -57,10 +45,7 @@ def _compare(arguments: argparse.Namespace) -> Answer:
         check_same_benchmark(trees)
     table = write_comparison(trees, arguments.output)
     page = arguments.output / "comparison.html"
-    return Answer(
-        {"page": page, "columns": table.header, "rows": table.rows},
-        f"{markdown(table)}\npage: {page}",
-    )
+    return Answer({"page": page, "columns": table.header, "rows": table.rows}, f"{markdown(table)}\npage: {page}")
 
 
 if __name__ == "__main__":

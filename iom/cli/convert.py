@@ -34,13 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("target", type=Path, metavar="TO")
     parser.add_argument("--kind", required=True, metavar="A:B", help="what to what, see below")
     parser.add_argument("--size", type=int, default=112, help="side of an image (default: 112)")
-    parser.add_argument(
-        "--per-shard", type=int, default=4096, metavar="N", help="images a shard (default: 4096)"
-    )
+    parser.add_argument("--per-shard", type=int, default=4096, metavar="N", help="images a shard (default: 4096)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="default: 2")
-    parser.add_argument(
-        "--skip-damaged", action="store_true", help="leave bad images out, count and list them"
-    )
+    parser.add_argument("--skip-damaged", action="store_true", help="leave bad images out, count and list them")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return run(_convert, parser, argv)
 
@@ -75,9 +71,7 @@ def _convert(arguments: argparse.Namespace) -> Answer:
     lines += [f"note: {note}" for note in manifest.get("notes", [])]
     if manifest.get("skipped"):
         lines.append(f"left out {len(manifest['skipped'])}, first: {manifest['skipped'][0]}")
-    facts: dict[str, Any] = {
-        name: manifest[name] for name in ("images", "pairs") if name in manifest
-    }
+    facts: dict[str, Any] = {name: manifest[name] for name in ("images", "pairs") if name in manifest}
     return Answer(
         {
             "target": arguments.target,

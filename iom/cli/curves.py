@@ -24,12 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         answers=True,
     )
-    parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, with its metrics.jsonl"
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="picture, .png or .svg"
-    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, with its metrics.jsonl")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="picture, .png or .svg")
     return run(_draw, parser, argv)
 
 
@@ -50,16 +46,11 @@ def _draw(arguments: argparse.Namespace) -> Answer:
     for folder in arguments.runs:
         rows = read_records(folder / "metrics.jsonl")
         if not rows:
-            raise DataError(
-                f"{folder}: expected a run with an epoch or more in its metrics.jsonl, found none"
-            )
+            raise DataError(f"{folder}: expected a run with an epoch or more in its metrics.jsonl, found none")
         name = folder.name if folder.name not in records else str(folder)
         records[name] = rows
     draw_curves(arguments.output, records)
-    return Answer(
-        {"picture": arguments.output, "runs": list(records)},
-        f"{arguments.output}: {len(records)} runs",
-    )
+    return Answer({"picture": arguments.output, "runs": list(records)}, f"{arguments.output}: {len(records)} runs")
 
 
 if __name__ == "__main__":

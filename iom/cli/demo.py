@@ -47,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--weights",
         metavar="NAME_OR_PATH",
-        help="embedder: a name of `iom weights list` or a file (default: the hasher's own, or "
-        f"{DEFAULT_WEIGHTS})",
+        help=f"embedder: a name of `iom weights list` or a file (default: the hasher's own, or {DEFAULT_WEIGHTS})",
     )
     parser.add_argument(
         "--hasher",
@@ -65,10 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder, or .png file, for the picture (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed",
-        type=int,
-        default=DEFAULT_SEED,
-        help="of the faces, never of the keys (default: %(default)s)",
+        "--seed", type=int, default=DEFAULT_SEED, help="of the faces, never of the keys (default: %(default)s)"
     )
     parser.add_argument("--verbose", action="store_true", help="print what the hasher consists of")
     return run(_demo, parser, argv)
@@ -92,20 +88,13 @@ def _demo(arguments: argparse.Namespace) -> Answer:
     else:
         hasher = load(arguments.hasher, weights=weights or "", batch_size=count)
     demonstration = demonstrate(
-        hasher.embed(images),
-        hasher,
-        before=TransformKey.generate(),
-        after=TransformKey.generate(),
+        hasher.embed(images), hasher, before=TransformKey.generate(), after=TransformKey.generate()
     )
     if arguments.verbose:
         print(hasher.summary())
     path = _draw(demonstration, images, arguments.output)
     scenes = [
-        {
-            "title": scene.title,
-            "dist_positive": scene.dist_positive,
-            "dist_negative": scene.dist_negative,
-        }
+        {"title": scene.title, "dist_positive": scene.dist_positive, "dist_negative": scene.dist_negative}
         for scene in demonstration.scenes
     ]
     return Answer(

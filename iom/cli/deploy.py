@@ -27,16 +27,10 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `iom deploy`."""
     parser = new_parser(
-        "iom deploy",
-        "Export a hasher and its backbone to other runtimes.",
-        epilog=EPILOG,
-        answers=True,
+        "iom deploy", "Export a hasher and its backbone to other runtimes.", epilog=EPILOG, answers=True
     )
     parser.add_argument(
-        "--hasher",
-        default=BUNDLED,
-        metavar="NAME_OR_PATH",
-        help="trained hasher (default: %(default)s)",
+        "--hasher", default=BUNDLED, metavar="NAME_OR_PATH", help="trained hasher (default: %(default)s)"
     )
     parser.add_argument(
         "--weights", default="", metavar="NAME_OR_FILE",
@@ -48,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("exported"), metavar="DIR")
     parser.add_argument("--name", default="", help="of the artefacts (default: the hasher's)")
-    parser.add_argument(
-        "--faces", type=Path, metavar="DIR", help="aligned faces of --pairs, for the check"
-    )
+    parser.add_argument("--faces", type=Path, metavar="DIR", help="aligned faces of --pairs, for the check")
     parser.add_argument(
         "--pairs", type=Path, metavar="FILE",
         help="list of pairs; without one faces of nobody are used and no EER is measured",
@@ -63,9 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--calibration", type=Path, metavar="DIR",
         help="aligned faces to choose the ranges of integers on, other ones than --faces",
     )  # fmt: skip
-    parser.add_argument(
-        "--calibration-faces", type=int, default=64, metavar="N", help="(default: 64)"
-    )
+    parser.add_argument("--calibration-faces", type=int, default=64, metavar="N", help="(default: 64)")
     return run(_export, parser, argv)
 
 

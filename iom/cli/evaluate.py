@@ -46,12 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_config_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the figures")
-    parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="folder of the full report, with an HTML page"
-    )
-    parser.add_argument(
-        "--with-images", action="store_true", help="show the hardest pairs' images in the page"
-    )
+    parser.add_argument("--report", type=Path, metavar="DIR", help="folder of the full report, with an HTML page")
+    parser.add_argument("--with-images", action="store_true", help="show the hardest pairs' images in the page")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return run(_evaluate, parser, argv)
 
@@ -93,10 +89,7 @@ def _evaluate(arguments: argparse.Namespace) -> Answer:
 
 
 def _report_fully(
-    arguments: argparse.Namespace,
-    config: "EvaluateConfig",
-    prepared: "Prepared",
-    report: "Report",
+    arguments: argparse.Namespace, config: "EvaluateConfig", prepared: "Prepared", report: "Report"
 ) -> Path:
     """Write the report of `--report`, print its sentences, and return its page."""
     from iom.evaluation.dossier.tree import full_tree

@@ -28,10 +28,7 @@ def main(argv: Sequence[str]) -> int:
     command = COMMANDS[name]
     examples = "".join(f"  iom {name}{f' {line}' if line else ''}\n" for line in command.examples)
     parser = new_parser(
-        f"iom {name}",
-        f"{command.summary[0].upper()}{command.summary[1:]}.",
-        epilog=PLACES + examples,
-        answers=True,
+        f"iom {name}", f"{command.summary[0].upper()}{command.summary[1:]}.", epilog=PLACES + examples, answers=True
     )
     _add_places(parser)
     command.add(parser)
@@ -58,12 +55,8 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
         default=environment.get("IOM_KEYS", "file:gallery.keys"),
         help="key store (default: IOM_KEYS, or file:gallery.keys)",
     )
-    parser.add_argument(
-        "--passphrase-file", type=Path, metavar="FILE", help="its first line opens the key store"
-    )
-    parser.add_argument(
-        "--application", default="default", metavar="NAME", help="tenant (default: default)"
-    )
+    parser.add_argument("--passphrase-file", type=Path, metavar="FILE", help="its first line opens the key store")
+    parser.add_argument("--application", default="default", metavar="NAME", help="tenant (default: default)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -72,12 +65,9 @@ def _add_hasher(parser: argparse.ArgumentParser) -> None:
         "--hasher",
         metavar="NAME_OR_PATH",
         default=os.environ.get("IOM_HASHER", BUNDLED),
-        help="folder of a trained hasher, artefact of iom deploy, or a name (default: IOM_HASHER, "
-        f"or {BUNDLED})",
+        help=f"folder of a trained hasher, artefact of iom deploy, or a name (default: IOM_HASHER, or {BUNDLED})",
     )
-    parser.add_argument(
-        "--weights", metavar="NAME_OR_FILE", help="embedder (default: the one the hasher names)"
-    )
+    parser.add_argument("--weights", metavar="NAME_OR_FILE", help="embedder (default: the one the hasher names)")
 
 
 def _add_fuse(parser: argparse.ArgumentParser) -> None:
@@ -95,28 +85,18 @@ def _init(parser: argparse.ArgumentParser) -> None:
         "--key-mode",
         choices=("subject", "application"),
         default="subject",
-        help="a key for each record, or one for all: faster to search, worth more to a thief "
-        "(default: subject)",
+        help="a key for each record, or one for all: faster to search, worth more to a thief (default: subject)",
     )
     parser.add_argument("--masked", action="store_true", help="store codes under one-time masks")
-    parser.add_argument(
-        "--threshold", type=int, metavar="N", help="differing positions (default: as calibrated)"
-    )
+    parser.add_argument("--threshold", type=int, metavar="N", help="differing positions (default: as calibrated)")
     _add_hasher(parser)
 
 
 def _enroll(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("subject", nargs="?", metavar="SUBJECT", help="subject id")
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="aligned faces")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        metavar="DIR",
-        help="enrol all of DIR/SUBJECT/*; a second run goes on",
-    )
-    parser.add_argument(
-        "--another", action="store_true", help="add to a subject that is enrolled already"
-    )
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="enrol all of DIR/SUBJECT/*; a second run goes on")
+    parser.add_argument("--another", action="store_true", help="add to a subject that is enrolled already")
     parser.add_argument(
         "--allow-revoked",
         action="store_true",
@@ -136,9 +116,7 @@ def _identify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="aligned face")
     parser.add_argument("--top", type=int, default=0, metavar="N", help="most subjects")
     parser.add_argument("--threshold", type=int, metavar="N", help="differing positions")
-    parser.add_argument(
-        "--closed", action="store_true", help="the nearest, whether they match or not"
-    )
+    parser.add_argument("--closed", action="store_true", help="the nearest, whether they match or not")
     _add_hasher(parser)
 
 
@@ -155,9 +133,7 @@ def _renew(parser: argparse.ArgumentParser) -> None:
 
 
 def _rotate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--retire", action="store_true", help="revoke all that is under older keys, at once"
-    )
+    parser.add_argument("--retire", action="store_true", help="revoke all that is under older keys, at once")
 
 
 def _set_threshold(parser: argparse.ArgumentParser) -> None:
@@ -205,10 +181,7 @@ COMMANDS: dict[str, Command] = {
     "init": Command(
         "make a gallery, or another application in it",
         _init,
-        (
-            "--gallery sqlite:///door.db --keys file:door.keys",
-            "--application gate --key-mode application --masked",
-        ),
+        ("--gallery sqlite:///door.db --keys file:door.keys", "--application gate --key-mode application --masked"),
     ),
     "enroll": Command(
         "enrol a subject, or a folder of subjects",
@@ -225,15 +198,11 @@ COMMANDS: dict[str, Command] = {
         ("alice probe.jpg", "alice probe.jpg --json"),
     ),
     "identify": Command(
-        "find out who is in an image (exit code 1: nobody)",
-        _identify,
-        ("probe.jpg", "probe.jpg --top 3 --closed"),
+        "find out who is in an image (exit code 1: nobody)", _identify, ("probe.jpg", "probe.jpg --top 3 --closed")
     ),
     "revoke": Command("refuse a subject's template for ever", _revoke, ("alice", "alice --slot 1")),
     "renew": Command(
-        "give a subject a new template under a new key",
-        _renew,
-        ("alice alice_4.jpg", "alice alice_4.jpg --slot 1"),
+        "give a subject a new template under a new key", _renew, ("alice alice_4.jpg", "alice alice_4.jpg --slot 1")
     ),
     "rotate": Command(
         "give an application with a common key a new one",
@@ -241,18 +210,12 @@ COMMANDS: dict[str, Command] = {
         ("--application gate", "--application gate --retire"),
     ),
     "set-threshold": Command(
-        "change the largest distance that is a match",
-        _set_threshold,
-        ("380", "380 --application gate"),
+        "change the largest distance that is a match", _set_threshold, ("380", "380 --application gate")
     ),
-    "export": Command(
-        "write an application to a file, without keys", _file, ("door.iomx --application gate",)
-    ),
+    "export": Command("write an application to a file, without keys", _file, ("door.iomx --application gate",)),
     "import": Command("read a file that iom export wrote", _file, ("door.iomx",)),
     "stats": Command(
-        "count subjects and references, of all applications or of one",
-        _stats,
-        ("", "--application gate --json"),
+        "count subjects and references, of all applications or of one", _stats, ("", "--application gate --json")
     ),
     "check": Command(
         "find damage and changes from outside in both stores (exit code 1: there are some)",
@@ -261,8 +224,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "erase": Command("overwrite what revoked templates left behind", _nothing, ("",)),
     "migrate": Command(
-        "convert a gallery that an older version made",
-        _migrate,
-        ("--gallery sqlite:///door.db --keys file:door.keys",),
+        "convert a gallery that an older version made", _migrate, ("--gallery sqlite:///door.db --keys file:door.keys",)
     ),
 }

@@ -13,9 +13,7 @@ from iom.gallery.key_store import open_key_store
 from iom.gallery.store import open_store
 
 
-def open_gallery(
-    arguments: argparse.Namespace, hasher: Any = None, *, create: bool = False
-) -> Gallery:
+def open_gallery(arguments: argparse.Namespace, hasher: Any = None, *, create: bool = False) -> Gallery:
     """The gallery of the options; with `create`, stores that are missing are made."""
     keys = _opened(
         lambda new: open_key_store(
@@ -61,7 +59,6 @@ def read_passphrase(arguments: argparse.Namespace, *, is_new: bool = False) -> s
                 raise ConfigError("the two passphrases differ; nothing was made")
     except (EOFError, getpass.GetPassWarning) as error:
         raise ConfigError(
-            "expected a passphrase, and there is no terminal to ask at: use --passphrase-file or "
-            "IOM_PASSPHRASE"
+            "expected a passphrase, and there is no terminal to ask at: use --passphrase-file or IOM_PASSPHRASE"
         ) from error
     return entered

@@ -13,13 +13,7 @@ from tqdm import tqdm
 from iom.cli.arguments import NO, OK, Answer, goes_on_when_repeated
 from iom.cli.gallery_access import open_gallery, read_passphrase
 from iom.data.images import read_image
-from iom.errors import (
-    AlreadyEnrolledError,
-    ConfigError,
-    EnrolmentError,
-    NotEnrolledError,
-    RevokedError,
-)
+from iom.errors import AlreadyEnrolledError, ConfigError, EnrolmentError, NotEnrolledError, RevokedError
 from iom.gallery.exchange import export_application, import_application
 from iom.gallery.fusing import MajorityHasher, fuse
 from iom.gallery.gallery import Gallery
@@ -39,10 +33,7 @@ def _init(arguments: argparse.Namespace) -> Answer:
     hasher = _hasher(arguments, opens_embedder=False)
     with open_gallery(arguments, hasher, create=True) as gallery:
         application = gallery.create_application(
-            arguments.application,
-            threshold=arguments.threshold,
-            key_mode=arguments.key_mode,
-            masked=arguments.masked,
+            arguments.application, threshold=arguments.threshold, key_mode=arguments.key_mode, masked=arguments.masked
         )
     text = (
         f"application {application.name}: {application.encoding}, key of each "
@@ -67,17 +58,11 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
         gallery.hasher = hasher = _fusing_hasher(arguments)
         rows, metadata = _fused(arguments, hasher.embed_files(arguments.images))
         new = gallery.enroll(
-            name,
-            subject,
-            rows,
-            metadata=metadata,
-            another=arguments.another,
-            allow_revoked=arguments.allow_revoked,
+            name, subject, rows, metadata=metadata, another=arguments.another, allow_revoked=arguments.allow_revoked
         )
     slots = [each.slot for each in new]
     return Answer(
-        {"application": name, "subject": subject, "slots": slots},
-        f"{subject}: {_counted(len(new), 'reference')}",
+        {"application": name, "subject": subject, "slots": slots}, f"{subject}: {_counted(len(new), 'reference')}"
     )
 
 
@@ -99,29 +84,17 @@ def _enroll_folder(arguments: argparse.Namespace, subjects: dict[str, list[Path]
                     gallery.hasher = hasher = _fusing_hasher(arguments)
                 rows, metadata = _fused(arguments, hasher.embed_files(images))
                 try:
-                    new = gallery.enroll(
-                        name,
-                        subject,
-                        rows,
-                        metadata=metadata,
-                        allow_revoked=arguments.allow_revoked,
-                    )
+                    new = gallery.enroll(name, subject, rows, metadata=metadata, allow_revoked=arguments.allow_revoked)
                 except AlreadyEnrolledError:
                     counts["present"] += 1
                     continue
                 counts["subjects"] += 1
                 counts["references"] += len(new)
-    text = (
-        f"enrolled {_counted(counts['subjects'], 'subject')}, "
-        f"{_counted(counts['references'], 'reference')}"
-    )
+    text = f"enrolled {_counted(counts['subjects'], 'subject')}, {_counted(counts['references'], 'reference')}"
     if counts["present"]:
         text += f"; {counts['present']} were enrolled already"
     if counts["revoked"]:
-        text += (
-            f"; {counts['revoked']} were revoked and stay away, iom renew or --allow-revoked "
-            "brings them back"
-        )
+        text += f"; {counts['revoked']} were revoked and stay away, iom renew or --allow-revoked brings them back"
     return Answer({"application": name, **counts}, text)
 
 
@@ -164,14 +137,8 @@ def _identify(arguments: argparse.Namespace) -> Answer:
             threshold=arguments.threshold,
             closed=arguments.closed,
         )
-    lines = [
-        f"{each.subject_id}  {each.distance}  {'match' if each.match else 'no match'}"
-        for each in found
-    ]
-    candidates = [
-        {"subject": each.subject_id, "distance": each.distance, "match": each.match}
-        for each in found
-    ]
+    lines = [f"{each.subject_id}  {each.distance}  {'match' if each.match else 'no match'}" for each in found]
+    candidates = [{"subject": each.subject_id, "distance": each.distance, "match": each.match} for each in found]
     return Answer(
         {"application": name, "candidates": candidates},
         "\n".join(lines or ["nobody"]),
@@ -233,8 +200,7 @@ def _import(arguments: argparse.Namespace) -> Answer:
         done = import_application(gallery, arguments.file)
     return Answer(
         dataclasses.asdict(done),
-        f"added {_counted(done.added, 'reference')}; {done.present} were here, "
-        f"{done.revoked} are revoked",
+        f"added {_counted(done.added, 'reference')}; {done.present} were here, {done.revoked} are revoked",
     )
 
 
@@ -257,10 +223,7 @@ def _stats(arguments: argparse.Namespace) -> Answer:
         for application, counts in found
     ]
     rows = [_facts(application) | dataclasses.asdict(counts) for application, counts in found]
-    return Answer(
-        {"key_store": identity, "applications": rows},
-        "\n".join([f"key store {identity}", *lines]),
-    )
+    return Answer({"key_store": identity, "applications": rows}, "\n".join([f"key store {identity}", *lines]))
 
 
 def _check(arguments: argparse.Namespace) -> Answer:
@@ -291,8 +254,7 @@ def _migrate(arguments: argparse.Namespace) -> Answer:
         f"converted {_counted(done.applications, 'application')}, "
         f"{_counted(done.references, 'reference')}, {done.revoked} revoked",
         f"the new key store is {done.key_file}: name it in --keys or IOM_KEYS from now on",
-        "the old one lies where it was; look with iom stats whether all settings are yours, then "
-        "destroy it",
+        "the old one lies where it was; look with iom stats whether all settings are yours, then destroy it",
     ]
     if done.odd_subjects:
         lines.append(

@@ -38,34 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         answers=True,
     )
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="file of codes, *.parquet"
-    )
-    parser.add_argument(
-        "--key-file", type=Path, metavar="FILE", help="key text (default: IOM_KEY holds it)"
-    )
-    parser.add_argument(
-        "--faces", default="all", help="of several: all (default), largest, or one: refuse them"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file of codes, *.parquet")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="key text (default: IOM_KEY holds it)")
+    parser.add_argument("--faces", default="all", help="of several: all (default), largest, or one: refuse them")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--detector", default="mtcnn", help="mtcnn, yunet or yunet_onnx (default: mtcnn)"
-    )
-    source.add_argument(
-        "--aligned", action="store_true", help="the files are 112x112 faces: no detector"
-    )
-    source.add_argument(
-        "--points", type=Path, metavar="FILE", help="landmarks that are known already (CSV)"
-    )
-    parser.add_argument(
-        "--detector-weights",
-        type=Path,
-        metavar="FILE",
-        help="the detector's ONNX (yunet, yunet_onnx)",
-    )
-    parser.add_argument(
-        "--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"
-    )
+    source.add_argument("--detector", default="mtcnn", help="mtcnn, yunet or yunet_onnx (default: mtcnn)")
+    source.add_argument("--aligned", action="store_true", help="the files are 112x112 faces: no detector")
+    source.add_argument("--points", type=Path, metavar="FILE", help="landmarks that are known already (CSV)")
+    parser.add_argument("--detector-weights", type=Path, metavar="FILE", help="the detector's ONNX (yunet, yunet_onnx)")
+    parser.add_argument("--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)")
     parser.add_argument(
         "--min-size", type=float, default=32.0, metavar="PIXELS",
         help="smallest side, in the photograph, of what becomes the face (default: 32)",
@@ -75,18 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="shrink photographs to it for the detector; 640 is faster and misses small faces "
         "(default: 1024)",
     )  # fmt: skip
-    parser.add_argument(
-        "--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)"
-    )
-    parser.add_argument(
-        "--landmarks", action="store_true", help="write the five points of each face, too"
-    )
+    parser.add_argument("--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)")
+    parser.add_argument("--landmarks", action="store_true", help="write the five points of each face, too")
     parser.add_argument(
         "--hasher",
         metavar="NAME_OR_PATH",
         default=os.environ.get("IOM_HASHER", BUNDLED),
-        help="artefact of iom deploy, folder of a trained hasher, or its name (default: "
-        f"IOM_HASHER, or {BUNDLED})",
+        help=f"artefact of iom deploy, folder of a trained hasher, or its name (default: IOM_HASHER, or {BUNDLED})",
     )
     parser.add_argument(
         "--weights", default="", metavar="NAME_OR_FILE",
@@ -154,9 +130,7 @@ def _hash(arguments: argparse.Namespace) -> Answer:
         ) from error
     counts = dict(done.counts)
     photographs, faces = counts.pop("photographs"), counts.pop("faces")
-    others = ", ".join(
-        f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count
-    )
+    others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
     lines = [f"{photographs} photographs: {others}"]
     if done.continued:
         lines.append(f"{done.continued} of them were finished before")
@@ -185,8 +159,7 @@ def read_key(file: Path | None) -> "TransformKey":
 
     if file is None and KEY_VARIABLE not in os.environ:
         raise KeyMaterialError(
-            f"expected a key: --key-file FILE or the environment variable {KEY_VARIABLE}; "
-            "`iom make-key FILE` makes one"
+            f"expected a key: --key-file FILE or the environment variable {KEY_VARIABLE}; `iom make-key FILE` makes one"
         )
     source = f"the environment variable {KEY_VARIABLE}" if file is None else str(file)
     try:

@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         answers=True,
     )
     add_config_arguments(parser)
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder of the figures"
-    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the figures")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return run(_identify, parser, argv)
 
@@ -57,10 +55,7 @@ def _identify(arguments: argparse.Namespace) -> Answer:
     figures = list(identify(config, progress=not arguments.quiet))
     names = ("system", "scenario", "metric", "value")
     rows = [dict(zip(names, figure, strict=True)) for figure in figures]
-    write_json(
-        arguments.output / "identification.json",
-        {"config": dataclasses.asdict(config), "rows": rows},
-    )
+    write_json(arguments.output / "identification.json", {"config": dataclasses.asdict(config), "rows": rows})
     for system, scenario, metric, value in figures:
         if metric in (*SHOWN, *SHOWN_OTHERS):
             print(f"{system:16} {scenario:12} {metric:28} {100 * value:.2f}")

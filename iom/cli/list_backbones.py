@@ -31,15 +31,8 @@ train such a network with TF_ENABLE_ONEDNN_OPTS=0 in the environment, or it may 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; see `--help`."""
-    parser = new_parser(
-        "iom list-backbones",
-        "List the backbones with their cost.",
-        epilog=EXAMPLES,
-        answers=True,
-    )
-    parser.add_argument(
-        "--filter", default="", metavar="TEXT", help="only names that contain this text"
-    )
+    parser = new_parser("iom list-backbones", "List the backbones with their cost.", epilog=EXAMPLES, answers=True)
+    parser.add_argument("--filter", default="", metavar="TEXT", help="only names that contain this text")
     parser.add_argument(
         "--input-size", type=int, default=MEASURED_AT["input_size"], metavar="PIXELS",
         help="side of the square image (default: 112)",
@@ -49,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="default: 512",
     )  # fmt: skip
     parser.add_argument("--head", default="", help="E, GDC or GAP (default: each network's own)")
-    parser.add_argument(
-        "--measure", action="store_true", help="build the networks and count, use no table"
-    )
+    parser.add_argument("--measure", action="store_true", help="build the networks and count, use no table")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return run(_list, parser, argv)
 
@@ -67,9 +58,7 @@ def _list(arguments: argparse.Namespace) -> Answer:
     settings = {name: getattr(arguments, name) for name in MEASURED_AT}
     for option, value in settings.items():
         if value < 1:
-            raise ConfigError(
-                f"--{option.replace('_', '-')}: expected at least 1, received {value}"
-            )
+            raise ConfigError(f"--{option.replace('_', '-')}: expected at least 1, received {value}")
     if arguments.measure or arguments.head or settings != MEASURED_AT:
         if arguments.head:
             settings["head"] = arguments.head
@@ -104,15 +93,11 @@ def _names(part: str, head: str) -> list[str]:
 def _chosen(known: Iterable[str], part: str) -> list[str]:
     names = [name for name in known if part in name]
     if not names:
-        raise ConfigError(
-            f"--filter: no backbone's name contains '{part}' (names: {', '.join(sorted(known))})"
-        )
+        raise ConfigError(f"--filter: no backbone's name contains '{part}' (names: {', '.join(sorted(known))})")
     return names
 
 
-def _measured(
-    names: Sequence[str], settings: dict[str, Any], *, progress: bool
-) -> Iterator[dict[str, Any]]:
+def _measured(names: Sequence[str], settings: dict[str, Any], *, progress: bool) -> Iterator[dict[str, Any]]:
     """A row for each backbone; one that cannot be built at this size says why."""
     import dataclasses
 

@@ -57,8 +57,7 @@ def _help() -> str:
     width = max(map(len, [*GALLERY_COMMANDS, *own]))
     lines = ["usage: iom COMMAND ...", "", "Cancellable face templates.", "", "the gallery:"]
     lines += [
-        f"  {name:{width}}  {each.summary[0].upper()}{each.summary[1:]}"
-        for name, each in GALLERY_COMMANDS.items()
+        f"  {name:{width}}  {each.summary[0].upper()}{each.summary[1:]}" for name, each in GALLERY_COMMANDS.items()
     ]
     lines += ["", "training, evaluation and the rest:"]
     lines += [f"  {name:{width}}  {text}" for name, text in own.items()]

@@ -23,9 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="aligned faces (default: %(default)s)",
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="the .npz file to write"
-    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .npz file to write")
     parser.add_argument("--min-images", type=int, default=4, help="least images a subject (4)")
     parser.add_argument("--max-images", type=int, default=8, help="most images a subject (8)")
     parser.add_argument("--frontal", type=float, default=0.7, help="share of images kept (0.7)")

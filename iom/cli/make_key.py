@@ -26,17 +26,14 @@ def _make(arguments: argparse.Namespace) -> Answer:
 
     try:
         if not arguments.file.parent.is_dir():
-            raise DataError(
-                f"{arguments.file}: cannot be written: no folder {arguments.file.parent}"
-            )
+            raise DataError(f"{arguments.file}: cannot be written: no folder {arguments.file.parent}")
         write_secret(arguments.file, TransformKey.generate().to_text() + "\n")
     except FileExistsError as error:
         raise DataError(f"{arguments.file} is there already; a key is never overwritten") from error
     except OSError as error:
         raise DataError(f"{arguments.file}: cannot be written: {error.strerror}") from error
     return Answer(
-        {"file": arguments.file},
-        f"a new key in {arguments.file}; it is the secret: keep it apart from codes",
+        {"file": arguments.file}, f"a new key in {arguments.file}; it is the secret: keep it apart from codes"
     )
 
 

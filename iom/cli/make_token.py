@@ -26,19 +26,12 @@ The token is shown once; the file holds its hash. A running service notices both
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `iom make-token`."""
     parser = new_parser(
-        "iom make-token",
-        "Make a token for the service, or take one back.",
-        epilog=EPILOG,
-        answers=True,
+        "iom make-token", "Make a token for the service, or take one back.", epilog=EPILOG, answers=True
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="token file; made if missing")
     parser.add_argument("name", metavar="NAME", help="of the token, for logs and taking it back")
-    parser.add_argument(
-        "--application", default="default", metavar="NAME", help="tenant (default: default)"
-    )
-    parser.add_argument(
-        "--role", choices=ROLES, default="verifier", help="what it allows (default: verifier)"
-    )
+    parser.add_argument("--application", default="default", metavar="NAME", help="tenant (default: default)")
+    parser.add_argument("--role", choices=ROLES, default="verifier", help="what it allows (default: verifier)")
     parser.add_argument("--days", type=float, metavar="N", help="until it expires (default: never)")
     parser.add_argument("--remove", action="store_true", help="take the token back")
     return run(_make, parser, argv)
@@ -57,20 +50,10 @@ def _make(arguments: argparse.Namespace) -> Answer:
         remove_token(arguments.file, arguments.name)
         return Answer({"name": arguments.name, "removed": True}, f"removed {arguments.name}")
     token = add_token(
-        arguments.file,
-        name=arguments.name,
-        application=arguments.application,
-        role=arguments.role,
-        days=arguments.days,
+        arguments.file, name=arguments.name, application=arguments.application, role=arguments.role, days=arguments.days
     )
     return Answer(
-        {
-            "name": arguments.name,
-            "application": arguments.application,
-            "role": arguments.role,
-            "token": token,
-        },
-        token,
+        {"name": arguments.name, "application": arguments.application, "role": arguments.role, "token": token}, token
     )
 
 

@@ -32,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluating.add_argument("--format", choices=FORMAT_NAMES, default="", help="default: guessed")
     evaluating.add_argument("--distances", action="store_true", help="lower scores are more alike")
     evaluating.add_argument(
-        "--identification",
-        action="store_true",
-        help="CMC and open set too; needs each probe once with each reference",
+        "--identification", action="store_true", help="CMC and open set too; needs each probe once with each reference"
     )
     add_json(evaluating)
     exporting = commands.add_parser("export", help="write the scores of an evaluation")
@@ -72,11 +70,7 @@ def _export(arguments: argparse.Namespace) -> Answer:
     from iom.config.schema import EvaluateConfig
     from iom.files import check_output
 
-    config = load_config(
-        EvaluateConfig,
-        arguments.config,
-        overrides=[*arguments.overrides, "scenario.bootstrap=0"],
-    )
+    config = load_config(EvaluateConfig, arguments.config, overrides=[*arguments.overrides, "scenario.bootstrap=0"])
     check_output(arguments.output)
 
     from iom.data.benchmarks import load_benchmark

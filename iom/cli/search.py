@@ -54,8 +54,7 @@ def _search(arguments: argparse.Namespace) -> Answer:
     )
     table, picture = arguments.output / "search.md", arguments.output / "search.png"
     return Answer(
-        {"table": table, "picture": picture, "rows": rows},
-        f"{markdown(rows)}\ntable and picture: {table}, {picture}",
+        {"table": table, "picture": picture, "rows": rows}, f"{markdown(rows)}\ntable and picture: {table}, {picture}"
     )
 
 

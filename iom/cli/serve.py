@@ -26,21 +26,16 @@ that are under way. docs/service.md tells more.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `iom serve`."""
-    parser = new_parser(
-        "iom serve", "Serve a gallery over HTTP, with a page to try it.", epilog=EPILOG
-    )
+    parser = new_parser("iom serve", "Serve a gallery over HTTP, with a page to try it.", epilog=EPILOG)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--tokens", type=Path, metavar="FILE", help="made by iom make-token")
     source.add_argument(
         "--demo",
         action="store_true",
-        help="a gallery of its own, with a token and faces of nobody to try; all of it is thrown "
-        "away at the end",
+        help="a gallery of its own, with a token and faces of nobody to try; all of it is thrown away at the end",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=int, default=8000, help="port, 0 for any that is free (default: 8000)"
-    )
+    parser.add_argument("--port", type=int, default=8000, help="port, 0 for any that is free (default: 8000)")
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="for TLS (PEM)")
     parser.add_argument("--certificate-key", type=Path, metavar="FILE", help="its key (PEM)")
     parser.add_argument(
@@ -58,15 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn "
         "where it is installed; none takes only faces that are aligned (default: auto)",
     )
-    parser.add_argument(
-        "--detector-weights",
-        type=Path,
-        metavar="FILE",
-        help="the detector's ONNX (yunet, yunet_onnx)",
-    )
-    parser.add_argument(
-        "--rate", type=float, default=20.0, metavar="N", help="requests/s of a token (default: 20)"
-    )
+    parser.add_argument("--detector-weights", type=Path, metavar="FILE", help="the detector's ONNX (yunet, yunet_onnx)")
+    parser.add_argument("--rate", type=float, default=20.0, metavar="N", help="requests/s of a token (default: 20)")
     parser.add_argument(
         "--failures",
         type=float,
@@ -75,20 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="failed verifications of a subject by a token in an hour, a sixth of them at once; "
         "all tokens together have three times as many, searches ten times (default: 60)",
     )
+    parser.add_argument("--largest-request", type=float, default=8.0, metavar="MB", help="megabytes (default: 8)")
     parser.add_argument(
-        "--largest-request", type=float, default=8.0, metavar="MB", help="megabytes (default: 8)"
+        "--decode-workers", type=int, default=2, metavar="N", help="processes that decode images (default: 2)"
     )
     parser.add_argument(
-        "--decode-workers",
-        type=int,
-        default=2,
-        metavar="N",
-        help="processes that decode images (default: 2)",
-    )
-    parser.add_argument(
-        "--scores",
-        action="store_true",
-        help="tell distances, too: a help for an attacker who tries image after image",
+        "--scores", action="store_true", help="tell distances, too: a help for an attacker who tries image after image"
     )
     _add_places(parser)
     _add_hasher(parser)

@@ -56,9 +56,7 @@ def open_service(arguments: argparse.Namespace, address: str) -> Iterator[tuple[
             gallery.create_application(arguments.application)
         decoder = Decoder(settings, photographs=detect is not None)
         decoder.start()
-        app = create_app(
-            gallery, Faces(hasher, decoder, detect), tokens, settings, samples=list(samples)
-        )
+        app = create_app(gallery, Faces(hasher, decoder, detect), tokens, settings, samples=list(samples))
         page = f"{address}/#application={arguments.application}&token={text}" if text else ""
         yield app, _greeting(address, page, aligns=detect is not None)
 
@@ -73,10 +71,7 @@ def _greeting(address: str, page: str, *, aligns: bool) -> str:
     lines = [f"serving on {address}"]
     lines.append("photographs are aligned" if aligns else "only aligned faces of 112x112 are taken")
     if page:
-        lines += [
-            f"\nopen  {page}\n",
-            "the gallery and this token are gone when you stop the service with Ctrl-C",
-        ]
+        lines += [f"\nopen  {page}\n", "the gallery and this token are gone when you stop the service with Ctrl-C"]
     return "\n".join(lines)
 
 

@@ -24,9 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         answers=True,
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="a new or empty folder"
-    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--subjects", type=int, default=40, help="default: 40")
     parser.add_argument("--images", type=int, default=6, help="images of each (default: 6)")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
@@ -40,11 +38,7 @@ def _write(arguments: argparse.Namespace) -> Answer:
 
     check_output(arguments.output)
     write_folder(
-        arguments.output,
-        arguments.subjects,
-        arguments.images,
-        seed=arguments.seed,
-        progress=not arguments.quiet,
+        arguments.output, arguments.subjects, arguments.images, seed=arguments.seed, progress=not arguments.quiet
     )
     count = arguments.subjects * arguments.images
     return Answer(

@@ -20,9 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_json(commands.add_parser("list", help="the entries of the manifest, and which are here"))
     check = commands.add_parser("check", help="load weights and try them on faces of nobody")
     check.add_argument("weights", metavar="NAME_OR_FILE", help="architecture.tag, or a model file")
-    check.add_argument(
-        "--no-faces", action="store_true", help="do not try the stated input on faces"
-    )
+    check.add_argument("--no-faces", action="store_true", help="do not try the stated input on faces")
     add_json(check)
     return run(_dispatch, parser, argv)
 
@@ -72,16 +70,12 @@ def _check(arguments: argparse.Namespace) -> Answer:
     if arguments.no_faces:
         return Answer(facts, "\n".join(lines))
     outcome = check_on_faces(loaded.predict, loaded.input, source=loaded.name)
-    lines.append(
-        "separation of synthetic subjects (d', higher is better), and the evidence for the input"
-    )
+    lines.append("separation of synthetic subjects (d', higher is better), and the evidence for the input")
     for way, separation in outcome.separation.items():
         evidence = outcome.evidence.get(way)
         note = "as stated" if evidence is None else f"t = {evidence:+.1f}"
         lines.append(f"  {way:18s} {separation:6.2f}  {note}")
-    lines.append(
-        "confirmed" if outcome.is_confirmed else "not refuted, but this network cannot tell all"
-    )
+    lines.append("confirmed" if outcome.is_confirmed else "not refuted, but this network cannot tell all")
     facts |= {"separation": outcome.separation, "is_confirmed": outcome.is_confirmed}
     return Answer(facts, "\n".join(lines))
 

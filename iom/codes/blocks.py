@@ -41,14 +41,7 @@ def nearest_kernel(planes: int, words: int) -> Kernel:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def block_distances(
-    typing_context: Any,
-    queries: Any,
-    gallery: Any,
-    out: Any,
-    out_stride: Any,
-    planes: Any,
-    unrolled: Any,
-    count: Any,
+    typing_context: Any, queries: Any, gallery: Any, out: Any, out_stride: Any, planes: Any, unrolled: Any, count: Any
 ) -> Any:
     """Distances of `count` queries to the next `block_rows` rows, as int32 from address `out` on.
 
@@ -111,9 +104,7 @@ def block_distances(
             builder.store(sums, builder.inttoptr(address, kind.as_pointer())).align = 4
         return context.get_dummy_value()
 
-    signature = types.void(
-        types.uint64, types.uint64, types.uint64, types.uint64, planes, unrolled, count
-    )
+    signature = types.void(types.uint64, types.uint64, types.uint64, types.uint64, planes, unrolled, count)
     return signature, generate
 
 
@@ -148,8 +139,7 @@ class _LaneSums:
         width = self._width
         if not level:
             picks = [
-                [lane + side + source * width for lane in range(0, width, 2) for source in (0, 1)]
-                for side in (0, 1)
+                [lane + side + source * width for lane in range(0, width, 2) for source in (0, 1)] for side in (0, 1)
             ]
         else:
             picks = [
@@ -158,10 +148,7 @@ class _LaneSums:
                 for side in (0, 1)
             ]  # fmt: skip
         sides = [
-            self._builder.shuffle_vector(
-                first, second, ir.Constant(ir.VectorType(_I32, width), pick)
-            )
-            for pick in picks
+            self._builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_I32, width), pick)) for pick in picks
         ]
         return functools.reduce(self._builder.add, sides)
 
@@ -171,9 +158,7 @@ def _table(planes: int, words: int) -> Kernel:
     rows, pair = block_rows(words), QUERIES
 
     @compiled(ROWS, ROWS, DISTANCES, types.int64, types.int64, types.int64, types.int64)
-    def table(
-        a: Any, b: Any, out: Any, a_start: int, a_stop: int, b_start: int, b_stop: int
-    ) -> None:
+    def table(a: Any, b: Any, out: Any, a_start: int, a_stop: int, b_start: int, b_stop: int) -> None:
         stride, out_stride = np.uint64(8 * words * planes), np.uint64(4 * out.shape[1])
         first, second = np.uint64(a.ctypes.data), np.uint64(b.ctypes.data)
         place = np.uint64(out.ctypes.data)
@@ -200,9 +185,7 @@ def _nearest(planes: int, words: int) -> Kernel:
     rows, pair = block_rows(words), QUERIES
 
     @compiled(ROWS, ROWS, DISTANCES, IDS, types.int64, types.int64)
-    def nearest(
-        queries: Any, gallery: Any, distances: Any, ids: Any, start: int, stop: int
-    ) -> None:
+    def nearest(queries: Any, gallery: Any, distances: Any, ids: Any, start: int, stop: int) -> None:
         stride = np.uint64(8 * words * planes)
         first, second = np.uint64(queries.ctypes.data), np.uint64(gallery.ctypes.data)
         last = distances.shape[1] - 1

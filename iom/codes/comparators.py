@@ -117,10 +117,7 @@ class BlockSetComparator:
         """
         bits = np.asarray(templates)
         if bits.ndim != 2 or bits.shape[1] % self.block or not np.isin(bits, (0, 1)).all():
-            raise CodeError(
-                f"Bloom filters: expected bits (N, multiple of {self.block}), received shape "
-                f"{bits.shape}"
-            )
+            raise CodeError(f"Bloom filters: expected bits (N, multiple of {self.block}), received shape {bits.shape}")
         return bits.reshape(len(bits), -1, self.block).astype(np.float32)
 
     def paired(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -180,9 +177,7 @@ class CollisionComparator:
         """`(A, B)`, from counts of mismatches between packed codes."""
         void_a, void_b = a == self.void, b == self.void
         differing = code_distances.all_pairs(pack(a, self.void + 1), pack(b, self.void + 1))
-        one = code_distances.all_pairs(
-            pack(void_a.astype(np.uint8), 2), pack(void_b.astype(np.uint8), 2)
-        )
+        one = code_distances.all_pairs(pack(void_a.astype(np.uint8), 2), pack(void_b.astype(np.uint8), 2))
         # Void in both: what both sides count, less what only one of them holds.
         both = (void_a.sum(1)[:, None] + void_b.sum(1) - one) // 2
         length = a.shape[1]

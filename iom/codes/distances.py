@@ -50,16 +50,9 @@ def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.in
     """
     kernel = KERNELS.paired_kernel(*_common_shape(a, b))
     if len(a) != len(b):
-        raise CodeError(
-            f"paired codes: expected as many on both sides, received {len(a)} and {len(b)}"
-        )
+        raise CodeError(f"paired codes: expected as many on both sides, received {len(a)} and {len(b)}")
     out: NDArray[np.int32] = np.zeros((1, len(a)), np.int32)
-    _split(
-        lambda start, stop: kernel(a.planes, b.planes, out, start, stop),
-        len(a),
-        a.planes.size,
-        threads,
-    )
+    _split(lambda start, stop: kernel(a.planes, b.planes, out, start, stop), len(a), a.planes.size, threads)
     return out.reshape(-1)
 
 
@@ -90,19 +83,9 @@ def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np
     out = np.zeros((len(a), len(b)), np.int32)
     work = max(a.planes.size * len(b), 1)
     if len(a) > len(b):
-        _split(
-            lambda start, stop: kernel(a.planes, b.planes, out, start, stop, 0, len(b)),
-            len(a),
-            work,
-            threads,
-        )
+        _split(lambda start, stop: kernel(a.planes, b.planes, out, start, stop, 0, len(b)), len(a), work, threads)
     else:
-        _split(
-            lambda start, stop: kernel(a.planes, b.planes, out, 0, len(a), start, stop),
-            len(b),
-            work,
-            threads,
-        )
+        _split(lambda start, stop: kernel(a.planes, b.planes, out, 0, len(a), start, stop), len(b), work, threads)
     return out
 
 
@@ -115,19 +98,14 @@ def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int 
     Raises:
         CodeError: Another code length or alphabet, or `k` outside 1 to the gallery's size.
     """
-    kernel = KERNELS.nearest_kernel(
-        *_common_shape(queries, gallery), queries=len(queries), rows=len(gallery)
-    )
+    kernel = KERNELS.nearest_kernel(*_common_shape(queries, gallery), queries=len(queries), rows=len(gallery))
     if not 1 <= k <= len(gallery):
         raise CodeError(f"nearest: expected 1 <= k <= {len(gallery)} gallery rows, received {k}")
     blocks: list[tuple[int, Neighbours]] = []
 
     def search(start: int, stop: int) -> None:
         unset = queries.code_length + 1
-        found = Neighbours(
-            np.full((len(queries), k), -1, np.int64),
-            np.full((len(queries), k), unset, np.int32),
-        )
+        found = Neighbours(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), unset, np.int32))
         kernel(queries.planes, gallery.planes, found.distances, found.rows, start, stop)
         blocks.append((start, found))
 
@@ -137,14 +115,10 @@ def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int 
     rows = np.concatenate([found.rows for found in ordered], axis=1)
     distances = np.concatenate([found.distances for found in ordered], axis=1)
     best = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return Neighbours(
-        np.take_along_axis(rows, best, axis=1), np.take_along_axis(distances, best, axis=1)
-    )
+    return Neighbours(np.take_along_axis(rows, best, axis=1), np.take_along_axis(distances, best, axis=1))
 
 
-def within(
-    query: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0
-) -> Neighbours:
+def within(query: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0) -> Neighbours:
     """Every gallery row at a distance of at most `threshold` from one query.
 
     Returns:
@@ -156,9 +130,7 @@ def within(
     return Neighbours(rows[order], distances[rows][order])
 
 
-def within_each(
-    queries: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0
-) -> list[Neighbours]:
+def within_each(queries: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0) -> list[Neighbours]:
     """`within` for several queries, which pass over the gallery together.
 
     Returns:
@@ -175,8 +147,7 @@ def within_each(
     order = np.lexsort((row, distance, query))
     edges = np.searchsorted(query[order], np.arange(len(queries) + 1))
     return [
-        Neighbours(row[order[first:last]], distance[order[first:last]])
-        for first, last in itertools.pairwise(edges)
+        Neighbours(row[order[first:last]], distance[order[first:last]]) for first, last in itertools.pairwise(edges)
     ]
 
 

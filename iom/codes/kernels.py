@@ -28,13 +28,9 @@ _I64 = ir.IntType(64)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _row_distance(
-    typing_context: Any, first: Any, second: Any, words: Any, planes: Any, unrolled: Any
-) -> Any:
+def _row_distance(typing_context: Any, first: Any, second: Any, words: Any, planes: Any, unrolled: Any) -> Any:
     """Mismatches of two rows given by address; `planes` and `unrolled` are known when compiling."""
-    if not isinstance(planes, types.IntegerLiteral) or not isinstance(
-        unrolled, types.IntegerLiteral
-    ):
+    if not isinstance(planes, types.IntegerLiteral) or not isinstance(unrolled, types.IntegerLiteral):
         return None
     plane_count, fixed_words = planes.literal_value, unrolled.literal_value
 
@@ -73,15 +69,11 @@ def _row_distance(
 
         if fixed_words != ANY_WORDS:
             width = min(8, fixed_words)
-            parts = [
-                mismatches(ir.Constant(_I64, word), width) for word in range(0, fixed_words, width)
-            ]
+            parts = [mismatches(ir.Constant(_I64, word), width) for word in range(0, fixed_words, width)]
             summed = functools.reduce(builder.add, parts)
             return total(summed, width) if width > 1 else summed
 
-        accumulator = cgutils.alloca_once_value(
-            builder, ir.Constant(ir.VectorType(_I64, 8), [0] * 8)
-        )
+        accumulator = cgutils.alloca_once_value(builder, ir.Constant(ir.VectorType(_I64, 8), [0] * 8))
         chunks = builder.lshr(row_words, ir.Constant(_I64, 3))
         with cgutils.for_range(builder, chunks) as loop:
             word = builder.shl(loop.index, ir.Constant(_I64, 3))
@@ -100,9 +92,7 @@ def _row_distance(
 @intrinsic  # type: ignore[untyped-decorator]
 def _prefetch(typing_context: Any, address: Any, planes: Any, unrolled: Any) -> Any:
     """Ask for the row `_AHEAD_BYTES` behind `address`; an address past the end does no harm."""
-    if not isinstance(planes, types.IntegerLiteral) or not isinstance(
-        unrolled, types.IntegerLiteral
-    ):
+    if not isinstance(planes, types.IntegerLiteral) or not isinstance(unrolled, types.IntegerLiteral):
         return None
     # A row of unknown length gets its first lines fetched, and the hardware goes on from there.
     row_bytes = 8 * planes.literal_value * (unrolled.literal_value or 8)
@@ -114,9 +104,7 @@ def _prefetch(typing_context: Any, address: Any, planes: Any, unrolled: Any) -> 
             place = builder.add(arguments[0], ir.Constant(_I64, offset))
             line = builder.inttoptr(place, ir.IntType(8).as_pointer())
             function = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(ir.VoidType(), [line.type, flag, flag, flag]),
-                "llvm.prefetch.p0",
+                builder.module, ir.FunctionType(ir.VoidType(), [line.type, flag, flag, flag]), "llvm.prefetch.p0"
             )
             builder.call(function, [line, read, once, data])
         return context.get_dummy_value()
@@ -179,9 +167,7 @@ def _paired(planes: int, unrolled: int) -> Kernel:
 @functools.cache
 def _table(planes: int, unrolled: int, alone: bool) -> Kernel:
     @compiled(ROWS, ROWS, DISTANCES, types.int64, types.int64, types.int64, types.int64)
-    def table(
-        a: Any, b: Any, out: Any, a_start: int, a_stop: int, b_start: int, b_stop: int
-    ) -> None:
+    def table(a: Any, b: Any, out: Any, a_start: int, a_stop: int, b_start: int, b_stop: int) -> None:
         words = a.shape[2]
         stride = np.uint64(8 * words * planes)
         first, second = np.uint64(a.ctypes.data), np.uint64(b.ctypes.data)
@@ -202,9 +188,7 @@ def _table(planes: int, unrolled: int, alone: bool) -> Kernel:
 @functools.cache
 def _nearest(planes: int, unrolled: int, alone: bool) -> Kernel:
     @compiled(ROWS, ROWS, DISTANCES, IDS, types.int64, types.int64)
-    def nearest(
-        queries: Any, gallery: Any, distances: Any, ids: Any, start: int, stop: int
-    ) -> None:
+    def nearest(queries: Any, gallery: Any, distances: Any, ids: Any, start: int, stop: int) -> None:
         words = queries.shape[2]
         stride = np.uint64(8 * words * planes)
         first, second = np.uint64(queries.ctypes.data), np.uint64(gallery.ctypes.data)

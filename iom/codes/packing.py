@@ -22,9 +22,7 @@ _ROWS_AT_A_TIME = 4096  # bounds the temporary arrays of pack and unpack to a fe
 def plane_count(alphabet_size: int) -> int:
     """Bits of one symbol, `ceil(log2 alphabet_size)`."""
     if not 2 <= alphabet_size <= LARGEST_ALPHABET_SIZE:
-        raise CodeError(
-            f"alphabet_size: expected 2 to {LARGEST_ALPHABET_SIZE}, received {alphabet_size}"
-        )
+        raise CodeError(f"alphabet_size: expected 2 to {LARGEST_ALPHABET_SIZE}, received {alphabet_size}")
     return (alphabet_size - 1).bit_length()
 
 
@@ -96,26 +94,21 @@ def pack(codes: NDArray[Any], alphabet_size: int) -> PackedCodes:
         raise CodeError(f"codes: expected a matrix (N, M), received shape {codes.shape}")
     if not np.issubdtype(codes.dtype, np.integer):
         raise CodeError(
-            f"codes: expected integer symbols, received {codes.dtype}; take the argmax of "
-            "responses before packing"
+            f"codes: expected integer symbols, received {codes.dtype}; take the argmax of responses before packing"
         )
     count, code_length = codes.shape
     bits = plane_count(alphabet_size)
     words = word_count(code_length)
     lowest, highest = (int(codes.min()), int(codes.max())) if count else (0, 0)
     if lowest < 0 or highest >= alphabet_size:
-        raise CodeError(
-            f"codes: expected symbols 0 to {alphabet_size - 1}, received {lowest} to {highest}"
-        )
+        raise CodeError(f"codes: expected symbols 0 to {alphabet_size - 1}, received {lowest} to {highest}")
     octets = np.zeros((count, bits, 8 * words), np.uint8)
     used = -(-code_length // 8)
     for start in range(0, count, _ROWS_AT_A_TIME):
         rows = slice(start, start + _ROWS_AT_A_TIME)
         symbols = codes[rows].astype(np.uint8)
         for plane in range(bits):
-            octets[rows, plane, :used] = np.packbits(
-                symbols & np.uint8(1 << plane), axis=1, bitorder="little"
-            )
+            octets[rows, plane, :used] = np.packbits(symbols & np.uint8(1 << plane), axis=1, bitorder="little")
     return PackedCodes(octets.view("<u8").astype(np.uint64, copy=False), code_length, alphabet_size)
 
 

@@ -52,41 +52,21 @@ class HasherConfig:
     """Hard codes in the forward pass, the gradient of the soft ones in the backward pass."""
 
     def __post_init__(self) -> None:
-        require(
-            1 <= self.code_length <= 65536, "hasher.code_length", "1 to 65536", self.code_length
-        )
-        require(
-            2 <= self.alphabet_size <= 256, "hasher.alphabet_size", "2 to 256", self.alphabet_size
-        )
+        require(1 <= self.code_length <= 65536, "hasher.code_length", "1 to 65536", self.code_length)
+        require(2 <= self.alphabet_size <= 256, "hasher.alphabet_size", "2 to 256", self.alphabet_size)
         require(self.keep >= 0, "hasher.keep", "at least 0 (0 keeps all)", self.keep)
         self._check_key_and_layers()
         self._check_temperature()
-        require(
-            0 <= self.refinement_steps <= 100,
-            "hasher.refinement_steps",
-            "0 to 100",
-            self.refinement_steps,
-        )
-        require(
-            0 <= self.refinement_gain <= 100,
-            "hasher.refinement_gain",
-            "0 <= gain <= 100",
-            self.refinement_gain,
-        )
+        require(0 <= self.refinement_steps <= 100, "hasher.refinement_steps", "0 to 100", self.refinement_steps)
+        require(0 <= self.refinement_gain <= 100, "hasher.refinement_gain", "0 <= gain <= 100", self.refinement_gain)
         require(0 <= self.whitening < 1, "hasher.whitening", "0 <= share < 1", self.whitening)
         require(
-            self.whitening == 0 or self.learned_layer,
-            "hasher.whitening",
-            "0 without a learned layer",
-            self.whitening,
+            self.whitening == 0 or self.learned_layer, "hasher.whitening", "0 without a learned layer", self.whitening
         )
 
     def _check_key_and_layers(self) -> None:
         require(
-            self.key_kind in KEY_KIND_NAMES,
-            "hasher.key_kind",
-            f"one of {', '.join(KEY_KIND_NAMES)}",
-            self.key_kind,
+            self.key_kind in KEY_KIND_NAMES, "hasher.key_kind", f"one of {', '.join(KEY_KIND_NAMES)}", self.key_kind
         )
         require(
             self.key_kind not in ("subset", "part") or self.keep > 0,
@@ -95,12 +75,7 @@ class HasherConfig:
             self.keep,
         )
         require(0 <= self.hidden_layers <= 3, "hasher.hidden_layers", "0 to 3", self.hidden_layers)
-        require(
-            0 <= self.hidden_size <= 16384,
-            "hasher.hidden_size",
-            "0 (as the embedding) to 16384",
-            self.hidden_size,
-        )
+        require(0 <= self.hidden_size <= 16384, "hasher.hidden_size", "0 (as the embedding) to 16384", self.hidden_size)
         require(
             self.bottleneck == 0 or 2 <= self.bottleneck <= 16384,
             "hasher.bottleneck",
@@ -128,10 +103,7 @@ class HasherConfig:
             self.inverse_temperature_end,
         )
         require(
-            self.annealing in ("exponential", "linear"),
-            "hasher.annealing",
-            "'exponential' or 'linear'",
-            self.annealing,
+            self.annealing in ("exponential", "linear"), "hasher.annealing", "'exponential' or 'linear'", self.annealing
         )
 
 
@@ -166,9 +138,4 @@ class CalibrationConfig:
         require(0 < self.fmr < 1, "calibration.fmr", "0 < fmr < 1", self.fmr)
         require(self.keys >= 1, "calibration.keys", "at least 1", self.keys)
         require(self.bootstrap >= 0, "calibration.bootstrap", "at least 0", self.bootstrap)
-        require(
-            0 < self.confidence < 1,
-            "calibration.confidence",
-            "0 < confidence < 1",
-            self.confidence,
-        )
+        require(0 < self.confidence < 1, "calibration.confidence", "0 < confidence < 1", self.confidence)

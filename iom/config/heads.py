@@ -29,23 +29,11 @@ class MarginConfig:
     """Weight of this loss; 0 trains without it."""
 
     def __post_init__(self) -> None:
-        require(
-            self.scale is None or self.scale > 0, "margin.scale", "a positive number", self.scale
-        )
-        require(
-            0 <= self.label_smoothing < 1,
-            "margin.label_smoothing",
-            "0 <= share < 1",
-            self.label_smoothing,
-        )
+        require(self.scale is None or self.scale > 0, "margin.scale", "a positive number", self.scale)
+        require(0 <= self.label_smoothing < 1, "margin.label_smoothing", "0 <= share < 1", self.label_smoothing)
         require(self.sub_centers >= 1, "margin.sub_centers", "at least 1", self.sub_centers)
         require(0 < self.sample <= 1, "margin.sample", "0 < share <= 1", self.sample)
-        require(
-            self.sample == 1 or self.sub_centers == 1,
-            "margin.sample",
-            "1 with several sub-centers",
-            self.sample,
-        )
+        require(self.sample == 1 or self.sub_centers == 1, "margin.sample", "1 with several sub-centers", self.sample)
         require(self.weight >= 0, "margin.weight", "at least 0", self.weight)
 
 

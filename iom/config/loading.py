@@ -66,9 +66,7 @@ def _parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def load_config(
-    schema: type[ConfigT], path: Path | None = None, *, overrides: Sequence[str] = ()
-) -> ConfigT:
+def load_config(schema: type[ConfigT], path: Path | None = None, *, overrides: Sequence[str] = ()) -> ConfigT:
     """Read a configuration.
 
     Args:
@@ -233,9 +231,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> str:
     try:
         value = _parse_yaml(text)
     except ValueError as error:
-        raise ConfigError(
-            f"--set {name}: the value {text[:80]!r} is not valid YAML: {error}"
-        ) from error
+        raise ConfigError(f"--set {name}: the value {text[:80]!r} is not valid YAML: {error}") from error
     *sections, key = name.split(".")
     place = tree
     for section in sections:
@@ -258,9 +254,7 @@ def _build(schema: Any, tree: Any, prefix: str, source: _Source) -> Any:
         if key not in names:
             name = f"{prefix}{key}"
             hint = did_you_mean(str(key), names)
-            raise ConfigError(
-                f"{source.of(name)}: unknown key '{name}'{hint} (known: {', '.join(names)})"
-            )
+            raise ConfigError(f"{source.of(name)}: unknown key '{name}'{hint} (known: {', '.join(names)})")
         values[key] = _convert(hints[key], value, f"{prefix}{key}", source)
     try:
         return schema(**values)
@@ -281,17 +275,14 @@ def _convert(expected: Any, value: Any, name: str, source: _Source) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{source.of(name)}: {name}: expected a list, received {value!r}")
         item_type = typing.get_args(expected)[0]
-        return tuple(
-            _convert(item_type, item, f"{name}[{i}]", source) for i, item in enumerate(value)
-        )
+        return tuple(_convert(item_type, item, f"{name}[{i}]", source) for i, item in enumerate(value))
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if origin is float and isinstance(value, str):
         return _float_from_text(value, name, source)
     if not isinstance(value, origin) or (origin is int and isinstance(value, bool)):
         raise ConfigError(
-            f"{source.of(name)}: {name}: expected {origin.__name__}, received {value!r} "
-            f"({type(value).__name__})"
+            f"{source.of(name)}: {name}: expected {origin.__name__}, received {value!r} ({type(value).__name__})"
         )
     return value
 
@@ -301,6 +292,4 @@ def _float_from_text(value: str, name: str, source: _Source) -> float:
     try:
         return float(value)
     except ValueError as error:
-        raise ConfigError(
-            f"{source.of(name)}: {name}: expected a number, received {value!r}"
-        ) from error
+        raise ConfigError(f"{source.of(name)}: {name}: expected a number, received {value!r}") from error

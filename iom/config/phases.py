@@ -54,8 +54,5 @@ class PhaseConfig:
         return sections
 
 
-ALLOWED = {
-    "distillation": {"weight"},
-    "training": {"batch_size", "images_per_subject", "accumulate"},
-}
+ALLOWED = {"distillation": {"weight"}, "training": {"batch_size", "images_per_subject", "accumulate"}}
 """Of sections whose other settings belong to the whole run."""

@@ -76,9 +76,7 @@ class ScenarioConfig:
         )
         require(self.keys >= 1, "scenario.keys", "at least 1", self.keys)
         require(self.bootstrap >= 0, "scenario.bootstrap", "at least 0", self.bootstrap)
-        require(
-            0 < self.confidence < 1, "scenario.confidence", "0 < confidence < 1", self.confidence
-        )
+        require(0 < self.confidence < 1, "scenario.confidence", "0 < confidence < 1", self.confidence)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,17 +161,11 @@ class Stage1Config:
         )
         for phase in self.by_phase():
             phase._check_distribution()
-        labelled = [
-            name for name in ("margin", "center", "triplet") if getattr(self, name).weight > 0
-        ]
+        labelled = [name for name in ("margin", "center", "triplet") if getattr(self, name).weight > 0]
         if labelled and self.distillation.mix > 0:
-            raise ConfigError(
-                f"distillation.mix: a blend has no label; set {labelled[0]}.weight to 0"
-            )
+            raise ConfigError(f"distillation.mix: a blend has no label; set {labelled[0]}.weight to 0")
         if not (labelled or self.distillation.teacher):
-            raise ConfigError(
-                "nothing to learn: margin, center and triplet have weight 0 and there is no teacher"
-            )
+            raise ConfigError("nothing to learn: margin, center and triplet have weight 0 and there is no teacher")
 
     def _check_distribution(self) -> None:
         """Refuse what needs the whole batch, or state of its own, on each device."""

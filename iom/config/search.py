@@ -50,13 +50,9 @@ class SearchConfig:
             if not isinstance(values, list) or not values:
                 raise ConfigError(f"grid.{name}: expected a list of values, received {values!r}")
             width = len(settings_of(name))
-            wrong = [
-                v for v in values if width > 1 and not (isinstance(v, list) and len(v) == width)
-            ]
+            wrong = [v for v in values if width > 1 and not (isinstance(v, list) and len(v) == width)]
             if wrong:
-                raise ConfigError(
-                    f"grid.{name}: expected lists of {width} values, received {wrong[0]!r}"
-                )
+                raise ConfigError(f"grid.{name}: expected lists of {width} values, received {wrong[0]!r}")
         names = [variant.name for variant in self.variants]
         if len(set(names)) < len(names):
             raise ConfigError(f"variants: expected distinct names, received {names}")

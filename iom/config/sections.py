@@ -164,9 +164,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "training.epochs", "at least 1", self.epochs)
         require(self.batch_size >= 1, "training.batch_size", "at least 1", self.batch_size)
-        require(
-            self.checkpoint_steps >= 0, "training.checkpoint_steps", ">= 0", self.checkpoint_steps
-        )
+        require(self.checkpoint_steps >= 0, "training.checkpoint_steps", ">= 0", self.checkpoint_steps)
         require(self.verify_steps >= 0, "training.verify_steps", ">= 0", self.verify_steps)
         require(self.accumulate >= 1, "training.accumulate", "at least 1", self.accumulate)
         images = self.images_per_subject
@@ -177,9 +175,7 @@ class TrainingConfig:
             images,
         )
         allowed = ("float32", "mixed_bfloat16", "mixed_float16")
-        require(
-            self.precision in allowed, "training.precision", f"one of {allowed}", self.precision
-        )
+        require(self.precision in allowed, "training.precision", f"one of {allowed}", self.precision)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,10 +195,5 @@ class EmbedderConfig:
     """Folder of computed embeddings; empty switches the cache off."""
 
     def __post_init__(self) -> None:
-        require(
-            0 < self.fusion_weight < 1,
-            "embedder.fusion_weight",
-            "0 < share < 1",
-            self.fusion_weight,
-        )
+        require(0 < self.fusion_weight < 1, "embedder.fusion_weight", "0 < share < 1", self.fusion_weight)
         require(self.batch_size >= 1, "embedder.batch_size", "at least 1", self.batch_size)

@@ -78,9 +78,7 @@ def align_folder(
     return write_reports(output, outcomes, settings, others=others, continued=done)
 
 
-def find_photographs(
-    photos: Path, output: Path, points: Points | None
-) -> tuple[list[str], dict[str, int]]:
+def find_photographs(photos: Path, output: Path, points: Points | None) -> tuple[list[str], dict[str, int]]:
     """Photographs by path within the folder, and how many files of each other kind there are."""
     listing = list_images(photos)
     root, target = photos.resolve(), output.resolve()
@@ -88,17 +86,14 @@ def find_photographs(
         raise DataError(f"{output}: expected an output folder outside of {photos}")
     names = list(listing.images)
     others = Counter(
-        Path(name).suffix.lower() or "no suffix"
-        if status == "wrong_type"
-        else status.replace("_", " ")
+        Path(name).suffix.lower() or "no suffix" if status == "wrong_type" else status.replace("_", " ")
         for name, status, _ in listing.unusable
     )
     if points is not None:
         missing = sorted(set(points) - set(names))
         if missing:
             raise DataError(
-                f"{photos}: {len(missing)} of {len(points)} listed photographs are not there: "
-                f"{', '.join(missing[:3])}"
+                f"{photos}: {len(missing)} of {len(points)} listed photographs are not there: {', '.join(missing[:3])}"
             )
         names = [name for name in names if name in points]
     if not names:
@@ -119,9 +114,7 @@ Job = tuple[str, str, list[Face] | None]
 class _Worker:
     """What a process keeps between photographs."""
 
-    def __init__(
-        self, photos: Path, output: Path, settings: AlignSettings, weights: Path | None
-    ) -> None:
+    def __init__(self, photos: Path, output: Path, settings: AlignSettings, weights: Path | None) -> None:
         self.photos, self.output, self.settings = photos, output, settings
         self.detect: Detect | None = None
         if settings.detector != "points":
@@ -131,18 +124,11 @@ class _Worker:
         name, stem, known = job
         detect = self.detect if known is None else (lambda _: known)
         assert detect is not None  # noqa: S101 - without a detector every job has landmarks
-        return name, align_photo(
-            self.photos / name, stem, self.output, settings=self.settings, detect=detect
-        )
+        return name, align_photo(self.photos / name, stem, self.output, settings=self.settings, detect=detect)
 
 
 def _outcomes(
-    jobs: Sequence[Job],
-    photos: Path,
-    output: Path,
-    settings: AlignSettings,
-    weights: Path | None,
-    workers: int,
+    jobs: Sequence[Job], photos: Path, output: Path, settings: AlignSettings, weights: Path | None, workers: int
 ) -> Iterator[tuple[str, Outcome]]:
     """Outcomes as they come; the detector is built here once, so that its errors are ours."""
     if not jobs:
@@ -153,17 +139,14 @@ def _outcomes(
     if settings.detector != "points":
         build_detector(settings.detector, weights=weights)
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    pool = ProcessPoolExecutor(
-        workers, context, initializer=_start, initargs=(photos, output, settings, weights)
-    )
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(photos, output, settings, weights))
     try:
         with _interrupts_blocked():
             futures = [pool.submit(_work, job) for job in jobs]
         yield from (future.result() for future in as_completed(futures))
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker process ended (killed, or out of memory?): start the command again to go on, "
-            "with fewer workers"
+            "a worker process ended (killed, or out of memory?): start the command again to go on, with fewer workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -37,16 +37,13 @@ class Journal:
         path = output / JOURNAL
         asked = dataclasses.asdict(settings)
         if not path.is_file() and output.is_dir() and any(output.iterdir()):
-            raise DataError(
-                f"{output}: expected a new, empty or begun folder, received other files"
-            )
+            raise DataError(f"{output}: expected a new, empty or begun folder, received other files")
         output.mkdir(parents=True, exist_ok=True)
         whole = _whole_lines(path)
         if whole and whole[0] != asked:
             changed = sorted(key for key in asked if whole[0].get(key) != asked[key])
             raise DataError(
-                f"{path}: made with other settings ({', '.join(changed)}); "
-                "use the same or another output folder"
+                f"{path}: made with other settings ({', '.join(changed)}); use the same or another output folder"
             )
         try:
             entries = {str(entry["photo"]): entry for entry in whole[1:]}
@@ -82,12 +79,7 @@ class Journal:
 
 
 def write_reports(
-    output: Path,
-    outcomes: dict[str, Outcome],
-    settings: AlignSettings,
-    *,
-    others: dict[str, int],
-    continued: int,
+    output: Path, outcomes: dict[str, Outcome], settings: AlignSettings, *, others: dict[str, int], continued: int
 ) -> dict[str, Any]:
     """Write `landmarks.csv`, `report.csv` (what needs a look), `report.json`; return the last."""
     write_landmarks(

@@ -83,17 +83,12 @@ class Outcome:
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "Outcome":
         """Of `entry()`."""
-        faces = tuple(
-            Face(np.array(row[1:], np.float64).reshape(5, 2), float(row[0]))
-            for row in entry["faces"]
-        )
+        faces = tuple(Face(np.array(row[1:], np.float64).reshape(5, 2), float(row[0])) for row in entry["faces"])
         notes, files = tuple(entry["notes"]), tuple(entry["files"])
         return cls(str(entry["status"]), str(entry["reason"]), notes, faces, files)
 
 
-def align_photo(
-    photo: Path, stem: str, output: Path, *, settings: AlignSettings, detect: Detect
-) -> Outcome:
+def align_photo(photo: Path, stem: str, output: Path, *, settings: AlignSettings, detect: Detect) -> Outcome:
     """Align the faces of one photograph.
 
     Args:
@@ -143,21 +138,15 @@ def write_face(path: Path, face: Pixels) -> None:
             Image.fromarray(face).save(temporary, quality=JPEG_QUALITY, subsampling=0)
 
 
-def _largest(
-    image: Pixels, faces: Sequence[Face], sizes: Sequence[float], usable: Sequence[int]
-) -> list[int]:
+def _largest(image: Pixels, faces: Sequence[Face], sizes: Sequence[float], usable: Sequence[int]) -> list[int]:
     return [max(usable, key=lambda i: sizes[i])]
 
 
-def _all(
-    image: Pixels, faces: Sequence[Face], sizes: Sequence[float], usable: Sequence[int]
-) -> list[int]:
+def _all(image: Pixels, faces: Sequence[Face], sizes: Sequence[float], usable: Sequence[int]) -> list[int]:
     return list(usable)
 
 
-def _centre(
-    image: Pixels, faces: Sequence[Face], sizes: Sequence[float], usable: Sequence[int]
-) -> list[int]:
+def _centre(image: Pixels, faces: Sequence[Face], sizes: Sequence[float], usable: Sequence[int]) -> list[int]:
     """The one whose landmarks lie nearest to the middle of the photograph."""
     middle = (np.array([image.shape[1], image.shape[0]]) - 1) / 2
     return [min(usable, key=lambda i: float(np.linalg.norm(faces[i].points.mean(axis=0) - middle)))]

@@ -15,13 +15,7 @@ from iom.errors import DataError
 SIZE = 112
 POINT_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 TEMPLATE = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ]
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 
 # Below it the points are one point, or their mirror image, for all that float64 can tell.
@@ -59,9 +53,7 @@ def similarity(points: ArrayLike, source: str = "landmarks") -> NDArray[np.float
     if abs(factor) * np.sqrt(spread) <= _SMALLEST:
         raise DataError(f"{source}: the landmarks define no rotation; are they of a face?")
     shift = target_mean - factor * mean
-    return np.array(
-        [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
-    )
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
 def is_mirrored(points: ArrayLike) -> bool:
@@ -71,9 +63,7 @@ def is_mirrored(points: ArrayLike) -> bool:
     return bool(abs((centred * target).sum()) > abs((centred.conj() * target).sum()))
 
 
-def align(
-    image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth: bool = True
-) -> Pixels:
+def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth: bool = True) -> Pixels:
     """The face with these landmarks, aligned; black where the photograph ends.
 
     Args:
@@ -110,9 +100,7 @@ def warp(image: Pixels, matrix: NDArray[np.float64], *, smooth: bool = True) -> 
         picture = picture.reduce(factor)
         turn, shift = turn / factor, shift / factor
     coefficients = (turn[0, 0], turn[0, 1], shift[0], turn[1, 0], turn[1, 1], shift[1])
-    aligned = picture.transform(
-        (SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
-    )
+    aligned = picture.transform((SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     return np.asarray(aligned, np.uint8)
 
 

@@ -66,6 +66,4 @@ class SubjectBatches:
         """Rows of one batch, `(P * K,)`, subject by subject."""
         stream = numpy_stream(self.seed, f"stage2/batch/{epoch}/{step}")
         chosen = stream.choice(len(self._rows_of), self.subjects, replace=False)
-        return np.concatenate(
-            [stream.choice(self._rows_of[i], self.images, replace=False) for i in chosen]
-        )
+        return np.concatenate([stream.choice(self._rows_of[i], self.images, replace=False) for i in chosen])

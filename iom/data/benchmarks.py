@@ -151,9 +151,7 @@ def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
     )
 
 
-def synthetic_pairs(
-    subjects: int, images: int, *, seed: int, name: str = "synthetic"
-) -> PairBenchmark:
+def synthetic_pairs(subjects: int, images: int, *, seed: int, name: str = "synthetic") -> PairBenchmark:
     """Pairs of faces of nobody, in the manner of LFW.
 
     All mated pairs, and as many non-mated ones; no subject stands in two folds.
@@ -163,8 +161,7 @@ def synthetic_pairs(
     """
     if subjects < 4 or images < 2:
         raise DataError(
-            "a synthetic benchmark needs at least 4 subjects with 2 images, received "
-            f"{subjects} with {images}"
+            f"a synthetic benchmark needs at least 4 subjects with 2 images, received {subjects} with {images}"
         )
     pixels, labels = load_face_model().sample(subjects, images, seed=seed)
     pairs = dealt_pairs(labels, numpy_stream(seed, "synthetic/non-mated-pairs"))
@@ -183,9 +180,7 @@ def linked(left: ArrayLike, right: ArrayLike, same: ArrayLike, count: int) -> ND
     return np.asarray(labels, np.int64)
 
 
-def _subjects(
-    pairs: Sequence[ListedPair], names: Sequence[str], links: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _subjects(pairs: Sequence[ListedPair], names: Sequence[str], links: NDArray[np.int64]) -> NDArray[np.int64]:
     """Folder names where they are the subjects'; else what the mated pairs link.
 
     Raises:
@@ -199,8 +194,7 @@ def _subjects(
     if odd:
         first = ", ".join(f"{p.left} with {p.right} as {_kind(p)}" for p in odd[:3])
         raise DataError(
-            f"{len(odd)} of {len(pairs)} pairs have a label that contradicts the folders of the "
-            f"subjects: {first}"
+            f"{len(odd)} of {len(pairs)} pairs have a label that contradicts the folders of the subjects: {first}"
         )
     return np.unique(folders, return_inverse=True)[1].astype(np.int64)
 
@@ -231,9 +225,7 @@ def _from_pairs(config: BenchmarkConfig, seed: int) -> PairBenchmark:
 
 def _places(config: BenchmarkConfig) -> tuple[Path, Path]:
     if not config.path or not config.root:
-        raise ConfigError(
-            f"benchmark: source '{config.source}' needs benchmark.path (list) and benchmark.root"
-        )
+        raise ConfigError(f"benchmark: source '{config.source}' needs benchmark.path (list) and benchmark.root")
     return Path(config.path), Path(config.root)
 
 

@@ -31,10 +31,7 @@ def read_bin_images(path: Path) -> tuple[list[bytes], list[bool]]:
     encoded = [_encoded_bytes(item, f"{path}: image {i}") for i, item in enumerate(content[0])]
     same = [_truth(item, f"{path}: pair {i}") for i, item in enumerate(content[1])]
     if len(encoded) != 2 * len(same) or not encoded:
-        raise DataError(
-            f"{path}: expected two images a pair, received {len(encoded)} images and "
-            f"{len(same)} pairs"
-        )
+        raise DataError(f"{path}: expected two images a pair, received {len(encoded)} images and {len(same)} pairs")
     return encoded, same
 
 
@@ -50,10 +47,7 @@ def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None
         DataError: Not two images for each pair.
     """
     if len(images) != 2 * len(same):
-        raise DataError(
-            f"{path}: expected two images a pair, received {len(images)} images and "
-            f"{len(same)} pairs"
-        )
+        raise DataError(f"{path}: expected two images a pair, received {len(images)} images and {len(same)} pairs")
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         pickle.dump((list(images), [bool(item) for item in same]), stream, protocol=2)
 

@@ -63,8 +63,7 @@ def read_blufr(lists: Path, root: Path) -> Blufr:
     sets = [_trials(lists / f"{kind}_set.txt", len(names)) for kind in ("test", "gallery", "probe")]
     if len({len(trials) for trials in sets}) > 1:
         raise DataError(
-            f"{lists}: expected as many trials in each set, received "
-            f"{', '.join(str(len(trials)) for trials in sets)}"
+            f"{lists}: expected as many trials in each set, received {', '.join(str(len(trials)) for trials in sets)}"
         )
     trials = tuple(BlufrTrial(*rows) for rows in zip(*sets, strict=True))
     for number, trial in enumerate(trials, start=1):
@@ -87,10 +86,7 @@ def _check(trial: BlufrTrial, subjects: NDArray[np.int64], place: str, names: li
     counts = np.bincount(subjects[trial.gallery])
     twice = trial.gallery[counts[subjects[trial.gallery]] > 1]
     if len(twice):
-        raise DataError(
-            f"{place}: {len(twice)} gallery images share a subject: "
-            f"{shown([names[row] for row in twice])}"
-        )
+        raise DataError(f"{place}: {len(twice)} gallery images share a subject: {shown([names[row] for row in twice])}")
     searched = np.concatenate([trial.gallery, trial.probes])
     outside = searched[~np.isin(searched, trial.test)]
     if len(outside):

@@ -27,9 +27,7 @@ TOLERANCE = 0.02
 COLOURS = {"bgr": slice(None, None, -1), "rgb": slice(None)}
 
 
-def read_carray(
-    folder: Path, *, name: str = "", size: int = 112, colours: str = "bgr"
-) -> PairBenchmark:
+def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str = "bgr") -> PairBenchmark:
     """Pairs of such a folder and the list beside it.
 
     Folds are ten blocks in order. Equal images are kept once.
@@ -64,9 +62,7 @@ def read_carray(
             path = folder / "data" / f"__{number}.blp"
             values = _chunk(path, rows, shape[1:], decompress)[: shape[0] - start]
             if len(values) < min(rows, shape[0] - start):
-                raise DataError(
-                    f"{path}: expected {min(rows, shape[0] - start)} images, received {len(values)}"
-                )
+                raise DataError(f"{path}: expected {min(rows, shape[0] - start)} images, received {len(values)}")
             for offset, pixels in enumerate(_pixels(values, path, COLOURS[colours])):
                 row = row_of.setdefault(pixels.tobytes(), len(images))
                 if row == len(images):
@@ -85,9 +81,7 @@ def read_carray(
     )
 
 
-def _chunk(
-    path: Path, rows: int, shape: tuple[int, ...], decompress: Callable[[bytes], Any]
-) -> NDArray[np.float32]:
+def _chunk(path: Path, rows: int, shape: tuple[int, ...], decompress: Callable[[bytes], Any]) -> NDArray[np.float32]:
     """Images `(rows or fewer, 3, S, S)` of one chunk."""
     try:
         data = path.read_bytes()

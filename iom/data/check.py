@@ -32,9 +32,7 @@ PROBLEMS = {
     "linked_folder": "a link to a folder, which is not followed",
 }
 """Kinds of problems and what they mean."""
-EXPECTED_FILES = frozenset(
-    {"conversion.json", "align.jsonl", "landmarks.csv", "report.csv", "report.json"}
-)
+EXPECTED_FILES = frozenset({"conversion.json", "align.jsonl", "landmarks.csv", "report.csv", "report.json"})
 """Written beside the faces by `iom convert` and `iom align`."""
 
 
@@ -56,9 +54,7 @@ class _Image:
     problems: tuple[Finding, ...] = ()
 
 
-def check_data(
-    path: Path, *, size: int = 112, workers: int = 2, progress: bool = False
-) -> tuple[int, list[Finding]]:
+def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool = False) -> tuple[int, list[Finding]]:
     """Check a folder of subjects, a folder of shards, a RecordIO file or a `.bin`.
 
     Returns:
@@ -117,8 +113,7 @@ def _record_findings(path: Path) -> Iterator[Finding]:
         rows = read_sidecar(path, shard["file"])
         stored = [(r.path, r.label, r.sha256) for r in rows]
         records = [
-            (name, label, hashlib.sha256(data).hexdigest())
-            for name, label, data in read_records(path / shard["file"])
+            (name, label, hashlib.sha256(data).hexdigest()) for name, label, data in read_records(path / shard["file"])
         ]
         if stored != records:
             yield Finding("unreadable", str(path / shard["file"]), "records contradict the index")

@@ -5,13 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from iom.data.face_sources import SOURCES
-from iom.data.folder_writer import (
-    bin_to_pairs,
-    carray_to_bin,
-    carray_to_pairs,
-    pairs_to_bin,
-    write_folder,
-)
+from iom.data.folder_writer import bin_to_pairs, carray_to_bin, carray_to_pairs, pairs_to_bin, write_folder
 from iom.errors import ConfigError, DataError
 
 Conversion = Callable[..., dict[str, Any]]

@@ -36,9 +36,7 @@ def dealt_pairs(labels: NDArray[np.int64], generator: np.random.Generator) -> Pa
     return left, right, same, fold
 
 
-def drawn_subjects(
-    labels: NDArray[np.int64], generator: np.random.Generator, *, largest: int
-) -> NDArray[np.int64]:
+def drawn_subjects(labels: NDArray[np.int64], generator: np.random.Generator, *, largest: int) -> NDArray[np.int64]:
     """Rows of whole subjects, drawn up to `largest` images; all rows if there are not more."""
     if len(labels) <= largest:
         return np.arange(len(labels))

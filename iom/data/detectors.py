@@ -43,9 +43,7 @@ class Detector:
     """Faces below are not reported, unless asked for."""
 
 
-def build_detector(
-    name: str, *, weights: Path | None = None, largest_side: int = LARGEST_SIDE
-) -> Detect:
+def build_detector(name: str, *, weights: Path | None = None, largest_side: int = LARGEST_SIDE) -> Detect:
     """The detector `name`, working on photographs of any size.
 
     Raises:
@@ -64,10 +62,7 @@ def build_detector(
         small = np.asarray(Image.fromarray(image).resize(size, reducing_gap=1.0))
         # Pixel centres: the corner of the picture, half a pixel before the first, stays in place.
         ratio = np.array([width / size[0], height / size[1]])
-        return [
-            dataclasses.replace(face, points=(face.points + 0.5) * ratio - 0.5)
-            for face in detect(small)
-        ]
+        return [dataclasses.replace(face, points=(face.points + 0.5) * ratio - 0.5) for face in detect(small)]
 
     return detect_any_size
 
@@ -101,11 +96,7 @@ def _mtcnn(weights: Path | None) -> Detect:
         # Not "json", which rounds landmarks to whole pixels. Row: image, box (4), score, the five
         # x, the five y (its documentation says x y by turns, and is wrong).
         rows = network.detect_faces(
-            image,
-            output_type="numpy",
-            box_format="xyxy",
-            fit_to_image=False,
-            threshold_onet=LOWEST_SCORE,
+            image, output_type="numpy", box_format="xyxy", fit_to_image=False, threshold_onet=LOWEST_SCORE
         )
         rows = np.asarray(rows, np.float64).reshape(-1, 16)
         return _faces(rows[:, 6:].reshape(-1, 2, 5).transpose(0, 2, 1), rows[:, 5])
@@ -127,9 +118,7 @@ def _yunet(weights: Path | None) -> Detect:
         raise missing_extra("the detector yunet", "yunet", cause=error) from error
     network: Any = None
     try:
-        network = cv2.FaceDetectorYN.create(
-            str(weights), "", (320, 320), score_threshold=LOWEST_SCORE
-        )
+        network = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), score_threshold=LOWEST_SCORE)
         network.detect(np.zeros((320, 320, 3), np.uint8))
     except cv2.error as error:
         raise DataError(f"{weights}: OpenCV cannot run it as a YuNet detector") from error

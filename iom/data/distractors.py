@@ -56,8 +56,7 @@ def read_megaface(
             raise DataError(f"{source}: {len(twice)} images stand in it twice: {shown(twice)}")
     return DistractorBenchmark(
         name=name or f"megaface_{len(others['path'])}",
-        images=present(listed["path"], probe_root, probes)
-        + present(others["path"], distractor_root, distractors),
+        images=present(listed["path"], probe_root, probes) + present(others["path"], distractor_root, distractors),
         subjects=np.unique(listed["id"], return_inverse=True)[1].astype(np.int64),
     )
 
@@ -72,11 +71,7 @@ def _lists(path: Path, *keys: str) -> dict[str, list[str]]:
     lists: dict[str, list[str]] = {}
     for key in keys:
         values = content.get(key) if isinstance(content, dict) else None
-        if (
-            not isinstance(values, list)
-            or not values
-            or not all(isinstance(v, str) for v in values)
-        ):
+        if not isinstance(values, list) or not values or not all(isinstance(v, str) for v in values):
             raise DataError(f"{path}: expected a list of texts under '{key}'")
         lists[key] = values
     if len({len(values) for values in lists.values()}) > 1:

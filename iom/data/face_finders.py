@@ -109,9 +109,7 @@ class FaceFinders:
 class _Process:
     """One process and the pipe to it."""
 
-    def __init__(
-        self, root: Path, settings: FindSettings, weights: Path | None, closed: threading.Event
-    ) -> None:
+    def __init__(self, root: Path, settings: FindSettings, weights: Path | None, closed: threading.Event) -> None:
         context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
         self._closed = closed
         self._pipe: Connection

@@ -71,9 +71,7 @@ class FindSettings:
         if self.detector not in (POINTS, ALIGNED):
             lookup(DETECTORS, self.detector, "detector")
         if self.faces not in CHOICES:
-            raise ConfigError(
-                f"faces: expected one of {', '.join(CHOICES)}, received '{self.faces}'"
-            )
+            raise ConfigError(f"faces: expected one of {', '.join(CHOICES)}, received '{self.faces}'")
         if not 0.0 <= self.lowest_score <= 1.0:
             raise ConfigError(f"expected min_score from 0 to 1, received {self.min_score}")
         if not (0 <= self.min_size < np.inf and self.largest_megapixels > 0):
@@ -165,9 +163,7 @@ def mark_of(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def find_faces(
-    root: Path, job: Job, *, settings: FindSettings, detect: Detect | None = None
-) -> Found:
+def find_faces(root: Path, job: Job, *, settings: FindSettings, detect: Detect | None = None) -> Found:
     """Read a photograph, find, choose and align its faces.
 
     Args:
@@ -183,9 +179,7 @@ def find_faces(
             pixels = decode_image(data, "aligned face", size=SIZE)
             face = FoundFace(0, pixels, None, sharpness_of(pixels), brightness_of(pixels))
             return Found("found", faces=(face,), mark=mark, seconds=_stages(clock))
-        image, notes = decode_photograph(
-            data, "photograph", largest_megapixels=settings.largest_megapixels
-        )
+        image, notes = decode_photograph(data, "photograph", largest_megapixels=settings.largest_megapixels)
     except _Refused as refused:
         return Found(refused.status, str(refused), mark=mark)
     except TooLargeError as error:
@@ -248,10 +242,7 @@ def _chosen(
     if max(sizes) < 0:
         raise _Refused("bad_landmarks", reason)
     if not usable:
-        raise _Refused(
-            "too_small",
-            f"largest face {max(sizes):.0f} pixels, expected {settings.min_size:g} or more",
-        )
+        raise _Refused("too_small", f"largest face {max(sizes):.0f} pixels, expected {settings.min_size:g} or more")
     if settings.faces == "one" and len(usable) > 1:
         raise _Refused("several_faces", f"expected one face, found {len(usable)}")
     notes = ["several_faces"] if len(faces) > 1 else []

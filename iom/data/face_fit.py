@@ -53,11 +53,7 @@ def select_frontal(
 
 
 def fit_face_model(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    *,
-    symmetric: int = 160,
-    antisymmetric: int = 60,
+    images: NDArray[np.uint8], labels: NDArray[np.int64], *, symmetric: int = 160, antisymmetric: int = 60
 ) -> tuple[FaceModel, FitSummary]:
     """Principal components of aligned faces, and covariances between and within subjects.
 
@@ -84,8 +80,7 @@ def fit_face_model(
         )
     weight = SHAPE.join(
         _face_weight(SHAPE.luma, _BACKGROUND_WEIGHT)[None],
-        np.repeat(_face_weight(SHAPE.chroma, _BACKGROUND_WEIGHT)[None, None], 2, axis=1)
-        * _CHROMA_WEIGHT,
+        np.repeat(_face_weight(SHAPE.chroma, _BACKGROUND_WEIGHT)[None, None], 2, axis=1) * _CHROMA_WEIGHT,
     )[0]
     planes = to_planes(images, SHAPE) * weight
     mirrored = SHAPE.mirror(planes)

@@ -49,13 +49,7 @@ class FaceModel:
     within: Floats
 
     def sample(
-        self,
-        subjects: int,
-        images: int,
-        *,
-        seed: int,
-        between: float = BETWEEN,
-        within: float = WITHIN,
+        self, subjects: int, images: int, *, seed: int, between: float = BETWEEN, within: float = WITHIN
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Faces of subjects who do not exist.
 
@@ -76,19 +70,11 @@ class FaceModel:
         Raises:
             DataError: A count below one, or a negative factor.
         """
-        symmetric, antisymmetric = self.coefficients(
-            subjects, images, seed=seed, between=between, within=within
-        )
+        symmetric, antisymmetric = self.coefficients(subjects, images, seed=seed, between=between, within=within)
         return self.render(symmetric, antisymmetric), np.repeat(np.arange(subjects), images)
 
     def coefficients(
-        self,
-        subjects: int,
-        images: int,
-        *,
-        seed: int,
-        between: float = BETWEEN,
-        within: float = WITHIN,
+        self, subjects: int, images: int, *, seed: int, between: float = BETWEEN, within: float = WITHIN
     ) -> tuple[Floats, Floats]:
         """What `sample` renders: `(subjects * images, K)` and `(subjects * images, A)`."""
         if subjects < 1 or images < 1 or between < 0 or within < 0:
@@ -108,10 +94,7 @@ class FaceModel:
             image[:, number] = within * stream.standard_normal(image[:, number].shape)
         symmetric = subject[:, None] + image[..., :size] @ self.within.T
         antisymmetric = image[..., size:]
-        return (
-            symmetric.reshape(rows, -1).astype(np.float32),
-            antisymmetric.reshape(rows, -1).astype(np.float32),
-        )
+        return (symmetric.reshape(rows, -1).astype(np.float32), antisymmetric.reshape(rows, -1).astype(np.float32))
 
     def render(self, symmetric: Floats, antisymmetric: Floats) -> NDArray[np.uint8]:
         """Faces of coefficients `(N, K)` and `(N, A)`: RGB pixels `(N, 112, 112, 3)`."""
@@ -178,9 +161,7 @@ def _from_values(values: dict[str, NDArray[Any]]) -> FaceModel:
         ).astype(np.float32)
         for name, sign in (("symmetric", 1), ("antisymmetric", -1))
     )
-    mean, between, within = (
-        values[name].astype(np.float32) for name in ("mean", "between", "within")
-    )
+    mean, between, within = (values[name].astype(np.float32) for name in ("mean", "between", "within"))
     count = len(symmetric)
     expected = {"mean": (shape.size,), "between": (count, count), "within": (count, count)}
     for name, expected_shape in expected.items():

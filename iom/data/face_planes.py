@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 # ITU-R BT.601, as JPEG uses it: RGB -> Y, Cb, Cr about zero.
-_TO_YCC = np.array(
-    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
-)
+_TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
 _FROM_YCC = np.linalg.inv(_TO_YCC.astype(np.float64)).astype(np.float32)
 
 

@@ -67,9 +67,7 @@ def sharpness_of(face: Pixels) -> float:
     Of an aligned face: a small face, enlarged, is as blurred as one out of focus.
     """
     grey = _luminance(face)
-    laplacian = (
-        grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-    )
+    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
     return float(laplacian.var())
 
 

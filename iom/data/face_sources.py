@@ -51,9 +51,7 @@ def from_record_io(root: Path) -> FaceSource:
         names.append(f"{label:08d}/{key:09d}.{_suffix(records.read(row), f'{path}: record {key}')}")
     notes = () if records.cross_checked else ("no identity ranges: labels could not be checked",)
     order = sorted(range(len(names)), key=names.__getitem__)
-    return FaceSource(
-        path, tuple(names[row] for row in order), lambda row: records.read(order[row]), notes
-    )
+    return FaceSource(path, tuple(names[row] for row in order), lambda row: records.read(order[row]), notes)
 
 
 def from_shards(root: Path) -> FaceSource:

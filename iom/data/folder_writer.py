@@ -52,8 +52,7 @@ def write_folder(
         subject = name.partition("/")[0]
         if subject in (LISTING, PLAN) or f"/{TEMPORARY}" in f"/{name}":
             raise DataError(
-                f"{source.root}: expected another name than {name!r}, which conversions keep for "
-                "their own files"
+                f"{source.root}: expected another name than {name!r}, which conversions keep for their own files"
             )
     root.mkdir(parents=True, exist_ok=True)
     begin_or_resume(root, source, {"to": "folder", "size": size})
@@ -111,9 +110,7 @@ def write_pairs(
         if not target.is_file():
             with atomic_path(target) as temporary:
                 temporary.write_bytes(data)
-    lines = [
-        f"{names[a]}\t{names[b]}\t{int(s)}\n" for a, b, s in zip(left, right, same, strict=True)
-    ]
+    lines = [f"{names[a]}\t{names[b]}\t{int(s)}\n" for a, b, s in zip(left, right, same, strict=True)]
     write_text(root / PAIRS, "".join(lines))
     again = read_pair_list(root / PAIRS, root / IMAGES)
     if again.same.tolist() != [bool(item) for item in same]:
@@ -121,9 +118,7 @@ def write_pairs(
     listing = {
         "pairs": len(lines),
         "images": len(names),
-        "sha256": {
-            name: hashlib.sha256(d).hexdigest() for name, d in zip(names, images, strict=True)
-        },
+        "sha256": {name: hashlib.sha256(d).hexdigest() for name, d in zip(names, images, strict=True)},
     }
     write_json(root / LISTING, listing)
     return listing

@@ -180,10 +180,7 @@ def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:
         stored = frozenset(every)
         missing = [path for path in paths if path not in stored]
     if missing:
-        raise DataError(
-            f"{include}: {len(missing)} of {len(paths)} images are not in {root}, "
-            f"first '{missing[0]}'"
-        )
+        raise DataError(f"{include}: {len(missing)} of {len(paths)} images are not in {root}, first '{missing[0]}'")
     return paths
 
 

@@ -47,19 +47,13 @@ class _Faces:
         unknown = np.unique(templates[self.names[rows] != templates])
         if len(unknown):
             raise DataError(
-                f"{source}: {len(unknown)} templates have no face in the list of faces: "
-                f"{shown(unknown.tolist())}"
+                f"{source}: {len(unknown)} templates have no face in the list of faces: {shown(unknown.tolist())}"
             )
         return rows
 
 
 def read_ijb_pairs(
-    meta: Path,
-    root: Path,
-    *,
-    name: str = "",
-    detector_scores: bool = True,
-    align_into: Path | None = None,
+    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: Path | None = None
 ) -> PairBenchmark:
     """1:1 verification of templates.
 
@@ -76,13 +70,7 @@ def read_ijb_pairs(
     prefix = _prefix(meta)
     path = meta / f"{prefix}_template_pair_label.txt"
     pairs = [
-        parsed(
-            path,
-            *line,
-            "'template template 0|1'",
-            lambda f: (int(f[0]), int(f[1]), truth(f[2])),
-            None,
-        )
+        parsed(path, *line, "'template template 0|1'", lambda f: (int(f[0]), int(f[1]), truth(f[2])), None)
         for line in read_lines(path)
     ]
     faces = _faces(meta, root, prefix, detector_scores, align_into)
@@ -102,12 +90,7 @@ def read_ijb_pairs(
 
 
 def read_ijb_searches(
-    meta: Path,
-    root: Path,
-    *,
-    name: str = "",
-    detector_scores: bool = True,
-    align_into: Path | None = None,
+    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: Path | None = None
 ) -> SearchBenchmark:
     """1:N identification: mixed probes against two galleries, which are evaluated apart.
 
@@ -148,23 +131,14 @@ def _prefix(meta: Path) -> str:
     for prefix in GALLERIES:
         if (meta / f"{prefix}_face_tid_mid.txt").is_file():
             return prefix
-    raise DataError(
-        f"{meta}: expected ijbb_face_tid_mid.txt or ijbc_face_tid_mid.txt, found neither"
-    )
+    raise DataError(f"{meta}: expected ijbb_face_tid_mid.txt or ijbc_face_tid_mid.txt, found neither")
 
 
-def _faces(
-    meta: Path, root: Path, prefix: str, detector_scores: bool, align_into: Path | None
-) -> _Faces:
+def _faces(meta: Path, root: Path, prefix: str, detector_scores: bool, align_into: Path | None) -> _Faces:
     listed = meta / f"{prefix}_face_tid_mid.txt"
-    rows = [
-        parsed(listed, *line, "'image template medium'", _face, None) for line in read_lines(listed)
-    ]
+    rows = [parsed(listed, *line, "'image template medium'", _face, None) for line in read_lines(listed)]
     points = meta / f"{prefix}_name_5pts_score.txt"
-    scored = [
-        parsed(points, *line, "'image x1 y1 ... x5 y5 score'", _scored, None)
-        for line in read_lines(points)
-    ]
+    scored = [parsed(points, *line, "'image x1 y1 ... x5 y5 score'", _scored, None) for line in read_lines(points)]
     differ = [i for i, (a, b) in enumerate(zip(rows, scored, strict=False)) if a[0] != b[0]]
     if differ or len(rows) != len(scored):
         place = f"first at line {differ[0] + 1}" if differ else "one is longer"
@@ -201,10 +175,7 @@ def _template_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if not lines[0][1].split(",")[0].strip().lstrip("-").isdigit():
         lines = lines[1:]
     ordered = sorted(
-        {
-            parsed(path, *line, "'TEMPLATE_ID,SUBJECT_ID'", lambda f: (int(f[0]), int(f[1])), ",")
-            for line in lines
-        }
+        {parsed(path, *line, "'TEMPLATE_ID,SUBJECT_ID'", lambda f: (int(f[0]), int(f[1])), ",") for line in lines}
     )
     torn = [a[0] for a, b in itertools.pairwise(ordered) if a[0] == b[0]]
     if torn:

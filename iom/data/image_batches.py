@@ -95,9 +95,7 @@ class ImageBatches:
             truth[name] = self.folder.labels[rows]
         if self.targets is not None:
             truth[TARGET] = self.targets[view % len(self.targets)][rows]
-        answers = tf.data.Dataset.from_tensor_slices(truth).batch(
-            self.batch_size, drop_remainder=True
-        )
+        answers = tf.data.Dataset.from_tensor_slices(truth).batch(self.batch_size, drop_remainder=True)
         if self.label_input:
             labels = tf.data.Dataset.from_tensor_slices(self.folder.labels[rows].astype(np.int32))
             images = tf.data.Dataset.zip(images, labels.batch(self.batch_size, drop_remainder=True))
@@ -132,9 +130,7 @@ class ImageBatches:
         rows = np.arange(len(self.folder))
         return self._images(rows, view, drop_remainder=False).prefetch(4)
 
-    def _images(
-        self, rows: NDArray[np.int64], view: int, *, drop_remainder: bool
-    ) -> tf.data.Dataset:
+    def _images(self, rows: NDArray[np.int64], view: int, *, drop_remainder: bool) -> tf.data.Dataset:
         """Changed images of `rows` in batches, `(B, S, S, 3)` float32."""
         draws = self._draws(view)[rows]
         pixels = pixels_of(self.folder, rows, side=self.input_size)
@@ -145,17 +141,13 @@ class ImageBatches:
         others, shares = self._partners(view)
         blended = pixels_of(self.folder, others[rows], side=self.input_size)
         numbers = tf.data.Dataset.from_tensor_slices((draws, shares[rows]))
-        batches = tf.data.Dataset.zip(pixels, blended, numbers).batch(
-            self.batch_size, drop_remainder
-        )
+        batches = tf.data.Dataset.zip(pixels, blended, numbers).batch(self.batch_size, drop_remainder)
         return batches.map(self._blended, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _in_batches(self, rows: NDArray[np.float32]) -> tf.data.Dataset:
         """Rows of an array, a batch an element; the last may be short."""
         held, size = tf.constant(rows), self.batch_size
-        return tf.data.Dataset.range(0, len(rows), size).map(
-            lambda first: held[first : first + size]
-        )
+        return tf.data.Dataset.range(0, len(rows), size).map(lambda first: held[first : first + size])
 
     def _changed(self, pixels: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         return augment_batch(pixels, draws, self.augmentation)

@@ -29,9 +29,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH_AT = 24
 
 
-def decode_image(
-    data: bytes, source: str, *, size: int | None = 112, formats: tuple[str, ...] = FORMATS
-) -> Pixels:
+def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: tuple[str, ...] = FORMATS) -> Pixels:
     """Decode one aligned face.
 
     Greys are replicated to three channels, palettes resolved, an opaque alpha channel dropped and
@@ -62,13 +60,9 @@ def decode_image(
     except FaceError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise FaceError(
-            f"{source}: expected {_expected(size)}, received an image too large to open"
-        ) from error
+        raise FaceError(f"{source}: expected {_expected(size)}, received an image too large to open") from error
     except UnidentifiedImageError as error:
-        raise FaceError(
-            f"{source}: expected an image ({', '.join(formats)}), received something else"
-        ) from error
+        raise FaceError(f"{source}: expected an image ({', '.join(formats)}), received something else") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FaceError(f"{source}: the image is damaged or truncated ({reason})") from error
@@ -127,9 +121,7 @@ def face_pixels(images: object, source: str, *, size: int = 112) -> Pixels:
     return pixels
 
 
-def read_images(
-    paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False
-) -> Pixels:
+def read_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False) -> Pixels:
     """Read many aligned faces, in order.
 
     Args:
@@ -154,9 +146,7 @@ def read_images(
     return images
 
 
-def check_images(
-    paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False
-) -> None:
+def check_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False) -> None:
     """Decode every file and report all bad ones at once.
 
     Raises:
@@ -191,9 +181,7 @@ def _check_header(image: Image.Image, data: bytes, source: str, size: int | None
     deep_png = data.startswith(_PNG_SIGNATURE) and data[_PNG_BIT_DEPTH_AT] > 8
     if deep_png or image.mode not in _CONVERTIBLE:
         received = "16 bits per channel" if deep_png else f"mode {image.mode}"
-        raise FaceError(
-            f"{source}: expected 8-bit RGB or grey, received {received}; save it as RGB first"
-        )
+        raise FaceError(f"{source}: expected 8-bit RGB or grey, received {received}; save it as RGB first")
 
 
 def _expected(size: int | None) -> str:
@@ -206,17 +194,14 @@ def _to_rgb(image: Image.Image, source: str) -> Pixels:
         lowest, _ = image.getchannel("A").getextrema()
         if lowest != 255:
             raise FaceError(
-                f"{source}: expected opaque pixels, received transparent ones; "
-                "save it without transparency first"
+                f"{source}: expected opaque pixels, received transparent ones; save it without transparency first"
             )
     if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
         image = ImageOps.exif_transpose(image)
     return np.asarray(image.convert("RGB"), np.uint8)
 
 
-def _in_threads(
-    work: Callable[[int], T], count: int, workers: int, progress: bool, label: str
-) -> Iterator[T]:
+def _in_threads(work: Callable[[int], T], count: int, workers: int, progress: bool, label: str) -> Iterator[T]:
     """Results of `work(0)`, `work(1)`, ... in order; an error cancels what has not started."""
     with ThreadPoolExecutor(max_workers=workers) as pool:
         results = pool.map(work, range(count))

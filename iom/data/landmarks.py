@@ -38,13 +38,10 @@ def read_landmarks(path: Path) -> dict[str, list[Face]]:
     reader = csv.DictReader(io.StringIO(text))
     faces: dict[str, list[Face]] = {}
     try:
-        missing = [
-            name for name in ("photo", *COORDINATES) if name not in (reader.fieldnames or ())
-        ]
+        missing = [name for name in ("photo", *COORDINATES) if name not in (reader.fieldnames or ())]
         if missing:
             raise DataError(
-                f"{path}: expected columns photo, {', '.join(COORDINATES)}; "
-                f"there is no {', '.join(missing[:3])}"
+                f"{path}: expected columns photo, {', '.join(COORDINATES)}; there is no {', '.join(missing[:3])}"
             )
         for row in reader:
             faces.setdefault(row["photo"], []).append(_face(row, f"{path}, line {reader.line_num}"))

@@ -23,12 +23,7 @@ STAMP = "landmarks.sha256"
 
 
 def aligned_crops(
-    crops: Sequence[Path],
-    points: NDArray[np.float64],
-    folder: Path,
-    *,
-    workers: int = 2,
-    progress: bool = False,
+    crops: Sequence[Path], points: NDArray[np.float64], folder: Path, *, workers: int = 2, progress: bool = False
 ) -> tuple[Path, ...]:
     """Align each crop into `folder`, as `<number>.png`; what is there already is kept.
 

@@ -58,8 +58,7 @@ def _parse_lfw(
     pairs = [_lfw_pair(path, number, line) for number, line in lines]
     if folds < 1 or each < 1 or len(pairs) != 2 * folds * each:
         raise DataError(
-            f"{path}: the header promises {folds} x {each} mated and as many non-mated pairs, "
-            f"found {len(pairs)} pairs"
+            f"{path}: the header promises {folds} x {each} mated and as many non-mated pairs, found {len(pairs)} pairs"
         )
     for fold in range(folds):
         mated = sum(pair.same for pair in pairs[2 * each * fold : 2 * each * (fold + 1)])
@@ -81,10 +80,7 @@ def _lfw_pair(path: Path, number: int, line: str) -> ListedPair:
         and not any("/" in name or "\\" in name or name == ".." for name in fields[0::2])
     )
     if not valid:
-        raise DataError(
-            f"{path}, line {number}: expected 'name n1 n2' or 'name1 n1 name2 n2', "
-            f"received '{line[:80]}'"
-        )
+        raise DataError(f"{path}, line {number}: expected 'name n1 n2' or 'name1 n1 name2 n2', received '{line[:80]}'")
     left, right = (f"{n}/{n}_{int(i):04d}.jpg" for n, i in (fields[:2], fields[2:]))
     return _checked(path, number, ListedPair(left, right, fields[0] == fields[2]))
 

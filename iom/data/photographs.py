@@ -26,9 +26,7 @@ class OtherTypeError(FaceError):
     """No photograph of a known format, by its first bytes."""
 
 
-def read_photograph(
-    path: Path, *, largest_megapixels: float = LARGEST_MEGAPIXELS
-) -> tuple[Pixels, tuple[str, ...]]:
+def read_photograph(path: Path, *, largest_megapixels: float = LARGEST_MEGAPIXELS) -> tuple[Pixels, tuple[str, ...]]:
     """Read a photograph upright, as 8-bit RGB.
 
     Args:
@@ -55,11 +53,7 @@ def read_photograph(
 
 
 def decode_photograph(
-    data: bytes,
-    source: str,
-    *,
-    largest_megapixels: float = LARGEST_MEGAPIXELS,
-    formats: tuple[str, ...] = FORMATS,
+    data: bytes, source: str, *, largest_megapixels: float = LARGEST_MEGAPIXELS, formats: tuple[str, ...] = FORMATS
 ) -> tuple[Pixels, tuple[str, ...]]:
     """`read_photograph` for bytes that are in memory already; `source` is for errors."""
     if not data:
@@ -69,8 +63,7 @@ def decode_photograph(
             megapixels = image.width * image.height / 1e6
             if megapixels > largest_megapixels:
                 raise TooLargeError(
-                    f"{source}: expected at most {largest_megapixels:g} megapixels, "
-                    f"received {megapixels:.0f}"
+                    f"{source}: expected at most {largest_megapixels:g} megapixels, received {megapixels:.0f}"
                 )
             return _upright_rgb(image, data)
     except FaceError:
@@ -134,9 +127,7 @@ def _replicated(greys: Pixels) -> Pixels:
 def _from_cmyk(image: Image.Image) -> tuple[Image.Image, str]:
     try:
         profile = io.BytesIO(image.info["icc_profile"])
-        converted = ImageCms.profileToProfile(
-            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (KeyError, ImageCms.PyCMSError, OSError):
         converted = None
     if converted is None:

@@ -21,14 +21,10 @@ def pixels_of(folder: FaceFolder, rows: NDArray[np.int64], *, side: int) -> tf.d
 
     paths = [folder.paths[row] for row in rows]
     if folder.store is not None:
-        return _records(folder.store, paths).map(
-            decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
+        return _records(folder.store, paths).map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     files = [str(folder.root / path) for path in paths]
     return tf.data.Dataset.from_tensor_slices(files).map(
-        lambda path: decode(tf.io.read_file(path)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+        lambda path: decode(tf.io.read_file(path)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
 
 

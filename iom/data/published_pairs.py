@@ -58,9 +58,7 @@ def read_cfp(split: Path, root: Path, *, name: str = "") -> PairBenchmark:
     Raises:
         DataError: A missing file, a malformed line, a number outside the lists, missing images.
     """
-    lists = {
-        kind: _numbered_list(split.parent.parent / f"Pair_list_{kind}.txt") for kind in ("F", "P")
-    }
+    lists = {kind: _numbered_list(split.parent.parent / f"Pair_list_{kind}.txt") for kind in ("F", "P")}
     kinds = split.name.upper()
     if kinds not in ("FF", "FP"):
         raise DataError(f"{split}: expected the folder Split/FF or Split/FP of the protocol")
@@ -76,18 +74,14 @@ def read_cfp(split: Path, root: Path, *, name: str = "") -> PairBenchmark:
                     number,
                     line,
                     "'i,j' within the lists",
-                    lambda f: tuple(
-                        _entry(lists[kind], int(text)) for kind, text in zip(kinds, f, strict=True)
-                    ),
+                    lambda f: tuple(_entry(lists[kind], int(text)) for kind, text in zip(kinds, f, strict=True)),
                     ",",
                 )
                 left.append(pair[0])
                 right.append(pair[1])
                 same.append(label)
                 fold.append(index)
-    return _benchmark(
-        split, root, name, left, right, np.array(same, bool), np.array(fold, np.int64)
-    )
+    return _benchmark(split, root, name, left, right, np.array(same, bool), np.array(fold, np.int64))
 
 
 def _numbered_list(path: Path) -> list[str]:

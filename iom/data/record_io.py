@@ -120,9 +120,7 @@ def _walk(path: Path) -> dict[int, tuple[float, ...]]:
     return found
 
 
-def _record(
-    read: Callable[[int], bytes], seek: Callable[[int], Any], offset: int, path: Path
-) -> bytes:
+def _record(read: Callable[[int], bytes], seek: Callable[[int], Any], offset: int, path: Path) -> bytes:
     """Content of the record at `offset`; leaves the file after its padding."""
     seek(offset)
     parts: list[bytes] = []
@@ -158,9 +156,7 @@ def _unpack(content: bytes, place: str) -> tuple[tuple[float, ...], bytes]:
     return struct.unpack_from(f"<{flag}f", content, HEADER.size), content[end:]
 
 
-def _images(
-    label_of: dict[int, tuple[float, ...]], path: Path
-) -> tuple[list[int], list[tuple[int, int]]]:
+def _images(label_of: dict[int, tuple[float, ...]], path: Path) -> tuple[list[int], list[tuple[int, int]]]:
     """Keys of images, and the ranges of keys that are one identity each."""
     first = label_of.get(0)
     if first is None or len(first) < 2:
@@ -181,9 +177,7 @@ def _images(
     return list(range(1, start)), ranges
 
 
-def _check_ranges(
-    ranges: list[tuple[int, int]], keys: list[int], labels: NDArray[np.int64], path: Path
-) -> None:
+def _check_ranges(ranges: list[tuple[int, int]], keys: list[int], labels: NDArray[np.int64], path: Path) -> None:
     """Each identity's images bear one label, no other identity bears it, none is left over."""
     if not ranges:
         return

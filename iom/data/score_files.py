@@ -26,13 +26,7 @@ from iom.lookup import lookup
 from iom.metrics.identification import Searches, search_gallery
 
 Names = NDArray[np.str_]
-CSV_COLUMNS = (
-    "bio_ref_subject_id",
-    "bio_ref_reference_id",
-    "probe_subject_id",
-    "probe_reference_id",
-    "score",
-)
+CSV_COLUMNS = ("bio_ref_subject_id", "bio_ref_reference_id", "probe_subject_id", "probe_reference_id", "score")
 REQUIRED = ("bio_ref_subject_id", "probe_subject_id", "score")
 
 
@@ -66,8 +60,7 @@ class ScoreTable:
         wrong = np.flatnonzero(~np.isfinite(self.distances))
         if len(wrong):
             raise DataError(
-                f"scores: {len(wrong)} of {len(self)} are NaN or infinite, at comparisons "
-                f"{shown((wrong + 1).tolist())}"
+                f"scores: {len(wrong)} of {len(self)} are NaN or infinite, at comparisons {shown((wrong + 1).tolist())}"
             )
 
     def __len__(self) -> int:
@@ -87,8 +80,7 @@ class ScoreTable:
         same = self.same
         if same.all() or not same.any():
             raise DataError(
-                "scores: expected mated and non-mated comparisons, received "
-                f"{int(same.sum())} and {int((~same).sum())}"
+                f"scores: expected mated and non-mated comparisons, received {int(same.sum())} and {int((~same).sum())}"
             )
         return self.distances[same], self.distances[~same]
 
@@ -155,10 +147,7 @@ def write_scores(path: Path, table: ScoreTable, form: str) -> None:
         DataError: A name that the format cannot hold, or five columns without references.
     """
     writer = lookup(FORMATS, form, "score format").write
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer(stream, table)
 
 
@@ -176,9 +165,7 @@ def _guess(path: Path, stream: TextIO) -> str:
     fields = len(stream.readline(4096).split())
     stream.seek(0)
     if fields not in (4, 5):
-        raise DataError(
-            f"{path}, line 1: expected four or five columns, received {fields}; is it a CSV file?"
-        )
+        raise DataError(f"{path}, line 1: expected four or five columns, received {fields}; is it a CSV file?")
     return "four" if fields == 4 else "five"
 
 
@@ -189,9 +176,7 @@ def _table(rows: Sequence[Sequence[str]], source: str) -> ScoreTable:
     claimed, reference, real, probe, scores = (np.array(c) for c in zip(*rows, strict=True))
     named = bool((reference != "").all())
     try:
-        return ScoreTable(
-            claimed, real, probe, scores.astype(np.float64), reference if named else None
-        )
+        return ScoreTable(claimed, real, probe, scores.astype(np.float64), reference if named else None)
     except ValueError as error:
         raise DataError(f"{source}: expected numbers as scores: {error}") from error
     except DataError as error:
@@ -224,9 +209,7 @@ def _write_columns(count: int) -> Callable[[TextIO, ScoreTable], None]:
             fields = row if count == 5 else (row[0], *row[2:])
             unfit = [field for field in fields if not field or field.split() != [field]]
             if unfit:
-                raise DataError(
-                    f"score columns: expected names without blanks, received {unfit[0]!r}"
-                )
+                raise DataError(f"score columns: expected names without blanks, received {unfit[0]!r}")
             stream.write(" ".join(fields) + "\n")
 
     return write
@@ -282,10 +265,7 @@ def _subject_of(subjects: Names, rows: NDArray[np.intp], names: Names, kind: str
     owner = subjects[first]
     wrong = np.unique(rows[owner[rows] != subjects])
     if len(wrong):
-        raise DataError(
-            f"identification: {len(wrong)} {kind}s belong to two subjects: "
-            f"{shown(names[wrong].tolist())}"
-        )
+        raise DataError(f"identification: {len(wrong)} {kind}s belong to two subjects: {shown(names[wrong].tolist())}")
     return np.asarray(owner)
 
 

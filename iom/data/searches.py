@@ -42,8 +42,7 @@ class SearchBenchmark:
         templates = len(self.images) if self.pooling is None else len(self.pooling)
         if len(self.subjects) != templates:
             raise DataError(
-                f"{self.name}: expected a subject for each of {templates} templates, received "
-                f"{len(self.subjects)}"
+                f"{self.name}: expected a subject for each of {templates} templates, received {len(self.subjects)}"
             )
         for name, rows in {**self.galleries, "probes": self.probes}.items():
             if not len(rows) or rows.min() < 0 or rows.max() >= templates:
@@ -96,9 +95,7 @@ def folder_searches(root: Path, *, name: str = "", gallery_images: int = 1) -> S
     )
 
 
-def dealt_galleries(
-    subjects: NDArray[np.int64],
-) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64]]:
+def dealt_galleries(subjects: NDArray[np.int64]) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64]]:
     """The galleries and probes of `folder_searches` for templates of these subjects, `(T,)`.
 
     Raises:

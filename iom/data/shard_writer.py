@@ -48,8 +48,7 @@ def write_shards(
     label_of = {name: label for label, name in enumerate(subjects)}
     begin_or_resume(root, source, {"to": "tfrecord", "size": size, "per_shard": per_shard})
     parts = [
-        range(start, min(start + per_shard, len(source.paths)))
-        for start in range(0, len(source.paths), per_shard)
+        range(start, min(start + per_shard, len(source.paths))) for start in range(0, len(source.paths), per_shard)
     ]
 
     def write(number: int) -> dict[str, Any]:
@@ -108,9 +107,7 @@ def begin_or_resume(root: Path, source: FaceSource, settings: dict[str, Any]) ->
     remove_temporary_files(root)
     if not path.is_file():
         if any(root.iterdir()):
-            raise DataError(
-                f"{root}: expected a new or empty folder, or a conversion to go on with"
-            )
+            raise DataError(f"{root}: expected a new or empty folder, or a conversion to go on with")
         write_json(path, plan)
         return
     try:
@@ -134,12 +131,7 @@ def _finished(path: Path, note: Path) -> dict[str, Any] | None:
 
 
 def _write_shard(
-    source: FaceSource,
-    part: range,
-    path: Path,
-    label_of: dict[str, int],
-    size: int,
-    skip_damaged: bool,
+    source: FaceSource, part: range, path: Path, label_of: dict[str, int], size: int, skip_damaged: bool
 ) -> tuple[list[ShardRow], list[str]]:
     rows: list[ShardRow] = []
     skipped: list[str] = []
@@ -207,9 +199,7 @@ def read_records(path: Path) -> Any:
                 feature["image/encoded"].bytes_list.value[0],
             )
     except (tf.errors.OpError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{path}: damaged or truncated TFRecord ({type(error).__name__})"
-        ) from error
+        raise DataError(f"{path}: damaged or truncated TFRecord ({type(error).__name__})") from error
     except Exception as error:
         if type(error).__name__ != "DecodeError":  # protobuf's, which has no public place
             raise

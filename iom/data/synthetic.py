@@ -28,9 +28,7 @@ def load_face_model(path: Path = MODEL_PATH) -> FaceModel:
     return FaceModel.load(path)
 
 
-def write_folder(
-    root: Path, subjects: int, images: int, *, seed: int, progress: bool = False
-) -> None:
+def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress: bool = False) -> None:
     """Write synthetic subjects as `<root>/<subject>/<image>.png`.
 
     The folder appears at once when all is written: an interrupted run leaves nothing of that name.

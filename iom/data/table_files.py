@@ -30,9 +30,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     return lines
 
 
-def parsed(
-    path: Path, number: int, line: str, form: str, parse: Callable[[list[str]], T], separator: Any
-) -> T:
+def parsed(path: Path, number: int, line: str, form: str, parse: Callable[[list[str]], T], separator: Any) -> T:
     """A line's fields as `parse` reads them.
 
     Raises:
@@ -42,9 +40,7 @@ def parsed(
     try:
         return parse(fields)
     except (ValueError, IndexError) as error:
-        raise DataError(
-            f"{path}, line {number}: expected {form}, received '{line[:80]}'"
-        ) from error
+        raise DataError(f"{path}, line {number}: expected {form}, received '{line[:80]}'") from error
 
 
 def truth(field: str) -> bool:

@@ -12,9 +12,7 @@ from iom.listing import list_images
 from iom.untrusted import path_inside
 
 
-def read_youtube_faces(
-    splits: Path, root: Path, *, name: str = "", frames: int = 0
-) -> PairBenchmark:
+def read_youtube_faces(splits: Path, root: Path, *, name: str = "", frames: int = 0) -> PairBenchmark:
     """Video pairs of `splits.txt` over aligned frames `<root>/<subject>/<video>/<frame>.jpg`.
 
     Lines of the list: `split, number of the pair, first video, second video, is same`, splits from
@@ -39,17 +37,13 @@ def read_youtube_faces(
     wrong = [p for p in pairs if (_subject(p[1]) == _subject(p[2])) != p[3]]
     if wrong:
         raise DataError(
-            f"{splits}: {len(wrong)} pairs whose label contradicts the names, first "
-            f"{wrong[0][1]} and {wrong[0][2]}"
+            f"{splits}: {len(wrong)} pairs whose label contradicts the names, first {wrong[0][1]} and {wrong[0][2]}"
         )
     videos = sorted({video for pair in pairs for video in pair[1:3]})
     files = [_frames(root, video, frames, splits) for video in videos]
     empty = [video for video, found in zip(videos, files, strict=True) if not found]
     if empty:
-        raise DataError(
-            f"{splits}: {len(empty)} of {len(videos)} videos have no frames in {root}: "
-            f"{shown(empty)}"
-        )
+        raise DataError(f"{splits}: {len(empty)} of {len(videos)} videos have no frames in {root}: {shown(empty)}")
     index = {video: i for i, video in enumerate(videos)}
     template = np.repeat(np.arange(len(videos)), [len(found) for found in files])
     subjects = [_subject(video) for video in videos]

@@ -37,9 +37,7 @@ class YuNet:
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # it repeats on standard error what it raises
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(weights), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
             self._input = self._session.get_inputs()[0].name
             for size in (_BLOCK, 2 * _BLOCK):
                 self(np.zeros((size, size, 3), np.uint8), lowest_score=1.0)
@@ -48,9 +46,7 @@ class YuNet:
                 f"{weights}: onnxruntime cannot run it as a YuNet detector of images of any size"
             ) from error
 
-    def __call__(
-        self, image: Pixels, *, lowest_score: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def __call__(self, image: Pixels, *, lowest_score: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Landmarks `(N, 5, 2)` and scores `(N,)`, best first.
 
         The points begin with the person's right eye, which is left in the image.
@@ -59,9 +55,7 @@ class YuNet:
         rows, columns = (-(-side // _BLOCK) * _BLOCK for side in (height, width))
         planes = np.zeros((1, 3, rows, columns), np.float32)
         planes[0, :, :height, :width] = image[:, :, ::-1].transpose(2, 0, 1)  # as BGR
-        values = dict(
-            zip(_OUTPUTS, self._session.run(_OUTPUTS, {self._input: planes}), strict=True)
-        )
+        values = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {self._input: planes}), strict=True))
         found = [
             _decoded(
                 [values[f"{kind}_{stride}"][0] for kind in ("cls", "obj", "bbox", "kps")],

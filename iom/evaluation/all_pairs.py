@@ -68,8 +68,7 @@ class AllPairs:
             raise DataError(f"all pairs: expected subjects from 0, received {subjects[:5]}")
         if not np.isin(np.diff(subjects), (0, 1)).all():
             raise DataError(
-                "all pairs: expected the images of a subject side by side, and subjects numbered "
-                "without gaps"
+                "all pairs: expected the images of a subject side by side, and subjects numbered without gaps"
             )
         self.subjects = subjects.astype(np.int32)
         self.images = np.bincount(subjects).astype(np.int64)
@@ -129,9 +128,7 @@ class AllPairs:
         """Curves under drawn subjects, exact up to the distance `limit`."""
         self._check(len(codes))
         mated = self._mated_distances(codes, codes)
-        near = [
-            self._near(start, block, block <= limit) for start, block in self._code_blocks(codes)
-        ]
+        near = [self._near(start, block, block <= limit) for start, block in self._code_blocks(codes)]
         return SubjectBootstrap(self._of_mated(mated), _joined(near), self.images)
 
     def float_distances(
@@ -191,10 +188,7 @@ class AllPairs:
 
     def _check(self, rows: int) -> None:
         if rows != len(self.subjects):
-            raise DataError(
-                f"all pairs: expected a row for each of {len(self.subjects)} images, received "
-                f"{rows}"
-            )
+            raise DataError(f"all pairs: expected a row for each of {len(self.subjects)} images, received {rows}")
 
 
 def first_images(folder: FaceFolder, at_most: int) -> NDArray[np.int64]:

@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 from iom.attacks import ATTACKS
 from iom.attacks.interface import Attack, AttackedSystem
 from iom.errors import DataError
-from iom.evaluation.attack_scores import (
-    Keys,
-    Reconstruction,
-    Victims,
-    make_leak,
-    renewed_templates,
-    run_reconstruction,
-)
+from iom.evaluation.attack_scores import Keys, Reconstruction, Victims, make_leak, renewed_templates, run_reconstruction
 from iom.lookup import lookup
 from iom.metrics.uncertainty import Interval, rate_interval
 from iom.metrics.verification import area_under_curve, equal_error_rate
@@ -85,8 +78,7 @@ class AttackRow:
         values = dataclasses.asdict(self)
         values["intervals"] = {name: list(edges) for name, edges in self.intervals.items()}
         return {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in values.items()
+            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()
         }
 
 
@@ -121,12 +113,9 @@ def attack_rows(
             f"attacks: expected {LEAST_FRESH_KEYS} fresh keys or more and an old one, received "
             f"{len(keys.fresh)} and {len(keys.old)}"
         )
-    if any(attack.records > 1 for attack in chosen.values()) and (
-        not records or max(records) - 1 > len(keys.records)
-    ):
+    if any(attack.records > 1 for attack in chosen.values()) and (not records or max(records) - 1 > len(keys.records)):
         raise DataError(
-            f"attacks: {max(records, default=0)} records need as many keys, received "
-            f"{len(keys.records) + 1}"
+            f"attacks: {max(records, default=0)} records need as many keys, received {len(keys.records) + 1}"
         )
     for system, threshold in systems:
         rebuilt = any(attack.reconstruct for attack in chosen.values())
@@ -152,18 +141,12 @@ def attack_rows(
                         records=count,
                         seed=seed,
                     )
-                    yield _reconstructed(
-                        dataclasses.replace(row, records=count), outcome, seed, replicates
-                    )
+                    yield _reconstructed(dataclasses.replace(row, records=count), outcome, seed, replicates)
 
 
-def _reconstructed(
-    row: AttackRow, outcome: Reconstruction, seed: int, replicates: int
-) -> AttackRow:
+def _reconstructed(row: AttackRow, outcome: Reconstruction, seed: int, replicates: int) -> AttackRow:
     old, fresh, subjects = outcome.renewed.shape
-    figures: dict[str, Any] = _figures(
-        outcome, np.arange(old), np.arange(fresh), np.arange(subjects)
-    )
+    figures: dict[str, Any] = _figures(outcome, np.arange(old), np.arange(fresh), np.arange(subjects))
     return dataclasses.replace(
         row,
         subjects=subjects,
@@ -204,8 +187,7 @@ def _intervals(outcome: Reconstruction, seed: int, replicates: int) -> dict[str,
         for _ in range(replicates)
     ]
     found = {
-        name: Interval(*(float(e) for e in np.quantile([d[name] for d in draws], (0.025, 0.975))))
-        for name in draws[0]
+        name: Interval(*(float(e) for e in np.quantile([d[name] for d in draws], (0.025, 0.975)))) for name in draws[0]
     }
     whole = _figures(outcome, np.arange(old), np.arange(fresh), np.arange(subjects))
     for name in RATES:
@@ -214,12 +196,7 @@ def _intervals(outcome: Reconstruction, seed: int, replicates: int) -> dict[str,
 
 
 def _linked(
-    row: AttackRow,
-    system: AttackedSystem,
-    attack: Attack,
-    victims: Victims,
-    keys: Keys,
-    seed: int,
+    row: AttackRow, system: AttackedSystem, attack: Attack, victims: Victims, keys: Keys, seed: int
 ) -> AttackRow:
     """Link first samples under one key with the last and the first ones under another."""
     link = attack.link
@@ -243,19 +220,12 @@ def _linked(
         mated, non_mated = distances[other], distances[of_last & ~other]
         figures["linking_auc"].append(area_under_curve(mated, non_mated))
         figures["linking_eer"].append(equal_error_rate(mated, non_mated))
-        figures["linking_auc_same"].append(
-            area_under_curve(distances[same], distances[~of_last & ~same])
-        )
+        figures["linking_auc_same"].append(area_under_curve(distances[same], distances[~of_last & ~same]))
     return _over_keys(row, figures, subjects=count)
 
 
 def _identified(
-    row: AttackRow,
-    system: AttackedSystem,
-    attack: Attack,
-    victims: Victims,
-    keys: Keys,
-    seed: int,
+    row: AttackRow, system: AttackedSystem, attack: Attack, victims: Victims, keys: Keys, seed: int
 ) -> AttackRow:
     """Look for each victim's enrolled photograph; of equally good ones it comes last."""
     identify = attack.identify
@@ -278,14 +248,8 @@ def _over_keys(row: AttackRow, figures: dict[str, list[float]], *, subjects: int
     """A row with the means of figures over the old keys, and their spread."""
     keys = len(next(iter(figures.values())))
     means: dict[str, Any] = {name: float(np.mean(values)) for name, values in figures.items()}
-    spread = {
-        name: _spread_over_keys(each, subjects=subjects)
-        for name, each in figures.items()
-        if len(each) > 1
-    }
-    return dataclasses.replace(
-        row, subjects=subjects, old_keys=keys, intervals=row.intervals | spread, **means
-    )
+    spread = {name: _spread_over_keys(each, subjects=subjects) for name, each in figures.items() if len(each) > 1}
+    return dataclasses.replace(row, subjects=subjects, old_keys=keys, intervals=row.intervals | spread, **means)
 
 
 def _spread_over_keys(values: Sequence[float], *, subjects: int) -> Interval:
@@ -309,10 +273,7 @@ COLUMNS: dict[str, Callable[[AttackRow], float]] = {
 
 def format_attacks(rows: Sequence[AttackRow]) -> str:
     """The rows as a table in Markdown, attacks that do not apply with their reason."""
-    lines = [
-        "| system | attack | knows | records | " + " | ".join(COLUMNS) + " |",
-        "|---" * (4 + len(COLUMNS)) + "|",
-    ]
+    lines = ["| system | attack | knows | records | " + " | ".join(COLUMNS) + " |", "|---" * (4 + len(COLUMNS)) + "|"]
     for row in rows:
         head = f"| {row.system} | {row.attack} | {row.knowledge} | {row.records} | "
         if row.obstacle:

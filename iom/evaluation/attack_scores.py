@@ -130,18 +130,14 @@ def operating_threshold(
     return threshold
 
 
-def make_leak(
-    system: AttackedSystem, victims: Victims, keys: Sequence[TransformKey], *, seed: int
-) -> Leak:
+def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[TransformKey], *, seed: int) -> Leak:
     """Everything that could leak of records under `keys`; record r is of sample r.
 
     The last sample never leaks: it is kept for the renewal. With more records than other samples,
     samples are used again.
     """
     usable = victims.samples.shape[1] - 1
-    codes = tuple(
-        system.hash(victims.samples[:, record % usable], key) for record, key in enumerate(keys)
-    )
+    codes = tuple(system.hash(victims.samples[:, record % usable], key) for record, key in enumerate(keys))
     boxes = tuple(_black_box(system, key) for key in keys)
     vectors, responses = system.vectors, system.responses
 
@@ -184,9 +180,7 @@ class Reconstruction:
     renewed_other: NDArray[np.bool_]
 
 
-def renewed_templates(
-    system: AttackedSystem, victims: Victims, keys: Keys
-) -> list[tuple[Templates, Templates]]:
+def renewed_templates(system: AttackedSystem, victims: Victims, keys: Keys) -> list[tuple[Templates, Templates]]:
     """Templates of the first and of the last sample under each fresh key."""
     first, last = victims.samples[:, 0], victims.samples[:, -1]
     return [(system.hash(first, key), system.hash(last, key)) for key in keys.fresh]
@@ -224,9 +218,7 @@ def run_reconstruction(
         leak = make_leak(system, victims, (old, *keys.records[: records - 1]), seed=seed + number)
         found = attack.reconstruct(leak.only(attack.knowledge))
         cosine.append(np.einsum("nd,nd->n", found, victims.samples[:, 0], dtype=np.float64))
-        same_key.append(
-            _accepted(system, system.hash(found, old), leak.known("codes")[0], threshold)
-        )
+        same_key.append(_accepted(system, system.hash(found, old), leak.known("codes")[0], threshold))
         tried = [system.hash(found, key) for key in keys.fresh]
         for results, side in ((renewed, 0), (renewed_other, 1)):
             results.append(
@@ -235,12 +227,8 @@ def run_reconstruction(
                     for probe, reference in zip(tried, references, strict=True)
                 ]
             )
-    return Reconstruction(
-        np.array(cosine), np.array(same_key), np.array(renewed), np.array(renewed_other)
-    )
+    return Reconstruction(np.array(cosine), np.array(same_key), np.array(renewed), np.array(renewed_other))
 
 
-def _accepted(
-    system: AttackedSystem, probes: Templates, references: Templates, threshold: float
-) -> NDArray[np.bool_]:
+def _accepted(system: AttackedSystem, probes: Templates, references: Templates, threshold: float) -> NDArray[np.bool_]:
     return np.asarray(system.distances(probes, references) <= threshold)

@@ -31,8 +31,7 @@ class BlufrEvaluator:
     def __init__(self, protocol: Blufr, templates: Any, comparator: Comparator) -> None:
         if len(templates) != len(protocol.images):
             raise DataError(
-                f"BLUFR: expected a template for each of {len(protocol.images)} images, received "
-                f"{len(templates)}"
+                f"BLUFR: expected a template for each of {len(protocol.images)} images, received {len(templates)}"
             )
         self._protocol = protocol
         self._templates = templates
@@ -41,9 +40,7 @@ class BlufrEvaluator:
     def run(self) -> Iterator[tuple[str, float]]:
         """`vr_at_fmr_1e-3` and `dir_at_fpir_1e-2`, each with `_mean` and `_std` beside it."""
         trials = [self._trial(number) for number in range(len(self._protocol.trials))]
-        for name, values in zip(
-            ("vr_at_fmr_1e-3", "dir_at_fpir_1e-2"), zip(*trials, strict=True), strict=True
-        ):
+        for name, values in zip(("vr_at_fmr_1e-3", "dir_at_fpir_1e-2"), zip(*trials, strict=True), strict=True):
             mean = float(np.mean(values))
             std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
             yield name, mean - std
@@ -53,14 +50,8 @@ class BlufrEvaluator:
     def _trial(self, number: int) -> tuple[float, float]:
         trial = self._protocol.trials[number]
         subjects: NDArray[np.int64] = self._protocol.subjects
-        rate = verification_rate(
-            self._comparator, self._templates[trial.test], subjects[trial.test], FMR
-        )
+        rate = verification_rate(self._comparator, self._templates[trial.test], subjects[trial.test], FMR)
         searches = search_templates(
-            self._comparator,
-            self._templates,
-            subjects,
-            gallery=trial.gallery,
-            probes=trial.probes,
+            self._comparator, self._templates, subjects, gallery=trial.gallery, probes=trial.probes
         )
         return rate, searches.identification_rate_at_fpir(FPIR, RANK)

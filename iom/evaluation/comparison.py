@@ -11,15 +11,7 @@ from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks import PairBenchmark
 from iom.evaluation.evaluators import FMRS, GIVEN, RATES, figures, has_folds, resolves
 from iom.evaluation.report import Report, Row
-from iom.evaluation.scores import (
-    COSINE_UNIT,
-    FLOAT,
-    CodeSystem,
-    PairScores,
-    SystemScores,
-    code_scores,
-    float_scores,
-)
+from iom.evaluation.scores import COSINE_UNIT, FLOAT, CodeSystem, PairScores, SystemScores, code_scores, float_scores
 from iom.metrics.uncertainty import Interval, Statistic, bootstrap_intervals
 
 
@@ -106,9 +98,7 @@ def _rows(scores: SystemScores, config: EvaluateConfig, benchmark: PairBenchmark
         )
 
 
-def _intervals(
-    scores: SystemScores, config: EvaluateConfig, benchmark: PairBenchmark
-) -> dict[str, Interval]:
+def _intervals(scores: SystemScores, config: EvaluateConfig, benchmark: PairBenchmark) -> dict[str, Interval]:
     if not config.scenario.bootstrap:
         return {}
     return bootstrap_intervals(

@@ -44,18 +44,14 @@ def draw_demo(demonstration: Demonstration, images: NDArray[np.uint8], path: Pat
             equal = probe == scene.template
             axes = figure.add_subplot(grid[row, column])
             _draw_code(axes, probe, equal, demonstration)
-            axes.set_xlabel(
-                f"{int(equal.sum())} of {len(equal)} positions agree with A", fontsize=9
-            )
+            axes.set_xlabel(f"{int(equal.sum())} of {len(equal)} positions agree with A", fontsize=9)
         axes = figure.add_subplot(grid[row, 3])
         _draw_distances(axes, scene.dist_positive, scene.dist_negative, demonstration)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
 
-def _draw_code(
-    axes: Any, code: NDArray[np.uint8], shown: NDArray[np.bool_], demonstration: Demonstration
-) -> None:
+def _draw_code(axes: Any, code: NDArray[np.uint8], shown: NDArray[np.bool_], demonstration: Demonstration) -> None:
     """Symbols as coloured cells in reading order; grey where the probe differs from A."""
     columns = -(-len(code) // _ROWS)
     colours = matplotlib.colormaps["turbo"](np.linspace(0.08, 0.92, demonstration.alphabet_size))

@@ -54,11 +54,7 @@ class Demonstration:
 
 
 def demonstrate(
-    embeddings: NDArray[np.float32],
-    hasher: FaceHasher,
-    *,
-    before: TransformKey,
-    after: TransformKey,
+    embeddings: NDArray[np.float32], hasher: FaceHasher, *, before: TransformKey, after: TransformKey
 ) -> Demonstration:
     """Compare A with B and C under one key, across a change of the key, and under the new key.
 

@@ -65,44 +65,29 @@ def prepare(config: EvaluateConfig, *, progress: bool = False) -> Prepared:
         benchmark,
         embed_benchmark(embedder, benchmark, progress=progress),
         systems,
-        {
-            "name": embedder.name,
-            "fingerprint": embedder.fingerprint,
-            "embedding_size": embedder.embedding_size,
-        },
+        {"name": embedder.name, "fingerprint": embedder.fingerprint, "embedding_size": embedder.embedding_size},
     )
 
 
 def pair_report(config: EvaluateConfig, prepared: Prepared, *, progress: bool = False) -> Report:
     """The figures of all systems on the benchmark's pairs."""
     return report_on(
-        config,
-        prepared.benchmark,
-        prepared.embeddings,
-        prepared.systems,
-        embedder=prepared.embedder,
-        progress=progress,
+        config, prepared.benchmark, prepared.embeddings, prepared.systems, embedder=prepared.embedder, progress=progress
     )
 
 
-def embed_benchmark(
-    embedder: Embedder, benchmark: PairBenchmark, *, progress: bool = False
-) -> NDArray[np.float32]:
+def embed_benchmark(embedder: Embedder, benchmark: PairBenchmark, *, progress: bool = False) -> NDArray[np.float32]:
     """Embeddings of what a benchmark compares, `(N, D)`, unit length: images, or groups of them."""
     rows = _embed_images(embedder, benchmark, progress=progress)
     return rows if benchmark.pooling is None else benchmark.pooling.pooled(rows)
 
 
-def _embed_images(
-    embedder: Embedder, benchmark: PairBenchmark, *, progress: bool
-) -> NDArray[np.float32]:
+def _embed_images(embedder: Embedder, benchmark: PairBenchmark, *, progress: bool) -> NDArray[np.float32]:
     images = benchmark.images
     if isinstance(images, tuple):
         return embedder.embed_files(images, progress=progress)
     parts = []
-    with tqdm(
-        total=len(images), desc=f"embedding ({embedder.name})", unit="image", disable=not progress
-    ) as bar:
+    with tqdm(total=len(images), desc=f"embedding ({embedder.name})", unit="image", disable=not progress) as bar:
         for start in range(0, len(images), _IMAGES_AT_A_TIME):
             parts.append(embedder.embed(images[start : start + _IMAGES_AT_A_TIME]))
             bar.update(len(parts[-1]))

@@ -124,9 +124,7 @@ EVALUATORS: dict[str, Callable[[PairScores], Evaluator]] = {
 """All run, in this order, on every system, scenario and key."""
 
 
-def figures(
-    scores: PairScores, weights: NDArray[np.float64] | None = None
-) -> Iterator[tuple[str, float]]:
+def figures(scores: PairScores, weights: NDArray[np.float64] | None = None) -> Iterator[tuple[str, float]]:
     """Name and value of every figure that any evaluator gives."""
     for evaluator in EVALUATORS.values():
         yield from evaluator(scores).run(weights)

@@ -47,9 +47,7 @@ def identify(config: EvaluateConfig, *, progress: bool = False) -> Iterator[Figu
 
 
 def _searches(read: Callable[[EvaluateConfig], SearchBenchmark]) -> Protocol:
-    def run(
-        config: EvaluateConfig, embed: Embed, systems: Callable[[], Sequence[CodeSystem]]
-    ) -> Iterator[Figure]:
+    def run(config: EvaluateConfig, embed: Embed, systems: Callable[[], Sequence[CodeSystem]]) -> Iterator[Figure]:
         benchmark = read(config)
         return search_figures(
             benchmark,
@@ -63,9 +61,7 @@ def _searches(read: Callable[[EvaluateConfig], SearchBenchmark]) -> Protocol:
     return run
 
 
-def _megaface(
-    config: EvaluateConfig, embed: Embed, systems: Callable[[], Sequence[CodeSystem]]
-) -> Iterator[Figure]:
+def _megaface(config: EvaluateConfig, embed: Embed, systems: Callable[[], Sequence[CodeSystem]]) -> Iterator[Figure]:
     paths = _paths(config, "path", "distractors", "root", "distractor_root")
     benchmark = read_megaface(*paths, name=config.benchmark.name)
     return distractor_figures(
@@ -73,9 +69,7 @@ def _megaface(
     )
 
 
-def _blufr(
-    config: EvaluateConfig, embed: Embed, systems: Callable[[], Sequence[CodeSystem]]
-) -> Iterator[Figure]:
+def _blufr(config: EvaluateConfig, embed: Embed, systems: Callable[[], Sequence[CodeSystem]]) -> Iterator[Figure]:
     """One test key, since the protocol's own spread is that over trials."""
     protocol = read_blufr(*_paths(config, "path", "root"))
     rows = embed(protocol.images)
@@ -89,25 +83,19 @@ def _blufr(
 
 def _ijb(config: EvaluateConfig) -> SearchBenchmark:
     into = Path(config.benchmark.align_into) if config.benchmark.align_into else None
-    return read_ijb_searches(
-        *_paths(config, "path", "root"), name=config.benchmark.name, align_into=into
-    )
+    return read_ijb_searches(*_paths(config, "path", "root"), name=config.benchmark.name, align_into=into)
 
 
 def _folder(config: EvaluateConfig) -> SearchBenchmark:
     return folder_searches(
-        *_paths(config, "root"),
-        name=config.benchmark.name,
-        gallery_images=config.benchmark.gallery_images,
+        *_paths(config, "root"), name=config.benchmark.name, gallery_images=config.benchmark.gallery_images
     )
 
 
 def _paths(config: EvaluateConfig, *fields: str) -> tuple[Path, ...]:
     empty = [field for field in fields if not getattr(config.benchmark, field)]
     if empty:
-        raise ConfigError(
-            f"benchmark: source '{config.benchmark.source}' needs benchmark.{empty[0]}"
-        )
+        raise ConfigError(f"benchmark: source '{config.benchmark.source}' needs benchmark.{empty[0]}")
     return tuple(Path(getattr(config.benchmark, field)) for field in fields)
 
 

@@ -17,13 +17,7 @@ from iom.evaluation.all_pairs import FLOAT_FMR, AllPairs, CodeDistances
 from iom.evaluation.scores import CodeSystem, common_key
 from iom.metrics.code_statistics import effective_bits
 from iom.metrics.error_curve import ErrorCurve
-from iom.metrics.subject_bootstrap import (
-    Counts,
-    NearPairsError,
-    SubjectBootstrap,
-    key_draws,
-    subject_draws,
-)
+from iom.metrics.subject_bootstrap import Counts, NearPairsError, SubjectBootstrap, key_draws, subject_draws
 from iom.metrics.uncertainty import Interval, rate_interval
 
 FIGURES: dict[str, Callable[[ErrorCurve], float]] = {
@@ -114,9 +108,7 @@ def float_trial(pairs: AllPairs, embeddings: NDArray[np.float32], draws: Draws) 
     curve, bootstrap = pairs.float_distances(embeddings)
     drawn = drawn_figures(
         pairs,
-        lambda fmr: (
-            bootstrap if fmr == FLOAT_FMR else pairs.float_distances(embeddings, fmr=fmr)[1]
-        ),
+        lambda fmr: bootstrap if fmr == FLOAT_FMR else pairs.float_distances(embeddings, fmr=fmr)[1],
         draws,
         covered=FLOAT_FMR,
     )
@@ -137,14 +129,9 @@ def code_trials(pairs: AllPairs, keyed_codes: Sequence[PackedCodes], draws: Draw
     return _trials(figures, drawn, draws, pairs)
 
 
-def codes_under_keys(
-    system: CodeSystem, embeddings: NDArray[np.float32], *, keys: int, seed: int
-) -> list[PackedCodes]:
+def codes_under_keys(system: CodeSystem, embeddings: NDArray[np.float32], *, keys: int, seed: int) -> list[PackedCodes]:
     """Codes of all images under each of `keys` test keys, the key common to all (`stolen_key`)."""
-    return [
-        pack(system.hash(embeddings, common_key(seed, number)), system.alphabet_size)
-        for number in range(keys)
-    ]
+    return [pack(system.hash(embeddings, common_key(seed, number)), system.alphabet_size) for number in range(keys)]
 
 
 def figures_of(curve: ErrorCurve) -> dict[str, float]:
@@ -157,11 +144,7 @@ def figures_of(curve: ErrorCurve) -> dict[str, float]:
 
 
 def drawn_figures(
-    pairs: AllPairs,
-    bootstrap_to: Callable[[float], SubjectBootstrap],
-    draws: Draws,
-    *,
-    covered: float,
+    pairs: AllPairs, bootstrap_to: Callable[[float], SubjectBootstrap], draws: Draws, *, covered: float
 ) -> list[dict[str, float]]:
     """`FIGURES` in each draw of subjects.
 
@@ -188,23 +171,16 @@ def _subject_draws(pairs: AllPairs, draws: Draws) -> Iterator[Counts]:
     return subject_draws(len(pairs.images), replicates=draws.replicates, seed=draws.seed)
 
 
-def _bootstrap_codes(
-    pairs: AllPairs, codes: PackedCodes, distances: CodeDistances, fmr: float
-) -> SubjectBootstrap:
+def _bootstrap_codes(pairs: AllPairs, codes: PackedCodes, distances: CodeDistances, fmr: float) -> SubjectBootstrap:
     return pairs.bootstrap_codes(codes, distances.limit(fmr))
 
 
 def _trials(
-    figures: list[dict[str, float]],
-    drawn: list[list[dict[str, float]]],
-    draws: Draws,
-    pairs: AllPairs,
+    figures: list[dict[str, float]], drawn: list[list[dict[str, float]]], draws: Draws, pairs: AllPairs
 ) -> KeyTrials:
     by_key = {name: np.array([of_key[name] for of_key in figures]) for name in figures[0]}
     by_draw = {
-        name: np.array([[draw[name] for draw in of_key] for of_key in drawn])
-        .reshape(len(drawn), draws.replicates)
-        .T
+        name: np.array([[draw[name] for draw in of_key] for of_key in drawn]).reshape(len(drawn), draws.replicates).T
         for name in FIGURES
     }
     return KeyTrials(by_key, by_draw, draws, int(np.count_nonzero(pairs.images > 1)))

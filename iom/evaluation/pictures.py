@@ -52,15 +52,10 @@ def _draw_histogram(axes: Any, scores: SystemScores, *, with_legend: bool) -> No
     mated = np.concatenate([entry.mated for entry in scores.by_key])
     non_mated = np.concatenate([entry.non_mated for entry in scores.by_key])
     edges = bin_edges(mated, non_mated)
-    for distances, colour, label in (
-        (mated, MATED_COLOUR, "mated"),
-        (non_mated, NON_MATED_COLOUR, "non-mated"),
-    ):
+    for distances, colour, label in ((mated, MATED_COLOUR, "mated"), (non_mated, NON_MATED_COLOUR, "non-mated")):
         # A share and not a density: it can be read, and the two kinds may differ in number.
         share = np.full(len(distances), 1 / len(distances))
-        axes.hist(
-            distances, bins=edges, weights=share, color=colour, alpha=0.6, label=label, linewidth=0
-        )
+        axes.hist(distances, bins=edges, weights=share, color=colour, alpha=0.6, label=label, linewidth=0)
     axes.set_title(_title(scores), fontsize=10)
     axes.set_xlabel(f"distance ({scores.unit})", fontsize=8)
     axes.set_ylabel("share of pairs", fontsize=8)
@@ -87,9 +82,7 @@ def _draw_curves(axes: Any, report: Report) -> None:
     colour_of: dict[str, str] = {}
     faultless = []
     for scores in report.scores:
-        colour = colour_of.setdefault(
-            scores.system, CURVE_COLOURS[len(colour_of) % len(CURVE_COLOURS)]
-        )
+        colour = colour_of.setdefault(scores.system, CURVE_COLOURS[len(colour_of) % len(CURVE_COLOURS)])
         if not any(entry.ranked.curve().fnmr_at_fmr(0) for entry in scores.by_key):
             faultless.append(_title(scores))
         for number, entry in enumerate(scores.by_key):
@@ -105,9 +98,7 @@ def _draw_curves(axes: Any, report: Report) -> None:
                 alpha=1.0 if len(scores.by_key) == 1 else 0.7,
                 label=_title(scores) if number == 0 else None,
             )
-    axes.plot(
-        [1e-9, 1], [1e-9, 1], color="#999999", linewidth=0.8, linestyle=":", label="FMR = FNMR"
-    )
+    axes.plot([1e-9, 1], [1e-9, 1], color="#999999", linewidth=0.8, linestyle=":", label="FMR = FNMR")
     axes.set(xscale="log", yscale="log", xlim=(fmr_floor, 1), ylim=(fnmr_floor, min(1, 2 * top)))
     if faultless:
         text = f"no false non-match at any FMR shown: {'; '.join(faultless)}"

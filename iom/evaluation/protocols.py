@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 
 from iom.codes.comparators import Comparator, CosineComparator
 from iom.errors import DataError
-from iom.evaluation.scores import (
-    FLOAT,
-    NO_KEY,
-    OWN_KEY,
-    CodeSystem,
-    Keys,
-    common_key,
-    subject_key,
-)
+from iom.evaluation.scores import FLOAT, NO_KEY, OWN_KEY, CodeSystem, Keys, common_key, subject_key
 from iom.metrics.error_curve import ErrorCurve
 from iom.metrics.histogram_curve import StreamedDistances, histogram_curve
 from iom.metrics.identification import RANKS, GallerySearch, Searches
@@ -35,22 +27,14 @@ FPIRS = {"1e-3": 1e-3, "1e-2": 1e-2, "1e-1": 1e-1}
 
 def float_system(embedding_size: int) -> CodeSystem:
     """The unprotected embedding as a system, compared by `1 - cosine`."""
-    return CodeSystem(
-        FLOAT,
-        embedding_size,
-        0,
-        lambda embeddings, keys: embeddings,
-        own_comparator=CosineComparator(),
-    )
+    return CodeSystem(FLOAT, embedding_size, 0, lambda embeddings, keys: embeddings, own_comparator=CosineComparator())
 
 
 def keys_of(scenario: str, subjects: NDArray[np.int64], *, seed: int, repetition: int = 0) -> Keys:
     """Test keys of images in a scenario: one for all, or that of each image's subject."""
     if scenario != OWN_KEY:
         return common_key(seed, repetition)
-    key_of = {
-        subject: subject_key(seed, repetition, subject) for subject in np.unique(subjects).tolist()
-    }
+    key_of = {subject: subject_key(seed, repetition, subject) for subject in np.unique(subjects).tolist()}
     return [key_of[subject] for subject in subjects.tolist()]
 
 
@@ -141,9 +125,7 @@ class LowTail:
         return float(candidates.max()) if len(candidates) else -np.inf
 
 
-def verification_rate(
-    comparator: Comparator, templates: Any, subjects: NDArray[np.int64], fmr: float
-) -> float:
+def verification_rate(comparator: Comparator, templates: Any, subjects: NDArray[np.int64], fmr: float) -> float:
     """1 - FNMR at an FMR over all pairs of images; equal to `fnmr_at_fmr` of all distances.
 
     Args:
@@ -171,12 +153,7 @@ def verification_rate(
 
 
 def all_pairs_curve(
-    comparator: Comparator,
-    templates: Any,
-    subjects: NDArray[np.int64],
-    *,
-    fmr: float = 0.1,
-    highest: float = 2.0,
+    comparator: Comparator, templates: Any, subjects: NDArray[np.int64], *, fmr: float = 0.1, highest: float = 2.0
 ) -> ErrorCurve:
     """The error curve over all pairs of images, whatever the comparator.
 
@@ -255,9 +232,7 @@ def _ends(subjects: NDArray[np.int64]) -> NDArray[np.intp]:
     return ends
 
 
-def _all_pairs(
-    comparator: Comparator, templates: Any, ends: NDArray[np.intp], sink: Sink
-) -> NDArray[Any]:
+def _all_pairs(comparator: Comparator, templates: Any, ends: NDArray[np.intp], sink: Sink) -> NDArray[Any]:
     """Mated distances; the non-mated ones go to the sink. Each pair once."""
     mated = []
     count = len(ends)
@@ -278,9 +253,7 @@ def _all_pairs(
     return np.concatenate(mated)
 
 
-def _limit(
-    comparator: Comparator, templates: Any, subjects: NDArray[np.int64], share: float
-) -> float:
+def _limit(comparator: Comparator, templates: Any, subjects: NDArray[np.int64], share: float) -> float:
     """Distance below which about this share of the non-mated pairs lies, from a sample."""
     if share >= 1.0:
         return np.inf

@@ -92,13 +92,9 @@ def report_tree(report: Report) -> dict[str, Any]:
         "benchmark": report.benchmark,
         "embedder": report.embedder,
         "systems": report.systems,
-        "rows": [
-            {name: getattr(row, name) for name in (*places, "value", "low", "high")}
-            for row in report.rows
-        ],
+        "rows": [{name: getattr(row, name) for name in (*places, "value", "low", "high")} for row in report.rows],
         "per_key": [
-            {name: getattr(row, name) for name in places}
-            | {"values": list(row.by_key), "std": row.std}
+            {name: getattr(row, name) for name in places} | {"values": list(row.by_key), "std": row.std}
             for row in report.rows
             if row.std is not None
         ],
@@ -140,11 +136,7 @@ def _write_csv(rows: Sequence[Row], writer: Any) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of this package, of Python and of what the figures rest on."""
-    found = {
-        "iom": iom.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
+    found = {"iom": iom.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)

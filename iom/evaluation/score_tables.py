@@ -16,9 +16,7 @@ FMRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 SUFFIX = {"four": ".txt", "five": ".txt", "csv": ".csv"}
 
 
-def table_figures(
-    table: ScoreTable, *, identification: bool = False
-) -> Iterator[tuple[str, float]]:
+def table_figures(table: ScoreTable, *, identification: bool = False) -> Iterator[tuple[str, float]]:
     """EER, AUC, FNMR at each FMR that the comparisons resolve; CMC and open-set rates.
 
     Args:

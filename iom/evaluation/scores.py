@@ -182,10 +182,7 @@ def _stolen_key_codes(
 def _own_key_codes(
     system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, seed: int, repetition: int
 ) -> Any:
-    key_of = {
-        subject: subject_key(seed, repetition, subject)
-        for subject in np.unique(benchmark.subjects).tolist()
-    }
+    key_of = {subject: subject_key(seed, repetition, subject) for subject in np.unique(benchmark.subjects).tolist()}
     keys = [key_of[subject] for subject in benchmark.subjects.tolist()]
     return system.templates(embeddings, keys)
 
@@ -194,9 +191,7 @@ def _master(seed: int) -> TransformKey:
     return TransformKey(hashlib.sha256(f"iom/evaluation-test-keys/v1/{seed}".encode()).digest())
 
 
-def _scores(
-    benchmark: PairBenchmark, distances: NDArray[Any], decision: float | None = None
-) -> PairScores:
+def _scores(benchmark: PairBenchmark, distances: NDArray[Any], decision: float | None = None) -> PairScores:
     return PairScores(distances, benchmark.same, benchmark.fold, decision)
 
 

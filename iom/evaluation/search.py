@@ -87,11 +87,7 @@ def run_search(
 
 
 def _measure(
-    row: PlannedRow,
-    search: SearchConfig,
-    material: Material,
-    output: Path,
-    benchmark: SearchBenchmark | None,
+    row: PlannedRow, search: SearchConfig, material: Material, output: Path, benchmark: SearchBenchmark | None
 ) -> dict[str, Any]:
     started = time.monotonic()
     result: dict[str, Any] = {"name": row.name, "series": row.series, "kind": row.kind}
@@ -121,9 +117,7 @@ def _codes(row: PlannedRow, material: Material, output: Path) -> CodeSystem:
         hasher = untrained_hasher(row.config, material)
         hasher.save(folder)
     else:
-        hasher = train_stage2(
-            row.config, folder, resume=folder.exists(), progress=False, material=material
-        )
+        hasher = train_stage2(row.config, folder, resume=folder.exists(), progress=False, material=material)
     return CodeSystem(row.series, hasher.code_length, hasher.alphabet_size, hasher.hash)
 
 
@@ -148,9 +142,7 @@ def _finished(output: Path, row: PlannedRow) -> dict[str, Any] | None:
         stored = read_json(path)
         config, result = stored["config"], dict(stored["row"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); remove it to measure it again"
-        ) from error
+        raise CheckpointError(f"{path} is damaged ({error}); remove it to measure it again") from error
     if config != _plain(row.config):
         raise CheckpointError(
             f"{path}: row '{row.name}' was measured with another configuration; a file that the "

@@ -21,9 +21,7 @@ NON_MATED_PAIRS = 10
 """An FMR is quoted where at least as many false matches make it up."""
 
 
-def held_out_figures(
-    codes: CodeSystem | None, material: Material, *, keys: int, seed: int
-) -> dict[str, float]:
+def held_out_figures(codes: CodeSystem | None, material: Material, *, keys: int, seed: int) -> dict[str, float]:
     """EER and FNMR with the keys stolen; means over keys, and standard deviations as `*_std`.
 
     Args:

@@ -65,12 +65,7 @@ def _points(config: SearchConfig) -> Any:
     axes = []
     for name, values in config.grid.items():
         names = settings_of(name)
-        axes.append(
-            [
-                dict(zip(names, value if len(names) > 1 else [value], strict=True))
-                for value in values
-            ]
-        )
+        axes.append([dict(zip(names, value if len(names) > 1 else [value], strict=True)) for value in values])
     for parts in itertools.product(*axes):
         yield {name: value for part in parts for name, value in part.items()}
 
@@ -116,11 +111,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Sections within `set` as dotted names, so that both ways of writing them do."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{name}": value}
-        )
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 
 

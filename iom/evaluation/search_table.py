@@ -13,12 +13,7 @@ from iom.evaluation.search_plan import FLOAT
 from iom.files import atomic_path, write_json, write_text
 
 FORMAT = 1
-RATES = {
-    "eer": "EER",
-    "fnmr_1e-2": "FNMR@1e-2",
-    "fnmr_1e-3": "FNMR@1e-3",
-    "fnmr_1e-4": "FNMR@1e-4",
-}
+RATES = {"eer": "EER", "fnmr_1e-2": "FNMR@1e-2", "fnmr_1e-3": "FNMR@1e-3", "fnmr_1e-4": "FNMR@1e-4"}
 PLACES = {"test_": "test", "lfw_": "LFW"}
 """Where figures come from that are not of the held-out subjects, by the start of their names."""
 
@@ -27,10 +22,7 @@ def write_table(rows: Sequence[dict[str, Any]], folder: Path, *, title: str) -> 
     """Write `search.csv`, `search.json` and `search.md`, each atomically."""
     write_json(folder / "search.json", {"format": FORMAT, "title": title, "rows": list(rows)})
     names = list(dict.fromkeys(name for row in rows for name in row if name != "settings"))
-    with (
-        atomic_path(folder / "search.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
+    with atomic_path(folder / "search.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(names)
         writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
@@ -104,14 +96,10 @@ def _draw_rate(
         axes.plot(list(lowest), list(lowest.values()), style, color=colour, label=series)
     values = {row[rate] for row in rows if row["series"] == FLOAT and row.get(rate) is not None}
     for number, value in enumerate(sorted(values)):
-        axes.axhline(
-            100 * value, color=CURVE_COLOURS[0], linewidth=1, label=None if number else FLOAT
-        )
+        axes.axhline(100 * value, color=CURVE_COLOURS[0], linewidth=1, label=None if number else FLOAT)
 
 
-def _points(
-    codes: Sequence[dict[str, Any]], series: str, rate: str, axis: str
-) -> Iterator[tuple[float, float]]:
+def _points(codes: Sequence[dict[str, Any]], series: str, rate: str, axis: str) -> Iterator[tuple[float, float]]:
     for row in codes:
         if row["series"] == series and row.get(rate) is not None:
             yield float(row[axis]), 100 * row[rate]

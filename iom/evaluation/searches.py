@@ -10,14 +10,7 @@ from iom.data.distractors import DistractorBenchmark
 from iom.data.pooling import Pooling
 from iom.data.searches import SearchBenchmark
 from iom.errors import ConfigError, DataError
-from iom.evaluation.protocols import (
-    FPIRS,
-    ROWS,
-    identification_figures,
-    keys_of,
-    scenarios_of,
-    search_templates,
-)
+from iom.evaluation.protocols import FPIRS, ROWS, identification_figures, keys_of, scenarios_of, search_templates
 from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings
 from iom.metrics.identification import RANKS, GallerySearch, Searches
 from iom.metrics.identification_bootstrap import identification_intervals
@@ -70,9 +63,7 @@ def search_figures(
         for scenario in scenarios_of(system, scenarios):
             by_key, found = [], []
             for repetition in range(keys if scenario in scenarios else 1):
-                found.append(
-                    _searches(benchmark, embeddings, system, scenario, pooling, seed, repetition)
-                )
+                found.append(_searches(benchmark, embeddings, system, scenario, pooling, seed, repetition))
                 by_key.append(dict(_figures(found[-1])))
             for name in by_key[0]:
                 value = float(np.mean([figures[name] for figures in by_key]))
@@ -162,11 +153,7 @@ def _searches(
         templates = comparator.prepare(majority_codes(codes, pooled.template, system.alphabet_size))
     return {
         gallery: search_templates(
-            comparator,
-            templates,
-            benchmark.subjects,
-            gallery=references,
-            probes=benchmark.probes,
+            comparator, templates, benchmark.subjects, gallery=references, probes=benchmark.probes
         )
         for gallery, references in benchmark.galleries.items()
     }
@@ -186,8 +173,7 @@ def _nearest_searches(
     starts = np.searchsorted(pooled.template[images_of], np.arange(len(pooled) + 1))
     if (np.diff(starts)[benchmark.probes] > 1).any():
         raise ConfigError(
-            f"pooling: 'nearest' is for probes of one image, and {benchmark.name} has others; use "
-            "'mean' or 'vote'"
+            f"pooling: 'nearest' is for probes of one image, and {benchmark.name} has others; use 'mean' or 'vote'"
         )
     subjects = benchmark.subjects[pooled.template]
     keys = keys_of(scenario, subjects, seed=seed, repetition=repetition)
@@ -225,12 +211,7 @@ def _intervals(
     if not all(found.enrolled.any() for found in by_key[0]):
         return
     strangers = min(int(np.count_nonzero(~found.enrolled)) for found in by_key[0])
-    asked = {
-        (name, rank): (fpir, rank)
-        for name, fpir in FPIRS.items()
-        for rank in (1, RANKS)
-        if fpir * strangers >= 1
-    }
+    asked = {(name, rank): (fpir, rank) for name, fpir in FPIRS.items() for rank in (1, RANKS) if fpir * strangers >= 1}
     cmc, rates = identification_intervals(by_key, subjects, points=[*asked.values()], seed=seed)
     for rank, (low, high) in enumerate(cmc, start=1):
         yield f"cmc_rank_{rank}_low", low

@@ -45,9 +45,7 @@ def check_systems(config: EvaluateConfig) -> None:
     """
     names = config.scenario.systems
     if not names or len(set(names)) < len(names):
-        raise ConfigError(
-            f"scenario.systems: expected distinct systems, at least one, received {list(names)}"
-        )
+        raise ConfigError(f"scenario.systems: expected distinct systems, at least one, received {list(names)}")
     folders = hasher_folders(config)
     for name in names:
         lookup({FLOAT: None, **dict.fromkeys(folders), **dict.fromkeys(BASELINES)}, name, "system")
@@ -73,9 +71,7 @@ def load_code_systems(config: EvaluateConfig, embedder: Embedder) -> dict[str, C
     return systems
 
 
-def baseline_system(
-    name: str, embedding_size: int, code: HasherConfig, seed: int = 1
-) -> CodeSystem:
+def baseline_system(name: str, embedding_size: int, code: HasherConfig, seed: int = 1) -> CodeSystem:
     """A data-agnostic protection of `BASELINES`.
 
     Raises:

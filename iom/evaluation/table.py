@@ -34,11 +34,7 @@ def format_table(report: Report) -> str:
     metrics = [name for name in COLUMNS if any(row.metric == name for row in report.rows)]
     lines = [["system", "scenario", *(COLUMNS[name][0] for name in metrics)]]
     for system, scenario in dict.fromkeys((row.system, row.scenario) for row in report.rows):
-        rows = {
-            row.metric: row
-            for row in report.rows
-            if (row.system, row.scenario) == (system, scenario)
-        }
+        rows = {row.metric: row for row in report.rows if (row.system, row.scenario) == (system, scenario)}
         lines.append([system, scenario, *(_figure(rows, name) for name in metrics)])
         if any(row.low is not None for row in rows.values()):
             lines.append(["", "", *(_interval(rows[name]) for name in metrics)])
@@ -62,9 +58,7 @@ def _heading(report: Report) -> Iterator[str]:
 
 
 def _legend(report: Report) -> Iterator[str]:
-    yield (
-        "FNMR@X: false non-match rate at a false match rate of X; threshold@X: the distance there"
-    )
+    yield ("FNMR@X: false non-match rate at a false match rate of X; threshold@X: the distance there")
     yield "accuracy: ± over folds; figures of codes: mean ± standard deviation over keys"
     scenario = report.config.scenario
     if scenario.bootstrap:
@@ -104,6 +98,4 @@ def _interval(row: Row) -> str:
 def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
-        yield "  ".join(
-            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

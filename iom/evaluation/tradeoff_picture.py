@@ -9,9 +9,7 @@ SIZE = (9.0, 5.5)
 MARKERS = {"keep": "o", "parts": "s"}
 
 
-def draw_tradeoff(
-    path: Path, curve: Sequence[Mapping[str, Any]], float_eer: float, chosen: Mapping[str, Any]
-) -> None:
+def draw_tradeoff(path: Path, curve: Sequence[Mapping[str, Any]], float_eer: float, chosen: Mapping[str, Any]) -> None:
     """Draw one line for each code shape and way, in percent; the chosen point is circled.
 
     Args:

@@ -51,9 +51,7 @@ class Exporter:
         key: Of the check; a fresh one, unless a test needs to know it.
     """
 
-    def __init__(
-        self, source: Source, *, calibration: Pixels, faces: Faces, key: TransformKey | None = None
-    ) -> None:
+    def __init__(self, source: Source, *, calibration: Pixels, faces: Faces, key: TransformKey | None = None) -> None:
         self._source, self._calibration = source, calibration
         self._reference = Reference(source, faces, key or TransformKey.generate())
 
@@ -121,10 +119,7 @@ def _lost(target: str, check: Check) -> str:
         f"(at least {check.least_equal_symbols:.2%} are asked for)"
     )
     if check.eer is not None and check.source_eer is not None:
-        text += (
-            f", EER {check.eer:.2%} against {check.source_eer:.2%} (at most "
-            f"{check.largest_eer_loss:.1%} more)"
-        )
+        text += f", EER {check.eer:.2%} against {check.source_eer:.2%} (at most {check.largest_eer_loss:.1%} more)"
     return f"{text}, on {check.images} images of {check.faces}; nothing was written"
 
 

@@ -41,20 +41,14 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "keras": Format(".keras", "keras", "float32", keras_file.write_keras, EXACT, 0.001),
-    "saved_model": Format(
-        ".saved_model", "tensorflow", "float32", saved_model.write_saved_model, EXACT, 0.001
-    ),
+    "saved_model": Format(".saved_model", "tensorflow", "float32", saved_model.write_saved_model, EXACT, 0.001),
     "onnx": Format(".onnx", "onnxruntime", "float32", onnx.write_onnx, EXACT, 0.001),
     "onnx_int8": Format(".int8.onnx", "onnxruntime", "int8", onnx_int8.write_int8, INTEGER, 0.01),
     "openvino": Format(".xml", "openvino", "float32", openvino.write_openvino, EXACT, 0.001),
     "fast": Format(".fast.xml", "openvino", "bfloat16", openvino.write_openvino, HALF, 0.001),
     "litert": Format(".tflite", "litert", "float32", litert.write_float32, EXACT, 0.001),
-    "litert_float16": Format(
-        ".float16.tflite", "litert", "float16", litert.write_float16, 0.94, 0.001
-    ),
-    "litert_dynamic": Format(
-        ".dynamic.tflite", "litert", "dynamic int8", litert.write_dynamic_int8, INTEGER, 0.01
-    ),
+    "litert_float16": Format(".float16.tflite", "litert", "float16", litert.write_float16, 0.94, 0.001),
+    "litert_dynamic": Format(".dynamic.tflite", "litert", "dynamic int8", litert.write_dynamic_int8, INTEGER, 0.01),
     "litert_int8": Format(".int8.tflite", "litert", "int8", litert.write_full_int8, INTEGER, 0.01),
     "tfjs": Format(".tfjs", "tfjs", "float32", write_tfjs, EXACT, 0.001),
 }

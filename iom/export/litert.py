@@ -56,9 +56,7 @@ def write_full_int8(material: Material, path: Path) -> None:
     debugger = tf.lite.experimental.QuantizationDebugger(
         converter=converter,
         debug_dataset=samples,
-        debug_options=tf.lite.experimental.QuantizationDebugOptions(
-            denylisted_nodes=_hash_nodes(material)
-        ),
+        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=_hash_nodes(material)),
     )
     path.write_bytes(debugger.get_nondebug_quantized_model())
 

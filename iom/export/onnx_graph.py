@@ -55,9 +55,7 @@ class OnnxGraph:
             return [helper.make_tensor_value_info(name, *value) for name, value in values.items()]
 
         constants = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
-        graph = helper.make_graph(
-            self.nodes, "iom", described(inputs), described(outputs), initializer=constants
-        )
+        graph = helper.make_graph(self.nodes, "iom", described(inputs), described(outputs), initializer=constants)
         opset = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
         onnx.checker.check_model(model, full_check=True)
@@ -65,11 +63,7 @@ class OnnxGraph:
 
 
 def add_keras_graph(
-    graph: OnnxGraph,
-    model: keras.Model,
-    inputs: dict[str, str],
-    *,
-    more: "Mapping[str, Write] | None" = None,
+    graph: OnnxGraph, model: keras.Model, inputs: dict[str, str], *, more: "Mapping[str, Write] | None" = None
 ) -> str:
     """Add all layers of a functional model; maps become `(B, C, H, W)`.
 

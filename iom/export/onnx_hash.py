@@ -89,9 +89,7 @@ def _projection(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> s
 
 
 def _by_position(graph: OnnxGraph, flat: str, layer: Any, name: str) -> str:
-    shape = graph.constant(
-        [-1, layer.code_length, layer.alphabet_size], f"{name}/positions", np.int64
-    )
+    shape = graph.constant([-1, layer.code_length, layer.alphabet_size], f"{name}/positions", np.int64)
     return graph.add("Reshape", [flat, shape], name)
 
 

@@ -18,12 +18,7 @@ def write_int8(material: Material, path: Path) -> None:
         MissingExtraError: onnxruntime is not installed.
     """
     try:
-        from onnxruntime.quantization import (
-            CalibrationDataReader,
-            QuantFormat,
-            QuantType,
-            quantize_static,
-        )
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     except ImportError as error:
         raise missing_extra("int8 in ONNX", "onnx", "onnxruntime", cause=error) from error
 

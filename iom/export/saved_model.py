@@ -21,9 +21,7 @@ def write_frozen_model(material: Material, path: Path) -> None:
     LiteRT's converter keeps the variables of Keras as resources that nobody fills: NaN.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     _module, serve = serving_function(material)
     traced = serve.get_concrete_function()

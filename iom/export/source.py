@@ -71,8 +71,7 @@ def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -
     loaded = load_backbone_model(hasher.weights)
     if not isinstance(loaded.model, keras.Model):
         raise WeightsError(
-            f"{loaded.name}: a frozen graph or SavedModel cannot be exported further; expected a "
-            "Keras backbone"
+            f"{loaded.name}: a frozen graph or SavedModel cannot be exported further; expected a Keras backbone"
         )
     embedder = Embedder(
         loaded.predict, name=loaded.name, fingerprint=loaded.fingerprint,

@@ -30,9 +30,7 @@ def write_tfjs(material: Material, path: Path) -> None:
     _run(command, place, path.name)
 
 
-def run_tfjs(
-    path: Path, manifest: Manifest, images: NDArray[np.uint8], key: TransformKey
-) -> NDArray[np.uint8]:
+def run_tfjs(path: Path, manifest: Manifest, images: NDArray[np.uint8], key: TransformKey) -> NDArray[np.uint8]:
     """Codes `(N, M)` of faces `(N, S, S, 3)`, by node, in WebAssembly.
 
     Raises:

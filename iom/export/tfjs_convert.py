@@ -9,13 +9,7 @@ have: empty modules stand in for them. It imports nothing of this project.
 import sys
 import types
 
-UNUSED = (
-    "tensorflow_decision_forests",
-    "tensorflow_hub",
-    "tf_keras",
-    "jax",
-    "jax.experimental",
-)
+UNUSED = ("tensorflow_decision_forests", "tensorflow_hub", "tf_keras", "jax", "jax.experimental")
 
 
 def main(source: str, output: str) -> None:

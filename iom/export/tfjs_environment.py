@@ -29,9 +29,7 @@ def environment() -> Path:
         return place
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            raise MissingExtraError(
-                f"TF.js needs {program}, which is not installed; install Node.js 18 or later"
-            )
+            raise MissingExtraError(f"TF.js needs {program}, which is not installed; install Node.js 18 or later")
     shutil.rmtree(place, ignore_errors=True)  # what an interrupted start left
     place.mkdir(parents=True)
     _make_python(place / "python")

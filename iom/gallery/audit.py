@@ -97,9 +97,7 @@ class AuditChain:
         self._mac = hmac.new(key, digestmod="sha256")
         self._keyed_from = keyed_from
 
-    def following(
-        self, event: AuditEvent, counts: Counts, last: tuple[int, bytes] | None
-    ) -> AuditEntry:
+    def following(self, event: AuditEvent, counts: Counts, last: tuple[int, bytes] | None) -> AuditEntry:
         """The entry of `event` behind the last one, given as `(sequence, digest)`."""
         sequence, previous = last or (0, ROOT)
         digest = self._tag(event, counts, sequence + 1, previous)
@@ -132,10 +130,7 @@ class AuditChain:
         sequence, previous = 0, ROOT
         for entry in entries:
             if entry.sequence != sequence + 1:
-                yield (
-                    f"audit log: expected entry {sequence + 1}, found {entry.sequence}: entries "
-                    "are missing"
-                )
+                yield (f"audit log: expected entry {sequence + 1}, found {entry.sequence}: entries are missing")
             elif not hmac.compare_digest(entry.previous, previous):
                 yield f"audit log: entry {entry.sequence} does not follow the one before it"
             if not self.holds(entry):

@@ -34,14 +34,7 @@ from iom.untrusted import parse_json
 FORMAT = "iom-gallery"
 VERSION = 2
 _LONGEST_LINE = 1 << 26
-_BARE = {
-    "subject_id": str,
-    "slot": int,
-    "record": int,
-    "epoch": int,
-    "metadata": str,
-    "created": int,
-}
+_BARE = {"subject_id": str, "slot": int, "record": int, "epoch": int, "metadata": str, "created": int}
 _LARGEST_SLOT = 1 << 31
 
 
@@ -133,9 +126,7 @@ def import_application(gallery: Gallery, path: Path) -> Imported:
         known = gallery.application(name)
         for field in ("encoding", "model", "key_mode", "masked"):
             if getattr(known, field) != getattr(application, field):
-                raise EnrolmentError(
-                    f"{path}: the application {name} here has another {field}; nothing was added"
-                )
+                raise EnrolmentError(f"{path}: the application {name} here has another {field}; nothing was added")
         numbers = [reference.record for reference in page]
         revoked = set(gallery.keys.revoked(name))
         here = {reference.record: reference for reference in gallery.store.by_record(name, numbers)}
@@ -177,9 +168,7 @@ def _read(gallery: Gallery, path: Path) -> Iterator[tuple[Application, list[Refe
         raise StoreError(f"{path}: is damaged, or no export of a gallery") from error
 
 
-def _pages(
-    gallery: Gallery, path: Path, stream: BinaryIO
-) -> Iterator[tuple[Application, list[Reference]]]:
+def _pages(gallery: Gallery, path: Path, stream: BinaryIO) -> Iterator[tuple[Application, list[Reference]]]:
     digest = hashlib.sha256()
     header = _json(stream, digest)
     if header.get("format") != FORMAT:
@@ -224,9 +213,7 @@ def _pages(
         raise StoreError(f"{path}: is truncated or damaged: its check does not hold")
 
 
-def _check_header(
-    gallery: Gallery, path: Path, header: dict[str, Any], application: Application
-) -> None:
+def _check_header(gallery: Gallery, path: Path, header: dict[str, Any], application: Application) -> None:
     """Refuse settings of an application that were not written by a gallery with these keys."""
     if header["version"] == VERSION:
         expected = _header_seal(gallery, application)

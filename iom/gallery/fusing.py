@@ -40,8 +40,7 @@ class MajorityHasher(ForwardingFaceHasher):
         images, rest = divmod(rows.shape[1], self.embedding_size)
         if rest or not images:
             raise EnrolmentError(
-                f"expected rows of whole embeddings of size {self.embedding_size}, received "
-                f"{rows.shape}"
+                f"expected rows of whole embeddings of size {self.embedding_size}, received {rows.shape}"
             )
         if images == 1:
             return self._hasher.hash(rows, keys)

@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import (
-    EnrolmentError,
-    IomError,
-    NotEnrolledError,
-    RevokedError,
-    StoreError,
-)
+from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError
 from iom.gallery.audit import AuditChain, AuditEvent, pseudonyms
 from iom.gallery.closing import Closing
 from iom.gallery.collection import no_collection
@@ -33,14 +27,7 @@ from iom.gallery.record import (
 from iom.gallery.rows import revoked_epoch, revoked_subject
 from iom.gallery.search import Candidate, Searcher, distances_to
 from iom.gallery.store import PAGE, RecordStore, StoreStats
-from iom.gallery.templates import (
-    check_hasher,
-    check_seal,
-    make_references,
-    rows_of,
-    sealed_application,
-    tombstone_of,
-)
+from iom.gallery.templates import check_hasher, check_seal, make_references, rows_of, sealed_application, tombstone_of
 from iom.keys import check_key_kind
 from iom.models.face_hasher import FaceHasher
 
@@ -110,12 +97,7 @@ class Gallery(Closing):
         reconcile(store, keys, self.event, now=int(clock()))
 
     def create_application(
-        self,
-        name: str,
-        *,
-        threshold: int | None = None,
-        key_mode: str = "subject",
-        masked: bool = False,
+        self, name: str, *, threshold: int | None = None, key_mode: str = "subject", masked: bool = False
     ) -> Application:
         """Make an application for codes of the hasher; warns of keys that hide little.
 
@@ -134,8 +116,7 @@ class Gallery(Closing):
         if threshold is None:
             if self.hasher.calibration is None:
                 raise EnrolmentError(
-                    "this hasher is not calibrated: give a threshold, or calibrate it with "
-                    "iom calibrate"
+                    "this hasher is not calibrated: give a threshold, or calibrate it with iom calibrate"
                 )
             threshold = int(self.hasher.calibration.threshold)
         if self.hasher.parts > 1 and key_mode != "subject":
@@ -282,9 +263,7 @@ class Gallery(Closing):
         distances = distances_to(self.keys, found, hasher, references, probe)
         best = int(np.argmin(distances))
         distance = int(distances[best])
-        return Decision(
-            distance <= found.threshold, distance, found.threshold, references[best].slot
-        )
+        return Decision(distance <= found.threshold, distance, found.threshold, references[best].slot)
 
     def identify(
         self,
@@ -296,9 +275,7 @@ class Gallery(Closing):
         closed: bool = False,
     ) -> list[Candidate]:
         """Search for one probe `(D,)`; see `identify_many`."""
-        return self.identify_many(
-            application, _one(embedding)[None], top=top, threshold=threshold, closed=closed
-        )[0]
+        return self.identify_many(application, _one(embedding)[None], top=top, threshold=threshold, closed=closed)[0]
 
     def identify_many(
         self,
@@ -328,14 +305,11 @@ class Gallery(Closing):
         wanted = top or int(closed)
         asked = wanted if closed else 0
         while True:
-            hits = self._searcher.search(
-                found, hasher, rows, top=asked, threshold=None if closed else limit
-            )
+            hits = self._searcher.search(found, hasher, rows, top=asked, threshold=None if closed else limit)
             results = [self._searcher.candidates(found, each, limit) for each in hits]
             # Several references of one subject may fill the places of other subjects.
             short = closed and any(
-                len(people) < wanted and len(each) == asked
-                for people, each in zip(results, hits, strict=True)
+                len(people) < wanted and len(each) == asked for people, each in zip(results, hits, strict=True)
             )
             if not short:
                 return [people[:wanted] if wanted else people for people in results]
@@ -421,9 +395,7 @@ class Gallery(Closing):
         while True:
             found = self.application(application)
             if found.key_mode != "application":
-                raise EnrolmentError(
-                    f"application {application} has no common key; renew its subjects"
-                )
+                raise EnrolmentError(f"application {application} has no common key; renew its subjects")
             following = self._changed(found, epoch=found.epoch + 1)
             if not retire:
                 self.store.update_application(following, self.event("rotate", application))
@@ -443,9 +415,7 @@ class Gallery(Closing):
 
     def stats(self) -> dict[str, tuple[Application, StoreStats]]:
         """Each application with its counts."""
-        return {
-            each.name: (each, self.store.stats(each.name)) for each in self.store.applications()
-        }
+        return {each.name: (each, self.store.stats(each.name)) for each in self.store.applications()}
 
     def references(self, application: str, subject_id: str) -> list[Reference]:
         """The valid references of a subject, by slot.
@@ -508,9 +478,7 @@ class Gallery(Closing):
     def was_revoked(self, application: str, subject_id: str) -> bool:
         """Whether a subject was revoked and has no valid reference."""
         subject_id = check_subject_id(subject_id)
-        return not self._valid(application, subject_id) and self._was_revoked(
-            application, subject_id
-        )
+        return not self._valid(application, subject_id) and self._was_revoked(application, subject_id)
 
     def close(self) -> None:
         """Close both stores; a second call does nothing."""
@@ -540,12 +508,7 @@ class Gallery(Closing):
         return sealed_application(self.keys, changed)
 
     def _refuse_revoked(
-        self,
-        application: Application,
-        subject_ids: Sequence[str],
-        *,
-        another: bool,
-        allow_revoked: bool,
+        self, application: Application, subject_ids: Sequence[str], *, another: bool, allow_revoked: bool
     ) -> None:
         """What the key store knows to be revoked, whatever record store was put back."""
         if not allow_revoked:
@@ -583,12 +546,7 @@ class Gallery(Closing):
         records: Sequence[int]
         if hasher.parts > 1:
             records = records_in_parts(
-                self.store,
-                self.keys,
-                application,
-                subject_ids,
-                parts=hasher.parts,
-                fresh=renewed,
+                self.store, self.keys, application, subject_ids, parts=hasher.parts, fresh=renewed
             )
         else:
             records = self.keys.reserve(application.name, len(rows))
@@ -618,9 +576,7 @@ class Gallery(Closing):
             return EnrolmentError(f"subject {subject_id!r} has no reference in slot {slot}")
         if self._was_revoked(application, subject_id):
             return revoked_subject(subject_id)
-        return NotEnrolledError(
-            f"subject {subject_id!r} is not enrolled in {application}", subject_id=subject_id
-        )
+        return NotEnrolledError(f"subject {subject_id!r} is not enrolled in {application}", subject_id=subject_id)
 
     def _was_revoked(self, application: str, subject_id: str) -> bool:
         if subject_id in self.keys.revoked_epochs(application):
@@ -628,11 +584,7 @@ class Gallery(Closing):
         return bool(self.store.tombstones(application, subject_id=subject_id))
 
     def _settle(
-        self,
-        application: str,
-        changed: Application | None = None,
-        *,
-        revoked: Sequence[Tombstone] = (),
+        self, application: str, changed: Application | None = None, *, revoked: Sequence[Tombstone] = ()
     ) -> None:
         """Tell the key store what the record store holds now.
 

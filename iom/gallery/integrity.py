@@ -47,9 +47,7 @@ def check_application(keys: KeyStore, application: Application, known: Applicati
         raise StoreError(f"{problem}; see iom check, and take the record store from a backup")
 
 
-def _application_problem(
-    keys: KeyStore, application: Application, known: Application | None
-) -> str:
+def _application_problem(keys: KeyStore, application: Application, known: Application | None) -> str:
     if not holds_application_seal(keys, application):
         return (
             f"application {application.name}: its settings (threshold, key epoch, masking, ...) "
@@ -142,9 +140,7 @@ def problems(store: RecordStore, keys: KeyStore) -> list[str]:
         )
     # What was settled before the snapshot must be in it; what is in it may be settled only later.
     anchor = keys.anchor()
-    before = {
-        name: _Settled(keys.known(name).settings, keys.revoked(name)) for name in keys.known_names()
-    }
+    before = {name: _Settled(keys.known(name).settings, keys.revoked(name)) for name in keys.known_names()}
     with store.snapshot() as still:
         found += still.chain.problems(_audit(still))
         if anchor is not None and not holds_anchor(still, anchor):
@@ -157,10 +153,7 @@ def problems(store: RecordStore, keys: KeyStore) -> list[str]:
             settled = before.get(application.name, _Settled(None, {}))
             found += _problems_of(still, keys, application, settled)
         missing = set(before) - {application.name for application in applications}
-        found += [
-            f"application {name}: the key store knows it, the record store does not"
-            for name in sorted(missing)
-        ]
+        found += [f"application {name}: the key store knows it, the record store does not" for name in sorted(missing)]
     return found
 
 
@@ -201,9 +194,7 @@ def _untold(keys: KeyStore, application: str, gone: set[int]) -> int:
     return unknown
 
 
-def _problems_of(
-    store: RecordStore, keys: KeyStore, application: Application, settled: _Settled
-) -> Iterator[str]:
+def _problems_of(store: RecordStore, keys: KeyStore, application: Application, settled: _Settled) -> Iterator[str]:
     name, after, references = application.name, -1, 0
     problem = _application_problem(keys, application, settled.application)
     if problem:
@@ -222,9 +213,7 @@ def _problems_of(
                 yield f"{place} was changed outside of the gallery, or is damaged"
             if reference.record in settled.revoked or reference.record in gone:
                 yield f"{place} is valid and revoked"
-            if application.masked and not (
-                reference.record in masked or reference.record in revoked
-            ):
+            if application.masked and not (reference.record in masked or reference.record in revoked):
                 yield f"{place} has no mask in the key store"
         if application.masked:
             yield from _mask_problems(keys, name, [r.record for r in page if r.record in masked])

@@ -50,15 +50,10 @@ def from_command(command: str) -> TransformKey:
             f"key store: the command for the master key could not be run: {type(error).__name__}"
         ) from None
     if done.returncode:
-        raise StoreError(
-            f"key store: the command for the master key ended with code {done.returncode}"
-        )
+        raise StoreError(f"key store: the command for the master key ended with code {done.returncode}")
     line = done.stdout.decode("utf-8", "replace").strip().split("\n")[0]
     return read_master(line, "a command")
 
 
-EXTERNAL: dict[str, Callable[[str], TransformKey]] = {
-    "environment": from_environment,
-    "command": from_command,
-}
+EXTERNAL: dict[str, Callable[[str], TransformKey]] = {"environment": from_environment, "command": from_command}
 """Scheme of a URL to what reads a master."""

@@ -179,13 +179,7 @@ class KeyStore(Closing):
 
     @classmethod
     def with_passphrase(
-        cls,
-        path: Path,
-        passphrase: str,
-        *,
-        create: bool = False,
-        cost: int = 0,
-        read_only: bool = False,
+        cls, path: Path, passphrase: str, *, create: bool = False, cost: int = 0, read_only: bool = False
     ) -> "KeyStore":
         """Open or make a file that is sealed by a passphrase (scrypt, RFC 7914).
 
@@ -196,8 +190,7 @@ class KeyStore(Closing):
         if create:
             if len(passphrase) < SHORTEST_PASSPHRASE:
                 raise KeyMaterialError(
-                    f"passphrase: expected at least {SHORTEST_PASSPHRASE} characters, received "
-                    f"{len(passphrase)}"
+                    f"passphrase: expected at least {SHORTEST_PASSPHRASE} characters, received {len(passphrase)}"
                 )
             header = new_header("passphrase", cost=cost or SCRYPT_COST)
             key = stretched(passphrase, header, path)
@@ -208,9 +201,7 @@ class KeyStore(Closing):
         return cls(path, key, header, read_only=read_only)
 
     @classmethod
-    def with_key(
-        cls, path: Path, key: bytes, *, create: bool = False, read_only: bool = False
-    ) -> "KeyStore":
+    def with_key(cls, path: Path, key: bytes, *, create: bool = False, read_only: bool = False) -> "KeyStore":
         """Open or make a file that is sealed by 32 bytes."""
         if create:
             make_key_file(path, new_header("key"), key)
@@ -299,8 +290,7 @@ class KeyStore(Closing):
             marks = ", ".join("?" * len(part))
             found.update(
                 self._file.rows(
-                    "SELECT record, sealed FROM masks WHERE application = ? "
-                    f"AND record IN ({marks})",
+                    f"SELECT record, sealed FROM masks WHERE application = ? AND record IN ({marks})",
                     (application, *map(int, part)),
                 )
             )
@@ -326,12 +316,7 @@ class KeyStore(Closing):
                 write.forget_masks(application, records)
             self._file.forget_log()
 
-    def revoke(
-        self,
-        application: str,
-        records: Sequence[RevokedRecord],
-        head: AuditEntry | None = None,
-    ) -> None:
+    def revoke(self, application: str, records: Sequence[RevokedRecord], head: AuditEntry | None = None) -> None:
         """Refuse records for ever and forget their masks; a record may come a second time.
 
         Args:
@@ -487,9 +472,7 @@ class KeyStore(Closing):
         if (number, sealed) == (known.position, known.sealed_state):
             return known
         if type(number) is not int:
-            raise StoreError(
-                f"{self.path}: damaged: its state has no number; take it from a backup"
-            )
+            raise StoreError(f"{self.path}: damaged: its state has no number; take it from a backup")
         if number <= known.position:
             raise StoreError(
                 f"{self.path}: an older copy was put back while it was open (write {number}, "
@@ -501,15 +484,12 @@ class KeyStore(Closing):
             hint = "wrong passphrase or key, or it is damaged" if not known.position else "damaged"
             raise StoreError(f"{self.path}: {hint}; take it from a backup") from None
         found = connection.execute(
-            "SELECT number, kind, sealed FROM entries WHERE number > ? ORDER BY number",
-            (known.count,),
+            "SELECT number, kind, sealed FROM entries WHERE number > ? ORDER BY number", (known.count,)
         ).fetchall()
         digest, opened = known.digest, []
         for place, (entry, kind, blob) in enumerate(found, known.count + 1):
             try:
-                opened.append(
-                    (kind, self._cipher.open(kind, entry if entry == place else -1, blob))
-                )
+                opened.append((kind, self._cipher.open(kind, entry if entry == place else -1, blob)))
             except ValueError:
                 raise self._entries_damaged(place) from None
             digest = _chained(digest, place, blob)
@@ -524,15 +504,12 @@ class KeyStore(Closing):
             digest=digest,
             keyed_from=state["keyed_from"],
             anchor=_anchor_of(state["anchor"]),
-            applications=MappingProxyType(
-                {name: _known_of(values) for name, values in state["applications"].items()}
-            ),
+            applications=MappingProxyType({name: _known_of(values) for name, values in state["applications"].items()}),
         )
 
     def _entries_damaged(self, place: int) -> StoreError:
         return StoreError(
-            f"{self.path}: entry {place} is damaged, missing or was changed; take the key store "
-            "from a backup"
+            f"{self.path}: entry {place} is damaged, missing or was changed; take the key store from a backup"
         )
 
     @contextlib.contextmanager
@@ -554,9 +531,7 @@ class KeyStore(Closing):
 class _Write:
     """What one transaction changes."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, cipher: "_Cipher", snapshot: _Snapshot
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, cipher: "_Cipher", snapshot: _Snapshot) -> None:
         self.connection = connection
         self.snapshot = snapshot
         self._cipher = cipher
@@ -569,9 +544,7 @@ class _Write:
 
     def know(self, application: str, **fields: Any) -> None:
         known = dataclasses.replace(self.known(application), **fields)
-        self.change(
-            applications=MappingProxyType({**self.snapshot.applications, application: known})
-        )
+        self.change(applications=MappingProxyType({**self.snapshot.applications, application: known}))
 
     def append(self, kind: str, value: dict[str, Any]) -> None:
         number = self.snapshot.count + 1
@@ -589,10 +562,7 @@ class _Write:
         seal = self._cipher.seal_mask
         self.connection.executemany(
             "INSERT INTO masks VALUES (?, ?, ?, ?)",
-            (
-                (application, record, created, seal(application, record, mask))
-                for record, mask in masks.items()
-            ),
+            ((application, record, created, seal(application, record, mask)) for record, mask in masks.items()),
         )
 
     def settle(self, head: AuditEntry | None) -> None:
@@ -601,16 +571,11 @@ class _Write:
             return
         self.change(anchor=Anchor(head.sequence, head.digest))
         if head.event.application:
-            self.know(
-                head.event.application,
-                references=head.counts.references,
-                tombstones=head.counts.tombstones,
-            )
+            self.know(head.event.application, references=head.counts.references, tombstones=head.counts.tombstones)
 
     def forget_masks(self, application: str, records: Sequence[int]) -> int:
         deleted = self.connection.executemany(
-            "DELETE FROM masks WHERE application = ? AND record = ?",
-            [(application, int(record)) for record in records],
+            "DELETE FROM masks WHERE application = ? AND record = ?", [(application, int(record)) for record in records]
         )
         return deleted.rowcount
 
@@ -687,9 +652,7 @@ class _Cipher:
         return "_Cipher()"
 
 
-def open_key_store(
-    url: str, *, create: bool = False, passphrase: PassphraseSource | None = None
-) -> KeyStore:
+def open_key_store(url: str, *, create: bool = False, passphrase: PassphraseSource | None = None) -> KeyStore:
     """The key store of a URL.
 
     `file:PATH` is opened with a passphrase, `file:PATH?key-file=PATH` with a key that lies in
@@ -733,9 +696,7 @@ def key_opener(
     place, _, value = rest.partition(f"?{option}=")
     if scheme != "file":
         if not place or not value:
-            raise StoreError(
-                f"key store: expected {scheme}:...?file=PATH, where PATH holds the rest"
-            )
+            raise StoreError(f"key store: expected {scheme}:...?file=PATH, where PATH holds the rest")
         master = EXTERNAL[scheme](place)
 
         def opened(path: Path, new: bool) -> KeyStore:
@@ -769,15 +730,12 @@ def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
         with path.open("rb") as stream:
             start = stream.read(len(LEGACY_START))
     except FileNotFoundError:
-        raise StoreNotFoundError(
-            f"no key store at {path}; make one with: iom init", place=str(path)
-        ) from None
+        raise StoreNotFoundError(f"no key store at {path}; make one with: iom init", place=str(path)) from None
     except OSError as error:
         raise StoreError(f"key store {path}: {error.strerror}") from error
     if start == LEGACY_START:
         raise StoreError(
-            f"{path}: expected a key store of format {LAYOUT.format}, found format 1; convert it "
-            "with: iom migrate"
+            f"{path}: expected a key store of format {LAYOUT.format}, found format 1; convert it with: iom migrate"
         )
     with contextlib.closing(SqliteFile(path, LAYOUT, read_only=True)) as file:
         rows = file.rows("SELECT text FROM header")
@@ -787,10 +745,7 @@ def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
     except (IndexError, ValueError, TypeError, KeyError):
         raise StoreError(f"{path}: its header is damaged; take it from a backup") from None
     if known != sealed_by:
-        raise StoreError(
-            f"{path}: is not opened by {sealed_by}; it was made to be opened by: "
-            f"{str(known)[:20]!a}"
-        )
+        raise StoreError(f"{path}: is not opened by {sealed_by}; it was made to be opened by: {str(known)[:20]!a}")
     return dict(header)
 
 
@@ -818,9 +773,7 @@ class KeyContent:
     keyed_from: int = 1
 
 
-def make_key_file(
-    path: Path, header: Mapping[str, Any], key: bytes, content: KeyContent | None = None
-) -> None:
+def make_key_file(path: Path, header: Mapping[str, Any], key: bytes, content: KeyContent | None = None) -> None:
     """Make the file of a key store, complete or not at all.
 
     Args:
@@ -856,12 +809,7 @@ def make_key_file(
 def stretched(passphrase: str, header: Mapping[str, Any], path: Path) -> bytes:
     """Wrapping key of a passphrase, by the salt and cost of a header."""
     cost, salt = header.get("cost"), header.get("salt")
-    if (
-        not isinstance(cost, int)
-        or not 2 <= cost <= _LARGEST_COST
-        or cost & (cost - 1)
-        or not isinstance(salt, str)
-    ):
+    if not isinstance(cost, int) or not 2 <= cost <= _LARGEST_COST or cost & (cost - 1) or not isinstance(salt, str):
         raise StoreError(f"{path}: its header is damaged; take the key store from a backup")
     return hashlib.scrypt(
         passphrase.encode(),
@@ -900,9 +848,7 @@ def _chained(digest: bytes, number: int, sealed: bytes) -> bytes:
     return hashlib.sha256(digest + number.to_bytes(8, "big") + sealed).digest()
 
 
-def _with_entries(
-    known: _Snapshot, entries: Sequence[tuple[str, Mapping[str, Any]]], place: str
-) -> _Snapshot:
+def _with_entries(known: _Snapshot, entries: Sequence[tuple[str, Mapping[str, Any]]], place: str) -> _Snapshot:
     """A snapshot after entries; only what they touch is copied."""
     revoked, epochs = dict(known.revoked), dict(known.epochs)
     copied: dict[str, tuple[dict[int, RevokedRecord], dict[str, int]]] = {}
@@ -926,11 +872,7 @@ def _with_entries(
         revoked[name] = MappingProxyType(of_records)
         epochs[name] = MappingProxyType(of_subjects)
     return dataclasses.replace(
-        known,
-        master=master,
-        rollbacks=rollbacks,
-        revoked=MappingProxyType(revoked),
-        epochs=MappingProxyType(epochs),
+        known, master=master, rollbacks=rollbacks, revoked=MappingProxyType(revoked), epochs=MappingProxyType(epochs)
     )
 
 

@@ -10,13 +10,7 @@ from iom.keys import part_of
 
 
 def records_in_parts(
-    store: RecordStore,
-    keys: KeyStore,
-    application: Application,
-    subject_ids: Sequence[str],
-    *,
-    parts: int,
-    fresh: bool,
+    store: RecordStore, keys: KeyStore, application: Application, subject_ids: Sequence[str], *, parts: int, fresh: bool
 ) -> list[int]:
     """Reserve a record number for each new template, whose key lives in the part it should.
 
@@ -47,11 +41,7 @@ def records_in_parts(
         gone = set(revoked.get(subject_id, ()))
         tombstones = store.tombstones(application.name, subject_id=subject_id)
         gone.update(tombstone.record for tombstone in tombstones)
-        valid = [
-            each.record
-            for each in store.references(application.name, subject_id)
-            if each.record not in gone
-        ]
+        valid = [each.record for each in store.references(application.name, subject_id) if each.record not in gone]
         if valid and not fresh:
             return lives_in(subject_id, valid[0])
         used = {lives_in(subject_id, record) for record in [*gone, *valid]}
@@ -73,9 +63,7 @@ def records_in_parts(
     return _reserved(keys, application.name, len(subject_ids), fits)
 
 
-def _reserved(
-    keys: KeyStore, application: str, count: int, fits: Callable[[int, int], bool]
-) -> list[int]:
+def _reserved(keys: KeyStore, application: str, count: int, fits: Callable[[int, int], bool]) -> list[int]:
     """A record number for each of `count` rows, that fits it."""
     records = dict.fromkeys(range(count), -1)
     missing = list(records)

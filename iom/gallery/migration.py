@@ -61,11 +61,7 @@ class Migration:
 
 
 def migrate(
-    gallery_url: str,
-    keys_url: str,
-    *,
-    new_key_file: Path | None = None,
-    passphrase: PassphraseSource | None = None,
+    gallery_url: str, keys_url: str, *, new_key_file: Path | None = None, passphrase: PassphraseSource | None = None
 ) -> Migration:
     """Convert a gallery of format 1: a new key store beside the old one, the record store in place.
 
@@ -165,10 +161,7 @@ def _convert(upgrade: Upgrade, old: _Legacy, new_path: Path) -> None:
         if upgrade.owner() not in ("", keys.identity()):
             raise StoreError("this key store does not belong to this record store: another master")
         if keys.keyed_from() != content.keyed_from:
-            raise StoreError(
-                f"{new_path}: was made for another state of the gallery; move it away and start "
-                "again"
-            )
+            raise StoreError(f"{new_path}: was made for another state of the gallery; move it away and start again")
         _check_content(keys, old)
         chain = AuditChain(keys.chain_key(), keys.keyed_from())
         for application, _ in applications:
@@ -192,11 +185,7 @@ def _seal(upgrade: Upgrade, keys: KeyStore, application: Application, chain: Aud
 
 
 def _content(
-    upgrade: Upgrade,
-    applications: Sequence[tuple[Application, int]],
-    old: _Legacy,
-    *,
-    keyed_from: int,
+    upgrade: Upgrade, applications: Sequence[tuple[Application, int]], old: _Legacy, *, keyed_from: int
 ) -> KeyContent:
     epochs = {application.name: application.epoch for application, _ in applications}
     following = {application.name: number for application, number in applications}
@@ -206,9 +195,7 @@ def _content(
             raise _changed(name, "its next record number is out of range")
         for stone in upgrade.tombstones(name):  # a crash may have kept it from the key store
             if not 0 <= stone.record < number:
-                raise _changed(
-                    name, f"a tombstone of record {stone.record}, which was never given out"
-                )
+                raise _changed(name, f"a tombstone of record {stone.record}, which was never given out")
             subject_id = revoked.setdefault(name, {}).setdefault(stone.record, stone.subject_id)
             if subject_id != stone.subject_id:
                 raise _changed(name, f"the tombstone of record {stone.record} has another subject")
@@ -216,23 +203,15 @@ def _content(
     return KeyContent(
         master=None if old.is_external else old.master,
         masks={
-            name: {
-                record: mask for record, mask in of.items() if record not in revoked.get(name, {})
-            }
+            name: {record: mask for record, mask in of.items() if record not in revoked.get(name, {})}
             for name, of in old.masks.items()
         },
         revoked={
-            name: [
-                RevokedRecord(subject_id, record, epochs.get(name, 0))
-                for record, subject_id in of.items()
-            ]
+            name: [RevokedRecord(subject_id, record, epochs.get(name, 0)) for record, subject_id in of.items()]
             for name, of in revoked.items()
         },
         next_records={
-            name: max(
-                following.get(name, 0),
-                1 + max([-1, *revoked.get(name, {}), *old.masks.get(name, {})]),
-            )
+            name: max(following.get(name, 0), 1 + max([-1, *revoked.get(name, {}), *old.masks.get(name, {})]))
             for name in names
         },
         keyed_from=keyed_from,
@@ -261,17 +240,14 @@ def _check_content(keys: KeyStore, old: _Legacy) -> None:
     for name, revoked in old.revoked.items():
         known = keys.revoked(name)
         same &= all(
-            record in known and known[record].subject_id == subject_id
-            for record, subject_id in revoked.items()
+            record in known and known[record].subject_id == subject_id for record, subject_id in revoked.items()
         )
     for name, masks in old.masks.items():
         kept = [record for record in masks if record not in keys.revoked(name)]
         for mask, record in zip(keys.masks(name, kept), kept, strict=True):
             same &= hmac.compare_digest(mask, masks[record])
     if not same:
-        raise StoreError(
-            f"{keys.path}: does not hold what {old.path} holds; move it away and start again"
-        )
+        raise StoreError(f"{keys.path}: does not hold what {old.path} holds; move it away and start again")
 
 
 def _odd_subjects(gallery: Gallery) -> list[str]:
@@ -280,11 +256,7 @@ def _odd_subjects(gallery: Gallery) -> list[str]:
         after = -1
         while page := gallery.store.scan(application.name, after=after):
             after = page[-1].record
-            odd |= {
-                each.subject_id
-                for each in page
-                if check_subject_id(each.subject_id) != each.subject_id
-            }
+            odd |= {each.subject_id for each in page if check_subject_id(each.subject_id) != each.subject_id}
     return sorted(odd)
 
 
@@ -333,9 +305,7 @@ def _read_legacy(path: Path, sealing: Sealing) -> _Legacy:
     return _Legacy(path, key, header, master, masks, revoked, number)
 
 
-def _legacy_entries(
-    path: Path, header: Mapping[str, Any], key: bytes, data: bytes
-) -> Iterator[dict[str, Any]]:
+def _legacy_entries(path: Path, header: Mapping[str, Any], key: bytes, data: bytes) -> Iterator[dict[str, Any]]:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -350,11 +320,7 @@ def _legacy_entries(
             return  # an incomplete last entry was never acknowledged
         frame = data[place + _LENGTH_BYTES : end]
         try:
-            text = cipher.decrypt(
-                frame[:_NONCE_BYTES],
-                frame[_NONCE_BYTES:],
-                bound + number.to_bytes(8, "big") + tag,
-            )
+            text = cipher.decrypt(frame[:_NONCE_BYTES], frame[_NONCE_BYTES:], bound + number.to_bytes(8, "big") + tag)
         except InvalidTag:
             hint = "wrong passphrase or key, or damaged" if not tag else "damaged or changed"
             raise StoreError(f"{path}: entry {number}: {hint}; take it from a backup") from None

@@ -90,11 +90,7 @@ class PostgresConnection:
             raise
 
     def rows(
-        self,
-        statement: LiteralString,
-        values: Sequence[Any] | Mapping[str, Any] = (),
-        *,
-        patient: bool = False,
+        self, statement: LiteralString, values: Sequence[Any] | Mapping[str, Any] = (), *, patient: bool = False
     ) -> list[Any]:
         """All rows of a query.
 
@@ -156,17 +152,14 @@ class PostgresConnection:
         with self._lock, self._explained(), self._patience() as connection:
             connection.add_notice_handler(lambda note: kept.append(note.message_detail or ""))
             for table in ("reference_codes", "tombstones", "applications"):
-                connection.execute(
-                    sql.SQL("VACUUM (FULL, VERBOSE) {}").format(sql.Identifier(table))
-                )
+                connection.execute(sql.SQL("VACUUM (FULL, VERBOSE) {}").format(sql.Identifier(table)))
             # Without the right to do it, the server does it by itself within minutes.
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                 connection.execute("CHECKPOINT")
         counts = [detail.split(maxsplit=1)[0] for detail in kept if detail.strip()]
         if any(count.isdigit() and int(count) for count in counts):
             raise self.place.wrong(
-                "an older transaction of another process still sees what was deleted; end it and "
-                "try again"
+                "an older transaction of another process still sees what was deleted; end it and try again"
             )
 
     def close(self) -> None:
@@ -176,9 +169,7 @@ class PostgresConnection:
             if self._connection is not None:
                 with contextlib.suppress(psycopg.Error):
                     if self._write:
-                        self._connection.execute(
-                            "DELETE FROM writers WHERE id = %s", (self._writer,)
-                        )
+                        self._connection.execute("DELETE FROM writers WHERE id = %s", (self._writer,))
                 self._connection.close()
                 self._connection = None
 
@@ -201,8 +192,7 @@ class PostgresConnection:
         ):
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         connection.execute(
-            "SELECT set_config('synchronous_commit', 'on', false) "
-            "WHERE current_setting('synchronous_commit') = 'off'"
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
         )
         return connection
 
@@ -230,16 +220,13 @@ class PostgresConnection:
         if create:
             self._make()
         elif not known:
-            raise StoreNotFoundError(
-                f"no gallery at {self.place.name}; make one with: iom init", place=self.place.name
-            )
+            raise StoreNotFoundError(f"no gallery at {self.place.name}; make one with: iom init", place=self.place.name)
         rows = connection.execute("SELECT format FROM gallery").fetchall()
         if rows != [(self._format,)]:
             older = rows == [(1,)]
             advice = "convert it with: iom migrate" if older else "use the program that wrote it"
             raise self.place.wrong(
-                f"expected a gallery of format {self._format}, found format "
-                f"{rows[0][0] if rows else 'none'}; {advice}"
+                f"expected a gallery of format {self._format}, found format {rows[0][0] if rows else 'none'}; {advice}"
             )
 
     def _make(self) -> None:
@@ -249,13 +236,9 @@ class PostgresConnection:
             raise self.place.wrong(f"expected a database with encoding UTF8, found {encoding}")
         with connection.transaction():
             # An owner of the database may have made the schema for a user who must not.
-            there = connection.execute(
-                "SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.place.schema,)
-            ).fetchall()
+            there = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.place.schema,)).fetchall()
             if not there:
-                connection.execute(
-                    sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.place.schema))
-                )
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.place.schema)))
             connection.execute(_SCHEMA)
             connection.execute("INSERT INTO gallery VALUES (1, %s, '')", (FORMAT,))
 
@@ -307,9 +290,7 @@ class PostgresConnection:
                 connection = self._again()
                 # Has to wait for the lost transaction, if the server has not ended it yet.
                 _lock_gallery(connection)
-                found = connection.execute(
-                    "SELECT write FROM writers WHERE id = %s", (self._writer,)
-                ).fetchall()
+                found = connection.execute("SELECT write FROM writers WHERE id = %s", (self._writer,)).fetchall()
                 connection.execute("ROLLBACK")
                 return found == [(self._write,)]
             except StoreError:

@@ -68,16 +68,12 @@ def parse_place(url: str) -> Place:
     options = urllib.parse.parse_qsl(query, keep_blank_values=True)
     schema = dict(options).get("schema", SCHEMA)
     if _SCHEMA_NAME.fullmatch(schema) is None or schema.startswith("pg_"):
-        raise StoreError(
-            "record store: schema: expected small letters, digits and '_', and no 'pg_' in front"
-        )
+        raise StoreError("record store: schema: expected small letters, digits and '_', and no 'pg_' in front")
     rest = urllib.parse.urlencode([(name, value) for name, value in options if name != "schema"])
     try:
         parameters = conninfo_to_dict(f"{front}?{rest}" if rest else front)
     except psycopg.Error:
-        raise StoreError(
-            f"record store: expected {_SHAPE} with parameters of libpq, received another form"
-        ) from None
+        raise StoreError(f"record store: expected {_SHAPE} with parameters of libpq, received another form") from None
     named = {key: str(value) for key, value in parameters.items() if value is not None}
     database = named.get("dbname", "")
     return Place(f"postgresql://{authority}/{database} (schema {schema})", schema, named)
@@ -87,8 +83,7 @@ _ADVICE = {
     "25006": "the database takes no writes (a standby, or set to read only); nothing was written. "
     "Use the primary server",
     "3F000": "there is no such schema",
-    "42501": "this user lacks the right to do that; nothing was written. Ask the owner of the "
-    "database to grant it",
+    "42501": "this user lacks the right to do that; nothing was written. Ask the owner of the database to grant it",
     "42P01": "its tables are gone; take it from a backup",
     "53100": "the disk of the server is full; nothing was written. Make room and try again",
     "53300": "the server has no connection left; nothing was written. Try again",

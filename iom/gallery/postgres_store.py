@@ -10,13 +10,7 @@ from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.audit import AuditChain, AuditEntry, AuditEvent, Counts
 from iom.gallery.postgres_connection import FORMAT, PostgresConnection
 from iom.gallery.postgres_place import parse_place
-from iom.gallery.record import (
-    Application,
-    Reference,
-    Tombstone,
-    check_application_name,
-    code_bytes,
-)
+from iom.gallery.record import Application, Reference, Tombstone, check_application_name, code_bytes
 from iom.gallery.rows import (
     already_enrolled,
     application_of_row,
@@ -38,14 +32,11 @@ from iom.gallery.upgrade import Dialect, Upgrade
 
 Connection = psycopg.Connection[Any]
 _TYPES = ("int4", "int8", "text", "int4", "int4", "bytea", "bytea", "text", "int8", "int8")
-_APPLICATION: LiteralString = (
-    "name, encoding, model, threshold, key_mode, masked, epoch, created, revision, seal"
-)
+_APPLICATION: LiteralString = "name, encoding, model, threshold, key_mode, masked, epoch, created, revision, seal"
 _REFERENCE: LiteralString = "subject, slot, record, epoch, code, seal, metadata, created"
 _TOMBSTONE: LiteralString = "subject, record, epoch, seal, version"
 _AUDIT: LiteralString = (
-    "sequence, time, action, application, count, subjects, key_entries, valid, revoked, revision, "
-    "previous, digest"
+    "sequence, time, action, application, count, subjects, key_entries, valid, revoked, revision, previous, digest"
 )
 _ALL: LiteralString = (
     "WITH page AS (SELECT * FROM reference_codes "
@@ -92,14 +83,11 @@ class PostgresStore(RecordStore):
         with self._database.writing() as connection:
             try:
                 connection.execute(
-                    f"INSERT INTO applications ({_APPLICATION}) "
-                    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                    f"INSERT INTO applications ({_APPLICATION}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                     row_of_application(application),
                 )
             except psycopg.errors.UniqueViolation:
-                raise EnrolmentError(
-                    f"there is an application {application.name} already"
-                ) from None
+                raise EnrolmentError(f"there is an application {application.name} already") from None
             _append(connection, self.chain, event, Counts(revision=application.revision))
 
     def update_application(self, application: Application, event: AuditEvent) -> None:
@@ -109,9 +97,7 @@ class PostgresStore(RecordStore):
             changed = counts.changed(revision=application.revision)
             _append(connection, self.chain, event, changed)
 
-    def rotate(
-        self, application: Application, tombstones: Sequence[Tombstone], event: AuditEvent
-    ) -> None:
+    def rotate(self, application: Application, tombstones: Sequence[Tombstone], event: AuditEvent) -> None:
         with self._database.writing() as connection:
             self._update(connection, application)
             number = self._id(application.name)
@@ -122,8 +108,7 @@ class PostgresStore(RecordStore):
             ).fetchall()
             if left:
                 raise RevokedError(
-                    f"application {application.name}: references were added in the meantime; "
-                    "nothing was changed"
+                    f"application {application.name}: references were added in the meantime; nothing was changed"
                 )
             counts = self._counts(connection, application.name)
             changed = counts.changed(revoked=len(tombstones), revision=application.revision)
@@ -131,8 +116,7 @@ class PostgresStore(RecordStore):
 
     def application(self, name: str) -> Application:
         rows = self._database.rows(
-            f"SELECT {_APPLICATION} FROM applications WHERE name = %s",
-            (check_application_name(name),),
+            f"SELECT {_APPLICATION} FROM applications WHERE name = %s", (check_application_name(name),)
         )
         if not rows:
             raise unknown_application(name)
@@ -165,9 +149,7 @@ class PostgresStore(RecordStore):
             _append(connection, self.chain, event, counts.changed(added=len(added)))
         return added
 
-    def replace(
-        self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent
-    ) -> list[Reference]:
+    def replace(self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent) -> list[Reference]:
         with self._database.writing() as connection:
             name = new[0].application
             number = self._id(name)
@@ -187,39 +169,30 @@ class PostgresStore(RecordStore):
 
     def references(self, application: str, subject_id: str) -> list[Reference]:
         rows = self._database.rows(
-            f"SELECT {_REFERENCE} "
-            "FROM reference_codes WHERE application = %s AND subject = %s ORDER BY slot",
+            f"SELECT {_REFERENCE} FROM reference_codes WHERE application = %s AND subject = %s ORDER BY slot",
             (self._id(application), subject_id),
         )
         return [reference_of_row(application, row) for row in rows]
 
     def by_record(self, application: str, records: Sequence[int]) -> list[Reference]:
         rows = self._database.rows(
-            f"SELECT {_REFERENCE} "
-            "FROM reference_codes WHERE application = %s AND record = ANY(%s) ORDER BY record",
+            f"SELECT {_REFERENCE} FROM reference_codes WHERE application = %s AND record = ANY(%s) ORDER BY record",
             (self._id(application), sorted(set(map(int, records)))),
         )
         return [reference_of_row(application, row) for row in rows]
 
-    def scan(
-        self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE
-    ) -> list[Reference]:
+    def scan(self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE) -> list[Reference]:
         rows = self._database.rows(
-            f"{_CHANGED if since else _ALL} "
-            f"SELECT {_REFERENCE} FROM page ORDER BY record LIMIT %(limit)s",
+            f"{_CHANGED if since else _ALL} SELECT {_REFERENCE} FROM page ORDER BY record LIMIT %(limit)s",
             {"id": self._id(application), "after": after, "since": since, "limit": limit},
         )
         return [reference_of_row(application, row) for row in rows]
 
-    def tombstones(
-        self, application: str, *, since: int = 0, subject_id: str | None = None
-    ) -> list[Tombstone]:
+    def tombstones(self, application: str, *, since: int = 0, subject_id: str | None = None) -> list[Tombstone]:
         values = (self._id(application), since)
         if subject_id is None:
             rows = self._database.rows(
-                f"SELECT {_TOMBSTONE} FROM tombstones "
-                "WHERE application = %s AND version > %s ORDER BY record",
-                values,
+                f"SELECT {_TOMBSTONE} FROM tombstones WHERE application = %s AND version > %s ORDER BY record", values
             )
         else:
             rows = self._database.rows(
@@ -231,8 +204,7 @@ class PostgresStore(RecordStore):
 
     def version(self, application: str) -> int:
         rows = self._database.rows(
-            "SELECT version FROM applications WHERE name = %s",
-            (check_application_name(application),),
+            "SELECT version FROM applications WHERE name = %s", (check_application_name(application),)
         )
         if not rows:
             raise unknown_application(application)
@@ -255,8 +227,7 @@ class PostgresStore(RecordStore):
 
     def audit(self, *, after: int = 0, limit: int = PAGE) -> list[AuditEntry]:
         rows = self._database.rows(
-            f"SELECT {_AUDIT} FROM audit WHERE sequence > %s ORDER BY sequence LIMIT %s",
-            (after, limit),
+            f"SELECT {_AUDIT} FROM audit WHERE sequence > %s ORDER BY sequence LIMIT %s", (after, limit)
         )
         return [entry_of_row(row) for row in rows]
 
@@ -265,8 +236,7 @@ class PostgresStore(RecordStore):
             rows = self._database.rows(f"SELECT {_AUDIT} FROM audit ORDER BY sequence DESC LIMIT 1")
         else:
             rows = self._database.rows(
-                f"SELECT {_AUDIT} FROM audit WHERE application = %s ORDER BY sequence DESC LIMIT 1",
-                (application,),
+                f"SELECT {_AUDIT} FROM audit WHERE application = %s ORDER BY sequence DESC LIMIT 1", (application,)
             )
         return entry_of_row(rows[0]) if rows else None
 
@@ -293,14 +263,11 @@ class PostgresStore(RecordStore):
         found = [
             f"the server runs with {name} = off: a power cut can lose what was acknowledged"
             for name, value in self._database.rows(
-                "SELECT name, setting FROM pg_settings "
-                "WHERE name IN ('fsync', 'full_page_writes') ORDER BY name"
+                "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') ORDER BY name"
             )
             if value == "off"
         ]
-        for name, number, encoding in self._database.rows(
-            "SELECT name, id, encoding FROM applications ORDER BY name"
-        ):
+        for name, number, encoding in self._database.rows("SELECT name, id, encoding FROM applications ORDER BY name"):
             # Reads every row: with checksums on, PostgreSQL notices here what a disk has changed.
             wrong, both = self._database.rows(
                 "SELECT COUNT(*) FILTER (WHERE octet_length(code || '') <> %s), "
@@ -310,10 +277,7 @@ class PostgresStore(RecordStore):
                 (code_bytes(encoding), number),
                 patient=True,
             )[0]
-            for count, problem in (
-                (wrong, "codes of a wrong length"),
-                (both, "records that are valid and revoked"),
-            ):
+            for count, problem in ((wrong, "codes of a wrong length"), (both, "records that are valid and revoked")):
                 if count:
                     found.append(f"application {name}: {count} {problem}")
         return found
@@ -332,26 +296,17 @@ class PostgresStore(RecordStore):
         connection.execute(
             "UPDATE applications SET threshold = %s, epoch = %s, revision = %s, seal = %s, "
             "version = version + 1 WHERE name = %s",
-            (
-                application.threshold,
-                application.epoch,
-                application.revision,
-                application.seal,
-                application.name,
-            ),
+            (application.threshold, application.epoch, application.revision, application.seal, application.name),
         )
 
     def _counts(self, connection: Connection, application: str) -> Counts:
         """What the last entry about an application says, which counts go on from."""
         rows = connection.execute(
-            f"SELECT {_AUDIT} FROM audit WHERE application = %s ORDER BY sequence DESC LIMIT 1",
-            (application,),
+            f"SELECT {_AUDIT} FROM audit WHERE application = %s ORDER BY sequence DESC LIMIT 1", (application,)
         ).fetchall()
         return self.chain.counts_of(entry_of_row(rows[0]) if rows else None, application)
 
-    def _refuse_epoch(
-        self, connection: Connection, name: str, number: int, references: Sequence[Reference]
-    ) -> None:
+    def _refuse_epoch(self, connection: Connection, name: str, number: int, references: Sequence[Reference]) -> None:
         """Where the application has one key, only its newest epoch, and of no revoked template."""
         application = self.application(name)
         if application.key_mode != "application":
@@ -359,8 +314,7 @@ class PostgresStore(RecordStore):
         if any(reference.epoch != application.epoch for reference in references):
             raise outdated_epoch(name)
         found = connection.execute(
-            "SELECT subject FROM tombstones WHERE application = %s AND epoch >= %s "
-            "AND subject = ANY(%s) LIMIT 1",
+            "SELECT subject FROM tombstones WHERE application = %s AND epoch >= %s AND subject = ANY(%s) LIMIT 1",
             (number, application.epoch, list({each.subject_id for each in references})),
         ).fetchall()
         if found:
@@ -375,10 +329,7 @@ def upgrade_url(url: str, convert: Callable[[Upgrade], None]) -> bool:
     place = parse_place(url)
     with contextlib.suppress(StoreError), contextlib.closing(PostgresConnection(place)):
         return False
-    with (
-        contextlib.closing(PostgresConnection(place, format=1)) as database,
-        database.writing() as connection,
-    ):
+    with contextlib.closing(PostgresConnection(place, format=1)) as database, database.writing() as connection:
 
         def execute(text: str, values: Sequence[Any]) -> list[Any]:
             cursor = connection.execute(text, values)
@@ -393,9 +344,7 @@ def upgrade_url(url: str, convert: Callable[[Upgrade], None]) -> bool:
 
 def _append(connection: Connection, chain: AuditChain, event: AuditEvent, counts: Counts) -> None:
     """Write an event behind the last entry of the audit log."""
-    last = connection.execute(
-        "SELECT sequence, digest FROM audit ORDER BY sequence DESC LIMIT 1"
-    ).fetchone()
+    last = connection.execute("SELECT sequence, digest FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
     connection.execute(
         f"INSERT INTO audit ({_AUDIT}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         row_of_entry(chain.following(event, counts, last)),
@@ -411,27 +360,20 @@ def _next_version(connection: Connection, number: int) -> int:
 
 
 def _refuse_subjects(
-    connection: Connection,
-    number: int,
-    subjects: Sequence[str],
-    another: bool,
-    returning: bool,
+    connection: Connection, number: int, subjects: Sequence[str], another: bool, returning: bool
 ) -> None:
     values = (number, list(subjects))
     enrolled = {
         row[0]
         for row in connection.execute(
-            "SELECT DISTINCT subject FROM reference_codes "
-            "WHERE application = %s AND subject = ANY(%s)",
-            values,
+            "SELECT DISTINCT subject FROM reference_codes WHERE application = %s AND subject = ANY(%s)", values
         )
     }
     if not another and enrolled:
         raise already_enrolled(min(enrolled))
     if not returning:
         found = connection.execute(
-            "SELECT DISTINCT subject FROM tombstones WHERE application = %s AND subject = ANY(%s)",
-            values,
+            "SELECT DISTINCT subject FROM tombstones WHERE application = %s AND subject = ANY(%s)", values
         )
         if gone := {row[0] for row in found} - enrolled:
             raise revoked_subject(min(gone))
@@ -440,20 +382,15 @@ def _refuse_subjects(
 def _refuse_revoked(connection: Connection, number: int, references: Sequence[Reference]) -> None:
     """Raise `RevokedError` where a record has a tombstone."""
     found = connection.execute(
-        "SELECT record, subject FROM tombstones WHERE application = %s AND record = ANY(%s) "
-        "LIMIT 1",
+        "SELECT record, subject FROM tombstones WHERE application = %s AND record = ANY(%s) LIMIT 1",
         (number, [reference.record for reference in references]),
     ).fetchall()
     if found:
         record, subject_id = found[0]
-        raise RevokedError(
-            f"record {record} was revoked; it is never used again", subject_id=subject_id
-        )
+        raise RevokedError(f"record {record} was revoked; it is never used again", subject_id=subject_id)
 
 
-def _insert(
-    connection: Connection, number: int, references: Sequence[Reference]
-) -> list[Reference]:
+def _insert(connection: Connection, number: int, references: Sequence[Reference]) -> list[Reference]:
     """Give out slots and add; raises the version."""
     version = _next_version(connection, number)
     _refuse_revoked(connection, number, references)
@@ -469,9 +406,7 @@ def _insert(
     return placed
 
 
-def _slots_taken(
-    connection: Connection, number: int, references: Sequence[Reference]
-) -> dict[str, set[int]]:
+def _slots_taken(connection: Connection, number: int, references: Sequence[Reference]) -> dict[str, set[int]]:
     """Slots of the valid references of the subjects of `references`."""
     taken: dict[str, set[int]] = {}
     for subject, slot in connection.execute(
@@ -485,10 +420,7 @@ def _slots_taken(
 def _revoke(connection: Connection, number: int, tombstones: Sequence[Tombstone]) -> None:
     """Delete valid records and leave tombstones; raises the version."""
     version = _next_version(connection, number)
-    columns = [
-        [getattr(stone, name) for stone in tombstones]
-        for name in ("record", "subject_id", "epoch", "seal")
-    ]
+    columns = [[getattr(stone, name) for stone in tombstones] for name in ("record", "subject_id", "epoch", "seal")]
     deleted = connection.execute(
         "DELETE FROM reference_codes AS r USING "
         "unnest(%s::bigint[], %s::text[]) AS gone (record, subject) "

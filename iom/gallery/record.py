@@ -84,9 +84,7 @@ class Application:
         check_application_name(self.name)
         code_length, _ = encoding_shape(self.encoding)
         if self.key_mode not in KEY_MODES:
-            raise EnrolmentError(
-                f"key mode: expected one of {', '.join(KEY_MODES)}, received {self.key_mode!r}"
-            )
+            raise EnrolmentError(f"key mode: expected one of {', '.join(KEY_MODES)}, received {self.key_mode!r}")
         if not -1 <= self.threshold <= code_length:
             raise EnrolmentError(
                 f"threshold of application {self.name}: expected -1 (reject everything) to "
@@ -155,8 +153,7 @@ def check_application_name(name: object) -> str:
     """
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise EnrolmentError(
-            "application: expected a name of 1 to 64 letters, digits and '_.-', "
-            f"received {_shown(name)}"
+            f"application: expected a name of 1 to 64 letters, digits and '_.-', received {_shown(name)}"
         )
     return name
 
@@ -173,13 +170,10 @@ def check_subject_id(subject_id: object) -> str:
     fits = isinstance(subject_id, str) and 1 <= len(subject_id) <= LONGEST_SUBJECT_ID
     if not isinstance(subject_id, str) or not fits or not subject_id.isprintable():
         raise EnrolmentError(
-            f"subject id: expected 1 to {LONGEST_SUBJECT_ID} printable characters, received "
-            f"{_shown(subject_id)}"
+            f"subject id: expected 1 to {LONGEST_SUBJECT_ID} printable characters, received {_shown(subject_id)}"
         )
     if subject_id != subject_id.strip():
-        raise EnrolmentError(
-            f"subject id: expected no space at its ends, received {_shown(subject_id)}"
-        )
+        raise EnrolmentError(f"subject id: expected no space at its ends, received {_shown(subject_id)}")
     return unicodedata.normalize("NFC", subject_id)
 
 

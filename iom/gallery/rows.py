@@ -4,26 +4,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iom.errors import (
-    AlreadyEnrolledError,
-    EnrolmentError,
-    RevokedError,
-    StoreError,
-    UnknownApplicationError,
-)
+from iom.errors import AlreadyEnrolledError, EnrolmentError, RevokedError, StoreError, UnknownApplicationError
 from iom.gallery.audit import PSEUDONYM_BYTES, AuditEntry, AuditEvent, Counts
 from iom.gallery.record import UNSLOTTED, Application, Reference, Tombstone
 
-APPLICATION_COLUMNS = (
-    "name, encoding, model, threshold, key_mode, masked, epoch, created, revision, seal"
-)
+APPLICATION_COLUMNS = "name, encoding, model, threshold, key_mode, masked, epoch, created, revision, seal"
 REFERENCE_COLUMNS = "subject, slot, record, epoch, code, seal, metadata, created"
 """In the order of the fields of `Reference`."""
 TOMBSTONE_COLUMNS = "subject, record, epoch, seal, version"
 """In the order of the fields of `Tombstone`."""
 AUDIT_COLUMNS = (
-    "sequence, time, action, application, count, subjects, key_entries, valid, revoked, revision, "
-    "previous, digest"
+    "sequence, time, action, application, count, subjects, key_entries, valid, revoked, revision, previous, digest"
 )
 _FIXED = ("encoding", "model", "key_mode", "masked")
 _APPLICATION = (str, str, str, int, str, bool, int, int, int, bytes)
@@ -44,8 +35,7 @@ def application_of_row(row: Sequence[Any]) -> Application:
         return Application(*_checked(values, _APPLICATION, "application"))
     except EnrolmentError as error:
         raise StoreError(
-            f"the record store was changed outside of the gallery, or is damaged: {error}. Take it "
-            "from a backup"
+            f"the record store was changed outside of the gallery, or is damaged: {error}. Take it from a backup"
         ) from error
 
 
@@ -99,9 +89,7 @@ def version_of(value: object) -> int:
 def _checked(row: Sequence[Any], types: tuple[type, ...], noun: str) -> Sequence[Any]:
     if tuple(map(type, row)) != types:
         found = next(
-            type(value).__name__
-            for value, expected in zip(row, types, strict=True)
-            if type(value) is not expected
+            type(value).__name__ for value, expected in zip(row, types, strict=True) if type(value) is not expected
         )
         raise StoreError(
             f"the record store holds a value of a wrong type ({found}) in a row ({noun}): it was "
@@ -120,16 +108,13 @@ def unknown_application(application: str) -> UnknownApplicationError:
 def already_enrolled(subject_id: str) -> AlreadyEnrolledError:
     """The error for a subject with a valid reference."""
     return AlreadyEnrolledError(
-        f"subject {subject_id!r} is enrolled already; renew it, or add another reference",
-        subject_id=subject_id,
+        f"subject {subject_id!r} is enrolled already; renew it, or add another reference", subject_id=subject_id
     )
 
 
 def revoked_subject(subject_id: str) -> RevokedError:
     """The error for a subject that was revoked and has no valid reference."""
-    return RevokedError(
-        f"subject {subject_id!r} was revoked; renew it to bring it back", subject_id=subject_id
-    )
+    return RevokedError(f"subject {subject_id!r} was revoked; renew it to bring it back", subject_id=subject_id)
 
 
 def revoked_epoch(subject_id: str, application: str) -> RevokedError:
@@ -144,8 +129,7 @@ def revoked_epoch(subject_id: str, application: str) -> RevokedError:
 def outdated_epoch(application: str) -> EnrolmentError:
     """The error for references that were made before the key of an application was rotated."""
     return EnrolmentError(
-        f"application {application}: its key was rotated in the meantime; nothing was written. Try "
-        "again"
+        f"application {application}: its key was rotated in the meantime; nothing was written. Try again"
     )
 
 
@@ -154,18 +138,15 @@ def refuse_other(known: Application, application: Application) -> None:
     for name in _FIXED:
         if getattr(known, name) != getattr(application, name):
             raise EnrolmentError(
-                f"application {known.name}: its {name} cannot be changed; make a new "
-                "application and enrol again"
+                f"application {known.name}: its {name} cannot be changed; make a new application and enrol again"
             )
     if application.revision <= known.revision:
         raise EnrolmentError(
-            f"application {known.name} was changed by another process in the meantime; nothing was "
-            "written. Try again"
+            f"application {known.name} was changed by another process in the meantime; nothing was written. Try again"
         )
     if application.epoch < known.epoch:
         raise EnrolmentError(
-            f"application {known.name}: expected key epoch {known.epoch} or later, "
-            f"received {application.epoch}"
+            f"application {known.name}: expected key epoch {known.epoch} or later, received {application.epoch}"
         )
 
 

@@ -68,30 +68,20 @@ class Searcher:
     ) -> list[list[Hit]]:
         """Hits for each of `embeddings` `(N, D)`: the `top` nearest, or all within `threshold`."""
         if application.key_mode == "subject":
-            return [
-                self._each_key(application, hasher, row, top=top, threshold=threshold)
-                for row in embeddings
-            ]
+            return [self._each_key(application, hasher, row, top=top, threshold=threshold) for row in embeddings]
         found: list[list[Hit]] = [[] for _ in embeddings]
         for epoch in sorted(self.refresh(application)):
             key = self._keys.application_key(application.name, epoch)
             probes = pack(hasher.hash(embeddings, key), hasher.alphabet_size)
-            for hits, more in zip(
-                found, self._one_key(application, epoch, probes, top, threshold), strict=True
-            ):
+            for hits, more in zip(found, self._one_key(application, epoch, probes, top, threshold), strict=True):
                 hits += more
         return [_best(hits, top, threshold) for hits in found]
 
-    def candidates(
-        self, application: Application, hits: Sequence[Hit], threshold: int
-    ) -> list[Candidate]:
+    def candidates(self, application: Application, hits: Sequence[Hit], threshold: int) -> list[Candidate]:
         """Subjects of hits, each once; what was revoked since the search is left out."""
         revoked = self._keys.revoked(application.name)
         records = [hit.record for hit in hits if hit.record not in revoked]
-        references = {
-            reference.record: reference
-            for reference in self._store.by_record(application.name, records)
-        }
+        references = {reference.record: reference for reference in self._store.by_record(application.name, records)}
         found: dict[str, Candidate] = {}
         for record, distance in hits:
             reference = references.get(record)
@@ -128,11 +118,7 @@ class Searcher:
             return indexes
 
     def _take_up(
-        self,
-        application: Application,
-        indexes: dict[int, CodeIndex],
-        page: Sequence[Reference],
-        capacity: int,
+        self, application: Application, indexes: dict[int, CodeIndex], page: Sequence[Reference], capacity: int
     ) -> None:
         revoked = self._keys.revoked(application.name)
         page = [reference for reference in page if reference.record not in revoked]
@@ -147,12 +133,7 @@ class Searcher:
             indexes[epoch].append(records, unmasked(self._keys, application, of_epoch))
 
     def _one_key(
-        self,
-        application: Application,
-        epoch: int,
-        probes: PackedCodes,
-        top: int,
-        threshold: int | None,
+        self, application: Application, epoch: int, probes: PackedCodes, top: int, threshold: int | None
     ) -> list[list[Hit]]:
         index = self.refresh(application).get(epoch)
         if index is None:

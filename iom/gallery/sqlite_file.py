@@ -59,9 +59,7 @@ class SqliteFile:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         if not path.is_file():
-            raise StoreNotFoundError(
-                f"no {layout.noun} at {path}; make one with: iom init", place=str(path)
-            )
+            raise StoreNotFoundError(f"no {layout.noun} at {path}; make one with: iom init", place=str(path))
         mode = "mode=ro" if read_only else "mode=rw"
         if read_only and not os.access(path.parent, os.W_OK) and not _log_of(path).exists():
             mode += "&immutable=1"  # SQLite would make files beside it
@@ -86,9 +84,7 @@ class SqliteFile:
         run("PRAGMA secure_delete = ON")
         run("PRAGMA cell_size_check = ON")
         run("PRAGMA trusted_schema = OFF")
-        kind, version = (
-            run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
+        kind, version = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         known = self._layout
         if kind != known.application_id or version > known.format:
             raise StoreError(
@@ -123,8 +119,7 @@ class SqliteFile:
         """
         if _inode_of(self.path) != self._inode:
             raise StoreError(
-                f"{self.path}: the file was replaced while it was open; nothing was written. "
-                "Start this program again"
+                f"{self.path}: the file was replaced while it was open; nothing was written. Start this program again"
             )
 
     @contextlib.contextmanager
@@ -195,8 +190,7 @@ class SqliteFile:
             run("VACUUM")
             if run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise StoreError(
-                    f"{self.path}: another process is using it, so its log could not be emptied; "
-                    "stop it and try again"
+                    f"{self.path}: another process is using it, so its log could not be emptied; stop it and try again"
                 )
 
     def problems(self) -> list[str]:
@@ -206,8 +200,7 @@ class SqliteFile:
             found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
             if found == ["ok"]:
                 found = [
-                    f"a row of {row[0]} belongs to no application"
-                    for row in self.rows("PRAGMA foreign_key_check")
+                    f"a row of {row[0]} belongs to no application" for row in self.rows("PRAGMA foreign_key_check")
                 ]
                 found += self._wrong_types()
         except StoreError as error:
@@ -216,14 +209,10 @@ class SqliteFile:
 
     def _wrong_types(self) -> Iterator[str]:
         """SQLite keeps a value of any type in any column."""
-        tables = self.rows(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
-        )
+        tables = self.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
         for (table,) in tables:
             columns = self.rows("SELECT name, lower(type) FROM pragma_table_info(?)", (table,))
-            wrong = " OR ".join(
-                f"typeof({_quoted(name)}) <> '{kind}'" for name, kind in columns if kind in _KINDS
-            )
+            wrong = " OR ".join(f"typeof({_quoted(name)}) <> '{kind}'" for name, kind in columns if kind in _KINDS)
             query = f"SELECT COUNT(*) FROM {_quoted(table)} WHERE {wrong or 0}"  # noqa: S608
             ((count,),) = self.rows_once(query)
             if count:

@@ -121,14 +121,11 @@ class SqliteStore(RecordStore):
         with self._file.writing() as connection:
             try:
                 connection.execute(
-                    f"INSERT INTO applications ({APPLICATION_COLUMNS}) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    f"INSERT INTO applications ({APPLICATION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     row_of_application(application),
                 )
             except sqlite3.IntegrityError as error:
-                raise EnrolmentError(
-                    f"there is an application {application.name} already"
-                ) from error
+                raise EnrolmentError(f"there is an application {application.name} already") from error
             self._append(connection, event, Counts(revision=application.revision))
 
     def update_application(self, application: Application, event: AuditEvent) -> None:
@@ -137,21 +134,17 @@ class SqliteStore(RecordStore):
             counts = self._counts(connection, application.name)
             self._append(connection, event, counts.changed(revision=application.revision))
 
-    def rotate(
-        self, application: Application, tombstones: Sequence[Tombstone], event: AuditEvent
-    ) -> None:
+    def rotate(self, application: Application, tombstones: Sequence[Tombstone], event: AuditEvent) -> None:
         with self._file.writing() as connection:
             self._update(connection, application)
             number = self._id(application.name)
             self._revoke(connection, number, tombstones)
             (left,) = connection.execute(
-                "SELECT COUNT(*) FROM reference_codes WHERE application = ? AND epoch < ?",
-                (number, application.epoch),
+                "SELECT COUNT(*) FROM reference_codes WHERE application = ? AND epoch < ?", (number, application.epoch)
             ).fetchone()
             if left:
                 raise RevokedError(
-                    f"application {application.name}: references were added in the meantime; "
-                    "nothing was changed"
+                    f"application {application.name}: references were added in the meantime; nothing was changed"
                 )
             counts = self._counts(connection, application.name)
             changed = counts.changed(revoked=len(tombstones), revision=application.revision)
@@ -159,9 +152,7 @@ class SqliteStore(RecordStore):
         self._file.forget_log()
 
     def application(self, name: str) -> Application:
-        rows = self._file.rows(
-            f"SELECT {APPLICATION_COLUMNS} FROM applications WHERE name = ?", (name,)
-        )
+        rows = self._file.rows(f"SELECT {APPLICATION_COLUMNS} FROM applications WHERE name = ?", (name,))
         if not rows:
             raise unknown_application(name)
         return application_of_row(rows[0])
@@ -194,9 +185,7 @@ class SqliteStore(RecordStore):
             self._append(connection, event, counts.changed(added=len(added)))
         return added
 
-    def replace(
-        self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent
-    ) -> list[Reference]:
+    def replace(self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent) -> list[Reference]:
         with self._file.writing() as connection:
             name = new[0].application
             number = self._id(name)
@@ -218,8 +207,7 @@ class SqliteStore(RecordStore):
 
     def references(self, application: str, subject_id: str) -> list[Reference]:
         rows = self._file.rows(
-            f"SELECT {REFERENCE_COLUMNS} FROM reference_codes "
-            "WHERE application = ? AND subject = ? ORDER BY slot",
+            f"SELECT {REFERENCE_COLUMNS} FROM reference_codes WHERE application = ? AND subject = ? ORDER BY slot",
             (self._id(application), subject_id),
         )
         return [reference_of_row(application, row) for row in rows]
@@ -234,9 +222,7 @@ class SqliteStore(RecordStore):
             )
         return [reference_of_row(application, row) for row in found]
 
-    def scan(
-        self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE
-    ) -> list[Reference]:
+    def scan(self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE) -> list[Reference]:
         # Few have changed since then, so that the index on versions is the way in; else all have.
         index = "INDEXED BY added" if since else "NOT INDEXED"
         rows = self._file.rows(
@@ -246,9 +232,7 @@ class SqliteStore(RecordStore):
         )
         return [reference_of_row(application, row) for row in rows]
 
-    def tombstones(
-        self, application: str, *, since: int = 0, subject_id: str | None = None
-    ) -> list[Tombstone]:
+    def tombstones(self, application: str, *, since: int = 0, subject_id: str | None = None) -> list[Tombstone]:
         of_subject = "" if subject_id is None else "AND subject = ?"
         index = "INDEXED BY revoked" if since and subject_id is None else ""
         rows = self._file.rows(
@@ -267,12 +251,9 @@ class SqliteStore(RecordStore):
     def stats(self, application: str) -> StoreStats:
         number = self._id(application)
         subjects, references = self._file.rows_once(
-            "SELECT COUNT(DISTINCT subject), COUNT(*) FROM reference_codes WHERE application = ?",
-            (number,),
+            "SELECT COUNT(DISTINCT subject), COUNT(*) FROM reference_codes WHERE application = ?", (number,)
         )[0]
-        ((revoked,),) = self._file.rows(
-            "SELECT COUNT(*) FROM tombstones WHERE application = ?", (number,)
-        )
+        ((revoked,),) = self._file.rows("SELECT COUNT(*) FROM tombstones WHERE application = ?", (number,))
         return StoreStats(subjects, references, revoked)
 
     def log(self, event: AuditEvent) -> None:
@@ -282,8 +263,7 @@ class SqliteStore(RecordStore):
 
     def audit(self, *, after: int = 0, limit: int = PAGE) -> list[AuditEntry]:
         rows = self._file.rows(
-            f"SELECT {AUDIT_COLUMNS} FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
-            (after, limit),
+            f"SELECT {AUDIT_COLUMNS} FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, limit)
         )
         return [entry_of_row(row) for row in rows]
 
@@ -299,9 +279,7 @@ class SqliteStore(RecordStore):
         problems = self._file.problems()
         if problems:
             return problems
-        for name, number, encoding in self._file.rows(
-            "SELECT name, id, encoding FROM applications"
-        ):
+        for name, number, encoding in self._file.rows("SELECT name, id, encoding FROM applications"):
             ((wrong,),) = self._file.rows(
                 "SELECT COUNT(*) FROM reference_codes WHERE application = ? AND length(code) != ?",
                 (number, code_bytes(encoding)),
@@ -311,10 +289,7 @@ class SqliteStore(RecordStore):
                 "FROM tombstones WHERE application = ?) USING (application, record)",
                 (number,),
             )
-            for count, problem in (
-                (wrong, "codes of a wrong length"),
-                (both, "records that are valid and revoked"),
-            ):
+            for count, problem in ((wrong, "codes of a wrong length"), (both, "records that are valid and revoked")):
                 if count:
                     problems.append(f"{self._file.path}: application {name}: {count} {problem}")
         return problems
@@ -345,30 +320,20 @@ class SqliteStore(RecordStore):
         connection.execute(
             "UPDATE applications SET threshold = ?, epoch = ?, revision = ?, seal = ?, "
             "version = version + 1 WHERE name = ?",
-            (
-                application.threshold,
-                application.epoch,
-                application.revision,
-                application.seal,
-                application.name,
-            ),
+            (application.threshold, application.epoch, application.revision, application.seal, application.name),
         )
 
     def _counts(self, connection: sqlite3.Connection, application: str) -> Counts:
         """What the last entry about an application says, which counts go on from."""
         row = connection.execute(
-            f"SELECT {AUDIT_COLUMNS} FROM audit WHERE application = ? "
-            "ORDER BY sequence DESC LIMIT 1",
-            (application,),
+            f"SELECT {AUDIT_COLUMNS} FROM audit WHERE application = ? ORDER BY sequence DESC LIMIT 1", (application,)
         ).fetchone()
         return self.chain.counts_of(entry_of_row(row) if row else None, application)
 
     def _append(self, connection: sqlite3.Connection, event: AuditEvent, counts: Counts) -> None:
         _append_entry(connection, self.chain, event, counts)
 
-    def _revoke(
-        self, connection: sqlite3.Connection, number: int, tombstones: Sequence[Tombstone]
-    ) -> None:
+    def _revoke(self, connection: sqlite3.Connection, number: int, tombstones: Sequence[Tombstone]) -> None:
         """Delete valid records and leave tombstones; raises the version."""
         version = _next_version(connection, number)
         for stone in tombstones:
@@ -378,22 +343,15 @@ class SqliteStore(RecordStore):
             )
             if not deleted.rowcount:
                 raise RevokedError(
-                    f"record {stone.record} is not valid any more; nothing was changed",
-                    subject_id=stone.subject_id,
+                    f"record {stone.record} is not valid any more; nothing was changed", subject_id=stone.subject_id
                 )
             connection.execute(
-                f"INSERT INTO tombstones (application, {TOMBSTONE_COLUMNS}) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO tombstones (application, {TOMBSTONE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
                 (number, stone.subject_id, stone.record, stone.epoch, stone.seal, version),
             )
 
     def _refuse_subjects(
-        self,
-        connection: sqlite3.Connection,
-        number: int,
-        subjects: Sequence[str],
-        another: bool,
-        returning: bool,
+        self, connection: sqlite3.Connection, number: int, subjects: Sequence[str], another: bool, returning: bool
     ) -> None:
         enrolled = _subjects_in(connection, "reference_codes", number, subjects)
         if not another and enrolled:
@@ -403,9 +361,7 @@ class SqliteStore(RecordStore):
             if gone := set(revoked) - set(enrolled):
                 raise revoked_subject(min(gone))
 
-    def _refuse_epoch(
-        self, connection: sqlite3.Connection, number: int, references: Sequence[Reference]
-    ) -> None:
+    def _refuse_epoch(self, connection: sqlite3.Connection, number: int, references: Sequence[Reference]) -> None:
         """Where the application has one key, only its newest epoch, and of no revoked template."""
         name, mode, epoch = connection.execute(
             "SELECT name, key_mode, epoch FROM applications WHERE id = ?", (number,)
@@ -425,19 +381,12 @@ class SqliteStore(RecordStore):
                 raise revoked_epoch(found[0], name)
 
     def _insert(
-        self,
-        connection: sqlite3.Connection,
-        number: int,
-        references: Sequence[Reference],
-        *,
-        fresh: bool,
+        self, connection: sqlite3.Connection, number: int, references: Sequence[Reference], *, fresh: bool
     ) -> list[Reference]:
         """Give out slots and add; raises the version."""
         version = _next_version(connection, number)
         _refuse_revoked(connection, number, references)
-        placed = with_slots(
-            references, {} if fresh else _slots_taken(connection, number, references)
-        )
+        placed = with_slots(references, {} if fresh else _slots_taken(connection, number, references))
         try:
             connection.executemany(
                 "INSERT INTO reference_codes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -467,17 +416,11 @@ def upgrade_url(url: str, convert: Callable[[Upgrade], None]) -> bool:
     return True
 
 
-def _append_entry(
-    connection: sqlite3.Connection, chain: AuditChain, event: AuditEvent, counts: Counts
-) -> None:
+def _append_entry(connection: sqlite3.Connection, chain: AuditChain, event: AuditEvent, counts: Counts) -> None:
     """Write an event behind the last entry of the audit log."""
-    last = connection.execute(
-        "SELECT sequence, digest FROM audit ORDER BY sequence DESC LIMIT 1"
-    ).fetchone()
+    last = connection.execute("SELECT sequence, digest FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
     values = row_of_entry(chain.following(event, counts, last))
-    connection.execute(
-        f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
-    )
+    connection.execute(f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def _next_version(connection: sqlite3.Connection, number: int) -> int:
@@ -487,22 +430,16 @@ def _next_version(connection: sqlite3.Connection, number: int) -> int:
     return int(connection.execute(query, (number,)).fetchone()[0])
 
 
-def _refuse_revoked(
-    connection: sqlite3.Connection, number: int, references: Sequence[Reference]
-) -> None:
+def _refuse_revoked(connection: sqlite3.Connection, number: int, references: Sequence[Reference]) -> None:
     """Raise `RevokedError` where a record has a tombstone."""
     records = {reference.record: reference.subject_id for reference in references}
     query = "SELECT record FROM tombstones WHERE application = ? AND record BETWEEN ? AND ?"
     for (record,) in connection.execute(query, (number, min(records), max(records))):
         if record in records:
-            raise RevokedError(
-                f"record {record} was revoked; it is never used again", subject_id=records[record]
-            )
+            raise RevokedError(f"record {record} was revoked; it is never used again", subject_id=records[record])
 
 
-def _slots_taken(
-    connection: sqlite3.Connection, number: int, references: Sequence[Reference]
-) -> dict[str, set[int]]:
+def _slots_taken(connection: sqlite3.Connection, number: int, references: Sequence[Reference]) -> dict[str, set[int]]:
     """Slots of the valid references of the subjects of `references`."""
     query = "SELECT slot FROM reference_codes WHERE application = ? AND subject = ?"
     return {
@@ -511,15 +448,12 @@ def _slots_taken(
     }
 
 
-def _subjects_in(
-    connection: sqlite3.Connection, table: str, number: int, subjects: Sequence[str]
-) -> list[str]:
+def _subjects_in(connection: sqlite3.Connection, table: str, number: int, subjects: Sequence[str]) -> list[str]:
     """Those of some subjects that have a row in a table."""
     found = []
     for part in _parts(subjects):
         found += connection.execute(
-            f"SELECT DISTINCT subject FROM {table} WHERE application = ? "
-            f"AND subject IN ({_marks(part)})",
+            f"SELECT DISTINCT subject FROM {table} WHERE application = ? AND subject IN ({_marks(part)})",
             (number, *part),
         ).fetchall()
     return [row[0] for row in found]

@@ -94,9 +94,7 @@ class RecordStore(Closing):
         """All, in the order of their names."""
 
     @abc.abstractmethod
-    def rotate(
-        self, application: Application, tombstones: Sequence[Tombstone], event: AuditEvent
-    ) -> None:
+    def rotate(self, application: Application, tombstones: Sequence[Tombstone], event: AuditEvent) -> None:
         """`update_application`, and revoke all references of older epochs in the same transaction.
 
         Raises:
@@ -134,9 +132,7 @@ class RecordStore(Closing):
         """
 
     @abc.abstractmethod
-    def replace(
-        self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent
-    ) -> list[Reference]:
+    def replace(self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent) -> list[Reference]:
         """Revoke references and add others of the same subject, in one transaction.
 
         Returns:
@@ -164,9 +160,7 @@ class RecordStore(Closing):
         """The valid references among `records`, by record number."""
 
     @abc.abstractmethod
-    def scan(
-        self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE
-    ) -> list[Reference]:
+    def scan(self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE) -> list[Reference]:
         """Valid references by record number: those beyond record `after`.
 
         Args:
@@ -177,9 +171,7 @@ class RecordStore(Closing):
         """
 
     @abc.abstractmethod
-    def tombstones(
-        self, application: str, *, since: int = 0, subject_id: str | None = None
-    ) -> list[Tombstone]:
+    def tombstones(self, application: str, *, since: int = 0, subject_id: str | None = None) -> list[Tombstone]:
         """What was revoked later than version `since`, of one subject if that is given."""
 
     @abc.abstractmethod

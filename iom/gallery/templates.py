@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 from iom.codes.packing import PackedCodes, pack, plane_count, word_count
 from iom.errors import EnrolmentError, StoreError
 from iom.gallery.key_store import KeyStore
-from iom.gallery.record import (
-    UNSLOTTED,
-    Application,
-    Reference,
-    Tombstone,
-    code_bytes,
-    encoding_id,
-    encoding_shape,
-)
+from iom.gallery.record import UNSLOTTED, Application, Reference, Tombstone, code_bytes, encoding_id, encoding_shape
 from iom.keys import TransformKey, check_key_kind
 from iom.models.face_hasher import FaceHasher
 
@@ -103,8 +95,7 @@ def make_references(
     if application.masked:
         masks = _draw_masks(application, len(rows))
         keys.put_masks(
-            application.name,
-            {record: mask.tobytes() for (_, record, _), mask in zip(rows, masks, strict=True)},
+            application.name, {record: mask.tobytes() for (_, record, _), mask in zip(rows, masks, strict=True)}
         )
         planes = planes ^ masks
     stored, size = planes.astype("<u8", copy=False).tobytes(), code_bytes(application.encoding)
@@ -113,15 +104,11 @@ def make_references(
     for place, (subject, record, metadata) in enumerate(rows):
         code = stored[place * size : (place + 1) * size]
         seal = _seal(keys, name, subject, record, epoch, created, metadata, code)
-        references.append(
-            Reference(name, subject, UNSLOTTED, record, epoch, code, seal, metadata, created)
-        )
+        references.append(Reference(name, subject, UNSLOTTED, record, epoch, code, seal, metadata, created))
     return references
 
 
-def unmasked(
-    keys: KeyStore, application: Application, references: Sequence[Reference]
-) -> PackedCodes:
+def unmasked(keys: KeyStore, application: Application, references: Sequence[Reference]) -> PackedCodes:
     """Codes of stored references, ready to be compared.
 
     Raises:
@@ -131,9 +118,7 @@ def unmasked(
     code_length, alphabet_size = encoding_shape(application.encoding)
     size = code_bytes(application.encoding)
     if any(len(code) != size for code in codes):
-        raise StoreError(
-            f"application {application.name}: a code has a wrong length; run iom check"
-        )
+        raise StoreError(f"application {application.name}: a code has a wrong length; run iom check")
     shape = (len(codes), plane_count(alphabet_size), word_count(code_length))
     planes = np.frombuffer(b"".join(codes), "<u8").astype(np.uint64).reshape(shape)
     if application.masked and codes:
@@ -145,20 +130,11 @@ def unmasked(
 def seal_of(keys: KeyStore, reference: Reference) -> bytes:
     """Authentication tag of all of a reference but its slot and the tag itself."""
     r = reference
-    return _seal(
-        keys, r.application, r.subject_id, r.record, r.epoch, r.created, r.metadata, r.code
-    )
+    return _seal(keys, r.application, r.subject_id, r.record, r.epoch, r.created, r.metadata, r.code)
 
 
 def _seal(
-    keys: KeyStore,
-    application: str,
-    subject_id: str,
-    record: int,
-    epoch: int,
-    created: int,
-    metadata: str,
-    code: bytes,
+    keys: KeyStore, application: str, subject_id: str, record: int, epoch: int, created: int, metadata: str, code: bytes
 ) -> bytes:
     # Neither names nor JSON hold a zero character, so that fields cannot run into each other.
     fields = f"{application}\0{subject_id}\0{record}\0{epoch}\0{created}\0{metadata}\0"

@@ -36,9 +36,7 @@ class Upgrade:
         dialect: Of the database.
     """
 
-    def __init__(
-        self, execute: Callable[[str, Sequence[Any]], list[Any]], dialect: Dialect
-    ) -> None:
+    def __init__(self, execute: Callable[[str, Sequence[Any]], list[Any]], dialect: Dialect) -> None:
         self._execute, self._dialect = execute, dialect
         for table, column, is_blob in (
             ("applications", "revision", False),
@@ -60,24 +58,20 @@ class Upgrade:
 
     def applications(self) -> list[tuple[Application, int]]:
         """Each with the record number that would have been given out next."""
-        rows = self._run(
-            f"SELECT {APPLICATION_COLUMNS}, next_record FROM applications ORDER BY name"
-        )
+        rows = self._run(f"SELECT {APPLICATION_COLUMNS}, next_record FROM applications ORDER BY name")
         return [(application_of_row(row[:-1]), row[-1]) for row in rows]
 
     def tombstones(self, application: str) -> list[Tombstone]:
         """Without epochs and seals, which format 1 did not have."""
         rows = self._run(
-            f"SELECT {TOMBSTONE_COLUMNS} FROM tombstones WHERE application = ? ORDER BY record",
-            self._id(application),
+            f"SELECT {TOMBSTONE_COLUMNS} FROM tombstones WHERE application = ? ORDER BY record", self._id(application)
         )
         return [tombstone_of_row(row) for row in rows]
 
     def references(self, application: str) -> Iterator[Reference]:
         """All valid references."""
         rows = self._run(
-            f"SELECT {REFERENCE_COLUMNS} FROM reference_codes WHERE application = ? "
-            "ORDER BY record",
+            f"SELECT {REFERENCE_COLUMNS} FROM reference_codes WHERE application = ? ORDER BY record",
             self._id(application),
         )
         return (reference_of_row(application, row) for row in rows)

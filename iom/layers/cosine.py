@@ -67,9 +67,7 @@ class CosineLogits(keras.layers.Layer):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if classes < 1 or sub_centers < 1:
-            raise ValueError(
-                f"expected at least one class and sub-center, received {classes} and {sub_centers}"
-            )
+            raise ValueError(f"expected at least one class and sub-center, received {classes} and {sub_centers}")
         self.classes = classes
         self.sub_centers = sub_centers
         self.with_norm = with_norm
@@ -77,16 +75,12 @@ class CosineLogits(keras.layers.Layer):
     def build(self, input_shape):
         """Create the centres, `(D, sub_centers * classes)`: all first ones, all second ones ..."""
         self.centres = self.add_weight(
-            name="centres",
-            shape=(input_shape[-1], self.sub_centers * self.classes),
-            initializer="glorot_normal",
+            name="centres", shape=(input_shape[-1], self.sub_centers * self.classes), initializer="glorot_normal"
         )
 
     def call(self, inputs):
         """`(B, D)` -> `(B, classes)` in [-1, 1], or `(B, classes + 1)` with the norm."""
-        norms = ops.sqrt(
-            ops.maximum(ops.sum(ops.square(inputs), axis=-1, keepdims=True), NORM_FLOOR)
-        )
+        norms = ops.sqrt(ops.maximum(ops.sum(ops.square(inputs), axis=-1, keepdims=True), NORM_FLOOR))
         columns = self.centres * ops.rsqrt(
             ops.maximum(ops.sum(ops.square(self.centres), axis=0, keepdims=True), NORM_FLOOR)
         )
@@ -128,9 +122,7 @@ class CentreDistances(keras.layers.Layer):
 
     def build(self, input_shape):
         """Create the centres, `(classes, D)`, at the origin."""
-        self.centres = self.add_weight(
-            name="centres", shape=(self.classes, input_shape[-1]), initializer="zeros"
-        )
+        self.centres = self.add_weight(name="centres", shape=(self.classes, input_shape[-1]), initializer="zeros")
 
     def call(self, inputs):
         """`(B, D)` -> `(B, classes)`, not negative."""

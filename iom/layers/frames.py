@@ -15,17 +15,13 @@ Frame = NDArray[np.float32]
 """Vectors as columns, `(size, M * Q)`, those of a position side by side."""
 
 
-def gaussian_frame(
-    size: int, code_length: int, alphabet_size: int, stream: np.random.Generator
-) -> Frame:
+def gaussian_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
     """Independent standard normal columns, scaled to length one on average: GRP."""
     values = stream.standard_normal((size, code_length * alphabet_size))
     return (values / np.sqrt(size)).astype(np.float32)
 
 
-def orthonormal_frame(
-    size: int, code_length: int, alphabet_size: int, stream: np.random.Generator
-) -> Frame:
+def orthonormal_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
     """Columns of random orthonormal bases, one basis after the other.
 
     Vectors of one position, and of its neighbours, are orthogonal.
@@ -35,9 +31,7 @@ def orthonormal_frame(
     return np.concatenate(bases, axis=1)[:, :vectors].astype(np.float32)
 
 
-def simplex_frame(
-    size: int, code_length: int, alphabet_size: int, stream: np.random.Generator
-) -> Frame:
+def simplex_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
     """At each position the corners of a regular simplex, in Q - 1 dimensions of a random basis.
 
     Nothing is spent on the sum of a position's vectors, which no argmax sees. For Q = 2 a position
@@ -50,9 +44,7 @@ def simplex_frame(
     return _place(_simplex(alphabet_size), size, code_length, stream)
 
 
-def cross_polytope_frame(
-    size: int, code_length: int, alphabet_size: int, stream: np.random.Generator
-) -> Frame:
+def cross_polytope_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
     """At each position Q / 2 orthonormal directions and their opposites (Andoni et al., 2015).
 
     Raises:
@@ -71,9 +63,7 @@ def _simplex(corners: int) -> NDArray[np.float64]:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def _place(
-    shape: NDArray[np.float64], size: int, code_length: int, stream: np.random.Generator
-) -> Frame:
+def _place(shape: NDArray[np.float64], size: int, code_length: int, stream: np.random.Generator) -> Frame:
     """Lay the rows of `shape` `(Q, K)` into K directions of random bases, position by position."""
     width = shape.shape[1]
     positions: list[NDArray[np.float64]] = []
@@ -93,8 +83,7 @@ def _basis(size: int, stream: np.random.Generator) -> NDArray[np.float64]:
 def _require(holds: bool, frame: str, expected: str, alphabet_size: int) -> None:
     if not holds:
         raise ConfigError(
-            f"the frame '{frame}' needs {expected}, received alphabet_size {alphabet_size}; take "
-            "'orthonormal'"
+            f"the frame '{frame}' needs {expected}, received alphabet_size {alphabet_size}; take 'orthonormal'"
         )
 
 

@@ -65,19 +65,13 @@ class SampledCosineLogits(keras.layers.Layer):
         size = input_shape[0][-1]
 
         def resting(name, shape, dtype="float32"):
-            return self.add_weight(
-                name=name, shape=shape, dtype=dtype, initializer="zeros", trainable=False
-            )
+            return self.add_weight(name=name, shape=shape, dtype=dtype, initializer="zeros", trainable=False)
 
         self.class_rows = resting("class_rows", (self.classes, size))
-        self.stores = [
-            resting(f"{SLOT}{number}", (self.classes, size)) for number in range(self.slots)
-        ]
+        self.stores = [resting(f"{SLOT}{number}", (self.classes, size)) for number in range(self.slots)]
         self.index = resting("index", (self.sampled,), "int32")
         self.drawn = resting("drawn", (), "int32")
-        self.active = self.add_weight(
-            name="active", shape=(self.sampled, size), initializer="zeros"
-        )
+        self.active = self.add_weight(name="active", shape=(self.sampled, size), initializer="zeros")
         generator = np.random.default_rng([self.seed, self.classes])
         for first in range(0, self.classes, ROWS_AT_ONCE):
             rows = np.arange(first, min(first + ROWS_AT_ONCE, self.classes), dtype=np.int32)
@@ -106,11 +100,7 @@ class SampledCosineLogits(keras.layers.Layer):
                 f"change with each step, received {inner.gradient_accumulation_steps}"
             )
         start = self.active.path.replace("/", "_") + "_"
-        slots = [
-            variable
-            for variable in inner.variables
-            if variable.path.rsplit("/", 1)[-1].startswith(start)
-        ]
+        slots = [variable for variable in inner.variables if variable.path.rsplit("/", 1)[-1].startswith(start)]
         if len(slots) != self.slots:
             raise ValueError(
                 f"{self.name}: expected an optimizer with slots={self.slots} variables for each "

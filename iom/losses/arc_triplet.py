@@ -72,7 +72,4 @@ def _non_mated(angles, margin):
     return ops.sigmoid(ops.cos(ops.maximum(angles - margin, 0.0)) - ops.sin(angles))
 
 
-ARC_TRIPLET_MININGS = {
-    "batch_hard": batch_hard_arc_triplet,
-    "batch_all": batch_all_arc_triplet,
-}
+ARC_TRIPLET_MININGS = {"batch_hard": batch_hard_arc_triplet, "batch_all": batch_all_arc_triplet}

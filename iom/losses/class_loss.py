@@ -61,9 +61,7 @@ class SoftmaxCrossEntropy(ClassLoss):
     def __init__(self, label_smoothing=0.0, *, name, reduction="sum_over_batch_size", dtype=None):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(
-                f"label_smoothing: expected 0 <= share < 1, received {label_smoothing}"
-            )
+            raise ValueError(f"label_smoothing: expected 0 <= share < 1, received {label_smoothing}")
         self.label_smoothing = label_smoothing
 
     @property

@@ -41,9 +41,7 @@ def collision_curve(alphabet_size: int) -> NDArray[np.float32]:
     return np.interp(np.linspace(-1, 1, BINS + 1), *ends).astype(np.float32)
 
 
-def _agreement(
-    u: NDArray[np.float64], v: NDArray[np.float64], cosine: float, alphabet_size: int
-) -> float:
+def _agreement(u: NDArray[np.float64], v: NDArray[np.float64], cosine: float, alphabet_size: int) -> float:
     rest = 1.0 - cosine**2
     density = np.exp(-(u * u - 2 * cosine * u * v + v * v) / (2 * rest))
     mass = density * GRID_STEP**2 / (2 * np.pi * np.sqrt(rest))

@@ -23,22 +23,12 @@ class CurricularFaceLoss(SoftmaxCrossEntropy):
         **kwargs: `reduction` and `dtype` of the loss.
     """
 
-    def __init__(
-        self,
-        margin=0.5,
-        scale=64.0,
-        rate=0.01,
-        label_smoothing=0.0,
-        name="curricularface",
-        **kwargs,
-    ):
+    def __init__(self, margin=0.5, scale=64.0, rate=0.01, label_smoothing=0.0, name="curricularface", **kwargs):
         super().__init__(label_smoothing, name=name, **kwargs)
         self.margin = margin
         self.scale = scale
         self.rate = rate
-        self.level = keras.Variable(
-            0.0, dtype="float32", trainable=False, aggregation="mean", name="curricularface_t"
-        )
+        self.level = keras.Variable(0.0, dtype="float32", trainable=False, aggregation="mean", name="curricularface_t")
 
     @property
     def state(self):
@@ -57,9 +47,4 @@ class CurricularFaceLoss(SoftmaxCrossEntropy):
 
     def get_config(self):
         """Arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "scale": self.scale,
-            "rate": self.rate,
-        }
+        return {**super().get_config(), "margin": self.margin, "scale": self.scale, "rate": self.rate}

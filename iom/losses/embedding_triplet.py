@@ -22,9 +22,7 @@ class TripletLoss(ClassLoss):
         **kwargs: `reduction` and `dtype` of the loss.
     """
 
-    def __init__(
-        self, margin=0.3, mining="batch_hard", distance="cosine", name="triplet", **kwargs
-    ):
+    def __init__(self, margin=0.3, mining="batch_hard", distance="cosine", name="triplet", **kwargs):
         super().__init__(name=name, **kwargs)
         self.margin = margin
         self.mining = mining
@@ -38,9 +36,4 @@ class TripletLoss(ClassLoss):
 
     def get_config(self):
         """Arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "mining": self.mining,
-            "distance": self.distance,
-        }
+        return {**super().get_config(), "margin": self.margin, "mining": self.mining, "distance": self.distance}

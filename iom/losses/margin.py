@@ -124,14 +124,7 @@ class CombinedMarginLoss(NormalisedSoftmaxLoss):
     """
 
     def __init__(
-        self,
-        multiplier=1.0,
-        margin=0.3,
-        cosine_margin=0.2,
-        scale=64.0,
-        label_smoothing=0.0,
-        name="combined",
-        **kwargs,
+        self, multiplier=1.0, margin=0.3, cosine_margin=0.2, scale=64.0, label_smoothing=0.0, name="combined", **kwargs
     ):
         super().__init__(scale, label_smoothing, name=name, **kwargs)
         self.multiplier = multiplier
@@ -169,15 +162,7 @@ class SphereFaceLoss(NormalisedSoftmaxLoss):
         **kwargs: `reduction` and `dtype` of the loss.
     """
 
-    def __init__(
-        self,
-        margin=4.0,
-        easing=5.0,
-        scale=64.0,
-        label_smoothing=0.0,
-        name="sphereface",
-        **kwargs,
-    ):
+    def __init__(self, margin=4.0, easing=5.0, scale=64.0, label_smoothing=0.0, name="sphereface", **kwargs):
         super().__init__(scale, label_smoothing, name=name, **kwargs)
         self.margin = margin
         self.easing = easing

@@ -32,9 +32,7 @@ def informative_pairs(similarities, labels, *, margin):
     )
 
 
-def multi_similarity_loss(
-    similarities, labels, *, mated_slope, non_mated_slope, boundary, mining_margin
-):
+def multi_similarity_loss(similarities, labels, *, mated_slope, non_mated_slope, boundary, mining_margin):
     """Soft count of mated pairs below the boundary and of non-mated ones above it (eq. 15).
 
     Args:

@@ -31,27 +31,19 @@ from iom.losses.weighted_margin import unit_code_distance, weighted_margin_loss
 
 def build_objectives(losses: CodeLossConfig, hasher: HasherConfig) -> dict[str, CodeLoss]:
     """The losses whose weight is not zero, by name."""
-    return {
-        name: make(losses, hasher) for name, make in OBJECTIVES.items() if getattr(losses, name) > 0
-    }
+    return {name: make(losses, hasher) for name, make in OBJECTIVES.items() if getattr(losses, name) > 0}
 
 
 def _triplet(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
     mine = TRIPLET_MININGS[losses.triplet_mining]
     reads, distance = CODE_DISTANCES[losses.triplet_distance]
-    return CodeLoss(
-        "triplet",
-        reads,
-        lambda labels, part: mine(distance(part), labels, margin=losses.triplet_margin),
-    )
+    return CodeLoss("triplet", reads, lambda labels, part: mine(distance(part), labels, margin=losses.triplet_margin))
 
 
 def _arc_triplet(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
     mine = ARC_TRIPLET_MININGS[losses.arc_triplet_mining]
     return CodeLoss(
-        "arc_triplet",
-        RELAXED,
-        lambda labels, codes: mine(code_angles(codes), labels, margin=losses.arc_triplet_margin),
+        "arc_triplet", RELAXED, lambda labels, codes: mine(code_angles(codes), labels, margin=losses.arc_triplet_margin)
     )
 
 
@@ -102,9 +94,7 @@ def _binarization(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
     words = WORDS[losses.binarization_words](hasher.alphabet_size)
     measure = BINARIZATIONS[losses.binarization_form]
     return CodeLoss(
-        "binarization",
-        SOFT,
-        lambda _, soft: measure(softened_words(soft, words), slope=losses.binarization_slope),
+        "binarization", SOFT, lambda _, soft: measure(softened_words(soft, words), slope=losses.binarization_slope)
     )
 
 
@@ -135,10 +125,7 @@ def _linkability(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
         "linkability",
         COLLISIONS_ACROSS,
         lambda labels, collisions: linkability_loss(
-            1.0 - collisions,
-            labels,
-            form=losses.linkability_form,
-            resolution=1.0 / hasher.code_length,
+            1.0 - collisions, labels, form=losses.linkability_form, resolution=1.0 / hasher.code_length
         ),
     )
 
@@ -153,9 +140,7 @@ def _classification(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
 
 
 CLASSIFICATION_FORMS = {
-    "arcface": lambda losses: ArcFaceLoss(
-        losses.classification_margin, losses.classification_scale
-    ),
+    "arcface": lambda losses: ArcFaceLoss(losses.classification_margin, losses.classification_scale),
     "normalised_softmax": lambda losses: NormalisedSoftmaxLoss(losses.classification_scale),
 }
 

@@ -36,8 +36,4 @@ def rounding_quantization(soft):
     return ops.mean(ops.square(ops.stop_gradient(ops.round(index)) - index))
 
 
-QUANTIZATIONS = {
-    "one_max": one_max_quantization,
-    "entropy": entropy_quantization,
-    "rounding": rounding_quantization,
-}
+QUANTIZATIONS = {"one_max": one_max_quantization, "entropy": entropy_quantization, "rounding": rounding_quantization}

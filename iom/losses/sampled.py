@@ -30,10 +30,7 @@ class SampledLoss(keras.losses.Loss):
 
     def get_config(self):
         """Arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "loss": keras.saving.serialize_keras_object(self.loss),
-        }
+        return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
 
     @classmethod
     def from_config(cls, config):
@@ -75,6 +72,4 @@ def sharded_cosines(embeddings, centres):
     Returns:
         `(B, C_k)` for each shard.
     """
-    return [
-        ops.matmul(embeddings, ops.transpose(ops.normalize(shard, axis=-1))) for shard in centres
-    ]
+    return [ops.matmul(embeddings, ops.transpose(ops.normalize(shard, axis=-1))) for shard in centres]

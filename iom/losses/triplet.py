@@ -86,8 +86,4 @@ def _bound(distances):
     return ops.stop_gradient(ops.max(ops.abs(distances))) + 1.0
 
 
-TRIPLET_MININGS = {
-    "batch_hard": batch_hard_triplet,
-    "batch_all": batch_all_triplet,
-    "semi_hard": semi_hard_triplet,
-}
+TRIPLET_MININGS = {"batch_hard": batch_hard_triplet, "batch_all": batch_all_triplet, "semi_hard": semi_hard_triplet}

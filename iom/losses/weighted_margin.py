@@ -56,9 +56,7 @@ def weighted_margin_loss(distances, labels, *, boundary, width, cutoff, dimensio
         Scalar: mean over the mated pairs; 0 with a zero gradient where there is none.
     """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
-    weights = distance_weights(
-        distances, non_mated, reach=boundary + width, cutoff=cutoff, dimension=dimension
-    )
+    weights = distance_weights(distances, non_mated, reach=boundary + width, cutoff=cutoff, dimension=dimension)
     near = ops.relu(width + distances - boundary)
     far = ops.sum(weights * ops.relu(width + boundary - distances), axis=1, keepdims=True)
     return masked_mean(near + far, mated)

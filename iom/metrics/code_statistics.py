@@ -82,17 +82,15 @@ def pair_mutual_information(first: NDArray[Any], second: NDArray[Any], alphabet_
         >>> pair_mutual_information(np.array([0, 1, 0, 1]), np.array([1, 0, 1, 0]), 2)
         1.0
     """
-    joint = np.bincount(
-        first.astype(np.int64) * alphabet_size + second, minlength=alphabet_size**2
-    ).reshape(alphabet_size, alphabet_size) / len(first)
+    joint = np.bincount(first.astype(np.int64) * alphabet_size + second, minlength=alphabet_size**2).reshape(
+        alphabet_size, alphabet_size
+    ) / len(first)
     independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     held = joint > 0
     return float((joint[held] * np.log2(joint[held] / independent[held])).sum())
 
 
-def pair_dependence(
-    codes: NDArray[Any], alphabet_size: int, *, pairs: int = 2000, seed: int = 1
-) -> PairDependence:
+def pair_dependence(codes: NDArray[Any], alphabet_size: int, *, pairs: int = 2000, seed: int = 1) -> PairDependence:
     """Mutual information of pairs of positions, all of them or so many drawn at random.
 
     From each value the expectation for independent symbols is taken, `(Q - 1)^2 / (2 N ln 2)`
@@ -110,10 +108,7 @@ def pair_dependence(
         left, right = left[drawn], right[drawn]
     columns = np.ascontiguousarray(codes.T)
     values = np.array(
-        [
-            pair_mutual_information(columns[a], columns[b], alphabet_size)
-            for a, b in zip(left, right, strict=True)
-        ]
+        [pair_mutual_information(columns[a], columns[b], alphabet_size) for a, b in zip(left, right, strict=True)]
     )
     values -= (alphabet_size - 1) ** 2 / (2 * len(codes) * np.log(2))
     return PairDependence(float(values.mean()), float(values.max()), len(values))

@@ -107,9 +107,7 @@ class RankedScores:
             for scores, order in zip(kinds, self._orders, strict=True)
         )
 
-    def curve(
-        self, mated_weights: ArrayLike | None = None, non_mated_weights: ArrayLike | None = None
-    ) -> ErrorCurve:
+    def curve(self, mated_weights: ArrayLike | None = None, non_mated_weights: ArrayLike | None = None) -> ErrorCurve:
         """The curve, each comparison counting as often as its weight says (once by default).
 
         Raises:
@@ -123,9 +121,7 @@ class RankedScores:
             fnmr=np.concatenate([[1.0], (mated - accepted) / mated]),
         )
 
-    def _accepted(
-        self, kind: int, weights: ArrayLike | None, name: str
-    ) -> tuple[NDArray[np.float64], float]:
+    def _accepted(self, kind: int, weights: ArrayLike | None, name: str) -> tuple[NDArray[np.float64], float]:
         """Weight at or below each threshold, and the whole weight."""
         order, counts = self._orders[kind], self._counts[kind]
         if weights is None:
@@ -156,9 +152,7 @@ def error_curve(mated: ArrayLike, non_mated: ArrayLike) -> ErrorCurve:
 def _checked(scores: ArrayLike, kind: str) -> NDArray[np.float64]:
     values: NDArray[Any] = np.asarray(scores)
     if values.ndim != 1 or values.size == 0:
-        raise DataError(
-            f"{kind} distances: expected a list of at least one, received shape {values.shape}"
-        )
+        raise DataError(f"{kind} distances: expected a list of at least one, received shape {values.shape}")
     if not (np.issubdtype(values.dtype, np.integer) or np.issubdtype(values.dtype, np.floating)):
         raise DataError(f"{kind} distances: expected numbers, received {values.dtype}")
     values = values.astype(np.float64)
@@ -166,7 +160,6 @@ def _checked(scores: ArrayLike, kind: str) -> NDArray[np.float64]:
     if len(bad):
         first = ", ".join(f"{values[row]} at place {row + 1}" for row in bad[:3])
         raise DataError(
-            f"{kind} distances: expected finite numbers, received {len(bad)} that are not, among "
-            f"{values.size}: {first}"
+            f"{kind} distances: expected finite numbers, received {len(bad)} that are not, among {values.size}: {first}"
         )
     return values

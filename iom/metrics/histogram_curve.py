@@ -17,9 +17,7 @@ BINS = 1 << 14
 """Bins of the distances that are only counted."""
 
 
-def histogram_curve(
-    mated: ArrayLike, non_mated: ArrayLike, thresholds: ArrayLike | None = None
-) -> ErrorCurve:
+def histogram_curve(mated: ArrayLike, non_mated: ArrayLike, thresholds: ArrayLike | None = None) -> ErrorCurve:
     """The curve of counted distances; equal to `error_curve` of the distances themselves.
 
     Args:

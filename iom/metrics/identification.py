@@ -180,15 +180,12 @@ class GallerySearch:
         subjects: NDArray[Any] = np.asarray(probe_subjects)
         size = len(self._sorted)
         if table.shape != (len(subjects), size):
-            raise DataError(
-                f"search: expected distances ({len(subjects)}, {size}), received {table.shape}"
-            )
+            raise DataError(f"search: expected distances ({len(subjects)}, {size}), received {table.shape}")
         if not np.issubdtype(table.dtype, np.integer):
             wrong = np.flatnonzero(~np.isfinite(table).all(axis=1))
             if len(wrong):
                 raise DataError(
-                    f"search: distances of {len(wrong)} of {len(table)} probes are not finite: "
-                    f"rows {_shown(wrong)}"
+                    f"search: distances of {len(wrong)} of {len(table)} probes are not finite: rows {_shown(wrong)}"
                 )
         place = np.minimum(np.searchsorted(self._sorted, subjects), size - 1)
         enrolled = self._sorted[place] == subjects
@@ -214,9 +211,7 @@ class GallerySearch:
         return Searches(own, rank, best, len(self._sorted))
 
 
-def search_gallery(
-    distances: ArrayLike, probe_subjects: ArrayLike, gallery_subjects: ArrayLike
-) -> Searches:
+def search_gallery(distances: ArrayLike, probe_subjects: ArrayLike, gallery_subjects: ArrayLike) -> Searches:
     """The outcome of a whole table of distances `(P, G)`; see `GallerySearch`."""
     search = GallerySearch(gallery_subjects)
     search.add(distances, probe_subjects)

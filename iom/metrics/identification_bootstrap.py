@@ -53,9 +53,7 @@ class WeightedSearches:
         """
         return float(self.identification_rates_at_fpirs(weights, [fpir], rank)[0])
 
-    def identification_rates_at_fpirs(
-        self, weights: Weights, fpirs: ArrayLike, rank: int = 1
-    ) -> NDArray[np.float64]:
+    def identification_rates_at_fpirs(self, weights: Weights, fpirs: ArrayLike, rank: int = 1) -> NDArray[np.float64]:
         """`identification_rate_at_fpir` at each of `fpirs` `(F,)`, in one pass."""
         asked = np.asarray(fpirs, np.float64)
         enrolled, others = weights[self._enrolled], weights[self._others]
@@ -67,9 +65,7 @@ class WeightedSearches:
         limits = np.append(self._best, np.inf)[beyond]
         counted = self._by_own[self._rank[self._by_own] <= rank]
         found = np.concatenate([[0.0], np.cumsum(enrolled[counted])])
-        return np.asarray(
-            found[np.searchsorted(self._own[counted], limits, side="left")] / enrolled.sum()
-        )
+        return np.asarray(found[np.searchsorted(self._own[counted], limits, side="left")] / enrolled.sum())
 
 
 def identification_intervals(
@@ -122,10 +118,7 @@ def identification_intervals(
         weights = counts[index]
         used, times = np.unique(chosen, return_counts=True)
         values = [
-            np.mean(
-                [_figures(one, weights, points, by_rank, ranks) for one in weighted[key]], axis=0
-            )
-            for key in used
+            np.mean([_figures(one, weights, points, by_rank, ranks) for one in weighted[key]], axis=0) for key in used
         ]
         drawn[row] = np.average(values, axis=0, weights=times)
     if np.isnan(drawn).all(axis=0).any():
@@ -136,12 +129,7 @@ def identification_intervals(
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
     whole = np.mean(
-        [
-            _figures(one, np.ones(len(index)), points, by_rank, ranks)
-            for of in weighted
-            for one in of
-        ],
-        axis=0,
+        [_figures(one, np.ones(len(index)), points, by_rank, ranks) for of in weighted for one in of], axis=0
     )
     enrolled = min(len(np.unique(index[one.enrolled])) for each in by_key for one in each)
     found = [

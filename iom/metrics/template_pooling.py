@@ -34,8 +34,7 @@ def mean_vectors(vectors: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     empty = np.flatnonzero(~(lengths[:, 0] > 0))
     if len(empty):
         raise DataError(
-            f"template of several images: the mean of group {empty[0]} has no direction "
-            f"({len(empty)} such groups)"
+            f"template of several images: the mean of group {empty[0]} has no direction ({len(empty)} such groups)"
         )
     return np.asarray(sums / lengths)
 
@@ -86,8 +85,7 @@ def majority_codes(
     labels, count = _groups(groups, symbols)
     if symbols.size and not 0 <= symbols.min() <= symbols.max() < alphabet_size:
         raise DataError(
-            f"majority vote: expected symbols 0 to {alphabet_size - 1}, received "
-            f"{symbols.min()} to {symbols.max()}"
+            f"majority vote: expected symbols 0 to {alphabet_size - 1}, received {symbols.min()} to {symbols.max()}"
         )
     if ties not in TIES:
         raise DataError(f"ties: expected one of {', '.join(TIES)}, received '{ties}'")
@@ -102,9 +100,7 @@ def majority_codes(
     return best
 
 
-def _majority_of_nearest(
-    symbols: NDArray[Any], labels: NDArray[np.int64], alphabet_size: int
-) -> NDArray[np.uint8]:
+def _majority_of_nearest(symbols: NDArray[Any], labels: NDArray[np.int64], alphabet_size: int) -> NDArray[np.uint8]:
     votes = np.zeros(symbols.shape, np.int64)  # of each image's symbol within its group
     for symbol in range(alphabet_size):
         found = symbols == symbol
@@ -123,9 +119,7 @@ def _majority_of_nearest(
 def _groups(groups: ArrayLike, rows: NDArray[Any]) -> tuple[NDArray[np.int64], int]:
     labels: NDArray[Any] = np.asarray(groups)
     if rows.ndim != 2 or labels.shape != (len(rows),) or not len(rows):
-        raise DataError(
-            f"groups: expected one for each row (N, D), received {labels.shape} for {rows.shape}"
-        )
+        raise DataError(f"groups: expected one for each row (N, D), received {labels.shape} for {rows.shape}")
     if labels.min() < 0 or not np.bincount(labels).all():
         raise DataError("groups: expected numbers from 0 without gaps")
     return labels.astype(np.int64), int(labels.max()) + 1

@@ -90,8 +90,7 @@ def subject_weights(
     left, right, same = np.asarray(left), np.asarray(right), np.asarray(same).astype(bool)
     if not left.shape == right.shape == same.shape or left.ndim != 1:
         raise DataError(
-            "bootstrap: expected three lists of one length, received shapes "
-            f"{left.shape}, {right.shape}, {same.shape}"
+            f"bootstrap: expected three lists of one length, received shapes {left.shape}, {right.shape}, {same.shape}"
         )
     subjects, index = np.unique(np.concatenate([left, right]), return_inverse=True)
     first, second = np.split(index, 2)
@@ -177,7 +176,5 @@ def bootstrap_intervals(
     for name, kind in rates.items():
         if name in found:
             value = float(np.mean([figures[name] for figures in whole]))
-            found[name] = rate_interval(
-                found[name], value, units=units[kind], confidence=confidence
-            )
+            found[name] = rate_interval(found[name], value, units=units[kind], confidence=confidence)
     return found

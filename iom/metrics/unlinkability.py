@@ -71,9 +71,7 @@ def maximal_linkability(mated: ArrayLike, non_mated: ArrayLike) -> float:
     return float(np.log2(np.maximum(*_shares(mated, non_mated)).sum()))
 
 
-def linkability_floor(
-    mated: ArrayLike, non_mated: ArrayLike, *, draws: int = 20, seed: int = 1
-) -> float:
+def linkability_floor(mated: ArrayLike, non_mated: ArrayLike, *, draws: int = 20, seed: int = 1) -> float:
     """Mean D_sys of as many mated comparisons drawn from the non-mated distances themselves.
 
     What sampling alone gives: a D_sys near it is no evidence of linkability.
@@ -85,9 +83,7 @@ def linkability_floor(
     return float(np.mean(drawn))
 
 
-def merge_bins(
-    mated: ArrayLike, non_mated: ArrayLike, bins: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def merge_bins(mated: ArrayLike, non_mated: ArrayLike, bins: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Merge neighbouring bins so that at most `bins` cover the distances that occur.
 
     Merging never raises D_sys but by the noise it removes; quote the number of bins.
@@ -110,9 +106,7 @@ def merge_bins(
     )
 
 
-def bin_scores(
-    mated: ArrayLike, non_mated: ArrayLike, bins: int = 100
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def bin_scores(mated: ArrayLike, non_mated: ArrayLike, bins: int = 100) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Counts of real-valued distances in `bins` equal bins over the range of both kinds."""
     kinds = (np.asarray(mated, np.float64), np.asarray(non_mated, np.float64))
     for scores, kind in zip(kinds, ("mated", "non-mated"), strict=True):
@@ -126,8 +120,7 @@ def _shares(mated: ArrayLike, non_mated: ArrayLike) -> tuple[Histogram, Histogra
     first, second = np.asarray(mated, np.float64), np.asarray(non_mated, np.float64)
     if first.ndim != 1 or first.shape != second.shape:
         raise DataError(
-            "linkability: expected two histograms over the same bins, received shapes "
-            f"{first.shape} and {second.shape}"
+            f"linkability: expected two histograms over the same bins, received shapes {first.shape} and {second.shape}"
         )
     for counts, kind in ((first, "mated"), (second, "non-mated")):
         if not np.all(counts >= 0) or not counts.sum() > 0:

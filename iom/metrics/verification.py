@@ -75,11 +75,7 @@ def fnmr_at_fmr(mated: ArrayLike, non_mated: ArrayLike, fmr: float) -> float:
 
 
 def ten_fold_accuracy(
-    distances: ArrayLike,
-    same: ArrayLike,
-    fold: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
+    distances: ArrayLike, same: ArrayLike, fold: ArrayLike, *, weights: ArrayLike | None = None
 ) -> FoldAccuracy:
     """Accuracy on each fold at the threshold that is best on all other folds (LFW, view 2).
 
@@ -126,18 +122,12 @@ class FoldedScores:
 
     def accuracy(self, weights: ArrayLike | None = None) -> FoldAccuracy:
         """Mean and standard deviation over the folds that have any weight."""
-        count: NDArray[np.float64] = (
-            np.ones(len(self._same)) if weights is None else np.asarray(weights, np.float64)
-        )
+        count: NDArray[np.float64] = np.ones(len(self._same)) if weights is None else np.asarray(weights, np.float64)
         if count.shape != self._same.shape:
-            raise DataError(
-                f"fold accuracy: expected {len(self._same)} weights, received {count.shape}"
-            )
+            raise DataError(f"fold accuracy: expected {len(self._same)} weights, received {count.shape}")
         # Accepting a pair gains its weight where it is mated and loses it where it is not.
         gain = np.bincount(
-            self._cell,
-            weights=np.where(self._same, count, -count),
-            minlength=self._folds * self._columns,
+            self._cell, weights=np.where(self._same, count, -count), minlength=self._folds * self._columns
         ).reshape(self._folds, self._columns)
         rejected = np.bincount(self._fold, np.where(self._same, 0, count), self._folds)
         correct = rejected[:, None] + np.cumsum(gain, axis=1)
@@ -153,9 +143,7 @@ class FoldedScores:
         """Column of each fold's threshold; `correct` `(F, T)` is what is right on other folds."""
         first = np.argmax(correct, axis=1)
         # Columns of a gap are those of the fold that is judged: they change nothing elsewhere.
-        leaves = (correct != correct.max(axis=1, keepdims=True)) & (
-            np.arange(self._columns) > first[:, None]
-        )
+        leaves = (correct != correct.max(axis=1, keepdims=True)) & (np.arange(self._columns) > first[:, None])
         after = np.where(leaves.any(axis=1), np.argmax(leaves, axis=1), 0)
         inside = (first > 0) & (after > 0)  # a gap without an end has no middle
         middle = (self._thresholds[first - 1] + self._thresholds[after - 1]) / 2

@@ -63,9 +63,7 @@ class Application:
     altered: bool = False
 
 
-def _family(
-    names: dict[str, str], scaling: Scaling, weights: str, **settings: Any
-) -> dict[str, Application]:
+def _family(names: dict[str, str], scaling: Scaling, weights: str, **settings: Any) -> dict[str, Application]:
     """Rows of one family; `{}` in `weights` is the name of the network in its file's name."""
     return {
         name: Application(builder, scaling, weights.format(builder.lower()), **settings)
@@ -186,9 +184,7 @@ def scale_pixels(image: Any, scaling: Scaling) -> Any:
 
 def _build(entry: Application, **settings: Any) -> keras.Model:
     own = {} if entry.plain else {"include_preprocessing": False}
-    return getattr(applications, entry.builder)(
-        include_top=False, **{"weights": None, **own, **settings}
-    )
+    return getattr(applications, entry.builder)(include_top=False, **{"weights": None, **own, **settings})
 
 
 def _plain_builder(entry: Application) -> Any:

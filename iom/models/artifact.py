@@ -37,9 +37,7 @@ class ArtifactFaceHasher(FaceHasher):
         batch_size: Faces a call. Always as many: another size may round differently.
     """
 
-    def __init__(
-        self, session: Session, manifest: Manifest, head: Head, *, path: Path, batch_size: int = 8
-    ) -> None:
+    def __init__(self, session: Session, manifest: Manifest, head: Head, *, path: Path, batch_size: int = 8) -> None:
         self._session, self.head, self.manifest = session, head, manifest
         self.path = path
         self.name = self.embedder_name = path.name
@@ -54,9 +52,7 @@ class ArtifactFaceHasher(FaceHasher):
         self.calibration = _calibration(path, manifest)
 
     @classmethod
-    def load(
-        cls, path: Path | str, *, batch_size: int = 8, threads: int = 0
-    ) -> "ArtifactFaceHasher":
+    def load(cls, path: Path | str, *, batch_size: int = 8, threads: int = 0) -> "ArtifactFaceHasher":
         """Open an artefact of `iom deploy`; its manifest says which runtime it wants.
 
         Args:
@@ -114,12 +110,10 @@ class ArtifactFaceHasher(FaceHasher):
             "runtime": f"{made.runtime}, {made.precision}",
             "embedder": f"{made.embedder['name']}: {self.input_size}x{self.input_size} pixels to "
             f"{self.embedding_size} dimensions",
-            "hash": f"{self.code_length} symbols over {self.alphabet_size} values, keys of kind "
-            f"{self.key_kind}",
+            "hash": f"{self.code_length} symbols over {self.alphabet_size} values, keys of kind {self.key_kind}",
             "check": "none"
             if check is None
-            else f"{check.equal_symbols:.2%} of the symbols are "
-            "those of the hasher it was made from",
+            else f"{check.equal_symbols:.2%} of the symbols are those of the hasher it was made from",
         }
         return "\n".join(f"{name:10}{text}" for name, text in rows.items())
 
@@ -149,9 +143,7 @@ class ArtifactFaceHasher(FaceHasher):
         orders = np.broadcast_to(self.identity_order, (len(pixels), self.order_width))
         return self._session.run(pixels, np.ascontiguousarray(orders))[1]
 
-    def _hash_batch(
-        self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> NDArray[np.uint8]:
+    def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         return self.head.hash(embeddings, orders)
 
     def hash_images(self, images: NDArray[np.uint8], keys: Keys) -> NDArray[np.uint8]:
@@ -164,9 +156,7 @@ class ArtifactFaceHasher(FaceHasher):
         images = face_pixels(images, self.name, size=self.input_size)
         return self._run(images, self._orders(keys, len(images)))[0]
 
-    def hash_files(
-        self, paths: Sequence[Path | str], keys: Keys, *, progress: bool = False
-    ) -> NDArray[np.uint8]:
+    def hash_files(self, paths: Sequence[Path | str], keys: Keys, *, progress: bool = False) -> NDArray[np.uint8]:
         """Codes `(N, M)` of image files; images are decoded while others are computed.
 
         Raises:

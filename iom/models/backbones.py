@@ -21,22 +21,15 @@ BACKBONES: dict[str, Callable[..., keras.Model]] = {
     "mobilefacenet_y1": mobilefacenet.mobilefacenet_y1,
     "ghostnet": ghostnet.ghostnet,
     **{
-        f"efficientnet_lite{variant}": functools.partial(
-            efficientnet_lite.efficientnet_lite, variant
-        )
+        f"efficientnet_lite{variant}": functools.partial(efficientnet_lite.efficientnet_lite, variant)
         for variant in efficientnet_lite.SCALES
     },
-    **{
-        f"mnasnet_{variant}": functools.partial(mnasnet.mnasnet, variant)
-        for variant in mnasnet.VARIANTS
-    },
+    **{f"mnasnet_{variant}": functools.partial(mnasnet.mnasnet, variant) for variant in mnasnet.VARIANTS},
     **{name: functools.partial(application, name) for name in APPLICATIONS},
 }
 
 
-def build_backbone(
-    name: str, *, embedding_size: int = 512, untrained: bool = False, **arguments: Any
-) -> keras.Model:
+def build_backbone(name: str, *, embedding_size: int = 512, untrained: bool = False, **arguments: Any) -> keras.Model:
     """Build a backbone with random weights, or from ImageNet where `arguments` ask for it.
 
     Args:

@@ -31,12 +31,7 @@ ACTIVATION = "relu6"
 
 
 def efficientnet_lite(
-    variant: str,
-    *,
-    embedding_size: int = 512,
-    input_size: int = 112,
-    dropout: float = 0.0,
-    head: str = "GDC",
+    variant: str, *, embedding_size: int = 512, input_size: int = 112, dropout: float = 0.0, head: str = "GDC"
 ) -> keras.Model:
     """EfficientNet-Lite: raw RGB 0..255 `(B, S, S, 3)` -> embedding `(B, D)`.
 

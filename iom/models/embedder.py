@@ -99,15 +99,12 @@ class Embedder:
             rows = np.asarray(self._predict(batch), np.float32)
             if rows.shape != (self.batch_size, self.embedding_size):
                 raise WeightsError(
-                    f"{self.name}: expected embeddings of size {self.embedding_size}, "
-                    f"the model returned {rows.shape}"
+                    f"{self.name}: expected embeddings of size {self.embedding_size}, the model returned {rows.shape}"
                 )
             result[start : start + len(part)] = rows[: len(part)]
         return result
 
-    def embed_files(
-        self, paths: Sequence[Path | str], *, progress: bool = False
-    ) -> NDArray[np.float32]:
+    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
         """Embed image files; what the cache holds for the same bytes is not computed again.
 
         Returns:
@@ -118,9 +115,7 @@ class Embedder:
         """
         paths = file_paths(paths)
         result = np.empty((len(paths), self.embedding_size), np.float32)
-        with tqdm(
-            total=len(paths), desc=f"embedding ({self.name})", unit="image", disable=not progress
-        ) as bar:
+        with tqdm(total=len(paths), desc=f"embedding ({self.name})", unit="image", disable=not progress) as bar:
             for start, chunk in _chunks(paths):
                 result[start : start + len(chunk)] = self._chunk(chunk)
                 bar.update(len(chunk))
@@ -139,9 +134,7 @@ def _chunks(paths: Sequence[Path]) -> Iterator[tuple[int, Sequence[Path]]]:
         yield start, paths[start : start + CHUNK]
 
 
-def load_embedder(
-    weights: str, *, batch_size: int = 64, flip: bool = False, cache: str = ""
-) -> Embedder:
+def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cache: str = "") -> Embedder:
     """Embedder of known weights.
 
     Args:

@@ -47,9 +47,7 @@ class EmbeddingCache:
         self.path = folder / f"{name[:32]}.sqlite"
         self._size = embedding_size
 
-    def embed_files(
-        self, paths: Sequence[Path], embed: Callable[[Pixels], Rows], *, image_size: int
-    ) -> Rows:
+    def embed_files(self, paths: Sequence[Path], embed: Callable[[Pixels], Rows], *, image_size: int) -> Rows:
         """Embeddings of image files `(N, D)`; those that are not stored are computed and stored.
 
         Args:
@@ -139,10 +137,7 @@ class EmbeddingCache:
 
     def _once(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with contextlib.closing(sqlite3.connect(self.path, timeout=SECONDS)) as database:
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS embeddings (digest BLOB PRIMARY KEY, row BLOB) "
-                "WITHOUT ROWID"
-            )
+            database.execute("CREATE TABLE IF NOT EXISTS embeddings (digest BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
             return work(database)
 
 

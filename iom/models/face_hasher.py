@@ -113,9 +113,7 @@ class FaceHasher(abc.ABC):
         """
 
     @abc.abstractmethod
-    def embed_files(
-        self, paths: Sequence[Path | str], *, progress: bool = False
-    ) -> NDArray[np.float32]:
+    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
         """Embeddings `(N, D)`, unit length, of image files of aligned faces, in their order.
 
         Raises:
@@ -150,9 +148,7 @@ class FaceHasher(abc.ABC):
         """What it consists of, in lines for people."""
 
     @abc.abstractmethod
-    def _hash_batch(
-        self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> NDArray[np.uint8]:
+    def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Codes `(BATCH, M)` of embeddings `(BATCH, D)` under orders `(BATCH, W)`."""
 
     def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
@@ -173,8 +169,7 @@ class FaceHasher(abc.ABC):
             rows = np.asarray(embeddings, np.float32)
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"expected embeddings (N, {self.embedding_size}), received "
-                f"{type(embeddings).__name__}"
+                f"expected embeddings (N, {self.embedding_size}), received {type(embeddings).__name__}"
             ) from error
         if rows.ndim != 2 or rows.shape[1] != self.embedding_size:
             raise DataError(
@@ -185,9 +180,7 @@ class FaceHasher(abc.ABC):
             raise DataError("expected finite embeddings, received NaN or infinity")
         return self.hash_in_order(rows, self._orders(keys, len(rows)))
 
-    def hash_in_order(
-        self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> NDArray[np.uint8]:
+    def hash_in_order(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Codes under given orders: what keys of `key_kind` become, or `identity_order`.
 
         Args:
@@ -237,9 +230,7 @@ class FaceHasher(abc.ABC):
 
     def __repr__(self) -> str:
         found = self.calibration
-        decision = (
-            f"threshold {found.threshold} at FMR {found.fmr:g}" if found else "not calibrated"
-        )
+        decision = f"threshold {found.threshold} at FMR {found.fmr:g}" if found else "not calibrated"
         return (
             f"{type(self).__name__}({self.code_length}x{self.alphabet_size}, {self.key_kind}, "
             f"{self.embedder_name}, {decision})"
@@ -319,15 +310,11 @@ class ForwardingFaceHasher(FaceHasher):
     ) -> NDArray[np.uint8]:
         return self._hasher.hash_in_order(embeddings, orders)
 
-    def _hash_batch(
-        self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> NDArray[np.uint8]:
+    def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         return self._hasher._hash_batch(embeddings, orders)
 
 
-def load(
-    path: Path | str, *, weights: str = "", batch_size: int = 8, opens_embedder: bool = True
-) -> FaceHasher:
+def load(path: Path | str, *, weights: str = "", batch_size: int = 8, opens_embedder: bool = True) -> FaceHasher:
     """A face hasher: the folder of a trained one, or an artefact of `iom deploy`.
 
     Args:

@@ -54,9 +54,7 @@ class FusedEmbedder(Embedder):
         """Embeddings `(N, D)` of pixels 0..255, both parts computed."""
         return self._join(lambda part: part.embed_pixels(pixels))
 
-    def embed_files(
-        self, paths: Sequence[Path | str], *, progress: bool = False
-    ) -> NDArray[np.float32]:
+    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
         """Embeddings `(N, D)` of image files, each part from its own cache."""
         return self._join(lambda part: part.embed_files(paths, progress=progress))
 

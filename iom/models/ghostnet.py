@@ -34,12 +34,7 @@ MOMENTUM = 0.9
 
 
 def ghostnet(
-    *,
-    embedding_size: int = 512,
-    input_size: int = 112,
-    dropout: float = 0.0,
-    head: str = "GDC",
-    width: float = 1.0,
+    *, embedding_size: int = 512, input_size: int = 112, dropout: float = 0.0, head: str = "GDC", width: float = 1.0
 ) -> keras.Model:
     """GhostNet: raw RGB 0..255 `(B, S, S, 3)` -> embedding `(B, D)`.
 
@@ -73,9 +68,7 @@ def ghostnet(
     return finish(image, x, "ghostnet", **settings)
 
 
-def _unit(
-    x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, relu: bool = True
-) -> Any:
+def _unit(x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, relu: bool = True) -> Any:
     """Convolution - BN (- ReLU), padded alike on both sides. Without `filters` depthwise."""
     if kernel > 1:
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
@@ -95,9 +88,7 @@ def _ghost(x: Any, name: str, *, filters: int, relu: bool) -> Any:
     return layers.Concatenate(name=f"{name}_both")([first, second])
 
 
-def _bottleneck(
-    x: Any, name: str, *, kernel: int, inner: int, filters: int, squeezes: bool, stride: int
-) -> Any:
+def _bottleneck(x: Any, name: str, *, kernel: int, inner: int, filters: int, squeezes: bool, stride: int) -> Any:
     y = _ghost(x, f"{name}_ghost1", filters=inner, relu=True)
     if stride > 1:
         y = _unit(y, f"{name}_depthwise", kernel=kernel, stride=stride, relu=False)

@@ -60,9 +60,9 @@ def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) ->
     order = keras.Input((width,), dtype="int32", name="order")
     rows = UnitLength(name="unit_embedding")(embedding)
     if config.learned_layer:
-        rows = keras.layers.Dense(
-            embedding_size, use_bias=False, kernel_initializer="identity", name=LEARNED_LAYER
-        )(rows)
+        rows = keras.layers.Dense(embedding_size, use_bias=False, kernel_initializer="identity", name=LEARNED_LAYER)(
+            rows
+        )
         rows = UnitLength(name="unit_learned")(rows)
     for number in range(1, config.hidden_layers + 1):
         rows = add_hidden_layer(rows, number, units=config.hidden_size or embedding_size)

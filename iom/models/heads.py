@@ -45,9 +45,7 @@ PLAIN = HeadStyle()
 MOMENTUM = 0.9
 
 
-def add_head(
-    x: Any, *, kind: str, embedding_size: int, dropout: float = 0.0, style: HeadStyle = PLAIN
-) -> Any:
+def add_head(x: Any, *, kind: str, embedding_size: int, dropout: float = 0.0, style: HeadStyle = PLAIN) -> Any:
     """Embedding of a feature map.
 
     Args:
@@ -74,9 +72,7 @@ def add_head(
 
 def _flat(x: Any, dropout: float, style: HeadStyle) -> Any:
     """BN - dropout - flatten."""
-    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.epsilon, name=style.name("bn"))(
-        x
-    )
+    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.epsilon, name=style.name("bn"))(x)
     x = layers.Dropout(dropout, name=style.name("dropout"))(x)
     return layers.Flatten(name=style.name("flatten"))(x)
 
@@ -84,14 +80,9 @@ def _flat(x: Any, dropout: float, style: HeadStyle) -> Any:
 def _global_depthwise(x: Any, dropout: float, style: HeadStyle) -> Any:
     """Depthwise convolution over the whole map - BN: a learned weight for each place."""
     x = layers.DepthwiseConv2D(
-        (x.shape[1], x.shape[2]),
-        use_bias=False,
-        depthwise_initializer="he_normal",
-        name=style.name("conv"),
+        (x.shape[1], x.shape[2]), use_bias=False, depthwise_initializer="he_normal", name=style.name("conv")
     )(x)
-    x = layers.BatchNormalization(
-        momentum=MOMENTUM, epsilon=style.map_epsilon, name=style.name("conv_bn")
-    )(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.map_epsilon, name=style.name("conv_bn"))(x)
     x = layers.Flatten(name=style.name("flatten"))(x)
     return layers.Dropout(dropout, name=style.name("dropout"))(x) if dropout else x
 

@@ -13,9 +13,7 @@ from keras import layers
 from iom.errors import WeightsError
 
 
-def imagenet_model(
-    build: Callable[[str | None], keras.Model], file: str, imagenet: bool | str
-) -> keras.Model:
+def imagenet_model(build: Callable[[str | None], keras.Model], file: str, imagenet: bool | str) -> keras.Model:
     """The network as Keras builds it, without a classifier, with its ImageNet weights.
 
     Args:
@@ -56,8 +54,7 @@ def _from_file(build: Callable[[str | None], keras.Model], path: Path, file: str
     # h5py and Keras raise several kinds for weights of another shape or a damaged file.
     except Exception as error:
         raise WeightsError(
-            f"imagenet: {path} does not fit; expected the layout of Keras' {file}: "
-            f"{' '.join(str(error).split())}"
+            f"imagenet: {path} does not fit; expected the layout of Keras' {file}: {' '.join(str(error).split())}"
         ) from error
     return model
 
@@ -69,11 +66,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
         source: The network as Keras builds it.
         target: The same with grouped convolutions replaced by depthwise ones.
     """
-    givers = [
-        layer
-        for layer in source.layers
-        if layer.weights and not isinstance(layer, layers.Normalization)
-    ]
+    givers = [layer for layer in source.layers if layer.weights and not isinstance(layer, layers.Normalization)]
     takers = [layer for layer in target.layers if layer.weights]
     for giver, taker in zip(givers, takers, strict=True):
         taker.set_weights([

@@ -39,9 +39,7 @@ def round_width(filters: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * filters else rounded
 
 
-def convolution(
-    x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, activation: str = ""
-) -> Any:
+def convolution(x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, activation: str = "") -> Any:
     """Convolution - BN (- activation), padded as TensorFlow does. Without `filters` depthwise."""
     settings = {"strides": stride, "padding": "same", "use_bias": False, "name": f"{name}_conv"}
     if filters:
@@ -67,9 +65,7 @@ def _block(x: Any, name: str, stage: Stage, *, stride: int, activation: str) -> 
     if stage.expansion != 1:
         filters = channels * stage.expansion
         y = convolution(y, f"{name}_expand", filters=filters, activation=activation)
-    y = convolution(
-        y, f"{name}_depthwise", kernel=stage.kernel, stride=stride, activation=activation
-    )
+    y = convolution(y, f"{name}_depthwise", kernel=stage.kernel, stride=stride, activation=activation)
     if stage.squeeze:
         y = squeeze_excite(y, f"{name}_se", reduced=max(1, int(channels * stage.squeeze)))
     y = convolution(y, f"{name}_project", filters=stage.filters)

@@ -43,14 +43,10 @@ def _conv3x3(x: keras.KerasTensor, filters: int, stride: int, name: str) -> kera
 
 
 def _prelu(name: str) -> layers.Layer:
-    return layers.PReLU(
-        alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1, 2], name=name
-    )
+    return layers.PReLU(alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1, 2], name=name)
 
 
-def _block(
-    x: keras.KerasTensor, filters: int, stride: int, name: str, *, squeezes: bool
-) -> keras.KerasTensor:
+def _block(x: keras.KerasTensor, filters: int, stride: int, name: str, *, squeezes: bool) -> keras.KerasTensor:
     shortcut = x
     y = _batch_norm(f"{name}_bn1")(x)
     y = _conv3x3(y, filters, 1, f"{name}_conv1")
@@ -62,12 +58,7 @@ def _block(
         y = squeeze_excite(y, f"{name}_se", reduced=filters // REDUCTION, bias=False)
     if stride != 1 or x.shape[-1] != filters:
         shortcut = layers.Conv2D(
-            filters,
-            1,
-            strides=stride,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=f"{name}_downsample_conv",
+            filters, 1, strides=stride, use_bias=False, kernel_initializer="he_normal", name=f"{name}_downsample_conv"
         )(x)
         shortcut = _batch_norm(f"{name}_downsample_bn")(shortcut)
     return layers.Add(name=f"{name}_add")([y, shortcut])
@@ -183,14 +174,10 @@ def iresnet_slim(
             another width is trained; a multiple of the vector lanes is also what is fast.
     """
     if len(widths) != len(depths) or not widths:
-        raise ConfigError(
-            f"iresnet_slim: expected as many widths as depths, received {widths} and {depths}"
-        )
+        raise ConfigError(f"iresnet_slim: expected as many widths as depths, received {widths} and {depths}")
     uneven = [width for width in (stem, *widths) if width < LANES or width % LANES]
     if uneven:
-        raise ConfigError(
-            f"iresnet_slim: expected widths in multiples of {LANES}, received {uneven}"
-        )
+        raise ConfigError(f"iresnet_slim: expected widths in multiples of {LANES}, received {uneven}")
     return _iresnet(
         "iresnet_slim",
         stem=stem,

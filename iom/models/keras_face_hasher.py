@@ -114,9 +114,7 @@ class KerasFaceHasher(FaceHasher):
         other._embedder = self.embedder.with_batch_size(batch_size)
         return other
 
-    def _hash_batch(
-        self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> NDArray[np.uint8]:
+    def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         responses = self.model.predict_on_batch({"embedding": embeddings, "order": orders})
         codes: NDArray[np.uint8] = np.argmax(responses, axis=-1).astype(np.uint8)
         return codes
@@ -205,9 +203,7 @@ class KerasFaceHasher(FaceHasher):
         return "\n".join(lines)
 
     @classmethod
-    def load(
-        cls, folder: Path | str, *, weights: str = "", batch_size: int = DEFAULT_BATCH_SIZE
-    ) -> "KerasFaceHasher":
+    def load(cls, folder: Path | str, *, weights: str = "", batch_size: int = DEFAULT_BATCH_SIZE) -> "KerasFaceHasher":
         """Read a folder that `save` wrote; `iom.load` reads artefacts of `iom deploy`, too.
 
         Args:
@@ -262,11 +258,7 @@ def _check_key_version(folder: Path, metadata: dict[str, Any]) -> str:
     """
     key = metadata.get("key", {"kind": FIRST_KIND, "derivation": KEY_KINDS[FIRST_KIND].derivation})
     kind, derivation = (key.get(name) if isinstance(key, dict) else None for name in _KEY_FIELDS)
-    if (
-        not isinstance(kind, str)
-        or kind not in KEY_KINDS
-        or derivation != KEY_KINDS[kind].derivation
-    ):
+    if not isinstance(kind, str) or kind not in KEY_KINDS or derivation != KEY_KINDS[kind].derivation:
         known = ", ".join(entry.derivation for entry in KEY_KINDS.values())
         raise WeightsError(
             f"{folder / METADATA_FILE}: this hasher takes keys of kind '{kind}' derived by "

@@ -62,9 +62,7 @@ def mnasnet(
     stem, stages = lookup(VARIANTS, variant, "MnasNet")
     if width <= 0:
         raise ConfigError(f"mnasnet_{variant}: expected a positive width, received {width}")
-    scaled = [
-        dataclasses.replace(stage, filters=round_width(stage.filters * width)) for stage in stages
-    ]
+    scaled = [dataclasses.replace(stage, filters=round_width(stage.filters * width)) for stage in stages]
     image = keras.Input((input_size, input_size, 3), name="image")
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="pixel_scaling")(image)
     filters = round_width(stem * width)

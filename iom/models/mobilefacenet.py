@@ -33,13 +33,7 @@ def _prelu(name: str) -> layers.Layer:
 
 
 def _y1_unit(
-    x: keras.KerasTensor,
-    name: str,
-    *,
-    filters: int = 0,
-    window: int = 1,
-    stride: int = 1,
-    activation: bool = True,
+    x: keras.KerasTensor, name: str, *, filters: int = 0, window: int = 1, stride: int = 1, activation: bool = True
 ) -> keras.KerasTensor:
     """Convolution - BN (- PReLU). Without `filters` it is depthwise.
 
@@ -57,20 +51,14 @@ def _y1_unit(
     return _prelu(f"{name}_relu")(x) if activation else x
 
 
-def _y1_bottleneck(
-    x: keras.KerasTensor, name: str, *, expanded: int, filters: int, stride: int
-) -> keras.KerasTensor:
+def _y1_bottleneck(x: keras.KerasTensor, name: str, *, expanded: int, filters: int, stride: int) -> keras.KerasTensor:
     y = _y1_unit(x, f"{name}_conv_sep", filters=expanded)
     y = _y1_unit(y, f"{name}_conv_dw", window=3, stride=stride)
     return _y1_unit(y, f"{name}_conv_proj", filters=filters, activation=False)
 
 
 def mobilefacenet_y1(
-    *,
-    embedding_size: int = 128,
-    input_size: int = 112,
-    dropout: float = 0.0,
-    head: str = "GDC",
+    *, embedding_size: int = 128, input_size: int = 112, dropout: float = 0.0, head: str = "GDC"
 ) -> keras.Model:
     """InsightFace's MXNet MobileFaceNet (`y1`): raw RGB 0..255 `(B, S, S, 3)` -> `(B, D)`.
 
@@ -99,13 +87,7 @@ def mobilefacenet_y1(
 
 
 def _unit(
-    x: keras.KerasTensor,
-    name: str,
-    *,
-    filters: int = 0,
-    window: int = 1,
-    stride: int = 1,
-    activation: bool = True,
+    x: keras.KerasTensor, name: str, *, filters: int = 0, window: int = 1, stride: int = 1, activation: bool = True
 ) -> keras.KerasTensor:
     """Convolution - BN (- PReLU). Without `filters` it is depthwise."""
     if window == 3 and stride != 1:  # 'same' pads a stride-2 convolution on one side only
@@ -129,11 +111,7 @@ def _grouped_unit(x: keras.KerasTensor, name: str, *, scale: int) -> keras.Keras
     padded = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
     parts = [
         layers.DepthwiseConv2D(
-            3,
-            depth_multiplier=scale,
-            use_bias=False,
-            depthwise_initializer="he_normal",
-            name=f"{name}_conv{part}",
+            3, depth_multiplier=scale, use_bias=False, depthwise_initializer="he_normal", name=f"{name}_conv{part}"
         )(padded[..., part::scale] if scale > 1 else padded)
         for part in range(scale)
     ]
@@ -142,9 +120,7 @@ def _grouped_unit(x: keras.KerasTensor, name: str, *, scale: int) -> keras.Keras
     return _prelu(f"{name}_prelu")(x)
 
 
-def _bottleneck(
-    x: keras.KerasTensor, name: str, *, expanded: int, filters: int, stride: int
-) -> keras.KerasTensor:
+def _bottleneck(x: keras.KerasTensor, name: str, *, expanded: int, filters: int, stride: int) -> keras.KerasTensor:
     y = _unit(x, f"{name}_expand", filters=expanded)
     y = _unit(y, f"{name}_depthwise", window=3, stride=stride)
     return _unit(y, f"{name}_project", filters=filters, activation=False)

@@ -5,9 +5,7 @@ from typing import Any
 from keras import layers
 
 
-def squeeze_excite(
-    x: Any, name: str, *, reduced: int, bias: bool = True, gate: str = "sigmoid"
-) -> Any:
+def squeeze_excite(x: Any, name: str, *, reduced: int, bias: bool = True, gate: str = "sigmoid") -> Any:
     """Weigh the channels of a map by a small network of their averages.
 
     Args:

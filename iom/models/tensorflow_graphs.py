@@ -156,15 +156,11 @@ def _served_roots(meta_graph: Any) -> Iterator[str]:
             yield function.signature.name
 
 
-def _reached(
-    graph_def: Any, groups: Mapping[str, Iterable[Any]], roots: Iterable[str]
-) -> set[_Place]:
+def _reached(graph_def: Any, groups: Mapping[str, Iterable[Any]], roots: Iterable[str]) -> set[_Place]:
     """Functions, and nodes of the graph, that `roots` need; a root is a name of either."""
     nodes = {node.name: node for node in graph_def.node}
     reached: set[_Place] = set()
-    pending = [
-        place for root in roots for place in (_Place(root), _Place("", _node_name(root))) if root
-    ]
+    pending = [place for root in roots for place in (_Place(root), _Place("", _node_name(root))) if root]
     while pending:
         place = pending.pop()
         inside: Iterable[Any] = ()
@@ -183,11 +179,7 @@ def _reached(
 
 def _check_calls(groups: Mapping[str, Iterable[Any]], source: object) -> None:
     """Refuse functions that call themselves: TensorFlow would run until its stack is full."""
-    calls = {
-        name: {called for node in nodes for called in _called(node)}
-        for name, nodes in groups.items()
-        if name
-    }
+    calls = {name: {called for node in nodes for called in _called(node)} for name, nodes in groups.items() if name}
     left = set(calls)
     while left:
         ends = {name for name in left if not calls[name] & left}
@@ -207,9 +199,7 @@ def _called(node: Any) -> Iterator[str]:
         yield from (function.name for function in attribute.list.func)
 
 
-def _check_nodes(
-    nodes: Iterable[Any], allowed: frozenset[str], graph_def: Any, source: object
-) -> None:
+def _check_nodes(nodes: Iterable[Any], allowed: frozenset[str], graph_def: Any, source: object) -> None:
     functions = {function.signature.name for function in graph_def.library.function}
     for node in nodes:
         if node.op not in allowed and (node.op not in functions or _is_operation(node.op)):
@@ -232,8 +222,7 @@ def _is_operation(name: str) -> bool:
 
 def _refusal(node: Any, source: object, reason: str) -> WeightsError:
     return WeightsError(
-        f"{source}: refused: the graph holds {node.op[:80]!r} ({node.name[:80]!r}), {reason}; "
-        "nothing was run"
+        f"{source}: refused: the graph holds {node.op[:80]!r} ({node.name[:80]!r}), {reason}; nothing was run"
     )
 
 

@@ -213,10 +213,7 @@ def _header(path: Path, file: Any) -> dict[str, Any]:
         raise DataError(f"{path}: expected a file written by iom hash, received another Parquet")
     header = parse_json(metadata[HEADER])
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise DataError(
-            f"{path}: expected format {FORMAT} of files of codes; read it with the program that "
-            "wrote it"
-        )
+        raise DataError(f"{path}: expected format {FORMAT} of files of codes; read it with the program that wrote it")
     for name, kind in _HEADER_FIELDS.items():
         if not isinstance(header.get(name), kind):
             raise DataError(f"{path}: damaged: its metadata hold no {name}")
@@ -274,9 +271,7 @@ def _check_seal(path: Path) -> None:
         stream.seek(max(seal, 0))
         found = stream.read(footer - max(seal, 0))
         if seal < 0 or not found.startswith(SEAL):
-            raise DataError(
-                f"{path}: expected a file written by iom hash, received another Parquet"
-            )
+            raise DataError(f"{path}: expected a file written by iom hash, received another Parquet")
         if found[len(SEAL) :] != _digest(stream, seal, footer):
             raise DataError(f"{path}: damaged: its SHA-256 is another than when it was written")
 

@@ -106,9 +106,7 @@ def hash_photos(
         maker = _Rows(hasher, key, header, landmarks)
         results: Iterable[tuple[Job, Found]] = ()
         if left:
-            finders = FaceFinders(
-                photos, settings, weights=weights, workers=min(workers, len(left)), seconds=seconds
-            )
+            finders = FaceFinders(photos, settings, weights=weights, workers=min(workers, len(left)), seconds=seconds)
             results = finders.found(jobs)
         maker.seconds["start"] = time.perf_counter() - started
         with tqdm(
@@ -166,9 +164,7 @@ def key_name(key: TransformKey) -> str:
 class _Rows:
     """Rows of the part under way: faces wait for a batch, photographs for their faces."""
 
-    def __init__(
-        self, hasher: FaceHasher, key: TransformKey, header: Mapping[str, Any], landmarks: bool
-    ) -> None:
+    def __init__(self, hasher: FaceHasher, key: TransformKey, header: Mapping[str, Any], landmarks: bool) -> None:
         self._hasher, self._key = hasher, key
         self._schema = schema_of(header["encoding"], landmarks=landmarks)
         self._outcomes: dict[str, Outcome] = {}
@@ -212,9 +208,7 @@ class _Rows:
         begun = time.process_time()
         embeddings = embed_all(self._hasher, [face.pixels for _, face in batch])
         embedded = time.process_time()
-        known = [
-            (*each, row) for each, row in zip(batch, embeddings, strict=True) if row is not None
-        ]
+        known = [(*each, row) for each, row in zip(batch, embeddings, strict=True) if row is not None]
         codes = self._codes([row for _, _, row in known])
         self.seconds["embed"] += embedded - begun
         self.seconds["hash"] += time.process_time() - embedded
@@ -256,25 +250,17 @@ def _row(name: str, face: FoundFace, code: bytes) -> dict[str, Any]:
     return row
 
 
-def _header(
-    hasher: FaceHasher, key: TransformKey, settings: FindSettings, landmarks: bool
-) -> dict[str, Any]:
+def _header(hasher: FaceHasher, key: TransformKey, settings: FindSettings, landmarks: bool) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "encoding": encoding_id(hasher.code_length, hasher.alphabet_size),
         "model": hasher.fingerprint,
         "key": key_name(key),
-        "settings": {
-            **dataclasses.asdict(settings),
-            "min_score": settings.lowest_score,
-            "landmarks": landmarks,
-        },
+        "settings": {**dataclasses.asdict(settings), "min_score": settings.lowest_score, "landmarks": landmarks},
     }
 
 
-def _write_report(
-    path: Path, listing: Listing, outcomes: Iterable[Outcome]
-) -> tuple[dict[str, int], dict[str, int]]:
+def _write_report(path: Path, listing: Listing, outcomes: Iterable[Outcome]) -> tuple[dict[str, int], dict[str, int]]:
     """Write the lines of what needs a look, and the counts; return counts and notes."""
     status = Counter(each.status for each in listing.unusable)
     noted: Counter[str] = Counter()
@@ -301,9 +287,7 @@ def _write_report(
     return counts, notes
 
 
-def embed_all(
-    hasher: FaceHasher, faces: Sequence[NDArray[np.uint8]]
-) -> list[NDArray[np.float32] | None]:
+def embed_all(hasher: FaceHasher, faces: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | None]:
     """Embedding of each face, `None` where the network has none, as perhaps of a black square.
 
     Raises:

@@ -36,9 +36,7 @@ class Parts:
     def __init__(self, folder: Path, header: Mapping[str, Any], lock: IO[str]) -> None:
         self._folder, self._header, self._lock = folder, header, lock
         self._part_of: dict[str, int] = {}
-        self._mark_of: dict[
-            str, tuple[int, ...]
-        ] = {}  # outcomes stay on disk: there may be millions
+        self._mark_of: dict[str, tuple[int, ...]] = {}  # outcomes stay on disk: there may be millions
         self._next = 0
         remove_temporary_files(folder)
         for listed in sorted(folder.glob("*.jsonl")):
@@ -163,9 +161,7 @@ def _check_header(path: Path, header: Mapping[str, Any]) -> None:
         return
     changed = sorted(name for name in asked if found.get(name) != asked[name])
     settings = found.get("settings", {})
-    details = sorted(
-        name for name, value in asked["settings"].items() if settings.get(name) != value
-    )
+    details = sorted(name for name, value in asked["settings"].items() if settings.get(name) != value)
     raise DataError(
         f"{path.parent}: begun with another {', '.join(changed)}"
         f"{' (' + ', '.join(details) + ')' if details else ''}; go on with the same, or remove it "

@@ -68,9 +68,7 @@ class Head:
         codes: NDArray[np.uint8] = np.argmax(values[-1], axis=-1).astype(np.uint8)
         return codes
 
-    def disclosed(
-        self, embedding_size: int
-    ) -> tuple[Array | None, Callable[[Array, Array], Array], Array]:
+    def disclosed(self, embedding_size: int) -> tuple[Array | None, Callable[[Array, Array], Array], Array]:
         """What an attacker reads in it, who knows it.
 
         Args:

@@ -32,9 +32,7 @@ class KerasSession:
         check_ends(path, inputs, self._model.output_names)
         self._model.compile(jit_compile=False)
 
-    def run(
-        self, images: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Codes and embeddings."""
         found = self._model.predict_on_batch({"image": images, "order": orders})
         return found["codes"], found["embedding"]

@@ -31,9 +31,7 @@ class LiteRtSession:
         except ImportError as error:
             raise missing_extra(f"running {path}", "litert", cause=error) from error
         try:
-            self._interpreter = Interpreter(
-                model_path=str(path), num_threads=threads or os.cpu_count() or 1
-            )
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
             self._interpreter.allocate_tensors()  # fails for operations that LiteRT has not got
             signature = self._interpreter.get_signature_list()[SIGNATURE]
             check_ends(path, signature["inputs"], signature["outputs"])
@@ -42,9 +40,7 @@ class LiteRtSession:
         except (ValueError, RuntimeError, KeyError) as error:
             raise WeightsError(f"{path}: LiteRT cannot read it: {error}") from error
 
-    def run(
-        self, images: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Codes and embeddings."""
         codes, rows = [], []
         step = 1 if self._alone else len(images)

@@ -178,9 +178,7 @@ def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
         manifest = Manifest(**values, check=Check(**check) if check else None)
         valid = manifest.fingerprint == fingerprint and manifest.order_width > 0
     except (KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{path}: the manifest is damaged, or of another version: {error}; export again"
-        ) from error
+        raise WeightsError(f"{path}: the manifest is damaged, or of another version: {error}; export again") from error
     if not valid:
         raise WeightsError(f"{path}: the manifest was changed: its fingerprint does not hold")
     return manifest

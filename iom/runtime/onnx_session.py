@@ -28,17 +28,13 @@ class OnnxSession:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common root
             raise WeightsError(f"{path}: onnxruntime cannot read it: {error}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         check_ends(path, [end.name for end in inputs], [end.name for end in outputs])
 
-    def run(
-        self, images: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Codes and embeddings."""
         codes, rows = self._session.run(list(OUTPUTS), {"image": images, "order": orders})
         return codes, rows

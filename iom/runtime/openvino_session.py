@@ -78,9 +78,7 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise WeightsError(f"{path}: OpenVINO cannot read it: {error}") from error
 
-    def run(
-        self, images: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Codes and embeddings."""
         found = self._compiled({"image": images, "order": orders}, share_inputs=True)
         return found["codes"], found["embedding"]

@@ -53,11 +53,8 @@ def open_session(path: Path, manifest: Manifest, *, threads: int = 0) -> Session
     runtime = lookup(RUNTIMES, manifest.runtime, "runtime")
     if path.suffix != runtime.suffix:
         raise WeightsError(
-            f"{path}: its manifest names the runtime {manifest.runtime}, whose artefacts end in "
-            f"{runtime.suffix}"
+            f"{path}: its manifest names the runtime {manifest.runtime}, whose artefacts end in {runtime.suffix}"
         )
     module = importlib.import_module(f"iom.runtime.{runtime.module}")
-    opened: Session = getattr(module, runtime.session)(
-        path, precision=manifest.precision, threads=threads
-    )
+    opened: Session = getattr(module, runtime.session)(path, precision=manifest.precision, threads=threads)
     return opened

@@ -37,9 +37,7 @@ class SavedModelSession:
         check_ends(path, self._call.structured_input_signature[1], self._call.structured_outputs)
         self._tensor = tf.constant
 
-    def run(
-        self, images: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Codes and embeddings."""
         found = self._call(image=self._tensor(images), order=self._tensor(orders))
         codes, rows = (found[name].numpy() for name in OUTPUTS)

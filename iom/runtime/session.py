@@ -15,9 +15,7 @@ OUTPUTS = ("codes", "embedding")
 class Session(Protocol):
     """An artefact that is ready to run."""
 
-    def run(
-        self, images: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Codes `(B, M)` and embeddings `(B, D)`, not normalised.
 
         Args:

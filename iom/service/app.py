@@ -60,9 +60,7 @@ def create_app(
     """
     settings = settings or ServiceSettings()
     metrics = Metrics()
-    metrics.watch(
-        "iom_images_given_up", "Images whose decoder was ended.", lambda: faces.decoder.given_up
-    )
+    metrics.watch("iom_images_given_up", "Images whose decoder was ended.", lambda: faces.decoder.given_up)
     if gallery.hasher is not None and not isinstance(gallery.hasher, SharedHasher):
         gallery.hasher = SharedHasher(gallery.hasher)
     # Faces must not reach a disk: Starlette puts larger uploads into temporary files.

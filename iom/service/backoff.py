@@ -59,11 +59,7 @@ class Backoff:
     """
 
     def __init__(
-        self,
-        gallery: Gallery,
-        settings: ServiceSettings,
-        *,
-        clock: Callable[[], float] = time.monotonic,
+        self, gallery: Gallery, settings: ServiceSettings, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         def budget(times: float) -> RateLimit:
             failures = times * settings.failures
@@ -129,8 +125,4 @@ class Backoff:
                 self._refused.popitem(last=False)
         if is_new:
             self._gallery.log("backoff", application, subjects)
-        raise HTTPException(
-            429,
-            "Too many failed attempts; retry later",
-            headers={"Retry-After": str(math.ceil(wait))},
-        )
+        raise HTTPException(429, "Too many failed attempts; retry later", headers={"Retry-After": str(math.ceil(wait))})

@@ -48,11 +48,7 @@ class WaitingConnections:
             not count for them.
     """
 
-    def __init__(
-        self,
-        settings: ServiceSettings,
-        trusted: Sequence[Network] = (),
-    ) -> None:
+    def __init__(self, settings: ServiceSettings, trusted: Sequence[Network] = ()) -> None:
         self.seconds = settings.header_seconds
         self._per_client, self._in_all = settings.max_waiting_per_client, settings.max_waiting
         self._trusted = trusted
@@ -158,10 +154,7 @@ class TimedProtocol(H11Protocol):
         self._waiting.remove(self)
 
 
-def timed_protocol(
-    settings: ServiceSettings,
-    trusted: Sequence[Network] = (),
-) -> Any:
+def timed_protocol(settings: ServiceSettings, trusted: Sequence[Network] = ()) -> Any:
     """A protocol for `uvicorn.Config(http=...)`; connections of one server are counted together."""
     return functools.partial(TimedProtocol, waiting=WaitingConnections(settings, trusted))
 

@@ -14,14 +14,7 @@ from PIL import Image
 from iom.data.images import Pixels, decode_image
 from iom.data.photographs import TooLargeError, decode_photograph
 from iom.errors import DataError
-from iom.service.decode_frames import (
-    ALIGNED,
-    LARGEST_SIDE,
-    Answer,
-    FrameError,
-    receive_request,
-    send_answer,
-)
+from iom.service.decode_frames import ALIGNED, LARGEST_SIDE, Answer, FrameError, receive_request, send_answer
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 """What it takes: fewer decoders than for files of one's own."""
@@ -51,9 +44,7 @@ def decode(data: bytes, photographs: bool, largest_megapixels: float) -> Answer:
     try:
         if not photographs or _size(data) == (ALIGNED, ALIGNED):
             return Answer("aligned", decode_image(data, "image", size=ALIGNED, formats=FORMATS))
-        pixels, _ = decode_photograph(
-            data, "image", largest_megapixels=largest_megapixels, formats=FORMATS
-        )
+        pixels, _ = decode_photograph(data, "image", largest_megapixels=largest_megapixels, formats=FORMATS)
         return Answer("photograph", _shrunk(pixels))
     except TooLargeError as error:
         return Answer("large", str(error))

@@ -31,12 +31,7 @@ class Faces:
     """
 
     def __init__(
-        self,
-        hasher: FaceHasher,
-        decoder: Decoder,
-        detect: Detect | None = None,
-        *,
-        wait_seconds: float = 10.0,
+        self, hasher: FaceHasher, decoder: Decoder, detect: Detect | None = None, *, wait_seconds: float = 10.0
     ) -> None:
         self._hasher, self.decoder, self._detect = hasher, decoder, detect
         self._wait = wait_seconds

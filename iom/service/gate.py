@@ -134,9 +134,7 @@ class Gate:
                 wait = self._without_token.wait(client_network(address))
                 if wait:
                     return _slow_down(wait)
-                return _error(
-                    401, "A valid bearer token is required", {"WWW-Authenticate": "Bearer"}
-                )
+                return _error(401, "A valid bearer token is required", {"WWW-Authenticate": "Bearer"})
             scope["iom.token"] = token
             wait = self._rate.wait(token.name)
             if wait:

@@ -22,12 +22,9 @@ class Outcome(BaseModel):
 
     model_config = _example(match=True)
     match: bool
-    distance: int | None = Field(
-        default=None, description="Differing positions; only where the service tells scores."
-    )
+    distance: int | None = Field(default=None, description="Differing positions; only where the service tells scores.")
     threshold: int | None = Field(
-        default=None,
-        description="Most positions that may differ; only where the service tells scores.",
+        default=None, description="Most positions that may differ; only where the service tells scores."
     )
 
 
@@ -36,9 +33,7 @@ class Found(BaseModel):
 
     model_config = _example(subject="alice")
     subject: str
-    distance: int | None = Field(
-        default=None, description="Differing positions; only where the service tells scores."
-    )
+    distance: int | None = Field(default=None, description="Differing positions; only where the service tells scores.")
 
 
 class Revoked(BaseModel):
@@ -91,10 +86,7 @@ _TEXTS: dict[int, tuple[str, str]] = {
     410: ("Revoked.", "subject 'alice' was revoked; renew it to bring it back"),
     413: ("Too many bytes or pixels.", "The request is too large: at most 8388608 bytes"),
     422: ("A field or an image that cannot be used.", "image: expected a face, found none"),
-    429: (
-        "Too many requests or failed attempts; `Retry-After` says when to retry.",
-        "Too many requests; retry later",
-    ),
+    429: ("Too many requests or failed attempts; `Retry-After` says when to retry.", "Too many requests; retry later"),
     500: ("An unforeseen error.", "Internal server error"),
     503: (
         "Busy, or a store is unavailable; `Retry-After` says when to retry.",

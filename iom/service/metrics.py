@@ -2,14 +2,7 @@
 
 from collections.abc import Callable
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -20,19 +13,11 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._requests = Counter(
-            "iom_requests", "Requests.", ["action", "status"], registry=self._registry
-        )
+        self._requests = Counter("iom_requests", "Requests.", ["action", "status"], registry=self._registry)
         self._seconds = Histogram(
-            "iom_request_seconds",
-            "Time of a request.",
-            ["action"],
-            buckets=_BUCKETS,
-            registry=self._registry,
+            "iom_request_seconds", "Time of a request.", ["action"], buckets=_BUCKETS, registry=self._registry
         )
-        self._decisions = Counter(
-            "iom_decisions", "Comparisons.", ["action", "match"], registry=self._registry
-        )
+        self._decisions = Counter("iom_decisions", "Comparisons.", ["action", "match"], registry=self._registry)
 
     def count(self, action: str, status: int, seconds: float) -> None:
         """Count a request."""

@@ -26,11 +26,7 @@ OPEN_FOLDER = "/samples/"
 
 
 def add_pages(
-    app: FastAPI,
-    gallery: Gallery,
-    faces: Faces,
-    settings: ServiceSettings,
-    samples: Sequence[Pixels],
+    app: FastAPI, gallery: Gallery, faces: Faces, settings: ServiceSettings, samples: Sequence[Pixels]
 ) -> None:
     """Add them to an application; see `create_app`."""
     pictures = [_png(face) for face in samples]
@@ -52,10 +48,7 @@ def add_pages(
         operation_id="sample",
         tags=["service"],
         response_class=Response,
-        responses={
-            **problems(404, 422, 500),
-            200: {"content": {"image/png": {"schema": {"type": "string"}}}},
-        },
+        responses={**problems(404, 422, 500), 200: {"content": {"image/png": {"schema": {"type": "string"}}}}},
     )
     def sample(number: int = InPath(description="0, 1, ...", examples=[0])) -> Response:
         """A drawn face of nobody, where the service has some: two images of each person."""

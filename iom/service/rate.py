@@ -19,12 +19,7 @@ class RateLimit:
     """
 
     def __init__(
-        self,
-        rate: float,
-        burst: int,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        most_callers: int = MOST_CALLERS,
+        self, rate: float, burst: int, *, clock: Callable[[], float] = time.monotonic, most_callers: int = MOST_CALLERS
     ) -> None:
         self._most = most_callers
         self._rate, self._burst, self._clock = rate, burst, clock

@@ -85,8 +85,7 @@ def serve(
                 config.load()
             except OSError as error:
                 raise ConfigError(
-                    f"cannot use the certificate {certificate} with the key {certificate_key}: "
-                    f"{error}"
+                    f"cannot use the certificate {certificate} with the key {certificate_key}: {error}"
                 ) from error
             server = _Server(config, lambda: ready(text))
             with asyncio.Runner(loop_factory=lambda: _Loop(settings.header_seconds)) as runner:

@@ -57,9 +57,7 @@ class Token:
         check_application_name(self.application)
         lookup(ROLES, self.role, "role")
         if _NAME.fullmatch(self.name) is None or _DIGEST.fullmatch(self.digest) is None:
-            raise ConfigError(
-                "token: expected a name of 1 to 64 letters, digits and '_.-', and a SHA-256"
-            )
+            raise ConfigError("token: expected a name of 1 to 64 letters, digits and '_.-', and a SHA-256")
 
     def allows(self, action: str, application: str | None = None) -> bool:
         """Whether it opens `action`, of `application` if one is concerned."""
@@ -116,9 +114,7 @@ def read_tokens(path: Path) -> list[Token]:
     try:
         content = read_json(path)
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot read the tokens ({error.strerror}); make one with iom make-token"
-        ) from error
+        raise DataError(f"{path}: cannot read the tokens ({error.strerror}); make one with iom make-token") from error
     except ValueError as error:
         raise DataError(f"{path}: expected the JSON of a token file: {error}") from error
     try:
@@ -130,9 +126,7 @@ def read_tokens(path: Path) -> list[Token]:
     return tokens
 
 
-def add_token(
-    path: Path, *, name: str, application: str, role: str, days: float | None = None
-) -> str:
+def add_token(path: Path, *, name: str, application: str, role: str, days: float | None = None) -> str:
     """Make a token and add it to a file; the file is made if it is missing.
 
     Args:

@@ -20,9 +20,7 @@ from iom.service.messages import Counts, Found, Outcome, Revoked, Stored, proble
 from iom.service.metrics import Metrics
 from iom.service.settings import ServiceSettings
 
-Application = Annotated[
-    str, InPath(description="Name of the application.", examples=["default"], max_length=64)
-]
+Application = Annotated[str, InPath(description="Name of the application.", examples=["default"], max_length=64)]
 Subject = Annotated[
     str,
     Form(
@@ -32,18 +30,12 @@ Subject = Annotated[
         examples=["alice"],
     ),
 ]
-Images = Annotated[
-    list[UploadFile], File(description="Faces of the subject; each becomes a reference.")
-]
+Images = Annotated[list[UploadFile], File(description="Faces of the subject; each becomes a reference.")]
 Image = Annotated[UploadFile, File(description="A face: JPEG, PNG, BMP or WebP.")]
-_BEARER = HTTPBearer(
-    auto_error=False, description="Made by `iom make-token`; opens one application for one role."
-)
+_BEARER = HTTPBearer(auto_error=False, description="Made by `iom make-token`; opens one application for one role.")
 
 
-def add_verbs(
-    app: FastAPI, gallery: Gallery, faces: Faces, metrics: Metrics, settings: ServiceSettings
-) -> None:
+def add_verbs(app: FastAPI, gallery: Gallery, faces: Faces, metrics: Metrics, settings: ServiceSettings) -> None:
     """Add the routes to an application; see `create_app`."""
     backoff = Backoff(gallery, settings)
 
@@ -71,9 +63,7 @@ def add_verbs(
         application: Application,
         subject: Subject,
         images: Images,
-        another: Annotated[
-            bool, Form(description="Add to a subject that is enrolled already.")
-        ] = False,
+        another: Annotated[bool, Form(description="Add to a subject that is enrolled already.")] = False,
     ) -> Stored:
         """Enrol a subject; one that was revoked is refused, `renew` brings it back."""
         subject = _checked(gallery, application, subject)
@@ -81,9 +71,7 @@ def add_verbs(
         return Stored(subject=subject, slots=[each.slot for each in new])
 
     @post("verify", 410)
-    def verify(
-        request: Request, application: Application, subject: Subject, image: Image
-    ) -> Outcome:
+    def verify(request: Request, application: Application, subject: Subject, image: Image) -> Outcome:
         """Compare a face with the references of a subject (1:1)."""
         subject = _checked(gallery, application, subject)
         token = request.scope["iom.token"].name
@@ -93,9 +81,7 @@ def add_verbs(
         metrics.decide("verify", decision.match)
         if not settings.scores:
             return Outcome(match=decision.match)
-        return Outcome(
-            match=decision.match, distance=decision.distance, threshold=decision.threshold
-        )
+        return Outcome(match=decision.match, distance=decision.distance, threshold=decision.threshold)
 
     @post("identify", 409)
     def identify(request: Request, application: Application, image: Image) -> list[Found]:
@@ -106,10 +92,7 @@ def add_verbs(
             found = gallery.identify(application, embedded([image]))
             attempt.is_match = bool(found)
         metrics.decide("identify", bool(found))
-        return [
-            Found(subject=each.subject_id, distance=each.distance if settings.scores else None)
-            for each in found
-        ]
+        return [Found(subject=each.subject_id, distance=each.distance if settings.scores else None) for each in found]
 
     @post("revoke", 410)
     def revoke(application: Application, subject: Subject) -> Revoked:
@@ -126,11 +109,7 @@ def add_verbs(
             new = gallery.renew(application, subject, embedded(images))
         return Stored(subject=subject, slots=[each.slot for each in new])
 
-    @post(
-        "align",
-        response_class=Response,
-        responses={200: {"content": {"image/png": {"schema": {"type": "string"}}}}},
-    )
+    @post("align", response_class=Response, responses={200: {"content": {"image/png": {"schema": {"type": "string"}}}}})
     def align(application: Application, image: Image) -> Response:
         """The aligned face that the service would use, 112x112; nothing is kept or compared."""
         stream = io.BytesIO()
@@ -148,9 +127,7 @@ def add_verbs(
         """Counts of the application."""
         _checked(gallery, application)
         counts = gallery.store.stats(application)
-        return Counts(
-            subjects=counts.subjects, references=counts.references, revoked=counts.revoked
-        )
+        return Counts(subjects=counts.subjects, references=counts.references, revoked=counts.revoked)
 
 
 def guards(action: str) -> list[Any]:

@@ -105,11 +105,7 @@ def _with_intervals(
     non_mated = [row[~pairs.same] for row in columns]
     drawn = []
     for weights in subject_weights(
-        pairs.labels[pairs.left],
-        pairs.labels[pairs.right],
-        pairs.same,
-        replicates=config.bootstrap,
-        seed=seed,
+        pairs.labels[pairs.left], pairs.labels[pairs.right], pairs.same, replicates=config.bootstrap, seed=seed
     ):
         times = np.bincount(generator.integers(len(columns), size=len(columns)))
         fmr = _accepted(non_mated, weights[~pairs.same], times, code_length)
@@ -138,9 +134,7 @@ def _with_intervals(
     )
 
 
-def _accepted(
-    distances: Sequence[NDArray[np.intp]], weights: Counts, times: NDArray[np.intp], length: int
-) -> Counts:
+def _accepted(distances: Sequence[NDArray[np.intp]], weights: Counts, times: NDArray[np.intp], length: int) -> Counts:
     """Share of the pairs at or below each distance, keys counted as often as they were drawn."""
     counts: Counts = np.zeros(length + 1)
     for row, often in zip(distances, times, strict=False):

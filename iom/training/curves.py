@@ -56,9 +56,7 @@ def curves_figure(runs: Mapping[str, Records]) -> "Figure":
         axes = figure.add_subplot(rows, columns, number + 1)
         scale = 100 if name.endswith(PERCENT) else 1
         for run, records in runs.items():
-            points = [
-                (_position(row, records), scale * row[name]) for row in records if name in row
-            ]
+            points = [(_position(row, records), scale * row[name]) for row in records if name in row]
             if points:
                 marker = "o" if len(points) < 40 else None
                 axes.plot(*zip(*points, strict=True), label=run, color=colours[run], marker=marker,

@@ -177,9 +177,7 @@ class Distribution:
         strategy = self._strategy
         total = strategy.run(
             tf.function(
-                lambda: tf.distribute.get_replica_context().all_reduce(
-                    tf.distribute.ReduceOp.SUM, tf.constant(1.0)
-                )
+                lambda: tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
             )
         )
         strategy.experimental_local_results(total)[0].numpy()
@@ -202,9 +200,7 @@ class Distribution:
         local = self.devices // self.workers
 
         def parts(*batch: Any) -> Any:
-            return tf.nest.map_structure(
-                lambda t: tf.reshape(t, (local, t.shape[0] // local, *t.shape[1:])), batch
-            )
+            return tf.nest.map_structure(lambda t: tf.reshape(t, (local, t.shape[0] // local, *t.shape[1:])), batch)
 
         split = batches.map(parts).unbatch().prefetch(2 * local)
         return self._strategy.distribute_datasets_from_function(lambda context: split)
@@ -241,9 +237,7 @@ def _mirrored(config: DistributionConfig) -> Any:
         return tf.distribute.MirroredStrategy(names)
     parts = config.devices or 1
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * parts
-    )
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * parts)
     return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(parts)])
 
 
@@ -255,10 +249,7 @@ def _multi_worker(config: DistributionConfig) -> Any:
                 f"0 to {len(config.workers) - 1}; give it with --set distribution.index=N"
             )
         os.environ[ENVIRONMENT] = json.dumps(
-            {
-                "cluster": {"worker": list(config.workers)},
-                "task": {"type": "worker", "index": config.index},
-            }
+            {"cluster": {"worker": list(config.workers)}, "task": {"type": "worker", "index": config.index}}
         )
     elif ENVIRONMENT not in os.environ:
         raise ConfigError(
@@ -270,13 +261,9 @@ def _multi_worker(config: DistributionConfig) -> Any:
         tf.config.set_visible_devices(accelerators[: config.devices], "GPU")
     elif config.devices > 1:
         raise ConfigError(
-            "distribution.devices: expected 0 or 1 on a machine without accelerators, received "
-            f"{config.devices}"
+            f"distribution.devices: expected 0 or 1 on a machine without accelerators, received {config.devices}"
         )
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-STRATEGIES: dict[str, Callable[[DistributionConfig], Any]] = {
-    MIRRORED: _mirrored,
-    MULTI_WORKER: _multi_worker,
-}
+STRATEGIES: dict[str, Callable[[DistributionConfig], Any]] = {MIRRORED: _mirrored, MULTI_WORKER: _multi_worker}

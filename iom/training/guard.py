@@ -30,9 +30,7 @@ class FiniteGuard:
         files_of: `(epoch, step) -> files` of a batch, both counted from zero.
     """
 
-    def __init__(
-        self, run: RunDir, files_of: Callable[[int, int], Sequence[str]] | None = None
-    ) -> None:
+    def __init__(self, run: RunDir, files_of: Callable[[int, int], Sequence[str]] | None = None) -> None:
         self._run = run
         self._files_of = files_of
 

@@ -102,8 +102,7 @@ def margin_loss(config: MarginConfig, *, classes: int) -> SoftmaxCrossEntropy:
     unknown = sorted(set(arguments) - set(known))
     if unknown:
         raise ConfigError(
-            f"margin: {config.name} has no {', '.join(unknown)}; it has "
-            f"{', '.join(known) or 'no arguments'}"
+            f"margin: {config.name} has no {', '.join(unknown)}; it has {', '.join(known) or 'no arguments'}"
         )
     if "classes" in inspect.signature(kind).parameters:
         arguments["classes"] = classes
@@ -122,9 +121,7 @@ def _logits(config: MarginConfig, loss: SoftmaxCrossEntropy, classes: int) -> ke
         if config.sub_centers > 1:
             raise ConfigError(f"margin.sub_centers: {config.name} compares no centres")
         return keras.layers.Dense(classes, name=LABEL, dtype="float32")
-    return CosineLogits(
-        classes, sub_centers=config.sub_centers, with_norm=loss.needs_norm, name=LABEL
-    )
+    return CosineLogits(classes, sub_centers=config.sub_centers, with_norm=loss.needs_norm, name=LABEL)
 
 
 def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, SampledLoss]:
@@ -144,11 +141,6 @@ def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, S
         )
     slots = 2 if optimizer.name != "sgd" else int(optimizer.momentum > 0)
     layer = SampledCosineLogits(
-        classes,
-        margin.sample,
-        slots=slots,
-        seed=config.seed,
-        with_norm=loss.needs_norm,
-        name=LABEL,
+        classes, margin.sample, slots=slots, seed=config.seed, with_norm=loss.needs_norm, name=LABEL
     )
     return layer, SampledLoss(loss)

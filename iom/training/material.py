@@ -61,9 +61,7 @@ def load_material(config: Stage2Config, *, progress: bool = False) -> Material:
     check_sizes(embedder.embedding_size, config.hasher)
     rows = embedder.embed_files(train.files, progress=progress)
     held_out_rows = embedder.embed_files(held_out.files, progress=progress)
-    return Material(
-        _source(config), embedder, train, held_out, pairs, rows, held_out_rows[pairs.images]
-    )
+    return Material(_source(config), embedder, train, held_out, pairs, rows, held_out_rows[pairs.images])
 
 
 def _source(config: Stage2Config) -> tuple[FolderConfig, EmbedderConfig, int]:

@@ -34,9 +34,7 @@ class PhaseModel:
     label_input: bool = False
 
 
-def build_phase(
-    config: Stage1Config, backbone: keras.Model, batches: ImageBatches, *, train: str
-) -> PhaseModel:
+def build_phase(config: Stage1Config, backbone: keras.Model, batches: ImageBatches, *, train: str) -> PhaseModel:
     """Put heads on the backbone and compile.
 
     Args:
@@ -101,14 +99,8 @@ def carry_over(before: PhaseModel, after: PhaseModel) -> tuple[int, int]:
     Returns:
         How many variables were kept, and how many are new.
     """
-    known = {
-        **_by_place(before.heads),
-        **{("state", variable.name): variable for variable in before.state},
-    }
-    wanted = {
-        **_by_place(after.heads),
-        **{("state", variable.name): variable for variable in after.state},
-    }
+    known = {**_by_place(before.heads), **{("state", variable.name): variable for variable in before.state}}
+    wanted = {**_by_place(after.heads), **{("state", variable.name): variable for variable in after.state}}
     kept = 0
     for place, variable in wanted.items():
         source = known.get(place)

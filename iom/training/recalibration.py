@@ -27,11 +27,7 @@ from iom.training.held_out import HeldOutPairs
 
 
 def recalibrate(
-    place: Path,
-    config: Stage2Config,
-    *,
-    progress: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    place: Path, config: Stage2Config, *, progress: bool = False, report: Callable[[str], None] = lambda line: None
 ) -> FaceHasher:
     """Calibrate a hasher on the held-out subjects of a configuration; store nothing.
 
@@ -147,17 +143,12 @@ def check_target(place: Path, output: Path | None) -> None:
     own = [package_folder(), *([] if root is None else [root / "pre_models"])]
     if any(folder.resolve() in place.resolve().parents for folder in own):
         raise ConfigError(
-            f"{place} came with the package and is not changed: store the threshold in a copy "
-            "with --output DIR"
+            f"{place} came with the package and is not changed: store the threshold in a copy with --output DIR"
         )
 
 
 def _calibration(
-    hasher: FaceHasher,
-    pairs: HeldOutPairs,
-    embeddings: NDArray[np.float32],
-    config: CalibrationConfig,
-    seed: int,
+    hasher: FaceHasher, pairs: HeldOutPairs, embeddings: NDArray[np.float32], config: CalibrationConfig, seed: int
 ) -> Calibration:
     return calibrate(
         pairs,

@@ -64,8 +64,7 @@ class RunDir:
         if stored.exists():
             if not resume:
                 raise CheckpointError(
-                    f"{path} already holds a run: continue it with --resume, or choose another "
-                    "--output"
+                    f"{path} already holds a run: continue it with --resume, or choose another --output"
                 )
             run._check_same_config(stored)
             remove_temporary_files(path)
@@ -98,14 +97,9 @@ class RunDir:
         if before == self.config:
             return
         old, new = _flat(before), _flat(self.config)
-        changed = [
-            f"{key}: {_short(old[key])} -> {_short(new[key])}"
-            for key in old
-            if old[key] != new[key]
-        ]
+        changed = [f"{key}: {_short(old[key])} -> {_short(new[key])}" for key in old if old[key] != new[key]]
         raise CheckpointError(
-            f"cannot resume {self.path}: it was started with another configuration "
-            f"({'; '.join(changed[:3])})"
+            f"cannot resume {self.path}: it was started with another configuration ({'; '.join(changed[:3])})"
         )
 
     @property
@@ -130,9 +124,7 @@ class RunDir:
         """All records so far: of epochs, and of steps where verification was asked for there."""
         return read_records(self.metrics_path)
 
-    def save_state(
-        self, model: keras.Model, progress: Progress, *, state: Sequence[Any] = ()
-    ) -> None:
+    def save_state(self, model: keras.Model, progress: Progress, *, state: Sequence[Any] = ()) -> None:
         """Write every variable of the model, its optimizer and `state` (of losses), atomically."""
         arrays = {
             f"{index:05d}": np.asarray(keras.ops.convert_to_numpy(variable))
@@ -176,10 +168,7 @@ class RunDir:
     def _stored(self) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         try:
             # NumPy leaves a damaged file open when it opens it itself.
-            with (
-                self.state_path.open("rb") as stream,
-                np.load(stream, allow_pickle=False) as stored,
-            ):
+            with self.state_path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 header = parse_json(str(stored[HEADER]))
                 arrays = [stored[f"{index:05d}"] for index in range(len(stored.files) - 1)]
                 return header, arrays

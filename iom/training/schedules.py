@@ -106,8 +106,7 @@ def _cosine_restarts(schedule: WarmUp, step: Any) -> Any:
     passed = ops.cast(after >= ops.convert_to_tensor(starts, "float32"), "int32")
     cycle = ops.sum(passed) - 1
     start, length, peak = (
-        ops.take(ops.convert_to_tensor(values, "float32"), cycle)
-        for values in (starts, lengths, peaks)
+        ops.take(ops.convert_to_tensor(values, "float32"), cycle) for values in (starts, lengths, peaks)
     )
     done = ops.clip((after - start) / length, 0.0, 1.0)
     return _half_wave(schedule, done, peak)

@@ -80,9 +80,7 @@ def train_stage1(
         verify = distribution.verify(verify, measured, backbone)
         run = distribution.open_run(output, config, resume=resume)
         batches = _batches(config, train, measured, progress=progress)
-        batches = dataclasses.replace(
-            batches, worker=distribution.worker, workers=distribution.workers
-        )
+        batches = dataclasses.replace(batches, worker=distribution.worker, workers=distribution.workers)
         _train_phases(run, phases, backbone, batches, verify, report, distribution)
         distribution.close()
     finally:
@@ -117,22 +115,16 @@ def _train_phases(
         draw = numpy_stream(whole.seed, f"stage1/phase/{number}").integers(2**31)
         seed_everything(int(draw), deterministic=whole.deterministic)
         part = dataclasses.replace(
-            batches,
-            batch_size=settings.training.batch_size,
-            images_per_subject=settings.training.images_per_subject,
+            batches, batch_size=settings.training.batch_size, images_per_subject=settings.training.images_per_subject
         )
         with distribution.scope():
             following = build_phase(settings, backbone, part, train=_trained(whole, number))
         distribution.check_state(following.state)
-        part = dataclasses.replace(
-            part, labelled=following.labelled, label_input=following.label_input
-        )
+        part = dataclasses.replace(part, labelled=following.labelled, label_input=following.label_input)
         start = None
         if model is not None:
             kept, new = carry_over(model, following)
-            report(
-                f"phase {number + 1} of {len(phases)}: {kept} variables of heads kept, {new} new"
-            )
+            report(f"phase {number + 1} of {len(phases)}: {kept} variables of heads kept, {new} new")
             start = dataclasses.replace(progress, phase=number)
         model = following
         progress = run_epochs(
@@ -160,9 +152,7 @@ def _trained(config: Stage1Config, number: int) -> str:
     return config.phases[number].train if config.phases else ALL
 
 
-def _watch(
-    config: Stage1Config, run: RunDir, model: keras.Model
-) -> Callable[[dict[str, Any]], None]:
+def _watch(config: Stage1Config, run: RunDir, model: keras.Model) -> Callable[[dict[str, Any]], None]:
     if not config.training.tensorboard:
         return lambda record: None
     return tensorboard_writer(run.path / "tensorboard", model)
@@ -170,9 +160,7 @@ def _watch(
 
 def _backbone(config: Stage1Config) -> keras.Model:
     settings = config.backbone
-    backbone = build_backbone(
-        settings.name, embedding_size=settings.embedding_size, **settings.arguments
-    )
+    backbone = build_backbone(settings.name, embedding_size=settings.embedding_size, **settings.arguments)
     if settings.weights:
         _take_weights(backbone, load_backbone_model(settings.weights).trainable_model, settings)
     return backbone
@@ -188,9 +176,7 @@ def _take_weights(backbone: keras.Model, source: keras.Model, settings: Backbone
         backbone.set_weights(source.get_weights())
         scalings = [model.get_layer(SCALING).get_config() for model in (backbone, source)]
     except ValueError as error:
-        raise ConfigError(
-            f"backbone.weights: {settings.weights} does not fit {settings.name}: {error}"
-        ) from error
+        raise ConfigError(f"backbone.weights: {settings.weights} does not fit {settings.name}: {error}") from error
     if any(scalings[0][name] != scalings[1][name] for name in ("scale", "offset")):
         raise ConfigError(
             f"backbone.weights: {settings.weights} scales pixels in another way than "
@@ -198,9 +184,7 @@ def _take_weights(backbone: keras.Model, source: keras.Model, settings: Backbone
         )
 
 
-def _batches(
-    config: Stage1Config, train: FaceFolder, backbone: keras.Model, *, progress: bool
-) -> ImageBatches:
+def _batches(config: Stage1Config, train: FaceFolder, backbone: keras.Model, *, progress: bool) -> ImageBatches:
     distillation = config.distillation
     batches = ImageBatches(
         train,
@@ -231,10 +215,7 @@ def save_backbone(config: Stage1Config, backbone: keras.Model, path: Path) -> No
     try:
         settings = config.backbone
         plain = build_backbone(
-            settings.name,
-            embedding_size=settings.embedding_size,
-            untrained=True,
-            **settings.arguments,
+            settings.name, embedding_size=settings.embedding_size, untrained=True, **settings.arguments
         )
     finally:
         keras.config.set_dtype_policy(policy)

@@ -33,11 +33,7 @@ from iom.training.material import Material, load_material
 from iom.training.run_dir import RunDir
 from iom.training.schedules import build_optimizer
 from iom.training.stage2_model import start_hasher, training_graph
-from iom.training.whitening import (
-    independent_parts,
-    leading_directions,
-    within_class_whitening,
-)
+from iom.training.whitening import independent_parts, leading_directions, within_class_whitening
 
 BASELINE = "grp"
 BEST, LAST = "best", "last"
@@ -76,9 +72,7 @@ def train_stage2(
         material = load_material(config, progress=progress)
     material.pairs.check_resolution(config.calibration.fmr)
     key_size = check_sizes(material.embedder.embedding_size, config.hasher)
-    sampler = SubjectBatches(
-        material.train.labels, config.batches.subjects, config.batches.images, config.seed
-    )
+    sampler = SubjectBatches(material.train.labels, config.batches.subjects, config.batches.images, config.seed)
     report(
         f"{len(material.train):,} images of {len(material.train.subjects):,} subjects to train on, "
         f"{sampler.usable_subjects:,} of them with {config.batches.images} images; "
@@ -150,9 +144,7 @@ def untrained_hasher(config: Stage2Config, material: Material) -> KerasFaceHashe
     )
 
 
-def _start_hasher(
-    config: Stage2Config, material: Material, start: NDArray[np.float32] | None
-) -> keras.Model:
+def _start_hasher(config: Stage2Config, material: Material, start: NDArray[np.float32] | None) -> keras.Model:
     return start_hasher(
         material.embedder.embedding_size,
         config.hasher,
@@ -238,10 +230,7 @@ def _epoch(
 
 
 def _verification(
-    config: Stage2Config,
-    material: Material,
-    hasher: keras.Model,
-    backbone: keras.Model | None,
+    config: Stage2Config, material: Material, hasher: keras.Model, backbone: keras.Model | None
 ) -> Callable[[], dict[str, float]]:
     """Held-out equal error rate of the codes, beside the baseline's and the embedding's."""
     keys = held_out_keys(config.seed, "verification-keys", VERIFICATION_KEYS)
@@ -278,12 +267,7 @@ def _embedder_of(backbone: keras.Model, config: Stage2Config, material: Material
 
 
 def _store(
-    config: Stage2Config,
-    material: Material,
-    output: Path,
-    hasher: keras.Model,
-    backbone: keras.Model | None,
-    name: str,
+    config: Stage2Config, material: Material, output: Path, hasher: keras.Model, backbone: keras.Model | None, name: str
 ) -> None:
     """Write the hasher, and before it the backbone it belongs to, if that was trained too."""
     folder = output if name == BEST else output / name
@@ -293,9 +277,7 @@ def _store(
         path = folder / EMBEDDER_FILE
         save_model(backbone, path)
         embedder_name, fingerprint = f"{embedder_name}, fine-tuned", sha256_of(path)
-    KerasFaceHasher(hasher, embedder_name=embedder_name, embedder_fingerprint=fingerprint).save(
-        folder
-    )
+    KerasFaceHasher(hasher, embedder_name=embedder_name, embedder_fingerprint=fingerprint).save(folder)
 
 
 def _calibrate(

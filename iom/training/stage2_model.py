@@ -12,14 +12,7 @@ from iom.errors import ConfigError
 from iom.layers.cosine import ClassCentres, CosineLogits
 from iom.layers.index_of_max import relaxed_codes
 from iom.losses.code_distances import code_cosine
-from iom.losses.code_loss import (
-    CLASS_COSINES,
-    COLLISIONS,
-    COLLISIONS_ACROSS,
-    HASHED_CLASS_COSINES,
-    RELAXED,
-    SOFT,
-)
+from iom.losses.code_loss import CLASS_COSINES, COLLISIONS, COLLISIONS_ACROSS, HASHED_CLASS_COSINES, RELAXED, SOFT
 from iom.losses.pairs import expected_collision
 from iom.models.before_key import BOTTLENECK
 from iom.models.hashing import LEARNED_LAYER, build_hasher
@@ -97,10 +90,7 @@ def training_graph(
         inputs["inverse_temperature"] = keras.Input((1,), name="inverse_temperature")
         temperature = ops.reshape(inputs["inverse_temperature"], (-1, 1, 1))
     orders = [inputs["order"]] if keys == 1 else [inputs["order"][:, key] for key in range(keys)]
-    parts = [
-        _parts(hasher({"embedding": embedding, "order": order}), config, temperature)
-        for order in orders
-    ]
+    parts = [_parts(hasher({"embedding": embedding, "order": order}), config, temperature) for order in orders]
     if COLLISIONS_ACROSS in reads.values():
         shape = hasher.input["order"].shape[1:]
         second = keras.Input(shape, dtype="int32", name="second_order")
@@ -118,9 +108,7 @@ def training_graph(
         for part, order in zip(parts, orders, strict=True):
             same_key = ops.repeat(order[:1, :], classes, axis=0)  # all rows of a batch share it
             hashed = hasher({"embedding": centres, "order": same_key})
-            agreement = expected_collision(
-                part[RELAXED], _parts(hashed, config, own_temperature)[RELAXED]
-            )
+            agreement = expected_collision(part[RELAXED], _parts(hashed, config, own_temperature)[RELAXED])
             part[HASHED_CLASS_COSINES] = code_cosine(agreement, config.alphabet_size)
     outputs = {name: [part[read] for part in parts] for name, read in reads.items()}
     if keys == 1:
@@ -130,8 +118,7 @@ def training_graph(
     model = keras.Model(inputs, merged, name="stage2")
     if not model.trainable_variables:
         raise ConfigError(
-            "nothing to train: set hasher.train_learned_layer, hasher.train_projection or "
-            "fine_tune to true"
+            "nothing to train: set hasher.train_learned_layer, hasher.train_projection or fine_tune to true"
         )
     return model
 
@@ -139,9 +126,5 @@ def training_graph(
 def _parts(responses: Any, config: HasherConfig, temperature: Any) -> dict[str, Any]:
     """What losses can read, for the rows under one key."""
     soft = relaxed_codes(responses, temperature)
-    relaxed = (
-        relaxed_codes(responses, temperature, straight_through=True)
-        if config.straight_through
-        else soft
-    )
+    relaxed = relaxed_codes(responses, temperature, straight_through=True) if config.straight_through else soft
     return {COLLISIONS: expected_collision(relaxed, relaxed), SOFT: soft, RELAXED: relaxed}

@@ -14,9 +14,7 @@ from iom.files import cached_array, write_array
 from iom.models.embedder import Embedder
 
 
-def teacher_targets(
-    batches: ImageBatches, teacher: Embedder, *, cache: Path, progress: bool
-) -> NDArray[np.float32]:
+def teacher_targets(batches: ImageBatches, teacher: Embedder, *, cache: Path, progress: bool) -> NDArray[np.float32]:
     """Embeddings of every fixed view (or of the plain images), computed once and kept.
 
     Each view is one file, so that an interrupted computation goes on with the next view.
@@ -40,9 +38,7 @@ def teacher_targets(
     return np.stack(views)
 
 
-def _embed_view(
-    batches: ImageBatches, view: int, teacher: Embedder, *, progress: bool
-) -> NDArray[np.float32]:
+def _embed_view(batches: ImageBatches, view: int, teacher: Embedder, *, progress: bool) -> NDArray[np.float32]:
     title = f"teacher, view {view + 1} of {batches.views}"
     with tqdm(total=len(batches.folder), desc=title, unit="image", disable=not progress) as bar:
         parts = []

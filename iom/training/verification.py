@@ -31,11 +31,7 @@ def load_benchmarks(config: Stage1Config) -> tuple[PairBenchmark, ...]:
 
 
 def verification(
-    backbone: keras.Model,
-    held_out: FaceFolder | None,
-    benchmarks: Sequence[PairBenchmark],
-    *,
-    seed: int,
+    backbone: keras.Model, held_out: FaceFolder | None, benchmarks: Sequence[PairBenchmark], *, seed: int
 ) -> Callable[[], dict[str, float]]:
     """A function that measures the backbone as it is at the moment.
 

@@ -39,8 +39,7 @@ def within_class_whitening(
     mean = np.trace(scatter) / len(scatter)
     if mean <= 0:
         raise DataError(
-            "within-class whitening needs subjects with two different images, found none; set "
-            "hasher.whitening to 0"
+            "within-class whitening needs subjects with two different images, found none; set hasher.whitening to 0"
         )
     blend = (1.0 - share) * np.eye(len(scatter)) + share * scatter / mean
     values, vectors = np.linalg.eigh(blend)
@@ -48,9 +47,7 @@ def within_class_whitening(
     return matrix
 
 
-def leading_directions(
-    embeddings: NDArray[np.float32], size: int, *, seed: int
-) -> NDArray[np.float32]:
+def leading_directions(embeddings: NDArray[np.float32], size: int, *, seed: int) -> NDArray[np.float32]:
     """Start of a bottleneck: the `size` directions that hold most of the rows, turned at random.
 
     The eigenvectors of the second moment (not centred, as a cosine is not), as those of principal

@@ -24,9 +24,7 @@ def agreement(system, found, truth, key):
     return float((system.hash(found, key) == system.hash(truth, key)).mean())
 
 
-@pytest.mark.parametrize(
-    ("code_length", "closest", "under_new_key"), [(128, 0.60, 0.37), (512, 0.90, 0.67)]
-)
+@pytest.mark.parametrize(("code_length", "closest", "under_new_key"), [(128, 0.60, 0.37), (512, 0.90, 0.67)])
 def test_changing_the_key_does_not_revoke_what_was_disclosed(
     make_system, make_leak, rows, key, code_length, closest, under_new_key
 ):
@@ -67,10 +65,7 @@ def test_more_positions_and_more_records_tell_more(make_system, make_leak, rows)
     assert cosine(closed_form(make_leak(long, truth)), truth) > 0.1 + cosine(
         closed_form(make_leak(short, truth)), truth
     )
-    reached = [
-        cosine(prior_regressor(make_leak(short, truth, range(1, count + 1))), truth)
-        for count in (1, 3, 10)
-    ]
+    reached = [cosine(prior_regressor(make_leak(short, truth, range(1, count + 1))), truth) for count in (1, 3, 10)]
     assert reached[0] + 0.1 < reached[1]
     assert reached[1] + 0.05 < reached[2]
 

@@ -35,9 +35,7 @@ def attacked(**settings):
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense):
             layer.kernel.assign(np.eye(SIZE) + 0.3 * noise)
-    return attacked_hasher(
-        "ours", KerasFaceHasher(model, embedder_name="-", embedder_fingerprint="0" * 64)
-    )
+    return attacked_hasher("ours", KerasFaceHasher(model, embedder_name="-", embedder_fingerprint="0" * 64))
 
 
 def row_of(system, victims):

@@ -163,14 +163,11 @@ def test_refined_codes_follow_the_cosine_more_closely(frame):
 def test_refinement_takes_the_steps_and_the_gain_of_the_configuration():
     rows, _ = vectors(50)
     default = build("simplex_refined").hash(rows, key(1))
-    np.testing.assert_array_equal(
-        default, build("simplex_refined", refinement_steps=10).hash(rows, key(1))
-    )
+    np.testing.assert_array_equal(default, build("simplex_refined", refinement_steps=10).hash(rows, key(1)))
     for other in ({"refinement_steps": 1}, {"refinement_gain": 1.0}):
         assert (build("simplex_refined", **other).hash(rows, key(1)) != default).any()
     np.testing.assert_array_equal(
-        build("simplex").hash(rows, key(1)),
-        build("simplex", refinement_steps=5).hash(rows, key(1)),
+        build("simplex").hash(rows, key(1)), build("simplex", refinement_steps=5).hash(rows, key(1))
     )
 
 

@@ -65,9 +65,7 @@ def test_only_the_direction_counts(name):
     rows, _ = vectors(10)
     protection = build(name)
     np.testing.assert_allclose(
-        protection.hash(rows, key(1)).astype(float),
-        protection.hash(8 * rows, key(1)).astype(float),
-        rtol=1e-6,
+        protection.hash(rows, key(1)).astype(float), protection.hash(8 * rows, key(1)).astype(float), rtol=1e-6
     )
 
 
@@ -135,9 +133,7 @@ def test_biohash_follows_the_definition():
     np.testing.assert_allclose(projection @ projection.T, np.eye(50), atol=1e-12)
     rows, _ = vectors(4)
     for row, code in zip(rows, protection.hash(rows, key(3)), strict=True):
-        assert [
-            int(sum(r * x for r, x in zip(line, row, strict=True)) > 0) for line in projection
-        ] == (code.tolist())
+        assert [int(sum(r * x for r, x in zip(line, row, strict=True)) > 0) for line in projection] == (code.tolist())
 
 
 def test_biohash_of_more_bits_than_dimensions_is_orthonormal_in_blocks():
@@ -172,10 +168,7 @@ def test_polyprotect_follows_the_definition():
     for row, template in zip(rows, protection.hash(rows, key(9)), strict=True):
         values = row.astype(float) / np.linalg.norm(row.astype(float))
         expected = [
-            sum(
-                c * values[start + j] ** int(e)
-                for j, (c, e) in enumerate(zip(coefficients, exponents, strict=True))
-            )
+            sum(c * values[start + j] ** int(e) for j, (c, e) in enumerate(zip(coefficients, exponents, strict=True)))
             for start in range(0, SIZE - TERMS + 1, TERMS - OVERLAP)
         ]
         np.testing.assert_allclose(template, expected, rtol=1e-9)
@@ -236,10 +229,7 @@ def test_ifo_follows_the_definition():
     for row, code in zip(rows, codes, strict=True):
         bits = row @ protection.directions > 0
         for position in range(64):
-            product = [
-                all(bits[windows[factor, position, place]] for factor in range(2))
-                for place in range(5)
-            ]
+            product = [all(bits[windows[factor, position, place]] for factor in range(2)) for place in range(5)]
             assert code[position] == (product.index(True) if True in product else 5)
     assert (codes == 5).any()
 

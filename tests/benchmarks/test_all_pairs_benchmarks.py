@@ -25,9 +25,7 @@ def faces():
     subjects = np.repeat(np.arange(40), 4)
     rows = generator.normal(size=(40, SIZE))[subjects] + 0.9 * generator.normal(size=(160, SIZE))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    embedder = Embedder(
-        lambda pixels: pixels, name="made", fingerprint="f" * 64, embedding_size=SIZE
-    )
+    embedder = Embedder(lambda pixels: pixels, name="made", fingerprint="f" * 64, embedding_size=SIZE)
     return Faces(AllPairs(subjects), rows, embedder)
 
 
@@ -37,9 +35,7 @@ def hasher_of(length, alphabet):
 
 
 def test_every_key_gives_the_figures_it_is_asked_for(faces):
-    arguments = argparse.Namespace(
-        keys=3, seed=1, replicates=10, frames=["simplex"], refined=["simplex_refined"]
-    )
+    arguments = argparse.Namespace(keys=3, seed=1, replicates=10, frames=["simplex"], refined=["simplex_refined"])
     hashers = [hasher_of(32, 4), hasher_of(64, 2)]
     figures = every_key.measure(faces, hashers, arguments, ancestor=hashers[0])
     assert set(KEYS.split()) <= set(json.loads(json.dumps(figures)))

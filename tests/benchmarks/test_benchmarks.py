@@ -50,13 +50,7 @@ def test_tracked_weights_are_those_git_would_keep(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", "."], check=True)
     folder = tmp_path / "pre_models"
     (folder / "hasher").mkdir(parents=True)
-    for name in (
-        "model.keras",
-        "large.params",
-        "README.md",
-        "manifest.json",
-        "hasher/hasher.keras",
-    ):
+    for name in ("model.keras", "large.params", "README.md", "manifest.json", "hasher/hasher.keras"):
         (folder / name).write_bytes(b"x" * 10)
     (tmp_path / ".gitignore").write_text("*.params\n")
     found = bundled.tracked_weights(bundled.FOLDERS)

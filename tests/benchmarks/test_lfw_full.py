@@ -99,9 +99,7 @@ def test_the_ancestor_is_a_row_beside_those_that_are_done(shared_folder, tmp_pat
     assert "configs/stage2/fixed_key.yaml" in capsys.readouterr().err
     assert lfw_full.main([*arguments, "--systems", "grp"]) == 0
     code = HasherConfig(code_length=64, learned_layer=False, projection="gaussian")
-    hasher = KerasFaceHasher(
-        build_hasher(128, code, seed=1), embedder_name="", embedder_fingerprint=""
-    )
+    hasher = KerasFaceHasher(build_hasher(128, code, seed=1), embedder_name="", embedder_fingerprint="")
     hasher.save(tmp_path / "ancestor")
     capsys.readouterr()
     assert lfw_full.main([*arguments, "--systems", "ancestor"]) == 0

@@ -26,11 +26,7 @@ def test_without_shared_data_the_error_is_one_line(module, tmp_path, root, monke
 def test_probes_are_the_same_for_every_count():
     labels = np.repeat(np.arange(4), [7, 5, 30, 6])
     setting = centroids._setting(labels)
-    assert setting.enrolled.tolist() == [
-        [0, 1, 2, 3, 4],
-        [12, 13, 14, 15, 16],
-        [42, 43, 44, 45, 46],
-    ]
+    assert setting.enrolled.tolist() == [[0, 1, 2, 3, 4], [12, 13, 14, 15, 16], [42, 43, 44, 45, 46]]
     assert setting.others.tolist() == [7]
     assert setting.subject.tolist() == [0] * 2 + [1] * 15 + [2]
     assert labels[setting.probes].tolist() == [0] * 2 + [2] * 15 + [3]
@@ -46,9 +42,7 @@ def test_figures_against_loops(kind):
     setting = centroids.Setting(np.zeros((5, 5), int), np.zeros(4, int), np.arange(40), subject)
     mated = [distances[i, subject[i]] for i in range(40)]
     non_mated = [distances[i, j] for i in range(40) for j in range(9) if j != subject[i]]
-    first = [
-        all(distances[i, j] > mated[i] for j in range(9) if j != subject[i]) for i in range(40)
-    ]
+    first = [all(distances[i, j] > mated[i] for j in range(9) if j != subject[i]) for i in range(40)]
     scale = 100 if kind is np.float32 else 1
     figures = centroids._figures((distances / scale).astype(kind), setting)
     assert figures["rank_1"] == np.mean(first)

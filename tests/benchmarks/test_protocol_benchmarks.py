@@ -51,9 +51,7 @@ def test_stored_embeddings_that_lack_an_image(tmp_path):
     root = tmp_path / "faces"
     folder = tmp_path / "embeddings"
     folder.mkdir()
-    np.savez(
-        folder / "faces.mobilefacenet_y1.npz", embedding=np.ones((1, 4)), path=np.array(["a/1.jpg"])
-    )
+    np.savez(folder / "faces.mobilefacenet_y1.npz", embedding=np.ones((1, 4)), path=np.array(["a/1.jpg"]))
     assert embeddings_of([root / "a" / "1.jpg"], root, tmp_path).shape == (1, 4)
     with pytest.raises(DataError, match=r"1 images have no embedding, first a/2\.jpg"):
         embeddings_of([root / "a" / "2.jpg"], root, tmp_path)

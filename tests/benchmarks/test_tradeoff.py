@@ -74,9 +74,7 @@ def test_a_hasher_is_put_behind_keys_of_every_kind(tmp_path, root, monkeypatch, 
         code_length=1024, alphabet_size=2, projection="simplex", refinement_steps=10,
         key_kind="permutation",
     )  # fmt: skip
-    hasher = KerasFaceHasher(
-        build_hasher(64, code), embedder_name="-", embedder_fingerprint="0" * 64
-    )
+    hasher = KerasFaceHasher(build_hasher(64, code), embedder_name="-", embedder_fingerprint="0" * 64)
     hasher.save(tmp_path / "small")
     chosen = ["--systems", "--hasher", str(tmp_path / "small"), "--attacks", "sorted_values"]
     assert attacks.main([*chosen, "--synthetic", "--victims", "20", "--old-keys", "1"]) == 0

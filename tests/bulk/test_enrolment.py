@@ -189,9 +189,7 @@ def test_an_engine_that_loses_an_image_is_noticed(folder, worker):
 def bulk(gallery, folder, engine):
     rows = read_rows("folder", folder / "people")
     settings = WorkerSettings("none", "pixels", batch_size=4, loader="bulk_worker:load")
-    return enroll_in_bulk(
-        gallery, "door", rows, engine, settings, report=folder / "report.jsonl", batch=8
-    )
+    return enroll_in_bulk(gallery, "door", rows, engine, settings, report=folder / "report.jsonl", batch=8)
 
 
 def test_a_second_run_at_the_same_time_is_refused(folder, worker):
@@ -222,9 +220,7 @@ def test_lists_and_shards_give_the_same_as_the_folder(folder, tmp_path):
     by_folder = read_rows("folder", folder / "people")
     listed = tmp_path / "people.txt"
     listed.write_text("".join(f"people/{r.name}\t{r.subject_id}\n" for r in reversed(by_folder)))
-    assert [(r.subject_id, r.file) for r in read_rows("list", listed)] == [
-        (r.subject_id, r.file) for r in by_folder
-    ]
+    assert [(r.subject_id, r.file) for r in read_rows("list", listed)] == [(r.subject_id, r.file) for r in by_folder]
     listed.write_text("people/p00/0.png p00\n")
     with pytest.raises(DataError, match="line 1: expected <image><tab><subject>"):
         read_rows("list", listed)

@@ -56,9 +56,7 @@ def test_a_killed_run_is_continued(tmp_path):
     arguments = [sys.executable, "-m", "iom.cli.align", *command, "--quiet"]
     journal = tmp_path / "faces" / "align.jsonl"
     process = subprocess.Popen([*arguments, "--workers", "2"])
-    while process.poll() is None and not (
-        journal.is_file() and journal.read_bytes().count(b"\n") > 5
-    ):
+    while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") > 5):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

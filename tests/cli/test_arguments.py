@@ -92,10 +92,7 @@ def test_exit_codes(error, code, capsys):
     ("error", "line"),
     [
         (PermissionError(13, "Permission denied", "/root/x"), "/root/x: Permission denied"),
-        (
-            FileNotFoundError(2, "No such file or directory", "a b"),
-            "a b: No such file or directory",
-        ),
+        (FileNotFoundError(2, "No such file or directory", "a b"), "a b: No such file or directory"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError(18, "Cross-device link", "a", None, "b"), "a -> b: Cross-device link"),
         (OSError(), "OSError"),
@@ -162,10 +159,7 @@ def test_wrong_arguments_are_one_line(capsys):
     [
         (["--config", "no-such.yaml"], "no configuration no-such.yaml"),
         (["--config", "configs/smoke/stage1.yaml", "--set", "sede=1"], "did you mean 'seed'"),
-        (
-            ["--config", "configs/smoke/stage1.yaml", "--set", "data.root=nowhere"],
-            "no folder nowhere",
-        ),
+        (["--config", "configs/smoke/stage1.yaml", "--set", "data.root=nowhere"], "no folder nowhere"),
     ],
 )
 def test_stage1_tells_mistakes_in_one_line(arguments, message, tmp_path, capsys, root, monkeypatch):
@@ -189,9 +183,7 @@ def test_importing_is_light(statement, root):
     assert not HEAVY & set(loaded)
 
 
-@pytest.mark.parametrize(
-    "script", ["train_stage1.py", "train_stage2.py", "evaluate.py", "run_me.py"]
-)
+@pytest.mark.parametrize("script", ["train_stage1.py", "train_stage2.py", "evaluate.py", "run_me.py"])
 def test_help_is_complete_and_light(script, root):
     code = (
         f"import runpy, sys; sys.argv = ['{script}', '--help']\n"
@@ -199,8 +191,6 @@ def test_help_is_complete_and_light(script, root):
         "except SystemExit as stop:\n    assert not stop.code\n"
         f"assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "examples:" in result.stdout

@@ -30,9 +30,7 @@ def sources(tmp_path_factory):
 
 def tree(root):
     """Path to content of all files."""
-    return {
-        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
     folder = tmp_path_factory.mktemp("network")
     weights = folder / "tiny.keras"
-    build_backbone(
-        "iresnet_slim", embedding_size=32, stem=16, widths=[16, 16, 16, 16], depths=[1, 1, 1, 1]
-    ).save(weights)
+    build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=[16, 16, 16, 16], depths=[1, 1, 1, 1]).save(
+        weights
+    )
     embedder = load_embedder(str(weights))
     config = HasherConfig(code_length=CODE_LENGTH, alphabet_size=ALPHABET_SIZE)
     for name, calibration in (
@@ -64,10 +64,7 @@ def arguments(network: tuple[Path, Path], output: Path) -> list[str]:
 
 
 def test_it_prints_distances_and_decisions_and_writes_a_picture(
-    network: tuple[Path, Path],
-    faces: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    network: tuple[Path, Path], faces: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usual = ["--images", *faces, *arguments(network, tmp_path / "new" / "demo")]
     assert main([*usual, "--verbose"]) == 0
@@ -108,10 +105,7 @@ def test_faces_of_nobody_are_the_default_and_keys_are_fresh_and_hidden(
 
 
 def test_wrong_input_is_told_in_one_line(
-    network: tuple[Path, Path],
-    faces: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    network: tuple[Path, Path], faces: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wide = tmp_path / "wide.png"
     Image.new("RGB", (250, 250)).save(wide)
@@ -141,9 +135,7 @@ def test_the_hasher_of_another_embedder_is_refused(
     from iom.models.backbones import build_backbone
 
     other = tmp_path / "other.keras"
-    build_backbone(
-        "iresnet_slim", embedding_size=32, stem=16, widths=[16, 16, 16, 16], depths=[1, 1, 1, 1]
-    ).save(other)
+    build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=[16, 16, 16, 16], depths=[1, 1, 1, 1]).save(other)
     usual = arguments(network, tmp_path / "demo")
     assert main([*usual, "--weights", str(other)]) == 2
     assert "was trained with the embedder" in capsys.readouterr().err
@@ -169,8 +161,6 @@ def test_help_imports_nothing_heavy(root: Path) -> None:
         "heavy = {'tensorflow', 'keras', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--images" in done.stdout

@@ -31,12 +31,7 @@ def embedder(monkeypatch):
 
     def load_embedder(weights, *, batch_size, flip, cache):
         return Embedder(
-            predict,
-            name=weights,
-            fingerprint=FINGERPRINT,
-            embedding_size=32,
-            batch_size=batch_size,
-            flip=flip,
+            predict, name=weights, fingerprint=FINGERPRINT, embedding_size=32, batch_size=batch_size, flip=flip
         )
 
     monkeypatch.setattr("iom.models.fusion.load_embedder", load_embedder)
@@ -46,9 +41,7 @@ def embedder(monkeypatch):
 @pytest.fixture
 def config_file(tmp_path):
     hasher = build_hasher(32, HasherConfig(code_length=64, alphabet_size=4))
-    KerasFaceHasher(hasher, embedder_name="made", embedder_fingerprint=FINGERPRINT).save(
-        tmp_path / "hasher"
-    )
+    KerasFaceHasher(hasher, embedder_name="made", embedder_fingerprint=FINGERPRINT).save(tmp_path / "hasher")
     path = tmp_path / "evaluate.yaml"
     path.write_text(
         "seed: 3\n"
@@ -74,11 +67,7 @@ def test_report_table_and_exit_code(embedder, config_file, tmp_path, capsys):
     assert names == ["config.yaml", "report.csv", "report.json", "report.png"]
     tree = json.loads((output / "report.json").read_text())
     assert {row["system"] for row in tree["rows"]} == {"float", "grp", "learned"}
-    assert tree["embedder"] == {
-        "name": "made.test",
-        "fingerprint": FINGERPRINT,
-        "embedding_size": 32,
-    }
+    assert tree["embedder"] == {"name": "made.test", "fingerprint": FINGERPRINT, "embedding_size": 32}
     assert tree["seed"] == 3
     again = load_config(EvaluateConfig, output / "config.yaml")
     assert again == load_config(EvaluateConfig, config_file)
@@ -108,9 +97,7 @@ def test_the_full_report(embedder, config_file, tmp_path, capsys):
     assert load_config(EvaluateConfig, output / "config.yaml").report.victims == 4
 
 
-def test_a_mistake_in_the_report_is_found_before_anything_is_embedded(
-    embedder, config_file, tmp_path, capsys
-):
+def test_a_mistake_in_the_report_is_found_before_anything_is_embedded(embedder, config_file, tmp_path, capsys):
     report = ["--config", str(config_file), "--report", str(tmp_path / "out")]
     assert main([*report, "--set", "report.attack_names=[closed_from]"]) == 2
     assert "did you mean 'closed_form'" in capsys.readouterr().err
@@ -151,10 +138,7 @@ class Hostile:
         (["hasher=nowhere"], "hasher: no hasher 'nowhere': expected"),
         (["benchmark.source=camera"], "unknown benchmark source 'camera'"),
         (["benchmark.source=pairs"], "needs benchmark.path"),
-        (
-            ["benchmark.source=pairs", "benchmark.path=absent.txt", "benchmark.root=absent"],
-            "no folder absent",
-        ),
+        (["benchmark.source=pairs", "benchmark.path=absent.txt", "benchmark.root=absent"], "no folder absent"),
         (["benchmark.source=bin", "benchmark.path=absent.bin"], "cannot read absent.bin"),
         (["benchmark.subjects=2"], "at least 4 subjects"),
     ],
@@ -171,9 +155,7 @@ def test_a_mistake_is_one_line(embedder, config_file, tmp_path, capsys, override
     assert embedder == []
 
 
-def test_a_missing_configuration_and_a_bad_output_are_one_line(
-    embedder, config_file, tmp_path, capsys
-):
+def test_a_missing_configuration_and_a_bad_output_are_one_line(embedder, config_file, tmp_path, capsys):
     assert main(["--config", str(tmp_path / "no.yaml"), "--output", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: no configuration")
     assert main(["--config", str(config_file), "--output", str(config_file)]) == 2

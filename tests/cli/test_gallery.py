@@ -58,10 +58,7 @@ def iom(tmp_path, monkeypatch, capsys):
 
 def test_from_enrolment_to_renewal(iom, tmp_path):
     assert iom("init")[0] == 0
-    assert iom("enroll", "alice", "0.jpg", "1.jpg")[:2] == (
-        0,
-        "alice: 2 references\n",
-    )
+    assert iom("enroll", "alice", "0.jpg", "1.jpg")[:2] == (0, "alice: 2 references\n")
     assert iom("verify", "alice", "1.jpg")[0] == 0
     assert iom("verify", "alice", "5.jpg")[0] == 1
     assert iom("identify", "0.jpg")[1].startswith("alice  0  match")
@@ -195,9 +192,7 @@ def test_every_command_answers_in_json(iom, tmp_path):
         "threshold": 50, "slot": 1,
     }  # fmt: skip
     assert ask(1, "verify", "alice", "7.jpg")["match"] is False
-    assert ask(0, "identify", "2.jpg")["candidates"] == [
-        {"subject": "bob", "distance": 0, "match": True}
-    ]
+    assert ask(0, "identify", "2.jpg")["candidates"] == [{"subject": "bob", "distance": 0, "match": True}]
     assert ask(1, "identify", "7.jpg")["candidates"] == []
     assert ask(0, "set-threshold", "40")["threshold"] == 40
     assert ask(0, "export", tmp_path / "d.iomx")["references"] == 3
@@ -401,9 +396,7 @@ def test_help_lists_every_command_and_is_light(root):
         "heavy = {'numpy', 'tensorflow', 'keras', 'numba', 'scipy', 'tqdm'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     files = {path.stem.replace("_", "-") for path in (root / "iom" / "cli").glob("*.py")}
     commands, _, codes = result.stdout.partition("exit codes:")
     listed = {line.split()[0] for line in commands.splitlines() if line.startswith("  ")}
@@ -486,9 +479,7 @@ def test_a_gallery_of_format_1_is_converted(iom, tmp_path, root, monkeypatch):
     assert iom("check")[:2] == (0, "no problems\n")
 
 
-@pytest.mark.parametrize(
-    ("options", "told"), [((), "finds the enrolled photographs"), (("--masked",), "masks")]
-)
+@pytest.mark.parametrize(("options", "told"), [((), "finds the enrolled photographs"), (("--masked",), "masks")])
 def test_permutation_keys_are_warned_of_in_one_line(iom, monkeypatch, options, told):
     monkeypatch.setattr(FakeHasher, "key_kind", "permutation")
     for command in (("init", *options), ("enroll", "alice", "0.jpg"), ("verify", "alice", "0.jpg")):

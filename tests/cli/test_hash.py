@@ -59,18 +59,14 @@ def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
     hasher = load("bundled", batch_size=BATCH)
     out = tmp_path / "codes.parquet"
     options = ["--points", tmp_path / "landmarks.csv", "--workers", "0", "--quiet"]
-    code, shown, error = iom(
-        "hash", folder, "--out", out, "--key-file", tmp_path / "door.key", *options
-    )
+    code, shown, error = iom("hash", folder, "--out", out, "--key-file", tmp_path / "door.key", *options)
     assert code == 0, error
     assert shown.splitlines()[0] == "3 photographs: 3 hashed, 1 wrong type"
     found = read_codes(out)
     assert found.model == hasher.fingerprint
     assert found.encoding == "iom-planes/1:512x8"
     points = read_landmarks(tmp_path / "landmarks.csv")
-    aligned = [
-        align(read_photograph(folder / name)[0], points[name][0].points) for name in found.photos
-    ]
+    aligned = [align(read_photograph(folder / name)[0], points[name][0].points) for name in found.photos]
     assert np.abs(np.stack(aligned).astype(int) - images).mean() < 1
     codes = hasher.hash(hasher.embed(np.stack(aligned)), key)
     np.testing.assert_array_equal(unpack(found.codes), codes)

@@ -33,9 +33,7 @@ def models(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("models")
     weights = place / "backbone.keras"
-    build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=[16, 16], depths=[1, 1]).save(
-        weights
-    )
+    build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=[16, 16], depths=[1, 1]).save(weights)
     KerasFaceHasher(
         build_hasher(32, HasherConfig(code_length=64, alphabet_size=4, key_kind="orthogonal")),
         embedder_name=str(weights),
@@ -44,9 +42,7 @@ def models(tmp_path_factory):
     ).save(place / "tiny")
     faces = faces_of_nobody(112)
     source = load_source(place / "tiny")
-    Exporter(source, calibration=faces.images[:2], faces=faces).export(
-        list(ARTEFACTS), place, name="tiny"
-    )
+    Exporter(source, calibration=faces.images[:2], faces=faces).export(list(ARTEFACTS), place, name="tiny")
     write_folder(place / "faces", 14, 4, seed=3)
     (place / "door.key").write_text(TransformKey.generate().to_text())
     (place / "stage2.yaml").write_text(
@@ -138,9 +134,7 @@ def test_hash(iom, models, kind):
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_demo(iom, models, kind):
-    code, shown, error = iom(
-        "demo", "--verbose", "--hasher", hasher_of(models, kind), "--output", "demo"
-    )
+    code, shown, error = iom("demo", "--verbose", "--hasher", hasher_of(models, kind), "--output", "demo")
     assert code == 0, error
     assert "64 symbols over 4 values" in shown
     assert ("projection" if kind == "folder" else "runtime") in shown
@@ -193,8 +187,7 @@ def test_calibrate(iom, models, kind):
     assert after.fingerprint == before.fingerprint
     rows = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
     np.testing.assert_array_equal(
-        before.hash_in_order(rows, before.identity_order),
-        after.hash_in_order(rows, after.identity_order),
+        before.hash_in_order(rows, before.identity_order), after.hash_in_order(rows, after.identity_order)
     )
 
 
@@ -248,7 +241,5 @@ def test_serve(share, iom, models, kind, monkeypatch):
         return 0
 
     monkeypatch.setattr("iom.service.running.serve", serve)
-    code, _, error = iom(
-        "serve", "--demo", "--detector", "none", "--hasher", hasher_of(models, kind)
-    )
+    code, _, error = iom("serve", "--demo", "--detector", "none", "--hasher", hasher_of(models, kind))
     assert code == 0, error

@@ -82,7 +82,5 @@ def test_help_imports_nothing_heavy():
         "try: main(['--help'])\n"
         "except SystemExit: print({'keras', 'tensorflow', 'numpy'} & set(sys.modules))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "set()"

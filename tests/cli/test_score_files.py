@@ -77,10 +77,7 @@ def test_export_and_back(tmp_path, capsys):
 @pytest.mark.parametrize("form", ["four", "five", "csv"])
 def test_scores_of_a_benchmark_keep_their_figures(tmp_path, form, made_benchmark):
     benchmark, embeddings, system = made_benchmark
-    scores = [
-        float_scores(benchmark, embeddings),
-        *code_scores(system, benchmark, embeddings, keys=2, seed=1),
-    ]
+    scores = [float_scores(benchmark, embeddings), *code_scores(system, benchmark, embeddings, keys=2, seed=1)]
     paths = write_system_scores(benchmark, scores, tmp_path, form)
     assert len(paths) == 5
     flat = [(entry, scores) for scores in scores for entry in scores.by_key]

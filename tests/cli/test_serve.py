@@ -15,15 +15,7 @@ def test_help_names_what_there_is(capsys):
         main(["serve", "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for option in (
-        "--demo",
-        "--tokens",
-        "--gallery",
-        "--keys",
-        "--detector",
-        "--certificate",
-        "--proxy",
-    ):
+    for option in ("--demo", "--tokens", "--gallery", "--keys", "--detector", "--certificate", "--proxy"):
         assert option in text
 
 

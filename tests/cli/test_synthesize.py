@@ -12,9 +12,7 @@ from iom.data.folders import scan_folder
 from iom.data.images import check_images
 
 
-def test_synthesize_writes_a_folder_that_can_be_trained_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_synthesize_writes_a_folder_that_can_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "faces"
     command = ["--output", str(root), "--subjects", "5", "--images", "3", "--quiet"]
     assert synthesize.main(command) == 0
@@ -30,9 +28,7 @@ def test_synthesize_writes_a_folder_that_can_be_trained_on(
     assert [path.name for path in tmp_path.iterdir()] == ["faces"]
 
 
-def test_a_face_model_is_made_from_a_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_face_model_is_made_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, output = tmp_path / "faces", tmp_path / "model.npz"
     images = ["--subjects", "60", "--images", "5", "--seed", "2", "--quiet"]
     assert synthesize.main(["--output", str(root), *images]) == 0

@@ -17,9 +17,7 @@ def test_list_names_every_entry(capsys):
 
 
 def test_check_prints_the_input(tmp_path, capsys):
-    model = build_backbone(
-        "iresnet_slim", widths=(16, 16), depths=(1, 1), input_size=32, embedding_size=8
-    )
+    model = build_backbone("iresnet_slim", widths=(16, 16), depths=(1, 1), input_size=32, embedding_size=8)
     path = tmp_path / "best.keras"
     model.save(path)
     assert main(["check", str(path), "--no-faces"]) == 0

@@ -63,9 +63,7 @@ def test_paired_and_one_to_many_equal_the_oracle(count, code_length, alphabet_si
 
 @settings(deadline=None, max_examples=60)
 @given(queries=st.integers(1, 5), count=st.integers(1, 50), share=st.floats(0, 1), **shapes)
-def test_nearest_breaks_ties_by_the_lowest_row(
-    queries, count, share, code_length, alphabet_size, seed, threads
-):
+def test_nearest_breaks_ties_by_the_lowest_row(queries, count, share, code_length, alphabet_size, seed, threads):
     generator = np.random.default_rng(seed)
     gallery = similar_codes(generator, count, code_length, alphabet_size)
     gallery = gallery[generator.integers(0, count, count)]  # copies: certain ties
@@ -80,16 +78,12 @@ def test_nearest_breaks_ties_by_the_lowest_row(
 
 @settings(deadline=None, max_examples=40)
 @given(count=st.integers(0, 50), share=st.floats(-0.1, 1.1), **shapes)
-def test_within_gives_every_match_nearest_first(
-    count, share, code_length, alphabet_size, seed, threads
-):
+def test_within_gives_every_match_nearest_first(count, share, code_length, alphabet_size, seed, threads):
     generator = np.random.default_rng(seed)
     gallery = similar_codes(generator, count, code_length, alphabet_size)
     probe = similar_codes(generator, 1, code_length, alphabet_size)
     threshold = share * code_length
-    found = within(
-        pack(probe, alphabet_size), pack(gallery, alphabet_size), threshold, threads=threads
-    )
+    found = within(pack(probe, alphabet_size), pack(gallery, alphabet_size), threshold, threads=threads)
     oracle = mismatches(probe, gallery)[0]
     expected = sorted((int(d), j) for j, d in enumerate(oracle) if d <= threshold)
     assert list(zip(found.distances.tolist(), found.rows.tolist(), strict=True)) == expected
@@ -97,9 +91,7 @@ def test_within_gives_every_match_nearest_first(
 
 @settings(deadline=None, max_examples=40)
 @given(queries=st.integers(0, 5), count=st.integers(0, 50), share=st.floats(-0.1, 1.1), **shapes)
-def test_within_each_gives_what_within_gives(
-    queries, count, share, code_length, alphabet_size, seed, threads
-):
+def test_within_each_gives_what_within_gives(queries, count, share, code_length, alphabet_size, seed, threads):
     generator = np.random.default_rng(seed)
     gallery = pack(similar_codes(generator, count, code_length, alphabet_size), alphabet_size)
     probes = pack(similar_codes(generator, queries, code_length, alphabet_size), alphabet_size)

@@ -100,9 +100,7 @@ def test_a_cpu_with_avx2_only_counts_by_shuffles_of_nibbles(tmp_path):
         "NUMBA_CPU_FEATURES": "+avx2,+popcnt,+sse4.2,+ssse3",
         "NUMBA_CACHE_DIR": str(tmp_path),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["True False", "[0, 1, 2]"]
 
 
@@ -118,9 +116,7 @@ shapes = {
 
 @settings(deadline=None, max_examples=60)
 @given(share=st.floats(0, 1), **shapes)
-def test_portable_and_compiled_kernels_give_the_same(
-    share, code_length, alphabet_size, queries, rows, seed, threads
-):
+def test_portable_and_compiled_kernels_give_the_same(share, code_length, alphabet_size, queries, rows, seed, threads):
     generator = np.random.default_rng(seed)
     origin = generator.integers(0, alphabet_size, (queries + rows, code_length))
     changed = generator.random(origin.shape) < 0.3

@@ -28,9 +28,7 @@ def test_unpack_inverts_pack(count, code_length, alphabet_size, dtype, seed):
     np.testing.assert_array_equal(restored, codes)
 
 
-@pytest.mark.parametrize(
-    ("code_length", "alphabet_size"), [(1, 2), (63, 3), (64, 4), (65, 5), (65536, 256)]
-)
+@pytest.mark.parametrize(("code_length", "alphabet_size"), [(1, 2), (63, 3), (64, 4), (65, 5), (65536, 256)])
 def test_every_bit_stands_where_the_docstring_says(code_length, alphabet_size):
     codes = random_codes(3, code_length, alphabet_size)
     planes = pack(codes, alphabet_size).planes

@@ -38,9 +38,7 @@ def test_a_saved_configuration_reloads_equal(schema, tmp_path):
 def test_floats_survive_the_round_trip(rate, milestones, tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     config = Stage1Config()
-    optimizer = dataclasses.replace(
-        config.optimizer, learning_rate=rate, milestones=tuple(milestones)
-    )
+    optimizer = dataclasses.replace(config.optimizer, learning_rate=rate, milestones=tuple(milestones))
     config = dataclasses.replace(config, optimizer=optimizer)
     save_config(config, path)
     assert load_config(Stage1Config, path) == config
@@ -96,12 +94,7 @@ def test_bad_overrides(override):
 
 
 def test_every_tracked_configuration_loads(root):
-    schemas = {
-        "stage1": Stage1Config,
-        "stage2": Stage2Config,
-        "evaluate": EvaluateConfig,
-        "search": SearchConfig,
-    }
+    schemas = {"stage1": Stage1Config, "stage2": Stage2Config, "evaluate": EvaluateConfig, "search": SearchConfig}
     paths = sorted((root / "configs").rglob("*.yaml"))
     assert paths
     for path in paths:

@@ -24,12 +24,7 @@ def youtube_faces(folder):
             touch(folder / "frames", *(f"{subject}/{video}/{video}.{i}.jpg" for i in range(3)))
     lines = ["split number, pair number in split, first name, second name, is same"]
     lines += [f"{1 + i // 2}, {i}, {s}/0, {s}/1, 1" for i, s in enumerate(SUBJECTS[:4])]
-    lines += [
-        "1, 3, Ada/0, Bea/1, 0",
-        "1, 4, Ada/1, Cid/1, 0",
-        "2, 3, Cid/0, Dov/1, 0",
-        "2, 4, Bea/0, Dov/0, 0",
-    ]
+    lines += ["1, 3, Ada/0, Bea/1, 0", "1, 4, Ada/1, Cid/1, 0", "2, 3, Cid/0, Dov/1, 0", "2, 4, Bea/0, Dov/0, 0"]
     return write(folder / "splits.txt", *lines), folder / "frames"
 
 

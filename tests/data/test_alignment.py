@@ -10,10 +10,7 @@ from iom.errors import DataError
 
 POINTS = np.array([[101.5, 140.25], [171.0, 118.0], [150.5, 170.0], [130.25, 215.5], [190.75, 196]])
 # What SimilarityTransform.from_estimate gives for POINTS and TEMPLATE.
-SCIKIT_IMAGE = [
-    [0.46932746, -0.14651391, 10.79724426],
-    [0.14651391, 0.46932746, -28.72403661],
-]
+SCIKIT_IMAGE = [[0.46932746, -0.14651391, 10.79724426], [0.14651391, 0.46932746, -28.72403661]]
 # The same with x -> 300 - x: left and right confused.
 SCIKIT_IMAGE_MIRRORED = [
     [9.04105253e-02, 2.82884634e-02, 3.76050412e01],
@@ -56,11 +53,7 @@ def test_the_pixels_are_those_of_opencv():
         np.testing.assert_allclose(face[place], expected, atol=2)
 
 
-@given(
-    st.floats(0.05, 40),
-    st.floats(-3.1, 3.1),
-    st.tuples(st.floats(-2000, 2000), st.floats(-2000, 2000)),
-)
+@given(st.floats(0.05, 40), st.floats(-3.1, 3.1), st.tuples(st.floats(-2000, 2000), st.floats(-2000, 2000)))
 def test_an_exact_similarity_is_found(scale, angle, shift):
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = TEMPLATE @ turn.T + shift

@@ -50,9 +50,7 @@ def test_every_usable_image_appears():
 
 def test_too_few_subjects_says_what_there_is():
     labels = np.array([0, 0, 0, 1, 1, 2, 3, 3, 3])
-    with pytest.raises(
-        DataError, match=r"3 subjects x 3 images: only 2 of 4 .* have 3 images \(1 have one\)"
-    ):
+    with pytest.raises(DataError, match=r"3 subjects x 3 images: only 2 of 4 .* have 3 images \(1 have one\)"):
         SubjectBatches(labels, 3, 3, 0)
     with pytest.raises(DataError, match="only 0 of 0"):
         SubjectBatches(np.zeros(0, np.int64), 2, 2, 0)

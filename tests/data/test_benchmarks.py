@@ -75,14 +75,10 @@ def test_lfw_list_is_read_in_order_with_its_folds(faces: Path, tmp_path: Path) -
     assert images[benchmark.left[2]] == faces / "Ada_A" / "Ada_A_0001.jpg"
     assert images[benchmark.right[2]] == faces / "Bo_B" / "Bo_B_0002.jpg"
     of_subject = benchmark.subjects
-    assert (of_subject[benchmark.left] == of_subject[benchmark.right]).tolist() == (
-        benchmark.same.tolist()
-    )
+    assert (of_subject[benchmark.left] == of_subject[benchmark.right]).tolist() == (benchmark.same.tolist())
 
 
-def test_blank_separated_lists_byte_order_marks_and_line_ends_are_read(
-    faces: Path, tmp_path: Path
-) -> None:
+def test_blank_separated_lists_byte_order_marks_and_line_ends_are_read(faces: Path, tmp_path: Path) -> None:
     path = tmp_path / "pairs.txt"
     path.write_bytes(b"\xef\xbb\xbf" + LFW.replace("\t", " ").replace("\n", "\r\n").encode())
     assert len(read_pair_list(path, faces)) == 8
@@ -116,9 +112,7 @@ def test_a_label_that_contradicts_the_folders_is_refused(faces: Path, tmp_path: 
     pairs = [(a, b, a[:3] == b[:3]) for i, a in enumerate(names) for b in names[:i]]
     text = "".join(f"{a} {b} {int(same)}\n" for a, b, same in pairs)
     read_pair_list(listed(tmp_path, text), faces)
-    wrong = text.replace(
-        "Ada_A/Ada_A_0002.jpg Ada_A/Ada_A_0001.jpg 1", "Ada_A/Ada_A_0002.jpg Ada_A/Ada_A_0001.jpg 0"
-    )
+    wrong = text.replace("Ada_A/Ada_A_0002.jpg Ada_A/Ada_A_0001.jpg 1", "Ada_A/Ada_A_0002.jpg Ada_A/Ada_A_0001.jpg 0")
     with pytest.raises(DataError, match=r"1 of 120 pairs .*Ada_A_0002.jpg with .* as non-mated"):
         read_pair_list(listed(tmp_path, wrong), faces)
 
@@ -144,10 +138,7 @@ def test_subjects_of_lists_without_subject_folders_are_linked(tmp_path: Path) ->
         (LFW.replace("Ada_A\t3\t4", "../../Ada_A\t3\t4"), "line 3: expected"),
         (LFW.replace("Ada_A\t3\t4", "Ada_A\t3\t3"), "line 3: .* paired with itself"),
         (LFW.replace("Ada_A\t1\tBo_B\t2", "Ada_A\t1\tAda_A\t2"), "line 4: .* names Ada_A twice"),
-        (
-            LFW.replace("Ada_A\t1\tBo_B\t2", "Ada_A\t1\t3"),
-            "fold 1: expected 2 mated pairs, found 3",
-        ),
+        (LFW.replace("Ada_A\t1\tBo_B\t2", "Ada_A\t1\t3"), "fold 1: expected 2 mated pairs, found 3"),
         ("0\t0\n", "promises 0 x 0"),
         ("Ada_A\t1\t4\n", "line 1: expected 'left right same'"),
         ("a.jpg b.jpg 1\na.jpg b.jpg 2\n", "line 2: expected 'left right same'"),
@@ -165,9 +156,7 @@ def test_malformed_lists_name_the_line(text: str, reason: str, faces: Path, tmp_
 
 def test_a_list_of_another_folder_is_refused(faces: Path, tmp_path: Path) -> None:
     text = LFW.replace("Cy_C", "Zoe_Z")
-    with pytest.raises(
-        DataError, match=r"3 of 11 images are not in .*faces: Zoe_Z/Zoe_Z_0001\.jpg"
-    ):
+    with pytest.raises(DataError, match=r"3 of 11 images are not in .*faces: Zoe_Z/Zoe_Z_0001\.jpg"):
         read_pair_list(listed(tmp_path, text), faces)
     with pytest.raises(DataError, match="no folder"):
         read_pair_list(listed(tmp_path, LFW), tmp_path / "elsewhere")
@@ -197,9 +186,7 @@ def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
 
 
 def test_the_lfw_list_reads_as_published(shared: Path) -> None:
-    benchmark = read_pair_list(
-        shared / "data" / "lists" / "lfw_pairs.txt", shared / "data" / "lfw_112x112"
-    )
+    benchmark = read_pair_list(shared / "data" / "lists" / "lfw_pairs.txt", shared / "data" / "lfw_112x112")
     assert len(benchmark) == 6000
     assert benchmark.folds == 10
     assert len(benchmark.images) == 7701

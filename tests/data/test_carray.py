@@ -99,11 +99,7 @@ def test_it_is_a_source(made):
         ("data/__1.blp", pack_chunk(np.full(12 * SIZE**2, np.nan, "<f4").tobytes()), "127.5"),
         ("data/__1.blp", None, "cannot read"),
         ("../agedb_30_list.npy", b"junk", "truth values"),
-        (
-            "../agedb_30_list.npy",
-            npy([True] * 7).replace(b"'descr'", b"'descr(", 1),
-            "truth values",
-        ),
+        ("../agedb_30_list.npy", npy([True] * 7).replace(b"'descr'", b"'descr(", 1), "truth values"),
         ("../agedb_30_list.npy", npy([True] * 7)[:-1] + b"\x03", "True and False"),
         ("../agedb_30_list.npy", npy([b"a"] * 7), "something else"),
         ("../agedb_30_list.npy", None, "cannot read"),

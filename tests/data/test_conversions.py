@@ -22,9 +22,7 @@ from iom.errors import ConfigError, DataError
 
 SIDE = 16
 SUBJECTS = ("anna", "bert", "carl", "dora")
-MANY = settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+MANY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
 def encoded(seed, kind="JPEG"):

@@ -14,9 +14,7 @@ from tests.data.test_carray import SIZE, made
 
 __all__ = ["made"]
 
-MANY = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CUTS = st.integers(0, 9)
 FLIPS = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
 LFW = (

@@ -89,8 +89,4 @@ def test_stopping_early_ends_the_processes(faces):
 def test_a_detector_without_weights_is_one_error(faces, workers):
     root, names = faces
     with pytest.raises(DataError, match="yunet needs its ONNX file"):
-        list(
-            FaceFinders(root, FindSettings(detector="yunet"), workers=workers).found(
-                [Job(name) for name in names]
-            )
-        )
+        list(FaceFinders(root, FindSettings(detector="yunet"), workers=workers).found([Job(name) for name in names]))

@@ -26,9 +26,7 @@ def found(root, name="a.png", faces=(FACE,), *, asked="all", **changes):
 
 
 def save(root, image, name="a.png", **options):
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(
-        root / name, **options
-    )
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(root / name, **options)
 
 
 def test_a_face_is_aligned_and_measured(tmp_path):
@@ -117,10 +115,7 @@ def test_what_is_no_face(tmp_path):
     assert found(tmp_path, faces=()).status == "no_face"
     assert found(tmp_path, faces=(Face(TEMPLATE, 0.1),), min_score=0.5).status == "no_face"
     tiny = found(tmp_path, faces=(Face(TEMPLATE * 0.2, 0.9),))
-    assert (tiny.status, tiny.reason) == (
-        "too_small",
-        "largest face 22 pixels, expected 32 or more",
-    )
+    assert (tiny.status, tiny.reason) == ("too_small", "largest face 22 pixels, expected 32 or more")
     assert found(tmp_path, faces=(Face(np.full((5, 2), 9.0), 0.9),)).status == "bad_landmarks"
     assert found(tmp_path, faces=(Face(TEMPLATE + 900, 0.9),)).status == "bad_landmarks"
 
@@ -176,9 +171,7 @@ def bomb(width, height):
     """A PNG of a few kilobytes that states, and much of that number of pixels."""
 
     def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     rows = zlib.compress(bytes(2**24), 9)
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

@@ -36,9 +36,7 @@ def test_a_mirrored_face_looks_the_other_way(angles, seed):
     pose = pose_of(points)
     mirrored = pose_of((points * [-1, 1])[[1, 0, 2, 4, 3]])
     np.testing.assert_allclose(
-        [mirrored.yaw, mirrored.pitch, mirrored.roll],
-        [-pose.yaw, pose.pitch, -pose.roll],
-        atol=1e-6,
+        [mirrored.yaw, mirrored.pitch, mirrored.roll], [-pose.yaw, pose.pitch, -pose.roll], atol=1e-6
     )
 
 
@@ -58,9 +56,7 @@ def test_the_nose_shows_the_way():
 def test_blur_lowers_the_sharpness_and_dark_the_brightness():
     noise = np.random.default_rng(1).integers(0, 256, (112, 112, 3)).astype(np.uint8)
     picture = Image.fromarray(noise)
-    values = [
-        sharpness_of(np.asarray(picture.filter(ImageFilter.GaussianBlur(r)))) for r in (0, 1, 2)
-    ]
+    values = [sharpness_of(np.asarray(picture.filter(ImageFilter.GaussianBlur(r)))) for r in (0, 1, 2)]
     assert values[0] > 10 * values[1] > 20 * values[2]
     flat = np.full((112, 112, 3), 77, np.uint8)
     assert sharpness_of(flat) == 0.0

@@ -70,9 +70,7 @@ def test_families_joined_by_a_merged_subject_are_held_out_together(faces, tmp_pa
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("F0_M0\tF1_M0\t0.9\nF1_M1\tF2_M0\t0.9\nF5_M0\tF7_M1\t0.9\n")
     for seed in range(12):
-        settings = config(
-            faces, same_subject=str(pairs), holdout=0.3, holdout_seed=seed, group_separator="_"
-        )
+        settings = config(faces, same_subject=str(pairs), holdout=0.3, holdout_seed=seed, group_separator="_")
         parts = hold_out(scan_folder(settings), settings)
         families = [{path.split("_")[0] for path in part.paths} for part in parts]
         assert not families[0] & families[1]

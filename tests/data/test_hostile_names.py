@@ -126,9 +126,7 @@ def test_a_manifest_cannot_name_a_shard_outside_of_its_folder(shards, tmp_path, 
         open_shards(shards)
 
 
-@pytest.mark.parametrize(
-    ("column", "value"), [(0, "-1"), (1, "-5"), (1, str(1 << 50)), (0, str(1 << 50)), (2, "-1")]
-)
+@pytest.mark.parametrize(("column", "value"), [(0, "-1"), (1, "-5"), (1, str(1 << 50)), (0, str(1 << 50)), (2, "-1")])
 def test_an_index_cannot_ask_for_more_than_its_shard_holds(shards, column, value):
     def rows(text):
         lines = [line.split("\t") for line in text.splitlines()]

@@ -23,9 +23,7 @@ def folder(tmp_path):
 
 
 def batches(folder, **settings):
-    return ImageBatches(
-        folder, AugmentationConfig(), 3, **({"seed": 1, "input_size": SIDE} | settings)
-    )
+    return ImageBatches(folder, AugmentationConfig(), 3, **({"seed": 1, "input_size": SIDE} | settings))
 
 
 def collect(dataset):

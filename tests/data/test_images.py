@@ -31,9 +31,7 @@ def png_of(width: int, height: int, *, bit_depth: int = 8) -> bytes:
     """A PNG that states a size and holds next to no pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, bit_depth, 2, 0, 0, 0)
     rows = zlib.compress(bytes(100))
@@ -44,9 +42,7 @@ def png_of(width: int, height: int, *, bit_depth: int = 8) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
 def test_lossless_formats_come_through_exactly(kind: str) -> None:
     pixels = pattern()
-    assert np.array_equal(
-        decode_image(encode(Image.fromarray(pixels), kind), "x", size=SIZE), pixels
-    )
+    assert np.array_equal(decode_image(encode(Image.fromarray(pixels), kind), "x", size=SIZE), pixels)
 
 
 def test_channels_are_rgb_in_this_order() -> None:
@@ -61,9 +57,7 @@ def test_channels_are_rgb_in_this_order() -> None:
 def test_grey_palette_and_opaque_alpha_become_rgb() -> None:
     pixels = pattern()
     grey = Image.fromarray(pixels[..., 0])
-    assert np.array_equal(
-        decode_image(encode(grey), "x", size=SIZE), np.repeat(pixels[..., :1], 3, axis=2)
-    )
+    assert np.array_equal(decode_image(encode(grey), "x", size=SIZE), np.repeat(pixels[..., :1], 3, axis=2))
     opaque = Image.fromarray(np.dstack([pixels, np.full((SIZE, SIZE), 255, np.uint8)]))
     assert np.array_equal(decode_image(encode(opaque), "x", size=SIZE), pixels)
     few_colours = (pixels // 128) * 255
@@ -84,9 +78,7 @@ def test_exif_orientation_is_applied() -> None:
 def test_wrong_size_is_never_resized(tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     Image.fromarray(pattern(size=250)).save(path)
-    with pytest.raises(
-        DataError, match=r"large\.jpg: expected 112x112 aligned face, received 250x250"
-    ):
+    with pytest.raises(DataError, match=r"large\.jpg: expected 112x112 aligned face, received 250x250"):
         read_image(path)
     with pytest.raises(DataError, match="expected 24x24 aligned face, received 30x24"):
         decode_image(encode(Image.new("RGB", (30, 24))), "x", size=SIZE)

@@ -43,9 +43,7 @@ def test_faces_are_aligned_by_their_landmarks(published, tmp_path):
 
 def test_what_is_aligned_already_is_kept_and_the_rest_made_again(published, tmp_path):
     meta, crops, _ = published
-    config = BenchmarkConfig(
-        source="ijb", path=str(meta), root=str(crops), align_into=str(tmp_path / "aligned")
-    )
+    config = BenchmarkConfig(source="ijb", path=str(meta), root=str(crops), align_into=str(tmp_path / "aligned"))
     images = load_benchmark(config, seed=1).images
     before = read_image(images[5])
     times = {file: file.stat().st_mtime_ns for file in images}

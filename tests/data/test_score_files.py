@@ -21,9 +21,7 @@ def write(folder, *lines, name="scores.txt"):
 @pytest.mark.parametrize("form", sorted(FORMATS))
 @given(
     rows=st.lists(
-        st.tuples(NAMES, NAMES, NAMES, NAMES, st.floats(allow_nan=False, allow_infinity=False)),
-        min_size=1,
-        max_size=8,
+        st.tuples(NAMES, NAMES, NAMES, NAMES, st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=8
     )
 )
 def test_what_is_written_is_read(tmp_path_factory, form, rows):

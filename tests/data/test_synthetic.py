@@ -44,9 +44,7 @@ def test_the_same_seed_gives_the_same_faces_whatever_the_number(model: FaceModel
     few, _ = model.sample(3, 2, seed=5)
     many, labels = model.sample(7, 4, seed=5)
     rows = [np.flatnonzero(labels == s)[j] for s in range(3) for j in range(2)]
-    assert (
-        np.abs(few.astype(int) - many[rows]).max() <= 1
-    )  # products of other sizes round otherwise
+    assert np.abs(few.astype(int) - many[rows]).max() <= 1  # products of other sizes round otherwise
     other, _ = model.sample(3, 2, seed=6)
     assert np.abs(few.astype(int) - other).mean() > 10
 
@@ -70,9 +68,7 @@ def test_no_two_samples_are_alike(model: FaceModel) -> None:
 
 def test_coefficients_have_the_stated_covariances(model: FaceModel) -> None:
     subjects, images, between, within = 4000, 3, 1.2, 0.5
-    symmetric, antisymmetric = model.coefficients(
-        subjects, images, seed=3, between=between, within=within
-    )
+    symmetric, antisymmetric = model.coefficients(subjects, images, seed=3, between=between, within=within)
     grouped = symmetric.reshape(subjects, images, -1)[..., -40:]
     means = grouped.mean(1)
     residual = (grouped - means[:, None]).reshape(subjects * images, -1)
@@ -176,9 +172,7 @@ def test_a_folder_holds_what_was_sampled(model: FaceModel, tmp_path: Path) -> No
         write_folder(tmp_path / "file", 3, 2, seed=8)
 
 
-def test_an_interrupted_run_leaves_no_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = Image.Image.save
     calls = 0
 
@@ -201,9 +195,7 @@ def test_nothing_in_the_file_is_a_pickle() -> None:
             assert b"'descr': '|O'" not in archive.read(name)[:200]
 
 
-def test_samples_are_as_hard_as_verification_and_no_one_known(
-    model: FaceModel, shared: Path
-) -> None:
+def test_samples_are_as_hard_as_verification_and_no_one_known(model: FaceModel, shared: Path) -> None:
     """Measured with a network that had no part in the model, against all of LFW's embeddings."""
     from iom.models.embedder import load_embedder
 

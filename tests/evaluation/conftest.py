@@ -16,9 +16,7 @@ def benchmark_and_embeddings():
     """40 subjects x 3 images in 4 folds: all mated pairs, and non-mated ones within the fold."""
     generator = np.random.default_rng(7)
     subjects = np.repeat(np.arange(40), 3)
-    embeddings = generator.normal(size=(40, SIZE))[subjects] + 0.9 * generator.normal(
-        size=(120, SIZE)
-    )
+    embeddings = generator.normal(size=(40, SIZE))[subjects] + 0.9 * generator.normal(size=(120, SIZE))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     left, right = np.triu_indices(120, k=1)
     fold = subjects // 10

@@ -38,16 +38,12 @@ def faces():
 @pytest.fixture
 def victims(faces):
     people, labels = subjects(150, 2, 2)
-    return Victims.of(
-        *faces, population=people, population_labels=labels, subjects=12, samples=3, seed=1
-    )
+    return Victims.of(*faces, population=people, population_labels=labels, subjects=12, samples=3, seed=1)
 
 
 @pytest.fixture
 def keys():
-    return Keys(
-        measuring_keys(1, "old", 2), measuring_keys(1, "fresh", 40), measuring_keys(1, "more", 4)
-    )
+    return Keys(measuring_keys(1, "old", 2), measuring_keys(1, "fresh", 40), measuring_keys(1, "more", 4))
 
 
 def run(names, victims, keys, faces, attacked=None, **more):
@@ -111,10 +107,7 @@ def test_the_threshold_keeps_to_the_fmr(faces):
     threshold = operating_threshold(attacked, rows, labels, fmr=0.01, keys=[key])
     codes = attacked.hash(rows, key)
     falsely = [
-        (codes[a] != codes[b]).sum() <= threshold
-        for a in range(len(codes))
-        for b in range(a)
-        if labels[a] != labels[b]
+        (codes[a] != codes[b]).sum() <= threshold for a in range(len(codes)) for b in range(a) if labels[a] != labels[b]
     ]
     assert np.mean(falsely) <= 0.01
     with pytest.raises(DataError, match="cannot be seen"):
@@ -131,9 +124,7 @@ def test_bad_input(faces, victims, keys):
     with pytest.raises(DataError, match="two subjects"):
         Victims(victims.samples[:, :1], victims.population, victims.population_labels)
     with pytest.raises(DataError, match="have 9 samples"):
-        Victims.of(
-            *faces, population=faces[0], population_labels=faces[1], subjects=3, samples=9, seed=1
-        )
+        Victims.of(*faces, population=faces[0], population_labels=faces[1], subjects=3, samples=9, seed=1)
 
 
 @pytest.mark.parametrize("name", sorted(set(BASELINES) - ALIKE))

@@ -158,8 +158,7 @@ def test_ijb_identification_in_both_galleries(tmp_path, pooling):
     if pooling == "mean":
         systems = [float_system(SIZE), *systems]
     found = {
-        figure[:3]: figure[3]
-        for figure in search_figures(benchmark, embeddings, systems, keys=2, pooling=pooling)
+        figure[:3]: figure[3] for figure in search_figures(benchmark, embeddings, systems, keys=2, pooling=pooling)
     }
     places = {key[:2] for key in found}
     assert ("grp", "own_key") in places
@@ -205,10 +204,7 @@ def test_several_enrolment_images_against_a_loop(tmp_path, images, pooling):
     embeddings = faces(labels, 2.0, seed=5)
     system = baseline_system("grp", SIZE, HasherConfig(code_length=64, alphabet_size=4))
     found = {
-        f[2]: f[3]
-        for f in search_figures(
-            benchmark, embeddings, [system], pooling=pooling, scenarios=("stolen_key",)
-        )
+        f[2]: f[3] for f in search_figures(benchmark, embeddings, [system], pooling=pooling, scenarios=("stolen_key",))
     }
     key = common_key(1, 0)
     rows = {name: embeddings[[p.parent.name == name for p in benchmark.images]] for name in counts}
@@ -296,9 +292,7 @@ def test_blufr_against_the_whole_tables(tmp_path):
         templates = comparator.prepare(rows[trial.test])
         rates.append(1 - fnmr_at_fmr(*all_distances(comparator, templates, labels), 1e-3))
         table = 1 - rows[trial.probes] @ rows[trial.gallery].T
-        searches = search_gallery(
-            table, protocol.subjects[trial.probes], protocol.subjects[trial.gallery]
-        )
+        searches = search_gallery(table, protocol.subjects[trial.probes], protocol.subjects[trial.gallery])
         dirs.append(searches.identification_rate_at_fpir(1e-2))
     assert found["vr_at_fmr_1e-3_mean"] == pytest.approx(np.mean(rates))
     assert found["dir_at_fpir_1e-2"] == pytest.approx(np.mean(dirs) - np.std(dirs, ddof=1))

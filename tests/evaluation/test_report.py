@@ -19,9 +19,7 @@ EMBEDDER = {"name": "made", "fingerprint": "0" * 64, "embedding_size": 32}
 
 @pytest.fixture
 def config():
-    return EvaluateConfig(
-        seed=4, scenario=ScenarioConfig(systems=("float", "grp"), keys=3, bootstrap=20)
-    )
+    return EvaluateConfig(seed=4, scenario=ScenarioConfig(systems=("float", "grp"), keys=3, bootstrap=20))
 
 
 @pytest.fixture

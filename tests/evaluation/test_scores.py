@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from iom.errors import CodeError, DataError
-from iom.evaluation.scores import (
-    OWN_KEY,
-    STOLEN_KEY,
-    code_scores,
-    common_key,
-    float_scores,
-    subject_key,
-)
+from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, code_scores, common_key, float_scores, subject_key
 
 
 def test_float_distances_are_one_minus_cosine(benchmark_and_embeddings):
@@ -35,9 +28,7 @@ def test_code_distances_under_the_keys_of_each_scenario(benchmark_and_embeddings
             sides = (benchmark.left[pair], benchmark.right[pair])
             under_common = [index_of_max.hash(embeddings[[i]], common) for i in sides]
             keys = [subject_key(5, repetition, int(benchmark.subjects[i])) for i in sides]
-            under_own = [
-                index_of_max.hash(embeddings[[i]], key) for i, key in zip(sides, keys, strict=True)
-            ]
+            under_own = [index_of_max.hash(embeddings[[i]], key) for i, key in zip(sides, keys, strict=True)]
             assert (keys[0] == keys[1]) == benchmark.same[pair]
             for scores, (a, b) in ((stolen, under_common), (own, under_own)):
                 assert scores.by_key[repetition].distances[pair] == (a != b).sum()

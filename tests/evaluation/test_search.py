@@ -160,10 +160,7 @@ def test_a_test_set_is_measured_where_one_is_named(configured, place, root, tmp_
     )
     save_config(evaluation, place / "evaluate.yaml")
     config = configured(
-        evaluate=str(place / "evaluate.yaml"),
-        grid={},
-        variants=[{"name": "frame", "train": False}],
-        keep_runs=False,
+        evaluate=str(place / "evaluate.yaml"), grid={}, variants=[{"name": "frame", "train": False}], keep_runs=False
     )
     rows = run_search(config, tmp_path / "search", progress=False)
     assert all(0 <= row["test_eer"] <= 1 for row in rows)

@@ -155,9 +155,7 @@ def test_wrong_input_is_refused(exported, faces):
 def test_an_export_that_loses_too_much_leaves_nothing(loaded, faces, tmp_path, monkeypatch):
     strict = FORMATS["onnx"]._replace(least_equal_symbols=1.01)
     monkeypatch.setitem(exporting.FORMATS, "onnx", strict)
-    exporter = Exporter(
-        source_of(loaded, "permutation"), calibration=faces.images[:1], faces=faces, key=KEY
-    )
+    exporter = Exporter(source_of(loaded, "permutation"), calibration=faces.images[:1], faces=faces, key=KEY)
     with pytest.raises(WeightsError, match="nothing was written"):
         exporter.export(["onnx"], tmp_path, name="a")
     assert not list(tmp_path.iterdir())
@@ -199,8 +197,7 @@ def test_a_damaged_file_is_an_error_of_ours(tmp_path, suffix, module, name):
 
 
 @pytest.mark.parametrize(
-    ("target", "package", "extra"),
-    [("onnx", "onnxruntime", "onnxruntime"), ("openvino", "openvino", "openvino")],
+    ("target", "package", "extra"), [("onnx", "onnxruntime", "onnxruntime"), ("openvino", "openvino", "openvino")]
 )
 def test_a_missing_runtime_names_its_extra(exported, monkeypatch, target, package, extra):
     real = builtins.__import__

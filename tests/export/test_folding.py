@@ -28,8 +28,7 @@ def largest_change(model, folded):
 
 
 @pytest.mark.parametrize(
-    ("name", "left"),
-    [("mobilefacenet", 1), ("mobilefacenet_y1", 0), ("ghostnet", 0), ("iresnet_slim", 1)],
+    ("name", "left"), [("mobilefacenet", 1), ("mobilefacenet_y1", 0), ("ghostnet", 0), ("iresnet_slim", 1)]
 )
 def test_folded_backbones_give_the_same_embedding(name, left):
     model = trained(build_backbone(name, embedding_size=32))
@@ -53,9 +52,7 @@ def chain(*layers):
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_a_norm_in_front_is_folded_only_without_padding(depthwise, padding):
     layer = (
-        keras.layers.DepthwiseConv2D(3, padding=padding)
-        if depthwise
-        else keras.layers.Conv2D(4, 3, padding=padding)
+        keras.layers.DepthwiseConv2D(3, padding=padding) if depthwise else keras.layers.Conv2D(4, 3, padding=padding)
     )
     model = chain(keras.layers.BatchNormalization(), layer)
     folded = fold_batch_norms(model)

@@ -38,9 +38,7 @@ def code(seed):
 
 
 def reference(record, subject, *, application="door", slot=UNSLOTTED, metadata="{}"):
-    return Reference(
-        application, subject, slot, record, 0, code(record), bytes([record % 256]) * 16, metadata, 7
-    )
+    return Reference(application, subject, slot, record, 0, code(record), bytes([record % 256]) * 16, metadata, 7)
 
 
 def numbers(store, count, application="door"):
@@ -235,17 +233,9 @@ def test_an_application_keeps_what_codes_depend_on(store):
     changed = dataclasses.replace(DOOR, threshold=10, epoch=2, revision=1, seal=b"tag")
     store.update_application(changed, event("rotate"))
     assert store.application("door") == changed
-    for wrong in (
-        {"revision": 1},
-        {"epoch": 1},
-        {"model": "x"},
-        {"masked": True},
-        {"encoding": "iom-planes/1:64x8"},
-    ):
+    for wrong in ({"revision": 1}, {"epoch": 1}, {"model": "x"}, {"masked": True}, {"encoding": "iom-planes/1:64x8"}):
         with pytest.raises(EnrolmentError):
-            store.update_application(
-                dataclasses.replace(changed, **{"revision": 2, **wrong}), event("rotate")
-            )
+            store.update_application(dataclasses.replace(changed, **{"revision": 2, **wrong}), event("rotate"))
     for verb in (store.application, store.version, store.stats):
         with pytest.raises(EnrolmentError):
             verb("nowhere")
@@ -293,9 +283,7 @@ def test_one_owner(make_store):
 
 def test_every_string_is_data(store):
     for text in HOSTILE:
-        (added,) = store.add(
-            [reference(numbers(store, 1)[0], text, metadata=text)], event("enroll", 1)
-        )
+        (added,) = store.add([reference(numbers(store, 1)[0], text, metadata=text)], event("enroll", 1))
         assert store.references("door", text) == [added]
         with pytest.raises(EnrolmentError):
             store.application(text)

@@ -108,9 +108,7 @@ class Wire:
             self._sockets += [client, server]
             heard = threading.Event()
             for source, sink, is_client in ((client, server, True), (server, client, False)):
-                threading.Thread(
-                    target=self._relay, args=(source, sink, is_client, heard), daemon=True
-                ).start()
+                threading.Thread(target=self._relay, args=(source, sink, is_client, heard), daemon=True).start()
 
     def _relay(self, source, sink, is_client, heard):
         with contextlib.suppress(OSError):

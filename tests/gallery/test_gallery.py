@@ -221,10 +221,7 @@ def test_secrets_are_nowhere_to_be_seen(gallery, place, caplog):
     (reference,) = gallery.enroll("door", "alice", face)
     secret = gallery.keys.master().secret
     shown = [repr(reference), repr(gallery.keys), repr(gallery.keys.master()), caplog.text]
-    for attempt in (
-        lambda: gallery.enroll("door", "alice", face),
-        lambda: gallery.verify("x", "y", face),
-    ):
+    for attempt in (lambda: gallery.enroll("door", "alice", face), lambda: gallery.verify("x", "y", face)):
         with pytest.raises(IomError) as error:
             attempt()
         shown.append(repr(error.value))
@@ -234,9 +231,7 @@ def test_secrets_are_nowhere_to_be_seen(gallery, place, caplog):
     files = b"".join(path.read_bytes() for path in place.folder.iterdir())
     assert secret not in files
     assert gallery.keys.master().to_text().encode() not in files
-    assert b"alice" not in b"".join(
-        b"".join(entry.event.subjects) for entry in gallery.store.audit()
-    )
+    assert b"alice" not in b"".join(b"".join(entry.event.subjects) for entry in gallery.store.audit())
 
 
 def test_a_revoked_code_is_in_no_file(gallery, place):
@@ -266,11 +261,7 @@ def test_rotation_of_a_common_key(place):
             gallery.verify("door", name, face)
         assert gallery.identify("door", face) == []
     assert gallery.check() == []
-    assert dataclasses.asdict(gallery.stats()["door"][1]) == {
-        "subjects": 0,
-        "references": 0,
-        "revoked": 4,
-    }
+    assert dataclasses.asdict(gallery.stats()["door"][1]) == {"subjects": 0, "references": 0, "revoked": 4}
 
 
 @pytest.mark.parametrize(("masked", "told"), [(False, "without any key"), (True, "the masks")])

@@ -230,8 +230,7 @@ def test_damage_anywhere_is_found(path):
         "DELETE FROM state",
         "UPDATE state SET number = 9",
         "UPDATE entries SET kind = 'master' WHERE number = 2",
-        "UPDATE entries SET sealed = (SELECT sealed FROM entries WHERE number = 2) "
-        "WHERE number = 3",
+        "UPDATE entries SET sealed = (SELECT sealed FROM entries WHERE number = 2) WHERE number = 3",
         "UPDATE entries SET number = 9 WHERE number = 3",
         "INSERT INTO entries SELECT 4, kind, sealed FROM entries WHERE number = 3",
     ],
@@ -320,13 +319,7 @@ def test_keys_from_elsewhere(path, tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="code 3") as caught_too:
         open_key_store(command)
     assert "hush" not in str(caught_too.value)
-    for wrong in (
-        "environment:NOT_SET?file=x",
-        "environment:MASTER",
-        "vault:x",
-        "x",
-        "command:?file=x",
-    ):
+    for wrong in ("environment:NOT_SET?file=x", "environment:MASTER", "vault:x", "x", "command:?file=x"):
         with pytest.raises(StoreError):
             open_key_store(wrong)
 
@@ -480,9 +473,7 @@ def test_check_opens_every_mask(place):
     gallery.create_application("door", masked=True)
     gallery.enroll_many("door", ["a", "b"], faces(2))
     with contextlib.closing(sqlite3.connect(place.key_file)) as connection, connection:
-        connection.execute(
-            "UPDATE masks SET sealed = (SELECT sealed FROM masks WHERE record = 1) WHERE record = 0"
-        )
+        connection.execute("UPDATE masks SET sealed = (SELECT sealed FROM masks WHERE record = 1) WHERE record = 0")
     (problem,) = gallery.check()
     assert "the mask of record 0 of door" in problem
 

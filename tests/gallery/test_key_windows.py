@@ -49,9 +49,7 @@ def test_enrolling_anew_after_a_revocation_does_not_reuse_a_part(gallery):
     (face,) = faces(1)
     gallery.enroll("door", "alice", face)
     gallery.revoke("door", "alice")
-    assert parts(gallery, gallery.enroll("door", "alice", again(face, 2), allow_revoked=True)) == [
-        1
-    ]
+    assert parts(gallery, gallery.enroll("door", "alice", again(face, 2), allow_revoked=True)) == [1]
 
 
 def test_a_common_key_is_refused(gallery):

@@ -116,11 +116,7 @@ class Machine(RuleBasedStateMachine):
     @rule(face=FACES)
     def identify(self, face):
         found = self.gallery.identify("door", PEOPLE[face], threshold=0)
-        expected = {
-            name
-            for name, slots in self.model.items()
-            if face in {known for known, _ in slots.values()}
-        }
+        expected = {name for name, slots in self.model.items() if face in {known for known, _ in slots.values()}}
         assert {candidate.subject_id for candidate in found} == expected
         ranked = self.gallery.identify("door", PEOPLE[face], top=9, closed=True)
         assert sorted(candidate.subject_id for candidate in ranked) == sorted(self.model)

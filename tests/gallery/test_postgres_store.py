@@ -102,9 +102,7 @@ def test_places_that_are_no_gallery(base, url, schema, make_store):
     make_store()
     fails(lambda: open_store(url, create=True), "already")
     execute(base, f"UPDATE {schema}.gallery SET format = 99")
-    fails(
-        lambda: open_store(url), "expected a gallery of format 2, found format 99; use the program"
-    )
+    fails(lambda: open_store(url), "expected a gallery of format 2, found format 99; use the program")
     execute(base, f"UPDATE {schema}.gallery SET format = 1")
     fails(lambda: open_store(url), "iom migrate")
     fails(lambda: open_store(f"{url}%20x"), "schema")
@@ -163,10 +161,7 @@ for i in range(10**9):
 
 def start_worker(url, name, root, first):
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, url, name, str(first)],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", WORKER, url, name, str(first)], cwd=root, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -330,9 +325,7 @@ def test_rows_changed_from_outside_are_found(base, schema, store):
 
 def test_reading_only(base, schema, server):
     open_store(f"{server.url()}?schema={schema}", create=True).close()
-    with open_store(
-        f"{server.url()}?schema={schema}&options=-cdefault_transaction_read_only%3Don"
-    ) as reader:
+    with open_store(f"{server.url()}?schema={schema}&options=-cdefault_transaction_read_only%3Don") as reader:
         assert reader.applications() == []
     execute(base, "CREATE ROLE guest LOGIN PASSWORD 'g'")
     execute(base, f"GRANT USAGE ON SCHEMA {schema} TO guest")
@@ -384,10 +377,7 @@ def test_a_gallery_over_it(make_store, tmp_path):
 def test_writers_leave_nothing_behind(base, schema, url):
     with open_store(url, create=True) as store:
         store.create_application(DOOR, event("create"))  # noqa: F405
-        execute(
-            base,
-            f"INSERT INTO {schema}.writers VALUES (gen_random_uuid(), 1, now() - interval '2d')",
-        )
+        execute(base, f"INSERT INTO {schema}.writers VALUES (gen_random_uuid(), 1, now() - interval '2d')")
     with open_store(url) as store:
         enrolled(store, "a")
         assert len(execute(base, f"SELECT * FROM {schema}.writers")) == 1

@@ -66,9 +66,7 @@ def test_settings_that_are_set_back_with_their_seal_are_found(gallery, place):
     gallery.rotate("door")
     place.close()
     with contextlib.closing(sqlite3.connect(place.database)) as connection, connection:
-        connection.execute(
-            "UPDATE applications SET threshold = ?, epoch = ?, revision = ?, seal = ?", old
-        )
+        connection.execute("UPDATE applications SET threshold = ?, epoch = ?, revision = ?, seal = ?", old)
     gallery = place.open()
     with pytest.raises(StoreError, match="set back"):
         gallery.enroll("door", "f", PEOPLE[5])
@@ -309,9 +307,7 @@ def test_a_code_that_was_changed_while_a_search_took_it_up_never_matches(place, 
     gallery = place.open(create=True)
     gallery.create_application("door", key_mode="application")
     gallery.enroll_many("door", ["victim", "insider"], PEOPLE[:2])
-    ((code,),) = gallery.store._file.rows(
-        "SELECT code FROM reference_codes WHERE subject = 'victim'"
-    )
+    ((code,),) = gallery.store._file.rows("SELECT code FROM reference_codes WHERE subject = 'victim'")
 
     def write(statement, *values):
         with contextlib.closing(sqlite3.connect(place.database)) as connection, connection:
@@ -341,9 +337,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("value", ["'abc'", "x'ff'", "1.5", "9223372036854775807"])
-@pytest.mark.parametrize(
-    "column", [f"{table}.{name}" for table, names in COLUMNS.items() for name in names]
-)
+@pytest.mark.parametrize("column", [f"{table}.{name}" for table, names in COLUMNS.items() for name in names])
 def test_values_of_other_types_are_told_as_damage(gallery, place, column, value):
     """SQLite keeps any type in any column; no verb may fail over it but in one line."""
     table, name = column.split(".")
@@ -384,8 +378,7 @@ def test_triggers_are_refused(gallery, place, which):
         table = {"database": "reference_codes", "key_file": "masks"}[which]
         connection.execute("CREATE TABLE kept (row)")
         connection.execute(
-            f"CREATE TRIGGER keep AFTER DELETE ON {table} "
-            "BEGIN INSERT INTO kept VALUES (old.record); END"
+            f"CREATE TRIGGER keep AFTER DELETE ON {table} BEGIN INSERT INTO kept VALUES (old.record); END"
         )
     with pytest.raises(StoreError, match="triggers or views"):
         place.open()

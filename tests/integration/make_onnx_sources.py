@@ -25,10 +25,7 @@ IRESNETS = {
     "iresnet100": (64, (64, 128, 256, 512), (3, 13, 30, 3), 512, 112),
     "iresnet_slim": (16, (16, 32), (2, 1), 24, 16),
 }
-MOBILE = {
-    "mobilefacenet": (2, (1, 4, 6, 2), 512),
-    "mobilefacenet_deep": (2, (2, 8, 12, 4), 512),
-}
+MOBILE = {"mobilefacenet": (2, (1, 4, 6, 2), 512), "mobilefacenet_deep": (2, (2, 8, 12, 4), 512)}
 EXPORTERS = ("legacy", "unfolded", "dynamo")
 """PyTorch's old exporter, the same without folding batch norms, and the present one."""
 IMAGES = 4
@@ -47,9 +44,7 @@ class Block(nn.Module):
         self.bn3 = nn.BatchNorm2d(planes)
         self.downsample = None
         if stride != 1 or before != planes:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(before, planes, 1, stride, bias=False), nn.BatchNorm2d(planes)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(before, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
 
     def forward(self, x):
         y = self.conv1(self.bn1(x))
@@ -85,10 +80,7 @@ class IResNet(nn.Module):
 
 def conv_block(before, planes, kernel=1, stride=1, padding=0, groups=1, activation=True):
     """Convolution - BN (- PReLU)."""
-    modules = [
-        nn.Conv2d(before, planes, kernel, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm2d(planes),
-    ]
+    modules = [nn.Conv2d(before, planes, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(planes)]
     return nn.Sequential(*modules, *([nn.PReLU(planes)] if activation else []))
 
 

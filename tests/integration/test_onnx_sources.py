@@ -13,14 +13,7 @@ from iom.models.weights.inputs import InputSpec, Statement
 from iom.models.weights.onnx import read_onnx
 
 HERE = Path(__file__).parent
-NAMES = (
-    "iresnet18",
-    "iresnet34",
-    "iresnet50",
-    "iresnet100",
-    "mobilefacenet",
-    "mobilefacenet_deep",
-)
+NAMES = ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet", "mobilefacenet_deep")
 EXPORTERS = ("legacy", "unfolded", "dynamo")
 
 

@@ -43,11 +43,7 @@ def test_from_faces_to_a_report(tmp_path, root, monkeypatch, capsys):
 @pytest.mark.proof
 @pytest.mark.parametrize(
     "what",
-    [
-        ["--kills", "0", "--stages", "1"],
-        ["--kills", "0", "--stages", "2"],
-        ["--kills", "3", "--stages"],
-    ],
+    [["--kills", "0", "--stages", "1"], ["--kills", "0", "--stages", "2"], ["--kills", "3", "--stages"]],
     ids=["stage1", "stage2", "phases"],
 )
 def test_kill_9_and_resume_give_the_same_weights(what, capsys):

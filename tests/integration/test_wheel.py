@@ -79,9 +79,7 @@ def blocks(root, language):
 
 
 def test_the_examples_of_the_readme_run_in_an_empty_folder(installed, empty, root, tmp_path):
-    listing = subprocess.run(
-        [installed / "iom", "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    listing = subprocess.run([installed / "iom", "--help"], capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"^  ([a-z][a-z0-9-]+)  ", listing, flags=re.M)
     assert len(commands) > 25
     examples = {
@@ -91,9 +89,7 @@ def test_the_examples_of_the_readme_run_in_an_empty_folder(installed, empty, roo
     }
     (tmp_path / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
     done = subprocess.run(
-        [installed / "python", "-I", DRIVER, tmp_path / "examples.json"],
-        capture_output=True,
-        text=True,
+        [installed / "python", "-I", DRIVER, tmp_path / "examples.json"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

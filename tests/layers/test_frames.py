@@ -2,13 +2,7 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError
-from iom.layers.frames import (
-    FRAMES,
-    cross_polytope_frame,
-    gaussian_frame,
-    orthonormal_frame,
-    simplex_frame,
-)
+from iom.layers.frames import FRAMES, cross_polytope_frame, gaussian_frame, orthonormal_frame, simplex_frame
 from iom.seeding import numpy_stream
 
 
@@ -57,8 +51,7 @@ def test_full_bases_are_tight(frame):
 
 
 @pytest.mark.parametrize(
-    ("frame", "alphabet_size"),
-    [(simplex_frame, 18), (cross_polytope_frame, 3), (cross_polytope_frame, 34)],
+    ("frame", "alphabet_size"), [(simplex_frame, 18), (cross_polytope_frame, 3), (cross_polytope_frame, 34)]
 )
 def test_a_shape_that_does_not_fit_is_refused(frame, alphabet_size):
     with pytest.raises(ConfigError, match="take 'orthonormal'"):

@@ -5,13 +5,7 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError
-from iom.layers.index_of_max import (
-    CentredPositions,
-    IoMProjection,
-    hard_index,
-    relaxed_codes,
-    soft_index,
-)
+from iom.layers.index_of_max import CentredPositions, IoMProjection, hard_index, relaxed_codes, soft_index
 
 
 @pytest.fixture
@@ -127,9 +121,7 @@ def test_centring_changes_no_code():
     centred = np.asarray(CentredPositions(4)(kernel)).reshape(16, 20, 4)
     rows = stream.normal(size=(50, 16)).astype("float32")
     before = (rows @ kernel).reshape(50, 20, 4).argmax(-1)
-    np.testing.assert_array_equal(
-        (rows @ centred.reshape(16, 80)).reshape(50, 20, 4).argmax(-1), before
-    )
+    np.testing.assert_array_equal((rows @ centred.reshape(16, 80)).reshape(50, 20, 4).argmax(-1), before)
     np.testing.assert_allclose(centred.mean(-1), 0, atol=1e-6)
     np.testing.assert_allclose(np.square(centred).sum(0).mean(-1), 1, rtol=1e-5)
 

@@ -26,9 +26,7 @@ def test_gradient_goes_back_to_the_right_columns():
     with tf.GradientTape() as tape:
         tape.watch(rows)
         value = tf.reduce_sum(KeyedPermutation(keep=2)([rows, order]) * [[10.0, 20.0]])
-    np.testing.assert_array_equal(
-        tf.convert_to_tensor(tape.gradient(value, rows)), [[20, 0, 10, 0]]
-    )
+    np.testing.assert_array_equal(tf.convert_to_tensor(tape.gradient(value, rows)), [[20, 0, 10, 0]])
 
 
 def test_it_holds_no_weight_and_no_secret():

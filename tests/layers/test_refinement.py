@@ -43,9 +43,7 @@ def test_matches_a_loop(rows, length, alphabet_size):
     for step in range(4):
         wanted += RATE / (1 + DECAY * step) * (target - held / scale)
         held = read_back(plain_codes(wanted, kernel, alphabet_size), kernel, alphabet_size)
-    found = np.asarray(
-        refine(rows, ops.convert_to_tensor(kernel), alphabet_size, Refinement(4, 4.0))
-    )
+    found = np.asarray(refine(rows, ops.convert_to_tensor(kernel), alphabet_size, Refinement(4, 4.0)))
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
@@ -100,9 +98,7 @@ def test_gradients_reach_rows_and_vectors(rows):
 
 def test_saves_and_loads(tmp_path, rows):
     entry = keras.Input((16,))
-    layer = IoMProjection(
-        64, 4, "simplex", refinement_steps=7, refinement_gain=1.1, trainable=False
-    )
+    layer = IoMProjection(64, 4, "simplex", refinement_steps=7, refinement_gain=1.1, trainable=False)
     model = keras.Model(entry, layer(entry))
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")

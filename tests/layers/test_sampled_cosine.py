@@ -38,9 +38,7 @@ def train(model, data):
 @pytest.mark.parametrize("name", sorted(set(MARGIN_LOSSES) - {"softmax"}))
 def test_with_all_classes_it_is_the_full_softmax_step_by_step(name):
     needs_classes = name in ("adaface", "magface")
-    loss, other = (
-        MARGIN_LOSSES[name](**({"classes": CLASSES} if needs_classes else {})) for _ in range(2)
-    )
+    loss, other = (MARGIN_LOSSES[name](**({"classes": CLASSES} if needs_classes else {})) for _ in range(2))
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
     model, head = network(1.0, optimizer, loss=loss, with_norm=loss.needs_norm)
     full_head = CosineLogits(CLASSES, with_norm=loss.needs_norm)
@@ -53,9 +51,7 @@ def test_with_all_classes_it_is_the_full_softmax_step_by_step(name):
         ours, theirs = model.train_on_batch([x, y], y), full.train_on_batch(x, y)
         np.testing.assert_allclose(ours, theirs, rtol=2e-5)
     np.testing.assert_allclose(head.centres().T, full_head.centres.numpy(), rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(
-        model.get_layer("dense").kernel.numpy(), dense.kernel.numpy(), atol=1e-4
-    )
+    np.testing.assert_allclose(model.get_layer("dense").kernel.numpy(), dense.kernel.numpy(), atol=1e-4)
 
 
 def test_the_loss_is_that_over_the_drawn_classes_and_only_their_rows_move():

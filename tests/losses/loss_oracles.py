@@ -142,10 +142,7 @@ def weighted_margin(losses, hasher, batch):
     for i in batch.rows:
         reached = [d for d in (distance(i, j) for j in batch.others(i)) if d < beta + alpha]
         weights = [1 / density(d) for d in reached]
-        expected = sum(
-            w / sum(weights) * max(0, alpha + beta - d)
-            for w, d in zip(weights, reached, strict=True)
-        )
+        expected = sum(w / sum(weights) * max(0, alpha + beta - d) for w, d in zip(weights, reached, strict=True))
         values += [max(0, alpha + distance(i, p) - beta) + expected for p in batch.mates(i)]
     return mean(values)
 
@@ -156,9 +153,7 @@ def multi_similarity(losses, hasher, batch):
     limit, epsilon = losses.multi_similarity_boundary, losses.multi_similarity_mining_margin
     total = 0.0
     for i in batch.rows:
-        mated, others = [
-            [batch.code_cosine(i, j) for j in js] for js in (batch.mates(i), batch.others(i))
-        ]
+        mated, others = [[batch.code_cosine(i, j) for j in js] for js in (batch.mates(i), batch.others(i))]
         if not mated or not others:
             continue
         hard = [s for s in mated if s < max(others) + epsilon]
@@ -192,12 +187,7 @@ def decorrelation(losses, hasher, batch):
     count = len(batch.labels)
     scaled = [x / math.sqrt(max(np.square(x).sum() / count, 1e-4)) for x in positions]
     return mean(
-        [
-            np.square(a.T @ b / count).sum()
-            for m, a in enumerate(scaled)
-            for n, b in enumerate(scaled)
-            if m != n
-        ]
+        [np.square(a.T @ b / count).sum() for m, a in enumerate(scaled) for n, b in enumerate(scaled) if m != n]
     )
 
 
@@ -208,9 +198,7 @@ def binarization(losses, hasher, batch):
     words = {
         "binary": [[int(bit) for bit in format(s, f"0{length}b")] for s in range(size)],
         "one_hot": [[int(s == t) for t in range(size)] for s in range(size)],
-        "simplex": [
-            [bin(s & column).count("1") % 2 for column in range(1, 2**length)] for s in range(size)
-        ],
+        "simplex": [[bin(s & column).count("1") % 2 for column in range(1, 2**length)] for s in range(size)],
     }[losses.binarization_words]
     values = []
     for position in batch.soft.reshape(-1, size):

@@ -7,14 +7,7 @@ from hypothesis import strategies
 
 from iom.config.hashing import HasherConfig
 from iom.config.losses import CHOICES, WEIGHTS, CodeLossConfig
-from iom.losses.code_loss import (
-    CLASS_COSINES,
-    COLLISIONS,
-    COLLISIONS_ACROSS,
-    HASHED_CLASS_COSINES,
-    RELAXED,
-    SOFT,
-)
+from iom.losses.code_loss import CLASS_COSINES, COLLISIONS, COLLISIONS_ACROSS, HASHED_CLASS_COSINES, RELAXED, SOFT
 from iom.losses.objectives import CLASS_HEADS, OBJECTIVES, READS_EMBEDDINGS, build_objectives
 from tests.losses.loss_oracles import OFF, ORACLES, VARIANTS, Batch
 

@@ -17,9 +17,7 @@ def unit(rng, *shape):
 
 def test_embedding_distance_is_one_minus_cosine():
     a, b = unit(np.random.default_rng(1), 2, 5, 8)
-    expected = [
-        1 - sum(x * y for x, y in zip(u, v, strict=True)) for u, v in zip(a, b, strict=True)
-    ]
+    expected = [1 - sum(x * y for x, y in zip(u, v, strict=True)) for u, v in zip(a, b, strict=True)]
     value = EmbeddingDistance(reduction=None)(ops.convert_to_tensor(a), ops.convert_to_tensor(b))
     np.testing.assert_allclose(value, expected, atol=1e-6)
 
@@ -44,9 +42,7 @@ def hardest(embeddings, labels, margin):
     values = []
     for i, own in enumerate(labels):
         near = [1 - embeddings[i] @ embeddings[j] for j, o in enumerate(labels) if o != own]
-        far = [
-            1 - embeddings[i] @ embeddings[j] for j, o in enumerate(labels) if o == own and i != j
-        ]
+        far = [1 - embeddings[i] @ embeddings[j] for j, o in enumerate(labels) if o == own and i != j]
         if near and far:
             values.append(max(0.0, max(far) - min(near) + margin))
     return np.mean(values) if values else 0.0
@@ -88,9 +84,7 @@ def test_centres_and_embeddings_both_move():
     assert all(np.abs(slope).max() > 0 for slope in slopes)
 
 
-@pytest.mark.parametrize(
-    "loss", [CenterLoss(name="a"), TripletLoss(0.1, "semi_hard", "euclidean", name="b")]
-)
+@pytest.mark.parametrize("loss", [CenterLoss(name="a"), TripletLoss(0.1, "semi_hard", "euclidean", name="b")])
 def test_round_trip_of_the_configuration(loss):
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert again.get_config() == loss.get_config()

@@ -67,9 +67,7 @@ def test_losses_without_memory_follow_their_papers(name, rows, classes, smoothin
 def test_arguments_follow_the_papers(name, arguments):
     outputs, labels = batch(name)
     loss = build(name, reduction=None, **arguments)
-    check_against(
-        lambda row, label: oracles.STATELESS[name](row, label, **arguments), loss, outputs, labels
-    )
+    check_against(lambda row, label: oracles.STATELESS[name](row, label, **arguments), loss, outputs, labels)
 
 
 def test_curricularface_follows_the_paper_and_its_level_the_batches():
@@ -158,9 +156,7 @@ def test_every_weight_gets_a_gradient(name):
     model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(16), head])
     with tf.GradientTape() as tape:
         value = loss(y, model(x))
-    for variable, slope in zip(
-        model.trainable_variables, tape.gradient(value, model.trainable_variables), strict=True
-    ):
+    for variable, slope in zip(model.trainable_variables, tape.gradient(value, model.trainable_variables), strict=True):
         assert np.abs(slope).max() > 0, variable.path
 
 
@@ -234,9 +230,7 @@ def test_weights_and_reductions_are_those_of_keras(reduction, weights):
     theirs = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
     ours = SoftmaxLoss(reduction=reduction)
     np.testing.assert_allclose(
-        ours(labels, outputs, sample_weight=weights),
-        theirs(labels, outputs, sample_weight=weights),
-        rtol=1e-5,
+        ours(labels, outputs, sample_weight=weights), theirs(labels, outputs, sample_weight=weights), rtol=1e-5
     )
     column = ours(labels[:, None], outputs, sample_weight=weights)
     np.testing.assert_allclose(column, ours(labels, outputs, sample_weight=weights))
@@ -253,9 +247,7 @@ def test_label_smoothing_is_that_of_keras():
 def test_normalised_softmax_is_arcface_without_a_margin():
     outputs, labels = batch("arcface")
     np.testing.assert_allclose(
-        ArcFaceLoss(margin=0.0)(labels, outputs),
-        NormalisedSoftmaxLoss()(labels, outputs),
-        rtol=1e-5,
+        ArcFaceLoss(margin=0.0)(labels, outputs), NormalisedSoftmaxLoss()(labels, outputs), rtol=1e-5
     )
 
 

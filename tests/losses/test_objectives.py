@@ -9,14 +9,7 @@ import tensorflow as tf
 from iom.config.hashing import HasherConfig
 from iom.config.losses import WEIGHTS, CodeLossConfig
 from iom.errors import ConfigError
-from iom.losses.code_loss import (
-    CLASS_COSINES,
-    COLLISIONS,
-    COLLISIONS_ACROSS,
-    HASHED_CLASS_COSINES,
-    RELAXED,
-    SOFT,
-)
+from iom.losses.code_loss import CLASS_COSINES, COLLISIONS, COLLISIONS_ACROSS, HASHED_CLASS_COSINES, RELAXED, SOFT
 from iom.losses.objectives import READS_EMBEDDINGS, build_objectives
 from iom.losses.similarity import SimilarityDistillation
 from iom.training.stage2_model import start_hasher, training_graph
@@ -24,11 +17,7 @@ from tests.losses.loss_oracles import OFF, VARIANTS
 
 SIZE, CLASSES = 16, 8
 HASHER = HasherConfig(
-    code_length=24,
-    alphabet_size=4,
-    key_kind="permutation",
-    train_projection=True,
-    inverse_temperature=8.0,
+    code_length=24, alphabet_size=4, key_kind="permutation", train_projection=True, inverse_temperature=8.0
 )
 HASHERS = {
     "straight through": {},
@@ -124,8 +113,7 @@ def test_a_graph_of_unknown_batch_size_gives_the_same():
         SOFT: soft,
         RELAXED: soft,
         **dict.fromkeys(
-            (CLASS_COSINES, HASHED_CLASS_COSINES),
-            stream.uniform(-0.9, 0.9, (6, CLASSES)).astype("float32"),
+            (CLASS_COSINES, HASHED_CLASS_COSINES), stream.uniform(-0.9, 0.9, (6, CLASSES)).astype("float32")
         ),
     }
 
@@ -138,9 +126,7 @@ def test_a_graph_of_unknown_batch_size_gives_the_same():
         return tf.TensorSpec((None, *array.shape[1:]), "float32")
 
     square_shape = tf.TensorSpec((None, None), "float32")
-    shapes = {
-        name: square_shape if part is square else opened(part) for name, part in parts.items()
-    }
+    shapes = {name: square_shape if part is square else opened(part) for name, part in parts.items()}
     arguments = (labels, rows(), parts)
     traced = tf.function(values, input_signature=(opened(labels), opened(rows()), shapes))
     tensors = tf.nest.map_structure(tf.constant, arguments)
@@ -163,9 +149,7 @@ def test_one_step_lowers_the_loss(name):
 
 def test_distillation_is_about_one_for_a_random_projection():
     """Its unit is the scatter of independent positions, so the number says what is gained."""
-    config = HasherConfig(
-        code_length=256, alphabet_size=4, key_kind="permutation", projection="gaussian"
-    )
+    config = HasherConfig(code_length=256, alphabet_size=4, key_kind="permutation", projection="gaussian")
     stream = np.random.default_rng(3)
     values = stream.normal(size=(60, 64)) + 1.2 * stream.normal(size=(1, 64))
     values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype("float32")

@@ -12,9 +12,7 @@ from iom.training.stage2_model import start_hasher, training_graph
 
 SIZE, ROWS = 16, 6
 LABELS = np.array([0, 0, 1, 1, 2, 2], "float32")
-CONFIG = HasherConfig(
-    code_length=24, alphabet_size=4, key_kind="permutation", train_projection=True
-)
+CONFIG = HasherConfig(code_length=24, alphabet_size=4, key_kind="permutation", train_projection=True)
 READS = {"c": COLLISIONS, "s": SOFT, "r": RELAXED}
 
 
@@ -95,8 +93,7 @@ def test_every_loss_under_several_keys(annealed):
     with tf.GradientTape(persistent=True) as tape:
         outputs = graph(inputs, training=True)
         values = {
-            name: loss(rows() if name in READS_EMBEDDINGS else LABELS, outputs[name])
-            for name, loss in wrapped.items()
+            name: loss(rows() if name in READS_EMBEDDINGS else LABELS, outputs[name]) for name, loss in wrapped.items()
         }
     for name, value in values.items():
         gradient = tape.gradient(value, learned)

@@ -86,9 +86,7 @@ def test_distance_weights_are_chances_and_flatten_the_density():
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     distances = np.sqrt(np.maximum(2 - 2 * rows @ rows.T, 0)).astype("float32")
     weights = np.asarray(
-        distance_weights(
-            distances, non_mated_mask(np.arange(400)), reach=1.4, cutoff=0.5, dimension=8
-        )
+        distance_weights(distances, non_mated_mask(np.arange(400)), reach=1.4, cutoff=0.5, dimension=8)
     )
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
     assert weights[distances >= 1.4].max() == 0
@@ -125,9 +123,7 @@ def test_correlation_of_copied_and_of_independent_positions():
     copied = np.repeat(codes[:, :1], 6, axis=1)
     assert float(position_correlation(ops.convert_to_tensor(copied))) == pytest.approx(1, abs=1e-4)
     assert float(position_correlation(ops.convert_to_tensor(codes))) < 0.01
-    assert float(position_correlation(ops.convert_to_tensor(codes[:, :1]))) == pytest.approx(
-        0, abs=1e-5
-    )
+    assert float(position_correlation(ops.convert_to_tensor(codes[:, :1]))) == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("alphabet_size", [2, 3, 5, 8, 32])

@@ -11,9 +11,7 @@ def test_the_place_of_the_true_class_rides_in_the_last_column():
     places = np.array([0, 6, 3, 3, 1])
     output = np.concatenate([cosines, places[:, None].astype(np.float32)], axis=1)
     ignored = np.full(5, 2**24 + 1)
-    np.testing.assert_allclose(
-        SampledLoss(ArcFaceLoss())(ignored, output), ArcFaceLoss()(places, cosines), rtol=1e-6
-    )
+    np.testing.assert_allclose(SampledLoss(ArcFaceLoss())(ignored, output), ArcFaceLoss()(places, cosines), rtol=1e-6)
 
 
 def test_it_is_saved_with_the_loss_inside():

@@ -18,9 +18,7 @@ def same_curve(first, second):
 
 @given(DISTANCES, DISTANCES)
 def test_the_curve_of_counts_is_the_curve_of_the_distances(mated, non_mated):
-    counted = histogram_curve(
-        np.bincount(mated, minlength=13), np.bincount(non_mated, minlength=13)
-    )
+    counted = histogram_curve(np.bincount(mated, minlength=13), np.bincount(non_mated, minlength=13))
     sorted_ = error_curve(mated, non_mated)
     same_curve(counted, sorted_)
     assert counted.equal_error_rate() == sorted_.equal_error_rate()

@@ -9,9 +9,7 @@ from iom.metrics.identification import GallerySearch, search_gallery
 
 def loop_rank(row, own_column):
     """Pessimistic: everyone at the same distance stands before."""
-    return 1 + sum(
-        1 for column, value in enumerate(row) if column != own_column and value <= row[own_column]
-    )
+    return 1 + sum(1 for column, value in enumerate(row) if column != own_column and value <= row[own_column])
 
 
 def searches_of(table, probes, gallery):

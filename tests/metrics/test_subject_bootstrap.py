@@ -5,12 +5,7 @@ from hypothesis import strategies as st
 
 from iom.errors import DataError
 from iom.metrics.error_curve import RankedScores
-from iom.metrics.subject_bootstrap import (
-    SubjectBootstrap,
-    SubjectPairs,
-    key_draws,
-    subject_draws,
-)
+from iom.metrics.subject_bootstrap import SubjectBootstrap, SubjectPairs, key_draws, subject_draws
 from iom.metrics.uncertainty import subject_weights
 
 
@@ -21,9 +16,7 @@ def made(seed, *, subjects=12, limit=36):
     left, right = np.triu_indices(len(of_image), k=1)
     left, right = of_image[left], of_image[right]
     same = left == right
-    distances = np.where(
-        same, generator.integers(5, 35, len(same)), generator.integers(18, 60, len(same))
-    )
+    distances = np.where(same, generator.integers(5, 35, len(same)), generator.integers(18, 60, len(same)))
     near = ~same & (distances <= limit)
     mated = SubjectPairs(distances[same], left[same], right[same])
     near = SubjectPairs(distances[near], left[near], right[near])
@@ -52,9 +45,7 @@ def test_the_curve_equals_that_of_all_weighted_pairs(seed):
 def test_every_subject_once_is_the_sample_itself():
     bootstrap, distances, _, _, same = made(1)
     exact = RankedScores(distances[same], distances[~same]).curve()
-    assert bootstrap.curve(np.ones(12)).equal_error_rate() == pytest.approx(
-        exact.equal_error_rate(), abs=1e-12
-    )
+    assert bootstrap.curve(np.ones(12)).equal_error_rate() == pytest.approx(exact.equal_error_rate(), abs=1e-12)
 
 
 def test_near_pairs_that_do_not_reach_far_enough_are_refused():

@@ -3,13 +3,7 @@ import pytest
 from scipy.stats import binomtest
 
 from iom.errors import DataError
-from iom.metrics.uncertainty import (
-    Interval,
-    bootstrap_intervals,
-    rate_interval,
-    subject_counts,
-    subject_weights,
-)
+from iom.metrics.uncertainty import Interval, bootstrap_intervals, rate_interval, subject_counts, subject_weights
 
 
 def pairs_of(subjects, images):
@@ -45,10 +39,7 @@ def mean_of(values):
 def test_the_seed_decides_the_interval():
     left, right, same = pairs_of(8, 2)
     statistic = mean_of(np.arange(len(same), dtype=float))
-    intervals = [
-        bootstrap_intervals([statistic], left, right, same, replicates=30, seed=seed)
-        for seed in (1, 1, 2)
-    ]
+    intervals = [bootstrap_intervals([statistic], left, right, same, replicates=30, seed=seed) for seed in (1, 1, 2)]
     assert intervals[0] == intervals[1] != intervals[2]
 
 
@@ -85,9 +76,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     for trial in range(100):
         values = np.where(same, generator.normal(size=40)[left], 9.0)
         statistic = lambda w, v=values: {"m": float(np.average(v[same], weights=w[same]))}  # noqa: E731
-        low, high = bootstrap_intervals(
-            [statistic], left, right, same, replicates=60, confidence=0.9, seed=trial
-        )["m"]
+        low, high = bootstrap_intervals([statistic], left, right, same, replicates=60, confidence=0.9, seed=trial)["m"]
         covered += low <= 0 <= high
     assert 78 <= covered <= 98
 

@@ -167,9 +167,7 @@ def loop_accuracy(distances, same, fold):
         inside = [i for i, f in enumerate(fold) if f == number]
         outside = [i for i, f in enumerate(fold) if f != number]
         observed = [-np.inf, *sorted({distances[i] for i in outside})]
-        correct = [
-            sum((distances[i] <= threshold) == same[i] for i in outside) for threshold in observed
-        ]
+        correct = [sum((distances[i] <= threshold) == same[i] for i in outside) for threshold in observed]
         first = correct.index(max(correct))
         after = first + 1
         while after < len(correct) and correct[after] == correct[first]:
@@ -187,20 +185,14 @@ def test_separable_distances_have_perfect_fold_accuracy():
 
 
 @steady
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 15), st.booleans(), st.integers(0, 4)), min_size=2, max_size=40
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, 15), st.booleans(), st.integers(0, 4)), min_size=2, max_size=40))
 def test_fold_accuracy_equals_the_loops(pairs):
     distances, same, fold = zip(*pairs, strict=True)
     if len(set(fold)) < 2:
         with pytest.raises(DataError, match="two folds"):
             ten_fold_accuracy(distances, same, fold)
         return
-    assert ten_fold_accuracy(distances, same, fold) == pytest.approx(
-        loop_accuracy(distances, same, fold)
-    )
+    assert ten_fold_accuracy(distances, same, fold) == pytest.approx(loop_accuracy(distances, same, fold))
 
 
 def test_fold_accuracy_takes_weights_as_copies():

@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError, WeightsError
-from iom.models.applications import (
-    APPLICATIONS,
-    CAFFE,
-    _plain_builder,
-    application,
-    scale_pixels,
-)
+from iom.models.applications import APPLICATIONS, CAFFE, _plain_builder, application, scale_pixels
 from iom.models.backbones import BACKBONES, build_backbone
 from iom.models.imagenet import imagenet_model
 
@@ -122,9 +116,7 @@ def test_keras_asks_for_all_files_in_our_table(name, monkeypatch):
     assert asked_file(name, monkeypatch)[0] == APPLICATIONS[name].weights
 
 
-@pytest.mark.parametrize(
-    ("name", "smallest"), [("inception_v3", 75), ("xception", 71), ("resnet50", 32)]
-)
+@pytest.mark.parametrize(("name", "smallest"), [("inception_v3", 75), ("xception", 71), ("resnet50", 32)])
 def test_too_small_images(name, smallest):
     with pytest.raises(ConfigError, match=rf"{name}: expected input_size >= {smallest}, received"):
         application(name, input_size=smallest - 1)

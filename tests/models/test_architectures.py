@@ -38,9 +38,7 @@ ARCHITECTURES = {
 
 
 def config(**settings):
-    return HasherConfig(
-        **{"code_length": 12, "alphabet_size": 4, "train_projection": True, **settings}
-    )
+    return HasherConfig(**{"code_length": 12, "alphabet_size": 4, "train_projection": True, **settings})
 
 
 def inputs(settings, count=9, seed=0):
@@ -70,9 +68,7 @@ def test_shapes(settings):
         "embedding_size": SIZE, "code_length": 12, "alphabet_size": 4, "keep": settings.keep,
         "key_size": settings.bottleneck or SIZE, "key_kind": settings.key_kind,
     }  # fmt: skip
-    assert model.get_layer("projection").kernel.shape[0] == (
-        settings.keep or settings.bottleneck or SIZE
-    )
+    assert model.get_layer("projection").kernel.shape[0] == (settings.keep or settings.bottleneck or SIZE)
 
 
 def test_every_trainable_weight_gets_a_gradient(settings):
@@ -103,9 +99,7 @@ def test_training_and_inference_respond_alike(settings):
 
 
 def test_save_and_load(settings, tmp_path):
-    made = KerasFaceHasher(
-        build_hasher(SIZE, settings, seed=1), embedder_name="x.y", embedder_fingerprint="ab" * 32
-    )
+    made = KerasFaceHasher(build_hasher(SIZE, settings, seed=1), embedder_name="x.y", embedder_fingerprint="ab" * 32)
     made.save(tmp_path)
     again = KerasFaceHasher.load(tmp_path)
     rows, key = inputs(settings)["embedding"], TransformKey.generate()
@@ -140,8 +134,7 @@ def cosines_behind(settings, rows):
 
 
 @pytest.mark.parametrize(
-    ("changes", "tolerance"),
-    [({"hidden_layers": 3}, 0.05), ({"bottleneck": 50}, 1e-5), ({"bottleneck": 24}, 1e-5)],
+    ("changes", "tolerance"), [({"hidden_layers": 3}, 0.05), ({"bottleneck": 50}, 1e-5), ({"bottleneck": 24}, 1e-5)]
 )
 def test_training_starts_from_the_embedding(changes, tolerance):
     rows = inputs(config(), 30)["embedding"]
@@ -160,9 +153,7 @@ def test_orthonormal_maps(size, new):
 @pytest.mark.parametrize("kind", KEY_KINDS)
 def test_the_identity_key_hashes_without_a_key(kind):
     settings = config(key_kind=kind, keep=12, learned_layer=False)
-    hasher = KerasFaceHasher(
-        build_hasher(SIZE, settings, seed=1), embedder_name="", embedder_fingerprint=""
-    )
+    hasher = KerasFaceHasher(build_hasher(SIZE, settings, seed=1), embedder_name="", embedder_fingerprint="")
     rows = inputs(settings)["embedding"]
     kept = rows[:, :12] / np.linalg.norm(rows[:, :12], axis=1, keepdims=True)
     kernel = np.asarray(hasher.model.get_layer("projection").kernel)
@@ -177,9 +168,7 @@ def test_a_subset_holds_what_keep_holds():
 
     key, rows = TransformKey.generate(), inputs(config())["embedding"]
     kept = [
-        np.asarray(
-            KeyedPermutation(keep=7)([rows, np.tile(KEY_KINDS[kind].order(key, SIZE, 7), (9, 1))])
-        )
+        np.asarray(KeyedPermutation(keep=7)([rows, np.tile(KEY_KINDS[kind].order(key, SIZE, 7), (9, 1))]))
         for kind in ("permutation", "subset")
     ]
     np.testing.assert_array_equal(np.sort(kept[0], axis=1), np.sort(kept[1], axis=1))
@@ -187,9 +176,7 @@ def test_a_subset_holds_what_keep_holds():
 
 def test_one_order_serves_all_rows():
     settings = config()
-    hasher = KerasFaceHasher(
-        build_hasher(SIZE, settings), embedder_name="", embedder_fingerprint=""
-    )
+    hasher = KerasFaceHasher(build_hasher(SIZE, settings), embedder_name="", embedder_fingerprint="")
     rows, key = inputs(settings)["embedding"], TransformKey.generate()
     order = KEY_KINDS["orthogonal"].order(key, SIZE, 0)
     for orders in (order, order[None], np.tile(order, (9, 1))):
@@ -199,9 +186,7 @@ def test_one_order_serves_all_rows():
 @pytest.mark.parametrize("shape", [(SIZE,), (9, SIZE), (3 * SIZE + 1,), (8, 3 * SIZE)])
 def test_orders_of_another_kind(shape):
     settings = config(key_kind="orthogonal")
-    hasher = KerasFaceHasher(
-        build_hasher(SIZE, settings), embedder_name="", embedder_fingerprint=""
-    )
+    hasher = KerasFaceHasher(build_hasher(SIZE, settings), embedder_name="", embedder_fingerprint="")
     with pytest.raises(KeyMaterialError, match=r"expected orders \(9, 72\)"):
         hasher.hash_in_order(inputs(settings)["embedding"], np.zeros(shape, "int32"))
 

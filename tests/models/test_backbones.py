@@ -70,11 +70,7 @@ def test_heads(name, head):
     model = deferred(name, head=head, dropout=0.3, embedding_size=24)
     assert model.output_shape == (None, 24)
     assert sum(isinstance(layer, keras.layers.Dropout) for layer in model.layers[-7:]) == 1
-    kinds = {
-        "E": keras.layers.Flatten,
-        "GDC": keras.layers.DepthwiseConv2D,
-        "GAP": keras.layers.GlobalAveragePooling2D,
-    }
+    kinds = {"E": keras.layers.Flatten, "GDC": keras.layers.DepthwiseConv2D, "GAP": keras.layers.GlobalAveragePooling2D}
     assert any(type(layer) is kinds[head] for layer in model.layers[-8:])
 
 

@@ -27,9 +27,7 @@ def hasher():
         embedder_fingerprint="a" * 64,
         calibration=Calibration(threshold=5, fmr=0.01, fnmr=0.1, subjects=9, keys=2),
     )
-    made.embedder = Embedder(
-        predict, name="made.test", fingerprint="a" * 64, embedding_size=8, batch_size=2
-    )
+    made.embedder = Embedder(predict, name="made.test", fingerprint="a" * 64, embedding_size=8, batch_size=2)
     return made
 
 

@@ -74,9 +74,7 @@ def test_a_hasher_knows_its_fusion():
     a, b = part("a", 8, seed=1), part("b", 4, seed=2)
     fused = FusedEmbedder(a, b, weight=0.5)
     model = build_hasher(12, HasherConfig(code_length=8, alphabet_size=4))
-    hasher = KerasFaceHasher(
-        model, embedder_name=fused.name, embedder_fingerprint=fused.fingerprint
-    )
+    hasher = KerasFaceHasher(model, embedder_name=fused.name, embedder_fingerprint=fused.fingerprint)
     hasher.check_embedder(fused)
     with pytest.raises(WeightsError, match=r"a\+b@0\.6"):
         hasher.check_embedder(FusedEmbedder(a, b, weight=0.6))

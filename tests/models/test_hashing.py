@@ -18,9 +18,7 @@ SIZE = 32
 
 
 def config(**settings):
-    return HasherConfig(
-        **({"code_length": 24, "alphabet_size": 4, "key_kind": "permutation"} | settings)
-    )
+    return HasherConfig(**({"code_length": 24, "alphabet_size": 4, "key_kind": "permutation"} | settings))
 
 
 def hasher(**settings):
@@ -126,9 +124,7 @@ def test_every_trainable_weight_gets_a_gradient(rows):
     with tf.GradientTape() as tape:
         value = tf.reduce_sum(model({"embedding": rows, "order": order}) ** 3)
     assert len(model.trainable_weights) == 2
-    for weight, gradient in zip(
-        model.trainable_weights, tape.gradient(value, model.trainable_weights), strict=True
-    ):
+    for weight, gradient in zip(model.trainable_weights, tape.gradient(value, model.trainable_weights), strict=True):
         assert np.abs(gradient).max() > 0, weight.path
 
 
@@ -167,17 +163,13 @@ def test_shapes_out_of_range(settings):
 
 
 def test_another_embedder_is_refused():
-    other = Embedder(
-        lambda batch: batch, name="other.tag", fingerprint="cd" * 32, embedding_size=SIZE
-    )
+    other = Embedder(lambda batch: batch, name="other.tag", fingerprint="cd" * 32, embedding_size=SIZE)
     with pytest.raises(WeightsError, match=r"trained with the embedder stand-in\.tag"):
         hasher().check_embedder(other)
 
 
 def test_missing_hasher(tmp_path):
-    with pytest.raises(
-        WeightsError, match=r"no hasher in .*: no such file or folder.* iom train-stage2"
-    ):
+    with pytest.raises(WeightsError, match=r"no hasher in .*: no such file or folder.* iom train-stage2"):
         KerasFaceHasher.load(tmp_path / "none")
     hasher().save(tmp_path)
     (tmp_path / "hasher.keras").unlink()
@@ -210,9 +202,7 @@ class PowerFailure(BaseException):
 
 
 @pytest.mark.parametrize("moment", ["before the metadata", "before the renaming"])
-def test_a_crash_while_saving_leaves_the_old_hasher_or_the_new_one(
-    rows, tmp_path, monkeypatch, moment
-):
+def test_a_crash_while_saving_leaves_the_old_hasher_or_the_new_one(rows, tmp_path, monkeypatch, moment):
     old, new = hasher(projection="gaussian"), hasher(projection="orthonormal")
     key = TransformKey(bytes(32))
     old.save(tmp_path)
@@ -224,20 +214,14 @@ def test_a_crash_while_saving_leaves_the_old_hasher_or_the_new_one(
             patch.setattr(
                 Path,
                 "replace",
-                lambda self, target: (
-                    crash() if Path(target).name == "hasher.keras" else real(self, target)
-                ),
+                lambda self, target: crash() if Path(target).name == "hasher.keras" else real(self, target),
             )
         with pytest.raises(PowerFailure):
             new.save(tmp_path)
     expected = old if moment == "before the metadata" else new
-    np.testing.assert_array_equal(
-        KerasFaceHasher.load(tmp_path).hash(rows, key), expected.hash(rows, key)
-    )
+    np.testing.assert_array_equal(KerasFaceHasher.load(tmp_path).hash(rows, key), expected.hash(rows, key))
     new.save(tmp_path)
-    np.testing.assert_array_equal(
-        KerasFaceHasher.load(tmp_path).hash(rows, key), new.hash(rows, key)
-    )
+    np.testing.assert_array_equal(KerasFaceHasher.load(tmp_path).hash(rows, key), new.hash(rows, key))
     assert {path.name for path in tmp_path.iterdir()} == {"hasher.keras", "hasher.json"}
 
 

@@ -36,9 +36,7 @@ def test_every_weight_gets_a_gradient():
     images = np.random.default_rng(0).uniform(0, 255, (4, 112, 112, 3)).astype("float32")
     with tf.GradientTape() as tape:
         value = tf.reduce_sum(model(images, training=True) ** 3)
-    for weight, gradient in zip(
-        model.trainable_weights, tape.gradient(value, model.trainable_weights), strict=True
-    ):
+    for weight, gradient in zip(model.trainable_weights, tape.gradient(value, model.trainable_weights), strict=True):
         assert gradient is not None, weight.path
         assert np.abs(gradient).max() > 0, weight.path
 

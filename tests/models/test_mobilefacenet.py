@@ -18,9 +18,7 @@ def pixels(count, size, seed=0):
 def test_as_many_numbers_as_the_original():
     """PyTorch's export of InsightFace's `mbf`, batch norms folded: 2,047,616 numbers."""
     model = mobilefacenet()
-    batch_norms = [
-        layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    batch_norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     folded = sum(3 * layer.moving_mean.shape[0] for layer in batch_norms)
     assert model.count_params() - folded == 2_047_616
 
@@ -46,9 +44,7 @@ def test_raw_pixels_in_embedding_out():
 def test_no_grouped_convolution_is_left():
     for model in (mobilefacenet(**SMALL), mobilefacenet_y1(input_size=48)):
         for layer in model.layers:
-            assert getattr(layer, "groups", 1) == 1 or isinstance(
-                layer, keras.layers.DepthwiseConv2D
-            )
+            assert getattr(layer, "groups", 1) == 1 or isinstance(layer, keras.layers.DepthwiseConv2D)
 
 
 def test_depthwise_parts_equal_a_grouped_convolution():
@@ -60,9 +56,7 @@ def test_depthwise_parts_equal_a_grouped_convolution():
     kernels = [np.asarray(model.get_layer(f"grouped_conv{part}").kernel) for part in range(2)]
     # Ours: part, (3, 3, groups, results). Keras: (3, 3, channels of a group, groups * results).
     kernel = np.stack(kernels, axis=2).reshape(3, 3, 2, 128)
-    expected = keras.ops.conv(
-        keras.ops.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel, padding="valid"
-    )
+    expected = keras.ops.conv(keras.ops.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel, padding="valid")
     np.testing.assert_allclose(sums, expected, atol=1e-4)
 
 

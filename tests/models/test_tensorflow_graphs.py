@@ -239,17 +239,13 @@ def real_operations(folder):
     raw = tf.raw_ops
     return {
         "Save": lambda x: raw.Save(filename=target, tensor_names=["ssh-ed25519 A"], data=[x]),
-        "SaveV2": lambda x: raw.SaveV2(
-            prefix=target, tensor_names=["x"], shape_and_slices=[""], tensors=[x]
-        ),
+        "SaveV2": lambda x: raw.SaveV2(prefix=target, tensor_names=["x"], shape_and_slices=[""], tensors=[x]),
         "MergeV2Checkpoints": lambda x: raw.MergeV2Checkpoints(
             checkpoint_prefixes=[source], destination_prefix=target, delete_old_dirs=True
         ),
         "WriteFile": lambda x: raw.WriteFile(filename=target, contents="x"),
         "ReadFile": lambda x: raw.ReadFile(filename=source),
-        "ImmutableConst": lambda x: raw.ImmutableConst(
-            dtype=tf.uint8, shape=[6], memory_region_name=source
-        ),
+        "ImmutableConst": lambda x: raw.ImmutableConst(dtype=tf.uint8, shape=[6], memory_region_name=source),
         "MatchingFiles": lambda x: raw.MatchingFiles(pattern=str(folder / "*")),
         "PrintV2": lambda x: raw.PrintV2(input="x", output_stream=f"file://{target}"),
         "RecordInput": lambda x: raw.RecordInput(file_pattern=source),
@@ -417,8 +413,6 @@ def test_a_foreign_artefact_is_checked_before_it_is_run(folder):
         alphabet_size=2, keep=0, key_size=3, key_kind="permutation",
         embedder={"name": "x", "sha256": "y"}, hasher="z",
     ))  # fmt: skip
-    with pytest.raises(
-        WeightsError, match=r"a\.saved_model: refused: the graph holds '(Read|Write)File'"
-    ):
+    with pytest.raises(WeightsError, match=r"a\.saved_model: refused: the graph holds '(Read|Write)File'"):
         ArtifactFaceHasher.load(path)
     assert not (folder / "ran").exists()

@@ -38,9 +38,7 @@ def write(path, count=7, *, landmarks=False, header=HEADER, parts=1):
     schema = schema_of(HEADER["encoding"], landmarks=landmarks)
     rows = list(rows_of(codes, landmarks=landmarks))
     size = max(1, -(-count // parts))
-    tables = (
-        pa.Table.from_pylist(rows[i : i + size], schema=schema) for i in range(0, count, size)
-    )
+    tables = (pa.Table.from_pylist(rows[i : i + size], schema=schema) for i in range(0, count, size))
     assert write_codes(path, header, tables) == count
     return codes
 
@@ -60,9 +58,7 @@ def test_what_is_written_is_read(tmp_path, count, parts, landmarks):
     if landmarks:
         numbers = np.arange(10).reshape(1, 5, 2) + np.arange(count)[:, None, None]
         np.testing.assert_array_equal(found.landmarks, numbers)
-    assert (found.encoding, found.model, found.key) == tuple(
-        HEADER[name] for name in ("encoding", "model", "key")
-    )
+    assert (found.encoding, found.model, found.key) == tuple(HEADER[name] for name in ("encoding", "model", "key"))
 
 
 def test_many_small_tables_become_few_row_groups(tmp_path, monkeypatch):

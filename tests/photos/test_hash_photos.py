@@ -63,12 +63,7 @@ def test_neither_key_nor_embedding_is_in_any_file(tmp_path, models, key):
     run(tmp_path / "faces", tmp_path / "codes.parquet", models, key)
     written = [p.read_bytes() for p in tmp_path.glob("codes*")]
     rows = models.embed(np.stack(list(pixels.values())))
-    for secret in (
-        key.secret,
-        key.secret.hex().encode(),
-        key.to_text().encode(),
-        rows[0].tobytes(),
-    ):
+    for secret in (key.secret, key.secret.hex().encode(), key.to_text().encode(), rows[0].tobytes()):
         assert all(secret[:16] not in data for data in written)
 
 
@@ -78,10 +73,7 @@ def test_several_faces_and_their_measures(tmp_path, models, key):
     scene = np.random.default_rng(1).integers(0, 256, (200, 300, 3)).astype(np.uint8)
     for name in ("two.png", "none.png", "one.png"):
         Image.fromarray(scene).save(root / name)
-    left, right = (
-        Face(TEMPLATE + np.array([5, 20]), 0.9),
-        Face(TEMPLATE * 0.8 + np.array([160, 20]), 0.8),
-    )
+    left, right = (Face(TEMPLATE + np.array([5, 20]), 0.9), Face(TEMPLATE * 0.8 + np.array([160, 20]), 0.8))
     points = {"two.png": [left, right], "one.png": [right]}
     out = tmp_path / "codes.parquet"
     settings = FindSettings(detector="points")

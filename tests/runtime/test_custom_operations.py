@@ -58,9 +58,7 @@ def test_litert(tmp_path, kind):
 
     module = tf.Module()
     module.serve = serve
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [serve.get_concrete_function()], module
-    )
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()], module)
     if kind == "custom":
         converter.allow_custom_ops = True
     else:

@@ -6,14 +6,7 @@ import pytest
 
 from iom.errors import WeightsError
 from iom.models.artifact import ArtifactFaceHasher
-from iom.runtime.manifest import (
-    Check,
-    Manifest,
-    hashed_files,
-    manifest_path,
-    read_manifest,
-    write_manifest,
-)
+from iom.runtime.manifest import Check, Manifest, hashed_files, manifest_path, read_manifest, write_manifest
 
 
 @pytest.fixture
@@ -41,10 +34,7 @@ def test_what_is_written_is_read(artefact):
     assert read_manifest(artefact) == manifest
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"precision": "bfloat16"}, {"key_kind": "orthogonal"}, {"files": {"a.onnx": "0"}}],
-)
+@pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"key_kind": "orthogonal"}, {"files": {"a.onnx": "0"}}])
 def test_another_precision_kind_of_key_or_file_is_another_fingerprint(artefact, changes):
     assert made(artefact, **changes).fingerprint != made(artefact).fingerprint
 
@@ -105,8 +95,7 @@ def test_a_folder_is_told_as_one(artefact, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("equal", "eer", "passed"),
-    [(0.98, 0.0109, True), (0.96, 0.01, False), (0.98, 0.0112, False), (0.98, None, True)],
+    ("equal", "eer", "passed"), [(0.98, 0.0109, True), (0.96, 0.01, False), (0.98, 0.0112, False), (0.98, None, True)]
 )
 def test_a_check_holds_both_bounds(equal, eer, passed):
     source = None if eer is None else 0.01

@@ -28,9 +28,7 @@ class Chromium:
         browser_reads, to_browser = os.pipe()
         # The browser reads commands from descriptor 3 and writes to 4, the shell moves them there.
         # They are moved out of the way first: either may be 3 or 4 already.
-        command = (
-            f'exec 8<&{browser_reads} 9>&{its_end} && exec 3<&8 4>&9 8<&- 9>&- && exec "$0" "$@"'
-        )
+        command = f'exec 8<&{browser_reads} 9>&{its_end} && exec 3<&8 4>&9 8<&- 9>&- && exec "$0" "$@"'
         self.process = subprocess.Popen(
             [
                 *("bash", "-c", command, installed(), *FLAGS, *flags),
@@ -79,9 +77,7 @@ class Chromium:
 
     def run(self, script):
         """Value of an expression; promises are waited for."""
-        answer = self.call(
-            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
-        )
+        answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

@@ -46,16 +46,10 @@ class Service:
             self.gallery.create_application(name)
         self.tokens = folder / "tokens.json"
         roles = ("verifier", "enroller", "admin", "monitor")
-        self.text = {
-            role: add_token(self.tokens, name=role, application="door", role=role) for role in roles
-        }
-        self.text["stranger"] = add_token(
-            self.tokens, name="stranger", application="other", role="admin"
-        )
+        self.text = {role: add_token(self.tokens, name=role, application="door", role=role) for role in roles}
+        self.text["stranger"] = add_token(self.tokens, name="stranger", application="other", role="admin")
         options = ServiceSettings(**{"rate": 1000.0, "burst": 1000, **settings})
-        app = create_app(
-            self.gallery, Faces(FakeEmbedder(), decoder), TokenFile(self.tokens), options
-        )
+        app = create_app(self.gallery, Faces(FakeEmbedder(), decoder), TokenFile(self.tokens), options)
         self.client = TestClient(app, raise_server_exceptions=False)
 
     def post(self, action, *images, subject=None, role="admin", application="door", **data):

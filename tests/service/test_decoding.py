@@ -108,10 +108,7 @@ LIES = {
 
 @pytest.mark.parametrize("name", LIES)
 def test_an_answer_of_another_form_is_refused_and_its_worker_replaced(name, monkeypatch):
-    lie = (
-        "import socket, sys; s = socket.socket(fileno=0); s.recv(100)\n"
-        f"s.sendall({LIES[name]!r}); s.recv(100)"
-    )
+    lie = f"import socket, sys; s = socket.socket(fileno=0); s.recv(100)\ns.sendall({LIES[name]!r}); s.recv(100)"
     command = [sys.executable, "-S", "-c", lie]
     decoder = Decoder(ServiceSettings(decode_workers=1))
     monkeypatch.setattr("iom.service.decoding.worker_command", lambda _: command)
@@ -134,9 +131,7 @@ def test_a_worker_has_no_environment_and_no_files_of_the_service(tmp_path, monke
         process = Path(f"/proc/{decoder._idle.queue[0].process.pid}")
         if not process.is_dir():
             pytest.skip("no /proc on this machine")
-        names = {
-            line.partition(b"=")[0] for line in (process / "environ").read_bytes().split(b"\0")
-        }
+        names = {line.partition(b"=")[0] for line in (process / "environ").read_bytes().split(b"\0")}
         files = [str(link.readlink()) for link in (process / "fd").iterdir()]
         limits = (process / "limits").read_text()
     decoder.close()

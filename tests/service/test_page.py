@@ -54,9 +54,7 @@ def pictures(tmp_path_factory):
     """Two images of each of two people: real faces if there are any, else drawn ones."""
     folder = ROOT.parent / "shared/data/lfw_112x112"
     if folder.is_dir():
-        return {
-            name: sorted((folder / person).glob("*.jpg"))[:2] for name, person in PEOPLE.items()
-        }
+        return {name: sorted((folder / person).glob("*.jpg"))[:2] for name, person in PEOPLE.items()}
     faces, _ = load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)
     place = tmp_path_factory.mktemp("faces")
     paths = [place / f"{number}.png" for number in range(4)]
@@ -192,9 +190,7 @@ def test_nothing_is_complained_about_or_fetched_elsewhere(page, service):
     assert [each for each in texts if "Failed to load resource" not in each] == []
     origin = service[0].split("/#")[0]
     asked = {
-        each["params"]["request"]["url"]
-        for each in page.events
-        if each.get("method") == "Network.requestWillBeSent"
+        each["params"]["request"]["url"] for each in page.events if each.get("method") == "Network.requestWillBeSent"
     }
     assert len(asked) > 10
     assert [url for url in asked if not url.startswith((origin, "blob:", "about:"))] == []
@@ -214,13 +210,7 @@ def test_it_ends_when_told_to(service):
 
 
 def resize(page, width):
-    page.call(
-        "Emulation.setDeviceMetricsOverride",
-        width=width,
-        height=900,
-        deviceScaleFactor=1,
-        mobile=width < 600,
-    )
+    page.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
 
 
 def screenshots(page, folder, name):

@@ -67,9 +67,7 @@ def test_each_gets_its_own_codes():
 def test_no_call_is_too_large():
     rows, key = faces(200), TransformKey.generate()
     slow = Slow()
-    results = in_threads(
-        SharedHasher(slow), [(rows[:1], key), *[(rows[:50], key)] * 5, (rows, key)]
-    )
+    results = in_threads(SharedHasher(slow), [(rows[:1], key), *[(rows[:50], key)] * 5, (rows, key)])
     assert all(len(codes) in (1, 50, 200) for codes in results)
     assert max(size for size in slow.sizes if size != 200) <= BATCH
 
@@ -77,9 +75,7 @@ def test_no_call_is_too_large():
 def test_nobody_suffers_for_another_ones_rows():
     rows, key = faces(4), TransformKey.generate()
     bad = np.full((1, rows.shape[1]), np.nan, np.float32)
-    results = in_threads(
-        SharedHasher(Slow()), [(rows[:1], key), (rows[1:2], key), (bad, key), (rows[2:], key)]
-    )
+    results = in_threads(SharedHasher(Slow()), [(rows[:1], key), (rows[1:2], key), (bad, key), (rows[2:], key)])
     assert isinstance(results[2], DataError)
     assert [len(results[number]) for number in (0, 1, 3)] == [1, 1, 2]
 

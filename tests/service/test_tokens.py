@@ -64,9 +64,7 @@ def test_two_commands_at_once_lose_nothing(tmp_path, root):
     made(path, name="first")
     names = [f"t{number}" for number in range(3)]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", COMMAND, str(path), name], cwd=root, stdout=subprocess.PIPE
-        )
+        subprocess.Popen([sys.executable, "-c", COMMAND, str(path), name], cwd=root, stdout=subprocess.PIPE)
         for name in names
     ]
     texts = [process.communicate(timeout=60)[0].decode().strip() for process in processes]
@@ -111,9 +109,7 @@ def test_nobody_else_can_read_it_at_any_time(tmp_path):
     assert watcher.communicate(timeout=10)[0].split() == ["0o600"]
 
 
-@pytest.mark.parametrize(
-    "options", [{"role": "king"}, {"name": "a b"}, {"application": "../x"}, {"name": "taken"}]
-)
+@pytest.mark.parametrize("options", [{"role": "king"}, {"name": "a b"}, {"application": "../x"}, {"name": "taken"}])
 def test_what_is_not_made(tmp_path, options):
     made(tmp_path / "t", name="taken")
     with pytest.raises(Exception, match=r"expected|taken|role"):

@@ -21,9 +21,7 @@ def test_a_fixed_temperature_is_no_input(end):
     assert annealed_temperature(config(inverse_temperature_end=end), steps=10) is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "middle"), [("linear", (2.0 + 32.0) / 2), ("exponential", (2.0 * 32.0) ** 0.5)]
-)
+@pytest.mark.parametrize(("kind", "middle"), [("linear", (2.0 + 32.0) / 2), ("exponential", (2.0 * 32.0) ** 0.5)])
 def test_from_start_to_end(kind, middle):
     settings = config(inverse_temperature=2.0, inverse_temperature_end=32.0, annealing=kind)
     at = annealed_temperature(settings, steps=11)

@@ -40,9 +40,7 @@ def embeddings(pairs):
 
 @pytest.fixture
 def baseline():
-    code = HasherConfig(
-        code_length=LENGTH, alphabet_size=4, learned_layer=False, projection="gaussian"
-    )
+    code = HasherConfig(code_length=LENGTH, alphabet_size=4, learned_layer=False, projection="gaussian")
     return BASELINES["grp"](SIZE, code, 0)
 
 
@@ -151,16 +149,7 @@ def place(tmp_path_factory):
 
 
 def command(place, *more):
-    return main(
-        [
-            "--hasher",
-            str(place / "hasher"),
-            "--config",
-            str(place / "stage2.yaml"),
-            "--quiet",
-            *more,
-        ]
-    )
+    return main(["--hasher", str(place / "hasher"), "--config", str(place / "stage2.yaml"), "--quiet", *more])
 
 
 def test_the_command_stores_what_it_prints(place, capsys):
@@ -176,8 +165,7 @@ def test_the_command_stores_what_it_prints(place, capsys):
     assert describe(after) in out
     assert "95 % intervals over subjects and keys" in out
     np.testing.assert_array_equal(
-        before.model.get_layer("projection").get_weights()[0],
-        after.model.get_layer("projection").get_weights()[0],
+        before.model.get_layer("projection").get_weights()[0], after.model.get_layer("projection").get_weights()[0]
     )
 
 

@@ -62,9 +62,7 @@ def test_rates_by_hand(people, embeddings, baseline):
     keys = held_out_keys(1, "keys", 3)
     assert len({key.secret for key in keys}) == 3
     rates = []
-    for key, distances in zip(
-        keys, pairs.code_distances(embeddings, baseline.hash, 4, keys=keys), strict=True
-    ):
+    for key, distances in zip(keys, pairs.code_distances(embeddings, baseline.hash, 4, keys=keys), strict=True):
         codes = baseline.hash(embeddings, key)
         by_hand = (codes[pairs.left] != codes[pairs.right]).sum(1)
         np.testing.assert_array_equal(distances, by_hand)

@@ -87,16 +87,8 @@ class PowerFailure(BaseException):
     pass
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "accumulate", "policy"),
-    [
-        ("nadam", 1, "float32"),
-        ("sgd", 3, "mixed_float16"),
-    ],
-)
-def test_a_resumed_run_ends_like_the_uninterrupted_one(
-    optimizer, accumulate, policy, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize(("optimizer", "accumulate", "policy"), [("nadam", 1, "float32"), ("sgd", 3, "mixed_float16")])
+def test_a_resumed_run_ends_like_the_uninterrupted_one(optimizer, accumulate, policy, tmp_path, monkeypatch):
     """Accumulated gradients, loss scale, dropout, running mean of the loss: all in the state."""
     arguments = {"optimizer": optimizer, "accumulate": accumulate, "policy": policy}
     train(*compiled(**arguments), opened(tmp_path / "whole"))
@@ -114,10 +106,7 @@ def test_a_resumed_run_ends_like_the_uninterrupted_one(
     run = opened(tmp_path / "broken", resume=True)
     assert run.progress() == Progress(1, 2, 0.5)
     train(*compiled(**arguments), run)
-    with (
-        np.load(tmp_path / "whole" / "state.npz") as a,
-        np.load(tmp_path / "broken" / "state.npz") as b,
-    ):
+    with np.load(tmp_path / "whole" / "state.npz") as a, np.load(tmp_path / "broken" / "state.npz") as b:
         assert a.files == b.files
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
@@ -137,9 +126,7 @@ def test_the_state_holds_what_a_loss_and_a_loss_scale_remember(tmp_path):
         variable.assign(np.full(variable.shape, 7.0))
     run.load_state(model, state=(loss.mean,))
     assert [float(loss.mean), float(np.asarray(scale))] == before
-    for known, variable in zip(
-        gathered, model.optimizer.inner_optimizer._accumulated_gradients, strict=True
-    ):
+    for known, variable in zip(gathered, model.optimizer.inner_optimizer._accumulated_gradients, strict=True):
         np.testing.assert_array_equal(known, np.array(variable))
 
 
@@ -152,9 +139,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path):
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         config = OptimizerConfig(name="adamw", warmup_epochs=0, schedule="constant")
-        optimizer = build_optimizer(
-            config, epochs=1, steps_per_epoch=6 // size, accumulate=accumulate
-        )
+        optimizer = build_optimizer(config, epochs=1, steps_per_epoch=6 // size, accumulate=accumulate)
         model.compile(optimizer, "mse", jit_compile=False)
         model.fit(rows, truth, batch_size=size, shuffle=False, verbose=0)
         weights.append(model.get_weights())

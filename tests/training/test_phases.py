@@ -63,9 +63,7 @@ class PowerFailure(BaseException):
     pass
 
 
-def test_interrupted_in_any_phase_or_between_two_the_end_is_the_same(
-    configured, tmp_path, monkeypatch
-):
+def test_interrupted_in_any_phase_or_between_two_the_end_is_the_same(configured, tmp_path, monkeypatch):
     config = configured(*PHASES, "deterministic=true", "training.checkpoint_steps=2")
     lines = []
     train_stage1(config, tmp_path / "whole", progress=False, report=lines.append)
@@ -85,19 +83,14 @@ def test_interrupted_in_any_phase_or_between_two_the_end_is_the_same(
             train_stage1(config, tmp_path / "broken", progress=False, resume=resume)
     monkeypatch.undo()
     train_stage1(config, tmp_path / "broken", progress=False, resume=True)
-    with (
-        np.load(tmp_path / "whole" / "state.npz") as a,
-        np.load(tmp_path / "broken" / "state.npz") as b,
-    ):
+    with np.load(tmp_path / "whole" / "state.npz") as a, np.load(tmp_path / "broken" / "state.npz") as b:
         assert a.files == b.files
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
 def test_a_phase_with_another_loss_takes_nothing_of_the_section_over(configured):
-    config = configured(
-        "phases=[{margin: {name: cosface}}, {margin: {margin: 0.3}}, {margin: {name: softmax}}]"
-    )
+    config = configured("phases=[{margin: {name: cosface}}, {margin: {margin: 0.3}}, {margin: {name: softmax}}]")
     margins = [phase.margin for phase in config.by_phase()]
     assert [(m.name, m.margin, m.scale) for m in margins] == [
         ("cosface", None, None),
@@ -120,17 +113,14 @@ def test_only_the_head_learns_where_that_is_asked_for(configured):
     following = build_phase(config, backbone, batches, train="all")
     assert carry_over(phase, following) == (1, 0)
     np.testing.assert_array_equal(
-        phase.model.get_layer("cosines").get_weights()[0],
-        following.model.get_layer("cosines").get_weights()[0],
+        phase.model.get_layer("cosines").get_weights()[0], following.model.get_layer("cosines").get_weights()[0]
     )
     assert len(following.model.trainable_variables) > 1
 
 
 def test_batches_of_subjects_and_the_names_of_their_images(configured):
     folder = scan_folder(configured().data)
-    batches = ImageBatches(
-        folder, configured().augmentation, 12, seed=1, images_per_subject=3, labelled=("a", "b")
-    )
+    batches = ImageBatches(folder, configured().augmentation, 12, seed=1, images_per_subject=3, labelled=("a", "b"))
     for step, (_, truth) in enumerate(batches.epoch(1)):
         labels = truth["a"].numpy()
         np.testing.assert_array_equal(labels, truth["b"].numpy())
@@ -207,18 +197,14 @@ def test_tensorboard_is_an_extra(configured, tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
     changed = dataclasses.replace(configured().training, tensorboard=True)
     with pytest.raises(MissingExtraError, match=r"extra 'tensorboard'"):
-        train_stage1(
-            dataclasses.replace(configured(), training=changed), tmp_path / "run", progress=False
-        )
+        train_stage1(dataclasses.replace(configured(), training=changed), tmp_path / "run", progress=False)
 
 
 def test_control_c_tells_the_command_that_goes_on(root, overrides, tmp_path):
     command = [sys.executable, "train_stage1.py", "--config", "configs/smoke/stage1.yaml"]
     command += ["--output", str(tmp_path / "run"), "--set", "training.epochs=50"]
     command += [text for setting in overrides for text in ("--set", setting)]
-    process = subprocess.Popen(
-        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "run" / "state.npz").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -50,17 +50,13 @@ def test_cosine_with_restarts_is_that_of_the_paper():
 
 @pytest.mark.parametrize("t_mul", [1.0, 1.5, 2.0])
 def test_cosine_with_restarts_agrees_with_keras(t_mul):
-    schedule = WarmUp(
-        0.3, total_steps=60, shape="cosine_restarts", restart_steps=7, t_mul=t_mul, m_mul=0.8
-    )
+    schedule = WarmUp(0.3, total_steps=60, shape="cosine_restarts", restart_steps=7, t_mul=t_mul, m_mul=0.8)
     theirs = keras.optimizers.schedules.CosineDecayRestarts(0.3, 7, t_mul=t_mul, m_mul=0.8)
     starts = {0.0}
     while max(starts) < 60:
         starts.add(max(starts) + 7 * t_mul ** (len(starts) - 1))
     steps = [s for s in range(60) if min(abs(s - start) for start in starts) > 1e-3]
-    np.testing.assert_allclose(
-        [float(schedule(s)) for s in steps], [float(theirs(s)) for s in steps], rtol=1e-4
-    )
+    np.testing.assert_allclose([float(schedule(s)) for s in steps], [float(theirs(s)) for s in steps], rtol=1e-4)
 
 
 def test_exponential_falls_smoothly_down_to_its_floor():
@@ -97,9 +93,7 @@ def test_every_argument_is_in_the_configuration(shape):
 
 
 def test_epochs_of_the_configuration_become_steps():
-    config = OptimizerConfig(
-        schedule="cosine_restarts", warmup_epochs=0.5, restart_epochs=1.5, milestones=(1, 2.5)
-    )
+    config = OptimizerConfig(schedule="cosine_restarts", warmup_epochs=0.5, restart_epochs=1.5, milestones=(1, 2.5))
     rate = build_optimizer(config, epochs=4, steps_per_epoch=10)._learning_rate
     assert (rate.total_steps, rate.warmup_steps, rate.restart_steps) == (40, 5, 15)
     assert (rate.milestones, rate.decay_steps) == ((10, 25), 10)

@@ -31,9 +31,7 @@ def config(faces, root):
     return dataclasses.replace(
         config,
         backbone=dataclasses.replace(
-            config.backbone,
-            embedding_size=16,
-            arguments={"stem": 16, "widths": [16, 16], "depths": [1, 1]},
+            config.backbone, embedding_size=16, arguments={"stem": 16, "widths": [16, 16], "depths": [1, 1]}
         ),
     )
 
@@ -116,9 +114,7 @@ def test_distillation_with_a_margin(config, tmp_path):
 def test_mixed_precision_saves_a_float32_model(config, tmp_path):
     training = dataclasses.replace(config.training, precision="mixed_bfloat16", epochs=1)
     mixed = dataclasses.replace(
-        config,
-        training=training,
-        optimizer=dataclasses.replace(config.optimizer, warmup_epochs=0.0),
+        config, training=training, optimizer=dataclasses.replace(config.optimizer, warmup_epochs=0.0)
     )
     best = train_stage1(mixed, tmp_path / "run", progress=False)
     model = keras.models.load_model(best, compile=False)
@@ -131,9 +127,7 @@ def test_a_damaged_image_stops_the_run_before_it_starts(config, tmp_path):
     write_folder(root, 8, 3, seed=1)
     damaged = sorted(root.rglob("*.png"))[5]
     damaged.write_bytes(damaged.read_bytes()[:500])
-    changed = dataclasses.replace(
-        config, data=dataclasses.replace(config.data, root=str(root), holdout=0.5)
-    )
+    changed = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(root), holdout=0.5))
     with pytest.raises(DataError, match=damaged.name):
         train_stage1(changed, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
@@ -152,9 +146,7 @@ def test_a_teacher_of_another_size(config, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(config, tmp_path):
-    optimizer = dataclasses.replace(
-        config.optimizer, name="sgd", learning_rate=1e12, warmup_epochs=0.0
-    )
+    optimizer = dataclasses.replace(config.optimizer, name="sgd", learning_rate=1e12, warmup_epochs=0.0)
     wild = dataclasses.replace(config, optimizer=optimizer)
     with pytest.raises(loop.TrainingDivergedError, match=r"lower optimizer\.learning_rate"):
         train_stage1(wild, tmp_path / "run", progress=False)

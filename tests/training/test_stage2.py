@@ -23,9 +23,7 @@ def place(tmp_path_factory):
     """Faces of nobody, and a small backbone that was never trained."""
     folder = tmp_path_factory.mktemp("stage2")
     write_folder(folder / "faces", 16, 4, seed=3)
-    model = build_backbone(
-        "iresnet_slim", embedding_size=32, stem=16, widths=(16, 16), depths=(1, 1)
-    )
+    model = build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=(16, 16), depths=(1, 1))
     model.save(folder / "backbone.keras")
     return folder
 
@@ -107,15 +105,11 @@ class PowerFailure(BaseException):
     pass
 
 
-OTHER_LOSSES = [
-    f"losses.{name}=0.1" for name in ("weighted_margin", "linkability", "classification")
-]
+OTHER_LOSSES = [f"losses.{name}=0.1" for name in ("weighted_margin", "linkability", "classification")]
 
 
 @pytest.mark.parametrize(("step", "more"), [(3, []), (8, OTHER_LOSSES)])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(
-    configured, tmp_path, monkeypatch, step, more
-):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(configured, tmp_path, monkeypatch, step, more):
     configured = functools.partial(configured, *more)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_stage2(configured(), whole, progress=False)
@@ -155,13 +149,7 @@ def test_a_finished_run_resumes_to_no_effect(configured, tmp_path):
 
 def test_fine_tuning_trains_the_backbone_from_images(configured, place, tmp_path):
     output = tmp_path / "run"
-    config = configured(
-        "fine_tune=true",
-        "epochs=1",
-        "batches.steps_per_epoch=3",
-        "losses.triplet=1",
-        "key=identity",
-    )
+    config = configured("fine_tune=true", "epochs=1", "batches.steps_per_epoch=3", "losses.triplet=1", "key=identity")
     hasher = train_stage2(config, output, progress=False)
     start = load_embedder(str(place / "backbone.keras"))
     tuned = load_embedder(str(output / "embedder.keras"))
@@ -184,9 +172,7 @@ def test_fine_tuning_trains_the_backbone_from_images(configured, place, tmp_path
         (["fine_tune=true", "embedder.second_weights=x"], ConfigError, "embedder.second_weights"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_it_starts(
-    configured, tmp_path, changes, error, message
-):
+def test_what_cannot_be_trained_is_refused_before_it_starts(configured, tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
         train_stage2(configured(*changes), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
@@ -211,9 +197,7 @@ def test_values_out_of_range(configured, setting):
         configured(setting)
 
 
-def test_damage_and_another_configuration_on_one_line(
-    configured, settings, overrides, tmp_path, capsys
-):
+def test_damage_and_another_configuration_on_one_line(configured, settings, overrides, tmp_path, capsys):
     output = tmp_path / "run"
     train_stage2(configured("epochs=1"), output, progress=False)
     model = (output / "hasher.keras").read_bytes()

@@ -16,9 +16,7 @@ from iom.models.backbones import build_backbone
 @pytest.fixture
 def command(tmp_path, root):
     write_folder(tmp_path / "faces", 12, 3, seed=3)
-    model = build_backbone(
-        "iresnet_slim", embedding_size=16, stem=16, widths=(16, 16), depths=(1, 1)
-    )
+    model = build_backbone("iresnet_slim", embedding_size=16, stem=16, widths=(16, 16), depths=(1, 1))
     model.save(tmp_path / "backbone.keras")
     settings = [
         f"data.root={tmp_path / 'faces'}", f"embedder.weights={tmp_path / 'backbone.keras'}",
@@ -63,6 +61,6 @@ def test_killed_and_resumed_is_the_same(command, tmp_path):
         assert a.files == b.files
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-    assert (whole / "hasher.json").read_text().split("model_sha256")[0] == (
-        killed / "hasher.json"
-    ).read_text().split("model_sha256")[0]
+    assert (whole / "hasher.json").read_text().split("model_sha256")[0] == (killed / "hasher.json").read_text().split(
+        "model_sha256"
+    )[0]

@@ -98,10 +98,7 @@ def test_the_second_key_is_another_one():
     stream = np.random.default_rng(4)
     first, second = (np.tile(stream.permutation(SIZE).astype("int32"), (8, 1)) for _ in range(2))
     hasher = start_hasher(SIZE, config(), seed=1)
-    codes = [
-        np.asarray(hasher({"embedding": rows[:8], "order": order})).argmax(-1)
-        for order in (first, second)
-    ]
+    codes = [np.asarray(hasher({"embedding": rows[:8], "order": order})).argmax(-1) for order in (first, second)]
     agree = (codes[0][:, None] == codes[1][None]).mean(-1)
     model = training_graph(hasher, config(), {"linkability": "collisions_across"})
     inputs = {"embedding": rows[:8], "order": first, "second_order": second}
@@ -110,9 +107,7 @@ def test_the_second_key_is_another_one():
     inputs["order"] = np.stack([first, second], axis=1)
     found = np.asarray(several(inputs)["linkability"])
     np.testing.assert_allclose(found[:, 0], agree, atol=1e-5)
-    np.testing.assert_allclose(
-        found[:, 1], (codes[1][:, None] == codes[1][None]).mean(-1), atol=1e-5
-    )
+    np.testing.assert_allclose(found[:, 1], (codes[1][:, None] == codes[1][None]).mean(-1), atol=1e-5)
 
 
 def test_only_hashed_centres_learn_under_fresh_keys():
@@ -147,9 +142,7 @@ def test_hashed_centres_are_codes_under_the_key_of_the_batch(annealed):
     hasher = start_hasher(SIZE, config(), seed=1)
     orders = np.stack([np.random.default_rng(n).permutation(SIZE) for n in (5, 6)])
     orders = orders.astype("int32")
-    model = training_graph(
-        hasher, config(), {"x": "hashed_class_cosines"}, classes=5, keys=2, annealed=annealed
-    )
+    model = training_graph(hasher, config(), {"x": "hashed_class_cosines"}, classes=5, keys=2, annealed=annealed)
     inputs = {"embedding": rows[:8], "order": np.tile(orders, (8, 1, 1))}
     if annealed:
         inputs["inverse_temperature"] = np.full((8, 1), 7.0, "float32")

@@ -24,9 +24,7 @@ def folder(tmp_path):
 
 
 def batches(folder, **settings):
-    return ImageBatches(
-        folder, AugmentationConfig(), 3, **({"seed": 1, "input_size": SIDE} | settings)
-    )
+    return ImageBatches(folder, AugmentationConfig(), 3, **({"seed": 1, "input_size": SIDE} | settings))
 
 
 def collect(dataset):
@@ -40,9 +38,7 @@ def mean_colour(batch):
 
 @pytest.fixture
 def teacher():
-    return Embedder(
-        mean_colour, name="t", fingerprint="t", embedding_size=8, input_size=SIDE, batch_size=4
-    )
+    return Embedder(mean_colour, name="t", fingerprint="t", embedding_size=8, input_size=SIDE, batch_size=4)
 
 
 @pytest.mark.parametrize("mix", [0.0, 0.4])

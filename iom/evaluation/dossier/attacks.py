@@ -118,9 +118,7 @@ def unprotected(victims: Victims, threshold: float) -> AttackRow:
     )
 
 
-def drawn_victims(
-    embeddings: Embeddings, subjects: NDArray[np.int64], *, wanted: int, seed: int
-) -> Victims:
+def drawn_victims(embeddings: Embeddings, subjects: NDArray[np.int64], *, wanted: int, seed: int) -> Victims:
     """Victims with two or three samples each, and everybody else.
 
     At most half of the subjects with several images are victims.

@@ -82,9 +82,7 @@ def open_set_chart(tree: Tree) -> str:
             axes.plot(entry["fpir"], rates, **line)
             if "low" in entry:
                 edges = [100 * np.array(entry[side]) for side in ("low", "high")]
-                axes.fill_between(
-                    entry["fpir"], *edges, color=line["color"], alpha=0.10, linewidth=0
-                )
+                axes.fill_between(entry["fpir"], *edges, color=line["color"], alpha=0.10, linewidth=0)
         axes.set(xscale="log", xlabel="FPIR: share of impostors who are found")
         axes.set_ylabel("DIR: share of enrolled found at rank 1, %")
         axes.set_ylim(top=100)
@@ -96,10 +94,7 @@ def histogram_chart(tree: Tree) -> str:
     """Score histograms with the threshold of the decision."""
 
     def draw(axes: Any, entry: Mapping[str, Any]) -> None:
-        for kind, colour, label in (
-            ("mated", MATED, "one person"),
-            ("non_mated", NON_MATED, "two people"),
-        ):
+        for kind, colour, label in (("mated", MATED, "one person"), ("non_mated", NON_MATED, "two people")):
             axes.stairs(
                 100 * np.array(entry[kind]), entry["edges"], fill=True, color=colour, alpha=0.55,
                 label=label,
@@ -115,10 +110,7 @@ def linkability_chart(tree: Tree) -> str:
     """Distances between two keys, and D(s) over them."""
 
     def draw(axes: Any, entry: Mapping[str, Any]) -> None:
-        for kind, colour, label in (
-            ("mated_share", MATED, "one person"),
-            ("non_mated_share", NON_MATED, "two people"),
-        ):
+        for kind, colour, label in (("mated_share", MATED, "one person"), ("non_mated_share", NON_MATED, "two people")):
             axes.stairs(
                 100 * np.array(entry[kind]), entry["edges"], fill=True, color=colour, alpha=0.45,
                 label=label,
@@ -144,9 +136,7 @@ def spread_chart(tree: Tree) -> str:
         for row, entry in enumerate(entries):
             values = 100 * np.array(entry["values"])
             colour = palette[entry["system"]]
-            axes.plot(
-                values, np.full(len(values), row), "o", color=colour, alpha=0.65, markersize=6
-            )
+            axes.plot(values, np.full(len(values), row), "o", color=colour, alpha=0.65, markersize=6)
             axes.plot([values.mean()] * 2, [row - 0.25, row + 0.25], color=colour, linewidth=2)
         axes.set_yticks(range(len(entries)), [_label(entry) for entry in entries])
         axes.set_ylim(len(entries) - 0.5, -0.5)
@@ -192,12 +182,8 @@ def _error_chart(tree: Tree, transform: Callable[[Any], Any]) -> str:
             values = transform(entry["fnmr"])
             axes.plot(entry["fmr"], np.maximum(values, 100 * floor), **line)
             if "low" in entry:
-                edges = [
-                    np.maximum(transform(entry[side]), 100 * floor) for side in ("low", "high")
-                ]
-                axes.fill_between(
-                    entry["fmr"], *edges, color=line["color"], alpha=0.10, linewidth=0
-                )
+                edges = [np.maximum(transform(entry[side]), 100 * floor) for side in ("low", "high")]
+                axes.fill_between(entry["fmr"], *edges, color=line["color"], alpha=0.10, linewidth=0)
         axes.set(xscale="log", xlabel="FMR: share of impostors who match")
         axes.set_xlim(tree["sections"]["curves"][0]["fmr"][0], 1)
         if is_det:
@@ -272,9 +258,7 @@ def _single(draw: Callable[[Any], None], title: str, legend: str, *, height: flo
         return _svg(figure, title)
 
 
-def _grid(
-    entries: Sequence[Mapping[str, Any]], draw: Callable[[Any, Mapping[str, Any]], None], label: str
-) -> str:
+def _grid(entries: Sequence[Mapping[str, Any]], draw: Callable[[Any, Mapping[str, Any]], None], label: str) -> str:
     columns = 3
     rows = math.ceil(len(entries) / columns)
     with mpl.rc_context(STYLE):

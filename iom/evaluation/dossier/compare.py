@@ -115,9 +115,7 @@ def comparison_table(trees: Mapping[str, Tree]) -> Table:
             if metric not in found or row["value"] > found[metric]["value"]:
                 found[metric] = row
     shown = [m for m in METRICS if any(m in found for found in lines.values())]
-    rows = tuple(
-        (*place, *(_cell(found.get(m), m) for m in shown)) for place, found in lines.items()
-    )
+    rows = tuple((*place, *(_cell(found.get(m), m) for m in shown)) for place, found in lines.items())
     header = ("report", "system", "keys", *(METRICS[metric][0] for metric in shown))
     return Table("comparison", "Reports side by side", header, rows, labels=3)
 
@@ -133,8 +131,7 @@ def write_comparison(trees: Mapping[str, Tree], folder: Path) -> Table:
     texts = {
         "comparison.html": _page(trees, table, picture),
         "comparison.csv": csv_text(
-            CSV_COLUMNS,
-            [{"report": name, **row} for name, tree in trees.items() for row in tree["rows"]],
+            CSV_COLUMNS, [{"report": name, **row} for name, tree in trees.items() for row in tree["rows"]]
         ),
         "comparison.tex": latex(table),
         "comparison.svg": charts.standalone(picture),

@@ -104,9 +104,7 @@ def measured_threshold(scores: SystemScores) -> tuple[float, str]:
     return float(np.mean(found)), "at the EER on these pairs"
 
 
-def _fnmrs(
-    scores: PairScores, fmrs: NDArray[np.float64]
-) -> Callable[[NDArray[np.float64] | None], dict[str, float]]:
+def _fnmrs(scores: PairScores, fmrs: NDArray[np.float64]) -> Callable[[NDArray[np.float64] | None], dict[str, float]]:
     """FNMR at each FMR, by its number as text; weights of None count each pair once."""
 
     def at_each(weights: NDArray[np.float64] | None) -> dict[str, float]:

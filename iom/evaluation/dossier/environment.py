@@ -11,12 +11,7 @@ from iom.evaluation.report import versions
 def environment() -> dict[str, Any]:
     """Everything that a reader needs to repeat the figures, and nothing that names a machine."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        **versions(),
-        "processor": _processor() or platform.machine(),
-        "cores": allowed,
-        "memory_gb": _memory(),
-    }
+    return {**versions(), "processor": _processor() or platform.machine(), "cores": allowed, "memory_gb": _memory()}
 
 
 def _processor() -> str:

@@ -59,20 +59,14 @@ def identification_sections(
                 templates = system.templates(embeddings, key)
                 by_key.append(
                     [
-                        search_templates(
-                            system.comparator, templates, subjects, gallery=rows, probes=probes
-                        )
+                        search_templates(system.comparator, templates, subjects, gallery=rows, probes=probes)
                         for rows in galleries.values()
                     ]
                 )
             fpirs = _fpirs(by_key[0])
             once = np.ones(len(probes))
             values = _mean([_figures(found, once, fpirs) for found in by_key])
-            intervals = (
-                _intervals(by_key, probe_subjects, fpirs, replicates, confidence, seed)
-                if replicates
-                else None
-            )
+            intervals = _intervals(by_key, probe_subjects, fpirs, replicates, confidence, seed) if replicates else None
             advance()
             yield _section(system.name, scenario, galleries, len(probes), fpirs, values, intervals)
 
@@ -82,17 +76,12 @@ def _fpirs(searches: Sequence[Searches]) -> NDArray[np.float64]:
     return np.geomspace(1 / max(strangers, 2), 1.0, POINTS)
 
 
-def _figures(
-    searches: Sequence[Searches], weights: Weights, fpirs: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _figures(searches: Sequence[Searches], weights: Weights, fpirs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over galleries of CMC (RANKS), DIR at `FPIRS`, DIR at the curve's FPIRs."""
     asked = np.concatenate([list(FPIRS.values()), fpirs])
     weighted = [WeightedSearches(found) for found in searches]
     return _mean(
-        [
-            np.concatenate([one.cmc(weights), one.identification_rates_at_fpirs(weights, asked)])
-            for one in weighted
-        ]
+        [np.concatenate([one.cmc(weights), one.identification_rates_at_fpirs(weights, asked)]) for one in weighted]
     )
 
 

@@ -15,12 +15,7 @@ from iom.errors import DataError
 from iom.evaluation.pictures import bin_edges
 from iom.evaluation.scores import FLOAT, CodeSystem, Embeddings, common_key
 from iom.metrics.subject_bootstrap import key_draws, subject_draws
-from iom.metrics.unlinkability import (
-    linkability_floor,
-    local_linkability,
-    maximal_linkability,
-    system_linkability,
-)
+from iom.metrics.unlinkability import linkability_floor, local_linkability, maximal_linkability, system_linkability
 from iom.seeding import numpy_stream
 
 NORMAL = 1.96
@@ -114,8 +109,7 @@ def linkability_sections(
         mated, non_mated = distances[:, : pairs.mated], distances[:, pairs.mated :]
         edges = bin_edges(mated.ravel(), non_mated.ravel())
         bins = [
-            np.clip(np.searchsorted(edges, kind, side="right") - 1, 0, len(edges) - 2)
-            for kind in (mated, non_mated)
+            np.clip(np.searchsorted(edges, kind, side="right") - 1, 0, len(edges) - 2) for kind in (mated, non_mated)
         ]
         counts = [np.bincount(kind.ravel(), minlength=len(edges) - 1) for kind in bins]
         value = system_linkability(*counts)
@@ -144,9 +138,7 @@ def _within(subjects: Rows) -> Rows:
     order = np.argsort(subjects, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(subjects[order])) + 1)
     pairs = [np.stack(np.nonzero(~np.eye(len(rows), dtype=bool))) for rows in groups]
-    return np.concatenate(
-        [rows[found] for rows, found in zip(groups, pairs, strict=True)], axis=1
-    ).astype(np.int64)
+    return np.concatenate([rows[found] for rows, found in zip(groups, pairs, strict=True)], axis=1).astype(np.int64)
 
 
 def _across_keys(

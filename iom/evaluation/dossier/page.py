@@ -50,10 +50,7 @@ def report_page(tree: Tree, *, images: Mapping[str, str] | None = None) -> str:
     title = f"{size['name']}: evaluation report"
     parts = list(_sections(tree, images or {}))
     links = "".join(f'<a href="#{name}">{escape(text)}</a>' for name, text, _ in parts)
-    body = "".join(
-        f'<section id="{name}"><h2>{escape(text)}</h2>{content}</section>'
-        for name, text, content in parts
-    )
+    body = "".join(f'<section id="{name}"><h2>{escape(text)}</h2>{content}</section>' for name, text, content in parts)
     head = (
         f"<header><h1>{escape(size['name'])}</h1><p>{size['pairs']:,} pairs ({size['mated']:,} "
         f"mated, {size['non_mated']:,} non-mated) of {size['subjects']:,} subjects, "
@@ -84,10 +81,7 @@ def table_html(table: Table) -> str:
         ) + "</tr>"  # fmt: skip
 
     body = "".join(row(cells, "td") for cells in table.rows)
-    return (
-        f'<div class="scroll"><table><thead>{row(table.header, "th")}</thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return f'<div class="scroll"><table><thead>{row(table.header, "th")}</thead><tbody>{body}</tbody></table></div>'
 
 
 def figures_html(*pictures: str) -> str:
@@ -140,10 +134,7 @@ def _sections(tree: Tree, images: Mapping[str, str]) -> Iterator[tuple[str, str,
 
 
 def _summary(tree: Tree) -> str:
-    items = "".join(
-        f'<li class="{escape(entry["state"])}">{escape(entry["text"])}</li>'
-        for entry in tree["summary"]
-    )
+    items = "".join(f'<li class="{escape(entry["state"])}">{escape(entry["text"])}</li>' for entry in tree["summary"])
     notes = "".join(f"<li>{escape(note)}</li>" for note in tree["notes"])
     legend = (
         '<p class="note"><span class="mark good"></span> holds &nbsp; '
@@ -154,9 +145,7 @@ def _summary(tree: Tree) -> str:
 
 
 def _origins(tree: Tree) -> str:
-    found = dict.fromkeys(
-        f"{entry['system']}: {entry['threshold_from']}" for entry in tree["sections"]["histograms"]
-    )
+    found = dict.fromkeys(f"{entry['system']}: {entry['threshold_from']}" for entry in tree["sections"]["histograms"])
     return "; ".join(found)
 
 

@@ -60,11 +60,7 @@ def best_system(tree: Tree) -> str:
 
     Of equal ones a trained hasher comes before a baseline.
     """
-    found = {
-        system: row["value"]
-        for system in tree["systems"]
-        if (row := figure(tree, system, STOLEN_KEY, "eer"))
-    }
+    found = {system: row["value"] for system in tree["systems"] if (row := figure(tree, system, STOLEN_KEY, "eer"))}
     return min(found, key=lambda name: (found[name], name in BASELINES)) if found else ""
 
 
@@ -138,9 +134,7 @@ def _links(tree: Tree) -> Iterator[Sentence]:
         return
     open_ones = [e for e in entries if e["d_sys"] - e["d_sys_floor"] > LINKABLE]
     worst = max(entries, key=lambda entry: entry["d_sys"] - entry["d_sys_floor"])
-    words = (
-        f"D_sys {worst['d_sys']:.3f} of 1, where sampling alone gives {worst['d_sys_floor']:.3f}"
-    )
+    words = f"D_sys {worst['d_sys']:.3f} of 1, where sampling alone gives {worst['d_sys_floor']:.3f}"
     if open_ones:
         names = ", ".join(entry["system"] for entry in open_ones)
         yield Sentence(
@@ -158,9 +152,7 @@ def _links(tree: Tree) -> Iterator[Sentence]:
 
 def _attacks(tree: Tree) -> Iterator[Sentence]:
     rows: Sequence[Mapping[str, Any]] = [
-        row
-        for row in tree["sections"].get("attacks", [])
-        if row["system"] != FLOAT and row["prar"] is not None
+        row for row in tree["sections"].get("attacks", []) if row["system"] != FLOAT and row["prar"] is not None
     ]
     if not rows:
         return
@@ -170,8 +162,7 @@ def _attacks(tree: Tree) -> Iterator[Sentence]:
             worst[row["system"]] = row
     helped = [name for name, row in worst.items() if row["prar"] <= ACCEPTED]
     shown = ", ".join(
-        f"{name} {100 * row['prar']:.0f} % ({row['attack'].replace('_', ' ')})"
-        for name, row in worst.items()
+        f"{name} {100 * row['prar']:.0f} % ({row['attack'].replace('_', ' ')})" for name, row in worst.items()
     )
     yield Sentence(
         GOOD if len(helped) == len(worst) else BAD,

@@ -79,10 +79,7 @@ def identification_table(tree: Tree) -> Table:
     """Closed-set and open-set search."""
     entries = tree["sections"].get("identification", [])
     shown = {m: h for m, h in IDENTIFICATION.items() if any(m in e["figures"] for e in entries)}
-    rows = tuple(
-        (e["system"], e["scenario"], *(_rate(e["figures"].get(metric)) for metric in shown))
-        for e in entries
-    )
+    rows = tuple((e["system"], e["scenario"], *(_rate(e["figures"].get(metric)) for metric in shown)) for e in entries)
     header = ("system", "keys", *shown.values())
     return Table("identification", "Identification", header, rows)
 
@@ -107,9 +104,7 @@ def attack_table(tree: Tree) -> Table:
     """What each attack reaches with everything it knows."""
     rows = []
     for entry in tree["sections"].get("attacks", []):
-        cells = [
-            _rate(_figure(entry, name), 1 if name in UNIT_FIGURES else 100, 2) for name in ATTACKS
-        ]
+        cells = [_rate(_figure(entry, name), 1 if name in UNIT_FIGURES else 100, 2) for name in ATTACKS]
         attack = entry["attack"].replace("_", " ")
         attack += f", {entry['records']} records" if entry["records"] > 1 else ""
         if entry["obstacle"]:
@@ -174,10 +169,7 @@ def latex(table: Table) -> str:
     columns = "l" * table.labels + "r" * (len(table.header) - table.labels)
     lines = [_latex_row(table.header), r"\midrule", *map(_latex_row, table.rows)]
     body = "\n".join(lines)
-    return (
-        f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n"
-        "\\bottomrule\n\\end{tabular}\n"
-    )
+    return f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
 def markdown(table: Table) -> str:

@@ -38,9 +38,7 @@ ATTACK_METRICS = (
 )  # fmt: skip
 
 
-def full_tree(
-    config: EvaluateConfig, prepared: Prepared, report: Report, *, progress: bool = False
-) -> dict[str, Any]:
+def full_tree(config: EvaluateConfig, prepared: Prepared, report: Report, *, progress: bool = False) -> dict[str, Any]:
     """Compute what `config.report` asks for, and put it beside the figures of the pairs.
 
     Args:
@@ -65,19 +63,11 @@ def full_tree(
         advance: Callable[[], object] = bar.update
         sections: dict[str, Any] = {
             "curves": list(
-                det_curves(
-                    report.scores,
-                    benchmark,
-                    scenario=config.scenario,
-                    seed=config.seed,
-                    advance=advance,
-                )
+                det_curves(report.scores, benchmark, scenario=config.scenario, seed=config.seed, advance=advance)
             ),
             "histograms": list(histograms(report.scores)),
             "calibration": list(_calibration(config, report)),
-            "worst_pairs": list(
-                worst_pairs(report.scores, benchmark, most=config.report.worst_pairs)
-            ),
+            "worst_pairs": list(worst_pairs(report.scores, benchmark, most=config.report.worst_pairs)),
         }
         if config.report.identification and named:
             sections["identification"] = list(
@@ -98,9 +88,7 @@ def full_tree(
                     systems,
                     embeddings,
                     people,
-                    compared_pairs(
-                        benchmark, named=named, most=config.report.pairs, seed=config.seed
-                    ),
+                    compared_pairs(benchmark, named=named, most=config.report.pairs, seed=config.seed),
                     keys=config.report.keys,
                     replicates=config.report.replicates,
                     seed=config.seed,
@@ -109,16 +97,12 @@ def full_tree(
             )
         if config.report.attacks and named:
             thresholds = {
-                entry.system: measured_threshold(entry)[0]
-                for entry in report.scores
-                if entry.scenario != OWN_KEY
+                entry.system: measured_threshold(entry)[0] for entry in report.scores if entry.scenario != OWN_KEY
             }
             found = attack_sections(config, embeddings, people, thresholds, advance=advance)
             sections["attacks"] = [row.to_dict() for row in found]
     if not named and (config.report.identification or config.report.attacks):
-        notes.append(
-            "this benchmark does not say who is in an image: no identification and no attacks"
-        )
+        notes.append("this benchmark does not say who is in an image: no identification and no attacks")
     tree = report_tree(report)
     tree["notes"] = notes
     tree["rows"] += list(_more_rows(sections, benchmark.name))
@@ -156,10 +140,7 @@ def names_subjects(benchmark: PairBenchmark, source: str) -> bool:
 
 
 def _systems(config: EvaluateConfig, prepared: Prepared) -> Sequence[CodeSystem]:
-    named: Mapping[str, CodeSystem] = {
-        **prepared.systems,
-        FLOAT: float_system(prepared.embeddings.shape[1]),
-    }
+    named: Mapping[str, CodeSystem] = {**prepared.systems, FLOAT: float_system(prepared.embeddings.shape[1])}
     return [named[name] for name in config.scenario.systems]
 
 
@@ -170,20 +151,14 @@ def _calibration(config: EvaluateConfig, report: Report) -> Iterator[dict[str, A
         if entry.scenario == OWN_KEY or entry.by_key[0].decision is None:
             continue
         calibration = load(folders[entry.system], opens_embedder=False).calibration
-        measured = {
-            kind: report.row(entry.system, entry.scenario, f"{kind}_at_decision")
-            for kind in ("fmr", "fnmr")
-        }
+        measured = {kind: report.row(entry.system, entry.scenario, f"{kind}_at_decision") for kind in ("fmr", "fnmr")}
         yield {
             "system": entry.system,
             "scenario": entry.scenario,
             "threshold": float(entry.by_key[0].decision),
             "promised_fmr": calibration.fmr if calibration else None,
             "promised_fnmr": calibration.fnmr if calibration else None,
-            **{
-                kind: {"value": row.value, "low": row.low, "high": row.high}
-                for kind, row in measured.items()
-            },
+            **{kind: {"value": row.value, "low": row.low, "high": row.high} for kind, row in measured.items()},
         }
 
 

@@ -24,9 +24,7 @@ def image_names(benchmark: PairBenchmark) -> list[str]:
     return ["/".join(path.parts[-2:]) for path in benchmark.images]
 
 
-def worst_pairs(
-    scores: Sequence[SystemScores], benchmark: PairBenchmark, *, most: int
-) -> Iterator[dict[str, Any]]:
+def worst_pairs(scores: Sequence[SystemScores], benchmark: PairBenchmark, *, most: int) -> Iterator[dict[str, Any]]:
     """Mated pairs furthest apart and non-mated ones nearest, by the mean distance over keys.
 
     Not in `own_key`, where the keys tell the non-mated pairs apart.

@@ -19,11 +19,7 @@ PAGE = "report.html"
 
 
 def write_full_report(
-    tree: Mapping[str, Any],
-    config: EvaluateConfig,
-    folder: Path,
-    *,
-    images: Mapping[str, str] | None = None,
+    tree: Mapping[str, Any], config: EvaluateConfig, folder: Path, *, images: Mapping[str, str] | None = None
 ) -> None:
     """Write the page, `report.json`, CSV files, `tables/*.tex` and `config.yaml`.
 

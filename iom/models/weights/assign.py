@@ -42,9 +42,7 @@ class _Assignment:
         while steps:
             step = steps.pop(0)
             op = self._peek()
-            if isinstance(step.layer, layers.BatchNormalization) and not self._is_next(
-                "batch_norm", step
-            ):
+            if isinstance(step.layer, layers.BatchNormalization) and not self._is_next("batch_norm", step):
                 self._fold(step)
                 continue
             if op is None:
@@ -118,17 +116,12 @@ class _Assignment:
         ours = (tuple(layer.kernel_size), layer.strides[0], step.padding)
         theirs = (op.arrays["kernel"].shape[2:], op.stride, op.padding)
         if ours != theirs:
-            raise self._differs(
-                step, f"expected (window, stride, padding) {ours}, '{op.name}' has {theirs}"
-            )
+            raise self._differs(step, f"expected (window, stride, padding) {ours}, '{op.name}' has {theirs}")
 
     def _set_kernel(self, step: Step, op: ForeignOp, kernel: NDArray[np.float32]) -> None:
         layer = step.layer
         if tuple(layer.kernel.shape) != kernel.shape:
-            raise self._differs(
-                step,
-                f"expected a kernel {tuple(layer.kernel.shape)}, '{op.name}' has {kernel.shape}",
-            )
+            raise self._differs(step, f"expected a kernel {tuple(layer.kernel.shape)}, '{op.name}' has {kernel.shape}")
         layer.kernel.assign(kernel)
         bias = op.arrays.get("bias")
         if layer.use_bias:

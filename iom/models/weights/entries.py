@@ -140,8 +140,7 @@ def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
     names = " and ".join(file.name for file in entry.files)
     places = " or ".join(str(folder) for folder in folders)
     raise WeightsError(
-        f"the weights {entry.name} are not here. Get {names} ({entry.source}; {entry.licence}) "
-        f"and put it into {places}"
+        f"the weights {entry.name} are not here. Get {names} ({entry.source}; {entry.licence}) and put it into {places}"
     )
 
 

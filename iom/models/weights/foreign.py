@@ -41,12 +41,7 @@ def _build(graph: ForeignGraph, statement: Statement) -> keras.Model:
     name, arguments = recognise(graph)
     _compare(graph.source, "architecture", statement.architecture or name, name)
     _compare(graph.source, "size", statement.input.size, arguments["input_size"])
-    _compare(
-        graph.source,
-        "embedding size",
-        statement.embedding_size or graph.embedding_size,
-        graph.embedding_size,
-    )
+    _compare(graph.source, "embedding size", statement.embedding_size or graph.embedding_size, graph.embedding_size)
     if graph.scaling is not None and statement.input.range != RAW:
         raise WeightsError(
             f"{graph.source}: the range '{statement.input.range}' is stated, but the graph itself "

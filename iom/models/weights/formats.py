@@ -44,9 +44,7 @@ def format_of(path: Path) -> str:
             return name
     if path.suffix.lower() in SUFFIXES:
         return SUFFIXES[path.suffix.lower()]
-    raise WeightsError(
-        f"{path}: expected weights as one of {', '.join(sorted(SUFFIXES))} or a SavedModel folder"
-    )
+    raise WeightsError(f"{path}: expected weights as one of {', '.join(sorted(SUFFIXES))} or a SavedModel folder")
 
 
 def files_of(path: Path, kind: str) -> list[Path]:

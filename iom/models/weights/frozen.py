@@ -28,23 +28,18 @@ _OUTPUTS = ("embeddings", "embedding", "output", "fc1")
 class FixedEmbedder:
     """A TensorFlow graph: raw RGB pixels `(B, S, S, 3)` -> embeddings `(B, D)`."""
 
-    def __init__(
-        self, function: Callable[[Any], Any], statement: Statement, *, source: str
-    ) -> None:
+    def __init__(self, function: Callable[[Any], Any], statement: Statement, *, source: str) -> None:
         self._function = function
         self._spec = statement.input
         self._source = source
         self.input_size = statement.input.size
         probe = self(np.zeros((2, self.input_size, self.input_size, 3), np.float32))
         if probe.ndim != 2 or probe.shape[0] != 2:
-            raise WeightsError(
-                f"{source}: expected embeddings (B, D), the output for two images is {probe.shape}"
-            )
+            raise WeightsError(f"{source}: expected embeddings (B, D), the output for two images is {probe.shape}")
         self.embedding_size = int(probe.shape[1])
         if statement.embedding_size not in (0, self.embedding_size):
             raise WeightsError(
-                f"{source}: embedding size: {statement.embedding_size} is stated, the graph has "
-                f"{self.embedding_size}"
+                f"{source}: embedding size: {statement.embedding_size} is stated, the graph has {self.embedding_size}"
             )
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
@@ -162,9 +157,7 @@ def _compare_size(shape: tf.TensorShape, statement: Statement, path: Path) -> No
     """A fully convolutional graph would take any size, and embed another worse."""
     sides = shape.as_list()[1:3] if shape.rank == 4 else []
     if any(side not in (None, statement.input.size) for side in sides):
-        raise WeightsError(
-            f"{path}: size: {statement.input.size} is stated, the graph takes {sides}"
-        )
+        raise WeightsError(f"{path}: size: {statement.input.size} is stated, the graph takes {sides}")
 
 
 def _node_name(tensor: str) -> str:
@@ -215,14 +208,10 @@ def _placeholder(node: Any) -> Any:
     return tf.compat.v1.NodeDef(name=node.name, op="Placeholder", attr=attributes)
 
 
-def _imported(
-    graph_def: Any, image: str, output: str, feeds: Mapping[str, Any]
-) -> Callable[[Any], Any]:
+def _imported(graph_def: Any, image: str, output: str, feeds: Mapping[str, Any]) -> Callable[[Any], Any]:
     """Function of the image alone, with the other inputs as constants."""
     kinds = {
-        node.name: tf.dtypes.as_dtype(node.attr["dtype"].type)
-        for node in graph_def.node
-        if node.op == "Placeholder"
+        node.name: tf.dtypes.as_dtype(node.attr["dtype"].type) for node in graph_def.node if node.op == "Placeholder"
     }
 
     def build() -> None:
@@ -232,9 +221,7 @@ def _imported(
     whole = tf.compat.v1.wrap_function(build, [])
     tensor = whole.graph.as_graph_element
     names = [f"{name}:0" for name in (image, *feeds)]
-    call = whole.prune(
-        [tensor(n) for n in names], tensor(output if ":" in output else f"{output}:0")
-    )
+    call = whole.prune([tensor(n) for n in names], tensor(output if ":" in output else f"{output}:0"))
     values = [tf.constant(value, kinds[name]) for name, value in feeds.items()]
     return lambda images: call(tf.cast(images, kinds[image]), *values)
 

@@ -106,9 +106,7 @@ def parse_statement(values: Any, source: str) -> Statement:
         _field(values, "size", int, source),
     )
     if spec.colour_order not in COLOUR_ORDERS:
-        raise WeightsError(
-            f"{source}: colour_order: expected 'RGB' or 'BGR', received '{spec.colour_order}'"
-        )
+        raise WeightsError(f"{source}: colour_order: expected 'RGB' or 'BGR', received '{spec.colour_order}'")
     try:
         lookup(RANGES, spec.range, "range")
     except ConfigError as error:

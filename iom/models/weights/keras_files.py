@@ -222,9 +222,7 @@ def _refuse_code(value: Any, path: Path) -> None:
             "Rebuild the model from plain layers, or export it as a SavedModel or ONNX"
         )
     if isinstance(module, str) and module.split(".")[0] not in _TRUSTED_MODULES:
-        raise WeightsError(
-            f"{path}: refused: its configuration names '{module}.{name}', which is outside Keras"
-        )
+        raise WeightsError(f"{path}: refused: its configuration names '{module}.{name}', which is outside Keras")
     for item in value.values():
         _refuse_code(item, path)
 
@@ -240,9 +238,7 @@ def _weights_alone(path: Path, statement: Statement | None, elements: int) -> ke
         arguments["embedding_size"] = statement.embedding_size
     try:
         with _at_most(elements, path):
-            model = build_backbone(
-                statement.architecture, input_size=statement.input.size, **arguments
-            )
+            model = build_backbone(statement.architecture, input_size=statement.input.size, **arguments)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
     try:
@@ -257,10 +253,7 @@ def _weights_alone(path: Path, statement: Statement | None, elements: int) -> ke
 def own_statement(model: keras.Model) -> Statement | None:
     """What the graph itself says, if it is a backbone that this project saved."""
     named = {layer.name: layer for layer in model.layers}
-    is_own = isinstance(named.get("pixel_scaling"), layers.Rescaling) and {
-        "image",
-        "embedding",
-    } <= set(named)
+    is_own = isinstance(named.get("pixel_scaling"), layers.Rescaling) and {"image", "embedding"} <= set(named)
     return Statement(InputSpec("RGB", RAW, model.input_shape[1])) if is_own else None
 
 
@@ -273,14 +266,10 @@ def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras
     """
     side = _side(model, path)
     if side != statement.input.size:
-        raise WeightsError(
-            f"{path}: size: {statement.input.size} is stated, the model takes {side}"
-        )
+        raise WeightsError(f"{path}: size: {statement.input.size} is stated, the model takes {side}")
     size = model.output_shape[-1]
     if statement.embedding_size not in (0, size):
-        raise WeightsError(
-            f"{path}: embedding size: {statement.embedding_size} is stated, the model has {size}"
-        )
+        raise WeightsError(f"{path}: embedding size: {statement.embedding_size} is stated, the model has {size}")
     if _scales_pixels(model) and statement.input.range != RAW:
         raise WeightsError(
             f"{path}: the range '{statement.input.range}' is stated, but the model itself scales "

@@ -97,14 +97,11 @@ def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackb
     raise unknown_name(name_or_path, entries)
 
 
-def _load(
-    path: Path, kind: str, statement: Statement | None, name: str, *, check: bool
-) -> LoadedBackbone:
+def _load(path: Path, kind: str, statement: Statement | None, name: str, *, check: bool) -> LoadedBackbone:
     fingerprint = _fingerprint(path, kind)
     if statement is not None and statement.sha256 not in ("", fingerprint):
         raise WeightsError(
-            f"{path}: another file than the one stated: expected SHA-256 {statement.sha256}, "
-            f"received {fingerprint}"
+            f"{path}: another file than the one stated: expected SHA-256 {statement.sha256}, received {fingerprint}"
         )
     model: keras.Model | FixedEmbedder
     if kind == "keras":
@@ -150,9 +147,7 @@ def _read(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEm
 
         read = frozen.read_frozen if kind == "frozen" else frozen.read_saved_model
         return read(path, statement)
-    raise WeightsError(
-        f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'"
-    )
+    raise WeightsError(f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'")
 
 
 def _fingerprint(path: Path, kind: str) -> str:

@@ -48,9 +48,7 @@ def _read(path: Path) -> Layers:
             shape, _, dtype = read(stream)
             if shape != () or not dtype.hasobject:
                 raise ValueError(f"expected one pickled dictionary, received {dtype} {shape}")
-            holder = restricted_loads(
-                stream, admitted=NUMPY_ARRAYS, source=str(path), encoding="latin1"
-            )
+            holder = restricted_loads(stream, admitted=NUMPY_ARRAYS, source=str(path), encoding="latin1")
         layers = holder.item()
         check_names(layers)
         if not isinstance(layers, dict) or not all(isinstance(v, dict) for v in layers.values()):
@@ -114,9 +112,7 @@ class _Translation:
 
     def _take(self, name: str, *roles: str) -> list[NDArray[np.float32] | None]:
         if name not in self._layers:
-            raise WeightsError(
-                f"{self._path}: no layer '{name}': not the dictionary of an IResNet from MXNet"
-            )
+            raise WeightsError(f"{self._path}: no layer '{name}': not the dictionary of an IResNet from MXNet")
         self._unused.discard(name)
         layer = self._layers[name]
         if set(layer) - set(roles):
@@ -131,9 +127,7 @@ class _Translation:
         if bias is not None:
             arrays["bias"] = bias
         padding = (kernel.shape[0] - 1) // 2
-        return self._append(
-            ForeignOp("conv", name, (before,), arrays, stride=stride, padding=padding)
-        )
+        return self._append(ForeignOp("conv", name, (before,), arrays, stride=stride, padding=padding))
 
     def _batch_norm(self, name: str, before: int) -> int:
         gamma, beta, mean, variance = self._take(name, "scale", "bias", "mean", "var")
@@ -157,9 +151,7 @@ class _Translation:
     def _dense(self, name: str, before: int) -> int:
         """(H*W*C, O), already in our order; the common form is channels first."""
         kernel, bias = self._take(name, "weights", "bias")
-        channels = next(
-            op.arrays["kernel"].shape[0] for op in reversed(self._ops) if op.kind == "conv"
-        )
+        channels = next(op.arrays["kernel"].shape[0] for op in reversed(self._ops) if op.kind == "conv")
         if kernel is None or kernel.ndim != 2 or kernel.shape[0] % channels:
             raise ValueError(f"'{name}' has no matrix over {channels} channels")
         places = kernel.reshape(-1, channels, kernel.shape[1]).transpose(2, 1, 0)

@@ -31,9 +31,7 @@ def read_mxnet(params_path: Path, symbol_path: Path) -> ForeignGraph:
     try:
         return _Translation(nodes, arrays, params_path, symbol_path).run(head)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(
-            f"{symbol_path}: damaged MXNet graph: {one_line(repr(error))}"
-        ) from error
+        raise WeightsError(f"{symbol_path}: damaged MXNet graph: {one_line(repr(error))}") from error
 
 
 def _read_symbol(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -47,9 +45,7 @@ def _read_symbol(path: Path) -> tuple[list[dict[str, Any]], int]:
         raise WeightsError(f"cannot read graph {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         reason = one_line(error)
-        raise WeightsError(
-            f"{path}: damaged or not an MXNet symbol with one output: {reason}"
-        ) from error
+        raise WeightsError(f"{path}: damaged or not an MXNet symbol with one output: {reason}") from error
     return nodes, head
 
 
@@ -57,11 +53,7 @@ class _Translation:
     """Walks the nodes of a symbol, which MXNet writes in calling order."""
 
     def __init__(
-        self,
-        nodes: list[dict[str, Any]],
-        arrays: dict[str, NDArray[Any]],
-        params_path: Path,
-        symbol_path: Path,
+        self, nodes: list[dict[str, Any]], arrays: dict[str, NDArray[Any]], params_path: Path, symbol_path: Path
     ) -> None:
         self._nodes = nodes
         self._arrays = arrays
@@ -112,12 +104,7 @@ class _Translation:
             self._scaling = (scale * scalar, offset * scalar)
 
     def _translate(
-        self,
-        op: str,
-        name: str,
-        attributes: dict[str, str],
-        inputs: tuple[int, ...],
-        weights: list[str],
+        self, op: str, name: str, attributes: dict[str, str], inputs: tuple[int, ...], weights: list[str]
     ) -> ForeignOp:
         if op == "Convolution":
             return ForeignOp(
@@ -140,17 +127,10 @@ class _Translation:
         raise WeightsError(f"{self._symbol_path}: the operation {op} ('{name}') is not known here")
 
     def _kernel_and_bias(self, weights: list[str]) -> dict[str, NDArray[np.float32]]:
-        return {
-            role: self._take("arg", weight)
-            for role, weight in zip(("kernel", "bias"), weights, strict=False)
-        }
+        return {role: self._take("arg", weight) for role, weight in zip(("kernel", "bias"), weights, strict=False)}
 
     def _batch_norm(
-        self,
-        name: str,
-        attributes: dict[str, str],
-        inputs: tuple[int, ...],
-        weights: list[str],
+        self, name: str, attributes: dict[str, str], inputs: tuple[int, ...], weights: list[str]
     ) -> ForeignOp:
         gamma, beta, mean, variance = weights
         arrays = {
@@ -178,9 +158,7 @@ class _Translation:
 
 def _square(text: str, name: str) -> int:
     """MXNet writes pairs as text: "(2, 2)", "[2, 2]" or "(2L, 2L)"."""
-    numbers = [
-        int(part) for part in text.replace("L", "").strip("()[] ").split(",") if part.strip()
-    ]
+    numbers = [int(part) for part in text.replace("L", "").strip("()[] ").split(",") if part.strip()]
     if len(set(numbers)) != 1:
         raise ValueError(f"'{name}' has the uneven window setting {text}")
     return numbers[0]

@@ -46,10 +46,7 @@ def external_files(path: Path) -> list[Path]:
     """
     model = _load(path, with_data=False)
     places = {
-        entry.value
-        for tensor in _tensors(model.graph)
-        for entry in tensor.external_data
-        if entry.key == "location"
+        entry.value for tensor in _tensors(model.graph) for entry in tensor.external_data if entry.key == "location"
     }
     return list(paths_inside(path.parent, sorted(places), source=path, error=WeightsError))
 
@@ -74,9 +71,7 @@ def _load(path: Path, *, with_data: bool = True) -> "ModelProto":
     try:
         model = onnx.load(path, load_external_data=with_data)
     except OSError as error:
-        raise WeightsError(
-            f"cannot read weights {path}: {error.strerror or one_line(error)}"
-        ) from error
+        raise WeightsError(f"cannot read weights {path}: {error.strerror or one_line(error)}") from error
     # Protobuf, onnx and its reader of external files each raise exceptions of their own.
     except Exception as error:
         raise WeightsError(f"{path}: damaged or not an ONNX model: {one_line(error)}") from error
@@ -104,9 +99,7 @@ class _Translation:
         inputs = [value for value in self._graph.input if value.name not in self._constants]
         outputs = [value.name for value in self._graph.output]
         if len(inputs) != 1 or len(outputs) != 1:
-            raise self._unfit(
-                f"expected one input and one output, received {len(inputs)} and {len(outputs)}"
-            )
+            raise self._unfit(f"expected one input and one output, received {len(inputs)} and {len(outputs)}")
         sides = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim]
         if len(sides) != 4 or sides[1] not in (0, 3) or sides[2] != sides[3]:
             raise self._unfit(f"expected a square colour image (B, 3, S, S), received {sides}")
@@ -129,9 +122,7 @@ class _Translation:
             self._constants[output] = np.asarray(attributes["value"])
         elif node.input and node.input[0] in self._constants and not known:
             self._constants[output] = self._fold(node, attributes)
-        elif node.op_type == "Shape" or (
-            node.op_type in _SHAPES and not known and set(node.input) & self._shapes
-        ):
+        elif node.op_type == "Shape" or (node.op_type in _SHAPES and not known and set(node.input) & self._shapes):
             self._shapes.add(output)
         elif not known:
             raise self._unfit(f"{node.op_type} '{node.name}' does not depend on the image")
@@ -174,9 +165,7 @@ class _Translation:
         if op.kind not in ("dense", "conv") or "bias" in op.arrays:
             raise self._unfit(f"{node.op_type} '{node.name}' with a constant")
         arrays = {**op.arrays, "bias": constant.reshape(-1)}
-        self._ops[index] = ForeignOp(
-            op.kind, op.name, op.inputs, arrays, op.stride, op.padding, op.groups
-        )
+        self._ops[index] = ForeignOp(op.kind, op.name, op.inputs, arrays, op.stride, op.padding, op.groups)
 
     def _rescale(self, op: str, value: float) -> None:
         scale, offset = self._scaling or (1.0, 0.0)
@@ -186,9 +175,7 @@ class _Translation:
             factor = value if op == "Mul" else 1 / value
             self._scaling = (scale * factor, offset * factor)
 
-    def _translate(
-        self, node: "NodeProto", attributes: dict[str, Any], inputs: tuple[int, ...]
-    ) -> ForeignOp:
+    def _translate(self, node: "NodeProto", attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
         name = node.name or node.output[0]
         if node.op_type == "Conv":
             return self._conv(node, name, attributes, inputs)
@@ -205,18 +192,8 @@ class _Translation:
             return ForeignOp("add", name, inputs)
         raise self._unfit(f"the operation {node.op_type} ('{name}') is not known")
 
-    def _conv(
-        self,
-        node: "NodeProto",
-        name: str,
-        attributes: dict[str, Any],
-        inputs: tuple[int, ...],
-    ) -> ForeignOp:
-        arrays = {
-            role: self._floats(n)
-            for role, n in zip(("kernel", "bias"), node.input[1:], strict=False)
-            if n
-        }
+    def _conv(self, node: "NodeProto", name: str, attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
+        arrays = {role: self._floats(n) for role, n in zip(("kernel", "bias"), node.input[1:], strict=False) if n}
         settings = {
             "stride": set(attributes.get("strides", [1])),
             "padding": set(attributes.get("pads", [0])),
@@ -237,13 +214,7 @@ class _Translation:
             groups=int(attributes.get("group", 1)),
         )
 
-    def _dense(
-        self,
-        node: "NodeProto",
-        name: str,
-        attributes: dict[str, Any],
-        inputs: tuple[int, ...],
-    ) -> ForeignOp:
+    def _dense(self, node: "NodeProto", name: str, attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
         kernel = self._floats(node.input[1])
         if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
             raise self._unfit(f"Gemm '{name}' with factors")

@@ -24,10 +24,7 @@ def curves_of(**fnmr):
 
 @pytest.mark.parametrize("rates", [{"learned": 0.0, "grp": 0.0}, {"learned": 0.0, "grp": 0.02}])
 def test_a_share_has_no_ticks_beyond_100(rates):
-    ticks = [
-        float(text)
-        for text in re.findall(r">(\d+(?:\.\d+)?)</text>", roc_chart(curves_of(**rates)))
-    ]
+    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", roc_chart(curves_of(**rates)))]
     assert max(ticks) == 100
 
 

@@ -158,9 +158,7 @@ def test_a_browser_shows_it(page, tmp_path):
     file.write_text(page, encoding="utf-8")
     base = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
     for what in (f"--screenshot={picture}", "--dump-dom"):
-        done = subprocess.run(
-            [*base, what, file.as_uri()], capture_output=True, text=True, timeout=120, check=False
-        )
+        done = subprocess.run([*base, what, file.as_uri()], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
     assert "Refused to" not in done.stderr
     dom = done.stdout

@@ -22,9 +22,7 @@ def test_a_promise_is_kept_broken_or_open(low, high, expected, state):
         "systems": {},
         "rows": [],
         "benchmark": {"name": "pairs", "pairs": 300, "subjects": 9},
-        "sections": {
-            "calibration": [{"system": "learned", "promised_fmr": 0.01, "fmr": rate, "fnmr": rate}]
-        },
+        "sections": {"calibration": [{"system": "learned", "promised_fmr": 0.01, "fmr": rate, "fnmr": rate}]},
     }
     (sentence,) = [s for s in summary(tree) if "promises" in s["text"]]
     assert expected in sentence["text"]

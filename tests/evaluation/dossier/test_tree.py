@@ -10,11 +10,7 @@ from iom.data.searches import dealt_galleries
 from iom.errors import ConfigError, DataError
 from iom.evaluation.dossier.attacks import check_attacks, drawn_victims
 from iom.evaluation.dossier.identification import identification_sections
-from iom.evaluation.dossier.linkability import (
-    compared_pairs,
-    linkability_sections,
-    pairs_of_subjects,
-)
+from iom.evaluation.dossier.linkability import compared_pairs, linkability_sections, pairs_of_subjects
 from iom.evaluation.dossier.tables import latex, markdown, tables
 from iom.evaluation.dossier.tree import full_tree, names_subjects, plain
 from iom.evaluation.dossier.worst_pairs import worst_pairs
@@ -40,8 +36,7 @@ def test_curves_are_means_over_keys_within_their_bands(tree, made_report):
     for curve, scores in zip(tree["sections"]["curves"], made_report.scores, strict=True):
         for number in (0, 20, 47):
             at = [
-                entry.ranked.curve().fnmr_at_fmr(min(1.0, curve["fmr"][number] * (1 + 1e-9)))
-                for entry in scores.by_key
+                entry.ranked.curve().fnmr_at_fmr(min(1.0, curve["fmr"][number] * (1 + 1e-9))) for entry in scores.by_key
             ]
             assert curve["fnmr"][number] == pytest.approx(np.mean(at))
         assert np.all(np.diff(curve["fnmr"]) <= 1e-12)
@@ -62,9 +57,7 @@ def test_search_figures_are_those_of_the_protocol(tree, prepared):
     expected = [
         dict(
             identification_figures(
-                search_templates(
-                    system.comparator, templates, subjects, gallery=gallery, probes=probes
-                )
+                search_templates(system.comparator, templates, subjects, gallery=gallery, probes=probes)
             )
         )
         for gallery in galleries.values()
@@ -84,10 +77,7 @@ def test_d_sys_is_that_of_a_loop(prepared):
     pairs = pairs_of_subjects(subjects, most=10**6, seed=1)
     left, right = pairs.left[: pairs.mated], pairs.right[: pairs.mated]
     assert set(zip(left.tolist(), right.tolist(), strict=True)) == {
-        (a, b)
-        for a in range(len(subjects))
-        for b in range(len(subjects))
-        if a != b and subjects[a] == subjects[b]
+        (a, b) for a in range(len(subjects)) for b in range(len(subjects)) if a != b and subjects[a] == subjects[b]
     }
     assert (subjects[pairs.left[pairs.mated :]] != subjects[pairs.right[pairs.mated :]]).all()
     (section,) = linkability_sections(
@@ -195,14 +185,7 @@ def test_one_class_missing(prepared):
     with pytest.raises(DataError, match="two subjects or more with two images"):
         next(
             identification_sections(
-                [],
-                prepared.embeddings,
-                alone,
-                keys=1,
-                replicates=0,
-                confidence=0.9,
-                seed=1,
-                advance=lambda: None,
+                [], prepared.embeddings, alone, keys=1, replicates=0, confidence=0.9, seed=1, advance=lambda: None
             )
         )
     with pytest.raises(DataError, match=r"four subjects .* received 0; leave them out"):

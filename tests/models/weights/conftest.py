@@ -48,9 +48,7 @@ class Reference:
         y = self.add("conv", name("conv2"), y, filters=filters, before=filters, stride=stride)
         y = self.add("bn", name("bn3"), y, filters=filters)
         if stride == 2:
-            last = self.add(
-                "conv", name("conv1sc"), last, filters=filters, before=before, window=1, stride=2
-            )
+            last = self.add("conv", name("conv1sc"), last, filters=filters, before=before, window=1, stride=2)
             last = self.add("bn", name("sc"), last, filters=filters)
         return self.add("add", name("plus"), y, last)
 
@@ -72,9 +70,7 @@ class Reference:
             }
         elif kind == "prelu":
             self.arrays[name] = {"gamma": draw.uniform(0.1, 0.4, filters or STEM)}
-        self.arrays[name] = {
-            role: array.astype(np.float32) for role, array in self.arrays.get(name, {}).items()
-        }
+        self.arrays[name] = {role: array.astype(np.float32) for role, array in self.arrays.get(name, {}).items()}
         self.ops.append((kind, name, inputs, settings))
         return name
 
@@ -145,12 +141,7 @@ def symbol_of(reference):
         elif kind == "prelu":
             attributes = {"act_type": "prelu"}
         nodes.append(
-            {
-                "op": MXNET_OPS[kind],
-                "name": name,
-                "attrs": attributes,
-                "inputs": [[source, 0, 0] for source in sources],
-            }
+            {"op": MXNET_OPS[kind], "name": name, "attrs": attributes, "inputs": [[source, 0, 0] for source in sources]}
         )
         index[name] = len(nodes) - 1
     return {"nodes": nodes, "heads": [[len(nodes) - 1, 0, 0]]}

@@ -183,9 +183,7 @@ def write_head(path, **members):
 
 def header(shape, descr="<f4"):
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": descr, "fortran_order": False, "shape": shape}
-    )
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
     return stream.getvalue()
 
 

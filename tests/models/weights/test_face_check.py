@@ -45,11 +45,7 @@ def test_the_right_statement_passes():
 
 
 @pytest.mark.parametrize(
-    ("spec", "right"),
-    [
-        (InputSpec("RGB", "0..255", SIZE), "RGB -1..1"),
-        (InputSpec("RGB", "0..1", SIZE), "RGB -1..1"),
-    ],
+    ("spec", "right"), [(InputSpec("RGB", "0..255", SIZE), "RGB -1..1"), (InputSpec("RGB", "0..1", SIZE), "RGB -1..1")]
 )
 def test_a_wrong_range_is_refused(spec, right):
     feed = fed_by(spec)

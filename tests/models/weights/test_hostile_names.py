@@ -62,9 +62,7 @@ def write_onnx(path, location, place="initializer"):
     else:
         graph = helper.make_graph([add], "g", ends[:1], ends[1:], constants)
     opset = [helper.make_opsetid("", 17)]
-    path.write_bytes(
-        helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
-    )
+    path.write_bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
     return path
 
 

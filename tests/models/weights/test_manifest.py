@@ -98,14 +98,7 @@ def test_missing_weights_say_where_from_and_where_to(project, monkeypatch, tmp_p
     with pytest.raises(WeightsError) as caught:
         load_backbone_model("iresnet_slim.legacy")
     message = str(caught.value)
-    for part in (
-        "iresnet_slim.legacy",
-        "slim.onnx",
-        "the tests",
-        "none",
-        "pre_models",
-        "elsewhere",
-    ):
+    for part in ("iresnet_slim.legacy", "slim.onnx", "the tests", "none", "pre_models", "elsewhere"):
         assert part in message
     assert "shared" in message
 
@@ -205,10 +198,7 @@ def test_a_stated_sha_is_compared(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [
-        ("iresnet_slim", SLIM),
-        ("mobilefacenet", {"input_size": 32, "embedding_size": 8, "blocks": (1, 1, 1, 1)}),
-    ],
+    [("iresnet_slim", SLIM), ("mobilefacenet", {"input_size": 32, "embedding_size": 8, "blocks": (1, 1, 1, 1)})],
 )
 def test_own_models_need_no_statement(tmp_path, name, arguments):
     model = build_backbone(name, **arguments)

@@ -42,9 +42,7 @@ def test_exports_of_pytorch(exporter):
     np.testing.assert_allclose(result, source["embeddings"], atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("statement", "highest"), [(stated("BGR"), 0.999), (stated(values="0..1"), 0.999)]
-)
+@pytest.mark.parametrize(("statement", "highest"), [(stated("BGR"), 0.999), (stated(values="0..1"), 0.999)])
 def test_a_wrong_input_would_show(statement, highest):
     path = SOURCES / "iresnet_slim-legacy.onnx"
     source = np.load(path.with_suffix(".npz"))
@@ -76,9 +74,7 @@ class Network:
 
     def conv(self, filters, window, stride=1, padding=0, groups=1, source=None):
         fan = self.channels // groups * window**2
-        kernel = self.random.normal(
-            0, 1.4 / np.sqrt(fan), (filters, self.channels // groups, window, window)
-        )
+        kernel = self.random.normal(0, 1.4 / np.sqrt(fan), (filters, self.channels // groups, window, window))
         self.channels = filters
         return self.node(
             "Conv",
@@ -160,11 +156,7 @@ def mobile_network(scale, blocks):
 
 @pytest.mark.parametrize(
     ("scale", "blocks", "name"),
-    [
-        (2, (1, 1, 1, 1), "mobilefacenet"),
-        (1, (2, 1, 1, 1), "mobilefacenet"),
-        (1, (1, 4, 6, 2), "mobilefacenet_y1"),
-    ],
+    [(2, (1, 1, 1, 1), "mobilefacenet"), (1, (2, 1, 1, 1), "mobilefacenet"), (1, (1, 4, 6, 2), "mobilefacenet_y1")],
 )
 def test_mobilefacenet_equals_onnxruntime(tmp_path, scale, blocks, name):
     network = mobile_network(scale, blocks)
@@ -177,9 +169,7 @@ def test_mobilefacenet_equals_onnxruntime(tmp_path, scale, blocks, name):
     assert cosines(result, expected).min() > 0.999999
 
 
-def residual_network(
-    *, scaling=(), bias=False, transposed=True, epsilon=1e-5, swap=False, unfolded=False
-):
+def residual_network(*, scaling=(), bias=False, transposed=True, epsilon=1e-5, swap=False, unfolded=False):
     """A stem and one block of an IResNet, in the dialects of several exporters."""
     network = Network(16)
     for kind, value in scaling:

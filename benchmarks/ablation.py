@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import lfw_all_pairs
+from iom._registry import lookup
 from iom.cli.arguments import new_parser, run
 from iom.config.loading import load_config
 from iom.config.losses import WEIGHTS
 from iom.config.schema import Stage2Config
 from iom.config.search import SearchConfig, VariantConfig
 from iom.errors import ConfigError
-from iom.lookup import lookup
 
 CONFIG = "configs/stage2/trained.yaml"
 AS_COMMITTED = "as committed"
@@ -103,8 +103,8 @@ def _measure(arguments: argparse.Namespace) -> int:
         keys=arguments.keys,
     )
 
-    from iom.evaluation.search import run_search
-    from iom.evaluation.search_table import markdown
+    from iom.evaluation.sweep import run_search
+    from iom.evaluation.sweep_table import markdown
 
     rows = run_search(search, arguments.output, resume=arguments.resume, report=lambda line: print(line, flush=True))
     if arguments.lfw:
@@ -163,9 +163,9 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     import numpy as np
     from tqdm import tqdm
 
+    from iom._files import write_json
     from iom.codes.packing import pack
     from iom.evaluation.scores import common_key
-    from iom.files import write_json
     from iom.models.keras_face_hasher import KerasFaceHasher
 
     faces = lfw_all_pairs.load_faces(

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from iom.data.benchmarks import read_pair_list
+    from iom.data.benchmarks.pairs import read_pair_list
     from iom.data.images import read_images
     from iom.models.embedder import load_embedder
 
@@ -116,10 +116,10 @@ def _run(
     """Whether found, landmark error and alignment shift in template pixels, photographs a s."""
     import numpy as np
 
-    from iom.data.align_folder import align_folder
-    from iom.data.align_photo import AlignSettings
-    from iom.data.alignment import TEMPLATE, similarity
-    from iom.data.landmarks import read_landmarks
+    from iom.photos.align_folder import align_folder
+    from iom.photos.align_photo import AlignSettings
+    from iom.photos.alignment import TEMPLATE, similarity
+    from iom.photos.landmarks import read_landmarks
 
     weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))
     settings = AlignSettings(detector=name, format="png")

@@ -93,10 +93,10 @@ def _synthetic(arguments: argparse.Namespace, samples: int) -> Setting:
     """Random subjects in 64 dimensions: shows that it runs, says nothing about faces."""
     import numpy as np
 
-    from iom.attacks.interface import unit
+    from iom._random import numpy_stream
+    from iom.attacks.base import unit
     from iom.evaluation.all_pairs import AllPairs
     from iom.evaluation.attack_scores import Victims
-    from iom.seeding import numpy_stream
 
     stream = numpy_stream(arguments.seed, "benchmarks/tradeoff")
     labels = np.repeat(np.arange(300), 4)

@@ -30,7 +30,7 @@ from iom.cli.arguments import new_parser, run
 from iom.config.hashing import KEY_KIND_NAMES
 
 if TYPE_CHECKING:
-    from iom.attacks.interface import AttackedSystem
+    from iom.attacks.base import AttackedSystem
     from iom.models.keras_face_hasher import KerasFaceHasher
 
 SYSTEMS = (
@@ -104,10 +104,10 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator["AttackedSystem"]:
-    from iom.attacks.disclosure import attacked_protection
+    from iom._registry import lookup
+    from iom.attacks.targets import attacked_protection
     from iom.baselines import BASELINES
     from iom.config.hashing import HasherConfig
-    from iom.lookup import lookup
 
     size = setting.faces.shape[1]
     length, alphabet = arguments.shape
@@ -124,7 +124,7 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator["Attac
 
 def _under_kinds_of_keys(folder: Path, kinds: Sequence[str]) -> Iterator["AttackedSystem"]:
     """A trained hasher, and the same with keys of other kinds."""
-    from iom.attacks.disclosure import attacked_hasher
+    from iom.attacks.targets import attacked_hasher
     from iom.models.keras_face_hasher import KerasFaceHasher
 
     hasher = KerasFaceHasher.load(folder)
@@ -146,8 +146,8 @@ def with_key_kind(hasher: "KerasFaceHasher", kind: str) -> "KerasFaceHasher":
     """
     from iom.config.hashing import HasherConfig
     from iom.errors import ConfigError
-    from iom.models.hashing import LEARNED_LAYER, PROJECTION, build_hasher
     from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.nn.hash_network import LEARNED_LAYER, PROJECTION, build_hasher
 
     names = {layer.name for layer in hasher.model.layers if layer.weights}
     if not names <= {LEARNED_LAYER, PROJECTION}:

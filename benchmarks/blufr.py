@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     from benchmarks.stored_embeddings import embeddings_of
     from iom.config.hashing import HasherConfig
-    from iom.data.blufr import read_blufr
     from iom.evaluation.blufr import BlufrEvaluator
+    from iom.evaluation.blufr_protocol import read_blufr
     from iom.evaluation.protocols import float_system, keys_of, scenarios_of
     from iom.evaluation.scores import STOLEN_KEY
     from iom.evaluation.systems import baseline_system, trained_system

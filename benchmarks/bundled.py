@@ -46,7 +46,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     files = tracked_weights(FOLDERS)
 
     from iom.evaluation.evaluate import evaluate
-    from iom.evaluation.table import format_table
+    from iom.evaluation.report.result_table import format_table
 
     report = evaluate(config, progress=True)
     print(format_table(report))

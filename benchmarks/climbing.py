@@ -85,8 +85,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
+    from iom._random import numpy_stream
     from iom.keys import SECRET_BYTES, TransformKey
-    from iom.seeding import numpy_stream
 
     setting = (_synthetic if arguments.synthetic else _faces)(arguments)
     stream = numpy_stream(arguments.seed, "climbing/keys")
@@ -197,7 +197,7 @@ def minutes(answers: Sequence[bool], with_backoff: bool) -> float:
     from fastapi import HTTPException
 
     from iom.service.backoff import Backoff
-    from iom.service.rate import RateLimit
+    from iom.service.rate_limit import RateLimit
     from iom.service.settings import ServiceSettings
 
     settings, now = ServiceSettings(), 0.0
@@ -229,9 +229,9 @@ class _Log:
 def _faces(arguments: argparse.Namespace) -> Setting:
     import numpy as np
 
+    from iom._random import numpy_stream
     from iom.errors import DataError
     from iom.models.keras_face_hasher import KerasFaceHasher
-    from iom.seeding import numpy_stream
 
     def stored(name: str) -> Any:
         path = arguments.shared / "data" / "embeddings" / f"{name}.mobilefacenet_y1.npz"
@@ -265,8 +265,8 @@ def _synthetic(arguments: argparse.Namespace) -> Setting:
     """Random vectors and signs of random projections: shows that it runs, says nothing of faces."""
     import numpy as np
 
+    from iom._random import numpy_stream
     from iom.baselines.sign import PublicSigns
-    from iom.seeding import numpy_stream
 
     stream = numpy_stream(arguments.seed, "climbing/synthetic")
     shape = (arguments.victims, SYNTHETIC_SIZE)

@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
+    from iom._registry import lookup
     from iom.baselines import BASELINES
-    from iom.lookup import lookup
 
     for name in arguments.systems:
         lookup({FLOAT: None, LEARNED: None, **dict.fromkeys(BASELINES)}, name, "system")
@@ -65,7 +65,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def measure(faces: Faces, arguments: argparse.Namespace) -> list[Row]:
     """One row for each shape and system, printed as soon as it is measured."""
-    from iom.evaluation.key_trials import Draws, code_trials, codes_under_keys, float_trial
+    from benchmarks.key_trials import Draws, code_trials, codes_under_keys, float_trial
 
     columns = "".join(f"{name:>16s}" for name in RATES)
     print(f"{'shape':>8s} {'bytes':>6s} {'system':24s}{columns}   % (± over keys)")

@@ -20,7 +20,7 @@ from benchmarks.lfw_all_pairs import Faces, add_arguments, learned_system, load_
 from iom.cli.arguments import new_parser, run
 
 if TYPE_CHECKING:
-    from iom.evaluation.key_trials import Draws, KeyTrials
+    from benchmarks.key_trials import Draws, KeyTrials
     from iom.models.keras_face_hasher import KerasFaceHasher
 
 HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "pre_models/mobilefacenet_y1_512x8")
@@ -63,7 +63,7 @@ def measure(
     ancestor: "KerasFaceHasher | None" = None,
 ) -> dict[str, float | int | str | None]:
     """All figures, and a line for each system as soon as it is measured."""
-    from iom.evaluation.key_trials import Draws, float_trial
+    from benchmarks.key_trials import Draws, float_trial
 
     draws = Draws(arguments.replicates, arguments.seed)
     print(f"{'':32s}" + "".join(f"{name:>18s}" for name in RATES) + "   % (± over keys)")
@@ -93,9 +93,9 @@ def _measure_learned(
     """The learned hashers; returns the first one's trials."""
     import numpy as np
 
+    from benchmarks.key_linkability import key_linkability
+    from benchmarks.key_trials import code_trials, codes_under_keys
     from iom.codes.packing import pack, unpack
-    from iom.evaluation.key_linkability import key_linkability
-    from iom.evaluation.key_trials import code_trials, codes_under_keys
     from iom.metrics.code_statistics import nominal_bits, symbol_entropy
 
     first = None
@@ -165,8 +165,8 @@ def _measure_agnostic(
 def _in_all_shapes(
     faces: Faces, hasher: "KerasFaceHasher", names: Sequence[str], arguments: argparse.Namespace, draws: "Draws"
 ) -> Rows:
+    from benchmarks.key_trials import code_trials, codes_under_keys
     from iom.config.hashing import HasherConfig
-    from iom.evaluation.key_trials import code_trials, codes_under_keys
     from iom.evaluation.systems import baseline_system
 
     rows = {}
@@ -194,8 +194,8 @@ def _identity(
     name: str, faces: Faces, hasher: "KerasFaceHasher", arguments: argparse.Namespace, draws: "Draws"
 ) -> dict[str, float | int | str | None]:
     """A hasher trained without a key: as it was trained, and under the keys it meets in use."""
+    from benchmarks.key_trials import code_trials, codes_under_keys
     from iom.codes.packing import pack
-    from iom.evaluation.key_trials import code_trials, codes_under_keys
 
     codes = hasher.hash_in_order(faces.embeddings, hasher.identity_order)
     identity = pack(codes, hasher.alphabet_size)

@@ -53,11 +53,11 @@ def _measure(arguments: argparse.Namespace) -> int:
     import keras
 
     from iom.evaluation.scores import CodeSystem
-    from iom.evaluation.search_figures import held_out_figures
+    from iom.evaluation.sweep_metrics import held_out_figures
     from iom.models.embedder import load_embedder
     from iom.models.keras_face_hasher import EMBEDDER_FILE
-    from iom.training.material import load_material
-    from iom.training.stage2 import train_stage2
+    from iom.training.hasher import train_stage2
+    from iom.training.stage2_data import load_material
 
     material = load_material(frozen, progress=True)
     figures: dict[str, float] = {}

@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from iom.errors import RevokedError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import KeyStore
-from iom.gallery.sqlite_store import SqliteStore
+from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.stores.sqlite_store import SqliteStore
 
 APPLICATION = "door"
 SUBJECTS = 12

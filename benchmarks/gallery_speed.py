@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from iom.cli.arguments import new_parser, run
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import KeyStore
-from iom.gallery.sqlite_store import SqliteStore
+from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.stores.sqlite_store import SqliteStore
 
 APPLICATION = "crowd"
 BATCH = 8192

@@ -26,8 +26,8 @@ def grown(name: str, statistics: Any) -> Any:
     """
     import keras
 
-    from iom.models.backbones import build_backbone
-    from iom.models.weights.manifest import load_backbone_model
+    from iom.nn.backbones.registry import build_backbone
+    from iom.pretrained.manifest import load_backbone_model
 
     keras.utils.set_random_seed(1)
     stream = np.random.default_rng(1)

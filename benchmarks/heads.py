@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from iom._registry import lookup
 from iom.cli.arguments import new_parser, run
 from iom.errors import ConfigError, DataError
-from iom.lookup import lookup
 
 CONFIG = "configs/stage1/heads.yaml"
 PHASES = "configs/stage1/arcface_phases.yaml"
@@ -182,9 +182,9 @@ def _result(folder: Path, shared: Path) -> dict[str, float]:
 def _measure_lfw(weights: Path, shared: Path, stored: Path) -> None:
     import keras
 
+    from iom._files import write_json
     from iom.config.schema import BenchmarkConfig
-    from iom.data.benchmarks import load_benchmark
-    from iom.files import write_json
+    from iom.data.benchmarks.pairs import load_benchmark
     from iom.training.verification import verification
 
     keras.config.set_dtype_policy("float32")

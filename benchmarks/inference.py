@@ -69,7 +69,7 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
     from iom.export.check import Reference
     from iom.export.formats import FORMATS
     from iom.keys import KEY_KINDS, TransformKey
-    from iom.runtime.openvino_session import OpenVinoSession
+    from iom.models.sessions.openvino_session import OpenVinoSession
 
     plain, source, faces = _source(name, arguments)
     runs, fast = _runners(plain, source, folder)
@@ -98,12 +98,12 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
 
 def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The source as it was trained, the source with batch norms folded, faces."""
+    from iom._listing import list_subjects
     from iom.data.images import read_images
     from iom.errors import DataError
     from iom.export.check import faces_of_pairs
     from iom.export.source import load_source
-    from iom.listing import list_subjects
-    from iom.models.weights.manifest import load_backbone_model
+    from iom.pretrained.manifest import load_backbone_model
 
     root = arguments.shared / "data"
     if name in TRAINED:
@@ -125,11 +125,11 @@ def _all_pairs(folder: Path, subjects: int) -> Any:
     """Four images of each of some subjects, and all pairs of them."""
     import numpy as np
 
-    from iom.data.benchmarks import PairBenchmark
+    from iom._listing import list_subjects
+    from iom.data.benchmarks.pairs import PairBenchmark
     from iom.data.images import read_images
     from iom.errors import DataError
     from iom.export.check import Faces
-    from iom.listing import list_subjects
 
     subjects_of = list_subjects(folder).subjects
     images = [[folder / one for one in of][:SUBJECT_IMAGES] for of in subjects_of.values()]
@@ -151,8 +151,8 @@ def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
     from iom.export.folding import fold_batch_norms
     from iom.export.source import Source
     from iom.models.embedder import Embedder
-    from iom.models.hashing import build_hasher
     from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.nn.hash_network import build_hasher
 
     backbone = grown(name, statistics)
     backbone.compile(jit_compile=False)
@@ -170,10 +170,10 @@ def _runners(plain: Any, source: Any, folder: Path) -> tuple[dict[str, Callable[
 
     from iom.export import litert, onnx
     from iom.export import openvino as to_openvino
-    from iom.export.material import Material
-    from iom.runtime.litert_session import LiteRtSession
-    from iom.runtime.onnx_session import OnnxSession
-    from iom.runtime.openvino_session import OpenVinoSession
+    from iom.export.context import Material
+    from iom.models.sessions.litert_session import LiteRtSession
+    from iom.models.sessions.onnx_session import OnnxSession
+    from iom.models.sessions.openvino_session import OpenVinoSession
 
     nothing = np.zeros((0, 112, 112, 3), np.uint8), np.zeros((0, 1), np.int32)
     (folder / "plain").mkdir()

@@ -95,10 +95,10 @@ def _programs(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callabl
     import tensorflow as tf
 
     from iom.config.sections import AugmentationConfig, FolderConfig
-    from iom.data.face_sources import FaceSource
     from iom.data.folders import scan_folder
+    from iom.data.formats.face_sources import FaceSource
+    from iom.data.formats.shard_writer import write_shards
     from iom.data.image_batches import ImageBatches
-    from iom.data.shard_writer import write_shards
 
     whole = scan_folder(FolderConfig(root=arguments.root, holdout=0))
     listing = scratch / "images.txt"

@@ -55,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
+    from iom._registry import lookup
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
-    from iom.evaluation.dossier.attacks import check_attacks
+    from iom.evaluation.report.attacks import check_attacks
     from iom.evaluation.systems import check_systems
-    from iom.lookup import lookup
 
     overrides = [f"seed={arguments.seed}", *(QUICK if arguments.quick else ())]
     config = load_config(EvaluateConfig, arguments.config, overrides=overrides)
@@ -155,7 +155,7 @@ def _bits(system: "CodeSystem") -> int:
 
 
 def _table(rows: Sequence[Cell]) -> str:
-    from iom.evaluation.dossier.tables import Table, interval_text, markdown
+    from iom.evaluation.report.tables import Table, interval_text, markdown
 
     shown = {name: heading for name, heading in COLUMNS.items() if any(name in r for r in rows)}
 

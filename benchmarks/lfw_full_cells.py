@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from benchmarks.attack_setting import Setting
     from iom.config.schema import EvaluateConfig
-    from iom.data.benchmarks import PairBenchmark
-    from iom.data.blufr import Blufr
+    from iom.data.benchmarks.pairs import PairBenchmark
+    from iom.evaluation.blufr_protocol import Blufr
     from iom.evaluation.scores import CodeSystem
 
 Cell = dict[str, Any]
@@ -40,8 +40,8 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     """
     from benchmarks.attack_setting import load_setting
     from benchmarks.stored_embeddings import embeddings_of
-    from iom.data.benchmarks import read_pair_list
-    from iom.data.blufr import read_blufr
+    from iom.data.benchmarks.pairs import read_pair_list
+    from iom.evaluation.blufr_protocol import read_blufr
 
     setting = argparse.Namespace(
         shared=shared,
@@ -85,7 +85,7 @@ def load_system(name: str, faces: Faces) -> "CodeSystem":
 
 def pairs(faces: Faces, system: "CodeSystem") -> Cell:
     """The 6,000 pairs: accuracy, EER, FNMR at FMR 1e-3, with intervals."""
-    from iom.evaluation.comparison import report_on
+    from iom.evaluation.paired_test import report_on
     from iom.evaluation.scores import STOLEN_KEY
 
     scenario = dataclasses.replace(faces.config.scenario, systems=(system.name,), scenarios=(STOLEN_KEY,))
@@ -133,7 +133,7 @@ def blufr(faces: Faces, system: "CodeSystem") -> Cell:
 
 def search(faces: Faces, system: "CodeSystem") -> Cell:
     """Search in two galleries: rank 1, rank 10, DIR at FPIR 1 %, with intervals."""
-    from iom.evaluation.dossier.identification import identification_sections
+    from iom.evaluation.report.identification import identification_sections
 
     report = faces.config.report
     (section,) = identification_sections(
@@ -154,7 +154,7 @@ def search(faces: Faces, system: "CodeSystem") -> Cell:
 
 def linkability(faces: Faces, system: "CodeSystem") -> Cell:
     """D_sys between templates of two keys, with its interval and what sampling alone gives."""
-    from iom.evaluation.dossier.linkability import linkability_sections, pairs_of_subjects
+    from iom.evaluation.report.linkability import linkability_sections, pairs_of_subjects
 
     report, seed = faces.config.report, faces.config.seed
     subjects = faces.setting.pairs.subjects.astype("int64")
@@ -178,7 +178,7 @@ def attacks(faces: Faces, system: "CodeSystem") -> Cell:
 
     from iom.evaluation.attack_report import attack_rows
     from iom.evaluation.attack_scores import Keys, measuring_keys
-    from iom.evaluation.dossier.attacks import attacked_system, strongest, unprotected
+    from iom.evaluation.report.attacks import attacked_system, strongest, unprotected
     from iom.evaluation.scores import FLOAT
 
     config, victims = faces.config, faces.setting.victims

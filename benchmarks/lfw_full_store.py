@@ -54,8 +54,8 @@ class Cells:
         Raises:
             DataError: The file cannot be written.
         """
+        from iom._files import write_json
         from iom.errors import DataError
-        from iom.files import write_json
 
         path = self._path(system, protocol)
         settings = self._settings(system, protocol)

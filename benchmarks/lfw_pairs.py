@@ -44,7 +44,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     config = load_config(EvaluateConfig, arguments.config, overrides=overrides)
 
     from iom.evaluation.evaluate import evaluate
-    from iom.evaluation.table import format_table
+    from iom.evaluation.report.result_table import format_table
 
     report = evaluate(config, progress=True)
     print(format_table(report))

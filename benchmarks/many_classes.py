@@ -60,10 +60,10 @@ def _measure(kind: str, classes: int, arguments: argparse.Namespace) -> dict[str
     import numpy as np
     import tensorflow as tf
 
-    from iom.layers.cosine import CosineLogits
-    from iom.layers.sampled_cosine import SampledCosineLogits
-    from iom.losses.margin import ArcFaceLoss
-    from iom.losses.sampled import SampledLoss
+    from iom.nn.layers.cosine import CosineLogits
+    from iom.nn.layers.sampled_cosine import SampledCosineLogits
+    from iom.nn.losses.margin.margin import ArcFaceLoss
+    from iom.nn.losses.margin.sampled import SampledLoss
 
     size, batch = arguments.embedding, arguments.batch
     keras.utils.set_random_seed(1)

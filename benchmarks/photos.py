@@ -47,10 +47,10 @@ def _measure(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from benchmarks.alignment import write_photographs
+    from iom._listing import list_subjects
     from iom.data.images import read_images
     from iom.errors import DataError
     from iom.keys import TransformKey
-    from iom.listing import list_subjects
     from iom.models.face_hasher import load
     from iom.photos.hash_photos import BATCH
 
@@ -86,8 +86,8 @@ def _run(
     import numpy as np
 
     from iom.codes.packing import unpack
-    from iom.data.face_finding import FindSettings
     from iom.photos.code_file import read_codes
+    from iom.photos.face_finding import FindSettings
     from iom.photos.hash_photos import hash_photos
 
     weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))

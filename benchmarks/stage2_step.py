@@ -106,7 +106,7 @@ def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[
     """`turn -> steps taken` of the graph that `train_stage2.py` trains."""
     from iom.data.batches import SubjectBatches
     from iom.data.code_batches import CodeBatches
-    from iom.losses.objectives import READS_EMBEDDINGS, build_objectives
+    from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
     from iom.training.schedules import build_optimizer
     from iom.training.stage2_model import start_hasher, training_graph
 

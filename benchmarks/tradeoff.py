@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from iom.attacks.interface import AttackedSystem
+    from iom.attacks.base import AttackedSystem
     from iom.evaluation.attack_scores import Keys
     from iom.keys import TransformKey
 
@@ -91,7 +91,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     print("the aim (PRAR <= 5 %, EER within 0.5 points of float) is " +
           ("reached" if reached else "not reached"))  # fmt: skip
     if arguments.picture:
-        from iom.evaluation.tradeoff_picture import draw_tradeoff
+        from benchmarks.tradeoff_picture import draw_tradeoff
 
         draw_tradeoff(arguments.picture, curve, float_eer, chosen)
     figures = {
@@ -182,10 +182,10 @@ def recommended(curve: Sequence[Point]) -> Point:
 
 
 def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator[tuple["AttackedSystem", Point]]:
-    from iom.attacks.disclosure import attacked_protection
+    from iom._registry import lookup
+    from iom.attacks.targets import attacked_protection
     from iom.baselines import BASELINES
     from iom.config.hashing import HasherConfig
-    from iom.lookup import lookup
 
     builder = lookup(BASELINES, arguments.frame, "baseline")
     size = setting.faces.shape[1]
@@ -211,11 +211,11 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator[tuple[
 
 def _in_parts(arguments: argparse.Namespace, setting: Setting, shape: tuple[int, int], keep: int) -> "AttackedSystem":
     """A hasher with keys of kind `part`, its layer learned on the attacker's people alone."""
-    from iom.attacks.disclosure import attacked_hasher
+    from iom.attacks.targets import attacked_hasher
     from iom.baselines.framed import REFINEMENT_STEPS
     from iom.config.hashing import HasherConfig
-    from iom.models.hashing import LEARNED_LAYER, build_hasher
     from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.nn.hash_network import LEARNED_LAYER, build_hasher
     from iom.training.whitening import independent_parts
 
     frame = arguments.frame.removesuffix("_refined")

@@ -119,7 +119,7 @@ def _ours(case: Any, precision: str) -> Round:
 
     from iom.config.schema import Stage1Config
     from iom.data.image_batches import LABEL
-    from iom.models.backbones import build_backbone
+    from iom.nn.backbones.registry import build_backbone
     from iom.training.loop import run_epochs
     from iom.training.phases import build_phase
     from iom.training.run_dir import Progress

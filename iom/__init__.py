@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from iom.errors import IomError as IomError
     from iom.keys import TransformKey as TransformKey
     from iom.models.artifact import ArtifactFaceHasher as ArtifactFaceHasher
-    from iom.models.backbones import build_backbone as build_backbone
     from iom.models.embedder import Embedder as Embedder
     from iom.models.embedder import load_embedder as load_embedder
     from iom.models.face_hasher import FaceHasher as FaceHasher
     from iom.models.face_hasher import load as load
-    from iom.models.hashing import build_hasher as build_hasher
     from iom.models.keras_face_hasher import KerasFaceHasher as KerasFaceHasher
+    from iom.nn.backbones.registry import build_backbone as build_backbone
+    from iom.nn.hash_network import build_hasher as build_hasher
 
 __version__ = "0.1.0"
 
@@ -28,8 +28,8 @@ _HOME = {
     "KerasFaceHasher": "iom.models.keras_face_hasher",
     "IomError": "iom.errors",
     "TransformKey": "iom.keys",
-    "build_backbone": "iom.models.backbones",
-    "build_hasher": "iom.models.hashing",
+    "build_backbone": "iom.nn.backbones.registry",
+    "build_hasher": "iom.nn.hash_network",
     "load": "iom.models.face_hasher",
     "load_embedder": "iom.models.embedder",
 }

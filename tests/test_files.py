@@ -5,8 +5,7 @@ import stat
 import numpy as np
 import pytest
 
-from iom.errors import ConfigError, DataError
-from iom.files import (
+from iom._files import (
     atomic_path,
     cached_array,
     check_output,
@@ -16,7 +15,8 @@ from iom.files import (
     write_json,
     write_secret,
 )
-from iom.lookup import lookup
+from iom._registry import lookup
+from iom.errors import ConfigError, DataError
 
 
 def write_half(path):

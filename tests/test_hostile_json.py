@@ -7,20 +7,20 @@ import zipfile
 import numpy as np
 import pytest
 
-from iom.data.align_journal import Journal
-from iom.data.align_photo import AlignSettings
-from iom.data.carray import read_carray
-from iom.data.distractors import read_megaface
-from iom.data.shard_store import open_shards
+from iom.data.benchmarks.distractors import read_megaface
+from iom.data.formats.carray import read_carray
+from iom.data.formats.shard_store import open_shards
 from iom.errors import IomError
-from iom.evaluation.dossier.compare import read_report
+from iom.evaluation.report.diff import read_report
+from iom.models.artifact_manifest import read_manifest
 from iom.models.keras_face_hasher import KerasFaceHasher
-from iom.models.weights.entries import read_manifest as read_weights_manifest
-from iom.models.weights.inputs import read_statement
-from iom.models.weights.keras_files import read_keras
-from iom.models.weights.mxnet import read_mxnet
-from iom.runtime.head import PROGRAM, Head
-from iom.runtime.manifest import read_manifest
+from iom.nn.hash_numpy import PROGRAM, Head
+from iom.photos.align_journal import Journal
+from iom.photos.align_photo import AlignSettings
+from iom.pretrained.entries import read_manifest as read_weights_manifest
+from iom.pretrained.importers.inputs import read_statement
+from iom.pretrained.importers.keras_files import read_keras
+from iom.pretrained.importers.mxnet import read_mxnet
 from iom.service.tokens import read_tokens
 from iom.training.records import read_records
 

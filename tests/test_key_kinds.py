@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from iom.config.hashing import KEY_KIND_NAMES
 from iom.errors import KeyKindWarning, KeyMaterialError
 from iom.keys import KEY_KINDS, ROTATION_ROUNDS, TransformKey, check_key_kind, key_in_new_part, part_count, part_of
-from iom.models.hashing import KEYED_LAYERS
+from iom.nn.hash_network import KEYED_LAYERS
 
 secrets_32 = st.binary(min_size=32, max_size=32)
 FIRST, SECOND = TransformKey(bytes(32)), TransformKey(bytes(range(32)))

@@ -6,34 +6,23 @@ from pathlib import Path
 import pytest
 
 LEVELS = [
-    {
-        "errors",
-        "lookup",
-        "files",
-        "listing",
-        "unpickling",
-        "untrusted",
-        "seeding",
-        "tensorflow_log",
-        "keys",
-        "pretrained",
-    },
+    {"errors", "_registry", "_files", "_listing", "_unpickling", "_untrusted", "_random", "_tensorflow_log", "keys"},
     {"config", "codes", "metrics"},
-    {"layers", "losses", "data"},
-    {"models", "baselines", "attacks", "gallery", "runtime"},
-    {"training", "evaluation", "service", "photos", "export", "bulk"},
+    {"photos", "data", "synthetic", "nn"},
+    {"pretrained", "models", "baselines", "attacks", "gallery"},
+    {"training", "evaluation", "service", "export"},
     {"cli", "__main__"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TENSORFLOW_ROOMS = {
     "data",
-    "seeding",
-    "models/weights/frozen.py",
-    "models/tensorflow_graphs.py",
-    "layers/rows.py",
-    "layers/code.py",
+    "_random.py",
+    "pretrained/importers/frozen.py",
+    "pretrained/importers/tensorflow_graphs.py",
+    "nn/layers/rows.py",
+    "nn/layers/code.py",
     "export",
-    "runtime/saved_model_session.py",
+    "models/sessions/saved_model_session.py",
     "training/distribution.py",
 }
 PACKAGE = Path(__file__).parents[1] / "iom"

@@ -7,16 +7,16 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from iom.bulk.rows import read_rows
+from iom._listing import list_folders, list_images, list_subjects, name_of, text_of
 from iom.config.sections import FolderConfig
-from iom.data.align_folder import find_photographs
+from iom.data.benchmarks.identification_data import folder_searches
 from iom.data.check import check_data
-from iom.data.face_sources import from_folder
 from iom.data.folders import scan_folder
-from iom.data.searches import folder_searches
+from iom.data.formats.face_sources import from_folder
 from iom.errors import DataError
 from iom.export.check import calibration_faces
-from iom.listing import list_folders, list_images, list_subjects, name_of, text_of
+from iom.gallery.bulk.rows import read_rows
+from iom.photos.align_folder import find_photographs
 from tests.data.nasty_folder import IMAGES, write_nasty_folder
 
 

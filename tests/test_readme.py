@@ -7,7 +7,7 @@ import pytest
 
 from iom.cli.gallery import COMMANDS
 from iom.cli.main import modules
-from iom.losses.margin import MARGIN_LOSSES
+from iom.nn.losses.margin.margin import MARGIN_LOSSES
 
 
 @pytest.fixture

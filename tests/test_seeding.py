@@ -1,6 +1,6 @@
 import numpy as np
 
-from iom.seeding import numpy_stream
+from iom._random import numpy_stream
 
 
 def test_streams_are_named():

@@ -5,7 +5,7 @@ import sys
 
 IMPORT = """
 import os, sys
-from iom.tensorflow_log import silence
+from iom._tensorflow_log import silence
 silence()
 silence()
 import tensorflow
@@ -21,7 +21,7 @@ folder.mkdir()
     "import os; os.write(2, b'I0000 00:00:00 of the start\\\\nplain\\\\n'); " + sys.argv[2]
 )
 sys.path.insert(0, sys.argv[1])
-from iom.tensorflow_log import silence
+from iom._tensorflow_log import silence
 silence()
 import tensorflow
 print(tensorflow.fine)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from iom._unpickling import NUMPY_ARRAYS, restricted_loads
 from iom.errors import DataError
-from iom.unpickling import NUMPY_ARRAYS, restricted_loads
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 DTYPES = ["u1", ">u2", "<i8", "f2", "<f4", ">f8", "c8", "?", "S3", "<U4"]

@@ -1,11 +1,11 @@
 """Attacks on templates. To add one, write its file and add a line here."""
 
+from iom.attacks.base import CODES, HASH, KEY, PHOTOGRAPHS, POPULATION, PUBLIC, SCORES, Attack
 from iom.attacks.closed_form import closed_form
 from iom.attacks.descent import cross_entropy_descent, posterior_mode
-from iom.attacks.interface import CODES, HASH, KEY, PHOTOGRAPHS, POPULATION, PUBLIC, SCORES, Attack
-from iom.attacks.linking import keyed_linker, keyless_linker
-from iom.attacks.prior import prior_regressor
-from iom.attacks.search import brute_force, dictionary, hill_climbing, one_guess, similarity_search
+from iom.attacks.hill_climbing import brute_force, dictionary, hill_climbing, one_guess, similarity_search
+from iom.attacks.linkage import keyed_linker, keyless_linker
+from iom.attacks.regression import prior_regressor
 from iom.attacks.sorted_values import link_by_sorted_values, photographs_by_sorted_values
 
 LINEAR = ("vectors",)

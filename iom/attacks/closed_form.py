@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from iom.attacks.interface import Embeddings, Leak, Templates, Vectors, unit
+from iom.attacks.base import Embeddings, Leak, Templates, Vectors, unit
 
 
 def read_back(vectors: Vectors, codes: Templates) -> Embeddings:

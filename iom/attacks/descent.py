@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
+from iom.attacks.base import Embeddings, Leak, Templates, Vectors, unit
 from iom.attacks.closed_form import one_hot, read_back
-from iom.attacks.interface import Embeddings, Leak, Templates, Vectors, unit
 from iom.attacks.population import Population
-from iom.attacks.sphere import Rows, descend_on_sphere
-from iom.seeding import numpy_stream
+from iom.attacks.sphere_optimizer import Rows, descend_on_sphere
 
 STEPS = 80
 SHARPNESS = 6.0

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.attacks.interface import Embeddings, unit
+from iom._random import numpy_stream
+from iom.attacks.base import Embeddings, unit
 from iom.attacks.population import Population
-from iom.seeding import numpy_stream
 
 Cost = Callable[[Embeddings, NDArray[np.intp]], NDArray[np.float64]]
 """Candidates `(C, D)` and the victim of each, `(C,)` -> cost, lower = better."""

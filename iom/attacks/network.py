@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.attacks.interface import Embeddings, Templates, unit
+from iom.attacks.base import Embeddings, Templates, unit
 
 SHARPNESS = 6.0
 RATE = 0.1

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.attacks.interface import Embeddings
+from iom.attacks.base import Embeddings
 from iom.errors import DataError
 
 SHRINKAGE = 0.01

@@ -8,8 +8,8 @@ thousands of others.
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.attacks.base import Embeddings, Leak, unit
 from iom.attacks.closed_form import read_back
-from iom.attacks.interface import Embeddings, Leak, unit
 
 Pairs = NDArray[np.intp]
 

@@ -1,7 +1,7 @@
 """A public frame behind the keyed permutation, plain or refined: Index-of-Max without training.
 
 The same steps as a learned hasher's with permutation keys, with nothing learned: what a structured
-frame (`iom.layers.frames`) and refined codes (`iom.layers.refinement`) give by themselves, and so
+frame (`iom.nn.layers.frames`) and refined codes (`iom.nn.layers.refinement`) give by themselves, and so
 what training has to beat.
 """
 
@@ -16,8 +16,8 @@ from iom.baselines.protection import Keys, checked_rows, secrets_of
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
-from iom.layers.cosine import UnitLength
-from iom.layers.index_of_max import IoMProjection
+from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers.index_of_max import IoMProjection
 
 BATCH = 128
 """Rows a call, always as many: another batch size may round differently and flip a near tie."""
@@ -31,7 +31,7 @@ class FramedProjection:
         embedding_size: D.
         code: Shape of the code; `keep` is honoured, what is about learning is not.
         seed: Of the public frame.
-        frame: A key of `iom.layers.frames.FRAMES`.
+        frame: A key of `iom.nn.layers.frames.FRAMES`.
         refined: Whether codes are refined: with the steps that `code` names, or
             `REFINEMENT_STEPS` where it names none, and with its gain.
 

@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.baselines.protection import HashedByKey
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
-from iom.seeding import numpy_stream
 
 BLOCK = 1024
 

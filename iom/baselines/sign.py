@@ -6,11 +6,11 @@ Also what a float embedding goes through before methods that were made for binar
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.baselines.protection import HashedByKey, stored_bits
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
-from iom.seeding import numpy_stream
 
 
 class PublicSigns:

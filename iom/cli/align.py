@@ -44,11 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _align(arguments: argparse.Namespace) -> Answer:
-    from iom.data.align_folder import align_folder
-    from iom.data.align_photo import AlignSettings
-    from iom.data.landmarks import read_landmarks
+    from iom._files import check_output, sha256_of
     from iom.errors import ConfigError
-    from iom.files import check_output, sha256_of
+    from iom.photos.align_folder import align_folder
+    from iom.photos.align_photo import AlignSettings
+    from iom.photos.landmarks import read_landmarks
 
     if arguments.workers < 1:
         raise ConfigError(f"expected --workers 1 or more, received {arguments.workers}")

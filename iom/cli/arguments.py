@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from iom._tensorflow_log import silence
 from iom.errors import (
     ConfigError,
     FaceError,
@@ -22,7 +23,6 @@ from iom.errors import (
     RevokedError,
     StoreError,
 )
-from iom.tensorflow_log import silence
 
 OK = 0
 NO = 1

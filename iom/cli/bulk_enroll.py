@@ -42,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _enroll(arguments: argparse.Namespace) -> Answer:
-    from iom.bulk.embedding_worker import WorkerSettings
-    from iom.bulk.engines import open_engine
-    from iom.bulk.enrolment import enroll_in_bulk
-    from iom.bulk.rows import read_rows
+    from iom._files import check_output
+    from iom._listing import list_images
     from iom.cli.gallery_access import open_gallery
     from iom.cli.gallery_commands import _hasher
     from iom.errors import ConfigError
-    from iom.files import check_output
-    from iom.listing import list_images
+    from iom.gallery.bulk.embedding_worker import WorkerSettings
+    from iom.gallery.bulk.engines import open_engine
+    from iom.gallery.bulk.enrolment import enroll_in_bulk
+    from iom.gallery.bulk.rows import read_rows
 
     if arguments.workers < 1 or arguments.batch < 1:
         raise ConfigError("expected --workers and --batch of at least 1")

@@ -32,12 +32,12 @@ def _compare(arguments: argparse.Namespace) -> Answer:
     if len(arguments.reports) < 2:
         raise ConfigError("compare: expected two reports or more")
 
-    from iom.files import check_output
+    from iom._files import check_output
 
     check_output(arguments.output)
 
-    from iom.evaluation.dossier.compare import check_same_benchmark, read_report, report_names, write_comparison
-    from iom.evaluation.dossier.tables import markdown
+    from iom.evaluation.report.diff import check_same_benchmark, read_report, report_names, write_comparison
+    from iom.evaluation.report.tables import markdown
 
     names = report_names(arguments.reports)
     trees = {name: read_report(path) for name, path in zip(names, arguments.reports, strict=True)}

@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> Answer:
-    from iom.data.conversions import convert
+    from iom._files import check_output
+    from iom.data.formats.conversions import convert
     from iom.errors import ConfigError
-    from iom.files import check_output
 
     for name in ("size", "per_shard", "workers"):
         if getattr(arguments, name) < 1:

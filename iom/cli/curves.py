@@ -35,7 +35,7 @@ def _draw(arguments: argparse.Namespace) -> Answer:
     if arguments.output.suffix.lower() not in (".png", ".svg"):
         raise DataError(f"{arguments.output}: expected a name ending in .png or .svg")
 
-    from iom.files import check_output
+    from iom._files import check_output
 
     check_output(arguments.output, folder=False)
 

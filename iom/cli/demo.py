@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from iom.evaluation.demonstration import Demonstration
+    from iom.evaluation.demo import Demonstration
 
 DEFAULT_WEIGHTS = "iresnet_slim.bundled"
 DEFAULT_SEED = 2
@@ -71,14 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> Answer:
-    from iom.files import check_output
+    from iom._files import check_output
 
     is_file = arguments.output.suffix.lower() == ".png"
     check_output(arguments.output, folder=not is_file)
     # Images first: a wrong file is told at once, not after seconds of loading.
     images = _images(arguments.images, arguments.seed)
 
-    from iom.evaluation.demonstration import demonstrate, find_hasher
+    from iom.evaluation.demo import demonstrate, find_hasher
     from iom.keys import TransformKey
     from iom.models.face_hasher import load
 
@@ -126,7 +126,7 @@ def _images(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
 
         return read_images(paths)
 
-    from iom.data.synthetic import load_face_model
+    from iom.synthetic.sampling import load_face_model
 
     images, _ = load_face_model().sample(2, 2, seed=seed)
     return images[:3]

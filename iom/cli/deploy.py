@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> Answer:
+    from iom._files import check_output
     from iom.errors import ConfigError
-    from iom.files import check_output
 
     check_output(arguments.output)
 

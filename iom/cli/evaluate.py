@@ -11,7 +11,7 @@ from iom.errors import ConfigError
 if TYPE_CHECKING:
     from iom.config.schema import EvaluateConfig
     from iom.evaluation.evaluate import Prepared
-    from iom.evaluation.report import Report
+    from iom.evaluation.report.result_files import Report
 
 EPILOG = """\
 --output writes report.json, report.csv, report.png and config.yaml and prints a table
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> Answer:
+    from iom._files import check_output
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
-    from iom.files import check_output
 
     config = load_config(EvaluateConfig, arguments.config, overrides=arguments.overrides)
 
@@ -67,12 +67,12 @@ def _evaluate(arguments: argparse.Namespace) -> Answer:
         check_output(folder)
 
     from iom.evaluation.evaluate import pair_report, prepare
-    from iom.evaluation.report import report_tree, write_report
-    from iom.evaluation.table import format_table
+    from iom.evaluation.report.result_files import report_tree, write_report
+    from iom.evaluation.report.result_table import format_table
 
     progress = not arguments.quiet
     if arguments.report:
-        from iom.evaluation.dossier.attacks import check_attacks
+        from iom.evaluation.report.attacks import check_attacks
 
         check_attacks(config)
     prepared = prepare(config, progress=progress)
@@ -92,9 +92,9 @@ def _report_fully(
     arguments: argparse.Namespace, config: "EvaluateConfig", prepared: "Prepared", report: "Report"
 ) -> Path:
     """Write the report of `--report`, print its sentences, and return its page."""
-    from iom.evaluation.dossier.tree import full_tree
-    from iom.evaluation.dossier.worst_pairs import thumbnails
-    from iom.evaluation.dossier.write import PAGE, write_full_report
+    from iom.evaluation.report.collect import full_tree
+    from iom.evaluation.report.hardest_pairs import thumbnails
+    from iom.evaluation.report.write import PAGE, write_full_report
 
     tree = full_tree(config, prepared, report, progress=not arguments.quiet)
     images = {}

@@ -9,8 +9,8 @@ from typing import Any
 
 from iom.errors import ConfigError, DataError, StoreNotFoundError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import open_key_store
-from iom.gallery.store import open_store
+from iom.gallery.keys.key_store import open_key_store
+from iom.gallery.stores.store import open_store
 
 
 def open_gallery(arguments: argparse.Namespace, hasher: Any = None, *, create: bool = False) -> Gallery:

@@ -10,15 +10,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from iom._listing import list_subjects
 from iom.cli.arguments import NO, OK, Answer, goes_on_when_repeated
 from iom.cli.gallery_access import open_gallery, read_passphrase
 from iom.data.images import read_image
 from iom.errors import AlreadyEnrolledError, ConfigError, EnrolmentError, NotEnrolledError, RevokedError
-from iom.gallery.exchange import export_application, import_application
 from iom.gallery.fusing import MajorityHasher, fuse
 from iom.gallery.gallery import Gallery
-from iom.gallery.record import Application
-from iom.listing import list_subjects
+from iom.gallery.models import Application
+from iom.gallery.transfer import export_application, import_application
 from iom.models.face_hasher import FaceHasher, load
 
 COMMON_KEY = (

@@ -41,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _identify(arguments: argparse.Namespace) -> Answer:
+    from iom._files import check_output, write_json
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
-    from iom.files import check_output, write_json
 
     config = load_config(EvaluateConfig, arguments.config, overrides=arguments.overrides)
     check_output(arguments.output)

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def stored_rows() -> list[dict[str, Any]]:
     """The stored table: a row for each backbone, with its own head, at `MEASURED_AT`."""
-    text = resources.files("iom.models").joinpath(TABLE).read_text(encoding="utf-8")
+    text = resources.files("iom.nn.backbones").joinpath(TABLE).read_text(encoding="utf-8")
     rows: list[dict[str, Any]] = json.loads(text)["backbones"]
     return rows
 
@@ -81,9 +81,9 @@ def _list(arguments: argparse.Namespace) -> Answer:
 
 
 def _names(part: str, head: str) -> list[str]:
-    from iom.lookup import lookup
-    from iom.models.backbones import BACKBONES
-    from iom.models.heads import HEADS
+    from iom._registry import lookup
+    from iom.nn.backbones.embedding_heads import HEADS
+    from iom.nn.backbones.registry import BACKBONES
 
     if head:
         lookup(HEADS, head, "head")
@@ -104,8 +104,8 @@ def _measured(names: Sequence[str], settings: dict[str, Any], *, progress: bool)
     import keras
     from tqdm import tqdm
 
-    from iom.models.backbones import build_backbone
-    from iom.models.complexity import measure
+    from iom.nn.backbones.complexity import measure
+    from iom.nn.backbones.registry import build_backbone
 
     for name in tqdm(names, desc="building", unit="backbone", disable=not progress):
         try:

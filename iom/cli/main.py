@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import iom
+from iom._registry import did_you_mean
 from iom.cli.arguments import EXIT_CODE_HELP, new_parser, run
 from iom.cli.gallery import COMMANDS as GALLERY_COMMANDS
 from iom.errors import ConfigError
-from iom.lookup import did_you_mean
 
 _NOT_COMMANDS = {"__init__", "arguments", "main", "serving"}
 _PARTS = "gallery"  # files that start with this are the gallery's commands and their parts

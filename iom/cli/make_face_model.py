@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make(arguments: argparse.Namespace) -> Answer:
     import numpy as np
 
+    from iom._files import check_output
     from iom.config.sections import FolderConfig
-    from iom.data.face_fit import fit_face_model, select_frontal
     from iom.data.folders import scan_folder
     from iom.data.images import read_images
-    from iom.files import check_output
+    from iom.synthetic.face_fit import fit_face_model, select_frontal
 
     check_output(arguments.output, folder=False)
     folder = scan_folder(FolderConfig(root=str(arguments.images), min_images=arguments.min_images))

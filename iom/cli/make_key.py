@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> Answer:
+    from iom._files import write_secret
     from iom.errors import DataError
-    from iom.files import write_secret
     from iom.keys import TransformKey
 
     try:

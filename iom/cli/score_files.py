@@ -48,8 +48,8 @@ def _command(arguments: argparse.Namespace) -> Answer:
 
 
 def _evaluate(arguments: argparse.Namespace) -> Answer:
-    from iom.data.score_files import read_scores
     from iom.errors import DataError
+    from iom.evaluation.score_files import read_scores
     from iom.evaluation.score_tables import table_figures
 
     lines, found = [], []
@@ -66,14 +66,14 @@ def _evaluate(arguments: argparse.Namespace) -> Answer:
 
 
 def _export(arguments: argparse.Namespace) -> Answer:
+    from iom._files import check_output
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
-    from iom.files import check_output
 
     config = load_config(EvaluateConfig, arguments.config, overrides=[*arguments.overrides, "scenario.bootstrap=0"])
     check_output(arguments.output)
 
-    from iom.data.benchmarks import load_benchmark
+    from iom.data.benchmarks.pairs import load_benchmark
     from iom.evaluation.evaluate import evaluate
     from iom.evaluation.score_tables import write_system_scores
 

@@ -35,15 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> Answer:
+    from iom._files import check_output
     from iom.config.loading import load_config
     from iom.config.search import SearchConfig
-    from iom.files import check_output
 
     config = load_config(SearchConfig, arguments.config, overrides=arguments.overrides)
     check_output(arguments.output)
 
-    from iom.evaluation.search import run_search
-    from iom.evaluation.search_table import markdown
+    from iom.evaluation.sweep import run_search
+    from iom.evaluation.sweep_table import markdown
 
     rows = run_search(
         config,

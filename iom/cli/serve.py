@@ -80,7 +80,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     try:
         from iom.service.hardening import forbid_core_dumps
-        from iom.service.running import serve
+        from iom.service.server import serve
     except ModuleNotFoundError as error:
         if str(error.name).startswith("iom"):
             raise

@@ -13,18 +13,18 @@ import numpy as np
 from fastapi import FastAPI
 
 from iom.cli.gallery_access import open_gallery
-from iom.data.detectors import DETECTORS, Detect, build_detector
 from iom.data.images import Pixels
-from iom.data.synthetic import load_face_model
 from iom.errors import ConfigError
 from iom.keys import TransformKey
 from iom.models.face_hasher import load
+from iom.photos.detectors import DETECTORS, Detect, build_detector
 from iom.service.app import create_app
+from iom.service.batched_models import FACES_A_CALL, SharedHasher
 from iom.service.decoding import Decoder
-from iom.service.faces import Faces
+from iom.service.face_pipeline import Faces
 from iom.service.settings import ServiceSettings
-from iom.service.sharing import FACES_A_CALL, SharedHasher
 from iom.service.tokens import TokenFile, add_token
+from iom.synthetic.sampling import load_face_model
 
 DEMO_SEED = 4
 """Of the faces of nobody: three people whom the bundled model tells apart well."""

@@ -28,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> Answer:
+    from iom._files import check_output
     from iom.config.loading import load_config
     from iom.config.schema import Stage1Config
-    from iom.files import check_output
 
     config = load_config(Stage1Config, arguments.config, overrides=arguments.overrides)
     check_output(arguments.output)
 
-    from iom.training.stage1 import train_stage1
+    from iom.training.backbone import train_stage1
 
     best = train_stage1(
         config,

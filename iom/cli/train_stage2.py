@@ -33,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> Answer:
+    from iom._files import check_output
     from iom.config.loading import load_config
     from iom.config.schema import Stage2Config
-    from iom.files import check_output
 
     config = load_config(Stage2Config, arguments.config, overrides=arguments.overrides)
     check_output(arguments.output)
 
-    from iom.training.stage2 import train_stage2
+    from iom.training.hasher import train_stage2
 
     train_stage2(
         config,

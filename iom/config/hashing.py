@@ -41,7 +41,7 @@ class HasherConfig:
     refinement_steps: int = 0
     """Steps that correct a row until its code points back at it; 0 is plain Index-of-Max."""
     refinement_gain: float = 4.0
-    """How much more of the row a refined code is asked to hold: see `iom.layers.refinement`."""
+    """How much more of the row a refined code is asked to hold: see `iom.nn.layers.refinement`."""
     inverse_temperature: float = 16.0
     """T of the soft index and of the relaxed codes, at the start of the training."""
     inverse_temperature_end: float = 0.0

@@ -8,7 +8,7 @@ from iom.config.checks import require
 
 @dataclasses.dataclass(frozen=True)
 class MarginConfig:
-    """Softmax over the training subjects, with or without a margin (`iom/losses/margin.py`)."""
+    """Softmax over the training subjects, with or without a margin (`iom/nn/losses/margin/margin.py`)."""
 
     name: str = "arcface"
     """`softmax`, `normalised_softmax`, `arcface`, `cosface`, `sphereface`, `combined`,

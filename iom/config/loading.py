@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import yaml
 
+from iom._files import write_text
+from iom._registry import did_you_mean
+from iom._untrusted import read_bytes
 from iom.errors import ConfigError
-from iom.files import write_text
-from iom.lookup import did_you_mean
 from iom.pretrained import checkout
-from iom.untrusted import read_bytes
 
 ConfigT = TypeVar("ConfigT")
 

@@ -158,7 +158,7 @@ CHOICES = {
     "classification_head": ("hashed", "weights"),
     "classification_form": ("arcface", "normalised_softmax"),
 }
-"""The fields that name an entry of a table in `iom.losses`, and its entries."""
+"""The fields that name an entry of a table in `iom.nn.losses.code`, and its entries."""
 
 POSITIVE = (
     "distillation_width",

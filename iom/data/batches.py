@@ -6,8 +6,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.errors import DataError
-from iom.seeding import numpy_stream
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,12 +11,12 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from iom.data.bin_files import read_bin_images
-from iom.data.face_sources import FaceSource, from_folder, from_record_io, from_shards
+from iom._listing import is_image, is_skipped
+from iom.data.formats.bin_files import read_bin_images
+from iom.data.formats.face_sources import FaceSource, from_folder, from_record_io, from_shards
+from iom.data.formats.shard_store import is_shards, read_manifest
 from iom.data.images import FORMATS, decode_image
-from iom.data.shard_store import is_shards, read_manifest
 from iom.errors import DataError
-from iom.listing import is_image, is_skipped
 
 PROBLEMS = {
     "unreadable": "the file itself is damaged, or contradicts its index",
@@ -106,8 +106,8 @@ def _record_findings(path: Path) -> Iterator[Finding]:
     """Reads shards with their CRCs and compares them with their index."""
     if not (path.is_dir() and is_shards(path)):
         return
-    from iom.data.shard_store import read_sidecar
-    from iom.data.shard_writer import read_records
+    from iom.data.formats.shard_store import read_sidecar
+    from iom.data.formats.shard_writer import read_records
 
     for shard in read_manifest(path)["shards"]:
         rows = read_sidecar(path, shard["file"])

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.data.batches import SubjectBatches
 from iom.data.images import read_images
 from iom.keys import KEY_KINDS, SECRET_BYTES, TransformKey
-from iom.seeding import numpy_stream
 
 RANDOM_KEY, IDENTITY_KEY = "random", "identity"
 

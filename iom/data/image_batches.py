@@ -7,13 +7,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.config.sections import AugmentationConfig
 from iom.data.augmentation import DRAWS, augment_batch
 from iom.data.batches import SubjectBatches
 from iom.data.folders import FaceFolder
 from iom.data.pixel_reading import pixels_of
 from iom.errors import DataError
-from iom.seeding import numpy_stream
 
 LABEL = "cosines"
 TARGET = "unit_embedding"

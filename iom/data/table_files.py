@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from iom._untrusted import paths_inside
 from iom.data.images import OFFENDERS_SHOWN
 from iom.errors import DataError
-from iom.untrusted import paths_inside
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.codes.distances import all_pairs, paired
 from iom.codes.packing import PackedCodes
 from iom.data.folders import FaceFolder
@@ -18,7 +19,6 @@ from iom.errors import DataError
 from iom.metrics.error_curve import ErrorCurve
 from iom.metrics.histogram_curve import StreamedDistances, histogram_curve
 from iom.metrics.subject_bootstrap import SubjectBootstrap, SubjectPairs
-from iom.seeding import numpy_stream
 
 ROWS = 256
 """Rows of a block: with 12,000 images its distances take 12 MB."""

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
+from iom._registry import lookup
 from iom.attacks import ATTACKS
-from iom.attacks.interface import Attack, AttackedSystem
+from iom.attacks.base import Attack, AttackedSystem
 from iom.errors import DataError
 from iom.evaluation.attack_scores import Keys, Reconstruction, Victims, make_leak, renewed_templates, run_reconstruction
-from iom.lookup import lookup
 from iom.metrics.uncertainty import Interval, rate_interval
 from iom.metrics.verification import area_under_curve, equal_error_rate
-from iom.seeding import numpy_stream
 
 LEAST_FRESH_KEYS = 40
 """Fresh keys that a post-revocation acceptance rate is to be measured over."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.attacks.interface import Attack, AttackedSystem, BlackBox, Embeddings, Leak, Templates
+from iom._random import numpy_stream
+from iom.attacks.base import Attack, AttackedSystem, BlackBox, Embeddings, Leak, Templates
 from iom.errors import DataError
 from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.error_curve import error_curve
-from iom.seeding import numpy_stream
 
 THRESHOLD_KEYS = 3
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.comparators import Comparator
-from iom.data.blufr import Blufr
 from iom.errors import DataError
+from iom.evaluation.blufr_protocol import Blufr
 from iom.evaluation.protocols import search_templates, verification_rate
 
 FMR, FPIR, RANK = 1e-3, 1e-2, 1

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from iom.evaluation.demonstration import Demonstration
-from iom.files import atomic_path
+from iom._files import atomic_path
+from iom.evaluation.demo import Demonstration
 
 MATCH_COLOUR, NO_MATCH_COLOUR = "#3d8b57", "#c8553d"
 _FACES = ("A  enrolled", "B  the same person", "C  another person")

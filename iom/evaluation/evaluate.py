@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks import PairBenchmark, load_benchmark
-from iom.evaluation.comparison import report_on
-from iom.evaluation.report import Report
+from iom.data.benchmarks.pairs import PairBenchmark, load_benchmark
+from iom.evaluation.paired_test import report_on
+from iom.evaluation.report.result_files import Report
 from iom.evaluation.scores import CodeSystem
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.models.embedder import Embedder

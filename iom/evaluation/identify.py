@@ -3,18 +3,18 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from iom._registry import lookup
 from iom.config.schema import EvaluateConfig
-from iom.data.blufr import read_blufr
-from iom.data.distractors import read_megaface
-from iom.data.ijb import read_ijb_searches
-from iom.data.searches import SearchBenchmark, folder_searches
+from iom.data.benchmarks.distractors import read_megaface
+from iom.data.benchmarks.identification_data import SearchBenchmark, folder_searches
+from iom.data.benchmarks.ijb import read_ijb_searches
 from iom.errors import ConfigError
 from iom.evaluation.blufr import BlufrEvaluator
+from iom.evaluation.blufr_protocol import read_blufr
+from iom.evaluation.identification import Figure, distractor_figures, search_figures
 from iom.evaluation.protocols import float_system, keys_of, scenarios_of
 from iom.evaluation.scores import FLOAT, OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings
-from iom.evaluation.searches import Figure, distractor_figures, search_figures
 from iom.evaluation.systems import check_systems, load_code_systems
-from iom.lookup import lookup
 from iom.models.fusion import open_embedder
 
 Embed = Callable[[Sequence[Path]], Embeddings]

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.codes.comparators import Comparator, CosineComparator
 from iom.errors import DataError
 from iom.evaluation.scores import FLOAT, NO_KEY, OWN_KEY, CodeSystem, Keys, common_key, subject_key
 from iom.metrics.error_curve import ErrorCurve
 from iom.metrics.histogram_curve import StreamedDistances, histogram_curve
 from iom.metrics.identification import RANKS, GallerySearch, Searches
-from iom.seeding import numpy_stream
 
 ROWS = 512
 """Rows compared at a time: the table of a block stays at some tens of megabytes."""

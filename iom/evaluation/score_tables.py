@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from iom.data.benchmarks import PairBenchmark
-from iom.data.score_files import ScoreTable, write_scores
+from iom.data.benchmarks.pairs import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.protocols import identification_figures
+from iom.evaluation.score_files import ScoreTable, write_scores
 from iom.evaluation.scores import PairScores, SystemScores
 from iom.metrics.error_curve import error_curve
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from iom._registry import lookup
 from iom.baselines import BASELINES
 from iom.baselines.protection import comparator_of
 from iom.codes.comparators import SymbolComparator
@@ -9,13 +10,12 @@ from iom.config.hashing import HasherConfig
 from iom.config.schema import EvaluateConfig
 from iom.errors import ConfigError, WeightsError
 from iom.evaluation.scores import FLOAT, CodeSystem
-from iom.lookup import lookup
+from iom.models.artifact_manifest import manifest_path
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import load
 from iom.models.keras_face_hasher import METADATA_FILE
+from iom.models.sessions.runtimes import is_artefact
 from iom.pretrained import hasher_path
-from iom.runtime.manifest import manifest_path
-from iom.runtime.runtimes import is_artefact
 
 LEARNED = "learned"
 

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.benchmarks import PairBenchmark, read_pair_list
+from iom._listing import list_images
+from iom._random import numpy_stream
+from iom.data.benchmarks.pairs import PairBenchmark, read_pair_list
 from iom.data.images import Pixels, read_images
-from iom.data.synthetic import load_face_model
 from iom.errors import DataError
 from iom.export.formats import Format
 from iom.export.source import Source
 from iom.keys import TransformKey
-from iom.listing import list_images
 from iom.metrics.verification import equal_error_rate
-from iom.runtime.manifest import Check
-from iom.seeding import numpy_stream
+from iom.models.artifact_manifest import Check
+from iom.synthetic.sampling import load_face_model
 
 SYNTHETIC_PEOPLE, SYNTHETIC_SAMPLES, SYNTHETIC_SEED = 8, 2, 7
 ENOUGH_MATED, PAIRS_BY_CHANCE = 3000, 3

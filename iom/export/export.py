@@ -7,22 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
+from iom._files import TEMPORARY
+from iom._registry import lookup
 from iom.data.images import Pixels
 from iom.errors import WeightsError
 from iom.export.check import Faces, Reference, Run
+from iom.export.context import Material
 from iom.export.formats import FORMATS, Format
 from iom.export.head import write_head
-from iom.export.material import Material
 from iom.export.source import Source, description
 from iom.export.tfjs import run_tfjs
-from iom.files import TEMPORARY
 from iom.keys import KEY_KINDS, TransformKey
-from iom.lookup import lookup
 from iom.models.artifact import ArtifactFaceHasher
-from iom.runtime.head import Head, head_path
-from iom.runtime.manifest import Check, Manifest, hashed_files, manifest_path, write_manifest
-from iom.runtime.openvino_session import check_precision
-from iom.runtime.runtimes import open_session
+from iom.models.artifact_manifest import Check, Manifest, hashed_files, manifest_path, write_manifest
+from iom.models.sessions.openvino_session import check_precision
+from iom.models.sessions.runtimes import open_session
+from iom.nn.hash_numpy import Head, head_path
 
 
 def check_targets(names: Sequence[str]) -> None:

@@ -207,10 +207,7 @@ def _copy_weights(old: Any, new: Any) -> None:
 
 def _scale_outputs(layer: Any, scale: Any, shift: Any) -> None:
     kernel, bias = (np.asarray(w, np.float64) for w in layer.get_weights())
-    if isinstance(layer, layers.DepthwiseConv2D):
-        kernel = kernel * scale.reshape(kernel.shape[2:])
-    else:
-        kernel = kernel * scale
+    kernel = kernel * scale.reshape(kernel.shape[2:]) if isinstance(layer, layers.DepthwiseConv2D) else kernel * scale
     layer.set_weights([kernel.astype(np.float32), (bias * scale + shift).astype(np.float32)])
 
 

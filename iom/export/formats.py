@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iom.export import keras_file, litert, onnx, onnx_int8, openvino, saved_model
-from iom.export.material import Material
+from iom.export.context import Material
 from iom.export.tfjs import write_tfjs
 
 EXACT, HALF, INTEGER = 0.99, 0.97, 0.80
@@ -24,7 +24,7 @@ class Format(NamedTuple):
 
     Attributes:
         suffix: Of the artefact.
-        runtime: A key of `iom.runtime.runtimes.RUNTIMES`, or `tfjs`.
+        runtime: A key of `iom.models.sessions.runtimes.RUNTIMES`, or `tfjs`.
         precision: What it computes with.
         write: Writes the artefact.
         least_equal_symbols: Bound of its check.

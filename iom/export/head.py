@@ -1,4 +1,4 @@
-"""Writing the small copy of a hasher that lies beside each artefact (`iom.runtime.head`)."""
+"""Writing the small copy of a hasher that lies beside each artefact (`iom.nn.hash_numpy`)."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from iom._files import atomic_path
 from iom.errors import WeightsError
 from iom.export.folding import graph_nodes
-from iom.files import atomic_path
-from iom.layers.refinement import DECAY, RATE
-from iom.runtime.head import PROGRAM
+from iom.nn.hash_numpy import PROGRAM
+from iom.nn.layers.refinement import DECAY, RATE
 
 
 def write_head(hasher: keras.Model, path: Path) -> None:
@@ -55,7 +55,7 @@ def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
             "gain": layer.refinement_gain, "rate": RATE, "decay": DECAY,
         }  # fmt: skip
         return "projection", settings, {"kernel": _compact(np.asarray(layer.kernel))}
-    raise WeightsError(f"{layer.name}: the layer {kind} has no step in iom/runtime/head.py")
+    raise WeightsError(f"{layer.name}: the layer {kind} has no step in iom/nn/hash_numpy.py")
 
 
 def _compact(kernel: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from iom.export.material import Material
+from iom.export.context import Material
 from iom.models.archive import save_model
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from iom.errors import WeightsError
-from iom.export.material import Material
+from iom.export.context import Material
 
 HASH_NODES = ("hasher/", "codes/")
 """Names of the nodes behind the embedding start so."""

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from iom.errors import missing_extra
-from iom.export.material import Material
+from iom.export.context import Material
 from iom.export.onnx_graph import OnnxGraph, add_keras_graph
 from iom.export.onnx_hash import HASH_LAYERS
 from iom.export.onnx_pixels import fold_pixel_scaling

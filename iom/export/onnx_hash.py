@@ -6,9 +6,9 @@ import numpy as np
 
 from iom.export.onnx_graph import OnnxGraph, Write
 from iom.keys import ROTATION_ROUNDS
-from iom.layers.cosine import NORM_FLOOR
-from iom.layers.refinement import DECAY, FLOOR, RATE
-from iom.layers.rotation import block_sizes
+from iom.nn.layers.cosine import NORM_FLOOR
+from iom.nn.layers.refinement import DECAY, FLOOR, RATE
+from iom.nn.layers.rotation import block_sizes
 
 _LAST = [-1]
 
@@ -67,7 +67,7 @@ def _columns(graph: OnnxGraph, value: str, start: int, count: int, name: str) ->
 
 
 def _hadamard(size: int) -> Any:
-    """The matrix of `iom.layers.rotation.hadamard`, symmetric."""
+    """The matrix of `iom.nn.layers.rotation.hadamard`, symmetric."""
     matrix = np.zeros((size, size))
     start = 0
     for block in block_sizes(size):
@@ -94,7 +94,7 @@ def _by_position(graph: OnnxGraph, flat: str, layer: Any, name: str) -> str:
 
 
 def _refined(graph: OnnxGraph, rows: str, kernel: Any, layer: Any) -> str:
-    """As `iom.layers.refinement.refine`."""
+    """As `iom.nn.layers.refinement.refine`."""
     name = f"{layer.name}/refined"
     vectors = kernel.reshape(len(kernel), -1, layer.alphabet_size)
     centred = vectors - vectors.mean(2, keepdims=True)

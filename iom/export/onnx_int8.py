@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from iom.errors import missing_extra
-from iom.export.material import Material
+from iom.export.context import Material
 
 QUANTISED = ("Conv", "Gemm", "Add", "PRelu")
 

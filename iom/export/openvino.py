@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from iom.errors import missing_extra
-from iom.export.material import Material
+from iom.export.context import Material
 
 
 def write_openvino(material: Material, path: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from iom.export.material import Material
+from iom.export.context import Material
 
 
 def write_saved_model(material: Material, path: Path) -> None:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from iom.errors import WeightsError
 from iom.export.folding import fold_batch_norms
 from iom.keys import TransformKey
-from iom.layers.code import Symbols
 from iom.models.embedder import Embedder
 from iom.models.keras_face_hasher import KerasFaceHasher
-from iom.models.weights.manifest import load_backbone_model
+from iom.nn.layers.code import Symbols
+from iom.pretrained.manifest import load_backbone_model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import WeightsError
-from iom.export.material import Material
+from iom.export.context import Material
 from iom.export.tfjs_environment import environment, python_of
 from iom.keys import KEY_KINDS, TransformKey
-from iom.runtime.manifest import Manifest
+from iom.models.artifact_manifest import Manifest
 
 HERE = Path(__file__).parent
 

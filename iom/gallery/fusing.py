@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._registry import lookup
 from iom.errors import EnrolmentError
 from iom.gallery.templates import rows_of
 from iom.keys import TransformKey
-from iom.lookup import lookup
 from iom.metrics.template_pooling import majority_codes, mean_vectors
 from iom.models.face_hasher import ForwardingFaceHasher, Keys
 

@@ -13,9 +13,9 @@ from iom.gallery.audit import AuditChain, AuditEvent, pseudonyms
 from iom.gallery.closing import Closing
 from iom.gallery.collection import no_collection
 from iom.gallery.integrity import check_application, holds_anchor, problems, reconcile
-from iom.gallery.key_store import ORPHAN_SECONDS, KeyStore, RevokedRecord
-from iom.gallery.key_windows import records_in_parts
-from iom.gallery.record import (
+from iom.gallery.keys.key_store import ORPHAN_SECONDS, KeyStore, RevokedRecord
+from iom.gallery.keys.key_windows import records_in_parts
+from iom.gallery.models import (
     UNSLOTTED,
     Application,
     Reference,
@@ -24,9 +24,9 @@ from iom.gallery.record import (
     encoding_id,
     metadata_text,
 )
-from iom.gallery.rows import revoked_epoch, revoked_subject
 from iom.gallery.search import Candidate, Searcher, distances_to
-from iom.gallery.store import PAGE, RecordStore, StoreStats
+from iom.gallery.stores.rows import revoked_epoch, revoked_subject
+from iom.gallery.stores.store import PAGE, RecordStore, StoreStats
 from iom.gallery.templates import check_hasher, check_seal, make_references, rows_of, sealed_application, tombstone_of
 from iom.keys import check_key_kind
 from iom.models.face_hasher import FaceHasher

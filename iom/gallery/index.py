@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from iom.codes.distances import nearest, within, within_each
 from iom.codes.packing import PackedCodes, plane_count, word_count
-from iom.gallery.store import Hit
+from iom.gallery.stores.store import Hit
 
 _FIRST_CAPACITY = 1024
 _MOST_DEAD = 256

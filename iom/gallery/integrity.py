@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 
 from iom.errors import StoreError
 from iom.gallery.audit import AuditEntry, AuditEvent
-from iom.gallery.key_store import Anchor, KeyStore, RevokedRecord
-from iom.gallery.record import Application
-from iom.gallery.store import RecordStore
+from iom.gallery.keys.key_store import Anchor, KeyStore, RevokedRecord
+from iom.gallery.models import Application
+from iom.gallery.stores.store import RecordStore
 from iom.gallery.templates import (
     check_seal,
     holds_application_seal,

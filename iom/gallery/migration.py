@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from iom._untrusted import parse_json
 from iom.errors import StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_sources import EXTERNAL, read_master
-from iom.gallery.key_store import (
+from iom.gallery.keys.key_sources import EXTERNAL, read_master
+from iom.gallery.keys.key_store import (
     LARGEST_RECORD,
     LAYOUT,
     KeyContent,
@@ -26,12 +27,11 @@ from iom.gallery.key_store import (
     read_wrapping_key,
     stretched,
 )
-from iom.gallery.record import Application, check_subject_id
-from iom.gallery.store import open_store, upgrade_store
+from iom.gallery.models import Application, check_subject_id
+from iom.gallery.stores.store import open_store, upgrade_store
+from iom.gallery.stores.upgrade import Upgrade
 from iom.gallery.templates import check_seal, sealed_application, tombstone_seal
-from iom.gallery.upgrade import Upgrade
 from iom.keys import TransformKey
-from iom.untrusted import parse_json
 
 _FORMAT, _VERSION = "iom-keys", 1
 _LENGTH_BYTES, _NONCE_BYTES, _TAG_BYTES = 4, 12, 16

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from iom.codes.distances import paired
 from iom.codes.packing import PackedCodes, pack
 from iom.gallery.index import CodeIndex
-from iom.gallery.key_store import KeyStore
-from iom.gallery.record import Application, Reference, encoding_shape
-from iom.gallery.store import Hit, RecordStore
+from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.models import Application, Reference, encoding_shape
+from iom.gallery.stores.store import Hit, RecordStore
 from iom.gallery.templates import check_seal, record_keys, unmasked
 from iom.models.face_hasher import FaceHasher
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from iom.codes.packing import PackedCodes, pack, plane_count, word_count
 from iom.errors import EnrolmentError, StoreError
-from iom.gallery.key_store import KeyStore
-from iom.gallery.record import UNSLOTTED, Application, Reference, Tombstone, code_bytes, encoding_id, encoding_shape
+from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, code_bytes, encoding_id, encoding_shape
 from iom.keys import TransformKey, check_key_kind
 from iom.models.face_hasher import FaceHasher
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from iom._random import numpy_stream
 from iom.errors import CodeError, DataError
 from iom.metrics.error_curve import ErrorCurve
-from iom.seeding import numpy_stream
 
 
 class PairDependence(NamedTuple):

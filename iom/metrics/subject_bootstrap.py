@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.errors import DataError
 from iom.metrics.error_curve import ErrorCurve
-from iom.seeding import numpy_stream
 
 Counts = NDArray[np.float64]
 """How often each subject was drawn, `(S,)`."""

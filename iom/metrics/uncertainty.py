@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from iom._random import numpy_stream
 from iom.errors import DataError
-from iom.seeding import numpy_stream
 
 Weights = NDArray[np.float64]
 Statistic = Callable[[Weights], Mapping[str, float]]

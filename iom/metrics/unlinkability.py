@@ -12,8 +12,8 @@ how much that is; merged bins lower it.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from iom._random import numpy_stream
 from iom.errors import DataError
-from iom.seeding import numpy_stream
 
 Histogram = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from iom.files import atomic_path
+from iom._files import atomic_path
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """Date of every entry: the bytes depend on the content alone."""

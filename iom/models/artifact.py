@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from iom.data.images import face_pixels, file_paths, read_image
 from iom.errors import WeightsError
+from iom.models.artifact_manifest import Manifest, manifest_path, read_manifest, write_manifest
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import Calibration, FaceHasher, Keys
-from iom.runtime.head import Head, head_path
-from iom.runtime.manifest import Manifest, manifest_path, read_manifest, write_manifest
-from iom.runtime.runtimes import open_session
-from iom.runtime.session import Session
+from iom.models.sessions.runtimes import open_session
+from iom.models.sessions.session import Session
+from iom.nn.hash_numpy import Head, head_path
 
 READERS = 2
 """Threads that decode the next images while the runtime computes."""

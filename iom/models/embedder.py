@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from iom.data.images import face_pixels, file_paths, read_images
 from iom.errors import WeightsError
+from iom.models.artifact_manifest import manifest_path
 from iom.models.embedding_cache import EmbeddingCache
-from iom.runtime.manifest import manifest_path
-from iom.runtime.runtimes import is_artefact
+from iom.models.sessions.runtimes import is_artefact
 
 CHUNK = 512
 """Images read and stored at a time: an interrupted run loses at most this many."""
@@ -154,7 +154,7 @@ def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cac
         embedder = ArtifactFaceHasher.load(weights, batch_size=batch_size).embedder
         embedder.flip, embedder.cache = flip, place
         return embedder
-    from iom.models.weights.manifest import load_backbone_model  # imports Keras
+    from iom.pretrained.manifest import load_backbone_model  # imports Keras
 
     loaded = load_backbone_model(weights)
     return Embedder(

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count
+from iom.models.sessions.runtimes import is_artefact
 from iom.pretrained import HASHER_FILE, hasher_path
-from iom.runtime.runtimes import is_artefact
 
 if TYPE_CHECKING:
     from iom.models.embedder import Embedder

@@ -13,17 +13,17 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._files import sha256_of, write_json
+from iom._untrusted import read_json
 from iom.errors import WeightsError
-from iom.files import sha256_of, write_json
 from iom.keys import KEY_KINDS
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.face_hasher import Calibration, FaceHasher
-from iom.models.hashing import shape_of
-from iom.models.weights.keras_files import load_keras_model
+from iom.models.sessions.runtimes import is_artefact
+from iom.nn.hash_network import shape_of
 from iom.pretrained import hasher_path
-from iom.runtime.runtimes import is_artefact
-from iom.untrusted import read_json
+from iom.pretrained.importers.keras_files import load_keras_model
 
 FORMAT = 1
 MODEL_FILE = "hasher.keras"

@@ -3,7 +3,7 @@
 Columns: `photo` (path within the folder), `photo_bytes` (the path's bytes, where they are not
 UTF-8), `face`, `left`, `top`, `right`, `bottom`, `score`, `size`, `yaw`, `pitch`, `roll`,
 `sharpness`, `brightness`, on request `landmarks` (x, y of five points), and `code`: packed planes,
-little endian, as `encoding` in the file's metadata says. See `iom.data.face_finding` for what they
+little endian, as `encoding` in the file's metadata says. See `iom.photos.face_finding` for what they
 mean. No keys and no embeddings.
 
 Between the data and Parquet's own footer, where its readers do not look, stand `SEAL` and the
@@ -24,12 +24,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._files import atomic_path
+from iom._listing import name_of
+from iom._untrusted import parse_json
 from iom.codes.packing import PackedCodes, plane_count, unpack, word_count
 from iom.errors import CodeError, DataError, EnrolmentError, missing_extra
-from iom.files import atomic_path
-from iom.gallery.record import code_bytes, encoding_shape
-from iom.listing import name_of
-from iom.untrusted import parse_json
+from iom.gallery.models import code_bytes, encoding_shape
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from iom._files import atomic_path
+from iom._listing import Listing, check_folder, list_images, text_of
 from iom.codes.packing import pack
-from iom.data.detectors import Face
-from iom.data.face_finders import SECONDS, FaceFinders
-from iom.data.face_finding import STAGES, STATUSES, FindSettings, Found, FoundFace, Job, mark_of
 from iom.errors import ConfigError, DataError, WeightsError
-from iom.files import atomic_path
-from iom.gallery.record import encoding_id
+from iom.gallery.models import encoding_id
 from iom.keys import TransformKey
-from iom.listing import Listing, check_folder, list_images, text_of
 from iom.models.face_hasher import FaceHasher
 from iom.photos.code_file import FORMAT, pyarrow, schema_of, write_codes
+from iom.photos.detectors import Face
+from iom.photos.face_finders import SECONDS, FaceFinders
+from iom.photos.face_finding import STAGES, STATUSES, FindSettings, Found, FoundFace, Job, mark_of
 from iom.photos.parts import Outcome, Parts, outcome_of
 
 PART = 128

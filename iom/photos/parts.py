@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from iom._files import remove_temporary_files, sha256_of, write_json, write_text
+from iom._listing import name_of, text_of
+from iom._untrusted import parse_json, read_json
 from iom.errors import DataError
-from iom.files import remove_temporary_files, sha256_of, write_json, write_text
-from iom.listing import name_of, text_of
 from iom.photos.code_file import read_table, write_codes
-from iom.untrusted import parse_json, read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,8 +8,8 @@ import importlib.resources
 import os
 from pathlib import Path
 
+from iom._registry import did_you_mean
 from iom.errors import WeightsError
-from iom.lookup import did_you_mean
 
 BUNDLED = "bundled"
 """Name of the bundled hasher; also that of its folder, `iresnet_slim.bundled`."""

@@ -10,19 +10,19 @@ from fastapi.responses import JSONResponse
 from starlette.formparsers import MultiPartParser
 
 from iom.data.images import Pixels
-from iom.data.photographs import TooLargeError
 from iom.errors import DataError, EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
+from iom.photos.photographs import TooLargeError
+from iom.service.batched_models import SharedHasher
 from iom.service.decoding import BusyError
-from iom.service.faces import Faces
-from iom.service.gate import LOG, RETRY_SOON, Gate
-from iom.service.messages import problems
+from iom.service.face_pipeline import Faces
 from iom.service.metrics import Metrics
-from iom.service.pages import add_pages
+from iom.service.middleware import LOG, RETRY_SOON, Gate
+from iom.service.routes import add_verbs, guards
+from iom.service.schemas import problems
 from iom.service.settings import ServiceSettings
-from iom.service.sharing import SharedHasher
+from iom.service.static import add_pages
 from iom.service.tokens import TokenFile
-from iom.service.verbs import add_verbs, guards
 
 _DESCRIPTION = """\
 Cancellable face templates: enrol, verify, identify, revoke, renew.

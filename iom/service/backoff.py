@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from fastapi import HTTPException
 
 from iom.gallery.gallery import Gallery
-from iom.service.rate import RateLimit
+from iom.service.rate_limit import RateLimit
 from iom.service.settings import ServiceSettings
 
 MOST_CALLERS = 100_000

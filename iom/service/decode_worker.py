@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from iom.data.images import Pixels, decode_image
-from iom.data.photographs import TooLargeError, decode_photograph
 from iom.errors import DataError
+from iom.photos.photographs import TooLargeError, decode_photograph
 from iom.service.decode_frames import ALIGNED, LARGEST_SIDE, Answer, FrameError, receive_request, send_answer
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")

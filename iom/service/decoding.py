@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iom.data.images import Pixels
-from iom.data.photographs import TooLargeError
 from iom.errors import FaceError, IomError
+from iom.photos.photographs import TooLargeError
 from iom.service.decode_frames import Answer, FrameError, receive_answer, send_request
 from iom.service.settings import ServiceSettings
 

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from iom._files import write_secret
+from iom._registry import lookup
+from iom._untrusted import read_json
 from iom.errors import ConfigError, DataError
-from iom.files import write_secret
-from iom.gallery.record import check_application_name
-from iom.lookup import lookup
-from iom.untrusted import read_json
+from iom.gallery.models import check_application_name
 
 FORMAT = 1
 PREFIX = "iom_"

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.config.hashing import CalibrationConfig
 from iom.errors import DataError
 from iom.metrics.error_curve import error_curve
 from iom.metrics.uncertainty import Interval, rate_interval, subject_counts, subject_weights
 from iom.models.face_hasher import Calibration, FaceHasher
-from iom.seeding import numpy_stream
 from iom.training.held_out import HashFunction, HeldOutPairs, held_out_keys
 
 Counts = NDArray[np.float64]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iom.files import atomic_path
+from iom._files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from iom._files import write_json
 from iom.errors import IomError
-from iom.files import write_json
 from iom.training.run_dir import RunDir
 
 NAN_FILE = "nan_batch.json"

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._random import numpy_stream
 from iom.codes.distances import all_pairs
 from iom.codes.packing import pack
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
 from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.error_curve import ErrorCurve, error_curve
-from iom.seeding import numpy_stream
 
 LARGEST = 4000
 """Images compared with each other; of a larger held-out part whole subjects are drawn."""

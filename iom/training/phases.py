@@ -10,8 +10,8 @@ from iom.config.phases import HEAD
 from iom.config.schema import Stage1Config
 from iom.data.image_batches import TARGET, ImageBatches
 from iom.errors import ConfigError
-from iom.layers.sampled_cosine import SLOT, SampledCosineLogits
-from iom.training.heads import build_heads
+from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits
+from iom.training.classification_heads import build_heads
 from iom.training.schedules import build_optimizer
 
 

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._files import atomic_path, check_output
 from iom.config.hashing import CalibrationConfig
 from iom.config.loading import load_config
 from iom.config.schema import Stage2Config
 from iom.config.sections import FolderConfig
 from iom.data.folders import hold_out, scan_folder
 from iom.errors import ConfigError, DataError
-from iom.files import atomic_path, check_output
+from iom.models.artifact_manifest import manifest_path, read_manifest
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import Calibration, FaceHasher, load
 from iom.models.fusion import open_embedder
 from iom.models.keras_face_hasher import EMBEDDER_FILE, METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE
+from iom.models.sessions.runtimes import is_artefact
 from iom.pretrained import checkout, package_folder
-from iom.runtime.manifest import manifest_path, read_manifest
-from iom.runtime.runtimes import is_artefact
 from iom.training.calibration import calibrate
 from iom.training.held_out import HeldOutPairs
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from iom._files import atomic_path
+from iom._untrusted import parse_json
 from iom.errors import CheckpointError
-from iom.files import atomic_path
-from iom.untrusted import parse_json
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

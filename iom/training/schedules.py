@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from iom._registry import lookup
 from iom.config.sections import OptimizerConfig
 from iom.errors import ConfigError
-from iom.lookup import lookup
 
 NO_DECAY = ("beta", "gamma", "bias", "alpha")
 """Batch-norm parameters, biases and PReLU slopes are not decayed."""

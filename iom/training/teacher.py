@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from iom._files import cached_array, write_array
 from iom.data.augmentation import VERSION
 from iom.data.folders import FaceFolder
 from iom.data.image_batches import ImageBatches
-from iom.files import cached_array, write_array
 from iom.models.embedder import Embedder
 
 

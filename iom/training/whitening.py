@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import DataError
-from iom.models.before_key import orthonormal_map
+from iom.nn.adapter import orthonormal_map
 
 
 def within_class_whitening(

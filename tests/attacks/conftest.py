@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from iom.attacks.disclosure import attacked_protection
-from iom.attacks.interface import Leak, unit
+from iom.attacks.base import Leak, unit
+from iom.attacks.targets import attacked_protection
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.keys import TransformKey

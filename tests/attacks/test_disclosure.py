@@ -2,14 +2,14 @@ import keras
 import numpy as np
 import pytest
 
+from iom.attacks.base import unit
 from iom.attacks.descent import cross_entropy_descent
-from iom.attacks.disclosure import attacked_hasher, linear_part
-from iom.attacks.interface import unit
+from iom.attacks.targets import attacked_hasher, linear_part
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.keys import part_of
-from iom.models.hashing import build_hasher
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.hash_network import build_hasher
 
 LINEAR = ["grp", "sign", "biohash", "orthonormal", "simplex", "cross_polytope"]
 

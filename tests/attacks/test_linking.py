@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from iom.attacks.interface import unit
-from iom.attacks.linking import keyed_linker, keyless_linker, training_pairs
+from iom.attacks.base import unit
+from iom.attacks.linkage import keyed_linker, keyless_linker, training_pairs
 from iom.errors import DataError
 from iom.metrics.verification import area_under_curve
 

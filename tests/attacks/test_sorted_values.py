@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 
 from iom.attacks import ATTACKS
-from iom.attacks.disclosure import attacked_hasher
-from iom.attacks.interface import unit
+from iom.attacks.base import unit
+from iom.attacks.targets import attacked_hasher
 from iom.config.hashing import HasherConfig
 from iom.errors import DataError
 from iom.evaluation.attack_report import attack_rows
 from iom.evaluation.attack_scores import Keys, Victims, measuring_keys
-from iom.models.hashing import build_hasher
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.hash_network import build_hasher
 
 SIZE, SUBJECTS, OTHERS = 64, 30, 400
 ATTACK = ATTACKS["sorted_values"]

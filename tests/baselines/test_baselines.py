@@ -4,12 +4,12 @@ import math
 import numpy as np
 import pytest
 
+from iom._random import numpy_stream
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
-from iom.layers.frames import FRAMES
-from iom.seeding import numpy_stream
+from iom.nn.layers.frames import FRAMES
 
 SIZE = 64
 OTHERS = ("biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign")

@@ -7,9 +7,9 @@ from benchmarks import ablation, finetune, stage2_step
 from iom.config.loading import load_config
 from iom.config.losses import WEIGHTS
 from iom.config.schema import Stage2Config
-from iom.data.synthetic import write_folder
 from iom.errors import ConfigError
-from iom.models.backbones import build_backbone
+from iom.nn.backbones.registry import build_backbone
+from iom.synthetic.sampling import write_folder
 
 
 @pytest.fixture(scope="module")

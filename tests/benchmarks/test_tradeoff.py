@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks import attacks, tradeoff
 from iom.config.hashing import KEY_KIND_NAMES, HasherConfig
-from iom.models.hashing import build_hasher
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.hash_network import build_hasher
 
 
 def test_recommended_is_the_most_accurate_of_the_safe_ones():

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from iom.cli.align import main
-from iom.data.alignment import TEMPLATE
-from iom.data.detectors import Face
-from iom.data.landmarks import write_landmarks
+from iom.photos.alignment import TEMPLATE
+from iom.photos.detectors import Face
+from iom.photos.landmarks import write_landmarks
 
 
 def listed_photos(folder, count, size=200):

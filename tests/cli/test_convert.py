@@ -9,7 +9,7 @@ import time
 import pytest
 
 from iom.cli.convert import main
-from iom.data.bin_files import write_bin
+from iom.data.formats.bin_files import write_bin
 from tests.data.test_conversions import SIDE, encoded, write_rec
 
 COUNT = 240

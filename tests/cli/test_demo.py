@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from iom.cli.demo import main
-from iom.data.synthetic import load_face_model
+from iom.synthetic.sampling import load_face_model
 
 CODE_LENGTH, ALPHABET_SIZE = 96, 4
 DISTANCE = re.compile(rf"dist_(positive|negative) = +(\d+) of {CODE_LENGTH} +(match|no match) ")
@@ -20,11 +20,11 @@ DISTANCE = re.compile(rf"dist_(positive|negative) = +(\d+) of {CODE_LENGTH} +(ma
 def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An untrained backbone and a hasher for it."""
     from iom.config.hashing import HasherConfig
-    from iom.models.backbones import build_backbone
     from iom.models.embedder import load_embedder
     from iom.models.face_hasher import Calibration
-    from iom.models.hashing import build_hasher
     from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.nn.backbones.registry import build_backbone
+    from iom.nn.hash_network import build_hasher
 
     folder = tmp_path_factory.mktemp("network")
     weights = folder / "tiny.keras"
@@ -132,7 +132,7 @@ def test_wrong_input_is_told_in_one_line(
 def test_the_hasher_of_another_embedder_is_refused(
     network: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from iom.models.backbones import build_backbone
+    from iom.nn.backbones.registry import build_backbone
 
     other = tmp_path / "other.keras"
     build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=[16, 16, 16, 16], depths=[1, 1, 1, 1]).save(other)

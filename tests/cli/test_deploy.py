@@ -42,7 +42,7 @@ def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
 
 
 def test_a_precision_that_the_cpu_lacks_is_told_before_any_work(tmp_path, monkeypatch, capsys):
-    from iom.runtime import openvino_session
+    from iom.models.sessions import openvino_session
 
     monkeypatch.setattr(openvino_session, "cpu_capabilities", lambda: ["FP32", "INT8"])
     given = ["--to", "onnx", "fast", "--hasher", "nowhere", "--output", str(tmp_path / "out")]
@@ -63,10 +63,10 @@ def artefact(tmp_path_factory):
 @pytest.fixture
 def iom(tmp_path, monkeypatch, capsys):
     """The gallery's commands, over an empty gallery."""
-    from iom.data.synthetic import write_folder
+    from iom.synthetic.sampling import write_folder
 
     write_folder(tmp_path / "faces", 2, 2, seed=3)
-    monkeypatch.setattr("iom.gallery.key_store.SCRYPT_COST", 2)
+    monkeypatch.setattr("iom.gallery.keys.key_store.SCRYPT_COST", 2)
     monkeypatch.setenv("IOM_GALLERY", f"sqlite:///{tmp_path}/g.db")
     monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/keys?key-file={tmp_path}/wrap")
 
@@ -79,8 +79,8 @@ def iom(tmp_path, monkeypatch, capsys):
 
 
 def test_an_artefact_is_loaded_by_its_path(artefact):
+    from iom.models.artifact_manifest import read_manifest
     from iom.models.face_hasher import load
-    from iom.runtime.manifest import read_manifest
 
     manifest = read_manifest(artefact)
     assert manifest.check.equal_symbols > 0.99

@@ -12,8 +12,8 @@ from iom.config.hashing import HasherConfig
 from iom.config.loading import load_config
 from iom.config.schema import EvaluateConfig
 from iom.models.embedder import Embedder
-from iom.models.hashing import build_hasher
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.hash_network import build_hasher
 
 FINGERPRINT = "a" * 64
 

@@ -9,14 +9,14 @@ from PIL import Image
 
 from iom.cli.main import main
 from iom.codes.packing import unpack
-from iom.data.alignment import TEMPLATE, align
-from iom.data.detectors import Face
-from iom.data.landmarks import read_landmarks, write_landmarks
-from iom.data.photographs import read_photograph
-from iom.data.synthetic import load_face_model
 from iom.keys import TransformKey
+from iom.photos.alignment import TEMPLATE, align
 from iom.photos.code_file import read_codes
+from iom.photos.detectors import Face
 from iom.photos.hash_photos import BATCH
+from iom.photos.landmarks import read_landmarks, write_landmarks
+from iom.photos.photographs import read_photograph
+from iom.synthetic.sampling import load_face_model
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from iom.cli.main import main
-from iom.data.synthetic import write_folder
 from iom.models.face_hasher import load
+from iom.synthetic.sampling import write_folder
 
 ARTEFACTS = {"onnx": "tiny.onnx", "keras": "tiny.keras", "saved_model": "tiny.saved_model"}
 KINDS = ["folder", "onnx"]
@@ -25,11 +25,11 @@ def models(tmp_path_factory):
     from iom.export.export import Exporter
     from iom.export.source import load_source
     from iom.keys import TransformKey
-    from iom.models.backbones import build_backbone
     from iom.models.embedder import load_embedder
     from iom.models.face_hasher import Calibration
-    from iom.models.hashing import build_hasher
     from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.nn.backbones.registry import build_backbone
+    from iom.nn.hash_network import build_hasher
 
     place = tmp_path_factory.mktemp("models")
     weights = place / "backbone.keras"
@@ -240,6 +240,6 @@ def test_serve(share, iom, models, kind, monkeypatch):
             assert answer.json()["match"]
         return 0
 
-    monkeypatch.setattr("iom.service.running.serve", serve)
+    monkeypatch.setattr("iom.service.server.serve", serve)
     code, _, error = iom("serve", "--demo", "--detector", "none", "--hasher", hasher_of(models, kind))
     assert code == 0, error

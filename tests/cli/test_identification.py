@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from iom.cli.identification import main
-from iom.data.searches import folder_searches
-from iom.data.synthetic import load_face_model
+from iom.data.benchmarks.identification_data import folder_searches
 from iom.errors import DataError
+from iom.synthetic.sampling import load_face_model
 from tests.data import layouts
 
 

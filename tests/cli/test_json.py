@@ -8,9 +8,9 @@ from PIL import Image
 
 from iom.cli.gallery import COMMANDS
 from iom.cli.main import main, modules
-from iom.data.alignment import TEMPLATE
-from iom.data.detectors import Face
-from iom.data.landmarks import write_landmarks
+from iom.photos.alignment import TEMPLATE
+from iom.photos.detectors import Face
+from iom.photos.landmarks import write_landmarks
 
 WITHOUT = {"serve"}
 PARTS = {"weights": "list", "score-files": "evaluate"}

@@ -16,7 +16,7 @@ def test_table(capsys):
 
 
 def test_the_stored_table_is_that_of_the_registry(capsys):
-    from iom.models.backbones import BACKBONES
+    from iom.nn.backbones.registry import BACKBONES
 
     rows = stored_rows()
     assert [row["name"] for row in rows] == list(BACKBONES)

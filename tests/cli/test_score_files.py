@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from iom.cli.score_files import main
-from iom.data.score_files import read_scores
 from iom.errors import DataError
+from iom.evaluation.score_files import read_scores
 from iom.evaluation.score_tables import table_figures, write_system_scores
 from iom.evaluation.scores import code_scores, float_scores
 from iom.metrics.verification import equal_error_rate, fnmr_at_fmr
@@ -98,7 +98,7 @@ def made_benchmark():
     from pathlib import Path
 
     from iom.config.hashing import HasherConfig
-    from iom.data.benchmarks import PairBenchmark
+    from iom.data.benchmarks.pairs import PairBenchmark
     from iom.evaluation.systems import baseline_system
 
     rng = np.random.default_rng(0)

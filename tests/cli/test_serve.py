@@ -50,7 +50,7 @@ def test_mistakes_are_one_line(arguments, text, tmp_path, monkeypatch, capsys):
 
 def test_without_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "iom.service.running", raising=False)
+    monkeypatch.delitem(sys.modules, "iom.service.server", raising=False)
     assert main(["serve", "--demo", "--port", "0"]) == 2
     assert "the service needs the extra 'service'" in capsys.readouterr().err
 

@@ -7,9 +7,9 @@ import pytest
 
 from iom.cli import make_face_model, synthesize
 from iom.config.sections import FolderConfig
-from iom.data.face_model import FaceModel
 from iom.data.folders import scan_folder
 from iom.data.images import check_images
+from iom.synthetic.face_model import FaceModel
 
 
 def test_synthesize_writes_a_folder_that_can_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

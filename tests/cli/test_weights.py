@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from iom.cli.weights import main
-from iom.models.backbones import build_backbone
+from iom.nn.backbones.registry import build_backbone
 
 
 def test_list_names_every_entry(capsys):

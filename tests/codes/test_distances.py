@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iom.codes import distances, kernels
+from iom.codes import distances
+from iom.codes._kernels import compiled as kernels
 from iom.codes.distances import all_pairs, nearest, one_to_many, paired, within, within_each
 from iom.codes.packing import PackedCodes, pack
 from iom.errors import CodeError

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iom.codes import backend, blocks, distances, kernels, portable
+from iom.codes import distances
+from iom.codes._kernels import backend, blocks, portable
+from iom.codes._kernels import compiled as kernels
 from iom.codes.packing import pack
 from iom.errors import ConfigError
 
@@ -25,7 +27,7 @@ X86 = llvm.get_default_triple().startswith(("x86_64", "amd64"))
 NAMES = ("paired", "one query", "nearest to one", "all pairs", "nearest to many")
 ASSEMBLY = """
 import json
-from iom.codes import kernels
+from iom.codes._kernels import compiled as kernels
 one, many = {"queries": 1, "rows": 1000}, {"queries": 64, "rows": 1000}
 made = [
     kernels.paired_kernel(3, 8),
@@ -81,7 +83,7 @@ def test_many_queries_share_what_is_loaded_and_summed(name, assembly):
 
 PROGRAM = """
 import re, sys
-from iom.codes import kernels
+from iom.codes._kernels import compiled as kernels
 text = "".join(kernels.nearest_kernel(3, 8, queries=64, rows=1000).inspect_asm().values())
 print(bool(re.search(r"vpshufb[^\\n]*%ymm", text)), bool(re.search(r"%zmm", text)))
 import numpy as np

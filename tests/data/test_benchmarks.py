@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks import (
+from iom.data.benchmarks.pair_lists import parse_pair_list
+from iom.data.benchmarks.pairs import (
     PairBenchmark,
     linked,
     load_benchmark,
@@ -20,7 +21,6 @@ from iom.data.benchmarks import (
     synthetic_pairs,
     write_bin,
 )
-from iom.data.pair_lists import parse_pair_list
 from iom.errors import ConfigError, DataError
 
 SIZE = 16

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from iom.config.schema import BenchmarkConfig
-from iom.data import carray
-from iom.data.benchmarks import load_benchmark
-from iom.data.blosc_process import BloscProcess
-from iom.data.carray import read_carray
+from iom.data.benchmarks.pairs import load_benchmark
+from iom.data.formats import carray
+from iom.data.formats.blosc_process import BloscProcess
+from iom.data.formats.carray import read_carray
 from iom.errors import DataError, MissingExtraError
 
 SIZE = 8

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iom.config.sections import AugmentationConfig, FolderConfig
-from iom.data.bin_files import read_bin_images, write_bin
 from iom.data.check import check_data
-from iom.data.conversions import convert
 from iom.data.folders import hold_out, scan_folder
+from iom.data.formats.bin_files import read_bin_images, write_bin
+from iom.data.formats.conversions import convert
+from iom.data.formats.record_io import MAGIC, read_record_file
+from iom.data.formats.shard_store import open_shards
+from iom.data.formats.shard_writer import read_records
 from iom.data.image_batches import LABEL, ImageBatches
-from iom.data.record_io import MAGIC, read_record_file
-from iom.data.shard_store import open_shards
-from iom.data.shard_writer import read_records
 from iom.errors import ConfigError, DataError
 
 SIDE = 16

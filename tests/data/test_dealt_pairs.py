@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks import load_benchmark
-from iom.data.dealt_pairs import dealt_pairs, drawn_subjects
-from iom.data.synthetic import write_folder
+from iom.data.benchmarks.pair_sampling import dealt_pairs, drawn_subjects
+from iom.data.benchmarks.pairs import load_benchmark
 from iom.errors import ConfigError, DataError
+from iom.synthetic.sampling import write_folder
 
 
 def test_all_mated_pairs_as_many_others_and_no_subject_in_two_folds():

@@ -6,19 +6,19 @@ import json
 import numpy as np
 import pytest
 
-from iom.bulk.rows import read_rows
 from iom.cli.convert import main
 from iom.config.sections import FolderConfig
-from iom.data.align_journal import Journal
-from iom.data.align_photo import AlignSettings
-from iom.data.benchmarks import read_pair_list
-from iom.data.blufr import read_blufr
-from iom.data.conversions import convert
+from iom.data.benchmarks.pairs import read_pair_list
+from iom.data.benchmarks.published_pairs import read_two_line_pairs
+from iom.data.benchmarks.youtube_faces import read_youtube_faces
 from iom.data.folders import scan_folder
-from iom.data.published_pairs import read_two_line_pairs
-from iom.data.shard_store import open_shards
-from iom.data.youtube_faces import read_youtube_faces
+from iom.data.formats.conversions import convert
+from iom.data.formats.shard_store import open_shards
 from iom.errors import DataError
+from iom.evaluation.blufr_protocol import read_blufr
+from iom.gallery.bulk.rows import read_rows
+from iom.photos.align_journal import Journal
+from iom.photos.align_photo import AlignSettings
 from tests.data.test_conversions import SIDE, encoded
 
 LINES = b"\nssh-ed25519 AAAAC3Nz attacker\n"

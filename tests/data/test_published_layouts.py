@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks import load_benchmark
-from iom.data.blufr import read_blufr
-from iom.data.distractors import read_megaface
-from iom.data.ijb import read_ijb_pairs, read_ijb_searches
-from iom.data.pooling import Pooling
-from iom.data.published_pairs import read_cfp, read_two_line_pairs
-from iom.data.youtube_faces import read_youtube_faces
+from iom.data.benchmarks.distractors import read_megaface
+from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
+from iom.data.benchmarks.pairs import load_benchmark
+from iom.data.benchmarks.pooling import Pooling
+from iom.data.benchmarks.published_pairs import read_cfp, read_two_line_pairs
+from iom.data.benchmarks.youtube_faces import read_youtube_faces
 from iom.errors import ConfigError, DataError
+from iom.evaluation.blufr_protocol import read_blufr
 from tests.data import layouts
 
 

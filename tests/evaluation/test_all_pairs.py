@@ -3,13 +3,13 @@ import itertools
 import numpy as np
 import pytest
 
+from benchmarks.key_linkability import key_linkability
+from benchmarks.key_trials import Draws, code_trials, codes_under_keys, float_trial
 from iom.codes.packing import pack
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
 from iom.evaluation import all_pairs
 from iom.evaluation.all_pairs import AllPairs, first_images
-from iom.evaluation.key_linkability import key_linkability
-from iom.evaluation.key_trials import Draws, code_trials, codes_under_keys, float_trial
 from iom.metrics.error_curve import error_curve
 from iom.metrics.uncertainty import bootstrap_intervals
 
@@ -94,7 +94,7 @@ def test_float_distances_give_the_curve_of_all_cosines(embeddings):
 
 def test_intervals_are_those_of_the_bootstrap_over_all_pairs(embeddings, monkeypatch):
     """The bootstrap that weighs every pair, on the same draws of subjects and keys."""
-    monkeypatch.setattr("iom.evaluation.key_trials.LEAST_COVERED", 0.9)
+    monkeypatch.setattr("benchmarks.key_trials.LEAST_COVERED", 0.9)
     codes = [codes_of(seed) for seed in (1, 2, 3)]
     pairs, draws = AllPairs(SUBJECTS), Draws(replicates=12, seed=4)
     trials = code_trials(pairs, [pack(each, 3) for each in codes], draws)

@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from iom.codes.comparators import CosineComparator, SymbolComparator
 from iom.config.hashing import HasherConfig
-from iom.data.benchmarks import PairBenchmark
-from iom.data.blufr import read_blufr
-from iom.data.distractors import read_megaface
-from iom.data.ijb import read_ijb_pairs, read_ijb_searches
-from iom.data.searches import folder_searches
-from iom.data.youtube_faces import read_youtube_faces
+from iom.data.benchmarks.distractors import read_megaface
+from iom.data.benchmarks.identification_data import folder_searches
+from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
+from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.youtube_faces import read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation import protocols
 from iom.evaluation.blufr import BlufrEvaluator
+from iom.evaluation.blufr_protocol import read_blufr
 from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.evaluators import figures
+from iom.evaluation.identification import distractor_figures, search_figures
 from iom.evaluation.protocols import float_system, identification_figures, verification_rate
 from iom.evaluation.scores import common_key, float_scores
-from iom.evaluation.searches import distractor_figures, search_figures
 from iom.evaluation.systems import baseline_system
 from iom.metrics.error_curve import error_curve
 from iom.metrics.identification import search_gallery

@@ -9,9 +9,9 @@ from PIL import Image
 from iom.config.loading import load_config
 from iom.config.schema import EvaluateConfig, ScenarioConfig
 from iom.errors import DataError
-from iom.evaluation.comparison import report_on
-from iom.evaluation.report import write_report
-from iom.evaluation.table import format_table
+from iom.evaluation.paired_test import report_on
+from iom.evaluation.report.result_files import write_report
+from iom.evaluation.report.result_table import format_table
 from iom.metrics.verification import equal_error_rate
 
 EMBEDDER = {"name": "made", "fingerprint": "0" * 64, "embedding_size": 32}

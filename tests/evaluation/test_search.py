@@ -7,14 +7,14 @@ import yaml
 from iom.cli.search import main
 from iom.config.loading import load_config, save_config
 from iom.config.search import SearchConfig
-from iom.data.synthetic import write_folder
 from iom.errors import CheckpointError, ConfigError
-from iom.evaluation import search
-from iom.evaluation.search import run_search
-from iom.evaluation.search_plan import plan_rows
-from iom.evaluation.search_table import draw_search, markdown
-from iom.models.backbones import build_backbone
+from iom.evaluation import sweep as search
+from iom.evaluation.sweep import run_search
+from iom.evaluation.sweep_plan import plan_rows
+from iom.evaluation.sweep_table import draw_search, markdown
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.backbones.registry import build_backbone
+from iom.synthetic.sampling import write_folder
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_the_picture_goes_by_keep_where_only_that_varies(tmp_path, monkeypatch):
         axes.plot([1], [1], label=rate)
         labels.append(axis)
 
-    monkeypatch.setattr("iom.evaluation.search_table._draw_rate", draw_rate)
+    monkeypatch.setattr("iom.evaluation.sweep_table._draw_rate", draw_rate)
     row = {"series": "a", "eer": 0.1, "bits": 32, "keep": 8}
     draw_search([row, row | {"keep": 16}], tmp_path / "a.png", title="t")
     draw_search([row, row | {"bits": 16}], tmp_path / "b.png", title="t")

@@ -7,14 +7,14 @@ import pytest
 from iom.config.hashing import HasherConfig
 from iom.config.schema import EvaluateConfig, ScenarioConfig
 from iom.errors import ConfigError, WeightsError
-from iom.evaluation.comparison import report_on
+from iom.evaluation.paired_test import report_on
+from iom.evaluation.report.result_table import format_table
 from iom.evaluation.systems import check_systems, load_code_systems
-from iom.evaluation.table import format_table
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import Calibration
-from iom.models.hashing import build_hasher
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.hash_network import build_hasher
 
 
 def embedder_of(fingerprint="f" * 64):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from iom.export.folding import fold_batch_norms
-from iom.models.backbones import build_backbone
+from iom.nn.backbones.registry import build_backbone
 
 
 def trained(model):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import KeyStore
-from iom.gallery.sqlite_store import SqliteStore
+from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.stores.sqlite_store import SqliteStore
 
 SIZE = 32
 

@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from iom.errors import EnrolmentError, IomError, RevokedError, StoreError
-from iom.gallery.exchange import export_application, import_application
 from iom.gallery.gallery import Gallery
-from iom.gallery.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.transfer import export_application, import_application
 from tests.gallery.conftest import FakeHasher, faces
 
 PEOPLE = faces(3)
@@ -58,7 +58,7 @@ def test_no_key_and_no_mask_is_in_it(gallery, exported):
 
 
 def test_another_key_store_or_application_is_refused(exported, place, tmp_path):
-    from iom.gallery.key_store import KeyStore
+    from iom.gallery.keys.key_store import KeyStore
 
     keys = KeyStore.with_key(tmp_path / "k", bytes(32), create=True)
     with keys, SqliteStore(tmp_path / "x.db", create=True) as store:

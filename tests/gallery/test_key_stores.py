@@ -15,8 +15,8 @@ import pytest
 from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, Counts
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import Anchor, KeyStore, RevokedRecord, open_key_store
-from iom.gallery.sqlite_store import SqliteStore
+from iom.gallery.keys.key_store import Anchor, KeyStore, RevokedRecord, open_key_store
+from iom.gallery.stores.sqlite_store import SqliteStore
 from iom.keys import TransformKey
 from tests.gallery.conftest import FakeHasher, faces
 
@@ -116,7 +116,7 @@ def test_no_thread_sees_fewer_revocations_while_another_process_erases(path, roo
     keys.revoke("door", [RevokedRecord(f"s{i}", i) for i in range(50)])
     code = (
         "import sys, pathlib\n"
-        "from iom.gallery.key_store import KeyStore, RevokedRecord\n"
+        "from iom.gallery.keys.key_store import KeyStore, RevokedRecord\n"
         "keys = KeyStore.with_passphrase(pathlib.Path(sys.argv[1]), 'correct horse')\n"
         "for i in range(8):\n"
         "    keys.revoke('door', [RevokedRecord(f't{i}', 50 + i)])\n"
@@ -371,7 +371,7 @@ def test_a_killed_init_can_be_repeated(tmp_path, root):
     """Whatever it left, the same call again makes the store, and nothing is readable by others."""
     code = (
         "import sys\n"
-        "from iom.gallery.key_store import open_key_store\n"
+        "from iom.gallery.keys.key_store import open_key_store\n"
         "for i in range(10**6):\n"
         "    if i == 0: print('ready', flush=True)\n"
         "    open_key_store(sys.argv[1].format(i), create=True).close()\n"
@@ -397,7 +397,7 @@ def test_a_killed_erase_leaves_nothing_that_was_forgotten(path, root):
     keys.close()
     code = (
         "import sys, pathlib\n"
-        "from iom.gallery.key_store import KeyStore\n"
+        "from iom.gallery.keys.key_store import KeyStore\n"
         "keys = KeyStore.with_passphrase(pathlib.Path(sys.argv[1]), 'correct horse')\n"
         "print('ready', flush=True)\n"
         "while True: keys.erase()\n"
@@ -415,8 +415,8 @@ READ_ONLY = """
 import sys
 from iom.errors import StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import open_key_store
-from iom.gallery.store import open_store
+from iom.gallery.keys.key_store import open_key_store
+from iom.gallery.stores.store import open_store
 store, keys = f"sqlite:///{sys.argv[1]}/g.db", f"file:{sys.argv[1]}/keys?key-file={sys.argv[1]}/w"
 for opener, url in ((open_store, store), (open_key_store, keys)):
     try:

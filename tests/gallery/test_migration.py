@@ -11,12 +11,12 @@ import sqlite3
 import pytest
 
 from iom.errors import IomError, RevokedError, StoreError
-from iom.gallery.exchange import import_application
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import open_key_store
+from iom.gallery.keys.key_store import open_key_store
 from iom.gallery.migration import migrate
-from iom.gallery.sqlite_store import SqliteStore
-from iom.gallery.store import open_store
+from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.stores.store import open_store
+from iom.gallery.transfer import import_application
 from tests.gallery.conftest import KINDS, FakeHasher, faces
 
 PEOPLE = faces(5, seed=11)

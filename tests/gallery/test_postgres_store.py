@@ -19,9 +19,9 @@ import pytest
 
 from iom.errors import StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.key_store import open_key_store
+from iom.gallery.keys.key_store import open_key_store
 from iom.gallery.migration import migrate
-from iom.gallery.store import open_store
+from iom.gallery.stores.store import open_store
 from tests.gallery.conformance import *  # noqa: F403
 from tests.gallery.conformance import code, enrolled, event, problems, reference, revoked
 from tests.gallery.conftest import FakeHasher, Place, again, faces
@@ -136,7 +136,7 @@ def test_no_password_in_what_is_printed(store, server):
 WORKER = """
 import sys
 from iom.errors import StoreError
-from iom.gallery.store import open_store
+from iom.gallery.stores.store import open_store
 from tests.gallery.conformance import enrolled, event, reference, stone
 
 store, first = open_store(sys.argv[1]), int(sys.argv[3])
@@ -226,7 +226,7 @@ def test_two_processes_write(store, url, root):
     program = (
         "import sys\n"
         "from tests.gallery.conformance import enrolled\n"
-        "from iom.gallery.store import open_store\n"
+        "from iom.gallery.stores.store import open_store\n"
         "with open_store(sys.argv[1]) as store:\n"
         "    for i in range(15):\n"
         "        names = f'{sys.argv[2]}{i}', 'shared'\n"
@@ -291,7 +291,7 @@ def test_a_commit_whose_answer_is_lost_is_asked_for(server, url, store, wire):
 
 
 def test_a_commit_nobody_can_be_asked_about(server, url, store, wire, monkeypatch):
-    monkeypatch.setattr("iom.gallery.postgres_connection.RECONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("iom.gallery.stores.postgres_connection.RECONNECT_SECONDS", 0.3)
     cut = through(wire, server, url)
     wire.cut_at(b"COMMIT\0", after=True, stays_cut=True)
     fails(lambda: cut.claim("me"), "is done or it is not")
@@ -302,7 +302,7 @@ def test_a_commit_nobody_can_be_asked_about(server, url, store, wire, monkeypatc
 
 
 def test_a_writer_waits_no_longer_than_it_should(store, make_store, monkeypatch):
-    monkeypatch.setattr("iom.gallery.postgres_connection.LOCK_SECONDS", 1)
+    monkeypatch.setattr("iom.gallery.stores.postgres_connection.LOCK_SECONDS", 1)
     other = make_store()
     with store._database.writing():
         fails(lambda: enrolled(other, "a"), "writing for too long")

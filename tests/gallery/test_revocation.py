@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from iom.errors import AlreadyEnrolledError, RevokedError
-from iom.gallery.exchange import export_application, import_application
+from iom.gallery.transfer import export_application, import_application
 from tests.gallery.conftest import faces
 
 FACE = faces(1)[0]

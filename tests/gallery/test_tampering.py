@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from iom.errors import EnrolmentError, RevokedError, StoreError
-from iom.gallery.exchange import export_application, import_application
 from iom.gallery.gallery import Gallery
-from iom.gallery.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.transfer import export_application, import_application
 from tests.gallery.conftest import FakeHasher, faces
 
 PEOPLE = faces(6)

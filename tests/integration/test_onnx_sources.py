@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iom.models.weights.foreign import build_foreign
-from iom.models.weights.inputs import InputSpec, Statement
-from iom.models.weights.onnx import read_onnx
+from iom.pretrained.importers.foreign import build_foreign
+from iom.pretrained.importers.inputs import InputSpec, Statement
+from iom.pretrained.importers.onnx import read_onnx
 
 HERE = Path(__file__).parent
 NAMES = ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet", "mobilefacenet_deep")

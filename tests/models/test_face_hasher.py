@@ -10,8 +10,8 @@ from iom.errors import DataError, KeyMaterialError, WeightsError
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import Calibration, FaceHasher, ForwardingFaceHasher
-from iom.models.hashing import build_hasher
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.hash_network import build_hasher
 
 KEY = TransformKey(bytes(range(32)))
 

@@ -8,8 +8,8 @@ from iom.errors import WeightsError
 from iom.models import fusion
 from iom.models.embedder import Embedder
 from iom.models.fusion import FusedEmbedder, open_embedder
-from iom.models.hashing import build_hasher
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.hash_network import build_hasher
 
 
 def part(name, size, *, seed, **settings):

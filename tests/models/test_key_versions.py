@@ -9,8 +9,8 @@ from scipy.linalg import hadamard
 from iom.config.hashing import HasherConfig
 from iom.errors import WeightsError
 from iom.keys import TransformKey
-from iom.models.hashing import build_hasher
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.hash_network import build_hasher
 
 
 @pytest.fixture

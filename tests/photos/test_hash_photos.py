@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from iom.codes.packing import unpack
-from iom.data.alignment import TEMPLATE
-from iom.data.detectors import Face
-from iom.data.face_finding import STATUSES, FindSettings
 from iom.errors import ConfigError, DataError, WeightsError
 from iom.keys import TransformKey
 from iom.photos import hash_photos as engine
+from iom.photos.alignment import TEMPLATE
 from iom.photos.code_file import read_codes, schema_of
+from iom.photos.detectors import Face
+from iom.photos.face_finding import STATUSES, FindSettings
 from iom.photos.hash_photos import embed_all, hash_photos, report_path
 from tests.photos.conftest import FakeModels, write_faces
 
@@ -214,7 +214,7 @@ def test_what_could_not_be_opened_is_tried_again(tmp_path, models, key, monkeypa
         return real(path, *flags)
 
     with monkeypatch.context() as patch:
-        patch.setattr("iom.data.face_finding.os.open", refuse)
+        patch.setattr("iom.photos.face_finding.os.open", refuse)
         with pytest.raises(KeyboardInterrupt):
             run(root, out, Stopping(8), key)
     done = run(root, out, models, key)
@@ -274,7 +274,7 @@ def test_where_the_output_may_not_be(tmp_path, models, key):
 KILLED = """
 import sys, time
 from pathlib import Path
-from iom.data.face_finding import STATUSES, FindSettings
+from iom.photos.face_finding import STATUSES, FindSettings
 from iom.keys import TransformKey
 from iom.photos import hash_photos as engine
 from tests.photos.conftest import FakeModels

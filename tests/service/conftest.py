@@ -9,7 +9,7 @@ from PIL import Image
 
 from iom.service.app import create_app
 from iom.service.decoding import Decoder
-from iom.service.faces import Faces
+from iom.service.face_pipeline import Faces
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile, add_token
 from tests.gallery.conftest import Place, again, faces

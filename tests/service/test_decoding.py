@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iom.data.detectors import Face
-from iom.data.photographs import TooLargeError
 from iom.errors import ConfigError, DataError
+from iom.photos.detectors import Face
+from iom.photos.photographs import TooLargeError
 from iom.service.decode_frames import FrameError, receive_request
 from iom.service.decode_worker import decode
 from iom.service.decoding import BusyError, Decoder
-from iom.service.faces import Faces
+from iom.service.face_pipeline import Faces
 from iom.service.settings import ServiceSettings
 from tests.service.conftest import FakeEmbedder, picture
 

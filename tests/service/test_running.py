@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from iom.errors import ConfigError
-from iom.service.running import serve
+from iom.service.server import serve
 
 
 def never(address):

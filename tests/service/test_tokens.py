@@ -10,7 +10,7 @@ import pytest
 from iom.cli.make_token import ROLES as OFFERED
 from iom.cli.make_token import main
 from iom.errors import ConfigError, DataError
-from iom.service.rate import RateLimit
+from iom.service.rate_limit import RateLimit
 from iom.service.tokens import ROLES, TokenFile, add_token, remove_token
 
 

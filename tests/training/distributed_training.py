@@ -24,7 +24,7 @@ def main(faces: str, output: str, *overrides: str) -> None:
     small = {"stem": 16, "widths": [16], "depths": [1]}
     backbone = dataclasses.replace(config.backbone, embedding_size=16, arguments=small)
 
-    from iom.training.stage1 import train_stage1
+    from iom.training.backbone import train_stage1
 
     config = dataclasses.replace(config, backbone=backbone)
     train_stage1(config, Path(output), progress=False, resume=resume)

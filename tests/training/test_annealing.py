@@ -5,7 +5,7 @@ import pytest
 from iom.config.hashing import HasherConfig
 from iom.data.batches import SubjectBatches
 from iom.data.code_batches import CodeBatches
-from iom.losses.code_loss import SOFT
+from iom.nn.losses.code.code_loss import SOFT
 from iom.training.annealing import annealed_temperature
 from iom.training.stage2_model import start_hasher, training_graph
 

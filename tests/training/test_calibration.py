@@ -10,13 +10,13 @@ from iom.config.hashing import CalibrationConfig, HasherConfig
 from iom.config.loading import load_config, save_config
 from iom.config.schema import Stage2Config
 from iom.data.folders import FaceFolder
-from iom.data.synthetic import write_folder
 from iom.errors import DataError
-from iom.models.backbones import build_backbone
 from iom.models.embedder import load_embedder
 from iom.models.face_hasher import Calibration
-from iom.models.hashing import build_hasher
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.backbones.registry import build_backbone
+from iom.nn.hash_network import build_hasher
+from iom.synthetic.sampling import write_folder
 from iom.training.calibration import calibrate, describe
 from iom.training.held_out import HeldOutPairs, held_out_keys
 
@@ -87,7 +87,7 @@ def test_intervals_hold_the_figures_and_follow_from_the_seed(find):
 
 def test_the_interval_by_hand(pairs, embeddings, baseline, find):
     """One draw: subjects counted in a plain loop over pairs and keys."""
-    from iom.seeding import numpy_stream
+    from iom._random import numpy_stream
 
     found = find(fmr=0.05, bootstrap=1)
     keys = held_out_keys(1, "calibration-keys", 4)

@@ -10,8 +10,8 @@ import pytest
 from iom.config.distribution import DistributionConfig
 from iom.config.loading import load_config
 from iom.config.schema import Stage1Config
-from iom.data.synthetic import write_folder
 from iom.errors import ConfigError
+from iom.synthetic.sampling import write_folder
 from iom.training.distribution import Distribution
 
 SCRIPT = Path(__file__).parent / "distributed_training.py"

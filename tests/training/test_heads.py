@@ -6,8 +6,8 @@ from iom.config.heads import MarginConfig
 from iom.config.loading import load_config
 from iom.config.schema import Stage1Config
 from iom.errors import ConfigError
-from iom.losses.margin import MARGIN_LOSSES
-from iom.training.heads import build_heads, margin_loss
+from iom.nn.losses.margin.margin import MARGIN_LOSSES
+from iom.training.classification_heads import build_heads, margin_loss
 
 
 def heads(*overrides, classes=6):

@@ -15,12 +15,12 @@ from iom.config.loading import load_config
 from iom.config.schema import Stage1Config
 from iom.data.folders import scan_folder
 from iom.data.image_batches import ImageBatches
-from iom.data.synthetic import write_folder
 from iom.errors import ConfigError, DataError
-from iom.models.backbones import build_backbone
+from iom.nn.backbones.registry import build_backbone
+from iom.synthetic.sampling import write_folder
 from iom.training import loop
+from iom.training.backbone import train_stage1
 from iom.training.phases import build_phase, carry_over
-from iom.training.stage1 import train_stage1
 
 PHASES = [
     "margin.name=curricularface",

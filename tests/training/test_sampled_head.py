@@ -5,10 +5,10 @@ import pytest
 
 from iom.config.loading import load_config
 from iom.config.schema import Stage1Config
-from iom.data.synthetic import write_folder
 from iom.errors import ConfigError
+from iom.synthetic.sampling import write_folder
 from iom.training import loop
-from iom.training.stage1 import train_stage1
+from iom.training.backbone import train_stage1
 
 
 class PowerFailure(BaseException):

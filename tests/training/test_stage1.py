@@ -7,11 +7,11 @@ import pytest
 
 from iom.config.loading import load_config
 from iom.config.schema import Stage1Config
-from iom.data.synthetic import write_folder
 from iom.errors import CheckpointError, ConfigError, DataError
 from iom.models.embedder import load_embedder
+from iom.synthetic.sampling import write_folder
 from iom.training import loop
-from iom.training.stage1 import train_stage1
+from iom.training.backbone import train_stage1
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from iom.cli.train_stage2 import main
 from iom.config.loading import load_config
 from iom.config.losses import WEIGHTS
 from iom.config.schema import Stage2Config
-from iom.data.synthetic import write_folder
 from iom.errors import CheckpointError, ConfigError, DataError
 from iom.keys import TransformKey
-from iom.models.backbones import build_backbone
 from iom.models.embedder import load_embedder
 from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.backbones.registry import build_backbone
+from iom.synthetic.sampling import write_folder
 from iom.training import loop
-from iom.training.stage2 import train_stage2
+from iom.training.hasher import train_stage2
 
 
 @pytest.fixture(scope="module")

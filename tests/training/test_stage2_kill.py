@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from iom.data.synthetic import write_folder
-from iom.models.backbones import build_backbone
+from iom.nn.backbones.registry import build_backbone
+from iom.synthetic.sampling import write_folder
 
 
 @pytest.fixture

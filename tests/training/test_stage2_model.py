@@ -6,8 +6,8 @@ from iom.config.hashing import HasherConfig
 from iom.config.losses import CodeLossConfig
 from iom.data.batches import SubjectBatches
 from iom.data.code_batches import CodeBatches
-from iom.losses.objectives import build_objectives
-from iom.models.hashing import LEARNED_LAYER, PROJECTION
+from iom.nn.hash_network import LEARNED_LAYER, PROJECTION
+from iom.nn.losses.code.objectives import build_objectives
 from iom.training.stage2_model import start_hasher, training_graph
 
 SIZE = 32

@@ -1,0 +1,78 @@
+"""Attacks that only try: with the stolen code, or against a matcher that tells its scores."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._random import numpy_stream
+from iom.attacks.base import Embeddings, Leak
+from iom.attacks.evolution import Cost, evolve
+from iom.attacks.population import Population
+
+GENERATIONS, OFFSPRING = 120, 32
+TRIES = 1000
+"""Faces that are tried by brute force on each victim."""
+QUERY_GENERATIONS, QUERY_OFFSPRING = 100, 20
+"""Hill climbing asks less: a matcher counts its queries (2,000 of each victim)."""
+
+
+def similarity_search(leak: Leak) -> Embeddings:
+    """Search for embeddings whose code is near to the stolen one (Dong et al., arXiv 1910.07770).
+
+    Takes any system as a function; of several records it lowers the sum of the distances. Starts
+    at the nearest of the attacker's own people.
+    """
+    people = leak.known("population")
+    codes, boxes = leak.known("codes"), leak.known("hashers")
+
+    def cost(candidates: Embeddings, owners: NDArray[np.intp]) -> NDArray[np.float64]:
+        total = np.zeros(len(candidates))
+        for code, box in zip(codes, boxes, strict=True):
+            total += leak.system.distances(box(candidates), code[owners])
+        return total
+
+    return _search(leak, cost, dictionary(leak), people, GENERATIONS, OFFSPRING)
+
+
+def hill_climbing(leak: Leak) -> Embeddings:
+    """Climb by a matcher's scores alone: no code, no key, no model (Galbally et al., PR 2010).
+
+    Starts at the mean of the attacker's own people.
+    """
+    people = leak.known("population")
+    start = np.repeat(people.mean(axis=0, keepdims=True), leak.victims, axis=0)
+    return _search(leak, leak.known("oracle"), start, people, QUERY_GENERATIONS, QUERY_OFFSPRING)
+
+
+def dictionary(leak: Leak) -> Embeddings:
+    """The one of the attacker's own people whose code is nearest to the stolen one."""
+    people = leak.known("population")
+    codes, boxes = leak.known("codes"), leak.known("hashers")
+    comparator = leak.system.comparator
+    total = np.zeros((leak.victims, len(people)))
+    for code, box in zip(codes, boxes, strict=True):
+        total += comparator.all_pairs(comparator.prepare(code), comparator.prepare(box(people)))
+    return np.asarray(people[np.argmin(total, axis=1)], np.float32)
+
+
+def brute_force(leak: Leak) -> Embeddings:
+    """Try other people's faces at the matcher, and keep the one with the best score.
+
+    The cost of breaking in by mere chance: 1 / FMR faces on average until one is accepted.
+    """
+    people, oracle = leak.known("population"), leak.known("oracle")
+    order = numpy_stream(leak.seed, "attacks/brute-force").permutation(len(people))[:TRIES]
+    costs = np.empty((leak.victims, len(order)))
+    for victim in range(leak.victims):
+        costs[victim] = oracle(people[order], np.full(len(order), victim))
+    return np.asarray(people[order[np.argmin(costs, axis=1)]], np.float32)
+
+
+def one_guess(leak: Leak) -> Embeddings:
+    """Somebody else's face, drawn at random: the false match rate, seen as an attack."""
+    people = leak.known("population")
+    drawn = numpy_stream(leak.seed, "attacks/guess").integers(len(people), size=leak.victims)
+    return np.asarray(people[drawn], np.float32)
+
+
+def _search(leak: Leak, cost: Cost, start: Embeddings, people: Embeddings, rounds: int, offspring: int) -> Embeddings:
+    return evolve(cost, start, Population.of(people), generations=rounds, offspring=offspring, seed=leak.seed)

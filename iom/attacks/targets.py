@@ -1,0 +1,155 @@
+"""What a disclosed model and key amount to: the one place that knows how systems look inside."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.attacks.base import AttackedSystem, Embeddings, ResponseGradient, Vectors, unit
+from iom.attacks.inversions.bloom import WordSetGradient
+from iom.attacks.inversions.ifo import FirstOneGradient
+from iom.attacks.inversions.mlphash import PerceptronGradient
+from iom.attacks.inversions.polyprotect import PolynomialInversion
+from iom.attacks.inversions.urp import ProductGradient
+from iom.attacks.network import NetworkGradient
+from iom.baselines.biohash import BioHash
+from iom.baselines.bloom import BloomFilter
+from iom.baselines.ifo import IndexingFirstOne
+from iom.baselines.mlphash import MlpHash
+from iom.baselines.polyprotect import PolyProtect
+from iom.baselines.protection import BehindThePermutation, Protection, comparator_of
+from iom.baselines.sign import vectors_of_signs
+from iom.baselines.urp import UniformRandomPermutation
+from iom.codes.comparators import SymbolComparator
+from iom.errors import WeightsError
+from iom.keys import KEY_KINDS, TransformKey, part_count, part_window
+from iom.models.artifact import ArtifactFaceHasher
+from iom.models.face_hasher import FaceHasher
+from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.nn.hash_network import KEYED_LAYER
+from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers.index_of_max import IoMProjection
+
+INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {
+    PolyProtect: lambda its, key: PolynomialInversion(*its.polynomial(key)),
+    MlpHash: lambda its, key: PerceptronGradient(its.layers(key)),
+    UniformRandomPermutation: lambda its, key: ProductGradient(its.windows(key), its.embedding_size),
+    IndexingFirstOne: lambda its, key: FirstOneGradient(its.directions, its.windows(key)),
+    BloomFilter: lambda its, key: WordSetGradient(its.directions(key)),
+}
+"""Protection that is not linear to its inversion, when a key is disclosed."""
+
+
+def attacked_protection(name: str, protection: Protection, embedding_size: int) -> AttackedSystem:
+    """A data-agnostic protection, with what it gives away."""
+    system = functools.partial(
+        AttackedSystem,
+        name=name,
+        embedding_size=embedding_size,
+        alphabet_size=protection.alphabet_size,
+        hash=protection.hash,
+        comparator=comparator_of(protection),
+    )
+    invert = INVERSIONS.get(type(protection))
+    if invert:
+        return system(responses=functools.partial(invert, protection))
+    if isinstance(protection, BioHash):
+        return system(vectors=lambda key: vectors_of_signs(protection.projection(key).T))
+    if not isinstance(protection, BehindThePermutation):
+        return system()
+    public = protection.public_projection
+
+    def vectors(key: TransformKey) -> Vectors:
+        full = np.zeros((embedding_size, *public.shape[1:]), np.float32)
+        full[key.permutation(embedding_size)[: len(public)]] = public
+        return full
+
+    return system(vectors=vectors, public_vectors=public, before_key=lambda embeddings: [unit(embeddings)])
+
+
+def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
+    """A hashing network; solved where it is linear up to lengths, else descended through.
+
+    Raises:
+        WeightsError: An artefact whose network has hidden layers: descending needs Keras.
+    """
+    kind = KEY_KINDS[hasher.key_kind]
+    shape = (-1, hasher.code_length, hasher.alphabet_size)
+    model = hasher.model if isinstance(hasher, KerasFaceHasher) else None
+    if isinstance(hasher, ArtifactFaceHasher):
+        linear, keyed_rows, kernel = hasher.head.disclosed(hasher.embedding_size)
+    elif model is not None:
+        linear, kernel = linear_part(model), np.asarray(_projection_of(model).kernel, np.float32)
+        keyed_layer = model.get_layer(KEYED_LAYER)
+
+        def keyed_rows(rows: Any, orders: Any) -> Any:
+            return keyed_layer([rows, orders])
+    else:
+        raise TypeError(f"expected a hasher of a folder or an artefact, received {type(hasher)}")
+    if linear is None and model is None:
+        raise WeightsError(
+            f"attacks on {hasher.name}: its network has hidden layers, and descending through them "
+            "needs the Keras network, which an artefact lacks; name the folder that it was made "
+            "from, or leave the attacks out with --set report.attacks=false"
+        )
+
+    def before_key(embeddings: Embeddings) -> list[Embeddings]:
+        rows = _before_key(model, embeddings) if linear is None else unit(unit(embeddings) @ linear)
+        if hasher.key_kind != "part":
+            return [rows]
+        parts = range(part_count(hasher.key_size, hasher.keep))
+        return [rows[:, part_window(part, hasher.key_size, hasher.keep)] for part in parts]
+
+    def order(key: TransformKey) -> NDArray[np.int32]:
+        return kind.order(key, hasher.key_size, hasher.keep)
+
+    def vectors(key: TransformKey) -> Vectors:
+        rows = np.asarray(linear, np.float32)
+        orders = np.repeat(order(key)[None], len(rows), axis=0)
+        keyed = np.asarray(keyed_rows(rows, orders), np.float32)
+        return np.asarray((keyed @ kernel).reshape(shape))
+
+    return AttackedSystem(
+        name=name,
+        embedding_size=hasher.embedding_size,
+        alphabet_size=hasher.alphabet_size,
+        hash=hasher.hash,
+        comparator=SymbolComparator(hasher.alphabet_size),
+        vectors=None if linear is None else vectors,
+        responses=None if linear is not None else lambda key: NetworkGradient(model, order(key)),
+        public_vectors=kernel.reshape(shape),
+        before_key=before_key,
+    )
+
+
+def linear_part(model: keras.Model) -> NDArray[np.float32] | None:
+    """The linear map before the key, `(D, K)`; None where a hidden layer bends it.
+
+    Layers that only change the length of a row change no argmax and are left out.
+    """
+    size = model.get_layer("embedding").output.shape[1]
+    matrix: NDArray[np.float32] = np.eye(size, dtype=np.float32)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dense):
+            if layer.use_bias or layer.activation is not keras.activations.linear:
+                return None
+            matrix = matrix @ np.asarray(layer.kernel)
+        elif layer.name != KEYED_LAYER and not isinstance(layer, keras.layers.InputLayer | UnitLength | IoMProjection):
+            return None
+    return matrix
+
+
+def _before_key(model: keras.Model | None, embeddings: Embeddings) -> Embeddings:
+    """The rows that enter the keyed layer of a network with hidden layers."""
+    if model is None:
+        raise WeightsError("the rows before the key of a network with hidden layers need Keras")
+    rows, _ = model.get_layer(KEYED_LAYER).input
+    before = keras.Model(model.get_layer("embedding").output, rows)
+    return np.asarray(before.predict(embeddings, batch_size=1024, verbose=0), np.float32)
+
+
+def _projection_of(model: keras.Model) -> IoMProjection:
+    return next(layer for layer in model.layers if isinstance(layer, IoMProjection))

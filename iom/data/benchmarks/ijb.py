@@ -1,0 +1,186 @@
+"""IJB-B and IJB-C from the lists that InsightFace ships (Whitelam et al. 2017; Maze et al. 2018).
+
+A folder `meta` holds, with `ijbb` or `ijbc` as prefix:
+`*_name_5pts_score.txt`   image, ten landmark coordinates, score of the detector; one line a face
+`*_face_tid_mid.txt`      image, template, medium; the same faces in the same order
+`*_template_pair_label.txt`  template, template, 1 or 0
+`*_1N_gallery_G1.csv`, `G2` (IJB-B: `S1`, `S2`), `*_1N_probe_mixed.csv`  TEMPLATE_ID, SUBJECT_ID
+
+The images are aligned to 112 x 112 already, or are the published `loose_crop`, then aligned
+by those landmarks as InsightFace does.
+"""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.data.benchmarks.identification_data import SearchBenchmark
+from iom.data.benchmarks.pairs import PairBenchmark, linked
+from iom.data.benchmarks.pooling import Pooling
+from iom.data.table_files import parsed, present, read_lines, shown, truth
+from iom.errors import DataError
+from iom.photos.loose_crops import aligned_crops
+
+GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
+LANDMARKS = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Faces:
+    """All faces of the lists, and the templates they make."""
+
+    images: tuple[Path, ...]
+    pooling: Pooling
+    names: NDArray[np.int64]
+    """Number of each template in the lists, rising, `(T,)`."""
+
+    def rows(self, templates: NDArray[np.int64], source: Path) -> NDArray[np.int64]:
+        """Rows of listed templates.
+
+        Raises:
+            DataError: Templates without a face: the first ones and their count.
+        """
+        rows = np.minimum(np.searchsorted(self.names, templates), len(self.names) - 1)
+        unknown = np.unique(templates[self.names[rows] != templates])
+        if len(unknown):
+            raise DataError(
+                f"{source}: {len(unknown)} templates have no face in the list of faces: {shown(unknown.tolist())}"
+            )
+        return rows
+
+
+def read_ijb_pairs(
+    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: Path | None = None
+) -> PairBenchmark:
+    """1:1 verification of templates.
+
+    Args:
+        meta: Folder of the lists.
+        root: Folder of aligned faces; of loose crops where `align_into` is given.
+        name: For reports.
+        detector_scores: Weight each face with the score of the detector, as InsightFace does.
+        align_into: Folder for the faces aligned from loose crops, kept for the next run.
+
+    Raises:
+        DataError: A missing or malformed list, lists that do not belong together, missing images.
+    """
+    prefix = _prefix(meta)
+    path = meta / f"{prefix}_template_pair_label.txt"
+    pairs = [
+        parsed(path, *line, "'template template 0|1'", lambda f: (int(f[0]), int(f[1]), truth(f[2])), None)
+        for line in read_lines(path)
+    ]
+    faces = _faces(meta, root, prefix, detector_scores, align_into)
+    left = faces.rows(np.array([pair[0] for pair in pairs], np.int64), path)
+    right = faces.rows(np.array([pair[1] for pair in pairs], np.int64), path)
+    same = np.array([pair[2] for pair in pairs], bool)
+    return PairBenchmark(
+        name=name or f"{prefix}_1:1",
+        images=faces.images,
+        left=left,
+        right=right,
+        same=same,
+        fold=np.zeros(len(pairs), np.int64),
+        subjects=linked(left, right, same, len(faces.names)),
+        pooling=faces.pooling,
+    )
+
+
+def read_ijb_searches(
+    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: Path | None = None
+) -> SearchBenchmark:
+    """1:N identification: mixed probes against two galleries, which are evaluated apart.
+
+    Raises:
+        DataError: As `read_ijb_pairs`; a template that the lists give to two subjects; a gallery
+            with a subject twice.
+    """
+    prefix = _prefix(meta)
+    faces = _faces(meta, root, prefix, detector_scores, align_into)
+    subject_of = np.full(len(faces.names), -1, np.int64)
+    rows_of = {}
+    for part in (*(f"gallery_{name}" for name in GALLERIES[prefix]), "probe_mixed"):
+        path = meta / f"{prefix}_1N_{part}.csv"
+        templates, subjects = _template_list(path)
+        rows = faces.rows(templates, path)
+        clash = (subject_of[rows] >= 0) & (subject_of[rows] != subjects)
+        if clash.any():
+            raise DataError(
+                f"{path}: {int(clash.sum())} templates belong to another subject in another list: "
+                f"{shown(templates[clash].tolist())}"
+            )
+        subject_of[rows] = subjects
+        rows_of[part] = rows
+    # A template that no list names takes no part, but it needs a subject of its own.
+    unnamed = subject_of < 0
+    subject_of[unnamed] = subject_of.max() + 1 + np.arange(int(unnamed.sum()))
+    return SearchBenchmark(
+        name=name or f"{prefix}_1:N",
+        images=faces.images,
+        pooling=faces.pooling,
+        subjects=subject_of,
+        galleries={name: rows_of[f"gallery_{name}"] for name in GALLERIES[prefix]},
+        probes=rows_of["probe_mixed"],
+    )
+
+
+def _prefix(meta: Path) -> str:
+    for prefix in GALLERIES:
+        if (meta / f"{prefix}_face_tid_mid.txt").is_file():
+            return prefix
+    raise DataError(f"{meta}: expected ijbb_face_tid_mid.txt or ijbc_face_tid_mid.txt, found neither")
+
+
+def _faces(meta: Path, root: Path, prefix: str, detector_scores: bool, align_into: Path | None) -> _Faces:
+    listed = meta / f"{prefix}_face_tid_mid.txt"
+    rows = [parsed(listed, *line, "'image template medium'", _face, None) for line in read_lines(listed)]
+    points = meta / f"{prefix}_name_5pts_score.txt"
+    scored = [parsed(points, *line, "'image x1 y1 ... x5 y5 score'", _scored, None) for line in read_lines(points)]
+    differ = [i for i, (a, b) in enumerate(zip(rows, scored, strict=False)) if a[0] != b[0]]
+    if differ or len(rows) != len(scored):
+        place = f"first at line {differ[0] + 1}" if differ else "one is longer"
+        raise DataError(
+            f"{points} and {listed}: expected the same faces in the same order, received "
+            f"{len(scored)} and {len(rows)}, {len(differ)} that differ, {place}"
+        )
+    names, template = np.unique([row[1] for row in rows], return_inverse=True)
+    weight = np.array([score for *_, score in scored]) if detector_scores else None
+    media = np.array([row[2] for row in rows], np.int64)
+    images = present([row[0] for row in rows], root, listed)
+    if align_into is not None:
+        landmarks = np.array([row[1] for row in scored], np.float64).reshape(-1, 5, 2)
+        images = aligned_crops(images, landmarks, align_into, progress=True)
+    return _Faces(images, Pooling(template.astype(np.int64), media, weight), names)
+
+
+def _face(fields: list[str]) -> tuple[str, int, int]:
+    image, template, medium = fields
+    return image, int(template), int(medium)
+
+
+def _scored(fields: list[str]) -> tuple[str, list[float], float]:
+    image, *numbers = fields
+    values = [float(number) for number in numbers]
+    if len(values) != LANDMARKS + 1:
+        raise ValueError(len(values))
+    return image, values[:-1], values[-1]
+
+
+def _template_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Templates and subjects, each template once; a header is skipped, further columns unread."""
+    lines = read_lines(path)
+    if not lines[0][1].split(",")[0].strip().lstrip("-").isdigit():
+        lines = lines[1:]
+    ordered = sorted(
+        {parsed(path, *line, "'TEMPLATE_ID,SUBJECT_ID'", lambda f: (int(f[0]), int(f[1])), ",") for line in lines}
+    )
+    torn = [a[0] for a, b in itertools.pairwise(ordered) if a[0] == b[0]]
+    if torn:
+        raise DataError(f"{path}: {len(torn)} templates belong to two subjects: {shown(torn)}")
+    return (
+        np.array([template for template, _ in ordered], np.int64),
+        np.array([subject for _, subject in ordered], np.int64),
+    )

@@ -1,0 +1,72 @@
+"""InsightFace's verification files: a pickle of (encoded images, is same)."""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iom._files import atomic_path
+from iom._unpickling import NUMPY_ARRAYS, restricted_loads
+from iom._untrusted import read_bytes
+from iom.errors import DataError
+
+LARGEST_BIN = 4 << 30
+
+
+def read_bin_images(path: Path) -> tuple[list[bytes], list[bool]]:
+    """Encoded images, two a pair, and whether each pair is mated, of an InsightFace file.
+
+    Raises:
+        DataError: Not such a file, truncated, or a pickle that asks for more than data.
+    """
+    try:
+        data = read_bytes(path, LARGEST_BIN)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    content = restricted_loads(data, admitted=NUMPY_ARRAYS, source=str(path))
+    if not (_is_sequence(content) and len(content) == 2 and all(map(_is_sequence, content))):
+        raise DataError(f"{path}: expected (images, is same) as InsightFace writes it")
+    encoded = [_encoded_bytes(item, f"{path}: image {i}") for i, item in enumerate(content[0])]
+    same = [_truth(item, f"{path}: pair {i}") for i, item in enumerate(content[1])]
+    if len(encoded) != 2 * len(same) or not encoded:
+        raise DataError(f"{path}: expected two images a pair, received {len(encoded)} images and {len(same)} pairs")
+    return encoded, same
+
+
+def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
+    """Write encoded images and pair labels as InsightFace does: a plain pickle, protocol 2.
+
+    Args:
+        path: The `.bin` file.
+        images: Encoded images (JPEG, PNG), two for each pair.
+        same: Whether a pair is mated.
+
+    Raises:
+        DataError: Not two images for each pair.
+    """
+    if len(images) != 2 * len(same):
+        raise DataError(f"{path}: expected two images a pair, received {len(images)} images and {len(same)} pairs")
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        pickle.dump((list(images), [bool(item) for item in same]), stream, protocol=2)
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def _encoded_bytes(item: Any, place: str) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, np.ndarray) and item.ndim == 1 and item.dtype in (np.uint8, np.int8):
+        return item.tobytes()
+    # Decoded pixels would leave the colour order to a guess.
+    received = f"array {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
+    raise DataError(f"{place}: expected an encoded image as bytes, received {received}")
+
+
+def _truth(item: Any, place: str) -> bool:
+    if isinstance(item, bool | np.bool_ | int | np.integer) and item in (0, 1):
+        return bool(item)
+    raise DataError(f"{place}: expected True or False, received {str(item)[:40]}")

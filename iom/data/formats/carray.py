@@ -1,0 +1,144 @@
+"""Pairs in a bcolz carray: the folder and the list in which AgeDB-30 and others are passed round.
+
+`<name>/` holds chunks of `(N, 3, S, S)` float32 in -1..1, `(pixel - 127.5) / 127.5`, in the colour
+order BGR (as the program that made them writes them), and `<name>_list.npy` one truth value for
+each two images. The format is read without bcolz, which no longer installs; the compression is
+Blosc's, from the extra `.[carray]`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._untrusted import read_json
+from iom.data.benchmarks.pair_sampling import FOLDS
+from iom.data.benchmarks.pairs import PairBenchmark, linked
+from iom.data.formats.blosc_process import BloscProcess
+from iom.data.images import Pixels
+from iom.errors import DataError
+
+HEADER_BYTES = 16
+MAGIC = b"blpk"
+TOLERANCE = 0.02
+"""How far a value may be from a whole pixel, in pixel values."""
+COLOURS = {"bgr": slice(None, None, -1), "rgb": slice(None)}
+
+
+def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str = "bgr") -> PairBenchmark:
+    """Pairs of such a folder and the list beside it.
+
+    Folds are ten blocks in order. Equal images are kept once.
+
+    Args:
+        folder: `<name>`; the list is `<name>_list.npy` beside it.
+        name: For reports.
+        size: Side of an image in pixels.
+        colours: Colour order of the file, `bgr` or `rgb`.
+
+    Raises:
+        DataError: Missing, damaged, of another shape or range, or a list of another length.
+        MissingExtraError: Blosc's decompressor is not installed.
+    """
+    same = _truth(folder.with_name(f"{folder.name}_list.npy"))
+    meta = _json(folder / "meta" / "storage")
+    sizes = _json(folder / "meta" / "sizes")
+    shape = (2 * len(same), 3, size, size)
+    if meta.get("dtype") != "float32" or sizes.get("shape") != list(shape):
+        raise DataError(
+            f"{folder}: expected float32 {shape} for {len(same)} pairs, received "
+            f"{meta.get('dtype')} {sizes.get('shape')}"
+        )
+    rows = meta.get("chunklen")
+    if not isinstance(rows, int) or rows < 1:
+        raise DataError(f"{folder}: expected chunks of one image or more, received {rows!r}")
+    row_of: dict[bytes, int] = {}
+    images: list[Pixels] = []
+    place = np.empty(shape[0], np.int64)
+    with BloscProcess() as decompress:
+        for number, start in enumerate(range(0, shape[0], rows)):
+            path = folder / "data" / f"__{number}.blp"
+            values = _chunk(path, rows, shape[1:], decompress)[: shape[0] - start]
+            if len(values) < min(rows, shape[0] - start):
+                raise DataError(f"{path}: expected {min(rows, shape[0] - start)} images, received {len(values)}")
+            for offset, pixels in enumerate(_pixels(values, path, COLOURS[colours])):
+                row = row_of.setdefault(pixels.tobytes(), len(images))
+                if row == len(images):
+                    images.append(pixels)
+                place[start + offset] = row
+    left, right = place[0::2], place[1::2]
+    blocks = np.array_split(np.arange(len(same)), min(FOLDS, len(same)))
+    return PairBenchmark(
+        name=name or folder.name,
+        images=np.stack(images),
+        left=left,
+        right=right,
+        same=same,
+        fold=np.repeat(np.arange(len(blocks)), [len(block) for block in blocks]),
+        subjects=linked(left, right, same, len(images)),
+    )
+
+
+def _chunk(path: Path, rows: int, shape: tuple[int, ...], decompress: Callable[[bytes], Any]) -> NDArray[np.float32]:
+    """Images `(rows or fewer, 3, S, S)` of one chunk."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    row_bytes = 4 * int(np.prod(shape))
+    # Byte 4 to 8 of the Blosc header say how much to allocate: not more than a chunk can hold.
+    stated = int.from_bytes(data[HEADER_BYTES + 4 : HEADER_BYTES + 8], "little")
+    if data[:4] != MAGIC or len(data) <= HEADER_BYTES + 16 or stated > rows * row_bytes:
+        raise DataError(f"{path}: expected a chunk of {rows} images, received something else")
+    try:
+        raw = bytes(decompress(data[HEADER_BYTES:]))
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: the chunk is damaged: {error}") from error
+    if not raw or len(raw) % row_bytes:
+        raise DataError(f"{path}: expected whole images, received {len(raw)} bytes")
+    return np.frombuffer(raw, "<f4").reshape(-1, *shape)
+
+
+def _pixels(values: NDArray[np.float32], path: Path, colours: slice) -> Pixels:
+    """RGB pixels `(n, S, S, 3)`."""
+    pixels = (values.astype(np.float64) + 1.0) * 127.5
+    whole = np.rint(pixels)
+    fits = np.isfinite(pixels).all() and (np.abs(pixels - whole) <= TOLERANCE).all()
+    if not fits or whole.min() < 0 or whole.max() > 255:
+        raise DataError(
+            f"{path}: expected (pixel - 127.5) / 127.5 for pixels 0..255, received values from "
+            f"{values.min():.3g} to {values.max():.3g}"
+        )
+    return np.ascontiguousarray(whole[:, colours].transpose(0, 2, 3, 1).astype(np.uint8))
+
+
+def _truth(path: Path) -> NDArray[np.bool_]:
+    try:
+        with path.open("rb") as stream:  # NumPy leaves a damaged file open when it opens it itself
+            values: NDArray[Any] = np.load(stream, allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    # The header of a .npy file is a Python literal, which fails in many ways.
+    except Exception as error:
+        raise DataError(f"{path}: not a plain array of truth values: {error}") from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.ndim != 1:
+        raise DataError(f"{path}: expected a list of True and False, received something else")
+    # NumPy takes any byte but 0 for True: a damaged one shows only as a number.
+    numbers = values.view(np.uint8) if values.dtype == bool else values
+    if not len(values) or not np.isin(numbers, (0, 1)).all():
+        raise DataError(f"{path}: expected a list of True and False, received {values.shape}")
+    return values.astype(bool)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; is this a carray?") from error
+    except ValueError as error:
+        raise DataError(f"{path}: the description of a carray is damaged") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: the description of a carray is damaged")
+    return content

@@ -1,0 +1,201 @@
+"""Images in TFRecord shards, found by offset: the layout, and random access without TensorFlow.
+
+`<root>/manifest.json` names the subjects and the shards with size, count and SHA-256; beside each
+`00000.tfrecord`, `00000.tsv` says where each image's bytes lie in it:
+`offset length label sha256 <subject>/<file>`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._files import sha256_of
+from iom._untrusted import LIST_BYTES, check_name, path_inside, read_json
+from iom.errors import DataError
+
+MANIFEST = "manifest.json"
+FORMAT = "iom-shards-1"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardRow:
+    """Where one image lies: `length` bytes from `offset` in a shard."""
+
+    shard: str
+    offset: int
+    length: int
+    label: int
+    sha256: str
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordPath:
+    """Stands in for the `Path` of an image that lies in a shard: it can be read and named."""
+
+    root: Path
+    row: ShardRow
+
+    def __str__(self) -> str:
+        return f"{self.root / self.row.shard}: {self.row.path}"
+
+    @property
+    def name(self) -> str:
+        """Name of the image."""
+        return self.row.path.rsplit("/", 1)[-1]
+
+    def read_bytes(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            OSError: The shard cannot be read or is shorter.
+        """
+        return _slice(_descriptor(str(self.root / self.row.shard)), self.row)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShardStore:
+    """All images of a folder of shards.
+
+    Attributes:
+        root: The folder.
+        rows: By `<subject>/<file>`.
+        subjects: Subject names, in the order of the labels.
+    """
+
+    root: Path
+    rows: dict[str, ShardRow]
+    subjects: tuple[str, ...]
+
+    @property
+    def paths(self) -> list[str]:
+        """Sorted `<subject>/<file>`."""
+        return sorted(self.rows)
+
+    def file(self, path: str) -> RecordPath:
+        """Stand-in for the file of an image."""
+        return RecordPath(self.root, self.rows[path])
+
+    def read_many(self, paths: NDArray[Any]) -> NDArray[Any]:
+        """Encoded images `(B,)` of `<subject>/<file>` as bytes `(B,)`."""
+        rows = [self.rows[path.decode()] for path in paths]
+        data = [_slice(_descriptor(str(self.root / row.shard)), row) for row in rows]
+        return np.array(data, dtype=object)
+
+
+def is_shards(root: Path) -> bool:
+    """Whether a folder is one of shards."""
+    return (root / MANIFEST).is_file() and not (root / MANIFEST).is_symlink()
+
+
+def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
+    """The shards of a folder; sizes and counts are always checked, `verify` reads every byte.
+
+    Raises:
+        DataError: Missing, unfinished or damaged manifest, shard or sidecar.
+    """
+    manifest = read_manifest(root)
+    rows: dict[str, ShardRow] = {}
+    try:
+        subjects = tuple(str(name) for name in manifest["subjects"])
+        for shard in manifest["shards"]:
+            _check_shard(root, shard, verify=verify)
+            for row in read_sidecar(root, shard["file"], str(shard["index_sha256"])):
+                if row.offset + row.length > shard["bytes"]:
+                    raise DataError(f"{_sidecar(root, row.shard)}: places outside of its shard")
+                if row.path in rows or subjects[row.label] != row.path.split("/", 1)[0]:
+                    raise DataError(f"{root}: '{row.path}' contradicts the manifest")
+                rows[row.path] = row
+        expected = int(manifest["images"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{root / MANIFEST}: damaged ({error!r}); convert again") from error
+    if len(rows) != expected or list(subjects) != sorted(set(subjects)):
+        raise DataError(f"{root}: expected {expected} images, the shards list {len(rows)}")
+    return ShardStore(root, rows, subjects)
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a finished conversion.
+
+    Raises:
+        DataError: Not there, or not one.
+    """
+    path = root / MANIFEST
+    try:
+        manifest = read_json(path, max_bytes=LIST_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; unfinished conversion?") from error
+    except ValueError as error:
+        raise DataError(f"{path}: the manifest is damaged; convert again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"{path}: expected a manifest of format {FORMAT}")
+    return manifest
+
+
+def read_sidecar(root: Path, shard: str, sha256: str | None = None) -> list[ShardRow]:
+    """Places of the images of a shard.
+
+    Raises:
+        DataError: Missing or damaged.
+    """
+    path = _sidecar(root, shard)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(f"{path}: not as the manifest says; damaged, convert again")
+    try:
+        lines = [line.split("\t") for line in data.decode().split("\n") if line]
+        rows = [ShardRow(shard, int(a), int(b), int(c), sha, name) for a, b, c, sha, name in lines]
+    except ValueError as error:
+        raise DataError(f"{path}: expected five columns; damaged, convert again") from error
+    for row in rows:
+        check_name(row.path, source=path)
+        if row.path.count("/") != 1 or min(row.offset, row.length, row.label) < 0:
+            raise DataError(
+                f"{path}: expected the place of <subject>/<image>, received {row.path[:80]!r} at "
+                f"{row.offset}; damaged, convert again"
+            )
+    return rows
+
+
+def _sidecar(root: Path, shard: str) -> Path:
+    return path_inside(root, shard, source=root / MANIFEST).with_suffix(".tsv")
+
+
+def _check_shard(root: Path, shard: dict[str, Any], *, verify: bool) -> None:
+    path = path_inside(root, shard["file"], source=root / MANIFEST)
+    if not path.is_file() or path.stat().st_size != shard["bytes"]:
+        raise DataError(f"{path}: expected {shard['bytes']} bytes; missing or truncated")
+    if verify and sha256_of(path) != shard["sha256"]:
+        raise DataError(f"{path}: not as the manifest says; damaged, convert again")
+
+
+@functools.lru_cache(maxsize=512)
+def _descriptor(path: str) -> "_Descriptor":
+    return _Descriptor(path)
+
+
+class _Descriptor:
+    """An open file that is closed with its last use."""
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+def _slice(file: _Descriptor, row: ShardRow) -> bytes:
+    data = os.pread(file.number, row.length, row.offset)
+    if len(data) != row.length:
+        raise OSError(f"{row.shard} is shorter than its index says")
+    return data

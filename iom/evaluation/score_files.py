@@ -1,0 +1,277 @@
+"""Score files of other toolboxes, in and out: Bob's four and five columns, and CSV.
+
+Columns, separated by blanks:
+four: claimed_id real_id test_label score
+five: claimed_id model_label real_id test_label score
+CSV, by its header (Bob's names; further columns are not read): bio_ref_subject_id,
+probe_subject_id, score, and optionally bio_ref_reference_id and probe_reference_id.
+
+Scores of those files are similarities, higher = more alike; here they are distances, so a sign is
+turned. A comparison is mated where the claimed and the real subject are the same.
+"""
+
+import csv
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._files import atomic_path
+from iom._registry import lookup
+from iom.data.table_files import shown
+from iom.errors import DataError
+from iom.metrics.identification import Searches, search_gallery
+
+Names = NDArray[np.str_]
+CSV_COLUMNS = ("bio_ref_subject_id", "bio_ref_reference_id", "probe_subject_id", "probe_reference_id", "score")
+REQUIRED = ("bio_ref_subject_id", "probe_subject_id", "score")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """Comparisons with their distances.
+
+    Attributes:
+        claimed: Subject of the reference, `(P,)`.
+        real: Subject of the probe, `(P,)`.
+        probe: Name of the probe, `(P,)`.
+        distances: Lower = more alike, `(P,)`.
+        reference: Name of the reference, `(P,)`; `None` where the file does not tell.
+
+    Raises:
+        DataError: Lengths that differ, no comparison, or distances that are not finite (the first
+            comparisons and their count).
+    """
+
+    claimed: Names
+    real: Names
+    probe: Names
+    distances: NDArray[np.float64]
+    reference: Names | None = None
+
+    def __post_init__(self) -> None:
+        columns = [self.claimed, self.real, self.probe, self.distances]
+        columns += [] if self.reference is None else [self.reference]
+        if len({len(column) for column in columns}) > 1 or not len(self.distances):
+            raise DataError("scores: expected columns of one length, with one comparison or more")
+        wrong = np.flatnonzero(~np.isfinite(self.distances))
+        if len(wrong):
+            raise DataError(
+                f"scores: {len(wrong)} of {len(self)} are NaN or infinite, at comparisons {shown((wrong + 1).tolist())}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.distances)
+
+    @property
+    def same(self) -> NDArray[np.bool_]:
+        """Whether a comparison is mated, `(P,)`."""
+        return np.asarray(self.claimed == self.real)
+
+    def by_kind(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mated and non-mated distances.
+
+        Raises:
+            DataError: A kind is missing.
+        """
+        same = self.same
+        if same.all() or not same.any():
+            raise DataError(
+                f"scores: expected mated and non-mated comparisons, received {int(same.sum())} and {int((~same).sum())}"
+            )
+        return self.distances[same], self.distances[~same]
+
+    def searches(self) -> Searches:
+        """The comparisons as searches: every probe against every reference.
+
+        Raises:
+            DataError: No names of references, comparisons that are missing or there twice, a
+                reference or probe of two subjects, or a subject with several references.
+        """
+        if self.reference is None:
+            raise DataError("identification: expected names of references (five columns or CSV)")
+        references, columns = np.unique(self.reference, return_inverse=True)
+        probes, rows = np.unique(self.probe, return_inverse=True)
+        count = np.zeros((len(probes), len(references)), np.int64)
+        np.add.at(count, (rows, columns), 1)
+        odd = np.argwhere(count != 1)
+        if len(odd):
+            first = odd[0]
+            raise DataError(
+                f"identification: expected each probe once with each reference, received "
+                f"{len(odd)} of {count.size} pairs otherwise, first {probes[first[0]]} with "
+                f"{references[first[1]]}, {count[tuple(first)]} times"
+            )
+        table = np.empty(count.shape)
+        table[rows, columns] = self.distances
+        subjects = _subject_of(self.claimed, columns, references, "reference")
+        return search_gallery(table, _subject_of(self.real, rows, probes, "probe"), subjects)
+
+
+def read_scores(path: Path, form: str = "", *, higher_is_closer: bool = True) -> ScoreTable:
+    """Read a score file.
+
+    Args:
+        path: The file.
+        form: A key of `FORMATS`; by default `csv` for that suffix, else by the first line.
+        higher_is_closer: Whether scores are similarities, as Bob's; else they are distances.
+
+    Raises:
+        ConfigError: Unknown format.
+        DataError: Unreadable, empty, a malformed line (with its number), a score that is no finite
+            number.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            name = form or _guess(path, stream)
+            table = lookup(FORMATS, name, "score format").read(stream, str(path))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected text in UTF-8, received other bytes") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file: {error}") from error
+    if not higher_is_closer:
+        return table
+    return dataclasses.replace(table, distances=0.0 - table.distances)
+
+
+def write_scores(path: Path, table: ScoreTable, form: str) -> None:
+    """Write similarities, the negative distances, so that reading gives the same table.
+
+    Raises:
+        ConfigError: Unknown format.
+        DataError: A name that the format cannot hold, or five columns without references.
+    """
+    writer = lookup(FORMATS, form, "score format").write
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer(stream, table)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreFormat:
+    """How to read scores as they stand, and how to write a table."""
+
+    read: Callable[[TextIO, str], ScoreTable]
+    write: Callable[[TextIO, ScoreTable], None]
+
+
+def _guess(path: Path, stream: TextIO) -> str:
+    if path.suffix.lower() == ".csv":
+        return "csv"
+    fields = len(stream.readline(4096).split())
+    stream.seek(0)
+    if fields not in (4, 5):
+        raise DataError(f"{path}, line 1: expected four or five columns, received {fields}; is it a CSV file?")
+    return "four" if fields == 4 else "five"
+
+
+def _table(rows: Sequence[Sequence[str]], source: str) -> ScoreTable:
+    """From `(claimed, reference or "", real, probe, score)` rows; nothing of it is trusted."""
+    if not rows:
+        raise DataError(f"{source}: expected scores, received an empty file")
+    claimed, reference, real, probe, scores = (np.array(c) for c in zip(*rows, strict=True))
+    named = bool((reference != "").all())
+    try:
+        return ScoreTable(claimed, real, probe, scores.astype(np.float64), reference if named else None)
+    except ValueError as error:
+        raise DataError(f"{source}: expected numbers as scores: {error}") from error
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
+
+
+def _read_columns(count: int) -> Callable[[TextIO, str], ScoreTable]:
+    def read(stream: TextIO, source: str) -> ScoreTable:
+        rows = []
+        for number, line in enumerate(stream, start=1):
+            fields = line.split()
+            if not fields:
+                continue
+            if len(fields) != count or not _is_number(fields[-1]):
+                raise DataError(
+                    f"{source}, line {number}: expected {count} columns, the last a score, "
+                    f"received '{line.strip()[:80]}'"
+                )
+            rows.append((fields[0], "", *fields[1:]) if count == 4 else tuple(fields))
+        return _table(rows, source)
+
+    return read
+
+
+def _write_columns(count: int) -> Callable[[TextIO, ScoreTable], None]:
+    def write(stream: TextIO, table: ScoreTable) -> None:
+        if count == 5 and table.reference is None:
+            raise DataError("five columns: expected names of references; write four columns")
+        for row in _rows(table):
+            fields = row if count == 5 else (row[0], *row[2:])
+            unfit = [field for field in fields if not field or field.split() != [field]]
+            if unfit:
+                raise DataError(f"score columns: expected names without blanks, received {unfit[0]!r}")
+            stream.write(" ".join(fields) + "\n")
+
+    return write
+
+
+def _read_csv(stream: TextIO, source: str) -> ScoreTable:
+    reader = csv.DictReader(stream, strict=True)
+    missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(f"{source}: expected a header with {', '.join(REQUIRED)}; no {missing[0]}")
+    rows = []
+    for row in reader:
+        values = [row.get(name, "") for name in CSV_COLUMNS]
+        if None in values or None in row or not _is_number(str(row["score"])):
+            raise DataError(
+                f"{source}, line {reader.line_num}: expected as many fields as the header and a "
+                f"number as score, received {shown([v for v in row.values() if v])}"
+            )
+        rows.append(tuple(str(value) for value in values))
+    return _table(rows, source)
+
+
+def _write_csv(stream: TextIO, table: ScoreTable) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows(_rows(table))
+
+
+def _rows(table: ScoreTable) -> Iterator[tuple[str, ...]]:
+    """Columns of the file; a score is written with all digits that tell it apart."""
+    reference = [""] * len(table) if table.reference is None else table.reference.tolist()
+    columns = (table.claimed.tolist(), reference, table.real.tolist(), table.probe.tolist())
+    for *names, distance in zip(*columns, table.distances.tolist(), strict=True):
+        yield *names, repr(0.0 - distance)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _subject_of(subjects: Names, rows: NDArray[np.intp], names: Names, kind: str) -> Names:
+    """Subject of each distinct name.
+
+    Raises:
+        DataError: Names of two subjects: the first ones and their count.
+    """
+    first = np.zeros(len(names), np.intp)
+    first[rows[::-1]] = np.arange(len(rows))[::-1]
+    owner = subjects[first]
+    wrong = np.unique(rows[owner[rows] != subjects])
+    if len(wrong):
+        raise DataError(f"identification: {len(wrong)} {kind}s belong to two subjects: {shown(names[wrong].tolist())}")
+    return np.asarray(owner)
+
+
+FORMATS: dict[str, ScoreFormat] = {
+    "four": ScoreFormat(_read_columns(4), _write_columns(4)),
+    "five": ScoreFormat(_read_columns(5), _write_columns(5)),
+    "csv": ScoreFormat(_read_csv, _write_csv),
+}
+"""Name to format."""

@@ -1,0 +1,919 @@
+"""Key store: master, masks and the list of revoked records, apart from the record store.
+
+A SQLite file whose content is sealed row by row with AES-256-GCM under the wrapping key: a
+passphrase, a key in another file, or a master that comes from outside. The associated data of a row
+are the file's salt, the row's kind and its number (of a mask: its application and record), so that
+rows cannot be exchanged. The rows of `entries` are never deleted; the one row of `state` says how
+many there are and chains their tags, so that none can be taken out or put back. Masks are deleted
+with the record they belong to.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import hmac
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from iom._files import write_secret
+from iom._registry import did_you_mean_url
+from iom._untrusted import parse_json
+from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError, missing_extra
+from iom.gallery.audit import AuditEntry
+from iom.gallery.closing import Closing
+from iom.gallery.keys.key_sources import EXTERNAL, read_master
+from iom.gallery.models import Application
+from iom.gallery.stores.sqlite_file import Layout, SqliteFile, make_sqlite_file
+from iom.keys import TransformKey
+
+SEAL_BYTES = 16
+SCRYPT_COST = 1 << 17
+"""128 MB and a few tenths of a second for each guess of a passphrase."""
+SHORTEST_PASSPHRASE = 8
+ORPHAN_SECONDS = 3600
+"""Age at which a mask without a record is what a killed enrolment left."""
+LARGEST_RECORD = 2**62
+"""Record numbers beyond that are damage."""
+LEGACY_START = b'{"format":"iom-keys"'
+_LARGEST_COST = 1 << 20
+_SCRYPT_BLOCK = 8
+_NONCE_BYTES = 12
+_RECORDS_A_QUERY = 500
+
+LAYOUT = Layout(
+    noun="key store",
+    application_id=0x696F6D6B,  # "iomk"
+    format=2,
+    schema="""
+CREATE TABLE header (one INTEGER PRIMARY KEY CHECK (one = 1), text TEXT NOT NULL);
+CREATE TABLE state (
+    one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL, sealed BLOB NOT NULL);
+CREATE TABLE entries (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, sealed BLOB NOT NULL);
+CREATE TABLE masks (
+    application TEXT NOT NULL, record INTEGER NOT NULL, created INTEGER NOT NULL,
+    sealed BLOB NOT NULL, PRIMARY KEY (application, record)) WITHOUT ROWID;
+""",
+)
+
+PassphraseSource = Callable[[], str]
+
+
+class Anchor(NamedTuple):
+    """Where the audit log was: sequence number and digest of an entry."""
+
+    sequence: int
+    digest: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class RevokedRecord:
+    """A record that is refused for ever.
+
+    Attributes:
+        subject_id: Whose it was.
+        record: Its number.
+        epoch: Its key epoch.
+    """
+
+    subject_id: str
+    record: int
+    epoch: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollback:
+    """An older copy of the record store, or one with a cut log, that was met.
+
+    Attributes:
+        known: Sequence number of the last audit entry that the key store remembered.
+        found: Of the last one that was there.
+        time: When it was met, seconds since 1970, UTC.
+    """
+
+    known: int
+    found: int
+    time: int
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownApplication:
+    """Newest state of an application that the key store has seen.
+
+    Attributes:
+        settings: Of the application, without a seal; `None` before they were told.
+        references: Valid references.
+        tombstones: Tombstones.
+        next_record: Lowest record number that was never given out.
+        is_stored: Whether the present record store was told to hold it.
+    """
+
+    settings: Application | None = None
+    references: int = 0
+    tombstones: int = 0
+    next_record: int = 0
+    is_stored: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Snapshot:
+    """Everything but masks, as of one write; never changed, only replaced."""
+
+    position: int = 0
+    sealed_state: bytes = b""
+    count: int = 0
+    digest: bytes = bytes(32)
+    keyed_from: int = 1
+    anchor: Anchor | None = None
+    applications: Mapping[str, KnownApplication] = dataclasses.field(default_factory=dict)
+    master: TransformKey | None = None
+    revoked: Mapping[str, Mapping[int, RevokedRecord]] = dataclasses.field(default_factory=dict)
+    epochs: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    rollbacks: tuple[Rollback, ...] = ()
+
+
+class KeyStore(Closing):
+    """Secrets of one gallery. Writes are durable when the call returns; threads may share it.
+
+    What is read is always a whole state: of the last write of any process that was acknowledged
+    before the call. No secret is in a `repr`, a log or an error.
+
+    Args:
+        path: The file.
+        key: The wrapping key, 32 bytes.
+        header: What its header holds.
+        master: A master from outside; else the file holds one.
+        read_only: Refuse writes.
+
+    Raises:
+        StoreError: Damaged, or not opened by this key.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        key: bytes,
+        header: Mapping[str, Any],
+        *,
+        master: TransformKey | None = None,
+        read_only: bool = False,
+    ) -> None:
+        self._cipher = _Cipher(key, header)
+        self._external = master
+        self._lock = threading.RLock()
+        self._is_closed = False
+        self._file = SqliteFile(path, LAYOUT, read_only=read_only)
+        self._snapshot = _Snapshot()
+        try:
+            self._current()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @classmethod
+    def with_passphrase(
+        cls, path: Path, passphrase: str, *, create: bool = False, cost: int = 0, read_only: bool = False
+    ) -> "KeyStore":
+        """Open or make a file that is sealed by a passphrase (scrypt, RFC 7914).
+
+        Raises:
+            KeyMaterialError: A new passphrase has fewer than 8 characters.
+            StoreError: See `open_key_store`.
+        """
+        if create:
+            if len(passphrase) < SHORTEST_PASSPHRASE:
+                raise KeyMaterialError(
+                    f"passphrase: expected at least {SHORTEST_PASSPHRASE} characters, received {len(passphrase)}"
+                )
+            header = new_header("passphrase", cost=cost or SCRYPT_COST)
+            key = stretched(passphrase, header, path)
+            make_key_file(path, header, key)
+        else:
+            header = read_header(path, "passphrase")
+            key = stretched(passphrase, header, path)
+        return cls(path, key, header, read_only=read_only)
+
+    @classmethod
+    def with_key(cls, path: Path, key: bytes, *, create: bool = False, read_only: bool = False) -> "KeyStore":
+        """Open or make a file that is sealed by 32 bytes."""
+        if create:
+            make_key_file(path, new_header("key"), key)
+        return cls(path, key, read_header(path, "key"), read_only=read_only)
+
+    @classmethod
+    def with_master(
+        cls, path: Path, master: TransformKey, *, create: bool = False, read_only: bool = False
+    ) -> "KeyStore":
+        """Open or make a file beside a master that comes from outside and seals it."""
+        key = external_wrapping_key(master)
+        if create:
+            make_key_file(path, new_header("external"), key, KeyContent())
+        header = read_header(path, "external")
+        return cls(path, key, header, master=master, read_only=read_only)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    def master(self) -> TransformKey:
+        """The master key, which never changes."""
+        self._check_open()
+        master = self._external or self._snapshot.master
+        if master is None:
+            raise StoreError(f"{self.path}: holds no master key; take it from a backup")
+        return master
+
+    def entries(self) -> int:
+        """Number of writes so far; it never falls, so that an older copy is noticed."""
+        return self._current().position
+
+    def reserve(self, application: str, count: int) -> range:
+        """Record numbers that were never given out before, whatever store was put back; durable.
+
+        Numbers that are reserved and then not used are lost; gaps are allowed.
+        """
+        with self._writing() as write:
+            known = write.known(application)
+            first = known.next_record
+            write.know(application, next_record=first + count)
+        return range(first, first + count)
+
+    def claim_records(self, application: str, end: int) -> None:
+        """Never give out numbers below `end`; for records that come from elsewhere.
+
+        Raises:
+            StoreError: A number beyond all reason.
+        """
+        if not 0 <= end <= LARGEST_RECORD:
+            raise StoreError(f"record number: expected 0 to {LARGEST_RECORD}, received {end}")
+        if end <= self._current().applications.get(application, KnownApplication()).next_record:
+            return
+        with self._writing() as write:
+            known = write.known(application)
+            write.know(application, next_record=max(end, known.next_record))
+
+    def put_masks(self, application: str, masks: Mapping[int, bytes]) -> None:
+        """Keep the masks of new records.
+
+        Raises:
+            KeyMaterialError: A record has a mask, or is revoked: a mask is used once.
+        """
+        created = int(time.time())
+        with self._writing() as write:
+            revoked = write.snapshot.revoked.get(application, {})
+            once = "a record has a mask already, or was revoked; a mask is used once"
+            if any(record in revoked for record in masks):
+                raise KeyMaterialError(once)
+            try:
+                write.put_masks(application, masks, created)
+            except sqlite3.IntegrityError as error:
+                raise KeyMaterialError(once) from error
+
+    def masks(self, application: str, records: Sequence[int]) -> list[bytes]:
+        """Masks of records, in their order.
+
+        Raises:
+            StoreError: A record has none: this key store is older than the record store.
+        """
+        self._check_open()
+        found: dict[int, bytes] = {}
+        for start in range(0, len(records), _RECORDS_A_QUERY):
+            part = records[start : start + _RECORDS_A_QUERY]
+            marks = ", ".join("?" * len(part))
+            found.update(
+                self._file.rows(
+                    f"SELECT record, sealed FROM masks WHERE application = ? AND record IN ({marks})",
+                    (application, *map(int, part)),
+                )
+            )
+        if missing := sum(record not in found for record in records):
+            raise StoreError(
+                f"{self.path}: {missing} records have no mask here; this key store is older than "
+                "the record store. Take it from a backup"
+            )
+        opened = self._cipher.open_mask
+        return [opened(self.path, application, record, found[record]) for record in records]
+
+    def masked_records(self, application: str, *, before: int | None = None) -> set[int]:
+        """Records that have a mask; with `before`, one that was made earlier than that second."""
+        self._check_open()
+        limit = 2**62 if before is None else before
+        query = "SELECT record FROM masks WHERE application = ? AND created < ?"
+        return {row[0] for row in self._file.rows_once(query, (application, limit))}
+
+    def forget_masks(self, application: str, records: Sequence[int]) -> None:
+        """Delete the masks of records that were never stored."""
+        if records:
+            with self._writing() as write:
+                write.forget_masks(application, records)
+            self._file.forget_log()
+
+    def revoke(self, application: str, records: Sequence[RevokedRecord], head: AuditEntry | None = None) -> None:
+        """Refuse records for ever and forget their masks; a record may come a second time.
+
+        Args:
+            application: Whose records.
+            records: Which; none is allowed.
+            head: The audit entry to remember, as `settle` does.
+        """
+        with self._writing() as write:
+            if records:
+                write.revoke(application, records)
+            masked = write.forget_masks(application, [each.record for each in records])
+            write.settle(head)
+        if masked:
+            self._file.forget_log()
+
+    def revoked(self, application: str) -> Mapping[int, RevokedRecord]:
+        """Record to what was revoked under its number; a snapshot that does not change."""
+        return self._current().revoked.get(application, MappingProxyType({}))
+
+    def revoked_epochs(self, application: str) -> Mapping[str, int]:
+        """Subject to the newest key epoch of its revoked records; a snapshot."""
+        return self._current().epochs.get(application, MappingProxyType({}))
+
+    def settle(self, head: AuditEntry | None, application: Application | None = None) -> None:
+        """Remember how far the audit log is, and the newest state of an application.
+
+        Args:
+            head: Its newest entry; an older one than is known changes nothing.
+            application: New settings of an application.
+        """
+        with self._writing() as write:
+            write.settle(head)
+            if application is not None:
+                known = write.known(application.name).settings
+                bare = dataclasses.replace(application, seal=b"")
+                if known is not None and known.revision > application.revision:
+                    bare = known
+                write.know(bare.name, settings=bare, is_stored=True)
+
+    def known(self, application: str) -> KnownApplication:
+        """Newest state of an application that was settled."""
+        return self._current().applications.get(application, KnownApplication())
+
+    def known_names(self) -> list[str]:
+        """Applications that the present record store was told to hold."""
+        found = self._current().applications
+        return sorted(name for name, known in found.items() if known.is_stored)
+
+    def anchor(self) -> Anchor | None:
+        """The newest audit entry that is remembered."""
+        return self._current().anchor
+
+    def keyed_from(self) -> int:
+        """First audit entry with a keyed tag."""
+        return self._current().keyed_from
+
+    def begin_log(self) -> None:
+        """Expect a new record store, whose audit log is empty; record numbers and epochs go on."""
+        current = self._current()
+        if current.anchor is not None or current.keyed_from != 1:
+            with self._writing() as write:
+                write.change(anchor=None, keyed_from=1)
+                for name in write.snapshot.applications:
+                    write.know(name, is_stored=False)
+
+    def note_rollback(self, head: AuditEntry | None, *, now: int) -> None:
+        """Write down that the record store is older than is remembered, and go on from there."""
+        with self._writing() as write:
+            known, found = write.snapshot.anchor, head.sequence if head else 0
+            entry = {"known": known.sequence if known else 0, "found": found, "time": now}
+            write.append("rollback", entry)
+            write.change(anchor=Anchor(head.sequence, head.digest) if head else None)
+
+    def rollbacks(self) -> tuple[Rollback, ...]:
+        """What was written down by `note_rollback` and not accepted since."""
+        return self._current().rollbacks
+
+    def accept_rollbacks(self) -> None:
+        """Take note that the older copies were put back on purpose."""
+        if self._current().rollbacks:
+            with self._writing() as write:
+                write.append("accepted", {"rollbacks": len(write.snapshot.rollbacks)})
+
+    def problems(self) -> list[str]:
+        """What is wrong with the file, one line each; empty when there is nothing."""
+        return self._file.problems()
+
+    def erase(self) -> None:
+        """Write the file anew, without what deleted masks left behind."""
+        self._check_open()
+        self._file.vacuum()
+
+    def identity(self) -> str:
+        """Public name of the master, by which a record store knows its key store."""
+        return hmac.digest(self.master().secret, b"iom/key-store/identity/v1", "sha256").hex()[:32]
+
+    def audit_key(self) -> bytes:
+        """Key of the pseudonyms in the audit log."""
+        return self.master().stream("gallery-audit", 32)
+
+    def chain_key(self) -> bytes:
+        """Key of the tags of the audit log."""
+        return self.master().stream("gallery-audit-chain", 32)
+
+    def record_key(self, application: str, subject_id: str, record: int) -> TransformKey:
+        """Key of one record, where each has its own."""
+        return self.master().derive(application=application, subject=subject_id, record=record)
+
+    def application_key(self, application: str, epoch: int) -> TransformKey:
+        """Key of all records of an epoch, where they share one. No subject has an empty id."""
+        return self.master().derive(application=application, subject="", record=epoch)
+
+    def seal(self, message: bytes) -> bytes:
+        """Authentication tag of a record, `SEAL_BYTES` long."""
+        mac = self._seal_mac.copy()
+        mac.update(message)
+        return mac.digest()[:SEAL_BYTES]
+
+    @functools.cached_property
+    def _seal_mac(self) -> hmac.HMAC:
+        return hmac.new(self.master().stream("gallery-seal", 32), digestmod="sha256")
+
+    def close(self) -> None:
+        """Forget all secrets; a second call does nothing."""
+        self._is_closed = True
+        self._external = None
+        self._snapshot = _Snapshot()
+        self.__dict__.pop("_seal_mac", None)
+        self._file.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:  # an empty list of what is revoked would let everything in
+            raise StoreError(f"{self.path}: the key store is closed")
+
+    def _current(self) -> _Snapshot:
+        """The newest snapshot; replaced as a whole where a process has written since."""
+        self._check_open()
+        self._file.check_place()
+        known = self._snapshot
+        rows = self._file.rows("SELECT number, sealed FROM state")
+        if rows == [(known.position, known.sealed_state)]:
+            return known
+        with self._lock, self._file.reading() as connection:
+            self._snapshot = self._read(connection, self._snapshot)
+            return self._snapshot
+
+    def _read(self, connection: sqlite3.Connection, known: _Snapshot) -> _Snapshot:
+        """`known` with all that was written since, in the transaction of `connection`."""
+        rows = connection.execute("SELECT number, sealed FROM state").fetchall()
+        if len(rows) != 1:
+            raise StoreError(f"{self.path}: damaged: its state is missing; take it from a backup")
+        ((number, sealed),) = rows
+        if (number, sealed) == (known.position, known.sealed_state):
+            return known
+        if type(number) is not int:
+            raise StoreError(f"{self.path}: damaged: its state has no number; take it from a backup")
+        if number <= known.position:
+            raise StoreError(
+                f"{self.path}: an older copy was put back while it was open (write {number}, "
+                f"expected {known.position} or later). Start this program again"
+            )
+        try:
+            state = self._cipher.open("state", number, sealed)
+        except ValueError:
+            hint = "wrong passphrase or key, or it is damaged" if not known.position else "damaged"
+            raise StoreError(f"{self.path}: {hint}; take it from a backup") from None
+        found = connection.execute(
+            "SELECT number, kind, sealed FROM entries WHERE number > ? ORDER BY number", (known.count,)
+        ).fetchall()
+        digest, opened = known.digest, []
+        for place, (entry, kind, blob) in enumerate(found, known.count + 1):
+            try:
+                opened.append((kind, self._cipher.open(kind, entry if entry == place else -1, blob)))
+            except ValueError:
+                raise self._entries_damaged(place) from None
+            digest = _chained(digest, place, blob)
+        if (known.count + len(found), digest.hex()) != (state["count"], state["digest"]):
+            raise self._entries_damaged(known.count + len(found) + 1)
+        after = _with_entries(known, opened, str(self.path))
+        return dataclasses.replace(
+            after,
+            position=number,
+            sealed_state=sealed,
+            count=state["count"],
+            digest=digest,
+            keyed_from=state["keyed_from"],
+            anchor=_anchor_of(state["anchor"]),
+            applications=MappingProxyType({name: _known_of(values) for name, values in state["applications"].items()}),
+        )
+
+    def _entries_damaged(self, place: int) -> StoreError:
+        return StoreError(
+            f"{self.path}: entry {place} is damaged, missing or was changed; take the key store from a backup"
+        )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator["_Write"]:
+        """A transaction over the newest state; the snapshot follows when it is committed."""
+        self._check_open()
+        with self._lock:
+            with self._file.writing() as connection:
+                self._snapshot = self._read(connection, self._snapshot)
+                write = _Write(connection, self._cipher, self._snapshot)
+                yield write
+                write.finish()
+            self._snapshot = write.snapshot
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class _Write:
+    """What one transaction changes."""
+
+    def __init__(self, connection: sqlite3.Connection, cipher: "_Cipher", snapshot: _Snapshot) -> None:
+        self.connection = connection
+        self.snapshot = snapshot
+        self._cipher = cipher
+
+    def change(self, **fields: Any) -> None:
+        self.snapshot = dataclasses.replace(self.snapshot, **fields)
+
+    def known(self, application: str) -> KnownApplication:
+        return self.snapshot.applications.get(application, KnownApplication())
+
+    def know(self, application: str, **fields: Any) -> None:
+        known = dataclasses.replace(self.known(application), **fields)
+        self.change(applications=MappingProxyType({**self.snapshot.applications, application: known}))
+
+    def append(self, kind: str, value: dict[str, Any]) -> None:
+        number = self.snapshot.count + 1
+        sealed = self._cipher.seal(kind, number, value)
+        self.connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (number, kind, sealed))
+        digest = _chained(self.snapshot.digest, number, sealed)
+        self.snapshot = _with_entries(self.snapshot, [(kind, value)], "the key store")
+        self.change(count=number, digest=digest)
+
+    def revoke(self, application: str, records: Sequence[RevokedRecord]) -> None:
+        triples = [[each.subject_id, each.record, each.epoch] for each in records]
+        self.append("revoked", {"application": application, "records": triples})
+
+    def put_masks(self, application: str, masks: Mapping[int, bytes], created: int) -> None:
+        seal = self._cipher.seal_mask
+        self.connection.executemany(
+            "INSERT INTO masks VALUES (?, ?, ?, ?)",
+            ((application, record, created, seal(application, record, mask)) for record, mask in masks.items()),
+        )
+
+    def settle(self, head: AuditEntry | None) -> None:
+        anchor = self.snapshot.anchor
+        if head is None or (anchor is not None and head.sequence <= anchor.sequence):
+            return
+        self.change(anchor=Anchor(head.sequence, head.digest))
+        if head.event.application:
+            self.know(head.event.application, references=head.counts.references, tombstones=head.counts.tombstones)
+
+    def forget_masks(self, application: str, records: Sequence[int]) -> int:
+        deleted = self.connection.executemany(
+            "DELETE FROM masks WHERE application = ? AND record = ?", [(application, int(record)) for record in records]
+        )
+        return deleted.rowcount
+
+    def finish(self) -> None:
+        after = self.snapshot
+        number = after.position + 1
+        sealed = self._cipher.seal("state", number, _state_of(after))
+        self.connection.execute(
+            "INSERT INTO state VALUES (1, ?, ?) "
+            "ON CONFLICT (one) DO UPDATE SET number = excluded.number, sealed = excluded.sealed",
+            (number, sealed),
+        )
+        self.change(position=number, sealed_state=sealed)
+
+
+class _Cipher:
+    """AES-256-GCM over rows, each bound to its file, kind and number.
+
+    Args:
+        key: 32 bytes.
+        header: Of the file.
+    """
+
+    def __init__(self, key: bytes, header: Mapping[str, Any]) -> None:
+        try:
+            from cryptography.exceptions import InvalidTag
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        except ModuleNotFoundError as error:
+            raise missing_extra("a key store", "gallery", cause=error) from error
+        text = json.dumps(dict(header), sort_keys=True, separators=(",", ":"))
+        self._bound = b"iom-keys/2\0" + hashlib.sha256(text.encode()).digest()
+        self._aes = AESGCM(key)
+        self._invalid = InvalidTag
+
+    def seal(self, kind: str, number: int, value: Any) -> bytes:
+        text = json.dumps(value, separators=(",", ":")).encode()
+        return self._sealed(text, self._place(kind, number))
+
+    def open(self, kind: object, number: int, sealed: object) -> Any:
+        """Raises `ValueError` where a row was not sealed here."""
+        if not isinstance(kind, str):
+            raise ValueError("not sealed here")
+        return json.loads(self._opened(sealed, self._place(kind, number)))
+
+    def seal_mask(self, application: str, record: int, mask: bytes) -> bytes:
+        return self._sealed(mask, self._place(f"mask\0{application}", record))
+
+    def open_mask(self, path: Path, application: str, record: int, sealed: bytes) -> bytes:
+        try:
+            return self._opened(sealed, self._place(f"mask\0{application}", record))
+        except ValueError:
+            raise StoreError(
+                f"{path}: the mask of record {record} of {application} is damaged or was changed; "
+                "take the key store from a backup"
+            ) from None
+
+    def _place(self, kind: str, number: int) -> bytes:
+        return self._bound + kind.encode() + b"\0" + str(number).encode()
+
+    def _sealed(self, text: bytes, place: bytes) -> bytes:
+        # A counter as the nonce would be used twice after an older copy of the file was put back.
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + bytes(self._aes.encrypt(nonce, text, place))
+
+    def _opened(self, sealed: object, place: bytes) -> bytes:
+        if not isinstance(sealed, bytes):  # SQLite keeps a value of any type in any column
+            raise ValueError("not sealed here")
+        try:
+            return bytes(self._aes.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place))
+        except self._invalid:
+            raise ValueError("not sealed here") from None
+
+    def __repr__(self) -> str:
+        return "_Cipher()"
+
+
+def open_key_store(url: str, *, create: bool = False, passphrase: PassphraseSource | None = None) -> KeyStore:
+    """The key store of a URL.
+
+    `file:PATH` is opened with a passphrase, `file:PATH?key-file=PATH` with a key that lies in
+    another file, which is made with the store where it is not there yet. With
+    `environment:NAME?file=PATH` and `command:PROGRAM ARGUMENTS?file=PATH` the master comes from
+    outside, as the text of `TransformKey.to_text`, and the file holds the rest. With `?mode=ro`
+    (or `&mode=ro`) behind all that it is opened for reading only.
+
+    Args:
+        url: Scheme and place.
+        create: Make a new store; else it must be there.
+        passphrase: Asked for one where it is needed.
+
+    Raises:
+        StoreNotFoundError: It is not there.
+        StoreError: Another scheme, or the store is there already, damaged, of an older format or
+            not opened by this passphrase or key.
+        MissingExtraError: The package `cryptography` is not installed.
+    """
+    place, opener = key_opener(url, passphrase=passphrase)
+    return opener(place, create)
+
+
+def key_opener(
+    url: str, *, passphrase: PassphraseSource | None = None
+) -> tuple[Path, Callable[[Path, bool], KeyStore]]:
+    """The file of a URL, and what opens or makes a file that is sealed in that way."""
+    scheme, separator, rest = url.partition(":")
+    schemes = ("file", *EXTERNAL)
+    if not separator or scheme not in schemes:
+        raise StoreError(
+            f"key store: expected a URL {':..., '.join(schemes)}:..., received the scheme "
+            f"'{scheme if separator else ''}'{did_you_mean_url(url, 'file:', schemes)}"
+        )
+    for ending in ("?mode=ro", "&mode=ro"):
+        read_only = rest.endswith(ending)
+        rest = rest.removesuffix(ending)
+        if read_only:
+            break
+    option = "key-file" if scheme == "file" else "file"
+    place, _, value = rest.partition(f"?{option}=")
+    if scheme != "file":
+        if not place or not value:
+            raise StoreError(f"key store: expected {scheme}:...?file=PATH, where PATH holds the rest")
+        master = EXTERNAL[scheme](place)
+
+        def opened(path: Path, new: bool) -> KeyStore:
+            return KeyStore.with_master(path, master, create=new, read_only=read_only)
+
+        return Path(value), opened
+    if not place:
+        raise StoreError("key store: expected file:PATH")
+
+    def with_secret(path: Path, new: bool) -> KeyStore:
+        if not new:  # do not ask for the passphrase of a missing file, nor make a wrapping key
+            read_header(path, "key" if value else "passphrase")
+        if value:
+            key = read_wrapping_key(Path(value), create=new)
+            return KeyStore.with_key(path, key, create=new, read_only=read_only)
+        if passphrase is None:
+            raise StoreError(f"key store {path}: expected a passphrase, received none")
+        return KeyStore.with_passphrase(path, passphrase(), create=new, read_only=read_only)
+
+    return Path(place), with_secret
+
+
+def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
+    """The header of a key store, if it is opened in this way.
+
+    Raises:
+        StoreNotFoundError: The file is missing.
+        StoreError: Another file, an older format, or it is opened otherwise.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(len(LEGACY_START))
+    except FileNotFoundError:
+        raise StoreNotFoundError(f"no key store at {path}; make one with: iom init", place=str(path)) from None
+    except OSError as error:
+        raise StoreError(f"key store {path}: {error.strerror}") from error
+    if start == LEGACY_START:
+        raise StoreError(
+            f"{path}: expected a key store of format {LAYOUT.format}, found format 1; convert it with: iom migrate"
+        )
+    with contextlib.closing(SqliteFile(path, LAYOUT, read_only=True)) as file:
+        rows = file.rows("SELECT text FROM header")
+    try:
+        header = parse_json(rows[0][0])
+        known = header["sealed_by"]
+    except (IndexError, ValueError, TypeError, KeyError):
+        raise StoreError(f"{path}: its header is damaged; take it from a backup") from None
+    if known != sealed_by:
+        raise StoreError(f"{path}: is not opened by {sealed_by}; it was made to be opened by: {str(known)[:20]!a}")
+    return dict(header)
+
+
+def new_header(sealed_by: str, **settings: Any) -> dict[str, Any]:
+    """Header of a new key store."""
+    return {"sealed_by": sealed_by, "salt": secrets.token_hex(16), **settings}
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyContent:
+    """What a key store starts with, where it takes the place of an older one.
+
+    Attributes:
+        master: The master key; `None` where it comes from outside.
+        masks: Application to record to mask.
+        revoked: Application to what was revoked.
+        next_records: Application to the lowest record number that was never given out.
+        keyed_from: First audit entry with a keyed tag.
+    """
+
+    master: TransformKey | None = None
+    masks: Mapping[str, Mapping[int, bytes]] = dataclasses.field(default_factory=dict)
+    revoked: Mapping[str, Sequence[RevokedRecord]] = dataclasses.field(default_factory=dict)
+    next_records: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    keyed_from: int = 1
+
+
+def make_key_file(path: Path, header: Mapping[str, Any], key: bytes, content: KeyContent | None = None) -> None:
+    """Make the file of a key store, complete or not at all.
+
+    Args:
+        path: It must not be there.
+        header: See `new_header`.
+        key: The wrapping key.
+        content: What it holds; a new master if left out.
+
+    Raises:
+        StoreError: It is there already, or cannot be written.
+    """
+    cipher = _Cipher(key, header)
+    content = content or KeyContent(TransformKey.generate())
+    created = int(time.time())
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO header VALUES (1, ?)", (json.dumps(dict(header)),))
+        write = _Write(connection, cipher, _Snapshot(keyed_from=content.keyed_from))
+        write.append("master", {"master": content.master.to_text()} if content.master else {})
+        for application, revoked in content.revoked.items():
+            write.revoke(application, revoked)
+        for application, number in content.next_records.items():
+            write.know(application, next_record=number)
+        for application, masks in content.masks.items():
+            write.put_masks(application, masks, created)
+        write.finish()
+        connection.execute("COMMIT")
+
+    make_sqlite_file(path, LAYOUT, fill)
+
+
+def stretched(passphrase: str, header: Mapping[str, Any], path: Path) -> bytes:
+    """Wrapping key of a passphrase, by the salt and cost of a header."""
+    cost, salt = header.get("cost"), header.get("salt")
+    if not isinstance(cost, int) or not 2 <= cost <= _LARGEST_COST or cost & (cost - 1) or not isinstance(salt, str):
+        raise StoreError(f"{path}: its header is damaged; take the key store from a backup")
+    return hashlib.scrypt(
+        passphrase.encode(),
+        salt=salt.encode(),
+        n=cost,
+        r=_SCRYPT_BLOCK,
+        p=1,
+        maxmem=128 * _SCRYPT_BLOCK * (cost + 64),
+        dklen=32,
+    )
+
+
+def external_wrapping_key(master: TransformKey) -> bytes:
+    """What seals the file beside a master that comes from outside."""
+    return master.stream("gallery-key-file", 32)
+
+
+def read_wrapping_key(path: Path, *, create: bool = False) -> bytes:
+    """32 bytes from a file that holds a key as text; made, with mode 0600, where it may be."""
+    if create:
+        with contextlib.suppress(FileExistsError):
+            try:
+                write_secret(path, TransformKey.generate().to_text() + "\n")
+            except FileExistsError:
+                raise
+            except OSError as error:
+                raise StoreError(f"cannot make the key file {path}: {error.strerror}") from error
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"key file {path}: cannot be read") from error
+    return read_master(text, str(path)).stream("gallery-wrapping-key", 32)
+
+
+def _chained(digest: bytes, number: int, sealed: bytes) -> bytes:
+    return hashlib.sha256(digest + number.to_bytes(8, "big") + sealed).digest()
+
+
+def _with_entries(known: _Snapshot, entries: Sequence[tuple[str, Mapping[str, Any]]], place: str) -> _Snapshot:
+    """A snapshot after entries; only what they touch is copied."""
+    revoked, epochs = dict(known.revoked), dict(known.epochs)
+    copied: dict[str, tuple[dict[int, RevokedRecord], dict[str, int]]] = {}
+    master, rollbacks = known.master, known.rollbacks
+    for kind, value in entries:
+        if kind == "master" and "master" in value:
+            master = read_master(value["master"], place)
+        elif kind == "rollback":
+            rollbacks = (*rollbacks, Rollback(value["known"], value["found"], value["time"]))
+        elif kind == "accepted":
+            rollbacks = rollbacks[value["rollbacks"] :]
+        elif kind == "revoked":
+            name = value["application"]
+            if name not in copied:
+                copied[name] = dict(revoked.get(name, {})), dict(epochs.get(name, {}))
+            of_records, of_subjects = copied[name]
+            for subject, record, epoch in value["records"]:
+                of_records.setdefault(record, RevokedRecord(subject, record, epoch))
+                of_subjects[subject] = max(epoch, of_subjects.get(subject, 0))
+    for name, (of_records, of_subjects) in copied.items():
+        revoked[name] = MappingProxyType(of_records)
+        epochs[name] = MappingProxyType(of_subjects)
+    return dataclasses.replace(
+        known, master=master, rollbacks=rollbacks, revoked=MappingProxyType(revoked), epochs=MappingProxyType(epochs)
+    )
+
+
+def _state_of(snapshot: _Snapshot) -> dict[str, Any]:
+    anchor = snapshot.anchor
+    return {
+        "count": snapshot.count,
+        "digest": snapshot.digest.hex(),
+        "keyed_from": snapshot.keyed_from,
+        "anchor": [anchor.sequence, anchor.digest.hex()] if anchor else None,
+        "applications": {
+            name: {
+                "settings": _settings_of(known.settings),
+                "references": known.references,
+                "tombstones": known.tombstones,
+                "next_record": known.next_record,
+                "is_stored": known.is_stored,
+            }
+            for name, known in snapshot.applications.items()
+        },
+    }
+
+
+def _settings_of(application: Application | None) -> dict[str, Any] | None:
+    if application is None:
+        return None
+    values = dataclasses.asdict(application)
+    del values["seal"]
+    return values
+
+
+def _known_of(values: Mapping[str, Any]) -> KnownApplication:
+    settings = values["settings"]
+    return KnownApplication(
+        None if settings is None else Application(**settings),
+        values["references"],
+        values["tombstones"],
+        values["next_record"],
+        values["is_stored"],
+    )
+
+
+def _anchor_of(value: Sequence[Any] | None) -> Anchor | None:
+    return None if value is None else Anchor(value[0], bytes.fromhex(value[1]))

@@ -1,0 +1,266 @@
+"""Exchange files: applications, to be moved to another record store of the same key store.
+
+A file of version 2 is, in this order:
+
+1. one line of JSON: `format`, `version`, `owner` (public name of the key store), `application` (as
+   in `iom.gallery.models.Application`, without its seal) and `seal`, an authentication tag of all
+   that;
+2. pages: one line of JSON with the `references` of the page (all fields but code and application,
+   the seal in hexadecimal) and `bytes`, the length of what follows: their codes as stored, one
+   after the other in the same order;
+3. one line of JSON: `end` with the number of references, and `sha256` of all bytes before it.
+
+In version 1 the application had no seal: such a file is read where the application is there
+already. Keys and masks are never in a file: without the key store it is worth as much as the record
+store.
+"""
+
+import dataclasses
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from iom._files import SECRET_MODE, atomic_path
+from iom._untrusted import parse_json
+from iom.errors import EnrolmentError, StoreError
+from iom.gallery.gallery import Gallery
+from iom.gallery.integrity import check_application
+from iom.gallery.models import Application, Reference, check_subject_id, code_bytes
+from iom.gallery.templates import check_seal
+
+FORMAT = "iom-gallery"
+VERSION = 2
+_LONGEST_LINE = 1 << 26
+_BARE = {"subject_id": str, "slot": int, "record": int, "epoch": int, "metadata": str, "created": int}
+_LARGEST_SLOT = 1 << 31
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """How many references of a file were added, were there already, and are revoked for ever."""
+
+    added: int
+    present: int
+    revoked: int
+
+
+def export_application(gallery: Gallery, name: str, path: Path) -> int:
+    """Write an application to a file with mode 0600, atomically, as it is at one moment.
+
+    Returns:
+        Number of references.
+
+    Raises:
+        UnknownApplicationError: No such application.
+        StoreError: The file cannot be written, or there is one that is no export.
+    """
+    _check_target(path)
+    count, after = 0, -1
+    known = gallery.keys.known(name).settings
+    try:
+        with (
+            atomic_path(path, mode=SECRET_MODE) as temporary,
+            temporary.open("wb") as stream,
+            gallery.store.snapshot() as still,
+        ):
+            application = still.application(name)
+            check_application(gallery.keys, application, known)
+            revoked = gallery.keys.revoked(name)
+            digest = hashlib.sha256()
+
+            def write(data: bytes) -> None:
+                digest.update(data)
+                stream.write(data)
+
+            write(_header_of(gallery, application))
+            while page := still.scan(name, after=after):
+                after = page[-1].record
+                page = [reference for reference in page if reference.record not in revoked]
+                codes = b"".join(reference.code for reference in page)
+                write(_line(references=[_bare(each) for each in page], bytes=len(codes)))
+                write(codes)
+                count += len(page)
+            stream.write(_line(end=count, sha256=digest.hexdigest()))
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+    gallery.log("export", name)
+    return count
+
+
+def _check_target(path: Path) -> None:
+    """Replace an older export, and never a store, a key or anything else."""
+    start = f'{{"format":"{FORMAT}"'.encode()
+    try:
+        with path.open("rb") as stream:
+            is_export = stream.read(len(start)) == start
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+    if not is_export:
+        raise StoreError(f"{path}: there is another file already; name a new one for the export")
+
+
+def import_application(gallery: Gallery, path: Path) -> Imported:
+    """Read a file that `export_application` wrote; what was revoked since then stays revoked.
+
+    The whole file is checked before anything is written. An import that was interrupted is done
+    again: what is there already is left alone. A threshold that was set since then counts. Under a
+    common key references of a subject that was revoked under that key stay away, all of them.
+
+    Raises:
+        StoreError: The file is damaged, was changed, is of another version or key store.
+        EnrolmentError: The application is here with another model or form of codes, or a subject
+            is enrolled with other references.
+    """
+    for _ in _read(gallery, path):
+        pass
+    added = present = gone = 0
+    for application, page in _read(gallery, path):
+        name = application.name
+        if name not in {known.name for known in gallery.store.applications()}:
+            gallery.add_application(_newest(gallery, application))
+        known = gallery.application(name)
+        for field in ("encoding", "model", "key_mode", "masked"):
+            if getattr(known, field) != getattr(application, field):
+                raise EnrolmentError(f"{path}: the application {name} here has another {field}; nothing was added")
+        numbers = [reference.record for reference in page]
+        revoked = set(gallery.keys.revoked(name))
+        here = {reference.record: reference for reference in gallery.store.by_record(name, numbers)}
+        if known.key_mode == "application":  # another record's code under the key of a revoked one
+            epochs = gallery.keys.revoked_epochs(name)
+            revoked |= {
+                each.record
+                for each in page
+                if each.record not in here and each.epoch <= epochs.get(each.subject_id, -1)
+            }
+        new = [each for each in page if each.record not in revoked and each.record not in here]
+        for each in page:
+            if each.record in here and here[each.record].seal != each.seal:
+                raise EnrolmentError(f"{path}: record {each.record} is another one here")
+        if new:
+            gallery.add_references(name, new)
+        added += len(new)
+        present += len(here)
+        gone += len(revoked & set(numbers))
+    return Imported(added, present, gone)
+
+
+def _newest(gallery: Gallery, application: Application) -> Application:
+    """The application of a file, with the threshold that was set since it was written."""
+    known = gallery.keys.known(application.name).settings
+    if known is None or known.revision <= application.revision:
+        return application
+    return dataclasses.replace(application, threshold=known.threshold)
+
+
+def _read(gallery: Gallery, path: Path) -> Iterator[tuple[Application, list[Reference]]]:
+    """Pages of a file, checked; a first empty one stands for the application."""
+    try:
+        with path.open("rb") as stream:
+            yield from _pages(gallery, path, stream)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path}: is damaged, or no export of a gallery") from error
+
+
+def _pages(gallery: Gallery, path: Path, stream: BinaryIO) -> Iterator[tuple[Application, list[Reference]]]:
+    digest = hashlib.sha256()
+    header = _json(stream, digest)
+    if header.get("format") != FORMAT:
+        raise StoreError(f"{path}: expected an export of a gallery, found another file")
+    if header.get("version") not in (1, VERSION):
+        raise StoreError(f"{path}: expected version {VERSION}; use the program that wrote it")
+    if header.get("owner") != gallery.keys.identity():
+        raise StoreError(f"{path}: belongs to another key store; its codes mean nothing under ours")
+    application = Application(**header["application"])
+    _check_header(gallery, path, header, application)
+    size, count = code_bytes(application.encoding), 0
+    yield application, []
+    while True:
+        before = digest.hexdigest()
+        line = _json(stream, digest)
+        if "end" in line:
+            break
+        references = line["references"]
+        length = line["bytes"]
+        codes = stream.read(length) if length == size * len(references) else b""
+        if len(codes) != size * len(references):
+            raise StoreError(f"{path}: is truncated or damaged")
+        digest.update(codes)
+        page = []
+        for place, fields in enumerate(references):
+            if any(type(fields[name]) is not kind for name, kind in _BARE.items()):
+                raise ValueError("a field of another type")
+            if not 0 <= fields["slot"] < _LARGEST_SLOT:  # the only field without a seal
+                raise ValueError("a slot that no reference has")
+            check_subject_id(fields["subject_id"])
+            reference = Reference(
+                application=application.name,
+                code=codes[place * size : (place + 1) * size],
+                seal=bytes.fromhex(fields["seal"]),
+                **{name: fields[name] for name in _BARE},
+            )
+            check_seal(gallery.keys, reference)
+            page.append(reference)
+        count += len(page)
+        yield application, page
+    if line != {"end": count, "sha256": before} or stream.read(1):
+        raise StoreError(f"{path}: is truncated or damaged: its check does not hold")
+
+
+def _check_header(gallery: Gallery, path: Path, header: dict[str, Any], application: Application) -> None:
+    """Refuse settings of an application that were not written by a gallery with these keys."""
+    if header["version"] == VERSION:
+        expected = _header_seal(gallery, application)
+        if not hmac.compare_digest(expected, bytes.fromhex(header["seal"])):
+            raise StoreError(
+                f"{path}: the application's settings were changed; nothing was read. Take the file "
+                "from where it was written"
+            )
+    elif application.name not in {known.name for known in gallery.store.applications()}:
+        raise StoreError(
+            f"{path}: an export of version 1, whose settings are not authenticated; make the "
+            f"application first with: iom init --application {application.name}"
+        )
+
+
+def _header_of(gallery: Gallery, application: Application) -> bytes:
+    fields = dataclasses.asdict(application)
+    del fields["seal"]
+    return _line(
+        format=FORMAT,
+        version=VERSION,
+        owner=gallery.keys.identity(),
+        application=fields,
+        seal=_header_seal(gallery, application).hex(),
+    )
+
+
+def _header_seal(gallery: Gallery, application: Application) -> bytes:
+    fields = dataclasses.asdict(application)
+    del fields["seal"]
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return gallery.keys.seal(b"\0export\0" + text.encode())
+
+
+def _bare(reference: Reference) -> dict[str, Any]:
+    fields = {name: getattr(reference, name) for name in _BARE}
+    return {**fields, "seal": reference.seal.hex()}
+
+
+def _line(**values: Any) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+
+
+def _json(stream: BinaryIO, digest: Any) -> dict[str, Any]:
+    line = stream.readline(_LONGEST_LINE)
+    digest.update(line)
+    value = parse_json(line, max_bytes=_LONGEST_LINE)
+    if not isinstance(value, dict) or not line.endswith(b"\n"):
+        raise ValueError("not a line of JSON")
+    return value

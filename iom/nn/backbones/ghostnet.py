@@ -1,0 +1,102 @@
+"""GhostNet (Han et al., CVPR 2020, arXiv 1911.11907), the first version.
+
+Half of the channels of a ghost module come from a 1x1 convolution, the other half from a depthwise
+one of the first half. Widths are the published ones, many of them no multiples of 16: on CPUs with
+AVX-512, TensorFlow 2.21 may corrupt the heap in training unless `TF_ENABLE_ONEDNN_OPTS=0` is set.
+"""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from iom.errors import ConfigError
+from iom.nn.backbones.embedding_heads import finish
+from iom.nn.backbones.inverted_residual import round_width
+from iom.nn.backbones.squeeze import squeeze_excite
+
+BLOCKS = (
+    (3, 16, 16, False, 1),
+    (3, 48, 24, False, 2), (3, 72, 24, False, 1),
+    (5, 72, 40, True, 2), (5, 120, 40, True, 1),
+    (3, 240, 80, False, 2), (3, 200, 80, False, 1), (3, 184, 80, False, 1),
+    (3, 184, 80, False, 1), (3, 480, 112, True, 1), (3, 672, 112, True, 1),
+    (5, 672, 160, True, 2), (5, 960, 160, False, 1), (5, 960, 160, True, 1),
+    (5, 960, 160, False, 1), (5, 960, 160, True, 1),
+)  # fmt: skip
+"""Kernel, inner channels, channels out, squeeze and excitation, stride (Table 1 of the paper)."""
+STEM = 16
+LAST = 960
+DIVISOR = 4
+SQUEEZE = 0.25
+EPSILON = 1e-5
+MOMENTUM = 0.9
+
+
+def ghostnet(
+    *, embedding_size: int = 512, input_size: int = 112, dropout: float = 0.0, head: str = "GDC", width: float = 1.0
+) -> keras.Model:
+    """GhostNet: raw RGB 0..255 `(B, S, S, 3)` -> embedding `(B, D)`.
+
+    Args:
+        embedding_size: Dimensions of the embedding, D.
+        input_size: Side of the square image, S.
+        dropout: Share dropped in the head in training.
+        head: A key of `iom.nn.backbones.embedding_heads.HEADS`.
+        width: Factor of all widths, rounded to multiples of 4.
+
+    Raises:
+        ConfigError: No such head, or a width that is not positive.
+    """
+    if width <= 0:
+        raise ConfigError(f"ghostnet: expected a positive width, received {width}")
+    image = keras.Input((input_size, input_size, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="pixel_scaling")(image)
+    x = _unit(x, "stem", filters=round_width(STEM * width, DIVISOR), kernel=3, stride=2)
+    for number, (kernel, inner, filters, squeezes, stride) in enumerate(BLOCKS, start=1):
+        x = _bottleneck(
+            x,
+            f"block{number}",
+            kernel=kernel,
+            inner=round_width(inner * width, DIVISOR),
+            filters=round_width(filters * width, DIVISOR),
+            squeezes=squeezes,
+            stride=stride,
+        )
+    x = _unit(x, "last", filters=round_width(LAST * width, DIVISOR))
+    settings = {"kind": head, "embedding_size": embedding_size, "dropout": dropout}
+    return finish(image, x, "ghostnet", **settings)
+
+
+def _unit(x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, relu: bool = True) -> Any:
+    """Convolution - BN (- ReLU), padded alike on both sides. Without `filters` depthwise."""
+    if kernel > 1:
+        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+    settings = {"strides": stride, "use_bias": False, "name": f"{name}_conv"}
+    if filters:
+        x = layers.Conv2D(filters, kernel, kernel_initializer="he_normal", **settings)(x)
+    else:
+        x = layers.DepthwiseConv2D(kernel, depthwise_initializer="he_normal", **settings)(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=f"{name}_bn")(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def _ghost(x: Any, name: str, *, filters: int, relu: bool) -> Any:
+    # Rounded widths are even: both halves have the same number of channels.
+    first = _unit(x, f"{name}_primary", filters=filters // 2, relu=relu)
+    second = _unit(first, f"{name}_cheap", kernel=3, relu=relu)
+    return layers.Concatenate(name=f"{name}_both")([first, second])
+
+
+def _bottleneck(x: Any, name: str, *, kernel: int, inner: int, filters: int, squeezes: bool, stride: int) -> Any:
+    y = _ghost(x, f"{name}_ghost1", filters=inner, relu=True)
+    if stride > 1:
+        y = _unit(y, f"{name}_depthwise", kernel=kernel, stride=stride, relu=False)
+    if squeezes:
+        reduced = round_width(inner * SQUEEZE, DIVISOR)
+        y = squeeze_excite(y, f"{name}_se", reduced=reduced, gate="hard_sigmoid")
+    y = _ghost(y, f"{name}_ghost2", filters=filters, relu=False)
+    if stride > 1 or x.shape[-1] != filters:
+        x = _unit(x, f"{name}_shortcut1", kernel=kernel, stride=stride, relu=False)
+        x = _unit(x, f"{name}_shortcut2", filters=filters, relu=False)
+    return layers.Add(name=f"{name}_add")([x, y])

@@ -1,0 +1,126 @@
+"""The hashing network: embedding and order in, responses out."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from iom._registry import lookup
+from iom.config.hashing import HasherConfig
+from iom.errors import ConfigError
+from iom.keys import KEY_KINDS
+from iom.nn.adapter import add_bottleneck, add_hidden_layer, set_starting_weights
+from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers.index_of_max import IoMProjection
+from iom.nn.layers.permutation import KeyedPermutation
+from iom.nn.layers.rotation import KeyedRotation
+
+LEARNED_LAYER = "learned_layer"
+PROJECTION = "projection"
+KEYED_LAYER = "keyed_permutation"
+"""Name of the layer that applies the key, of whatever kind; files of every age have it."""
+
+KEYED_LAYERS: dict[str, Callable[..., keras.layers.Layer]] = {
+    "permutation": functools.partial(KeyedPermutation, kind="permutation"),
+    "subset": functools.partial(KeyedPermutation, kind="subset"),
+    "orthogonal": KeyedRotation,
+    "part": functools.partial(KeyedPermutation, kind="part"),
+}
+"""Kind of key (`iom.keys.KEY_KINDS`) -> the layer that applies it."""
+
+
+def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) -> keras.Model:
+    """Build the network between embedding and code.
+
+    unit length -> learned layer (linear, starts as the identity) -> hidden layers (residual, start
+    near the identity) -> bottleneck (linear, to another size) -> keyed permutation or rotation,
+    keep the first -> Index-of-Max projection, with its refinement. Rows are brought to unit length
+    after each.
+
+    What is learned and key-independent stands before the key: a projection trained behind one
+    fixed order fails under every other one.
+
+    Args:
+        embedding_size: D.
+        config: Shape of the code and of the network.
+        seed: Of the initial projection, and of the start of hidden layers and bottleneck.
+
+    Returns:
+        Functional model with inputs `embedding` `(B, D)` and `order` `(B, W)` int32, and the
+        responses `(B, M, Q)` as output. W is the size the key works on (the bottleneck's, else D)
+        times the rounds of its kind.
+
+    Raises:
+        ConfigError: `keep` exceeds that size, or the initial projection or kind is unknown.
+    """
+    size = check_sizes(embedding_size, config)
+    width = size * lookup(KEY_KINDS, config.key_kind, "kind of key").rounds
+    embedding = keras.Input((embedding_size,), name="embedding")
+    order = keras.Input((width,), dtype="int32", name="order")
+    rows = UnitLength(name="unit_embedding")(embedding)
+    if config.learned_layer:
+        rows = keras.layers.Dense(embedding_size, use_bias=False, kernel_initializer="identity", name=LEARNED_LAYER)(
+            rows
+        )
+        rows = UnitLength(name="unit_learned")(rows)
+    for number in range(1, config.hidden_layers + 1):
+        rows = add_hidden_layer(rows, number, units=config.hidden_size or embedding_size)
+    if config.bottleneck:
+        rows = add_bottleneck(rows, config.bottleneck)
+    keyed = lookup(KEYED_LAYERS, config.key_kind, "kind of key")
+    rows = keyed(keep=config.keep, name=KEYED_LAYER)([rows, order])
+    if config.keep:
+        rows = UnitLength(name="unit_kept")(rows)
+    responses = IoMProjection(
+        config.code_length,
+        config.alphabet_size,
+        initial=config.projection,
+        seed=seed,
+        refinement_steps=config.refinement_steps,
+        refinement_gain=config.refinement_gain,
+        trainable=config.train_projection,
+        name=PROJECTION,
+    )(rows)
+    model = keras.Model({"embedding": embedding, "order": order}, responses, name="hasher")
+    set_starting_weights(model, seed=seed)
+    return model
+
+
+def check_sizes(embedding_size: int, config: HasherConfig) -> int:
+    """Number of dimensions the key works on.
+
+    Raises:
+        ConfigError: `keep` exceeds it, or leaves no other part to renew into.
+    """
+    size = config.bottleneck or embedding_size
+    if config.keep > size:
+        raise ConfigError(
+            f"hasher.keep: expected at most the {size} dimensions of the "
+            f"{'bottleneck' if config.bottleneck else 'embedding'}, received {config.keep}"
+        )
+    if config.key_kind == "part" and config.keep == size:
+        raise ConfigError(
+            f"hasher.keep: key_kind 'part' keeps fewer than the {size} dimensions, as a renewal "
+            f"moves to others; half of them, {size // 2}, share nothing"
+        )
+    return size
+
+
+def shape_of(model: keras.Model) -> dict[str, Any]:
+    """What a hashing network is.
+
+    Its sizes `embedding_size`, `code_length`, `alphabet_size`, `keep`, `key_size` (dimensions the
+    key works on), and `key_kind`.
+    """
+    _, code_length, alphabet_size = model.output_shape
+    keyed = model.get_layer(KEYED_LAYER)
+    width = model.get_layer("order").output.shape[1]
+    return {
+        "embedding_size": model.get_layer("embedding").output.shape[1],
+        "code_length": code_length,
+        "alphabet_size": alphabet_size,
+        "keep": keyed.keep,
+        "key_size": width // KEY_KINDS[keyed.kind].rounds,
+        "key_kind": keyed.kind,
+    }

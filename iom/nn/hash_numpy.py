@@ -1,0 +1,208 @@
+"""The hash of an artefact in NumPy: from stored or fused embeddings and keys to codes.
+
+An artefact goes from pixels to codes. A gallery also hashes what it has embedded before, under one
+key for verifying and another for identifying; for that this small copy of the network behind the
+embedding lies beside each artefact. It agrees with the artefact but for near ties.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._untrusted import parse_json, read_arrays
+from iom.errors import WeightsError
+from iom.keys import ROTATION_ROUNDS
+
+Array = NDArray[Any]
+NORM_FLOOR = 1e-12
+REFINEMENT_FLOOR = 1e-12
+PROGRAM = "program"
+SUFFIX = ".head.npz"
+
+
+def head_path(artefact: Path) -> Path:
+    """The head of an artefact: its name and `.head.npz`."""
+    return artefact.with_name(artefact.name + SUFFIX)
+
+
+class Head:
+    """Steps from embedding and order to code.
+
+    Args:
+        steps: Each a name in `STEPS`, the numbers of the values it reads (0 the embedding, 1 the
+            order, then the results of the steps before), and its settings.
+        arrays: What settings name.
+    """
+
+    def __init__(self, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:
+        self._steps = [
+            (step["step"], STEPS[step["step"]], step["reads"],
+             {**step["settings"], **{name: arrays[key] for name, key in step["arrays"].items()}})
+            for step in steps
+        ]  # fmt: skip
+
+    @classmethod
+    def load(cls, path: Path) -> "Head":
+        """Read what `iom.export.head` wrote.
+
+        Raises:
+            WeightsError: Missing or damaged.
+        """
+        try:
+            arrays = read_arrays(path)
+            steps = parse_json(arrays.pop(PROGRAM).tobytes())
+            wide = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
+            return cls(steps, wide)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{path}: missing or damaged: {error}; export again") from error
+
+    def hash(self, rows: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Codes `(N, M)` of embeddings `(N, D)` under orders `(N, W)`."""
+        values: list[Array] = [rows, orders]
+        for _, step, reads, settings in self._steps:
+            values.append(step(*(values[number] for number in reads), **settings))
+        codes: NDArray[np.uint8] = np.argmax(values[-1], axis=-1).astype(np.uint8)
+        return codes
+
+    def disclosed(self, embedding_size: int) -> tuple[Array | None, Callable[[Array, Array], Array], Array]:
+        """What an attacker reads in it, who knows it.
+
+        Args:
+            embedding_size: D.
+
+        Returns:
+            The linear map before the key `(D, K)`, `None` where a hidden layer bends it; what the
+            key does, rows and orders to rows; and the kernel of the projection. Steps that only
+            change the length of a row change no code and are left out.
+        """
+        linear: Array | None = np.eye(embedding_size, dtype=np.float32)
+        kernel: Array = np.zeros(0, np.float32)
+        keyed: Callable[[Array, Array], Array] = functools.partial(_permutation, keep=0)
+        for name, step, _, settings in self._steps:
+            if name in ("permutation", "rotation"):
+                keyed = functools.partial(step, **settings)
+            elif name == "projection":
+                kernel = settings["kernel"]
+            elif name == "dense" and "bias" not in settings and linear is not None:
+                linear = linear @ settings["kernel"]
+            elif name != "unit":
+                linear = None
+        return linear, keyed, kernel
+
+
+def _unit(rows: Array) -> Array:
+    square = np.sum(np.square(rows), axis=-1, keepdims=True)
+    unit: Array = rows / np.sqrt(np.maximum(square, np.float32(NORM_FLOOR)))
+    return unit
+
+
+def _dense(rows: Array, *, kernel: Array, bias: Array | None = None) -> Array:
+    product = rows @ kernel
+    return product if bias is None else product + bias
+
+
+def _prelu(rows: Array, *, slopes: Array) -> Array:
+    return np.where(rows > 0, rows, rows * slopes)
+
+
+def _permutation(rows: Array, order: Array, *, keep: int) -> Array:
+    return np.take_along_axis(rows, order[:, : keep or None], axis=1)
+
+
+def _rotation(rows: Array, order: Array, *, keep: int) -> Array:
+    """As `iom.nn.layers.rotation.KeyedRotation`."""
+    size = rows.shape[1]
+    for number in range(ROTATION_ROUNDS):
+        part = order[:, number * size : (number + 1) * size]
+        last = number + 1 == ROTATION_ROUNDS
+        if last and keep:
+            part = part[:, :keep]
+        taken = np.take_along_axis(rows, np.where(part < 0, -part - 1, part), axis=1)
+        rows = np.where(part < 0, -taken, taken)
+        if not last:
+            rows = _hadamard(rows)
+    return rows
+
+
+def _hadamard(rows: Array) -> Array:
+    """Of each block of columns, the powers of two that the width is the sum of, largest first."""
+    result, start, width = np.empty_like(rows), 0, rows.shape[1]
+    for bit in reversed(range(width.bit_length())):
+        size = 1 << bit
+        if not width & size:
+            continue
+        block, half = rows[:, start : start + size], 1
+        while half < size:
+            pairs = block.reshape(len(rows), size // (2 * half), 2 * half)
+            first, second = pairs[:, :, :half], pairs[:, :, half:]
+            block = np.concatenate([first + second, first - second], axis=2).reshape(-1, size)
+            half *= 2
+        result[:, start : start + size] = block * np.float32(1.0 / np.sqrt(size))
+        start += size
+    return result
+
+
+def _projection(
+    rows: Array, *, kernel: Array, alphabet_size: int, steps: int, gain: float, rate: float,
+    decay: float,
+) -> Array:  # fmt: skip
+    """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`."""
+    if steps:
+        vectors = kernel.reshape(len(kernel), -1, alphabet_size)
+        vectors = vectors - vectors.mean(axis=2, keepdims=True)
+        rows = _refined(rows, vectors, alphabet_size, steps, gain, (rate, decay))
+    return (rows @ kernel).reshape(len(rows), -1, alphabet_size)
+
+
+def _refined(
+    rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float,
+    pace: tuple[float, float],
+) -> Array:  # fmt: skip
+    """As `iom.nn.layers.refinement.refine`, of `vectors` `(K, M, Q)`.
+
+    Of two symbols the centred vectors are opposite: one of them and a sign say the same.
+    """
+    half = vectors[:, :, 0]
+    vectors = vectors.reshape(len(vectors), -1)
+
+    def read_back(values: Array) -> Array:
+        if alphabet_size == 2:
+            signs: Array = np.sign(values @ half) @ half.T
+            return signs
+        responses = (values @ vectors).reshape(len(values), -1, alphabet_size)
+        chosen = responses == responses.max(axis=-1, keepdims=True)
+        flat: Array = chosen.reshape(len(values), -1).astype(np.float32) @ vectors.T
+        return flat
+
+    held = read_back(rows)
+    along = np.maximum(np.sum(held * rows, axis=-1, keepdims=True), np.float32(REFINEMENT_FLOOR))
+    across = np.sum(held * held, axis=-1, keepdims=True) - along * along
+    scale = along + np.float32(gain) * np.maximum(across, 0) / along
+    corrected = rows
+    for step in range(steps):
+        share = np.float32(pace[0] / (1.0 + pace[1] * step))
+        corrected = corrected + share * (rows - held / scale)
+        if step + 1 < steps:
+            held = read_back(corrected)
+    return corrected
+
+
+def _sum(first: Array, second: Array) -> Array:
+    total: Array = first + second
+    return total
+
+
+STEPS: dict[str, Callable[..., Array]] = {
+    "unit": _unit,
+    "dense": _dense,
+    "prelu": _prelu,
+    "sum": _sum,
+    "permutation": _permutation,
+    "rotation": _rotation,
+    "projection": _projection,
+}
+"""Step of a head to what it does; written by `iom.export.head`."""

@@ -1,0 +1,160 @@
+"""Index-of-Max projection and the ways to read its responses (Jin et al., IEEE TIFS 2018)."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from iom._random import numpy_stream
+from iom._registry import lookup
+from iom.nn.layers.frames import FRAMES
+from iom.nn.layers.refinement import Refinement, refine
+
+LENGTH_FLOOR = 1e-12
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class CentredPositions(keras.constraints.Constraint):
+    """Take the mean off the vectors of each position, and scale them to a root mean square of one.
+
+    No code changes by either, since an argmax sees neither. Training does: an optimizer that scales
+    every weight on its own, such as Adam, moves all vectors of a position a little the same way at
+    each step. That common part is invisible to the loss, grows without bound, and at constant
+    length leaves ever less of what tells the symbols apart; within some 1,000 steps a code is
+    noise. The scale keeps the meaning of the inverse temperature.
+
+    Args:
+        alphabet_size: Q, vectors of a position.
+    """
+
+    def __init__(self, alphabet_size):
+        self.alphabet_size = alphabet_size
+
+    def __call__(self, w):
+        """Vectors `(K, M * Q)`, those of a position side by side."""
+        vectors = ops.reshape(w, (w.shape[0], -1, self.alphabet_size))
+        vectors = vectors - ops.mean(vectors, axis=2, keepdims=True)
+        squares = ops.sum(ops.square(vectors), axis=(0, 2), keepdims=True) / self.alphabet_size
+        vectors = vectors * ops.rsqrt(ops.maximum(squares, LENGTH_FLOOR))
+        return ops.reshape(vectors, w.shape)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {"alphabet_size": self.alphabet_size}
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class IoMProjection(keras.layers.Layer):
+    """Project each row on `code_length` groups of `alphabet_size` vectors, without a bias.
+
+    A bias would break scale invariance. The initial vectors are drawn with NumPy from `seed`.
+    Learned vectors are kept centred and at length one (`CentredPositions`). A file holds the
+    vectors in half precision, which is half the bytes: frozen ones are rounded from the start and
+    so stay exactly the same, learned ones are rounded when they are saved. Enrol and calibrate with
+    the loaded ones.
+
+    Args:
+        code_length: M, positions of the code.
+        alphabet_size: Q, values of a symbol.
+        initial: A key of `FRAMES`.
+        seed: Of the initial vectors.
+        refinement_steps: Steps of `refine` before the responses are taken; 0 is plain Index-of-Max.
+        refinement_gain: See `Refinement`.
+        trainable: Whether the vectors are learned.
+    """
+
+    def __init__(
+        self,
+        code_length,
+        alphabet_size,
+        initial="gaussian",
+        seed=0,
+        refinement_steps=0,
+        refinement_gain=4.0,
+        trainable=True,
+        **kwargs,
+    ):
+        super().__init__(trainable=trainable, **kwargs)
+        self.code_length = code_length
+        self.alphabet_size = alphabet_size
+        self.initial = initial
+        self.seed = seed
+        self.refinement_steps = refinement_steps
+        self.refinement_gain = refinement_gain
+        self._refinement = Refinement(refinement_steps, refinement_gain)
+        self._frame = lookup(FRAMES, initial, "initial projection")
+        self._frozen = not trainable
+
+    def build(self, input_shape):
+        """Draw the vectors, `(K, M * Q)`."""
+        stream = numpy_stream(self.seed, "index-of-max/projection")
+        values = self._frame(input_shape[-1], self.code_length, self.alphabet_size, stream)
+        if self._frozen:
+            values = values.astype(np.float16).astype(np.float32)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=values.shape,
+            initializer=lambda shape, dtype=None: ops.convert_to_tensor(values, dtype),
+            constraint=None if self._frozen else CentredPositions(self.alphabet_size),
+        )
+
+    def call(self, inputs):
+        """`(B, K)` of unit length -> responses `(B, M, Q)`."""
+        if self.refinement_steps:
+            inputs = refine(inputs, self.kernel, self.alphabet_size, self._refinement)
+        responses = ops.matmul(inputs, self.kernel)
+        return ops.reshape(responses, (-1, self.code_length, self.alphabet_size))
+
+    def save_own_variables(self, store):
+        """Store the vectors in half precision."""
+        store["kernel"] = ops.convert_to_numpy(self.kernel).astype(np.float16)
+
+    def load_own_variables(self, store):
+        """Read what `save_own_variables` wrote."""
+        self.kernel.assign(np.asarray(store["kernel"], np.float32))
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "code_length": self.code_length,
+            "alphabet_size": self.alphabet_size,
+            "initial": self.initial,
+            "seed": self.seed,
+            "refinement_steps": self.refinement_steps,
+            "refinement_gain": self.refinement_gain,
+        }
+
+
+def hard_index(responses):
+    """The code: index of the largest response, the first of equals. `(B, M, Q)` -> `(B, M)`."""
+    return ops.argmax(responses, axis=-1)
+
+
+def soft_index(responses, inverse_temperature):
+    """Expected index under a softmax, `(B, M, Q)` -> `(B, M)`; kept for comparison.
+
+    It averages over *nominal* symbols: responses split evenly between symbols 2 and 4 give 3,
+    which is neither. `relaxed_codes` does not have this flaw.
+    """
+    weights = ops.softmax(inverse_temperature * responses, axis=-1)
+    indices = ops.arange(responses.shape[-1], dtype=weights.dtype)
+    return ops.sum(weights * indices, axis=-1)
+
+
+def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
+    """Codes with a gradient: a softmax over the symbols of each position.
+
+    Args:
+        responses: `(B, M, Q)`.
+        inverse_temperature: T; a large one comes near to one-hot.
+        straight_through: The value is the exact one-hot code, the gradient that of the softmax
+            (Bengio et al., 2013).
+
+    Returns:
+        `(B, M, Q)`, each position summing to one.
+    """
+    soft = ops.softmax(inverse_temperature * responses, axis=-1)
+    if not straight_through:
+        return soft
+    hard = ops.one_hot(hard_index(responses), responses.shape[-1], dtype=soft.dtype)
+    return soft + ops.stop_gradient(hard - soft)

@@ -1,0 +1,184 @@
+"""Losses whose margin depends on the norm of the embedding, which stands for image quality.
+
+Their output is that of `CosineLogits(classes, with_norm=True)`: `(B, C + 1)`, the norm last.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from iom.nn.losses.margin.angular_margin import add_angle, angles
+from iom.nn.losses.margin.class_loss import SoftmaxCrossEntropy, gather, replace
+
+ANGLE_MARGIN = 1e-3
+"""Angles are kept this far from 0 and pi (as in AdaFace's own code)."""
+
+
+class _NormMarginLoss(SoftmaxCrossEntropy):
+    needs_norm = True
+
+    def __init__(self, classes, label_smoothing, **kwargs):
+        super().__init__(label_smoothing, **kwargs)
+        self.classes = classes
+
+    def split(self, outputs):
+        """Outputs `(B, C + 1)` -> cosines `(B, C)` and norms `(B, 1)`.
+
+        Raises:
+            ValueError: Another width: the norm is missing, and a cosine would be taken for it.
+        """
+        if outputs.shape[1] != self.classes + 1:
+            raise ValueError(
+                f"{self.name}: expected {self.classes} cosines and the norm of the embedding, "
+                f"received {outputs.shape[1]} columns; use CosineLogits({self.classes}, "
+                "with_norm=True)"
+            )
+        return outputs[:, :-1], outputs[:, -1:]
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "classes": self.classes}
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class MagFaceLoss(_NormMarginLoss):
+    """Margin that grows with the norm a, and a pull towards large norms (Meng et al., CVPR 2021).
+
+    ArcFace with m(a) = l_m + (u_m - l_m) (a - l_a) / (u_a - l_a), plus lambda_g (1/a + a/u_a^2);
+    eqs. 3 and 4, a clipped to [l_a, u_a].
+
+    Args:
+        classes: C.
+        scale: s.
+        lowest_norm: l_a.
+        highest_norm: u_a.
+        lowest_margin: l_m, at the lowest norm, in radians.
+        highest_margin: u_m, at the highest.
+        norm_weight: lambda_g.
+        label_smoothing: Share of the target spread over all classes.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of the loss.
+    """
+
+    def __init__(
+        self,
+        classes,
+        scale=64.0,
+        lowest_norm=10.0,
+        highest_norm=110.0,
+        lowest_margin=0.45,
+        highest_margin=0.8,
+        norm_weight=35.0,
+        label_smoothing=0.0,
+        name="magface",
+        **kwargs,
+    ):
+        super().__init__(classes, label_smoothing, name=name, **kwargs)
+        self.scale = scale
+        self.lowest_norm, self.highest_norm = lowest_norm, highest_norm
+        self.lowest_margin, self.highest_margin = lowest_margin, highest_margin
+        self.norm_weight = norm_weight
+
+    def row_losses(self, labels, outputs):
+        """Cross-entropy with the norm's margin, plus the norm's own term, `(B,)`."""
+        _, norms = self._clipped(outputs)
+        pull = 1.0 / norms + norms / self.highest_norm**2
+        return super().row_losses(labels, outputs) + self.norm_weight * pull[:, 0]
+
+    def logits(self, labels, outputs):
+        """Scaled cosines, the target's moved by the margin of its norm."""
+        cosines, norms = self._clipped(outputs)
+        share = (norms - self.lowest_norm) / (self.highest_norm - self.lowest_norm)
+        margins = self.lowest_margin + (self.highest_margin - self.lowest_margin) * share
+        return self.scale * replace(cosines, labels, add_angle(gather(cosines, labels), margins))
+
+    def _clipped(self, outputs):
+        cosines, norms = self.split(outputs)
+        return cosines, ops.clip(norms, self.lowest_norm, self.highest_norm)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "scale": self.scale,
+            "lowest_norm": self.lowest_norm,
+            "highest_norm": self.highest_norm,
+            "lowest_margin": self.lowest_margin,
+            "highest_margin": self.highest_margin,
+            "norm_weight": self.norm_weight,
+        }
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class AdaFaceLoss(_NormMarginLoss):
+    """Margin adapted to image quality, read from the norm (Kim et al., CVPR 2022, eqs. 14 to 17).
+
+    z = clip((norm - mean) h / std, -1, 1), without a gradient; mean and std follow the batches.
+    The target logit is s (cos(theta - m z) - m z - m).
+
+    Args:
+        classes: C.
+        margin: m.
+        scale: s.
+        concentration: h.
+        rate: By which mean and standard deviation of the norms follow a batch.
+        label_smoothing: Share of the target spread over all classes.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of the loss.
+    """
+
+    def __init__(
+        self,
+        classes,
+        margin=0.4,
+        scale=64.0,
+        concentration=0.333,
+        rate=0.01,
+        label_smoothing=0.0,
+        name="adaface",
+        **kwargs,
+    ):
+        super().__init__(classes, label_smoothing, name=name, **kwargs)
+        self.margin = margin
+        self.scale = scale
+        self.concentration = concentration
+        self.rate = rate
+        settings = {"dtype": "float32", "trainable": False, "aggregation": "mean"}
+        # Mean and standard deviation start at 20 and 100, as in the authors' code.
+        self.mean = keras.Variable(20.0, name="adaface_mean", **settings)
+        self.deviation = keras.Variable(100.0, name="adaface_deviation", **settings)
+
+    @property
+    def state(self):
+        """Mean and standard deviation of the norms."""
+        return [self.mean, self.deviation]
+
+    def logits(self, labels, outputs):
+        """Cosines and norms -> scaled cosines, the target's moved; follows the norms."""
+        cosines, norms = self.split(outputs)
+        quality = self._quality(ops.stop_gradient(ops.clip(norms, 1e-3, 100.0)))
+        angle = angles(gather(cosines, labels)) - self.margin * quality
+        angle = ops.clip(angle, ANGLE_MARGIN, math.pi - ANGLE_MARGIN)
+        moved = ops.cos(angle) - self.margin * quality - self.margin
+        return self.scale * replace(cosines, labels, moved)
+
+    def _quality(self, norms):
+        rows = ops.cast(ops.shape(norms)[0], "float32")
+        mean = ops.mean(norms)
+        # The sample's own deviation, n - 1; a batch of one has none.
+        spread = ops.sum(ops.square(norms - mean)) / ops.maximum(rows - 1.0, 1.0)
+        self.mean.assign(self.rate * mean + (1.0 - self.rate) * self.mean)
+        self.deviation.assign(self.rate * ops.sqrt(spread) + (1.0 - self.rate) * self.deviation)
+        scaled = (norms - self.mean) / (self.deviation + ANGLE_MARGIN)
+        return ops.clip(scaled * self.concentration, -1.0, 1.0)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "margin": self.margin,
+            "scale": self.scale,
+            "concentration": self.concentration,
+            "rate": self.rate,
+        }

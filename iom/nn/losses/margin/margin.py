@@ -1,0 +1,190 @@
+"""Margin softmax losses on cosines `(B, C)` and integer labels `(B,)`. All names in one table."""
+
+from collections.abc import Callable
+
+import keras
+
+from iom.nn.losses.margin.adaptive_margin import AdaFaceLoss, MagFaceLoss
+from iom.nn.losses.margin.angular_margin import add_angle, angles, falling_cosine
+from iom.nn.losses.margin.class_loss import SoftmaxCrossEntropy, gather, replace
+from iom.nn.losses.margin.curricular import CurricularFaceLoss
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class SoftmaxLoss(SoftmaxCrossEntropy):
+    """Plain softmax on the logits of an ordinary linear layer, no cosines and no margin."""
+
+    needs_cosines = False
+
+    def __init__(self, label_smoothing=0.0, name="softmax", **kwargs):
+        super().__init__(label_smoothing, name=name, **kwargs)
+
+    def logits(self, labels, outputs):
+        """The outputs as they are."""
+        return outputs
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
+    """Softmax on scaled cosines without a margin (Wang et al., ACM MM 2017, eq. 10).
+
+    Args:
+        scale: s, the inverse temperature of the softmax.
+        label_smoothing: Share of the target spread over all classes.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of the loss.
+    """
+
+    def __init__(self, scale=64.0, label_smoothing=0.0, name="normalised_softmax", **kwargs):
+        super().__init__(label_smoothing, name=name, **kwargs)
+        self.scale = scale
+
+    def logits(self, labels, outputs):
+        """`s cos_j`, with the target's cosine moved by the margin, if there is one."""
+        return self.scale * replace(outputs, labels, self.moved(gather(outputs, labels)))
+
+    def moved(self, target):
+        """The target's cosine `(B, 1)` as the loss wants to see it."""
+        return target
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "scale": self.scale}
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class ArcFaceLoss(NormalisedSoftmaxLoss):
+    """Additive angular margin (Deng et al., CVPR 2019, eq. 3).
+
+    The target logit is s cos(theta + m) while theta + m <= pi, and s (cos(theta) - m sin(m))
+    beyond, so that it falls with theta everywhere (the reference code's continuation).
+    With `CosineLogits(n, sub_centers=K)` it is sub-center ArcFace (Deng et al., ECCV 2020).
+
+    Args:
+        margin: Angle m in radians.
+        scale: s, the inverse temperature of the softmax.
+        label_smoothing: Share of the target spread over all classes.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of the loss.
+    """
+
+    def __init__(self, margin=0.5, scale=64.0, label_smoothing=0.0, name="arcface", **kwargs):
+        super().__init__(scale, label_smoothing, name=name, **kwargs)
+        self.margin = margin
+
+    def moved(self, target):
+        """Cosine of the angle plus the margin."""
+        return add_angle(target, self.margin)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "margin": self.margin}
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class CosFaceLoss(NormalisedSoftmaxLoss):
+    """Additive cosine margin (Wang et al., CVPR 2018, eq. 4): target logit s (cos(theta) - m).
+
+    Args:
+        margin: m.
+        scale: s.
+        label_smoothing: Share of the target spread over all classes.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of the loss.
+    """
+
+    def __init__(self, margin=0.35, scale=64.0, label_smoothing=0.0, name="cosface", **kwargs):
+        super().__init__(scale, label_smoothing, name=name, **kwargs)
+        self.margin = margin
+
+    def moved(self, target):
+        """Cosine less the margin."""
+        return target - self.margin
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "margin": self.margin}
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class CombinedMarginLoss(NormalisedSoftmaxLoss):
+    """All three margins: cos(m1 theta + m2) - m3 (Deng et al., CVPR 2019, eq. 4).
+
+    Past pi the cosine goes on falling as (-1)^k cos(a) - 2k, k = floor(a / pi), the continuation of
+    Liu et al. (CVPR 2017, eq. 7).
+
+    Args:
+        multiplier: m1, on the angle.
+        margin: m2, added to the angle, in radians.
+        cosine_margin: m3, taken off the cosine.
+        scale: s.
+        label_smoothing: Share of the target spread over all classes.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of the loss.
+    """
+
+    def __init__(
+        self, multiplier=1.0, margin=0.3, cosine_margin=0.2, scale=64.0, label_smoothing=0.0, name="combined", **kwargs
+    ):
+        super().__init__(scale, label_smoothing, name=name, **kwargs)
+        self.multiplier = multiplier
+        self.margin = margin
+        self.cosine_margin = cosine_margin
+
+    def moved(self, target):
+        """Cosine of the changed angle, less m3."""
+        return falling_cosine(self.multiplier * angles(target) + self.margin) - self.cosine_margin
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "multiplier": self.multiplier,
+            "margin": self.margin,
+            "cosine_margin": self.cosine_margin,
+        }
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class SphereFaceLoss(NormalisedSoftmaxLoss):
+    """Multiplicative angular margin (Liu et al., CVPR 2017, eq. 7), on scaled cosines.
+
+    The target logit is s (lambda cos(theta) + psi(theta)) / (1 + lambda), psi(theta) =
+    (-1)^k cos(m theta) - 2k. The paper multiplies by the embedding's norm where s stands here, and
+    lets lambda fall to 5 in training: a full margin of 4 does not converge from the start.
+
+    Args:
+        margin: m, by which the angle is multiplied.
+        easing: lambda; 0 is the full margin.
+        scale: s.
+        label_smoothing: Share of the target spread over all classes.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of the loss.
+    """
+
+    def __init__(self, margin=4.0, easing=5.0, scale=64.0, label_smoothing=0.0, name="sphereface", **kwargs):
+        super().__init__(scale, label_smoothing, name=name, **kwargs)
+        self.margin = margin
+        self.easing = easing
+
+    def moved(self, target):
+        """Blend of the cosine and of psi."""
+        psi = falling_cosine(self.margin * angles(target))
+        return (self.easing * target + psi) / (1.0 + self.easing)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "margin": self.margin, "easing": self.easing}
+
+
+MARGIN_LOSSES: dict[str, Callable[..., SoftmaxCrossEntropy]] = {
+    "softmax": SoftmaxLoss,
+    "normalised_softmax": NormalisedSoftmaxLoss,
+    "arcface": ArcFaceLoss,
+    "cosface": CosFaceLoss,
+    "sphereface": SphereFaceLoss,
+    "combined": CombinedMarginLoss,
+    "curricularface": CurricularFaceLoss,
+    "magface": MagFaceLoss,
+    "adaface": AdaFaceLoss,
+}

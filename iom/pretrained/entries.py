@@ -1,0 +1,152 @@
+"""The manifest of known weights, `iom/pretrained/manifest.json`, and where their files may be."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from iom._files import sha256_of
+from iom._registry import did_you_mean
+from iom._untrusted import check_name, read_json
+from iom.errors import WeightsError
+from iom.pretrained import package_folder, search_folders
+from iom.pretrained.importers.inputs import Statement, parse_statement
+
+FORMAT = 1
+_TEXTS = ("format", "folder", "licence", "source")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """A file of an entry; without a SHA-256 it is not pinned, and its input is checked on faces."""
+
+    name: str
+    sha256: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Known weights.
+
+    Attributes:
+        name: `architecture.tag`.
+        format: A format of `iom.pretrained.formats`.
+        files: The file to load, and those it needs beside it.
+        folder: Folder of the files inside each search folder.
+        statement: Input and embedding size.
+        licence: Under what terms they may be used.
+        source: How to get them.
+    """
+
+    name: str
+    format: str
+    files: tuple[WeightsFile, ...]
+    folder: str
+    statement: Statement
+    licence: str
+    source: str
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the manifest knows the SHA-256 of every file."""
+        return all(file.sha256 for file in self.files)
+
+
+def read_manifest(path: Path | None = None) -> dict[str, Entry]:
+    """Entries by name.
+
+    Raises:
+        WeightsError: The manifest is missing or not valid.
+    """
+    path = path or package_folder() / "manifest.json"
+    try:
+        tree = read_json(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read the manifest {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(tree, dict) or tree.get("version") != FORMAT:
+        raise WeightsError(f"{path}: expected a manifest of version {FORMAT}")
+    entries = tree.get("entries")
+    if not isinstance(entries, dict):
+        raise WeightsError(f"{path}: expected 'entries', an object by name")
+    return {name: _entry(name, values, path) for name, values in entries.items()}
+
+
+def _entry(name: str, values: Any, path: Path) -> Entry:
+    where = f"{path}: {name}"
+    architecture, separator, tag = name.partition(".")
+    if not (separator and architecture and tag) or not isinstance(values, dict):
+        raise WeightsError(f"{where}: expected an entry named architecture.tag")
+    rest = dict(values)
+    texts = {}
+    for field in _TEXTS:
+        texts[field] = rest.pop(field, None)
+        if not isinstance(texts[field], str) or not texts[field]:
+            raise WeightsError(f"{where}: {field}: expected text, received {texts[field]!r}")
+    files = rest.pop("files", None)
+    if not isinstance(files, dict) or not files:
+        raise WeightsError(f"{where}: files: expected an object of names and SHA-256")
+    for place in (texts["folder"], *files):
+        check_name(place, source=where, error=WeightsError)
+    for file, digest in files.items():
+        if digest is not None and (not isinstance(digest, str) or len(digest) != 64):
+            raise WeightsError(f"{where}: {file}: expected a SHA-256 or null, received {digest!r}")
+    rest.setdefault("architecture", architecture)
+    statement = parse_statement(rest, where)
+    return Entry(
+        name=name,
+        files=tuple(WeightsFile(file, digest) for file, digest in files.items()),
+        statement=statement,
+        **texts,
+    )
+
+
+def find_entry(name: str, entries: dict[str, Entry]) -> Entry | None:
+    """Entry of that full name, or of that architecture if it has one tag only.
+
+    Raises:
+        WeightsError: The architecture has several tags.
+    """
+    if name in entries:
+        return entries[name]
+    tagged = [entry for full, entry in entries.items() if full.partition(".")[0] == name]
+    if len(tagged) > 1:
+        choices = ", ".join(sorted(entry.name for entry in tagged))
+        raise WeightsError(f"'{name}' is ambiguous: choose one of {choices}")
+    return tagged[0] if tagged else None
+
+
+def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
+    """Paths of the entry's files, all in one folder; with `verify`, their SHA-256 is compared.
+
+    Raises:
+        WeightsError: A file is missing (the message says where to get it and where to put it) or is
+            not the one that the manifest knows.
+    """
+    folders = [folder / entry.folder for folder in search_folders()]
+    for folder in folders:
+        paths = [folder / file.name for file in entry.files]
+        if not paths[0].exists():
+            continue
+        for path, file in zip(paths, entry.files, strict=True):
+            if not path.exists():
+                raise WeightsError(f"{entry.name}: {path} is missing beside {paths[0].name}")
+            if verify and file.sha256 and (found := sha256_of(path)) != file.sha256:
+                raise WeightsError(
+                    f"{entry.name}: {path} is not the file of the manifest: expected SHA-256 "
+                    f"{file.sha256}, received {found}; get it anew: {entry.source}"
+                )
+        return paths
+    names = " and ".join(file.name for file in entry.files)
+    places = " or ".join(str(folder) for folder in folders)
+    raise WeightsError(
+        f"the weights {entry.name} are not here. Get {names} ({entry.source}; {entry.licence}) and put it into {places}"
+    )
+
+
+def unknown_name(name: str, entries: dict[str, Entry]) -> WeightsError:
+    """The error for a text that is neither an entry nor a file."""
+    return WeightsError(
+        f"'{name}' is neither a file nor an entry of the manifest{did_you_mean(name, entries)} "
+        f"(entries: {', '.join(sorted(entries))})"
+    )

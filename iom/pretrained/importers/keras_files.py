@@ -1,0 +1,306 @@
+"""Keras models: `.keras` archives and legacy `.h5` files, whole models or weights alone."""
+
+import contextlib
+import io
+import math
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers
+
+from iom._untrusted import check_inflated, check_inflated_size, parse_json
+from iom.errors import ConfigError, WeightsError
+from iom.nn.backbones.registry import build_backbone
+from iom.pretrained.importers.inputs import InputSpec, Statement
+from iom.pretrained.importers.messages import check_names, one_line
+
+# Layers whose configuration holds code or names a program.
+_CODE = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
+_TRUSTED_MODULES = ("keras", "iom", "builtins")
+RAW = "0..255"
+WEIGHTS_MEMBER = "model.weights.h5"
+SPARE_ELEMENTS = 1 << 20
+"""So that a small misfit is told as such."""
+CONFIG_BYTES = 4 << 20
+"""Largest configuration; one of a thousand layers takes a quarter of it."""
+LARGEST_OUTPUT = 1 << 26
+"""Numbers that a layer may give for one image; face networks have a few million at most."""
+
+
+class _Depthwise(layers.DepthwiseConv2D):
+    """Reads what Keras 2 wrote: an argument `groups`, which Keras 3 does not take."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> layers.DepthwiseConv2D:
+        """The layer of Keras 3."""
+        known = {name: value for name, value in config.items() if name != "groups"}
+        return layers.DepthwiseConv2D.from_config(known)
+
+
+def read_keras(path: Path, statement: Statement | None) -> keras.Model:
+    """Model of a `.keras` or `.h5` file; of weights alone where the statement names the backbone.
+
+    Raises:
+        WeightsError: The file is missing or damaged, or its configuration holds code.
+    """
+    content = _content(path)
+    if content.configuration is None:
+        return _weights_alone(path, statement, content.elements)
+    return _built(path, content, custom_objects={"DepthwiseConv2D": _Depthwise})
+
+
+def load_keras_model(path: Path) -> keras.Model:
+    """A whole model of a `.keras` file, checked before Keras builds anything of it.
+
+    Raises:
+        WeightsError: The file is missing or damaged, its configuration holds code, or it asks for
+            far more weights than the file holds.
+    """
+    content = _content(path)
+    if content.configuration is None:
+        raise WeightsError(f"{path}: holds weights without a model")
+    return _built(path, content)
+
+
+def _built(path: Path, content: "_Content", **settings: Any) -> keras.Model:
+    try:
+        _refuse_code(content.configuration, path)
+        with _at_most(content.elements, path):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True, **settings)
+        if isinstance(model, keras.Model):
+            _check_outputs(model, path)
+    except WeightsError:
+        raise
+    # Whatever a damaged archive makes fail inside Keras, h5py or zipfile.
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if not isinstance(model, keras.Model):
+        raise WeightsError(f"{path}: expected a model, received {type(model).__name__}")
+    return model
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    reason = one_line(error)
+    return WeightsError(f"{path}: damaged or not a Keras model: {reason}")
+
+
+class _Content(NamedTuple):
+    """What a file holds: a configuration, `None` beside weights alone, and so many numbers."""
+
+    configuration: Any
+    elements: int
+
+
+def _content(path: Path) -> _Content:
+    try:
+        return _read_content(path)
+    except FileNotFoundError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
+    # h5py, zipfile and json each have exceptions of their own for damage.
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _read_content(path: Path) -> _Content:
+    import h5py
+
+    if not zipfile.is_zipfile(path):
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("model_config")
+            elements = _stored_elements(file, path.stat().st_size)
+        configuration = None if text is None else parse_json(text, max_bytes=CONFIG_BYTES)
+        return _Content(configuration, elements)
+    if path.suffix != ".keras":
+        raise ValueError("a Keras archive must be named .keras")
+    with zipfile.ZipFile(path) as archive:
+        size = check_inflated(archive)
+        if archive.getinfo("config.json").file_size > CONFIG_BYTES:
+            raise ValueError(f"expected a config.json of at most {CONFIG_BYTES} bytes")
+        broken = archive.testzip()
+        if broken is not None:
+            raise ValueError(f"the checksum of its part {broken} is wrong")
+        configuration = parse_json(archive.read("config.json"), max_bytes=CONFIG_BYTES)
+        if WEIGHTS_MEMBER not in archive.namelist():
+            return _Content(configuration, size)
+        with h5py.File(io.BytesIO(archive.read(WEIGHTS_MEMBER)), "r") as file:
+            return _Content(configuration, _stored_elements(file, size))
+
+
+def _stored_elements(file: Any, size: int) -> int:
+    """Numbers in an HDF5 file of `size` bytes, none of which lies in another file.
+
+    Raises:
+        ValueError: A link, a dataset in another file, or more than the file can hold.
+    """
+    import h5py
+
+    elements, taken = 0, 0
+
+    def visit(_: str, item: Any) -> None:
+        nonlocal elements, taken
+        if isinstance(item, h5py.Group):
+            for name in item:
+                if not isinstance(item.get(name, getlink=True), h5py.HardLink):
+                    raise ValueError(f"refused: {name!r} is a link, which may lead to another file")
+            return
+        if item.external or item.is_virtual:
+            raise ValueError(f"refused: {item.name!r} lies in another file")
+        elements, taken = elements + item.size, taken + item.size * item.dtype.itemsize
+
+    visit("/", file["/"])
+    file.visititems(visit)
+    check_inflated_size(taken, size)
+    return elements
+
+
+_COUNTING = threading.Lock()
+
+
+@contextlib.contextmanager
+def _at_most(elements: int, path: Path) -> Iterator[None]:
+    """Refuse a model that asks for far more weights than its file holds, before it has them."""
+    refused: list[str] = []
+    left = 2 * elements + SPARE_ELEMENTS
+    plain = keras.layers.Layer.add_weight
+
+    def add_weight(layer: Any, *args: Any, **settings: Any) -> Any:
+        nonlocal left
+        shape = settings.get("shape", args[0] if args and not isinstance(args[0], str) else ())
+        sides = shape if isinstance(shape, list | tuple) else [] if shape is None else [shape]
+        left -= math.prod(int(side) for side in sides)
+        if left < 0:
+            refused.append(
+                f"{path}: refused: its layer '{one_line(layer.name)}' asks for weights of shape "
+                f"{tuple(sides)}, far more than the {elements} numbers of the file"
+            )
+            raise ValueError(refused[0])
+        return plain(layer, *args, **settings)
+
+    with _COUNTING:
+        keras.layers.Layer.add_weight = add_weight
+        try:
+            yield
+        except Exception as error:  # Keras wraps what is raised while it builds a layer
+            if refused:
+                raise WeightsError(refused[0]) from error
+            raise
+        finally:
+            keras.layers.Layer.add_weight = plain
+
+
+def _check_outputs(model: keras.Model, path: Path) -> None:
+    """Refuse layers whose outputs would not fit into memory."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _check_outputs(layer, path)
+        for node in layer._inbound_nodes:
+            for tensor in node.output_tensors:
+                sides = [side for side in tensor.shape if side is not None]
+                if math.prod(sides) > LARGEST_OUTPUT:
+                    raise WeightsError(
+                        f"{path}: refused: its layer '{one_line(layer.name)}' gives {sides} for "
+                        f"one image, more than {LARGEST_OUTPUT} numbers"
+                    )
+
+
+def _refuse_code(value: Any, path: Path) -> None:
+    """Refuse configurations that name anything but plain layers, before Keras builds them."""
+    if isinstance(value, list):
+        for item in value:
+            _refuse_code(item, path)
+    if not isinstance(value, dict):
+        return
+    name, module = value.get("class_name"), value.get("module")
+    check_names(text for text in (name, module) if text is not None)
+    if name in _CODE or name == "function" or name == "__lambda__":
+        raise WeightsError(
+            f"{path}: refused: its configuration holds a {name}, which is code; nothing was run. "
+            "Rebuild the model from plain layers, or export it as a SavedModel or ONNX"
+        )
+    if isinstance(module, str) and module.split(".")[0] not in _TRUSTED_MODULES:
+        raise WeightsError(f"{path}: refused: its configuration names '{module}.{name}', which is outside Keras")
+    for item in value.values():
+        _refuse_code(item, path)
+
+
+def _weights_alone(path: Path, statement: Statement | None, elements: int) -> keras.Model:
+    if statement is None or not statement.architecture:
+        raise WeightsError(
+            f"{path}: holds weights without a model: state its 'architecture' (and 'arguments') in "
+            f"{path.name}.input.json"
+        )
+    arguments = dict(statement.arguments)
+    if statement.embedding_size:
+        arguments["embedding_size"] = statement.embedding_size
+    try:
+        with _at_most(elements, path):
+            model = build_backbone(statement.architecture, input_size=statement.input.size, **arguments)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    try:
+        model.load_weights(path)
+    # h5py and Keras raise several kinds for weights of another shape or a damaged file.
+    except Exception as error:
+        reason = one_line(error)
+        raise WeightsError(f"{path}: does not fit {statement.architecture}: {reason}") from error
+    return model
+
+
+def own_statement(model: keras.Model) -> Statement | None:
+    """What the graph itself says, if it is a backbone that this project saved."""
+    named = {layer.name: layer for layer in model.layers}
+    is_own = isinstance(named.get("pixel_scaling"), layers.Rescaling) and {"image", "embedding"} <= set(named)
+    return Statement(InputSpec("RGB", RAW, model.input_shape[1])) if is_own else None
+
+
+def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras.Model:
+    """The model behind a colour swap and a scaling, so that it takes raw RGB pixels.
+
+    Raises:
+        WeightsError: Not one square colour image in and one embedding out, or the model's own
+            scaling contradicts the statement.
+    """
+    side = _side(model, path)
+    if side != statement.input.size:
+        raise WeightsError(f"{path}: size: {statement.input.size} is stated, the model takes {side}")
+    size = model.output_shape[-1]
+    if statement.embedding_size not in (0, size):
+        raise WeightsError(f"{path}: embedding size: {statement.embedding_size} is stated, the model has {size}")
+    if _scales_pixels(model) and statement.input.range != RAW:
+        raise WeightsError(
+            f"{path}: the range '{statement.input.range}' is stated, but the model itself scales "
+            f"pixels and so wants '{RAW}'"
+        )
+    if statement.input.range == RAW and statement.input.colour_order == "RGB":
+        return model
+    image = keras.Input((side, side, 3), name="image")
+    x = image[..., ::-1] if statement.input.colour_order == "BGR" else image
+    if statement.input.range != RAW:
+        scale, offset = statement.input.scaling
+        x = layers.Rescaling(scale, offset=offset, name="pixel_scaling")(x)
+    embedding = layers.Activation("linear", dtype="float32", name="embedding")(model(x))
+    return keras.Model(image, embedding, name=model.name)
+
+
+def _scales_pixels(model: keras.Model) -> bool:
+    return any(
+        isinstance(layer, layers.Rescaling | layers.Normalization)
+        or (isinstance(layer, keras.Model) and _scales_pixels(layer))
+        for layer in model.layers
+    )
+
+
+def _side(model: keras.Model, path: Path) -> int:
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    image, embedding = (shapes[0], shapes[-1]) if len(shapes) == 2 else ((), ())
+    fits = len(image) == 4 and image[1] == image[2] and image[3] == 3 and len(embedding) == 2
+    if not fits or image[1] is None:
+        raise WeightsError(
+            f"{path}: expected a square colour image (B, S, S, 3) in and one embedding (B, D) out, "
+            f"received inputs and outputs {shapes}"
+        )
+    return int(image[1])

@@ -1,0 +1,232 @@
+"""Recognition models in ONNX: InsightFace's zoo, exported from PyTorch or from MXNet."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._untrusted import paths_inside
+from iom.errors import WeightsError, missing_extra
+from iom.pretrained.importers.graph import IMAGE, ForeignGraph, ForeignOp
+from iom.pretrained.importers.messages import check_names, one_line
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+# What only changes the shape or type of its first input.
+_PASS = {"Flatten", "Reshape", "Dropout", "Identity", "Cast", "Squeeze"}
+# What PyTorch writes to compute the target shape of a flatten.
+_SHAPES = {"Shape", "Gather", "Unsqueeze", "Concat", "Slice", "Constant", "Cast"}
+_EPSILON = 1e-5
+"""ONNX's default for BatchNormalization."""
+
+
+def read_onnx(path: Path) -> ForeignGraph:
+    """The network of an ONNX file.
+
+    Raises:
+        MissingExtraError: The package `onnx` is not installed.
+        WeightsError: The file is missing or damaged, or holds an operation that is not known here.
+    """
+    model = _load(path)
+    try:
+        return _Translation(model.graph, path).run()
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = one_line(error)
+        raise WeightsError(f"{path}: damaged ONNX graph: {reason}") from error
+
+
+def external_files(path: Path) -> list[Path]:
+    """Files beside an ONNX model that hold its arrays; exporters split large models.
+
+    Raises:
+        WeightsError: One is named outside of the folder; it is not opened.
+    """
+    model = _load(path, with_data=False)
+    places = {
+        entry.value for tensor in _tensors(model.graph) for entry in tensor.external_data if entry.key == "location"
+    }
+    return list(paths_inside(path.parent, sorted(places), source=path, error=WeightsError))
+
+
+def _tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
+    """All arrays of a graph, those of attributes and of graphs within it too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for below in (attribute.g, *attribute.graphs):
+                yield from _tensors(below)
+
+
+def _load(path: Path, *, with_data: bool = True) -> "ModelProto":
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra(f"reading {path.name}", "onnx", cause=error) from error
+    try:
+        model = onnx.load(path, load_external_data=with_data)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror or one_line(error)}") from error
+    # Protobuf, onnx and its reader of external files each raise exceptions of their own.
+    except Exception as error:
+        raise WeightsError(f"{path}: damaged or not an ONNX model: {one_line(error)}") from error
+    if not model.graph.node:
+        raise WeightsError(f"{path}: damaged or not an ONNX model: it has no graph")
+    return model
+
+
+class _Translation:
+    """Walks the nodes of an ONNX graph, which stand in calling order."""
+
+    def __init__(self, graph: "GraphProto", path: Path) -> None:
+        from onnx import numpy_helper
+
+        self._graph = graph
+        self._path = path
+        self._to_array: Callable[..., NDArray[Any]] = numpy_helper.to_array
+        self._constants = {tensor.name: self._to_array(tensor) for tensor in graph.initializer}
+        self._shapes: set[str] = set()
+        self._stands_for: dict[str, int] = {}
+        self._ops: list[ForeignOp] = []
+        self._scaling: tuple[float, float] | None = None
+
+    def run(self) -> ForeignGraph:
+        inputs = [value for value in self._graph.input if value.name not in self._constants]
+        outputs = [value.name for value in self._graph.output]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise self._unfit(f"expected one input and one output, received {len(inputs)} and {len(outputs)}")
+        sides = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim]
+        if len(sides) != 4 or sides[1] not in (0, 3) or sides[2] != sides[3]:
+            raise self._unfit(f"expected a square colour image (B, 3, S, S), received {sides}")
+        self._stands_for[inputs[0].name] = IMAGE
+        for node in self._graph.node:
+            check_names((node.name, node.op_type, *node.input, *node.output))
+            self._node(node)
+        if self._stands_for.get(outputs[0]) != len(self._ops) - 1 or not self._ops:
+            raise self._unfit("the output is not the last operation")
+        return ForeignGraph(str(self._path), tuple(self._ops), self._scaling, sides[2] or None)
+
+    def _unfit(self, reason: str) -> WeightsError:
+        return WeightsError(f"{self._path}: not a recognition network known here: {reason}")
+
+    def _node(self, node: "NodeProto") -> None:
+        attributes = {a.name: self._attribute(a) for a in node.attribute}
+        known = [name for name in node.input if name in self._stands_for]
+        output = node.output[0]
+        if node.op_type == "Constant":
+            self._constants[output] = np.asarray(attributes["value"])
+        elif node.input and node.input[0] in self._constants and not known:
+            self._constants[output] = self._fold(node, attributes)
+        elif node.op_type == "Shape" or (node.op_type in _SHAPES and not known and set(node.input) & self._shapes):
+            self._shapes.add(output)
+        elif not known:
+            raise self._unfit(f"{node.op_type} '{node.name}' does not depend on the image")
+        elif node.op_type in _PASS:
+            self._stands_for[output] = self._stands_for[known[0]]
+        elif len(known) == 1 and node.op_type in ("Add", "Sub", "Mul", "Div"):
+            self._with_constant(node, known[0])
+        else:
+            op = self._translate(node, attributes, tuple(self._stands_for[n] for n in known))
+            self._stands_for[output] = len(self._ops)
+            self._ops.append(op)
+
+    def _fold(self, node: "NodeProto", attributes: dict[str, Any]) -> NDArray[Any]:
+        """What exporters that do not fold constants leave to do with a stored array."""
+        array = self._constants[node.input[0]]
+        if node.op_type in ("Identity", "Cast", "Unsqueeze", "Squeeze"):
+            return array  # slopes, biases and kernels are reshaped when they are set
+        if node.op_type == "Transpose":
+            return array.transpose(attributes.get("perm"))
+        raise self._unfit(f"{node.op_type} '{node.name}' of a stored array")
+
+    def _attribute(self, attribute: Any) -> Any:
+        import onnx
+
+        value = onnx.helper.get_attribute_value(attribute)
+        return self._to_array(value) if isinstance(value, onnx.TensorProto) else value
+
+    def _with_constant(self, node: "NodeProto", known: str) -> None:
+        """Scaling of the image, or the bias of the dense operation before it."""
+        (other,) = (name for name in node.input if name != known)
+        constant = self._floats(other)
+        index = self._stands_for[known]
+        self._stands_for[node.output[0]] = index
+        if index == IMAGE and np.ptp(constant) == 0 and node.input[0] == known:
+            self._rescale(node.op_type, float(constant.flat[0]))
+            return
+        if node.op_type != "Add" or index != len(self._ops) - 1:
+            raise self._unfit(f"{node.op_type} '{node.name}' with a constant")
+        op = self._ops[index]
+        if op.kind not in ("dense", "conv") or "bias" in op.arrays:
+            raise self._unfit(f"{node.op_type} '{node.name}' with a constant")
+        arrays = {**op.arrays, "bias": constant.reshape(-1)}
+        self._ops[index] = ForeignOp(op.kind, op.name, op.inputs, arrays, op.stride, op.padding, op.groups)
+
+    def _rescale(self, op: str, value: float) -> None:
+        scale, offset = self._scaling or (1.0, 0.0)
+        if op in ("Add", "Sub"):
+            self._scaling = (scale, offset + (value if op == "Add" else -value))
+        else:
+            factor = value if op == "Mul" else 1 / value
+            self._scaling = (scale * factor, offset * factor)
+
+    def _translate(self, node: "NodeProto", attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
+        name = node.name or node.output[0]
+        if node.op_type == "Conv":
+            return self._conv(node, name, attributes, inputs)
+        if node.op_type == "BatchNormalization":
+            roles = ("gamma", "beta", "mean", "variance")
+            arrays = {r: self._floats(n) for r, n in zip(roles, node.input[1:], strict=True)}
+            epsilon = float(attributes.get("epsilon", _EPSILON))
+            return ForeignOp("batch_norm", name, inputs, arrays, epsilon=epsilon)
+        if node.op_type == "PRelu":
+            return ForeignOp("prelu", name, inputs, {"slope": self._floats(node.input[1]).ravel()})
+        if node.op_type in ("Gemm", "MatMul"):
+            return self._dense(node, name, attributes, inputs)
+        if node.op_type in ("Add", "Sum") and len(inputs) == 2:
+            return ForeignOp("add", name, inputs)
+        raise self._unfit(f"the operation {node.op_type} ('{name}') is not known")
+
+    def _conv(self, node: "NodeProto", name: str, attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
+        arrays = {role: self._floats(n) for role, n in zip(("kernel", "bias"), node.input[1:], strict=False) if n}
+        settings = {
+            "stride": set(attributes.get("strides", [1])),
+            "padding": set(attributes.get("pads", [0])),
+            "dilation": set(attributes.get("dilations", [1])),
+        }
+        automatic = attributes.get("auto_pad", b"NOTSET")
+        if any(len(v) != 1 for v in settings.values()) or automatic not in (b"NOTSET", b"VALID"):
+            raise self._unfit(f"Conv '{name}' has an uneven window")
+        if settings["dilation"] != {1} or arrays["kernel"].ndim != 4:
+            raise self._unfit(f"Conv '{name}' is dilated or not two-dimensional")
+        return ForeignOp(
+            "conv",
+            name,
+            inputs,
+            arrays,
+            stride=settings["stride"].pop(),
+            padding=settings["padding"].pop(),
+            groups=int(attributes.get("group", 1)),
+        )
+
+    def _dense(self, node: "NodeProto", name: str, attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
+        kernel = self._floats(node.input[1])
+        if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
+            raise self._unfit(f"Gemm '{name}' with factors")
+        if kernel.ndim != 2 or attributes.get("transA", 0):
+            raise self._unfit(f"{node.op_type} '{name}' is no plain matrix product")
+        # Gemm of PyTorch holds (O, I); a MatMul holds (I, O).
+        arrays = {"kernel": kernel if attributes.get("transB", 0) else kernel.T}
+        if len(node.input) > 2 and node.input[2]:
+            arrays["bias"] = self._floats(node.input[2]).reshape(-1)
+        return ForeignOp("dense", name, inputs, arrays)
+
+    def _floats(self, name: str) -> NDArray[np.float32]:
+        if name not in self._constants:
+            raise self._unfit(f"'{name}' is no stored array")
+        return np.asarray(self._constants[name], np.float32)

@@ -1,0 +1,88 @@
+"""From decoded images to embeddings: align where it is needed, embed, one image at a time."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.data.images import Pixels
+from iom.errors import FaceError
+from iom.models.face_hasher import FaceHasher
+from iom.photos.alignment import align, face_size
+from iom.photos.detectors import Detect
+from iom.service.decoding import BusyError, Decoder
+
+SMALLEST_FACE = 32.0
+BYSTANDER = 0.5
+"""Faces of less than this share of the largest one are people in the background."""
+
+
+class Faces:
+    """Bytes of images to embeddings.
+
+    Args:
+        hasher: Embeds; called from several threads.
+        decoder: Takes photographs if there is a detector.
+        detect: Finds faces in photographs; without it only aligned faces are taken.
+        wait_seconds: For the detector to become free.
+    """
+
+    def __init__(
+        self, hasher: FaceHasher, decoder: Decoder, detect: Detect | None = None, *, wait_seconds: float = 10.0
+    ) -> None:
+        self._hasher, self.decoder, self._detect = hasher, decoder, detect
+        self._wait = wait_seconds
+        self._lock = threading.Lock()  # a network uses all cores already
+
+    @property
+    def aligns(self) -> bool:
+        """Whether photographs are taken."""
+        return self._detect is not None
+
+    def embed(self, images: list[bytes]) -> NDArray[Any]:
+        """Embeddings `(N, D)`.
+
+        Raises:
+            FaceError: An image that cannot be used, or without a face.
+            BusyError: Too much to do.
+        """
+        return self._hasher.embed(np.stack([self.aligned(data) for data in images]))
+
+    def aligned(self, data: bytes) -> Pixels:
+        """The face of an image, `(112, 112, 3)`.
+
+        Raises:
+            FaceError: An image that cannot be used, without a face, or with several large ones.
+            BusyError: Too much to do.
+        """
+        decoded = self.decoder.decode(data)
+        if decoded.is_aligned or self._detect is None:
+            return decoded.pixels
+        with self._detector_free():
+            found = self._detect(decoded.pixels)
+        sizes = sorted(((face_size(face.points, "image"), i) for i, face in enumerate(found)))
+        if not found or sizes[-1][0] < SMALLEST_FACE:
+            raise FaceError(
+                f"image: expected a face of {SMALLEST_FACE:g} pixels or more, found "
+                + (f"one of {sizes[-1][0]:.0f}" if found else "none")
+            )
+        largest, which = sizes[-1]
+        if len(sizes) > 1 and sizes[-2][0] >= BYSTANDER * largest:
+            raise FaceError("image: expected one person, found several faces of about one size")
+        return align(decoded.pixels, found[which].points, source="image")
+
+    def close(self) -> None:
+        """End the decoder."""
+        self.decoder.close()
+
+    @contextlib.contextmanager
+    def _detector_free(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=self._wait):
+            raise BusyError("Too many concurrent images; retry later")
+        try:
+            yield
+        finally:
+            self._lock.release()

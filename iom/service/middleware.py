@@ -1,0 +1,193 @@
+"""Middleware that checks the token, rate and size of a request before it is read, and logs it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from fastapi import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+
+from iom.errors import DataError
+from iom.service.connections import client_network
+from iom.service.metrics import Metrics
+from iom.service.rate_limit import RateLimit
+from iom.service.settings import ServiceSettings
+from iom.service.static import OPEN_FOLDER, OPEN_PATHS
+from iom.service.tokens import TokenFile
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+LOG = logging.getLogger("iom.service")
+CLOSED_BY_CALLER = 499
+"""Status in logs and metrics where the caller went away; nobody gets it."""
+RETRY_SOON = {"Retry-After": "1"}
+HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        b"img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; "
+        b"form-action 'none'; frame-ancestors 'none'",
+    ),
+]
+
+
+class BodyError(HTTPException):
+    """The body of a request is longer than allowed, or takes too long to come in.
+
+    Of this type because FastAPI makes any other error while it reads a body into one of its own.
+    """
+
+
+class Gate:
+    """ASGI middleware. The token it found is in `scope["iom.token"]`; what it opens is not its job.
+
+    Logs hold the token's name, the kind of action, the status and the time: no subject, no
+    application, no path as it came, nothing of a body. Requests for the page are not logged.
+
+    Args:
+        app: The application.
+        tokens: Who may come in.
+        settings: Limits.
+        metrics: Counts.
+    """
+
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        *,
+        tokens: TokenFile,
+        settings: ServiceSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._app, self._tokens = app, tokens
+        self._settings, self._metrics = settings, metrics
+        self._rate = RateLimit(settings.rate, settings.burst)
+        self._without_token = RateLimit(settings.rate, settings.burst)
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status, sent = time.perf_counter(), 500, False
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status, sent = message["status"], True
+                message["headers"] = [*message.get("headers", []), *HEADERS]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        counts = refusal is None and not _is_open(scope["path"])
+        self._under_way += counts
+        try:
+            if refusal is not None:
+                await refusal(scope, receive, answer)
+            else:
+                await self._app(scope, self._measured(receive), answer)
+        except BodyError as error:
+            if not sent:
+                await _error(error.status_code, error.detail)(scope, receive, answer)
+        except ClientDisconnect:
+            status = CLOSED_BY_CALLER
+        except Exception as error:
+            # The message of an unforeseen error may hold anything; its type and place do not.
+            LOG.error("%s at %s", type(error).__name__, _place(error))
+            if not sent:
+                await _error(500, "Internal server error")(scope, receive, answer)
+        finally:
+            self._under_way -= counts
+            route = getattr(scope.get("route"), "path", "")
+            parts = [part for part in route.split("/") if part and not part.startswith("{")]
+            action = parts[-1] if parts else "page" if route else "none"
+            seconds = time.perf_counter() - begin
+            self._metrics.count(action, status, seconds)
+            name = scope["iom.token"].name if scope.get("iom.token") else "-"
+            level = logging.DEBUG if _is_open(scope["path"]) else logging.INFO
+            LOG.log(level, "%s %s %d %.1f ms", name, action, status, 1e3 * seconds)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        if not _is_open(scope["path"]):
+            headers = dict(scope["headers"])
+            scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
+            try:
+                token = self._tokens.find(text.decode("latin-1").strip())
+            except DataError:
+                LOG.error("the token file cannot be read; everybody is refused")
+                return _error(503, "The service is not ready; retry later", RETRY_SOON)
+            if scheme.lower() != b"bearer" or token is None:
+                # Only who has no token is slowed down: behind a proxy all come from one address.
+                address = (scope.get("client") or ("-",))[0]
+                wait = self._without_token.wait(client_network(address))
+                if wait:
+                    return _slow_down(wait)
+                return _error(401, "A valid bearer token is required", {"WWW-Authenticate": "Bearer"})
+            scope["iom.token"] = token
+            wait = self._rate.wait(token.name)
+            if wait:
+                return _slow_down(wait)
+            if self._under_way >= self._settings.max_requests:
+                return _error(503, "Too many concurrent requests; retry later", RETRY_SOON)
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length[:20]) > self._settings.largest_body:
+            return _error(413, self._too_much())
+        return None
+
+    def _measured(self, receive: Receive) -> Receive:
+        """`receive` that stops where a body is longer than allowed, or slower.
+
+        What a header says does not count.
+        """
+        total, is_complete = 0, False
+        end = time.monotonic() + self._settings.wait_for_body
+
+        async def measured() -> MutableMapping[str, Any]:
+            nonlocal total, is_complete
+            if is_complete:  # from here on it only waits for the caller to go away
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), end - time.monotonic())
+            except TimeoutError:
+                raise BodyError(408, "The request was received too slowly") from None
+            total += len(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
+            if total > self._settings.largest_body:
+                raise BodyError(413, self._too_much())
+            return message
+
+        return measured
+
+    def _too_much(self) -> str:
+        return f"The request is too large: at most {self._settings.largest_body} bytes"
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+
+
+def _slow_down(wait: float) -> JSONResponse:
+    return _error(429, "Too many requests; retry later", {"Retry-After": str(int(wait) + 1)})
+
+
+def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": text}, status_code=status, headers=headers)
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

@@ -1,0 +1,188 @@
+"""The routes that work on a gallery: enroll, verify, identify, revoke, renew, align, stats."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import Path as InPath
+from fastapi.security import HTTPBearer
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from iom.errors import DataError, EnrolmentError, RevokedError
+from iom.gallery.gallery import Gallery
+from iom.gallery.models import LONGEST_SUBJECT_ID, check_subject_id
+from iom.service.backoff import Backoff
+from iom.service.face_pipeline import Faces
+from iom.service.metrics import Metrics
+from iom.service.schemas import Counts, Found, Outcome, Revoked, Stored, problems
+from iom.service.settings import ServiceSettings
+
+Application = Annotated[str, InPath(description="Name of the application.", examples=["default"], max_length=64)]
+Subject = Annotated[
+    str,
+    Form(
+        description="Subject id: printable characters, no space at its ends.",
+        min_length=1,
+        max_length=LONGEST_SUBJECT_ID,
+        examples=["alice"],
+    ),
+]
+Images = Annotated[list[UploadFile], File(description="Faces of the subject; each becomes a reference.")]
+Image = Annotated[UploadFile, File(description="A face: JPEG, PNG, BMP or WebP.")]
+_BEARER = HTTPBearer(auto_error=False, description="Made by `iom make-token`; opens one application for one role.")
+
+
+def add_verbs(app: FastAPI, gallery: Gallery, faces: Faces, metrics: Metrics, settings: ServiceSettings) -> None:
+    """Add the routes to an application; see `create_app`."""
+    backoff = Backoff(gallery, settings)
+
+    def embedded(images: list[UploadFile]) -> NDArray[Any]:
+        if not 1 <= len(images) <= settings.most_images:
+            raise DataError(f"images: expected 1 to {settings.most_images}, received {len(images)}")
+        return faces.embed([image.file.read() for image in images])
+
+    def post(action: str, *statuses: int, **options: Any) -> Callable[..., Any]:
+        return app.post(
+            f"/v1/{{application}}/{action}",
+            operation_id=action,
+            tags=["gallery"],
+            dependencies=guards(action),
+            responses={
+                **problems(400, 401, 403, 404, 408, 413, 422, 429, 500, 503, *statuses),
+                **options.pop("responses", {}),
+            },
+            response_model_exclude_none=True,
+            **options,
+        )
+
+    @post("enroll", 409, 410)
+    def enroll(
+        application: Application,
+        subject: Subject,
+        images: Images,
+        another: Annotated[bool, Form(description="Add to a subject that is enrolled already.")] = False,
+    ) -> Stored:
+        """Enrol a subject; one that was revoked is refused, `renew` brings it back."""
+        subject = _checked(gallery, application, subject)
+        new = gallery.enroll(application, subject, embedded(images), another=another)
+        return Stored(subject=subject, slots=[each.slot for each in new])
+
+    @post("verify", 410)
+    def verify(request: Request, application: Application, subject: Subject, image: Image) -> Outcome:
+        """Compare a face with the references of a subject (1:1)."""
+        subject = _checked(gallery, application, subject)
+        token = request.scope["iom.token"].name
+        with backoff.verification(token, application, subject) as attempt, _missing():
+            decision = gallery.verify(application, subject, embedded([image]))
+            attempt.is_match = decision.match
+        metrics.decide("verify", decision.match)
+        if not settings.scores:
+            return Outcome(match=decision.match)
+        return Outcome(match=decision.match, distance=decision.distance, threshold=decision.threshold)
+
+    @post("identify", 409)
+    def identify(request: Request, application: Application, image: Image) -> list[Found]:
+        """Every subject within the threshold, the nearest first (1:N)."""
+        _checked(gallery, application)
+        _check_size(gallery, application, settings.most_keys)
+        with backoff.search(request.scope["iom.token"].name, application) as attempt:
+            found = gallery.identify(application, embedded([image]))
+            attempt.is_match = bool(found)
+        metrics.decide("identify", bool(found))
+        return [Found(subject=each.subject_id, distance=each.distance if settings.scores else None) for each in found]
+
+    @post("revoke", 410)
+    def revoke(application: Application, subject: Subject) -> Revoked:
+        """Refuse all templates of a subject for ever."""
+        subject = _checked(gallery, application, subject)
+        with _missing():
+            return Revoked(revoked=gallery.revoke(application, subject))
+
+    @post("renew", 409, 410)
+    def renew(application: Application, subject: Subject, images: Images) -> Stored:
+        """Revoke what a subject has and enrol it anew under a fresh key, at once."""
+        subject = _checked(gallery, application, subject)
+        with _missing(ready=lambda: gallery.store.references(application, subject)):
+            new = gallery.renew(application, subject, embedded(images))
+        return Stored(subject=subject, slots=[each.slot for each in new])
+
+    @post("align", response_class=Response, responses={200: {"content": {"image/png": {"schema": {"type": "string"}}}}})
+    def align(application: Application, image: Image) -> Response:
+        """The aligned face that the service would use, 112x112; nothing is kept or compared."""
+        stream = io.BytesIO()
+        PillowImage.fromarray(faces.aligned(image.file.read())).save(stream, "PNG")
+        return Response(stream.getvalue(), media_type="image/png")
+
+    @app.get(
+        "/v1/{application}/stats",
+        operation_id="stats",
+        tags=["gallery"],
+        dependencies=guards("stats"),
+        responses=problems(401, 403, 404, 422, 429, 500, 503),
+    )
+    def stats(application: Application) -> Counts:
+        """Counts of the application."""
+        _checked(gallery, application)
+        counts = gallery.store.stats(application)
+        return Counts(subjects=counts.subjects, references=counts.references, revoked=counts.revoked)
+
+
+def guards(action: str) -> list[Any]:
+    """Dependencies of a route: its token must open `action` of the application in its path."""
+
+    def check(request: Request) -> None:
+        token = request.scope.get("iom.token")
+        if token is None or not token.allows(action, request.path_params.get("application")):
+            raise HTTPException(403, "The token does not permit this")
+
+    return [Depends(_BEARER), Depends(check), Depends(_each_field_once)]
+
+
+async def _each_field_once(request: Request) -> None:
+    """Of a field that is given twice, the framework would take the last and proxies the first."""
+    if request.method != "POST":
+        return
+    form = await request.form()  # read already
+    for name in form:
+        if name != "images" and len(form.getlist(name)) > 1:
+            raise HTTPException(422, f"{name}: expected one, received {len(form.getlist(name))}")
+
+
+def _checked(gallery: Gallery, application: str, subject: str | None = None) -> str:
+    """The subject in its normal form, if there is one, of an application that is there."""
+    if subject is not None:
+        try:
+            subject = check_subject_id(subject)
+        except EnrolmentError as error:
+            raise HTTPException(422, str(error)) from None
+    with _missing():
+        gallery.application(application)
+    return subject or ""
+
+
+@contextlib.contextmanager
+def _missing(*, ready: Callable[[], Any] = lambda: None) -> Iterator[None]:
+    """Where something must be there already, its absence is 404; if it is there, it is not that."""
+    try:
+        yield
+    except RevokedError:
+        raise
+    except EnrolmentError as error:
+        if ready():
+            raise
+        raise HTTPException(404, str(error)) from None
+
+
+def _check_size(gallery: Gallery, application: str, most_keys: int) -> None:
+    if gallery.store.application(application).key_mode != "subject":
+        return
+    references = gallery.store.stats(application).references
+    if references > most_keys:
+        raise EnrolmentError(
+            f"application {application} has {references} references, each under a key of its own; "
+            f"at most {most_keys} are searched. Verify instead, or use an application with one "
+            "key for all (iom init --key-mode application)"
+        )

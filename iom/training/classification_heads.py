@@ -1,0 +1,146 @@
+"""From the configuration to what stands on the embedding: outputs, losses and their weights."""
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from iom._registry import lookup
+from iom.config.heads import MarginConfig
+from iom.config.schema import Stage1Config
+from iom.data.image_batches import LABEL, TARGET
+from iom.errors import ConfigError
+from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
+from iom.nn.layers.sampled_cosine import SampledCosineLogits, sampled_classes
+from iom.nn.losses.code.center import CenterLoss
+from iom.nn.losses.code.distillation import EmbeddingDistance
+from iom.nn.losses.code.embedding_triplet import TripletLoss
+from iom.nn.losses.margin.class_loss import SoftmaxCrossEntropy
+from iom.nn.losses.margin.margin import MARGIN_LOSSES
+from iom.nn.losses.margin.sampled import SampledLoss
+
+CENTER, TRIPLET, LABELS = "center", "triplet", "labels"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Heads:
+    """What stands on the embedding.
+
+    Attributes:
+        outputs: Name to tensor.
+        losses: Of each output.
+        weights: Of each loss.
+        state: Variables of the losses: neither the model's nor the optimizer's.
+        labels: Input of the labels, of a head that draws classes.
+        sampled: That head; it wants the compiled model.
+    """
+
+    outputs: dict[str, Any]
+    losses: dict[str, keras.losses.Loss]
+    weights: dict[str, float]
+    state: Sequence[Any] = ()
+    labels: Any = None
+    sampled: SampledCosineLogits | None = None
+
+
+def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
+    """Outputs, losses and their weights.
+
+    Args:
+        config: Of one phase.
+        embedding: `(B, D)`, not normalised.
+        classes: Training subjects.
+
+    Raises:
+        ConfigError: Unknown loss, or one without the argument that is given.
+    """
+    outputs: dict[str, Any] = {}
+    losses: dict[str, keras.losses.Loss] = {}
+    state: Sequence[Any] = ()
+    labels = sampled = None
+    if config.margin.weight > 0 and config.margin.sample < 1:
+        labels = keras.Input((), dtype="int32", name=LABELS)
+        sampled, losses[LABEL] = _sampled(config, classes)
+        state = losses[LABEL].state
+        outputs[LABEL] = sampled([embedding, labels])
+    elif config.margin.weight > 0:
+        loss = margin_loss(config.margin, classes=classes)
+        losses[LABEL], state = loss, loss.state
+        outputs[LABEL] = _logits(config.margin, loss, classes)(embedding)
+    if config.center.weight > 0:
+        losses[CENTER] = CenterLoss()
+        outputs[CENTER] = CentreDistances(classes, name=CENTER)(embedding)
+    if config.triplet.weight > 0:
+        settings = config.triplet
+        losses[TRIPLET] = TripletLoss(settings.margin, settings.mining, settings.distance)
+        outputs[TRIPLET] = UnitLength(name=TRIPLET)(embedding)
+    if config.distillation.teacher:
+        losses[TARGET] = EmbeddingDistance()
+        outputs[TARGET] = UnitLength(name=TARGET)(embedding)
+    weight_of = {
+        LABEL: config.margin.weight,
+        CENTER: config.center.weight,
+        TRIPLET: config.triplet.weight,
+        TARGET: config.distillation.weight,
+    }
+    weights = {name: weight_of[name] for name in outputs}
+    return Heads(outputs, losses, weights, state, labels, sampled)
+
+
+def margin_loss(config: MarginConfig, *, classes: int) -> SoftmaxCrossEntropy:
+    """The loss of that name with its arguments.
+
+    Raises:
+        ConfigError: Unknown name, an argument the loss does not have, or a value out of range.
+    """
+    kind = lookup(MARGIN_LOSSES, config.name, "margin loss")
+    given = {"margin": config.margin, "scale": config.scale, **config.arguments}
+    arguments = {name: value for name, value in given.items() if value is not None}
+    known = [name for name in inspect.signature(kind).parameters if name not in OWN]
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"margin: {config.name} has no {', '.join(unknown)}; it has {', '.join(known) or 'no arguments'}"
+        )
+    if "classes" in inspect.signature(kind).parameters:
+        arguments["classes"] = classes
+    try:
+        return kind(label_smoothing=config.label_smoothing, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"margin: {config.name}: {error}") from error
+
+
+OWN = ("classes", "label_smoothing", "name", "kwargs")
+"""Arguments of a loss that are not set by `margin`, `scale` or `arguments`."""
+
+
+def _logits(config: MarginConfig, loss: SoftmaxCrossEntropy, classes: int) -> keras.layers.Layer:
+    if not loss.needs_cosines:
+        if config.sub_centers > 1:
+            raise ConfigError(f"margin.sub_centers: {config.name} compares no centres")
+        return keras.layers.Dense(classes, name=LABEL, dtype="float32")
+    return CosineLogits(classes, sub_centers=config.sub_centers, with_norm=loss.needs_norm, name=LABEL)
+
+
+def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, SampledLoss]:
+    """The head that compares with a part of the subjects only.
+
+    Raises:
+        ConfigError: A setting that does not go with it.
+    """
+    margin, optimizer = config.margin, config.optimizer
+    loss = margin_loss(margin, classes=sampled_classes(classes, margin.sample))
+    if not loss.needs_cosines:
+        raise ConfigError(f"margin.sample: expected 1 with {margin.name}, received {margin.sample}")
+    if config.training.accumulate > 1:
+        raise ConfigError(
+            "training.accumulate: expected 1 with margin.sample below 1 (each batch has classes "
+            f"of its own), received {config.training.accumulate}"
+        )
+    slots = 2 if optimizer.name != "sgd" else int(optimizer.momentum > 0)
+    layer = SampledCosineLogits(
+        classes, margin.sample, slots=slots, seed=config.seed, with_norm=loss.needs_norm, name=LABEL
+    )
+    return layer, SampledLoss(loss)

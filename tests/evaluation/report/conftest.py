@@ -1,0 +1,54 @@
+"""A small evaluation of random vectors, and the tree of its report."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from iom.baselines import BASELINES
+from iom.config.hashing import HasherConfig
+from iom.config.schema import BenchmarkConfig, EvaluateConfig, ReportConfig, ScenarioConfig
+from iom.data.benchmarks.pairs import synthetic_pairs
+from iom.evaluation.evaluate import Prepared, pair_report
+from iom.evaluation.report.collect import full_tree
+from iom.evaluation.systems import baseline_system
+
+SIZE = 32
+
+
+@pytest.fixture(scope="session")
+def made_config():
+    return EvaluateConfig(
+        seed=4,
+        benchmark=BenchmarkConfig(name="made & <odd>", source="synthetic", subjects=24, images=3),
+        code=HasherConfig(code_length=64, alphabet_size=4, learned_layer=False),
+        scenario=ScenarioConfig(systems=("float", "grp", "urp"), keys=3, bootstrap=20),
+        report=ReportConfig(keys=2, replicates=20, pairs=500, victims=6, old_keys=1, worst_pairs=3),
+    )
+
+
+@pytest.fixture(scope="session")
+def prepared(made_config):
+    """Embeddings at random around a centre for each subject; images of nobody."""
+    benchmark = synthetic_pairs(24, 3, seed=4, name=made_config.benchmark.name)
+    generator = np.random.default_rng(7)
+    rows = generator.normal(size=(24, SIZE))[benchmark.subjects]
+    rows = rows + 0.8 * generator.normal(size=rows.shape)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    systems = {
+        name: dataclasses.replace(baseline_system(name, SIZE, made_config.code, 4), name=name)
+        for name in ("grp", "urp")
+    }
+    assert set(systems) < set(BASELINES)
+    embedder = {"name": "made", "fingerprint": "0" * 64, "embedding_size": SIZE}
+    return Prepared(benchmark, rows.astype(np.float32), systems, embedder)
+
+
+@pytest.fixture(scope="session")
+def made_report(made_config, prepared):
+    return pair_report(made_config, prepared)
+
+
+@pytest.fixture(scope="session")
+def tree(made_config, prepared, made_report):
+    return full_tree(made_config, prepared, made_report)

@@ -1,0 +1,279 @@
+"""Every loss again, in plain loops over rows and positions. One entry of `ORACLES` for each.
+
+An oracle takes the settings, the hasher's, and a `Batch`, and gives a float.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from iom.config.losses import CHOICES, WEIGHTS
+from iom.nn.losses.code.collision_curve import BINS, collision_curve
+from iom.nn.losses.code.objectives import OBJECTIVES
+
+ORACLES = {}
+OFF = dict.fromkeys(WEIGHTS, 0.0)
+
+
+def variants():
+    """Every loss with every combination of the choices that bear its name."""
+    for name in OBJECTIVES:
+        fields = [field for field in CHOICES if field.startswith(name + "_")]
+        for values in itertools.product(*(CHOICES[field] for field in fields)):
+            settings = dict(zip(fields, values, strict=True))
+            yield pytest.param(name, settings, id="-".join([name, *values]))
+
+
+VARIANTS = list(variants())
+
+
+@dataclasses.dataclass
+class Batch:
+    """One batch as the training graph gives it, in float64."""
+
+    labels: list[int]
+    embeddings: np.ndarray
+    soft: np.ndarray
+    second: np.ndarray
+    """Codes of the same rows under another key."""
+    cosines: np.ndarray
+
+    def collision(self, i, j, other=None):
+        other = self.soft if other is None else other
+        return np.mean([self.soft[i, m] @ other[j, m] for m in range(self.soft.shape[1])])
+
+    @property
+    def rows(self):
+        return range(len(self.labels))
+
+    def mates(self, i):
+        return [j for j in self.rows if j != i and self.labels[j] == self.labels[i]]
+
+    def others(self, i):
+        return [j for j in self.rows if self.labels[j] != self.labels[i]]
+
+    def flat(self, i):
+        return self.soft[i].reshape(-1)
+
+    def cosine(self, i, j):
+        a, b = self.flat(i), self.flat(j)
+        return a @ b / math.sqrt(a @ a) / math.sqrt(b @ b)
+
+    def code_cosine(self, i, j):
+        chance = 1 / self.soft.shape[2]
+        return (self.collision(i, j) - chance) / (1 - chance)
+
+
+def oracle(function):
+    ORACLES[function.__name__] = function
+    return function
+
+
+def mean(values):
+    return float(np.mean(values)) if len(values) else 0.0
+
+
+@oracle
+def triplet(losses, hasher, batch):
+    length = batch.soft.shape[1]
+    distance = {
+        "collision": lambda i, j: 1 - batch.collision(i, j),
+        "euclidean": lambda i, j: math.dist(batch.flat(i), batch.flat(j)) / math.sqrt(2 * length),
+        "cosine": lambda i, j: 1 - batch.cosine(i, j),
+    }[losses.triplet_distance]
+    d = [[distance(i, j) for j in batch.rows] for i in batch.rows]
+    values = []
+    for i in batch.rows:
+        mates, others = batch.mates(i), batch.others(i)
+        if not mates or not others:
+            continue
+        if losses.triplet_mining == "batch_hard":
+            values.append(max(d[i][p] for p in mates) - min(d[i][n] for n in others))
+        for p in mates:
+            if losses.triplet_mining == "batch_all":
+                values += [d[i][p] - d[i][n] for n in others]
+            if losses.triplet_mining == "semi_hard":
+                farther = [d[i][n] for n in others if d[i][n] > d[i][p]]
+                values.append(d[i][p] - (min(farther) if farther else max(d[i][n] for n in others)))
+    values = [max(0.0, value + losses.triplet_margin) for value in values]
+    if losses.triplet_mining == "batch_all":
+        values = [value for value in values if value > 0]
+    return mean(values)
+
+
+@oracle
+def arc_triplet(losses, hasher, batch):
+    def angle(i, j):
+        return math.acos(max(-1 + 1e-6, min(1 - 1e-6, batch.cosine(i, j))))
+
+    def value(mated, non_mated):
+        wider = min(mated + losses.arc_triplet_margin, math.pi / 2)
+        narrower = max(non_mated - losses.arc_triplet_margin, 0)
+        near, far = math.exp(math.cos(narrower)), math.exp(math.sin(non_mated))
+        apart, close = math.exp(math.sin(wider)), math.exp(math.cos(mated))
+        return near / (near + far) + apart / (apart + close)
+
+    values = []
+    for i in batch.rows:
+        mated, others = [[angle(i, j) for j in js] for js in (batch.mates(i), batch.others(i))]
+        if losses.arc_triplet_mining == "batch_all":
+            values += [value(p, n) for p in mated for n in others]
+        elif mated and others:
+            values.append(value(max(mated), min(others)))
+    return mean(values)
+
+
+@oracle
+def weighted_margin(losses, hasher, batch):
+    beta, alpha = losses.weighted_margin_boundary, losses.weighted_margin_width
+    n = losses.weighted_margin_dimension
+
+    def distance(i, j):
+        return math.sqrt(min(max(2 - 2 * batch.code_cosine(i, j), 1e-6), 4 - 1e-3))
+
+    def density(d):
+        d = min(max(d, losses.weighted_margin_cutoff), math.sqrt(4 - 1e-3))
+        return d ** (n - 2) * (1 - d * d / 4) ** ((n - 3) / 2)
+
+    values = []
+    for i in batch.rows:
+        reached = [d for d in (distance(i, j) for j in batch.others(i)) if d < beta + alpha]
+        weights = [1 / density(d) for d in reached]
+        expected = sum(w / sum(weights) * max(0, alpha + beta - d) for w, d in zip(weights, reached, strict=True))
+        values += [max(0, alpha + distance(i, p) - beta) + expected for p in batch.mates(i)]
+    return mean(values)
+
+
+@oracle
+def multi_similarity(losses, hasher, batch):
+    alpha, beta = losses.multi_similarity_mated_slope, losses.multi_similarity_non_mated_slope
+    limit, epsilon = losses.multi_similarity_boundary, losses.multi_similarity_mining_margin
+    total = 0.0
+    for i in batch.rows:
+        mated, others = [[batch.code_cosine(i, j) for j in js] for js in (batch.mates(i), batch.others(i))]
+        if not mated or not others:
+            continue
+        hard = [s for s in mated if s < max(others) + epsilon]
+        close = [s for s in others if s > min(mated) - epsilon]
+        total += math.log(1 + sum(math.exp(-alpha * (s - limit)) for s in hard)) / alpha
+        total += math.log(1 + sum(math.exp(beta * (s - limit)) for s in close)) / beta
+    return total / len(batch.labels)
+
+
+@oracle
+def quantization(losses, hasher, batch):
+    def one(p):
+        if losses.quantization_form == "one_max":
+            return 1 - max(p)
+        if losses.quantization_form == "entropy":
+            return entropy(p)
+        index = sum(symbol * share for symbol, share in enumerate(p))
+        return (round(index) - index) ** 2
+
+    return mean([one(position) for row in batch.soft for position in row])
+
+
+@oracle
+def balance(losses, hasher, batch):
+    return 1 - mean([entropy(batch.soft[:, m].mean(0)) for m in range(batch.soft.shape[1])])
+
+
+@oracle
+def decorrelation(losses, hasher, batch):
+    positions = [batch.soft[:, m] - batch.soft[:, m].mean(0) for m in range(batch.soft.shape[1])]
+    count = len(batch.labels)
+    scaled = [x / math.sqrt(max(np.square(x).sum() / count, 1e-4)) for x in positions]
+    return mean(
+        [np.square(a.T @ b / count).sum() for m, a in enumerate(scaled) for n, b in enumerate(scaled) if m != n]
+    )
+
+
+@oracle
+def binarization(losses, hasher, batch):
+    size, slope = batch.soft.shape[2], losses.binarization_slope
+    length = math.ceil(math.log2(size))
+    words = {
+        "binary": [[int(bit) for bit in format(s, f"0{length}b")] for s in range(size)],
+        "one_hot": [[int(s == t) for t in range(size)] for s in range(size)],
+        "simplex": [[bin(s & column).count("1") % 2 for column in range(1, 2**length)] for s in range(size)],
+    }[losses.binarization_words]
+    values = []
+    for position in batch.soft.reshape(-1, size):
+        for bit in range(len(words[0])):
+            x = slope * (2 * sum(position[s] * words[s][bit] for s in range(size)) - 1)
+            if losses.binarization_form == "tanh":
+                values.append(min((math.tanh(x) - 1) ** 2, (math.tanh(x) + 1) ** 2))
+            else:
+                y = 1 / (1 + math.exp(-x))
+                values.append(-math.log2(max(y, 1 - y)))
+    return mean(values)
+
+
+@oracle
+def distillation(losses, hasher, batch):
+    curve = collision_curve(hasher.alphabet_size)
+    total = weight = 0.0
+    for i in batch.rows:
+        for j in batch.rows:
+            if i == j:
+                continue
+            cosine = batch.embeddings[i] @ batch.embeddings[j]
+            target = curve[round((cosine + 1) * BINS / 2)]
+            offset = (cosine - losses.distillation_centre) / losses.distillation_width
+            factor = losses.distillation_floor + math.exp(-(offset**2) / 2)
+            total += factor * (batch.collision(i, j) - target) ** 2
+            weight += factor
+    chance = curve[round((losses.distillation_centre + 1) * BINS / 2)]
+    return total / weight / (chance * (1 - chance) / hasher.code_length)
+
+
+@oracle
+def logistic(losses, hasher, batch):
+    curve = collision_curve(hasher.alphabet_size)
+    threshold = curve[round((losses.distillation_centre + 1) * BINS / 2)]
+
+    def miss(sign, i, j):
+        x = sign * losses.logistic_slope * (batch.collision(i, j) - threshold)
+        return math.log1p(math.exp(-x))
+
+    accept = mean([miss(1, i, j) for i in batch.rows for j in batch.mates(i)])
+    reject = mean([miss(-1, i, j) for i in batch.rows for j in batch.others(i)])
+    return (accept + reject) / 2
+
+
+@oracle
+def linkability(losses, hasher, batch):
+    pairs = {
+        kind: [1 - batch.collision(i, j, batch.second) for i in batch.rows for j in js(i)]
+        for kind, js in (("mated", batch.mates), ("other", batch.others))
+    }
+    if not all(pairs.values()):
+        return 0.0
+    step = 1 / hasher.code_length
+    m, n = np.mean(pairs["mated"]), np.mean(pairs["other"])
+    s, t = (math.sqrt(np.var(pairs[kind]) + step**2) for kind in ("mated", "other"))
+    if losses.linkability_form == "statistics":
+        return float((abs(m - n) + abs(s - t)) / t)
+    return float(math.log(t / s) + (s * s + (m - n) ** 2) / (2 * t * t) - 0.5)
+
+
+@oracle
+def classification(losses, hasher, batch):
+    margin = losses.classification_margin if losses.classification_form == "arcface" else 0.0
+    values = []
+    for row, label in zip(batch.cosines, batch.labels, strict=True):
+        theta = math.acos(row[label])
+        logits = losses.classification_scale * row
+        moved = math.cos(theta + margin)
+        if theta + margin > math.pi:
+            moved = row[label] - margin * math.sin(margin)
+        logits[label] = losses.classification_scale * moved
+        values.append(np.logaddexp.reduce(logits) - logits[label])
+    return mean(values)
+
+
+def entropy(p):
+    return -sum(share * math.log(share) for share in p) / math.log(len(p))

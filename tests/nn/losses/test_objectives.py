@@ -1,0 +1,212 @@
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from iom.config.hashing import HasherConfig
+from iom.config.losses import WEIGHTS, CodeLossConfig
+from iom.errors import ConfigError
+from iom.nn.losses.code.code_loss import (
+    CLASS_COSINES,
+    COLLISIONS,
+    COLLISIONS_ACROSS,
+    HASHED_CLASS_COSINES,
+    RELAXED,
+    SOFT,
+)
+from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
+from iom.nn.losses.code.similarity import SimilarityDistillation
+from iom.training.stage2_model import start_hasher, training_graph
+from tests.nn.losses.loss_oracles import OFF, VARIANTS
+
+SIZE, CLASSES = 16, 8
+HASHER = HasherConfig(
+    code_length=24, alphabet_size=4, key_kind="permutation", train_projection=True, inverse_temperature=8.0
+)
+HASHERS = {
+    "straight through": {},
+    "soft": {"straight_through": False},
+    "refined": {"refinement_steps": 3},
+    "refined, soft": {"refinement_steps": 3, "straight_through": False},
+}
+NEEDS_PAIRS = ("triplet", "arc_triplet", "weighted_margin", "multi_similarity", "linkability")
+DEGENERATE = {
+    "no mated pair": ([0, 1, 2, 3, 4, 5], False),
+    "no non-mated pair": ([0] * 6, False),
+    "all images the same": ([0, 0, 1, 1, 2, 2], True),
+    "one image of one subject": ([0] * 6, True),
+    "usual": ([0, 0, 1, 1, 2, 2], False),
+}
+
+
+def only(name, **settings):
+    return CodeLossConfig(**{**OFF, name: 1.0, **settings})
+
+
+def rows(count=6, seed=0):
+    values = np.random.default_rng(seed).normal(size=(count, SIZE)).astype("float32")
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@functools.cache
+def graph(reads, kind="straight through"):
+    """Losses that read the same part share a graph: making it is what takes the time."""
+    config = dataclasses.replace(HASHER, **HASHERS[kind])
+    keras.utils.set_random_seed(0)
+    hasher = start_hasher(SIZE, config, seed=1)
+    return training_graph(hasher, config, {"part": reads}, classes=CLASSES)
+
+
+def make_loss(name, settings):
+    return build_objectives(only(name, **settings), HASHER)[name]
+
+
+def value_and_gradients(model, loss, embeddings, labels):
+    truth = embeddings if loss.name in READS_EMBEDDINGS else np.asarray(labels, "float32")
+    stream = np.random.default_rng(1)
+    inputs = {"embedding": embeddings}
+    for name in ("order", "second_order")[: 1 + (loss.reads == COLLISIONS_ACROSS)]:
+        order = stream.permutation(SIZE).astype("int32")
+        inputs[name] = np.tile(order, (len(embeddings), 1))
+    with tf.GradientTape() as tape:
+        value = loss(truth, model(inputs, training=True)["part"])
+    variables = model.trainable_variables
+    gradients = tape.gradient(value, [variable.value for variable in variables])
+    return float(value), dict(zip([v.path for v in variables], gradients, strict=True))
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+@pytest.mark.parametrize("kind", HASHERS)
+def test_every_weight_is_taught_by_every_loss(name, settings, kind):
+    loss = make_loss(name, settings)
+    model = graph(loss.reads, kind)
+    _, gradients = value_and_gradients(model, loss, rows(12), np.repeat(np.arange(4), 3))
+    assert len(gradients) == 2 + (name == "classification")  # learned layer, projection, head
+    for gradient in gradients.values():
+        assert gradient is not None
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient).max() > 1e-7
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_degenerate_batches_stay_finite(name, settings, case):
+    labels, same = DEGENERATE[case]
+    embeddings = np.repeat(rows(1), 6, axis=0) if same else rows()
+    loss = make_loss(name, settings)
+    value, gradients = value_and_gradients(graph(loss.reads), loss, embeddings, labels)
+    assert np.isfinite(value)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+    assert max(np.abs(gradient).max() for gradient in gradients.values()) < 1e4
+    if name in NEEDS_PAIRS and len(set(labels)) in (1, 6):
+        exempt = name == "weighted_margin" and len(set(labels)) == 1  # it also draws mates together
+        assert exempt or value == 0
+        assert exempt or not any(np.abs(gradient).max() for gradient in gradients.values())
+
+
+def test_a_graph_of_unknown_batch_size_gives_the_same():
+    """As `fit` runs them: traced once, the number of rows open."""
+    losses = [make_loss(*variant.values) for variant in VARIANTS]
+    labels = np.repeat(np.arange(3), 2).astype("float32")
+    stream = np.random.default_rng(5)
+    soft = stream.dirichlet(np.ones(4), (6, 24)).astype("float32")
+    square = stream.random((6, 6)).astype("float32")
+    parts = {
+        COLLISIONS: square,
+        COLLISIONS_ACROSS: square,
+        SOFT: soft,
+        RELAXED: soft,
+        **dict.fromkeys(
+            (CLASS_COSINES, HASHED_CLASS_COSINES), stream.uniform(-0.9, 0.9, (6, CLASSES)).astype("float32")
+        ),
+    }
+
+    def values(labels, embeddings, parts):
+        truths = [embeddings if loss.name in READS_EMBEDDINGS else labels for loss in losses]
+        pairs = zip(losses, truths, strict=True)
+        return tf.stack([loss(truth, parts[loss.reads]) for loss, truth in pairs])
+
+    def opened(array):
+        return tf.TensorSpec((None, *array.shape[1:]), "float32")
+
+    square_shape = tf.TensorSpec((None, None), "float32")
+    shapes = {name: square_shape if part is square else opened(part) for name, part in parts.items()}
+    arguments = (labels, rows(), parts)
+    traced = tf.function(values, input_signature=(opened(labels), opened(rows()), shapes))
+    tensors = tf.nest.map_structure(tf.constant, arguments)
+    np.testing.assert_allclose(traced(*tensors), values(*tensors), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_one_step_lowers_the_loss(name):
+    """The sign is right all the way from the loss to the weights."""
+    loss = make_loss(name, {})
+    model = graph.__wrapped__(loss.reads, "soft")
+    embeddings, labels = rows(12), np.repeat(np.arange(4), 3)
+    before, gradients = value_and_gradients(model, loss, embeddings, labels)
+    length = np.sqrt(sum(float(tf.reduce_sum(g * g)) for g in gradients.values()))
+    for variable in model.trainable_variables:
+        variable.assign(variable.value - 1e-2 / length * gradients[variable.path])
+    after, _ = value_and_gradients(model, loss, embeddings, labels)
+    assert after < before
+
+
+def test_distillation_is_about_one_for_a_random_projection():
+    """Its unit is the scatter of independent positions, so the number says what is gained."""
+    config = HasherConfig(code_length=256, alphabet_size=4, key_kind="permutation", projection="gaussian")
+    stream = np.random.default_rng(3)
+    values = stream.normal(size=(60, 64)) + 1.2 * stream.normal(size=(1, 64))
+    values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype("float32")
+    hasher = start_hasher(64, config, seed=2)
+    order = np.tile(np.arange(64, dtype="int32"), (60, 1))
+    responses = np.asarray(hasher({"embedding": values, "order": order}))
+    hard = np.eye(4, dtype="float32")[responses.argmax(-1)]
+    collisions = np.einsum("amq,bmq->ab", hard, hard).astype("float32") / 256
+    centre = float(np.median(values @ values.T))
+    loss = SimilarityDistillation(256, 4, centre=centre, width=0.1, floor=0.05)
+    assert 0.6 < float(loss(values, collisions)) < 1.7
+
+
+def test_labels_survive_the_cast_of_keras():
+    """Keras hands labels over as float32: neighbouring indices must stay apart."""
+    loss = build_objectives(only("triplet"), HASHER)["triplet"]
+    labels = np.array([2**24 - 2, 2**24 - 2, 2**24 - 1, 2**24 - 1])
+    near, far = 0.9, 0.1
+    collisions = np.full((4, 4), far, "float32")
+    collisions[:2, :2] = collisions[2:, 2:] = near
+    assert float(loss(labels, keras.ops.convert_to_tensor(collisions))) == 0
+
+
+def test_only_losses_with_a_weight_are_built():
+    assert set(build_objectives(CodeLossConfig(**{**OFF, "balance": 0.1}), HASHER)) == {"balance"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (OFF, "at least one weight"),
+        ({"triplet": -1.0}, "losses.triplet: expected at least 0"),
+        ({"distillation_width": 0.0}, "distillation_width"),
+        ({"distillation_centre": 1.0}, "distillation_centre"),
+        ({"triplet_mining": "hard"}, "triplet_mining: expected batch_hard or batch_all or semi_h"),
+        ({"weighted_margin_boundary": 2.0}, "weighted_margin_boundary"),
+        ({"weighted_margin_cutoff": 0.0}, "weighted_margin_cutoff"),
+        ({"weighted_margin_dimension": 2}, "weighted_margin_dimension"),
+        ({"multi_similarity_boundary": 1.0}, "multi_similarity_boundary"),
+        ({"multi_similarity_mated_slope": 0.0}, "multi_similarity_mated_slope"),
+        ({"binarization_slope": 0.0}, "binarization_slope"),
+        ({"classification_margin": 2.0}, "classification_margin: expected 0 to 1.5 radians"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        CodeLossConfig(**settings)
+
+
+def test_a_graph_with_nothing_to_train_is_refused():
+    config = dataclasses.replace(HASHER, train_projection=False, train_learned_layer=False)
+    with pytest.raises(ConfigError, match="nothing to train"):
+        training_graph(start_hasher(SIZE, config, seed=1), config, {"triplet": "collisions"})

@@ -1,11 +1,13 @@
 """What an evaluation ran on: versions, processor, cores, memory. No names of hosts or users."""
 
+import contextlib
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
-from iom.evaluation.report.result_files import versions
+import iom
 
 
 def environment() -> dict[str, Any]:
@@ -29,3 +31,15 @@ def _memory() -> float | None:
     except (AttributeError, OSError, ValueError):
         return None
     return round(pages * size / 2**30, 1)
+
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "numba")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of what the figures rest on."""
+    found = {"iom": iom.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

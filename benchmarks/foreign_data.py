@@ -103,7 +103,7 @@ def _faces(subjects: int) -> tuple[Any, Any, list[bytes]]:
 def _with_mxnet(python: Path, scratch: Path, subjects: int) -> dict[str, bool | None]:
     from iom.data.formats.bin_files import read_bin_images
     from iom.data.formats.folder_writer import bin_to_pairs, pairs_to_bin
-    from iom.data.formats.record_io import read_record_file
+    from iom.data.formats.recordio import read_record_file
     from iom.data.images import decode_image
 
     _, labels, encoded = _faces(subjects)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from iom._listing import is_image, is_skipped
 from iom.data.formats.bin_files import read_bin_images
 from iom.data.formats.face_sources import FaceSource, from_folder, from_record_io, from_shards
-from iom.data.formats.shard_store import is_shards, read_manifest
+from iom.data.formats.shards import is_shards, read_manifest
 from iom.data.images import FORMATS, decode_image
 from iom.errors import DataError
 
@@ -106,8 +106,8 @@ def _record_findings(path: Path) -> Iterator[Finding]:
     """Reads shards with their CRCs and compares them with their index."""
     if not (path.is_dir() and is_shards(path)):
         return
-    from iom.data.formats.shard_store import read_sidecar
     from iom.data.formats.shard_writer import read_records
+    from iom.data.formats.shards import read_sidecar
 
     for shard in read_manifest(path)["shards"]:
         rows = read_sidecar(path, shard["file"])

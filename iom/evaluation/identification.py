@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.comparators import SymbolComparator
-from iom.data.benchmarks.distractors import DistractorBenchmark
+from iom.data.benchmarks.identification import DistractorBenchmark
 from iom.data.benchmarks.identification_data import SearchBenchmark
 from iom.data.benchmarks.pooling import Pooling
 from iom.errors import ConfigError, DataError

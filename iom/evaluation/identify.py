@@ -5,7 +5,7 @@ from pathlib import Path
 
 from iom._registry import lookup
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.distractors import read_megaface
+from iom.data.benchmarks.identification import read_megaface
 from iom.data.benchmarks.identification_data import SearchBenchmark, folder_searches
 from iom.data.benchmarks.ijb import read_ijb_searches
 from iom.errors import ConfigError

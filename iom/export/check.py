@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iom._listing import list_images
 from iom._random import numpy_stream
-from iom.data.benchmarks.pairs import PairBenchmark, read_pair_list
+from iom.data.benchmarks.base import PairBenchmark, read_pair_list
 from iom.data.images import Pixels, read_images
 from iom.errors import DataError
 from iom.export.formats import Format

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks.pair_lists import parse_pair_list
-from iom.data.benchmarks.pairs import (
+from iom.data.benchmarks.base import (
     PairBenchmark,
     linked,
     load_benchmark,
@@ -21,6 +20,7 @@ from iom.data.benchmarks.pairs import (
     synthetic_pairs,
     write_bin,
 )
+from iom.data.benchmarks.pair_lists import parse_pair_list
 from iom.errors import ConfigError, DataError
 
 SIZE = 16

@@ -14,9 +14,9 @@ from iom.data.check import check_data
 from iom.data.folders import hold_out, scan_folder
 from iom.data.formats.bin_files import read_bin_images, write_bin
 from iom.data.formats.conversions import convert
-from iom.data.formats.record_io import MAGIC, read_record_file
-from iom.data.formats.shard_store import open_shards
+from iom.data.formats.recordio import MAGIC, read_record_file
 from iom.data.formats.shard_writer import read_records
+from iom.data.formats.shards import open_shards
 from iom.data.image_batches import LABEL, ImageBatches
 from iom.errors import ConfigError, DataError
 

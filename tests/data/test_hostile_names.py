@@ -8,12 +8,12 @@ import pytest
 
 from iom.cli.convert import main
 from iom.config.sections import FolderConfig
-from iom.data.benchmarks.pairs import read_pair_list
+from iom.data.benchmarks.base import read_pair_list
 from iom.data.benchmarks.published_pairs import read_two_line_pairs
 from iom.data.benchmarks.youtube_faces import read_youtube_faces
 from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert
-from iom.data.formats.shard_store import open_shards
+from iom.data.formats.shards import open_shards
 from iom.errors import DataError
 from iom.evaluation.blufr_protocol import read_blufr
 from iom.gallery.bulk.rows import read_rows

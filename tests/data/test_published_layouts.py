@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks.distractors import read_megaface
+from iom.data.benchmarks.base import load_benchmark
+from iom.data.benchmarks.identification import read_megaface
 from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
-from iom.data.benchmarks.pairs import load_benchmark
 from iom.data.benchmarks.pooling import Pooling
 from iom.data.benchmarks.published_pairs import read_cfp, read_two_line_pairs
 from iom.data.benchmarks.youtube_faces import read_youtube_faces

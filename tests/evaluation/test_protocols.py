@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from iom.codes.comparators import CosineComparator, SymbolComparator
 from iom.config.hashing import HasherConfig
-from iom.data.benchmarks.distractors import read_megaface
+from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.identification import read_megaface
 from iom.data.benchmarks.identification_data import folder_searches
 from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
-from iom.data.benchmarks.pairs import PairBenchmark
 from iom.data.benchmarks.youtube_faces import read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation import protocols

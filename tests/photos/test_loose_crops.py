@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from iom.config.schema import BenchmarkConfig
+from iom.data.benchmarks.base import load_benchmark
 from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
-from iom.data.benchmarks.pairs import load_benchmark
 from iom.data.images import read_image, read_images
 from iom.errors import DataError
 from iom.photos.alignment import TEMPLATE, align

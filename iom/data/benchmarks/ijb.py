@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.data.benchmarks.base import PairBenchmark, linked
 from iom.data.benchmarks.identification_data import SearchBenchmark
-from iom.data.benchmarks.pairs import PairBenchmark, linked
 from iom.data.benchmarks.pooling import Pooling
 from iom.data.table_files import parsed, present, read_lines, shown, truth
 from iom.errors import DataError

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._listing import list_folders
-from iom.data.benchmarks.pairs import PairBenchmark, linked
+from iom.data.benchmarks.base import PairBenchmark, linked
 from iom.data.table_files import parsed, present, read_lines, truth
 from iom.errors import DataError
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from iom._listing import list_images
 from iom._untrusted import path_inside
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.pooling import Pooling
 from iom.data.table_files import parsed, read_lines, shown, truth
 from iom.errors import DataError

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._untrusted import read_json
+from iom.data.benchmarks.base import PairBenchmark, linked
 from iom.data.benchmarks.pair_sampling import FOLDS
-from iom.data.benchmarks.pairs import PairBenchmark, linked
 from iom.data.formats.blosc_process import BloscProcess
 from iom.data.images import Pixels
 from iom.errors import DataError

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from iom._listing import list_subjects
-from iom.data.formats.record_io import read_record_file
-from iom.data.formats.shard_store import open_shards
+from iom.data.formats.recordio import read_record_file
+from iom.data.formats.shards import open_shards
 from iom.errors import DataError
 
 SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}

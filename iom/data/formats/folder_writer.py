@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from iom._files import TEMPORARY, atomic_path, remove_temporary_files, write_json, write_text
 from iom._untrusted import paths_inside
-from iom.data.benchmarks.pairs import PairBenchmark, read_pair_list
+from iom.data.benchmarks.base import PairBenchmark, read_pair_list
 from iom.data.formats.bin_files import read_bin_images, write_bin
 from iom.data.formats.face_sources import FaceSource
 from iom.data.images import decode_image

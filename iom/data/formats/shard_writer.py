@@ -15,7 +15,7 @@ from tqdm import tqdm
 from iom._files import atomic_path, remove_temporary_files, sha256_of, write_json, write_text
 from iom._untrusted import read_json
 from iom.data.formats.face_sources import FaceSource
-from iom.data.formats.shard_store import FORMAT, MANIFEST, ShardRow, read_sidecar
+from iom.data.formats.shards import FORMAT, MANIFEST, ShardRow, read_sidecar
 from iom.data.images import decode_image
 from iom.errors import DataError
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from iom.config.schema import EvaluateConfig, ReportConfig, ScenarioConfig
+from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.identification_data import dealt_galleries
-from iom.data.benchmarks.pairs import PairBenchmark
 from iom.errors import ConfigError, DataError
 from iom.evaluation.evaluate import pair_report
 from iom.evaluation.protocols import float_system, identification_figures, search_templates

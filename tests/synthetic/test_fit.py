@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iom.errors import DataError
-from iom.synthetic.face_fit import SHAPE, covariances, fit_face_model, select_frontal
+from iom.synthetic.fit import SHAPE, covariances, fit_face_model, select_frontal
 from iom.synthetic.sampling import load_face_model
 from iom.synthetic.ycbcr import to_planes, to_rgb
 

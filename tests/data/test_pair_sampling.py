@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from iom.config.schema import BenchmarkConfig
+from iom.data.benchmarks.base import load_benchmark
 from iom.data.benchmarks.pair_sampling import dealt_pairs, drawn_subjects
-from iom.data.benchmarks.pairs import load_benchmark
 from iom.errors import ConfigError, DataError
 from iom.synthetic.sampling import write_folder
 

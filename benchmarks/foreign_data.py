@@ -89,7 +89,7 @@ def _faces(subjects: int) -> tuple[Any, Any, list[bytes]]:
     from PIL import Image
 
     from iom.data.images import decode_image
-    from iom.synthetic.sampling import load_face_model
+    from iom.synthetic import load_face_model
 
     pixels, labels = load_face_model().sample(subjects, 4, seed=3)
     encoded = []

@@ -6,7 +6,7 @@ import pytest
 from iom.cli.identification import main
 from iom.data.benchmarks.identification_data import folder_searches
 from iom.errors import DataError
-from iom.synthetic.sampling import load_face_model
+from iom.synthetic import load_face_model
 from tests.data import layouts
 
 

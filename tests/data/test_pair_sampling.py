@@ -5,7 +5,7 @@ from iom.config.schema import BenchmarkConfig
 from iom.data.benchmarks.base import load_benchmark
 from iom.data.benchmarks.pair_sampling import dealt_pairs, drawn_subjects
 from iom.errors import ConfigError, DataError
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 
 
 def test_all_mated_pairs_as_many_others_and_no_subject_in_two_folds():

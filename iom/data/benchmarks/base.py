@@ -1,31 +1,59 @@
-"""Verification benchmarks: which pairs of images are compared, in which fold each pair stands."""
+"""Benchmark types: verification pairs, identification galleries and probes, templates of several images."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from iom._random import numpy_stream
-from iom._registry import lookup
-from iom.config.schema import BenchmarkConfig
-from iom.config.sections import FolderConfig
-from iom.data.benchmarks.pair_lists import ListedPair, parse_pair_list
-from iom.data.benchmarks.pair_sampling import FOLDS, dealt_pairs, drawn_subjects
-from iom.data.benchmarks.pooling import Pooling
-from iom.data.folders import scan_folder
-from iom.data.formats.bin_files import read_bin_images
-from iom.data.formats.bin_files import write_bin as write_bin
-from iom.data.images import Pixels, decode_image
-from iom.data.table_files import check_folder, present
-from iom.errors import ConfigError, DataError
-from iom.synthetic.sampling import load_face_model
+from iom.data.images import Pixels
+from iom.data.table_files import present, shown
+from iom.errors import DataError
+from iom.metrics.template_pooling import mean_by_media
 
-LARGEST_ODD_SHARE = 0.05
-"""More pairs that contradict the folders than this: the folders are not those of subjects."""
-LARGEST_FOLDER = 10_000
-"""Images of a folder of subjects that pairs are made of; of a larger one, subjects are drawn."""
+FOLDS = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pooling:
+    """Template and medium that each image belongs to.
+
+    Attributes:
+        template: Template of each image, 0 to T - 1 without gaps, `(N,)`.
+        media: Medium of each image (a photograph, a video), whose images are averaged first, `(N,)`.
+        weight: Weight of each image, such as the score of a detector, `(N,)`; one by default.
+
+    Raises:
+        DataError: Lengths that differ, a template without images, or weights that are not positive.
+    """
+
+    template: NDArray[np.int64]
+    media: NDArray[np.int64]
+    weight: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.template), len(self.media)}
+        if self.weight is not None:
+            lengths.add(len(self.weight))
+            if not (np.isfinite(self.weight).all() and (self.weight > 0).all()):
+                raise DataError("templates: expected positive weights of images, received others")
+        if len(lengths) > 1 or not len(self.template):
+            raise DataError("templates: expected a template and a medium for each image")
+        empty = np.flatnonzero(np.bincount(self.template) == 0)
+        if len(empty):
+            raise DataError(f"templates: {len(empty)} have no image, the first is {empty[0]}")
+
+    def __len__(self) -> int:
+        return int(self.template.max()) + 1
+
+    def pooled(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit-length embedding of each template, `(N, D)` -> `(T, D)`."""
+        rows: NDArray[Any] = embeddings
+        if self.weight is not None:
+            rows = rows * self.weight[:, None]
+        return mean_by_media(rows, self.media, self.template).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,10 +67,9 @@ class PairBenchmark:
         right: Second image of each pair, `(P,)`.
         same: Whether a pair is mated, `(P,)`.
         fold: Fold of each pair, 0 to F - 1, `(P,)`.
-        subjects: Subject of each image, `(N,)`, the unit of a bootstrap. Where a benchmark does not
-            name subjects, the images that mated pairs link are one subject.
-        pooling: Where templates of several images are compared, such as videos: which images make
-            which. `left`, `right` and `subjects` then speak of templates.
+        subjects: Subject of each image, `(N,)`, the unit of a bootstrap. Where a benchmark does not name subjects,
+            the images that mated pairs link are one subject.
+        pooling: Templates of several images, such as videos; `left`, `right` and `subjects` then index templates.
 
     Raises:
         DataError: Arrays that do not fit together, or pairs of one kind only.
@@ -76,100 +103,117 @@ class PairBenchmark:
 
     @property
     def templates(self) -> int:
-        """How many embeddings are compared: one for each image, or for each group of images."""
+        """Number of embeddings compared: one for each image, or for each group of images."""
         return len(self.images) if self.pooling is None else len(self.pooling)
 
     @property
     def folds(self) -> int:
-        """How many folds there are."""
+        """Number of folds."""
         return int(self.fold.max()) + 1
 
+    @classmethod
+    def of_files(
+        cls,
+        name: str,
+        source: Path,
+        root: Path,
+        pairs: Sequence[tuple[str, str, bool]],
+        *,
+        fold: NDArray[np.int64] | None = None,
+        subjects: NDArray[np.int64] | None = None,
+    ) -> "PairBenchmark":
+        """The benchmark of listed pairs `(left, right, same)` of files below `root`.
 
-def load_benchmark(config: BenchmarkConfig, *, seed: int) -> PairBenchmark:
-    """The benchmark that a configuration names.
+        Args:
+            name: For reports; the stem of `source` where it is empty.
+            source: The list.
+            root: Folder of the images.
+            pairs: The pairs, in order.
+            fold: Fold of each pair; by default each of ten folds has its share of both kinds.
+            subjects: Subject of each image, in the order of their names; by default those that mated pairs link.
 
-    Raises:
-        ConfigError: Unknown source, or a path that the source needs is not set.
-        DataError: The source is missing, damaged or inconsistent.
-    """
-    return lookup(SOURCES, config.source, "benchmark source")(config, seed)
-
-
-def read_pair_list(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
-    """Pairs of a list over a folder of images.
-
-    Two formats (see `parse_pair_list`): LFW's, whose header gives the folds, and lines of
-    `left right same`, which are dealt into ten folds in order, each with its share of both kinds.
-
-    Raises:
-        DataError: Unreadable list, a malformed line (with its number), missing images (the first
-            ones and their count).
-    """
-    check_folder(root, path)
-    pairs, folds = parse_pair_list(path)
-    names = sorted({image for pair in pairs for image in (pair.left, pair.right)})
-    files = present(names, root, path)
-    index = {image: i for i, image in enumerate(names)}
-    left = np.array([index[pair.left] for pair in pairs], np.int64)
-    right = np.array([index[pair.right] for pair in pairs], np.int64)
-    same = np.array([pair.same for pair in pairs], bool)
-    return PairBenchmark(
-        name=name or path.stem,
-        images=files,
-        left=left,
-        right=right,
-        same=same,
-        fold=_dealt(same) if folds is None else np.arange(len(pairs)) * folds // len(pairs),
-        subjects=_subjects(pairs, names, linked(left, right, same, len(names))),
-    )
+        Raises:
+            DataError: Images that are not there: the first ones and their count.
+        """
+        names = sorted({image for pair in pairs for image in pair[:2]})
+        files = present(names, root, source)
+        index = {image: i for i, image in enumerate(names)}
+        left = np.array([index[pair[0]] for pair in pairs], np.int64)
+        right = np.array([index[pair[1]] for pair in pairs], np.int64)
+        same = np.array([pair[2] for pair in pairs], bool)
+        if fold is None:
+            fold = stratified_folds(same)
+        if subjects is None:
+            subjects = linked_subjects(left, right, same, len(names))
+        return cls(name or source.stem, files, left, right, same, fold, subjects)
 
 
-def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
-    """Pairs of an InsightFace verification file: a pickle of (encoded images, is same).
+@dataclasses.dataclass(frozen=True, eq=False)
+class IdentificationBenchmark:
+    """Probes to be identified in one gallery after the other.
 
-    Images 2 i and 2 i + 1 are pair i. Images with equal bytes are decoded and embedded once. Folds
-    are ten blocks in order, as InsightFace's own evaluation makes them.
-
-    Raises:
-        DataError: Not such a file, truncated, damaged, or a pickle that asks for more than data.
-    """
-    encoded, truth = read_bin_images(path)
-    same = np.array(truth, bool)
-    row_of: dict[bytes, int] = {}
-    rows = np.array([row_of.setdefault(item, len(row_of)) for item in encoded], np.int64)
-    first = np.unique(rows, return_index=True)[1]
-    images = np.stack([decode_image(encoded[i], f"{path}: image {i}", size=size) for i in first])
-    left, right = rows[0::2], rows[1::2]
-    return PairBenchmark(
-        name=name or path.stem,
-        images=images,
-        left=left,
-        right=right,
-        same=same,
-        fold=_blocks(len(same)),
-        subjects=linked(left, right, same, len(images)),
-    )
-
-
-def synthetic_pairs(subjects: int, images: int, *, seed: int, name: str = "synthetic") -> PairBenchmark:
-    """Pairs of faces of nobody, in the manner of LFW.
-
-    All mated pairs, and as many non-mated ones; no subject stands in two folds.
+    Attributes:
+        name: For reports.
+        images: Image files.
+        pooling: Templates of several images; `None`: each image is one.
+        subjects: Subject of each template, `(T,)`.
+        galleries: Templates of each gallery, rows, by its name.
+        probes: Templates of the probes, rows.
 
     Raises:
-        DataError: Fewer than four subjects, or fewer than two images of each.
+        DataError: Lengths that differ, a row out of range, or a gallery that holds a subject twice.
     """
-    if subjects < 4 or images < 2:
-        raise DataError(
-            f"a synthetic benchmark needs at least 4 subjects with 2 images, received {subjects} with {images}"
-        )
-    pixels, labels = load_face_model().sample(subjects, images, seed=seed)
-    pairs = dealt_pairs(labels, numpy_stream(seed, "synthetic/non-mated-pairs"))
-    return PairBenchmark(name, pixels, *pairs, subjects=labels)
+
+    name: str
+    images: tuple[Path, ...]
+    pooling: Pooling | None
+    subjects: NDArray[np.int64]
+    galleries: Mapping[str, NDArray[np.int64]]
+    probes: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        templates = len(self.images) if self.pooling is None else len(self.pooling)
+        if len(self.subjects) != templates:
+            raise DataError(
+                f"{self.name}: expected a subject for each of {templates} templates, received {len(self.subjects)}"
+            )
+        for name, rows in {**self.galleries, "probes": self.probes}.items():
+            if not len(rows) or rows.min() < 0 or rows.max() >= templates:
+                raise DataError(f"{self.name}, {name}: expected templates 0 to {templates - 1}")
+        for name, rows in self.galleries.items():
+            subjects, counts = np.unique(self.subjects[rows], return_counts=True)
+            twice = subjects[counts > 1]
+            if len(twice):
+                raise DataError(
+                    f"{self.name}, gallery {name}: {len(twice)} of {len(subjects)} subjects stand "
+                    f"in it more than once: {shown(twice.tolist())}"
+                )
 
 
-def linked(left: ArrayLike, right: ArrayLike, same: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Label the images that mated pairs link, directly or through others, `(count,)`."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class DistractorBenchmark:
+    """Probe images, each searched for among all distractors and one other image of its subject.
+
+    Attributes:
+        name: For reports.
+        images: Probe images, then distractors.
+        subjects: Subject of each probe image, `(P,)`; no distractor is of any of them.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    subjects: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        _, counts = np.unique(self.subjects, return_counts=True)
+        if not len(counts) or counts.max() < 2:
+            raise DataError(f"{self.name}: expected subjects with two images or more among probes")
+        if len(self.images) <= len(self.subjects):
+            raise DataError(f"{self.name}: expected distractors, received none")
+
+
+def linked_subjects(left: ArrayLike, right: ArrayLike, same: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Label of each image, `(count,)`: images that mated pairs link, directly or through others, are one subject."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -180,118 +224,17 @@ def linked(left: ArrayLike, right: ArrayLike, same: ArrayLike, count: int) -> ND
     return np.asarray(labels, np.int64)
 
 
-def _subjects(pairs: Sequence[ListedPair], names: Sequence[str], links: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Folder names where they are the subjects'; else what the mated pairs link.
-
-    Raises:
-        DataError: Folders are by subject, but a few pairs contradict them.
-    """
-    folders = [name.rpartition("/")[0] for name in names]
-    folder_of = dict(zip(names, folders, strict=True))
-    odd = [pair for pair in pairs if (folder_of[pair.left] == folder_of[pair.right]) != pair.same]
-    if len(odd) > LARGEST_ODD_SHARE * len(pairs):
-        return links
-    if odd:
-        first = ", ".join(f"{p.left} with {p.right} as {_kind(p)}" for p in odd[:3])
-        raise DataError(
-            f"{len(odd)} of {len(pairs)} pairs have a label that contradicts the folders of the subjects: {first}"
-        )
-    return np.unique(folders, return_inverse=True)[1].astype(np.int64)
-
-
-def _kind(pair: ListedPair) -> str:
-    return "mated" if pair.same else "non-mated"
-
-
-def _blocks(count: int) -> NDArray[np.int64]:
+def block_folds(count: int) -> NDArray[np.int64]:
     """Ten blocks in order, the first ones longer by one: scikit-learn's unshuffled `KFold`."""
-    parts = np.array_split(np.arange(count), min(FOLDS, count))
-    return np.concatenate([np.full(len(part), i) for i, part in enumerate(parts)]).astype(np.int64)
+    blocks = np.array_split(np.arange(count), min(FOLDS, count))
+    return np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
 
 
-def _dealt(same: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Blocks among the mated pairs and among the others, so that no fold lacks a kind."""
+def stratified_folds(same: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Blocks in order among the mated pairs and among the others, so that no fold lacks a kind."""
     fold = np.zeros(len(same), np.int64)
     folds = max(1, min(FOLDS, int(same.sum()), int((~same).sum())))
     for kind in (same, ~same):
         count = int(kind.sum())
         fold[kind] = np.arange(count) * folds // max(count, 1)
     return fold
-
-
-def _from_pairs(config: BenchmarkConfig, seed: int) -> PairBenchmark:
-    return read_pair_list(*_places(config), name=config.name)
-
-
-def _places(config: BenchmarkConfig) -> tuple[Path, Path]:
-    if not config.path or not config.root:
-        raise ConfigError(f"benchmark: source '{config.source}' needs benchmark.path (list) and benchmark.root")
-    return Path(config.path), Path(config.root)
-
-
-def _from_bin(config: BenchmarkConfig, seed: int) -> PairBenchmark:
-    if not config.path:
-        raise ConfigError("benchmark: source 'bin' needs benchmark.path (an InsightFace file)")
-    return read_bin(Path(config.path), name=config.name)
-
-
-def _from_carray(config: BenchmarkConfig, seed: int) -> PairBenchmark:
-    from iom.data.formats.carray import read_carray
-
-    if not config.path:
-        raise ConfigError("benchmark: source 'carray' needs benchmark.path (the folder)")
-    return read_carray(Path(config.path), name=config.name)
-
-
-def _from_folder(config: BenchmarkConfig, seed: int) -> PairBenchmark:
-    if not config.root:
-        raise ConfigError("benchmark: source 'folder' needs benchmark.root (a folder of subjects)")
-    folder = scan_folder(FolderConfig(root=config.root, include=config.path))
-    generator = numpy_stream(seed, "folder/non-mated-pairs")
-    rows = drawn_subjects(folder.labels, generator, largest=LARGEST_FOLDER)
-    labels = np.unique(folder.labels[rows], return_inverse=True)[1].astype(np.int64)
-    files = tuple(folder.files[row] for row in rows)
-    return PairBenchmark(config.name, files, *dealt_pairs(labels, generator), subjects=labels)
-
-
-def _from_synthetic(config: BenchmarkConfig, seed: int) -> PairBenchmark:
-    return synthetic_pairs(config.subjects, config.images, seed=seed, name=config.name)
-
-
-def _from_two_lines(config: BenchmarkConfig, seed: int) -> PairBenchmark:
-    from iom.data.benchmarks.published_pairs import read_two_line_pairs
-
-    return read_two_line_pairs(*_places(config), name=config.name)
-
-
-def _from_cfp(config: BenchmarkConfig, seed: int) -> PairBenchmark:
-    from iom.data.benchmarks.published_pairs import read_cfp
-
-    return read_cfp(*_places(config), name=config.name)
-
-
-def _from_youtube_faces(config: BenchmarkConfig, seed: int) -> PairBenchmark:
-    from iom.data.benchmarks.youtube_faces import read_youtube_faces
-
-    return read_youtube_faces(*_places(config), name=config.name)
-
-
-def _from_ijb(config: BenchmarkConfig, seed: int) -> PairBenchmark:
-    from iom.data.benchmarks.ijb import read_ijb_pairs
-
-    into = Path(config.align_into) if config.align_into else None
-    return read_ijb_pairs(*_places(config), name=config.name, align_into=into)
-
-
-SOURCES: dict[str, Callable[[BenchmarkConfig, int], PairBenchmark]] = {
-    "pairs": _from_pairs,
-    "two_lines": _from_two_lines,
-    "cfp": _from_cfp,
-    "youtube_faces": _from_youtube_faces,
-    "ijb": _from_ijb,
-    "bin": _from_bin,
-    "carray": _from_carray,
-    "folder": _from_folder,
-    "synthetic": _from_synthetic,
-}
-"""Where verification pairs come from, by the name that a configuration gives."""

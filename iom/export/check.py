@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._listing import list_images
+from iom._files import list_images
 from iom._random import numpy_stream
-from iom.data.benchmarks.base import PairBenchmark, read_pair_list
+from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.pair_lists import read_pair_list
 from iom.data.images import Pixels, read_images
 from iom.errors import DataError
 from iom.export.formats import Format

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks.base import (
-    PairBenchmark,
-    linked,
-    load_benchmark,
-    read_bin,
-    read_pair_list,
-    synthetic_pairs,
-    write_bin,
-)
-from iom.data.benchmarks.pair_lists import parse_pair_list
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.base import PairBenchmark, linked_subjects
+from iom.data.benchmarks.folders import synthetic_pairs
+from iom.data.benchmarks.pair_lists import parse_pair_list, read_pair_list
+from iom.data.formats.bin_files import read_bin, write_bin
 from iom.errors import ConfigError, DataError
 
 SIZE = 16
@@ -322,7 +317,7 @@ def test_bin_images_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_linked_images_form_subjects() -> None:
-    labels = linked([0, 1, 3, 5], [1, 2, 4, 0], [True, True, True, False], 6)
+    labels = linked_subjects([0, 1, 3, 5], [1, 2, 4, 0], [True, True, True, False], 6)
     assert labels[0] == labels[1] == labels[2]
     assert labels[3] == labels[4]
     assert len(set(labels.tolist())) == 3

@@ -4,11 +4,11 @@ import zlib
 
 import numpy as np
 import pytest
+from iom.data.formats.blosc_process import BloscProcess
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks.base import load_benchmark
+from iom.data.benchmarks import load_benchmark
 from iom.data.formats import carray
-from iom.data.formats.blosc_process import BloscProcess
 from iom.data.formats.carray import read_carray
 from iom.errors import DataError, MissingExtraError
 

@@ -8,9 +8,7 @@ import pytest
 
 from iom.cli.convert import main
 from iom.config.sections import FolderConfig
-from iom.data.benchmarks.base import read_pair_list
-from iom.data.benchmarks.published_pairs import read_two_line_pairs
-from iom.data.benchmarks.youtube_faces import read_youtube_faces
+from iom.data.benchmarks.pair_lists import read_pair_list, read_two_line_pairs, read_youtube_faces
 from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert
 from iom.data.formats.shards import open_shards

@@ -134,9 +134,7 @@ def sample_pairs(
     return left, right, same, fold
 
 
-def sample_subjects(
-    labels: NDArray[np.int64], generator: np.random.Generator, *, max_images: int
-) -> NDArray[np.int64]:
+def sample_subjects(labels: NDArray[np.int64], generator: np.random.Generator, *, max_images: int) -> NDArray[np.int64]:
     """Rows of whole subjects, drawn up to `max_images` images; all rows if there are not more."""
     if len(labels) <= max_images:
         return np.arange(len(labels))

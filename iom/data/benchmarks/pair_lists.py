@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._listing import list_folders, list_images
+from iom._files import list_folders, list_images
 from iom._untrusted import check_name, path_inside
 from iom.data.benchmarks.base import PairBenchmark, Pooling
 from iom.data.table_files import check_folder, parsed, read_lines, shown, truth

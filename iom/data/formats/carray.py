@@ -1,29 +1,34 @@
-"""Pairs in a bcolz carray: the folder and the list in which AgeDB-30 and others are passed round.
+"""Pairs in a bcolz carray, the folder and the list in which AgeDB-30 and others are distributed.
 
-`<name>/` holds chunks of `(N, 3, S, S)` float32 in -1..1, `(pixel - 127.5) / 127.5`, in the colour
-order BGR (as the program that made them writes them), and `<name>_list.npy` one truth value for
-each two images. The format is read without bcolz, which no longer installs; the compression is
-Blosc's, from the extra `.[carray]`.
+`<name>/` holds chunks of `(N, 3, S, S)` float32 in -1..1, `(pixel - 127.5) / 127.5`, in the colour order BGR (as the
+program that made them writes them), and `<name>_list.npy` one truth value for each two images. The format is read
+without bcolz, which no longer installs; the compression is Blosc's, from the extra `.[carray]`. A damaged chunk can
+crash that library, so it runs in a process of its own.
 """
 
-from collections.abc import Callable
+import contextlib
+import multiprocessing
+import resource
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
 
 from iom._untrusted import read_json
-from iom.data.benchmarks.base import PairBenchmark, linked
-from iom.data.benchmarks.pair_sampling import FOLDS
-from iom.data.formats.blosc_process import BloscProcess
+from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
 from iom.data.images import Pixels
-from iom.errors import DataError
+from iom.errors import DataError, missing_extra
 
 HEADER_BYTES = 16
 MAGIC = b"blpk"
 TOLERANCE = 0.02
 """How far a value may be from a whole pixel, in pixel values."""
+CHUNK_SECONDS = 60.0
+"""Time limit of one chunk, which takes milliseconds."""
 COLOURS = {"bgr": slice(None, None, -1), "rgb": slice(None)}
 
 
@@ -57,7 +62,7 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
     row_of: dict[bytes, int] = {}
     images: list[Pixels] = []
     place = np.empty(shape[0], np.int64)
-    with BloscProcess() as decompress:
+    with _blosc() as decompress:
         for number, start in enumerate(range(0, shape[0], rows)):
             path = folder / "data" / f"__{number}.blp"
             values = _chunk(path, rows, shape[1:], decompress)[: shape[0] - start]
@@ -69,16 +74,54 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
                     images.append(pixels)
                 place[start + offset] = row
     left, right = place[0::2], place[1::2]
-    blocks = np.array_split(np.arange(len(same)), min(FOLDS, len(same)))
     return PairBenchmark(
         name=name or folder.name,
         images=np.stack(images),
         left=left,
         right=right,
         same=same,
-        fold=np.repeat(np.arange(len(blocks)), [len(block) for block in blocks]),
-        subjects=linked(left, right, same, len(images)),
+        fold=block_folds(len(same)),
+        subjects=linked_subjects(left, right, same, len(images)),
     )
+
+
+@contextlib.contextmanager
+def _blosc() -> Iterator[Callable[[bytes], bytes]]:
+    """Blosc's decompressor in another process, which raises ValueError for a damaged chunk.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        installed = find_spec("numcodecs") is not None
+    except ValueError:  # it was taken out of sys.modules
+        installed = False
+    if not installed:
+        raise missing_extra("a carray", "carray", otherwise="use the .bin file")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPool(max_workers=1, initializer=_no_core_files, context=context) as pool:
+
+        def decompress(data: bytes) -> bytes:
+            try:
+                raw: bytes = pool.schedule(_decompress, args=[data], timeout=CHUNK_SECONDS).result()
+            except (ProcessExpired, TimeoutError) as error:
+                raise ValueError("the decompressor failed on it") from error
+            return raw
+
+        try:
+            yield decompress
+        finally:
+            pool.stop()
+
+
+def _no_core_files() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _decompress(data: bytes) -> bytes:
+    from numcodecs import blosc
+
+    return bytes(blosc.decompress(data))
 
 
 def _chunk(path: Path, rows: int, shape: tuple[int, ...], decompress: Callable[[bytes], Any]) -> NDArray[np.float32]:

@@ -4,7 +4,6 @@ import zlib
 
 import numpy as np
 import pytest
-from iom.data.formats.blosc_process import BloscProcess
 
 from iom.config.schema import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
@@ -47,7 +46,7 @@ def unpack_chunk(data):
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Seven pairs in chunks of four images, the first image of all of them the same."""
-    monkeypatch.setattr(carray, "BloscProcess", Unzip)
+    monkeypatch.setattr(carray, "blosc_process", Unzip)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, size=(14, SIZE, SIZE, 3)).astype(np.uint8)
     pixels[2::2] = pixels[0]
@@ -142,13 +141,13 @@ def test_a_chunk_that_takes_the_library_down_is_an_error(made, monkeypatch):
     raw = np.sort(np.arange(3 * 112 * 112) % 256).astype("<f4").tobytes()
     chunk = blosc.compress(raw, b"blosclz", 5, 1, 0)
     rng = np.random.default_rng(0)
-    with BloscProcess() as decompress:
+    with carray.blosc_process() as decompress:
         assert decompress(chunk) == raw
     refused = 0
     for _ in range(8):
         damaged = bytearray(chunk)
         damaged[rng.integers(16, 40)] ^= 1 << int(rng.integers(8))  # where the blocks start
-        with BloscProcess() as decompress:
+        with carray.blosc_process() as decompress:
             try:
                 decompress(bytes(damaged))
             except ValueError:

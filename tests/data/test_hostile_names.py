@@ -62,7 +62,7 @@ def everything(folder):
         "bert/nul.png",
         "bert/\0.png",
         "conversion.json/x.png",
-        ".conversion.json/x.png",
+        ".conversion.jsonl/x.png",
         "bert/.tmp-1.png",
     ],
 )

@@ -193,7 +193,7 @@ class TestMegaFace:
             (lambda lists: lists.pop("id"), "under 'id'"),
             (lambda lists: lists["id"].pop(), "of one length"),
             (lambda lists: lists["path"].__setitem__(0, 3), "list of texts"),
-            (lambda lists: lists["path"].__setitem__(1, lists["path"][0]), "1 images stand in it"),
+            (lambda lists: lists["path"].__setitem__(1, lists["path"][0]), "1 images are listed twice"),
             (lambda lists: lists["path"].__setitem__(1, "../x.png"), "within the folder"),
             (lambda lists: lists.__setitem__("id", list("abcdefghi")), "two images or more"),
         ],

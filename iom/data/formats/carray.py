@@ -62,7 +62,7 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
     row_of: dict[bytes, int] = {}
     images: list[Pixels] = []
     place = np.empty(shape[0], np.int64)
-    with _blosc() as decompress:
+    with blosc_process() as decompress:
         for number, start in enumerate(range(0, shape[0], rows)):
             path = folder / "data" / f"__{number}.blp"
             values = _chunk(path, rows, shape[1:], decompress)[: shape[0] - start]
@@ -86,7 +86,7 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
 
 
 @contextlib.contextmanager
-def _blosc() -> Iterator[Callable[[bytes], bytes]]:
+def blosc_process() -> Iterator[Callable[[bytes], bytes]]:
     """Blosc's decompressor in another process, which raises ValueError for a damaged chunk.
 
     Raises:
@@ -104,7 +104,7 @@ def _blosc() -> Iterator[Callable[[bytes], bytes]]:
         def decompress(data: bytes) -> bytes:
             try:
                 raw: bytes = pool.schedule(_decompress, args=[data], timeout=CHUNK_SECONDS).result()
-            except (ProcessExpired, TimeoutError) as error:
+            except (ProcessExpired, TimeoutError, RuntimeError) as error:
                 raise ValueError("the decompressor failed on it") from error
             return raw
 

@@ -7,21 +7,19 @@ crash that library, so it runs in a process of its own.
 """
 
 import contextlib
-import multiprocessing
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pebble import ProcessExpired, ProcessPool
 
 from iom._untrusted import read_json
+from iom._workers import WorkerPool
 from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
 from iom.data.images import Pixels
-from iom.errors import DataError, missing_extra
+from iom.errors import DataError, WorkerError, missing_extra
 
 HEADER_BYTES = 16
 MAGIC = b"blpk"
@@ -62,10 +60,10 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
     row_of: dict[bytes, int] = {}
     images: list[Pixels] = []
     place = np.empty(shape[0], np.int64)
-    with blosc_process() as decompress:
+    with contextlib.closing(blosc_workers(4 * rows * int(np.prod(shape[1:])))) as pool:
         for number, start in enumerate(range(0, shape[0], rows)):
             path = folder / "data" / f"__{number}.blp"
-            values = _chunk(path, rows, shape[1:], decompress)[: shape[0] - start]
+            values = _chunk(path, rows, shape[1:], pool)[: shape[0] - start]
             if len(values) < min(rows, shape[0] - start):
                 raise DataError(f"{path}: expected {min(rows, shape[0] - start)} images, received {len(values)}")
             for offset, pixels in enumerate(_pixels(values, path, COLOURS[colours])):
@@ -85,9 +83,8 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
     )
 
 
-@contextlib.contextmanager
-def blosc_process() -> Iterator[Callable[[bytes], bytes]]:
-    """Blosc's decompressor in another process, which raises ValueError for a damaged chunk.
+def blosc_workers(max_bytes: int) -> WorkerPool:
+    """One worker that runs Blosc's decompressor on chunks of up to `max_bytes`; its answer is empty where that fails.
 
     Raises:
         MissingExtraError: It is not installed.
@@ -98,33 +95,23 @@ def blosc_process() -> Iterator[Callable[[bytes], bytes]]:
         installed = False
     if not installed:
         raise missing_extra("a carray", "carray", otherwise="use the .bin file")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPool(max_workers=1, initializer=_no_core_files, context=context) as pool:
-
-        def decompress(data: bytes) -> bytes:
-            try:
-                raw: bytes = pool.schedule(_decompress, args=[data], timeout=CHUNK_SECONDS).result()
-            except (ProcessExpired, TimeoutError, RuntimeError) as error:
-                raise ValueError("the decompressor failed on it") from error
-            return raw
-
-        try:
-            yield decompress
-        finally:
-            pool.stop()
+    return WorkerPool("iom.data.formats.carray:blosc_handler", workers=1, max_answer=max_bytes)
 
 
-def _no_core_files() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _decompress(data: bytes) -> bytes:
+def blosc_handler() -> Callable[[bytes], bytes]:
+    """Decompressor of one chunk, in a worker."""
     from numcodecs import blosc
 
-    return bytes(blosc.decompress(data))
+    def decompress(data: bytes) -> bytes:
+        try:
+            return bytes(blosc.decompress(data))
+        except (RuntimeError, ValueError):
+            return b""
+
+    return decompress
 
 
-def _chunk(path: Path, rows: int, shape: tuple[int, ...], decompress: Callable[[bytes], Any]) -> NDArray[np.float32]:
+def _chunk(path: Path, rows: int, shape: tuple[int, ...], pool: WorkerPool) -> NDArray[np.float32]:
     """Images `(rows or fewer, 3, S, S)` of one chunk."""
     try:
         data = path.read_bytes()
@@ -136,10 +123,12 @@ def _chunk(path: Path, rows: int, shape: tuple[int, ...], decompress: Callable[[
     if data[:4] != MAGIC or len(data) <= HEADER_BYTES + 16 or stated > rows * row_bytes:
         raise DataError(f"{path}: expected a chunk of {rows} images, received something else")
     try:
-        raw = bytes(decompress(data[HEADER_BYTES:]))
-    except (RuntimeError, ValueError) as error:
+        raw = pool.ask(data[HEADER_BYTES:], bytes, seconds=CHUNK_SECONDS)
+    except WorkerError as error:
         raise DataError(f"{path}: the chunk is damaged: {error}") from error
-    if not raw or len(raw) % row_bytes:
+    if not raw:
+        raise DataError(f"{path}: the chunk is damaged: it cannot be decompressed")
+    if len(raw) % row_bytes:
         raise DataError(f"{path}: expected whole images, received {len(raw)} bytes")
     return np.frombuffer(raw, "<f4").reshape(-1, *shape)
 

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.pairs import PairBenchmark, load_benchmark
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.evaluation.report.collect import EvaluationInputs, collect
 from iom.evaluation.report.data import EmbedderSummary, ReportData
 from iom.evaluation.report.sections import check_attacks

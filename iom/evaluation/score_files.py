@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from iom._files import atomic_path
 from iom._registry import lookup
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.data.table_files import shown
 from iom.errors import DataError
 from iom.evaluation.protocols import identification_figures

@@ -14,8 +14,8 @@ from iom.attacks.base import AttackedSystem
 from iom.attacks.targets import attacked_hasher, attacked_protection
 from iom.baselines import BASELINES
 from iom.config.schema import EvaluateConfig, ReportConfig
-from iom.data.benchmarks.identification_data import dealt_galleries
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.folders import split_galleries
 from iom.errors import DataError
 from iom.evaluation.attack_report import AttackRow, attack_rows
 from iom.evaluation.attack_scores import Keys, Victims, measuring_keys
@@ -52,7 +52,7 @@ def bin_edges(mated: NDArray[Any], non_mated: NDArray[Any]) -> NDArray[np.float6
 def identification_section(
     system: CodeSystem, embeddings: Embeddings, subjects: Rows, report: ReportConfig, *, confidence: float, seed: int
 ) -> IdentificationResult:
-    """CMC of rank 1 to 10 and DIR by FPIR, keys stolen: one key for all, with the galleries of `dealt_galleries`.
+    """CMC of rank 1 to 10 and DIR by FPIR, keys stolen: one key for all, with the galleries of `split_galleries`.
 
     A key of each subject's own would require knowing who the probe is. Intervals: the subjects of the probes and the
     keys are drawn anew; the galleries stay.
@@ -68,7 +68,7 @@ def identification_section(
     Raises:
         DataError: Fewer than two subjects with two images, or too few for the bootstrap.
     """
-    galleries, probes = dealt_galleries(subjects)
+    galleries, probes = split_galleries(subjects)
     (scenario,) = scenarios_of(system, (STOLEN_KEY,))
     by_key = []
     for repetition in range(report.keys if scenario == STOLEN_KEY else 1):

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from iom._files import atomic_path, write_json, write_text
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.report import plots
 from iom.evaluation.report.data import FILE, HardestPair, ReportData

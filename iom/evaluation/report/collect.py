@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from iom._environment import environment
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.evaluate import Prepared
 from iom.evaluation.protocols import float_system

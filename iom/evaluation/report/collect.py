@@ -11,6 +11,7 @@ import pydantic
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from iom._environment import environment
 from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
@@ -30,7 +31,6 @@ from iom.evaluation.report.data import (
     ReportData,
     Sections,
 )
-from iom.evaluation.report.environment import environment
 from iom.evaluation.report.sections import (
     attack_section,
     attack_setting,
@@ -52,7 +52,7 @@ from iom.evaluation.scores import (
     float_scores,
 )
 from iom.evaluation.systems import hasher_folders
-from iom.metrics.uncertainty import Interval, bootstrap_intervals
+from iom.metrics.bootstrap import Interval, PairSubjects, bootstrap_intervals
 from iom.models.face_hasher import load
 
 CURVE_POINTS = 48
@@ -261,9 +261,7 @@ def _intervals(
 ) -> dict[str, Interval]:
     return bootstrap_intervals(
         statistics,
-        benchmark.subjects[benchmark.left],
-        benchmark.subjects[benchmark.right],
-        benchmark.same,
+        PairSubjects(benchmark.subjects[benchmark.left], benchmark.subjects[benchmark.right], benchmark.same),
         replicates=config.scenario.bootstrap,
         confidence=config.scenario.confidence,
         seed=config.seed,

@@ -23,10 +23,9 @@ from iom.evaluation.protocols import FPIRS, keys_of, scenarios_of, search_templa
 from iom.evaluation.report.data import Estimate, IdentificationResult, LinkabilityResult
 from iom.evaluation.scores import FLOAT, STOLEN_KEY, CodeSystem, Embeddings, common_key
 from iom.evaluation.systems import hasher_folders
-from iom.metrics.identification import RANKS, Searches
-from iom.metrics.identification_bootstrap import WeightedSearches, identification_intervals
-from iom.metrics.subject_bootstrap import key_draws, subject_draws
-from iom.metrics.unlinkability import linkability_floor, local_linkability, maximal_linkability, system_linkability
+from iom.metrics.bootstrap import Counts, PairSubjects, bootstrap_samples
+from iom.metrics.identification import RANKS, identification_intervals
+from iom.metrics.protection import linkability_floor, local_linkability, maximal_linkability, system_linkability
 from iom.models.face_hasher import load
 from iom.models.sessions.runtimes import is_artefact
 from iom.pretrained import hasher_path
@@ -82,7 +81,14 @@ def identification_section(
     non_enrolled = min(int(np.count_nonzero(~found.enrolled)) for found in by_key[0])
     fpirs = np.geomspace(1 / max(non_enrolled, 2), 1.0, OPEN_SET_POINTS)
     asked = [*FPIRS.values(), *fpirs.tolist()]
-    values = np.mean([_search_figures(found, asked) for of_key in by_key for found in of_key], axis=0).tolist()
+    values = np.mean(
+        [
+            np.concatenate([found.cmc(), found.identification_rates_at_fpirs(asked)])
+            for of_key in by_key
+            for found in of_key
+        ],
+        axis=0,
+    ).tolist()
     edges: list[Any] = [(None, None)] * len(values)
     if report.replicates:
         cmc, rates = identification_intervals(
@@ -113,12 +119,6 @@ def identification_section(
         low=curve and [low for low, _ in curve],
         high=curve and [high for _, high in curve],
     )
-
-
-def _search_figures(searches: Searches, fpirs: Sequence[float]) -> NDArray[np.float64]:
-    """CMC of all ranks, then the DIR at each FPIR."""
-    weighted, once = WeightedSearches(searches), np.ones(len(searches.enrolled))
-    return np.concatenate([weighted.cmc(once), weighted.identification_rates_at_fpirs(once, fpirs)])
 
 
 class ComparedPairs(NamedTuple):
@@ -239,21 +239,29 @@ def _deviation(
     """Standard deviation of D_sys when subjects and pairs of keys are drawn anew."""
     if replicates < 2:
         return None
-    drawn_keys = key_draws(len(bins[0]), replicates=replicates, seed=seed)
-    counts = subject_draws(int(subjects.max()) + 1, replicates=replicates, seed=seed)
-    left, right = subjects[pairs.left], subjects[pairs.right]
-    values = []
-    for drawn, count in zip(drawn_keys, counts, strict=True):
-        weights = np.where(left == right, count[left], count[left] * count[right])
+    same = np.arange(len(pairs.left)) < pairs.mated
+    of_pairs = PairSubjects(subjects[pairs.left], subjects[pairs.right], same)
+
+    def d_sys(subjects: Counts, keys: Counts) -> list[float]:
+        weights, drawn = of_pairs.weights(subjects), np.flatnonzero(keys)
         kinds = (weights[: pairs.mated], weights[pairs.mated :])
-        if not all(kind.any() for kind in kinds):
-            continue
-        histograms = [
-            np.bincount(kind[drawn].ravel(), np.tile(weight, len(drawn)), minlength=size)
-            for kind, weight in zip(bins, kinds, strict=True)
+        return [
+            system_linkability(
+                *(
+                    sum(keys[key] * np.bincount(kind[key], weight, minlength=size) for key in drawn)
+                    for kind, weight in zip(bins, kinds, strict=True)
+                )
+            )
         ]
-        values.append(system_linkability(*histograms))
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    samples = bootstrap_samples(
+        d_sys,
+        {"subjects": of_pairs.subjects, "keys": len(bins[0])},
+        replicates=replicates,
+        seed=seed,
+        usable=of_pairs.usable,
+    )
+    return float(np.std(samples, ddof=1))
 
 
 def check_attacks(config: EvaluateConfig) -> None:

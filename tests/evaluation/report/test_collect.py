@@ -21,7 +21,7 @@ from iom.evaluation.report.sections import (
 )
 from iom.evaluation.report.text import report_tables
 from iom.evaluation.report.write import write_figures, write_report
-from iom.metrics.unlinkability import system_linkability
+from iom.metrics.protection import system_linkability
 
 
 def test_every_section_is_plain_data_that_is_read_back(data, tmp_path):

@@ -6,13 +6,9 @@ repeated, takes the subjects that are missing, and enrols none twice. Revoked su
 """
 
 import dataclasses
-import fcntl
 import importlib
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom._files import write_text
-from iom._listing import list_subjects
+from iom._files import Journal, list_subjects
 from iom._registry import lookup
-from iom._untrusted import parse_json, path_inside
-from iom.data.formats.shard_store import open_shards
+from iom._untrusted import path_inside
+from iom.data.formats.shards import open_shards
 from iom.data.images import decode_image
 from iom.errors import DataError, EnrolmentError, WeightsError
 from iom.gallery.models import check_subject_id
@@ -274,18 +269,19 @@ def enroll_in_bulk(
         rows: Images; those of one subject may stand anywhere, best together.
         engine: Embeds the images.
         settings: Embedder of its workers.
-        report: JSON lines: each image that failed and why, at the end the counts.
+        report: Journal of the images that failed and why, and of the counts of each run; the last line about an image
+            counts, and has an empty `problem` where a later run embedded it.
         workers: Number of workers.
         batch: References of a transaction, or a few more.
         progress: Show a bar.
 
     Raises:
-        DataError: Another run writes this report.
+        DataError: Another run writes this report, or the file is no report.
         EnrolmentError: Unknown application, or another process enrolled one of the subjects.
     """
     gallery.store.application(application)
-    with _Report.open(report) as failures:
-        run = _Run(gallery, application, failures, batch)
+    with Journal(report, {"command": "bulk-enroll", "application": application}) as journal:
+        run = _Run(gallery, application, journal, batch)
         wanted = run.missing(rows)
         results = engine(wanted, settings, workers) if wanted else iter(())
         with tqdm(total=len(wanted), unit="image", disable=not progress) as bar:
@@ -294,16 +290,21 @@ def enroll_in_bulk(
                 bar.update(len(some))
         run.finish()
         summary = run.summary()
-        failures.finish(dataclasses.asdict(summary))
+        journal.add({"counts": dataclasses.asdict(summary)}, durable=True)
     return summary
 
 
 class _Run:
     """Subjects wait until all of their images are embedded, batches until they are full."""
 
-    def __init__(self, gallery: "Gallery", application: str, failures: "_Report", batch: int) -> None:
+    def __init__(self, gallery: "Gallery", application: str, journal: Journal, batch: int) -> None:
         self._gallery, self._application = gallery, application
-        self._failures, self._batch = failures, batch
+        self._journal, self._batch = journal, batch
+        self._problems: dict[str, str] = {}
+        for _, entry in journal.entries():
+            if "image" in entry:
+                self._problems[str(entry["image"])] = str(entry.get("problem", ""))
+        self._unwritten: list[str] = []
         self._waiting: dict[str, list[tuple[int, NDArray[np.float32]]]] = {}
         self._open: Counter[str] = Counter()
         self._seen: set[int] = set()
@@ -318,7 +319,9 @@ class _Run:
         self._counts["present"] = len(subjects & present)
         self._counts["revoked"] = len((subjects & revoked) - present)
         invalid = {subject: problem for subject in subjects if (problem := _id_problem(subject))}
-        self._failures.add({row.name: invalid[row.subject_id] for row in rows if row.subject_id in invalid})
+        for row in rows:
+            if row.subject_id in invalid:
+                self._note(row.name, invalid[row.subject_id])
         self._counts["failed_subjects"] = len(invalid)
         left_out = present | revoked | set(invalid)
         wanted = [row for row in rows if row.subject_id not in left_out]
@@ -333,10 +336,8 @@ class _Run:
             self._seen.add(number)
             row = rows[number]
             held = self._waiting.setdefault(row.subject_id, [])
-            if embedding is None:
-                self._failures.add({row.name: problem})
-            else:
-                self._failures.solved(row.name)
+            self._note(row.name, problem)
+            if embedding is not None:
                 held.append((number, embedding))
             self._open[row.subject_id] -= 1
             if not self._open[row.subject_id]:
@@ -355,7 +356,13 @@ class _Run:
             raise DataError(f"the engine lost {lost} images; start the same command again")
 
     def summary(self) -> BulkSummary:
-        return BulkSummary(**self._counts, failed_images=len(self._failures))
+        return BulkSummary(**self._counts, failed_images=sum(map(bool, self._problems.values())))
+
+    def _note(self, image: str, problem: str) -> None:
+        """Note the problem of an image for the report, or that an earlier one is solved."""
+        if problem != self._problems.get(image, ""):
+            self._problems[image] = problem
+            self._unwritten.append(image)
 
     def _complete(self, subject_id: str) -> None:
         if not self._waiting[subject_id]:
@@ -366,7 +373,11 @@ class _Run:
         self._ready_references += len(self._waiting[subject_id])
 
     def _flush(self) -> None:
-        self._failures.sync()  # before the batch: the images of an enrolled subject are not looked at again
+        # Before the batch, since no later run reads the images of an enrolled subject.
+        for image in self._unwritten:
+            entry = {"image": image, "problem": self._problems[image]}
+            self._journal.add(entry, durable=image == self._unwritten[-1])
+        self._unwritten = []
         if not self._ready:
             return
         ids, embeddings = [], []
@@ -387,67 +398,6 @@ class _Run:
         present = {each.subject_id for page in pages for each in page if each.record not in gone}
         revoked = {each.subject_id for each in store.tombstones(name)}
         return present, revoked | {each.subject_id for each in gone.values()}
-
-
-class _Report:
-    """Failures by image, appended during a run, rewritten at its end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[str, str] = dict(_lines(path))
-        self._new: dict[str, str] = {}
-
-    @classmethod
-    @contextmanager
-    def open(cls, path: Path) -> Iterator["_Report"]:
-        """Hold the report; a second run is refused."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(path.name + ".lock").open("w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DataError(f"{path}: another run is at work with this report") from error
-            yield cls(path)
-
-    def __len__(self) -> int:
-        return len(self._known | self._new)
-
-    def add(self, problems: Mapping[str, str]) -> None:
-        self._new.update(problems)
-
-    def solved(self, name: str) -> None:
-        self._known.pop(name, None)
-
-    def sync(self) -> None:
-        if not self._new:
-            return
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write("\n")  # ends a line that a killed run left incomplete
-            stream.writelines(_line(name, problem) for name, problem in self._new.items())
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._known |= self._new
-        self._new = {}
-
-    def finish(self, counts: Mapping[str, int]) -> None:
-        found = self._known | self._new
-        lines = [_line(name, found[name]) for name in sorted(found)]
-        write_text(self._path, "".join(lines) + json.dumps({"counts": dict(counts)}) + "\n")
-
-
-def _line(name: str, problem: str) -> str:
-    return json.dumps({"image": name, "problem": problem}) + "\n"
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            found = parse_json(line)
-            yield str(found["image"]), str(found["problem"])
-        except (ValueError, KeyError, TypeError):
-            continue  # an empty line, the counts, or the last line of a run that was killed
 
 
 def _id_problem(subject_id: str) -> str:

@@ -107,7 +107,7 @@ def test_what_failed_is_reported_and_mended_by_the_next_run(folder, worker):
         (people / name).unlink()
     done = worker.enrol(folder)
     assert (done.failed_images, done.failed_subjects) == (5, 3)
-    problems = {line["image"]: line["problem"] for line in lines(folder)[:-1]}
+    problems = {line["image"]: line["problem"] for line in lines(folder)[1:-1]}
     assert sorted(problems) == ["p02/1.png", "p03/0.png", "p05/0.png", "p06/0.png", "p07/1.png"]
     assert "zero" in problems["p03/0.png"]
     assert "No such file" in problems["p06/0.png"]
@@ -131,7 +131,7 @@ def test_killed_again_and_again_it_enrols_everybody_once(folder, worker):
     assert kills
     worker.enrol(folder)
     assert enrolled(folder, worker) == expected()
-    assert [line["image"] for line in lines(folder)[:-1]] == ["p00/black.png"]
+    assert [line["image"] for line in lines(folder)[1:-1]] == ["p00/black.png"]
 
 
 def started(folder, engine):

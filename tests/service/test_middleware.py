@@ -61,7 +61,7 @@ def test_guesses_behind_a_proxy_stop_nobody(tmp_path, decoder):
 
 
 def test_a_long_search_under_many_keys_is_refused(tmp_path, decoder):
-    service = Service(tmp_path, decoder, most_keys=2)
+    service = Service(tmp_path, decoder, max_keys=2)
     for name, number in (("a", 1), ("b", 2)):
         service.post("enroll", picture(number), subject=name)
     assert service.post("identify", picture(1)).json() == [{"subject": "a"}]

@@ -12,8 +12,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from iom.errors import ConfigError
-from iom.service.connections import client_network
-from iom.service.server import serve
+from iom.service.server import client_network, serve
 from iom.service.settings import ServiceSettings
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -3,21 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from iom.cli.arguments import Answer, new_parser, run
-from iom.errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from iom.evaluation.demo import Demonstration
 
 DEFAULT_WEIGHTS = "iresnet_slim.bundled"
 DEFAULT_SEED = 2
 EPILOG = """\
-Without --images the faces are of nobody: drawn from a statistical face model (docs/face_model.md).
+Without --images the faces are synthetic: drawn from a statistical face model (docs/face_model.md).
 Own images must be aligned 112x112 faces (JPEG or PNG): A and B of one person, C of another.
 The keys are fresh in each run and are never shown, so the distances change a little every time.
 
@@ -42,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         nargs=3,
         metavar=("A", "B", "C"),
-        help="aligned faces: A and B of one person, C of another (default: faces of nobody)",
+        help="aligned faces: A and B of one person, C of another (default: synthetic faces)",
     )
     parser.add_argument(
         "--weights",
@@ -75,77 +67,20 @@ def _demo(arguments: argparse.Namespace) -> Answer:
 
     is_file = arguments.output.suffix.lower() == ".png"
     check_output(arguments.output, folder=not is_file)
-    # Images first: a wrong file is told at once, not after seconds of loading.
-    images = _images(arguments.images, arguments.seed)
 
-    from iom.evaluation.demo import demonstrate, find_hasher
-    from iom.keys import TransformKey
+    from iom.evaluation.demo import demo_faces, demonstrate, draw_demo, find_hasher
     from iom.models.face_hasher import load
 
+    # Images first: a wrong file is told at once, not after seconds of loading weights.
+    images = demo_faces(arguments.images, seed=arguments.seed)
     weights, count = arguments.weights, len(images)
     if arguments.hasher is None:
         hasher = find_hasher(weights or DEFAULT_WEIGHTS, batch_size=count)
     else:
         hasher = load(arguments.hasher, weights=weights or "", batch_size=count)
-    demonstration = demonstrate(
-        hasher.embed(images), hasher, before=TransformKey.generate(), after=TransformKey.generate()
-    )
+    shown = demonstrate(images, hasher)
     if arguments.verbose:
         print(hasher.summary())
-    path = _draw(demonstration, images, arguments.output)
-    scenes = [
-        {"title": scene.title, "dist_positive": scene.dist_positive, "dist_negative": scene.dist_negative}
-        for scene in demonstration.scenes
-    ]
-    return Answer(
-        {
-            "picture": path,
-            "code_length": demonstration.code_length,
-            "threshold": demonstration.threshold,
-            "scenes": scenes,
-        },
-        f"{_text(demonstration)}\n\npicture: {path}",
-    )
-
-
-def _draw(demonstration: "Demonstration", images: "NDArray[np.uint8]", output: Path) -> Path:
-    from iom.evaluation.demo_picture import draw_demo
-
-    path = output if output.suffix.lower() == ".png" else output / "demo.png"
-    try:
-        draw_demo(demonstration, images, path)
-    except OSError as error:
-        raise DataError(f"cannot write the picture {path}: {error.strerror or error}") from error
-    return path
-
-
-def _images(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
-    """Faces A, B and C, `(3, 112, 112, 3)`."""
-    if paths is not None:
-        from iom.data.images import read_images
-
-        return read_images(paths)
-
-    from iom.synthetic import load_face_model
-
-    images, _ = load_face_model().sample(2, 2, seed=seed)
-    return images[:3]
-
-
-def _text(demonstration: "Demonstration") -> str:
-    length, threshold = demonstration.code_length, demonstration.threshold
-    lines = [
-        f"codes of {length} symbols over {demonstration.alphabet_size} values; match when at "
-        f"most {threshold} differing positions (calibrated at FMR {demonstration.fmr:g})",
-        f"cosine distance of the embeddings: positive {demonstration.cosine_positive:.3f}, "
-        f"negative {demonstration.cosine_negative:.3f}",
-    ]
-    for scene in demonstration.scenes:
-        lines += ["", scene.title]
-        for name, distance, meaning in (
-            ("dist_positive", scene.dist_positive, "A and B, one person"),
-            ("dist_negative", scene.dist_negative, "A and C, two persons"),
-        ):
-            decision = "match" if distance <= threshold else "no match"
-            lines.append(f"  {name} = {distance:4d} of {length}   {decision:8}   ({meaning})")
-    return "\n".join(lines)
+    path = arguments.output if is_file else arguments.output / "demo.png"
+    draw_demo(shown, images, path)
+    return Answer({"picture": path, **shown.to_dict()}, f"{shown.text()}\n\npicture: {path}")

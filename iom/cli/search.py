@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from iom.cli.arguments import Answer, add_config_arguments, add_run_arguments, new_parser, run
 
 EPILOG = """\
-the output folder holds the table (search.md, search.csv, search.json, rewritten after each row),
-the picture search.png, rows/ with what is measured, and runs/ with the trained hashers; --resume
+the output folder holds the table (sweep.md, sweep.csv, sweep.json, rewritten after each row),
+the plot sweep.png, rows.jsonl with what is measured, and runs/ with the trained hashers; --resume
 keeps finished rows and continues an interrupted training
 
 rows are measured on the held-out subjects of the stage 2 configuration's data section, with the
@@ -42,19 +42,19 @@ def _search(arguments: argparse.Namespace) -> Answer:
     config = load_config(SearchConfig, arguments.config, overrides=arguments.overrides)
     check_output(arguments.output)
 
-    from iom.evaluation.sweep import run_search
-    from iom.evaluation.sweep_table import markdown
+    from iom.evaluation.sweep import run_sweep, sweep_table
 
-    rows = run_search(
+    rows = run_sweep(
         config,
         arguments.output,
         resume=arguments.resume,
         progress=not arguments.quiet,
         report=lambda line: print(line, flush=True),
     )
-    table, picture = arguments.output / "search.md", arguments.output / "search.png"
+    table, picture = arguments.output / "sweep.md", arguments.output / "sweep.png"
     return Answer(
-        {"table": table, "picture": picture, "rows": rows}, f"{markdown(rows)}\ntable and picture: {table}, {picture}"
+        {"table": table, "picture": picture, "rows": rows},
+        f"{sweep_table(rows).markdown()}\ntable and picture: {table}, {picture}",
     )
 
 

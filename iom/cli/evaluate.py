@@ -79,4 +79,4 @@ def _evaluate(arguments: argparse.Namespace) -> Answer:
         page = write_report(data, arguments.report, images=thumbnails(inputs.benchmark, pairs))
         print("\n".join(f"- {sentence.text}" for sentence in data.summary))
         print(f"page: {page}")
-    return Answer({"output": arguments.output, "page": page, "rows": data.to_json()["rows"]})
+    return Answer({"output": arguments.output, "page": page, "rows": [row.model_dump() for row in data.rows]})

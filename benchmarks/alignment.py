@@ -116,9 +116,9 @@ def _run(
     """Whether found, landmark error and alignment shift in template pixels, photographs a s."""
     import numpy as np
 
+    from iom.photos.align import TEMPLATE, similarity
     from iom.photos.align_folder import align_folder
     from iom.photos.align_photo import AlignSettings
-    from iom.photos.alignment import TEMPLATE, similarity
     from iom.photos.landmarks import read_landmarks
 
     weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))

@@ -85,8 +85,8 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     from iom.errors import ConfigError, DataError
     from iom.models.face_hasher import load
     from iom.photos.face_finding import ALIGNED, LARGEST_MEGAPIXELS, POINTS, FindSettings
-    from iom.photos.hash_photos import BATCH, check_places, hash_photos, report_path
     from iom.photos.landmarks import read_landmarks
+    from iom.photos.pipeline import BATCH, check_places, hash_photos, report_path
 
     if arguments.workers < 0 or not arguments.seconds > 0:
         raise ConfigError("expected --workers 0 or more and --seconds above 0")

@@ -17,7 +17,7 @@ from iom.data.images import Pixels
 from iom.errors import ConfigError
 from iom.keys import TransformKey
 from iom.models.face_hasher import load
-from iom.photos.detectors import DETECTORS, Detect, build_detector
+from iom.photos.detect import DETECTORS, Detect, build_detector
 from iom.service.app import create_app
 from iom.service.batched_models import FACES_A_CALL, SharedHasher
 from iom.service.decoding import Decoder

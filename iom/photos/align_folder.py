@@ -23,7 +23,7 @@ from iom._files import IMAGE_SUFFIXES, list_images, remove_temporary_files
 from iom.errors import DataError
 from iom.photos.align_journal import Journal, write_reports
 from iom.photos.align_photo import AlignSettings, Outcome, align_photo
-from iom.photos.detectors import Detect, Face, build_detector, use_one_core
+from iom.photos.detect import Detect, Face, build_detector, use_one_core
 
 Points = Mapping[str, Sequence[Face]]
 

@@ -12,9 +12,9 @@ from iom._files import atomic_path
 from iom._registry import lookup
 from iom.data.images import Pixels
 from iom.errors import ConfigError, DataError
-from iom.photos.alignment import align, face_size
-from iom.photos.detectors import DETECTORS, Detect, Face
-from iom.photos.photographs import LARGEST_MEGAPIXELS, TooLargeError, read_photograph
+from iom.photos.align import align, face_size
+from iom.photos.decode import LARGEST_MEGAPIXELS, TooLargeError, read_photograph
+from iom.photos.detect import DETECTORS, Detect, Face
 
 STATUSES = ("aligned", "no_face", "too_small", "damaged", "too_large", "bad_landmarks")
 """`no_face`: none with the score asked for. `bad_landmarks`: they define no transform."""

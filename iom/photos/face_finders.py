@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from iom.errors import DataError, IomError
-from iom.photos.detectors import Detect, build_detector, use_one_core
+from iom.photos.detect import Detect, build_detector, use_one_core
 from iom.photos.face_finding import ALIGNED, POINTS, FindSettings, Found, Job, find_faces, mark_of
 
 SECONDS = 120.0

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from iom._registry import lookup
 from iom.data.images import Pixels, decode_image
 from iom.errors import ConfigError, DataError
-from iom.photos.alignment import SIZE, align, face_size, similarity
-from iom.photos.detectors import DETECTORS, LARGEST_SIDE, Detect, Face
-from iom.photos.face_quality import Pose, brightness_of, pose_of, sharpness_of
-from iom.photos.photographs import OtherTypeError, TooLargeError, decode_photograph
+from iom.photos.align import SIZE, align, face_size, similarity
+from iom.photos.decode import OtherTypeError, TooLargeError, decode_photograph
+from iom.photos.detect import DETECTORS, LARGEST_SIDE, Detect, Face
+from iom.photos.quality import Pose, brightness_of, pose_of, sharpness_of
 
 LARGEST_MEGAPIXELS = 64.0
 """Default: what telephones take. A worker needs about ten bytes for each pixel."""

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from iom._files import write_text
 from iom.errors import DataError
+from iom.photos.align import align
 from iom.photos.align_photo import write_face
-from iom.photos.alignment import align
-from iom.photos.photographs import read_photograph
+from iom.photos.decode import read_photograph
 
 STAMP = "landmarks.sha256"
 

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from iom._files import name_of, remove_temporary_files, sha256_of, text_of, write_json, write_text
 from iom._untrusted import parse_json, read_json
 from iom.errors import DataError
-from iom.photos.code_file import read_table, write_codes
+from iom.photos.codes_file import read_table, write_codes
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from PIL import Image
 from iom._workers import Handler, WorkerPool
 from iom.data.images import Pixels, decode_image
 from iom.errors import DataError, FaceError, WorkerError
-from iom.photos.photographs import TooLargeError, decode_photograph
+from iom.photos.decode import TooLargeError, decode_photograph
 from iom.service.settings import ServiceSettings
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from iom.cli.align import main
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Face
+from iom.photos.align import TEMPLATE
+from iom.photos.detect import Face
 from iom.photos.landmarks import write_landmarks
 
 

@@ -10,12 +10,12 @@ from PIL import Image
 from iom.cli.main import main
 from iom.codes.packing import unpack
 from iom.keys import TransformKey
-from iom.photos.alignment import TEMPLATE, align
-from iom.photos.code_file import read_codes
-from iom.photos.detectors import Face
-from iom.photos.hash_photos import BATCH
+from iom.photos.align import TEMPLATE, align
+from iom.photos.codes_file import read_codes
+from iom.photos.decode import read_photograph
+from iom.photos.detect import Face
 from iom.photos.landmarks import read_landmarks, write_landmarks
-from iom.photos.photographs import read_photograph
+from iom.photos.pipeline import BATCH
 from iom.synthetic.sampling import load_face_model
 
 

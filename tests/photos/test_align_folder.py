@@ -9,11 +9,11 @@ from PIL import Image
 
 from iom.data.images import read_image
 from iom.errors import ConfigError, DataError, MissingExtraError
-from iom.photos import detectors
+from iom.photos import detect as detectors
+from iom.photos.align import TEMPLATE
 from iom.photos.align_folder import align_folder
 from iom.photos.align_photo import AlignSettings
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Detector, Face, build_detector
+from iom.photos.detect import Detector, Face, build_detector
 from iom.photos.landmarks import read_landmarks, write_landmarks
 
 CALLS = []

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from iom.errors import ConfigError
-from iom.photos.alignment import TEMPLATE, align
-from iom.photos.detectors import Face
+from iom.photos.align import TEMPLATE, align
+from iom.photos.detect import Face
 from iom.photos.face_finding import FindSettings, Job, find_faces
 
 DRAW = np.random.default_rng(3)
@@ -199,8 +199,8 @@ def test_large_files_are_refused_unread(tmp_path):
 LARGE = """
 import resource, sys
 from pathlib import Path
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Face
+from iom.photos.align import TEMPLATE
+from iom.photos.detect import Face
 from iom.photos.face_finding import FindSettings, Job, find_faces
 
 def highest():

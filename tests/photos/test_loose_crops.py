@@ -9,7 +9,7 @@ from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
 from iom.data.benchmarks.pairs import load_benchmark
 from iom.data.images import read_image, read_images
 from iom.errors import DataError
-from iom.photos.alignment import TEMPLATE, align
+from iom.photos.align import TEMPLATE, align
 from tests.data import layouts
 
 

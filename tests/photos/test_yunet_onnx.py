@@ -9,7 +9,7 @@ from hypothesis import given
 
 from iom.data.images import read_images
 from iom.errors import MissingExtraError
-from iom.photos.detectors import build_detector
+from iom.photos.detect import build_detector
 from iom.photos.yunet_onnx import _decoded, _distinct
 
 

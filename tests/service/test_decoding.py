@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError, DataError, FaceError, WorkerError
-from iom.photos.detectors import Face
-from iom.photos.photographs import TooLargeError
+from iom.photos.decode import TooLargeError
+from iom.photos.detect import Face
 from iom.service.decoding import Decoder, decode, parse_answer
 from iom.service.face_pipeline import Faces
 from iom.service.settings import ServiceSettings

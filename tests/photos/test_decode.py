@@ -9,7 +9,7 @@ from hypothesis import given
 from PIL import Image
 
 from iom.errors import DataError
-from iom.photos.photographs import TooLargeError, read_photograph
+from iom.photos.decode import TooLargeError, read_photograph
 
 SLOPE = np.add.outer(np.arange(60) * 2, np.arange(80)).astype(np.uint8)
 COLOURS = np.stack([SLOPE, SLOPE[::-1], 255 - SLOPE], -1)

@@ -15,12 +15,12 @@ from PIL import Image
 from iom.codes.packing import unpack
 from iom.errors import ConfigError, DataError, WeightsError
 from iom.keys import TransformKey
-from iom.photos import hash_photos as engine
-from iom.photos.alignment import TEMPLATE
-from iom.photos.code_file import read_codes, schema_of
-from iom.photos.detectors import Face
+from iom.photos import pipeline as engine
+from iom.photos.align import TEMPLATE
+from iom.photos.codes_file import read_codes, schema_of
+from iom.photos.detect import Face
 from iom.photos.face_finding import STATUSES, FindSettings
-from iom.photos.hash_photos import embed_all, hash_photos, report_path
+from iom.photos.pipeline import embed_all, hash_photos, report_path
 from tests.photos.conftest import FakeModels, write_faces
 
 ALIGNED = FindSettings(detector="aligned")
@@ -276,7 +276,7 @@ import sys, time
 from pathlib import Path
 from iom.photos.face_finding import STATUSES, FindSettings
 from iom.keys import TransformKey
-from iom.photos import hash_photos as engine
+from iom.photos import pipeline as engine
 from tests.photos.conftest import FakeModels
 
 class Slow(FakeModels):
@@ -342,7 +342,7 @@ def test_every_column_status_and_note_is_documented(root):
 
 def test_the_engine_imports_no_tensorflow(root):
     code = (
-        "import sys, iom.photos.hash_photos, iom.models.face_hasher, iom.photos.code_file\n"
+        "import sys, iom.photos.pipeline, iom.models.face_hasher, iom.photos.codes_file\n"
         "heavy = {'tensorflow', 'keras', 'numba', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -20,8 +20,8 @@ from iom.errors import ConfigError, DataError, WeightsError
 from iom.gallery.models import encoding_id
 from iom.keys import TransformKey
 from iom.models.face_hasher import FaceHasher
-from iom.photos.code_file import FORMAT, pyarrow, schema_of, write_codes
-from iom.photos.detectors import Face
+from iom.photos.codes_file import FORMAT, pyarrow, schema_of, write_codes
+from iom.photos.detect import Face
 from iom.photos.face_finders import SECONDS, FaceFinders
 from iom.photos.face_finding import STAGES, STATUSES, FindSettings, Found, FoundFace, Job, mark_of
 from iom.photos.parts import Outcome, Parts, outcome_of
@@ -73,7 +73,7 @@ def hash_photos(
 
     Args:
         photos: Folder.
-        output: Parquet file, see `iom.photos.code_file`; beside it comes the report, see
+        output: Parquet file, see `iom.photos.codes_file`; beside it comes the report, see
             `report_path`: a line of JSON for each photograph or file without a code, or with a
             note, and the counts in the last.
         hasher: Makes codes.

@@ -23,7 +23,7 @@ LOWEST_SCORE = 0.3
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Face:
-    """One face of a photograph: `points` (5, 2) as in `iom.photos.alignment`, score in 0..1."""
+    """One face of a photograph: `points` (5, 2) as in `iom.photos.align`, score in 0..1."""
 
     points: NDArray[np.float64]
     score: float

@@ -7,10 +7,11 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from iom.codes.packing import plane_count, word_count
-from iom.errors import EnrolmentError
+from iom.codes.packing import code_bytes as code_bytes
+from iom.codes.packing import encoding_id as encoding_id
+from iom.codes.packing import encoding_shape as encoding_shape
+from iom.errors import CodeError, EnrolmentError
 
-LAYOUT = "iom-planes/1"
 KEY_MODES = ("subject", "application")
 LONGEST_SUBJECT_ID = 256
 LARGEST_METADATA = 4096
@@ -18,38 +19,6 @@ UNSLOTTED = -1
 """Slot of a new reference: the store takes the lowest number that is free for the subject."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_ENCODING = re.compile(rf"{LAYOUT}:([1-9]\d{{0,4}})x([1-9]\d{{0,2}})")
-
-
-def encoding_id(code_length: int, alphabet_size: int) -> str:
-    """Name of the stored form of codes: layout, M and Q.
-
-    Example:
-        >>> encoding_id(512, 8)
-        'iom-planes/1:512x8'
-    """
-    return f"{LAYOUT}:{code_length}x{alphabet_size}"
-
-
-def encoding_shape(encoding: str) -> tuple[int, int]:
-    """`(M, Q)` of an encoding id.
-
-    Raises:
-        EnrolmentError: A layout that this program does not know.
-    """
-    match = _ENCODING.fullmatch(encoding)
-    if match is None:
-        raise EnrolmentError(
-            f"encoding: expected '{LAYOUT}:<code length>x<alphabet size>', received {encoding!r}; "
-            "read it with the program that wrote it"
-        )
-    return int(match[1]), int(match[2])
-
-
-def code_bytes(encoding: str) -> int:
-    """Bytes of one stored code: whole 64-bit words, little endian, plane after plane."""
-    code_length, alphabet_size = encoding_shape(encoding)
-    return 8 * plane_count(alphabet_size) * word_count(code_length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +51,10 @@ class Application:
 
     def __post_init__(self) -> None:
         check_application_name(self.name)
-        code_length, _ = encoding_shape(self.encoding)
+        try:
+            code_length, _ = encoding_shape(self.encoding)
+        except CodeError as error:
+            raise EnrolmentError(str(error)) from error
         if self.key_mode not in KEY_MODES:
             raise EnrolmentError(f"key mode: expected one of {', '.join(KEY_MODES)}, received {self.key_mode!r}")
         if not -1 <= self.threshold <= code_length:

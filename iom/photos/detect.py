@@ -1,4 +1,4 @@
-"""Face detectors with five landmarks, behind one interface; each an extra of the installation."""
+"""Face detectors with five landmarks behind one interface; each is an extra of the installation."""
 
 import contextlib
 import dataclasses
@@ -15,9 +15,9 @@ from iom._tensorflow_log import silence
 from iom.data.images import Pixels
 from iom.errors import DataError, missing_extra
 
-LARGEST_SIDE = 1024
+MAX_SIDE = 1024
 """A photograph is shrunk to it for the detector; landmarks are of the photograph again."""
-LOWEST_SCORE = 0.3
+MIN_SCORE = 0.3
 """Below it a detector finds nothing, whatever is asked for."""
 
 
@@ -28,6 +28,12 @@ class Face:
     points: NDArray[np.float64]
     score: float
 
+
+YUNET_STRIDES = (8, 16, 32)
+_BLOCK = 32
+_OVERLAP = 0.3  # as OpenCV: of two boxes with more in common, the better stays
+_MAX_BOXES = 5000
+_OUTPUTS = tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in YUNET_STRIDES)
 
 Detect = Callable[[Pixels], list[Face]]
 """Faces of an RGB photograph `(H, W, 3)`, best score first."""
@@ -43,7 +49,7 @@ class Detector:
     """Faces below are not reported, unless asked for."""
 
 
-def build_detector(name: str, *, weights: Path | None = None, largest_side: int = LARGEST_SIDE) -> Detect:
+def build_detector(name: str, *, weights: Path | None = None, max_side: int = MAX_SIDE) -> Detect:
     """The detector `name`, working on photographs of any size.
 
     Raises:
@@ -55,7 +61,7 @@ def build_detector(name: str, *, weights: Path | None = None, largest_side: int 
 
     def detect_any_size(image: Pixels) -> list[Face]:
         height, width = image.shape[:2]
-        shrink = min(1.0, largest_side / max(height, width))
+        shrink = min(1.0, max_side / max(height, width))
         if shrink == 1.0:
             return detect(image)
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
@@ -96,7 +102,7 @@ def _mtcnn(weights: Path | None) -> Detect:
         # Not "json", which rounds landmarks to whole pixels. Row: image, box (4), score, the five
         # x, the five y (its documentation says x y by turns, and is wrong).
         rows = network.detect_faces(
-            image, output_type="numpy", box_format="xyxy", fit_to_image=False, threshold_onet=LOWEST_SCORE
+            image, output_type="numpy", box_format="xyxy", fit_to_image=False, threshold_onet=MIN_SCORE
         )
         rows = np.asarray(rows, np.float64).reshape(-1, 16)
         return _faces(rows[:, 6:].reshape(-1, 2, 5).transpose(0, 2, 1), rows[:, 5])
@@ -106,22 +112,17 @@ def _mtcnn(weights: Path | None) -> Detect:
 
 def _yunet(weights: Path | None) -> Detect:
     """YuNet (Wu et al., MIR 2023) in OpenCV's `FaceDetectorYN`; its ONNX file is the user's."""
-    if weights is None or not weights.is_file():
-        received = "none" if weights is None else f"{weights}, which is not there"
-        raise DataError(
-            "the detector yunet needs its ONNX file (--weights FILE; of iom hash: "
-            f"--detector-weights FILE), received {received}"
-        )
+    path = _onnx_file("yunet", weights)
     try:
         import cv2
     except ImportError as error:
         raise missing_extra("the detector yunet", "yunet", cause=error) from error
     network: Any = None
     try:
-        network = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), score_threshold=LOWEST_SCORE)
+        network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), score_threshold=MIN_SCORE)
         network.detect(np.zeros((320, 320, 3), np.uint8))
     except cv2.error as error:
-        raise DataError(f"{weights}: OpenCV cannot run it as a YuNet detector") from error
+        raise DataError(f"{path}: OpenCV cannot run it as a YuNet detector") from error
 
     def detect(image: Pixels) -> list[Face]:
         network.setInputSize((image.shape[1], image.shape[0]))
@@ -136,16 +137,15 @@ def _yunet(weights: Path | None) -> Detect:
 
 def _yunet_onnx(weights: Path | None) -> Detect:
     """YuNet under onnxruntime; its ONNX file is the user's."""
-    if weights is None or not weights.is_file():
-        received = "none" if weights is None else f"{weights}, which is not there"
-        raise DataError(
-            "the detector yunet_onnx needs its ONNX file (--weights FILE; of iom hash: "
-            f"--detector-weights FILE), received {received}"
-        )
-    from iom.photos.yunet_onnx import YuNet
+    network = YuNet(_onnx_file("yunet_onnx", weights))
+    return lambda image: _faces(*network(image, min_score=MIN_SCORE))
 
-    network = YuNet(weights)
-    return lambda image: _faces(*network(image, lowest_score=LOWEST_SCORE))
+
+def _onnx_file(detector: str, weights: Path | None) -> Path:
+    if weights is None or not weights.is_file():
+        received = "none" if weights is None else f"{weights}, which does not exist"
+        raise DataError(f"the detector {detector} needs its ONNX file (--detector-weights FILE), received {received}")
+    return weights
 
 
 def _faces(points: NDArray[Any], scores: NDArray[Any]) -> list[Face]:
@@ -154,6 +154,90 @@ def _faces(points: NDArray[Any], scores: NDArray[Any]) -> list[Face]:
     points = np.asarray(points, np.float64).reshape(-1, 5, 2)
     whole = np.asarray(np.isfinite(points).all(axis=(1, 2)))
     return [Face(points[i], float(scores[i])) for i in order if whole[i]]
+
+
+class YuNet:
+    """Faces of pixels, like OpenCV's `FaceDetectorYN`.
+
+    Args:
+        weights: Its ONNX file, the one that takes any size.
+        threads: Of one call; 0 leaves it to onnxruntime.
+
+    Raises:
+        MissingExtraError: The package `onnxruntime` is not installed.
+        DataError: No YuNet that takes images of any size.
+    """
+
+    def __init__(self, weights: Path, *, threads: int = 1) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise missing_extra("the detector yunet_onnx", "yunet-onnx", cause=error) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # it repeats on standard error what it raises
+        try:
+            self._session = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+            self._input = self._session.get_inputs()[0].name
+            for size in (_BLOCK, 2 * _BLOCK):
+                self(np.zeros((size, size, 3), np.uint8), min_score=1.0)
+        except Exception as error:  # onnxruntime's own have no common base
+            raise DataError(
+                f"{weights}: onnxruntime cannot run it as a YuNet detector of images of any size"
+            ) from error
+
+    def __call__(self, image: Pixels, *, min_score: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Landmarks `(N, 5, 2)` and scores `(N,)`, best first.
+
+        The points begin with the person's right eye, which is left in the image.
+        """
+        height, width = image.shape[:2]
+        rows, columns = (-(-side // _BLOCK) * _BLOCK for side in (height, width))
+        planes = np.zeros((1, 3, rows, columns), np.float32)
+        planes[0, :, :height, :width] = image[:, :, ::-1].transpose(2, 0, 1)  # as BGR
+        values = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {self._input: planes}), strict=True))
+        found = [
+            _decoded(
+                [values[f"{kind}_{stride}"][0] for kind in ("cls", "obj", "bbox", "kps")],
+                stride,
+                columns // stride,
+                min_score,
+            )
+            for stride in YUNET_STRIDES
+        ]
+        scores, boxes, points = (np.concatenate(part) for part in zip(*found, strict=True))
+        order = np.argsort(-scores, kind="stable")[:_MAX_BOXES]
+        kept = order[_distinct(boxes[order])]
+        return points[kept], scores[kept]
+
+
+def _decoded(
+    values: list[NDArray[Any]], stride: int, columns: int, min_score: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Scores, boxes (left, top, right, bottom) and points of the cells of one stride."""
+    face, is_object, box, points = (np.asarray(value, np.float64) for value in values)
+    scores = np.sqrt(np.clip(face[:, 0], 0, 1) * np.clip(is_object[:, 0], 0, 1))
+    cells = np.flatnonzero(scores >= min_score)
+    places = np.stack([cells % columns, cells // columns], axis=1)
+    middle = (places + box[cells, :2]) * stride
+    half = np.exp(np.minimum(box[cells, 2:], 20.0)) * stride / 2
+    corners = np.concatenate([middle - half, middle + half], axis=1)
+    found = (points[cells].reshape(-1, 5, 2) + places[:, None]) * stride
+    return scores[cells], corners, found
+
+
+def _distinct(boxes: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows that no earlier kept row overlaps by more than `_OVERLAP`."""
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    left, kept = np.arange(len(boxes)), []
+    while len(left):
+        first, left = left[0], left[1:]
+        kept.append(first)
+        low = np.maximum(boxes[first, :2], boxes[left, :2])
+        high = np.minimum(boxes[first, 2:], boxes[left, 2:])
+        common = np.prod(np.maximum(high - low, 0.0), axis=1)
+        left = left[common <= _OVERLAP * (areas[first] + areas[left] - common)]
+    return np.array(kept, np.int64)
 
 
 DETECTORS = {

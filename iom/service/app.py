@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartParser
 from iom.data.images import Pixels
 from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
-from iom.photos.decode import TooLargeError
+from iom.errors import TooLargeError
 from iom.service.batched_models import SharedHasher
 from iom.service.face_pipeline import Faces
 from iom.service.metrics import Metrics

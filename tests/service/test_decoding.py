@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError, DataError, FaceError, WorkerError
-from iom.photos.decode import TooLargeError
+from iom.errors import TooLargeError
 from iom.photos.detect import Face
 from iom.service.decoding import Decoder, decode, parse_answer
 from iom.service.face_pipeline import Faces

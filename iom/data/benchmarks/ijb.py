@@ -22,7 +22,7 @@ from iom.data.benchmarks.pairs import PairBenchmark, linked
 from iom.data.benchmarks.pooling import Pooling
 from iom.data.table_files import parsed, present, read_lines, shown, truth
 from iom.errors import DataError
-from iom.photos.loose_crops import aligned_crops
+from iom.photos.align import aligned_crops
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 LANDMARKS = 10

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from iom.data.benchmarks.pairs import read_pair_list
+    from iom.data.benchmarks.pair_lists import read_pair_list
     from iom.data.images import read_images
     from iom.models.embedder import load_embedder
 
@@ -117,17 +117,17 @@ def _run(
     import numpy as np
 
     from iom.photos.align import TEMPLATE, similarity
-    from iom.photos.align_folder import align_folder
-    from iom.photos.align_photo import AlignSettings
     from iom.photos.landmarks import read_landmarks
+    from iom.photos.pipeline import PhotoSettings, align_photos
 
     weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))
-    settings = AlignSettings(detector=name, format="png")
+    settings = PhotoSettings(detector=name, faces="largest")
     start = time.perf_counter()
-    align_folder(
+    align_photos(
         output.parent / "photos",
         output,
         settings=settings,
+        format="png",
         weights=None if name == "mtcnn" else weights,
         workers=arguments.workers,
         progress=True,

@@ -87,8 +87,7 @@ def _run(
 
     from iom.codes.packing import unpack
     from iom.photos.codes_file import read_codes
-    from iom.photos.face_finding import FindSettings
-    from iom.photos.pipeline import hash_photos
+    from iom.photos.pipeline import PhotoSettings, hash_photos
 
     weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))
     done = hash_photos(
@@ -96,7 +95,7 @@ def _run(
         out,
         hasher=hasher,
         key=key,
-        settings=FindSettings(detector=detector, faces="largest", largest_side=arguments.detect_side),
+        settings=PhotoSettings(detector=detector, faces="largest", max_side=arguments.detect_side),
         weights=None if detector == "mtcnn" else weights,
         workers=arguments.workers,
         progress=True,

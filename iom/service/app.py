@@ -10,9 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.formparsers import MultiPartParser
 
 from iom.data.images import Pixels
-from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError
+from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError, TooLargeError
 from iom.gallery.gallery import Gallery
-from iom.errors import TooLargeError
 from iom.service.batched_models import SharedHasher
 from iom.service.face_pipeline import Faces
 from iom.service.metrics import Metrics

@@ -9,8 +9,7 @@ from PIL import Image
 
 from iom._workers import Handler, WorkerPool
 from iom.data.images import Pixels, decode_image
-from iom.errors import DataError, FaceError, WorkerError
-from iom.errors import TooLargeError
+from iom.errors import DataError, FaceError, TooLargeError, WorkerError
 from iom.photos.decode import decode_photograph
 from iom.service.settings import ServiceSettings
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from iom.errors import ConfigError
+from iom.photos.decode import MAX_MEGAPIXELS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class ServiceSettings:
 
     largest_body: int = 8 * 2**20
     """Bytes of a request."""
-    largest_megapixels: float = 25.0
+    largest_megapixels: float = MAX_MEGAPIXELS
     """Of an image; refused before a pixel is decoded."""
     most_images: int = 5
     """Of one request."""

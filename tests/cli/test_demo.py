@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from iom.cli.demo import main
-from iom.synthetic.sampling import load_face_model
+from iom.synthetic import load_face_model
 
 CODE_LENGTH, ALPHABET_SIZE = 96, 4
 DISTANCE = re.compile(rf"dist_(positive|negative) = +(\d+) of {CODE_LENGTH} +(match|no match) ")

@@ -8,17 +8,14 @@ import pytest
 
 from iom.cli.convert import main
 from iom.config.sections import FolderConfig
-from iom.data.benchmarks.pairs import read_pair_list
-from iom.data.benchmarks.published_pairs import read_two_line_pairs
-from iom.data.benchmarks.youtube_faces import read_youtube_faces
+from iom.data.benchmarks.pair_lists import read_pair_list, read_two_line_pairs, read_youtube_faces
 from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert
-from iom.data.formats.shard_store import open_shards
+from iom.data.formats.shards import open_shards
 from iom.errors import DataError
 from iom.evaluation.blufr_protocol import read_blufr
 from iom.gallery.bulk.rows import read_rows
-from iom.photos.align_journal import Journal
-from iom.photos.align_photo import AlignSettings
+from iom.photos.pipeline import PhotoSettings, align_photos
 from tests.data.test_conversions import SIDE, encoded
 
 LINES = b"\nssh-ed25519 AAAAC3Nz attacker\n"
@@ -64,7 +61,7 @@ def everything(folder):
         "bert/nul.png",
         "bert/\0.png",
         "conversion.json/x.png",
-        ".conversion.json/x.png",
+        ".conversion.jsonl/x.png",
         "bert/.tmp-1.png",
     ],
 )
@@ -190,13 +187,14 @@ def test_names_of_subjects_cannot_lead_out_of_a_folder(listed, tmp_path):
 
 @pytest.mark.parametrize("name", ["../face.png", "/etc/hostname"])
 def test_a_journal_cannot_name_faces_outside_of_its_folder(tmp_path, name):
-    settings = AlignSettings(detector="points")
-    output = tmp_path / "output"
-    with Journal.open(output, settings):
-        pass
+    photos, output = tmp_path / "photos", tmp_path / "output"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(encoded(1))
+    run = {"settings": PhotoSettings(detector="points"), "points": {"a.jpg": []}, "workers": 0}
+    align_photos(photos, output, **run)
     entry = {"photo": "a.jpg", "mark": [1, 2], "status": "aligned", "reason": "", "notes": [],
              "faces": [[1.0, *np.arange(10.0).tolist()]], "files": [name]}  # fmt: skip
     with (output / "align.jsonl").open("a") as stream:
         stream.write(json.dumps(entry) + "\n")
     with pytest.raises(DataError, match="within the folder"):
-        Journal.open(output, settings)
+        align_photos(photos, output, **run)

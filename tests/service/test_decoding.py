@@ -8,8 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from iom.errors import ConfigError, DataError, FaceError, WorkerError
-from iom.errors import TooLargeError
+from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
 from iom.photos.detect import Face
 from iom.service.decoding import Decoder, decode, parse_answer
 from iom.service.face_pipeline import Faces

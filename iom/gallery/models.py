@@ -91,6 +91,10 @@ class Application:
                 f"{code_length} differing positions, received {self.threshold}"
             )
 
+    def fields(self) -> dict[str, Any]:
+        """All fields but the seal, as JSON."""
+        return {name: value for name, value in vars(self).items() if name != "seal"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Reference:

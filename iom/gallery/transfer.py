@@ -228,21 +228,13 @@ def _check_header(gallery: Gallery, path: Path, header: dict[str, Any], applicat
 
 
 def _header_of(gallery: Gallery, application: Application) -> bytes:
-    fields = dataclasses.asdict(application)
-    del fields["seal"]
-    return _line(
-        format=FORMAT,
-        version=VERSION,
-        owner=gallery.keys.identity(),
-        application=fields,
-        seal=_header_seal(gallery, application).hex(),
-    )
+    seal = _header_seal(gallery, application).hex()
+    owner = gallery.keys.identity()
+    return _line(format=FORMAT, version=VERSION, owner=owner, application=application.fields(), seal=seal)
 
 
 def _header_seal(gallery: Gallery, application: Application) -> bytes:
-    fields = dataclasses.asdict(application)
-    del fields["seal"]
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(application.fields(), sort_keys=True, separators=(",", ":"))
     return gallery.keys.seal(b"\0export\0" + text.encode())
 
 

@@ -74,8 +74,8 @@ def migrate(
     Args:
         gallery_url: URL of the record store.
         keys_url: URL of the old key store.
-        new_key_file: File of the new key store, sealed by the same passphrase, key or master; `None` adds `.v2` to
-            the name of the old one.
+        new_key_file: File of the new key store, sealed by the same passphrase, key or master; `None` adds `.v2` to the
+            name of the old one.
         passphrase: Returns the passphrase; called where one is needed.
 
     Raises:
@@ -281,8 +281,8 @@ def _odd_subjects(gallery: Gallery) -> list[str]:
 def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     """Read a key store of format 1: a line of JSON, and entries that are each sealed.
 
-    An entry is its length (4 bytes, big endian), a nonce (12) and an AES-256-GCM ciphertext with
-    its tag. Its associated data are the header, its number and the tag of the entry before it.
+    An entry is its length (4 bytes, big endian), a nonce (12) and an AES-256-GCM ciphertext with its tag. Its
+    associated data are the header, its number and the tag of the entry before it.
 
     Raises:
         StoreNotFoundError: The file is missing.

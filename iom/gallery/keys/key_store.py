@@ -3,8 +3,8 @@
 A SQLite file whose rows are sealed with AES-256-GCM under a wrapping key, which comes from a passphrase, a key in
 another file, or a master from outside. The associated data of a row are the salt of the file and the kind and number of
 the row (of a mask: application and record), so that rows cannot be exchanged. Rows of `entries` are never deleted; the
-one row of `state` has their count and chains their tags, so that none can be removed or put back. Masks are deleted with
-their records.
+one row of `state` has their count and chains their tags, so that none can be removed or put back. Masks are deleted
+with their records.
 """
 
 import contextlib

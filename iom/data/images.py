@@ -78,7 +78,7 @@ def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: t
         FaceError: Empty, damaged, truncated or not an image; of another size; several pictures in one file; CMYK,
             16-bit or transparent, which have no defined way to 8-bit RGB.
     """
-    expected = "a square aligned face" if size is None else f"a {size}x{size} aligned face"
+    expected = "square aligned face" if size is None else f"{size}x{size} aligned face"
     with open_image(data, source, expected=expected, formats=formats) as image:
         width, height = image.size
         if width != height or (size is not None and width != size):

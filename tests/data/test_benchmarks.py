@@ -312,7 +312,7 @@ def test_inconsistent_bin_files_are_refused(content: object, reason: str, tmp_pa
 def test_bin_images_of_another_size_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "tiny.bin"
     write_bin(path, IMAGES, SAME)
-    with pytest.raises(DataError, match="image 0: expected a 112x112 aligned face, received 16x16"):
+    with pytest.raises(DataError, match="image 0: expected 112x112 aligned face, received 16x16"):
         read_bin(path)
 
 

@@ -252,7 +252,7 @@ def test_aligned_faces_are_taken_as_they_are(tmp_path):
     assert set(result.faces[0].measures) == {"sharpness", "brightness"}
     other = found(tmp_path, "b.png", faces=None, detector="aligned")
     assert other.status == "damaged"
-    assert "expected a 112x112 aligned face, received 200x160" in other.reason
+    assert "expected 112x112 aligned face, received 200x160" in other.reason
 
 
 @pytest.mark.parametrize(

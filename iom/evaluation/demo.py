@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from iom._files import atomic_path
-from iom.data.images import read_images
 from iom.errors import DataError, WeightsError
 from iom.keys import TransformKey
 from iom.models.artifact_manifest import manifest_path
 from iom.models.embedder import load_embedder
 from iom.models.face_hasher import FaceHasher, load
 from iom.models.keras_face_hasher import METADATA_FILE, KerasFaceHasher
+from iom.photos.images import read_images
 from iom.pretrained import hashers
 from iom.synthetic import load_face_model
 

@@ -20,6 +20,20 @@ class DataError(IomError):
     """An image, a folder, a pair list or a benchmark file is missing, damaged or inconsistent."""
 
 
+class SettingsChangedError(DataError):
+    """A run cannot be continued: it was begun with other settings.
+
+    Attributes:
+        path: Its journal.
+        changed: Names of the settings that differ.
+    """
+
+    def __init__(self, message: str, *, path: Path, changed: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.path = path
+        self.changed = changed
+
+
 class WeightsError(IomError):
     """Weights are missing, damaged, or do not fit the architecture or the stated input."""
 

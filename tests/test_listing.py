@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from iom._listing import list_folders, list_images, list_subjects, name_of, text_of
+from iom._files import list_folders, list_images, list_subjects, name_of, text_of
 from iom.config.sections import FolderConfig
 from iom.data.benchmarks.identification_data import folder_searches
 from iom.data.check import check_data

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from iom._listing import is_image, is_skipped
+from iom._files import is_image, is_skipped
 from iom.data.formats.bin_files import read_bin_images
 from iom.data.formats.face_sources import FaceSource, from_folder, from_record_io, from_shards
 from iom.data.formats.shard_store import is_shards, read_manifest

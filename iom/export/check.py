@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._listing import list_images
+from iom._files import list_images
 from iom._random import numpy_stream
 from iom.data.benchmarks.pairs import PairBenchmark, read_pair_list
 from iom.data.images import Pixels, read_images

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._listing import list_folders
+from iom._files import list_folders
 from iom.data.benchmarks.pairs import PairBenchmark, linked
 from iom.data.table_files import parsed, present, read_lines, truth
 from iom.errors import DataError

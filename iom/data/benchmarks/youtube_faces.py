@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iom._listing import list_images
+from iom._files import list_images
 from iom._untrusted import path_inside
 from iom.data.benchmarks.pairs import PairBenchmark
 from iom.data.benchmarks.pooling import Pooling

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from iom._listing import list_subjects
+from iom._files import list_subjects
 from iom.data.formats.record_io import read_record_file
 from iom.data.formats.shard_store import open_shards
 from iom.errors import DataError

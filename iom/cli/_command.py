@@ -93,8 +93,9 @@ class Command(click.Command):
         renamed: Former name of an option to its name now; a former name is refused with this hint.
     """
 
-    def __init__(self, *arguments: Any, renamed: Mapping[str, str] | None = None, **settings: Any) -> None:
-        super().__init__(*arguments, context_settings=SETTINGS | settings.pop("context_settings", {}), **settings)
+    def __init__(self, name: str, *, renamed: Mapping[str, str] | None = None, **settings: Any) -> None:
+        settings["context_settings"] = SETTINGS | settings.get("context_settings", {})
+        super().__init__(name, **settings)
         self.renamed = renamed or {}
 
     def invoke(self, ctx: click.Context) -> int:
@@ -119,8 +120,8 @@ class Command(click.Command):
 class Group(click.Group):
     """Commands in the order and the sections they were declared in; an unknown one gets a hint."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, context_settings=SETTINGS, no_args_is_help=False, **settings)
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, help=text, context_settings=SETTINGS, no_args_is_help=False)
         self.sections: dict[str, list[click.Command]] = {}
         self.renamed: dict[str, str] = {}
 
@@ -158,7 +159,7 @@ class Group(click.Group):
 
     def subgroup(self, title: str, name: str, text: str) -> "Group":
         """A group of commands within this one, listed under `title`."""
-        group = Group(name, help=text)
+        group = Group(name, text)
         self.add_command(group)
         self.sections.setdefault(title, []).append(group)
         return group
@@ -318,7 +319,8 @@ def packed(kind: type, name: str, *options: Decorator) -> Decorator:
 
 def output_option(text: str, *, folder: bool = True, **settings: Any) -> Decorator:
     """`--output`: the folder or file that a command writes."""
-    settings = {"required": "default" not in settings, "metavar": "DIR" if folder else "FILE"} | settings
+    settings.setdefault("required", "default" not in settings)
+    settings.setdefault("metavar", "DIR" if folder else "FILE")
     return click.option("--output", type=Output(folder=folder), help=text, **settings)
 
 
@@ -328,6 +330,7 @@ def workers_option(default: int, text: str = "processes", *, least: int = 1) -> 
 
 
 quiet_option = click.option("--quiet", is_flag=True, help="no progress bars")
+resume_option = click.option("--resume", is_flag=True, help="continue the run in --output where it stopped")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,13 +351,12 @@ class ConfigOptions:
         return load_config(kind, self.config or default, overrides=[*self.overrides, *more])
 
 
-def config_options(**settings: Any) -> Decorator:
+def config_options(*, required: bool = True, text: str = "YAML configuration, or the name of one") -> Decorator:
     """`--config` and `--set` as `config`."""
-    settings = {"required": True, "help": "YAML configuration, or the name of one"} | settings
     return packed(
         ConfigOptions,
         "config",
-        click.option("--config", type=PATH, metavar="FILE", **settings),
+        click.option("--config", type=PATH, required=required, metavar="FILE", help=text),
         click.option(
             "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="change a setting; may be repeated"
         ),
@@ -377,8 +379,9 @@ class HasherOptions:
 
 def hasher_options(**settings: Any) -> Decorator:
     """`--hasher` and `--weights` as `models`."""
-    text = "folder of a trained hasher, artefact of iom deploy, or a name"
-    settings = {"envvar": "IOM_HASHER", "show_envvar": True, "default": BUNDLED, "help": text} | settings
+    settings.setdefault("help", "folder of a trained hasher, artefact of iom deploy, or a name")
+    if "default" not in settings:
+        settings |= {"default": BUNDLED, "envvar": "IOM_HASHER", "show_envvar": True}
     return packed(
         HasherOptions,
         "models",
@@ -466,4 +469,4 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-root = Group("iom", help="Cancellable face templates.")
+root = Group("iom", "Cancellable face templates.")

@@ -13,16 +13,20 @@ from iom.cli._command import (
     OK,
     PATH,
     Answer,
+    Decorator,
+    HasherOptions,
+    Output,
     detector_options,
     exclusive,
     goes_on_when_repeated,
-    hasher_option,
+    hasher_options,
     output_option,
+    packed,
     quiet_option,
     root,
-    weights_option,
     workers_option,
 )
+from iom.errors import ConfigError, DataError, KeyMaterialError
 
 if TYPE_CHECKING:
     from iom.keys import TransformKey
@@ -33,18 +37,52 @@ KEY_VARIABLE = "IOM_KEY"
 MAX_SHOWN = 5
 """Findings of a kind that `iom check-data` prints; `--json` gives all."""
 
-points_option = click.option("--points", type=PATH, metavar="FILE", help="landmarks that are known already (CSV)")
-min_score_option = click.option(
-    "--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"
-)
-min_size_option = click.option(
-    "--min-size",
-    type=float,
-    default=32.0,
-    metavar="PIXELS",
-    help="smallest side, in the photograph, of what becomes the face",
-)
 size_option = click.option("--size", type=COUNT, default=112, metavar="PIXELS", help="side of an image")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoOptions:
+    """How faces are found in photographs."""
+
+    faces: str
+    detector: str | None
+    detector_weights: Path | None
+    points: Path | None
+    min_score: float | None
+    min_size: float
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file that finds the faces: landmarks or the detector's weights."""
+        from iom._files import sha256_of
+
+        file = self.points or self.detector_weights
+        return sha256_of(file) if file and file.is_file() else ""
+
+    def landmarks(self) -> Any:
+        """The landmarks of `--points`, if they are given."""
+        from iom.photos.landmarks import read_landmarks
+
+        return read_landmarks(self.points) if self.points else None
+
+
+def photo_options(*, faces: str, choices: str) -> Decorator:
+    """Options of how faces are found in photographs, as `photo`."""
+    return packed(
+        PhotoOptions,
+        "photo",
+        click.option("--faces", default=faces, help=f"of several faces: {choices}"),
+        detector_options("mtcnn (the default), yunet or yunet_onnx"),
+        click.option("--points", type=PATH, metavar="FILE", help="landmarks that are known already (CSV)"),
+        click.option("--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"),
+        click.option(
+            "--min-size",
+            type=float,
+            default=32.0,
+            metavar="PIXELS",
+            help="smallest side, in the photograph, of what becomes the face",
+        ),
+    )
 
 
 @command(
@@ -61,55 +99,36 @@ Start the same command again to go on where it stopped. Beside the faces lie rep
     ),
 )
 @click.argument("photos", type=PATH)
-@click.argument("output", type=PATH)
-@detector_options(None, "mtcnn (the default), yunet or yunet_onnx")
-@points_option
-@click.option("--faces", default="largest", help="of several faces: largest, all or centre")
-@min_score_option
-@min_size_option
+@click.argument("output", type=Output())
+@photo_options(faces="largest", choices="largest, all or centre")
 @click.option("--format", default="jpg", help="jpg (quality 95) or png")
 @workers_option(1)
 @quiet_option
-def align(
-    photos: Path,
-    output: Path,
-    detector: str | None,
-    detector_weights: Path | None,
-    points: Path | None,
-    faces: str,
-    min_score: float | None,
-    min_size: float,
-    format: str,
-    workers: int,
-    quiet: bool,
-) -> Answer:
+def align(photos: Path, output: Path, photo: PhotoOptions, format: str, workers: int, quiet: bool) -> Answer:
     """Find the faces of a folder of photographs and align them to 112x112, keeping the folders.
 
     OUTPUT is a new folder, or one to go on with.
     """
-    from iom._files import check_output, sha256_of
     from iom.photos.align_folder import align_folder
     from iom.photos.align_photo import AlignSettings
-    from iom.photos.landmarks import read_landmarks
 
-    exclusive(detector=detector, points=points)
-    check_output(output)
-    known = read_landmarks(points) if points else None
-    given = points or detector_weights
+    exclusive(detector=photo.detector, points=photo.points)
+    settings = AlignSettings(
+        detector="points" if photo.points else photo.detector or "mtcnn",
+        which=photo.faces,
+        min_score=photo.min_score,
+        min_size=photo.min_size,
+        source=photo.digest,
+        format=format,
+    )
+    points = photo.landmarks()
     with goes_on_when_repeated():
         report = align_folder(
             photos,
             output,
-            settings=AlignSettings(
-                detector="points" if points else detector or "mtcnn",
-                which=faces,
-                min_score=min_score,
-                min_size=min_size,
-                source=sha256_of(given) if given and given.is_file() else "",
-                format=format,
-            ),
-            weights=detector_weights,
-            points=known,
+            settings=settings,
+            weights=photo.detector_weights,
+            points=points,
             workers=workers,
             progress=not quiet,
         )
@@ -134,20 +153,16 @@ codes.report.jsonl: what has no code and why, what needs a look, and the counts 
 """,
     examples=(
         "photos --output codes.parquet --key-file door.key",
-        "photos --output codes.parquet --key-file door.key --detector yunet_onnx \\\n"
-        "      --detector-weights yunet.onnx",
+        "photos --output codes.parquet --key-file door.key \\\n"
+        "      --detector yunet_onnx --detector-weights yunet.onnx",
         "faces --output codes.parquet --key-file door.key --aligned      # 112x112 faces",
     ),
 )
 @click.argument("photos", type=PATH)
-@output_option("file of codes, *.parquet", metavar="FILE")
+@output_option("file of codes, *.parquet", folder=False)
 @click.option("--key-file", type=PATH, metavar="FILE", help="key text (default: IOM_KEY holds it)")
-@click.option("--faces", default="all", help="of several faces: all, largest, or one (refuse several)")
-@detector_options(None, "mtcnn (the default), yunet or yunet_onnx")
+@photo_options(faces="all", choices="all, largest, or one (refuse several)")
 @click.option("--aligned", is_flag=True, help="the files are 112x112 faces: no detector")
-@points_option
-@min_score_option
-@min_size_option
 @click.option(
     "--detect-side",
     type=int,
@@ -157,8 +172,7 @@ codes.report.jsonl: what has no code and why, what needs a look, and the counts 
 )
 @click.option("--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)")
 @click.option("--landmarks", is_flag=True, help="write the five points of each face, too")
-@hasher_option
-@weights_option
+@hasher_options()
 @workers_option(2, "processes that decode and find faces; 0: in this one", least=0)
 @click.option("--seconds", type=float, default=120.0, metavar="S", help="give a photograph up after so long")
 @quiet_option
@@ -166,61 +180,49 @@ def hash_(
     photos: Path,
     output: Path,
     key_file: Path | None,
-    faces: str,
-    detector: str | None,
-    detector_weights: Path | None,
+    photo: PhotoOptions,
     aligned: bool,
-    points: Path | None,
-    min_score: float | None,
-    min_size: float,
     detect_side: int,
     max_megapixels: float | None,
     landmarks: bool,
-    hasher: str,
-    weights: str,
+    models: HasherOptions,
     workers: int,
     seconds: float,
     quiet: bool,
 ) -> Answer:
     """Find, align, embed and hash the faces of a folder of photographs, into one file of codes."""
-    from iom._files import check_output, sha256_of
-    from iom.errors import ConfigError, DataError
-    from iom.models.face_hasher import load
     from iom.photos.face_finding import ALIGNED, LARGEST_MEGAPIXELS, POINTS, FindSettings
     from iom.photos.hash_photos import BATCH, check_places, hash_photos, report_path
-    from iom.photos.landmarks import read_landmarks
 
-    exclusive(detector=detector, aligned=aligned, points=points)
+    exclusive(detector=photo.detector, aligned=aligned, points=photo.points)
     if not seconds > 0:
         raise ConfigError("expected --seconds above 0")
     if landmarks and aligned:
         raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
-    check_output(output, folder=False)
     check_places(photos, output)
     key = read_key(key_file)
-    known = read_landmarks(points) if points else None
-    given = points or detector_weights
+    points = photo.landmarks()
     settings = FindSettings(
-        detector=POINTS if points else ALIGNED if aligned else detector or "mtcnn",
-        faces=faces,
-        min_score=min_score,
-        min_size=min_size,
-        source=sha256_of(given) if given and given.is_file() else "",
+        detector=POINTS if photo.points else ALIGNED if aligned else photo.detector or "mtcnn",
+        faces=photo.faces,
+        min_score=photo.min_score,
+        min_size=photo.min_size,
+        source=photo.digest,
         largest_side=detect_side,
         largest_megapixels=max_megapixels or LARGEST_MEGAPIXELS,
     )
-    models = load(hasher, weights=weights, batch_size=BATCH)
+    hasher = models.load(batch_size=BATCH)
     try:
         with goes_on_when_repeated():
             done = hash_photos(
                 photos,
                 output,
-                hasher=models,
+                hasher=hasher,
                 key=key,
                 settings=settings,
                 landmarks=landmarks,
-                weights=detector_weights,
-                points=known,
+                weights=photo.detector_weights,
+                points=points,
                 workers=workers,
                 seconds=seconds,
                 progress=not quiet,
@@ -230,15 +232,14 @@ def hash_(
             f"{error.filename or output}: {error.strerror or error}; what was finished is "
             "kept, start the same command again to go on"
         ) from error
-    counts = dict(done.counts)
+    counts, report = dict(done.counts), report_path(output)
+    facts = {"codes": output, "report": report, "counts": dict(done.counts), "notes": dict(done.notes)}
     photographs, found = counts.pop("photographs"), counts.pop("faces")
     others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
     lines = [f"{photographs} photographs: {others}"]
     if done.continued:
         lines.append(f"{done.continued} of them were finished before")
-    report = report_path(output)
     lines.append(f"{found} codes in {output}; what needs a look in {report}")
-    facts = {"codes": output, "report": report, "counts": dict(done.counts), "notes": dict(done.notes)}
     return Answer({**facts, "continued": done.continued}, "\n".join(lines))
 
 
@@ -248,7 +249,6 @@ def read_key(file: Path | None) -> "TransformKey":
     Raises:
         KeyMaterialError: Neither is given, or what is there is no key. No message repeats it.
     """
-    from iom.errors import KeyMaterialError
     from iom.keys import TransformKey
 
     if file is None and KEY_VARIABLE not in os.environ:
@@ -277,7 +277,6 @@ loses it has codes that nothing can be compared with.
 def make_key(file: Path) -> Answer:
     """Make a transform key, in a new file that only its owner can read."""
     from iom._files import write_secret
-    from iom.errors import DataError
     from iom.keys import TransformKey
 
     try:
@@ -313,7 +312,7 @@ What was written is read again and compared. Start the same command again to go 
     ),
 )
 @click.argument("source", type=PATH, metavar="FROM")
-@click.argument("target", type=PATH, metavar="TO")
+@click.argument("target", type=Output(), metavar="TO")
 @click.option("--kind", required=True, metavar="A:B", help="what to what, see below")
 @size_option
 @click.option("--per-shard", type=COUNT, default=4096, metavar="N", help="images a shard")
@@ -324,22 +323,12 @@ def convert(
     source: Path, target: Path, kind: str, size: int, per_shard: int, workers: int, skip_damaged: bool, quiet: bool
 ) -> Answer:
     """Convert data sets of faces."""
-    from iom._files import check_output
     from iom.data.formats.conversions import convert
 
-    check_output(target)
     first, _, second = kind.partition(":")
+    settings = {"size": size, "per_shard": per_shard, "workers": workers, "skip_damaged": skip_damaged}
     with goes_on_when_repeated():
-        manifest = convert(
-            (first, second),
-            source,
-            target,
-            size=size,
-            per_shard=per_shard,
-            workers=workers,
-            skip_damaged=skip_damaged,
-            progress=not quiet,
-        )
+        manifest = convert((first, second), source, target, progress=not quiet, **settings)
     what = f"{manifest['images']:,} images"
     if "subjects" in manifest:
         what += f" of {len(manifest['subjects']):,} subjects"
@@ -401,10 +390,8 @@ def synthesize(output: Path, subjects: int, images: int, seed: int, quiet: bool)
 
     They are aligned faces of 112x112, OUTPUT/<subject>/<image>.png.
     """
-    from iom._files import check_output
     from iom.synthetic.sampling import write_folder
 
-    check_output(output)
     write_folder(output, subjects, images, seed=seed, progress=not quiet)
     count = subjects * images
     return Answer(
@@ -415,7 +402,7 @@ def synthesize(output: Path, subjects: int, images: int, seed: int, quiet: bool)
 
 @command("make-face-model", renamed={"--images": "--folder"}, examples=("--folder faces --output face_model.npz",))
 @click.option("--folder", type=PATH, required=True, metavar="DIR", help="aligned faces DIR/<subject>/<image>")
-@output_option("the .npz file to write", metavar="FILE")
+@output_option("the .npz file to write", folder=False)
 @click.option("--min-images", type=int, default=4, metavar="N", help="least images a subject")
 @click.option("--max-images", type=int, default=8, metavar="N", help="most images a subject")
 @click.option("--frontal", type=float, default=0.7, metavar="SHARE", help="share of images kept")
@@ -429,13 +416,11 @@ def make_face_model(
     """
     import numpy as np
 
-    from iom._files import check_output
     from iom.config.sections import FolderConfig
     from iom.data.folders import scan_folder
     from iom.data.images import read_images
     from iom.synthetic.face_fit import fit_face_model, select_frontal
 
-    check_output(output, folder=False)
     found = scan_folder(FolderConfig(root=str(folder), min_images=min_images))
     first = np.searchsorted(found.labels, found.labels)  # labels are sorted
     rows = np.flatnonzero(np.arange(len(found)) - first < max_images)

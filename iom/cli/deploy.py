@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iom._names import EXPORT_FORMATS, ROLES
-from iom.cli._command import PATH, Answer, Choice, detector_options, hasher_option, output_option, root, weights_option
-from iom.cli.gallery import GalleryPlace, gallery_options
+from iom.cli._command import PATH, Answer, Choice, HasherOptions, detector_options, hasher_options, output_option, root
+from iom.cli.gallery import GalleryOptions, gallery_options
 from iom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ that loses more than its format may is an error, and nothing of it stays.
         "--hasher DIR --to litert_int8 --folder FACES --pairs FILE --calibration OTHER_FACES",
     ),
 )
-@hasher_option
-@weights_option
+@hasher_options()
 @click.option(
     "--to",
     "targets",
@@ -74,8 +73,7 @@ that loses more than its format may is an error, and nothing of it stays.
 )
 @click.option("--calibration-faces", type=int, default=64, metavar="N", help="number of them")
 def deploy(
-    hasher: str,
-    weights: str,
+    models: HasherOptions,
     targets: Sequence[str],
     output: Path,
     name: str,
@@ -86,18 +84,14 @@ def deploy(
     calibration_faces: int,
 ) -> Answer:
     """Export a hasher and its backbone to other runtimes, each artefact tried in its own."""
-    from iom._files import check_output
-    from iom.pretrained import hasher_path
-
-    check_output(output)
-
     from iom.export.check import calibration_faces as read_calibration_faces
     from iom.export.check import faces_of_nobody, faces_of_pairs
     from iom.export.export import Exporter, check_targets
     from iom.export.source import load_source
+    from iom.pretrained import hasher_path
 
     check_targets(targets)
-    source = load_source(hasher, weights=weights)
+    source = load_source(models.hasher, weights=models.weights)
     size = source.input_size
     if pairs is not None and folder is not None:
         faces = faces_of_pairs(pairs, folder, size=size, most=check_pairs)
@@ -107,7 +101,7 @@ def deploy(
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
     ranges = read_calibration_faces(calibration, calibration_faces, size=size)
     exporter = Exporter(source, calibration=ranges, faces=faces)
-    name = name or hasher_path(hasher).name
+    name = name or hasher_path(models.hasher).name
     rows = []
     for target in targets:
         for manifest in exporter.export([target], output, name=name).values():
@@ -195,9 +189,9 @@ that are under way. See docs/service.md.
     "of a client (default: no header is believed)",
 )
 @detector_options(
-    "auto",
     "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is installed; "
     "none takes only faces that are aligned",
+    default="auto",
 )
 @click.option("--rate", type=float, default=20.0, metavar="N", help="requests/s of a token")
 @click.option(
@@ -212,12 +206,9 @@ that are under way. See docs/service.md.
 @click.option("--decode-workers", type=int, default=2, metavar="N", help="processes that decode images")
 @click.option("--scores", is_flag=True, help="tell distances, too: a help for an attacker who tries image after image")
 @gallery_options()
-@hasher_option
-@weights_option
+@hasher_options()
 def serve(
-    place: GalleryPlace,
-    application: str,
-    quiet: bool,
+    place: GalleryOptions,
     tokens: Path | None,
     demo: bool,
     host: str,
@@ -232,8 +223,7 @@ def serve(
     max_request: float,
     decode_workers: int,
     scores: bool,
-    hasher: str,
-    weights: str,
+    models: HasherOptions,
 ) -> int:
     """Serve a gallery over HTTP, with a page to try it."""
     from iom.errors import missing_extra
@@ -272,23 +262,23 @@ def serve(
             scores=scores or demo,
         )
         with contextlib.ExitStack() as stack:
-            where, file, token, samples = place, tokens, "", []
-            if demo:
-                where, file, token, samples = stack.enter_context(_demo_gallery(application))
+            where, file, token, samples = place, tokens, "", list[Any]()
+            if file is None:
+                where, file, token, samples = stack.enter_context(_demo_gallery(place.application))
             # What may be wrong or asks for a passphrase comes before what takes seconds to load.
             known = TokenFile(file)
             gallery = where.open(create=demo)
             detect = _detector(detector, detector_weights)
-            gallery.hasher = models = _shared_hasher(hasher, weights)
+            gallery.hasher = hasher = _shared_hasher(models)
             if demo:
-                gallery.create_application(application)
+                gallery.create_application(place.application)
             decoder = Decoder(settings, photographs=detect is not None)
             decoder.start()
-            app = create_app(gallery, Faces(models, decoder, detect), known, settings, samples=samples)
+            app = create_app(gallery, Faces(hasher, decoder, detect), known, settings, samples=samples)
             lines = [f"serving on {address}"]
             lines.append("photographs are aligned" if detect else "only aligned faces of 112x112 are taken")
             if demo:
-                page = f"{address}/#application={application}&token={token}"
+                page = f"{address}/#application={place.application}&token={token}"
                 lines += [
                     f"\nopen  {page}\n",
                     "the gallery and this token are gone when you stop the service with Ctrl-C",
@@ -313,7 +303,7 @@ def _whole(option: str, value: float) -> int:
 
 
 @contextlib.contextmanager
-def _demo_gallery(application: str) -> Iterator[tuple[GalleryPlace, Path, str, list[Any]]]:
+def _demo_gallery(application: str) -> Iterator[tuple[GalleryOptions, Path, str, list[Any]]]:
     """A place that is removed at the end, its token file, a token for it, and synthetic faces to try."""
     from iom.service.tokens import add_token
     from iom.synthetic.sampling import load_face_model
@@ -322,22 +312,21 @@ def _demo_gallery(application: str) -> Iterator[tuple[GalleryPlace, Path, str, l
         folder = Path(name)
         tokens = folder / "tokens.json"
         token = add_token(tokens, name="demo", application=application, role="admin")
-        place = GalleryPlace(
+        place = GalleryOptions(
             f"sqlite:///{folder / 'demo.db'}", f"file:{folder / 'demo.keys'}?key-file={folder / 'demo.wrap'}"
         )
         faces, _ = load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)
         yield place, tokens, token, list(faces)
 
 
-def _shared_hasher(name: str, weights: str) -> "SharedHasher":
+def _shared_hasher(models: HasherOptions) -> "SharedHasher":
     """The face hasher, warm for both numbers of faces a call."""
     import numpy as np
 
     from iom.keys import TransformKey
-    from iom.models.face_hasher import load
     from iom.service.batched_models import FACES_A_CALL, SharedHasher
 
-    hasher = load(name, weights=weights, batch_size=1)
+    hasher = models.load(batch_size=1)
     size = hasher.input_size
     noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     for faces in (1, FACES_A_CALL):

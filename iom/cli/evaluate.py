@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iom._names import SCORE_FORMATS
-from iom.cli._command import PATH, Answer, Choice, config_options, output_option, quiet_option, root
+from iom.cli._command import (
+    PATH,
+    Answer,
+    Choice,
+    ConfigOptions,
+    HasherOptions,
+    Output,
+    config_options,
+    hasher_options,
+    output_option,
+    quiet_option,
+    root,
+)
 from iom.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -56,24 +68,13 @@ The keys are fresh in each run and are never shown, so the distances change a li
     metavar="A B C",
     help="aligned faces: A and B of one person, C of another (default: synthetic faces)",
 )
+@hasher_options(default=None, help="trained hasher (default: the one that belongs to the embedder)")
 @click.option(
-    "--weights",
-    default="",
-    metavar="NAME_OR_FILE",
-    help=f"embedder: a name of `iom weights list` or a file (default: the hasher's own, or {DEMO_WEIGHTS})",
+    "--output", type=PATH, metavar="PATH", default=Path("runs/demo"), help="folder, or .png file, for the picture"
 )
-@click.option(
-    "--hasher",
-    metavar="NAME_OR_PATH",
-    help="folder of a trained hasher, artefact of iom deploy, or a name (default: the one known by name that belongs "
-    "to the embedder)",
-)
-@output_option("folder, or .png file, for the picture", metavar="PATH", default=Path("runs/demo"))
 @click.option("--seed", type=int, default=2, help="of the faces, never of the keys")
 @click.option("--verbose", is_flag=True, help="print what the hasher consists of")
-def demo(
-    images: Sequence[Path] | None, weights: str, hasher: str | None, output: Path, seed: int, verbose: bool
-) -> Answer:
+def demo(images: Sequence[Path] | None, models: HasherOptions, output: Path, seed: int, verbose: bool) -> Answer:
     """Show the whole pipeline on three faces.
 
     Hash two images of one person and one of another, compare the codes, change the key, and compare again. Prints
@@ -88,15 +89,13 @@ def demo(
 
     from iom.evaluation.demo import demonstrate, find_hasher
     from iom.keys import TransformKey
-    from iom.models.face_hasher import load
 
-    if hasher is None:
-        models = find_hasher(weights or DEMO_WEIGHTS, batch_size=len(faces))
-    else:
-        models = load(hasher, weights=weights, batch_size=len(faces))
-    shown = demonstrate(models.embed(faces), models, before=TransformKey.generate(), after=TransformKey.generate())
+    count = len(faces)
+    weights = models.weights or DEMO_WEIGHTS
+    hasher = models.load(batch_size=count) if models.hasher else find_hasher(weights, batch_size=count)
+    shown = demonstrate(hasher.embed(faces), hasher, before=TransformKey.generate(), after=TransformKey.generate())
     if verbose:
-        print(models.summary())
+        print(hasher.summary())
     picture = output if is_file else output / "demo.png"
     _draw(shown, faces, picture)
     scenes = [
@@ -175,28 +174,22 @@ scenarios:
 )
 @config_options()
 @output_option("folder of the figures", required=False)
-@click.option("--report", type=PATH, metavar="DIR", help="folder of the full report, with an HTML page")
+@click.option("--report", type=Output(), metavar="DIR", help="folder of the full report, with an HTML page")
 @click.option("--with-images", is_flag=True, help="show the hardest pairs' images in the page")
 @quiet_option
-def evaluate(
-    config: Path, overrides: Sequence[str], output: Path | None, report: Path | None, with_images: bool, quiet: bool
-) -> Answer:
+def evaluate(config: ConfigOptions, output: Path | None, report: Path | None, with_images: bool, quiet: bool) -> Answer:
     """Evaluate verification of embeddings, baselines and learned codes.
 
     The accuracy of the float embedding, of data-agnostic codes and of the learned codes, with the keys stolen and
     with the keys secret.
     """
-    from iom._files import check_output
-    from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
 
-    settings = load_config(EvaluateConfig, config, overrides=overrides)
+    settings = config.load(EvaluateConfig)
     if output is None and report is None:
         raise ConfigError("expected --output DIR, --report DIR or both")
     if with_images and report is None:
         raise ConfigError("--with-images goes with --report DIR")
-    for folder in filter(None, (output, report)):
-        check_output(folder)
 
     from iom.evaluation.evaluate import pair_report, prepare
     from iom.evaluation.report.result_files import report_tree, write_report
@@ -267,14 +260,12 @@ Writes identification.json to the output folder and prints the figures, rates in
 @config_options()
 @output_option("folder of the figures")
 @quiet_option
-def identification(config: Path, overrides: Sequence[str], output: Path, quiet: bool) -> Answer:
+def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
     """Evaluate identification (1:N) of embeddings, baselines and hashers, closed-set and open-set."""
-    from iom._files import check_output, write_json
-    from iom.config.loading import load_config
+    from iom._files import write_json
     from iom.config.schema import EvaluateConfig
 
-    settings = load_config(EvaluateConfig, config, overrides=overrides)
-    check_output(output)
+    settings = config.load(EvaluateConfig)
 
     from iom.evaluation.identify import identify
 
@@ -311,10 +302,6 @@ def compare(reports: Sequence[Path], output: Path, different_benchmarks: bool) -
     """
     if len(reports) < 2:
         raise ConfigError("compare: expected two reports or more")
-
-    from iom._files import check_output
-
-    check_output(output)
 
     from iom.evaluation.report.diff import check_same_benchmark, read_report, report_names, write_comparison
     from iom.evaluation.report.tables import markdown
@@ -368,14 +355,11 @@ def evaluate_scores(files: Sequence[Path], format: str | None, distances: bool, 
 @output_option("where to write")
 @click.option("--format", type=Choice(SCORE_FORMATS), default="five")
 @quiet_option
-def export_scores(config: Path, overrides: Sequence[str], output: Path, format: str, quiet: bool) -> Answer:
+def export_scores(config: ConfigOptions, output: Path, format: str, quiet: bool) -> Answer:
     """Write the scores of an evaluation."""
-    from iom._files import check_output
-    from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
 
-    settings = load_config(EvaluateConfig, config, overrides=[*overrides, "scenario.bootstrap=0"])
-    check_output(output)
+    settings = config.load(EvaluateConfig, "scenario.bootstrap=0")
 
     from iom.data.benchmarks.pairs import load_benchmark
     from iom.evaluation.evaluate import evaluate

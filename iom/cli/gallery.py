@@ -166,19 +166,22 @@ fuse_option = click.option(
 
 @command(
     "init",
-    examples=("--gallery sqlite:///door.db --keys file:door.keys", "--application gate --key-mode application --masked"),
+    examples=(
+        "--gallery sqlite:///door.db --keys file:door.keys",
+        "--application gate --key-mode application --masked",
+    ),
 )
 @gallery_options()
 @click.option(
-    "--key-mode", type=Choice(KEY_MODES), default="subject",
+    "--key-mode",
+    type=Choice(KEY_MODES),
+    default="subject",
     help="a key for each record, or one for all: faster to search, worth more to a thief",
 )
 @click.option("--masked", is_flag=True, help="store codes under one-time masks")
 @click.option("--threshold", type=int, metavar="N", help="differing positions (default: as calibrated)")
 @hasher_options()
-def init(
-    place: GalleryOptions, models: HasherOptions, key_mode: str, masked: bool, threshold: int | None
-) -> Answer:
+def init(place: GalleryOptions, models: HasherOptions, key_mode: str, masked: bool, threshold: int | None) -> Answer:
     """Make a gallery, or another application in it."""
     with place.open(models.load(opens_embedder=False), create=True) as gallery:
         made = gallery.create_application(place.application, threshold=threshold, key_mode=key_mode, masked=masked)
@@ -214,10 +217,10 @@ def enroll(
     fuse: str,
 ) -> Answer:
     """Enrol a subject, or a folder of subjects. IMAGE is an aligned face."""
-    if (folder is None) == (subject is None):
-        raise ConfigError("enroll: expected a subject and images, or --folder DIR")
-    if folder is not None:
+    if folder is not None and subject is None:
         return _enroll_folder(place, folder, _Rows(models, fuse), allow_revoked=allow_revoked)
+    if subject is None or folder is not None:
+        raise ConfigError("enroll: expected a subject and images, or --folder DIR")
     if not images:
         raise ConfigError("enroll: expected at least one image of the subject")
     name = place.application
@@ -231,7 +234,7 @@ def enroll(
                 raise AlreadyEnrolledError(
                     f"subject {subject!r} is enrolled already in {name}; "
                     "--add adds a reference, iom renew replaces what is there",
-                    subject_id=str(subject),
+                    subject_id=subject,
                 )
         rows, metadata = _Rows(models, fuse).of(images, gallery)
         new = gallery.enroll(name, subject, rows, metadata=metadata, another=add, allow_revoked=allow_revoked)
@@ -559,9 +562,9 @@ def bulk_enroll(
     hasher = models.load()
     file = Path(hasher.weights)
     settings = WorkerSettings(str(file.absolute()) if file.exists() else hasher.weights, hasher.embedder_fingerprint)
-    progress = {"workers": workers, "batch": batch, "progress": not place.quiet}
+    how: dict[str, Any] = {"workers": workers, "batch": batch, "progress": not place.quiet}
     with place.open(hasher) as gallery, goes_on_when_repeated():
-        done = enroll_in_bulk(gallery, place.application, rows, opened, settings, report=report, **progress)
+        done = enroll_in_bulk(gallery, place.application, rows, opened, settings, report=report, **how)
     lines = [f"enrolled {done.subjects} subjects, {done.references} references"]
     for count, text in (
         (done.present, "subjects were enrolled already"),

@@ -13,12 +13,14 @@ from iom.cli._command import (
     COUNT,
     PATH,
     Answer,
+    ConfigOptions,
+    HasherOptions,
     config_options,
+    hasher_options,
     output_option,
     quiet_option,
     resume_option,
     root,
-    weights_option,
 )
 from iom.errors import ConfigError
 
@@ -38,18 +40,15 @@ command = root.section(TITLE)
 @output_option("folder of the run")
 @resume_option
 @quiet_option
-def train_stage1(config: Path, overrides: Sequence[str], output: Path, resume: bool, quiet: bool) -> Answer:
+def train_stage1(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Answer:
     """Train a backbone, an embedding network (stage 1).
 
     The loss is ArcFace or another margin loss, optionally distilled from a teacher; the data a folder
     <root>/<subject>/<image>.
     """
-    from iom._files import check_output
-    from iom.config.loading import load_config
     from iom.config.schema import Stage1Config
 
-    settings = load_config(Stage1Config, config, overrides=overrides)
-    check_output(output)
+    settings = config.load(Stage1Config)
 
     from iom.training.backbone import train_stage1
 
@@ -74,17 +73,14 @@ as --set hasher=DIR.
 @output_option("folder of the run")
 @resume_option
 @quiet_option
-def train_stage2(config: Path, overrides: Sequence[str], output: Path, resume: bool, quiet: bool) -> Answer:
+def train_stage2(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Answer:
     """Train a hasher, from embedding and key to an Index-of-Max code (stage 2).
 
     The data is a folder <root>/<subject>/<image>; the decision threshold is calibrated on held-out subjects.
     """
-    from iom._files import check_output
-    from iom.config.loading import load_config
     from iom.config.schema import Stage2Config
 
-    settings = load_config(Stage2Config, config, overrides=overrides)
-    check_output(output)
+    settings = config.load(Stage2Config)
 
     from iom.training.hasher import train_stage2
 
@@ -112,17 +108,14 @@ keys stolen; a test set is looked at only where `evaluate` names one.
 @output_option("folder of the run")
 @resume_option
 @quiet_option
-def sweep(config: Path, overrides: Sequence[str], output: Path, resume: bool, quiet: bool) -> Answer:
+def sweep(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Answer:
     """Train and measure every configuration of a grid on cached embeddings.
 
     One process makes one table and one picture.
     """
-    from iom._files import check_output
-    from iom.config.loading import load_config
     from iom.config.search import SearchConfig
 
-    settings = load_config(SearchConfig, config, overrides=overrides)
-    check_output(output)
+    settings = config.load(SearchConfig)
 
     from iom.evaluation.sweep import run_search
     from iom.evaluation.sweep_table import markdown
@@ -161,55 +154,45 @@ manifest of an artefact, which embeds for itself whatever the embedder section n
         "--hasher runs/hasher --config stage2/base \\\n      --set data.root=faces --fmr 1e-2 --dry-run",
     ),
 )
-@click.option(
-    "--hasher",
-    required=True,
-    metavar="NAME_OR_PATH",
-    help="folder of a trained hasher, artefact of iom deploy, or a name",
-)
+@hasher_options(required=True, default=None)
 @config_options(required=False, text="stage 2 configuration (default: config.yaml in the folder of the hasher)")
 @click.option("--folder", type=PATH, metavar="DIR", help="aligned faces DIR/<subject>/<image>, all of them used")
-@weights_option
-@output_option("store the threshold in a copy of the hasher, a new folder (default: in the hasher)", required=False)
+@click.option(
+    "--output", type=PATH, metavar="DIR", help="a new folder for a copy with the threshold (default: change the hasher)"
+)
 @click.option("--fmr", metavar="RATE", help="false match rate (default: as configured)")
 @click.option("--keys", metavar="N", help="number of keys (default: as configured)")
 @click.option("--bootstrap", metavar="N", help="draws for the intervals (default: as configured)")
 @click.option("--dry-run", is_flag=True, help="print it, store nothing")
 @quiet_option
 def calibrate(
-    hasher: str,
-    config: Path | None,
-    overrides: Sequence[str],
+    models: HasherOptions,
+    config: ConfigOptions,
     folder: Path | None,
-    weights: str,
     output: Path | None,
-    fmr: str | None,
-    keys: str | None,
-    bootstrap: str | None,
     dry_run: bool,
     quiet: bool,
+    **figures: str | None,
 ) -> Answer:
     """Choose a hasher's decision threshold for a false match rate.
 
     It is the largest one that keeps to the rate on held-out subjects with the keys stolen, and is stored with the
     hasher.
     """
-    from iom.config.loading import load_config
     from iom.config.schema import Stage2Config
     from iom.pretrained import hasher_path
 
-    if folder and (config or overrides):
+    if folder and (config.config or config.overrides):
         raise ConfigError("--folder takes all subjects of a folder: leave out --config and --set")
-    figures = {"fmr": fmr, "keys": keys, "bootstrap": bootstrap}
-    figures_set = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
-    place = hasher_path(hasher)
-    path = None if folder else config or place / "config.yaml"
-    if path is not None and not path.exists() and config is None:
+    place = hasher_path(models.hasher)
+    beside = None if folder else place / "config.yaml"
+    if beside and not config.config and not beside.exists():
         raise ConfigError(
             f"{place} holds no config.yaml: calibrate on your own people with --folder DIR, or "
             "name a stage 2 configuration with --config"
         )
-    settings = load_config(Stage2Config, path, overrides=[*overrides, *figures_set])
+    given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
+    settings = config.load(Stage2Config, *given, default=beside)
 
     from iom.training.calibration import describe
     from iom.training.recalibration import check_target, copy_hasher, recalibrate, recalibrate_on_faces
@@ -222,7 +205,7 @@ def calibrate(
             place,
             folder,
             settings.calibration,
-            weights=weights,
+            weights=models.weights,
             seed=settings.seed,
             progress=not quiet,
             report=notes.append,
@@ -245,7 +228,7 @@ Losses, figures of verification and learning rate by epoch, a panel each, a line
     examples=("runs/first runs/second --output curves.png", "runs/heads/* --output heads.svg"),
 )
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
-@output_option("picture, .png or .svg", metavar="FILE")
+@output_option("picture, .png or .svg", folder=False)
 def curves(runs: Sequence[Path], output: Path) -> Answer:
     """Draw the learning curves of one or several runs into one picture.
 
@@ -255,10 +238,6 @@ def curves(runs: Sequence[Path], output: Path) -> Answer:
 
     if output.suffix.lower() not in (".png", ".svg"):
         raise DataError(f"{output}: expected a name ending in .png or .svg")
-
-    from iom._files import check_output
-
-    check_output(output, folder=False)
 
     from iom.training.curves import draw_curves
     from iom.training.records import read_records

@@ -93,6 +93,22 @@ def _packages_of(extras: tuple[str, ...]) -> list[str]:
     return sorted(set(found))
 
 
+class BusyError(IomError):
+    """There are too many concurrent requests; retry later."""
+
+
+class WorkerError(IomError):
+    """A worker process took too long, died, or did not start.
+
+    Attributes:
+        timed_out: Whether it took too long.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
 class EnrolmentError(IomError):
     """A subject cannot be enrolled, is not enrolled, or an application refuses what came."""
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.errors import ConfigError
 
 COMMANDS = {"import_s": ["-c", "import iom"], "help_s": ["evaluate.py", "--help"]}

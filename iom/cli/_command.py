@@ -98,6 +98,15 @@ class Command(click.Command):
         super().__init__(name, **settings)
         self.renamed = renamed or {}
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in self.renamed:
+                now = self.renamed[error.option_name]
+                raise click.UsageError(f"no such option {error.option_name}: it is called {now} now", ctx) from error
+            raise
+
     def invoke(self, ctx: click.Context) -> int:
         in_json = ctx.params.pop("json", False)
         try:
@@ -405,9 +414,6 @@ def detector_options(text: str, **settings: Any) -> Decorator:
 
 def _usage(error: click.UsageError, program: str) -> str:
     text = error.format_message()
-    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
-        now = getattr(error.ctx.command, "renamed", {}).get(error.option_name)
-        text = f"no such option {error.option_name}: it is called {now} now" if now else text
     text = text[:1].lower() + text[1:].rstrip(".")
     return f"{text}; see {error.ctx.command_path if error.ctx else program} --help"
 

@@ -33,6 +33,7 @@ DEMO_PEOPLE = 3
 
 @command(
     "deploy",
+    context_settings={"allow_extra_args": True},
     renamed={"--faces": "--folder"},
     epilog="""\
 An artefact goes from raw RGB pixels and the order of a key to the integer code. The key is never in
@@ -84,6 +85,9 @@ def deploy(
     calibration_faces: int,
 ) -> Answer:
     """Export a hasher and its backbone to other runtimes, each artefact tried in its own."""
+    if more := click.get_current_context().args:
+        raise ConfigError(f"unexpected {' '.join(more)}: repeat --to for each format; see iom deploy --help")
+
     from iom.export.check import calibration_faces as read_calibration_faces
     from iom.export.check import faces_of_nobody, faces_of_pairs
     from iom.export.export import Exporter, check_targets

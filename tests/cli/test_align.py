@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.cli.align import main
 from iom.photos.alignment import TEMPLATE
 from iom.photos.detectors import Face
 from iom.photos.landmarks import write_landmarks
+from tests.commands import command
+
+main = command("align")
 
 
 def listed_photos(folder, count, size=200):
@@ -39,8 +41,8 @@ def test_photographs_become_faces(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "0"], "--workers 1 or more"),
-        (["--which", "best"], "choices: all, centre, largest"),
+        (["--workers", "0"], "invalid value for '--workers': 0 is not in the range"),
+        (["--faces", "best"], "choices: all, centre, largest"),
         (["--min-score", "7"], "min_score from 0 to 1"),
     ],
 )
@@ -53,7 +55,7 @@ def test_a_mistake_is_one_line(tmp_path, capsys, options, message):
 
 def test_a_killed_run_is_continued(tmp_path):
     command = listed_photos(tmp_path, 60, size=600)
-    arguments = [sys.executable, "-m", "iom.cli.align", *command, "--quiet"]
+    arguments = [sys.executable, "-m", "iom", "align", *command, "--quiet"]
     journal = tmp_path / "faces" / "align.jsonl"
     process = subprocess.Popen([*arguments, "--workers", "2"])
     while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") > 5):

@@ -3,11 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from iom.cli.identification import main
 from iom.data.benchmarks.identification_data import folder_searches
 from iom.errors import DataError
 from iom.synthetic.sampling import load_face_model
+from tests.commands import command
 from tests.data import layouts
+
+main = command("identification")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from iom.cli.convert import main
 from iom.config.sections import FolderConfig
 from iom.data.benchmarks.pairs import read_pair_list
 from iom.data.benchmarks.published_pairs import read_two_line_pairs
@@ -19,7 +18,10 @@ from iom.evaluation.blufr_protocol import read_blufr
 from iom.gallery.bulk.rows import read_rows
 from iom.photos.align_journal import Journal
 from iom.photos.align_photo import AlignSettings
+from tests.commands import command
 from tests.data.test_conversions import SIDE, encoded
+
+main = command("convert")
 
 LINES = b"\nssh-ed25519 AAAAC3Nz attacker\n"
 

@@ -126,7 +126,7 @@ def _all_pairs(folder: Path, subjects: int) -> Any:
     import numpy as np
 
     from iom._files import list_subjects
-    from iom.data.benchmarks.pairs import PairBenchmark
+    from iom.data.benchmarks.base import PairBenchmark
     from iom.data.images import read_images
     from iom.errors import DataError
     from iom.export.check import Faces

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from benchmarks.attack_setting import Setting
     from iom.config.schema import EvaluateConfig
-    from iom.data.benchmarks.pairs import PairBenchmark
+    from iom.data.benchmarks.base import PairBenchmark
     from iom.evaluation.blufr_protocol import Blufr
     from iom.evaluation.scores import CodeSystem
 
@@ -40,7 +40,7 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     """
     from benchmarks.attack_setting import load_setting
     from benchmarks.stored_embeddings import embeddings_of
-    from iom.data.benchmarks.pairs import read_pair_list
+    from iom.data.benchmarks.pair_lists import read_pair_list
     from iom.evaluation.blufr_protocol import read_blufr
 
     setting = argparse.Namespace(

@@ -390,7 +390,7 @@ def synthesize(output: Path, subjects: int, images: int, seed: int, quiet: bool)
 
     They are aligned faces of 112x112, OUTPUT/<subject>/<image>.png.
     """
-    from iom.synthetic.sampling import write_folder
+    from iom.synthetic import write_folder
 
     write_folder(output, subjects, images, seed=seed, progress=not quiet)
     count = subjects * images
@@ -419,7 +419,7 @@ def make_face_model(
     from iom.config.sections import FolderConfig
     from iom.data.folders import scan_folder
     from iom.data.images import read_images
-    from iom.synthetic.face_fit import fit_face_model, select_frontal
+    from iom.synthetic.fit import fit_face_model, select_frontal
 
     found = scan_folder(FolderConfig(root=str(folder), min_images=min_images))
     first = np.searchsorted(found.labels, found.labels)  # labels are sorted

@@ -310,7 +310,7 @@ def _whole(option: str, value: float) -> int:
 def _demo_gallery(application: str) -> Iterator[tuple[GalleryOptions, Path, str, list[Any]]]:
     """A place that is removed at the end, its token file, a token for it, and synthetic faces to try."""
     from iom.service.tokens import add_token
-    from iom.synthetic.sampling import load_face_model
+    from iom.synthetic import load_face_model
 
     with tempfile.TemporaryDirectory(prefix="iom-demo-") as name:
         folder = Path(name)

@@ -115,7 +115,7 @@ def _faces(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
 
         return read_images(paths)
 
-    from iom.synthetic.sampling import load_face_model
+    from iom.synthetic import load_face_model
 
     images, _ = load_face_model().sample(2, 2, seed=seed)
     return images[:3]
@@ -361,7 +361,7 @@ def export_scores(config: ConfigOptions, output: Path, format: str, quiet: bool)
 
     settings = config.load(EvaluateConfig, "scenario.bootstrap=0")
 
-    from iom.data.benchmarks.pairs import load_benchmark
+    from iom.data.benchmarks import load_benchmark
     from iom.evaluation.evaluate import evaluate
     from iom.evaluation.score_tables import write_system_scores
 

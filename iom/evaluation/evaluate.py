@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.pairs import PairBenchmark, load_benchmark
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.evaluation.paired_test import report_on
 from iom.evaluation.report.result_files import Report
 from iom.evaluation.scores import CodeSystem

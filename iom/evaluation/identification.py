@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.comparators import SymbolComparator
-from iom.data.benchmarks.distractors import DistractorBenchmark
-from iom.data.benchmarks.identification_data import SearchBenchmark
-from iom.data.benchmarks.pooling import Pooling
+from iom.data.benchmarks.base import DistractorBenchmark, IdentificationBenchmark, Pooling
 from iom.errors import ConfigError, DataError
 from iom.evaluation.protocols import FPIRS, ROWS, identification_figures, keys_of, scenarios_of, search_templates
 from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings
@@ -22,7 +20,7 @@ POOLINGS = ("mean", "vote", "nearest")
 
 
 def search_figures(
-    benchmark: SearchBenchmark,
+    benchmark: IdentificationBenchmark,
     embeddings: Embeddings,
     systems: Sequence[CodeSystem],
     *,
@@ -127,7 +125,7 @@ def distractor_figures(
 
 
 def _searches(
-    benchmark: SearchBenchmark,
+    benchmark: IdentificationBenchmark,
     embeddings: Embeddings,
     system: CodeSystem,
     scenario: str,
@@ -160,7 +158,7 @@ def _searches(
 
 
 def _nearest_searches(
-    benchmark: SearchBenchmark,
+    benchmark: IdentificationBenchmark,
     pooled: Pooling,
     embeddings: Embeddings,
     system: CodeSystem,

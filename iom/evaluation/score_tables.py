@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.protocols import identification_figures
 from iom.evaluation.score_files import ScoreTable, write_scores

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.comparators import Comparator, SymbolComparator
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.keys import TransformKey
 from iom.metrics.error_curve import RankedScores

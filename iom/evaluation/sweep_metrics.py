@@ -7,7 +7,7 @@ import numpy as np
 
 from iom.config.loading import load_config
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.pairs import load_benchmark
+from iom.data.benchmarks import load_benchmark
 from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.evaluators import OperatingPointEvaluator
 from iom.evaluation.scores import STOLEN_KEY, CodeSystem, code_scores, float_scores

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.config.schema import Stage1Config
-from iom.data.benchmarks.pairs import PairBenchmark, load_benchmark
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.data.folders import FaceFolder
 from iom.data.images import check_images, read_images
 from iom.errors import DataError

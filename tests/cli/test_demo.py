@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.synthetic.sampling import load_face_model
+from iom.synthetic import load_face_model
 from tests.commands import command
 
 main = command("demo")

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from iom.codes.comparators import CosineComparator, SymbolComparator
 from iom.config.hashing import HasherConfig
-from iom.data.benchmarks.distractors import read_megaface
-from iom.data.benchmarks.identification_data import folder_searches
-from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
-from iom.data.benchmarks.pairs import PairBenchmark
-from iom.data.benchmarks.youtube_faces import read_youtube_faces
+from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.folders import folder_identification
+from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
+from iom.data.benchmarks.megaface import read_megaface
+from iom.data.benchmarks.pair_lists import read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation import protocols
 from iom.evaluation.blufr import BlufrEvaluator
@@ -152,7 +152,7 @@ def test_ijb_verification(tmp_path):
 
 @pytest.mark.parametrize("pooling", ["mean", "vote"])
 def test_ijb_identification_in_both_galleries(tmp_path, pooling):
-    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     embeddings = FakeEmbedder(ijb_subject, noise=0.2).embed_files(benchmark.images)
     systems = [baseline_system("grp", SIZE, HasherConfig(code_length=256, alphabet_size=4))]
     if pooling == "mean":
@@ -173,7 +173,7 @@ def test_ijb_identification_in_both_galleries(tmp_path, pooling):
 
 def test_galleries_apart_then_averaged(tmp_path):
     """Against a loop over probes, with noise that leaves errors."""
-    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     embeddings = faces([ijb_subject(path) for path in benchmark.images], 4.0, seed=3)
     found = {f[2]: f[3] for f in search_figures(benchmark, embeddings, [float_system(SIZE)])}
     rows = benchmark.pooling.pooled(embeddings).astype(float)
@@ -199,7 +199,7 @@ def test_galleries_apart_then_averaged(tmp_path):
 def test_several_enrolment_images_against_a_loop(tmp_path, images, pooling):
     counts = {"Ada": 5, "Bea": 4, "Cat": 4, "Dan": 3, "Eve": 1}
     layouts.touch(tmp_path, *(f"{name}/{i}.png" for name, n in counts.items() for i in range(n)))
-    benchmark = folder_searches(tmp_path, gallery_images=images)
+    benchmark = folder_identification(tmp_path, gallery_images=images)
     labels = [sorted(counts).index(path.parent.name) for path in benchmark.images]
     embeddings = faces(labels, 2.0, seed=5)
     system = baseline_system("grp", SIZE, HasherConfig(code_length=64, alphabet_size=4))
@@ -234,7 +234,7 @@ def test_several_enrolment_images_against_a_loop(tmp_path, images, pooling):
 
 
 def test_the_nearest_is_for_probes_of_one_image(tmp_path):
-    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="'nearest' is for probes of one image"):
         list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="nearest"))
@@ -243,13 +243,13 @@ def test_the_nearest_is_for_probes_of_one_image(tmp_path):
 def test_too_few_images_to_enrol(tmp_path):
     layouts.touch(tmp_path, "Ada/1.png", "Ada/2.png", "Ada/3.png", "Bea/1.png", "Bea/2.png")
     with pytest.raises(DataError, match="two subjects or more with 3 images, received 1"):
-        folder_searches(tmp_path, gallery_images=2)
+        folder_identification(tmp_path, gallery_images=2)
     with pytest.raises(DataError, match="gallery_images: expected 1 or more"):
-        folder_searches(tmp_path, gallery_images=0)
+        folder_identification(tmp_path, gallery_images=0)
 
 
 def test_a_vote_needs_symbols(tmp_path):
-    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="float has no symbols"):
         list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="vote"))

@@ -15,7 +15,7 @@ from iom.models.face_hasher import Calibration
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.hash_network import build_hasher
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 from iom.training.calibration import calibrate, describe
 from iom.training.held_out import HeldOutPairs, held_out_keys
 from tests.commands import command

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.evaluate import Prepared
 from iom.evaluation.protocols import float_system

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.config.schema import ScenarioConfig
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.evaluation.report.plots import bin_edges
 from iom.evaluation.scores import PairScores, SystemScores
 from iom.metrics.uncertainty import bootstrap_intervals

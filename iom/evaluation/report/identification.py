@@ -1,7 +1,7 @@
 """Closed-set and open-set search among the templates of a benchmark of pairs, for a report.
 
 Keys are stolen, one for all: a search under a key of each subject's own would need to know who the
-probe is. The galleries are those of `dealt_galleries`. Intervals: the subjects of
+probe is. The galleries are those of `split_galleries`. Intervals: the subjects of
 the probes and the keys are drawn anew; the galleries stay as they are.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.benchmarks.identification_data import dealt_galleries
+from iom.data.benchmarks.folders import split_galleries
 from iom.evaluation.protocols import FPIRS, keys_of, scenarios_of, search_templates
 from iom.evaluation.scores import STOLEN_KEY, CodeSystem, Embeddings
 from iom.metrics.identification import RANKS, Searches
@@ -48,7 +48,7 @@ def identification_sections(
     Raises:
         DataError: Fewer than two subjects with two images.
     """
-    galleries, probes = dealt_galleries(subjects)
+    galleries, probes = split_galleries(subjects)
     probe_subjects = subjects[probes]
     for system in systems:
         for scenario in scenarios_of(system, (STOLEN_KEY,)):

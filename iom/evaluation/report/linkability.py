@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.report.plots import bin_edges
 from iom.evaluation.scores import FLOAT, CodeSystem, Embeddings, common_key

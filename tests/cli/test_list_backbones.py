@@ -70,7 +70,7 @@ def test_head_and_embedding_size(capsys):
     [
         (["--filter", "vit"], "contains 'vit'"),
         (["--head", "X"], "unknown head"),
-        (["--input-size", "0"], "--input-size: expected at least 1"),
+        (["--input-size", "0"], "'--input-size': 0 is not in the range"),
         (["--embedding-size", "-1"], "--embedding-size"),
     ],
 )

@@ -1,26 +1,11 @@
 """Cancellable face templates: embedding, keyed rotation, learned Index-of-Max code.
 
 The public names are loaded when they are first used, so that `import iom` imports neither TensorFlow nor NumPy.
+`__init__.pyi` tells type checkers what they are.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from iom.errors import IomError as IomError
-    from iom.evaluation.evaluate import evaluate as evaluate
-    from iom.gallery.gallery import Gallery as Gallery
-    from iom.keys import TransformKey as TransformKey
-    from iom.models.artifact import ArtifactFaceHasher as ArtifactFaceHasher
-    from iom.models.embedder import Embedder as Embedder
-    from iom.models.embedder import load_embedder as load_embedder
-    from iom.models.face_hasher import FaceHasher as FaceHasher
-    from iom.models.face_hasher import load as load
-    from iom.models.keras_face_hasher import KerasFaceHasher as KerasFaceHasher
-    from iom.nn.backbones.registry import build_backbone as build_backbone
-    from iom.nn.hash_network import build_hasher as build_hasher
-    from iom.training.backbone import train_stage1 as train_backbone
-    from iom.training.hasher import train_stage2 as train_hasher
+from typing import Any
 
 __version__ = "0.1.0"
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._names import FUSIONS
 from iom._registry import lookup
 from iom.errors import EnrolmentError
 from iom.gallery.templates import rows_of
@@ -54,11 +55,8 @@ def _centroid(rows: Rows) -> Rows:
     return mean_vectors(rows, np.zeros(len(rows), np.int64)).astype(np.float32)
 
 
-FUSIONS: dict[str, Callable[[Rows], Rows]] = {
-    "none": lambda rows: rows,
-    "centroid": _centroid,
-    "majority": lambda rows: rows.reshape(1, -1),
-}
+_STEPS: tuple[Callable[[Rows], Rows], ...] = (lambda rows: rows, _centroid, lambda rows: rows.reshape(1, -1))
+_FUNCTIONS = dict(zip(FUSIONS, _STEPS, strict=True))
 """What `Gallery.enroll` is given for the images of a subject: each, their mean, or all as one row,
 for a gallery over a `MajorityHasher`."""
 
@@ -70,4 +68,4 @@ def fuse(embeddings: NDArray[Any], how: str) -> Rows:
         ConfigError: Unknown name.
         DataError: The mean has no direction.
     """
-    return lookup(FUSIONS, how, "fusion")(rows_of(embeddings))
+    return lookup(_FUNCTIONS, how, "fusion")(rows_of(embeddings))

@@ -7,11 +7,11 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from iom._names import KEY_MODES
 from iom.codes.packing import plane_count, word_count
 from iom.errors import EnrolmentError
 
 LAYOUT = "iom-planes/1"
-KEY_MODES = ("subject", "application")
 LONGEST_SUBJECT_ID = 256
 LARGEST_METADATA = 4096
 UNSLOTTED = -1

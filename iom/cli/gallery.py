@@ -77,7 +77,7 @@ class GalleryOptions:
         """The gallery; with `create`, stores that are missing are made."""
         from iom.gallery.gallery import Gallery
         from iom.gallery.keys.key_store import open_key_store
-        from iom.gallery.stores.store import open_store
+        from iom.gallery.stores.base import open_store
 
         def passphrase(new: bool) -> Callable[[], str]:
             return lambda: self.passphrase(is_new=new)
@@ -252,7 +252,7 @@ class _Rows:
 
     def of(self, images: Sequence[Path], gallery: "Gallery") -> tuple[Any, dict[str, Any] | None]:
         """Rows and the metadata that belongs to them, for a gallery that takes over the hasher."""
-        from iom.gallery.fusing import MajorityHasher, fuse
+        from iom.gallery.templates import MajorityHasher, fuse
 
         if self._hasher is None:
             hasher = self._models.load()
@@ -547,10 +547,7 @@ def bulk_enroll(
 ) -> Answer:
     """Enrol a large set of aligned faces on several workers, resumable."""
     from iom._files import check_output, list_images
-    from iom.gallery.bulk.embedding_worker import WorkerSettings
-    from iom.gallery.bulk.engines import open_engine
-    from iom.gallery.bulk.enrolment import enroll_in_bulk
-    from iom.gallery.bulk.rows import read_rows
+    from iom.gallery.bulk import WorkerSettings, enroll_in_bulk, open_engine, read_rows
 
     whole = source.absolute()
     report = report or whole.with_name(whole.name + ".enrolment.jsonl")

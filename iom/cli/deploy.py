@@ -2,13 +2,12 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,15 +19,10 @@ from iom.errors import ConfigError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from iom.photos.detectors import Detect
-    from iom.service.batched_models import SharedHasher
 
 command = root.section("Deployment")
 
 MAX_DAYS = 36500
-DEMO_SEED = 4
-"""Of the synthetic faces: three people whom the bundled model tells apart well."""
-DEMO_PEOPLE = 3
 
 
 @command(
@@ -235,11 +229,8 @@ def serve(
     if (tokens is None) != demo:
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
     try:
-        from iom.service.app import create_app
-        from iom.service.decoding import Decoder
-        from iom.service.face_pipeline import Faces
-        from iom.service.hardening import forbid_core_dumps
-        from iom.service.server import serve
+        from iom.service.app import make_demo, open_service
+        from iom.service.server import forbid_core_dumps, serve
         from iom.service.settings import ServiceSettings
         from iom.service.tokens import TokenFile
     except ModuleNotFoundError as error:
@@ -255,39 +246,40 @@ def serve(
             file=sys.stderr,
         )
 
+    settings = ServiceSettings(
+        rate=rate,
+        burst=max(1, _whole("--rate", 2 * rate)),
+        failures=_whole("--failures", failures),
+        max_body=_whole("--max-request", max_request * 2**20),
+        decode_workers=decode_workers,
+        scores=scores or demo,
+    )
+
     @contextlib.contextmanager
     def opened(address: str) -> Iterator[tuple["FastAPI", str]]:
-        settings = ServiceSettings(
-            rate=rate,
-            burst=max(1, _whole("--rate", 2 * rate)),
-            failures=_whole("--failures", failures),
-            largest_body=_whole("--max-request", max_request * 2**20),
-            decode_workers=decode_workers,
-            scores=scores or demo,
-        )
         with contextlib.ExitStack() as stack:
-            where, file, token, samples = place, tokens, "", list[Any]()
+            where, file, token = place, tokens, ""
             if file is None:
-                where, file, token, samples = stack.enter_context(_demo_gallery(place.application))
-            # What may be wrong or asks for a passphrase comes before what takes seconds to load.
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-demo-")))
+                made = make_demo(folder, place.application)
+                where, file, token = GalleryOptions(made.store, made.keys), made.tokens, made.token
+            # Errors and the passphrase come before what takes seconds to load.
             known = TokenFile(file)
             gallery = where.open(create=demo)
-            detect = _detector(detector, detector_weights)
-            gallery.hasher = hasher = _shared_hasher(models)
-            if demo:
-                gallery.create_application(place.application)
-            decoder = Decoder(settings, photographs=detect is not None)
-            decoder.start()
-            app = create_app(gallery, Faces(hasher, decoder, detect), known, settings, samples=samples)
-            lines = [f"serving on {address}"]
-            lines.append("photographs are aligned" if detect else "only aligned faces of 112x112 are taken")
-            if demo:
-                page = f"{address}/#application={place.application}&token={token}"
-                lines += [
-                    f"\nopen  {page}\n",
-                    "the gallery and this token are gone when you stop the service with Ctrl-C",
-                ]
-            yield app, "\n".join(lines)
+            yield stack.enter_context(
+                open_service(
+                    address,
+                    gallery,
+                    known,
+                    hasher=models.hasher,
+                    weights=models.weights,
+                    application=place.application,
+                    settings=settings,
+                    detector=detector,
+                    detector_weights=detector_weights,
+                    demo_token=token,
+                )
+            )
 
     return serve(
         opened,
@@ -304,55 +296,3 @@ def _whole(option: str, value: float) -> int:
     if not math.isfinite(value):
         raise ConfigError(f"{option}: expected a finite number, received {value}")
     return round(value)
-
-
-@contextlib.contextmanager
-def _demo_gallery(application: str) -> Iterator[tuple[GalleryOptions, Path, str, list[Any]]]:
-    """A place that is removed at the end, its token file, a token for it, and synthetic faces to try."""
-    from iom.service.tokens import add_token
-    from iom.synthetic import load_face_model
-
-    with tempfile.TemporaryDirectory(prefix="iom-demo-") as name:
-        folder = Path(name)
-        tokens = folder / "tokens.json"
-        token = add_token(tokens, name="demo", application=application, role="admin")
-        place = GalleryOptions(
-            f"sqlite:///{folder / 'demo.db'}", f"file:{folder / 'demo.keys'}?key-file={folder / 'demo.wrap'}"
-        )
-        faces, _ = load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)
-        yield place, tokens, token, list(faces)
-
-
-def _shared_hasher(models: HasherOptions) -> "SharedHasher":
-    """The face hasher, warm for both numbers of faces a call."""
-    import numpy as np
-
-    from iom.keys import TransformKey
-    from iom.service.batched_models import FACES_A_CALL, SharedHasher
-
-    hasher = models.load(batch_size=1)
-    size = hasher.input_size
-    noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-    for faces in (1, FACES_A_CALL):
-        rows = hasher.with_batch_size(faces).embed(noise)
-    hasher.hash(rows, TransformKey.generate())
-    return SharedHasher(hasher)
-
-
-def _detector(name: str, weights: Path | None) -> "Detect | None":
-    import numpy as np
-
-    from iom.photos.detectors import DETECTORS, build_detector
-
-    if name == "auto":
-        name = "mtcnn" if importlib.util.find_spec("mtcnn") else "none"
-    if name == "none":
-        return None
-    detect = build_detector(name, weights=weights)
-    min_score = DETECTORS[name].min_score
-
-    def certain(image: Any) -> list[Any]:
-        return [face for face in detect(image) if face.score >= min_score]
-
-    certain(np.zeros((112, 112, 3), np.uint8))  # the first request should not wait for its start
-    return certain

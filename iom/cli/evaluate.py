@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from iom.config.schema import EvaluateConfig
     from iom.evaluation.demo import Demonstration
-    from iom.evaluation.evaluate import Prepared
-    from iom.evaluation.report.result_files import Report
 
 TITLE = "Evaluation"
 command = root.section(TITLE)
@@ -191,51 +188,26 @@ def evaluate(config: ConfigOptions, output: Path | None, report: Path | None, wi
     if with_images and report is None:
         raise ConfigError("--with-images goes with --report DIR")
 
-    from iom.evaluation.evaluate import pair_report, prepare
-    from iom.evaluation.report.result_files import report_tree, write_report
-    from iom.evaluation.report.result_table import format_table
+    from iom.evaluation.evaluate import prepare
+    from iom.evaluation.report.collect import collect
+    from iom.evaluation.report.text import terminal_text
+    from iom.evaluation.report.write import thumbnails, write_figures, write_report
 
-    if report:
-        from iom.evaluation.report.attacks import check_attacks
-
-        check_attacks(settings)
-    prepared = prepare(settings, progress=not quiet)
-    figures = pair_report(settings, prepared, progress=not quiet)
+    full = report is not None
+    inputs = prepare(settings, full=full, progress=not quiet)
+    data = collect(settings, inputs, full=full, progress=not quiet)
     if output:
-        write_report(figures, output)
-    print(format_table(figures))
-    page = None
+        write_figures(data, output)
+    print(terminal_text(data))
     if output:
         print(f"report: {output / 'report.json'}")
+    page = None
     if report:
-        page = _full_report(settings, prepared, figures, report, with_images=with_images, progress=not quiet)
-    return Answer({"output": output, "page": page, "rows": report_tree(figures)["rows"]})
-
-
-def _full_report(
-    settings: "EvaluateConfig",
-    prepared: "Prepared",
-    figures: "Report",
-    folder: Path,
-    *,
-    with_images: bool,
-    progress: bool,
-) -> Path:
-    """Write the report of `--report`, print its sentences, and return its page."""
-    from iom.evaluation.report.collect import full_tree
-    from iom.evaluation.report.hardest_pairs import thumbnails
-    from iom.evaluation.report.write import PAGE, write_full_report
-
-    tree = full_tree(settings, prepared, figures, progress=progress)
-    images = {}
-    if with_images:
-        pairs = tree["sections"]["worst_pairs"]
-        names = [pair[side] for pair in pairs for side in ("left", "right")]
-        images = thumbnails(prepared.benchmark, names)
-    write_full_report(tree, settings, folder, images=images)
-    print("\n".join(f"- {sentence['text']}" for sentence in tree["summary"]))
-    print(f"page: {folder / PAGE}")
-    return Path(folder / PAGE)
+        pairs = data.sections.hardest_pairs if with_images else []
+        page = write_report(data, report, images=thumbnails(inputs.benchmark, pairs))
+        print("\n".join(f"- {sentence.text}" for sentence in data.summary))
+        print(f"page: {page}")
+    return Answer({"output": output, "page": page, "rows": data.to_json()["rows"]})
 
 
 @command(
@@ -303,16 +275,16 @@ def compare(reports: Sequence[Path], output: Path, different_benchmarks: bool) -
     if len(reports) < 2:
         raise ConfigError("compare: expected two reports or more")
 
-    from iom.evaluation.report.diff import check_same_benchmark, read_report, report_names, write_comparison
-    from iom.evaluation.report.tables import markdown
+    from iom.evaluation.report.data import read_report
+    from iom.evaluation.report.write import DIFF_PAGE, check_same_benchmark, report_names, write_diff
 
     names = report_names(reports)
-    trees = {name: read_report(path) for name, path in zip(names, reports, strict=True)}
+    read = {name: read_report(path) for name, path in zip(names, reports, strict=True)}
     if not different_benchmarks:
-        check_same_benchmark(trees)
-    table = write_comparison(trees, output)
-    page = output / "comparison.html"
-    return Answer({"page": page, "columns": table.header, "rows": table.rows}, f"{markdown(table)}\npage: {page}")
+        check_same_benchmark(read)
+    table = write_diff(read, output)
+    page = output / DIFF_PAGE
+    return Answer({"page": page, "columns": table.header, "rows": table.rows}, f"{table.markdown()}\npage: {page}")
 
 
 score_files = root.subgroup(
@@ -334,8 +306,7 @@ bio_ref_reference_id and probe_reference_id). Scores are similarities unless --d
 @click.option("--identification", is_flag=True, help="CMC and open set too; needs each probe once with each reference")
 def evaluate_scores(files: Sequence[Path], format: str | None, distances: bool, identification: bool) -> Answer:
     """EER and FNMR at FMR of score files; identification on request."""
-    from iom.evaluation.score_files import read_scores
-    from iom.evaluation.score_tables import table_figures
+    from iom.evaluation.score_files import read_scores, table_figures
 
     lines, found = [], []
     for path in files:
@@ -361,11 +332,11 @@ def export_scores(config: ConfigOptions, output: Path, format: str, quiet: bool)
 
     settings = config.load(EvaluateConfig, "scenario.bootstrap=0")
 
-    from iom.data.benchmarks import load_benchmark
-    from iom.evaluation.evaluate import evaluate
-    from iom.evaluation.score_tables import write_system_scores
+    from iom.evaluation.evaluate import prepare
+    from iom.evaluation.report.collect import score_systems
+    from iom.evaluation.score_files import write_system_scores
 
-    report = evaluate(settings, progress=not quiet)
-    benchmark = load_benchmark(settings.benchmark, seed=settings.seed)
-    paths = list(write_system_scores(benchmark, report.scores, output, format))
+    inputs = prepare(settings, progress=not quiet)
+    scores = score_systems(settings, inputs, progress=not quiet)
+    paths = list(write_system_scores(inputs.benchmark, scores, output, format))
     return Answer({"files": paths}, "\n".join(map(str, paths)))

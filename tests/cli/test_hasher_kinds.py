@@ -65,7 +65,8 @@ def opened():
 
 @pytest.fixture
 def share(monkeypatch, opened):
-    monkeypatch.setattr("iom.models.face_hasher.load", opened)
+    for module in ("iom.models.face_hasher", "iom.service.app"):
+        monkeypatch.setattr(f"{module}.load", opened)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from iom.errors import ConfigError, DataError, KeyMaterialError
 
 if TYPE_CHECKING:
     from iom.keys import TransformKey
+    from iom.photos.pipeline import PhotoSettings
 
 command = root.section("Photographs and data")
 
@@ -42,7 +43,7 @@ size_option = click.option("--size", type=COUNT, default=112, metavar="PIXELS", 
 
 @dataclasses.dataclass(frozen=True)
 class PhotoOptions:
-    """How faces are found in photographs."""
+    """How faces are found in photographs, and by whom."""
 
     faces: str
     detector: str | None
@@ -50,28 +51,55 @@ class PhotoOptions:
     points: Path | None
     min_score: float | None
     min_size: float
+    detect_side: int
+    max_megapixels: float | None
+    workers: int
+    seconds: float
+    quiet: bool
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the file that finds the faces: landmarks or the detector's weights."""
+    def settings(self, *, aligned: bool = False) -> "PhotoSettings":
+        """The library's settings; `aligned` photographs are faces, and need no detector."""
         from iom._files import sha256_of
+        from iom.photos.decode import MAX_MEGAPIXELS
+        from iom.photos.pipeline import ALIGNED, POINTS, PhotoSettings
 
+        exclusive(detector=self.detector, points=self.points, aligned=aligned)
+        if not self.seconds > 0:
+            raise ConfigError("expected --seconds above 0")
         file = self.points or self.detector_weights
-        return sha256_of(file) if file and file.is_file() else ""
+        return PhotoSettings(
+            detector=POINTS if self.points else ALIGNED if aligned else self.detector or "mtcnn",
+            faces=self.faces,
+            min_score=self.min_score,
+            min_size=self.min_size,
+            source=sha256_of(file) if file and file.is_file() else "",
+            max_side=self.detect_side,
+            max_megapixels=self.max_megapixels or MAX_MEGAPIXELS,
+        )
 
-    def landmarks(self) -> Any:
-        """The landmarks of `--points`, if they are given."""
+    def resources(self) -> dict[str, Any]:
+        """Further arguments of a run: the landmarks, the detector's weights, workers."""
         from iom.photos.landmarks import read_landmarks
 
-        return read_landmarks(self.points) if self.points else None
+        return {
+            "points": read_landmarks(self.points) if self.points else None,
+            "weights": self.detector_weights,
+            "workers": self.workers,
+            "seconds": self.seconds,
+            "progress": not self.quiet,
+        }
 
 
-def photo_options(*, faces: str, choices: str) -> Decorator:
-    """Options of how faces are found in photographs, as `photo`."""
+def photo_options(*, faces: str) -> Decorator:
+    """Options of how faces are found in photographs, as `photo`; `faces` is the default choice."""
     return packed(
         PhotoOptions,
         "photo",
-        click.option("--faces", default=faces, help=f"of several faces: {choices}"),
+        click.option(
+            "--faces",
+            default=faces,
+            help="of several faces: all, largest, centre, dominant (the largest by far), or one (refuse several)",
+        ),
         detector_options("mtcnn (the default), yunet or yunet_onnx"),
         click.option("--points", type=PATH, metavar="FILE", help="landmarks that are known already (CSV)"),
         click.option("--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"),
@@ -82,6 +110,17 @@ def photo_options(*, faces: str, choices: str) -> Decorator:
             metavar="PIXELS",
             help="smallest side, in the photograph, of what becomes the face",
         ),
+        click.option(
+            "--detect-side",
+            type=int,
+            default=1024,
+            metavar="PIXELS",
+            help="shrink photographs to it for the detector; 640 is faster and misses small faces",
+        ),
+        click.option("--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)"),
+        workers_option(2, "processes that decode and find faces; 0: in this one", least=0),
+        click.option("--seconds", type=float, default=120.0, metavar="S", help="give a photograph up after so long"),
+        quiet_option,
     )
 
 
@@ -100,38 +139,18 @@ Start the same command again to go on where it stopped. Beside the faces lie rep
 )
 @click.argument("photos", type=PATH)
 @click.argument("output", type=Output())
-@photo_options(faces="largest", choices="largest, all or centre")
+@photo_options(faces="largest")
 @click.option("--format", default="jpg", help="jpg (quality 95) or png")
-@workers_option(1)
-@quiet_option
-def align(photos: Path, output: Path, photo: PhotoOptions, format: str, workers: int, quiet: bool) -> Answer:
+def align(photos: Path, output: Path, photo: PhotoOptions, format: str) -> Answer:
     """Find the faces of a folder of photographs and align them to 112x112, keeping the folders.
 
     OUTPUT is a new folder, or one to go on with.
     """
-    from iom.photos.align_folder import align_folder
-    from iom.photos.align_photo import AlignSettings
+    from iom.photos.pipeline import align_photos
 
-    exclusive(detector=photo.detector, points=photo.points)
-    settings = AlignSettings(
-        detector="points" if photo.points else photo.detector or "mtcnn",
-        which=photo.faces,
-        min_score=photo.min_score,
-        min_size=photo.min_size,
-        source=photo.digest,
-        format=format,
-    )
-    points = photo.landmarks()
+    settings = photo.settings()
     with goes_on_when_repeated():
-        report = align_folder(
-            photos,
-            output,
-            settings=settings,
-            weights=photo.detector_weights,
-            points=points,
-            workers=workers,
-            progress=not quiet,
-        )
+        report = align_photos(photos, output, settings=settings, format=format, **photo.resources())
     kinds = ("aligned", "no_face", "too_small", "damaged", "too_large", "bad_landmarks")
     counts = ", ".join(f"{report[kind]} {kind.replace('_', ' ')}" for kind in kinds if report[kind])
     return Answer(
@@ -161,71 +180,32 @@ codes.report.jsonl: what has no code and why, what needs a look, and the counts 
 @click.argument("photos", type=PATH)
 @output_option("file of codes, *.parquet", folder=False)
 @click.option("--key-file", type=PATH, metavar="FILE", help="key text (default: IOM_KEY holds it)")
-@photo_options(faces="all", choices="all, largest, or one (refuse several)")
+@photo_options(faces="all")
 @click.option("--aligned", is_flag=True, help="the files are 112x112 faces: no detector")
-@click.option(
-    "--detect-side",
-    type=int,
-    default=1024,
-    metavar="PIXELS",
-    help="shrink photographs to it for the detector; 640 is faster and misses small faces",
-)
-@click.option("--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)")
 @click.option("--landmarks", is_flag=True, help="write the five points of each face, too")
 @hasher_options()
-@workers_option(2, "processes that decode and find faces; 0: in this one", least=0)
-@click.option("--seconds", type=float, default=120.0, metavar="S", help="give a photograph up after so long")
-@quiet_option
 def hash_(
     photos: Path,
     output: Path,
     key_file: Path | None,
     photo: PhotoOptions,
     aligned: bool,
-    detect_side: int,
-    max_megapixels: float | None,
     landmarks: bool,
     models: HasherOptions,
-    workers: int,
-    seconds: float,
-    quiet: bool,
 ) -> Answer:
     """Find, align, embed and hash the faces of a folder of photographs, into one file of codes."""
-    from iom.photos.face_finding import ALIGNED, LARGEST_MEGAPIXELS, POINTS, FindSettings
-    from iom.photos.hash_photos import BATCH, check_places, hash_photos, report_path
+    from iom.photos.pipeline import BATCH, check_places, hash_photos, report_path
 
-    exclusive(detector=photo.detector, aligned=aligned, points=photo.points)
-    if not seconds > 0:
-        raise ConfigError("expected --seconds above 0")
+    settings = photo.settings(aligned=aligned)
     if landmarks and aligned:
         raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
     check_places(photos, output)
-    key = read_key(key_file)
-    points = photo.landmarks()
-    settings = FindSettings(
-        detector=POINTS if photo.points else ALIGNED if aligned else photo.detector or "mtcnn",
-        faces=photo.faces,
-        min_score=photo.min_score,
-        min_size=photo.min_size,
-        source=photo.digest,
-        largest_side=detect_side,
-        largest_megapixels=max_megapixels or LARGEST_MEGAPIXELS,
-    )
+    key, resources = read_key(key_file), photo.resources()
     hasher = models.load(batch_size=BATCH)
     try:
         with goes_on_when_repeated():
             done = hash_photos(
-                photos,
-                output,
-                hasher=hasher,
-                key=key,
-                settings=settings,
-                landmarks=landmarks,
-                weights=photo.detector_weights,
-                points=points,
-                workers=workers,
-                seconds=seconds,
-                progress=not quiet,
+                photos, output, hasher=hasher, key=key, settings=settings, landmarks=landmarks, **resources
             )
     except OSError as error:  # no space left, no right to write
         raise DataError(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Face
+from iom.photos.align import TEMPLATE
+from iom.photos.detect import Face
 from iom.photos.landmarks import write_landmarks
 from tests.commands import command
 
@@ -41,8 +41,8 @@ def test_photographs_become_faces(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "0"], "invalid value for '--workers': 0 is not in the range"),
-        (["--faces", "best"], "choices: all, centre, largest"),
+        (["--workers", "-1"], "invalid value for '--workers': -1 is not in the range"),
+        (["--faces", "best"], "choices: all, centre, dominant, largest, one"),
         (["--min-score", "7"], "min_score from 0 to 1"),
     ],
 )

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from iom.cli.main import main, root
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Face
+from iom.photos.align import TEMPLATE
+from iom.photos.detect import Face
 from iom.photos.landmarks import write_landmarks
 
 WITHOUT = {"serve"}

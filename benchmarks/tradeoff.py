@@ -212,7 +212,7 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator[tuple[
 def _in_parts(arguments: argparse.Namespace, setting: Setting, shape: tuple[int, int], keep: int) -> "AttackedSystem":
     """A hasher with keys of kind `part`, its layer learned on the attacker's people alone."""
     from iom.attacks.targets import attacked_hasher
-    from iom.baselines.framed import REFINEMENT_STEPS
+    from iom.baselines.index_of_max import REFINEMENT_STEPS
     from iom.config.hashing import HasherConfig
     from iom.models.keras_face_hasher import KerasFaceHasher
     from iom.nn.hash_network import LEARNED_LAYER, build_hasher

@@ -17,14 +17,12 @@ from iom.attacks.inversions import (
     PolynomialInversion,
     ProductInversion,
 )
-from iom.baselines.biohash import BioHash
 from iom.baselines.bloom import BloomFilter
 from iom.baselines.ifo import IndexingFirstOne
-from iom.baselines.mlphash import MlpHash
+from iom.baselines.index_of_max import UniformRandomPermutation
 from iom.baselines.polyprotect import PolyProtect
-from iom.baselines.protection import BehindThePermutation, Protection, comparator_of
-from iom.baselines.sign import vectors_of_signs
-from iom.baselines.urp import UniformRandomPermutation
+from iom.baselines.protection import BehindThePermutation, Protection
+from iom.baselines.signs import BioHash, MlpHash, vectors_of_signs
 from iom.codes.comparators import SymbolComparator
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count, part_window
@@ -53,7 +51,7 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
         embedding_size=embedding_size,
         alphabet_size=protection.alphabet_size,
         hash=protection.hash,
-        comparator=comparator_of(protection),
+        comparator=protection.comparator,
     )
     invert = INVERSIONS.get(type(protection))
     if invert:

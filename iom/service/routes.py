@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 
 from iom.errors import DataError, EnrolmentError, RevokedError
 from iom.gallery.gallery import Gallery
-from iom.gallery.models import LONGEST_SUBJECT_ID, check_subject_id
+from iom.gallery.models import MAX_SUBJECT_ID_LENGTH, check_subject_id
 from iom.service.backoff import Backoff
 from iom.service.face_pipeline import Faces
 from iom.service.metrics import Metrics
@@ -26,7 +26,7 @@ Subject = Annotated[
     Form(
         description="Subject id: printable characters, no space at its ends.",
         min_length=1,
-        max_length=LONGEST_SUBJECT_ID,
+        max_length=MAX_SUBJECT_ID_LENGTH,
         examples=["alice"],
     ),
 ]

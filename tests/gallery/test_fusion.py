@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from iom.errors import ConfigError, DataError, EnrolmentError
-from iom.gallery.fusing import FUSIONS, MajorityHasher, fuse
+from iom.gallery.templates import FUSIONS, MajorityHasher, fuse
 from iom.keys import TransformKey
 from tests.gallery.conftest import SIZE, FakeHasher, Place, again, faces
 

@@ -1,8 +1,7 @@
-"""Embedding on Ray Data: a pool of workers, each with its own network, on one machine or many.
+"""Ray Data engine of bulk enrolment: a pool of workers on one machine or many, each with its own network.
 
-A cluster is found by the environment variable RAY_ADDRESS; without it, workers are started here for
-the time of the call. Embeddings travel through Ray's object store: it is not spilled to disk here,
-and RAY_USE_TLS=1 is for clusters.
+The environment variable RAY_ADDRESS names a cluster; without it, workers are started here for the time of the call.
+Embeddings travel through Ray's object store, which is not spilled to disk; set RAY_USE_TLS=1 on clusters.
 """
 
 import dataclasses
@@ -12,16 +11,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from iom.errors import DataError, IomError, missing_extra
-from iom.gallery.bulk.embedding_worker import Embedded, EmbeddingWorker, WorkerSettings
-from iom.gallery.bulk.rows import ImageRow
+from iom.gallery.bulk import EmbeddingWorker, ImageEmbedding, ImageRow, WorkerSettings
 
 _ROUND = 200_000
-"""Images that Ray is told of at a time; its pool of workers is made anew for each round."""
+"""Images of one Ray data set; its pool of workers is made anew for each."""
 _STORE_BYTES = 256 << 20
 
 
-def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings, workers: int) -> Iterator[list[Embedded]]:
-    """See `iom.gallery.bulk.engines.Engine`."""
+def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings, workers: int) -> Iterator[list[ImageEmbedding]]:
+    """Embed images on Ray; an `iom.gallery.bulk.Engine`."""
     ray = _started(workers)
     try:
         for start in range(0, len(rows), _ROUND):
@@ -33,7 +31,7 @@ def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings, workers: in
 
 
 def _started(workers: int) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that this runs
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -56,7 +54,7 @@ def _started(workers: int) -> Any:
 
 def _round(
     ray: Any, rows: Sequence[ImageRow], first: int, settings: WorkerSettings, workers: int
-) -> Iterator[list[Embedded]]:
+) -> Iterator[list[ImageEmbedding]]:
     items = [{"number": number, **dataclasses.asdict(row)} for number, row in enumerate(rows, first)]
     blocks = max(workers, -(-len(items) // (4 * settings.batch_size)))
     data = ray.data.from_items(items, override_num_blocks=min(blocks, len(items))).map_batches(
@@ -69,11 +67,13 @@ def _round(
     )
     for part in data.iter_batches(batch_size=None, batch_format="numpy"):
         columns = zip(part["number"].tolist(), part["embedding"], part["problem"], strict=True)
-        yield [Embedded(number, None if problem else row.copy(), str(problem)) for number, row, problem in columns]
+        yield [
+            ImageEmbedding(number, None if problem else row.copy(), str(problem)) for number, row, problem in columns
+        ]
 
 
 def _own_error(error: Exception) -> IomError:
-    """The error of a worker, without Ray's pages of traceback."""
+    """The error of a worker without Ray's traceback."""
     cause: BaseException | None = error
     while cause is not None:
         inner = getattr(cause, "cause", None) or cause.__cause__

@@ -8,7 +8,7 @@ import pytest
 
 from iom.errors import EnrolmentError, IomError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite import SqliteStore
 from iom.gallery.transfer import export_application, import_application
 from tests.gallery.conftest import FakeHasher, faces
 
@@ -143,7 +143,7 @@ def test_an_export_replaces_nothing_but_an_export(gallery, exported, place):
     assert export_application(gallery, "door", exported) == 3
     for path in (place.database, place.key_file):
         whole = path.read_bytes()
-        with pytest.raises(StoreError, match="another file already"):
+        with pytest.raises(StoreError, match="no export of a gallery"):
             export_application(gallery, "door", path)
         assert path.read_bytes() == whole
     assert gallery.check() == []

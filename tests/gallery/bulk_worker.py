@@ -34,17 +34,14 @@ def opened(folder, *, create=False):
     from benchmarks.gallery_crash import FakeHasher
     from iom.gallery.gallery import Gallery
     from iom.gallery.keys.key_store import KeyStore
-    from iom.gallery.stores.sqlite_store import SqliteStore
+    from iom.gallery.stores.sqlite import SqliteStore
 
     keys = KeyStore.with_key(folder / "keys", bytes(32), create=create)
     return Gallery(SqliteStore(folder / "g.db", create=create), keys, FakeHasher())
 
 
 def enrol(folder, *, engine="here", batch=8, workers=2, batch_size=4):
-    from iom.gallery.bulk.embedding_worker import WorkerSettings
-    from iom.gallery.bulk.engines import open_engine
-    from iom.gallery.bulk.enrolment import enroll_in_bulk
-    from iom.gallery.bulk.rows import read_rows
+    from iom.gallery.bulk import WorkerSettings, enroll_in_bulk, open_engine, read_rows
 
     with opened(folder) as gallery:
         return enroll_in_bulk(

@@ -16,7 +16,7 @@ from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, Counts
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import Anchor, KeyStore, RevokedRecord, open_key_store
-from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite import SqliteStore
 from iom.keys import TransformKey
 from tests.gallery.conftest import FakeHasher, faces
 
@@ -416,7 +416,7 @@ import sys
 from iom.errors import StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import open_key_store
-from iom.gallery.stores.store import open_store
+from iom.gallery.stores.base import open_store
 store, keys = f"sqlite:///{sys.argv[1]}/g.db", f"file:{sys.argv[1]}/keys?key-file={sys.argv[1]}/w"
 for opener, url in ((open_store, store), (open_key_store, keys)):
     try:

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iom.codes.packing import pack
-from iom.gallery import index as module
-from iom.gallery.index import CodeIndex
+from iom.gallery import search as module
+from iom.gallery.search import CodeIndex
 
 CODES = np.random.default_rng(1).integers(0, 4, (40, 70)).astype(np.uint8)
 
@@ -38,7 +38,7 @@ def test_any_order_of_appending_and_deleting(steps):
 
 
 def test_many_deletions_are_squeezed_out(monkeypatch):
-    monkeypatch.setattr(module, "_MOST_DEAD", 3)
+    monkeypatch.setattr(module, "_MAX_DELETED", 3)
     monkeypatch.setattr(module, "_ROWS_AT_A_TIME", 8)
     index = CodeIndex(70, 4)
     index.append(range(40), pack(CODES, 4))

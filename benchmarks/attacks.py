@@ -69,11 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.attacks import ATTACKS
-    from iom.evaluation.attack_report import attack_rows, format_attacks
-    from iom.evaluation.attack_scores import Keys, measuring_keys, operating_threshold
+    from iom.evaluation.attacks import AttackKeys, attack_rows, format_attacks, measuring_keys, operating_threshold
 
     setting = load_setting(arguments, samples=4)
-    keys = Keys(
+    keys = AttackKeys(
         measuring_keys(arguments.seed, "old", arguments.old_keys),
         measuring_keys(arguments.seed, "fresh", FRESH_KEYS),
         measuring_keys(arguments.seed, "records", max(arguments.records) - 1),

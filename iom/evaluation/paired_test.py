@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks.base import PairBenchmark
-from iom.evaluation.evaluators import FMRS, GIVEN, RATES, figures, has_folds, resolves
+from iom.evaluation.pairs import FMRS, GIVEN, RATES, figures, has_folds, resolves
 from iom.evaluation.report.result_files import Report, Row
 from iom.evaluation.scores import COSINE_UNIT, FLOAT, CodeSystem, PairScores, SystemScores, code_scores, float_scores
 from iom.metrics.bootstrap import Interval, PairSubjects, Statistic, bootstrap_intervals

@@ -7,7 +7,7 @@ import numpy as np
 
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
-from iom.evaluation.protocols import identification_figures
+from iom.evaluation.identification import identification_figures
 from iom.evaluation.score_files import ScoreTable, write_scores
 from iom.evaluation.scores import PairScores, SystemScores
 from iom.metrics.verification import error_curve

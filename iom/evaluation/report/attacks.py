@@ -18,8 +18,7 @@ from iom.attacks.targets import attacked_hasher, attacked_protection
 from iom.baselines import BASELINES
 from iom.config.schema import EvaluateConfig
 from iom.errors import DataError
-from iom.evaluation.attack_report import AttackRow, attack_rows
-from iom.evaluation.attack_scores import Keys, Victims, measuring_keys
+from iom.evaluation.attacks import AttackKeys, AttackRow, Victims, attack_rows, measuring_keys
 from iom.evaluation.scores import FLOAT, Embeddings
 from iom.evaluation.systems import hasher_folders
 from iom.models.face_hasher import load
@@ -67,7 +66,7 @@ def attack_sections(
     """
     report = config.report
     victims = drawn_victims(embeddings, subjects, wanted=report.victims, seed=config.seed)
-    keys = Keys(
+    keys = AttackKeys(
         measuring_keys(config.seed, "old", report.old_keys),
         measuring_keys(config.seed, "fresh", report.fresh_keys),
         measuring_keys(config.seed, "records", max(report.records, default=2) - 1),

@@ -17,7 +17,6 @@ from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.evaluate import Prepared
-from iom.evaluation.protocols import float_system
 from iom.evaluation.report.attacks import attack_sections
 from iom.evaluation.report.curves import det_curves, histograms, measured_threshold
 from iom.evaluation.report.hardest_pairs import worst_pairs
@@ -25,7 +24,7 @@ from iom.evaluation.report.identification import identification_sections
 from iom.evaluation.report.linkability import compared_pairs, linkability_sections
 from iom.evaluation.report.result_files import Report, report_tree
 from iom.evaluation.report.summary import summary
-from iom.evaluation.scores import FLOAT, OWN_KEY, CodeSystem
+from iom.evaluation.scores import FLOAT, OWN_KEY, CodeSystem, float_system
 from iom.evaluation.systems import hasher_folders
 from iom.models.face_hasher import load
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.data.benchmarks.folders import split_galleries
-from iom.evaluation.protocols import FPIRS, keys_of, scenarios_of, search_templates
-from iom.evaluation.scores import STOLEN_KEY, CodeSystem, Embeddings
+from iom.evaluation.identification import FPIRS, search_templates
+from iom.evaluation.scores import STOLEN_KEY, CodeSystem, Embeddings, keys_of, scenarios_of
 from iom.metrics.bootstrap import Interval
 from iom.metrics.identification import RANKS, Searches, identification_intervals
 

@@ -9,7 +9,7 @@ from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
 from iom.evaluation.evaluate import pair_report
-from iom.evaluation.protocols import float_system, identification_figures, search_templates
+from iom.evaluation.identification import identification_figures, search_templates
 from iom.evaluation.report.attacks import check_attacks, drawn_victims
 from iom.evaluation.report.collect import full_tree, names_subjects, plain
 from iom.evaluation.report.hardest_pairs import worst_pairs
@@ -17,6 +17,7 @@ from iom.evaluation.report.identification import identification_sections
 from iom.evaluation.report.linkability import compared_pairs, linkability_sections, pairs_of_subjects
 from iom.evaluation.report.tables import latex, markdown, tables
 from iom.evaluation.report.write import write_full_report
+from iom.evaluation.scores import float_system
 from iom.metrics.protection import system_linkability
 
 KINDS = {"curves", "histograms", "calibration", "worst_pairs", "identification", "linkability",

@@ -10,8 +10,7 @@ from iom.attacks.targets import attacked_protection
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError
-from iom.evaluation.attack_report import attack_rows, format_attacks
-from iom.evaluation.attack_scores import Keys, Victims, measuring_keys, operating_threshold
+from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, format_attacks, measuring_keys, operating_threshold
 
 SIZE = 24
 ALIKE = {name for name in BASELINES if name.endswith("_refined")} | {"orthonormal"}
@@ -43,7 +42,7 @@ def victims(faces):
 
 @pytest.fixture
 def keys():
-    return Keys(measuring_keys(1, "old", 2), measuring_keys(1, "fresh", 40), measuring_keys(1, "more", 4))
+    return AttackKeys(measuring_keys(1, "old", 2), measuring_keys(1, "fresh", 40), measuring_keys(1, "more", 4))
 
 
 def run(names, victims, keys, faces, attacked=None, **more):

@@ -79,7 +79,7 @@ class PhotoOptions:
 
     def resources(self) -> dict[str, Any]:
         """Further arguments of a run: the landmarks, the detector's weights, workers."""
-        from iom.photos.landmarks import read_landmarks
+        from iom.photos.align import read_landmarks
 
         return {
             "points": read_landmarks(self.points) if self.points else None,
@@ -398,7 +398,7 @@ def make_face_model(
 
     from iom.config.sections import FolderConfig
     from iom.data.folders import scan_folder
-    from iom.data.images import read_images
+    from iom.photos.images import read_images
     from iom.synthetic.fit import fit_face_model, select_frontal
 
     found = scan_folder(FolderConfig(root=str(folder), min_images=min_images))

@@ -108,7 +108,7 @@ def demo(images: Sequence[Path] | None, models: HasherOptions, output: Path, see
 def _faces(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
     """Faces A, B and C, `(3, 112, 112, 3)`."""
     if paths:
-        from iom.data.images import read_images
+        from iom.photos.images import read_images
 
         return read_images(paths)
 
@@ -239,7 +239,7 @@ def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
 
     settings = config.load(EvaluateConfig)
 
-    from iom.evaluation.identify import identify
+    from iom.evaluation.evaluators import identify
 
     rows: list[dict[str, Any]] = []
     for system, scenario, metric, value in identify(settings, progress=not quiet):

@@ -577,7 +577,7 @@ def bulk_enroll(
 
 def _check_faces(images: Sequence[Path]) -> None:
     """Refuse what is no aligned face before models are loaded; they check the exact size."""
-    from iom.data.images import read_image
+    from iom.photos.images import read_image
 
     for image in images:
         read_image(image, size=None)

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.photos.align import TEMPLATE
-from iom.photos.detect import Face
-from iom.photos.landmarks import write_landmarks
+from iom.photos.align import TEMPLATE, Face, write_landmarks
 from tests.commands import command
 
 main = command("align")

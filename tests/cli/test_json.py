@@ -7,9 +7,7 @@ import pytest
 from PIL import Image
 
 from iom.cli.main import main, root
-from iom.photos.align import TEMPLATE
-from iom.photos.detect import Face
-from iom.photos.landmarks import write_landmarks
+from iom.photos.align import TEMPLATE, Face, write_landmarks
 
 WITHOUT = {"serve"}
 PARTS = {"weights": "list", "score-files": "evaluate"}

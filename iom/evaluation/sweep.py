@@ -26,7 +26,7 @@ from iom.config.search import SearchConfig, VariantConfig, settings_of
 from iom.data.benchmarks import load_benchmark
 from iom.errors import ConfigError
 from iom.evaluation.evaluate import embed_benchmark
-from iom.evaluation.evaluators import OperatingPointEvaluator
+from iom.evaluation.pairs import operating_points
 from iom.evaluation.report.plots import COLOURS, DPI
 from iom.evaluation.report.text import Table, csv_text, number_text
 from iom.evaluation.scores import FLOAT, STOLEN_KEY, CodeSystem, code_scores, float_scores
@@ -101,7 +101,7 @@ class SweepBenchmark:
             )
         values = []
         for scores in entry.by_key:
-            found = {name.replace("_at_fmr", ""): value for name, value in OperatingPointEvaluator(scores).run()}
+            found = {name.replace("_at_fmr", ""): value for name, value in operating_points(scores)}
             values.append({name: found[name] for name in RATES if name in found})
         return {f"test_{name}": value for name, value in _over_keys(values).items()}
 

@@ -13,7 +13,7 @@ from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.verification import ErrorCurve
 
-LARGEST = 4000
+MAX_IMAGES = 4000
 """Images compared with each other; of a larger held-out part whole subjects are drawn."""
 
 HashFunction = Callable[[NDArray[np.float32], TransformKey], NDArray[np.uint8]]
@@ -32,7 +32,7 @@ class HeldOutPairs:
     like the impostors that a threshold is made for.
 
     Args:
-        folder: Held-out images; of more than `LARGEST` whole subjects are drawn.
+        folder: Held-out images; of more than `MAX_IMAGES` whole subjects are drawn.
         group_separator: Subjects whose names agree up to it are of one group; empty for no groups.
         seed: Of the draw.
 
@@ -84,11 +84,11 @@ class HeldOutPairs:
 
 def _thinned(folder: FaceFolder, seed: int) -> NDArray[np.int64]:
     rows = np.arange(len(folder))
-    if len(rows) <= LARGEST:
+    if len(rows) <= MAX_IMAGES:
         return rows
     counts = np.bincount(folder.labels)
     order = numpy_stream(seed, "stage2/held-out").permutation(len(counts))
-    kept = order[np.cumsum(counts[order]) <= LARGEST]
+    kept = order[np.cumsum(counts[order]) <= MAX_IMAGES]
     return rows[np.isin(folder.labels, kept)]
 
 

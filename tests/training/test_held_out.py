@@ -93,7 +93,7 @@ def test_families_alone_leave_no_non_mated_pair():
 
 
 def test_a_large_part_is_thinned_by_whole_subjects(people, monkeypatch):
-    monkeypatch.setattr(held_out, "LARGEST", 22)
+    monkeypatch.setattr(held_out, "MAX_IMAGES", 22)
     pairs = HeldOutPairs(people, group_separator="", seed=1)
     assert len(pairs.images) == 20
     assert set(np.bincount(people.labels[pairs.images])) == {0, 4}

@@ -10,7 +10,7 @@ from iom.attacks.targets import attacked_protection
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError
-from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, measuring_keys, decision_threshold
+from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, decision_threshold, measuring_keys
 from iom.evaluation.report.text import attack_table
 
 SIZE = 24

@@ -226,12 +226,10 @@ PROTOCOLS: dict[str, Callable[[Faces, "CodeSystem"], Cell]] = {
 
 
 def _all_pairs_curve(faces: Faces, system: "CodeSystem", number: int) -> Any:
-    from iom.evaluation.protocols import all_pairs_curve
     from iom.evaluation.scores import common_key
 
     rows = system.templates(faces.setting.faces, common_key(faces.config.seed, number))
-    subjects = faces.setting.pairs.subjects.astype("int64")
-    return all_pairs_curve(system.comparator, rows, subjects)
+    return faces.setting.pairs.curve(system.comparator, rows)
 
 
 def _keys(faces: Faces, system: "CodeSystem") -> int:

@@ -104,11 +104,10 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[[int], int]:
     """`turn -> steps taken` of the graph that `train_stage2.py` trains."""
-    from iom.data.batches import SubjectBatches
-    from iom.data.code_batches import CodeBatches
+    from iom.data.batches import CodeBatches, SubjectBatches
     from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
-    from iom.training.schedules import build_optimizer
-    from iom.training.stage2_model import start_hasher, training_graph
+    from iom.training.optimizers import build_optimizer
+    from iom.training.training_graph import start_hasher, training_graph
 
     size = rows.shape[1]
     sampler = SubjectBatches(labels, config.batches.subjects, config.batches.images, config.seed)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from iom.models.keras_face_hasher import KerasFaceHasher as KerasFaceHasher
     from iom.nn.backbones.registry import build_backbone as build_backbone
     from iom.nn.hash_network import build_hasher as build_hasher
+    from iom.training.backbone import train_backbone as train_backbone
+    from iom.training.hasher import train_hasher as train_hasher
 
 __version__ = "0.1.0"
 
@@ -32,6 +34,8 @@ _HOME = {
     "build_hasher": "iom.nn.hash_network",
     "load": "iom.models.face_hasher",
     "load_embedder": "iom.models.embedder",
+    "train_backbone": "iom.training.backbone",
+    "train_hasher": "iom.training.hasher",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

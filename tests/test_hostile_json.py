@@ -22,7 +22,7 @@ from iom.pretrained.importers.inputs import read_statement
 from iom.pretrained.importers.keras_files import read_keras
 from iom.pretrained.importers.mxnet import read_mxnet
 from iom.service.tokens import read_tokens
-from iom.training.records import read_records
+from iom.training.run_dir import read_records
 
 DEEP = '{"heads": ' + "[" * 100_000 + "]" * 100_000 + "}"
 HUGE = '{"heads": ' + "1" * 100_000 + "}"

@@ -100,8 +100,7 @@ def _calibrate(arguments: argparse.Namespace) -> Answer:
         )
     config = load_config(Stage2Config, path, overrides=overrides)
 
-    from iom.training.calibration import describe
-    from iom.training.recalibration import check_target, copy_hasher, recalibrate, recalibrate_on_faces
+    from iom.training.calibration import check_target, copy_hasher, describe, recalibrate, recalibrate_on_faces
 
     notes: list[str] = []
     if not arguments.dry_run:

@@ -40,7 +40,7 @@ def _draw(arguments: argparse.Namespace) -> Answer:
     check_output(arguments.output, folder=False)
 
     from iom.training.curves import draw_curves
-    from iom.training.records import read_records
+    from iom.training.run_dir import read_records
 
     records = {}
     for folder in arguments.runs:

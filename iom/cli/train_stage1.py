@@ -35,9 +35,9 @@ def _train(arguments: argparse.Namespace) -> Answer:
     config = load_config(Stage1Config, arguments.config, overrides=arguments.overrides)
     check_output(arguments.output)
 
-    from iom.training.backbone import train_stage1
+    from iom.training.backbone import train_backbone
 
-    best = train_stage1(
+    best = train_backbone(
         config,
         arguments.output,
         resume=arguments.resume,

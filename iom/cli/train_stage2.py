@@ -40,9 +40,9 @@ def _train(arguments: argparse.Namespace) -> Answer:
     config = load_config(Stage2Config, arguments.config, overrides=arguments.overrides)
     check_output(arguments.output)
 
-    from iom.training.hasher import train_stage2
+    from iom.training.hasher import train_hasher
 
-    train_stage2(
+    train_hasher(
         config,
         arguments.output,
         resume=arguments.resume,

@@ -12,11 +12,13 @@ from iom.config.sections import AugmentationConfig
 from iom.data.augmentation import DRAWS, augment_batch
 from iom.data.batches import SubjectBatches
 from iom.data.folders import FaceFolder
-from iom.data.pixel_reading import pixels_of
+from iom.data.formats.shards import ShardStore
 from iom.errors import DataError
 
 LABEL = "cosines"
 TARGET = "unit_embedding"
+SHARD_READS = 256
+"""Images of one call of Python when shards are read by offset."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,3 +171,31 @@ class ImageBatches:
         others = stream.permutation(len(self.folder))
         shares = stream.uniform(0, self.mix, len(others)) * (stream.random(len(others)) < 0.5)
         return others, shares.astype(np.float32)
+
+
+def pixels_of(folder: FaceFolder, rows: NDArray[np.int64], *, side: int) -> tf.data.Dataset:
+    """Images of `rows` in that order, each `(side, side, 3)` uint8."""
+
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        # Pillow's inverse transform: an embedding must not depend on the reader.
+        pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.ensure_shape(pixels, (side, side, 3))
+
+    paths = [folder.paths[row] for row in rows]
+    if folder.store is not None:
+        return _records(folder.store, paths).map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    files = [str(folder.root / path) for path in paths]
+    return tf.data.Dataset.from_tensor_slices(files).map(
+        lambda path: decode(tf.io.read_file(path)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _records(store: ShardStore, paths: list[str]) -> tf.data.Dataset:
+    """Encoded images by offset, so that the order can be any."""
+
+    def read(names: tf.Tensor) -> tf.Tensor:
+        data = tf.numpy_function(store.read_many, [names], tf.string, stateful=False)
+        return tf.ensure_shape(data, (None,))
+
+    names = tf.data.Dataset.from_tensor_slices(paths).batch(SHARD_READS)
+    return names.map(read, num_parallel_calls=2, deterministic=True).unbatch()

@@ -55,8 +55,8 @@ def evaluate(config: EvaluateConfig, *, progress: bool = False) -> Report:
 def prepare(config: EvaluateConfig, *, progress: bool = False) -> Prepared:
     """Load everything and embed the images.
 
-    What can be wrong with the configuration, the weights and the benchmark is found before the
-    first image is embedded. Raises as `evaluate` does.
+    What can be wrong with the configuration, the weights and the benchmark is found before the first image is embedded.
+    Raises as `evaluate` does.
     """
     check_systems(config)
     benchmark = load_benchmark(config.benchmark, seed=config.seed)

@@ -1,44 +1,127 @@
-"""The decision threshold of a hasher, found on subjects it was not trained on."""
+"""Decision threshold of a hasher, calibrated on all pairs of subjects it was not trained on.
+
+Keys are stolen: every key compares all pairs of images.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._files import atomic_path, check_output
 from iom._random import numpy_stream
+from iom.codes.comparators import CosineComparator, SymbolComparator
+from iom.codes.packing import PackedCodes, pack
 from iom.config.hashing import CalibrationConfig
-from iom.errors import DataError
-from iom.metrics.error_curve import error_curve
-from iom.metrics.uncertainty import Interval, rate_interval, subject_counts, subject_weights
-from iom.models.face_hasher import Calibration, FaceHasher
-from iom.training.held_out import HashFunction, HeldOutPairs, held_out_keys
+from iom.config.loading import load_config
+from iom.config.schema import Stage2Config
+from iom.config.sections import FolderConfig
+from iom.data.benchmarks.folders import sample_subjects
+from iom.data.folders import FaceFolder, hold_out, scan_folder
+from iom.errors import ConfigError, DataError
+from iom.keys import SECRET_BYTES, TransformKey
+from iom.metrics.all_pairs import AllPairs
+from iom.metrics.bootstrap import group_draws, percentile_intervals, rate_interval
+from iom.metrics.verification import ErrorCurve
+from iom.models.artifact_manifest import manifest_path, read_manifest
+from iom.models.embedder import Embedder
+from iom.models.face_hasher import Calibration, FaceHasher, load
+from iom.models.fusion import open_embedder
+from iom.models.keras_face_hasher import EMBEDDER_FILE, METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE
+from iom.models.sessions.runtimes import is_artefact
+from iom.pretrained import checkout, package_folder
 
-Counts = NDArray[np.float64]
-"""Weight of the pairs at each distance 0..M, `(M + 1,)`."""
+MAX_IMAGES = 4000
+"""Images compared with each other; of a larger held-out part whole subjects are drawn."""
+
+HashFunction = Callable[[NDArray[np.float32], TransformKey], NDArray[np.uint8]]
+
+
+def validation_keys(seed: int, purpose: str, count: int) -> list[TransformKey]:
+    """Keys for measuring: they follow from the seed, and must never protect anyone."""
+    stream = numpy_stream(seed, f"stage2/{purpose}")
+    return [TransformKey(stream.bytes(SECRET_BYTES)) for _ in range(count)]
+
+
+class ValidationPairs:
+    """All pairs of held-out images but those of two subjects of one group.
+
+    Kin look alike, and one person may stand under two names of a family: such pairs are neither surely non-mated nor
+    like the impostors that a threshold is made for.
+
+    Args:
+        folder: Held-out images; of more than `MAX_IMAGES` whole subjects are drawn.
+        group_separator: Subjects whose names agree up to it are of one group; empty for no groups.
+        seed: Of the draw.
+
+    Attributes:
+        images: Rows of the folder that are compared with each other, `(N,)`.
+        labels: Subject of each of them, `(N,)`.
+        all: The pairs.
+
+    Raises:
+        DataError: No mated or no non-mated pair is left.
+    """
+
+    def __init__(self, folder: FaceFolder, *, group_separator: str, seed: int) -> None:
+        generator = numpy_stream(seed, "stage2/held-out")
+        self.images = sample_subjects(folder.labels, generator, max_images=MAX_IMAGES)
+        self.labels = folder.labels[self.images]
+        try:
+            self.all = AllPairs(self.labels, _groups(folder, group_separator)[self.labels] if group_separator else None)
+        except DataError as error:
+            raise DataError(
+                f"{folder.root}: {error}; both are needed: raise data.holdout, or add subjects or images"
+            ) from error
+
+    def check_resolution(self, fmr: float) -> None:
+        """Refuse a false match rate that these pairs are too few to show.
+
+        Raises:
+            DataError: Fewer non-mated pairs than 1 / fmr.
+        """
+        self.all.check_resolution(fmr, " (calibration.fmr, --fmr; data.holdout, --faces)")
+
+    def curve_of_embeddings(self, embeddings: NDArray[np.float32]) -> ErrorCurve:
+        """Error rates of the cosine distance of embeddings `(N, D)`."""
+        comparator = CosineComparator()
+        return self.all.curve(comparator, comparator.prepare(embeddings), fmr=1.0)
+
+    def equal_error_rate(
+        self,
+        embeddings: NDArray[np.float32],
+        hash_codes: HashFunction,
+        alphabet_size: int,
+        *,
+        keys: Sequence[TransformKey],
+    ) -> float:
+        """Mean over the keys of the equal error rate of codes."""
+        comparator = SymbolComparator(alphabet_size)
+        curves = (self.all.curve(comparator, comparator.prepare(hash_codes(embeddings, key))) for key in keys)
+        return float(np.mean([curve.equal_error_rate() for curve in curves]))
 
 
 def calibrate(
-    pairs: HeldOutPairs,
+    pairs: ValidationPairs,
     embeddings: NDArray[np.float32],
     hash_codes: HashFunction,
     *,
-    code_length: int,
     alphabet_size: int,
     config: CalibrationConfig,
     seed: int,
 ) -> Calibration:
     """The largest threshold whose false match rate, over all keys, does not exceed `config.fmr`.
 
-    Keys are stolen: every key compares all pairs. The intervals come from drawing subjects and keys
-    anew: of the threshold that would then have been chosen, and of FMR and FNMR at the threshold
-    that was chosen.
+    Keys are stolen: every key compares all pairs. The intervals come from drawing subjects and keys anew: of the
+    threshold that would then have been chosen, and of FMR and FNMR at the threshold that was chosen.
 
     Args:
         pairs: Which held-out images are compared.
         embeddings: Of the images of `pairs`, `(N, D)`.
         hash_codes: The hasher.
-        code_length: M.
         alphabet_size: Q.
         config: FMR, number of keys, number of bootstrap draws and their confidence.
         seed: Of the keys and the draws.
@@ -47,26 +130,25 @@ def calibrate(
         DataError: The pairs cannot show that FMR, or no threshold keeps to it.
     """
     pairs.check_resolution(config.fmr)
-    keys = held_out_keys(seed, "calibration-keys", config.keys)
-    distances = np.stack(pairs.code_distances(embeddings, hash_codes, alphabet_size, keys=keys))
-    mated, non_mated = distances[:, pairs.same].ravel(), distances[:, ~pairs.same].ravel()
-    threshold = error_curve(mated, non_mated).threshold_at_fmr(config.fmr)
+    keys = validation_keys(seed, "calibration-keys", config.keys)
+    codes = [pack(hash_codes(embeddings, key), alphabet_size) for key in keys]
+    curve = pairs.all.curve(SymbolComparator(alphabet_size), *codes)
+    threshold = curve.threshold_at_fmr(config.fmr)
     if not np.isfinite(threshold):
         raise DataError(
             f"no threshold keeps to calibration.fmr {config.fmr:g} on these subjects; are "
             "images of one person listed under two subjects?"
         )
+    fmr, fnmr = curve.rates_at(threshold)
     chosen = Calibration(
         threshold=int(threshold),
         fmr=config.fmr,
-        fnmr=float(np.mean(mated > threshold)),
-        subjects=pairs.subjects,
+        fnmr=float(fnmr),
+        subjects=len(pairs.all.images),
         keys=len(keys),
-        measured_fmr=float(np.mean(non_mated <= threshold)),
+        measured_fmr=float(fmr),
     )
-    if not config.bootstrap:
-        return chosen
-    return _with_intervals(chosen, pairs, distances, code_length, config, seed)
+    return _with_intervals(chosen, pairs.all, codes, config, seed) if config.bootstrap else chosen
 
 
 def describe(hasher: FaceHasher) -> str:
@@ -92,40 +174,40 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _with_intervals(
-    chosen: Calibration,
-    pairs: HeldOutPairs,
-    distances: NDArray[np.int32],
-    code_length: int,
-    config: CalibrationConfig,
-    seed: int,
+    chosen: Calibration, pairs: AllPairs, codes: Sequence[PackedCodes], config: CalibrationConfig, seed: int
 ) -> Calibration:
-    generator = numpy_stream(seed, "calibration/keys")
-    columns = distances.astype(np.intp)  # what bincount counts without a copy
-    mated = [row[pairs.same] for row in columns]
-    non_mated = [row[~pairs.same] for row in columns]
-    drawn = []
-    for weights in subject_weights(
-        pairs.labels[pairs.left], pairs.labels[pairs.right], pairs.same, replicates=config.bootstrap, seed=seed
-    ):
-        times = np.bincount(generator.integers(len(columns), size=len(columns)))
-        fmr = _accepted(non_mated, weights[~pairs.same], times, code_length)
-        fnmr = 1.0 - _accepted(mated, weights[pairs.same], times, code_length)
-        threshold = int(np.searchsorted(fmr, config.fmr, side="right")) - 1
-        drawn.append((threshold, fmr[chosen.threshold], fnmr[chosen.threshold]))
-    tail = (1 - config.confidence) / 2
-    low, high = np.quantile(np.array(drawn), (tail, 1 - tail), axis=0)
-    units = subject_counts(pairs.labels[pairs.left], pairs.labels[pairs.right], pairs.same)
-    fmr_edges, fnmr_edges = (
-        rate_interval(Interval(a, b), value, units=count, confidence=config.confidence)
-        for a, b, value, count in (
-            (float(low[1]), float(high[1]), chosen.measured_fmr or 0.0, units["non-mated"]),
-            (float(low[2]), float(high[2]), chosen.fnmr, units["mated"]),
-        )
+    """The calibration with intervals over drawn subjects and keys."""
+    distances = np.arange(codes[0].code_length + 1)
+    subjects = group_draws(len(pairs.images), replicates=config.bootstrap, seed=seed, usable=pairs.usable)
+    draws = [np.ones(len(pairs.images)), *subjects]
+    by_key = np.stack(
+        [
+            # A mean over the keys exceeds the FMR wherever one key alone reaches as many times the FMR.
+            pairs.drawn_figures(
+                lambda curve: np.concatenate(curve.rates_at(distances)),
+                draws,
+                SymbolComparator(each.alphabet_size),
+                each,
+                fmr=min(1.0, len(codes) * config.fmr),
+            )[1:]
+            for each in codes
+        ]
     )
+    keys = np.stack(list(group_draws(len(codes), "keys", replicates=config.bootstrap, seed=seed)))
+    fmr, fnmr = np.split(np.einsum("kr...,rk->r...", by_key, keys) / len(codes), 2, axis=1)
+    thresholds = [np.searchsorted(row, config.fmr, side="right") - 1 for row in fmr]
+    threshold, fmr_edges, fnmr_edges = percentile_intervals(
+        np.stack([thresholds, fmr[:, chosen.threshold], fnmr[:, chosen.threshold]], axis=1), config.confidence
+    )
+    non_mated_units, mated_units = len(pairs.images), int(np.count_nonzero(pairs.images > 1))
+    fmr_edges = rate_interval(
+        fmr_edges, chosen.measured_fmr or 0.0, units=non_mated_units, confidence=config.confidence
+    )
+    fnmr_edges = rate_interval(fnmr_edges, chosen.fnmr, units=mated_units, confidence=config.confidence)
     return dataclasses.replace(
         chosen,
-        threshold_low=int(np.floor(low[0])),
-        threshold_high=int(np.ceil(high[0])),
+        threshold_low=int(np.floor(threshold.low)),
+        threshold_high=int(np.ceil(threshold.high)),
         fmr_low=fmr_edges.low,
         fmr_high=fmr_edges.high,
         fnmr_low=fnmr_edges.low,
@@ -134,11 +216,146 @@ def _with_intervals(
     )
 
 
-def _accepted(distances: Sequence[NDArray[np.intp]], weights: Counts, times: NDArray[np.intp], length: int) -> Counts:
-    """Share of the pairs at or below each distance, keys counted as often as they were drawn."""
-    counts: Counts = np.zeros(length + 1)
-    for row, often in zip(distances, times, strict=False):
-        if often:
-            counts += often * np.bincount(row, weights, length + 1)
-    accepted: Counts = np.cumsum(counts) / counts.sum()
-    return accepted
+def recalibrate(
+    place: Path, config: Stage2Config, *, progress: bool = False, report: Callable[[str], None] = lambda line: None
+) -> FaceHasher:
+    """Calibrate a hasher on the held-out subjects of a configuration; store nothing.
+
+    A backbone that was trained along, `embedder.keras` beside the hasher, is taken instead of the configured one; an
+    artefact embeds for itself.
+
+    Args:
+        place: Folder of the hasher, or an artefact of `iom deploy`.
+        config: Data, embedder, seed and calibration count; the rest is not read.
+        progress: Show a progress bar.
+        report: Takes what the user should know.
+
+    Raises:
+        ConfigError, DataError, WeightsError: As their texts say; another embedder than the one the hasher was trained
+            with is refused, and so is an FMR that the pairs cannot show.
+    """
+    hasher = load(place, opens_embedder=False)
+    held_out = hold_out(scan_folder(config.data), config.data)[1]
+    pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
+    pairs.check_resolution(config.calibration.fmr)
+    embedder = _embedder(place, config)
+    hasher.check_embedder(embedder)
+    if _trained_on_other_data(place, config):
+        report(
+            "note: the data section differs from the one this hasher was trained with; subjects "
+            "held out here may have been trained on, which flatters the rates"
+        )
+    files = held_out.files
+    embeddings = embedder.embed_files([files[row] for row in pairs.images], progress=progress)
+    hasher.calibration = calibrate(
+        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config.calibration, seed=config.seed
+    )
+    return hasher
+
+
+def recalibrate_on_faces(
+    place: Path,
+    faces: Path,
+    config: CalibrationConfig,
+    *,
+    weights: str = "",
+    seed: int = 1,
+    progress: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> FaceHasher:
+    """Calibrate a hasher on all subjects of a folder of faces; store nothing.
+
+    The subjects must be others than those it was trained on: one's own people.
+
+    Args:
+        place: Folder of the hasher, or an artefact of `iom deploy`.
+        faces: `<faces>/<subject>/<image>`, aligned.
+        config: FMR, number of keys, draws of the intervals.
+        weights: Manifest name or file of the embedder; empty takes the one that was trained along, or the one that the
+            hasher names.
+        seed: Of keys and draws.
+        progress: Show a progress bar.
+        report: Takes how many comparisons there are, and what FMR they can show.
+
+    Raises:
+        ConfigError, DataError, WeightsError: As their texts say; an FMR that the comparisons cannot show is refused.
+    """
+    hasher = load(place, weights=weights)
+    listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
+    pairs = ValidationPairs(listed, group_separator="", seed=seed)
+    mated, others = pairs.all.mated_count, pairs.all.non_mated_count
+    drawn = "" if len(pairs.images) == len(listed) else f" (drawn from {len(listed):,})"
+    report(
+        f"{len(pairs.all.images):,} subjects, {len(pairs.images):,} images{drawn}: {mated:,} mated and "
+        f"{others:,} non-mated comparisons; the lowest FMR that they can show is {1 / others:.2g}"
+        f"{listed.describe_left_out(1)}"
+    )
+    pairs.check_resolution(config.fmr)
+    files = listed.files
+    embeddings = hasher.embed_files([files[row] for row in pairs.images], progress=progress)
+    hasher.calibration = calibrate(
+        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config, seed=seed
+    )
+    return hasher
+
+
+def copy_hasher(place: Path, output: Path) -> Path:
+    """Copy a hasher byte for byte, so that its fingerprint stays; the metadata last.
+
+    Returns:
+        The copy: `output`, or the artefact in it.
+    """
+    if is_artefact(place):
+        names = [*read_manifest(place).files, manifest_path(place).name]
+        source, copy = place.parent, output / place.name
+    else:
+        names = [EMBEDDER_FILE, "config.yaml", NEW_MODEL_FILE, MODEL_FILE, METADATA_FILE]
+        source, copy = place, output
+    for name in names:
+        if (source / name).is_file():
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(output / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+    return copy
+
+
+def check_target(place: Path, output: Path | None) -> None:
+    """See that a threshold can be stored: in the hasher itself, or in a copy.
+
+    Raises:
+        ConfigError: A hasher that came with the package, or lies in its sources, would be changed.
+        DataError: The output holds something already, or cannot be written.
+    """
+    check_output(output or (place.parent if is_artefact(place) else place))
+    if output is not None:
+        if output.is_dir() and any(output.iterdir()):
+            raise DataError(f"{output}: expected a new or empty folder for the copy of {place}")
+        return
+    root = checkout()
+    own = [package_folder(), *([] if root is None else [root / "pre_models"])]
+    if any(folder.resolve() in place.resolve().parents for folder in own):
+        raise ConfigError(
+            f"{place} came with the package and is not changed: store the threshold in a copy with --output DIR"
+        )
+
+
+def _embedder(place: Path, config: Stage2Config) -> Embedder:
+    own = place if is_artefact(place) else place / EMBEDDER_FILE
+    if not own.exists():
+        return open_embedder(config.embedder)
+    return open_embedder(dataclasses.replace(config.embedder, weights=str(own), second_weights=""))
+
+
+def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:
+    stored = folder / "config.yaml"
+    if not stored.is_file():
+        return False
+    try:
+        return load_config(Stage2Config, stored).data != config.data
+    except ConfigError:  # of an older version: nothing can be said
+        return False
+
+
+def _groups(folder: FaceFolder, separator: str) -> NDArray[np.int64]:
+    names = [subject.split(separator, 1)[0] for subject in folder.subjects]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from iom.data.batches import SubjectBatches
-from iom.data.code_batches import CodeBatches, training_order
+from iom.data.batches import CodeBatches, SubjectBatches, training_order
 from iom.synthetic import write_folder
 
 SIZE = 16

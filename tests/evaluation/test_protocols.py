@@ -24,9 +24,10 @@ from iom.evaluation.identification import distractor_figures, search_figures
 from iom.evaluation.protocols import float_system, identification_figures, verification_rate
 from iom.evaluation.scores import common_key, float_scores
 from iom.evaluation.systems import baseline_system
-from iom.metrics.error_curve import error_curve
+from iom.metrics import all_pairs
+from iom.metrics.all_pairs import AllPairs
 from iom.metrics.identification import search_gallery
-from iom.metrics.verification import fnmr_at_fmr
+from iom.metrics.verification import error_curve, fnmr_at_fmr
 from tests.data import layouts
 
 SIZE = 32
@@ -75,43 +76,19 @@ def test_verification_rate_equals_sorting_all_distances(seed, fmr, tied):
     assert verification_rate(comparator, templates, subjects, fmr) == pytest.approx(expected)
 
 
-def test_verification_rate_in_blocks(monkeypatch):
-    monkeypatch.setattr(protocols, "ROWS", 7)
-    monkeypatch.setattr(protocols, "SAMPLE", 9)
-    subjects = np.repeat(np.arange(20), 3)
-    system = baseline_system("sign", SIZE, HasherConfig(code_length=64, alphabet_size=2))
-    rows = faces(subjects, 1.0)
-    for one in (float_system(SIZE), system):
-        templates = one.templates(rows, protocols.common_key(1, 0))
-        mated, non_mated = all_distances(one.comparator, templates, subjects)
-        for fmr in (0.0, 0.01, 0.1):
-            got = verification_rate(one.comparator, templates, subjects, fmr)
-            assert got == pytest.approx(1 - fnmr_at_fmr(mated, non_mated, fmr))
-
-
 @pytest.mark.parametrize("name", ["float", "grp", "polyprotect", "bloom", "ifo", "biohash"])
 def test_the_curve_of_all_pairs_is_that_of_the_sorted_distances(name, monkeypatch):
-    monkeypatch.setattr(protocols, "ROWS", 16)
+    monkeypatch.setattr(all_pairs, "ROWS", 16)
+    monkeypatch.setattr(all_pairs, "SAMPLE", 9)
     subjects = np.random.default_rng(0).permutation(np.repeat(np.arange(25), 3))
     shape = HasherConfig(code_length=64)
     system = float_system(SIZE) if name == "float" else baseline_system(name, SIZE, shape)
     templates = system.templates(faces(subjects, 0.8), protocols.common_key(1, 0))
     expected = error_curve(*all_distances(system.comparator, templates, subjects))
-    curve = protocols.all_pairs_curve(system.comparator, templates, subjects, fmr=0.5)
+    curve = AllPairs(subjects).curve(system.comparator, templates, fmr=0.5)
     assert curve.equal_error_rate() == pytest.approx(expected.equal_error_rate(), abs=2e-4)
     for fmr in (0.0, 0.01, 0.1):
         assert curve.fnmr_at_fmr(fmr) == pytest.approx(expected.fnmr_at_fmr(fmr), abs=1e-9)
-
-
-def test_verification_rate_of_bad_input():
-    comparator = CosineComparator()
-    rows = comparator.prepare(faces([0, 1, 2], 0.1))
-    for subjects in ([0, 1, 2], [0, 0, 0]):
-        with pytest.raises(DataError, match="all pairs: expected two subjects"):
-            verification_rate(comparator, rows, np.array(subjects), 0.1)
-    rows[1] = np.nan
-    with pytest.raises(DataError, match="finite"):
-        verification_rate(comparator, rows, np.array([0, 0, 1]), 0.1)
 
 
 def test_identification_figures_leave_out_what_cannot_be_told():

@@ -3,7 +3,7 @@ from PIL import Image
 
 from iom.cli import curves as command
 from iom.training.curves import _panels, _position, curves_figure, draw_curves
-from iom.training.records import write_records
+from iom.training.run_dir import write_records
 
 RECORDS = [
     {"epoch": 1, "step": 2, "lfw_accuracy": 0.55, "learning_rate": 0.1},

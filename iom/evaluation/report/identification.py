@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from iom.data.benchmarks.folders import split_galleries
 from iom.evaluation.protocols import FPIRS, keys_of, scenarios_of, search_templates
 from iom.evaluation.scores import STOLEN_KEY, CodeSystem, Embeddings
-from iom.metrics.identification import RANKS, Searches
-from iom.metrics.identification_bootstrap import WeightedSearches, identification_intervals
-from iom.metrics.uncertainty import Interval
+from iom.metrics.bootstrap import Interval
+from iom.metrics.identification import RANKS, Searches, identification_intervals
 
 POINTS = 32
 Weights = NDArray[np.float64]
@@ -79,9 +78,11 @@ def _fpirs(searches: Sequence[Searches]) -> NDArray[np.float64]:
 def _figures(searches: Sequence[Searches], weights: Weights, fpirs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over galleries of CMC (RANKS), DIR at `FPIRS`, DIR at the curve's FPIRs."""
     asked = np.concatenate([list(FPIRS.values()), fpirs])
-    weighted = [WeightedSearches(found) for found in searches]
     return _mean(
-        [np.concatenate([one.cmc(weights), one.identification_rates_at_fpirs(weights, asked)]) for one in weighted]
+        [
+            np.concatenate([one.cmc(weights=weights), one.identification_rates_at_fpirs(asked, weights=weights)])
+            for one in searches
+        ]
     )
 
 

@@ -17,7 +17,7 @@ from iom.evaluation.report.identification import identification_sections
 from iom.evaluation.report.linkability import compared_pairs, linkability_sections, pairs_of_subjects
 from iom.evaluation.report.tables import latex, markdown, tables
 from iom.evaluation.report.write import write_full_report
-from iom.metrics.unlinkability import system_linkability
+from iom.metrics.protection import system_linkability
 
 KINDS = {"curves", "histograms", "calibration", "worst_pairs", "identification", "linkability",
          "attacks"}  # fmt: skip

@@ -1,5 +1,6 @@
-"""The training graph of stage 2: from embedding (or image) and order to what the losses read."""
+"""Training graph of stage 2: from embedding (or image) and order to the inputs of the losses."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -56,6 +57,33 @@ def start_hasher(
     return model
 
 
+def temperature_schedule(config: HasherConfig, *, steps: int) -> Callable[[int], float] | None:
+    """Inverse temperature at each step of a run, annealed from a soft code to a hard one.
+
+    A pure function of the step, which reaches the graph as an input of the batch: there is no state to save, and a
+    resumed run has the temperature of the uninterrupted one.
+
+    Args:
+        config: `inverse_temperature` at step 0, `inverse_temperature_end` at the last.
+        steps: Of the whole run.
+
+    Returns:
+        Step, from 0 -> T; `None` where T is fixed.
+    """
+    start, end = config.inverse_temperature, config.inverse_temperature_end
+    if end in (0.0, start):
+        return None
+    last = max(steps - 1, 1)
+
+    def at(step: int) -> float:
+        share = min(step / last, 1.0)
+        if config.annealing == "linear":
+            return start + (end - start) * share
+        return float(start * (end / start) ** share)
+
+    return at
+
+
 def training_graph(
     hasher: keras.Model,
     config: HasherConfig,
@@ -63,7 +91,7 @@ def training_graph(
     *,
     backbone: keras.Model | None = None,
     keys: int = 1,
-    annealed: bool = False,
+    temperature_input: bool = False,
     classes: int = 0,
 ) -> keras.Model:
     """Graph whose outputs bear the names of the losses, over the layers of `hasher`.
@@ -71,13 +99,13 @@ def training_graph(
     Args:
         hasher: Made by `start_hasher`.
         config: Inverse temperature, and whether codes are hard in the forward pass.
-        reads: Name of each loss -> what it reads, of `iom.nn.losses.code.code_loss`. `COLLISIONS_ACROSS`
-            adds the input `second_order`, like `order` under one key; `CLASS_COSINES` and
-            `HASHED_CLASS_COSINES` add a head that is no part of `hasher`.
+        reads: Name of each loss -> its input, of `iom.nn.losses.code.code_loss`. `COLLISIONS_ACROSS` adds the input
+            `second_order`, like `order` under one key; `CLASS_COSINES` and `HASHED_CLASS_COSINES` add a head that is
+            no part of `hasher`.
         backbone: Trained along, from images; otherwise the input is the embedding.
-        keys: G, keys that each batch is hashed under. With more than one, `order` is `(B, G, W)`
-            and each output gets an axis for the keys behind the rows, for `PerKeyLoss`.
-        annealed: The inverse temperature is an input `(B, 1)` instead of a constant.
+        keys: G, keys that each batch is hashed under. With more than one, `order` is `(B, G, W)` and each output gets
+            an axis for the keys behind the rows, for `PerKeyLoss`.
+        temperature_input: The inverse temperature is an input `(B, 1)` instead of a constant.
         classes: Training subjects, for that head.
 
     Raises:
@@ -93,7 +121,7 @@ def training_graph(
         width = hasher.input["order"].shape[1]
         inputs["order"] = keras.Input((keys, width), dtype="int32", name="order")
     temperature: Any = config.inverse_temperature
-    if annealed:
+    if temperature_input:
         inputs["inverse_temperature"] = keras.Input((1,), name="inverse_temperature")
         temperature = ops.reshape(inputs["inverse_temperature"], (-1, 1, 1))
     orders = [inputs["order"]] if keys == 1 else [inputs["order"][:, key] for key in range(keys)]
@@ -111,7 +139,7 @@ def training_graph(
             part[CLASS_COSINES] = head(flatten(part[RELAXED]))
     if HASHED_CLASS_COSINES in reads.values():
         centres = ClassCentres(classes, name="class_centres")(embedding)
-        own_temperature = temperature[:1, :, :] if annealed else temperature
+        own_temperature = temperature[:1, :, :] if temperature_input else temperature
         for part, order in zip(parts, orders, strict=True):
             same_key = ops.repeat(order[:1, :], classes, axis=0)  # all rows of a batch share it
             hashed = hasher({"embedding": centres, "order": same_key})
@@ -131,7 +159,7 @@ def training_graph(
 
 
 def _parts(responses: Any, config: HasherConfig, temperature: Any) -> dict[str, Any]:
-    """What losses can read, for the rows under one key."""
+    """Inputs of the losses, for the rows under one key."""
     soft = relaxed_codes(responses, temperature)
     relaxed = relaxed_codes(responses, temperature, straight_through=True) if config.straight_through else soft
     return {COLLISIONS: expected_collision(relaxed, relaxed), SOFT: soft, RELAXED: relaxed}

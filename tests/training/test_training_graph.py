@@ -4,11 +4,10 @@ import pytest
 
 from iom.config.hashing import HasherConfig
 from iom.config.losses import CodeLossConfig
-from iom.data.batches import SubjectBatches
-from iom.data.code_batches import CodeBatches
+from iom.data.batches import CodeBatches, SubjectBatches
 from iom.nn.hash_network import LEARNED_LAYER, PROJECTION
 from iom.nn.losses.code.objectives import build_objectives
-from iom.training.stage2_model import start_hasher, training_graph
+from iom.training.training_graph import start_hasher, training_graph
 
 SIZE = 32
 
@@ -142,7 +141,9 @@ def test_hashed_centres_are_codes_under_the_key_of_the_batch(annealed):
     hasher = start_hasher(SIZE, config(), seed=1)
     orders = np.stack([np.random.default_rng(n).permutation(SIZE) for n in (5, 6)])
     orders = orders.astype("int32")
-    model = training_graph(hasher, config(), {"x": "hashed_class_cosines"}, classes=5, keys=2, annealed=annealed)
+    model = training_graph(
+        hasher, config(), {"x": "hashed_class_cosines"}, classes=5, keys=2, temperature_input=annealed
+    )
     inputs = {"embedding": rows[:8], "order": np.tile(orders, (8, 1, 1))}
     if annealed:
         inputs["inverse_temperature"] = np.full((8, 1), 7.0, "float32")

@@ -18,12 +18,9 @@ from numpy.typing import NDArray
 from iom.config.sections import AugmentationConfig
 
 DRAWS = 7
-"""Uniform numbers in [0, 1) that one image needs: flip, move (2), zoom, brightness, contrast,
-saturation."""
-
+"""Uniform numbers in [0, 1) that one image needs: flip, move (2), zoom, brightness, contrast, saturation."""
 VERSION = 2
-"""Raised when the same draws change an image differently: part of the key of what is kept."""
-
+"""Raised when the same draws change an image differently; part of the key of cached teacher embeddings."""
 ALIGNMENT = 64
 """Bytes; TensorFlow takes over an array that starts at such an address, and copies any other."""
 
@@ -31,15 +28,14 @@ ALIGNMENT = 64
 def augment_batch(images: tf.Tensor, draws: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
     """Flip, crop and recolour a batch.
 
-    The crop is a square near the whole image, moved and zoomed by up to its share; edges are
-    mirrored. Then brightness, contrast about the mean and saturation, as one affine change: with
-    grey g of a pixel p, mean m of each channel over the image, shift b, contrast c and
-    saturation s: `s c p + (1 - s) c g + b + (1 - c) (s m + (1 - s) mean(m))`.
+    The crop is a square near the whole image, moved and zoomed by up to its share; edges are mirrored. Then brightness,
+    contrast about the mean and saturation, as one affine change: with grey g of a pixel p, mean m of each channel over
+    the image, shift b, contrast c and saturation s: `s c p + (1 - s) c g + b + (1 - c) (s m + (1 - s) mean(m))`.
 
     Args:
         images: RGB `(B, S, S, 3)`, uint8 or float32, S static.
         draws: `(B, DRAWS)` float32 in [0, 1), one row for each image.
-        config: Which changes, and how strong.
+        config: Strength of each change.
 
     Returns:
         RGB `(B, S, S, 3)` float32 in 0..255, not rounded.
@@ -59,17 +55,7 @@ def augment_batch(images: tf.Tensor, draws: tf.Tensor, config: AugmentationConfi
 def change_images(
     images: NDArray[Any], draws: NDArray[np.float32], strength: NDArray[np.float32], *, flip: bool
 ) -> NDArray[np.float32]:
-    """Change each image of a batch; `iom.data.augmentation.augment_batch` says how.
-
-    Args:
-        images: RGB `(B, S, S, 3)`, uint8 or float32.
-        draws: `(B, 7)` float32 in [0, 1).
-        strength: Crop, brightness, contrast, saturation, `(4,)`.
-        flip: Exchange left and right where the first draw is below 0.5.
-
-    Returns:
-        RGB `(B, S, S, 3)` float32 in 0..255, not rounded.
-    """
+    """`augment_batch` on arrays; `strength` is that of crop, brightness, contrast and saturation, `(4,)`."""
     result = _aligned(images.shape)
     _change(np.ascontiguousarray(images), np.ascontiguousarray(draws), strength, flip, result)
     return result
@@ -78,33 +64,33 @@ def change_images(
 def _aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """An array of which nothing is in use, if need be a new one.
 
-    Fresh memory of this size costs as much as the changes themselves: every page of it comes from
-    the system. So it is kept, and taken again when nobody holds an array on it any more.
+    Fresh memory of this size costs as much as the changes themselves: every page of it comes from the system. So it is
+    kept, and used again when no array holds it any more.
     """
     size = 4 * math.prod(shape)
     with _LOCK:
-        rooms = _ROOMS.setdefault(size, [])
-        free = [place for place, count in enumerate(_references(rooms)) if count == _FREE]
+        buffers = _BUFFERS.setdefault(size, [])
+        free = [place for place, count in enumerate(_references(buffers)) if count == _FREE]
         if free:
-            room = rooms[free[0]]
+            buffer = buffers[free[0]]
         else:
-            room = np.empty(size + ALIGNMENT, np.uint8)
-            if len(rooms) < _MOST_ROOMS:
-                rooms.append(room)
-        first = -room.ctypes.data % ALIGNMENT
-        return room[first : first + size].view(np.float32).reshape(shape)
+            buffer = np.empty(size + ALIGNMENT, np.uint8)
+            if len(buffers) < _MAX_BUFFERS:
+                buffers.append(buffer)
+        first = -buffer.ctypes.data % ALIGNMENT
+        return buffer[first : first + size].view(np.float32).reshape(shape)
 
 
-def _references(rooms: list[NDArray[np.uint8]]) -> list[int]:
-    """How often each room is held; an array on a room holds the room."""
-    return [sys.getrefcount(room) for room in rooms]
+def _references(buffers: list[NDArray[np.uint8]]) -> list[int]:
+    """Number of references to each buffer; an array on a buffer holds it."""
+    return [sys.getrefcount(buffer) for buffer in buffers]
 
 
 _LOCK = threading.Lock()
-_ROOMS: dict[int, list[NDArray[np.uint8]]] = {}
-_MOST_ROOMS = 16
+_BUFFERS: dict[int, list[NDArray[np.uint8]]] = {}
+_MAX_BUFFERS = 16
 _FREE = _references([np.empty(0, np.uint8)])[0]
-"""What a room that nobody uses is counted with, by this Python."""
+"""References to an unused buffer, as this Python counts them."""
 
 
 def _compiled(function: Callable[..., Any]) -> Any:

@@ -15,7 +15,7 @@ from iom._random import seed_everything
 from iom.baselines import BASELINES
 from iom.config.schema import Stage2Config
 from iom.config.sections import EmbedderConfig, FolderConfig
-from iom.data.batches import CodeBatches, SubjectBatches
+from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.images import read_images
 from iom.errors import ConfigError
@@ -176,7 +176,15 @@ class HasherTraining:
     ) -> None:
         self.config, self.data, self.output, self.report = config, data, output, report
         data.pairs.check_resolution(config.calibration.fmr)
-        self._key_size = check_sizes(data.embedder.embedding_size, config.hasher)
+        self._keys = TrainingKeys(
+            check_sizes(data.embedder.embedding_size, config.hasher),
+            config.seed,
+            config.key,
+            kind=config.hasher.key_kind,
+            keep=config.hasher.keep,
+            count=config.batches.keys,
+            second=config.losses.linkability > 0,
+        )
         batches = config.batches
         self._sampler = SubjectBatches(data.train.labels, batches.subjects, batches.images, config.seed)
         report(
@@ -263,16 +271,11 @@ class HasherTraining:
             self._sampler,
             data.train.files if config.fine_tune else data.train_embeddings,
             targets,
-            embedding_size=self._key_size,
-            key=config.key,
+            self._keys,
             epoch=epoch,
             first_step=first_step,
             steps=config.batches.steps_per_epoch,
-            key_kind=config.hasher.key_kind,
-            keep=config.hasher.keep,
-            keys=config.batches.keys,
             inverse_temperature=self._temperature,
-            second_key=config.losses.linkability > 0,
         )
 
     def _verification(self) -> Callable[[], dict[str, float]]:

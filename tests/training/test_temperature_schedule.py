@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from iom.config.hashing import HasherConfig
-from iom.data.batches import CodeBatches, SubjectBatches
+from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.nn.losses.code.code_loss import SOFT
 from iom.training.training_graph import start_hasher, temperature_schedule, training_graph
 
@@ -41,11 +41,17 @@ def test_it_may_fall_and_a_run_may_have_one_step():
 def batches(epoch, first_step, at):
     labels = np.repeat(np.arange(8), 4)
     rows = np.random.default_rng(0).normal(size=(32, SIZE)).astype("float32")
+    keys = TrainingKeys(SIZE, 5, count=2)
     return CodeBatches(
-        SubjectBatches(labels, 3, 2, 5), rows, {"triplet": labels}, embedding_size=SIZE,
-        key="random", epoch=epoch, first_step=first_step, steps=6, inverse_temperature=at,
-        keys=2, key_kind="orthogonal",
-    )  # fmt: skip
+        SubjectBatches(labels, 3, 2, 5),
+        rows,
+        {"triplet": labels},
+        keys,
+        epoch=epoch,
+        first_step=first_step,
+        steps=6,
+        inverse_temperature=at,
+    )
 
 
 def test_a_resumed_epoch_goes_on_at_its_temperature():

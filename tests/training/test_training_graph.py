@@ -4,7 +4,7 @@ import pytest
 
 from iom.config.hashing import HasherConfig
 from iom.config.losses import CodeLossConfig
-from iom.data.batches import CodeBatches, SubjectBatches
+from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.nn.hash_network import LEARNED_LAYER, PROJECTION
 from iom.nn.losses.code.objectives import build_objectives
 from iom.training.training_graph import start_hasher, training_graph
@@ -31,12 +31,9 @@ def batches(seed, steps):
         SubjectBatches(labels, 20, 2, seed),
         rows,
         {"distillation": rows},
-        embedding_size=SIZE,
-        key="random",
+        TrainingKeys(SIZE, seed, kind="permutation"),
         epoch=0,
-        first_step=0,
         steps=steps,
-        key_kind="permutation",
     )
 
 
@@ -125,11 +122,9 @@ def test_only_hashed_centres_learn_under_fresh_keys():
         model = training_graph(hasher, settings, {"classification": loss.reads}, classes=60)
         model.compile(keras.optimizers.Adam(1e-2), loss={"classification": loss}, jit_compile=False)
         for epoch in range(2):
-            data = CodeBatches(
-                SubjectBatches(labels, 20, 2, 1), rows, {"classification": labels},
-                embedding_size=SIZE, key="random", epoch=epoch, first_step=0, steps=50,
-                key_kind="permutation",
-            )  # fmt: skip
+            keys = TrainingKeys(SIZE, 1, kind="permutation")
+            sampler = SubjectBatches(labels, 20, 2, 1)
+            data = CodeBatches(sampler, rows, {"classification": labels}, keys, epoch=epoch, steps=50)
             found[head] = model.fit(data, shuffle=False, verbose=0).history["loss"][0]
     assert found["hashed"] < 1
     assert found["weights"] > 3.5

@@ -35,8 +35,8 @@ class ImageBatches:
         mix: Half of the images blend in another one, by up to this share.
         targets: Teacher embeddings, `(max(1, views), N, D)`, or none.
         labelled: Outputs of the network whose target is the label of the image.
-        images_per_subject: K: each batch has `batch_size / K` subjects with K images, drawn anew for each step. 0: every
-            image once an epoch, in random order.
+        images_per_subject: K: each batch has `batch_size / K` subjects with K images, drawn anew for each step. 0:
+            every image once an epoch, in random order.
         label_input: The network reads the labels too, beside the images.
         worker: Number of this machine among `workers`; it takes its own part of each batch.
         workers: Machines that share each batch evenly.

@@ -57,9 +57,6 @@ def train_backbone(
 
     Returns:
         The best backbone, `output/best.keras`, by equal error rate on the held-out subjects.
-
-    Raises:
-        ConfigError, DataError, WeightsError, CheckpointError: As their texts say.
     """
     BackboneTraining(config, output, progress=progress, report=report).run(resume=resume)
     return output / "best.keras"
@@ -73,9 +70,6 @@ class BackboneTraining:
         output: The run's folder.
         progress: Show progress bars.
         report: Takes a line of text now and then.
-
-    Raises:
-        ConfigError, DataError, WeightsError: As their texts say.
     """
 
     def __init__(

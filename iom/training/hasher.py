@@ -73,11 +73,7 @@ class Stage2Data:
 
 
 def load_stage2_data(config: Stage2Config, *, progress: bool = False) -> Stage2Data:
-    """List, split and embed the images of a configuration.
-
-    Raises:
-        ConfigError, DataError, WeightsError: As their texts say.
-    """
+    """List, split and embed the images of a configuration."""
     train, held_out = hold_out(scan_folder(config.data), config.data)
     pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
     pairs.check_resolution(config.calibration.fmr)
@@ -112,9 +108,6 @@ def train_hasher(
 
     Returns:
         The best hasher, by equal error rate on the held-out subjects, calibrated.
-
-    Raises:
-        ConfigError, DataError, WeightsError, CheckpointError: As their texts say.
     """
     seed_everything(config.seed, deterministic=config.deterministic)
     if data is None or not data.fits(config):
@@ -166,9 +159,6 @@ class HasherTraining:
         data: The data of that configuration.
         output: The run's folder.
         report: Takes a line of text now and then.
-
-    Raises:
-        ConfigError, DataError, WeightsError: As their texts say.
     """
 
     def __init__(

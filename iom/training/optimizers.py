@@ -18,29 +18,35 @@ NO_DECAY = ("beta", "gamma", "bias", "alpha")
 
 @keras.saving.register_keras_serializable(package="iom")
 class WarmUp(LearningRateSchedule):
-    """Linear rise to the rate over `warmup_steps`, then a schedule over the remaining steps.
+    """Linear rise over a schedule: step k of the warm-up has k / `warmup_steps` of the rate.
+
+    Keras' own warm-up starts at a rate of its own, so that it ends one step later.
 
     Args:
-        schedule: Rate at each step behind the warm-up; a number for a constant rate.
-        warmup_steps: Steps of the rise. Keras' own warm-up starts below its first step, so that it ends one later.
-        min_rate: The rate does not fall below it.
+        schedule: Rate at each step; a number for a constant rate.
+        warmup_steps: Steps of the rise.
+        delay: Steps before the schedule begins.
+        min_rate: The rate of the schedule does not fall below it.
     """
 
-    def __init__(self, schedule: LearningRateSchedule | float, *, warmup_steps: int = 0, min_rate: float = 0.0) -> None:
+    def __init__(
+        self, schedule: LearningRateSchedule | float, *, warmup_steps: int = 0, delay: int = 0, min_rate: float = 0.0
+    ) -> None:
         self.schedule = schedule
         self.warmup_steps = warmup_steps
+        self.delay = delay
         self.min_rate = min_rate
 
     def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         rate: Any = self.schedule
         if isinstance(rate, LearningRateSchedule):
-            rate = rate(ops.maximum(step - self.warmup_steps, 0.0))
+            rate = rate(ops.maximum(step - self.delay, 0.0))
         rise = ops.minimum((step + 1.0) / max(1, self.warmup_steps), 1.0)
         return rise * ops.maximum(rate, self.min_rate)
 
     def get_config(self) -> dict[str, Any]:
-        return {"schedule": self.schedule, "warmup_steps": self.warmup_steps, "min_rate": self.min_rate}
+        return dict(vars(self))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "WarmUp":
@@ -115,29 +121,21 @@ def build_schedule(config: OptimizerConfig, *, epochs: int, steps_per_epoch: int
         )
     warmup = round(config.warmup_epochs * steps_per_epoch)
     steps = max(1, epochs * steps_per_epoch - warmup)
-    schedule = lookup(SCHEDULES, config.schedule, "learning-rate schedule")(config, steps, steps_per_epoch, warmup)
+    schedule = lookup(SCHEDULES, config.schedule, "learning-rate schedule")(config, steps, steps_per_epoch)
+    delay = 0 if config.schedule == "step" else warmup  # milestones are epochs of the whole training
     floor = config.floor * config.learning_rate if config.schedule == "exponential" else 0.0
-    return WarmUp(schedule, warmup_steps=warmup, min_rate=floor)
+    return WarmUp(schedule, warmup_steps=warmup, delay=delay, min_rate=floor)
 
 
-def _constant(config: OptimizerConfig, steps: int, epoch: int, warmup: int) -> float:
-    return config.learning_rate
-
-
-def _stepwise(config: OptimizerConfig, steps: int, epoch: int, warmup: int) -> LearningRateSchedule | float:
+def _stepwise(config: OptimizerConfig, steps: int, epoch: int) -> LearningRateSchedule | float:
     milestones = sorted(round(milestone * epoch) for milestone in config.milestones)
     if not milestones:
         return config.learning_rate
     rates = [config.learning_rate * config.factor**passed for passed in range(len(milestones) + 1)]
-    # Milestones count from the first step of the warm-up; Keras changes the rate behind a boundary.
-    return PiecewiseConstantDecay([milestone - warmup - 0.5 for milestone in milestones], rates)
+    return PiecewiseConstantDecay([milestone - 0.5 for milestone in milestones], rates)  # changes behind a boundary
 
 
-def _cosine(config: OptimizerConfig, steps: int, epoch: int, warmup: int) -> LearningRateSchedule:
-    return CosineDecay(config.learning_rate, steps, alpha=config.floor)
-
-
-def _cosine_restarts(config: OptimizerConfig, steps: int, epoch: int, warmup: int) -> LearningRateSchedule:
+def _cosine_restarts(config: OptimizerConfig, steps: int, epoch: int) -> LearningRateSchedule:
     return CosineRestarts(
         config.learning_rate,
         total_steps=steps,
@@ -148,18 +146,14 @@ def _cosine_restarts(config: OptimizerConfig, steps: int, epoch: int, warmup: in
     )
 
 
-def _exponential(config: OptimizerConfig, steps: int, epoch: int, warmup: int) -> LearningRateSchedule:
-    return ExponentialDecay(config.learning_rate, epoch, config.decay)
-
-
-SCHEDULES: dict[str, Callable[[OptimizerConfig, int, int, int], LearningRateSchedule | float]] = {
-    "constant": _constant,
+SCHEDULES: dict[str, Callable[[OptimizerConfig, int, int], LearningRateSchedule | float]] = {
+    "constant": lambda config, steps, epoch: config.learning_rate,
     "step": _stepwise,
-    "cosine": _cosine,
+    "cosine": lambda config, steps, epoch: CosineDecay(config.learning_rate, steps, alpha=config.floor),
     "cosine_restarts": _cosine_restarts,
-    "exponential": _exponential,
+    "exponential": lambda config, steps, epoch: ExponentialDecay(config.learning_rate, epoch, config.decay),
 }
-"""Builders from the configuration, the steps behind the warm-up, those of an epoch, and those of the warm-up."""
+"""Schedule of a configuration, by its steps behind the warm-up and the steps of an epoch."""
 
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "sgd": keras.optimizers.SGD,

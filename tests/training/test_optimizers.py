@@ -34,6 +34,8 @@ def test_steps_divide_by_ten():
 def test_steps_count_from_the_start_of_the_warm_up():
     values = rates(8, schedule="step", milestones=(2.5,), warmup_epochs=1, epoch=2, epochs=4)
     np.testing.assert_allclose(values, [0.5, 1, 1, 1, 1, 0.1, 0.1, 0.1], rtol=1e-5)
+    within = rates(8, schedule="step", milestones=(1,), warmup_epochs=2, epoch=2, epochs=4)
+    np.testing.assert_allclose(within, [0.25, 0.5, 0.075, 0.1, 0.1, 0.1, 0.1, 0.1], rtol=1e-5)
 
 
 def test_constant():

@@ -11,7 +11,7 @@ from iom.data.benchmarks.megaface import read_megaface
 from iom.data.formats.carray import read_carray
 from iom.data.formats.shards import open_shards
 from iom.errors import IomError
-from iom.evaluation.report.diff import read_report
+from iom.evaluation.report.data import read_report
 from iom.models.artifact_manifest import read_manifest
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head

@@ -50,7 +50,7 @@ class Decoder:
         self._pool = WorkerPool(
             "iom.service.decoding:image_handler",
             str(int(photographs)),
-            str(settings.largest_megapixels),
+            str(settings.max_megapixels),
             workers=settings.decode_workers,
             max_answer=_HEAD.size + MAX_SIDE * MAX_SIDE * 3,
             memory=settings.decode_memory,

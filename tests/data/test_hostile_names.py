@@ -14,7 +14,7 @@ from iom.data.formats.conversions import convert
 from iom.data.formats.shards import open_shards
 from iom.errors import DataError
 from iom.evaluation.blufr_protocol import read_blufr
-from iom.gallery.bulk.rows import read_rows
+from iom.gallery.bulk import read_rows
 from iom.photos.align_journal import Journal
 from iom.photos.align_photo import AlignSettings
 from tests.data.test_conversions import SIDE, encoded

@@ -14,8 +14,11 @@ import functools
 import hashlib
 import hmac
 import json
+import os
 import secrets
+import shlex
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,31 +31,24 @@ from iom._registry import did_you_mean_url
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError, missing_extra
 from iom.gallery.audit import AuditEntry
-from iom.gallery.closing import Closing
-from iom.gallery.keys.key_sources import EXTERNAL, read_master
 from iom.gallery.models import Application
-from iom.gallery.stores.sqlite_file import Layout, SqliteFile, make_sqlite_file
+from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
 
 SEAL_BYTES = 16
 SCRYPT_COST = 1 << 17
 """128 MB and a few tenths of a second for each guess of a passphrase."""
-SHORTEST_PASSPHRASE = 8
-ORPHAN_SECONDS = 3600
-"""Age at which a mask without a record is what a killed enrolment left."""
-LARGEST_RECORD = 2**62
+MIN_PASSPHRASE_LENGTH = 8
+COMMAND_SECONDS = 60
+MAX_RECORD = 2**62
 """Record numbers beyond that are damage."""
 LEGACY_START = b'{"format":"iom-keys"'
-_LARGEST_COST = 1 << 20
+_MAX_COST = 1 << 20
 _SCRYPT_BLOCK = 8
 _NONCE_BYTES = 12
-_RECORDS_A_QUERY = 500
 
-LAYOUT = Layout(
-    noun="key store",
-    application_id=0x696F6D6B,  # "iomk"
-    format=2,
-    schema="""
+LAYOUT = Layout(noun="key store", application_id=0x696F6D6B, format=2)  # "iomk"
+_SCHEMA = """
 CREATE TABLE header (one INTEGER PRIMARY KEY CHECK (one = 1), text TEXT NOT NULL);
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL, sealed BLOB NOT NULL);
@@ -60,8 +56,7 @@ CREATE TABLE entries (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, sealed BLO
 CREATE TABLE masks (
     application TEXT NOT NULL, record INTEGER NOT NULL, created INTEGER NOT NULL,
     sealed BLOB NOT NULL, PRIMARY KEY (application, record)) WITHOUT ROWID;
-""",
-)
+"""
 
 PassphraseSource = Callable[[], str]
 
@@ -139,7 +134,7 @@ class _Snapshot:
     rollbacks: tuple[Rollback, ...] = ()
 
 
-class KeyStore(Closing):
+class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
     """Secrets of one gallery. Writes are durable when the call returns; threads may share it.
 
     What is read is always a whole state: of the last write of any process that was acknowledged
@@ -188,9 +183,9 @@ class KeyStore(Closing):
             StoreError: See `open_key_store`.
         """
         if create:
-            if len(passphrase) < SHORTEST_PASSPHRASE:
+            if len(passphrase) < MIN_PASSPHRASE_LENGTH:
                 raise KeyMaterialError(
-                    f"passphrase: expected at least {SHORTEST_PASSPHRASE} characters, received {len(passphrase)}"
+                    f"passphrase: expected at least {MIN_PASSPHRASE_LENGTH} characters, received {len(passphrase)}"
                 )
             header = new_header("passphrase", cost=cost or SCRYPT_COST)
             key = stretched(passphrase, header, path)
@@ -252,8 +247,8 @@ class KeyStore(Closing):
         Raises:
             StoreError: A number beyond all reason.
         """
-        if not 0 <= end <= LARGEST_RECORD:
-            raise StoreError(f"record number: expected 0 to {LARGEST_RECORD}, received {end}")
+        if not 0 <= end <= MAX_RECORD:
+            raise StoreError(f"record number: expected 0 to {MAX_RECORD}, received {end}")
         if end <= self._current().applications.get(application, KnownApplication()).next_record:
             return
         with self._writing() as write:
@@ -284,16 +279,8 @@ class KeyStore(Closing):
             StoreError: A record has none: this key store is older than the record store.
         """
         self._check_open()
-        found: dict[int, bytes] = {}
-        for start in range(0, len(records), _RECORDS_A_QUERY):
-            part = records[start : start + _RECORDS_A_QUERY]
-            marks = ", ".join("?" * len(part))
-            found.update(
-                self._file.rows(
-                    f"SELECT record, sealed FROM masks WHERE application = ? AND record IN ({marks})",
-                    (application, *map(int, part)),
-                )
-            )
+        query = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
+        found = dict(self._file.rows(query, (application, json.dumps([int(record) for record in records]))))
         if missing := sum(record not in found for record in records):
             raise StoreError(
                 f"{self.path}: {missing} records have no mask here; this key store is older than "
@@ -307,7 +294,7 @@ class KeyStore(Closing):
         self._check_open()
         limit = 2**62 if before is None else before
         query = "SELECT record FROM masks WHERE application = ? AND created < ?"
-        return {row[0] for row in self._file.rows_once(query, (application, limit))}
+        return {row[0] for row in self._file.rows(query, (application, limit), whole_table=True)}
 
     def forget_masks(self, application: str, records: Sequence[int]) -> None:
         """Delete the masks of records that were never stored."""
@@ -446,6 +433,9 @@ class KeyStore(Closing):
         self._snapshot = _Snapshot()
         self.__dict__.pop("_seal_mac", None)
         self._file.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _check_open(self) -> None:
         if self._is_closed:  # an empty list of what is revoked would let everything in
@@ -652,6 +642,54 @@ class _Cipher:
         return "_Cipher()"
 
 
+def read_master(text: str, source: str) -> TransformKey:
+    """A master key from its text.
+
+    Raises:
+        KeyMaterialError: The text is no key; the message names its source alone.
+    """
+    try:
+        return TransformKey.from_text(text)
+    except KeyMaterialError as error:
+        raise KeyMaterialError(f"master key from {source}: {error}") from error
+
+
+def from_environment(name: str) -> TransformKey:
+    """The master key in an environment variable.
+
+    Raises:
+        StoreError: The variable is not set.
+    """
+    text = os.environ.get(name)
+    if text is None:
+        raise StoreError(f"key store: the environment variable {name} is not set")
+    return read_master(text, f"the environment variable {name}")
+
+
+def from_command(command: str) -> TransformKey:
+    """The master key in the first line that a command prints; it runs without a shell, its errors are not shown.
+
+    Raises:
+        StoreError: The command cannot be run, or fails.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - whoever starts this program chooses the command
+            shlex.split(command), capture_output=True, timeout=COMMAND_SECONDS, check=False
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise StoreError(
+            f"key store: the command for the master key could not be run: {type(error).__name__}"
+        ) from None
+    if done.returncode:
+        raise StoreError(f"key store: the command for the master key ended with code {done.returncode}")
+    line = done.stdout.decode("utf-8", "replace").strip().split("\n")[0]
+    return read_master(line, "a command")
+
+
+EXTERNAL: dict[str, Callable[[str], TransformKey]] = {"environment": from_environment, "command": from_command}
+"""Reader of a master key from outside, by the scheme of a URL."""
+
+
 def open_key_store(url: str, *, create: bool = False, passphrase: PassphraseSource | None = None) -> KeyStore:
     """The key store of a URL.
 
@@ -803,13 +841,13 @@ def make_key_file(path: Path, header: Mapping[str, Any], key: bytes, content: Ke
         write.finish()
         connection.execute("COMMIT")
 
-    make_sqlite_file(path, LAYOUT, fill)
+    make_sqlite_file(path, LAYOUT, _SCHEMA, fill)
 
 
 def stretched(passphrase: str, header: Mapping[str, Any], path: Path) -> bytes:
     """Wrapping key of a passphrase, by the salt and cost of a header."""
     cost, salt = header.get("cost"), header.get("salt")
-    if not isinstance(cost, int) or not 2 <= cost <= _LARGEST_COST or cost & (cost - 1) or not isinstance(salt, str):
+    if not isinstance(cost, int) or not 2 <= cost <= _MAX_COST or cost & (cost - 1) or not isinstance(salt, str):
         raise StoreError(f"{path}: its header is damaged; take the key store from a backup")
     return hashlib.scrypt(
         passphrase.encode(),

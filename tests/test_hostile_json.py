@@ -9,7 +9,7 @@ import pytest
 
 from iom.data.benchmarks.megaface import read_megaface
 from iom.data.formats.carray import read_carray
-from iom.data.formats.shards import open_shards
+from iom.data.tfrecord import open_shards
 from iom.errors import IomError
 from iom.evaluation.report.data import read_report
 from iom.models.artifact_manifest import read_manifest

@@ -12,8 +12,8 @@ from iom._files import IMAGE_SUFFIXES, list_subjects
 from iom._random import numpy_stream
 from iom._untrusted import paths_inside
 from iom.config.sections import FolderConfig
-from iom.data.formats.shards import ShardStore, is_shards, open_shards
 from iom.data.table_files import parsed, read_lines
+from iom.data.tfrecord import ShardStore, is_shards, open_shards
 from iom.errors import DataError
 
 

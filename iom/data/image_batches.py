@@ -12,7 +12,7 @@ from iom.config.sections import AugmentationConfig
 from iom.data.augmentation import DRAWS, augment_batch
 from iom.data.batches import SubjectBatches
 from iom.data.folders import FaceFolder
-from iom.data.formats.shards import ShardStore
+from iom.data.tfrecord import ShardStore
 from iom.errors import DataError
 
 LABEL = "cosines"

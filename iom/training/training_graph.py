@@ -111,12 +111,7 @@ def training_graph(
     Raises:
         ConfigError: Nothing in the graph is left to train.
     """
-    inputs = dict(hasher.input)
-    embedding = inputs["embedding"]
-    if backbone is not None:
-        image = keras.Input(backbone.input_shape[1:], name="image")
-        inputs = {"image": image, "order": inputs["order"]}
-        embedding = backbone(image)
+    inputs, embedding = _embedding_inputs(hasher, backbone)
     if keys > 1:
         width = hasher.input["order"].shape[1]
         inputs["order"] = keras.Input((keys, width), dtype="int32", name="order")
@@ -125,12 +120,12 @@ def training_graph(
         inputs["inverse_temperature"] = keras.Input((1,), name="inverse_temperature")
         temperature = ops.reshape(inputs["inverse_temperature"], (-1, 1, 1))
     orders = [inputs["order"]] if keys == 1 else [inputs["order"][:, key] for key in range(keys)]
-    parts = [_parts(hasher({"embedding": embedding, "order": order}), config, temperature) for order in orders]
+    parts = [_loss_inputs(hasher({"embedding": embedding, "order": order}), config, temperature) for order in orders]
     if COLLISIONS_ACROSS in reads.values():
         shape = hasher.input["order"].shape[1:]
         second = keras.Input(shape, dtype="int32", name="second_order")
         inputs["second_order"] = second
-        other = _parts(hasher({"embedding": embedding, "order": second}), config, temperature)
+        other = _loss_inputs(hasher({"embedding": embedding, "order": second}), config, temperature)
         for part in parts:
             part[COLLISIONS_ACROSS] = expected_collision(part[RELAXED], other[RELAXED])
     if CLASS_COSINES in reads.values():
@@ -142,15 +137,11 @@ def training_graph(
         own_temperature = temperature[:1, :, :] if temperature_input else temperature
         for part, order in zip(parts, orders, strict=True):
             same_key = ops.repeat(order[:1, :], classes, axis=0)  # all rows of a batch share it
-            hashed = hasher({"embedding": centres, "order": same_key})
-            agreement = expected_collision(part[RELAXED], _parts(hashed, config, own_temperature)[RELAXED])
+            hashed = _loss_inputs(hasher({"embedding": centres, "order": same_key}), config, own_temperature)
+            agreement = expected_collision(part[RELAXED], hashed[RELAXED])
             part[HASHED_CLASS_COSINES] = code_cosine(agreement, config.alphabet_size)
-    outputs = {name: [part[read] for part in parts] for name, read in reads.items()}
-    if keys == 1:
-        merged = {name: values[0] for name, values in outputs.items()}
-    else:
-        merged = {name: ops.stack(values, axis=1) for name, values in outputs.items()}
-    model = keras.Model(inputs, merged, name="stage2")
+    outputs = {name: _merged([part[read] for part in parts]) for name, read in reads.items()}
+    model = keras.Model(inputs, outputs, name="stage2")
     if not model.trainable_variables:
         raise ConfigError(
             "nothing to train: set hasher.train_learned_layer, hasher.train_projection or fine_tune to true"
@@ -158,7 +149,21 @@ def training_graph(
     return model
 
 
-def _parts(responses: Any, config: HasherConfig, temperature: Any) -> dict[str, Any]:
+def _embedding_inputs(hasher: keras.Model, backbone: keras.Model | None) -> tuple[dict[str, Any], Any]:
+    """Inputs of the graph, and the embedding."""
+    inputs = dict(hasher.input)
+    if backbone is None:
+        return inputs, inputs["embedding"]
+    image = keras.Input(backbone.input_shape[1:], name="image")
+    return {"image": image, "order": inputs["order"]}, backbone(image)
+
+
+def _merged(values: list[Any]) -> Any:
+    """Values under one key as they are, under several on an axis behind the rows."""
+    return values[0] if len(values) == 1 else ops.stack(values, axis=1)
+
+
+def _loss_inputs(responses: Any, config: HasherConfig, temperature: Any) -> dict[str, Any]:
     """Inputs of the losses, for the rows under one key."""
     soft = relaxed_codes(responses, temperature)
     relaxed = relaxed_codes(responses, temperature, straight_through=True) if config.straight_through else soft

@@ -31,8 +31,8 @@ class _Job(Generic[T]):
 class MicroBatcher(Generic[T]):
     """A function of rows, called from several threads, that runs for one of them at a time.
 
-    The thread that finds it idle takes all rows that wait, also those of other threads; it never
-    waits for more. Each call ends with a result or an error, however `work` ends.
+    The thread that finds it idle takes all rows that wait, also those of other threads; it never waits for more. Each
+    call ends with a result or an error, however `work` ends.
 
     Args:
         work: Rows `(N, ...)`, and N things that belong to them, to `(N, ...)`.
@@ -106,8 +106,8 @@ def _interrupted() -> RuntimeError:
 class SharedHasher(ForwardingFaceHasher):
     """A face hasher for several threads, with the embeddings and codes of the one it is given.
 
-    A few images go through the embedder one a call, since a padded batch would take longer, more
-    of them `FACES_A_CALL` a call.
+    A few images go through the embedder one a call, since a padded batch would take longer, more of them `FACES_A_CALL`
+    a call.
 
     Args:
         hasher: The hasher.

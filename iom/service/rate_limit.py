@@ -2,9 +2,9 @@
 
 A yes-or-no answer tells little, but thousands of them lead from any face that matches once to the embedding behind a
 template (hill climbing). So failed comparisons take from budgets that fill again with time: one for each token and
-subject, one for each subject, one for the searches of a token. A match takes nothing and gives nothing back, because
-an attacker who climbs matches every second time. The wait is bounded, and failures under other tokens never keep a
-token from its own attempt in `OWN_SECONDS`, so that they cannot lock a subject out.
+subject, one for each subject, one for the searches of a token. A match takes nothing and gives nothing back, because an
+attacker who climbs matches every second time. The wait is bounded, and failures under other tokens never keep a token
+from its own attempt in `OWN_SECONDS`, so that they cannot lock a subject out.
 """
 
 import contextlib

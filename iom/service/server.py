@@ -1,8 +1,8 @@
 """HTTP server: listens before the models load, limits connections, finishes running requests at the end.
 
 uvicorn alone gives a client any time for its first header and counts a connection without a request like one with it,
-so that idle connections use up a limit on all of them. Here the time until a complete request header is limited, and
-so is the number of connections that wait for one, per client and in all. Beyond a limit the oldest is closed: a client
+so that idle connections use up a limit on all of them. Here the time until a complete request header is limited, and so
+is the number of connections that wait for one, per client and in all. Beyond a limit the oldest is closed: a client
 that sends its request at once is always served.
 """
 
@@ -71,8 +71,7 @@ def serve(
         0.
 
     Raises:
-        ConfigError: The address cannot be listened on, the certificate cannot be used, or a proxy
-            is not an address.
+        ConfigError: The address cannot be listened on, the certificate cannot be used, or a proxy is not an address.
     """
     settings = settings or ServiceSettings()
     trusted = tuple(_network(each) for each in proxies)
@@ -188,8 +187,7 @@ class WaitingConnections:
 
     Args:
         settings: `max_waiting_per_client` and `max_waiting`.
-        trusted: Networks of proxies, which connect for many clients: the limit of one client does
-            not count for them.
+        trusted: Networks of proxies, which connect for many clients: the limit of one client does not count for them.
     """
 
     def __init__(self, settings: ServiceSettings, trusted: Sequence[Network] = ()) -> None:
@@ -234,8 +232,8 @@ class WaitingConnections:
 class TimedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol with a deadline for each header and each answer.
 
-    The rest of a body that was refused is part of the next header's time. A body that is read has
-    a deadline of its own, in `Gate`.
+    The rest of a body that was refused is part of the next header's time. A body that is read has a deadline of its
+    own, in `Gate`.
     """
 
     def __init__(self, *args: Any, waiting: WaitingConnections, **options: Any) -> None:

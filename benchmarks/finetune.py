@@ -75,7 +75,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         if config.fine_tune:
             embedder = load_embedder(str(folder / EMBEDDER_FILE))
             hasher.check_embedder(embedder)
-            rows = embedder.embed_files(data.held_out_files, progress=True)
+            rows = embedder.embed_files(data.pairs.files, progress=True)
             seen = dataclasses.replace(data, held_out_embeddings=rows)
         codes = CodeSystem(name, hasher.code_length, hasher.alphabet_size, hasher.hash)
         for what, system in (("", codes), ("float_", None)):

@@ -342,8 +342,7 @@ def verification(
         input_size=side,
     )
     pairs = None if held_out is None else ValidationPairs(held_out, group_separator="", seed=seed)
-    files = [] if held_out is None else held_out.files
-    images = np.empty(0, np.uint8) if pairs is None else read_images([files[row] for row in pairs.images])
+    images = read_images([] if pairs is None else pairs.files)
 
     def verify() -> dict[str, float]:
         values = {}

@@ -58,6 +58,7 @@ class ValidationPairs:
         seed: Of the draw.
 
     Attributes:
+        folder: The held-out images.
         images: Rows of the folder that are compared with each other, `(N,)`.
         labels: Subject of each of them, `(N,)`.
         all: The pairs.
@@ -69,6 +70,7 @@ class ValidationPairs:
     def __init__(self, folder: FaceFolder, *, group_separator: str, seed: int) -> None:
         generator = numpy_stream(seed, "stage2/held-out")
         self.images = sample_subjects(folder.labels, generator, max_images=MAX_IMAGES)
+        self.folder = folder
         self.labels = folder.labels[self.images]
         try:
             self.all = AllPairs(self.labels, _groups(folder, group_separator)[self.labels] if group_separator else None)
@@ -76,6 +78,12 @@ class ValidationPairs:
             raise DataError(
                 f"{folder.root}: {error}; both are needed: raise data.holdout, or add subjects or images"
             ) from error
+
+    @property
+    def files(self) -> list[Path]:
+        """Files of the images that are compared."""
+        files = self.folder.files
+        return [files[row] for row in self.images]
 
     def check_resolution(self, fmr: float) -> None:
         """Refuse a false match rate that these pairs are too few to show.
@@ -226,13 +234,13 @@ def recalibrate(
 
     Args:
         place: Folder of the hasher, or an artefact of `iom deploy`.
-        config: Data, embedder, seed and calibration count; the rest is not read.
+        config: Its data, embedder, seed and calibration; the rest is not read.
         progress: Show a progress bar.
-        report: Takes what the user should know.
+        report: Takes notes for the user.
 
     Raises:
-        ConfigError, DataError, WeightsError: As their texts say; another embedder than the one the hasher was trained
-            with is refused, and so is an FMR that the pairs cannot show.
+        DataError: The pairs are too few to show the FMR.
+        WeightsError: Another embedder than the one the hasher was trained with.
     """
     hasher = load(place, opens_embedder=False)
     held_out = hold_out(scan_folder(config.data), config.data)[1]
@@ -245,8 +253,7 @@ def recalibrate(
             "note: the data section differs from the one this hasher was trained with; subjects "
             "held out here may have been trained on, which flatters the rates"
         )
-    files = held_out.files
-    embeddings = embedder.embed_files([files[row] for row in pairs.images], progress=progress)
+    embeddings = embedder.embed_files(pairs.files, progress=progress)
     hasher.calibration = calibrate(
         pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config.calibration, seed=config.seed
     )
@@ -275,10 +282,10 @@ def recalibrate_on_faces(
             hasher names.
         seed: Of keys and draws.
         progress: Show a progress bar.
-        report: Takes how many comparisons there are, and what FMR they can show.
+        report: Takes the number of comparisons and the lowest FMR that they can show.
 
     Raises:
-        ConfigError, DataError, WeightsError: As their texts say; an FMR that the comparisons cannot show is refused.
+        DataError: The comparisons are too few to show the FMR.
     """
     hasher = load(place, weights=weights)
     listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
@@ -291,8 +298,7 @@ def recalibrate_on_faces(
         f"{listed.describe_left_out(1)}"
     )
     pairs.check_resolution(config.fmr)
-    files = listed.files
-    embeddings = hasher.embed_files([files[row] for row in pairs.images], progress=progress)
+    embeddings = hasher.embed_files(pairs.files, progress=progress)
     hasher.calibration = calibrate(
         pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config, seed=seed
     )

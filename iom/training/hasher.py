@@ -61,12 +61,6 @@ class Stage2Data:
     train_embeddings: NDArray[np.float32]
     held_out_embeddings: NDArray[np.float32]
 
-    @property
-    def held_out_files(self) -> list[Path]:
-        """Files of the images that `pairs` compares."""
-        files = self.held_out.files
-        return [files[row] for row in self.pairs.images]
-
     def fits(self, config: Stage2Config) -> bool:
         """Whether this is the data of a configuration."""
         return self.source == (config.data, config.embedder, config.seed)
@@ -282,7 +276,7 @@ class HasherTraining:
         }
         hasher = KerasFaceHasher(self.network, embedder_name="stage 2", embedder_fingerprint="in training")
         backbone = self.backbone
-        images = None if backbone is None else read_images(data.held_out_files)
+        images = None if backbone is None else read_images(data.pairs.files)
 
         def verify() -> dict[str, float]:
             rows = data.held_out_embeddings
@@ -319,7 +313,7 @@ class HasherTraining:
         if self.config.fine_tune:
             embedder = load_embedder(str(self.output / EMBEDDER_FILE), batch_size=self.config.embedder.batch_size)
             hasher.check_embedder(embedder)
-            embeddings = embedder.embed_files(self.data.held_out_files)
+            embeddings = embedder.embed_files(self.data.pairs.files)
         hasher.calibration = calibrate(
             self.data.pairs,
             embeddings,

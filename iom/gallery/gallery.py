@@ -10,19 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.codes.packing import encoding_id
 from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, pseudonyms
 from iom.gallery.integrity import check_application, holds_anchor, problems, reconcile
 from iom.gallery.keys.key_store import KeyStore, PassphraseSource, RevokedRecord, open_key_store
-from iom.gallery.models import (
-    UNSLOTTED,
-    Application,
-    Reference,
-    Tombstone,
-    check_subject_id,
-    encoding_id,
-    metadata_text,
-)
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_subject_id, metadata_text
 from iom.gallery.search import Candidate, Searcher, distances_to
 from iom.gallery.stores.base import RecordStore, StoreStats, open_store, revoked_epoch, revoked_subject
 from iom.gallery.templates import (

@@ -7,10 +7,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from iom.codes.packing import plane_count, word_count
-from iom.errors import EnrolmentError
+from iom.codes.packing import encoding_shape
+from iom.errors import CodeError, EnrolmentError
 
-LAYOUT = "iom-planes/1"
 KEY_MODES = ("subject", "application")
 MAX_SUBJECT_ID_LENGTH = 256
 MAX_METADATA_BYTES = 4096
@@ -18,33 +17,6 @@ UNSLOTTED = -1
 """Slot of a reference that is not stored yet; the store assigns the lowest free slot of the subject."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_ENCODING = re.compile(rf"{LAYOUT}:([1-9]\d{{0,4}})x([1-9]\d{{0,2}})")
-
-
-def encoding_id(code_length: int, alphabet_size: int) -> str:
-    """Identifier of the stored form of codes: layout, M and Q, such as `iom-planes/1:512x8`."""
-    return f"{LAYOUT}:{code_length}x{alphabet_size}"
-
-
-def encoding_shape(encoding: str) -> tuple[int, int]:
-    """`(M, Q)` of an encoding id.
-
-    Raises:
-        EnrolmentError: Unknown layout.
-    """
-    match = _ENCODING.fullmatch(encoding)
-    if match is None:
-        raise EnrolmentError(
-            f"encoding: expected '{LAYOUT}:<code length>x<alphabet size>', received {encoding!r}; "
-            "read it with the program that wrote it"
-        )
-    return int(match[1]), int(match[2])
-
-
-def code_bytes(encoding: str) -> int:
-    """Bytes of one stored code: whole 64-bit words, little endian, plane after plane."""
-    code_length, alphabet_size = encoding_shape(encoding)
-    return 8 * plane_count(alphabet_size) * word_count(code_length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +48,10 @@ class Application:
 
     def __post_init__(self) -> None:
         check_application_name(self.name)
-        code_length, _ = encoding_shape(self.encoding)
+        try:
+            code_length, _ = encoding_shape(self.encoding)
+        except CodeError as error:
+            raise EnrolmentError(str(error)) from error
         if self.key_mode not in KEY_MODES:
             raise EnrolmentError(f"key mode: expected one of {', '.join(KEY_MODES)}, received {self.key_mode!r}")
         if not -1 <= self.threshold <= code_length:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.distances import nearest, paired, within, within_each
-from iom.codes.packing import PackedCodes, pack, plane_count, word_count
+from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.models import Application, Reference, encoding_shape
+from iom.gallery.models import Application, Reference
 from iom.gallery.stores.base import RecordStore
 from iom.gallery.templates import check_seal, record_keys, unmasked
 from iom.models.face_hasher import FaceHasher

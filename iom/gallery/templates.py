@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._registry import lookup
-from iom.codes.packing import PackedCodes, pack, plane_count, word_count
+from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_shape, pack, plane_count, word_count
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, code_bytes, encoding_id, encoding_shape
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone
 from iom.gallery.stores.base import RecordStore
 from iom.keys import TransformKey, check_key_kind, part_of
 from iom.metrics.template_pooling import majority_codes, mean_vectors

@@ -22,10 +22,11 @@ from typing import Any, BinaryIO
 
 from iom._files import SECRET_MODE, atomic_path
 from iom._untrusted import parse_json
+from iom.codes.packing import code_bytes
 from iom.errors import EnrolmentError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.integrity import check_application
-from iom.gallery.models import Application, Reference, check_subject_id, code_bytes
+from iom.gallery.models import Application, Reference, check_subject_id
 from iom.gallery.templates import check_seal
 
 FORMAT = "iom-gallery"

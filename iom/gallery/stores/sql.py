@@ -8,9 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from iom.codes.packing import code_bytes
 from iom.errors import AlreadyEnrolledError, EnrolmentError, RevokedError, StoreError, UnknownApplicationError
 from iom.gallery.audit import PSEUDONYM_BYTES, AuditEntry, AuditEvent, Counts
-from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_application_name, code_bytes
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_application_name
 from iom.gallery.stores.base import FORMAT, PAGE, RecordStore, StoreStats, revoked_epoch, revoked_subject
 
 

@@ -5,21 +5,32 @@ centre of the last pixel of a row is `width - 1`. Points stand in the order of `
 right as seen in the image. OpenCV and InsightFace mean the same.
 """
 
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from tqdm import tqdm
 
+from iom._files import atomic_path, write_text
 from iom.data.images import Pixels
 from iom.errors import DataError
+from iom.photos.decode import read_photograph
 
 SIZE = 112
+JPEG_QUALITY = 95
+STAMP = "landmarks.sha256"
+"""File in a folder of `aligned_crops`."""
 POINT_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 
 # Below it the points are one point, or their mirror image, for all that float64 can tell.
-_SMALLEST = 1e-9
+_TOLERANCE = 1e-9
 
 
 def similarity(points: ArrayLike, source: str = "landmarks") -> NDArray[np.float64]:
@@ -47,10 +58,10 @@ def similarity(points: ArrayLike, source: str = "landmarks") -> NDArray[np.float
     centred, mean = _centred(given)
     target, target_mean = _centred(TEMPLATE)
     spread = float((np.abs(centred) ** 2).sum())
-    if spread <= _SMALLEST * max(1.0, abs(mean)) ** 2:
+    if spread <= _TOLERANCE * max(1.0, abs(mean)) ** 2:
         raise DataError(f"{source}: expected five different landmarks, received one point")
     factor = (centred.conj() * target).sum() / spread
-    if abs(factor) * np.sqrt(spread) <= _SMALLEST:
+    if abs(factor) * np.sqrt(spread) <= _TOLERANCE:
         raise DataError(f"{source}: the landmarks define no rotation; are they of a face?")
     shift = target_mean - factor * mean
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
@@ -131,3 +142,59 @@ def face_size(points: ArrayLike, source: str = "landmarks") -> float:
 def _centred(points: NDArray[np.float64]) -> tuple[NDArray[np.complex128], complex]:
     values = points[:, 0] + 1j * points[:, 1]
     return values - values.mean(), complex(values.mean())
+
+
+def write_face(path: Path, face: Pixels) -> None:
+    """Write an aligned face, atomically: JPEG of quality 95 without chroma subsampling, or PNG."""
+    with atomic_path(path) as temporary:
+        if path.suffix == ".png":
+            Image.fromarray(face).save(temporary)
+        else:
+            Image.fromarray(face).save(temporary, quality=JPEG_QUALITY, subsampling=0)
+
+
+def aligned_crops(
+    crops: Sequence[Path], points: NDArray[np.float64], folder: Path, *, workers: int = 2, progress: bool = False
+) -> tuple[Path, ...]:
+    """Align loose crops by listed landmarks into `folder`, as `<number>.png`; existing faces are kept.
+
+    As InsightFace evaluates IJB-B and IJB-C: bilinear sampling without smoothing, black outside.
+
+    Args:
+        crops: Files.
+        points: Landmarks of each in its pixels, `(N, 5, 2)`.
+        folder: Of these crops with these landmarks alone.
+        workers: Threads; Pillow decodes and samples without the interpreter lock.
+        progress: Show a progress bar.
+
+    Raises:
+        DataError: A damaged crop, landmarks that define no transform, a folder that was made from
+            other landmarks or holds something else.
+    """
+    text = "\n".join(path.as_posix() for path in crops)
+    stamp = hashlib.sha256(text.encode() + np.ascontiguousarray(points).tobytes()).hexdigest()
+    _check_stamp(folder, stamp)
+    files = tuple(folder / f"{i // 1000:04d}" / f"{i:07d}.png" for i in range(len(crops)))
+
+    def write(i: int) -> None:
+        if not files[i].is_file():
+            image, _ = read_photograph(crops[i])
+            write_face(files[i], align(image, points[i], source=str(crops[i]), smooth=False))
+
+    with ThreadPoolExecutor(workers) as pool:
+        done = pool.map(write, range(len(crops)))
+        for _ in tqdm(done, total=len(crops), desc="aligning", unit="face", disable=not progress):
+            pass
+    return files
+
+
+def _check_stamp(folder: Path, stamp: str) -> None:
+    path = folder / STAMP
+    if not folder.is_dir() or not any(folder.iterdir()):
+        write_text(path, stamp + "\n")
+        return
+    if not path.is_file() or path.read_text(encoding="utf-8").strip() != stamp:
+        raise DataError(
+            f"{folder}: expected faces aligned from these crops and landmarks, found others; "
+            "name another folder, or remove it"
+        )

@@ -8,8 +8,8 @@ from PIL import Image
 
 from iom.data.images import read_image
 from iom.errors import DataError
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import build_detector
+from iom.photos.align import TEMPLATE
+from iom.photos.detect import build_detector
 
 PACKAGE = {"mtcnn": "mtcnn", "yunet": "cv2", "yunet_onnx": "onnxruntime"}
 

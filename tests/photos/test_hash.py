@@ -15,15 +15,14 @@ from PIL import Image
 from iom.codes.packing import unpack
 from iom.errors import ConfigError, DataError, WeightsError
 from iom.keys import TransformKey
-from iom.photos import hash_photos as engine
-from iom.photos.alignment import TEMPLATE
-from iom.photos.code_file import read_codes, schema_of
-from iom.photos.detectors import Face
-from iom.photos.face_finding import STATUSES, FindSettings
-from iom.photos.hash_photos import embed_all, hash_photos, report_path
+from iom.photos import pipeline as engine
+from iom.photos.align import TEMPLATE
+from iom.photos.codes_file import read_codes, schema_of
+from iom.photos.detect import Face
+from iom.photos.pipeline import STATUSES, PhotoSettings, embed_all, hash_photos, report_path
 from tests.photos.conftest import FakeModels, write_faces
 
-ALIGNED = FindSettings(detector="aligned")
+ALIGNED = PhotoSettings(detector="aligned")
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +75,7 @@ def test_several_faces_and_their_measures(tmp_path, models, key):
     left, right = (Face(TEMPLATE + np.array([5, 20]), 0.9), Face(TEMPLATE * 0.8 + np.array([160, 20]), 0.8))
     points = {"two.png": [left, right], "one.png": [right]}
     out = tmp_path / "codes.parquet"
-    settings = FindSettings(detector="points")
+    settings = PhotoSettings(detector="points")
     done = run(root, out, models, key, settings=settings, points=points, landmarks=True)
     assert done.counts["faces"] == 3
     assert done.counts["no_face"] == 1
@@ -112,7 +111,7 @@ def test_everything_bad_is_counted_and_told(tmp_path, models, key):
     out = tmp_path / "codes.parquet"
     done = run(root, out, models, key)
     assert done.counts == {
-        "photographs": 13, "faces": 7, "hashed": 7, "empty": 1, "wrong_type": 1, "damaged": 3,
+        "photographs": 13, "faces": 7, "hashed": 7, "empty": 1, "wrong_type": 3, "damaged": 1,
         "unreadable": 1, "linked_folder": 1, "not_embedded": 1, "hidden_files": 0,
     }  # fmt: skip
     found = read_codes(out)
@@ -179,8 +178,9 @@ def test_damaged_and_unfinished_parts_are_done_again(tmp_path, models, key):
     with pytest.raises(KeyboardInterrupt):
         run(root, out, Stopping(16), key)
     (parts / "000000.parquet").write_bytes(b"PAR1")
-    (parts / "000001.jsonl").unlink()
-    (parts / "000002.jsonl").write_text('{"sha256"')
+    (parts / "000001.parquet").unlink()
+    journal = parts / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
     (parts / ".tmp-x.parquet").write_bytes(b"x")
     assert run(root, out, models, key).continued == 4
     same(tmp_path / "whole.parquet", out)
@@ -208,13 +208,13 @@ def test_what_could_not_be_opened_is_tried_again(tmp_path, models, key, monkeypa
     write_faces(root, 12)
     real = os.open
 
-    def refuse(path, *flags):
+    def refuse(path, *flags, **options):
         if str(path).endswith("000.png"):
             raise PermissionError(13, "Permission denied")
-        return real(path, *flags)
+        return real(path, *flags, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("iom.photos.face_finding.os.open", refuse)
+        patch.setattr("os.open", refuse)
         with pytest.raises(KeyboardInterrupt):
             run(root, out, Stopping(8), key)
     done = run(root, out, models, key)
@@ -230,14 +230,23 @@ def test_another_model_key_or_setting_is_refused(tmp_path, models, key):
         run(root, out, Stopping(5), key)
     other = FakeModels()
     other.fingerprint = "0" * 64
-    with pytest.raises(DataError, match="another model"):
+    with pytest.raises(DataError, match=r"other settings \(model\)"):
         run(root, out, other, key)
-    with pytest.raises(DataError, match="another key"):
+    with pytest.raises(DataError, match=r"other settings \(key\)"):
         run(root, out, models, TransformKey(bytes(32)))
-    with pytest.raises(DataError, match=r"another settings \(min_size\)"):
-        run(root, out, models, key, settings=FindSettings(detector="aligned", min_size=1))
+    with pytest.raises(DataError, match=r"other settings \(min_size\)"):
+        run(root, out, models, key, settings=PhotoSettings(detector="aligned", min_size=1))
     run(root, out, models, key)
-    with pytest.raises(DataError, match="there already and finished"):
+    with pytest.raises(DataError, match="exists already and is finished"):
+        run(root, out, models, key)
+
+
+def test_parts_of_an_older_version_say_what_to_do(tmp_path, models, key):
+    root, out = tmp_path / "faces", tmp_path / "codes.parquet"
+    write_faces(root, 2)
+    (tmp_path / "codes.parquet.parts").mkdir()
+    (tmp_path / "codes.parquet.parts" / "header.json").write_text("{}")
+    with pytest.raises(DataError, match="older version of iom; finish it with that version, or remove it"):
         run(root, out, models, key)
 
 
@@ -274,9 +283,9 @@ def test_where_the_output_may_not_be(tmp_path, models, key):
 KILLED = """
 import sys, time
 from pathlib import Path
-from iom.photos.face_finding import STATUSES, FindSettings
+from iom.photos.pipeline import PhotoSettings
 from iom.keys import TransformKey
-from iom.photos import hash_photos as engine
+from iom.photos import pipeline as engine
 from tests.photos.conftest import FakeModels
 
 class Slow(FakeModels):
@@ -288,7 +297,7 @@ if __name__ == "__main__":
     engine.PART = engine.BATCH = 3
     engine.hash_photos(
         Path(sys.argv[1]), Path(sys.argv[2]), hasher=Slow(), key=TransformKey(bytes(range(32))),
-        settings=FindSettings(detector="aligned"), workers=int(sys.argv[3]),
+        settings=PhotoSettings(detector="aligned"), workers=int(sys.argv[3]),
     )
 """
 
@@ -306,9 +315,9 @@ def test_kill_9_loses_and_doubles_nothing(tmp_path, models, key, root):
         command = [sys.executable, str(script), str(faces), str(out), "1" if trial == 2 else "0"]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
         parts = out.with_name("codes.parquet.parts")
-        begun = len(list(parts.glob("*.jsonl")))
+        begun = len(list(parts.glob("0*.parquet")))
         while process.poll() is None and trial < 5:
-            if len(list(parts.glob("*.jsonl"))) > begun + 1:
+            if len(list(parts.glob("0*.parquet"))) > begun + 1:
                 time.sleep(0.013 * trial)
                 process.send_signal(signal.SIGKILL)
                 kills += 1
@@ -337,12 +346,12 @@ def test_every_column_status_and_note_is_documented(root):
     text = (root / "docs" / "photographs.md").read_text("utf-8")
     columns = schema_of("iom-planes/1:512x8", landmarks=True).names
     missing = [name for name in (*columns, *STATUSES) if f"`{name}`" not in text]
-    assert missing == ["found"]  # which is `hashed` in a report
+    assert missing == []
 
 
 def test_the_engine_imports_no_tensorflow(root):
     code = (
-        "import sys, iom.photos.hash_photos, iom.models.face_hasher, iom.photos.code_file\n"
+        "import sys, iom.photos.pipeline, iom.models.face_hasher, iom.photos.codes_file\n"
         "heavy = {'tensorflow', 'keras', 'numba', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

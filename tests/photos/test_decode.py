@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
-from iom.errors import DataError
-from iom.photos.photographs import TooLargeError, read_photograph
+from iom.errors import DataError, TooLargeError
+from iom.photos.decode import read_photograph
 
 SLOPE = np.add.outer(np.arange(60) * 2, np.arange(80)).astype(np.uint8)
 COLOURS = np.stack([SLOPE, SLOPE[::-1], 255 - SLOPE], -1)
@@ -78,9 +78,9 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path):
     path = tmp_path / "huge.png"
     Image.new("1", (9000, 6000)).save(path)
     with pytest.raises(TooLargeError, match="at most 50 megapixels, received 54"):
-        read_photograph(path, largest_megapixels=50)
+        read_photograph(path, max_megapixels=50)
     Image.new("1", (4000, 1000)).save(path)
-    assert read_photograph(path, largest_megapixels=4)[0].shape == (1000, 4000, 3)
+    assert read_photograph(path, max_megapixels=4)[0].shape == (1000, 4000, 3)
 
 
 def test_a_bomb_is_refused(tmp_path):

@@ -1,34 +1,35 @@
-"""The file of codes: Apache Parquet, one row a face, read back only when whole.
+"""Files of codes: Apache Parquet, one row a face, read back only when whole.
 
-Columns: `photo` (path within the folder), `photo_bytes` (the path's bytes, where they are not
-UTF-8), `face`, `left`, `top`, `right`, `bottom`, `score`, `size`, `yaw`, `pitch`, `roll`,
-`sharpness`, `brightness`, on request `landmarks` (x, y of five points), and `code`: packed planes,
-little endian, as `encoding` in the file's metadata says. See `iom.photos.face_finding` for what they
-mean. No keys and no embeddings.
+Columns: `photo` (path within the folder), `photo_bytes` (the path's bytes, where they are not UTF-8), `face`, `left`,
+`top`, `right`, `bottom`, `score`, `size`, `yaw`, `pitch`, `roll`, `sharpness`, `brightness` (see
+`iom.photos.pipeline.AlignedFace`), on request `landmarks` (x, y of five points), and `code`: packed planes, little
+endian, as `encoding` in the file's metadata says. No keys and no embeddings.
 
-Between the data and Parquet's own footer, where its readers do not look, stand `SEAL` and the
-SHA-256 of all other bytes. It is checked before anything is parsed, since a damaged footer can end
-the process that parses it; it tells damage, not forgery. Nothing is compressed, so that the size of
-a file bounds what reading it takes.
+Between the data and Parquet's own footer, where its readers do not look, stand `SEAL` and the SHA-256 of all other
+bytes. It is checked before anything is parsed, since a damaged footer can end the process that parses it; it detects
+damage, not forgery. Nothing is compressed, so that the size of a file bounds the memory that reading it takes.
+
+A run that is under way keeps parts, files of codes of a few photographs each, and a journal of them; see `Parts`.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._files import atomic_path, name_of
+from iom._files import Journal, atomic_path, name_of, remove_temporary_files, sha256_of, text_of
 from iom._untrusted import parse_json
-from iom.codes.packing import PackedCodes, plane_count, unpack, word_count
-from iom.errors import CodeError, DataError, EnrolmentError, missing_extra
-from iom.gallery.models import code_bytes, encoding_shape
+from iom.codes.packing import PackedCodes, code_bytes, encoding_shape, plane_count, unpack, word_count
+from iom.errors import CodeError, DataError, missing_extra
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,13 +37,15 @@ if TYPE_CHECKING:
 FORMAT = 1
 HEADER = b"iom.codes"
 SEAL = b"iom-sha256:"
-MEASURES = (
-    "left", "top", "right", "bottom", "score", "size", "yaw", "pitch", "roll", "sharpness",
-    "brightness",
-)  # fmt: skip
+MEASURES = ("left", "top", "right", "bottom", "score", "size", "yaw", "pitch", "roll", "sharpness", "brightness")
 """Columns of float32; all but the last two are missing where files were aligned faces."""
 _ALWAYS = ("sharpness", "brightness")
 _HEADER_FIELDS = {"format": int, "encoding": str, "model": str, "key": str, "settings": dict}
+PARTS_SUFFIX = ".parts"
+TRIED_AGAIN = ("unreadable", "gave_up")
+"""Statuses that depend on the moment: a run that is continued tries the photograph anew."""
+Outcome = dict[str, Any]
+"""`photo`, perhaps `photo_bytes`, `status`, `reason`, `notes`, `faces`, `mark`, as JSON."""
 _ROWS_AT_A_TIME = 16384
 _MAGIC = b"PAR1"
 _TAIL = 8  # length of the footer, and the magic again
@@ -176,7 +179,7 @@ def read_codes(path: Path | str) -> CodeFile:
 def read_table(path: Path) -> tuple[dict[str, Any], "pa.Table"]:
     """Header and rows of a file of codes, checked; see `read_codes` for the errors."""
     pa = pyarrow()
-    with _told(path):
+    with _reading(path):
         _check_seal(path)
         with pa.parquet.ParquetFile(path) as file:
             header = _header(path, file)
@@ -189,9 +192,120 @@ def read_table(path: Path) -> tuple[dict[str, Any], "pa.Table"]:
     return header, table
 
 
+class Parts:
+    """Finished parts of one file of codes, in the folder `<output>.parts`, which a run started again continues from.
+
+    A part is a file of codes of a few photographs; `journal.jsonl` has a line for each, with the SHA-256 of the file
+    and the outcome of each photograph, written after it. kill -9 costs the photographs of one part, and none is in two.
+    Outcomes stay on disk, since there may be millions.
+
+    Args:
+        output: The file of codes.
+        header: As `write_codes` takes it.
+
+    Raises:
+        DataError: The output is finished already; the parts are of another model, key or other settings, of an older
+            version, or another run is at work on them.
+    """
+
+    def __init__(self, output: Path, header: Mapping[str, Any]) -> None:
+        self._folder, self._header = output.with_name(output.name + PARTS_SUFFIX), header
+        if output.exists() and not self._folder.is_dir():
+            raise DataError(f"{output} exists already and is finished; remove it, or name another output")
+        path = self._folder / "journal.jsonl"
+        if not path.exists() and (self._folder / "header.json").exists():
+            raise DataError(
+                f"{self._folder}: begun by an older version of iom; finish it with that version, or remove it to begin "
+                "anew"
+            )
+        settings = {name: value for name, value in header.items() if name != "settings"} | header["settings"]
+        self._journal = Journal(path, settings)
+        remove_temporary_files(self._folder)
+        self._place_of: dict[str, tuple[int, int]] = {}  # of a photograph: number of its part, position of its entry
+        self._mark_of: dict[str, tuple[int, ...]] = {}
+        self._next = 0
+        for position, entry in self._journal.entries():
+            self._take_up(position, entry)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+
+    def holds(self, name: str, mark: Sequence[int]) -> bool:
+        """Whether the photograph is finished and has not changed since."""
+        return self._mark_of.get(name) == tuple(mark)
+
+    def outcomes(self, names: Sequence[str]) -> Iterator[Outcome]:
+        """Outcomes of finished photographs, in the order of `names`."""
+        for (_, position), wanted in self._runs(names):
+            outcomes = {outcome_name(each): each for each in self._journal.read(position)["outcomes"]}
+            yield from (outcomes[name] for name in wanted)
+
+    def tables(self, names: Sequence[str]) -> Iterator["pa.Table"]:
+        """Rows of finished photographs in the order of `names`, one part at a time in memory."""
+        for (part, _), listed in self._runs(names):
+            header, table = read_table(self._file(part))
+            if header != self._header:
+                raise DataError(f"{self._folder}: part {part} is of another run; remove the folder to begin anew")
+            wanted = set(listed)
+            texts, raw = (table[column].to_pylist() for column in ("photo", "photo_bytes"))
+            keep = [name_of(text, each) in wanted for text, each in zip(texts, raw, strict=True)]
+            yield table if all(keep) else table.filter(keep)
+
+    def commit(self, table: "pa.Table", outcomes: Sequence[Outcome]) -> None:
+        """Keep a part: the rows of its photographs, in their order, and the outcome of each."""
+        file = self._file(self._next)
+        write_codes(file, self._header, [table])
+        entry = {"part": self._next, "sha256": sha256_of(file), "outcomes": list(outcomes)}
+        self._note(self._journal.add(entry, durable=True), entry)
+
+    def remove(self) -> None:
+        """Remove the parts, when their rows are in the output."""
+        shutil.rmtree(self._folder)
+
+    def _file(self, part: int) -> Path:
+        return self._folder / f"{part:06d}.parquet"
+
+    def _runs(self, names: Sequence[str]) -> Iterator[tuple[tuple[int, int], list[str]]]:
+        """Names that follow each other and are in one part."""
+        for place, run in itertools.groupby(names, key=self._place_of.__getitem__):
+            yield place, list(run)
+
+    def _take_up(self, position: int, entry: dict[str, Any]) -> None:
+        """Note a part of an earlier run; the photographs of one that is gone or damaged are done again."""
+        try:
+            self._next = int(entry["part"]) + 1
+            with contextlib.suppress(OSError):
+                if sha256_of(self._file(entry["part"])) == entry["sha256"]:
+                    self._note(position, entry)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._journal.damaged() from error
+
+    def _note(self, position: int, entry: dict[str, Any]) -> None:
+        self._next = entry["part"] + 1
+        for outcome in entry["outcomes"]:  # one that changed counts where it came last
+            name = outcome_name(outcome)
+            self._mark_of[name] = () if outcome["status"] in TRIED_AGAIN else tuple(outcome["mark"])
+            self._place_of[name] = entry["part"], position
+
+
+def new_outcome(name: str, **facts: Any) -> Outcome:
+    """An outcome as JSON takes it; a path that is not UTF-8 stands beside its text, as hex."""
+    text, raw = text_of(name)
+    return {"photo": text, **({} if raw is None else {"photo_bytes": raw.hex()}), **facts}
+
+
+def outcome_name(outcome: Outcome) -> str:
+    """The path of the photograph of an outcome."""
+    raw = outcome.get("photo_bytes")
+    return name_of(outcome["photo"], None if raw is None else bytes.fromhex(raw))
+
+
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Whatever a reader makes of damaged bytes becomes one kind of error."""
+def _reading(path: Path) -> Iterator[None]:
+    """One kind of error for whatever damaged bytes cause in a reader."""
     try:
         yield
     except DataError:
@@ -218,7 +332,7 @@ def _header(path: Path, file: Any) -> dict[str, Any]:
             raise DataError(f"{path}: damaged: its metadata hold no {name}")
     try:
         encoding_shape(header["encoding"])
-    except EnrolmentError as error:
+    except CodeError as error:
         raise DataError(f"{path}: {error}") from error
     return header
 

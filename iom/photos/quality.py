@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iom.data.images import Pixels
-from iom.photos.alignment import SIZE, TEMPLATE
+from iom.photos.align import SIZE, TEMPLATE
 
 EDGE = 16
 """Pixels on each side of an aligned face that are not looked at: hair, background, black."""

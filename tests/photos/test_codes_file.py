@@ -9,8 +9,8 @@ from hypothesis import given
 
 from iom.codes.packing import pack, unpack
 from iom.errors import DataError, MissingExtraError
-from iom.photos import code_file
-from iom.photos.code_file import MEASURES, read_codes, schema_of, write_codes
+from iom.photos import codes_file as code_file
+from iom.photos.codes_file import MEASURES, read_codes, schema_of, write_codes
 
 HEADER = {
     "format": 1,

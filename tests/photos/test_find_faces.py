@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from iom.errors import ConfigError
-from iom.photos.alignment import TEMPLATE, align
-from iom.photos.detectors import Face
-from iom.photos.face_finding import FindSettings, Job, find_faces
+from iom.photos.align import TEMPLATE, align
+from iom.photos.codes_file import MEASURES
+from iom.photos.detect import Face
+from iom.photos.pipeline import Job, PhotoSettings, find_faces
 
 DRAW = np.random.default_rng(3)
 SCENE = DRAW.integers(0, 256, (160, 200, 3)).astype(np.uint8)
@@ -21,7 +22,7 @@ FACE = Face(TEMPLATE + np.array([30, 20]), 0.9)
 
 
 def found(root, name="a.png", faces=(FACE,), *, asked="all", **changes):
-    settings = FindSettings(**{"detector": "points", "faces": asked, **changes})
+    settings = PhotoSettings(**{"detector": "points", "faces": asked, **changes})
     return find_faces(root, Job(name, faces), settings=settings)
 
 
@@ -32,14 +33,16 @@ def save(root, image, name="a.png", **options):
 def test_a_face_is_aligned_and_measured(tmp_path):
     save(tmp_path, SCENE)
     result = found(tmp_path)
-    assert (result.status, result.reason, result.notes) == ("found", "", ())
+    assert (result.status, result.reason, result.notes) == ("aligned", "", ())
     (face,) = result.faces
     np.testing.assert_array_equal(face.pixels, align(SCENE, FACE.points))
-    np.testing.assert_allclose(face.place.box, (29.5, 19.5, 141.5, 131.5), atol=0.01)
-    assert face.place.size == pytest.approx(112, abs=0.01)
-    assert face.place.score == 0.9
-    assert abs(face.place.pose.yaw) < 0.1
-    assert face.sharpness > 0
+    box = [face.measures[side] for side in ("left", "top", "right", "bottom")]
+    np.testing.assert_allclose(box, (29.5, 19.5, 141.5, 131.5), atol=0.01)
+    assert face.measures["size"] == pytest.approx(112, abs=0.01)
+    assert face.measures["score"] == 0.9
+    assert abs(face.measures["yaw"]) < 0.1
+    assert face.measures["sharpness"] > 0
+    assert set(face.measures) == set(MEASURES)
     assert result.mark[0] == (tmp_path / "a.png").stat().st_size
     assert all(spent >= 0 for spent in result.seconds)
 
@@ -106,8 +109,12 @@ def test_several_faces(tmp_path):
     assert [face.number for face in largest.faces] == [1]
     assert "faces_left_out" in largest.notes
     one = found(tmp_path, faces=faces, min_score=0.5, asked="one")
-    assert (one.status, one.reason) == ("several_faces", "expected one face, found 2")
-    assert found(tmp_path, faces=(FACE, tiny), asked="one").status == "found"
+    assert (one.status, one.reason) == ("several_faces", "photograph: expected one face, found 2")
+    assert found(tmp_path, faces=(FACE, tiny), asked="one").status == "aligned"
+    bystander = Face(TEMPLATE * 0.45 + 60, 0.99)
+    assert found(tmp_path, faces=(small, FACE), asked="dominant").status == "several_faces"
+    assert [face.number for face in found(tmp_path, faces=(bystander, FACE), asked="dominant").faces] == [1]
+    assert [face.number for face in found(tmp_path, faces=(FACE, bystander), asked="centre").faces] == [0]
 
 
 def test_what_is_no_face(tmp_path):
@@ -115,7 +122,10 @@ def test_what_is_no_face(tmp_path):
     assert found(tmp_path, faces=()).status == "no_face"
     assert found(tmp_path, faces=(Face(TEMPLATE, 0.1),), min_score=0.5).status == "no_face"
     tiny = found(tmp_path, faces=(Face(TEMPLATE * 0.2, 0.9),))
-    assert (tiny.status, tiny.reason) == ("too_small", "largest face 22 pixels, expected 32 or more")
+    assert (tiny.status, tiny.reason) == (
+        "too_small",
+        "photograph: expected a face of 32 pixels or more, found one of 22",
+    )
     assert found(tmp_path, faces=(Face(np.full((5, 2), 9.0), 0.9),)).status == "bad_landmarks"
     assert found(tmp_path, faces=(Face(TEMPLATE + 900, 0.9),)).status == "bad_landmarks"
 
@@ -163,8 +173,8 @@ def test_every_cut_and_any_flipped_byte_is_an_outcome(tmp_path):
             changed.append(bytes(flipped))
         for each in changed:
             (tmp_path / name).write_bytes(each)
-            result = found(tmp_path, name, largest_megapixels=1)
-            assert result.status in ("found", "damaged", "empty", "wrong_type", "too_large")
+            result = found(tmp_path, name, max_megapixels=1)
+            assert result.status in ("aligned", "damaged", "empty", "wrong_type", "too_large")
 
 
 def bomb(width, height):
@@ -193,15 +203,15 @@ def test_large_files_are_refused_unread(tmp_path):
         stream.truncate(300_000_000)
     result = found(tmp_path)
     assert result.status == "too_large"
-    assert "256 megabytes, received 300" in result.reason
+    assert "at most 256000000 bytes, received 300000000" in result.reason
 
 
 LARGE = """
 import resource, sys
 from pathlib import Path
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Face
-from iom.photos.face_finding import FindSettings, Job, find_faces
+from iom.photos.align import TEMPLATE
+from iom.photos.detect import Face
+from iom.photos.pipeline import PhotoSettings, Job, find_faces
 
 def highest():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -210,7 +220,7 @@ before = highest()
 face = Face(TEMPLATE * 20 + 500, 0.9)
 for name in sys.argv[2:]:
     job = Job(name, (face,))
-    found = find_faces(Path(sys.argv[1]), job, settings=FindSettings(detector="points"))
+    found = find_faces(Path(sys.argv[1]), job, settings=PhotoSettings(detector="points"))
     print(name, found.status, *found.notes, round(highest() - before))
 """
 
@@ -222,7 +232,7 @@ def test_fifty_megapixels_take_bounded_memory(tmp_path):
     command = [sys.executable, "-c", LARGE, str(tmp_path), "grey.jpg", "deep.png", "turned.jpg"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line.split()[:-1] for line in lines] == [
-        ["grey.jpg", "found"], ["deep.png", "found", "16_bit"], ["turned.jpg", "found", "turned"]
+        ["grey.jpg", "aligned"], ["deep.png", "aligned", "16_bit"], ["turned.jpg", "aligned", "turned"]
     ]  # fmt: skip
     print(lines)
     assert max(int(line.split()[-1]) for line in lines) < 700
@@ -239,7 +249,7 @@ def test_aligned_faces_are_taken_as_they_are(tmp_path):
     save(tmp_path, SCENE, "b.png")
     result = found(tmp_path, faces=None, detector="aligned")
     np.testing.assert_array_equal(result.faces[0].pixels, SCENE[:112, :112])
-    assert result.faces[0].place is None
+    assert set(result.faces[0].measures) == {"sharpness", "brightness"}
     other = found(tmp_path, "b.png", faces=None, detector="aligned")
     assert other.status == "damaged"
     assert "expected 112x112 aligned face, received 200x160" in other.reason
@@ -248,8 +258,8 @@ def test_aligned_faces_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [{"detector": "none"}, {"faces": "some"}, {"min_score": 2.0}, {"min_size": -1.0},
-     {"largest_megapixels": 0.0}, {"largest_side": 50}],
+     {"max_megapixels": 0.0}, {"max_side": 50}],
 )  # fmt: skip
 def test_settings_out_of_range(changes):
     with pytest.raises(ConfigError):
-        FindSettings(**changes)
+        PhotoSettings(**changes)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from iom.errors import DataError
-from iom.photos.alignment import TEMPLATE, align, face_size, is_mirrored, similarity
+from iom.photos.align import TEMPLATE, align, face_size, is_mirrored, similarity
 
 POINTS = np.array([[101.5, 140.25], [171.0, 118.0], [150.5, 170.0], [130.25, 215.5], [190.75, 196]])
 # What SimilarityTransform.from_estimate gives for POINTS and TEMPLATE.

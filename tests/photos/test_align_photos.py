@@ -9,12 +9,11 @@ from PIL import Image
 
 from iom.data.images import read_image
 from iom.errors import ConfigError, DataError, MissingExtraError
-from iom.photos import detectors
-from iom.photos.align_folder import align_folder
-from iom.photos.align_photo import AlignSettings
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Detector, Face, build_detector
+from iom.photos import detect as detectors
+from iom.photos.align import TEMPLATE
+from iom.photos.detect import Detector, Face, build_detector
 from iom.photos.landmarks import read_landmarks, write_landmarks
+from iom.photos.pipeline import PhotoSettings, align_photos
 
 CALLS = []
 
@@ -64,12 +63,12 @@ def photos(tmp_path):
 
 
 def settings(**changes):
-    return AlignSettings(**{"detector": "fake", "largest_megapixels": 5, **changes})
+    return PhotoSettings(**{"detector": "fake", "faces": "largest", "max_megapixels": 5, **changes})
 
 
 def test_every_outcome_is_counted(fake, photos, tmp_path):
     out = tmp_path / "faces"
-    report = align_folder(photos, out, settings=settings())
+    report = align_photos(photos, out, workers=0, settings=settings())
     counts = {
         "photographs": 9, "aligned": 4, "too_small": 1, "no_face": 1, "bad_landmarks": 1,
         "damaged": 1, "too_large": 1, "several_faces": 1, "faces_written": 4,
@@ -83,7 +82,7 @@ def test_every_outcome_is_counted(fake, photos, tmp_path):
     with (out / "report.csv").open() as stream:
         rows = {row["photo"]: row for row in csv.DictReader(stream)}
     assert rows["Bea/1.jpg"]["status"] == "too_small"
-    assert "expected 32" in rows["Bea/1.jpg"]["reason"]
+    assert "expected a face of 32" in rows["Bea/1.jpg"]["reason"]
     assert "damaged" in rows["Bea/5.jpg"]["reason"]
     assert "Ada/1.jpg" not in rows
 
@@ -91,7 +90,7 @@ def test_every_outcome_is_counted(fake, photos, tmp_path):
 @pytest.mark.parametrize(("which", "chosen"), [("largest", [1]), ("centre", [0]), ("all", [0, 1])])
 def test_the_choice_of_several_faces(fake, photos, tmp_path, which, chosen):
     out = tmp_path / "faces"
-    align_folder(photos, out, settings=settings(which=which, format="png"))
+    align_photos(photos, out, workers=0, settings=settings(faces=which), format="png")
     with (out / "landmarks.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["photo"] == "Ada/2.png"]
     assert [int(row["face"]) for row in rows if row["file"]] == chosen
@@ -100,7 +99,7 @@ def test_the_choice_of_several_faces(fake, photos, tmp_path, which, chosen):
 
 def test_a_run_goes_on_where_it_was_stopped(fake, photos, tmp_path):
     out = tmp_path / "faces"
-    whole = align_folder(photos, out, settings=settings())
+    whole = align_photos(photos, out, workers=0, settings=settings())
     reports = [(out / name).read_bytes() for name in ("report.csv", "landmarks.csv")]
     journal = out / "align.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -108,7 +107,7 @@ def test_a_run_goes_on_where_it_was_stopped(fake, photos, tmp_path):
         for name in ("report.csv", "landmarks.csv", "report.json"):
             (out / name).unlink(missing_ok=True)
         journal.write_bytes(cut)
-        again = align_folder(photos, out, settings=settings())
+        again = align_photos(photos, out, workers=0, settings=settings())
         assert again["done_before"] == max(0, cut.count(b"\n") - 1)
         assert {**again, "done_before": 0} == whole
         assert [(out / name).read_bytes() for name in ("report.csv", "landmarks.csv")] == reports
@@ -116,28 +115,39 @@ def test_a_run_goes_on_where_it_was_stopped(fake, photos, tmp_path):
 
 def test_what_changed_or_is_gone_is_done_again(fake, photos, tmp_path):
     out = tmp_path / "faces"
-    align_folder(photos, out, settings=settings())
+    align_photos(photos, out, workers=0, settings=settings())
     CALLS.clear()
     (out / "Ada" / "1.jpg").unlink()
     Image.new("RGB", (150, 150), "red").save(photos / "Bea" / "2.jpg")
-    assert align_folder(photos, out, settings=settings())["aligned"] == 5
+    assert align_photos(photos, out, workers=0, settings=settings())["aligned"] == 5
     assert sorted(CALLS) == [(150, 150, 3), (190, 200, 3)]
 
 
 def test_a_folder_of_another_run_is_refused(fake, photos, tmp_path):
     out = tmp_path / "faces"
-    align_folder(photos, out, settings=settings())
-    with pytest.raises(DataError, match=r"other settings.*which"):
-        align_folder(photos, out, settings=settings(which="all"))
-    (out / "align.jsonl").write_text("{}\nnonsense\n")
-    with pytest.raises(DataError, match=r"damaged|other settings"):
-        align_folder(photos, out, settings=settings())
+    align_photos(photos, out, workers=0, settings=settings())
+    with pytest.raises(DataError, match=r"other settings.*faces"):
+        align_photos(photos, out, workers=0, settings=settings(faces="all"))
+    first, second = (out / "align.jsonl").read_text().splitlines()[:2]
+    for damaged, message in {
+        f"{first}\nnonsense\n": "damaged",
+        f'{first}\n{{"photo": "a.jpg"}}\n': "damaged",
+        f'{{"detector": "fake", "which": "largest"}}\n{second}\n': "older version; use another output",
+    }.items():
+        (out / "align.jsonl").write_text(damaged)
+        with pytest.raises(DataError, match=message):
+            align_photos(photos, out, workers=0, settings=settings())
+    with pytest.raises(ConfigError, match="format jpg or png"):
+        align_photos(photos, out, workers=0, settings=settings(), format="gif")
+    (out / "align.jsonl").write_text(f"{first}\n0\n")
+    with pytest.raises(DataError, match="damaged"):
+        align_photos(photos, out, workers=0, settings=settings())
     with pytest.raises(DataError, match="other files"):
-        align_folder(photos, photos.parent, settings=settings())
+        align_photos(photos, photos.parent, workers=0, settings=settings())
     with pytest.raises(DataError, match="outside"):
-        align_folder(photos, photos / "faces", settings=settings())
+        align_photos(photos, photos / "faces", workers=0, settings=settings())
     with pytest.raises(DataError, match="no folder"):
-        align_folder(tmp_path / "none", out, settings=settings())
+        align_photos(tmp_path / "none", out, workers=0, settings=settings())
 
 
 def test_known_landmarks_need_no_detector_and_run_in_processes(photos, tmp_path):
@@ -145,17 +155,17 @@ def test_known_landmarks_need_no_detector_and_run_in_processes(photos, tmp_path)
     names = ("Ada/1.jpg", "Ada/2.png", "Bea/4.png")
     write_landmarks(listed, [(name, 0, Face(TEMPLATE + 9, 1.0), "") for name in names])
     points = read_landmarks(listed)
-    chosen = AlignSettings(detector="points")
+    chosen = PhotoSettings(detector="points", faces="largest")
     outputs = [tmp_path / "one", tmp_path / "two"]
-    for workers, out in enumerate(outputs, start=1):
-        report = align_folder(photos, out, settings=chosen, points=points, workers=workers)
+    for workers, out in zip((0, 2), outputs, strict=True):
+        report = align_photos(photos, out, settings=chosen, points=points, workers=workers)
         assert report["aligned"] == report["photographs"] == 3
     for name in ("landmarks.csv", "Ada/1.jpg", "Bea/4.jpg"):
         assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
     np.testing.assert_allclose(read_landmarks(outputs[0] / "landmarks.csv")["Ada/1.jpg"][0].points,
                                TEMPLATE + 9, atol=1e-3)  # fmt: skip
     with pytest.raises(DataError, match=r"1 of 1 listed.*gone\.jpg"):
-        align_folder(photos, outputs[0], settings=chosen, points={"gone.jpg": []})
+        align_photos(photos, outputs[0], workers=0, settings=chosen, points={"gone.jpg": []})
 
 
 def test_damaged_lists_of_landmarks_are_refused(tmp_path):
@@ -180,16 +190,16 @@ def test_damaged_lists_of_landmarks_are_refused(tmp_path):
 
 def test_bad_settings_and_missing_packages_say_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="mtcnn, yunet"):
-        AlignSettings(detector="mtcn")
+        PhotoSettings(detector="mtcn")
     with pytest.raises(ConfigError, match="largest"):
-        AlignSettings(which="biggest")
-    for change in ({"format": "gif"}, {"min_score": 2.0}, {"min_size": float("nan")}):
+        PhotoSettings(faces="biggest")
+    for change in ({"min_score": 2.0}, {"min_size": float("nan")}):
         with pytest.raises(ConfigError):
-            AlignSettings(**change)
+            PhotoSettings(**change)
     monkeypatch.setitem(__import__("sys").modules, "mtcnn", None)
     with pytest.raises(MissingExtraError, match=r"extra 'align'"):
         build_detector("mtcnn")
-    with pytest.raises(DataError, match="--weights"):
+    with pytest.raises(DataError, match="--detector-weights"):
         build_detector("yunet")
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     (tmp_path / "w.onnx").write_bytes(b"x")
@@ -200,6 +210,6 @@ def test_bad_settings_and_missing_packages_say_what_to_do(monkeypatch, tmp_path)
 def test_a_large_photograph_is_shrunk_for_the_detector_alone(fake):
     image = np.zeros((400, 800, 3), np.uint8)
     image[..., 0] = 255
-    face = build_detector("fake", largest_side=200)(image)[0]
+    face = build_detector("fake", max_side=200)(image)[0]
     assert CALLS == [(100, 200, 3)]
     np.testing.assert_allclose(face.points, (TEMPLATE + 20.5) * 4 - 0.5)

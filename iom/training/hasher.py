@@ -17,7 +17,6 @@ from iom.config.schema import Stage2Config
 from iom.config.sections import EmbedderConfig, FolderConfig
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.data.folders import FaceFolder, hold_out, scan_folder
-from iom.data.images import read_images
 from iom.errors import ConfigError
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
@@ -26,6 +25,7 @@ from iom.models.keras_face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.hash_network import check_sizes
 from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
 from iom.nn.losses.code.per_key import PerKeyLoss
+from iom.photos.images import read_images
 from iom.pretrained.manifest import load_backbone_model
 from iom.training.calibration import ValidationPairs, calibrate, describe, validation_keys
 from iom.training.loop import TrainingLoop

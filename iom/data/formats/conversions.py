@@ -30,9 +30,9 @@ from iom.data.benchmarks.pair_lists import read_pair_list
 from iom.data.formats.bin_files import read_bin_images, write_bin
 from iom.data.formats.carray import read_carray
 from iom.data.formats.recordio import read_record_file
-from iom.data.images import decode_image
 from iom.data.tfrecord import FORMAT, MANIFEST, ShardRow, open_shards, read_records, read_sidecar
 from iom.errors import ConfigError, DataError
+from iom.photos.images import decode_image
 
 IMAGES = "images"
 PAIRS = "pairs.txt"

@@ -20,9 +20,7 @@ from iom._files import Journal, atomic_path, write_json, write_text
 from iom._registry import lookup
 from iom.baselines import BASELINES
 from iom.baselines.protection import stored_bits
-from iom.config.loading import load_config
-from iom.config.schema import EvaluateConfig, Stage2Config
-from iom.config.search import SearchConfig, VariantConfig, settings_of
+from iom.config import EvaluateConfig, Stage2Config, SweepConfig, VariantConfig, load_config, settings_of
 from iom.data.benchmarks import load_benchmark
 from iom.errors import ConfigError
 from iom.evaluation.evaluate import embed_benchmark
@@ -32,11 +30,10 @@ from iom.evaluation.report.text import Table, csv_text, number_text
 from iom.evaluation.scores import FLOAT, STOLEN_KEY, CodeSystem, code_scores, float_scores
 from iom.evaluation.systems import baseline_system
 from iom.models.embedder import Embedder
-from iom.training.hasher import train_stage2, untrained_hasher
-from iom.training.held_out import held_out_keys
+from iom.training.calibration import validation_keys
+from iom.training.hasher import Stage2Data, load_stage2_data, train_hasher, untrained_hasher
 from iom.training.loop import TrainingDivergedError
 from iom.training.run_dir import RunDir
-from iom.training.stage2_data import Material, load_material
 
 FORMAT = 1
 LEARNED, UNTRAINED = "learned", "untrained"
@@ -106,7 +103,7 @@ class SweepBenchmark:
         return {f"test_{name}": value for name, value in _over_keys(values).items()}
 
 
-def plan_rows(config: SearchConfig) -> list[PlannedRow]:
+def plan_rows(config: SweepConfig) -> list[PlannedRow]:
     """All rows, the cheap ones first: float and baselines, then every variant at every point of the grid.
 
     Every configuration is read here, so that a misspelt setting is found before any training.
@@ -125,7 +122,7 @@ def plan_rows(config: SearchConfig) -> list[PlannedRow]:
 
 
 def run_sweep(
-    config: SearchConfig,
+    config: SweepConfig,
     output: Path,
     *,
     resume: bool = False,
@@ -157,8 +154,8 @@ def run_sweep(
     benchmark = SweepBenchmark(Path(config.evaluate)) if config.evaluate else None
     RunDir.open(output, config, resume=resume)
     title = f"sweep over {config.stage2}: held-out subjects, stolen key, {config.keys} keys"
-    material: Material | None = None
-    with Journal(output / "rows.jsonl", {row.name: _plain(row.config) for row in planned}) as journal:
+    data: Stage2Data | None = None
+    with Journal(output / "rows.jsonl", {row.name: row.config.model_dump(mode="json") for row in planned}) as journal:
         measured: dict[str, Row] = {}
         for _, entry in journal.entries():
             if not {"name", "seconds"} <= entry.keys():
@@ -169,9 +166,9 @@ def run_sweep(
                 if row.name in measured:
                     continue
                 bar.set_postfix_str(row.name)
-                if material is None or not material.serves(row.config):
-                    material = load_material(row.config, progress=progress)
-                measured[row.name] = _measure(row, config, material, output, benchmark)
+                if data is None or not data.fits(row.config):
+                    data = load_stage2_data(row.config, progress=progress)
+                measured[row.name] = _measure(row, config, data, output, benchmark)
                 journal.add(measured[row.name], durable=True)
                 _write_tables(_in_order(planned, measured), output, title)
                 bar.clear()
@@ -184,22 +181,22 @@ def run_sweep(
     return rows
 
 
-def held_out_figures(codes: CodeSystem | None, material: Material, *, keys: int, seed: int) -> dict[str, float]:
+def held_out_figures(codes: CodeSystem | None, data: Stage2Data, *, keys: int, seed: int) -> dict[str, float]:
     """EER and FNMR with the keys stolen; means over keys, and standard deviations as `*_std`.
 
     Args:
         codes: The codes; `None` means the embeddings themselves, under no key.
-        material: Held-out embeddings and their pairs.
+        data: Held-out embeddings and their pairs.
         keys: Number of keys.
         seed: Of the keys.
     """
-    pairs, rows = material.pairs, material.held_out_embeddings
+    pairs, rows = data.pairs, data.held_out_embeddings
     if codes is None:
         curves = [pairs.curve_of_embeddings(rows)]
     else:
         curves = [
             pairs.all.curve(codes.comparator, codes.templates(rows, key), fmr=1.0)
-            for key in held_out_keys(seed, "search-keys", keys)
+            for key in validation_keys(seed, "search-keys", keys)
         ]
     resolved = {name: fmr for name, fmr in FMRS.items() if fmr * pairs.all.non_mated_count >= MIN_FALSE_MATCHES}
     return _over_keys(
@@ -276,7 +273,7 @@ def _draw_rate(axes: Any, rows: Sequence[Row], rate: str, axis: str) -> None:
         axes.axhline(100 * value, color=COLOURS[0], linewidth=1, label=None if number else FLOAT)
 
 
-def _grid_points(config: SearchConfig) -> Iterator[dict[str, Any]]:
+def _grid_points(config: SweepConfig) -> Iterator[dict[str, Any]]:
     """Settings of each point of the grid; one empty point where there is no grid."""
     axes = []
     for name, values in config.grid.items():
@@ -286,7 +283,7 @@ def _grid_points(config: SearchConfig) -> Iterator[dict[str, Any]]:
         yield {name: value for part in parts for name, value in part.items()}
 
 
-def _planned(config: SearchConfig, variant: VariantConfig, point: dict[str, Any]) -> PlannedRow:
+def _planned(config: SweepConfig, variant: VariantConfig, point: dict[str, Any]) -> PlannedRow:
     settings = {**_dotted(config.set), **point, **_dotted(variant.set)}
     overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
     name = " ".join([variant.name, *(f"{key.rpartition('.')[2]}={value}" for key, value in point.items())])
@@ -299,7 +296,7 @@ def _planned(config: SearchConfig, variant: VariantConfig, point: dict[str, Any]
     return PlannedRow(name, variant.name, LEARNED if variant.train else UNTRAINED, resolved, dict(point))
 
 
-def _data_agnostic(config: SearchConfig, rows: Sequence[PlannedRow]) -> list[PlannedRow]:
+def _data_agnostic(config: SweepConfig, rows: Sequence[PlannedRow]) -> list[PlannedRow]:
     """Float once for all embeddings, and each baseline once for every shape."""
     floats: dict[Any, PlannedRow] = {}
     baselines: dict[Any, PlannedRow] = {}
@@ -328,7 +325,7 @@ def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _measure(
-    row: PlannedRow, config: SearchConfig, material: Material, output: Path, benchmark: SweepBenchmark | None
+    row: PlannedRow, config: SweepConfig, data: Stage2Data, output: Path, benchmark: SweepBenchmark | None
 ) -> Row:
     started, folder = time.monotonic(), output / "runs" / row.slug
     result: Row = {"name": row.name, "series": row.series, "kind": row.kind}
@@ -339,31 +336,31 @@ def _measure(
             "code_length": shape.code_length,
             "alphabet_size": shape.alphabet_size,
             "bits": stored_bits(shape),
-            "keep": shape.keep or shape.bottleneck or material.embedder.embedding_size,
+            "keep": shape.keep or shape.bottleneck or data.embedder.embedding_size,
         }
     try:
-        codes = None if row.kind == FLOAT else _codes(row, material, folder)
+        codes = None if row.kind == FLOAT else _codes(row, data, folder)
     except TrainingDivergedError as error:  # a result of the sweep, not its end
         result["failed"] = str(error)
     else:
-        result |= held_out_figures(codes, material, keys=config.keys, seed=row.config.seed)
+        result |= held_out_figures(codes, data, keys=config.keys, seed=row.config.seed)
         if benchmark is not None:
-            result |= benchmark.figures(codes, material.embedder)
+            result |= benchmark.figures(codes, data.embedder)
     if not config.keep_runs:
         shutil.rmtree(folder, ignore_errors=True)
     result["run"] = str(folder.relative_to(output)) if folder.exists() else None
     return result | {"settings": row.settings, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _codes(row: PlannedRow, material: Material, folder: Path) -> CodeSystem:
+def _codes(row: PlannedRow, data: Stage2Data, folder: Path) -> CodeSystem:
     if row.kind in BASELINES:
-        return baseline_system(row.kind, material.embedder.embedding_size, row.config.hasher, row.config.seed)
+        return baseline_system(row.kind, data.embedder.embedding_size, row.config.hasher, row.config.seed)
     keras.utils.clear_session()  # dozens of models would pile up
     if row.kind == UNTRAINED:
-        hasher = untrained_hasher(row.config, material)
+        hasher = untrained_hasher(row.config, data)
         hasher.save(folder)
     else:
-        hasher = train_stage2(row.config, folder, resume=folder.exists(), progress=False, material=material)
+        hasher = train_hasher(row.config, folder, resume=folder.exists(), progress=False, data=data)
     return CodeSystem(row.series, hasher.code_length, hasher.alphabet_size, hasher.hash)
 
 
@@ -376,11 +373,6 @@ def _over_keys(by_key: Sequence[Mapping[str, float]]) -> dict[str, float]:
         if len(values) > 1:
             result[f"{name}_std"] = float(np.std(values, ddof=1))
     return result
-
-
-def _plain(config: Stage2Config) -> Any:
-    """The configuration as JSON gives it back."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _in_order(planned: Sequence[PlannedRow], measured: Mapping[str, Row]) -> list[Row]:

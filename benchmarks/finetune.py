@@ -55,7 +55,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.evaluation.scores import CodeSystem
     from iom.evaluation.sweep_metrics import held_out_figures
     from iom.models.embedder import load_embedder
-    from iom.models.keras_face_hasher import EMBEDDER_FILE
+    from iom.models.face_hasher import EMBEDDER_FILE
     from iom.training.hasher import train_stage2
     from iom.training.stage2_data import load_material
 

@@ -69,7 +69,7 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
     from iom.export.check import Reference
     from iom.export.formats import FORMATS
     from iom.keys import KEY_KINDS, TransformKey
-    from iom.models.sessions.openvino_session import OpenVinoSession
+    from iom.models.sessions import OpenVinoSession
 
     plain, source, faces = _source(name, arguments)
     runs, fast = _runners(plain, source, folder)
@@ -103,7 +103,7 @@ def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     from iom.errors import DataError
     from iom.export.check import faces_of_pairs
     from iom.export.source import load_source
-    from iom.pretrained.manifest import load_backbone_model
+    from iom.pretrained.weights import load_backbone_model
 
     root = arguments.shared / "data"
     if name in TRAINED:
@@ -151,7 +151,7 @@ def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
     from iom.export.folding import fold_batch_norms
     from iom.export.source import Source
     from iom.models.embedder import Embedder
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
     from iom.nn.hash_network import build_hasher
 
     backbone = grown(name, statistics)
@@ -171,9 +171,7 @@ def _runners(plain: Any, source: Any, folder: Path) -> tuple[dict[str, Callable[
     from iom.export import litert, onnx
     from iom.export import openvino as to_openvino
     from iom.export.context import Material
-    from iom.models.sessions.litert_session import LiteRtSession
-    from iom.models.sessions.onnx_session import OnnxSession
-    from iom.models.sessions.openvino_session import OpenVinoSession
+    from iom.models.sessions import LiteRtSession, OnnxSession, OpenVinoSession
 
     nothing = np.zeros((0, 112, 112, 3), np.uint8), np.zeros((0, 1), np.int32)
     (folder / "plain").mkdir()

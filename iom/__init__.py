@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iom.errors import IomError as IomError
     from iom.keys import TransformKey as TransformKey
-    from iom.models.artifact import ArtifactFaceHasher as ArtifactFaceHasher
     from iom.models.embedder import Embedder as Embedder
     from iom.models.embedder import load_embedder as load_embedder
+    from iom.models.face_hasher import ArtifactFaceHasher as ArtifactFaceHasher
     from iom.models.face_hasher import FaceHasher as FaceHasher
+    from iom.models.face_hasher import KerasFaceHasher as KerasFaceHasher
     from iom.models.face_hasher import load as load
-    from iom.models.keras_face_hasher import KerasFaceHasher as KerasFaceHasher
     from iom.nn.backbones.registry import build_backbone as build_backbone
     from iom.nn.hash_network import build_hasher as build_hasher
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "ArtifactFaceHasher": "iom.models.artifact",
+    "ArtifactFaceHasher": "iom.models.face_hasher",
     "Embedder": "iom.models.embedder",
     "FaceHasher": "iom.models.face_hasher",
-    "KerasFaceHasher": "iom.models.keras_face_hasher",
+    "KerasFaceHasher": "iom.models.face_hasher",
     "IomError": "iom.errors",
     "TransformKey": "iom.keys",
     "build_backbone": "iom.nn.backbones.registry",

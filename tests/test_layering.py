@@ -22,7 +22,7 @@ TENSORFLOW_ROOMS = {
     "nn/layers/rows.py",
     "nn/layers/code.py",
     "export",
-    "models/sessions/saved_model_session.py",
+    "models/sessions.py",
     "training/distribution.py",
 }
 PACKAGE = Path(__file__).parents[1] / "iom"

@@ -31,7 +31,7 @@ def _dispatch(arguments: argparse.Namespace) -> Answer:
 
 def _list() -> Answer:
     from iom.errors import WeightsError
-    from iom.pretrained.entries import locate, read_manifest
+    from iom.pretrained.manifest import locate, read_manifest
 
     entries = read_manifest()
     width = max(len(name) for name in entries)
@@ -50,7 +50,7 @@ def _list() -> Answer:
 
 def _check(arguments: argparse.Namespace) -> Answer:
     from iom.pretrained.face_check import check_on_faces
-    from iom.pretrained.manifest import load_backbone_model
+    from iom.pretrained.weights import load_backbone_model
 
     loaded = load_backbone_model(arguments.weights, check=False)
     stated = f"{loaded.input.colour_order} {loaded.input.range}"

@@ -13,8 +13,7 @@ from iom.evaluation.paired_test import report_on
 from iom.evaluation.report.result_files import Report
 from iom.evaluation.scores import CodeSystem
 from iom.evaluation.systems import check_systems, load_code_systems
-from iom.models.embedder import Embedder
-from iom.models.fusion import open_embedder
+from iom.models.embedder import Embedder, open_embedder
 
 _IMAGES_AT_A_TIME = 256
 

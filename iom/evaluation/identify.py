@@ -15,7 +15,7 @@ from iom.evaluation.identification import Figure, distractor_figures, search_fig
 from iom.evaluation.protocols import float_system, keys_of, scenarios_of
 from iom.evaluation.scores import FLOAT, OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings
 from iom.evaluation.systems import check_systems, load_code_systems
-from iom.models.fusion import open_embedder
+from iom.models.embedder import open_embedder
 
 Embed = Callable[[Sequence[Path]], Embeddings]
 Protocol = Callable[[EvaluateConfig, Embed, Callable[[], Sequence[CodeSystem]]], Iterator[Figure]]

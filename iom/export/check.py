@@ -18,7 +18,7 @@ from iom.export.formats import Format
 from iom.export.source import Source
 from iom.keys import TransformKey
 from iom.metrics.verification import equal_error_rate
-from iom.models.artifact_manifest import Check
+from iom.models.artifact import Check
 from iom.synthetic.sampling import load_face_model
 
 SYNTHETIC_PEOPLE, SYNTHETIC_SAMPLES, SYNTHETIC_SEED = 8, 2, 7

@@ -18,10 +18,9 @@ from iom.export.head import write_head
 from iom.export.source import Source, description
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
-from iom.models.artifact import ArtifactFaceHasher
-from iom.models.artifact_manifest import Check, Manifest, hashed_files, manifest_path, write_manifest
-from iom.models.sessions.openvino_session import check_precision
-from iom.models.sessions.runtimes import open_session
+from iom.models.artifact import Check, Manifest, hashed_files, manifest_path, write_manifest
+from iom.models.face_hasher import ArtifactFaceHasher
+from iom.models.sessions import check_precision, open_session
 from iom.nn.hash_numpy import Head, head_path
 
 

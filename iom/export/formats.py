@@ -24,7 +24,7 @@ class Format(NamedTuple):
 
     Attributes:
         suffix: Of the artefact.
-        runtime: A key of `iom.models.sessions.runtimes.RUNTIMES`, or `tfjs`.
+        runtime: A key of `iom.models.sessions.RUNTIMES`, or `tfjs`.
         precision: What it computes with.
         write: Writes the artefact.
         least_equal_symbols: Bound of its check.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from iom.export.context import Material
-from iom.models.archive import save_model
+from iom.pretrained.importers.keras_files import save_model
 
 
 def write_keras(material: Material, path: Path) -> None:

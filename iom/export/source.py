@@ -12,9 +12,9 @@ from iom.errors import WeightsError
 from iom.export.folding import fold_batch_norms
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.layers.code import Symbols
-from iom.pretrained.manifest import load_backbone_model
+from iom.pretrained.weights import load_backbone_model
 
 
 @dataclasses.dataclass(frozen=True)

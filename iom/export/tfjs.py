@@ -12,7 +12,7 @@ from iom.errors import WeightsError
 from iom.export.context import Material
 from iom.export.tfjs_environment import environment, python_of
 from iom.keys import KEY_KINDS, TransformKey
-from iom.models.artifact_manifest import Manifest
+from iom.models.artifact import Manifest
 
 HERE = Path(__file__).parent
 

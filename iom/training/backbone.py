@@ -15,10 +15,10 @@ from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.image_batches import ImageBatches
 from iom.data.images import check_images
 from iom.errors import ConfigError
-from iom.models.archive import save_model
 from iom.models.embedder import load_embedder
 from iom.nn.backbones.registry import build_backbone
-from iom.pretrained.manifest import load_backbone_model
+from iom.pretrained.importers.keras_files import save_model
+from iom.pretrained.weights import load_backbone_model
 from iom.training.distribution import Distribution
 from iom.training.loop import run_epochs
 from iom.training.phases import PhaseModel, build_phase, carry_over, check_phases

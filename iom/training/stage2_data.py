@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from iom.config.schema import Stage2Config
 from iom.config.sections import EmbedderConfig, FolderConfig
 from iom.data.folders import FaceFolder, hold_out, scan_folder
-from iom.models.embedder import Embedder
-from iom.models.fusion import open_embedder
+from iom.models.embedder import Embedder, open_embedder
 from iom.nn.hash_network import check_sizes
 from iom.training.held_out import HeldOutPairs
 

@@ -9,7 +9,7 @@ from iom.config.hashing import HasherConfig
 from iom.errors import DataError
 from iom.evaluation.attack_report import attack_rows
 from iom.evaluation.attack_scores import Keys, Victims, measuring_keys
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 SIZE, SUBJECTS, OTHERS = 64, 30, 400

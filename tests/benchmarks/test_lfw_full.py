@@ -9,7 +9,7 @@ from benchmarks.lfw_full_cells import PROTOCOLS
 from benchmarks.lfw_full_store import Cells
 from iom.config.hashing import HasherConfig
 from iom.config.schema import EvaluateConfig
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 CONFIG = EvaluateConfig()

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import attacks, tradeoff
 from iom.config.hashing import KEY_KIND_NAMES, HasherConfig
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 

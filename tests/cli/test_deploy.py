@@ -42,9 +42,9 @@ def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
 
 
 def test_a_precision_that_the_cpu_lacks_is_told_before_any_work(tmp_path, monkeypatch, capsys):
-    from iom.models.sessions import openvino_session
+    from iom.models import sessions
 
-    monkeypatch.setattr(openvino_session, "cpu_capabilities", lambda: ["FP32", "INT8"])
+    monkeypatch.setattr(sessions, "cpu_capabilities", lambda: ["FP32", "INT8"])
     given = ["--to", "onnx", "fast", "--hasher", "nowhere", "--output", str(tmp_path / "out")]
     assert main(given) == 2
     error = capsys.readouterr().err
@@ -79,7 +79,7 @@ def iom(tmp_path, monkeypatch, capsys):
 
 
 def test_an_artefact_is_loaded_by_its_path(artefact):
-    from iom.models.artifact_manifest import read_manifest
+    from iom.models.artifact import read_manifest
     from iom.models.face_hasher import load
 
     manifest = read_manifest(artefact)

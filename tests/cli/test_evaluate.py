@@ -12,7 +12,7 @@ from iom.config.hashing import HasherConfig
 from iom.config.loading import load_config
 from iom.config.schema import EvaluateConfig
 from iom.models.embedder import Embedder
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 FINGERPRINT = "a" * 64
@@ -34,7 +34,7 @@ def embedder(monkeypatch):
             predict, name=weights, fingerprint=FINGERPRINT, embedding_size=32, batch_size=batch_size, flip=flip
         )
 
-    monkeypatch.setattr("iom.models.fusion.load_embedder", load_embedder)
+    monkeypatch.setattr("iom.models.embedder.load_embedder", load_embedder)
     return calls
 
 

@@ -26,8 +26,7 @@ def models(tmp_path_factory):
     from iom.export.source import load_source
     from iom.keys import TransformKey
     from iom.models.embedder import load_embedder
-    from iom.models.face_hasher import Calibration
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import Calibration, KerasFaceHasher
     from iom.nn.backbones.registry import build_backbone
     from iom.nn.hash_network import build_hasher
 

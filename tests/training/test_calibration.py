@@ -12,8 +12,7 @@ from iom.config.schema import Stage2Config
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
 from iom.models.embedder import load_embedder
-from iom.models.face_hasher import Calibration
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import Calibration, KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.hash_network import build_hasher
 from iom.synthetic.sampling import write_folder

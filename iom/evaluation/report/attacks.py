@@ -23,7 +23,7 @@ from iom.evaluation.attack_scores import Keys, Victims, measuring_keys
 from iom.evaluation.scores import FLOAT, Embeddings
 from iom.evaluation.systems import hasher_folders
 from iom.models.face_hasher import load
-from iom.models.sessions.runtimes import is_artefact
+from iom.models.sessions import is_artifact
 from iom.pretrained import hasher_path
 
 MOST_SAMPLES = 3
@@ -41,7 +41,7 @@ def check_attacks(config: EvaluateConfig) -> None:
         lookup(ATTACKS, name, "attack")
     folders = hasher_folders(config)
     for name in config.scenario.systems if config.report.attacks else ():
-        if name in folders and is_artefact(hasher_path(folders[name])):
+        if name in folders and is_artifact(hasher_path(folders[name])):
             attacked_hasher(name, load(folders[name]))
 
 

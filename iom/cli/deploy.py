@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iom.cli.arguments import Answer, new_parser, run
+from iom.export.formats import FORMATS
 from iom.pretrained import BUNDLED, hasher_path
 
-NAMES = (
-    "keras", "saved_model", "onnx", "onnx_int8", "openvino", "fast", "litert", "litert_float16",
-    "litert_dynamic", "litert_int8", "tfjs",
-)  # fmt: skip
 EPILOG = """\
 An artefact goes from raw RGB pixels and the order of a key to the integer code. The key is never in
 it. Beside it come a manifest (.json) and the hash alone (.head.npz); the three belong together.
@@ -37,15 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="embedder (default: the one the hasher names)",
     )  # fmt: skip
     parser.add_argument(
-        "--to", nargs="+", default=["onnx"], choices=NAMES, metavar="FORMAT",
-        help=f"any of {', '.join(NAMES)} (default: onnx)",
+        "--to", nargs="+", default=["onnx"], choices=list(FORMATS), metavar="FORMAT",
+        help=f"any of {', '.join(FORMATS)} (default: onnx)",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("exported"), metavar="DIR")
     parser.add_argument("--name", default="", help="of the artefacts (default: the hasher's)")
     parser.add_argument("--faces", type=Path, metavar="DIR", help="aligned faces of --pairs, for the check")
     parser.add_argument(
         "--pairs", type=Path, metavar="FILE",
-        help="list of pairs; without one faces of nobody are used and no EER is measured",
+        help="list of pairs; without one synthetic faces are used and no EER is measured",
     )  # fmt: skip
     parser.add_argument(
         "--check-pairs", type=int, default=600, metavar="N",
@@ -65,9 +62,9 @@ def _export(arguments: argparse.Namespace) -> Answer:
 
     check_output(arguments.output)
 
-    from iom.export.check import calibration_faces, faces_of_nobody, faces_of_pairs
-    from iom.export.export import Exporter, check_targets
-    from iom.export.source import load_source
+    from iom.export.check import calibration_faces, faces_of_pairs, synthetic_faces
+    from iom.export.context import load_source
+    from iom.export.exporter import Exporter, check_targets
 
     if (arguments.faces is None) != (arguments.pairs is None):
         raise ConfigError("--faces and --pairs go together: a list of pairs and its folder")
@@ -75,9 +72,9 @@ def _export(arguments: argparse.Namespace) -> Answer:
     source = load_source(arguments.hasher, weights=arguments.weights)
     size = source.input_size
     faces = (
-        faces_of_pairs(arguments.pairs, arguments.faces, size=size, most=arguments.check_pairs)
+        faces_of_pairs(arguments.pairs, arguments.faces, size=size, max_pairs=arguments.check_pairs)
         if arguments.pairs
-        else faces_of_nobody(size)
+        else synthetic_faces(size)
     )
     calibration = calibration_faces(arguments.calibration, arguments.calibration_faces, size=size)
     exporter = Exporter(source, calibration=calibration, faces=faces)

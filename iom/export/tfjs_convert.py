@@ -1,4 +1,4 @@
-"""Run by the isolated Python of `tfjs_environment`: a SavedModel to a TF.js graph model.
+"""Script of the isolated Python of `iom.export.tfjs`: a SavedModel to a TF.js graph model.
 
     python tfjs_convert.py SAVED_MODEL OUTPUT
 

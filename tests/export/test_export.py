@@ -11,12 +11,12 @@ import pytest
 
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, WeightsError
-from iom.export import export as exporting
-from iom.export.check import calibration_faces, faces_of_nobody
-from iom.export.export import Exporter
+from iom.export import exporter as exporting
+from iom.export.check import calibration_faces, synthetic_faces
+from iom.export.context import Source
+from iom.export.exporter import Exporter
 from iom.export.folding import fold_batch_norms
 from iom.export.formats import FORMATS
-from iom.export.source import Source
 from iom.keys import KEY_KINDS, TransformKey
 from iom.models.artifact import manifest_path
 from iom.models.embedder import Embedder, load_embedder
@@ -52,7 +52,7 @@ def source_of(loaded, kind, **settings):
 
 @pytest.fixture(scope="module")
 def faces():
-    return faces_of_nobody(112)
+    return synthetic_faces(112)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_wrong_input_is_refused(exported, faces):
 
 
 def test_an_export_that_loses_too_much_leaves_nothing(loaded, faces, tmp_path, monkeypatch):
-    strict = FORMATS["onnx"]._replace(least_equal_symbols=1.01)
+    strict = FORMATS["onnx"]._replace(min_equal_symbols=1.01)
     monkeypatch.setitem(exporting.FORMATS, "onnx", strict)
     exporter = Exporter(source_of(loaded, "permutation"), calibration=faces.images[:1], faces=faces, key=KEY)
     with pytest.raises(WeightsError, match="nothing was written"):

@@ -82,7 +82,7 @@ def _list(arguments: argparse.Namespace) -> Answer:
 
 def _names(part: str, head: str) -> list[str]:
     from iom._registry import lookup
-    from iom.nn.backbones.embedding_heads import HEADS
+    from iom.nn.backbones.blocks import HEADS
     from iom.nn.backbones.registry import BACKBONES
 
     if head:

@@ -27,6 +27,8 @@ JSON_DEPTH = 100
 INFLATED_TIMES, INFLATED_MORE = 8, 256 << 20
 """A compressed file may hold eight times its size and 256 MiB. Weights shrink by a tenth."""
 LONGEST_SHOWN = 80
+MESSAGE_LENGTH = 300
+"""Characters of a text from a file or another library in an error."""
 _FAULTS = (
     (re.compile(r"[\x00-\x1f\x7f]"), "it holds a control character"),
     (re.compile(r"^([/\\]|[A-Za-z]:)"), "it is absolute"),
@@ -234,3 +236,26 @@ def _array(data: bytes) -> NDArray[Any]:
         raise ValueError(f"expected the numbers of an array {shape} of {dtype}, received others")
     array = np.frombuffer(data, dtype, offset=stream.tell())
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def one_line(text: object) -> str:
+    """The text on one line, at most `MESSAGE_LENGTH` characters; an exception without text by its name.
+
+    Example:
+        >>> one_line(ValueError(chr(10).join(["first", "second"])))
+        'first second'
+        >>> one_line(KeyError())
+        'KeyError'
+    """
+    return " ".join(str(text).split())[:MESSAGE_LENGTH] or type(text).__name__
+
+
+def check_printable(names: Iterable[object]) -> None:
+    """Refuse names in a file, which appear in messages, that are not printable text.
+
+    Raises:
+        ValueError: As in a damaged file.
+    """
+    for name in names:
+        if not isinstance(name, str) or not name.isprintable():
+            raise ValueError(f"expected a printable name, received {name!r}")

@@ -17,10 +17,10 @@ from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head
 from iom.photos.align_journal import Journal
 from iom.photos.align_photo import AlignSettings
-from iom.pretrained.importers.inputs import read_statement
 from iom.pretrained.importers.keras_files import read_keras
 from iom.pretrained.importers.mxnet import read_mxnet
 from iom.pretrained.manifest import read_manifest as read_weights_manifest
+from iom.pretrained.manifest import read_statement
 from iom.service.tokens import read_tokens
 from iom.training.records import read_records
 

@@ -17,7 +17,6 @@ LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TENSORFLOW_ROOMS = {
     "data",
     "_random.py",
-    "pretrained/importers/frozen.py",
     "pretrained/importers/tensorflow_graphs.py",
     "nn/layers/rows.py",
     "nn/layers/code.py",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import WeightsError
-from iom.pretrained.importers.inputs import COLOUR_ORDERS, RANGES, InputSpec
+from iom.pretrained.manifest import COLOUR_ORDERS, RANGES, InputSpec
 from iom.synthetic.sampling import load_face_model
 
 Predict = Callable[[NDArray[np.float32]], Any]

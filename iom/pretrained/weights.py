@@ -12,17 +12,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import sha256_of, write_json
-from iom._untrusted import read_json
+from iom._untrusted import paths_inside, read_json
 from iom.errors import WeightsError
 from iom.pretrained.face_check import FaceCheck, check_on_faces
-from iom.pretrained.formats import FORMATS, SUFFIXES, files_of, format_of, symbol_path
 from iom.pretrained.importers.foreign import build_foreign
-from iom.pretrained.importers.inputs import InputSpec, Statement, missing_statement, read_statement
 from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
-from iom.pretrained.manifest import find_entry, locate, read_manifest, unknown_name
+from iom.pretrained.manifest import (
+    InputSpec,
+    Statement,
+    find_entry,
+    locate,
+    missing_statement,
+    read_manifest,
+    read_statement,
+    unknown_name,
+)
 
 if TYPE_CHECKING:
-    from iom.pretrained.importers.frozen import FixedEmbedder
+    from iom.pretrained.importers.tensorflow_graphs import FixedEmbedder
+
+_SIGNATURES = {
+    b"\x12\x01\x00\x00\x00\x00\x00\x00": "mxnet",
+    b"\x93NUMPY": "mmdnn",
+    b"\x89HDF\r\n\x1a\n": "keras",
+    b"PK\x03\x04": "keras",
+}
+SUFFIXES = {
+    ".onnx": "onnx",
+    ".pb": "frozen",
+    ".params": "mxnet",
+    ".npy": "mmdnn",
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+}
+"""Suffix to format, for what its content does not tell."""
+FORMATS = frozenset((*SUFFIXES.values(), "saved_model"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,9 +168,9 @@ def _read(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEm
 
         return build_foreign(read_mmdnn(path), statement)
     if kind in ("frozen", "saved_model"):
-        from iom.pretrained.importers import frozen
+        from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
 
-        read = frozen.read_frozen if kind == "frozen" else frozen.read_saved_model
+        read = read_frozen if kind == "frozen" else read_saved_model
         return read(path, statement)
     raise WeightsError(f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'")
 
@@ -195,3 +220,56 @@ def checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
     with contextlib.suppress(OSError):  # a folder that cannot be written: checked each time
         write_json(place, {"key": key, **dataclasses.asdict(outcome)})
     return outcome
+
+
+def format_of(path: Path) -> str:
+    """One of `FORMATS`.
+
+    Raises:
+        WeightsError: Missing, unreadable or of no format that is known here.
+    """
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return "saved_model"
+        raise WeightsError(f"{path}: expected a SavedModel, this folder holds no saved_model.pb")
+    try:
+        with path.open("rb") as stream:
+            beginning = stream.read(8)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
+    for signature, name in _SIGNATURES.items():
+        if beginning.startswith(signature):
+            return name
+    if path.suffix.lower() in SUFFIXES:
+        return SUFFIXES[path.suffix.lower()]
+    raise WeightsError(f"{path}: expected weights as one of {', '.join(sorted(SUFFIXES))} or a SavedModel folder")
+
+
+def files_of(path: Path, kind: str) -> list[Path]:
+    """The file and those it needs beside it, in a fixed order: what a fingerprint covers.
+
+    Raises:
+        WeightsError: One is missing, or lies outside of the folder.
+    """
+    if kind == "mxnet":
+        files = [path, symbol_path(path)]
+    elif kind == "onnx":
+        from iom.pretrained.importers.onnx import external_files
+
+        files = [path, *external_files(path)]
+    elif kind == "saved_model":
+        names = [part.relative_to(path).as_posix() for part in path.rglob("*") if part.is_file()]
+        files = sorted(paths_inside(path, names, source=path, error=WeightsError))
+    else:
+        files = [path]
+    for file in files:
+        if not file.is_file():
+            raise WeightsError(f"{path}: its part {file} is missing")
+    return files
+
+
+def symbol_path(params: Path) -> Path:
+    """The graph of an MXNet checkpoint: `model-0000.params` belongs to `model-symbol.json`."""
+    stem, _, epoch = params.stem.rpartition("-")
+    name = stem if stem and epoch.isdigit() else params.stem
+    return params.with_name(f"{name}-symbol.json")

@@ -6,7 +6,7 @@ import pytest
 
 from iom.errors import ConfigError
 from iom.nn.backbones.registry import build_backbone
-from iom.pretrained.importers.mxnet_arrays import read_params
+from iom.pretrained.importers.mxnet import read_params
 
 SMALL = {"blocks": (1, 1, 1, 1), "input_size": 48, "embedding_size": 16}
 

@@ -66,7 +66,12 @@ def build_backbone(
     backbone = lookup(BACKBONES, name, "backbone")
     if untrained:
         arguments.pop("imagenet", None)
-    common = {"embedding_size": embedding_size, "input_size": input_size, "dropout": dropout, "head": head}
+    common: dict[str, Any] = {
+        "embedding_size": embedding_size,
+        "input_size": input_size,
+        "dropout": dropout,
+        "head": head,
+    }
     try:
         return backbone.build(name, **common, **arguments)
     except (TypeError, ValueError) as error:

@@ -13,22 +13,20 @@ import keras
 from keras import layers
 
 from iom._files import atomic_path
-from iom._untrusted import check_inflated, check_inflated_size, parse_json
+from iom._untrusted import check_inflated, check_inflated_size, check_printable, one_line, parse_json
 from iom.errors import ConfigError, WeightsError
 from iom.nn.backbones.registry import build_backbone
-from iom.pretrained.importers.inputs import InputSpec, Statement
-from iom.pretrained.importers.messages import check_names, one_line
+from iom.pretrained.manifest import RAW, InputSpec, Statement
 
 # Layers whose configuration holds code or names a program.
 _CODE = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
 _TRUSTED_MODULES = ("keras", "iom", "builtins")
-RAW = "0..255"
 WEIGHTS_MEMBER = "model.weights.h5"
 SPARE_ELEMENTS = 1 << 20
 """So that a small misfit is told as such."""
 CONFIG_BYTES = 4 << 20
 """Largest configuration; one of a thousand layers takes a quarter of it."""
-LARGEST_OUTPUT = 1 << 26
+MAX_OUTPUT = 1 << 26
 """Numbers that a layer may give for one image; face networks have a few million at most."""
 
 
@@ -215,10 +213,10 @@ def _check_outputs(model: keras.Model, path: Path) -> None:
         for node in layer._inbound_nodes:
             for tensor in node.output_tensors:
                 sides = [side for side in tensor.shape if side is not None]
-                if math.prod(sides) > LARGEST_OUTPUT:
+                if math.prod(sides) > MAX_OUTPUT:
                     raise WeightsError(
                         f"{path}: refused: its layer '{one_line(layer.name)}' gives {sides} for "
-                        f"one image, more than {LARGEST_OUTPUT} numbers"
+                        f"one image, more than {MAX_OUTPUT} numbers"
                     )
 
 
@@ -230,7 +228,7 @@ def _refuse_code(value: Any, path: Path) -> None:
     if not isinstance(value, dict):
         return
     name, module = value.get("class_name"), value.get("module")
-    check_names(text for text in (name, module) if text is not None)
+    check_printable(text for text in (name, module) if text is not None)
     if name in _CODE or name == "function" or name == "__lambda__":
         raise WeightsError(
             f"{path}: refused: its configuration holds a {name}, which is code; nothing was run. "

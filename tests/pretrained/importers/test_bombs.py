@@ -22,8 +22,8 @@ from iom.errors import DataError, WeightsError
 from iom.models.face_hasher import KerasFaceHasher
 from iom.models.sessions import KerasSession
 from iom.nn.hash_numpy import PROGRAM, Head
-from iom.pretrained.importers.inputs import InputSpec, Statement
 from iom.pretrained.importers.keras_files import load_keras_model, read_keras, save_model
+from iom.pretrained.manifest import InputSpec, Statement
 
 SECONDS, BYTES, OPCODES = 5, 30 << 20, 20_000
 

@@ -8,10 +8,9 @@ import pytest
 from iom._files import sha256_of
 from iom.errors import WeightsError
 from iom.models.artifact import Manifest, manifest_path, read_manifest, write_manifest
-from iom.pretrained.formats import files_of
-from iom.pretrained.importers.inputs import statement_path
 from iom.pretrained.manifest import read_manifest as read_weights_manifest
-from iom.pretrained.weights import load_backbone_model
+from iom.pretrained.manifest import statement_path
+from iom.pretrained.weights import files_of, load_backbone_model
 
 onnx = pytest.importorskip("onnx")
 helper = onnx.helper

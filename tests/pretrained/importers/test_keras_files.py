@@ -11,8 +11,8 @@ from keras import layers
 
 from iom.errors import WeightsError
 from iom.nn.backbones.registry import build_backbone
-from iom.pretrained.importers.inputs import InputSpec, Statement
 from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras, save_model
+from iom.pretrained.manifest import InputSpec, Statement
 
 SIDE = 16
 SLIM = {"widths": (16, 16), "depths": (1, 1), "input_size": SIDE, "embedding_size": 8}

@@ -13,8 +13,7 @@ from iom import pretrained
 from iom.errors import WeightsError
 from iom.nn.backbones.registry import build_backbone
 from iom.pretrained import manifest, weights
-from iom.pretrained.importers.inputs import RANGES
-from iom.pretrained.manifest import find_entry, locate, read_manifest
+from iom.pretrained.manifest import RANGES, find_entry, locate, read_manifest
 from iom.pretrained.weights import load_backbone_model
 
 SOURCES = Path(__file__).parent / "sources"

@@ -9,11 +9,9 @@ from PIL import Image
 
 from iom.errors import WeightsError
 from iom.nn.backbones.registry import build_backbone
-from iom.pretrained.importers.assign import assign_weights
-from iom.pretrained.importers.foreign import build_foreign
-from iom.pretrained.importers.inputs import InputSpec, Statement
-from iom.pretrained.importers.mxnet import read_mxnet
-from iom.pretrained.importers.mxnet_arrays import read_params
+from iom.pretrained.importers.foreign import assign_weights, build_foreign
+from iom.pretrained.importers.mxnet import read_mxnet, read_params
+from iom.pretrained.manifest import InputSpec, Statement
 
 RAW = Statement(InputSpec("RGB", "0..255", 16))
 

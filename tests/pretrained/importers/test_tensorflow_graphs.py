@@ -11,9 +11,15 @@ from tensorflow.python.framework import op_def_registry
 
 from iom.errors import WeightsError
 from iom.models.sessions import SavedModelSession
-from iom.pretrained.importers.frozen import read_frozen, read_saved_model
-from iom.pretrained.importers.inputs import InputSpec, Statement
-from iom.pretrained.importers.tensorflow_graphs import OPERATIONS, SAVING, check_graph, checked_saved_model
+from iom.pretrained.importers.tensorflow_graphs import (
+    OPERATIONS,
+    SAVING,
+    check_graph,
+    checked_saved_model,
+    read_frozen,
+    read_saved_model,
+)
+from iom.pretrained.manifest import InputSpec, Statement
 
 SIDE = 4
 STATED = Statement(InputSpec("RGB", "0..255", SIDE))

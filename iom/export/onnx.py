@@ -5,6 +5,7 @@ around every convolution; and the first of equally large responses must count (d
 Maps are `(B, C, H, W)`, as the runtimes want them.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ from iom.nn.layers.rotation import block_sizes
 OPSET = 17
 IR_VERSION = 8
 """Old enough for the runtimes of several years."""
+_PADDINGS = {"same": "SAME_UPPER", "valid": "VALID"}
 QUANTISED = ("Conv", "Gemm", "Add", "PRelu")
 """Operations that become integers."""
-_LAST = [-1]
 
 
 def write_onnx(context: ExportContext, path: Path) -> None:
@@ -106,10 +107,10 @@ def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
     raw = add_keras_graph(graph, backbone, {backbone.inputs[0].name: "image"})
     size = backbone.inputs[0].shape[1]
     fold_pixel_scaling(graph, size)
-    embedding = graph.add("Identity", [raw], "embedding")
+    embedding = graph.add("Identity", raw, name="embedding")
     responses = add_keras_graph(graph, hasher, {"embedding": embedding, "order": "order"})
-    indexes = graph.add("ArgMax", [responses], "indexes", axis=2, keepdims=0, select_last_index=0)
-    graph.add("Cast", [indexes], "codes", to=TensorProto.INT32)
+    indexes = graph.add("ArgMax", responses, axis=2, keepdims=0, select_last_index=0)
+    graph.add("Cast", indexes, name="codes", to=TensorProto.INT32)
     width = hasher.get_layer("order").output.shape[1]
     return graph.model(
         {"image": (TensorProto.FLOAT, ["batch", size, size, 3]), "order": (TensorProto.INT32, ["batch", width])},
@@ -140,45 +141,57 @@ def _float_nodes(model: Any) -> list[str]:
 
 
 class OnnxGraph:
-    """Nodes and constants, collected one by one."""
+    """Nodes and constants, collected one by one; names begin with `scope`, the layer that is being written."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: dict[str, NDArray[Any]] = {}
+        self.scope = "graph"
         self._names: dict[str, int] = {}
 
-    def add(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+    def add(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Add a node and return the name of its output."""
         from onnx import helper
 
-        name = self._free(name)
+        name = self._free(name or f"{self.scope}/{kind}")
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
-    def constant(self, values: Any, name: str, kind: Any = np.float32) -> str:
+    def constant(self, values: Any, kind: Any = np.float32) -> str:
         """Add a constant and return its name."""
-        name = self._free(name)
+        name = self._free(f"{self.scope}/constant")
         self.constants[name] = np.array(values, kind, order="C")
         return name
 
-    def _free(self, name: str) -> str:
-        count = self._names[name] = self._names.get(name, 0) + 1
-        return name if count == 1 else f"{name}/{count}"
+    def columns(self, value: str, start: int, stop: int, step: int = 1) -> str:
+        """Slice of the second axis."""
+        bounds = (self.constant([bound], np.int64) for bound in (start, stop, 1, step))
+        return self.add("Slice", value, *bounds)
+
+    def reshape(self, value: str, *shape: int) -> str:
+        """The same values, `(B, *shape)`."""
+        return self.add("Reshape", value, self.constant([-1, *shape], np.int64))
+
+    def total(self, value: str) -> str:
+        """Sum over the columns, `(B, K)` -> `(B, 1)`."""
+        return self.add("ReduceSum", value, self.constant([-1], np.int64), keepdims=1)
 
     def model(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
         """The ONNX model; inputs and outputs by name, each an element type and a shape."""
         import onnx
         from onnx import helper, numpy_helper
 
-        def described(values: dict[str, Any]) -> list[Any]:
-            return [helper.make_tensor_value_info(name, *value) for name, value in values.items()]
-
+        ends = [[helper.make_tensor_value_info(name, *end) for name, end in side.items()] for side in (inputs, outputs)]
         constants = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
-        graph = helper.make_graph(self.nodes, "iom", described(inputs), described(outputs), initializer=constants)
+        graph = helper.make_graph(self.nodes, "iom", *ends, initializer=constants)
         opset = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
         onnx.checker.check_model(model, full_check=True)
         return model
+
+    def _free(self, name: str) -> str:
+        count = self._names[name] = self._names.get(name, 0) + 1
+        return name if count == 1 else f"{name}/{count}"
 
 
 def add_keras_graph(graph: OnnxGraph, model: keras.Model, inputs: dict[str, str]) -> str:
@@ -187,8 +200,7 @@ def add_keras_graph(graph: OnnxGraph, model: keras.Model, inputs: dict[str, str]
     Args:
         graph: Is added to.
         model: One output; batch norms folded.
-        inputs: By the name of each input layer, the name of its value in `graph`. Images are
-            `(B, H, W, C)` there and turned.
+        inputs: By the name of each input layer, the name of its value in `graph`. Images are `(B, H, W, C)` there.
 
     Returns:
         The name of the output.
@@ -199,294 +211,219 @@ def add_keras_graph(graph: OnnxGraph, model: keras.Model, inputs: dict[str, str]
     known: dict[int, str] = {}
     for tensor in model.inputs:
         value = inputs[tensor.name]
-        if len(tensor.shape) == 4:
-            value = graph.add("Transpose", [value], "channels_first", perm=[0, 3, 1, 2])
-        known[id(tensor)] = value
+        known[id(tensor)] = graph.add("Transpose", value, perm=[0, 3, 1, 2]) if len(tensor.shape) == 4 else value
     for node in graph_nodes(model):
-        operation = node.operation
-        write = LAYERS.get(type(operation).__name__)
+        layer = node.operation
+        write = LAYERS.get(type(layer).__name__)
         if write is None:
             raise WeightsError(
-                f"{model.name}: the layer {operation.name} of type {type(operation).__name__} has "
+                f"{model.name}: the layer {layer.name} of type {type(layer).__name__} has "
                 f"no counterpart in ONNX here (there are: {', '.join(sorted(LAYERS))}); add one to "
                 "LAYERS in iom/export/onnx.py, or export to a format that TensorFlow writes"
             )
-        values = [known[id(tensor)] for tensor in node.input_tensors]
-        known[id(node.output_tensors[0])] = write(graph, operation, node, values)
+        graph.scope = layer.name
+        values = (known[id(tensor)] for tensor in node.input_tensors)
+        known[id(node.output_tensors[0])] = write(graph, layer, node, *values)
     return known[id(model.outputs[0])]
 
 
-def _convolution(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
+def _convolution(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     kernel, *bias = layer.get_weights()
     height, width, channels, outputs = kernel.shape
     groups = getattr(layer, "groups", 1)
     if isinstance(layer, layers.DepthwiseConv2D):
         groups = channels
         kernel = kernel.reshape(height, width, 1, channels * outputs)
-    weights = [graph.constant(kernel.transpose(3, 2, 0, 1), f"{layer.name}/kernel")]
-    if bias:
-        weights.append(graph.constant(bias[0], f"{layer.name}/bias"))
+    weights = [graph.constant(each) for each in (kernel.transpose(3, 2, 0, 1), *bias)]
     result = graph.add(
-        "Conv", [values[0], *weights], layer.name, group=groups, kernel_shape=[height, width],
-        strides=list(layer.strides), dilations=list(layer.dilation_rate), **_padding(layer),
-    )  # fmt: skip
-    return _activated(graph, layer, result)
+        "Conv",
+        value,
+        *weights,
+        group=groups,
+        kernel_shape=[height, width],
+        strides=list(layer.strides),
+        dilations=list(layer.dilation_rate),
+        auto_pad=_PADDINGS[layer.padding],
+    )
+    return _activation(graph, layer, node, result)
 
 
-def _padding(layer: Any) -> dict[str, Any]:
-    return {"auto_pad": "SAME_UPPER" if layer.padding == "same" else "VALID"}
+def _dense(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    weights = [graph.constant(each) for each in layer.get_weights()]
+    result = graph.add("MatMul" if len(weights) == 1 else "Gemm", value, *weights)
+    return _activation(graph, layer, node, result)
 
 
-def _dense(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    kernel, *bias = layer.get_weights()
-    weights = [graph.constant(values_, f"{layer.name}/weights") for values_ in (kernel, *bias)]
-    if not bias:
-        return _activated(graph, layer, graph.add("MatMul", [values[0], *weights], layer.name))
-    return _activated(graph, layer, graph.add("Gemm", [values[0], *weights], layer.name))
-
-
-def _batch_norm(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
+def _batch_norm(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     size = layer.moving_mean.shape[0]
     gamma = layer.gamma if layer.scale else np.ones(size)
     beta = layer.beta if layer.center else np.zeros(size)
     parts = (gamma, beta, layer.moving_mean, layer.moving_variance)
-    names = [graph.constant(np.asarray(part), f"{layer.name}/weights") for part in parts]
-    return graph.add("BatchNormalization", [*values, *names], layer.name, epsilon=layer.epsilon)
+    weights = [graph.constant(np.asarray(part)) for part in parts]
+    return graph.add("BatchNormalization", value, *weights, epsilon=layer.epsilon)
 
 
-def _prelu(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
+def _prelu(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     slopes = np.asarray(layer.alpha)
-    if slopes.ndim == 3:
-        slopes = slopes.transpose(2, 0, 1)
-    return graph.add("PRelu", [*values, graph.constant(slopes, f"{layer.name}/slopes")], layer.name)
+    return graph.add("PRelu", value, graph.constant(slopes.transpose(2, 0, 1) if slopes.ndim == 3 else slopes))
 
 
-def _rescaling(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    scale = graph.constant(_per_channel(layer.scale), f"{layer.name}/scale")
-    offset = graph.constant(_per_channel(layer.offset), f"{layer.name}/offset")
-    scaled = graph.add("Mul", [values[0], scale], f"{layer.name}/scaled")
-    return graph.add("Add", [scaled, offset], layer.name)
+def _rescaling(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    arrays = (np.asarray(each, np.float32) for each in (layer.scale, layer.offset))
+    scale, offset = (graph.constant(array.reshape(-1, 1, 1) if array.ndim else array) for array in arrays)
+    return graph.add("Add", graph.add("Mul", value, scale), offset)
 
 
-def _per_channel(values: Any) -> Any:
-    array = np.asarray(values, np.float32)
-    return array.reshape(-1, 1, 1) if array.ndim else array
-
-
-def _padded(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
+def _padded(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     (top, bottom), (left, right) = layer.padding
-    pads = [0, 0, top, left, 0, 0, bottom, right]
-    return graph.add("Pad", [*values, graph.constant(pads, f"{layer.name}/pads", np.int64)],
-                     layer.name)  # fmt: skip
+    return graph.add("Pad", value, graph.constant([0, 0, top, left, 0, 0, bottom, right], np.int64))
 
 
-def _flatten(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    value = values[0]
+def _flatten(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     if len(node.input_tensors[0].shape) == 4:
-        value = graph.add("Transpose", [value], f"{layer.name}/turned", perm=[0, 2, 3, 1])
-    return graph.add("Flatten", [value], layer.name)
+        value = graph.add("Transpose", value, perm=[0, 2, 3, 1])
+    return graph.add("Flatten", value)
 
 
-def _reshape(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
+def _reshape(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     shape = list(layer.target_shape)
     if len(shape) == 3 and shape[:2] == [1, 1]:
-        shape = [shape[2], 1, 1]
-    elif len(shape) != 1 or len(node.input_tensors[0].shape) == 4:
+        return graph.reshape(value, shape[2], 1, 1)
+    if len(shape) != 1 or len(node.input_tensors[0].shape) == 4:
         raise WeightsError(f"{layer.name}: expected a row or a map of 1x1, received {shape}")
-    target = graph.constant([-1, *shape], f"{layer.name}/shape", np.int64)
-    return graph.add("Reshape", [values[0], target], layer.name)
+    return graph.reshape(value, *shape)
 
 
-def _slice(graph: OnnxGraph, operation: Any, node: Any, values: list[str]) -> str:
-    """Of channels: `x[..., start::step]`."""
+def _slice(graph: OnnxGraph, operation: Any, node: Any, value: str) -> str:
+    """Slice of channels: `x[..., start:stop:step]`."""
     _, index = node.arguments.args
     if not isinstance(index, tuple) or len(index) != 2 or index[0] is not Ellipsis:
         raise WeightsError(f"{operation.name}: expected a slice of channels, received {index}")
     last = index[1]
-    axis = 1
-    bounds = (last.start or 0, last.stop or np.iinfo(np.int64).max, axis, last.step or 1)
-    names = [graph.constant([bound], f"{operation.name}/bound", np.int64) for bound in bounds]
-    return graph.add("Slice", [values[0], *names], operation.name)
+    return graph.columns(value, last.start or 0, last.stop or np.iinfo(np.int64).max, last.step or 1)
 
 
 def _pooled(kind: str) -> "Write":
-    def write(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-        window = {"kernel_shape": list(layer.pool_size), "strides": list(layer.strides)}
-        return graph.add(kind, values, layer.name, **window, **_padding(layer))
+    def write(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+        window, strides = list(layer.pool_size), list(layer.strides)
+        return graph.add(kind, value, kernel_shape=window, strides=strides, auto_pad=_PADDINGS[layer.padding])
 
     return write
 
 
-def _global_average(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    pooled = graph.add("GlobalAveragePool", values, layer.name)
-    return pooled if layer.keepdims else graph.add("Flatten", [pooled], f"{layer.name}/flat")
+def _global_average(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    pooled = graph.add("GlobalAveragePool", value)
+    return pooled if layer.keepdims else graph.add("Flatten", pooled)
 
 
 def _folded(kind: str) -> "Write":
-    def write(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-        result = values[0]
-        for value in values[1:]:
-            result = graph.add(kind, [result, value], layer.name)
-        return result
+    def write(graph: OnnxGraph, layer: Any, node: Any, *values: str) -> str:
+        return functools.reduce(lambda left, right: graph.add(kind, left, right), values)
 
     return write
 
 
-def _concatenated(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    return graph.add("Concat", values, layer.name, axis=1)
+def _concatenated(graph: OnnxGraph, layer: Any, node: Any, *values: str) -> str:
+    return graph.add("Concat", *values, axis=1)
 
 
-def _relu(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
+def _relu(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     if layer.negative_slope or layer.threshold:
         raise WeightsError(f"{layer.name}: expected a plain or a capped ReLU")
-    if layer.max_value is None:
-        return graph.add("Relu", values, layer.name)
-    bounds = [graph.constant(bound, f"{layer.name}/bound") for bound in (0.0, layer.max_value)]
-    return graph.add("Clip", [*values, *bounds], layer.name)
+    return graph.add("Relu", value) if layer.max_value is None else _clipped(graph, value, layer.max_value)
 
 
-def _activation(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    return _activated(graph, layer, values[0])
-
-
-def _activated(graph: OnnxGraph, layer: Any, value: str) -> str:
+def _activation(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     name = keras.activations.serialize(layer.activation)
     if name == "linear":
         return value
-    label = f"{layer.name}/{name}"
     if name == "relu6":
-        bounds = [graph.constant(bound, f"{label}/bound") for bound in (0.0, 6.0)]
-        return graph.add("Clip", [value, *bounds], label)
+        return _clipped(graph, value, 6.0)
     if name in ("silu", "swish"):
-        return graph.add("Mul", [value, graph.add("Sigmoid", [value], f"{label}/gate")], label)
+        return graph.add("Mul", value, graph.add("Sigmoid", value))
     kinds = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus"}
     if name not in kinds:
         raise WeightsError(f"{layer.name}: the activation {name} has no counterpart in ONNX here")
-    return graph.add(kinds[name], [value], label)
+    return graph.add(kinds[name], value)
 
 
-def _same(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    return values[0]
+def _clipped(graph: OnnxGraph, value: str, bound: float) -> str:
+    return graph.add("Clip", value, graph.constant(0.0), graph.constant(bound))
 
 
-def _total(graph: OnnxGraph, value: str, name: str) -> str:
-    """Sum over the columns, `(B, K)` -> `(B, 1)`."""
-    axes = graph.constant(_LAST, f"{name}/axes", np.int64)
-    return graph.add("ReduceSum", [value, axes], name, keepdims=1)
+def _same(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    return value
 
 
-def _unit_length(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    name, rows = layer.name, values[0]
-    square = _total(graph, graph.add("Mul", [rows, rows], f"{name}/squares"), f"{name}/square")
-    floor = graph.constant(NORM_FLOOR, f"{name}/floor")
-    length = graph.add("Sqrt", [graph.add("Max", [square, floor], f"{name}/above")], f"{name}/norm")
-    return graph.add("Div", [rows, length], name)
+def _unit_length(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
+    square = graph.total(graph.add("Mul", rows, rows))
+    return graph.add("Div", rows, graph.add("Sqrt", graph.add("Max", square, graph.constant(NORM_FLOOR))))
 
 
-def _keyed_permutation(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    rows, order = values
+def _keyed_permutation(graph: OnnxGraph, layer: Any, node: Any, rows: str, order: str) -> str:
     if layer.keep:
-        order = _columns(graph, order, 0, layer.keep, f"{layer.name}/kept")
-    return graph.add("GatherElements", [rows, order], layer.name, axis=1)
+        order = graph.columns(order, 0, layer.keep)
+    return graph.add("GatherElements", rows, order, axis=1)
 
 
-def _keyed_rotation(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    """As `KeyedRotation`, the Hadamard transform as a product with its matrix."""
-    rows, order = values
+def _keyed_rotation(graph: OnnxGraph, layer: Any, node: Any, rows: str, order: str) -> str:
+    """As `KeyedRotation`, the Hadamard transform as a product with its symmetric matrix."""
     size = node.input_tensors[0].shape[-1]
-    matrix = graph.constant(_hadamard(size), f"{layer.name}/hadamard")
+    blocks = (scipy.linalg.hadamard(block) / np.sqrt(block) for block in block_sizes(size))
+    matrix = graph.constant(scipy.linalg.block_diag(*blocks))
+    zero, one = graph.constant(0, np.int32), graph.constant(1, np.int32)
     for number in range(ROTATION_ROUNDS):
         last = number + 1 == ROTATION_ROUNDS
         width = layer.keep if last and layer.keep else size
-        name = f"{layer.name}/{number}"
-        part = _columns(graph, order, number * size, width, f"{name}/order")
-        rows = _signed_permutation(graph, rows, part, name)
+        part = graph.columns(order, number * size, number * size + width)
+        negated = graph.add("Less", part, zero)
+        opposite = graph.add("Sub", graph.add("Neg", part), one)
+        taken = graph.add("GatherElements", rows, graph.add("Where", negated, opposite, part), axis=1)
+        rows = graph.add("Where", negated, graph.add("Neg", taken), taken)
         if not last:
-            rows = graph.add("MatMul", [rows, matrix], f"{name}/turned")
+            rows = graph.add("MatMul", rows, matrix)
     return rows
 
 
-def _signed_permutation(graph: OnnxGraph, rows: str, order: str, name: str) -> str:
-    zero, one = (graph.constant(value, f"{name}/constant", np.int32) for value in (0, 1))
-    negated = graph.add("Less", [order, zero], f"{name}/negated")
-    opposite = graph.add("Sub", [graph.add("Neg", [order], f"{name}/neg"), one], f"{name}/opposite")
-    index = graph.add("Where", [negated, opposite, order], f"{name}/index")
-    taken = graph.add("GatherElements", [rows, index], f"{name}/taken", axis=1)
-    minus = graph.add("Neg", [taken], f"{name}/minus")
-    return graph.add("Where", [negated, minus, taken], f"{name}/rows")
-
-
-def _columns(graph: OnnxGraph, value: str, start: int, count: int, name: str) -> str:
-    bounds = (start, start + count, 1)
-    names = [graph.constant([bound], f"{name}/bound", np.int64) for bound in bounds]
-    return graph.add("Slice", [value, *names], name)
-
-
-def _hadamard(size: int) -> Any:
-    """The matrix of `iom.nn.layers.rotation.hadamard`, symmetric."""
-    return scipy.linalg.block_diag(*(scipy.linalg.hadamard(block) / np.sqrt(block) for block in block_sizes(size)))
-
-
-def _projection(graph: OnnxGraph, layer: Any, node: Any, values: list[str]) -> str:
-    rows, name = values[0], layer.name
+def _projection(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
     kernel = np.asarray(layer.kernel)
     if layer.refinement_steps:
-        rows = _refined(graph, rows, kernel, layer)
-    flat = graph.add("MatMul", [rows, graph.constant(kernel, f"{name}/kernel")], f"{name}/flat")
-    return _by_position(graph, flat, layer, name)
+        rows = _refined(graph, layer, kernel, rows)
+    flat = graph.add("MatMul", rows, graph.constant(kernel))
+    return graph.reshape(flat, layer.code_length, layer.alphabet_size)
 
 
-def _by_position(graph: OnnxGraph, flat: str, layer: Any, name: str) -> str:
-    shape = graph.constant([-1, layer.code_length, layer.alphabet_size], f"{name}/positions", np.int64)
-    return graph.add("Reshape", [flat, shape], name)
-
-
-def _refined(graph: OnnxGraph, rows: str, kernel: Any, layer: Any) -> str:
+def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> str:
     """As `iom.nn.layers.refinement.refine`."""
-    name = f"{layer.name}/refined"
     vectors = kernel.reshape(len(kernel), -1, layer.alphabet_size)
     centred = vectors - vectors.mean(2, keepdims=True)
     in_pairs = layer.alphabet_size == 2  # then the two of a position are opposite
     centred = centred[:, :, 0] if in_pairs else centred.reshape(kernel.shape)
-    forth = graph.constant(centred, f"{name}/vectors")
-    back = graph.constant(centred.T, f"{name}/columns")
-    width = graph.constant([-1, kernel.shape[1]], f"{name}/width", np.int64)
+    forth, back = graph.constant(centred), graph.constant(centred.T)
 
-    def read_back(value: str, step: str) -> str:
-        flat = graph.add("MatMul", [value, forth], f"{step}/responses")
+    def read_back(value: str) -> str:
+        flat = graph.add("MatMul", value, forth)
         if in_pairs:
-            return graph.add("MatMul", [graph.add("Sign", [flat], f"{step}/codes"), back],
-                             f"{step}/held")  # fmt: skip
-        responses = _by_position(graph, flat, layer, f"{step}/positions")
-        largest = graph.add("ReduceMax", [responses], f"{step}/largest", axes=_LAST, keepdims=1)
-        chosen = graph.add("Equal", [responses, largest], f"{step}/chosen")
-        ones = graph.add("Cast", [chosen], f"{step}/ones", to=1)
-        codes = graph.add("Reshape", [ones, width], f"{step}/codes")
-        return graph.add("MatMul", [codes, back], f"{step}/held")
+            return graph.add("MatMul", graph.add("Sign", flat), back)
+        responses = graph.reshape(flat, layer.code_length, layer.alphabet_size)
+        chosen = graph.add("Equal", responses, graph.add("ReduceMax", responses, axes=[-1], keepdims=1))
+        codes = graph.reshape(graph.add("Cast", chosen, to=1), kernel.shape[1])
+        return graph.add("MatMul", codes, back)
 
-    def times(left: str, right: str, step: str) -> str:
-        return graph.add("Mul", [left, right], f"{name}/{step}")
-
-    held = read_back(rows, f"{name}/start")
-    floor, zero = (graph.constant(value, f"{name}/constant") for value in (FLOOR, 0.0))
-    dot = _total(graph, times(held, rows, "products"), f"{name}/dot")
-    along = graph.add("Max", [dot, floor], f"{name}/along")
-    whole = _total(graph, times(held, held, "held_squares"), f"{name}/whole")
-    across = graph.add("Sub", [whole, times(along, along, "along_square")], f"{name}/across")
-    positive = graph.add("Max", [across, zero], f"{name}/positive")
-    gain = graph.constant(layer.refinement_gain, f"{name}/gain")
-    asked = graph.add("Div", [times(positive, gain, "asked"), along], f"{name}/more")
-    scale = graph.add("Add", [along, asked], f"{name}/scale")
+    held = read_back(rows)
+    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(FLOOR))
+    whole = graph.total(graph.add("Mul", held, held))
+    across = graph.add("Sub", whole, graph.add("Mul", along, along))
+    positive = graph.add("Max", across, graph.constant(0.0))
+    asked = graph.add("Mul", positive, graph.constant(layer.refinement_gain))
+    scale = graph.add("Add", along, graph.add("Div", asked, along))
     corrected = rows
     for step in range(layer.refinement_steps):
-        label = f"{name}/{step}"
-        rate = graph.constant(RATE / (1.0 + DECAY * step), f"{label}/rate")
-        share = graph.add("Div", [held, scale], f"{label}/share")
-        remainder = graph.add("Sub", [rows, share], f"{label}/remainder")
-        correction = graph.add("Mul", [remainder, rate], f"{label}/correction")
-        corrected = graph.add("Add", [corrected, correction], f"{label}/corrected")
+        rate = graph.constant(RATE / (1.0 + DECAY * step))
+        remainder = graph.add("Sub", rows, graph.add("Div", held, scale))
+        corrected = graph.add("Add", corrected, graph.add("Mul", remainder, rate))
         if step + 1 < layer.refinement_steps:
-            held = read_back(corrected, label)
+            held = read_back(corrected)
     return corrected
 
 
@@ -516,12 +453,9 @@ def fold_pixel_scaling(graph: OnnxGraph, side: int) -> None:
     for attribute in convolved.attribute:
         if attribute.name == "auto_pad":
             attribute.s = b"VALID"
-
-    name = f"{convolved.name}/pixels"
     place = graph.nodes.index(scaled)
-    pads_name = graph.constant(pads, f"{name}/pads", np.int64)
-    middle = graph.constant(-offset / factor, f"{name}/middle")
-    convolved.input[0] = graph.add("Pad", [scaled.input[0], pads_name, middle], name)
+    middle = graph.constant(-offset / factor)
+    convolved.input[0] = graph.add("Pad", scaled.input[0], graph.constant(pads, np.int64), middle)
     graph.nodes.insert(place, graph.nodes.pop())
     for node in (scaled, shifted, padded):
         if node is not None:
@@ -558,7 +492,7 @@ def _same_pads(convolution: Any, side: int) -> list[int]:
     return [0, 0, *before, 0, 0, *after]
 
 
-Write = Callable[[OnnxGraph, Any, Any, list[str]], str]
+Write = Callable[..., str]
 LAYERS: dict[str, Write] = {
     "Activation": _activation,
     "Add": _folded("Add"),
@@ -584,4 +518,4 @@ LAYERS: dict[str, Write] = {
     "UnitLength": _unit_length,
     "ZeroPadding2D": _padded,
 }
-"""Type of a Keras layer to what writes it."""
+"""Type of a Keras layer to its writer: `(graph, layer, node, *inputs) -> output`."""

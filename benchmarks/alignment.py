@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from iom.data.benchmarks.pairs import read_pair_list
+    from iom.data.benchmarks.pair_lists import read_pair_list
     from iom.data.images import read_images
     from iom.models.embedder import load_embedder
 

@@ -79,17 +79,18 @@ def _codes(data: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _counted(path: Path, turns: int) -> dict[str, float]:
     """Ours, in this process: packing, counting and the curve."""
+    from iom.codes.comparators import SymbolComparator
     from iom.codes.packing import pack
-    from iom.evaluation.all_pairs import AllPairs
+    from iom.metrics.all_pairs import AllPairs
 
     with np.load(path, allow_pickle=False) as stored:
         codes, labels = stored["codes"], stored["labels"]
     small = AllPairs(np.array([0, 0, 1]))
-    small.count_codes(pack(codes[:3], ALPHABET_SIZE))  # compiles, or reads what was compiled
+    small.count(pack(codes[:3], ALPHABET_SIZE))  # compiles, or reads what was compiled
 
     def count() -> float:
         pairs = AllPairs(labels)
-        return pairs.count_codes(pack(codes, ALPHABET_SIZE)).curve().equal_error_rate()
+        return pairs.curve(SymbolComparator(ALPHABET_SIZE), pack(codes, ALPHABET_SIZE)).equal_error_rate()
 
     eer = count()
     return {

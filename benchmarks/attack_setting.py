@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from iom.evaluation.all_pairs import AllPairs
     from iom.evaluation.attack_scores import Victims
+    from iom.metrics.all_pairs import AllPairs
 
 
 class Setting(NamedTuple):
@@ -47,8 +47,8 @@ def load_setting(arguments: argparse.Namespace, *, samples: int = 2) -> Setting:
 def _faces(arguments: argparse.Namespace, samples: int) -> Setting:
     import numpy as np
 
-    from iom.evaluation.all_pairs import AllPairs
     from iom.evaluation.attack_scores import Victims
+    from iom.metrics.all_pairs import AllPairs
 
     lists = arguments.shared / "data" / "lists"
     faces, labels = _embeddings(arguments, "lfw_112x112")
@@ -95,8 +95,8 @@ def _synthetic(arguments: argparse.Namespace, samples: int) -> Setting:
 
     from iom._random import numpy_stream
     from iom.attacks.base import unit
-    from iom.evaluation.all_pairs import AllPairs
     from iom.evaluation.attack_scores import Victims
+    from iom.metrics.all_pairs import AllPairs
 
     stream = numpy_stream(arguments.seed, "benchmarks/tradeoff")
     labels = np.repeat(np.arange(300), 4)

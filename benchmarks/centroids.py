@@ -165,7 +165,7 @@ def _figures(distances: Any, setting: Setting) -> dict[str, float]:
     """Of distances `(probes, gallery)`, the enrolled subjects first; ties count against."""
     import numpy as np
 
-    from iom.metrics.histogram_curve import StreamedDistances, histogram_curve
+    from iom.metrics.verification import StreamedDistances, histogram_curve
 
     rows = np.arange(len(distances))
     mated = distances[rows, setting.subject]

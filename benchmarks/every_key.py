@@ -96,7 +96,7 @@ def _measure_learned(
     from benchmarks.key_linkability import key_linkability
     from benchmarks.key_trials import code_trials, codes_under_keys
     from iom.codes.packing import pack, unpack
-    from iom.metrics.code_statistics import nominal_bits, symbol_entropy
+    from iom.metrics.protection import nominal_bits, symbol_entropy
 
     first = None
     for hasher in hashers:

@@ -89,7 +89,7 @@ def _faces(subjects: int) -> tuple[Any, Any, list[bytes]]:
     from PIL import Image
 
     from iom.data.images import decode_image
-    from iom.synthetic.sampling import load_face_model
+    from iom.synthetic import load_face_model
 
     pixels, labels = load_face_model().sample(subjects, 4, seed=3)
     encoded = []
@@ -102,8 +102,8 @@ def _faces(subjects: int) -> tuple[Any, Any, list[bytes]]:
 
 def _with_mxnet(python: Path, scratch: Path, subjects: int) -> dict[str, bool | None]:
     from iom.data.formats.bin_files import read_bin_images
-    from iom.data.formats.folder_writer import bin_to_pairs, pairs_to_bin
-    from iom.data.formats.record_io import read_record_file
+    from iom.data.formats.conversions import bin_to_pairs, pairs_to_bin
+    from iom.data.formats.recordio import read_record_file
     from iom.data.images import decode_image
 
     _, labels, encoded = _faces(subjects)
@@ -144,7 +144,7 @@ def _with_bcolz(python: Path, scratch: Path, subjects: int) -> bool:
     import numpy as np
 
     from iom.data.formats.carray import read_carray
-    from iom.data.formats.folder_writer import carray_to_bin, carray_to_pairs
+    from iom.data.formats.conversions import carray_to_bin, carray_to_pairs
 
     pixels, _, _ = _faces(subjects)
     np.save(scratch / "pixels.npy", pixels)

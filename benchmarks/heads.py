@@ -184,7 +184,7 @@ def _measure_lfw(weights: Path, shared: Path, stored: Path) -> None:
 
     from iom._files import write_json
     from iom.config.schema import BenchmarkConfig
-    from iom.data.benchmarks.pairs import load_benchmark
+    from iom.data.benchmarks import load_benchmark
     from iom.training.verification import verification
 
     keras.config.set_dtype_policy("float32")

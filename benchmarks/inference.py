@@ -98,7 +98,7 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
 
 def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The source as it was trained, the source with batch norms folded, faces."""
-    from iom._listing import list_subjects
+    from iom._files import list_subjects
     from iom.data.images import read_images
     from iom.errors import DataError
     from iom.export.check import faces_of_pairs
@@ -125,8 +125,8 @@ def _all_pairs(folder: Path, subjects: int) -> Any:
     """Four images of each of some subjects, and all pairs of them."""
     import numpy as np
 
-    from iom._listing import list_subjects
-    from iom.data.benchmarks.pairs import PairBenchmark
+    from iom._files import list_subjects
+    from iom.data.benchmarks.base import PairBenchmark
     from iom.data.images import read_images
     from iom.errors import DataError
     from iom.export.check import Faces

@@ -96,8 +96,7 @@ def _programs(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callabl
 
     from iom.config.sections import AugmentationConfig, FolderConfig
     from iom.data.folders import scan_folder
-    from iom.data.formats.face_sources import FaceSource
-    from iom.data.formats.shard_writer import write_shards
+    from iom.data.formats.conversions import FaceSource, write_shards
     from iom.data.image_batches import ImageBatches
 
     whole = scan_folder(FolderConfig(root=arguments.root, holdout=0))

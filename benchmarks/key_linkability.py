@@ -1,5 +1,7 @@
 """Unlinkability of a system's codes between keys, as counts of code distances."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,8 +9,8 @@ import numpy as np
 
 from iom.codes.packing import PackedCodes
 from iom.errors import DataError
-from iom.evaluation.all_pairs import AllPairs, CodeDistances
-from iom.metrics.unlinkability import linkability_floor, maximal_linkability, merge_bins, system_linkability
+from iom.metrics.all_pairs import AllPairs
+from iom.metrics.protection import linkability_floor, maximal_linkability, merge_bins, system_linkability
 
 BINS = 100
 
@@ -45,9 +47,7 @@ def key_linkability(pairs: AllPairs, keyed_codes: Sequence[PackedCodes]) -> Link
         raise DataError(f"linkability: expected two keys or more, received {len(keyed_codes)}")
     following = [*keyed_codes[1:], keyed_codes[0]] if len(keyed_codes) > 2 else keyed_codes[1:]
     single = [pairs.count_across_keys(codes, others) for codes, others in zip(keyed_codes, following, strict=False)]
-    pooled = CodeDistances(
-        np.sum([counts.mated for counts in single], axis=0), np.sum([counts.non_mated for counts in single], axis=0)
-    )
+    pooled = functools.reduce(operator.add, single)
     alone = [system_linkability(counts.mated, counts.non_mated) for counts in single]
     return Linkability(
         d_sys=system_linkability(pooled.mated, pooled.non_mated),

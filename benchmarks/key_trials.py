@@ -5,20 +5,20 @@ that the difference of two has an interval that is much narrower than those of t
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.codes.comparators import Comparator, CosineComparator, SymbolComparator
 from iom.codes.packing import PackedCodes, pack
 from iom.errors import DataError
-from iom.evaluation.all_pairs import FLOAT_FMR, AllPairs, CodeDistances
 from iom.evaluation.scores import CodeSystem, common_key
-from iom.metrics.code_statistics import effective_bits
-from iom.metrics.error_curve import ErrorCurve
-from iom.metrics.subject_bootstrap import Counts, NearPairsError, SubjectBootstrap, key_draws, subject_draws
-from iom.metrics.uncertainty import Interval, rate_interval
+from iom.metrics.all_pairs import AllPairs
+from iom.metrics.bootstrap import Interval, group_draws, percentile_intervals, rate_interval
+from iom.metrics.protection import effective_bits
+from iom.metrics.verification import ErrorCurve
 
 FIGURES: dict[str, Callable[[ErrorCurve], float]] = {
     "eer": lambda curve: curve.equal_error_rate(),
@@ -27,8 +27,8 @@ FIGURES: dict[str, Callable[[ErrorCurve], float]] = {
     "fnmr_1e5": lambda curve: curve.fnmr_at_fmr(1e-5),
 }
 """What is measured under each key, and in each draw."""
-LEAST_COVERED, TIMES_EER = 0.01, 2.0
-"""Non-mated pairs are weighed one by one up to this FMR, or so many times the EER."""
+COVERED_FMR = 0.02
+"""Non-mated pairs are weighed one by one up to this FMR at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class KeyTrials:
         """Of the mean over keys: percentiles over draws of subjects and keys.
 
         Where there is no error it reaches to the exact bound for the number of subjects (see
-        `iom.metrics.uncertainty.rate_interval`).
+        `iom.metrics.bootstrap.rate_interval`).
         """
         return rate_interval(
             self._percentiles(self.samples(figure)),
@@ -92,41 +92,26 @@ class KeyTrials:
 
     def samples(self, figure: str) -> NDArray[np.float64]:
         """The mean over drawn keys in each draw, `(R,)`."""
-        values = self.by_draw[figure]
-        if not len(values):
+        if not self.by_draw:
             raise DataError("bootstrap: no draws were made, so there is no interval")
-        drawn = key_draws(values.shape[1], replicates=len(values), seed=self.draws.seed)
-        return np.asarray(np.take_along_axis(values, drawn, axis=1).mean(axis=1))
+        values = self.by_draw[figure]
+        keys = values.shape[1]
+        counts = group_draws(keys, "keys", replicates=len(values), seed=self.draws.seed)
+        return np.array([row @ drawn / keys for row, drawn in zip(values, counts, strict=True)])
 
     def _percentiles(self, samples: NDArray[np.float64]) -> Interval:
-        tail = (1 - self.draws.confidence) / 2
-        return Interval(*(float(edge) for edge in np.quantile(samples, (tail, 1 - tail))))
+        return percentile_intervals(samples[:, None], self.draws.confidence)[0]
 
 
 def float_trial(pairs: AllPairs, embeddings: NDArray[np.float32], draws: Draws) -> KeyTrials:
-    """The unprotected embeddings, compared by cosine."""
-    curve, bootstrap = pairs.float_distances(embeddings)
-    drawn = drawn_figures(
-        pairs,
-        lambda fmr: bootstrap if fmr == FLOAT_FMR else pairs.float_distances(embeddings, fmr=fmr)[1],
-        draws,
-        covered=FLOAT_FMR,
-    )
-    return _trials([figures_of(curve)], [drawn], draws, pairs)
+    """The unprotected embeddings, compared by cosine in double precision."""
+    comparator = CosineComparator(precision=np.float64)
+    return _trials(pairs, comparator, [comparator.prepare(embeddings)], draws)
 
 
 def code_trials(pairs: AllPairs, keyed_codes: Sequence[PackedCodes], draws: Draws) -> KeyTrials:
     """Codes of all images, once for each key."""
-    figures, drawn = [], []
-    for codes in keyed_codes:
-        distances = pairs.count_codes(codes)
-        curve = distances.curve()
-        figures.append(figures_of(curve))
-        if draws.replicates:
-            covered = max(LEAST_COVERED, min(1.0, TIMES_EER * curve.equal_error_rate()))
-            bootstrap_to = functools.partial(_bootstrap_codes, pairs, codes, distances)
-            drawn.append(drawn_figures(pairs, bootstrap_to, draws, covered=covered))
-    return _trials(figures, drawn, draws, pairs)
+    return _trials(pairs, SymbolComparator(keyed_codes[0].alphabet_size), keyed_codes, draws)
 
 
 def codes_under_keys(system: CodeSystem, embeddings: NDArray[np.float32], *, keys: int, seed: int) -> list[PackedCodes]:
@@ -143,44 +128,19 @@ def figures_of(curve: ErrorCurve) -> dict[str, float]:
     }
 
 
-def drawn_figures(
-    pairs: AllPairs, bootstrap_to: Callable[[float], SubjectBootstrap], draws: Draws, *, covered: float
-) -> list[dict[str, float]]:
-    """`FIGURES` in each draw of subjects.
-
-    Args:
-        pairs: Of the images.
-        bootstrap_to: Makes the bootstrap that is exact up to an FMR.
-        draws: Of the bootstrap.
-        covered: That FMR at first; doubled until FMR and FNMR meet below it in every draw.
-    """
-    while True:
-        bootstrap = bootstrap_to(covered)
-        try:
-            return [
-                {name: figure(curve) for name, figure in FIGURES.items()}
-                for curve in map(bootstrap.curve, _subject_draws(pairs, draws))
-            ]
-        except NearPairsError:
-            if covered >= 1:
-                raise
-            covered = min(1.0, 2 * covered)
-
-
-def _subject_draws(pairs: AllPairs, draws: Draws) -> Iterator[Counts]:
-    return subject_draws(len(pairs.images), replicates=draws.replicates, seed=draws.seed)
-
-
-def _bootstrap_codes(pairs: AllPairs, codes: PackedCodes, distances: CodeDistances, fmr: float) -> SubjectBootstrap:
-    return pairs.bootstrap_codes(codes, distances.limit(fmr))
-
-
-def _trials(
-    figures: list[dict[str, float]], drawn: list[list[dict[str, float]]], draws: Draws, pairs: AllPairs
-) -> KeyTrials:
+def _trials(pairs: AllPairs, comparator: Comparator, keyed: Sequence[Any], draws: Draws) -> KeyTrials:
+    counts = list(group_draws(len(pairs.images), replicates=draws.replicates, seed=draws.seed, usable=pairs.usable))
+    figures, drawn = [], []
+    for templates in keyed:
+        curve = pairs.curve(comparator, templates, fmr=COVERED_FMR)
+        figures.append(figures_of(curve))
+        covered = max(COVERED_FMR, min(1.0, 1.5 * curve.equal_error_rate()))
+        if counts:
+            drawn.append(pairs.drawn_figures(_measured, counts, comparator, templates, fmr=covered))
     by_key = {name: np.array([of_key[name] for of_key in figures]) for name in figures[0]}
-    by_draw = {
-        name: np.array([[draw[name] for draw in of_key] for of_key in drawn]).reshape(len(drawn), draws.replicates).T
-        for name in FIGURES
-    }
+    by_draw = dict(zip(FIGURES, np.array(drawn).T, strict=True)) if drawn else {}
     return KeyTrials(by_key, by_draw, draws, int(np.count_nonzero(pairs.images > 1)))
+
+
+def _measured(curve: ErrorCurve) -> list[float]:
+    return [figure(curve) for figure in FIGURES.values()]

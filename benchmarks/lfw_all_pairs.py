@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from iom.evaluation.all_pairs import AllPairs
+    from iom.data.folders import FaceFolder
     from iom.evaluation.scores import CodeSystem
+    from iom.metrics.all_pairs import AllPairs
     from iom.models.embedder import Embedder
     from iom.models.face_hasher import KerasFaceHasher
 
@@ -46,7 +47,7 @@ def load_faces(arguments: argparse.Namespace) -> Faces:
     from iom.config.schema import EvaluateConfig
     from iom.config.sections import FolderConfig
     from iom.data.folders import scan_folder
-    from iom.evaluation.all_pairs import AllPairs, first_images
+    from iom.metrics.all_pairs import AllPairs
     from iom.models.embedder import load_embedder
 
     root = arguments.shared / "data" / "lfw_112x112"
@@ -61,6 +62,16 @@ def load_faces(arguments: argparse.Namespace) -> Faces:
     )
     embeddings = embedder.embed_files(folder.files, progress=True)[rows]
     return Faces(AllPairs(folder.labels[rows]), embeddings, embedder)
+
+
+def first_images(folder: "FaceFolder", at_most: int) -> "NDArray[np.int64]":
+    """Rows of a folder's images, at most so many of each subject, in the folder's order."""
+    import numpy as np
+
+    order = np.argsort(folder.labels, kind="stable")
+    labels = folder.labels[order]
+    kept = np.sort(order[np.arange(len(labels)) - np.searchsorted(labels, labels) < at_most])
+    return np.asarray(kept, np.int64)
 
 
 def learned_system(hasher: "KerasFaceHasher") -> "CodeSystem":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from benchmarks.attack_setting import Setting
     from iom.config.schema import EvaluateConfig
-    from iom.data.benchmarks.pairs import PairBenchmark
+    from iom.data.benchmarks.base import PairBenchmark
     from iom.evaluation.blufr_protocol import Blufr
     from iom.evaluation.scores import CodeSystem
 
@@ -40,7 +40,7 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     """
     from benchmarks.attack_setting import load_setting
     from benchmarks.stored_embeddings import embeddings_of
-    from iom.data.benchmarks.pairs import read_pair_list
+    from iom.data.benchmarks.pair_lists import read_pair_list
     from iom.evaluation.blufr_protocol import read_blufr
 
     setting = argparse.Namespace(
@@ -226,12 +226,10 @@ PROTOCOLS: dict[str, Callable[[Faces, "CodeSystem"], Cell]] = {
 
 
 def _all_pairs_curve(faces: Faces, system: "CodeSystem", number: int) -> Any:
-    from iom.evaluation.protocols import all_pairs_curve
     from iom.evaluation.scores import common_key
 
     rows = system.templates(faces.setting.faces, common_key(faces.config.seed, number))
-    subjects = faces.setting.pairs.subjects.astype("int64")
-    return all_pairs_curve(system.comparator, rows, subjects)
+    return faces.setting.pairs.curve(system.comparator, rows)
 
 
 def _keys(faces: Faces, system: "CodeSystem") -> int:

@@ -89,7 +89,7 @@ def _against_scikit_learn(mated: Distances, non_mated: Distances) -> Iterator[Di
     from scipy.optimize import brentq
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    from iom.metrics.error_curve import error_curve
+    from iom.metrics.verification import error_curve
 
     curve = error_curve(mated, non_mated)
     truth = np.repeat([1, 0], [len(mated), len(non_mated)])
@@ -108,8 +108,7 @@ def _against_scikit_learn(mated: Distances, non_mated: Distances) -> Iterator[Di
 
 
 def _counted_and_streamed(mated: Distances, non_mated: Distances, *, tied: bool) -> Iterator[Difference]:
-    from iom.metrics.error_curve import error_curve
-    from iom.metrics.histogram_curve import StreamedDistances, histogram_curve
+    from iom.metrics.verification import StreamedDistances, error_curve, histogram_curve
 
     curve = error_curve(mated, non_mated)
     if tied:
@@ -128,8 +127,8 @@ def _counted_and_streamed(mated: Distances, non_mated: Distances, *, tied: bool)
 
 def _against_bob(mated: Distances, non_mated: Distances, rng: np.random.Generator, python: str) -> Iterator[Difference]:
     from iom.errors import DataError
-    from iom.metrics.error_curve import error_curve
     from iom.metrics.identification import search_gallery
+    from iom.metrics.verification import error_curve
 
     gallery, probes = 40, rng.integers(0, 60, size=300)
     table = rng.choice(non_mated, size=(300, gallery))
@@ -184,7 +183,7 @@ def _code_statistics(rng: np.random.Generator) -> Iterator[Difference]:
     from scipy.stats import entropy
     from sklearn.metrics import mutual_info_score
 
-    from iom.metrics.code_statistics import degrees_of_freedom, min_entropy, pair_mutual_information, symbol_entropy
+    from iom.metrics.protection import degrees_of_freedom, min_entropy, pair_mutual_information, symbol_entropy
 
     codes = rng.choice(8, size=(3000, 12), p=np.arange(1, 9) / 36)
     counts = [np.bincount(column, minlength=8) for column in codes.T]
@@ -204,7 +203,7 @@ def _code_statistics(rng: np.random.Generator) -> Iterator[Difference]:
 
 def _known_linkability() -> Iterator[Difference]:
     """D_sys in closed form: p_m = 2 (1 - s), p_nm = 2 s gives 5/12; two half-covered boxes 1/2."""
-    from iom.metrics.unlinkability import maximal_linkability, system_linkability
+    from iom.metrics.protection import maximal_linkability, system_linkability
 
     edges = np.linspace(0, 1, BINS + 1)
     mated, non_mated = np.diff(2 * edges - edges**2), np.diff(edges**2)
@@ -218,7 +217,7 @@ def _known_linkability() -> Iterator[Difference]:
 
 def _linkability(rng: np.random.Generator) -> tuple[float, float]:
     """A system that ignores its key, and one whose codes under two keys meet by chance."""
-    from iom.metrics.unlinkability import system_linkability
+    from iom.metrics.protection import system_linkability
 
     def counts(mismatch: float, size: int) -> NDArray[np.int64]:
         return np.bincount(rng.binomial(CODE_LENGTH, mismatch, size), minlength=CODE_LENGTH + 1)

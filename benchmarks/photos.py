@@ -47,7 +47,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from benchmarks.alignment import write_photographs
-    from iom._listing import list_subjects
+    from iom._files import list_subjects
     from iom.data.images import read_images
     from iom.errors import DataError
     from iom.keys import TransformKey

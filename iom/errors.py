@@ -20,6 +20,20 @@ class DataError(IomError):
     """An image, a folder, a pair list or a benchmark file is missing, damaged or inconsistent."""
 
 
+class SettingsChangedError(DataError):
+    """A run cannot be continued: it was begun with other settings.
+
+    Attributes:
+        path: Its journal.
+        changed: Names of the settings that differ.
+    """
+
+    def __init__(self, message: str, *, path: Path, changed: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.path = path
+        self.changed = changed
+
+
 class WeightsError(IomError):
     """Weights are missing, damaged, or do not fit the architecture or the stated input."""
 
@@ -77,6 +91,22 @@ def _packages_of(extras: tuple[str, ...]) -> list[str]:
         if marker.replace("'", '"').strip() in {f'extra == "{name}"' for name in extras}:
             found.append(package.strip())
     return sorted(set(found))
+
+
+class BusyError(IomError):
+    """There are too many concurrent requests; retry later."""
+
+
+class WorkerError(IomError):
+    """A worker process took too long, died, or did not start.
+
+    Attributes:
+        timed_out: Whether it took too long.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
 
 
 class EnrolmentError(IomError):

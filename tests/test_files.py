@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from iom._files import (
+    Journal,
     atomic_path,
     cached_array,
     check_output,
@@ -16,7 +17,7 @@ from iom._files import (
     write_secret,
 )
 from iom._registry import lookup
-from iom.errors import ConfigError, DataError
+from iom.errors import ConfigError, DataError, SettingsChangedError
 
 
 def write_half(path):
@@ -164,3 +165,47 @@ def test_a_folder_without_the_right_to_write_is_one_error(tmp_path, monkeypatch)
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(DataError, match="Permission denied"):
         check_output(tmp_path / "new")
+
+
+def entries(path, settings):
+    with Journal(path, settings) as journal:
+        return [entry for _, entry in journal.entries()]
+
+
+def test_a_journal_is_continued_and_loses_at_most_its_cut_line(tmp_path):
+    path, settings = tmp_path / "new" / "run.jsonl", {"size": 112, "names": ("a", "b")}
+    with Journal(path, settings) as journal:
+        positions = [journal.add({"name": name}, durable=True) for name in ("first", "zwei\n", "\udcff")]
+        assert [journal.read(position)["name"] for position in positions] == ["first", "zwei\n", "\udcff"]
+        assert [position for position, _ in journal.entries()] == positions
+    whole = path.read_bytes()
+    for length in range(len(whole) + 1):
+        path.write_bytes(whole[:length])
+        found = [entry["name"] for entry in entries(path, settings)]
+        assert found == ["first", "zwei\n", "\udcff"][: len(found)]
+        assert len(found) == max(0, whole[:length].count(b"\n") - 1)
+    with Journal(path, settings) as journal:
+        journal.add({"name": "last"})
+    assert entries(path, settings)[-1] == {"name": "last"}
+
+
+def test_a_journal_of_other_settings_is_refused_with_their_names(tmp_path):
+    path = tmp_path / "run.jsonl"
+    entries(path, {"size": 112, "score": 0.5})
+    with pytest.raises(SettingsChangedError, match=r"other settings \(more, none, score\)") as caught:
+        Journal(path, {"size": 112, "score": 0.6, "more": None, "none": None})
+    assert (caught.value.path, caught.value.changed) == (path, ("more", "none", "score"))
+    entries(path, {"size": 112, "score": 0.5})
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "1", '{"settings": 1}', '{"size": 112}', '{"settings": {}}\n{"a"\n{}'])
+def test_what_is_no_journal_is_one_error(tmp_path, line):
+    (tmp_path / "run.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match="remove it to begin anew"):
+        entries(tmp_path / "run.jsonl", {})
+
+
+def test_a_journal_is_held_by_one_run(tmp_path):
+    with Journal(tmp_path / "run.jsonl", {}), pytest.raises(DataError, match="another run"):
+        Journal(tmp_path / "run.jsonl", {})
+    entries(tmp_path / "run.jsonl", {})

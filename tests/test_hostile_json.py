@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from iom.data.benchmarks.distractors import read_megaface
+from iom.data.benchmarks.megaface import read_megaface
 from iom.data.formats.carray import read_carray
-from iom.data.formats.shard_store import open_shards
+from iom.data.formats.shards import open_shards
 from iom.errors import IomError
 from iom.evaluation.report.diff import read_report
 from iom.models.artifact import read_manifest

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LEVELS = [
-    {"errors", "_registry", "_files", "_listing", "_unpickling", "_untrusted", "_random", "_tensorflow_log", "keys"},
+    {"errors", "_registry", "_files", "_unpickling", "_untrusted", "_random", "_tensorflow_log", "keys"},
     {"config", "codes", "metrics"},
     {"photos", "data", "synthetic", "nn"},
     {"pretrained", "models", "baselines", "attacks", "gallery"},

@@ -7,12 +7,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from iom._listing import list_folders, list_images, list_subjects, name_of, text_of
+from iom._files import list_folders, list_images, list_subjects, name_of, text_of
 from iom.config.sections import FolderConfig
-from iom.data.benchmarks.identification_data import folder_searches
+from iom.data.benchmarks.folders import folder_identification
 from iom.data.check import check_data
 from iom.data.folders import scan_folder
-from iom.data.formats.face_sources import from_folder
+from iom.data.formats.conversions import from_folder
 from iom.errors import DataError
 from iom.export.check import calibration_faces
 from iom.gallery.bulk.rows import read_rows
@@ -87,7 +87,7 @@ LISTERS = {
     "list_subjects": lambda root: [n for ns in list_subjects(root).subjects.values() for n in ns],
     "train, calibrate, search, all pairs": lambda root: scan_folder(FolderConfig(root=str(root), min_images=1)).paths,
     "identification": lambda root: [
-        Path(str(image)).relative_to(root).as_posix() for image in folder_searches(root).images
+        Path(str(image)).relative_to(root).as_posix() for image in folder_identification(root).images
     ],
     "bulk-enroll": lambda root: [row.name for row in read_rows("folder", root)],
     "convert": lambda root: from_folder(root).paths,

@@ -1,7 +1,7 @@
 """What every attack sees and gives: an attacked system, what leaked of it, and an attack.
 
-An attack says what it needs to know, and gets exactly that: `Leak.only` takes everything else away
-before it runs. No key is part of a leak, only what an attacker makes of a key.
+An attack says what it needs to know, and gets exactly that: `Leak.only` takes everything else away before it runs. No
+key is part of a leak, only what an attacker makes of a key.
 """
 
 import dataclasses
@@ -67,8 +67,8 @@ class AttackedSystem:
         vectors: Projection vectors under a key, `(D, M, Q)`; None where the system is not linear.
         responses: Gradients under a key; None where there are none (or `vectors` are there).
         public_vectors: The projection behind the key, `(K, M, Q)`, if it is the same for all keys.
-        before_key: Embeddings `(N, D)` -> the rows that the key of such a system is applied to, one
-            array `(N, W)` for each window of dimensions that a key may choose; W >= K.
+        before_key: Embeddings `(N, D)` -> the rows that the key of such a system is applied to, one array `(N, W)` for
+            each window of dimensions that a key may choose; W >= K.
     """
 
     name: str
@@ -102,8 +102,8 @@ class AttackedSystem:
 class Leak:
     """What one attacker holds about N victims, of each one or several records.
 
-    Records of all victims are made under the same list of keys, one key a record, so that what is
-    learned about a key serves for all victims. Parts are None where the attacker lacks them.
+    Records of all victims are made under the same list of keys, one key a record, so that what is learned about a key
+    serves for all victims. Parts are None where the attacker lacks them.
 
     Attributes:
         system: The public part of the system.
@@ -170,13 +170,11 @@ class Attack:
     Attributes:
         title: What it does, in words.
         knowledge: Keys of `KNOWLEDGE`: all it gets to see.
-        needs: Parts of a system of which it takes the first that is there: `vectors`, `responses`,
-            `public_vectors`.
+        needs: Parts of a system of which it takes the first that is there: `vectors`, `responses`, `public_vectors`.
         reconstruct: A leak -> embeddings `(N, D)`, unit length.
-        link: Two leaks, one record each, of the same people under two keys, and pairs of rows
-            -> scores `(P,)`, higher = more likely the same subject.
-        identify: A leak -> scores `(N, T)` of its photographs, higher = more likely the enrolled
-            one.
+        link: Two leaks, one record each, of the same people under two keys, and pairs of rows -> scores `(P,)`, higher
+            = more likely the same subject.
+        identify: A leak -> scores `(N, T)` of its photographs, higher = more likely the enrolled one.
         records: Fewest records of a victim that it needs.
     """
 

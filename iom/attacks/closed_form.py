@@ -26,7 +26,7 @@ def one_hot(codes: Templates, alphabet_size: int) -> Embeddings:
 def closed_form(leak: Leak) -> Embeddings:
     """`x = sum_i (w_{i, t_i} - mean_j w_ij)` over all positions of all records.
 
-    For independent vectors it is parallel to the embedding on average, and its error falls with the
-    number of positions. Refined codes are made so that it has nearly none.
+    For independent vectors it is parallel to the embedding on average, and its error falls with the number of
+    positions. Refined codes are made so that it has nearly none.
     """
     return unit(read_back(*leak.stacked()))

@@ -29,8 +29,8 @@ def cross_entropy_descent(leak: Leak) -> Embeddings:
 def posterior_mode(leak: Leak) -> Embeddings:
     """The most likely embedding given code, vectors, and the mean and covariance of other people.
 
-    The same descent with the population's log density added; the likelihood of a code is softened,
-    which puts the result nearer to the middle of the cone of embeddings that have this code.
+    The same descent with the population's log density added; the likelihood of a code is softened, which puts the
+    result nearer to the middle of the cone of embeddings that have this code.
     """
     vectors, codes = leak.stacked()
     population = Population.of(leak.known("population"))

@@ -19,8 +19,8 @@ def evolve(
 ) -> Embeddings:
     """Minimise a cost for each victim by trying; nothing but the ranks of costs is used.
 
-    A (mu / mu_w, lambda) evolution strategy with cumulative step-size adaptation: CMA-ES (Hansen,
-    arXiv 1604.00772, eqs. 40 to 44) whose covariance is not learned but taken from the population.
+    A (mu / mu_w, lambda) evolution strategy with cumulative step-size adaptation: CMA-ES (Hansen, arXiv 1604.00772,
+    eqs. 40 to 44) whose covariance is not learned but taken from the population.
 
     Args:
         cost: What to minimise.

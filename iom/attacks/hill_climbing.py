@@ -18,8 +18,8 @@ QUERY_GENERATIONS, QUERY_OFFSPRING = 100, 20
 def similarity_search(leak: Leak) -> Embeddings:
     """Search for embeddings whose code is near to the stolen one (Dong et al., arXiv 1910.07770).
 
-    Takes any system as a function; of several records it lowers the sum of the distances. Starts
-    at the nearest of the attacker's own people.
+    Takes any system as a function; of several records it lowers the sum of the distances. Starts at the nearest of the
+    attacker's own people.
     """
     people = leak.known("population")
     codes, boxes = leak.known("codes"), leak.known("hashers")

@@ -24,9 +24,9 @@ Pairs = NDArray[np.intp]
 def keyless_linker(first: Leak, second: Leak, left: Pairs, right: Pairs) -> NDArray[np.float64]:
     """Learn, under keys of the attacker's own, what of a code survives a change of the key.
 
-    Symbol statistics of each code and, where the projection behind the key is public, what no
-    permutation changes in the vector that the code points at: its sum, its moments, its sorted
-    entries. A logistic regression on their differences and products tells mated from non-mated.
+    Symbol statistics of each code and, where the projection behind the key is public, what no permutation changes in
+    the vector that the code points at: its sum, its moments, its sorted entries. A logistic regression on their
+    differences and products tells mated from non-mated.
 
     Args:
         first: Codes under one key, `(N, M)`.

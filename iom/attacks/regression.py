@@ -15,11 +15,10 @@ RIDGE = 0.01
 def prior_regressor(leak: Leak) -> Embeddings:
     """Ridge regression from templates under the disclosed keys to embeddings of other people.
 
-    The attacker hashes people of their own under the disclosed key of each record, so that the
-    regression holds the population's mean and covariance as well as what the key cuts off: with
-    `keep`, dimensions that are gone are told from those that are there. Of a linear system the
-    features are the closed-form reconstructions of the records, side by side, which makes it the
-    linear-Gaussian posterior mean; of any other, the templates themselves.
+    The attacker hashes people of their own under the disclosed key of each record, so that the regression holds the
+    population's mean and covariance as well as what the key cuts off: with `keep`, dimensions that are gone are told
+    from those that are there. Of a linear system the features are the closed-form reconstructions of the records, side
+    by side, which makes it the linear-Gaussian posterior mean; of any other, the templates themselves.
     """
     people = leak.known("population")
     people = people[:: -(-len(people) // LARGEST)]

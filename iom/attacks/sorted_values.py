@@ -1,8 +1,7 @@
 """Sorted values: compare templates with photographs, and with each other, without any key.
 
-A code, read back with the public projection, gives the keyed row nearly exactly. A key that only
-moves dimensions leaves the sorted values of that row as they were, and those tell a photograph from
-thousands of others.
+A code, read back with the public projection, gives the keyed row nearly exactly. A key that only moves dimensions
+leaves the sorted values of that row as they were, and those tell a photograph from thousands of others.
 """
 
 import numpy as np
@@ -59,8 +58,8 @@ def sorted_values(rows: Embeddings, size: int = 0) -> NDArray[np.float64]:
 
     Args:
         rows: `(N, K)`.
-        size: Wanted number of values; with fewer than K, evenly spaced quantiles stand for the
-            values of an unknown choice among them. 0 is K.
+        size: Wanted number of values; with fewer than K, evenly spaced quantiles stand for the values of an unknown
+            choice among them. 0 is K.
     """
     values = np.sort(rows.astype(np.float64), axis=1)
     if size and size != values.shape[1]:

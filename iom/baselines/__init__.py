@@ -1,7 +1,7 @@
 """Data-agnostic protections: what every learned result is compared with.
 
-Each is made for an embedding size and a code shape, and hashes embeddings under a key. To add one,
-write its file and add a line here.
+Each is made for an embedding size and a code shape, and hashes embeddings under a key. To add one, write its file and
+add a line here.
 """
 
 from collections.abc import Callable

@@ -13,9 +13,9 @@ from iom.keys import TransformKey
 class BioHash(SecretSigns):
     """Bit i is 1 where `<r_i, x> > 0`, with orthonormal rows r_i that follow from the key.
 
-    The original has at most D bits. To be compared at equal storage, more bits are made of several
-    such projections, each orthonormal within itself. Its threshold tau is 0 here, the mean of a
-    projection of embeddings whose mean is close to 0.
+    The original has at most D bits. To be compared at equal storage, more bits are made of several such projections,
+    each orthonormal within itself. Its threshold tau is 0 here, the mean of a projection of embeddings whose mean is
+    close to 0.
     """
 
     title = "BioHash"

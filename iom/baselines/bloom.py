@@ -20,10 +20,10 @@ BLOCK_WORDS = 8
 class BloomFilter(HashedByKey):
     """In each block, the set of words that occur; which word stood where is forgotten.
 
-    How it is adapted. The method was made for binary iris codes, whose columns are the words: here
-    bits are signs of public Gaussian projections, words of 4 bits, and a block holds 8 words, so a
-    filter has 16 bits. The original's key, a string added to every word, only renames the bits of a
-    filter (Hermans et al., 2014): here the key permutes the embedding first, as in GRP.
+    How it is adapted. The method was made for binary iris codes, whose columns are the words: here bits are signs of
+    public Gaussian projections, words of 4 bits, and a block holds 8 words, so a filter has 16 bits. The original's
+    key, a string added to every word, only renames the bits of a filter (Hermans et al., 2014): here the key permutes
+    the embedding first, as in GRP.
 
     Args:
         embedding_size: D.

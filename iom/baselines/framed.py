@@ -1,8 +1,8 @@
 """A public frame behind the keyed permutation, plain or refined: Index-of-Max without training.
 
-The same steps as a learned hasher's with permutation keys, with nothing learned: what a structured
-frame (`iom.nn.layers.frames`) and refined codes (`iom.nn.layers.refinement`) give by themselves, and so
-what training has to beat.
+The same steps as a learned hasher's with permutation keys, with nothing learned: what a structured frame
+(`iom.nn.layers.frames`) and refined codes (`iom.nn.layers.refinement`) give by themselves, and so what training has to
+beat.
 """
 
 import functools
@@ -32,8 +32,8 @@ class FramedProjection:
         code: Shape of the code; `keep` is honoured, what is about learning is not.
         seed: Of the public frame.
         frame: A key of `iom.nn.layers.frames.FRAMES`.
-        refined: Whether codes are refined: with the steps that `code` names, or
-            `REFINEMENT_STEPS` where it names none, and with its gain.
+        refined: Whether codes are refined: with the steps that `code` names, or `REFINEMENT_STEPS` where it names none,
+            and with its gain.
 
     Raises:
         ConfigError: The frame cannot have this shape, or `keep` exceeds D.

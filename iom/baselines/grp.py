@@ -15,8 +15,8 @@ BLOCK = 1024
 class GaussianRandomProjection(HashedByKey):
     """A public Gaussian projection behind the keyed permutation, not trained.
 
-    A permuted Gaussian projection is again a Gaussian projection, hence this is GRP-IoM whose
-    matrix follows from the key.
+    A permuted Gaussian projection is again a Gaussian projection, hence this is GRP-IoM whose matrix follows from the
+    key.
 
     Args:
         embedding_size: D.

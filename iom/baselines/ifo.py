@@ -21,9 +21,9 @@ FACTORS = 2
 class IndexingFirstOne(HashedByKey):
     """At each position: permute the bits P times, multiply, take the place of the first one.
 
-    Only the first q bits of a product are looked at; where they are all zero the symbol is void,
-    q. How it is adapted: the bits are signs of public Gaussian projections, as many as the code
-    stores, instead of an iris code; the original's modulo threshold is left at its neutral value.
+    Only the first q bits of a product are looked at; where they are all zero the symbol is void, q. How it is adapted:
+    the bits are signs of public Gaussian projections, as many as the code stores, instead of an iris code; the
+    original's modulo threshold is left at its neutral value.
 
     Args:
         embedding_size: D.

@@ -32,8 +32,8 @@ def keyed_normals(key: TransformKey, purpose: str, *shape: int) -> NDArray[np.fl
 def keyed_orthonormal(key: TransformKey, purpose: str, rows: int, size: int) -> NDArray[np.float64]:
     """Random orthonormal rows, `(rows, size)`, for `rows <= size`.
 
-    By QR, which is Gram and Schmidt's process on the rows of a Gaussian matrix; signs are fixed so
-    that the result is uniform over all such frames (Mezzadri, 2007).
+    By QR, which is Gram and Schmidt's process on the rows of a Gaussian matrix; signs are fixed so that the result is
+    uniform over all such frames (Mezzadri, 2007).
     """
     with _threads().limit(limits=1):  # such small matrices only wait for each other's threads
         columns, triangle = np.linalg.qr(keyed_normals(key, purpose, size, rows))

@@ -15,9 +15,9 @@ HIDDEN_LAYERS = 2
 class MlpHash(SecretSigns):
     """Hidden layers of random orthonormal weights and a non-linearity, then a layer of signs.
 
-    Choices of ours: tanh, on values brought to unit variance (on a unit-length embedding it would
-    be all but linear), a threshold of 0, and as many hidden units as the embedding has dimensions.
-    As with BioHash, more than D bits take several orthonormal blocks in the last layer.
+    Choices of ours: tanh, on values brought to unit variance (on a unit-length embedding it would be all but linear), a
+    threshold of 0, and as many hidden units as the embedding has dimensions. As with BioHash, more than D bits take
+    several orthonormal blocks in the last layer.
     """
 
     title = "MLP-Hash"

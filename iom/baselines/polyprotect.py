@@ -24,8 +24,8 @@ LARGEST_COEFFICIENT = 50
 class PolyProtect(HashedByKey):
     """Entry i is `sum_j c_j v_{i s + j}^{e_j}` over a window of m entries, s = m - overlap.
 
-    As in the paper, the embedding has unit length, so entries are far below 1 and high powers count
-    little. Coefficients and exponents are the key.
+    As in the paper, the embedding has unit length, so entries are far below 1 and high powers count little.
+    Coefficients and exponents are the key.
 
     Args:
         embedding_size: D.

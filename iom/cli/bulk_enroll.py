@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _enroll(arguments: argparse.Namespace) -> Answer:
-    from iom._files import check_output
-    from iom._listing import list_images
+    from iom._files import check_output, list_images
     from iom.cli.gallery_access import open_gallery
     from iom.cli.gallery_commands import _hasher
     from iom.errors import ConfigError

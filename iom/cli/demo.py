@@ -126,7 +126,7 @@ def _images(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
 
         return read_images(paths)
 
-    from iom.synthetic.sampling import load_face_model
+    from iom.synthetic import load_face_model
 
     images, _ = load_face_model().sample(2, 2, seed=seed)
     return images[:3]

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from iom._listing import list_subjects
+from iom._files import list_subjects
 from iom.cli.arguments import NO, OK, Answer, goes_on_when_repeated
 from iom.cli.gallery_access import open_gallery, read_passphrase
 from iom.data.images import read_image

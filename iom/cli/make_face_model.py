@@ -38,7 +38,7 @@ def _make(arguments: argparse.Namespace) -> Answer:
     from iom.config.sections import FolderConfig
     from iom.data.folders import scan_folder
     from iom.data.images import read_images
-    from iom.synthetic.face_fit import fit_face_model, select_frontal
+    from iom.synthetic.fit import fit_face_model, select_frontal
 
     check_output(arguments.output, folder=False)
     folder = scan_folder(FolderConfig(root=str(arguments.images), min_images=arguments.min_images))

@@ -73,7 +73,7 @@ def _export(arguments: argparse.Namespace) -> Answer:
     config = load_config(EvaluateConfig, arguments.config, overrides=[*arguments.overrides, "scenario.bootstrap=0"])
     check_output(arguments.output)
 
-    from iom.data.benchmarks.pairs import load_benchmark
+    from iom.data.benchmarks import load_benchmark
     from iom.evaluation.evaluate import evaluate
     from iom.evaluation.score_tables import write_system_scores
 

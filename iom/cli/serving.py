@@ -24,7 +24,7 @@ from iom.service.decoding import Decoder
 from iom.service.face_pipeline import Faces
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile, add_token
-from iom.synthetic.sampling import load_face_model
+from iom.synthetic import load_face_model
 
 DEMO_SEED = 4
 """Of the faces of nobody: three people whom the bundled model tells apart well."""

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(arguments: argparse.Namespace) -> Answer:
     from iom._files import check_output
-    from iom.synthetic.sampling import write_folder
+    from iom.synthetic import write_folder
 
     check_output(arguments.output)
     write_folder(

@@ -1,7 +1,7 @@
 """How two templates are compared: codes by differing positions, other templates in their own way.
 
-A comparator first `prepare`s templates `(N, L)`, once; what it gives back can be indexed by rows.
-Distances: lower = more alike.
+A comparator first `prepare`s templates `(N, L)`, once; what it gives back can be indexed by rows. Distances: lower =
+more alike.
 """
 
 import dataclasses
@@ -65,11 +65,12 @@ class SymbolComparator:
 
 @dataclasses.dataclass(frozen=True)
 class CosineComparator:
-    """`1 - cosine` of real vectors, 0..2."""
+    """`1 - cosine` of real vectors, 0..2; tables of all pairs are computed in `precision`."""
 
     unit: str = "1 - cosine"
+    precision: type[np.floating[Any]] = np.float32
 
-    def prepare(self, templates: Templates) -> NDArray[np.float32]:
+    def prepare(self, templates: Templates) -> NDArray[Any]:
         """Rows at unit length.
 
         Raises:
@@ -83,24 +84,24 @@ class CosineComparator:
                 f"cosine: expected finite rows other than zero, received {len(wrong)} others, "
                 f"the first at row {wrong[0]}"
             )
-        return np.asarray(rows / lengths, np.float32)
+        return np.asarray(rows / lengths, self.precision)
 
-    def paired(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    def paired(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
         """`(N,)`."""
         wide = np.einsum("nd,nd->n", a.astype(np.float64), b.astype(np.float64))
         return np.asarray(1.0 - wide)
 
-    def all_pairs(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`(A, B)`, single precision."""
-        return np.asarray(1 - a @ b.T, np.float32)
+    def all_pairs(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        """`(A, B)`."""
+        return np.asarray(1 - a @ b.T, self.precision)
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockSetComparator:
     """Dissimilarity of Bloom filters, block by block (Rathgeb et al., ICB 2013, eq. 3).
 
-    The mean over blocks of `|a xor b| / (|a| + |b|)`, 0..1: of what either filter holds, the share
-    that the other lacks. Two empty filters are alike.
+    The mean over blocks of `|a xor b| / (|a| + |b|)`, 0..1: of what either filter holds, the share that the other
+    lacks. Two empty filters are alike.
 
     Args:
         block: Bits of one filter; L is a multiple of it.

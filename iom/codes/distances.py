@@ -1,7 +1,7 @@
 """Exact distances between packed codes: the number of positions at which two codes differ.
 
-Every function takes `PackedCodes` of one shape, gives distances 0..M (lower = more alike), and
-spreads large work over the CPU's cores.
+Every function takes `PackedCodes` of one shape, gives distances 0..M (lower = more alike), and spreads large work over
+the CPU's cores.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 """Codes as bit planes: the form in which they are stored and compared.
 
-A symbol below q is written with b = ceil(log2 q) bits; plane p of a code holds bit p of all its
-symbols, 64 to a word. Two symbols differ where any of their bits differ, so the code distance is
-`popcount(OR over planes of XOR)`, exact for every alphabet. A 512x8 code takes 192 bytes.
+A symbol below q is written with b = ceil(log2 q) bits; plane p of a code holds bit p of all its symbols, 64 to a word.
+Two symbols differ where any of their bits differ, so the code distance is `popcount(OR over planes of XOR)`, exact for
+every alphabet. A 512x8 code takes 192 bytes.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ class PackedCodes:
     """Codes in bit planes, with the shape they were packed from.
 
     Attributes:
-        planes: `(N, ceil(log2 Q), ceil(M / 64))` words. Bit j of word w of a plane belongs to
-            position 64 w + j; bits past the last position are zero.
+        planes: `(N, ceil(log2 Q), ceil(M / 64))` words. Bit j of word w of a plane belongs to position 64 w + j; bits
+            past the last position are zero.
         code_length: M.
         alphabet_size: Q.
     """

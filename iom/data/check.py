@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from iom._listing import is_image, is_skipped
+from iom._files import is_image, is_skipped
 from iom.data.formats.bin_files import read_bin_images
-from iom.data.formats.face_sources import FaceSource, from_folder, from_record_io, from_shards
-from iom.data.formats.shard_store import is_shards, read_manifest
+from iom.data.formats.conversions import FaceSource, from_folder, from_recordio, from_shards
+from iom.data.formats.shards import is_shards, read_manifest, read_records, read_sidecar
 from iom.data.images import FORMATS, decode_image
 from iom.errors import DataError
 
@@ -96,7 +96,7 @@ def _source(path: Path) -> tuple[FaceSource, bool]:
         names = tuple(f"{path.name}/{index}" for index in range(len(encoded)))
         return FaceSource(path, names, lambda row: encoded[row]), False
     if path.suffix == ".rec" or (path / "train.rec").is_file():
-        return from_record_io(path), True
+        return from_recordio(path), True
     if is_shards(path):
         return from_shards(path), True
     return from_folder(path), True
@@ -106,8 +106,6 @@ def _record_findings(path: Path) -> Iterator[Finding]:
     """Reads shards with their CRCs and compares them with their index."""
     if not (path.is_dir() and is_shards(path)):
         return
-    from iom.data.formats.shard_store import read_sidecar
-    from iom.data.formats.shard_writer import read_records
 
     for shard in read_manifest(path)["shards"]:
         rows = read_sidecar(path, shard["file"])

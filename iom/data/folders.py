@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._listing import IMAGE_SUFFIXES, list_subjects
+from iom._files import IMAGE_SUFFIXES, list_subjects
 from iom._random import numpy_stream
 from iom._untrusted import paths_inside
 from iom.config.sections import FolderConfig
-from iom.data.formats.shard_store import ShardStore, is_shards, open_shards
+from iom.data.formats.shards import ShardStore, is_shards, open_shards
 from iom.errors import DataError
 
 

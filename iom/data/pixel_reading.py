@@ -5,7 +5,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from iom.data.folders import FaceFolder
-from iom.data.formats.shard_store import ShardStore
+from iom.data.formats.shards import ShardStore
 
 READ_TOGETHER = 256
 """Images of one visit to Python when shards are read by offset."""

@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from iom._random import numpy_stream
 from iom._registry import lookup
 from iom.attacks import ATTACKS
 from iom.attacks.base import Attack, AttackedSystem
 from iom.errors import DataError
 from iom.evaluation.attack_scores import Keys, Reconstruction, Victims, make_leak, renewed_templates, run_reconstruction
-from iom.metrics.uncertainty import Interval, rate_interval
+from iom.metrics.bootstrap import Counts, Interval, bootstrap_samples, percentile_intervals, rate_interval
 from iom.metrics.verification import area_under_curve, equal_error_rate
 
 LEAST_FRESH_KEYS = 40
 """Fresh keys that a post-revocation acceptance rate is to be measured over."""
 REPLICATES = 200
+RATES = ("sar", "prar", "prar_other")
+"""Figures that are shares of the reconstructions."""
 LINKING = ("linking_auc", "linking_eer", "linking_auc_same")
 
 
@@ -38,11 +38,11 @@ class AttackRow:
         threshold: Operating threshold of the system.
         cosine: Mean cosine to the true embedding.
         sar: Same-key success: accepted under the key that leaked.
-        prar: Post-revocation acceptance under fresh keys, the renewal being of the very sample that
-            the leaked template was of: the worst case.
+        prar: Post-revocation acceptance under fresh keys, the renewal being of the very sample that the leaked template
+            was of: the worst case.
         prar_other: The same where the renewal is of another sample of the subject.
-        linking_auc: Of a linker: area under its curve, 0.5 is chance. Another sample of a subject
-            is behind its second template.
+        linking_auc: Of a linker: area under its curve, 0.5 is chance. Another sample of a subject is behind its second
+            template.
         linking_auc_same: The same where one photograph is behind both templates.
         linking_eer: Of a linker: its equal error rate, 0.5 is chance.
         rank_one: Share of victims whose enrolled photograph fits their template best.
@@ -146,53 +146,27 @@ def attack_rows(
 
 def _reconstructed(row: AttackRow, outcome: Reconstruction, seed: int, replicates: int) -> AttackRow:
     old, fresh, subjects = outcome.renewed.shape
-    figures: dict[str, Any] = _figures(outcome, np.arange(old), np.arange(fresh), np.arange(subjects))
-    return dataclasses.replace(
-        row,
-        subjects=subjects,
-        old_keys=old,
-        fresh_keys=fresh,
-        intervals=_intervals(outcome, seed, replicates) if replicates else {},
-        **figures,
-    )
+    groups = {"subjects": subjects, "keys": old, "fresh keys": fresh}
+    names = ("cosine", *RATES)
 
+    def figures(**drawn: Counts) -> list[float]:
+        leaks = np.outer(drawn["keys"], drawn["subjects"])
+        renewals = drawn["fresh keys"][None, :, None] * leaks[:, None]
+        return [
+            float(np.average(outcome.cosine, weights=leaks)),
+            float(np.average(outcome.same_key, weights=leaks)),
+            float(np.average(outcome.renewed, weights=renewals)),
+            float(np.average(outcome.renewed_other, weights=renewals)),
+        ]
 
-def _figures(
-    outcome: Reconstruction, old: NDArray[Any], fresh: NDArray[Any], subjects: NDArray[Any]
-) -> dict[str, float]:
-    renewals = np.ix_(old, fresh, subjects)
-    return {
-        "cosine": float(outcome.cosine[np.ix_(old, subjects)].mean()),
-        "sar": float(outcome.same_key[np.ix_(old, subjects)].mean()),
-        "prar": float(outcome.renewed[renewals].mean()),
-        "prar_other": float(outcome.renewed_other[renewals].mean()),
-    }
-
-
-RATES = ("sar", "prar", "prar_other")
-"""Figures that are shares of the subjects' reconstructions."""
-
-
-def _intervals(outcome: Reconstruction, seed: int, replicates: int) -> dict[str, Interval]:
-    """Percentiles when subjects, old keys and fresh keys are drawn anew."""
-    stream = numpy_stream(seed, "attacks/bootstrap")
-    old, fresh, subjects = outcome.renewed.shape
-    draws = [
-        _figures(
-            outcome,
-            np.asarray(stream.integers(old, size=old)),
-            np.asarray(stream.integers(fresh, size=fresh)),
-            np.asarray(stream.integers(subjects, size=subjects)),
-        )
-        for _ in range(replicates)
-    ]
-    found = {
-        name: Interval(*(float(e) for e in np.quantile([d[name] for d in draws], (0.025, 0.975)))) for name in draws[0]
-    }
-    whole = _figures(outcome, np.arange(old), np.arange(fresh), np.arange(subjects))
-    for name in RATES:
-        found[name] = rate_interval(found[name], whole[name], units=subjects, confidence=0.95)
-    return found
+    values: dict[str, Any] = dict(zip(names, figures(**{k: np.ones(n) for k, n in groups.items()}), strict=True))
+    intervals = {}
+    if replicates:
+        samples = bootstrap_samples(figures, groups, replicates=replicates, seed=seed)
+        intervals = dict(zip(names, percentile_intervals(samples), strict=True))
+        for name in RATES:
+            intervals[name] = rate_interval(intervals[name], values[name], units=subjects, confidence=0.95)
+    return dataclasses.replace(row, subjects=subjects, old_keys=old, fresh_keys=fresh, intervals=intervals, **values)
 
 
 def _linked(

@@ -10,7 +10,7 @@ from iom._random import numpy_stream
 from iom.attacks.base import Attack, AttackedSystem, BlackBox, Embeddings, Leak, Templates
 from iom.errors import DataError
 from iom.keys import SECRET_BYTES, TransformKey
-from iom.metrics.error_curve import error_curve
+from iom.metrics.all_pairs import AllPairs
 
 THRESHOLD_KEYS = 3
 
@@ -20,8 +20,8 @@ class Victims:
     """Whom the attacks are run on, and what the attacker has of others.
 
     Attributes:
-        samples: Embeddings of each subject, `(N, S, D)`, S >= 2, unit length. The first is the one
-            whose template leaks; the last is a new sample, presented at the renewal.
+        samples: Embeddings of each subject, `(N, S, D)`, S >= 2, unit length. The first is the one whose template
+            leaks; the last is a new sample, presented at the renewal.
         population: Embeddings of other people, `(T, D)`.
         population_labels: Who they are, `(T,)`.
         others: Public photographs beside the enrolled ones, `(P, D)`; `None` takes the population.
@@ -110,20 +110,10 @@ def operating_threshold(
     Raises:
         DataError: Too few non-mated pairs to see this FMR, or no threshold keeps to it.
     """
-    left, right = np.triu_indices(len(labels), k=1)
-    same = labels[left] == labels[right]
-    if np.count_nonzero(~same) * fmr < 1 or not same.any():
-        raise DataError(
-            f"threshold: an FMR of {fmr:g} cannot be seen in {np.count_nonzero(~same)} non-mated "
-            f"and {np.count_nonzero(same)} mated pairs"
-        )
-    mated, non_mated = [], []
-    for key in keys:
-        prepared = system.comparator.prepare(system.hash(embeddings, key))
-        distances = system.comparator.all_pairs(prepared, prepared)[left, right]
-        mated.append(distances[same])
-        non_mated.append(distances[~same])
-    curve = error_curve(np.concatenate(mated), np.concatenate(non_mated))
+    pairs = AllPairs(labels)
+    pairs.check_resolution(fmr)
+    templates = [system.comparator.prepare(system.hash(embeddings, key)) for key in keys]
+    curve = pairs.curve(system.comparator, *templates, fmr=fmr)
     threshold = curve.threshold_at_fmr(fmr)
     if not np.isfinite(threshold):
         raise DataError(f"threshold: no distance of {system.name} keeps to an FMR of {fmr:g}")
@@ -133,8 +123,8 @@ def operating_threshold(
 def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[TransformKey], *, seed: int) -> Leak:
     """Everything that could leak of records under `keys`; record r is of sample r.
 
-    The last sample never leaks: it is kept for the renewal. With more records than other samples,
-    samples are used again.
+    The last sample never leaks: it is kept for the renewal. With more records than other samples, samples are used
+    again.
     """
     usable = victims.samples.shape[1] - 1
     codes = tuple(system.hash(victims.samples[:, record % usable], key) for record, key in enumerate(keys))

@@ -44,13 +44,13 @@ def read_blufr(lists: Path, root: Path) -> Blufr:
     """Read the lists over a folder `<root>/<subject>/<subject>_NNNN.jpg`.
 
     Args:
-        lists: Folder of `image_list.txt`, and of `test_set.txt`, `gallery_set.txt`,
-            `probe_set.txt`, whose lines are trials: 1-based indexes into the list.
+        lists: Folder of `image_list.txt`, and of `test_set.txt`, `gallery_set.txt`, `probe_set.txt`, whose lines are
+            trials: 1-based indexes into the list.
         root: Folder of images.
 
     Raises:
-        DataError: A missing or malformed list, an index outside the list, missing images, a gallery
-            with a subject twice, a gallery or probe image outside its trial's test set.
+        DataError: A missing or malformed list, an index outside the list, missing images, a gallery with a subject
+            twice, a gallery or probe image outside its trial's test set.
     """
     source = lists / "image_list.txt"
     names = [line for _, line in read_lines(source)]

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.pairs import PairBenchmark, load_benchmark
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.evaluation.paired_test import report_on
 from iom.evaluation.report.result_files import Report
 from iom.evaluation.scores import CodeSystem
@@ -53,8 +54,8 @@ def evaluate(config: EvaluateConfig, *, progress: bool = False) -> Report:
 def prepare(config: EvaluateConfig, *, progress: bool = False) -> Prepared:
     """Load everything and embed the images.
 
-    What can be wrong with the configuration, the weights and the benchmark is found before the
-    first image is embedded. Raises as `evaluate` does.
+    What can be wrong with the configuration, the weights and the benchmark is found before the first image is embedded.
+    Raises as `evaluate` does.
     """
     check_systems(config)
     benchmark = load_benchmark(config.benchmark, seed=config.seed)

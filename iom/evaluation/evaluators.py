@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.evaluation.scores import PairScores
-from iom.metrics.uncertainty import Kind
+from iom.metrics.bootstrap import Kind
 
 FMRS = {"1e-2": 1e-2, "1e-3": 1e-3}
 """False match rates at which the FNMR is quoted, by the name that the figure bears."""
@@ -60,8 +60,7 @@ class FoldEvaluator:
 class OperatingPointEvaluator:
     """Error rates from all distances, and the thresholds that give them.
 
-    FNMR at an FMR is left out where the benchmark has too few non-mated pairs to tell that FMR from
-    zero.
+    FNMR at an FMR is left out where the benchmark has too few non-mated pairs to tell that FMR from zero.
     """
 
     def __init__(self, scores: PairScores) -> None:

@@ -6,14 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.comparators import SymbolComparator
-from iom.data.benchmarks.distractors import DistractorBenchmark
-from iom.data.benchmarks.identification_data import SearchBenchmark
-from iom.data.benchmarks.pooling import Pooling
+from iom.data.benchmarks.base import DistractorBenchmark, IdentificationBenchmark, Pooling
 from iom.errors import ConfigError, DataError
 from iom.evaluation.protocols import FPIRS, ROWS, identification_figures, keys_of, scenarios_of, search_templates
 from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings
-from iom.metrics.identification import RANKS, GallerySearch, Searches
-from iom.metrics.identification_bootstrap import identification_intervals
+from iom.metrics.identification import RANKS, GallerySearch, Searches, identification_intervals
 from iom.metrics.template_pooling import majority_codes
 
 Figure = tuple[str, str, str, float]
@@ -22,7 +19,7 @@ POOLINGS = ("mean", "vote", "nearest")
 
 
 def search_figures(
-    benchmark: SearchBenchmark,
+    benchmark: IdentificationBenchmark,
     embeddings: Embeddings,
     systems: Sequence[CodeSystem],
     *,
@@ -33,8 +30,8 @@ def search_figures(
 ) -> Iterator[Figure]:
     """CMC and open-set rates in each gallery, as `G1/cmc_rank_1`, and their mean, as `cmc_rank_1`.
 
-    The rates of each gallery and the means have a 95 % interval, as `G1/cmc_rank_1_low` and
-    `_high`: a bootstrap over the subjects of the probes and over keys.
+    The rates of each gallery and the means have a 95 % interval, as `G1/cmc_rank_1_low` and `_high`: a bootstrap over
+    the subjects of the probes and over keys.
 
     Args:
         benchmark: Who is looked for, and where.
@@ -43,13 +40,13 @@ def search_figures(
         keys: Repetitions, each under fresh test keys.
         seed: Of the test keys.
         scenarios: Of the systems that have a key.
-        pooling: Of templates of several images: `mean` pools embeddings and protects the mean;
-            `vote` protects each image, under one key, and takes the majority of symbols; `nearest`
-            protects and keeps each image, and the nearest counts.
+        pooling: Of templates of several images: `mean` pools embeddings and protects the mean; `vote` protects each
+            image, under one key, and takes the majority of symbols; `nearest` protects and keeps each image, and the
+            nearest counts.
 
     Raises:
-        ConfigError: Unknown pooling, a vote among templates that are no symbols, or the nearest
-            where probes have several images, too.
+        ConfigError: Unknown pooling, a vote among templates that are no symbols, or the nearest where probes have
+            several images, too.
         DataError: Not one embedding for each image.
     """
     if pooling not in POOLINGS:
@@ -87,9 +84,9 @@ def distractor_figures(
 ) -> Iterator[Figure]:
     """Rank-1 to rank-10 rates of MegaFace's protocol, keys stolen.
 
-    Each probe image looks for each other image of its subject, which stands alone among all
-    distractors; a distractor at its distance is ranked before it. Beside each rate stand the ends
-    of its 95 % interval, `_low` and `_high`, over the subjects of the probes and keys.
+    Each probe image looks for each other image of its subject, which stands alone among all distractors; a distractor
+    at its distance is ranked before it. Beside each rate stand the ends of its 95 % interval, `_low` and `_high`, over
+    the subjects of the probes and keys.
     """
     probes = len(benchmark.subjects)
     if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
@@ -127,7 +124,7 @@ def distractor_figures(
 
 
 def _searches(
-    benchmark: SearchBenchmark,
+    benchmark: IdentificationBenchmark,
     embeddings: Embeddings,
     system: CodeSystem,
     scenario: str,
@@ -160,7 +157,7 @@ def _searches(
 
 
 def _nearest_searches(
-    benchmark: SearchBenchmark,
+    benchmark: IdentificationBenchmark,
     pooled: Pooling,
     embeddings: Embeddings,
     system: CodeSystem,

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from iom._registry import lookup
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.distractors import read_megaface
-from iom.data.benchmarks.identification_data import SearchBenchmark, folder_searches
-from iom.data.benchmarks.ijb import read_ijb_searches
+from iom.data.benchmarks.base import IdentificationBenchmark
+from iom.data.benchmarks.folders import folder_identification
+from iom.data.benchmarks.ijb import read_ijb_identification
+from iom.data.benchmarks.megaface import read_megaface
 from iom.errors import ConfigError
 from iom.evaluation.blufr import BlufrEvaluator
 from iom.evaluation.blufr_protocol import read_blufr
@@ -46,7 +47,7 @@ def identify(config: EvaluateConfig, *, progress: bool = False) -> Iterator[Figu
     return protocol(config, lambda files: embedder.embed_files(files, progress=progress), systems)
 
 
-def _searches(read: Callable[[EvaluateConfig], SearchBenchmark]) -> Protocol:
+def _searches(read: Callable[[EvaluateConfig], IdentificationBenchmark]) -> Protocol:
     def run(config: EvaluateConfig, embed: Embed, systems: Callable[[], Sequence[CodeSystem]]) -> Iterator[Figure]:
         benchmark = read(config)
         return search_figures(
@@ -81,13 +82,14 @@ def _blufr(config: EvaluateConfig, embed: Embed, systems: Callable[[], Sequence[
                 yield system.name, scenario, name, value
 
 
-def _ijb(config: EvaluateConfig) -> SearchBenchmark:
-    into = Path(config.benchmark.align_into) if config.benchmark.align_into else None
-    return read_ijb_searches(*_paths(config, "path", "root"), name=config.benchmark.name, align_into=into)
+def _ijb(config: EvaluateConfig) -> IdentificationBenchmark:
+    return read_ijb_identification(
+        *_paths(config, "path", "root"), name=config.benchmark.name, align_into=config.benchmark.align_into
+    )
 
 
-def _folder(config: EvaluateConfig) -> SearchBenchmark:
-    return folder_searches(
+def _folder(config: EvaluateConfig) -> IdentificationBenchmark:
+    return folder_identification(
         *_paths(config, "root"), name=config.benchmark.name, gallery_images=config.benchmark.gallery_images
     )
 

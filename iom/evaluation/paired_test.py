@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.evaluation.evaluators import FMRS, GIVEN, RATES, figures, has_folds, resolves
 from iom.evaluation.report.result_files import Report, Row
 from iom.evaluation.scores import COSINE_UNIT, FLOAT, CodeSystem, PairScores, SystemScores, code_scores, float_scores
-from iom.metrics.uncertainty import Interval, Statistic, bootstrap_intervals
+from iom.metrics.bootstrap import Interval, PairSubjects, Statistic, bootstrap_intervals
 
 
 def report_on(
@@ -26,8 +26,7 @@ def report_on(
 ) -> Report:
     """Evaluate every system that `config.scenario.systems` names.
 
-    All systems see the same embeddings, the same pairs, the same test keys and the same bootstrap
-    draws.
+    All systems see the same embeddings, the same pairs, the same test keys and the same bootstrap draws.
 
     Args:
         config: What to evaluate.
@@ -103,9 +102,7 @@ def _intervals(scores: SystemScores, config: EvaluateConfig, benchmark: PairBenc
         return {}
     return bootstrap_intervals(
         [_statistic(entry) for entry in scores.by_key],
-        benchmark.subjects[benchmark.left],
-        benchmark.subjects[benchmark.right],
-        benchmark.same,
+        PairSubjects(benchmark.subjects[benchmark.left], benchmark.subjects[benchmark.right], benchmark.same),
         replicates=config.scenario.bootstrap,
         confidence=config.scenario.confidence,
         seed=config.seed,

@@ -1,13 +1,11 @@
 """Score files of other toolboxes, in and out: Bob's four and five columns, and CSV.
 
-Columns, separated by blanks:
-four: claimed_id real_id test_label score
-five: claimed_id model_label real_id test_label score
-CSV, by its header (Bob's names; further columns are not read): bio_ref_subject_id,
-probe_subject_id, score, and optionally bio_ref_reference_id and probe_reference_id.
+Columns, separated by blanks: four: claimed_id real_id test_label score five: claimed_id model_label real_id test_label
+score CSV, by its header (Bob's names; further columns are not read): bio_ref_subject_id, probe_subject_id, score, and
+optionally bio_ref_reference_id and probe_reference_id.
 
-Scores of those files are similarities, higher = more alike; here they are distances, so a sign is
-turned. A comparison is mated where the claimed and the real subject are the same.
+Scores of those files are similarities, higher = more alike; here they are distances, so a sign is turned. A comparison
+is mated where the claimed and the real subject are the same.
 """
 
 import csv
@@ -42,8 +40,8 @@ class ScoreTable:
         reference: Name of the reference, `(P,)`; `None` where the file does not tell.
 
     Raises:
-        DataError: Lengths that differ, no comparison, or distances that are not finite (the first
-            comparisons and their count).
+        DataError: Lengths that differ, no comparison, or distances that are not finite (the first comparisons and their
+            count).
     """
 
     claimed: Names
@@ -88,8 +86,8 @@ class ScoreTable:
         """The comparisons as searches: every probe against every reference.
 
         Raises:
-            DataError: No names of references, comparisons that are missing or there twice, a
-                reference or probe of two subjects, or a subject with several references.
+            DataError: No names of references, comparisons that are missing or there twice, a reference or probe of two
+                subjects, or a subject with several references.
         """
         if self.reference is None:
             raise DataError("identification: expected names of references (five columns or CSV)")
@@ -121,8 +119,7 @@ def read_scores(path: Path, form: str = "", *, higher_is_closer: bool = True) ->
 
     Raises:
         ConfigError: Unknown format.
-        DataError: Unreadable, empty, a malformed line (with its number), a score that is no finite
-            number.
+        DataError: Unreadable, empty, a malformed line (with its number), a score that is no finite number.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:

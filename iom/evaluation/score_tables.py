@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.protocols import identification_figures
 from iom.evaluation.score_files import ScoreTable, write_scores
 from iom.evaluation.scores import PairScores, SystemScores
-from iom.metrics.error_curve import error_curve
+from iom.metrics.verification import error_curve
 
 FMRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 SUFFIX = {"four": ".txt", "five": ".txt", "csv": ".csv"}
@@ -21,8 +21,7 @@ def table_figures(table: ScoreTable, *, identification: bool = False) -> Iterato
 
     Args:
         table: The comparisons.
-        identification: Also take them as searches: needs names of references, and each probe once
-            with each reference.
+        identification: Also take them as searches: needs names of references, and each probe once with each reference.
 
     Raises:
         DataError: A kind of comparison is missing, or searches are incomplete.

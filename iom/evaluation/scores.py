@@ -1,7 +1,7 @@
 """Distances of a benchmark's pairs, by system and scenario.
 
-Keys here are **test keys**: derived from the configuration's seed, so that an evaluation can be
-repeated. They protect nothing and must never be used to enrol anyone.
+Keys here are **test keys**: derived from the configuration's seed, so that an evaluation can be repeated. They protect
+nothing and must never be used to enrol anyone.
 """
 
 import dataclasses
@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.comparators import Comparator, SymbolComparator
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.keys import TransformKey
-from iom.metrics.error_curve import RankedScores
-from iom.metrics.verification import FoldedScores
+from iom.metrics.verification import FoldedScores, RankedScores
 
 FLOAT = "float"
 NO_KEY, OWN_KEY, STOLEN_KEY = "none", "own_key", "stolen_key"
@@ -148,10 +147,9 @@ def code_scores(
 ) -> Iterator[SystemScores]:
     """Code distances in both scenarios, under `keys` test keys each.
 
-    `stolen_key`: probe and reference are hashed under one common key, as when an impostor holds
-    the victim's key; the key adds nothing and the code alone must tell people apart. `own_key`:
-    every subject has its own key, so a non-mated pair meets under two keys; this flatters every
-    protection and says nothing about a stolen key.
+    `stolen_key`: probe and reference are hashed under one common key, as when an impostor holds the victim's key; the
+    key adds nothing and the code alone must tell people apart. `own_key`: every subject has its own key, so a non-mated
+    pair meets under two keys; this flatters every protection and says nothing about a stolen key.
 
     Args:
         system: What turns embeddings into codes.

@@ -7,11 +7,11 @@ import numpy as np
 
 from iom.config.loading import load_config
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.pairs import load_benchmark
+from iom.data.benchmarks import load_benchmark
 from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.evaluators import OperatingPointEvaluator
 from iom.evaluation.scores import STOLEN_KEY, CodeSystem, code_scores, float_scores
-from iom.metrics.error_curve import ErrorCurve, error_curve
+from iom.metrics.verification import ErrorCurve
 from iom.models.embedder import Embedder
 from iom.training.held_out import held_out_keys
 from iom.training.stage2_data import Material
@@ -36,10 +36,8 @@ def held_out_figures(codes: CodeSystem | None, material: Material, *, keys: int,
     else:
         curves = []
         for key in held_out_keys(seed, "search-keys", keys):
-            templates = codes.templates(rows, key)
-            distances = codes.comparator.all_pairs(templates, templates)[pairs.left, pairs.right]
-            curves.append(error_curve(distances[pairs.same], distances[~pairs.same]))
-    return _summary([_rates(curve, int((~pairs.same).sum())) for curve in curves])
+            curves.append(pairs.all.curve(codes.comparator, codes.templates(rows, key), fmr=1.0))
+    return _summary([_rates(curve, pairs.all.non_mated_count) for curve in curves])
 
 
 class SearchBenchmark:

@@ -1,20 +1,28 @@
 """Figures of 1:N identification: closed set (CMC) and open set (DIR, FPIR, FNIR).
 
-Terms of ISO/IEC 19795-1. Lower distances are more alike, a candidate is within threshold when
-`distance <= threshold`, and ties are pessimistic: a gallery subject at the distance of the probe's
-own reference is ranked before it. On short codes, which tie often, the other choice flatters.
+Terms of ISO/IEC 19795-1. Lower distances are more alike, a candidate is within threshold when `distance <= threshold`,
+and ties are pessimistic: a gallery subject at the distance of the probe's own reference is ranked before it. On short
+codes, which tie often, the other choice flatters.
 
-All figures follow from three numbers of each search, so a gallery is searched in blocks and the
-table of distances need never exist as a whole.
+All figures follow from three numbers of each search, so a gallery is searched in blocks and the table of distances need
+never exist as a whole.
+
+Intervals draw the subjects of the probes anew, and the keys: all probes of one subject share a reference and a face, so
+a probe counts as often as its subject was drawn. The gallery stays as it is: ranks depend on it, and a subject drawn
+twice into a gallery would tie with itself. The intervals are therefore those of other probes against this gallery, for
+its N.
 """
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iom.errors import DataError
+from iom.metrics.bootstrap import Counts, Interval, Weights, bootstrap_samples, percentile_intervals, rate_interval
 
 RANKS = 10
 _OFFENDERS_SHOWN = 3
@@ -41,17 +49,22 @@ class Searches:
         """Whether a probe's subject is in the gallery, `(P,)`."""
         return self.rank > 0
 
-    def cmc(self, ranks: int = RANKS) -> NDArray[np.float64]:
+    def cmc(self, ranks: int = RANKS, *, weights: Weights | None = None) -> NDArray[np.float64]:
         """Closed set: share of the enrolled probes found at rank 1, 2 ... `ranks`, `(ranks,)`.
 
+        Args:
+            ranks: How many.
+            weights: How often each probe counts, `(P,)`; once by default.
+
         Raises:
-            DataError: No probe is enrolled.
+            DataError: No probe is enrolled, or none of them counts.
         """
-        found = self.rank[self.enrolled]
-        if not len(found):
+        weights = np.ones(len(self.rank)) if weights is None else weights
+        counted = weights[self.enrolled]
+        if not counted.any():
             raise DataError("identification: expected probes of enrolled subjects, received none")
-        counts = np.bincount(np.minimum(found, ranks + 1), minlength=ranks + 2)
-        return np.asarray(np.cumsum(counts[1 : ranks + 1]) / len(found))
+        counts = np.bincount(np.minimum(self.rank[self.enrolled], ranks + 1), counted, minlength=ranks + 2)
+        return np.asarray(np.cumsum(counts[1 : ranks + 1]) / counted.sum())
 
     def identification_rate(self, threshold: float, rank: int = 1) -> float:
         """DIR(t, r): share of the enrolled probes at rank <= r and distance <= t."""
@@ -71,19 +84,51 @@ class Searches:
 
     def threshold_at_fpir(self, fpir: float) -> float:
         """The largest observed distance whose FPIR does not exceed `fpir`; -inf if none does."""
-        return float(self.open_set_curve().thresholds[self._last_at(fpir)])
+        if not 0 <= fpir <= 1:
+            raise DataError(f"fpir: expected 0 to 1, received {fpir}")
+        curve = self.open_set_curve()
+        return float(curve.thresholds[np.searchsorted(curve.fpir, fpir, side="right") - 1])
 
     def identification_rate_at_fpir(self, fpir: float, rank: int = 1) -> float:
         """DIR at `threshold_at_fpir`, without interpolation.
 
         With B probes that are not enrolled the FPIR has a resolution of 1 / B.
         """
-        return self.identification_rate(self.threshold_at_fpir(fpir), rank)
+        return float(self.identification_rates_at_fpirs([fpir], rank)[0])
+
+    def identification_rates_at_fpirs(
+        self, fpirs: ArrayLike, rank: int = 1, *, weights: Weights | None = None
+    ) -> NDArray[np.float64]:
+        """`identification_rate_at_fpir` at each of `fpirs` `(F,)`, each probe counting as `weights` `(P,)` say."""
+        weights = np.ones(len(self.rank)) if weights is None else weights
+        own, others = weights[self._by_own], weights[self._by_best]
+        self._check_both(int(own.sum()), int(others.sum()))
+        false = np.cumsum(others)
+        beyond = np.searchsorted(false / false[-1], np.asarray(fpirs, np.float64), side="right")
+        # The first counted probe that is too many: every distance short of its own is within `fpir`.
+        limits = np.append(self.best[self._by_best], np.inf)[beyond]
+        counted = self.rank[self._by_own] <= rank
+        found = np.concatenate([[0.0], np.cumsum(own[counted])])
+        within = np.searchsorted(self.own[self._by_own][counted], limits, side="left")
+        return np.asarray(found[within] / own.sum())
+
+    @functools.cached_property
+    def _by_own(self) -> NDArray[np.intp]:
+        """Enrolled probes by the distance to their own reference."""
+        rows = np.flatnonzero(self.enrolled)
+        return rows[np.argsort(self.own[rows], kind="stable")]
+
+    @functools.cached_property
+    def _by_best(self) -> NDArray[np.intp]:
+        """The other probes by the distance to the nearest reference."""
+        rows = np.flatnonzero(~self.enrolled)
+        return rows[np.argsort(self.best[rows], kind="stable")]
 
     def open_set_curve(self, rank: int = 1) -> "OpenSetCurve":
         """DIR and FPIR at every observed distance."""
         self._check_both()
-        own, best = np.sort(self._counted(rank)), np.sort(self.best[~self.enrolled])
+        best = self.best[self._by_best]
+        own = np.sort(np.where(self.rank[self._by_own] <= rank, self.own[self._by_own], np.inf))
         thresholds = np.unique(np.concatenate([own[np.isfinite(own)], best]))
         return OpenSetCurve(
             np.concatenate([[-np.inf], thresholds]),
@@ -91,23 +136,12 @@ class Searches:
             np.concatenate([[0.0], np.searchsorted(own, thresholds, "right") / len(own)]),
         )
 
-    def _counted(self, rank: int) -> NDArray[np.float64]:
-        """Distances at which enrolled probes count; infinity where the rank is too high."""
-        enrolled = self.enrolled
-        return np.where(self.rank[enrolled] <= rank, self.own[enrolled], np.inf)
-
-    def _last_at(self, fpir: float) -> int:
-        if not 0 <= fpir <= 1:
-            raise DataError(f"fpir: expected 0 to 1, received {fpir}")
-        curve = self.open_set_curve()
-        return int(np.searchsorted(curve.fpir, fpir, side="right")) - 1
-
-    def _check_both(self) -> None:
-        enrolled = int(self.enrolled.sum())
-        if not 0 < enrolled < len(self.rank):
+    def _check_both(self, enrolled: int | None = None, others: int | None = None) -> None:
+        enrolled = int(self.enrolled.sum()) if enrolled is None else enrolled
+        others = len(self.rank) - enrolled if others is None else others
+        if not (enrolled and others):
             raise DataError(
-                "open set: expected probes of enrolled subjects and of others, received "
-                f"{enrolled} and {len(self.rank) - enrolled}"
+                f"open set: expected probes of enrolled subjects and of others, received {enrolled} and {others}"
             )
 
 
@@ -133,8 +167,8 @@ class GallerySearch:
         gallery_subjects: Subject of each reference, each once, `(G,)`.
 
     Raises:
-        DataError: An empty gallery, or a subject that stands in it twice (the first ones and their
-            count): its references must be made one template first.
+        DataError: An empty gallery, or a subject that stands in it twice (the first ones and their count): its
+            references must be made one template first.
 
     Example:
         >>> search = GallerySearch([7, 8, 9])
@@ -173,8 +207,7 @@ class GallerySearch:
             probe_subjects: `(P,)`.
 
         Raises:
-            DataError: Shapes that do not fit, or a distance that is not finite (the first probes
-                and their count).
+            DataError: Shapes that do not fit, or a distance that is not finite (the first probes and their count).
         """
         table: NDArray[Any] = np.asarray(distances)
         subjects: NDArray[Any] = np.asarray(probe_subjects)
@@ -216,6 +249,76 @@ def search_gallery(distances: ArrayLike, probe_subjects: ArrayLike, gallery_subj
     search = GallerySearch(gallery_subjects)
     search.add(distances, probe_subjects)
     return search.searches()
+
+
+def identification_intervals(
+    by_key: Sequence[Sequence[Searches]],
+    probe_subjects: ArrayLike,
+    *,
+    points: Sequence[tuple[float, int]],
+    ranks: int = RANKS,
+    replicates: int = 200,
+    confidence: float = 0.95,
+    seed: int = 1,
+) -> tuple[list[Interval], list[Interval]]:
+    """Percentile intervals of the means over keys and galleries; subjects and keys drawn anew.
+
+    Args:
+        by_key: Searches of the same probes under each key: one for each gallery, whose mean is asked for.
+        probe_subjects: Subject of each probe, `(P,)`.
+        points: FPIR and rank at which the DIR is wanted.
+        ranks: Of the CMC.
+        replicates: How many times to draw; draws without enrolled probes, or without others, are drawn again.
+        confidence: Share of the draws that an interval holds.
+        seed: Of the draws; the same draws for every system.
+
+    Returns:
+        Intervals of the CMC at rank 1 ... `ranks`, and of the DIR at each of `points`; where every enrolled probe is
+        found, or none, they reach to the exact bound for the number of subjects with an enrolled probe (see
+        `rate_interval`).
+
+    Raises:
+        DataError: No key or replicate, subjects that do not match the probes, or too few subjects.
+    """
+    subjects, index = np.unique(np.asarray(probe_subjects), return_inverse=True)
+    wrong = [found for each in by_key for found in each if len(found.rank) != len(index)]
+    if not (by_key and all(by_key)) or replicates < 1 or not 0 < confidence < 1 or wrong:
+        raise DataError(
+            "bootstrap: expected searches under each key, a replicate, 0 < confidence < 1 and a "
+            f"subject for each probe, received {len(by_key)}, {replicates}, {confidence} and "
+            f"{len(index)} subjects ({len(wrong)} searches of another length)"
+        )
+    columns = {rank: [place for place, (_, of) in enumerate(points) if of == rank] for rank in {r for _, r in points}}
+
+    def figures(searches: Searches, weights: Weights) -> NDArray[np.float64]:
+        """CMC, then the DIR at each of `points`; those of a rank are found together."""
+        rates = np.empty(len(points))
+        for rank, places in columns.items():
+            fpirs = [points[place][0] for place in places]
+            rates[places] = searches.identification_rates_at_fpirs(fpirs, rank, weights=weights)
+        return np.concatenate([searches.cmc(ranks, weights=weights), rates])
+
+    def means(subjects: Counts, keys: Counts) -> NDArray[np.float64]:
+        weights, drawn = subjects[index], np.flatnonzero(keys).tolist()
+        values = [np.mean([figures(one, weights) for one in by_key[key]], axis=0) for key in drawn]
+        return np.asarray(np.average(values, axis=0, weights=keys[drawn]))
+
+    enrolled = [one.enrolled for one in by_key[0]]
+
+    def usable(subjects: Counts) -> bool:
+        weights = subjects[index]
+        return all(weights[e].any() and (not points or weights[~e].any()) for e in enrolled)
+
+    samples = bootstrap_samples(
+        means, {"subjects": len(subjects), "keys": len(by_key)}, replicates=replicates, seed=seed, usable=usable
+    )
+    values = means(np.ones(len(subjects)), np.ones(len(by_key)))
+    units = min(len(np.unique(index[e])) for e in enrolled)
+    intervals = [
+        rate_interval(interval, value, units=units, confidence=confidence)
+        for interval, value in zip(percentile_intervals(samples, confidence), values.tolist(), strict=True)
+    ]
+    return intervals[:ranks], intervals[ranks:]
 
 
 def _shown(values: NDArray[Any]) -> str:

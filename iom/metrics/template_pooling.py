@@ -68,8 +68,8 @@ def majority_codes(
         codes: `(N, M)` of images under one key.
         groups: Group of each row, 0 to G - 1 without gaps, `(N,)`.
         alphabet_size: Q.
-        ties: Of equally common symbols the `lowest`, or that of the `nearest` image: the one that
-            agrees with most of its group over all positions, the first of several.
+        ties: Of equally common symbols the `lowest`, or that of the `nearest` image: the one that agrees with most of
+            its group over all positions, the first of several.
 
     Returns:
         `(G, M)`.

@@ -1,16 +1,250 @@
-"""Figures of 1:1 verification, from all observed distances.
+"""1:1 verification: FMR and FNMR at every observed threshold, ties included, and what follows from them.
 
-Lower distances are more alike; a comparison matches when `distance <= threshold`; equal distances
-are never split. For several figures of the same distances take `error_curve` once and ask it.
+Scores are distances: lower means more alike, a comparison matches when `distance <= threshold`, and equal distances are
+never split. Thresholds are the observed distances themselves, never a grid, led by minus infinity, at which everything
+is rejected. FMR and FNMR are those of ISO/IEC 19795-1. For several figures of the same distances take `error_curve`
+once and ask it.
+
+A code distance is one of 0..M, so tens of millions of comparisons fit into M + 1 counts, and the curve of the counts is
+the curve of all comparisons (`histogram_curve`). A cosine is not: there the low non-mated distances, among which every
+decision falls, are kept one by one and the others counted in bins (`StreamedDistances`).
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iom.errors import DataError
-from iom.metrics.error_curve import error_curve
+
+BINS = 1 << 14
+"""Bins of the distances that are only counted."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ErrorCurve:
+    """Both error rates by threshold (the points of a DET curve).
+
+    Attributes:
+        thresholds: Minus infinity, then every distinct observed distance, rising, `(T,)`.
+        fmr: Share of non-mated distances at or below each threshold, rising from 0 to 1, `(T,)`.
+        fnmr: Share of mated distances above each threshold, falling from 1 to 0, `(T,)`.
+    """
+
+    thresholds: NDArray[np.float64]
+    fmr: NDArray[np.float64]
+    fnmr: NDArray[np.float64]
+
+    def equal_error_rate(self) -> float:
+        """The rate at which FMR and FNMR are equal.
+
+        Both are step functions of the threshold and need not meet in an observed point. Then the two neighbouring
+        points of the curve are joined by a straight line, and the rate is taken where that line crosses FMR = FNMR. The
+        same as intersecting the ROC polygon with the anti-diagonal.
+        """
+        after = self._crossing()
+        excess = self.fmr - self.fnmr
+        share = -excess[after - 1] / (excess[after] - excess[after - 1])
+        return float(self.fmr[after - 1] + share * (self.fmr[after] - self.fmr[after - 1]))
+
+    def threshold_at_equal_error(self) -> float:
+        """The observed distance at which FMR and FNMR differ least; the lower one in a tie."""
+        after = self._crossing()
+        candidates = [index for index in (after - 1, after) if index > 0]
+        gaps = [abs(self.fmr[index] - self.fnmr[index]) for index in candidates]
+        return float(self.thresholds[candidates[int(np.argmin(gaps))]])
+
+    def area_under_curve(self) -> float:
+        """Area under the ROC (1 - FNMR over FMR).
+
+        The probability that a mated distance is below a non-mated one, ties counting one half (Mann and Whitney); 1 is
+        a perfect separation.
+        """
+        return float(np.trapezoid(1.0 - self.fnmr, self.fmr))
+
+    def fnmr_at_fmr(self, fmr: float) -> float:
+        """FNMR at `threshold_at_fmr`: the lowest FNMR whose FMR does not exceed `fmr`."""
+        return float(self.fnmr[self._last_at_fmr(fmr)])
+
+    def threshold_at_fmr(self, fmr: float) -> float:
+        """The largest observed distance whose FMR does not exceed `fmr`.
+
+        Minus infinity when even the lowest observed distance exceeds it: only rejecting everything keeps the promise.
+        """
+        return float(self.thresholds[self._last_at_fmr(fmr)])
+
+    def rates_at(self, threshold: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """FMR and FNMR at a threshold, or at several."""
+        point = np.searchsorted(self.thresholds, threshold, side="right") - 1
+        return self.fmr[point], self.fnmr[point]
+
+    def _crossing(self) -> int:
+        """First point at which FMR has reached FNMR; never point 0, where it is 0 against 1."""
+        return int(np.argmax(self.fmr >= self.fnmr))
+
+    def _last_at_fmr(self, fmr: float) -> int:
+        if not 0 <= fmr <= 1:
+            raise DataError(f"fmr: expected 0 to 1, received {fmr}")
+        return int(np.searchsorted(self.fmr, fmr, side="right")) - 1
+
+
+class RankedScores:
+    """Distances sorted once, so that a curve under other weights costs no sorting.
+
+    Args:
+        mated: Distances of mated comparisons, `(A,)`.
+        non_mated: Distances of non-mated comparisons, `(B,)`.
+
+    Raises:
+        DataError: A kind is missing, or a distance is not finite.
+
+    Example:
+        >>> curve = RankedScores([1, 2, 4], [3, 4, 5, 6]).curve()
+        >>> curve.thresholds.tolist()
+        [-inf, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+        >>> curve.fmr.tolist()
+        [0.0, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0]
+        >>> round(curve.equal_error_rate(), 6)  # between (1/4, 1/3) and (1/2, 0): 2/7
+        0.285714
+    """
+
+    def __init__(self, mated: ArrayLike, non_mated: ArrayLike) -> None:
+        kinds = (_checked(mated, "mated"), _checked(non_mated, "non-mated"))
+        self._thresholds = np.unique(np.concatenate(kinds))
+        self._orders = tuple(np.argsort(scores, kind="stable") for scores in kinds)
+        self._counts = tuple(
+            np.searchsorted(scores[order], self._thresholds, side="right")
+            for scores, order in zip(kinds, self._orders, strict=True)
+        )
+
+    def curve(self, mated_weights: ArrayLike | None = None, non_mated_weights: ArrayLike | None = None) -> ErrorCurve:
+        """The curve, each comparison counting as often as its weight says (once by default).
+
+        Raises:
+            DataError: Weights of another length, negative, or all zero.
+        """
+        accepted, mated = self._accepted(0, mated_weights, "mated")
+        falsely_accepted, non_mated = self._accepted(1, non_mated_weights, "non-mated")
+        return ErrorCurve(
+            thresholds=np.concatenate([[-np.inf], self._thresholds]),
+            fmr=np.concatenate([[0.0], falsely_accepted / non_mated]),
+            fnmr=np.concatenate([[1.0], (mated - accepted) / mated]),
+        )
+
+    def _accepted(self, kind: int, weights: ArrayLike | None, name: str) -> tuple[NDArray[np.float64], float]:
+        """Weight at or below each threshold, and the whole weight."""
+        order, counts = self._orders[kind], self._counts[kind]
+        if weights is None:
+            return counts.astype(np.float64), float(len(order))
+        weights = np.asarray(weights, np.float64)
+        if weights.shape != order.shape or not np.all(weights >= 0) or not weights.any():
+            raise DataError(
+                f"{name} weights: expected {len(order)} numbers, at least 0 and not all 0, "
+                f"received shape {weights.shape}"
+            )
+        cumulative = np.concatenate([[0.0], np.cumsum(weights[order])])
+        return cumulative[counts], float(cumulative[-1])
+
+
+def error_curve(mated: ArrayLike, non_mated: ArrayLike) -> ErrorCurve:
+    """FMR and FNMR at every observed threshold.
+
+    Args:
+        mated: Distances of mated comparisons, `(A,)`.
+        non_mated: Distances of non-mated comparisons, `(B,)`.
+
+    Raises:
+        DataError: A kind is missing, or a distance is not finite.
+    """
+    return RankedScores(mated, non_mated).curve()
+
+
+def histogram_curve(mated: ArrayLike, non_mated: ArrayLike, thresholds: ArrayLike | None = None) -> ErrorCurve:
+    """The curve of counted distances; equal to `error_curve` of the distances themselves.
+
+    Args:
+        mated: Mated comparisons at each distance, `(T,)`; weights of comparisons will do.
+        non_mated: Non-mated ones, `(T,)`.
+        thresholds: The distances, rising, `(T,)`; 0, 1, 2 ... by default.
+
+    Raises:
+        DataError: Lengths that differ, a negative count, a kind without any comparison, or distances that do not rise.
+
+    Example:
+        >>> curve = histogram_curve([0, 1, 1, 0, 1], [0, 0, 0, 1, 3])
+        >>> curve.thresholds.tolist()  # only distances that occur
+        [-inf, 1.0, 2.0, 3.0, 4.0]
+        >>> curve.fmr.tolist()
+        [0.0, 0.0, 0.0, 0.25, 1.0]
+    """
+    kinds = [_checked_counts(mated, "mated"), _checked_counts(non_mated, "non-mated")]
+    levels = np.arange(len(kinds[0])) if thresholds is None else np.asarray(thresholds)
+    if not len(levels) == len(kinds[0]) == len(kinds[1]):
+        raise DataError(
+            "histograms: expected a mated and a non-mated count for each distance, received "
+            f"{len(kinds[0])} and {len(kinds[1])} for {len(levels)}"
+        )
+    if np.any(np.diff(levels) <= 0):
+        raise DataError("histograms: expected rising distances, received others")
+    observed = (kinds[0] > 0) | (kinds[1] > 0)
+    accepted, falsely_accepted = (np.cumsum(counts[observed]) for counts in kinds)
+    total = accepted[-1]
+    return ErrorCurve(
+        thresholds=np.concatenate([[-np.inf], levels[observed].astype(np.float64)]),
+        fmr=np.concatenate([[0.0], falsely_accepted / falsely_accepted[-1]]),
+        fnmr=np.concatenate([[1.0], (total - accepted) / total]),
+    )
+
+
+class StreamedDistances:
+    """Real distances added block by block: the low ones exactly, the others in bins.
+
+    Every mated distance is kept, and every non-mated one up to `limit`; non-mated ones above are counted in bins of
+    `(highest - limit) / BINS`. So the curve is exact at every threshold up to `limit`, that is for every FMR up to
+    `exact_to_fmr`; above, an FMR is wrong by one bin's share at most, and the area under the curve by as little.
+
+    Args:
+        limit: Largest non-mated distance that is kept; infinity keeps all.
+        highest: Largest distance there can be; 2 for `1 - cosine`.
+    """
+
+    def __init__(self, limit: float, *, highest: float = 2.0) -> None:
+        self.limit = limit if limit < highest else np.inf
+        self._width = max(highest - limit, 0.0) / BINS
+        self._mated: list[NDArray[np.float64]] = []
+        self._near: list[NDArray[np.float64]] = []
+        self._beyond = np.zeros(BINS, np.int64)
+
+    def add(self, mated: NDArray[np.float64], non_mated: NDArray[np.float64]) -> None:
+        """Add distances of both kinds, `(A,)` and `(B,)`; either may be empty.
+
+        Raises:
+            DataError: A distance is not finite.
+        """
+        if not (np.isfinite(mated).all() and np.isfinite(non_mated).all()):
+            raise DataError("streamed distances: expected finite numbers, received others")
+        near = non_mated <= self.limit
+        self._mated.append(mated)
+        self._near.append(non_mated[near])
+        if near.all():
+            return
+        bins = ((non_mated[~near] - self.limit) / self._width).astype(np.int64)
+        self._beyond += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+
+    @property
+    def exact_to_fmr(self) -> float:
+        """FMR at the limit: up to here the curve is exact."""
+        near = sum(map(len, self._near))
+        return near / max(near + int(self._beyond.sum()), 1)
+
+    def curve(self) -> ErrorCurve:
+        """The curve of everything added; a bin counts at its upper edge."""
+        filled = np.flatnonzero(self._beyond)
+        near = np.concatenate([np.empty(0), *self._near])
+        non_mated = np.concatenate([near, self.limit + self._width * (filled + 1)]) if len(filled) else near
+        weights = np.concatenate([np.ones(len(near)), self._beyond[filled]])
+        return RankedScores(np.concatenate([np.empty(0), *self._mated]), non_mated).curve(non_mated_weights=weights)
 
 
 class FoldAccuracy(NamedTuple):
@@ -64,8 +298,8 @@ def threshold_at_fmr(mated: ArrayLike, non_mated: ArrayLike, fmr: float) -> floa
 def fnmr_at_fmr(mated: ArrayLike, non_mated: ArrayLike, fmr: float) -> float:
     """FNMR at `threshold_at_fmr`, without interpolation.
 
-    With B non-mated comparisons the FMR has a resolution of 1 / B: below it this is the FNMR at an
-    FMR of zero, whatever was asked for. Do not quote such a figure.
+    With B non-mated comparisons the FMR has a resolution of 1 / B: below it this is the FNMR at an FMR of zero,
+    whatever was asked for. Do not quote such a figure.
 
     Example:
         >>> fnmr_at_fmr([1, 2, 4, 6], [3, 5, 6, 7], 0.25)
@@ -79,9 +313,8 @@ def ten_fold_accuracy(
 ) -> FoldAccuracy:
     """Accuracy on each fold at the threshold that is best on all other folds (LFW, view 2).
 
-    Every threshold between two neighbouring distances of the other folds is equally good on them:
-    the middle is taken, and of several equally good gaps the lowest, with the fewest false matches.
-    Two folds are enough; LFW has ten.
+    Every threshold between two neighbouring distances of the other folds is equally good on them: the middle is taken,
+    and of several equally good gaps the lowest, with the fewest false matches. Two folds are enough; LFW has ten.
 
     Args:
         distances: `(P,)`.
@@ -149,3 +382,28 @@ class FoldedScores:
         middle = (self._thresholds[first - 1] + self._thresholds[after - 1]) / 2
         column = np.searchsorted(self._thresholds, middle, side="right")
         return np.asarray(np.where(inside, column, first))
+
+
+def _checked(scores: ArrayLike, kind: str) -> NDArray[np.float64]:
+    values: NDArray[Any] = np.asarray(scores)
+    if values.ndim != 1 or values.size == 0:
+        raise DataError(f"{kind} distances: expected a list of at least one, received shape {values.shape}")
+    if not (np.issubdtype(values.dtype, np.integer) or np.issubdtype(values.dtype, np.floating)):
+        raise DataError(f"{kind} distances: expected numbers, received {values.dtype}")
+    values = values.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        first = ", ".join(f"{values[row]} at place {row + 1}" for row in bad[:3])
+        raise DataError(
+            f"{kind} distances: expected finite numbers, received {len(bad)} that are not, among {values.size}: {first}"
+        )
+    return values
+
+
+def _checked_counts(counts: ArrayLike, kind: str) -> NDArray[Any]:
+    values: NDArray[Any] = np.asarray(counts)
+    if values.ndim != 1 or not np.all(values >= 0) or not np.isfinite(values).all():
+        raise DataError(f"{kind} counts: expected numbers of at least 0, received others")
+    if not values.any():
+        raise DataError(f"{kind} counts: expected at least one comparison, received none")
+    return values

@@ -19,8 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from iom._files import remove_temporary_files
-from iom._listing import IMAGE_SUFFIXES, list_images
+from iom._files import IMAGE_SUFFIXES, list_images, remove_temporary_files
 from iom.errors import DataError
 from iom.photos.align_journal import Journal, write_reports
 from iom.photos.align_photo import AlignSettings, Outcome, align_photo

@@ -24,8 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._files import atomic_path
-from iom._listing import name_of
+from iom._files import atomic_path, name_of
 from iom._untrusted import parse_json
 from iom.codes.packing import PackedCodes, plane_count, unpack, word_count
 from iom.errors import CodeError, DataError, EnrolmentError, missing_extra

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom._files import atomic_path
-from iom._listing import Listing, check_folder, list_images, text_of
+from iom._files import Listing, atomic_path, check_folder, list_images, text_of
 from iom.codes.packing import pack
 from iom.errors import ConfigError, DataError, WeightsError
 from iom.gallery.models import encoding_id

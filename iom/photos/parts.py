@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from iom._files import remove_temporary_files, sha256_of, write_json, write_text
-from iom._listing import name_of, text_of
+from iom._files import name_of, remove_temporary_files, sha256_of, text_of, write_json, write_text
 from iom._untrusted import parse_json, read_json
 from iom.errors import DataError
 from iom.photos.code_file import read_table, write_codes

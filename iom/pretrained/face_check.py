@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from iom.errors import WeightsError
 from iom.pretrained.manifest import COLOUR_ORDERS, RANGES, InputSpec
-from iom.synthetic.sampling import load_face_model
+from iom.synthetic import load_face_model
 
 Predict = Callable[[NDArray[np.float32]], Any]
 

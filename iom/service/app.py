@@ -10,11 +10,10 @@ from fastapi.responses import JSONResponse
 from starlette.formparsers import MultiPartParser
 
 from iom.data.images import Pixels
-from iom.errors import DataError, EnrolmentError, RevokedError, StoreError
+from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.photos.photographs import TooLargeError
 from iom.service.batched_models import SharedHasher
-from iom.service.decoding import BusyError
 from iom.service.face_pipeline import Faces
 from iom.service.metrics import Metrics
 from iom.service.middleware import LOG, RETRY_SOON, Gate

@@ -1,33 +1,27 @@
-"""Images decoded in processes of their own, with a limit to their number, time and memory."""
+"""Decoding of uploaded images in isolated processes, with limits on their number, time and memory."""
 
-import contextlib
-import os
-import queue
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
+import io
+import struct
 from typing import NamedTuple
 
-from iom.data.images import Pixels
-from iom.errors import FaceError, IomError
-from iom.photos.photographs import TooLargeError
-from iom.service.decode_frames import Answer, FrameError, receive_answer, send_request
+import numpy as np
+from PIL import Image
+
+from iom._workers import Handler, WorkerPool
+from iom.data.images import Pixels, decode_image
+from iom.errors import DataError, FaceError, WorkerError
+from iom.photos.photographs import TooLargeError, decode_photograph
 from iom.service.settings import ServiceSettings
 
-_FIRST_ANSWER = 60.0  # a new process imports NumPy and Pillow, on a machine that may be busy
-_PROBE = b""
-_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
-"""Of the environment, all that a worker gets: what Python needs to start."""
-_START = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split(sys.argv.pop(1)); "
-    "from iom.service.decode_worker import main; sys.exit(main(sys.argv[1:]))"
-)
-
-
-class BusyError(IomError):
-    """There are too many concurrent requests; retry later."""
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+"""Accepted in uploads: fewer decoders than for a user's own files."""
+ALIGNED_SIDE = 112
+MAX_SIDE = 1024
+"""Larger photographs are shrunk to it."""
+MAX_TEXT = 1000
+"""Bytes of a refusal."""
+_KINDS = ("aligned", "photograph", "large", "bad")
+_HEAD = struct.Struct("!BHH")  # number of the kind, height, width; behind it pixels, or the text of a refusal
 
 
 class Decoded(NamedTuple):
@@ -37,67 +31,11 @@ class Decoded(NamedTuple):
     is_aligned: bool
 
 
-class Worker:
-    """One process and the socket to it.
-
-    It inherits neither environment nor files of the service, and nothing it answers is unpickled.
-
-    Args:
-        settings: Its limits.
-    """
-
-    def __init__(self, settings: ServiceSettings) -> None:
-        self._channel, other = socket.socketpair()
-        try:
-            self.process = subprocess.Popen(  # noqa: S603 - Python itself
-                worker_command(settings),
-                stdin=other.fileno(),
-                stdout=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
-                process_group=0,  # Ctrl-C is for the service, which ends its workers
-            )
-        except OSError:
-            self._channel.close()
-            raise
-        finally:
-            other.close()
-        self.is_warm = False
-
-    def ask(self, data: bytes, photographs: bool, seconds: float) -> Answer:
-        """Its answer.
-
-        Raises:
-            TimeoutError: It took too long, died, or answered with something else than an answer.
-        """
-        try:
-            if not self.is_warm:
-                self._exchange(_PROBE, False, _FIRST_ANSWER)
-                self.is_warm = True
-            return self._exchange(data, photographs, seconds)
-        except (EOFError, OSError, FrameError) as error:
-            raise TimeoutError from error
-
-    def _exchange(self, data: bytes, photographs: bool, seconds: float) -> Answer:
-        end = time.monotonic() + seconds
-        send_request(self._channel, data, photographs, seconds=seconds)
-        return receive_answer(self._channel, seconds=max(0.0, end - time.monotonic()))
-
-    def kill(self) -> None:
-        """End it, whatever it does."""
-        self._channel.close()
-        self.process.kill()
-        self.process.wait()
-
-
-def worker_command(settings: ServiceSettings) -> list[str]:
-    """The command line of a worker: isolated from the environment, with the imports of this one."""
-    path = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
-    limits = (settings.largest_megapixels, settings.largest_body, settings.decode_memory)
-    return [sys.executable, "-I", "-c", _START, path, os.pathsep, *map(str, limits)]
-
-
 class Decoder:
-    """A few workers; a worker that hangs or dies is replaced.
+    """A few isolated worker processes that decode images.
+
+    They inherit neither environment nor files of the service and write none. Their answers are bytes of a fixed form,
+    and a worker that sends anything else is replaced.
 
     Args:
         settings: Number of workers and their limits.
@@ -108,50 +46,109 @@ class Decoder:
         self._settings = settings
         self.photographs = photographs
         self.given_up = 0
-        """Images whose worker was killed, died or gave an answer that is not one."""
-        self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()
-        for _ in range(settings.decode_workers):
-            self._idle.put(None)  # started when it is first needed
+        """Images whose worker was killed, died or sent a malformed answer."""
+        self._pool = WorkerPool(
+            "iom.service.decoding:image_handler",
+            str(int(photographs)),
+            str(settings.largest_megapixels),
+            workers=settings.decode_workers,
+            max_answer=_HEAD.size + MAX_SIDE * MAX_SIDE * 3,
+            memory=settings.decode_memory,
+            isolated=True,
+            start_seconds=60.0,
+        )
 
     def start(self) -> None:
         """Start all workers now; the first images need not wait for them."""
-        for _ in range(self._settings.decode_workers):
-            self._idle.get_nowait()
-        for _ in range(self._settings.decode_workers):
-            self._idle.put(Worker(self._settings))
+        self._pool.start()
 
     def decode(self, data: bytes) -> Decoded:
         """Decode one image.
 
         Raises:
-            FaceError: Damaged, of another type or size, or the worker gave up on it.
+            FaceError: Damaged, of another type or size, or its worker failed.
             TooLargeError: Too many pixels.
             BusyError: No worker became free in time.
         """
+        limits = self._settings
         try:
-            worker = self._idle.get(timeout=self._settings.wait_seconds)
-        except queue.Empty as error:
-            raise BusyError("Too many concurrent images; retry later") from error
-        keep = None
-        try:
-            worker = worker or Worker(self._settings)
-            kind, content = worker.ask(data, self.photographs, self._settings.decode_seconds)
-            keep = worker
-        except TimeoutError as error:
+            answer = self._pool.ask(data, parse_answer, seconds=limits.decode_seconds, wait=limits.wait_seconds)
+        except WorkerError as error:
             self.given_up += 1
             raise FaceError("image: decoding failed or took too long") from error
-        finally:
-            if keep is None and worker is not None:
-                worker.kill()
-            self._idle.put(keep)
-        if isinstance(content, str):
-            raise (TooLargeError if kind == "large" else FaceError)(content)
-        return Decoded(content, kind == "aligned")
+        if isinstance(answer, FaceError):
+            raise answer
+        return answer
 
     def close(self) -> None:
-        """End all workers; they must be idle."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                worker = self._idle.get_nowait()
-                if worker is not None:
-                    worker.kill()
+        """Kill all workers."""
+        self._pool.close()
+
+
+def parse_answer(answer: bytes) -> Decoded | FaceError:
+    """Pixels, or the reason for which there are none, of the bytes that a worker sent.
+
+    Raises:
+        WorkerError: They are malformed.
+    """
+    if len(answer) < _HEAD.size:
+        raise WorkerError("the worker process sent a malformed answer")
+    number, height, width = _HEAD.unpack_from(answer)
+    body = answer[_HEAD.size :]
+    kind = _KINDS[number] if number < len(_KINDS) else ""
+    if kind in ("large", "bad") and not height and not width and len(body) <= MAX_TEXT:
+        text = body.decode("utf-8", "replace")
+        if text.isprintable() and "\ufffd" not in text:
+            return TooLargeError(text) if kind == "large" else FaceError(text)
+    sides = {"aligned": range(ALIGNED_SIDE, ALIGNED_SIDE + 1), "photograph": range(1, MAX_SIDE + 1)}.get(kind, ())
+    if height in sides and width in sides and len(body) == height * width * 3:
+        return Decoded(np.frombuffer(body, np.uint8).reshape(height, width, 3), kind == "aligned")
+    raise WorkerError("the worker process sent a malformed answer")
+
+
+def image_handler(photographs: str, max_megapixels: str) -> Handler:
+    """The handler of a worker; a request is an encoded image, `parse_answer` reads the answer."""
+    limit = float(max_megapixels)
+    return lambda data: _packed(*decode(data, photographs == "1", limit))
+
+
+def decode(data: bytes, photographs: bool, max_megapixels: float) -> tuple[str, Pixels | str]:
+    """Kind of an answer, and pixels or the text of a refusal."""
+    try:
+        if not photographs or _size(data) == (ALIGNED_SIDE, ALIGNED_SIDE):
+            return "aligned", decode_image(data, "image", size=ALIGNED_SIDE, formats=FORMATS)
+        pixels, _ = decode_photograph(data, "image", largest_megapixels=max_megapixels, formats=FORMATS)
+        return "photograph", _shrunk(pixels)
+    except TooLargeError as error:
+        return "large", str(error)
+    except DataError as error:
+        return "bad", str(error)
+    except MemoryError:
+        return "large", "image: it takes too much memory to decode"
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        return "bad", f"image: cannot be decoded ({type(error).__name__})"
+
+
+def _packed(kind: str, content: Pixels | str) -> bytes:
+    if isinstance(content, str):
+        line = "".join(each if each.isprintable() and each != "\ufffd" else "?" for each in content)
+        body = line.encode("utf-8", "replace")[:MAX_TEXT].decode("utf-8", "ignore").encode()
+        return _HEAD.pack(_KINDS.index(kind), 0, 0) + body
+    return _HEAD.pack(_KINDS.index(kind), *content.shape[:2]) + content.tobytes()
+
+
+def _size(data: bytes) -> tuple[int, int] | None:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.size
+    except Exception:  # the decoder that follows tells why
+        return None
+
+
+def _shrunk(pixels: Pixels) -> Pixels:
+    height, width = pixels.shape[:2]
+    shrink = MAX_SIDE / max(height, width)
+    if shrink >= 1:
+        return pixels
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    return np.asarray(Image.fromarray(pixels).resize(size, reducing_gap=2.0))

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.data.images import Pixels
-from iom.errors import FaceError
+from iom.errors import BusyError, FaceError
 from iom.models.face_hasher import FaceHasher
 from iom.photos.alignment import align, face_size
 from iom.photos.detectors import Detect
-from iom.service.decoding import BusyError, Decoder
+from iom.service.decoding import Decoder
 
 SMALLEST_FACE = 32.0
 BYSTANDER = 0.5

@@ -1,35 +1,75 @@
-"""A linear Gaussian model of aligned faces: subjects differ, and so do the images of a subject."""
+"""Linear Gaussian model of aligned faces, for the demo, the smoke configurations and the tests.
+
+Its statistics were estimated from LFW (docs/face_model.md): never train anything on its samples that is then
+evaluated on LFW.
+"""
 
 import dataclasses
 import functools
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
 
 from iom._files import atomic_path
 from iom._random import numpy_stream
 from iom._untrusted import read_arrays
 from iom.errors import DataError
-from iom.synthetic.ycbcr import Floats, PlaneShape, to_rgb
 
-BETWEEN = 1.15
-WITHIN = 0.35
+Floats = NDArray[np.float32]
+
+MODEL_PATH = Path(__file__).with_name("face_model.npz")
+BETWEEN, WITHIN = 1.15, 0.35
 """Factors at which face verification is about as hard on samples as on photographs."""
 
-_FORMAT = 1
+_FILE_FORMAT = 1
 _CHUNK = 256
+# ITU-R BT.601, as JPEG uses it: RGB -> Y, Cb, Cr about zero.
+_TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
+_FROM_YCC = np.linalg.inv(_TO_YCC.astype(np.float64)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaneShape:
+    """Sides of one luma and two coarse chroma planes, all even: `luma` x `luma`, twice `chroma` x `chroma`."""
+
+    luma: int
+    chroma: int
+
+    @property
+    def size(self) -> int:
+        """Values of a face, P."""
+        return self.luma**2 + 2 * self.chroma**2
+
+    def split(self, flat: Floats) -> tuple[Floats, Floats]:
+        """Views `(N, luma, luma)` and `(N, 2, chroma, chroma)` of flat planes `(N, P)`."""
+        count = len(flat)
+        luma = flat[:, : self.luma**2].reshape(count, self.luma, self.luma)
+        chroma = flat[:, self.luma**2 :].reshape(count, 2, self.chroma, self.chroma)
+        return luma, chroma
+
+    def join(self, luma: Floats, chroma: Floats) -> Floats:
+        """Flat planes `(N, P)`."""
+        return np.concatenate([luma.reshape(len(luma), -1), chroma.reshape(len(chroma), -1)], 1)
+
+    def mirror(self, flat: Floats) -> Floats:
+        """The planes `(N, P)` with left and right exchanged."""
+        luma, chroma = self.split(flat)
+        return self.join(luma[..., ::-1], chroma[..., ::-1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FaceModel:
     """The mean face plus components, weighted by Gaussian coefficients.
 
-    Mirror-symmetric components carry the subject (a face is nearly symmetric) and the change
-    between images; antisymmetric ones (light from the side, a head turned, half a smile) carry only
-    the change between images. A coefficient is the sum of a subject part, which all images of a
-    subject share, and an image part.
+    Mirror-symmetric components carry the subject (a face is nearly symmetric) and the change between images;
+    antisymmetric ones (light from the side, a turned head, half a smile) carry only the change between images. A
+    coefficient is the sum of a subject part, which all images of a subject share, and an image part.
 
     Attributes:
         shape: Sides of the luma and chroma planes; P values in all.
@@ -37,8 +77,8 @@ class FaceModel:
         symmetric: Components `(K, P)`, in grey levels for a coefficient of 1.
         antisymmetric: Components `(A, P)`, likewise.
         between: Root R of the covariance R R' of the subject parts, `(K, K)`.
-        within: Root of the covariance of the symmetric image parts, `(K, K)`. The coefficients of
-            antisymmetric components are independent and have unit variance.
+        within: Root of the covariance of the symmetric image parts, `(K, K)`. The coefficients of antisymmetric
+            components are independent and have unit variance.
     """
 
     shape: PlaneShape
@@ -53,16 +93,16 @@ class FaceModel:
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Faces of subjects who do not exist.
 
-        The same seed gives the same faces, and image j of subject i does not depend on how many are
-        asked for. From machine to machine a pixel may differ by a grey level, since matrix products
-        are rounded differently; and NumPy does not promise its normal numbers between versions.
+        The same seed gives the same faces, and image j of subject i does not depend on how many are asked for. From
+        machine to machine a pixel may differ by a grey level, since matrix products are rounded differently; and
+        NumPy does not promise its normal numbers between versions.
 
         Args:
             subjects: How many subjects.
             images: How many images of each.
             seed: Any non-negative integer.
-            between: Factor on the deviation of subjects: a larger one makes it easier.
-            within: Factor on the deviation of a subject's images: a larger one makes it harder.
+            between: Factor on the deviation of subjects: a larger one makes verification easier.
+            within: Factor on the deviation of a subject's images: a larger one makes verification harder.
 
         Returns:
             RGB pixels `(subjects * images, 112, 112, 3)`, and the subject of each image.
@@ -76,7 +116,7 @@ class FaceModel:
     def coefficients(
         self, subjects: int, images: int, *, seed: int, between: float = BETWEEN, within: float = WITHIN
     ) -> tuple[Floats, Floats]:
-        """What `sample` renders: `(subjects * images, K)` and `(subjects * images, A)`."""
+        """Coefficients that `sample` renders: `(subjects * images, K)` and `(subjects * images, A)`."""
         if subjects < 1 or images < 1 or between < 0 or within < 0:
             raise DataError(
                 "synthetic faces need at least one subject and image and no negative factor, "
@@ -84,8 +124,7 @@ class FaceModel:
             )
         size = len(self.symmetric)
         rows = subjects * images
-        # One stream for the subjects and one for each image number, so that longer draws only
-        # append: the first subjects and images stay as they are.
+        # One stream for the subjects and one for each image number, so that longer draws only append.
         stream = numpy_stream(seed, "synthetic/subjects")
         subject = between * stream.standard_normal((subjects, size)) @ self.between.T
         image = np.empty((subjects, images, size + len(self.antisymmetric)))
@@ -94,7 +133,7 @@ class FaceModel:
             image[:, number] = within * stream.standard_normal(image[:, number].shape)
         symmetric = subject[:, None] + image[..., :size] @ self.within.T
         antisymmetric = image[..., size:]
-        return (symmetric.reshape(rows, -1).astype(np.float32), antisymmetric.reshape(rows, -1).astype(np.float32))
+        return symmetric.reshape(rows, -1).astype(np.float32), antisymmetric.reshape(rows, -1).astype(np.float32)
 
     def render(self, symmetric: Floats, antisymmetric: Floats) -> NDArray[np.uint8]:
         """Faces of coefficients `(N, K)` and `(N, A)`: RGB pixels `(N, 112, 112, 3)`."""
@@ -117,12 +156,11 @@ class FaceModel:
     def save(self, path: Path) -> None:
         """Write the compact file: half of each plane, components as int8 with one common step.
 
-        One step for all components spends the bytes where they are seen, and deflate shrinks the
-        weak components to little.
+        One step for all components spends the bytes where they are seen; deflate shrinks the weak components.
         """
         luma, chroma = self.shape.luma // 2, self.shape.chroma // 2
         largest = max(float(np.abs(self.symmetric).max()), float(np.abs(self.antisymmetric).max()))
-        values: dict[str, Any] = {"format": np.int64(_FORMAT), "step": np.float32(largest / 127)}
+        values: dict[str, Any] = {"format": np.int64(_FILE_FORMAT), "step": np.float32(largest / 127)}
         for name in ("symmetric", "antisymmetric"):
             halves = self.shape.split(np.rint(getattr(self, name) / values["step"]))
             values[f"{name}_luma"] = halves[0][..., :luma].astype(np.int8)
@@ -147,9 +185,109 @@ class FaceModel:
             raise DataError(f"{path}: damaged face model ({error})") from error
 
 
+@functools.cache
+def load_face_model(path: Path = MODEL_PATH) -> FaceModel:
+    """The face model of the package, or another one.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    return FaceModel.load(path)
+
+
+def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress: bool = False) -> None:
+    """Write synthetic subjects as `<root>/<subject>/<image>.png`.
+
+    The folder appears at once when all is written: an interrupted run leaves nothing of that name.
+
+    Args:
+        root: A folder that does not exist yet, or is empty.
+        subjects: How many subjects.
+        images: How many images of each.
+        seed: As in `FaceModel.sample`.
+        progress: Show a progress bar.
+
+    Raises:
+        DataError: `root` is not empty or cannot be written; a count below one.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DataError(f"{root}: expected a new or empty folder, and there is something in it")
+    pixels, labels = load_face_model().sample(subjects, images, seed=seed)
+    temporary = None
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".tmp-{root.name}-"))
+        for row, face in enumerate(tqdm(pixels, desc="writing faces", unit="image", disable=not progress)):
+            folder = temporary / f"subject_{labels[row]:04d}"
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(face).save(folder / f"{row % images:03d}.png")
+        temporary.chmod(0o755)
+        if root.exists():
+            root.rmdir()
+        temporary.rename(root)
+    except OSError as error:
+        raise DataError(f"cannot write {root}: {error.strerror}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def to_planes(images: NDArray[np.uint8], shape: PlaneShape) -> Floats:
+    """RGB pixels `(N, S, S, 3)` as flat planes `(N, P)` in grey levels."""
+    ycc = images.astype(np.float32) @ _TO_YCC.T
+    side = images.shape[1]
+    luma = _resize(ycc[..., 0], _averaging(side, shape.luma))
+    chroma = _resize(np.moveaxis(ycc[..., 1:], 3, 1), _averaging(side, shape.chroma))
+    return shape.join(luma, chroma)
+
+
+def to_rgb(planes: Floats, shape: PlaneShape, *, side: int = 112) -> Floats:
+    """Flat planes `(N, P)` as RGB values `(N, side, side, 3)`, neither rounded nor clipped."""
+    luma, chroma = shape.split(planes)
+    ycc = np.empty((len(planes), side, side, 3), np.float32)
+    ycc[..., 0] = _resize(luma, _cubic(shape.luma, side))
+    ycc[..., 1:] = np.moveaxis(_resize(chroma, _cubic(shape.chroma, side)), 1, 3)
+    rgb: Floats = ycc.reshape(-1, 3) @ _FROM_YCC.T
+    return rgb.reshape(ycc.shape)
+
+
+def _resize(planes: Floats, matrix: Floats) -> Floats:
+    """Resize the last two axes. Two large products: many small ones are ten times slower."""
+    for _ in range(2):
+        *others, height, width = planes.shape
+        turned = planes.reshape(-1, width) @ matrix.T
+        planes = np.swapaxes(turned.reshape(*others, height, len(matrix)), -1, -2)
+    return planes
+
+
+@functools.cache
+def _averaging(source: int, target: int) -> Floats:
+    """Matrix `(target, source)`: the mean over the source interval of each target pixel."""
+    edges = np.arange(target + 1) * source / target
+    pixels = np.arange(source)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    matrix: Floats = (np.clip(overlap, 0, None) * target / source).astype(np.float32)
+    return matrix
+
+
+@functools.cache
+def _cubic(source: int, target: int) -> Floats:
+    """Matrix `(target, source)` of Keys' cubic convolution (a = -1/2), edge pixels repeated."""
+    place = (np.arange(target) + 0.5) * source / target - 0.5
+    matrix = np.zeros((target, source))
+    for offset in range(-1, 3):
+        tap = np.floor(place) + offset
+        d = np.abs(place - tap)
+        near = 1.5 * d**3 - 2.5 * d**2 + 1
+        far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+        column = np.clip(tap, 0, source - 1).astype(int)
+        np.add.at(matrix, (np.arange(target), column), np.where(d <= 1, near, far))
+    return matrix.astype(np.float32)
+
+
 def _from_values(values: dict[str, NDArray[Any]]) -> FaceModel:
-    if int(values["format"]) != _FORMAT:
-        raise ValueError(f"expected format {_FORMAT}, received {int(values['format'])}")
+    if int(values["format"]) != _FILE_FORMAT:
+        raise ValueError(f"expected format {_FILE_FORMAT}, received {int(values['format'])}")
     shape = PlaneShape(values["symmetric_luma"].shape[1], values["symmetric_chroma"].shape[2])
     step = np.float32(values["step"])
     symmetric, antisymmetric = (

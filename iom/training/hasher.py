@@ -293,7 +293,6 @@ def _calibrate(
         material.pairs,
         embeddings,
         hasher.hash,
-        code_length=hasher.code_length,
         alphabet_size=hasher.alphabet_size,
         config=config.calibration,
         seed=config.seed,

@@ -5,9 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from iom._files import atomic_path, check_output
 from iom.config.hashing import CalibrationConfig
 from iom.config.loading import load_config
@@ -17,7 +14,7 @@ from iom.data.folders import hold_out, scan_folder
 from iom.errors import ConfigError, DataError
 from iom.models.artifact import manifest_path, read_manifest
 from iom.models.embedder import Embedder, open_embedder
-from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, Calibration, FaceHasher, load
+from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, FaceHasher, load
 from iom.models.sessions import is_artifact
 from iom.pretrained import HASHER_FILE, checkout, package_folder
 from iom.training.calibration import calibrate
@@ -29,8 +26,8 @@ def recalibrate(
 ) -> FaceHasher:
     """Calibrate a hasher on the held-out subjects of a configuration; store nothing.
 
-    A backbone that was trained along, `embedder.keras` beside the hasher, is taken instead of the
-    configured one; an artefact embeds for itself.
+    A backbone that was trained along, `embedder.keras` beside the hasher, is taken instead of the configured one; an
+    artefact embeds for itself.
 
     Args:
         place: Folder of the hasher, or an artefact of `iom deploy`.
@@ -39,12 +36,12 @@ def recalibrate(
         report: Takes what the user should know.
 
     Raises:
-        ConfigError, DataError, WeightsError: As their texts say; another embedder than the one the
-            hasher was trained with is refused, and so is an FMR that the pairs cannot show.
+        ConfigError, DataError, WeightsError: As their texts say; another embedder than the one the hasher was trained
+            with is refused, and so is an FMR that the pairs cannot show.
     """
     hasher = load(place, opens_embedder=False)
     held_out = hold_out(scan_folder(config.data), config.data)[1]
-    pairs = HeldOutPairs.of(held_out, group_separator=config.data.group_separator, seed=config.seed)
+    pairs = HeldOutPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
     pairs.check_resolution(config.calibration.fmr)
     embedder = _embedder(place, config)
     hasher.check_embedder(embedder)
@@ -55,7 +52,9 @@ def recalibrate(
         )
     files = held_out.files
     embeddings = embedder.embed_files([files[row] for row in pairs.images], progress=progress)
-    hasher.calibration = _calibration(hasher, pairs, embeddings, config.calibration, config.seed)
+    hasher.calibration = calibrate(
+        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config.calibration, seed=config.seed
+    )
     return hasher
 
 
@@ -77,31 +76,31 @@ def recalibrate_on_faces(
         place: Folder of the hasher, or an artefact of `iom deploy`.
         faces: `<faces>/<subject>/<image>`, aligned.
         config: FMR, number of keys, draws of the intervals.
-        weights: Manifest name or file of the embedder; empty takes the one that was trained along,
-            or the one that the hasher names.
+        weights: Manifest name or file of the embedder; empty takes the one that was trained along, or the one that the
+            hasher names.
         seed: Of keys and draws.
         progress: Show a progress bar.
         report: Takes how many comparisons there are, and what FMR they can show.
 
     Raises:
-        ConfigError, DataError, WeightsError: As their texts say; an FMR that the comparisons cannot
-            show is refused.
+        ConfigError, DataError, WeightsError: As their texts say; an FMR that the comparisons cannot show is refused.
     """
     hasher = load(place, weights=weights)
     listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
-    pairs = HeldOutPairs.of(listed, group_separator="", seed=seed)
-    mated = int(pairs.same.sum())
-    others = len(pairs.same) - mated
+    pairs = HeldOutPairs(listed, group_separator="", seed=seed)
+    mated, others = pairs.all.mated_count, pairs.all.non_mated_count
     drawn = "" if len(pairs.images) == len(listed) else f" (drawn from {len(listed):,})"
     report(
-        f"{pairs.subjects:,} subjects, {len(pairs.images):,} images{drawn}: {mated:,} mated and "
+        f"{len(pairs.all.images):,} subjects, {len(pairs.images):,} images{drawn}: {mated:,} mated and "
         f"{others:,} non-mated comparisons; the lowest FMR that they can show is {1 / others:.2g}"
         f"{listed.describe_left_out(1)}"
     )
     pairs.check_resolution(config.fmr)
     files = listed.files
     embeddings = hasher.embed_files([files[row] for row in pairs.images], progress=progress)
-    hasher.calibration = _calibration(hasher, pairs, embeddings, config, seed)
+    hasher.calibration = calibrate(
+        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config, seed=seed
+    )
     return hasher
 
 
@@ -143,20 +142,6 @@ def check_target(place: Path, output: Path | None) -> None:
         raise ConfigError(
             f"{place} came with the package and is not changed: store the threshold in a copy with --output DIR"
         )
-
-
-def _calibration(
-    hasher: FaceHasher, pairs: HeldOutPairs, embeddings: NDArray[np.float32], config: CalibrationConfig, seed: int
-) -> Calibration:
-    return calibrate(
-        pairs,
-        embeddings,
-        hasher.hash,
-        code_length=hasher.code_length,
-        alphabet_size=hasher.alphabet_size,
-        config=config,
-        seed=seed,
-    )
 
 
 def _embedder(place: Path, config: Stage2Config) -> Embedder:

@@ -12,11 +12,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._environment import environment
 from iom._files import TEMPORARY, atomic_path, remove_temporary_files, write_json
 from iom._untrusted import parse_json, read_json
 from iom.config.loading import load_config, save_config
 from iom.errors import CheckpointError, ConfigError
-from iom.training.environment import environment
 from iom.training.records import place, read_records, write_records
 
 HEADER = "header"

@@ -54,7 +54,7 @@ def load_material(config: Stage2Config, *, progress: bool = False) -> Material:
         ConfigError, DataError, WeightsError: As their texts say.
     """
     train, held_out = hold_out(scan_folder(config.data), config.data)
-    pairs = HeldOutPairs.of(held_out, group_separator=config.data.group_separator, seed=config.seed)
+    pairs = HeldOutPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
     pairs.check_resolution(config.calibration.fmr)
     embedder = open_embedder(config.embedder)
     check_sizes(embedder.embedding_size, config.hasher)

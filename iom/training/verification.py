@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.config.schema import Stage1Config
-from iom.data.benchmarks.pairs import PairBenchmark, load_benchmark
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.data.folders import FaceFolder
 from iom.data.images import check_images, read_images
 from iom.errors import DataError
@@ -76,7 +77,7 @@ def verification(
 
 def _held_out_rate(held_out: FaceFolder, embedder: Embedder, seed: int) -> Callable[[], float]:
     """Equal error rate over all pairs of the held-out images, kin among them."""
-    pairs = HeldOutPairs.of(held_out, group_separator="", seed=seed)
+    pairs = HeldOutPairs(held_out, group_separator="", seed=seed)
     files = held_out.files
     images = read_images([files[row] for row in pairs.images])
     return lambda: pairs.curve_of_embeddings(embedder.embed(images)).equal_error_rate()

@@ -9,7 +9,7 @@ from iom.config.losses import WEIGHTS
 from iom.config.schema import Stage2Config
 from iom.errors import ConfigError
 from iom.nn.backbones.registry import build_backbone
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from iom.cli.demo import main
-from iom.synthetic.sampling import load_face_model
+from iom.synthetic import load_face_model
 
 CODE_LENGTH, ALPHABET_SIZE = 96, 4
 DISTANCE = re.compile(rf"dist_(positive|negative) = +(\d+) of {CODE_LENGTH} +(match|no match) ")
@@ -87,7 +87,7 @@ def test_it_prints_distances_and_decisions_and_writes_a_picture(
         assert np.asarray(picture.convert("RGB")).std() > 20
 
 
-def test_faces_of_nobody_are_the_default_and_keys_are_fresh_and_hidden(
+def test_synthetic_faces_are_the_default_and_keys_are_fresh_and_hidden(
     network: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outputs = []

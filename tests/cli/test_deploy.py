@@ -51,7 +51,7 @@ def artefact(tmp_path_factory):
 @pytest.fixture
 def iom(tmp_path, monkeypatch, capsys):
     """The gallery's commands, over an empty gallery."""
-    from iom.synthetic.sampling import write_folder
+    from iom.synthetic import write_folder
 
     write_folder(tmp_path / "faces", 2, 2, seed=3)
     monkeypatch.setattr("iom.gallery.keys.key_store.SCRYPT_COST", 2)

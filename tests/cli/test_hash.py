@@ -16,7 +16,7 @@ from iom.photos.detectors import Face
 from iom.photos.hash_photos import BATCH
 from iom.photos.landmarks import read_landmarks, write_landmarks
 from iom.photos.photographs import read_photograph
-from iom.synthetic.sampling import load_face_model
+from iom.synthetic import load_face_model
 
 
 @pytest.fixture

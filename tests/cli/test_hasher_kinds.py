@@ -10,7 +10,7 @@ from PIL import Image
 
 from iom.cli.main import main
 from iom.models.face_hasher import load
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 
 ARTEFACTS = {"onnx": "tiny.onnx", "keras": "tiny.keras", "saved_model": "tiny.saved_model"}
 KINDS = ["folder", "onnx"]

@@ -98,7 +98,7 @@ def made_benchmark():
     from pathlib import Path
 
     from iom.config.hashing import HasherConfig
-    from iom.data.benchmarks.pairs import PairBenchmark
+    from iom.data.benchmarks.base import PairBenchmark
     from iom.evaluation.systems import baseline_system
 
     rng = np.random.default_rng(0)

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks.pair_lists import parse_pair_list
-from iom.data.benchmarks.pairs import (
-    PairBenchmark,
-    linked,
-    load_benchmark,
-    read_bin,
-    read_pair_list,
-    synthetic_pairs,
-    write_bin,
-)
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.base import PairBenchmark, linked_subjects
+from iom.data.benchmarks.folders import synthetic_pairs
+from iom.data.benchmarks.pair_lists import parse_pair_list, read_pair_list
+from iom.data.formats.bin_files import read_bin, write_bin
 from iom.errors import ConfigError, DataError
 
 SIZE = 16
@@ -129,7 +124,7 @@ def test_subjects_of_lists_without_subject_folders_are_linked(tmp_path: Path) ->
     ("text", "reason"),
     [
         ("", "empty file"),
-        ("\n\n# nothing\n", "empty file"),
+        ("\n\n# nothing\n", "comments only"),
         ("2\t2\nAda_A\t1\t2\n", "promises 2 x 2 .* found 1"),
         (LFW.replace("Ada_A\t3\t4", "Ada_A\t3"), "line 3: expected 'name n1 n2'"),
         (LFW.replace("Ada_A\t3\t4", "Ada_A\t3\tx"), "line 3: expected"),
@@ -160,7 +155,7 @@ def test_a_list_of_another_folder_is_refused(faces: Path, tmp_path: Path) -> Non
         read_pair_list(listed(tmp_path, text), faces)
     with pytest.raises(DataError, match="no folder"):
         read_pair_list(listed(tmp_path, LFW), tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="cannot read pair list"):
+    with pytest.raises(DataError, match="cannot read"):
         read_pair_list(tmp_path / "missing.txt", faces)
     (tmp_path / "latin.txt").write_bytes("3\t1\nJosé\t1\t2".encode("latin1"))
     with pytest.raises(DataError, match="UTF-8"):
@@ -322,7 +317,7 @@ def test_bin_images_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_linked_images_form_subjects() -> None:
-    labels = linked([0, 1, 3, 5], [1, 2, 4, 0], [True, True, True, False], 6)
+    labels = linked_subjects([0, 1, 3, 5], [1, 2, 4, 0], [True, True, True, False], 6)
     assert labels[0] == labels[1] == labels[2]
     assert labels[3] == labels[4]
     assert len(set(labels.tolist())) == 3

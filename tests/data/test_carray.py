@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import zlib
@@ -6,11 +7,10 @@ import numpy as np
 import pytest
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks.pairs import load_benchmark
+from iom.data.benchmarks import load_benchmark
 from iom.data.formats import carray
-from iom.data.formats.blosc_process import BloscProcess
 from iom.data.formats.carray import read_carray
-from iom.errors import DataError, MissingExtraError
+from iom.errors import DataError, MissingExtraError, WorkerError
 
 SIZE = 8
 
@@ -28,26 +28,26 @@ def npy(values):
 
 
 class Unzip:
-    """Stands in for the process."""
+    """Stands in for the pool."""
 
-    def __enter__(self):
-        return unpack_chunk
+    def ask(self, data, parse, *, seconds):
+        return parse(unpack_chunk(data))
 
-    def __exit__(self, *_):
+    def close(self):
         pass
 
 
 def unpack_chunk(data):
     try:
         return zlib.decompress(data[16:])
-    except zlib.error as error:
-        raise RuntimeError(str(error)) from error
+    except zlib.error:
+        return b""
 
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Seven pairs in chunks of four images, the first image of all of them the same."""
-    monkeypatch.setattr(carray, "BloscProcess", Unzip)
+    monkeypatch.setattr(carray, "blosc_workers", lambda max_bytes: Unzip())
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, size=(14, SIZE, SIZE, 3)).astype(np.uint8)
     pixels[2::2] = pixels[0]
@@ -142,15 +142,15 @@ def test_a_chunk_that_takes_the_library_down_is_an_error(made, monkeypatch):
     raw = np.sort(np.arange(3 * 112 * 112) % 256).astype("<f4").tobytes()
     chunk = blosc.compress(raw, b"blosclz", 5, 1, 0)
     rng = np.random.default_rng(0)
-    with BloscProcess() as decompress:
-        assert decompress(chunk) == raw
     refused = 0
-    for _ in range(8):
-        damaged = bytearray(chunk)
-        damaged[rng.integers(16, 40)] ^= 1 << int(rng.integers(8))  # where the blocks start
-        with BloscProcess() as decompress:
+    with contextlib.closing(carray.blosc_workers(len(raw))) as pool:
+        assert pool.ask(chunk, bytes, seconds=60) == raw
+        for _ in range(8):
+            damaged = bytearray(chunk)
+            damaged[rng.integers(16, 40)] ^= 1 << int(rng.integers(8))  # where the blocks start
             try:
-                decompress(bytes(damaged))
-            except ValueError:
+                refused += not pool.ask(bytes(damaged), bytes, seconds=60)
+            except WorkerError:
                 refused += 1
+        assert pool.ask(chunk, bytes, seconds=60) == raw
     assert refused

@@ -3,7 +3,7 @@ import pytest
 
 from iom.data.batches import SubjectBatches
 from iom.data.code_batches import CodeBatches, training_order
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 
 SIZE = 16
 

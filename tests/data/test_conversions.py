@@ -14,9 +14,8 @@ from iom.data.check import check_data
 from iom.data.folders import hold_out, scan_folder
 from iom.data.formats.bin_files import read_bin_images, write_bin
 from iom.data.formats.conversions import convert
-from iom.data.formats.record_io import MAGIC, read_record_file
-from iom.data.formats.shard_store import open_shards
-from iom.data.formats.shard_writer import read_records
+from iom.data.formats.recordio import MAGIC, read_record_file
+from iom.data.formats.shards import open_shards, read_records
 from iom.data.image_batches import LABEL, ImageBatches
 from iom.errors import ConfigError, DataError
 
@@ -106,10 +105,11 @@ def test_a_finished_shard_is_kept_and_a_damaged_one_written_again(faces, tmp_pat
     kept = (tmp_path / "s" / "00000.tfrecord").stat().st_mtime_ns
     (tmp_path / "s" / "manifest.json").unlink()
     (tmp_path / "s" / "00001.tfrecord").write_bytes(b"half")
-    (tmp_path / "s" / "00002.json").unlink()
+    journal = tmp_path / "s" / ".conversion.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-5])  # the last shard was not noted
     assert convert(("folder", "tfrecord"), faces, tmp_path / "s", **run) == first
     assert (tmp_path / "s" / "00000.tfrecord").stat().st_mtime_ns == kept
-    with pytest.raises(DataError, match="other images or settings"):
+    with pytest.raises(DataError, match="begun with other settings"):
         convert(("folder", "tfrecord"), faces, tmp_path / "s", size=SIDE, per_shard=5)
 
 

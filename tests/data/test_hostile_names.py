@@ -8,12 +8,10 @@ import pytest
 
 from iom.cli.convert import main
 from iom.config.sections import FolderConfig
-from iom.data.benchmarks.pairs import read_pair_list
-from iom.data.benchmarks.published_pairs import read_two_line_pairs
-from iom.data.benchmarks.youtube_faces import read_youtube_faces
+from iom.data.benchmarks.pair_lists import read_pair_list, read_two_line_pairs, read_youtube_faces
 from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert
-from iom.data.formats.shard_store import open_shards
+from iom.data.formats.shards import open_shards
 from iom.errors import DataError
 from iom.evaluation.blufr_protocol import read_blufr
 from iom.gallery.bulk.rows import read_rows
@@ -64,7 +62,7 @@ def everything(folder):
         "bert/nul.png",
         "bert/\0.png",
         "conversion.json/x.png",
-        ".conversion.json/x.png",
+        ".conversion.jsonl/x.png",
         "bert/.tmp-1.png",
     ],
 )

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks.distractors import read_megaface
-from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
-from iom.data.benchmarks.pairs import load_benchmark
-from iom.data.benchmarks.pooling import Pooling
-from iom.data.benchmarks.published_pairs import read_cfp, read_two_line_pairs
-from iom.data.benchmarks.youtube_faces import read_youtube_faces
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.base import Pooling
+from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
+from iom.data.benchmarks.megaface import read_megaface
+from iom.data.benchmarks.pair_lists import read_cfp, read_two_line_pairs, read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation.blufr_protocol import read_blufr
 from tests.data import layouts
@@ -127,7 +126,7 @@ class TestIjb:
 
     @pytest.mark.parametrize(("prefix", "names"), [("ijbb", ["S1", "S2"]), ("ijbc", ["G1", "G2"])])
     def test_searches(self, tmp_path, prefix, names):
-        benchmark = read_ijb_searches(*layouts.ijb(tmp_path, prefix))
+        benchmark = read_ijb_identification(*layouts.ijb(tmp_path, prefix))
         assert list(benchmark.galleries) == names
         subjects = [benchmark.subjects[rows].tolist() for rows in benchmark.galleries.values()]
         assert subjects == [[100, 101], [102, 103]]
@@ -157,13 +156,13 @@ class TestIjb:
         meta, root = layouts.ijb(tmp_path)
         replace_line(meta / "ijbc_1N_gallery_G1.csv", 2, "2,100")
         with pytest.raises(DataError, match="gallery G1: 1 of 1 subjects stand in it more than"):
-            read_ijb_searches(meta, root)
+            read_ijb_identification(meta, root)
 
     def test_a_template_of_two_subjects(self, tmp_path):
         meta, root = layouts.ijb(tmp_path)
         replace_line(meta / "ijbc_1N_probe_mixed.csv", 1, "1,105")
         with pytest.raises(DataError, match=r"1 templates belong to another subject.*: 1"):
-            read_ijb_searches(meta, root)
+            read_ijb_identification(meta, root)
 
     def test_a_template_of_two_subjects_within_one_list(self, tmp_path):
         meta, root = layouts.ijb(tmp_path)
@@ -171,7 +170,7 @@ class TestIjb:
         again = path.read_text().splitlines()[1].split(",")[0]
         path.write_text(path.read_text() + f"{again},999\n")
         with pytest.raises(DataError, match=rf"1 templates belong to two subjects: {again}"):
-            read_ijb_searches(meta, root)
+            read_ijb_identification(meta, root)
 
     def test_missing(self, tmp_path):
         meta, root = layouts.ijb(tmp_path)
@@ -194,7 +193,7 @@ class TestMegaFace:
             (lambda lists: lists.pop("id"), "under 'id'"),
             (lambda lists: lists["id"].pop(), "of one length"),
             (lambda lists: lists["path"].__setitem__(0, 3), "list of texts"),
-            (lambda lists: lists["path"].__setitem__(1, lists["path"][0]), "1 images stand in it"),
+            (lambda lists: lists["path"].__setitem__(1, lists["path"][0]), "1 images are listed twice"),
             (lambda lists: lists["path"].__setitem__(1, "../x.png"), "within the folder"),
             (lambda lists: lists.__setitem__("id", list("abcdefghi")), "two images or more"),
         ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from iom.data.benchmarks.pairs import read_pair_list
+from iom.data.benchmarks.pair_lists import read_pair_list
 from iom.evaluation.evaluators import figures
 from iom.evaluation.scores import float_scores
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from iom.codes.comparators import CosineComparator, SymbolComparator
 from iom.config.hashing import HasherConfig
-from iom.data.benchmarks.distractors import read_megaface
-from iom.data.benchmarks.identification_data import folder_searches
-from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
-from iom.data.benchmarks.pairs import PairBenchmark
-from iom.data.benchmarks.youtube_faces import read_youtube_faces
+from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.folders import folder_identification
+from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
+from iom.data.benchmarks.megaface import read_megaface
+from iom.data.benchmarks.pair_lists import read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation import protocols
 from iom.evaluation.blufr import BlufrEvaluator
@@ -24,9 +24,10 @@ from iom.evaluation.identification import distractor_figures, search_figures
 from iom.evaluation.protocols import float_system, identification_figures, verification_rate
 from iom.evaluation.scores import common_key, float_scores
 from iom.evaluation.systems import baseline_system
-from iom.metrics.error_curve import error_curve
+from iom.metrics import all_pairs
+from iom.metrics.all_pairs import AllPairs
 from iom.metrics.identification import search_gallery
-from iom.metrics.verification import fnmr_at_fmr
+from iom.metrics.verification import error_curve, fnmr_at_fmr
 from tests.data import layouts
 
 SIZE = 32
@@ -75,43 +76,19 @@ def test_verification_rate_equals_sorting_all_distances(seed, fmr, tied):
     assert verification_rate(comparator, templates, subjects, fmr) == pytest.approx(expected)
 
 
-def test_verification_rate_in_blocks(monkeypatch):
-    monkeypatch.setattr(protocols, "ROWS", 7)
-    monkeypatch.setattr(protocols, "SAMPLE", 9)
-    subjects = np.repeat(np.arange(20), 3)
-    system = baseline_system("sign", SIZE, HasherConfig(code_length=64, alphabet_size=2))
-    rows = faces(subjects, 1.0)
-    for one in (float_system(SIZE), system):
-        templates = one.templates(rows, protocols.common_key(1, 0))
-        mated, non_mated = all_distances(one.comparator, templates, subjects)
-        for fmr in (0.0, 0.01, 0.1):
-            got = verification_rate(one.comparator, templates, subjects, fmr)
-            assert got == pytest.approx(1 - fnmr_at_fmr(mated, non_mated, fmr))
-
-
 @pytest.mark.parametrize("name", ["float", "grp", "polyprotect", "bloom", "ifo", "biohash"])
 def test_the_curve_of_all_pairs_is_that_of_the_sorted_distances(name, monkeypatch):
-    monkeypatch.setattr(protocols, "ROWS", 16)
+    monkeypatch.setattr(all_pairs, "ROWS", 16)
+    monkeypatch.setattr(all_pairs, "SAMPLE", 9)
     subjects = np.random.default_rng(0).permutation(np.repeat(np.arange(25), 3))
     shape = HasherConfig(code_length=64)
     system = float_system(SIZE) if name == "float" else baseline_system(name, SIZE, shape)
     templates = system.templates(faces(subjects, 0.8), protocols.common_key(1, 0))
     expected = error_curve(*all_distances(system.comparator, templates, subjects))
-    curve = protocols.all_pairs_curve(system.comparator, templates, subjects, fmr=0.5)
+    curve = AllPairs(subjects).curve(system.comparator, templates, fmr=0.5)
     assert curve.equal_error_rate() == pytest.approx(expected.equal_error_rate(), abs=2e-4)
     for fmr in (0.0, 0.01, 0.1):
         assert curve.fnmr_at_fmr(fmr) == pytest.approx(expected.fnmr_at_fmr(fmr), abs=1e-9)
-
-
-def test_verification_rate_of_bad_input():
-    comparator = CosineComparator()
-    rows = comparator.prepare(faces([0, 1, 2], 0.1))
-    for subjects in ([0, 1, 2], [0, 0, 0]):
-        with pytest.raises(DataError, match="all pairs: expected two subjects"):
-            verification_rate(comparator, rows, np.array(subjects), 0.1)
-    rows[1] = np.nan
-    with pytest.raises(DataError, match="finite"):
-        verification_rate(comparator, rows, np.array([0, 0, 1]), 0.1)
 
 
 def test_identification_figures_leave_out_what_cannot_be_told():
@@ -152,7 +129,7 @@ def test_ijb_verification(tmp_path):
 
 @pytest.mark.parametrize("pooling", ["mean", "vote"])
 def test_ijb_identification_in_both_galleries(tmp_path, pooling):
-    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     embeddings = FakeEmbedder(ijb_subject, noise=0.2).embed_files(benchmark.images)
     systems = [baseline_system("grp", SIZE, HasherConfig(code_length=256, alphabet_size=4))]
     if pooling == "mean":
@@ -173,7 +150,7 @@ def test_ijb_identification_in_both_galleries(tmp_path, pooling):
 
 def test_galleries_apart_then_averaged(tmp_path):
     """Against a loop over probes, with noise that leaves errors."""
-    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     embeddings = faces([ijb_subject(path) for path in benchmark.images], 4.0, seed=3)
     found = {f[2]: f[3] for f in search_figures(benchmark, embeddings, [float_system(SIZE)])}
     rows = benchmark.pooling.pooled(embeddings).astype(float)
@@ -199,7 +176,7 @@ def test_galleries_apart_then_averaged(tmp_path):
 def test_several_enrolment_images_against_a_loop(tmp_path, images, pooling):
     counts = {"Ada": 5, "Bea": 4, "Cat": 4, "Dan": 3, "Eve": 1}
     layouts.touch(tmp_path, *(f"{name}/{i}.png" for name, n in counts.items() for i in range(n)))
-    benchmark = folder_searches(tmp_path, gallery_images=images)
+    benchmark = folder_identification(tmp_path, gallery_images=images)
     labels = [sorted(counts).index(path.parent.name) for path in benchmark.images]
     embeddings = faces(labels, 2.0, seed=5)
     system = baseline_system("grp", SIZE, HasherConfig(code_length=64, alphabet_size=4))
@@ -234,7 +211,7 @@ def test_several_enrolment_images_against_a_loop(tmp_path, images, pooling):
 
 
 def test_the_nearest_is_for_probes_of_one_image(tmp_path):
-    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="'nearest' is for probes of one image"):
         list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="nearest"))
@@ -243,13 +220,13 @@ def test_the_nearest_is_for_probes_of_one_image(tmp_path):
 def test_too_few_images_to_enrol(tmp_path):
     layouts.touch(tmp_path, "Ada/1.png", "Ada/2.png", "Ada/3.png", "Bea/1.png", "Bea/2.png")
     with pytest.raises(DataError, match="two subjects or more with 3 images, received 1"):
-        folder_searches(tmp_path, gallery_images=2)
+        folder_identification(tmp_path, gallery_images=2)
     with pytest.raises(DataError, match="gallery_images: expected 1 or more"):
-        folder_searches(tmp_path, gallery_images=0)
+        folder_identification(tmp_path, gallery_images=0)
 
 
 def test_a_vote_needs_symbols(tmp_path):
-    benchmark = read_ijb_searches(*layouts.ijb(tmp_path))
+    benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="float has no symbols"):
         list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="vote"))

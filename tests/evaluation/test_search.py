@@ -14,7 +14,7 @@ from iom.evaluation.sweep_plan import plan_rows
 from iom.evaluation.sweep_table import draw_search, markdown
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,15 @@ from scipy import stats
 from sklearn.metrics import mutual_info_score
 
 from iom.errors import CodeError, DataError
-from iom.metrics.code_statistics import (
+from iom.metrics.protection import (
     degrees_of_freedom,
     effective_bits,
     min_entropy,
     nominal_bits,
-    pair_dependence,
     pair_mutual_information,
     symbol_entropy,
 )
-from iom.metrics.error_curve import error_curve
+from iom.metrics.verification import error_curve
 
 
 @pytest.fixture
@@ -50,15 +49,6 @@ def test_mutual_information_against_scikit_learn(codes):
         assert value == pytest.approx(expected, abs=1e-12)
 
 
-def test_independent_positions_have_no_dependence_on_average(codes):
-    independent = pair_dependence(np.random.default_rng(2).integers(0, 8, (2000, 40)), 8)
-    assert independent.pairs == 780
-    assert abs(independent.mean) < 5e-4
-    dependent = pair_dependence(codes, 5)
-    assert dependent.highest > 0.3 > 100 * abs(independent.mean)
-    assert pair_dependence(codes, 5, pairs=4).pairs == 4
-
-
 def test_degrees_of_freedom_count_independent_positions():
     generator = np.random.default_rng(3)
     once = generator.binomial(60, 0.7, 200_000)
@@ -80,8 +70,6 @@ def test_what_does_not_serve():
         symbol_entropy(np.array([[0, 3]]), 3)
     with pytest.raises(CodeError, match="integers"):
         min_entropy(np.array([[0.0, 1.0]]), 3)
-    with pytest.raises(CodeError, match="two positions"):
-        pair_dependence(np.array([[0], [1]]), 2)
     with pytest.raises(DataError, match="one distance"):
         degrees_of_freedom([0, 5, 0])
     with pytest.raises(DataError, match="counts for"):

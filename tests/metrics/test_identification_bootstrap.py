@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from iom.errors import DataError
-from iom.metrics.identification import Searches, search_gallery
-from iom.metrics.identification_bootstrap import WeightedSearches, identification_intervals
-from iom.metrics.subject_bootstrap import key_draws, subject_draws
+from iom.metrics.bootstrap import group_draws
+from iom.metrics.identification import Searches, identification_intervals, search_gallery
 
 FPIRS = (0.0, 0.01, 0.1, 0.5)
 POINTS = [(fpir, rank) for rank in (1, 3) for fpir in FPIRS]
@@ -27,26 +26,26 @@ def _repeated(searches: Searches, weights: np.ndarray) -> Searches:
 
 def test_weighted_figures_are_those_of_repeated_probes() -> None:
     searches = _searches(1)
-    weighted = WeightedSearches(searches)
-    for counts in subject_draws(30, replicates=25, seed=3):
+    for counts in group_draws(30, replicates=25, seed=3):
         weights = counts[PROBES]
         oracle = _repeated(searches, weights)
-        np.testing.assert_allclose(weighted.cmc(weights), oracle.cmc(), atol=1e-12)
-        for fpir in FPIRS:
-            for rank in (1, 3):
-                assert weighted.identification_rate_at_fpir(weights, fpir, rank) == pytest.approx(
-                    oracle.identification_rate_at_fpir(fpir, rank), abs=1e-12
-                )
+        np.testing.assert_allclose(searches.cmc(weights=weights), oracle.cmc(), atol=1e-12)
+        for rank in (1, 3):
+            rates = searches.identification_rates_at_fpirs(FPIRS, rank, weights=weights)
+            thresholds = [oracle.threshold_at_fpir(fpir) for fpir in FPIRS]
+            expected = [oracle.identification_rate(threshold, rank) for threshold in thresholds]
+            np.testing.assert_allclose(rates, expected, atol=1e-12)
 
 
 def test_intervals_are_quantiles_of_the_mean_over_drawn_keys_and_galleries() -> None:
     by_key = [_searches(1), _searches(2), _searches(3)]
     galleries = [[one, _searches(number)] for number, one in enumerate(by_key, start=4)]
     cmc, rates = identification_intervals(galleries, PROBES, points=POINTS, replicates=20, seed=5)
-    keys = key_draws(3, replicates=20, seed=5)
+    keys = group_draws(3, "keys", replicates=20, seed=5)
     loop = []
-    for counts, chosen in zip(subject_draws(30, replicates=20, seed=5), keys, strict=True):
-        each = [_repeated(one, counts[PROBES]) for key in chosen for one in galleries[key]]
+    for counts, times in zip(group_draws(30, replicates=20, seed=5), keys, strict=True):
+        drawn = np.repeat(np.arange(3), times.astype(int))
+        each = [_repeated(one, counts[PROBES]) for key in drawn for one in galleries[key]]
         row = [np.mean([one.cmc()[0] for one in each])]
         row += [np.mean([one.identification_rate_at_fpir(*p) for one in each]) for p in POINTS]
         loop.append(row)
@@ -54,7 +53,7 @@ def test_intervals_are_quantiles_of_the_mean_over_drawn_keys_and_galleries() -> 
     np.testing.assert_allclose([cmc[0], *rates], expected, atol=1e-12)
 
 
-def test_one_subject_without_reference_leaves_some_draws_out() -> None:
+def test_draws_without_a_probe_of_either_kind_are_drawn_again() -> None:
     table = np.array([[1, 5], [5, 1], [3, 4]])
     searches = search_gallery(table, [0, 1, 2], [0, 1])
     cmc, rates = identification_intervals([[searches]], [0, 1, 2], points=[(0.0, 1)])

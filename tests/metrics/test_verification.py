@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, roc_curve
 
 from iom.errors import DataError
-from iom.metrics.error_curve import RankedScores, error_curve
 from iom.metrics.verification import (
     FoldedScores,
+    RankedScores,
     area_under_curve,
     equal_error_rate,
+    error_curve,
     fnmr_at_fmr,
     ten_fold_accuracy,
     threshold_at_fmr,

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks.ijb import read_ijb_pairs, read_ijb_searches
-from iom.data.benchmarks.pairs import load_benchmark
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
 from iom.data.images import read_image, read_images
 from iom.errors import DataError
 from iom.photos.alignment import TEMPLATE, align
@@ -37,7 +37,7 @@ def test_faces_are_aligned_by_their_landmarks(published, tmp_path):
     for name, face in zip(points, read_images(benchmark.images), strict=True):
         photo = np.asarray(Image.open(crops / name))
         np.testing.assert_array_equal(face, align(photo, points[name], smooth=False))
-    searches = read_ijb_searches(meta, crops, align_into=tmp_path / "aligned")
+    searches = read_ijb_identification(meta, crops, align_into=tmp_path / "aligned")
     assert searches.images == benchmark.images
 
 

@@ -9,8 +9,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from iom.errors import StoreError
-from iom.service.decoding import BusyError, Decoder
+from iom.errors import BusyError, StoreError
+from iom.service.decoding import Decoder
 from tests.service.conftest import Service, picture
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from iom.cli.serving import DEMO_PEOPLE, DEMO_SEED
-from iom.synthetic.sampling import load_face_model
+from iom.synthetic import load_face_model
 from tests.service.chromium import Chromium, installed
 
 ROOT = Path(__file__).parents[2]

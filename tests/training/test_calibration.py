@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -11,11 +12,12 @@ from iom.config.loading import load_config, save_config
 from iom.config.schema import Stage2Config
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
+from iom.metrics.bootstrap import group_draws
 from iom.models.embedder import load_embedder
 from iom.models.face_hasher import Calibration, KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.hash_network import build_hasher
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 from iom.training.calibration import calibrate, describe
 from iom.training.held_out import HeldOutPairs, held_out_keys
 
@@ -27,7 +29,7 @@ def pairs(tmp_path):
     subjects = tuple(f"F{i // 2}_M{i % 2}" for i in range(12))
     paths = tuple(f"{name}/{i}.png" for name in subjects for i in range(4))
     folder = FaceFolder(tmp_path, paths, np.repeat(np.arange(12), 4), subjects)
-    return HeldOutPairs.of(folder, group_separator="_", seed=1)
+    return HeldOutPairs(folder, group_separator="_", seed=1)
 
 
 @pytest.fixture
@@ -50,7 +52,6 @@ def find(pairs, embeddings, baseline):
             pairs,
             rows,
             baseline.hash,
-            code_length=LENGTH,
             alphabet_size=4,
             config=CalibrationConfig(**({"keys": 4, "bootstrap": 0} | settings)),
             seed=seed,
@@ -59,16 +60,24 @@ def find(pairs, embeddings, baseline):
     return run
 
 
+@pytest.fixture
+def distances(pairs, embeddings, baseline):
+    """Distances of all pairs under each key, `(keys, N, N)`."""
+    codes = [baseline.hash(embeddings, key) for key in held_out_keys(1, "calibration-keys", 4)]
+    return np.stack([(each[:, None] != each).sum(axis=2) for each in codes])
+
+
 @pytest.mark.parametrize("fmr", [0.2, 0.05, 0.002])
-def test_it_keeps_its_promise_and_no_more(pairs, embeddings, baseline, find, fmr):
+def test_it_keeps_its_promise_and_no_more(pairs, distances, find, fmr):
     found = find(fmr=fmr)
-    keys = held_out_keys(1, "calibration-keys", 4)
-    distances = np.stack(pairs.code_distances(embeddings, baseline.hash, 4, keys=keys))
-    others, mated = distances[:, ~pairs.same], distances[:, pairs.same]
+    left, right = np.triu_indices(48, k=1)
+    labels = pairs.labels
+    others = distances[:, left, right][:, labels[left] // 2 != labels[right] // 2]
+    mated = distances[:, left, right][:, labels[left] == labels[right]]
     assert (others <= found.threshold).mean() == found.measured_fmr <= fmr
     above = others[others > found.threshold]
     assert (others <= above.min()).mean() > fmr
-    assert found.fnmr == (mated > found.threshold).mean()
+    assert found.fnmr == pytest.approx((mated > found.threshold).mean(), abs=1e-12)
     assert (found.subjects, found.keys, found.fmr) == (12, 4, fmr)
     assert found.confidence is None
 
@@ -84,26 +93,21 @@ def test_intervals_hold_the_figures_and_follow_from_the_seed(find):
     assert found.fmr_low <= narrow.fmr_low <= narrow.fmr_high <= found.fmr_high
 
 
-def test_the_interval_by_hand(pairs, embeddings, baseline, find):
+def test_the_interval_by_hand(pairs, distances, find):
     """One draw: subjects counted in a plain loop over pairs and keys."""
-    from iom._random import numpy_stream
-
     found = find(fmr=0.05, bootstrap=1)
-    keys = held_out_keys(1, "calibration-keys", 4)
-    distances = pairs.code_distances(embeddings, baseline.hash, 4, keys=keys)
-    subjects = np.bincount(numpy_stream(1, "bootstrap/subjects").integers(12, size=12))
-    subjects = np.pad(subjects, (0, 12 - len(subjects)))
-    drawn = numpy_stream(1, "calibration/keys").integers(4, size=4)
+    subjects = next(group_draws(12, replicates=1, seed=1, usable=pairs.all.usable))
+    drawn = next(group_draws(4, "keys", replicates=1, seed=1))
     below = total = missed = mated = 0
-    for key in drawn:
-        for i, (left, right) in enumerate(zip(pairs.left, pairs.right, strict=True)):
-            one, two = subjects[pairs.labels[left]], subjects[pairs.labels[right]]
-            if pairs.same[i]:
-                mated += one
-                missed += one * (distances[key][i] > found.threshold)
-            else:
-                total += one * two
-                below += one * two * (distances[key][i] <= found.threshold)
+    for key, times in enumerate(drawn):
+        for left, right in itertools.combinations(range(48), 2):
+            one, two = pairs.labels[left], pairs.labels[right]
+            if one == two:
+                mated += times * subjects[one]
+                missed += times * subjects[one] * (distances[key, left, right] > found.threshold)
+            elif one // 2 != two // 2:
+                total += times * subjects[one] * subjects[two]
+                below += times * subjects[one] * subjects[two] * (distances[key, left, right] <= found.threshold)
     assert found.fmr_low == found.fmr_high == pytest.approx(below / total)
     assert found.fnmr_low == found.fnmr_high == pytest.approx(missed / mated)
 

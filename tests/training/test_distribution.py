@@ -11,7 +11,7 @@ from iom.config.distribution import DistributionConfig
 from iom.config.loading import load_config
 from iom.config.schema import Stage1Config
 from iom.errors import ConfigError
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 from iom.training.distribution import Distribution
 
 SCRIPT = Path(__file__).parent / "distributed_training.py"

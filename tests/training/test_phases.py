@@ -17,7 +17,7 @@ from iom.data.folders import scan_folder
 from iom.data.image_batches import ImageBatches
 from iom.errors import ConfigError, DataError
 from iom.nn.backbones.registry import build_backbone
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 from iom.training import loop
 from iom.training.backbone import train_stage1
 from iom.training.phases import build_phase, carry_over

@@ -6,7 +6,7 @@ import pytest
 from iom.config.loading import load_config
 from iom.config.schema import Stage1Config
 from iom.errors import ConfigError
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 from iom.training import loop
 from iom.training.backbone import train_stage1
 

@@ -9,7 +9,7 @@ from iom.config.loading import load_config
 from iom.config.schema import Stage1Config
 from iom.errors import CheckpointError, ConfigError, DataError
 from iom.models.embedder import load_embedder
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 from iom.training import loop
 from iom.training.backbone import train_stage1
 

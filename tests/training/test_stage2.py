@@ -13,7 +13,7 @@ from iom.keys import TransformKey
 from iom.models.embedder import load_embedder
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 from iom.training import loop
 from iom.training.hasher import train_stage2
 

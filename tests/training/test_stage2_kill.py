@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from iom.nn.backbones.registry import build_backbone
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ SMALLEST = 1e-3
 class WordSetGradient:
     """Descent on minus the log probability of the filters, with bits that are probably one.
 
-    With p_wv the probability that word w of a block has the value v, the bit v of its filter is
-    zero with the probability `prod_w (1 - p_wv)`.
+    With p_wv the probability that word w of a block has the value v, the bit v of its filter is zero with the
+    probability `prod_w (1 - p_wv)`.
 
     Args:
         directions: What the bits of words are the signs of, `(D, blocks, words, bits)`.

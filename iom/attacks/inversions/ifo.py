@@ -16,8 +16,8 @@ SMALLEST = 1e-3
 class FirstOneGradient:
     """Descent on minus the log probability of the symbols, with bits that are probably one.
 
-    With p_j the product of the probabilities of its bits, a symbol t has the probability
-    `p_t prod_{j < t} (1 - p_j)`, and a void one `prod_j (1 - p_j)`.
+    With p_j the product of the probabilities of its bits, a symbol t has the probability `p_t prod_{j < t} (1 - p_j)`,
+    and a void one `prod_j (1 - p_j)`.
 
     Args:
         directions: What the bits are the signs of, `(D, bits)`.

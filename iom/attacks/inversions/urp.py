@@ -14,8 +14,8 @@ STARTS = 6
 class ProductGradient:
     """Softmax cross-entropy of products of entries, through the windows that the key discloses.
 
-    A product of an even number of entries is the same for a row and its negative, under every key:
-    which of the two is found is left to chance, and makes no difference to any matcher.
+    A product of an even number of entries is the same for a row and its negative, under every key: which of the two is
+    found is left to chance, and makes no difference to any matcher.
 
     Args:
         windows: Dimensions that are multiplied, `(P, M, q)`.

@@ -1,8 +1,8 @@
 """Which kernels this process compares codes with; chosen once, when it is imported.
 
-`compiled` (numba) is taken wherever it works: LLVM lowers its vectors to what the CPU has. Where
-numba cannot be loaded or cannot compile, `portable` (NumPy) gives the same distances, many times
-slower, and a warning says so. The environment variable `IOM_KERNELS` names one of the two.
+`compiled` (numba) is taken wherever it works: LLVM lowers its vectors to what the CPU has. Where numba cannot be loaded
+or cannot compile, `portable` (NumPy) gives the same distances, many times slower, and a warning says so. The
+environment variable `IOM_KERNELS` names one of the two.
 """
 
 import importlib

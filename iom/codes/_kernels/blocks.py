@@ -1,9 +1,8 @@
 """Distances of a few queries to a block of gallery rows at once, for searches by many queries.
 
-With one query memory sets the pace; with many it is the arithmetic, and half of that would be the
-sum across the lanes of each row's vector of counts. Here the vectors of a whole block are summed by
-one tree of shuffles, two rows in the halves of each lane, and each vector of the gallery that was
-loaded serves several queries.
+With one query memory sets the pace; with many it is the arithmetic, and half of that would be the sum across the lanes
+of each row's vector of counts. Here the vectors of a whole block are summed by one tree of shuffles, two rows in the
+halves of each lane, and each vector of the gallery that was loaded serves several queries.
 """
 
 import functools
@@ -45,8 +44,8 @@ def block_distances(
 ) -> Any:
     """Distances of `count` queries to the next `block_rows` rows, as int32 from address `out` on.
 
-    `queries` and `gallery` are addresses of first rows, `out_stride` bytes lie between the
-    distances of one query and those of the next. The last three are known when compiling.
+    `queries` and `gallery` are addresses of first rows, `out_stride` bytes lie between the distances of one query and
+    those of the next. The last three are known when compiling.
     """
     if not all(isinstance(each, types.IntegerLiteral) for each in (planes, unrolled, count)):
         return None
@@ -133,8 +132,8 @@ class _LaneSums:
     def _merged(self, first: Any, second: Any, level: int) -> Any:
         """Each lane of `first` added to its neighbour, then the same of `second`.
 
-        Single words are interleaved at the first level, and pairs of words are kept together after
-        it: the shuffles that cost one instruction each.
+        Single words are interleaved at the first level, and pairs of words are kept together after it: the shuffles
+        that cost one instruction each.
         """
         width = self._width
         if not level:

@@ -1,9 +1,9 @@
 """Compiled loops over bit planes. Use them through `iom.codes.distances`, which checks and splits.
 
-The vectors are written out (`<8 x i64>` in LLVM) since the automatic vectoriser easily picks a
-slower loop; on a CPU without such vectors LLVM lowers the same code to what there is. Codes of a
-usual length get a kernel with the word loop unrolled, which keeps a query in registers while it
-passes over the gallery; every other length shares one kernel per number of planes.
+The vectors are written out (`<8 x i64>` in LLVM) since the automatic vectoriser easily picks a slower loop; on a CPU
+without such vectors LLVM lowers the same code to what there is. Codes of a usual length get a kernel with the word loop
+unrolled, which keeps a query in registers while it passes over the gallery; every other length shares one kernel per
+number of planes.
 """
 
 import functools
@@ -138,8 +138,8 @@ def table_kernel(planes: int, words: int, *, queries: int = 0, rows: int = 0) ->
 def nearest_kernel(planes: int, words: int, *, queries: int = 0, rows: int = 0) -> Kernel:
     """`(queries, gallery, distances, ids, start, stop)`: the best among some gallery rows.
 
-    `distances` and `ids` are `(queries, k)` and hold the best so far, nearest first. `queries` and
-    `rows` as in `table_kernel`.
+    `distances` and `ids` are `(queries, k)` and hold the best so far, nearest first. `queries` and `rows` as in
+    `table_kernel`.
     """
     if _fills_blocks(words, queries, rows):
         return blocks.nearest_kernel(planes, words)

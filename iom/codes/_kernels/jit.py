@@ -16,8 +16,8 @@ IDS = types.Array(types.int64, 2, "C")
 def compiled(*arguments: Any) -> Callable[[Kernel], Kernel]:
     """Decorator: compile a function of these argument types that returns nothing.
 
-    numba knows a stored kernel to be stale by the file its function stands in: what a kernel
-    inlines has to stand in the same file.
+    numba knows a stored kernel to be stale by the file its function stands in: what a kernel inlines has to stand in
+    the same file.
     """
 
     def decorate(function: Kernel) -> Kernel:

@@ -1,0 +1,68 @@
+"""Verification benchmarks by the name of their source, each with its reader.
+
+A reader is one function `(list, folder of images, name=...) -> PairBenchmark` in a module of its own; `SOURCES` names
+it and the fields of `benchmark` that it needs. `iom.evaluation` keeps the sources of identification.
+"""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from iom._registry import lookup
+from iom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from iom.config.schema import BenchmarkConfig
+    from iom.data.benchmarks.base import PairBenchmark
+
+
+class Source(NamedTuple):
+    """A reader of pairs.
+
+    Attributes:
+        reader: `module:function`; the module is imported when the source is read.
+        paths: Fields of `benchmark` that the reader takes as paths, in its order, and needs.
+        options: Further fields, by keyword.
+        seeded: The reader takes the seed of the run.
+    """
+
+    reader: str
+    paths: tuple[str, ...] = ("path", "root")
+    options: tuple[str, ...] = ()
+    seeded: bool = False
+
+
+SOURCES = {
+    "pairs": Source("iom.data.benchmarks.pair_lists:read_pair_list"),
+    "two_lines": Source("iom.data.benchmarks.pair_lists:read_two_line_pairs"),
+    "cfp": Source("iom.data.benchmarks.pair_lists:read_cfp"),
+    "youtube_faces": Source("iom.data.benchmarks.pair_lists:read_youtube_faces"),
+    "ijb": Source("iom.data.benchmarks.ijb:read_ijb_pairs", options=("align_into",)),
+    "bin": Source("iom.data.formats.bin_files:read_bin", ("path",)),
+    "carray": Source("iom.data.formats.carray:read_carray", ("path",)),
+    "folder": Source("iom.data.benchmarks.folders:folder_pairs", ("root",), ("path",), seeded=True),
+    "synthetic": Source("iom.data.benchmarks.folders:synthetic_pairs", (), ("subjects", "images"), seeded=True),
+}
+"""Readers of verification pairs, by the name that a configuration gives."""
+
+
+def load_benchmark(config: "BenchmarkConfig", *, seed: int) -> "PairBenchmark":
+    """The benchmark that a configuration names.
+
+    Raises:
+        ConfigError: Unknown source, or a path that the source needs is not set.
+        DataError: The source is missing, damaged or inconsistent.
+    """
+    source = lookup(SOURCES, config.source, "benchmark source")
+    missing = [f"benchmark.{field}" for field in source.paths if not getattr(config, field)]
+    if missing:
+        raise ConfigError(f"benchmark: source '{config.source}' needs {' and '.join(missing)}")
+    module, _, function = source.reader.partition(":")
+    reader = getattr(importlib.import_module(module), function)
+    settings = {field: getattr(config, field) for field in source.options}
+    if source.seeded:
+        settings["seed"] = seed
+    benchmark: PairBenchmark = reader(
+        *(Path(getattr(config, field)) for field in source.paths), name=config.name, **settings
+    )
+    return benchmark

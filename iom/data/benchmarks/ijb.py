@@ -1,4 +1,4 @@
-"""IJB-B and IJB-C from the lists that InsightFace ships (Whitelam et al. 2017; Maze et al. 2018).
+"""IJB-B and IJB-C, from the lists that InsightFace ships (Whitelam et al. 2017; Maze et al. 2018).
 
 A folder `meta` holds, with `ijbb` or `ijbc` as prefix:
 `*_name_5pts_score.txt`   image, ten landmark coordinates, score of the detector; one line a face
@@ -6,8 +6,8 @@ A folder `meta` holds, with `ijbb` or `ijbc` as prefix:
 `*_template_pair_label.txt`  template, template, 1 or 0
 `*_1N_gallery_G1.csv`, `G2` (IJB-B: `S1`, `S2`), `*_1N_probe_mixed.csv`  TEMPLATE_ID, SUBJECT_ID
 
-The images are aligned to 112 x 112 already, or are the published `loose_crop`, then aligned
-by those landmarks as InsightFace does.
+The images are aligned to 112 x 112 already, or are the published `loose_crop`, then aligned by those landmarks as
+InsightFace does.
 """
 
 import dataclasses
@@ -17,9 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.benchmarks.identification_data import SearchBenchmark
-from iom.data.benchmarks.pairs import PairBenchmark, linked
-from iom.data.benchmarks.pooling import Pooling
+from iom.data.benchmarks.base import IdentificationBenchmark, PairBenchmark, Pooling, linked_subjects
 from iom.data.table_files import parsed, present, read_lines, shown, truth
 from iom.errors import DataError
 from iom.photos.loose_crops import aligned_crops
@@ -53,7 +51,7 @@ class _Faces:
 
 
 def read_ijb_pairs(
-    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: Path | None = None
+    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: str | Path = ""
 ) -> PairBenchmark:
     """1:1 verification of templates.
 
@@ -84,14 +82,14 @@ def read_ijb_pairs(
         right=right,
         same=same,
         fold=np.zeros(len(pairs), np.int64),
-        subjects=linked(left, right, same, len(faces.names)),
+        subjects=linked_subjects(left, right, same, len(faces.names)),
         pooling=faces.pooling,
     )
 
 
-def read_ijb_searches(
-    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: Path | None = None
-) -> SearchBenchmark:
+def read_ijb_identification(
+    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: str | Path = ""
+) -> IdentificationBenchmark:
     """1:N identification: mixed probes against two galleries, which are evaluated apart.
 
     Raises:
@@ -117,7 +115,7 @@ def read_ijb_searches(
     # A template that no list names takes no part, but it needs a subject of its own.
     unnamed = subject_of < 0
     subject_of[unnamed] = subject_of.max() + 1 + np.arange(int(unnamed.sum()))
-    return SearchBenchmark(
+    return IdentificationBenchmark(
         name=name or f"{prefix}_1:N",
         images=faces.images,
         pooling=faces.pooling,
@@ -134,7 +132,7 @@ def _prefix(meta: Path) -> str:
     raise DataError(f"{meta}: expected ijbb_face_tid_mid.txt or ijbc_face_tid_mid.txt, found neither")
 
 
-def _faces(meta: Path, root: Path, prefix: str, detector_scores: bool, align_into: Path | None) -> _Faces:
+def _faces(meta: Path, root: Path, prefix: str, detector_scores: bool, align_into: str | Path) -> _Faces:
     listed = meta / f"{prefix}_face_tid_mid.txt"
     rows = [parsed(listed, *line, "'image template medium'", _face, None) for line in read_lines(listed)]
     points = meta / f"{prefix}_name_5pts_score.txt"
@@ -150,9 +148,9 @@ def _faces(meta: Path, root: Path, prefix: str, detector_scores: bool, align_int
     weight = np.array([score for *_, score in scored]) if detector_scores else None
     media = np.array([row[2] for row in rows], np.int64)
     images = present([row[0] for row in rows], root, listed)
-    if align_into is not None:
+    if align_into:
         landmarks = np.array([row[1] for row in scored], np.float64).reshape(-1, 5, 2)
-        images = aligned_crops(images, landmarks, align_into, progress=True)
+        images = aligned_crops(images, landmarks, Path(align_into), progress=True)
     return _Faces(images, Pooling(template.astype(np.int64), media, weight), names)
 
 

@@ -1,59 +1,70 @@
-"""Text lists of image pairs: LFW's format, and plain `left right same` lines."""
+"""Published lists of pairs: LFW, plain lists, CALFW and CPLFW, CFP, YouTube Faces.
 
-import dataclasses
+AgeDB-30 was published as pairs only in InsightFace's `.bin`; a list of it in lines of `left right same` is read as any
+other.
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom._untrusted import check_name
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._files import list_folders, list_images
+from iom._untrusted import check_name, path_inside
+from iom.data.benchmarks.base import PairBenchmark, Pooling
+from iom.data.table_files import check_folder, parsed, read_lines, shown, truth
 from iom.errors import DataError
+
+MAX_CONTRADICTIONS = 0.05
+"""Share of pairs that contradict the folders' names; with more of them, folders are not those of subjects."""
 
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 
-
-@dataclasses.dataclass(frozen=True)
-class ListedPair:
-    """One line of a list: two image paths relative to the folder, and whether they are mated."""
-
-    left: str
-    right: str
-    same: bool
+Pair = tuple[str, str, bool]
+"""Two image paths relative to the folder, and whether they are mated."""
 
 
-def parse_pair_list(path: Path) -> tuple[list[ListedPair], int | None]:
-    """Read a pair list.
+def read_pair_list(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
+    """Pairs of a list (see `parse_pair_list`) over a folder of images.
 
-    LFW's format: a header `folds pairs` (or `pairs` alone), then for each fold `pairs` lines
-    `name n1 n2` (mated) and `pairs` lines `name1 n1 name2 n2`; image n of a subject is
-    `<name>/<name>_%04d.jpg`. Any other list: lines `left right same` with two paths relative to the
-    folder and 1 or 0. Fields are separated by tabs, or by blanks where a line holds no tab; empty
-    lines and lines that begin with `#` are skipped.
+    LFW's header gives the folds; other lists are split into ten folds in order, each with its share of both kinds.
+
+    Raises:
+        DataError: Unreadable list, a malformed line (with its number), missing images (the first ones and their
+            count), a few pairs whose label contradicts folders that are named by subject.
+    """
+    check_folder(root, path)
+    pairs, folds = parse_pair_list(path)
+    fold = None if folds is None else np.arange(len(pairs)) * folds // len(pairs)
+    return PairBenchmark.of_files(name, path, root, pairs, fold=fold, subjects=_subjects_of_folders(pairs))
+
+
+def parse_pair_list(path: Path) -> tuple[list[Pair], int | None]:
+    """Pairs of a text list.
+
+    LFW's format: a header `folds pairs` (or `pairs` alone), then for each fold `pairs` lines `name n1 n2` (mated) and
+    `pairs` lines `name1 n1 name2 n2`; image n of a subject is `<name>/<name>_%04d.jpg`. Any other list: lines
+    `left right same` with two paths relative to the folder and 1 or 0. Fields are separated by tabs, or by blanks
+    where a line holds no tab; empty lines and lines that begin with `#` are skipped.
 
     Returns:
         The pairs in order, and the number of folds; `None` where the list does not say.
 
     Raises:
-        DataError: Unreadable, empty, a malformed line (named by its number), or not as many pairs
-            as the header promises.
+        DataError: Unreadable, empty, a malformed line (named by its number), or not as many pairs as the header
+            promises.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read pair list {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected a pair list in UTF-8, received other bytes") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
-    lines = [(number, line) for number, line in numbered if line and not line.startswith("#")]
+    lines = [(number, line) for number, line in read_lines(path) if not line.startswith("#")]
     if not lines:
-        raise DataError(f"{path}: expected a pair list, received an empty file")
+        raise DataError(f"{path}: expected a pair list, received comments only")
     header = _fields(lines[0][1])
     if len(header) <= 2 and all(_is_number(field) for field in header):
         return _parse_lfw(path, [int(field) for field in header], lines[1:])
     return [_plain_pair(path, number, line) for number, line in lines], None
 
 
-def _parse_lfw(
-    path: Path, header: Sequence[int], lines: Sequence[tuple[int, str]]
-) -> tuple[list[ListedPair], int | None]:
+def _parse_lfw(path: Path, header: Sequence[int], lines: Sequence[tuple[int, str]]) -> tuple[list[Pair], int | None]:
     folds, each = (1, header[0]) if len(header) == 1 else header
     pairs = [_lfw_pair(path, number, line) for number, line in lines]
     if folds < 1 or each < 1 or len(pairs) != 2 * folds * each:
@@ -61,13 +72,13 @@ def _parse_lfw(
             f"{path}: the header promises {folds} x {each} mated and as many non-mated pairs, found {len(pairs)} pairs"
         )
     for fold in range(folds):
-        mated = sum(pair.same for pair in pairs[2 * each * fold : 2 * each * (fold + 1)])
+        mated = sum(same for *_, same in pairs[2 * each * fold : 2 * each * (fold + 1)])
         if mated != each:
             raise DataError(f"{path}: fold {fold + 1}: expected {each} mated pairs, found {mated}")
     return pairs, folds if len(header) == 2 else None
 
 
-def _lfw_pair(path: Path, number: int, line: str) -> ListedPair:
+def _lfw_pair(path: Path, number: int, line: str) -> Pair:
     fields = _fields(line)
     if len(fields) == 3:
         fields = [fields[0], fields[1], fields[0], fields[2]]
@@ -82,10 +93,10 @@ def _lfw_pair(path: Path, number: int, line: str) -> ListedPair:
     if not valid:
         raise DataError(f"{path}, line {number}: expected 'name n1 n2' or 'name1 n1 name2 n2', received '{line[:80]}'")
     left, right = (f"{n}/{n}_{int(i):04d}.jpg" for n, i in (fields[:2], fields[2:]))
-    return _checked(path, number, ListedPair(left, right, fields[0] == fields[2]))
+    return _different(path, number, (left, right, fields[0] == fields[2]))
 
 
-def _plain_pair(path: Path, number: int, line: str) -> ListedPair:
+def _plain_pair(path: Path, number: int, line: str) -> Pair:
     fields = _fields(line)
     if len(fields) != 3 or fields[2].lower() not in _TRUTH:
         raise DataError(
@@ -95,12 +106,12 @@ def _plain_pair(path: Path, number: int, line: str) -> ListedPair:
     for name in fields[:2]:
         check_name(name, source=f"{path}, line {number}")
     left, right = (Path(name).as_posix() for name in fields[:2])
-    return _checked(path, number, ListedPair(left, right, _TRUTH[fields[2].lower()]))
+    return _different(path, number, (left, right, _TRUTH[fields[2].lower()]))
 
 
-def _checked(path: Path, number: int, pair: ListedPair) -> ListedPair:
-    if pair.left == pair.right:
-        raise DataError(f"{path}, line {number}: {pair.left} is paired with itself")
+def _different(path: Path, number: int, pair: Pair) -> Pair:
+    if pair[0] == pair[1]:
+        raise DataError(f"{path}, line {number}: {pair[0]} is paired with itself")
     return pair
 
 
@@ -112,3 +123,164 @@ def _fields(line: str) -> list[str]:
     if "\t" in line:
         return [field.strip() for field in line.split("\t")]
     return line.split()
+
+
+def _subjects_of_folders(pairs: Sequence[Pair]) -> NDArray[np.int64] | None:
+    """Subjects of the images in the order of their names, where the folders are those of subjects; else `None`.
+
+    Raises:
+        DataError: Folders are by subject, but a few pairs contradict them.
+    """
+    folder_of = {image: image.rpartition("/")[0] for pair in pairs for image in pair[:2]}
+    odd = [(a, b, same) for a, b, same in pairs if (folder_of[a] == folder_of[b]) != same]
+    if len(odd) > MAX_CONTRADICTIONS * len(pairs):
+        return None
+    if odd:
+        first = ", ".join(f"{a} with {b} as {'mated' if same else 'non-mated'}" for a, b, same in odd[:3])
+        raise DataError(
+            f"{len(odd)} of {len(pairs)} pairs have a label that contradicts the folders of the subjects: {first}"
+        )
+    folders = [folder_of[image] for image in sorted(folder_of)]
+    return np.unique(folders, return_inverse=True)[1].astype(np.int64)
+
+
+def read_two_line_pairs(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
+    """CALFW and CPLFW: two lines `image label` make a pair; both bear 1 (mated) or 0.
+
+    Ten folds in order, mated and non-mated pairs apart.
+
+    Raises:
+        DataError: An odd number of lines, a malformed line, two lines of a pair that bear different labels (the first
+            and their count), missing images.
+    """
+    entries = [
+        parsed(path, number, line, "'image 0|1'", lambda f: (f[0], truth(f[1])), None)
+        for number, line in read_lines(path)
+    ]
+    if len(entries) % 2:
+        raise DataError(f"{path}: expected two lines a pair, received {len(entries)} lines")
+    both = list(zip(entries[0::2], entries[1::2], strict=True))
+    differ = [(first[0], second[0]) for first, second in both if first[1] != second[1]]
+    if differ:
+        raise DataError(
+            f"{path}: the two lines of {len(differ)} pairs bear different labels, first at "
+            f"{differ[0][0]} and {differ[0][1]}"
+        )
+    return PairBenchmark.of_files(name, path, root, [(first[0], second[0], first[1]) for first, second in both])
+
+
+def read_cfp(split: Path, root: Path, *, name: str = "") -> PairBenchmark:
+    """CFP: `Protocol/Split/FP` (or `FF`) with folders `01` to `10` of `same.txt` and `diff.txt`.
+
+    Their lines `i,j` count from 1 in `Pair_list_F.txt` (frontal) and `Pair_list_P.txt` (profile) of the Protocol
+    folder; for `FF` both are frontal. Paths of those lists begin at the folder that holds the lists or at `root`,
+    whatever stands before `Data`.
+
+    Raises:
+        DataError: A missing file, a malformed line, a number outside the lists, missing images.
+    """
+    lists = {kind: _numbered_list(split.parent.parent / f"Pair_list_{kind}.txt") for kind in ("F", "P")}
+    kinds = split.name.upper()
+    if kinds not in ("FF", "FP"):
+        raise DataError(f"{split}: expected the folder Split/FF or Split/FP of the protocol")
+    folders = list_folders(split) if split.is_dir() else []
+    if not folders:
+        raise DataError(f"{split}: expected folders 01 to 10 with same.txt and diff.txt")
+
+    def entries(fields: list[str]) -> tuple[str, str]:
+        left, right = (_entry(lists[kind], int(text)) for kind, text in zip(kinds, fields, strict=True))
+        return left, right
+
+    pairs, fold = [], []
+    for index, folder in enumerate(folders):
+        for file, same in (("same.txt", True), ("diff.txt", False)):
+            path = folder / file
+            for number, line in read_lines(path):
+                pairs.append((*parsed(path, number, line, "'i,j' within the lists", entries, ","), same))
+                fold.append(index)
+    return PairBenchmark.of_files(name, split, root, pairs, fold=np.array(fold, np.int64))
+
+
+def _numbered_list(path: Path) -> list[str]:
+    """Lines `number path`; the path from `Data` on, or as it stands."""
+    names: list[str] = []
+    for number, line in read_lines(path):
+        entry = parsed(path, number, line, "'number path'", lambda f: (int(f[0]), f[1]), None)
+        if entry[0] != len(names) + 1:
+            raise DataError(f"{path}, line {number}: expected number {len(names) + 1}")
+        parts = Path(entry[1]).parts
+        start = parts.index("Data") if "Data" in parts else 0
+        names.append("/".join(part for part in parts[start:] if part not in (".", "..")))
+    return names
+
+
+def _entry(names: Sequence[str], number: int) -> str:
+    if not 1 <= number <= len(names):
+        raise ValueError(number)
+    return names[number - 1]
+
+
+def read_youtube_faces(splits: Path, root: Path, *, name: str = "", frames: int = 0) -> PairBenchmark:
+    """YouTube Faces (Wolf, Hassner and Maoz, CVPR 2011): video pairs over frames `<root>/<subject>/<video>/<frame>`.
+
+    Lines of the list: `split, number of the pair, first video, second video, is same`, splits from 1, a video named
+    as `subject/number`; a header is skipped. A template is the mean of a video's frames.
+
+    Args:
+        splits: The list.
+        root: Folder of aligned frames.
+        name: For reports.
+        frames: Frames taken of a video, evenly spread; 0 takes all.
+
+    Raises:
+        DataError: A malformed line, a label that contradicts the subjects' names, videos without frames (the first
+            ones and their count).
+    """
+    lines = read_lines(splits)
+    if not lines[0][1].split(",")[0].strip().isdigit():
+        lines = lines[1:]
+    form = "'split, pair, first video, second video, 0|1'"
+    pairs = [parsed(splits, *line, form, _video_pair, ",") for line in lines]
+    wrong = [p for p in pairs if (_subject(p[1]) == _subject(p[2])) != p[3]]
+    if wrong:
+        raise DataError(
+            f"{splits}: {len(wrong)} pairs whose label contradicts the names, first {wrong[0][1]} and {wrong[0][2]}"
+        )
+    videos = sorted({video for pair in pairs for video in pair[1:3]})
+    files = [_frames(root, video, frames, splits) for video in videos]
+    empty = [video for video, found in zip(videos, files, strict=True) if not found]
+    if empty:
+        raise DataError(f"{splits}: {len(empty)} of {len(videos)} videos have no frames in {root}: {shown(empty)}")
+    index = {video: i for i, video in enumerate(videos)}
+    template = np.repeat(np.arange(len(videos)), [len(found) for found in files])
+    subjects = [_subject(video) for video in videos]
+    return PairBenchmark(
+        name=name or "youtube_faces",
+        images=tuple(file for found in files for file in found),
+        left=np.array([index[pair[1]] for pair in pairs], np.int64),
+        right=np.array([index[pair[2]] for pair in pairs], np.int64),
+        same=np.array([pair[3] for pair in pairs], bool),
+        fold=np.unique([pair[0] for pair in pairs], return_inverse=True)[1].astype(np.int64),
+        subjects=np.unique(subjects, return_inverse=True)[1].astype(np.int64),
+        pooling=Pooling(template, np.arange(len(template))),
+    )
+
+
+def _video_pair(fields: list[str]) -> tuple[int, str, str, bool]:
+    split, number, first, second, same = fields
+    int(number)
+    return int(split), first, second, truth(same)
+
+
+def _subject(video: str) -> str:
+    return video.split("/")[0]
+
+
+def _frames(root: Path, video: str, frames: int, splits: Path) -> list[Path]:
+    folder = path_inside(root, video, source=splits)
+    if not folder.is_dir():
+        return []
+    found = [folder / name for name in list_images(folder, depth=1).images]
+    if not frames or len(found) <= frames:
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, frames).round().astype(int)]

@@ -1,4 +1,4 @@
-"""InsightFace's verification files: a pickle of (encoded images, is same)."""
+"""InsightFace's verification files `.bin`: a pickle of (encoded images, is same)."""
 
 import pickle
 from collections.abc import Sequence
@@ -10,9 +10,31 @@ import numpy as np
 from iom._files import atomic_path
 from iom._unpickling import NUMPY_ARRAYS, restricted_loads
 from iom._untrusted import read_bytes
+from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
+from iom.data.images import decode_image
 from iom.errors import DataError
 
-LARGEST_BIN = 4 << 30
+MAX_BYTES = 4 << 30
+
+
+def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
+    """Pairs of an InsightFace verification file.
+
+    Images 2 i and 2 i + 1 are pair i. Images with equal bytes are decoded and embedded once. Folds are ten blocks in
+    order, as in InsightFace's own evaluation.
+
+    Raises:
+        DataError: Not such a file, truncated, damaged, or a pickle that asks for more than data.
+    """
+    encoded, truth = read_bin_images(path)
+    same = np.array(truth, bool)
+    row_of: dict[bytes, int] = {}
+    rows = np.array([row_of.setdefault(item, len(row_of)) for item in encoded], np.int64)
+    first = np.unique(rows, return_index=True)[1]
+    images = np.stack([decode_image(encoded[i], f"{path}: image {i}", size=size) for i in first])
+    left, right = rows[0::2], rows[1::2]
+    subjects = linked_subjects(left, right, same, len(images))
+    return PairBenchmark(name or path.stem, images, left, right, same, block_folds(len(same)), subjects)
 
 
 def read_bin_images(path: Path) -> tuple[list[bytes], list[bool]]:
@@ -22,7 +44,7 @@ def read_bin_images(path: Path) -> tuple[list[bytes], list[bool]]:
         DataError: Not such a file, truncated, or a pickle that asks for more than data.
     """
     try:
-        data = read_bytes(path, LARGEST_BIN)
+        data = read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     content = restricted_loads(data, admitted=NUMPY_ARRAYS, source=str(path))

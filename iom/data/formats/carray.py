@@ -1,12 +1,14 @@
-"""Pairs in a bcolz carray: the folder and the list in which AgeDB-30 and others are passed round.
+"""Pairs in a bcolz carray, the folder and the list in which AgeDB-30 and others are distributed.
 
-`<name>/` holds chunks of `(N, 3, S, S)` float32 in -1..1, `(pixel - 127.5) / 127.5`, in the colour
-order BGR (as the program that made them writes them), and `<name>_list.npy` one truth value for
-each two images. The format is read without bcolz, which no longer installs; the compression is
-Blosc's, from the extra `.[carray]`.
+`<name>/` holds chunks of `(N, 3, S, S)` float32 in -1..1, `(pixel - 127.5) / 127.5`, in the colour order BGR (as the
+program that made them writes them), and `<name>_list.npy` one truth value for each two images. The format is read
+without bcolz, which no longer installs; the compression is Blosc's, from the extra `.[carray]`. A damaged chunk can
+crash that library, so it runs in a process of its own.
 """
 
+import contextlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._untrusted import read_json
-from iom.data.benchmarks.pair_sampling import FOLDS
-from iom.data.benchmarks.pairs import PairBenchmark, linked
-from iom.data.formats.blosc_process import BloscProcess
+from iom._workers import WorkerPool
+from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
 from iom.data.images import Pixels
-from iom.errors import DataError
+from iom.errors import DataError, WorkerError, missing_extra
 
 HEADER_BYTES = 16
 MAGIC = b"blpk"
 TOLERANCE = 0.02
 """How far a value may be from a whole pixel, in pixel values."""
+CHUNK_SECONDS = 60.0
+"""Time limit of one chunk, which takes milliseconds."""
 COLOURS = {"bgr": slice(None, None, -1), "rgb": slice(None)}
 
 
@@ -57,10 +60,10 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
     row_of: dict[bytes, int] = {}
     images: list[Pixels] = []
     place = np.empty(shape[0], np.int64)
-    with BloscProcess() as decompress:
+    with contextlib.closing(blosc_workers(4 * rows * int(np.prod(shape[1:])))) as pool:
         for number, start in enumerate(range(0, shape[0], rows)):
             path = folder / "data" / f"__{number}.blp"
-            values = _chunk(path, rows, shape[1:], decompress)[: shape[0] - start]
+            values = _chunk(path, rows, shape[1:], pool)[: shape[0] - start]
             if len(values) < min(rows, shape[0] - start):
                 raise DataError(f"{path}: expected {min(rows, shape[0] - start)} images, received {len(values)}")
             for offset, pixels in enumerate(_pixels(values, path, COLOURS[colours])):
@@ -69,19 +72,46 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
                     images.append(pixels)
                 place[start + offset] = row
     left, right = place[0::2], place[1::2]
-    blocks = np.array_split(np.arange(len(same)), min(FOLDS, len(same)))
     return PairBenchmark(
         name=name or folder.name,
         images=np.stack(images),
         left=left,
         right=right,
         same=same,
-        fold=np.repeat(np.arange(len(blocks)), [len(block) for block in blocks]),
-        subjects=linked(left, right, same, len(images)),
+        fold=block_folds(len(same)),
+        subjects=linked_subjects(left, right, same, len(images)),
     )
 
 
-def _chunk(path: Path, rows: int, shape: tuple[int, ...], decompress: Callable[[bytes], Any]) -> NDArray[np.float32]:
+def blosc_workers(max_bytes: int) -> WorkerPool:
+    """One worker that runs Blosc's decompressor on chunks of up to `max_bytes`; its answer is empty where that fails.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        installed = find_spec("numcodecs") is not None
+    except ValueError:  # it was taken out of sys.modules
+        installed = False
+    if not installed:
+        raise missing_extra("a carray", "carray", otherwise="use the .bin file")
+    return WorkerPool("iom.data.formats.carray:blosc_handler", workers=1, max_answer=max_bytes)
+
+
+def blosc_handler() -> Callable[[bytes], bytes]:
+    """Decompressor of one chunk, in a worker."""
+    from numcodecs import blosc
+
+    def decompress(data: bytes) -> bytes:
+        try:
+            return bytes(blosc.decompress(data))
+        except (RuntimeError, ValueError):
+            return b""
+
+    return decompress
+
+
+def _chunk(path: Path, rows: int, shape: tuple[int, ...], pool: WorkerPool) -> NDArray[np.float32]:
     """Images `(rows or fewer, 3, S, S)` of one chunk."""
     try:
         data = path.read_bytes()
@@ -93,10 +123,12 @@ def _chunk(path: Path, rows: int, shape: tuple[int, ...], decompress: Callable[[
     if data[:4] != MAGIC or len(data) <= HEADER_BYTES + 16 or stated > rows * row_bytes:
         raise DataError(f"{path}: expected a chunk of {rows} images, received something else")
     try:
-        raw = bytes(decompress(data[HEADER_BYTES:]))
-    except (RuntimeError, ValueError) as error:
+        raw = pool.ask(data[HEADER_BYTES:], bytes, seconds=CHUNK_SECONDS)
+    except WorkerError as error:
         raise DataError(f"{path}: the chunk is damaged: {error}") from error
-    if not raw or len(raw) % row_bytes:
+    if not raw:
+        raise DataError(f"{path}: the chunk is damaged: it cannot be decompressed")
+    if len(raw) % row_bytes:
         raise DataError(f"{path}: expected whole images, received {len(raw)} bytes")
     return np.frombuffer(raw, "<f4").reshape(-1, *shape)
 

@@ -1,62 +1,463 @@
-"""Which kind of data can be turned into which."""
+"""Conversions between folders, TFRecord shards, RecordIO, and files of pairs; resumable, and read back when finished.
 
-from collections.abc import Callable
+A record of a shard is a `tf.train.Example` with `image/encoded`, `image/filename` and `image/source_id` (the label),
+as arcface-tf2 reads them, and `image/subject`. TFRecord guards it with CRC-32C.
+"""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from iom.data.formats.face_sources import SOURCES
-from iom.data.formats.folder_writer import bin_to_pairs, carray_to_bin, carray_to_pairs, pairs_to_bin, write_folder
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from iom._files import (
+    TEMPORARY,
+    Journal,
+    atomic_path,
+    list_subjects,
+    remove_temporary_files,
+    sha256_of,
+    write_json,
+    write_text,
+)
+from iom._untrusted import paths_inside
+from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.pair_lists import read_pair_list
+from iom.data.formats.bin_files import read_bin_images, write_bin
+from iom.data.formats.carray import read_carray
+from iom.data.formats.recordio import read_record_file
+from iom.data.formats.shards import FORMAT, MANIFEST, ShardRow, open_shards, read_records, read_sidecar
+from iom.data.images import decode_image
 from iom.errors import ConfigError, DataError
 
-Conversion = Callable[..., dict[str, Any]]
+IMAGES = "images"
+PAIRS = "pairs.txt"
+LISTING = "conversion.json"
+JOURNAL = ".conversion.jsonl"
+SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
+RECORD_HEAD = 12
+RECORD_TAIL = 4
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FaceSource:
+    """Labelled images of any format.
+
+    Attributes:
+        root: Folder or file.
+        paths: `<subject>/<file>`, `(N,)`, sorted by subject.
+        read: Encoded image of a row.
+        notes: Remarks for the manifest.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    read: Callable[[int], bytes]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def subjects(self) -> list[str]:
+        """Subject names; a label is an index into them."""
+        return sorted({path.split("/", 1)[0] for path in self.paths})
+
+    def checked(self, row: int, size: int, *, skip_damaged: bool) -> tuple[bytes, str]:
+        """Encoded image of a row that decodes, or with `skip_damaged` no bytes and the reason.
+
+        Raises:
+            DataError: A bad image, without `skip_damaged`.
+        """
+        try:
+            data = self.read(row)
+            decode_image(data, f"{self.root}: {self.paths[row]}", size=size)
+        except (DataError, OSError) as error:
+            if not skip_damaged:
+                raise DataError(f"{error}; --skip-damaged leaves such images out") from error
+            return b"", str(error)
+        return data, ""
+
+
+def from_folder(root: Path) -> FaceSource:
+    """A folder `<root>/<subject>/<image>`."""
+    listing = list_subjects(root)
+    paths, linked = listing.images, listing.linked_folders
+    notes = (f"{linked} links to folders are not followed",) if linked else ()
+    return FaceSource(root, paths, lambda row: (root / paths[row]).read_bytes(), notes)
+
+
+def from_recordio(root: Path) -> FaceSource:
+    """`train.rec` with `train.idx` beside it, or the folder they lie in."""
+    path = root / "train.rec" if root.is_dir() else root
+    records = read_record_file(path)
+    names = []
+    for row, (key, label) in enumerate(zip(records.keys, records.labels, strict=True)):
+        names.append(f"{label:08d}/{key:09d}.{_suffix(records.read(row), f'{path}: record {key}')}")
+    notes = () if records.cross_checked else ("no identity ranges: labels could not be checked",)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return FaceSource(path, tuple(names[row] for row in order), lambda row: records.read(order[row]), notes)
+
+
+def from_shards(root: Path) -> FaceSource:
+    """A folder of TFRecord shards of this package."""
+    store = open_shards(root, verify=True)
+    paths = tuple(store.paths)
+    return FaceSource(root, paths, lambda row: store.file(paths[row]).read_bytes())
 
 
 def convert(kind: tuple[str, str], source: Path, target: Path, **settings: Any) -> dict[str, Any]:
-    """Convert; see `CONVERSIONS`.
+    """Convert data of one kind into another; see `CONVERSIONS`.
 
     Args:
         kind: From and to, such as `("recordio", "tfrecord")`.
-        source: What is read.
-        target: What is written.
+        source: The data.
+        target: The new folder or file.
         settings: `size`, `workers`, `skip_damaged`, `progress`; for shards also `per_shard`.
+
+    Returns:
+        The manifest, which lies in or beside the target too.
 
     Raises:
         ConfigError: No such conversion.
         DataError: Bad input.
     """
+    if kind not in CONVERSIONS:
+        known = ", ".join(f"{a} to {b}" for a, b in CONVERSIONS)
+        raise ConfigError(f"cannot convert {kind[0]} to {kind[1]}; there are: {known}")
     if kind in PAIR_CONVERSIONS:
         return PAIR_CONVERSIONS[kind](source, target, progress=settings.get("progress", False))
-    if kind not in CONVERSIONS:
-        known = ", ".join(f"{a} to {b}" for a, b in (*CONVERSIONS, *PAIR_CONVERSIONS))
-        raise ConfigError(f"cannot convert {kind[0]} to {kind[1]}; there are: {known}")
-    faces = SOURCES[kind[0]](source)
+    faces = FACE_SOURCES[kind[0]](source)
     if not faces.paths:
         raise DataError(f"{source}: expected images, found none")
-    return CONVERSIONS[kind](faces, target, **settings)
+    return FACE_WRITERS[kind[1]](faces, target, **settings)
 
 
-def _shards(*arguments: Any, **settings: Any) -> dict[str, Any]:
-    from iom.data.formats.shard_writer import write_shards
+def write_folder(
+    source: FaceSource,
+    root: Path,
+    *,
+    size: int = 112,
+    workers: int = 2,
+    skip_damaged: bool = False,
+    progress: bool = False,
+    per_shard: int = 0,
+) -> dict[str, Any]:
+    """Write each image byte for byte as `<root>/<subject>/<file>`; an image that is there already, whole, is kept.
 
-    return write_shards(*arguments, **settings)
+    Bytes behind the end of an image are copied with it: nothing runs them, and the file is not executable. The
+    manifest with subjects and SHA-256 is `conversion.json` beside the subjects; `per_shard` is not used.
+
+    Raises:
+        DataError: A bad image (unless `skip_damaged`), another conversion in `root`, a file that does not read back,
+            a name that leads out of `root` or is reserved for this writer.
+    """
+    targets = paths_inside(root, source.paths, source=source.root)
+    for name in source.paths:
+        if name.partition("/")[0] in (LISTING, JOURNAL) or f"/{TEMPORARY}" in f"/{name}":
+            raise DataError(
+                f"{source.root}: expected another name than {name!r}, which conversions keep for their own files"
+            )
+
+    def write(row: int) -> tuple[str, str, str]:
+        data, problem = source.checked(row, size, skip_damaged=skip_damaged)
+        if problem:
+            return source.paths[row], "", problem
+        target = targets[row]
+        if not (target.is_file() and target.read_bytes() == data):
+            with atomic_path(target) as temporary:
+                temporary.write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        if sha256_of(target) != digest:
+            raise DataError(f"{target}: does not read back as written; full disk?")
+        return source.paths[row], digest, ""
+
+    with _journal(root, source, {"to": "folder", "size": size}):
+        written = list(_in_threads(write, range(len(source.paths)), workers, "image", progress))
+    manifest = {
+        "source": source.root.name,
+        "notes": list(source.notes),
+        "images": sum(bool(digest) for _, digest, _ in written),
+        "skipped": [problem for _, _, problem in written if problem],
+        "subjects": source.subjects,
+        "sha256": {name: digest for name, digest, _ in written if digest},
+    }
+    write_json(root / LISTING, manifest)
+    return manifest
 
 
-def _folder(*arguments: Any, per_shard: int = 0, **settings: Any) -> dict[str, Any]:
-    return write_folder(*arguments, **settings)
+def write_shards(
+    source: FaceSource,
+    root: Path,
+    *,
+    size: int = 112,
+    per_shard: int = 4096,
+    workers: int = 2,
+    skip_damaged: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Write TFRecord shards; started again, those that are finished are kept.
+
+    Returns:
+        The manifest, also in `<root>/manifest.json`.
+
+    Raises:
+        DataError: A bad image (unless `skip_damaged`), another conversion in `root`, or a shard that does not read
+            back as it was written.
+    """
+    subjects = source.subjects
+    label_of = {name: label for label, name in enumerate(subjects)}
+    count = len(source.paths)
+
+    def write(number: int) -> dict[str, Any]:
+        path = root / f"{number:05d}.tfrecord"
+        part = range(number * per_shard, min((number + 1) * per_shard, count))
+        rows, skipped = _write_shard(source, part, path, label_of, size, skip_damaged)
+        _verify(path, rows)
+        sidecar = path.with_suffix(".tsv")
+        write_text(sidecar, "".join(f"{r.offset}\t{r.length}\t{r.label}\t{r.sha256}\t{r.path}\n" for r in rows))
+        return {
+            "file": path.name,
+            "images": len(rows),
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+            "index_sha256": sha256_of(sidecar),
+            "skipped": skipped,
+        }
+
+    with _journal(root, source, {"to": "tfrecord", "size": size, "per_shard": per_shard}) as journal:
+        numbers = range(-(-count // per_shard))
+        finished = {number: shard for number, shard in _finished_shards(root, journal) if number in numbers}
+        left = [number for number in numbers if number not in finished]
+        for number, shard in zip(left, _in_threads(write, left, workers, "shard", progress), strict=True):
+            journal.add({"shard": shard}, durable=True)
+            finished[number] = shard
+    shards = [finished[number] for number in numbers]
+    manifest = {
+        "format": FORMAT,
+        "source": source.root.name,
+        "notes": list(source.notes),
+        "size": size,
+        "images": sum(shard["images"] for shard in shards),
+        "skipped": [text for shard in shards for text in shard["skipped"]],
+        "subjects": subjects,
+        "shards": [{k: v for k, v in shard.items() if k != "skipped"} for shard in shards],
+    }
+    write_json(root / MANIFEST, manifest)
+    return manifest
 
 
-CONVERSIONS: dict[tuple[str, str], Conversion] = {
-    ("folder", "tfrecord"): _shards,
-    ("recordio", "tfrecord"): _shards,
-    ("recordio", "folder"): _folder,
-    ("tfrecord", "folder"): _folder,
+def _journal(root: Path, source: FaceSource, settings: dict[str, Any]) -> Journal:
+    """Journal of a conversion, new in an empty folder or of the same conversion.
+
+    Raises:
+        DataError: Other images or settings, or a folder that holds something else.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    remove_temporary_files(root)
+    if not (root / JOURNAL).is_file() and any(root.iterdir()):
+        raise DataError(f"{root}: expected a new or empty folder, or a conversion to go on with")
+    names = hashlib.sha256("\n".join(source.paths).encode()).hexdigest()
+    stat = source.root.stat()
+    changed = None if source.root.is_dir() else [stat.st_size, stat.st_mtime_ns]
+    plan = {"source": source.root.name, "names_sha256": names, "changed": changed}
+    return Journal(root / JOURNAL, settings | plan)
+
+
+def _finished_shards(root: Path, journal: Journal) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and description of each shard of the journal that is still whole."""
+    for _, entry in journal.entries():
+        try:
+            shard = entry["shard"]
+            path = root / shard["file"]
+            if sha256_of(path) != shard["sha256"]:
+                continue
+            read_sidecar(root, path.name, shard["index_sha256"])
+            yield int(path.stem), shard
+        except (OSError, ValueError, KeyError, TypeError, DataError):
+            continue
+
+
+def _write_shard(
+    source: FaceSource, part: range, path: Path, label_of: dict[str, int], size: int, skip_damaged: bool
+) -> tuple[list[ShardRow], list[str]]:
+    import tensorflow as tf
+
+    rows: list[ShardRow] = []
+    skipped: list[str] = []
+    place = 0
+    with atomic_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+        for index in part:
+            data, problem = source.checked(index, size, skip_damaged=skip_damaged)
+            if problem:
+                skipped.append(problem)
+                continue
+            name = source.paths[index]
+            subject = name.split("/", 1)[0]
+            record = _example(data, name, subject, label_of[subject])
+            offset = place + RECORD_HEAD + record.index(data)
+            digest = hashlib.sha256(data).hexdigest()
+            rows.append(ShardRow(path.name, offset, len(data), label_of[subject], digest, name))
+            writer.write(record)
+            place += RECORD_HEAD + len(record) + RECORD_TAIL
+    return rows, skipped
+
+
+def _example(data: bytes, name: str, subject: str, label: int) -> bytes:
+    import tensorflow as tf
+
+    def text(value: bytes) -> Any:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    features = {
+        "image/encoded": text(data),
+        "image/filename": text(name.encode()),
+        "image/source_id": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+        "image/subject": text(subject.encode()),
+    }
+    message = tf.train.Example(features=tf.train.Features(feature=features))
+    return bytes(message.SerializeToString(deterministic=True))
+
+
+def _verify(path: Path, rows: list[ShardRow]) -> None:
+    """Read the records (with their CRCs) and the index again; both must hold the written images."""
+    records = list(read_records(path))
+    with path.open("rb") as stream:
+        for (name, label, data), row in zip(records, rows, strict=True):
+            stream.seek(row.offset)
+            same = stream.read(row.length) == data
+            digest = hashlib.sha256(data).hexdigest()
+            if not same or (name, label, digest) != (row.path, row.label, row.sha256):
+                raise DataError(f"{path}: '{row.path}' does not read back as written; full disk?")
+
+
+def write_pairs(
+    images: Sequence[bytes],
+    left: Sequence[int],
+    right: Sequence[int],
+    same: Sequence[bool],
+    root: Path,
+    *,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Write images under `images/` and `pairs.txt` with lines `left right same`, in order.
+
+    Raises:
+        DataError: The folder holds other images, or the pairs do not read back.
+    """
+    remove_temporary_files(root)
+    names = []
+    for index, data in enumerate(_shown(images, "written", progress)):
+        suffix = "jpg" if data.startswith(b"\xff\xd8") else "png"
+        names.append(f"{index:06d}.{suffix}")
+        target = root / IMAGES / names[-1]
+        if target.is_file() and target.read_bytes() != data:
+            raise DataError(f"{target}: another image is there; choose a new folder")
+        if not target.is_file():
+            with atomic_path(target) as temporary:
+                temporary.write_bytes(data)
+    lines = [f"{names[a]}\t{names[b]}\t{int(s)}\n" for a, b, s in zip(left, right, same, strict=True)]
+    write_text(root / PAIRS, "".join(lines))
+    again = read_pair_list(root / PAIRS, root / IMAGES)
+    if again.same.tolist() != [bool(item) for item in same]:
+        raise DataError(f"{root}: the pairs do not read back as written")
+    listing = {
+        "pairs": len(lines),
+        "images": len(names),
+        "sha256": {name: hashlib.sha256(d).hexdigest() for name, d in zip(names, images, strict=True)},
+    }
+    write_json(root / LISTING, listing)
+    return listing
+
+
+def bin_to_pairs(path: Path, root: Path, *, progress: bool = False) -> dict[str, Any]:
+    """An InsightFace `.bin` as images, byte for byte, and a list; equal images are kept once."""
+    encoded, same = read_bin_images(path)
+    for index, data in enumerate(_shown(encoded, "checked", progress)):
+        decode_image(data, f"{path}: image {index}", size=None)
+    row_of: dict[bytes, int] = {}
+    rows = [row_of.setdefault(data, len(row_of)) for data in encoded]
+    return write_pairs(list(row_of), rows[0::2], rows[1::2], same, root, progress=progress)
+
+
+def carray_to_pairs(path: Path, root: Path, *, progress: bool = False) -> dict[str, Any]:
+    """A carray folder as PNGs and a list."""
+    pairs = read_carray(path)
+    left, right, same = pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist()
+    return write_pairs(_pngs(pairs, progress), left, right, same, root, progress=progress)
+
+
+def carray_to_bin(path: Path, target: Path, *, progress: bool = False) -> dict[str, Any]:
+    """A carray folder as InsightFace's file of PNGs."""
+    pairs = read_carray(path)
+    return _bin(_pngs(pairs, progress), pairs, target)
+
+
+def pairs_to_bin(root: Path, target: Path, *, progress: bool = False) -> dict[str, Any]:
+    """`pairs.txt` and `images/` of a folder as InsightFace's file, image bytes unchanged."""
+    pairs = read_pair_list(root / PAIRS, root / IMAGES)
+    images = [file.read_bytes() for file in pairs.images]
+    for index, data in enumerate(_shown(images, "checked", progress)):
+        decode_image(data, str(pairs.images[index]), size=None)
+    return _bin(images, pairs, target)
+
+
+def _bin(images: list[bytes], pairs: PairBenchmark, target: Path) -> dict[str, Any]:
+    order = np.stack([pairs.left, pairs.right], axis=1).ravel()
+    encoded = [images[row] for row in order]
+    write_bin(target, encoded, pairs.same.tolist())
+    if read_bin_images(target) != (encoded, pairs.same.tolist()):
+        raise DataError(f"{target}: does not read back as written; full disk?")
+    manifest = {"pairs": len(pairs), "images": len(images), "sha256": {target.name: sha256_of(target)}}
+    write_json(target.with_name(f"{target.name}.json"), manifest)
+    return manifest
+
+
+def _pngs(pairs: PairBenchmark, progress: bool) -> list[bytes]:
+    encoded = []
+    for pixels in _shown(pairs.images, "encoded", progress):
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        encoded.append(stream.getvalue())
+    return encoded
+
+
+def _suffix(data: bytes, place: str) -> str:
+    for signature, suffix in SIGNATURES.items():
+        if data.startswith(signature):
+            return suffix
+    raise DataError(f"{place}: expected a JPEG or PNG, found {data[:4]!r}")
+
+
+def _shown(items: Iterable[T], action: str, progress: bool) -> Iterable[T]:
+    return tqdm(items, desc=f"images {action}", unit="image", disable=not progress)
+
+
+def _in_threads(work: Callable[[int], T], items: Sequence[int], workers: int, unit: str, progress: bool) -> Iterator[T]:
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        results = pool.map(work, items)
+        yield from tqdm(results, total=len(items), desc=f"{unit}s", unit=unit, disable=not progress)
+
+
+FACE_SOURCES: dict[str, Callable[[Path], FaceSource]] = {
+    "folder": from_folder,
+    "recordio": from_recordio,
+    "tfrecord": from_shards,
 }
-"""Labelled images."""
-
-PAIR_CONVERSIONS: dict[tuple[str, str], Conversion] = {
+"""Readers of labelled images."""
+FACE_WRITERS: dict[str, Callable[..., dict[str, Any]]] = {"folder": write_folder, "tfrecord": write_shards}
+"""Writers of labelled images."""
+PAIR_CONVERSIONS: dict[tuple[str, str], Callable[..., dict[str, Any]]] = {
     ("bin", "pairs"): bin_to_pairs,
     ("carray", "pairs"): carray_to_pairs,
     ("carray", "bin"): carray_to_bin,
     ("pairs", "bin"): pairs_to_bin,
 }
 """Pairs to verify; `pairs` is a folder with `images/` and `pairs.txt`."""
+CONVERSIONS = (*((a, b) for b in FACE_WRITERS for a in FACE_SOURCES if a != b), *PAIR_CONVERSIONS)
+"""Kinds that `convert` takes: from and to."""

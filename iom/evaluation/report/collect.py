@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from iom._environment import environment
 from iom.config.schema import EvaluateConfig
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.evaluate import Prepared
 from iom.evaluation.protocols import float_system
 from iom.evaluation.report.attacks import attack_sections
 from iom.evaluation.report.curves import det_curves, histograms, measured_threshold
-from iom.evaluation.report.environment import environment
 from iom.evaluation.report.hardest_pairs import worst_pairs
 from iom.evaluation.report.identification import identification_sections
 from iom.evaluation.report.linkability import compared_pairs, linkability_sections

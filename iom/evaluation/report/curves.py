@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.config.schema import ScenarioConfig
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.evaluation.report.plots import bin_edges
 from iom.evaluation.scores import PairScores, SystemScores
-from iom.metrics.uncertainty import bootstrap_intervals
+from iom.metrics.bootstrap import PairSubjects, bootstrap_intervals
 
 POINTS = 48
 """FMRs at which a DET curve is written down, evenly spaced on a logarithmic axis."""
@@ -48,9 +48,7 @@ def det_curves(
         if scenario.bootstrap:
             found = bootstrap_intervals(
                 [_fnmrs(scored, fmrs) for scored in entry.by_key],
-                benchmark.subjects[benchmark.left],
-                benchmark.subjects[benchmark.right],
-                benchmark.same,
+                PairSubjects(benchmark.subjects[benchmark.left], benchmark.subjects[benchmark.right], benchmark.same),
                 replicates=scenario.bootstrap,
                 confidence=scenario.confidence,
                 seed=seed,

@@ -1,7 +1,7 @@
 """Closed-set and open-set search among the templates of a benchmark of pairs, for a report.
 
 Keys are stolen, one for all: a search under a key of each subject's own would need to know who the
-probe is. The galleries are those of `dealt_galleries`. Intervals: the subjects of
+probe is. The galleries are those of `split_galleries`. Intervals: the subjects of
 the probes and the keys are drawn anew; the galleries stay as they are.
 """
 
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.benchmarks.identification_data import dealt_galleries
+from iom.data.benchmarks.folders import split_galleries
 from iom.evaluation.protocols import FPIRS, keys_of, scenarios_of, search_templates
 from iom.evaluation.scores import STOLEN_KEY, CodeSystem, Embeddings
-from iom.metrics.identification import RANKS, Searches
-from iom.metrics.identification_bootstrap import WeightedSearches, identification_intervals
-from iom.metrics.uncertainty import Interval
+from iom.metrics.bootstrap import Interval
+from iom.metrics.identification import RANKS, Searches, identification_intervals
 
 POINTS = 32
 Weights = NDArray[np.float64]
@@ -48,7 +47,7 @@ def identification_sections(
     Raises:
         DataError: Fewer than two subjects with two images.
     """
-    galleries, probes = dealt_galleries(subjects)
+    galleries, probes = split_galleries(subjects)
     probe_subjects = subjects[probes]
     for system in systems:
         for scenario in scenarios_of(system, (STOLEN_KEY,)):
@@ -79,9 +78,11 @@ def _fpirs(searches: Sequence[Searches]) -> NDArray[np.float64]:
 def _figures(searches: Sequence[Searches], weights: Weights, fpirs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over galleries of CMC (RANKS), DIR at `FPIRS`, DIR at the curve's FPIRs."""
     asked = np.concatenate([list(FPIRS.values()), fpirs])
-    weighted = [WeightedSearches(found) for found in searches]
     return _mean(
-        [np.concatenate([one.cmc(weights), one.identification_rates_at_fpirs(weights, asked)]) for one in weighted]
+        [
+            np.concatenate([one.cmc(weights=weights), one.identification_rates_at_fpirs(asked, weights=weights)])
+            for one in searches
+        ]
     )
 
 

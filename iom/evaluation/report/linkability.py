@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.report.plots import bin_edges
 from iom.evaluation.scores import FLOAT, CodeSystem, Embeddings, common_key
-from iom.metrics.subject_bootstrap import key_draws, subject_draws
-from iom.metrics.unlinkability import linkability_floor, local_linkability, maximal_linkability, system_linkability
+from iom.metrics.bootstrap import Counts, PairSubjects, bootstrap_samples
+from iom.metrics.protection import linkability_floor, local_linkability, maximal_linkability, system_linkability
 
 NORMAL = 1.96
 Rows = NDArray[np.int64]
@@ -157,18 +157,26 @@ def _spread(
     """Standard deviation of D_sys when subjects and pairs of keys are drawn anew."""
     if replicates < 2:
         return None
-    drawn_keys = key_draws(len(bins[0]), replicates=replicates, seed=seed)
-    counts = subject_draws(int(subjects.max()) + 1, replicates=replicates, seed=seed)
-    left, right = subjects[pairs.left], subjects[pairs.right]
-    values = []
-    for drawn, count in zip(drawn_keys, counts, strict=True):
-        weights = np.where(left == right, count[left], count[left] * count[right])
+    same = np.arange(len(pairs.left)) < pairs.mated
+    of_pairs = PairSubjects(subjects[pairs.left], subjects[pairs.right], same)
+
+    def d_sys(subjects: Counts, keys: Counts) -> list[float]:
+        weights, drawn = of_pairs.weights(subjects), np.flatnonzero(keys)
         kinds = (weights[: pairs.mated], weights[pairs.mated :])
-        if not all(kind.any() for kind in kinds):
-            continue
-        histograms = [
-            np.bincount(kind[drawn].ravel(), np.tile(weight, len(drawn)), minlength=size)
-            for kind, weight in zip(bins, kinds, strict=True)
+        return [
+            system_linkability(
+                *(
+                    sum(keys[key] * np.bincount(kind[key], weight, minlength=size) for key in drawn)
+                    for kind, weight in zip(bins, kinds, strict=True)
+                )
+            )
         ]
-        values.append(system_linkability(*histograms))
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    samples = bootstrap_samples(
+        d_sys,
+        {"subjects": of_pairs.subjects, "keys": len(bins[0])},
+        replicates=replicates,
+        seed=seed,
+        usable=of_pairs.usable,
+    )
+    return float(np.std(samples, ddof=1))

@@ -1,16 +1,13 @@
 """What an evaluation leaves behind: rows for programs, a table for people."""
 
-import contextlib
 import csv
 import dataclasses
 import datetime
-import importlib.metadata
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import iom
+from iom._environment import environment
 from iom._files import atomic_path, write_json
 from iom.config.loading import save_config
 from iom.config.schema import EvaluateConfig
@@ -18,7 +15,6 @@ from iom.errors import DataError
 from iom.evaluation.scores import SystemScores
 
 FORMAT = 1
-_PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "numba")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +96,7 @@ def report_tree(report: Report) -> dict[str, Any]:
         ],
         "notes": list(report.notes),
         "config": dataclasses.asdict(report.config),
-        "versions": versions(),
+        "versions": environment(),
     }
 
 
@@ -132,12 +128,3 @@ def _write_csv(rows: Sequence[Row], writer: Any) -> None:
     for row in rows:
         values = (getattr(row, name) for name in names)
         writer.writerow(["" if value is None else value for value in values])
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package, of Python and of what the figures rest on."""
-    found = {"iom": iom.__version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from iom._listing import list_subjects
+from iom._files import list_subjects
 from iom._registry import lookup
 from iom._untrusted import path_inside
-from iom.data.formats.shard_store import open_shards
+from iom.data.formats.shards import open_shards
 from iom.errors import DataError
 
 WHOLE = -1

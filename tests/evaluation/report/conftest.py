@@ -8,7 +8,7 @@ import pytest
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.config.schema import BenchmarkConfig, EvaluateConfig, ReportConfig, ScenarioConfig
-from iom.data.benchmarks.pairs import synthetic_pairs
+from iom.data.benchmarks.folders import synthetic_pairs
 from iom.evaluation.evaluate import Prepared, pair_report
 from iom.evaluation.report.collect import full_tree
 from iom.evaluation.systems import baseline_system

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from iom.config.schema import EvaluateConfig, ReportConfig, ScenarioConfig
-from iom.data.benchmarks.identification_data import dealt_galleries
-from iom.data.benchmarks.pairs import PairBenchmark
+from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
 from iom.evaluation.evaluate import pair_report
 from iom.evaluation.protocols import float_system, identification_figures, search_templates
@@ -17,7 +17,7 @@ from iom.evaluation.report.identification import identification_sections
 from iom.evaluation.report.linkability import compared_pairs, linkability_sections, pairs_of_subjects
 from iom.evaluation.report.tables import latex, markdown, tables
 from iom.evaluation.report.write import write_full_report
-from iom.metrics.unlinkability import system_linkability
+from iom.metrics.protection import system_linkability
 
 KINDS = {"curves", "histograms", "calibration", "worst_pairs", "identification", "linkability",
          "attacks"}  # fmt: skip
@@ -53,7 +53,7 @@ def test_search_figures_are_those_of_the_protocol(tree, prepared):
     subjects = prepared.benchmark.subjects
     system = float_system(prepared.embeddings.shape[1])
     templates = system.templates(prepared.embeddings, None)
-    galleries, probes = dealt_galleries(subjects)
+    galleries, probes = split_galleries(subjects)
     expected = [
         dict(
             identification_figures(

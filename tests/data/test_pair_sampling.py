@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from iom.config.schema import BenchmarkConfig
-from iom.data.benchmarks.pair_sampling import dealt_pairs, drawn_subjects
-from iom.data.benchmarks.pairs import load_benchmark
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.folders import sample_pairs, sample_subjects
 from iom.errors import ConfigError, DataError
-from iom.synthetic.sampling import write_folder
+from iom.synthetic import write_folder
 
 
 def test_all_mated_pairs_as_many_others_and_no_subject_in_two_folds():
     labels = np.repeat(np.arange(25), [3, 2, 4, 2, 2] * 5)
-    left, right, same, fold = dealt_pairs(labels, np.random.default_rng(0))
+    left, right, same, fold = sample_pairs(labels, np.random.default_rng(0))
     mated = {
         (i, j) for i in range(len(labels)) for j in range(i + 1, len(labels))
         if labels[i] == labels[j]
@@ -25,10 +25,10 @@ def test_all_mated_pairs_as_many_others_and_no_subject_in_two_folds():
 
 def test_whole_subjects_are_drawn():
     labels = np.repeat(np.arange(10), 3)
-    rows = drawn_subjects(labels, np.random.default_rng(0), largest=20)
+    rows = sample_subjects(labels, np.random.default_rng(0), max_images=20)
     assert len(rows) == 18
     assert set(np.bincount(labels[rows], minlength=10)) == {0, 3}
-    assert len(drawn_subjects(labels, np.random.default_rng(0), largest=30)) == 30
+    assert len(sample_subjects(labels, np.random.default_rng(0), max_images=30)) == 30
 
 
 def test_a_folder_of_subjects_is_a_benchmark(tmp_path):

@@ -10,9 +10,8 @@ from PIL import Image
 
 from iom.data.images import read_image
 from iom.errors import DataError
-from iom.synthetic import sampling as synthetic
-from iom.synthetic.face_model import FaceModel
-from iom.synthetic.sampling import MODEL_PATH, load_face_model, write_folder
+from iom.synthetic import face_model as synthetic
+from iom.synthetic.face_model import MODEL_PATH, FaceModel, load_face_model, write_folder
 
 # Grey levels of nine blocks of the first face of seed 1.
 KNOWN_LEVELS = [[50.1, 88.9, 80.3], [99.0, 160.2, 96.8], [48.1, 140.7, 61.0]]
@@ -215,5 +214,5 @@ def test_samples_are_as_hard_as_verification_and_no_one_known(model: FaceModel, 
     others = known[::50] @ known.T
     others[people[::50, None] == people[None]] = -1
     nearest = (embeddings @ known.T).max(1)
-    assert np.mean(nearest) < np.mean(others.max(1))  # farther than strangers are
+    assert np.mean(nearest) < np.mean(others.max(1))  # farther than non-mated faces are
     assert nearest.max() < 0.6

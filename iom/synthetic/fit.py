@@ -1,4 +1,4 @@
-"""Estimating the face model from aligned photographs of many subjects."""
+"""Estimation of the face model from aligned photographs of many subjects."""
 
 import dataclasses
 
@@ -7,13 +7,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from iom.errors import DataError
-from iom.synthetic.face_model import FaceModel
-from iom.synthetic.ycbcr import Floats, PlaneShape, to_planes
+from iom.synthetic.face_model import FaceModel, Floats, PlaneShape, to_planes
 
 SHAPE = PlaneShape(luma=64, chroma=16)
 
-# A sum over the few chroma values would hardly count beside that over the many luma values. At
-# equal area they would weigh 4; half of that, since eyes and networks see less in colour.
+# A sum over the few chroma values would hardly count beside that over the many luma values. At equal area they would
+# weigh 4; half of that, since eyes and networks see less in colour.
 _CHROMA_WEIGHT = 2.0
 _BACKGROUND_WEIGHT = 0.3
 _SMOOTHING = 8.0
@@ -21,21 +20,18 @@ _SMOOTHING = 8.0
 
 @dataclasses.dataclass(frozen=True)
 class FitSummary:
-    """What a fit was made from and what its components hold."""
+    """Size of the data of a fit, and the shares of the weighted variance that its components hold."""
 
     images: int
     subjects: int
     symmetric_share: float
-    """Share of the symmetric variance (weighted) that the symmetric components hold."""
     antisymmetric_share: float
 
 
 def select_frontal(
     images: NDArray[np.uint8], labels: NDArray[np.int64], *, share: float, min_images: int
 ) -> NDArray[np.intp]:
-    """Rows of the most symmetric faces, of subjects who keep enough of them.
-
-    A linear model blurs what moves: heads that are turned go first.
+    """Rows of the most symmetric faces, of subjects who keep enough of them; a linear model blurs turned heads.
 
     Args:
         images: Aligned faces `(N, S, S, 3)`.
@@ -57,9 +53,9 @@ def fit_face_model(
 ) -> tuple[FaceModel, FitSummary]:
     """Principal components of aligned faces, and covariances between and within subjects.
 
-    The covariances are the moment estimates of the one-way random-effects analysis of variance with
-    groups of unequal size: `within` is the pooled one, `between` is that of the subject means less
-    the part that the images cause. Directions with a negative estimate are set to zero.
+    Moment estimates of the one-way random-effects analysis of variance with groups of unequal size: `within` is the
+    pooled covariance, `between` that of the subject means less the part that the images cause. Directions with a
+    negative estimate are set to zero.
 
     Args:
         images: Aligned faces `(N, S, S, 3)`.

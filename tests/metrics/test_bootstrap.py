@@ -3,7 +3,14 @@ import pytest
 from scipy.stats import binomtest
 
 from iom.errors import DataError
-from iom.metrics.uncertainty import Interval, bootstrap_intervals, rate_interval, subject_counts, subject_weights
+from iom.metrics.bootstrap import (
+    Interval,
+    PairSubjects,
+    bootstrap_intervals,
+    bootstrap_samples,
+    group_draws,
+    rate_interval,
+)
 
 
 def pairs_of(subjects, images):
@@ -15,7 +22,8 @@ def pairs_of(subjects, images):
 
 def test_a_pair_counts_as_often_as_its_subjects_were_drawn():
     left, right, same = pairs_of(6, 2)
-    for weights in subject_weights(left, right, same, replicates=20, seed=4):
+    pairs = PairSubjects(left, right, same)
+    for weights in map(pairs.weights, group_draws(6, replicates=20, seed=4)):
         count = np.array([weights[same & (left == subject)][0] for subject in range(6)])
         assert count.sum() == 6  # as many subjects as there are
         for a, b, mated, weight in zip(left, right, same, weights, strict=True):
@@ -26,10 +34,10 @@ def test_weights_do_not_depend_on_how_subjects_are_named():
     left, right, same = pairs_of(5, 2)
     names = np.array(["e", "b", "d", "a", "c"])
     order = np.argsort(np.argsort(names))
-    by_number = subject_weights(order[left], order[right], same, replicates=3, seed=1)
-    by_name = subject_weights(names[left], names[right], same, replicates=3, seed=1)
-    for a, b in zip(by_number, by_name, strict=True):
-        np.testing.assert_array_equal(a, b)
+    by_number = PairSubjects(order[left], order[right], same)
+    by_name = PairSubjects(names[left], names[right], same)
+    for counts in group_draws(5, replicates=3, seed=1):
+        np.testing.assert_array_equal(by_number.weights(counts), by_name.weights(counts))
 
 
 def mean_of(values):
@@ -39,7 +47,10 @@ def mean_of(values):
 def test_the_seed_decides_the_interval():
     left, right, same = pairs_of(8, 2)
     statistic = mean_of(np.arange(len(same), dtype=float))
-    intervals = [bootstrap_intervals([statistic], left, right, same, replicates=30, seed=seed) for seed in (1, 1, 2)]
+    intervals = [
+        bootstrap_intervals([statistic], PairSubjects(left, right, same), replicates=30, seed=seed)
+        for seed in (1, 1, 2)
+    ]
     assert intervals[0] == intervals[1] != intervals[2]
 
 
@@ -50,7 +61,7 @@ def test_intervals_over_subjects_are_wider_than_over_pairs():
     of_subject = generator.normal(size=30)
     values = np.where(same, of_subject[left], 5 + of_subject[left] + of_subject[right])
     mated = lambda w: {"mean": float(np.average(values[same], weights=w[same]))}  # noqa: E731
-    low, high = bootstrap_intervals([mated], left, right, same, replicates=300, seed=1)["mean"]
+    low, high = bootstrap_intervals([mated], PairSubjects(left, right, same), replicates=300, seed=1)["mean"]
     # The mean of 30 subjects has this standard error; 450 mated pairs would claim a fourth of it.
     error = of_subject.std() / np.sqrt(30)
     assert 3.0 * error < high - low < 5.0 * error
@@ -60,11 +71,11 @@ def test_intervals_over_subjects_are_wider_than_over_pairs():
 def test_keys_are_drawn_too():
     left, right, same = pairs_of(6, 2)
     constant = [lambda w, value=value: {"eer": value} for value in (0.0, 1.0, 2.0, 3.0, 4.0)]
-    interval = bootstrap_intervals(constant, left, right, same, replicates=2000, seed=1)["eer"]
+    interval = bootstrap_intervals(constant, PairSubjects(left, right, same), replicates=2000, seed=1)["eer"]
     # The mean of five draws from five keys: standard error sqrt(2 / 5) = 0.63.
     assert interval.low == pytest.approx(2 - 1.96 * 0.632, abs=0.25)
     assert interval.high == pytest.approx(2 + 1.96 * 0.632, abs=0.25)
-    alone = bootstrap_intervals(constant[3:4], left, right, same, replicates=20)["eer"]
+    alone = bootstrap_intervals(constant[3:4], PairSubjects(left, right, same), replicates=20)["eer"]
     assert alone == Interval(3.0, 3.0)
 
 
@@ -72,33 +83,50 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     """Simulation: the mean distance of mated pairs, 40 subjects, known truth 0."""
     generator = np.random.default_rng(5)
     left, right, same = pairs_of(40, 2)
+    pairs = PairSubjects(left, right, same)
     covered = 0
     for trial in range(100):
         values = np.where(same, generator.normal(size=40)[left], 9.0)
         statistic = lambda w, v=values: {"m": float(np.average(v[same], weights=w[same]))}  # noqa: E731
-        low, high = bootstrap_intervals([statistic], left, right, same, replicates=60, confidence=0.9, seed=trial)["m"]
+        low, high = bootstrap_intervals([statistic], pairs, replicates=60, confidence=0.9, seed=trial)["m"]
         covered += low <= 0 <= high
     assert 78 <= covered <= 98
 
 
 def test_draws_without_a_kind_of_pair_are_drawn_again():
-    left, right, same = np.array([0, 0]), np.array([0, 1]), np.array([True, False])
-    for weights in subject_weights(left, right, same, replicates=50, seed=1):
-        assert weights.tolist() == [1.0, 1.0]
+    pairs = PairSubjects([0, 0], [0, 1], [True, False])
+    for counts in group_draws(2, replicates=50, seed=1, usable=pairs.usable):
+        assert counts.tolist() == [1.0, 1.0]
+
+
+def test_draws_repeat_are_complete_and_differ_between_kinds():
+    first, second = (list(group_draws(9, replicates=4, seed=2)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert all(counts.sum() == 9 for counts in first)
+    assert not np.array_equal(first, list(group_draws(9, "keys", replicates=4, seed=2)))
+
+
+def test_groups_of_each_kind_are_drawn_together():
+    samples = bootstrap_samples(
+        lambda subjects, keys: [*subjects, *keys], {"subjects": 4, "keys": 3}, replicates=5, seed=1
+    )
+    expected = [group_draws(n, kind, replicates=5, seed=1) for n, kind in ((4, "subjects"), (3, "keys"))]
+    np.testing.assert_array_equal(samples, np.concatenate([list(each) for each in expected], axis=1))
 
 
 def test_unusable_input_is_refused():
     with pytest.raises(DataError, match="one length"):
-        next(subject_weights([0, 1], [0], [True], replicates=1, seed=1))
+        PairSubjects([0, 1], [0], [True])
+    pairs = PairSubjects([0, 0], [0, 0], [True, True])
     with pytest.raises(DataError, match="too few"):
-        next(subject_weights([0, 0], [0, 0], [True, True], replicates=1, seed=1))
+        next(group_draws(1, replicates=1, seed=1, usable=pairs.usable))
     for statistics, options in (
         ([], {}),
         ([mean_of([1.0])], {"replicates": 0}),
         ([mean_of([1.0])], {"confidence": 1.0}),
     ):
         with pytest.raises(DataError, match="expected a statistic"):
-            bootstrap_intervals(statistics, [0], [1], [True], **options)
+            bootstrap_intervals(statistics, PairSubjects([0], [1], [True]), **options)
 
 
 @pytest.mark.parametrize("units", [1, 8, 38, 500])
@@ -122,10 +150,10 @@ def test_a_rate_without_errors_has_a_width_by_its_subjects():
     first, second = np.triu_indices(len(labels), k=1)
     left, right = labels[first], labels[second]
     same = left == right
-    assert subject_counts(left, right, same) == {"mated": 10, "non-mated": 12, "both": 10}
+    assert PairSubjects(left, right, same).units() == {"mated": 10, "non-mated": 12, "both": 10}
     statistic = lambda w: {"fnmr": 0.0, "fmr": 0.0, "accuracy": 1.0, "threshold": 5.0}  # noqa: E731
     found = bootstrap_intervals(
-        [statistic], left, right, same, replicates=20,
+        [statistic], PairSubjects(left, right, same), replicates=20,
         rates={"fnmr": "mated", "fmr": "non-mated", "accuracy": "both"},
     )  # fmt: skip
     ten, twelve = (binomtest(0, n).proportion_ci(0.95, "exact").high for n in (10, 12))

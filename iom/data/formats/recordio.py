@@ -1,4 +1,4 @@
-"""MXNet's RecordIO (`train.rec`, `train.idx`, `property`), read without MXNet.
+"""Reader of MXNet's RecordIO (`train.rec`, `train.idx`, `property`), without MXNet.
 
 A part is `magic, flags and length, content, padding to 4 bytes`; a record whose content holds the
 magic number at a multiple of 4 is written as several parts without it. The content is a header
@@ -24,7 +24,7 @@ PART = struct.Struct("<II")
 HEADER = struct.Struct("<IfQQ")
 LENGTH_BITS = 29
 WHOLE, FIRST, MIDDLE, LAST = range(4)
-LARGEST_LABEL = 1 << 24
+MAX_LABEL = 1 << 24
 """Whole numbers above it have no exact float32."""
 
 
@@ -95,7 +95,7 @@ def _index(path: Path) -> dict[int, int]:
             raise DataError(f"{path}, line {number}: expected 'key offset', found {line[:40]!r}")
         key, offset = map(int, fields)
         if key in starts:
-            raise DataError(f"{path}, line {number}: key {key} stands there twice")
+            raise DataError(f"{path}, line {number}: key {key} is listed twice")
         starts[key] = offset
     return starts
 
@@ -208,6 +208,6 @@ def _check_property(path: Path, labels: NDArray[np.int64]) -> None:
 
 
 def _whole(value: float, place: str) -> int:
-    if not math.isfinite(value) or value != int(value) or not 0 <= value <= LARGEST_LABEL:
+    if not math.isfinite(value) or value != int(value) or not 0 <= value <= MAX_LABEL:
         raise DataError(f"{place}: expected a whole number as label, received {value!r}")
     return int(value)

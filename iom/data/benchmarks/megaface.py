@@ -1,47 +1,24 @@
-"""Probes among distractors, in MegaFace's layout (Kemelmacher-Shlizerman et al., CVPR 2016).
+"""MegaFace: probes among distractors (Kemelmacher-Shlizerman et al., CVPR 2016).
 
 `facescrub_features_list.json`: `{"id": [...], "path": [...]}`, and
 `megaface_features_list.json_SIZE_SET`: `{"path": [...]}`, one list for each number of distractors.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from iom._untrusted import LIST_BYTES, read_json
+from iom.data.benchmarks.base import DistractorBenchmark
 from iom.data.table_files import present, shown
 from iom.errors import DataError
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DistractorBenchmark:
-    """Each probe image looks for each other image of its subject, alone among all distractors.
-
-    Attributes:
-        name: For reports.
-        images: Probe images, then distractors.
-        subjects: Subject of each probe image, `(P,)`; distractors are nobody among them.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    subjects: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        _, counts = np.unique(self.subjects, return_counts=True)
-        if not len(counts) or counts.max() < 2:
-            raise DataError(f"{self.name}: expected subjects with two images or more among probes")
-        if len(self.images) <= len(self.subjects):
-            raise DataError(f"{self.name}: expected distractors, received none")
 
 
 def read_megaface(
     probes: Path, distractors: Path, probe_root: Path, distractor_root: Path, *, name: str = ""
 ) -> DistractorBenchmark:
-    """Read the two lists over two folders of aligned images.
+    """The two lists over two folders of aligned images.
 
     Raises:
         DataError: A damaged list, lists of different length, an image that is listed twice, missing
@@ -53,7 +30,7 @@ def read_megaface(
         names, counts = np.unique(paths, return_counts=True)
         if (counts > 1).any():
             twice = names[counts > 1].tolist()
-            raise DataError(f"{source}: {len(twice)} images stand in it twice: {shown(twice)}")
+            raise DataError(f"{source}: {len(twice)} images are listed twice: {shown(twice)}")
     return DistractorBenchmark(
         name=name or f"megaface_{len(others['path'])}",
         images=present(listed["path"], probe_root, probes) + present(others["path"], distractor_root, distractors),

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,30 @@ def read_sidecar(root: Path, shard: str, sha256: str | None = None) -> list[Shar
                 f"{row.offset}; damaged, convert again"
             )
     return rows
+
+
+def read_records(path: Path) -> Iterator[tuple[str, int, bytes]]:
+    """Name, label and encoded image of each record of a shard, CRCs checked.
+
+    Raises:
+        DataError: A damaged or truncated shard, or a record of another kind.
+    """
+    import tensorflow as tf
+
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            feature = tf.train.Example.FromString(record).features.feature
+            yield (
+                feature["image/filename"].bytes_list.value[0].decode(),
+                int(feature["image/source_id"].int64_list.value[0]),
+                feature["image/encoded"].bytes_list.value[0],
+            )
+    except (tf.errors.OpError, ValueError, IndexError) as error:
+        raise DataError(f"{path}: damaged or truncated TFRecord ({type(error).__name__})") from error
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":  # protobuf's, which has no public place
+            raise
+        raise DataError(f"{path}: expected records of tf.train.Example, received others") from error
 
 
 def _sidecar(root: Path, shard: str) -> Path:

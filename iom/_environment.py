@@ -1,0 +1,39 @@
+"""Record of the software and the machine behind a result, without names of hosts or users."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import iom
+
+PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "numba", "pillow", "pyyaml", "matplotlib")
+
+
+def environment() -> dict[str, Any]:
+    """Versions of Python, of this package and of what it computes with; processor, cores and memory."""
+    versions = {"iom": iom.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {**versions, "processor": _processor() or platform.machine(), "cores": usable, "memory_gb": _memory()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _memory() -> float | None:
+    try:
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+    return round(pages * size / 2**30, 1)

@@ -1,0 +1,295 @@
+"""Pool of killable worker processes: bytes in, bytes out, with limits on time and memory.
+
+A worker is a Python process of its own that inherits no files and, when isolated, no environment. Messages are bytes
+behind their length; nothing is unpickled. A worker that exceeds its time, dies, or sends anything but one message is
+killed and replaced; it costs its own request and no other.
+"""
+
+import contextlib
+import importlib
+import os
+import queue
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import iom.errors
+from iom.errors import BusyError, IomError, WorkerError
+
+T = TypeVar("T")
+Handler = Callable[[bytes], bytes]
+"""Answer to a request, computed in a worker; it returns whatever happens, or the worker is replaced."""
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+"""Of the environment, all that an isolated worker gets: what Python needs to start."""
+_MAX_REFUSAL = 10_000
+_HEAD = struct.Struct("!4sQ")  # kind, bytes of the body
+_MESSAGE, _READY, _REFUSAL = b"iomM", b"iomR", b"iomE"
+_START = (
+    "import sys; sys.path[:] = sys.argv.pop(1).split(sys.argv.pop(1)); "
+    "from iom._workers import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+class WorkerPool:
+    """A fixed number of workers; each is started when it is first needed.
+
+    Args:
+        handler: `package.module:function`; called in the worker with `arguments`, it returns the `Handler`.
+        arguments: Texts.
+        workers: Number of processes.
+        max_answer: Bytes of an answer.
+        memory: Bytes of address space of a worker; 0 sets no limit.
+        isolated: Give workers no environment, and let them write no file.
+        start_seconds: For a worker to import its packages and build its networks, on a machine that may be busy.
+    """
+
+    def __init__(
+        self,
+        handler: str,
+        *arguments: str,
+        workers: int,
+        max_answer: int,
+        memory: int = 0,
+        isolated: bool = False,
+        start_seconds: float = 300.0,
+    ) -> None:
+        self._command = worker_command(handler, arguments, memory=memory, isolated=isolated)
+        self._isolated, self._max_answer, self._start_seconds = isolated, max_answer, start_seconds
+        self._closed = False
+        self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()
+        self._busy: set[Worker] = set()
+        self.workers = workers
+        for _ in range(workers):
+            self._idle.put(None)
+
+    def start(self) -> None:
+        """Start all workers without waiting until they are ready, so that the first requests wait less."""
+        for worker in [self._idle.get() for _ in range(self.workers)]:
+            self._idle.put(worker or self._started())
+
+    def check(self) -> None:
+        """Wait until a worker is ready.
+
+        Raises:
+            IomError: The handler cannot be built there: the error itself, by its message.
+            WorkerError: It did not start.
+        """
+        with self._worker(None) as worker:
+            worker.wait_until_ready(self._start_seconds)
+
+    def ask(self, request: bytes, parse: Callable[[bytes], T], *, seconds: float, wait: float | None = None) -> T:
+        """The answer to a request.
+
+        Args:
+            request: Any bytes.
+            parse: Reads the answer; a worker whose answer it refuses with `WorkerError` is replaced.
+            seconds: For the answer.
+            wait: Seconds for a worker to become free; `None` waits for ever.
+
+        Raises:
+            BusyError: No worker became free in time.
+            WorkerError: The worker took too long, died, or answered with something else than a message.
+        """
+        with self._worker(wait) as worker:
+            worker.wait_until_ready(self._start_seconds)
+            return parse(worker.ask(request, seconds, self._max_answer))
+
+    def close(self) -> None:
+        """Kill all workers; requests under way raise `WorkerError`."""
+        self._closed = True
+        for worker in tuple(self._busy):
+            worker.process.kill()  # the thread that waits for it ends it
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (idle := self._idle.get_nowait()) is not None:
+                    idle.kill()
+
+    @contextlib.contextmanager
+    def _worker(self, wait: float | None) -> Iterator["Worker"]:
+        """A worker for one request, which stays in the pool only if nothing was raised."""
+        try:
+            worker = self._idle.get(timeout=wait)
+        except queue.Empty:
+            raise BusyError("Too many concurrent requests; retry later") from None
+        is_usable = False
+        try:
+            if self._closed:
+                raise WorkerError("the pool of workers is closed")
+            if worker is None:
+                worker = self._started()
+            self._busy.add(worker)
+            yield worker
+            is_usable = not self._closed
+        finally:
+            if worker is not None and not is_usable:
+                worker.kill()
+            if worker is not None:
+                self._busy.discard(worker)
+            self._idle.put(worker if is_usable else None)
+
+    def _started(self) -> "Worker":
+        return Worker(self._command, isolated=self._isolated)
+
+
+class Worker:
+    """One process and the socket to it."""
+
+    def __init__(self, command: Sequence[str], *, isolated: bool) -> None:
+        self._channel, other = socket.socketpair()
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - Python itself
+                command,
+                stdin=other.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} if isolated else None,
+                process_group=0,  # Ctrl-C is for the caller, which ends its workers
+            )
+        except OSError:
+            self._channel.close()
+            raise
+        finally:
+            other.close()
+        self.is_ready = False
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Wait for the worker's first message, once."""
+        if self.is_ready:
+            return
+        with _failures("did not start"):
+            kind, body = receive(self._channel, _MAX_REFUSAL, time.monotonic() + seconds)
+        if kind == _REFUSAL:
+            raise _refusal(body)
+        self.is_ready = kind == _READY
+        if not self.is_ready:
+            raise WorkerError("a worker process did not start: it sent another message")
+
+    def ask(self, request: bytes, seconds: float, max_answer: int) -> bytes:
+        """Its answer."""
+        end = time.monotonic() + seconds
+        if _has_input(self._channel):
+            raise WorkerError("the worker process died, or sent a message that nothing had asked for")
+        with _failures("died"):
+            self._channel.settimeout(seconds)
+            self._channel.sendall(_HEAD.pack(_MESSAGE, len(request)) + request)
+            kind, body = receive(self._channel, max_answer, end)
+        if kind != _MESSAGE:
+            raise WorkerError("the worker process sent another message than an answer")
+        return bytes(body)
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        self._channel.close()
+        self.process.wait()
+
+
+def worker_command(handler: str, arguments: Sequence[str], *, memory: int, isolated: bool) -> list[str]:
+    """The command line of a worker, with the import path of this process."""
+    path = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
+    options = [str(memory), str(int(isolated)), handler, *arguments]
+    return [sys.executable, "-I", "-c", _START, path, os.pathsep, *options]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Answer the requests that come in on standard input, a socket, until it ends.
+
+    Args:
+        argv: Bytes of address space, whether isolated (0 or 1), the handler and its arguments.
+    """
+    memory, isolated, handler, *arguments = argv
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    channel = socket.socket(fileno=sys.stdin.fileno())
+    threading.Thread(target=_end_with_parent, args=(channel,), daemon=True).start()
+    module, _, name = handler.partition(":")
+    with contextlib.suppress(EOFError, OSError):
+        try:
+            handle: Handler = getattr(importlib.import_module(module), name)(*arguments)
+        except IomError as error:
+            text = f"{type(error).__name__}\n{error}".encode("utf-8", "replace")[:_MAX_REFUSAL]
+            channel.sendall(_HEAD.pack(_REFUSAL, len(text)) + text)
+            return 1
+        if int(memory):
+            resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+        if int(isolated):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        channel.sendall(_HEAD.pack(_READY, 0))
+        while True:
+            _, request = receive(channel)
+            answer = handle(bytes(request))
+            channel.sendall(_HEAD.pack(_MESSAGE, len(answer)) + answer)
+    return 0
+
+
+def receive(channel: socket.socket, max_bytes: int | None = None, end: float | None = None) -> tuple[bytes, bytearray]:
+    """Kind and body of the next message.
+
+    Args:
+        channel: Where it comes from.
+        max_bytes: Of the body.
+        end: On the monotonic clock.
+
+    Raises:
+        TimeoutError: It is not complete at `end`.
+        EOFError: There is none any more.
+        OSError: It is longer than allowed, or the channel is broken.
+    """
+    kind, length = _HEAD.unpack(_exactly(channel, _HEAD.size, end))
+    if kind not in (_MESSAGE, _READY, _REFUSAL) or (max_bytes is not None and length > max_bytes):
+        raise OSError("not a message")
+    return kind, _exactly(channel, length, end)
+
+
+def _exactly(channel: socket.socket, length: int, end: float | None) -> bytearray:
+    body = bytearray(length)
+    rest = memoryview(body)
+    while rest:
+        left = None if end is None else end - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
+        channel.settimeout(left)
+        count = channel.recv_into(rest)
+        if not count:
+            raise EOFError
+        rest = rest[count:]
+    return body
+
+
+def _has_input(channel: socket.socket) -> bool:
+    waiting = select.poll()
+    waiting.register(channel, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+@contextlib.contextmanager
+def _failures(verb: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise WorkerError("the worker process took too long", timed_out=True) from error
+    except (EOFError, OSError) as error:
+        raise WorkerError(f"the worker process {verb}") from error
+
+
+def _refusal(body: bytearray) -> IomError:
+    """The error with which a handler refused to be built, by the name of its class."""
+    name, _, text = body.decode("utf-8", "replace").partition("\n")
+    kind = getattr(iom.errors, name, IomError)
+    return kind(text) if isinstance(kind, type) and issubclass(kind, IomError) else IomError(text)
+
+
+def _end_with_parent(channel: socket.socket) -> None:
+    """End a worker that is at work, too, when its parent is gone."""
+    hung_up = select.poll()
+    hung_up.register(channel, 0)
+    hung_up.poll()
+    os._exit(1)

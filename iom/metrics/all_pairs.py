@@ -1,0 +1,290 @@
+"""All pairs of a set of images: exact error curves under keys, across two keys, and under drawn subjects.
+
+Templates are compared block by block, so that memory does not grow with the number of pairs. Distances of codes are
+counted; of real distances the low non-mated ones, among which every decision falls, are kept one by one.
+
+A bootstrap over the subjects of 65 million pairs (11,450 images) cannot weigh each pair in each draw, and need not: no
+false match rate of interest uses the non-mated pairs far above every threshold, only their number. The non-mated pairs
+up to a limit are weighed one by one; the weight of all others follows from the counts of the subjects, since a pair of
+subjects a, b weighs c_a c_b. The curve of a draw is exact at every threshold up to the limit.
+"""
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from iom._random import numpy_stream
+from iom.codes.comparators import Comparator, SymbolComparator
+from iom.codes.packing import PackedCodes
+from iom.errors import DataError
+from iom.metrics.bootstrap import Counts
+from iom.metrics.verification import ErrorCurve, StreamedDistances, histogram_curve
+
+ROWS = 256
+"""Rows of a block: with 12,000 images its distances take 12 MB."""
+SAMPLE = 2000
+"""Images from whose pairs the distance at an FMR is estimated."""
+HIGHEST = 2.0
+"""Largest real distance there can be."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DistanceCounts:
+    """Counts of the integer distances of all pairs, `(M + 1,)` each.
+
+    Attributes:
+        mated: Of pairs of one subject.
+        non_mated: Of pairs of two.
+    """
+
+    mated: NDArray[np.int64]
+    non_mated: NDArray[np.int64]
+
+    def __add__(self, other: "DistanceCounts") -> "DistanceCounts":
+        return DistanceCounts(self.mated + other.mated, self.non_mated + other.non_mated)
+
+
+class AllPairs:
+    """All pairs of images of which the subjects are known, each pair once.
+
+    Templates are given in the order of the images, prepared by their comparator.
+
+    Args:
+        subjects: Subject of each image, `(N,)`.
+        groups: Group of each image, as a family, `(N,)`: pairs of two subjects of one group are left out, since they
+            are neither surely non-mated nor like impostors.
+
+    Raises:
+        DataError: No mated or no non-mated pair.
+    """
+
+    def __init__(self, subjects: ArrayLike, groups: ArrayLike | None = None) -> None:
+        _, subjects = np.unique(np.asarray(subjects), return_inverse=True)
+        groups = subjects if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+        order = np.lexsort((subjects, groups))
+        self._order = None if (np.diff(order) == 1).all() else order
+        self.subjects = subjects
+        """Subject of each image, numbers from 0, `(N,)`."""
+        self._subject_of_row, self._groups = subjects[order], groups[order]
+        self.images = np.bincount(subjects)
+        """Images of each subject, `(S,)`."""
+        rows = np.arange(len(order))
+        ends = _run_ends(self._subject_of_row)
+        self._group_ends = _run_ends(self._groups)
+        counts = ends - rows - 1
+        self._left = np.repeat(rows, counts)
+        self._right = self._left + 1 + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.mated_count = len(self._left)
+        self.non_mated_count = int((len(rows) - self._group_ends).sum())
+        if not self.mated_count or not self.non_mated_count:
+            raise DataError(
+                f"all pairs: expected two subjects or more, one of them with two images; {len(rows)} images of "
+                f"{len(self.images)} subjects give {self.mated_count} mated and {self.non_mated_count} non-mated pairs"
+            )
+
+    def check_resolution(self, fmr: float, advice: str = "") -> None:
+        """Refuse a false match rate that these pairs are too few to show.
+
+        Raises:
+            DataError: Fewer non-mated pairs than 1 / fmr.
+        """
+        if self.non_mated_count * fmr < 1:
+            raise DataError(
+                f"an FMR of {fmr:g} cannot be seen in {self.non_mated_count:,} non-mated comparisons, which show "
+                f"{1 / self.non_mated_count:.2g} at the lowest; ask for a higher one, or take more subjects{advice}"
+            )
+
+    def curve(self, comparator: Comparator, *keyed: Any, fmr: float = 0.1) -> ErrorCurve:
+        """The error curve; exact for integer distances, else at every FMR up to `fmr` at least.
+
+        Args:
+            comparator: Of the templates.
+            keyed: Templates of all images under each key; the pairs under all keys make one curve.
+            fmr: FMR up to which real distances are kept one by one; 1 keeps all.
+
+        Raises:
+            DataError: Not a template for each image, or distances that are not finite.
+        """
+        if isinstance(keyed[0], PackedCodes):
+            counts = functools.reduce(operator.add, map(self.count, keyed))
+            return histogram_curve(counts.mated, counts.non_mated)
+        share = fmr
+        while True:
+            streamed = StreamedDistances(self._limit(comparator, keyed[0], share), highest=HIGHEST)
+            for templates in keyed:
+                rows = self._sorted(templates)
+                streamed.add(self._mated(comparator, rows).astype(np.float64), np.empty(0))
+                for block in self._non_mated(comparator, rows, rows):
+                    streamed.add(np.empty(0), block.astype(np.float64))
+            if streamed.exact_to_fmr > fmr or share >= 1:
+                return streamed.curve()
+            share = _doubled(share)
+
+    def count(self, codes: PackedCodes) -> DistanceCounts:
+        """Counts of the distances of codes under one key."""
+        comparator, rows = SymbolComparator(codes.alphabet_size), self._sorted(codes)
+        return self._counted(self._mated(comparator, rows), self._non_mated(comparator, rows, rows), codes)
+
+    def count_across_keys(self, codes: PackedCodes, others: PackedCodes) -> DistanceCounts:
+        """Counts of the distances between codes of two keys, for unlinkability.
+
+        Mated: two different images of one subject, each once under either key. Non-mated: images of two subjects,
+        likewise. An image is never compared with itself.
+
+        Args:
+            codes: Of the images under one key.
+            others: Of the same images under another key.
+        """
+        comparator, first, second = SymbolComparator(codes.alphabet_size), self._sorted(codes), self._sorted(others)
+        one_way = self._counted(
+            self._mated(comparator, first, second), self._non_mated(comparator, first, second), codes
+        )
+        return one_way + self._counted(
+            self._mated(comparator, second, first), self._non_mated(comparator, second, first), codes
+        )
+
+    @staticmethod
+    def _counted(mated: NDArray[Any], blocks: Iterable[NDArray[Any]], codes: PackedCodes) -> DistanceCounts:
+        size = codes.code_length + 1
+        non_mated: NDArray[np.int64] = np.zeros(size, np.int64)
+        for block in blocks:
+            non_mated += np.bincount(block, minlength=size)
+        return DistanceCounts(np.bincount(mated, minlength=size), non_mated)
+
+    def usable(self, counts: Counts) -> bool:
+        """Whether drawn subjects, `(S,)` times each, have mated and non-mated pairs."""
+        return self._weight_of_non_mated(counts) > 0 and bool(counts[self.images > 1].any())
+
+    def drawn_figures(
+        self,
+        figures: Callable[[ErrorCurve], ArrayLike],
+        draws: Iterable[Counts],
+        comparator: Comparator,
+        templates: Any,
+        *,
+        fmr: float,
+    ) -> NDArray[np.float64]:
+        """Figures `(R, F)` of the curves under drawn subjects.
+
+        Args:
+            figures: Of a curve, `(F,)`. Curves are exact at every FMR up to `fmr` and up to the EER; above there is one
+                point only, at infinity, where everything is accepted.
+            draws: How often each subject was drawn, `(S,)` each.
+            comparator: Of the templates.
+            templates: Under one key.
+            fmr: FMR up to which non-mated pairs are weighed one by one at first; doubled where a draw needs more.
+
+        Raises:
+            DataError: Drawn subjects without mated or non-mated pairs.
+        """
+        draws = list(draws)
+        share = fmr
+        while True:
+            limit = self._limit(comparator, templates, share)
+            drawn = _DrawnCurves(self, comparator, templates, limit)
+            curves = map(drawn.curve, draws)
+            values = [figures(curve) for curve in curves if limit == np.inf or _reaches(curve, fmr)]
+            if len(values) == len(draws):
+                return np.array(values)
+            share = _doubled(share)
+
+    def _limit(self, comparator: Comparator, templates: Any, share: float) -> float:
+        """Distance below which about this share of the non-mated pairs lies, from a sample; infinity for all."""
+        templates = self._sorted(templates)
+        drawn = np.sort(numpy_stream(0, "evaluation/float-limit").permutation(len(self._subject_of_row))[:SAMPLE])
+        differ = self._groups[drawn][:, None] != self._groups[drawn]
+        if share >= 1 or not differ.any():
+            return np.inf
+        return float(np.quantile(comparator.all_pairs(templates[drawn], templates[drawn])[differ], share))
+
+    def _mated(self, comparator: Comparator, left: Any, right: Any | None = None) -> NDArray[Any]:
+        """Mated distances of sorted templates, `(P,)`."""
+        return _finite(comparator.paired(left[self._left], (left if right is None else right)[self._right]))
+
+    def _non_mated(self, comparator: Comparator, left: Any, right: Any) -> Iterator[NDArray[Any]]:
+        """Non-mated distances of sorted templates, block by block, `(P,)`."""
+        for start, width, table in self._tables(comparator, left, right):
+            columns = np.arange(start, start + width)
+            yield table[:, :width][columns >= self._group_ends[start : start + len(table), None]]
+            yield table[:, width:].ravel()
+
+    def _tables(self, comparator: Comparator, left: Any, right: Any) -> Iterator[tuple[int, int, NDArray[Any]]]:
+        """First row, columns that hold pairs within groups, and distances to all rows from that row on."""
+        for start in range(0, len(self._subject_of_row), ROWS):
+            table = _finite(comparator.all_pairs(left[start : start + ROWS], right[start:]))
+            yield start, int(self._group_ends[start + len(table) - 1]) - start, table
+
+    def _weight_of_non_mated(self, counts: Counts) -> float:
+        by_image = counts[self._subject_of_row]
+        by_group = np.bincount(self._groups, by_image)
+        return float((by_image.sum() ** 2 - (by_group**2).sum()) / 2)
+
+    def _sorted(self, templates: Any) -> Any:
+        if len(templates) != len(self._subject_of_row):
+            raise DataError(
+                f"all pairs: expected a row for each of {len(self._subject_of_row)} images, received {len(templates)}"
+            )
+        return templates if self._order is None else templates[self._order]
+
+
+class _DrawnCurves:
+    """Error curves under drawn subjects, exact up to a limit."""
+
+    def __init__(self, pairs: AllPairs, comparator: Comparator, templates: Any, limit: float) -> None:
+        self._pairs = pairs
+        rows = pairs._sorted(templates)
+        subjects = pairs._subject_of_row.astype(np.int32)
+        mated = pairs._mated(comparator, rows)
+        near = []
+        for start, _, table in pairs._tables(comparator, rows, rows):
+            left, right = np.nonzero(table <= limit)
+            non_mated = right + start >= pairs._group_ends[left + start]
+            left, right = left[non_mated], right[non_mated]
+            near.append((table[left, right], subjects[left + start], subjects[right + start]))
+        distances, left, right = (np.concatenate(values) for values in zip(*near, strict=True))
+        order, near_order = np.argsort(mated, kind="stable"), np.argsort(distances, kind="stable")
+        mated, distances = mated[order], distances[near_order]
+        self._mated_subject = subjects[pairs._left][order]
+        self._left, self._right = left[near_order], right[near_order]
+        self._levels = np.union1d(distances, mated[mated <= limit]).astype(np.float64)
+        self._accepted = np.searchsorted(mated, self._levels, side="right")
+        self._falsely = np.searchsorted(distances, self._levels, side="right")
+
+    def curve(self, counts: Counts) -> ErrorCurve:
+        """The curve when each subject counts so often."""
+        mated = np.cumsum(np.append(0.0, counts[self._mated_subject]))
+        near = np.cumsum(np.append(0.0, counts[self._left] * counts[self._right]))
+        non_mated = self._pairs._weight_of_non_mated(counts)
+        if not (mated[-1] > 0 and non_mated > 0):
+            raise DataError("bootstrap: a draw has no mated or no non-mated pair; too few subjects")
+        return ErrorCurve(
+            thresholds=np.concatenate([[-np.inf], self._levels, [np.inf]]),
+            fmr=np.concatenate([[0.0], near[self._falsely] / non_mated, [1.0]]),
+            fnmr=np.concatenate([[1.0], (mated[-1] - mated[self._accepted]) / mated[-1], [0.0]]),
+        )
+
+
+def _reaches(curve: ErrorCurve, fmr: float) -> bool:
+    """Whether the last point before infinity lies beyond `fmr`, and beyond the EER."""
+    return bool(curve.fmr[-2] > fmr and curve.fmr[-2] >= curve.fnmr[-2])
+
+
+def _doubled(share: float) -> float:
+    return min(1.0, max(2 * share, 1e-4))
+
+
+def _run_ends(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Row after the last of each row's run of equal values."""
+    ends = np.append(np.flatnonzero(np.diff(values)) + 1, len(values))
+    return np.repeat(ends, np.diff(ends, prepend=0))
+
+
+def _finite(distances: NDArray[Any]) -> NDArray[Any]:
+    if not np.issubdtype(distances.dtype, np.integer) and not np.isfinite(distances).all():
+        raise DataError("all pairs: expected finite distances, received others")
+    return distances

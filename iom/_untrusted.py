@@ -45,9 +45,9 @@ def paths_inside(
 ) -> tuple[Path, ...]:
     """Paths `root / name` of names that a file gives, none of which leaves `root`.
 
-    Refused: empty names, absolute ones, `..`, drive letters, NUL and other control characters,
-    names that Windows reserves for devices, and symbolic links within `root` that lead out of it.
-    `root` itself may be a link. The files need not exist.
+    Refused: empty names, absolute ones, `..`, drive letters, NUL and other control characters, names that Windows
+    reserves for devices, and symbolic links within `root` that lead out of it. `root` itself may be a link. The files
+    need not exist.
 
     Args:
         root: The folder.
@@ -150,8 +150,8 @@ def parse_json(
         parse_constant: As in `json.loads`: called with `NaN`, `Infinity` or `-Infinity`.
 
     Raises:
-        ValueError: Not JSON, longer than `max_bytes`, nested deeper than `JSON_DEPTH`, or with an
-            integer of thousands of digits; no other error is raised.
+        ValueError: Not JSON, longer than `max_bytes`, nested deeper than `JSON_DEPTH`, or with an integer of thousands
+            of digits; no other error is raised.
     """
     if len(text) > max_bytes:
         raise ValueError(f"expected JSON of at most {max_bytes} bytes, received {len(text)}")

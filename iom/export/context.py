@@ -81,8 +81,8 @@ def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -
         batch_size: Faces a call of the reference.
 
     Raises:
-        WeightsError: Missing or damaged, they do not belong together, or the backbone is a frozen
-            graph, a fusion, or otherwise no single Keras graph.
+        WeightsError: Missing or damaged, they do not belong together, or the backbone is a frozen graph, a fusion, or
+            otherwise no single Keras graph.
     """
     hasher = KerasFaceHasher.load(folder, weights=weights)
     loaded = load_backbone_model(hasher.weights)

@@ -9,8 +9,8 @@ EXACT, HALF, INTEGER = 0.99, 0.97, 0.80
 """Lower bounds of the share of equal symbols.
 
 Refined codes hold positions that are nearly ties: another order of additions moves up to 0.3 % of the symbols of a
-512x8 code, and any difference above float32's rounding 5 % of them (1536x2: 2 %; plain codes: none and 1 %). That
-costs no accuracy; the error rate counts there. Where a code keeps less than this when its embedding is turned by a
+512x8 code, and any difference above float32's rounding 5 % of them (1536x2: 2 %; plain codes: none and 1 %). That costs
+no accuracy; the error rate counts there. Where a code keeps less than this when its embedding is turned by a
 thousandth, that share less one percentage point is the bound (`iom.export.check`), except for float32.
 """
 

@@ -93,8 +93,8 @@ def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
         hasher: Embedding and order to responses.
 
     Returns:
-        An ONNX model: `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to `codes`
-        `(B, M)` int32 and `embedding` `(B, D)` float32, not of unit length.
+        An ONNX model: `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to `codes` `(B, M)` int32 and
+        `embedding` `(B, D)` float32, not of unit length.
 
     Raises:
         MissingExtraError: The package `onnx` is not installed.
@@ -430,9 +430,9 @@ def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> s
 def fold_pixel_scaling(graph: OnnxGraph, side: int) -> None:
     """Fold the scaling of pixels at the start of a graph into its first convolution.
 
-    On its own the scaling costs a small network time that can be measured. The zero padding behind it becomes a
-    padding with the middle of the range of raw pixels, which scaling turns into zero. bfloat16 holds raw pixels and
-    their middle exactly, and rounds scaled ones. A graph that starts otherwise stays as it is.
+    On its own the scaling costs a small network time that can be measured. The zero padding behind it becomes a padding
+    with the middle of the range of raw pixels, which scaling turns into zero. bfloat16 holds raw pixels and their
+    middle exactly, and rounds scaled ones. A graph that starts otherwise stays as it is.
 
     Args:
         graph: From raw pixels; it is changed.

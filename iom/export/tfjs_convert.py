@@ -2,8 +2,8 @@
 
     python tfjs_convert.py SAVED_MODEL OUTPUT
 
-tensorflowjs imports packages that only other conversions use and that a plain environment does not
-have: empty modules stand in for them. It imports nothing of this project.
+tensorflowjs imports packages that only other conversions use and that a plain environment does not have: empty modules
+stand in for them. It imports nothing of this project.
 """
 
 import sys

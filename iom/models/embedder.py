@@ -136,9 +136,8 @@ class Embedder:
 class FusedEmbedder(Embedder):
     """Embeddings [sqrt(w) a, sqrt(1 - w) b] of two embedders, a and b of unit length.
 
-    Their cosine is w cos(a, a') + (1 - w) cos(b, b'). Each part keeps its own cache, so that another weight or
-    another partner computes nothing anew. The fingerprint covers both weights and w: codes of two fusions never
-    compare.
+    Their cosine is w cos(a, a') + (1 - w) cos(b, b'). Each part keeps its own cache, so that another weight or another
+    partner computes nothing anew. The fingerprint covers both weights and w: codes of two fusions never compare.
 
     Args:
         first: Gives a.

@@ -58,8 +58,8 @@ class Calibration:
         subjects: Held-out subjects it was found on.
         keys: Keys it was found under; each compares all pairs (`stolen_key`).
         measured_fmr: False match rate at the threshold, on the same comparisons.
-        threshold_low: Lower end of the bootstrap interval, over subjects and keys, of the threshold
-            that would be chosen; -1 is a threshold that rejects everything.
+        threshold_low: Lower end of the bootstrap interval, over subjects and keys, of the threshold that would be
+            chosen; -1 is a threshold that rejects everything.
         threshold_high: Its upper end.
         fmr_low: Lower end of the interval of the false match rate at the threshold.
         fmr_high: Its upper end.
@@ -402,8 +402,7 @@ class ArtifactFaceHasher(FaceHasher):
         if embedder.fingerprint != self.fingerprint:
             raise WeightsError(
                 f"the artefact {self.name} embeds for itself, received {embedder.name} (SHA-256 "
-                f"{embedder.fingerprint[:12]}...); name the artefact as the embedder, too: "
-                f"embedder.weights={self.path}"
+                f"{embedder.fingerprint[:12]}...); name the artefact as the embedder, too: embedder.weights={self.path}"
             )
 
     def with_batch_size(self, batch_size: int) -> "ArtifactFaceHasher":
@@ -497,8 +496,8 @@ class KerasFaceHasher(FaceHasher):
         embedder_name: The embedder it was trained with.
         embedder_fingerprint: SHA-256 of that embedder's weights.
         calibration: Decision threshold, if one was found.
-        weights: Manifest name or file of that embedder, which is loaded when it is first used;
-            empty takes `embedder_name`.
+        weights: Manifest name or file of that embedder, which is loaded when it is first used; empty takes
+            `embedder_name`.
         batch_size: Faces of one call of the embedder.
         name: For reports and errors; empty takes `embedder_name`.
     """
@@ -537,8 +536,7 @@ class KerasFaceHasher(FaceHasher):
         """The embedder, loaded when it is first asked for; setting it checks that it belongs here.
 
         Raises:
-            WeightsError: Missing or damaged weights, or an embedder that this hasher was not
-                trained with.
+            WeightsError: Missing or damaged weights, or an embedder that this hasher was not trained with.
         """
         if self._embedder is None:
             self.embedder = load_embedder(self.weights, batch_size=self.batch_size)
@@ -565,8 +563,7 @@ class KerasFaceHasher(FaceHasher):
     def fingerprint(self) -> str:
         """SHA-256 over the embedder's weights, the kind of key, all layers and weights here.
 
-        Codes of hashers with different fingerprints never compare. Computed once: a gallery asks
-        for each probe.
+        Codes of hashers with different fingerprints never compare. Computed once: a gallery asks for each probe.
         """
         digest = hashlib.sha256(self.embedder_fingerprint.encode())
         digest.update(json.dumps(self.shape, sort_keys=True).encode())
@@ -588,10 +585,9 @@ class KerasFaceHasher(FaceHasher):
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder other than the one this hasher was trained with.
 
-        Only weights count (of both backbones and their share, where two are fused). `flip` is left
-        to the user on either side, on purpose: the mean with the mirror image lies in the same
-        space, so that such codes compare with plain ones. The threshold holds for the kind of
-        embedding it was found with; calibrate anew where that matters.
+        Only weights count (of both backbones and their share, where two are fused). `flip` is left to the user on
+        either side, on purpose: the mean with the mirror image lies in the same space, so that such codes compare with
+        plain ones. The threshold holds for the kind of embedding it was found with; calibrate anew where that matters.
 
         Raises:
             WeightsError: Another size or fingerprint: codes would be valid in form and worthless.
@@ -612,8 +608,8 @@ class KerasFaceHasher(FaceHasher):
     def save(self, folder: Path) -> None:
         """Write `hasher.keras` and `hasher.json` into `folder`.
 
-        A hasher that is already there stays whole until the new metadata are written: a crash
-        leaves the old pair or the new one. `load` takes up a model that was not yet renamed.
+        A hasher that is already there stays whole until the new metadata are written: a crash leaves the old pair or
+        the new one. `load` takes up a model that was not yet renamed.
         """
         new = folder / NEW_MODEL_FILE
         shape = {name: value for name, value in self.shape.items() if name != "key_kind"}
@@ -651,22 +647,21 @@ class KerasFaceHasher(FaceHasher):
 
         Args:
             folder: Of a trained hasher, or its name (`iom.pretrained.hasher_path`).
-            weights: Manifest name or file of its embedder; empty takes the one that was trained
-                along, or the one it names.
+            weights: Manifest name or file of its embedder; empty takes the one that was trained along, or the one it
+                names.
             batch_size: Faces of one call of the embedder.
 
         Raises:
-            WeightsError: Missing, damaged, of another format, not what its metadata says, or an
-                artefact, which holds no Keras network.
+            WeightsError: Missing, damaged, of another format, not what its metadata says, or an artefact, which holds
+                no Keras network.
         """
         from iom.pretrained.importers.keras_files import load_keras_model
 
         folder = hasher_path(folder)
         if is_artifact(folder):
             raise WeightsError(
-                f"{folder}: expected the folder of a trained hasher, received an artefact of iom "
-                "deploy, which lacks the Keras network that this needs; name the folder that the "
-                "artefact was made from"
+                f"{folder}: expected the folder of a trained hasher, received an artefact of iom deploy, which lacks "
+                "the Keras network that this needs; name the folder that the artefact was made from"
             )
         if not weights and (folder / EMBEDDER_FILE).is_file():
             weights = str(folder / EMBEDDER_FILE)
@@ -702,8 +697,8 @@ def load(
 
     Args:
         path: Folder, artefact, or a name such as "bundled" (`iom.pretrained.hasher_path`).
-        weights: Manifest name or file of the embedder; empty takes the one the hasher names. An
-            artefact embeds for itself and takes none.
+        weights: Manifest name or file of the embedder; empty takes the one the hasher names. An artefact embeds for
+            itself and takes none.
         batch_size: Faces of one call of the embedder.
         opens_embedder: Open and check the embedder at once, not when it is first used.
 

@@ -167,8 +167,8 @@ def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
     """Paths of the entry's files, all in one folder; with `verify`, their SHA-256 is compared.
 
     Raises:
-        WeightsError: A file is missing (the message says where to get it and where to put it) or is
-            not the one that the manifest knows.
+        WeightsError: A file is missing (the message says where to get it and where to put it) or is not the one that
+            the manifest knows.
     """
     folders = [folder / entry.folder for folder in search_folders()]
     for folder in folders:

@@ -61,8 +61,7 @@ class LoadedBackbone:
         input_size: S.
         fingerprint: SHA-256 of the weights file; of all their SHA-256 where there are several.
         input: What the file itself wants.
-        check: Outcome of the check on faces; `None`: the manifest pins the file, or it states its
-            input itself.
+        check: Outcome of the check on faces; `None`: the manifest pins the file, or it states its input itself.
     """
 
     name: str
@@ -96,10 +95,9 @@ def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackb
     """Load weights.
 
     Args:
-        name_or_path: `architecture.tag` of the manifest, an architecture with one tag, or a file
-            (`.onnx`, `.params`, `.npy`, `.keras`, `.h5`, `.pb`) or SavedModel folder. A file that
-            is not in the manifest needs a statement of its input beside it (`inputs.py`), unless it
-            is a backbone that this project saved.
+        name_or_path: `architecture.tag` of the manifest, an architecture with one tag, or a file (`.onnx`, `.params`,
+            `.npy`, `.keras`, `.h5`, `.pb`) or SavedModel folder. A file that is not in the manifest needs a statement
+            of its input beside it (`inputs.py`), unless it is a backbone that this project saved.
         check: Try a stated input on synthetic faces; the outcome is kept beside the file.
 
     Raises:

@@ -1,10 +1,9 @@
 """Networks of `keras.applications`, from one table, with an embedding head.
 
-Every network scales raw pixels inside its graph as its ImageNet weights want it, whether it starts
-from them or from random weights: one architecture, one graph. Two things differ from Keras'
-graphs, in results by rounding only: ConvNeXt's grouped convolutions are depthwise ones (300 times
-faster in training on a CPU, and they can be exported), and the scaling built into some networks is
-replaced by the layer `pixel_scaling`.
+Every network scales raw pixels inside its graph as its ImageNet weights want it, whether it starts from them or from
+random weights: one architecture, one graph. Two things differ from Keras' graphs, in results by rounding only:
+ConvNeXt's grouped convolutions are depthwise ones (300 times faster in training on a CPU, and they can be exported),
+and the scaling built into some networks is replaced by the layer `pixel_scaling`.
 """
 
 import dataclasses
@@ -40,8 +39,7 @@ class Application:
         weights: Name of the file with its ImageNet weights, without the classifier.
         smallest: Smallest side of an image.
         plain: Whether Keras builds it without a scaling of its own.
-        altered: Whether layers must be replaced: a scaling that cannot be left out, or a grouped
-            convolution.
+        altered: Whether layers must be replaced: a scaling that cannot be left out, or a grouped convolution.
     """
 
     builder: str

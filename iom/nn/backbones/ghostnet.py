@@ -1,8 +1,8 @@
 """GhostNet (Han et al., CVPR 2020, arXiv 1911.11907), the first version.
 
-Half of the channels of a ghost module come from a 1x1 convolution, the other half from a depthwise
-one of the first half. Widths are the published ones, many of them no multiples of 16: on CPUs with
-AVX-512, TensorFlow 2.21 may corrupt the heap in training unless `TF_ENABLE_ONEDNN_OPTS=0` is set.
+Half of the channels of a ghost module come from a 1x1 convolution, the other half from a depthwise one of the first
+half. Widths are the published ones, many of them no multiples of 16: on CPUs with AVX-512, TensorFlow 2.21 may corrupt
+the heap in training unless `TF_ENABLE_ONEDNN_OPTS=0` is set.
 """
 
 from typing import Any

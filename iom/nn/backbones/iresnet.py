@@ -1,8 +1,7 @@
 """IResNet, the ResNet of ArcFace (Deng et al., CVPR 2019; InsightFace's `arcface_torch` layout).
 
-A block is BN - conv3x3 - BN - PReLU - conv3x3 (stride here) - BN, and nothing after the sum. The
-head is BN - dropout - flatten - FC - BN. Layer names follow the original, so that weights can be
-matched by name as well as by order.
+A block is BN - conv3x3 - BN - PReLU - conv3x3 (stride here) - BN, and nothing after the sum. The head is BN - dropout -
+flatten - FC - BN. Layer names follow the original, so that weights can be matched by name as well as by order.
 """
 
 from collections.abc import Sequence
@@ -29,8 +28,8 @@ def iresnet(x: Any, *, depth: int, squeeze_excitation: bool = False) -> Any:
     Args:
         x: Scaled pixels.
         depth: A key of `DEPTHS`.
-        squeeze_excitation: Weigh the channels behind the last batch norm of each block (SE-IR):
-            reduction 16, ReLU, no biases.
+        squeeze_excitation: Weigh the channels behind the last batch norm of each block (SE-IR): reduction 16, ReLU, no
+            biases.
     """
     return _stages(x, 64, (64, 128, 256, 512), DEPTHS[depth], squeezes=squeeze_excitation)
 
@@ -53,9 +52,9 @@ def iresnet_slim(
         squeeze_excitation: As of `iresnet`.
 
     Raises:
-        ConfigError: `widths` and `depths` differ in length, or a width is no multiple of 16.
-            TensorFlow 2.21's oneDNN corrupts the heap on AVX-512 machines when a convolution of
-            another width is trained; a multiple of the vector lanes is also what is fast.
+        ConfigError: `widths` and `depths` differ in length, or a width is no multiple of 16. TensorFlow 2.21's oneDNN
+            corrupts the heap on AVX-512 machines when a convolution of another width is trained; a multiple of the
+            vector lanes is also what is fast.
     """
     if len(widths) != len(depths) or not widths:
         raise ConfigError(f"iresnet_slim: expected as many widths as depths, received {widths} and {depths}")

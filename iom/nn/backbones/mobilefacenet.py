@@ -36,8 +36,8 @@ def mobilefacenet(x: Any, *, blocks: Sequence[int] = (1, 4, 6, 2), scale: int = 
 
     Args:
         x: Scaled pixels.
-        blocks: Residual blocks at each resolution. 1 in the first place means a single grouped
-            convolution there. The deep variant is (2, 8, 12, 4).
+        blocks: Residual blocks at each resolution. 1 in the first place means a single grouped convolution there. The
+            deep variant is (2, 8, 12, 4).
         scale: Width; also the channels of a group in the grouped convolution.
 
     Raises:
@@ -114,8 +114,8 @@ def _unit(
 def _grouped_unit(x: Any, name: str, *, scale: int) -> Any:
     """3x3 convolution in groups of `scale` channels - BN - PReLU.
 
-    A grouped `Conv2D` trains 300 times slower on a CPU and cannot be exported. The same sum: part i
-    is a depthwise convolution, with `scale` results each, of the i-th channel of every group.
+    A grouped `Conv2D` trains 300 times slower on a CPU and cannot be exported. The same sum: part i is a depthwise
+    convolution, with `scale` results each, of the i-th channel of every group.
     """
     padded = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
     parts = [

@@ -56,8 +56,8 @@ def build_backbone(
         **arguments: Settings of that network.
 
     Returns:
-        Functional model: raw RGB pixels 0..255 `(B, S, S, 3)` -> embedding `(B, D)`, not
-        normalised. The scaling of pixels is part of the graph.
+        Functional model: raw RGB pixels 0..255 `(B, S, S, 3)` -> embedding `(B, D)`, not normalised. The scaling of
+        pixels is part of the graph.
 
     Raises:
         ConfigError: Unknown name or head, or a setting that the network does not have.

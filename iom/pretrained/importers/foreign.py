@@ -117,8 +117,8 @@ class GraphBuilder:
 def build_foreign(graph: ForeignGraph, statement: Statement) -> keras.Model:
     """Backbone of ours with the graph's weights, which takes raw RGB pixels.
 
-    The scaling goes into its layer `pixel_scaling`; for a network that wants BGR, the input channels
-    of the first convolution are swapped.
+    The scaling goes into its layer `pixel_scaling`; for a network that wants BGR, the input channels of the first
+    convolution are swapped.
 
     Args:
         graph: The foreign network.
@@ -144,9 +144,8 @@ def _build(graph: ForeignGraph, statement: Statement) -> keras.Model:
     _compare(graph.source, "embedding size", statement.embedding_size or graph.embedding_size, graph.embedding_size)
     if graph.scaling is not None and statement.input.range != RAW:
         raise WeightsError(
-            f"{graph.source}: the range '{statement.input.range}' is stated, but the graph itself "
-            f"scales pixels (by {graph.scaling[0]:.7g}, offset {graph.scaling[1]:.7g}) and so "
-            f"wants '{RAW}'"
+            f"{graph.source}: the range '{statement.input.range}' is stated, but the graph itself scales pixels (by "
+            f"{graph.scaling[0]:.7g}, offset {graph.scaling[1]:.7g}) and so wants '{RAW}'"
         )
     model = build_backbone(name, **arguments)
     assign_weights(model, graph)

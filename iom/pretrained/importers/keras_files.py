@@ -70,8 +70,8 @@ def load_keras_model(path: Path) -> keras.Model:
     """A whole model of a `.keras` file, checked before Keras builds anything of it.
 
     Raises:
-        WeightsError: The file is missing or damaged, its configuration holds code, or it asks for
-            far more weights than the file holds.
+        WeightsError: The file is missing or damaged, its configuration holds code, or it asks for far more weights than
+            the file holds.
     """
     content = _content(path)
     if content.configuration is None:
@@ -274,8 +274,8 @@ def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras
     """The model behind a colour swap and a scaling, so that it takes raw RGB pixels.
 
     Raises:
-        WeightsError: Not one square colour image in and one embedding out, or the model's own
-            scaling contradicts the statement.
+        WeightsError: Not one square colour image in and one embedding out, or the model's own scaling contradicts the
+            statement.
     """
     side = _side(model, path)
     if side != statement.input.size:

@@ -1,8 +1,7 @@
 """MMdnn dictionaries (`.npy`) of an IResNet that was converted from MXNet.
 
-The file is a NumPy object array around a dictionary, layer name -> {weights, bias, mean, var,
-scale, gamma}: a pickle, which is read without running anything. It holds no graph; the names are
-those of InsightFace's MXNet code, and give it.
+The file is a NumPy object array around a dictionary, layer name -> {weights, bias, mean, var, scale, gamma}: a pickle,
+which is read without running anything. It holds no graph; the names are those of InsightFace's MXNet code, and give it.
 """
 
 import re

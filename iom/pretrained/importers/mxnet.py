@@ -18,8 +18,8 @@ _BATCH_NORM_EPSILON = 1e-3
 _PASS = {"Flatten", "Dropout", "identity", "_copy", "Reshape"}
 _ADD = {"elemwise_add", "_plus", "_Plus", "broadcast_add", "_add"}
 
-# src/ndarray/ndarray.cc of MXNet: the list of arrays, then one magic for each array. An array
-# without a magic (before version 0.9) starts with its number of dimensions.
+# src/ndarray/ndarray.cc of MXNet: the list of arrays, then one magic for each array. An array without a magic (before
+# version 0.9) starts with its number of dimensions.
 _LIST_MAGIC = 0x112
 _WITH_STORAGE = (0xF993FAC9, 0xF993FACA)
 _WITHOUT_STORAGE = 0xF993FAC8
@@ -31,8 +31,8 @@ def read_mxnet(params_path: Path, symbol_path: Path) -> ForeignGraph:
     """The network of an MXNet checkpoint.
 
     Raises:
-        WeightsError: A file is missing or damaged, the two do not belong together, or the graph
-            holds an operation that is not known here.
+        WeightsError: A file is missing or damaged, the two do not belong together, or the graph holds an operation that
+            is not known here.
     """
     arrays = read_params(params_path)
     nodes, head = _read_symbol(symbol_path)

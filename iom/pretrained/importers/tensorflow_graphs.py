@@ -3,8 +3,8 @@
 They are run as they are, not turned into Keras graphs: what tf-insightface and Facenet publish has too many shapes.
 
 A graph is a program: some operations read, write or delete files, map files into memory, run Python or reach other
-machines. A list of forbidden ones is never complete, so this is the list of allowed ones, those of networks. Graphs
-are checked as protobufs, before TensorFlow loads anything of them.
+machines. A list of forbidden ones is never complete, so this is the list of allowed ones, those of networks. Graphs are
+checked as protobufs, before TensorFlow loads anything of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -105,12 +105,12 @@ class FixedEmbedder:
 def read_frozen(path: Path, statement: Statement) -> FixedEmbedder:
     """Embedder of a frozen graph.
 
-    Input, output and further inputs are found by kind and name, or stated under `tensors`:
-    `{"input": "img_inputs:0", "output": "embeddings:0", "feed": {"dropout_rate:0": 1.0}}`.
+    Input, output and further inputs are found by kind and name, or stated under `tensors`: `{"input": "img_inputs:0",
+    "output": "embeddings:0", "feed": {"dropout_rate:0": 1.0}}`.
 
     Raises:
-        WeightsError: The file is missing or damaged, holds an operation that is not allowed, or its
-            tensors are not clear.
+        WeightsError: The file is missing or damaged, holds an operation that is not allowed, or its tensors are not
+            clear.
     """
     graph_def = tf.compat.v1.GraphDef()
     try:
@@ -136,8 +136,8 @@ def read_saved_model(path: Path, statement: Statement) -> FixedEmbedder:
     """Embedder of a SavedModel's serving signature.
 
     Raises:
-        WeightsError: The folder is damaged, holds an operation that is not allowed, or its
-            signature has not one input and one output.
+        WeightsError: The folder is damaged, holds an operation that is not allowed, or its signature has not one input
+            and one output.
     """
     checked_saved_model(path)
     try:
@@ -308,8 +308,8 @@ def check_graph(graph_def: Any, source: object) -> None:
 def checked_saved_model(path: Path) -> Any:
     """The `SavedModel` protobuf of a folder whose every operation is allowed.
 
-    Signatures, functions that objects hold, initialisers and everything they reach hold
-    `OPERATIONS` alone. What the saver alone reaches may also save and restore.
+    Signatures, functions that objects hold, initialisers and everything they reach hold `OPERATIONS` alone. What the
+    saver alone reaches may also save and restore.
 
     Raises:
         WeightsError: Missing or damaged, or an operation that is not allowed.

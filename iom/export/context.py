@@ -60,12 +60,7 @@ class Source:
         hasher = self.hasher
         return {
             "input_size": self.input_size,
-            "embedding_size": hasher.embedding_size,
-            "code_length": hasher.code_length,
-            "alphabet_size": hasher.alphabet_size,
-            "keep": hasher.keep,
-            "key_size": hasher.key_size,
-            "key_kind": hasher.key_kind,
+            **hasher.shape,
             "embedder": {"name": hasher.embedder_name, "sha256": hasher.embedder_fingerprint},
             "hasher": hasher.fingerprint,
             "calibration": dataclasses.asdict(hasher.calibration) if hasher.calibration else None,

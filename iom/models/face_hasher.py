@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import keras
 
 Keys = TransformKey | Sequence[TransformKey]
+SIZES = ("embedding_size", "code_length", "alphabet_size", "keep", "key_size", "key_kind")
 BATCH = 128
 """Rows of one hash call, always as many: another batch size may round differently and flip ties."""
 EMBEDDER_BATCH = 8
@@ -43,6 +44,7 @@ MODEL_FILE = "hasher.keras"
 EMBEDDER_FILE = "embedder.keras"
 """The backbone that was trained along with a hasher, in its folder; no manifest names it."""
 NEW_MODEL_FILE = "hasher-new.keras"
+_TRAINING = "train one with iom train-stage2 --config stage2/base --output DIR, or name an artefact of iom deploy"
 FIRST_KIND = "permutation"
 """Kind of the keys of hashers whose metadata name none."""
 
@@ -58,14 +60,9 @@ class Calibration:
         subjects: Held-out subjects it was found on.
         keys: Keys it was found under; each compares all pairs (`stolen_key`).
         measured_fmr: False match rate at the threshold, on the same comparisons.
-        threshold_low: Lower end of the bootstrap interval, over subjects and keys, of the threshold that would be
-            chosen; -1 is a threshold that rejects everything.
-        threshold_high: Its upper end.
-        fmr_low: Lower end of the interval of the false match rate at the threshold.
-        fmr_high: Its upper end.
-        fnmr_low: Lower end of the interval of the false non-match rate at the threshold.
-        fnmr_high: Its upper end.
-        confidence: Of the intervals. What follows `keys` is absent where it was not computed.
+        confidence: Of the bootstrap intervals over subjects and keys: `threshold_low`, `threshold_high` of the
+            threshold that would be chosen (-1 rejects everything), `fmr_low` to `fnmr_high` of the rates at the
+            threshold. They are `None` where they were not computed.
     """
 
     threshold: int
@@ -357,11 +354,8 @@ class ArtifactFaceHasher(FaceHasher):
         self.name = self.embedder_name = path.name
         self.weights = str(path)
         self.batch_size = batch_size
-        self.embedding_size = manifest.embedding_size
-        self.code_length = manifest.code_length
-        self.alphabet_size = manifest.alphabet_size
-        self.keep, self.key_size = manifest.keep, manifest.key_size
-        self.key_kind = manifest.key_kind
+        for size in SIZES:
+            setattr(self, size, getattr(manifest, size))
         self.embedder_fingerprint = manifest.fingerprint
         try:
             self.calibration = Calibration(**manifest.calibration) if manifest.calibration else None
@@ -411,8 +405,7 @@ class ArtifactFaceHasher(FaceHasher):
         return other
 
     def save_calibration(self, path: Path) -> Path:
-        found = dataclasses.asdict(self.calibration) if self.calibration else None
-        self.manifest = dataclasses.replace(read_manifest(path), calibration=found)
+        self.manifest = dataclasses.replace(read_manifest(path), calibration=_plain(self.calibration))
         write_manifest(path, self.manifest)
         return manifest_path(path)
 
@@ -517,12 +510,8 @@ class KerasFaceHasher(FaceHasher):
 
         self.model = model
         self.shape: dict[str, Any] = shape_of(model)
-        self.embedding_size = self.shape["embedding_size"]
-        self.code_length = self.shape["code_length"]
-        self.alphabet_size = self.shape["alphabet_size"]
-        self.keep = self.shape["keep"]
-        self.key_size = self.shape["key_size"]
-        self.key_kind = self.shape["key_kind"]
+        for size in SIZES:
+            setattr(self, size, self.shape[size])
         self.embedder_name = embedder_name
         self.embedder_fingerprint = embedder_fingerprint
         self.weights = weights or embedder_name
@@ -569,12 +558,9 @@ class KerasFaceHasher(FaceHasher):
         digest.update(json.dumps(self.shape, sort_keys=True).encode())
         digest.update(KEY_KINDS[self.key_kind].derivation.encode())
         for layer in self.model.layers:  # refinement changes codes and has no weights
-            config = layer.get_config()
-            plain = {
-                name: value
-                for name, value in config.items()
-                if isinstance(value, int | float | str) and name not in ("name", "trainable")
-            }
+            config = layer.get_config().items()
+            plain = {name: value for name, value in config if isinstance(value, int | float | str)}
+            plain = {name: value for name, value in plain.items() if name not in ("name", "trainable")}
             text = json.dumps([type(layer).__name__, plain], sort_keys=True)
             digest.update(text.encode())
         for weights in self.model.get_weights():
@@ -611,12 +597,11 @@ class KerasFaceHasher(FaceHasher):
         A hasher that is already there stays whole until the new metadata are written: a crash leaves the old pair or
         the new one. `load` takes up a model that was not yet renamed.
         """
-        new = folder / NEW_MODEL_FILE
-        shape = {name: value for name, value in self.shape.items() if name != "key_kind"}
         from iom.pretrained.importers.keras_files import save_model
 
+        new = folder / NEW_MODEL_FILE
+        shape = {name: value for name, value in self.shape.items() if name != "key_kind"}
         save_model(self.model, new)
-        calibration = self.calibration and dataclasses.asdict(self.calibration)
         write_json(
             folder / HASHER_FILE,
             {
@@ -625,15 +610,14 @@ class KerasFaceHasher(FaceHasher):
                 "key": {"kind": self.key_kind, "derivation": KEY_KINDS[self.key_kind].derivation},
                 "embedder": {"name": self.embedder_name, "sha256": self.embedder_fingerprint},
                 "model_sha256": sha256_of(new),
-                "calibration": calibration,
+                "calibration": _plain(self.calibration),
             },
         )
         new.replace(folder / MODEL_FILE)
 
     def save_calibration(self, path: Path) -> Path:
-        calibration = self.calibration and dataclasses.asdict(self.calibration)
         file = path / HASHER_FILE
-        write_json(file, {**_metadata(path), "calibration": calibration})
+        write_json(file, {**_metadata(path), "calibration": _plain(self.calibration)})
         return file
 
     def summary(self) -> str:
@@ -655,8 +639,6 @@ class KerasFaceHasher(FaceHasher):
             WeightsError: Missing, damaged, of another format, not what its metadata says, or an artefact, which holds
                 no Keras network.
         """
-        from iom.pretrained.importers.keras_files import load_keras_model
-
         folder = hasher_path(folder)
         if is_artifact(folder):
             raise WeightsError(
@@ -668,6 +650,10 @@ class KerasFaceHasher(FaceHasher):
         metadata = _metadata(folder)
         kind = _check_key_version(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))
+
+        import iom.nn.hash_network  # noqa: F401  (registers the layers of the file; imports Keras)
+        from iom.pretrained.importers.keras_files import load_keras_model
+
         try:
             model = load_keras_model(path)
             calibration = metadata["calibration"]
@@ -712,31 +698,14 @@ def load(
         if weights:
             raise ConfigError(f"{path} is an artefact that embeds for itself: give no weights")
         return ArtifactFaceHasher.load(path, batch_size=batch_size)
-    _check_folder(path)
     hasher = KerasFaceHasher.load(path, weights=weights, batch_size=batch_size)
     if opens_embedder:
         _ = hasher.embedder
     return hasher
 
 
-def _check_folder(path: Path) -> None:
-    """Refuse what is neither the folder of a hasher nor an artefact, before Keras is imported."""
-    if (path / HASHER_FILE).is_file():
-        return
-    if not path.is_dir():
-        raise WeightsError(
-            f"{path}: expected a folder that iom train-stage2 wrote, or an artefact of iom deploy, "
-            "received another file"
-        )
-    artefacts = sorted(each for each in path.iterdir() if is_artifact(each))
-    raise WeightsError(
-        f"no hasher in {path} (it holds no {HASHER_FILE}); "
-        + (
-            f"give the artefact itself: {artefacts[0]}"
-            if artefacts
-            else "train one with iom train-stage2 --config stage2/base --output DIR"
-        )
-    )
+def _plain(calibration: Calibration | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(calibration) if calibration else None
 
 
 def _check_key_version(folder: Path, metadata: dict[str, Any]) -> str:
@@ -775,10 +744,9 @@ def _metadata(folder: Path) -> dict[str, Any]:
     try:
         metadata = read_json(path)
     except OSError as error:
-        raise WeightsError(
-            f"no hasher in {folder} ({HASHER_FILE}: {error.strerror}); train one with "
-            "iom train-stage2 --config stage2/base --output DIR"
-        ) from error
+        artifacts = sorted(each for each in folder.iterdir() if is_artifact(each)) if folder.is_dir() else []
+        advice = f"give the artefact itself: {artifacts[0]}" if artifacts else _TRAINING
+        raise WeightsError(f"no hasher in {folder} ({HASHER_FILE}: {error.strerror}); {advice}") from error
     except ValueError as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:

@@ -69,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.attacks import ATTACKS
-    from iom.evaluation.attack_report import attack_rows, format_attacks
+    from iom.evaluation.attack_report import attack_rows
     from iom.evaluation.attack_scores import Keys, measuring_keys, operating_threshold
+    from iom.evaluation.report.text import attack_table
 
     setting = load_setting(arguments, samples=4)
     keys = Keys(
@@ -97,9 +98,10 @@ def _measure(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
         ):
             rows.append(row)
-            print(format_attacks([row]).splitlines()[-1], flush=True)
-    print(format_attacks(rows))
-    print(json.dumps({"rows": [row.to_dict() for row in rows]}))
+            print(attack_table([row.to_dict()]).plain().splitlines()[-1], flush=True)
+    found = [row.to_dict() for row in rows]
+    print(attack_table(found).markdown())
+    print(json.dumps({"rows": found}))
     return 0
 
 

@@ -46,10 +46,10 @@ def _measure(arguments: argparse.Namespace) -> int:
     files = tracked_weights(FOLDERS)
 
     from iom.evaluation.evaluate import evaluate
-    from iom.evaluation.report.result_table import format_table
+    from iom.evaluation.report.text import terminal_text
 
     report = evaluate(config, progress=True)
-    print(format_table(report))
+    print(terminal_text(report))
     for file in files:
         print(f"{file.stat().st_size / MEGABYTE:9.3f} MB  {file}")
     figures = {

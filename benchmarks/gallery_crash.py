@@ -26,7 +26,7 @@ from tqdm import tqdm
 from iom.errors import RevokedError
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite import SqliteStore
 
 APPLICATION = "door"
 SUBJECTS = 12

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from iom.cli.arguments import new_parser, run
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite import SqliteStore
 
 APPLICATION = "crowd"
 BATCH = 8192

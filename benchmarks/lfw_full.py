@@ -58,7 +58,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom._registry import lookup
     from iom.config.loading import load_config
     from iom.config.schema import EvaluateConfig
-    from iom.evaluation.report.attacks import check_attacks
+    from iom.evaluation.report.sections import check_attacks
     from iom.evaluation.systems import check_systems
 
     overrides = [f"seed={arguments.seed}", *(QUICK if arguments.quick else ())]
@@ -155,7 +155,7 @@ def _bits(system: "CodeSystem") -> int:
 
 
 def _table(rows: Sequence[Cell]) -> str:
-    from iom.evaluation.report.tables import Table, interval_text, markdown
+    from iom.evaluation.report.text import Table, number_text
 
     shown = {name: heading for name, heading in COLUMNS.items() if any(name in r for r in rows)}
 
@@ -166,12 +166,11 @@ def _table(rows: Sequence[Cell]) -> str:
             return ""
         factor, decimals = (1, 3) if name == "d_sys" else (100, 2)
         low, high = (row.get(f"{name}_{side}") for side in ("low", "high"))
-        edges = [None if edge is None else factor * edge for edge in (low, high)]
-        cell = interval_text(factor * row[name], *edges, decimals)
+        cell = number_text(row[name], low, high, factor=factor, decimals=decimals)
         return f"{cell} ({row['best_attack']})" if name == "prar" else cell
 
     lines = tuple((row["system"], *(text(row, name) for name in shown)) for row in rows)
-    return markdown(Table("lfw_full", "", ("system", *shown.values()), lines, labels=1))
+    return Table("lfw_full", "", ("system", *shown.values()), lines, labels=1).markdown()
 
 
 if __name__ == "__main__":

@@ -85,16 +85,14 @@ def load_system(name: str, faces: Faces) -> "CodeSystem":
 
 def pairs(faces: Faces, system: "CodeSystem") -> Cell:
     """The 6,000 pairs: accuracy, EER, FNMR at FMR 1e-3, with intervals."""
-    from iom.evaluation.paired_test import report_on
+    from iom.evaluation.report.collect import EvaluationInputs, collect
+    from iom.evaluation.report.data import EmbedderSummary
     from iom.evaluation.scores import STOLEN_KEY
 
     scenario = dataclasses.replace(faces.config.scenario, systems=(system.name,), scenarios=(STOLEN_KEY,))
-    report = report_on(
+    report = collect(
         dataclasses.replace(faces.config, scenario=scenario),
-        faces.benchmark,
-        faces.pair_rows,
-        {system.name: system},
-        embedder={},
+        EvaluationInputs(faces.benchmark, faces.pair_rows, {system.name: system}, EmbedderSummary(name="")),
     )
     figures: Cell = {}
     for row in report.rows:
@@ -133,76 +131,43 @@ def blufr(faces: Faces, system: "CodeSystem") -> Cell:
 
 def search(faces: Faces, system: "CodeSystem") -> Cell:
     """Search in two galleries: rank 1, rank 10, DIR at FPIR 1 %, with intervals."""
-    from iom.evaluation.report.identification import identification_sections
+    from iom.evaluation.report.sections import identification_section
 
-    report = faces.config.report
-    (section,) = identification_sections(
-        [system],
+    section = identification_section(
+        system,
         faces.setting.faces,
         faces.setting.pairs.subjects.astype("int64"),
-        keys=report.keys,
-        replicates=report.replicates,
+        faces.config.report,
         confidence=faces.config.scenario.confidence,
         seed=faces.config.seed,
-        advance=lambda: None,
     )
     figures: Cell = {}
     for name in ("cmc_rank_1", "cmc_rank_10", "dir_at_fpir_1e-2_rank_1"):
-        figures |= _figure(name, **section["figures"][name])
+        figures |= _figure(name, **section.figures[name].model_dump())
     return figures
 
 
 def linkability(faces: Faces, system: "CodeSystem") -> Cell:
     """D_sys between templates of two keys, with its interval and what sampling alone gives."""
-    from iom.evaluation.report.linkability import linkability_sections, pairs_of_subjects
+    from iom.evaluation.report.sections import linkability_section, pairs_of_subjects
 
     report, seed = faces.config.report, faces.config.seed
     subjects = faces.setting.pairs.subjects.astype("int64")
-    (section,) = linkability_sections(
-        [system],
-        faces.setting.faces,
-        subjects,
-        pairs_of_subjects(subjects, most=report.pairs, seed=seed),
-        keys=report.keys,
-        replicates=report.replicates,
-        seed=seed,
-        advance=lambda: None,
-    )
-    floor = {"d_sys_floor": section["d_sys_floor"]}
-    return _figure("d_sys", section["d_sys"], section["low"], section["high"]) | floor
+    pairs = pairs_of_subjects(subjects, limit=report.pairs, seed=seed)
+    section = linkability_section(system, faces.setting.faces, subjects, pairs, report, seed=seed)
+    return _figure("d_sys", section.d_sys, section.low, section.high) | {"d_sys_floor": section.d_sys_floor}
 
 
 def attacks(faces: Faces, system: "CodeSystem") -> Cell:
     """The best attack: PRAR with interval, SAR and cosine; and the linkers' curves."""
     import numpy as np
 
-    from iom.evaluation.attack_report import attack_rows
-    from iom.evaluation.attack_scores import Keys, measuring_keys
-    from iom.evaluation.report.attacks import attacked_system, strongest, unprotected
-    from iom.evaluation.scores import FLOAT
+    from iom.evaluation.report.sections import attack_keys, attack_section
 
-    config, victims = faces.config, faces.setting.victims
+    config = faces.config
     threshold = float(_all_pairs_curve(faces, system, 0).threshold_at_fmr(FMR))
-    if system.name == FLOAT:
-        rows = [unprotected(victims, threshold)]
-    else:
-        keys = Keys(
-            measuring_keys(config.seed, "old", config.report.old_keys),
-            measuring_keys(config.seed, "fresh", config.report.fresh_keys),
-            measuring_keys(config.seed, "records", max(config.report.records) - 1),
-        )
-        attacked = attacked_system(config, system.name, faces.setting.faces.shape[1])
-        rows = list(
-            attack_rows(
-                [(attacked, threshold)],
-                config.report.attack_names,
-                victims,
-                keys,
-                records=config.report.records,
-                seed=config.seed,
-            )
-        )
-    best = strongest(rows, system.name)
+    rows = attack_section(config, system.name, faces.setting.victims, attack_keys(config), threshold)
+    best = max((row for row in rows if np.isfinite(row.prar)), key=lambda row: row.prar, default=None)
     cell: Cell = {"attacks": [row.to_dict() for row in rows]}
     for row in rows:
         if np.isfinite(row.linking_auc):

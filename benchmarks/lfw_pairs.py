@@ -44,10 +44,10 @@ def _measure(arguments: argparse.Namespace) -> int:
     config = load_config(EvaluateConfig, arguments.config, overrides=overrides)
 
     from iom.evaluation.evaluate import evaluate
-    from iom.evaluation.report.result_table import format_table
+    from iom.evaluation.report.text import terminal_text
 
     report = evaluate(config, progress=True)
-    print(format_table(report))
+    print(terminal_text(report))
     figures = {
         "float_accuracy": report.row("float", "none", "accuracy").value,
         "float_eer": report.row("float", "none", "eer").value,
@@ -56,7 +56,8 @@ def _measure(arguments: argparse.Namespace) -> int:
         for metric, name in CODE_METRICS.items():
             row = report.row(system, "stolen_key", metric)
             figures[f"{system}_{name}_mean"] = row.value
-            figures[f"{system}_{name}_std"] = row.std or 0.0
+            spread = report.spread(system, "stolen_key", metric)
+            figures[f"{system}_{name}_std"] = spread.std if spread else 0.0
         figures[f"{system}_bits"] = _bits(report.systems[system])
     figures["keys"] = arguments.keys
     print(json.dumps(figures))

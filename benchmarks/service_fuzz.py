@@ -151,7 +151,7 @@ def prepare(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """A gallery of two applications; tokens that are good, and headers that are not."""
     from iom.gallery.gallery import Gallery
     from iom.gallery.keys.key_store import open_key_store
-    from iom.gallery.stores.store import open_store
+    from iom.gallery.stores.base import open_store
     from iom.models.face_hasher import KerasFaceHasher
     from iom.service.tokens import add_token, remove_token
 
@@ -291,7 +291,7 @@ def check_stores(judge: Judge, folder: Path) -> None:
     """Both stores and the audit log, after the service has ended."""
     from iom.gallery.gallery import Gallery
     from iom.gallery.keys.key_store import open_key_store
-    from iom.gallery.stores.store import open_store
+    from iom.gallery.stores.base import open_store
 
     keys = open_key_store(f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", passphrase=str)
     with Gallery(open_store(f"sqlite:///{folder / 'g.db'}"), keys) as gallery:

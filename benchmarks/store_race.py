@@ -34,7 +34,7 @@ from iom.cli.arguments import new_parser, run
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite import SqliteStore
 
 OWN = 4
 """Subjects of a thread."""

@@ -11,12 +11,11 @@ from iom.data.benchmarks.megaface import read_megaface
 from iom.data.formats.carray import read_carray
 from iom.data.formats.shards import open_shards
 from iom.errors import IomError
-from iom.evaluation.report.diff import read_report
+from iom.evaluation.report.data import read_report
 from iom.models.artifact import read_manifest
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head
-from iom.photos.align_journal import Journal
-from iom.photos.align_photo import AlignSettings
+from iom.photos.pipeline import PhotoSettings, align_photos
 from iom.pretrained.importers.keras_files import read_keras
 from iom.pretrained.importers.mxnet import read_mxnet
 from iom.pretrained.manifest import read_manifest as read_weights_manifest
@@ -88,8 +87,11 @@ def records(folder, text):
 
 
 def journal(folder, text):
-    (folder / "align.jsonl").write_text(text + "\n")
-    Journal.open(folder, AlignSettings())
+    for name, content in {"photos/a.jpg": "", "out/align.jsonl": text + "\n"}.items():
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(content)
+    settings = PhotoSettings(detector="points")
+    align_photos(folder / "photos", folder / "out", settings=settings, points={"a.jpg": []}, workers=0)
 
 
 def keras_archive(folder, text):

@@ -46,10 +46,7 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
     from iom.cli.gallery_access import open_gallery
     from iom.cli.gallery_commands import _hasher
     from iom.errors import ConfigError
-    from iom.gallery.bulk.embedding_worker import WorkerSettings
-    from iom.gallery.bulk.engines import open_engine
-    from iom.gallery.bulk.enrolment import enroll_in_bulk
-    from iom.gallery.bulk.rows import read_rows
+    from iom.gallery.bulk import WorkerSettings, enroll_in_bulk, open_engine, read_rows
 
     if arguments.workers < 1 or arguments.batch < 1:
         raise ConfigError("expected --workers and --batch of at least 1")

@@ -36,16 +36,16 @@ def _compare(arguments: argparse.Namespace) -> Answer:
 
     check_output(arguments.output)
 
-    from iom.evaluation.report.diff import check_same_benchmark, read_report, report_names, write_comparison
-    from iom.evaluation.report.tables import markdown
+    from iom.evaluation.report.data import read_report
+    from iom.evaluation.report.write import DIFF_PAGE, check_same_benchmark, report_names, write_diff
 
     names = report_names(arguments.reports)
-    trees = {name: read_report(path) for name, path in zip(names, arguments.reports, strict=True)}
+    reports = {name: read_report(path) for name, path in zip(names, arguments.reports, strict=True)}
     if not arguments.different_benchmarks:
-        check_same_benchmark(trees)
-    table = write_comparison(trees, arguments.output)
-    page = arguments.output / "comparison.html"
-    return Answer({"page": page, "columns": table.header, "rows": table.rows}, f"{markdown(table)}\npage: {page}")
+        check_same_benchmark(reports)
+    table = write_diff(reports, arguments.output)
+    page = arguments.output / DIFF_PAGE
+    return Answer({"page": page, "columns": table.header, "rows": table.rows}, f"{table.markdown()}\npage: {page}")
 
 
 if __name__ == "__main__":

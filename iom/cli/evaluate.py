@@ -3,15 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from iom.cli.arguments import Answer, add_config_arguments, new_parser, run
 from iom.errors import ConfigError
-
-if TYPE_CHECKING:
-    from iom.config.schema import EvaluateConfig
-    from iom.evaluation.evaluate import Prepared
-    from iom.evaluation.report.result_files import Report
 
 EPILOG = """\
 --output writes report.json, report.csv, report.png and config.yaml and prints a table
@@ -66,43 +60,23 @@ def _evaluate(arguments: argparse.Namespace) -> Answer:
     for folder in filter(None, (arguments.output, arguments.report)):
         check_output(folder)
 
-    from iom.evaluation.evaluate import pair_report, prepare
-    from iom.evaluation.report.result_files import report_tree, write_report
-    from iom.evaluation.report.result_table import format_table
+    from iom.evaluation.evaluate import prepare
+    from iom.evaluation.report.collect import collect
+    from iom.evaluation.report.text import terminal_text
+    from iom.evaluation.report.write import thumbnails, write_figures, write_report
 
-    progress = not arguments.quiet
-    if arguments.report:
-        from iom.evaluation.report.attacks import check_attacks
-
-        check_attacks(config)
-    prepared = prepare(config, progress=progress)
-    report = pair_report(config, prepared, progress=progress)
+    progress, full = not arguments.quiet, arguments.report is not None
+    inputs = prepare(config, full=full, progress=progress)
+    data = collect(config, inputs, full=full, progress=progress)
     if arguments.output:
-        write_report(report, arguments.output)
-    print(format_table(report))
-    tree, page = report_tree(report), None
+        write_figures(data, arguments.output)
+    print(terminal_text(data))
     if arguments.output:
         print(f"report: {arguments.output / 'report.json'}")
-    if arguments.report:
-        page = _report_fully(arguments, config, prepared, report)
-    return Answer({"output": arguments.output, "page": page, "rows": tree["rows"]})
-
-
-def _report_fully(
-    arguments: argparse.Namespace, config: "EvaluateConfig", prepared: "Prepared", report: "Report"
-) -> Path:
-    """Write the report of `--report`, print its sentences, and return its page."""
-    from iom.evaluation.report.collect import full_tree
-    from iom.evaluation.report.hardest_pairs import thumbnails
-    from iom.evaluation.report.write import PAGE, write_full_report
-
-    tree = full_tree(config, prepared, report, progress=not arguments.quiet)
-    images = {}
-    if arguments.with_images:
-        pairs = tree["sections"]["worst_pairs"]
-        names = [pair[side] for pair in pairs for side in ("left", "right")]
-        images = thumbnails(prepared.benchmark, names)
-    write_full_report(tree, config, arguments.report, images=images)
-    print("\n".join(f"- {sentence['text']}" for sentence in tree["summary"]))
-    print(f"page: {arguments.report / PAGE}")
-    return Path(arguments.report / PAGE)
+    page = None
+    if full:
+        pairs = data.sections.hardest_pairs if arguments.with_images else []
+        page = write_report(data, arguments.report, images=thumbnails(inputs.benchmark, pairs))
+        print("\n".join(f"- {sentence.text}" for sentence in data.summary))
+        print(f"page: {page}")
+    return Answer({"output": arguments.output, "page": page, "rows": data.to_json()["rows"]})

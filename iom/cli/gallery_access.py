@@ -10,7 +10,7 @@ from typing import Any
 from iom.errors import ConfigError, DataError, StoreNotFoundError
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import open_key_store
-from iom.gallery.stores.store import open_store
+from iom.gallery.stores.base import open_store
 
 
 def open_gallery(arguments: argparse.Namespace, hasher: Any = None, *, create: bool = False) -> Gallery:

@@ -15,9 +15,9 @@ from iom.cli.arguments import NO, OK, Answer, goes_on_when_repeated
 from iom.cli.gallery_access import open_gallery, read_passphrase
 from iom.data.images import read_image
 from iom.errors import AlreadyEnrolledError, ConfigError, EnrolmentError, NotEnrolledError, RevokedError
-from iom.gallery.fusing import MajorityHasher, fuse
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import Application
+from iom.gallery.templates import MajorityHasher, fuse
 from iom.gallery.transfer import export_application, import_application
 from iom.models.face_hasher import FaceHasher, load
 

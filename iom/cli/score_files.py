@@ -49,8 +49,7 @@ def _command(arguments: argparse.Namespace) -> Answer:
 
 def _evaluate(arguments: argparse.Namespace) -> Answer:
     from iom.errors import DataError
-    from iom.evaluation.score_files import read_scores
-    from iom.evaluation.score_tables import table_figures
+    from iom.evaluation.score_files import read_scores, table_figures
 
     lines, found = [], []
     for path in arguments.files:
@@ -73,13 +72,13 @@ def _export(arguments: argparse.Namespace) -> Answer:
     config = load_config(EvaluateConfig, arguments.config, overrides=[*arguments.overrides, "scenario.bootstrap=0"])
     check_output(arguments.output)
 
-    from iom.data.benchmarks import load_benchmark
-    from iom.evaluation.evaluate import evaluate
-    from iom.evaluation.score_tables import write_system_scores
+    from iom.evaluation.evaluate import prepare
+    from iom.evaluation.report.collect import score_systems
+    from iom.evaluation.score_files import write_system_scores
 
-    report = evaluate(config, progress=True)
-    benchmark = load_benchmark(config.benchmark, seed=config.seed)
-    paths = list(write_system_scores(benchmark, report.scores, arguments.output, arguments.format))
+    inputs = prepare(config, progress=True)
+    scores = score_systems(config, inputs, progress=True)
+    paths = list(write_system_scores(inputs.benchmark, scores, arguments.output, arguments.format))
     return Answer({"files": paths}, "\n".join(map(str, paths)))
 
 

@@ -1,12 +1,17 @@
 """Serve a gallery over HTTP, with a page to try it: `iom serve`."""
 
 import argparse
+import contextlib
+import math
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from iom.cli.arguments import new_parser, run
 from iom.cli.gallery import _add_hasher, _add_places
+from iom.errors import ConfigError
 
 EPILOG = """\
 to look at it, with a gallery that is thrown away at the end:
@@ -79,13 +84,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     from iom.errors import missing_extra
 
     try:
-        from iom.service.hardening import forbid_core_dumps
-        from iom.service.server import serve
+        from iom.service.server import forbid_core_dumps, serve
     except ModuleNotFoundError as error:
         if str(error.name).startswith("iom"):
             raise
         raise missing_extra("the service", "service", cause=error) from error
-    from iom.cli.serving import open_service
 
     forbid_core_dumps()
     if arguments.certificate is None and arguments.host not in ("127.0.0.1", "::1", "localhost"):
@@ -95,7 +98,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return serve(
-        lambda address: open_service(arguments, address),
+        lambda address: _opened(arguments, address),
         host=arguments.host,
         port=arguments.port,
         certificate=arguments.certificate,
@@ -103,6 +106,53 @@ def _serve(arguments: argparse.Namespace) -> int:
         proxies=arguments.proxy,
         ready=lambda text: print(text, flush=True),
     )
+
+
+@contextlib.contextmanager
+def _opened(arguments: argparse.Namespace, address: str) -> Iterator[Any]:
+    from iom.cli.gallery_access import open_gallery
+    from iom.service.app import make_demo, open_service
+    from iom.service.settings import ServiceSettings
+    from iom.service.tokens import TokenFile
+
+    settings = ServiceSettings(
+        rate=arguments.rate,
+        burst=max(1, _whole("--rate", 2 * arguments.rate)),
+        failures=_whole("--failures", arguments.failures),
+        max_body=_whole("--largest-request", arguments.largest_request * 2**20),
+        decode_workers=arguments.decode_workers,
+        scores=arguments.scores or arguments.demo,
+    )
+    with contextlib.ExitStack() as stack:
+        token = ""
+        if arguments.demo:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-demo-")))
+            demo = make_demo(folder, arguments.application)
+            arguments.gallery, arguments.keys, arguments.tokens = demo.store, demo.keys, demo.tokens
+            token = demo.token
+        # Errors and the passphrase come before what takes seconds to load.
+        tokens = TokenFile(arguments.tokens)
+        gallery = open_gallery(arguments, create=arguments.demo)
+        yield stack.enter_context(
+            open_service(
+                address,
+                gallery,
+                tokens,
+                hasher=arguments.hasher,
+                weights=arguments.weights or "",
+                application=arguments.application,
+                settings=settings,
+                detector=arguments.detector,
+                detector_weights=arguments.detector_weights,
+                demo_token=token,
+            )
+        )
+
+
+def _whole(option: str, value: float) -> int:
+    if not math.isfinite(value):
+        raise ConfigError(f"{option}: expected a finite number, received {value}")
+    return round(value)
 
 
 if __name__ == "__main__":

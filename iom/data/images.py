@@ -1,5 +1,6 @@
-"""Reading aligned face images, strictly: a wrong file is an error, not a worse result."""
+"""Aligned face images, read strictly: a wrong file is an error, not a worse result."""
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,10 +10,10 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from iom.errors import DataError, FaceError
+from iom.errors import DataError, FaceError, TooLargeError
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -20,20 +21,49 @@ T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 OFFENDERS_SHOWN = 3
 
-# Pillow's modes with eight bits a channel or less and a defined way to RGB. CMYK is not among them:
-# without its colour profile it can only be guessed. Sixteen-bit greys have no agreed scale.
+# Pillow's modes with eight bits a channel or less and a defined way to RGB. CMYK is not among them: without its colour
+# profile it can only be guessed. Sixteen-bit greys have no agreed scale.
 _CONVERTIBLE = ("RGB", "L", "1", "P", "RGBA", "LA", "PA", "RGBX")
 _WITH_ALPHA = ("RGBA", "LA", "PA")
-_ORIENTATION_TAG = 0x0112
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_BIT_DEPTH_AT = 24
+
+
+@contextlib.contextmanager
+def open_image(data: bytes, source: str, *, expected: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+    """Pillow's image of encoded bytes; what its decoders raise within the `with` block becomes a `FaceError`.
+
+    Raises:
+        FaceError: Empty, damaged, truncated or not an image.
+        TooLargeError: A decompression bomb.
+    """
+    if not data:
+        raise FaceError(f"{source}: expected {expected}, received an empty file", status="empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            yield image
+    except (FaceError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLargeError(f"{source}: expected {expected}, received an image too large to open") from error
+    except UnidentifiedImageError as error:
+        names = ", ".join(formats)
+        raise FaceError(
+            f"{source}: expected {expected} ({names}), received something else", status="wrong_type"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FaceError(f"{source}: the image is damaged or truncated ({reason})") from error
+
+
+def has_16_bits(data: bytes) -> bool:
+    """Whether a PNG has 16 bits a channel, of which Pillow keeps the high byte without a word."""
+    return data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) > 24 and data[24] > 8
 
 
 def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: tuple[str, ...] = FORMATS) -> Pixels:
     """Decode one aligned face.
 
-    Greys are replicated to three channels, palettes resolved, an opaque alpha channel dropped and
-    an EXIF orientation applied. Nothing is ever resized: an image of another size is not aligned.
+    Greys are replicated to three channels, palettes resolved, an opaque alpha channel dropped and an EXIF orientation
+    applied. Nothing is ever resized: an image of another size is not aligned.
 
     Args:
         data: An encoded image (JPEG, PNG, BMP, WebP, TIFF or GIF).
@@ -45,27 +75,24 @@ def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: t
         RGB pixels, `(size, size, 3)` uint8.
 
     Raises:
-        FaceError: Empty, damaged, truncated or not an image; of another size; several pictures in
-            one file; CMYK, 16-bit or transparent, which have no defined way to 8-bit RGB.
+        FaceError: Empty, damaged, truncated or not an image; of another size; several pictures in one file; CMYK,
+            16-bit or transparent, which have no defined way to 8-bit RGB.
     """
-    if not data:
-        raise FaceError(f"{source}: expected an image, received an empty file")
-    try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            _check_header(image, data, source, size)
-            if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
-                raise FaceError(f"{source}: expected one picture, received {frames} in one file")
-            image.load()
-            return _to_rgb(image, source)
-    except FaceError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise FaceError(f"{source}: expected {_expected(size)}, received an image too large to open") from error
-    except UnidentifiedImageError as error:
-        raise FaceError(f"{source}: expected an image ({', '.join(formats)}), received something else") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FaceError(f"{source}: the image is damaged or truncated ({reason})") from error
+    expected = "square aligned face" if size is None else f"{size}x{size} aligned face"
+    with open_image(data, source, expected=expected, formats=formats) as image:
+        width, height = image.size
+        if width != height or (size is not None and width != size):
+            raise FaceError(
+                f"{source}: expected {expected}, received {width}x{height}; "
+                "align photographs first: iom align PHOTOS FACES"
+            )
+        if has_16_bits(data) or image.mode not in _CONVERTIBLE:
+            received = "16 bits per channel" if has_16_bits(data) else f"mode {image.mode}"
+            raise FaceError(f"{source}: expected 8-bit RGB or grey, received {received}; save it as RGB first")
+        if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+            raise FaceError(f"{source}: expected one picture, received {frames} in one file")
+        image.load()
+        return _to_rgb(image, source)
 
 
 def read_image(path: Path, *, size: int | None = 112) -> Pixels:
@@ -169,25 +196,6 @@ def check_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, pr
     raise DataError(f"{len(problems)} of {len(paths)} images cannot be used: {shown}{more}")
 
 
-def _check_header(image: Image.Image, data: bytes, source: str, size: int | None) -> None:
-    """Everything that can be refused before a pixel is decoded."""
-    width, height = image.size
-    if width != height or (size is not None and width != size):
-        raise FaceError(
-            f"{source}: expected {_expected(size)}, received {width}x{height}; "
-            "align photographs first: iom align PHOTOS FACES"
-        )
-    # Pillow keeps the high byte of 16-bit colour PNGs without a word.
-    deep_png = data.startswith(_PNG_SIGNATURE) and data[_PNG_BIT_DEPTH_AT] > 8
-    if deep_png or image.mode not in _CONVERTIBLE:
-        received = "16 bits per channel" if deep_png else f"mode {image.mode}"
-        raise FaceError(f"{source}: expected 8-bit RGB or grey, received {received}; save it as RGB first")
-
-
-def _expected(size: int | None) -> str:
-    return "square aligned face" if size is None else f"{size}x{size} aligned face"
-
-
 def _to_rgb(image: Image.Image, source: str) -> Pixels:
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -196,7 +204,7 @@ def _to_rgb(image: Image.Image, source: str) -> Pixels:
             raise FaceError(
                 f"{source}: expected opaque pixels, received transparent ones; save it without transparency first"
             )
-    if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
     return np.asarray(image.convert("RGB"), np.uint8)
 

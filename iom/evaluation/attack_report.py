@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -231,28 +231,3 @@ def _spread_over_keys(values: Sequence[float], *, subjects: int) -> Interval:
     half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     mean = float(np.mean(values))
     return rate_interval(Interval(mean - half, mean + half), mean, units=subjects, confidence=0.95)
-
-
-COLUMNS: dict[str, Callable[[AttackRow], float]] = {
-    "cosine": lambda row: row.cosine,
-    "SAR": lambda row: row.sar,
-    "PRAR": lambda row: row.prar,
-    "PRAR other": lambda row: row.prar_other,
-    "link AUC": lambda row: row.linking_auc,
-    "same photograph": lambda row: row.linking_auc_same,
-    "found first": lambda row: row.rank_one,
-    "in ten": lambda row: row.rank_ten,
-}
-
-
-def format_attacks(rows: Sequence[AttackRow]) -> str:
-    """The rows as a table in Markdown, attacks that do not apply with their reason."""
-    lines = ["| system | attack | knows | records | " + " | ".join(COLUMNS) + " |", "|---" * (4 + len(COLUMNS)) + "|"]
-    for row in rows:
-        head = f"| {row.system} | {row.attack} | {row.knowledge} | {row.records} | "
-        if row.obstacle:
-            lines.append(f"{head}does not apply: {row.obstacle}" + " |" * len(COLUMNS))
-            continue
-        cells = (column(row) for column in COLUMNS.values())
-        lines.append(head + " | ".join("" if math.isnan(c) else f"{c:.3f}" for c in cells) + " |")
-    return "\n".join(lines)

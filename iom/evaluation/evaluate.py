@@ -1,7 +1,4 @@
-"""The whole evaluation that `iom evaluate` runs: load, embed, score, report."""
-
-import dataclasses
-from typing import Any
+"""Evaluation of systems on a benchmark, as `iom evaluate` runs it: load, embed, score, collect the report."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,69 +7,47 @@ from tqdm import tqdm
 from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
-from iom.evaluation.paired_test import report_on
-from iom.evaluation.report.result_files import Report
-from iom.evaluation.scores import CodeSystem
+from iom.evaluation.report.collect import EvaluationInputs, collect
+from iom.evaluation.report.data import EmbedderSummary, ReportData
+from iom.evaluation.report.sections import check_attacks
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.models.embedder import Embedder, open_embedder
 
 _IMAGES_AT_A_TIME = 256
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
-    """What an evaluation is computed from.
-
-    Attributes:
-        benchmark: The pairs.
-        embeddings: Of what it compares, `(N, D)`, unit length.
-        systems: The code systems by name.
-        embedder: What a report says about the embedder.
-    """
-
-    benchmark: PairBenchmark
-    embeddings: NDArray[np.float32]
-    systems: dict[str, CodeSystem]
-    embedder: dict[str, Any]
-
-
-def evaluate(config: EvaluateConfig, *, progress: bool = False) -> Report:
+def evaluate(config: EvaluateConfig, *, full: bool = False, progress: bool = False) -> ReportData:
     """Evaluate every system that `config.scenario.systems` names.
 
     Args:
         config: What to evaluate.
+        full: Also compute what `config.report` asks for: identification, unlinkability, attacks.
         progress: Show progress bars.
 
     Raises:
-        ConfigError: An unknown system, source or setting.
-        DataError: The benchmark is missing, damaged or inconsistent.
+        ConfigError: An unknown system, attack, source or setting.
+        DataError: The benchmark is missing, damaged, inconsistent, or too small for a section.
         WeightsError: Embedder or hasher are missing, damaged, or do not belong together.
     """
-    return pair_report(config, prepare(config, progress=progress), progress=progress)
+    return collect(config, prepare(config, full=full, progress=progress), full=full, progress=progress)
 
 
-def prepare(config: EvaluateConfig, *, progress: bool = False) -> Prepared:
+def prepare(config: EvaluateConfig, *, full: bool = False, progress: bool = False) -> EvaluationInputs:
     """Load everything and embed the images.
 
-    What can be wrong with the configuration, the weights and the benchmark is found before the first image is embedded.
-    Raises as `evaluate` does.
+    Configuration, weights and benchmark are checked before the first image is embedded. Raises as `evaluate` does.
     """
     check_systems(config)
+    if full:
+        check_attacks(config)
     benchmark = load_benchmark(config.benchmark, seed=config.seed)
     embedder = open_embedder(config.embedder)
     systems = load_code_systems(config, embedder)
-    return Prepared(
+    return EvaluationInputs(
         benchmark,
         embed_benchmark(embedder, benchmark, progress=progress),
         systems,
-        {"name": embedder.name, "fingerprint": embedder.fingerprint, "embedding_size": embedder.embedding_size},
-    )
-
-
-def pair_report(config: EvaluateConfig, prepared: Prepared, *, progress: bool = False) -> Report:
-    """The figures of all systems on the benchmark's pairs."""
-    return report_on(
-        config, prepared.benchmark, prepared.embeddings, prepared.systems, embedder=prepared.embedder, progress=progress
+        EmbedderSummary(name=embedder.name, fingerprint=embedder.fingerprint, embedding_size=embedder.embedding_size),
     )
 
 

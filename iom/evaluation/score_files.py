@@ -1,4 +1,4 @@
-"""Score files of other toolboxes, in and out: Bob's four and five columns, and CSV.
+"""Score files of other toolboxes, read, evaluated and written: Bob's four and five columns, and CSV.
 
 Columns, separated by blanks: four: claimed_id real_id test_label score five: claimed_id model_label real_id test_label
 score CSV, by its header (Bob's names; further columns are not read): bio_ref_subject_id, probe_subject_id, score, and
@@ -19,13 +19,18 @@ from numpy.typing import NDArray
 
 from iom._files import atomic_path
 from iom._registry import lookup
+from iom.data.benchmarks.base import PairBenchmark
 from iom.data.table_files import shown
 from iom.errors import DataError
+from iom.evaluation.protocols import identification_figures
+from iom.evaluation.scores import PairScores, SystemScores
 from iom.metrics.identification import Searches, search_gallery
+from iom.metrics.verification import error_curve
 
 Names = NDArray[np.str_]
 CSV_COLUMNS = ("bio_ref_subject_id", "bio_ref_reference_id", "probe_subject_id", "probe_reference_id", "score")
 REQUIRED = ("bio_ref_subject_id", "probe_subject_id", "score")
+FMRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,10 +155,11 @@ def write_scores(path: Path, table: ScoreTable, form: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ScoreFormat:
-    """How to read scores as they stand, and how to write a table."""
+    """Reader of scores as they stand, writer of a table, and suffix of files."""
 
     read: Callable[[TextIO, str], ScoreTable]
     write: Callable[[TextIO, ScoreTable], None]
+    suffix: str = ".txt"
 
 
 def _guess(path: Path, stream: TextIO) -> str:
@@ -269,6 +275,75 @@ def _subject_of(subjects: Names, rows: NDArray[np.intp], names: Names, kind: str
 FORMATS: dict[str, ScoreFormat] = {
     "four": ScoreFormat(_read_columns(4), _write_columns(4)),
     "five": ScoreFormat(_read_columns(5), _write_columns(5)),
-    "csv": ScoreFormat(_read_csv, _write_csv),
+    "csv": ScoreFormat(_read_csv, _write_csv, ".csv"),
 }
 """Name to format."""
+
+
+def table_figures(table: ScoreTable, *, identification: bool = False) -> Iterator[tuple[str, float]]:
+    """EER, AUC, FNMR at each FMR that the comparisons resolve; CMC and open-set rates.
+
+    Args:
+        table: The comparisons.
+        identification: Also take them as searches: needs names of references, and each probe once
+            with each reference.
+
+    Raises:
+        DataError: A kind of comparison is missing, or searches are incomplete.
+    """
+    mated, non_mated = table.by_kind()
+    curve = error_curve(mated, non_mated)
+    yield "mated", len(mated)
+    yield "non_mated", len(non_mated)
+    yield "eer", curve.equal_error_rate()
+    yield "auc", curve.area_under_curve()
+    for fmr in FMRS:
+        if fmr * len(non_mated) >= 1:
+            yield f"fnmr_at_fmr_{fmr:.0e}".replace("e-0", "e-"), curve.fnmr_at_fmr(fmr)
+    if identification:
+        yield from identification_figures(table.searches())
+
+
+def score_table(benchmark: PairBenchmark, scores: PairScores) -> ScoreTable:
+    """A benchmark's pairs as comparisons of a reference (left) with a probe (right).
+
+    Raises:
+        DataError: Pairs whose label contradicts the subjects, which such a file cannot express.
+    """
+    names = np.array([name.replace(" ", "_") for name in benchmark_names(benchmark)])
+    subjects = benchmark.subjects
+    left, right = subjects[benchmark.left], subjects[benchmark.right]
+    wrong = np.flatnonzero((left == right) != benchmark.same)
+    if len(wrong):
+        raise DataError(
+            f"{benchmark.name}: {len(wrong)} pairs have a label that contradicts their subjects, "
+            f"first pair {wrong[0] + 1}; a score file cannot say that"
+        )
+    return ScoreTable(
+        claimed=left.astype(str),
+        real=right.astype(str),
+        probe=names[benchmark.right],
+        distances=scores.distances.astype(np.float64),
+        reference=names[benchmark.left],
+    )
+
+
+def write_system_scores(
+    benchmark: PairBenchmark, systems: Sequence[SystemScores], folder: Path, form: str
+) -> list[Path]:
+    """One file for each system, scenario and key: `<system>-<scenario>-<key>`."""
+    suffix = lookup(FORMATS, form, "score format").suffix
+    written = []
+    for system in systems:
+        for number, scores in enumerate(system.by_key):
+            path = folder / f"{system.system}-{system.scenario}-{number}{suffix}"
+            write_scores(path, score_table(benchmark, scores), form)
+            written.append(path)
+    return written
+
+
+def benchmark_names(benchmark: PairBenchmark) -> list[str]:
+    """A name for each template: the last two parts of its file, or the benchmark and a number."""
+    if benchmark.pooling is not None or not isinstance(benchmark.images, tuple):
+        return [f"{benchmark.name}/{row}" for row in range(benchmark.templates)]
+    return ["/".join(Path(path).parts[-2:]) for path in benchmark.images]

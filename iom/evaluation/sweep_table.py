@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from iom._files import atomic_path, write_json, write_text
-from iom.evaluation.report.plots import CURVE_COLOURS
+from iom.evaluation.report.plots import COLOURS
 from iom.evaluation.sweep_plan import FLOAT
 
 FORMAT = 1
@@ -84,19 +84,19 @@ def _draw_rate(
     axes: Any, rows: Sequence[dict[str, Any]], codes: Sequence[dict[str, Any]], rate: str, axis: str
 ) -> None:
     for number, series in enumerate(dict.fromkeys(row["series"] for row in codes)):
-        colour = CURVE_COLOURS[1 + number % (len(CURVE_COLOURS) - 1)]
+        colour = COLOURS[1 + number % (len(COLOURS) - 1)]
         points = sorted(_points(codes, series, rate, axis))
         if not points:
             continue
         lowest: dict[float, float] = {}
         for place, value in points:
             lowest[place] = min(value, lowest.get(place, value))
-        style = "-" if number < len(CURVE_COLOURS) - 1 else "--"
+        style = "-" if number < len(COLOURS) - 1 else "--"
         axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=4)
         axes.plot(list(lowest), list(lowest.values()), style, color=colour, label=series)
     values = {row[rate] for row in rows if row["series"] == FLOAT and row.get(rate) is not None}
     for number, value in enumerate(sorted(values)):
-        axes.axhline(100 * value, color=CURVE_COLOURS[0], linewidth=1, label=None if number else FLOAT)
+        axes.axhline(100 * value, color=COLOURS[0], linewidth=1, label=None if number else FLOAT)
 
 
 def _points(codes: Sequence[dict[str, Any]], series: str, rate: str, axis: str) -> Iterator[tuple[float, float]]:

@@ -1,51 +1,45 @@
-"""Gallery: enrol, verify, identify, revoke, renew over a record store, a key store, a hasher."""
+"""Gallery: enrol, verify, identify, revoke and renew, over a record store, a key store and a hasher."""
 
+import contextlib
 import dataclasses
+import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError
+from iom.codes.packing import encoding_id
+from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, pseudonyms
-from iom.gallery.closing import Closing
-from iom.gallery.collection import no_collection
 from iom.gallery.integrity import check_application, holds_anchor, problems, reconcile
-from iom.gallery.keys.key_store import ORPHAN_SECONDS, KeyStore, RevokedRecord
-from iom.gallery.keys.key_windows import records_in_parts
-from iom.gallery.models import (
-    UNSLOTTED,
-    Application,
-    Reference,
-    Tombstone,
-    check_subject_id,
-    encoding_id,
-    metadata_text,
-)
+from iom.gallery.keys.key_store import KeyStore, PassphraseSource, RevokedRecord, open_key_store
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_subject_id, metadata_text
 from iom.gallery.search import Candidate, Searcher, distances_to
-from iom.gallery.stores.rows import revoked_epoch, revoked_subject
-from iom.gallery.stores.store import PAGE, RecordStore, StoreStats
-from iom.gallery.templates import check_hasher, check_seal, make_references, rows_of, sealed_application, tombstone_of
+from iom.gallery.stores.base import RecordStore, StoreStats, open_store, revoked_epoch, revoked_subject
+from iom.gallery.templates import (
+    check_hasher,
+    check_seal,
+    make_references,
+    reserve_records,
+    rows_of,
+    sealed_application,
+    tombstone_of,
+)
 from iom.keys import check_key_kind
 from iom.models.face_hasher import FaceHasher
 
+ORPHAN_SECONDS = 3600
+"""Age at which a mask without a record is left over from a killed enrolment."""
 _LAST_ENTRIES = 64
-_ROTATIONS = 5
-"""Tries of a rotation that retires, while others go on enrolling."""
+_MAX_ROTATION_TRIES = 5
+_MIN_BATCH_WITHOUT_GC = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Outcome of a verification.
-
-    Attributes:
-        match: Whether the distance is at most the threshold.
-        distance: To the nearest reference of the subject.
-        threshold: Of the application.
-        slot: Which reference.
-    """
+    """Outcome of a verification: distance to the nearest reference of the subject, in `slot`, and the threshold."""
 
     match: bool
     distance: int
@@ -53,17 +47,17 @@ class Decision:
     slot: int
 
 
-class Gallery(Closing):
-    """One record store, its key store, and a hasher; threads may share it.
+class Gallery(contextlib.AbstractContextManager["Gallery"]):
+    """A record store, its key store, and a hasher; threads may share it.
 
-    Opening it reconciles the two stores after a crash, or after an older copy of the record store
-    was put back: a record that is revoked in one is revoked in the other, and an application has
-    the newest settings that the key store knows.
+    Opening it reconciles the two stores after a crash, or after an older copy of the record store was put back: a
+    record that is revoked in one becomes revoked in the other, and an application gets the newest settings that the key
+    store knows.
 
     Args:
         store: The record store.
-        keys: Its key store; the first one a store meets is its own for ever.
-        hasher: Makes codes; may be missing where no embeddings come in.
+        keys: Its key store; a record store belongs for ever to the first one it is opened with.
+        hasher: Makes codes; not needed where no embeddings are given.
         clock: Seconds since 1970.
 
     Raises:
@@ -96,15 +90,53 @@ class Gallery(Closing):
         self._refuse_older_keys()
         reconcile(store, keys, self.event, now=int(clock()))
 
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        keys: str,
+        hasher: FaceHasher | None = None,
+        create: bool = False,
+        passphrase: PassphraseSource | None = None,
+    ) -> "Gallery":
+        """Open the gallery of two URLs, such as `sqlite:///door.db` and `file:door.keys?key-file=door.wrap`.
+
+        Args:
+            url: Record store, see `open_store`.
+            keys: Key store, see `open_key_store`.
+            hasher: Makes codes; not needed where no embeddings are given.
+            create: Make the stores that are missing.
+            passphrase: Returns the passphrase of the key store; called where one is needed.
+
+        Raises:
+            StoreNotFoundError: A store is missing.
+            StoreError: A store cannot be opened, or the two do not belong together.
+        """
+        with contextlib.ExitStack() as opened:
+
+            def found_or_made(opener: Callable[[bool], Any]) -> Any:
+                try:
+                    return opened.enter_context(opener(False))
+                except StoreNotFoundError:
+                    if not create:
+                        raise
+                    return opened.enter_context(opener(True))
+
+            key_store = found_or_made(lambda new: open_key_store(keys, create=new, passphrase=passphrase))
+            store = found_or_made(lambda new: open_store(url, create=new))
+            gallery = cls(store, key_store, hasher)
+            opened.pop_all()
+        return gallery
+
     def create_application(
         self, name: str, *, threshold: int | None = None, key_mode: str = "subject", masked: bool = False
     ) -> Application:
         """Make an application for codes of the hasher; warns of keys that hide little.
 
         Args:
-            name: Its name.
-            threshold: Largest number of differing positions that matches; `None` takes the
-                hasher's calibration.
+            name: 1 to 64 letters, digits and `_.-`.
+            threshold: Largest number of differing positions that matches; `None` takes the hasher's calibration.
             key_mode: `subject` or `application`.
             masked: Store codes under one-time masks.
 
@@ -137,12 +169,12 @@ class Gallery(Closing):
         return self.add_application(application)
 
     def add_application(self, application: Application) -> Application:
-        """Add an application with given settings; what the key store knows of the name counts.
+        """Add an application with given settings.
 
-        Where the key store has served an application of this name before, its epoch goes on from
-        there, so that no retired key is used again.
+        Where the key store has served an application of this name before, epoch and revision go on from there, so that
+        no retired key is used again.
         """
-        self._mend()
+        self._finish_settling()
         known = self.keys.known(application.name).settings
         if known is not None and known != dataclasses.replace(application, seal=b""):
             application = dataclasses.replace(
@@ -156,10 +188,10 @@ class Gallery(Closing):
         return sealed
 
     def application(self, name: str) -> Application:
-        """An application, whose settings are authentic and the newest.
+        """An application with authentic, newest settings.
 
         Raises:
-            UnknownApplicationError: No such application.
+            UnknownApplicationError: Unknown name.
             StoreError: It was changed outside of the gallery, or set back to older settings.
         """
         known = self.keys.known(name).settings
@@ -168,8 +200,8 @@ class Gallery(Closing):
         return found
 
     def set_threshold(self, application: str, threshold: int) -> Application:
-        """Change what counts as a match from now on."""
-        self._mend()
+        """Change the threshold of later comparisons."""
+        self._finish_settling()
         changed = self._changed(self.application(application), threshold=threshold)
         self.store.update_application(changed, self.event("threshold", application))
         self._settle(application, changed)
@@ -188,19 +220,18 @@ class Gallery(Closing):
         """Enrol one subject; each row of `embeddings` `(D,)` or `(R, D)` becomes a reference.
 
         Args:
-            application: Name.
-            subject_id: Who.
-            embeddings: Unit length.
+            application: Name of the application.
+            subject_id: Subject.
+            embeddings: Of unit length.
             metadata: Small JSON object, kept beside the code.
-            another: Allow a subject that is enrolled already.
-            allow_revoked: Bring a subject back that was revoked, under a fresh key; for callers
-                who may decide that. `renew` does it, too.
+            another: Add references to a subject that is enrolled already.
+            allow_revoked: Enrol a revoked subject again, under a fresh key, as `renew` does.
 
         Raises:
             AlreadyEnrolledError: The subject has a valid reference.
-            RevokedError: The subject was revoked; or its key was, and the application's common key
-                has not been rotated since.
-            EnrolmentError: No such application, or it belongs to another model.
+            RevokedError: The subject was revoked; or its key was, and the application's common key has not been rotated
+                since.
+            EnrolmentError: Unknown application, or an application of another model.
         """
         rows = rows_of(embeddings)
         return self.enroll_many(
@@ -222,25 +253,25 @@ class Gallery(Closing):
         another: bool = False,
         allow_revoked: bool = False,
     ) -> list[Reference]:
-        """Enrol a batch `(N, D)`, all or none; durable when it returns. See `enroll`."""
-        self._mend()
+        """Enrol a batch `(N, D)` as `enroll` does, all or none; durable when it returns."""
+        self._finish_settling()
         found = self.application(application)
         ids = [check_subject_id(each) for each in subject_ids]
         self._refuse_revoked(found, ids, another=another, allow_revoked=allow_revoked)
-        with no_collection(len(ids)):
+        with _gc_paused(len(ids)):
             new = self._new_references(found, ids, embeddings, metadata)
             event = self.event("enroll", application, ids)
-            with self._masks_of(found, new):
+            with self._forgetting_masks_on_error(found, new):
                 added = self.store.add(new, event, another=another, returning=allow_revoked)
             self._settle(application)
         return added
 
     def add_references(self, application: str, references: Sequence[Reference]) -> None:
-        """Add references that a gallery of this key store made; for imports.
+        """Add references made by a gallery of this key store, for imports; the caller leaves out revoked ones.
 
-        Their numbers are never given out again. Those that are revoked must have been left out.
+        Their record numbers are never given out again.
         """
-        self._mend()
+        self._finish_settling()
         self.keys.claim_records(application, max(each.record for each in references) + 1)
         subject_ids = [each.subject_id for each in references]
         event = self.event("import", application, subject_ids)
@@ -251,8 +282,8 @@ class Gallery(Closing):
         """Compare one probe `(D,)` with the references of a subject.
 
         Raises:
-            NotEnrolledError: Not enrolled.
-            RevokedError: Enrolled once, and revoked.
+            NotEnrolledError: The subject was never enrolled.
+            RevokedError: The subject was revoked.
         """
         found = self.application(application)
         hasher = check_hasher(found, self.hasher)
@@ -274,7 +305,7 @@ class Gallery(Closing):
         threshold: int | None = None,
         closed: bool = False,
     ) -> list[Candidate]:
-        """Search for one probe `(D,)`; see `identify_many`."""
+        """Search for one probe `(D,)`, as `identify_many` does."""
         return self.identify_many(application, _one(embedding)[None], top=top, threshold=threshold, closed=closed)[0]
 
     def identify_many(
@@ -289,12 +320,12 @@ class Gallery(Closing):
         """Search for probes `(N, D)`, each subject at most once, the nearest first.
 
         Args:
-            application: Name.
-            embeddings: Unit length.
-            top: Most subjects; 0 is every match, or one subject when `closed`.
-            threshold: Instead of the application's.
-            closed: The `top` nearest subjects whether they match or not (every probe is known to
-                be enrolled); else every match within the threshold and no other subject.
+            application: Name of the application.
+            embeddings: Of unit length.
+            top: Maximum number of subjects; 0 is every match, or one subject when `closed`.
+            threshold: Replaces that of the application.
+            closed: Closed-set identification: the `top` nearest subjects, matching or not. Else open-set: only subjects
+                within the threshold.
         """
         found = self.application(application)
         hasher = check_hasher(found, self.hasher)
@@ -307,7 +338,7 @@ class Gallery(Closing):
         while True:
             hits = self._searcher.search(found, hasher, rows, top=asked, threshold=None if closed else limit)
             results = [self._searcher.candidates(found, each, limit) for each in hits]
-            # Several references of one subject may fill the places of other subjects.
+            # Several references of one subject may take the places of other subjects.
             short = closed and any(
                 len(people) < wanted and len(each) == asked for people, each in zip(results, hits, strict=True)
             )
@@ -316,23 +347,20 @@ class Gallery(Closing):
             asked *= 2
 
     def revoke(self, application: str, subject_id: str, *, slot: int | None = None) -> int:
-        """Revoke a subject, or one of its references, for ever.
-
-        Returns:
-            Number of references revoked.
+        """Revoke a subject, or one of its references, for ever; return the number of revoked references.
 
         Raises:
-            NotEnrolledError: Not enrolled.
-            EnrolmentError: No such slot.
-            RevokedError: Revoked already.
+            NotEnrolledError: The subject was never enrolled.
+            EnrolmentError: The slot has no reference.
+            RevokedError: The subject was revoked already.
         """
-        self._mend()
+        self._finish_settling()
         subject_id = check_subject_id(subject_id)
         self.application(application)
         references = self.store.references(application, subject_id)
         chosen = [each for each in references if slot is None or each.slot == slot]
         if not chosen:
-            raise self._absent(application, subject_id, slot)
+            raise self._not_found(application, subject_id, slot)
         tombstones = [tombstone_of(self.keys, each) for each in chosen]
         event = self.event("revoke", application, [subject_id] * len(chosen))
         self.store.revoke(application, tombstones, event)
@@ -348,51 +376,48 @@ class Gallery(Closing):
         slot: int | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> list[Reference]:
-        """Revoke the references of a subject (or one) and enrol it anew under fresh keys, at once.
+        """Revoke the references of a subject, or one, and enrol it under fresh keys, in one transaction.
 
-        A subject that was revoked comes back this way, too.
+        A revoked subject can be renewed, too.
 
         Raises:
-            NotEnrolledError: Never enrolled.
-            EnrolmentError: The key is the application's and has not been rotated since: a template
-                under the same key would be the old one.
-            RevokedError: As before, of a subject that was revoked; or keys of kind `part`, and the
-                subject has used up every part.
+            NotEnrolledError: The subject was never enrolled.
+            EnrolmentError: The application's common key has not been rotated since the enrolment.
+            RevokedError: The same for a revoked subject; or the subject has used up every part, with keys of kind
+                `part`.
         """
-        self._mend()
+        self._finish_settling()
         found = self.application(application)
         subject_id = check_subject_id(subject_id)
         old = self.store.references(application, subject_id)
         if slot is not None:
             old = [each for each in old if each.slot == slot]
         if not old and not (slot is None and self._was_revoked(application, subject_id)):
-            raise self._absent(application, subject_id, slot)
+            raise self._not_found(application, subject_id, slot)
         rows = rows_of(embeddings)
         ids = [subject_id] * len(rows)
         self._refuse_epoch(found, [subject_id])
         if found.key_mode == "application" and any(each.epoch == found.epoch for each in old):
             raise EnrolmentError(
-                f"application {application} has one key for all: rotate it before you renew, or "
-                "the new template is the old one"
+                f"application {application} has one key for all subjects: rotate it before renewing, or the new "
+                "template equals the old one"
             )
         new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True)
         new = _in_slots_of(old, new)
         tombstones = [tombstone_of(self.keys, each) for each in old]
-        with self._masks_of(found, new):
+        with self._forgetting_masks_on_error(found, new):
             added = self.store.replace(tombstones, new, self.event("renew", application, ids))
         self._settle(application, revoked=tombstones)
         return added
 
     def rotate(self, application: str, *, retire: bool = False) -> Application:
-        """Give an application with a common key a new one, for what is enrolled from now on.
+        """Give an application in key mode `application` a new key for later enrolments.
 
-        References under older keys stay valid until they are renewed, so that subjects can come
-        one after the other. Where a key has leaked, `retire` revokes them all in the same
-        transaction.
+        References under older keys stay valid until they are renewed; where the key has leaked, `retire` revokes them
+        all in the same transaction.
         """
-        self._mend()
-        tries = 0
-        while True:
+        self._finish_settling()
+        for remaining in reversed(range(_MAX_ROTATION_TRIES)):
             found = self.application(application)
             if found.key_mode != "application":
                 raise EnrolmentError(f"application {application} has no common key; renew its subjects")
@@ -401,17 +426,17 @@ class Gallery(Closing):
                 self.store.update_application(following, self.event("rotate", application))
                 self._settle(application, following)
                 return following
-            tombstones = [tombstone_of(self.keys, each) for each in self._all(application)]
+            tombstones = [tombstone_of(self.keys, each) for page in self.store.pages(application) for each in page]
             ids = [each.subject_id for each in tombstones]
             try:
                 self.store.rotate(following, tombstones, self.event("retire", application, ids))
-            except RevokedError:  # references came or went since they were read
-                tries += 1
-                if tries == _ROTATIONS:
+            except RevokedError:  # references were added or revoked since they were read
+                if not remaining:
                     raise
                 continue
-            self._settle(application, following, revoked=tombstones)
-            return following
+            break
+        self._settle(application, following, revoked=tombstones)
+        return following
 
     def stats(self) -> dict[str, tuple[Application, StoreStats]]:
         """Each application with its counts."""
@@ -421,13 +446,13 @@ class Gallery(Closing):
         """The valid references of a subject, by slot.
 
         Raises:
-            NotEnrolledError: Not enrolled.
-            RevokedError: Enrolled once, and revoked.
+            NotEnrolledError: The subject was never enrolled.
+            RevokedError: The subject was revoked.
         """
         subject_id = check_subject_id(subject_id)
         found = self._valid(application, subject_id)
         if not found:
-            raise self._absent(application, subject_id)
+            raise self._not_found(application, subject_id)
         return found
 
     def check(self) -> list[str]:
@@ -435,22 +460,20 @@ class Gallery(Closing):
         return problems(self.store, self.keys)
 
     def accept_rollback(self) -> None:
-        """Take note that an older copy of the record store was put back on purpose.
-
-        `check` tells of it until then.
-        """
+        """Acknowledge that an older copy of the record store was put back; `check` reports it until then."""
         self.keys.accept_rollbacks()
         self.store.log(self.event("accept-rollback", ""))
         self._settle("")
 
     def erase(self) -> None:
-        """Overwrite what revoked templates and killed enrolments left behind in both stores."""
-        self._mend()
+        """Overwrite remains of revoked templates and killed enrolments in both stores."""
+        self._finish_settling()
         before = int(time.time()) - ORPHAN_SECONDS
         for application in self.store.applications():
             if application.masked:
                 orphans = self.keys.masked_records(application.name, before=before)
-                orphans.difference_update(each.record for each in self._all(application.name))
+                for page in self.store.pages(application.name):
+                    orphans.difference_update(each.record for each in page)
                 self.keys.forget_masks(application.name, sorted(orphans))
         self.keys.erase()
         self.store.erase()
@@ -458,7 +481,7 @@ class Gallery(Closing):
         self._settle("")
 
     def event(self, action: str, application: str, subject_ids: Sequence[str] = ()) -> AuditEvent:
-        """An entry for the audit log, as of now."""
+        """An event for the audit log, as of now."""
         key = self.keys.audit_key()
         return AuditEvent(
             action=action,
@@ -470,8 +493,8 @@ class Gallery(Closing):
         )
 
     def log(self, action: str, application: str, subject_ids: Sequence[str] = ()) -> None:
-        """Write an event to the audit log that goes with no other write."""
-        self._mend()
+        """Write an event of its own to the audit log."""
+        self._finish_settling()
         self.store.log(self.event(action, application, subject_ids))
         self._settle(application)
 
@@ -485,13 +508,16 @@ class Gallery(Closing):
         self.store.close()
         self.keys.close()
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _refuse_older_keys(self) -> None:
         """Refuse a key store that lacks writes which the audit log knows of."""
         head = self.store.audit_head()
         if head is None:
             return
-        # Writers of several processes may have written their events in another order.
-        # Those of format 1 counted the entries of another key store.
+        # Processes may write their events in another order than their entries; entries of format 1 counted those of
+        # another key store.
         after = max(head.sequence - _LAST_ENTRIES, self.keys.keyed_from() - 1)
         last = self.store.audit(after=after, limit=_LAST_ENTRIES)
         authentic = [entry.event for entry in last if self.store.chain.holds(entry)]
@@ -510,7 +536,7 @@ class Gallery(Closing):
     def _refuse_revoked(
         self, application: Application, subject_ids: Sequence[str], *, another: bool, allow_revoked: bool
     ) -> None:
-        """What the key store knows to be revoked, whatever record store was put back."""
+        """Refuse subjects that the key store knows as revoked, whatever the record store says."""
         if not allow_revoked:
             revoked = self.keys.revoked_epochs(application.name)
             for subject_id in set(subject_ids) if revoked else ():
@@ -543,35 +569,30 @@ class Gallery(Closing):
                 f"expected one subject id and one metadata for each of {len(rows)} embeddings, "
                 f"received {len(subject_ids)} and {len(texts)}"
             )
-        records: Sequence[int]
-        if hasher.parts > 1:
-            records = records_in_parts(
-                self.store, self.keys, application, subject_ids, parts=hasher.parts, fresh=renewed
-            )
-        else:
-            records = self.keys.reserve(application.name, len(rows))
+        records = reserve_records(self.store, self.keys, application, subject_ids, parts=hasher.parts, renewed=renewed)
         places = list(zip(subject_ids, records, texts, strict=True))
         created = int(self._clock())
         return make_references(self.keys, hasher, application, places, rows, created=created)
 
-    def _masks_of(self, application: Application, references: Sequence[Reference]) -> "_Masks":
-        return _Masks(self.keys, application, [each.record for each in references])
+    @contextlib.contextmanager
+    def _forgetting_masks_on_error(self, application: Application, references: Sequence[Reference]) -> Iterator[None]:
+        """Forget the masks of references that the record store refuses.
+
+        After any other error the transaction may have been committed; `erase` looks at the record store.
+        """
+        try:
+            yield
+        except EnrolmentError:
+            if application.masked:
+                self.keys.forget_masks(application.name, [each.record for each in references])
+            raise
 
     def _valid(self, application: str, subject_id: str) -> list[Reference]:
         revoked = self.keys.revoked(application)
         found = self.store.references(application, subject_id)
         return [each for each in found if each.record not in revoked]
 
-    def _all(self, application: str) -> list[Reference]:
-        """All valid references without their codes."""
-        found: list[Reference] = []
-        after = -1
-        while page := self.store.scan(application, after=after, limit=PAGE):
-            after = page[-1].record
-            found += [dataclasses.replace(each, code=b"", seal=b"") for each in page]
-        return found
-
-    def _absent(self, application: str, subject_id: str, slot: int | None = None) -> Exception:
+    def _not_found(self, application: str, subject_id: str, slot: int | None = None) -> Exception:
         if slot is not None and self.store.references(application, subject_id):
             return EnrolmentError(f"subject {subject_id!r} has no reference in slot {slot}")
         if self._was_revoked(application, subject_id):
@@ -586,19 +607,19 @@ class Gallery(Closing):
     def _settle(
         self, application: str, changed: Application | None = None, *, revoked: Sequence[Tombstone] = ()
     ) -> None:
-        """Tell the key store what the record store holds now.
+        """Write the state of the record store to the key store.
 
         Raises:
-            StoreError: The key store cannot be written. The record store was; the next write, or
-                the next opening, does this first.
+            StoreError: The key store cannot be written, after the record store was; the next write or opening repeats
+                it.
         """
         try:
-            anchor = self.keys.anchor()  # what it says was written to the log before
+            anchor = self.keys.anchor()  # before the head is read: other processes may write meanwhile
             head = self.store.audit_head(application or None)
             if not holds_anchor(self.store, anchor):  # the log was cut while it was open
                 self.keys.note_rollback(self.store.audit_head(), now=int(self._clock()))
             if head is not None and not self.store.chain.holds(head):
-                head = None  # nothing to remember: `check` tells
+                head = None  # `check` reports it
             if revoked:
                 records = [RevokedRecord(t.subject_id, t.record, t.epoch) for t in revoked]
                 self.keys.revoke(application, records, head)
@@ -608,30 +629,32 @@ class Gallery(Closing):
             self._is_settled = False
             raise
 
-    def _mend(self) -> None:
-        """Before a write: what an earlier one could not tell the key store."""
+    def _finish_settling(self) -> None:
+        """Before a write: repeat `_settle` where it failed."""
         if not self._is_settled:
             reconcile(self.store, self.keys, self.event, now=int(self._clock()))
             self._is_settled = True
 
 
-class _Masks:
-    """Masks of references that are about to be stored; forgotten where they are refused."""
+@contextlib.contextmanager
+def _gc_paused(count: int) -> Iterator[None]:
+    """Pause the search for cyclic garbage while about `count` objects without cycles are made.
 
-    def __init__(self, keys: KeyStore, application: Application, records: Sequence[int]) -> None:
-        self._keys, self._application, self._records = keys, application, records
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        # After any other error the transaction may have been done: `Gallery.erase` looks.
-        if self._application.masked and kind is not None and issubclass(kind, EnrolmentError):
-            self._keys.forget_masks(self._application.name, self._records)
+    In a batch of thousands of references it takes a third of the time. Of overlapping threads, the first one to pause
+    it resumes it.
+    """
+    if count < _MIN_BATCH_WITHOUT_GC or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _in_slots_of(old: Sequence[Reference], new: Sequence[Reference]) -> list[Reference]:
-    """New references in the slots of old ones, in turn; what is left over has no slot yet."""
+    """New references in the slots of old ones, in turn; surplus ones stay without a slot."""
     slots = iter([reference.slot for reference in old])
     return [reference.in_slot(next(slots, UNSLOTTED)) for reference in new]
 

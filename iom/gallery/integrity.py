@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from iom.errors import StoreError
-from iom.gallery.audit import AuditEntry, AuditEvent
+from iom.gallery.audit import AuditEvent
 from iom.gallery.keys.key_store import Anchor, KeyStore, RevokedRecord
 from iom.gallery.models import Application
-from iom.gallery.stores.store import RecordStore
+from iom.gallery.stores.base import RecordStore
 from iom.gallery.templates import (
     check_seal,
     holds_application_seal,
@@ -23,7 +23,7 @@ _LOOKS, _SECONDS_A_LOOK = 20, 0.1
 
 
 class EventMaker(Protocol):
-    """Makes audit events; `Gallery.event`."""
+    """`Gallery.event`, which makes audit events."""
 
     def __call__(self, action: str, application: str, subject_ids: Sequence[str], /) -> AuditEvent:
         """The event, as of now."""
@@ -35,9 +35,9 @@ def check_application(keys: KeyStore, application: Application, known: Applicati
 
     Args:
         keys: The key store.
-        application: As the record store has it.
-        known: Settings that the key store knew before the record store was read; another process
-            may have changed both since.
+        application: Settings in the record store.
+        known: Settings that the key store knew before the record store was read; another process may have changed both
+            since.
 
     Raises:
         StoreError: They were changed or set back outside of the gallery.
@@ -62,12 +62,12 @@ def _application_problem(keys: KeyStore, application: Application, known: Applic
 
 
 def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int) -> None:
-    """Bring the two stores together after a crash, or after an older record store was put back.
+    """Make the two stores agree after a crash, or after an older record store was put back.
 
-    A revocation is written to the record store first and to the key store after it: a crash between
-    the two leaves a tombstone without an entry in the key store. An entry without a tombstone means
-    that an older copy of the record store was put back: its code is deleted again, and applications
-    get their newest settings. Tombstones without an authentic seal are left to `problems`.
+    A revocation is written to the record store first, to the key store after it: a crash in between leaves a tombstone
+    that the key store does not know. A revoked record without a tombstone means that an older copy of the record store
+    was put back: its code is deleted again, and applications get their newest settings. Tombstones without an authentic
+    seal are left to `problems`.
     """
     head = store.audit_head()
     is_older = not holds_anchor(store, keys.anchor())
@@ -77,7 +77,7 @@ def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int
         name = application.name
         last = store.audit_head(name)
         if last is None or not store.chain.holds(last):
-            continue  # its log was emptied or forged: `problems` tells, and nothing is written
+            continue  # its log was emptied or forged, which `problems` reports
         known = keys.known(name).settings
         if is_older and known is not None and application.revision < known.revision:
             newest = dataclasses.replace(known, revision=known.revision + 1)
@@ -101,7 +101,7 @@ def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int
 
 
 def _settle_rest(store: RecordStore, keys: KeyStore, application: Application) -> None:
-    """What a process that was killed has not told the key store."""
+    """Settings and counts that a killed process has not written to the key store."""
     head = store.audit_head(application.name)
     if head is None or not store.chain.holds(head):
         return
@@ -115,11 +115,11 @@ def _settle_rest(store: RecordStore, keys: KeyStore, application: Application) -
 
 
 def holds_anchor(store: RecordStore, anchor: Anchor | None) -> bool:
-    """Whether the log has the entry that the key store remembers; else it is an older one, or cut.
+    """Whether the log has the entry that the key store remembers; else the log is an older one, or was cut.
 
     Args:
         store: The record store.
-        anchor: As the key store remembered it before this is called; `None` holds everywhere.
+        anchor: The entry, read from the key store before this call; `None` is in every log.
     """
     if anchor is None:
         return True
@@ -131,7 +131,7 @@ def problems(store: RecordStore, keys: KeyStore) -> list[str]:
     """All problems of both stores, one line each; empty when there are none."""
     found = [*store.check(), *keys.problems()]
     if found:
-        return found  # what a damaged medium holds proves nothing
+        return found  # the content of a damaged medium proves nothing
     for each in keys.rollbacks():
         found.append(
             f"the record store was an older copy, or its audit log was cut: {each.found} entries "
@@ -142,7 +142,7 @@ def problems(store: RecordStore, keys: KeyStore) -> list[str]:
     anchor = keys.anchor()
     before = {name: _Settled(keys.known(name).settings, keys.revoked(name)) for name in keys.known_names()}
     with store.snapshot() as still:
-        found += still.chain.problems(_audit(still))
+        found += still.chain.problems(still.whole_audit())
         if anchor is not None and not holds_anchor(still, anchor):
             found.append(
                 f"audit log: entry {anchor.sequence}, which the key store remembers, is missing or "
@@ -162,13 +162,6 @@ class _Settled(NamedTuple):
 
     application: Application | None
     revoked: Mapping[int, RevokedRecord]
-
-
-def _audit(store: RecordStore) -> Iterator[AuditEntry]:
-    after = 0
-    while entries := store.audit(after=after):
-        yield from entries
-        after = entries[-1].sequence
 
 
 def _mask_problems(keys: KeyStore, application: str, records: Sequence[int]) -> Iterator[str]:
@@ -195,15 +188,14 @@ def _untold(keys: KeyStore, application: str, gone: set[int]) -> int:
 
 
 def _problems_of(store: RecordStore, keys: KeyStore, application: Application, settled: _Settled) -> Iterator[str]:
-    name, after, references = application.name, -1, 0
+    name, references = application.name, 0
     problem = _application_problem(keys, application, settled.application)
     if problem:
         yield problem
     tombstones = store.tombstones(name)
     gone = {stone.record for stone in tombstones}
     masked, revoked = keys.masked_records(name), keys.revoked(name)
-    while page := store.scan(name, after=after):
-        after = page[-1].record
+    for page in store.pages(name):
         references += len(page)
         for reference in page:
             place = f"application {name}: record {reference.record}"

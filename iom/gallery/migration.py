@@ -1,56 +1,60 @@
-"""Migration of galleries of format 1: a sealed log as key store, a record store without seals."""
+"""Migration of galleries of format 1: their key store is an append-only log, their record store has no seals.
+
+Each change of the format of the tables has its conversion here, within `SqlStore.converting`.
+"""
 
 import base64
+import contextlib
 import dataclasses
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from iom._untrusted import parse_json
 from iom.errors import StoreError, StoreNotFoundError
-from iom.gallery.audit import AuditChain, AuditEvent
+from iom.gallery.audit import AuditChain, AuditEvent, Counts
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_sources import EXTERNAL, read_master
 from iom.gallery.keys.key_store import (
-    LARGEST_RECORD,
     LAYOUT,
+    MAX_RECORD,
     KeyContent,
     KeyStore,
     PassphraseSource,
     RevokedRecord,
-    external_wrapping_key,
-    key_opener,
+    Seal,
     make_key_file,
-    read_wrapping_key,
-    stretched,
+    parse_key_url,
+    read_master,
 )
 from iom.gallery.models import Application, check_subject_id
-from iom.gallery.stores.store import open_store, upgrade_store
-from iom.gallery.stores.upgrade import Upgrade
+from iom.gallery.stores.base import open_store
+from iom.gallery.stores.sql import APPLICATIONS, AUDIT, TOMBSTONES, SqlStore
 from iom.gallery.templates import check_seal, sealed_application, tombstone_seal
 from iom.keys import TransformKey
 
 _FORMAT, _VERSION = "iom-keys", 1
 _LENGTH_BYTES, _NONCE_BYTES, _TAG_BYTES = 4, 12, 16
-_LONGEST_HEADER = 1024
-_LONGEST_ENTRY = 1 << 28
+_MAX_HEADER_BYTES = 1024
+_MAX_ENTRY_BYTES = 1 << 28
 _NEVER_KEYED = 2**62
 
 
 @dataclasses.dataclass(frozen=True)
-class Migration:
-    """What was converted.
+class MigrationSummary:
+    """Counts of a migration.
 
     Attributes:
-        key_file: The new key store; the old one lies where it was.
+        key_file: The new key store; the old one is left as it was.
         applications: Applications.
         references: Their valid references.
         revoked: Revoked records.
-        odd_subjects: Subjects whose ids are not in NFC: they are found by identification, but not
-            by their id, until they are enrolled anew.
+        odd_subjects: Subjects with ids that are not in NFC: until they are enrolled again, identification finds them,
+            verification does not.
     """
 
     key_file: Path
@@ -62,26 +66,26 @@ class Migration:
 
 def migrate(
     gallery_url: str, keys_url: str, *, new_key_file: Path | None = None, passphrase: PassphraseSource | None = None
-) -> Migration:
+) -> MigrationSummary:
     """Convert a gallery of format 1: a new key store beside the old one, the record store in place.
 
-    What was interrupted is done again. Other processes that use the gallery have to be stopped.
+    An interrupted conversion can be repeated. Other processes that use the gallery must be stopped.
 
     Args:
-        gallery_url: Of the record store.
-        keys_url: Of the old key store.
-        new_key_file: The new key store's file; `None` adds `.v2` to the old one's name. It is
-            sealed by the same passphrase, key or master.
-        passphrase: Asked where one is needed.
+        gallery_url: URL of the record store.
+        keys_url: URL of the old key store.
+        new_key_file: File of the new key store, sealed by the same passphrase, key or master; `None` adds `.v2` to the
+            name of the old one.
+        passphrase: Returns the passphrase; called where one is needed.
 
     Raises:
-        StoreError: Damaged, not opened, or the result does not hold what the old stores did; the
-            old stores are then as they were.
+        StoreError: A store is damaged or cannot be opened, or the result does not hold the content of the old stores,
+            which are then as they were.
     """
-    old_path, sealing = _sealing(keys_url, passphrase)
+    old_path, seal, _ = parse_key_url(keys_url, passphrase)
     new_path = new_key_file or old_path.with_name(old_path.name + ".v2")
-    old = _read_legacy(old_path, sealing)
-    was_old = upgrade_store(gallery_url, lambda upgrade: _convert(upgrade, old, new_path))
+    old = _read_legacy(old_path, seal)
+    was_old = _convert_records(gallery_url, old, new_path)
     if not was_old and not new_path.exists():
         raise StoreError(
             f"record store: is of format {LAYOUT.format} already, but there is no key store at "
@@ -93,7 +97,7 @@ def migrate(
         if problems:
             raise StoreError(f"the converted gallery has problems: {'; '.join(problems[:3])}")
         stats = [counts for _, counts in gallery.stats().values()]
-        return Migration(
+        return MigrationSummary(
             new_path,
             len(stats),
             sum(each.references for each in stats),
@@ -119,33 +123,41 @@ class _Legacy:
         return bool(self.header["sealed_by"] == "external")
 
 
-Sealing = Callable[[Mapping[str, Any]], tuple[bytes, TransformKey | None]]
+def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:
+    """Make the new key store, and convert the record store, in one transaction.
+
+    Returns:
+        Whether it was of format 1; one of the present format is left as it is.
+    """
+    with contextlib.suppress(StoreError), open_store(url):
+        return False
+    with open_store(url, format=1) as store:
+        if not isinstance(store, SqlStore):
+            raise StoreError("record store: there is no conversion for a store of this kind")
+        with store.converting() as connection:
+            _add_columns(connection)
+            _convert(store, connection, old, new_path)
+            connection.exec_driver_sql("ALTER TABLE applications DROP COLUMN next_record")
+    return True
 
 
-def _sealing(url: str, passphrase: PassphraseSource | None) -> tuple[Path, Sealing]:
-    """The old file, and what gives its wrapping key and external master by its header."""
-    path, _ = key_opener(url, passphrase=passphrase)
-    scheme, _, rest = url.partition(":")
-    if scheme in EXTERNAL:
-        master = EXTERNAL[scheme](rest.partition("?file=")[0])
-        return path, lambda header: (external_wrapping_key(master), master)
-    wrap = rest.partition("?key-file=")[2]
-    if wrap:
-        return path, lambda header: (read_wrapping_key(Path(wrap)), None)
-
-    def asked(header: Mapping[str, Any]) -> tuple[bytes, TransformKey | None]:
-        if passphrase is None:
-            raise StoreError(f"key store {path}: expected a passphrase, received none")
-        return stretched(passphrase(), header, path), None
-
-    return path, asked
+def _add_columns(connection: sa.Connection) -> None:
+    """Add the columns of format 2."""
+    for table, *names in (
+        (APPLICATIONS, "revision", "seal"),
+        (TOMBSTONES, "epoch", "seal"),
+        (AUDIT, "valid", "revoked", "revision"),
+    ):
+        for name in names:
+            kind = table.c[name].type.compile(connection.dialect)
+            default = "0" if name != "seal" else "x''" if connection.dialect.name == "sqlite" else "''"
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind} NOT NULL DEFAULT {default}")
+    connection.exec_driver_sql("CREATE INDEX audit_applications ON audit (application, sequence)")
 
 
-def _convert(upgrade: Upgrade, old: _Legacy, new_path: Path) -> None:
-    """Make the new key store, and seal the record store with it; within its transaction."""
-    head, chain = None, AuditChain(b"", _NEVER_KEYED)
-    entries = list(upgrade.audit())
-    for problem in chain.problems(entries):
+def _convert(store: SqlStore, connection: sa.Connection, old: _Legacy, new_path: Path) -> None:
+    entries = list(store.whole_audit())
+    for problem in AuditChain(b"", _NEVER_KEYED).problems(entries):
         raise StoreError(f"the gallery was changed or is damaged: {problem}; nothing was converted")
     head = entries[-1] if entries else None
     if head is not None and old.entries < head.event.key_entries:
@@ -153,47 +165,55 @@ def _convert(upgrade: Upgrade, old: _Legacy, new_path: Path) -> None:
             f"{old.path}: has {old.entries} entries, the audit log knows of "
             f"{head.event.key_entries}: its end is missing. Take it from a backup"
         )
-    applications = upgrade.applications()
-    content = _content(upgrade, applications, old, keyed_from=len(entries) + 1)
+    applications = store.applications()
+    content = _content(store, connection, old, keyed_from=len(entries) + 1)
     if not new_path.exists():
         make_key_file(new_path, _new_header(old), old.key, content)
     with _open_new(old, new_path) as keys:
-        if upgrade.owner() not in ("", keys.identity()):
+        if store.owner() not in ("", keys.identity()):
             raise StoreError("this key store does not belong to this record store: another master")
         if keys.keyed_from() != content.keyed_from:
             raise StoreError(f"{new_path}: was made for another state of the gallery; move it away and start again")
         _check_content(keys, old)
-        chain = AuditChain(keys.chain_key(), keys.keyed_from())
-        for application, _ in applications:
-            _seal(upgrade, keys, application, chain)
+        store.chain = AuditChain(keys.chain_key(), keys.keyed_from())
+        for application in applications:
+            _seal(store, connection, keys, application)
 
 
-def _seal(upgrade: Upgrade, keys: KeyStore, application: Application, chain: AuditChain) -> None:
+def _seal(store: SqlStore, connection: sa.Connection, keys: KeyStore, application: Application) -> None:
+    """Seal an application and its tombstones, and write an audit entry with its counts."""
     name, count = application.name, 0
-    for reference in upgrade.references(name):
-        check_seal(keys, reference)
-        count += 1
-    tombstones = []
-    for stone in upgrade.tombstones(name):
-        # The epoch was not kept: the newest it can have been.
+    for page in store.pages(name):
+        for reference in page:
+            check_seal(keys, reference)
+        count += len(page)
+    tombstones = store.tombstones(name)
+    for stone in tombstones:
+        # Format 1 did not keep the epoch: this is the newest it can have been.
         of_epoch = dataclasses.replace(stone, epoch=application.epoch)
-        seal = tombstone_seal(keys, name, of_epoch)
-        tombstones.append(dataclasses.replace(of_epoch, seal=seal))
+        connection.execute(
+            sa.update(TOMBSTONES)
+            .where(TOMBSTONES.c.application == store.application_id(name), TOMBSTONES.c.record == stone.record)
+            .values(epoch=of_epoch.epoch, seal=tombstone_seal(keys, name, of_epoch))
+        )
     sealed = sealed_application(keys, dataclasses.replace(application, revision=1))
+    connection.execute(
+        sa.update(APPLICATIONS).where(APPLICATIONS.c.name == name).values(revision=sealed.revision, seal=sealed.seal)
+    )
     event = AuditEvent("migrate", name, key_entries=keys.entries(), time=int(time.time()))
-    upgrade.write(sealed, tombstones, count, chain, event)
+    store.append(connection, event, Counts(count, len(tombstones), sealed.revision))
 
 
-def _content(
-    upgrade: Upgrade, applications: Sequence[tuple[Application, int]], old: _Legacy, *, keyed_from: int
-) -> KeyContent:
-    epochs = {application.name: application.epoch for application, _ in applications}
-    following = {application.name: number for application, number in applications}
+def _content(store: SqlStore, connection: sa.Connection, old: _Legacy, *, keyed_from: int) -> KeyContent:
+    """Content of the new key store."""
+    epochs = {application.name: application.epoch for application in store.applications()}
+    rows = connection.execute(sa.text("SELECT name, next_record FROM applications"))
+    following = {name: number for name, number in rows}
     revoked: dict[str, dict[int, str]] = {name: dict(of) for name, of in old.revoked.items()}
     for name, number in following.items():
-        if type(number) is not int or not 0 <= number <= LARGEST_RECORD:
+        if type(number) is not int or not 0 <= number <= MAX_RECORD:
             raise _changed(name, "its next record number is out of range")
-        for stone in upgrade.tombstones(name):  # a crash may have kept it from the key store
+        for stone in store.tombstones(name):  # the key store may lack it after a crash
             if not 0 <= stone.record < number:
                 raise _changed(name, f"a tombstone of record {stone.record}, which was never given out")
             subject_id = revoked.setdefault(name, {}).setdefault(stone.record, stone.subject_id)
@@ -235,7 +255,7 @@ def _open_new(old: _Legacy, path: Path) -> KeyStore:
 
 
 def _check_content(keys: KeyStore, old: _Legacy) -> None:
-    """Refuse a new key store that lacks anything of the old one."""
+    """Refuse a new key store that lacks content of the old one."""
     same = keys.master() == old.master
     for name, revoked in old.revoked.items():
         known = keys.revoked(name)
@@ -253,18 +273,16 @@ def _check_content(keys: KeyStore, old: _Legacy) -> None:
 def _odd_subjects(gallery: Gallery) -> list[str]:
     odd = set()
     for application in gallery.store.applications():
-        after = -1
-        while page := gallery.store.scan(application.name, after=after):
-            after = page[-1].record
+        for page in gallery.store.pages(application.name):
             odd |= {each.subject_id for each in page if check_subject_id(each.subject_id) != each.subject_id}
     return sorted(odd)
 
 
-def _read_legacy(path: Path, sealing: Sealing) -> _Legacy:
+def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     """Read a key store of format 1: a line of JSON, and entries that are each sealed.
 
-    An entry is its length (4 bytes, big endian), a nonce (12) and an AES-256-GCM ciphertext with
-    its tag. Its associated data are the header, its number and the tag of the entry before it.
+    An entry is its length (4 bytes, big endian), a nonce (12) and an AES-256-GCM ciphertext with its tag. Its
+    associated data are the header, its number and the tag of the entry before it.
 
     Raises:
         StoreNotFoundError: The file is missing.
@@ -278,15 +296,15 @@ def _read_legacy(path: Path, sealing: Sealing) -> _Legacy:
         raise StoreError(f"key store {path}: {error.strerror}") from error
     line, _, rest = data.partition(b"\n")
     try:
-        header = parse_json(line, max_bytes=_LONGEST_HEADER)
+        header = parse_json(line, max_bytes=_MAX_HEADER_BYTES)
         is_known = header["format"] == _FORMAT and header["version"] == _VERSION
         number = int(header["start"])
-        is_known &= 0 <= number <= LARGEST_RECORD
+        is_known &= 0 <= number <= MAX_RECORD
     except (ValueError, TypeError, KeyError):
         is_known = False
     if not is_known:
         raise StoreError(f"{path}: expected a key store of format 1, found another file")
-    key, master = sealing(header)
+    key, master = seal.wrapping_key(header, False), seal.master
     masks: dict[str, dict[int, bytes]] = {}
     revoked: dict[str, dict[int, str]] = {}
     for entry in _legacy_entries(path, header, key, rest):
@@ -314,7 +332,7 @@ def _legacy_entries(path: Path, header: Mapping[str, Any], key: bytes, data: byt
     while place + _LENGTH_BYTES <= len(data):
         length = int.from_bytes(data[place : place + _LENGTH_BYTES], "big")
         end = place + _LENGTH_BYTES + length
-        if not _NONCE_BYTES + _TAG_BYTES <= length <= _LONGEST_ENTRY:
+        if not _NONCE_BYTES + _TAG_BYTES <= length <= _MAX_ENTRY_BYTES:
             raise StoreError(f"{path}: entry {number} is damaged; take it from a backup")
         if end > len(data):
             return  # an incomplete last entry was never acknowledged

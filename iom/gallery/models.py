@@ -1,4 +1,4 @@
-"""What a gallery keeps of applications and enrolled subjects, and what their names may be."""
+"""Records of a gallery: applications, references and tombstones, and the rules for their names."""
 
 import dataclasses
 import json
@@ -7,66 +7,32 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from iom.codes.packing import plane_count, word_count
-from iom.errors import EnrolmentError
+from iom.codes.packing import encoding_shape
+from iom.errors import CodeError, EnrolmentError
 
-LAYOUT = "iom-planes/1"
 KEY_MODES = ("subject", "application")
-LONGEST_SUBJECT_ID = 256
-LARGEST_METADATA = 4096
+MAX_SUBJECT_ID_LENGTH = 256
+MAX_METADATA_BYTES = 4096
 UNSLOTTED = -1
-"""Slot of a new reference: the store takes the lowest number that is free for the subject."""
+"""Slot of a reference that is not stored yet; the store assigns the lowest free slot of the subject."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_ENCODING = re.compile(rf"{LAYOUT}:([1-9]\d{{0,4}})x([1-9]\d{{0,2}})")
-
-
-def encoding_id(code_length: int, alphabet_size: int) -> str:
-    """Name of the stored form of codes: layout, M and Q.
-
-    Example:
-        >>> encoding_id(512, 8)
-        'iom-planes/1:512x8'
-    """
-    return f"{LAYOUT}:{code_length}x{alphabet_size}"
-
-
-def encoding_shape(encoding: str) -> tuple[int, int]:
-    """`(M, Q)` of an encoding id.
-
-    Raises:
-        EnrolmentError: A layout that this program does not know.
-    """
-    match = _ENCODING.fullmatch(encoding)
-    if match is None:
-        raise EnrolmentError(
-            f"encoding: expected '{LAYOUT}:<code length>x<alphabet size>', received {encoding!r}; "
-            "read it with the program that wrote it"
-        )
-    return int(match[1]), int(match[2])
-
-
-def code_bytes(encoding: str) -> int:
-    """Bytes of one stored code: whole 64-bit words, little endian, plane after plane."""
-    code_length, alphabet_size = encoding_shape(encoding)
-    return 8 * plane_count(alphabet_size) * word_count(code_length)
 
 
 @dataclasses.dataclass(frozen=True)
 class Application:
-    """A tenant: its references never meet those of another application.
+    """A tenant; references of two applications are never compared.
 
     Attributes:
-        name: 1 to 64 letters, digits and `_.-`.
         encoding: Stored form of its codes, see `encoding_id`.
-        model: Fingerprint of hasher and embedder; codes of two models never compare.
-        threshold: Largest number of differing positions that is still a match.
-        key_mode: `subject` (each record has its own key) or `application` (one key an epoch).
-        masked: Codes are stored under a one-time XOR mask that lies in the key store.
-        epoch: Number of the key that new references get, where the key is the application's.
-        created: Seconds since 1970, UTC.
+        model: Fingerprint of hasher and embedder; codes of two models are not comparable.
+        threshold: Largest number of differing positions that is a match.
+        key_mode: `subject` (one key for each record) or `application` (one key for each epoch).
+        masked: Whether codes are stored under a one-time XOR mask, which the key store keeps.
+        epoch: Key epoch of new references in key mode `application`.
+        created: Seconds since 1970.
         revision: Rises with each change of threshold or epoch.
-        seal: Authentication tag of everything else; made by the gallery, opaque here.
+        seal: Authentication tag of all other fields, made by the gallery.
     """
 
     name: str
@@ -82,7 +48,10 @@ class Application:
 
     def __post_init__(self) -> None:
         check_application_name(self.name)
-        code_length, _ = encoding_shape(self.encoding)
+        try:
+            code_length, _ = encoding_shape(self.encoding)
+        except CodeError as error:
+            raise EnrolmentError(str(error)) from error
         if self.key_mode not in KEY_MODES:
             raise EnrolmentError(f"key mode: expected one of {', '.join(KEY_MODES)}, received {self.key_mode!r}")
         if not -1 <= self.threshold <= code_length:
@@ -91,22 +60,23 @@ class Application:
                 f"{code_length} differing positions, received {self.threshold}"
             )
 
+    def fields(self) -> dict[str, Any]:
+        """All fields but the seal, as JSON."""
+        return {name: value for name, value in vars(self).items() if name != "seal"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """One enrolled template.
 
     Attributes:
-        application: Name of its application.
-        subject_id: Whose it is.
         slot: 0, 1, ... among the references of the subject; `UNSLOTTED` until it is stored.
-        record: Number of the record, never used twice within an application. Keys are derived
-            from it, and the lowest wins a tie.
-        epoch: Key epoch, of applications with a common key; else 0.
-        code: Packed planes, little endian, `code_bytes` long, under the mask if there is one.
-        seal: Authentication tag of everything else but the slot; made by the gallery, opaque here.
-        metadata: Canonical JSON text of an object, see `metadata_text`.
-        created: Seconds since 1970, UTC.
+        record: Record number, used once within an application. Keys are derived from it, and the lowest wins a tie.
+        epoch: Key epoch in key mode `application`, else 0.
+        code: Packed planes, little endian, `code_bytes` long, XOR the mask if there is one.
+        seal: Authentication tag of all other fields but the slot, made by the gallery.
+        metadata: Canonical JSON of an object, see `metadata_text`.
+        created: Seconds since 1970.
     """
 
     application: str
@@ -120,7 +90,7 @@ class Reference:
     created: int = 0
 
     def in_slot(self, slot: int) -> "Reference":
-        """The same in a slot; several times as fast as `dataclasses.replace`."""
+        """A copy with another slot; several times as fast as `dataclasses.replace`."""
         placed: Reference = object.__new__(Reference)
         placed.__dict__.update(self.__dict__, slot=slot)
         return placed
@@ -128,15 +98,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Tombstone:
-    """What is left of a revoked reference: which record of whom, no code.
-
-    Attributes:
-        subject_id: Whose it was.
-        record: Its record number.
-        epoch: Its key epoch.
-        seal: Authentication tag of all that; made by the gallery, opaque here.
-        version: Version of the application at which it was revoked; given by the store.
-    """
+    """A revoked reference without its code; `version` of the application at its revocation is set by the store."""
 
     subject_id: str
     record: int
@@ -146,7 +108,7 @@ class Tombstone:
 
 
 def check_application_name(name: object) -> str:
-    """`name`, if it may be an application's.
+    """`name`, if an application may have it.
 
     Raises:
         EnrolmentError: Not 1 to 64 letters, digits and `_.-`, starting with a letter or digit.
@@ -159,21 +121,20 @@ def check_application_name(name: object) -> str:
 
 
 def check_subject_id(subject_id: object) -> str:
-    """`subject_id` in NFC, if it is printable, of 1 to 256 characters, without space at its ends.
+    """`subject_id` in NFC.
 
-    Any script and any punctuation is allowed: an id is data, never part of a command. Canonically
-    equivalent texts (Unicode, UAX 15) name the same subject.
+    Any script and punctuation is allowed. Canonically equivalent texts (Unicode, UAX 15) name the same subject.
 
     Raises:
-        EnrolmentError: It is not.
+        EnrolmentError: Not 1 to 256 printable characters without space at either end.
     """
-    fits = isinstance(subject_id, str) and 1 <= len(subject_id) <= LONGEST_SUBJECT_ID
+    fits = isinstance(subject_id, str) and 1 <= len(subject_id) <= MAX_SUBJECT_ID_LENGTH
     if not isinstance(subject_id, str) or not fits or not subject_id.isprintable():
         raise EnrolmentError(
-            f"subject id: expected 1 to {LONGEST_SUBJECT_ID} printable characters, received {_shown(subject_id)}"
+            f"subject id: expected 1 to {MAX_SUBJECT_ID_LENGTH} printable characters, received {_shown(subject_id)}"
         )
     if subject_id != subject_id.strip():
-        raise EnrolmentError(f"subject id: expected no space at its ends, received {_shown(subject_id)}")
+        raise EnrolmentError(f"subject id: expected no space at either end, received {_shown(subject_id)}")
     return unicodedata.normalize("NFC", subject_id)
 
 
@@ -189,15 +150,15 @@ def metadata_text(metadata: Mapping[str, Any] | None) -> str:
         text = json.dumps(dict(metadata), sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise EnrolmentError(f"metadata: expected a JSON object: {error}") from error
-    if len(text) > LARGEST_METADATA:
+    if len(text) > MAX_METADATA_BYTES:
         raise EnrolmentError(
-            f"metadata: expected at most {LARGEST_METADATA} bytes of JSON, received {len(text)}; "
-            "keep large things elsewhere and name them here"
+            f"metadata: expected at most {MAX_METADATA_BYTES} bytes of JSON, received {len(text)}; "
+            "keep large data elsewhere and refer to it here"
         )
     return text
 
 
 def _shown(value: object) -> str:
-    """A value for an error, never more than a line of it."""
+    """At most 80 characters of a value for an error."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

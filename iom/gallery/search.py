@@ -1,35 +1,37 @@
-"""Identification: the codes in memory follow the record store, and hits become subjects."""
+"""Identification: codes in memory that follow the record store, and subjects of the nearest codes."""
 
 import dataclasses
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.distances import paired
-from iom.codes.packing import PackedCodes, pack
-from iom.gallery.index import CodeIndex
+from iom.codes.distances import nearest, paired, within, within_each
+from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.models import Application, Reference, encoding_shape
-from iom.gallery.stores.store import Hit, RecordStore
+from iom.gallery.models import Application, Reference
+from iom.gallery.stores.base import RecordStore
 from iom.gallery.templates import check_seal, record_keys, unmasked
 from iom.models.face_hasher import FaceHasher
 
+_MIN_CAPACITY = 1024
+_MAX_DELETED = 256
+_ROWS_AT_A_TIME = 65536
 _CANDIDATES_A_BATCH = 1024
+
+
+class Hit(NamedTuple):
+    """A record and its distance to a probe."""
+
+    record: int
+    distance: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A subject that a search found.
-
-    Attributes:
-        subject_id: Who.
-        distance: Of the nearest of its references.
-        match: Whether that is at most the threshold.
-        slot: Which reference.
-        record: Its number.
-    """
+    """A subject found by a search: distance, slot and record number of its nearest reference."""
 
     subject_id: str
     distance: int
@@ -38,16 +40,124 @@ class Candidate:
     record: int
 
 
+class CodeIndex:
+    """Codes of one application and key epoch in one matrix, by record number; changed in place.
+
+    A row takes its planes and 8 bytes (200 in all for 512x8): twice the record number, plus 1 where the row is deleted.
+    Deleted rows are zeroed, left out of results, and removed when there are many. Unused capacity is address space
+    only, which the system backs with memory when it is written to.
+    """
+
+    def __init__(self, code_length: int, alphabet_size: int, *, capacity: int = 0) -> None:
+        self._shape = (code_length, alphabet_size)
+        rows = max(capacity, _MIN_CAPACITY)
+        words = (plane_count(alphabet_size), word_count(code_length))
+        self._planes: NDArray[np.uint64] = np.empty((rows, *words), np.uint64)
+        self._marks: NDArray[np.int64] = np.empty(rows, np.int64)
+        self._size = self._deleted = 0
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return self._size - self._deleted
+
+    def append(self, records: Sequence[int] | NDArray[np.int64], codes: PackedCodes) -> None:
+        """Add codes; records that are present already are left as they are."""
+        numbers = np.asarray(records, np.int64)
+        with self._lock:
+            fresh = np.flatnonzero(~self._holds(numbers))
+            if not len(fresh):
+                return
+            fresh = fresh[np.argsort(numbers[fresh], kind="stable")]
+            self._make_room(len(fresh))
+            rows = slice(self._size, self._size + len(fresh))
+            self._planes[rows], self._marks[rows] = codes.planes[fresh], 2 * numbers[fresh]
+            is_late = self._size and self._marks[rows.start] < self._marks[rows.start - 1]
+            self._size += len(fresh)
+            if is_late:  # another process committed lower numbers after higher ones
+                order = np.argsort(self._marks[: self._size], kind="stable")
+                self._planes[: self._size] = self._planes[order]
+                self._marks[: self._size] = self._marks[order]
+
+    def delete(self, records: Sequence[int]) -> None:
+        """Delete records; absent ones are ignored."""
+        with self._lock:
+            for record in records:
+                row = int(np.searchsorted(self._marks[: self._size], 2 * record))
+                if row < self._size and self._marks[row] == 2 * record:
+                    self._marks[row] += 1
+                    self._planes[row] = 0  # the code of a revoked record is not kept in memory
+                    self._deleted += 1
+            if self._deleted > _MAX_DELETED:
+                self._compact()
+
+    def nearest(self, probes: PackedCodes, top: int) -> list[list[Hit]]:
+        """The `top` nearest of each probe, nearest first; the lowest record wins a tie."""
+        with self._lock:
+            if not len(self) or top < 1:
+                return [[] for _ in range(len(probes))]
+            k = min(top + self._deleted, self._size)
+            rows, distances = nearest(probes, self._codes(), k)
+            return [self._hits(rows[i], distances[i])[:top] for i in range(len(probes))]
+
+    def within(self, probe: PackedCodes, threshold: float) -> list[Hit]:
+        """All at a distance of at most `threshold`, in the same order."""
+        with self._lock:
+            if not len(self):
+                return []
+            return self._hits(*within(probe, self._codes(), threshold))
+
+    def within_each(self, probes: PackedCodes, threshold: float) -> list[list[Hit]]:
+        """`within` for several probes at once."""
+        with self._lock:
+            if not len(self):
+                return [[] for _ in range(len(probes))]
+            return [self._hits(*found) for found in within_each(probes, self._codes(), threshold)]
+
+    def _hits(self, rows: NDArray[np.int64], distances: NDArray[np.int32]) -> list[Hit]:
+        marks = self._marks[rows]
+        valid = marks & 1 == 0
+        found = zip((marks[valid] >> 1).tolist(), distances[valid].tolist(), strict=True)
+        return [Hit(record, distance) for record, distance in found]
+
+    def _codes(self) -> PackedCodes:
+        return PackedCodes(self._planes[: self._size], *self._shape)
+
+    def _holds(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        marks = self._marks[: self._size] >> 1
+        if not len(marks):
+            return np.zeros(len(numbers), bool)
+        rows = np.minimum(np.searchsorted(marks, numbers), len(marks) - 1)
+        return np.asarray(marks[rows] == numbers)
+
+    def _make_room(self, count: int) -> None:
+        needed = self._size + count
+        if needed <= len(self._marks):
+            return
+        capacity = max(needed, 2 * len(self._marks))
+        for name in ("_planes", "_marks"):
+            old = getattr(self, name)
+            new = np.empty((capacity, *old.shape[1:]), old.dtype)
+            new[: self._size] = old[: self._size]
+            setattr(self, name, new)
+
+    def _compact(self) -> None:
+        """Move the valid rows together, piece by piece, since a whole copy would double the memory."""
+        kept = 0
+        for start in range(0, self._size, _ROWS_AT_A_TIME):
+            piece = slice(start, min(start + _ROWS_AT_A_TIME, self._size))
+            valid = np.flatnonzero(self._marks[piece] & 1 == 0) + start
+            rows = slice(kept, kept + len(valid))
+            self._planes[rows], self._marks[rows] = self._planes[valid], self._marks[valid]
+            kept += len(valid)
+        self._planes[kept : self._size] = 0
+        self._size, self._deleted = kept, 0
+
+
 class Searcher:
     """Searches the applications of a store.
 
-    Where records share a key, the probe is hashed once an epoch and compared with a matrix in
-    memory. Where each has its own, the probe is hashed under every candidate's key, in batches:
-    about a thousand times slower, which is the price of keys that must be stolen one by one.
-
-    Args:
-        store: The record store.
-        keys: The key store.
+    With one key for each epoch, the probe is hashed once an epoch and compared with a matrix in memory. With one key
+    for each record, it is hashed under the key of every reference, in batches, which is about a thousand times slower.
     """
 
     def __init__(self, store: RecordStore, keys: KeyStore) -> None:
@@ -78,7 +188,7 @@ class Searcher:
         return [_best(hits, top, threshold) for hits in found]
 
     def candidates(self, application: Application, hits: Sequence[Hit], threshold: int) -> list[Candidate]:
-        """Subjects of hits, each once; what was revoked since the search is left out."""
+        """Subjects of hits, each once, without those revoked since the search."""
         revoked = self._keys.revoked(application.name)
         records = [hit.record for hit in hits if hit.record not in revoked]
         references = {reference.record: reference for reference in self._store.by_record(application.name, records)}
@@ -94,7 +204,7 @@ class Searcher:
         return list(found.values())
 
     def refresh(self, application: Application) -> dict[int, CodeIndex]:
-        """Matrices by epoch, with all that this and other processes have written."""
+        """Indexes by epoch, with all writes of this and other processes."""
         name = application.name
         with self._lock:
             version, known = self._store.version(name), self._versions.get(name, 0)
@@ -107,7 +217,7 @@ class Searcher:
             capacity = 0 if known else self._store.stats(name).references
             after = -1
             while page := self._store.scan(name, after=after, since=known):
-                self._take_up(application, indexes, page, capacity)
+                self._append(application, indexes, page, capacity)
                 after = page[-1].record
             revoked = [stone.record for stone in self._store.tombstones(name, since=known)]
             for index in indexes.values():
@@ -117,12 +227,12 @@ class Searcher:
             self._versions[name] = version
             return indexes
 
-    def _take_up(
+    def _append(
         self, application: Application, indexes: dict[int, CodeIndex], page: Sequence[Reference], capacity: int
     ) -> None:
         revoked = self._keys.revoked(application.name)
         page = [reference for reference in page if reference.record not in revoked]
-        for reference in page:  # a code that was changed for a while would match ever after
+        for reference in page:  # a code that was changed for a moment would match from then on
             check_seal(self._keys, reference)
         for epoch in sorted({reference.epoch for reference in page}):
             of_epoch = [reference for reference in page if reference.epoch == epoch]

@@ -1,28 +1,84 @@
-"""From embeddings to stored templates and back to something that can be compared."""
+"""Templates: embeddings become sealed references under the keys of their records, and comparable codes again."""
 
 import dataclasses
 import hmac
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.packing import PackedCodes, pack, plane_count, word_count
-from iom.errors import EnrolmentError, StoreError
+from iom._registry import lookup
+from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_shape, pack, plane_count, word_count
+from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, code_bytes, encoding_id, encoding_shape
-from iom.keys import TransformKey, check_key_kind
-from iom.models.face_hasher import FaceHasher
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone
+from iom.gallery.stores.base import RecordStore
+from iom.keys import TransformKey, check_key_kind, part_of
+from iom.metrics.template_pooling import majority_codes, mean_vectors
+from iom.models.face_hasher import FaceHasher, ForwardingFaceHasher, Keys
+
+Rows = NDArray[np.float32]
+
+
+class MajorityHasher(ForwardingFaceHasher):
+    """A hasher that takes several embeddings in one row and votes at each position.
+
+    The images of a subject are given side by side, `(N, k D)`, since the key of a record is known only where it is
+    hashed. All are hashed under the same key; the most frequent symbol of each position counts, the lowest of equally
+    frequent ones. Rows of one embedding give the codes of the hasher itself.
+    """
+
+    def hash(self, embeddings: Rows, keys: Keys) -> NDArray[np.uint8]:
+        """Codes `(N, M)` of rows `(N, k D)`.
+
+        Raises:
+            EnrolmentError: The rows are not whole embeddings.
+        """
+        rows = np.asarray(embeddings, np.float32)
+        images, rest = divmod(rows.shape[1], self.embedding_size)
+        if rest or not images:
+            raise EnrolmentError(
+                f"expected rows of whole embeddings of size {self.embedding_size}, received {rows.shape}"
+            )
+        if images == 1:
+            return self._hasher.hash(rows, keys)
+        if not isinstance(keys, TransformKey):
+            keys = [key for key in keys for _ in range(images)]
+        codes = self._hasher.hash(rows.reshape(-1, self.embedding_size), keys)
+        return majority_codes(codes, np.repeat(np.arange(len(rows)), images), self.alphabet_size)
+
+
+def _centroid(rows: Rows) -> Rows:
+    return mean_vectors(rows, np.zeros(len(rows), np.int64)).astype(np.float32)
+
+
+FUSIONS: dict[str, Callable[[Rows], Rows]] = {
+    "none": lambda rows: rows,
+    "centroid": _centroid,
+    "majority": lambda rows: rows.reshape(1, -1),
+}
+"""Rows for `Gallery.enroll` from the images of a subject: each image, their mean, or all in one row for a gallery with
+a `MajorityHasher`."""
+
+
+def fuse(embeddings: NDArray[Any], how: str) -> Rows:
+    """Rows to enrol for the images of one subject, `(k, D)` of unit length, by a name of `FUSIONS`.
+
+    Raises:
+        ConfigError: Unknown name.
+        DataError: The mean is zero.
+    """
+    return lookup(FUSIONS, how, "fusion")(rows_of(embeddings))
 
 
 def check_hasher(application: Application, hasher: FaceHasher | None) -> FaceHasher:
-    """The hasher, if the codes of the application are its own; warns of keys that hide little.
+    """The hasher, if it makes the codes of the application; warns of keys that hide little.
 
     Raises:
-        EnrolmentError: There is none, or it makes codes of another form or model.
+        EnrolmentError: There is no hasher, or it makes codes of another form or model.
     """
     if hasher is None:
         raise EnrolmentError("this gallery was opened without a hasher: it cannot take embeddings")
@@ -45,7 +101,7 @@ def rows_of(embeddings: NDArray[Any]) -> NDArray[np.float32]:
     """Embeddings `(N, D)` of one `(D,)` or several.
 
     Raises:
-        EnrolmentError: Another shape, none at all, or values that are not finite.
+        EnrolmentError: Another shape, no values, or values that are not finite.
     """
     rows = np.atleast_2d(np.asarray(embeddings, np.float32))
     if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
@@ -67,6 +123,73 @@ def record_keys(
     return [keys.record_key(application.name, subject, record) for subject, record, _ in references]
 
 
+def reserve_records(
+    store: RecordStore,
+    keys: KeyStore,
+    application: Application,
+    subject_ids: Sequence[str],
+    *,
+    parts: int,
+    renewed: bool,
+) -> Sequence[int]:
+    """Record numbers of new templates, which decide their keys.
+
+    Keys of kind `part` keep one part of the embedding, and a part must not serve a subject again after a revocation.
+    The first template of a subject uses part 0 in every application, so that the other parts are unused everywhere;
+    further references use the part of the valid ones; a renewed template uses the lowest part that no template of the
+    subject, valid or revoked, has used. Numbers whose key has another part are skipped.
+
+    Args:
+        store: The record store.
+        keys: Its key store.
+        application: The application.
+        subject_ids: Subject of each new template.
+        parts: Parts of the hasher's keys; 1 accepts any number.
+        renewed: Whether the valid references of the subjects are being renewed.
+
+    Raises:
+        RevokedError: A subject has used up every part.
+    """
+    name = application.name
+    if parts == 1:
+        return keys.reserve(name, len(subject_ids))
+    revoked: dict[str, set[int]] = {}
+    for each in keys.revoked(name).values():
+        revoked.setdefault(each.subject_id, set()).add(each.record)
+
+    def part(subject_id: str, record: int) -> int:
+        return part_of(keys.record_key(name, subject_id, record), parts)
+
+    def wanted(subject_id: str) -> int:
+        gone = revoked.get(subject_id, set()) | {each.record for each in store.tombstones(name, subject_id=subject_id)}
+        valid = [each.record for each in store.references(name, subject_id) if each.record not in gone]
+        if valid and not renewed:
+            return part(subject_id, valid[0])
+        used = {part(subject_id, record) for record in [*gone, *valid]}
+        left = [number for number in range(parts) if number not in used]
+        if not left:
+            raise RevokedError(
+                f"subject {subject_id!r} has used up all {parts} parts of the embedding: a template that leaked tells "
+                "of every further one. Enrol the subject with another embedder, or in an application whose keys are "
+                "of another kind",
+                subject_id=subject_id,
+            )
+        return left[0]
+
+    targets = {subject_id: wanted(subject_id) for subject_id in set(subject_ids)}
+    records = dict.fromkeys(range(len(subject_ids)), -1)
+    missing = list(records)
+    while missing:
+        rejected = []
+        for row, record in zip(missing, keys.reserve(name, len(missing)), strict=True):
+            if part(subject_ids[row], record) == targets[subject_ids[row]]:
+                records[row] = record
+            else:
+                rejected.append(row)
+        missing = rejected
+    return list(records.values())
+
+
 def make_references(
     keys: KeyStore,
     hasher: FaceHasher,
@@ -78,13 +201,7 @@ def make_references(
 ) -> list[Reference]:
     """Hash, mask and seal new templates; their masks are in the key store when this returns.
 
-    Args:
-        keys: The key store.
-        hasher: Of this application.
-        application: Where they belong.
-        rows: Subject, record number and metadata of each.
-        embeddings: `(N, D)`.
-        created: For their records.
+    `rows` has subject, record number and metadata for each of `embeddings` `(N, D)`.
     """
     places = [(subject, record, application.epoch) for subject, record, _ in rows]
     if application.key_mode == "application":
@@ -109,10 +226,10 @@ def make_references(
 
 
 def unmasked(keys: KeyStore, application: Application, references: Sequence[Reference]) -> PackedCodes:
-    """Codes of stored references, ready to be compared.
+    """Codes of stored references without their masks.
 
     Raises:
-        StoreError: A code of a wrong length, or its mask is missing.
+        StoreError: A code has a wrong length, or its mask is missing.
     """
     codes = [reference.code for reference in references]
     code_length, alphabet_size = encoding_shape(application.encoding)
@@ -128,7 +245,7 @@ def unmasked(keys: KeyStore, application: Application, references: Sequence[Refe
 
 
 def seal_of(keys: KeyStore, reference: Reference) -> bytes:
-    """Authentication tag of all of a reference but its slot and the tag itself."""
+    """Authentication tag of all fields of a reference but its slot and the tag itself."""
     r = reference
     return _seal(keys, r.application, r.subject_id, r.record, r.epoch, r.created, r.metadata, r.code)
 
@@ -145,7 +262,7 @@ def check_seal(keys: KeyStore, reference: Reference) -> None:
     """Refuse a reference that was not written by a gallery with these keys.
 
     Raises:
-        StoreError: It was changed, or its code was put under another subject.
+        StoreError: The reference was changed.
     """
     if not hmac.compare_digest(seal_of(keys, reference), reference.seal):
         raise StoreError(
@@ -173,7 +290,7 @@ def _application_seal(keys: KeyStore, application: Application) -> bytes:
 
 
 def tombstone_of(keys: KeyStore, reference: Reference) -> Tombstone:
-    """What is to be left of a reference, sealed."""
+    """The sealed tombstone of a reference."""
     bare = Tombstone(reference.subject_id, reference.record, reference.epoch)
     seal = tombstone_seal(keys, reference.application, bare)
     return dataclasses.replace(bare, seal=seal)

@@ -1,18 +1,15 @@
-"""Exchange files: applications, to be moved to another record store of the same key store.
+"""Export and import: files that move an application to another record store of the same key store.
 
 A file of version 2 is, in this order:
 
-1. one line of JSON: `format`, `version`, `owner` (public name of the key store), `application` (as
-   in `iom.gallery.models.Application`, without its seal) and `seal`, an authentication tag of all
-   that;
-2. pages: one line of JSON with the `references` of the page (all fields but code and application,
-   the seal in hexadecimal) and `bytes`, the length of what follows: their codes as stored, one
-   after the other in the same order;
+1. one line of JSON: `format`, `version`, `owner` (public name of the key store), `application` (as in
+   `iom.gallery.models.Application`, without its seal) and `seal`, an authentication tag of all that;
+2. pages: one line of JSON with the `references` of the page (all fields but code and application, the seal in
+   hexadecimal) and `bytes`, the length of what follows: their codes as stored, one after the other in the same order;
 3. one line of JSON: `end` with the number of references, and `sha256` of all bytes before it.
 
-In version 1 the application had no seal: such a file is read where the application is there
-already. Keys and masks are never in a file: without the key store it is worth as much as the record
-store.
+In version 1 the application had no seal: such a file is read where the application exists already. Keys and masks are
+never in a file.
 """
 
 import dataclasses
@@ -25,22 +22,23 @@ from typing import Any, BinaryIO
 
 from iom._files import SECRET_MODE, atomic_path
 from iom._untrusted import parse_json
+from iom.codes.packing import code_bytes
 from iom.errors import EnrolmentError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.integrity import check_application
-from iom.gallery.models import Application, Reference, check_subject_id, code_bytes
+from iom.gallery.models import Application, Reference, check_subject_id
 from iom.gallery.templates import check_seal
 
 FORMAT = "iom-gallery"
 VERSION = 2
-_LONGEST_LINE = 1 << 26
+_MAX_LINE_BYTES = 1 << 26
 _BARE = {"subject_id": str, "slot": int, "record": int, "epoch": int, "metadata": str, "created": int}
-_LARGEST_SLOT = 1 << 31
+_SLOT_END = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True)
-class Imported:
-    """How many references of a file were added, were there already, and are revoked for ever."""
+class ImportSummary:
+    """Counts of references in a file: added, present already, and left out because they were revoked."""
 
     added: int
     present: int
@@ -55,10 +53,10 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
 
     Raises:
         UnknownApplicationError: No such application.
-        StoreError: The file cannot be written, or there is one that is no export.
+        StoreError: The file cannot be written, or exists and is no export.
     """
     _check_target(path)
-    count, after = 0, -1
+    count = 0
     known = gallery.keys.known(name).settings
     try:
         with (
@@ -76,8 +74,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
                 stream.write(data)
 
             write(_header_of(gallery, application))
-            while page := still.scan(name, after=after):
-                after = page[-1].record
+            for page in still.pages(name):
                 page = [reference for reference in page if reference.record not in revoked]
                 codes = b"".join(reference.code for reference in page)
                 write(_line(references=[_bare(each) for each in page], bytes=len(codes)))
@@ -91,7 +88,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
 
 
 def _check_target(path: Path) -> None:
-    """Replace an older export, and never a store, a key or anything else."""
+    """Refuse to replace a file that is no export."""
     start = f'{{"format":"{FORMAT}"'.encode()
     try:
         with path.open("rb") as stream:
@@ -101,20 +98,20 @@ def _check_target(path: Path) -> None:
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
     if not is_export:
-        raise StoreError(f"{path}: there is another file already; name a new one for the export")
+        raise StoreError(f"{path}: exists and is no export of a gallery; name a new file")
 
 
-def import_application(gallery: Gallery, path: Path) -> Imported:
-    """Read a file that `export_application` wrote; what was revoked since then stays revoked.
+def import_application(gallery: Gallery, path: Path) -> ImportSummary:
+    """Read a file that `export_application` wrote; references revoked since then are left out.
 
-    The whole file is checked before anything is written. An import that was interrupted is done
-    again: what is there already is left alone. A threshold that was set since then counts. Under a
-    common key references of a subject that was revoked under that key stay away, all of them.
+    The whole file is checked before anything is written. An interrupted import can be repeated: references that are
+    present are left as they are, and so is a threshold that was set since the export. In key mode `application`, all
+    references of a subject that was revoked under their key are left out.
 
     Raises:
-        StoreError: The file is damaged, was changed, is of another version or key store.
-        EnrolmentError: The application is here with another model or form of codes, or a subject
-            is enrolled with other references.
+        StoreError: The file is damaged, was changed, or is of another version or key store.
+        EnrolmentError: The application exists with another model or form of codes, or a subject is enrolled with other
+            references.
     """
     for _ in _read(gallery, path):
         pass
@@ -146,11 +143,11 @@ def import_application(gallery: Gallery, path: Path) -> Imported:
         added += len(new)
         present += len(here)
         gone += len(revoked & set(numbers))
-    return Imported(added, present, gone)
+    return ImportSummary(added, present, gone)
 
 
 def _newest(gallery: Gallery, application: Application) -> Application:
-    """The application of a file, with the threshold that was set since it was written."""
+    """The application of a file, with the threshold if it was set since the export."""
     known = gallery.keys.known(application.name).settings
     if known is None or known.revision <= application.revision:
         return application
@@ -158,7 +155,7 @@ def _newest(gallery: Gallery, application: Application) -> Application:
 
 
 def _read(gallery: Gallery, path: Path) -> Iterator[tuple[Application, list[Reference]]]:
-    """Pages of a file, checked; a first empty one stands for the application."""
+    """Checked pages of a file; the first one is empty and gives the application."""
     try:
         with path.open("rb") as stream:
             yield from _pages(gallery, path, stream)
@@ -176,7 +173,7 @@ def _pages(gallery: Gallery, path: Path, stream: BinaryIO) -> Iterator[tuple[App
     if header.get("version") not in (1, VERSION):
         raise StoreError(f"{path}: expected version {VERSION}; use the program that wrote it")
     if header.get("owner") != gallery.keys.identity():
-        raise StoreError(f"{path}: belongs to another key store; its codes mean nothing under ours")
+        raise StoreError(f"{path}: was exported under another key store; its codes cannot be compared under this one")
     application = Application(**header["application"])
     _check_header(gallery, path, header, application)
     size, count = code_bytes(application.encoding), 0
@@ -196,7 +193,7 @@ def _pages(gallery: Gallery, path: Path, stream: BinaryIO) -> Iterator[tuple[App
         for place, fields in enumerate(references):
             if any(type(fields[name]) is not kind for name, kind in _BARE.items()):
                 raise ValueError("a field of another type")
-            if not 0 <= fields["slot"] < _LARGEST_SLOT:  # the only field without a seal
+            if not 0 <= fields["slot"] < _SLOT_END:  # the only field without a seal
                 raise ValueError("a slot that no reference has")
             check_subject_id(fields["subject_id"])
             reference = Reference(
@@ -230,21 +227,13 @@ def _check_header(gallery: Gallery, path: Path, header: dict[str, Any], applicat
 
 
 def _header_of(gallery: Gallery, application: Application) -> bytes:
-    fields = dataclasses.asdict(application)
-    del fields["seal"]
-    return _line(
-        format=FORMAT,
-        version=VERSION,
-        owner=gallery.keys.identity(),
-        application=fields,
-        seal=_header_seal(gallery, application).hex(),
-    )
+    seal = _header_seal(gallery, application).hex()
+    owner = gallery.keys.identity()
+    return _line(format=FORMAT, version=VERSION, owner=owner, application=application.fields(), seal=seal)
 
 
 def _header_seal(gallery: Gallery, application: Application) -> bytes:
-    fields = dataclasses.asdict(application)
-    del fields["seal"]
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(application.fields(), sort_keys=True, separators=(",", ":"))
     return gallery.keys.seal(b"\0export\0" + text.encode())
 
 
@@ -258,9 +247,9 @@ def _line(**values: Any) -> bytes:
 
 
 def _json(stream: BinaryIO, digest: Any) -> dict[str, Any]:
-    line = stream.readline(_LONGEST_LINE)
+    line = stream.readline(_MAX_LINE_BYTES)
     digest.update(line)
-    value = parse_json(line, max_bytes=_LONGEST_LINE)
+    value = parse_json(line, max_bytes=_MAX_LINE_BYTES)
     if not isinstance(value, dict) or not line.endswith(b"\n"):
         raise ValueError("not a line of JSON")
     return value

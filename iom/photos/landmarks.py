@@ -2,7 +2,7 @@
 
 Columns `photo` (path within the folder, with `/`), `face` (number within the photograph), `score`,
 `file` (the aligned face, empty where none was written) and `left_eye_x`, `left_eye_y`, ... in
-pixels of the upright photograph, as `iom.photos.alignment` counts them. Only `photo` and the ten
+pixels of the upright photograph, as `iom.photos.align` counts them. Only `photo` and the ten
 coordinates are needed; other columns are not read.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from iom._files import write_text
 from iom.errors import DataError
-from iom.photos.alignment import POINT_NAMES, is_mirrored
-from iom.photos.detectors import Face
+from iom.photos.align import POINT_NAMES, is_mirrored
+from iom.photos.detect import Face
 
 COORDINATES = tuple(f"{name}_{axis}" for name in POINT_NAMES for axis in "xy")
 COLUMNS = ("photo", "face", "score", "file", *COORDINATES)

@@ -1,35 +1,56 @@
-"""The service: `create_app` makes a FastAPI application over an open gallery."""
+"""FastAPI application over an open gallery, and its assembly for `iom serve`."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import dataclasses
+import importlib.util
+import io
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+import numpy as np
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from PIL import Image
 from starlette.formparsers import MultiPartParser
 
 from iom.data.images import Pixels
-from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError
+from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError, TooLargeError
 from iom.gallery.gallery import Gallery
-from iom.photos.photographs import TooLargeError
-from iom.service.batched_models import SharedHasher
-from iom.service.face_pipeline import Faces
-from iom.service.metrics import Metrics
-from iom.service.middleware import LOG, RETRY_SOON, Gate
-from iom.service.routes import add_verbs, guards
-from iom.service.schemas import problems
+from iom.keys import TransformKey
+from iom.models.face_hasher import load
+from iom.photos.detect import DETECTORS, Detect, build_detector
+from iom.service.decoding import Decoder
+from iom.service.face_pipeline import FacePipeline
+from iom.service.micro_batching import FACES_A_CALL, SharedHasher
+from iom.service.middleware import LOG, RETRY_SOON, Gate, Metrics
+from iom.service.routes import add_gallery_routes, guards
+from iom.service.schemas import LiveResponse, ReadyResponse, problems
 from iom.service.settings import ServiceSettings
-from iom.service.static import add_pages
-from iom.service.tokens import TokenFile
+from iom.service.tokens import TokenFile, add_token
+from iom.synthetic import load_face_model
 
 _DESCRIPTION = """\
 Cancellable face templates: enrol, verify, identify, revoke, renew.
 
-Every request but those for the page and for health carries `Authorization: Bearer TOKEN`; a token
-opens one application for one role. Images are aligned faces of 112x112 pixels or, where
-`/health/ready` says `aligns`, photographs of one person. A refusal is `{"detail": "..."}`.
+All requests except the page and health checks carry `Authorization: Bearer TOKEN`; a token is valid for one
+application and one role. Images are aligned faces of 112x112 pixels or, where `/health/ready` says `aligns`,
+photographs of one person. An error is `{"detail": "..."}`.
 """
+DEMO_SEED = 4
+"""Of the synthetic faces of `iom serve --demo`: three people whom the bundled hasher tells apart well."""
+DEMO_PEOPLE = 3
+_FOLDER = Path(__file__).parent / "page"
+_FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+OPEN_PATHS = frozenset({*_FILES, "/health/live", "/health/ready", "/openapi.json"})
+OPEN_FOLDER = "/samples/"
 _STATUS: list[tuple[type[Exception], int]] = [
     (TooLargeError, 413),
     (DataError, 422),
@@ -41,7 +62,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
 
 def create_app(
     gallery: Gallery,
-    faces: Faces,
+    faces: FacePipeline,
     tokens: TokenFile,
     settings: ServiceSettings | None = None,
     *,
@@ -50,20 +71,19 @@ def create_app(
     """The application; it closes gallery and faces when it ends.
 
     Args:
-        gallery: Open, with a hasher; from here on requests share the hasher, unless it is shared
-            already.
+        gallery: Open, with a hasher, which is wrapped in a `SharedHasher` for concurrent requests.
         faces: Embeds images.
-        tokens: Who may do what.
+        tokens: Accepted tokens.
         settings: Limits.
-        samples: Faces of nobody `(112, 112, 3)` to try it with, two of each person.
+        samples: Synthetic faces `(112, 112, 3)` to try the service with, two of each person.
     """
     settings = settings or ServiceSettings()
     metrics = Metrics()
-    metrics.watch("iom_images_given_up", "Images whose decoder was ended.", lambda: faces.decoder.given_up)
+    metrics.watch("iom_images_given_up", "Images whose decoder was killed.", lambda: faces.decoder.given_up)
     if gallery.hasher is not None and not isinstance(gallery.hasher, SharedHasher):
         gallery.hasher = SharedHasher(gallery.hasher)
-    # Faces must not reach a disk: Starlette puts larger uploads into temporary files.
-    MultiPartParser.spool_max_size = max(settings.largest_body + 1, MultiPartParser.spool_max_size)
+    # Faces must not reach a disk: Starlette would put larger uploads into temporary files.
+    MultiPartParser.spool_max_size = max(settings.max_body + 1, MultiPartParser.spool_max_size)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -71,7 +91,7 @@ def create_app(
         faces.close()
         gallery.close()
 
-    # The usual documentation pages load scripts from elsewhere; the description itself stays.
+    # FastAPI's documentation pages load scripts from another host; /openapi.json stays.
     app = FastAPI(
         title="iom",
         version="1",
@@ -83,10 +103,10 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.add_middleware(Gate, tokens=tokens, settings=settings, metrics=metrics)
+    app.add_middleware(Gate, tokens=tokens, settings=settings, metrics=metrics, is_open=_is_open)
     _add_errors(app)
-    add_verbs(app, gallery, faces, metrics, settings)
-    add_pages(app, gallery, faces, settings, samples)
+    add_gallery_routes(app, gallery, faces, metrics, settings)
+    _add_pages(app, gallery, faces, settings, samples)
 
     @app.get(
         "/metrics",
@@ -100,7 +120,7 @@ def create_app(
         },
     )
     def prometheus() -> Response:
-        """Counts for Prometheus."""
+        """Metrics in the text format of Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     return app
@@ -108,14 +128,14 @@ def create_app(
 
 def _add_errors(app: FastAPI) -> None:
     for kind, status in _STATUS:
-        app.add_exception_handler(kind, _told(status))
+        app.add_exception_handler(kind, _refused(status))
 
     async def store_failed(_: Request, error: Exception) -> JSONResponse:
         LOG.error("record store or key store: %s", error)
         return JSONResponse({"detail": "The store is unavailable; retry later"}, 503, RETRY_SOON)
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
-        """FastAPI's own answer repeats what came, which may be a face."""
+        """Not FastAPI's own answer, which repeats the input: it may be a face."""
         found = error.errors() if isinstance(error, RequestValidationError) else []
         lines = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in found]
         return JSONResponse({"detail": "; ".join(lines)}, status_code=422)
@@ -124,9 +144,162 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
 
 
-def _told(status: int) -> Callable[[Request, Exception], Any]:
+def _refused(status: int) -> Callable[[Request, Exception], Any]:
     async def answer(_: Request, error: Exception) -> JSONResponse:
         headers = RETRY_SOON if status == 503 else None
         return JSONResponse({"detail": str(error)}, status, headers)
 
     return answer
+
+
+def _add_pages(
+    app: FastAPI, gallery: Gallery, faces: FacePipeline, settings: ServiceSettings, samples: Sequence[Pixels]
+) -> None:
+    pictures = [_png(face) for face in samples]
+
+    @app.get("/health/live", operation_id="live", tags=["service"])
+    async def live() -> LiveResponse:  # async: it answers also while all threads work
+        """Whether the process answers; restart it if it does not."""
+        return LiveResponse()
+
+    @app.get("/health/ready", operation_id="ready", tags=["service"], responses=problems(500, 503))
+    def ready() -> ReadyResponse:
+        """Whether the stores answer; send no requests if they do not."""
+        gallery.store.audit_head()
+        gallery.keys.entries()
+        return ReadyResponse(aligns=faces.aligns, scores=settings.scores, samples=len(pictures))
+
+    @app.get(
+        OPEN_FOLDER + "{number}",
+        operation_id="sample",
+        tags=["service"],
+        response_class=Response,
+        responses={**problems(404, 422, 500), 200: {"content": {"image/png": {"schema": {"type": "string"}}}}},
+    )
+    def sample(number: int = InPath(description="0, 1, ...", examples=[0])) -> Response:
+        """A synthetic face to try the service with: two images of each person."""
+        if not 0 <= number < len(pictures):
+            raise HTTPException(404, f"expected a number below {len(pictures)}")
+        return Response(pictures[number], media_type="image/png")
+
+    for path, (name, kind) in _FILES.items():
+        app.get(path, include_in_schema=False)(_served((_FOLDER / name).read_bytes(), kind))
+
+
+def _png(face: Pixels) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(face).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _served(content: bytes, kind: str) -> Callable[[], Response]:
+    def page() -> Response:
+        return Response(content, media_type=kind)
+
+    return page
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoPlaces:
+    """URLs and files of a throwaway gallery, and a token for it."""
+
+    store: str
+    keys: str
+    tokens: Path
+    token: str = dataclasses.field(repr=False)
+
+
+def make_demo(folder: Path, application: str) -> DemoPlaces:
+    """Places of a throwaway gallery in `folder`, with a token file for `application`."""
+    tokens = folder / "tokens.json"
+    token = add_token(tokens, name="demo", application=application, role="admin")
+    keys = f"file:{folder / 'demo.keys'}?key-file={folder / 'demo.wrap'}"
+    return DemoPlaces(f"sqlite:///{folder / 'demo.db'}", keys, tokens, token)
+
+
+@contextlib.contextmanager
+def open_service(
+    address: str,
+    gallery: Gallery,
+    tokens: TokenFile,
+    *,
+    hasher: str = "bundled",
+    weights: str = "",
+    application: str = "default",
+    settings: ServiceSettings | None = None,
+    detector: str = "auto",
+    detector_weights: Path | None = None,
+    demo_token: str = "",
+) -> Iterator[tuple[FastAPI, str]]:
+    """Load the models and assemble the application.
+
+    Args:
+        address: Base URL of the service, for the greeting.
+        gallery: Open; it is closed at the end.
+        tokens: Accepted tokens.
+        hasher: Name or path of the hasher.
+        weights: Embedder, if not the hasher's own.
+        application: Made in the gallery and named in the page's address for a demo.
+        settings: Limits.
+        detector: A name of `DETECTORS`; `auto` is mtcnn where it is installed; `none` accepts aligned faces only.
+        detector_weights: Weights of the detector.
+        demo_token: Token of `make_demo`; the service then offers synthetic faces.
+
+    Yields:
+        The application, and the greeting to print when it serves.
+    """
+    settings = settings or ServiceSettings()
+    with contextlib.ExitStack() as stack:
+        stack.callback(gallery.close)
+        detect = _build_detector(detector, detector_weights)
+        gallery.hasher = shared = _shared_hasher(hasher, weights)
+        samples: list[Pixels] = []
+        page = ""
+        if demo_token:
+            gallery.create_application(application)
+            samples = list(load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)[0])
+            page = f"{address}/#application={application}&token={demo_token}"
+        decoder = Decoder(settings, photographs=detect is not None)
+        stack.callback(decoder.close)
+        decoder.start()
+        app = create_app(gallery, FacePipeline(shared, decoder, detect), tokens, settings, samples=samples)
+        stack.pop_all()  # from here on the application closes them
+        yield app, _greeting(address, page, aligns=detect is not None)
+
+
+def _greeting(address: str, page: str, *, aligns: bool) -> str:
+    lines = [f"serving on {address}"]
+    lines.append("photographs are aligned" if aligns else "aligned faces of 112x112 only")
+    if page:
+        lines += [f"\nopen  {page}\n", "the gallery and this token are deleted when you stop the service with Ctrl-C"]
+    return "\n".join(lines)
+
+
+def _shared_hasher(name: str, weights: str) -> SharedHasher:
+    """The hasher, warm for both batch sizes."""
+    hasher = load(name, weights=weights, batch_size=1)
+    size = hasher.input_size
+    noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    for faces in (1, FACES_A_CALL):
+        rows = hasher.with_batch_size(faces).embed(noise)
+    hasher.hash(rows, TransformKey.generate())
+    return SharedHasher(hasher)
+
+
+def _build_detector(name: str, weights: Path | None) -> Detect | None:
+    if name == "auto":
+        name = "mtcnn" if importlib.util.find_spec("mtcnn") else "none"
+    if name == "none":
+        return None
+    detect = build_detector(name, weights=weights)
+    min_score = DETECTORS[name].min_score
+
+    def confident(image: Pixels) -> list[Any]:
+        return [face for face in detect(image) if face.score >= min_score]
+
+    confident(np.zeros((112, 112, 3), np.uint8))  # so that the first request does not wait for its start
+    return confident

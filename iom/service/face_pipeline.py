@@ -1,4 +1,4 @@
-"""From decoded images to embeddings: align where it is needed, embed, one image at a time."""
+"""Face pipeline of the service: decode, detect, align, embed."""
 
 import contextlib
 import threading
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from iom.data.images import Pixels
 from iom.errors import BusyError, FaceError
 from iom.models.face_hasher import FaceHasher
-from iom.photos.alignment import align, face_size
-from iom.photos.detectors import Detect
+from iom.photos.align import align, face_size
+from iom.photos.detect import Detect
 from iom.service.decoding import Decoder
 
-SMALLEST_FACE = 32.0
+MIN_FACE = 32.0
 BYSTANDER = 0.5
-"""Faces of less than this share of the largest one are people in the background."""
+"""Faces below this share of the size of the largest are taken for people in the background."""
 
 
-class Faces:
-    """Bytes of images to embeddings.
+class FacePipeline:
+    """Encoded images to embeddings.
 
     Args:
         hasher: Embeds; called from several threads.
-        decoder: Takes photographs if there is a detector.
-        detect: Finds faces in photographs; without it only aligned faces are taken.
-        wait_seconds: For the detector to become free.
+        decoder: Decodes images; accepts photographs if there is a detector.
+        detect: Finds faces in photographs; without it only aligned faces are accepted.
+        wait_seconds: Seconds to wait for the detector.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Faces:
 
     @property
     def aligns(self) -> bool:
-        """Whether photographs are taken."""
+        """Whether photographs are accepted."""
         return self._detect is not None
 
     def embed(self, images: list[bytes]) -> NDArray[Any]:
@@ -47,7 +47,7 @@ class Faces:
 
         Raises:
             FaceError: An image that cannot be used, or without a face.
-            BusyError: Too much to do.
+            BusyError: Too many concurrent images.
         """
         return self._hasher.embed(np.stack([self.aligned(data) for data in images]))
 
@@ -56,7 +56,7 @@ class Faces:
 
         Raises:
             FaceError: An image that cannot be used, without a face, or with several large ones.
-            BusyError: Too much to do.
+            BusyError: Too many concurrent images.
         """
         decoded = self.decoder.decode(data)
         if decoded.is_aligned or self._detect is None:
@@ -64,9 +64,9 @@ class Faces:
         with self._detector_free():
             found = self._detect(decoded.pixels)
         sizes = sorted(((face_size(face.points, "image"), i) for i, face in enumerate(found)))
-        if not found or sizes[-1][0] < SMALLEST_FACE:
+        if not found or sizes[-1][0] < MIN_FACE:
             raise FaceError(
-                f"image: expected a face of {SMALLEST_FACE:g} pixels or more, found "
+                f"image: expected a face of {MIN_FACE:g} pixels or more, found "
                 + (f"one of {sizes[-1][0]:.0f}" if found else "none")
             )
         largest, which = sizes[-1]
@@ -75,7 +75,7 @@ class Faces:
         return align(decoded.pixels, found[which].points, source="image")
 
     def close(self) -> None:
-        """End the decoder."""
+        """Close the decoder."""
         self.decoder.close()
 
     @contextlib.contextmanager

@@ -8,7 +8,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.keys import TransformKey
+from iom.models.face_hasher import BATCH, FaceHasher, ForwardingFaceHasher, Keys
+
 T = TypeVar("T")
+FACES_A_CALL = 8
+"""Faces of one call of the embedder, where that many wait."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -26,8 +31,8 @@ class _Job(Generic[T]):
 class MicroBatcher(Generic[T]):
     """A function of rows, called from several threads, that runs for one of them at a time.
 
-    The thread that finds it idle takes all rows that wait, also those of other threads; it never
-    waits for more. Each call ends with a result or an error, however `work` ends.
+    The thread that finds it idle takes all rows that wait, also those of other threads; it never waits for more. Each
+    call ends with a result or an error, however `work` ends.
 
     Args:
         work: Rows `(N, ...)`, and N things that belong to them, to `(N, ...)`.
@@ -96,3 +101,33 @@ class MicroBatcher(Generic[T]):
 
 def _interrupted() -> RuntimeError:
     return RuntimeError("the call that computed this batch was interrupted")
+
+
+class SharedHasher(ForwardingFaceHasher):
+    """A face hasher for several threads, with the embeddings and codes of the one it is given.
+
+    A few images go through the embedder one a call, since a padded batch would take longer, more of them `FACES_A_CALL`
+    a call.
+
+    Args:
+        hasher: The hasher.
+    """
+
+    def __init__(self, hasher: FaceHasher) -> None:
+        super().__init__(hasher)
+        self._embedding: MicroBatcher[None] = MicroBatcher(self._embed, most=FACES_A_CALL)
+        self._hashing: MicroBatcher[TransformKey] = MicroBatcher(hasher.hash, most=BATCH)
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._embedding(images, [None] * len(images))
+
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
+        if isinstance(keys, TransformKey):
+            keys = [keys] * len(embeddings)
+        elif not isinstance(keys, list) or len(keys) != len(embeddings):
+            return self._hasher.hash(embeddings, keys)  # which refuses them, or takes them alone
+        return self._hashing(embeddings, keys)
+
+    def _embed(self, images: NDArray[Any], _: list[None]) -> NDArray[np.float32]:
+        size = 1 if 2 * len(images) <= FACES_A_CALL else FACES_A_CALL
+        return self._hasher.with_batch_size(size).embed(images)

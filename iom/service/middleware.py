@@ -1,4 +1,4 @@
-"""Middleware that checks the token, rate and size of a request before it is read, and logs it."""
+"""Middleware: authentication, rate and size limits before a body is read, security headers, log and metrics."""
 
 import asyncio
 import logging
@@ -7,15 +7,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from fastapi import HTTPException
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from iom.errors import DataError
-from iom.service.connections import client_network
-from iom.service.metrics import Metrics
-from iom.service.rate_limit import RateLimit
+from iom.service.rate_limit import RateLimit, client_network
 from iom.service.settings import ServiceSettings
-from iom.service.static import OPEN_FOLDER, OPEN_PATHS
 from iom.service.tokens import TokenFile
 
 Scope = MutableMapping[str, Any]
@@ -24,7 +22,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 LOG = logging.getLogger("iom.service")
 CLOSED_BY_CALLER = 499
-"""Status in logs and metrics where the caller went away; nobody gets it."""
+"""Status in logs and metrics of a request whose client disconnected."""
 RETRY_SOON = {"Retry-After": "1"}
 HEADERS = [
     (b"cache-control", b"no-store"),
@@ -42,24 +40,58 @@ HEADERS = [
 ]
 
 
-class BodyError(HTTPException):
-    """The body of a request is longer than allowed, or takes too long to come in.
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-    Of this type because FastAPI makes any other error while it reads a body into one of its own.
+
+class Metrics:
+    """Prometheus metrics of requests and decisions; no label names a subject."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter("iom_requests", "Requests.", ["action", "status"], registry=self._registry)
+        self._seconds = Histogram(
+            "iom_request_seconds", "Time of a request.", ["action"], buckets=_BUCKETS, registry=self._registry
+        )
+        self._decisions = Counter("iom_decisions", "Comparisons.", ["action", "match"], registry=self._registry)
+
+    def count(self, action: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(action, str(status)).inc()
+        self._seconds.labels(action).observe(seconds)
+
+    def decide(self, action: str, match: bool) -> None:
+        """Count a comparison."""
+        self._decisions.labels(action, str(match).lower()).inc()
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Add a gauge whose value is read at each scrape."""
+        Gauge(name, text, registry=self._registry).set_function(value)
+
+    def text(self) -> bytes:
+        """The metrics in the text format of Prometheus."""
+        return generate_latest(self._registry)
+
+
+class BodyError(HTTPException):
+    """A body that is too long or too slow.
+
+    An `HTTPException`, since FastAPI turns any other error while it reads a body into one of its own.
     """
 
 
 class Gate:
-    """ASGI middleware. The token it found is in `scope["iom.token"]`; what it opens is not its job.
+    """ASGI middleware; routes find the token in `scope["iom.token"]` and check what it permits.
 
-    Logs hold the token's name, the kind of action, the status and the time: no subject, no
-    application, no path as it came, nothing of a body. Requests for the page are not logged.
+    The log holds the token's name, the action, the status and the time: no subject, no application, no path as it was
+    received, nothing of a body. Requests for the page are logged at level DEBUG.
 
     Args:
         app: The application.
-        tokens: Who may come in.
+        tokens: Accepted tokens.
         settings: Limits.
-        metrics: Counts.
+        metrics: Counts requests.
+        is_open: Whether a path needs no token.
     """
 
     def __init__(
@@ -69,9 +101,10 @@ class Gate:
         tokens: TokenFile,
         settings: ServiceSettings,
         metrics: Metrics,
+        is_open: Callable[[str], bool],
     ) -> None:
         self._app, self._tokens = app, tokens
-        self._settings, self._metrics = settings, metrics
+        self._settings, self._metrics, self._is_open = settings, metrics, is_open
         self._rate = RateLimit(settings.rate, settings.burst)
         self._without_token = RateLimit(settings.rate, settings.burst)
         self._under_way = 0
@@ -91,13 +124,13 @@ class Gate:
             await send(message)
 
         refusal = self._refusal(scope)
-        counts = refusal is None and not _is_open(scope["path"])
+        counts = refusal is None and not self._is_open(scope["path"])
         self._under_way += counts
         try:
             if refusal is not None:
                 await refusal(scope, receive, answer)
             else:
-                await self._app(scope, self._measured(receive), answer)
+                await self._app(scope, self._limited(receive), answer)
         except BodyError as error:
             if not sent:
                 await _error(error.status_code, error.detail)(scope, receive, answer)
@@ -116,47 +149,44 @@ class Gate:
             seconds = time.perf_counter() - begin
             self._metrics.count(action, status, seconds)
             name = scope["iom.token"].name if scope.get("iom.token") else "-"
-            level = logging.DEBUG if _is_open(scope["path"]) else logging.INFO
+            level = logging.DEBUG if self._is_open(scope["path"]) else logging.INFO
             LOG.log(level, "%s %s %d %.1f ms", name, action, status, 1e3 * seconds)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
-        if not _is_open(scope["path"]):
+        if not self._is_open(scope["path"]):
             headers = dict(scope["headers"])
             scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
             try:
                 token = self._tokens.find(text.decode("latin-1").strip())
             except DataError:
-                LOG.error("the token file cannot be read; everybody is refused")
+                LOG.error("the token file cannot be read; all requests are refused")
                 return _error(503, "The service is not ready; retry later", RETRY_SOON)
             if scheme.lower() != b"bearer" or token is None:
-                # Only who has no token is slowed down: behind a proxy all come from one address.
+                # Only clients without a token are limited by address: behind a proxy all share one.
                 address = (scope.get("client") or ("-",))[0]
                 wait = self._without_token.wait(client_network(address))
                 if wait:
-                    return _slow_down(wait)
+                    return _too_many_requests(wait)
                 return _error(401, "A valid bearer token is required", {"WWW-Authenticate": "Bearer"})
             scope["iom.token"] = token
             wait = self._rate.wait(token.name)
             if wait:
-                return _slow_down(wait)
+                return _too_many_requests(wait)
             if self._under_way >= self._settings.max_requests:
                 return _error(503, "Too many concurrent requests; retry later", RETRY_SOON)
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length[:20]) > self._settings.largest_body:
-            return _error(413, self._too_much())
+        if not length.isdigit() or int(length[:20]) > self._settings.max_body:
+            return _error(413, self._too_large())
         return None
 
-    def _measured(self, receive: Receive) -> Receive:
-        """`receive` that stops where a body is longer than allowed, or slower.
-
-        What a header says does not count.
-        """
+    def _limited(self, receive: Receive) -> Receive:
+        """`receive` with limits on bytes and time, whatever the header declares."""
         total, is_complete = 0, False
         end = time.monotonic() + self._settings.wait_for_body
 
-        async def measured() -> MutableMapping[str, Any]:
+        async def limited() -> MutableMapping[str, Any]:
             nonlocal total, is_complete
-            if is_complete:  # from here on it only waits for the caller to go away
+            if is_complete:  # what follows is only the disconnection
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), end - time.monotonic())
@@ -164,21 +194,17 @@ class Gate:
                 raise BodyError(408, "The request was received too slowly") from None
             total += len(message.get("body", b""))
             is_complete = not message.get("more_body", False)
-            if total > self._settings.largest_body:
-                raise BodyError(413, self._too_much())
+            if total > self._settings.max_body:
+                raise BodyError(413, self._too_large())
             return message
 
-        return measured
+        return limited
 
-    def _too_much(self) -> str:
-        return f"The request is too large: at most {self._settings.largest_body} bytes"
-
-
-def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+    def _too_large(self) -> str:
+        return f"The request is too large: at most {self._settings.max_body} bytes"
 
 
-def _slow_down(wait: float) -> JSONResponse:
+def _too_many_requests(wait: float) -> JSONResponse:
     return _error(429, "Too many requests; retry later", {"Retry-After": str(int(wait) + 1)})
 
 

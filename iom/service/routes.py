@@ -1,4 +1,4 @@
-"""The routes that work on a gallery: enroll, verify, identify, revoke, renew, align, stats."""
+"""Routes of a gallery: enroll, verify, identify, revoke, renew, align, stats."""
 
 import contextlib
 import io
@@ -13,11 +13,11 @@ from PIL import Image as PillowImage
 
 from iom.errors import DataError, EnrolmentError, RevokedError
 from iom.gallery.gallery import Gallery
-from iom.gallery.models import LONGEST_SUBJECT_ID, check_subject_id
-from iom.service.backoff import Backoff
-from iom.service.face_pipeline import Faces
-from iom.service.metrics import Metrics
-from iom.service.schemas import Counts, Found, Outcome, Revoked, Stored, problems
+from iom.gallery.models import MAX_SUBJECT_ID_LENGTH, check_subject_id
+from iom.service.face_pipeline import FacePipeline
+from iom.service.middleware import Metrics
+from iom.service.rate_limit import Backoff
+from iom.service.schemas import EnrolResponse, IdentifyMatch, RevokeResponse, StatsResponse, VerifyResponse, problems
 from iom.service.settings import ServiceSettings
 
 Application = Annotated[str, InPath(description="Name of the application.", examples=["default"], max_length=64)]
@@ -26,22 +26,24 @@ Subject = Annotated[
     Form(
         description="Subject id: printable characters, no space at its ends.",
         min_length=1,
-        max_length=LONGEST_SUBJECT_ID,
+        max_length=MAX_SUBJECT_ID_LENGTH,
         examples=["alice"],
     ),
 ]
 Images = Annotated[list[UploadFile], File(description="Faces of the subject; each becomes a reference.")]
 Image = Annotated[UploadFile, File(description="A face: JPEG, PNG, BMP or WebP.")]
-_BEARER = HTTPBearer(auto_error=False, description="Made by `iom make-token`; opens one application for one role.")
+_BEARER = HTTPBearer(auto_error=False, description="Made by `iom make-token`: one application, one role.")
 
 
-def add_verbs(app: FastAPI, gallery: Gallery, faces: Faces, metrics: Metrics, settings: ServiceSettings) -> None:
+def add_gallery_routes(
+    app: FastAPI, gallery: Gallery, faces: FacePipeline, metrics: Metrics, settings: ServiceSettings
+) -> None:
     """Add the routes to an application; see `create_app`."""
     backoff = Backoff(gallery, settings)
 
     def embedded(images: list[UploadFile]) -> NDArray[Any]:
-        if not 1 <= len(images) <= settings.most_images:
-            raise DataError(f"images: expected 1 to {settings.most_images}, received {len(images)}")
+        if not 1 <= len(images) <= settings.max_images:
+            raise DataError(f"images: expected 1 to {settings.max_images}, received {len(images)}")
         return faces.embed([image.file.read() for image in images])
 
     def post(action: str, *statuses: int, **options: Any) -> Callable[..., Any]:
@@ -64,54 +66,57 @@ def add_verbs(app: FastAPI, gallery: Gallery, faces: Faces, metrics: Metrics, se
         subject: Subject,
         images: Images,
         another: Annotated[bool, Form(description="Add to a subject that is enrolled already.")] = False,
-    ) -> Stored:
-        """Enrol a subject; one that was revoked is refused, `renew` brings it back."""
+    ) -> EnrolResponse:
+        """Enrol a subject; a revoked one is refused (use `renew`)."""
         subject = _checked(gallery, application, subject)
         new = gallery.enroll(application, subject, embedded(images), another=another)
-        return Stored(subject=subject, slots=[each.slot for each in new])
+        return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
     @post("verify", 410)
-    def verify(request: Request, application: Application, subject: Subject, image: Image) -> Outcome:
+    def verify(request: Request, application: Application, subject: Subject, image: Image) -> VerifyResponse:
         """Compare a face with the references of a subject (1:1)."""
         subject = _checked(gallery, application, subject)
         token = request.scope["iom.token"].name
-        with backoff.verification(token, application, subject) as attempt, _missing():
+        with backoff.verification(token, application, subject) as attempt, _not_found():
             decision = gallery.verify(application, subject, embedded([image]))
             attempt.is_match = decision.match
         metrics.decide("verify", decision.match)
         if not settings.scores:
-            return Outcome(match=decision.match)
-        return Outcome(match=decision.match, distance=decision.distance, threshold=decision.threshold)
+            return VerifyResponse(match=decision.match)
+        return VerifyResponse(match=decision.match, distance=decision.distance, threshold=decision.threshold)
 
     @post("identify", 409)
-    def identify(request: Request, application: Application, image: Image) -> list[Found]:
-        """Every subject within the threshold, the nearest first (1:N)."""
+    def identify(request: Request, application: Application, image: Image) -> list[IdentifyMatch]:
+        """List the subjects within the threshold, nearest first (1:N)."""
         _checked(gallery, application)
-        _check_size(gallery, application, settings.most_keys)
+        _check_size(gallery, application, settings.max_keys)
         with backoff.search(request.scope["iom.token"].name, application) as attempt:
             found = gallery.identify(application, embedded([image]))
             attempt.is_match = bool(found)
         metrics.decide("identify", bool(found))
-        return [Found(subject=each.subject_id, distance=each.distance if settings.scores else None) for each in found]
+        return [
+            IdentifyMatch(subject=each.subject_id, distance=each.distance if settings.scores else None)
+            for each in found
+        ]
 
     @post("revoke", 410)
-    def revoke(application: Application, subject: Subject) -> Revoked:
-        """Refuse all templates of a subject for ever."""
+    def revoke(application: Application, subject: Subject) -> RevokeResponse:
+        """Revoke all templates of a subject for good."""
         subject = _checked(gallery, application, subject)
-        with _missing():
-            return Revoked(revoked=gallery.revoke(application, subject))
+        with _not_found():
+            return RevokeResponse(revoked=gallery.revoke(application, subject))
 
     @post("renew", 409, 410)
-    def renew(application: Application, subject: Subject, images: Images) -> Stored:
-        """Revoke what a subject has and enrol it anew under a fresh key, at once."""
+    def renew(application: Application, subject: Subject, images: Images) -> EnrolResponse:
+        """Revoke the references of a subject and enrol it anew under a fresh key, in one step."""
         subject = _checked(gallery, application, subject)
-        with _missing(ready=lambda: gallery.store.references(application, subject)):
+        with _not_found(exists=lambda: gallery.store.references(application, subject)):
             new = gallery.renew(application, subject, embedded(images))
-        return Stored(subject=subject, slots=[each.slot for each in new])
+        return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
     @post("align", response_class=Response, responses={200: {"content": {"image/png": {"schema": {"type": "string"}}}}})
     def align(application: Application, image: Image) -> Response:
-        """The aligned face that the service would use, 112x112; nothing is kept or compared."""
+        """Return the aligned 112x112 face that the service would use; nothing is stored or compared."""
         stream = io.BytesIO()
         PillowImage.fromarray(faces.aligned(image.file.read())).save(stream, "PNG")
         return Response(stream.getvalue(), media_type="image/png")
@@ -123,15 +128,15 @@ def add_verbs(app: FastAPI, gallery: Gallery, faces: Faces, metrics: Metrics, se
         dependencies=guards("stats"),
         responses=problems(401, 403, 404, 422, 429, 500, 503),
     )
-    def stats(application: Application) -> Counts:
-        """Counts of the application."""
+    def stats(application: Application) -> StatsResponse:
+        """StatsResponse of the application."""
         _checked(gallery, application)
         counts = gallery.store.stats(application)
-        return Counts(subjects=counts.subjects, references=counts.references, revoked=counts.revoked)
+        return StatsResponse(subjects=counts.subjects, references=counts.references, revoked=counts.revoked)
 
 
 def guards(action: str) -> list[Any]:
-    """Dependencies of a route: its token must open `action` of the application in its path."""
+    """Dependencies of a route: its token must permit `action` on the application in its path."""
 
     def check(request: Request) -> None:
         token = request.scope.get("iom.token")
@@ -142,7 +147,7 @@ def guards(action: str) -> list[Any]:
 
 
 async def _each_field_once(request: Request) -> None:
-    """Of a field that is given twice, the framework would take the last and proxies the first."""
+    """Refuse repeated fields: the framework would take the last, a proxy may check the first."""
     if request.method != "POST":
         return
     form = await request.form()  # read already
@@ -152,37 +157,37 @@ async def _each_field_once(request: Request) -> None:
 
 
 def _checked(gallery: Gallery, application: str, subject: str | None = None) -> str:
-    """The subject in its normal form, if there is one, of an application that is there."""
+    """The normalized subject id; 404 without the application."""
     if subject is not None:
         try:
             subject = check_subject_id(subject)
         except EnrolmentError as error:
             raise HTTPException(422, str(error)) from None
-    with _missing():
+    with _not_found():
         gallery.application(application)
     return subject or ""
 
 
 @contextlib.contextmanager
-def _missing(*, ready: Callable[[], Any] = lambda: None) -> Iterator[None]:
-    """Where something must be there already, its absence is 404; if it is there, it is not that."""
+def _not_found(*, exists: Callable[[], Any] = lambda: None) -> Iterator[None]:
+    """Turn an `EnrolmentError` into 404, unless `exists` says that the subject exists."""
     try:
         yield
     except RevokedError:
         raise
     except EnrolmentError as error:
-        if ready():
+        if exists():
             raise
         raise HTTPException(404, str(error)) from None
 
 
-def _check_size(gallery: Gallery, application: str, most_keys: int) -> None:
+def _check_size(gallery: Gallery, application: str, max_keys: int) -> None:
     if gallery.store.application(application).key_mode != "subject":
         return
     references = gallery.store.stats(application).references
-    if references > most_keys:
+    if references > max_keys:
         raise EnrolmentError(
             f"application {application} has {references} references, each under a key of its own; "
-            f"at most {most_keys} are searched. Verify instead, or use an application with one "
+            f"at most {max_keys} are searched. Verify instead, or use an application with one "
             "key for all (iom init --key-mode application)"
         )

@@ -1,25 +1,45 @@
-"""Run the service: bind first, load then, stop after the requests that are under way."""
+"""HTTP server: listens before the models load, limits connections, finishes running requests at the end.
+
+uvicorn alone gives a client any time for its first header and counts a connection without a request like one with it,
+so that idle connections use up a limit on all of them. Here the time until a complete request header is limited, and so
+is the number of connections that wait for one, per client and in all. Beyond a limit the oldest is closed: a client
+that sends its request at once is always served.
+"""
 
 import asyncio
 import contextlib
+import ctypes
+import functools
 import ipaddress
 import logging
 import math
+import re
+import resource
 import signal
 import socket
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from iom.errors import ConfigError
-from iom.service.connections import Network, timed_protocol
+from iom.service.rate_limit import client_network
 from iom.service.settings import ServiceSettings
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+MAX_HEADER = 16 * 1024
+"""Bytes of a request header."""
+_PR_SET_DUMPABLE = 4
+_END_OF_HEADER = re.compile(rb"\n\r?\n")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 SECONDS_TO_STOP = 30
-"""For requests that are under way when the service is told to stop."""
+"""Seconds that running requests have to end after a signal to stop."""
 
 Opener = Callable[[str], contextlib.AbstractContextManager[tuple[FastAPI, str]]]
 
@@ -38,21 +58,20 @@ def serve(
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        opened: Address to the application and to what is told when it serves.
+        opened: Base URL to a context manager of the application and its greeting.
         host: Address to listen on.
-        port: Port; 0 is any that is free.
+        port: Port; 0 picks a free one.
         certificate: PEM, for TLS.
         certificate_key: Its key.
-        proxies: Addresses or networks whose `X-Forwarded-For` is believed.
+        proxies: Addresses or networks of proxies whose `X-Forwarded-For` is trusted.
         settings: Limits of connections.
-        ready: Called with that text.
+        ready: Called with the greeting.
 
     Returns:
         0.
 
     Raises:
-        ConfigError: The address cannot be listened on, the certificate cannot be used, or a proxy
-            is not an address.
+        ConfigError: The address cannot be listened on, the certificate cannot be used, or a proxy is not an address.
     """
     settings = settings or ServiceSettings()
     trusted = tuple(_network(each) for each in proxies)
@@ -63,7 +82,7 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         with opened(f"http{'s' * (certificate is not None)}://{name}:{number}") as (app, text):
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-            # It tells bytes of bodies that are no forms.
+            # It would log bytes of bodies that are not forms.
             logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
             config = uvicorn.Config(
                 app,
@@ -94,7 +113,7 @@ def serve(
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop whose servers give a TLS handshake and its end no more time than a header."""
+    """An event loop that limits TLS handshakes and shutdowns to the time of a request header."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -107,7 +126,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class _Server(uvicorn.Server):
-    """One that says when it serves, and ends quietly: to be stopped is what it is there for."""
+    """A server that reports when it is ready, and takes a stop by signal as a normal end."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -146,3 +165,149 @@ def _listening(host: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot listen on {host}, port {port}: {reason}") from error
     return listener
+
+
+def forbid_core_dumps() -> None:
+    """Switch off core dumps and, on Linux, access to the memory of this process by others of the same user.
+
+    The limit on core dumps is inherited by child processes, the other setting is not.
+
+    Raises:
+        OSError: Linux refuses.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "cannot switch off core dumps")
+
+
+class WaitingConnections:
+    """The connections of a server that wait for a complete request header.
+
+    Args:
+        settings: `max_waiting_per_client` and `max_waiting`.
+        trusted: Networks of proxies, which connect for many clients: the limit of one client does not count for them.
+    """
+
+    def __init__(self, settings: ServiceSettings, trusted: Sequence[Network] = ()) -> None:
+        self.seconds = settings.header_seconds
+        self._per_client, self._in_all = settings.max_waiting_per_client, settings.max_waiting
+        self._trusted = trusted
+        # Dictionaries as sets that keep their order: the oldest comes first.
+        self._of: defaultdict[str, dict[TimedProtocol, None]] = defaultdict(dict)
+        self._count = 0
+
+    def add(self, connection: "TimedProtocol") -> None:
+        """Count a connection that waits; the oldest one is closed where there are too many."""
+        name = connection.client_name
+        self._of[name][connection] = None
+        self._count += 1
+        if len(self._of[name]) > self._per_client and not self._is_trusted(connection):
+            self._close_oldest(name)
+        elif self._count > self._in_all:
+            self._close_oldest(max(self._of, key=lambda each: len(self._of[each])))
+
+    def remove(self, connection: "TimedProtocol") -> None:
+        """Forget a connection that does not wait any more."""
+        name = connection.client_name
+        if connection in self._of.get(name, ()):
+            del self._of[name][connection]
+            self._count -= 1
+            if not self._of[name]:
+                del self._of[name]
+
+    def _close_oldest(self, name: str) -> None:
+        oldest = next(iter(self._of[name]))
+        self.remove(oldest)
+        oldest.drop()
+
+    def _is_trusted(self, connection: "TimedProtocol") -> bool:
+        if not self._trusted or connection.client is None:
+            return False
+        address = ipaddress.ip_address(connection.client[0])
+        return any(address in network for network in self._trusted)
+
+
+class TimedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 protocol with a deadline for each header and each answer.
+
+    The rest of a body that was refused is part of the next header's time. A body that is read has a deadline of its
+    own, in `Gate`.
+    """
+
+    def __init__(self, *args: Any, waiting: WaitingConnections, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = _StrictConnection(h11.SERVER, MAX_HEADER)
+        self.client_name = ""
+        self._waiting = waiting
+        self._is_lost = False
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(  # type: ignore[override]
+        self, transport: asyncio.Transport
+    ) -> None:
+        super().connection_made(transport)
+        self.client_name = client_network(self.client[0]) if self.client else "-"
+        self._look()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        self._look()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        self._stop_waiting()
+        super().connection_lost(exc)
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self._waiting.seconds, self.drop)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def drop(self) -> None:
+        """Close the connection at once, whatever is still to be sent."""
+        self.transport.abort()
+
+    def _look(self) -> None:
+        """Start or stop the time for a header, by whether a request is under way."""
+        if self._is_lost or (self.cycle is not None and not self.cycle.response_complete):
+            self._stop_waiting()
+        elif self._header_timer is None:
+            self._header_timer = self.loop.call_later(self._waiting.seconds, self.drop)
+            self._waiting.add(self)
+
+    def _stop_waiting(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+        self._waiting.remove(self)
+
+
+def timed_protocol(settings: ServiceSettings, trusted: Sequence[Network] = ()) -> Any:
+    """A protocol for `uvicorn.Config(http=...)`; connections of one server are counted together."""
+    return functools.partial(TimedProtocol, waiting=WaitingConnections(settings, trusted))
+
+
+class _StrictConnection(h11.Connection):
+    """h11 takes a line of a header that ends in LF alone; proxies do not agree on that."""
+
+    def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            data, _ = self.trailing_data
+            end = _END_OF_HEADER.search(data)
+            if _BARE_LF.search(data, 0, end.end() if end else len(data)):
+                raise h11.RemoteProtocolError("a line of the header ends in LF without CR")
+        return super().next_event()

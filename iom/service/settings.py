@@ -3,51 +3,52 @@
 import dataclasses
 
 from iom.errors import ConfigError
+from iom.photos.decode import MAX_MEGAPIXELS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """What one request may cost, and what it may learn.
+    """Limits of one request and of one client.
 
     Raises:
         ConfigError: A limit that is not positive.
     """
 
-    largest_body: int = 8 * 2**20
+    max_body: int = 8 * 2**20
     """Bytes of a request."""
-    largest_megapixels: float = 25.0
-    """Of an image; refused before a pixel is decoded."""
-    most_images: int = 5
-    """Of one request."""
+    max_megapixels: float = MAX_MEGAPIXELS
+    """Megapixels of an image, checked before any pixel is decoded."""
+    max_images: int = 5
+    """Images of one request."""
     decode_seconds: float = 5.0
-    """For one image; then its worker is killed."""
+    """Seconds to decode one image; then its worker is killed."""
     decode_workers: int = 2
-    """Processes that decode."""
+    """Decoding processes."""
     decode_memory: int = 2 * 2**30
-    """Bytes of address space of each."""
+    """Bytes of address space of a decoding process."""
     wait_seconds: float = 5.0
-    """For a worker to become free; then the service says that it is busy."""
+    """Seconds to wait for a free worker; then the answer is 503."""
     header_seconds: float = 10.0
-    """For a connection to send a complete request header, and to take an answer."""
+    """Seconds for a connection to send a complete request header, and to accept an answer."""
     max_waiting_per_client: int = 64
-    """Connections of one address without a complete header; then the oldest is closed."""
+    """Connections of one client without a complete header; beyond it the oldest is closed."""
     max_waiting: int = 512
-    """Connections of all addresses without a complete header; then one of the address with most."""
+    """Connections of all clients without a complete header; beyond it the client with most loses its oldest."""
     max_requests: int = 128
-    """Requests with a token at a time; each may hold its body in memory."""
+    """Concurrent requests with a token; each may hold its body in memory."""
     wait_for_body: float = 30.0
-    """Seconds for a request to come in completely."""
-    most_keys: int = 5000
-    """References of an application with a key for each, up to which it can be searched: the probe
-    is hashed under every key, a good second for this many. One with a common key has no limit."""
+    """Seconds to receive a complete request."""
+    max_keys: int = 5000
+    """References of a searchable application with a key per record: the probe is hashed under every key, a good second
+    for this many. An application with a common key has no limit."""
     rate: float = 20.0
-    """Requests a second of one token, in the long run."""
+    """Requests per second of one token, in the long run."""
     burst: int = 40
     """Requests at once of one token."""
     failures: float = 60.0
-    """Failed verifications of one subject by one token in an hour; see `iom.service.backoff`."""
+    """Failed verifications of one subject by one token per hour; see `iom.service.rate_limit.Backoff`."""
     scores: bool = False
-    """Tell distances. Who sees them can climb towards a match, image by image."""
+    """Show distances. A client that sees them can climb towards a match, image by image."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -327,7 +327,7 @@ import sys
 from pathlib import Path
 from iom.cli.main import main
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite import SqliteStore
 from iom.gallery.gallery import Gallery
 from tests.gallery.conftest import FakeHasher
 keys = KeyStore.with_passphrase(Path("gallery.keys"), "correct horse", create=True, cost=2)

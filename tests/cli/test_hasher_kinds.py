@@ -64,8 +64,8 @@ def opened():
 
 @pytest.fixture
 def share(monkeypatch, opened):
-    for module in ("gallery_commands", "serving"):
-        monkeypatch.setattr(f"iom.cli.{module}.load", opened)
+    for module in ("iom.cli.gallery_commands", "iom.service.app"):
+        monkeypatch.setattr(f"{module}.load", opened)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from PIL import Image
 
 from iom.cli.gallery import COMMANDS
 from iom.cli.main import main, modules
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Face
+from iom.photos.align import TEMPLATE
+from iom.photos.detect import Face
 from iom.photos.landmarks import write_landmarks
 
 WITHOUT = {"serve"}

@@ -11,8 +11,9 @@ from iom.attacks.targets import attacked_protection
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError
-from iom.evaluation.attack_report import attack_rows, format_attacks
+from iom.evaluation.attack_report import attack_rows
 from iom.evaluation.attack_scores import Keys, Victims, measuring_keys, operating_threshold
+from iom.evaluation.report.text import attack_table
 
 SIZE = 24
 ALIKE = {name for name in BASELINES if name.endswith("_refined")} | {"orthonormal"}
@@ -90,7 +91,7 @@ def test_what_does_not_apply_says_why(faces, victims, keys):
     assert rows[0].obstacle
     assert np.isnan(rows[0].prar)
     assert not rows[1].obstacle
-    table = format_attacks(rows)
+    table = attack_table([row.to_dict() for row in rows]).markdown()
     assert "does not apply: templates are not an argmax" in table
     assert len({line.count("|") for line in table.splitlines()}) == 1
 

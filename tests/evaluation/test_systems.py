@@ -7,8 +7,9 @@ import pytest
 from iom.config.hashing import HasherConfig
 from iom.config.schema import EvaluateConfig, ScenarioConfig
 from iom.errors import ConfigError, WeightsError
-from iom.evaluation.paired_test import report_on
-from iom.evaluation.report.result_table import format_table
+from iom.evaluation.report.collect import EvaluationInputs, collect, score_systems
+from iom.evaluation.report.data import EmbedderSummary
+from iom.evaluation.report.text import terminal_text
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
@@ -61,18 +62,18 @@ def test_every_system_gives_codes_of_its_shape(config):
 
 def test_all_systems_stand_in_one_report(config, benchmark_and_embeddings):
     systems = load_code_systems(config, embedder_of())
-    report = report_on(config, *benchmark_and_embeddings, systems, embedder={"name": "made"})
+    inputs = EvaluationInputs(*benchmark_and_embeddings, systems, EmbedderSummary(name="made", embedding_size=32))
+    report = collect(config, inputs)
     places = list(dict.fromkeys((row.system, row.scenario) for row in report.rows))
     assert places == [
         ("float", "none"),
         *((name, s) for name in ("grp", "urp", "learned") for s in ("own_key", "stolen_key")),
     ]
     assert report.row("learned", "stolen_key", "decision").value == 30
-    stolen = next(s for s in report.scores if (s.system, s.scenario) == ("learned", "stolen_key"))
+    stolen = next(s for s in score_systems(config, inputs) if (s.system, s.scenario) == ("learned", "stolen_key"))
     expected = np.mean([np.mean(entry.mated > 30) for entry in stolen.by_key])
     assert report.row("learned", "stolen_key", "fnmr_at_decision").value == pytest.approx(expected)
-    report = dataclasses.replace(report, embedder={"name": "made", "embedding_size": 32})
-    assert "at its own threshold 30" in format_table(report)
+    assert "at the calibrated threshold 30" in terminal_text(report)
 
 
 def test_the_hasher_must_belong_to_the_embedder(config):
@@ -121,7 +122,8 @@ def test_several_trained_hashers_stand_by_name(config, hasher_folder, benchmark_
     check_systems(config)
     systems = load_code_systems(config, embedder_of())
     assert list(systems) == ["learned", "ancestor"]
-    report = report_on(config, *benchmark_and_embeddings, systems, embedder={"name": "made"})
+    inputs = EvaluationInputs(*benchmark_and_embeddings, systems, EmbedderSummary(name="made", embedding_size=32))
+    report = collect(config, inputs)
     eers = [report.row(name, "stolen_key", "eer").value for name in systems]
     assert eers[0] == eers[1]
 
@@ -151,14 +153,14 @@ def test_templates_that_are_no_codes_stand_in_the_same_report(config, benchmark_
     names = ("biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign")
     config = with_systems(config, *names)
     systems = load_code_systems(config, embedder_of())
-    report = report_on(config, *benchmark_and_embeddings, systems, embedder={"name": "made"})
+    inputs = EvaluationInputs(*benchmark_and_embeddings, systems, EmbedderSummary(name="made", embedding_size=32))
+    report = collect(config, inputs)
     for name in names:
         assert 0 < report.row(name, "stolen_key", "eer").value < 0.5
         assert 0 <= report.row(name, "own_key", "eer").value < 0.5
     assert report.systems["polyprotect"]["unit"] == "1 - cosine"
     assert report.systems["bloom"]["unit"] == "mean set dissimilarity"
-    report = dataclasses.replace(report, embedder={"name": "made", "embedding_size": 32})
-    assert "polyprotect" in format_table(report)
+    assert "polyprotect" in terminal_text(report)
 
 
 @pytest.fixture(autouse=True)

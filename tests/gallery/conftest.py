@@ -7,7 +7,7 @@ import pytest
 
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite import SqliteStore
 
 SIZE = 32
 

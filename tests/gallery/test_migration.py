@@ -14,8 +14,8 @@ from iom.errors import IomError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import open_key_store
 from iom.gallery.migration import migrate
-from iom.gallery.stores.sqlite_store import SqliteStore
-from iom.gallery.stores.store import open_store
+from iom.gallery.stores.base import open_store
+from iom.gallery.stores.sqlite import SqliteStore
 from iom.gallery.transfer import import_application
 from tests.gallery.conftest import KINDS, FakeHasher, faces
 

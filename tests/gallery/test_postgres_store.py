@@ -21,7 +21,7 @@ from iom.errors import StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import open_key_store
 from iom.gallery.migration import migrate
-from iom.gallery.stores.store import open_store
+from iom.gallery.stores.base import open_store
 from tests.gallery.conformance import *  # noqa: F403
 from tests.gallery.conformance import code, enrolled, event, problems, reference, revoked
 from tests.gallery.conftest import FakeHasher, Place, again, faces
@@ -126,8 +126,7 @@ def test_no_error_shows_a_password(url):
 
 
 def test_no_password_in_what_is_printed(store, server):
-    place = store._database.place
-    for text in (repr(store), repr(store._database), repr(place), place.name):
+    for text in (repr(store), repr(store._dsn), store._dsn.name):
         assert PASSWORD not in text
     wrong = server.url().replace(PASSWORD, f"{PASSWORD}x")
     assert "password authentication" in fails(lambda: open_store(wrong), "let this user in")
@@ -136,7 +135,7 @@ def test_no_password_in_what_is_printed(store, server):
 WORKER = """
 import sys
 from iom.errors import StoreError
-from iom.gallery.stores.store import open_store
+from iom.gallery.stores.base import open_store
 from tests.gallery.conformance import enrolled, event, reference, stone
 
 store, first = open_store(sys.argv[1]), int(sys.argv[3])
@@ -226,7 +225,7 @@ def test_two_processes_write(store, url, root):
     program = (
         "import sys\n"
         "from tests.gallery.conformance import enrolled\n"
-        "from iom.gallery.stores.store import open_store\n"
+        "from iom.gallery.stores.base import open_store\n"
         "with open_store(sys.argv[1]) as store:\n"
         "    for i in range(15):\n"
         "        names = f'{sys.argv[2]}{i}', 'shared'\n"
@@ -272,7 +271,7 @@ def test_a_wire_cut_within_a_write(server, url, store, wire):
         assert store.references("door", "a") == []
     wire.cut_at(b"BEGIN ISOLATION")
     enrolled(cut, "a")
-    wire.cut_at(b"SELECT version")
+    wire.cut_at(b"SELECT applications.version")
     assert cut.version("door") == store.version("door")
     cut.close()
 
@@ -291,7 +290,7 @@ def test_a_commit_whose_answer_is_lost_is_asked_for(server, url, store, wire):
 
 
 def test_a_commit_nobody_can_be_asked_about(server, url, store, wire, monkeypatch):
-    monkeypatch.setattr("iom.gallery.stores.postgres_connection.RECONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("iom.gallery.stores.postgres.RECONNECT_SECONDS", 0.3)
     cut = through(wire, server, url)
     wire.cut_at(b"COMMIT\0", after=True, stays_cut=True)
     fails(lambda: cut.claim("me"), "is done or it is not")
@@ -302,17 +301,17 @@ def test_a_commit_nobody_can_be_asked_about(server, url, store, wire, monkeypatc
 
 
 def test_a_writer_waits_no_longer_than_it_should(store, make_store, monkeypatch):
-    monkeypatch.setattr("iom.gallery.stores.postgres_connection.LOCK_SECONDS", 1)
+    monkeypatch.setattr("iom.gallery.stores.postgres.LOCK_SECONDS", 1)
     other = make_store()
-    with store._database.writing():
+    with store._writing():
         fails(lambda: enrolled(other, "a"), "writing for too long")
     enrolled(other, "a")
 
 
 def test_a_reader_sees_no_write_that_is_not_committed(store, make_store):
     other = make_store()
-    with store._database.writing() as connection:
-        connection.execute("UPDATE applications SET threshold = 1")
+    with store._writing() as connection:
+        connection.exec_driver_sql("UPDATE applications SET threshold = 1")
         assert other.application("door").threshold == 30
     assert other.application("door").threshold == 1
 

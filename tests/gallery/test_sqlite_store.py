@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from iom.errors import MissingExtraError, StoreError
-from iom.gallery.stores.store import STORES, StoreKind, open_store
+from iom.gallery.stores.base import STORES, StoreKind, open_store
 from tests.gallery.conformance import *  # noqa: F403
 from tests.gallery.conformance import DOOR, enrolled, event, reference
 
@@ -94,7 +94,7 @@ def test_two_processes_write(store, tmp_path, root):
     code = (
         "import sys\n"
         "from tests.gallery.conformance import event, reference\n"
-        "from iom.gallery.stores.store import open_store\n"
+        "from iom.gallery.stores.base import open_store\n"
         f"with open_store('sqlite:///{tmp_path}/g.db') as store:\n"
         "    for i in map(int, sys.argv[1:]): store.add([reference(i, f's{i}')], event('enroll'))\n"
     )

@@ -13,7 +13,7 @@ import pytest
 
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.stores.sqlite_store import SqliteStore
+from iom.gallery.stores.sqlite import SqliteStore
 from iom.gallery.transfer import export_application, import_application
 from tests.gallery.conftest import FakeHasher, faces
 

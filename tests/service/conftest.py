@@ -9,7 +9,7 @@ from PIL import Image
 
 from iom.service.app import create_app
 from iom.service.decoding import Decoder
-from iom.service.face_pipeline import Faces
+from iom.service.face_pipeline import FacePipeline
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile, add_token
 from tests.gallery.conftest import Place, again, faces
@@ -49,7 +49,7 @@ class Service:
         self.text = {role: add_token(self.tokens, name=role, application="door", role=role) for role in roles}
         self.text["stranger"] = add_token(self.tokens, name="stranger", application="other", role="admin")
         options = ServiceSettings(**{"rate": 1000.0, "burst": 1000, **settings})
-        app = create_app(self.gallery, Faces(FakeEmbedder(), decoder), TokenFile(self.tokens), options)
+        app = create_app(self.gallery, FacePipeline(FakeEmbedder(), decoder), TokenFile(self.tokens), options)
         self.client = TestClient(app, raise_server_exceptions=False)
 
     def post(self, action, *images, subject=None, role="admin", application="door", **data):

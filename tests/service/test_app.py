@@ -169,7 +169,7 @@ def test_a_busy_decoder_is_told_to_retry(service, monkeypatch):
 
 
 def test_a_request_that_is_too_large(tmp_path, decoder):
-    service = Service(tmp_path, decoder, largest_body=1000)
+    service = Service(tmp_path, decoder, max_body=1000)
     assert service.post("identify", bytes(2000)).status_code == 413
 
     def parts():  # no content-length

@@ -8,11 +8,10 @@ import types
 import numpy as np
 import pytest
 
-from iom.errors import ConfigError, DataError, FaceError, WorkerError
-from iom.photos.detectors import Face
-from iom.photos.photographs import TooLargeError
+from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
+from iom.photos.detect import Face
 from iom.service.decoding import Decoder, decode, parse_answer
-from iom.service.face_pipeline import Faces
+from iom.service.face_pipeline import FacePipeline
 from iom.service.settings import ServiceSettings
 from tests.service.conftest import FakeEmbedder, picture
 
@@ -47,7 +46,7 @@ def test_faces_are_aligned():
     found = []
     answer = types.SimpleNamespace(pixels=canvas + 9, is_aligned=False)
     decoder = types.SimpleNamespace(decode=lambda data: answer, close=threading.Event().set)
-    faces = Faces(FakeEmbedder(), decoder, lambda image: found)
+    faces = FacePipeline(FakeEmbedder(), decoder, lambda image: found)
     with pytest.raises(DataError, match="found none"):
         faces.embed([b""])
     found.append(Face(points, 0.9))

@@ -1,134 +1,178 @@
-"""The whole content of a report: figures, curves, attacks, calibration, and what they mean.
+"""Collection of the data of a report: figures of all systems on one benchmark, curves, and the optional sections."""
 
-The tree is plain data, that of `report.json`. Tables, pictures and the page are made from it alone,
-so that a report can be drawn again and two can be compared without computing anything anew. Keys,
-codes and embeddings never enter it.
-"""
-
+import dataclasses
+import datetime
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pydantic
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom._environment import environment
 from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
-from iom.evaluation.evaluate import Prepared
+from iom.evaluation.evaluators import FMRS, GIVEN, RATES, figures, has_folds, resolves
 from iom.evaluation.protocols import float_system
-from iom.evaluation.report.attacks import attack_sections
-from iom.evaluation.report.curves import det_curves, histograms, measured_threshold
-from iom.evaluation.report.hardest_pairs import worst_pairs
-from iom.evaluation.report.identification import identification_sections
-from iom.evaluation.report.linkability import compared_pairs, linkability_sections
-from iom.evaluation.report.result_files import Report, report_tree
-from iom.evaluation.report.summary import summary
-from iom.evaluation.scores import FLOAT, OWN_KEY, CodeSystem
+from iom.evaluation.report.data import (
+    BAD_FIGURE,
+    BenchmarkSummary,
+    CalibrationCheck,
+    Curve,
+    EmbedderSummary,
+    Estimate,
+    Figure,
+    HardestPair,
+    Histogram,
+    KeySpread,
+    ReportData,
+    Sections,
+)
+from iom.evaluation.report.sections import (
+    attack_section,
+    attack_setting,
+    bin_edges,
+    compared_pairs,
+    identification_section,
+    linkability_section,
+)
+from iom.evaluation.report.text import summary
+from iom.evaluation.score_files import benchmark_names
+from iom.evaluation.scores import (
+    COSINE_UNIT,
+    FLOAT,
+    OWN_KEY,
+    CodeSystem,
+    PairScores,
+    SystemScores,
+    code_scores,
+    float_scores,
+)
 from iom.evaluation.systems import hasher_folders
+from iom.metrics.bootstrap import Interval, PairSubjects, bootstrap_intervals
 from iom.models.face_hasher import load
 
+CURVE_POINTS = 48
+"""FMRs of a DET curve, evenly spaced on a logarithmic axis."""
+OPERATING_FMRS = (1e-3, 1e-2)
+"""FMR of the threshold shown for a system that has none of its own: the first that is resolved."""
 UNNAMED_SOURCES = ("bin", "carray")
-"""Benchmarks that do not say who is in an image."""
-TWO_KEYS, DISCLOSED = "two_keys", "full_disclosure"
+"""Benchmarks that do not name the subjects of their images."""
 ATTACK_METRICS = (
-    "cosine", "sar", "prar", "prar_other", "linking_auc", "linking_auc_same", "linking_eer",
-    "rank_one", "rank_ten",
+    "cosine", "sar", "prar", "prar_other", "linking_auc", "linking_auc_same", "linking_eer", "rank_one", "rank_ten"
 )  # fmt: skip
 
 
-def full_tree(config: EvaluateConfig, prepared: Prepared, report: Report, *, progress: bool = False) -> dict[str, Any]:
-    """Compute what `config.report` asks for, and put it beside the figures of the pairs.
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationInputs:
+    """Benchmark, embeddings and systems of an evaluation.
+
+    Attributes:
+        benchmark: The pairs.
+        embeddings: Of the images or templates that it compares, `(N, D)`, unit length.
+        systems: The code systems by name; the float embedding needs none.
+        embedder: Name, fingerprint and size of the embedder.
+    """
+
+    benchmark: PairBenchmark
+    embeddings: NDArray[np.float32]
+    systems: Mapping[str, CodeSystem]
+    embedder: EmbedderSummary
+
+
+def score_systems(
+    config: EvaluateConfig, inputs: EvaluationInputs, *, progress: bool = False
+) -> tuple[SystemScores, ...]:
+    """Distances of all pairs, for each of `config.scenario.systems` and each scenario.
+
+    All systems see the same embeddings, pairs and test keys.
+    """
+    scores: list[SystemScores] = []
+    for name in tqdm(config.scenario.systems, desc="scoring", unit="system", disable=not progress):
+        if name == FLOAT:
+            scores.append(float_scores(inputs.benchmark, inputs.embeddings))
+            continue
+        scores += code_scores(
+            inputs.systems[name],
+            inputs.benchmark,
+            inputs.embeddings,
+            keys=config.scenario.keys,
+            seed=config.seed,
+            scenarios=config.scenario.scenarios,
+        )
+    return tuple(scores)
+
+
+def collect(
+    config: EvaluateConfig,
+    inputs: EvaluationInputs,
+    *,
+    scores: Sequence[SystemScores] | None = None,
+    full: bool = False,
+    progress: bool = False,
+) -> ReportData:
+    """Compute the data of a report.
 
     Args:
         config: Of the evaluation.
-        prepared: Benchmark, embeddings and systems.
-        report: The figures of the pairs.
-        progress: Show a progress bar.
+        inputs: Benchmark, embeddings and systems.
+        scores: Of `score_systems`, where the caller has them.
+        full: Also what `config.report` asks for: hardest pairs, checks of calibrations, intervals of the curves,
+            identification, linkability, attacks, and a summary.
+        progress: Show progress bars.
 
     Raises:
         ConfigError: An unknown attack.
-        DataError: A benchmark too small for a part that is asked for.
+        DataError: A benchmark too small for a section, or a figure that is not finite.
     """
-    benchmark, embeddings = prepared.benchmark, prepared.embeddings
+    scores = score_systems(config, inputs, progress=progress) if scores is None else scores
+    benchmark, names = inputs.benchmark, config.scenario.systems
     named = names_subjects(benchmark, config.benchmark.source)
-    people = np.unique(benchmark.subjects, return_inverse=True)[1].astype(np.int64)
-    systems = _systems(config, prepared)
-    notes = list(report.notes)
-    parts = (named and config.report.identification, config.report.linkability,
-             named and config.report.attacks)  # fmt: skip
-    steps = len(report.scores) + len(systems) * sum(map(bool, parts))
-    with tqdm(total=steps, desc="report", unit="part", disable=not progress) as bar:
-        advance: Callable[[], object] = bar.update
-        sections: dict[str, Any] = {
-            "curves": list(
-                det_curves(report.scores, benchmark, scenario=config.scenario, seed=config.seed, advance=advance)
-            ),
-            "histograms": list(histograms(report.scores)),
-            "calibration": list(_calibration(config, report)),
-            "worst_pairs": list(worst_pairs(report.scores, benchmark, most=config.report.worst_pairs)),
-        }
-        if config.report.identification and named:
-            sections["identification"] = list(
-                identification_sections(
-                    systems,
-                    embeddings,
-                    people,
-                    keys=config.report.keys,
-                    replicates=config.report.replicates,
-                    confidence=config.scenario.confidence,
-                    seed=config.seed,
-                    advance=advance,
-                )
-            )
-        if config.report.linkability:
-            sections["linkability"] = list(
-                linkability_sections(
-                    systems,
-                    embeddings,
-                    people,
-                    compared_pairs(benchmark, named=named, most=config.report.pairs, seed=config.seed),
-                    keys=config.report.keys,
-                    replicates=config.report.replicates,
-                    seed=config.seed,
-                    advance=advance,
-                )
-            )
-        if config.report.attacks and named:
-            thresholds = {
-                entry.system: measured_threshold(entry)[0] for entry in report.scores if entry.scenario != OWN_KEY
-            }
-            found = attack_sections(config, embeddings, people, thresholds, advance=advance)
-            sections["attacks"] = [row.to_dict() for row in found]
-    if not named and (config.report.identification or config.report.attacks):
-        notes.append("this benchmark does not say who is in an image: no identification and no attacks")
-    tree = report_tree(report)
-    tree["notes"] = notes
-    tree["rows"] += list(_more_rows(sections, benchmark.name))
-    tree["sections"] = sections
-    tree["environment"] = environment()
-    tree["summary"] = summary(tree)
-    return plain(tree)
-
-
-def plain(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree as a JSON file gives it back.
-
-    Raises:
-        DataError: A figure is not finite.
-    """
+    notes = list(_notes(scores[0].by_key[0]))
+    if full and not named and (config.report.identification or config.report.attacks):
+        notes.append("the benchmark does not name the subjects of its images: no identification and no attacks")
+    rows: list[Figure] = []
+    per_key: list[KeySpread] = []
     try:
-        return dict(json.loads(json.dumps(tree, allow_nan=False)))
-    except ValueError as error:
-        raise DataError(f"report: a figure is not a finite number ({error})") from error
+        for entry in tqdm(scores, desc="figures", unit="scenario", disable=not progress):
+            for figure, spread in _figures(entry, config, benchmark):
+                rows.append(figure)
+                per_key += [spread] if spread else []
+        sections = Sections(
+            curves=list(_curves(scores, config, benchmark, with_intervals=full and config.scenario.bootstrap > 0)),
+            histograms=list(_histograms(scores)),
+        )
+        data = ReportData(
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            seed=config.seed,
+            benchmark=_benchmark_summary(benchmark),
+            embedder=inputs.embedder,
+            systems={name: _system_summary(name, inputs.systems) for name in names},
+            rows=rows,
+            per_key=per_key,
+            notes=notes,
+            config=json.loads(json.dumps(dataclasses.asdict(config))),
+            environment=environment(),
+            sections=sections,
+        )
+        if not full:
+            return data
+        sections = _full_sections(config, inputs, scores, data, named=named, progress=progress)
+        rows = [*rows, *_section_figures(sections, benchmark.name)]
+        data = data.model_copy(update={"sections": sections, "rows": rows})
+        return data.model_copy(update={"summary": summary(data)})
+    except pydantic.ValidationError as error:
+        raise DataError(f"report: {BAD_FIGURE} ({error.errors()[0]['loc']})") from error
 
 
 def names_subjects(benchmark: PairBenchmark, source: str) -> bool:
     """Whether the subjects of a benchmark are its people.
 
-    Where a list contradicts its folders, or there are no names at all, two subjects of a
-    `PairBenchmark` may be one person: good enough for a bootstrap, wrong for a search.
+    Where a list contradicts its folders, or names nobody, two subjects of a `PairBenchmark` may be one person: good
+    enough for a bootstrap, wrong for identification.
     """
     if source in UNNAMED_SOURCES:
         return False
@@ -139,63 +183,282 @@ def names_subjects(benchmark: PairBenchmark, source: str) -> bool:
     return bool(both == len(np.unique(folders)) == len(np.unique(benchmark.subjects)))
 
 
-def _systems(config: EvaluateConfig, prepared: Prepared) -> Sequence[CodeSystem]:
-    named: Mapping[str, CodeSystem] = {**prepared.systems, FLOAT: float_system(prepared.embeddings.shape[1])}
-    return [named[name] for name in config.scenario.systems]
+def operating_threshold(scores: SystemScores) -> tuple[float, str]:
+    """The system's calibrated threshold, else `observed_threshold`; and a phrase that says which."""
+    decision = scores.by_key[0].decision
+    if decision is not None:
+        return float(decision), "calibrated on other data"
+    return observed_threshold(scores)
 
 
-def _calibration(config: EvaluateConfig, report: Report) -> Iterator[dict[str, Any]]:
-    """What each system's own threshold promised, and what it gave on these pairs."""
+def observed_threshold(scores: SystemScores) -> tuple[float, str]:
+    """Mean over keys of the threshold at a low FMR on these pairs, else of that at the EER; and which of them."""
+    curves = [scored.ranked.curve() for scored in scores.by_key]
+    for fmr in OPERATING_FMRS:
+        found = [curve.threshold_at_fmr(fmr) for curve in curves]
+        if resolves(scores.by_key[0], fmr) and np.isfinite(found).all():
+            return float(np.mean(found)), f"at FMR {fmr:g} on these pairs"
+    found = [curve.threshold_at_equal_error() for curve in curves]
+    return float(np.mean(found)), "at the EER on these pairs"
+
+
+def hardest_pairs(scores: Sequence[SystemScores], benchmark: PairBenchmark, *, count: int) -> Iterator[HardestPair]:
+    """Mated pairs furthest apart and non-mated pairs nearest, `count` of each, by the mean distance over keys.
+
+    Not in `own_key`, where the keys alone separate non-mated pairs.
+    """
+    names = benchmark_names(benchmark)
+    for entry in scores:
+        if entry.scenario == OWN_KEY:
+            continue
+        by_key = np.stack([scored.distances for scored in entry.by_key]).astype(np.float64)
+        threshold, _ = operating_threshold(entry)
+        mean, matches = by_key.mean(axis=0), (by_key <= threshold).mean(axis=0)
+        for kind, of_kind, order in (
+            ("mated, furthest apart", benchmark.same, -mean),
+            ("non-mated, nearest", ~benchmark.same, mean),
+        ):
+            rows = np.flatnonzero(of_kind)
+            for row in rows[np.argsort(order[rows], kind="stable")[:count]].tolist():
+                yield HardestPair(
+                    system=entry.system,
+                    scenario=entry.scenario,
+                    kind=kind,
+                    left=names[int(benchmark.left[row])],
+                    right=names[int(benchmark.right[row])],
+                    distance=float(mean[row]),
+                    threshold=threshold,
+                    matches=float(matches[row]),
+                )
+
+
+def _figures(
+    scores: SystemScores, config: EvaluateConfig, benchmark: PairBenchmark
+) -> Iterator[tuple[Figure, KeySpread | None]]:
+    """Every figure of `evaluators`, and where there are several keys its values under each."""
+    by_key = [dict(figures(entry)) for entry in scores.by_key]
+    statistics = [_statistic(entry) for entry in scores.by_key]
+    intervals = _intervals(statistics, config, benchmark, RATES) if config.scenario.bootstrap else {}
+    for metric in by_key[0]:
+        values = [entry[metric] for entry in by_key]
+        place: dict[str, Any] = {
+            "system": scores.system,
+            "scenario": scores.scenario,
+            "protocol": benchmark.name,
+            "metric": metric,
+        }
+        low, high = (None, None) if metric in GIVEN else intervals.get(metric, (None, None))
+        spread = KeySpread(**place, values=values, std=float(np.std(values, ddof=1))) if len(values) > 1 else None
+        yield Figure(**place, value=float(np.mean(values)), low=low, high=high), spread
+
+
+def _statistic(scores: PairScores) -> Callable[[NDArray[np.float64]], dict[str, float]]:
+    return lambda weights: dict(figures(scores, weights))
+
+
+def _intervals(
+    statistics: Sequence[Callable[..., Any]], config: EvaluateConfig, benchmark: PairBenchmark, rates: Mapping[str, Any]
+) -> dict[str, Interval]:
+    return bootstrap_intervals(
+        statistics,
+        PairSubjects(benchmark.subjects[benchmark.left], benchmark.subjects[benchmark.right], benchmark.same),
+        replicates=config.scenario.bootstrap,
+        confidence=config.scenario.confidence,
+        seed=config.seed,
+        rates=rates,
+    )
+
+
+def _curves(
+    scores: Sequence[SystemScores], config: EvaluateConfig, benchmark: PairBenchmark, *, with_intervals: bool
+) -> Iterator[Curve]:
+    """FNMR at each FMR from one false match up to 1."""
+    fmrs = np.geomspace(1 / np.count_nonzero(~benchmark.same), 1.0, CURVE_POINTS)
+    for entry in scores:
+        statistics = [_fnmrs(scored, fmrs) for scored in entry.by_key]
+        by_key = [list(statistic(None).values()) for statistic in statistics]
+        edges = {}
+        if with_intervals:
+            names = list(map(str, range(len(fmrs))))
+            found = _intervals(statistics, config, benchmark, dict.fromkeys(names, "mated"))
+            edges = {side: [getattr(found[name], side) for name in names] for side in ("low", "high")}
+        yield Curve(
+            system=entry.system,
+            scenario=entry.scenario,
+            fmr=fmrs.tolist(),
+            fnmr=np.mean(by_key, axis=0).tolist(),
+            by_key=by_key,
+            **edges,
+        )
+
+
+def _fnmrs(scores: PairScores, fmrs: NDArray[np.float64]) -> Callable[[NDArray[np.float64] | None], dict[str, float]]:
+    """FNMR at each FMR, by its number as text; weights of `None` count each pair once."""
+
+    def at_each(weights: NDArray[np.float64] | None) -> dict[str, float]:
+        if weights is None:
+            curve = scores.ranked.curve()
+        else:
+            curve = scores.ranked.curve(weights[scores.same], weights[~scores.same])
+        # The factor leaves room for rounding: an FMR of exactly one pair in B must not be read as none.
+        last = np.searchsorted(curve.fmr, fmrs * (1 + 1e-9), side="right") - 1
+        return {str(number): float(value) for number, value in enumerate(curve.fnmr[last])}
+
+    return at_each
+
+
+def _histograms(scores: Sequence[SystemScores]) -> Iterator[Histogram]:
+    for entry in scores:
+        mated = np.concatenate([scored.mated for scored in entry.by_key])
+        non_mated = np.concatenate([scored.non_mated for scored in entry.by_key])
+        edges = bin_edges(mated, non_mated)
+        threshold, origin = operating_threshold(entry)
+        yield Histogram(
+            system=entry.system,
+            scenario=entry.scenario,
+            unit=entry.unit,
+            edges=edges.tolist(),
+            mated=(np.histogram(mated, edges)[0] / len(mated)).tolist(),
+            non_mated=(np.histogram(non_mated, edges)[0] / len(non_mated)).tolist(),
+            threshold=threshold,
+            threshold_from=origin,
+        )
+
+
+def _full_sections(
+    config: EvaluateConfig,
+    inputs: EvaluationInputs,
+    scores: Sequence[SystemScores],
+    data: ReportData,
+    *,
+    named: bool,
+    progress: bool,
+) -> Sections:
+    """The sections that `config.report` asks for, beside curves and histograms."""
+    asked, benchmark, embeddings = config.report, inputs.benchmark, inputs.embeddings
+    people = np.unique(benchmark.subjects, return_inverse=True)[1].astype(np.int64)
+    systems = {**inputs.systems, FLOAT: float_system(embeddings.shape[1])}
+    steps: list[tuple[str, Callable[[str], Any]]] = []
+    if asked.identification and named:
+        steps.append(
+            (
+                "identification",
+                lambda name: identification_section(
+                    systems[name], embeddings, people, asked, confidence=config.scenario.confidence, seed=config.seed
+                ),
+            )
+        )
+    if asked.linkability:
+        pairs = compared_pairs(benchmark, named=named, limit=asked.pairs, seed=config.seed)
+        steps.append(
+            (
+                "linkability",
+                lambda name: linkability_section(systems[name], embeddings, people, pairs, asked, seed=config.seed),
+            )
+        )
+    if asked.attacks and named:
+        victims, keys = attack_setting(config, embeddings, people)
+        thresholds = {entry.system: observed_threshold(entry)[0] for entry in scores if entry.scenario != OWN_KEY}
+        steps.append(("attacks", lambda name: attack_section(config, name, victims, keys, thresholds[name])))
+    found: dict[str, list[Any]] = {topic: [] for topic, _ in steps}
+    names = config.scenario.systems
+    with tqdm(total=len(steps) * len(names), desc="report", unit="section", disable=not progress) as bar:
+        for topic, compute in steps:
+            for name in names:
+                found[topic].append(compute(name))
+                bar.update()
+    if "attacks" in found:
+        found["attacks"] = [row.to_dict() for rows in found["attacks"] for row in rows]
+    return data.sections.model_copy(
+        update={
+            "calibration": list(_calibration(config, scores, data)),
+            "hardest_pairs": list(hardest_pairs(scores, benchmark, count=asked.worst_pairs)),
+            **found,
+        }
+    )
+
+
+def _calibration(
+    config: EvaluateConfig, scores: Sequence[SystemScores], data: ReportData
+) -> Iterator[CalibrationCheck]:
+    """Target and observed rates at each system's calibrated threshold."""
     folders = hasher_folders(config)
-    for entry in report.scores:
+    for entry in scores:
         if entry.scenario == OWN_KEY or entry.by_key[0].decision is None:
             continue
         calibration = load(folders[entry.system], opens_embedder=False).calibration
-        measured = {kind: report.row(entry.system, entry.scenario, f"{kind}_at_decision") for kind in ("fmr", "fnmr")}
-        yield {
-            "system": entry.system,
-            "scenario": entry.scenario,
-            "threshold": float(entry.by_key[0].decision),
-            "promised_fmr": calibration.fmr if calibration else None,
-            "promised_fnmr": calibration.fnmr if calibration else None,
-            **{kind: {"value": row.value, "low": row.low, "high": row.high} for kind, row in measured.items()},
-        }
+        fmr, fnmr = (
+            Estimate.model_validate(data.row(entry.system, entry.scenario, f"{kind}_at_decision").model_dump())
+            for kind in ("fmr", "fnmr")
+        )
+        yield CalibrationCheck(
+            system=entry.system,
+            scenario=entry.scenario,
+            threshold=float(entry.by_key[0].decision),
+            target_fmr=calibration.fmr if calibration else None,
+            calibrated_fnmr=calibration.fnmr if calibration else None,
+            fmr=fmr,
+            fnmr=fnmr,
+        )
 
 
-def _more_rows(sections: Mapping[str, Any], benchmark: str) -> Iterator[dict[str, Any]]:
+def _section_figures(sections: Sections, benchmark: str) -> Iterator[Figure]:
     """The figures of the sections in the form of all figures."""
-    for entry in sections.get("identification", []):
-        for metric, figure in entry["figures"].items():
-            yield _row(entry["system"], entry["scenario"], f"{benchmark}, search", metric, **figure)
-    for entry in sections.get("linkability", []):
-        place = (entry["system"], TWO_KEYS, f"{benchmark}, two keys")
-        yield _row(*place, "d_sys", entry["d_sys"], entry["low"], entry["high"])
+    for found in sections.identification:
+        for metric, estimate in found.figures.items():
+            yield Figure(
+                system=found.system,
+                scenario=found.scenario,
+                protocol=f"{benchmark}, search",
+                metric=metric,
+                **estimate.model_dump(),
+            )
+    for linked in sections.linkability:
+        place: dict[str, Any] = {"system": linked.system, "scenario": "two_keys", "protocol": f"{benchmark}, two keys"}
+        yield Figure(**place, metric="d_sys", value=linked.d_sys, low=linked.low, high=linked.high)
         for metric in ("d_sys_floor", "maximal_linkability"):
-            yield _row(*place, metric, entry[metric])
-    for entry in sections.get("attacks", []):
-        name = f"{entry['attack']}, {entry['records']} records"
-        place = (entry["system"], DISCLOSED, f"{benchmark}, {name}")
+            yield Figure(**place, metric=metric, value=getattr(linked, metric))
+    for attack in sections.attacks:
+        protocol = f"{benchmark}, {attack['attack']}, {attack['records']} records"
         for metric in ATTACK_METRICS:
-            if entry[metric] is not None:
-                low, high = entry["intervals"].get(metric, (None, None))
-                yield _row(*place, metric, entry[metric], low, high)
+            if attack[metric] is not None:
+                low, high = attack["intervals"].get(metric, (None, None))
+                yield Figure(
+                    system=attack["system"],
+                    scenario="full_disclosure",
+                    protocol=protocol,
+                    metric=metric,
+                    value=attack[metric],
+                    low=low,
+                    high=high,
+                )
 
 
-def _row(
-    system: str,
-    scenario: str,
-    protocol: str,
-    metric: str,
-    value: float,
-    low: float | None = None,
-    high: float | None = None,
-) -> dict[str, Any]:
-    return {
-        "system": system,
-        "scenario": scenario,
-        "protocol": protocol,
-        "metric": metric,
-        "value": value,
-        "low": low,
-        "high": high,
-    }
+def _benchmark_summary(benchmark: PairBenchmark) -> BenchmarkSummary:
+    mated = int(np.count_nonzero(benchmark.same))
+    return BenchmarkSummary(
+        name=benchmark.name,
+        pairs=len(benchmark),
+        mated=mated,
+        non_mated=len(benchmark) - mated,
+        images=len(benchmark.images),
+        subjects=len(np.unique(benchmark.subjects)),
+        folds=benchmark.folds,
+    )
+
+
+def _system_summary(name: str, systems: Mapping[str, CodeSystem]) -> dict[str, Any]:
+    if name == FLOAT:
+        return {"unit": COSINE_UNIT}
+    system = systems[name]
+    if not system.alphabet_size:
+        return {"unit": system.comparator.unit, "real_numbers": system.code_length}
+    return {"unit": system.comparator.unit, "code_length": system.code_length, "alphabet_size": system.alphabet_size}
+
+
+def _notes(scores: PairScores) -> Iterator[str]:
+    if not has_folds(scores):
+        yield "one fold only: no accuracy, since its threshold must come from other folds"
+    for name, fmr in FMRS.items():
+        if not resolves(scores, fmr):
+            yield f"too few non-mated pairs for an FMR of {name}: its figures are left out"

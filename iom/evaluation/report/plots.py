@@ -1,110 +1,349 @@
-"""One picture of an evaluation: how the distances lie, and which errors follow from them."""
+"""Plots of a report: SVG that stands within an HTML page and refers to nothing outside, and one PNG of the pairs."""
 
+import functools
+import io
+import itertools
 import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Picture
 
-from iom.evaluation.report.result_files import Report
-from iom.evaluation.scores import COSINE_UNIT, NO_KEY, OWN_KEY, SystemScores
+from iom.evaluation.report.data import Histogram, LinkabilityResult, ReportData
+from iom.evaluation.report.text import attack_estimate, attack_name
+from iom.evaluation.scores import NO_KEY, OWN_KEY
 
-MATED_COLOUR, NON_MATED_COLOUR = "#1b6ca8", "#c8553d"
-CURVE_COLOURS = ("#222222", "#c8553d", "#1b6ca8", "#3d8b57", "#8a5fa8", "#b08d2f")
-MOST_BINS = 64
+COLOURS = (
+    "#1f2937", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#a16207", "#0e7490", "#be185d",
+    "#4d7c0f", "#6d28d9", "#b91c1c", "#0f766e",
+)  # fmt: skip
+MATED, NON_MATED, MARK, DIAGONAL = "#1d4ed8", "#c2410c", "#111827", "#9ca3af"
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "iom",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": DIAGONAL,
+    "axes.labelcolor": "#374151",
+    "axes.titlecolor": MARK,
+    "axes.titlesize": 10,
+    "xtick.color": "#6b7280",
+    "ytick.color": "#6b7280",
+    "grid.color": "#e5e7eb",
+    "legend.frameon": False,
+}
+WIDTH = 6.4
+DPI = 110
 
 
-def draw_report(report: Report, path: Path) -> None:
-    """Histograms at the left, one row for each system; DET curves of all at the right.
+def report_plots(data: ReportData) -> dict[str, str]:
+    """The SVG plots that a report has data for, by name."""
+    sections = data.sections
+    made: dict[str, tuple[Sequence[Any], Callable[[ReportData], str]]] = {
+        "det": (sections.curves, det_plot),
+        "roc": (sections.curves, roc_plot),
+        "cmc": (sections.identification, cmc_plot),
+        "open_set": (sections.identification, open_set_plot),
+        "histograms": (sections.histograms, histogram_plot),
+        "linkability": (sections.linkability, linkability_plot),
+        "attacks": (sections.attacks, attack_plot),
+        "per_key": (data.per_key, spread_plot),
+    }
+    return {name: draw(data) for name, (needed, draw) in made.items() if needed}
 
-    Args:
-        report: A finished evaluation.
-        path: Where the PNG goes.
-    """
-    systems = list(dict.fromkeys(scores.system for scores in report.scores))
+
+def det_plot(data: ReportData) -> str:
+    """FNMR against FMR, both logarithmic, with intervals."""
+    return _single(functools.partial(_draw_det, data=data), "DET", "upper right")
+
+
+def roc_plot(data: ReportData) -> str:
+    """1 - FNMR against FMR, the FMR logarithmic, with intervals."""
+
+    def draw(axes: Any) -> None:
+        floor = 50 / data.benchmark.mated
+        for entry, line in _lines(data, data.sections.curves):
+            sides = _sides(entry.fnmr, entry, lambda rates: np.maximum(100 * (1 - rates), floor))
+            _line(axes, entry.fmr, sides, line)
+        axes.set(xscale="log", xlabel="FMR", ylabel="1 - FNMR, %")
+        axes.set_xlim(data.sections.curves[0].fmr[0], 1)
+        axes.set_ylim(top=100)
+
+    return _single(draw, "ROC", "lower right")
+
+
+def cmc_plot(data: ReportData) -> str:
+    """Identification rate by rank."""
+
+    def draw(axes: Any) -> None:
+        for entry, line in _lines(data, data.sections.identification):
+            points = [figure for name, figure in entry.figures.items() if name.startswith("cmc_rank_")]
+            rates = np.array([[p.value, p.low, p.high] for p in points], float) * 100  # None is NaN
+            _line(axes, np.arange(1, len(points) + 1), rates.T, line | {"marker": "o", "markersize": 3})
+        axes.set(xlabel="rank", ylabel="identification rate, %", xticks=range(1, 11))
+        axes.set_ylim(top=100)
+
+    return _single(draw, "Closed-set identification (CMC)", "lower right")
+
+
+def open_set_plot(data: ReportData) -> str:
+    """DIR at rank 1 against FPIR."""
+
+    def draw(axes: Any) -> None:
+        for entry, line in _lines(data, data.sections.identification):
+            _line(axes, entry.fpir, _sides(entry.dir, entry, lambda rates: 100 * rates), line)
+        axes.set(xscale="log", xlabel="FPIR", ylabel="DIR at rank 1, %")
+        axes.set_ylim(top=100)
+
+    return _single(draw, "Open-set identification (DIR against FPIR)", "lower right")
+
+
+def histogram_plot(data: ReportData) -> str:
+    """Score histograms with the decision threshold."""
+    return _grid(data.sections.histograms, _draw_histogram, "share of pairs, %")
+
+
+def linkability_plot(data: ReportData) -> str:
+    """Distances between two keys, and D(s) over them."""
+
+    def draw(axes: Any, entry: LinkabilityResult) -> None:
+        _stairs(axes, entry.edges, entry.mated_share, entry.non_mated_share)
+        other = axes.twinx()
+        other.stairs(entry.local, entry.edges, color=MARK, linewidth=1.2, label="D(s)")
+        other.set_ylim(0, 1.03)
+        other.spines["right"].set_visible(True)
+        other.tick_params(labelsize=7)
+        axes.plot([], [], color=MARK, linewidth=1.2, label="D(s), right axis")
+        axes.set_title(f"{entry.system}: D_sys {entry.d_sys:.3f}", fontsize=9)
+        axes.set_xlabel(f"distance: {entry.unit}", fontsize=8)
+
+    return _grid(data.sections.linkability, draw, "share of comparisons, %")
+
+
+def spread_plot(data: ReportData) -> str:
+    """EER under each test key."""
+    entries = [entry for entry in data.per_key if entry.metric == "eer"]
+    palette = _colours(data)
+
+    def draw(axes: Any) -> None:
+        for row, entry in enumerate(entries):
+            values, colour = 100 * np.array(entry.values), palette[entry.system]
+            axes.plot(values, np.full(len(values), row), "o", color=colour, alpha=0.65, markersize=6)
+            axes.plot([values.mean()] * 2, [row - 0.25, row + 0.25], color=colour, linewidth=2)
+        _name_rows(axes, [_label(entry) for entry in entries])
+        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+        axes.set_xlabel("EER, %: a point for each test key, a bar for the mean")
+
+    return _single(draw, "Spread over keys", "", height=0.9 + 0.36 * max(2, len(entries)))
+
+
+def attack_plot(data: ReportData) -> str:
+    """Post-revocation acceptance of the attacks, by system."""
+    entries = [e for e in data.sections.attacks if e["prar"] is not None]
+    names = list(dict.fromkeys(attack_name(entry) for entry in entries))
+    systems = list(dict.fromkeys(entry["system"] for entry in entries))
+    palette = _colours(data)
+
+    def draw(axes: Any) -> None:
+        height = 0.8 / max(1, len(systems))
+        for entry in entries:
+            estimate = attack_estimate(entry, "prar")
+            place = names.index(attack_name(entry)) + height * (systems.index(entry["system"]) + 0.5) - 0.4
+            axes.barh(place, 100 * entry["prar"], height * 0.9, color=palette[entry["system"]])
+            if estimate and estimate.low is not None and estimate.high is not None:
+                edges = [100 * estimate.low, 100 * estimate.high]
+                axes.plot(edges, [place] * 2, color=MARK, linewidth=0.9)
+        for system in systems:
+            axes.barh(0, 0, color=palette[system], label=system)
+        axes.set_yticks(range(len(names)), names)
+        axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 104))
+        axes.set_xlabel("accepted under fresh keys (PRAR), %")
+
+    tall = 1.0 + 0.16 * max(2, len(systems)) * len(names)
+    return _single(draw, "Attacks after the key was changed", "outside", height=tall)
+
+
+def diff_plot(reports: Mapping[str, ReportData]) -> str:
+    """EER with interval of every report, system and scenario but secret keys."""
+    entries = [
+        (f"{name}: {_label(row)}", row, COLOURS[number % len(COLOURS)])
+        for number, (name, data) in enumerate(reports.items())
+        for row in data.rows
+        if row.metric == "eer" and row.scenario != OWN_KEY
+    ]
+
+    def draw(axes: Any) -> None:
+        for place, (_, row, colour) in enumerate(entries):
+            axes.plot(100 * row.value, place, "o", color=colour, markersize=6)
+            if row.low is not None and row.high is not None:
+                axes.plot([100 * row.low, 100 * row.high], [place] * 2, color=colour)
+        _name_rows(axes, [label for label, _, _ in entries])
+        axes.set_xlim(left=0)
+        axes.set_xlabel("EER %, with its interval")
+
+    return _single(draw, "Equal error rates", "", height=0.9 + 0.3 * max(3, len(entries)))
+
+
+def standalone(svg: str) -> str:
+    """A plot of a page as an SVG file of its own."""
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return svg.replace("<svg ", f"<svg {names} ", 1)
+
+
+def write_png(data: ReportData, path: Path) -> None:
+    """Draw the histograms of each system at the left, the DET curves of all, a line a key, at the right."""
+    systems = list(data.systems)
     rows = max(2, len(systems))
-    figure = Figure(figsize=(15, 2.6 * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(rows, 4)
-    for row, system in enumerate(systems):
-        entries = [scores for scores in report.scores if scores.system == system]
-        shared = None
-        for column, scores in enumerate(entries):
-            axes = figure.add_subplot(grid[row, column], sharex=shared)
-            _draw_histogram(axes, scores, with_legend=row == column == 0)
-            shared = shared or axes
-    _draw_curves(figure.add_subplot(grid[:, 2:]), report)
-    size = report.benchmark
-    figure.suptitle(
-        f"{size['name']}: {size['mated']} mated and {size['non_mated']} non-mated pairs, "
-        f"embedder {report.embedder['name']}"
-    )
-    figure.savefig(path, dpi=110)
+    with mpl.rc_context(STYLE):
+        figure = Picture(figsize=(15, 2.6 * rows + 0.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.add_gridspec(rows, 4)
+        for row, system in enumerate(systems):
+            shared = None
+            for column, entry in enumerate(e for e in data.sections.histograms if e.system == system):
+                axes = figure.add_subplot(grid[row, column], sharex=shared)
+                _draw_histogram(axes, entry)
+                axes.set_ylabel("share of pairs, %", fontsize=8)
+                shared = shared or axes
+        figure.axes[0].legend(fontsize=8)
+        det = figure.add_subplot(grid[:, 2:])
+        det.grid(visible=True, linewidth=0.5)
+        _draw_det(det, data=data, by_key=True)
+        det.set_title("DET curves, one line a key", fontsize=10)
+        det.legend(fontsize=9, loc="upper right")
+        size = data.benchmark
+        figure.suptitle(
+            f"{size.name}: {size.mated} mated and {size.non_mated} non-mated pairs, embedder {data.embedder.name}"
+        )
+        figure.savefig(path, dpi=DPI, format="png")
 
 
-def _title(scores: SystemScores) -> str:
-    return scores.system if scores.scenario == NO_KEY else f"{scores.system}, {scores.scenario}"
-
-
-def _draw_histogram(axes: Any, scores: SystemScores, *, with_legend: bool) -> None:
-    mated = np.concatenate([entry.mated for entry in scores.by_key])
-    non_mated = np.concatenate([entry.non_mated for entry in scores.by_key])
-    edges = bin_edges(mated, non_mated)
-    for distances, colour, label in ((mated, MATED_COLOUR, "mated"), (non_mated, NON_MATED_COLOUR, "non-mated")):
-        # A share and not a density: it can be read, and the two kinds may differ in number.
-        share = np.full(len(distances), 1 / len(distances))
-        axes.hist(distances, bins=edges, weights=share, color=colour, alpha=0.6, label=label, linewidth=0)
-    axes.set_title(_title(scores), fontsize=10)
-    axes.set_xlabel(f"distance ({scores.unit})", fontsize=8)
-    axes.set_ylabel("share of pairs", fontsize=8)
-    axes.tick_params(labelsize=8)
-    if with_legend:
-        axes.legend(fontsize=8, frameon=False)
-
-
-def bin_edges(mated: Any, non_mated: Any) -> Any:
-    """Bins over both kinds; whole positions a bin for codes, or bins would fill unevenly."""
-    both = np.concatenate([mated, non_mated])
-    low, high = both.min(), both.max()
-    if np.issubdtype(both.dtype, np.integer):
-        step = max(1, math.ceil((high - low + 1) / MOST_BINS))
-        return np.arange(low, high + 1 + step, step) - 0.5
-    return np.linspace(low, max(high, low + 1e-6), MOST_BINS + 1)
-
-
-def _draw_curves(axes: Any, report: Report) -> None:
-    # Below one non-mated pair an FMR cannot be observed; zero has no place on a logarithmic axis.
-    fmr_floor = 0.5 / report.benchmark["non_mated"]
-    fnmr_floor = 0.5 / report.benchmark["mated"]
-    top = 0.1
-    colour_of: dict[str, str] = {}
-    faultless = []
-    for scores in report.scores:
-        colour = colour_of.setdefault(scores.system, CURVE_COLOURS[len(colour_of) % len(CURVE_COLOURS)])
-        if not any(entry.ranked.curve().fnmr_at_fmr(0) for entry in scores.by_key):
-            faultless.append(_title(scores))
-        for number, entry in enumerate(scores.by_key):
-            curve = entry.ranked.curve()
-            top = max(top, curve.fnmr_at_fmr(0))
-            axes.step(
-                np.maximum(curve.fmr, fmr_floor),
-                np.maximum(curve.fnmr, fnmr_floor),
-                where="post",
-                color=colour,
-                linestyle="--" if scores.scenario == OWN_KEY else "-",
-                linewidth=1.8 if scores.unit == COSINE_UNIT else 1.0,
-                alpha=1.0 if len(scores.by_key) == 1 else 0.7,
-                label=_title(scores) if number == 0 else None,
-            )
-    axes.plot([1e-9, 1], [1e-9, 1], color="#999999", linewidth=0.8, linestyle=":", label="FMR = FNMR")
-    axes.set(xscale="log", yscale="log", xlim=(fmr_floor, 1), ylim=(fnmr_floor, min(1, 2 * top)))
+def _draw_det(axes: Any, *, data: ReportData, by_key: bool = False) -> None:
+    floor = 50 / data.benchmark.mated  # half an error, since zero has no place on a logarithmic axis
+    curves = data.sections.curves
+    for entry, line in _lines(data, curves):
+        if by_key:
+            for number, rates in enumerate(entry.by_key):
+                styled = line | {"linewidth": 1.0, "label": None if number else line["label"]}
+                _line(axes, entry.fmr, (np.maximum(100 * np.array(rates), floor), None, None), styled)
+            continue
+        _line(axes, entry.fmr, _sides(entry.fnmr, entry, lambda rates: np.maximum(100 * rates, floor)), line)
+    axes.plot([1e-9, 1], [1e-7, 100], color=DIAGONAL, linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", yscale="log", xlabel="FMR", ylabel="FNMR, %", xlim=(curves[0].fmr[0], 1), ylim=(floor, 100))
+    faultless = [_label(entry) for entry in curves if not any(entry.fnmr)]
     if faultless:
         text = f"no false non-match at any FMR shown: {'; '.join(faultless)}"
-        axes.text(0.03, 0.03, text, transform=axes.transAxes, fontsize=9, wrap=True)
-    axes.set_xlabel("FMR (false match rate)")
-    axes.set_ylabel("FNMR (false non-match rate)")
-    axes.set_title("DET curves, one line a key", fontsize=10)
-    axes.grid(visible=True, which="both", color="#dddddd", linewidth=0.5)
-    axes.legend(fontsize=9, loc="upper right")
+        axes.text(0.03, 0.05, text, transform=axes.transAxes, fontsize=8, wrap=True)
+
+
+def _draw_histogram(axes: Any, entry: Histogram) -> None:
+    _stairs(axes, entry.edges, entry.mated, entry.non_mated)
+    axes.axvline(entry.threshold, color=MARK, linewidth=1.2, linestyle="--")
+    axes.set_title(f"{_label(entry)}\nthreshold {entry.threshold:.4g}", fontsize=9)
+    axes.set_xlabel(f"distance: {entry.unit}", fontsize=8)
+    axes.tick_params(labelsize=7)
+
+
+def _stairs(axes: Any, edges: Sequence[float], mated: Sequence[float], non_mated: Sequence[float]) -> None:
+    for shares, colour, label in ((mated, MATED, "mated"), (non_mated, NON_MATED, "non-mated")):
+        axes.stairs(100 * np.array(shares), edges, fill=True, color=colour, alpha=0.5, label=label)
+
+
+def _sides(values: Sequence[float], entry: Any, transform: Callable[[Any], Any]) -> list[Any]:
+    """Values and the two ends of their intervals, transformed; `None` where there are none."""
+    return [None if side is None else transform(np.array(side)) for side in (values, entry.low, entry.high)]
+
+
+def _line(axes: Any, x: Any, sides: Iterable[Any], style: Mapping[str, Any]) -> None:
+    """A curve, and its interval as a band."""
+    y, low, high = sides
+    axes.plot(x, y, **style)
+    if low is not None and np.isfinite(low).all():
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.10, linewidth=0)
+
+
+def _lines(data: ReportData, entries: Sequence[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Each entry with the style of its line."""
+    palette = _colours(data)
+    for entry in entries:
+        own = entry.scenario == OWN_KEY
+        style = {"linestyle": (0, (4, 2)) if own else "-", "linewidth": 1.1 if own else 1.8}
+        yield entry, {"color": palette[entry.system], "label": _label(entry), **style}
+
+
+def _colours(data: ReportData) -> dict[str, str]:
+    """A colour for each system, the same in all plots."""
+    return dict(zip(data.systems, itertools.cycle(COLOURS), strict=False))
+
+
+def _label(entry: Any) -> str:
+    if entry.scenario == NO_KEY:
+        return str(entry.system)
+    return f"{entry.system}, {entry.scenario.replace('_', ' ')}"
+
+
+def _name_rows(axes: Any, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def _single(draw: Callable[[Any], None], title: str, legend: str, *, height: float = 4.4) -> str:
+    with mpl.rc_context(STYLE):
+        figure = Picture(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(visible=True, which="major", linewidth=0.7)
+        axes.set_axisbelow(True)
+        draw(axes)
+        axes.set_title(title, loc="left", fontweight="bold")
+        if legend == "outside":
+            figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+        elif legend:
+            axes.legend(loc=legend, fontsize=8)
+        return _svg(figure, title)
+
+
+def _grid(entries: Sequence[Any], draw: Callable[[Any, Any], None], label: str) -> str:
+    columns = 3
+    rows = math.ceil(len(entries) / columns)
+    with mpl.rc_context(STYLE):
+        figure = Picture(figsize=(2 * WIDTH, 2.5 * rows + 0.4), layout="constrained")
+        for number, entry in enumerate(entries):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            axes.tick_params(labelsize=7)
+            draw(axes, entry)
+            if number % columns == 0:
+                axes.set_ylabel(label, fontsize=8)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+        return _svg(figure, label)
+
+
+_numbers = itertools.count()
+
+
+def _svg(figure: Picture, title: str) -> str:
+    """The plot without the parts of an XML file that a page has no use for, and with identifiers of its own."""
+    FigureCanvasSVG(figure)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    wide = ' class="wide"' if figure.get_figwidth() > WIDTH else ""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
+    opening = rf'<svg viewBox="\1" role="img" aria-label="{title}"{wide}>'
+    text = re.sub(r'^<svg[^>]*?viewBox="([^"]*)"[^>]*>', opening, text)
+    own = f"c{next(_numbers)}-"
+    text = re.sub(r'\bid="', f'id="{own}', text)
+    text = text.replace("url(#", f"url(#{own}").replace('href="#', f'href="#{own}')
+    return re.sub(r">\s+<", "><", text).strip()

@@ -1,65 +1,215 @@
-"""Writing a report: everything is made before the first file is written, each file atomically."""
+"""Files of a report, and of several reports side by side: pages, CSV, LaTeX, plots.
 
-import csv
+All contents are made before the first file is written.
+"""
+
+import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from iom._files import write_json, write_text
-from iom.config.loading import save_config
-from iom.config.schema import EvaluateConfig
+import jinja2
+import numpy as np
+import yaml
+from markupsafe import Markup
+from PIL import Image
+
+from iom._files import atomic_path, write_json, write_text
+from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
-from iom.evaluation.report.page import report_page
-from iom.evaluation.report.tables import latex, tables
+from iom.evaluation.report import plots
+from iom.evaluation.report.data import FILE, HardestPair, ReportData
+from iom.evaluation.report.text import Table, csv_text, diff_table, report_tables
+from iom.evaluation.score_files import benchmark_names
 
-COLUMNS = ("system", "scenario", "protocol", "metric", "value", "low", "high", "std")
-PAIR_COLUMNS = ("system", "scenario", "kind", "left", "right", "distance", "threshold", "matches")
 PAGE = "report.html"
+DIFF_PAGE = "comparison.html"
+JPEG_QUALITY = 80
+COLUMNS = ("system", "scenario", "protocol", "metric", "value", "low", "high", "std")
+SAME_BENCHMARK = ("name", "pairs", "mated", "non_mated", "subjects")
+TITLES = {
+    "summary": "Summary",
+    "verification": "Verification",
+    "identification": "Identification",
+    "scores": "Score histograms",
+    "linkability": "Unlinkability between keys",
+    "attacks": "Attacks under full disclosure",
+    "calibration": "Calibration",
+    "per_key": "Spread over keys",
+    "hardest_pairs": "Hardest pairs",
+    "environment": "Environment",
+    "config": "Configuration",
+}
+OPTIONAL = ("identification", "linkability", "attacks", "calibration", "per_key")
+"""Sections that are left out of a page without their table."""
 
 
-def write_full_report(
-    tree: Mapping[str, Any], config: EvaluateConfig, folder: Path, *, images: Mapping[str, str] | None = None
-) -> None:
-    """Write the page, `report.json`, CSV files, `tables/*.tex` and `config.yaml`.
+def report_page(data: ReportData, *, images: Mapping[str, str] | None = None) -> str:
+    """The HTML page of a report; it fetches nothing and runs no script.
 
     Args:
-        tree: Of `full_tree`.
-        config: Of the evaluation.
+        data: Of a full report.
+        images: Name to `data:` address of the images of the hardest pairs; none by default.
+    """
+    tables = report_tables(data)
+    halves: dict[tuple[str, str], list[HardestPair]] = {}
+    for pair in data.sections.hardest_pairs:
+        halves.setdefault((pair.system, pair.kind), []).append(pair)
+    about = [(name, str(value)) for name, value in data.environment.items()]
+    about += [("embedder", data.embedder.name), ("embedder SHA-256", data.embedder.fingerprint)]
+    about.append(("seed", str(data.seed)))
+    return _render(
+        "report.html.j2",
+        data=data,
+        titles={name: title for name, title in TITLES.items() if name in tables or name not in OPTIONAL},
+        tables=tables,
+        plots={name: Markup(svg) for name, svg in plots.report_plots(data).items()},  # noqa: S704 - made by Matplotlib
+        halves=halves,
+        environment=Table("environment", "", ("item", "value"), tuple(about)),
+        config=yaml.safe_dump(data.config, sort_keys=False),
+        images=images or {},
+    )
+
+
+def write_figures(data: ReportData, folder: Path) -> None:
+    """Write `report.json`, `report.csv`, `report.png` and `config.yaml`, each atomically.
+
+    Raises:
+        DataError: The folder cannot be written to.
+    """
+    try:
+        _write_data(data, folder)
+        with atomic_path(folder / "report.png") as temporary:
+            plots.write_png(data, temporary)
+    except OSError as error:
+        raise _unwritable("report", folder, error) from error
+
+
+def write_report(data: ReportData, folder: Path, *, images: Mapping[str, str] | None = None) -> Path:
+    """Write the page, `report.json`, CSV files, `tables/*.tex` and `config.yaml`; return the path of the page.
+
+    Args:
+        data: Of a full report.
         folder: Where to.
         images: Of `thumbnails`, for the page alone; none by default.
 
     Raises:
         DataError: The folder cannot be written to.
     """
+    pairs = csv_text(list(HardestPair.model_fields), (pair.model_dump() for pair in data.sections.hardest_pairs))
     texts = {
-        PAGE: report_page(tree, images=images),
-        "report.csv": csv_text(COLUMNS, _with_spread(tree)),
-        "worst_pairs.csv": csv_text(PAIR_COLUMNS, tree["sections"]["worst_pairs"]),
-        **{f"tables/{table.name}.tex": latex(table) for table in tables(tree)},
+        PAGE: report_page(data, images=images),
+        "hardest_pairs.csv": pairs,
+        **{f"tables/{name}.tex": table.latex() for name, table in report_tables(data).items()},
     }
     try:
-        write_json(folder / "report.json", tree)
-        save_config(config, folder / "config.yaml")
-        for name, text in texts.items():
-            write_text(folder / name, text)
+        _write_data(data, folder)
+        _write_texts(texts, folder)
     except OSError as error:
-        raise DataError(f"cannot write the report to {folder}: {error.strerror}") from error
+        raise _unwritable("report", folder, error) from error
+    return folder / PAGE
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV; what is missing or None is an empty cell."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        values = (row.get(name) for name in columns)
-        writer.writerow(["" if value is None else value for value in values])
-    return stream.getvalue()
+def thumbnails(benchmark: PairBenchmark, pairs: Sequence[HardestPair]) -> dict[str, str]:
+    """The images of pairs as `data:` addresses (JPEG) by name; templates of several images are left out.
+
+    Raises:
+        DataError: An image is missing or damaged.
+    """
+    if benchmark.pooling is not None:
+        return {}
+    row_of = {name: row for row, name in enumerate(benchmark_names(benchmark))}
+    names = dict.fromkeys(name for pair in pairs for name in (pair.left, pair.right))
+    return {name: _data_address(benchmark.images[row_of[name]]) for name in names}
 
 
-def _with_spread(tree: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    places = COLUMNS[:4]
-    stds = {tuple(row[name] for name in places): row["std"] for row in tree["per_key"]}
-    for row in tree["rows"]:
-        yield {**row, "std": stds.get(tuple(row[name] for name in places))}
+def report_names(paths: Sequence[Path]) -> list[str]:
+    """A short name for each report: its folder, with as much of its path as tells them apart.
+
+    Raises:
+        DataError: One report is named twice.
+    """
+    folders = [(path if path.is_dir() else path.parent).resolve() for path in paths]
+    if len(set(folders)) < len(folders):
+        raise DataError("compare: expected different reports, received one of them twice")
+    depth = 1
+    while True:
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+        depth += 1
+
+
+def check_same_benchmark(reports: Mapping[str, ReportData]) -> None:
+    """Refuse figures that cannot be compared.
+
+    Raises:
+        DataError: Benchmarks that differ; names both.
+    """
+    (first, reference), *others = reports.items()
+    for name, data in others:
+        for field in SAME_BENCHMARK:
+            expected, received = getattr(reference.benchmark, field), getattr(data.benchmark, field)
+            if expected != received:
+                raise DataError(
+                    f"compare: different benchmarks: {field} is {expected!r} in {first} and "
+                    f"{received!r} in {name}; --different-benchmarks puts them side by side anyway"
+                )
+
+
+def write_diff(reports: Mapping[str, ReportData], folder: Path) -> Table:
+    """Write `comparison.html`, `.csv`, `.tex` and `.svg`; return the table.
+
+    Raises:
+        DataError: The folder cannot be written to.
+    """
+    table, plot = diff_table(reports), plots.diff_plot(reports)
+    rows = [{"report": name, **row.model_dump()} for name, data in reports.items() for row in data.rows]
+    texts = {
+        DIFF_PAGE: _render("diff.html.j2", reports=reports, table=table, plot=Markup(plot)),  # noqa: S704
+        "comparison.csv": csv_text(("report", *COLUMNS[:-1]), rows),
+        "comparison.tex": table.latex(),
+        "comparison.svg": plots.standalone(plot),
+    }
+    try:
+        _write_texts(texts, folder)
+    except OSError as error:
+        raise _unwritable("comparison", folder, error) from error
+    return table
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("iom.evaluation.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
+
+
+def _write_data(data: ReportData, folder: Path) -> None:
+    write_json(folder / FILE, data.to_json())
+    write_text(folder / "config.yaml", yaml.safe_dump(data.config, sort_keys=False))
+    write_text(folder / "report.csv", csv_text(COLUMNS, data.csv_rows()))
+
+
+def _write_texts(texts: Mapping[str, str], folder: Path) -> None:
+    for name, text in texts.items():
+        write_text(folder / name, text)
+
+
+def _unwritable(what: str, folder: Path, error: OSError) -> DataError:
+    return DataError(f"cannot write the {what} to {folder}: {error.strerror}")
+
+
+def _data_address(image: Any) -> str:
+    stream = io.BytesIO()
+    try:
+        with Image.open(image) if isinstance(image, Path) else Image.fromarray(np.asarray(image, np.uint8)) as opened:
+            opened.convert("RGB").save(stream, "JPEG", quality=JPEG_QUALITY)
+    except OSError as error:
+        raise DataError(f"cannot read image {image}: {error}") from error
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -85,7 +85,7 @@ function read(action, subject, content) {
 async function act(action) {
   const subject = action === "identify" ? "" : at("subject").value.trim();
   if (action !== "identify" && !subject) { tell("no", "Who is it?", "Enter the person's name."); at("subject").focus(); return; }
-  if (action !== "revoke" && !face) return tell("no", "No face yet", "Choose a file, a drawn face, or use the webcam.");
+  if (action !== "revoke" && !face) return tell("no", "No face yet", "Choose a file, a synthetic face, or use the webcam.");
   const form = new FormData();
   if (subject) form.append("subject", subject);
   if (action !== "revoke") form.append(action === "enroll" || action === "renew" ? "images" : "image", face, "face");

@@ -1,4 +1,4 @@
-"""A small evaluation of random vectors, and the tree of its report."""
+"""A small evaluation of random vectors, and the data of its report."""
 
 import dataclasses
 
@@ -9,8 +9,8 @@ from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.config.schema import BenchmarkConfig, EvaluateConfig, ReportConfig, ScenarioConfig
 from iom.data.benchmarks.folders import synthetic_pairs
-from iom.evaluation.evaluate import Prepared, pair_report
-from iom.evaluation.report.collect import full_tree
+from iom.evaluation.report.collect import EvaluationInputs, collect, score_systems
+from iom.evaluation.report.data import EmbedderSummary
 from iom.evaluation.systems import baseline_system
 
 SIZE = 32
@@ -28,8 +28,8 @@ def made_config():
 
 
 @pytest.fixture(scope="session")
-def prepared(made_config):
-    """Embeddings at random around a centre for each subject; images of nobody."""
+def inputs(made_config):
+    """Embeddings at random around a centre for each subject; synthetic images."""
     benchmark = synthetic_pairs(24, 3, seed=4, name=made_config.benchmark.name)
     generator = np.random.default_rng(7)
     rows = generator.normal(size=(24, SIZE))[benchmark.subjects]
@@ -40,15 +40,15 @@ def prepared(made_config):
         for name in ("grp", "urp")
     }
     assert set(systems) < set(BASELINES)
-    embedder = {"name": "made", "fingerprint": "0" * 64, "embedding_size": SIZE}
-    return Prepared(benchmark, rows.astype(np.float32), systems, embedder)
+    embedder = EmbedderSummary(name="made", fingerprint="0" * 64, embedding_size=SIZE)
+    return EvaluationInputs(benchmark, rows.astype(np.float32), systems, embedder)
 
 
 @pytest.fixture(scope="session")
-def made_report(made_config, prepared):
-    return pair_report(made_config, prepared)
+def scores(made_config, inputs):
+    return score_systems(made_config, inputs)
 
 
 @pytest.fixture(scope="session")
-def tree(made_config, prepared, made_report):
-    return full_tree(made_config, prepared, made_report)
+def data(made_config, inputs, scores):
+    return collect(made_config, inputs, scores=scores, full=True)

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.evaluation.report.hardest_pairs import thumbnails
-from iom.evaluation.report.page import report_page
-from iom.evaluation.report.write import write_full_report
+from iom.evaluation.report.data import Sections
+from iom.evaluation.report.write import report_page, thumbnails, write_report
 from iom.evaluation.scores import common_key, subject_key
 
 SECTIONS = [
     "summary", "verification", "identification", "scores", "linkability", "attacks", "per_key",
-    "worst_pairs", "environment", "config",
+    "hardest_pairs", "environment", "config",
 ]  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -75,8 +74,8 @@ def read(page):
 
 
 @pytest.fixture(scope="session")
-def page(tree):
-    return report_page(tree)
+def page(data):
+    return report_page(data)
 
 
 def test_every_section_is_there_and_nothing_outside(page):
@@ -98,44 +97,58 @@ def test_what_must_be_escaped_is(page):
     assert "<odd>" not in page
 
 
-def test_figures_of_the_page_are_those_of_the_tree(page, tree):
+def test_hostile_names_are_text(data):
+    name = '<script>alert(1)</script>.jpg" onerror="x'
+    pairs = [pair.model_copy(update={"left": name}) for pair in data.sections.hardest_pairs]
+    hostile = data.model_copy(
+        update={
+            "sections": data.sections.model_copy(update={"hardest_pairs": pairs}),
+            "embedder": data.embedder.model_copy(update={"name": name}),
+            "notes": [name],
+            "config": data.config | {"hasher": name},
+        }
+    )
+    reader = read(report_page(hostile, images={name: "data:image/jpeg;base64,AAAA"}))
+    assert "script" not in reader.tags
+    assert name in "".join(reader.text)
+
+
+def test_figures_of_the_page_are_those_of_the_data(page, data):
     text = "".join(read(page).text)
-    for row in tree["rows"]:
-        if row["metric"] == "eer" and row["system"] != "float":
-            assert f"{100 * row['value']:.2f} [{100 * row['low']:.2f}" in text
-    for sentence in tree["summary"]:
-        assert sentence["text"] in text
+    for row in data.rows:
+        if row.metric == "eer" and row.system != "float":
+            assert f"{100 * row.value:.2f} [{100 * row.low:.2f}" in text
+    for sentence in data.summary:
+        assert sentence.text in text
     assert "numpy" in text
     assert "closed form" in text
 
 
-def test_images_only_on_request(tree, prepared, page):
+def test_images_only_on_request(data, inputs, page):
     assert "data:image" not in page
-    pairs = tree["sections"]["worst_pairs"]
-    names = [pair[side] for pair in pairs for side in ("left", "right")]
-    shown = thumbnails(prepared.benchmark, names)
-    reader = read(report_page(tree, images=shown))
-    assert reader.tags.count("img") == len(names)
+    pairs = data.sections.hardest_pairs
+    reader = read(report_page(data, images=thumbnails(inputs.benchmark, pairs)))
+    assert reader.tags.count("img") == 2 * len(pairs)
     assert all(a.startswith(("#", "data:image/jpeg;base64,")) for a in reader.addresses)
 
 
-def test_parts_that_were_not_computed_are_left_out(tree):
-    parts = {k: v for k, v in tree["sections"].items() if k in ("curves", "histograms")}
-    small = {**tree, "sections": {**parts, "calibration": [], "worst_pairs": []}}
+def test_sections_that_were_not_computed_are_left_out(data):
+    sections = Sections(curves=data.sections.curves, histograms=data.sections.histograms)
+    small = data.model_copy(update={"sections": sections})
     assert not {"identification", "linkability", "attacks"} & set(read(report_page(small)).sections)
 
 
-def test_no_key_and_no_embedding_is_in_any_file(tree, made_config, prepared, tmp_path):
-    write_full_report(tree, made_config, tmp_path)
+def test_no_key_and_no_embedding_is_in_any_file(data, inputs, tmp_path):
+    write_report(data, tmp_path)
     text = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
     for number in range(3):
         assert common_key(4, number).secret.hex() not in text
         assert subject_key(4, number, 0).secret.hex() not in text
     assert "TransformKey" not in text
-    for value in prepared.embeddings[:5].ravel()[:50]:
+    for value in inputs.embeddings[:5].ravel()[:50]:
         assert repr(float(value)) not in text
     lists = [v for v in _lists(json.loads((tmp_path / "report.json").read_text()))]
-    codes = prepared.systems["grp"].hash(prepared.embeddings, common_key(4, 0))
+    codes = inputs.systems["grp"].hash(inputs.embeddings, common_key(4, 0))
     assert not any(list(row) in lists for row in codes.tolist())
 
 

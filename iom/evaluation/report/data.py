@@ -1,0 +1,311 @@
+"""Data of an evaluation report: one JSON document that pages, tables, plots and diffs are made from.
+
+Keys, codes and embeddings are never part of it. Rates are fractions; an interval is `low` to `high`, both `None`
+where no interval was computed.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pydantic
+
+from iom._untrusted import read_json
+from iom.errors import DataError
+
+FORMAT: Final = 2
+FILE = "report.json"
+BAD_FIGURE = "a figure is not a finite number"
+
+
+class Record(pydantic.BaseModel):
+    """Part of a report; numbers are finite."""
+
+    model_config = pydantic.ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Estimate(Record):
+    """Value and interval of a figure."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Figure(Estimate):
+    """Figure of one system: mean over keys.
+
+    `system` is `float`, a baseline or a trained hasher; `scenario` is `none`, `own_key`, `stolen_key`, `two_keys` or
+    `full_disclosure`; `protocol` begins with the name of the benchmark.
+    """
+
+    system: str
+    scenario: str
+    protocol: str = ""
+    metric: str
+
+
+class KeySpread(Record):
+    """Values of a figure under each test key, and their sample standard deviation."""
+
+    system: str
+    scenario: str
+    protocol: str = ""
+    metric: str
+    values: list[float]
+    std: float
+
+
+class BenchmarkSummary(Record):
+    """Name and size of a benchmark."""
+
+    name: str
+    pairs: int
+    mated: int
+    non_mated: int
+    subjects: int
+    images: int = 0
+    folds: int = 1
+
+
+class EmbedderSummary(Record):
+    """Name, SHA-256 and dimensions of an embedder."""
+
+    name: str
+    fingerprint: str = ""
+    embedding_size: int = 0
+
+
+class Curve(Record):
+    """DET curve: FNMR at each FMR, mean over keys, and under each key."""
+
+    system: str
+    scenario: str
+    fmr: list[float]
+    fnmr: list[float]
+    low: list[float] | None = None
+    high: list[float] | None = None
+    by_key: list[list[float]] = []
+
+
+class Histogram(Record):
+    """Shares of mated and non-mated distances by bin, all keys together, with the decision threshold."""
+
+    system: str
+    scenario: str
+    unit: str
+    edges: list[float]
+    mated: list[float]
+    non_mated: list[float]
+    threshold: float
+    threshold_from: str
+
+
+class CalibrationCheck(Record):
+    """Target and observed error rates at a threshold that was calibrated on other data."""
+
+    system: str
+    scenario: str = "stolen_key"
+    threshold: float = 0.0
+    target_fmr: float | None
+    calibrated_fnmr: float | None = None
+    fmr: Estimate
+    fnmr: Estimate
+
+
+class HardestPair(Record):
+    """Mated pair far apart, or non-mated pair close together; `matches` is the share of keys under which it matches."""
+
+    system: str
+    scenario: str
+    kind: str
+    left: str
+    right: str
+    distance: float
+    threshold: float
+    matches: float
+
+
+class IdentificationResult(Record):
+    """Closed-set and open-set identification: figures by name, and DIR at rank 1 by FPIR."""
+
+    system: str
+    scenario: str
+    gallery_sizes: list[int]
+    probes: int
+    figures: dict[str, Estimate]
+    fpir: list[float]
+    dir: list[float]
+    low: list[float] | None = None
+    high: list[float] | None = None
+
+
+class LinkabilityResult(Record):
+    """Unlinkability between keys: D_sys, its value by sampling alone, and D(s) by bin of the distance."""
+
+    system: str
+    unit: str
+    pairs_of_keys: int
+    mated: int
+    non_mated: int
+    d_sys: float
+    low: float | None = None
+    high: float | None = None
+    d_sys_floor: float
+    maximal_linkability: float
+    edges: list[float]
+    mated_share: list[float]
+    non_mated_share: list[float]
+    local: list[float]
+
+
+class Sections(Record):
+    """Results by topic; a topic that was not computed is empty. Attacks are `AttackRow.to_dict`."""
+
+    curves: list[Curve] = []
+    histograms: list[Histogram] = []
+    calibration: list[CalibrationCheck] = []
+    hardest_pairs: list[HardestPair] = []
+    identification: list[IdentificationResult] = []
+    linkability: list[LinkabilityResult] = []
+    attacks: list[dict[str, Any]] = []
+
+
+class Sentence(Record):
+    """Sentence of the summary; its state is `good`, `bad` or `plain`."""
+
+    state: Literal["good", "bad", "plain"]
+    text: str
+
+
+class ReportData(Record):
+    """Results of one evaluation, and the configuration and environment they depend on.
+
+    Attributes:
+        systems: For each system its distance `unit` and, for codes, `code_length` and `alphabet_size`.
+        rows: Every figure.
+        per_key: Values under each key of the figures that have several.
+        notes: Remarks that a reader of the figures needs.
+        config: The resolved configuration.
+        environment: Versions, processor, cores, memory.
+        summary: Three to six sentences; empty where only the figures of the pairs were computed.
+    """
+
+    format: Literal[2] = 2
+    created: str
+    seed: int = 0
+    benchmark: BenchmarkSummary
+    embedder: EmbedderSummary
+    systems: dict[str, dict[str, Any]]
+    rows: list[Figure]
+    per_key: list[KeySpread] = []
+    notes: list[str] = []
+    config: dict[str, Any]
+    environment: dict[str, Any] = {}
+    sections: Sections = Sections()
+    summary: list[Sentence] = []
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, tree: Any) -> Any:
+        """Read format 1 as format 2."""
+        if not isinstance(tree, dict) or tree.get("format") != 1:
+            return tree
+        sections = dict(tree.get("sections") or {})
+        sections["hardest_pairs"] = sections.pop("worst_pairs", [])
+        sections["calibration"] = [
+            {**entry, "target_fmr": entry.get("promised_fmr"), "calibrated_fnmr": entry.get("promised_fnmr")}
+            for entry in sections.get("calibration", [])
+        ]
+        environment = tree.get("environment") or tree.get("versions") or {}
+        return {**tree, "format": FORMAT, "sections": sections, "environment": environment}
+
+    def find(self, system: str, scenario: str, metric: str) -> Figure | None:
+        """The figure of the benchmark's pairs, or `None`."""
+        for row in self.rows:
+            if (row.system, row.scenario, row.protocol, row.metric) == (system, scenario, self.benchmark.name, metric):
+                return row
+        return None
+
+    def row(self, system: str, scenario: str, metric: str) -> Figure:
+        """The figure of the benchmark's pairs.
+
+        Raises:
+            DataError: There is none.
+        """
+        found = self.find(system, scenario, metric)
+        if found is None:
+            raise DataError(f"the report has no row {system} / {scenario} / {metric}")
+        return found
+
+    def spread(self, system: str, scenario: str, metric: str) -> KeySpread | None:
+        """The values under each key of a figure of the benchmark's pairs, or `None`."""
+        for entry in self.per_key:
+            place = (entry.system, entry.scenario, entry.protocol, entry.metric)
+            if place == (system, scenario, self.benchmark.name, metric):
+                return entry
+        return None
+
+    def figures_by_place(self) -> dict[tuple[str, str], dict[str, Figure]]:
+        """Figures of the benchmark's pairs: system and scenario to metric to figure."""
+        found: dict[tuple[str, str], dict[str, Figure]] = {}
+        for row in self.rows:
+            if row.protocol == self.benchmark.name:
+                found.setdefault((row.system, row.scenario), {})[row.metric] = row
+        return found
+
+    def csv_rows(self) -> Iterator[Mapping[str, Any]]:
+        """Every figure with its standard deviation over keys."""
+        stds = {(e.system, e.scenario, e.protocol, e.metric): e.std for e in self.per_key}
+        for row in self.rows:
+            yield row.model_dump() | {"std": stds.get((row.system, row.scenario, row.protocol, row.metric))}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `report.json`."""
+        tree = self.model_dump(mode="json")
+        order = ("system", "scenario", "protocol", "metric", "value", "low", "high")
+        tree["rows"] = [{name: row[name] for name in order} for row in tree["rows"]]
+        try:
+            return dict(json.loads(json.dumps(tree, allow_nan=False)))
+        except ValueError as error:
+            raise DataError(f"report: {BAD_FIGURE} ({error})") from error
+
+
+def read_report(path: Path) -> ReportData:
+    """Read a `report.json`, or that of a folder, of format 1 or 2.
+
+    Raises:
+        DataError: Missing, damaged, of another format, or no report.
+    """
+    file = path / FILE if path.is_dir() else path
+    try:
+        tree = read_json(file, parse_constant=_refuse_constant)
+    except OSError as error:
+        raise DataError(f"cannot read report {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{file}: damaged, or not JSON ({error})") from error
+    if not isinstance(tree, dict) or "format" not in tree or "rows" not in tree:
+        raise DataError(f"{file}: expected a {FILE} of iom evaluate, received something else")
+    if tree["format"] not in (1, FORMAT):
+        raise DataError(
+            f"{file}: expected format 1 or {FORMAT}, received {tree['format']!r}; evaluate again with this edition: "
+            f"iom evaluate --config {file.parent / 'config.yaml'} --report DIR"
+        )
+    try:
+        return ReportData.model_validate(tree)
+    except (pydantic.ValidationError, AttributeError, TypeError) as error:
+        raise DataError(f"{file}: {validation_text(error)}") from error
+
+
+def validation_text(error: Exception) -> str:
+    """The first fault of a document, in one line."""
+    if not isinstance(error, pydantic.ValidationError):
+        return "expected sections of figures, received something else"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"])) or "report"
+    return f"{place}: {first['msg'][:200]}"
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a finite number")

@@ -1,0 +1,476 @@
+"""Text of a report: numbers with intervals, tables for terminal, Markdown, LaTeX and CSV, and a summary."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from iom.baselines import BASELINES
+from iom.evaluation.report.data import Estimate, Figure, ReportData, Sentence
+from iom.evaluation.scores import FLOAT, NO_KEY, OWN_KEY, STOLEN_KEY
+
+EMPTY = "–"  # noqa: RUF001 - a dash, not a minus
+SMALL_LOSS = 0.005
+"""Increase of the EER, as a fraction, up to which the summary calls a protection accurate."""
+LINKABLE = 0.05
+"""D_sys beyond sampling from which the summary calls templates linkable."""
+ACCEPTED = 0.05
+"""Post-revocation acceptance up to which the summary says that a change of key helps."""
+VERDICTS: dict[str, tuple[Literal["good", "bad", "plain"], str]] = {
+    "met": ("good", "target met"),
+    "missed": ("bad", "target missed"),
+    "open": ("plain", "undecided: the interval contains the target"),
+}
+"""Verdicts on a target rate: state and words of the sentence."""
+
+
+class Column(NamedTuple):
+    """How a figure is shown: heading, factor (100: percent) and decimals."""
+
+    heading: str
+    factor: float = 100
+    decimals: int = 2
+
+    def text(self, estimate: Estimate | None, *, std: float | None = None) -> str:
+        """The value with its interval; a dash for `None`."""
+        if estimate is None:
+            return EMPTY
+        return number_text(
+            estimate.value, estimate.low, estimate.high, std=std, factor=self.factor, decimals=self.decimals
+        )
+
+
+VERIFICATION = {
+    "accuracy": Column("accuracy %"),
+    "eer": Column("EER %"),
+    "auc": Column("AUC", 1, 4),
+    "fnmr_at_fmr_1e-2": Column("FNMR@FMR1e-2 %"),
+    "fnmr_at_fmr_1e-3": Column("FNMR@FMR1e-3 %"),
+}
+IDENTIFICATION = {
+    "cmc_rank_1": Column("rank 1 %"),
+    "cmc_rank_10": Column("rank 10 %"),
+    "dir_at_fpir_1e-2_rank_1": Column("DIR@FPIR1e-2 %"),
+    "dir_at_fpir_1e-1_rank_1": Column("DIR@FPIR1e-1 %"),
+}
+LINKABILITY = {
+    "d_sys": Column("D_sys", 1, 3),
+    "d_sys_floor": Column("D_sys by sampling alone", 1, 3),
+    "maximal_linkability": Column("maximal linkability, bits", 1, 3),
+}
+ATTACKS = {
+    "cosine": Column("cosine", 1),
+    "sar": Column("SAR %"),
+    "prar": Column("PRAR %"),
+    "prar_other": Column("PRAR, other sample %"),
+    "linking_auc": Column("linking AUC", 1),
+    "linking_auc_same": Column("linking AUC, same image", 1),
+    "rank_one": Column("image found first %"),
+    "rank_ten": Column("image in first ten %"),
+}
+SPREAD = ("eer", "fnmr_at_fmr_1e-2", "fnmr_at_fmr_1e-3")
+DIFF = {
+    **{name: VERIFICATION[name] for name in ("accuracy", *SPREAD)},
+    **{name: IDENTIFICATION[name] for name in ("cmc_rank_1", "dir_at_fpir_1e-2_rank_1")},
+    "d_sys": LINKABILITY["d_sys"],
+    "prar": Column("PRAR %, best attack"),
+}
+"""Figures of several reports side by side; of several rows of one metric the highest is shown."""
+SCENARIO_OF = {"two_keys": STOLEN_KEY, "full_disclosure": STOLEN_KEY}
+"""Scenarios whose figures stand in the line of another one."""
+
+
+def number_text(
+    value: float,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    std: float | None = None,
+    factor: float = 1.0,
+    decimals: int = 2,
+) -> str:
+    """`0.94`, `0.94 ± 0.05` or `0.94 [0.71, 1.20]`."""
+
+    def text(number: float) -> str:
+        return f"{factor * number:.{decimals}f}"
+
+    shown = text(value) if std is None else f"{text(value)} ± {text(std)}"
+    return shown if low is None or high is None else f"{shown} [{text(low)}, {text(high)}]"
+
+
+def percent(estimate: Estimate) -> str:
+    """`0.94 % [0.71, 1.20]`."""
+    text = number_text(estimate.value, estimate.low, estimate.high, factor=100)
+    value, bracket, edges = text.partition(" [")
+    return f"{value} %{bracket}{edges}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Table of text.
+
+    Attributes:
+        name: For file names and anchors.
+        title: In words.
+        header: Column headings.
+        rows: Cells; the first `labels` of each row are words, the others figures.
+        labels: Number of columns of words.
+    """
+
+    name: str
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    labels: int = 2
+
+    def markdown(self) -> str:
+        """The table for a text file."""
+        rule = ["---"] * self.labels + ["---:"] * (len(self.header) - self.labels)
+        lines = [self.header, *self.rows]
+        first, *rest = ("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in lines)
+        return "\n".join([first, "| " + " | ".join(rule) + " |", *rest])
+
+    def latex(self) -> str:
+        r"""The table for LaTeX with `\usepackage{booktabs}`."""
+        columns = "l" * self.labels + "r" * (len(self.header) - self.labels)
+        lines = [" & ".join(cell.translate(_LATEX) for cell in cells) + r" \\" for cells in (self.header, *self.rows)]
+        body = "\n".join([lines[0], r"\midrule", *lines[1:]])
+        return f"% {self.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+
+    def plain(self) -> str:
+        """The table for a terminal."""
+        lines = [self.header, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in lines
+        )
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        EMPTY: "--",
+        **{character: f"\\{character}" for character in "%_&#${}"},
+    }
+)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as CSV; a value that is missing or `None` is an empty cell."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def report_tables(data: ReportData) -> dict[str, Table]:
+    """The tables of a report that have rows, by name, in order."""
+    sections = data.sections
+    made = (
+        figure_table("verification", "Verification", data.figures_by_place(), VERIFICATION),
+        figure_table(
+            "identification",
+            "Identification",
+            {(e.system, e.scenario): e.figures for e in sections.identification},
+            IDENTIFICATION,
+        ),
+        _linkability_table(data),
+        attack_table(sections.attacks),
+        Table(
+            "calibration",
+            "Calibrated thresholds",
+            ("system", "scenario", "threshold", "target FMR %", "observed FMR %", "calibrated FNMR %",
+             "observed FNMR %"),
+            tuple(
+                (e.system, e.scenario, f"{e.threshold:g}", *(map(_percent_cell, (e.target_fmr, e.fmr))),
+                 *(map(_percent_cell, (e.calibrated_fnmr, e.fnmr))))
+                for e in sections.calibration
+            ),
+        ),
+        Table(
+            "per_key",
+            "Spread over keys",
+            ("system", "scenario", "figure", "test keys", "mean %", "std %", "min %", "max %"),
+            tuple(
+                (
+                    e.system,
+                    e.scenario,
+                    VERIFICATION[e.metric].heading.removesuffix(" %"),
+                    str(len(e.values)),
+                    *(
+                        number_text(value, factor=100)
+                        for value in (sum(e.values) / len(e.values), e.std, min(e.values), max(e.values))
+                    ),
+                )
+                for e in data.per_key
+                if e.metric in SPREAD
+            ),
+            labels=3,
+        ),
+    )  # fmt: skip
+    return {table.name: table for table in made if table.rows}
+
+
+def figure_table(
+    name: str,
+    title: str,
+    figures: Mapping[Any, Mapping[str, Estimate]],
+    columns: Mapping[str, Column],
+    *,
+    labels: tuple[str, ...] = ("system", "scenario"),
+) -> Table:
+    """Figures by place; a column that no place has is left out."""
+    shown = {metric: column for metric, column in columns.items() if any(metric in found for found in figures.values())}
+    rows = tuple(
+        (*place, *(column.text(found.get(metric)) for metric, column in shown.items()))
+        for place, found in figures.items()
+    )
+    return Table(name, title, (*labels, *(column.heading for column in shown.values())), rows, labels=len(labels))
+
+
+def attack_table(attacks: Sequence[Mapping[str, Any]]) -> Table:
+    """What each attack reaches with everything it knows.
+
+    Args:
+        attacks: Each of `AttackRow.to_dict`.
+    """
+    shown = {name: column for name, column in ATTACKS.items() if any(row[name] is not None for row in attacks)}
+    rows = []
+    for row in attacks:
+        attack = attack_name(row) + (f" (does not apply: {row['obstacle']})" if row["obstacle"] else "")
+        rows.append(
+            (
+                row["system"],
+                attack,
+                row["knowledge"],
+                *(column.text(attack_estimate(row, name)) for name, column in shown.items()),
+            )
+        )
+    header = ("system", "attack", "knowledge", *(column.heading for column in shown.values()))
+    return Table("attacks", "Attacks under full disclosure", header, tuple(rows), labels=3)
+
+
+def attack_estimate(attack: Mapping[str, Any], name: str) -> Estimate | None:
+    """A figure of an attack, `None` where the attack does not give it."""
+    if attack[name] is None:
+        return None
+    low, high = attack["intervals"].get(name, (None, None))
+    return Estimate(value=attack[name], low=low, high=high)
+
+
+def diff_table(reports: Mapping[str, ReportData]) -> Table:
+    """A line for each report, system and scenario."""
+    lines: dict[tuple[str, ...], dict[str, Figure]] = {}
+    for name, data in reports.items():
+        for row in data.rows:
+            scenario = NO_KEY if row.system == FLOAT else SCENARIO_OF.get(row.scenario, row.scenario)
+            found = lines.setdefault((name, row.system, scenario), {})
+            if row.metric not in found or row.value > found[row.metric].value:
+                found[row.metric] = row
+    return figure_table("comparison", "Reports side by side", lines, DIFF, labels=("report", "system", "scenario"))
+
+
+def terminal_text(data: ReportData) -> str:
+    """Benchmark, verification table and legend for a terminal; two lines a system: figures, then intervals."""
+    size, scenario = data.benchmark, data.config["scenario"]
+    figures = data.figures_by_place()
+    columns = {**VERIFICATION, "threshold_at_fmr_1e-3": Column("threshold@1e-3", 1, 1)}
+    columns = {name: column for name, column in columns.items() if any(name in found for found in figures.values())}
+    rows = []
+    for (system, key), found in figures.items():
+        fitting = {name: _fitting(column, found[name]) for name, column in columns.items()}
+        rows.append((system, key, *(_spread_cell(data, found[name], column) for name, column in fitting.items())))
+        if any(row.low is not None for row in found.values()):
+            texts = [column.text(found[name]).partition(" [") for name, column in fitting.items()]
+            rows.append(("", "", *(bracket.strip() + edges for _, bracket, edges in texts)))
+    table = Table("", "", ("system", "scenario", *(column.heading for column in columns.values())), tuple(rows))
+    heading = [
+        f"{size.name}: {size.pairs} pairs ({size.mated} mated, {size.non_mated} non-mated), {size.subjects} subjects, "
+        f"{size.folds} folds",
+        f"embedder {data.embedder.name}, {data.embedder.embedding_size} dimensions",
+    ]
+    shapes = [
+        f"{name} {system['code_length']}x{system['alphabet_size']}"
+        for name, system in data.systems.items()
+        if "code_length" in system
+    ]
+    if shapes:
+        heading.append(f"codes: {', '.join(shapes)}; {scenario['keys']} test keys")
+    legend = [
+        "FNMR@FMRx: false non-match rate at a false match rate of x; threshold@x: the distance there",
+        "accuracy: ± standard deviation over folds; figures of codes: mean ± standard deviation over keys",
+    ]
+    if scenario["bootstrap"]:
+        legend += [
+            f"[low, high]: {100 * scenario['confidence']:g} % interval, {scenario['bootstrap']} bootstrap draws of "
+            "subjects and keys;",
+            "without any error: the exact binomial bound for the number of subjects",
+        ]
+    targets = {(e.system, e.scenario): e.target_fmr for e in data.sections.calibration}
+    for (system, key), found in figures.items():
+        if "fnmr_at_decision" in found:
+            target = targets.get((system, key))
+            legend.append(
+                f"{system}, {key}: at the calibrated threshold {found['decision'].value:g}"
+                + (f" (target FMR {100 * target:g} %)" if target else "")
+                + f": observed FMR {percent(found['fmr_at_decision'])}, FNMR {percent(found['fnmr_at_decision'])}"
+            )
+    return "\n".join([*heading, "", table.plain(), "", *legend, *(f"note: {note}" for note in data.notes)])
+
+
+def summary(data: ReportData) -> list[Sentence]:
+    """Three to six sentences on accuracy, calibration, unlinkability and attacks."""
+    best = most_accurate_system(data)
+    return [
+        *_accuracy(data, best),
+        *_calibration(data, best),
+        *_unlinkability(data),
+        *_attacks(data),
+        *_caution(data, best),
+    ]
+
+
+def most_accurate_system(data: ReportData) -> str:
+    """The protected system with the lowest EER under a stolen key, a trained one before a baseline; or empty."""
+    found = {system: row.value for system in data.systems if (row := data.find(system, STOLEN_KEY, "eer"))}
+    return min(found, key=lambda name: (found[name], name in BASELINES)) if found else ""
+
+
+def verdict(rate: Estimate, target: float) -> Literal["met", "missed", "open"]:
+    """Whether an observed rate meets its target; `open` without an interval, or where the interval holds the target."""
+    if rate.low is None or rate.high is None:
+        return "open"
+    if rate.high <= target:
+        return "met"
+    return "missed" if rate.low > target else "open"
+
+
+def _linkability_table(data: ReportData) -> Table:
+    rows = tuple(
+        (
+            e.system,
+            LINKABILITY["d_sys"].text(Estimate(value=e.d_sys, low=e.low, high=e.high)),
+            LINKABILITY["d_sys_floor"].text(Estimate(value=e.d_sys_floor)),
+            LINKABILITY["maximal_linkability"].text(Estimate(value=e.maximal_linkability)),
+            f"{e.mated:,} + {e.non_mated:,}",
+        )
+        for e in data.sections.linkability
+    )
+    header = ("system", *(column.heading for column in LINKABILITY.values()), "mated + non-mated comparisons")
+    return Table("linkability", "Unlinkability between keys", header, rows, labels=1)
+
+
+def _percent_cell(rate: Estimate | float | None) -> str:
+    estimate = Estimate(value=rate) if isinstance(rate, float) else rate
+    return Column("").text(estimate)
+
+
+def attack_name(attack: Mapping[str, Any]) -> str:
+    """`closed form`, or `record multiplicity, 5 records`."""
+    name = str(attack["attack"]).replace("_", " ")
+    return f"{name}, {attack['records']} records" if attack["records"] > 1 else name
+
+
+def _fitting(column: Column, row: Figure) -> Column:
+    """More decimals for a threshold that is a cosine distance and not a number of positions."""
+    return column._replace(decimals=3) if row.metric.startswith("threshold") and abs(row.value) <= 2 else column
+
+
+def _spread_cell(data: ReportData, row: Figure, column: Column) -> str:
+    """The value, and its standard deviation over folds or keys."""
+    if row.metric == "accuracy":
+        std: float | None = data.row(row.system, row.scenario, "accuracy_std").value
+    else:
+        spread = data.spread(row.system, row.scenario, row.metric)
+        std = spread.std if spread else None
+    return number_text(row.value, std=std, factor=column.factor, decimals=column.decimals)
+
+
+def _accuracy(data: ReportData, best: str) -> Iterator[Sentence]:
+    plain, coded = data.find(FLOAT, NO_KEY, "eer"), data.find(best, STOLEN_KEY, "eer")
+    size = data.benchmark
+    where = f"{size.name} ({size.pairs:,} pairs of {size.subjects:,} subjects)"
+    if plain and coded:
+        loss = coded.value - plain.value
+        yield Sentence(
+            state="good" if loss <= SMALL_LOSS else "bad",
+            text=f"Accuracy on {where}: EER {percent(plain)} for the unprotected embedding, {percent(coded)} for "
+            f"{best}, the most accurate protected system, with the key stolen: {100 * abs(loss):.2f} percentage points "
+            f"{'more' if loss >= 0 else 'less'}.",
+        )
+    elif row := plain or coded:
+        name = f"{best} with the key stolen" if coded else "the unprotected embedding"
+        yield Sentence(state="plain", text=f"Accuracy on {where}: EER {percent(row)} for {name}.")
+    for metric, rate in (("fnmr_at_fmr_1e-3", "0.1 %"), ("fnmr_at_fmr_1e-2", "1 %")):
+        row, reference = data.find(best, STOLEN_KEY, metric), data.find(FLOAT, NO_KEY, metric)
+        if row:
+            against = f"; unprotected embedding: {percent(reference)}" if reference else ""
+            yield Sentence(
+                state="plain", text=f"At FMR {rate}: FNMR {percent(row)} for {best} with the key stolen{against}."
+            )
+            return
+
+
+def _calibration(data: ReportData, best: str) -> Iterator[Sentence]:
+    entries = [entry for entry in data.sections.calibration if entry.target_fmr]
+    entries.sort(key=lambda entry: entry.system != best)
+    for entry in entries[:1]:
+        target = entry.target_fmr or 0.0
+        state, words = VERDICTS[verdict(entry.fmr, target)]
+        yield Sentence(
+            state=state,
+            text=f"{entry.system}, at the threshold calibrated for FMR {100 * target:g} %: observed FMR "
+            f"{percent(entry.fmr)}, FNMR {percent(entry.fnmr)}; {words}.",
+        )
+
+
+def _unlinkability(data: ReportData) -> Iterator[Sentence]:
+    entries = [entry for entry in data.sections.linkability if entry.system != FLOAT]
+    if not entries:
+        return
+    linkable = [entry.system for entry in entries if entry.d_sys - entry.d_sys_floor > LINKABLE]
+    worst = max(entries, key=lambda entry: entry.d_sys - entry.d_sys_floor)
+    figures = f"highest: {worst.system}, D_sys {worst.d_sys:.3f}, of which {worst.d_sys_floor:.3f} by sampling alone"
+    yield Sentence(
+        state="bad" if linkable else "good",
+        text="Unlinkability between two keys: "
+        + (f"distances link templates of {', '.join(linkable)}" if linkable else "distances do not link templates")
+        + f" ({figures}).",
+    )
+
+
+def _attacks(data: ReportData) -> Iterator[Sentence]:
+    worst: dict[str, Mapping[str, Any]] = {}
+    for row in data.sections.attacks:
+        if row["system"] == FLOAT or row["prar"] is None:
+            continue
+        if row["system"] not in worst or row["prar"] > worst[row["system"]]["prar"]:
+            worst[row["system"]] = row
+    if not worst:
+        return
+    helped = [name for name, row in worst.items() if row["prar"] <= ACCEPTED]
+    shown = ", ".join(f"{name} {100 * row['prar']:.0f} % ({attack_name(row)})" for name, row in worst.items())
+    outcome = "a new key does not help against the attacks that were run"
+    if len(helped) == len(worst):
+        outcome = "a new key helps against the attacks that were run"
+    elif helped:
+        outcome = f"a new key helps against the attacks that were run only with {', '.join(helped)}"
+    yield Sentence(
+        state="good" if len(helped) == len(worst) else "bad",
+        text=f"Full disclosure (template, key and model): {outcome}; post-revocation acceptance of the best attack "
+        f"(PRAR): {shown}.",
+    )
+
+
+def _caution(data: ReportData, best: str) -> Iterator[Sentence]:
+    own = data.find(best, OWN_KEY, "eer")
+    if own:
+        yield Sentence(
+            state="plain",
+            text=f"With every key secret: EER {percent(own)} for {best}; this is no evidence for the stolen-key "
+            "scenario and must not be quoted alone.",
+        )

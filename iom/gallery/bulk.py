@@ -1,0 +1,401 @@
+"""Bulk enrolment: workers embed the images of many subjects, one process hashes and stores them.
+
+Workers hold no key and write nothing; only the process that calls `enroll_in_bulk` has the keys. A batch is one
+transaction with whole subjects in it, and the record store alone says who is enrolled: a run that was killed is
+repeated, takes the subjects that are missing, and enrols none twice. Revoked subjects are left out.
+"""
+
+import dataclasses
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from iom._files import Journal, list_subjects
+from iom._registry import lookup
+from iom._untrusted import path_inside
+from iom.data.formats.shards import open_shards
+from iom.data.images import decode_image
+from iom.errors import DataError, EnrolmentError, WeightsError
+from iom.gallery.models import check_subject_id
+from iom.models.embedder import Embedder
+
+if TYPE_CHECKING:  # workers import this module, and need no gallery
+    from iom.gallery.gallery import Gallery
+
+WHOLE_FILE = -1
+BATCH = 2048
+"""References of a transaction: the most that a killed run embeds again."""
+DEFAULT_LOADER = "iom.models.embedder:load_embedder"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRow:
+    """An image of a subject.
+
+    Attributes:
+        subject_id: Subject.
+        name: Name in the report.
+        file: File with its bytes, readable by every worker.
+        offset: Position of the first byte.
+        length: Number of bytes, or `WHOLE_FILE`.
+    """
+
+    subject_id: str
+    name: str
+    file: str
+    offset: int = 0
+    length: int = WHOLE_FILE
+
+
+class ImageEmbedding(NamedTuple):
+    """Embedding `(D,)` of the image in row `number`, or the reason why there is none."""
+
+    number: int
+    embedding: NDArray[np.float32] | None
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerSettings:
+    """Embedder of a worker: `loader` (`module:function`) makes it from `weights` (manifest name, file or artefact)."""
+
+    weights: str
+    fingerprint: str
+    batch_size: int = 32
+    loader: str = DEFAULT_LOADER
+
+
+@dataclasses.dataclass(frozen=True)
+class BulkSummary:
+    """Counts of a run.
+
+    Attributes:
+        subjects: Subjects enrolled by this run.
+        references: Their references.
+        present: Subjects that were enrolled already.
+        revoked: Subjects that were left out because they were revoked.
+        failed_images: Images without an embedding, in this run and the ones before.
+        failed_subjects: Subjects that are not enrolled because none of their images could be used.
+    """
+
+    subjects: int = 0
+    references: int = 0
+    present: int = 0
+    revoked: int = 0
+    failed_images: int = 0
+    failed_subjects: int = 0
+
+
+def rows_of_folder(path: Path) -> list[ImageRow]:
+    """Rows of a folder `<path>/<subject>/<image>`."""
+    root = path.absolute()
+    return [ImageRow(name.split("/", 1)[0], name, str(root / name)) for name in list_subjects(path).images]
+
+
+def rows_of_list(path: Path) -> list[ImageRow]:
+    """Rows of a text file with lines `<image><tab><subject>`; images lie in its folder or below."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the list of images {path}: {error}") from error
+    root, rows = path.absolute().parent, []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, tab, subject = line.partition("\t")
+        if not tab or not name or not subject or "\t" in subject:
+            raise DataError(f"{path}, line {number}: expected <image><tab><subject>")
+        file = path_inside(root, name, source=f"{path}, line {number}")
+        rows.append(ImageRow(subject, name, str(file)))
+    return sorted(rows, key=lambda row: (row.subject_id, row.name))
+
+
+def rows_of_shards(path: Path) -> list[ImageRow]:
+    """Rows of a folder of TFRecord shards, as `iom convert` writes them."""
+    store, rows = open_shards(path), []
+    for name in store.paths:
+        row = store.file(name).row
+        rows.append(ImageRow(name.split("/", 1)[0], name, str(path.absolute() / row.shard), row.offset, row.length))
+    return sorted(rows, key=lambda row: (row.subject_id, row.name))
+
+
+SOURCES: dict[str, Callable[[Path], list[ImageRow]]] = {
+    "folder": rows_of_folder,
+    "list": rows_of_list,
+    "tfrecord": rows_of_shards,
+}
+"""Reader of each kind of source; rows of one subject stand together."""
+
+
+def read_rows(kind: str, path: Path) -> list[ImageRow]:
+    """Rows of a source.
+
+    Raises:
+        ConfigError: Unknown kind.
+        DataError: The source cannot be read, or holds no image.
+    """
+    rows = lookup(SOURCES, kind, "source")(path)
+    if not rows:
+        raise DataError(f"{path}: expected images, found none")
+    return rows
+
+
+class EmbeddingWorker:
+    """Embeds images; made once in each worker.
+
+    Raises:
+        WeightsError: The weights are missing, or are not those of the gallery's hasher.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        module, _, function = settings.loader.partition(":")
+        load = getattr(importlib.import_module(module), function)
+        self._embedder: Embedder = load(settings.weights, batch_size=settings.batch_size)
+        if self._embedder.fingerprint != settings.fingerprint:
+            raise WeightsError(
+                f"worker: the weights {settings.weights} differ from those of the gallery's "
+                "process; give every machine the same files"
+            )
+
+    def embed(self, rows: Sequence[ImageRow], numbers: Sequence[int]) -> list[ImageEmbedding]:
+        """Embed images; a damaged one does not affect the others."""
+        results: dict[int, ImageEmbedding] = {}
+        images = []
+        for number, row in zip(numbers, rows, strict=True):
+            try:
+                images.append((number, self._read(row)))
+            except DataError as error:
+                results[number] = ImageEmbedding(number, None, str(error))
+        if images:
+            results |= self._embed_images(images)
+        return [results[number] for number in numbers]
+
+    def _embed_images(self, images: list[tuple[int, NDArray[np.uint8]]]) -> dict[int, ImageEmbedding]:
+        numbers = [number for number, _ in images]
+        try:
+            found = self._embedder.embed(np.stack([image for _, image in images]))
+        except WeightsError as error:
+            if len(images) == 1:
+                return {numbers[0]: ImageEmbedding(numbers[0], None, str(error))}
+            each = [self._embed_images([image]) for image in images]
+            return {number: result for one in each for number, result in one.items()}
+        return {number: ImageEmbedding(number, row) for number, row in zip(numbers, found, strict=True)}
+
+    def _read(self, row: ImageRow) -> NDArray[np.uint8]:
+        try:
+            with open(row.file, "rb") as stream:  # noqa: PTH123 - a path from another machine
+                stream.seek(row.offset)
+                data = stream.read(row.length)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}") from error
+        if row.length != WHOLE_FILE and len(data) != row.length:
+            raise DataError("cannot be read: its file is shorter")
+        image: NDArray[np.uint8] = decode_image(data, row.name, size=self._embedder.input_size)
+        return image
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns of `ImageRow` and `number` in; `number`, `embedding`, `problem` out."""
+        fields = [field.name for field in dataclasses.fields(ImageRow)]
+        columns = [np.asarray(batch[name]).tolist() for name in fields]
+        rows = [ImageRow(*values) for values in zip(*columns, strict=True)]
+        numbers = np.asarray(batch["number"]).tolist()
+        embeddings = np.zeros((len(rows), self._embedder.embedding_size), np.float32)
+        results = self.embed(rows, numbers)
+        for place, result in enumerate(results):
+            if result.embedding is not None:
+                embeddings[place] = result.embedding
+        problems = np.array([result.problem for result in results], object)
+        return {"number": np.array(numbers), "embedding": embeddings, "problem": problems}
+
+
+Engine = Callable[[Sequence[ImageRow], WorkerSettings, int], Iterator[list[ImageEmbedding]]]
+"""`(rows, settings, workers)` to results in any order, each row at least once."""
+
+
+def embed_here(rows: Sequence[ImageRow], settings: WorkerSettings, workers: int) -> Iterator[list[ImageEmbedding]]:
+    """Engine without workers: this process embeds one batch after the other."""
+    worker = EmbeddingWorker(settings)
+    for start in range(0, len(rows), settings.batch_size):
+        part = rows[start : start + settings.batch_size]
+        yield worker.embed(part, range(start, start + len(part)))
+
+
+ENGINES = {"ray": "iom.gallery.bulk_ray:embed_on_ray", "here": "iom.gallery.bulk:embed_here"}
+"""Name to `module:function`, an `Engine`."""
+
+
+def open_engine(name: str) -> Engine:
+    """The engine of a name.
+
+    Raises:
+        ConfigError: Unknown name.
+        MissingExtraError: Its package is not installed.
+    """
+    module, _, function = lookup(ENGINES, name, "engine").partition(":")
+    engine: Engine = getattr(importlib.import_module(module), function)
+    return engine
+
+
+def enroll_in_bulk(
+    gallery: "Gallery",
+    application: str,
+    rows: Sequence[ImageRow],
+    engine: Engine,
+    settings: WorkerSettings,
+    *,
+    report: Path,
+    workers: int = 2,
+    batch: int = BATCH,
+    progress: bool = False,
+) -> BulkSummary:
+    """Enrol all subjects of `rows` that are not enrolled yet; every image becomes a reference.
+
+    Args:
+        gallery: The gallery, with the hasher of the application.
+        application: Name of the application.
+        rows: Images; those of one subject best together.
+        engine: Embeds the images.
+        settings: Embedder of its workers.
+        report: Journal of the images that failed and why, and of the counts of each run; the last line about an image
+            counts, and has an empty `problem` where a later run embedded it.
+        workers: Number of workers.
+        batch: References of a transaction, or a few more.
+        progress: Show a bar.
+
+    Raises:
+        DataError: Another run writes this report, or the file is no report.
+        EnrolmentError: Unknown application, or another process enrolled one of the subjects.
+    """
+    gallery.store.application(application)
+    with Journal(report, {"command": "bulk-enroll", "application": application}) as journal:
+        run = _Run(gallery, application, journal, batch)
+        wanted = run.missing(rows)
+        results = engine(wanted, settings, workers) if wanted else iter(())
+        with tqdm(total=len(wanted), unit="image", disable=not progress) as bar:
+            for some in results:
+                run.take(wanted, some)
+                bar.update(len(some))
+        run.finish()
+        summary = run.summary()
+        journal.add({"counts": dataclasses.asdict(summary)}, durable=True)
+    return summary
+
+
+class _Run:
+    """Subjects wait until all of their images are embedded, batches until they are full."""
+
+    def __init__(self, gallery: "Gallery", application: str, journal: Journal, batch: int) -> None:
+        self._gallery, self._application = gallery, application
+        self._journal, self._batch = journal, batch
+        self._problems: dict[str, str] = {}
+        for _, entry in journal.entries():
+            if "image" in entry:
+                self._problems[str(entry["image"])] = str(entry.get("problem", ""))
+        self._unwritten: list[str] = []
+        self._waiting: dict[str, list[tuple[int, NDArray[np.float32]]]] = {}
+        self._open: Counter[str] = Counter()
+        self._seen: set[int] = set()
+        self._ready: list[str] = []
+        self._ready_references = 0
+        self._counts: Counter[str] = Counter()
+
+    def missing(self, rows: Sequence[ImageRow]) -> list[ImageRow]:
+        """Rows of subjects that are neither enrolled nor revoked."""
+        present, revoked = self._known()
+        subjects = {row.subject_id for row in rows}
+        self._counts["present"] = len(subjects & present)
+        self._counts["revoked"] = len((subjects & revoked) - present)
+        invalid = {subject: problem for subject in subjects if (problem := _id_problem(subject))}
+        for row in rows:
+            if row.subject_id in invalid:
+                self._note(row.name, invalid[row.subject_id])
+        self._counts["failed_subjects"] = len(invalid)
+        left_out = present | revoked | set(invalid)
+        wanted = [row for row in rows if row.subject_id not in left_out]
+        self._open.update(row.subject_id for row in wanted)
+        return wanted
+
+    def take(self, rows: Sequence[ImageRow], results: Sequence[ImageEmbedding]) -> None:
+        """Results of some images; a second result of one, after a worker was lost, is dropped."""
+        for number, embedding, problem in results:
+            if number in self._seen:
+                continue
+            self._seen.add(number)
+            row = rows[number]
+            held = self._waiting.setdefault(row.subject_id, [])
+            self._note(row.name, problem)
+            if embedding is not None:
+                held.append((number, embedding))
+            self._open[row.subject_id] -= 1
+            if not self._open[row.subject_id]:
+                self._complete(row.subject_id)
+        if self._ready_references >= self._batch:
+            self._flush()
+
+    def finish(self) -> None:
+        """Enrol the last batch.
+
+        Raises:
+            DataError: The engine did not give a result for every image.
+        """
+        self._flush()
+        if lost := sum(self._open.values()):
+            raise DataError(f"the engine lost {lost} images; start the same command again")
+
+    def summary(self) -> BulkSummary:
+        return BulkSummary(**self._counts, failed_images=sum(map(bool, self._problems.values())))
+
+    def _note(self, image: str, problem: str) -> None:
+        """Note the problem of an image for the report, or that an earlier one is solved."""
+        if problem != self._problems.get(image, ""):
+            self._problems[image] = problem
+            self._unwritten.append(image)
+
+    def _complete(self, subject_id: str) -> None:
+        if not self._waiting[subject_id]:
+            del self._waiting[subject_id]
+            self._counts["failed_subjects"] += 1
+            return
+        self._ready.append(subject_id)
+        self._ready_references += len(self._waiting[subject_id])
+
+    def _flush(self) -> None:
+        # Before the batch, since no later run reads the images of an enrolled subject.
+        for image in self._unwritten:
+            entry = {"image": image, "problem": self._problems[image]}
+            self._journal.add(entry, durable=image == self._unwritten[-1])
+        self._unwritten = []
+        if not self._ready:
+            return
+        ids, embeddings = [], []
+        for subject_id in self._ready:
+            of_subject = sorted(self._waiting.pop(subject_id), key=lambda pair: pair[0])
+            ids += [subject_id] * len(of_subject)
+            embeddings += [row for _, row in of_subject]
+        self._gallery.enroll_many(self._application, ids, np.stack(embeddings))
+        self._counts["subjects"] += len(self._ready)
+        self._counts["references"] += len(ids)
+        self._ready, self._ready_references = [], 0
+
+    def _known(self) -> tuple[set[str], set[str]]:
+        """Enrolled subjects, and subjects of revoked records."""
+        store, name = self._gallery.store, self._application
+        gone = self._gallery.keys.revoked(name)
+        pages = store.pages(name)
+        present = {each.subject_id for page in pages for each in page if each.record not in gone}
+        revoked = {each.subject_id for each in store.tombstones(name)}
+        return present, revoked | {each.subject_id for each in gone.values()}
+
+
+def _id_problem(subject_id: str) -> str:
+    try:
+        check_subject_id(subject_id)
+    except EnrolmentError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,414 @@
+"""SQLite: files with settings, transactions and errors of one line, and the record store in one of them.
+
+Write-ahead log, so that readers never wait for the writer; `synchronous=FULL`, so that committed content is on the
+disk; `secure_delete`, so that deleted content is overwritten with zeros.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sqlite3
+import threading
+import urllib.parse
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
+
+from iom._files import SECRET_MODE, atomic_path
+from iom.errors import StoreError, StoreNotFoundError
+from iom.gallery.stores.base import FORMAT
+from iom.gallery.stores.sql import METADATA, SqlStore, taken
+
+BUSY_SECONDS = 30.0
+CHECKPOINT_MILLISECONDS = 200
+CACHE_KILOBYTES = 65536
+SMALL_CACHE_KILOBYTES = 2048
+_KINDS = ("integer", "text", "blob")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A kind of SQLite file: its name in messages, and application id and format in its header."""
+
+    noun: str
+    application_id: int
+    format: int
+
+
+class SqliteFile:
+    """One connection to a file of a kind, used by one thread at a time.
+
+    Raises:
+        StoreNotFoundError: There is no such file.
+        StoreError: It is damaged, of another kind, or of another format.
+    """
+
+    def __init__(self, path: Path, layout: Layout, *, read_only: bool = False) -> None:
+        self.path = path
+        self._layout = layout
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        if not path.is_file():
+            raise StoreNotFoundError(f"no {layout.noun} at {path}; make one with: iom init", place=str(path))
+        mode = "mode=ro" if read_only else "mode=rw"
+        if read_only and not os.access(path.parent, os.W_OK) and not _log_of(path).exists():
+            mode += "&immutable=1"  # else SQLite makes files beside it
+        with self._explained():
+            self._inode = _inode_of(path)
+            self._connection = sqlite3.connect(
+                f"file:{urllib.parse.quote(str(path.absolute()))}?{mode}",
+                uri=True,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                self._set_up(read_only=read_only)
+            except BaseException:
+                self.close()
+                raise
+
+    def _set_up(self, *, read_only: bool) -> None:
+        run = self._open().execute
+        run("PRAGMA foreign_keys = ON")
+        run("PRAGMA secure_delete = ON")
+        run("PRAGMA cell_size_check = ON")
+        run("PRAGMA trusted_schema = OFF")
+        kind, version = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        known = self._layout
+        if kind != known.application_id or version > known.format:
+            raise StoreError(
+                f"{self.path}: expected a {known.noun} of format {known.format}, found another "
+                f"SQLite file (application {kind}, version {version})"
+            )
+        if version < known.format:
+            raise StoreError(
+                f"{self.path}: expected a {known.noun} of format {known.format}, found format "
+                f"{version}; convert it with: iom migrate"
+            )
+        if run("SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone():
+            raise StoreError(
+                f"{self.path}: holds triggers or views, which a {known.noun} never has: it was "
+                "changed outside of the gallery. Take it from a backup"
+            )
+        if not read_only:
+            run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = FULL")
+        run(f"PRAGMA cache_size = {-CACHE_KILOBYTES}")  # a batch of enrolments does not fit into the default of 2 MB
+
+    def rows(self, statement: str, values: Sequence[Any] = (), *, whole_table: bool = False) -> list[Any]:
+        """All rows of a query; `whole_table` keeps the pages of a large one out of the cache."""
+        with self.locked(small_cache=whole_table) as connection:
+            return connection.execute(statement, values).fetchall()
+
+    @contextlib.contextmanager
+    def locked(self, *, small_cache: bool = False) -> Iterator[sqlite3.Connection]:
+        """The connection, held by this thread, with explained errors."""
+        with self._lock, self._explained():
+            connection = self._open()
+            if small_cache:
+                connection.execute(f"PRAGMA cache_size = {-SMALL_CACHE_KILOBYTES}")
+            try:
+                yield connection
+            finally:
+                if small_cache:
+                    connection.execute(f"PRAGMA cache_size = {-CACHE_KILOBYTES}")
+
+    def check_place(self) -> None:
+        """Raise `StoreError` if the file was moved or replaced since it was opened."""
+        if _inode_of(self.path) != self._inode:
+            raise StoreError(
+                f"{self.path}: the file was replaced while it was open; nothing was written. Start this program again"
+            )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A transaction in which all queries see one state."""
+        with self.locked() as connection:
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that holds the write lock from its start; rolled back on any error."""
+        with self.locked() as connection:
+            self.check_place()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # a full disk has rolled it back by itself
+                    connection.execute("ROLLBACK")
+                raise
+
+    def forget_log(self) -> None:
+        """Move the log into the file and empty it, since it holds pages as they were before a deletion.
+
+        Where a reader in another process holds it, the next deletion or `vacuum` does it.
+        """
+        with self.locked() as connection:
+            run = connection.execute
+            run(f"PRAGMA busy_timeout = {CHECKPOINT_MILLISECONDS}")
+            try:
+                run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                run(f"PRAGMA busy_timeout = {int(1000 * BUSY_SECONDS)}")
+
+    def vacuum(self) -> None:
+        """Rewrite the file without free pages, and empty the log, unless another process is reading it."""
+        with self.locked() as connection:
+            run = connection.execute
+            run("VACUUM")
+            if run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise StoreError(
+                    f"{self.path}: another process is using it, so its log could not be emptied; stop it and try again"
+                )
+
+    def problems(self) -> list[str]:
+        """Problems that SQLite finds in the file, and columns with values of another type."""
+        found = []
+        try:
+            found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
+            if found == ["ok"]:
+                found = [
+                    f"a row of {row[0]} belongs to no application" for row in self.rows("PRAGMA foreign_key_check")
+                ]
+                found += self._wrong_types()
+        except StoreError as error:
+            return [str(error)]
+        return [f"{self.path}: {' '.join(text.split())}" for text in found]
+
+    def _wrong_types(self) -> Iterator[str]:
+        """SQLite keeps a value of any type in any column."""
+        tables = self.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+        for (table,) in tables:
+            columns = self.rows("SELECT name, lower(type) FROM pragma_table_info(?)", (table,))
+            wrong = " OR ".join(f"typeof({_quoted(name)}) <> '{kind}'" for name, kind in columns if kind in _KINDS)
+            query = f"SELECT COUNT(*) FROM {_quoted(table)} WHERE {wrong or 0}"  # noqa: S608
+            ((count,),) = self.rows(query, whole_table=True)
+            if count:
+                yield f"table {table}: {count} rows with a value of a wrong type"
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"{self.path}: the {self._layout.noun} is closed")
+        return self._connection
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {_advice(error, self._layout.noun)}") from error
+        except sa.exc.DBAPIError as error:
+            raise StoreError(f"{self.path}: {_advice(error.orig, self._layout.noun)}") from error.orig
+        except OverflowError as error:
+            raise StoreError(
+                f"{self.path}: holds a number that is too large: it was changed outside of the "
+                "gallery, or is damaged. Take it from a backup"
+            ) from error
+
+
+def make_sqlite_file(
+    path: Path, layout: Layout, schema: str, fill: Callable[[sqlite3.Connection], None] = lambda connection: None
+) -> None:
+    """Make a file with mode 0600, complete or not at all, with the tables of `schema` and the rows that `fill` writes.
+
+    Raises:
+        StoreError: It is there already, or cannot be made.
+    """
+    try:
+        with (
+            atomic_path(path, mode=SECRET_MODE, replace=False) as temporary,
+            contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection,
+        ):
+            connection.execute(f"PRAGMA application_id = {layout.application_id}")
+            connection.execute(f"PRAGMA user_version = {layout.format}")
+            connection.executescript(f"BEGIN IMMEDIATE; {schema} COMMIT;")
+            fill(connection)
+    except FileExistsError as error:
+        raise StoreError(f"{path}: there is a file already; nothing was changed") from error
+    except OSError as error:
+        raise StoreError(f"cannot make {path}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot make {path}: {_advice(error, layout.noun)}") from error
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _inode_of(path: Path) -> tuple[int, int]:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - asked for at each write; half the time of Path.stat
+    except OSError:
+        return (0, 0)
+    return status.st_dev, status.st_ino
+
+
+def _advice(error: BaseException | None, noun: str) -> str:
+    """Meaning of an error of SQLite, whose text holds no values of rows, and what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    known = {
+        sqlite3.SQLITE_FULL: "the disk is full; nothing was written. Make room and try again",
+        sqlite3.SQLITE_READONLY: "is open for reading only, or its file or folder is; nothing was "
+        "written. Give this user the right to write, or open it with ?mode=ro behind its path",
+        sqlite3.SQLITE_BUSY: f"another process has been writing for {BUSY_SECONDS:.0f} s; nothing "
+        "was written. Try again",
+        sqlite3.SQLITE_CORRUPT: f"the {noun} is damaged; take it from a backup",
+        sqlite3.SQLITE_NOTADB: f"expected a {noun}, found another file or one whose start is "
+        "damaged; take it from a backup",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the path and the rights. On a read-only "
+        "file system, put ?mode=ro behind the path",
+        sqlite3.SQLITE_IOERR: "the disk reports an error; nothing was written",
+    }
+    return known.get(code, f"SQLite: {error}")
+
+
+OWNER = sa.Table(
+    "owner",
+    sa.MetaData(),
+    sa.Column("one", sa.Integer, sa.CheckConstraint("one = 1"), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+)
+
+
+def _schema() -> str:
+    """Statements that make the tables of a record store."""
+    tables = [OWNER, *METADATA.sorted_tables]
+    made: list[DDLElement] = [CreateTable(table) for table in tables]
+    made += [CreateIndex(index) for table in tables for index in table.indexes]
+    dialect = sqlite_dialect.dialect()
+    return "".join(f"{each.compile(dialect=dialect)};\n" for each in made)
+
+
+LAYOUT = Layout(noun="gallery", application_id=0x696F6D67, format=FORMAT)  # "iomg"
+_READ_ONLY = "?mode=ro"
+
+
+def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "SqliteStore":
+    """The store of `sqlite:///path`; with `?mode=ro` behind it, for reading only.
+
+    Raises:
+        StoreError: The URL has no path, or as `SqliteStore`.
+    """
+    place = url.removeprefix("sqlite://")
+    path = place.removesuffix(_READ_ONLY)
+    if not path.startswith("/") or len(path) < 2:
+        raise StoreError(f"record store: expected sqlite:///path, received '{url}'")
+    return SqliteStore(Path(path[1:]), read_only=place.endswith(_READ_ONLY), create=create, format=format)
+
+
+class SqliteStore(SqlStore):
+    """Record store in a SQLite file, for several processes of one machine.
+
+    Args:
+        path: The file; SQLite keeps two more beside it.
+        read_only: Refuse writes.
+        create: Make the file, which must not exist.
+        format: Expected format.
+
+    Raises:
+        StoreNotFoundError: The file is missing.
+        StoreError: It exists already, is damaged, or of another kind or format.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, create: bool = False, format: int = FORMAT) -> None:
+        super().__init__(is_new=create)
+        if create:
+            make_sqlite_file(path, LAYOUT, _schema())
+        self._file = SqliteFile(path, dataclasses.replace(LAYOUT, format=format), read_only=read_only)
+        with self._file.locked() as raw:
+            # Transactions are those of the file: SQLAlchemy begins and ends none.
+            self._engine = sa.create_engine(
+                "sqlite://",
+                creator=lambda: raw,
+                poolclass=sa.StaticPool,
+                isolation_level="AUTOCOMMIT",
+                hide_parameters=True,
+            )
+            self._connection = self._engine.connect()
+
+    def owner(self) -> str:
+        return "".join(row[0] for row in self._rows(sa.select(OWNER.c.name)))
+
+    def claim(self, owner: str) -> None:
+        with self._writing() as connection:
+            if not self.owner():
+                connection.execute(sa.insert(OWNER), {"one": 1, "name": owner})
+            elif self.owner() != owner:
+                raise self._error("belongs to another key store")
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator["SqliteStore"]:
+        store = SqliteStore(self._file.path, read_only=True)
+        try:
+            store.chain = self.chain
+            with store._file.reading():
+                store.owner()  # the first read of the transaction fixes the state
+                yield store
+        finally:
+            store.close()
+
+    def erase(self) -> None:
+        self._file.vacuum()
+
+    def close(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
+        self._file.close()
+
+    def _rows(
+        self, statement: sa.Executable, values: Mapping[str, Any] | None = None, *, whole_table: bool = False
+    ) -> Sequence[Any]:
+        with self._file.locked(small_cache=whole_table):
+            return self._connection.execute(statement, values).all()
+
+    @contextlib.contextmanager
+    def _writing(self, *, deletes: bool = False) -> Iterator[sa.Connection]:
+        with self._file.writing():
+            yield self._connection
+        if deletes:
+            self._file.forget_log()
+
+    def _insert_references(self, connection: sa.Connection, rows: Iterator[tuple[Any, ...]]) -> None:
+        try:
+            connection.exec_driver_sql("INSERT INTO reference_codes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", list(rows))
+        except sa.exc.IntegrityError:
+            raise taken() from None
+
+    def _is_among(self, column: sa.Column[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
+        listed = sa.func.json_each(sa.literal(json.dumps(list(values)))).table_valued("value")
+        return column.in_(sa.select(listed.c.value))
+
+    def _set_format(self, connection: sa.Connection, number: int) -> None:
+        connection.exec_driver_sql(f"PRAGMA user_version = {number}")
+
+    def _medium_problems(self) -> list[str]:
+        return self._file.problems()
+
+    def _error(self, text: str) -> StoreError:
+        return StoreError(f"{self._file.path}: {text}")

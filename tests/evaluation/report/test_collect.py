@@ -1,0 +1,233 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from iom.config.schema import EvaluateConfig, ReportConfig, ScenarioConfig
+from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.folders import split_galleries
+from iom.errors import ConfigError, DataError
+from iom.evaluation.protocols import float_system, identification_figures, search_templates
+from iom.evaluation.report.collect import collect, hardest_pairs, names_subjects, score_systems
+from iom.evaluation.report.data import Estimate, ReportData, read_report
+from iom.evaluation.report.sections import (
+    check_attacks,
+    compared_pairs,
+    draw_victims,
+    identification_section,
+    linkability_section,
+    pairs_of_subjects,
+)
+from iom.evaluation.report.text import report_tables
+from iom.evaluation.report.write import write_figures, write_report
+from iom.metrics.protection import system_linkability
+
+
+def test_every_section_is_plain_data_that_is_read_back(data, tmp_path):
+    tree = data.to_json()
+    assert all(found for topic, found in data.sections if topic != "calibration")
+    assert json.loads(json.dumps(tree, allow_nan=False)) == tree
+    write_report(data, tmp_path)
+    assert read_report(tmp_path) == data == ReportData.model_validate(tree)
+    protocols = {row["protocol"].partition(", ")[2] for row in tree["rows"]}
+    assert {"", "search", "two keys", "closed_form, 1 records"} <= protocols
+    assert tree["environment"]["cores"] >= 1
+    assert 3 <= len(tree["summary"]) <= 6
+
+
+def test_curves_are_means_over_keys_within_their_bands(data, scores):
+    for curve, entry in zip(data.sections.curves, scores, strict=True):
+        for number in (0, 20, 47):
+            at = [
+                scored.ranked.curve().fnmr_at_fmr(min(1.0, curve.fmr[number] * (1 + 1e-9))) for scored in entry.by_key
+            ]
+            assert curve.fnmr[number] == pytest.approx(np.mean(at))
+        assert np.all(np.diff(curve.fnmr) <= 1e-12)
+        assert np.all(np.array(curve.low) <= np.array(curve.high))
+
+
+def test_histograms_hold_every_pair(data):
+    for entry in data.sections.histograms:
+        assert sum(entry.mated) == pytest.approx(1)
+        assert sum(entry.non_mated) == pytest.approx(1)
+
+
+def test_search_figures_are_those_of_the_protocol(data, inputs):
+    subjects = inputs.benchmark.subjects
+    system = float_system(inputs.embeddings.shape[1])
+    templates = system.templates(inputs.embeddings, None)
+    galleries, probes = split_galleries(subjects)
+    expected = [
+        dict(
+            identification_figures(
+                search_templates(system.comparator, templates, subjects, gallery=gallery, probes=probes)
+            )
+        )
+        for gallery in galleries.values()
+    ]
+    (section,) = (e for e in data.sections.identification if e.system == "float")
+    assert "cmc_rank_1" in section.figures
+    assert "dir_at_fpir_1e-1_rank_1" in section.figures
+    for name, figure in section.figures.items():
+        assert figure.value == pytest.approx(np.mean([e[name] for e in expected]))
+        assert figure.low <= figure.high
+
+
+def test_d_sys_is_that_of_a_loop(inputs):
+    benchmark = inputs.benchmark
+    subjects = benchmark.subjects
+    system = inputs.systems["grp"]
+    pairs = pairs_of_subjects(subjects, limit=10**6, seed=1)
+    left, right = pairs.left[: pairs.mated], pairs.right[: pairs.mated]
+    assert set(zip(left.tolist(), right.tolist(), strict=True)) == {
+        (a, b) for a in range(len(subjects)) for b in range(len(subjects)) if a != b and subjects[a] == subjects[b]
+    }
+    assert (subjects[pairs.left[pairs.mated :]] != subjects[pairs.right[pairs.mated :]]).all()
+    section = linkability_section(
+        system, inputs.embeddings, subjects, pairs, ReportConfig(keys=2, replicates=10), seed=1
+    )
+    counts = [
+        np.rint(np.array(section.mated_share) * section.mated),
+        np.rint(np.array(section.non_mated_share) * section.non_mated),
+    ]
+    assert section.d_sys == pytest.approx(system_linkability(*counts))
+    assert section.d_sys < 0.15
+    assert section.low <= section.d_sys <= section.high
+
+
+def test_a_float_embedding_links_fully_and_is_accepted(data):
+    (entry,) = (e for e in data.sections.linkability if e.system == "float")
+    assert entry.d_sys > 0.8
+    (row,) = (e for e in data.sections.attacks if e["system"] == "float")
+    assert row["prar"] == 1
+
+
+def test_without_names_the_listed_pairs_are_compared(inputs):
+    benchmark = inputs.benchmark
+    pairs = compared_pairs(benchmark, named=False, limit=10**6, seed=1)
+    assert len(pairs.left) == 2 * len(benchmark)
+    assert pairs.mated == 2 * benchmark.same.sum()
+
+
+def test_whether_subjects_are_people(inputs, tmp_path):
+    benchmark = inputs.benchmark
+    assert names_subjects(benchmark, "synthetic")
+    assert not names_subjects(benchmark, "bin")
+    subjects = benchmark.subjects
+    files = tuple(tmp_path / str(subject) / f"{row}.jpg" for row, subject in enumerate(subjects))
+    folders = dataclasses.replace(benchmark, images=files)
+    assert names_subjects(folders, "pairs")
+    split = subjects.copy()
+    split[0] = split.max() + 1
+    assert not names_subjects(dataclasses.replace(folders, subjects=split), "pairs")
+
+
+def test_hardest_pairs_are_the_extremes(scores, inputs):
+    found = list(hardest_pairs(scores, inputs.benchmark, count=2))
+    floats = [pair for pair in found if pair.system == "float"]
+    distances = scores[0].by_key[0]
+    assert [pair.distance for pair in floats[:2]] == sorted(distances.mated)[::-1][:2]
+    assert [pair.distance for pair in floats[2:]] == sorted(distances.non_mated)[:2]
+    assert {pair.scenario for pair in found} == {"none", "stolen_key"}
+
+
+def test_tables_for_latex_and_text(data):
+    made = report_tables(data)
+    assert list(made) == ["verification", "identification", "linkability", "attacks", "per_key"]
+    for table in made.values():
+        assert {len(row) for row in table.rows} == {len(table.header)}
+        text = table.latex()
+        for rule in ("toprule", "midrule", "bottomrule"):
+            assert text.count(rf"\{rule}") == 1
+        body = text.split(r"\midrule")[1].split(r"\bottomrule")[0]
+        lines = [line for line in body.splitlines() if line]
+        assert all(line.count(" & ") == len(table.header) - 1 for line in lines)
+        assert "_" not in body.replace(r"\_", "")
+        assert table.markdown().count("\n") == len(table.rows) + 1
+    assert any("does not apply" in row[1] for row in made["attacks"].rows)
+
+
+def test_everything_is_written(data, tmp_path):
+    page = write_report(data, tmp_path / "out")
+    assert page == tmp_path / "out" / "report.html"
+    files = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
+    assert {"report.html", "report.json", "report.csv", "hardest_pairs.csv", "config.yaml", "tables/verification.tex",
+            "tables/attacks.tex"} <= files  # fmt: skip
+    lines = (tmp_path / "out" / "report.csv").read_text().splitlines()
+    assert len(lines) == len(data.rows) + 1
+    assert len((tmp_path / "out" / "hardest_pairs.csv").read_text().splitlines()) > 3
+    (tmp_path / "file").write_text("")
+    for write in (write_report, write_figures):
+        with pytest.raises(DataError, match="cannot write the report"):
+            write(data, tmp_path / "file")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_or_scores_that_are_not_finite(made_config, inputs, scores, value):
+    rows = inputs.embeddings.copy()
+    rows[[5, 7], 0] = value
+    with pytest.raises(DataError, match=r"received 2 others among 72: rows 5 .*, 7 "):
+        score_systems(made_config, dataclasses.replace(inputs, embeddings=rows))
+    entry = scores[0].by_key[0]
+    distances = entry.distances.copy()
+    distances[3] = value
+    with pytest.raises(DataError, match="finite numbers, received 1 that are not"):
+        _ = dataclasses.replace(entry, distances=distances).ranked
+    with pytest.raises(ValueError, match="finite number"):
+        Estimate(value=value)
+
+
+def test_one_class_missing(inputs):
+    benchmark = inputs.benchmark
+    kept = {n: getattr(benchmark, n)[benchmark.same] for n in ("left", "right", "same", "fold")}
+    with pytest.raises(DataError, match="expected mated and non-mated pairs, received 72"):
+        PairBenchmark(name="one kind", images=benchmark.images, subjects=benchmark.subjects, **kept)
+    alone = np.arange(9)
+    with pytest.raises(DataError, match="one of them with two images"):
+        pairs_of_subjects(alone, limit=10, seed=1)
+    with pytest.raises(DataError, match="two subjects or more with two images"):
+        identification_section(float_system(32), inputs.embeddings, alone, ReportConfig(), confidence=0.9, seed=1)
+    with pytest.raises(DataError, match=r"four subjects .* received 0; leave them out"):
+        draw_victims(inputs.embeddings, alone, wanted=3, seed=1)
+
+
+def test_settings_are_checked():
+    with pytest.raises(ConfigError, match="did you mean 'closed_form'"):
+        check_attacks(EvaluateConfig(report=ReportConfig(attack_names=("closed_from",))))
+    with pytest.raises(ConfigError, match=r"report\.fresh_keys: expected at least 40"):
+        ReportConfig(fresh_keys=39)
+    with pytest.raises(ConfigError, match=r"scenario\.scenarios: expected stolen_key"):
+        ScenarioConfig(scenarios=("own_key",))
+
+
+def test_parts_can_be_switched_off(made_config, inputs):
+    config: EvaluateConfig = dataclasses.replace(
+        made_config,
+        scenario=ScenarioConfig(systems=("grp",), scenarios=("stolen_key",), keys=1, bootstrap=0),
+        report=ReportConfig(identification=False, linkability=False, attacks=False),
+    )
+    data = collect(config, inputs, full=True)
+    assert {topic for topic, found in data.sections if found} == {"curves", "histograms", "hardest_pairs"}
+    assert {row.scenario for row in data.rows} == {"stolen_key"}
+
+
+def test_a_report_of_format_1_is_read(data, tmp_path):
+    tree = data.to_json()
+    sections = tree["sections"]
+    sections["worst_pairs"] = sections.pop("hardest_pairs")
+    rate = {"value": 0.02, "low": 0.016, "high": 0.025}
+    sections["calibration"] = [
+        {"system": "grp", "scenario": "stolen_key", "threshold": 9.0, "promised_fmr": 0.01, "promised_fnmr": 0.1,
+         "fmr": rate, "fnmr": rate}
+    ]  # fmt: skip
+    tree |= {"format": 1, "versions": tree["environment"]}
+    (tmp_path / "report.json").write_text(json.dumps(tree))
+    again = read_report(tmp_path)
+    assert again.rows == data.rows
+    assert again.sections.hardest_pairs == data.sections.hardest_pairs
+    (entry,) = again.sections.calibration
+    assert (entry.target_fmr, entry.calibrated_fnmr) == (0.01, 0.1)
+    del tree["sections"], tree["environment"]
+    (tmp_path / "report.json").write_text(json.dumps(tree))
+    assert read_report(tmp_path).environment == data.environment

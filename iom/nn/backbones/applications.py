@@ -140,7 +140,7 @@ def application(x: Any, *, network: str, imagenet: bool | str = False) -> Any:
         raise ConfigError(f"{network}: expected input_size >= {entry.smallest}, received {x.shape[1]}")
     body = _build(entry, input_tensor=x)
     if entry.altered:
-        body = keras.models.clone_model(body, input_tensors=body.inputs, clone_function=_replacement)
+        body = keras.models.clone_model(body, input_tensors=body.input, clone_function=_replacement)
     if imagenet:
         _copy_weights(imagenet_model(entry, imagenet), body)
     return body.output

@@ -48,10 +48,10 @@ def _measure(arguments: argparse.Namespace) -> int:
 
     from benchmarks.alignment import write_photographs
     from iom._files import list_subjects
-    from iom.data.images import read_images
     from iom.errors import DataError
     from iom.keys import TransformKey
     from iom.models.face_hasher import load
+    from iom.photos.images import read_images
     from iom.photos.pipeline import BATCH
 
     folder = arguments.shared / "data" / "lfw_112x112"

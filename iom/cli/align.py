@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _align(arguments: argparse.Namespace) -> Answer:
     from iom._files import check_output, sha256_of
     from iom.errors import ConfigError
-    from iom.photos.landmarks import read_landmarks
+    from iom.photos.align import read_landmarks
     from iom.photos.pipeline import PhotoSettings, align_photos
 
     if arguments.workers < 1:

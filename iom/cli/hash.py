@@ -84,8 +84,8 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     from iom._files import check_output, sha256_of
     from iom.errors import ConfigError, DataError
     from iom.models.face_hasher import load
+    from iom.photos.align import read_landmarks
     from iom.photos.decode import MAX_MEGAPIXELS
-    from iom.photos.landmarks import read_landmarks
     from iom.photos.pipeline import ALIGNED, BATCH, POINTS, PhotoSettings, check_places, hash_photos, report_path
 
     if arguments.workers < 0 or not arguments.seconds > 0:

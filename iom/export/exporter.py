@@ -14,7 +14,6 @@ import numpy as np
 
 from iom._files import TEMPORARY, atomic_path
 from iom._registry import lookup
-from iom.data.images import Pixels
 from iom.errors import WeightsError
 from iom.export.check import Faces, Reference, Run
 from iom.export.context import ExportContext, Source
@@ -27,6 +26,7 @@ from iom.models.face_hasher import ArtifactFaceHasher
 from iom.models.sessions import check_precision, open_session
 from iom.nn.hash_numpy import PROGRAM, Head, head_path
 from iom.nn.layers.refinement import DECAY, RATE
+from iom.photos.images import Pixels
 
 
 def check_targets(names: Sequence[str]) -> None:

@@ -20,10 +20,10 @@ from iom._files import Journal, list_subjects
 from iom._registry import lookup
 from iom._untrusted import path_inside
 from iom.data.formats.shards import open_shards
-from iom.data.images import decode_image
 from iom.errors import DataError, EnrolmentError, WeightsError
 from iom.gallery.models import check_subject_id
 from iom.models.embedder import Embedder
+from iom.photos.images import decode_image
 
 if TYPE_CHECKING:  # workers import this module, and need no gallery
     from iom.gallery.gallery import Gallery

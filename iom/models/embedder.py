@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom.config.sections import EmbedderConfig
-from iom.data.images import face_pixels, file_paths, read_images
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS
 from iom.models.artifact import Manifest, manifest_path, read_manifest
 from iom.models.embedding_cache import EmbeddingCache
 from iom.models.sessions import Session, is_artifact, open_session
+from iom.photos.images import face_pixels, file_paths, read_images
 
 CHUNK = 512
 """Images read and stored at a time: an interrupted run loses at most this many."""

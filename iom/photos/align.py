@@ -3,10 +3,18 @@
 Convention: a point (x, y) counts from the centre of the first pixel, x to the right and y down; the
 centre of the last pixel of a row is `width - 1`. Points stand in the order of `TEMPLATE`, left and
 right as seen in the image. OpenCV and InsightFace mean the same.
+
+`landmarks.csv` holds five landmarks of each face of a folder of photographs. Columns `photo` (path within the folder,
+with `/`), `face` (number within the photograph), `score`, `file` (the aligned face, empty where none was written) and
+`left_eye_x`, `left_eye_y`, ... in pixels of the upright photograph. Only `photo` and the ten coordinates are needed;
+other columns are not read.
 """
 
+import csv
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +24,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from iom._files import atomic_path, write_text
-from iom.data.images import Pixels
 from iom.errors import DataError
 from iom.photos.decode import read_photograph
+from iom.photos.images import Pixels
 
 SIZE = 112
 JPEG_QUALITY = 95
@@ -29,8 +37,19 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 
+COORDINATES = tuple(f"{name}_{axis}" for name in POINT_NAMES for axis in "xy")
+COLUMNS = ("photo", "face", "score", "file", *COORDINATES)
+
 # Below it the points are one point, or their mirror image, for all that float64 can tell.
 _TOLERANCE = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Face:
+    """One face of a photograph: `points` (5, 2) in the order of `TEMPLATE`, score in 0..1."""
+
+    points: NDArray[np.float64]
+    score: float
 
 
 def similarity(points: ArrayLike, source: str = "landmarks") -> NDArray[np.float64]:
@@ -197,4 +216,67 @@ def _check_stamp(folder: Path, stamp: str) -> None:
         raise DataError(
             f"{folder}: expected faces aligned from these crops and landmarks, found others; "
             "name another folder, or remove it"
+        )
+
+
+def read_landmarks(path: Path) -> dict[str, list[Face]]:
+    """Faces of each photograph, in the order of the file; a face without a score has 1.
+
+    Raises:
+        DataError: Unreadable, no such columns, a line that is not ten numbers, no line at all, or
+            landmarks whose left and right are confused.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected text in UTF-8, received other bytes") from error
+    reader = csv.DictReader(io.StringIO(text))
+    faces: dict[str, list[Face]] = {}
+    try:
+        missing = [name for name in ("photo", *COORDINATES) if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(
+                f"{path}: expected columns photo, {', '.join(COORDINATES)}; there is no {', '.join(missing[:3])}"
+            )
+        for row in reader:
+            faces.setdefault(row["photo"], []).append(_face(row, f"{path}, line {reader.line_num}"))
+    except csv.Error as error:
+        raise DataError(f"{path}: not a table ({error})") from error
+    if not faces:
+        raise DataError(f"{path}: expected landmarks, received no line")
+    _check_sides(faces, path)
+    return faces
+
+
+def write_landmarks(path: Path, rows: Iterable[tuple[str, int, Face, str]]) -> None:
+    """Write `(photo, number, face, file)` rows, atomically."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for photo, number, face, file in rows:
+        points = [f"{value:.3f}" for value in face.points.ravel()]
+        writer.writerow([photo, number, f"{face.score:.6f}", file, *points])
+    write_text(path, stream.getvalue())
+
+
+def _face(row: Mapping[str, str | None], place: str) -> Face:
+    try:
+        points = np.array([float(row[name] or "") for name in COORDINATES]).reshape(5, 2)
+        score = float(row.get("score") or 1.0)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{place}: expected ten coordinates and a score as numbers") from error
+    if not np.isfinite(points).all() or not np.isfinite(score):
+        raise DataError(f"{place}: expected finite numbers")
+    return Face(points, score)
+
+
+def _check_sides(faces: Mapping[str, list[Face]], path: Path) -> None:
+    """A profile may look mirrored; most faces of a list do not."""
+    mirrored = [is_mirrored(face.points) for listed in faces.values() for face in listed]
+    if 2 * sum(mirrored) > len(mirrored):
+        raise DataError(
+            f"{path}: {sum(mirrored)} of {len(mirrored)} faces have left and right confused: "
+            "expected left and right as seen in the image, not the person's"
         )

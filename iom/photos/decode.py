@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from iom.data.images import FORMATS, Pixels, has_16_bits, open_image
 from iom.errors import DataError, TooLargeError
+from iom.photos.images import FORMATS, Pixels, has_16_bits, open_image
 
 MAX_MEGAPIXELS = 64.0
 """Default bound wherever photographs are decoded: what telephones take. Decoding needs about ten bytes a pixel."""

@@ -12,21 +12,14 @@ from PIL import Image
 
 from iom._registry import lookup
 from iom._tensorflow_log import silence
-from iom.data.images import Pixels
 from iom.errors import DataError, missing_extra
+from iom.photos.align import Face
+from iom.photos.images import Pixels
 
 MAX_SIDE = 1024
 """A photograph is shrunk to it for the detector; landmarks are of the photograph again."""
 MIN_SCORE = 0.3
 """Below it a detector finds nothing, whatever is asked for."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Face:
-    """One face of a photograph: `points` (5, 2) as in `iom.photos.align`, score in 0..1."""
-
-    points: NDArray[np.float64]
-    score: float
 
 
 YUNET_STRIDES = (8, 16, 32)

@@ -40,14 +40,13 @@ from iom._registry import lookup
 from iom._untrusted import paths_inside, read_bytes
 from iom._workers import Handler, WorkerPool
 from iom.codes.packing import encoding_id, pack
-from iom.data.images import Pixels, decode_image
 from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WeightsError, WorkerError
 from iom.keys import TransformKey
-from iom.photos.align import SIZE, align, face_size, similarity, write_face
+from iom.photos.align import SIZE, Face, align, face_size, similarity, write_face, write_landmarks
 from iom.photos.codes_file import FORMAT, TRIED_AGAIN, Outcome, Parts, new_outcome, pyarrow, schema_of, write_codes
 from iom.photos.decode import MAX_MEGAPIXELS, decode_photograph
-from iom.photos.detect import DETECTORS, MAX_SIDE, Detect, Face, build_detector, use_one_core
-from iom.photos.landmarks import write_landmarks
+from iom.photos.detect import DETECTORS, MAX_SIDE, Detect, build_detector, use_one_core
+from iom.photos.images import Pixels, decode_image
 from iom.photos.quality import brightness_of, pose_of, sharpness_of
 
 MAX_MEGABYTES = 256.0

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from iom.data.images import Pixels
 from iom.photos.align import SIZE, TEMPLATE
+from iom.photos.images import Pixels
 
 EDGE = 16
 """Pixels on each side of an aligned face that are not looked at: hair, background, black."""

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from iom._workers import Handler, WorkerPool
-from iom.data.images import Pixels, decode_image
 from iom.errors import DataError, FaceError, TooLargeError, WorkerError
 from iom.photos.decode import decode_photograph
+from iom.photos.images import Pixels, decode_image
 from iom.service.settings import ServiceSettings
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")

@@ -13,10 +13,10 @@ from iom.config.schema import Stage1Config
 from iom.config.sections import BackboneConfig
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.image_batches import ImageBatches
-from iom.data.images import check_images
 from iom.errors import ConfigError
 from iom.models.embedder import load_embedder
 from iom.nn.backbones.registry import build_backbone
+from iom.photos.images import check_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
 from iom.training.distribution import Distribution

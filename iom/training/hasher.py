@@ -16,13 +16,13 @@ from iom.baselines import BASELINES
 from iom.config.schema import Stage2Config
 from iom.data.batches import SubjectBatches
 from iom.data.code_batches import CodeBatches
-from iom.data.images import read_images
 from iom.errors import ConfigError
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.hash_network import check_sizes
 from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
 from iom.nn.losses.code.per_key import PerKeyLoss
+from iom.photos.images import read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
 from iom.training.annealing import annealed_temperature

@@ -11,9 +11,7 @@ import pytest
 from PIL import Image
 
 from iom.cli.align import main
-from iom.photos.align import TEMPLATE
-from iom.photos.detect import Face
-from iom.photos.landmarks import write_landmarks
+from iom.photos.align import TEMPLATE, Face, write_landmarks
 
 
 def listed_photos(folder, count, size=200):

@@ -13,7 +13,7 @@ from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert
 from iom.data.formats.shards import open_shards
 from iom.errors import DataError
-from iom.evaluation.blufr_protocol import read_blufr
+from iom.evaluation.blufr import read_blufr
 from iom.gallery.bulk import read_rows
 from iom.photos.pipeline import PhotoSettings, align_photos
 from tests.data.test_conversions import SIDE, encoded

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.data.images import read_image
 from iom.errors import ConfigError, DataError, MissingExtraError
 from iom.photos import detect as detectors
-from iom.photos.align import TEMPLATE
-from iom.photos.detect import Detector, Face, build_detector
-from iom.photos.landmarks import read_landmarks, write_landmarks
+from iom.photos.align import TEMPLATE, Face, read_landmarks, write_landmarks
+from iom.photos.detect import Detector, build_detector
+from iom.photos.images import read_image
 from iom.photos.pipeline import PhotoSettings, align_photos
 
 CALLS = []

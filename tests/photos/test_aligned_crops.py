@@ -7,9 +7,9 @@ from PIL import Image
 from iom.config.schema import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
-from iom.data.images import read_image, read_images
 from iom.errors import DataError
 from iom.photos.align import TEMPLATE, align
+from iom.photos.images import read_image, read_images
 from tests.data import layouts
 
 

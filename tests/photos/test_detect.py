@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.data.images import read_image
 from iom.errors import DataError
 from iom.photos.align import TEMPLATE
 from iom.photos.detect import build_detector
+from iom.photos.images import read_image
 
 PACKAGE = {"mtcnn": "mtcnn", "yunet": "cv2", "yunet_onnx": "onnxruntime"}
 

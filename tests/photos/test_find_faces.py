@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from iom.errors import ConfigError
-from iom.photos.align import TEMPLATE, align
+from iom.photos.align import TEMPLATE, Face, align
 from iom.photos.codes_file import MEASURES
-from iom.photos.detect import Face
 from iom.photos.pipeline import Job, PhotoSettings, find_faces
 
 DRAW = np.random.default_rng(3)
@@ -210,7 +209,7 @@ LARGE = """
 import resource, sys
 from pathlib import Path
 from iom.photos.align import TEMPLATE
-from iom.photos.detect import Face
+from iom.photos.align import Face
 from iom.photos.pipeline import PhotoSettings, Job, find_faces
 
 def highest():

@@ -16,9 +16,8 @@ from iom.codes.packing import unpack
 from iom.errors import ConfigError, DataError, WeightsError
 from iom.keys import TransformKey
 from iom.photos import pipeline as engine
-from iom.photos.align import TEMPLATE
+from iom.photos.align import TEMPLATE, Face
 from iom.photos.codes_file import read_codes, schema_of
-from iom.photos.detect import Face
 from iom.photos.pipeline import STATUSES, PhotoSettings, embed_all, hash_photos, report_path
 from tests.photos.conftest import FakeModels, write_faces
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.data.images import read_image
 from iom.errors import DataError, WorkerError
 from iom.photos import pipeline
-from iom.photos.detect import Face
+from iom.photos.align import Face
+from iom.photos.images import read_image
 from iom.photos.pipeline import AlignedFace, Job, PhotoResult, PhotoSettings
 
 ALIGNED = PhotoSettings(detector="aligned")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
-from iom.photos.detect import Face
+from iom.photos.align import Face
 from iom.service.decoding import Decoder, decode, parse_answer
 from iom.service.face_pipeline import FacePipeline
 from iom.service.settings import ServiceSettings

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from iom.data.images import check_images, decode_image, read_image, read_images
 from iom.errors import DataError
+from iom.photos.images import check_images, decode_image, read_image, read_images
 
 SIZE = 24
 

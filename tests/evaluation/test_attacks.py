@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ from iom.attacks.targets import attacked_protection
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError
-from iom.evaluation.attack_report import attack_rows
-from iom.evaluation.attack_scores import Keys, Victims, measuring_keys, operating_threshold
+from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, measuring_keys, operating_threshold
 from iom.evaluation.report.text import attack_table
 
 SIZE = 24
@@ -45,7 +43,7 @@ def victims(faces):
 
 @pytest.fixture
 def keys():
-    return Keys(measuring_keys(1, "old", 2), measuring_keys(1, "fresh", 40), measuring_keys(1, "more", 4))
+    return AttackKeys(measuring_keys(1, "old", 2), measuring_keys(1, "fresh", 40), measuring_keys(1, "more", 4))
 
 
 def run(names, victims, keys, faces, attacked=None, **more):
@@ -132,7 +130,7 @@ def test_bad_input(faces, victims, keys):
 @pytest.mark.parametrize("name", sorted(set(BASELINES) - ALIKE))
 def test_every_baseline_is_attacked(faces, victims, keys, name, monkeypatch):
     for constant in ("GENERATIONS", "QUERY_GENERATIONS"):
-        monkeypatch.setattr(sys.modules["iom.attacks.hill_climbing"], constant, 2)
+        monkeypatch.setattr(f"iom.attacks.hill_climbing.{constant}", 2)
     few = dataclasses.replace(victims, samples=victims.samples[:4])
     one = dataclasses.replace(keys, old=keys.old[:1])
     rows = run(sorted(ATTACKS), few, one, faces, system(name), records=(2,), replicates=0)

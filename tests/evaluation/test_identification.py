@@ -4,10 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from iom.codes.comparators import CosineComparator, SymbolComparator
+from iom.codes.comparators import CosineComparator
 from iom.config.hashing import HasherConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.folders import folder_identification
@@ -15,19 +13,15 @@ from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
 from iom.data.benchmarks.megaface import read_megaface
 from iom.data.benchmarks.pair_lists import read_youtube_faces
 from iom.errors import ConfigError, DataError
-from iom.evaluation import protocols
-from iom.evaluation.blufr import BlufrEvaluator
-from iom.evaluation.blufr_protocol import read_blufr
+from iom.evaluation.blufr import BlufrEvaluator, read_blufr
 from iom.evaluation.evaluate import embed_benchmark
-from iom.evaluation.evaluators import figures
-from iom.evaluation.identification import distractor_figures, search_figures
-from iom.evaluation.protocols import float_system, identification_figures, verification_rate
-from iom.evaluation.scores import common_key, float_scores
+from iom.evaluation.evaluators import run_evaluator
+from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, identification_figures
+from iom.evaluation.pairs import figures
+from iom.evaluation.scores import NO_KEY, STOLEN_KEY, common_key, float_scores, float_system
 from iom.evaluation.systems import baseline_system
-from iom.metrics import all_pairs
-from iom.metrics.all_pairs import AllPairs
 from iom.metrics.identification import search_gallery
-from iom.metrics.verification import error_curve, fnmr_at_fmr
+from iom.metrics.verification import fnmr_at_fmr
 from tests.data import layouts
 
 SIZE = 32
@@ -59,36 +53,6 @@ def all_distances(comparator, templates, subjects):
     left, right = np.triu_indices(len(subjects), k=1)
     same = subjects[left] == subjects[right]
     return table[left, right][same], table[left, right][~same]
-
-
-@given(st.integers(0, 50), st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.0]), st.booleans())
-def test_verification_rate_equals_sorting_all_distances(seed, fmr, tied):
-    rng = np.random.default_rng(seed)
-    subjects = np.concatenate([[0, 0, 1], rng.integers(0, 8, size=rng.integers(3, 40))])
-    if tied:
-        comparator = SymbolComparator(3)
-        templates = comparator.prepare(rng.integers(3, size=(len(subjects), 6)))
-    else:
-        comparator = CosineComparator()
-        templates = comparator.prepare(rng.normal(size=(len(subjects), 5)))
-    mated, non_mated = all_distances(comparator, templates, subjects)
-    expected = 1 - fnmr_at_fmr(mated, non_mated, fmr)
-    assert verification_rate(comparator, templates, subjects, fmr) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("name", ["float", "grp", "polyprotect", "bloom", "ifo", "biohash"])
-def test_the_curve_of_all_pairs_is_that_of_the_sorted_distances(name, monkeypatch):
-    monkeypatch.setattr(all_pairs, "ROWS", 16)
-    monkeypatch.setattr(all_pairs, "SAMPLE", 9)
-    subjects = np.random.default_rng(0).permutation(np.repeat(np.arange(25), 3))
-    shape = HasherConfig(code_length=64)
-    system = float_system(SIZE) if name == "float" else baseline_system(name, SIZE, shape)
-    templates = system.templates(faces(subjects, 0.8), protocols.common_key(1, 0))
-    expected = error_curve(*all_distances(system.comparator, templates, subjects))
-    curve = AllPairs(subjects).curve(system.comparator, templates, fmr=0.5)
-    assert curve.equal_error_rate() == pytest.approx(expected.equal_error_rate(), abs=2e-4)
-    for fmr in (0.0, 0.01, 0.1):
-        assert curve.fnmr_at_fmr(fmr) == pytest.approx(expected.fnmr_at_fmr(fmr), abs=1e-9)
 
 
 def test_identification_figures_leave_out_what_cannot_be_told():
@@ -135,7 +99,8 @@ def test_ijb_identification_in_both_galleries(tmp_path, pooling):
     if pooling == "mean":
         systems = [float_system(SIZE), *systems]
     found = {
-        figure[:3]: figure[3] for figure in search_figures(benchmark, embeddings, systems, keys=2, pooling=pooling)
+        (f.system, f.scenario, f.name): f.value
+        for f in run_evaluator(IdentificationEvaluator(benchmark, embeddings, keys=2, pooling=pooling), systems)
     }
     places = {key[:2] for key in found}
     assert ("grp", "own_key") in places
@@ -152,7 +117,7 @@ def test_galleries_apart_then_averaged(tmp_path):
     """Against a loop over probes, with noise that leaves errors."""
     benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     embeddings = faces([ijb_subject(path) for path in benchmark.images], 4.0, seed=3)
-    found = {f[2]: f[3] for f in search_figures(benchmark, embeddings, [float_system(SIZE)])}
+    found = dict(IdentificationEvaluator(benchmark, embeddings).run(float_system(SIZE), NO_KEY))
     rows = benchmark.pooling.pooled(embeddings).astype(float)
     rates = []
     for name, gallery in benchmark.galleries.items():
@@ -180,9 +145,7 @@ def test_several_enrolment_images_against_a_loop(tmp_path, images, pooling):
     labels = [sorted(counts).index(path.parent.name) for path in benchmark.images]
     embeddings = faces(labels, 2.0, seed=5)
     system = baseline_system("grp", SIZE, HasherConfig(code_length=64, alphabet_size=4))
-    found = {
-        f[2]: f[3] for f in search_figures(benchmark, embeddings, [system], pooling=pooling, scenarios=("stolen_key",))
-    }
+    found = dict(IdentificationEvaluator(benchmark, embeddings, pooling=pooling).run(system, STOLEN_KEY))
     key = common_key(1, 0)
     rows = {name: embeddings[[p.parent.name == name for p in benchmark.images]] for name in counts}
     enrolled = [name for name in sorted(counts) if counts[name] > images]
@@ -214,7 +177,7 @@ def test_the_nearest_is_for_probes_of_one_image(tmp_path):
     benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="'nearest' is for probes of one image"):
-        list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="nearest"))
+        list(IdentificationEvaluator(benchmark, rows, pooling="nearest").run(float_system(SIZE), NO_KEY))
 
 
 def test_too_few_images_to_enrol(tmp_path):
@@ -229,11 +192,11 @@ def test_a_vote_needs_symbols(tmp_path):
     benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="float has no symbols"):
-        list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="vote"))
+        list(IdentificationEvaluator(benchmark, rows, pooling="vote").run(float_system(SIZE), NO_KEY))
     with pytest.raises(ConfigError, match="one of mean, vote"):
-        list(search_figures(benchmark, rows, [float_system(SIZE)], pooling="median"))
+        IdentificationEvaluator(benchmark, rows, pooling="median")
     with pytest.raises(DataError, match="each of 48 images"):
-        list(search_figures(benchmark, rows[1:], [float_system(SIZE)]))
+        IdentificationEvaluator(benchmark, rows[1:])
 
 
 def test_distractors_against_a_loop(tmp_path):
@@ -245,24 +208,24 @@ def test_distractors_against_a_loop(tmp_path):
         if benchmark.subjects[probe] == benchmark.subjects[mate]:
             own = 1 - rows[probe] @ rows[mate]
             ranks.append(1 + sum(1 - rows[probe] @ rows[i] <= own for i in range(9, 21)))
-    found = {f[2]: f[3] for f in distractor_figures(benchmark, rows, [float_system(SIZE)])}
+    found = dict(DistractorEvaluator(benchmark, rows).run(float_system(SIZE), NO_KEY))
     for rank in range(1, 11):
         assert found[f"distractors_rank_{rank}"] == np.mean(np.array(ranks) <= rank)
     system = baseline_system("grp", SIZE, HasherConfig(code_length=64))
-    of_keys = {f[2]: f[3] for f in distractor_figures(benchmark, rows, [system], keys=2)}
+    of_keys = dict(DistractorEvaluator(benchmark, rows, keys=2).run(system, STOLEN_KEY))
     assert len(of_keys) == 30
     for rank in range(1, 11):
         name = f"distractors_rank_{rank}"
         assert of_keys[f"{name}_low"] <= of_keys[name] <= of_keys[f"{name}_high"]
     with pytest.raises(DataError, match="each of 21 images"):
-        list(distractor_figures(benchmark, rows[1:], [system]))
+        DistractorEvaluator(benchmark, rows[1:])
 
 
 def test_blufr_against_the_whole_tables(tmp_path):
     protocol = read_blufr(*layouts.blufr(tmp_path))
     rows = faces(protocol.subjects, 0.9)
     comparator = CosineComparator()
-    found = dict(BlufrEvaluator(protocol, comparator.prepare(rows), comparator).run())
+    found = dict(BlufrEvaluator(protocol, rows, seed=1).run(float_system(SIZE), NO_KEY))
     rates, dirs = [], []
     for trial in protocol.trials:
         labels = protocol.subjects[trial.test]
@@ -274,4 +237,4 @@ def test_blufr_against_the_whole_tables(tmp_path):
     assert found["vr_at_fmr_1e-3_mean"] == pytest.approx(np.mean(rates))
     assert found["dir_at_fpir_1e-2"] == pytest.approx(np.mean(dirs) - np.std(dirs, ddof=1))
     with pytest.raises(DataError, match="each of 18 images"):
-        BlufrEvaluator(protocol, rows[1:], comparator)
+        BlufrEvaluator(protocol, rows[1:], seed=1)

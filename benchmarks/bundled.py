@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.errors import WeightsError
 
 CONFIG = Path("configs/evaluate/bundled_lfw.yaml")
@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from iom.config.loading import load_config
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig, load_config
 
     data = arguments.shared / "data"
     config = load_config(

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 COUNTS = (1, 2, 3, 5)
 PROBES = 15
@@ -53,7 +53,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from benchmarks.stored_embeddings import embeddings_of
-    from iom.config.sections import FolderConfig
+    from iom.config import FolderConfig
     from iom.data.folders import scan_folder
     from iom.evaluation.scores import common_key
     from iom.models.face_hasher import KerasFaceHasher

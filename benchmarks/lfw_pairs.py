@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 CONFIG = Path("configs/evaluate/lfw.yaml")
 CODE_METRICS = {"eer": "eer", "fnmr_at_fmr_1e-3": "fnmr_1e3"}
@@ -28,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from iom.config.loading import load_config
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig, load_config
 
     data = arguments.shared / "data"
     overrides = [

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom.config.sections import EmbedderConfig
+from iom.config import EmbedderConfig
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS
 from iom.models.artifact import Manifest, manifest_path, read_manifest

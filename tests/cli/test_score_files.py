@@ -3,11 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from iom.cli.score_files import main
 from iom.errors import DataError
 from iom.evaluation.score_files import read_scores, table_figures, write_system_scores
 from iom.evaluation.scores import code_scores, float_scores
 from iom.metrics.verification import equal_error_rate, fnmr_at_fmr
+from tests.commands import command
+
+main = command("score-files")
 
 
 def scores_file(folder, seed=0):
@@ -96,7 +98,7 @@ def test_scores_of_a_benchmark_keep_their_figures(tmp_path, form, made_benchmark
 def made_benchmark():
     from pathlib import Path
 
-    from iom.config.hashing import HasherConfig
+    from iom.config import CodeConfig
     from iom.data.benchmarks.base import PairBenchmark
     from iom.evaluation.systems import baseline_system
 
@@ -114,5 +116,5 @@ def made_benchmark():
         fold=np.zeros(len(left), int),
         subjects=subjects,
     )
-    system = baseline_system("grp", 32, HasherConfig(code_length=32))
+    system = baseline_system("grp", 32, CodeConfig(code_length=32))
     return benchmark, rows.astype(np.float32), system

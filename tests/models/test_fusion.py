@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.config.hashing import HasherConfig
-from iom.config.sections import EmbedderConfig
+from iom.config import EmbedderConfig, HasherConfig
 from iom.errors import WeightsError
 from iom.models import embedder
 from iom.models.embedder import Embedder, FusedEmbedder, load_embedder, open_embedder

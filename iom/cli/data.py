@@ -292,7 +292,7 @@ def convert(
     from iom.data.formats.conversions import convert
 
     first, _, second = kind.partition(":")
-    settings = {"size": size, "per_shard": per_shard, "workers": workers, "skip_damaged": skip_damaged}
+    settings: dict[str, Any] = {"size": size, "per_shard": per_shard, "workers": workers, "skip_damaged": skip_damaged}
     with goes_on_when_repeated():
         manifest = convert((first, second), source, target, progress=not quiet, **settings)
     what = f"{manifest['images']:,} images"

@@ -48,9 +48,9 @@ def train_stage1(run: RunOptions) -> Answer:
 
     settings = run.load(Stage1Config)
 
-    from iom.training.backbone import train_stage1
+    from iom.training.backbone import train_backbone
 
-    best = train_stage1(settings, run.output, **run.how())
+    best = train_backbone(settings, run.output, **run.how())
     return Answer({"best_model": best}, f"best model: {best}")
 
 
@@ -77,9 +77,9 @@ def train_stage2(run: RunOptions) -> Answer:
 
     settings = run.load(Stage2Config)
 
-    from iom.training.hasher import train_stage2
+    from iom.training.hasher import train_hasher
 
-    train_stage2(settings, run.output, **run.how())
+    train_hasher(settings, run.output, **run.how())
     return Answer({"best_hasher": run.output}, f"best hasher: {run.output}")
 
 
@@ -180,8 +180,7 @@ def calibrate(
     given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
     settings = config.load(Stage2Config, *given, default=beside)
 
-    from iom.training.calibration import describe
-    from iom.training.recalibration import check_target, copy_hasher, recalibrate, recalibrate_on_faces
+    from iom.training.calibration import check_target, copy_hasher, describe, recalibrate, recalibrate_on_faces
 
     notes: list[str] = []
     if not dry_run:
@@ -226,7 +225,7 @@ def curves(runs: Sequence[Path], output: Path) -> Answer:
         raise DataError(f"{output}: expected a name ending in .png or .svg")
 
     from iom.training.curves import draw_curves
-    from iom.training.records import read_records
+    from iom.training.run_dir import read_records
 
     records = {}
     for folder in runs:

@@ -18,8 +18,7 @@ from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.hash_network import build_hasher
 from iom.synthetic import write_folder
-from iom.training.calibration import calibrate, describe
-from iom.training.held_out import HeldOutPairs, held_out_keys
+from iom.training.calibration import ValidationPairs, calibrate, describe, validation_keys
 from tests.commands import command
 
 main = command("calibrate")
@@ -32,7 +31,7 @@ def pairs(tmp_path):
     subjects = tuple(f"F{i // 2}_M{i % 2}" for i in range(12))
     paths = tuple(f"{name}/{i}.png" for name in subjects for i in range(4))
     folder = FaceFolder(tmp_path, paths, np.repeat(np.arange(12), 4), subjects)
-    return HeldOutPairs(folder, group_separator="_", seed=1)
+    return ValidationPairs(folder, group_separator="_", seed=1)
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def find(pairs, embeddings, baseline):
 @pytest.fixture
 def distances(pairs, embeddings, baseline):
     """Distances of all pairs under each key, `(keys, N, N)`."""
-    codes = [baseline.hash(embeddings, key) for key in held_out_keys(1, "calibration-keys", 4)]
+    codes = [baseline.hash(embeddings, key) for key in validation_keys(1, "calibration-keys", 4)]
     return np.stack([(each[:, None] != each).sum(axis=2) for each in codes])
 
 

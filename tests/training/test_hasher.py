@@ -14,7 +14,7 @@ from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
 from iom.training import loop
-from iom.training.hasher import train_stage2
+from iom.training.hasher import train_hasher
 from tests.commands import command
 
 main = command("train-stage2")
@@ -69,7 +69,7 @@ def state(output):
 def test_a_run_leaves_what_it_promises(configured, place, tmp_path):
     lines = []
     output = tmp_path / "run"
-    hasher = train_stage2(configured(), output, progress=False, report=lines.append)
+    hasher = train_hasher(configured(), output, progress=False, report=lines.append)
     assert {path.name for path in output.iterdir()} == {
         "config.yaml", "versions.json", "metrics.jsonl", "curves.png", "state.npz",
         "hasher.keras", "hasher.json", "last",
@@ -97,7 +97,7 @@ def test_all_losses_together(configured, tmp_path):
         "hasher.train_learned_layer=true", "hasher.keep=20", "hasher.refinement_steps=2",
         "batches.keys=2", "batches.steps_per_epoch=2", "epochs=1",
     )  # fmt: skip
-    hasher = train_stage2(config, tmp_path / "run", progress=False)
+    hasher = train_hasher(config, tmp_path / "run", progress=False)
     assert {f"{name}_loss" for name in WEIGHTS} <= set(records(tmp_path / "run")[0])
     paths = {variable.path for variable in hasher.model.trainable_variables}
     assert paths == {"learned_layer/kernel", "projection/kernel"}
@@ -114,23 +114,23 @@ OTHER_LOSSES = [f"losses.{name}=0.1" for name in ("weighted_margin", "linkabilit
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(configured, tmp_path, monkeypatch, step, more):
     configured = functools.partial(configured, *more)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train_stage2(configured(), whole, progress=False)
+    train_hasher(configured(), whole, progress=False)
     taken = []
-    original = loop._StepCheckpoint.on_train_batch_end
+    original = loop.TrainingLoop.after_step
 
-    def fail(self, batch, logs=None):
-        original(self, batch, logs)
-        taken.append(batch)
+    def fail(self, epoch, step, logs, *, stopping):
+        original(self, epoch, step, logs, stopping=stopping)
+        taken.append(step)
         if len(taken) == step:
             raise PowerFailure
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._StepCheckpoint, "on_train_batch_end", fail)
+        patch.setattr(loop.TrainingLoop, "after_step", fail)
         with pytest.raises(PowerFailure):
-            train_stage2(configured(), broken, progress=False)
+            train_hasher(configured(), broken, progress=False)
     with pytest.raises(CheckpointError, match="--resume"):
-        train_stage2(configured(), broken, progress=False)
-    train_stage2(configured(), broken, progress=False, resume=True)
+        train_hasher(configured(), broken, progress=False)
+    train_hasher(configured(), broken, progress=False, resume=True)
     expected, found = state(whole), state(broken)
     assert expected.keys() == found.keys()
     for name in expected:
@@ -141,9 +141,9 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(configured, tmp_path,
 
 def test_a_finished_run_resumes_to_no_effect(configured, tmp_path):
     output = tmp_path / "run"
-    train_stage2(configured("epochs=1"), output, progress=False)
+    train_hasher(configured("epochs=1"), output, progress=False)
     before = (output / "hasher.json").read_text(), records(output)
-    train_stage2(configured("epochs=1"), output, progress=False, resume=True)
+    train_hasher(configured("epochs=1"), output, progress=False, resume=True)
     after = json.loads((output / "hasher.json").read_text())
     assert after["calibration"] == json.loads(before[0])["calibration"]
     assert records(output) == before[1]
@@ -152,7 +152,7 @@ def test_a_finished_run_resumes_to_no_effect(configured, tmp_path):
 def test_fine_tuning_trains_the_backbone_from_images(configured, place, tmp_path):
     output = tmp_path / "run"
     config = configured("fine_tune=true", "epochs=1", "batches.steps_per_epoch=3", "losses.triplet=1", "key=identity")
-    hasher = train_stage2(config, output, progress=False)
+    hasher = train_hasher(config, output, progress=False)
     start = load_embedder(str(place / "backbone.keras"))
     tuned = load_embedder(str(output / "embedder.keras"))
     hasher.check_embedder(tuned)
@@ -176,7 +176,7 @@ def test_fine_tuning_trains_the_backbone_from_images(configured, place, tmp_path
 )
 def test_what_cannot_be_trained_is_refused_before_it_starts(configured, tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
-        train_stage2(configured(*changes), tmp_path / "run", progress=False)
+        train_hasher(configured(*changes), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -201,7 +201,7 @@ def test_values_out_of_range(configured, setting):
 
 def test_damage_and_another_configuration_on_one_line(configured, settings, overrides, tmp_path, capsys):
     output = tmp_path / "run"
-    train_stage2(configured("epochs=1"), output, progress=False)
+    train_hasher(configured("epochs=1"), output, progress=False)
     model = (output / "hasher.keras").read_bytes()
     command = ["--config", str(settings), "--output", str(output), "--resume", "--quiet"]
     command += [text for override in overrides for text in ("--set", override)]

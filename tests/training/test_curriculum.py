@@ -19,8 +19,8 @@ from iom.errors import ConfigError, DataError
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
 from iom.training import loop
-from iom.training.backbone import train_stage1
-from iom.training.phases import build_phase, carry_over
+from iom.training.backbone import train_backbone
+from iom.training.classification_heads import build_phase, carry_over
 
 PHASES = [
     "margin.name=curricularface",
@@ -66,23 +66,23 @@ class PowerFailure(BaseException):
 def test_interrupted_in_any_phase_or_between_two_the_end_is_the_same(configured, tmp_path, monkeypatch):
     config = configured(*PHASES, "deterministic=true", "training.checkpoint_steps=2")
     lines = []
-    train_stage1(config, tmp_path / "whole", progress=False, report=lines.append)
+    train_backbone(config, tmp_path / "whole", progress=False, report=lines.append)
     assert [record["phase"] for record in records(tmp_path / "whole")] == [0, 1, 1]
     assert any("1 variables of heads kept, 1 new" in line for line in lines)  # its running mean
-    original = loop._StepCheckpoint.on_train_batch_end
+    original = loop.TrainingLoop.after_step
     for place in ((1, 0), (2, 2)):  # the first step of the second phase; one within it
 
-        def fail(self, batch, logs=None, place=place):
-            original(self, batch, logs)
-            if (self._epoch, self._first + batch) == place:
+        def fail(self, epoch, step, logs, *, stopping, place=place):
+            original(self, epoch, step, logs, stopping=stopping)
+            if (epoch, step - 1) == place:
                 raise PowerFailure
 
-        monkeypatch.setattr(loop._StepCheckpoint, "on_train_batch_end", fail)
+        monkeypatch.setattr(loop.TrainingLoop, "after_step", fail)
         resume = place != (1, 0)
         with pytest.raises(PowerFailure):
-            train_stage1(config, tmp_path / "broken", progress=False, resume=resume)
+            train_backbone(config, tmp_path / "broken", progress=False, resume=resume)
     monkeypatch.undo()
-    train_stage1(config, tmp_path / "broken", progress=False, resume=True)
+    train_backbone(config, tmp_path / "broken", progress=False, resume=True)
     with np.load(tmp_path / "whole" / "state.npz") as a, np.load(tmp_path / "broken" / "state.npz") as b:
         assert a.files == b.files
         for name in a.files:
@@ -170,7 +170,7 @@ def test_what_is_wrong_is_named(configured, setting, message):
 )
 def test_it_is_said_before_anything_is_trained(configured, tmp_path, setting, error, message):
     with pytest.raises(error, match=message):
-        train_stage1(configured(setting), tmp_path / "run", progress=False)
+        train_backbone(configured(setting), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -181,7 +181,7 @@ def test_everything_may_be_trained_on_where_a_benchmark_decides(configured, tmp_
         "optimizer.warmup_epochs=0", "training.tensorboard=true",
     )  # fmt: skip
     lines = []
-    train_stage1(config, tmp_path / "run", progress=False, report=lines.append)
+    train_backbone(config, tmp_path / "run", progress=False, report=lines.append)
     assert lines[0].startswith("48 images of 12 subjects to train on, all")
     (record,) = records(tmp_path / "run")
     assert {"nobody_eer", "nobody_accuracy"} <= set(record)
@@ -192,12 +192,12 @@ def test_everything_may_be_trained_on_where_a_benchmark_decides(configured, tmp_
 
 def test_tensorboard_is_an_extra(configured, tmp_path, monkeypatch):
     from iom.errors import MissingExtraError
-    from iom.training import tensorboard
+    from iom.training import backbone
 
-    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(backbone.importlib.util, "find_spec", lambda name: None)
     changed = dataclasses.replace(configured().training, tensorboard=True)
     with pytest.raises(MissingExtraError, match=r"extra 'tensorboard'"):
-        train_stage1(dataclasses.replace(configured(), training=changed), tmp_path / "run", progress=False)
+        train_backbone(dataclasses.replace(configured(), training=changed), tmp_path / "run", progress=False)
 
 
 def test_control_c_tells_the_command_that_goes_on(root, overrides, tmp_path):

@@ -4,11 +4,10 @@ import pytest
 
 from iom.config.hashing import HasherConfig
 from iom.config.losses import CodeLossConfig
-from iom.data.batches import SubjectBatches
-from iom.data.code_batches import CodeBatches
+from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.nn.hash_network import LEARNED_LAYER, PROJECTION
 from iom.nn.losses.code.objectives import build_objectives
-from iom.training.stage2_model import start_hasher, training_graph
+from iom.training.training_graph import start_hasher, training_graph
 
 SIZE = 32
 
@@ -32,12 +31,9 @@ def batches(seed, steps):
         SubjectBatches(labels, 20, 2, seed),
         rows,
         {"distillation": rows},
-        embedding_size=SIZE,
-        key="random",
+        TrainingKeys(SIZE, seed, kind="permutation"),
         epoch=0,
-        first_step=0,
         steps=steps,
-        key_kind="permutation",
     )
 
 
@@ -126,11 +122,9 @@ def test_only_hashed_centres_learn_under_fresh_keys():
         model = training_graph(hasher, settings, {"classification": loss.reads}, classes=60)
         model.compile(keras.optimizers.Adam(1e-2), loss={"classification": loss}, jit_compile=False)
         for epoch in range(2):
-            data = CodeBatches(
-                SubjectBatches(labels, 20, 2, 1), rows, {"classification": labels},
-                embedding_size=SIZE, key="random", epoch=epoch, first_step=0, steps=50,
-                key_kind="permutation",
-            )  # fmt: skip
+            keys = TrainingKeys(SIZE, 1, kind="permutation")
+            sampler = SubjectBatches(labels, 20, 2, 1)
+            data = CodeBatches(sampler, rows, {"classification": labels}, keys, epoch=epoch, steps=50)
             found[head] = model.fit(data, shuffle=False, verbose=0).history["loss"][0]
     assert found["hashed"] < 1
     assert found["weights"] > 3.5
@@ -142,7 +136,9 @@ def test_hashed_centres_are_codes_under_the_key_of_the_batch(annealed):
     hasher = start_hasher(SIZE, config(), seed=1)
     orders = np.stack([np.random.default_rng(n).permutation(SIZE) for n in (5, 6)])
     orders = orders.astype("int32")
-    model = training_graph(hasher, config(), {"x": "hashed_class_cosines"}, classes=5, keys=2, annealed=annealed)
+    model = training_graph(
+        hasher, config(), {"x": "hashed_class_cosines"}, classes=5, keys=2, temperature_input=annealed
+    )
     inputs = {"embedding": rows[:8], "order": np.tile(orders, (8, 1, 1))}
     if annealed:
         inputs["inverse_temperature"] = np.full((8, 1), 7.0, "float32")

@@ -8,8 +8,8 @@ from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
-from iom.training import held_out
-from iom.training.held_out import HeldOutPairs, held_out_keys
+from iom.training import calibration
+from iom.training.calibration import ValidationPairs, validation_keys
 
 SIZE = 32
 
@@ -40,7 +40,7 @@ def baseline():
 
 
 def test_pairs_by_hand(people):
-    pairs = HeldOutPairs(people, group_separator="_", seed=1)
+    pairs = ValidationPairs(people, group_separator="_", seed=1)
     mated = others = 0
     for i, j in itertools.combinations(range(len(people)), 2):
         names = [people.subjects[people.labels[row]] for row in (i, j)]
@@ -52,13 +52,13 @@ def test_pairs_by_hand(people):
 
 
 def test_without_a_separator_kin_are_non_mated(people):
-    pairs = HeldOutPairs(people, group_separator="", seed=1)
+    pairs = ValidationPairs(people, group_separator="", seed=1)
     assert pairs.all.mated_count + pairs.all.non_mated_count == 48 * 47 // 2
 
 
 def test_rates_by_hand(people, embeddings, baseline):
-    pairs = HeldOutPairs(people, group_separator="_", seed=1)
-    keys = held_out_keys(1, "keys", 3)
+    pairs = ValidationPairs(people, group_separator="_", seed=1)
+    keys = validation_keys(1, "keys", 3)
     assert len({key.secret for key in keys}) == 3
     left, right = np.triu_indices(48, k=1)
     same = people.labels[left] == people.labels[right]
@@ -75,7 +75,7 @@ def test_rates_by_hand(people, embeddings, baseline):
 
 
 def test_an_fmr_that_cannot_be_seen(people):
-    pairs = HeldOutPairs(people, group_separator="_", seed=1)
+    pairs = ValidationPairs(people, group_separator="_", seed=1)
     pairs.check_resolution(1e-2)
     with pytest.raises(DataError, match=r"1e-06 cannot be seen in 960 non-mated"):
         pairs.check_resolution(1e-6)
@@ -84,17 +84,17 @@ def test_an_fmr_that_cannot_be_seen(people):
 @pytest.mark.parametrize(("subjects", "images"), [(["a"], 4), (["a", "b"], 1)])
 def test_both_kinds_of_pairs_are_needed(subjects, images):
     with pytest.raises(DataError, match="both are needed"):
-        HeldOutPairs(folder(subjects, images), group_separator="", seed=1)
+        ValidationPairs(folder(subjects, images), group_separator="", seed=1)
 
 
 def test_families_alone_leave_no_non_mated_pair():
     with pytest.raises(DataError, match="0 non-mated"):
-        HeldOutPairs(folder(["F1_a", "F1_b"], 3), group_separator="_", seed=1)
+        ValidationPairs(folder(["F1_a", "F1_b"], 3), group_separator="_", seed=1)
 
 
 def test_a_large_part_is_thinned_by_whole_subjects(people, monkeypatch):
-    monkeypatch.setattr(held_out, "LARGEST", 22)
-    pairs = HeldOutPairs(people, group_separator="", seed=1)
+    monkeypatch.setattr(calibration, "MAX_IMAGES", 22)
+    pairs = ValidationPairs(people, group_separator="", seed=1)
     assert len(pairs.images) == 20
     assert set(np.bincount(people.labels[pairs.images])) == {0, 4}
     assert len(pairs.all.images) == 5

@@ -1,4 +1,3 @@
-import inspect
 import math
 
 import keras
@@ -7,27 +6,41 @@ import pytest
 
 from iom.config.sections import OptimizerConfig
 from iom.errors import ConfigError
-from iom.training.schedules import OPTIMIZERS, SHAPES, WarmUp, build_optimizer
+from iom.training.optimizers import OPTIMIZERS, build_optimizer, build_schedule
 
 
-def rates(schedule, steps):
-    return [float(schedule(step)) for step in range(steps)]
+def rates(steps, *, epochs=None, epoch=1, **settings):
+    """Rates of a training whose epochs have `epoch` steps."""
+    settings = {"learning_rate": 1.0, "warmup_epochs": 0.0, **settings}
+    schedule = build_schedule(OptimizerConfig(**settings), epochs=epochs or steps, steps_per_epoch=epoch)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    values = [float(schedule(step)) for step in range(steps)]
+    assert [float(again(step)) for step in range(steps)] == values
+    return values
 
 
 def test_warm_up_rises_to_the_rate_and_cosine_falls_to_zero():
-    values = rates(WarmUp(0.4, total_steps=20, warmup_steps=4, shape="cosine"), 21)
+    values = rates(21, epochs=20, learning_rate=0.4, warmup_epochs=4, schedule="cosine")
     np.testing.assert_allclose(values[:4], [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
     expected = [0.2 * (1 + math.cos(math.pi * (step - 4) / 16)) for step in range(4, 21)]
     np.testing.assert_allclose(values[4:], expected, atol=1e-7)
 
 
 def test_steps_divide_by_ten():
-    schedule = WarmUp(1.0, total_steps=9, shape="step", milestones=(3, 6))
-    np.testing.assert_allclose(rates(schedule, 9), [1] * 3 + [0.1] * 3 + [0.01] * 3, rtol=1e-5)
+    values = rates(9, schedule="step", milestones=(3, 6))
+    np.testing.assert_allclose(values, [1] * 3 + [0.1] * 3 + [0.01] * 3, rtol=1e-5)
+
+
+def test_steps_count_from_the_start_of_the_warm_up():
+    values = rates(8, schedule="step", milestones=(2.5,), warmup_epochs=1, epoch=2, epochs=4)
+    np.testing.assert_allclose(values, [0.5, 1, 1, 1, 1, 0.1, 0.1, 0.1], rtol=1e-5)
+    within = rates(8, schedule="step", milestones=(1,), warmup_epochs=2, epoch=2, epochs=4)
+    np.testing.assert_allclose(within, [0.25, 0.5, 0.075, 0.1, 0.1, 0.1, 0.1, 0.1], rtol=1e-5)
 
 
 def test_constant():
-    assert set(rates(WarmUp(0.5, total_steps=5, shape="constant"), 5)) == {0.5}
+    assert set(rates(5, schedule="constant", learning_rate=0.5)) == {0.5}
+    assert set(rates(5, schedule="step", learning_rate=0.5)) == {0.5}
 
 
 def test_cosine_with_restarts_is_that_of_the_paper():
@@ -35,68 +48,54 @@ def test_cosine_with_restarts_is_that_of_the_paper():
 
     No outside implementation for the borders: Keras' own rounds a logarithm there.
     """
-    schedule = WarmUp(
-        0.2, total_steps=31, warmup_steps=3, shape="cosine_restarts", restart_steps=4,
-        t_mul=2.0, m_mul=0.7, floor=0.1,
-    )  # fmt: skip
+    values = rates(
+        31,
+        learning_rate=0.2,
+        warmup_epochs=3,
+        schedule="cosine_restarts",
+        restart_epochs=4,
+        t_mul=2.0,
+        m_mul=0.7,
+        floor=0.1,
+    )
     expected = [0.2 / 3, 0.4 / 3, 0.2]
     for length, peak in ((4, 1.0), (8, 0.7), (16, 0.49)):
         for i in range(length):
             wave = 0.5 * (1 + math.cos(math.pi * i / length))
             expected.append(0.2 * (0.1 + 0.9 * peak * wave))
-    expected[2] = 0.2  # the last step of the rise
-    np.testing.assert_allclose(rates(schedule, 31), expected, rtol=1e-5)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("t_mul", [1.0, 1.5, 2.0])
 def test_cosine_with_restarts_agrees_with_keras(t_mul):
-    schedule = WarmUp(0.3, total_steps=60, shape="cosine_restarts", restart_steps=7, t_mul=t_mul, m_mul=0.8)
+    values = rates(60, learning_rate=0.3, schedule="cosine_restarts", restart_epochs=7, t_mul=t_mul, m_mul=0.8)
     theirs = keras.optimizers.schedules.CosineDecayRestarts(0.3, 7, t_mul=t_mul, m_mul=0.8)
     starts = {0.0}
     while max(starts) < 60:
         starts.add(max(starts) + 7 * t_mul ** (len(starts) - 1))
     steps = [s for s in range(60) if min(abs(s - start) for start in starts) > 1e-3]
-    np.testing.assert_allclose([float(schedule(s)) for s in steps], [float(theirs(s)) for s in steps], rtol=1e-4)
+    np.testing.assert_allclose([values[s] for s in steps], [float(theirs(s)) for s in steps], rtol=1e-4)
 
 
 def test_exponential_falls_smoothly_down_to_its_floor():
-    schedule = WarmUp(
-        1.0, total_steps=30, warmup_steps=2, shape="exponential", decay=0.5, decay_steps=4,
-        floor=0.05,
-    )  # fmt: skip
+    values = rates(30, epoch=4, epochs=8, warmup_epochs=0.5, schedule="exponential", decay=0.5, floor=0.05)
     expected = [0.5, 1.0] + [max(0.5 ** (i / 4), 0.05) for i in range(28)]
-    np.testing.assert_allclose(rates(schedule, 30), expected, rtol=1e-5)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
 def test_cosine_ends_at_its_floor():
-    schedule = WarmUp(1.0, total_steps=10, shape="cosine", floor=0.2)
     expected = [0.2 + 0.4 * (1 + math.cos(math.pi * step / 10)) for step in range(11)]
-    np.testing.assert_allclose(rates(schedule, 11), expected, rtol=1e-5)
+    np.testing.assert_allclose(rates(11, epochs=10, schedule="cosine", floor=0.2), expected, rtol=1e-5)
 
 
 def test_a_step_by_another_factor():
-    schedule = WarmUp(1.0, total_steps=4, shape="step", milestones=(1, 3), factor=0.5)
-    np.testing.assert_allclose(rates(schedule, 4), [1, 0.5, 0.5, 0.25])
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_every_argument_is_in_the_configuration(shape):
-    schedule = WarmUp(
-        0.1, total_steps=9, warmup_steps=2, shape=shape, milestones=(3,), factor=0.3, decay=0.7,
-        decay_steps=2, restart_steps=3, t_mul=1.5, m_mul=0.9, floor=0.01,
-    )  # fmt: skip
-    config = schedule.get_config()
-    assert set(config) == set(inspect.signature(WarmUp).parameters)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    assert rates(again, 9) == rates(schedule, 9)
-    assert min(rates(schedule, 9)) > 0
+    np.testing.assert_allclose(rates(4, schedule="step", milestones=(1, 3), factor=0.5), [1, 0.5, 0.5, 0.25])
 
 
 def test_epochs_of_the_configuration_become_steps():
-    config = OptimizerConfig(schedule="cosine_restarts", warmup_epochs=0.5, restart_epochs=1.5, milestones=(1, 2.5))
-    rate = build_optimizer(config, epochs=4, steps_per_epoch=10)._learning_rate
-    assert (rate.total_steps, rate.warmup_steps, rate.restart_steps) == (40, 5, 15)
-    assert (rate.milestones, rate.decay_steps) == ((10, 25), 10)
+    values = rates(40, epoch=10, epochs=4, schedule="cosine_restarts", warmup_epochs=0.5, restart_epochs=1.5)
+    np.testing.assert_allclose([values[4], values[5], values[20]], [1, 1, 1])
+    assert values[19] < 0.02
 
 
 def plain_update(name, weight, gradients, *, rate, decay):

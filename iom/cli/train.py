@@ -44,7 +44,7 @@ def train_stage1(run: RunOptions) -> Answer:
     The loss is ArcFace or another margin loss, optionally distilled from a teacher; the data a folder
     <root>/<subject>/<image>.
     """
-    from iom.config.schema import Stage1Config
+    from iom.config import Stage1Config
 
     settings = run.load(Stage1Config)
 
@@ -73,7 +73,7 @@ def train_stage2(run: RunOptions) -> Answer:
 
     The data is a folder <root>/<subject>/<image>; the decision threshold is calibrated on held-out subjects.
     """
-    from iom.config.schema import Stage2Config
+    from iom.config import Stage2Config
 
     settings = run.load(Stage2Config)
 
@@ -94,9 +94,9 @@ Rows are measured on the held-out subjects of the stage 2 configuration's data s
 keys stolen; a test set is looked at only where `evaluate` names one.
 """,
     examples=(
-        "--config search/smoke --output runs/smoke/search",
-        "--config search/code_shapes --output runs/code_shapes",
-        "--config search/keep --output runs/keep --set keys=20",
+        "--config sweep/smoke --output runs/smoke/search",
+        "--config sweep/code_shapes --output runs/code_shapes",
+        "--config sweep/keep --output runs/keep --set keys=20",
     ),
 )
 @run_options
@@ -105,9 +105,9 @@ def sweep(run: RunOptions) -> Answer:
 
     One process makes one table and one picture.
     """
-    from iom.config.search import SearchConfig
+    from iom.config import SweepConfig
 
-    settings = run.load(SearchConfig)
+    settings = run.load(SweepConfig)
 
     from iom.evaluation.sweep import run_search
     from iom.evaluation.sweep_table import markdown
@@ -165,7 +165,7 @@ def calibrate(
     It is the largest one that keeps to the rate on held-out subjects with the keys stolen, and is stored with the
     hasher.
     """
-    from iom.config.schema import Stage2Config
+    from iom.config import Stage2Config
     from iom.pretrained import hasher_path
 
     if folder and (config.config or config.overrides):

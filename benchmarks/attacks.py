@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.attacks import ATTACKS
-    from iom.evaluation.attacks import AttackKeys, attack_rows, measuring_keys, operating_threshold
+    from iom.evaluation.attacks import AttackKeys, attack_rows, decision_threshold, measuring_keys
     from iom.evaluation.report.text import attack_table
 
     setting = load_setting(arguments, samples=4)
@@ -81,7 +81,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     labels = setting.pairs.subjects[:IMAGES].astype("int64")
     rows = []
     for system in _systems(arguments, setting):
-        threshold = operating_threshold(
+        threshold = decision_threshold(
             system,
             setting.faces[:IMAGES],
             labels,

@@ -47,32 +47,33 @@ def _align(arguments: argparse.Namespace) -> Answer:
     from iom._files import check_output, sha256_of
     from iom.errors import ConfigError
     from iom.photos.align import read_landmarks
-    from iom.photos.pipeline import PhotoSettings, align_photos
+    from iom.photos.photograph import STATUSES, PhotoSettings
+    from iom.photos.pipeline import PhotoRun, align_photos
 
     if arguments.workers < 1:
         raise ConfigError(f"expected --workers 1 or more, received {arguments.workers}")
     check_output(arguments.output)
     points = read_landmarks(arguments.points) if arguments.points else None
     given = arguments.points or arguments.weights
+    settings = PhotoSettings(
+        detector="points" if arguments.points else arguments.detector,
+        faces=arguments.which,
+        min_score=arguments.min_score,
+        min_size=arguments.min_size,
+        source=sha256_of(given) if given and given.is_file() else "",
+    )
+    photo_run = PhotoRun(
+        arguments.photos,
+        settings,
+        weights=arguments.weights,
+        points=points,
+        workers=arguments.workers,
+        progress=not arguments.quiet,
+    )
     with goes_on_when_repeated():
-        report = align_photos(
-            arguments.photos,
-            arguments.output,
-            settings=PhotoSettings(
-                detector="points" if arguments.points else arguments.detector,
-                faces=arguments.which,
-                min_score=arguments.min_score,
-                min_size=arguments.min_size,
-                source=sha256_of(given) if given and given.is_file() else "",
-            ),
-            format=arguments.format,
-            weights=arguments.weights,
-            points=points,
-            workers=arguments.workers,
-            progress=not arguments.quiet,
-        )
-    kinds = ("aligned", "no_face", "too_small", "damaged", "too_large", "bad_landmarks")
-    counts = ", ".join(f"{report[kind]} {kind.replace('_', ' ')}" for kind in kinds if report[kind])
+        report = align_photos(photo_run, arguments.output, format=arguments.format)
+    kinds = [kind for kind in STATUSES if kind != "several_faces" and report.get(kind)]
+    counts = ", ".join(f"{report[kind]} {kind.replace('_', ' ')}" for kind in kinds)
     return Answer(
         {"output": arguments.output, **report},
         f"{report['photographs']} photographs: {counts}; {report['several_faces']} with several "

@@ -86,7 +86,8 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     from iom.models.face_hasher import load
     from iom.photos.align import read_landmarks
     from iom.photos.decode import MAX_MEGAPIXELS
-    from iom.photos.pipeline import ALIGNED, BATCH, POINTS, PhotoSettings, check_places, hash_photos, report_path
+    from iom.photos.photograph import ALIGNED, POINTS, PhotoSettings
+    from iom.photos.pipeline import BATCH, PhotoRun, check_places, hash_photos, report_path
 
     if arguments.workers < 0 or not arguments.seconds > 0:
         raise ConfigError("expected --workers 0 or more and --seconds above 0")
@@ -107,22 +108,19 @@ def _hash(arguments: argparse.Namespace) -> Answer:
         max_side=arguments.detect_side,
         max_megapixels=arguments.max_megapixels or MAX_MEGAPIXELS,
     )
+    photo_run = PhotoRun(
+        arguments.photos,
+        settings,
+        weights=arguments.detector_weights,
+        points=points,
+        workers=arguments.workers,
+        seconds=arguments.seconds,
+        progress=not arguments.quiet,
+    )
     hasher = load(arguments.hasher, weights=arguments.weights, batch_size=BATCH)
     try:
         with goes_on_when_repeated():
-            done = hash_photos(
-                arguments.photos,
-                arguments.out,
-                hasher=hasher,
-                key=key,
-                settings=settings,
-                landmarks=arguments.landmarks,
-                weights=arguments.detector_weights,
-                points=points,
-                workers=arguments.workers,
-                seconds=arguments.seconds,
-                progress=not arguments.quiet,
-            )
+            done = hash_photos(photo_run, arguments.out, hasher=hasher, key=key, landmarks=arguments.landmarks)
     except OSError as error:  # no space left, no right to write
         raise DataError(
             f"{error.filename or arguments.out}: {error.strerror or error}; what was finished is "

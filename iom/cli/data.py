@@ -94,27 +94,13 @@ def photo_options(*, faces: str) -> Decorator:
     return packed(
         PhotoOptions,
         "photo",
-        click.option(
-            "--faces",
-            default=faces,
-            help="of several faces: all, largest, centre, dominant (the largest by far), or one (refuse several)",
-        ),
+        click.option("--faces", default=faces, help="of several: all, largest, centre, dominant, or one"),
         detector_options("mtcnn (the default), yunet or yunet_onnx"),
         click.option("--points", type=PATH, metavar="FILE", help="landmarks that are known already (CSV)"),
         click.option("--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"),
+        click.option("--min-size", type=float, default=32.0, metavar="PIXELS", help="smallest side of a face"),
         click.option(
-            "--min-size",
-            type=float,
-            default=32.0,
-            metavar="PIXELS",
-            help="smallest side, in the photograph, of what becomes the face",
-        ),
-        click.option(
-            "--detect-side",
-            type=int,
-            default=1024,
-            metavar="PIXELS",
-            help="shrink photographs to it for the detector; 640 is faster and misses small faces",
+            "--detect-side", type=int, default=1024, metavar="PIXELS", help="detect at this size; 640 is faster"
         ),
         click.option("--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)"),
         workers_option(2, "processes that decode and find faces; 0: in this one", least=0),
@@ -394,7 +380,7 @@ def make_face_model(
     """
     import numpy as np
 
-    from iom.config.sections import FolderConfig
+    from iom.config import FolderConfig
     from iom.data.folders import scan_folder
     from iom.photos.images import read_images
     from iom.synthetic.fit import fit_face_model, select_frontal

@@ -15,14 +15,8 @@ from iom.evaluation.report.data import read_report
 from iom.models.artifact import read_manifest
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head
-<<<<<<< HEAD
-from iom.photos.pipeline import PhotoSettings, align_photos
-=======
 from iom.photos.photograph import PhotoSettings
 from iom.photos.pipeline import PhotoRun, align_photos
-from iom.pretrained.manifest import read_manifest as read_weights_manifest
-from iom.pretrained.manifest import read_statement
->>>>>>> main
 from iom.pretrained.importers.keras_files import read_keras
 from iom.pretrained.importers.mxnet import read_mxnet
 from iom.pretrained.manifest import read_manifest as read_weights_manifest

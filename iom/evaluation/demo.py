@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from iom._files import atomic_path
 from iom.errors import DataError, WeightsError
 from iom.keys import TransformKey
-from iom.models.artifact_manifest import manifest_path
+from iom.models.artifact import manifest_path
 from iom.models.embedder import load_embedder
-from iom.models.face_hasher import FaceHasher, load
-from iom.models.keras_face_hasher import METADATA_FILE, KerasFaceHasher
+from iom.models.face_hasher import FaceHasher, KerasFaceHasher, load
 from iom.photos.images import read_images
-from iom.pretrained import hashers
+from iom.pretrained import HASHER_FILE, hashers
 from iom.synthetic import load_face_model
 
 MATCH_COLOUR, NO_MATCH_COLOUR, BLANK = "#3d8b57", "#c8553d", (0.93, 0.93, 0.93)
@@ -110,7 +109,7 @@ def find_hasher(weights: str, *, batch_size: int = 8) -> FaceHasher:
     embedder = load_embedder(weights, batch_size=batch_size)
     found = hashers()
     for folder in found.values():
-        if embedder.fingerprint in (folder / METADATA_FILE).read_text(encoding="utf-8", errors="replace"):
+        if embedder.fingerprint in (folder / HASHER_FILE).read_text(encoding="utf-8", errors="replace"):
             hasher = KerasFaceHasher.load(folder, weights=weights)
             hasher.embedder = embedder
             return hasher

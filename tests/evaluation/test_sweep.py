@@ -7,7 +7,7 @@ import yaml
 from iom.config import SweepConfig, load_config, save_config
 from iom.errors import CheckpointError, ConfigError, DataError, SettingsChangedError
 from iom.evaluation.sweep import plan_rows, run_sweep, sweep_figure, sweep_table
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
 from tests.commands import command

@@ -60,7 +60,9 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
     hasher = _hasher(arguments)
     weights = hasher.weights
     settings = WorkerSettings(
-        str(Path(weights).absolute()) if Path(weights).exists() else weights, hasher.embedder_fingerprint
+        str(Path(weights).absolute()) if Path(weights).exists() else weights,
+        hasher.embedder_fingerprint,
+        workers=arguments.workers,
     )
     with open_gallery(arguments, hasher) as gallery, goes_on_when_repeated():
         done = enroll_in_bulk(
@@ -70,7 +72,6 @@ def _enroll(arguments: argparse.Namespace) -> Answer:
             engine,
             settings,
             report=report,
-            workers=arguments.workers,
             batch=arguments.batch,
             progress=not arguments.quiet,
         )

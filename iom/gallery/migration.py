@@ -295,15 +295,7 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     except OSError as error:
         raise StoreError(f"key store {path}: {error.strerror}") from error
     line, _, rest = data.partition(b"\n")
-    try:
-        header = parse_json(line, max_bytes=_MAX_HEADER_BYTES)
-        is_known = header["format"] == _FORMAT and header["version"] == _VERSION
-        number = int(header["start"])
-        is_known &= 0 <= number <= MAX_RECORD
-    except (ValueError, TypeError, KeyError):
-        is_known = False
-    if not is_known:
-        raise StoreError(f"{path}: expected a key store of format 1, found another file")
+    header, number = _legacy_header(path, line)
     key, master = seal.wrapping_key(header, False), seal.master
     masks: dict[str, dict[int, bytes]] = {}
     revoked: dict[str, dict[int, str]] = {}
@@ -321,6 +313,18 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     if master is None:
         raise StoreError(f"{path}: holds no master key; take it from a backup")
     return _Legacy(path, key, header, master, masks, revoked, number)
+
+
+def _legacy_header(path: Path, line: bytes) -> tuple[dict[str, Any], int]:
+    """Header of the file, and the number of its first entry."""
+    try:
+        header = parse_json(line, max_bytes=_MAX_HEADER_BYTES)
+        number = int(header["start"])
+        if header["format"] == _FORMAT and header["version"] == _VERSION and 0 <= number <= MAX_RECORD:
+            return header, number
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise StoreError(f"{path}: expected a key store of format 1, found another file")
 
 
 def _legacy_entries(path: Path, header: Mapping[str, Any], key: bytes, data: bytes) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import dataclasses
+import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -424,11 +425,8 @@ class SqlStore(RecordStore):
             for subject, slot in self._rows(slots):
                 taken.setdefault(subject, set()).add(slot)
         placed = _with_slots(references, taken)
-        self._insert_references(
-            connection,
-            ((number, r.record, r.subject_id, r.slot, r.epoch, r.code, r.seal, r.metadata, r.created, version)
-             for r in placed),
-        )  # fmt: skip
+        values = operator.attrgetter("record", "subject_id", "slot", "epoch", "code", "seal", "metadata", "created")
+        self._insert_references(connection, ((number, *values(each), version) for each in placed))
         return placed
 
     def _refuse_subjects(self, number: int, references: Sequence[Reference], *, another: bool, returning: bool) -> None:

@@ -122,6 +122,10 @@ _OF_SUBJECT = sa.select(TOMBSTONES.c.record).where(
     TOMBSTONES.c.application == _ID, TOMBSTONES.c.subject == sa.bindparam("of_subject")
 )
 _TOMBSTONES_OF_SUBJECT = _TOMBSTONES_SINCE.where(TOMBSTONES.c.record.in_(_OF_SUBJECT))
+_REVOKED_BETWEEN = sa.select(TOMBSTONES.c.record).where(
+    TOMBSTONES.c.application == _ID,
+    TOMBSTONES.c.record.between(sa.bindparam("first", type_=LONG), sa.bindparam("last", type_=LONG)),
+)
 _ENTRIES = (
     sa.select(AUDIT)
     .where(AUDIT.c.sequence > sa.bindparam("after"))
@@ -412,11 +416,9 @@ class SqlStore(RecordStore):
         """Assign slots and insert; raises the version."""
         version = self._next_version(connection, number)
         subjects = {each.record: each.subject_id for each in references}
-        revoked = sa.select(TOMBSTONES.c.record).where(
-            TOMBSTONES.c.application == number, self._is_among(TOMBSTONES.c.record, subjects)
-        )
-        for (record,) in self._rows(revoked.limit(1)):
-            raise RevokedError(f"record {record} was revoked; it is never used again", subject_id=subjects[record])
+        for (record,) in self._rows(_REVOKED_BETWEEN, {"of_id": number, "first": min(subjects), "last": max(subjects)}):
+            if record in subjects:
+                raise RevokedError(f"record {record} was revoked; it is never used again", subject_id=subjects[record])
         taken: dict[str, set[int]] = {}
         if not no_slot_taken:
             slots = sa.select(REFERENCES.c.subject, REFERENCES.c.slot).where(

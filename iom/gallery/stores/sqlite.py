@@ -401,7 +401,7 @@ class SqliteStore(SqlStore):
             raise taken() from None
 
     def _is_among(self, column: sa.Column[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
-        listed = sa.func.json_each(sa.literal(json.dumps(list(values)))).table_valued("value")
+        listed = sa.func.json_each(sa.literal(json.dumps(sorted(values)))).table_valued("value")
         return column.in_(sa.select(listed.c.value))
 
     def _set_format(self, connection: sa.Connection, number: int) -> None:

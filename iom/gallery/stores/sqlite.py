@@ -377,8 +377,9 @@ class SqliteStore(SqlStore):
         self._file.vacuum()
 
     def close(self) -> None:
-        self._connection.close()
-        self._engine.dispose()
+        with contextlib.suppress(StoreError), self._file.locked():  # it may be closed already
+            self._connection.close()
+            self._engine.dispose()
         self._file.close()
 
     def _rows(

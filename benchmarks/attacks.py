@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.attack_setting import Setting, add_data_arguments, load_setting
+from benchmarks.command_line import new_parser, run
 from benchmarks.lfw_all_pairs import parse_shape
 from benchmarks.tradeoff import FMR, FRESH_KEYS
-from iom.cli.arguments import new_parser, run
 from iom.config.hashing import KEY_KIND_NAMES
 
 if TYPE_CHECKING:
@@ -69,12 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.attacks import ATTACKS
-    from iom.evaluation.attack_report import attack_rows
-    from iom.evaluation.attack_scores import Keys, measuring_keys, operating_threshold
+    from iom.evaluation.attacks import AttackKeys, attack_rows, measuring_keys, operating_threshold
     from iom.evaluation.report.text import attack_table
 
     setting = load_setting(arguments, samples=4)
-    keys = Keys(
+    keys = AttackKeys(
         measuring_keys(arguments.seed, "old", arguments.old_keys),
         measuring_keys(arguments.seed, "fresh", FRESH_KEYS),
         measuring_keys(arguments.seed, "records", max(arguments.records) - 1),

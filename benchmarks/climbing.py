@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -265,7 +265,7 @@ def _synthetic(arguments: argparse.Namespace) -> Setting:
     import numpy as np
 
     from iom._random import numpy_stream
-    from iom.baselines.sign import PublicSigns
+    from iom.baselines.signs import PublicSigns
 
     stream = numpy_stream(arguments.seed, "climbing/synthetic")
     shape = (arguments.victims, SYNTHETIC_SIZE)

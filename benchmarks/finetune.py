@@ -16,7 +16,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.config.loading import load_config
 from iom.config.schema import Stage2Config
 from iom.errors import ConfigError

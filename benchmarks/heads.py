@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import new_parser, run
 from iom._registry import lookup
-from iom.cli.arguments import new_parser, run
 from iom.errors import ConfigError, DataError
 
 CONFIG = "configs/stage1/heads.yaml"

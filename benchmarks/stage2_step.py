@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.config.loading import load_config
 from iom.config.schema import Stage2Config
 from iom.errors import ConfigError

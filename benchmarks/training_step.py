@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.errors import ConfigError
 
 NETWORKS = ("iresnet18", "iresnet50", "mobilefacenet")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from iom.baselines import BASELINES
-from iom.cli.calibrate import main
 from iom.config.hashing import CalibrationConfig, HasherConfig
 from iom.config.loading import load_config, save_config
 from iom.config.schema import Stage2Config
@@ -21,6 +20,9 @@ from iom.nn.hash_network import build_hasher
 from iom.synthetic import write_folder
 from iom.training.calibration import calibrate, describe
 from iom.training.held_out import HeldOutPairs, held_out_keys
+from tests.commands import command
+
+main = command("calibrate")
 
 SIZE, LENGTH = 32, 64
 
@@ -174,7 +176,7 @@ def test_the_command_stores_what_it_prints(place, capsys):
 
 
 def on_faces(place, *more):
-    given = ["--faces", str(place / "faces"), "--fmr", "0.05", "--bootstrap", "20", "--quiet"]
+    given = ["--folder", str(place / "faces"), "--fmr", "0.05", "--bootstrap", "20", "--quiet"]
     return main(["--hasher", str(place / "hasher"), *given, "--weights",
                  str(place / "backbone.keras"), *more])  # fmt: skip
 
@@ -193,7 +195,7 @@ def test_all_of_ones_own_people_are_used_and_a_copy_is_stored(place, tmp_path, c
 
 
 def test_a_hasher_of_the_package_is_not_overwritten(place, tmp_path, capsys):
-    faces = ["--faces", str(place / "faces"), "--fmr", "0.05", "--quiet"]
+    faces = ["--folder", str(place / "faces"), "--fmr", "0.05", "--quiet"]
     assert main(["--hasher", "bundled", *faces]) == 2
     assert "store the threshold in a copy with --output DIR" in capsys.readouterr().err
     (tmp_path / "full").write_text("")

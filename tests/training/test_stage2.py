@@ -4,7 +4,6 @@ import json
 import numpy as np
 import pytest
 
-from iom.cli.train_stage2 import main
 from iom.config.loading import load_config
 from iom.config.losses import WEIGHTS
 from iom.config.schema import Stage2Config
@@ -16,6 +15,9 @@ from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
 from iom.training import loop
 from iom.training.hasher import train_stage2
+from tests.commands import command
+
+main = command("train-stage2")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Migration of galleries of format 1: their key store is an append-only log, their record store has no seals.
 
-Each change of the format of the tables has its conversion here, within `SqlStore.converting`.
+Each change of the format of the tables has its conversion here, within `RecordStore.converting`.
 """
 
 import base64
@@ -32,8 +32,7 @@ from iom.gallery.keys.key_store import (
     read_master,
 )
 from iom.gallery.models import Application, check_subject_id
-from iom.gallery.stores.base import open_store
-from iom.gallery.stores.sql import APPLICATIONS, AUDIT, TOMBSTONES, SqlStore
+from iom.gallery.stores.base import APPLICATIONS, AUDIT, TOMBSTONES, RecordStore, open_store
 from iom.gallery.templates import check_seal, sealed_application, tombstone_seal
 from iom.keys import TransformKey
 
@@ -131,13 +130,10 @@ def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:
     """
     with contextlib.suppress(StoreError), open_store(url):
         return False
-    with open_store(url, format=1) as store:
-        if not isinstance(store, SqlStore):
-            raise StoreError("record store: there is no conversion for a store of this kind")
-        with store.converting() as connection:
-            _add_columns(connection)
-            _convert(store, connection, old, new_path)
-            connection.exec_driver_sql("ALTER TABLE applications DROP COLUMN next_record")
+    with open_store(url, format=1) as store, store.converting() as connection:
+        _add_columns(connection)
+        _convert(store, connection, old, new_path)
+        connection.exec_driver_sql("ALTER TABLE applications DROP COLUMN next_record")
     return True
 
 
@@ -155,7 +151,7 @@ def _add_columns(connection: sa.Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX audit_applications ON audit (application, sequence)")
 
 
-def _convert(store: SqlStore, connection: sa.Connection, old: _Legacy, new_path: Path) -> None:
+def _convert(store: RecordStore, connection: sa.Connection, old: _Legacy, new_path: Path) -> None:
     entries = list(store.whole_audit())
     for problem in AuditChain(b"", _NEVER_KEYED).problems(entries):
         raise StoreError(f"the gallery was changed or is damaged: {problem}; nothing was converted")
@@ -180,7 +176,7 @@ def _convert(store: SqlStore, connection: sa.Connection, old: _Legacy, new_path:
             _seal(store, connection, keys, application)
 
 
-def _seal(store: SqlStore, connection: sa.Connection, keys: KeyStore, application: Application) -> None:
+def _seal(store: RecordStore, connection: sa.Connection, keys: KeyStore, application: Application) -> None:
     """Seal an application and its tombstones, and write an audit entry with its counts."""
     name, count = application.name, 0
     for page in store.pages(name):
@@ -204,7 +200,7 @@ def _seal(store: SqlStore, connection: sa.Connection, keys: KeyStore, applicatio
     store.append(connection, event, Counts(count, len(tombstones), sealed.revision))
 
 
-def _content(store: SqlStore, connection: sa.Connection, old: _Legacy, *, keyed_from: int) -> KeyContent:
+def _content(store: RecordStore, connection: sa.Connection, old: _Legacy, *, keyed_from: int) -> KeyContent:
     """Content of the new key store."""
     epochs = {application.name: application.epoch for application in store.applications()}
     rows = connection.execute(sa.text("SELECT name, next_record FROM applications"))

@@ -21,8 +21,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from iom._files import SECRET_MODE, atomic_path
 from iom.errors import StoreError, StoreNotFoundError
-from iom.gallery.stores.base import FORMAT
-from iom.gallery.stores.sql import METADATA, SqlStore, taken
+from iom.gallery.stores.base import FORMAT, METADATA, RecordStore, taken
 
 BUSY_SECONDS = 30.0
 CHECKPOINT_MILLISECONDS = 200
@@ -322,7 +321,7 @@ def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "Sqlite
     return SqliteStore(Path(path[1:]), read_only=place.endswith(_READ_ONLY), create=create, format=format)
 
 
-class SqliteStore(SqlStore):
+class SqliteStore(RecordStore):
     """Record store in a SQLite file, for several processes of one machine.
 
     Args:

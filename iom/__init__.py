@@ -22,8 +22,8 @@ _HOME = {
     "evaluate": "iom.evaluation.evaluate:evaluate",
     "load": "iom.models.face_hasher:load",
     "load_embedder": "iom.models.embedder:load_embedder",
-    "train_backbone": "iom.training.backbone:train_stage1",
-    "train_hasher": "iom.training.hasher:train_stage2",
+    "train_backbone": "iom.training.backbone:train_backbone",
+    "train_hasher": "iom.training.hasher:train_hasher",
 }
 """Public name to `module:name`. An export is `iom.export.export`: that name is a package."""
 

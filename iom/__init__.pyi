@@ -10,7 +10,7 @@ from iom.models.face_hasher import load as load
 from iom.models.keras_face_hasher import KerasFaceHasher as KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone as build_backbone
 from iom.nn.hash_network import build_hasher as build_hasher
-from iom.training.backbone import train_stage1 as train_backbone  # noqa: F401
-from iom.training.hasher import train_stage2 as train_hasher  # noqa: F401
+from iom.training.backbone import train_backbone as train_backbone
+from iom.training.hasher import train_hasher as train_hasher
 
 __version__: str

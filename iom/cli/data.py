@@ -306,7 +306,7 @@ def convert(
     from iom.data.formats.conversions import convert
 
     first, _, second = kind.partition(":")
-    settings = {"size": size, "per_shard": per_shard, "workers": workers, "skip_damaged": skip_damaged}
+    settings: dict[str, Any] = {"size": size, "per_shard": per_shard, "workers": workers, "skip_damaged": skip_damaged}
     with goes_on_when_repeated():
         manifest = convert((first, second), source, target, progress=not quiet, **settings)
     what = f"{manifest['images']:,} images"
@@ -396,7 +396,7 @@ def make_face_model(
     """
     import numpy as np
 
-    from iom.config.sections import FolderConfig
+    from iom.config import FolderConfig
     from iom.data.folders import scan_folder
     from iom.photos.images import read_images
     from iom.synthetic.fit import fit_face_model, select_frontal

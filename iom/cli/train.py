@@ -46,13 +46,13 @@ def train_stage1(config: ConfigOptions, output: Path, resume: bool, quiet: bool)
     The loss is ArcFace or another margin loss, optionally distilled from a teacher; the data a folder
     <root>/<subject>/<image>.
     """
-    from iom.config.schema import Stage1Config
+    from iom.config import Stage1Config
 
     settings = config.load(Stage1Config)
 
-    from iom.training.backbone import train_stage1
+    from iom.training.backbone import train_backbone
 
-    best = train_stage1(settings, output, resume=resume, progress=not quiet, report=_print_now)
+    best = train_backbone(settings, output, resume=resume, progress=not quiet, report=_print_now)
     return Answer({"best_model": best}, f"best model: {best}")
 
 
@@ -78,13 +78,13 @@ def train_stage2(config: ConfigOptions, output: Path, resume: bool, quiet: bool)
 
     The data is a folder <root>/<subject>/<image>; the decision threshold is calibrated on held-out subjects.
     """
-    from iom.config.schema import Stage2Config
+    from iom.config import Stage2Config
 
     settings = config.load(Stage2Config)
 
-    from iom.training.hasher import train_stage2
+    from iom.training.hasher import train_hasher
 
-    train_stage2(settings, output, resume=resume, progress=not quiet, report=_print_now)
+    train_hasher(settings, output, resume=resume, progress=not quiet, report=_print_now)
     return Answer({"best_hasher": output}, f"best hasher: {output}")
 
 
@@ -113,9 +113,9 @@ def sweep(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Ans
 
     One process makes one table and one picture.
     """
-    from iom.config.search import SearchConfig
+    from iom.config import SweepConfig
 
-    settings = config.load(SearchConfig)
+    settings = config.load(SweepConfig)
 
     from iom.evaluation.sweep import run_search
     from iom.evaluation.sweep_table import markdown
@@ -179,7 +179,7 @@ def calibrate(
     It is the largest one that keeps to the rate on held-out subjects with the keys stolen, and is stored with the
     hasher.
     """
-    from iom.config.schema import Stage2Config
+    from iom.config import Stage2Config
     from iom.pretrained import hasher_path
 
     if folder and (config.config or config.overrides):
@@ -194,8 +194,7 @@ def calibrate(
     given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
     settings = config.load(Stage2Config, *given, default=beside)
 
-    from iom.training.calibration import describe
-    from iom.training.recalibration import check_target, copy_hasher, recalibrate, recalibrate_on_faces
+    from iom.training.calibration import check_target, copy_hasher, describe, recalibrate, recalibrate_on_faces
 
     notes: list[str] = []
     if not dry_run:
@@ -240,7 +239,7 @@ def curves(runs: Sequence[Path], output: Path) -> Answer:
         raise DataError(f"{output}: expected a name ending in .png or .svg")
 
     from iom.training.curves import draw_curves
-    from iom.training.records import read_records
+    from iom.training.run_dir import read_records
 
     records = {}
     for folder in runs:

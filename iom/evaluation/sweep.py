@@ -1,7 +1,5 @@
 """Grid search over stage 2 configurations on cached embeddings, in one process, resumable."""
 
-import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -15,22 +13,20 @@ from iom._files import write_json
 from iom._untrusted import read_json
 from iom.baselines import BASELINES
 from iom.baselines.protection import stored_bits
-from iom.config.schema import Stage2Config
-from iom.config.search import SearchConfig
+from iom.config import Stage2Config, SweepConfig
 from iom.errors import CheckpointError
 from iom.evaluation.scores import CodeSystem
 from iom.evaluation.sweep_metrics import SearchBenchmark, held_out_figures
 from iom.evaluation.sweep_plan import FLOAT, UNTRAINED, PlannedRow, plan_rows
 from iom.evaluation.sweep_table import RATES, draw_search, write_table
 from iom.evaluation.systems import baseline_system
-from iom.training.hasher import train_stage2, untrained_hasher
+from iom.training.hasher import Stage2Data, load_stage2_data, train_hasher, untrained_hasher
 from iom.training.loop import TrainingDivergedError
 from iom.training.run_dir import RunDir
-from iom.training.stage2_data import Material, load_material
 
 
 def run_search(
-    config: SearchConfig,
+    config: SweepConfig,
     output: Path,
     *,
     resume: bool = False,
@@ -58,7 +54,7 @@ def run_search(
     benchmark = SearchBenchmark(Path(config.evaluate)) if config.evaluate else None
     RunDir.open(output, config, resume=resume)
     measured = [_finished(output, row) for row in planned]
-    material: Material | None = None
+    data: Stage2Data | None = None
     title = f"search over {config.stage2}: held-out subjects, stolen key, {config.keys} keys"
     with tqdm(
         total=len(planned),
@@ -71,9 +67,9 @@ def run_search(
             if measured[index] is not None:
                 continue
             bar.set_postfix_str(row.name)
-            if material is None or not material.serves(row.config):
-                material = load_material(row.config, progress=progress)
-            result = _measure(row, config, material, output, benchmark)
+            if data is None or not data.fits(row.config):
+                data = load_stage2_data(row.config, progress=progress)
+            result = _measure(row, config, data, output, benchmark)
             write_json(_row_path(output, row), {"config": _plain(row.config), "row": result})
             measured[index] = result
             write_table([entry for entry in measured if entry is not None], output, title=title)
@@ -87,19 +83,19 @@ def run_search(
 
 
 def _measure(
-    row: PlannedRow, search: SearchConfig, material: Material, output: Path, benchmark: SearchBenchmark | None
+    row: PlannedRow, search: SweepConfig, data: Stage2Data, output: Path, benchmark: SearchBenchmark | None
 ) -> dict[str, Any]:
     started = time.monotonic()
     result: dict[str, Any] = {"name": row.name, "series": row.series, "kind": row.kind}
-    result |= _shape(row, material)
+    result |= _shape(row, data)
     try:
-        codes = None if row.kind == FLOAT else _codes(row, material, output)
+        codes = None if row.kind == FLOAT else _codes(row, data, output)
     except TrainingDivergedError as error:  # a finding of the search, not its end
         result["failed"] = str(error)
     else:
-        result |= held_out_figures(codes, material, keys=search.keys, seed=row.config.seed)
+        result |= held_out_figures(codes, data, keys=search.keys, seed=row.config.seed)
         if benchmark is not None:
-            result |= benchmark.figures(codes, material.embedder)
+            result |= benchmark.figures(codes, data.embedder)
     folder = _run_path(output, row)
     if not search.keep_runs:
         shutil.rmtree(folder, ignore_errors=True)
@@ -107,21 +103,21 @@ def _measure(
     return result | {"settings": row.settings, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _codes(row: PlannedRow, material: Material, output: Path) -> CodeSystem:
+def _codes(row: PlannedRow, data: Stage2Data, output: Path) -> CodeSystem:
     if row.kind in BASELINES:
-        size = material.embedder.embedding_size
+        size = data.embedder.embedding_size
         return baseline_system(row.kind, size, row.config.hasher, row.config.seed)
     keras.utils.clear_session()  # dozens of models would pile up
     folder = _run_path(output, row)
     if row.kind == UNTRAINED:
-        hasher = untrained_hasher(row.config, material)
+        hasher = untrained_hasher(row.config, data)
         hasher.save(folder)
     else:
-        hasher = train_stage2(row.config, folder, resume=folder.exists(), progress=False, material=material)
+        hasher = train_hasher(row.config, folder, resume=folder.exists(), progress=False, data=data)
     return CodeSystem(row.series, hasher.code_length, hasher.alphabet_size, hasher.hash)
 
 
-def _shape(row: PlannedRow, material: Material) -> dict[str, Any]:
+def _shape(row: PlannedRow, data: Stage2Data) -> dict[str, Any]:
     if row.kind == FLOAT:
         return dict.fromkeys(("code_length", "alphabet_size", "bits", "keep"))
     hasher = row.config.hasher
@@ -129,7 +125,7 @@ def _shape(row: PlannedRow, material: Material) -> dict[str, Any]:
         "code_length": hasher.code_length,
         "alphabet_size": hasher.alphabet_size,
         "bits": stored_bits(hasher),
-        "keep": hasher.keep or hasher.bottleneck or material.embedder.embedding_size,
+        "keep": hasher.keep or hasher.bottleneck or data.embedder.embedding_size,
     }
 
 
@@ -154,7 +150,7 @@ def _finished(output: Path, row: PlannedRow) -> dict[str, Any] | None:
 
 def _plain(config: Stage2Config) -> Any:
     """The configuration as JSON gives it back."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    return config.model_dump(mode="json")
 
 
 def _row_path(output: Path, row: PlannedRow) -> Path:

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from iom.baselines import BASELINES
-from iom.config.hashing import CalibrationConfig, HasherConfig
-from iom.config.loading import load_config, save_config
-from iom.config.schema import Stage2Config
+from iom.config import CalibrationConfig, CodeConfig, HasherConfig, Stage2Config, load_config, save_config
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
 from iom.metrics.bootstrap import group_draws
@@ -18,8 +16,7 @@ from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.hash_network import build_hasher
 from iom.synthetic import write_folder
-from iom.training.calibration import calibrate, describe
-from iom.training.held_out import HeldOutPairs, held_out_keys
+from iom.training.calibration import ValidationPairs, calibrate, describe, validation_keys
 from tests.commands import command
 
 main = command("calibrate")
@@ -32,7 +29,7 @@ def pairs(tmp_path):
     subjects = tuple(f"F{i // 2}_M{i % 2}" for i in range(12))
     paths = tuple(f"{name}/{i}.png" for name in subjects for i in range(4))
     folder = FaceFolder(tmp_path, paths, np.repeat(np.arange(12), 4), subjects)
-    return HeldOutPairs(folder, group_separator="_", seed=1)
+    return ValidationPairs(folder, group_separator="_", seed=1)
 
 
 @pytest.fixture
@@ -44,7 +41,7 @@ def embeddings(pairs):
 
 @pytest.fixture
 def baseline():
-    code = HasherConfig(code_length=LENGTH, alphabet_size=4, learned_layer=False, projection="gaussian")
+    code = CodeConfig(code_length=LENGTH, alphabet_size=4)
     return BASELINES["grp"](SIZE, code, 0)
 
 
@@ -66,7 +63,7 @@ def find(pairs, embeddings, baseline):
 @pytest.fixture
 def distances(pairs, embeddings, baseline):
     """Distances of all pairs under each key, `(keys, N, N)`."""
-    codes = [baseline.hash(embeddings, key) for key in held_out_keys(1, "calibration-keys", 4)]
+    codes = [baseline.hash(embeddings, key) for key in validation_keys(1, "calibration-keys", 4)]
     return np.stack([(each[:, None] != each).sum(axis=2) for each in codes])
 
 

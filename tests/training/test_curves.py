@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 
 from iom.training.curves import _panels, _position, curves_figure, draw_curves
-from iom.training.records import write_records
+from iom.training.run_dir import write_records
 from tests.commands import command
 
 RECORDS = [

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.config.sections import AugmentationConfig, FolderConfig
+from iom.config import AugmentationConfig, FolderConfig
 from iom.data.folders import scan_folder
 from iom.data.image_batches import TARGET, ImageBatches
 from iom.models.embedder import Embedder
-from iom.training.teacher import teacher_targets
+from iom.training.backbone import teacher_targets
 
 SIDE = 16
 

@@ -86,9 +86,9 @@ def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int
             keys.settle(store.audit_head(name), changed)
         revoked = keys.revoked(name)
         unknown = [
-            RevokedRecord(stone.subject_id, stone.record, stone.epoch)
-            for stone in store.tombstones(name)
-            if stone.record not in revoked and holds_tombstone_seal(keys, name, stone)
+            RevokedRecord(tombstone.subject_id, tombstone.record, tombstone.epoch)
+            for tombstone in store.tombstones(name)
+            if tombstone.record not in revoked and holds_tombstone_seal(keys, name, tombstone)
         ]
         if unknown:
             keys.revoke(name, unknown)
@@ -193,7 +193,7 @@ def _problems_of(store: RecordStore, keys: KeyStore, application: Application, s
     if problem:
         yield problem
     tombstones = store.tombstones(name)
-    gone = {stone.record for stone in tombstones}
+    gone = {tombstone.record for tombstone in tombstones}
     masked, revoked = keys.masked_records(name), keys.revoked(name)
     for page in store.pages(name):
         references += len(page)
@@ -218,10 +218,10 @@ def _reference_problems(keys: KeyStore, reference: Reference, gone: set[int], se
 
 
 def _tombstone_problems(keys: KeyStore, name: str, tombstones: Sequence[Tombstone]) -> Iterator[str]:
-    forged = [stone.record for stone in tombstones if not holds_tombstone_seal(keys, name, stone)]
+    forged = [tombstone.record for tombstone in tombstones if not holds_tombstone_seal(keys, name, tombstone)]
     for record in forged[:20]:
         yield f"application {name}: the tombstone of record {record} was forged or changed"
-    unknown = _unknown_count(keys, name, {stone.record for stone in tombstones}.difference(forged))
+    unknown = _unknown_count(keys, name, {tombstone.record for tombstone in tombstones}.difference(forged))
     if unknown:
         yield f"application {name}: {unknown} revoked records are missing in the key store"
 

@@ -184,12 +184,12 @@ def _seal(store: RecordStore, connection: sa.Connection, keys: KeyStore, applica
             check_seal(keys, reference)
         count += len(page)
     tombstones = store.tombstones(name)
-    for stone in tombstones:
+    for tombstone in tombstones:
         # Format 1 did not keep the epoch: this is the newest it can have been.
-        of_epoch = dataclasses.replace(stone, epoch=application.epoch)
+        of_epoch = dataclasses.replace(tombstone, epoch=application.epoch)
         connection.execute(
             sa.update(TOMBSTONES)
-            .where(TOMBSTONES.c.application == store.application_id(name), TOMBSTONES.c.record == stone.record)
+            .where(TOMBSTONES.c.application == store.application_id(name), TOMBSTONES.c.record == tombstone.record)
             .values(epoch=of_epoch.epoch, seal=tombstone_seal(keys, name, of_epoch))
         )
     sealed = sealed_application(keys, dataclasses.replace(application, revision=1))
@@ -209,12 +209,12 @@ def _content(store: RecordStore, connection: sa.Connection, old: _Legacy, *, key
     for name, number in following.items():
         if type(number) is not int or not 0 <= number <= MAX_RECORD:
             raise _changed(name, "its next record number is out of range")
-        for stone in store.tombstones(name):  # the key store may lack it after a crash
-            if not 0 <= stone.record < number:
-                raise _changed(name, f"a tombstone of record {stone.record}, which was never given out")
-            subject_id = revoked.setdefault(name, {}).setdefault(stone.record, stone.subject_id)
-            if subject_id != stone.subject_id:
-                raise _changed(name, f"the tombstone of record {stone.record} has another subject")
+        for tombstone in store.tombstones(name):  # the key store may lack it after a crash
+            if not 0 <= tombstone.record < number:
+                raise _changed(name, f"a tombstone of record {tombstone.record}, which was never given out")
+            subject_id = revoked.setdefault(name, {}).setdefault(tombstone.record, tombstone.subject_id)
+            if subject_id != tombstone.subject_id:
+                raise _changed(name, f"the tombstone of record {tombstone.record} has another subject")
     names = {*following, *revoked, *old.masks}
     return KeyContent(
         master=None if old.is_external else old.master,

@@ -29,9 +29,11 @@ from iom.errors import (
 from iom.pretrained import BUNDLED
 
 if TYPE_CHECKING:
+    from iom.config import Section
     from iom.models.face_hasher import FaceHasher
 
 T = TypeVar("T")
+SectionT = TypeVar("SectionT", bound="Section")
 
 OK = 0
 NO = 1
@@ -349,13 +351,13 @@ class ConfigOptions:
     config: Path | None
     overrides: Sequence[str]
 
-    def load(self, kind: type[T], *more: str, default: Path | None = None) -> T:
+    def load(self, kind: "type[SectionT]", *more: str, default: Path | None = None) -> "SectionT":
         """The configuration with the overrides, and `more` of them.
 
         Raises:
             ConfigError: The file, or a setting of it, is wrong.
         """
-        from iom.config.loading import load_config
+        from iom.config import load_config
 
         return load_config(kind, self.config or default, overrides=[*self.overrides, *more])
 

@@ -396,7 +396,7 @@ def make_face_model(
     """
     import numpy as np
 
-    from iom.config.sections import FolderConfig
+    from iom.config import FolderConfig
     from iom.data.folders import scan_folder
     from iom.photos.images import read_images
     from iom.synthetic.fit import fit_face_model, select_frontal

@@ -1,6 +1,5 @@
 """Commands of evaluation: `iom demo`, `iom evaluate`, `iom identification`, `iom compare`, `iom score-files`."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,7 +179,7 @@ def evaluate(config: ConfigOptions, output: Path | None, report: Path | None, wi
     The accuracy of the float embedding, of data-agnostic codes and of the learned codes, with the keys stolen and
     with the keys secret.
     """
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
 
     settings = config.load(EvaluateConfig)
     if output is None and report is None:
@@ -235,7 +234,7 @@ Writes identification.json to the output folder and prints the figures, rates in
 def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
     """Evaluate identification (1:N) of embeddings, baselines and hashers, closed-set and open-set."""
     from iom._files import write_json
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
 
     settings = config.load(EvaluateConfig)
 
@@ -245,7 +244,7 @@ def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
     for system, scenario, metric, value in identify(settings, progress=not quiet):
         rows.append({"system": system, "scenario": scenario, "metric": metric, "value": value})
     path = output / "identification.json"
-    write_json(path, {"config": dataclasses.asdict(settings), "rows": rows})
+    write_json(path, {"config": settings.model_dump(mode="json"), "rows": rows})
     for row in rows:
         if row["metric"] in SHOWN:
             print(f"{row['system']:16} {row['scenario']:12} {row['metric']:28} {100 * row['value']:.2f}")
@@ -328,7 +327,7 @@ def evaluate_scores(files: Sequence[Path], format: str | None, distances: bool, 
 @quiet_option
 def export_scores(config: ConfigOptions, output: Path, format: str, quiet: bool) -> Answer:
     """Write the scores of an evaluation."""
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
 
     settings = config.load(EvaluateConfig, "scenario.bootstrap=0")
 

@@ -46,7 +46,7 @@ def train_stage1(config: ConfigOptions, output: Path, resume: bool, quiet: bool)
     The loss is ArcFace or another margin loss, optionally distilled from a teacher; the data a folder
     <root>/<subject>/<image>.
     """
-    from iom.config.schema import Stage1Config
+    from iom.config import Stage1Config
 
     settings = config.load(Stage1Config)
 
@@ -78,7 +78,7 @@ def train_stage2(config: ConfigOptions, output: Path, resume: bool, quiet: bool)
 
     The data is a folder <root>/<subject>/<image>; the decision threshold is calibrated on held-out subjects.
     """
-    from iom.config.schema import Stage2Config
+    from iom.config import Stage2Config
 
     settings = config.load(Stage2Config)
 
@@ -113,9 +113,9 @@ def sweep(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Ans
 
     One process makes one table and one picture.
     """
-    from iom.config.search import SearchConfig
+    from iom.config import SweepConfig
 
-    settings = config.load(SearchConfig)
+    settings = config.load(SweepConfig)
 
     from iom.evaluation.sweep import run_search
     from iom.evaluation.sweep_table import markdown
@@ -179,7 +179,7 @@ def calibrate(
     It is the largest one that keeps to the rate on held-out subjects with the keys stolen, and is stored with the
     hasher.
     """
-    from iom.config.schema import Stage2Config
+    from iom.config import Stage2Config
     from iom.pretrained import hasher_path
 
     if folder and (config.config or config.overrides):

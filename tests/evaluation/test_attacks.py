@@ -8,7 +8,7 @@ from iom.attacks import ATTACKS
 from iom.attacks.base import unit
 from iom.attacks.targets import attacked_protection
 from iom.baselines import BASELINES
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.errors import ConfigError, DataError
 from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, measuring_keys, operating_threshold
 from iom.evaluation.report.text import attack_table
@@ -26,7 +26,7 @@ def subjects(count, images, seed):
 
 
 def system(name="grp", **shape):
-    code = HasherConfig(**({"code_length": 96, "alphabet_size": 4} | shape))
+    code = CodeConfig(**({"code_length": 96, "alphabet_size": 4} | shape))
     return attacked_protection(name, BASELINES[name](SIZE, code, 1), SIZE)
 
 

@@ -341,7 +341,6 @@ def workers_option(default: int, text: str = "processes", *, least: int = 1) -> 
 
 
 quiet_option = click.option("--quiet", is_flag=True, help="no progress bars")
-resume_option = click.option("--resume", is_flag=True, help="continue the run in --output where it stopped")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,14 +363,39 @@ class ConfigOptions:
 
 def config_options(*, required: bool = True, text: str = "YAML configuration, or the name of one") -> Decorator:
     """`--config` and `--set` as `config`."""
-    return packed(
-        ConfigOptions,
-        "config",
+    return packed(ConfigOptions, "config", *_config_options(required, text))
+
+
+def _config_options(required: bool, text: str) -> tuple[Decorator, Decorator]:
+    setting: dict[str, Any] = {"metavar": "SECTION.KEY=VALUE", "help": "change one setting; may be repeated"}
+    return (
         click.option("--config", type=PATH, required=required, metavar="FILE", help=text),
-        click.option(
-            "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="change a setting; may be repeated"
-        ),
+        click.option("--set", "overrides", multiple=True, **setting),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(ConfigOptions):
+    """The options of a run that can be continued."""
+
+    output: Path
+    resume: bool
+    quiet: bool
+
+    def how(self) -> dict[str, Any]:
+        """Further arguments of a run: `resume`, `progress`, and `report`, which prints a line at once."""
+        report = functools.partial(print, flush=True)
+        return {"resume": self.resume, "progress": not self.quiet, "report": report}
+
+
+run_options = packed(
+    RunOptions,
+    "run",
+    *_config_options(True, "YAML configuration, or the name of one"),
+    output_option("folder of the run"),
+    click.option("--resume", is_flag=True, help="continue the run in --output where it stopped"),
+    quiet_option,
+)
 
 
 @dataclasses.dataclass(frozen=True)

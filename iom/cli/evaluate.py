@@ -57,17 +57,9 @@ The keys are fresh in each run and are never shown, so the distances change a li
         "--weights mobilefacenet_y1.ms1m --hasher runs/stage2",
     ),
 )
-@click.option(
-    "--images",
-    type=PATH,
-    nargs=3,
-    metavar="A B C",
-    help="aligned faces: A and B of one person, C of another (default: synthetic faces)",
-)
+@click.option("--images", type=PATH, nargs=3, metavar="A B C", help="your own faces (default: synthetic ones)")
 @hasher_options(default=None, help="trained hasher (default: the one that belongs to the embedder)")
-@click.option(
-    "--output", type=PATH, metavar="PATH", default=Path("runs/demo"), help="folder, or .png file, for the picture"
-)
+@click.option("--output", type=PATH, metavar="PATH", default=Path("runs/demo"), help="folder, or .png file")
 @click.option("--seed", type=int, default=2, help="of the faces, never of the keys")
 @click.option("--verbose", is_flag=True, help="print what the hasher consists of")
 def demo(images: Sequence[Path] | None, models: HasherOptions, output: Path, seed: int, verbose: bool) -> Answer:
@@ -261,11 +253,7 @@ Writes comparison.html (needs no network), comparison.csv, .tex and .svg, and pr
 )
 @click.argument("reports", nargs=-1, required=True, type=PATH, metavar="REPORT...")
 @output_option("where to write")
-@click.option(
-    "--different-benchmarks",
-    is_flag=True,
-    help="allow reports on different benchmarks, whose figures cannot be compared",
-)
+@click.option("--different-benchmarks", is_flag=True, help="allow reports on different benchmarks")
 def compare(reports: Sequence[Path], output: Path, different_benchmarks: bool) -> Answer:
     """Put several reports of iom evaluate side by side.
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iom._names import EXPORT_FORMATS, ROLES
+from iom._names import ROLES
 from iom.cli._command import PATH, Answer, Choice, HasherOptions, detector_options, hasher_options, output_option, root
 from iom.cli.gallery import GalleryOptions, gallery_options
 from iom.errors import ConfigError
+from iom.export.formats import FORMATS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -44,11 +45,11 @@ that loses more than its format may is an error, and nothing of it stays.
 @click.option(
     "--to",
     "targets",
-    type=Choice(EXPORT_FORMATS),
+    type=Choice(list(FORMATS)),
     multiple=True,
     default=["onnx"],
     metavar="FORMAT",
-    help=f"any of {', '.join(EXPORT_FORMATS)}; may be given several times",
+    help=f"any of {', '.join(FORMATS)}; may be given several times",
 )
 @output_option("folder of the artefacts", default=Path("exported"))
 @click.option("--name", default="", help="of the artefacts (default: the hasher's)")
@@ -73,18 +74,18 @@ def deploy(
         raise ConfigError(f"unexpected {' '.join(more)}: repeat --to for each format; see iom deploy --help")
 
     from iom.export.check import calibration_faces as read_calibration_faces
-    from iom.export.check import faces_of_nobody, faces_of_pairs
-    from iom.export.export import Exporter, check_targets
-    from iom.export.source import load_source
+    from iom.export.check import faces_of_pairs, synthetic_faces
+    from iom.export.context import load_source
+    from iom.export.exporter import Exporter, check_targets
     from iom.pretrained import hasher_path
 
     check_targets(targets)
     source = load_source(models.hasher, weights=models.weights)
     size = source.input_size
     if pairs is not None and folder is not None:
-        faces = faces_of_pairs(pairs, folder, size=size, most=check_pairs)
+        faces = faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
     elif pairs is None and folder is None:
-        faces = faces_of_nobody(size)
+        faces = synthetic_faces(size)
     else:
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
     ranges = read_calibration_faces(calibration, calibration_faces, size=size)

@@ -88,7 +88,7 @@ def test_it_prints_distances_and_decisions_and_writes_a_picture(
         assert np.asarray(picture.convert("RGB")).std() > 20
 
 
-def test_faces_of_nobody_are_the_default_and_keys_are_fresh_and_hidden(
+def test_synthetic_faces_are_the_default_and_keys_are_fresh_and_hidden(
     network: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outputs = []

@@ -39,8 +39,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from iom.data.benchmarks.pair_lists import read_pair_list
-    from iom.data.images import read_images
     from iom.models.embedder import load_embedder
+    from iom.photos.images import read_images
 
     data = arguments.shared / "data"
     pairs = read_pair_list(data / "lists" / "lfw_pairs.txt", data / "lfw_112x112")
@@ -116,18 +116,17 @@ def _run(
     """Whether found, landmark error and alignment shift in template pixels, photographs a s."""
     import numpy as np
 
-    from iom.photos.align_folder import align_folder
-    from iom.photos.align_photo import AlignSettings
-    from iom.photos.alignment import TEMPLATE, similarity
-    from iom.photos.landmarks import read_landmarks
+    from iom.photos.align import TEMPLATE, read_landmarks, similarity
+    from iom.photos.pipeline import PhotoSettings, align_photos
 
     weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))
-    settings = AlignSettings(detector=name, format="png")
+    settings = PhotoSettings(detector=name, faces="largest")
     start = time.perf_counter()
-    align_folder(
+    align_photos(
         output.parent / "photos",
         output,
         settings=settings,
+        format="png",
         weights=None if name == "mtcnn" else weights,
         workers=arguments.workers,
         progress=True,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from iom.evaluation.attack_scores import Victims
+    from iom.evaluation.attacks import Victims
     from iom.metrics.all_pairs import AllPairs
 
 
@@ -47,7 +47,7 @@ def load_setting(arguments: argparse.Namespace, *, samples: int = 2) -> Setting:
 def _faces(arguments: argparse.Namespace, samples: int) -> Setting:
     import numpy as np
 
-    from iom.evaluation.attack_scores import Victims
+    from iom.evaluation.attacks import Victims
     from iom.metrics.all_pairs import AllPairs
 
     lists = arguments.shared / "data" / "lists"
@@ -95,7 +95,7 @@ def _synthetic(arguments: argparse.Namespace, samples: int) -> Setting:
 
     from iom._random import numpy_stream
     from iom.attacks.base import unit
-    from iom.evaluation.attack_scores import Victims
+    from iom.evaluation.attacks import Victims
     from iom.metrics.all_pairs import AllPairs
 
     stream = numpy_stream(arguments.seed, "benchmarks/tradeoff")

@@ -69,12 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.attacks import ATTACKS
-    from iom.evaluation.attack_report import attack_rows
-    from iom.evaluation.attack_scores import Keys, measuring_keys, operating_threshold
+    from iom.evaluation.attacks import AttackKeys, attack_rows, measuring_keys, operating_threshold
     from iom.evaluation.report.text import attack_table
 
     setting = load_setting(arguments, samples=4)
-    keys = Keys(
+    keys = AttackKeys(
         measuring_keys(arguments.seed, "old", arguments.old_keys),
         measuring_keys(arguments.seed, "fresh", FRESH_KEYS),
         measuring_keys(arguments.seed, "records", max(arguments.records) - 1),

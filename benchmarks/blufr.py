@@ -32,10 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     from benchmarks.stored_embeddings import embeddings_of
     from iom.config.hashing import HasherConfig
-    from iom.evaluation.blufr import BlufrEvaluator
-    from iom.evaluation.blufr_protocol import read_blufr
-    from iom.evaluation.protocols import float_system, keys_of, scenarios_of
-    from iom.evaluation.scores import STOLEN_KEY
+    from iom.evaluation.blufr import BlufrEvaluator, read_blufr
+    from iom.evaluation.scores import STOLEN_KEY, float_system, scenarios_of
     from iom.evaluation.systems import baseline_system, trained_system
 
     data = arguments.shared / "data"
@@ -48,12 +46,11 @@ def _measure(arguments: argparse.Namespace) -> int:
     shape = HasherConfig(code_length=trained.code_length, alphabet_size=trained.alphabet_size)
     names = [name for name in arguments.baselines.split(",") if name]
     systems = [float_system(size), *(baseline_system(name, size, shape, arguments.seed) for name in names), trained]
+    evaluator = BlufrEvaluator(protocol, rows, seed=arguments.seed)
     figures = {}
     for system in systems:
         (scenario,) = scenarios_of(system, (STOLEN_KEY,))
-        keys = keys_of(scenario, protocol.subjects, seed=arguments.seed)
-        templates = system.templates(rows, keys)
-        found = dict(BlufrEvaluator(protocol, templates, system.comparator).run())
+        found = dict(evaluator.run(system, scenario))
         prefix = "" if system is trained else f"{system.name}_"
         figures[f"{prefix}vr_at_1e3"] = found["vr_at_fmr_1e-3"]
         figures[f"{prefix}dir_at_1pct"] = found["dir_at_fpir_1e-2"]

@@ -88,7 +88,7 @@ def _faces(subjects: int) -> tuple[Any, Any, list[bytes]]:
     import numpy as np
     from PIL import Image
 
-    from iom.data.images import decode_image
+    from iom.photos.images import decode_image
     from iom.synthetic import load_face_model
 
     pixels, labels = load_face_model().sample(subjects, 4, seed=3)
@@ -104,7 +104,7 @@ def _with_mxnet(python: Path, scratch: Path, subjects: int) -> dict[str, bool | 
     from iom.data.formats.bin_files import read_bin_images
     from iom.data.formats.conversions import bin_to_pairs, pairs_to_bin
     from iom.data.formats.recordio import read_record_file
-    from iom.data.images import decode_image
+    from iom.photos.images import decode_image
 
     _, labels, encoded = _faces(subjects)
     lines = []

@@ -99,10 +99,10 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
 def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The source as it was trained, the source with batch norms folded, faces."""
     from iom._files import list_subjects
-    from iom.data.images import read_images
     from iom.errors import DataError
     from iom.export.check import faces_of_pairs
     from iom.export.source import load_source
+    from iom.photos.images import read_images
     from iom.pretrained.manifest import load_backbone_model
 
     root = arguments.shared / "data"
@@ -127,9 +127,9 @@ def _all_pairs(folder: Path, subjects: int) -> Any:
 
     from iom._files import list_subjects
     from iom.data.benchmarks.base import PairBenchmark
-    from iom.data.images import read_images
     from iom.errors import DataError
     from iom.export.check import Faces
+    from iom.photos.images import read_images
 
     subjects_of = list_subjects(folder).subjects
     images = [[folder / one for one in of][:SUBJECT_IMAGES] for of in subjects_of.values()]

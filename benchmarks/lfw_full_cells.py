@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.attack_setting import Setting
     from iom.config.schema import EvaluateConfig
     from iom.data.benchmarks.base import PairBenchmark
-    from iom.evaluation.blufr_protocol import Blufr
+    from iom.evaluation.blufr import Blufr
     from iom.evaluation.scores import CodeSystem
 
 Cell = dict[str, Any]
@@ -41,7 +41,7 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     from benchmarks.attack_setting import load_setting
     from benchmarks.stored_embeddings import embeddings_of
     from iom.data.benchmarks.pair_lists import read_pair_list
-    from iom.evaluation.blufr_protocol import read_blufr
+    from iom.evaluation.blufr import read_blufr
 
     setting = argparse.Namespace(
         shared=shared,
@@ -70,8 +70,7 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
 
 def load_system(name: str, faces: Faces) -> "CodeSystem":
     """A system that the configuration names."""
-    from iom.evaluation.protocols import float_system
-    from iom.evaluation.scores import FLOAT
+    from iom.evaluation.scores import FLOAT, float_system
     from iom.evaluation.systems import baseline_system, hasher_folders, trained_system
 
     size = faces.setting.faces.shape[1]
@@ -119,13 +118,10 @@ def all_pairs(faces: Faces, system: "CodeSystem") -> Cell:
 def blufr(faces: Faces, system: "CodeSystem") -> Cell:
     """BLUFR: verification rate at FMR 0.1 %, open-set DIR at FPIR 1 %, mean less deviation."""
     from iom.evaluation.blufr import BlufrEvaluator
-    from iom.evaluation.protocols import keys_of, scenarios_of
-    from iom.evaluation.scores import STOLEN_KEY
+    from iom.evaluation.scores import STOLEN_KEY, scenarios_of
 
     (scenario,) = scenarios_of(system, (STOLEN_KEY,))
-    key = keys_of(scenario, faces.blufr.subjects, seed=faces.config.seed)
-    templates = system.templates(faces.blufr_rows, key)
-    found = dict(BlufrEvaluator(faces.blufr, templates, system.comparator).run())
+    found = dict(BlufrEvaluator(faces.blufr, faces.blufr_rows, seed=faces.config.seed).run(system, scenario))
     return {"blufr_vr": found["vr_at_fmr_1e-3"], "blufr_dir": found["dir_at_fpir_1e-2"]}
 
 

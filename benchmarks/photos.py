@@ -48,11 +48,11 @@ def _measure(arguments: argparse.Namespace) -> int:
 
     from benchmarks.alignment import write_photographs
     from iom._files import list_subjects
-    from iom.data.images import read_images
     from iom.errors import DataError
     from iom.keys import TransformKey
     from iom.models.face_hasher import load
-    from iom.photos.hash_photos import BATCH
+    from iom.photos.images import read_images
+    from iom.photos.pipeline import BATCH
 
     folder = arguments.shared / "data" / "lfw_112x112"
     faces = [folder / name for name in list_subjects(folder).images]
@@ -86,9 +86,8 @@ def _run(
     import numpy as np
 
     from iom.codes.packing import unpack
-    from iom.photos.code_file import read_codes
-    from iom.photos.face_finding import FindSettings
-    from iom.photos.hash_photos import hash_photos
+    from iom.photos.codes_file import read_codes
+    from iom.photos.pipeline import PhotoSettings, hash_photos
 
     weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))
     done = hash_photos(
@@ -96,7 +95,7 @@ def _run(
         out,
         hasher=hasher,
         key=key,
-        settings=FindSettings(detector=detector, faces="largest", largest_side=arguments.detect_side),
+        settings=PhotoSettings(detector=detector, faces="largest", max_side=arguments.detect_side),
         weights=None if detector == "mtcnn" else weights,
         workers=arguments.workers,
         progress=True,

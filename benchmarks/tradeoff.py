@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iom.attacks.base import AttackedSystem
-    from iom.evaluation.attack_scores import Keys
+    from iom.evaluation.attacks import AttackKeys
     from iom.keys import TransformKey
 
 SHAPES = ("3072x2", "512x2")
@@ -114,7 +114,7 @@ def measure(
     import numpy as np
 
     from iom.codes.packing import pack
-    from iom.evaluation.attack_report import attack_rows
+    from iom.evaluation.attacks import attack_rows
 
     system = _remembering(system)
     keys = attack_keys(setting, parts)
@@ -160,9 +160,9 @@ def _remembering(system: "AttackedSystem") -> "AttackedSystem":
     return dataclasses.replace(system, hash=hashed)
 
 
-def attack_keys(setting: Setting, parts: int) -> "Keys":
+def attack_keys(setting: Setting, parts: int) -> "AttackKeys":
     """Old and fresh test keys; of a system in parts, the fresh ones live in another part."""
-    from iom.evaluation.attack_scores import Keys, measuring_keys
+    from iom.evaluation.attacks import AttackKeys, measuring_keys
     from iom.keys import part_of
 
     old = measuring_keys(setting.seed, "old", 8 * setting.old_keys)
@@ -170,7 +170,7 @@ def attack_keys(setting: Setting, parts: int) -> "Keys":
     if parts > 1:
         old = tuple(key for key in old if part_of(key, parts) == 0)
         fresh = tuple(key for key in fresh if part_of(key, parts) != 0)
-    return Keys(old[: setting.old_keys], fresh[:FRESH_KEYS])
+    return AttackKeys(old[: setting.old_keys], fresh[:FRESH_KEYS])
 
 
 def recommended(curve: Sequence[Point]) -> Point:
@@ -212,7 +212,7 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator[tuple[
 def _in_parts(arguments: argparse.Namespace, setting: Setting, shape: tuple[int, int], keep: int) -> "AttackedSystem":
     """A hasher with keys of kind `part`, its layer learned on the attacker's people alone."""
     from iom.attacks.targets import attacked_hasher
-    from iom.baselines.framed import REFINEMENT_STEPS
+    from iom.baselines.index_of_max import REFINEMENT_STEPS
     from iom.config.hashing import HasherConfig
     from iom.models.keras_face_hasher import KerasFaceHasher
     from iom.nn.hash_network import LEARNED_LAYER, build_hasher

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iom.errors import IomError as IomError
+    from iom.gallery.gallery import Gallery as Gallery
     from iom.keys import TransformKey as TransformKey
     from iom.models.artifact import ArtifactFaceHasher as ArtifactFaceHasher
     from iom.models.embedder import Embedder as Embedder
@@ -25,6 +26,7 @@ _HOME = {
     "ArtifactFaceHasher": "iom.models.artifact",
     "Embedder": "iom.models.embedder",
     "FaceHasher": "iom.models.face_hasher",
+    "Gallery": "iom.gallery.gallery",
     "KerasFaceHasher": "iom.models.keras_face_hasher",
     "IomError": "iom.errors",
     "TransformKey": "iom.keys",

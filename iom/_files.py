@@ -211,6 +211,10 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another run hold the journal."""
         self._stream.close()
 
     def add(self, entry: Mapping[str, Any], *, durable: bool = False) -> int:

@@ -153,7 +153,21 @@ class FaceError(DataError):
     """An image cannot be used as a face.
 
     It is damaged, of another size or kind, or holds no face, several, or one that is too small.
+
+    Attributes:
+        status: Kind of the problem, a key of `iom.photos.pipeline.STATUSES`.
     """
+
+    def __init__(self, message: str, *, status: str = "damaged") -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TooLargeError(FaceError):
+    """An image has more pixels than allowed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status="too_large")
 
 
 class StoreError(IomError):

@@ -180,7 +180,7 @@ class KeyKind:
         rounds: Entries of an order per dimension.
         order: `(key, size, keep) -> (rounds * size,)` int32; what the network reads.
         mixes: Whether each value it gives depends on every value it takes. A key that only moves
-            values leaves them, sorted, open to whoever has the code (`iom.attacks.sorted_values`).
+            values leaves them, sorted, open to whoever has the code (`iom.attacks.linkage`).
     """
 
     derivation: str

@@ -15,8 +15,7 @@ from iom.evaluation.report.data import read_report
 from iom.models.artifact_manifest import read_manifest
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head
-from iom.photos.align_journal import Journal
-from iom.photos.align_photo import AlignSettings
+from iom.photos.pipeline import PhotoSettings, align_photos
 from iom.pretrained.entries import read_manifest as read_weights_manifest
 from iom.pretrained.importers.inputs import read_statement
 from iom.pretrained.importers.keras_files import read_keras
@@ -88,8 +87,11 @@ def records(folder, text):
 
 
 def journal(folder, text):
-    (folder / "align.jsonl").write_text(text + "\n")
-    Journal.open(folder, AlignSettings())
+    for name, content in {"photos/a.jpg": "", "out/align.jsonl": text + "\n"}.items():
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(content)
+    settings = PhotoSettings(detector="points")
+    align_photos(folder / "photos", folder / "out", settings=settings, points={"a.jpg": []}, workers=0)
 
 
 def keras_archive(folder, text):

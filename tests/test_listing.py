@@ -16,7 +16,7 @@ from iom.data.formats.conversions import from_folder
 from iom.errors import DataError
 from iom.export.check import calibration_faces
 from iom.gallery.bulk import read_rows
-from iom.photos.align_folder import find_photographs
+from iom.photos.pipeline import find_photographs
 from tests.data.nasty_folder import IMAGES, write_nasty_folder
 
 

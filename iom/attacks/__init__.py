@@ -1,12 +1,9 @@
-"""Attacks on templates. To add one, write its file and add a line here."""
+"""Attacks on templates. To add one, write its function and add a line here."""
 
 from iom.attacks.base import CODES, HASH, KEY, PHOTOGRAPHS, POPULATION, PUBLIC, SCORES, Attack
-from iom.attacks.closed_form import closed_form
-from iom.attacks.descent import cross_entropy_descent, posterior_mode
-from iom.attacks.hill_climbing import brute_force, dictionary, hill_climbing, one_guess, similarity_search
-from iom.attacks.linkage import keyed_linker, keyless_linker
-from iom.attacks.regression import prior_regressor
-from iom.attacks.sorted_values import link_by_sorted_values, photographs_by_sorted_values
+from iom.attacks.hill_climbing import brute_force, climb_scores, dictionary, one_guess, similarity_search
+from iom.attacks.linkage import keyed_linker, keyless_linker, link_by_sorted_values, photographs_by_sorted_values
+from iom.attacks.reconstruction import closed_form, cross_entropy_descent, posterior_mode, prior_regressor
 
 LINEAR = ("vectors",)
 GRADIENT = ("vectors", "responses")
@@ -42,9 +39,7 @@ ATTACKS: dict[str, Attack] = {
         identify=photographs_by_sorted_values,
     ),
     "keyed_linker": Attack("reconstruct under both keys and compare", (CODES, KEY, POPULATION), link=keyed_linker),
-    "hill_climbing": Attack(
-        "evolution strategy on a matcher's scores", (SCORES, POPULATION), reconstruct=hill_climbing
-    ),
+    "hill_climbing": Attack("evolution strategy on a matcher's scores", (SCORES, POPULATION), reconstruct=climb_scores),
     "dictionary": Attack(
         "the one of other people with the nearest code", (CODES, HASH, POPULATION), reconstruct=dictionary
     ),

@@ -202,3 +202,21 @@ def unit(rows: NDArray[Any]) -> Embeddings:
     """Rows at length one; a zero row stays zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(lengths, 1e-12), np.float32)
+
+
+def read_back(vectors: Vectors, codes: Templates) -> Embeddings:
+    """Sum of the chosen vectors, `sum_i w_{i, t_i}`, `(N, D)`.
+
+    Args:
+        vectors: Centred projection vectors, `(D, M, Q)`.
+        codes: `(N, M)`.
+    """
+    size, length, alphabet_size = vectors.shape
+    chosen = one_hot(codes, alphabet_size).reshape(len(codes), length * alphabet_size)
+    return np.asarray(chosen @ vectors.reshape(size, -1).T)
+
+
+def one_hot(codes: Templates, alphabet_size: int) -> Embeddings:
+    """Codes `(N, M)` as `(N, M, Q)`, zeros and ones."""
+    symbols = np.arange(alphabet_size, dtype=codes.dtype)
+    return np.asarray(codes[:, :, None] == symbols, np.float32)

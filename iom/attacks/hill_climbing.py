@@ -5,8 +5,7 @@ from numpy.typing import NDArray
 
 from iom._random import numpy_stream
 from iom.attacks.base import Embeddings, Leak
-from iom.attacks.evolution import Cost, evolve
-from iom.attacks.population import Population
+from iom.attacks.optimizers import Population, evolve
 
 GENERATIONS, OFFSPRING = 120, 32
 TRIES = 1000
@@ -30,17 +29,26 @@ def similarity_search(leak: Leak) -> Embeddings:
             total += leak.system.distances(box(candidates), code[owners])
         return total
 
-    return _search(leak, cost, dictionary(leak), people, GENERATIONS, OFFSPRING)
+    return evolve(
+        cost, dictionary(leak), Population.of(people), generations=GENERATIONS, offspring=OFFSPRING, seed=leak.seed
+    )
 
 
-def hill_climbing(leak: Leak) -> Embeddings:
+def climb_scores(leak: Leak) -> Embeddings:
     """Climb by a matcher's scores alone: no code, no key, no model (Galbally et al., PR 2010).
 
     Starts at the mean of the attacker's own people.
     """
     people = leak.known("population")
     start = np.repeat(people.mean(axis=0, keepdims=True), leak.victims, axis=0)
-    return _search(leak, leak.known("oracle"), start, people, QUERY_GENERATIONS, QUERY_OFFSPRING)
+    return evolve(
+        leak.known("oracle"),
+        start,
+        Population.of(people),
+        generations=QUERY_GENERATIONS,
+        offspring=QUERY_OFFSPRING,
+        seed=leak.seed,
+    )
 
 
 def dictionary(leak: Leak) -> Embeddings:
@@ -72,7 +80,3 @@ def one_guess(leak: Leak) -> Embeddings:
     people = leak.known("population")
     drawn = numpy_stream(leak.seed, "attacks/guess").integers(len(people), size=leak.victims)
     return np.asarray(people[drawn], np.float32)
-
-
-def _search(leak: Leak, cost: Cost, start: Embeddings, people: Embeddings, rounds: int, offspring: int) -> Embeddings:
-    return evolve(cost, start, Population.of(people), generations=rounds, offspring=offspring, seed=leak.seed)

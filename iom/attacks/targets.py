@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.attacks.base import AttackedSystem, Embeddings, ResponseGradient, Vectors, unit
-from iom.attacks.inversions.bloom import WordSetGradient
-from iom.attacks.inversions.ifo import FirstOneGradient
-from iom.attacks.inversions.mlphash import PerceptronGradient
-from iom.attacks.inversions.polyprotect import PolynomialInversion
-from iom.attacks.inversions.urp import ProductGradient
-from iom.attacks.network import NetworkGradient
-from iom.baselines.biohash import BioHash
+from iom.attacks.inversions import (
+    BloomInversion,
+    FirstOneInversion,
+    NetworkInversion,
+    PerceptronInversion,
+    PolynomialInversion,
+    ProductInversion,
+)
 from iom.baselines.bloom import BloomFilter
 from iom.baselines.ifo import IndexingFirstOne
-from iom.baselines.mlphash import MlpHash
+from iom.baselines.index_of_max import UniformRandomPermutation
 from iom.baselines.polyprotect import PolyProtect
-from iom.baselines.protection import BehindThePermutation, Protection, comparator_of
-from iom.baselines.sign import vectors_of_signs
-from iom.baselines.urp import UniformRandomPermutation
+from iom.baselines.protection import BehindThePermutation, Protection
+from iom.baselines.signs import BioHash, MlpHash, vectors_of_signs
 from iom.codes.comparators import SymbolComparator
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count, part_window
@@ -35,10 +35,10 @@ from iom.nn.layers.index_of_max import IoMProjection
 
 INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {
     PolyProtect: lambda its, key: PolynomialInversion(*its.polynomial(key)),
-    MlpHash: lambda its, key: PerceptronGradient(its.layers(key)),
-    UniformRandomPermutation: lambda its, key: ProductGradient(its.windows(key), its.embedding_size),
-    IndexingFirstOne: lambda its, key: FirstOneGradient(its.directions, its.windows(key)),
-    BloomFilter: lambda its, key: WordSetGradient(its.directions(key)),
+    MlpHash: lambda its, key: PerceptronInversion(its.layers(key)),
+    UniformRandomPermutation: lambda its, key: ProductInversion(its.windows(key), its.embedding_size),
+    IndexingFirstOne: lambda its, key: FirstOneInversion(its.directions, its.windows(key)),
+    BloomFilter: lambda its, key: BloomInversion(its.directions(key)),
 }
 """Protection that is not linear to its inversion, when a key is disclosed."""
 
@@ -51,7 +51,7 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
         embedding_size=embedding_size,
         alphabet_size=protection.alphabet_size,
         hash=protection.hash,
-        comparator=comparator_of(protection),
+        comparator=protection.comparator,
     )
     invert = INVERSIONS.get(type(protection))
     if invert:
@@ -119,7 +119,7 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
         hash=hasher.hash,
         comparator=SymbolComparator(hasher.alphabet_size),
         vectors=None if linear is None else vectors,
-        responses=None if linear is not None else lambda key: NetworkGradient(model, order(key)),
+        responses=None if linear is not None else lambda key: NetworkInversion(model, order(key)),
         public_vectors=kernel.reshape(shape),
         before_key=before_key,
     )

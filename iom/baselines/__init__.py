@@ -6,16 +6,12 @@ add a line here.
 
 from collections.abc import Callable
 
-from iom.baselines.biohash import BioHash
 from iom.baselines.bloom import BloomFilter
-from iom.baselines.framed import framed
-from iom.baselines.grp import GaussianRandomProjection
 from iom.baselines.ifo import IndexingFirstOne
-from iom.baselines.mlphash import MlpHash
+from iom.baselines.index_of_max import GaussianRandomProjection, UniformRandomPermutation, framed
 from iom.baselines.polyprotect import PolyProtect
 from iom.baselines.protection import Protection
-from iom.baselines.sign import RandomProjectionSigns
-from iom.baselines.urp import UniformRandomPermutation
+from iom.baselines.signs import BioHash, MlpHash, RandomProjectionSigns
 from iom.config.hashing import HasherConfig
 
 BASELINES: dict[str, Callable[[int, HasherConfig, int], Protection]] = {

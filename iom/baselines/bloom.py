@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.baselines.protection import HashedByKey, stored_bits
-from iom.baselines.sign import PublicSigns
+from iom.baselines.signs import PublicSigns
 from iom.codes.comparators import BlockSetComparator
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
@@ -25,29 +25,26 @@ class BloomFilter(HashedByKey):
     key, a string added to every word, only renames the bits of a filter (Hermans et al., 2014): here the key permutes
     the embedding first, as in GRP.
 
-    Args:
-        embedding_size: D.
-        code: Shape of the code; as many bits are binarised as it stores, in whole blocks.
-        seed: Of the public projection.
-
-    Raises:
-        ConfigError: Fewer bits than one block.
+    As many bits are binarised as the code shape stores, in whole blocks.
     """
 
-    alphabet_size = 2
+    takes_keep = True
 
     def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
-        self.embedding_size = embedding_size
+        super().__init__(embedding_size, code)
         self.blocks = stored_bits(code) // (WORD_BITS * BLOCK_WORDS)
         if self.blocks < 1:
             raise ConfigError(
                 f"code: Bloom filters take {WORD_BITS * BLOCK_WORDS} bits or more, received {stored_bits(code)}"
             )
-        self.code_length = self.blocks << WORD_BITS
-        self.comparator = BlockSetComparator(1 << WORD_BITS)
+        self.code_length, self.alphabet_size = self.blocks << WORD_BITS, 2
         self._signs = PublicSigns(
             embedding_size, self.blocks * BLOCK_WORDS * WORD_BITS, keep=code.keep, seed=seed, purpose="baselines/bloom"
         )
+
+    @property
+    def comparator(self) -> BlockSetComparator:
+        return BlockSetComparator(1 << WORD_BITS)
 
     def directions(self, key: TransformKey) -> NDArray[np.float32]:
         """What the bits of words are the signs of, `(D, blocks, words, bits)`."""

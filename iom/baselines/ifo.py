@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.baselines.keyed import keyed_orders
-from iom.baselines.protection import HashedByKey, refuse_keep, stored_bits
-from iom.baselines.sign import PublicSigns
+from iom.baselines.protection import HashedByKey, stored_bits
+from iom.baselines.signs import PublicSigns
 from iom.codes.comparators import CollisionComparator
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
@@ -24,28 +24,23 @@ class IndexingFirstOne(HashedByKey):
     Only the first q bits of a product are looked at; where they are all zero the symbol is void, q. How it is adapted:
     the bits are signs of public Gaussian projections, as many as the code stores, instead of an iris code; the
     original's modulo threshold is left at its neutral value.
-
-    Args:
-        embedding_size: D.
-        code: Shape of the code; q is the length of the window.
-        seed: Of the public projection, not secret.
-
-    Raises:
-        ConfigError: `keep` is set, or a symbol does not fit a byte.
     """
 
+    title = "IFO"
+
     def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
-        refuse_keep(code, "IFO")
+        super().__init__(embedding_size, code)
         if code.alphabet_size > 255:
             raise ConfigError(f"code.alphabet_size: IFO takes at most 255, received {code.alphabet_size}")
-        self.embedding_size = embedding_size
-        self.code_length = code.code_length
         self.window = code.alphabet_size
         self.alphabet_size = code.alphabet_size + 1
-        self.comparator = CollisionComparator(void=self.window)
         self._bits = max(stored_bits(code), self.window)
         # Permuting bits is the key here, so the embedding before them stays as it is.
         self._signs = PublicSigns(embedding_size, self._bits, keep=0, seed=seed, purpose="baselines/ifo")
+
+    @property
+    def comparator(self) -> CollisionComparator:
+        return CollisionComparator(void=self.window)
 
     @property
     def directions(self) -> NDArray[np.float32]:

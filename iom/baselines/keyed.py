@@ -1,14 +1,11 @@
 """Random numbers that follow from a key, for transforms whose matrices are the secret."""
 
 import functools
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from iom.baselines.protection import HashedByKey, refuse_keep, stored_bits
-from iom.config.hashing import HasherConfig
 from iom.keys import TransformKey
 
 
@@ -50,27 +47,6 @@ def keyed_blocks(key: TransformKey, purpose: str, rows: int, size: int) -> NDArr
 def keyed_orders(key: TransformKey, purpose: str, count: int, size: int) -> NDArray[np.intp]:
     """`count` orders of `size` entries, `(count, size)`."""
     return np.argsort(keyed_words(key, purpose, count, size), axis=1, kind="stable")
-
-
-class SecretSigns(HashedByKey):
-    """Signs of what follows from the key alone: a code has as many bits as its shape stores.
-
-    Args:
-        embedding_size: D.
-        code: Shape of the code; as many bits are taken as it stores.
-        seed: Unused, as nothing is public here; part of the common signature.
-
-    Raises:
-        ConfigError: `keep` is set.
-    """
-
-    title: ClassVar[str]
-    alphabet_size = 2
-
-    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
-        refuse_keep(code, self.title)
-        self.embedding_size = embedding_size
-        self.code_length = stored_bits(code)
 
 
 @functools.cache

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.baselines.keyed import keyed_orders
-from iom.baselines.protection import HashedByKey, refuse_keep
-from iom.codes.comparators import Comparator, CosineComparator
+from iom.baselines.protection import HashedByKey
+from iom.codes.comparators import CosineComparator
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
@@ -17,7 +17,7 @@ TERMS = 5
 """m, the entries of one polynomial; exponents are an order of 1..m."""
 OVERLAP = 4
 """Entries that two neighbouring polynomials share: the most, best for accuracy in the paper."""
-LARGEST_COEFFICIENT = 50
+MAX_COEFFICIENT = 50
 """Coefficients are distinct integers between minus this and this, 0 excluded."""
 
 
@@ -25,34 +25,29 @@ class PolyProtect(HashedByKey):
     """Entry i is `sum_j c_j v_{i s + j}^{e_j}` over a window of m entries, s = m - overlap.
 
     As in the paper, the embedding has unit length, so entries are far below 1 and high powers count little.
-    Coefficients and exponents are the key.
-
-    Args:
-        embedding_size: D.
-        code: Unused but for `keep`, which must be 0: the length of a template follows from D.
-        seed: Unused, as nothing is public here; part of the common signature.
-
-    Raises:
-        ConfigError: `keep` is set, or an embedding is shorter than a window.
+    Coefficients and exponents are the key. The length of a template follows from D.
     """
 
-    alphabet_size = 0
+    title = "PolyProtect"
     dtype = np.float64
-    comparator: Comparator = CosineComparator()
 
     def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
-        refuse_keep(code, "PolyProtect")
+        super().__init__(embedding_size, code)
         if embedding_size < TERMS:
             raise ConfigError(f"PolyProtect: expected embeddings of {TERMS} entries or more, received {embedding_size}")
-        self.embedding_size = embedding_size
+        self.alphabet_size = 0
         step = TERMS - OVERLAP
         # A last window that sticks out is filled with zeros, as in the paper.
         self.code_length = 1 + -(-(embedding_size - TERMS) // step)
         self._padding = (self.code_length - 1) * step + TERMS - embedding_size
 
+    @property
+    def comparator(self) -> CosineComparator:
+        return CosineComparator()
+
     def polynomial(self, key: TransformKey) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Coefficients `(m,)`, distinct and not zero, and exponents `(m,)`, an order of 1..m."""
-        values = np.delete(np.arange(-LARGEST_COEFFICIENT, LARGEST_COEFFICIENT + 1), LARGEST_COEFFICIENT)
+        values = np.delete(np.arange(-MAX_COEFFICIENT, MAX_COEFFICIENT + 1), MAX_COEFFICIENT)
         coefficients = values[keyed_orders(key, "polyprotect/c", 1, len(values))[0, :TERMS]]
         return coefficients, keyed_orders(key, "polyprotect/e", 1, TERMS)[0] + 1
 

@@ -1,4 +1,4 @@
-"""The interface that every data-agnostic protection has, and what they share."""
+"""Interface and common base of the data-agnostic protections."""
 
 import abc
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Keys = TransformKey | Sequence[TransformKey]
 
 
 class Protection(Protocol):
-    """Embeddings and keys in, codes out, which are compared by their differing positions.
+    """Embeddings and keys in, templates out.
 
     Attributes:
         code_length: M, positions of a code.
@@ -27,22 +27,13 @@ class Protection(Protocol):
     code_length: int
     alphabet_size: int
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
-        """Codes `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
-        ...
-
-
-@runtime_checkable
-class ComparedItsOwnWay(Protocol):
-    """A protection whose templates are not compared by differing positions.
-
-    Attributes:
-        comparator: How they are.
-    """
-
     @property
     def comparator(self) -> Comparator:
-        """How its templates are compared."""
+        """How templates are compared."""
+        ...
+
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
+        """Templates `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
         ...
 
 
@@ -51,7 +42,7 @@ class BehindThePermutation(Protocol):
     """A protection that is Index-of-Max of one public projection behind the keyed permutation.
 
     Attributes:
-        public_projection: Its vectors, `(K, M, Q)`; the key's permutation keeps the first K.
+        public_projection: Its vectors, `(K, M, Q)`, the same for all keys; the key's permutation keeps the first K.
     """
 
     @property
@@ -61,17 +52,38 @@ class BehindThePermutation(Protocol):
 
 
 class HashedByKey(abc.ABC):
-    """What most protections share: arguments are checked, and rows of one key hashed together.
+    """Base of most protections: checks the arguments, and hashes the rows of one key together.
 
-    Attributes:
+    Args:
         embedding_size: D.
-        code_length: M.
-        dtype: Type of an entry of a template.
+        code: Shape of the code (`code_length`, `alphabet_size`, `keep`); the rest is about learning and not read.
+        seed: Of what is public; without effect where everything follows from the key.
+
+    Raises:
+        ConfigError: The protection cannot have this shape; `keep` is set where there is no such step, or exceeds D.
     """
 
-    embedding_size: int
-    code_length: int
+    title: ClassVar[str]
+    """Name of the method, in errors."""
+    takes_keep: ClassVar[bool] = False
+    """Whether the key's permutation may keep fewer than D dimensions."""
     dtype: ClassVar[type[np.generic]] = np.uint8
+    """Of an entry of a template."""
+
+    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+        if code.keep and not self.takes_keep:
+            raise ConfigError(f"code.keep: {self.title} has no such step; set it to 0")
+        if code.keep > embedding_size:
+            raise ConfigError(f"code.keep: expected at most {embedding_size}, received {code.keep}")
+        self.embedding_size = embedding_size
+        self.keep = code.keep or embedding_size
+        self.code_length = code.code_length
+        self.alphabet_size = code.alphabet_size
+
+    @property
+    def comparator(self) -> Comparator:
+        """Differing positions, where a protection does not say otherwise."""
+        return SymbolComparator(self.alphabet_size)
 
     def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
         """Templates `(N, M)` of embeddings `(N, D)` under one key for all, or one for each.
@@ -96,26 +108,9 @@ class HashedByKey(abc.ABC):
         """Templates `(n, M)` of rows `(n, D)` that share a key."""
 
 
-def comparator_of(protection: Protection) -> Comparator:
-    """How templates of a protection are compared: its own way, or by differing positions."""
-    if isinstance(protection, ComparedItsOwnWay):
-        return protection.comparator
-    return SymbolComparator(protection.alphabet_size)
-
-
 def stored_bits(code: HasherConfig) -> int:
     """Bits that a code of this shape takes: what systems are compared at."""
     return code.code_length * plane_count(code.alphabet_size)
-
-
-def refuse_keep(code: HasherConfig, name: str) -> None:
-    """Refuse a reduction after the permutation, in methods that have no such step.
-
-    Raises:
-        ConfigError: `keep` is set.
-    """
-    if code.keep:
-        raise ConfigError(f"code.keep: {name} has no such step; set it to 0")
 
 
 def checked_rows(embeddings: NDArray[np.float32], embedding_size: int) -> NDArray[np.float32]:

@@ -46,9 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _align(arguments: argparse.Namespace) -> Answer:
     from iom._files import check_output, sha256_of
     from iom.errors import ConfigError
-    from iom.photos.align_folder import align_folder
-    from iom.photos.align_photo import AlignSettings
-    from iom.photos.landmarks import read_landmarks
+    from iom.photos.align import read_landmarks
+    from iom.photos.pipeline import PhotoSettings, align_photos
 
     if arguments.workers < 1:
         raise ConfigError(f"expected --workers 1 or more, received {arguments.workers}")
@@ -56,17 +55,17 @@ def _align(arguments: argparse.Namespace) -> Answer:
     points = read_landmarks(arguments.points) if arguments.points else None
     given = arguments.points or arguments.weights
     with goes_on_when_repeated():
-        report = align_folder(
+        report = align_photos(
             arguments.photos,
             arguments.output,
-            settings=AlignSettings(
+            settings=PhotoSettings(
                 detector="points" if arguments.points else arguments.detector,
-                which=arguments.which,
+                faces=arguments.which,
                 min_score=arguments.min_score,
                 min_size=arguments.min_size,
                 source=sha256_of(given) if given and given.is_file() else "",
-                format=arguments.format,
             ),
+            format=arguments.format,
             weights=arguments.weights,
             points=points,
             workers=arguments.workers,

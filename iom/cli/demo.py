@@ -122,7 +122,7 @@ def _draw(demonstration: "Demonstration", images: "NDArray[np.uint8]", output: P
 def _images(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
     """Faces A, B and C, `(3, 112, 112, 3)`."""
     if paths is not None:
-        from iom.data.images import read_images
+        from iom.photos.images import read_images
 
         return read_images(paths)
 

@@ -13,13 +13,13 @@ from tqdm import tqdm
 from iom._files import list_subjects
 from iom.cli.arguments import NO, OK, Answer, goes_on_when_repeated
 from iom.cli.gallery_access import open_gallery, read_passphrase
-from iom.data.images import read_image
 from iom.errors import AlreadyEnrolledError, ConfigError, EnrolmentError, NotEnrolledError, RevokedError
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import Application
 from iom.gallery.templates import MajorityHasher, fuse
 from iom.gallery.transfer import export_application, import_application
 from iom.models.face_hasher import FaceHasher, load
+from iom.photos.images import read_image
 
 COMMON_KEY = (
     "note: one key serves all records. Until a later version, whoever holds the record store and "

@@ -84,9 +84,9 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     from iom._files import check_output, sha256_of
     from iom.errors import ConfigError, DataError
     from iom.models.face_hasher import load
-    from iom.photos.face_finding import ALIGNED, LARGEST_MEGAPIXELS, POINTS, FindSettings
-    from iom.photos.hash_photos import BATCH, check_places, hash_photos, report_path
-    from iom.photos.landmarks import read_landmarks
+    from iom.photos.align import read_landmarks
+    from iom.photos.decode import MAX_MEGAPIXELS
+    from iom.photos.pipeline import ALIGNED, BATCH, POINTS, PhotoSettings, check_places, hash_photos, report_path
 
     if arguments.workers < 0 or not arguments.seconds > 0:
         raise ConfigError("expected --workers 0 or more and --seconds above 0")
@@ -98,14 +98,14 @@ def _hash(arguments: argparse.Namespace) -> Answer:
     points = read_landmarks(arguments.points) if arguments.points else None
     given = arguments.points or arguments.detector_weights
     detector = POINTS if arguments.points else ALIGNED if arguments.aligned else arguments.detector
-    settings = FindSettings(
+    settings = PhotoSettings(
         detector=detector,
         faces=arguments.faces,
         min_score=arguments.min_score,
         min_size=arguments.min_size,
         source=sha256_of(given) if given and given.is_file() else "",
-        largest_side=arguments.detect_side,
-        largest_megapixels=arguments.max_megapixels or LARGEST_MEGAPIXELS,
+        max_side=arguments.detect_side,
+        max_megapixels=arguments.max_megapixels or MAX_MEGAPIXELS,
     )
     hasher = load(arguments.hasher, weights=arguments.weights, batch_size=BATCH)
     try:

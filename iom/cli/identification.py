@@ -50,7 +50,7 @@ def _identify(arguments: argparse.Namespace) -> Answer:
 
     import dataclasses
 
-    from iom.evaluation.identify import identify
+    from iom.evaluation.evaluators import identify
 
     figures = list(identify(config, progress=not arguments.quiet))
     names = ("system", "scenario", "metric", "value")

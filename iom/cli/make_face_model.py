@@ -37,7 +37,7 @@ def _make(arguments: argparse.Namespace) -> Answer:
     from iom._files import check_output
     from iom.config.sections import FolderConfig
     from iom.data.folders import scan_folder
-    from iom.data.images import read_images
+    from iom.photos.images import read_images
     from iom.synthetic.fit import fit_face_model, select_frontal
 
     check_output(arguments.output, folder=False)

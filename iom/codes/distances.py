@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes._kernels.backend import KERNELS
+from iom.codes._kernels import KERNELS
 from iom.codes.packing import PackedCodes
 from iom.errors import CodeError
 

@@ -6,6 +6,7 @@ every alphabet. A 512x8 code takes 192 bytes.
 """
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from iom.errors import CodeError
 
 WORD_BITS = 64
+LAYOUT = "iom-planes/1"
 LARGEST_CODE_LENGTH = 65536
 LARGEST_ALPHABET_SIZE = 256
+_ENCODING = re.compile(rf"{LAYOUT}:([1-9]\d{{0,4}})x([1-9]\d{{0,2}})")
 _ROWS_AT_A_TIME = 4096  # bounds the temporary arrays of pack and unpack to a few megabytes
 
 
@@ -31,6 +34,37 @@ def word_count(code_length: int) -> int:
     if not 1 <= code_length <= LARGEST_CODE_LENGTH:
         raise CodeError(f"code_length: expected 1 to {LARGEST_CODE_LENGTH}, received {code_length}")
     return -(-code_length // WORD_BITS)
+
+
+def encoding_id(code_length: int, alphabet_size: int) -> str:
+    """Name of the stored form of codes: layout, M and Q.
+
+    Example:
+        >>> encoding_id(512, 8)
+        'iom-planes/1:512x8'
+    """
+    return f"{LAYOUT}:{code_length}x{alphabet_size}"
+
+
+def encoding_shape(encoding: str) -> tuple[int, int]:
+    """`(M, Q)` of an encoding id.
+
+    Raises:
+        CodeError: A layout that this program does not know.
+    """
+    match = _ENCODING.fullmatch(encoding)
+    if match is None:
+        raise CodeError(
+            f"encoding: expected '{LAYOUT}:<code length>x<alphabet size>', received {encoding!r}; "
+            "read it with the program that wrote it"
+        )
+    return int(match[1]), int(match[2])
+
+
+def code_bytes(encoding: str) -> int:
+    """Bytes of one stored code: whole 64-bit words, little endian, plane after plane."""
+    code_length, alphabet_size = encoding_shape(encoding)
+    return 8 * plane_count(alphabet_size) * word_count(code_length)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

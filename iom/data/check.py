@@ -15,8 +15,8 @@ from iom._files import is_image, is_skipped
 from iom.data.formats.bin_files import read_bin_images
 from iom.data.formats.conversions import FaceSource, from_folder, from_recordio, from_shards
 from iom.data.formats.shards import is_shards, read_manifest, read_records, read_sidecar
-from iom.data.images import FORMATS, decode_image
 from iom.errors import DataError
+from iom.photos.images import FORMATS, decode_image
 
 PROBLEMS = {
     "unreadable": "the file itself is damaged, or contradicts its index",

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from iom._random import numpy_stream
 from iom.data.batches import SubjectBatches
-from iom.data.images import read_images
 from iom.keys import KEY_KINDS, SECRET_BYTES, TransformKey
+from iom.photos.images import read_images
 
 RANDOM_KEY, IDENTITY_KEY = "random", "identity"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from iom._untrusted import paths_inside
-from iom.data.images import OFFENDERS_SHOWN
 from iom.errors import DataError
+from iom.photos.images import OFFENDERS_SHOWN
 
 T = TypeVar("T")
 

@@ -1,57 +1,148 @@
-"""BLUFR's two figures for one system: verification and open-set identification, over ten trials."""
+"""BLUFR on LFW: ten trials of verification and open-set identification (Liao et al., IJCB 2014)."""
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.comparators import Comparator
+from iom.data.table_files import parsed, present, read_lines, shown
 from iom.errors import DataError
-from iom.evaluation.blufr_protocol import Blufr
-from iom.evaluation.protocols import search_templates, verification_rate
+from iom.evaluation.identification import search_templates
+from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings, keys_of
+from iom.metrics.all_pairs import AllPairs
 
 FMR, FPIR, RANK = 1e-3, 1e-2, 1
+NAMES = ("vr_at_fmr_1e-3", "dir_at_fpir_1e-2")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlufrTrial:
+    """One trial: rows of the image list.
+
+    Attributes:
+        test: Images of which all pairs are verified.
+        gallery: One image of each enrolled subject.
+        probes: Images that are looked for, of enrolled subjects and of others.
+    """
+
+    test: NDArray[np.int64]
+    gallery: NDArray[np.int64]
+    probes: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blufr:
+    """The protocol.
+
+    Attributes:
+        images: The listed images.
+        subjects: Subject of each image, numbers from 0, `(N,)`.
+        trials: Ten of them.
+    """
+
+    images: tuple[Path, ...]
+    subjects: NDArray[np.int64]
+    trials: tuple[BlufrTrial, ...]
+
+
+def read_blufr(lists: Path, root: Path) -> Blufr:
+    """Read the lists over a folder `<root>/<subject>/<subject>_NNNN.jpg`.
+
+    Args:
+        lists: Folder of `image_list.txt`, and of `test_set.txt`, `gallery_set.txt`, `probe_set.txt`, whose lines are
+            trials: 1-based indexes into the list.
+        root: Folder of images.
+
+    Raises:
+        DataError: A missing or malformed list, an index outside the list, missing images, a gallery with a subject
+            twice, a gallery or probe image outside its trial's test set.
+    """
+    source = lists / "image_list.txt"
+    names = [line for _, line in read_lines(source)]
+    people = [name.rpartition("_")[0] for name in names]
+    nameless = [name for name, person in zip(names, people, strict=True) if not person]
+    if nameless:
+        raise DataError(f"{source}: expected names as Person_0001.jpg, received {shown(nameless)}")
+    images = present([f"{p}/{n}" for p, n in zip(people, names, strict=True)], root, source)
+    subjects = np.unique(people, return_inverse=True)[1].astype(np.int64)
+    sets = [_trials(lists / f"{kind}_set.txt", len(names)) for kind in ("test", "gallery", "probe")]
+    if len({len(trials) for trials in sets}) > 1:
+        raise DataError(
+            f"{lists}: expected as many trials in each set, received {', '.join(str(len(trials)) for trials in sets)}"
+        )
+    trials = tuple(BlufrTrial(*rows) for rows in zip(*sets, strict=True))
+    for number, trial in enumerate(trials, start=1):
+        _check(trial, subjects, f"{lists}, trial {number}", names)
+    return Blufr(images, subjects, trials)
 
 
 class BlufrEvaluator:
-    """Verification rate at FMR 0.1 % and open-set DIR at FPIR 1 %, rank 1.
+    """Verification rate at FMR 0.1 % and open-set DIR at FPIR 1 %, rank 1, under one test key.
 
-    Each is quoted as the mean over trials less their sample standard deviation, as the authors do.
+    Each is quoted as the mean over trials less their sample standard deviation, as the authors do: the protocol's own
+    spread is that over trials.
 
     Args:
         protocol: The lists.
-        templates: Prepared templates of the listed images.
-        comparator: How they are compared.
+        embeddings: Of the listed images, unit length, `(N, D)`.
+        seed: Of the test key.
 
     Raises:
-        DataError: Not one template for each image.
+        DataError: Not one embedding for each image.
     """
 
-    def __init__(self, protocol: Blufr, templates: Any, comparator: Comparator) -> None:
-        if len(templates) != len(protocol.images):
-            raise DataError(
-                f"BLUFR: expected a template for each of {len(protocol.images)} images, received {len(templates)}"
-            )
-        self._protocol = protocol
-        self._templates = templates
-        self._comparator = comparator
+    scenarios: tuple[str, ...] = (OWN_KEY, STOLEN_KEY)
 
-    def run(self) -> Iterator[tuple[str, float]]:
+    def __init__(self, protocol: Blufr, embeddings: Embeddings, *, seed: int) -> None:
+        if len(embeddings) != len(protocol.images):
+            raise DataError(
+                f"BLUFR: expected an embedding for each of {len(protocol.images)} images, received {len(embeddings)}"
+            )
+        self._protocol, self._embeddings, self._seed = protocol, embeddings, seed
+
+    def run(self, system: CodeSystem, scenario: str) -> Iterator[tuple[str, float]]:
         """`vr_at_fmr_1e-3` and `dir_at_fpir_1e-2`, each with `_mean` and `_std` beside it."""
-        trials = [self._trial(number) for number in range(len(self._protocol.trials))]
-        for name, values in zip(("vr_at_fmr_1e-3", "dir_at_fpir_1e-2"), zip(*trials, strict=True), strict=True):
-            mean = float(np.mean(values))
-            std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        subjects = self._protocol.subjects
+        templates = system.templates(self._embeddings, keys_of(scenario, subjects, seed=self._seed))
+        values = []
+        for trial in self._protocol.trials:
+            curve = AllPairs(subjects[trial.test]).curve(system.comparator, templates[trial.test], fmr=FMR)
+            searches = search_templates(
+                system.comparator, templates, subjects, gallery=trial.gallery, probes=trial.probes
+            )
+            values.append((1.0 - curve.fnmr_at_fmr(FMR), searches.identification_rate_at_fpir(FPIR, RANK)))
+        for name, rates in zip(NAMES, zip(*values, strict=True), strict=True):
+            mean = float(np.mean(rates))
+            std = float(np.std(rates, ddof=1)) if len(rates) > 1 else 0.0
             yield name, mean - std
             yield f"{name}_mean", mean
             yield f"{name}_std", std
 
-    def _trial(self, number: int) -> tuple[float, float]:
-        trial = self._protocol.trials[number]
-        subjects: NDArray[np.int64] = self._protocol.subjects
-        rate = verification_rate(self._comparator, self._templates[trial.test], subjects[trial.test], FMR)
-        searches = search_templates(
-            self._comparator, self._templates, subjects, gallery=trial.gallery, probes=trial.probes
+
+def _trials(path: Path, images: int) -> list[NDArray[np.int64]]:
+    def rows(fields: list[str]) -> NDArray[np.int64]:
+        indexes = np.array([int(field) for field in fields], np.int64)
+        if indexes.min() < 1 or indexes.max() > images or len(np.unique(indexes)) < len(indexes):
+            raise ValueError(path)
+        return indexes - 1
+
+    form = f"distinct indexes 1 to {images}"
+    return [parsed(path, number, line, form, rows, None) for number, line in read_lines(path)]
+
+
+def _check(trial: BlufrTrial, subjects: NDArray[np.int64], place: str, names: list[str]) -> None:
+    counts = np.bincount(subjects[trial.gallery])
+    twice = trial.gallery[counts[subjects[trial.gallery]] > 1]
+    if len(twice):
+        raise DataError(f"{place}: {len(twice)} gallery images share a subject: {shown([names[row] for row in twice])}")
+    searched = np.concatenate([trial.gallery, trial.probes])
+    outside = searched[~np.isin(searched, trial.test)]
+    if len(outside):
+        raise DataError(
+            f"{place}: {len(outside)} gallery or probe images are not in the test set: "
+            f"{shown([names[row] for row in outside])}"
         )
-        return rate, searches.identification_rate_at_fpir(FPIR, RANK)
+    if np.isin(trial.probes, trial.gallery).any():
+        raise DataError(f"{place}: an image stands both in the gallery and among the probes")

@@ -1,129 +1,129 @@
-"""Evaluators: each turns the scores of one system under one key into named figures.
+"""Evaluation of systems on a benchmark of 1:N identification, by the evaluator that the configuration names."""
 
-A new one is a class with `run`, and a line in `EVALUATORS`; reports and intervals follow.
-"""
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from iom._registry import lookup
+from iom.config.schema import EvaluateConfig
+from iom.data.benchmarks.base import IdentificationBenchmark
+from iom.data.benchmarks.folders import folder_identification
+from iom.data.benchmarks.ijb import read_ijb_identification
+from iom.data.benchmarks.megaface import read_megaface
+from iom.errors import ConfigError
+from iom.evaluation.blufr import BlufrEvaluator, read_blufr
+from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator
+from iom.evaluation.scores import FLOAT, CodeSystem, Embeddings, float_system, scenarios_of
+from iom.evaluation.systems import check_systems, load_code_systems
+from iom.models.fusion import open_embedder
 
-import numpy as np
-from numpy.typing import NDArray
+Embed = Callable[[Sequence[Path]], Embeddings]
 
-from iom.evaluation.scores import PairScores
-from iom.metrics.bootstrap import Kind
 
-FMRS = {"1e-2": 1e-2, "1e-3": 1e-3}
-"""False match rates at which the FNMR is quoted, by the name that the figure bears."""
+class SystemFigure(NamedTuple):
+    """One figure of one system in one scenario.
 
-RATES: dict[str, Kind] = {
-    "accuracy": "both",
-    "eer": "both",
-    "auc": "both",
-    **dict.fromkeys((f"fnmr_at_fmr_{name}" for name in FMRS), "mated"),
-    "fmr_at_decision": "non-mated",
-    "fnmr_at_decision": "mated",
-}
-"""Figures that are rates, and the pairs whose subjects they rest on."""
+    Attributes:
+        system: `float`, the name of a baseline, or that of a trained hasher.
+        scenario: `none`, `own_key` or `stolen_key`.
+        name: Of the figure; the ends of an interval bear `_low` and `_high`.
+        value: The mean over keys.
+    """
 
-GIVEN = ("decision",)
-"""Figures that are not measured and so have no interval."""
-
-REJECTS_EVERYTHING = -1.0
-"""Threshold where only rejecting everything keeps to an FMR: no distance is negative."""
+    system: str
+    scenario: str
+    name: str
+    value: float
 
 
 class Evaluator(Protocol):
-    """What computes figures."""
+    """Evaluation of systems on one benchmark, whose embeddings it holds.
 
-    def run(self, weights: NDArray[np.float64] | None = None) -> Iterator[tuple[str, float]]:
-        """Name and value of each figure; `weights` `(P,)` say how often each pair counts."""
-
-
-class FoldEvaluator:
-    """Accuracy as LFW defines it: the threshold of nine folds applied to the tenth.
-
-    Left out where the benchmark has a single fold.
+    Attributes:
+        scenarios: In which systems that have a key are evaluated.
     """
 
-    def __init__(self, scores: PairScores) -> None:
-        self._scores = scores
+    scenarios: tuple[str, ...]
 
-    def run(self, weights: NDArray[np.float64] | None = None) -> Iterator[tuple[str, float]]:
-        """`accuracy`, and `accuracy_std` over the folds."""
-        if not has_folds(self._scores):
-            return
-        accuracy = self._scores.folded.accuracy(weights)
-        yield "accuracy", accuracy.mean
-        yield "accuracy_std", accuracy.std
+    def run(self, system: CodeSystem, scenario: str) -> Iterator[tuple[str, float]]:
+        """Name and value of each figure of a system in a scenario."""
+        ...
 
 
-class OperatingPointEvaluator:
-    """Error rates from all distances, and the thresholds that give them.
+def run_evaluator(evaluator: Evaluator, systems: Iterable[CodeSystem]) -> Iterator[SystemFigure]:
+    """Figures of all systems in all scenarios of an evaluator."""
+    for system in systems:
+        for scenario in scenarios_of(system, evaluator.scenarios):
+            for name, value in evaluator.run(system, scenario):
+                yield SystemFigure(system.name, scenario, name, value)
 
-    FNMR at an FMR is left out where the benchmark has too few non-mated pairs to tell that FMR from zero.
+
+def identify(config: EvaluateConfig, *, progress: bool = False) -> Iterator[SystemFigure]:
+    """Figures of the evaluator that `config.benchmark.source` names, for every system.
+
+    Args:
+        config: What to evaluate.
+        progress: Show progress bars.
+
+    Raises:
+        ConfigError: An unknown evaluator or system, or a path that the evaluator needs is not set.
+        DataError: Lists or images are missing, damaged or inconsistent.
+        WeightsError: Embedder or hasher are missing, damaged, or do not belong together.
     """
-
-    def __init__(self, scores: PairScores) -> None:
-        self._scores = scores
-        self._fmrs = {name: fmr for name, fmr in FMRS.items() if resolves(scores, fmr)}
-
-    def run(self, weights: NDArray[np.float64] | None = None) -> Iterator[tuple[str, float]]:
-        """`eer`, `auc`, `fnmr_at_fmr_X`, `threshold_at_eer`, `threshold_at_fmr_X`."""
-        if weights is None:
-            curve = self._scores.ranked.curve()
-        else:
-            same = self._scores.same
-            curve = self._scores.ranked.curve(weights[same], weights[~same])
-        yield "eer", curve.equal_error_rate()
-        yield "auc", curve.area_under_curve()
-        for name, fmr in self._fmrs.items():
-            yield f"fnmr_at_fmr_{name}", curve.fnmr_at_fmr(fmr)
-        yield "threshold_at_eer", curve.threshold_at_equal_error()
-        for name, fmr in self._fmrs.items():
-            threshold = max(curve.threshold_at_fmr(fmr), REJECTS_EVERYTHING)
-            yield f"threshold_at_fmr_{name}", threshold
+    check_systems(config)
+    make = lookup(EVALUATORS, config.benchmark.source, "identification protocol")
+    embedder = open_embedder(config.embedder)
+    evaluator = make(config, lambda files: embedder.embed_files(files, progress=progress))
+    named = load_code_systems(config, embedder) | {FLOAT: float_system(embedder.embedding_size)}
+    return run_evaluator(evaluator, [named[name] for name in config.scenario.systems])
 
 
-class DecisionEvaluator:
-    """Errors at the system's own threshold, calibrated on other data: what a user would meet.
-
-    Left out for systems without one.
-    """
-
-    def __init__(self, scores: PairScores) -> None:
-        self._scores = scores
-
-    def run(self, weights: NDArray[np.float64] | None = None) -> Iterator[tuple[str, float]]:
-        """`fmr_at_decision`, `fnmr_at_decision` and the threshold itself, `decision`."""
-        if self._scores.decision is None:
-            return
-        same = self._scores.same
-        matches = self._scores.distances <= self._scores.decision
-        weights = np.ones(len(same)) if weights is None else weights
-        yield "fmr_at_decision", float(np.average(matches[~same], weights=weights[~same]))
-        yield "fnmr_at_decision", float(np.average(~matches[same], weights=weights[same]))
-        yield "decision", float(self._scores.decision)
+def _identification(benchmark: IdentificationBenchmark, config: EvaluateConfig, embed: Embed) -> Evaluator:
+    return IdentificationEvaluator(
+        benchmark,
+        embed(benchmark.images),
+        keys=config.scenario.keys,
+        seed=config.seed,
+        pooling=config.benchmark.pooling,
+    )
 
 
-def has_folds(scores: PairScores) -> bool:
-    """Whether a threshold can be chosen on other folds than those it is judged on."""
-    return bool(np.any(scores.fold != scores.fold[0]))
+def _folder(config: EvaluateConfig, embed: Embed) -> Evaluator:
+    benchmark = folder_identification(
+        *_paths(config, "root"), name=config.benchmark.name, gallery_images=config.benchmark.gallery_images
+    )
+    return _identification(benchmark, config, embed)
 
 
-def resolves(scores: PairScores, fmr: float) -> bool:
-    """Whether there are enough non-mated pairs for one false match at this FMR."""
-    return fmr * int(np.count_nonzero(~scores.same)) >= 1
+def _ijb(config: EvaluateConfig, embed: Embed) -> Evaluator:
+    benchmark = read_ijb_identification(
+        *_paths(config, "path", "root"), name=config.benchmark.name, align_into=config.benchmark.align_into
+    )
+    return _identification(benchmark, config, embed)
 
 
-EVALUATORS: dict[str, Callable[[PairScores], Evaluator]] = {
-    "folds": FoldEvaluator,
-    "operating_points": OperatingPointEvaluator,
-    "decision": DecisionEvaluator,
+def _megaface(config: EvaluateConfig, embed: Embed) -> Evaluator:
+    paths = _paths(config, "path", "distractors", "root", "distractor_root")
+    benchmark = read_megaface(*paths, name=config.benchmark.name)
+    return DistractorEvaluator(benchmark, embed(benchmark.images), keys=config.scenario.keys, seed=config.seed)
+
+
+def _blufr(config: EvaluateConfig, embed: Embed) -> Evaluator:
+    protocol = read_blufr(*_paths(config, "path", "root"))
+    return BlufrEvaluator(protocol, embed(protocol.images), seed=config.seed)
+
+
+def _paths(config: EvaluateConfig, *fields: str) -> tuple[Path, ...]:
+    empty = [field for field in fields if not getattr(config.benchmark, field)]
+    if empty:
+        raise ConfigError(f"benchmark: source '{config.benchmark.source}' needs benchmark.{empty[0]}")
+    return tuple(Path(getattr(config.benchmark, field)) for field in fields)
+
+
+EVALUATORS: dict[str, Callable[[EvaluateConfig, Embed], Evaluator]] = {
+    "folder": _folder,
+    "ijb": _ijb,
+    "megaface": _megaface,
+    "blufr": _blufr,
 }
-"""All run, in this order, on every system, scenario and key."""
-
-
-def figures(scores: PairScores, weights: NDArray[np.float64] | None = None) -> Iterator[tuple[str, float]]:
-    """Name and value of every figure that any evaluator gives."""
-    for evaluator in EVALUATORS.values():
-        yield from evaluator(scores).run(weights)
+"""Makers of evaluators, by the name that `benchmark.source` gives."""

@@ -1,33 +1,26 @@
-"""1:N protocols for every system and scenario: galleries apart, and probes among distractors."""
+"""1:N identification for every system and scenario: galleries apart, and probes among distractors."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.comparators import SymbolComparator
+from iom.codes.comparators import Comparator, SymbolComparator
 from iom.data.benchmarks.base import DistractorBenchmark, IdentificationBenchmark, Pooling
 from iom.errors import ConfigError, DataError
-from iom.evaluation.protocols import FPIRS, ROWS, identification_figures, keys_of, scenarios_of, search_templates
-from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings
+from iom.evaluation.scores import NO_KEY, OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings, keys_of
 from iom.metrics.identification import RANKS, GallerySearch, Searches, identification_intervals
 from iom.metrics.template_pooling import majority_codes
 
-Figure = tuple[str, str, str, float]
-"""System, scenario, name, value: the mean over keys."""
+ROWS = 512
+"""Rows compared at a time: the table of a block stays at some tens of megabytes."""
+FPIRS = {"1e-3": 1e-3, "1e-2": 1e-2, "1e-1": 1e-1}
 POOLINGS = ("mean", "vote", "nearest")
+NamedFigures = Iterator[tuple[str, float]]
 
 
-def search_figures(
-    benchmark: IdentificationBenchmark,
-    embeddings: Embeddings,
-    systems: Sequence[CodeSystem],
-    *,
-    keys: int = 1,
-    seed: int = 1,
-    scenarios: tuple[str, ...] = (OWN_KEY, STOLEN_KEY),
-    pooling: str = "mean",
-) -> Iterator[Figure]:
+class IdentificationEvaluator:
     """CMC and open-set rates in each gallery, as `G1/cmc_rank_1`, and their mean, as `cmc_rank_1`.
 
     The rates of each gallery and the means have a 95 % interval, as `G1/cmc_rank_1_low` and `_high`: a bootstrap over
@@ -36,134 +29,189 @@ def search_figures(
     Args:
         benchmark: Who is looked for, and where.
         embeddings: Unit-length, of its images, `(N, D)`.
-        systems: `protocols.float_system` and others.
         keys: Repetitions, each under fresh test keys.
         seed: Of the test keys.
-        scenarios: Of the systems that have a key.
         pooling: Of templates of several images: `mean` pools embeddings and protects the mean; `vote` protects each
             image, under one key, and takes the majority of symbols; `nearest` protects and keeps each image, and the
             nearest counts.
 
     Raises:
-        ConfigError: Unknown pooling, a vote among templates that are no symbols, or the nearest where probes have
-            several images, too.
+        ConfigError: Unknown pooling.
         DataError: Not one embedding for each image.
     """
-    if pooling not in POOLINGS:
-        raise ConfigError(f"pooling: expected one of {', '.join(POOLINGS)}, received '{pooling}'")
-    if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
-        raise DataError(
-            f"{benchmark.name}: expected an embedding for each of {len(benchmark.images)} images, "
-            f"received {embeddings.shape}"
-        )
-    for system in systems:
-        for scenario in scenarios_of(system, scenarios):
-            by_key, found = [], []
-            for repetition in range(keys if scenario in scenarios else 1):
-                found.append(_searches(benchmark, embeddings, system, scenario, pooling, seed, repetition))
-                by_key.append(dict(_figures(found[-1])))
-            for name in by_key[0]:
-                value = float(np.mean([figures[name] for figures in by_key]))
-                yield system.name, scenario, name, value
-            for gallery in benchmark.galleries:
-                each = [[searches[gallery]] for searches in found]
-                for name, value in _intervals(each, benchmark.subjects[benchmark.probes], seed):
-                    yield system.name, scenario, f"{gallery}/{name}", value
-            every = [list(searches.values()) for searches in found]
-            for name, value in _intervals(every, benchmark.subjects[benchmark.probes], seed):
-                yield system.name, scenario, name, value
+
+    scenarios: tuple[str, ...] = (OWN_KEY, STOLEN_KEY)
+
+    def __init__(
+        self,
+        benchmark: IdentificationBenchmark,
+        embeddings: Embeddings,
+        *,
+        keys: int = 1,
+        seed: int = 1,
+        pooling: str = "mean",
+    ) -> None:
+        if pooling not in POOLINGS:
+            raise ConfigError(f"pooling: expected one of {', '.join(POOLINGS)}, received '{pooling}'")
+        _check(benchmark, embeddings)
+        self._benchmark, self._embeddings = benchmark, embeddings
+        self._keys, self._seed, self._pooling = keys, seed, pooling
+
+    def run(self, system: CodeSystem, scenario: str) -> NamedFigures:
+        """Figures of a system in a scenario: means over keys, then intervals.
+
+        Raises:
+            ConfigError: A vote among templates that are no symbols, or the nearest where probes have several images,
+                too.
+        """
+        found = [
+            self._searches(system, scenario, repetition) for repetition in range(_repetitions(scenario, self._keys))
+        ]
+        by_key = [dict(_gallery_figures(searches)) for searches in found]
+        for name in by_key[0]:
+            yield name, float(np.mean([figures[name] for figures in by_key]))
+        subjects = self._benchmark.subjects[self._benchmark.probes]
+        for gallery in self._benchmark.galleries:
+            for name, value in _intervals([[searches[gallery]] for searches in found], subjects, self._seed):
+                yield f"{gallery}/{name}", value
+        yield from _intervals([list(searches.values()) for searches in found], subjects, self._seed)
+
+    def _searches(self, system: CodeSystem, scenario: str, repetition: int) -> dict[str, Searches]:
+        """Of each gallery, under the keys of one repetition."""
+        benchmark, pooled = self._benchmark, self._benchmark.pooling
+        if pooled is None or self._pooling == "mean":
+            rows = self._embeddings if pooled is None else pooled.pooled(self._embeddings)
+            templates = system.templates(rows, self._test_keys(benchmark.subjects, scenario, repetition))
+        else:
+            keys = self._test_keys(benchmark.subjects[pooled.template], scenario, repetition)
+            if self._pooling == "nearest":
+                return _nearest_searches(benchmark, pooled, system.templates(self._embeddings, keys), system)
+            if not isinstance(system.comparator, SymbolComparator):
+                raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")
+            codes = system.hash(self._embeddings, keys)
+            templates = system.comparator.prepare(majority_codes(codes, pooled.template, system.alphabet_size))
+        return {
+            gallery: search_templates(
+                system.comparator, templates, benchmark.subjects, gallery=references, probes=benchmark.probes
+            )
+            for gallery, references in benchmark.galleries.items()
+        }
+
+    def _test_keys(self, subjects: NDArray[np.int64], scenario: str, repetition: int) -> Any:
+        return keys_of(scenario, subjects, seed=self._seed, repetition=repetition)
 
 
-def distractor_figures(
-    benchmark: DistractorBenchmark,
-    embeddings: Embeddings,
-    systems: Sequence[CodeSystem],
-    *,
-    keys: int = 1,
-    seed: int = 1,
-) -> Iterator[Figure]:
+class DistractorEvaluator:
     """Rank-1 to rank-10 rates of MegaFace's protocol, keys stolen.
 
     Each probe image looks for each other image of its subject, which stands alone among all distractors; a distractor
     at its distance is ranked before it. Beside each rate stand the ends of its 95 % interval, `_low` and `_high`, over
     the subjects of the probes and keys.
+
+    Args:
+        benchmark: Probes and distractors.
+        embeddings: Unit-length, of its images, `(N, D)`.
+        keys: Repetitions, each under fresh test keys.
+        seed: Of the test keys.
+
+    Raises:
+        DataError: Not one embedding for each image.
     """
-    probes = len(benchmark.subjects)
-    if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
-        raise DataError(
-            f"{benchmark.name}: expected an embedding for each of {len(benchmark.images)} images, "
-            f"received {embeddings.shape}"
-        )
-    same = benchmark.subjects[:, None] == benchmark.subjects[None]
-    np.fill_diagonal(same, False)
-    searched = np.repeat(benchmark.subjects, same.sum(axis=1))
-    for system in systems:
-        (scenario,) = scenarios_of(system, (STOLEN_KEY,))
+
+    scenarios: tuple[str, ...] = (STOLEN_KEY,)
+
+    def __init__(self, benchmark: DistractorBenchmark, embeddings: Embeddings, *, keys: int = 1, seed: int = 1) -> None:
+        _check(benchmark, embeddings)
+        self._benchmark, self._embeddings = benchmark, embeddings
+        self._keys, self._seed = keys, seed
+
+    def run(self, system: CodeSystem, scenario: str) -> NamedFigures:
+        """`distractors_rank_1` to `_10` with their intervals."""
+        subjects = self._benchmark.subjects
+        same = subjects[:, None] == subjects[None]
+        np.fill_diagonal(same, False)
         by_key = []
-        for repetition in range(keys if scenario == STOLEN_KEY else 1):
-            key = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
-            templates = system.templates(embeddings, key)
-            ranks: list[NDArray[np.int64]] = []
-            for start in range(0, probes, ROWS):
-                rows = np.arange(start, min(start + ROWS, probes))
-                table = system.comparator.all_pairs(templates[rows], templates)
-                others = np.sort(table[:, probes:], axis=1)
-                for row, distances in zip(rows, table, strict=True):
-                    own = distances[:probes][same[row]]
-                    before = np.searchsorted(others[row - start], own, side="right")
-                    ranks.append(1 + before.astype(np.int64))
-            found = np.concatenate(ranks)
-            nothing = np.zeros(len(found))
-            by_key.append([Searches(nothing, found, nothing, len(benchmark.images) - probes + 1)])
-        intervals, _ = identification_intervals(by_key, searched, points=[], seed=seed)
+        for repetition in range(_repetitions(scenario, self._keys)):
+            key = keys_of(scenario, subjects, seed=self._seed, repetition=repetition)
+            ranks = self._ranks(system, system.templates(self._embeddings, key), same)
+            nothing = np.zeros(len(ranks))
+            by_key.append([Searches(nothing, ranks, nothing, len(self._benchmark.images) - len(subjects) + 1)])
+        searched = np.repeat(subjects, same.sum(axis=1))
+        intervals, _ = identification_intervals(by_key, searched, points=[], seed=self._seed)
         rates = np.mean([searches.cmc() for (searches,) in by_key], axis=0)
         for rank, (rate, (low, high)) in enumerate(zip(rates, intervals, strict=True), start=1):
-            yield system.name, scenario, f"distractors_rank_{rank}", float(rate)
-            yield system.name, scenario, f"distractors_rank_{rank}_low", low
-            yield system.name, scenario, f"distractors_rank_{rank}_high", high
+            yield f"distractors_rank_{rank}", float(rate)
+            yield f"distractors_rank_{rank}_low", low
+            yield f"distractors_rank_{rank}_high", high
+
+    @staticmethod
+    def _ranks(system: CodeSystem, templates: Any, same: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Rank of each other image of a probe's subject among the distractors, probe by probe."""
+        probes, ranks = len(same), []
+        for start in range(0, probes, ROWS):
+            rows = np.arange(start, min(start + ROWS, probes))
+            table = system.comparator.all_pairs(templates[rows], templates)
+            others = np.sort(table[:, probes:], axis=1)
+            for row, distances in zip(rows, table, strict=True):
+                own = distances[:probes][same[row]]
+                ranks.append(1 + np.searchsorted(others[row - start], own, side="right").astype(np.int64))
+        return np.concatenate(ranks)
 
 
-def _searches(
-    benchmark: IdentificationBenchmark,
-    embeddings: Embeddings,
-    system: CodeSystem,
-    scenario: str,
-    pooling: str,
-    seed: int,
-    repetition: int,
-) -> dict[str, Searches]:
-    """Of each gallery, under the keys of one repetition."""
-    comparator = system.comparator
-    pooled = benchmark.pooling
-    if pooled is None or pooling == "mean":
-        rows = embeddings if pooled is None else pooled.pooled(embeddings)
-        keys = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
-        templates = system.templates(rows, keys)
-    elif pooling == "nearest":
-        return _nearest_searches(benchmark, pooled, embeddings, system, scenario, seed, repetition)
-    else:
-        if not isinstance(comparator, SymbolComparator):
-            raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")
-        subjects = benchmark.subjects[pooled.template]
-        keys = keys_of(scenario, subjects, seed=seed, repetition=repetition)
-        codes = system.hash(embeddings, keys)
-        templates = comparator.prepare(majority_codes(codes, pooled.template, system.alphabet_size))
-    return {
-        gallery: search_templates(
-            comparator, templates, benchmark.subjects, gallery=references, probes=benchmark.probes
-        )
-        for gallery, references in benchmark.galleries.items()
-    }
+def search_templates(
+    comparator: Comparator,
+    templates: Any,
+    subjects: NDArray[np.int64],
+    *,
+    gallery: NDArray[np.int64],
+    probes: NDArray[np.int64],
+) -> Searches:
+    """Look for every probe in a gallery, in blocks.
+
+    Args:
+        comparator: Of the templates.
+        templates: Prepared templates of all images.
+        subjects: Subject of each template.
+        gallery: Rows of the references, one for each subject.
+        probes: Rows of the probes.
+
+    Raises:
+        DataError: A gallery with a subject twice.
+    """
+    search = GallerySearch(subjects[gallery])
+    references = templates[gallery]
+    for start in range(0, len(probes), ROWS):
+        rows = probes[start : start + ROWS]
+        search.add(comparator.all_pairs(templates[rows], references), subjects[rows])
+    return search.searches()
+
+
+def identification_figures(searches: Searches) -> Iterator[tuple[str, float]]:
+    """`cmc_rank_1` to `_10`, and where some probes are not enrolled `dir_at_fpir_X`, `fnir_...`.
+
+    Rates at an FPIR that the number of probes cannot tell from zero are left out.
+    """
+    if searches.enrolled.any():
+        for rank, rate in enumerate(searches.cmc(RANKS), start=1):
+            yield f"cmc_rank_{rank}", float(rate)
+    for name, fpir in resolved_fpirs([searches]).items():
+        threshold = searches.threshold_at_fpir(fpir)
+        for rank in (1, RANKS):
+            rate = searches.identification_rate(threshold, rank)
+            yield f"dir_at_fpir_{name}_rank_{rank}", rate
+            yield f"fnir_at_fpir_{name}_rank_{rank}", 1.0 - rate
+
+
+def resolved_fpirs(searches: Sequence[Searches]) -> dict[str, float]:
+    """`FPIRS` that the probes without reference can tell from zero; none where no probe is enrolled."""
+    if not all(found.enrolled.any() for found in searches):
+        return {}
+    others = min(int(np.count_nonzero(~found.enrolled)) for found in searches)
+    return {name: fpir for name, fpir in FPIRS.items() if fpir * others >= 1}
 
 
 def _nearest_searches(
-    benchmark: IdentificationBenchmark,
-    pooled: Pooling,
-    embeddings: Embeddings,
-    system: CodeSystem,
-    scenario: str,
-    seed: int,
-    repetition: int,
+    benchmark: IdentificationBenchmark, pooled: Pooling, templates: Any, system: CodeSystem
 ) -> dict[str, Searches]:
     """The distance to a template of several images is that to the nearest of them."""
     images_of = np.argsort(pooled.template, kind="stable")
@@ -173,8 +221,6 @@ def _nearest_searches(
             f"pooling: 'nearest' is for probes of one image, and {benchmark.name} has others; use 'mean' or 'vote'"
         )
     subjects = benchmark.subjects[pooled.template]
-    keys = keys_of(scenario, subjects, seed=seed, repetition=repetition)
-    templates = system.templates(embeddings, keys)
     probes = images_of[starts[benchmark.probes]]
     found = {}
     for gallery, references in benchmark.galleries.items():
@@ -190,7 +236,7 @@ def _nearest_searches(
     return found
 
 
-def _figures(of_galleries: dict[str, Searches]) -> Iterator[tuple[str, float]]:
+def _gallery_figures(of_galleries: dict[str, Searches]) -> NamedFigures:
     of_gallery: dict[str, list[float]] = {}
     for gallery, searches in of_galleries.items():
         for name, value in identification_figures(searches):
@@ -201,14 +247,11 @@ def _figures(of_galleries: dict[str, Searches]) -> Iterator[tuple[str, float]]:
             yield name, float(np.mean(values))
 
 
-def _intervals(
-    by_key: Sequence[Sequence[Searches]], subjects: NDArray[np.int64], seed: int
-) -> Iterator[tuple[str, float]]:
+def _intervals(by_key: Sequence[Sequence[Searches]], subjects: NDArray[np.int64], seed: int) -> NamedFigures:
     """Ends of the intervals of what `identification_figures` names, the mean over galleries."""
     if not all(found.enrolled.any() for found in by_key[0]):
         return
-    strangers = min(int(np.count_nonzero(~found.enrolled)) for found in by_key[0])
-    asked = {(name, rank): (fpir, rank) for name, fpir in FPIRS.items() for rank in (1, RANKS) if fpir * strangers >= 1}
+    asked = {(name, rank): (fpir, rank) for name, fpir in resolved_fpirs(by_key[0]).items() for rank in (1, RANKS)}
     cmc, rates = identification_intervals(by_key, subjects, points=[*asked.values()], seed=seed)
     for rank, (low, high) in enumerate(cmc, start=1):
         yield f"cmc_rank_{rank}_low", low
@@ -218,3 +261,15 @@ def _intervals(
         yield f"dir_at_fpir_{name}_rank_{rank}_high", high
         yield f"fnir_at_fpir_{name}_rank_{rank}_low", 1.0 - high
         yield f"fnir_at_fpir_{name}_rank_{rank}_high", 1.0 - low
+
+
+def _repetitions(scenario: str, keys: int) -> int:
+    return 1 if scenario == NO_KEY else keys
+
+
+def _check(benchmark: IdentificationBenchmark | DistractorBenchmark, embeddings: Embeddings) -> None:
+    if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
+        raise DataError(
+            f"{benchmark.name}: expected an embedding for each of {len(benchmark.images)} images, "
+            f"received {embeddings.shape}"
+        )

@@ -22,7 +22,7 @@ from iom._registry import lookup
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.table_files import shown
 from iom.errors import DataError
-from iom.evaluation.protocols import identification_figures
+from iom.evaluation.identification import identification_figures
 from iom.evaluation.scores import PairScores, SystemScores
 from iom.metrics.identification import Searches, search_gallery
 from iom.metrics.verification import error_curve

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.comparators import Comparator, SymbolComparator
+from iom.codes.comparators import Comparator, CosineComparator, SymbolComparator
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.keys import TransformKey
-from iom.metrics.verification import FoldedScores, RankedScores
+from iom.metrics.verification import ErrorCurve, FoldedScores, RankedScores
 
 FLOAT = "float"
 NO_KEY, OWN_KEY, STOLEN_KEY = "none", "own_key", "stolen_key"
@@ -59,6 +59,12 @@ class PairScores:
     def ranked(self) -> RankedScores:
         """The distances sorted, once for all weightings."""
         return RankedScores(self.mated, self.non_mated)
+
+    def curve(self, weights: NDArray[np.float64] | None = None) -> ErrorCurve:
+        """The error curve, each pair counting as often as `weights` `(P,)` say."""
+        if weights is None:
+            return self.ranked.curve()
+        return self.ranked.curve(weights[self.same], weights[~self.same])
 
     @functools.cached_property
     def folded(self) -> FoldedScores:
@@ -123,6 +129,24 @@ def subject_key(seed: int, repetition: int, subject: int) -> TransformKey:
     return _master(seed).derive(application="own_key", subject=str(subject), record=repetition)
 
 
+def float_system(embedding_size: int) -> CodeSystem:
+    """The unprotected embedding as a system whose key does nothing, compared by `1 - cosine`."""
+    return CodeSystem(FLOAT, embedding_size, 0, lambda embeddings, keys: embeddings, own_comparator=CosineComparator())
+
+
+def keys_of(scenario: str, subjects: NDArray[np.int64], *, seed: int, repetition: int = 0) -> Keys:
+    """Test keys of images in a scenario: one for all, or that of each image's subject."""
+    if scenario != OWN_KEY:
+        return common_key(seed, repetition)
+    key_of = {subject: subject_key(seed, repetition, subject) for subject in np.unique(subjects).tolist()}
+    return [key_of[subject] for subject in subjects.tolist()]
+
+
+def scenarios_of(system: CodeSystem, scenarios: tuple[str, ...]) -> tuple[str, ...]:
+    """The scenarios that mean something for a system: without a key there is none."""
+    return (NO_KEY,) if system.name == FLOAT else scenarios
+
+
 def float_scores(benchmark: PairBenchmark, embeddings: Embeddings) -> SystemScores:
     """Cosine distances of the unprotected embeddings, `1 - cosine`.
 
@@ -133,7 +157,7 @@ def float_scores(benchmark: PairBenchmark, embeddings: Embeddings) -> SystemScor
     _check(benchmark, embeddings)
     wide = embeddings.astype(np.float64)
     cosines = np.einsum("pd,pd->p", wide[benchmark.left], wide[benchmark.right])
-    return SystemScores(FLOAT, NO_KEY, COSINE_UNIT, (_scores(benchmark, 1.0 - cosines),))
+    return SystemScores(FLOAT, NO_KEY, COSINE_UNIT, (PairScores(1.0 - cosines, benchmark.same, benchmark.fold),))
 
 
 def code_scores(
@@ -160,37 +184,20 @@ def code_scores(
         scenarios: Those that are asked for.
     """
     _check(benchmark, embeddings)
-    for scenario, hash_all in ((OWN_KEY, _own_key_codes), (STOLEN_KEY, _stolen_key_codes)):
+    for scenario in (OWN_KEY, STOLEN_KEY):
         if scenario not in scenarios:
             continue
         by_key = []
         for repetition in range(keys):
-            codes = hash_all(system, benchmark, embeddings, seed, repetition)
+            test_keys = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
+            codes = system.templates(embeddings, test_keys)
             distances = system.comparator.paired(codes[benchmark.left], codes[benchmark.right])
-            by_key.append(_scores(benchmark, distances, system.decision))
+            by_key.append(PairScores(distances, benchmark.same, benchmark.fold, system.decision))
         yield SystemScores(system.name, scenario, system.comparator.unit, tuple(by_key))
-
-
-def _stolen_key_codes(
-    system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, seed: int, repetition: int
-) -> Any:
-    return system.templates(embeddings, common_key(seed, repetition))
-
-
-def _own_key_codes(
-    system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, seed: int, repetition: int
-) -> Any:
-    key_of = {subject: subject_key(seed, repetition, subject) for subject in np.unique(benchmark.subjects).tolist()}
-    keys = [key_of[subject] for subject in benchmark.subjects.tolist()]
-    return system.templates(embeddings, keys)
 
 
 def _master(seed: int) -> TransformKey:
     return TransformKey(hashlib.sha256(f"iom/evaluation-test-keys/v1/{seed}".encode()).digest())
-
-
-def _scores(benchmark: PairBenchmark, distances: NDArray[Any], decision: float | None = None) -> PairScores:
-    return PairScores(distances, benchmark.same, benchmark.fold, decision)
 
 
 def _check(benchmark: PairBenchmark, embeddings: Embeddings) -> None:

@@ -9,7 +9,7 @@ from iom.config.loading import load_config
 from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks import load_benchmark
 from iom.evaluation.evaluate import embed_benchmark
-from iom.evaluation.evaluators import OperatingPointEvaluator
+from iom.evaluation.pairs import operating_points
 from iom.evaluation.scores import STOLEN_KEY, CodeSystem, code_scores, float_scores
 from iom.metrics.verification import ErrorCurve
 from iom.models.embedder import Embedder
@@ -66,7 +66,7 @@ class SearchBenchmark:
             entries = [entry for entry in scores if entry.scenario == STOLEN_KEY]
         values = []
         for score in entries[0].by_key:
-            found = dict(OperatingPointEvaluator(score).run())
+            found = dict(operating_points(score))
             values.append(
                 {
                     name.replace("fnmr_at_fmr_", "fnmr_"): value

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from iom._registry import lookup
 from iom.baselines import BASELINES
-from iom.baselines.protection import comparator_of
-from iom.codes.comparators import SymbolComparator
 from iom.config.hashing import HasherConfig
 from iom.config.schema import EvaluateConfig
 from iom.errors import ConfigError, WeightsError
@@ -78,13 +76,8 @@ def baseline_system(name: str, embedding_size: int, code: HasherConfig, seed: in
         ConfigError: Unknown, or it cannot have this code shape.
     """
     baseline = lookup(BASELINES, name, "baseline")(embedding_size, code, seed)
-    comparator = comparator_of(baseline)
     return CodeSystem(
-        name,
-        baseline.code_length,
-        baseline.alphabet_size,
-        baseline.hash,
-        own_comparator=None if isinstance(comparator, SymbolComparator) else comparator,
+        name, baseline.code_length, baseline.alphabet_size, baseline.hash, own_comparator=baseline.comparator
     )
 
 

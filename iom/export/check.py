@@ -13,13 +13,13 @@ from iom._files import list_images
 from iom._random import numpy_stream
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.pair_lists import read_pair_list
-from iom.data.images import Pixels, read_images
 from iom.errors import DataError
 from iom.export.formats import Format
 from iom.export.source import Source
 from iom.keys import TransformKey
 from iom.metrics.verification import equal_error_rate
 from iom.models.artifact_manifest import Check
+from iom.photos.images import Pixels, read_images
 from iom.synthetic import load_face_model
 
 SYNTHETIC_PEOPLE, SYNTHETIC_SAMPLES, SYNTHETIC_SEED = 8, 2, 7

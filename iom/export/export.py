@@ -9,7 +9,6 @@ import numpy as np
 
 from iom._files import TEMPORARY
 from iom._registry import lookup
-from iom.data.images import Pixels
 from iom.errors import WeightsError
 from iom.export.check import Faces, Reference, Run
 from iom.export.context import Material
@@ -23,6 +22,7 @@ from iom.models.artifact_manifest import Check, Manifest, hashed_files, manifest
 from iom.models.sessions.openvino_session import check_precision
 from iom.models.sessions.runtimes import open_session
 from iom.nn.hash_numpy import Head, head_path
+from iom.photos.images import Pixels
 
 
 def check_targets(names: Sequence[str]) -> None:

@@ -1,11 +1,9 @@
-"""Audit log: who was enrolled, renewed and revoked when, as a chain of authentication tags.
+"""Audit log: enrolments, renewals and revocations with their times, as a chain of authentication tags.
 
-Each entry holds the tag of the one before and an HMAC-SHA-256 over itself, under a key of the key
-store: without that key no entry can be changed, inserted or appended. That entries are missing at
-the end is found by the last entry that the key store remembers. An entry about an application also
-says how many references and tombstones it has from then on. Subjects appear as pseudonyms (an HMAC
-under another key); there is no code, key or embedding in the log. The order is that of the sequence
-numbers: a clock that is moved back changes times, nothing else.
+Each entry has the tag of the one before and an HMAC-SHA-256 over itself under a key of the key store: without that key
+no entry can be changed, inserted or appended. Missing entries at the end are found by the last entry that the key store
+remembers. An entry about an application has its counts of references and tombstones. Subjects appear as pseudonyms (an
+HMAC under another key); no code, key or embedding is in the log. Sequence numbers decide the order, not times.
 """
 
 import dataclasses
@@ -18,20 +16,20 @@ from iom.errors import StoreError
 
 PSEUDONYM_BYTES = 16
 ROOT = bytes(32)
-"""What the first entry has as the digest of the entry before it."""
+"""Previous digest of the first entry."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AuditEvent:
-    """What is to be written to the log.
+    """An event for the log.
 
     Attributes:
         action: `enroll`, `renew`, `revoke`, `create`, ...
-        application: Name, or empty for what concerns the whole gallery.
-        count: References concerned.
-        subjects: Pseudonyms of the subjects, see `pseudonym`.
-        key_entries: Length of the key store at this time: a key store that is shorter is not whole.
-        time: Seconds since 1970, UTC.
+        application: Name; empty for events of the whole gallery.
+        count: Number of references.
+        subjects: Their subjects, see `pseudonyms`.
+        key_entries: Number of writes to the key store so far: one with fewer lacks its last writes.
+        time: Seconds since 1970.
     """
 
     action: str
@@ -44,20 +42,14 @@ class AuditEvent:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What an application holds after an event.
-
-    Attributes:
-        references: Valid references.
-        tombstones: Tombstones.
-        revision: Of the application.
-    """
+    """Counts of an application after an event: valid references, tombstones, and its revision."""
 
     references: int = 0
     tombstones: int = 0
     revision: int = 0
 
     def changed(self, *, added: int = 0, revoked: int = 0, revision: int | None = None) -> "Counts":
-        """After references were added and revoked, or the application was changed."""
+        """Counts after references were added and revoked, or the application was changed."""
         return Counts(
             self.references + added - revoked,
             self.tombstones + revoked,
@@ -67,15 +59,7 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class AuditEntry:
-    """An event in the chain.
-
-    Attributes:
-        sequence: 1, 2, ...
-        event: What happened.
-        counts: Of its application after it.
-        previous: Digest of the entry before, 32 bytes.
-        digest: Tag of all that, 32 bytes.
-    """
+    """An event in the chain: number (1, 2, ...), counts of its application, digest of the entry before, own digest."""
 
     sequence: int
     event: AuditEvent
@@ -88,9 +72,8 @@ class AuditChain:
     """Makes and checks the entries of a log.
 
     Args:
-        key: Of the tags.
-        keyed_from: First entry that has such a tag; the ones before it were written by the format
-            1 and have an unkeyed SHA-256.
+        key: Key of the tags.
+        keyed_from: First entry with such a tag; the ones before are of format 1 and have an unkeyed SHA-256.
     """
 
     def __init__(self, key: bytes = b"", keyed_from: int = 1) -> None:
@@ -98,7 +81,7 @@ class AuditChain:
         self._keyed_from = keyed_from
 
     def following(self, event: AuditEvent, counts: Counts, last: tuple[int, bytes] | None) -> AuditEntry:
-        """The entry of `event` behind the last one, given as `(sequence, digest)`."""
+        """The entry of `event` after the last one, given as `(sequence, digest)`."""
         sequence, previous = last or (0, ROOT)
         digest = self._tag(event, counts, sequence + 1, previous)
         return AuditEntry(sequence + 1, event, counts, previous, digest)
@@ -112,21 +95,20 @@ class AuditChain:
         return hmac.compare_digest(expected, entry.digest)
 
     def counts_of(self, entry: AuditEntry | None, application: str) -> Counts:
-        """What the last entry about an application says of it, to go on from.
+        """Counts of the last entry about an application.
 
         Raises:
             StoreError: There is none, or it is not authentic: the log was cut, emptied or changed.
         """
         if entry is None or entry.sequence < self._keyed_from or not self.holds(entry):
             raise StoreError(
-                f"application {application}: the audit log has no authentic entry about it; it was "
-                "emptied or changed outside of the gallery, and nothing is written to it. See iom "
-                "check, and take the record store from a backup"
+                f"application {application}: the audit log has no authentic entry about it: it was emptied or changed "
+                "outside of the gallery; nothing was written. See iom check, and take the record store from a backup"
             )
         return entry.counts
 
     def problems(self, entries: Iterable[AuditEntry]) -> Iterator[str]:
-        """Every break of a chain that is read from its start, in words."""
+        """Breaks of a chain that is read from its start, one line each."""
         sequence, previous = 0, ROOT
         for entry in entries:
             if entry.sequence != sequence + 1:
@@ -150,13 +132,8 @@ class AuditChain:
         return "AuditChain()"
 
 
-def pseudonym(audit_key: bytes, application: str, subject_id: str) -> bytes:
-    """Name of a subject in the log, 16 bytes; who holds the key can find a subject's entries."""
-    return pseudonyms(audit_key, application, [subject_id])[0]
-
-
 def pseudonyms(audit_key: bytes, application: str, subject_ids: Sequence[str]) -> tuple[bytes, ...]:
-    """`pseudonym` of several subjects."""
+    """Names of subjects in the log, 16 bytes each; whoever has the key can find the entries of a subject."""
     start = hmac.new(audit_key, digestmod="sha256")
     start.update(b"iom/audit/v1\x00" + application.encode() + b"\x00")
     found = []

@@ -20,10 +20,10 @@ from iom._files import Journal, list_subjects
 from iom._registry import lookup
 from iom._untrusted import path_inside
 from iom.data.formats.shards import open_shards
-from iom.data.images import decode_image
 from iom.errors import DataError, EnrolmentError, WeightsError
 from iom.gallery.models import check_subject_id
 from iom.models.embedder import Embedder
+from iom.photos.images import decode_image
 
 if TYPE_CHECKING:  # workers import this module, and need no gallery
     from iom.gallery.gallery import Gallery
@@ -41,9 +41,9 @@ class ImageRow:
     Attributes:
         subject_id: Subject.
         name: Name in the report.
-        file: File that holds its bytes; every worker must be able to read it.
+        file: File with its bytes, readable by every worker.
         offset: Position of the first byte.
-        length: Number of bytes; `WHOLE_FILE` reads to the end of the file.
+        length: Number of bytes, or `WHOLE_FILE`.
     """
 
     subject_id: str
@@ -63,14 +63,7 @@ class ImageEmbedding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSettings:
-    """Embedder of a worker.
-
-    Attributes:
-        weights: Manifest name, file, or artefact.
-        fingerprint: Fingerprint that the embedder must have.
-        batch_size: Images of a call.
-        loader: `module:function`, called with `weights` and `batch_size`.
-    """
+    """Embedder of a worker: `loader` (`module:function`) makes it from `weights` (manifest name, file or artefact)."""
 
     weights: str
     fingerprint: str
@@ -264,9 +257,9 @@ def enroll_in_bulk(
     """Enrol all subjects of `rows` that are not enrolled yet; every image becomes a reference.
 
     Args:
-        gallery: With the hasher of its application.
-        application: Its name.
-        rows: Images; those of one subject may stand anywhere, best together.
+        gallery: The gallery, with the hasher of the application.
+        application: Name of the application.
+        rows: Images; those of one subject best together.
         engine: Embeds the images.
         settings: Embedder of its workers.
         report: Journal of the images that failed and why, and of the counts of each run; the last line about an image

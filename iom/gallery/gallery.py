@@ -10,19 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.codes.packing import encoding_id
 from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, pseudonyms
 from iom.gallery.integrity import check_application, holds_anchor, problems, reconcile
 from iom.gallery.keys.key_store import KeyStore, PassphraseSource, RevokedRecord, open_key_store
-from iom.gallery.models import (
-    UNSLOTTED,
-    Application,
-    Reference,
-    Tombstone,
-    check_subject_id,
-    encoding_id,
-    metadata_text,
-)
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_subject_id, metadata_text
 from iom.gallery.search import Candidate, Searcher, distances_to
 from iom.gallery.stores.base import RecordStore, StoreStats, open_store, revoked_epoch, revoked_subject
 from iom.gallery.templates import (
@@ -46,14 +39,7 @@ _MIN_BATCH_WITHOUT_GC = 256
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Outcome of a verification.
-
-    Attributes:
-        match: Whether the distance is at most the threshold.
-        distance: Distance to the nearest reference of the subject.
-        threshold: Threshold of the application.
-        slot: Slot of the nearest reference.
-    """
+    """Outcome of a verification: distance to the nearest reference of the subject, in `slot`, and the threshold."""
 
     match: bool
     distance: int
@@ -65,8 +51,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     """A record store, its key store, and a hasher; threads may share it.
 
     Opening it reconciles the two stores after a crash, or after an older copy of the record store was put back: a
-    record that is revoked in one becomes revoked in the other, and an application gets the newest settings that the
-    key store knows.
+    record that is revoked in one becomes revoked in the other, and an application gets the newest settings that the key
+    store knows.
 
     Args:
         store: The record store.
@@ -114,11 +100,11 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         create: bool = False,
         passphrase: PassphraseSource | None = None,
     ) -> "Gallery":
-        """Open the gallery of two URLs.
+        """Open the gallery of two URLs, such as `sqlite:///door.db` and `file:door.keys?key-file=door.wrap`.
 
         Args:
-            url: Record store, see `open_store`: `sqlite:///door.db`, `postgresql://...`.
-            keys: Key store, see `open_key_store`: `file:door.keys?key-file=door.wrap`.
+            url: Record store, see `open_store`.
+            keys: Key store, see `open_key_store`.
             hasher: Makes codes; not needed where no embeddings are given.
             create: Make the stores that are missing.
             passphrase: Returns the passphrase of the key store; called where one is needed.
@@ -149,7 +135,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         """Make an application for codes of the hasher; warns of keys that hide little.
 
         Args:
-            name: Name of the application.
+            name: 1 to 64 letters, digits and `_.-`.
             threshold: Largest number of differing positions that matches; `None` takes the hasher's calibration.
             key_mode: `subject` or `application`.
             masked: Store codes under one-time masks.
@@ -185,8 +171,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def add_application(self, application: Application) -> Application:
         """Add an application with given settings.
 
-        Where the key store has served an application of this name before, epoch and revision go on from there, so
-        that no retired key is used again.
+        Where the key store has served an application of this name before, epoch and revision go on from there, so that
+        no retired key is used again.
         """
         self._finish_settling()
         known = self.keys.known(application.name).settings
@@ -236,15 +222,15 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         Args:
             application: Name of the application.
             subject_id: Subject.
-            embeddings: Embeddings of unit length.
+            embeddings: Of unit length.
             metadata: Small JSON object, kept beside the code.
             another: Add references to a subject that is enrolled already.
             allow_revoked: Enrol a revoked subject again, under a fresh key, as `renew` does.
 
         Raises:
             AlreadyEnrolledError: The subject has a valid reference.
-            RevokedError: The subject was revoked; or its key was, and the application's common key has not been
-                rotated since.
+            RevokedError: The subject was revoked; or its key was, and the application's common key has not been rotated
+                since.
             EnrolmentError: Unknown application, or an application of another model.
         """
         rows = rows_of(embeddings)
@@ -335,11 +321,11 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
         Args:
             application: Name of the application.
-            embeddings: Embeddings of unit length.
+            embeddings: Of unit length.
             top: Maximum number of subjects; 0 is every match, or one subject when `closed`.
             threshold: Replaces that of the application.
-            closed: Closed-set identification: the `top` nearest subjects, matching or not. Else open-set: only
-                subjects within the threshold.
+            closed: Closed-set identification: the `top` nearest subjects, matching or not. Else open-set: only subjects
+                within the threshold.
         """
         found = self.application(application)
         hasher = check_hasher(found, self.hasher)
@@ -361,10 +347,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             asked *= 2
 
     def revoke(self, application: str, subject_id: str, *, slot: int | None = None) -> int:
-        """Revoke a subject, or one of its references, for ever.
-
-        Returns:
-            Number of references revoked.
+        """Revoke a subject, or one of its references, for ever; return the number of revoked references.
 
         Raises:
             NotEnrolledError: The subject was never enrolled.
@@ -430,8 +413,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def rotate(self, application: str, *, retire: bool = False) -> Application:
         """Give an application in key mode `application` a new key for later enrolments.
 
-        References under older keys stay valid until they are renewed; where the key has leaked, `retire` revokes
-        them all in the same transaction.
+        References under older keys stay valid until they are renewed; where the key has leaked, `retire` revokes them
+        all in the same transaction.
         """
         self._finish_settling()
         for remaining in reversed(range(_MAX_ROTATION_TRIES)):
@@ -627,8 +610,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         """Write the state of the record store to the key store.
 
         Raises:
-            StoreError: The key store cannot be written, after the record store was; the next write or opening
-                repeats it.
+            StoreError: The key store cannot be written, after the record store was; the next write or opening repeats
+                it.
         """
         try:
             anchor = self.keys.anchor()  # before the head is read: other processes may write meanwhile

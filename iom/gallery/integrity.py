@@ -36,8 +36,8 @@ def check_application(keys: KeyStore, application: Application, known: Applicati
     Args:
         keys: The key store.
         application: Settings in the record store.
-        known: Settings that the key store knew before the record store was read; another process may have changed
-            both since.
+        known: Settings that the key store knew before the record store was read; another process may have changed both
+            since.
 
     Raises:
         StoreError: They were changed or set back outside of the gallery.
@@ -66,8 +66,8 @@ def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int
 
     A revocation is written to the record store first, to the key store after it: a crash in between leaves a tombstone
     that the key store does not know. A revoked record without a tombstone means that an older copy of the record store
-    was put back: its code is deleted again, and applications get their newest settings. Tombstones without an
-    authentic seal are left to `problems`.
+    was put back: its code is deleted again, and applications get their newest settings. Tombstones without an authentic
+    seal are left to `problems`.
     """
     head = store.audit_head()
     is_older = not holds_anchor(store, keys.anchor())

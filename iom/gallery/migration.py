@@ -9,7 +9,7 @@ import dataclasses
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,16 @@ from iom.errors import StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, Counts
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import (
-    EXTERNAL,
     LAYOUT,
     MAX_RECORD,
     KeyContent,
     KeyStore,
     PassphraseSource,
     RevokedRecord,
-    external_wrapping_key,
-    key_opener,
+    Seal,
     make_key_file,
+    parse_key_url,
     read_master,
-    read_wrapping_key,
-    stretched,
 )
 from iom.gallery.models import Application, check_subject_id
 from iom.gallery.stores.base import open_store
@@ -77,17 +74,17 @@ def migrate(
     Args:
         gallery_url: URL of the record store.
         keys_url: URL of the old key store.
-        new_key_file: File of the new key store, sealed by the same passphrase, key or master; `None` adds `.v2` to
-            the name of the old one.
+        new_key_file: File of the new key store, sealed by the same passphrase, key or master; `None` adds `.v2` to the
+            name of the old one.
         passphrase: Returns the passphrase; called where one is needed.
 
     Raises:
         StoreError: A store is damaged or cannot be opened, or the result does not hold the content of the old stores,
             which are then as they were.
     """
-    old_path, sealing = _sealing(keys_url, passphrase)
+    old_path, seal, _ = parse_key_url(keys_url, passphrase)
     new_path = new_key_file or old_path.with_name(old_path.name + ".v2")
-    old = _read_legacy(old_path, sealing)
+    old = _read_legacy(old_path, seal)
     was_old = _convert_records(gallery_url, old, new_path)
     if not was_old and not new_path.exists():
         raise StoreError(
@@ -124,28 +121,6 @@ class _Legacy:
     @property
     def is_external(self) -> bool:
         return bool(self.header["sealed_by"] == "external")
-
-
-Sealing = Callable[[Mapping[str, Any]], tuple[bytes, TransformKey | None]]
-
-
-def _sealing(url: str, passphrase: PassphraseSource | None) -> tuple[Path, Sealing]:
-    """The old file, and a function of its header that returns its wrapping key and external master."""
-    path, _ = key_opener(url, passphrase=passphrase)
-    scheme, _, rest = url.partition(":")
-    if scheme in EXTERNAL:
-        master = EXTERNAL[scheme](rest.partition("?file=")[0])
-        return path, lambda header: (external_wrapping_key(master), master)
-    wrap = rest.partition("?key-file=")[2]
-    if wrap:
-        return path, lambda header: (read_wrapping_key(Path(wrap)), None)
-
-    def asked(header: Mapping[str, Any]) -> tuple[bytes, TransformKey | None]:
-        if passphrase is None:
-            raise StoreError(f"key store {path}: expected a passphrase, received none")
-        return stretched(passphrase(), header, path), None
-
-    return path, asked
 
 
 def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:
@@ -303,11 +278,11 @@ def _odd_subjects(gallery: Gallery) -> list[str]:
     return sorted(odd)
 
 
-def _read_legacy(path: Path, sealing: Sealing) -> _Legacy:
+def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     """Read a key store of format 1: a line of JSON, and entries that are each sealed.
 
-    An entry is its length (4 bytes, big endian), a nonce (12) and an AES-256-GCM ciphertext with
-    its tag. Its associated data are the header, its number and the tag of the entry before it.
+    An entry is its length (4 bytes, big endian), a nonce (12) and an AES-256-GCM ciphertext with its tag. Its
+    associated data are the header, its number and the tag of the entry before it.
 
     Raises:
         StoreNotFoundError: The file is missing.
@@ -329,7 +304,7 @@ def _read_legacy(path: Path, sealing: Sealing) -> _Legacy:
         is_known = False
     if not is_known:
         raise StoreError(f"{path}: expected a key store of format 1, found another file")
-    key, master = sealing(header)
+    key, master = seal.wrapping_key(header, False), seal.master
     masks: dict[str, dict[int, bytes]] = {}
     revoked: dict[str, dict[int, str]] = {}
     for entry in _legacy_entries(path, header, key, rest):

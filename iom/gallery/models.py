@@ -7,10 +7,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from iom.codes.packing import plane_count, word_count
-from iom.errors import EnrolmentError
+from iom.codes.packing import encoding_shape
+from iom.errors import CodeError, EnrolmentError
 
-LAYOUT = "iom-planes/1"
 KEY_MODES = ("subject", "application")
 MAX_SUBJECT_ID_LENGTH = 256
 MAX_METADATA_BYTES = 4096
@@ -18,38 +17,6 @@ UNSLOTTED = -1
 """Slot of a reference that is not stored yet; the store assigns the lowest free slot of the subject."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_ENCODING = re.compile(rf"{LAYOUT}:([1-9]\d{{0,4}})x([1-9]\d{{0,2}})")
-
-
-def encoding_id(code_length: int, alphabet_size: int) -> str:
-    """Identifier of the stored form of codes: layout, M and Q.
-
-    Example:
-        >>> encoding_id(512, 8)
-        'iom-planes/1:512x8'
-    """
-    return f"{LAYOUT}:{code_length}x{alphabet_size}"
-
-
-def encoding_shape(encoding: str) -> tuple[int, int]:
-    """`(M, Q)` of an encoding id.
-
-    Raises:
-        EnrolmentError: Unknown layout.
-    """
-    match = _ENCODING.fullmatch(encoding)
-    if match is None:
-        raise EnrolmentError(
-            f"encoding: expected '{LAYOUT}:<code length>x<alphabet size>', received {encoding!r}; "
-            "read it with the program that wrote it"
-        )
-    return int(match[1]), int(match[2])
-
-
-def code_bytes(encoding: str) -> int:
-    """Bytes of one stored code: whole 64-bit words, little endian, plane after plane."""
-    code_length, alphabet_size = encoding_shape(encoding)
-    return 8 * plane_count(alphabet_size) * word_count(code_length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +24,13 @@ class Application:
     """A tenant; references of two applications are never compared.
 
     Attributes:
-        name: 1 to 64 letters, digits and `_.-`.
         encoding: Stored form of its codes, see `encoding_id`.
         model: Fingerprint of hasher and embedder; codes of two models are not comparable.
         threshold: Largest number of differing positions that is a match.
         key_mode: `subject` (one key for each record) or `application` (one key for each epoch).
         masked: Whether codes are stored under a one-time XOR mask, which the key store keeps.
         epoch: Key epoch of new references in key mode `application`.
-        created: Seconds since 1970, UTC.
+        created: Seconds since 1970.
         revision: Rises with each change of threshold or epoch.
         seal: Authentication tag of all other fields, made by the gallery.
     """
@@ -82,7 +48,10 @@ class Application:
 
     def __post_init__(self) -> None:
         check_application_name(self.name)
-        code_length, _ = encoding_shape(self.encoding)
+        try:
+            code_length, _ = encoding_shape(self.encoding)
+        except CodeError as error:
+            raise EnrolmentError(str(error)) from error
         if self.key_mode not in KEY_MODES:
             raise EnrolmentError(f"key mode: expected one of {', '.join(KEY_MODES)}, received {self.key_mode!r}")
         if not -1 <= self.threshold <= code_length:
@@ -91,21 +60,23 @@ class Application:
                 f"{code_length} differing positions, received {self.threshold}"
             )
 
+    def fields(self) -> dict[str, Any]:
+        """All fields but the seal, as JSON."""
+        return {name: value for name, value in vars(self).items() if name != "seal"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """One enrolled template.
 
     Attributes:
-        application: Name of its application.
-        subject_id: Subject.
         slot: 0, 1, ... among the references of the subject; `UNSLOTTED` until it is stored.
         record: Record number, used once within an application. Keys are derived from it, and the lowest wins a tie.
         epoch: Key epoch in key mode `application`, else 0.
         code: Packed planes, little endian, `code_bytes` long, XOR the mask if there is one.
         seal: Authentication tag of all other fields but the slot, made by the gallery.
-        metadata: Canonical JSON text of an object, see `metadata_text`.
-        created: Seconds since 1970, UTC.
+        metadata: Canonical JSON of an object, see `metadata_text`.
+        created: Seconds since 1970.
     """
 
     application: str
@@ -127,15 +98,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Tombstone:
-    """Trace of a revoked reference, without its code.
-
-    Attributes:
-        subject_id: Subject.
-        record: Record number.
-        epoch: Key epoch.
-        seal: Authentication tag of these fields, made by the gallery.
-        version: Version of the application at which it was revoked, set by the store.
-    """
+    """A revoked reference without its code; `version` of the application at its revocation is set by the store."""
 
     subject_id: str
     record: int

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.distances import nearest, paired, within, within_each
-from iom.codes.packing import PackedCodes, pack, plane_count, word_count
+from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.models import Application, Reference, encoding_shape
+from iom.gallery.models import Application, Reference
 from iom.gallery.stores.base import RecordStore
 from iom.gallery.templates import check_seal, record_keys, unmasked
 from iom.models.face_hasher import FaceHasher
@@ -31,15 +31,7 @@ class Hit(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A subject found by a search.
-
-    Attributes:
-        subject_id: Subject.
-        distance: Distance of its nearest reference.
-        match: Whether the distance is at most the threshold.
-        slot: Slot of that reference.
-        record: Record number of that reference.
-    """
+    """A subject found by a search: distance, slot and record number of its nearest reference."""
 
     subject_id: str
     distance: int
@@ -51,14 +43,9 @@ class Candidate:
 class CodeIndex:
     """Codes of one application and key epoch in one matrix, by record number; changed in place.
 
-    A row takes its planes and 8 bytes (200 in all for 512x8): twice the record number, plus 1 where the row is
-    deleted. Deleted rows are zeroed, left out of results, and removed when there are many. Unused capacity is address
-    space only, which the system backs with memory when it is written to.
-
-    Args:
-        code_length: M.
-        alphabet_size: Q.
-        capacity: Expected number of rows.
+    A row takes its planes and 8 bytes (200 in all for 512x8): twice the record number, plus 1 where the row is deleted.
+    Deleted rows are zeroed, left out of results, and removed when there are many. Unused capacity is address space
+    only, which the system backs with memory when it is written to.
     """
 
     def __init__(self, code_length: int, alphabet_size: int, *, capacity: int = 0) -> None:
@@ -171,10 +158,6 @@ class Searcher:
 
     With one key for each epoch, the probe is hashed once an epoch and compared with a matrix in memory. With one key
     for each record, it is hashed under the key of every reference, in batches, which is about a thousand times slower.
-
-    Args:
-        store: The record store.
-        keys: The key store.
     """
 
     def __init__(self, store: RecordStore, keys: KeyStore) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._registry import lookup
-from iom.codes.packing import PackedCodes, pack, plane_count, word_count
+from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_shape, pack, plane_count, word_count
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.keys.key_store import KeyStore
-from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, code_bytes, encoding_id, encoding_shape
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone
 from iom.gallery.stores.base import RecordStore
 from iom.keys import TransformKey, check_key_kind, part_of
 from iom.metrics.template_pooling import majority_codes, mean_vectors
@@ -143,7 +143,7 @@ def reserve_records(
         store: The record store.
         keys: Its key store.
         application: The application.
-        subject_ids: Subjects of the new templates; one may occur several times.
+        subject_ids: Subject of each new template.
         parts: Parts of the hasher's keys; 1 accepts any number.
         renewed: Whether the valid references of the subjects are being renewed.
 
@@ -201,13 +201,7 @@ def make_references(
 ) -> list[Reference]:
     """Hash, mask and seal new templates; their masks are in the key store when this returns.
 
-    Args:
-        keys: The key store.
-        hasher: Hasher of this application.
-        application: The application.
-        rows: Subject, record number and metadata of each template.
-        embeddings: `(N, D)`.
-        created: Seconds since 1970.
+    `rows` has subject, record number and metadata for each of `embeddings` `(N, D)`.
     """
     places = [(subject, record, application.epoch) for subject, record, _ in rows]
     if application.key_mode == "application":

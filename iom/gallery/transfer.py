@@ -2,12 +2,10 @@
 
 A file of version 2 is, in this order:
 
-1. one line of JSON: `format`, `version`, `owner` (public name of the key store), `application` (as
-   in `iom.gallery.models.Application`, without its seal) and `seal`, an authentication tag of all
-   that;
-2. pages: one line of JSON with the `references` of the page (all fields but code and application,
-   the seal in hexadecimal) and `bytes`, the length of what follows: their codes as stored, one
-   after the other in the same order;
+1. one line of JSON: `format`, `version`, `owner` (public name of the key store), `application` (as in
+   `iom.gallery.models.Application`, without its seal) and `seal`, an authentication tag of all that;
+2. pages: one line of JSON with the `references` of the page (all fields but code and application, the seal in
+   hexadecimal) and `bytes`, the length of what follows: their codes as stored, one after the other in the same order;
 3. one line of JSON: `end` with the number of references, and `sha256` of all bytes before it.
 
 In version 1 the application had no seal: such a file is read where the application exists already. Keys and masks are
@@ -24,10 +22,11 @@ from typing import Any, BinaryIO
 
 from iom._files import SECRET_MODE, atomic_path
 from iom._untrusted import parse_json
+from iom.codes.packing import code_bytes
 from iom.errors import EnrolmentError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.integrity import check_application
-from iom.gallery.models import Application, Reference, check_subject_id, code_bytes
+from iom.gallery.models import Application, Reference, check_subject_id
 from iom.gallery.templates import check_seal
 
 FORMAT = "iom-gallery"
@@ -228,21 +227,13 @@ def _check_header(gallery: Gallery, path: Path, header: dict[str, Any], applicat
 
 
 def _header_of(gallery: Gallery, application: Application) -> bytes:
-    fields = dataclasses.asdict(application)
-    del fields["seal"]
-    return _line(
-        format=FORMAT,
-        version=VERSION,
-        owner=gallery.keys.identity(),
-        application=fields,
-        seal=_header_seal(gallery, application).hex(),
-    )
+    seal = _header_seal(gallery, application).hex()
+    owner = gallery.keys.identity()
+    return _line(format=FORMAT, version=VERSION, owner=owner, application=application.fields(), seal=seal)
 
 
 def _header_seal(gallery: Gallery, application: Application) -> bytes:
-    fields = dataclasses.asdict(application)
-    del fields["seal"]
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(application.fields(), sort_keys=True, separators=(",", ":"))
     return gallery.keys.seal(b"\0export\0" + text.encode())
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom.data.images import face_pixels, file_paths, read_image
 from iom.errors import WeightsError
 from iom.models.artifact_manifest import Manifest, manifest_path, read_manifest, write_manifest
 from iom.models.embedder import Embedder
@@ -19,6 +18,7 @@ from iom.models.face_hasher import Calibration, FaceHasher, Keys
 from iom.models.sessions.runtimes import open_session
 from iom.models.sessions.session import Session
 from iom.nn.hash_numpy import Head, head_path
+from iom.photos.images import face_pixels, file_paths, read_image
 
 READERS = 2
 """Threads that decode the next images while the runtime computes."""

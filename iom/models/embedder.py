@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom.data.images import face_pixels, file_paths, read_images
 from iom.errors import WeightsError
 from iom.models.artifact_manifest import manifest_path
 from iom.models.embedding_cache import EmbeddingCache
 from iom.models.sessions.runtimes import is_artefact
+from iom.photos.images import face_pixels, file_paths, read_images
 
 CHUNK = 512
 """Images read and stored at a time: an interrupted run loses at most this many."""

@@ -19,8 +19,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.images import Pixels, decode_image
 from iom.errors import DataError
+from iom.photos.images import Pixels, decode_image
 
 FORMAT = 1
 SECONDS = 60.0

@@ -16,13 +16,12 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from starlette.formparsers import MultiPartParser
 
-from iom.data.images import Pixels
-from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError
+from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError, TooLargeError
 from iom.gallery.gallery import Gallery
 from iom.keys import TransformKey
 from iom.models.face_hasher import load
-from iom.photos.detectors import DETECTORS, Detect, build_detector
-from iom.photos.photographs import TooLargeError
+from iom.photos.detect import DETECTORS, Detect, build_detector
+from iom.photos.images import Pixels
 from iom.service.decoding import Decoder
 from iom.service.face_pipeline import FacePipeline
 from iom.service.micro_batching import FACES_A_CALL, SharedHasher

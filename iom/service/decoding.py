@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from iom._workers import Handler, WorkerPool
-from iom.data.images import Pixels, decode_image
-from iom.errors import DataError, FaceError, WorkerError
-from iom.photos.photographs import TooLargeError, decode_photograph
+from iom.errors import DataError, FaceError, TooLargeError, WorkerError
+from iom.photos.decode import decode_photograph
+from iom.photos.images import Pixels, decode_image
 from iom.service.settings import ServiceSettings
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
@@ -117,7 +117,7 @@ def decode(data: bytes, photographs: bool, max_megapixels: float) -> tuple[str, 
     try:
         if not photographs or _size(data) == (ALIGNED_SIDE, ALIGNED_SIDE):
             return "aligned", decode_image(data, "image", size=ALIGNED_SIDE, formats=FORMATS)
-        pixels, _ = decode_photograph(data, "image", largest_megapixels=max_megapixels, formats=FORMATS)
+        pixels, _ = decode_photograph(data, "image", max_megapixels=max_megapixels, formats=FORMATS)
         return "photograph", _shrunk(pixels)
     except TooLargeError as error:
         return "large", str(error)

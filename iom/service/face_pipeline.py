@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.images import Pixels
 from iom.errors import BusyError, FaceError
 from iom.models.face_hasher import FaceHasher
-from iom.photos.alignment import align, face_size
-from iom.photos.detectors import Detect
+from iom.photos.align import align, face_size
+from iom.photos.detect import Detect
+from iom.photos.images import Pixels
 from iom.service.decoding import Decoder
 
 MIN_FACE = 32.0

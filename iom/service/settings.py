@@ -3,6 +3,7 @@
 import dataclasses
 
 from iom.errors import ConfigError
+from iom.photos.decode import MAX_MEGAPIXELS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class ServiceSettings:
 
     max_body: int = 8 * 2**20
     """Bytes of a request."""
-    max_megapixels: float = 25.0
+    max_megapixels: float = MAX_MEGAPIXELS
     """Megapixels of an image, checked before any pixel is decoded."""
     max_images: int = 5
     """Images of one request."""

@@ -13,11 +13,11 @@ from iom.config.schema import Stage1Config
 from iom.config.sections import BackboneConfig
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.image_batches import ImageBatches
-from iom.data.images import check_images
 from iom.errors import ConfigError
 from iom.models.archive import save_model
 from iom.models.embedder import load_embedder
 from iom.nn.backbones.registry import build_backbone
+from iom.photos.images import check_images
 from iom.pretrained.manifest import load_backbone_model
 from iom.training.distribution import Distribution
 from iom.training.loop import run_epochs

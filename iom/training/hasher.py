@@ -16,7 +16,6 @@ from iom.baselines import BASELINES
 from iom.config.schema import Stage2Config
 from iom.data.batches import SubjectBatches
 from iom.data.code_batches import CodeBatches
-from iom.data.images import read_images
 from iom.errors import ConfigError
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
@@ -24,6 +23,7 @@ from iom.models.keras_face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.hash_network import check_sizes
 from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
 from iom.nn.losses.code.per_key import PerKeyLoss
+from iom.photos.images import read_images
 from iom.pretrained.manifest import load_backbone_model
 from iom.training.annealing import annealed_temperature
 from iom.training.calibration import calibrate, describe

@@ -10,10 +10,10 @@ from iom.config.schema import Stage1Config
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.folders import FaceFolder
-from iom.data.images import check_images, read_images
 from iom.errors import DataError
 from iom.metrics.verification import equal_error_rate, ten_fold_accuracy
 from iom.models.embedder import Embedder
+from iom.photos.images import check_images, read_images
 from iom.training.held_out import HeldOutPairs
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from iom.attacks.base import unit
-from iom.attacks.descent import cross_entropy_descent
+from iom.attacks.reconstruction import cross_entropy_descent
 from iom.attacks.targets import attacked_hasher, linear_part
 from iom.baselines import BASELINES
 from iom.config.hashing import HasherConfig

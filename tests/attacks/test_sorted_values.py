@@ -7,8 +7,7 @@ from iom.attacks.base import unit
 from iom.attacks.targets import attacked_hasher
 from iom.config.hashing import HasherConfig
 from iom.errors import DataError
-from iom.evaluation.attack_report import attack_rows
-from iom.evaluation.attack_scores import Keys, Victims, measuring_keys
+from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, measuring_keys
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
@@ -39,7 +38,7 @@ def attacked(**settings):
 
 
 def row_of(system, victims):
-    keys = Keys(measuring_keys(1, "old", 2), measuring_keys(1, "fresh", 40))
+    keys = AttackKeys(measuring_keys(1, "old", 2), measuring_keys(1, "fresh", 40))
     return next(iter(attack_rows([(system, 100.0)], ["sorted_values"], victims, keys)))
 
 

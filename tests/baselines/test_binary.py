@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from iom.baselines import BASELINES
 from iom.baselines.bloom import BLOCK_WORDS, WORD_BITS
 from iom.baselines.polyprotect import OVERLAP, TERMS
-from iom.baselines.protection import comparator_of, stored_bits
+from iom.baselines.protection import stored_bits
 from iom.config.hashing import HasherConfig
 from iom.errors import CodeError, ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
@@ -43,7 +43,7 @@ def key(number):
 
 
 def distances(protection, first, second, keys=(1, 1)):
-    comparator = comparator_of(protection)
+    comparator = protection.comparator
     sides = (protection.hash(rows, key(n)) for rows, n in zip((first, second), keys, strict=True))
     return comparator.paired(*(comparator.prepare(side) for side in sides))
 
@@ -257,5 +257,5 @@ def test_comparators_refuse_what_they_cannot_compare():
 
 
 def test_codes_are_compared_by_differing_positions():
-    assert comparator_of(build("grp")).unit == "differing positions"
-    assert comparator_of(build("biohash")).alphabet_size == 2
+    assert build("grp").comparator.unit == "differing positions"
+    assert build("biohash").comparator.alphabet_size == 2

@@ -11,9 +11,7 @@ import pytest
 from PIL import Image
 
 from iom.cli.align import main
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Face
-from iom.photos.landmarks import write_landmarks
+from iom.photos.align import TEMPLATE, Face, write_landmarks
 
 
 def listed_photos(folder, count, size=200):
@@ -40,7 +38,7 @@ def test_photographs_become_faces(tmp_path, capsys):
     ("options", "message"),
     [
         (["--workers", "0"], "--workers 1 or more"),
-        (["--which", "best"], "choices: all, centre, largest"),
+        (["--which", "best"], "choices: all, centre, dominant, largest, one"),
         (["--min-score", "7"], "min_score from 0 to 1"),
     ],
 )

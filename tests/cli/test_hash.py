@@ -10,12 +10,10 @@ from PIL import Image
 from iom.cli.main import main
 from iom.codes.packing import unpack
 from iom.keys import TransformKey
-from iom.photos.alignment import TEMPLATE, align
-from iom.photos.code_file import read_codes
-from iom.photos.detectors import Face
-from iom.photos.hash_photos import BATCH
-from iom.photos.landmarks import read_landmarks, write_landmarks
-from iom.photos.photographs import read_photograph
+from iom.photos.align import TEMPLATE, Face, align, read_landmarks, write_landmarks
+from iom.photos.codes_file import read_codes
+from iom.photos.decode import read_photograph
+from iom.photos.pipeline import BATCH
 from iom.synthetic import load_face_model
 
 
@@ -77,7 +75,7 @@ def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
     assert (tmp_path / "again.parquet").read_bytes() == out.read_bytes()
     code, _, error = iom("hash", folder, "--out", out, *options)
     assert code == 2
-    assert "is there already and finished" in error
+    assert "exists already and is finished" in error
 
 
 def test_a_key_is_made_for_its_owner_and_never_overwritten(iom, tmp_path):

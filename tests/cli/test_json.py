@@ -8,9 +8,7 @@ from PIL import Image
 
 from iom.cli.gallery import COMMANDS
 from iom.cli.main import main, modules
-from iom.photos.alignment import TEMPLATE
-from iom.photos.detectors import Face
-from iom.photos.landmarks import write_landmarks
+from iom.photos.align import TEMPLATE, Face, write_landmarks
 
 WITHOUT = {"serve"}
 PARTS = {"weights": "list", "score-files": "evaluate"}

@@ -8,7 +8,7 @@ import pytest
 from iom.cli import make_face_model, synthesize
 from iom.config.sections import FolderConfig
 from iom.data.folders import scan_folder
-from iom.data.images import check_images
+from iom.photos.images import check_images
 from iom.synthetic.face_model import FaceModel
 
 

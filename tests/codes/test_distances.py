@@ -178,7 +178,7 @@ def test_a_second_process_reads_the_compiled_kernels(tmp_path):
     program = (
         "import warnings; warnings.simplefilter('error')\n"
         "import numpy as np\n"
-        "from iom.codes import kernels\n"
+        "from iom.codes._kernels import compiled as kernels\n"
         "from iom.codes.distances import all_pairs\n"
         "from iom.codes.packing import pack\n"
         "codes = np.arange(60).reshape(3, 20) % 4\n"

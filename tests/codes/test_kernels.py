@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iom.codes import _kernels as backend
 from iom.codes import distances
-from iom.codes._kernels import backend, blocks, portable
 from iom.codes._kernels import compiled as kernels
+from iom.codes._kernels import portable
 from iom.codes.packing import pack
 from iom.errors import ConfigError
 
@@ -74,7 +75,7 @@ def test_many_queries_share_what_is_loaded_and_summed(name, assembly):
     """Sixteen rows and two queries a block: registers hold the queries, one tree sums the rows."""
     text = assembly[name]
     counts = len(re.findall(r"\bvpopcntq\b", text))
-    pairs = blocks.block_rows(8) * (blocks.QUERIES + 1)  # and once more for an odd query
+    pairs = kernels.block_rows(8) * (kernels.QUERIES + 1)  # and once more for an odd query
     assert counts == pairs
     loads = len(re.findall(r"\bvmovdqu64\b[^\n]*\(%r[^\n]*%zmm", text))
     assert loads <= 3 * pairs, "the gallery's rows are loaded once for all queries of a block"
@@ -148,7 +149,7 @@ def test_portable_and_compiled_kernels_give_the_same(share, code_length, alphabe
 def test_kernels_are_chosen_once_at_import():
     program = (
         "import os, numpy as np\n"
-        "from iom.codes import backend, distances\n"
+        "from iom.codes import _kernels as backend, distances\n"
         "os.environ['IOM_KERNELS'] = 'compiled'\n"
         "from iom.codes.packing import pack\n"
         "distances.all_pairs(pack(np.zeros((2, 9), int), 4), pack(np.zeros((2, 9), int), 4))\n"
@@ -167,7 +168,7 @@ def test_without_numba_the_portable_kernels_are_taken_and_a_warning_says_so(tmp_
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "with warnings.catch_warnings(record=True) as found:\n"
         "    warnings.simplefilter('always')\n"
-        "    from iom.codes import backend\n"
+        "    from iom.codes import _kernels as backend\n"
         "told = [each.message for each in found if each.category is RuntimeWarning]\n"
         "print(backend.NAME, *told)\n"
     )

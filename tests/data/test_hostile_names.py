@@ -13,10 +13,9 @@ from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert
 from iom.data.formats.shards import open_shards
 from iom.errors import DataError
-from iom.evaluation.blufr_protocol import read_blufr
+from iom.evaluation.blufr import read_blufr
 from iom.gallery.bulk import read_rows
-from iom.photos.align_journal import Journal
-from iom.photos.align_photo import AlignSettings
+from iom.photos.pipeline import PhotoSettings, align_photos
 from tests.data.test_conversions import SIDE, encoded
 
 LINES = b"\nssh-ed25519 AAAAC3Nz attacker\n"
@@ -188,13 +187,14 @@ def test_names_of_subjects_cannot_lead_out_of_a_folder(listed, tmp_path):
 
 @pytest.mark.parametrize("name", ["../face.png", "/etc/hostname"])
 def test_a_journal_cannot_name_faces_outside_of_its_folder(tmp_path, name):
-    settings = AlignSettings(detector="points")
-    output = tmp_path / "output"
-    with Journal.open(output, settings):
-        pass
+    photos, output = tmp_path / "photos", tmp_path / "output"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(encoded(1))
+    run = {"settings": PhotoSettings(detector="points"), "points": {"a.jpg": []}, "workers": 0}
+    align_photos(photos, output, **run)
     entry = {"photo": "a.jpg", "mark": [1, 2], "status": "aligned", "reason": "", "notes": [],
              "faces": [[1.0, *np.arange(10.0).tolist()]], "files": [name]}  # fmt: skip
     with (output / "align.jsonl").open("a") as stream:
         stream.write(json.dumps(entry) + "\n")
     with pytest.raises(DataError, match="within the folder"):
-        Journal.open(output, settings)
+        align_photos(photos, output, **run)

@@ -12,7 +12,7 @@ from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
 from iom.data.benchmarks.megaface import read_megaface
 from iom.data.benchmarks.pair_lists import read_cfp, read_two_line_pairs, read_youtube_faces
 from iom.errors import ConfigError, DataError
-from iom.evaluation.blufr_protocol import read_blufr
+from iom.evaluation.blufr import read_blufr
 from tests.data import layouts
 
 

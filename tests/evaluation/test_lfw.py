@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from iom.data.benchmarks.pair_lists import read_pair_list
-from iom.evaluation.evaluators import figures
+from iom.evaluation.pairs import figures
 from iom.evaluation.scores import float_scores
 
 

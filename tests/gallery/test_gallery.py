@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from iom.errors import EnrolmentError, IomError, KeyKindWarning, RevokedError, StoreError
+from iom.errors import EnrolmentError, IomError, KeyKindWarning, RevokedError, StoreError, StoreNotFoundError
+from iom.gallery import Gallery
 from tests.gallery.conftest import FakeHasher, again, faces
 
 HOSTILE = ["'; DROP TABLE reference_codes; --", '" OR 1=1 --', "../../etc/passwd", "%s{}\\", "名前"]
@@ -279,3 +280,19 @@ def test_permutation_keys_are_warned_of_by_every_verb_that_hashes(place, masked,
     ):
         with pytest.warns(KeyKindWarning, match=rf"application door: .* {told}.*enrol everyone"):
             verb()
+
+
+def test_a_gallery_is_opened_by_two_urls(tmp_path):
+    urls = {"url": f"sqlite:///{tmp_path}/g.db", "keys": f"file:{tmp_path}/g.keys?key-file={tmp_path}/g.wrap"}
+    with pytest.raises(StoreNotFoundError) as caught:
+        Gallery.open(**urls)
+    assert caught.value.place == str(tmp_path / "g.keys")
+    with Gallery.open(**urls, hasher=FakeHasher(), create=True) as gallery:
+        gallery.create_application("door")
+        gallery.enroll("door", "a", faces(1))
+    with Gallery.open(**urls, hasher=FakeHasher()) as gallery:
+        assert gallery.verify("door", "a", faces(1)).distance == 0
+    with pytest.raises(StoreNotFoundError):
+        Gallery.open(f"sqlite:///{tmp_path}/none.db", keys=urls["keys"])
+    with pytest.raises(TypeError):
+        Gallery.open(urls["url"])

@@ -11,7 +11,7 @@ from iom.errors import DataError
 from iom.metrics import all_pairs
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import PairSubjects, group_draws
-from iom.metrics.verification import RankedScores, error_curve
+from iom.metrics.verification import RankedScores, error_curve, fnmr_at_fmr
 
 IMAGES = np.array([3, 1, 5, 2, 4, 1, 6, 3, 3, 2])
 SUBJECTS = np.repeat(np.arange(10), IMAGES)
@@ -184,3 +184,26 @@ def test_an_fmr_that_cannot_be_seen():
     pairs.check_resolution(0.01)
     with pytest.raises(DataError, match="1e-06 cannot be seen in 393 non-mated"):
         pairs.check_resolution(1e-6)
+
+
+def all_distances(comparator, templates, subjects):
+    table = comparator.all_pairs(templates, templates)
+    left, right = np.triu_indices(len(subjects), k=1)
+    same = subjects[left] == subjects[right]
+    return table[left, right][same], table[left, right][~same]
+
+
+@given(st.integers(0, 50), st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.0]), st.booleans())
+def test_a_curve_is_exact_up_to_the_fmr_that_is_asked_for(seed, fmr, tied):
+    rng = np.random.default_rng(seed)
+    subjects = np.concatenate([[0, 0, 1], rng.integers(0, 8, size=rng.integers(3, 40))])
+    if tied:
+        comparator = SymbolComparator(3)
+        templates = comparator.prepare(rng.integers(3, size=(len(subjects), 6)))
+    else:
+        comparator = CosineComparator()
+        templates = comparator.prepare(rng.normal(size=(len(subjects), 5)))
+    mated, non_mated = all_distances(comparator, templates, subjects)
+    expected = 1 - fnmr_at_fmr(mated, non_mated, fmr)
+    curve = AllPairs(subjects).curve(comparator, templates, fmr=fmr)
+    assert 1 - curve.fnmr_at_fmr(fmr) == pytest.approx(expected)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from iom.data.images import read_images
 from iom.errors import MissingExtraError
-from iom.photos.detectors import build_detector
-from iom.photos.yunet_onnx import _decoded, _distinct
+from iom.photos.detect import _decoded, _distinct, build_detector
+from iom.photos.images import read_images
 
 
 @pytest.mark.parametrize("size", [(300, 420), (256, 320), (33, 70)])

@@ -8,9 +8,8 @@ import types
 import numpy as np
 import pytest
 
-from iom.errors import ConfigError, DataError, FaceError, WorkerError
-from iom.photos.detectors import Face
-from iom.photos.photographs import TooLargeError
+from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
+from iom.photos.align import Face
 from iom.service.decoding import Decoder, decode, parse_answer
 from iom.service.face_pipeline import FacePipeline
 from iom.service.settings import ServiceSettings

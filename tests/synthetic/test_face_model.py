@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.data.images import read_image
 from iom.errors import DataError
+from iom.photos.images import read_image
 from iom.synthetic import face_model as synthetic
 from iom.synthetic.face_model import MODEL_PATH, FaceModel, load_face_model, write_folder
 

@@ -1,7 +1,4 @@
-"""The kernels in NumPy alone, for a machine on which numba cannot compile: the same, but slower.
-
-See `iom.codes._kernels.compiled` for what each function returns.
-"""
+"""Kernels in NumPy alone, for a machine on which numba cannot compile: the same results, more slowly."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,17 +11,17 @@ _WORDS_AT_A_TIME = 1 << 17  # temporary arrays stay in the second-level cache
 
 
 def paired_kernel(planes: int, words: int) -> Kernel:
-    """`(a, b, out, start, stop)`, see `iom.codes._kernels.compiled.paired_kernel`."""
+    """`(a, b, out, start, stop)`: distance of row i of `a` and row i of `b` into `out[0, i]`."""
     return _paired
 
 
 def table_kernel(planes: int, words: int, *, queries: int = 0, rows: int = 0) -> Kernel:
-    """`(a, b, out, a_start, a_stop, b_start, b_stop)`, see `iom.codes._kernels.compiled.table_kernel`."""
+    """`(a, b, out, a_start, a_stop, b_start, b_stop)`: a part of all pairs into `out[i, j]`."""
     return _table
 
 
 def nearest_kernel(planes: int, words: int, *, queries: int = 0, rows: int = 0) -> Kernel:
-    """`(queries, gallery, distances, ids, start, stop)`, see `iom.codes._kernels.compiled.nearest_kernel`."""
+    """`(queries, gallery, distances, ids, start, stop)`: the best among some gallery rows."""
     return _nearest
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from iom.data.images import Pixels
 from iom.data.table_files import present, shown
 from iom.errors import DataError
 from iom.metrics.template_pooling import mean_by_media
+from iom.photos.images import Pixels
 
 FOLDS = 10
 

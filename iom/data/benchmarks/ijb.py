@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from iom.data.benchmarks.base import IdentificationBenchmark, PairBenchmark, Pooling, linked_subjects
 from iom.data.table_files import parsed, present, read_lines, shown, truth
 from iom.errors import DataError
-from iom.photos.loose_crops import aligned_crops
+from iom.photos.align import aligned_crops
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 LANDMARKS = 10

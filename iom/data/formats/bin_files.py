@@ -11,8 +11,8 @@ from iom._files import atomic_path
 from iom._unpickling import NUMPY_ARRAYS, restricted_loads
 from iom._untrusted import read_bytes
 from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
-from iom.data.images import decode_image
 from iom.errors import DataError
+from iom.photos.images import decode_image
 
 MAX_BYTES = 4 << 30
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from iom._untrusted import read_json
 from iom._workers import WorkerPool
 from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
-from iom.data.images import Pixels
 from iom.errors import DataError, WorkerError, missing_extra
+from iom.photos.images import Pixels
 
 HEADER_BYTES = 16
 MAGIC = b"blpk"

@@ -33,8 +33,8 @@ from iom.data.formats.bin_files import read_bin_images, write_bin
 from iom.data.formats.carray import read_carray
 from iom.data.formats.recordio import read_record_file
 from iom.data.formats.shards import FORMAT, MANIFEST, ShardRow, open_shards, read_records, read_sidecar
-from iom.data.images import decode_image
 from iom.errors import ConfigError, DataError
+from iom.photos.images import decode_image
 
 IMAGES = "images"
 PAIRS = "pairs.txt"

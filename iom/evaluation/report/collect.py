@@ -15,8 +15,7 @@ from iom._environment import environment
 from iom.config.schema import EvaluateConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
-from iom.evaluation.evaluators import FMRS, GIVEN, RATES, figures, has_folds, resolves
-from iom.evaluation.protocols import float_system
+from iom.evaluation.pairs import FMRS, GIVEN, RATES, figures, has_folds, resolves
 from iom.evaluation.report.data import (
     BAD_FIGURE,
     BenchmarkSummary,
@@ -50,6 +49,7 @@ from iom.evaluation.scores import (
     SystemScores,
     code_scores,
     float_scores,
+    float_system,
 )
 from iom.evaluation.systems import hasher_folders
 from iom.metrics.bootstrap import Interval, PairSubjects, bootstrap_intervals

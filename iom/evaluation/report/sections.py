@@ -17,11 +17,10 @@ from iom.config.schema import EvaluateConfig, ReportConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.folders import split_galleries
 from iom.errors import DataError
-from iom.evaluation.attack_report import AttackRow, attack_rows
-from iom.evaluation.attack_scores import Keys, Victims, measuring_keys
-from iom.evaluation.protocols import FPIRS, keys_of, scenarios_of, search_templates
+from iom.evaluation.attacks import AttackKeys, AttackRow, Victims, attack_rows, measuring_keys
+from iom.evaluation.identification import FPIRS, search_templates
 from iom.evaluation.report.data import Estimate, IdentificationResult, LinkabilityResult
-from iom.evaluation.scores import FLOAT, STOLEN_KEY, CodeSystem, Embeddings, common_key
+from iom.evaluation.scores import FLOAT, STOLEN_KEY, CodeSystem, Embeddings, common_key, keys_of, scenarios_of
 from iom.evaluation.systems import hasher_folders
 from iom.metrics.bootstrap import Counts, PairSubjects, bootstrap_samples
 from iom.metrics.identification import RANKS, identification_intervals
@@ -279,7 +278,7 @@ def check_attacks(config: EvaluateConfig) -> None:
             attacked_hasher(name, load(folders[name]))
 
 
-def attack_setting(config: EvaluateConfig, embeddings: Embeddings, subjects: Rows) -> tuple[Victims, Keys]:
+def attack_setting(config: EvaluateConfig, embeddings: Embeddings, subjects: Rows) -> tuple[Victims, AttackKeys]:
     """Victims among the subjects `(N,)` of embeddings `(N, D)`, and test keys.
 
     The attacker learns from the benchmark's other subjects: a strong prior, people of the very same set.
@@ -290,10 +289,10 @@ def attack_setting(config: EvaluateConfig, embeddings: Embeddings, subjects: Row
     return draw_victims(embeddings, subjects, wanted=config.report.victims, seed=config.seed), attack_keys(config)
 
 
-def attack_keys(config: EvaluateConfig) -> Keys:
+def attack_keys(config: EvaluateConfig) -> AttackKeys:
     """Test keys of the attacks."""
     report, seed = config.report, config.seed
-    return Keys(
+    return AttackKeys(
         measuring_keys(seed, "old", report.old_keys),
         measuring_keys(seed, "fresh", report.fresh_keys),
         measuring_keys(seed, "records", max(report.records, default=2) - 1),
@@ -301,7 +300,7 @@ def attack_keys(config: EvaluateConfig) -> Keys:
 
 
 def attack_section(
-    config: EvaluateConfig, name: str, victims: Victims, keys: Keys, threshold: float
+    config: EvaluateConfig, name: str, victims: Victims, keys: AttackKeys, threshold: float
 ) -> list[AttackRow]:
     """Attacks on one system, with model, key and template disclosed.
 

@@ -1,11 +1,10 @@
-"""Key store: master, masks and the list of revoked records, apart from the record store.
+"""Key store: master key, masks and revoked records, apart from the record store.
 
-A SQLite file whose content is sealed row by row with AES-256-GCM under the wrapping key: a
-passphrase, a key in another file, or a master that comes from outside. The associated data of a row
-are the file's salt, the row's kind and its number (of a mask: its application and record), so that
-rows cannot be exchanged. The rows of `entries` are never deleted; the one row of `state` says how
-many there are and chains their tags, so that none can be taken out or put back. Masks are deleted
-with the record they belong to.
+A SQLite file whose rows are sealed with AES-256-GCM under a wrapping key, which comes from a passphrase, a key in
+another file, or a master from outside. The associated data of a row are the salt of the file and the kind and number of
+the row (of a mask: application and record), so that rows cannot be exchanged. Rows of `entries` are never deleted; the
+one row of `state` has their count and chains their tags, so that none can be removed or put back. Masks are deleted
+with their records.
 """
 
 import contextlib
@@ -37,11 +36,10 @@ from iom.keys import TransformKey
 
 SEAL_BYTES = 16
 SCRYPT_COST = 1 << 17
-"""128 MB and a few tenths of a second for each guess of a passphrase."""
+"""N of scrypt: 128 MB and some tenths of a second for each guess of a passphrase."""
 MIN_PASSPHRASE_LENGTH = 8
 COMMAND_SECONDS = 60
 MAX_RECORD = 2**62
-"""Record numbers beyond that are damage."""
 LEGACY_START = b'{"format":"iom-keys"'
 _MAX_COST = 1 << 20
 _SCRYPT_BLOCK = 8
@@ -62,7 +60,7 @@ PassphraseSource = Callable[[], str]
 
 
 class Anchor(NamedTuple):
-    """Where the audit log was: sequence number and digest of an entry."""
+    """Last audit entry that was seen: its sequence number and digest."""
 
     sequence: int
     digest: bytes
@@ -70,13 +68,7 @@ class Anchor(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RevokedRecord:
-    """A record that is refused for ever.
-
-    Attributes:
-        subject_id: Whose it was.
-        record: Its number.
-        epoch: Its key epoch.
-    """
+    """A record that is refused for ever: its subject, number, and key epoch."""
 
     subject_id: str
     record: int
@@ -85,12 +77,12 @@ class RevokedRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Rollback:
-    """An older copy of the record store, or one with a cut log, that was met.
+    """An older copy of the record store, or one with a cut log, that was found.
 
     Attributes:
         known: Sequence number of the last audit entry that the key store remembered.
-        found: Of the last one that was there.
-        time: When it was met, seconds since 1970, UTC.
+        found: Sequence number of the last one in the store.
+        time: Seconds since 1970, UTC.
     """
 
     known: int
@@ -100,14 +92,14 @@ class Rollback:
 
 @dataclasses.dataclass(frozen=True)
 class KnownApplication:
-    """Newest state of an application that the key store has seen.
+    """Newest known state of an application.
 
     Attributes:
-        settings: Of the application, without a seal; `None` before they were told.
-        references: Valid references.
-        tombstones: Tombstones.
+        settings: The application without its seal; `None` before they were settled.
+        references: Number of valid references.
+        tombstones: Number of tombstones.
         next_record: Lowest record number that was never given out.
-        is_stored: Whether the present record store was told to hold it.
+        is_stored: Whether the present record store has it.
     """
 
     settings: Application | None = None
@@ -119,7 +111,7 @@ class KnownApplication:
 
 @dataclasses.dataclass(frozen=True)
 class _Snapshot:
-    """Everything but masks, as of one write; never changed, only replaced."""
+    """Content of the file but for masks, after one write; immutable."""
 
     position: int = 0
     sealed_state: bytes = b""
@@ -137,18 +129,18 @@ class _Snapshot:
 class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
     """Secrets of one gallery. Writes are durable when the call returns; threads may share it.
 
-    What is read is always a whole state: of the last write of any process that was acknowledged
-    before the call. No secret is in a `repr`, a log or an error.
+    A read returns one whole state: that after the last write of any process that returned before the call. No secret is
+    in a `repr`, a log or an error.
 
     Args:
         path: The file.
         key: The wrapping key, 32 bytes.
-        header: What its header holds.
-        master: A master from outside; else the file holds one.
+        header: Header of the file.
+        master: A master from outside; else the file has one.
         read_only: Refuse writes.
 
     Raises:
-        StoreError: Damaged, or not opened by this key.
+        StoreError: The file is damaged, or not opened by this key.
     """
 
     def __init__(
@@ -173,45 +165,28 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             raise
 
     @classmethod
+    def open(cls, path: Path, seal: "Seal", *, create: bool = False, read_only: bool = False) -> "KeyStore":
+        """Open or make the file of a seal, as `open_key_store` does."""
+        if create:
+            header = {"sealed_by": seal.kind, "salt": secrets.token_hex(16), **seal.settings}
+            key = seal.wrapping_key(header, True)
+            make_key_file(path, header, key, KeyContent(master=None if seal.master else TransformKey.generate()))
+        else:
+            header = read_header(path, seal.kind)
+            key = seal.wrapping_key(header, False)
+        return cls(path, key, header, master=seal.master, read_only=read_only)
+
+    @classmethod
     def with_passphrase(
         cls, path: Path, passphrase: str, *, create: bool = False, cost: int = 0, read_only: bool = False
     ) -> "KeyStore":
-        """Open or make a file that is sealed by a passphrase (scrypt, RFC 7914).
-
-        Raises:
-            KeyMaterialError: A new passphrase has fewer than 8 characters.
-            StoreError: See `open_key_store`.
-        """
-        if create:
-            if len(passphrase) < MIN_PASSPHRASE_LENGTH:
-                raise KeyMaterialError(
-                    f"passphrase: expected at least {MIN_PASSPHRASE_LENGTH} characters, received {len(passphrase)}"
-                )
-            header = new_header("passphrase", cost=cost or SCRYPT_COST)
-            key = stretched(passphrase, header, path)
-            make_key_file(path, header, key)
-        else:
-            header = read_header(path, "passphrase")
-            key = stretched(passphrase, header, path)
-        return cls(path, key, header, read_only=read_only)
+        """Open or make a file sealed by a passphrase (scrypt, RFC 7914) of at least 8 characters."""
+        return cls.open(path, passphrase_seal(lambda: passphrase, cost), create=create, read_only=read_only)
 
     @classmethod
     def with_key(cls, path: Path, key: bytes, *, create: bool = False, read_only: bool = False) -> "KeyStore":
-        """Open or make a file that is sealed by 32 bytes."""
-        if create:
-            make_key_file(path, new_header("key"), key)
-        return cls(path, key, read_header(path, "key"), read_only=read_only)
-
-    @classmethod
-    def with_master(
-        cls, path: Path, master: TransformKey, *, create: bool = False, read_only: bool = False
-    ) -> "KeyStore":
-        """Open or make a file beside a master that comes from outside and seals it."""
-        key = external_wrapping_key(master)
-        if create:
-            make_key_file(path, new_header("external"), key, KeyContent())
-        header = read_header(path, "external")
-        return cls(path, key, header, master=master, read_only=read_only)
+        """Open or make a file sealed by 32 bytes."""
+        return cls.open(path, Seal("key", lambda header, new: key), create=create, read_only=read_only)
 
     @property
     def path(self) -> Path:
@@ -227,14 +202,11 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         return master
 
     def entries(self) -> int:
-        """Number of writes so far; it never falls, so that an older copy is noticed."""
+        """Number of writes so far, by which an older copy is recognized."""
         return self._current().position
 
     def reserve(self, application: str, count: int) -> range:
-        """Record numbers that were never given out before, whatever store was put back; durable.
-
-        Numbers that are reserved and then not used are lost; gaps are allowed.
-        """
+        """Record numbers that were never given out before, whatever record store was put back; gaps are allowed."""
         with self._writing() as write:
             known = write.known(application)
             first = known.next_record
@@ -242,10 +214,10 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         return range(first, first + count)
 
     def claim_records(self, application: str, end: int) -> None:
-        """Never give out numbers below `end`; for records that come from elsewhere.
+        """Never give out numbers below `end`, for imported records.
 
         Raises:
-            StoreError: A number beyond all reason.
+            StoreError: The number is out of range.
         """
         if not 0 <= end <= MAX_RECORD:
             raise StoreError(f"record number: expected 0 to {MAX_RECORD}, received {end}")
@@ -259,7 +231,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         """Keep the masks of new records.
 
         Raises:
-            KeyMaterialError: A record has a mask, or is revoked: a mask is used once.
+            KeyMaterialError: A record has a mask already or was revoked, since a mask is used once.
         """
         created = int(time.time())
         with self._writing() as write:
@@ -276,7 +248,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         """Masks of records, in their order.
 
         Raises:
-            StoreError: A record has none: this key store is older than the record store.
+            StoreError: A record has none.
         """
         self._check_open()
         query = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
@@ -290,7 +262,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         return [opened(self.path, application, record, found[record]) for record in records]
 
     def masked_records(self, application: str, *, before: int | None = None) -> set[int]:
-        """Records that have a mask; with `before`, one that was made earlier than that second."""
+        """Records with a mask; with `before`, a mask made before that second."""
         self._check_open()
         limit = 2**62 if before is None else before
         query = "SELECT record FROM masks WHERE application = ? AND created < ?"
@@ -304,12 +276,12 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             self._file.forget_log()
 
     def revoke(self, application: str, records: Sequence[RevokedRecord], head: AuditEntry | None = None) -> None:
-        """Refuse records for ever and forget their masks; a record may come a second time.
+        """Refuse records for ever and forget their masks; repeatable.
 
         Args:
-            application: Whose records.
-            records: Which; none is allowed.
-            head: The audit entry to remember, as `settle` does.
+            application: Name of the application.
+            records: Records to revoke.
+            head: Audit entry to remember, as in `settle`.
         """
         with self._writing() as write:
             if records:
@@ -320,20 +292,15 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             self._file.forget_log()
 
     def revoked(self, application: str) -> Mapping[int, RevokedRecord]:
-        """Record to what was revoked under its number; a snapshot that does not change."""
+        """Revoked records by number; an immutable snapshot."""
         return self._current().revoked.get(application, MappingProxyType({}))
 
     def revoked_epochs(self, application: str) -> Mapping[str, int]:
-        """Subject to the newest key epoch of its revoked records; a snapshot."""
+        """Newest key epoch of the revoked records of each subject; an immutable snapshot."""
         return self._current().epochs.get(application, MappingProxyType({}))
 
     def settle(self, head: AuditEntry | None, application: Application | None = None) -> None:
-        """Remember how far the audit log is, and the newest state of an application.
-
-        Args:
-            head: Its newest entry; an older one than is known changes nothing.
-            application: New settings of an application.
-        """
+        """Remember the newest entry of the audit log and new settings of an application, unless newer are known."""
         with self._writing() as write:
             write.settle(head)
             if application is not None:
@@ -344,16 +311,16 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                 write.know(bare.name, settings=bare, is_stored=True)
 
     def known(self, application: str) -> KnownApplication:
-        """Newest state of an application that was settled."""
+        """Newest known state of an application."""
         return self._current().applications.get(application, KnownApplication())
 
     def known_names(self) -> list[str]:
-        """Applications that the present record store was told to hold."""
+        """Applications that the present record store has."""
         found = self._current().applications
         return sorted(name for name, known in found.items() if known.is_stored)
 
     def anchor(self) -> Anchor | None:
-        """The newest audit entry that is remembered."""
+        """The newest remembered audit entry."""
         return self._current().anchor
 
     def keyed_from(self) -> int:
@@ -361,7 +328,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         return self._current().keyed_from
 
     def begin_log(self) -> None:
-        """Expect a new record store, whose audit log is empty; record numbers and epochs go on."""
+        """Expect a new record store with an empty audit log; record numbers and epochs go on."""
         current = self._current()
         if current.anchor is not None or current.keyed_from != 1:
             with self._writing() as write:
@@ -370,7 +337,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                     write.know(name, is_stored=False)
 
     def note_rollback(self, head: AuditEntry | None, *, now: int) -> None:
-        """Write down that the record store is older than is remembered, and go on from there."""
+        """Remember that the record store is older than expected, and go on from its last audit entry."""
         with self._writing() as write:
             known, found = write.snapshot.anchor, head.sequence if head else 0
             entry = {"known": known.sequence if known else 0, "found": found, "time": now}
@@ -378,26 +345,26 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             write.change(anchor=Anchor(head.sequence, head.digest) if head else None)
 
     def rollbacks(self) -> tuple[Rollback, ...]:
-        """What was written down by `note_rollback` and not accepted since."""
+        """Rollbacks that were noted and not accepted since."""
         return self._current().rollbacks
 
     def accept_rollbacks(self) -> None:
-        """Take note that the older copies were put back on purpose."""
+        """Accept all noted rollbacks."""
         if self._current().rollbacks:
             with self._writing() as write:
                 write.append("accepted", {"rollbacks": len(write.snapshot.rollbacks)})
 
     def problems(self) -> list[str]:
-        """What is wrong with the file, one line each; empty when there is nothing."""
+        """Problems of the file, one line each; empty when there are none."""
         return self._file.problems()
 
     def erase(self) -> None:
-        """Write the file anew, without what deleted masks left behind."""
+        """Rewrite the file without remains of deleted masks."""
         self._check_open()
         self._file.vacuum()
 
     def identity(self) -> str:
-        """Public name of the master, by which a record store knows its key store."""
+        """Public identifier of the master, by which a record store recognizes its key store."""
         return hmac.digest(self.master().secret, b"iom/key-store/identity/v1", "sha256").hex()[:32]
 
     def audit_key(self) -> bytes:
@@ -409,11 +376,11 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         return self.master().stream("gallery-audit-chain", 32)
 
     def record_key(self, application: str, subject_id: str, record: int) -> TransformKey:
-        """Key of one record, where each has its own."""
+        """Key of one record, in key mode `subject`."""
         return self.master().derive(application=application, subject=subject_id, record=record)
 
     def application_key(self, application: str, epoch: int) -> TransformKey:
-        """Key of all records of an epoch, where they share one. No subject has an empty id."""
+        """Key of all records of an epoch, in key mode `application`; no subject has an empty id."""
         return self.master().derive(application=application, subject="", record=epoch)
 
     def seal(self, message: bytes) -> bytes:
@@ -427,7 +394,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         return hmac.new(self.master().stream("gallery-seal", 32), digestmod="sha256")
 
     def close(self) -> None:
-        """Forget all secrets; a second call does nothing."""
+        """Forget all secrets and close the file; a second call does nothing."""
         self._is_closed = True
         self._external = None
         self._snapshot = _Snapshot()
@@ -442,7 +409,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             raise StoreError(f"{self.path}: the key store is closed")
 
     def _current(self) -> _Snapshot:
-        """The newest snapshot; replaced as a whole where a process has written since."""
+        """The newest snapshot, read again where a process has written since."""
         self._check_open()
         self._file.check_place()
         known = self._snapshot
@@ -454,7 +421,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             return self._snapshot
 
     def _read(self, connection: sqlite3.Connection, known: _Snapshot) -> _Snapshot:
-        """`known` with all that was written since, in the transaction of `connection`."""
+        """`known` with all later writes, in the transaction of `connection`."""
         rows = connection.execute("SELECT number, sealed FROM state").fetchall()
         if len(rows) != 1:
             raise StoreError(f"{self.path}: damaged: its state is missing; take it from a backup")
@@ -486,6 +453,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         if (known.count + len(found), digest.hex()) != (state["count"], state["digest"]):
             raise self._entries_damaged(known.count + len(found) + 1)
         after = _with_entries(known, opened, str(self.path))
+        anchor = state["anchor"]
         return dataclasses.replace(
             after,
             position=number,
@@ -493,7 +461,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             count=state["count"],
             digest=digest,
             keyed_from=state["keyed_from"],
-            anchor=_anchor_of(state["anchor"]),
+            anchor=anchor and Anchor(anchor[0], bytes.fromhex(anchor[1])),
             applications=MappingProxyType({name: _known_of(values) for name, values in state["applications"].items()}),
         )
 
@@ -504,7 +472,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator["_Write"]:
-        """A transaction over the newest state; the snapshot follows when it is committed."""
+        """A transaction over the newest state, which becomes the snapshot when it is committed."""
         self._check_open()
         with self._lock:
             with self._file.writing() as connection:
@@ -519,7 +487,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
 
 class _Write:
-    """What one transaction changes."""
+    """Changes of one transaction."""
 
     def __init__(self, connection: sqlite3.Connection, cipher: "_Cipher", snapshot: _Snapshot) -> None:
         self.connection = connection
@@ -582,12 +550,7 @@ class _Write:
 
 
 class _Cipher:
-    """AES-256-GCM over rows, each bound to its file, kind and number.
-
-    Args:
-        key: 32 bytes.
-        header: Of the file.
-    """
+    """AES-256-GCM over rows, each bound to its file, kind and number."""
 
     def __init__(self, key: bytes, header: Mapping[str, Any]) -> None:
         try:
@@ -605,7 +568,7 @@ class _Cipher:
         return self._sealed(text, self._place(kind, number))
 
     def open(self, kind: object, number: int, sealed: object) -> Any:
-        """Raises `ValueError` where a row was not sealed here."""
+        """Content of a row; `ValueError` if it was not sealed here."""
         if not isinstance(kind, str):
             raise ValueError("not sealed here")
         return json.loads(self._opened(sealed, self._place(kind, number)))
@@ -626,7 +589,7 @@ class _Cipher:
         return self._bound + kind.encode() + b"\0" + str(number).encode()
 
     def _sealed(self, text: bytes, place: bytes) -> bytes:
-        # A counter as the nonce would be used twice after an older copy of the file was put back.
+        # A counter as the nonce would repeat after an older copy of the file was put back.
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + bytes(self._aes.encrypt(nonce, text, place))
 
@@ -640,6 +603,66 @@ class _Cipher:
 
     def __repr__(self) -> str:
         return "_Cipher()"
+
+
+@dataclasses.dataclass(frozen=True)
+class Seal:
+    """Secret that seals the file of a key store.
+
+    Attributes:
+        kind: `passphrase`, `key` or `external`, as its header says.
+        wrapping_key: `(header, is_new)` to 32 bytes.
+        master: A master from outside.
+        settings: Additional fields of a new header.
+    """
+
+    kind: str
+    wrapping_key: Callable[[Mapping[str, Any], bool], bytes] = dataclasses.field(repr=False)
+    master: TransformKey | None = dataclasses.field(default=None, repr=False)
+    settings: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def passphrase_seal(read: PassphraseSource | None, cost: int = 0) -> Seal:
+    """The seal of a passphrase, which is asked for when it is needed."""
+
+    def wrapping_key(header: Mapping[str, Any], is_new: bool) -> bytes:
+        if read is None:
+            raise StoreError("key store: expected a passphrase, received none")
+        passphrase = read()
+        if is_new and len(passphrase) < MIN_PASSPHRASE_LENGTH:
+            raise KeyMaterialError(
+                f"passphrase: expected at least {MIN_PASSPHRASE_LENGTH} characters, received {len(passphrase)}"
+            )
+        n, salt = header.get("cost"), header.get("salt")
+        if not isinstance(n, int) or not 2 <= n <= _MAX_COST or n & (n - 1) or not isinstance(salt, str):
+            raise StoreError("key store: its header is damaged; take it from a backup")
+        memory = 128 * _SCRYPT_BLOCK * (n + 64)
+        return hashlib.scrypt(
+            passphrase.encode(), salt=salt.encode(), n=n, r=_SCRYPT_BLOCK, p=1, maxmem=memory, dklen=32
+        )
+
+    return Seal("passphrase", wrapping_key, settings={"cost": cost or SCRYPT_COST})
+
+
+def key_file_seal(path: Path) -> Seal:
+    """The seal of a key in a file, which is made with a new key store where it is missing."""
+
+    def wrapping_key(header: Mapping[str, Any], is_new: bool) -> bytes:
+        try:
+            if is_new:
+                with contextlib.suppress(FileExistsError):
+                    write_secret(path, TransformKey.generate().to_text() + "\n")
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"key file {path}: cannot be read or made: {error}") from error
+        return read_master(text, str(path)).stream("gallery-wrapping-key", 32)
+
+    return Seal("key", wrapping_key)
+
+
+def master_seal(master: TransformKey) -> Seal:
+    """The seal of a master from outside."""
+    return Seal("external", lambda header, is_new: master.stream("gallery-key-file", 32), master)
 
 
 def read_master(text: str, source: str) -> TransformKey:
@@ -693,31 +716,28 @@ EXTERNAL: dict[str, Callable[[str], TransformKey]] = {"environment": from_enviro
 def open_key_store(url: str, *, create: bool = False, passphrase: PassphraseSource | None = None) -> KeyStore:
     """The key store of a URL.
 
-    `file:PATH` is opened with a passphrase, `file:PATH?key-file=PATH` with a key that lies in
-    another file, which is made with the store where it is not there yet. With
-    `environment:NAME?file=PATH` and `command:PROGRAM ARGUMENTS?file=PATH` the master comes from
-    outside, as the text of `TransformKey.to_text`, and the file holds the rest. With `?mode=ro`
-    (or `&mode=ro`) behind all that it is opened for reading only.
+    `file:PATH` is opened by a passphrase, `file:PATH?key-file=PATH` by a key in another file, which is made with the
+    store where it is missing. With `environment:NAME?file=PATH` and `command:PROGRAM ARGUMENTS?file=PATH` the master
+    comes from outside, as the text of `TransformKey.to_text`, and the file has the rest. `?mode=ro` (or `&mode=ro`)
+    behind it opens it for reading only.
 
     Args:
         url: Scheme and place.
-        create: Make a new store; else it must be there.
-        passphrase: Asked for one where it is needed.
+        create: Make a new store; else it must exist.
+        passphrase: Returns the passphrase; called where one is needed.
 
     Raises:
-        StoreNotFoundError: It is not there.
-        StoreError: Another scheme, or the store is there already, damaged, of an older format or
-            not opened by this passphrase or key.
+        StoreNotFoundError: The file is missing.
+        StoreError: Unknown scheme, or the file exists already, is damaged, of an older format or not opened by this
+            passphrase or key.
         MissingExtraError: The package `cryptography` is not installed.
     """
-    place, opener = key_opener(url, passphrase=passphrase)
-    return opener(place, create)
+    path, seal, read_only = parse_key_url(url, passphrase)
+    return KeyStore.open(path, seal, create=create, read_only=read_only)
 
 
-def key_opener(
-    url: str, *, passphrase: PassphraseSource | None = None
-) -> tuple[Path, Callable[[Path, bool], KeyStore]]:
-    """The file of a URL, and what opens or makes a file that is sealed in that way."""
+def parse_key_url(url: str, passphrase: PassphraseSource | None) -> tuple[Path, Seal, bool]:
+    """File and seal of a URL, and whether it is for reading only."""
     scheme, separator, rest = url.partition(":")
     schemes = ("file", *EXTERNAL)
     if not separator or scheme not in schemes:
@@ -725,44 +745,24 @@ def key_opener(
             f"key store: expected a URL {':..., '.join(schemes)}:..., received the scheme "
             f"'{scheme if separator else ''}'{did_you_mean_url(url, 'file:', schemes)}"
         )
-    for ending in ("?mode=ro", "&mode=ro"):
-        read_only = rest.endswith(ending)
-        rest = rest.removesuffix(ending)
-        if read_only:
-            break
-    option = "key-file" if scheme == "file" else "file"
-    place, _, value = rest.partition(f"?{option}=")
+    read_only = rest.endswith(("?mode=ro", "&mode=ro"))
+    rest = rest[: -len("?mode=ro")] if read_only else rest
+    place, _, value = rest.partition("?key-file=" if scheme == "file" else "?file=")
     if scheme != "file":
         if not place or not value:
-            raise StoreError(f"key store: expected {scheme}:...?file=PATH, where PATH holds the rest")
-        master = EXTERNAL[scheme](place)
-
-        def opened(path: Path, new: bool) -> KeyStore:
-            return KeyStore.with_master(path, master, create=new, read_only=read_only)
-
-        return Path(value), opened
+            raise StoreError(f"key store: expected {scheme}:...?file=PATH, where PATH is the file for the rest")
+        return Path(value), master_seal(EXTERNAL[scheme](place)), read_only
     if not place:
         raise StoreError("key store: expected file:PATH")
-
-    def with_secret(path: Path, new: bool) -> KeyStore:
-        if not new:  # do not ask for the passphrase of a missing file, nor make a wrapping key
-            read_header(path, "key" if value else "passphrase")
-        if value:
-            key = read_wrapping_key(Path(value), create=new)
-            return KeyStore.with_key(path, key, create=new, read_only=read_only)
-        if passphrase is None:
-            raise StoreError(f"key store {path}: expected a passphrase, received none")
-        return KeyStore.with_passphrase(path, passphrase(), create=new, read_only=read_only)
-
-    return Path(place), with_secret
+    return Path(place), key_file_seal(Path(value)) if value else passphrase_seal(passphrase), read_only
 
 
 def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
-    """The header of a key store, if it is opened in this way.
+    """The header of a key store with a kind of seal.
 
     Raises:
         StoreNotFoundError: The file is missing.
-        StoreError: Another file, an older format, or it is opened otherwise.
+        StoreError: Another file, an older format, or another seal.
     """
     try:
         with path.open("rb") as stream:
@@ -787,20 +787,15 @@ def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
     return dict(header)
 
 
-def new_header(sealed_by: str, **settings: Any) -> dict[str, Any]:
-    """Header of a new key store."""
-    return {"sealed_by": sealed_by, "salt": secrets.token_hex(16), **settings}
-
-
 @dataclasses.dataclass(frozen=True)
 class KeyContent:
-    """What a key store starts with, where it takes the place of an older one.
+    """Content of a new key store, more than the master where it replaces an older one.
 
     Attributes:
         master: The master key; `None` where it comes from outside.
-        masks: Application to record to mask.
-        revoked: Application to what was revoked.
-        next_records: Application to the lowest record number that was never given out.
+        masks: Masks by application and record.
+        revoked: Revoked records by application.
+        next_records: Lowest unused record number by application.
         keyed_from: First audit entry with a keyed tag.
     """
 
@@ -811,20 +806,13 @@ class KeyContent:
     keyed_from: int = 1
 
 
-def make_key_file(path: Path, header: Mapping[str, Any], key: bytes, content: KeyContent | None = None) -> None:
+def make_key_file(path: Path, header: Mapping[str, Any], key: bytes, content: KeyContent) -> None:
     """Make the file of a key store, complete or not at all.
 
-    Args:
-        path: It must not be there.
-        header: See `new_header`.
-        key: The wrapping key.
-        content: What it holds; a new master if left out.
-
     Raises:
-        StoreError: It is there already, or cannot be written.
+        StoreError: It exists already, or cannot be written.
     """
     cipher = _Cipher(key, header)
-    content = content or KeyContent(TransformKey.generate())
     created = int(time.time())
 
     def fill(connection: sqlite3.Connection) -> None:
@@ -842,44 +830,6 @@ def make_key_file(path: Path, header: Mapping[str, Any], key: bytes, content: Ke
         connection.execute("COMMIT")
 
     make_sqlite_file(path, LAYOUT, _SCHEMA, fill)
-
-
-def stretched(passphrase: str, header: Mapping[str, Any], path: Path) -> bytes:
-    """Wrapping key of a passphrase, by the salt and cost of a header."""
-    cost, salt = header.get("cost"), header.get("salt")
-    if not isinstance(cost, int) or not 2 <= cost <= _MAX_COST or cost & (cost - 1) or not isinstance(salt, str):
-        raise StoreError(f"{path}: its header is damaged; take the key store from a backup")
-    return hashlib.scrypt(
-        passphrase.encode(),
-        salt=salt.encode(),
-        n=cost,
-        r=_SCRYPT_BLOCK,
-        p=1,
-        maxmem=128 * _SCRYPT_BLOCK * (cost + 64),
-        dklen=32,
-    )
-
-
-def external_wrapping_key(master: TransformKey) -> bytes:
-    """What seals the file beside a master that comes from outside."""
-    return master.stream("gallery-key-file", 32)
-
-
-def read_wrapping_key(path: Path, *, create: bool = False) -> bytes:
-    """32 bytes from a file that holds a key as text; made, with mode 0600, where it may be."""
-    if create:
-        with contextlib.suppress(FileExistsError):
-            try:
-                write_secret(path, TransformKey.generate().to_text() + "\n")
-            except FileExistsError:
-                raise
-            except OSError as error:
-                raise StoreError(f"cannot make the key file {path}: {error.strerror}") from error
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"key file {path}: cannot be read") from error
-    return read_master(text, str(path)).stream("gallery-wrapping-key", 32)
 
 
 def _chained(digest: bytes, number: int, sealed: bytes) -> bytes:
@@ -922,36 +872,11 @@ def _state_of(snapshot: _Snapshot) -> dict[str, Any]:
         "keyed_from": snapshot.keyed_from,
         "anchor": [anchor.sequence, anchor.digest.hex()] if anchor else None,
         "applications": {
-            name: {
-                "settings": _settings_of(known.settings),
-                "references": known.references,
-                "tombstones": known.tombstones,
-                "next_record": known.next_record,
-                "is_stored": known.is_stored,
-            }
+            name: {**vars(known), "settings": known.settings and known.settings.fields()}
             for name, known in snapshot.applications.items()
         },
     }
 
 
-def _settings_of(application: Application | None) -> dict[str, Any] | None:
-    if application is None:
-        return None
-    values = dataclasses.asdict(application)
-    del values["seal"]
-    return values
-
-
 def _known_of(values: Mapping[str, Any]) -> KnownApplication:
-    settings = values["settings"]
-    return KnownApplication(
-        None if settings is None else Application(**settings),
-        values["references"],
-        values["tombstones"],
-        values["next_record"],
-        values["is_stored"],
-    )
-
-
-def _anchor_of(value: Sequence[Any] | None) -> Anchor | None:
-    return None if value is None else Anchor(value[0], bytes.fromhex(value[1]))
+    return KnownApplication(**{**values, "settings": values["settings"] and Application(**values["settings"])})

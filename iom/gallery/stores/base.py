@@ -124,31 +124,25 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         returning: bool = False,
         imported: bool = False,
     ) -> list[Reference]:
-        """Add references of one application, all or none, and assign their slots.
+        """Add references of one application, all or none; return them with their slots.
 
         Args:
-            references: References of any subjects, also several of one subject.
+            references: References, also several of one subject.
             event: Event for the audit log.
             another: Admit subjects that have a valid reference already.
             returning: Admit subjects that were revoked and have no valid reference.
             imported: Admit references that were enrolled before, whatever their subject and epoch.
 
-        Returns:
-            The references with their slots.
-
         Raises:
             AlreadyEnrolledError: A subject has a valid reference.
-            RevokedError: A record or a subject was revoked, or, in key mode `application`, a subject was revoked
-                under the key of this epoch or a later one.
+            RevokedError: A record or a subject was revoked, or, in key mode `application`, a subject was revoked under
+                the key of this epoch or a later one.
             EnrolmentError: A slot or record is taken, or the epoch is not the application's.
         """
 
     @abc.abstractmethod
     def replace(self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent) -> list[Reference]:
-        """Revoke references and add others of the same subject, in one transaction.
-
-        Returns:
-            The new references.
+        """Revoke references and add others of the same subject, in one transaction; return the new ones.
 
         Raises:
             RevokedError: A reference to be revoked is not valid any more; or as `add`.
@@ -172,14 +166,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
     @abc.abstractmethod
     def scan(self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE) -> list[Reference]:
-        """Valid references with numbers above `after`, by record number.
-
-        Args:
-            application: Name.
-            after: Last record number of the page before.
-            since: Only references added after this version.
-            limit: Maximum number of references.
-        """
+        """At most `limit` valid references with numbers above `after`, added after version `since`, by number."""
 
     @abc.abstractmethod
     def tombstones(self, application: str, *, since: int = 0, subject_id: str | None = None) -> list[Tombstone]:
@@ -223,13 +210,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
 
 class StoreKind(NamedTuple):
-    """Module of a kind of store, with `open_url(url, *, create, format)`, and what it needs.
-
-    Attributes:
-        module: Name of the module.
-        driver: Package that it needs.
-        extra: Optional dependency of `iom` that installs the driver.
-    """
+    """Module with `open_url(url, *, create, format)`, its driver, and the optional dependency that installs it."""
 
     module: str
     driver: str = ""

@@ -3,9 +3,9 @@
 A write locks the one row of the table `gallery` first. So writes happen one after the other, as the chain of the audit
 log and the order of the versions need it, and each sees all that was committed before; readers never wait.
 
-A lost connection is made again before a write and for a read. Where it is lost within a write, nothing was written,
-and the error says so. Each write leaves its number in the table `writers`, so that after a commit without an answer it
-can be looked up whether it was done. (Transaction ids do not serve: a server that crashed may give out the id of a lost
+A lost connection is made again before a write and for a read. Where it is lost within a write, nothing was written, and
+the error says so. Each write leaves its number in the table `writers`, so that after a commit without an answer it can
+be looked up whether it was done. (Transaction ids do not serve: a server that crashed may give out the id of a lost
 transaction a second time.)
 """
 

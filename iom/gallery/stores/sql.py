@@ -3,14 +3,15 @@
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from iom.codes.packing import code_bytes
 from iom.errors import AlreadyEnrolledError, EnrolmentError, RevokedError, StoreError, UnknownApplicationError
 from iom.gallery.audit import PSEUDONYM_BYTES, AuditEntry, AuditEvent, Counts
-from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_application_name, code_bytes
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_application_name
 from iom.gallery.stores.base import FORMAT, PAGE, RecordStore, StoreStats, revoked_epoch, revoked_subject
 
 
@@ -31,45 +32,37 @@ _FLAG = sa.Boolean().with_variant(sa.Integer(), "sqlite")
 _NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
-def _column(name: str, kind: Any, *options: Any, **settings: Any) -> sa.Column[Any]:
-    return sa.Column(name, kind, *options, nullable=False, **settings)
+_TYPES: dict[str, Any] = dict(integer=sa.Integer(), long=LONG, flag=_FLAG, text=sa.Text(), name=_NAME, bytes=BYTES)
 
 
-def _key_of_record() -> tuple[sa.Column[Any], sa.Column[Any]]:
-    return (
+def _columns(text: str) -> list[sa.Column[Any]]:
+    """Columns from their names and types."""
+    pairs = (each.split() for each in text.split(","))
+    return [sa.Column(name, _TYPES[kind], nullable=False) for name, kind in pairs]
+
+
+def _record_key() -> list[sa.Column[Any]]:
+    return [
         sa.Column("application", sa.ForeignKey("applications.id"), primary_key=True, autoincrement=False),
         sa.Column("record", LONG, primary_key=True, autoincrement=False),
-    )
+    ]
 
 
 APPLICATIONS = sa.Table(
     "applications",
     METADATA,
     sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
-    _column("name", _NAME, unique=True),
-    _column("encoding", sa.Text),
-    _column("model", sa.Text),
-    _column("threshold", sa.Integer),
-    _column("key_mode", sa.Text),
-    _column("masked", _FLAG),
-    _column("epoch", sa.Integer),
-    _column("created", LONG),
-    _column("revision", LONG),
-    _column("seal", BYTES),
-    _column("version", LONG, server_default=sa.text("0")),
+    sa.Column("name", _NAME, nullable=False, unique=True),
+    *_columns("encoding text, model text, threshold integer, key_mode text, masked flag"),
+    *_columns("epoch integer, created long, revision long, seal bytes"),
+    sa.Column("version", LONG, nullable=False, server_default=sa.text("0")),
 )
 REFERENCES = sa.Table(
     "reference_codes",
     METADATA,
-    *_key_of_record(),
-    _column("subject", _NAME),
-    _column("slot", sa.Integer),
-    _column("epoch", sa.Integer),
-    _column("code", BYTES),
-    _column("seal", BYTES),
-    _column("metadata", sa.Text),
-    _column("created", LONG),
-    _column("version", LONG),
+    *_record_key(),
+    *_columns("subject name, slot integer, epoch integer, code bytes, seal bytes, metadata text, created long"),
+    *_columns("version long"),
     sa.Index("slots", "application", "subject", "slot", unique=True),
     sa.Index("added", "application", "version"),
     sqlite_with_rowid=False,
@@ -77,11 +70,8 @@ REFERENCES = sa.Table(
 TOMBSTONES = sa.Table(
     "tombstones",
     METADATA,
-    *_key_of_record(),
-    _column("subject", _NAME),
-    _column("epoch", sa.Integer),
-    _column("seal", BYTES),
-    _column("version", LONG),
+    *_record_key(),
+    *_columns("subject name, epoch integer, seal bytes, version long"),
     sa.Index("revoked", "application", "version"),
     sa.Index("revoked_subjects", "application", "subject"),
     sqlite_with_rowid=False,
@@ -90,29 +80,24 @@ AUDIT = sa.Table(
     "audit",
     METADATA,
     sa.Column("sequence", LONG, primary_key=True, autoincrement=False),
-    _column("time", LONG),
-    _column("action", sa.Text),
-    _column("application", sa.Text),
-    _column("count", sa.Integer),
-    _column("subjects", BYTES),
-    _column("key_entries", LONG),
-    _column("valid", LONG),
-    _column("revoked", LONG),
-    _column("revision", LONG),
-    _column("previous", BYTES),
-    _column("digest", BYTES),
+    *_columns("time long, action text, application text, count integer, subjects bytes, key_entries long"),
+    *_columns("valid long, revoked long, revision long, previous bytes, digest bytes"),
     sa.Index("audit_applications", "application", "sequence"),
 )
 
-# Columns in the order of the fields of their classes, and the types of the values.
+# Columns in the order of the fields of their classes.
 _APPLICATION = [APPLICATIONS.c[field.name] for field in dataclasses.fields(Application)]
 _REFERENCE = [REFERENCES.c[n] for n in ("subject", "slot", "record", "epoch", "code", "seal", "metadata", "created")]
 _TOMBSTONE = [TOMBSTONES.c[name] for name in ("subject", "record", "epoch", "seal", "version")]
-_APPLICATION_TYPES = (str, str, str, int, str, bool, int, int, int, bytes)
-_REFERENCE_TYPES = (str, int, int, int, bytes, bytes, str, int)
-_TOMBSTONE_TYPES = (str, int, int, bytes, int)
-_ENTRY_TYPES = (int, int, str, str, int, bytes, int, int, int, int, bytes, bytes)
 _FIXED = ("encoding", "model", "key_mode", "masked")
+
+
+def _types(columns: Iterable[sa.Column[Any]]) -> tuple[type, ...]:
+    return tuple(column.type.python_type for column in columns)
+
+
+_APPLICATION_TYPES, _REFERENCE_TYPES, _TOMBSTONE_TYPES = map(_types, (_APPLICATION, _REFERENCE, _TOMBSTONE))
+_ENTRY_TYPES = _types(AUDIT.c)
 
 # Statements are built once: building one takes as long as running it.
 _ID = sa.bindparam("of_id", type_=sa.Integer)

@@ -33,13 +33,7 @@ _KINDS = ("integer", "text", "blob")
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A kind of SQLite file.
-
-    Attributes:
-        noun: Name in messages, such as `gallery`.
-        application_id: Number in the header of the file.
-        format: Version of the tables, in the header of the file.
-    """
+    """A kind of SQLite file: its name in messages, and application id and format in its header."""
 
     noun: str
     application_id: int
@@ -47,12 +41,7 @@ class Layout:
 
 
 class SqliteFile:
-    """One connection, used by one thread at a time.
-
-    Args:
-        path: The file.
-        layout: Its expected kind.
-        read_only: Refuse writes.
+    """One connection to a file of a kind, used by one thread at a time.
 
     Raises:
         StoreNotFoundError: There is no such file.
@@ -131,11 +120,7 @@ class SqliteFile:
                     connection.execute(f"PRAGMA cache_size = {-CACHE_KILOBYTES}")
 
     def check_place(self) -> None:
-        """Refuse a file that was moved or replaced since it was opened.
-
-        Raises:
-            StoreError: It was.
-        """
+        """Raise `StoreError` if the file was moved or replaced since it was opened."""
         if _inode_of(self.path) != self._inode:
             raise StoreError(
                 f"{self.path}: the file was replaced while it was open; nothing was written. Start this program again"
@@ -156,11 +141,7 @@ class SqliteFile:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that holds the write lock from its start; rolled back on any error.
-
-        Raises:
-            StoreError: The file was replaced since it was opened; nothing is written.
-        """
+        """A transaction that holds the write lock from its start; rolled back on any error."""
         with self.locked() as connection:
             self.check_place()
             connection.execute("BEGIN IMMEDIATE")
@@ -186,11 +167,7 @@ class SqliteFile:
                 run(f"PRAGMA busy_timeout = {int(1000 * BUSY_SECONDS)}")
 
     def vacuum(self) -> None:
-        """Write the whole file anew, without free pages, and empty the log.
-
-        Raises:
-            StoreError: Another process is reading: the log still holds old pages.
-        """
+        """Rewrite the file without free pages, and empty the log, unless another process is reading it."""
         with self.locked() as connection:
             run = connection.execute
             run("VACUUM")
@@ -254,13 +231,7 @@ class SqliteFile:
 def make_sqlite_file(
     path: Path, layout: Layout, schema: str, fill: Callable[[sqlite3.Connection], None] = lambda connection: None
 ) -> None:
-    """Make a file, complete or not at all, with mode 0600.
-
-    Args:
-        path: The file, which must not exist.
-        layout: Its kind.
-        schema: Statements that make its tables.
-        fill: Writes its first rows.
+    """Make a file with mode 0600, complete or not at all, with the tables of `schema` and the rows that `fill` writes.
 
     Raises:
         StoreError: It is there already, or cannot be made.

@@ -8,7 +8,7 @@ from iom.config.schema import EvaluateConfig, ReportConfig, ScenarioConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
-from iom.evaluation.protocols import float_system, identification_figures, search_templates
+from iom.evaluation.identification import identification_figures, search_templates
 from iom.evaluation.report.collect import collect, hardest_pairs, names_subjects, score_systems
 from iom.evaluation.report.data import Estimate, ReportData, read_report
 from iom.evaluation.report.sections import (
@@ -21,6 +21,7 @@ from iom.evaluation.report.sections import (
 )
 from iom.evaluation.report.text import report_tables
 from iom.evaluation.report.write import write_figures, write_report
+from iom.evaluation.scores import float_system
 from iom.metrics.protection import system_linkability
 
 

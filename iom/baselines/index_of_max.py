@@ -1,0 +1,158 @@
+"""Index-of-Max hashing without training: GRP-IoM, URP-IoM (Jin et al., TIFS 2018, III-A and III-B), structured frames.
+
+The frames take the same steps as a learned hasher with permutation keys, with nothing learned: what a structured frame
+(`iom.nn.layers.frames`) and refined codes (`iom.nn.layers.refinement`) give by themselves, and so what training has to
+beat.
+"""
+
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._random import numpy_stream
+from iom.baselines.keyed import keyed_orders
+from iom.baselines.protection import HashedByKey, Keys, checked_rows, secrets_of
+from iom.config.hashing import HasherConfig
+from iom.errors import ConfigError
+from iom.keys import TransformKey
+from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers.index_of_max import IoMProjection
+
+GRP_BATCH = 1024
+FRAME_BATCH = 128
+"""Rows a call, always as many: another batch size may round differently and flip a near tie."""
+REFINEMENT_STEPS = 10
+FACTORS = 2
+"""Of URP: permuted vectors in a product; the paper's best value on faces."""
+
+
+class GaussianRandomProjection(HashedByKey):
+    """A public Gaussian projection behind the keyed permutation, not trained.
+
+    A permuted Gaussian projection is again a Gaussian projection, hence this is GRP-IoM whose matrix follows from the
+    key.
+    """
+
+    takes_keep = True
+
+    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+        super().__init__(embedding_size, code)
+        shape = (self.keep, self.code_length * self.alphabet_size)
+        self._projection = numpy_stream(seed, "baselines/grp").standard_normal(shape).astype(np.float32)
+
+    @property
+    def public_projection(self) -> NDArray[np.float32]:
+        """Projection vectors, `(K, M, Q)`."""
+        return self._projection.reshape(-1, self.code_length, self.alphabet_size)
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.intp]:
+        order = key.permutation(self.embedding_size)[: self.keep]
+        blocks = [
+            (rows[start : start + GRP_BATCH, order] @ self._projection)
+            .reshape(-1, self.code_length, self.alphabet_size)
+            .argmax(axis=2)
+            for start in range(0, len(rows), GRP_BATCH)
+        ]
+        return np.concatenate(blocks) if blocks else np.empty((0, self.code_length), np.intp)
+
+
+class UniformRandomPermutation(HashedByKey):
+    """At each position: permute the vector p times, multiply, argmax of the first q entries.
+
+    All permutations come from the key's stream; q, the alphabet size, is the length of the window.
+    """
+
+    title = "URP"
+
+    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+        if code.alphabet_size > embedding_size:
+            raise ConfigError(
+                f"code.alphabet_size: URP takes at most the {embedding_size} entries of an embedding, received "
+                f"{code.alphabet_size}"
+            )
+        super().__init__(embedding_size, code)
+
+    def windows(self, key: TransformKey) -> NDArray[np.intp]:
+        """Dimensions that are multiplied, `(P, M, q)`."""
+        orders = keyed_orders(key, "urp", FACTORS * self.code_length, self.embedding_size)
+        return orders[:, : self.alphabet_size].reshape(FACTORS, self.code_length, -1)
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.intp]:
+        responses = np.ones((len(rows), self.code_length, self.alphabet_size), np.float32)
+        for window in self.windows(key):
+            responses *= rows[:, window]
+        codes: NDArray[np.intp] = np.argmax(responses, axis=2)
+        return codes
+
+
+class FramedProjection(HashedByKey):
+    """Unit length -> keyed permutation, keep the first -> unit length -> frame -> argmax.
+
+    Args:
+        embedding_size: D.
+        code: Shape of the code.
+        seed: Of the public frame.
+        frame: A key of `iom.nn.layers.frames.FRAMES`.
+        refined: Whether codes are refined: with the steps that `code` names, or `REFINEMENT_STEPS` where it names none,
+            and with its gain.
+
+    Raises:
+        ConfigError: The frame cannot have this shape, or `keep` exceeds D.
+    """
+
+    takes_keep = True
+
+    def __init__(
+        self, embedding_size: int, code: HasherConfig, seed: int = 0, *, frame: str, refined: bool = False
+    ) -> None:
+        super().__init__(embedding_size, code)
+        rows = keras.Input((self.keep,), name="rows")
+        projection = IoMProjection(
+            self.code_length,
+            self.alphabet_size,
+            initial=frame,
+            seed=seed,
+            refinement_steps=(code.refinement_steps or REFINEMENT_STEPS) if refined else 0,
+            refinement_gain=code.refinement_gain,
+            trainable=False,
+        )
+        responses = projection(UnitLength()(rows))
+        self._projection = projection
+        self._model = keras.Model(rows, keras.ops.argmax(responses, axis=-1))
+
+    @property
+    def public_projection(self) -> NDArray[np.float32]:
+        """Projection vectors of the frame, `(K, M, Q)`."""
+        kernel = np.asarray(self._projection.kernel, np.float32)
+        return kernel.reshape(-1, self.code_length, self.alphabet_size)
+
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
+        rows = checked_rows(embeddings, self.embedding_size)
+        secrets = secrets_of(keys, len(rows))
+        order_of = {secret: self._order(TransformKey(secret)) for secret in set(secrets)}
+        orders = np.array([order_of[secret] for secret in secrets], np.intp).reshape(len(rows), self.keep)
+        return self._codes(np.take_along_axis(rows, orders, axis=1))
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.uint8]:
+        return self._codes(rows[:, self._order(key)])
+
+    def _order(self, key: TransformKey) -> NDArray[np.intp]:
+        return np.asarray(key.permutation(self.embedding_size)[: self.keep], np.intp)
+
+    def _codes(self, kept: NDArray[np.float32]) -> NDArray[np.uint8]:
+        codes = np.empty((len(kept), self.code_length), np.uint8)
+        batch = np.zeros((FRAME_BATCH, self.keep), np.float32)
+        for start in range(0, len(kept), FRAME_BATCH):
+            part = slice(start, start + FRAME_BATCH)
+            count = len(kept[part])
+            batch[:count] = kept[part]
+            codes[part] = self._model.predict_on_batch(batch)[:count]
+        return codes
+
+
+def framed(frame: str, *, refined: bool = False) -> Callable[[int, HasherConfig, int], FramedProjection]:
+    """Builder of one kind of frame, for the table of baselines."""
+    return functools.partial(FramedProjection, frame=frame, refined=refined)

@@ -1,0 +1,126 @@
+"""Sign hashing: bits are the signs of public or secret projections of the embedding.
+
+`sign`: one bit for each random half-space (Charikar, STOC 2002); also what a float embedding goes through before
+methods that were made for binary templates. BioHash: signs of a secret orthonormal projection (Jin, Ling and Goh,
+Pattern Recogn. 2004). MLP-Hash: signs of a secret random multi-layer perceptron (Otroshi Shahreza et al., 2204.11054).
+Of the last two the key *is* the projection: with the key stolen they are sign hashing, no more.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._random import numpy_stream
+from iom.baselines.keyed import keyed_blocks, keyed_orthonormal
+from iom.baselines.protection import HashedByKey, stored_bits
+from iom.config.hashing import HasherConfig
+from iom.keys import TransformKey
+
+HIDDEN_LAYERS = 2
+"""Of MLP-Hash."""
+
+
+class PublicSigns:
+    """Signs of public Gaussian projections behind the keyed permutation.
+
+    P(two bits agree) = 1 - angle / pi (Goemans and Williamson, 1995).
+
+    Args:
+        embedding_size: D.
+        bits: How many.
+        keep: Dimensions kept after the permutation; 0 keeps all.
+        seed: Of the public projection.
+        purpose: Label of its stream.
+    """
+
+    def __init__(self, embedding_size: int, bits: int, *, keep: int, seed: int, purpose: str) -> None:
+        self.embedding_size = embedding_size
+        self.keep = keep or embedding_size
+        stream = numpy_stream(seed, purpose)
+        self.projection = stream.standard_normal((self.keep, bits)).astype(np.float32)
+
+    def directions(self, key: TransformKey) -> NDArray[np.float32]:
+        """What the bits are the signs of under a key, `(D, bits)`; zeros where not kept."""
+        full = np.zeros((self.embedding_size, self.projection.shape[1]), np.float32)
+        full[key.permutation(self.embedding_size)[: self.keep]] = self.projection
+        return full
+
+    def bits(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.bool_]:
+        """`(n, D)` -> `(n, bits)`."""
+        order = key.permutation(self.embedding_size)[: self.keep]
+        return np.asarray(rows[:, order] @ self.projection > 0)
+
+
+class RandomProjectionSigns(HashedByKey):
+    """Sign hashing at the stored bits of the wanted code shape; the key permutes, as in GRP."""
+
+    takes_keep = True
+
+    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+        super().__init__(embedding_size, code)
+        self.code_length, self.alphabet_size = stored_bits(code), 2
+        self._signs = PublicSigns(embedding_size, self.code_length, keep=code.keep, seed=seed, purpose="baselines/sign")
+
+    @property
+    def public_projection(self) -> NDArray[np.float32]:
+        """Each bit as two opposite vectors, `(K, M, 2)`."""
+        return vectors_of_signs(self._signs.projection)
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.bool_]:
+        return self._signs.bits(rows, key)
+
+
+def vectors_of_signs(columns: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Directions of bits `(D, M)` as vectors of symbols 0 and 1, `(D, M, 2)`."""
+    return np.stack([-columns, columns], axis=2).astype(np.float32)
+
+
+class SecretSigns(HashedByKey):
+    """Signs of what follows from the key alone: a code has as many bits as its shape stores."""
+
+    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+        super().__init__(embedding_size, code)
+        self.code_length, self.alphabet_size = stored_bits(code), 2
+
+
+class BioHash(SecretSigns):
+    """Bit i is 1 where `<r_i, x> > 0`, with orthonormal rows r_i that follow from the key.
+
+    The original has at most D bits. To be compared at equal storage, more bits are made of several such projections,
+    each orthonormal within itself. Its threshold tau is 0 here, the mean of a projection of embeddings whose mean is
+    close to 0.
+    """
+
+    title = "BioHash"
+
+    def projection(self, key: TransformKey) -> NDArray[np.float64]:
+        """The secret rows, `(M, D)`."""
+        return keyed_blocks(key, "biohash", self.code_length, self.embedding_size)
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.bool_]:
+        return np.asarray(rows @ self.projection(key).T > 0)
+
+
+class MlpHash(SecretSigns):
+    """Hidden layers of random orthonormal weights and a non-linearity, then a layer of signs.
+
+    Choices of ours: tanh, on values brought to unit variance (on a unit-length embedding it would be all but linear), a
+    threshold of 0, and as many hidden units as the embedding has dimensions. As with BioHash, more than D bits take
+    several orthonormal blocks in the last layer.
+    """
+
+    title = "MLP-Hash"
+
+    def layers(self, key: TransformKey) -> list[NDArray[np.float64]]:
+        """The secret weights: each hidden layer `(D, D)`, then the last one `(M, D)`."""
+        size = self.embedding_size
+        hidden = [keyed_orthonormal(key, f"mlphash/hidden/{layer}", size, size) for layer in range(HIDDEN_LAYERS)]
+        return [*hidden, keyed_blocks(key, "mlphash/out", self.code_length, size)]
+
+    def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.bool_]:
+        *hidden, last = self.layers(key)
+        values = rows.astype(np.float64)
+        for weights in hidden:
+            values = values @ weights.T
+            scale = np.sqrt(np.mean(np.square(values), axis=1, keepdims=True))
+            values = np.tanh(values / np.maximum(scale, np.finfo(np.float64).tiny))
+        return np.asarray(values @ last.T > 0)

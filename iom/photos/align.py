@@ -1,0 +1,282 @@
+"""Five-point alignment to the 112 x 112 template of ArcFace (Deng et al., CVPR 2019).
+
+Convention: a point (x, y) counts from the centre of the first pixel, x to the right and y down; the
+centre of the last pixel of a row is `width - 1`. Points stand in the order of `TEMPLATE`, left and
+right as seen in the image. OpenCV and InsightFace mean the same.
+
+`landmarks.csv` holds five landmarks of each face of a folder of photographs. Columns `photo` (path within the folder,
+with `/`), `face` (number within the photograph), `score`, `file` (the aligned face, empty where none was written) and
+`left_eye_x`, `left_eye_y`, ... in pixels of the upright photograph. Only `photo` and the ten coordinates are needed;
+other columns are not read.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from iom._files import atomic_path, write_text
+from iom.errors import DataError
+from iom.photos.decode import read_photograph
+from iom.photos.images import Pixels
+
+SIZE = 112
+JPEG_QUALITY = 95
+STAMP = "landmarks.sha256"
+"""File in a folder of `aligned_crops`."""
+POINT_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+
+COORDINATES = tuple(f"{name}_{axis}" for name in POINT_NAMES for axis in "xy")
+COLUMNS = ("photo", "face", "score", "file", *COORDINATES)
+
+# Below it the points are one point, or their mirror image, for all that float64 can tell.
+_TOLERANCE = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Face:
+    """One face of a photograph: `points` (5, 2) in the order of `TEMPLATE`, score in 0..1."""
+
+    points: NDArray[np.float64]
+    score: float
+
+
+def similarity(points: ArrayLike, source: str = "landmarks") -> NDArray[np.float64]:
+    """Least-squares similarity transform (rotation, scale, shift) from `points` to `TEMPLATE`.
+
+    Umeyama (TPAMI 1991), eq. 40 to 42. With points as complex numbers, centred, a proper similarity
+    is one factor a, and least squares gives a = sum(conj(x) y) / sum(|x|^2): never a mirror image.
+
+    Args:
+        points: Landmarks in pixels, `(5, 2)`.
+        source: Whose landmarks, for errors.
+
+    Returns:
+        `(2, 3)`: template position = matrix @ (x, y, 1).
+
+    Raises:
+        DataError: Another shape, numbers that are not finite, points that define no transform.
+    """
+    given = np.asarray(points, np.float64)
+    if given.shape != TEMPLATE.shape or not np.isfinite(given).all():
+        raise DataError(
+            f"{source}: expected five landmarks (x, y) of finite numbers, received "
+            f"{'numbers that are not finite' if given.shape == TEMPLATE.shape else given.shape}"
+        )
+    centred, mean = _centred(given)
+    target, target_mean = _centred(TEMPLATE)
+    spread = float((np.abs(centred) ** 2).sum())
+    if spread <= _TOLERANCE * max(1.0, abs(mean)) ** 2:
+        raise DataError(f"{source}: expected five different landmarks, received one point")
+    factor = (centred.conj() * target).sum() / spread
+    if abs(factor) * np.sqrt(spread) <= _TOLERANCE:
+        raise DataError(f"{source}: the landmarks define no rotation; are they of a face?")
+    shift = target_mean - factor * mean
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+def is_mirrored(points: ArrayLike) -> bool:
+    """Whether the points fit the mirrored template better, as with left and right confused."""
+    centred, _ = _centred(np.asarray(points, np.float64))
+    target, _ = _centred(TEMPLATE)
+    return bool(abs((centred * target).sum()) > abs((centred.conj() * target).sum()))
+
+
+def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth: bool = True) -> Pixels:
+    """The face with these landmarks, aligned; black where the photograph ends.
+
+    Args:
+        image: Photograph, RGB `(H, W, 3)` uint8.
+        points: Landmarks in its pixels, `(5, 2)`.
+        source: Whose landmarks, for errors.
+        smooth: First average blocks of pixels where the face is at least twice too large, since
+            bilinear sampling alone would skip pixels. `False` samples as InsightFace does.
+
+    Returns:
+        RGB pixels `(112, 112, 3)` uint8.
+
+    Raises:
+        DataError: As `similarity`.
+    """
+    matrix = similarity(points, source)
+    return warp(image, matrix, smooth=smooth)
+
+
+def warp(image: Pixels, matrix: NDArray[np.float64], *, smooth: bool = True) -> Pixels:
+    """Sample `image` bilinearly where `matrix` (2, 3) comes from; see `align`."""
+    back = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
+    pixels = float(np.hypot(matrix[0, 0], matrix[1, 0])) ** -1  # photograph pixels for one of ours
+    factor = max(1, int(min(pixels, *image.shape[:2]))) if smooth else 1
+    # Pillow counts from the corner of the first pixel, half a pixel before its centre.
+    turn, shift = back[:, :2], back[:, 2] + 0.5 - back[:, :2] @ [0.5, 0.5]
+    first, last = _sampled(image, turn, shift, factor)
+    if not (first < last).all():
+        return np.zeros((SIZE, SIZE, 3), np.uint8)
+    # Pillow copies what it is given: of a large photograph, a face costs less than the copy.
+    picture = Image.fromarray(image[first[1] : last[1], first[0] : last[0]])
+    shift = shift - first
+    if factor >= 2:
+        picture = picture.reduce(factor)
+        turn, shift = turn / factor, shift / factor
+    coefficients = (turn[0, 0], turn[0, 1], shift[0], turn[1, 0], turn[1, 1], shift[1])
+    aligned = picture.transform((SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    return np.asarray(aligned, np.uint8)
+
+
+def _sampled(
+    image: Pixels, turn: NDArray[np.float64], shift: NDArray[np.float64], factor: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last (x, y) of the part of a photograph that is sampled, in blocks of `factor`."""
+    corners = np.array([[0, 0, SIZE, SIZE], [0, SIZE, 0, SIZE]], np.float64)
+    places = turn @ corners + shift[:, None]
+    size = np.array([image.shape[1], image.shape[0]])
+    low = np.clip(places.min(axis=1) - 2 * factor, 0, size)
+    high = np.clip(places.max(axis=1) + 2 * factor, 0, size)
+    first = (low // factor).astype(np.int64) * factor
+    last = np.ceil(high / factor).astype(np.int64) * factor
+    return first, np.minimum(last, size)
+
+
+def face_size(points: ArrayLike, source: str = "landmarks") -> float:
+    """Side in pixels of the square of the photograph that becomes the aligned face.
+
+    Raises:
+        DataError: As `similarity`.
+    """
+    matrix = similarity(points, source)
+    return SIZE / float(np.hypot(matrix[0, 0], matrix[1, 0]))
+
+
+def _centred(points: NDArray[np.float64]) -> tuple[NDArray[np.complex128], complex]:
+    values = points[:, 0] + 1j * points[:, 1]
+    return values - values.mean(), complex(values.mean())
+
+
+def write_face(path: Path, face: Pixels) -> None:
+    """Write an aligned face, atomically: JPEG of quality 95 without chroma subsampling, or PNG."""
+    with atomic_path(path) as temporary:
+        if path.suffix == ".png":
+            Image.fromarray(face).save(temporary)
+        else:
+            Image.fromarray(face).save(temporary, quality=JPEG_QUALITY, subsampling=0)
+
+
+def aligned_crops(
+    crops: Sequence[Path], points: NDArray[np.float64], folder: Path, *, workers: int = 2, progress: bool = False
+) -> tuple[Path, ...]:
+    """Align loose crops by listed landmarks into `folder`, as `<number>.png`; existing faces are kept.
+
+    As InsightFace evaluates IJB-B and IJB-C: bilinear sampling without smoothing, black outside.
+
+    Args:
+        crops: Files.
+        points: Landmarks of each in its pixels, `(N, 5, 2)`.
+        folder: Of these crops with these landmarks alone.
+        workers: Threads; Pillow decodes and samples without the interpreter lock.
+        progress: Show a progress bar.
+
+    Raises:
+        DataError: A damaged crop, landmarks that define no transform, a folder that was made from
+            other landmarks or holds something else.
+    """
+    text = "\n".join(path.as_posix() for path in crops)
+    stamp = hashlib.sha256(text.encode() + np.ascontiguousarray(points).tobytes()).hexdigest()
+    _check_stamp(folder, stamp)
+    files = tuple(folder / f"{i // 1000:04d}" / f"{i:07d}.png" for i in range(len(crops)))
+
+    def write(i: int) -> None:
+        if not files[i].is_file():
+            image, _ = read_photograph(crops[i])
+            write_face(files[i], align(image, points[i], source=str(crops[i]), smooth=False))
+
+    with ThreadPoolExecutor(workers) as pool:
+        done = pool.map(write, range(len(crops)))
+        for _ in tqdm(done, total=len(crops), desc="aligning", unit="face", disable=not progress):
+            pass
+    return files
+
+
+def _check_stamp(folder: Path, stamp: str) -> None:
+    path = folder / STAMP
+    if not folder.is_dir() or not any(folder.iterdir()):
+        write_text(path, stamp + "\n")
+        return
+    if not path.is_file() or path.read_text(encoding="utf-8").strip() != stamp:
+        raise DataError(
+            f"{folder}: expected faces aligned from these crops and landmarks, found others; "
+            "name another folder, or remove it"
+        )
+
+
+def read_landmarks(path: Path) -> dict[str, list[Face]]:
+    """Faces of each photograph, in the order of the file; a face without a score has 1.
+
+    Raises:
+        DataError: Unreadable, no such columns, a line that is not ten numbers, no line at all, or
+            landmarks whose left and right are confused.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected text in UTF-8, received other bytes") from error
+    reader = csv.DictReader(io.StringIO(text))
+    faces: dict[str, list[Face]] = {}
+    try:
+        missing = [name for name in ("photo", *COORDINATES) if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(
+                f"{path}: expected columns photo, {', '.join(COORDINATES)}; there is no {', '.join(missing[:3])}"
+            )
+        for row in reader:
+            faces.setdefault(row["photo"], []).append(_face(row, f"{path}, line {reader.line_num}"))
+    except csv.Error as error:
+        raise DataError(f"{path}: not a table ({error})") from error
+    if not faces:
+        raise DataError(f"{path}: expected landmarks, received no line")
+    _check_sides(faces, path)
+    return faces
+
+
+def write_landmarks(path: Path, rows: Iterable[tuple[str, int, Face, str]]) -> None:
+    """Write `(photo, number, face, file)` rows, atomically."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for photo, number, face, file in rows:
+        points = [f"{value:.3f}" for value in face.points.ravel()]
+        writer.writerow([photo, number, f"{face.score:.6f}", file, *points])
+    write_text(path, stream.getvalue())
+
+
+def _face(row: Mapping[str, str | None], place: str) -> Face:
+    try:
+        points = np.array([float(row[name] or "") for name in COORDINATES]).reshape(5, 2)
+        score = float(row.get("score") or 1.0)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{place}: expected ten coordinates and a score as numbers") from error
+    if not np.isfinite(points).all() or not np.isfinite(score):
+        raise DataError(f"{place}: expected finite numbers")
+    return Face(points, score)
+
+
+def _check_sides(faces: Mapping[str, list[Face]], path: Path) -> None:
+    """A profile may look mirrored; most faces of a list do not."""
+    mirrored = [is_mirrored(face.points) for listed in faces.values() for face in listed]
+    if 2 * sum(mirrored) > len(mirrored):
+        raise DataError(
+            f"{path}: {sum(mirrored)} of {len(mirrored)} faces have left and right confused: "
+            "expected left and right as seen in the image, not the person's"
+        )

@@ -1,0 +1,421 @@
+"""Files of codes: Apache Parquet, one row a face, read back only when whole.
+
+Columns: `photo` (path within the folder), `photo_bytes` (the path's bytes, where they are not UTF-8), `face`, `left`,
+`top`, `right`, `bottom`, `score`, `size`, `yaw`, `pitch`, `roll`, `sharpness`, `brightness` (see
+`iom.photos.pipeline.AlignedFace`), on request `landmarks` (x, y of five points), and `code`: packed planes, little
+endian, as `encoding` in the file's metadata says. No keys and no embeddings.
+
+Between the data and Parquet's own footer, where its readers do not look, stand `SEAL` and the SHA-256 of all other
+bytes. It is checked before anything is parsed, since a damaged footer can end the process that parses it; it detects
+damage, not forgery. Nothing is compressed, so that the size of a file bounds the memory that reading it takes.
+
+A run that is under way keeps parts, files of codes of a few photographs each, and a journal of them; see `Parts`.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._files import Journal, atomic_path, name_of, remove_temporary_files, sha256_of, text_of
+from iom._untrusted import parse_json
+from iom.codes.packing import PackedCodes, code_bytes, encoding_shape, plane_count, unpack, word_count
+from iom.errors import CodeError, DataError, missing_extra
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+HEADER = b"iom.codes"
+SEAL = b"iom-sha256:"
+MEASURES = ("left", "top", "right", "bottom", "score", "size", "yaw", "pitch", "roll", "sharpness", "brightness")
+"""Columns of float32; all but the last two are missing where files were aligned faces."""
+_ALWAYS = ("sharpness", "brightness")
+_HEADER_FIELDS = {"format": int, "encoding": str, "model": str, "key": str, "settings": dict}
+PARTS_SUFFIX = ".parts"
+TRIED_AGAIN = ("unreadable", "gave_up")
+"""Statuses that depend on the moment: a run that is continued tries the photograph anew."""
+Outcome = dict[str, Any]
+"""`photo`, perhaps `photo_bytes`, `status`, `reason`, `notes`, `faces`, `mark`, as JSON."""
+_ROWS_AT_A_TIME = 16384
+_MAGIC = b"PAR1"
+_TAIL = 8  # length of the footer, and the magic again
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CodeFile:
+    """What a file of codes holds.
+
+    Attributes:
+        codes: Of all faces, `(N, M)` packed.
+        photos: Path of each face's photograph within its folder.
+        faces: Number of each face in its photograph, `(N,)`.
+        measures: `(N,)` float32 by the names of `MEASURES`; NaN where there is none.
+        landmarks: `(N, 5, 2)` float32, or `None` where they were not asked for.
+        encoding: Form of the codes.
+        model: Fingerprint of hasher and embedder; codes of two models never compare.
+        key: Public name of the key; codes under two keys never compare.
+        settings: How faces were found.
+    """
+
+    codes: PackedCodes
+    photos: tuple[str, ...]
+    faces: NDArray[np.int32]
+    measures: Mapping[str, NDArray[np.float32]]
+    landmarks: NDArray[np.float32] | None
+    encoding: str
+    model: str
+    key: str
+    settings: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+
+def pyarrow() -> Any:
+    """The package that reads and writes Parquet.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_extra("a file of codes", "parquet", cause=error) from error
+    return pa
+
+
+def schema_of(encoding: str, *, landmarks: bool) -> "pa.Schema":
+    """Columns of a file of codes."""
+    pa = pyarrow()
+    fields = [
+        pa.field("photo", pa.string(), nullable=False),
+        pa.field("photo_bytes", pa.binary()),
+        pa.field("face", pa.int32(), nullable=False),
+        *(pa.field(name, pa.float32(), nullable=name not in _ALWAYS) for name in MEASURES),
+        pa.field("code", pa.binary(code_bytes(encoding)), nullable=False),
+    ]
+    if landmarks:
+        fields.insert(-1, pa.field("landmarks", pa.list_(pa.float32(), 10), nullable=False))
+    return pa.schema(fields)
+
+
+def write_codes(path: Path, header: Mapping[str, Any], tables: Iterable["pa.Table"]) -> int:
+    """Write tables of `schema_of` as one file, atomically, with bounded memory.
+
+    Args:
+        path: The file.
+        header: `format`, `encoding`, `model`, `key`, `settings`, as `CodeFile` has them.
+        tables: Rows in their order.
+
+    Returns:
+        Number of rows.
+    """
+    pa = pyarrow()
+    text = json.dumps(header, sort_keys=True).encode()
+    schema = schema_of(header["encoding"], landmarks=bool(header["settings"].get("landmarks")))
+    schema = schema.with_metadata({HEADER: text})
+    rows = 0
+    with atomic_path(path) as temporary:
+        with pa.parquet.ParquetWriter(
+            temporary, schema, compression="none", use_dictionary=False, write_statistics=False
+        ) as writer:
+            for table in _grouped(tables):
+                writer.write_table(table.cast(schema), row_group_size=len(table))
+                rows += len(table)
+        _seal(temporary)
+    return rows
+
+
+def read_codes(path: Path | str) -> CodeFile:
+    """Read what `write_codes` wrote.
+
+    Raises:
+        TypeError: Neither a path nor text.
+        DataError: No such file, damaged, cut off, changed, or another program's.
+        MissingExtraError: The package `pyarrow` is not installed.
+    """
+    path = Path(path)
+    header, table = read_table(path)
+    encoding = str(header["encoding"])
+    code_length, alphabet_size = encoding_shape(encoding)
+    shape = (len(table), plane_count(alphabet_size), word_count(code_length))
+    joined = b"".join(table["code"].to_pylist())
+    planes = np.frombuffer(joined, "<u8").astype(np.uint64).reshape(shape)
+    landmarks = None
+    if "landmarks" in table.column_names:
+        numbers = table["landmarks"].combine_chunks().flatten()
+        landmarks = numbers.to_numpy(zero_copy_only=False).reshape(-1, 5, 2)
+    try:
+        codes = PackedCodes(planes, code_length, alphabet_size)
+        unpack(codes)  # finds symbols outside of the alphabet
+    except CodeError as error:
+        raise DataError(f"{path}: damaged: {error}") from error
+    raw = table["photo_bytes"].to_pylist()
+    names = zip(table["photo"].to_pylist(), raw, strict=True)
+    return CodeFile(
+        codes,
+        tuple(name_of(text, each) for text, each in names),
+        table["face"].to_numpy(),
+        {name: _floats(table[name]) for name in MEASURES},
+        landmarks,
+        encoding,
+        header["model"],
+        header["key"],
+        header["settings"],
+    )
+
+
+def read_table(path: Path) -> tuple[dict[str, Any], "pa.Table"]:
+    """Header and rows of a file of codes, checked; see `read_codes` for the errors."""
+    pa = pyarrow()
+    with _reading(path):
+        _check_seal(path)
+        with pa.parquet.ParquetFile(path) as file:
+            header = _header(path, file)
+            _check_layout(path, file, header)
+            table = file.read()
+        table.validate(full=True)
+        columns = zip(table.schema, table.columns, strict=True)
+        if any(column.null_count and not field.nullable for field, column in columns):
+            raise DataError(f"{path}: damaged: a column lacks values")
+    return header, table
+
+
+class Parts:
+    """Finished parts of one file of codes, in the folder `<output>.parts`, which a run started again continues from.
+
+    A part is a file of codes of a few photographs; `journal.jsonl` has a line for each, with the SHA-256 of the file
+    and the outcome of each photograph, written after it. kill -9 costs the photographs of one part, and none is in two.
+    Outcomes stay on disk, since there may be millions.
+
+    Args:
+        output: The file of codes.
+        header: As `write_codes` takes it.
+
+    Raises:
+        DataError: The output is finished already; the parts are of another model, key or other settings, of an older
+            version, or another run is at work on them.
+    """
+
+    def __init__(self, output: Path, header: Mapping[str, Any]) -> None:
+        self._folder, self._header = output.with_name(output.name + PARTS_SUFFIX), header
+        if output.exists() and not self._folder.is_dir():
+            raise DataError(f"{output} exists already and is finished; remove it, or name another output")
+        path = self._folder / "journal.jsonl"
+        if not path.exists() and (self._folder / "header.json").exists():
+            raise DataError(
+                f"{self._folder}: begun by an older version of iom; finish it with that version, or remove it to begin "
+                "anew"
+            )
+        settings = {name: value for name, value in header.items() if name != "settings"} | header["settings"]
+        self._journal = Journal(path, settings)
+        remove_temporary_files(self._folder)
+        self._place_of: dict[str, tuple[int, int]] = {}  # of a photograph: number of its part, position of its entry
+        self._mark_of: dict[str, tuple[int, ...]] = {}
+        self._next = 0
+        for position, entry in self._journal.entries():
+            self._take_up(position, entry)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+
+    def holds(self, name: str, mark: Sequence[int]) -> bool:
+        """Whether the photograph is finished and has not changed since."""
+        return self._mark_of.get(name) == tuple(mark)
+
+    def outcomes(self, names: Sequence[str]) -> Iterator[Outcome]:
+        """Outcomes of finished photographs, in the order of `names`."""
+        for (_, position), wanted in self._runs(names):
+            outcomes = {outcome_name(each): each for each in self._journal.read(position)["outcomes"]}
+            yield from (outcomes[name] for name in wanted)
+
+    def tables(self, names: Sequence[str]) -> Iterator["pa.Table"]:
+        """Rows of finished photographs in the order of `names`, one part at a time in memory."""
+        for (part, _), listed in self._runs(names):
+            header, table = read_table(self._file(part))
+            if header != self._header:
+                raise DataError(f"{self._folder}: part {part} is of another run; remove the folder to begin anew")
+            wanted = set(listed)
+            texts, raw = (table[column].to_pylist() for column in ("photo", "photo_bytes"))
+            keep = [name_of(text, each) in wanted for text, each in zip(texts, raw, strict=True)]
+            yield table if all(keep) else table.filter(keep)
+
+    def commit(self, table: "pa.Table", outcomes: Sequence[Outcome]) -> None:
+        """Keep a part: the rows of its photographs, in their order, and the outcome of each."""
+        file = self._file(self._next)
+        write_codes(file, self._header, [table])
+        entry = {"part": self._next, "sha256": sha256_of(file), "outcomes": list(outcomes)}
+        self._note(self._journal.add(entry, durable=True), entry)
+
+    def remove(self) -> None:
+        """Remove the parts, when their rows are in the output."""
+        shutil.rmtree(self._folder)
+
+    def _file(self, part: int) -> Path:
+        return self._folder / f"{part:06d}.parquet"
+
+    def _runs(self, names: Sequence[str]) -> Iterator[tuple[tuple[int, int], list[str]]]:
+        """Names that follow each other and are in one part."""
+        for place, run in itertools.groupby(names, key=self._place_of.__getitem__):
+            yield place, list(run)
+
+    def _take_up(self, position: int, entry: dict[str, Any]) -> None:
+        """Note a part of an earlier run; the photographs of one that is gone or damaged are done again."""
+        try:
+            self._next = int(entry["part"]) + 1
+            with contextlib.suppress(OSError):
+                if sha256_of(self._file(entry["part"])) == entry["sha256"]:
+                    self._note(position, entry)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._journal.damaged() from error
+
+    def _note(self, position: int, entry: dict[str, Any]) -> None:
+        self._next = entry["part"] + 1
+        for outcome in entry["outcomes"]:  # one that changed counts where it came last
+            name = outcome_name(outcome)
+            self._mark_of[name] = () if outcome["status"] in TRIED_AGAIN else tuple(outcome["mark"])
+            self._place_of[name] = entry["part"], position
+
+
+def new_outcome(name: str, **facts: Any) -> Outcome:
+    """An outcome as JSON takes it; a path that is not UTF-8 stands beside its text, as hex."""
+    text, raw = text_of(name)
+    return {"photo": text, **({} if raw is None else {"photo_bytes": raw.hex()}), **facts}
+
+
+def outcome_name(outcome: Outcome) -> str:
+    """The path of the photograph of an outcome."""
+    raw = outcome.get("photo_bytes")
+    return name_of(outcome["photo"], None if raw is None else bytes.fromhex(raw))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """One kind of error for whatever damaged bytes cause in a reader."""
+    try:
+        yield
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{path}: damaged: it states sizes that do not fit into memory") from error
+    except Exception as error:  # pyarrow raises its own, OSError, KeyError, ValueError ...
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"{path}: expected a file of codes (Parquet, written by iom hash), received a damaged "
+            f"one, a part of one, or something else ({reason})"
+        ) from error
+
+
+def _header(path: Path, file: Any) -> dict[str, Any]:
+    metadata = file.metadata.metadata or {}
+    if HEADER not in metadata:
+        raise DataError(f"{path}: expected a file written by iom hash, received another Parquet")
+    header = parse_json(metadata[HEADER])
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DataError(f"{path}: expected format {FORMAT} of files of codes; read it with the program that wrote it")
+    for name, kind in _HEADER_FIELDS.items():
+        if not isinstance(header.get(name), kind):
+            raise DataError(f"{path}: damaged: its metadata hold no {name}")
+    try:
+        encoding_shape(header["encoding"])
+    except CodeError as error:
+        raise DataError(f"{path}: {error}") from error
+    return header
+
+
+def _check_layout(path: Path, file: Any, header: Mapping[str, Any]) -> None:
+    """Columns as written, nothing that could grow while it is read."""
+    expected = schema_of(header["encoding"], landmarks=bool(header["settings"].get("landmarks")))
+    if not file.schema_arrow.equals(expected):
+        raise DataError(f"{path}: damaged or changed: its columns are not those of a code file")
+    size = path.stat().st_size
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    stated = sum(group.total_byte_size for group in groups)
+    if file.metadata.num_rows * code_bytes(header["encoding"]) > size or stated > size:
+        raise DataError(f"{path}: damaged: it states more than it can hold")
+
+
+def _grouped(tables: Iterable["pa.Table"]) -> Iterator["pa.Table"]:
+    """Tables joined to row groups that are worth their overhead."""
+    pa = pyarrow()
+    held: list[Any] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= _ROWS_AT_A_TIME:
+            yield pa.concat_tables(held)
+            held = []
+    if any(map(len, held)):
+        yield pa.concat_tables(held)
+
+
+def _seal(path: Path) -> None:
+    """Put the digest of a finished file in front of its footer."""
+    with path.open("r+b") as stream:
+        footer = _footer_start(path, stream)
+        digest = _digest(stream, footer)
+        stream.seek(footer)
+        rest = stream.read()
+        stream.seek(footer)
+        stream.write(SEAL + digest + rest)
+
+
+def _check_seal(path: Path) -> None:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read the file of codes {path}: {error.strerror}") from error
+    with stream:
+        footer = _footer_start(path, stream)
+        seal = footer - len(SEAL) - hashlib.sha256().digest_size
+        stream.seek(max(seal, 0))
+        found = stream.read(footer - max(seal, 0))
+        if seal < 0 or not found.startswith(SEAL):
+            raise DataError(f"{path}: expected a file written by iom hash, received another Parquet")
+        if found[len(SEAL) :] != _digest(stream, seal, footer):
+            raise DataError(f"{path}: damaged: its SHA-256 is another than when it was written")
+
+
+def _footer_start(path: Path, stream: IO[bytes]) -> int:
+    """Where the footer of a Parquet file begins, by its last bytes."""
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, size - _TAIL))
+    tail = stream.read()
+    footer = size - _TAIL - int.from_bytes(tail[:4], "little")
+    if size < 2 * _TAIL or tail[4:] != _MAGIC or footer < len(_MAGIC):
+        raise DataError(
+            f"{path}: expected a file of codes (Parquet, written by iom hash), received a part of "
+            "one, or something else"
+        )
+    return footer
+
+
+def _digest(stream: IO[bytes], first_end: int, second_start: int | None = None) -> bytes:
+    """SHA-256 of a file up to `first_end` and from `second_start` on."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    left = first_end
+    while left and (block := stream.read(min(left, 1 << 20))):
+        digest.update(block)
+        left -= len(block)
+    stream.seek(first_end if second_start is None else second_start)
+    digest.update(stream.read())
+    return digest.digest()
+
+
+def _floats(column: Any) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = column.to_numpy().astype(np.float32)
+    return values

@@ -54,7 +54,7 @@ stores: $(DEVELOPMENT) ## The suite of all record stores: SQLite and PostgreSQL 
 
 smoke: $(RUNTIME) ## Both training stages and an evaluation on synthetic faces, in minutes
 	rm -rf runs/smoke
-	$(BIN)/python -m iom.cli.synthesize --output runs/smoke/faces --subjects 40 --images 6 --seed 1
+	$(BIN)/python -m iom synthesize --output runs/smoke/faces --subjects 40 --images 6 --seed 1
 	$(BIN)/python train_stage1.py --config configs/smoke/stage1.yaml --output runs/smoke/stage1
 	$(BIN)/python train_stage2.py --config configs/smoke/stage2.yaml --output runs/smoke/stage2
 	$(BIN)/python evaluate.py --config configs/smoke/evaluate.yaml --output runs/smoke/evaluation

@@ -1,6 +1,6 @@
-"""Evaluate a system; see `python evaluate.py --help`."""
+"""Evaluate a system: the command `iom evaluate`; see `python evaluate.py --help`."""
 
-from iom.cli.evaluate import main
+from iom.cli.main import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(script="evaluate.py", command="evaluate"))

@@ -1,6 +1,6 @@
-"""Show the whole pipeline on three faces; see `python run_me.py --help`."""
+"""Show the whole pipeline on three faces: the command `iom demo`; see `python run_me.py --help`."""
 
-from iom.cli.demo import main
+from iom.cli.main import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(script="run_me.py", command="demo"))

@@ -1,6 +1,6 @@
-"""Stage 1: train an embedding network. See `python train_stage1.py --help`."""
+"""Train a backbone (stage 1): the command `iom train-stage1`; see `python train_stage1.py --help`."""
 
-from iom.cli.train_stage1 import main
+from iom.cli.main import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(script="train_stage1.py", command="train-stage1"))

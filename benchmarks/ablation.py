@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import lfw_all_pairs
+from benchmarks.command_line import new_parser, run
 from iom._registry import lookup
-from iom.cli.arguments import new_parser, run
 from iom.config.loading import load_config
 from iom.config.losses import WEIGHTS
 from iom.config.schema import Stage2Config

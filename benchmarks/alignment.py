@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 PHOTOGRAPH = (420, 360)
 """Their width and height."""

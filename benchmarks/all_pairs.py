@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 CODE_LENGTH, ALPHABET_SIZE = 512, 8
 

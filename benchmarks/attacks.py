@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.attack_setting import Setting, add_data_arguments, load_setting
+from benchmarks.command_line import new_parser, run
 from benchmarks.lfw_all_pairs import parse_shape
 from benchmarks.tradeoff import FMR, FRESH_KEYS
-from iom.cli.arguments import new_parser, run
 from iom.config.hashing import KEY_KIND_NAMES
 
 if TYPE_CHECKING:

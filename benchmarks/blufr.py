@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 HASHER = Path("pre_models/mobilefacenet_y1_512x8")
 

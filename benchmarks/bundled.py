@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.errors import WeightsError
 
 CONFIG = Path("configs/evaluate/bundled_lfw.yaml")

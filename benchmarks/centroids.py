@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 COUNTS = (1, 2, 3, 5)
 PROBES = 15

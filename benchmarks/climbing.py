@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 if TYPE_CHECKING:
     import numpy as np

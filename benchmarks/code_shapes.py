@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.command_line import new_parser, run
 from benchmarks.lfw_all_pairs import Faces, add_arguments, learned_system, load_faces, parse_shape
-from iom.cli.arguments import new_parser, run
 from iom.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 FORMATS = ("onnx", "openvino", "fast", "litert", "keras", "saved_model")
 HASHER = "pre_models/mobilefacenet_y1_1536x2"

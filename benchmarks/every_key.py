@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.command_line import new_parser, run
 from benchmarks.lfw_all_pairs import Faces, add_arguments, learned_system, load_faces
-from iom.cli.arguments import new_parser, run
 
 if TYPE_CHECKING:
     from benchmarks.key_trials import Draws, KeyTrials

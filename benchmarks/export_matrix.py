@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "bundled")
 

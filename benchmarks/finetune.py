@@ -16,7 +16,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.config.loading import load_config
 from iom.config.schema import Stage2Config
 from iom.errors import ConfigError
@@ -56,28 +56,27 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.evaluation.sweep_metrics import held_out_figures
     from iom.models.embedder import load_embedder
     from iom.models.keras_face_hasher import EMBEDDER_FILE
-    from iom.training.hasher import train_stage2
-    from iom.training.stage2_data import load_material
+    from iom.training.hasher import load_stage2_data, train_hasher
 
-    material = load_material(frozen, progress=True)
+    data = load_stage2_data(frozen, progress=True)
     figures: dict[str, float] = {}
     for name, config in (("frozen", frozen), ("fine_tuned", tuned)):
         keras.utils.clear_session()
         folder = arguments.output / name
         print(f"{name}: {arguments.epochs} x {arguments.steps} steps", flush=True)
-        hasher = train_stage2(
+        hasher = train_hasher(
             config,
             folder,
             resume=arguments.resume and folder.exists(),
-            material=material,
+            data=data,
             report=lambda line: print(line, flush=True),
         )
-        seen = material
+        seen = data
         if config.fine_tune:
             embedder = load_embedder(str(folder / EMBEDDER_FILE))
             hasher.check_embedder(embedder)
-            rows = embedder.embed_files(material.held_out_files, progress=True)
-            seen = dataclasses.replace(material, held_out_embeddings=rows)
+            rows = embedder.embed_files(data.pairs.files, progress=True)
+            seen = dataclasses.replace(data, held_out_embeddings=rows)
         codes = CodeSystem(name, hasher.code_length, hasher.alphabet_size, hasher.hash)
         for what, system in (("", codes), ("float_", None)):
             found = held_out_figures(system, seen, keys=arguments.keys, seed=config.seed)

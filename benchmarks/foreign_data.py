@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.errors import ConfigError
 
 HERE = Path(__file__).parent
@@ -102,7 +102,7 @@ def _faces(subjects: int) -> tuple[Any, Any, list[bytes]]:
 
 def _with_mxnet(python: Path, scratch: Path, subjects: int) -> dict[str, bool | None]:
     from iom.data.formats.bin_files import read_bin_images
-    from iom.data.formats.conversions import bin_to_pairs, pairs_to_bin
+    from iom.data.formats.conversions import convert
     from iom.data.formats.recordio import read_record_file
     from iom.photos.images import decode_image
 
@@ -133,8 +133,8 @@ def _with_mxnet(python: Path, scratch: Path, subjects: int) -> dict[str, bool | 
     order = [row for pair in range(len(encoded) - 1) for row in (pair, pair + 1)]
     expected = [theirs["pixels"][row] for row in order]
     figures["bin"] = same == theirs["same"] and same_images(images, expected)
-    bin_to_pairs(scratch / "pairs.bin", scratch / "pairs")
-    pairs_to_bin(scratch / "pairs", scratch / "back.bin")
+    convert(("bin", "pairs"), scratch / "pairs.bin", scratch / "pairs")
+    convert(("pairs", "bin"), scratch / "pairs", scratch / "back.bin")
     back = json.loads(_run(python, "foreign_mxnet.py", "read", scratch / "back.bin"))
     figures["bin_back"] = back == {"pixels": expected, "same": theirs["same"]}
     return figures
@@ -144,7 +144,7 @@ def _with_bcolz(python: Path, scratch: Path, subjects: int) -> bool:
     import numpy as np
 
     from iom.data.formats.carray import read_carray
-    from iom.data.formats.conversions import carray_to_bin, carray_to_pairs
+    from iom.data.formats.conversions import convert
 
     pixels, _, _ = _faces(subjects)
     np.save(scratch / "pixels.npy", pixels)
@@ -154,8 +154,8 @@ def _with_bcolz(python: Path, scratch: Path, subjects: int) -> bool:
     _run(python, "foreign_bcolz.py", scratch / "pixels.npy", place)
     pairs = read_carray(place)
     order = np.stack([pairs.left, pairs.right], axis=1).ravel()
-    carray_to_pairs(place, scratch / "carray_pairs")
-    carray_to_bin(place, scratch / "carray.bin")
+    convert(("carray", "pairs"), place, scratch / "carray_pairs")
+    convert(("carray", "bin"), place, scratch / "carray.bin")
     return bool(np.array_equal(pairs.images[order], pixels) and np.array_equal(pairs.same, same))  # type: ignore[index]
 
 

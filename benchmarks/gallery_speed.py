@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import KeyStore
 from iom.gallery.stores.sqlite import SqliteStore

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import new_parser, run
 from iom._registry import lookup
-from iom.cli.arguments import new_parser, run
 from iom.errors import ConfigError, DataError
 
 CONFIG = "configs/stage1/heads.yaml"
@@ -144,7 +144,7 @@ def _train(config: str, folder: Path, overrides: list[str]) -> None:
 def _finished(folder: Path, config: str, overrides: list[str]) -> bool:
     from iom.config.loading import load_config
     from iom.config.schema import Stage1Config
-    from iom.training.records import read_records
+    from iom.training.run_dir import read_records
 
     wanted = load_config(Stage1Config, Path(config), overrides=overrides)
     if not (folder / "config.yaml").exists():
@@ -159,7 +159,7 @@ def _finished(folder: Path, config: str, overrides: list[str]) -> bool:
 def _draw(folder: Path, picture: Path) -> list[dict[str, Any]]:
     """Draw the curve; loss and figures by epoch."""
     from iom.training.curves import draw_curves
-    from iom.training.records import read_records
+    from iom.training.run_dir import read_records
 
     records = read_records(folder / "metrics.jsonl")
     draw_curves(picture, {folder.name: records})
@@ -169,7 +169,7 @@ def _draw(folder: Path, picture: Path) -> list[dict[str, Any]]:
 
 def _result(folder: Path, shared: Path) -> dict[str, float]:
     """Loss and held-out error of the last epoch, LFW of the model behind it; computed once."""
-    from iom.training.records import read_records
+    from iom.training.run_dir import read_records
 
     last = read_records(folder / "metrics.jsonl")[-1]
     stored = folder / "lfw.json"
@@ -185,7 +185,7 @@ def _measure_lfw(weights: Path, shared: Path, stored: Path) -> None:
     from iom._files import write_json
     from iom.config.schema import BenchmarkConfig
     from iom.data.benchmarks import load_benchmark
-    from iom.training.verification import verification
+    from iom.training.backbone import verification
 
     keras.config.set_dtype_policy("float32")
     backbone = keras.models.load_model(weights, compile=False)

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 BATCHES = (1, 8)
 SHAPE = {"code_length": 1536, "alphabet_size": 2}

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.command_line import new_parser, run
 from benchmarks.lfw_full_cells import PROTOCOLS, Cell, Faces, load_faces, load_system
 from benchmarks.lfw_full_store import Cells
-from iom.cli.arguments import new_parser, run
 
 if TYPE_CHECKING:
     from iom.config.schema import EvaluateConfig

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 CONFIG = Path("configs/evaluate/lfw.yaml")
 CODE_METRICS = {"eer": "eer", "fnmr_at_fmr_1e-3": "fnmr_1e3"}

@@ -29,8 +29,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.command_line import new_parser, run
 from benchmarks.gallery_speed import gallery_figures
-from iom.cli.arguments import new_parser, run
 from iom.errors import ConfigError
 
 PACKAGE = "faiss-cpu==1.15.1"

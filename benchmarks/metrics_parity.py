@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 Distances = NDArray[np.float64]
 Difference = tuple[str, float]

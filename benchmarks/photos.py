@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 
 HASHER = "pre_models/mobilefacenet_y1_512x8"
 STAGES = ("decode", "detect", "align", "embed", "hash", "write")

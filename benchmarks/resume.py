@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         faces = folder / "faces"
-        _python("-m", "iom.cli.synthesize", "--output", str(faces), "--subjects", "16",
+        _python("-m", "iom", "synthesize", "--output", str(faces), "--subjects", "16",
                 "--images", "5", "--seed", "1").communicate()  # fmt: skip
         if arguments.kills:
             same = _killed_many_times(faces, folder, arguments.kills, moments)

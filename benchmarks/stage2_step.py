@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.config.loading import load_config
 from iom.config.schema import Stage2Config
 from iom.errors import ConfigError
@@ -104,11 +104,10 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[[int], int]:
     """`turn -> steps taken` of the graph that `train_stage2.py` trains."""
-    from iom.data.batches import SubjectBatches
-    from iom.data.code_batches import CodeBatches
+    from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
     from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
-    from iom.training.schedules import build_optimizer
-    from iom.training.stage2_model import start_hasher, training_graph
+    from iom.training.optimizers import build_optimizer
+    from iom.training.training_graph import start_hasher, training_graph
 
     size = rows.shape[1]
     sampler = SubjectBatches(labels, config.batches.subjects, config.batches.images, config.seed)
@@ -124,13 +123,12 @@ def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[
         loss_weights={name: getattr(config.losses, name) for name in objectives},
         jit_compile=config.xla,
     )
-    truths = {name: rows if name in READS_EMBEDDINGS else labels.astype(np.float32) for name in objectives}
+    targets = {name: rows if name in READS_EMBEDDINGS else labels.astype(np.float32) for name in objectives}
 
     def take(turn: int) -> int:
         batches = CodeBatches(
-            sampler, rows, truths, embedding_size=size, key=config.key, epoch=turn,
-            first_step=0, steps=steps,
-        )  # fmt: skip
+            sampler, rows, targets, TrainingKeys(size, config.seed, config.key), epoch=turn, steps=steps
+        )
         model.fit(batches, shuffle=False, verbose=0)
         return steps
 

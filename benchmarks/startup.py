@@ -1,9 +1,9 @@
-"""How long `import iom` and `evaluate.py --help` take in a fresh process, and what they import.
+"""How long `import iom`, `iom --help` and the help of a command take in a fresh process, and what they import.
 
     python -m benchmarks.startup
 
 Ends with one line of JSON: medians in seconds of whole processes, Python's own start included, and
-whether either of them imported TensorFlow.
+whether any of them imported TensorFlow.
 """
 
 import argparse
@@ -14,11 +14,16 @@ import sys
 import time
 from collections.abc import Sequence
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.errors import ConfigError
 
-COMMANDS = {"import_s": ["-c", "import iom"], "help_s": ["evaluate.py", "--help"]}
-HEAVY = ("tensorflow", "keras", "numba", "matplotlib", "scipy")
+COMMANDS = {
+    "import_s": ["-c", "import iom"],
+    "iom_help_s": ["-m", "iom", "--help"],
+    "command_help_s": ["-m", "iom", "enroll", "--help"],
+    "help_s": ["evaluate.py", "--help"],
+}
+HEAVY = ("tensorflow", "keras", "numpy", "numba", "matplotlib", "scipy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.command_line import new_parser, run
 from benchmarks.gallery_crash import APPLICATION, FakeHasher, faces
-from iom.cli.arguments import new_parser, run
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
 from iom.gallery.keys.key_store import KeyStore

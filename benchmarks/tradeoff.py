@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.attack_setting import Setting, add_data_arguments, load_setting
+from benchmarks.command_line import new_parser, run
 from benchmarks.lfw_all_pairs import parse_shape
-from iom.cli.arguments import new_parser, run
 
 if TYPE_CHECKING:
     import numpy as np

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from iom.cli.arguments import new_parser, run
+from benchmarks.command_line import new_parser, run
 from iom.errors import ConfigError
 
 NETWORKS = ("iresnet18", "iresnet50", "mobilefacenet")
@@ -120,8 +120,8 @@ def _ours(case: Any, precision: str) -> Round:
     from iom.config.schema import Stage1Config
     from iom.data.image_batches import LABEL
     from iom.nn.backbones.registry import build_backbone
-    from iom.training.loop import run_epochs
-    from iom.training.phases import build_phase
+    from iom.training.classification_heads import build_phase
+    from iom.training.loop import TrainingLoop
     from iom.training.run_dir import Progress
 
     keras.config.set_dtype_policy(precision)
@@ -142,13 +142,18 @@ def _ours(case: Any, precision: str) -> Round:
     )  # fmt: skip
     data = _stream(case, {LABEL: case.labels})
 
+    loop = TrainingLoop(
+        model=model,
+        run=nothing,
+        steps_per_epoch=case.steps,
+        batches=lambda epoch, step: data,
+        verify=lambda: {"held_out_eer": 0.5},
+        save_model=lambda name: None,
+    )
+
     def take() -> float:
         taken = len(records)
-        run_epochs(
-            model, nothing, epochs=taken + 1, steps_per_epoch=case.steps,
-            batches=lambda epoch, step: data, verify=lambda: {"held_out_eer": 0.5},
-            save_model=lambda name: None, start=Progress(epoch=taken),
-        )  # fmt: skip
+        loop.train(taken + 1, start=Progress(epoch=taken))
         return float(records[-1]["fit_seconds"])
 
     return take

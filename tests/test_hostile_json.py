@@ -9,7 +9,7 @@ import pytest
 
 from iom.data.benchmarks.megaface import read_megaface
 from iom.data.formats.carray import read_carray
-from iom.data.formats.shards import open_shards
+from iom.data.tfrecord import open_shards
 from iom.errors import IomError
 from iom.evaluation.report.data import read_report
 from iom.models.artifact_manifest import read_manifest
@@ -21,7 +21,7 @@ from iom.pretrained.importers.inputs import read_statement
 from iom.pretrained.importers.keras_files import read_keras
 from iom.pretrained.importers.mxnet import read_mxnet
 from iom.service.tokens import read_tokens
-from iom.training.records import read_records
+from iom.training.run_dir import read_records
 
 DEEP = '{"heads": ' + "[" * 100_000 + "]" * 100_000 + "}"
 HUGE = '{"heads": ' + "1" * 100_000 + "}"

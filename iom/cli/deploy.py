@@ -1,93 +1,298 @@
-"""Export a hasher with its backbone to other runtimes, each artefact tried in its own."""
+"""Commands of deployment: `iom deploy`, `iom serve`, `iom make-token`."""
 
-import argparse
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import math
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from iom.cli.arguments import Answer, new_parser, run
-from iom.pretrained import BUNDLED, hasher_path
+import click
 
-NAMES = (
-    "keras", "saved_model", "onnx", "onnx_int8", "openvino", "fast", "litert", "litert_float16",
-    "litert_dynamic", "litert_int8", "tfjs",
-)  # fmt: skip
-EPILOG = """\
+from iom._names import EXPORT_FORMATS, ROLES
+from iom.cli._command import PATH, Answer, Choice, HasherOptions, detector_options, hasher_options, output_option, root
+from iom.cli.gallery import GalleryOptions, gallery_options
+from iom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+command = root.section("Deployment")
+
+MAX_DAYS = 36500
+
+
+@command(
+    "deploy",
+    context_settings={"allow_extra_args": True},
+    renamed={"--faces": "--folder"},
+    epilog="""\
 An artefact goes from raw RGB pixels and the order of a key to the integer code. The key is never in
 it. Beside it come a manifest (.json) and the hash alone (.head.npz); the three belong together.
 After each export the artefact is run by its own runtime on faces and compared with the hasher; one
 that loses more than its format may is an error, and nothing of it stays.
+""",
+    examples=(
+        "--to onnx --to openvino --output exported",
+        "--hasher DIR --to litert_int8 --folder FACES --pairs FILE --calibration OTHER_FACES",
+    ),
+)
+@hasher_options()
+@click.option(
+    "--to",
+    "targets",
+    type=Choice(EXPORT_FORMATS),
+    multiple=True,
+    default=["onnx"],
+    metavar="FORMAT",
+    help=f"any of {', '.join(EXPORT_FORMATS)}; may be given several times",
+)
+@output_option("folder of the artefacts", default=Path("exported"))
+@click.option("--name", default="", help="of the artefacts (default: the hasher's)")
+@click.option("--folder", type=PATH, metavar="DIR", help="aligned faces of --pairs, for the check")
+@click.option(
+    "--pairs",
+    type=PATH,
+    metavar="FILE",
+    help="list of pairs; without one synthetic faces are used and no EER is measured",
+)
+@click.option("--check-pairs", type=int, default=600, metavar="N", help="pairs of the list to try; 0 takes all")
+@click.option(
+    "--calibration",
+    type=PATH,
+    metavar="DIR",
+    help="aligned faces to choose the ranges of integers on, other ones than --folder",
+)
+@click.option("--calibration-faces", type=int, default=64, metavar="N", help="number of them")
+def deploy(
+    models: HasherOptions,
+    targets: Sequence[str],
+    output: Path,
+    name: str,
+    folder: Path | None,
+    pairs: Path | None,
+    check_pairs: int,
+    calibration: Path | None,
+    calibration_faces: int,
+) -> Answer:
+    """Export a hasher and its backbone to other runtimes, each artefact tried in its own."""
+    if more := click.get_current_context().args:
+        raise ConfigError(f"unexpected {' '.join(more)}: repeat --to for each format; see iom deploy --help")
 
-examples:
-  iom deploy --to onnx openvino --output exported
-  iom deploy --hasher DIR --to litert_int8 --faces FOLDER --pairs FILE --calibration FOLDER
-"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `iom deploy`."""
-    parser = new_parser(
-        "iom deploy", "Export a hasher and its backbone to other runtimes.", epilog=EPILOG, answers=True
-    )
-    parser.add_argument(
-        "--hasher", default=BUNDLED, metavar="NAME_OR_PATH", help="trained hasher (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--weights", default="", metavar="NAME_OR_FILE",
-        help="embedder (default: the one the hasher names)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--to", nargs="+", default=["onnx"], choices=NAMES, metavar="FORMAT",
-        help=f"any of {', '.join(NAMES)} (default: onnx)",
-    )  # fmt: skip
-    parser.add_argument("--output", type=Path, default=Path("exported"), metavar="DIR")
-    parser.add_argument("--name", default="", help="of the artefacts (default: the hasher's)")
-    parser.add_argument("--faces", type=Path, metavar="DIR", help="aligned faces of --pairs, for the check")
-    parser.add_argument(
-        "--pairs", type=Path, metavar="FILE",
-        help="list of pairs; without one faces of nobody are used and no EER is measured",
-    )  # fmt: skip
-    parser.add_argument(
-        "--check-pairs", type=int, default=600, metavar="N",
-        help="pairs of the list to try; 0 takes all (default: 600)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--calibration", type=Path, metavar="DIR",
-        help="aligned faces to choose the ranges of integers on, other ones than --faces",
-    )  # fmt: skip
-    parser.add_argument("--calibration-faces", type=int, default=64, metavar="N", help="(default: 64)")
-    return run(_export, parser, argv)
-
-
-def _export(arguments: argparse.Namespace) -> Answer:
-    from iom._files import check_output
-    from iom.errors import ConfigError
-
-    check_output(arguments.output)
-
-    from iom.export.check import calibration_faces, faces_of_nobody, faces_of_pairs
+    from iom.export.check import calibration_faces as read_calibration_faces
+    from iom.export.check import faces_of_nobody, faces_of_pairs
     from iom.export.export import Exporter, check_targets
     from iom.export.source import load_source
+    from iom.pretrained import hasher_path
 
-    if (arguments.faces is None) != (arguments.pairs is None):
-        raise ConfigError("--faces and --pairs go together: a list of pairs and its folder")
-    check_targets(arguments.to)
-    source = load_source(arguments.hasher, weights=arguments.weights)
+    check_targets(targets)
+    source = load_source(models.hasher, weights=models.weights)
     size = source.input_size
-    faces = (
-        faces_of_pairs(arguments.pairs, arguments.faces, size=size, most=arguments.check_pairs)
-        if arguments.pairs
-        else faces_of_nobody(size)
-    )
-    calibration = calibration_faces(arguments.calibration, arguments.calibration_faces, size=size)
-    exporter = Exporter(source, calibration=calibration, faces=faces)
-    name = arguments.name or hasher_path(arguments.hasher).name
+    if pairs is not None and folder is not None:
+        faces = faces_of_pairs(pairs, folder, size=size, most=check_pairs)
+    elif pairs is None and folder is None:
+        faces = faces_of_nobody(size)
+    else:
+        raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
+    ranges = read_calibration_faces(calibration, calibration_faces, size=size)
+    exporter = Exporter(source, calibration=ranges, faces=faces)
+    name = name or hasher_path(models.hasher).name
     rows = []
-    for target in arguments.to:
-        for manifest in exporter.export([target], arguments.output, name=name).values():
+    for target in targets:
+        for manifest in exporter.export([target], output, name=name).values():
             check = manifest.check
             assert check is not None  # noqa: S101  (an export without one does not return)
             rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
-            print(f"{target}: {check.equal_symbols:.2%} equal symbols{rate} -> {arguments.output}")
+            print(f"{target}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
             rows.append({"format": target, "name": name, **dataclasses.asdict(check)})
-    return Answer({"output": arguments.output, "artefacts": rows})
+    return Answer({"output": output, "artefacts": rows})
+
+
+@command(
+    "make-token",
+    epilog="""\
+roles
+  verifier   verify and identify
+  enroller   that, enrol and renew
+  admin      that, revoke and count
+  monitor    read the metrics, of all applications
+
+FILE is made if missing; NAME is that of the token, for logs and to take it back.
+The token is shown once; the file holds its hash. A running service notices both.
+""",
+    examples=(
+        "tokens.json front-door --application default --role verifier --days 90",
+        "tokens.json front-door --remove",
+    ),
+)
+@click.argument("file", type=PATH)
+@click.argument("name")
+@click.option("--application", default="default", metavar="NAME", help="tenant")
+@click.option("--role", type=Choice(ROLES), default="verifier", help="what it allows")
+@click.option("--days", type=float, metavar="N", help="until it expires (default: never)")
+@click.option("--remove", is_flag=True, help="take the token back")
+def make_token(file: Path, name: str, application: str, role: str, days: float | None, remove: bool) -> Answer:
+    """Make a token for the service, or take one back."""
+    from iom.service.tokens import add_token, remove_token
+
+    if days is not None and not 0 < days <= MAX_DAYS:
+        raise ConfigError(
+            f"--days: expected more than 0, {MAX_DAYS} at most, received {days:g}; "
+            "leave it out for a token that does not expire"
+        )
+    if remove:
+        remove_token(file, name)
+        return Answer({"name": name, "removed": True}, f"removed {name}")
+    token = add_token(file, name=name, application=application, role=role, days=days)
+    return Answer({"name": name, "application": application, "role": role, "token": token}, token)
+
+
+@command(
+    "serve",
+    answers=False,
+    renamed={"--largest-request": "--max-request"},
+    epilog="""\
+to look at it, with a gallery that is thrown away at the end:
+  iom serve --demo
+
+with a gallery of your own:
+  iom init --gallery sqlite:///door.db --keys file:door.keys
+  iom make-token tokens.json alice --role admin
+  iom serve --gallery sqlite:///door.db --keys file:door.keys --tokens tokens.json
+
+Then open http://127.0.0.1:8000/. Needs the extra `service`, and `align` to take
+photographs. Tokens and faces cross the network: serve other machines only with --certificate and
+--certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops it after the requests
+that are under way. See docs/service.md.
+""",
+)
+@click.option("--tokens", type=PATH, metavar="FILE", help="made by iom make-token")
+@click.option(
+    "--demo",
+    is_flag=True,
+    help="a gallery of its own, with a token and synthetic faces to try; all of it is thrown away at the end",
+)
+@click.option("--host", default="127.0.0.1", help="address")
+@click.option("--port", type=int, default=8000, help="port, 0 for any that is free")
+@click.option("--certificate", type=PATH, metavar="FILE", help="for TLS (PEM)")
+@click.option("--certificate-key", type=PATH, metavar="FILE", help="its key (PEM)")
+@click.option(
+    "--proxy",
+    multiple=True,
+    metavar="ADDRESS",
+    help="a proxy in front of this (address or network; may be given again): its X-Forwarded-For tells the address "
+    "of a client (default: no header is believed)",
+)
+@detector_options(
+    "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is installed; "
+    "none takes only faces that are aligned",
+    default="auto",
+)
+@click.option("--rate", type=float, default=20.0, metavar="N", help="requests/s of a token")
+@click.option(
+    "--failures",
+    type=float,
+    default=60.0,
+    metavar="N",
+    help="failed verifications of a subject by a token in an hour, a sixth of them at once; all tokens together have "
+    "three times as many, searches ten times",
+)
+@click.option("--max-request", type=float, default=8.0, metavar="MB", help="megabytes of a request")
+@click.option("--decode-workers", type=int, default=2, metavar="N", help="processes that decode images")
+@click.option("--scores", is_flag=True, help="tell distances, too: a help for an attacker who tries image after image")
+@gallery_options()
+@hasher_options()
+def serve(
+    place: GalleryOptions,
+    tokens: Path | None,
+    demo: bool,
+    host: str,
+    port: int,
+    certificate: Path | None,
+    certificate_key: Path | None,
+    proxy: Sequence[str],
+    detector: str,
+    detector_weights: Path | None,
+    rate: float,
+    failures: float,
+    max_request: float,
+    decode_workers: int,
+    scores: bool,
+    models: HasherOptions,
+) -> int:
+    """Serve a gallery over HTTP, with a page to try it."""
+    from iom.errors import missing_extra
+
+    if (tokens is None) != demo:
+        raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
+    try:
+        from iom.service.app import make_demo, open_service
+        from iom.service.server import forbid_core_dumps, serve
+        from iom.service.settings import ServiceSettings
+        from iom.service.tokens import TokenFile
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("iom"):
+            raise
+        raise missing_extra("the service", "service", cause=error) from error
+
+    forbid_core_dumps()
+    if certificate is None and host not in ("127.0.0.1", "::1", "localhost"):
+        print(
+            f"warning: {host} without --certificate: tokens and faces can be read on "
+            "the way, unless a proxy in front of this does TLS",
+            file=sys.stderr,
+        )
+
+    settings = ServiceSettings(
+        rate=rate,
+        burst=max(1, _whole("--rate", 2 * rate)),
+        failures=_whole("--failures", failures),
+        max_body=_whole("--max-request", max_request * 2**20),
+        decode_workers=decode_workers,
+        scores=scores or demo,
+    )
+
+    @contextlib.contextmanager
+    def opened(address: str) -> Iterator[tuple["FastAPI", str]]:
+        with contextlib.ExitStack() as stack:
+            where, file, token = place, tokens, ""
+            if file is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-demo-")))
+                made = make_demo(folder, place.application)
+                where, file, token = GalleryOptions(made.store, made.keys), made.tokens, made.token
+            # Errors and the passphrase come before what takes seconds to load.
+            known = TokenFile(file)
+            gallery = where.open(create=demo)
+            yield stack.enter_context(
+                open_service(
+                    address,
+                    gallery,
+                    known,
+                    hasher=models.hasher,
+                    weights=models.weights,
+                    application=place.application,
+                    settings=settings,
+                    detector=detector,
+                    detector_weights=detector_weights,
+                    demo_token=token,
+                )
+            )
+
+    return serve(
+        opened,
+        host=host,
+        port=port,
+        certificate=certificate,
+        certificate_key=certificate_key,
+        proxies=proxy,
+        ready=lambda text: print(text, flush=True),
+    )
+
+
+def _whole(option: str, value: float) -> int:
+    if not math.isfinite(value):
+        raise ConfigError(f"{option}: expected a finite number, received {value}")
+    return round(value)

@@ -1,16 +1,157 @@
-"""Evaluate a system: `iom evaluate --config FILE --output DIR`."""
+"""Commands of evaluation: `iom demo`, `iom evaluate`, `iom identification`, `iom compare`, `iom score-files`."""
 
-import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from iom.cli.arguments import Answer, add_config_arguments, new_parser, run
-from iom.errors import ConfigError
+import click
 
-EPILOG = """\
---output writes report.json, report.csv, report.png and config.yaml and prints a table
+from iom._names import SCORE_FORMATS
+from iom.cli._command import (
+    PATH,
+    Answer,
+    Choice,
+    ConfigOptions,
+    HasherOptions,
+    Output,
+    config_options,
+    hasher_options,
+    output_option,
+    quiet_option,
+    root,
+)
+from iom.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from iom.evaluation.demo import Demonstration
+
+TITLE = "Evaluation"
+command = root.section(TITLE)
+
+DEMO_WEIGHTS = "iresnet_slim.bundled"
+SHOWN = (
+    "cmc_rank_1",
+    "cmc_rank_10",
+    "dir_at_fpir_1e-2_rank_1",
+    "dir_at_fpir_1e-1_rank_1",
+    "distractors_rank_1",
+    "vr_at_fmr_1e-3",
+    "dir_at_fpir_1e-2",
+)
+"""Figures of identification that are printed; the file holds all."""
+
+
+@command(
+    "demo",
+    epilog="""\
+Without --images the faces are synthetic: drawn from a statistical face model (docs/face_model.md).
+Own images must be aligned 112x112 faces (JPEG or PNG): A and B of one person, C of another.
+The keys are fresh in each run and are never shown, so the distances change a little every time.
+""",
+    examples=(
+        "",
+        "--images anna_1.png anna_2.png ben_1.png --output runs/mine",
+        "--weights mobilefacenet_y1.ms1m --hasher runs/stage2",
+    ),
+)
+@click.option(
+    "--images",
+    type=PATH,
+    nargs=3,
+    metavar="A B C",
+    help="aligned faces: A and B of one person, C of another (default: synthetic faces)",
+)
+@hasher_options(default=None, help="trained hasher (default: the one that belongs to the embedder)")
+@click.option(
+    "--output", type=PATH, metavar="PATH", default=Path("runs/demo"), help="folder, or .png file, for the picture"
+)
+@click.option("--seed", type=int, default=2, help="of the faces, never of the keys")
+@click.option("--verbose", is_flag=True, help="print what the hasher consists of")
+def demo(images: Sequence[Path] | None, models: HasherOptions, output: Path, seed: int, verbose: bool) -> Answer:
+    """Show the whole pipeline on three faces.
+
+    Hash two images of one person and one of another, compare the codes, change the key, and compare again. Prints
+    the distances and decisions and writes a picture.
+    """
+    from iom._files import check_output
+
+    is_file = output.suffix.lower() == ".png"
+    check_output(output, folder=not is_file)
+    # Images first: a wrong file is told at once, not after seconds of loading.
+    faces = _faces(images, seed)
+
+    from iom.evaluation.demo import demonstrate, find_hasher
+    from iom.keys import TransformKey
+
+    count = len(faces)
+    weights = models.weights or DEMO_WEIGHTS
+    hasher = models.load(batch_size=count) if models.hasher else find_hasher(weights, batch_size=count)
+    shown = demonstrate(hasher.embed(faces), hasher, before=TransformKey.generate(), after=TransformKey.generate())
+    if verbose:
+        print(hasher.summary())
+    picture = output if is_file else output / "demo.png"
+    _draw(shown, faces, picture)
+    scenes = [
+        {"title": scene.title, "dist_positive": scene.dist_positive, "dist_negative": scene.dist_negative}
+        for scene in shown.scenes
+    ]
+    return Answer(
+        {"picture": picture, "code_length": shown.code_length, "threshold": shown.threshold, "scenes": scenes},
+        f"{_text(shown)}\n\npicture: {picture}",
+    )
+
+
+def _faces(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
+    """Faces A, B and C, `(3, 112, 112, 3)`."""
+    if paths:
+        from iom.photos.images import read_images
+
+        return read_images(paths)
+
+    from iom.synthetic import load_face_model
+
+    images, _ = load_face_model().sample(2, 2, seed=seed)
+    return images[:3]
+
+
+def _draw(shown: "Demonstration", faces: "NDArray[np.uint8]", path: Path) -> None:
+    from iom.evaluation.demo_picture import draw_demo
+
+    try:
+        draw_demo(shown, faces, path)
+    except OSError as error:
+        raise DataError(f"cannot write the picture {path}: {error.strerror or error}") from error
+
+
+def _text(shown: "Demonstration") -> str:
+    length, threshold = shown.code_length, shown.threshold
+    lines = [
+        f"codes of {length} symbols over {shown.alphabet_size} values; match when at "
+        f"most {threshold} differing positions (calibrated at FMR {shown.fmr:g})",
+        f"cosine distance of the embeddings: positive {shown.cosine_positive:.3f}, "
+        f"negative {shown.cosine_negative:.3f}",
+    ]
+    for scene in shown.scenes:
+        lines += ["", scene.title]
+        for name, distance, meaning in (
+            ("dist_positive", scene.dist_positive, "A and B, one person"),
+            ("dist_negative", scene.dist_negative, "A and C, two persons"),
+        ):
+            decision = "match" if distance <= threshold else "no match"
+            lines.append(f"  {name} = {distance:4d} of {length}   {decision:8}   ({meaning})")
+    return "\n".join(lines)
+
+
+@command(
+    "evaluate",
+    epilog="""\
+--output writes report.json, report.csv, report.png and config.yaml and prints a table.
 --report computes more (search, unlinkability, attacks; configuration: report.*) and writes one HTML
-page that needs no network, report.json with everything in it, CSV files and LaTeX tables
+page that needs no network, report.json with everything in it, CSV files and LaTeX tables.
 
 systems (scenario.systems):
   float    the embedding itself, cosine distance: no protection, the accuracy to lose as little of
@@ -19,64 +160,183 @@ systems (scenario.systems):
 scenarios:
   stolen_key  all codes under one common key, as when the impostor holds the victim's key
   own_key     each subject under a secret key of its own
+""",
+    examples=(
+        "--config smoke/evaluate --output runs/evaluation",
+        "--config evaluate/lfw --output runs/lfw",
+        "--config evaluate/lfw --report runs/lfw_report",
+        "--config evaluate/lfw --output runs/lfw \\\n"
+        "      --set scenario.systems='[float, grp]' --set scenario.keys=10",
+    ),
+)
+@config_options()
+@output_option("folder of the figures", required=False)
+@click.option("--report", type=Output(), metavar="DIR", help="folder of the full report, with an HTML page")
+@click.option("--with-images", is_flag=True, help="show the hardest pairs' images in the page")
+@quiet_option
+def evaluate(config: ConfigOptions, output: Path | None, report: Path | None, with_images: bool, quiet: bool) -> Answer:
+    """Evaluate verification of embeddings, baselines and learned codes.
 
-examples:
-  iom evaluate --config smoke/evaluate --output runs/evaluation
-  iom evaluate --config evaluate/lfw --output runs/lfw
-  iom evaluate --config evaluate/lfw --report runs/lfw_report
-  iom evaluate --config evaluate/lfw --output runs/lfw \\
-      --set scenario.systems='[float, grp]' --set scenario.keys=10
-"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `iom evaluate`."""
-    parser = new_parser(
-        "iom evaluate",
-        "Verification accuracy of the float embedding, of data-agnostic codes and of the learned "
-        "codes, with the keys stolen and with the keys secret.",
-        epilog=EPILOG,
-        answers=True,
-    )
-    add_config_arguments(parser)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the figures")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="folder of the full report, with an HTML page")
-    parser.add_argument("--with-images", action="store_true", help="show the hardest pairs' images in the page")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return run(_evaluate, parser, argv)
-
-
-def _evaluate(arguments: argparse.Namespace) -> Answer:
-    from iom._files import check_output
-    from iom.config.loading import load_config
+    The accuracy of the float embedding, of data-agnostic codes and of the learned codes, with the keys stolen and
+    with the keys secret.
+    """
     from iom.config.schema import EvaluateConfig
 
-    config = load_config(EvaluateConfig, arguments.config, overrides=arguments.overrides)
-
-    if arguments.output is None and arguments.report is None:
+    settings = config.load(EvaluateConfig)
+    if output is None and report is None:
         raise ConfigError("expected --output DIR, --report DIR or both")
-    if arguments.with_images and arguments.report is None:
+    if with_images and report is None:
         raise ConfigError("--with-images goes with --report DIR")
-    for folder in filter(None, (arguments.output, arguments.report)):
-        check_output(folder)
 
     from iom.evaluation.evaluate import prepare
     from iom.evaluation.report.collect import collect
     from iom.evaluation.report.text import terminal_text
     from iom.evaluation.report.write import thumbnails, write_figures, write_report
 
-    progress, full = not arguments.quiet, arguments.report is not None
-    inputs = prepare(config, full=full, progress=progress)
-    data = collect(config, inputs, full=full, progress=progress)
-    if arguments.output:
-        write_figures(data, arguments.output)
+    full = report is not None
+    inputs = prepare(settings, full=full, progress=not quiet)
+    data = collect(settings, inputs, full=full, progress=not quiet)
+    if output:
+        write_figures(data, output)
     print(terminal_text(data))
-    if arguments.output:
-        print(f"report: {arguments.output / 'report.json'}")
+    if output:
+        print(f"report: {output / 'report.json'}")
     page = None
-    if full:
-        pairs = data.sections.hardest_pairs if arguments.with_images else []
-        page = write_report(data, arguments.report, images=thumbnails(inputs.benchmark, pairs))
+    if report:
+        pairs = data.sections.hardest_pairs if with_images else []
+        page = write_report(data, report, images=thumbnails(inputs.benchmark, pairs))
         print("\n".join(f"- {sentence.text}" for sentence in data.summary))
         print(f"page: {page}")
-    return Answer({"output": arguments.output, "page": page, "rows": data.to_json()["rows"]})
+    return Answer({"output": output, "page": page, "rows": data.to_json()["rows"]})
+
+
+@command(
+    "identification",
+    epilog="""\
+protocols (benchmark.source):
+  folder    <root>/<subject>/<image>: two galleries, CMC rank 1-10, open-set DIR and FNIR at FPIR;
+            benchmark.gallery_images enrolment images a subject, benchmark.pooling of them:
+            mean (one vector), vote (majority of symbols), nearest (all are kept)
+  ijb       IJB-B / IJB-C 1:N from InsightFace's lists: root (aligned, or loose_crop with
+            align_into), path (meta); both galleries
+  megaface  FaceScrub among distractors: path, root, distractors, distractor_root
+  blufr     BLUFR on LFW: path (lists), root; mean less standard deviation over ten trials
+folder and ijb: 95 % intervals of each gallery over probe subjects and keys, NAME_low and NAME_high.
+Writes identification.json to the output folder and prints the figures, rates in percent.
+""",
+    examples=(
+        "--config evaluate/lfw --output runs/lfw_search \\\n"
+        "      --set benchmark.source=folder --set scenario.systems='[float, grp, learned]'",
+    ),
+)
+@config_options()
+@output_option("folder of the figures")
+@quiet_option
+def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
+    """Evaluate identification (1:N) of embeddings, baselines and hashers, closed-set and open-set."""
+    from iom._files import write_json
+    from iom.config.schema import EvaluateConfig
+
+    settings = config.load(EvaluateConfig)
+
+    from iom.evaluation.evaluators import identify
+
+    rows: list[dict[str, Any]] = []
+    for system, scenario, metric, value in identify(settings, progress=not quiet):
+        rows.append({"system": system, "scenario": scenario, "metric": metric, "value": value})
+    path = output / "identification.json"
+    write_json(path, {"config": dataclasses.asdict(settings), "rows": rows})
+    for row in rows:
+        if row["metric"] in SHOWN:
+            print(f"{row['system']:16} {row['scenario']:12} {row['metric']:28} {100 * row['value']:.2f}")
+    print(f"figures: {path}")
+    return Answer({"figures": path, "rows": rows})
+
+
+@command(
+    "compare",
+    epilog="""\
+Writes comparison.html (needs no network), comparison.csv, .tex and .svg, and prints the table.
+""",
+    examples=("runs/before runs/after/report.json --output runs/compared",),
+)
+@click.argument("reports", nargs=-1, required=True, type=PATH, metavar="REPORT...")
+@output_option("where to write")
+@click.option(
+    "--different-benchmarks",
+    is_flag=True,
+    help="allow reports on different benchmarks, whose figures cannot be compared",
+)
+def compare(reports: Sequence[Path], output: Path, different_benchmarks: bool) -> Answer:
+    """Put several reports of iom evaluate side by side.
+
+    REPORT is a report.json or its folder.
+    """
+    if len(reports) < 2:
+        raise ConfigError("compare: expected two reports or more")
+
+    from iom.evaluation.report.data import read_report
+    from iom.evaluation.report.write import DIFF_PAGE, check_same_benchmark, report_names, write_diff
+
+    names = report_names(reports)
+    read = {name: read_report(path) for name, path in zip(names, reports, strict=True)}
+    if not different_benchmarks:
+        check_same_benchmark(read)
+    table = write_diff(read, output)
+    page = output / DIFF_PAGE
+    return Answer({"page": page, "columns": table.header, "rows": table.rows}, f"{table.markdown()}\npage: {page}")
+
+
+score_files = root.subgroup(
+    TITLE, "score-files", "Evaluate score files of other toolboxes with our metrics, and write ours for theirs."
+).section(
+    "Commands",
+    epilog="""\
+formats: four (claimed_id real_id test_label score), five (claimed_id model_label real_id test_label
+score), csv (header with bio_ref_subject_id, probe_subject_id, score and, for identification,
+bio_ref_reference_id and probe_reference_id). Scores are similarities unless --distances is given.
+""",
+)
+
+
+@score_files("evaluate", examples=("scores-dev.txt", "scores.csv --json"))
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
+@click.option("--format", type=Choice(SCORE_FORMATS), help="default: guessed")
+@click.option("--distances", is_flag=True, help="lower scores are more alike")
+@click.option("--identification", is_flag=True, help="CMC and open set too; needs each probe once with each reference")
+def evaluate_scores(files: Sequence[Path], format: str | None, distances: bool, identification: bool) -> Answer:
+    """EER and FNMR at FMR of score files; identification on request."""
+    from iom.evaluation.score_files import read_scores, table_figures
+
+    lines, found = [], []
+    for path in files:
+        table = read_scores(path, format or "", higher_is_closer=not distances)
+        try:
+            figures = dict(table_figures(table, identification=identification))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        found.append({"file": path, "comparisons": len(table), **figures})
+        lines.append(f"{path}: {len(table)} comparisons, EER and other rates as fractions")
+        lines += [f"  {name:28} {value:.6g}" for name, value in figures.items()]
+    return Answer({"files": found}, "\n".join(lines))
+
+
+@score_files("export", examples=("--config evaluate/synthetic --output runs/scores",))
+@config_options()
+@output_option("where to write")
+@click.option("--format", type=Choice(SCORE_FORMATS), default="five")
+@quiet_option
+def export_scores(config: ConfigOptions, output: Path, format: str, quiet: bool) -> Answer:
+    """Write the scores of an evaluation."""
+    from iom.config.schema import EvaluateConfig
+
+    settings = config.load(EvaluateConfig, "scenario.bootstrap=0")
+
+    from iom.evaluation.evaluate import prepare
+    from iom.evaluation.report.collect import score_systems
+    from iom.evaluation.score_files import write_system_scores
+
+    inputs = prepare(settings, progress=not quiet)
+    scores = score_systems(settings, inputs, progress=not quiet)
+    paths = list(write_system_scores(inputs.benchmark, scores, output, format))
+    return Answer({"files": paths}, "\n".join(map(str, paths)))

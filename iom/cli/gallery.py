@@ -1,229 +1,590 @@
-"""The gallery's commands: `iom init`, `iom enroll`, `iom verify`, ..."""
+"""Commands of a gallery: `iom init`, `iom enroll`, `iom verify`, `iom identify`, ..."""
 
-import argparse
+import contextlib
+import dataclasses
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from iom.cli.arguments import Answer, new_parser, run
-from iom.pretrained import BUNDLED
+import click
 
-PLACES = """\
-the record store and the key store are two places, best on two machines; both are given by options
-or by the environment variables IOM_GALLERY and IOM_KEYS. The passphrase of a key file comes from
---passphrase-file, from IOM_PASSPHRASE, or is asked for. docs/gallery.md tells more.
+from iom._names import FUSIONS, KEY_MODES
+from iom.cli._command import (
+    COUNT,
+    NO,
+    OK,
+    PATH,
+    Answer,
+    Choice,
+    Decorator,
+    HasherOptions,
+    Output,
+    counted,
+    goes_on_when_repeated,
+    hasher_options,
+    packed,
+    quiet_option,
+    root,
+    workers_option,
+)
+from iom.errors import (
+    AlreadyEnrolledError,
+    ConfigError,
+    DataError,
+    EnrolmentError,
+    NotEnrolledError,
+    RevokedError,
+    StoreNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from iom.gallery.gallery import Gallery
+    from iom.gallery.models import Application
+    from iom.models.face_hasher import FaceHasher
+
+command = root.section(
+    "Gallery",
+    epilog="""\
+The record store and the key store are two places, best on two machines. The passphrase of a key
+file comes from --passphrase-file, from IOM_PASSPHRASE, or is asked for. See docs/gallery.md.
 
 record stores  sqlite:///path.db  postgresql://...
 key stores     file:PATH  file:PATH?key-file=PATH  environment:NAME?file=PATH
                command:PROGRAM ARGUMENTS?file=PATH
-
-examples:
-"""
-
-
-def main(argv: Sequence[str]) -> int:
-    """Entry point of the gallery's commands; the first argument is one of `COMMANDS`."""
-    name, *given = argv
-    command = COMMANDS[name]
-    examples = "".join(f"  iom {name}{f' {line}' if line else ''}\n" for line in command.examples)
-    parser = new_parser(
-        f"iom {name}", f"{command.summary[0].upper()}{command.summary[1:]}.", epilog=PLACES + examples, answers=True
-    )
-    _add_places(parser)
-    command.add(parser)
-    return run(lambda arguments: _answer(name, arguments), parser, given)
+""",
+)
+COMMON_KEY = (
+    "note: one key serves all records. Until a later version, whoever holds the record store and "
+    "knows enough of the enrolled faces opens the other templates without the key: about ten with "
+    "permutation keys, about as many as an embedding has dimensions with orthogonal ones. --masked "
+    "codes are not opened this way"
+)
 
 
-def _answer(name: str, arguments: argparse.Namespace) -> Answer:
-    from iom.cli.gallery_commands import RUN
+@dataclasses.dataclass(frozen=True)
+class GalleryOptions:
+    """The options of every command of a gallery."""
 
-    return RUN[name](arguments)
+    gallery: str
+    keys: str
+    passphrase_file: Path | None = None
+    application: str = "default"
+    quiet: bool = False
 
+    def open(self, hasher: "FaceHasher | None" = None, *, create: bool = False) -> "Gallery":
+        """The gallery; with `create`, stores that are missing are made."""
+        from iom.gallery.gallery import Gallery
+        from iom.gallery.keys.key_store import open_key_store
+        from iom.gallery.stores.base import open_store
 
-def _add_places(parser: argparse.ArgumentParser) -> None:
-    environment = os.environ
-    parser.add_argument(
-        "--gallery",
-        metavar="URL",
-        default=environment.get("IOM_GALLERY", "sqlite:///gallery.db"),
-        help="record store (default: IOM_GALLERY, or sqlite:///gallery.db)",
-    )
-    parser.add_argument(
-        "--keys",
-        metavar="URL",
-        default=environment.get("IOM_KEYS", "file:gallery.keys"),
-        help="key store (default: IOM_KEYS, or file:gallery.keys)",
-    )
-    parser.add_argument("--passphrase-file", type=Path, metavar="FILE", help="its first line opens the key store")
-    parser.add_argument("--application", default="default", metavar="NAME", help="tenant (default: default)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+        def passphrase(new: bool) -> Callable[[], str]:
+            return lambda: self.passphrase(is_new=new)
 
+        keys = _opened(lambda new: open_key_store(self.keys, create=new, passphrase=passphrase(new)), create)
+        store = _opened(lambda new: open_store(self.gallery, create=new), create)
+        return Gallery(store, keys, hasher)
 
-def _add_hasher(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--hasher",
-        metavar="NAME_OR_PATH",
-        default=os.environ.get("IOM_HASHER", BUNDLED),
-        help=f"folder of a trained hasher, artefact of iom deploy, or a name (default: IOM_HASHER, or {BUNDLED})",
-    )
-    parser.add_argument("--weights", metavar="NAME_OR_FILE", help="embedder (default: the one the hasher names)")
+    def passphrase(self, *, is_new: bool = False) -> str:
+        """The passphrase of the key store: from the file, from IOM_PASSPHRASE, or asked for.
 
-
-def _add_fuse(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--fuse",
-        choices=("none", "centroid", "majority"),
-        default="none",
-        help="several images of a subject: a reference each, or one of their mean vector or of the "
-        "majority of their symbols (default: none)",
-    )
+        Raises:
+            DataError: The file cannot be read.
+            ConfigError: There is no terminal to ask at, or a new passphrase was not repeated.
+        """
+        if self.passphrase_file is not None:
+            try:
+                return self.passphrase_file.read_text(encoding="utf-8").split("\n")[0]
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(f"cannot read {self.passphrase_file}") from error
+        known = os.environ.get("IOM_PASSPHRASE")
+        return _asked_passphrase(repeat=is_new) if known is None else known
 
 
-def _init(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--key-mode",
-        choices=("subject", "application"),
-        default="subject",
-        help="a key for each record, or one for all: faster to search, worth more to a thief (default: subject)",
-    )
-    parser.add_argument("--masked", action="store_true", help="store codes under one-time masks")
-    parser.add_argument("--threshold", type=int, metavar="N", help="differing positions (default: as calibrated)")
-    _add_hasher(parser)
+def _opened(opener: Callable[[bool], Any], create: bool) -> Any:
+    """The store, made where it may be made and is missing."""
+    try:
+        return opener(False)
+    except StoreNotFoundError:
+        if not create:
+            raise
+        return opener(True)
 
 
-def _enroll(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("subject", nargs="?", metavar="SUBJECT", help="subject id")
-    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="aligned faces")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="enrol all of DIR/SUBJECT/*; a second run goes on")
-    parser.add_argument("--another", action="store_true", help="add to a subject that is enrolled already")
-    parser.add_argument(
-        "--allow-revoked",
-        action="store_true",
-        help="bring a subject back that was revoked (default: refuse; with --folder: leave out)",
-    )
-    _add_fuse(parser)
-    _add_hasher(parser)
+def _asked_passphrase(*, repeat: bool) -> str:
+    import getpass
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)  # it would be shown
+            entered = getpass.getpass("passphrase of the key store: ")
+            if repeat and getpass.getpass("once more: ") != entered:
+                raise ConfigError("the two passphrases differ; nothing was made")
+    except (EOFError, getpass.GetPassWarning) as error:
+        raise ConfigError(
+            "expected a passphrase, and there is no terminal to ask at: use --passphrase-file or IOM_PASSPHRASE"
+        ) from error
+    return entered
 
 
-def _verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("subject", metavar="SUBJECT", help="subject id")
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="aligned face")
-    _add_hasher(parser)
-
-
-def _identify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="aligned face")
-    parser.add_argument("--top", type=int, default=0, metavar="N", help="most subjects")
-    parser.add_argument("--threshold", type=int, metavar="N", help="differing positions")
-    parser.add_argument("--closed", action="store_true", help="the nearest, whether they match or not")
-    _add_hasher(parser)
-
-
-def _revoke(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("subject", metavar="SUBJECT", help="subject id")
-    parser.add_argument("--slot", type=int, metavar="N", help="only this reference")
-
-
-def _renew(parser: argparse.ArgumentParser) -> None:
-    _revoke(parser)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="aligned faces")
-    _add_fuse(parser)
-    _add_hasher(parser)
-
-
-def _rotate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--retire", action="store_true", help="revoke all that is under older keys, at once")
-
-
-def _set_threshold(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("threshold", type=int, metavar="N", help="differing positions")
-
-
-def _file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="the exchange file")
-
-
-def _stats(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(application=None)  # all
-
-
-def _check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--accept",
-        action="store_true",
-        help="an older copy of the record store was put back on purpose: tell of it no longer",
-    )
-
-
-def _migrate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--new-keys",
-        type=Path,
-        metavar="FILE",
-        help="file of the new key store (default: the old one's name with .v2 behind it)",
-    )
-
-
-def _nothing(parser: argparse.ArgumentParser) -> None:
-    """Options of every command are enough."""
-
-
-class Command(NamedTuple):
-    """A command: what it is for, its own options, and examples of what follows its name."""
-
-    summary: str
-    add: Callable[[argparse.ArgumentParser], None]
-    examples: Sequence[str]
-
-
-COMMANDS: dict[str, Command] = {
-    "init": Command(
-        "make a gallery, or another application in it",
-        _init,
-        ("--gallery sqlite:///door.db --keys file:door.keys", "--application gate --key-mode application --masked"),
-    ),
-    "enroll": Command(
-        "enrol a subject, or a folder of subjects",
-        _enroll,
-        (
-            "alice alice_1.jpg alice_2.jpg",
-            "alice alice_3.jpg --another",
-            "--folder PEOPLE          # PEOPLE/SUBJECT/*.jpg",
+def gallery_options(**application: Any) -> Decorator:
+    """Options of every command of a gallery, as `place`; `application` are settings of `--application`."""
+    return packed(
+        GalleryOptions,
+        "place",
+        click.option(
+            "--gallery",
+            envvar="IOM_GALLERY",
+            show_envvar=True,
+            default="sqlite:///gallery.db",
+            metavar="URL",
+            help="record store",
         ),
+        click.option(
+            "--keys", envvar="IOM_KEYS", show_envvar=True, default="file:gallery.keys", metavar="URL", help="key store"
+        ),
+        click.option("--passphrase-file", type=PATH, metavar="FILE", help="its first line opens the key store"),
+        click.option("--application", metavar="NAME", help="tenant", **({"default": "default"} | application)),
+        quiet_option,
+    )
+
+
+subject_argument = click.argument("subject")
+image_argument = click.argument("image", type=PATH)
+file_argument = click.argument("file", type=PATH)
+slot_option = click.option("--slot", type=int, metavar="N", help="only this reference")
+fuse_option = click.option(
+    "--fuse",
+    type=Choice(FUSIONS),
+    default="none",
+    help="several images of a subject: a reference each, or one of their mean vector (centroid) or of the majority "
+    "of their symbols",
+)
+
+
+@command(
+    "init",
+    examples=(
+        "--gallery sqlite:///door.db --keys file:door.keys",
+        "--application gate --key-mode application --masked",
     ),
-    "verify": Command(
-        "compare an image with a subject (exit code 1: no match)",
-        _verify,
-        ("alice probe.jpg", "alice probe.jpg --json"),
-    ),
-    "identify": Command(
-        "find out who is in an image (exit code 1: nobody)", _identify, ("probe.jpg", "probe.jpg --top 3 --closed")
-    ),
-    "revoke": Command("refuse a subject's template for ever", _revoke, ("alice", "alice --slot 1")),
-    "renew": Command(
-        "give a subject a new template under a new key", _renew, ("alice alice_4.jpg", "alice alice_4.jpg --slot 1")
-    ),
-    "rotate": Command(
-        "give an application with a common key a new one",
-        _rotate,
-        ("--application gate", "--application gate --retire"),
-    ),
-    "set-threshold": Command(
-        "change the largest distance that is a match", _set_threshold, ("380", "380 --application gate")
-    ),
-    "export": Command("write an application to a file, without keys", _file, ("door.iomx --application gate",)),
-    "import": Command("read a file that iom export wrote", _file, ("door.iomx",)),
-    "stats": Command(
-        "count subjects and references, of all applications or of one", _stats, ("", "--application gate --json")
-    ),
-    "check": Command(
-        "find damage and changes from outside in both stores (exit code 1: there are some)",
-        _check,
-        ("", "--json", "--accept          # after an older copy was put back on purpose"),
-    ),
-    "erase": Command("overwrite what revoked templates left behind", _nothing, ("",)),
-    "migrate": Command(
-        "convert a gallery that an older version made", _migrate, ("--gallery sqlite:///door.db --keys file:door.keys",)
-    ),
-}
+)
+@gallery_options()
+@click.option(
+    "--key-mode",
+    type=Choice(KEY_MODES),
+    default="subject",
+    help="a key for each record, or one for all: faster to search, worth more to a thief",
+)
+@click.option("--masked", is_flag=True, help="store codes under one-time masks")
+@click.option("--threshold", type=int, metavar="N", help="differing positions (default: as calibrated)")
+@hasher_options()
+def init(place: GalleryOptions, models: HasherOptions, key_mode: str, masked: bool, threshold: int | None) -> Answer:
+    """Make a gallery, or another application in it."""
+    with place.open(models.load(opens_embedder=False), create=True) as gallery:
+        made = gallery.create_application(place.application, threshold=threshold, key_mode=key_mode, masked=masked)
+    text = f"application {made.name}: {made.encoding}, key of each {made.key_mode}, threshold {made.threshold}"
+    if made.key_mode == "application" and not made.masked:
+        text += f"\n{COMMON_KEY}"
+    return Answer(_facts(made), text)
+
+
+@command(
+    "enroll",
+    renamed={"--another": "--add"},
+    examples=("alice alice_1.jpg alice_2.jpg", "alice alice_3.jpg --add", "--folder PEOPLE    # PEOPLE/SUBJECT/*.jpg"),
+)
+@click.argument("subject", required=False)
+@click.argument("images", nargs=-1, type=PATH, metavar="[IMAGE]...")
+@click.option("--folder", type=PATH, metavar="DIR", help="enrol all of DIR/SUBJECT/*; a second run goes on")
+@click.option("--add", is_flag=True, help="add to a subject that is enrolled already")
+@click.option(
+    "--allow-revoked", is_flag=True, help="bring a revoked subject back (default: refuse; with --folder: leave out)"
+)
+@fuse_option
+@gallery_options()
+@hasher_options()
+def enroll(
+    place: GalleryOptions,
+    models: HasherOptions,
+    subject: str | None,
+    images: Sequence[Path],
+    folder: Path | None,
+    add: bool,
+    allow_revoked: bool,
+    fuse: str,
+) -> Answer:
+    """Enrol a subject, or a folder of subjects. IMAGE is an aligned face."""
+    if folder is not None and subject is None:
+        return _enroll_folder(place, folder, _Rows(models, fuse), allow_revoked=allow_revoked)
+    if subject is None or folder is not None:
+        raise ConfigError("enroll: expected a subject and images, or --folder DIR")
+    if not images:
+        raise ConfigError("enroll: expected at least one image of the subject")
+    name = place.application
+    _check_faces(images)
+    with place.open() as gallery:
+        gallery.application(name)
+        may_return = (RevokedError,) if allow_revoked else ()
+        with contextlib.suppress(NotEnrolledError, *may_return):
+            gallery.references(name, subject)
+            if not add:
+                raise AlreadyEnrolledError(
+                    f"subject {subject!r} is enrolled already in {name}; "
+                    "--add adds a reference, iom renew replaces what is there",
+                    subject_id=subject,
+                )
+        rows, metadata = _Rows(models, fuse).of(images, gallery)
+        new = gallery.enroll(name, subject, rows, metadata=metadata, another=add, allow_revoked=allow_revoked)
+    facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
+    return Answer(facts, f"{subject}: {counted(len(new), 'reference')}")
+
+
+class _Rows:
+    """Rows to enrol of a subject's images. The models are loaded with the first of them."""
+
+    def __init__(self, models: HasherOptions, fuse: str) -> None:
+        self._models = models
+        self._fuse = fuse
+        self._hasher: FaceHasher | None = None
+
+    def of(self, images: Sequence[Path], gallery: "Gallery") -> tuple[Any, dict[str, Any] | None]:
+        """Rows and the metadata that belongs to them, for a gallery that takes over the hasher."""
+        from iom.gallery.templates import MajorityHasher, fuse
+
+        if self._hasher is None:
+            hasher = self._models.load()
+            self._hasher = gallery.hasher = MajorityHasher(hasher) if self._fuse == "majority" else hasher
+        rows = self._hasher.embed_files(images)
+        if self._fuse == "none":
+            return rows, None
+        return fuse(rows, self._fuse), {"fuse": self._fuse, "images": len(rows)}
+
+
+def _enroll_folder(place: GalleryOptions, folder: Path, rows_of: _Rows, *, allow_revoked: bool) -> Answer:
+    """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
+    from tqdm import tqdm
+
+    from iom._files import list_subjects
+
+    listing = list_subjects(folder)
+    _tell_links(folder, listing.linked_folders)
+    if not listing.images:
+        raise EnrolmentError(f"{folder}: expected folders of images, one for each subject")
+    name = place.application
+    counts = {"subjects": 0, "references": 0, "present": 0, "revoked": 0}
+    hidden = place.quiet or len(listing.subjects) == 1
+    with place.open() as gallery, goes_on_when_repeated():
+        gallery.application(name)
+        for subject, images in tqdm(listing.subjects.items(), unit="subject", disable=hidden):
+            if state := _state_of(gallery, name, subject, allow_revoked):
+                counts[state] += 1
+                continue
+            rows, metadata = rows_of.of([folder / image for image in images], gallery)
+            try:
+                new = gallery.enroll(name, subject, rows, metadata=metadata, allow_revoked=allow_revoked)
+            except AlreadyEnrolledError:
+                counts["present"] += 1
+                continue
+            counts["subjects"] += 1
+            counts["references"] += len(new)
+    text = f"enrolled {counted(counts['subjects'], 'subject')}, {counted(counts['references'], 'reference')}"
+    if counts["present"]:
+        text += f"; {counts['present']} were enrolled already"
+    if counts["revoked"]:
+        text += f"; {counts['revoked']} were revoked and stay away, iom renew or --allow-revoked brings them back"
+    return Answer({"application": name, **counts}, text)
+
+
+def _tell_links(folder: Path, count: int) -> None:
+    if count:
+        print(f"note: {folder}: {count} links to folders are not followed", file=sys.stderr)
+
+
+def _state_of(gallery: "Gallery", name: str, subject: str, allow_revoked: bool) -> str:
+    """`present` or `revoked` of a subject that is not to be enrolled, else nothing."""
+    try:
+        gallery.references(name, subject)
+    except NotEnrolledError:
+        return ""
+    except RevokedError:
+        return "" if allow_revoked else "revoked"
+    return "present"
+
+
+@command("verify", examples=("alice probe.jpg", "alice probe.jpg --json"))
+@subject_argument
+@image_argument
+@gallery_options()
+@hasher_options()
+def verify(place: GalleryOptions, models: HasherOptions, subject: str, image: Path) -> Answer:
+    """Compare an image with a subject (exit code 1: no match). IMAGE is an aligned face."""
+    name = place.application
+    _check_faces([image])
+    with place.open() as gallery:
+        gallery.references(name, subject)
+        gallery.hasher = hasher = models.load()
+        found = gallery.verify(name, subject, hasher.embed_files([image]))
+    return Answer(
+        {"application": name, "subject": subject, **dataclasses.asdict(found)},
+        f"{'match' if found.match else 'no match'}: {found.distance} differing positions, threshold {found.threshold}",
+        OK if found.match else NO,
+    )
+
+
+@command("identify", examples=("probe.jpg", "probe.jpg --top 3 --closed"))
+@image_argument
+@click.option("--top", type=int, default=0, show_default=False, metavar="N", help="most subjects (default: all)")
+@click.option("--threshold", type=int, metavar="N", help="differing positions (default: the application's)")
+@click.option("--closed", is_flag=True, help="the nearest, whether they match or not")
+@gallery_options()
+@hasher_options()
+def identify(
+    place: GalleryOptions, models: HasherOptions, image: Path, top: int, threshold: int | None, closed: bool
+) -> Answer:
+    """Find out who is in an image (exit code 1: nobody). IMAGE is an aligned face."""
+    name = place.application
+    _check_faces([image])
+    with place.open() as gallery:
+        gallery.application(name)
+        gallery.hasher = hasher = models.load()
+        rows = hasher.embed_files([image])
+        found = gallery.identify(name, rows, top=top, threshold=threshold, closed=closed)
+    lines = [f"{each.subject_id}  {each.distance}  {'match' if each.match else 'no match'}" for each in found]
+    candidates = [{"subject": each.subject_id, "distance": each.distance, "match": each.match} for each in found]
+    return Answer(
+        {"application": name, "candidates": candidates},
+        "\n".join(lines or ["nobody"]),
+        OK if any(each.match for each in found) else NO,
+    )
+
+
+@command("revoke", examples=("alice", "alice --slot 1"))
+@subject_argument
+@slot_option
+@gallery_options()
+def revoke(place: GalleryOptions, subject: str, slot: int | None) -> Answer:
+    """Refuse a subject's template for ever."""
+    with place.open() as gallery:
+        count = gallery.revoke(place.application, subject, slot=slot)
+    facts = {"application": place.application, "subject": subject, "revoked": count}
+    return Answer(facts, f"revoked {counted(count, 'reference')} of {subject}")
+
+
+@command("renew", examples=("alice alice_4.jpg", "alice alice_4.jpg --slot 1"))
+@subject_argument
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@slot_option
+@fuse_option
+@gallery_options()
+@hasher_options()
+def renew(
+    place: GalleryOptions, models: HasherOptions, subject: str, images: Sequence[Path], slot: int | None, fuse: str
+) -> Answer:
+    """Give a subject a new template under a new key. IMAGE is an aligned face."""
+    name = place.application
+    _check_faces(images)
+    with place.open() as gallery:
+        with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for
+            gallery.references(name, subject)
+        rows, metadata = _Rows(models, fuse).of(images, gallery)
+        new = gallery.renew(name, subject, rows, slot=slot, metadata=metadata)
+    facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
+    return Answer(facts, f"renewed {subject}: {counted(len(new), 'reference')}")
+
+
+@command("rotate", examples=("--application gate", "--application gate --retire"))
+@click.option("--retire", is_flag=True, help="revoke all that is under older keys, at once")
+@gallery_options()
+def rotate(place: GalleryOptions, retire: bool) -> Answer:
+    """Give an application with a common key a new one."""
+    with place.open() as gallery:
+        changed = gallery.rotate(place.application, retire=retire)
+    return Answer(_facts(changed), f"application {changed.name}: key epoch {changed.epoch}")
+
+
+@command(
+    "set-threshold",
+    context_settings={"ignore_unknown_options": True},  # -1 is a number
+    examples=("380", "380 --application gate"),
+)
+@click.argument("threshold", type=int)
+@gallery_options()
+def set_threshold(place: GalleryOptions, threshold: int) -> Answer:
+    """Change the largest distance that is a match, in differing positions."""
+    with place.open() as gallery:
+        changed = gallery.set_threshold(place.application, threshold)
+    return Answer(_facts(changed), f"application {changed.name}: threshold {changed.threshold}")
+
+
+@command("export", examples=("door.iomx --application gate",))
+@file_argument
+@gallery_options()
+def export(place: GalleryOptions, file: Path) -> Answer:
+    """Write an application to a file, without keys."""
+    from iom.gallery.transfer import export_application
+
+    with place.open() as gallery:
+        count = export_application(gallery, place.application, file)
+    facts = {"application": place.application, "file": file, "references": count}
+    return Answer(facts, f"wrote {counted(count, 'reference')} to {file}; keys are not in it")
+
+
+@command("import", examples=("door.iomx",))
+@file_argument
+@gallery_options()
+def import_(place: GalleryOptions, file: Path) -> Answer:
+    """Read a file that iom export wrote."""
+    from iom.gallery.transfer import import_application
+
+    with place.open() as gallery:
+        done = import_application(gallery, file)
+    text = f"added {counted(done.added, 'reference')}; {done.present} were here, {done.revoked} are revoked"
+    return Answer(dataclasses.asdict(done), text)
+
+
+@command("stats", examples=("", "--application gate --json"))
+@gallery_options(default=None)
+def stats(place: GalleryOptions) -> Answer:
+    """Count subjects and references, of all applications or of one."""
+    with place.open() as gallery:
+        if place.application is not None:
+            gallery.store.application(place.application)
+        identity = gallery.keys.identity()
+        found = [pair for name, pair in gallery.stats().items() if place.application in (None, name)]
+    lines = [
+        f"{one.name}: {counted(counts.subjects, 'subject')}, {counted(counts.references, 'reference')}, "
+        f"{counts.revoked} revoked; {one.encoding}, key of each {one.key_mode}{', masked' if one.masked else ''}, "
+        f"threshold {one.threshold}, key epoch {one.epoch}"
+        for one, counts in found
+    ]
+    rows = [_facts(one) | dataclasses.asdict(counts) for one, counts in found]
+    return Answer({"key_store": identity, "applications": rows}, "\n".join([f"key store {identity}", *lines]))
+
+
+@command("check", examples=("", "--json", "--accept          # after an older copy was put back on purpose"))
+@click.option(
+    "--accept", is_flag=True, help="an older copy of the record store was put back on purpose: report it no longer"
+)
+@gallery_options()
+def check(place: GalleryOptions, accept: bool) -> Answer:
+    """Find damage and changes from outside in both stores (exit code 1: there are some)."""
+    with place.open() as gallery:
+        if accept:
+            gallery.accept_rollback()
+        problems = gallery.check()
+    return Answer({"problems": problems}, "\n".join(problems or ["no problems"]), NO if problems else OK)
+
+
+@command("erase", examples=("",))
+@gallery_options()
+def erase(place: GalleryOptions) -> Answer:
+    """Overwrite what revoked templates left behind."""
+    with place.open() as gallery:
+        gallery.erase()
+    return Answer({"erased": True}, "overwritten; copies and backups are not reached by this")
+
+
+@command("migrate", examples=("--gallery sqlite:///door.db --keys file:door.keys",))
+@click.option(
+    "--new-keys", type=PATH, metavar="FILE", help="file of the new key store (default: the old one's name and .v2)"
+)
+@gallery_options()
+def migrate(place: GalleryOptions, new_keys: Path | None) -> Answer:
+    """Convert a gallery that an older version made."""
+    from iom.gallery.migration import migrate
+
+    done = migrate(place.gallery, place.keys, new_key_file=new_keys, passphrase=place.passphrase)
+    lines = [
+        f"converted {counted(done.applications, 'application')}, "
+        f"{counted(done.references, 'reference')}, {done.revoked} revoked",
+        f"the new key store is {done.key_file}: name it in --keys or IOM_KEYS from now on",
+        "the old one lies where it was; look with iom stats whether all settings are yours, then destroy it",
+    ]
+    if done.odd_subjects:
+        lines.append(
+            f"{counted(len(done.odd_subjects), 'subject')} must be enrolled anew to be found by "
+            "their ids, which were not in Unicode's form NFC"
+        )
+    return Answer(dataclasses.asdict(done), "\n".join(lines))
+
+
+@command(
+    "bulk-enroll",
+    epilog="""\
+sources    folder    SOURCE/SUBJECT/*.jpg
+           list      a text file, each line IMAGE<tab>SUBJECT, paths from its folder
+           tfrecord  shards of iom convert FACES SHARDS --kind folder:tfrecord
+engines    ray       Ray Data: workers on this machine, or on the cluster that RAY_ADDRESS names
+           here      in this process
+
+Workers only embed; codes are made, and keys are held, by this process alone. Every image becomes a
+reference of its subject. Started again after it was stopped, the command enrols what is missing.
+""",
+    examples=("people/ --gallery sqlite:///door.db --keys file:door.keys --workers 2",),
+)
+@click.argument("source", type=PATH)
+@click.option("--kind", default="folder", help="of SOURCE: folder, list or tfrecord")
+@click.option("--engine", default="ray", help="ray or here")
+@workers_option(2)
+@click.option("--batch", type=COUNT, default=2048, metavar="N", help="references of a transaction")
+@click.option(
+    "--report", type=Output(folder=False), metavar="FILE", help="what failed (default: SOURCE.enrolment.jsonl)"
+)
+@gallery_options()
+@hasher_options()
+def bulk_enroll(
+    place: GalleryOptions,
+    models: HasherOptions,
+    source: Path,
+    kind: str,
+    engine: str,
+    workers: int,
+    batch: int,
+    report: Path | None,
+) -> Answer:
+    """Enrol a large set of aligned faces on several workers, resumable."""
+    from iom._files import check_output, list_images
+    from iom.gallery.bulk import WorkerSettings, enroll_in_bulk, open_engine, read_rows
+
+    whole = source.absolute()
+    report = report or whole.with_name(whole.name + ".enrolment.jsonl")
+    check_output(report, folder=False)
+    opened = open_engine(engine)
+    rows = read_rows(kind, source)
+    if kind == "folder":
+        _tell_links(whole, list_images(whole, depth=1).linked_folders)
+    hasher = models.load()
+    file = Path(hasher.weights)
+    settings = WorkerSettings(str(file.absolute()) if file.exists() else hasher.weights, hasher.embedder_fingerprint)
+    how: dict[str, Any] = {"workers": workers, "batch": batch, "progress": not place.quiet}
+    with place.open(hasher) as gallery, goes_on_when_repeated():
+        done = enroll_in_bulk(gallery, place.application, rows, opened, settings, report=report, **how)
+    lines = [f"enrolled {done.subjects} subjects, {done.references} references"]
+    for count, text in (
+        (done.present, "subjects were enrolled already"),
+        (done.revoked, "subjects were revoked and stay away; iom renew brings one back"),
+        (done.failed_images, f"images failed, see {report}"),
+        (done.failed_subjects, "subjects have no image that can be used"),
+    ):
+        if count:
+            lines.append(f"{count} {text}")
+    facts = {"application": place.application, **dataclasses.asdict(done), "report": report}
+    return Answer(facts, "\n".join(lines), NO if done.failed_subjects else OK)
+
+
+def _check_faces(images: Sequence[Path]) -> None:
+    """Refuse what is no aligned face before models are loaded; they check the exact size."""
+    from iom.photos.images import read_image
+
+    for image in images:
+        read_image(image, size=None)
+
+
+def _facts(application: "Application") -> dict[str, Any]:
+    """An application as `--json` shows it."""
+    found = dataclasses.asdict(application)
+    del found["seal"]
+    return {"application": found.pop("name"), **found}

@@ -1,27 +1,33 @@
-"""Which rows make up a batch of stage 2: P subjects with K images each."""
+"""Batches of stage 2: P subjects with K images each, with the key of the step."""
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
 from iom.errors import DataError
+from iom.keys import KEY_KINDS, SECRET_BYTES, TransformKey
+from iom.photos.images import read_images
+
+RANDOM_KEY, IDENTITY_KEY = "random", "identity"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SubjectBatches:
     """Batches of P distinct subjects with K distinct images each (Hermans et al., 2017).
 
-    Every batch is a function of seed, epoch and step alone, so that a resumed run draws what the
-    uninterrupted one would have drawn.
+    Every batch is a function of seed, epoch and step alone, so that a resumed run repeats the uninterrupted one.
 
     Attributes:
         labels: Dense subject index of each row, `(N,)`.
         subjects: P.
-        images: K. Subjects with fewer images never appear: the same image twice would be a mated
-            pair that teaches nothing.
+        images: K. Subjects with fewer images never appear: a pair of the same image teaches nothing.
         seed: The run's seed.
 
     Raises:
@@ -67,3 +73,91 @@ class SubjectBatches:
         stream = numpy_stream(self.seed, f"stage2/batch/{epoch}/{step}")
         chosen = stream.choice(len(self._rows_of), self.subjects, replace=False)
         return np.concatenate([stream.choice(self._rows_of[i], self.images, replace=False) for i in chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingKeys:
+    """Fresh keys for every step, made into orders as a user's key is.
+
+    Training keys protect nothing, so they may follow from the seed.
+
+    Attributes:
+        size: Dimensions that a key works on: D, or the size of the bottleneck.
+        seed: The run's seed.
+        key: `random`, or `identity` for a key that changes nothing.
+        kind: What a key does, of `KEY_KINDS`.
+        keep: Dimensions kept after the key.
+        count: G, keys of a step.
+        second: One more fresh key for each step.
+    """
+
+    size: int
+    seed: int
+    key: str = RANDOM_KEY
+    kind: str = "orthogonal"
+    keep: int = 0
+    count: int = 1
+    second: bool = False
+
+    def order(self, epoch: int, step: int, number: int = 0) -> NDArray[np.int32]:
+        """Order of the dimensions under one of the keys of a step, `(W,)`: D times the rounds of the kind."""
+        if self.key == IDENTITY_KEY:
+            return KEY_KINDS[self.kind].identity(self.size)
+        purpose = f"stage2/key/{epoch}/{step}" + (f"/{number}" if number else "")
+        secret = numpy_stream(self.seed, purpose).bytes(SECRET_BYTES)
+        return KEY_KINDS[self.kind].order(TransformKey(secret), self.size, self.keep)
+
+
+class CodeBatches(keras.utils.PyDataset):
+    """The rest of one epoch: item i is a function of seed, epoch and step, so that runs resume exactly.
+
+    Args:
+        sampler: Rows of each batch.
+        inputs: Input of the network for each row: embeddings `(N, D)`, or image files.
+        targets: Target of each loss for each row, `(N, ...)`, by the name of the loss.
+        keys: Keys of each step. One gives `order` `(B, W)`, more give `(B, G, W)`; a second key gives `second_order`.
+        epoch: Epoch.
+        first_step: Steps of the epoch that are already done.
+        steps: Steps of the whole epoch.
+        inverse_temperature: Step of the whole run -> T, added to the inputs as `inverse_temperature` `(B, 1)`; `None`
+            where it is fixed.
+    """
+
+    def __init__(
+        self,
+        sampler: SubjectBatches,
+        inputs: NDArray[np.float32] | Sequence[Path],
+        targets: Mapping[str, NDArray[Any]],
+        keys: TrainingKeys,
+        *,
+        epoch: int,
+        steps: int,
+        first_step: int = 0,
+        inverse_temperature: Callable[[int], float] | None = None,
+    ) -> None:
+        super().__init__()
+        self._sampler, self._inputs, self._targets, self._keys = sampler, inputs, targets, keys
+        self._epoch, self._first, self._steps = epoch, first_step, steps
+        self._temperature = inverse_temperature
+
+    def __len__(self) -> int:
+        return self._steps - self._first
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        step = self._first + index
+        rows = self._sampler.rows(self._epoch, step)
+        orders = np.stack([self._keys.order(self._epoch, step, number) for number in range(self._keys.count)])
+        if self._keys.count == 1:
+            orders = orders[0]
+        inputs: dict[str, Any] = {"order": np.tile(orders, (len(rows), *[1] * orders.ndim))}
+        if self._keys.second:
+            second = self._keys.order(self._epoch, step, self._keys.count)
+            inputs["second_order"] = np.tile(second, (len(rows), 1))
+        if self._temperature is not None:
+            value = self._temperature(self._epoch * self._steps + step)
+            inputs["inverse_temperature"] = np.full((len(rows), 1), value, np.float32)
+        if isinstance(self._inputs, np.ndarray):
+            inputs["embedding"] = self._inputs[rows]
+        else:
+            inputs["image"] = read_images([self._inputs[row] for row in rows]).astype(np.float32)
+        return inputs, {name: values[rows] for name, values in self._targets.items()}

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: images, labels, and what lies about."""
+"""Checks of a data set: images, labels, unexpected files."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from iom._files import is_image, is_skipped
 from iom.data.formats.bin_files import read_bin_images
 from iom.data.formats.conversions import FaceSource, from_folder, from_recordio, from_shards
-from iom.data.formats.shards import is_shards, read_manifest, read_records, read_sidecar
+from iom.data.tfrecord import is_shards, read_manifest, read_records, read_sidecar
 from iom.errors import DataError
 from iom.photos.images import FORMATS, decode_image
 
@@ -38,7 +38,7 @@ EXPECTED_FILES = frozenset({"conversion.json", "align.jsonl", "landmarks.csv", "
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One problem: a key of `PROBLEMS`, where, and what exactly."""
+    """One problem: a key of `PROBLEMS`, its place, and details."""
 
     kind: str
     place: str
@@ -58,13 +58,13 @@ def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool 
     """Check a folder of subjects, a folder of shards, a RecordIO file or a `.bin`.
 
     Returns:
-        Number of images, and what was found, in order.
+        Number of images, and the findings in order.
 
     Raises:
-        DataError: There is nothing of these kinds at `path`.
+        DataError: `path` is none of these.
     """
     if not path.exists():
-        raise DataError(f"{path}: not there; expected a folder, shards, train.rec or a .bin file")
+        raise DataError(f"{path}: does not exist; expected a folder, shards, train.rec or a .bin file")
     if path.is_file() and path.suffix not in (".rec", ".bin"):
         raise DataError(f"{path}: expected a folder, shards, train.rec or a .bin file")
     try:
@@ -83,9 +83,9 @@ def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool 
     findings += [problem for image in images for problem in image.problems]
     if labelled:
         findings += _repeated(images)
-        findings += _lonely(images)
+        findings += _single_images(images)
     if path.is_dir() and not is_shards(path) and not (path / "train.rec").is_file():
-        findings += _lying_about(path)
+        findings += _unexpected_files(path)
     return count, findings
 
 
@@ -143,7 +143,7 @@ def _examine(source: FaceSource, row: int, size: int) -> _Image:
 
 
 def _repeated(images: list[_Image]) -> Iterator[Finding]:
-    """Each image that repeats an earlier one, told once."""
+    """Each image that repeats an earlier one, once."""
     first: dict[str, _Image] = {}
     for image in images:
         keys = [key for key in (image.digest, image.pixels) if key]
@@ -158,7 +158,7 @@ def _repeated(images: list[_Image]) -> Iterator[Finding]:
         yield Finding(kind, image.place, f"as {earlier.place}")
 
 
-def _lonely(images: list[_Image]) -> Iterator[Finding]:
+def _single_images(images: list[_Image]) -> Iterator[Finding]:
     of: dict[str, list[str]] = defaultdict(list)
     for image in images:
         of[image.subject].append(image.place)
@@ -167,7 +167,7 @@ def _lonely(images: list[_Image]) -> Iterator[Finding]:
             yield Finding("one_image", subject, places[0])
 
 
-def _lying_about(root: Path) -> Iterator[Finding]:
+def _unexpected_files(root: Path) -> Iterator[Finding]:
     for entry in sorted(root.iterdir()):
         if is_skipped(entry.name):
             continue

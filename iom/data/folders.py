@@ -1,7 +1,8 @@
-"""A folder of subjects, `<root>/<subject>/<image>`: listed, merged, filtered, split by group."""
+"""Folder of subjects, `<root>/<subject>/<image>`: listed, merged, filtered, split by group."""
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from iom._files import IMAGE_SUFFIXES, list_subjects
 from iom._random import numpy_stream
 from iom._untrusted import paths_inside
 from iom.config.sections import FolderConfig
-from iom.data.formats.shards import ShardStore, is_shards, open_shards
+from iom.data.table_files import parsed, read_lines
+from iom.data.tfrecord import ShardStore, is_shards, open_shards
 from iom.errors import DataError
 
 
@@ -23,10 +25,10 @@ class FaceFolder:
         root: The folder.
         paths: Image paths relative to `root`, `(N,)`, sorted.
         labels: Index into `subjects` of each image, `(N,)`.
-        subjects: Subject names; a merged subject bears its first name.
-        left_out: Subjects left out for having too few images.
+        subjects: Subject names; a merged subject has its first name.
+        left_out: Number of subjects left out for having too few images.
         store: The TFRecord shards that hold the images; none: they are files.
-        linked_folders: Links to folders, which were not followed.
+        linked_folders: Number of links to folders, which are not followed.
     """
 
     root: Path
@@ -42,13 +44,13 @@ class FaceFolder:
 
     @property
     def files(self) -> list[Path]:
-        """Full paths, in the order of `paths`; in shards, what can be read like a path."""
+        """Full paths, in the order of `paths`; of shards, objects that are read like a path."""
         if self.store is not None:
             return [self.store.file(path) for path in self.paths]  # type: ignore[misc]
         return [self.root / path for path in self.paths]
 
     def describe_left_out(self, min_images: int) -> str:
-        """What was left out, in words; empty when nothing was."""
+        """Text about subjects and links that are left out; empty when there are none."""
         text = ""
         if self.left_out:
             text += f"; {self.left_out:,} subjects with fewer than {min_images} images are left out"
@@ -146,30 +148,34 @@ def hold_out(folder: FaceFolder, config: FolderConfig) -> tuple[FaceFolder, Face
 
 def _groups(folder: FaceFolder, separator: str) -> dict[str, str]:
     """Group of each subject. A subject merged from labels of two groups makes them one."""
-    parent: dict[str, str] = {}
     group_of: dict[str, str] = {}
+    pairs = []
     for path, label in zip(folder.paths, folder.labels, strict=True):
         name = folder.subjects[label]
         own = path.split("/", 1)[0].split(separator, 1)[0] if separator else name
-        first = _root(parent, group_of.setdefault(name, own))
-        second = _root(parent, own)
-        parent[max(first, second)] = min(first, second)
-    return {name: _root(parent, group) for name, group in group_of.items()}
+        pairs.append((group_of.setdefault(name, own), own))
+    merged = _first_names(pairs)
+    return {name: merged[group] for name, group in group_of.items()}
 
 
-def _root(parent: dict[str, str], name: str) -> str:
-    """Representative of the set that `name` belongs to."""
-    while parent.setdefault(name, name) != name:
-        name = parent[name]
-    return name
+def _first_names(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """First name, in order, of the set that each name belongs to; pairs are of one set."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    for pair in pairs:
+        first, second = sorted(map(root, pair))
+        parent[second] = first
+    return {name: root(name) for name in list(parent)}
 
 
 def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:
-    try:
-        lines = include.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the list of images {include}: {error}") from error
-    paths = sorted({line.strip() for line in lines if line.strip()})
+    """Images of a list; `every` are those of a folder of shards."""
+    paths = sorted({line for _, line in read_lines(include)})
     odd = [path for path in paths if path.count("/") != 1 or path.startswith(("/", "..", "./"))]
     if odd:
         raise DataError(f"{include}: expected lines <subject>/<image>, received '{odd[0]}'")
@@ -177,35 +183,22 @@ def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:
         files = paths_inside(root, paths, source=include)
         missing = [path for path, file in zip(paths, files, strict=True) if not file.is_file()]
     else:
-        stored = frozenset(every)
-        missing = [path for path in paths if path not in stored]
+        missing = sorted(set(paths) - set(every))
     if missing:
         raise DataError(f"{include}: {len(missing)} of {len(paths)} images are not in {root}, first '{missing[0]}'")
     return paths
 
 
 def _merged_names(config: FolderConfig) -> dict[str, str]:
-    """Name of the merged subject for each name in the list of pairs (union of the pairs)."""
+    """Name of the merged subject for each name in the list of pairs."""
     if not config.same_subject:
         return {}
     path = Path(config.same_subject)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the list of pairs {path}: {error}") from error
-    parent: dict[str, str] = {}
 
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        fields = line.split("\t")
-        try:
-            similar = len(fields) < 3 or float(fields[2]) >= config.same_subject_similarity
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: '{fields[2]}' is not a number") from error
-        if len(fields) < 2:
-            raise DataError(f"{path}, line {number}: expected two subjects parted by a tab")
-        if similar:
-            first, second = sorted((_root(parent, fields[0]), _root(parent, fields[1])))
-            parent[second] = first
-    return {name: _root(parent, name) for name in list(parent)}
+    def pair(fields: list[str]) -> tuple[str, str, bool]:
+        similar = len(fields) < 3 or float(fields[2]) >= config.same_subject_similarity
+        return fields[0], fields[1], similar
+
+    form = "two subjects parted by a tab, and optionally their similarity"
+    pairs = [parsed(path, *line, form, pair, "\t") for line in read_lines(path)]
+    return _first_names((first, second) for first, second, similar in pairs if similar)

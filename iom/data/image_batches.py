@@ -1,4 +1,4 @@
-"""Batches of stage 1: decoded, augmented, with label and, if there is a teacher, its embedding."""
+"""Batches of stage 1: images decoded and augmented, with labels and the embeddings of a teacher, if any."""
 
 import dataclasses
 from typing import Any
@@ -12,11 +12,13 @@ from iom.config.sections import AugmentationConfig
 from iom.data.augmentation import DRAWS, augment_batch
 from iom.data.batches import SubjectBatches
 from iom.data.folders import FaceFolder
-from iom.data.pixel_reading import pixels_of
+from iom.data.tfrecord import ShardStore
 from iom.errors import DataError
 
 LABEL = "cosines"
 TARGET = "unit_embedding"
+SHARD_READS = 256
+"""Images of one call of Python when shards are read by offset."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,19 +27,18 @@ class ImageBatches:
 
     Attributes:
         folder: Training images and labels.
-        augmentation: How images are changed.
-        batch_size: Images a batch; what is left over at the end of an epoch is dropped.
+        augmentation: Changes of the images.
+        batch_size: Images of a batch; the rest at the end of an epoch is dropped.
         input_size: Side of the images.
         seed: The run's seed.
-        views: Number of fixed augmented views of each image; epoch e shows view e mod views.
-            0: every epoch changes every image anew.
+        views: Fixed augmented views of each image; epoch e shows view e mod views. 0: every epoch has new ones.
         mix: Half of the images blend in another one, by up to this share.
         targets: Teacher embeddings, `(max(1, views), N, D)`, or none.
-        labelled: Outputs of the network whose truth is the label of the image.
-        images_per_subject: K: each batch has `batch_size / K` subjects with K images, drawn anew
-            for each step. 0: every image once an epoch, in random order.
+        labelled: Outputs of the network whose target is the label of the image.
+        images_per_subject: K: each batch has `batch_size / K` subjects with K images, drawn anew for each step. 0:
+            every image once an epoch, in random order.
         label_input: The network reads the labels too, beside the images.
-        worker: Which of `workers` machines this is: it takes its own part of each batch.
+        worker: Number of this machine among `workers`; it takes its own part of each batch.
         workers: Machines that share each batch evenly.
 
     Raises:
@@ -90,12 +91,10 @@ class ImageBatches:
 
     def _batches(self, rows: NDArray[np.int64], view: int) -> tf.data.Dataset:
         images = self._images(rows, view, drop_remainder=True)
-        truth: dict[str, Any] = {}
-        for name in self.labelled:
-            truth[name] = self.folder.labels[rows]
+        targets: dict[str, Any] = {name: self.folder.labels[rows] for name in self.labelled}
         if self.targets is not None:
-            truth[TARGET] = self.targets[view % len(self.targets)][rows]
-        answers = tf.data.Dataset.from_tensor_slices(truth).batch(self.batch_size, drop_remainder=True)
+            targets[TARGET] = self.targets[view % len(self.targets)][rows]
+        answers = tf.data.Dataset.from_tensor_slices(targets).batch(self.batch_size, drop_remainder=True)
         if self.label_input:
             labels = tf.data.Dataset.from_tensor_slices(self.folder.labels[rows].astype(np.int32))
             images = tf.data.Dataset.zip(images, labels.batch(self.batch_size, drop_remainder=True))
@@ -136,18 +135,14 @@ class ImageBatches:
         pixels = pixels_of(self.folder, rows, side=self.input_size)
         if not self.mix:
             decoded = pixels.batch(self.batch_size, drop_remainder)
-            batches = tf.data.Dataset.zip(decoded, self._in_batches(draws))
-            return batches.map(self._changed, num_parallel_calls=tf.data.AUTOTUNE)
+            held, size = tf.constant(draws), self.batch_size
+            numbers = tf.data.Dataset.range(0, len(draws), size).map(lambda first: held[first : first + size])
+            return tf.data.Dataset.zip(decoded, numbers).map(self._changed, num_parallel_calls=tf.data.AUTOTUNE)
         others, shares = self._partners(view)
         blended = pixels_of(self.folder, others[rows], side=self.input_size)
         numbers = tf.data.Dataset.from_tensor_slices((draws, shares[rows]))
         batches = tf.data.Dataset.zip(pixels, blended, numbers).batch(self.batch_size, drop_remainder)
         return batches.map(self._blended, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def _in_batches(self, rows: NDArray[np.float32]) -> tf.data.Dataset:
-        """Rows of an array, a batch an element; the last may be short."""
-        held, size = tf.constant(rows), self.batch_size
-        return tf.data.Dataset.range(0, len(rows), size).map(lambda first: held[first : first + size])
 
     def _changed(self, pixels: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         return augment_batch(pixels, draws, self.augmentation)
@@ -159,7 +154,7 @@ class ImageBatches:
         return augment_batch(mixed, draws, self.augmentation)
 
     def _draws(self, view: int) -> NDArray[np.float32]:
-        """What changes each image in a view, `(N, DRAWS)`."""
+        """Uniform numbers for the changes of each image in a view, `(N, DRAWS)`."""
         stream = numpy_stream(self.seed, f"stage1/augmentation/{view}")
         return stream.random((len(self.folder), DRAWS), np.float32)
 
@@ -169,3 +164,31 @@ class ImageBatches:
         others = stream.permutation(len(self.folder))
         shares = stream.uniform(0, self.mix, len(others)) * (stream.random(len(others)) < 0.5)
         return others, shares.astype(np.float32)
+
+
+def pixels_of(folder: FaceFolder, rows: NDArray[np.int64], *, side: int) -> tf.data.Dataset:
+    """Images of `rows` in that order, each `(side, side, 3)` uint8."""
+
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        # Pillow's inverse transform: an embedding must not depend on the reader.
+        pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.ensure_shape(pixels, (side, side, 3))
+
+    paths = [folder.paths[row] for row in rows]
+    if folder.store is not None:
+        return _records(folder.store, paths).map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    files = [str(folder.root / path) for path in paths]
+    return tf.data.Dataset.from_tensor_slices(files).map(
+        lambda path: decode(tf.io.read_file(path)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _records(store: ShardStore, paths: list[str]) -> tf.data.Dataset:
+    """Encoded images by offset, so that the order can be any."""
+
+    def read(names: tf.Tensor) -> tf.Tensor:
+        data = tf.numpy_function(store.read_many, [names], tf.string, stateful=False)
+        return tf.ensure_shape(data, (None,))
+
+    names = tf.data.Dataset.from_tensor_slices(paths).batch(SHARD_READS)
+    return names.map(read, num_parallel_calls=2, deterministic=True).unbatch()

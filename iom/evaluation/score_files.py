@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import atomic_path
+from iom._names import SCORE_FORMATS
 from iom._registry import lookup
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.table_files import shown
@@ -272,11 +273,12 @@ def _subject_of(subjects: Names, rows: NDArray[np.intp], names: Names, kind: str
     return np.asarray(owner)
 
 
-FORMATS: dict[str, ScoreFormat] = {
-    "four": ScoreFormat(_read_columns(4), _write_columns(4)),
-    "five": ScoreFormat(_read_columns(5), _write_columns(5)),
-    "csv": ScoreFormat(_read_csv, _write_csv, ".csv"),
-}
+_FORMATS = (
+    ScoreFormat(_read_columns(4), _write_columns(4)),
+    ScoreFormat(_read_columns(5), _write_columns(5)),
+    ScoreFormat(_read_csv, _write_csv, ".csv"),
+)
+FORMATS = dict(zip(SCORE_FORMATS, _FORMATS, strict=True))
 """Name to format."""
 
 

@@ -23,10 +23,9 @@ from iom.evaluation.sweep_metrics import SearchBenchmark, held_out_figures
 from iom.evaluation.sweep_plan import FLOAT, UNTRAINED, PlannedRow, plan_rows
 from iom.evaluation.sweep_table import RATES, draw_search, write_table
 from iom.evaluation.systems import baseline_system
-from iom.training.hasher import train_stage2, untrained_hasher
+from iom.training.hasher import Stage2Data, load_stage2_data, train_hasher, untrained_hasher
 from iom.training.loop import TrainingDivergedError
 from iom.training.run_dir import RunDir
-from iom.training.stage2_data import Material, load_material
 
 
 def run_search(
@@ -58,7 +57,7 @@ def run_search(
     benchmark = SearchBenchmark(Path(config.evaluate)) if config.evaluate else None
     RunDir.open(output, config, resume=resume)
     measured = [_finished(output, row) for row in planned]
-    material: Material | None = None
+    data: Stage2Data | None = None
     title = f"search over {config.stage2}: held-out subjects, stolen key, {config.keys} keys"
     with tqdm(
         total=len(planned),
@@ -71,9 +70,9 @@ def run_search(
             if measured[index] is not None:
                 continue
             bar.set_postfix_str(row.name)
-            if material is None or not material.serves(row.config):
-                material = load_material(row.config, progress=progress)
-            result = _measure(row, config, material, output, benchmark)
+            if data is None or not data.fits(row.config):
+                data = load_stage2_data(row.config, progress=progress)
+            result = _measure(row, config, data, output, benchmark)
             write_json(_row_path(output, row), {"config": _plain(row.config), "row": result})
             measured[index] = result
             write_table([entry for entry in measured if entry is not None], output, title=title)
@@ -87,19 +86,19 @@ def run_search(
 
 
 def _measure(
-    row: PlannedRow, search: SearchConfig, material: Material, output: Path, benchmark: SearchBenchmark | None
+    row: PlannedRow, search: SearchConfig, data: Stage2Data, output: Path, benchmark: SearchBenchmark | None
 ) -> dict[str, Any]:
     started = time.monotonic()
     result: dict[str, Any] = {"name": row.name, "series": row.series, "kind": row.kind}
-    result |= _shape(row, material)
+    result |= _shape(row, data)
     try:
-        codes = None if row.kind == FLOAT else _codes(row, material, output)
+        codes = None if row.kind == FLOAT else _codes(row, data, output)
     except TrainingDivergedError as error:  # a finding of the search, not its end
         result["failed"] = str(error)
     else:
-        result |= held_out_figures(codes, material, keys=search.keys, seed=row.config.seed)
+        result |= held_out_figures(codes, data, keys=search.keys, seed=row.config.seed)
         if benchmark is not None:
-            result |= benchmark.figures(codes, material.embedder)
+            result |= benchmark.figures(codes, data.embedder)
     folder = _run_path(output, row)
     if not search.keep_runs:
         shutil.rmtree(folder, ignore_errors=True)
@@ -107,21 +106,21 @@ def _measure(
     return result | {"settings": row.settings, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _codes(row: PlannedRow, material: Material, output: Path) -> CodeSystem:
+def _codes(row: PlannedRow, data: Stage2Data, output: Path) -> CodeSystem:
     if row.kind in BASELINES:
-        size = material.embedder.embedding_size
+        size = data.embedder.embedding_size
         return baseline_system(row.kind, size, row.config.hasher, row.config.seed)
     keras.utils.clear_session()  # dozens of models would pile up
     folder = _run_path(output, row)
     if row.kind == UNTRAINED:
-        hasher = untrained_hasher(row.config, material)
+        hasher = untrained_hasher(row.config, data)
         hasher.save(folder)
     else:
-        hasher = train_stage2(row.config, folder, resume=folder.exists(), progress=False, material=material)
+        hasher = train_hasher(row.config, folder, resume=folder.exists(), progress=False, data=data)
     return CodeSystem(row.series, hasher.code_length, hasher.alphabet_size, hasher.hash)
 
 
-def _shape(row: PlannedRow, material: Material) -> dict[str, Any]:
+def _shape(row: PlannedRow, data: Stage2Data) -> dict[str, Any]:
     if row.kind == FLOAT:
         return dict.fromkeys(("code_length", "alphabet_size", "bits", "keep"))
     hasher = row.config.hasher
@@ -129,7 +128,7 @@ def _shape(row: PlannedRow, material: Material) -> dict[str, Any]:
         "code_length": hasher.code_length,
         "alphabet_size": hasher.alphabet_size,
         "bits": stored_bits(hasher),
-        "keep": hasher.keep or hasher.bottleneck or material.embedder.embedding_size,
+        "keep": hasher.keep or hasher.bottleneck or data.embedder.embedding_size,
     }
 
 

@@ -13,29 +13,29 @@ from iom.evaluation.pairs import operating_points
 from iom.evaluation.scores import STOLEN_KEY, CodeSystem, code_scores, float_scores
 from iom.metrics.verification import ErrorCurve
 from iom.models.embedder import Embedder
-from iom.training.held_out import held_out_keys
-from iom.training.stage2_data import Material
+from iom.training.calibration import validation_keys
+from iom.training.hasher import Stage2Data
 
 FMRS = {"fnmr_1e-2": 1e-2, "fnmr_1e-3": 1e-3, "fnmr_1e-4": 1e-4}
 NON_MATED_PAIRS = 10
 """An FMR is quoted where at least as many false matches make it up."""
 
 
-def held_out_figures(codes: CodeSystem | None, material: Material, *, keys: int, seed: int) -> dict[str, float]:
+def held_out_figures(codes: CodeSystem | None, data: Stage2Data, *, keys: int, seed: int) -> dict[str, float]:
     """EER and FNMR with the keys stolen; means over keys, and standard deviations as `*_std`.
 
     Args:
         codes: The codes; none means the embeddings themselves, under no key.
-        material: Held-out embeddings and their pairs.
+        data: Held-out embeddings and their pairs.
         keys: Number of keys.
         seed: Of the keys.
     """
-    pairs, rows = material.pairs, material.held_out_embeddings
+    pairs, rows = data.pairs, data.held_out_embeddings
     if codes is None:
         curves = [pairs.curve_of_embeddings(rows)]
     else:
         curves = []
-        for key in held_out_keys(seed, "search-keys", keys):
+        for key in validation_keys(seed, "search-keys", keys):
             curves.append(pairs.all.curve(codes.comparator, codes.templates(rows, key), fmr=1.0))
     return _summary([_rates(curve, pairs.all.non_mated_count) for curve in curves])
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from iom._files import Journal, list_subjects
 from iom._registry import lookup
 from iom._untrusted import path_inside
-from iom.data.formats.shards import open_shards
+from iom.data.tfrecord import open_shards
 from iom.errors import DataError, EnrolmentError, WeightsError
 from iom.gallery.models import check_subject_id
 from iom.models.embedder import Embedder

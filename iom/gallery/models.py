@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from iom._names import KEY_MODES
 from iom.codes.packing import encoding_shape
 from iom.errors import CodeError, EnrolmentError
 
-KEY_MODES = ("subject", "application")
 MAX_SUBJECT_ID_LENGTH = 256
 MAX_METADATA_BYTES = 4096
 UNSLOTTED = -1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._names import FUSIONS
 from iom._registry import lookup
 from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_shape, pack, plane_count, word_count
 from iom.errors import EnrolmentError, RevokedError, StoreError
@@ -55,11 +56,8 @@ def _centroid(rows: Rows) -> Rows:
     return mean_vectors(rows, np.zeros(len(rows), np.int64)).astype(np.float32)
 
 
-FUSIONS: dict[str, Callable[[Rows], Rows]] = {
-    "none": lambda rows: rows,
-    "centroid": _centroid,
-    "majority": lambda rows: rows.reshape(1, -1),
-}
+_FUSION_STEPS: tuple[Callable[[Rows], Rows], ...] = (lambda rows: rows, _centroid, lambda rows: rows.reshape(1, -1))
+_FUSIONS = dict(zip(FUSIONS, _FUSION_STEPS, strict=True))
 """Rows for `Gallery.enroll` from the images of a subject: each image, their mean, or all in one row for a gallery with
 a `MajorityHasher`."""
 
@@ -71,7 +69,7 @@ def fuse(embeddings: NDArray[Any], how: str) -> Rows:
         ConfigError: Unknown name.
         DataError: The mean is zero.
     """
-    return lookup(FUSIONS, how, "fusion")(rows_of(embeddings))
+    return lookup(_FUSIONS, how, "fusion")(rows_of(embeddings))
 
 
 def check_hasher(application: Application, hasher: FaceHasher | None) -> FaceHasher:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from iom._files import write_secret
+from iom._names import ROLES
 from iom._registry import lookup
 from iom._untrusted import read_json
 from iom.errors import ConfigError, DataError
@@ -23,14 +24,6 @@ from iom.gallery.models import check_application_name
 
 FORMAT = 1
 PREFIX = "iom_"
-ROLES: dict[str, frozenset[str]] = {
-    "verifier": frozenset({"align", "verify", "identify"}),
-    "enroller": frozenset({"align", "verify", "identify", "enroll", "renew"}),
-    "admin": frozenset({"align", "verify", "identify", "enroll", "renew", "revoke", "stats"}),
-    "monitor": frozenset({"metrics"}),
-}
-"""Role to the actions it allows."""
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -1,37 +1,44 @@
-"""Stage 1: from images to embeddings. ArcFace on a folder of subjects, a teacher optional."""
+"""Stage 1: training of a backbone, from images to embeddings, with margin losses or after a teacher, or both."""
 
 import dataclasses
+import hashlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
 
+from iom._files import cached_array, write_array
 from iom._random import numpy_stream, seed_everything
 from iom.config.phases import ALL
 from iom.config.schema import Stage1Config
-from iom.config.sections import BackboneConfig
+from iom.data import augmentation
+from iom.data.benchmarks import load_benchmark
+from iom.data.benchmarks.base import PairBenchmark
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.image_batches import ImageBatches
-from iom.errors import ConfigError
+from iom.errors import ConfigError, DataError, missing_extra
+from iom.metrics.verification import equal_error_rate, ten_fold_accuracy
 from iom.models.archive import save_model
-from iom.models.embedder import load_embedder
+from iom.models.embedder import Embedder, load_embedder
 from iom.nn.backbones.registry import build_backbone
-from iom.photos.images import check_images
+from iom.photos.images import check_images, read_images
 from iom.pretrained.manifest import load_backbone_model
+from iom.training.calibration import ValidationPairs
+from iom.training.classification_heads import PhaseModel, build_phase, carry_over, check_phases
 from iom.training.distribution import Distribution
-from iom.training.loop import run_epochs
-from iom.training.phases import PhaseModel, build_phase, carry_over, check_phases
-from iom.training.run_dir import RunDir
-from iom.training.teacher import teacher_targets
-from iom.training.tensorboard import check_tensorboard, tensorboard_writer
-from iom.training.verification import load_benchmarks, verification
+from iom.training.loop import TrainingLoop
+from iom.training.run_dir import Progress, RunDir
 
 TEACHER_CACHE = Path(".cache/teacher")
 SCALING = "pixel_scaling"
 
 
-def train_stage1(
+def train_backbone(
     config: Stage1Config,
     output: Path,
     *,
@@ -42,7 +49,7 @@ def train_stage1(
     """Train a backbone.
 
     Args:
-        config: What to train, on what.
+        config: Data, network, heads, optimizer.
         output: The run's folder.
         resume: Continue the run in `output` exactly where it was saved.
         progress: Show progress bars.
@@ -50,128 +57,165 @@ def train_stage1(
 
     Returns:
         The best backbone, `output/best.keras`, by equal error rate on the held-out subjects.
-
-    Raises:
-        ConfigError, DataError, WeightsError, CheckpointError: As their texts say.
     """
-    if config.training.tensorboard:
-        check_tensorboard()
-    distribution = Distribution(config.distribution)
-    seed_everything(config.seed, deterministic=config.deterministic)
-    phases = config.by_phase()
-    check_phases(phases)
-    for settings in phases:
-        distribution.check_batch(settings.training.batch_size)
-    train, held_out = _split(config)
-    report(
-        f"{len(train):,} images of {len(train.subjects):,} subjects to train on, "
-        + (f"{len(held_out):,} of {len(held_out.subjects):,} held out" if held_out else "all")
-        + train.describe_left_out(config.data.min_images)
-    )
-    benchmarks = load_benchmarks(config)
-    check_images([*train.files, *(held_out.files if held_out else [])])
-    keras.config.set_dtype_policy(config.training.precision)
-    try:
-        with distribution.scope():
-            backbone = _backbone(config)
-        distribution.synchronise(backbone)
-        measured = distribution.measured(backbone, lambda: _backbone(config))
-        verify = verification(measured, held_out, benchmarks, seed=config.seed)
-        verify = distribution.verify(verify, measured, backbone)
-        run = distribution.open_run(output, config, resume=resume)
-        batches = _batches(config, train, measured, progress=progress)
-        batches = dataclasses.replace(batches, worker=distribution.worker, workers=distribution.workers)
-        _train_phases(run, phases, backbone, batches, verify, report, distribution)
-        distribution.close()
-    finally:
-        keras.config.set_dtype_policy("float32")
+    BackboneTraining(config, output, progress=progress, report=report).run(resume=resume)
     return output / "best.keras"
 
 
-def _split(config: Stage1Config) -> tuple[FaceFolder, FaceFolder | None]:
-    """Training and held-out subjects; with `data.holdout` 0 all are trained on."""
-    folder = scan_folder(config.data)
-    return hold_out(folder, config.data) if config.data.holdout else (folder, None)
+class BackboneTraining:
+    """One training of a backbone: data, network and verification, then one phase after the other.
 
+    Args:
+        config: Data, network, heads, optimizer.
+        output: The run's folder.
+        progress: Show progress bars.
+        report: Takes a line of text now and then.
+    """
 
-def _train_phases(
-    run: RunDir,
-    phases: Sequence[Stage1Config],
-    backbone: keras.Model,
-    batches: ImageBatches,
-    verify: Callable[[], dict[str, float]],
-    report: Callable[[str], None],
-    distribution: Distribution,
-) -> None:
-    """Train the phases that are not done yet, each from the weights of the one before."""
-    whole: Stage1Config = run.config
-    progress = run.progress()
-    model: PhaseModel | None = None
-    for number, settings in enumerate(phases):
-        end = sum(phase.training.epochs for phase in phases[: number + 1])
-        if number < progress.phase:
-            continue
-        # The first values of a new head must not hang on what was drawn before a resumption.
-        draw = numpy_stream(whole.seed, f"stage1/phase/{number}").integers(2**31)
-        seed_everything(int(draw), deterministic=whole.deterministic)
-        part = dataclasses.replace(
-            batches, batch_size=settings.training.batch_size, images_per_subject=settings.training.images_per_subject
+    def __init__(
+        self,
+        config: Stage1Config,
+        output: Path,
+        *,
+        progress: bool = True,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.config, self.output, self.report = config, output, report
+        if config.training.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise missing_extra("training.tensorboard", "tensorboard", otherwise="set it to false")
+        self._progress = progress
+        self._distribution = Distribution(config.distribution)
+        seed_everything(config.seed, deterministic=config.deterministic)
+        self._phases = config.by_phase()
+        check_phases(self._phases)
+        for settings in self._phases:
+            self._distribution.check_batch(settings.training.batch_size)
+        folder = scan_folder(config.data)
+        self.train = folder
+        self.held_out: FaceFolder | None = None
+        if config.data.holdout:
+            self.train, self.held_out = hold_out(folder, config.data)
+        report(
+            f"{len(self.train):,} images of {len(self.train.subjects):,} subjects to train on, "
+            + (f"{len(self.held_out):,} of {len(self.held_out.subjects):,} held out" if self.held_out else "all")
+            + self.train.describe_left_out(config.data.min_images)
         )
-        with distribution.scope():
-            following = build_phase(settings, backbone, part, train=_trained(whole, number))
-        distribution.check_state(following.state)
-        part = dataclasses.replace(part, labelled=following.labelled, label_input=following.label_input)
-        start = None
-        if model is not None:
-            kept, new = carry_over(model, following)
-            report(f"phase {number + 1} of {len(phases)}: {kept} variables of heads kept, {new} new")
-            start = dataclasses.replace(progress, phase=number)
-        model = following
-        progress = run_epochs(
-            model.model,
-            run,
-            epochs=end,
-            of_epochs=sum(phase.training.epochs for phase in phases),
-            steps_per_epoch=part.steps,
-            batches=part.epoch,
+        self._benchmarks = load_benchmarks(config)
+        check_images([*self.train.files, *(self.held_out.files if self.held_out else [])])
+
+    def run(self, *, resume: bool = False) -> None:
+        """Train all phases that are left."""
+        config, distribution = self.config, self._distribution
+        keras.config.set_dtype_policy(config.training.precision)
+        try:
+            with distribution.scope():
+                self.backbone = start_backbone(config)
+            distribution.synchronise(self.backbone)
+            measured = distribution.measured(self.backbone, lambda: start_backbone(config))
+            verify = verification(measured, self.held_out, self._benchmarks, seed=config.seed)
+            verify = distribution.verify(verify, measured, self.backbone)
+            run = distribution.open_run(self.output, config, resume=resume)
+            batches = dataclasses.replace(
+                self._batches(measured), worker=distribution.worker, workers=distribution.workers
+            )
+            self._train_phases(run, batches, verify)
+            distribution.close()
+        finally:
+            keras.config.set_dtype_policy("float32")
+
+    def _train_phases(self, run: RunDir, batches: ImageBatches, verify: Callable[[], dict[str, float]]) -> None:
+        """Train the phases that are not done yet, each from the weights of the one before."""
+        progress = run.progress()
+        model: PhaseModel | None = None
+        for number, settings in enumerate(self._phases):
+            if number < progress.phase:
+                continue
+            # The first values of a new head must not depend on what was drawn before a resumption.
+            draw = numpy_stream(self.config.seed, f"stage1/phase/{number}").integers(2**31)
+            seed_everything(int(draw), deterministic=self.config.deterministic)
+            part = dataclasses.replace(
+                batches,
+                batch_size=settings.training.batch_size,
+                images_per_subject=settings.training.images_per_subject,
+            )
+            train = self.config.phases[number].train if self.config.phases else ALL
+            with self._distribution.scope():
+                following = build_phase(settings, self.backbone, part, train=train)
+            self._distribution.check_state(following.state)
+            start = None
+            if model is not None:
+                kept, new = carry_over(model, following)
+                self.report(f"phase {number + 1} of {len(self._phases)}: {kept} variables of heads kept, {new} new")
+                start = dataclasses.replace(progress, phase=number)
+            model = following
+            part = dataclasses.replace(part, labelled=model.labelled, label_input=model.label_input)
+            progress = self._train_phase(number, run, model, part, verify, start)
+
+    def _train_phase(
+        self,
+        number: int,
+        run: RunDir,
+        model: PhaseModel,
+        batches: ImageBatches,
+        verify: Callable[[], dict[str, float]],
+        start: Progress | None,
+    ) -> Progress:
+        training = self.config.training
+        loop = TrainingLoop(
+            model=model.model,
+            run=run,
+            steps_per_epoch=batches.steps,
+            batches=batches.epoch,
             verify=verify,
-            save_model=lambda name: save_backbone(whole, backbone, run.path / f"{name}.keras"),
-            decides=whole.training.best,
-            checkpoint_steps=whole.training.checkpoint_steps,
-            verify_steps=whole.training.verify_steps,
-            start=start,
+            save_model=lambda name: save_backbone(self.config, self.backbone, run.path / f"{name}.keras"),
+            best_figure=training.best,
+            checkpoint_steps=training.checkpoint_steps,
+            verify_steps=training.verify_steps,
             state=model.state,
-            files_of=part.files,
-            watch=_watch(whole, run, model.model),
-            report=report,
-            fit=distribution.fit(model.model),
+            files_of=batches.files,
+            report=self.report,
+            fit=self._distribution.fit(model.model),
         )
+        if training.tensorboard:
+            loop.on_epoch = tensorboard_writer(run.path / "tensorboard", model.model)
+        ends = np.cumsum([phase.training.epochs for phase in self._phases]).tolist()
+        return loop.train(ends[number], start=start, total_epochs=ends[-1])
+
+    def _batches(self, backbone: keras.Model) -> ImageBatches:
+        config, distillation = self.config, self.config.distillation
+        batches = ImageBatches(
+            self.train,
+            config.augmentation,
+            config.training.batch_size,
+            seed=config.seed,
+            input_size=backbone.input_shape[1],
+            views=distillation.views if distillation.teacher else 0,
+            mix=distillation.mix if distillation.teacher else 0.0,
+        )
+        if not distillation.teacher:
+            return batches
+        teacher = load_embedder(distillation.teacher)
+        if teacher.embedding_size != backbone.output_shape[-1]:
+            raise ConfigError(
+                f"distillation: the teacher {teacher.name} has embeddings of size "
+                f"{teacher.embedding_size}, the backbone of size {backbone.output_shape[-1]}; set "
+                f"backbone.embedding_size to {teacher.embedding_size}"
+            )
+        targets = teacher_targets(batches, teacher, cache=TEACHER_CACHE, progress=self._progress)
+        return dataclasses.replace(batches, targets=targets)
 
 
-def _trained(config: Stage1Config, number: int) -> str:
-    return config.phases[number].train if config.phases else ALL
-
-
-def _watch(config: Stage1Config, run: RunDir, model: keras.Model) -> Callable[[dict[str, Any]], None]:
-    if not config.training.tensorboard:
-        return lambda record: None
-    return tensorboard_writer(run.path / "tensorboard", model)
-
-
-def _backbone(config: Stage1Config) -> keras.Model:
-    settings = config.backbone
-    backbone = build_backbone(settings.name, embedding_size=settings.embedding_size, **settings.arguments)
-    if settings.weights:
-        _take_weights(backbone, load_backbone_model(settings.weights).trainable_model, settings)
-    return backbone
-
-
-def _take_weights(backbone: keras.Model, source: keras.Model, settings: BackboneConfig) -> None:
-    """Copy all weights.
+def start_backbone(config: Stage1Config) -> keras.Model:
+    """The backbone at the start of its training, with the weights of `backbone.weights`, if any.
 
     Raises:
-        ConfigError: Another architecture, or pixels are scaled in another way there.
+        ConfigError: Weights of another architecture, or of one that scales pixels in another way.
     """
+    settings = config.backbone
+    backbone = build_backbone(settings.name, embedding_size=settings.embedding_size, **settings.arguments)
+    if not settings.weights:
+        return backbone
+    source = load_backbone_model(settings.weights).trainable_model
     try:
         backbone.set_weights(source.get_weights())
         scalings = [model.get_layer(SCALING).get_config() for model in (backbone, source)]
@@ -182,30 +226,7 @@ def _take_weights(backbone: keras.Model, source: keras.Model, settings: Backbone
             f"backbone.weights: {settings.weights} scales pixels in another way than "
             f"{settings.name}; set backbone.name to the architecture of those weights"
         )
-
-
-def _batches(config: Stage1Config, train: FaceFolder, backbone: keras.Model, *, progress: bool) -> ImageBatches:
-    distillation = config.distillation
-    batches = ImageBatches(
-        train,
-        config.augmentation,
-        config.training.batch_size,
-        seed=config.seed,
-        input_size=backbone.input_shape[1],
-        views=distillation.views if distillation.teacher else 0,
-        mix=distillation.mix if distillation.teacher else 0.0,
-    )
-    if not distillation.teacher:
-        return batches
-    teacher = load_embedder(distillation.teacher)
-    if teacher.embedding_size != backbone.output_shape[-1]:
-        raise ConfigError(
-            f"distillation: the teacher {teacher.name} has embeddings of size "
-            f"{teacher.embedding_size}, the backbone of size {backbone.output_shape[-1]}; set "
-            f"backbone.embedding_size to {teacher.embedding_size}"
-        )
-    targets = teacher_targets(batches, teacher, cache=TEACHER_CACHE, progress=progress)
-    return dataclasses.replace(batches, targets=targets)
+    return backbone
 
 
 def save_backbone(config: Stage1Config, backbone: keras.Model, path: Path) -> None:
@@ -221,3 +242,129 @@ def save_backbone(config: Stage1Config, backbone: keras.Model, path: Path) -> No
         keras.config.set_dtype_policy(policy)
     plain.set_weights(backbone.get_weights())
     save_model(plain, path)
+
+
+def tensorboard_writer(folder: Path, model: keras.Model) -> Callable[[dict[str, Any]], None]:
+    """A function that writes the numbers of an epoch's record, verification included, for TensorBoard.
+
+    It opens and closes the file each time, so that nothing is lost if the training is killed.
+    """
+
+    def write(record: dict[str, Any]) -> None:
+        callback = keras.callbacks.TensorBoard(str(folder), write_graph=False)
+        callback.set_model(model)
+        callback.on_train_begin()
+        values = {k: v for k, v in record.items() if isinstance(v, float) and k != "learning_rate"}
+        callback.on_epoch_end(record["epoch"], values)
+        callback.on_train_end()
+
+    return write
+
+
+def teacher_targets(batches: ImageBatches, teacher: Embedder, *, cache: Path, progress: bool) -> NDArray[np.float32]:
+    """Teacher's embeddings of every fixed view (or of the plain images), computed once and kept.
+
+    Each view is one file, so that an interrupted computation goes on with the next view.
+
+    Returns:
+        `(max(1, views), N, D)`, unit length.
+    """
+    folder = batches.folder
+    if not batches.views:
+        return teacher.embed_files(folder.files, progress=progress)[None]
+    images = hashlib.sha256()
+    for path in folder.files:
+        images.update(hashlib.sha256(path.read_bytes()).hexdigest().encode())
+    changes = f"{augmentation.VERSION}/{batches.augmentation}/{batches.mix}/{batches.seed}"
+    views = []
+    for view in range(batches.views):
+        key = f"{teacher.fingerprint}/{images.hexdigest()}/{changes}/{view}"
+        stored = cache / f"teacher-{hashlib.sha256(key.encode()).hexdigest()}.npy"
+        rows = cached_array(stored, (len(folder), teacher.embedding_size))
+        if rows is None:
+            rows = _embed_view(batches, view, teacher, progress=progress)
+            write_array(stored, rows)
+        views.append(rows)
+    return np.stack(views)
+
+
+def _embed_view(batches: ImageBatches, view: int, teacher: Embedder, *, progress: bool) -> NDArray[np.float32]:
+    title = f"teacher, view {view + 1} of {batches.views}"
+    with tqdm(total=len(batches.folder), desc=title, unit="image", disable=not progress) as bar:
+        parts = []
+        for images in batches.view(view):
+            parts.append(teacher.embed_pixels(images.numpy()))
+            bar.update(len(images))
+    return np.concatenate(parts)
+
+
+def load_benchmarks(config: Stage1Config) -> tuple[PairBenchmark, ...]:
+    """The benchmarks of `verify`, with every image read once: before training, not after it.
+
+    Raises:
+        ConfigError: Unknown source, or a path that it needs is not set.
+        DataError: A list or an image is missing or damaged.
+    """
+    benchmarks = tuple(load_benchmark(entry, seed=config.seed) for entry in config.verify)
+    for benchmark in benchmarks:
+        if not isinstance(benchmark.images, np.ndarray):
+            check_images(benchmark.images)
+    return benchmarks
+
+
+def verification(
+    backbone: keras.Model, held_out: FaceFolder | None, benchmarks: Sequence[PairBenchmark], *, seed: int
+) -> Callable[[], dict[str, float]]:
+    """A function that measures the backbone as it is when called.
+
+    Args:
+        backbone: Raw RGB pixels -> embedding.
+        held_out: Subjects to compare all pairs of, or none: `held_out_eer`.
+        benchmarks: Each gives `NAME_eer` and `NAME_accuracy` (folds as LFW's view 2).
+        seed: Of the choice of held-out subjects, where there are too many.
+
+    Raises:
+        DataError: No mated or no non-mated pair among the held-out images, or benchmark images of another size than
+            the backbone's.
+    """
+    side = backbone.input_shape[1]
+    for benchmark in benchmarks:
+        if isinstance(benchmark.images, np.ndarray) and benchmark.images.shape[1] != side:
+            raise DataError(
+                f"verify: {benchmark.name} has images of side {benchmark.images.shape[1]}, the "
+                f"backbone reads side {side}"
+            )
+    embedder = Embedder(
+        backbone.predict_on_batch,
+        name="stage 1",
+        fingerprint="in training",
+        embedding_size=backbone.output_shape[-1],
+        input_size=side,
+    )
+    pairs = None if held_out is None else ValidationPairs(held_out, group_separator="", seed=seed)
+    images = read_images([] if pairs is None else pairs.files)
+
+    def verify() -> dict[str, float]:
+        values = {}
+        if pairs is not None:
+            values["held_out_eer"] = pairs.curve_of_embeddings(embedder.embed(images)).equal_error_rate()
+        for benchmark in benchmarks:
+            distances = _distances(benchmark, embedder)
+            same = benchmark.same
+            values[f"{benchmark.name}_eer"] = equal_error_rate(distances[same], distances[~same])
+            values[f"{benchmark.name}_accuracy"] = ten_fold_accuracy(distances, same, benchmark.fold).mean
+        return values
+
+    return verify
+
+
+def _distances(benchmark: PairBenchmark, embedder: Embedder) -> NDArray[np.float32]:
+    """`1 - cosine` of each pair, `(P,)`."""
+    if isinstance(benchmark.images, np.ndarray):
+        embeddings = embedder.embed(benchmark.images)
+    else:
+        embeddings = embedder.embed_files(benchmark.images)
+    if benchmark.pooling is not None:
+        embeddings = benchmark.pooling.pooled(embeddings)
+    products = embeddings[benchmark.left] * embeddings[benchmark.right]
+    return np.asarray(1.0 - products.sum(axis=1), np.float32)

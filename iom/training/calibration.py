@@ -1,23 +1,119 @@
-"""The decision threshold of a hasher, found on subjects it was not trained on."""
+"""Decision threshold of a hasher, calibrated on all pairs of subjects it was not trained on.
+
+Keys are stolen: every key compares all pairs of images.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.comparators import SymbolComparator
+from iom._files import atomic_path, check_output
+from iom._random import numpy_stream
+from iom.codes.comparators import CosineComparator, SymbolComparator
 from iom.codes.packing import PackedCodes, pack
 from iom.config.hashing import CalibrationConfig
-from iom.errors import DataError
+from iom.config.loading import load_config
+from iom.config.schema import Stage2Config
+from iom.config.sections import FolderConfig
+from iom.data.benchmarks.folders import sample_subjects
+from iom.data.folders import FaceFolder, hold_out, scan_folder
+from iom.errors import ConfigError, DataError
+from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import group_draws, percentile_intervals, rate_interval
-from iom.models.face_hasher import Calibration, FaceHasher
-from iom.training.held_out import HashFunction, HeldOutPairs, held_out_keys
+from iom.metrics.verification import ErrorCurve
+from iom.models.artifact_manifest import manifest_path, read_manifest
+from iom.models.embedder import Embedder
+from iom.models.face_hasher import Calibration, FaceHasher, load
+from iom.models.fusion import open_embedder
+from iom.models.keras_face_hasher import EMBEDDER_FILE, METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE
+from iom.models.sessions.runtimes import is_artefact
+from iom.pretrained import checkout, package_folder
+
+MAX_IMAGES = 4000
+"""Images compared with each other; of a larger held-out part whole subjects are drawn."""
+
+HashFunction = Callable[[NDArray[np.float32], TransformKey], NDArray[np.uint8]]
+
+
+def validation_keys(seed: int, purpose: str, count: int) -> list[TransformKey]:
+    """Keys for measuring: they follow from the seed, and must never protect anyone."""
+    stream = numpy_stream(seed, f"stage2/{purpose}")
+    return [TransformKey(stream.bytes(SECRET_BYTES)) for _ in range(count)]
+
+
+class ValidationPairs:
+    """All pairs of held-out images but those of two subjects of one group.
+
+    Kin look alike, and one person may stand under two names of a family: such pairs are neither surely non-mated nor
+    like the impostors that a threshold is made for.
+
+    Args:
+        folder: Held-out images; of more than `MAX_IMAGES` whole subjects are drawn.
+        group_separator: Subjects whose names agree up to it are of one group; empty for no groups.
+        seed: Of the draw.
+
+    Attributes:
+        folder: The held-out images.
+        images: Rows of the folder that are compared with each other, `(N,)`.
+        labels: Subject of each of them, `(N,)`.
+        all: The pairs.
+
+    Raises:
+        DataError: No mated or no non-mated pair is left.
+    """
+
+    def __init__(self, folder: FaceFolder, *, group_separator: str, seed: int) -> None:
+        generator = numpy_stream(seed, "stage2/held-out")
+        self.images = sample_subjects(folder.labels, generator, max_images=MAX_IMAGES)
+        self.folder = folder
+        self.labels = folder.labels[self.images]
+        try:
+            self.all = AllPairs(self.labels, _groups(folder, group_separator)[self.labels] if group_separator else None)
+        except DataError as error:
+            raise DataError(
+                f"{folder.root}: {error}; both are needed: raise data.holdout, or add subjects or images"
+            ) from error
+
+    @property
+    def files(self) -> list[Path]:
+        """Files of the images that are compared."""
+        files = self.folder.files
+        return [files[row] for row in self.images]
+
+    def check_resolution(self, fmr: float) -> None:
+        """Refuse a false match rate that these pairs are too few to show.
+
+        Raises:
+            DataError: Fewer non-mated pairs than 1 / fmr.
+        """
+        self.all.check_resolution(fmr, " (calibration.fmr, --fmr; data.holdout, --faces)")
+
+    def curve_of_embeddings(self, embeddings: NDArray[np.float32]) -> ErrorCurve:
+        """Error rates of the cosine distance of embeddings `(N, D)`."""
+        comparator = CosineComparator()
+        return self.all.curve(comparator, comparator.prepare(embeddings), fmr=1.0)
+
+    def equal_error_rate(
+        self,
+        embeddings: NDArray[np.float32],
+        hash_codes: HashFunction,
+        alphabet_size: int,
+        *,
+        keys: Sequence[TransformKey],
+    ) -> float:
+        """Mean over the keys of the equal error rate of codes."""
+        comparator = SymbolComparator(alphabet_size)
+        curves = (self.all.curve(comparator, comparator.prepare(hash_codes(embeddings, key))) for key in keys)
+        return float(np.mean([curve.equal_error_rate() for curve in curves]))
 
 
 def calibrate(
-    pairs: HeldOutPairs,
+    pairs: ValidationPairs,
     embeddings: NDArray[np.float32],
     hash_codes: HashFunction,
     *,
@@ -42,7 +138,7 @@ def calibrate(
         DataError: The pairs cannot show that FMR, or no threshold keeps to it.
     """
     pairs.check_resolution(config.fmr)
-    keys = held_out_keys(seed, "calibration-keys", config.keys)
+    keys = validation_keys(seed, "calibration-keys", config.keys)
     codes = [pack(hash_codes(embeddings, key), alphabet_size) for key in keys]
     curve = pairs.all.curve(SymbolComparator(alphabet_size), *codes)
     threshold = curve.threshold_at_fmr(config.fmr)
@@ -126,3 +222,146 @@ def _with_intervals(
         fnmr_high=fnmr_edges.high,
         confidence=config.confidence,
     )
+
+
+def recalibrate(
+    place: Path, config: Stage2Config, *, progress: bool = False, report: Callable[[str], None] = lambda line: None
+) -> FaceHasher:
+    """Calibrate a hasher on the held-out subjects of a configuration; store nothing.
+
+    A backbone that was trained along, `embedder.keras` beside the hasher, is taken instead of the configured one; an
+    artefact embeds for itself.
+
+    Args:
+        place: Folder of the hasher, or an artefact of `iom deploy`.
+        config: Its data, embedder, seed and calibration; the rest is not read.
+        progress: Show a progress bar.
+        report: Takes notes for the user.
+
+    Raises:
+        DataError: The pairs are too few to show the FMR.
+        WeightsError: Another embedder than the one the hasher was trained with.
+    """
+    hasher = load(place, opens_embedder=False)
+    held_out = hold_out(scan_folder(config.data), config.data)[1]
+    pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
+    pairs.check_resolution(config.calibration.fmr)
+    embedder = _embedder(place, config)
+    hasher.check_embedder(embedder)
+    if _trained_on_other_data(place, config):
+        report(
+            "note: the data section differs from the one this hasher was trained with; subjects "
+            "held out here may have been trained on, which flatters the rates"
+        )
+    embeddings = embedder.embed_files(pairs.files, progress=progress)
+    hasher.calibration = calibrate(
+        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config.calibration, seed=config.seed
+    )
+    return hasher
+
+
+def recalibrate_on_faces(
+    place: Path,
+    faces: Path,
+    config: CalibrationConfig,
+    *,
+    weights: str = "",
+    seed: int = 1,
+    progress: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> FaceHasher:
+    """Calibrate a hasher on all subjects of a folder of faces; store nothing.
+
+    The subjects must be others than those it was trained on: one's own people.
+
+    Args:
+        place: Folder of the hasher, or an artefact of `iom deploy`.
+        faces: `<faces>/<subject>/<image>`, aligned.
+        config: FMR, number of keys, draws of the intervals.
+        weights: Manifest name or file of the embedder; empty takes the one that was trained along, or the one that the
+            hasher names.
+        seed: Of keys and draws.
+        progress: Show a progress bar.
+        report: Takes the number of comparisons and the lowest FMR that they can show.
+
+    Raises:
+        DataError: The comparisons are too few to show the FMR.
+    """
+    hasher = load(place, weights=weights)
+    listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
+    pairs = ValidationPairs(listed, group_separator="", seed=seed)
+    mated, others = pairs.all.mated_count, pairs.all.non_mated_count
+    drawn = "" if len(pairs.images) == len(listed) else f" (drawn from {len(listed):,})"
+    report(
+        f"{len(pairs.all.images):,} subjects, {len(pairs.images):,} images{drawn}: {mated:,} mated and "
+        f"{others:,} non-mated comparisons; the lowest FMR that they can show is {1 / others:.2g}"
+        f"{listed.describe_left_out(1)}"
+    )
+    pairs.check_resolution(config.fmr)
+    embeddings = hasher.embed_files(pairs.files, progress=progress)
+    hasher.calibration = calibrate(
+        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config, seed=seed
+    )
+    return hasher
+
+
+def copy_hasher(place: Path, output: Path) -> Path:
+    """Copy a hasher byte for byte, so that its fingerprint stays; the metadata last.
+
+    Returns:
+        The copy: `output`, or the artefact in it.
+    """
+    if is_artefact(place):
+        names = [*read_manifest(place).files, manifest_path(place).name]
+        source, copy = place.parent, output / place.name
+    else:
+        names = [EMBEDDER_FILE, "config.yaml", NEW_MODEL_FILE, MODEL_FILE, METADATA_FILE]
+        source, copy = place, output
+    for name in names:
+        if (source / name).is_file():
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(output / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+    return copy
+
+
+def check_target(place: Path, output: Path | None) -> None:
+    """See that a threshold can be stored: in the hasher itself, or in a copy.
+
+    Raises:
+        ConfigError: A hasher that came with the package, or lies in its sources, would be changed.
+        DataError: The output holds something already, or cannot be written.
+    """
+    check_output(output or (place.parent if is_artefact(place) else place))
+    if output is not None:
+        if output.is_dir() and any(output.iterdir()):
+            raise DataError(f"{output}: expected a new or empty folder for the copy of {place}")
+        return
+    root = checkout()
+    own = [package_folder(), *([] if root is None else [root / "pre_models"])]
+    if any(folder.resolve() in place.resolve().parents for folder in own):
+        raise ConfigError(
+            f"{place} came with the package and is not changed: store the threshold in a copy with --output DIR"
+        )
+
+
+def _embedder(place: Path, config: Stage2Config) -> Embedder:
+    own = place if is_artefact(place) else place / EMBEDDER_FILE
+    if not own.exists():
+        return open_embedder(config.embedder)
+    return open_embedder(dataclasses.replace(config.embedder, weights=str(own), second_weights=""))
+
+
+def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:
+    stored = folder / "config.yaml"
+    if not stored.is_file():
+        return False
+    try:
+        return load_config(Stage2Config, stored).data != config.data
+    except ConfigError:  # of an older version: nothing can be said
+        return False
+
+
+def _groups(folder: FaceFolder, separator: str) -> NDArray[np.int64]:
+    names = [subject.split(separator, 1)[0] for subject in folder.subjects]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""From the configuration to what stands on the embedding: outputs, losses and their weights."""
+"""Heads of stage 1 on the embedding, with their losses, and the compiled network of each phase of the training."""
 
 import dataclasses
 import inspect
@@ -9,24 +9,26 @@ import keras
 
 from iom._registry import lookup
 from iom.config.heads import MarginConfig
+from iom.config.phases import HEAD
 from iom.config.schema import Stage1Config
-from iom.data.image_batches import LABEL, TARGET
+from iom.data.image_batches import LABEL, TARGET, ImageBatches
 from iom.errors import ConfigError
 from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
-from iom.nn.layers.sampled_cosine import SampledCosineLogits, sampled_classes
+from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
 from iom.nn.losses.code.center import CenterLoss
 from iom.nn.losses.code.distillation import EmbeddingDistance
 from iom.nn.losses.code.embedding_triplet import TripletLoss
 from iom.nn.losses.margin.class_loss import SoftmaxCrossEntropy
 from iom.nn.losses.margin.margin import MARGIN_LOSSES
 from iom.nn.losses.margin.sampled import SampledLoss
+from iom.training.optimizers import build_optimizer
 
 CENTER, TRIPLET, LABELS = "center", "triplet", "labels"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Heads:
-    """What stands on the embedding.
+    """Outputs on the embedding, and their losses.
 
     Attributes:
         outputs: Name to tensor.
@@ -144,3 +146,110 @@ def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, S
         classes, margin.sample, slots=slots, seed=config.seed, with_norm=loss.needs_norm, name=LABEL
     )
     return layer, SampledLoss(loss)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PhaseModel:
+    """A compiled network.
+
+    Attributes:
+        model: Backbone with heads.
+        heads: The layers that are not the backbone's.
+        labelled: Outputs whose truth is the label.
+        state: Variables of the losses, which are neither the model's nor the optimizer's.
+        label_input: The network reads the labels beside the images.
+    """
+
+    model: keras.Model
+    heads: tuple[keras.Layer, ...]
+    labelled: tuple[str, ...]
+    state: tuple[Any, ...] = ()
+    label_input: bool = False
+
+
+def build_phase(config: Stage1Config, backbone: keras.Model, batches: ImageBatches, *, train: str) -> PhaseModel:
+    """The compiled network of a phase: heads on the backbone.
+
+    Args:
+        config: Of the phase, with its own `training.epochs`.
+        backbone: Shared by all phases.
+        batches: For the number of subjects and of steps.
+        train: `all`, or `head` to freeze the backbone; its batch norms then keep their statistics.
+
+    Raises:
+        ConfigError: A setting that does not go with another.
+    """
+    backbone.trainable = train != HEAD
+    heads = build_heads(config, backbone.output, classes=len(batches.folder.subjects))
+    inputs = backbone.input if heads.labels is None else [backbone.input, heads.labels]
+    model = keras.Model(inputs, heads.outputs, name="stage1")
+    model.compile(
+        optimizer=build_optimizer(
+            config.optimizer,
+            epochs=config.training.epochs,
+            steps_per_epoch=batches.steps,
+            accumulate=config.training.accumulate,
+        ),
+        loss=heads.losses,
+        loss_weights=heads.weights,
+        jit_compile=False,
+    )
+    if heads.sampled is not None:
+        _attach(heads.sampled, model, config)
+    known = {id(layer) for layer in backbone.layers}
+    return PhaseModel(
+        model,
+        heads=tuple(layer for layer in model.layers if id(layer) not in known),
+        labelled=tuple(name for name in heads.outputs if name != TARGET),
+        state=tuple(heads.state),
+        label_input=heads.labels is not None,
+    )
+
+
+def _attach(head: SampledCosineLogits, model: keras.Model, config: Stage1Config) -> None:
+    if config.training.batch_size > head.sampled:
+        raise ConfigError(
+            f"margin.sample: expected a share with room for the {config.training.batch_size} "
+            f"subjects of a batch, received {config.margin.sample} of {head.classes:,} subjects, "
+            f"{head.sampled:,}; raise it"
+        )
+    head.attach(model)
+
+
+def check_phases(phases: Sequence[Stage1Config]) -> None:
+    """Refuse settings that a later phase cannot be built with, before the first one is trained.
+
+    Raises:
+        ConfigError: Unknown loss, optimizer or schedule, a warm-up longer than its phase.
+    """
+    for settings in phases:
+        build_optimizer(settings.optimizer, epochs=settings.training.epochs, steps_per_epoch=1)
+        build_heads(settings, keras.Input((settings.backbone.embedding_size,)), classes=2)
+
+
+def carry_over(before: PhaseModel, after: PhaseModel) -> tuple[int, int]:
+    """Copy the variables of the heads and losses of one phase to those of the next.
+
+    A variable is kept where layer, name and shape agree; others start anew.
+
+    Returns:
+        Number of variables kept, and of new ones.
+    """
+    known = {**_by_place(before.heads), **{("state", variable.name): variable for variable in before.state}}
+    wanted = {**_by_place(after.heads), **{("state", variable.name): variable for variable in after.state}}
+    kept = 0
+    for place, variable in wanted.items():
+        source = known.get(place)
+        if source is not None and tuple(source.shape) == tuple(variable.shape):
+            variable.assign(source)
+            kept += 1
+    return kept, len(wanted) - kept
+
+
+def _by_place(layers: Sequence[keras.Layer]) -> dict[tuple[str, str], Any]:
+    return {
+        (layer.name, variable.path.rsplit("/", 1)[-1]): variable
+        for layer in layers
+        for variable in layer.weights
+        if not variable.name.startswith(SLOT)  # an optimizer's: it starts anew with each phase
+    }

@@ -1,6 +1,6 @@
 """Data parallel training on `tf.distribute`: one `strategy.run` loop in place of Keras' `fit`.
 
-Keras' own `fit` does not run on several machines; its `train_step` does, in a loop of ours.
+Keras' own `fit` does not run on several machines; its `train_step` does, in the loop of this module.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ class Distribution:
     Open it before anything else uses TensorFlow: devices cannot be changed afterwards.
 
     Attributes:
-        worker: Which machine this is; 0 is the chief, which writes the run's folder.
-        workers: How many machines.
-        devices: How many devices in all of them.
+        worker: Number of this machine; 0 is the chief, which writes the run's folder.
+        workers: Number of machines.
+        devices: Number of devices of all machines.
     """
 
     def __init__(self, config: DistributionConfig) -> None:
@@ -55,15 +55,15 @@ class Distribution:
 
     @property
     def active(self) -> bool:
-        """Whether there is more to do than in an ordinary training."""
+        """Whether there is more than one ordinary device."""
         return self._strategy is not None
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where the variables of the training are created: one copy for each device."""
+        """Context in which the variables of the training are created: one copy for each device."""
         return self._strategy.scope() if self.active else contextlib.nullcontext()
 
     def check_batch(self, batch_size: int) -> None:
-        """Refuse a batch that cannot be shared out.
+        """Refuse a batch that cannot be split evenly.
 
         Raises:
             ConfigError: Not a multiple of the devices.
@@ -75,7 +75,7 @@ class Distribution:
             )
 
     def check_state(self, state: Sequence[Any]) -> None:
-        """Refuse a loss that follows the batches: each device would follow its own share.
+        """Refuse a loss with a running state: each device would follow its own share.
 
         Raises:
             ConfigError: There is such a state.
@@ -98,20 +98,20 @@ class Distribution:
                 layer.synchronized = True
 
     def open_run(self, path: Path, config: Any, *, resume: bool) -> RunDir:
-        """The run's folder; on other machines than the chief one that is read and never written."""
+        """The run's folder; machines other than the chief read it and write to a temporary one."""
         if self.worker == 0:
             return RunDir.open(path, config, resume=resume)
         self._scratch = Path(tempfile.mkdtemp(prefix="iom-worker-"))
         return _FollowedRun(self._scratch, config, chief=path)
 
     def measured(self, model: keras.Model, plain: Callable[[], keras.Model]) -> keras.Model:
-        """What to verify in place of `model`: a copy on one device, or `model` itself."""
+        """The model to verify: a copy on one device, or `model` itself."""
         return plain() if self.active else model
 
     def verify(
         self, measure: Callable[[], dict[str, float]], measured: keras.Model, model: keras.Model
     ) -> Callable[[], dict[str, float]]:
-        """`measure`, behind a copy of the weights into `measured` where that is another model."""
+        """`measure`, after the weights are copied into `measured` where that is another model."""
         if measured is model:
             return measure
 
@@ -122,9 +122,9 @@ class Distribution:
         return copy_and_measure
 
     def fit(self, model: keras.Model) -> Callable[..., keras.callbacks.History]:
-        """`model.fit`, or a loop for several devices with what `run_epochs` asks of it.
+        """`model.fit`, or a loop for several devices with the arguments that `TrainingLoop` gives.
 
-        The loop's batches are those of this machine: `batch_size / workers` samples each.
+        Its batches are those of this machine: `batch_size / workers` samples each.
         """
         if not self.active:
             return model.fit  # type: ignore[no-any-return]
@@ -167,7 +167,7 @@ class Distribution:
         return fit
 
     def close(self) -> None:
-        """Wait for the other machines, so that none finds its chief gone in its last step."""
+        """Wait for the other machines, so that none loses its chief in its last step."""
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
         if self.workers > 1:
@@ -207,10 +207,7 @@ class Distribution:
 
 
 class _FollowedRun(RunDir):
-    """The run of a machine that is not the chief: it reads the chief's state and writes none.
-
-    Its own records and models go to a folder that is thrown away.
-    """
+    """Run of a machine that is not the chief: it reads the chief's state and writes to a folder that is removed."""
 
     def __init__(self, path: Path, config: Any, *, chief: Path) -> None:
         super().__init__(path, config)
@@ -218,11 +215,10 @@ class _FollowedRun(RunDir):
 
     @property
     def state_path(self) -> Path:
-        """The chief's."""
         return self._chief / "state.npz"
 
     def save_state(self, model: keras.Model, progress: Progress, *, state: Any = ()) -> None:
-        """Nothing: the chief does."""
+        """Leave the state to the chief."""
 
 
 def _mirrored(config: DistributionConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Stage 2: from embeddings and keys to codes. Similarity distillation and triplets, fresh keys."""
+"""Stage 2: training of a hasher, from embeddings and keys to codes, with a fresh key for every batch."""
 
 import dataclasses
 import functools
@@ -14,25 +14,24 @@ from iom._files import sha256_of
 from iom._random import seed_everything
 from iom.baselines import BASELINES
 from iom.config.schema import Stage2Config
-from iom.data.batches import SubjectBatches
-from iom.data.code_batches import CodeBatches
+from iom.config.sections import EmbedderConfig, FolderConfig
+from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
+from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.errors import ConfigError
 from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
+from iom.models.fusion import open_embedder
 from iom.models.keras_face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.hash_network import check_sizes
 from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
 from iom.nn.losses.code.per_key import PerKeyLoss
 from iom.photos.images import read_images
 from iom.pretrained.manifest import load_backbone_model
-from iom.training.annealing import annealed_temperature
-from iom.training.calibration import calibrate, describe
-from iom.training.held_out import held_out_keys
-from iom.training.loop import run_epochs
+from iom.training.calibration import ValidationPairs, calibrate, describe, validation_keys
+from iom.training.loop import TrainingLoop
+from iom.training.optimizers import build_optimizer
 from iom.training.run_dir import RunDir
-from iom.training.schedules import build_optimizer
-from iom.training.stage2_data import Material, load_material
-from iom.training.stage2_model import start_hasher, training_graph
+from iom.training.training_graph import start_hasher, temperature_schedule, training_graph
 from iom.training.whitening import independent_parts, leading_directions, within_class_whitening
 
 BASELINE = "grp"
@@ -40,134 +39,89 @@ BEST, LAST = "best", "last"
 VERIFICATION_KEYS = 5
 
 
-def train_stage2(
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stage2Data:
+    """Images, embeddings and validation pairs of a configuration; several runs may share them.
+
+    Attributes:
+        source: The settings it was made from: data, embedder, and the seed of the pairs.
+        embedder: Made the embeddings.
+        train: Images to train on.
+        held_out: Images of the held-out subjects.
+        pairs: Pairs of held-out images.
+        train_embeddings: `(N, D)`, unit length.
+        held_out_embeddings: Of the images that `pairs` compares.
+    """
+
+    source: tuple[FolderConfig, EmbedderConfig, int]
+    embedder: Embedder
+    train: FaceFolder
+    held_out: FaceFolder
+    pairs: ValidationPairs
+    train_embeddings: NDArray[np.float32]
+    held_out_embeddings: NDArray[np.float32]
+
+    def fits(self, config: Stage2Config) -> bool:
+        """Whether this is the data of a configuration."""
+        return self.source == (config.data, config.embedder, config.seed)
+
+
+def load_stage2_data(config: Stage2Config, *, progress: bool = False) -> Stage2Data:
+    """List, split and embed the images of a configuration."""
+    train, held_out = hold_out(scan_folder(config.data), config.data)
+    pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
+    pairs.check_resolution(config.calibration.fmr)
+    embedder = open_embedder(config.embedder)
+    check_sizes(embedder.embedding_size, config.hasher)
+    rows = embedder.embed_files(train.files, progress=progress)
+    held_out_rows = embedder.embed_files(held_out.files, progress=progress)[pairs.images]
+    source = (config.data, config.embedder, config.seed)
+    return Stage2Data(source, embedder, train, held_out, pairs, rows, held_out_rows)
+
+
+def train_hasher(
     config: Stage2Config,
     output: Path,
     *,
     resume: bool = False,
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
-    material: Material | None = None,
+    data: Stage2Data | None = None,
 ) -> KerasFaceHasher:
-    """Train a hasher and find its decision threshold.
+    """Train a hasher and calibrate its decision threshold.
 
     Args:
-        config: What to train, on what.
-        output: The run's folder. It becomes a hasher's folder (`hasher.keras`, `hasher.json`) with
-            the best epoch; that of the last one is in `output/last`. With `fine_tune` the backbone
-            lies beside each, as `embedder.keras`.
+        config: Data, embedder, network, losses, optimizer.
+        output: The run's folder. It becomes a hasher's folder (`hasher.keras`, `hasher.json`) with the best epoch;
+            that of the last one is in `output/last`. With `fine_tune` the backbone lies beside each, as
+            `embedder.keras`.
         resume: Continue the run in `output` exactly where it was saved.
         progress: Show progress bars.
         report: Takes a line of text now and then.
-        material: What `load_material` gave for the same data, embedder and seed, if at hand.
+        data: Data of the same folder, embedder and seed, where `load_stage2_data` has loaded it already.
 
     Returns:
         The best hasher, by equal error rate on the held-out subjects, calibrated.
-
-    Raises:
-        ConfigError, DataError, WeightsError, CheckpointError: As their texts say.
     """
     seed_everything(config.seed, deterministic=config.deterministic)
-    if material is None or not material.serves(config):
-        material = load_material(config, progress=progress)
-    material.pairs.check_resolution(config.calibration.fmr)
-    key_size = check_sizes(material.embedder.embedding_size, config.hasher)
-    sampler = SubjectBatches(material.train.labels, config.batches.subjects, config.batches.images, config.seed)
-    report(
-        f"{len(material.train):,} images of {len(material.train.subjects):,} subjects to train on, "
-        f"{sampler.usable_subjects:,} of them with {config.batches.images} images; "
-        f"{len(material.held_out):,} of {len(material.held_out.subjects):,} held out"
-        + material.train.describe_left_out(config.data.min_images)
-    )
-    backbone = _backbone(config) if config.fine_tune else None
-    start = _learned_start(config, material)
-    hasher = _start_hasher(config, material, start)
-    run = RunDir.open(output, config, resume=resume)
-    store = functools.partial(_store, config, material, output, hasher, backbone)
-    verify = _verification(config, material, hasher, backbone)
-    if config.epochs == 0:
-        store(BEST)
-        store(LAST)
-        rates = ", ".join(f"{name} {rate:.4f}" for name, rate in verify().items())
-        report(f"no epochs, so nothing but the start of the layers is learned: {rates}")
-        return _calibrate(config, material, output, report)
-    objectives: dict[str, Any] = dict(build_objectives(config.losses, config.hasher))
-    if config.batches.keys > 1:
-        keys = config.batches.keys
-        objectives = {name: PerKeyLoss(loss, keys) for name, loss in objectives.items()}
-    steps = config.batches.steps_per_epoch
-    temperature = annealed_temperature(config.hasher, steps=config.epochs * steps)
-    model = training_graph(
-        hasher,
-        config.hasher,
-        {name: loss.reads for name, loss in objectives.items()},
-        backbone=backbone,
-        keys=config.batches.keys,
-        annealed=temperature is not None,
-        classes=len(material.train.subjects),
-    )
-    model.compile(
-        optimizer=build_optimizer(config.optimizer, epochs=config.epochs, steps_per_epoch=steps),
-        loss=objectives,
-        loss_weights={name: getattr(config.losses, name) for name in objectives},
-        jit_compile=config.xla,
-    )
-    run_epochs(
-        model,
-        run,
-        epochs=config.epochs,
-        steps_per_epoch=steps,
-        batches=functools.partial(
-            _epoch,
-            config,
-            material,
-            sampler,
-            _truths(objectives, material, start),
-            key_size=key_size,
-            temperature=temperature,
-        ),
-        verify=verify,
-        save_model=store,
-        checkpoint_steps=config.checkpoint_steps,
-        report=report,
-    )
-    return _calibrate(config, material, output, report)
+    if data is None or not data.fits(config):
+        data = load_stage2_data(config, progress=progress)
+    return HasherTraining(config, data, output, report=report).run(resume=resume)
 
 
-def untrained_hasher(config: Stage2Config, material: Material) -> KerasFaceHasher:
-    """The hasher that `train_stage2` starts from: frame, whitening and refinement alone."""
-    check_sizes(material.embedder.embedding_size, config.hasher)
+def untrained_hasher(config: Stage2Config, data: Stage2Data) -> KerasFaceHasher:
+    """The hasher that a training starts from: frame, whitening and refinement alone."""
+    check_sizes(data.embedder.embedding_size, config.hasher)
     return KerasFaceHasher(
-        _start_hasher(config, material, _learned_start(config, material)),
-        embedder_name=material.embedder.name,
-        embedder_fingerprint=material.embedder.fingerprint,
+        initial_network(config, data, learned_start(config, data)),
+        embedder_name=data.embedder.name,
+        embedder_fingerprint=data.embedder.fingerprint,
     )
 
 
-def _start_hasher(config: Stage2Config, material: Material, start: NDArray[np.float32] | None) -> keras.Model:
-    return start_hasher(
-        material.embedder.embedding_size,
-        config.hasher,
-        seed=config.seed,
-        learned_start=start,
-        bottleneck_start=_bottleneck_start(config, material, start),
-    )
-
-
-def _backbone(config: Stage2Config) -> keras.Model:
-    if config.embedder.flip:
-        raise ConfigError("fine_tune trains on plain images: set embedder.flip to false")
-    model = load_backbone_model(config.embedder.weights).model
-    if not isinstance(model, keras.Model):
-        raise ConfigError(
-            f"fine_tune: {config.embedder.weights} is a fixed TensorFlow graph, which cannot be "
-            "trained; set fine_tune to false"
-        )
-    return model
-
-
-def _learned_start(config: Stage2Config, material: Material) -> NDArray[np.float32] | None:
-    hasher, rows, labels = config.hasher, material.train_embeddings, material.train.labels
+def learned_start(config: Stage2Config, data: Stage2Data) -> NDArray[np.float32] | None:
+    """Start of the learned layer, `(D, D)`; `None` is the identity."""
+    hasher, rows, labels = config.hasher, data.train_embeddings, data.train.labels
     if hasher.key_kind == "part" and hasher.learned_layer and not hasher.bottleneck:
         return independent_parts(rows, labels, hasher.whitening, keep=hasher.keep)
     if hasher.whitening == 0:
@@ -175,128 +129,199 @@ def _learned_start(config: Stage2Config, material: Material) -> NDArray[np.float
     return within_class_whitening(rows, labels, hasher.whitening)
 
 
-def _bottleneck_start(
-    config: Stage2Config, material: Material, start: NDArray[np.float32] | None
-) -> NDArray[np.float32] | None:
-    """Leading directions behind the learned layer, where the bottleneck has fewer dimensions."""
-    size = config.hasher.bottleneck
-    if not 0 < size < material.embedder.embedding_size:
-        return None
-    return leading_directions(_behind(start, material), size, seed=config.seed)
+def initial_network(config: Stage2Config, data: Stage2Data, start: NDArray[np.float32] | None) -> keras.Model:
+    """Hash network with the start of the learned layer, and of the bottleneck: leading directions behind that layer."""
+    size, bottleneck = data.embedder.embedding_size, None
+    if 0 < config.hasher.bottleneck < size:
+        rows = _adapted(data.train_embeddings, start)
+        bottleneck = leading_directions(rows, config.hasher.bottleneck, seed=config.seed)
+    return start_hasher(size, config.hasher, seed=config.seed, learned_start=start, bottleneck_start=bottleneck)
 
 
-def _behind(start: NDArray[np.float32] | None, material: Material) -> NDArray[np.float32]:
-    """Training embeddings behind the start of the learned layer, `(N, D)`, unit length."""
-    rows = material.train_embeddings if start is None else material.train_embeddings @ start
+def _adapted(rows: NDArray[np.float32], start: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Embeddings behind the start of the learned layer, `(N, D)`, unit length."""
+    rows = rows if start is None else rows @ start
     unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
 
 
-def _truths(
-    objectives: dict[str, Any], material: Material, start: NDArray[np.float32] | None
-) -> dict[str, NDArray[Any]]:
-    """Truth of each loss. Distillation follows the cosine behind the start of the learned layer."""
-    rows = _behind(start, material)
-    labels = material.train.labels.astype(np.float32)
-    return {name: rows if name in READS_EMBEDDINGS else labels for name in objectives}
+class HasherTraining:
+    """One training of a hasher.
 
+    Args:
+        config: Data, embedder, network, losses, optimizer.
+        data: The data of that configuration.
+        output: The run's folder.
+        report: Takes a line of text now and then.
+    """
 
-def _epoch(
-    config: Stage2Config,
-    material: Material,
-    sampler: SubjectBatches,
-    truths: dict[str, NDArray[Any]],
-    epoch: int,
-    first_step: int,
-    *,
-    key_size: int,
-    temperature: Callable[[int], float] | None,
-) -> CodeBatches:
-    return CodeBatches(
-        sampler,
-        material.train.files if config.fine_tune else material.train_embeddings,
-        truths,
-        embedding_size=key_size,
-        key=config.key,
-        epoch=epoch,
-        first_step=first_step,
-        steps=config.batches.steps_per_epoch,
-        key_kind=config.hasher.key_kind,
-        keep=config.hasher.keep,
-        keys=config.batches.keys,
-        inverse_temperature=temperature,
-        second_key=config.losses.linkability > 0,
-    )
+    def __init__(
+        self, config: Stage2Config, data: Stage2Data, output: Path, *, report: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.config, self.data, self.output, self.report = config, data, output, report
+        data.pairs.check_resolution(config.calibration.fmr)
+        self._keys = TrainingKeys(
+            check_sizes(data.embedder.embedding_size, config.hasher),
+            config.seed,
+            config.key,
+            kind=config.hasher.key_kind,
+            keep=config.hasher.keep,
+            count=config.batches.keys,
+            second=config.losses.linkability > 0,
+        )
+        batches = config.batches
+        self._sampler = SubjectBatches(data.train.labels, batches.subjects, batches.images, config.seed)
+        report(
+            f"{len(data.train):,} images of {len(data.train.subjects):,} subjects to train on, "
+            f"{self._sampler.usable_subjects:,} of them with {batches.images} images; "
+            f"{len(data.held_out):,} of {len(data.held_out.subjects):,} held out"
+            + data.train.describe_left_out(config.data.min_images)
+        )
+        self.backbone = self._load_backbone() if config.fine_tune else None
+        self._start = learned_start(config, data)
+        self.network = initial_network(config, data, self._start)
 
+    def run(self, *, resume: bool = False) -> KerasFaceHasher:
+        """Train all epochs that are left, and calibrate the best hasher."""
+        config = self.config
+        run = RunDir.open(self.output, config, resume=resume)
+        verify = self._verification()
+        if config.epochs == 0:
+            self._save(BEST)
+            self._save(LAST)
+            rates = ", ".join(f"{name} {rate:.4f}" for name, rate in verify().items())
+            self.report(f"no epochs, so nothing but the start of the layers is learned: {rates}")
+            return self._calibrated()
+        objectives: dict[str, Any] = dict(build_objectives(config.losses, config.hasher))
+        if config.batches.keys > 1:
+            objectives = {name: PerKeyLoss(loss, config.batches.keys) for name, loss in objectives.items()}
+        loop = TrainingLoop(
+            model=self._compiled(objectives),
+            run=run,
+            steps_per_epoch=config.batches.steps_per_epoch,
+            batches=functools.partial(self._batches, self._targets(objectives)),
+            verify=verify,
+            save_model=self._save,
+            checkpoint_steps=config.checkpoint_steps,
+            report=self.report,
+        )
+        loop.train(config.epochs)
+        return self._calibrated()
 
-def _verification(
-    config: Stage2Config, material: Material, hasher: keras.Model, backbone: keras.Model | None
-) -> Callable[[], dict[str, float]]:
-    """Held-out equal error rate of the codes, beside the baseline's and the embedding's."""
-    keys = held_out_keys(config.seed, "verification-keys", VERIFICATION_KEYS)
-    start = material.held_out_embeddings
-    size = material.embedder.embedding_size
-    code = dataclasses.replace(config.hasher, bottleneck=0, keep=min(config.hasher.keep, size))
-    baseline = BASELINES[BASELINE](size, code, config.seed)
-    rate = functools.partial(material.pairs.equal_error_rate, keys=keys)
-    known = {
-        f"held_out_{BASELINE}_eer": rate(start, baseline.hash, baseline.alphabet_size),
-        "held_out_float_eer": material.pairs.curve_of_embeddings(start).equal_error_rate(),
-    }
-    codes = KerasFaceHasher(hasher, embedder_name="stage 2", embedder_fingerprint="in training")
-    images = None if backbone is None else read_images(material.held_out_files)
+    @functools.cached_property
+    def _temperature(self) -> Callable[[int], float] | None:
+        return temperature_schedule(self.config.hasher, steps=self.config.epochs * self.config.batches.steps_per_epoch)
 
-    def verify() -> dict[str, float]:
-        rows = start
-        if backbone is not None and images is not None:
-            rows = _embedder_of(backbone, config, material).embed(images)
-        return {"held_out_eer": rate(rows, codes.hash, codes.alphabet_size), **known}
+    def _load_backbone(self) -> keras.Model:
+        weights = self.config.embedder.weights
+        if self.config.embedder.flip:
+            raise ConfigError("fine_tune trains on plain images: set embedder.flip to false")
+        model = load_backbone_model(weights).model
+        if not isinstance(model, keras.Model):
+            raise ConfigError(
+                f"fine_tune: {weights} is a fixed TensorFlow graph, which cannot be trained; set fine_tune to false"
+            )
+        return model
 
-    return verify
+    def _compiled(self, objectives: dict[str, Any]) -> keras.Model:
+        config = self.config
+        model = training_graph(
+            self.network,
+            config.hasher,
+            {name: loss.reads for name, loss in objectives.items()},
+            backbone=self.backbone,
+            keys=config.batches.keys,
+            temperature_input=self._temperature is not None,
+            classes=len(self.data.train.subjects),
+        )
+        steps = config.batches.steps_per_epoch
+        model.compile(
+            optimizer=build_optimizer(config.optimizer, epochs=config.epochs, steps_per_epoch=steps),
+            loss=objectives,
+            loss_weights={name: getattr(config.losses, name) for name in objectives},
+            jit_compile=config.xla,
+        )
+        return model
 
+    def _targets(self, objectives: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        """Target of each loss. Distillation follows the cosine behind the start of the learned layer."""
+        rows = _adapted(self.data.train_embeddings, self._start)
+        labels = self.data.train.labels.astype(np.float32)
+        return {name: rows if name in READS_EMBEDDINGS else labels for name in objectives}
 
-def _embedder_of(backbone: keras.Model, config: Stage2Config, material: Material) -> Embedder:
-    return Embedder(
-        backbone.predict_on_batch,
-        name="stage 2",
-        fingerprint="in training",
-        embedding_size=material.embedder.embedding_size,
-        input_size=material.embedder.input_size,
-        batch_size=config.embedder.batch_size,
-    )
+    def _batches(self, targets: dict[str, NDArray[Any]], epoch: int, first_step: int) -> CodeBatches:
+        config, data = self.config, self.data
+        return CodeBatches(
+            self._sampler,
+            data.train.files if config.fine_tune else data.train_embeddings,
+            targets,
+            self._keys,
+            epoch=epoch,
+            first_step=first_step,
+            steps=config.batches.steps_per_epoch,
+            inverse_temperature=self._temperature,
+        )
 
+    def _verification(self) -> Callable[[], dict[str, float]]:
+        """Held-out equal error rate of the codes, beside the baseline's and the embedding's."""
+        config, data = self.config, self.data
+        keys = validation_keys(config.seed, "verification-keys", VERIFICATION_KEYS)
+        size = data.embedder.embedding_size
+        code = dataclasses.replace(config.hasher, bottleneck=0, keep=min(config.hasher.keep, size))
+        baseline = BASELINES[BASELINE](size, code, config.seed)
+        rate = functools.partial(data.pairs.equal_error_rate, keys=keys)
+        known = {
+            f"held_out_{BASELINE}_eer": rate(data.held_out_embeddings, baseline.hash, baseline.alphabet_size),
+            "held_out_float_eer": data.pairs.curve_of_embeddings(data.held_out_embeddings).equal_error_rate(),
+        }
+        hasher = KerasFaceHasher(self.network, embedder_name="stage 2", embedder_fingerprint="in training")
+        backbone = self.backbone
+        images = None if backbone is None else read_images(data.pairs.files)
 
-def _store(
-    config: Stage2Config, material: Material, output: Path, hasher: keras.Model, backbone: keras.Model | None, name: str
-) -> None:
-    """Write the hasher, and before it the backbone it belongs to, if that was trained too."""
-    folder = output if name == BEST else output / name
-    embedder_name = material.embedder.name
-    fingerprint = material.embedder.fingerprint
-    if backbone is not None:
-        path = folder / EMBEDDER_FILE
-        save_model(backbone, path)
-        embedder_name, fingerprint = f"{embedder_name}, fine-tuned", sha256_of(path)
-    KerasFaceHasher(hasher, embedder_name=embedder_name, embedder_fingerprint=fingerprint).save(folder)
+        def verify() -> dict[str, float]:
+            rows = data.held_out_embeddings
+            if backbone is not None and images is not None:
+                rows = self._embedder_of(backbone).embed(images)
+            return {"held_out_eer": rate(rows, hasher.hash, hasher.alphabet_size), **known}
 
+        return verify
 
-def _calibrate(
-    config: Stage2Config, material: Material, output: Path, report: Callable[[str], None]
-) -> KerasFaceHasher:
-    hasher = KerasFaceHasher.load(output)
-    embeddings = material.held_out_embeddings
-    if config.fine_tune:
-        embedder = load_embedder(str(output / EMBEDDER_FILE), batch_size=config.embedder.batch_size)
-        hasher.check_embedder(embedder)
-        embeddings = embedder.embed_files(material.held_out_files)
-    hasher.calibration = calibrate(
-        material.pairs,
-        embeddings,
-        hasher.hash,
-        alphabet_size=hasher.alphabet_size,
-        config=config.calibration,
-        seed=config.seed,
-    )
-    hasher.save(output)
-    report(describe(hasher))
-    return hasher
+    def _embedder_of(self, backbone: keras.Model) -> Embedder:
+        return Embedder(
+            backbone.predict_on_batch,
+            name="stage 2",
+            fingerprint="in training",
+            embedding_size=self.data.embedder.embedding_size,
+            input_size=self.data.embedder.input_size,
+            batch_size=self.config.embedder.batch_size,
+        )
+
+    def _save(self, name: str) -> None:
+        """Write the hasher, and before it the backbone it belongs to, if that was trained too."""
+        folder = self.output if name == BEST else self.output / name
+        embedder_name, fingerprint = self.data.embedder.name, self.data.embedder.fingerprint
+        if self.backbone is not None:
+            path = folder / EMBEDDER_FILE
+            save_model(self.backbone, path)
+            embedder_name, fingerprint = f"{embedder_name}, fine-tuned", sha256_of(path)
+        KerasFaceHasher(self.network, embedder_name=embedder_name, embedder_fingerprint=fingerprint).save(folder)
+
+    def _calibrated(self) -> KerasFaceHasher:
+        """The best hasher with its threshold, also stored."""
+        hasher = KerasFaceHasher.load(self.output)
+        embeddings = self.data.held_out_embeddings
+        if self.config.fine_tune:
+            embedder = load_embedder(str(self.output / EMBEDDER_FILE), batch_size=self.config.embedder.batch_size)
+            hasher.check_embedder(embedder)
+            embeddings = embedder.embed_files(self.data.pairs.files)
+        hasher.calibration = calibrate(
+            self.data.pairs,
+            embeddings,
+            hasher.hash,
+            alphabet_size=hasher.alphabet_size,
+            config=self.config.calibration,
+            seed=self.config.seed,
+        )
+        hasher.save(self.output)
+        self.report(describe(hasher))
+        return hasher

@@ -1,45 +1,190 @@
-"""The loop both stages share: one `fit` an epoch, verified, saved, resumable at any step."""
+"""Training loop of both stages: one `fit` an epoch, verified, saved, resumable at any step.
 
+Ctrl-C ends a training after the step, `n` typed in the terminal after the epoch; a loss or weights that are not finite
+stop it and name the batch. Keras' own `fit` cannot resume within an epoch, which is why this loop exists.
+"""
+
+import contextlib
 import dataclasses
+import math
+import os
+import select
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import keras
 
+from iom._files import write_json
+from iom.errors import IomError
 from iom.training.curves import draw_curves
-from iom.training.guard import FiniteGuard, TrainingDivergedError
 from iom.training.run_dir import Progress, RunDir
-from iom.training.stopping import StopRequests, TrainingStopped, stop_requests
 
-__all__ = ["TrainingDivergedError", "TrainingStopped", "run_epochs"]
-
-HIDDEN = ("epoch", "step", "phase", "steps", "seconds", "fit_seconds")
-"""Fields of a record that its line leaves out, or tells elsewhere."""
 ACCURACY = "accuracy"
 """Figures with this ending are better the higher they are; all others the lower."""
+NAN_FILE = "nan_batch.json"
+
+_HIDDEN = ("epoch", "step", "phase", "steps", "seconds", "fit_seconds", "learning_rate")
+"""Fields of a record that its line leaves out, or shows elsewhere."""
+_MAX_WATCHED = 100_000
+"""Numbers in the variable that is checked after each step: few enough to cost nothing beside it."""
+_POLL_SECONDS = 0.3
+_STOP_LINE = "n"
+
+
+class TrainingDivergedError(IomError):
+    """The loss or the weights are no longer finite numbers."""
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """The user stopped the training; everything up to here is saved."""
 
 
 @dataclasses.dataclass(kw_only=True)
-class _Session:
-    """What the steps and the epochs of one call of `run_epochs` share."""
+class TrainingLoop:
+    """Training of a compiled model in a run's folder.
 
+    Attributes:
+        model: The compiled model.
+        run: The run's folder.
+        steps_per_epoch: Steps of one epoch.
+        batches: `(epoch, first step) -> batches` of the rest of that epoch; a pure function, so that a resumed run
+            sees the batches of the uninterrupted one.
+        verify: Figures such as `held_out_eer`.
+        save_model: Saves the current model under the name `best` or `last`.
+        best_figure: The figure that decides which model is the best.
+        checkpoint_steps: Also save the state every so many steps.
+        verify_steps: Also verify every so many steps.
+        state: Variables that belong to the run and neither to the model nor to its optimizer.
+        files_of: `(epoch, step) -> files` of a batch, to name them if the loss is not finite.
+        on_epoch: Takes the record of each epoch.
+        report: Takes one line an epoch.
+        fit: In place of `model.fit`, with its arguments.
+    """
+
+    model: keras.Model
     run: RunDir
+    steps_per_epoch: int
+    batches: Callable[[int, int], Any]
     verify: Callable[[], dict[str, float]]
     save_model: Callable[[str], None]
-    decides: str
-    requests: StopRequests
-    state: Sequence[Any]
-    checkpoint_steps: int
-    verify_steps: int
-    steps_per_epoch: int
-    progress: Progress
+    best_figure: str = "held_out_eer"
+    checkpoint_steps: int = 0
+    verify_steps: int = 0
+    state: Sequence[Any] = ()
+    files_of: Callable[[int, int], Sequence[str]] | None = None
+    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None
+    report: Callable[[str], None] = lambda line: None
+    fit: Callable[..., keras.callbacks.History] | None = None
+    progress: Progress = dataclasses.field(default_factory=Progress, init=False)
 
-    def judge(self, values: dict[str, float]) -> bool:
-        """Save the best model where it is one; whether it is."""
-        value = values[self.decides]
-        if self.decides.endswith(ACCURACY):
+    def train(self, epochs: int, *, start: Progress | None = None, total_epochs: int = 0) -> Progress:
+        """Train from the saved state of the run to the last epoch.
+
+        Args:
+            epochs: The epoch to stop before: that of the whole training, or of its phase.
+            start: Progress to go on from with the variables as they are, without restoring any state.
+            total_epochs: Epochs of the whole training, for reports; `epochs` by default.
+
+        Raises:
+            TrainingDivergedError: The loss or the weights are not finite.
+            TrainingStopped: The user stopped the training.
+        """
+        self.progress = start or self.run.load_state(self.model, state=self.state)
+        with stop_requests() as requests:
+            for epoch in range(self.progress.epoch, epochs):
+                self._train_epoch(epoch, requests, total_epochs or epochs)
+                if requests.after_step or requests.after_epoch:
+                    raise TrainingStopped(f"stopped after epoch {epoch + 1}, saved")
+        return self.progress
+
+    def _train_epoch(self, epoch: int, requests: "StopRequests", total_epochs: int) -> None:
+        first = self.progress.step
+        started = time.monotonic()
+        history = (self.fit or self.model.fit)(
+            self.batches(epoch, first),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            callbacks=[_StepCallback(self, requests)],
+            shuffle=False,  # the order is already the epoch's own
+            verbose="auto" if sys.stderr.isatty() else 0,
+        )
+        trained = time.monotonic() - started
+        values = self.verify()
+        record: dict[str, Any] = {"epoch": epoch + 1, "phase": self.progress.phase}
+        record |= {name: float(rows[-1]) for name, rows in history.history.items()}
+        record |= {**values, "learning_rate": self._learning_rate()}
+        record["seconds"] = round(time.monotonic() - started, 1)
+        record["fit_seconds"] = round(trained, 3)
+        record["steps"] = self.steps_per_epoch - first
+        improved = self._keep_best(values)
+        self.save_model("last")
+        self.run.log(record)
+        self._save_state(epoch + 1, 0)
+        self.progress = dataclasses.replace(self.progress, epoch=epoch + 1, step=0)
+        draw_curves(self.run.path / "curves.png", {self.run.path.name: self.run.records()})
+        self.on_epoch(record)
+        self.report(_line(record, total_epochs) + (" (best)" if improved else ""))
+
+    def after_step(self, epoch: int, step: int, logs: dict[str, Any], *, stopping: bool) -> None:
+        """Check, verify and save after a step, as far as due; the end of an epoch is left to the epoch.
+
+        Args:
+            epoch: Counted from zero.
+            step: Counted from one: the step just done.
+            logs: Means of the losses in this epoch.
+            stopping: The user asked to stop.
+        """
+        self.check_finite(logs, epoch=epoch, step=step)
+        if step >= self.steps_per_epoch:
+            return
+        if self.verify_steps and step % self.verify_steps == 0:
+            values = self.verify()
+            self._keep_best(values)
+            self.run.log({"epoch": epoch + 1, "step": step, **values, "learning_rate": self._learning_rate()})
+        if stopping or (self.checkpoint_steps and step % self.checkpoint_steps == 0):
+            self._save_state(epoch, step)
+        if stopping:
+            raise TrainingStopped(f"stopped at step {step} of epoch {epoch + 1}, saved")
+
+    def check_finite(self, logs: dict[str, Any], *, epoch: int, step: int) -> None:
+        """Refuse a loss or weights that are not finite.
+
+        Looks at the loss and at the first small variable: a gradient that is not finite anywhere is not finite in the
+        first layer either, so that its batch is found in its own step, and not one step later by the loss.
+
+        Raises:
+            TrainingDivergedError: Something is not finite; the batch is written to the run's folder.
+        """
+        loss = float(logs.get("loss", 0.0))
+        if math.isfinite(loss) and _is_finite(self.model):
+            return
+        names = [name.removesuffix("_loss") for name in logs if name.endswith("_loss")]
+        outputs = [name for name in names if not math.isfinite(float(logs[f"{name}_loss"]))]
+        if not math.isfinite(loss) and not outputs:
+            outputs = list(getattr(self.model, "output_names", ()))
+        problem = f"the loss is {loss}" if not math.isfinite(loss) else "the weights are not finite"
+        files = [str(file) for file in self.files_of(epoch, step - 1)] if self.files_of else []
+        path = self.run.path / NAN_FILE
+        batch = {"epoch": epoch + 1, "step": step, "found": problem, "outputs": outputs}
+        write_json(path, {**batch, "learning_rate": self._learning_rate(), "files": files})
+        state = self.run.state_path
+        raise TrainingDivergedError(
+            f"{problem} at step {step} of epoch {epoch + 1}"
+            + (f" (output {', '.join(outputs)})" if outputs else "")
+            + "; lower optimizer.learning_rate or set optimizer.clip_norm. "
+            + (f"The images of that batch are listed in {path}. " if files else "")
+            + (f"The last good state is {state}" if state.exists() else "No state was saved before")
+        )
+
+    def _keep_best(self, values: dict[str, float]) -> bool:
+        """Save the model where it is the best so far; whether it is."""
+        value = values[self.best_figure]
+        if self.best_figure.endswith(ACCURACY):
             value = 1.0 - value
         if value >= self.progress.best:
             return False
@@ -47,138 +192,108 @@ class _Session:
         self.progress = dataclasses.replace(self.progress, best=value)
         return True
 
-    def save(self, model: keras.Model, epoch: int, step: int) -> None:
+    def _save_state(self, epoch: int, step: int) -> None:
         """Write the state that the next step starts from."""
-        progress = dataclasses.replace(self.progress, epoch=epoch, step=step)
-        self.run.save_state(model, progress, state=self.state)
+        self.run.save_state(self.model, dataclasses.replace(self.progress, epoch=epoch, step=step), state=self.state)
+
+    def _learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
-class _StepCheckpoint(keras.callbacks.Callback):
-    """Within an epoch: guard the loss, verify and save the state where it is due, stop gently."""
-
-    def __init__(self, session: _Session, guard: FiniteGuard) -> None:
+class _StepCallback(keras.callbacks.Callback):
+    def __init__(self, loop: TrainingLoop, requests: "StopRequests") -> None:
         super().__init__()
-        self._session = session
-        self._guard = guard
-        self._epoch, self._first = session.progress.epoch, session.progress.step
+        self._loop, self._requests = loop, requests
+        self._epoch, self._first = loop.progress.epoch, loop.progress.step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Count the step; do what is due. The last step of an epoch leaves it to the epoch."""
-        session, taken = self._session, self._first + batch + 1
-        self._guard.check(self.model, logs or {}, epoch=self._epoch, step=taken)
-        if taken >= session.steps_per_epoch:
-            return
-        if session.verify_steps and taken % session.verify_steps == 0:
-            values = session.verify()
-            session.judge(values)
-            place = {"epoch": self._epoch + 1, "step": taken}
-            session.run.log({**place, **values, **_rate(self.model)})
-        stopping = session.requests.after_step
-        if stopping or (session.checkpoint_steps and taken % session.checkpoint_steps == 0):
-            session.save(self.model, self._epoch, taken)
-        if stopping:
-            raise TrainingStopped(f"stopped at step {taken} of epoch {self._epoch + 1}, saved")
+        self._loop.after_step(self._epoch, self._first + batch + 1, logs or {}, stopping=self._requests.after_step)
 
 
-def run_epochs(
-    model: keras.Model,
-    run: RunDir,
-    *,
-    epochs: int,
-    steps_per_epoch: int,
-    batches: Callable[[int, int], Any],
-    verify: Callable[[], dict[str, float]],
-    save_model: Callable[[str], None],
-    decides: str = "held_out_eer",
-    checkpoint_steps: int = 0,
-    verify_steps: int = 0,
-    of_epochs: int = 0,
-    start: Progress | None = None,
-    state: Sequence[Any] = (),
-    files_of: Callable[[int, int], Sequence[str]] | None = None,
-    watch: Callable[[dict[str, Any]], None] = lambda record: None,
-    report: Callable[[str], None] = lambda line: None,
-    fit: Callable[..., keras.callbacks.History] | None = None,
-) -> Progress:
-    """Train from where the run stands to the last epoch.
-
-    Ctrl-C stops behind the step, `n` typed in the terminal behind the epoch, saved either way.
-
-    Args:
-        model: Compiled model.
-        run: The run's folder; its state, if any, is restored first.
-        epochs: The epoch to stop before: that of the whole training, or of its phase.
-        of_epochs: Epochs of the whole training, for reports; `epochs` by default.
-        steps_per_epoch: Steps of one epoch.
-        batches: `(epoch, first step) -> batches` of the rest of that epoch; a pure function, so
-            that a resumed run sees what the uninterrupted one would have seen.
-        verify: Figures such as `held_out_eer`.
-        save_model: Saves the model to be kept, under the name `best` or `last`.
-        decides: The figure that decides which model is the best.
-        checkpoint_steps: Also save the state every so many steps.
-        verify_steps: Also verify every so many steps.
-        start: Where to go on with the variables as they are, without restoring any state.
-        state: Variables that belong to the run and neither to the model nor to its optimizer.
-        files_of: `(epoch, step) -> files` of a batch, to name them if the loss is not finite.
-        watch: Takes the record of each epoch.
-        report: Takes one line an epoch.
-        fit: In place of `model.fit`, with its arguments.
-
-    Raises:
-        TrainingDivergedError: The loss or the weights are no finite numbers.
-        TrainingStopped: The user stopped the training.
-    """
-    progress = start or run.load_state(model, state=state)
-    guard = FiniteGuard(run, files_of)
-    with stop_requests() as requests:
-        session = _Session(
-            run=run, verify=verify, save_model=save_model, decides=decides, requests=requests,
-            state=state, checkpoint_steps=checkpoint_steps, verify_steps=verify_steps,
-            steps_per_epoch=steps_per_epoch, progress=progress,
-        )  # fmt: skip
-        for epoch in range(progress.epoch, epochs):
-            first = session.progress.step
-            started = time.monotonic()
-            history = (fit or model.fit)(
-                batches(epoch, first),
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                callbacks=[_StepCheckpoint(session, guard)],
-                shuffle=False,  # the order is already the epoch's own
-                verbose="auto" if _interactive() else 0,
-            )
-            trained = time.monotonic() - started
-            values = verify()
-            record: dict[str, Any] = {"epoch": epoch + 1, "phase": progress.phase}
-            record |= {name: float(rows[-1]) for name, rows in history.history.items()}
-            record |= {**values, **_rate(model)}
-            record["seconds"] = round(time.monotonic() - started, 1)
-            record["fit_seconds"] = round(trained, 3)
-            record["steps"] = steps_per_epoch - first
-            improved = session.judge(values)
-            save_model("last")
-            run.log(record)
-            session.save(model, epoch + 1, 0)
-            session.progress = dataclasses.replace(session.progress, epoch=epoch + 1, step=0)
-            draw_curves(run.path / "curves.png", {run.path.name: run.records()})
-            watch(record)
-            report(_line(record, of_epochs or epochs) + (" (best)" if improved else ""))
-            if requests.any:
-                raise TrainingStopped(f"stopped after epoch {epoch + 1}, saved")
-    return session.progress
-
-
-def _interactive() -> bool:
-    return sys.stderr.isatty()
-
-
-def _rate(model: keras.Model) -> dict[str, float]:
-    """Learning rate that the next step is taken with."""
-    return {"learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))}
+def _is_finite(model: keras.Model) -> bool:
+    """Whether the first small trainable variable is finite."""
+    variables = model.trainable_variables
+    small = [variable for variable in variables if math.prod(variable.shape) <= _MAX_WATCHED]
+    watched = (small or variables)[:1]
+    return all(math.isfinite(float(keras.ops.convert_to_numpy(keras.ops.sum(each)))) for each in watched)
 
 
 def _line(record: dict[str, Any], epochs: int) -> str:
-    shown = {k: v for k, v in record.items() if k not in HIDDEN and k != "learning_rate"}
-    values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+    values = "  ".join(f"{name} {value:.4f}" for name, value in record.items() if name not in _HIDDEN)
     rate = f"learning rate {record['learning_rate']:.3g}"
     return f"epoch {record['epoch']}/{epochs}  {values}  {rate}  {record['seconds']:.0f} s"
+
+
+@dataclasses.dataclass
+class StopRequests:
+    """Requests of the user so far.
+
+    Attributes:
+        after_step: Ctrl-C was pressed: stop as soon as the step is done.
+        after_epoch: `n` was typed: stop when the epoch is done.
+    """
+
+    after_step: bool = False
+    after_epoch: bool = False
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[StopRequests]:
+    """Listen for Ctrl-C, and for `n` where standard input is a terminal.
+
+    The first Ctrl-C is noted, the second one acts at once. Outside the main thread signals cannot be caught, and are
+    left as they are.
+    """
+    requests = StopRequests()
+    with contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            stack.enter_context(_noted_interrupts(requests))
+        if sys.stdin is not None and sys.stdin.isatty():
+            stack.enter_context(_noted_lines(requests))
+        yield requests
+
+
+@contextlib.contextmanager
+def _noted_interrupts(requests: StopRequests) -> Iterator[None]:
+    def note(number: int, frame: FrameType | None) -> None:
+        requests.after_step = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        message = "\nstopping when this step is done and saved; Ctrl-C again stops at once\n"
+        os.write(2, message.encode())  # a signal handler must not touch a buffered stream
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _noted_lines(requests: StopRequests) -> Iterator[None]:
+    ended = threading.Event()
+
+    def listen() -> None:
+        terminal: Any = sys.stdin
+        while not ended.is_set() and not requests.after_epoch:
+            try:
+                # Reading in the background would suspend the whole process.
+                foreground = os.getpgrp() == os.tcgetpgrp(terminal.fileno())
+                ready = select.select([terminal], [], [], _POLL_SECONDS)[0]
+                if not foreground:
+                    ended.wait(_POLL_SECONDS)
+                elif ready:
+                    line = terminal.readline()
+                    if not line:
+                        return
+                    requests.after_epoch = line.strip().lower() == _STOP_LINE
+            except (OSError, ValueError):
+                return  # the terminal is gone
+
+    thread = threading.Thread(target=listen, name="typed-lines", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(2 * _POLL_SECONDS)

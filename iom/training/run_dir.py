@@ -1,4 +1,4 @@
-"""The folder of one run: resolved configuration, metrics, resumable state, best and last model."""
+"""Folder of one run: resolved configuration, metrics, resumable state, best and last model."""
 
 import dataclasses
 import json
@@ -13,20 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._environment import environment
-from iom._files import TEMPORARY, atomic_path, remove_temporary_files, write_json
+from iom._files import TEMPORARY, atomic_path, remove_temporary_files, write_json, write_text
 from iom._untrusted import parse_json, read_json
 from iom.config.loading import load_config, save_config
 from iom.errors import CheckpointError, ConfigError
-from iom.training.records import place, read_records, write_records
 
 HEADER = "header"
 STATE_VERSION = 1
-LONGEST_VALUE = 100
+MAX_VALUE_LENGTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run has come: the next step to take, and the best result so far (low is good).
+    """The next step of a run, and the best result so far (low is good).
 
     `phase` is the one whose variables the state holds.
     """
@@ -51,13 +50,13 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path, config: Any, *, resume: bool) -> "RunDir":
-        """Start a run in an empty folder, or take one up again.
+        """Start a run in an empty folder, or continue one.
 
         Temporary files that killed writers left in the folder are removed.
 
         Raises:
-            CheckpointError: A new run in a folder that holds one; a resumed run whose
-                configuration differs from the stored one.
+            CheckpointError: A new run in a folder that holds one; a resumed run whose configuration differs from the
+                stored one.
         """
         run = cls(path, config)
         stored = path / "config.yaml"
@@ -68,18 +67,17 @@ class RunDir:
                 )
             run._check_same_config(stored)
             remove_temporary_files(path)
-            run._note_versions()
-            return run
-        if path.exists() and any(not each.name.startswith(TEMPORARY) for each in path.iterdir()):
+        elif path.exists() and any(not each.name.startswith(TEMPORARY) for each in path.iterdir()):
             raise CheckpointError(f"{path} is not empty and holds no run: choose another --output")
-        path.mkdir(parents=True, exist_ok=True)
-        remove_temporary_files(path)
-        save_config(config, stored)
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            remove_temporary_files(path)
+            save_config(config, stored)
         run._note_versions()
         return run
 
     def _note_versions(self) -> None:
-        """Add what this process runs on to `versions.json`, unless it says so last already."""
+        """Add the environment of this process to `versions.json`, unless it is the last one there."""
         path = self.path / "versions.json"
         try:
             known = read_json(path) if path.exists() else []
@@ -117,7 +115,7 @@ class RunDir:
 
         Records of the same place or a later one are replaced.
         """
-        kept = [row for row in self.records() if place(row) < place(record)]
+        kept = [row for row in self.records() if _place(row) < _place(record)]
         write_records(self.metrics_path, [*kept, record])
 
     def records(self) -> list[dict[str, Any]]:
@@ -137,7 +135,7 @@ class RunDir:
             os.fsync(stream.fileno())
 
     def progress(self) -> Progress:
-        """How far the saved state has come, without restoring it.
+        """Progress of the saved state, which is not restored.
 
         Raises:
             CheckpointError: The file is damaged.
@@ -179,6 +177,33 @@ class RunDir:
             ) from error
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Records of `metrics.jsonl`, one JSON object a line; none where there is no file yet.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        records = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in records):
+        raise CheckpointError(f"{path} is damaged: expected objects with an epoch")
+    return records
+
+
+def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Write all records, atomically."""
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in records))
+
+
+def _place(record: dict[str, Any]) -> tuple[int, float]:
+    """Order of the records: steps of an epoch come before its end."""
+    return record["epoch"], record.get("step", float("inf"))
+
+
 def _progress(header: dict[str, Any]) -> Progress:
     names = [field.name for field in dataclasses.fields(Progress)]
     return Progress(**{name: header[name] for name in names if name in header})
@@ -203,6 +228,6 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    """The value as a message shows it: a long list is cut."""
+    """The value as a message shows it: a long one is cut."""
     text = repr(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

@@ -1,7 +1,4 @@
-"""Starts of linear layers from data: within-class whitening, and leading directions.
-
-Within-class whitening gives less weight to directions in which images of one subject differ.
-"""
+"""Starts of linear layers from data: within-class whitening, leading directions, discriminant windows."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +12,9 @@ def within_class_whitening(
 ) -> NDArray[np.float32]:
     """Matrix of a shrunk within-class covariance normalisation (Hatch et al., Interspeech 2006).
 
-    With S the pooled within-class covariance, scaled to a mean eigenvalue of one, the matrix is
-    ((1 - share) I + share S)^(-1/2): the identity at share 0. It is symmetric, so it stays as near
-    to the identity as a whitening can.
+    It gives less weight to directions in which images of one subject differ. With S the pooled within-class
+    covariance, scaled to a mean eigenvalue of one, the matrix is ((1 - share) I + share S)^(-1/2): the identity at
+    share 0, and symmetric, so that it stays as near to the identity as a whitening can.
 
     Args:
         embeddings: `(N, D)`.
@@ -50,9 +47,8 @@ def within_class_whitening(
 def leading_directions(embeddings: NDArray[np.float32], size: int, *, seed: int) -> NDArray[np.float32]:
     """Start of a bottleneck: the `size` directions that hold most of the rows, turned at random.
 
-    The eigenvectors of the second moment (not centred, as a cosine is not), as those of principal
-    components; a random rotation behind them spreads what they hold evenly over the new dimensions,
-    so that keeping some of them, whichever, keeps a fair share (Gong et al., ITQ, TPAMI 2013).
+    The eigenvectors of the second moment (not centred, as a cosine is not); a random rotation behind them spreads their
+    variance evenly over the new dimensions, so that any subset keeps a fair share (Gong et al., ITQ, TPAMI 2013).
 
     Args:
         embeddings: `(N, D)`.
@@ -71,15 +67,13 @@ def leading_directions(embeddings: NDArray[np.float32], size: int, *, seed: int)
 def independent_parts(
     embeddings: NDArray[np.float32], labels: NDArray[np.int64], share: float, *, keep: int
 ) -> NDArray[np.float32]:
-    """Start of the learned layer for keys of kind `part`: two windows that tell little of another.
+    """Start of the learned layer for keys of kind `part`: two windows that predict little of each other.
 
-    Linear discriminant directions: in them both the within-class covariance (shrunk as in
-    `within_class_whitening`) and the covariance of subjects' means are diagonal, so that no
-    direction predicts another, neither a subject nor an image, as far as second moments go. They
-    are dealt out to the first and the second window in turn by how much they discriminate; what
-    both windows have in common, if `keep` is more than half, stands between and discriminates
-    averagely, and what neither has, if it is less, discriminates least. Of more windows than two,
-    the order is not balanced.
+    Linear discriminant directions: in them both the within-class covariance (shrunk as in `within_class_whitening`) and
+    the covariance of subjects' means are diagonal, so that no direction predicts another as far as second moments go.
+    They go to the first and the second window in turn by how much they discriminate; directions of both windows, if
+    `keep` is more than half, lie between and discriminate averagely, and those of neither, if it is less, discriminate
+    least. With more windows than two the order is not balanced.
 
     Args:
         embeddings: `(N, D)`.
@@ -100,18 +94,18 @@ def independent_parts(
     np.add.at(sums, labels, rows)
     means = sums[counts > 1] / counts[counts > 1, None]
     directions = np.linalg.eigh(np.atleast_2d(np.cov(means, rowvar=False)))[1][:, ::-1]
-    ordered = (whitening @ directions)[:, _dealt_out(rows.shape[1], keep)]
+    ordered = (whitening @ directions)[:, _window_order(rows.shape[1], keep)]
     return np.asarray(ordered, np.float32)
 
 
-def _dealt_out(size: int, keep: int) -> NDArray[np.intp]:
+def _window_order(size: int, keep: int) -> NDArray[np.intp]:
     """Ranks 0 to size - 1 in an order whose first and last `keep` are of like quality."""
     ranks = np.arange(size)
     both = max(2 * keep - size, 0)
     first = (size - both) // 2
     between = ranks[first : first + both] if both else ranks[2 * keep :]
     others = np.setdiff1d(ranks, between)
-    # First, second, second, first, and so on: each window gets as much.
+    # First, second, second, first, and so on: both windows get an equal share.
     turns = np.arange(len(others)) % 4
     left, right = others[(turns == 0) | (turns == 3)], others[(turns == 1) | (turns == 2)]
     return np.concatenate([left, between, right])

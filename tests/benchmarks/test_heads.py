@@ -6,7 +6,7 @@ import pytest
 from benchmarks import heads
 from iom.config.loading import load_config
 from iom.config.schema import Stage1Config
-from iom.training.phases import check_phases
+from iom.training.classification_heads import check_phases
 
 
 def test_help(capsys):
@@ -38,7 +38,7 @@ def test_every_head_can_be_built(name, root):
 def test_a_finished_run_is_not_repeated_and_another_one_is_refused(tmp_path, root, monkeypatch):
     from iom.config.loading import save_config
     from iom.errors import ConfigError
-    from iom.training.records import write_records
+    from iom.training.run_dir import write_records
 
     monkeypatch.chdir(root)
     config = load_config(Stage1Config, Path(heads.CONFIG))

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.cli.align import main
 from iom.photos.align import TEMPLATE, Face, write_landmarks
+from tests.commands import command
+
+main = command("align")
 
 
 def listed_photos(folder, count, size=200):
@@ -37,8 +39,8 @@ def test_photographs_become_faces(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "0"], "--workers 1 or more"),
-        (["--which", "best"], "choices: all, centre, dominant, largest, one"),
+        (["--workers", "-1"], "invalid value for '--workers': -1 is not in the range"),
+        (["--faces", "best"], "choices: all, centre, dominant, largest, one"),
         (["--min-score", "7"], "min_score from 0 to 1"),
     ],
 )
@@ -51,7 +53,7 @@ def test_a_mistake_is_one_line(tmp_path, capsys, options, message):
 
 def test_a_killed_run_is_continued(tmp_path):
     command = listed_photos(tmp_path, 60, size=600)
-    arguments = [sys.executable, "-m", "iom.cli.align", *command, "--quiet"]
+    arguments = [sys.executable, "-m", "iom", "align", *command, "--quiet"]
     journal = tmp_path / "faces" / "align.jsonl"
     process = subprocess.Popen([*arguments, "--workers", "2"])
     while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") > 5):

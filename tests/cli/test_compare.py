@@ -3,7 +3,9 @@ import json
 
 import pytest
 
-from iom.cli.compare import main
+from tests.commands import command
+
+main = command("compare")
 
 
 def made(folder, value, *, pairs=6000, more=()):

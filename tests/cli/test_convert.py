@@ -8,9 +8,11 @@ import time
 
 import pytest
 
-from iom.cli.convert import main
 from iom.data.formats.bin_files import write_bin
+from tests.commands import command
 from tests.data.test_conversions import SIDE, encoded, write_rec
+
+main = command("convert")
 
 COUNT = 240
 
@@ -45,7 +47,7 @@ def tree(root):
 def test_a_killed_conversion_is_continued(sources, tmp_path, source, kind):
     options = ["--kind", kind, "--size", str(SIDE), "--per-shard", "20", "--quiet"]
     command = [str(sources / source), str(tmp_path / "killed"), *options]
-    process = subprocess.Popen([sys.executable, "-m", "iom.cli.convert", *command])
+    process = subprocess.Popen([sys.executable, "-m", "iom", "convert", *command])
     while process.poll() is None and sum(1 for _ in (tmp_path / "killed").rglob("*.*")) < 24:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)

@@ -1,16 +1,16 @@
 """The demo on a small random network: what it prints, what it writes, and what it refuses."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from iom.cli.demo import main
 from iom.synthetic import load_face_model
+from tests.commands import command
+
+main = command("demo")
 
 CODE_LENGTH, ALPHABET_SIZE = 96, 4
 DISTANCE = re.compile(rf"dist_(positive|negative) = +(\d+) of {CODE_LENGTH} +(match|no match) ")
@@ -152,15 +152,3 @@ def test_the_bundled_model_runs_by_default(
     text = capsys.readouterr().out
     decisions = re.findall(r"dist_\w+ = +\d+ of \d+ +(match|no match) ", text)
     assert decisions == ["match", "no match", "no match", "no match", "match", "no match"]
-
-
-def test_help_imports_nothing_heavy(root: Path) -> None:
-    code = (
-        "import sys; from iom.cli.demo import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'tensorflow', 'keras', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--images" in done.stdout

@@ -9,14 +9,10 @@ import threading
 
 import pytest
 
-from iom.cli import main as iom_main
-from iom.cli.deploy import NAMES, main
+from iom.cli.main import main as run_iom
+from tests.commands import command
 
-
-def test_the_command_knows_every_format():
-    from iom.export.formats import FORMATS
-
-    assert set(NAMES) == set(FORMATS)
+main = command("deploy")
 
 
 def test_formats_do_not_share_a_file():
@@ -29,7 +25,7 @@ def test_formats_do_not_share_a_file():
     ("arguments", "message"),
     [
         (["--hasher", "nowhere"], "nowhere"),
-        (["--faces", "somewhere"], "--faces and --pairs go together"),
+        (["--folder", "somewhere"], "--folder and --pairs go together"),
         (["--calibration", "nowhere"], "no folder nowhere"),
     ],
 )
@@ -45,7 +41,7 @@ def test_a_precision_that_the_cpu_lacks_is_told_before_any_work(tmp_path, monkey
     from iom.models.sessions import openvino_session
 
     monkeypatch.setattr(openvino_session, "cpu_capabilities", lambda: ["FP32", "INT8"])
-    given = ["--to", "onnx", "fast", "--hasher", "nowhere", "--output", str(tmp_path / "out")]
+    given = ["--to", "onnx", "--to", "fast", "--hasher", "nowhere", "--output", str(tmp_path / "out")]
     assert main(given) == 2
     error = capsys.readouterr().err
     assert "--to fast: computes in bfloat16, which this CPU does not have (it has FP32" in error
@@ -71,7 +67,7 @@ def iom(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/keys?key-file={tmp_path}/wrap")
 
     def run(*arguments):
-        code = iom_main.main([str(argument) for argument in arguments])
+        code = run_iom([str(argument) for argument in arguments])
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 
@@ -127,8 +123,8 @@ def test_the_service_runs_with_an_artefact_and_without_tensorflow(artefact, root
     pytest.importorskip("fastapi")
     script = (
         "import sys\n"
-        "from iom.cli import serve\n"
-        "try: serve.main(sys.argv[1:])\n"
+        "from iom.cli.main import main\n"
+        "try: main(['serve', *sys.argv[1:]])\n"
         "finally: print(sorted({'tensorflow', 'keras'} & set(sys.modules)))\n"
     )
     options = ["--demo", "--port", "0", "--detector", "none", "--hasher", artefact]

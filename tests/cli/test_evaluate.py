@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.cli.evaluate import main
 from iom.config.hashing import HasherConfig
 from iom.config.loading import load_config
 from iom.config.schema import EvaluateConfig
 from iom.models.embedder import Embedder
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
+from tests.commands import command
+
+main = command("evaluate")
 
 FINGERPRINT = "a" * 64
 

@@ -11,10 +11,8 @@ import pytest
 from PIL import Image
 
 import iom as package
-from iom.cli import gallery_commands
-from iom.cli.gallery import COMMANDS
-from iom.cli.gallery_commands import RUN
-from iom.cli.main import main, modules
+from iom.cli.main import main
+from iom.cli.main import root as program
 from iom.gallery.gallery import Gallery
 from tests.data.nasty_folder import IMAGES, write_nasty_folder
 from tests.gallery.conftest import FakeHasher, faces
@@ -37,11 +35,11 @@ def write_images(folder, numbers):
 
 @pytest.fixture
 def iom(tmp_path, monkeypatch, capsys):
-    def load(path, *, weights, opens_embedder):
+    def load(path, *, weights, opens_embedder=True):
         FakeFaceHasher.loaded += opens_embedder
         return FakeFaceHasher()
 
-    monkeypatch.setattr(gallery_commands, "load", load)
+    monkeypatch.setattr("iom.models.face_hasher.load", load)
     write_images(tmp_path, range(9))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("iom.gallery.keys.key_store.SCRYPT_COST", 2)
@@ -210,7 +208,6 @@ def test_every_command_answers_in_json(iom, tmp_path):
     assert (refused["type"], refused["exit_code"]) == ("NotEnrolledError", 3)
     assert refused["subject_id"] == "eve"
     assert ask(6, "stats", "--gallery", "sqlite:///none.db")["error"]["place"] == "none.db"
-    assert set(RUN) == set(COMMANDS)
 
 
 def test_stats_of_one_application(iom):
@@ -232,7 +229,7 @@ def test_the_threshold_can_be_changed(iom):
     assert distance > 50
     assert iom("set-threshold", distance)[1] == f"application default: threshold {distance}\n"
     assert iom("verify", "alice", "5.jpg")[0] == 0
-    for wrong, expected in ((["many"], "invalid int"), (["97"], "to 96"), (["-2"], "-1 (reject")):
+    for wrong, expected in ((["many"], "not a valid integer"), (["97"], "to 96"), (["-2"], "-1 (reject")):
         code, _, error = iom("set-threshold", *wrong)
         assert code == 2
         assert expected in error
@@ -244,9 +241,9 @@ def test_a_subject_that_is_enrolled_names_the_ways_on(iom):
     iom("init")
     assert iom("enroll", "alice", "0.jpg")[1] == "alice: 1 reference\n"
     error = iom("enroll", "alice", "1.jpg")[2]
-    assert "--another" in error
+    assert "--add" in error
     assert "iom renew" in error
-    assert iom("enroll", "alice", "1.jpg", "--another")[1] == "alice: 1 reference\n"
+    assert iom("enroll", "alice", "1.jpg", "--add")[1] == "alice: 1 reference\n"
 
 
 def test_two_enrolments_of_one_folder_at_once(iom, tmp_path, monkeypatch):
@@ -304,16 +301,14 @@ def test_without_a_terminal_the_passphrase_is_not_asked_for(root, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_version_and_help(iom, capsys):
+def test_version_and_help(iom):
     assert iom("--version")[1] == f"iom {package.__version__}\n"
     assert "not enrolled" in iom("--help")[1]
-    for name in COMMANDS:
-        with pytest.raises(SystemExit) as stopped:
-            main([name, "--help"])
-        assert stopped.value.code == 0
-        shown = capsys.readouterr().out
+    for command in program.sections["Gallery"]:
+        name = command.name
+        shown = iom(name, "--help")[1]
         examples = shown[shown.index("examples:") :].splitlines()[1:]
-        assert shown.startswith(f"usage: iom {name} ")
+        assert shown.startswith(f"Usage: iom {name} ")
         assert examples
         assert all(line.startswith(f"  iom {name}") for line in examples), name
 
@@ -354,14 +349,14 @@ for expected, *arguments in (
     [2, "deploy", "--output", "0.jpg/x"],
     [2, "train-stage1", "--config", CONFIGS + "/smoke/stage1.yaml", "--output", "0.jpg/x"],
     [2, "train-stage2", "--config", CONFIGS + "/smoke/stage2.yaml", "--output", "0.jpg/x"],
-    [2, "search", "--config", CONFIGS + "/search/smoke.yaml", "--output", "0.jpg/x"],
+    [2, "sweep", "--config", CONFIGS + "/search/smoke.yaml", "--output", "0.jpg/x"],
     [2, "evaluate", "--config", CONFIGS + "/smoke/evaluate.yaml", "--output", "0.jpg/x"],
     [2, "demo", "--output", "0.jpg/x"],
     [2, "align", ".", "0.jpg/x"],
     [2, "convert", ".", "0.jpg/x", "--kind", "folder:tfrecord"],
-    [6, "hash", "photos", "--out", "x.parquet", "--key-file", "none"],
-    [2, "hash", "photos", "--out", "x.csv", "--key-file", "key"],
-    [2, "hash", "none", "--out", "x.parquet", "--key-file", "key"],
+    [6, "hash", "photos", "--output", "x.parquet", "--key-file", "none"],
+    [2, "hash", "photos", "--output", "x.csv", "--key-file", "key"],
+    [2, "hash", "none", "--output", "x.parquet", "--key-file", "key"],
     [2, "make-token", "0.jpg/x", "door"],
     [2, "make-key", "0.jpg/x"],
     [2, "align", "none", "out"],
@@ -388,31 +383,6 @@ for expected, *arguments in (
     assert "give the artefact itself: exported/face.onnx" in done.stderr
     assert "no hasher in photos" in done.stderr
     assert done.stderr.count("\n") == done.stderr.count("error: ")
-
-
-def test_help_lists_every_command_and_is_light(root):
-    code = (
-        "import sys; from iom.cli.main import main; main(['--help'])\n"
-        "heavy = {'numpy', 'tensorflow', 'keras', 'numba', 'scipy', 'tqdm'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    files = {path.stem.replace("_", "-") for path in (root / "iom" / "cli").glob("*.py")}
-    commands, _, codes = result.stdout.partition("exit codes:")
-    listed = {line.split()[0] for line in commands.splitlines() if line.startswith("  ")}
-    assert listed == set(COMMANDS) | set(modules())
-    assert [int(line.split()[0]) for line in codes.splitlines() if line[:5].strip().isdigit()] == [
-        0, 1, 2, 3, 4, 5, 6, 70, 130
-    ]  # fmt: skip
-    assert files - listed == {
-        "--init--",
-        "arguments",
-        "main",
-        "gallery",
-        "gallery-access",
-        "gallery-commands",
-        "serving",
-    }
 
 
 def test_the_package_itself_is_the_command(root):

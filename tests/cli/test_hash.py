@@ -57,7 +57,7 @@ def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
     hasher = load("bundled", batch_size=BATCH)
     out = tmp_path / "codes.parquet"
     options = ["--points", tmp_path / "landmarks.csv", "--workers", "0", "--quiet"]
-    code, shown, error = iom("hash", folder, "--out", out, "--key-file", tmp_path / "door.key", *options)
+    code, shown, error = iom("hash", folder, "--output", out, "--key-file", tmp_path / "door.key", *options)
     assert code == 0, error
     assert shown.splitlines()[0] == "3 photographs: 3 hashed, 1 wrong type"
     found = read_codes(out)
@@ -71,9 +71,9 @@ def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
     last = json.loads((tmp_path / "codes.report.jsonl").read_text().splitlines()[-1])
     assert last["counts"]["wrong_type"] == 1
     monkeypatch.setenv("IOM_KEY", key.to_text())
-    assert iom("hash", folder, "--out", tmp_path / "again.parquet", *options)[0] == 0
+    assert iom("hash", folder, "--output", tmp_path / "again.parquet", *options)[0] == 0
     assert (tmp_path / "again.parquet").read_bytes() == out.read_bytes()
-    code, _, error = iom("hash", folder, "--out", out, *options)
+    code, _, error = iom("hash", folder, "--output", out, *options)
     assert code == 2
     assert "exists already and is finished" in error
 
@@ -91,7 +91,7 @@ def test_a_key_is_made_for_its_owner_and_never_overwritten(iom, tmp_path):
 
 
 def test_there_is_no_key_but_a_given_one(iom, photos, tmp_path, monkeypatch):
-    out = ("hash", photos[0], "--out", tmp_path / "codes.parquet")
+    out = ("hash", photos[0], "--output", tmp_path / "codes.parquet")
     code, _, error = iom(*out)
     assert code == 6
     assert "--key-file FILE or the environment variable IOM_KEY" in error
@@ -119,7 +119,7 @@ def test_there_is_no_key_but_a_given_one(iom, photos, tmp_path, monkeypatch):
 def test_mistakes_are_one_line(iom, photos, tmp_path, monkeypatch, arguments):
     monkeypatch.setenv("IOM_KEY", TransformKey.generate().to_text())
     monkeypatch.setattr("iom.models.face_hasher.load", lambda *a, **k: Fake())
-    code, _, error = iom("hash", photos[0], "--out", tmp_path / "c.parquet", *arguments)
+    code, _, error = iom("hash", photos[0], "--output", tmp_path / "c.parquet", *arguments)
     assert code == 2
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -130,7 +130,7 @@ def test_an_output_that_cannot_be_written_is_one_line(iom, photos, tmp_path, mon
     monkeypatch.setattr("iom.models.face_hasher.load", lambda *a, **k: Fake())
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "codes.parquet"
-    code, _, error = iom("hash", photos[0], "--out", out, "--aligned", "--workers", "0")
+    code, _, error = iom("hash", photos[0], "--output", out, "--aligned", "--workers", "0")
     assert code == 2
     assert error.startswith("error: ")
     assert "is a file; name another output" in error

@@ -65,7 +65,7 @@ def opened():
 
 @pytest.fixture
 def share(monkeypatch, opened):
-    for module in ("iom.cli.gallery_commands", "iom.service.app"):
+    for module in ("iom.models.face_hasher", "iom.service.app"):
         monkeypatch.setattr(f"{module}.load", opened)
 
 
@@ -125,7 +125,7 @@ def test_bulk_enroll(share, iom, models, kind):
 def test_hash(iom, models, kind):
     pytest.importorskip("pyarrow")
     code, shown, error = iom(
-        "hash", models / "faces", "--aligned", "--out", "codes.parquet", "--workers", "0",
+        "hash", models / "faces", "--aligned", "--output", "codes.parquet", "--workers", "0",
         "--key-file", models / "door.key", "--quiet", "--hasher", hasher_of(models, kind),
     )  # fmt: skip
     assert code == 0, error
@@ -196,7 +196,7 @@ def test_calibrate_a_copy(iom, models, kind):
     hasher = Path(hasher_of(models, kind))
     before = load(hasher, opens_embedder=False)
     code, _, error = iom(
-        "calibrate", "--hasher", hasher, "--faces", models / "faces", "--output", "copy",
+        "calibrate", "--hasher", hasher, "--folder", models / "faces", "--output", "copy",
         "--fmr", "0.05", "--keys", "2", "--bootstrap", "0", "--quiet",
     )  # fmt: skip
     assert code == 0, error

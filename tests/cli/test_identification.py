@@ -3,11 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from iom.cli.identification import main
 from iom.data.benchmarks.folders import folder_identification
 from iom.errors import DataError
 from iom.synthetic import load_face_model
+from tests.commands import command
 from tests.data import layouts
+
+main = command("identification")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from iom.cli.main import main
 FOLDERS = {
     "train-stage1": ["--config", "configs/smoke/stage1.yaml", "--output", "OUT"],
     "train-stage2": ["--config", "configs/smoke/stage2.yaml", "--output", "OUT"],
-    "search": ["--config", "configs/search/smoke.yaml", "--output", "OUT"],
+    "sweep": ["--config", "configs/search/smoke.yaml", "--output", "OUT"],
     "evaluate": ["--config", "configs/smoke/evaluate.yaml", "--output", "OUT"],
     "evaluate --report": ["--config", "configs/smoke/evaluate.yaml", "--report", "OUT"],
     "identification": ["--config", "configs/evaluate/lfw.yaml", "--output", "OUT"],
@@ -20,10 +20,10 @@ FOLDERS = {
     "demo": ["--images", "NONE", "NONE", "NONE", "--output", "OUT"],
 }
 FILES = {
-    "hash": ["NONE", "--out", "OUT.parquet", "--key-file", "NONE"],
+    "hash": ["NONE", "--output", "OUT.parquet", "--key-file", "NONE"],
     "curves": ["NONE", "--output", "OUT.png"],
     "demo .png": ["--images", "NONE", "NONE", "NONE", "--output", "OUT.png"],
-    "make-face-model": ["--images", "NONE", "--output", "OUT.npz"],
+    "make-face-model": ["--folder", "NONE", "--output", "OUT.npz"],
 }
 
 

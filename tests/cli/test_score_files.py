@@ -3,11 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from iom.cli.score_files import main
 from iom.errors import DataError
 from iom.evaluation.score_files import read_scores, table_figures, write_system_scores
 from iom.evaluation.scores import code_scores, float_scores
 from iom.metrics.verification import equal_error_rate, fnmr_at_fmr
+from tests.commands import command
+
+main = command("score-files")
 
 
 def scores_file(folder, seed=0):

@@ -5,25 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iom.cli import make_face_model, synthesize
 from iom.config.sections import FolderConfig
 from iom.data.folders import scan_folder
 from iom.photos.images import check_images
 from iom.synthetic.face_model import FaceModel
+from tests.commands import command
 
 
 def test_synthesize_writes_a_folder_that_can_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "faces"
-    command = ["--output", str(root), "--subjects", "5", "--images", "3", "--quiet"]
-    assert synthesize.main(command) == 0
+    arguments = ["--output", str(root), "--subjects", "5", "--images", "3", "--quiet"]
+    assert command("synthesize")(arguments) == 0
     assert "15 faces of 5 synthetic subjects" in capsys.readouterr().out
     folder = scan_folder(FolderConfig(root=str(root), min_images=2))
     assert len(folder) == 15
     assert len(folder.subjects) == 5
     check_images(folder.files)
-    assert synthesize.main(command) == 2
+    assert command("synthesize")(arguments) == 2
     assert "new or empty folder" in capsys.readouterr().err
-    assert synthesize.main(["--output", str(tmp_path / "x"), "--subjects", "0"]) == 2
+    assert command("synthesize")(["--output", str(tmp_path / "x"), "--subjects", "0"]) == 2
     assert "at least one subject" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["faces"]
 
@@ -31,14 +31,14 @@ def test_synthesize_writes_a_folder_that_can_be_trained_on(tmp_path: Path, capsy
 def test_a_face_model_is_made_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, output = tmp_path / "faces", tmp_path / "model.npz"
     images = ["--subjects", "60", "--images", "5", "--seed", "2", "--quiet"]
-    assert synthesize.main(["--output", str(root), *images]) == 0
-    command = ["--images", str(root), "--output", str(output), "--quiet", "--frontal", "0.9"]
-    assert make_face_model.main(command) == 0
+    assert command("synthesize")(["--output", str(root), *images]) == 0
+    arguments = ["--folder", str(root), "--output", str(output), "--quiet", "--frontal", "0.9"]
+    assert command("make-face-model")(arguments) == 0
     assert "160 symmetric" in capsys.readouterr().out
     model = FaceModel.load(output)
     faces, _ = model.sample(10, 1, seed=1)
     assert 20 < faces.astype(float).std(0).mean() < 60
     assert np.isfinite(model.between).all()
-    few = [*command, "--frontal", "0.3"]
-    assert make_face_model.main(few) == 2
+    few = [*arguments, "--frontal", "0.3"]
+    assert command("make-face-model")(few) == 2
     assert "a face model of 160 components needs more images" in capsys.readouterr().err

@@ -1,12 +1,11 @@
 """The weights command: lists, checks, and tells mistakes in one line."""
 
-import subprocess
-import sys
-
 import pytest
 
-from iom.cli.weights import main
 from iom.nn.backbones.registry import build_backbone
+from tests.commands import command
+
+main = command("weights")
 
 
 def test_list_names_every_entry(capsys):
@@ -32,13 +31,3 @@ def test_a_mistake_is_one_line(name, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-
-
-def test_help_is_light(root):
-    code = (
-        "import sys; from iom.cli.weights import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True)

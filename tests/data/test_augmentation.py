@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from iom.config.sections import AugmentationConfig
-from iom.data.augmentation import DRAWS, augment, augment_batch
+from iom.data.augmentation import DRAWS, augment_batch, change_images
 
 OFF = {"flip": False, "crop": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 
@@ -15,7 +15,8 @@ def image():
 
 def run(image, seed, **settings):
     config = AugmentationConfig(**(OFF | settings))
-    return augment(tf.constant(image), tf.constant([1, seed]), config).numpy()
+    draws = np.random.default_rng(seed).random((1, DRAWS), np.float32)
+    return augment_batch(tf.constant(image[None]), tf.constant(draws), config).numpy()[0]
 
 
 def test_nothing_on_changes_nothing(image):
@@ -98,8 +99,6 @@ def test_a_batch_is_changed_by_the_formula(kind):
 
 
 def test_memory_is_taken_again_only_when_nobody_holds_it():
-    from iom.data.augment_kernels import change_images
-
     images = np.random.default_rng(0).integers(0, 256, (3, 10, 10, 3), dtype=np.uint8)
     draws = np.random.default_rng(1).random((3, 7), np.float32)
     strength = np.array([0.1, 0.1, 0.1, 0.1], np.float32)

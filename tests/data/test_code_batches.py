@@ -1,27 +1,23 @@
 import numpy as np
 import pytest
 
-from iom.data.batches import SubjectBatches
-from iom.data.code_batches import CodeBatches, training_order
+from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.synthetic import write_folder
 
 SIZE = 16
 
 
-def batches(key="random", first_step=0, epoch=1, key_kind="permutation", **settings):
+def batches(key="random", first_step=0, epoch=1, kind="permutation", **settings):
     labels = np.repeat(np.arange(8), 4)
     rows = np.random.default_rng(0).normal(size=(32, SIZE)).astype("float32")
     return CodeBatches(
         SubjectBatches(labels, 3, 2, 5),
         rows,
         {"triplet": labels.astype("float32"), "distillation": rows},
-        embedding_size=SIZE,
-        key=key,
+        TrainingKeys(SIZE, 5, key, kind, **settings),
         epoch=epoch,
         first_step=first_step,
         steps=6,
-        key_kind=key_kind,
-        **settings,
     )
 
 
@@ -37,8 +33,8 @@ def test_one_fresh_order_for_each_batch():
 
 @pytest.mark.parametrize("keys", [1, 3])
 def test_a_second_key_is_none_of_the_others(keys):
-    plain, data = batches(keys=keys), batches(keys=keys, second_key=True)
-    rest = batches(keys=keys, second_key=True, first_step=4)
+    plain, data = batches(count=keys), batches(count=keys, second=True)
+    rest = batches(count=keys, second=True, first_step=4)
     for step in range(6):
         inputs, _ = data[step]
         np.testing.assert_array_equal(inputs["order"], plain[step][0]["order"])
@@ -72,10 +68,10 @@ def test_the_rest_of_an_epoch_is_the_end_of_the_whole(first):
 
 
 def test_orders_are_those_of_transform_keys():
-    order = training_order(SIZE, kind="random", seed=5, epoch=1, step=0)
+    order = TrainingKeys(SIZE, 5).order(epoch=1, step=0)
     assert order.dtype == np.int32
     assert order.shape == (3 * SIZE,)
-    np.testing.assert_array_equal(order, batches(key_kind="orthogonal")[0][0]["order"][0])
+    np.testing.assert_array_equal(order, batches(kind="orthogonal")[0][0]["order"][0])
 
 
 def test_images_are_read_as_raw_pixels(tmp_path):
@@ -86,10 +82,8 @@ def test_images_are_read_as_raw_pixels(tmp_path):
         SubjectBatches(labels, 2, 2, 5),
         files,
         {"triplet": labels.astype("float32")},
-        embedding_size=SIZE,
-        key="random",
+        TrainingKeys(SIZE, 5),
         epoch=0,
-        first_step=0,
         steps=1,
     )
     inputs, _ = data[0]

@@ -15,9 +15,10 @@ from iom.data.folders import hold_out, scan_folder
 from iom.data.formats.bin_files import read_bin_images, write_bin
 from iom.data.formats.conversions import convert
 from iom.data.formats.recordio import MAGIC, read_record_file
-from iom.data.formats.shards import open_shards, read_records
 from iom.data.image_batches import LABEL, ImageBatches
+from iom.data.tfrecord import open_shards, read_records
 from iom.errors import ConfigError, DataError
+from tests.commands import command
 
 SIDE = 16
 SUBJECTS = ("anna", "bert", "carl", "dora")
@@ -241,7 +242,7 @@ def test_a_damaged_bin_is_refused_or_has_as_many_pairs(tmp_path, damage):
 
 
 def test_the_checker_finds_everything(faces, tmp_path, capsys):
-    from iom.cli.check_data import main
+    main = command("check-data")
 
     root = tmp_path / "f"
     for subject, name, data in [

@@ -96,8 +96,8 @@ def test_the_split_follows_the_seed(faces):
         ({"root": ""}, "set data.root"),
         ({"root": "no-such-folder"}, "no folder no-such-folder"),
         ({"min_images": 4}, "at least two subjects with 4 images"),
-        ({"include": "no-such-list.txt"}, "cannot read the list"),
-        ({"same_subject": "no-such-list.tsv"}, "cannot read the list of pairs"),
+        ({"include": "no-such-list.txt"}, "cannot read no-such-list.txt"),
+        ({"same_subject": "no-such-list.tsv"}, "cannot read no-such-list.tsv"),
     ],
 )
 def test_what_is_wrong_is_named(faces, settings, message):

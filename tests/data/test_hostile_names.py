@@ -6,17 +6,19 @@ import json
 import numpy as np
 import pytest
 
-from iom.cli.convert import main
 from iom.config.sections import FolderConfig
 from iom.data.benchmarks.pair_lists import read_pair_list, read_two_line_pairs, read_youtube_faces
 from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert
-from iom.data.formats.shards import open_shards
+from iom.data.tfrecord import open_shards
 from iom.errors import DataError
 from iom.evaluation.blufr import read_blufr
 from iom.gallery.bulk import read_rows
 from iom.photos.pipeline import PhotoSettings, align_photos
+from tests.commands import command
 from tests.data.test_conversions import SIDE, encoded
+
+main = command("convert")
 
 LINES = b"\nssh-ed25519 AAAAC3Nz attacker\n"
 

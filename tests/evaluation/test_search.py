@@ -4,7 +4,6 @@ import json
 import pytest
 import yaml
 
-from iom.cli.search import main
 from iom.config.loading import load_config, save_config
 from iom.config.search import SearchConfig
 from iom.errors import CheckpointError, ConfigError
@@ -15,6 +14,9 @@ from iom.evaluation.sweep_table import draw_search, markdown
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
+from tests.commands import command
+
+main = command("sweep")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import resume
-from iom.cli import evaluate, synthesize, train_stage1, train_stage2
+from tests.commands import command
 
 
 def settings(**values):
@@ -16,7 +16,7 @@ def test_from_faces_to_a_report(tmp_path, root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     faces, stage1, stage2 = (str(tmp_path / name) for name in ("faces", "stage1", "stage2"))
     made = ["--output", faces, "--subjects", "24", "--images", "5", "--quiet"]
-    assert synthesize.main(made) == 0
+    assert command("synthesize")(made) == 0
     small = {
         "data.root": faces,
         "training.epochs": 2,
@@ -24,14 +24,14 @@ def test_from_faces_to_a_report(tmp_path, root, monkeypatch, capsys):
         "backbone.arguments": "{stem: 16, widths: [16, 16], depths: [1, 1]}",
     }
     config = ["--config", "configs/smoke/stage1.yaml", "--output", stage1, "--quiet"]
-    assert train_stage1.main([*config, *settings(**small)]) == 0
+    assert command("train-stage1")([*config, *settings(**small)]) == 0
     weights = f"{stage1}/best.keras"
     small = {"data.root": faces, "embedder.weights": weights, "embedder.cache": tmp_path / "cache"}
     config = ["--config", "configs/smoke/stage2.yaml", "--output", stage2, "--quiet"]
-    assert train_stage2.main([*config, *settings(**small)]) == 0
+    assert command("train-stage2")([*config, *settings(**small)]) == 0
     small = {"embedder.weights": weights, "hasher": stage2, "scenario.bootstrap": 20}
     config = ["--config", "configs/smoke/evaluate.yaml", "--output", str(tmp_path / "report")]
-    assert evaluate.main([*config, *settings(**small)]) == 0
+    assert command("evaluate")([*config, *settings(**small)]) == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     seen = {(row["system"], row["scenario"]) for row in report["rows"]}
     assert {("float", "none"), ("grp", "stolen_key"), ("learned", "own_key")} <= seen

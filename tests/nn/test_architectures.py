@@ -14,7 +14,7 @@ from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.adapter import orthonormal_map
 from iom.nn.hash_network import KEYED_LAYERS, build_hasher, check_sizes, shape_of
 from iom.nn.losses.code.code_loss import RELAXED, SOFT
-from iom.training.stage2_model import start_hasher, training_graph
+from iom.training.training_graph import start_hasher, training_graph
 
 SIZE = 24
 ARCHITECTURES = {

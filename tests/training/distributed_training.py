@@ -24,10 +24,10 @@ def main(faces: str, output: str, *overrides: str) -> None:
     small = {"stem": 16, "widths": [16], "depths": [1]}
     backbone = dataclasses.replace(config.backbone, embedding_size=16, arguments=small)
 
-    from iom.training.backbone import train_stage1
+    from iom.training.backbone import train_backbone
 
     config = dataclasses.replace(config, backbone=backbone)
-    train_stage1(config, Path(output), progress=False, resume=resume)
+    train_backbone(config, Path(output), progress=False, resume=resume)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from iom.baselines import BASELINES
-from iom.cli.calibrate import main
 from iom.config.hashing import CalibrationConfig, HasherConfig
 from iom.config.loading import load_config, save_config
 from iom.config.schema import Stage2Config
@@ -19,8 +18,10 @@ from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.hash_network import build_hasher
 from iom.synthetic import write_folder
-from iom.training.calibration import calibrate, describe
-from iom.training.held_out import HeldOutPairs, held_out_keys
+from iom.training.calibration import ValidationPairs, calibrate, describe, validation_keys
+from tests.commands import command
+
+main = command("calibrate")
 
 SIZE, LENGTH = 32, 64
 
@@ -30,7 +31,7 @@ def pairs(tmp_path):
     subjects = tuple(f"F{i // 2}_M{i % 2}" for i in range(12))
     paths = tuple(f"{name}/{i}.png" for name in subjects for i in range(4))
     folder = FaceFolder(tmp_path, paths, np.repeat(np.arange(12), 4), subjects)
-    return HeldOutPairs(folder, group_separator="_", seed=1)
+    return ValidationPairs(folder, group_separator="_", seed=1)
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def find(pairs, embeddings, baseline):
 @pytest.fixture
 def distances(pairs, embeddings, baseline):
     """Distances of all pairs under each key, `(keys, N, N)`."""
-    codes = [baseline.hash(embeddings, key) for key in held_out_keys(1, "calibration-keys", 4)]
+    codes = [baseline.hash(embeddings, key) for key in validation_keys(1, "calibration-keys", 4)]
     return np.stack([(each[:, None] != each).sum(axis=2) for each in codes])
 
 
@@ -174,7 +175,7 @@ def test_the_command_stores_what_it_prints(place, capsys):
 
 
 def on_faces(place, *more):
-    given = ["--faces", str(place / "faces"), "--fmr", "0.05", "--bootstrap", "20", "--quiet"]
+    given = ["--folder", str(place / "faces"), "--fmr", "0.05", "--bootstrap", "20", "--quiet"]
     return main(["--hasher", str(place / "hasher"), *given, "--weights",
                  str(place / "backbone.keras"), *more])  # fmt: skip
 
@@ -193,7 +194,7 @@ def test_all_of_ones_own_people_are_used_and_a_copy_is_stored(place, tmp_path, c
 
 
 def test_a_hasher_of_the_package_is_not_overwritten(place, tmp_path, capsys):
-    faces = ["--faces", str(place / "faces"), "--fmr", "0.05", "--quiet"]
+    faces = ["--folder", str(place / "faces"), "--fmr", "0.05", "--quiet"]
     assert main(["--hasher", "bundled", *faces]) == 2
     assert "store the threshold in a copy with --output DIR" in capsys.readouterr().err
     (tmp_path / "full").write_text("")

@@ -1,9 +1,9 @@
 import numpy as np
 from PIL import Image
 
-from iom.cli import curves as command
 from iom.training.curves import _panels, _position, curves_figure, draw_curves
-from iom.training.records import write_records
+from iom.training.run_dir import write_records
+from tests.commands import command
 
 RECORDS = [
     {"epoch": 1, "step": 2, "lfw_accuracy": 0.55, "learning_rate": 0.1},
@@ -58,7 +58,7 @@ def test_the_command_draws_several_runs(tmp_path, capsys):
         write_records(tmp_path / name / "metrics.jsonl", RECORDS)
     picture = tmp_path / "all.png"
     runs = [str(tmp_path / "first"), str(tmp_path / "second")]
-    assert command.main([*runs, "--output", str(picture)]) == 0
+    assert command("curves")([*runs, "--output", str(picture)]) == 0
     assert "2 runs" in capsys.readouterr().out
     assert pixels(picture).size
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path, capsys):
         ([run, "--output", tmp_path / "a.txt"], ".png or .svg"),
         ([run, "--output", file / "a.png"], "cannot write"),
     ):
-        assert command.main([str(item) for item in arguments]) == 2
+        assert command("curves")([str(item) for item in arguments]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert message in error

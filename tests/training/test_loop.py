@@ -12,10 +12,9 @@ import pytest
 from iom.config.schema import Stage1Config
 from iom.config.sections import OptimizerConfig
 from iom.training import loop
-from iom.training.guard import FiniteGuard, TrainingDivergedError
+from iom.training.loop import TrainingDivergedError, TrainingLoop, TrainingStopped, stop_requests
+from iom.training.optimizers import build_optimizer
 from iom.training.run_dir import Progress, RunDir
-from iom.training.schedules import build_optimizer
-from iom.training.stopping import TrainingStopped
 
 STEPS, EPOCHS = 5, 2
 
@@ -66,9 +65,8 @@ def batches(epoch, first):
     return tf.data.Dataset.from_tensor_slices((x[first:], y[first:]))
 
 
-def train(model, loss, run, **changes):
+def looped(model, loss, run, **changes):
     settings = {
-        "epochs": EPOCHS,
         "steps_per_epoch": STEPS,
         "batches": batches,
         "verify": lambda: {"held_out_eer": 0.5},
@@ -76,7 +74,11 @@ def train(model, loss, run, **changes):
         "checkpoint_steps": 1,
         "state": (loss.mean,),
     }
-    return loop.run_epochs(model, run, **{**settings, **changes})
+    return TrainingLoop(model=model, run=run, **{**settings, **changes})
+
+
+def train(model, loss, run, **changes):
+    return looped(model, loss, run, **changes).train(EPOCHS)
 
 
 def opened(path, *, resume=False):
@@ -92,14 +94,14 @@ def test_a_resumed_run_ends_like_the_uninterrupted_one(optimizer, accumulate, po
     """Accumulated gradients, loss scale, dropout, running mean of the loss: all in the state."""
     arguments = {"optimizer": optimizer, "accumulate": accumulate, "policy": policy}
     train(*compiled(**arguments), opened(tmp_path / "whole"))
-    original = loop._StepCheckpoint.on_train_batch_end
+    original = loop.TrainingLoop.after_step
 
-    def fail(self, batch, logs=None):
-        original(self, batch, logs)
-        if (self._epoch, self._first + batch) == (1, 1):
+    def fail(self, epoch, step, logs, *, stopping):
+        original(self, epoch, step, logs, stopping=stopping)
+        if (epoch, step - 1) == (1, 1):
             raise PowerFailure
 
-    monkeypatch.setattr(loop._StepCheckpoint, "on_train_batch_end", fail)
+    monkeypatch.setattr(loop.TrainingLoop, "after_step", fail)
     with pytest.raises(PowerFailure):
         train(*compiled(**arguments), opened(tmp_path / "broken"))
     monkeypatch.undo()
@@ -158,7 +160,7 @@ def test_verification_within_an_epoch_and_the_figure_that_decides(tmp_path):
         run,
         verify=lambda: {"lfw_accuracy": next(rates), "held_out_eer": 0.1},
         save_model=saved.append,
-        decides="lfw_accuracy",
+        best_figure="lfw_accuracy",
         verify_steps=2,
     )
     records = run.records()
@@ -190,21 +192,20 @@ def test_a_batch_that_is_not_finite_is_named(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_found_in_their_own_step(tmp_path):
-    model, _ = compiled()
+    model, loss = compiled()
     model.trainable_variables[0].assign(np.full(model.trainable_variables[0].shape, np.inf))
-    guard = FiniteGuard(opened(tmp_path / "run"), lambda epoch, step: ["a.jpg", "b.jpg"])
+    training = looped(model, loss, opened(tmp_path / "run"), files_of=lambda epoch, step: ["a.jpg", "b.jpg"])
     with pytest.raises(TrainingDivergedError, match="weights are not finite at step 3"):
-        guard.check(model, {"loss": 1.0}, epoch=0, step=3)
+        training.check_finite({"loss": 1.0}, epoch=0, step=3)
     told = json.loads((tmp_path / "run" / "nan_batch.json").read_text())
     assert told["files"] == ["a.jpg", "b.jpg"]
 
 
 def test_the_output_whose_loss_is_not_finite_is_named(tmp_path):
-    model, _ = compiled()
-    guard = FiniteGuard(opened(tmp_path / "run"))
+    model, loss = compiled()
     logs = {"loss": np.nan, "cosines_loss": 1.0, "centre_loss": np.nan}
     with pytest.raises(TrainingDivergedError, match=r"output centre\)"):
-        guard.check(model, logs, epoch=0, step=1)
+        looped(model, loss, opened(tmp_path / "run")).check_finite(logs, epoch=0, step=1)
 
 
 def interrupting(at):
@@ -241,8 +242,6 @@ def test_an_interrupt_finishes_the_step_and_saves(tmp_path):
 
 
 def test_the_second_interrupt_acts_at_once():
-    from iom.training.stopping import stop_requests
-
     def press_twice():
         with stop_requests() as requests:
             os.kill(os.getpid(), signal.SIGINT)
@@ -255,12 +254,10 @@ def test_the_second_interrupt_acts_at_once():
 
 
 def test_n_typed_in_a_terminal_stops_behind_the_epoch(tmp_path, monkeypatch):
-    from iom.training import stopping
-
     ours, theirs = os.openpty()
     with os.fdopen(theirs) as terminal:
-        monkeypatch.setattr(stopping.sys, "stdin", terminal)
-        monkeypatch.setattr(stopping.os, "tcgetpgrp", lambda file: os.getpgrp())
+        monkeypatch.setattr(loop.sys, "stdin", terminal)
+        monkeypatch.setattr(loop.os, "tcgetpgrp", lambda file: os.getpgrp())
         typed = threading.Event()
 
         def type_it(epoch, first):

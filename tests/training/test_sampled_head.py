@@ -8,7 +8,7 @@ from iom.config.schema import Stage1Config
 from iom.errors import ConfigError
 from iom.synthetic import write_folder
 from iom.training import loop
-from iom.training.backbone import train_stage1
+from iom.training.backbone import train_backbone
 
 
 class PowerFailure(BaseException):
@@ -47,20 +47,20 @@ def state(output):
 
 def test_a_run_with_drawn_classes_is_resumed_exactly(settings, tmp_path, monkeypatch):
     config = settings("margin.name=curricularface", "deterministic=true")
-    train_stage1(config, tmp_path / "straight", progress=False)
-    original, taken = loop._StepCheckpoint.on_train_batch_end, []
+    train_backbone(config, tmp_path / "straight", progress=False)
+    original, taken = loop.TrainingLoop.after_step, []
 
-    def fail(self, batch, logs=None):
-        original(self, batch, logs)
-        taken.append(batch)
+    def fail(self, epoch, step, logs, *, stopping):
+        original(self, epoch, step, logs, stopping=stopping)
+        taken.append(step)
         if len(taken) == 9:
             raise PowerFailure
 
-    monkeypatch.setattr(loop._StepCheckpoint, "on_train_batch_end", fail)
+    monkeypatch.setattr(loop.TrainingLoop, "after_step", fail)
     with pytest.raises(PowerFailure):
-        train_stage1(config, tmp_path / "cut", progress=False)
-    monkeypatch.setattr(loop._StepCheckpoint, "on_train_batch_end", original)
-    train_stage1(config, tmp_path / "cut", progress=False, resume=True)
+        train_backbone(config, tmp_path / "cut", progress=False)
+    monkeypatch.setattr(loop.TrainingLoop, "after_step", original)
+    train_backbone(config, tmp_path / "cut", progress=False, resume=True)
     straight, cut = state(tmp_path / "straight"), state(tmp_path / "cut")
     assert straight.keys() == cut.keys()
     for name in straight:
@@ -77,4 +77,4 @@ def test_a_run_with_drawn_classes_is_resumed_exactly(settings, tmp_path, monkeyp
 )
 def test_what_does_not_go_with_it_is_refused(settings, tmp_path, change, match):
     with pytest.raises(ConfigError, match=match):
-        train_stage1(settings(change), tmp_path / "run", progress=False)
+        train_backbone(settings(change), tmp_path / "run", progress=False)

@@ -6,7 +6,7 @@ from iom.config.sections import AugmentationConfig, FolderConfig
 from iom.data.folders import scan_folder
 from iom.data.image_batches import TARGET, ImageBatches
 from iom.models.embedder import Embedder
-from iom.training.teacher import teacher_targets
+from iom.training.backbone import teacher_targets
 
 SIDE = 16
 

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -27,12 +26,11 @@ from iom._files import (
     write_text,
 )
 from iom._untrusted import paths_inside
-from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.pair_lists import read_pair_list
 from iom.data.formats.bin_files import read_bin_images, write_bin
 from iom.data.formats.carray import read_carray
 from iom.data.formats.recordio import read_record_file
-from iom.data.formats.shards import FORMAT, MANIFEST, ShardRow, open_shards, read_records, read_sidecar
+from iom.data.tfrecord import FORMAT, MANIFEST, ShardRow, open_shards, read_records, read_sidecar
 from iom.errors import ConfigError, DataError
 from iom.photos.images import decode_image
 
@@ -111,14 +109,28 @@ def from_shards(root: Path) -> FaceSource:
     return FaceSource(root, paths, lambda row: store.file(paths[row]).read_bytes())
 
 
-def convert(kind: tuple[str, str], source: Path, target: Path, **settings: Any) -> dict[str, Any]:
-    """Convert data of one kind into another; see `CONVERSIONS`.
+def convert(
+    kind: tuple[str, str],
+    source: Path,
+    target: Path,
+    *,
+    size: int = 112,
+    workers: int = 2,
+    skip_damaged: bool = False,
+    progress: bool = False,
+    per_shard: int = 4096,
+) -> dict[str, Any]:
+    """Convert data of one kind into another; started again, an interrupted conversion of labelled images goes on.
 
     Args:
-        kind: From and to, such as `("recordio", "tfrecord")`.
+        kind: From and to, of `CONVERSIONS`, such as `("recordio", "tfrecord")`.
         source: The data.
         target: The new folder or file.
-        settings: `size`, `workers`, `skip_damaged`, `progress`; for shards also `per_shard`.
+        size: Side of labelled images.
+        workers: Threads that read, check and write labelled images.
+        skip_damaged: Leave bad labelled images out.
+        progress: Show progress bars.
+        per_shard: Images of a shard.
 
     Returns:
         The manifest, which lies in or beside the target too.
@@ -130,11 +142,14 @@ def convert(kind: tuple[str, str], source: Path, target: Path, **settings: Any) 
     if kind not in CONVERSIONS:
         known = ", ".join(f"{a} to {b}" for a, b in CONVERSIONS)
         raise ConfigError(f"cannot convert {kind[0]} to {kind[1]}; there are: {known}")
-    if kind in PAIR_CONVERSIONS:
-        return PAIR_CONVERSIONS[kind](source, target, progress=settings.get("progress", False))
+    if kind[0] in PAIR_SOURCES:
+        return PAIR_WRITERS[kind[1]](PAIR_SOURCES[kind[0]](source, progress), target, progress)
     faces = FACE_SOURCES[kind[0]](source)
     if not faces.paths:
         raise DataError(f"{source}: expected images, found none")
+    settings: dict[str, Any] = {"size": size, "workers": workers, "skip_damaged": skip_damaged, "progress": progress}
+    if kind[1] == "tfrecord":
+        settings["per_shard"] = per_shard
     return FACE_WRITERS[kind[1]](faces, target, **settings)
 
 
@@ -146,12 +161,11 @@ def write_folder(
     workers: int = 2,
     skip_damaged: bool = False,
     progress: bool = False,
-    per_shard: int = 0,
 ) -> dict[str, Any]:
     """Write each image byte for byte as `<root>/<subject>/<file>`; an image that is there already, whole, is kept.
 
     Bytes behind the end of an image are copied with it: nothing runs them, and the file is not executable. The
-    manifest with subjects and SHA-256 is `conversion.json` beside the subjects; `per_shard` is not used.
+    manifest with subjects and SHA-256 is `conversion.json` beside the subjects.
 
     Raises:
         DataError: A bad image (unless `skip_damaged`), another conversion in `root`, a file that does not read back,
@@ -336,15 +350,47 @@ def _verify(path: Path, rows: list[ShardRow]) -> None:
                 raise DataError(f"{path}: '{row.path}' does not read back as written; full disk?")
 
 
-def write_pairs(
-    images: Sequence[bytes],
-    left: Sequence[int],
-    right: Sequence[int],
-    same: Sequence[bool],
-    root: Path,
-    *,
-    progress: bool = False,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedPairs:
+    """Pairs of encoded images: `left` and `right` are rows of `images`."""
+
+    images: Sequence[bytes]
+    left: Sequence[int]
+    right: Sequence[int]
+    same: Sequence[bool]
+
+
+def pairs_of_bin(path: Path, progress: bool = False) -> EncodedPairs:
+    """An InsightFace `.bin`, image bytes unchanged; equal images are kept once."""
+    encoded, same = read_bin_images(path)
+    for index, data in enumerate(_shown(encoded, "checked", progress)):
+        decode_image(data, f"{path}: image {index}", size=None)
+    row_of: dict[bytes, int] = {}
+    rows = [row_of.setdefault(data, len(row_of)) for data in encoded]
+    return EncodedPairs(list(row_of), rows[0::2], rows[1::2], same)
+
+
+def pairs_of_carray(path: Path, progress: bool = False) -> EncodedPairs:
+    """A carray folder, images as PNG."""
+    pairs = read_carray(path)
+    encoded = []
+    for pixels in _shown(pairs.images, "encoded", progress):
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        encoded.append(stream.getvalue())
+    return EncodedPairs(encoded, pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist())
+
+
+def pairs_of_folder(root: Path, progress: bool = False) -> EncodedPairs:
+    """`pairs.txt` and `images/` of a folder, image bytes unchanged."""
+    pairs = read_pair_list(root / PAIRS, root / IMAGES)
+    encoded = [file.read_bytes() for file in pairs.images]
+    for index, data in enumerate(_shown(encoded, "checked", progress)):
+        decode_image(data, str(pairs.images[index]), size=None)
+    return EncodedPairs(encoded, pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist())
+
+
+def write_pairs(pairs: EncodedPairs, root: Path, progress: bool = False) -> dict[str, Any]:
     """Write images under `images/` and `pairs.txt` with lines `left right same`, in order.
 
     Raises:
@@ -352,7 +398,7 @@ def write_pairs(
     """
     remove_temporary_files(root)
     names = []
-    for index, data in enumerate(_shown(images, "written", progress)):
+    for index, data in enumerate(_shown(pairs.images, "written", progress)):
         suffix = "jpg" if data.startswith(b"\xff\xd8") else "png"
         names.append(f"{index:06d}.{suffix}")
         target = root / IMAGES / names[-1]
@@ -361,70 +407,31 @@ def write_pairs(
         if not target.is_file():
             with atomic_path(target) as temporary:
                 temporary.write_bytes(data)
-    lines = [f"{names[a]}\t{names[b]}\t{int(s)}\n" for a, b, s in zip(left, right, same, strict=True)]
-    write_text(root / PAIRS, "".join(lines))
+    rows = zip(pairs.left, pairs.right, pairs.same, strict=True)
+    write_text(root / PAIRS, "".join(f"{names[a]}\t{names[b]}\t{int(same)}\n" for a, b, same in rows))
     again = read_pair_list(root / PAIRS, root / IMAGES)
-    if again.same.tolist() != [bool(item) for item in same]:
+    if again.same.tolist() != [bool(same) for same in pairs.same]:
         raise DataError(f"{root}: the pairs do not read back as written")
-    listing = {
-        "pairs": len(lines),
-        "images": len(names),
-        "sha256": {name: hashlib.sha256(d).hexdigest() for name, d in zip(names, images, strict=True)},
-    }
-    write_json(root / LISTING, listing)
-    return listing
-
-
-def bin_to_pairs(path: Path, root: Path, *, progress: bool = False) -> dict[str, Any]:
-    """An InsightFace `.bin` as images, byte for byte, and a list; equal images are kept once."""
-    encoded, same = read_bin_images(path)
-    for index, data in enumerate(_shown(encoded, "checked", progress)):
-        decode_image(data, f"{path}: image {index}", size=None)
-    row_of: dict[bytes, int] = {}
-    rows = [row_of.setdefault(data, len(row_of)) for data in encoded]
-    return write_pairs(list(row_of), rows[0::2], rows[1::2], same, root, progress=progress)
-
-
-def carray_to_pairs(path: Path, root: Path, *, progress: bool = False) -> dict[str, Any]:
-    """A carray folder as PNGs and a list."""
-    pairs = read_carray(path)
-    left, right, same = pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist()
-    return write_pairs(_pngs(pairs, progress), left, right, same, root, progress=progress)
-
-
-def carray_to_bin(path: Path, target: Path, *, progress: bool = False) -> dict[str, Any]:
-    """A carray folder as InsightFace's file of PNGs."""
-    pairs = read_carray(path)
-    return _bin(_pngs(pairs, progress), pairs, target)
-
-
-def pairs_to_bin(root: Path, target: Path, *, progress: bool = False) -> dict[str, Any]:
-    """`pairs.txt` and `images/` of a folder as InsightFace's file, image bytes unchanged."""
-    pairs = read_pair_list(root / PAIRS, root / IMAGES)
-    images = [file.read_bytes() for file in pairs.images]
-    for index, data in enumerate(_shown(images, "checked", progress)):
-        decode_image(data, str(pairs.images[index]), size=None)
-    return _bin(images, pairs, target)
-
-
-def _bin(images: list[bytes], pairs: PairBenchmark, target: Path) -> dict[str, Any]:
-    order = np.stack([pairs.left, pairs.right], axis=1).ravel()
-    encoded = [images[row] for row in order]
-    write_bin(target, encoded, pairs.same.tolist())
-    if read_bin_images(target) != (encoded, pairs.same.tolist()):
-        raise DataError(f"{target}: does not read back as written; full disk?")
-    manifest = {"pairs": len(pairs), "images": len(images), "sha256": {target.name: sha256_of(target)}}
-    write_json(target.with_name(f"{target.name}.json"), manifest)
+    digests = [hashlib.sha256(data).hexdigest() for data in pairs.images]
+    manifest = {"pairs": len(again), "images": len(names), "sha256": dict(zip(names, digests, strict=True))}
+    write_json(root / LISTING, manifest)
     return manifest
 
 
-def _pngs(pairs: PairBenchmark, progress: bool) -> list[bytes]:
-    encoded = []
-    for pixels in _shown(pairs.images, "encoded", progress):
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "PNG")
-        encoded.append(stream.getvalue())
-    return encoded
+def write_bin_pairs(pairs: EncodedPairs, target: Path, progress: bool = False) -> dict[str, Any]:
+    """Write InsightFace's file, image bytes unchanged.
+
+    Raises:
+        DataError: It does not read back.
+    """
+    encoded = [pairs.images[row] for both in zip(pairs.left, pairs.right, strict=True) for row in both]
+    same = [bool(each) for each in pairs.same]
+    write_bin(target, encoded, same)
+    if read_bin_images(target) != (encoded, same):
+        raise DataError(f"{target}: does not read back as written; full disk?")
+    manifest = {"pairs": len(same), "images": len(pairs.images), "sha256": {target.name: sha256_of(target)}}
+    write_json(target.with_name(f"{target.name}.json"), manifest)
+    return manifest
 
 
 def _suffix(data: bytes, place: str) -> str:
@@ -452,12 +459,22 @@ FACE_SOURCES: dict[str, Callable[[Path], FaceSource]] = {
 """Readers of labelled images."""
 FACE_WRITERS: dict[str, Callable[..., dict[str, Any]]] = {"folder": write_folder, "tfrecord": write_shards}
 """Writers of labelled images."""
-PAIR_CONVERSIONS: dict[tuple[str, str], Callable[..., dict[str, Any]]] = {
-    ("bin", "pairs"): bin_to_pairs,
-    ("carray", "pairs"): carray_to_pairs,
-    ("carray", "bin"): carray_to_bin,
-    ("pairs", "bin"): pairs_to_bin,
+PAIR_SOURCES: dict[str, Callable[[Path, bool], EncodedPairs]] = {
+    "bin": pairs_of_bin,
+    "carray": pairs_of_carray,
+    "pairs": pairs_of_folder,
 }
-"""Pairs to verify; `pairs` is a folder with `images/` and `pairs.txt`."""
-CONVERSIONS = (*((a, b) for b in FACE_WRITERS for a in FACE_SOURCES if a != b), *PAIR_CONVERSIONS)
+"""Readers of pairs to verify; `pairs` is a folder with `images/` and `pairs.txt`."""
+PAIR_WRITERS: dict[str, Callable[[EncodedPairs, Path, bool], dict[str, Any]]] = {
+    "pairs": write_pairs,
+    "bin": write_bin_pairs,
+}
+"""Writers of pairs to verify."""
+CONVERSIONS = tuple(
+    (a, b)
+    for sources, writers in ((FACE_SOURCES, FACE_WRITERS), (PAIR_SOURCES, PAIR_WRITERS))
+    for a in sources
+    for b in writers
+    if a != b
+)
 """Kinds that `convert` takes: from and to."""

@@ -19,7 +19,7 @@ from iom.nn.losses.code.code_loss import (
 )
 from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
 from iom.nn.losses.code.similarity import SimilarityDistillation
-from iom.training.stage2_model import start_hasher, training_graph
+from iom.training.training_graph import start_hasher, training_graph
 from tests.nn.losses.loss_oracles import OFF, VARIANTS
 
 SIZE, CLASSES = 16, 8

@@ -8,7 +8,7 @@ from iom.keys import TransformKey
 from iom.nn.losses.code.code_loss import COLLISIONS, RELAXED, SOFT
 from iom.nn.losses.code.objectives import OBJECTIVES, READS_EMBEDDINGS, build_objectives
 from iom.nn.losses.code.per_key import PerKeyLoss
-from iom.training.stage2_model import start_hasher, training_graph
+from iom.training.training_graph import start_hasher, training_graph
 
 SIZE, ROWS = 16, 6
 LABELS = np.array([0, 0, 1, 1, 2, 2], "float32")
@@ -81,7 +81,7 @@ def test_every_loss_under_several_keys(annealed):
     assert set(losses) == set(OBJECTIVES)
     wrapped = {name: PerKeyLoss(loss, 2) for name, loss in losses.items()}
     reads = {name: loss.reads for name, loss in wrapped.items()}
-    graph = training_graph(hasher, CONFIG, reads, keys=2, annealed=annealed, classes=3)
+    graph = training_graph(hasher, CONFIG, reads, keys=2, temperature_input=annealed, classes=3)
     inputs = {
         "embedding": rows(),
         "order": np.tile(orders(2), (ROWS, 1, 1)),

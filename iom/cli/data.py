@@ -1,0 +1,420 @@
+"""Commands of photographs and data sets: `iom align`, `iom hash`, `iom convert`, `iom synthesize`, ..."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iom.cli._command import (
+    COUNT,
+    NO,
+    OK,
+    PATH,
+    Answer,
+    Decorator,
+    HasherOptions,
+    Output,
+    detector_options,
+    exclusive,
+    goes_on_when_repeated,
+    hasher_options,
+    output_option,
+    packed,
+    quiet_option,
+    root,
+    workers_option,
+)
+from iom.errors import ConfigError, DataError, KeyMaterialError
+
+if TYPE_CHECKING:
+    from iom.keys import TransformKey
+    from iom.photos.pipeline import PhotoSettings
+
+command = root.section("Photographs and data")
+
+KEY_VARIABLE = "IOM_KEY"
+MAX_SHOWN = 5
+"""Findings of a kind that `iom check-data` prints; `--json` gives all."""
+
+size_option = click.option("--size", type=COUNT, default=112, metavar="PIXELS", help="side of an image")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoOptions:
+    """How faces are found in photographs, and by whom."""
+
+    faces: str
+    detector: str | None
+    detector_weights: Path | None
+    points: Path | None
+    min_score: float | None
+    min_size: float
+    detect_side: int
+    max_megapixels: float | None
+    workers: int
+    seconds: float
+    quiet: bool
+
+    def settings(self, *, aligned: bool = False) -> "PhotoSettings":
+        """The library's settings; `aligned` photographs are faces, and need no detector."""
+        from iom._files import sha256_of
+        from iom.photos.decode import MAX_MEGAPIXELS
+        from iom.photos.pipeline import ALIGNED, POINTS, PhotoSettings
+
+        exclusive(detector=self.detector, points=self.points, aligned=aligned)
+        if not self.seconds > 0:
+            raise ConfigError("expected --seconds above 0")
+        file = self.points or self.detector_weights
+        return PhotoSettings(
+            detector=POINTS if self.points else ALIGNED if aligned else self.detector or "mtcnn",
+            faces=self.faces,
+            min_score=self.min_score,
+            min_size=self.min_size,
+            source=sha256_of(file) if file and file.is_file() else "",
+            max_side=self.detect_side,
+            max_megapixels=self.max_megapixels or MAX_MEGAPIXELS,
+        )
+
+    def resources(self) -> dict[str, Any]:
+        """Further arguments of a run: the landmarks, the detector's weights, workers."""
+        from iom.photos.align import read_landmarks
+
+        return {
+            "points": read_landmarks(self.points) if self.points else None,
+            "weights": self.detector_weights,
+            "workers": self.workers,
+            "seconds": self.seconds,
+            "progress": not self.quiet,
+        }
+
+
+def photo_options(*, faces: str) -> Decorator:
+    """Options of how faces are found in photographs, as `photo`; `faces` is the default choice."""
+    return packed(
+        PhotoOptions,
+        "photo",
+        click.option(
+            "--faces",
+            default=faces,
+            help="of several faces: all, largest, centre, dominant (the largest by far), or one (refuse several)",
+        ),
+        detector_options("mtcnn (the default), yunet or yunet_onnx"),
+        click.option("--points", type=PATH, metavar="FILE", help="landmarks that are known already (CSV)"),
+        click.option("--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"),
+        click.option(
+            "--min-size",
+            type=float,
+            default=32.0,
+            metavar="PIXELS",
+            help="smallest side, in the photograph, of what becomes the face",
+        ),
+        click.option(
+            "--detect-side",
+            type=int,
+            default=1024,
+            metavar="PIXELS",
+            help="shrink photographs to it for the detector; 640 is faster and misses small faces",
+        ),
+        click.option("--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)"),
+        workers_option(2, "processes that decode and find faces; 0: in this one", least=0),
+        click.option("--seconds", type=float, default=120.0, metavar="S", help="give a photograph up after so long"),
+        quiet_option,
+    )
+
+
+@command(
+    "align",
+    renamed={"--which": "--faces", "--weights": "--detector-weights"},
+    epilog="""\
+Start the same command again to go on where it stopped. Beside the faces lie report.json, report.csv
+(what was not found, or needs a look) and landmarks.csv (all faces found, for --points).
+""",
+    examples=(
+        "photos faces --workers 4",
+        "photos faces --detector yunet --detector-weights yunet.onnx --faces all",
+        "photos faces --points landmarks.csv      # no detector needed",
+    ),
+)
+@click.argument("photos", type=PATH)
+@click.argument("output", type=Output())
+@photo_options(faces="largest")
+@click.option("--format", default="jpg", help="jpg (quality 95) or png")
+def align(photos: Path, output: Path, photo: PhotoOptions, format: str) -> Answer:
+    """Find the faces of a folder of photographs and align them to 112x112, keeping the folders.
+
+    OUTPUT is a new folder, or one to go on with.
+    """
+    from iom.photos.pipeline import align_photos
+
+    settings = photo.settings()
+    with goes_on_when_repeated():
+        report = align_photos(photos, output, settings=settings, format=format, **photo.resources())
+    kinds = ("aligned", "no_face", "too_small", "damaged", "too_large", "bad_landmarks")
+    counts = ", ".join(f"{report[kind]} {kind.replace('_', ' ')}" for kind in kinds if report[kind])
+    return Answer(
+        {"output": output, **report},
+        f"{report['photographs']} photographs: {counts}; {report['several_faces']} with several "
+        f"faces; {report['faces_written']} faces in {output} (see report.csv there)",
+    )
+
+
+@command(
+    "hash",
+    renamed={"--out": "--output"},
+    epilog="""\
+The key comes from --key-file or from the environment variable IOM_KEY: the text that iom make-key
+writes, or TransformKey.to_text(). There is no default key, and the command line takes none.
+
+Start the same command again to go on where it stopped. Beside codes.parquet comes
+codes.report.jsonl: what has no code and why, what needs a look, and the counts in its last line.
+""",
+    examples=(
+        "photos --output codes.parquet --key-file door.key",
+        "photos --output codes.parquet --key-file door.key \\\n"
+        "      --detector yunet_onnx --detector-weights yunet.onnx",
+        "faces --output codes.parquet --key-file door.key --aligned      # 112x112 faces",
+    ),
+)
+@click.argument("photos", type=PATH)
+@output_option("file of codes, *.parquet", folder=False)
+@click.option("--key-file", type=PATH, metavar="FILE", help="key text (default: IOM_KEY holds it)")
+@photo_options(faces="all")
+@click.option("--aligned", is_flag=True, help="the files are 112x112 faces: no detector")
+@click.option("--landmarks", is_flag=True, help="write the five points of each face, too")
+@hasher_options()
+def hash_(
+    photos: Path,
+    output: Path,
+    key_file: Path | None,
+    photo: PhotoOptions,
+    aligned: bool,
+    landmarks: bool,
+    models: HasherOptions,
+) -> Answer:
+    """Find, align, embed and hash the faces of a folder of photographs, into one file of codes."""
+    from iom.photos.pipeline import BATCH, check_places, hash_photos, report_path
+
+    settings = photo.settings(aligned=aligned)
+    if landmarks and aligned:
+        raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
+    check_places(photos, output)
+    key, resources = read_key(key_file), photo.resources()
+    hasher = models.load(batch_size=BATCH)
+    try:
+        with goes_on_when_repeated():
+            done = hash_photos(
+                photos, output, hasher=hasher, key=key, settings=settings, landmarks=landmarks, **resources
+            )
+    except OSError as error:  # no space left, no right to write
+        raise DataError(
+            f"{error.filename or output}: {error.strerror or error}; what was finished is "
+            "kept, start the same command again to go on"
+        ) from error
+    counts, report = dict(done.counts), report_path(output)
+    facts = {"codes": output, "report": report, "counts": dict(done.counts), "notes": dict(done.notes)}
+    photographs, found = counts.pop("photographs"), counts.pop("faces")
+    others = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+    lines = [f"{photographs} photographs: {others}"]
+    if done.continued:
+        lines.append(f"{done.continued} of them were finished before")
+    lines.append(f"{found} codes in {output}; what needs a look in {report}")
+    return Answer({**facts, "continued": done.continued}, "\n".join(lines))
+
+
+def read_key(file: Path | None) -> "TransformKey":
+    """The key of a file, or of the environment.
+
+    Raises:
+        KeyMaterialError: Neither is given, or what is there is no key. No message repeats it.
+    """
+    from iom.keys import TransformKey
+
+    if file is None and KEY_VARIABLE not in os.environ:
+        raise KeyMaterialError(
+            f"expected a key: --key-file FILE or the environment variable {KEY_VARIABLE}; `iom make-key FILE` makes one"
+        )
+    source = f"the environment variable {KEY_VARIABLE}" if file is None else str(file)
+    try:
+        text = os.environ[KEY_VARIABLE] if file is None else file.read_text(encoding="utf-8")
+        return TransformKey.from_text(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyMaterialError(f"{source}: cannot read the key") from error
+    except KeyMaterialError as error:
+        raise KeyMaterialError(f"{source}: {error}") from error
+
+
+@command(
+    "make-key",
+    epilog="""\
+The text in the file is the secret. Keep it apart from codes: who has both has much of the face, who
+loses it has codes that nothing can be compared with.
+""",
+    examples=("door.key",),
+)
+@click.argument("file", type=PATH)
+def make_key(file: Path) -> Answer:
+    """Make a transform key, in a new file that only its owner can read."""
+    from iom._files import write_secret
+    from iom.keys import TransformKey
+
+    try:
+        if not file.parent.is_dir():
+            raise DataError(f"{file}: cannot be written: no folder {file.parent}")
+        write_secret(file, TransformKey.generate().to_text() + "\n")
+    except FileExistsError as error:
+        raise DataError(f"{file} is there already; a key is never overwritten") from error
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written: {error.strerror}") from error
+    return Answer({"file": file}, f"a new key in {file}; it is the secret: keep it apart from codes")
+
+
+@command(
+    "convert",
+    epilog="""\
+kinds:
+  folder:tfrecord     <subject>/<image> to TFRecord shards, to train from (data.root)
+  recordio:folder     train.rec + train.idx (+ property) of MXNet / InsightFace
+  recordio:tfrecord
+  tfrecord:folder     our shards
+  bin:pairs           InsightFace .bin to a folder with images/ and pairs.txt
+  pairs:bin
+  carray:pairs        bcolz folder with its _list.npy
+  carray:bin
+
+What was written is read again and compared. Start the same command again to go on where it stopped.
+""",
+    examples=(
+        "faces shards --kind folder:tfrecord",
+        "faces_emore/train.rec faces --kind recordio:folder --workers 4",
+        "lfw.bin lfw_pairs --kind bin:pairs",
+    ),
+)
+@click.argument("source", type=PATH, metavar="FROM")
+@click.argument("target", type=Output(), metavar="TO")
+@click.option("--kind", required=True, metavar="A:B", help="what to what, see below")
+@size_option
+@click.option("--per-shard", type=COUNT, default=4096, metavar="N", help="images a shard")
+@workers_option(2)
+@click.option("--skip-damaged", is_flag=True, help="leave bad images out, count and list them")
+@quiet_option
+def convert(
+    source: Path, target: Path, kind: str, size: int, per_shard: int, workers: int, skip_damaged: bool, quiet: bool
+) -> Answer:
+    """Convert data sets of faces."""
+    from iom.data.formats.conversions import convert
+
+    first, _, second = kind.partition(":")
+    settings: dict[str, Any] = {"size": size, "per_shard": per_shard, "workers": workers, "skip_damaged": skip_damaged}
+    with goes_on_when_repeated():
+        manifest = convert((first, second), source, target, progress=not quiet, **settings)
+    what = f"{manifest['images']:,} images"
+    if "subjects" in manifest:
+        what += f" of {len(manifest['subjects']):,} subjects"
+    if "pairs" in manifest:
+        what += f", {manifest['pairs']:,} pairs"
+    notes, skipped = manifest.get("notes", []), manifest.get("skipped", [])
+    lines = [f"wrote {what} to {target}, read back equal", *(f"note: {note}" for note in notes)]
+    if skipped:
+        lines.append(f"left out {len(skipped)}, first: {skipped[0]}")
+    facts: dict[str, Any] = {name: manifest[name] for name in ("images", "pairs") if name in manifest}
+    facts |= {"subjects": len(manifest.get("subjects", ())), "notes": notes, "skipped": skipped}
+    return Answer({"target": target, **facts}, "\n".join(lines))
+
+
+@command(
+    "check-data",
+    epilog="""\
+PATH is a folder of subjects, shards, train.rec or .bin.
+Exit code 0: nothing found; 1: problems found; 2: wrong use.
+""",
+    examples=("faces", "shards --json > report.json        # all findings", "faces_emore/train.rec", "lfw.bin"),
+)
+@click.argument("path", type=PATH)
+@size_option
+@workers_option(2)
+@quiet_option
+def check_data(path: Path, size: int, workers: int, quiet: bool) -> Answer:
+    """Report corrupt, repeated, wrongly sized and wrongly labelled images of a data set."""
+    from iom.data.check import PROBLEMS, check_data
+
+    count, findings = check_data(path, size=size, workers=workers, progress=not quiet)
+    lines = [f"{path}: {count:,} images, {len(findings):,} problems"]
+    for kind, meaning in PROBLEMS.items():
+        own = [finding for finding in findings if finding.kind == kind]
+        if not own:
+            continue
+        lines.append(f"{kind:13} {len(own):7,}  {meaning}")
+        lines += [f"{'':22} {each.place} {each.detail}".rstrip() for each in own[:MAX_SHOWN]]
+        if len(own) > MAX_SHOWN:
+            lines.append(f"{'':22} ...")
+    rows = [{"kind": each.kind, "place": each.place, "detail": each.detail} for each in findings]
+    return Answer({"path": path, "images": count, "findings": rows}, "\n".join(lines), NO if findings else OK)
+
+
+@command(
+    "synthesize",
+    epilog="""\
+The subjects do not exist: docs/face_model.md. Train nothing on them that is evaluated on LFW.
+""",
+    examples=("--output runs/faces", "--output runs/faces --subjects 200 --images 8 --seed 7"),
+)
+@output_option("a new or empty folder")
+@click.option("--subjects", type=int, default=40, metavar="N", help="subjects")
+@click.option("--images", type=int, default=6, metavar="N", help="images of each")
+@click.option("--seed", type=int, default=1, help="of the faces")
+@quiet_option
+def synthesize(output: Path, subjects: int, images: int, seed: int, quiet: bool) -> Answer:
+    """Write a folder of synthetic faces, a small data set for smoke runs and tests.
+
+    They are aligned faces of 112x112, OUTPUT/<subject>/<image>.png.
+    """
+    from iom.synthetic import write_folder
+
+    write_folder(output, subjects, images, seed=seed, progress=not quiet)
+    count = subjects * images
+    return Answer(
+        {"output": output, "subjects": subjects, "images": count},
+        f"wrote {count} faces of {subjects} synthetic subjects to {output}",
+    )
+
+
+@command("make-face-model", renamed={"--images": "--folder"}, examples=("--folder faces --output face_model.npz",))
+@click.option("--folder", type=PATH, required=True, metavar="DIR", help="aligned faces DIR/<subject>/<image>")
+@output_option("the .npz file to write", folder=False)
+@click.option("--min-images", type=int, default=4, metavar="N", help="least images a subject")
+@click.option("--max-images", type=int, default=8, metavar="N", help="most images a subject")
+@click.option("--frontal", type=float, default=0.7, metavar="SHARE", help="share of images kept")
+@quiet_option
+def make_face_model(
+    folder: Path, output: Path, min_images: int, max_images: int, frontal: float, quiet: bool
+) -> Answer:
+    """Estimate the statistical face model behind the synthetic subjects (docs/face_model.md).
+
+    It takes aligned 112x112 faces and about a minute.
+    """
+    import numpy as np
+
+    from iom.config.sections import FolderConfig
+    from iom.data.folders import scan_folder
+    from iom.photos.images import read_images
+    from iom.synthetic.fit import fit_face_model, select_frontal
+
+    found = scan_folder(FolderConfig(root=str(folder), min_images=min_images))
+    first = np.searchsorted(found.labels, found.labels)  # labels are sorted
+    rows = np.flatnonzero(np.arange(len(found)) - first < max_images)
+    files = found.files
+    images = read_images([files[row] for row in rows], progress=not quiet)
+    labels = found.labels[rows]
+    kept = select_frontal(images, labels, share=frontal, min_images=min_images)
+    model, summary = fit_face_model(images[kept], labels[kept])
+    model.save(output)
+    size = output.stat().st_size
+    return Answer(
+        {"output": output, "bytes": size, **dataclasses.asdict(summary)},
+        f"images {summary.images}, subjects {summary.subjects}\n"
+        f"components {len(model.symmetric)} symmetric ({summary.symmetric_share:.1%} of variance), "
+        f"{len(model.antisymmetric)} antisymmetric ({summary.antisymmetric_share:.1%})\n"
+        f"wrote {output}: {size / 1e6:.2f} MB",
+    )

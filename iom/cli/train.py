@@ -1,0 +1,414 @@
+"""Commands of training: `iom train-stage1`, `iom train-stage2`, `iom calibrate`, `iom sweep`, `iom weights`, ..."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iom.cli._command import (
+    COUNT,
+    PATH,
+    Answer,
+    ConfigOptions,
+    HasherOptions,
+    config_options,
+    hasher_options,
+    output_option,
+    quiet_option,
+    resume_option,
+    root,
+)
+from iom.errors import ConfigError
+
+TITLE = "Training"
+command = root.section(TITLE)
+
+
+@command(
+    "train-stage1",
+    examples=(
+        "--config smoke/stage1 --output runs/smoke1",
+        "--config stage1/bundled --output runs/bundled --resume",
+        "--config stage1/base --output runs/mine --set data.root=faces",
+    ),
+)
+@config_options()
+@output_option("folder of the run")
+@resume_option
+@quiet_option
+def train_stage1(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Answer:
+    """Train a backbone, an embedding network (stage 1).
+
+    The loss is ArcFace or another margin loss, optionally distilled from a teacher; the data a folder
+    <root>/<subject>/<image>.
+    """
+    from iom.config.schema import Stage1Config
+
+    settings = config.load(Stage1Config)
+
+    from iom.training.backbone import train_backbone
+
+    best = train_backbone(settings, output, resume=resume, progress=not quiet, report=_print_now)
+    return Answer({"best_model": best}, f"best model: {best}")
+
+
+@command(
+    "train-stage2",
+    epilog="""\
+The output folder holds the best hasher (hasher.keras, hasher.json with its decision threshold),
+the last one in last/, config.yaml, metrics.jsonl and the resumable state; pass it to iom evaluate
+as --set hasher=DIR.
+""",
+    examples=(
+        "--config smoke/stage2 --output runs/smoke2",
+        "--config stage2/bundled --output runs/hasher --resume",
+        "--config stage2/base --output runs/mine \\\n      --set data.root=faces --set hasher.code_length=256",
+    ),
+)
+@config_options()
+@output_option("folder of the run")
+@resume_option
+@quiet_option
+def train_stage2(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Answer:
+    """Train a hasher, from embedding and key to an Index-of-Max code (stage 2).
+
+    The data is a folder <root>/<subject>/<image>; the decision threshold is calibrated on held-out subjects.
+    """
+    from iom.config.schema import Stage2Config
+
+    settings = config.load(Stage2Config)
+
+    from iom.training.hasher import train_hasher
+
+    train_hasher(settings, output, resume=resume, progress=not quiet, report=_print_now)
+    return Answer({"best_hasher": output}, f"best hasher: {output}")
+
+
+@command(
+    "sweep",
+    epilog="""\
+The output folder holds the table (search.md, search.csv, search.json, rewritten after each row),
+the picture search.png, rows/ with what is measured, and runs/ with the trained hashers; --resume
+keeps finished rows and continues an interrupted training.
+
+Rows are measured on the held-out subjects of the stage 2 configuration's data section, with the
+keys stolen; a test set is looked at only where `evaluate` names one.
+""",
+    examples=(
+        "--config search/smoke --output runs/smoke/search",
+        "--config search/code_shapes --output runs/code_shapes",
+        "--config search/keep --output runs/keep --set keys=20",
+    ),
+)
+@config_options()
+@output_option("folder of the run")
+@resume_option
+@quiet_option
+def sweep(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Answer:
+    """Train and measure every configuration of a grid on cached embeddings.
+
+    One process makes one table and one picture.
+    """
+    from iom.config.search import SearchConfig
+
+    settings = config.load(SearchConfig)
+
+    from iom.evaluation.sweep import run_search
+    from iom.evaluation.sweep_table import markdown
+
+    rows = run_search(settings, output, resume=resume, progress=not quiet, report=_print_now)
+    table, picture = output / "search.md", output / "search.png"
+    return Answer(
+        {"table": table, "picture": picture, "rows": rows}, f"{markdown(rows)}\ntable and picture: {table}, {picture}"
+    )
+
+
+def _print_now(line: str) -> None:
+    print(line, flush=True)
+
+
+@command(
+    "calibrate",
+    renamed={"--faces": "--folder"},
+    epilog="""\
+With --folder all subjects of a folder are used: people that the hasher was not trained on, such as
+your own; it says how many comparisons there are, and refuses an FMR that they cannot show. A hasher
+that came with the package is not changed: --output takes a copy with the new threshold.
+
+Without --folder the configuration is that of a stage 2 training: its data section says which folder,
+and which of its subjects are held out; its embedder section must name the embedder that the hasher
+was trained with; without --config the one beside the hasher is taken.
+
+The threshold, with its intervals over subjects and keys, is stored in hasher.json, or in the
+manifest of an artefact, which embeds for itself whatever the embedder section names.
+""",
+    examples=(
+        "--hasher bundled --folder PEOPLE --fmr 1e-3 --output my_hasher",
+        "--hasher runs/y1_stage2 --fmr 1e-4",
+        "--hasher mobilefacenet_y1_512x8 --output runs/copy \\\n"
+        "      --config stage2/mobilefacenet_y1_512x8 --fmr 1e-3 --keys 20",
+        "--hasher runs/hasher --config stage2/base \\\n      --set data.root=faces --fmr 1e-2 --dry-run",
+    ),
+)
+@hasher_options(required=True, default=None)
+@config_options(required=False, text="stage 2 configuration (default: config.yaml in the folder of the hasher)")
+@click.option("--folder", type=PATH, metavar="DIR", help="aligned faces DIR/<subject>/<image>, all of them used")
+@click.option(
+    "--output", type=PATH, metavar="DIR", help="a new folder for a copy with the threshold (default: change the hasher)"
+)
+@click.option("--fmr", metavar="RATE", help="false match rate (default: as configured)")
+@click.option("--keys", metavar="N", help="number of keys (default: as configured)")
+@click.option("--bootstrap", metavar="N", help="draws for the intervals (default: as configured)")
+@click.option("--dry-run", is_flag=True, help="print it, store nothing")
+@quiet_option
+def calibrate(
+    models: HasherOptions,
+    config: ConfigOptions,
+    folder: Path | None,
+    output: Path | None,
+    dry_run: bool,
+    quiet: bool,
+    **figures: str | None,
+) -> Answer:
+    """Choose a hasher's decision threshold for a false match rate.
+
+    It is the largest one that keeps to the rate on held-out subjects with the keys stolen, and is stored with the
+    hasher.
+    """
+    from iom.config.schema import Stage2Config
+    from iom.pretrained import hasher_path
+
+    if folder and (config.config or config.overrides):
+        raise ConfigError("--folder takes all subjects of a folder: leave out --config and --set")
+    place = hasher_path(models.hasher)
+    beside = None if folder else place / "config.yaml"
+    if beside and not config.config and not beside.exists():
+        raise ConfigError(
+            f"{place} holds no config.yaml: calibrate on your own people with --folder DIR, or "
+            "name a stage 2 configuration with --config"
+        )
+    given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
+    settings = config.load(Stage2Config, *given, default=beside)
+
+    from iom.training.calibration import check_target, copy_hasher, describe, recalibrate, recalibrate_on_faces
+
+    notes: list[str] = []
+    if not dry_run:
+        check_target(place, output)
+    if folder:
+        made = recalibrate_on_faces(
+            place,
+            folder,
+            settings.calibration,
+            weights=models.weights,
+            seed=settings.seed,
+            progress=not quiet,
+            report=notes.append,
+        )
+    else:
+        made = recalibrate(place, settings, progress=not quiet, report=notes.append)
+    assert made.calibration is not None  # noqa: S101 - it was made just now
+    stored = None
+    if not dry_run:
+        stored = made.save_calibration(copy_hasher(place, output) if output else place)
+    notes += [describe(made), f"stored in {stored}" if stored else "nothing stored"]
+    return Answer({"stored": stored, **dataclasses.asdict(made.calibration)}, "\n".join(notes))
+
+
+@command(
+    "curves",
+    epilog="""\
+Losses, figures of verification and learning rate by epoch, a panel each, a line for each run.
+""",
+    examples=("runs/first runs/second --output curves.png", "runs/heads/* --output heads.svg"),
+)
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
+@output_option("picture, .png or .svg", folder=False)
+def curves(runs: Sequence[Path], output: Path) -> Answer:
+    """Draw the learning curves of one or several runs into one picture.
+
+    RUN is the folder of a run of stage 1 or 2, with its metrics.jsonl.
+    """
+    from iom.errors import DataError
+
+    if output.suffix.lower() not in (".png", ".svg"):
+        raise DataError(f"{output}: expected a name ending in .png or .svg")
+
+    from iom.training.curves import draw_curves
+    from iom.training.run_dir import read_records
+
+    records = {}
+    for folder in runs:
+        rows = read_records(folder / "metrics.jsonl")
+        if not rows:
+            raise DataError(f"{folder}: expected a run with an epoch or more in its metrics.jsonl, found none")
+        name = folder.name if folder.name not in records else str(folder)
+        records[name] = rows
+    draw_curves(output, records)
+    return Answer({"picture": output, "runs": list(records)}, f"{output}: {len(records)} runs")
+
+
+MEASURED_AT = {"input_size": 112, "embedding_size": 512}
+"""Sizes of the stored table."""
+
+
+@command(
+    "list-backbones",
+    epilog="""\
+Figures of the default sizes and heads come from a stored table; others, and all with --measure, are
+measured by building each network, which takes a second or two each.
+
+MADD: multiplications, each with its addition, of all convolutions and dense layers for one image;
+"FLOPs" of others are about twice that. Running statistics count as parameters, the head is counted.
+narrow: the width of a convolution is no multiple of 16; with TensorFlow 2.21 on a CPU with AVX-512,
+train such a network with TF_ENABLE_ONEDNN_OPTS=0 in the environment, or it may crash.
+""",
+    examples=(
+        "",
+        "--filter mobile --json",
+        "--filter efficientnet_lite --input-size 224",
+        "--filter mobile --head GDC",
+    ),
+)
+@click.option("--filter", "part", default="", metavar="TEXT", help="only names that contain this text")
+@click.option(
+    "--input-size", type=COUNT, default=MEASURED_AT["input_size"], metavar="PIXELS", help="side of the square image"
+)
+@click.option(
+    "--embedding-size", type=COUNT, default=MEASURED_AT["embedding_size"], metavar="D", help="size of the embedding"
+)
+@click.option("--head", default="", help="E, GDC or GAP (default: each network's own)")
+@click.option("--measure", is_flag=True, help="build the networks and count, use no table")
+@quiet_option
+def list_backbones(part: str, input_size: int, embedding_size: int, head: str, measure: bool, quiet: bool) -> Answer:
+    """List the backbones with their parameters and multiply-adds."""
+    settings: dict[str, Any] = {"input_size": input_size, "embedding_size": embedding_size}
+    if measure or head or settings != MEASURED_AT:
+        if head:
+            settings["head"] = head
+        rows = list(_measured(_names(part, head), settings, progress=not quiet))
+    else:
+        known = {row["name"]: row for row in stored_rows()}
+        rows = [known[name] for name in _chosen(known, part)]
+    width = max(len(row["name"]) for row in rows)
+    lines = [f"{'name':{width}}  parameters (M)  MADD (M)  narrow"]
+    for row in rows:
+        if "error" in row:
+            lines.append(f"{row['name']:{width}}  {row['error']}")
+            continue
+        lines.append(
+            f"{row['name']:{width}}  {row['parameters'] / 1e6:14.2f}  "
+            f"{row['multiply_adds'] / 1e6:8.0f}  {'narrow' if row['narrow'] else '-'}"
+        )
+    return Answer({"backbones": rows}, "\n".join(lines))
+
+
+def stored_rows() -> list[dict[str, Any]]:
+    """The stored table: what `iom list-backbones --measure --json` prints at the sizes of `MEASURED_AT`."""
+    text = resources.files("iom.nn.backbones").joinpath("backbones.json").read_text(encoding="utf-8")
+    rows: list[dict[str, Any]] = json.loads(text)["backbones"]
+    return rows
+
+
+def _names(part: str, head: str) -> list[str]:
+    from iom._registry import lookup
+    from iom.nn.backbones.embedding_heads import HEADS
+    from iom.nn.backbones.registry import BACKBONES
+
+    if head:
+        lookup(HEADS, head, "head")
+    return _chosen(BACKBONES, part)
+
+
+def _chosen(known: Iterable[str], part: str) -> list[str]:
+    names = [name for name in known if part in name]
+    if not names:
+        raise ConfigError(f"--filter: no backbone's name contains '{part}' (names: {', '.join(sorted(known))})")
+    return names
+
+
+def _measured(names: Sequence[str], settings: dict[str, Any], *, progress: bool) -> Iterator[dict[str, Any]]:
+    """A row for each backbone; one that cannot be built at this size says why."""
+    import keras
+    from tqdm import tqdm
+
+    from iom.nn.backbones.complexity import measure
+    from iom.nn.backbones.registry import build_backbone
+
+    for name in tqdm(names, desc="building", unit="backbone", disable=not progress):
+        try:
+            # No weight is drawn: the largest networks would take gigabytes.
+            with keras.StatelessScope(initialize_variables=False):
+                complexity = measure(build_backbone(name, **settings))
+        except ConfigError as error:
+            yield {"name": name, "error": " ".join(str(error).split())}
+            continue
+        yield {"name": name, **settings, **dataclasses.asdict(complexity)}
+        keras.backend.clear_session()
+
+
+weights = root.subgroup(TITLE, "weights", "List and check the weights of backbones.").section("Commands")
+
+
+@weights("list", examples=("",))
+def list_weights() -> Answer:
+    """List the entries of the manifest, and which are here."""
+    from iom.errors import WeightsError
+    from iom.pretrained.entries import locate, read_manifest
+
+    entries = read_manifest()
+    width = max(len(name) for name in entries)
+    lines, rows = [], []
+    for name, entry in sorted(entries.items()):
+        size, path = entry.statement.embedding_size, None
+        try:
+            path = locate(entry, verify=False)[0]
+            place = str(path)
+        except WeightsError:
+            place = f"missing; get it from {entry.source}"
+        lines.append(f"{name:{width}}  {size:4d}-d  {place}")
+        rows.append({"name": name, "embedding_size": size, "path": path, "source": entry.source})
+    return Answer({"weights": rows}, "\n".join(lines))
+
+
+@weights("check", examples=("mobilefacenet_y1.ms1m", "path/to/model.onnx"))
+@click.argument("name", metavar="NAME_OR_FILE")
+@click.option("--no-faces", is_flag=True, help="do not try the stated input on faces")
+def check_weights(name: str, no_faces: bool) -> Answer:
+    """Load weights and try them on synthetic faces.
+
+    NAME_OR_FILE is architecture.tag, or a model file.
+    """
+    from iom.pretrained.face_check import check_on_faces
+    from iom.pretrained.manifest import load_backbone_model
+
+    loaded = load_backbone_model(name, check=False)
+    stated = f"{loaded.input.colour_order} {loaded.input.range}"
+    lines = [
+        f"name            {loaded.name}",
+        f"sha256          {loaded.fingerprint}",
+        f"input           {stated}, {loaded.input_size} px",
+        f"embedding size  {loaded.embedding_size}",
+    ]
+    facts: dict[str, Any] = {
+        "name": loaded.name,
+        "sha256": loaded.fingerprint,
+        "input": stated,
+        "input_size": loaded.input_size,
+        "embedding_size": loaded.embedding_size,
+    }
+    if no_faces:
+        return Answer(facts, "\n".join(lines))
+    outcome = check_on_faces(loaded.predict, loaded.input, source=loaded.name)
+    lines.append("separation of synthetic subjects (d', higher is better), and the evidence for the input")
+    for way, separation in outcome.separation.items():
+        evidence = outcome.evidence.get(way)
+        note = "as stated" if evidence is None else f"t = {evidence:+.1f}"
+        lines.append(f"  {way:18s} {separation:6.2f}  {note}")
+    lines.append("confirmed" if outcome.is_confirmed else "not refuted, but this network cannot tell all")
+    facts |= {"separation": outcome.separation, "is_confirmed": outcome.is_confirmed}
+    return Answer(facts, "\n".join(lines))

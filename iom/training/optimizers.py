@@ -1,0 +1,194 @@
+"""Optimizers with their learning-rate schedules: Keras' schedules behind a linear warm-up."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import CosineDecay, ExponentialDecay, LearningRateSchedule, PiecewiseConstantDecay
+
+from iom._registry import lookup
+from iom.config.sections import OptimizerConfig
+from iom.errors import ConfigError
+
+NO_DECAY = ("beta", "gamma", "bias", "alpha")
+"""Batch-norm parameters, biases and PReLU slopes are not decayed."""
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class WarmUp(LearningRateSchedule):
+    """Linear rise over a schedule: step k of the warm-up has k / `warmup_steps` of the rate.
+
+    Keras' own warm-up starts at a rate of its own, so that it ends one step later.
+
+    Args:
+        schedule: Rate at each step; a number for a constant rate.
+        warmup_steps: Steps of the rise.
+        delay: Steps before the schedule begins.
+        min_rate: The rate of the schedule does not fall below it.
+    """
+
+    def __init__(
+        self, schedule: LearningRateSchedule | float, *, warmup_steps: int = 0, delay: int = 0, min_rate: float = 0.0
+    ) -> None:
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+        self.delay = delay
+        self.min_rate = min_rate
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")
+        rate: Any = self.schedule
+        if isinstance(rate, LearningRateSchedule):
+            rate = rate(ops.maximum(step - self.delay, 0.0))
+        rise = ops.minimum((step + 1.0) / max(1, self.warmup_steps), 1.0)
+        return rise * ops.maximum(rate, self.min_rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "WarmUp":
+        schedule = config["schedule"]
+        if isinstance(schedule, dict):
+            schedule = keras.saving.deserialize_keras_object(schedule)
+        return cls(**{**config, "schedule": schedule})
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class CosineRestarts(LearningRateSchedule):
+    """SGDR (Loshchilov and Hutter, ICLR 2017, eq. 5), with a list of cycles.
+
+    Keras' `CosineDecayRestarts` takes a logarithm, which single precision rounds to the wrong cycle at a border.
+
+    Args:
+        learning_rate: Rate at the start.
+        total_steps: Steps of all cycles.
+        restart_steps: Length of the first cycle.
+        t_mul: Length of each cycle, as a multiple of the one before.
+        m_mul: Start of each cycle, as a share of the one before.
+        floor: Smallest share of the rate.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        total_steps: int,
+        restart_steps: float,
+        t_mul: float = 2.0,
+        m_mul: float = 1.0,
+        floor: float = 0.0,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.total_steps = total_steps
+        self.restart_steps = restart_steps
+        self.t_mul = t_mul
+        self.m_mul = m_mul
+        self.floor = floor
+
+    def __call__(self, step: Any) -> Any:
+        starts, lengths, peaks = [0.0], [float(self.restart_steps)], [1.0]
+        while starts[-1] + lengths[-1] < self.total_steps:
+            starts.append(starts[-1] + lengths[-1])
+            lengths.append(lengths[-1] * self.t_mul)
+            peaks.append(peaks[-1] * self.m_mul)
+        step = ops.cast(step, "float32")
+        passed = ops.cast(step >= ops.convert_to_tensor(starts, "float32"), "int32")
+        cycle = ops.sum(passed) - 1
+        start, length, peak = (
+            ops.take(ops.convert_to_tensor(values, "float32"), cycle) for values in (starts, lengths, peaks)
+        )
+        done = ops.clip((step - start) / length, 0.0, 1.0)
+        wave = 0.5 * (1.0 + ops.cos(math.pi * done))
+        return self.learning_rate * (self.floor + (1.0 - self.floor) * peak * wave)
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def build_schedule(config: OptimizerConfig, *, epochs: int, steps_per_epoch: int) -> WarmUp:
+    """Learning rate at each step, counted from zero.
+
+    Raises:
+        ConfigError: Unknown schedule, or a warm-up longer than the training.
+    """
+    if config.warmup_epochs >= epochs and config.warmup_epochs > 0:
+        raise ConfigError(
+            f"optimizer.warmup_epochs: expected less than the {epochs} epochs of training, "
+            f"received {config.warmup_epochs}"
+        )
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    steps = max(1, epochs * steps_per_epoch - warmup)
+    schedule = lookup(SCHEDULES, config.schedule, "learning-rate schedule")(config, steps, steps_per_epoch)
+    delay = 0 if config.schedule == "step" else warmup  # milestones are epochs of the whole training
+    floor = config.floor * config.learning_rate if config.schedule == "exponential" else 0.0
+    return WarmUp(schedule, warmup_steps=warmup, delay=delay, min_rate=floor)
+
+
+def _stepwise(config: OptimizerConfig, steps: int, epoch: int) -> LearningRateSchedule | float:
+    milestones = sorted(round(milestone * epoch) for milestone in config.milestones)
+    if not milestones:
+        return config.learning_rate
+    rates = [config.learning_rate * config.factor**passed for passed in range(len(milestones) + 1)]
+    return PiecewiseConstantDecay([milestone - 0.5 for milestone in milestones], rates)  # changes behind a boundary
+
+
+def _cosine_restarts(config: OptimizerConfig, steps: int, epoch: int) -> LearningRateSchedule:
+    return CosineRestarts(
+        config.learning_rate,
+        total_steps=steps,
+        restart_steps=config.restart_epochs * epoch,
+        t_mul=config.t_mul,
+        m_mul=config.m_mul,
+        floor=config.floor,
+    )
+
+
+SCHEDULES: dict[str, Callable[[OptimizerConfig, int, int], LearningRateSchedule | float]] = {
+    "constant": lambda config, steps, epoch: config.learning_rate,
+    "step": _stepwise,
+    "cosine": lambda config, steps, epoch: CosineDecay(config.learning_rate, steps, alpha=config.floor),
+    "cosine_restarts": _cosine_restarts,
+    "exponential": lambda config, steps, epoch: ExponentialDecay(config.learning_rate, epoch, config.decay),
+}
+"""Schedule of a configuration, by its steps behind the warm-up and the steps of an epoch."""
+
+OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
+    "sgd": keras.optimizers.SGD,
+    "nadam": keras.optimizers.Nadam,
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+}
+
+
+def build_optimizer(
+    config: OptimizerConfig, *, epochs: int, steps_per_epoch: int, accumulate: int = 1
+) -> keras.optimizers.Optimizer:
+    """Optimizer with its schedule.
+
+    Args:
+        config: Its settings.
+        epochs: Epochs of the training, or of the phase: the schedule spans them.
+        steps_per_epoch: Batches of an epoch.
+        accumulate: Batches whose gradients are averaged into one update. The schedule counts batches all the same.
+
+    Raises:
+        ConfigError: Unknown optimizer or schedule, or a warm-up longer than the training.
+    """
+    kind = lookup(OPTIMIZERS, config.name, "optimizer")
+    settings: dict[str, Any] = {"weight_decay": config.weight_decay or None}
+    if config.name == "sgd":
+        settings |= {"momentum": config.momentum, "nesterov": config.nesterov}
+    if config.name == "adamw":
+        settings["weight_decay"] = config.weight_decay  # its own default is not zero
+    optimizer = kind(
+        learning_rate=build_schedule(config, epochs=epochs, steps_per_epoch=steps_per_epoch),
+        global_clipnorm=config.clip_norm or None,
+        gradient_accumulation_steps=accumulate if accumulate > 1 else None,
+        **settings,
+    )
+    if config.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=list(NO_DECAY))
+    return optimizer

@@ -1,0 +1,24 @@
+"""The public names of `iom`, which are loaded when they are first used."""
+
+import ast
+
+import pytest
+
+import iom
+
+
+@pytest.mark.parametrize("name", iom.__all__)
+def test_every_public_name_exists(name):
+    assert getattr(iom, name)
+    assert name in dir(iom)
+
+
+def test_type_checkers_know_the_same_names(root):
+    stub = ast.parse((root / "iom" / "__init__.pyi").read_text(encoding="utf-8"))
+    known = {alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert known == {*iom.__all__} - {"__version__"}
+
+
+def test_another_name_is_an_error():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        iom.nothing  # noqa: B018

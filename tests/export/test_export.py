@@ -12,7 +12,7 @@ import pytest
 from iom.config.hashing import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, WeightsError
 from iom.export import export as exporting
-from iom.export.check import calibration_faces, synthetic_faces
+from iom.export.check import calibration_faces, faces_of_nobody
 from iom.export.export import Exporter
 from iom.export.folding import fold_batch_norms
 from iom.export.formats import FORMATS
@@ -54,7 +54,7 @@ def source_of(loaded, kind, **settings):
 
 @pytest.fixture(scope="module")
 def faces():
-    return synthetic_faces(112)
+    return faces_of_nobody(112)
 
 
 @pytest.fixture(scope="module")

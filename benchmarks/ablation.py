@@ -19,10 +19,7 @@ from typing import Any
 from benchmarks import lfw_all_pairs
 from benchmarks.command_line import new_parser, run
 from iom._registry import lookup
-from iom.config.loading import load_config
-from iom.config.losses import WEIGHTS
-from iom.config.schema import Stage2Config
-from iom.config.search import SearchConfig, VariantConfig
+from iom.config import CODE_LOSSES, Stage2Config, SweepConfig, VariantConfig, load_config
 from iom.errors import ConfigError
 
 CONFIG = "configs/stage2/trained.yaml"
@@ -54,7 +51,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "3 hidden layers": {"hasher.hidden_layers": 3},
     "bottleneck 64": {"hasher.bottleneck": 64},
     "bottleneck 256": {"hasher.bottleneck": 256},
-    "no weight around the decision": {"losses.distillation_width": 1000},
+    "no weight around the decision": {"losses.distillation.width": 1000},
     "P=120, K=2": {"batches.subjects": 120, "batches.images": 2},
 }
 """Name to settings, by dotted name. To add a row, add a line."""
@@ -95,7 +92,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         name, _, value = override.partition("=")
         short[name] = _yaml(value)
     committed = load_config(Stage2Config, Path(arguments.config), overrides=overrides)
-    search = SearchConfig(
+    search = SweepConfig(
         stage2=arguments.config,
         set=short,
         variants=tuple(variants(committed, arguments.config, overrides, arguments.rows)),
@@ -123,17 +120,17 @@ def variants(
         ConfigError: A name in `wanted` that is no row.
     """
     table: dict[str, dict[str, Any]] = {AS_COMMITTED: {}, "not trained": {}, **CHOICES}
-    present = [name for name in WEIGHTS if getattr(committed.losses, name) > 0]
-    for name in WEIGHTS:
-        setting = f"losses.{name}"
+    present = [loss.name for loss in committed.losses if loss.weight > 0]
+    for name in CODE_LOSSES:
+        setting = f"losses.{name}.weight"
         if name not in present:
             table[f"with {name}"] = {setting: ADDED[name]}
         elif len(present) > 1:
             table[f"no {name}"] = {setting: 0}
         elif name == "triplet":
-            table["distillation instead of triplet"] = {setting: 0, "losses.distillation": 1}
+            table["distillation instead of triplet"] = {setting: 0, "losses.distillation.weight": 1}
         else:
-            table[f"triplet instead of {name}"] = {setting: 0, "losses.triplet": 1}
+            table[f"triplet instead of {name}"] = {setting: 0, "losses.triplet.weight": 1}
     for name in wanted or ():
         lookup(table, name, "row")
     found = []

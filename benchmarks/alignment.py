@@ -117,20 +117,20 @@ def _run(
     import numpy as np
 
     from iom.photos.align import TEMPLATE, read_landmarks, similarity
-    from iom.photos.pipeline import PhotoSettings, align_photos
+    from iom.photos.photograph import PhotoSettings
+    from iom.photos.pipeline import PhotoRun, align_photos
 
     weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))
     settings = PhotoSettings(detector=name, faces="largest")
-    start = time.perf_counter()
-    align_photos(
+    run = PhotoRun(
         output.parent / "photos",
-        output,
-        settings=settings,
-        format="png",
+        settings,
         weights=None if name == "mtcnn" else weights,
         workers=arguments.workers,
         progress=True,
     )
+    start = time.perf_counter()
+    align_photos(run, output, format="png")
     seconds = time.perf_counter() - start
     errors = np.full(len(matrices), np.inf)
     shifts = errors.copy()

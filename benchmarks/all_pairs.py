@@ -64,15 +64,14 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def _codes(data: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     from benchmarks.stored_embeddings import embeddings_of
-    from iom.config.hashing import HasherConfig
-    from iom.config.sections import FolderConfig
+    from iom.config import CodeConfig, FolderConfig
     from iom.data.folders import scan_folder
     from iom.evaluation.scores import common_key
     from iom.evaluation.systems import baseline_system
 
     folder = scan_folder(FolderConfig(root=str(data / "lfw_112x112"), min_images=1))
     rows = embeddings_of(folder.files, data / "lfw_112x112", data)
-    shape = HasherConfig(code_length=CODE_LENGTH, alphabet_size=ALPHABET_SIZE)
+    shape = CodeConfig(code_length=CODE_LENGTH, alphabet_size=ALPHABET_SIZE)
     system = baseline_system("grp", rows.shape[1], shape)
     return system.hash(rows, common_key(1, 0)), folder.labels
 

@@ -27,7 +27,7 @@ from benchmarks.attack_setting import Setting, add_data_arguments, load_setting
 from benchmarks.command_line import new_parser, run
 from benchmarks.lfw_all_pairs import parse_shape
 from benchmarks.tradeoff import FMR, FRESH_KEYS
-from iom.config.hashing import KEY_KIND_NAMES
+from iom.keys import KEY_KINDS
 
 if TYPE_CHECKING:
     from iom.attacks.base import AttackedSystem
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--key-kinds",
         nargs="*",
-        default=list(KEY_KIND_NAMES),
+        default=list(KEY_KINDS),
         help="kinds of key to put into each hasher besides its own; default: all",
     )
     parser.add_argument("--records", type=int, nargs="+", default=[2, 5, 10])
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.attacks import ATTACKS
-    from iom.evaluation.attacks import AttackKeys, attack_rows, measuring_keys, operating_threshold
+    from iom.evaluation.attacks import AttackKeys, attack_rows, decision_threshold, measuring_keys
     from iom.evaluation.report.text import attack_table
 
     setting = load_setting(arguments, samples=4)
@@ -81,7 +81,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     labels = setting.pairs.subjects[:IMAGES].astype("int64")
     rows = []
     for system in _systems(arguments, setting):
-        threshold = operating_threshold(
+        threshold = decision_threshold(
             system,
             setting.faces[:IMAGES],
             labels,
@@ -108,11 +108,11 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator["Attac
     from iom._registry import lookup
     from iom.attacks.targets import attacked_protection
     from iom.baselines import BASELINES
-    from iom.config.hashing import HasherConfig
+    from iom.config import CodeConfig
 
     size = setting.faces.shape[1]
     length, alphabet = arguments.shape
-    code = HasherConfig(code_length=length, alphabet_size=alphabet, keep=arguments.keep)
+    code = CodeConfig(code_length=length, alphabet_size=alphabet, keep=arguments.keep)
     for name in arguments.systems:
         protection = lookup(BASELINES, name, "baseline")(size, code, arguments.seed)
         yield attacked_protection(name, protection, size)
@@ -145,7 +145,7 @@ def with_key_kind(hasher: "KerasFaceHasher", kind: str) -> "KerasFaceHasher":
     Raises:
         ConfigError: An unknown kind, or a hasher with hidden layers or a bottleneck.
     """
-    from iom.config.hashing import HasherConfig
+    from iom.config import HasherConfig
     from iom.errors import ConfigError
     from iom.models.keras_face_hasher import KerasFaceHasher
     from iom.nn.hash_network import LEARNED_LAYER, PROJECTION, build_hasher

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from benchmarks.stored_embeddings import embeddings_of
-    from iom.config.hashing import HasherConfig
+    from iom.config import CodeConfig
     from iom.evaluation.blufr import BlufrEvaluator, read_blufr
     from iom.evaluation.scores import STOLEN_KEY, float_system, scenarios_of
     from iom.evaluation.systems import baseline_system, trained_system
@@ -43,7 +43,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     size = rows.shape[1]
     started = time.perf_counter()
     trained = trained_system("learned", str(arguments.hasher))
-    shape = HasherConfig(code_length=trained.code_length, alphabet_size=trained.alphabet_size)
+    shape = CodeConfig(code_length=trained.code_length, alphabet_size=trained.alphabet_size)
     names = [name for name in arguments.baselines.split(",") if name]
     systems = [float_system(size), *(baseline_system(name, size, shape, arguments.seed) for name in names), trained]
     evaluator = BlufrEvaluator(protocol, rows, seed=arguments.seed)

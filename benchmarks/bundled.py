@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from iom.config.loading import load_config
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig, load_config
 
     data = arguments.shared / "data"
     config = load_config(

@@ -53,7 +53,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from benchmarks.stored_embeddings import embeddings_of
-    from iom.config.sections import FolderConfig
+    from iom.config import FolderConfig
     from iom.data.folders import scan_folder
     from iom.evaluation.scores import common_key
     from iom.models.keras_face_hasher import KerasFaceHasher

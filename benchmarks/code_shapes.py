@@ -105,13 +105,13 @@ def _system(name: str, faces: Faces, shape: tuple[int, int], arguments: argparse
     Raises:
         ConfigError: It cannot have the shape, or no hasher of the shape was trained.
     """
-    from iom.config.hashing import HasherConfig
+    from iom.config import CodeConfig
     from iom.evaluation.systems import baseline_system
 
     length, alphabet = shape
     if name == LEARNED:
         return _learned(faces, shape, arguments.hashers)
-    code = HasherConfig(code_length=length, alphabet_size=alphabet)
+    code = CodeConfig(code_length=length, alphabet_size=alphabet)
     system = baseline_system(name, faces.embedder.embedding_size, code, arguments.seed)
     if (system.code_length, system.alphabet_size) != shape:
         raise ConfigError(f"its codes are {system.code_length}x{system.alphabet_size}")

@@ -166,7 +166,7 @@ def _in_all_shapes(
     faces: Faces, hasher: "KerasFaceHasher", names: Sequence[str], arguments: argparse.Namespace, draws: "Draws"
 ) -> Rows:
     from benchmarks.key_trials import code_trials, codes_under_keys
-    from iom.config.hashing import HasherConfig
+    from iom.config import CodeConfig
     from iom.evaluation.systems import baseline_system
 
     rows = {}
@@ -174,7 +174,7 @@ def _in_all_shapes(
         for length, alphabet in shapes_of_bits(hasher.code_length, hasher.alphabet_size):
             if alphabet == 2 and name.startswith("cross_polytope"):
                 continue  # a direction and its opposite: the same as the simplex
-            code = HasherConfig(code_length=length, alphabet_size=alphabet)
+            code = CodeConfig(code_length=length, alphabet_size=alphabet)
             system = baseline_system(name, hasher.embedding_size, code, arguments.seed)
             codes = codes_under_keys(system, faces.embeddings, keys=arguments.keys, seed=arguments.seed)
             label = f"{name} {length}x{alphabet}"

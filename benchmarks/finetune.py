@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.command_line import new_parser, run
-from iom.config.loading import load_config
-from iom.config.schema import Stage2Config
+from iom.config import Stage2Config, load_config
 from iom.errors import ConfigError
 
 CONFIG = Path("configs/stage2/fine_tune.yaml")

@@ -142,8 +142,7 @@ def _train(config: str, folder: Path, overrides: list[str]) -> None:
 
 
 def _finished(folder: Path, config: str, overrides: list[str]) -> bool:
-    from iom.config.loading import load_config
-    from iom.config.schema import Stage1Config
+    from iom.config import Stage1Config, load_config
     from iom.training.run_dir import read_records
 
     wanted = load_config(Stage1Config, Path(config), overrides=overrides)
@@ -183,7 +182,7 @@ def _measure_lfw(weights: Path, shared: Path, stored: Path) -> None:
     import keras
 
     from iom._files import write_json
-    from iom.config.schema import BenchmarkConfig
+    from iom.config import BenchmarkConfig
     from iom.data.benchmarks import load_benchmark
     from iom.training.backbone import verification
 

@@ -32,7 +32,7 @@ from typing import Any
 from benchmarks.command_line import new_parser, run
 
 BATCHES = (1, 8)
-SHAPE = {"code_length": 1536, "alphabet_size": 2}
+SHAPE = {"code_length": 1536, "alphabet_size": 2, "projection": "orthonormal", "refinement_steps": 0}
 TRAINED = {"mobilefacenet": "pre_models/mobilefacenet_y1_1536x2", "bundled": "bundled"}
 DERIVED = ("iresnet50", "iresnet100")
 STATISTICS_FACES = 48
@@ -147,7 +147,7 @@ def _all_pairs(folder: Path, subjects: int) -> Any:
 def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
     """A network grown from the bundled one, and a hasher for it."""
     from benchmarks.grown import grown
-    from iom.config.hashing import HasherConfig
+    from iom.config import HasherConfig
     from iom.export.folding import fold_batch_norms
     from iom.export.source import Source
     from iom.models.embedder import Embedder

@@ -15,7 +15,6 @@ program instead, which other programs on the machine disturb less.
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 import tempfile
@@ -94,7 +93,7 @@ def _programs(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callabl
     """Data sets of an epoch, by name."""
     import tensorflow as tf
 
-    from iom.config.sections import AugmentationConfig, FolderConfig
+    from iom.config import AugmentationConfig, FolderConfig
     from iom.data.folders import scan_folder
     from iom.data.formats.conversions import FaceSource, write_shards
     from iom.data.image_batches import ImageBatches
@@ -133,7 +132,7 @@ def _programs(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callabl
     programs: dict[str, Callable[[int], Any]] = {BARE: bare}
     for source in folders:
         programs[source] = ours(source, AugmentationConfig())
-        programs[f"{source}_flip"] = ours(source, dataclasses.replace(plain, flip=True))
+        programs[f"{source}_flip"] = ours(source, plain.replace(flip=True))
         programs[f"{source}_plain"] = ours(source, plain)
     return programs
 

@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_faces(arguments: argparse.Namespace) -> Faces:
     """Embed the folder with the embedder and the cache of the configuration."""
-    from iom.config.loading import load_config
-    from iom.config.schema import EvaluateConfig
-    from iom.config.sections import FolderConfig
+    from iom.config import EvaluateConfig, FolderConfig, load_config
     from iom.data.folders import scan_folder
     from iom.metrics.all_pairs import AllPairs
     from iom.models.embedder import load_embedder

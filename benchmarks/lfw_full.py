@@ -17,7 +17,6 @@ rates are fractions.
 """
 
 import argparse
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from benchmarks.lfw_full_cells import PROTOCOLS, Cell, Faces, load_faces, load_s
 from benchmarks.lfw_full_store import Cells
 
 if TYPE_CHECKING:
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
     from iom.evaluation.scores import CodeSystem
 
 CONFIG = Path("configs/evaluate/lfw_full.yaml")
@@ -56,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom._registry import lookup
-    from iom.config.loading import load_config
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig, load_config
     from iom.evaluation.report.sections import check_attacks
     from iom.evaluation.systems import check_systems
 
@@ -101,7 +99,7 @@ def _with_fixed_key(config: "EvaluateConfig", folder: Path, *, named: Sequence[s
     if (folder / "hasher.json").is_file():
         hashers = {**config.hashers, FIXED_KEY: str(folder)}
         systems = (*config.scenario.systems, FIXED_KEY)
-        return _only(dataclasses.replace(config, hashers=hashers), systems)
+        return _only(config.replace(hashers=hashers), systems)
     if FIXED_KEY in named:
         raise WeightsError(
             f"no trained hasher in '{folder}'; train it with python train_stage2.py --config "
@@ -111,8 +109,8 @@ def _with_fixed_key(config: "EvaluateConfig", folder: Path, *, named: Sequence[s
 
 
 def _only(config: "EvaluateConfig", systems: Sequence[str]) -> "EvaluateConfig":
-    scenario = dataclasses.replace(config.scenario, systems=tuple(systems))
-    return dataclasses.replace(config, scenario=scenario)
+    scenario = config.scenario.replace(systems=tuple(systems))
+    return config.replace(scenario=scenario)
 
 
 COLUMNS = {

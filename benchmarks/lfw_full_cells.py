@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.attack_setting import Setting
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
     from iom.data.benchmarks.base import PairBenchmark
     from iom.evaluation.blufr import Blufr
     from iom.evaluation.scores import CodeSystem
@@ -88,9 +88,9 @@ def pairs(faces: Faces, system: "CodeSystem") -> Cell:
     from iom.evaluation.report.data import EmbedderSummary
     from iom.evaluation.scores import STOLEN_KEY
 
-    scenario = dataclasses.replace(faces.config.scenario, systems=(system.name,), scenarios=(STOLEN_KEY,))
+    scenario = faces.config.scenario.replace(systems=(system.name,), scenarios=(STOLEN_KEY,))
     report = collect(
-        dataclasses.replace(faces.config, scenario=scenario),
+        faces.config.replace(scenario=scenario),
         EvaluationInputs(faces.benchmark, faces.pair_rows, {system.name: system}, EmbedderSummary(name="")),
     )
     figures: Cell = {}

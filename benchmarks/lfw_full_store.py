@@ -4,7 +4,6 @@ A cell's file says under which settings it was computed, so that a setting that 
 later, and stands at its default, does not make the cell worthless.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.lfw_full_cells import Cell
 
 if TYPE_CHECKING:
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
 
 ABOUT_ATTACKS = ("attack_names", "victims", "old_keys", "fresh_keys", "records")
 """Settings of the section `report` that no other cell depends on."""
@@ -80,18 +79,17 @@ class Cells:
 
 def _plain(config: "EvaluateConfig", protocol: str) -> dict[str, Any]:
     """A configuration as JSON, without what is about other cells."""
-    tree = dataclasses.asdict(dataclasses.replace(config, hashers={}))
-    del tree["hasher"], tree["hashers"], tree["scenario"]["systems"]
+    plain: dict[str, Any] = config.model_dump(mode="json")
+    del plain["hasher"], plain["hashers"], plain["scenario"]["systems"]
     if protocol != "attacks":
         for name in ABOUT_ATTACKS:
-            del tree["report"][name]
-    plain: dict[str, Any] = json.loads(json.dumps(tree))
+            del plain["report"][name]
     return plain
 
 
 def _same(then: Any, now: dict[str, Any]) -> bool:
     """Whether settings agree; one that is new agrees when it stands at its default."""
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
 
     if not isinstance(then, dict) or not isinstance(then.get(CONFIG), dict):
         return False

@@ -87,19 +87,18 @@ def _run(
 
     from iom.codes.packing import unpack
     from iom.photos.codes_file import read_codes
-    from iom.photos.pipeline import PhotoSettings, hash_photos
+    from iom.photos.photograph import PhotoSettings
+    from iom.photos.pipeline import PhotoRun, hash_photos
 
     weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))
-    done = hash_photos(
+    run = PhotoRun(
         photos,
-        out,
-        hasher=hasher,
-        key=key,
-        settings=PhotoSettings(detector=detector, faces="largest", max_side=arguments.detect_side),
+        PhotoSettings(detector=detector, faces="largest", max_side=arguments.detect_side),
         weights=None if detector == "mtcnn" else weights,
         workers=arguments.workers,
         progress=True,
     )
+    done = hash_photos(run, out, hasher=hasher, key=key)
     found = read_codes(out)
     rows = np.array([int(Path(photo).stem) for photo in found.photos], int)
     seconds = {stage: done.seconds[stage] for stage in STAGES}

@@ -27,14 +27,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.command_line import new_parser, run
-from iom.config.loading import load_config
-from iom.config.schema import Stage2Config
+from iom.config import Stage2Config, load_config
 from iom.errors import ConfigError
 
 CONFIG = Path("configs/stage2/trained.yaml")
 SAME_LOSSES = [
-    "losses.triplet=1", "losses.quantization=0.5", "losses.quantization_form=rounding",
-    "losses.distillation=0", "losses.logistic=0", "losses.balance=0",
+    "losses=[{name: triplet}, {name: quantization, weight: 0.5, form: rounding}]",
     "hasher.refinement_steps=0", "hasher.train_projection=true",
 ]  # fmt: skip
 
@@ -105,7 +103,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[[int], int]:
     """`turn -> steps taken` of the graph that `train_stage2.py` trains."""
     from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
-    from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
+    from iom.nn.losses.code.objectives import build_objectives
     from iom.training.optimizers import build_optimizer
     from iom.training.training_graph import start_hasher, training_graph
 
@@ -120,10 +118,10 @@ def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[
     model.compile(
         optimizer=build_optimizer(config.optimizer, epochs=100, steps_per_epoch=steps),
         loss=objectives,
-        loss_weights={name: getattr(config.losses, name) for name in objectives},
+        loss_weights={loss.name: loss.weight for loss in config.losses if loss.name in objectives},
         jit_compile=config.xla,
     )
-    targets = {name: rows if name in READS_EMBEDDINGS else labels.astype(np.float32) for name in objectives}
+    targets = {name: rows if loss.reads_embeddings else labels.astype(np.float32) for name, loss in objectives.items()}
 
     def take(turn: int) -> int:
         batches = CodeBatches(

@@ -186,7 +186,7 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator[tuple[
     from iom._registry import lookup
     from iom.attacks.targets import attacked_protection
     from iom.baselines import BASELINES
-    from iom.config.hashing import HasherConfig
+    from iom.config import CodeConfig
 
     builder = lookup(BASELINES, arguments.frame, "baseline")
     size = setting.faces.shape[1]
@@ -196,7 +196,7 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator[tuple[
         shapes, keeps, windows = shapes[-1:], [0, size // 2], windows[:1]
 
     def build(width: int, shape: tuple[int, int], keep: int = 0) -> "AttackedSystem":
-        code = HasherConfig(code_length=shape[0], alphabet_size=shape[1], keep=keep)
+        code = CodeConfig(code_length=shape[0], alphabet_size=shape[1], keep=keep)
         protection = builder(width, code, arguments.seed)
         return attacked_protection(arguments.frame, protection, width)
 
@@ -214,7 +214,7 @@ def _in_parts(arguments: argparse.Namespace, setting: Setting, shape: tuple[int,
     """A hasher with keys of kind `part`, its layer learned on the attacker's people alone."""
     from iom.attacks.targets import attacked_hasher
     from iom.baselines.index_of_max import REFINEMENT_STEPS
-    from iom.config.hashing import HasherConfig
+    from iom.config import HasherConfig
     from iom.models.keras_face_hasher import KerasFaceHasher
     from iom.nn.hash_network import LEARNED_LAYER, build_hasher
     from iom.training.whitening import independent_parts

@@ -117,7 +117,7 @@ def _ours(case: Any, precision: str) -> Round:
     """The network of stage 1 in the loop of stage 1."""
     import keras
 
-    from iom.config.schema import Stage1Config
+    from iom.config import Stage1Config
     from iom.data.image_batches import LABEL
     from iom.nn.backbones.registry import build_backbone
     from iom.training.classification_heads import build_phase

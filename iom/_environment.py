@@ -7,14 +7,12 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import iom
-
-PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "numba", "pillow", "pyyaml", "matplotlib")
+PACKAGES = ("iom", "tensorflow", "keras", "numpy", "scipy", "scikit-learn", "numba", "pillow", "pyyaml", "matplotlib")
 
 
 def environment() -> dict[str, Any]:
     """Versions of Python, of this package and of what it computes with; processor, cores and memory."""
-    versions = {"iom": iom.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)

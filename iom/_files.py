@@ -21,13 +21,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from iom._untrusted import parse_json
 from iom.errors import DataError, SettingsChangedError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Python can only read the mask by setting it, which is safe while there is one thread: now.
 _UMASK = os.umask(0o077)
@@ -159,17 +159,21 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
+def write_array(path: Path, array: "NDArray[Any]") -> None:
     """Write one array as `.npy`, atomically."""
+    import numpy as np
+
     with atomic_path(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
 
 
-def cached_array(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
+def cached_array(path: Path, shape: tuple[int, ...]) -> "NDArray[Any] | None":
     """The array of a cache file, or `None` where it is missing, damaged or of another shape.
 
     Only for what can be computed again: a damaged cache costs time, nothing else.
     """
+    import numpy as np
+
     try:
         with path.open("rb") as stream:  # NumPy leaves a damaged file open when it opens it itself
             array = np.load(stream, allow_pickle=False)

@@ -10,12 +10,12 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from iom.errors import DataError, IomError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 JSON_BYTES = 16 << 20
 """Usual bound of a JSON file. Python's objects take up to 25 times as much memory."""
@@ -204,7 +204,7 @@ def check_inflated(archive: zipfile.ZipFile) -> int:
     return inflated
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
     """Arrays of an `.npz` file by name, none larger than its member.
 
     Raises:
@@ -223,7 +223,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(f"damaged: {error}") from error
 
 
-def _array(data: bytes) -> NDArray[Any]:
+def _array(data: bytes) -> "NDArray[Any]":
+    import numpy as np
+
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     header = np.lib.format.read_array_header_1_0

@@ -9,12 +9,13 @@ import re
 import secrets
 import warnings
 from collections.abc import Callable, Iterable
-from typing import NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NoReturn
 
 from iom.errors import KeyKindWarning, KeyMaterialError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SECRET_BYTES = 32
 TEXT_LABEL, TEXT_VERSION = "iom-key", 1
@@ -96,12 +97,14 @@ class TransformKey:
             info += len(encoded).to_bytes(4, "big") + encoded
         return TransformKey(hmac.digest(self.secret, info + b"\x01", "sha256"))
 
-    def permutation(self, size: int) -> NDArray[np.intp]:
+    def permutation(self, size: int) -> "NDArray[np.intp]":
         """Order of `size` embedding dimensions, the same on every machine and NumPy version.
 
         A stable argsort of `size` 64-bit little-endian words of a SHAKE-256 stream.
         `numpy.random.Generator.permutation` would not do: it promises no stability.
         """
+        import numpy as np
+
         if size < 1:
             raise KeyMaterialError(f"a permutation needs at least one dimension, received {size}")
         stream = hashlib.shake_256(b"iom/permutation/v1" + self.secret).digest(8 * size)
@@ -112,13 +115,15 @@ class TransformKey:
         label = f"iom/stream/{purpose}/v1\x00".encode()
         return hashlib.shake_256(label + self.secret).digest(size)
 
-    def signed_orders(self, size: int) -> NDArray[np.int32]:
+    def signed_orders(self, size: int) -> "NDArray[np.int32]":
         """Orders with signs, `(ROTATION_ROUNDS * size,)`, one round after the other.
 
         Entry i >= 0 takes dimension i as it is, entry i < 0 takes dimension -i - 1 negated. One
         64-bit little-endian word of the stream `orthogonal` for each entry: the upper 63 bits are
         sorted for the order (stable), the lowest bit is the sign. Integers only.
         """
+        import numpy as np
+
         if size < 1:
             raise KeyMaterialError(f"a rotation needs at least one dimension, received {size}")
         stream = self.stream("orthogonal", 8 * ROTATION_ROUNDS * size)
@@ -177,48 +182,72 @@ class KeyKind:
 
     Attributes:
         derivation: Versioned name of the way from secret to order; stored with each hasher.
-        rounds: Entries of an order per dimension.
         order: `(key, size, keep) -> (rounds * size,)` int32; what the network reads.
+        layer: The Keras layer that applies an order, a class of `iom.nn.layers.keyed`.
+        step: The NumPy function that does the same, a name in `iom.nn.hash_numpy.STEPS`.
+        rounds: Entries of an order per dimension.
         mixes: Whether each value it gives depends on every value it takes. A key that only moves
             values leaves them, sorted, open to whoever has the code (`iom.attacks.linkage`).
+        chooses: Whether the kind is about which dimensions are kept, so that `keep` must be set.
+        renews: Whether a renewal moves to other dimensions, so that some must be left.
     """
 
     derivation: str
-    rounds: int
-    order: Callable[[TransformKey, int, int], NDArray[np.int32]]
+    order: "Callable[[TransformKey, int, int], NDArray[np.int32]]"
+    layer: str = "KeyedPermutation"
+    step: str = "permutation"
+    rounds: int = 1
     mixes: bool = False
+    chooses: bool = False
+    renews: bool = False
 
-    def identity(self, size: int) -> NDArray[np.int32]:
+    def identity(self, size: int) -> "NDArray[np.int32]":
         """Order of the key that changes nothing, `(rounds * size,)`; for measuring, never to enrol.
 
         Of `orthogonal`, the two Hadamard transforms between three plain orders cancel out.
         """
+        import numpy as np
+
         return np.tile(np.arange(size, dtype=np.int32), self.rounds)
 
 
-def _permutation(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
-    return key.permutation(size).astype(np.int32)
+def _permutation(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
+    return key.permutation(size).astype("int32")
 
 
-def _subset(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+def _subset(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
     """The dimensions that the key's permutation keeps, in their own order, then the others."""
     order = _permutation(key, size, keep)
-    return np.concatenate([np.sort(order[:keep]), np.sort(order[keep:])])
+    order[:keep].sort()
+    order[keep:].sort()
+    return order
 
 
-def _orthogonal(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+def _orthogonal(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
     return key.signed_orders(size)
 
 
-def _part(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
-    """The `keep` dimensions of the part that the key lives in, in the key's order, then the others.
+def _part(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
+    """The `keep` dimensions of the key's part, in the key's order, then the others.
 
     Parts are windows of neighbouring dimensions, evenly spread from the first to the last.
     """
     order = _permutation(key, size, keep)
     window = part_window(part_of(key, part_count(size, keep)), size, keep)
     inside = (order >= window.start) & (order < window.stop)
-    return np.concatenate([order[inside], order[~inside]])
+    parts: NDArray[np.int32] = order[(~inside).argsort(kind="stable")]
+    return parts
+
+
+KEY_KINDS: dict[str, KeyKind] = {
+    "permutation": KeyKind("iom/permutation/v1", _permutation),
+    "subset": KeyKind("iom/subset/v1", _subset, chooses=True),
+    "orthogonal": KeyKind(
+        "iom/orthogonal/v1", _orthogonal, layer="KeyedRotation", step="rotation", rounds=ROTATION_ROUNDS, mixes=True
+    ),
+    "part": KeyKind("iom/part/v1", _part, chooses=True, renews=True),
+}
+"""Name to kind: the one table of them. A change of what a kind derives is a new version, not an edit."""
 
 
 def part_count(size: int, keep: int) -> int:
@@ -273,15 +302,6 @@ def key_in_new_part(
         if part_of(key, parts) not in taken:
             return key
     raise KeyMaterialError(f"no candidate lives in one of the {parts - len(taken)} parts that are left; offer more")
-
-
-KEY_KINDS: dict[str, KeyKind] = {
-    "permutation": KeyKind("iom/permutation/v1", 1, _permutation),
-    "subset": KeyKind("iom/subset/v1", 1, _subset),
-    "orthogonal": KeyKind("iom/orthogonal/v1", ROTATION_ROUNDS, _orthogonal, mixes=True),
-    "part": KeyKind("iom/part/v1", 1, _part),
-}
-"""Name to kind. A change of what a kind derives is a new version, not an edit."""
 
 
 def check_key_kind(kind: str, *, application: str, masked: bool, stacklevel: int = 1) -> None:

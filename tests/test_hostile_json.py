@@ -15,7 +15,8 @@ from iom.evaluation.report.data import read_report
 from iom.models.artifact_manifest import read_manifest
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head
-from iom.photos.pipeline import PhotoSettings, align_photos
+from iom.photos.photograph import PhotoSettings
+from iom.photos.pipeline import PhotoRun, align_photos
 from iom.pretrained.entries import read_manifest as read_weights_manifest
 from iom.pretrained.importers.inputs import read_statement
 from iom.pretrained.importers.keras_files import read_keras
@@ -90,8 +91,8 @@ def journal(folder, text):
     for name, content in {"photos/a.jpg": "", "out/align.jsonl": text + "\n"}.items():
         (folder / name).parent.mkdir()
         (folder / name).write_text(content)
-    settings = PhotoSettings(detector="points")
-    align_photos(folder / "photos", folder / "out", settings=settings, points={"a.jpg": []}, workers=0)
+    run = PhotoRun(folder / "photos", PhotoSettings(detector="points"), points={"a.jpg": []}, workers=0)
+    align_photos(run, folder / "out")
 
 
 def keras_archive(folder, text):

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iom.config.hashing import KEY_KIND_NAMES
 from iom.errors import KeyKindWarning, KeyMaterialError
 from iom.keys import KEY_KINDS, ROTATION_ROUNDS, TransformKey, check_key_kind, key_in_new_part, part_count, part_of
 from iom.nn.hash_network import KEYED_LAYERS
@@ -16,10 +15,6 @@ FIRST, SECOND = TransformKey(bytes(32)), TransformKey(bytes(range(32)))
 
 def digest(order):
     return hashlib.sha256(np.asarray(order, "<i4").tobytes()).hexdigest()[:16]
-
-
-def test_the_configuration_knows_every_kind():
-    assert tuple(KEY_KINDS) == KEY_KIND_NAMES
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from iom._files import list_folders, list_images, list_subjects, name_of, text_of
-from iom.config.sections import FolderConfig
+from iom.config import FolderConfig
 from iom.data.benchmarks.folders import folder_identification
 from iom.data.check import check_data
 from iom.data.folders import scan_folder

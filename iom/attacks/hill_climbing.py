@@ -76,7 +76,7 @@ def brute_force(leak: Leak) -> Embeddings:
 
 
 def one_guess(leak: Leak) -> Embeddings:
-    """Somebody else's face, drawn at random: the false match rate, seen as an attack."""
+    """Another person's face, drawn at random: the false match rate, seen as an attack."""
     people = leak.known("population")
     drawn = numpy_stream(leak.seed, "attacks/guess").integers(len(people), size=leak.victims)
     return np.asarray(people[drawn], np.float32)

@@ -52,11 +52,6 @@ class Population:
         values, axes = np.linalg.eigh((1 - SHRINKAGE) * covariance + floor * np.eye(size))
         return cls(wide.mean(axis=0), values, axes)
 
-    @classmethod
-    def uniform(cls, size: int) -> "Population":
-        """All directions alike: what an attacker takes who knows nobody."""
-        return cls(np.zeros(size), np.full(size, 1 / size), np.eye(size))
-
     def place(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
         """Embeddings of standard normal coordinates, `(..., D)` -> `(..., D)`."""
         return np.asarray(self.mean + (coordinates * np.sqrt(self.values)) @ self.axes.T)

@@ -12,9 +12,9 @@ from iom.baselines.index_of_max import GaussianRandomProjection, UniformRandomPe
 from iom.baselines.polyprotect import PolyProtect
 from iom.baselines.protection import Protection
 from iom.baselines.signs import BioHash, MlpHash, RandomProjectionSigns
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 
-BASELINES: dict[str, Callable[[int, HasherConfig, int], Protection]] = {
+BASELINES: dict[str, Callable[[int, CodeConfig, int], Protection]] = {
     "grp": GaussianRandomProjection,
     "urp": UniformRandomPermutation,
     "biohash": BioHash,

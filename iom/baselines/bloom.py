@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from iom.baselines.protection import HashedByKey, stored_bits
 from iom.baselines.signs import PublicSigns
 from iom.codes.comparators import BlockSetComparator
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
 
@@ -30,7 +30,7 @@ class BloomFilter(HashedByKey):
 
     takes_keep = True
 
-    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         super().__init__(embedding_size, code)
         self.blocks = stored_bits(code) // (WORD_BITS * BLOCK_WORDS)
         if self.blocks < 1:

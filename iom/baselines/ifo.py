@@ -10,7 +10,7 @@ from iom.baselines.keyed import keyed_orders
 from iom.baselines.protection import HashedByKey, stored_bits
 from iom.baselines.signs import PublicSigns
 from iom.codes.comparators import CollisionComparator
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
 
@@ -28,7 +28,7 @@ class IndexingFirstOne(HashedByKey):
 
     title = "IFO"
 
-    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         super().__init__(embedding_size, code)
         if code.alphabet_size > 255:
             raise ConfigError(f"code.alphabet_size: IFO takes at most 255, received {code.alphabet_size}")

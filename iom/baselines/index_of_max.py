@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from iom._random import numpy_stream
 from iom.baselines.keyed import keyed_orders
 from iom.baselines.protection import HashedByKey, Keys, checked_rows, secrets_of
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
 from iom.nn.layers.cosine import UnitLength
@@ -38,7 +38,7 @@ class GaussianRandomProjection(HashedByKey):
 
     takes_keep = True
 
-    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         super().__init__(embedding_size, code)
         shape = (self.keep, self.code_length * self.alphabet_size)
         self._projection = numpy_stream(seed, "baselines/grp").standard_normal(shape).astype(np.float32)
@@ -67,7 +67,7 @@ class UniformRandomPermutation(HashedByKey):
 
     title = "URP"
 
-    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         if code.alphabet_size > embedding_size:
             raise ConfigError(
                 f"code.alphabet_size: URP takes at most the {embedding_size} entries of an embedding, received "
@@ -106,7 +106,7 @@ class FramedProjection(HashedByKey):
     takes_keep = True
 
     def __init__(
-        self, embedding_size: int, code: HasherConfig, seed: int = 0, *, frame: str, refined: bool = False
+        self, embedding_size: int, code: CodeConfig, seed: int = 0, *, frame: str, refined: bool = False
     ) -> None:
         super().__init__(embedding_size, code)
         rows = keras.Input((self.keep,), name="rows")
@@ -153,6 +153,6 @@ class FramedProjection(HashedByKey):
         return codes
 
 
-def framed(frame: str, *, refined: bool = False) -> Callable[[int, HasherConfig, int], FramedProjection]:
+def framed(frame: str, *, refined: bool = False) -> Callable[[int, CodeConfig, int], FramedProjection]:
     """Builder of one kind of frame, for the table of baselines."""
     return functools.partial(FramedProjection, frame=frame, refined=refined)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from iom.baselines.keyed import keyed_orders
 from iom.baselines.protection import HashedByKey
 from iom.codes.comparators import CosineComparator
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
 
@@ -31,7 +31,7 @@ class PolyProtect(HashedByKey):
     title = "PolyProtect"
     dtype = np.float64
 
-    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         super().__init__(embedding_size, code)
         if embedding_size < TERMS:
             raise ConfigError(f"PolyProtect: expected embeddings of {TERMS} entries or more, received {embedding_size}")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from iom.codes.comparators import Comparator, SymbolComparator
 from iom.codes.packing import plane_count
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
 
@@ -70,7 +70,7 @@ class HashedByKey(abc.ABC):
     dtype: ClassVar[type[np.generic]] = np.uint8
     """Of an entry of a template."""
 
-    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         if code.keep and not self.takes_keep:
             raise ConfigError(f"code.keep: {self.title} has no such step; set it to 0")
         if code.keep > embedding_size:
@@ -108,7 +108,7 @@ class HashedByKey(abc.ABC):
         """Templates `(n, M)` of rows `(n, D)` that share a key."""
 
 
-def stored_bits(code: HasherConfig) -> int:
+def stored_bits(code: CodeConfig) -> int:
     """Bits that a code of this shape takes: what systems are compared at."""
     return code.code_length * plane_count(code.alphabet_size)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from iom._random import numpy_stream
 from iom.baselines.keyed import keyed_blocks, keyed_orthonormal
 from iom.baselines.protection import HashedByKey, stored_bits
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.keys import TransformKey
 
 HIDDEN_LAYERS = 2
@@ -55,7 +55,7 @@ class RandomProjectionSigns(HashedByKey):
 
     takes_keep = True
 
-    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         super().__init__(embedding_size, code)
         self.code_length, self.alphabet_size = stored_bits(code), 2
         self._signs = PublicSigns(embedding_size, self.code_length, keep=code.keep, seed=seed, purpose="baselines/sign")
@@ -77,7 +77,7 @@ def vectors_of_signs(columns: NDArray[np.floating]) -> NDArray[np.float32]:
 class SecretSigns(HashedByKey):
     """Signs of what follows from the key alone: a code has as many bits as its shape stores."""
 
-    def __init__(self, embedding_size: int, code: HasherConfig, seed: int = 0) -> None:
+    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         super().__init__(embedding_size, code)
         self.code_length, self.alphabet_size = stored_bits(code), 2
 

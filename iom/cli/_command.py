@@ -29,9 +29,11 @@ from iom.errors import (
 from iom.pretrained import BUNDLED
 
 if TYPE_CHECKING:
+    from iom.config import Section
     from iom.models.face_hasher import FaceHasher
 
 T = TypeVar("T")
+SectionT = TypeVar("SectionT", bound="Section")
 
 OK = 0
 NO = 1
@@ -339,7 +341,6 @@ def workers_option(default: int, text: str = "processes", *, least: int = 1) -> 
 
 
 quiet_option = click.option("--quiet", is_flag=True, help="no progress bars")
-resume_option = click.option("--resume", is_flag=True, help="continue the run in --output where it stopped")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,27 +350,52 @@ class ConfigOptions:
     config: Path | None
     overrides: Sequence[str]
 
-    def load(self, kind: type[T], *more: str, default: Path | None = None) -> T:
+    def load(self, kind: "type[SectionT]", *more: str, default: Path | None = None) -> "SectionT":
         """The configuration with the overrides, and `more` of them.
 
         Raises:
             ConfigError: The file, or a setting of it, is wrong.
         """
-        from iom.config.loading import load_config
+        from iom.config import load_config
 
         return load_config(kind, self.config or default, overrides=[*self.overrides, *more])
 
 
 def config_options(*, required: bool = True, text: str = "YAML configuration, or the name of one") -> Decorator:
     """`--config` and `--set` as `config`."""
-    return packed(
-        ConfigOptions,
-        "config",
+    return packed(ConfigOptions, "config", *_config_options(required, text))
+
+
+def _config_options(required: bool, text: str) -> tuple[Decorator, Decorator]:
+    setting: dict[str, Any] = {"metavar": "SECTION.KEY=VALUE", "help": "change one setting; may be repeated"}
+    return (
         click.option("--config", type=PATH, required=required, metavar="FILE", help=text),
-        click.option(
-            "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="change a setting; may be repeated"
-        ),
+        click.option("--set", "overrides", multiple=True, **setting),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(ConfigOptions):
+    """The options of a run that can be continued."""
+
+    output: Path
+    resume: bool
+    quiet: bool
+
+    def how(self) -> dict[str, Any]:
+        """Further arguments of a run: `resume`, `progress`, and `report`, which prints a line at once."""
+        report = functools.partial(print, flush=True)
+        return {"resume": self.resume, "progress": not self.quiet, "report": report}
+
+
+run_options = packed(
+    RunOptions,
+    "run",
+    *_config_options(True, "YAML configuration, or the name of one"),
+    output_option("folder of the run"),
+    click.option("--resume", is_flag=True, help="continue the run in --output where it stopped"),
+    quiet_option,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ from iom.errors import ConfigError, DataError, KeyMaterialError
 
 if TYPE_CHECKING:
     from iom.keys import TransformKey
-    from iom.photos.pipeline import PhotoSettings
+    from iom.photos.pipeline import PhotoRun
 
 command = root.section("Photographs and data")
 
@@ -57,17 +57,19 @@ class PhotoOptions:
     seconds: float
     quiet: bool
 
-    def settings(self, *, aligned: bool = False) -> "PhotoSettings":
-        """The library's settings; `aligned` photographs are faces, and need no detector."""
+    def run(self, photos: Path, *, aligned: bool = False) -> "PhotoRun":
+        """The library's run over a folder; `aligned` photographs are faces, and need no detector."""
         from iom._files import sha256_of
+        from iom.photos.align import read_landmarks
         from iom.photos.decode import MAX_MEGAPIXELS
-        from iom.photos.pipeline import ALIGNED, POINTS, PhotoSettings
+        from iom.photos.photograph import ALIGNED, POINTS, PhotoSettings
+        from iom.photos.pipeline import PhotoRun
 
         exclusive(detector=self.detector, points=self.points, aligned=aligned)
         if not self.seconds > 0:
             raise ConfigError("expected --seconds above 0")
         file = self.points or self.detector_weights
-        return PhotoSettings(
+        settings = PhotoSettings(
             detector=POINTS if self.points else ALIGNED if aligned else self.detector or "mtcnn",
             faces=self.faces,
             min_score=self.min_score,
@@ -76,18 +78,15 @@ class PhotoOptions:
             max_side=self.detect_side,
             max_megapixels=self.max_megapixels or MAX_MEGAPIXELS,
         )
-
-    def resources(self) -> dict[str, Any]:
-        """Further arguments of a run: the landmarks, the detector's weights, workers."""
-        from iom.photos.align import read_landmarks
-
-        return {
-            "points": read_landmarks(self.points) if self.points else None,
-            "weights": self.detector_weights,
-            "workers": self.workers,
-            "seconds": self.seconds,
-            "progress": not self.quiet,
-        }
+        return PhotoRun(
+            photos,
+            settings,
+            weights=self.detector_weights,
+            points=read_landmarks(self.points) if self.points else None,
+            workers=self.workers,
+            seconds=self.seconds,
+            progress=not self.quiet,
+        )
 
 
 def photo_options(*, faces: str) -> Decorator:
@@ -95,27 +94,13 @@ def photo_options(*, faces: str) -> Decorator:
     return packed(
         PhotoOptions,
         "photo",
-        click.option(
-            "--faces",
-            default=faces,
-            help="of several faces: all, largest, centre, dominant (the largest by far), or one (refuse several)",
-        ),
+        click.option("--faces", default=faces, help="of several: all, largest, centre, dominant, or one"),
         detector_options("mtcnn (the default), yunet or yunet_onnx"),
         click.option("--points", type=PATH, metavar="FILE", help="landmarks that are known already (CSV)"),
         click.option("--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"),
+        click.option("--min-size", type=float, default=32.0, metavar="PIXELS", help="smallest side of a face"),
         click.option(
-            "--min-size",
-            type=float,
-            default=32.0,
-            metavar="PIXELS",
-            help="smallest side, in the photograph, of what becomes the face",
-        ),
-        click.option(
-            "--detect-side",
-            type=int,
-            default=1024,
-            metavar="PIXELS",
-            help="shrink photographs to it for the detector; 640 is faster and misses small faces",
+            "--detect-side", type=int, default=1024, metavar="PIXELS", help="detect at this size; 640 is faster"
         ),
         click.option("--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)"),
         workers_option(2, "processes that decode and find faces; 0: in this one", least=0),
@@ -146,13 +131,14 @@ def align(photos: Path, output: Path, photo: PhotoOptions, format: str) -> Answe
 
     OUTPUT is a new folder, or one to go on with.
     """
+    from iom.photos.photograph import STATUSES
     from iom.photos.pipeline import align_photos
 
-    settings = photo.settings()
+    run = photo.run(photos)
     with goes_on_when_repeated():
-        report = align_photos(photos, output, settings=settings, format=format, **photo.resources())
-    kinds = ("aligned", "no_face", "too_small", "damaged", "too_large", "bad_landmarks")
-    counts = ", ".join(f"{report[kind]} {kind.replace('_', ' ')}" for kind in kinds if report[kind])
+        report = align_photos(run, output, format=format)
+    kinds = [kind for kind in STATUSES if report.get(kind) and kind != "several_faces"]
+    counts = ", ".join(f"{report[kind]} {kind.replace('_', ' ')}" for kind in kinds)
     return Answer(
         {"output": output, **report},
         f"{report['photographs']} photographs: {counts}; {report['several_faces']} with several "
@@ -196,17 +182,15 @@ def hash_(
     """Find, align, embed and hash the faces of a folder of photographs, into one file of codes."""
     from iom.photos.pipeline import BATCH, check_places, hash_photos, report_path
 
-    settings = photo.settings(aligned=aligned)
+    run = photo.run(photos, aligned=aligned)
     if landmarks and aligned:
         raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
     check_places(photos, output)
-    key, resources = read_key(key_file), photo.resources()
+    key = read_key(key_file)
     hasher = models.load(batch_size=BATCH)
     try:
         with goes_on_when_repeated():
-            done = hash_photos(
-                photos, output, hasher=hasher, key=key, settings=settings, landmarks=landmarks, **resources
-            )
+            done = hash_photos(run, output, hasher=hasher, key=key, landmarks=landmarks)
     except OSError as error:  # no space left, no right to write
         raise DataError(
             f"{error.filename or output}: {error.strerror or error}; what was finished is "
@@ -396,7 +380,7 @@ def make_face_model(
     """
     import numpy as np
 
-    from iom.config.sections import FolderConfig
+    from iom.config import FolderConfig
     from iom.data.folders import scan_folder
     from iom.photos.images import read_images
     from iom.synthetic.fit import fit_face_model, select_frontal

@@ -53,19 +53,9 @@ that loses more than its format may is an error, and nothing of it stays.
 @output_option("folder of the artefacts", default=Path("exported"))
 @click.option("--name", default="", help="of the artefacts (default: the hasher's)")
 @click.option("--folder", type=PATH, metavar="DIR", help="aligned faces of --pairs, for the check")
-@click.option(
-    "--pairs",
-    type=PATH,
-    metavar="FILE",
-    help="list of pairs; without one synthetic faces are used and no EER is measured",
-)
+@click.option("--pairs", type=PATH, metavar="FILE", help="list of pairs (default: synthetic faces, no EER)")
 @click.option("--check-pairs", type=int, default=600, metavar="N", help="pairs of the list to try; 0 takes all")
-@click.option(
-    "--calibration",
-    type=PATH,
-    metavar="DIR",
-    help="aligned faces to choose the ranges of integers on, other ones than --folder",
-)
+@click.option("--calibration", type=PATH, metavar="DIR", help="other aligned faces, for the ranges of integers")
 @click.option("--calibration-faces", type=int, default=64, metavar="N", help="number of them")
 def deploy(
     models: HasherOptions,
@@ -170,11 +160,7 @@ that are under way. See docs/service.md.
 """,
 )
 @click.option("--tokens", type=PATH, metavar="FILE", help="made by iom make-token")
-@click.option(
-    "--demo",
-    is_flag=True,
-    help="a gallery of its own, with a token and synthetic faces to try; all of it is thrown away at the end",
-)
+@click.option("--demo", is_flag=True, help="a gallery with a token and synthetic faces, gone at the end")
 @click.option("--host", default="127.0.0.1", help="address")
 @click.option("--port", type=int, default=8000, help="port, 0 for any that is free")
 @click.option("--certificate", type=PATH, metavar="FILE", help="for TLS (PEM)")

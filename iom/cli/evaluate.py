@@ -1,6 +1,5 @@
 """Commands of evaluation: `iom demo`, `iom evaluate`, `iom identification`, `iom compare`, `iom score-files`."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,17 +57,9 @@ The keys are fresh in each run and are never shown, so the distances change a li
         "--weights mobilefacenet_y1.ms1m --hasher runs/stage2",
     ),
 )
-@click.option(
-    "--images",
-    type=PATH,
-    nargs=3,
-    metavar="A B C",
-    help="aligned faces: A and B of one person, C of another (default: synthetic faces)",
-)
+@click.option("--images", type=PATH, nargs=3, metavar="A B C", help="your own faces (default: synthetic ones)")
 @hasher_options(default=None, help="trained hasher (default: the one that belongs to the embedder)")
-@click.option(
-    "--output", type=PATH, metavar="PATH", default=Path("runs/demo"), help="folder, or .png file, for the picture"
-)
+@click.option("--output", type=PATH, metavar="PATH", default=Path("runs/demo"), help="folder, or .png file")
 @click.option("--seed", type=int, default=2, help="of the faces, never of the keys")
 @click.option("--verbose", is_flag=True, help="print what the hasher consists of")
 def demo(images: Sequence[Path] | None, models: HasherOptions, output: Path, seed: int, verbose: bool) -> Answer:
@@ -180,7 +171,7 @@ def evaluate(config: ConfigOptions, output: Path | None, report: Path | None, wi
     The accuracy of the float embedding, of data-agnostic codes and of the learned codes, with the keys stolen and
     with the keys secret.
     """
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
 
     settings = config.load(EvaluateConfig)
     if output is None and report is None:
@@ -235,7 +226,7 @@ Writes identification.json to the output folder and prints the figures, rates in
 def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
     """Evaluate identification (1:N) of embeddings, baselines and hashers, closed-set and open-set."""
     from iom._files import write_json
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
 
     settings = config.load(EvaluateConfig)
 
@@ -245,7 +236,7 @@ def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
     for system, scenario, metric, value in identify(settings, progress=not quiet):
         rows.append({"system": system, "scenario": scenario, "metric": metric, "value": value})
     path = output / "identification.json"
-    write_json(path, {"config": dataclasses.asdict(settings), "rows": rows})
+    write_json(path, {"config": settings.model_dump(mode="json"), "rows": rows})
     for row in rows:
         if row["metric"] in SHOWN:
             print(f"{row['system']:16} {row['scenario']:12} {row['metric']:28} {100 * row['value']:.2f}")
@@ -262,11 +253,7 @@ Writes comparison.html (needs no network), comparison.csv, .tex and .svg, and pr
 )
 @click.argument("reports", nargs=-1, required=True, type=PATH, metavar="REPORT...")
 @output_option("where to write")
-@click.option(
-    "--different-benchmarks",
-    is_flag=True,
-    help="allow reports on different benchmarks, whose figures cannot be compared",
-)
+@click.option("--different-benchmarks", is_flag=True, help="allow reports on different benchmarks")
 def compare(reports: Sequence[Path], output: Path, different_benchmarks: bool) -> Answer:
     """Put several reports of iom evaluate side by side.
 
@@ -328,7 +315,7 @@ def evaluate_scores(files: Sequence[Path], format: str | None, distances: bool, 
 @quiet_option
 def export_scores(config: ConfigOptions, output: Path, format: str, quiet: bool) -> Answer:
     """Write the scores of an evaluation."""
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
 
     settings = config.load(EvaluateConfig, "scenario.bootstrap=0")
 

@@ -176,7 +176,7 @@ fuse_option = click.option(
     "--key-mode",
     type=Choice(KEY_MODES),
     default="subject",
-    help="a key for each record, or one for all: faster to search, worth more to a thief",
+    help="one for each record, or for all: worth more to a thief",
 )
 @click.option("--masked", is_flag=True, help="store codes under one-time masks")
 @click.option("--threshold", type=int, metavar="N", help="differing positions (default: as calibrated)")
@@ -200,9 +200,7 @@ def init(place: GalleryOptions, models: HasherOptions, key_mode: str, masked: bo
 @click.argument("images", nargs=-1, type=PATH, metavar="[IMAGE]...")
 @click.option("--folder", type=PATH, metavar="DIR", help="enrol all of DIR/SUBJECT/*; a second run goes on")
 @click.option("--add", is_flag=True, help="add to a subject that is enrolled already")
-@click.option(
-    "--allow-revoked", is_flag=True, help="bring a revoked subject back (default: refuse; with --folder: leave out)"
-)
+@click.option("--allow-revoked", is_flag=True, help="bring a revoked subject back (otherwise refused or left out)")
 @fuse_option
 @gallery_options()
 @hasher_options()
@@ -465,9 +463,7 @@ def stats(place: GalleryOptions) -> Answer:
 
 
 @command("check", examples=("", "--json", "--accept          # after an older copy was put back on purpose"))
-@click.option(
-    "--accept", is_flag=True, help="an older copy of the record store was put back on purpose: report it no longer"
-)
+@click.option("--accept", is_flag=True, help="an older copy of the record store was put back on purpose")
 @gallery_options()
 def check(place: GalleryOptions, accept: bool) -> Answer:
     """Find damage and changes from outside in both stores (exit code 1: there are some)."""
@@ -488,9 +484,7 @@ def erase(place: GalleryOptions) -> Answer:
 
 
 @command("migrate", examples=("--gallery sqlite:///door.db --keys file:door.keys",))
-@click.option(
-    "--new-keys", type=PATH, metavar="FILE", help="file of the new key store (default: the old one's name and .v2)"
-)
+@click.option("--new-keys", type=PATH, metavar="FILE", help="new key file (default: the old one's name and .v2)")
 @gallery_options()
 def migrate(place: GalleryOptions, new_keys: Path | None) -> Answer:
     """Convert a gallery that an older version made."""
@@ -530,9 +524,7 @@ reference of its subject. Started again after it was stopped, the command enrols
 @click.option("--engine", default="ray", help="ray or here")
 @workers_option(2)
 @click.option("--batch", type=COUNT, default=2048, metavar="N", help="references of a transaction")
-@click.option(
-    "--report", type=Output(folder=False), metavar="FILE", help="what failed (default: SOURCE.enrolment.jsonl)"
-)
+@click.option("--report", type=Output(folder=False), metavar="FILE", help="default: SOURCE.enrolment.jsonl")
 @gallery_options()
 @hasher_options()
 def bulk_enroll(

@@ -15,12 +15,13 @@ from iom.cli._command import (
     Answer,
     ConfigOptions,
     HasherOptions,
+    RunOptions,
     config_options,
     hasher_options,
     output_option,
     quiet_option,
-    resume_option,
     root,
+    run_options,
 )
 from iom.errors import ConfigError
 
@@ -36,23 +37,20 @@ command = root.section(TITLE)
         "--config stage1/base --output runs/mine --set data.root=faces",
     ),
 )
-@config_options()
-@output_option("folder of the run")
-@resume_option
-@quiet_option
-def train_stage1(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Answer:
+@run_options
+def train_stage1(run: RunOptions) -> Answer:
     """Train a backbone, an embedding network (stage 1).
 
     The loss is ArcFace or another margin loss, optionally distilled from a teacher; the data a folder
     <root>/<subject>/<image>.
     """
-    from iom.config.schema import Stage1Config
+    from iom.config import Stage1Config
 
-    settings = config.load(Stage1Config)
+    settings = run.load(Stage1Config)
 
     from iom.training.backbone import train_backbone
 
-    best = train_backbone(settings, output, resume=resume, progress=not quiet, report=_print_now)
+    best = train_backbone(settings, run.output, **run.how())
     return Answer({"best_model": best}, f"best model: {best}")
 
 
@@ -69,23 +67,20 @@ as --set hasher=DIR.
         "--config stage2/base --output runs/mine \\\n      --set data.root=faces --set hasher.code_length=256",
     ),
 )
-@config_options()
-@output_option("folder of the run")
-@resume_option
-@quiet_option
-def train_stage2(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Answer:
+@run_options
+def train_stage2(run: RunOptions) -> Answer:
     """Train a hasher, from embedding and key to an Index-of-Max code (stage 2).
 
     The data is a folder <root>/<subject>/<image>; the decision threshold is calibrated on held-out subjects.
     """
-    from iom.config.schema import Stage2Config
+    from iom.config import Stage2Config
 
-    settings = config.load(Stage2Config)
+    settings = run.load(Stage2Config)
 
     from iom.training.hasher import train_hasher
 
-    train_hasher(settings, output, resume=resume, progress=not quiet, report=_print_now)
-    return Answer({"best_hasher": output}, f"best hasher: {output}")
+    train_hasher(settings, run.output, **run.how())
+    return Answer({"best_hasher": run.output}, f"best hasher: {run.output}")
 
 
 @command(
@@ -99,36 +94,29 @@ Rows are measured on the held-out subjects of the stage 2 configuration's data s
 keys stolen; a test set is looked at only where `evaluate` names one.
 """,
     examples=(
-        "--config search/smoke --output runs/smoke/search",
-        "--config search/code_shapes --output runs/code_shapes",
-        "--config search/keep --output runs/keep --set keys=20",
+        "--config sweep/smoke --output runs/smoke/search",
+        "--config sweep/code_shapes --output runs/code_shapes",
+        "--config sweep/keep --output runs/keep --set keys=20",
     ),
 )
-@config_options()
-@output_option("folder of the run")
-@resume_option
-@quiet_option
-def sweep(config: ConfigOptions, output: Path, resume: bool, quiet: bool) -> Answer:
+@run_options
+def sweep(run: RunOptions) -> Answer:
     """Train and measure every configuration of a grid on cached embeddings.
 
     One process makes one table and one picture.
     """
-    from iom.config.search import SearchConfig
+    from iom.config import SweepConfig
 
-    settings = config.load(SearchConfig)
+    settings = run.load(SweepConfig)
 
     from iom.evaluation.sweep import run_search
     from iom.evaluation.sweep_table import markdown
 
-    rows = run_search(settings, output, resume=resume, progress=not quiet, report=_print_now)
-    table, picture = output / "search.md", output / "search.png"
+    rows = run_search(settings, run.output, **run.how())
+    table, picture = run.output / "search.md", run.output / "search.png"
     return Answer(
         {"table": table, "picture": picture, "rows": rows}, f"{markdown(rows)}\ntable and picture: {table}, {picture}"
     )
-
-
-def _print_now(line: str) -> None:
-    print(line, flush=True)
 
 
 @command(
@@ -157,9 +145,7 @@ manifest of an artefact, which embeds for itself whatever the embedder section n
 @hasher_options(required=True, default=None)
 @config_options(required=False, text="stage 2 configuration (default: config.yaml in the folder of the hasher)")
 @click.option("--folder", type=PATH, metavar="DIR", help="aligned faces DIR/<subject>/<image>, all of them used")
-@click.option(
-    "--output", type=PATH, metavar="DIR", help="a new folder for a copy with the threshold (default: change the hasher)"
-)
+@click.option("--output", type=PATH, metavar="DIR", help="a new folder for a changed copy (default: in place)")
 @click.option("--fmr", metavar="RATE", help="false match rate (default: as configured)")
 @click.option("--keys", metavar="N", help="number of keys (default: as configured)")
 @click.option("--bootstrap", metavar="N", help="draws for the intervals (default: as configured)")
@@ -179,7 +165,7 @@ def calibrate(
     It is the largest one that keeps to the rate on held-out subjects with the keys stolen, and is stored with the
     hasher.
     """
-    from iom.config.schema import Stage2Config
+    from iom.config import Stage2Config
     from iom.pretrained import hasher_path
 
     if folder and (config.config or config.overrides):
@@ -275,12 +261,8 @@ train such a network with TF_ENABLE_ONEDNN_OPTS=0 in the environment, or it may 
     ),
 )
 @click.option("--filter", "part", default="", metavar="TEXT", help="only names that contain this text")
-@click.option(
-    "--input-size", type=COUNT, default=MEASURED_AT["input_size"], metavar="PIXELS", help="side of the square image"
-)
-@click.option(
-    "--embedding-size", type=COUNT, default=MEASURED_AT["embedding_size"], metavar="D", help="size of the embedding"
-)
+@click.option("--input-size", type=COUNT, default=112, metavar="PIXELS", help="side of the square image")
+@click.option("--embedding-size", type=COUNT, default=512, metavar="D", help="size of the embedding")
 @click.option("--head", default="", help="E, GDC or GAP (default: each network's own)")
 @click.option("--measure", is_flag=True, help="build the networks and count, use no table")
 @quiet_option

@@ -19,11 +19,7 @@ _VALUES_IN_CACHE = 1 << 17  # of a temporary table: it is gone through once for 
 
 
 class Comparator(Protocol):
-    """Distances of prepared templates.
-
-    Attributes:
-        unit: What a distance counts, for reports.
-    """
+    """Distances of prepared templates."""
 
     @property
     def unit(self) -> str:
@@ -51,15 +47,12 @@ class SymbolComparator:
     unit: str = "differing positions"
 
     def prepare(self, templates: Templates) -> PackedCodes:
-        """Codes `(N, M)` as bit planes."""
         return pack(templates, self.alphabet_size)
 
     def paired(self, a: PackedCodes, b: PackedCodes) -> NDArray[np.int32]:
-        """`(N,)`, 0..M."""
         return code_distances.paired(a, b)
 
     def all_pairs(self, a: PackedCodes, b: PackedCodes) -> NDArray[np.int32]:
-        """`(A, B)`, 0..M."""
         return code_distances.all_pairs(a, b)
 
 
@@ -87,12 +80,10 @@ class CosineComparator:
         return np.asarray(rows / lengths, self.precision)
 
     def paired(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-        """`(N,)`."""
         wide = np.einsum("nd,nd->n", a.astype(np.float64), b.astype(np.float64))
         return np.asarray(1.0 - wide)
 
     def all_pairs(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        """`(A, B)`."""
         return np.asarray(1 - a @ b.T, self.precision)
 
 
@@ -122,11 +113,9 @@ class BlockSetComparator:
         return bits.reshape(len(bits), -1, self.block).astype(np.float32)
 
     def paired(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`(N,)`."""
         return self._dissimilarity(np.einsum("nbk,nbk->bn", a, b), a.sum(2).T, b.sum(2).T)
 
     def all_pairs(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`(A, B)`."""
         out = np.zeros((len(a), len(b)), np.float32)
         columns = np.ascontiguousarray(b.transpose(1, 2, 0))
         size_a, size_b = a.sum(2).T, b.sum(2).T
@@ -166,16 +155,13 @@ class CollisionComparator:
     unit: str = "1 - share of collisions"
 
     def prepare(self, templates: Templates) -> NDArray[np.uint8]:
-        """Codes as they are, `(N, M)`."""
         return np.ascontiguousarray(templates, np.uint8)
 
     def paired(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """`(N,)`."""
         told = (a != self.void) & (b != self.void)
         return _one_minus_share((told & (a == b)).sum(1), told.sum(1))
 
     def all_pairs(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """`(A, B)`, from counts of mismatches between packed codes."""
         void_a, void_b = a == self.void, b == self.void
         differing = code_distances.all_pairs(pack(a, self.void + 1), pack(b, self.void + 1))
         one = code_distances.all_pairs(pack(void_a.astype(np.uint8), 2), pack(void_b.astype(np.uint8), 2))

@@ -16,23 +16,23 @@ from iom.errors import CodeError
 
 WORD_BITS = 64
 LAYOUT = "iom-planes/1"
-LARGEST_CODE_LENGTH = 65536
-LARGEST_ALPHABET_SIZE = 256
+MAX_CODE_LENGTH = 65536
+MAX_ALPHABET_SIZE = 256
 _ENCODING = re.compile(rf"{LAYOUT}:([1-9]\d{{0,4}})x([1-9]\d{{0,2}})")
 _ROWS_AT_A_TIME = 4096  # bounds the temporary arrays of pack and unpack to a few megabytes
 
 
 def plane_count(alphabet_size: int) -> int:
     """Bits of one symbol, `ceil(log2 alphabet_size)`."""
-    if not 2 <= alphabet_size <= LARGEST_ALPHABET_SIZE:
-        raise CodeError(f"alphabet_size: expected 2 to {LARGEST_ALPHABET_SIZE}, received {alphabet_size}")
+    if not 2 <= alphabet_size <= MAX_ALPHABET_SIZE:
+        raise CodeError(f"alphabet_size: expected 2 to {MAX_ALPHABET_SIZE}, received {alphabet_size}")
     return (alphabet_size - 1).bit_length()
 
 
 def word_count(code_length: int) -> int:
     """Words of one plane, `ceil(code_length / 64)`."""
-    if not 1 <= code_length <= LARGEST_CODE_LENGTH:
-        raise CodeError(f"code_length: expected 1 to {LARGEST_CODE_LENGTH}, received {code_length}")
+    if not 1 <= code_length <= MAX_CODE_LENGTH:
+        raise CodeError(f"code_length: expected 1 to {MAX_CODE_LENGTH}, received {code_length}")
     return -(-code_length // WORD_BITS)
 
 

@@ -1,0 +1,58 @@
+"""Configurations: the settings that each command reads, from strict YAML files or from Python."""
+
+from iom.config.base import Section, explain
+from iom.config.loading import change_config, config_path, load_config, save_config
+from iom.config.losses import CODE_LOSSES, CodeLossConfig
+from iom.config.schema import (
+    AugmentationConfig,
+    BackboneConfig,
+    BatchConfig,
+    BenchmarkConfig,
+    CalibrationConfig,
+    CodeConfig,
+    DistributionConfig,
+    EmbedderConfig,
+    EvaluateConfig,
+    FolderConfig,
+    HasherConfig,
+    MarginConfig,
+    OptimizerConfig,
+    ReportConfig,
+    ScenarioConfig,
+    Stage1Config,
+    Stage2Config,
+    SweepConfig,
+    VariantConfig,
+    settings_of,
+)
+
+__all__ = [
+    "CODE_LOSSES",
+    "AugmentationConfig",
+    "BackboneConfig",
+    "BatchConfig",
+    "BenchmarkConfig",
+    "CalibrationConfig",
+    "CodeConfig",
+    "CodeLossConfig",
+    "DistributionConfig",
+    "EmbedderConfig",
+    "EvaluateConfig",
+    "FolderConfig",
+    "HasherConfig",
+    "MarginConfig",
+    "OptimizerConfig",
+    "ReportConfig",
+    "ScenarioConfig",
+    "Section",
+    "Stage1Config",
+    "Stage2Config",
+    "SweepConfig",
+    "VariantConfig",
+    "change_config",
+    "config_path",
+    "explain",
+    "load_config",
+    "save_config",
+    "settings_of",
+]

@@ -1,27 +1,25 @@
-"""Strict YAML: unknown keys, wrong types and missing files are errors that name the place."""
+"""Configuration files: YAML, chains of `base:` files, and single settings from the command line."""
 
 import dataclasses
-import importlib.resources
 import re
-import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
 from iom._files import write_text
 from iom._registry import did_you_mean
 from iom._untrusted import read_bytes
+from iom.config.base import Section, explain
 from iom.errors import ConfigError
-from iom.pretrained import checkout
 
-ConfigT = TypeVar("ConfigT")
+ConfigT = TypeVar("ConfigT", bound=Section)
 
 BASE = "base"
-CONFIG_BYTES = 1 << 20
-YAML_DEPTH = 30
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 30
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -34,8 +32,8 @@ class _PlainLoader(yaml.SafeLoader):
         if event.anchor is not None:
             raise ValueError(f"line {event.start_mark.line + 1}: anchors and aliases are not read")
         self.depth += 1
-        if self.depth > YAML_DEPTH:
-            raise ValueError(f"expected at most {YAML_DEPTH} levels, received more")
+        if self.depth > MAX_DEPTH:
+            raise ValueError(f"expected at most {MAX_DEPTH} levels, received more")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -49,42 +47,40 @@ def _construct_int(loader: _PlainLoader, node: Any) -> int:
 
 
 _PlainLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+# YAML 1.1 reads 1e-3, which has no dot, as a text.
+_PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
-def _parse_yaml(text: str) -> Any:
-    """Value of a YAML text.
-
-    Raises:
-        ValueError: Not YAML, nested too deeply, with anchors or with an integer of thousands of
-            digits; the reason is on one line.
-    """
-    if len(text) > CONFIG_BYTES:
-        raise ValueError(f"expected at most {CONFIG_BYTES} characters")
-    try:
-        return yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
-
-
-def load_config(schema: type[ConfigT], path: Path | None = None, *, overrides: Sequence[str] = ()) -> ConfigT:
+def load_config(
+    schema: type[ConfigT], path: Path | None = None, *, overrides: Sequence[str] = (), saved: bool = False
+) -> ConfigT:
     """Read a configuration.
 
     Args:
-        schema: The dataclass to fill, such as `Stage1Config`.
+        schema: What to fill, such as `Stage1Config`.
         path: YAML file, or the name of one that the package brings along (`config_path`); its
             `base:` names another file, relative to itself, that it changes. Without a path the
             defaults stand.
-        overrides: `section.key=value` texts, applied last; values are read as YAML.
+        overrides: `section.key=value` texts, applied last; values are read as YAML. An item of a
+            list is addressed by its `name`, and added where there is none: `losses.triplet.weight=1`.
+        saved: The file was written by `save_config`, perhaps of an older version: settings in an
+            old form are taken over. Elsewhere they are refused, and the error shows the new form.
 
     Raises:
         ConfigError: Unreadable file, unknown key, wrong type, value out of range, circular base.
     """
     tree: dict[str, Any] = {} if path is None else _read_chain(config_path(path), ())
     source = _Source("--set" if path is None else str(path), frozenset(_names(tree)))
+    modern = schema.modern(tree)
+    if modern != tree and not saved:
+        name = next(name for name in modern if modern[name] != tree[name])
+        shown = yaml.safe_dump({name: modern[name]}, default_flow_style=True, sort_keys=False, width=10_000)
+        raise ConfigError(f"{source.name}: {name}: an old form; write {shown.strip()[1:-1]}")
     for override in overrides:
-        source.overridden.add(_apply_override(tree, override))
-    config: ConfigT = _build(schema, tree, "", source)
-    return config
+        source.overridden.add(_apply_override(modern, override, schema))
+    return _build(schema, modern, source)
 
 
 def config_path(name_or_path: Path | str) -> Path:
@@ -100,19 +96,16 @@ def config_path(name_or_path: Path | str) -> Path:
     path = Path(name_or_path)
     if path.exists():
         return path
-    root = checkout()
-    folder = root if root is not None else Path(str(importlib.resources.files("iom")))
-    found = {
-        file.relative_to(folder / "configs").with_suffix("").as_posix(): file
-        for file in sorted((folder / "configs").rglob("*.yaml"))
-    }
+    package = Path(__file__).resolve().parents[1]
+    folder = next((place for place in (package / "configs", package.parent / "configs") if place.is_dir()), package)
+    found = {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
     name = path.as_posix()
     if name in found:
         return found[name]
     bare = name.removesuffix(".yaml").rpartition("configs/")[2]
     raise ConfigError(
         f"no configuration {path}{did_you_mean(bare, found)}: expected a YAML file, or the name of "
-        f"one in {folder / 'configs'}, such as stage1/base"
+        f"one in {folder}, such as stage1/base"
     )
 
 
@@ -127,22 +120,27 @@ def change_config(config: ConfigT, changes: Mapping[str, Any], *, source: str) -
     Raises:
         ConfigError: Unknown key, wrong type, value out of range.
     """
-    tree = _merge(_plain(dataclasses.asdict(config)), _plain(dict(changes)))  # type: ignore[call-overload]
-    changed: ConfigT = _build(type(config), tree, "", _Source(source))
-    return changed
+    return _build(type(config), _merge(config.model_dump(), changes), _Source(source))
 
 
-def save_config(config: Any, path: Path) -> None:
+def save_config(config: Section, path: Path) -> None:
     """Write the resolved configuration; `load_config` reads it back equal."""
-    write_text(path, yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def _parse_yaml(text: str) -> Any:
+    """Value of a YAML text.
+
+    Raises:
+        ValueError: Not YAML, nested too deeply, with anchors or with an integer of thousands of
+            digits; the reason is on one line.
+    """
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"expected at most {MAX_BYTES} characters")
+    try:
+        return yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -150,8 +148,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if resolved in seen:
         raise ConfigError(f"{path}: the chain of 'base:' files comes back to this file")
     try:
-        text = read_bytes(path, CONFIG_BYTES).decode("utf-8")
-        tree = _parse_yaml(text)
+        tree = _parse_yaml(read_bytes(path, MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -173,13 +170,11 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(_read_chain(path.parent / base, (*seen, resolved)), tree)
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
     return merged
 
 
@@ -197,23 +192,17 @@ class _Source:
     in_file: frozenset[str] = frozenset()
     overridden: set[str] = dataclasses.field(default_factory=set)
 
-    def of(self, setting: str) -> str:
-        """The place of a setting, or of a section."""
-        name = setting.split("[")[0].rstrip(".")
+    def of(self, setting: str, text: str) -> str:
+        """The place of a setting: the file, `--set`, or both where an error names settings of both."""
         for given in self.overridden:
-            if name == given or name.startswith(f"{given}."):
+            if setting == given or setting.startswith((f"{given}.", f"{given}[")):
                 return "--set"
-            if given.startswith(f"{name}.") and name not in self.in_file:
+            if given.startswith(f"{setting}.") and setting and setting not in self.in_file:
                 return "--set"
-        return self.name
-
-    def of_text(self, text: str) -> str:
-        """The place of the settings that an error names: the file, `--set`, or both."""
-        words = {word.strip(".") for word in re.findall(r"[\w.]+", text)}
-        given = sorted(self.overridden & words)
-        if not given or self.name == "--set":
+        mentioned = sorted(self.overridden & {word.strip(".") for word in re.findall(r"[\w.]+", text)})
+        if not mentioned or self.name == "--set":
             return self.name
-        return "--set" if text.startswith(given[0]) else f"{self.name}, --set {', '.join(given)}"
+        return f"{self.name}, --set {', '.join(mentioned)}"
 
 
 def _names(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -223,7 +212,7 @@ def _names(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _names(value, f"{prefix}{key}.")
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> str:
+def _apply_override(tree: dict[str, Any], override: str, schema: type[Section]) -> str:
     """Set one setting in the tree; return its name."""
     name, separator, text = override.partition("=")
     if not separator or not name:
@@ -233,63 +222,40 @@ def _apply_override(tree: dict[str, Any], override: str) -> str:
     except ValueError as error:
         raise ConfigError(f"--set {name}: the value {text[:80]!r} is not valid YAML: {error}") from error
     *sections, key = name.split(".")
-    place = tree
-    for section in sections:
-        below = place.setdefault(section, {})
-        if not isinstance(below, dict):
+    place: Any = tree
+    for number, section in enumerate(sections):
+        if number == 0 and section not in tree:
+            tree[section] = _default_list(schema, section) or {}
+        place = _named_item(place, section) if isinstance(place, list) else place.setdefault(section, {})
+        if not isinstance(place, dict | list):
             raise ConfigError(f"--set {name}: '{section}' is a value, not a section")
-        place = below
+    if isinstance(place, list):
+        raise ConfigError(f"--set {name}: a section of a list; expected one of its settings, as in {name}.weight=1")
     place[key] = value
     return name
 
 
-def _build(schema: Any, tree: Any, prefix: str, source: _Source) -> Any:
-    if not isinstance(tree, dict):
-        place = prefix.rstrip(".") or "the file"
-        raise ConfigError(f"{source.of(prefix)}: {place}: expected a section, received {tree!r}")
-    hints = typing.get_type_hints(schema)
-    names = [field.name for field in dataclasses.fields(schema)]
-    values = {}
-    for key, value in tree.items():
-        if key not in names:
-            name = f"{prefix}{key}"
-            hint = did_you_mean(str(key), names)
-            raise ConfigError(f"{source.of(name)}: unknown key '{name}'{hint} (known: {', '.join(names)})")
-        values[key] = _convert(hints[key], value, f"{prefix}{key}", source)
+def _default_list(schema: type[Section], section: str) -> list[Any] | None:
+    """The default of a setting that is a list of sections, as a file would give it."""
+    field = schema.model_fields.get(section)
+    items = field.default if field is not None and isinstance(field.default, tuple) else ()
+    return [item.model_dump() for item in items if isinstance(item, Section)]
+
+
+def _named_item(items: list[Any], name: str) -> Any:
+    """The item of a list that has this name; a new one where there is none."""
+    for item in items:
+        if isinstance(item, dict) and item.get("name") == name:
+            return item
+    items.append({"name": name})
+    return items[-1]
+
+
+def _build(schema: type[ConfigT], tree: dict[str, Any], source: _Source) -> ConfigT:
     try:
-        return schema(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{source.of_text(str(error))}: {error}") from error
-
-
-def _convert(expected: Any, value: Any, name: str, source: _Source) -> Any:
-    if dataclasses.is_dataclass(expected):
-        return _build(expected, value, f"{name}.", source)
-    origin = typing.get_origin(expected) or expected
-    if origin is types.UnionType:  # `float | None`: nothing is a value of its own
-        (inner,) = (kind for kind in typing.get_args(expected) if kind is not type(None))
-        return None if value is None else _convert(inner, value, name, source)
-    if origin is str and value is None:
-        return ""  # YAML's `key:` and the command line's `--set key=` both mean an empty text
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{source.of(name)}: {name}: expected a list, received {value!r}")
-        item_type = typing.get_args(expected)[0]
-        return tuple(_convert(item_type, item, f"{name}[{i}]", source) for i, item in enumerate(value))
-    if origin is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if origin is float and isinstance(value, str):
-        return _float_from_text(value, name, source)
-    if not isinstance(value, origin) or (origin is int and isinstance(value, bool)):
-        raise ConfigError(
-            f"{source.of(name)}: {name}: expected {origin.__name__}, received {value!r} ({type(value).__name__})"
-        )
-    return value
-
-
-def _float_from_text(value: str, name: str, source: _Source) -> float:
-    """YAML 1.1 reads `1e-3` as text, since it lacks the dot: take it as the number it is."""
-    try:
-        return float(value)
-    except ValueError as error:
-        raise ConfigError(f"{source.of(name)}: {name}: expected a number, received {value!r}") from error
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        setting, text = explain(error)
+        raise ConfigError(f"{source.of(setting, text)}: {text}") from error
+    except ConfigError as error:  # of a validator that speaks of several settings
+        raise ConfigError(f"{source.of('', str(error))}: {error}") from error

@@ -1,28 +1,321 @@
-"""What each command reads: one frozen dataclass per command, made of sections."""
+"""Sections of the configurations, and the whole that each command reads.
 
-import dataclasses
+The defaults are the recommended configuration: they equal `configs/*/base.yaml`.
+"""
 
-from iom.config.checks import require
-from iom.config.distribution import NONE, DistributionConfig
-from iom.config.hashing import BatchConfig, CalibrationConfig, HasherConfig
-from iom.config.heads import CenterConfig, MarginConfig, TripletConfig
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from iom.config.base import Section, require
 from iom.config.loading import change_config
-from iom.config.losses import CodeLossConfig
-from iom.config.phases import PhaseConfig
-from iom.config.sections import (
-    AugmentationConfig,
-    BackboneConfig,
-    DistillationConfig,
-    EmbedderConfig,
-    FolderConfig,
-    OptimizerConfig,
-    TrainingConfig,
-)
+from iom.config.losses import CODE_LOSSES, AnyCodeLoss, CodeDistillationConfig, losses_from_flat
 from iom.errors import ConfigError
+from iom.keys import KEY_KINDS
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+AtLeast2 = Annotated[int, Field(ge=2)]
+Size = Annotated[int, Field(ge=0, le=16384)]
+MaxTemperature = 1e4
+Texts = Annotated[tuple[str, ...], Field(strict=False)]
+Numbers = Annotated[tuple[float, ...], Field(strict=False)]
+Settings = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class BenchmarkConfig:
+class FolderConfig(Section):
+    """A folder of subjects, `<root>/<subject>/<image>`."""
+
+    root: str = ""
+    """The folder, or one of TFRecord shards. Relative paths start at the working directory."""
+    include: str = ""
+    """Optional text file of relative image paths: only these are used."""
+    same_subject: str = ""
+    """Optional TSV of subject pairs that are one person (a third column is a similarity)."""
+    same_subject_similarity: float = 0.6
+    """Pairs of that file at or above this similarity are merged into one subject."""
+    min_images: PositiveInt = 2
+    """Subjects with fewer images are left out (and counted)."""
+    holdout: Share = 0.1
+    """Share of groups held out for verification and calibration."""
+    holdout_seed: int = 1
+    """Of the split; apart from the run's seed, so that both stages can hold out the same people."""
+    group_separator: str = ""
+    """Subjects whose name agrees up to this text are one group, held out together (families)."""
+
+
+class AugmentationConfig(Section):
+    """Random changes to a training image. Zero switches one off."""
+
+    flip: bool = True
+    crop: Share = 0.06
+    """Largest shift and relative zoom, as a share of the image side."""
+    brightness: Share = 0.15
+    contrast: Share = 0.2
+    saturation: Share = 0.2
+
+
+class BackboneConfig(Section):
+    """The network from image to embedding."""
+
+    name: str = "iresnet_slim"
+    embedding_size: PositiveInt = 128
+    arguments: Settings = Field(default_factory=dict)
+    """Arguments of the builder, such as `widths` and `depths` of `iresnet_slim`."""
+    weights: str = ""
+    """Optional start: a manifest name (`architecture.tag`) or a file."""
+
+
+class MarginConfig(Section, extra="allow"):
+    """Softmax over the training subjects, with or without a margin.
+
+    Settings of the named loss (`margin`, `scale`, ...) stand in the section, too. They are the
+    arguments of its class in `iom.nn.losses.margin`, which checks them when it is built.
+    """
+
+    __pydantic_extra__: dict[str, float]
+
+    name: str = "arcface"
+    """An entry of `iom.nn.losses.margin.MARGIN_LOSSES`."""
+    label_smoothing: Share = 0.0
+    """Share of the target that is spread over all subjects."""
+    sub_centers: PositiveInt = 1
+    """Centres of each subject, the nearest counts; 3 with `arcface`: sub-center ArcFace."""
+    sample: Factor = 1.0
+    """Share of the subjects that a step compares with; below 1 for very many subjects."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of this loss; 0 trains without it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "MarginConfig":
+        require(self.sample == 1 or self.sub_centers == 1, "sample", "1 with several sub-centers", self.sample)
+        return self
+
+
+class CenterConfig(Section):
+    """Center loss: each embedding is drawn to a learned centre of its subject."""
+
+    weight: NonNegativeFloat = 0.0
+    """0 trains without it; the paper's is 0.003."""
+
+
+class TripletConfig(Section):
+    """Triplet loss on the embeddings of a batch; set `training.images_per_subject` with it."""
+
+    weight: NonNegativeFloat = 0.0
+    """0 trains without it."""
+    margin: NonNegativeFloat = 0.3
+    mining: Literal["batch_hard", "batch_all", "semi_hard"] = "batch_hard"
+    distance: Literal["cosine", "euclidean"] = "cosine"
+
+
+class DistillationConfig(Section):
+    """Follow a teacher's embedding of the same image."""
+
+    teacher: str = ""
+    """Manifest name or file; empty switches distillation off."""
+    weight: NonNegativeFloat = 1.0
+    views: NonNegativeInt = 1
+    """Augmented views of each image that the teacher embeds once, before training. 0: the teacher
+    embeds the plain image only, and every augmentation is taught that embedding."""
+    mix: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Half of the views blend in a second image, by up to this share: faces between the subjects,
+    of which the teacher knows the embedding too (Beyer et al., CVPR 2022). Needs `views` and no
+    margin loss, since a blend has no label."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DistillationConfig":
+        require(self.mix == 0 or self.views > 0, "views", "1 or more with distillation.mix", self.views)
+        return self
+
+
+class OptimizerConfig(Section):
+    """Optimizer and learning-rate schedule (in epochs, converted to steps when data are known)."""
+
+    name: Literal["sgd", "nadam", "adam", "adamw"] = "sgd"
+    learning_rate: PositiveFloat = 0.1
+    momentum: float = 0.9
+    """Of `sgd`."""
+    nesterov: bool = False
+    """Of `sgd`."""
+    weight_decay: NonNegativeFloat = 5e-4
+    """Decoupled; batch-norm parameters, biases and PReLU slopes are left out."""
+    schedule: Literal["constant", "step", "cosine", "cosine_restarts", "exponential"] = "cosine"
+    """`warmup_epochs` before."""
+    warmup_epochs: NonNegativeFloat = 1.0
+    milestones: Numbers = ()
+    """Epochs at which `schedule: step` multiplies the rate by `factor`."""
+    factor: Factor = 0.1
+    decay: Factor = 0.9
+    """`exponential`: the rate is multiplied by this over each epoch, smoothly."""
+    restart_epochs: PositiveFloat = 5.0
+    """`cosine_restarts`: epochs of the first cycle."""
+    t_mul: Annotated[float, Field(ge=1)] = 2.0
+    """`cosine_restarts`: each cycle is this many times as long as the one before."""
+    m_mul: Factor = 1.0
+    """`cosine_restarts`: each cycle starts at this share of the start of the one before."""
+    floor: Share = 0.0
+    """`cosine`, `cosine_restarts`, `exponential`: the rate never falls below this share of it."""
+    clip_norm: NonNegativeFloat = 0.0
+    """Largest global gradient norm; 0 does not clip."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimizerConfig":
+        require(not self.nesterov or self.name == "sgd", "nesterov", "false with an optimizer other than sgd", True)
+        return self
+
+
+class TrainingConfig(Section):
+    """How long, in which batches, at which precision."""
+
+    epochs: PositiveInt = 20
+    """Of the whole training; with `phases` the sum of theirs counts instead."""
+    batch_size: PositiveInt = 64
+    images_per_subject: NonNegativeInt = 0
+    """K: a batch has `batch_size / K` subjects with K images each, as triplets need. 0: every image
+    once an epoch, in random order."""
+    accumulate: PositiveInt = 1
+    """Batches whose gradients are averaged into one update."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    checkpoint_steps: NonNegativeInt = 0
+    """Also save the resumable state every so many steps; 0: at the end of each epoch only."""
+    verify_steps: NonNegativeInt = 0
+    """Also verify every so many steps; 0: at the end of each epoch only."""
+    best: str = "held_out_eer"
+    """What decides `best`: `held_out_eer`, or `NAME_eer` or `NAME_accuracy` of a `verify` entry."""
+    tensorboard: bool = False
+    """Also write the figures of each epoch for TensorBoard (needs the extra `tensorboard`)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainingConfig":
+        images = self.images_per_subject
+        expected = f"0, or a divisor of the batch size {self.batch_size} from 2 on"
+        require(images == 0 or (images >= 2 and self.batch_size % images == 0), "images_per_subject", expected, images)
+        return self
+
+
+class DistributionConfig(Section):
+    """Data parallel: every device takes its share of each batch; the result is that of one."""
+
+    kind: Literal["none", "mirrored", "multi_worker"] = "none"
+    """`mirrored`: the devices of this machine; `multi_worker`: several machines."""
+    devices: NonNegativeInt = 0
+    """Of each machine. 0: all its accelerators, or one CPU. Without accelerators the CPU is split
+    into so many devices (`mirrored`)."""
+    workers: Texts = ()
+    """`multi_worker`: `host:port` of every machine, the chief first, the same list on each. Empty:
+    taken from the environment variable TF_CONFIG, as is the index."""
+    index: int = -1
+    """`multi_worker`: which of `workers` this machine is; `--set distribution.index=1`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DistributionConfig":
+        require(
+            not self.workers or self.kind == "multi_worker", "workers", "none without kind: multi_worker", self.workers
+        )
+        for worker in self.workers:
+            host, _, port = worker.rpartition(":")
+            require(bool(host) and port.isdigit(), "workers", "host:port for each machine", worker)
+        expected = f"0 to {len(self.workers) - 1}, the place of this machine among distribution.workers"
+        require(not self.workers or -1 <= self.index < len(self.workers), "index", expected, self.index)
+        return self
+
+
+class EmbedderConfig(Section):
+    """The model that turns images into embeddings."""
+
+    weights: str = "iresnet_slim.bundled"
+    """Manifest name (`architecture.tag`) or a model file."""
+    second_weights: str = ""
+    """Optional second backbone: both embeddings of unit length are put side by side (fusion)."""
+    fusion_weight: OpenShare = 0.5
+    """Share of the first one in the cosine of the fused embedding."""
+    flip: bool = False
+    """Average the embeddings of the image and its mirror image."""
+    batch_size: PositiveInt = 64
+    cache: str = ".cache/embeddings"
+    """Folder of computed embeddings; empty switches the cache off."""
+
+
+class CodeConfig(Section):
+    """Shape of a code: `code_length` symbols over `alphabet_size` values."""
+
+    code_length: Annotated[int, Field(ge=1, le=65536)] = 512
+    alphabet_size: Annotated[int, Field(ge=2, le=256)] = 8
+    keep: NonNegativeInt = 0
+    """Dimensions kept after the key; 0 keeps all."""
+    refinement_steps: Annotated[int, Field(ge=0, le=100)] = 10
+    """Steps that correct a row until its code points back at it; 0 is plain Index-of-Max."""
+    refinement_gain: Annotated[float, Field(ge=0, le=100)] = 4.0
+    """How much more of the row a refined code is asked to hold: see `iom.nn.layers.refinement`."""
+
+
+class HasherConfig(CodeConfig):
+    """The network from embedding and key to code."""
+
+    key_kind: Literal[tuple(KEY_KINDS)] = "orthogonal"  # type: ignore[valid-type]
+    """What a key does: `orthogonal`, a rotation; `permutation`, which leaves the sorted values of
+    an embedding open to whoever has the code; `subset`, a choice of `keep`; `part`, one of few
+    fixed windows of `keep`: a renewal that moves to another window survives the disclosure of
+    model, key and template, once for each window that is left. `subset` and `part` move values
+    without changing them, as `permutation` does."""
+    learned_layer: bool = True
+    """A learned, key-independent linear layer before the key."""
+    train_learned_layer: bool = False
+    """False leaves that layer at its start: the identity, or the whitening below."""
+    whitening: Share = 0.2
+    """Share of within-class whitening (WCCN) of the training embeddings in that layer's start."""
+    hidden_layers: Annotated[int, Field(ge=0, le=3)] = 0
+    """Residual PReLU layers behind the linear one; they start next to the identity."""
+    hidden_size: Size = 0
+    """Units of each; 0 is as many as the embedding has dimensions."""
+    bottleneck: Size = 0
+    """Dimensions of the vector that the key is applied to; 0 is as many as the embedding has."""
+    projection: str = "simplex"
+    """Initial projection after the key: `gaussian`, `orthonormal`, `simplex`, `cross_polytope`."""
+    train_projection: bool = False
+    inverse_temperature: Annotated[float, Field(gt=0, le=MaxTemperature)] = 20.0
+    """T of the relaxed codes, at the start of the training."""
+    inverse_temperature_end: Annotated[float, Field(ge=0, le=MaxTemperature)] = 0.0
+    """T at its last step; 0 leaves it as it is."""
+    annealing: Literal["exponential", "linear"] = "exponential"
+    """How T gets there, step by step."""
+    straight_through: bool = True
+    """Hard codes in the forward pass, the gradient of the soft ones in the backward pass."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "HasherConfig":
+        require(self.whitening == 0 or self.learned_layer, "whitening", "0 without a learned layer", self.whitening)
+        expected = f"at least 1 with key_kind '{self.key_kind}'"
+        require(not KEY_KINDS[self.key_kind].chooses or self.keep > 0, "keep", expected, self.keep)
+        require(self.bottleneck != 1, "bottleneck", "0 (as the embedding), or 2 to 16384", self.bottleneck)
+        expected = f"at most hasher.bottleneck ({self.bottleneck})"
+        require(self.bottleneck == 0 or self.keep <= self.bottleneck, "keep", expected, self.keep)
+        return self
+
+
+class BatchConfig(Section):
+    """P subjects x K images."""
+
+    subjects: AtLeast2 = 120
+    images: AtLeast2 = 2
+    keys: Annotated[int, Field(ge=1, le=64)] = 1
+    """Keys under which each batch is hashed; pairs are compared under one key only."""
+    steps_per_epoch: PositiveInt = 200
+
+
+class CalibrationConfig(Section):
+    """How the decision threshold is chosen on the held-out subjects."""
+
+    fmr: OpenShare = 1e-3
+    keys: PositiveInt = 5
+    bootstrap: NonNegativeInt = 200
+    """Draws of subjects and keys for the intervals; 0 leaves them out."""
+    confidence: OpenShare = 0.95
+
+
+class BenchmarkConfig(Section):
     """Where the verification pairs come from."""
 
     name: str = "lfw"
@@ -30,7 +323,7 @@ class BenchmarkConfig:
     """`pairs`: a list over a folder (LFW). `two_lines` (CALFW, CPLFW), `cfp`, `youtube_faces`,
     `ijb`: lists as those were published. `bin`: an InsightFace file. `carray`: a bcolz folder
     with its list. `folder`: all mated pairs of a folder of subjects and as many others; `path` may
-    list its images. `synthetic`: faces of nobody. Identification has protocols of its own.
+    list its images. `synthetic`: synthetic faces. Identification has protocols of its own.
     """
     root: str = ""
     """Folder of aligned images, for every kind of list."""
@@ -56,31 +349,23 @@ class BenchmarkConfig:
     """`synthetic`: images of each."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ScenarioConfig:
+class ScenarioConfig(Section):
     """Which systems are compared, under how many keys, and how the intervals are found."""
 
-    systems: tuple[str, ...] = ("float", "grp", "learned")
-    scenarios: tuple[str, ...] = ("own_key", "stolen_key")
+    systems: Texts = ("float", "grp", "learned")
+    scenarios: Annotated[tuple[Literal["own_key", "stolen_key"], ...], Field(strict=False)] = ("own_key", "stolen_key")
     """Of the systems that have a key."""
-    keys: int = 5
-    bootstrap: int = 200
-    confidence: float = 0.95
+    keys: PositiveInt = 5
+    bootstrap: NonNegativeInt = 200
+    confidence: OpenShare = 0.95
 
-    def __post_init__(self) -> None:
-        require(
-            "stolen_key" in self.scenarios and set(self.scenarios) <= {"own_key", "stolen_key"},
-            "scenario.scenarios",
-            "stolen_key, and own_key or not",
-            self.scenarios,
-        )
-        require(self.keys >= 1, "scenario.keys", "at least 1", self.keys)
-        require(self.bootstrap >= 0, "scenario.bootstrap", "at least 0", self.bootstrap)
-        require(0 < self.confidence < 1, "scenario.confidence", "0 < confidence < 1", self.confidence)
+    @model_validator(mode="after")
+    def _check(self) -> "ScenarioConfig":
+        require("stolen_key" in self.scenarios, "scenarios", "stolen_key, and own_key or not", self.scenarios)
+        return self
 
 
-@dataclasses.dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Section):
     """What `iom evaluate --report` computes beside the pairs, and how much of it."""
 
     identification: bool = True
@@ -89,76 +374,106 @@ class ReportConfig:
     """D_sys between templates of different keys."""
     attacks: bool = True
     """Attacks with template, key and model disclosed."""
-    keys: int = 3
+    keys: PositiveInt = 3
     """Test keys of identification, and pairs of keys of linkability."""
-    replicates: int = 100
+    replicates: NonNegativeInt = 100
     """Draws for the intervals of identification and linkability; 0 for none."""
-    pairs: int = 20000
+    pairs: Annotated[int, Field(ge=100)] = 20000
     """Largest number of comparisons of each kind for linkability."""
-    attack_names: tuple[str, ...] = (
-        "closed_form", "prior_regressor", "keyed_linker", "sorted_values", "one_guess"
-    )  # fmt: skip
+    attack_names: Texts = ("closed_form", "prior_regressor", "keyed_linker", "sorted_values", "one_guess")
     """Of `iom.attacks.ATTACKS`; these take seconds, others up to minutes a system."""
-    victims: int = 20
-    old_keys: int = 2
+    victims: AtLeast2 = 20
+    old_keys: PositiveInt = 2
     """Keys that leak with the templates; each repeats all attacks."""
-    fresh_keys: int = 40
+    fresh_keys: Annotated[int, Field(ge=40)] = 40
     """Keys that the victims are renewed under."""
-    records: tuple[int, ...] = (2, 5)
+    records: Annotated[tuple[AtLeast2, ...], Field(strict=False)] = (2, 5)
     """Numbers of records for attacks that take several."""
-    worst_pairs: int = 8
+    worst_pairs: PositiveInt = 8
     """Pairs of each kind that are listed by file name."""
 
-    def __post_init__(self) -> None:
-        for field in ("keys", "old_keys", "worst_pairs"):
-            require(getattr(self, field) >= 1, f"report.{field}", ">= 1", getattr(self, field))
-        require(self.replicates >= 0, "report.replicates", "at least 0", self.replicates)
-        require(self.pairs >= 100, "report.pairs", "at least 100", self.pairs)
-        require(self.victims >= 2, "report.victims", "at least 2", self.victims)
-        require(self.fresh_keys >= 40, "report.fresh_keys", "at least 40", self.fresh_keys)
-        require(all(n >= 2 for n in self.records), "report.records", ">= 2 each", self.records)
+
+class PhaseConfig(Section):
+    """One phase of a stage 1 training. Sections hold only what differs from the whole configuration.
+
+    The weights go over from phase to phase; a head of another shape starts anew. Optimizer and
+    schedule start anew with each phase, with the warm-up of its own optimizer section.
+    """
+
+    epochs: PositiveInt = 1
+    train: Literal["all", "head"] = "all"
+    """`head`: the backbone is frozen, its batch norms included."""
+    margin: Settings = Field(default_factory=dict)
+    """With another `name` than that of the whole configuration, nothing else of that is taken over:
+    margin and scale of one loss mean something else to another."""
+    center: Settings = Field(default_factory=dict)
+    triplet: Settings = Field(default_factory=dict)
+    distillation: Settings = Field(default_factory=dict)
+    """`weight` only."""
+    optimizer: Settings = Field(default_factory=dict)
+    training: Settings = Field(default_factory=dict)
+    """`batch_size`, `images_per_subject` and `accumulate` only."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PhaseConfig":
+        for section, names in PHASE_SETTINGS.items():
+            other = sorted(set(getattr(self, section)) - names)
+            expected = f"settings of {', '.join(sorted(names))}, which may differ between phases"
+            require(not other, section, expected, other)
+        return self
+
+    @property
+    def changes(self) -> Settings:
+        """The sections that differ, as a configuration file would give them."""
+        changes: Settings = self.model_dump(exclude={"epochs", "train"})
+        changes["training"]["epochs"] = self.epochs
+        return changes
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage1Config:
+PHASE_SETTINGS = {"distillation": {"weight"}, "training": {"batch_size", "images_per_subject", "accumulate"}}
+"""Of sections whose other settings belong to the whole run."""
+
+
+class Stage1Config(Section):
     """Everything `iom train-stage1` reads."""
 
     seed: int = 1
     deterministic: bool = False
-    data: FolderConfig = dataclasses.field(default_factory=FolderConfig)
-    augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
-    backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
-    margin: MarginConfig = dataclasses.field(default_factory=MarginConfig)
-    center: CenterConfig = dataclasses.field(default_factory=CenterConfig)
-    triplet: TripletConfig = dataclasses.field(default_factory=TripletConfig)
-    distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
-    distribution: DistributionConfig = dataclasses.field(default_factory=DistributionConfig)
-    phases: tuple[PhaseConfig, ...] = ()
+    data: FolderConfig = FolderConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    margin: MarginConfig = MarginConfig()
+    center: CenterConfig = CenterConfig()
+    triplet: TripletConfig = TripletConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    distribution: DistributionConfig = DistributionConfig()
+    phases: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
     """Phases of the training, one after the other; without any, all epochs are one phase."""
-    verify: tuple[BenchmarkConfig, ...] = ()
+    verify: Annotated[tuple[BenchmarkConfig, ...], Field(strict=False)] = ()
     """Benchmarks of pairs to verify on beside the held-out subjects, each with a name of its own;
     synthetic ones are drawn with the run's seed."""
 
-    def __post_init__(self) -> None:
+    @staticmethod
+    def modern(settings: Settings) -> Settings:  # noqa: D102
+        margin = settings.get("margin")
+        if not isinstance(margin, dict) or not isinstance(margin.get("arguments", {}), dict):
+            return settings
+        own = {name: value for name, value in margin.items() if name != "arguments" and value is not None}
+        return {**settings, "margin": {**own, **margin.get("arguments", {})}}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Stage1Config":
         names = [entry.name for entry in self.verify]
-        require(
-            len(set(names)) == len(names) and "held_out" not in names and all(names),
-            "verify",
-            "benchmarks with different names, none of them 'held_out' or empty",
-            names,
-        )
+        distinct = len(set(names)) == len(names) and "held_out" not in names and all(names)
+        require(distinct, "verify", "benchmarks with different names, none of them 'held_out' or empty", names)
         figures = [f"{name}_{figure}" for name in names for figure in ("eer", "accuracy")]
-        if self.data.holdout > 0:
-            figures.insert(0, "held_out_eer")
-        require(
-            self.training.best in figures,
-            "training.best",
-            f"one of {', '.join(figures) or 'none: add a verify entry'}"
-            + ("" if self.data.holdout > 0 else " (data.holdout is 0)"),
-            self.training.best,
-        )
+        held_out = self.data.holdout > 0
+        figures = ["held_out_eer", *figures] if held_out else figures
+        expected = f"one of {', '.join(figures) or 'none: add a verify entry'}"
+        expected += "" if held_out else " (data.holdout is 0)"
+        require(self.training.best in figures, "training.best", expected, self.training.best)
         for phase in self.by_phase():
             phase._check_distribution()
         labelled = [name for name in ("margin", "center", "triplet") if getattr(self, name).weight > 0]
@@ -166,6 +481,7 @@ class Stage1Config:
             raise ConfigError(f"distillation.mix: a blend has no label; set {labelled[0]}.weight to 0")
         if not (labelled or self.distillation.teacher):
             raise ConfigError("nothing to learn: margin, center and triplet have weight 0 and there is no teacher")
+        return self
 
     def _check_distribution(self) -> None:
         """Refuse what needs the whole batch, or state of its own, on each device."""
@@ -175,13 +491,9 @@ class Stage1Config:
             "training.accumulate": self.training.accumulate > 1,
             "training.precision mixed_float16": self.training.precision == "mixed_float16",
         }
-        used = [name for name, present in alone.items() if present]
-        require(
-            self.distribution.kind == NONE or not used,
-            "distribution.kind",
-            f"{NONE} with {', '.join(used)}",
-            self.distribution.kind,
-        )
+        used = ", ".join(name for name, present in alone.items() if present)
+        kind = self.distribution.kind
+        require(kind == "none" or not used, "distribution.kind", f"none with {used}", kind)
 
     def by_phase(self) -> "tuple[Stage1Config, ...]":
         """The configuration of each phase, with its own `training.epochs`; itself without phases.
@@ -191,8 +503,8 @@ class Stage1Config:
         """
         if not self.phases:
             return (self,)
-        whole = dataclasses.replace(self, phases=())
-        fresh = dataclasses.replace(whole, margin=MarginConfig())
+        whole = self.replace(phases=())
+        fresh = whole.replace(margin=MarginConfig())
         return tuple(
             change_config(
                 whole if phase.margin.get("name", self.margin.name) == self.margin.name else fresh,
@@ -203,81 +515,135 @@ class Stage1Config:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage2Config:
+class Stage2Config(Section):
     """Everything `iom train-stage2` reads."""
 
     seed: int = 1
     deterministic: bool = False
-    data: FolderConfig = dataclasses.field(default_factory=FolderConfig)
-    embedder: EmbedderConfig = dataclasses.field(default_factory=EmbedderConfig)
-    hasher: HasherConfig = dataclasses.field(default_factory=HasherConfig)
-    losses: CodeLossConfig = dataclasses.field(default_factory=CodeLossConfig)
-    batches: BatchConfig = dataclasses.field(default_factory=BatchConfig)
-    optimizer: OptimizerConfig = dataclasses.field(
-        default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3, weight_decay=0.0)
-    )
-    epochs: int = 10
+    data: FolderConfig = FolderConfig()
+    embedder: EmbedderConfig = EmbedderConfig()
+    hasher: HasherConfig = HasherConfig()
+    losses: Annotated[tuple[AnyCodeLoss, ...], Field(strict=False)] = (CodeDistillationConfig(),)
+    """Each with a name, a weight and settings of its own."""
+    batches: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=3e-4, weight_decay=0.0, warmup_epochs=0.0)
+    epochs: NonNegativeInt = 0
     """0 trains nothing by gradient: frame, whitening and refinement as they start."""
-    checkpoint_steps: int = 0
+    checkpoint_steps: NonNegativeInt = 0
     """Also save the resumable state every so many steps; 0: at the end of each epoch only."""
-    key: str = "random"
-    """`random`: a fresh key for every batch. `identity`: none, as the ancestor trains."""
+    key: Literal["random", "identity"] = "random"
+    """`random`: a fresh key for every batch. `identity`: none, as in deep rank hashing."""
     fine_tune: bool = False
     """Train the backbone too, from images; otherwise it is frozen and embeddings are cached."""
     xla: bool = False
     """Compile the step with XLA: some seconds more at the start, up to twice as fast afterwards."""
-    calibration: CalibrationConfig = dataclasses.field(default_factory=CalibrationConfig)
+    calibration: CalibrationConfig = CalibrationConfig()
 
-    def __post_init__(self) -> None:
-        require(self.epochs >= 0, "epochs", "at least 0", self.epochs)
-        require(
-            not (self.xla and self.fine_tune),
-            "xla",
-            "false with fine_tune, whose convolutions XLA makes many times slower on a CPU",
-            self.xla,
-        )
-        require(self.checkpoint_steps >= 0, "checkpoint_steps", ">= 0", self.checkpoint_steps)
-        require(self.key in ("random", "identity"), "key", "'random' or 'identity'", self.key)
-        if self.fine_tune and self.embedder.second_weights:
-            raise ConfigError("fine_tune trains one backbone: set embedder.second_weights to ''")
-        require(
-            self.batches.keys == 1 or self.key == "random",
-            "batches.keys",
-            "1 with `key: identity`, which is one key for all",
-            self.batches.keys,
-        )
-        require(
-            self.losses.linkability == 0 or self.key == "random",
-            "losses.linkability",
-            "0 with `key: identity`, which is one key for all",
-            self.losses.linkability,
-        )
+    @staticmethod
+    def modern(settings: Settings) -> Settings:  # noqa: D102
+        losses = settings.get("losses")
+        return {**settings, "losses": losses_from_flat(losses)} if isinstance(losses, dict) else settings
+
+    @model_validator(mode="after")
+    def _check(self) -> "Stage2Config":
+        expected = "false with fine_tune, whose convolutions XLA makes many times slower on a CPU"
+        require(not (self.xla and self.fine_tune), "xla", expected, self.xla)
+        second = self.embedder.second_weights
+        require(not (self.fine_tune and second), "embedder.second_weights", "none with fine_tune", second)
+        names = [loss.name for loss in self.losses]
+        require(len(set(names)) == len(names), "losses", "each loss once", names)
+        expected = f"at least one with a weight above 0, of {', '.join(CODE_LOSSES)}"
+        require(any(loss.weight > 0 for loss in self.losses), "losses", expected, names)
+        if self.key == "identity":
+            require(self.batches.keys == 1, "batches.keys", "1 with key: identity", self.batches.keys)
+            require(not self.links_keys, "losses.linkability.weight", "0 with key: identity", self.losses)
+        return self
+
+    @property
+    def links_keys(self) -> bool:
+        """Whether a loss compares codes of two keys."""
+        return any(loss.name == "linkability" and loss.weight > 0 for loss in self.losses)
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Section):
     """Everything `iom evaluate` reads."""
 
     seed: int = 1
-    benchmark: BenchmarkConfig = dataclasses.field(default_factory=BenchmarkConfig)
-    embedder: EmbedderConfig = dataclasses.field(default_factory=EmbedderConfig)
+    benchmark: BenchmarkConfig = BenchmarkConfig()
+    embedder: EmbedderConfig = EmbedderConfig()
     hasher: str = ""
     """Folder or name of a trained hasher, or an artefact of `iom deploy` that is the embedder, too;
     needed for `learned`."""
-    hashers: dict[str, str] = dataclasses.field(default_factory=dict)
-    """More trained hashers: name of the system to folder, such as `{ancestor: DIR}`."""
-    code: HasherConfig = dataclasses.field(
-        default_factory=lambda: HasherConfig(learned_layer=False, projection="gaussian")
-    )
-    """Shape of the data-agnostic baselines' codes."""
-    scenario: ScenarioConfig = dataclasses.field(default_factory=ScenarioConfig)
-    report: ReportConfig = dataclasses.field(default_factory=ReportConfig)
+    hashers: dict[str, str] = Field(default_factory=dict)
+    """More trained hashers: name of the system to folder, such as `{fixed_key: DIR}`."""
+    code: CodeConfig = CodeConfig()
+    """Shape of the baselines' codes."""
+    scenario: ScenarioConfig = ScenarioConfig()
+    report: ReportConfig = ReportConfig()
 
-    def __post_init__(self) -> None:
-        require(
-            self.code.key_kind == HasherConfig.key_kind,
-            "code.key_kind",
-            "it left out, as each baseline has a key of its own kind",
-            self.code.key_kind,
-        )
+    @staticmethod
+    def modern(settings: Settings) -> Settings:  # noqa: D102
+        code = settings.get("code")
+        if not isinstance(code, dict):
+            return settings
+        removed = set(HasherConfig.model_fields) - set(CodeConfig.model_fields)
+        return {**settings, "code": {name: value for name, value in code.items() if name not in removed}}
+
+
+class VariantConfig(Section):
+    """One named way to make codes; a line of the picture."""
+
+    name: str
+    set: Settings = Field(default_factory=dict)
+    """Settings of stage 2 by dotted name, such as `hasher.whitening: 0`."""
+    train: bool = True
+    """False takes the hasher as it starts: whitening, frame and refinement, but no training."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "VariantConfig":
+        require(bool(self.name.strip()), "name", "a name", self.name)
+        return self
+
+
+class SweepConfig(Section):
+    """Everything `iom sweep` reads: a grid over stage 2 configurations.
+
+    Every variant is measured at every point of the grid, each beside the baselines of its shape.
+    """
+
+    stage2: str = "stage2/base"
+    """Stage 2 configuration that every row starts from."""
+    set: Settings = Field(default_factory=dict)
+    """Settings of stage 2 for all rows, by dotted name or in sections."""
+    grid: Settings = Field(default_factory=dict)
+    """Dotted setting -> list of values. Several settings, parted by commas, change together: then
+    each value is a list with one entry for each of them."""
+    variants: Annotated[tuple[VariantConfig, ...], Field(strict=False)] = ()
+    """Without any there is one, `learned`."""
+    baselines: Texts = ("grp",)
+    """Data-agnostic protections, measured once for every code shape."""
+    keys: PositiveInt = 10
+    """Keys that the codes of the held-out subjects are compared under."""
+    evaluate: str = ""
+    """Optional evaluation configuration: its benchmark is measured too. Choose nothing by it."""
+    keep_runs: bool = True
+    """False removes the folder of a run once its row is measured."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "SweepConfig":
+        require(bool(self.stage2), "stage2", "the path of a stage 2 configuration", self.stage2)
+        for name, values in self.grid.items():
+            listed = isinstance(values, list | tuple) and len(values) > 0
+            require(listed, f"grid.{name}", "a list of values", values)
+            width = len(settings_of(name))
+            for value in values if width > 1 else ():
+                fits = isinstance(value, list | tuple) and len(value) == width
+                require(fits, f"grid.{name}", f"lists of {width} values", value)
+        names = [variant.name for variant in self.variants]
+        require(len(set(names)) == len(names), "variants", "distinct names", names)
+        return self
+
+
+def settings_of(name: str) -> list[str]:
+    """Dotted settings of one entry of the grid: `"a.b, a.c"` -> `["a.b", "a.c"]`."""
+    return [part.strip() for part in name.split(",")]

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from iom.config.sections import AugmentationConfig
+from iom.config import AugmentationConfig
 
 DRAWS = 7
 """Uniform numbers in [0, 1) that one image needs: flip, move (2), zoom, brightness, contrast, saturation."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from iom._files import IMAGE_SUFFIXES, list_subjects
 from iom._random import numpy_stream
 from iom._untrusted import paths_inside
-from iom.config.sections import FolderConfig
+from iom.config import FolderConfig
 from iom.data.table_files import parsed, read_lines
 from iom.data.tfrecord import ShardStore, is_shards, open_shards
 from iom.errors import DataError

@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
-from iom.config.sections import AugmentationConfig
+from iom.config import AugmentationConfig
 from iom.data.augmentation import DRAWS, augment_batch
 from iom.data.batches import SubjectBatches
 from iom.data.folders import FaceFolder

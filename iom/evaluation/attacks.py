@@ -108,7 +108,7 @@ def measuring_keys(seed: int, purpose: str, count: int) -> tuple[TransformKey, .
     return tuple(TransformKey(stream.bytes(SECRET_BYTES)) for _ in range(count))
 
 
-def operating_threshold(
+def decision_threshold(
     system: AttackedSystem,
     embeddings: Embeddings,
     labels: NDArray[np.int64],
@@ -307,7 +307,7 @@ def attack_rows(
     """Run attacks over systems; one that does not apply gives a row that says why.
 
     Args:
-        systems: Each with its operating threshold (`operating_threshold`).
+        systems: Each with its operating threshold (`decision_threshold`).
         names: Keys of `ATTACKS`.
         victims: Whom the attacks are run on.
         keys: Test keys; `records` are as many as the largest number of records, less one.

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom.config.schema import EvaluateConfig
+from iom.config import EvaluateConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
 from iom.evaluation.report.collect import EvaluationInputs, collect

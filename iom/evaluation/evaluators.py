@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from iom._registry import lookup
-from iom.config.schema import EvaluateConfig
+from iom.config import EvaluateConfig
 from iom.data.benchmarks.base import IdentificationBenchmark
 from iom.data.benchmarks.folders import folder_identification
 from iom.data.benchmarks.ijb import read_ijb_identification

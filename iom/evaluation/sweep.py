@@ -1,7 +1,5 @@
 """Grid search over stage 2 configurations on cached embeddings, in one process, resumable."""
 
-import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -15,8 +13,7 @@ from iom._files import write_json
 from iom._untrusted import read_json
 from iom.baselines import BASELINES
 from iom.baselines.protection import stored_bits
-from iom.config.schema import Stage2Config
-from iom.config.search import SearchConfig
+from iom.config import Stage2Config, SweepConfig
 from iom.errors import CheckpointError
 from iom.evaluation.scores import CodeSystem
 from iom.evaluation.sweep_metrics import SearchBenchmark, held_out_figures
@@ -29,7 +26,7 @@ from iom.training.run_dir import RunDir
 
 
 def run_search(
-    config: SearchConfig,
+    config: SweepConfig,
     output: Path,
     *,
     resume: bool = False,
@@ -86,7 +83,7 @@ def run_search(
 
 
 def _measure(
-    row: PlannedRow, search: SearchConfig, data: Stage2Data, output: Path, benchmark: SearchBenchmark | None
+    row: PlannedRow, search: SweepConfig, data: Stage2Data, output: Path, benchmark: SearchBenchmark | None
 ) -> dict[str, Any]:
     started = time.monotonic()
     result: dict[str, Any] = {"name": row.name, "series": row.series, "kind": row.kind}
@@ -153,7 +150,7 @@ def _finished(output: Path, row: PlannedRow) -> dict[str, Any] | None:
 
 def _plain(config: Stage2Config) -> Any:
     """The configuration as JSON gives it back."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    return config.model_dump(mode="json")
 
 
 def _row_path(output: Path, row: PlannedRow) -> Path:

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from iom.config.loading import load_config
-from iom.config.schema import EvaluateConfig
+from iom.config import EvaluateConfig, load_config
 from iom.data.benchmarks import load_benchmark
 from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.pairs import operating_points

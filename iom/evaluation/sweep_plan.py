@@ -9,9 +9,7 @@ from typing import Any
 
 from iom._registry import lookup
 from iom.baselines import BASELINES
-from iom.config.loading import load_config
-from iom.config.schema import Stage2Config
-from iom.config.search import SearchConfig, VariantConfig, settings_of
+from iom.config import Stage2Config, SweepConfig, VariantConfig, load_config, settings_of
 from iom.errors import ConfigError
 
 LEARNED, UNTRAINED, FLOAT = "learned", "untrained", "float"
@@ -41,7 +39,7 @@ class PlannedRow:
         return re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.name)
 
 
-def plan_rows(config: SearchConfig) -> list[PlannedRow]:
+def plan_rows(config: SweepConfig) -> list[PlannedRow]:
     """All rows, in the order of their measuring: what costs little comes first.
 
     Every configuration is read here, so that a misspelt setting is found before any training.
@@ -50,7 +48,7 @@ def plan_rows(config: SearchConfig) -> list[PlannedRow]:
         ConfigError: An unknown setting or baseline, a value out of range, two rows of one name.
     """
     points = list(_points(config))
-    variants = config.variants or (VariantConfig(LEARNED),)
+    variants = config.variants or (VariantConfig(name=LEARNED),)
     rows = [_row(config, variant, point) for variant in variants for point in points]
     planned = [*_data_agnostic(config, rows), *rows]
     slugs = [row.slug for row in planned]
@@ -60,7 +58,7 @@ def plan_rows(config: SearchConfig) -> list[PlannedRow]:
     return planned
 
 
-def _points(config: SearchConfig) -> Any:
+def _points(config: SweepConfig) -> Any:
     """Settings of each point of the grid; one empty point where there is no grid."""
     axes = []
     for name, values in config.grid.items():
@@ -70,7 +68,7 @@ def _points(config: SearchConfig) -> Any:
         yield {name: value for part in parts for name, value in part.items()}
 
 
-def _row(config: SearchConfig, variant: VariantConfig, point: dict[str, Any]) -> PlannedRow:
+def _row(config: SweepConfig, variant: VariantConfig, point: dict[str, Any]) -> PlannedRow:
     settings = {**_flat(config.set), **point, **_flat(variant.set)}
     overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
     name = " ".join([variant.name, *(f"{_short(key)}={value}" for key, value in point.items())])
@@ -84,7 +82,7 @@ def _row(config: SearchConfig, variant: VariantConfig, point: dict[str, Any]) ->
     return PlannedRow(name, variant.name, kind, resolved, dict(point))
 
 
-def _data_agnostic(config: SearchConfig, rows: list[PlannedRow]) -> list[PlannedRow]:
+def _data_agnostic(config: SweepConfig, rows: list[PlannedRow]) -> list[PlannedRow]:
     """Float once for all embeddings, and each baseline once for every shape."""
     found: dict[Any, PlannedRow] = {}
     sources = list(dict.fromkeys(_source(row) for row in rows))

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from iom._registry import lookup
 from iom.baselines import BASELINES
-from iom.config.hashing import HasherConfig
-from iom.config.schema import EvaluateConfig
+from iom.config import CodeConfig, EvaluateConfig
 from iom.errors import ConfigError, WeightsError
 from iom.evaluation.scores import FLOAT, CodeSystem
 from iom.models.artifact_manifest import manifest_path
@@ -69,7 +68,7 @@ def load_code_systems(config: EvaluateConfig, embedder: Embedder) -> dict[str, C
     return systems
 
 
-def baseline_system(name: str, embedding_size: int, code: HasherConfig, seed: int = 1) -> CodeSystem:
+def baseline_system(name: str, embedding_size: int, code: CodeConfig, seed: int = 1) -> CodeSystem:
     """A data-agnostic protection of `BASELINES`.
 
     Raises:

@@ -67,19 +67,15 @@ class Searches:
         return np.asarray(np.cumsum(counts[1 : ranks + 1]) / counted.sum())
 
     def identification_rate(self, threshold: float, rank: int = 1) -> float:
-        """DIR(t, r): share of the enrolled probes at rank <= r and distance <= t."""
-        self._check_both()
+        """DIR(t, r) = 1 - FNIR(N, r, t): share of the enrolled probes at rank <= r and distance <= t."""
+        _check_both(len(self._by_own), len(self._by_best))
         enrolled = self.enrolled
         hits = (self.rank[enrolled] <= rank) & (self.own[enrolled] <= threshold)
         return float(np.mean(hits))
 
-    def false_negative_rate(self, threshold: float, rank: int = 1) -> float:
-        """FNIR(N, R, T) = 1 - DIR, for the N of this gallery."""
-        return 1.0 - self.identification_rate(threshold, rank)
-
     def false_positive_rate(self, threshold: float) -> float:
         """FPIR(t): share of the probes without reference that match anyone."""
-        self._check_both()
+        _check_both(len(self._by_own), len(self._by_best))
         return float(np.mean(self.best[~self.enrolled] <= threshold))
 
     def threshold_at_fpir(self, fpir: float) -> float:
@@ -102,7 +98,7 @@ class Searches:
         """`identification_rate_at_fpir` at each of `fpirs` `(F,)`, each probe counting as `weights` `(P,)` say."""
         weights = np.ones(len(self.rank)) if weights is None else weights
         own, others = weights[self._by_own], weights[self._by_best]
-        self._check_both(int(own.sum()), int(others.sum()))
+        _check_both(int(own.sum()), int(others.sum()))
         false = np.cumsum(others)
         beyond = np.searchsorted(false / false[-1], np.asarray(fpirs, np.float64), side="right")
         # The first counted probe that is too many: every distance short of its own is within `fpir`.
@@ -126,7 +122,7 @@ class Searches:
 
     def open_set_curve(self, rank: int = 1) -> "OpenSetCurve":
         """DIR and FPIR at every observed distance."""
-        self._check_both()
+        _check_both(len(self._by_own), len(self._by_best))
         best = self.best[self._by_best]
         own = np.sort(np.where(self.rank[self._by_own] <= rank, self.own[self._by_own], np.inf))
         thresholds = np.unique(np.concatenate([own[np.isfinite(own)], best]))
@@ -135,14 +131,6 @@ class Searches:
             np.concatenate([[0.0], np.searchsorted(best, thresholds, "right") / len(best)]),
             np.concatenate([[0.0], np.searchsorted(own, thresholds, "right") / len(own)]),
         )
-
-    def _check_both(self, enrolled: int | None = None, others: int | None = None) -> None:
-        enrolled = int(self.enrolled.sum()) if enrolled is None else enrolled
-        others = len(self.rank) - enrolled if others is None else others
-        if not (enrolled and others):
-            raise DataError(
-                f"open set: expected probes of enrolled subjects and of others, received {enrolled} and {others}"
-            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -319,6 +307,13 @@ def identification_intervals(
         for interval, value in zip(percentile_intervals(samples, confidence), values.tolist(), strict=True)
     ]
     return intervals[:ranks], intervals[ranks:]
+
+
+def _check_both(enrolled: int, others: int) -> None:
+    if not (enrolled and others):
+        raise DataError(
+            f"open set: expected probes of enrolled subjects and of others, received {enrolled} and {others}"
+        )
 
 
 def _shown(values: NDArray[Any]) -> str:

@@ -160,16 +160,15 @@ def error_curve(mated: ArrayLike, non_mated: ArrayLike) -> ErrorCurve:
     return RankedScores(mated, non_mated).curve()
 
 
-def histogram_curve(mated: ArrayLike, non_mated: ArrayLike, thresholds: ArrayLike | None = None) -> ErrorCurve:
+def histogram_curve(mated: ArrayLike, non_mated: ArrayLike) -> ErrorCurve:
     """The curve of counted distances; equal to `error_curve` of the distances themselves.
 
     Args:
-        mated: Mated comparisons at each distance, `(T,)`; weights of comparisons will do.
+        mated: Mated comparisons at each distance 0, 1, 2 ..., `(T,)`; weights of comparisons will do.
         non_mated: Non-mated ones, `(T,)`.
-        thresholds: The distances, rising, `(T,)`; 0, 1, 2 ... by default.
 
     Raises:
-        DataError: Lengths that differ, a negative count, a kind without any comparison, or distances that do not rise.
+        DataError: Lengths that differ, a negative count, or a kind without any comparison.
 
     Example:
         >>> curve = histogram_curve([0, 1, 1, 0, 1], [0, 0, 0, 1, 3])
@@ -179,21 +178,17 @@ def histogram_curve(mated: ArrayLike, non_mated: ArrayLike, thresholds: ArrayLik
         [0.0, 0.0, 0.0, 0.25, 1.0]
     """
     kinds = [_checked_counts(mated, "mated"), _checked_counts(non_mated, "non-mated")]
-    levels = np.arange(len(kinds[0])) if thresholds is None else np.asarray(thresholds)
-    if not len(levels) == len(kinds[0]) == len(kinds[1]):
+    if len(kinds[0]) != len(kinds[1]):
         raise DataError(
             "histograms: expected a mated and a non-mated count for each distance, received "
-            f"{len(kinds[0])} and {len(kinds[1])} for {len(levels)}"
+            f"{len(kinds[0])} and {len(kinds[1])}"
         )
-    if np.any(np.diff(levels) <= 0):
-        raise DataError("histograms: expected rising distances, received others")
-    observed = (kinds[0] > 0) | (kinds[1] > 0)
+    observed = np.flatnonzero((kinds[0] > 0) | (kinds[1] > 0))
     accepted, falsely_accepted = (np.cumsum(counts[observed]) for counts in kinds)
-    total = accepted[-1]
     return ErrorCurve(
-        thresholds=np.concatenate([[-np.inf], levels[observed].astype(np.float64)]),
+        thresholds=np.concatenate([[-np.inf], observed.astype(np.float64)]),
         fmr=np.concatenate([[0.0], falsely_accepted / falsely_accepted[-1]]),
-        fnmr=np.concatenate([[1.0], (total - accepted) / total]),
+        fnmr=np.concatenate([[1.0], (accepted[-1] - accepted) / accepted[-1]]),
     )
 
 

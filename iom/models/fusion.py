@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.config.sections import EmbedderConfig
+from iom.config import EmbedderConfig
 from iom.errors import WeightsError
 from iom.models.embedder import Embedder, load_embedder
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from iom._registry import lookup
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import KEY_KINDS
 from iom.nn.adapter import add_bottleneck, add_hidden_layer, set_starting_weights

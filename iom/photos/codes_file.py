@@ -8,25 +8,21 @@ endian, as `encoding` in the file's metadata says. No keys and no embeddings.
 Between the data and Parquet's own footer, where its readers do not look, stand `SEAL` and the SHA-256 of all other
 bytes. It is checked before anything is parsed, since a damaged footer can end the process that parses it; it detects
 damage, not forgery. Nothing is compressed, so that the size of a file bounds the memory that reading it takes.
-
-A run that is under way keeps parts, files of codes of a few photographs each, and a journal of them; see `Parts`.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import io
-import itertools
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._files import Journal, atomic_path, name_of, remove_temporary_files, sha256_of, text_of
+from iom._files import atomic_path, name_of
 from iom._untrusted import parse_json
 from iom.codes.packing import PackedCodes, code_bytes, encoding_shape, plane_count, unpack, word_count
 from iom.errors import CodeError, DataError, missing_extra
@@ -41,12 +37,8 @@ MEASURES = ("left", "top", "right", "bottom", "score", "size", "yaw", "pitch", "
 """Columns of float32; all but the last two are missing where files were aligned faces."""
 _ALWAYS = ("sharpness", "brightness")
 _HEADER_FIELDS = {"format": int, "encoding": str, "model": str, "key": str, "settings": dict}
-PARTS_SUFFIX = ".parts"
-TRIED_AGAIN = ("unreadable", "gave_up")
-"""Statuses that depend on the moment: a run that is continued tries the photograph anew."""
-Outcome = dict[str, Any]
-"""`photo`, perhaps `photo_bytes`, `status`, `reason`, `notes`, `faces`, `mark`, as JSON."""
-_ROWS_AT_A_TIME = 16384
+ROW_GROUP = 16384
+"""Rows of a table that is worth the overhead of a row group."""
 _MAGIC = b"PAR1"
 _TAIL = 8  # length of the footer, and the magic again
 
@@ -116,7 +108,7 @@ def write_codes(path: Path, header: Mapping[str, Any], tables: Iterable["pa.Tabl
     Args:
         path: The file.
         header: `format`, `encoding`, `model`, `key`, `settings`, as `CodeFile` has them.
-        tables: Rows in their order.
+        tables: Rows in their order; each table becomes a row group.
 
     Returns:
         Number of rows.
@@ -130,7 +122,7 @@ def write_codes(path: Path, header: Mapping[str, Any], tables: Iterable["pa.Tabl
         with pa.parquet.ParquetWriter(
             temporary, schema, compression="none", use_dictionary=False, write_statistics=False
         ) as writer:
-            for table in _grouped(tables):
+            for table in tables:
                 writer.write_table(table.cast(schema), row_group_size=len(table))
                 rows += len(table)
         _seal(temporary)
@@ -192,117 +184,6 @@ def read_table(path: Path) -> tuple[dict[str, Any], "pa.Table"]:
     return header, table
 
 
-class Parts:
-    """Finished parts of one file of codes, in the folder `<output>.parts`, which a run started again continues from.
-
-    A part is a file of codes of a few photographs; `journal.jsonl` has a line for each, with the SHA-256 of the file
-    and the outcome of each photograph, written after it. kill -9 costs the photographs of one part, and none is in two.
-    Outcomes stay on disk, since there may be millions.
-
-    Args:
-        output: The file of codes.
-        header: As `write_codes` takes it.
-
-    Raises:
-        DataError: The output is finished already; the parts are of another model, key or other settings, of an older
-            version, or another run is at work on them.
-    """
-
-    def __init__(self, output: Path, header: Mapping[str, Any]) -> None:
-        self._folder, self._header = output.with_name(output.name + PARTS_SUFFIX), header
-        if output.exists() and not self._folder.is_dir():
-            raise DataError(f"{output} exists already and is finished; remove it, or name another output")
-        path = self._folder / "journal.jsonl"
-        if not path.exists() and (self._folder / "header.json").exists():
-            raise DataError(
-                f"{self._folder}: begun by an older version of iom; finish it with that version, or remove it to begin "
-                "anew"
-            )
-        settings = {name: value for name, value in header.items() if name != "settings"} | header["settings"]
-        self._journal = Journal(path, settings)
-        remove_temporary_files(self._folder)
-        self._place_of: dict[str, tuple[int, int]] = {}  # of a photograph: number of its part, position of its entry
-        self._mark_of: dict[str, tuple[int, ...]] = {}
-        self._next = 0
-        for position, entry in self._journal.entries():
-            self._take_up(position, entry)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._journal.close()
-
-    def holds(self, name: str, mark: Sequence[int]) -> bool:
-        """Whether the photograph is finished and has not changed since."""
-        return self._mark_of.get(name) == tuple(mark)
-
-    def outcomes(self, names: Sequence[str]) -> Iterator[Outcome]:
-        """Outcomes of finished photographs, in the order of `names`."""
-        for (_, position), wanted in self._runs(names):
-            outcomes = {outcome_name(each): each for each in self._journal.read(position)["outcomes"]}
-            yield from (outcomes[name] for name in wanted)
-
-    def tables(self, names: Sequence[str]) -> Iterator["pa.Table"]:
-        """Rows of finished photographs in the order of `names`, one part at a time in memory."""
-        for (part, _), listed in self._runs(names):
-            header, table = read_table(self._file(part))
-            if header != self._header:
-                raise DataError(f"{self._folder}: part {part} is of another run; remove the folder to begin anew")
-            wanted = set(listed)
-            texts, raw = (table[column].to_pylist() for column in ("photo", "photo_bytes"))
-            keep = [name_of(text, each) in wanted for text, each in zip(texts, raw, strict=True)]
-            yield table if all(keep) else table.filter(keep)
-
-    def commit(self, table: "pa.Table", outcomes: Sequence[Outcome]) -> None:
-        """Keep a part: the rows of its photographs, in their order, and the outcome of each."""
-        file = self._file(self._next)
-        write_codes(file, self._header, [table])
-        entry = {"part": self._next, "sha256": sha256_of(file), "outcomes": list(outcomes)}
-        self._note(self._journal.add(entry, durable=True), entry)
-
-    def remove(self) -> None:
-        """Remove the parts, when their rows are in the output."""
-        shutil.rmtree(self._folder)
-
-    def _file(self, part: int) -> Path:
-        return self._folder / f"{part:06d}.parquet"
-
-    def _runs(self, names: Sequence[str]) -> Iterator[tuple[tuple[int, int], list[str]]]:
-        """Names that follow each other and are in one part."""
-        for place, run in itertools.groupby(names, key=self._place_of.__getitem__):
-            yield place, list(run)
-
-    def _take_up(self, position: int, entry: dict[str, Any]) -> None:
-        """Note a part of an earlier run; the photographs of one that is gone or damaged are done again."""
-        try:
-            self._next = int(entry["part"]) + 1
-            with contextlib.suppress(OSError):
-                if sha256_of(self._file(entry["part"])) == entry["sha256"]:
-                    self._note(position, entry)
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._journal.damaged() from error
-
-    def _note(self, position: int, entry: dict[str, Any]) -> None:
-        self._next = entry["part"] + 1
-        for outcome in entry["outcomes"]:  # one that changed counts where it came last
-            name = outcome_name(outcome)
-            self._mark_of[name] = () if outcome["status"] in TRIED_AGAIN else tuple(outcome["mark"])
-            self._place_of[name] = entry["part"], position
-
-
-def new_outcome(name: str, **facts: Any) -> Outcome:
-    """An outcome as JSON takes it; a path that is not UTF-8 stands beside its text, as hex."""
-    text, raw = text_of(name)
-    return {"photo": text, **({} if raw is None else {"photo_bytes": raw.hex()}), **facts}
-
-
-def outcome_name(outcome: Outcome) -> str:
-    """The path of the photograph of an outcome."""
-    raw = outcome.get("photo_bytes")
-    return name_of(outcome["photo"], None if raw is None else bytes.fromhex(raw))
-
-
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """One kind of error for whatever damaged bytes cause in a reader."""
@@ -347,19 +228,6 @@ def _check_layout(path: Path, file: Any, header: Mapping[str, Any]) -> None:
     stated = sum(group.total_byte_size for group in groups)
     if file.metadata.num_rows * code_bytes(header["encoding"]) > size or stated > size:
         raise DataError(f"{path}: damaged: it states more than it can hold")
-
-
-def _grouped(tables: Iterable["pa.Table"]) -> Iterator["pa.Table"]:
-    """Tables joined to row groups that are worth their overhead."""
-    pa = pyarrow()
-    held: list[Any] = []
-    for table in tables:
-        held.append(table)
-        if sum(map(len, held)) >= _ROWS_AT_A_TIME:
-            yield pa.concat_tables(held)
-            held = []
-    if any(map(len, held)):
-        yield pa.concat_tables(held)
 
 
 def _seal(path: Path) -> None:

@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from iom._files import cached_array, write_array
 from iom._random import numpy_stream, seed_everything
-from iom.config.phases import ALL
-from iom.config.schema import Stage1Config
+from iom.config import Stage1Config
 from iom.data import augmentation
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
@@ -138,7 +137,7 @@ class BackboneTraining:
                 batch_size=settings.training.batch_size,
                 images_per_subject=settings.training.images_per_subject,
             )
-            train = self.config.phases[number].train if self.config.phases else ALL
+            train = self.config.phases[number].train if self.config.phases else "all"
             with self._distribution.scope():
                 following = build_phase(settings, self.backbone, part, train=train)
             self._distribution.check_state(following.state)

@@ -15,10 +15,7 @@ from iom._files import atomic_path, check_output
 from iom._random import numpy_stream
 from iom.codes.comparators import CosineComparator, SymbolComparator
 from iom.codes.packing import PackedCodes, pack
-from iom.config.hashing import CalibrationConfig
-from iom.config.loading import load_config
-from iom.config.schema import Stage2Config
-from iom.config.sections import FolderConfig
+from iom.config import CalibrationConfig, FolderConfig, Stage2Config, load_config
 from iom.data.benchmarks.folders import sample_subjects
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.errors import ConfigError, DataError
@@ -349,7 +346,7 @@ def _embedder(place: Path, config: Stage2Config) -> Embedder:
     own = place if is_artefact(place) else place / EMBEDDER_FILE
     if not own.exists():
         return open_embedder(config.embedder)
-    return open_embedder(dataclasses.replace(config.embedder, weights=str(own), second_weights=""))
+    return open_embedder(config.embedder.replace(weights=str(own), second_weights=""))
 
 
 def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:

@@ -1,16 +1,12 @@
 """Heads of stage 1 on the embedding, with their losses, and the compiled network of each phase of the training."""
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from iom._registry import lookup
-from iom.config.heads import MarginConfig
-from iom.config.phases import HEAD
-from iom.config.schema import Stage1Config
+from iom.config import MarginConfig, Stage1Config
 from iom.data.image_batches import LABEL, TARGET, ImageBatches
 from iom.errors import ConfigError
 from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
@@ -19,7 +15,7 @@ from iom.nn.losses.code.center import CenterLoss
 from iom.nn.losses.code.distillation import EmbeddingDistance
 from iom.nn.losses.code.embedding_triplet import TripletLoss
 from iom.nn.losses.margin.class_loss import SoftmaxCrossEntropy
-from iom.nn.losses.margin.margin import MARGIN_LOSSES
+from iom.nn.losses.margin.margin import build_margin_loss
 from iom.nn.losses.margin.sampled import SampledLoss
 from iom.training.optimizers import build_optimizer
 
@@ -68,7 +64,7 @@ def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
         state = losses[LABEL].state
         outputs[LABEL] = sampled([embedding, labels])
     elif config.margin.weight > 0:
-        loss = margin_loss(config.margin, classes=classes)
+        loss = build_margin_loss(config.margin, classes=classes)
         losses[LABEL], state = loss, loss.state
         outputs[LABEL] = _logits(config.margin, loss, classes)(embedding)
     if config.center.weight > 0:
@@ -91,33 +87,6 @@ def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
     return Heads(outputs, losses, weights, state, labels, sampled)
 
 
-def margin_loss(config: MarginConfig, *, classes: int) -> SoftmaxCrossEntropy:
-    """The loss of that name with its arguments.
-
-    Raises:
-        ConfigError: Unknown name, an argument the loss does not have, or a value out of range.
-    """
-    kind = lookup(MARGIN_LOSSES, config.name, "margin loss")
-    given = {"margin": config.margin, "scale": config.scale, **config.arguments}
-    arguments = {name: value for name, value in given.items() if value is not None}
-    known = [name for name in inspect.signature(kind).parameters if name not in OWN]
-    unknown = sorted(set(arguments) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"margin: {config.name} has no {', '.join(unknown)}; it has {', '.join(known) or 'no arguments'}"
-        )
-    if "classes" in inspect.signature(kind).parameters:
-        arguments["classes"] = classes
-    try:
-        return kind(label_smoothing=config.label_smoothing, **arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"margin: {config.name}: {error}") from error
-
-
-OWN = ("classes", "label_smoothing", "name", "kwargs")
-"""Arguments of a loss that are not set by `margin`, `scale` or `arguments`."""
-
-
 def _logits(config: MarginConfig, loss: SoftmaxCrossEntropy, classes: int) -> keras.layers.Layer:
     if not loss.needs_cosines:
         if config.sub_centers > 1:
@@ -133,7 +102,7 @@ def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, S
         ConfigError: A setting that does not go with it.
     """
     margin, optimizer = config.margin, config.optimizer
-    loss = margin_loss(margin, classes=sampled_classes(classes, margin.sample))
+    loss = build_margin_loss(margin, classes=sampled_classes(classes, margin.sample))
     if not loss.needs_cosines:
         raise ConfigError(f"margin.sample: expected 1 with {margin.name}, received {margin.sample}")
     if config.training.accumulate > 1:
@@ -179,7 +148,7 @@ def build_phase(config: Stage1Config, backbone: keras.Model, batches: ImageBatch
     Raises:
         ConfigError: A setting that does not go with another.
     """
-    backbone.trainable = train != HEAD
+    backbone.trainable = train != "head"
     heads = build_heads(config, backbone.output, classes=len(batches.folder.subjects))
     inputs = backbone.input if heads.labels is None else [backbone.input, heads.labels]
     model = keras.Model(inputs, heads.outputs, name="stage1")

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from iom.config.distribution import MIRRORED, MULTI_WORKER, NONE, DistributionConfig
+from iom.config import DistributionConfig
 from iom.errors import ConfigError
 from iom.training.run_dir import Progress, RunDir
 
@@ -38,7 +38,7 @@ class Distribution:
         self._strategy: Any = None
         self._scratch: Path | None = None
         self._steps: dict[int, Any] = {}
-        if config.kind == NONE:
+        if config.kind == "none":
             return
         try:
             self._strategy = STRATEGIES[config.kind](config)
@@ -47,7 +47,7 @@ class Distribution:
                 f"distribution.kind {config.kind}: expected a process in which TensorFlow has "
                 f"computed nothing yet; start the training in a new one ({error})"
             ) from error
-        resolver = self._strategy.cluster_resolver if config.kind == MULTI_WORKER else None
+        resolver = self._strategy.cluster_resolver if config.kind == "multi_worker" else None
         if resolver is not None:
             self.worker = int(resolver.task_id)
             self.workers = len(resolver.cluster_spec().as_dict()["worker"])
@@ -262,4 +262,4 @@ def _multi_worker(config: DistributionConfig) -> Any:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-STRATEGIES: dict[str, Callable[[DistributionConfig], Any]] = {MIRRORED: _mirrored, MULTI_WORKER: _multi_worker}
+STRATEGIES: dict[str, Callable[[DistributionConfig], Any]] = {"mirrored": _mirrored, "multi_worker": _multi_worker}

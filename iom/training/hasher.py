@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from iom._files import sha256_of
 from iom._random import seed_everything
 from iom.baselines import BASELINES
-from iom.config.schema import Stage2Config
-from iom.config.sections import EmbedderConfig, FolderConfig
+from iom.config import EmbedderConfig, FolderConfig, Stage2Config
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.errors import ConfigError
@@ -23,7 +22,7 @@ from iom.models.embedder import Embedder, load_embedder
 from iom.models.fusion import open_embedder
 from iom.models.keras_face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.hash_network import check_sizes
-from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
+from iom.nn.losses.code.objectives import build_objectives
 from iom.nn.losses.code.per_key import PerKeyLoss
 from iom.photos.images import read_images
 from iom.pretrained.manifest import load_backbone_model
@@ -167,7 +166,7 @@ class HasherTraining:
             kind=config.hasher.key_kind,
             keep=config.hasher.keep,
             count=config.batches.keys,
-            second=config.losses.linkability > 0,
+            second=config.links_keys,
         )
         batches = config.batches
         self._sampler = SubjectBatches(data.train.labels, batches.subjects, batches.images, config.seed)
@@ -238,7 +237,7 @@ class HasherTraining:
         model.compile(
             optimizer=build_optimizer(config.optimizer, epochs=config.epochs, steps_per_epoch=steps),
             loss=objectives,
-            loss_weights={name: getattr(config.losses, name) for name in objectives},
+            loss_weights={loss.name: loss.weight for loss in config.losses if loss.name in objectives},
             jit_compile=config.xla,
         )
         return model
@@ -247,7 +246,7 @@ class HasherTraining:
         """Target of each loss. Distillation follows the cosine behind the start of the learned layer."""
         rows = _adapted(self.data.train_embeddings, self._start)
         labels = self.data.train.labels.astype(np.float32)
-        return {name: rows if name in READS_EMBEDDINGS else labels for name in objectives}
+        return {name: rows if loss.reads_embeddings else labels for name, loss in objectives.items()}
 
     def _batches(self, targets: dict[str, NDArray[Any]], epoch: int, first_step: int) -> CodeBatches:
         config, data = self.config, self.data
@@ -267,7 +266,7 @@ class HasherTraining:
         config, data = self.config, self.data
         keys = validation_keys(config.seed, "verification-keys", VERIFICATION_KEYS)
         size = data.embedder.embedding_size
-        code = dataclasses.replace(config.hasher, bottleneck=0, keep=min(config.hasher.keep, size))
+        code = config.hasher.replace(bottleneck=0, keep=min(config.hasher.keep, size))
         baseline = BASELINES[BASELINE](size, code, config.seed)
         rate = functools.partial(data.pairs.equal_error_rate, keys=keys)
         known = {

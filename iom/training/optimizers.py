@@ -9,7 +9,7 @@ from keras import ops
 from keras.optimizers.schedules import CosineDecay, ExponentialDecay, LearningRateSchedule, PiecewiseConstantDecay
 
 from iom._registry import lookup
-from iom.config.sections import OptimizerConfig
+from iom.config import OptimizerConfig
 from iom.errors import ConfigError
 
 NO_DECAY = ("beta", "gamma", "bias", "alpha")

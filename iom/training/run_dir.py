@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from iom._environment import environment
 from iom._files import TEMPORARY, atomic_path, remove_temporary_files, write_json, write_text
 from iom._untrusted import parse_json, read_json
-from iom.config.loading import load_config, save_config
+from iom.config import Section, load_config, save_config
 from iom.errors import CheckpointError, ConfigError
 
 HEADER = "header"
@@ -89,7 +89,7 @@ class RunDir:
 
     def _check_same_config(self, stored: Path) -> None:
         try:
-            before = load_config(type(self.config), stored)
+            before = load_config(type(self.config), stored, saved=True)
         except ConfigError as error:
             raise CheckpointError(f"cannot resume: {error}") from error
         if before == self.config:
@@ -216,14 +216,13 @@ def _variables(model: keras.Model, state: Sequence[Any]) -> list[Any]:
     return [*model.variables, *model.optimizer.variables, *state]
 
 
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+def _flat(config: Section, prefix: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            result |= _flat(value, f"{prefix}{field.name}.")
+    for name, value in config:
+        if isinstance(value, Section):
+            result |= _flat(value, f"{prefix}{name}.")
         else:
-            result[f"{prefix}{field.name}"] = value
+            result[f"{prefix}{name}"] = value
     return result
 
 

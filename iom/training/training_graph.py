@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.errors import ConfigError
 from iom.nn.adapter import BOTTLENECK
 from iom.nn.hash_network import LEARNED_LAYER, build_hasher

@@ -4,14 +4,14 @@ import pytest
 from iom.attacks.base import Leak, unit
 from iom.attacks.targets import attacked_protection
 from iom.baselines import BASELINES
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.keys import TransformKey
 
 
 @pytest.fixture
 def make_system():
     def make(name="grp", size=32, **shape):
-        code = HasherConfig(**({"code_length": 64, "alphabet_size": 4} | shape))
+        code = CodeConfig(**({"code_length": 64, "alphabet_size": 4} | shape))
         return attacked_protection(name, BASELINES[name](size, code, 1), size)
 
     return make

@@ -6,7 +6,7 @@ from iom.attacks.base import unit
 from iom.attacks.reconstruction import cross_entropy_descent
 from iom.attacks.targets import attacked_hasher, linear_part
 from iom.baselines import BASELINES
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.keys import part_of
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
@@ -15,7 +15,8 @@ LINEAR = ["grp", "sign", "biohash", "orthonormal", "simplex", "cross_polytope"]
 
 
 def hasher(size=16, **settings):
-    code = HasherConfig(**({"code_length": 48, "alphabet_size": 4} | settings))
+    plain = {"projection": "orthonormal", "refinement_steps": 0}
+    code = HasherConfig(**({"code_length": 48, "alphabet_size": 4} | plain | settings))
     model = build_hasher(size, code, seed=2)
     generator = np.random.default_rng(0)
     for layer in model.layers:

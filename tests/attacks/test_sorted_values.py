@@ -5,7 +5,7 @@ import pytest
 from iom.attacks import ATTACKS
 from iom.attacks.base import unit
 from iom.attacks.targets import attacked_hasher
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.errors import DataError
 from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, measuring_keys
 from iom.models.keras_face_hasher import KerasFaceHasher

@@ -6,7 +6,7 @@ import pytest
 
 from iom._random import numpy_stream
 from iom.baselines import BASELINES
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
 from iom.nn.layers.frames import FRAMES
@@ -31,7 +31,7 @@ def vectors(count, cosine=0.0, seed=0):
 
 
 def build(name, **shape):
-    return BASELINES[name](SIZE, HasherConfig(**({"code_length": 256} | shape)), 1)
+    return BASELINES[name](SIZE, CodeConfig(**({"code_length": 256} | shape)), 1)
 
 
 def key(number):

@@ -12,7 +12,7 @@ from iom.baselines import BASELINES
 from iom.baselines.bloom import BLOCK_WORDS, WORD_BITS
 from iom.baselines.polyprotect import OVERLAP, TERMS
 from iom.baselines.protection import stored_bits
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.errors import CodeError, ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
 
@@ -35,7 +35,7 @@ def vectors(count, cosine=0.0, seed=0):
 
 def build(name, **shape):
     shape = {"code_length": 64, "alphabet_size": 8} | shape
-    return BASELINES[name](SIZE, HasherConfig(**shape), 1)
+    return BASELINES[name](SIZE, CodeConfig(**shape), 1)
 
 
 def key(number):
@@ -115,7 +115,7 @@ def test_bad_input(name):
 
 @pytest.mark.parametrize("name", BITS)
 def test_bits_are_compared_at_equal_storage(name):
-    assert build(name).code_length == 64 * 3 == stored_bits(HasherConfig(code_length=64))
+    assert build(name).code_length == 64 * 3 == stored_bits(CodeConfig(code_length=64))
 
 
 @pytest.mark.parametrize("name", ["biohash", "sign"])
@@ -181,7 +181,7 @@ def test_polyprotect_covers_every_entry(overlap, size):
     before = polyprotect.OVERLAP
     polyprotect.OVERLAP = overlap
     try:
-        protection = polyprotect.PolyProtect(size, HasherConfig(), 1)
+        protection = polyprotect.PolyProtect(size, CodeConfig(), 1)
         rows = unit(np.random.default_rng(size).normal(size=(2, size)))
         template = protection.hash(rows, key(1))
         assert template.shape == (2, math.ceil((size - TERMS) / (TERMS - overlap)) + 1)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import code_shapes, every_key
 from benchmarks.lfw_all_pairs import Faces, parse_shape
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.metrics.all_pairs import AllPairs
 from iom.models.embedder import Embedder
 from iom.models.keras_face_hasher import KerasFaceHasher

@@ -4,8 +4,7 @@ import keras
 import pytest
 
 from benchmarks import heads
-from iom.config.loading import load_config
-from iom.config.schema import Stage1Config
+from iom.config import Stage1Config, load_config
 from iom.training.classification_heads import check_phases
 
 
@@ -36,7 +35,7 @@ def test_every_head_can_be_built(name, root):
 
 
 def test_a_finished_run_is_not_repeated_and_another_one_is_refused(tmp_path, root, monkeypatch):
-    from iom.config.loading import save_config
+    from iom.config import save_config
     from iom.errors import ConfigError
     from iom.training.run_dir import write_records
 

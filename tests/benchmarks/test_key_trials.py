@@ -6,7 +6,7 @@ import pytest
 from benchmarks.key_linkability import key_linkability
 from benchmarks.key_trials import Draws, code_trials, codes_under_keys, float_trial
 from iom.codes.packing import pack
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.errors import DataError
 from iom.evaluation.systems import baseline_system
 from iom.metrics.all_pairs import AllPairs

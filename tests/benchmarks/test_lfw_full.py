@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -7,8 +6,7 @@ import pytest
 from benchmarks import lfw_full
 from benchmarks.lfw_full_cells import PROTOCOLS
 from benchmarks.lfw_full_store import Cells
-from iom.config.hashing import HasherConfig
-from iom.config.schema import EvaluateConfig
+from iom.config import CodeConfig, EvaluateConfig
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
@@ -98,7 +96,7 @@ def test_the_ancestor_is_a_row_beside_those_that_are_done(shared_folder, tmp_pat
     assert lfw_full.main([*arguments, "--systems", "fixed_key"]) == 2
     assert "configs/stage2/fixed_key.yaml" in capsys.readouterr().err
     assert lfw_full.main([*arguments, "--systems", "grp"]) == 0
-    code = HasherConfig(code_length=64, learned_layer=False, projection="gaussian")
+    code = CodeConfig(code_length=64)
     hasher = KerasFaceHasher(build_hasher(128, code, seed=1), embedder_name="", embedder_fingerprint="")
     hasher.save(tmp_path / "fixed_key")
     capsys.readouterr()
@@ -117,7 +115,7 @@ def test_a_cell_holds_while_what_it_depends_on_is_the_same(tmp_path):
         return Cells(tmp_path, config, **({"shared": tmp_path, "quick": False} | more))
 
     def reporting(**settings):
-        return dataclasses.replace(CONFIG, report=dataclasses.replace(CONFIG.report, **settings))
+        return CONFIG.replace(report=CONFIG.report.replace(**settings))
 
     cells().keep("grp", "search", {"cmc_rank_1": 0.5})
     cells().keep("grp", "attacks", {"prar": 0.5})

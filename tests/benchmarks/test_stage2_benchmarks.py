@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ablation, finetune, stage2_step
-from iom.config.loading import load_config
-from iom.config.losses import WEIGHTS
-from iom.config.schema import Stage2Config
+from iom.config import CODE_LOSSES, Stage2Config, load_config
 from iom.errors import ConfigError
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
@@ -80,7 +78,7 @@ def test_the_ablation_changes_one_thing_a_row(root, monkeypatch):
     assert len(found) > 25
     assert found[ablation.AS_COMMITTED].set == {}
     assert not found["not trained"].train
-    for name in WEIGHTS:
+    for name in CODE_LOSSES:
         assert sum(name in row.split() for row in found) >= 1, name
     for row in found.values():
         texts = [f"{name}={json.dumps(value)}" for name, value in row.set.items()]

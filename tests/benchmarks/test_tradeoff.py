@@ -3,7 +3,8 @@ import json
 import pytest
 
 from benchmarks import attacks, tradeoff
-from iom.config.hashing import KEY_KIND_NAMES, HasherConfig
+from iom.config import HasherConfig
+from iom.keys import KEY_KINDS
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
@@ -80,7 +81,7 @@ def test_a_hasher_is_put_behind_keys_of_every_kind(tmp_path, root, monkeypatch, 
     assert attacks.main([*chosen, "--synthetic", "--victims", "20", "--old-keys", "1"]) == 0
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     found = {row["system"]: row["rank_one"] for row in rows}
-    assert list(found) == [f"small, {kind}" for kind in KEY_KIND_NAMES]
+    assert list(found) == [f"small, {kind}" for kind in KEY_KINDS]
     assert found["small, permutation"] > 0.8
     assert found["small, orthogonal"] < 0.1
     assert all(row["photographs"] == 1200 for row in rows)

@@ -19,7 +19,7 @@ DISTANCE = re.compile(rf"dist_(positive|negative) = +(\d+) of {CODE_LENGTH} +(ma
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An untrained backbone and a hasher for it."""
-    from iom.config.hashing import HasherConfig
+    from iom.config import HasherConfig
     from iom.models.embedder import load_embedder
     from iom.models.face_hasher import Calibration
     from iom.models.keras_face_hasher import KerasFaceHasher

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.config.hashing import HasherConfig
-from iom.config.loading import load_config
-from iom.config.schema import EvaluateConfig
+from iom.config import EvaluateConfig, HasherConfig, load_config
 from iom.models.embedder import Embedder
 from iom.models.keras_face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher

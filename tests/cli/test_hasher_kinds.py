@@ -20,7 +20,7 @@ ALL_KINDS = [*KINDS, "keras", "saved_model"]
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A folder with a small calibrated hasher, its artefacts, faces, a key and configurations."""
-    from iom.config.hashing import HasherConfig
+    from iom.config import HasherConfig
     from iom.export.check import faces_of_nobody
     from iom.export.export import Exporter
     from iom.export.source import load_source

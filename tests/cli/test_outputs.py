@@ -7,7 +7,7 @@ from iom.cli.main import main
 FOLDERS = {
     "train-stage1": ["--config", "configs/smoke/stage1.yaml", "--output", "OUT"],
     "train-stage2": ["--config", "configs/smoke/stage2.yaml", "--output", "OUT"],
-    "sweep": ["--config", "configs/search/smoke.yaml", "--output", "OUT"],
+    "sweep": ["--config", "configs/sweep/smoke.yaml", "--output", "OUT"],
     "evaluate": ["--config", "configs/smoke/evaluate.yaml", "--output", "OUT"],
     "evaluate --report": ["--config", "configs/smoke/evaluate.yaml", "--report", "OUT"],
     "identification": ["--config", "configs/evaluate/lfw.yaml", "--output", "OUT"],

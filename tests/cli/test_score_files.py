@@ -98,7 +98,7 @@ def test_scores_of_a_benchmark_keep_their_figures(tmp_path, form, made_benchmark
 def made_benchmark():
     from pathlib import Path
 
-    from iom.config.hashing import HasherConfig
+    from iom.config import CodeConfig
     from iom.data.benchmarks.base import PairBenchmark
     from iom.evaluation.systems import baseline_system
 
@@ -116,5 +116,5 @@ def made_benchmark():
         fold=np.zeros(len(left), int),
         subjects=subjects,
     )
-    system = baseline_system("grp", 32, HasherConfig(code_length=32))
+    system = baseline_system("grp", 32, CodeConfig(code_length=32))
     return benchmark, rows.astype(np.float32), system

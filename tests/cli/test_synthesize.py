@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iom.config.sections import FolderConfig
+from iom.config import FolderConfig
 from iom.data.folders import scan_folder
 from iom.photos.images import check_images
 from iom.synthetic.face_model import FaceModel

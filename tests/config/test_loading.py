@@ -1,14 +1,13 @@
-import dataclasses
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iom.config.loading import load_config, save_config
-from iom.config.schema import EvaluateConfig, Stage1Config, Stage2Config
-from iom.config.search import SearchConfig
+from iom.config import EvaluateConfig, HasherConfig, Stage1Config, Stage2Config, SweepConfig, load_config, save_config
 from iom.errors import ConfigError
 
 
@@ -27,6 +26,21 @@ def test_base_chain_and_overrides_win_in_order(tmp_path):
     assert config.margin.scale == 30.0
 
 
+@pytest.mark.parametrize(
+    ("schema", "name"), [(Stage1Config, "stage1"), (Stage2Config, "stage2"), (EvaluateConfig, "evaluate")]
+)
+def test_the_defaults_are_the_recommended_configuration(schema, name, root):
+    assert load_config(schema, root / "configs" / name / "base.yaml") == schema()
+
+
+def test_reading_a_configuration_imports_no_framework():
+    code = (
+        "import sys, iom.config as c; c.load_config(c.Stage2Config); c.load_config(c.Stage1Config); print(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "keras", "tensorflow"} & set(run.stdout.split())
+
+
 @pytest.mark.parametrize("schema", [Stage1Config, Stage2Config, EvaluateConfig])
 def test_a_saved_configuration_reloads_equal(schema, tmp_path):
     config = load_config(schema, overrides=["seed=11"])
@@ -38,8 +52,8 @@ def test_a_saved_configuration_reloads_equal(schema, tmp_path):
 def test_floats_survive_the_round_trip(rate, milestones, tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     config = Stage1Config()
-    optimizer = dataclasses.replace(config.optimizer, learning_rate=rate, milestones=tuple(milestones))
-    config = dataclasses.replace(config, optimizer=optimizer)
+    optimizer = config.optimizer.replace(learning_rate=rate, milestones=tuple(milestones))
+    config = config.replace(optimizer=optimizer)
     save_config(config, path)
     assert load_config(Stage1Config, path) == config
 
@@ -54,10 +68,10 @@ def test_exponent_without_a_dot_is_a_number(tmp_path):
     [
         ("trainig: {epochs: 3}", "did you mean 'training'"),
         ("training: {epoch: 3}", "unknown key 'training.epoch' - did you mean 'epochs'"),
-        ("training: {epochs: many}", "training.epochs: expected int, received 'many'"),
-        ("training: {epochs: true}", "expected int"),
+        ("training: {epochs: many}", "training.epochs: expected an integer, received 'many'"),
+        ("training: {epochs: true}", "expected an integer"),
         ("training: 3", "expected a section"),
-        ("training: {epochs: 0}", "training.epochs: expected at least 1"),
+        ("training: {epochs: 0}", "training.epochs: expected more than 0"),
         ("optimizer: {learning_rate: fast}", "expected a number"),
         ("optimizer: {milestones: 3}", "expected a list"),
         ("- a\n- b", "expected a mapping"),
@@ -94,7 +108,7 @@ def test_bad_overrides(override):
 
 
 def test_every_tracked_configuration_loads(root):
-    schemas = {"stage1": Stage1Config, "stage2": Stage2Config, "evaluate": EvaluateConfig, "search": SearchConfig}
+    schemas = {"stage1": Stage1Config, "stage2": Stage2Config, "evaluate": EvaluateConfig, "sweep": SweepConfig}
     paths = sorted((root / "configs").rglob("*.yaml"))
     assert paths
     for path in paths:
@@ -133,8 +147,8 @@ def test_an_unknown_configuration_names_the_nearest(given, tmp_path, monkeypatch
     [
         ("data.rot=x", "--set: unknown key 'data.rot' - did you mean 'root'"),
         ("dta.root=x", "--set: unknown key 'dta' - did you mean 'data'"),
-        ("training.epochs=two", "--set: training.epochs: expected int, received 'two'"),
-        ("training.epochs=0", "--set: training.epochs: expected at least 1"),
+        ("training.epochs=two", "--set: training.epochs: expected an integer, received 'two'"),
+        ("training.epochs=0", "--set: training.epochs: expected more than 0"),
         ("optimizer.learning_rate=fast", "--set: optimizer.learning_rate: expected a number"),
         ("optimizer.milestones=[a]", "--set: optimizer.milestones[0]: expected a number"),
         ("training=3", "--set: training: expected a section"),
@@ -196,3 +210,63 @@ def test_hostile_overrides_are_one_line(value: str) -> None:
     with pytest.raises(ConfigError, match="--set seed") as caught:
         load_config(Stage2Config, overrides=[f"seed={value}"])
     assert len(str(caught.value)) < 1000
+
+
+OLD_LOSSES = {
+    "triplet: 0.0, distillation: 2.0, distillation_width: 0.2, logistic: 0.3, distillation_centre: 0.4": (
+        "losses: [{name: distillation, weight: 2.0, centre: 0.4, width: 0.2}, "
+        "{name: logistic, weight: 0.3, centre: 0.4}]"
+    ),
+    "weighted_margin: 1, weighted_margin_boundary: 1.3": "losses: [{name: weighted_margin, weight: 1, boundary: 1.3}]",
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "old", "new"),
+    [
+        *((Stage2Config, f"losses: {{{old}}}", new) for old, new in OLD_LOSSES.items()),
+        (
+            Stage1Config,
+            "margin: {name: sphereface, margin: null, arguments: {easing: 0}}",
+            "margin: {name: sphereface, easing: 0}",
+        ),
+        (EvaluateConfig, "code: {code_length: 64, projection: gaussian}", "code: {code_length: 64}"),
+    ],
+)
+def test_an_old_form_is_refused_with_the_new_one_and_read_where_it_was_saved(schema, old, new, tmp_path):
+    path = write(tmp_path, "old.yaml", old)
+    with pytest.raises(ConfigError) as error:
+        load_config(schema, path)
+    assert str(error.value).endswith(f"an old form; write {new}")
+    assert load_config(schema, path, saved=True) == load_config(schema, write(tmp_path, "new.yaml", new))
+
+
+def test_a_loss_of_the_list_is_set_by_its_name(tmp_path):
+    path = write(tmp_path, "c.yaml", "losses: [{name: triplet, margin: 0.2}]")
+    config = load_config(Stage2Config, path, overrides=["losses.triplet.weight=2", "losses.balance.weight=0.1"])
+    assert [(loss.name, loss.weight) for loss in config.losses] == [("triplet", 2.0), ("balance", 0.1)]
+    assert config.losses[0].margin == 0.2
+    config = load_config(Stage2Config, overrides=["losses.logistic.slope=20"])  # beside the default
+    assert [loss.name for loss in config.losses] == ["distillation", "logistic"]
+    with pytest.raises(ConfigError, match=r"--set losses.triplet: .*losses.triplet.weight=1"):
+        load_config(Stage2Config, overrides=["losses.triplet=1"])
+    with pytest.raises(ConfigError, match=r"--set: losses.triplet.margin: expected at least 0, received -1"):
+        load_config(Stage2Config, path, overrides=["losses.triplet.margin=-1"])
+
+
+def test_errors_in_python_name_the_setting_too():
+    with pytest.raises(ConfigError, match=r"^hasher\.keep: expected at least 0, received -1$"):
+        Stage2Config(hasher={"keep": -1})
+    with pytest.raises(ConfigError, match=r"^keep: expected at least 1 with key_kind 'part', received 0$"):
+        HasherConfig(key_kind="part")
+    with pytest.raises(ConfigError, match="did you mean 'keep'"):
+        HasherConfig().replace(kep=3)
+
+
+@pytest.mark.parametrize("run", ["stage2", "stage2_interrupted"])
+def test_the_configuration_of_a_run_of_the_first_edition_is_read(root, run):
+    path = root / "tests" / "fixtures" / "edition_1" / run / "config.yaml"
+    config = load_config(Stage2Config, path, saved=True)
+    assert [loss.name for loss in config.losses] == ["triplet", "quantization", "balance", "distillation"]
+    with pytest.raises(ConfigError, match=r"losses: an old form; write losses: \[{name: triplet, weight: 1.0, marg"):
+        load_config(Stage2Config, path)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iom.config.sections import AugmentationConfig
+from iom.config import AugmentationConfig
 from iom.data.augmentation import DRAWS, augment_batch, change_images
 
 OFF = {"flip": False, "crop": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from iom.config.schema import BenchmarkConfig
+from iom.config import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark, linked_subjects
 from iom.data.benchmarks.folders import synthetic_pairs

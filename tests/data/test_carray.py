@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from iom.config.schema import BenchmarkConfig
+from iom.config import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.formats import carray
 from iom.data.formats.carray import read_carray

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from iom.config.sections import AugmentationConfig, FolderConfig
+from iom.config import AugmentationConfig, FolderConfig
 from iom.data.check import check_data
 from iom.data.folders import hold_out, scan_folder
 from iom.data.formats.bin_files import read_bin_images, write_bin

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from iom.config.sections import FolderConfig
+from iom.config import FolderConfig
 from iom.data.folders import hold_out, scan_folder
 from iom.errors import DataError
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from iom.config.sections import FolderConfig
+from iom.config import FolderConfig
 from iom.data.benchmarks.pair_lists import read_pair_list, read_two_line_pairs, read_youtube_faces
 from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert
@@ -14,7 +14,8 @@ from iom.data.tfrecord import open_shards
 from iom.errors import DataError
 from iom.evaluation.blufr import read_blufr
 from iom.gallery.bulk import read_rows
-from iom.photos.pipeline import PhotoSettings, align_photos
+from iom.photos.photograph import PhotoSettings
+from iom.photos.pipeline import PhotoRun, align_photos
 from tests.commands import command
 from tests.data.test_conversions import SIDE, encoded
 
@@ -192,11 +193,11 @@ def test_a_journal_cannot_name_faces_outside_of_its_folder(tmp_path, name):
     photos, output = tmp_path / "photos", tmp_path / "output"
     photos.mkdir()
     (photos / "a.jpg").write_bytes(encoded(1))
-    run = {"settings": PhotoSettings(detector="points"), "points": {"a.jpg": []}, "workers": 0}
-    align_photos(photos, output, **run)
+    run = PhotoRun(photos, PhotoSettings(detector="points"), points={"a.jpg": []}, workers=0)
+    align_photos(run, output)
     entry = {"photo": "a.jpg", "mark": [1, 2], "status": "aligned", "reason": "", "notes": [],
              "faces": [[1.0, *np.arange(10.0).tolist()]], "files": [name]}  # fmt: skip
     with (output / "align.jsonl").open("a") as stream:
         stream.write(json.dumps(entry) + "\n")
     with pytest.raises(DataError, match="within the folder"):
-        align_photos(photos, output, **run)
+        align_photos(run, output)

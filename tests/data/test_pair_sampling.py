@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from iom.config.schema import BenchmarkConfig
+from iom.config import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.folders import sample_pairs, sample_subjects
 from iom.errors import ConfigError, DataError

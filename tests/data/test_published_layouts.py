@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from iom.config.schema import BenchmarkConfig
+from iom.config import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import Pooling
 from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs

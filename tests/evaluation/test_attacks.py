@@ -8,9 +8,9 @@ from iom.attacks import ATTACKS
 from iom.attacks.base import unit
 from iom.attacks.targets import attacked_protection
 from iom.baselines import BASELINES
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.errors import ConfigError, DataError
-from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, measuring_keys, operating_threshold
+from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, decision_threshold, measuring_keys
 from iom.evaluation.report.text import attack_table
 
 SIZE = 24
@@ -26,7 +26,7 @@ def subjects(count, images, seed):
 
 
 def system(name="grp", **shape):
-    code = HasherConfig(**({"code_length": 96, "alphabet_size": 4} | shape))
+    code = CodeConfig(**({"code_length": 96, "alphabet_size": 4} | shape))
     return attacked_protection(name, BASELINES[name](SIZE, code, 1), SIZE)
 
 
@@ -48,7 +48,7 @@ def keys():
 
 def run(names, victims, keys, faces, attacked=None, **more):
     attacked = attacked or system()
-    threshold = operating_threshold(attacked, *faces, fmr=1e-3, keys=keys.old)
+    threshold = decision_threshold(attacked, *faces, fmr=1e-3, keys=keys.old)
     return list(attack_rows([(attacked, threshold)], names, victims, keys, **more))
 
 
@@ -104,14 +104,14 @@ def test_rows_go_into_json_without_a_key(faces, victims, keys):
 def test_the_threshold_keeps_to_the_fmr(faces):
     attacked, (rows, labels) = system(), faces
     (key,) = measuring_keys(1, "old", 1)
-    threshold = operating_threshold(attacked, rows, labels, fmr=0.01, keys=[key])
+    threshold = decision_threshold(attacked, rows, labels, fmr=0.01, keys=[key])
     codes = attacked.hash(rows, key)
     falsely = [
         (codes[a] != codes[b]).sum() <= threshold for a in range(len(codes)) for b in range(a) if labels[a] != labels[b]
     ]
     assert np.mean(falsely) <= 0.01
     with pytest.raises(DataError, match="cannot be seen"):
-        operating_threshold(attacked, rows[:9], labels[:9], fmr=1e-3, keys=[key])
+        decision_threshold(attacked, rows[:9], labels[:9], fmr=1e-3, keys=[key])
 
 
 def test_bad_input(faces, victims, keys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iom.codes.comparators import CosineComparator
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.folders import folder_identification
 from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
@@ -95,7 +95,7 @@ def test_ijb_verification(tmp_path):
 def test_ijb_identification_in_both_galleries(tmp_path, pooling):
     benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     embeddings = FakeEmbedder(ijb_subject, noise=0.2).embed_files(benchmark.images)
-    systems = [baseline_system("grp", SIZE, HasherConfig(code_length=256, alphabet_size=4))]
+    systems = [baseline_system("grp", SIZE, CodeConfig(code_length=256, alphabet_size=4))]
     if pooling == "mean":
         systems = [float_system(SIZE), *systems]
     found = {
@@ -144,7 +144,7 @@ def test_several_enrolment_images_against_a_loop(tmp_path, images, pooling):
     benchmark = folder_identification(tmp_path, gallery_images=images)
     labels = [sorted(counts).index(path.parent.name) for path in benchmark.images]
     embeddings = faces(labels, 2.0, seed=5)
-    system = baseline_system("grp", SIZE, HasherConfig(code_length=64, alphabet_size=4))
+    system = baseline_system("grp", SIZE, CodeConfig(code_length=64, alphabet_size=4))
     found = dict(IdentificationEvaluator(benchmark, embeddings, pooling=pooling).run(system, STOLEN_KEY))
     key = common_key(1, 0)
     rows = {name: embeddings[[p.parent.name == name for p in benchmark.images]] for name in counts}
@@ -211,7 +211,7 @@ def test_distractors_against_a_loop(tmp_path):
     found = dict(DistractorEvaluator(benchmark, rows).run(float_system(SIZE), NO_KEY))
     for rank in range(1, 11):
         assert found[f"distractors_rank_{rank}"] == np.mean(np.array(ranks) <= rank)
-    system = baseline_system("grp", SIZE, HasherConfig(code_length=64))
+    system = baseline_system("grp", SIZE, CodeConfig(code_length=64))
     of_keys = dict(DistractorEvaluator(benchmark, rows, keys=2).run(system, STOLEN_KEY))
     assert len(of_keys) == 30
     for rank in range(1, 11):

@@ -4,8 +4,7 @@ import json
 import pytest
 import yaml
 
-from iom.config.loading import load_config, save_config
-from iom.config.search import SearchConfig
+from iom.config import SweepConfig, load_config, save_config
 from iom.errors import CheckpointError, ConfigError
 from iom.evaluation import sweep as search
 from iom.evaluation.sweep import run_search
@@ -52,7 +51,7 @@ def configured(place, root, monkeypatch):
         } | changes
         path = place / "search.yaml"
         path.write_text(yaml.safe_dump(tree, sort_keys=False))
-        return load_config(SearchConfig, path)
+        return load_config(SweepConfig, path)
 
     return make
 
@@ -74,10 +73,10 @@ def test_the_plan_is_the_grid_times_the_variants(configured):
 
 
 def test_without_a_grid_the_variants_are_the_rows(configured):
-    variants = [{"name": "a", "set": {"losses.triplet": 2}}, {"name": "b"}]
+    variants = [{"name": "a", "set": {"losses.triplet.weight": 2}}, {"name": "b"}]
     rows = plan_rows(configured(grid={}, variants=variants, baselines=[]))
     assert [row.name for row in rows] == ["float", "a", "b"]
-    assert rows[1].config.losses.triplet == 2.0
+    assert [loss.weight for loss in rows[1].config.losses if loss.name == "triplet"] == [2.0]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +89,7 @@ def test_without_a_grid_the_variants_are_the_rows(configured):
         ({"grid": {"hasher.code_length": [0]}}, "row 'learned code_length=0'"),
         ({"variants": [{"name": "a"}, {"name": "a"}]}, "distinct names"),
         ({"variants": [{"name": "a b"}, {"name": "a/b"}]}, "two rows are called"),
-        ({"variants": [{"name": ""}]}, "variants.name"),
+        ({"variants": [{"name": ""}]}, "variants\\[0\\].name: expected a name"),
         ({"baselines": ["grpp"]}, "did you mean 'grp'"),
         ({"set": {"fine_tune": True}}, "cached embeddings"),
         ({"stage2": "configs/none.yaml"}, "no configuration"),
@@ -153,7 +152,7 @@ def test_a_search_leaves_one_table_and_one_picture_and_resumes(configured, tmp_p
 
 
 def test_a_test_set_is_measured_where_one_is_named(configured, place, root, tmp_path):
-    from iom.config.schema import EvaluateConfig
+    from iom.config import EvaluateConfig
 
     evaluation = load_config(
         EvaluateConfig,
@@ -185,7 +184,7 @@ def test_the_picture_goes_by_keep_where_only_that_varies(tmp_path, monkeypatch):
 
 def test_the_command_tells_a_mistake_in_one_line(root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(root)
-    command = ["--config", "configs/search/smoke.yaml", "--output", str(tmp_path / "x"), "--quiet"]
+    command = ["--config", "configs/sweep/smoke.yaml", "--output", str(tmp_path / "x"), "--quiet"]
     assert main([*command, "--set", "set.hasher.keeep=3"]) == 2
     error = capsys.readouterr().err
     assert "did you mean 'keep'" in error
@@ -196,4 +195,4 @@ def test_the_command_tells_a_mistake_in_one_line(root, tmp_path, monkeypatch, ca
 def test_every_tracked_search_can_be_planned(root, monkeypatch):
     monkeypatch.chdir(root)
     for path in (root / "configs" / "search").glob("*.yaml"):
-        assert len(plan_rows(load_config(SearchConfig, path))) > 3, path
+        assert len(plan_rows(load_config(SweepConfig, path))) > 3, path

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, WeightsError
 from iom.export import export as exporting
 from iom.export.check import calibration_faces, faces_of_nobody

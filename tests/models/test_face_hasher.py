@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import iom
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.errors import DataError, KeyMaterialError, WeightsError
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.config.hashing import HasherConfig
-from iom.config.sections import EmbedderConfig
+from iom.config import EmbedderConfig, HasherConfig
 from iom.errors import WeightsError
 from iom.models import fusion
 from iom.models.embedder import Embedder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import hadamard
 
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.errors import WeightsError
 from iom.keys import TransformKey
 from iom.models.keras_face_hasher import KerasFaceHasher

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
@@ -18,7 +18,8 @@ SIZE = 32
 
 
 def config(**settings):
-    return HasherConfig(**({"code_length": 24, "alphabet_size": 4, "key_kind": "permutation"} | settings))
+    plain = {"projection": "orthonormal", "refinement_steps": 0, "whitening": 0.0}
+    return HasherConfig(**({"code_length": 24, "alphabet_size": 4, "key_kind": "permutation"} | plain | settings))
 
 
 def hasher(**settings):

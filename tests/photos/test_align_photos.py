@@ -12,7 +12,8 @@ from iom.photos import detect as detectors
 from iom.photos.align import TEMPLATE, Face, read_landmarks, write_landmarks
 from iom.photos.detect import Detector, build_detector
 from iom.photos.images import read_image
-from iom.photos.pipeline import PhotoSettings, align_photos
+from iom.photos.photograph import PhotoSettings
+from iom.photos.pipeline import PhotoRun, align_photos
 
 CALLS = []
 
@@ -65,9 +66,13 @@ def settings(**changes):
     return PhotoSettings(**{"detector": "fake", "faces": "largest", "max_megapixels": 5, **changes})
 
 
+def align(photos, output, chosen, *, format="jpg", **options):
+    return align_photos(PhotoRun(photos, chosen, **{"workers": 0, **options}), output, format=format)
+
+
 def test_every_outcome_is_counted(fake, photos, tmp_path):
     out = tmp_path / "faces"
-    report = align_photos(photos, out, workers=0, settings=settings())
+    report = align(photos, out, settings())
     counts = {
         "photographs": 9, "aligned": 4, "too_small": 1, "no_face": 1, "bad_landmarks": 1,
         "damaged": 1, "too_large": 1, "several_faces": 1, "faces_written": 4,
@@ -89,7 +94,7 @@ def test_every_outcome_is_counted(fake, photos, tmp_path):
 @pytest.mark.parametrize(("which", "chosen"), [("largest", [1]), ("centre", [0]), ("all", [0, 1])])
 def test_the_choice_of_several_faces(fake, photos, tmp_path, which, chosen):
     out = tmp_path / "faces"
-    align_photos(photos, out, workers=0, settings=settings(faces=which), format="png")
+    align(photos, out, settings(faces=which), format="png")
     with (out / "landmarks.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["photo"] == "Ada/2.png"]
     assert [int(row["face"]) for row in rows if row["file"]] == chosen
@@ -98,7 +103,7 @@ def test_the_choice_of_several_faces(fake, photos, tmp_path, which, chosen):
 
 def test_a_run_goes_on_where_it_was_stopped(fake, photos, tmp_path):
     out = tmp_path / "faces"
-    whole = align_photos(photos, out, workers=0, settings=settings())
+    whole = align(photos, out, settings())
     reports = [(out / name).read_bytes() for name in ("report.csv", "landmarks.csv")]
     journal = out / "align.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -106,7 +111,7 @@ def test_a_run_goes_on_where_it_was_stopped(fake, photos, tmp_path):
         for name in ("report.csv", "landmarks.csv", "report.json"):
             (out / name).unlink(missing_ok=True)
         journal.write_bytes(cut)
-        again = align_photos(photos, out, workers=0, settings=settings())
+        again = align(photos, out, settings())
         assert again["done_before"] == max(0, cut.count(b"\n") - 1)
         assert {**again, "done_before": 0} == whole
         assert [(out / name).read_bytes() for name in ("report.csv", "landmarks.csv")] == reports
@@ -114,19 +119,19 @@ def test_a_run_goes_on_where_it_was_stopped(fake, photos, tmp_path):
 
 def test_what_changed_or_is_gone_is_done_again(fake, photos, tmp_path):
     out = tmp_path / "faces"
-    align_photos(photos, out, workers=0, settings=settings())
+    align(photos, out, settings())
     CALLS.clear()
     (out / "Ada" / "1.jpg").unlink()
     Image.new("RGB", (150, 150), "red").save(photos / "Bea" / "2.jpg")
-    assert align_photos(photos, out, workers=0, settings=settings())["aligned"] == 5
+    assert align(photos, out, settings())["aligned"] == 5
     assert sorted(CALLS) == [(150, 150, 3), (190, 200, 3)]
 
 
 def test_a_folder_of_another_run_is_refused(fake, photos, tmp_path):
     out = tmp_path / "faces"
-    align_photos(photos, out, workers=0, settings=settings())
+    align(photos, out, settings())
     with pytest.raises(DataError, match=r"other settings.*faces"):
-        align_photos(photos, out, workers=0, settings=settings(faces="all"))
+        align(photos, out, settings(faces="all"))
     first, second = (out / "align.jsonl").read_text().splitlines()[:2]
     for damaged, message in {
         f"{first}\nnonsense\n": "damaged",
@@ -135,18 +140,18 @@ def test_a_folder_of_another_run_is_refused(fake, photos, tmp_path):
     }.items():
         (out / "align.jsonl").write_text(damaged)
         with pytest.raises(DataError, match=message):
-            align_photos(photos, out, workers=0, settings=settings())
+            align(photos, out, settings())
     with pytest.raises(ConfigError, match="format jpg or png"):
-        align_photos(photos, out, workers=0, settings=settings(), format="gif")
+        align(photos, out, settings(), format="gif")
     (out / "align.jsonl").write_text(f"{first}\n0\n")
     with pytest.raises(DataError, match="damaged"):
-        align_photos(photos, out, workers=0, settings=settings())
+        align(photos, out, settings())
     with pytest.raises(DataError, match="other files"):
-        align_photos(photos, photos.parent, workers=0, settings=settings())
+        align(photos, photos.parent, settings())
     with pytest.raises(DataError, match="outside"):
-        align_photos(photos, photos / "faces", workers=0, settings=settings())
+        align(photos, photos / "faces", settings())
     with pytest.raises(DataError, match="no folder"):
-        align_photos(tmp_path / "none", out, workers=0, settings=settings())
+        align(tmp_path / "none", out, settings())
 
 
 def test_known_landmarks_need_no_detector_and_run_in_processes(photos, tmp_path):
@@ -157,14 +162,14 @@ def test_known_landmarks_need_no_detector_and_run_in_processes(photos, tmp_path)
     chosen = PhotoSettings(detector="points", faces="largest")
     outputs = [tmp_path / "one", tmp_path / "two"]
     for workers, out in zip((0, 2), outputs, strict=True):
-        report = align_photos(photos, out, settings=chosen, points=points, workers=workers)
+        report = align(photos, out, chosen, points=points, workers=workers)
         assert report["aligned"] == report["photographs"] == 3
     for name in ("landmarks.csv", "Ada/1.jpg", "Bea/4.jpg"):
         assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
     np.testing.assert_allclose(read_landmarks(outputs[0] / "landmarks.csv")["Ada/1.jpg"][0].points,
                                TEMPLATE + 9, atol=1e-3)  # fmt: skip
     with pytest.raises(DataError, match=r"1 of 1 listed.*gone\.jpg"):
-        align_photos(photos, outputs[0], workers=0, settings=chosen, points={"gone.jpg": []})
+        align(photos, outputs[0], chosen, points={"gone.jpg": []})
 
 
 def test_damaged_lists_of_landmarks_are_refused(tmp_path):

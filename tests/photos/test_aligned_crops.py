@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.config.schema import BenchmarkConfig
+from iom.config import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
 from iom.errors import DataError

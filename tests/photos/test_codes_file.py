@@ -61,13 +61,6 @@ def test_what_is_written_is_read(tmp_path, count, parts, landmarks):
     assert (found.encoding, found.model, found.key) == tuple(HEADER[name] for name in ("encoding", "model", "key"))
 
 
-def test_many_small_tables_become_few_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(code_file, "_ROWS_AT_A_TIME", 4)
-    codes = write(tmp_path / "a.parquet", 10, parts=10)
-    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 3
-    np.testing.assert_array_equal(unpack(read_codes(tmp_path / "a.parquet").codes), codes)
-
-
 def test_any_parquet_reader_reads_it(tmp_path):
     codes = write(tmp_path / "a.parquet")
     table = pq.read_table(tmp_path / "a.parquet")

@@ -13,7 +13,7 @@ from PIL import Image
 from iom.errors import ConfigError
 from iom.photos.align import TEMPLATE, Face, align
 from iom.photos.codes_file import MEASURES
-from iom.photos.pipeline import Job, PhotoSettings, find_faces
+from iom.photos.photograph import Job, PhotoSettings, find_faces
 
 DRAW = np.random.default_rng(3)
 SCENE = DRAW.integers(0, 256, (160, 200, 3)).astype(np.uint8)
@@ -210,7 +210,7 @@ import resource, sys
 from pathlib import Path
 from iom.photos.align import TEMPLATE
 from iom.photos.align import Face
-from iom.photos.pipeline import PhotoSettings, Job, find_faces
+from iom.photos.photograph import PhotoSettings, Job, find_faces
 
 def highest():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -18,20 +18,21 @@ from iom.keys import TransformKey
 from iom.photos import pipeline as engine
 from iom.photos.align import TEMPLATE, Face
 from iom.photos.codes_file import read_codes, schema_of
-from iom.photos.pipeline import STATUSES, PhotoSettings, embed_all, hash_photos, report_path
+from iom.photos.photograph import STATUSES, PhotoSettings
+from iom.photos.pipeline import PhotoRun, embed_all, hash_photos, report_path
 from tests.photos.conftest import FakeModels, write_faces
 
 ALIGNED = PhotoSettings(detector="aligned")
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    monkeypatch.setattr(engine, "PART", 4)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(engine, "BATCH", 4)
 
 
-def run(root, out, models, key, **options):
-    options = {"settings": ALIGNED, "workers": 0, **options}
-    return hash_photos(root, out, hasher=models, key=key, **options)
+def run(root, out, models, key, *, landmarks=False, **options):
+    photos = PhotoRun(root, **{"settings": ALIGNED, "workers": 0, **options})
+    return hash_photos(photos, out, hasher=models, key=key, landmarks=landmarks)
 
 
 def report(out):
@@ -52,7 +53,7 @@ def test_every_row_is_the_code_of_its_face(tmp_path, models, key, workers):
     np.testing.assert_array_equal(unpack(found.codes), models.hash(embeddings, key))
     assert np.isnan(found.measures["yaw"]).all()
     assert (found.measures["brightness"] > 0).all()
-    assert not out.with_name("codes.parquet.parts").exists()
+    assert not out.with_name("codes.parquet.journal").exists()
     assert report(out)[1] == {"counts": dict(done.counts), "notes": {}}
 
 
@@ -169,19 +170,22 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, models, key, after):
     same(tmp_path / "whole.parquet", out)
 
 
-def test_damaged_and_unfinished_parts_are_done_again(tmp_path, models, key):
+def test_a_cut_line_is_done_again_and_other_damage_is_an_error(tmp_path, models, key):
     root = tmp_path / "faces"
     write_faces(root, 19)
     run(root, tmp_path / "whole.parquet", models, key)
-    out, parts = tmp_path / "codes.parquet", tmp_path / "codes.parquet.parts"
+    out, journal = tmp_path / "codes.parquet", tmp_path / "codes.parquet.journal"
     with pytest.raises(KeyboardInterrupt):
         run(root, out, Stopping(16), key)
-    (parts / "000000.parquet").write_bytes(b"PAR1")
-    (parts / "000001.parquet").unlink()
-    journal = parts / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-20])
-    (parts / ".tmp-x.parquet").write_bytes(b"x")
-    assert run(root, out, models, key).continued == 4
+    lines = journal.read_bytes().splitlines(keepends=True)
+    rows = json.loads(lines[2])
+    rows["rows"][0]["code"] = rows["rows"][0]["code"][:-8]
+    for damaged in (b"{}\n", b"nonsense\n", json.dumps(rows).encode() + b"\n"):
+        journal.write_bytes(b"".join([*lines[:2], damaged, *lines[3:]]))
+        with pytest.raises(DataError, match=r"codes\.parquet\.journal: damaged; remove it"):
+            run(root, out, models, key)
+    journal.write_bytes(b"".join(lines)[:-20])
+    assert run(root, out, models, key).continued == 15
     same(tmp_path / "whole.parquet", out)
 
 
@@ -244,7 +248,6 @@ def test_parts_of_an_older_version_say_what_to_do(tmp_path, models, key):
     root, out = tmp_path / "faces", tmp_path / "codes.parquet"
     write_faces(root, 2)
     (tmp_path / "codes.parquet.parts").mkdir()
-    (tmp_path / "codes.parquet.parts" / "header.json").write_text("{}")
     with pytest.raises(DataError, match="older version of iom; finish it with that version, or remove it"):
         run(root, out, models, key)
 
@@ -282,9 +285,9 @@ def test_where_the_output_may_not_be(tmp_path, models, key):
 KILLED = """
 import sys, time
 from pathlib import Path
-from iom.photos.pipeline import PhotoSettings
 from iom.keys import TransformKey
 from iom.photos import pipeline as engine
+from iom.photos.photograph import PhotoSettings
 from tests.photos.conftest import FakeModels
 
 class Slow(FakeModels):
@@ -293,12 +296,14 @@ class Slow(FakeModels):
         return super().embed(faces)
 
 if __name__ == "__main__":
-    engine.PART = engine.BATCH = 3
-    engine.hash_photos(
-        Path(sys.argv[1]), Path(sys.argv[2]), hasher=Slow(), key=TransformKey(bytes(range(32))),
-        settings=PhotoSettings(detector="aligned"), workers=int(sys.argv[3]),
-    )
+    engine.BATCH = 3
+    run = engine.PhotoRun(Path(sys.argv[1]), PhotoSettings(detector="aligned"), workers=int(sys.argv[3]))
+    engine.hash_photos(run, Path(sys.argv[2]), hasher=Slow(), key=TransformKey(bytes(range(32))))
 """
+
+
+def lines_of(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def test_kill_9_loses_and_doubles_nothing(tmp_path, models, key, root):
@@ -313,17 +318,17 @@ def test_kill_9_loses_and_doubles_nothing(tmp_path, models, key, root):
     for trial in range(6):
         command = [sys.executable, str(script), str(faces), str(out), "1" if trial == 2 else "0"]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-        parts = out.with_name("codes.parquet.parts")
-        begun = len(list(parts.glob("0*.parquet")))
+        journal = out.with_name("codes.parquet.journal")
+        begun = lines_of(journal)
         while process.poll() is None and trial < 5:
-            if len(list(parts.glob("0*.parquet"))) > begun + 1:
+            if lines_of(journal) > begun + 5:
                 time.sleep(0.013 * trial)
                 process.send_signal(signal.SIGKILL)
                 kills += 1
                 break
             time.sleep(0.002)
         process.communicate()
-        if out.exists() and not parts.exists():
+        if out.exists() and not journal.exists():
             break
     assert kills >= 3
     same(tmp_path / "whole.parquet", out)

@@ -12,7 +12,8 @@ from iom.errors import DataError, WorkerError
 from iom.photos import pipeline
 from iom.photos.align import Face
 from iom.photos.images import read_image
-from iom.photos.pipeline import AlignedFace, Job, PhotoResult, PhotoSettings
+from iom.photos.photograph import AlignedFace, PhotoResult, PhotoSettings
+from iom.photos.pipeline import PhotoRun
 
 ALIGNED = PhotoSettings(detector="aligned")
 
@@ -29,8 +30,8 @@ def faces(tmp_path):
 
 
 def results(root, names, *, workers=1, settings=ALIGNED, seconds=60.0):
-    jobs = [Job(name) for name in names]
-    with pipeline._results(root, jobs, settings, weights=None, workers=workers, seconds=seconds) as found:
+    run = PhotoRun(root, settings, workers=workers, seconds=seconds)
+    with run.results(names, names, "finding") as found:
         return list(found)
 
 
@@ -69,9 +70,8 @@ def test_a_process_that_dies_or_hangs_costs_one_photograph(faces, monkeypatch, s
 
 def test_stopping_early_ends_the_processes(faces):
     root, names = faces
-    jobs = [Job(name) for name in names]
     begun = time.monotonic()
-    with pipeline._results(root, jobs, ALIGNED, weights=None, workers=1, seconds=60) as found:
+    with PhotoRun(root, ALIGNED, workers=1).results(names, names, "finding") as found:
         next(found)
     assert time.monotonic() - begun < 60
 

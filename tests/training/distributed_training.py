@@ -1,11 +1,9 @@
 """One stage 1 training in a process of its own, for `test_distribution.py`."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
-from iom.config.loading import load_config
-from iom.config.schema import Stage1Config
+from iom.config import Stage1Config, load_config
 
 
 def main(faces: str, output: str, *overrides: str) -> None:
@@ -22,11 +20,11 @@ def main(faces: str, output: str, *overrides: str) -> None:
         ],
     )  # fmt: skip
     small = {"stem": 16, "widths": [16], "depths": [1]}
-    backbone = dataclasses.replace(config.backbone, embedding_size=16, arguments=small)
+    backbone = config.backbone.replace(embedding_size=16, arguments=small)
 
     from iom.training.backbone import train_backbone
 
-    config = dataclasses.replace(config, backbone=backbone)
+    config = config.replace(backbone=backbone)
     train_backbone(config, Path(output), progress=False, resume=resume)
 
 

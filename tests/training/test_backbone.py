@@ -1,12 +1,10 @@
-import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
 
-from iom.config.loading import load_config
-from iom.config.schema import Stage1Config
+from iom.config import Stage1Config, load_config
 from iom.errors import CheckpointError, ConfigError, DataError
 from iom.models.embedder import load_embedder
 from iom.synthetic import write_folder
@@ -28,11 +26,10 @@ def config(faces, root):
         root / "configs" / "smoke" / "stage1.yaml",
         overrides=[f"data.root={faces}", "training.epochs=2", "training.batch_size=12"],
     )
-    return dataclasses.replace(
-        config,
-        backbone=dataclasses.replace(
-            config.backbone, embedding_size=16, arguments={"stem": 16, "widths": [16, 16], "depths": [1, 1]}
-        ),
+    return config.replace(
+        backbone=config.backbone.replace(
+            embedding_size=16, arguments={"stem": 16, "widths": [16, 16], "depths": [1, 1]}
+        )
     )
 
 
@@ -94,7 +91,7 @@ def test_a_finished_run_can_be_resumed_to_no_effect(config, tmp_path):
 
 
 def test_it_learns(config, tmp_path):
-    longer = dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=6))
+    longer = config.replace(training=config.training.replace(epochs=6))
     output = tmp_path / "run"
     train_backbone(longer, output, progress=False)
     losses = [record["loss"] for record in records(output)]
@@ -105,17 +102,15 @@ def test_distillation_with_a_margin(config, tmp_path):
     """A teacher from a file, followed beside the labels."""
     train_backbone(config, tmp_path / "teacher", progress=False)
     teacher = str(tmp_path / "teacher" / "best.keras")
-    settings = dataclasses.replace(config.distillation, teacher=teacher, views=0)
-    both = dataclasses.replace(config, distillation=settings)
+    settings = config.distillation.replace(teacher=teacher, views=0)
+    both = config.replace(distillation=settings)
     train_backbone(both, tmp_path / "student", progress=False)
     assert {"cosines_loss", "unit_embedding_loss"} <= set(records(tmp_path / "student")[0])
 
 
 def test_mixed_precision_saves_a_float32_model(config, tmp_path):
-    training = dataclasses.replace(config.training, precision="mixed_bfloat16", epochs=1)
-    mixed = dataclasses.replace(
-        config, training=training, optimizer=dataclasses.replace(config.optimizer, warmup_epochs=0.0)
-    )
+    training = config.training.replace(precision="mixed_bfloat16", epochs=1)
+    mixed = config.replace(training=training, optimizer=config.optimizer.replace(warmup_epochs=0.0))
     best = train_backbone(mixed, tmp_path / "run", progress=False)
     model = keras.models.load_model(best, compile=False)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
@@ -127,7 +122,7 @@ def test_a_damaged_image_stops_the_run_before_it_starts(config, tmp_path):
     write_folder(root, 8, 3, seed=1)
     damaged = sorted(root.rglob("*.png"))[5]
     damaged.write_bytes(damaged.read_bytes()[:500])
-    changed = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(root), holdout=0.5))
+    changed = config.replace(data=config.data.replace(root=str(root), holdout=0.5))
     with pytest.raises(DataError, match=damaged.name):
         train_backbone(changed, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
@@ -136,17 +131,15 @@ def test_a_damaged_image_stops_the_run_before_it_starts(config, tmp_path):
 def test_a_teacher_of_another_size(config, tmp_path):
     train_backbone(config, tmp_path / "teacher", progress=False)
     teacher = str(tmp_path / "teacher" / "best.keras")
-    changed = dataclasses.replace(
-        config,
-        backbone=dataclasses.replace(config.backbone, embedding_size=32),
-        distillation=dataclasses.replace(config.distillation, teacher=teacher),
+    changed = config.replace(
+        backbone=config.backbone.replace(embedding_size=32), distillation=config.distillation.replace(teacher=teacher)
     )
     with pytest.raises(ConfigError, match=r"set backbone\.embedding_size to 16"):
         train_backbone(changed, tmp_path / "student", progress=False)
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(config, tmp_path):
-    optimizer = dataclasses.replace(config.optimizer, name="sgd", learning_rate=1e12, warmup_epochs=0.0)
-    wild = dataclasses.replace(config, optimizer=optimizer)
+    optimizer = config.optimizer.replace(name="sgd", learning_rate=1e12, warmup_epochs=0.0)
+    wild = config.replace(optimizer=optimizer)
     with pytest.raises(loop.TrainingDivergedError, match=r"lower optimizer\.learning_rate"):
         train_backbone(wild, tmp_path / "run", progress=False)

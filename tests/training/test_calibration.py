@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from iom.baselines import BASELINES
-from iom.config.hashing import CalibrationConfig, HasherConfig
-from iom.config.loading import load_config, save_config
-from iom.config.schema import Stage2Config
+from iom.config import CalibrationConfig, CodeConfig, HasherConfig, Stage2Config, load_config, save_config
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
 from iom.metrics.bootstrap import group_draws
@@ -43,7 +41,7 @@ def embeddings(pairs):
 
 @pytest.fixture
 def baseline():
-    code = HasherConfig(code_length=LENGTH, alphabet_size=4, learned_layer=False, projection="gaussian")
+    code = CodeConfig(code_length=LENGTH, alphabet_size=4)
     return BASELINES["grp"](SIZE, code, 0)
 
 

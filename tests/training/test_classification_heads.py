@@ -2,12 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.heads import MarginConfig
-from iom.config.loading import load_config
-from iom.config.schema import Stage1Config
+from iom.config import MarginConfig, Stage1Config, load_config
 from iom.errors import ConfigError
-from iom.nn.losses.margin.margin import MARGIN_LOSSES
-from iom.training.classification_heads import build_heads, margin_loss
+from iom.nn.losses.margin.margin import MARGIN_LOSSES, build_margin_loss
+from iom.training.classification_heads import build_heads
 
 
 def heads(*overrides, classes=6):
@@ -55,12 +53,16 @@ def test_sub_centers():
     ("overrides", "reason"),
     [
         (["margin.name=arcfase"], "did you mean 'arcface'"),
-        (["margin.name=normalised_softmax", "margin.margin=0.5"], "has no margin; it has scale"),
-        (["margin.name=softmax", "margin.scale=30"], "softmax has no scale; it has no arguments"),
+        (
+            ["margin.name=normalised_softmax", "margin.margin=0.5"],
+            "unknown key 'margin.margin' (known: scale); the loss is normalised_softmax",
+        ),
+        (["margin.name=softmax", "margin.scale=30"], "unknown key 'margin.scale'"),
         (["margin.name=softmax", "margin.sub_centers=2"], "softmax compares no centres"),
-        (["margin.arguments={easing: 1}"], "arcface has no easing"),
-        (["triplet.weight=1", "triplet.mining=hardest"], "triplet mining"),
-        (["triplet.weight=1", "triplet.distance=manhattan"], "distance of embeddings"),
+        (["margin.easing=1"], "unknown key 'margin.easing'"),
+        (["margin.scal=1"], "did you mean 'scale'"),
+        (["triplet.weight=1", "triplet.mining=hardest"], "triplet.mining: expected"),
+        (["triplet.weight=1", "triplet.distance=manhattan"], "triplet.distance: expected"),
         (["margin.label_smoothing=1"], "margin.label_smoothing"),
         (["margin.weight=0"], "nothing to learn"),
         (["margin.scale=-1"], "margin.scale"),
@@ -76,6 +78,6 @@ def test_mistakes_are_told(overrides, reason):
 
 
 def test_arguments_that_only_one_loss_has():
-    loss = margin_loss(MarginConfig(name="magface", arguments={"norm_weight": 5.0}), classes=4)
+    loss = build_margin_loss(MarginConfig(name="magface", norm_weight=5.0), classes=4)
     assert loss.norm_weight == 5.0
     assert loss.classes == 4

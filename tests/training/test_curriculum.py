@@ -1,6 +1,5 @@
 """Phases of stage 1: weights go over, and a resumed run does not show."""
 
-import dataclasses
 import json
 import signal
 import subprocess
@@ -11,8 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.loading import load_config
-from iom.config.schema import Stage1Config
+from iom.config import Stage1Config, load_config
 from iom.data.folders import scan_folder
 from iom.data.image_batches import ImageBatches
 from iom.errors import ConfigError, DataError
@@ -195,9 +193,9 @@ def test_tensorboard_is_an_extra(configured, tmp_path, monkeypatch):
     from iom.training import backbone
 
     monkeypatch.setattr(backbone.importlib.util, "find_spec", lambda name: None)
-    changed = dataclasses.replace(configured().training, tensorboard=True)
+    changed = configured().training.replace(tensorboard=True)
     with pytest.raises(MissingExtraError, match=r"extra 'tensorboard'"):
-        train_backbone(dataclasses.replace(configured(), training=changed), tmp_path / "run", progress=False)
+        train_backbone(configured().replace(training=changed), tmp_path / "run", progress=False)
 
 
 def test_control_c_tells_the_command_that_goes_on(root, overrides, tmp_path):

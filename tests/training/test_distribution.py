@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iom.config.distribution import DistributionConfig
-from iom.config.loading import load_config
-from iom.config.schema import Stage1Config
+from iom.config import DistributionConfig, Stage1Config, load_config
 from iom.errors import ConfigError
 from iom.synthetic import write_folder
 from iom.training.distribution import Distribution

@@ -2,8 +2,7 @@
 
 import shutil
 
-from iom.config.loading import load_config
-from iom.config.schema import Stage2Config
+from iom.config import Stage2Config, load_config
 from iom.synthetic import write_folder
 from iom.training.hasher import train_hasher
 from iom.training.run_dir import read_records

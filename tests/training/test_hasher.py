@@ -4,9 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from iom.config.loading import load_config
-from iom.config.losses import WEIGHTS
-from iom.config.schema import Stage2Config
+from iom.config import CODE_LOSSES, Stage2Config, load_config
 from iom.errors import CheckpointError, ConfigError, DataError
 from iom.keys import TransformKey
 from iom.models.embedder import load_embedder
@@ -93,12 +91,12 @@ def test_a_run_leaves_what_it_promises(configured, place, tmp_path):
 
 def test_all_losses_together(configured, tmp_path):
     config = configured(
-        *(f"losses.{name}=0.1" for name in WEIGHTS),
+        *(f"losses.{name}.weight=0.1" for name in CODE_LOSSES),
         "hasher.train_learned_layer=true", "hasher.keep=20", "hasher.refinement_steps=2",
         "batches.keys=2", "batches.steps_per_epoch=2", "epochs=1",
     )  # fmt: skip
     hasher = train_hasher(config, tmp_path / "run", progress=False)
-    assert {f"{name}_loss" for name in WEIGHTS} <= set(records(tmp_path / "run")[0])
+    assert {f"{name}_loss" for name in CODE_LOSSES} <= set(records(tmp_path / "run")[0])
     paths = {variable.path for variable in hasher.model.trainable_variables}
     assert paths == {"learned_layer/kernel", "projection/kernel"}
 
@@ -107,7 +105,7 @@ class PowerFailure(BaseException):
     pass
 
 
-OTHER_LOSSES = [f"losses.{name}=0.1" for name in ("weighted_margin", "linkability", "classification")]
+OTHER_LOSSES = [f"losses.{name}.weight=0.1" for name in ("weighted_margin", "linkability", "classification")]
 
 
 @pytest.mark.parametrize(("step", "more"), [(3, []), (8, OTHER_LOSSES)])
@@ -151,7 +149,9 @@ def test_a_finished_run_resumes_to_no_effect(configured, tmp_path):
 
 def test_fine_tuning_trains_the_backbone_from_images(configured, place, tmp_path):
     output = tmp_path / "run"
-    config = configured("fine_tune=true", "epochs=1", "batches.steps_per_epoch=3", "losses.triplet=1", "key=identity")
+    config = configured(
+        "fine_tune=true", "epochs=1", "batches.steps_per_epoch=3", "losses.triplet.weight=1", "key=identity"
+    )
     hasher = train_hasher(config, output, progress=False)
     start = load_embedder(str(place / "backbone.keras"))
     tuned = load_embedder(str(output / "embedder.keras"))
@@ -181,8 +181,8 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(configured, tmp_path
 
 
 def test_linkability_needs_keys_that_differ(configured):
-    with pytest.raises(ConfigError, match=r"losses.linkability: expected 0 with `key: identity`"):
-        configured("losses.linkability=1", "key=identity")
+    with pytest.raises(ConfigError, match=r"losses.linkability.weight: expected 0 with key: identity"):
+        configured("losses.linkability.weight=1", "key=identity")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_linkability_needs_keys_that_differ(configured):
     [
         "hasher.code_length=0", "hasher.alphabet_size=1", "hasher.alphabet_size=257",
         "hasher.keep=-1", "hasher.inverse_temperature=0", "hasher.whitening=1",
-        "losses.distillation=-1", "losses.triplet_mining=none", "batches.images=1",
+        "losses.distillation.weight=-1", "losses.triplet.mining=none", "batches.images=1",
         "checkpoint_steps=-1", "key=none",
     ],
 )  # fmt: skip

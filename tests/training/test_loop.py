@@ -9,8 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.schema import Stage1Config
-from iom.config.sections import OptimizerConfig
+from iom.config import OptimizerConfig, Stage1Config
 from iom.training import loop
 from iom.training.loop import TrainingDivergedError, TrainingLoop, TrainingStopped, stop_requests
 from iom.training.optimizers import build_optimizer

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.sections import OptimizerConfig
+from iom.config import OptimizerConfig
 from iom.errors import ConfigError
 from iom.training.optimizers import OPTIMIZERS, build_optimizer, build_schedule
 
@@ -165,10 +165,10 @@ def test_no_decay_is_none_at_all():
         ({"name": "sdg"}, "did you mean 'sgd'"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"warmup_epochs": 5.0}, "less than the 2 epochs"),
-        ({"t_mul": 0.5}, "optimizer.t_mul"),
-        ({"restart_epochs": 0.0}, "optimizer.restart_epochs"),
-        ({"floor": 1.0}, "optimizer.floor"),
-        ({"decay": 0.0}, "optimizer.decay"),
+        ({"t_mul": 0.5}, "^t_mul: expected"),
+        ({"restart_epochs": 0.0}, "^restart_epochs: expected"),
+        ({"floor": 1.0}, "^floor: expected"),
+        ({"decay": 0.0}, "^decay: expected"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -1,10 +1,8 @@
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
 
-from iom.config.schema import Stage1Config
+from iom.config import Stage1Config
 from iom.errors import CheckpointError
 from iom.training.run_dir import Progress, RunDir
 
@@ -101,7 +99,7 @@ def test_a_run_is_never_overwritten(run):
 
 
 def test_resume_with_another_configuration_names_the_difference(run):
-    changed = dataclasses.replace(Stage1Config(), seed=7)
+    changed = Stage1Config().replace(seed=7)
     with pytest.raises(CheckpointError, match="seed: 1 -> 7"):
         RunDir.open(run.path, changed, resume=True)
 

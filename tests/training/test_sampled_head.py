@@ -1,10 +1,7 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
-from iom.config.loading import load_config
-from iom.config.schema import Stage1Config
+from iom.config import Stage1Config, load_config
 from iom.errors import ConfigError
 from iom.synthetic import write_folder
 from iom.training import loop
@@ -34,8 +31,8 @@ def settings(faces, root):
             ],
         )  # fmt: skip
         small = {"stem": 16, "widths": [16], "depths": [1]}
-        backbone = dataclasses.replace(config.backbone, embedding_size=16, arguments=small)
-        return dataclasses.replace(config, backbone=backbone)
+        backbone = config.backbone.replace(embedding_size=16, arguments=small)
+        return config.replace(backbone=backbone)
 
     return make
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.config.sections import AugmentationConfig, FolderConfig
+from iom.config import AugmentationConfig, FolderConfig
 from iom.data.folders import scan_folder
 from iom.data.image_batches import TARGET, ImageBatches
 from iom.models.embedder import Embedder

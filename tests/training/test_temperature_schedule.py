@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.hashing import HasherConfig
+from iom.config import HasherConfig
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.nn.losses.code.code_loss import SOFT
 from iom.training.training_graph import start_hasher, temperature_schedule, training_graph
@@ -11,7 +11,8 @@ SIZE = 16
 
 
 def config(**settings):
-    return HasherConfig(**{"code_length": 8, "alphabet_size": 4, **settings})
+    trained = {"train_learned_layer": True, "train_projection": True, "inverse_temperature": 16.0}
+    return HasherConfig(**{"code_length": 8, "alphabet_size": 4, **trained, **settings})
 
 
 @pytest.mark.parametrize("end", [0.0, 16.0])

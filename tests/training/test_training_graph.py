@@ -2,8 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.hashing import HasherConfig
-from iom.config.losses import CodeLossConfig
+from iom.config import CODE_LOSSES, HasherConfig
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.nn.hash_network import LEARNED_LAYER, PROJECTION
 from iom.nn.losses.code.objectives import build_objectives
@@ -14,7 +13,8 @@ SIZE = 32
 
 def config(**settings):
     shape = {"code_length": 64, "alphabet_size": 4, "key_kind": "permutation"}
-    return HasherConfig(**{**shape, "train_projection": True, **settings})
+    trained = {"train_projection": True, "train_learned_layer": True}
+    return HasherConfig(**{**shape, "projection": "orthonormal", "refinement_steps": 0, **trained, **settings})
 
 
 def people(seed, subjects=60):
@@ -42,8 +42,7 @@ def test_distillation_lowers_the_scatter_for_new_people_and_new_keys():
     settings = config(inverse_temperature=20.0)
     hasher = start_hasher(SIZE, settings, seed=1)
     hasher.get_layer(LEARNED_LAYER).trainable = False
-    losses = CodeLossConfig(triplet=0, quantization=0, balance=0, distillation=1)
-    objectives = build_objectives(losses, settings)
+    objectives = build_objectives([CODE_LOSSES["distillation"]()], settings)
     model = training_graph(hasher, settings, {"distillation": "collisions"})
     model.compile(keras.optimizers.Adam(3e-3), loss=objectives, jit_compile=False)
     before = model.evaluate(batches(2, 20), verbose=0)
@@ -113,11 +112,8 @@ def test_only_hashed_centres_learn_under_fresh_keys():
     for head in ("hashed", "weights"):
         keras.utils.set_random_seed(0)
         settings = config(inverse_temperature=20.0)
-        losses = CodeLossConfig(
-            triplet=0, quantization=0, balance=0, distillation=0, classification=1,
-            classification_head=head, classification_margin=0.0, classification_scale=16.0,
-        )  # fmt: skip
-        loss = build_objectives(losses, settings)["classification"]
+        classification = CODE_LOSSES["classification"](head=head, margin=0.0, scale=16.0)
+        loss = build_objectives([classification], settings)["classification"]
         hasher = start_hasher(SIZE, settings, seed=1)
         model = training_graph(hasher, settings, {"classification": loss.reads}, classes=60)
         model.compile(keras.optimizers.Adam(1e-2), loss={"classification": loss}, jit_compile=False)

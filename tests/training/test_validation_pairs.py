@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from iom.baselines import BASELINES
-from iom.config.hashing import HasherConfig
+from iom.config import CodeConfig
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
 from iom.training import calibration
@@ -35,7 +35,7 @@ def embeddings(people):
 
 @pytest.fixture
 def baseline():
-    code = HasherConfig(code_length=64, alphabet_size=4, learned_layer=False, projection="gaussian")
+    code = CodeConfig(code_length=64, alphabet_size=4)
     return BASELINES["grp"](SIZE, code, 0)
 
 

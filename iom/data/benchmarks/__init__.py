@@ -12,7 +12,7 @@ from iom._registry import lookup
 from iom.errors import ConfigError
 
 if TYPE_CHECKING:
-    from iom.config.schema import BenchmarkConfig
+    from iom.config import BenchmarkConfig
     from iom.data.benchmarks.base import PairBenchmark
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
-from iom.config.sections import FolderConfig
+from iom.config import FolderConfig
 from iom.data.benchmarks.base import FOLDS, IdentificationBenchmark, PairBenchmark, Pooling
 from iom.data.folders import scan_folder
 from iom.errors import DataError

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom._environment import environment
-from iom.config.schema import EvaluateConfig
+from iom.config import EvaluateConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.pairs import FMRS, GIVEN, RATES, figures, has_folds, resolves
@@ -154,7 +154,7 @@ def collect(
             rows=rows,
             per_key=per_key,
             notes=notes,
-            config=json.loads(json.dumps(dataclasses.asdict(config))),
+            config=json.loads(json.dumps(config.model_dump(mode="json"))),
             environment=environment(),
             sections=sections,
         )

@@ -13,7 +13,7 @@ from iom.attacks import ATTACKS
 from iom.attacks.base import AttackedSystem
 from iom.attacks.targets import attacked_hasher, attacked_protection
 from iom.baselines import BASELINES
-from iom.config.schema import EvaluateConfig, ReportConfig
+from iom.config import EvaluateConfig, ReportConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.folders import split_galleries
 from iom.errors import DataError

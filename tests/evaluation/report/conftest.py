@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from iom.baselines import BASELINES
-from iom.config.hashing import HasherConfig
-from iom.config.schema import BenchmarkConfig, EvaluateConfig, ReportConfig, ScenarioConfig
+from iom.config import BenchmarkConfig, CodeConfig, EvaluateConfig, ReportConfig, ScenarioConfig
 from iom.data.benchmarks.folders import synthetic_pairs
 from iom.evaluation.report.collect import EvaluationInputs, collect, score_systems
 from iom.evaluation.report.data import EmbedderSummary
@@ -21,7 +20,7 @@ def made_config():
     return EvaluateConfig(
         seed=4,
         benchmark=BenchmarkConfig(name="made & <odd>", source="synthetic", subjects=24, images=3),
-        code=HasherConfig(code_length=64, alphabet_size=4, learned_layer=False),
+        code=CodeConfig(code_length=64, alphabet_size=4),
         scenario=ScenarioConfig(systems=("float", "grp", "urp"), keys=3, bootstrap=20),
         report=ReportConfig(keys=2, replicates=20, pairs=500, victims=6, old_keys=1, worst_pairs=3),
     )

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.config.loading import load_config
-from iom.config.schema import EvaluateConfig, ScenarioConfig
+from iom.config import EvaluateConfig, ScenarioConfig, load_config
 from iom.errors import DataError
 from iom.evaluation.report.collect import EvaluationInputs, collect, score_systems
 from iom.evaluation.report.data import EmbedderSummary
@@ -49,7 +48,7 @@ def test_values_are_means_over_keys(report, config, inputs):
 
 def test_an_evaluation_repeats(report, config, inputs):
     assert collect(config, inputs).rows == report.rows
-    fresh = collect(dataclasses.replace(config, seed=5), inputs)
+    fresh = collect(config.replace(seed=5), inputs)
     assert fresh.row("grp", "stolen_key", "auc") != report.row("grp", "stolen_key", "auc")
     assert fresh.row("float", "none", "auc").value == report.row("float", "none", "auc").value
 
@@ -113,8 +112,8 @@ def test_table(report):
 
 
 def test_without_bootstrap_there_are_no_intervals(config, inputs):
-    scenario = dataclasses.replace(config.scenario, bootstrap=0, keys=1)
-    report = collect(dataclasses.replace(config, scenario=scenario), inputs)
+    scenario = config.scenario.replace(bootstrap=0, keys=1)
+    report = collect(config.replace(scenario=scenario), inputs)
     assert {row.low for row in report.rows} == {None}
     assert report.per_key == []
     assert "[" not in terminal_text(report).split("\n\n")[1]
@@ -128,7 +127,7 @@ def test_a_small_benchmark_says_what_it_cannot_tell(benchmark_and_embeddings, co
         **{name: getattr(benchmark, name)[kept] for name in ("left", "right", "same")},
         fold=np.zeros(len(kept), int),
     )
-    only_float = dataclasses.replace(config, scenario=ScenarioConfig(systems=("float",)))
+    only_float = config.replace(scenario=ScenarioConfig(systems=("float",)))
     report = collect(only_float, EvaluationInputs(small, embeddings, {}, EMBEDDER))
     assert len(report.notes) == 3
     table = terminal_text(report)

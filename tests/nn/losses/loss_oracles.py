@@ -6,24 +6,27 @@ An oracle takes the settings, the hasher's, and a `Batch`, and gives a float.
 import dataclasses
 import itertools
 import math
+import typing
 
 import numpy as np
 import pytest
 
-from iom.config.losses import CHOICES, WEIGHTS
+from iom.config import CODE_LOSSES
 from iom.nn.losses.code.collision_curve import BINS, collision_curve
-from iom.nn.losses.code.objectives import OBJECTIVES
 
 ORACLES = {}
-OFF = dict.fromkeys(WEIGHTS, 0.0)
 
 
 def variants():
-    """Every loss with every combination of the choices that bear its name."""
-    for name in OBJECTIVES:
-        fields = [field for field in CHOICES if field.startswith(name + "_")]
-        for values in itertools.product(*(CHOICES[field] for field in fields)):
-            settings = dict(zip(fields, values, strict=True))
+    """Every loss with every combination of its choices."""
+    for name, model in CODE_LOSSES.items():
+        choices = {
+            field: typing.get_args(info.annotation)
+            for field, info in model.model_fields.items()
+            if field != "name" and typing.get_origin(info.annotation) is typing.Literal
+        }
+        for values in itertools.product(*choices.values()):
+            settings = dict(zip(choices, values, strict=True))
             yield pytest.param(name, settings, id="-".join([name, *values]))
 
 
@@ -77,41 +80,41 @@ def mean(values):
 
 
 @oracle
-def triplet(losses, hasher, batch):
+def triplet(loss, hasher, batch):
     length = batch.soft.shape[1]
     distance = {
         "collision": lambda i, j: 1 - batch.collision(i, j),
         "euclidean": lambda i, j: math.dist(batch.flat(i), batch.flat(j)) / math.sqrt(2 * length),
         "cosine": lambda i, j: 1 - batch.cosine(i, j),
-    }[losses.triplet_distance]
+    }[loss.distance]
     d = [[distance(i, j) for j in batch.rows] for i in batch.rows]
     values = []
     for i in batch.rows:
         mates, others = batch.mates(i), batch.others(i)
         if not mates or not others:
             continue
-        if losses.triplet_mining == "batch_hard":
+        if loss.mining == "batch_hard":
             values.append(max(d[i][p] for p in mates) - min(d[i][n] for n in others))
         for p in mates:
-            if losses.triplet_mining == "batch_all":
+            if loss.mining == "batch_all":
                 values += [d[i][p] - d[i][n] for n in others]
-            if losses.triplet_mining == "semi_hard":
+            if loss.mining == "semi_hard":
                 farther = [d[i][n] for n in others if d[i][n] > d[i][p]]
                 values.append(d[i][p] - (min(farther) if farther else max(d[i][n] for n in others)))
-    values = [max(0.0, value + losses.triplet_margin) for value in values]
-    if losses.triplet_mining == "batch_all":
+    values = [max(0.0, value + loss.margin) for value in values]
+    if loss.mining == "batch_all":
         values = [value for value in values if value > 0]
     return mean(values)
 
 
 @oracle
-def arc_triplet(losses, hasher, batch):
+def arc_triplet(loss, hasher, batch):
     def angle(i, j):
         return math.acos(max(-1 + 1e-6, min(1 - 1e-6, batch.cosine(i, j))))
 
     def value(mated, non_mated):
-        wider = min(mated + losses.arc_triplet_margin, math.pi / 2)
-        narrower = max(non_mated - losses.arc_triplet_margin, 0)
+        wider = min(mated + loss.margin, math.pi / 2)
+        narrower = max(non_mated - loss.margin, 0)
         near, far = math.exp(math.cos(narrower)), math.exp(math.sin(non_mated))
         apart, close = math.exp(math.sin(wider)), math.exp(math.cos(mated))
         return near / (near + far) + apart / (apart + close)
@@ -119,7 +122,7 @@ def arc_triplet(losses, hasher, batch):
     values = []
     for i in batch.rows:
         mated, others = [[angle(i, j) for j in js] for js in (batch.mates(i), batch.others(i))]
-        if losses.arc_triplet_mining == "batch_all":
+        if loss.mining == "batch_all":
             values += [value(p, n) for p in mated for n in others]
         elif mated and others:
             values.append(value(max(mated), min(others)))
@@ -127,15 +130,15 @@ def arc_triplet(losses, hasher, batch):
 
 
 @oracle
-def weighted_margin(losses, hasher, batch):
-    beta, alpha = losses.weighted_margin_boundary, losses.weighted_margin_width
-    n = losses.weighted_margin_dimension
+def weighted_margin(loss, hasher, batch):
+    beta, alpha = loss.boundary, loss.width
+    n = loss.dimension
 
     def distance(i, j):
         return math.sqrt(min(max(2 - 2 * batch.code_cosine(i, j), 1e-6), 4 - 1e-3))
 
     def density(d):
-        d = min(max(d, losses.weighted_margin_cutoff), math.sqrt(4 - 1e-3))
+        d = min(max(d, loss.cutoff), math.sqrt(4 - 1e-3))
         return d ** (n - 2) * (1 - d * d / 4) ** ((n - 3) / 2)
 
     values = []
@@ -148,9 +151,9 @@ def weighted_margin(losses, hasher, batch):
 
 
 @oracle
-def multi_similarity(losses, hasher, batch):
-    alpha, beta = losses.multi_similarity_mated_slope, losses.multi_similarity_non_mated_slope
-    limit, epsilon = losses.multi_similarity_boundary, losses.multi_similarity_mining_margin
+def multi_similarity(loss, hasher, batch):
+    alpha, beta = loss.mated_slope, loss.non_mated_slope
+    limit, epsilon = loss.boundary, loss.mining_margin
     total = 0.0
     for i in batch.rows:
         mated, others = [[batch.code_cosine(i, j) for j in js] for js in (batch.mates(i), batch.others(i))]
@@ -164,11 +167,11 @@ def multi_similarity(losses, hasher, batch):
 
 
 @oracle
-def quantization(losses, hasher, batch):
+def quantization(loss, hasher, batch):
     def one(p):
-        if losses.quantization_form == "one_max":
+        if loss.form == "one_max":
             return 1 - max(p)
-        if losses.quantization_form == "entropy":
+        if loss.form == "entropy":
             return entropy(p)
         index = sum(symbol * share for symbol, share in enumerate(p))
         return (round(index) - index) ** 2
@@ -177,12 +180,12 @@ def quantization(losses, hasher, batch):
 
 
 @oracle
-def balance(losses, hasher, batch):
+def balance(loss, hasher, batch):
     return 1 - mean([entropy(batch.soft[:, m].mean(0)) for m in range(batch.soft.shape[1])])
 
 
 @oracle
-def decorrelation(losses, hasher, batch):
+def decorrelation(loss, hasher, batch):
     positions = [batch.soft[:, m] - batch.soft[:, m].mean(0) for m in range(batch.soft.shape[1])]
     count = len(batch.labels)
     scaled = [x / math.sqrt(max(np.square(x).sum() / count, 1e-4)) for x in positions]
@@ -192,19 +195,19 @@ def decorrelation(losses, hasher, batch):
 
 
 @oracle
-def binarization(losses, hasher, batch):
-    size, slope = batch.soft.shape[2], losses.binarization_slope
+def binarization(loss, hasher, batch):
+    size, slope = batch.soft.shape[2], loss.slope
     length = math.ceil(math.log2(size))
     words = {
         "binary": [[int(bit) for bit in format(s, f"0{length}b")] for s in range(size)],
         "one_hot": [[int(s == t) for t in range(size)] for s in range(size)],
         "simplex": [[bin(s & column).count("1") % 2 for column in range(1, 2**length)] for s in range(size)],
-    }[losses.binarization_words]
+    }[loss.words]
     values = []
     for position in batch.soft.reshape(-1, size):
         for bit in range(len(words[0])):
             x = slope * (2 * sum(position[s] * words[s][bit] for s in range(size)) - 1)
-            if losses.binarization_form == "tanh":
+            if loss.form == "tanh":
                 values.append(min((math.tanh(x) - 1) ** 2, (math.tanh(x) + 1) ** 2))
             else:
                 y = 1 / (1 + math.exp(-x))
@@ -213,7 +216,7 @@ def binarization(losses, hasher, batch):
 
 
 @oracle
-def distillation(losses, hasher, batch):
+def distillation(loss, hasher, batch):
     curve = collision_curve(hasher.alphabet_size)
     total = weight = 0.0
     for i in batch.rows:
@@ -222,21 +225,21 @@ def distillation(losses, hasher, batch):
                 continue
             cosine = batch.embeddings[i] @ batch.embeddings[j]
             target = curve[round((cosine + 1) * BINS / 2)]
-            offset = (cosine - losses.distillation_centre) / losses.distillation_width
-            factor = losses.distillation_floor + math.exp(-(offset**2) / 2)
+            offset = (cosine - loss.centre) / loss.width
+            factor = loss.floor + math.exp(-(offset**2) / 2)
             total += factor * (batch.collision(i, j) - target) ** 2
             weight += factor
-    chance = curve[round((losses.distillation_centre + 1) * BINS / 2)]
+    chance = curve[round((loss.centre + 1) * BINS / 2)]
     return total / weight / (chance * (1 - chance) / hasher.code_length)
 
 
 @oracle
-def logistic(losses, hasher, batch):
+def logistic(loss, hasher, batch):
     curve = collision_curve(hasher.alphabet_size)
-    threshold = curve[round((losses.distillation_centre + 1) * BINS / 2)]
+    threshold = curve[round((loss.centre + 1) * BINS / 2)]
 
     def miss(sign, i, j):
-        x = sign * losses.logistic_slope * (batch.collision(i, j) - threshold)
+        x = sign * loss.slope * (batch.collision(i, j) - threshold)
         return math.log1p(math.exp(-x))
 
     accept = mean([miss(1, i, j) for i in batch.rows for j in batch.mates(i)])
@@ -245,7 +248,7 @@ def logistic(losses, hasher, batch):
 
 
 @oracle
-def linkability(losses, hasher, batch):
+def linkability(loss, hasher, batch):
     pairs = {
         kind: [1 - batch.collision(i, j, batch.second) for i in batch.rows for j in js(i)]
         for kind, js in (("mated", batch.mates), ("other", batch.others))
@@ -255,22 +258,22 @@ def linkability(losses, hasher, batch):
     step = 1 / hasher.code_length
     m, n = np.mean(pairs["mated"]), np.mean(pairs["other"])
     s, t = (math.sqrt(np.var(pairs[kind]) + step**2) for kind in ("mated", "other"))
-    if losses.linkability_form == "statistics":
+    if loss.form == "statistics":
         return float((abs(m - n) + abs(s - t)) / t)
     return float(math.log(t / s) + (s * s + (m - n) ** 2) / (2 * t * t) - 0.5)
 
 
 @oracle
-def classification(losses, hasher, batch):
-    margin = losses.classification_margin if losses.classification_form == "arcface" else 0.0
+def classification(loss, hasher, batch):
+    margin = loss.margin if loss.form == "arcface" else 0.0
     values = []
     for row, label in zip(batch.cosines, batch.labels, strict=True):
         theta = math.acos(row[label])
-        logits = losses.classification_scale * row
+        logits = loss.scale * row
         moved = math.cos(theta + margin)
         if theta + margin > math.pi:
             moved = row[label] - margin * math.sin(margin)
-        logits[label] = losses.classification_scale * moved
+        logits[label] = loss.scale * moved
         values.append(np.logaddexp.reduce(logits) - logits[label])
     return mean(values)
 

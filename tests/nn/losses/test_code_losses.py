@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from iom.config.hashing import HasherConfig
-from iom.config.losses import CHOICES, WEIGHTS, CodeLossConfig
+from iom.config import CODE_LOSSES, HasherConfig
 from iom.nn.losses.code.code_loss import (
     CLASS_COSINES,
     COLLISIONS,
@@ -15,8 +14,8 @@ from iom.nn.losses.code.code_loss import (
     RELAXED,
     SOFT,
 )
-from iom.nn.losses.code.objectives import CLASS_HEADS, OBJECTIVES, READS_EMBEDDINGS, build_objectives
-from tests.nn.losses.loss_oracles import OFF, ORACLES, VARIANTS, Batch
+from iom.nn.losses.code.objectives import OBJECTIVES, build_objectives
+from tests.nn.losses.loss_oracles import ORACLES, VARIANTS, Batch
 
 LENGTH, ALPHABET, CLASSES, SIZE = 5, 3, 8, 6
 HASHER = HasherConfig(code_length=LENGTH, alphabet_size=ALPHABET)
@@ -56,9 +55,9 @@ def parts(batch):
 
 
 def compare(name, settings, batch):
-    config = CodeLossConfig(**{**OFF, name: 1.0, **settings})
-    loss = build_objectives(config, HASHER)[name]
-    truth = batch.embeddings if name in READS_EMBEDDINGS else np.array(batch.labels)
+    config = CODE_LOSSES[name](**settings)
+    loss = build_objectives([config], HASHER)[name]
+    truth = batch.embeddings if loss.reads_embeddings else np.array(batch.labels)
     value = float(loss(truth.astype("float32"), parts(batch)[loss.reads]))
     expected = ORACLES[name](config, HASHER, batch)
     assert value == pytest.approx(expected, rel=2e-3, abs=2e-5)
@@ -90,30 +89,5 @@ def test_matches_a_loop_on_any_batch(name, settings, labels, seed):
     compare(name, settings, make_batch(labels, seed))
 
 
-def test_each_weight_has_a_loss_and_each_loss_an_oracle():
-    assert set(WEIGHTS) == set(OBJECTIVES) == set(ORACLES)
-
-
-def test_the_choices_of_the_configuration_are_the_tables():
-    from iom.nn.losses.code.arc_triplet import ARC_TRIPLET_MININGS
-    from iom.nn.losses.code.binarization import BINARIZATIONS, WORDS
-    from iom.nn.losses.code.code_distances import CODE_DISTANCES
-    from iom.nn.losses.code.linkability import LINKABILITIES
-    from iom.nn.losses.code.objectives import CLASSIFICATION_FORMS
-    from iom.nn.losses.code.quantization import QUANTIZATIONS
-    from iom.nn.losses.code.triplet import TRIPLET_MININGS
-
-    tables = {
-        "triplet_mining": TRIPLET_MININGS,
-        "triplet_distance": CODE_DISTANCES,
-        "arc_triplet_mining": ARC_TRIPLET_MININGS,
-        "quantization_form": QUANTIZATIONS,
-        "binarization_words": WORDS,
-        "binarization_form": BINARIZATIONS,
-        "linkability_form": LINKABILITIES,
-        "classification_form": CLASSIFICATION_FORMS,
-        "classification_head": CLASS_HEADS,
-    }
-    assert {field: set(table) for field, table in tables.items()} == {
-        field: set(choices) for field, choices in CHOICES.items()
-    }
+def test_every_loss_of_the_configuration_is_built_and_has_an_oracle():
+    assert set(CODE_LOSSES) == set(OBJECTIVES) == set(ORACLES)

@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import keras
@@ -6,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from iom.config.hashing import HasherConfig
-from iom.config.losses import WEIGHTS, CodeLossConfig
+from iom.config import CODE_LOSSES, HasherConfig, Stage2Config
 from iom.errors import ConfigError
 from iom.nn.losses.code.code_loss import (
     CLASS_COSINES,
@@ -17,14 +15,21 @@ from iom.nn.losses.code.code_loss import (
     RELAXED,
     SOFT,
 )
-from iom.nn.losses.code.objectives import READS_EMBEDDINGS, build_objectives
+from iom.nn.losses.code.objectives import build_objectives
 from iom.nn.losses.code.similarity import SimilarityDistillation
 from iom.training.training_graph import start_hasher, training_graph
-from tests.nn.losses.loss_oracles import OFF, VARIANTS
+from tests.nn.losses.loss_oracles import VARIANTS
 
 SIZE, CLASSES = 16, 8
 HASHER = HasherConfig(
-    code_length=24, alphabet_size=4, key_kind="permutation", train_projection=True, inverse_temperature=8.0
+    code_length=24,
+    alphabet_size=4,
+    key_kind="permutation",
+    projection="orthonormal",
+    refinement_steps=0,
+    train_learned_layer=True,
+    train_projection=True,
+    inverse_temperature=8.0,
 )
 HASHERS = {
     "straight through": {},
@@ -42,10 +47,6 @@ DEGENERATE = {
 }
 
 
-def only(name, **settings):
-    return CodeLossConfig(**{**OFF, name: 1.0, **settings})
-
-
 def rows(count=6, seed=0):
     values = np.random.default_rng(seed).normal(size=(count, SIZE)).astype("float32")
     return values / np.linalg.norm(values, axis=1, keepdims=True)
@@ -54,18 +55,18 @@ def rows(count=6, seed=0):
 @functools.cache
 def graph(reads, kind="straight through"):
     """Losses that read the same part share a graph: making it is what takes the time."""
-    config = dataclasses.replace(HASHER, **HASHERS[kind])
+    config = HASHER.replace(**HASHERS[kind])
     keras.utils.set_random_seed(0)
     hasher = start_hasher(SIZE, config, seed=1)
     return training_graph(hasher, config, {"part": reads}, classes=CLASSES)
 
 
 def make_loss(name, settings):
-    return build_objectives(only(name, **settings), HASHER)[name]
+    return build_objectives([CODE_LOSSES[name](**settings)], HASHER)[name]
 
 
 def value_and_gradients(model, loss, embeddings, labels):
-    truth = embeddings if loss.name in READS_EMBEDDINGS else np.asarray(labels, "float32")
+    truth = embeddings if loss.reads_embeddings else np.asarray(labels, "float32")
     stream = np.random.default_rng(1)
     inputs = {"embedding": embeddings}
     for name in ("order", "second_order")[: 1 + (loss.reads == COLLISIONS_ACROSS)]:
@@ -125,7 +126,7 @@ def test_a_graph_of_unknown_batch_size_gives_the_same():
     }
 
     def values(labels, embeddings, parts):
-        truths = [embeddings if loss.name in READS_EMBEDDINGS else labels for loss in losses]
+        truths = [embeddings if loss.reads_embeddings else labels for loss in losses]
         pairs = zip(losses, truths, strict=True)
         return tf.stack([loss(truth, parts[loss.reads]) for loss, truth in pairs])
 
@@ -140,7 +141,7 @@ def test_a_graph_of_unknown_batch_size_gives_the_same():
     np.testing.assert_allclose(traced(*tensors), values(*tensors), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", CODE_LOSSES)
 def test_one_step_lowers_the_loss(name):
     """The sign is right all the way from the loss to the weights."""
     loss = make_loss(name, {})
@@ -156,7 +157,9 @@ def test_one_step_lowers_the_loss(name):
 
 def test_distillation_is_about_one_for_a_random_projection():
     """Its unit is the scatter of independent positions, so the number says what is gained."""
-    config = HasherConfig(code_length=256, alphabet_size=4, key_kind="permutation", projection="gaussian")
+    config = HasherConfig(
+        code_length=256, alphabet_size=4, key_kind="permutation", projection="gaussian", refinement_steps=0
+    )
     stream = np.random.default_rng(3)
     values = stream.normal(size=(60, 64)) + 1.2 * stream.normal(size=(1, 64))
     values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype("float32")
@@ -172,7 +175,7 @@ def test_distillation_is_about_one_for_a_random_projection():
 
 def test_labels_survive_the_cast_of_keras():
     """Keras hands labels over as float32: neighbouring indices must stay apart."""
-    loss = build_objectives(only("triplet"), HASHER)["triplet"]
+    loss = make_loss("triplet", {})
     labels = np.array([2**24 - 2, 2**24 - 2, 2**24 - 1, 2**24 - 1])
     near, far = 0.9, 0.1
     collisions = np.full((4, 4), far, "float32")
@@ -181,32 +184,38 @@ def test_labels_survive_the_cast_of_keras():
 
 
 def test_only_losses_with_a_weight_are_built():
-    assert set(build_objectives(CodeLossConfig(**{**OFF, "balance": 0.1}), HASHER)) == {"balance"}
+    losses = [CODE_LOSSES["balance"](weight=0.1), CODE_LOSSES["triplet"](weight=0.0)]
+    assert set(build_objectives(losses, HASHER)) == {"balance"}
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("losses", "message"),
     [
-        (OFF, "at least one weight"),
-        ({"triplet": -1.0}, "losses.triplet: expected at least 0"),
-        ({"distillation_width": 0.0}, "distillation_width"),
-        ({"distillation_centre": 1.0}, "distillation_centre"),
-        ({"triplet_mining": "hard"}, "triplet_mining: expected batch_hard or batch_all or semi_h"),
-        ({"weighted_margin_boundary": 2.0}, "weighted_margin_boundary"),
-        ({"weighted_margin_cutoff": 0.0}, "weighted_margin_cutoff"),
-        ({"weighted_margin_dimension": 2}, "weighted_margin_dimension"),
-        ({"multi_similarity_boundary": 1.0}, "multi_similarity_boundary"),
-        ({"multi_similarity_mated_slope": 0.0}, "multi_similarity_mated_slope"),
-        ({"binarization_slope": 0.0}, "binarization_slope"),
-        ({"classification_margin": 2.0}, "classification_margin: expected 0 to 1.5 radians"),
+        ([], "losses: expected at least one with a weight above 0"),
+        ([{"name": "balance", "weight": 0}], "losses: expected at least one with a weight above 0"),
+        ([{"name": "balance"}, {"name": "balance"}], "losses: expected each loss once"),
+        ([{"name": "tripplet"}], "losses.name: expected one of .* did you mean 'triplet'"),
+        ([{"weight": 1.0}], "expected a section with a name"),
+        ([{"name": "triplet", "weight": -1.0}], "losses.triplet.weight: expected at least 0, received -1.0"),
+        ([{"name": "triplet", "boundary": 1.0}], "unknown key 'losses.triplet.boundary'"),
+        ([{"name": "distillation", "width": 0.0}], "losses.distillation.width"),
+        ([{"name": "distillation", "centre": 1.0}], "losses.distillation.centre: expected less than 1"),
+        ([{"name": "triplet", "mining": "hard"}], "triplet.mining: expected 'batch_hard', 'batch_all' or 'semi_h"),
+        ([{"name": "weighted_margin", "boundary": 2.0}], "weighted_margin.boundary: expected less than 2"),
+        ([{"name": "weighted_margin", "cutoff": 0.0}], "weighted_margin.cutoff"),
+        ([{"name": "weighted_margin", "dimension": 2}], "weighted_margin.dimension"),
+        ([{"name": "multi_similarity", "boundary": 1.0}], "multi_similarity.boundary"),
+        ([{"name": "multi_similarity", "mated_slope": 0.0}], "multi_similarity.mated_slope"),
+        ([{"name": "binarization", "slope": 0.0}], "binarization.slope"),
+        ([{"name": "classification", "margin": 2.0}], "classification.margin: expected less than 1.5"),
     ],
 )
-def test_settings_out_of_range(settings, message):
+def test_settings_out_of_range(losses, message):
     with pytest.raises(ConfigError, match=message):
-        CodeLossConfig(**settings)
+        Stage2Config(losses=losses)
 
 
 def test_a_graph_with_nothing_to_train_is_refused():
-    config = dataclasses.replace(HASHER, train_projection=False, train_learned_layer=False)
+    config = HASHER.replace(train_projection=False, train_learned_layer=False)
     with pytest.raises(ConfigError, match="nothing to train"):
         training_graph(start_hasher(SIZE, config, seed=1), config, {"triplet": "collisions"})

@@ -2,17 +2,23 @@ import keras
 import numpy as np
 import pytest
 
-from iom.config.hashing import HasherConfig
-from iom.config.losses import CodeLossConfig
+from iom.config import CODE_LOSSES, HasherConfig
 from iom.keys import TransformKey
 from iom.nn.losses.code.code_loss import COLLISIONS, RELAXED, SOFT
-from iom.nn.losses.code.objectives import OBJECTIVES, READS_EMBEDDINGS, build_objectives
+from iom.nn.losses.code.objectives import build_objectives
 from iom.nn.losses.code.per_key import PerKeyLoss
 from iom.training.training_graph import start_hasher, training_graph
 
 SIZE, ROWS = 16, 6
 LABELS = np.array([0, 0, 1, 1, 2, 2], "float32")
-CONFIG = HasherConfig(code_length=24, alphabet_size=4, key_kind="permutation", train_projection=True)
+CONFIG = HasherConfig(
+    code_length=24,
+    alphabet_size=4,
+    key_kind="permutation",
+    refinement_steps=0,
+    train_learned_layer=True,
+    train_projection=True,
+)
 READS = {"c": COLLISIONS, "s": SOFT, "r": RELAXED}
 
 
@@ -27,7 +33,7 @@ def orders(keys):
 
 
 def make(name):
-    return build_objectives(CodeLossConfig(triplet_margin=0.5), CONFIG)[name]
+    return build_objectives([CODE_LOSSES[name](**{"margin": 0.5} if name == "triplet" else {})], CONFIG)[name]
 
 
 @pytest.mark.parametrize("name", ["triplet", "balance"])
@@ -77,8 +83,8 @@ def test_every_loss_under_several_keys(annealed):
     import tensorflow as tf
 
     hasher = start_hasher(SIZE, CONFIG, seed=1)
-    losses = build_objectives(CodeLossConfig(**dict.fromkeys(OBJECTIVES, 1.0)), CONFIG)
-    assert set(losses) == set(OBJECTIVES)
+    losses = build_objectives([loss() for loss in CODE_LOSSES.values()], CONFIG)
+    assert set(losses) == set(CODE_LOSSES)
     wrapped = {name: PerKeyLoss(loss, 2) for name, loss in losses.items()}
     reads = {name: loss.reads for name, loss in wrapped.items()}
     graph = training_graph(hasher, CONFIG, reads, keys=2, temperature_input=annealed, classes=3)
@@ -93,7 +99,7 @@ def test_every_loss_under_several_keys(annealed):
     with tf.GradientTape(persistent=True) as tape:
         outputs = graph(inputs, training=True)
         values = {
-            name: loss(rows() if name in READS_EMBEDDINGS else LABELS, outputs[name]) for name, loss in wrapped.items()
+            name: loss(rows() if loss.reads_embeddings else LABELS, outputs[name]) for name, loss in wrapped.items()
         }
     for name, value in values.items():
         gradient = tape.gradient(value, learned)

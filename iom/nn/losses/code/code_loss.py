@@ -24,11 +24,13 @@ class CodeLoss(keras.losses.Loss):
         reads: Which part of the graph that output is.
         measure: `(truth, part) -> scalar`. The truth is the labels `(B,)` as float32, since Keras
             casts them: dense indices, exact up to 2^24.
+        reads_embeddings: The truth is the embeddings `(B, D)` instead.
     """
 
-    def __init__(self, name, reads, measure):
+    def __init__(self, name, reads, measure, *, reads_embeddings=False):
         super().__init__(name=name, reduction="sum_over_batch_size")
         self.reads = reads
+        self.reads_embeddings = reads_embeddings
         self.measure = measure
 
     def call(self, y_true, y_pred):

@@ -1,11 +1,11 @@
 """The losses of stage 2, each made from its settings; the one table of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from keras import ops
 
-from iom.config.hashing import HasherConfig
-from iom.config.losses import CodeLossConfig
+from iom.config import CodeLossConfig, HasherConfig
 from iom.nn.losses.code.arc_triplet import ARC_TRIPLET_MININGS, code_angles
 from iom.nn.losses.code.balance import position_correlation, symbol_imbalance
 from iom.nn.losses.code.binarization import BINARIZATIONS, WORDS, softened_words
@@ -29,125 +29,85 @@ from iom.nn.losses.code.weighted_margin import unit_code_distance, weighted_marg
 from iom.nn.losses.margin.margin import ArcFaceLoss, NormalisedSoftmaxLoss
 
 
-def build_objectives(losses: CodeLossConfig, hasher: HasherConfig) -> dict[str, CodeLoss]:
+def build_objectives(losses: Iterable[CodeLossConfig], hasher: HasherConfig) -> dict[str, CodeLoss]:
     """The losses whose weight is not zero, by name."""
-    return {name: make(losses, hasher) for name, make in OBJECTIVES.items() if getattr(losses, name) > 0}
+    return {loss.name: OBJECTIVES[loss.name](loss, hasher) for loss in losses if loss.weight > 0}
 
 
-def _triplet(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    mine = TRIPLET_MININGS[losses.triplet_mining]
-    reads, distance = CODE_DISTANCES[losses.triplet_distance]
-    return CodeLoss("triplet", reads, lambda labels, part: mine(distance(part), labels, margin=losses.triplet_margin))
+def _triplet(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    mine = TRIPLET_MININGS[loss.mining]
+    reads, distance = CODE_DISTANCES[loss.distance]
+    return CodeLoss("triplet", reads, lambda labels, part: mine(distance(part), labels, margin=loss.margin))
 
 
-def _arc_triplet(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    mine = ARC_TRIPLET_MININGS[losses.arc_triplet_mining]
-    return CodeLoss(
-        "arc_triplet", RELAXED, lambda labels, codes: mine(code_angles(codes), labels, margin=losses.arc_triplet_margin)
-    )
+def _arc_triplet(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    mine = ARC_TRIPLET_MININGS[loss.mining]
+    return CodeLoss("arc_triplet", RELAXED, lambda labels, codes: mine(code_angles(codes), labels, margin=loss.margin))
 
 
-def _weighted_margin(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    return CodeLoss(
-        "weighted_margin",
-        COLLISIONS,
-        lambda labels, collisions: weighted_margin_loss(
-            unit_code_distance(code_cosine(collisions, hasher.alphabet_size)),
-            labels,
-            boundary=losses.weighted_margin_boundary,
-            width=losses.weighted_margin_width,
-            cutoff=losses.weighted_margin_cutoff,
-            dimension=losses.weighted_margin_dimension,
-        ),
-    )
+def _weighted_margin(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    def measure(labels, collisions):
+        distances = unit_code_distance(code_cosine(collisions, hasher.alphabet_size))
+        return weighted_margin_loss(distances, labels, **loss.settings)
+
+    return CodeLoss("weighted_margin", COLLISIONS, measure)
 
 
-def _multi_similarity(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    return CodeLoss(
-        "multi_similarity",
-        COLLISIONS,
-        lambda labels, collisions: multi_similarity_loss(
-            code_cosine(collisions, hasher.alphabet_size),
-            labels,
-            mated_slope=losses.multi_similarity_mated_slope,
-            non_mated_slope=losses.multi_similarity_non_mated_slope,
-            boundary=losses.multi_similarity_boundary,
-            mining_margin=losses.multi_similarity_mining_margin,
-        ),
-    )
+def _multi_similarity(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    def measure(labels, collisions):
+        return multi_similarity_loss(code_cosine(collisions, hasher.alphabet_size), labels, **loss.settings)
+
+    return CodeLoss("multi_similarity", COLLISIONS, measure)
 
 
-def _quantization(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    measure = QUANTIZATIONS[losses.quantization_form]
+def _quantization(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    measure = QUANTIZATIONS[loss.form]
     return CodeLoss("quantization", SOFT, lambda _, soft: measure(soft))
 
 
-def _balance(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+def _balance(loss: Any, hasher: HasherConfig) -> CodeLoss:
     return CodeLoss("balance", RELAXED, lambda _, codes: symbol_imbalance(codes))
 
 
-def _decorrelation(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
+def _decorrelation(loss: Any, hasher: HasherConfig) -> CodeLoss:
     return CodeLoss("decorrelation", RELAXED, lambda _, codes: position_correlation(codes))
 
 
-def _binarization(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    words = WORDS[losses.binarization_words](hasher.alphabet_size)
-    measure = BINARIZATIONS[losses.binarization_form]
-    return CodeLoss(
-        "binarization", SOFT, lambda _, soft: measure(softened_words(soft, words), slope=losses.binarization_slope)
-    )
+def _binarization(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    words = WORDS[loss.words](hasher.alphabet_size)
+    measure = BINARIZATIONS[loss.form]
+    return CodeLoss("binarization", SOFT, lambda _, soft: measure(softened_words(soft, words), slope=loss.slope))
 
 
-def _distillation(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    measure = SimilarityDistillation(
-        hasher.code_length,
-        hasher.alphabet_size,
-        centre=losses.distillation_centre,
-        width=losses.distillation_width,
-        floor=losses.distillation_floor,
-    )
-    return CodeLoss("distillation", COLLISIONS, measure)
+def _distillation(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    measure = SimilarityDistillation(hasher.code_length, hasher.alphabet_size, **loss.settings)
+    return CodeLoss("distillation", COLLISIONS, measure, reads_embeddings=True)
 
 
-def _logistic(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    threshold = collision_at(losses.distillation_centre, hasher.alphabet_size)
-    return CodeLoss(
-        "logistic",
-        COLLISIONS,
-        lambda labels, collisions: collision_logistic(
-            collisions, labels, threshold=threshold, slope=losses.logistic_slope
-        ),
-    )
+def _logistic(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    threshold = collision_at(loss.centre, hasher.alphabet_size)
+
+    def measure(labels, collisions):
+        return collision_logistic(collisions, labels, threshold=threshold, slope=loss.slope)
+
+    return CodeLoss("logistic", COLLISIONS, measure)
 
 
-def _linkability(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    return CodeLoss(
-        "linkability",
-        COLLISIONS_ACROSS,
-        lambda labels, collisions: linkability_loss(
-            1.0 - collisions, labels, form=losses.linkability_form, resolution=1.0 / hasher.code_length
-        ),
-    )
+def _linkability(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    def measure(labels, collisions):
+        return linkability_loss(1.0 - collisions, labels, form=loss.form, resolution=1.0 / hasher.code_length)
+
+    return CodeLoss("linkability", COLLISIONS_ACROSS, measure)
 
 
-def _classification(losses: CodeLossConfig, hasher: HasherConfig) -> CodeLoss:
-    rows = CLASSIFICATION_FORMS[losses.classification_form](losses)
-    return CodeLoss(
-        "classification",
-        CLASS_HEADS[losses.classification_head],
-        lambda labels, cosines: ops.mean(rows.call(labels, cosines)),
-    )
+def _classification(loss: Any, hasher: HasherConfig) -> CodeLoss:
+    arcface = loss.form == "arcface"
+    rows = ArcFaceLoss(loss.margin, loss.scale) if arcface else NormalisedSoftmaxLoss(loss.scale)
+    reads = HASHED_CLASS_COSINES if loss.head == "hashed" else CLASS_COSINES
+    return CodeLoss("classification", reads, lambda labels, cosines: ops.mean(rows.call(labels, cosines)))
 
 
-CLASSIFICATION_FORMS = {
-    "arcface": lambda losses: ArcFaceLoss(losses.classification_margin, losses.classification_scale),
-    "normalised_softmax": lambda losses: NormalisedSoftmaxLoss(losses.classification_scale),
-}
-
-CLASS_HEADS = {"hashed": HASHED_CLASS_COSINES, "weights": CLASS_COSINES}
-"""Choice of head -> what the loss then reads."""
-
-OBJECTIVES: dict[str, Callable[[CodeLossConfig, HasherConfig], CodeLoss]] = {
+OBJECTIVES: dict[str, Callable[[Any, HasherConfig], CodeLoss]] = {
     "triplet": _triplet,
     "arc_triplet": _arc_triplet,
     "weighted_margin": _weighted_margin,
@@ -161,7 +121,4 @@ OBJECTIVES: dict[str, Callable[[CodeLossConfig, HasherConfig], CodeLoss]] = {
     "linkability": _linkability,
     "classification": _classification,
 }
-"""Field of `CodeLossConfig` with the weight -> maker of the loss."""
-
-READS_EMBEDDINGS = frozenset({"distillation"})
-"""Losses whose truth is the embeddings, not the labels."""
+"""Name of a loss to its maker, which takes the settings and the shape of the code."""

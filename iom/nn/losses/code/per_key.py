@@ -22,6 +22,7 @@ class PerKeyLoss(keras.losses.Loss):
         self.loss = loss
         self.keys = keys
         self.reads = loss.reads
+        self.reads_embeddings = loss.reads_embeddings
 
     def call(self, y_true, y_pred):
         """Truth of the rows `(B, ...)` and outputs under each key `(B, G, ...)` -> scalar."""

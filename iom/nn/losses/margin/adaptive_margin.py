@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from iom.nn.losses.margin.angular_margin import add_angle, angles
-from iom.nn.losses.margin.class_loss import SoftmaxCrossEntropy, gather, replace
+from iom.nn.losses.margin.class_loss import NonNegative, Positive, Rate, SoftmaxCrossEntropy, gather, replace
 
 ANGLE_MARGIN = 1e-3
 """Angles are kept this far from 0 and pi (as in AdaFace's own code)."""
@@ -64,12 +64,12 @@ class MagFaceLoss(_NormMarginLoss):
     def __init__(
         self,
         classes,
-        scale=64.0,
-        lowest_norm=10.0,
-        highest_norm=110.0,
-        lowest_margin=0.45,
-        highest_margin=0.8,
-        norm_weight=35.0,
+        scale: Positive = 64.0,
+        lowest_norm: Positive = 10.0,
+        highest_norm: Positive = 110.0,
+        lowest_margin: NonNegative = 0.45,
+        highest_margin: NonNegative = 0.8,
+        norm_weight: NonNegative = 35.0,
         label_smoothing=0.0,
         name="magface",
         **kwargs,
@@ -131,10 +131,10 @@ class AdaFaceLoss(_NormMarginLoss):
     def __init__(
         self,
         classes,
-        margin=0.4,
-        scale=64.0,
-        concentration=0.333,
-        rate=0.01,
+        margin: NonNegative = 0.4,
+        scale: Positive = 64.0,
+        concentration: NonNegative = 0.333,
+        rate: Rate = 0.01,
         label_smoothing=0.0,
         name="adaface",
         **kwargs,

@@ -1,12 +1,18 @@
 """What every loss on class labels shares: exact labels, float32, softmax cross-entropy."""
 
 import abc
+from typing import Annotated
 
 import keras
 from keras import ops
+from pydantic import Field
 
 LIMB = 1 << 16
 """Labels pass through Keras' cast to float32 in two limbs: exact up to 2^31, not only to 2^24."""
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class ClassLoss(keras.losses.Loss, abc.ABC):

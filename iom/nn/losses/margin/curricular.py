@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from iom.nn.losses.margin.angular_margin import add_angle
-from iom.nn.losses.margin.class_loss import SoftmaxCrossEntropy, gather, replace
+from iom.nn.losses.margin.class_loss import NonNegative, Positive, Rate, SoftmaxCrossEntropy, gather, replace
 
 
 @keras.saving.register_keras_serializable(package="iom")
@@ -23,7 +23,15 @@ class CurricularFaceLoss(SoftmaxCrossEntropy):
         **kwargs: `reduction` and `dtype` of the loss.
     """
 
-    def __init__(self, margin=0.5, scale=64.0, rate=0.01, label_smoothing=0.0, name="curricularface", **kwargs):
+    def __init__(
+        self,
+        margin: NonNegative = 0.5,
+        scale: Positive = 64.0,
+        rate: Rate = 0.01,
+        label_smoothing=0.0,
+        name="curricularface",
+        **kwargs,
+    ):
         super().__init__(label_smoothing, name=name, **kwargs)
         self.margin = margin
         self.scale = scale

@@ -1,12 +1,18 @@
 """Margin softmax losses on cosines `(B, C)` and integer labels `(B,)`. All names in one table."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
+from pydantic import ValidationError, create_model
 
+from iom._registry import lookup
+from iom.config import MarginConfig, Section, explain
+from iom.errors import ConfigError
 from iom.nn.losses.margin.adaptive_margin import AdaFaceLoss, MagFaceLoss
 from iom.nn.losses.margin.angular_margin import add_angle, angles, falling_cosine
-from iom.nn.losses.margin.class_loss import SoftmaxCrossEntropy, gather, replace
+from iom.nn.losses.margin.class_loss import NonNegative, Positive, SoftmaxCrossEntropy, gather, replace
 from iom.nn.losses.margin.curricular import CurricularFaceLoss
 
 
@@ -35,7 +41,7 @@ class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
         **kwargs: `reduction` and `dtype` of the loss.
     """
 
-    def __init__(self, scale=64.0, label_smoothing=0.0, name="normalised_softmax", **kwargs):
+    def __init__(self, scale: Positive = 64.0, label_smoothing=0.0, name="normalised_softmax", **kwargs):
         super().__init__(label_smoothing, name=name, **kwargs)
         self.scale = scale
 
@@ -68,7 +74,9 @@ class ArcFaceLoss(NormalisedSoftmaxLoss):
         **kwargs: `reduction` and `dtype` of the loss.
     """
 
-    def __init__(self, margin=0.5, scale=64.0, label_smoothing=0.0, name="arcface", **kwargs):
+    def __init__(
+        self, margin: NonNegative = 0.5, scale: Positive = 64.0, label_smoothing=0.0, name="arcface", **kwargs
+    ):
         super().__init__(scale, label_smoothing, name=name, **kwargs)
         self.margin = margin
 
@@ -93,7 +101,9 @@ class CosFaceLoss(NormalisedSoftmaxLoss):
         **kwargs: `reduction` and `dtype` of the loss.
     """
 
-    def __init__(self, margin=0.35, scale=64.0, label_smoothing=0.0, name="cosface", **kwargs):
+    def __init__(
+        self, margin: NonNegative = 0.35, scale: Positive = 64.0, label_smoothing=0.0, name="cosface", **kwargs
+    ):
         super().__init__(scale, label_smoothing, name=name, **kwargs)
         self.margin = margin
 
@@ -124,7 +134,14 @@ class CombinedMarginLoss(NormalisedSoftmaxLoss):
     """
 
     def __init__(
-        self, multiplier=1.0, margin=0.3, cosine_margin=0.2, scale=64.0, label_smoothing=0.0, name="combined", **kwargs
+        self,
+        multiplier: Positive = 1.0,
+        margin: NonNegative = 0.3,
+        cosine_margin: NonNegative = 0.2,
+        scale: Positive = 64.0,
+        label_smoothing=0.0,
+        name="combined",
+        **kwargs,
     ):
         super().__init__(scale, label_smoothing, name=name, **kwargs)
         self.multiplier = multiplier
@@ -162,7 +179,15 @@ class SphereFaceLoss(NormalisedSoftmaxLoss):
         **kwargs: `reduction` and `dtype` of the loss.
     """
 
-    def __init__(self, margin=4.0, easing=5.0, scale=64.0, label_smoothing=0.0, name="sphereface", **kwargs):
+    def __init__(
+        self,
+        margin: Positive = 4.0,
+        easing: NonNegative = 5.0,
+        scale: Positive = 64.0,
+        label_smoothing=0.0,
+        name="sphereface",
+        **kwargs,
+    ):
         super().__init__(scale, label_smoothing, name=name, **kwargs)
         self.margin = margin
         self.easing = easing
@@ -188,3 +213,26 @@ MARGIN_LOSSES: dict[str, Callable[..., SoftmaxCrossEntropy]] = {
     "magface": MagFaceLoss,
     "adaface": AdaFaceLoss,
 }
+"""Name to loss. Its settings are the arguments of its class, with their ranges and defaults."""
+
+
+def build_margin_loss(config: MarginConfig, *, classes: int) -> SoftmaxCrossEntropy:
+    """The loss of a configuration, with its settings.
+
+    Raises:
+        ConfigError: Unknown name, a setting that the loss does not have, or a value out of range.
+    """
+    kind = lookup(MARGIN_LOSSES, config.name, "margin loss")
+    parameters = inspect.signature(kind).parameters
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in parameters.items()
+        if parameter.annotation is not inspect.Parameter.empty
+    }
+    model = create_model(f"{kind.__name__}Settings", __base__=Section, **fields)
+    try:
+        settings = model.model_validate(config.model_extra)
+    except ValidationError as error:
+        raise ConfigError(f"{explain(error, section='margin')[1]}; the loss is {config.name}") from error
+    sizes = {"classes": classes} if "classes" in parameters else {}
+    return kind(label_smoothing=config.label_smoothing, **sizes, **settings.model_dump())

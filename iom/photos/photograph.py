@@ -1,0 +1,317 @@
+"""One photograph: decoded, its faces detected, chosen, aligned and measured; a bad one is a result, not an error."""
+
+import dataclasses
+import errno
+import itertools
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from iom._registry import lookup
+from iom._untrusted import read_bytes
+from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
+from iom.photos.align import SIZE, Face, align, face_size, similarity
+from iom.photos.decode import MAX_MEGAPIXELS, decode_photograph
+from iom.photos.detect import DETECTORS, MAX_SIDE, Detect, build_detector
+from iom.photos.images import Pixels, decode_image
+from iom.photos.quality import brightness_of, pose_of, sharpness_of
+
+MAX_MEGABYTES = 256.0
+STAGES = ("decode", "detect", "align")
+STATUSES = {
+    "aligned": "has aligned faces",
+    "hashed": "has codes",
+    "no_face": "no face with the score asked for",
+    "several_faces": "more than the one face that was asked for",
+    "too_small": "no face of the size asked for",
+    "bad_landmarks": "the landmarks define no face within the photograph",
+    "too_large": "more pixels or bytes than allowed",
+    "empty": "no bytes",
+    "wrong_type": "no photograph of a known kind",
+    "damaged": "cannot be decoded",
+    "unreadable": "cannot be opened",
+    "linked_folder": "a link to a folder, not followed",
+    "not_embedded": "the network has no embedding for a face",
+    "gave_up": "the process that worked on it took too long, or died",
+}
+FACE_CHOICES = {
+    "all": "every face",
+    "largest": "the largest",
+    "centre": "the one whose landmarks are nearest to the middle",
+    "one": "the only one; a photograph of several is refused",
+    "dominant": "the largest; refused where another one is at least half as large",
+}
+BYSTANDER = 0.5
+"""Share of the size of the largest face below which others are bystanders for the choice `dominant`."""
+POINTS, ALIGNED = "points", "aligned"
+"""Names in place of a detector's: landmarks are known, or the files are aligned faces."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhotoSettings:
+    """All that decides which faces a photograph gives; a run is continued only with the same.
+
+    Raises:
+        ConfigError: A value out of range or an unknown choice.
+    """
+
+    detector: str = "mtcnn"
+    """A name of `DETECTORS`, `points` or `aligned`."""
+    faces: str = "all"
+    """A name of `FACE_CHOICES`: which of several faces."""
+    min_score: float | None = None
+    """Lowest score of the detector; `None`: the detector's own."""
+    min_size: float = 32.0
+    """Smallest side, in pixels of the photograph, of what becomes the 112 x 112 face."""
+    source: str = ""
+    """SHA-256 of the detector's weights or of the list of landmarks, where a file was given."""
+    max_side: int = MAX_SIDE
+    """Photographs are shrunk to it for the detector: smaller is faster and misses small faces."""
+    max_megapixels: float = MAX_MEGAPIXELS
+    max_megabytes: float = MAX_MEGABYTES
+
+    def __post_init__(self) -> None:
+        if self.detector not in (POINTS, ALIGNED):
+            lookup(DETECTORS, self.detector, "detector")
+        lookup(FACE_CHOICES, self.faces, "choice of faces")
+        if not 0.0 <= self.score <= 1.0:
+            raise ConfigError(f"expected min_score from 0 to 1, received {self.min_score}")
+        if not (0 <= self.min_size < np.inf and self.max_megapixels > 0 and self.max_megabytes > 0):
+            raise ConfigError("expected min_size from 0, and max_megapixels and max_megabytes above 0")
+        if self.max_side < SIZE:
+            raise ConfigError(f"expected max_side {SIZE} or more, received {self.max_side}")
+
+    @property
+    def score(self) -> float:
+        """`min_score`, or the detector's own."""
+        if self.min_score is not None:
+            return self.min_score
+        return DETECTORS[self.detector].min_score if self.detector in DETECTORS else 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AlignedFace:
+    """An aligned face and its measures.
+
+    Attributes:
+        number: By falling score, among the faces with the score asked for.
+        pixels: `(112, 112, 3)`.
+        measures: By the names of `iom.photos.codes_file.MEASURES`; `sharpness` and `brightness` alone where the file
+            was an aligned face. `left`, `top`, `right`, `bottom`: the upright box, in pixels of the upright photograph,
+            around the square that became the aligned face; it may reach beyond the photograph. `size`: side of that
+            square. `score`: of the detector. `yaw`, `pitch`, `roll`: see `iom.photos.quality.Pose`.
+    """
+
+    number: int
+    pixels: Pixels
+    measures: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PhotoResult:
+    """The faces of a photograph, or why there are none.
+
+    Attributes:
+        name: Path within the folder.
+        status: A key of `STATUSES`.
+        reason: Why, where it is not `aligned`.
+        notes: What had to be done to read it (see `read_photograph`), and `several_faces`, `small_faces_left_out`,
+            `faces_left_out`.
+        found: All faces with the score asked for.
+        faces: The chosen ones.
+        mark: Size and time of change of the file that was read, in bytes and ns.
+        seconds: Of processor time in each of `STAGES`; exact where a process works on one photograph at a time.
+    """
+
+    name: str
+    status: str
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    found: tuple[Face, ...] = ()
+    faces: tuple[AlignedFace, ...] = ()
+    mark: tuple[int, int] = (0, 0)
+    seconds: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    def facts(self) -> dict[str, Any]:
+        """The fields that a journal keeps, as JSON."""
+        return {"status": self.status, "reason": self.reason, "notes": list(self.notes), "mark": list(self.mark)}
+
+    def to_bytes(self) -> bytes:
+        """A line of JSON, then the pixels of the faces."""
+        line = dataclasses.asdict(dataclasses.replace(self, found=(), faces=()))
+        line["found"] = face_rows(self.found)
+        line["faces"] = [[face.number, face.measures] for face in self.faces]
+        return b"".join([json.dumps(line).encode(), b"\n", *(face.pixels.tobytes() for face in self.faces)])
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Of `to_bytes()`.
+
+        Raises:
+            WorkerError: Something else.
+        """
+        line, _, pixels = data.partition(b"\n")
+        try:
+            fields = json.loads(line)
+            images = np.frombuffer(pixels, np.uint8).reshape(len(fields["faces"]), SIZE, SIZE, 3)
+            faces = tuple(
+                AlignedFace(number, image, measures)
+                for (number, measures), image in zip(fields["faces"], images, strict=True)
+            )
+            for name in ("notes", "mark", "seconds"):
+                fields[name] = tuple(fields[name])
+            return cls(**(fields | {"found": faces_of(fields["found"]), "faces": faces}))
+        except (ValueError, KeyError, TypeError) as error:
+            raise WorkerError("the worker process sent a malformed answer") from error
+
+
+class Job(NamedTuple):
+    """A photograph by its path within the folder, and its landmarks where they are known."""
+
+    name: str
+    known: Sequence[Face] | None = None
+
+
+def find_faces(root: Path, job: Job, *, settings: PhotoSettings, detect: Detect | None = None) -> PhotoResult:
+    """Read a photograph; find, choose, align and measure its faces. A bad photograph is a result, not an error.
+
+    Args:
+        root: Folder of the photographs.
+        job: Which one.
+        settings: Which faces.
+        detect: Finds faces where the landmarks are not known.
+    """
+    result = PhotoResult(job.name, "aligned", mark=mark_of(root / job.name))
+    clock = [time.process_time()]
+    try:
+        data = _read(root / job.name, settings)
+        if settings.detector == ALIGNED:
+            pixels = decode_image(data, "aligned face", size=SIZE)
+            result = dataclasses.replace(result, faces=(AlignedFace(0, pixels, _qualities(pixels)),))
+        else:
+            image, notes = decode_photograph(data, "photograph", max_megapixels=settings.max_megapixels)
+            del data
+            clock.append(time.process_time())
+            if job.known is None and detect is None:
+                raise ConfigError(f"the detector {settings.detector} needs the landmarks of {job.name}")
+            found = job.known if job.known is not None else detect(image) if detect else ()
+            clock.append(time.process_time())
+            found = tuple(face for face in found if face.score >= settings.score)
+            result = dataclasses.replace(result, notes=notes, found=found)
+            chosen, more = choose_faces(found, image.shape[:2], settings)
+            faces = tuple(_aligned_face(image, number, found[number], size) for number, size in chosen)
+            result = dataclasses.replace(result, notes=(*notes, *more), faces=faces)
+    except FaceError as error:
+        result = dataclasses.replace(result, status=error.status, reason=str(error))
+    except MemoryError:
+        result = dataclasses.replace(result, status="too_large", reason="photograph: decoding takes too much memory")
+    spent = [later - earlier for earlier, later in itertools.pairwise([*clock, time.process_time()])]
+    return dataclasses.replace(result, seconds=(*spent, 0.0, 0.0)[:3])
+
+
+def choose_faces(
+    faces: Sequence[Face], shape: tuple[int, ...], settings: PhotoSettings
+) -> tuple[list[tuple[int, float]], tuple[str, ...]]:
+    """The faces asked for, of those that a detector found in an image of this height and width.
+
+    Returns:
+        Index and size (see `PhotoSettings.min_size`) of each; and notes, as in `PhotoResult`.
+
+    Raises:
+        FaceError: None is left, or there are several where one was asked for; `status` says which.
+    """
+    if not faces:
+        raise FaceError("photograph: expected a face, found none", status="no_face")
+    sizes, reason = [], ""
+    for face in faces:
+        try:
+            sizes.append(_size_within(shape, face))
+        except DataError as error:
+            sizes.append(-1.0)
+            reason = str(error)
+    if max(sizes) < 0:
+        raise FaceError(reason, status="bad_landmarks")
+    usable = [i for i, size in enumerate(sizes) if size >= settings.min_size]
+    if not usable:
+        raise FaceError(
+            f"photograph: expected a face of {settings.min_size:g} pixels or more, found one of {max(sizes):.0f}",
+            status="too_small",
+        )
+    by_size = sorted(usable, key=lambda i: -sizes[i])
+    alone = len(usable) == 1 or (settings.faces == "dominant" and sizes[by_size[1]] < BYSTANDER * sizes[by_size[0]])
+    if settings.faces in ("one", "dominant") and not alone:
+        raise FaceError(f"photograph: expected one face, found {len(usable)}", status="several_faces")
+    chosen = usable if settings.faces == "all" else by_size[:1]
+    if settings.faces == "centre":
+        middle = (np.array([shape[1], shape[0]]) - 1) / 2
+        chosen = [min(usable, key=lambda i: float(np.linalg.norm(faces[i].points.mean(axis=0) - middle)))]
+    noted = {
+        "several_faces": len(faces) > 1,
+        "small_faces_left_out": len(usable) < len(faces),
+        "faces_left_out": len(chosen) < len(usable),
+    }
+    return [(i, sizes[i]) for i in chosen], tuple(note for note, holds in noted.items() if holds)
+
+
+def mark_of(path: Path) -> tuple[int, int]:
+    """`PhotoResult.mark` of a file as it is now; zeros where that is unknown."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_size, found.st_mtime_ns
+
+
+def face_rows(faces: Iterable[Face]) -> list[list[float]]:
+    """Faces as JSON: score, then the coordinates."""
+    return [[face.score, *face.points.ravel().tolist()] for face in faces]
+
+
+def faces_of(rows: Sequence[Sequence[float]]) -> tuple[Face, ...]:
+    """Of `face_rows()`."""
+    return tuple(Face(np.array(row[1:], np.float64).reshape(5, 2), float(row[0])) for row in rows)
+
+
+def _read(path: Path, settings: PhotoSettings) -> bytes:
+    try:
+        return read_bytes(path, int(settings.max_megabytes * 1e6))
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise TooLargeError(f"photograph: {error.strerror}") from error
+        status = "wrong_type" if error.errno == errno.EINVAL else "unreadable"
+        raise FaceError(str(error.strerror or error), status=status) from error
+
+
+def _size_within(shape: tuple[int, ...], face: Face) -> float:
+    """Size of a face of which at least one landmark lies within the photograph."""
+    size = face_size(face.points)
+    within = (face.points > -1) & (face.points < [shape[1], shape[0]])
+    if not within.all(axis=1).any():
+        raise DataError("landmarks: all five lie outside of the photograph")
+    return size
+
+
+def _aligned_face(image: Pixels, number: int, face: Face, size: float) -> AlignedFace:
+    pixels = align(image, face.points)
+    matrix = similarity(face.points)
+    corners = np.array([(x, y) for x in (-0.5, SIZE - 0.5) for y in (-0.5, SIZE - 0.5)])
+    back = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    box = dict(zip(("left", "top", "right", "bottom"), [*back.min(axis=0), *back.max(axis=0)], strict=True))
+    pose = dataclasses.asdict(pose_of(face.points))
+    measures = {name: float(value) for name, value in box.items()} | {"score": face.score, "size": size, **pose}
+    return AlignedFace(number, pixels, measures | _qualities(pixels))
+
+
+def _qualities(pixels: Pixels) -> dict[str, float]:
+    return {"sharpness": sharpness_of(pixels), "brightness": brightness_of(pixels)}
+
+
+def detector_of(settings: PhotoSettings, weights: Path | None) -> Detect | None:
+    """The detector of the settings; `None` where none is needed."""
+    if settings.detector in (POINTS, ALIGNED):
+        return None
+    return build_detector(settings.detector, weights=weights, max_side=settings.max_side)

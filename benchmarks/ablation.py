@@ -159,6 +159,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     import numpy as np
     from tqdm import tqdm
 
+    from benchmarks.key_trials import code_curve, float_curve
     from iom._files import write_json
     from iom.codes.packing import pack
     from iom.evaluation.scores import common_key
@@ -169,7 +170,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     )
     for row in tqdm(rows, desc="LFW", unit="row"):
         if row["kind"] == "float":
-            curves = [faces.pairs.float_distances(faces.embeddings)[0]]
+            curves = [float_curve(faces.pairs, faces.embeddings)]
         elif row["run"] is None or "failed" in row:
             continue
         else:
@@ -182,8 +183,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
             curves = []
             for number in range(arguments.lfw_keys):
                 codes = hasher.hash(faces.embeddings, common_key(1, number))
-                counts = faces.pairs.count_codes(pack(codes, hasher.alphabet_size))
-                curves.append(counts.curve())
+                curves.append(code_curve(faces.pairs, pack(codes, hasher.alphabet_size)))
         figures = {
             "lfw_eer": float(np.mean([curve.equal_error_rate() for curve in curves])),
             "lfw_fnmr_1e-4": float(np.mean([curve.fnmr_at_fmr(1e-4) for curve in curves])),

@@ -219,6 +219,7 @@ def write_png(data: ReportData, path: Path) -> None:
         det = figure.add_subplot(grid[:, 2:])
         det.grid(visible=True, linewidth=0.5)
         _draw_det(det, data=data, by_key=True)
+        _plain_ticks(det)
         det.set_title("DET curves, one line a key", fontsize=10)
         det.legend(fontsize=9, loc="upper right")
         size = data.benchmark
@@ -292,6 +293,14 @@ def _label(entry: Any) -> str:
     return f"{entry.system}, {entry.scenario.replace('_', ' ')}"
 
 
+def _plain_ticks(axes: Any) -> None:
+    """Numbers as text on logarithmic axes, whose usual labels are mathematical markup, which is switched off."""
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_formatter(lambda value, _: "")
+
+
 def _name_rows(axes: Any, labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -304,6 +313,7 @@ def _single(draw: Callable[[Any], None], title: str, legend: str, *, height: flo
         axes.grid(visible=True, which="major", linewidth=0.7)
         axes.set_axisbelow(True)
         draw(axes)
+        _plain_ticks(axes)
         axes.set_title(title, loc="left", fontweight="bold")
         if legend == "outside":
             figure.legend(loc="outside lower center", ncols=4, fontsize=8)

@@ -42,3 +42,9 @@ def test_a_system_without_errors_is_named_where_it_has_no_line():
 
 def test_names_are_text_and_not_markup():
     assert "$\\frac$ &lt;i&gt;" in det_plot(curves_of(**{"$\\frac$ <i>": 0.1}))
+
+
+def test_ticks_of_a_logarithmic_axis_are_numbers():
+    svg = det_plot(curves_of(grp=0.1))
+    assert "mathdefault" not in svg
+    assert ">0.01</text>" in svg

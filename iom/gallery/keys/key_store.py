@@ -622,8 +622,10 @@ def key_file_seal(path: Path) -> Seal:
                 with contextlib.suppress(FileExistsError):
                     write_secret(path, TransformKey.generate().to_text() + "\n")
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StoreError(f"key file {path}: cannot be read or made: {error}") from error
+        except OSError as error:
+            raise StoreError(f"key file {path}: cannot be read or made: {error.strerror}") from error
+        except UnicodeDecodeError:  # its text holds a byte of the file
+            raise StoreError(f"key file {path}: is no text of a key") from None
         return read_master(text, str(path)).stream("gallery-wrapping-key", 32)
 
     return Seal("key", wrapping_key)

@@ -8,7 +8,7 @@ from keras import layers
 
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 _WEIGHTED = (*_CONVOLUTIONS, layers.Dense)
-FARTHEST = 8.0
+MAX_MOVE = 8.0
 """Standard deviations that a sum is moved by, at most: half precision would lose by more."""
 
 
@@ -33,9 +33,11 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     open_layers: dict[int, keras.Layer] = {}  # new layers whose result has one reader
     moves: dict[int, Any] = {}  # by how much a sum is more than it was
     ends = _ends_in_layer(model, readers)
-    sums = {id(node.output_tensors[0]) for node in graph_nodes(model)
-            if isinstance(node.operation, layers.Add)
-            and any(id(tensor) in ends for tensor in node.input_tensors)}  # fmt: skip
+    sums = {
+        id(node.output_tensors[0])
+        for node in graph_nodes(model)
+        if isinstance(node.operation, layers.Add) and any(id(tensor) in ends for tensor in node.input_tensors)
+    }
     for node in graph_nodes(model):
         operation, source, result = node.operation, node.input_tensors[0], node.output_tensors[0]
         if isinstance(operation, layers.Dropout):
@@ -163,14 +165,14 @@ def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> 
 
     With BN(x) = s x + t, of x + t / s the batch norm is a product with s, which a kernel can take in, and zero padding
     of it is the zero padding of BN(x). A convolution without padding that reads the sum, too, takes the move back in
-    its bias, and so does what the next sum adds.
+    its bias, and so does the next sum.
     """
     found = readers[id(result)]
     norms = [by for by, _ in found if isinstance(by, layers.BatchNormalization)]
     if len(norms) != 1 or not all(_bears(by, made, readers, sums) for by, made in found):
         return None
     scale, shift = _affine(norms[0])
-    if not np.all(np.abs(shift) <= FARTHEST * np.abs(scale) * _spread(norms[0])):
+    if not np.all(np.abs(shift) <= MAX_MOVE * np.abs(scale) * _spread(norms[0])):
         return None
     return shift / np.where(scale == 0, 1, scale)
 

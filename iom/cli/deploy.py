@@ -157,7 +157,11 @@ with a gallery of your own:
 Then open http://127.0.0.1:8000/. Needs the extra `service`, and `align` to take
 photographs. Tokens and faces cross the network: serve other machines only with --certificate and
 --certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops it after the requests
-that are under way. See docs/service.md.
+that are under way.
+
+--failures counts by token and subject, a sixth of them at once; all tokens together have three times
+as many, searches ten times. --proxy takes an address or a network in front of the service; without
+it no header is believed. docs/service.md explains both.
 """,
 )
 @click.option("--tokens", type=PATH, metavar="FILE", help="made by iom make-token")
@@ -166,27 +170,14 @@ that are under way. See docs/service.md.
 @click.option("--port", type=int, default=8000, help="port, 0 for any that is free")
 @click.option("--certificate", type=PATH, metavar="FILE", help="for TLS (PEM)")
 @click.option("--certificate-key", type=PATH, metavar="FILE", help="its key (PEM)")
-@click.option(
-    "--proxy",
-    multiple=True,
-    metavar="ADDRESS",
-    help="a proxy in front of this (address or network; may be given again): its X-Forwarded-For tells the address "
-    "of a client (default: no header is believed)",
-)
+@click.option("--proxy", multiple=True, metavar="ADDRESS", help="proxy whose X-Forwarded-For is believed; repeatable")
 @detector_options(
     "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is installed; "
     "none takes only faces that are aligned",
     default="auto",
 )
 @click.option("--rate", type=float, default=20.0, metavar="N", help="requests/s of a token")
-@click.option(
-    "--failures",
-    type=float,
-    default=60.0,
-    metavar="N",
-    help="failed verifications of a subject by a token in an hour, a sixth of them at once; all tokens together have "
-    "three times as many, searches ten times",
-)
+@click.option("--failures", type=float, default=60.0, metavar="N", help="failed verifications of a subject in an hour")
 @click.option("--max-request", type=float, default=8.0, metavar="MB", help="megabytes of a request")
 @click.option("--decode-workers", type=int, default=2, metavar="N", help="processes that decode images")
 @click.option("--scores", is_flag=True, help="tell distances, too: a help for an attacker who tries image after image")

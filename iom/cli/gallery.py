@@ -551,10 +551,12 @@ def bulk_enroll(
         _tell_links(whole, list_images(whole, depth=1).linked_folders)
     hasher = models.load()
     file = Path(hasher.weights)
-    settings = WorkerSettings(str(file.absolute()) if file.exists() else hasher.weights, hasher.embedder_fingerprint)
-    how: dict[str, Any] = {"workers": workers, "batch": batch, "progress": not place.quiet}
+    weights = str(file.absolute()) if file.exists() else hasher.weights
+    settings = WorkerSettings(weights, hasher.embedder_fingerprint, workers=workers)
     with place.open(hasher) as gallery, goes_on_when_repeated():
-        done = enroll_in_bulk(gallery, place.application, rows, opened, settings, report=report, **how)
+        done = enroll_in_bulk(
+            gallery, place.application, rows, opened, settings, report=report, batch=batch, progress=not place.quiet
+        )
     lines = [f"enrolled {done.subjects} subjects, {done.references} references"]
     for count, text in (
         (done.present, "subjects were enrolled already"),

@@ -163,7 +163,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     from iom._files import write_json
     from iom.codes.packing import pack
     from iom.evaluation.scores import common_key
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
 
     faces = lfw_all_pairs.load_faces(
         argparse.Namespace(config=lfw_all_pairs.CONFIG, shared=arguments.shared, images=lfw_all_pairs.AT_MOST)

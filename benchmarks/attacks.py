@@ -31,7 +31,7 @@ from iom.keys import KEY_KINDS
 
 if TYPE_CHECKING:
     from iom.attacks.base import AttackedSystem
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
 
 SYSTEMS = (
     "grp", "urp", "biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign", "simplex_refined"
@@ -126,7 +126,7 @@ def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator["Attac
 def _under_kinds_of_keys(folder: Path, kinds: Sequence[str]) -> Iterator["AttackedSystem"]:
     """A trained hasher, and the same with keys of other kinds."""
     from iom.attacks.targets import attacked_hasher
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
 
     hasher = KerasFaceHasher.load(folder)
     yield attacked_hasher(f"{folder.name}, {hasher.key_kind}", hasher)
@@ -147,7 +147,7 @@ def with_key_kind(hasher: "KerasFaceHasher", kind: str) -> "KerasFaceHasher":
     """
     from iom.config import HasherConfig
     from iom.errors import ConfigError
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
     from iom.nn.hash_network import LEARNED_LAYER, PROJECTION, build_hasher
 
     names = {layer.name for layer in hasher.model.layers if layer.weights}

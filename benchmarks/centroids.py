@@ -56,7 +56,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.config import FolderConfig
     from iom.data.folders import scan_folder
     from iom.evaluation.scores import common_key
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
 
     data = arguments.shared / "data"
     root = data / "lfw_112x112"

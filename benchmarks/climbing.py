@@ -230,7 +230,7 @@ def _faces(arguments: argparse.Namespace) -> Setting:
 
     from iom._random import numpy_stream
     from iom.errors import DataError
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
 
     def stored(name: str) -> Any:
         path = arguments.shared / "data" / "embeddings" / f"{name}.mobilefacenet_y1.npz"

@@ -119,10 +119,11 @@ def _system(name: str, faces: Faces, shape: tuple[int, int], arguments: argparse
 
 
 def _learned(faces: Faces, shape: tuple[int, int], patterns: Sequence[str]) -> "CodeSystem":
-    from iom.models.keras_face_hasher import METADATA_FILE, KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
+    from iom.pretrained import HASHER_FILE
 
     folders = [Path(pattern.format(m=shape[0], q=shape[1])) for pattern in patterns]
-    present = [folder for folder in folders if (folder / METADATA_FILE).is_file()]
+    present = [folder for folder in folders if (folder / HASHER_FILE).is_file()]
     if not present:
         raise ConfigError(f"no hasher in {' or '.join(map(str, folders))}")
     hasher = KerasFaceHasher.load(present[0])

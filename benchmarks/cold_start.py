@@ -56,13 +56,13 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _exported(arguments: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    from iom.export.check import faces_of_nobody
-    from iom.export.export import Exporter
+    from iom.export.check import synthetic_faces
+    from iom.export.context import load_source
+    from iom.export.exporter import Exporter
     from iom.export.formats import FORMATS as ALL
-    from iom.export.source import load_source
 
     source = load_source(arguments.hasher)
-    faces = faces_of_nobody(source.input_size)
+    faces = synthetic_faces(source.input_size)
     Exporter(source, calibration=faces.images, faces=faces).export(arguments.formats, folder, name="hasher")
     return {name: folder / f"hasher{ALL[name].suffix}" for name in arguments.formats}
 

@@ -21,7 +21,7 @@ from benchmarks.lfw_all_pairs import Faces, add_arguments, learned_system, load_
 
 if TYPE_CHECKING:
     from benchmarks.key_trials import Draws, KeyTrials
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
 
 HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "pre_models/mobilefacenet_y1_512x8")
 ALPHABETS = (8, 4, 2)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
 
     hashers = [KerasFaceHasher.load(Path(folder)) for folder in arguments.hasher]
     ancestor = KerasFaceHasher.load(Path(arguments.ancestor)) if arguments.ancestor else None

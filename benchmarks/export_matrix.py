@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.export.check import calibration_faces, faces_of_pairs
-    from iom.export.export import Exporter
+    from iom.export.context import load_source
+    from iom.export.exporter import Exporter
     from iom.export.formats import FORMATS
-    from iom.export.source import load_source
     from iom.keys import TransformKey
 
     root = arguments.shared / "data"
@@ -43,7 +43,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         source = load_source(hasher)
         pairs = root / "lists" / "lfw_pairs.txt"
         size = source.input_size
-        faces = faces_of_pairs(pairs, root / "lfw_112x112", size=size, most=arguments.pairs)
+        faces = faces_of_pairs(pairs, root / "lfw_112x112", size=size, max_pairs=arguments.pairs)
         calibration = calibration_faces(root / "fiw_112x112", 64, size=size)
         key = TransformKey(bytes(32))
         exporter = Exporter(source, calibration=calibration, faces=faces, key=key)

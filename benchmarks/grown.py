@@ -27,7 +27,7 @@ def grown(name: str, statistics: Any) -> Any:
     import keras
 
     from iom.nn.backbones.registry import build_backbone
-    from iom.pretrained.manifest import load_backbone_model
+    from iom.pretrained.weights import load_backbone_model
 
     keras.utils.set_random_seed(1)
     stream = np.random.default_rng(1)

@@ -69,7 +69,7 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
     from iom.export.check import Reference
     from iom.export.formats import FORMATS
     from iom.keys import KEY_KINDS, TransformKey
-    from iom.models.sessions.openvino_session import OpenVinoSession
+    from iom.models.sessions import OpenVinoSession
 
     plain, source, faces = _source(name, arguments)
     runs, fast = _runners(plain, source, folder)
@@ -101,16 +101,16 @@ def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     from iom._files import list_subjects
     from iom.errors import DataError
     from iom.export.check import faces_of_pairs
-    from iom.export.source import load_source
+    from iom.export.context import load_source
     from iom.photos.images import read_images
-    from iom.pretrained.manifest import load_backbone_model
+    from iom.pretrained.weights import load_backbone_model
 
     root = arguments.shared / "data"
     if name in TRAINED:
         source = load_source(TRAINED[name])
         backbone = load_backbone_model(source.hasher.embedder_name).model
         pairs = root / "lists" / "lfw_pairs.txt"
-        faces = faces_of_pairs(pairs, root / "lfw_112x112", size=112, most=arguments.pairs)
+        faces = faces_of_pairs(pairs, root / "lfw_112x112", size=112, max_pairs=arguments.pairs)
         return dataclasses.replace(source, backbone=backbone), source, faces
     faces = root / "fiw_112x112"
     paths = [faces / image for image in list_subjects(faces).images]
@@ -148,10 +148,10 @@ def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
     """A network grown from the bundled one, and a hasher for it."""
     from benchmarks.grown import grown
     from iom.config import HasherConfig
+    from iom.export.context import Source
     from iom.export.folding import fold_batch_norms
-    from iom.export.source import Source
     from iom.models.embedder import Embedder
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
     from iom.nn.hash_network import build_hasher
 
     backbone = grown(name, statistics)
@@ -168,24 +168,22 @@ def _runners(plain: Any, source: Any, folder: Path) -> tuple[dict[str, Callable[
     import openvino
     import tensorflow as tf
 
-    from iom.export import litert, onnx
-    from iom.export import openvino as to_openvino
-    from iom.export.context import Material
-    from iom.models.sessions.litert_session import LiteRtSession
-    from iom.models.sessions.onnx_session import OnnxSession
-    from iom.models.sessions.openvino_session import OpenVinoSession
+    from iom.export.context import ExportContext
+    from iom.export.onnx import write_onnx, write_openvino
+    from iom.export.tensorflow import frozen_saved_model, write_litert
+    from iom.models.sessions import LiteRtSession, OnnxSession, OpenVinoSession
 
     nothing = np.zeros((0, 112, 112, 3), np.uint8), np.zeros((0, 1), np.int32)
     (folder / "plain").mkdir()
-    material, as_trained = (Material(source, *nothing, folder), Material(plain, *nothing, folder / "plain"))
+    context, as_trained = (ExportContext(source, *nothing, folder), ExportContext(plain, *nothing, folder / "plain"))
     fast, ort, lite = folder / "fast.xml", folder / "folded.onnx", folder / "plain.tflite"
-    to_openvino.write_openvino(material, fast)
-    onnx.write_onnx(material, ort)
-    litert.write_float32(as_trained, lite)
+    write_openvino(context, fast)
+    write_onnx(context, ort)
+    write_litert(as_trained, lite)
     graph = plain.graph()
     graph.compile(jit_compile=False)
     traced = tf.function(lambda image, order: graph({"image": image, "order": order}))
-    core, converted = openvino.Core(), openvino.convert_model(as_trained.saved_model)
+    core, converted = openvino.Core(), openvino.convert_model(frozen_saved_model(as_trained))
 
     def left_alone(**settings: str) -> Callable[..., Any]:
         model = core.compile_model(converted, "CPU", {"INFERENCE_NUM_THREADS": "1", **settings})

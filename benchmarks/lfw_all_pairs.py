@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from iom.evaluation.scores import CodeSystem
     from iom.metrics.all_pairs import AllPairs
     from iom.models.embedder import Embedder
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
 
 CONFIG = Path("configs/evaluate/lfw.yaml")
 AT_MOST = 20

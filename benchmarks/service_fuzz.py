@@ -152,7 +152,7 @@ def prepare(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     from iom.gallery.gallery import Gallery
     from iom.gallery.keys.key_store import open_key_store
     from iom.gallery.stores.base import open_store
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
     from iom.service.tokens import add_token, remove_token
 
     store = open_store(f"sqlite:///{folder / 'g.db'}", create=True)

@@ -100,7 +100,7 @@ def fill(folder: Path, subjects: int, key_mode: str) -> str:
     from iom.gallery.gallery import Gallery
     from iom.gallery.keys.key_store import open_key_store
     from iom.gallery.stores.base import open_store
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
     from iom.service.tokens import add_token
 
     hasher = KerasFaceHasher.load(HASHER)

@@ -214,7 +214,7 @@ def _in_parts(arguments: argparse.Namespace, setting: Setting, shape: tuple[int,
     from iom.attacks.targets import attacked_hasher
     from iom.baselines.index_of_max import REFINEMENT_STEPS
     from iom.config import HasherConfig
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
     from iom.nn.hash_network import LEARNED_LAYER, build_hasher
     from iom.training.whitening import independent_parts
 

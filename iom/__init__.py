@@ -10,12 +10,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "ArtifactFaceHasher": "iom.models.artifact:ArtifactFaceHasher",
+    "ArtifactFaceHasher": "iom.models.face_hasher:ArtifactFaceHasher",
     "Embedder": "iom.models.embedder:Embedder",
     "FaceHasher": "iom.models.face_hasher:FaceHasher",
     "Gallery": "iom.gallery.gallery:Gallery",
     "IomError": "iom.errors:IomError",
-    "KerasFaceHasher": "iom.models.keras_face_hasher:KerasFaceHasher",
+    "KerasFaceHasher": "iom.models.face_hasher:KerasFaceHasher",
     "TransformKey": "iom.keys:TransformKey",
     "build_backbone": "iom.nn.backbones.registry:build_backbone",
     "build_hasher": "iom.nn.hash_network:build_hasher",
@@ -25,7 +25,7 @@ _HOME = {
     "train_backbone": "iom.training.backbone:train_backbone",
     "train_hasher": "iom.training.hasher:train_hasher",
 }
-"""Public name to `module:name`. An export is `iom.export.export`: that name is a package."""
+"""Public name to `module:name`. An export is `iom.export.exporter`: that name is a package."""
 
 __all__ = [*sorted(_HOME), "__version__"]
 

@@ -16,17 +16,3 @@ ROLES: dict[str, frozenset[str]] = {
 """Role of a token of the service to the actions it allows."""
 SCORE_FORMATS = ("four", "five", "csv")
 """Layouts of score files."""
-EXPORT_FORMATS = (
-    "keras",
-    "saved_model",
-    "onnx",
-    "onnx_int8",
-    "openvino",
-    "fast",
-    "litert",
-    "litert_float16",
-    "litert_dynamic",
-    "litert_int8",
-    "tfjs",
-)
-"""What a hasher can be exported to."""

@@ -1,7 +1,7 @@
 """Reading pickles from strangers: nothing runs that the caller did not admit.
 
-A pickle is a program. Two formats of this field are pickles all the same: InsightFace's `.bin`
-verification sets and the MMdnn `.npy` dictionary of weights. What protects:
+A pickle is a program. Two formats of this field are pickles all the same: InsightFace's `.bin` verification sets and
+the MMdnn `.npy` dictionary of weights. What protects:
 
 - every global is looked up in the caller's table; there is no import;
 - only the opcodes that plain data need are known: no persistent ids, no extension registry, no
@@ -32,15 +32,13 @@ MOST_OPCODES = 1_000_000
 """A verification set of a hundred thousand pairs takes two thirds of it."""
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU][1-9]\d{0,5}|O[48]?")
 
-# `pickle._Unpickler` is the documented algorithm in Python. Its memo is a dictionary, where that of
-# the compiled one is an array: there a nine-byte file can ask for gigabytes. Its dispatch table can
-# be cut down.
+# `pickle._Unpickler` is the documented algorithm in Python. Its memo is a dictionary, where that of the compiled one is
+# an array: there a nine-byte file can ask for gigabytes. Its dispatch table can be cut down.
 _OPCODES = (
-    "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
-    "LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 "
-    "TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS GET BINGET LONG_BINGET "
-    "PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD"
+    "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT "
+    "BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT "
+    "DICT SETITEM SETITEMS GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD"
 )
 
 
@@ -49,11 +47,10 @@ def restricted_loads(data: bytes | BinaryIO, *, admitted: Admitted, source: str,
 
     Args:
         data: The pickle, or a stream that stands at its beginning.
-        admitted: What a pickle may call, (module, name) to callable. `NUMPY_ARRAYS` admits numeric
-            arrays, arrays of objects and scalars; an empty table admits built-in containers only.
+        admitted: What a pickle may call, (module, name) to callable. `NUMPY_ARRAYS` admits numeric arrays, arrays of
+            objects and scalars; an empty table admits built-in containers only.
         source: The file, for messages.
-        encoding: How strings of a Python 2 pickle are read: `"bytes"` keeps them, `"latin1"` makes
-            them `str`.
+        encoding: How strings of a Python 2 pickle are read: `"bytes"` keeps them, `"latin1"` makes them `str`.
 
     Raises:
         DataError: The pickle asks for a global that is not admitted, or is damaged.

@@ -27,6 +27,8 @@ JSON_DEPTH = 100
 INFLATED_TIMES, INFLATED_MORE = 8, 256 << 20
 """A compressed file may hold eight times its size and 256 MiB. Weights shrink by a tenth."""
 LONGEST_SHOWN = 80
+MESSAGE_LENGTH = 300
+"""Characters of a text from a file or another library in an error."""
 _FAULTS = (
     (re.compile(r"[\x00-\x1f\x7f]"), "it holds a control character"),
     (re.compile(r"^([/\\]|[A-Za-z]:)"), "it is absolute"),
@@ -43,9 +45,9 @@ def paths_inside(
 ) -> tuple[Path, ...]:
     """Paths `root / name` of names that a file gives, none of which leaves `root`.
 
-    Refused: empty names, absolute ones, `..`, drive letters, NUL and other control characters,
-    names that Windows reserves for devices, and symbolic links within `root` that lead out of it.
-    `root` itself may be a link. The files need not exist.
+    Refused: empty names, absolute ones, `..`, drive letters, NUL and other control characters, names that Windows
+    reserves for devices, and symbolic links within `root` that lead out of it. `root` itself may be a link. The files
+    need not exist.
 
     Args:
         root: The folder.
@@ -148,8 +150,8 @@ def parse_json(
         parse_constant: As in `json.loads`: called with `NaN`, `Infinity` or `-Infinity`.
 
     Raises:
-        ValueError: Not JSON, longer than `max_bytes`, nested deeper than `JSON_DEPTH`, or with an
-            integer of thousands of digits; no other error is raised.
+        ValueError: Not JSON, longer than `max_bytes`, nested deeper than `JSON_DEPTH`, or with an integer of thousands
+            of digits; no other error is raised.
     """
     if len(text) > max_bytes:
         raise ValueError(f"expected JSON of at most {max_bytes} bytes, received {len(text)}")
@@ -236,3 +238,26 @@ def _array(data: bytes) -> "NDArray[Any]":
         raise ValueError(f"expected the numbers of an array {shape} of {dtype}, received others")
     array = np.frombuffer(data, dtype, offset=stream.tell())
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def one_line(text: object) -> str:
+    """The text on one line, at most `MESSAGE_LENGTH` characters; an exception without text by its name.
+
+    Example:
+        >>> one_line(ValueError(chr(10).join(["first", "second"])))
+        'first second'
+        >>> one_line(KeyError())
+        'KeyError'
+    """
+    return " ".join(str(text).split())[:MESSAGE_LENGTH] or type(text).__name__
+
+
+def check_printable(names: Iterable[object]) -> None:
+    """Refuse names in a file, which appear in messages, that are not printable text.
+
+    Raises:
+        ValueError: As in a damaged file.
+    """
+    for name in names:
+        if not isinstance(name, str) or not name.isprintable():
+            raise ValueError(f"expected a printable name, received {name!r}")

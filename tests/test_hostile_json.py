@@ -12,15 +12,15 @@ from iom.data.formats.carray import read_carray
 from iom.data.tfrecord import open_shards
 from iom.errors import IomError
 from iom.evaluation.report.data import read_report
-from iom.models.artifact_manifest import read_manifest
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.artifact import read_manifest
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head
 from iom.photos.photograph import PhotoSettings
 from iom.photos.pipeline import PhotoRun, align_photos
-from iom.pretrained.entries import read_manifest as read_weights_manifest
-from iom.pretrained.importers.inputs import read_statement
 from iom.pretrained.importers.keras_files import read_keras
 from iom.pretrained.importers.mxnet import read_mxnet
+from iom.pretrained.manifest import read_manifest as read_weights_manifest
+from iom.pretrained.manifest import read_statement
 from iom.service.tokens import read_tokens
 from iom.training.run_dir import read_records
 

@@ -17,12 +17,11 @@ LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TENSORFLOW_ROOMS = {
     "data",
     "_random.py",
-    "pretrained/importers/frozen.py",
     "pretrained/importers/tensorflow_graphs.py",
     "nn/layers/rows.py",
     "nn/layers/code.py",
     "export",
-    "models/sessions/saved_model_session.py",
+    "models/sessions.py",
     "training/distribution.py",
 }
 PACKAGE = Path(__file__).parents[1] / "iom"

@@ -26,9 +26,7 @@ from iom.baselines.signs import BioHash, MlpHash, vectors_of_signs
 from iom.codes.comparators import SymbolComparator
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count, part_window
-from iom.models.artifact import ArtifactFaceHasher
-from iom.models.face_hasher import FaceHasher
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import ArtifactFaceHasher, FaceHasher, KerasFaceHasher
 from iom.nn.hash_network import KEYED_LAYER
 from iom.nn.layers.cosine import UnitLength
 from iom.nn.layers.index_of_max import IoMProjection

@@ -35,35 +35,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SectionT = TypeVar("SectionT", bound="Section")
 
-OK = 0
-NO = 1
-"""The answer is no: no match, nobody found, problems found."""
-USER_ERROR = 2
-BUG = 70
-"""An unexpected error, shown with its traceback."""
-EXIT_CODES: dict[type[BaseException], int] = {
-    NotEnrolledError: 3,
-    RevokedError: 4,
-    FaceError: 5,
-    StoreError: 6,
-    KeyMaterialError: 6,
-    IomError: USER_ERROR,
-    OSError: USER_ERROR,
-    MemoryError: USER_ERROR,
-    KeyboardInterrupt: 130,
+OK, NO, BUG = 0, 1, 70
+EXIT_CODES: dict[int, tuple[tuple[type[BaseException], ...], str]] = {
+    OK: ((), "done; match"),
+    NO: ((), "no match, nobody found, problems found"),
+    3: ((NotEnrolledError,), "the subject is not enrolled"),
+    4: ((RevokedError,), "the subject was revoked"),
+    5: ((FaceError,), "an image cannot be used as a face"),
+    6: ((StoreError, KeyMaterialError), "record store or key store: missing, damaged, wrong passphrase or key"),
+    2: ((IomError, OSError, MemoryError), "wrong arguments, configuration or input; a file cannot be read or written"),
+    BUG: ((), "an error of the program, with its traceback"),
+    130: ((KeyboardInterrupt,), "interrupted"),
 }
-"""Exit code of each kind of error; the first kind that fits counts."""
-EXIT_CODE_HELP = {
-    OK: "done; match",
-    NO: "no match, nobody found, problems found",
-    USER_ERROR: "wrong arguments, configuration or input; a file cannot be read or written",
-    3: "the subject is not enrolled",
-    4: "the subject was revoked",
-    5: "an image cannot be used as a face",
-    6: "record store or key store: missing, damaged, wrong passphrase or key",
-    BUG: "an error of the program, with its traceback",
-    130: "interrupted",
-}
+"""Exit code to the errors that end with it, and its meaning; the first one that fits an error counts."""
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -253,7 +237,7 @@ def guarded(act: Callable[[], int], *, in_json: bool = False) -> int:
 
 def exit_code(error: BaseException) -> int:
     """Exit code of an error; `BUG` for one that is no user's mistake."""
-    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), BUG)
+    return next((code for code, (kinds, _) in EXIT_CODES.items() if isinstance(error, kinds)), BUG)
 
 
 @contextlib.contextmanager

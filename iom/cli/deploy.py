@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iom._names import EXPORT_FORMATS, ROLES
+from iom._names import ROLES
 from iom.cli._command import PATH, Answer, Choice, HasherOptions, detector_options, hasher_options, output_option, root
 from iom.cli.gallery import GalleryOptions, gallery_options
 from iom.errors import ConfigError
+from iom.export.formats import FORMATS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -44,11 +45,11 @@ that loses more than its format may is an error, and nothing of it stays.
 @click.option(
     "--to",
     "targets",
-    type=Choice(EXPORT_FORMATS),
+    type=Choice(list(FORMATS)),
     multiple=True,
     default=["onnx"],
     metavar="FORMAT",
-    help=f"any of {', '.join(EXPORT_FORMATS)}; may be given several times",
+    help=f"any of {', '.join(FORMATS)}; may be given several times",
 )
 @output_option("folder of the artefacts", default=Path("exported"))
 @click.option("--name", default="", help="of the artefacts (default: the hasher's)")
@@ -73,18 +74,18 @@ def deploy(
         raise ConfigError(f"unexpected {' '.join(more)}: repeat --to for each format; see iom deploy --help")
 
     from iom.export.check import calibration_faces as read_calibration_faces
-    from iom.export.check import faces_of_nobody, faces_of_pairs
-    from iom.export.export import Exporter, check_targets
-    from iom.export.source import load_source
+    from iom.export.check import faces_of_pairs, synthetic_faces
+    from iom.export.context import load_source
+    from iom.export.exporter import Exporter, check_targets
     from iom.pretrained import hasher_path
 
     check_targets(targets)
     source = load_source(models.hasher, weights=models.weights)
     size = source.input_size
     if pairs is not None and folder is not None:
-        faces = faces_of_pairs(pairs, folder, size=size, most=check_pairs)
+        faces = faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
     elif pairs is None and folder is None:
-        faces = faces_of_nobody(size)
+        faces = synthetic_faces(size)
     else:
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
     ranges = read_calibration_faces(calibration, calibration_faces, size=size)
@@ -156,7 +157,11 @@ with a gallery of your own:
 Then open http://127.0.0.1:8000/. Needs the extra `service`, and `align` to take
 photographs. Tokens and faces cross the network: serve other machines only with --certificate and
 --certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops it after the requests
-that are under way. See docs/service.md.
+that are under way.
+
+--failures counts by token and subject, a sixth of them at once; all tokens together have three times
+as many, searches ten times. --proxy takes an address or a network in front of the service; without
+it no header is believed. docs/service.md explains both.
 """,
 )
 @click.option("--tokens", type=PATH, metavar="FILE", help="made by iom make-token")
@@ -165,27 +170,14 @@ that are under way. See docs/service.md.
 @click.option("--port", type=int, default=8000, help="port, 0 for any that is free")
 @click.option("--certificate", type=PATH, metavar="FILE", help="for TLS (PEM)")
 @click.option("--certificate-key", type=PATH, metavar="FILE", help="its key (PEM)")
-@click.option(
-    "--proxy",
-    multiple=True,
-    metavar="ADDRESS",
-    help="a proxy in front of this (address or network; may be given again): its X-Forwarded-For tells the address "
-    "of a client (default: no header is believed)",
-)
+@click.option("--proxy", multiple=True, metavar="ADDRESS", help="proxy whose X-Forwarded-For is believed; repeatable")
 @detector_options(
     "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is installed; "
     "none takes only faces that are aligned",
     default="auto",
 )
 @click.option("--rate", type=float, default=20.0, metavar="N", help="requests/s of a token")
-@click.option(
-    "--failures",
-    type=float,
-    default=60.0,
-    metavar="N",
-    help="failed verifications of a subject by a token in an hour, a sixth of them at once; all tokens together have "
-    "three times as many, searches ten times",
-)
+@click.option("--failures", type=float, default=60.0, metavar="N", help="failed verifications of a subject in an hour")
 @click.option("--max-request", type=float, default=8.0, metavar="MB", help="megabytes of a request")
 @click.option("--decode-workers", type=int, default=2, metavar="N", help="processes that decode images")
 @click.option("--scores", is_flag=True, help="tell distances, too: a help for an attacker who tries image after image")

@@ -225,15 +225,12 @@ def enroll(
     _check_faces(images)
     with place.open() as gallery:
         gallery.application(name)
-        may_return = (RevokedError,) if allow_revoked else ()
-        with contextlib.suppress(NotEnrolledError, *may_return):
-            gallery.references(name, subject)
-            if not add:
-                raise AlreadyEnrolledError(
-                    f"subject {subject!r} is enrolled already in {name}; "
-                    "--add adds a reference, iom renew replaces what is there",
-                    subject_id=subject,
-                )
+        if _is_enrolled(gallery, name, subject, allow_revoked) and not add:
+            raise AlreadyEnrolledError(
+                f"subject {subject!r} is enrolled already in {name}; "
+                "--add adds a reference, iom renew replaces what is there",
+                subject_id=subject,
+            )
         rows, metadata = _Rows(models, fuse).of(images, gallery)
         new = gallery.enroll(name, subject, rows, metadata=metadata, another=add, allow_revoked=allow_revoked)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
@@ -277,17 +274,19 @@ def _enroll_folder(place: GalleryOptions, folder: Path, rows_of: _Rows, *, allow
     with place.open() as gallery, goes_on_when_repeated():
         gallery.application(name)
         for subject, images in tqdm(listing.subjects.items(), unit="subject", disable=hidden):
-            if state := _state_of(gallery, name, subject, allow_revoked):
-                counts[state] += 1
-                continue
-            rows, metadata = rows_of.of([folder / image for image in images], gallery)
             try:
+                if _is_enrolled(gallery, name, subject, allow_revoked):
+                    counts["present"] += 1
+                    continue
+                rows, metadata = rows_of.of([folder / image for image in images], gallery)
                 new = gallery.enroll(name, subject, rows, metadata=metadata, allow_revoked=allow_revoked)
+            except RevokedError:
+                counts["revoked"] += 1
             except AlreadyEnrolledError:
                 counts["present"] += 1
-                continue
-            counts["subjects"] += 1
-            counts["references"] += len(new)
+            else:
+                counts["subjects"] += 1
+                counts["references"] += len(new)
     text = f"enrolled {counted(counts['subjects'], 'subject')}, {counted(counts['references'], 'reference')}"
     if counts["present"]:
         text += f"; {counts['present']} were enrolled already"
@@ -301,15 +300,17 @@ def _tell_links(folder: Path, count: int) -> None:
         print(f"note: {folder}: {count} links to folders are not followed", file=sys.stderr)
 
 
-def _state_of(gallery: "Gallery", name: str, subject: str, allow_revoked: bool) -> str:
-    """`present` or `revoked` of a subject that is not to be enrolled, else nothing."""
-    try:
+def _is_enrolled(gallery: "Gallery", name: str, subject: str, allow_revoked: bool) -> bool:
+    """Whether the subject has a reference.
+
+    Raises:
+        RevokedError: It had one that was revoked, and that is not allowed.
+    """
+    may_return = (RevokedError,) if allow_revoked else ()
+    with contextlib.suppress(NotEnrolledError, *may_return):
         gallery.references(name, subject)
-    except NotEnrolledError:
-        return ""
-    except RevokedError:
-        return "" if allow_revoked else "revoked"
-    return "present"
+        return True
+    return False
 
 
 @command("verify", examples=("alice probe.jpg", "alice probe.jpg --json"))

@@ -6,13 +6,13 @@ import click
 
 import iom
 from iom.cli import data, deploy, evaluate, gallery, train  # noqa: F401  (they declare the commands)
-from iom.cli._command import EXIT_CODE_HELP, root, run
+from iom.cli._command import EXIT_CODES, root, run
 
 root.renamed = {"search": "sweep"}
 root.epilog = "\n".join(
     [
         "exit codes:",
-        *(f"{code:>5}  {text}" for code, text in EXIT_CODE_HELP.items()),
+        *(f"{code:>5}  {EXIT_CODES[code][1]}" for code in sorted(EXIT_CODES)),
         "",
         "iom COMMAND --help tells more; with --json a command that answers something",
         "prints one JSON object, of an error too. iom --version.",

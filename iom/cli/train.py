@@ -298,7 +298,7 @@ def stored_rows() -> list[dict[str, Any]]:
 
 def _names(part: str, head: str) -> list[str]:
     from iom._registry import lookup
-    from iom.nn.backbones.embedding_heads import HEADS
+    from iom.nn.backbones.blocks import HEADS
     from iom.nn.backbones.registry import BACKBONES
 
     if head:
@@ -340,7 +340,7 @@ weights = root.subgroup(TITLE, "weights", "List and check the weights of backbon
 def list_weights() -> Answer:
     """List the entries of the manifest, and which are here."""
     from iom.errors import WeightsError
-    from iom.pretrained.entries import locate, read_manifest
+    from iom.pretrained.manifest import locate, read_manifest
 
     entries = read_manifest()
     width = max(len(name) for name in entries)
@@ -366,7 +366,7 @@ def check_weights(name: str, no_faces: bool) -> Answer:
     NAME_OR_FILE is architecture.tag, or a model file.
     """
     from iom.pretrained.face_check import check_on_faces
-    from iom.pretrained.manifest import load_backbone_model
+    from iom.pretrained.weights import load_backbone_model
 
     loaded = load_backbone_model(name, check=False)
     stated = f"{loaded.input.colour_order} {loaded.input.range}"

@@ -456,7 +456,7 @@ class Stage1Config(Section):
     synthetic ones are drawn with the run's seed."""
 
     @staticmethod
-    def modern(settings: Settings) -> Settings:  # noqa: D102
+    def modern(settings: Settings) -> Settings:
         margin = settings.get("margin")
         if not isinstance(margin, dict) or not isinstance(margin.get("arguments", {}), dict):
             return settings
@@ -540,7 +540,7 @@ class Stage2Config(Section):
     calibration: CalibrationConfig = CalibrationConfig()
 
     @staticmethod
-    def modern(settings: Settings) -> Settings:  # noqa: D102
+    def modern(settings: Settings) -> Settings:
         losses = settings.get("losses")
         return {**settings, "losses": losses_from_flat(losses)} if isinstance(losses, dict) else settings
 
@@ -582,7 +582,7 @@ class EvaluateConfig(Section):
     report: ReportConfig = ReportConfig()
 
     @staticmethod
-    def modern(settings: Settings) -> Settings:  # noqa: D102
+    def modern(settings: Settings) -> Settings:
         code = settings.get("code")
         if not isinstance(code, dict):
             return settings

@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from iom.errors import DataError, WeightsError
 from iom.keys import TransformKey
-from iom.models.artifact_manifest import manifest_path
+from iom.models.artifact import manifest_path
 from iom.models.embedder import load_embedder
-from iom.models.face_hasher import FaceHasher, load
-from iom.models.keras_face_hasher import METADATA_FILE, KerasFaceHasher
-from iom.pretrained import hashers
+from iom.models.face_hasher import FaceHasher, KerasFaceHasher, load
+from iom.pretrained import HASHER_FILE, hashers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,7 +106,7 @@ def find_hasher(weights: str, *, batch_size: int = 8) -> FaceHasher:
     embedder = load_embedder(weights, batch_size=batch_size)
     found = hashers()
     for folder in found.values():
-        metadata = folder / METADATA_FILE
+        metadata = folder / HASHER_FILE
         if embedder.fingerprint in metadata.read_text(encoding="utf-8", errors="replace"):
             hasher = KerasFaceHasher.load(folder, weights=weights)
             hasher.embedder = embedder

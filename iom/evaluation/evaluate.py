@@ -11,8 +11,7 @@ from iom.evaluation.report.collect import EvaluationInputs, collect
 from iom.evaluation.report.data import EmbedderSummary, ReportData
 from iom.evaluation.report.sections import check_attacks
 from iom.evaluation.systems import check_systems, load_code_systems
-from iom.models.embedder import Embedder
-from iom.models.fusion import open_embedder
+from iom.models.embedder import Embedder, open_embedder
 
 _IMAGES_AT_A_TIME = 256
 

@@ -15,7 +15,7 @@ from iom.evaluation.blufr import BlufrEvaluator, read_blufr
 from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator
 from iom.evaluation.scores import FLOAT, CodeSystem, Embeddings, float_system, scenarios_of
 from iom.evaluation.systems import check_systems, load_code_systems
-from iom.models.fusion import open_embedder
+from iom.models.embedder import open_embedder
 
 Embed = Callable[[Sequence[Path]], Embeddings]
 

@@ -7,12 +7,11 @@ from iom.baselines import BASELINES
 from iom.config import CodeConfig, EvaluateConfig
 from iom.errors import ConfigError, WeightsError
 from iom.evaluation.scores import FLOAT, CodeSystem
-from iom.models.artifact_manifest import manifest_path
+from iom.models.artifact import manifest_path
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import load
-from iom.models.keras_face_hasher import METADATA_FILE
-from iom.models.sessions.runtimes import is_artefact
-from iom.pretrained import hasher_path
+from iom.models.sessions import is_artifact
+from iom.pretrained import HASHER_FILE, hasher_path
 
 LEARNED = "learned"
 
@@ -106,9 +105,9 @@ def _check_folder(name: str, folder: str, others: Sequence[str]) -> None:
         except WeightsError as error:
             reason = f"{setting}: {error}"
         else:
-            if (path / METADATA_FILE).is_file():
+            if (path / HASHER_FILE).is_file():
                 return
-            if is_artefact(path) and manifest_path(path).is_file():
+            if is_artifact(path) and manifest_path(path).is_file():
                 return
             reason = f"no trained hasher in '{folder}'"
     else:

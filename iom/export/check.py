@@ -1,4 +1,4 @@
-"""Trying an artefact in its own runtime, on faces, against the hasher it was made from."""
+"""Checks of artefacts: run in their own runtime on faces, compared with the hasher they were made from."""
 
 import dataclasses
 import functools
@@ -14,18 +14,19 @@ from iom._random import numpy_stream
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.pair_lists import read_pair_list
 from iom.errors import DataError
+from iom.export.context import Source
 from iom.export.formats import Format
-from iom.export.source import Source
 from iom.keys import TransformKey
 from iom.metrics.verification import equal_error_rate
-from iom.models.artifact_manifest import Check
+from iom.models.artifact import Check
 from iom.photos.images import Pixels, read_images
 from iom.synthetic import load_face_model
 
-SYNTHETIC_PEOPLE, SYNTHETIC_SAMPLES, SYNTHETIC_SEED = 8, 2, 7
-ENOUGH_MATED, PAIRS_BY_CHANCE = 3000, 3
+SYNTHETIC_SUBJECTS, SYNTHETIC_SAMPLES, SYNTHETIC_SEED = 8, 2, 7
+ENOUGH_MATED, CHANCE_PAIRS = 3000, 3
+"""With fewer mated pairs, an error rate may move by this many of them."""
 TURN, MARGIN = 1e-3, 0.01
-"""Radians, a tenth of what bfloat16 does to an embedding; share below what stays under it."""
+"""Radians, a tenth of the error of bfloat16 in an embedding; share below the symbols that stay under it."""
 Run = Callable[[Pixels, TransformKey], NDArray[np.uint8]]
 
 
@@ -44,47 +45,51 @@ class Faces:
     benchmark: PairBenchmark | None = None
 
 
-def faces_of_pairs(pairs: Path, folder: Path, *, size: int, most: int = 0) -> Faces:
+def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) -> Faces:
     """The images of a list of pairs such as LFW's.
 
     Args:
         pairs: The list.
         folder: Of the aligned images.
         size: Their side.
-        most: How many pairs to take, evenly spread; 0 takes all.
+        max_pairs: Pairs to take, evenly spread; 0 takes all.
 
     Raises:
         DataError: Missing or damaged.
     """
     benchmark = read_pair_list(pairs, folder)
     chosen = np.arange(len(benchmark))
-    if most and most < len(benchmark):
-        chosen = np.linspace(0, len(benchmark) - 1, most).astype(int)
+    if max_pairs and max_pairs < len(benchmark):
+        chosen = np.linspace(0, len(benchmark) - 1, max_pairs).astype(int)
     left, right = benchmark.left[chosen], benchmark.right[chosen]
     used, index = np.unique(np.concatenate([left, right]), return_inverse=True)
     paths = tuple(Path(str(benchmark.images[number])) for number in used)
     part = dataclasses.replace(
-        benchmark, images=paths, left=index[: len(chosen)], right=index[len(chosen) :],
-        same=benchmark.same[chosen], fold=benchmark.fold[chosen],
+        benchmark,
+        images=paths,
+        left=index[: len(chosen)],
+        right=index[len(chosen) :],
+        same=benchmark.same[chosen],
+        fold=benchmark.fold[chosen],
         subjects=benchmark.subjects[used],
-    )  # fmt: skip
+    )
     return Faces(f"{pairs.stem}, {len(chosen)} pairs", read_images(paths, size=size), part)
 
 
-def faces_of_nobody(size: int) -> Faces:
+def synthetic_faces(size: int) -> Faces:
     """Synthetic faces, where no real ones are at hand.
 
     Raises:
         DataError: Another size than theirs.
     """
-    images, _ = load_face_model().sample(SYNTHETIC_PEOPLE, SYNTHETIC_SAMPLES, seed=SYNTHETIC_SEED)
+    images, _ = load_face_model().sample(SYNTHETIC_SUBJECTS, SYNTHETIC_SAMPLES, seed=SYNTHETIC_SEED)
     if images.shape[1] != size:
         raise DataError(f"synthetic faces have {images.shape[1]} pixels a side, expected {size}")
-    return Faces("synthetic faces of nobody", images)
+    return Faces("synthetic faces", images)
 
 
 def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
-    """Faces to choose the ranges of integers on, evenly spread over a folder; else of nobody.
+    """Faces to choose the ranges of integers on, evenly spread over a folder; without one, synthetic faces.
 
     Raises:
         DataError: None there, or not aligned faces.
@@ -100,7 +105,7 @@ def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
 
 
 class Reference:
-    """What the hasher itself says of the faces, computed once for all formats.
+    """Codes of the source hasher for the faces, computed once for all formats.
 
     Args:
         source: The hasher that is exported.
@@ -120,7 +125,7 @@ class Reference:
     def stable_symbols(self) -> float:
         """Share of the symbols that stay when the embeddings are turned by `TURN`.
 
-        What no runtime can be blamed for losing: refined codes hold many near ties.
+        Refined codes hold many near ties: no runtime can keep more.
         """
         hasher, rows = self._source.hasher, self._source.embedder.embed(self.faces.images)
         noise = numpy_stream(0, "export/turn").standard_normal(rows.shape)
@@ -131,24 +136,24 @@ class Reference:
     def check(self, run: Run, wanted: Format) -> Check:
         """Compare the codes of `run` with them."""
         codes = run(self.faces.images, self.key)
-        least = wanted.least_equal_symbols
+        bound = wanted.min_equal_symbols
         if wanted.precision != "float32":
-            least = min(least, self.stable_symbols - MARGIN)
+            bound = min(bound, self.stable_symbols - MARGIN)
         return Check(
             faces=self.faces.name,
             images=len(codes),
             equal_symbols=float(np.mean(codes == self.codes)),
-            least_equal_symbols=round(least, 4),
+            least_equal_symbols=round(bound, 4),
             pairs=len(self.faces.benchmark) if self.faces.benchmark else 0,
             source_eer=self._eer(self.codes),
             eer=self._eer(codes),
-            largest_eer_loss=round(wanted.largest_eer_loss + self._chance(), 4),
+            largest_eer_loss=round(wanted.max_eer_loss + self._chance(), 4),
         )
 
     def _chance(self) -> float:
-        """What a few pairs more or less make of an error rate, where there are not many."""
+        """Change of the error rate by `CHANCE_PAIRS` pairs, where there are few."""
         mated = int(self.faces.benchmark.same.sum()) if self.faces.benchmark else ENOUGH_MATED
-        return 0.0 if mated >= ENOUGH_MATED else PAIRS_BY_CHANCE / mated
+        return 0.0 if mated >= ENOUGH_MATED else CHANCE_PAIRS / mated
 
     def _eer(self, codes: NDArray[Any]) -> float | None:
         benchmark = self.faces.benchmark

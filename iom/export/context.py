@@ -1,24 +1,109 @@
-"""What a format is written from."""
+"""Sources of exports: a backbone with the hasher that was made for it, and the data that writers of formats need."""
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.export.source import Source
+from iom.errors import WeightsError
+from iom.export.folding import fold_batch_norms
+from iom.keys import TransformKey
+from iom.models.embedder import Embedder
+from iom.models.face_hasher import KerasFaceHasher
+from iom.nn.layers.code import Symbols
+from iom.pretrained.weights import load_backbone_model
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Material:
+class Source:
+    """A trained hasher with its backbone.
+
+    Attributes:
+        backbone: Raw RGB pixels to embedding, batch norms folded.
+        hasher: The hasher.
+        embedder: The embedder as it was trained, for the reference.
+    """
+
+    backbone: keras.Model
+    hasher: KerasFaceHasher
+    embedder: Embedder
+
+    @property
+    def input_size(self) -> int:
+        """S, side of the aligned face."""
+        return self.embedder.input_size
+
+    def graph(self) -> keras.Model:
+        """One Keras graph: `image` and `order` to `codes` and `embedding`."""
+        image = keras.Input(self.backbone.inputs[0].shape[1:], name="image")
+        order = keras.Input((self.hasher.order_width,), dtype="int32", name="order")
+        embedding = self.backbone(image)
+        responses = self.hasher.model({"embedding": embedding, "order": order})
+        outputs = {
+            "codes": Symbols(name="codes")(responses),
+            "embedding": keras.layers.Identity(name="embedding")(embedding),
+        }
+        return keras.Model({"image": image, "order": order}, outputs, name="deployed_hasher")
+
+    def codes(self, images: NDArray[np.uint8], key: TransformKey) -> NDArray[np.uint8]:
+        """Codes without an export: the reference."""
+        return self.hasher.hash(self.embedder.embed(images), key)
+
+    def description(self) -> dict[str, Any]:
+        """The fields of a manifest that describe the source."""
+        hasher = self.hasher
+        return {
+            "input_size": self.input_size,
+            **hasher.shape,
+            "embedder": {"name": hasher.embedder_name, "sha256": hasher.embedder_fingerprint},
+            "hasher": hasher.fingerprint,
+            "calibration": dataclasses.asdict(hasher.calibration) if hasher.calibration else None,
+        }
+
+
+def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -> Source:
+    """The hasher of a folder and its backbone.
+
+    Args:
+        folder: Of a trained hasher.
+        weights: Manifest name or file of the embedder; empty takes the one the hasher names.
+        batch_size: Faces a call of the reference.
+
+    Raises:
+        WeightsError: Missing or damaged, they do not belong together, or the backbone is a frozen graph, a fusion, or
+            otherwise no single Keras graph.
+    """
+    hasher = KerasFaceHasher.load(folder, weights=weights)
+    loaded = load_backbone_model(hasher.weights)
+    if not isinstance(loaded.model, keras.Model):
+        raise WeightsError(
+            f"{loaded.name}: a frozen graph or SavedModel cannot be exported further; expected a Keras backbone"
+        )
+    embedder = Embedder(
+        loaded.predict,
+        name=loaded.name,
+        fingerprint=loaded.fingerprint,
+        embedding_size=loaded.embedding_size,
+        input_size=loaded.input_size,
+        batch_size=batch_size,
+    )
+    hasher.check_embedder(embedder)
+    return Source(fold_batch_norms(loaded.model), hasher, embedder)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportContext:
     """A source, faces to calibrate integers on, and a place for intermediate files.
 
     Attributes:
         source: Backbone and hasher.
-        faces: RGB `(N, S, S, 3)` uint8, for formats that need to see activations; never those of
-            the check.
+        faces: RGB `(N, S, S, 3)` uint8, for formats that need to see activations; never those of the check.
         orders: One for each face, `(N, W)`, of random keys that are thrown away.
         scratch: A folder that is removed afterwards.
     """
@@ -27,19 +112,11 @@ class Material:
     faces: NDArray[np.uint8]
     orders: NDArray[np.int32]
     scratch: Path
+    _made: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    @functools.cached_property
-    def saved_model(self) -> Path:
-        """A SavedModel of constants, written once, for the formats that are made from one."""
-        from iom.export.saved_model import write_frozen_model
-
-        path = self.scratch / "source.saved_model"
-        write_frozen_model(self, path)
-        return path
-
-    @functools.cached_property
-    def onnx(self) -> Any:
-        """An ONNX model of it, made once, for the formats that are made from one."""
-        from iom.export.onnx import onnx_model
-
-        return onnx_model(self.source.backbone, self.source.hasher.model)
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """The result of `make`, computed for the first format that asks for it under this name."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: T = self._made[name]
+        return made

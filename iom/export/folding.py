@@ -15,11 +15,10 @@ FARTHEST = 8.0
 def fold_batch_norms(model: keras.Model) -> keras.Model:
     """The same function with fewer layers.
 
-    A batch norm behind a convolution or a dense layer that nothing else reads goes into its kernel
-    and bias. A batch norm in front of one goes into it where no zero padding stands between, as
-    padding is not normalised: in front of the dense layer of a head, for instance, also through
-    `Flatten`. In front of a padded one it does where the sum of a residual block can be moved by
-    shift / scale beforehand (`_wanted_move`). The others stay. Dropout is left out.
+    A batch norm behind a convolution or a dense layer that nothing else reads goes into its kernel and bias. A batch
+    norm in front of one goes into it where no zero padding stands between, as padding is not normalised: in front of
+    the dense layer of a head, for instance, also through `Flatten`. In front of a padded one it does where the sum of a
+    residual block can be moved by shift / scale beforehand (`_wanted_move`). The others stay. Dropout is left out.
 
     Args:
         model: Functional, of one input and one output, such as a backbone; it is not changed.
@@ -162,9 +161,9 @@ def _ends_in_layer(model: keras.Model, readers: dict[int, list[Any]]) -> set[int
 def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> Any:
     """How far a sum is moved for the one batch norm that reads it; `None` if it cannot be.
 
-    With BN(x) = s x + t, of x + t / s the batch norm is a product with s, which a kernel can take
-    in, and zero padding of it is the zero padding of BN(x). A convolution without padding that
-    reads the sum, too, takes the move back in its bias, and so does what the next sum adds.
+    With BN(x) = s x + t, of x + t / s the batch norm is a product with s, which a kernel can take in, and zero padding
+    of it is the zero padding of BN(x). A convolution without padding that reads the sum, too, takes the move back in
+    its bias, and so does what the next sum adds.
     """
     found = readers[id(result)]
     norms = [by for by, _ in found if isinstance(by, layers.BatchNormalization)]

@@ -1,15 +1,88 @@
-"""ONNX, for onnxruntime and whatever else reads it."""
+"""Export to ONNX, layer by layer from the Keras graph, and to what is made from it: int8 and OpenVINO.
 
+Not by way of TensorFlow: its converter pins a protobuf that TensorFlow 2.21 does not run with, and lays transpositions
+around every convolution; and the first of equally large responses must count (docs/adr/070-onnx-written-by-hand.md).
+Maps are `(B, C, H, W)`, as the runtimes want them.
+"""
+
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import scipy.linalg
+from keras import layers
+from numpy.typing import NDArray
 
-from iom.errors import missing_extra
-from iom.export.context import Material
-from iom.export.onnx_graph import OnnxGraph, add_keras_graph
-from iom.export.onnx_hash import HASH_LAYERS
-from iom.export.onnx_pixels import fold_pixel_scaling
+from iom.errors import WeightsError, missing_extra
+from iom.export.context import ExportContext
+from iom.export.folding import graph_nodes
+from iom.keys import ROTATION_ROUNDS
+from iom.nn.layers.cosine import NORM_FLOOR
+from iom.nn.layers.refinement import DECAY, FLOOR, RATE
+from iom.nn.layers.rotation import block_sizes
+
+OPSET = 17
+IR_VERSION = 8
+"""Old enough for the runtimes of several years."""
+_PADDINGS = {"same": "SAME_UPPER", "valid": "VALID"}
+QUANTISED = ("Conv", "Gemm", "Add", "PRelu")
+"""Operations that become integers."""
+
+
+def write_onnx(context: ExportContext, path: Path) -> None:
+    """Write an `.onnx` file."""
+    path.write_bytes(_onnx_of(context).SerializeToString())
+
+
+def write_int8(context: ExportContext, path: Path) -> None:
+    """Write ONNX with integers (QDQ), per channel; the first layer, the last and the hash stay floats.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+    try:
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    except ImportError as error:
+        raise missing_extra("int8 in ONNX", "onnx", "onnxruntime", cause=error) from error
+
+    class Faces(CalibrationDataReader):
+        """One face after the other."""
+
+        def __init__(self) -> None:
+            self._pairs = iter(zip(context.faces, context.orders, strict=True))
+
+        def get_next(self) -> dict[str, Any] | None:
+            """The next inputs, or `None` behind the last."""
+            pair = next(self._pairs, None)
+            return pair and {"image": pair[0][None].astype(np.float32), "order": pair[1][None]}
+
+    quantize_static(
+        _onnx_file(context),
+        path,
+        Faces(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=list(QUANTISED),
+        nodes_to_exclude=_float_nodes(_onnx_of(context)),
+    )
+
+
+def write_openvino(context: ExportContext, path: Path) -> None:
+    """Write OpenVINO's `.xml` and `.bin` with weights in float32; the session decides what it computes with.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing_extra("writing OpenVINO's format", "openvino", cause=error) from error
+    openvino.save_model(openvino.convert_model(_onnx_file(context)), path, compress_to_fp16=False)
 
 
 def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
@@ -20,43 +93,429 @@ def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
         hasher: Embedding and order to responses.
 
     Returns:
-        An ONNX model: `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to `codes`
-        `(B, M)` int32 and `embedding` `(B, D)` float32, not of unit length.
+        An ONNX model: `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to `codes` `(B, M)` int32 and
+        `embedding` `(B, D)` float32, not of unit length.
+
+    Raises:
+        MissingExtraError: The package `onnx` is not installed.
     """
-    onnx = require_onnx()
+    try:
+        from onnx import TensorProto
+    except ImportError as error:
+        raise missing_extra("writing ONNX", "onnx", cause=error) from error
     graph = OnnxGraph()
     raw = add_keras_graph(graph, backbone, {backbone.inputs[0].name: "image"})
-    fold_pixel_scaling(graph, backbone.inputs[0].shape[1])
-    embedding = graph.add("Identity", [raw], "embedding")
-    names = {"embedding": embedding, "order": "order"}
-    responses = add_keras_graph(graph, hasher, names, more=HASH_LAYERS)
-    indexes = graph.add("ArgMax", [responses], "indexes", axis=2, keepdims=0, select_last_index=0)
-    graph.add("Cast", [indexes], "codes", to=onnx.TensorProto.INT32)
-    floats, integers = onnx.TensorProto.FLOAT, onnx.TensorProto.INT32
     size = backbone.inputs[0].shape[1]
+    fold_pixel_scaling(graph, size)
+    embedding = graph.add("Identity", raw, name="embedding")
+    responses = add_keras_graph(graph, hasher, {"embedding": embedding, "order": "order"})
+    indexes = graph.add("ArgMax", responses, axis=2, keepdims=0, select_last_index=0)
+    graph.add("Cast", indexes, name="codes", to=TensorProto.INT32)
     width = hasher.get_layer("order").output.shape[1]
     return graph.model(
-        {"image": (floats, ["batch", size, size, 3]), "order": (integers, ["batch", width])},
+        {"image": (TensorProto.FLOAT, ["batch", size, size, 3]), "order": (TensorProto.INT32, ["batch", width])},
         {
-            "codes": (integers, ["batch", hasher.output_shape[1]]),
-            "embedding": (floats, ["batch", backbone.output_shape[1]]),
+            "codes": (TensorProto.INT32, ["batch", hasher.output_shape[1]]),
+            "embedding": (TensorProto.FLOAT, ["batch", backbone.output_shape[1]]),
         },
     )
 
 
-def write_onnx(material: Material, path: Path) -> None:
-    """Write an `.onnx` file."""
-    require_onnx().save_model(material.onnx, str(path))
+def _onnx_of(context: ExportContext) -> Any:
+    return context.once("onnx", lambda: onnx_model(context.source.backbone, context.source.hasher.model))
 
 
-def require_onnx() -> Any:
-    """The package `onnx`.
+def _onnx_file(context: ExportContext) -> Path:
+    path = context.scratch / "source.onnx"
+    path.write_bytes(_onnx_of(context).SerializeToString())
+    return path
+
+
+def _float_nodes(model: Any) -> list[str]:
+    """The first convolution, the layer that makes the embedding, and all behind it."""
+    names = [node.name for node in model.graph.node]
+    behind = names.index("embedding")
+    last = max(i for i, node in enumerate(model.graph.node[:behind]) if node.op_type in QUANTISED)
+    first = next(node.name for node in model.graph.node if node.op_type == "Conv")
+    return [first, *names[last:]]
+
+
+class OnnxGraph:
+    """Nodes and constants, collected one by one; names begin with `scope`, the layer that is being written."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.scope = "graph"
+        self._names: dict[str, int] = {}
+
+    def add(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """Add a node and return the name of its output."""
+        from onnx import helper
+
+        name = self._free(name or f"{self.scope}/{kind}")
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def constant(self, values: Any, kind: Any = np.float32) -> str:
+        """Add a constant and return its name."""
+        name = self._free(f"{self.scope}/constant")
+        self.constants[name] = np.array(values, kind, order="C")
+        return name
+
+    def columns(self, value: str, start: int, stop: int, step: int = 1) -> str:
+        """Slice of the second axis."""
+        bounds = (self.constant([bound], np.int64) for bound in (start, stop, 1, step))
+        return self.add("Slice", value, *bounds)
+
+    def reshape(self, value: str, *shape: int) -> str:
+        """The same values, `(B, *shape)`."""
+        return self.add("Reshape", value, self.constant([-1, *shape], np.int64))
+
+    def total(self, value: str) -> str:
+        """Sum over the columns, `(B, K)` -> `(B, 1)`."""
+        return self.add("ReduceSum", value, self.constant([-1], np.int64), keepdims=1)
+
+    def model(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
+        """The ONNX model; inputs and outputs by name, each an element type and a shape."""
+        import onnx
+        from onnx import helper, numpy_helper
+
+        ends = [[helper.make_tensor_value_info(name, *end) for name, end in side.items()] for side in (inputs, outputs)]
+        constants = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
+        graph = helper.make_graph(self.nodes, "iom", *ends, initializer=constants)
+        opset = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _free(self, name: str) -> str:
+        count = self._names[name] = self._names.get(name, 0) + 1
+        return name if count == 1 else f"{name}/{count}"
+
+
+def add_keras_graph(graph: OnnxGraph, model: keras.Model, inputs: dict[str, str]) -> str:
+    """Add all layers of a functional model; maps become `(B, C, H, W)`.
+
+    Args:
+        graph: Is added to.
+        model: One output; batch norms folded.
+        inputs: By the name of each input layer, the name of its value in `graph`. Images are `(B, H, W, C)` there.
+
+    Returns:
+        The name of the output.
 
     Raises:
-        MissingExtraError: It is not installed.
+        WeightsError: A layer that `LAYERS` does not have.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise missing_extra("writing ONNX", "onnx", cause=error) from error
-    return onnx
+    known: dict[int, str] = {}
+    for tensor in model.inputs:
+        value = inputs[tensor.name]
+        known[id(tensor)] = graph.add("Transpose", value, perm=[0, 3, 1, 2]) if len(tensor.shape) == 4 else value
+    for node in graph_nodes(model):
+        layer = node.operation
+        write = LAYERS.get(type(layer).__name__)
+        if write is None:
+            raise WeightsError(
+                f"{model.name}: the layer {layer.name} of type {type(layer).__name__} has "
+                f"no counterpart in ONNX here (there are: {', '.join(sorted(LAYERS))}); add one to "
+                "LAYERS in iom/export/onnx.py, or export to a format that TensorFlow writes"
+            )
+        graph.scope = layer.name
+        values = (known[id(tensor)] for tensor in node.input_tensors)
+        known[id(node.output_tensors[0])] = write(graph, layer, node, *values)
+    return known[id(model.outputs[0])]
+
+
+def _convolution(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    kernel, *bias = layer.get_weights()
+    height, width, channels, outputs = kernel.shape
+    groups = getattr(layer, "groups", 1)
+    if isinstance(layer, layers.DepthwiseConv2D):
+        groups = channels
+        kernel = kernel.reshape(height, width, 1, channels * outputs)
+    weights = [graph.constant(each) for each in (kernel.transpose(3, 2, 0, 1), *bias)]
+    result = graph.add(
+        "Conv",
+        value,
+        *weights,
+        group=groups,
+        kernel_shape=[height, width],
+        strides=list(layer.strides),
+        dilations=list(layer.dilation_rate),
+        auto_pad=_PADDINGS[layer.padding],
+    )
+    return _activation(graph, layer, node, result)
+
+
+def _dense(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    weights = [graph.constant(each) for each in layer.get_weights()]
+    result = graph.add("MatMul" if len(weights) == 1 else "Gemm", value, *weights)
+    return _activation(graph, layer, node, result)
+
+
+def _batch_norm(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    size = layer.moving_mean.shape[0]
+    gamma = layer.gamma if layer.scale else np.ones(size)
+    beta = layer.beta if layer.center else np.zeros(size)
+    parts = (gamma, beta, layer.moving_mean, layer.moving_variance)
+    weights = [graph.constant(np.asarray(part)) for part in parts]
+    return graph.add("BatchNormalization", value, *weights, epsilon=layer.epsilon)
+
+
+def _prelu(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    slopes = np.asarray(layer.alpha)
+    return graph.add("PRelu", value, graph.constant(slopes.transpose(2, 0, 1) if slopes.ndim == 3 else slopes))
+
+
+def _rescaling(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    arrays = (np.asarray(each, np.float32) for each in (layer.scale, layer.offset))
+    scale, offset = (graph.constant(array.reshape(-1, 1, 1) if array.ndim else array) for array in arrays)
+    return graph.add("Add", graph.add("Mul", value, scale), offset)
+
+
+def _padded(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    (top, bottom), (left, right) = layer.padding
+    return graph.add("Pad", value, graph.constant([0, 0, top, left, 0, 0, bottom, right], np.int64))
+
+
+def _flatten(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    if len(node.input_tensors[0].shape) == 4:
+        value = graph.add("Transpose", value, perm=[0, 2, 3, 1])
+    return graph.add("Flatten", value)
+
+
+def _reshape(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    shape = list(layer.target_shape)
+    if len(shape) == 3 and shape[:2] == [1, 1]:
+        return graph.reshape(value, shape[2], 1, 1)
+    if len(shape) != 1 or len(node.input_tensors[0].shape) == 4:
+        raise WeightsError(f"{layer.name}: expected a row or a map of 1x1, received {shape}")
+    return graph.reshape(value, *shape)
+
+
+def _slice(graph: OnnxGraph, operation: Any, node: Any, value: str) -> str:
+    """Slice of channels: `x[..., start:stop:step]`."""
+    _, index = node.arguments.args
+    if not isinstance(index, tuple) or len(index) != 2 or index[0] is not Ellipsis:
+        raise WeightsError(f"{operation.name}: expected a slice of channels, received {index}")
+    last = index[1]
+    return graph.columns(value, last.start or 0, last.stop or np.iinfo(np.int64).max, last.step or 1)
+
+
+def _pooled(kind: str) -> "Write":
+    def write(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+        window, strides = list(layer.pool_size), list(layer.strides)
+        return graph.add(kind, value, kernel_shape=window, strides=strides, auto_pad=_PADDINGS[layer.padding])
+
+    return write
+
+
+def _global_average(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    pooled = graph.add("GlobalAveragePool", value)
+    return pooled if layer.keepdims else graph.add("Flatten", pooled)
+
+
+def _folded(kind: str) -> "Write":
+    def write(graph: OnnxGraph, layer: Any, node: Any, *values: str) -> str:
+        return functools.reduce(lambda left, right: graph.add(kind, left, right), values)
+
+    return write
+
+
+def _concatenated(graph: OnnxGraph, layer: Any, node: Any, *values: str) -> str:
+    return graph.add("Concat", *values, axis=1)
+
+
+def _relu(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    if layer.negative_slope or layer.threshold:
+        raise WeightsError(f"{layer.name}: expected a plain or a capped ReLU")
+    return graph.add("Relu", value) if layer.max_value is None else _clipped(graph, value, layer.max_value)
+
+
+def _activation(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    name = keras.activations.serialize(layer.activation)
+    if name == "linear":
+        return value
+    if name == "relu6":
+        return _clipped(graph, value, 6.0)
+    if name in ("silu", "swish"):
+        return graph.add("Mul", value, graph.add("Sigmoid", value))
+    kinds = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus"}
+    if name not in kinds:
+        raise WeightsError(f"{layer.name}: the activation {name} has no counterpart in ONNX here")
+    return graph.add(kinds[name], value)
+
+
+def _clipped(graph: OnnxGraph, value: str, bound: float) -> str:
+    return graph.add("Clip", value, graph.constant(0.0), graph.constant(bound))
+
+
+def _same(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    return value
+
+
+def _unit_length(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
+    square = graph.total(graph.add("Mul", rows, rows))
+    return graph.add("Div", rows, graph.add("Sqrt", graph.add("Max", square, graph.constant(NORM_FLOOR))))
+
+
+def _keyed_permutation(graph: OnnxGraph, layer: Any, node: Any, rows: str, order: str) -> str:
+    if layer.keep:
+        order = graph.columns(order, 0, layer.keep)
+    return graph.add("GatherElements", rows, order, axis=1)
+
+
+def _keyed_rotation(graph: OnnxGraph, layer: Any, node: Any, rows: str, order: str) -> str:
+    """As `KeyedRotation`, the Hadamard transform as a product with its symmetric matrix."""
+    size = node.input_tensors[0].shape[-1]
+    blocks = (scipy.linalg.hadamard(block) / np.sqrt(block) for block in block_sizes(size))
+    matrix = graph.constant(scipy.linalg.block_diag(*blocks))
+    zero, one = graph.constant(0, np.int32), graph.constant(1, np.int32)
+    for number in range(ROTATION_ROUNDS):
+        last = number + 1 == ROTATION_ROUNDS
+        width = layer.keep if last and layer.keep else size
+        part = graph.columns(order, number * size, number * size + width)
+        negated = graph.add("Less", part, zero)
+        opposite = graph.add("Sub", graph.add("Neg", part), one)
+        taken = graph.add("GatherElements", rows, graph.add("Where", negated, opposite, part), axis=1)
+        rows = graph.add("Where", negated, graph.add("Neg", taken), taken)
+        if not last:
+            rows = graph.add("MatMul", rows, matrix)
+    return rows
+
+
+def _projection(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
+    kernel = np.asarray(layer.kernel)
+    if layer.refinement_steps:
+        rows = _refined(graph, layer, kernel, rows)
+    flat = graph.add("MatMul", rows, graph.constant(kernel))
+    return graph.reshape(flat, layer.code_length, layer.alphabet_size)
+
+
+def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> str:
+    """As `iom.nn.layers.refinement.refine`."""
+    vectors = kernel.reshape(len(kernel), -1, layer.alphabet_size)
+    centred = vectors - vectors.mean(2, keepdims=True)
+    in_pairs = layer.alphabet_size == 2  # then the two of a position are opposite
+    centred = centred[:, :, 0] if in_pairs else centred.reshape(kernel.shape)
+    forth, back = graph.constant(centred), graph.constant(centred.T)
+
+    def read_back(value: str) -> str:
+        flat = graph.add("MatMul", value, forth)
+        if in_pairs:
+            return graph.add("MatMul", graph.add("Sign", flat), back)
+        responses = graph.reshape(flat, layer.code_length, layer.alphabet_size)
+        chosen = graph.add("Equal", responses, graph.add("ReduceMax", responses, axes=[-1], keepdims=1))
+        codes = graph.reshape(graph.add("Cast", chosen, to=1), kernel.shape[1])
+        return graph.add("MatMul", codes, back)
+
+    held = read_back(rows)
+    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(FLOOR))
+    whole = graph.total(graph.add("Mul", held, held))
+    across = graph.add("Sub", whole, graph.add("Mul", along, along))
+    positive = graph.add("Max", across, graph.constant(0.0))
+    asked = graph.add("Mul", positive, graph.constant(layer.refinement_gain))
+    scale = graph.add("Add", along, graph.add("Div", asked, along))
+    corrected = rows
+    for step in range(layer.refinement_steps):
+        rate = graph.constant(RATE / (1.0 + DECAY * step))
+        remainder = graph.add("Sub", rows, graph.add("Div", held, scale))
+        corrected = graph.add("Add", corrected, graph.add("Mul", remainder, rate))
+        if step + 1 < layer.refinement_steps:
+            held = read_back(corrected)
+    return corrected
+
+
+def fold_pixel_scaling(graph: OnnxGraph, side: int) -> None:
+    """Fold the scaling of pixels at the start of a graph into its first convolution.
+
+    On its own the scaling costs a small network time that can be measured. The zero padding behind it becomes a padding
+    with the middle of the range of raw pixels, which scaling turns into zero. bfloat16 holds raw pixels and their
+    middle exactly, and rounds scaled ones. A graph that starts otherwise stays as it is.
+
+    Args:
+        graph: From raw pixels; it is changed.
+        side: Of the image, in pixels.
+    """
+    scaled = next((node for node in graph.nodes if node.op_type == "Mul"), None)
+    shifted = _only_reader(graph, scaled, "Add")
+    padded = _only_reader(graph, shifted, "Pad")
+    convolved = _only_reader(graph, padded or shifted, "Conv")
+    if scaled is None or shifted is None or convolved is None or len(convolved.input) != 3:
+        return
+    scale, shift = (graph.constants.get(node.input[1]) for node in (scaled, shifted))
+    if scale is None or shift is None or scale.size != 1 or shift.size != 1:
+        return
+    factor, offset = float(scale.item()), float(shift.item())
+    pads = graph.constants[padded.input[1]] if padded else _same_pads(convolved, side)
+    _take_in(graph, convolved, factor, offset)
+    for attribute in convolved.attribute:
+        if attribute.name == "auto_pad":
+            attribute.s = b"VALID"
+    place = graph.nodes.index(scaled)
+    middle = graph.constant(-offset / factor)
+    convolved.input[0] = graph.add("Pad", scaled.input[0], graph.constant(pads, np.int64), middle)
+    graph.nodes.insert(place, graph.nodes.pop())
+    for node in (scaled, shifted, padded):
+        if node is not None:
+            graph.nodes.remove(node)
+
+
+def _only_reader(graph: OnnxGraph, node: Any, kind: str) -> Any:
+    """What reads the result of `node`, where that is one node of this kind."""
+    if node is None:
+        return None
+    readers = [other for other in graph.nodes if node.output[0] in other.input]
+    return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
+
+
+def _take_in(graph: OnnxGraph, convolution: Any, factor: float, offset: float) -> None:
+    _, kernel_name, bias_name = convolution.input
+    kernel, bias = (graph.constants[x].astype(np.float64) for x in (kernel_name, bias_name))
+    graph.constants[kernel_name] = (kernel * factor).astype(np.float32)
+    graph.constants[bias_name] = (bias + kernel.sum((1, 2, 3)) * offset).astype(np.float32)
+
+
+def _same_pads(convolution: Any, side: int) -> list[int]:
+    """What `auto_pad` SAME_UPPER adds to a square image, as `Pad` wants it."""
+    settings = {attribute.name: attribute for attribute in convolution.attribute}
+    if settings["auto_pad"].s != b"SAME_UPPER":
+        return [0] * 8
+    before, after = [], []
+    for axis in range(2):
+        stride = settings["strides"].ints[axis]
+        reach = (settings["kernel_shape"].ints[axis] - 1) * settings["dilations"].ints[axis] + 1
+        total = max((-(-side // stride) - 1) * stride + reach - side, 0)
+        before.append(total // 2)
+        after.append(total - total // 2)
+    return [0, 0, *before, 0, 0, *after]
+
+
+Write = Callable[..., str]
+LAYERS: dict[str, Write] = {
+    "Activation": _activation,
+    "Add": _folded("Add"),
+    "AveragePooling2D": _pooled("AveragePool"),
+    "BatchNormalization": _batch_norm,
+    "Concatenate": _concatenated,
+    "Conv2D": _convolution,
+    "Dense": _dense,
+    "DepthwiseConv2D": _convolution,
+    "Dropout": _same,
+    "Flatten": _flatten,
+    "GetItem": _slice,
+    "GlobalAveragePooling2D": _global_average,
+    "IoMProjection": _projection,
+    "KeyedPermutation": _keyed_permutation,
+    "KeyedRotation": _keyed_rotation,
+    "MaxPooling2D": _pooled("MaxPool"),
+    "Multiply": _folded("Mul"),
+    "PReLU": _prelu,
+    "ReLU": _relu,
+    "Rescaling": _rescaling,
+    "Reshape": _reshape,
+    "UnitLength": _unit_length,
+    "ZeroPadding2D": _padded,
+}
+"""Type of a Keras layer to its writer: `(graph, layer, node, *inputs) -> output`."""

@@ -1,9 +1,9 @@
-"""Run by the isolated Python of `tfjs_environment`: a SavedModel to a TF.js graph model.
+"""Script of the isolated Python of `iom.export.tfjs`: a SavedModel to a TF.js graph model.
 
     python tfjs_convert.py SAVED_MODEL OUTPUT
 
-tensorflowjs imports packages that only other conversions use and that a plain environment does not
-have: empty modules stand in for them. It imports nothing of this project.
+tensorflowjs imports packages that only other conversions use and that a plain environment does not have: empty modules
+stand in for them. It imports nothing of this project.
 """
 
 import sys

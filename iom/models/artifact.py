@@ -1,246 +1,180 @@
-"""Face hasher of an artefact of `iom deploy`: its runtime, its manifest, its hash in NumPy."""
+"""Manifest of an artefact of `iom deploy`: what it is, the SHA-256 of its files, the outcome of its check."""
 
-import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
+from iom._files import sha256_of, write_json
+from iom._untrusted import paths_inside, read_json
 from iom.errors import WeightsError
-from iom.models.artifact_manifest import Manifest, manifest_path, read_manifest, write_manifest
-from iom.models.embedder import Embedder
-from iom.models.face_hasher import Calibration, FaceHasher, Keys
-from iom.models.sessions.runtimes import open_session
-from iom.models.sessions.session import Session
-from iom.nn.hash_numpy import Head, head_path
-from iom.photos.images import face_pixels, file_paths, read_image
+from iom.keys import KEY_KINDS
 
-READERS = 2
-"""Threads that decode the next images while the runtime computes."""
+FORMAT = 1
 
 
-class ArtifactFaceHasher(FaceHasher):
-    """A deployed artefact: faces, or embeddings, and keys to codes, in its own runtime.
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Comparison of an artefact, run by its own runtime, with the hasher it was made from.
 
-    TensorFlow is imported only where the runtime is TensorFlow.
+    The names of the fields are those in the manifest file.
 
-    Args:
-        session: The artefact in its runtime.
-        manifest: What lies beside it.
-        head: The hash alone, for embeddings.
-        path: The artefact.
-        batch_size: Faces a call. Always as many: another size may round differently.
+    Attributes:
+        faces: Description of the images.
+        images: Their number.
+        equal_symbols: Share of equal symbols under one random key.
+        least_equal_symbols: Lower bound of that share.
+        pairs: Compared pairs; 0 means that no error rate was measured.
+        source_eer: Equal error rate of the source hasher under one key (`stolen_key`).
+        eer: Equal error rate of the artefact.
+        largest_eer_loss: Upper bound of their difference.
     """
 
-    def __init__(self, session: Session, manifest: Manifest, head: Head, *, path: Path, batch_size: int = 8) -> None:
-        self._session, self.head, self.manifest = session, head, manifest
-        self.path = path
-        self.name = self.embedder_name = path.name
-        self.weights = str(path)
-        self.batch_size = batch_size
-        self.embedding_size = manifest.embedding_size
-        self.code_length = manifest.code_length
-        self.alphabet_size = manifest.alphabet_size
-        self.keep, self.key_size = manifest.keep, manifest.key_size
-        self.key_kind = manifest.key_kind
-        self.embedder_fingerprint = manifest.fingerprint
-        self.calibration = _calibration(path, manifest)
-
-    @classmethod
-    def load(cls, path: Path | str, *, batch_size: int = 8, threads: int = 0) -> "ArtifactFaceHasher":
-        """Open an artefact of `iom deploy`; its manifest says which runtime it wants.
-
-        Args:
-            path: `.onnx`, `.tflite`, `.xml`, `.keras` or a `.saved_model` folder.
-            batch_size: Faces a call.
-            threads: Of a call, where the runtime lets one choose; 0 takes all cores.
-
-        Raises:
-            WeightsError: Missing, damaged, of another version, or not a deployed hasher.
-            MissingExtraError: Its runtime is not installed.
-        """
-        path = Path(path)
-        manifest = read_manifest(path)
-        head = Head.load(head_path(path))
-        session = open_session(path, manifest, threads=threads)
-        return cls(session, manifest, head, path=path, batch_size=batch_size)
+    faces: str
+    images: int
+    equal_symbols: float
+    least_equal_symbols: float
+    pairs: int
+    source_eer: float | None
+    eer: float | None
+    largest_eer_loss: float
 
     @property
-    def input_size(self) -> int:
-        """S, side of an aligned face in pixels."""
-        return self.manifest.input_size
+    def passed(self) -> bool:
+        """Whether both bounds hold."""
+        enough = self.equal_symbols >= self.least_equal_symbols
+        if self.eer is None or self.source_eer is None:
+            return enough
+        return enough and self.eer - self.source_eer <= self.largest_eer_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Description of a deployed hasher.
+
+    Attributes:
+        target: A key of `iom.export.formats.FORMATS`.
+        runtime: A key of `iom.models.sessions.RUNTIMES`, or `tfjs`.
+        precision: Arithmetic it computes with: `float32`, `bfloat16`, ...
+        files: SHA-256 of its files, by name.
+        input_size: S, side of the aligned face.
+        embedding_size: D.
+        code_length: M.
+        alphabet_size: Q.
+        keep: Columns kept behind the key; 0 keeps all.
+        key_size: Dimensions the key works on.
+        key_kind: A key of `iom.keys.KEY_KINDS`.
+        embedder: Name and SHA-256 of the embedder it was made from.
+        hasher: Fingerprint of the hasher it was made from.
+        calibration: Calibration of that hasher, as in `hasher.json`.
+        check: Outcome of the check after the export.
+    """
+
+    target: str
+    runtime: str
+    precision: str
+    files: dict[str, str]
+    input_size: int
+    embedding_size: int
+    code_length: int
+    alphabet_size: int
+    keep: int
+    key_size: int
+    key_kind: str
+    embedder: dict[str, str]
+    hasher: str
+    calibration: dict[str, Any] | None = None
+    check: Check | None = None
+
+    @property
+    def order_width(self) -> int:
+        """W, entries of an order."""
+        return self.key_size * KEY_KINDS[self.key_kind].rounds
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over its files, the precision they are run with and the derivation of keys."""
-        return self.manifest.fingerprint
+        """SHA-256 over the files, the precision and the derivation of keys; part of every template.
 
-    @property
-    def embedder(self) -> Embedder:
-        """The artefact as an embedder."""
-        return Embedder(
-            self._embed_batch,
-            name=self.name,
-            fingerprint=self.fingerprint,
-            embedding_size=self.embedding_size,
-            input_size=self.input_size,
-            batch_size=self.batch_size,
-        )
-
-    def with_batch_size(self, batch_size: int) -> "ArtifactFaceHasher":  # noqa: D102
-        other = copy.copy(self)
-        other.batch_size = batch_size
-        return other
-
-    def save_calibration(self, path: Path) -> Path:  # noqa: D102
-        found = dataclasses.asdict(self.calibration) if self.calibration else None
-        self.manifest = dataclasses.replace(read_manifest(path), calibration=found)
-        write_manifest(path, self.manifest)
-        return manifest_path(path)
-
-    def summary(self) -> str:  # noqa: D102
-        made, check = self.manifest, self.manifest.check
-        rows = {
-            "artefact": f"{self.name}, {made.target}",
-            "runtime": f"{made.runtime}, {made.precision}",
-            "embedder": f"{made.embedder['name']}: {self.input_size}x{self.input_size} pixels to "
-            f"{self.embedding_size} dimensions",
-            "hash": f"{self.code_length} symbols over {self.alphabet_size} values, keys of kind {self.key_kind}",
-            "check": "none"
-            if check is None
-            else f"{check.equal_symbols:.2%} of the symbols are those of the hasher it was made from",
-        }
-        return "\n".join(f"{name:10}{text}" for name, text in rows.items())
-
-    def check_embedder(self, embedder: Embedder) -> None:
-        """Refuse embeddings of anything but this very artefact.
-
-        Raises:
-            WeightsError: Another one: codes would be valid in form and worth less.
+        Another precision changes symbols: enrolment and probe must use the same artefact.
         """
-        if embedder.fingerprint != self.fingerprint:
-            raise WeightsError(
-                f"the artefact {self.name} embeds for itself, received {embedder.name} (SHA-256 "
-                f"{embedder.fingerprint[:12]}...); name the artefact as the embedder, too: "
-                f"embedder.weights={self.path}"
-            )
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: D102
-        return self._run(images, self.identity_order)[1]
-
-    def embed_files(  # noqa: D102
-        self, paths: Sequence[Path | str], *, progress: bool = False
-    ) -> NDArray[np.float32]:
-        return self._run_files(paths, self.identity_order, progress)[1]
-
-    def _embed_batch(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings `(B, D)`, not normalised, of pixels `(B, S, S, 3)` float32 0..255."""
-        orders = np.broadcast_to(self.identity_order, (len(pixels), self.order_width))
-        return self._session.run(pixels, np.ascontiguousarray(orders))[1]
-
-    def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
-        return self.head.hash(embeddings, orders)
-
-    def hash_images(self, images: NDArray[np.uint8], keys: Keys) -> NDArray[np.uint8]:
-        """Codes `(N, M)` of aligned faces `(N, S, S, 3)` uint8, from the artefact itself.
-
-        Raises:
-            DataError: Another size or type.
-            KeyMaterialError: Another number of keys than faces, or an object that is not a key.
-        """
-        images = face_pixels(images, self.name, size=self.input_size)
-        return self._run(images, self._orders(keys, len(images)))[0]
-
-    def hash_files(self, paths: Sequence[Path | str], keys: Keys, *, progress: bool = False) -> NDArray[np.uint8]:
-        """Codes `(N, M)` of image files; images are decoded while others are computed.
-
-        Raises:
-            DataError: A file is missing, damaged or of another size.
-        """
-        return self._run_files(paths, self._orders(keys, len(paths)), progress)[0]
-
-    def _run(
-        self, images: NDArray[np.uint8], orders: NDArray[np.int32]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        images = face_pixels(images, self.name, size=self.input_size)
-        orders = np.broadcast_to(orders, (len(images), self.order_width))
-        batches = (images[start : start + self.batch_size] for start in self._starts(len(images)))
-        return self._collect(batches, orders, len(images))
-
-    def _run_files(
-        self, paths: Sequence[Path | str], orders: NDArray[np.int32], progress: bool
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        paths = file_paths(paths)
-        orders = np.broadcast_to(orders, (len(paths), self.order_width))
-        with tqdm(total=len(paths), desc=self.name, unit="image", disable=not progress) as bar:
-            return self._collect(self._decoded(paths, bar), orders, len(paths))
-
-    def _decoded(self, paths: Sequence[Path], bar: Any) -> Iterator[NDArray[np.uint8]]:
-        """Batches of pixels; the next one is read while the caller works on the last."""
-
-        def read(path: Path) -> NDArray[np.uint8]:
-            return read_image(path, size=self.input_size)
-
-        with ThreadPoolExecutor(READERS) as pool:
-            waiting: list[Any] = []
-            for start in self._starts(len(paths)):
-                chunk = paths[start : start + self.batch_size]
-                waiting.append([pool.submit(read, path) for path in chunk])
-                if len(waiting) > READERS:
-                    yield np.stack([future.result() for future in waiting[0]])
-                    bar.update(len(waiting.pop(0)))
-            for futures in waiting:
-                yield np.stack([future.result() for future in futures])
-                bar.update(len(futures))
-
-    def _starts(self, count: int) -> range:
-        return range(0, count, self.batch_size)
-
-    def _collect(
-        self, batches: Iterator[NDArray[np.uint8]], orders: NDArray[np.int32], count: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        codes = np.empty((count, self.code_length), np.uint8)
-        rows = np.empty((count, self.embedding_size), np.float32)
-        start = 0
-        for batch in batches:
-            part = slice(start, start + len(batch))
-            pixels = _filled(batch.astype(np.float32), self.batch_size)
-            found, raw = self._session.run(pixels, _filled(orders[part], self.batch_size))
-            self._check_result(found, raw)
-            codes[part], rows[part] = found[: len(batch)], raw[: len(batch)]
-            start += len(batch)
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        if not np.isfinite(norms).all() or (norms == 0).any():
-            raise WeightsError(f"{self.name}: the embedding of an image is zero or not finite")
-        return codes, rows / norms
-
-    def _check_result(self, codes: NDArray[Any], rows: NDArray[Any]) -> None:
-        expected = (self.batch_size, self.code_length), (self.batch_size, self.embedding_size)
-        if (codes.shape, rows.shape) != expected:
-            raise WeightsError(
-                f"{self.name}: expected codes and embeddings {expected}, the artefact returned "
-                f"{codes.shape} and {rows.shape}"
-            )
+        parts = (self.files, self.precision, KEY_KINDS[self.key_kind].derivation)
+        text = json.dumps(["iom/artefact/v1", *parts], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _calibration(path: Path, manifest: Manifest) -> Calibration | None:
+def manifest_path(artifact: Path) -> Path:
+    """The manifest of an artefact: its name and `.json`."""
+    return artifact.parent / f"{artifact.name}.json"  # "." and "/" have no name to change
+
+
+def hashed_files(files: list[Path], folder: Path) -> dict[str, str]:
+    """SHA-256 by name relative to `folder`, sorted by name."""
+    names = sorted((path.relative_to(folder).as_posix(), path) for path in files)
+    return {name: sha256_of(path) for name, path in names}
+
+
+def write_manifest(artifact: Path, manifest: Manifest) -> None:
+    """Write the manifest of an artefact."""
+    value = {"format": FORMAT, **dataclasses.asdict(manifest), "fingerprint": manifest.fingerprint}
+    write_json(manifest_path(artifact), value)
+
+
+def read_manifest(artifact: Path) -> Manifest:
+    """Read the manifest of an artefact and check its files against it.
+
+    Raises:
+        WeightsError: No manifest, one of another version, or missing or damaged files.
+    """
+    path = manifest_path(artifact)
+    if not artifact.exists():
+        raise WeightsError(f"no artefact {artifact}; make one with iom deploy")
     try:
-        return Calibration(**manifest.calibration) if manifest.calibration else None
-    except TypeError as error:
+        values = read_json(path)
+    except OSError as error:
+        if artifact.is_dir() and not artifact.suffix:
+            raise WeightsError(_folder_message(artifact)) from error
         raise WeightsError(
-            f"{path}: the calibration in its manifest is damaged, or of another version: {error}"
+            f"{artifact}: expected {path.name} beside it ({error.strerror}); iom deploy writes it"
         ) from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: not JSON: the manifest is damaged; export again") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        found = values.get("format") if isinstance(values, dict) else type(values).__name__
+        raise WeightsError(
+            f"{path}: expected an artefact of version {FORMAT}, received {found!r}; export it "
+            "again with this program, or use the program that made it"
+        )
+    manifest = _parsed(path, values)
+    files = paths_inside(artifact.parent, manifest.files, source=path, error=WeightsError)
+    for file, (name, digest) in zip(files, manifest.files.items(), strict=True):
+        if not file.is_file():
+            raise WeightsError(f"{artifact}: its file {name} is missing; copy all files listed in {path.name}")
+        if sha256_of(file) != digest:
+            raise WeightsError(
+                f"{file}: the SHA-256 differs from the one in {path.name}: truncated, damaged or "
+                "of another export; copy or export it again"
+            )
+    return manifest
 
 
-def _filled(rows: NDArray[Any], count: int) -> NDArray[Any]:
-    """`count` rows: `rows`, then repetitions of the last, or of nothing."""
-    if len(rows) == count:
-        return np.ascontiguousarray(rows)
-    full = np.zeros((count, *rows.shape[1:]), rows.dtype)
-    full[: len(rows)] = rows
-    return full
+def _folder_message(folder: Path) -> str:
+    inside = sorted(str(path) for path in folder.iterdir() if manifest_path(path).is_file())
+    if inside:
+        return f"{folder} is a folder; give the artefact in it: {', '.join(inside)}"
+    return f"{folder} is a folder; give the file of an artefact, such as FOLDER/x.onnx; it holds none"
+
+
+def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
+    try:
+        fields = dict(values)
+        fingerprint = fields.pop("fingerprint")
+        del fields["format"]
+        check = fields.pop("check")
+        manifest = Manifest(**fields, check=Check(**check) if check else None)
+        valid = manifest.fingerprint == fingerprint and manifest.order_width > 0
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: the manifest is damaged, or of another version: {error}; export again") from error
+    if not valid:
+        raise WeightsError(f"{path}: the manifest was changed: its fingerprint does not hold")
+    return manifest

@@ -1,7 +1,10 @@
-"""From images to unit-length embeddings, in fixed batches, computed once and cached."""
+"""Embedders: from images to unit-length embeddings, in batches of one size, computed once and cached."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import math
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from iom.config import EmbedderConfig
 from iom.errors import WeightsError
-from iom.models.artifact_manifest import manifest_path
+from iom.keys import KEY_KINDS
+from iom.models.artifact import Manifest, manifest_path, read_manifest
 from iom.models.embedding_cache import EmbeddingCache
-from iom.models.sessions.runtimes import is_artefact
+from iom.models.sessions import Session, is_artifact, open_session
 from iom.photos.images import face_pixels, file_paths, read_images
 
 CHUNK = 512
 """Images read and stored at a time: an interrupted run loses at most this many."""
+_FUSION = re.compile(r"(?P<first>[^+]+)\+(?P<second>[^+]+)@(?P<weight>0?\.\d+)")
+"""Name of a `FusedEmbedder`."""
 
 
 class Embedder:
-    """A backbone with what is needed to use it safely.
+    """A backbone with its sizes, identity and cache.
 
     Args:
-        predict: Raw RGB pixels `(B, S, S, 3)` -> embedding `(B, D)`, for one fixed B; such as
-            `model.predict_on_batch`.
+        predict: Raw RGB pixels `(B, S, S, 3)` -> embedding `(B, D)` for one fixed B, such as `model.predict_on_batch`.
         name: Name for reports.
         fingerprint: SHA-256 of the weights; codes of two embedders never compare.
         embedding_size: D.
@@ -55,6 +61,10 @@ class Embedder:
         self.flip = flip
         self.cache = cache
 
+    def __repr__(self) -> str:
+        flip = ", mean with the mirror image" if self.flip else ""
+        return f"{type(self).__name__}({self.name}, {self.embedding_size} dimensions{flip})"
+
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed aligned faces.
 
@@ -65,7 +75,7 @@ class Embedder:
             `(N, D)`, unit length.
 
         Raises:
-            DataError: Another size or type: floats in 0..1 would give a worse result in silence.
+            DataError: Another size or type, such as floats in 0..1, which would give a worse result unnoticed.
             WeightsError: The model returns something other than finite `(N, D)` values.
         """
         return self.embed_pixels(face_pixels(images, self.name, size=self.input_size))
@@ -75,20 +85,31 @@ class Embedder:
         raw = self._raw(pixels)
         if self.flip:
             raw = raw + self._raw(pixels[:, :, ::-1])
-        norms = np.linalg.norm(raw, axis=1, keepdims=True)
-        if not np.isfinite(norms).all() or (norms == 0).any():
-            raise WeightsError(f"{self.name}: the embedding of an image is zero or not finite")
-        return raw / norms
+        return unit_rows(raw, self.name)
+
+    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
+        """Embed image files; embeddings that the cache holds for the same bytes are not computed again.
+
+        Returns:
+            `(N, D)`, unit length, in the order of `paths`.
+
+        Raises:
+            DataError: A file is missing, damaged or of another size.
+        """
+        paths = file_paths(paths)
+        result = np.empty((len(paths), self.embedding_size), np.float32)
+        with tqdm(total=len(paths), desc=f"embedding ({self.name})", unit="image", disable=not progress) as bar:
+            for start in range(0, len(paths), CHUNK):
+                chunk = paths[start : start + CHUNK]
+                result[start : start + len(chunk)] = self._embed_chunk(chunk)
+                bar.update(len(chunk))
+        return result
 
     def with_batch_size(self, batch_size: int) -> "Embedder":
         """The same network, loaded once, with another number of images a call."""
         other = copy.copy(self)
         other.batch_size = batch_size
         return other
-
-    def __repr__(self) -> str:
-        flip = ", mean with the mirror image" if self.flip else ""
-        return f"{type(self).__name__}({self.name}, {self.embedding_size} dimensions{flip})"
 
     def _raw(self, images: NDArray[Any]) -> NDArray[np.float32]:
         result = np.empty((len(images), self.embedding_size), np.float32)
@@ -104,24 +125,7 @@ class Embedder:
             result[start : start + len(part)] = rows[: len(part)]
         return result
 
-    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
-        """Embed image files; what the cache holds for the same bytes is not computed again.
-
-        Returns:
-            `(N, D)`, unit length, in the order of `paths`.
-
-        Raises:
-            DataError: A file is missing, damaged or of another size.
-        """
-        paths = file_paths(paths)
-        result = np.empty((len(paths), self.embedding_size), np.float32)
-        with tqdm(total=len(paths), desc=f"embedding ({self.name})", unit="image", disable=not progress) as bar:
-            for start, chunk in _chunks(paths):
-                result[start : start + len(chunk)] = self._chunk(chunk)
-                bar.update(len(chunk))
-        return result
-
-    def _chunk(self, paths: Sequence[Path]) -> NDArray[np.float32]:
+    def _embed_chunk(self, paths: Sequence[Path]) -> NDArray[np.float32]:
         if self.cache is None:
             return self.embed(read_images(paths, size=self.input_size))
         address = f"{self.fingerprint}/{self.flip}/{self.input_size}/{self.batch_size}"
@@ -129,17 +133,62 @@ class Embedder:
         return cache.embed_files(paths, self.embed, image_size=self.input_size)
 
 
-def _chunks(paths: Sequence[Path]) -> Iterator[tuple[int, Sequence[Path]]]:
-    for start in range(0, len(paths), CHUNK):
-        yield start, paths[start : start + CHUNK]
+class FusedEmbedder(Embedder):
+    """Embeddings [sqrt(w) a, sqrt(1 - w) b] of two embedders, a and b of unit length.
+
+    Their cosine is w cos(a, a') + (1 - w) cos(b, b'). Each part keeps its own cache, so that another weight or another
+    partner computes nothing anew. The fingerprint covers both weights and w: codes of two fusions never compare.
+
+    Args:
+        first: Gives a.
+        second: Gives b; same input size.
+        weight: w, between 0 and 1.
+
+    Raises:
+        WeightsError: The two take images of different sizes.
+    """
+
+    def __init__(self, first: Embedder, second: Embedder, *, weight: float) -> None:
+        if first.input_size != second.input_size:
+            raise WeightsError(
+                f"two backbones are fused on the same images: {first.name} takes "
+                f"{first.input_size} pixels a side, {second.name} {second.input_size}"
+            )
+        text = f"iom/fusion/v1/{first.fingerprint}/{second.fingerprint}/{weight!r}"
+        super().__init__(
+            self.embed_pixels,
+            name=f"{first.name}+{second.name}@{weight:g}",
+            fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+            embedding_size=first.embedding_size + second.embedding_size,
+            input_size=first.input_size,
+            batch_size=first.batch_size,
+            flip=first.flip,
+        )
+        self.parts = (first, second)
+        self.weight = weight
+
+    def embed_pixels(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        return self._join(lambda part: part.embed_pixels(pixels))
+
+    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
+        return self._join(lambda part: part.embed_files(paths, progress=progress))
+
+    def with_batch_size(self, batch_size: int) -> "FusedEmbedder":
+        first, second = (part.with_batch_size(batch_size) for part in self.parts)
+        return FusedEmbedder(first, second, weight=self.weight)
+
+    def _join(self, embed: Callable[[Embedder], NDArray[np.float32]]) -> NDArray[np.float32]:
+        first, second = (embed(part) for part in self.parts)
+        shares = math.sqrt(self.weight), math.sqrt(1.0 - self.weight)
+        return np.concatenate([shares[0] * first, shares[1] * second], axis=1).astype(np.float32)
 
 
 def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cache: str = "") -> Embedder:
     """Embedder of known weights.
 
     Args:
-        weights: Manifest name (`architecture.tag`), a model file, or an artefact of `iom deploy`,
-            whose embeddings then come from its own runtime.
+        weights: Manifest name (`architecture.tag`), a model file, an artefact of `iom deploy`, whose embeddings then
+            come from its own runtime, or the name of a fusion, `first+second@weight`.
         batch_size: Images a call.
         flip: Average with the mirror image.
         cache: Folder of computed embeddings, or empty for none.
@@ -147,23 +196,72 @@ def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cac
     Raises:
         WeightsError: Unknown, missing or damaged weights, or an unstated kind of input.
     """
-    place = Path(cache) if cache else None
-    if is_artefact(Path(weights)) and manifest_path(Path(weights)).is_file():
-        from iom.models.artifact import ArtifactFaceHasher
+    path = Path(weights)
+    fusion = _FUSION.fullmatch(weights)
+    if fusion and not path.exists():
+        first, second = (
+            load_embedder(fusion[part], batch_size=batch_size, flip=flip, cache=cache) for part in ("first", "second")
+        )
+        return FusedEmbedder(first, second, weight=float(fusion["weight"]))
+    if is_artifact(path) and manifest_path(path).is_file():
+        manifest = read_manifest(path)
+        embedder = artifact_embedder(open_session(path, manifest), manifest, path=path, batch_size=batch_size)
+    else:
+        from iom.pretrained.weights import load_backbone_model  # imports Keras
 
-        embedder = ArtifactFaceHasher.load(weights, batch_size=batch_size).embedder
-        embedder.flip, embedder.cache = flip, place
-        return embedder
-    from iom.pretrained.manifest import load_backbone_model  # imports Keras
+        loaded = load_backbone_model(weights)
+        embedder = Embedder(
+            loaded.predict,
+            name=loaded.name,
+            fingerprint=loaded.fingerprint,
+            embedding_size=loaded.embedding_size,
+            input_size=loaded.input_size,
+            batch_size=batch_size,
+        )
+    embedder.flip = flip
+    embedder.cache = Path(cache) if cache else None
+    return embedder
 
-    loaded = load_backbone_model(weights)
-    return Embedder(
-        loaded.predict,
-        name=loaded.name,
-        fingerprint=loaded.fingerprint,
-        embedding_size=loaded.embedding_size,
-        input_size=loaded.input_size,
-        batch_size=batch_size,
-        flip=flip,
-        cache=place,
+
+def open_embedder(config: EmbedderConfig) -> Embedder:
+    """The embedder of a configuration: one backbone, or two fused.
+
+    Raises:
+        WeightsError: Unknown, missing or damaged weights, or two that do not go together.
+    """
+    first, *second = (
+        load_embedder(weights, batch_size=config.batch_size, flip=config.flip, cache=config.cache)
+        for weights in (config.weights, config.second_weights)
+        if weights
     )
+    return FusedEmbedder(first, *second, weight=config.fusion_weight) if second else first
+
+
+def artifact_embedder(session: Session, manifest: Manifest, *, path: Path, batch_size: int) -> Embedder:
+    """The embedder in an artefact; its fingerprint is the artefact's."""
+    order = KEY_KINDS[manifest.key_kind].identity(manifest.key_size)
+
+    def predict(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return session.run(pixels, np.tile(order, (len(pixels), 1)))[1]
+
+    return Embedder(
+        predict,
+        name=path.name,
+        fingerprint=manifest.fingerprint,
+        embedding_size=manifest.embedding_size,
+        input_size=manifest.input_size,
+        batch_size=batch_size,
+    )
+
+
+def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Embeddings brought to unit length.
+
+    Raises:
+        WeightsError: One is zero or not finite.
+    """
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or (norms == 0).any():
+        raise WeightsError(f"{name}: the embedding of an image is zero or not finite")
+    unit: NDArray[np.float32] = rows / norms
+    return unit

@@ -1,10 +1,9 @@
 """Cache of embeddings, addressed by each image, so that an added image costs one embedding.
 
-A folder holds one SQLite file for each embedder and way to use it; its rows are addressed by the
-SHA-256 of an image's bytes. What else changes the last bits of an embedding is in the name of the
-file: flip, image size and batch size (a batch is always padded to that size, so that an embedding
-does not depend on how many images are computed with it). Several processes may write at once.
-A damaged file, or row, costs the time to compute it again.
+A folder holds one SQLite file for each embedder and way to use it; its rows are addressed by the SHA-256 of an image's
+bytes. What else changes the last bits of an embedding is in the name of the file: flip, image size and batch size (a
+batch is always padded to that size, so that an embedding does not depend on how many images are computed with it).
+Several processes may write at once. A damaged file, or row, costs the time to compute it again.
 """
 
 import contextlib

@@ -1,29 +1,52 @@
-"""Face hashers: one interface from aligned faces and keys to codes, and `load`, which opens one.
+"""Face hashers: one interface from aligned faces and keys to codes, in Keras and as an artefact, and `load`.
 
-Importing this module imports neither TensorFlow nor Keras; `load` imports them for the folder of a
-trained hasher and for artefacts that TensorFlow runs.
+Importing this module imports neither TensorFlow nor Keras; `load` imports them for the folder of a trained hasher and
+for artefacts that TensorFlow runs.
 """
 
 import abc
+import copy
 import dataclasses
+import functools
+import hashlib
+import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from iom._files import sha256_of, write_json
+from iom._untrusted import read_json
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count
-from iom.models.sessions.runtimes import is_artefact
+from iom.models.artifact import Manifest, manifest_path, read_manifest, write_manifest
+from iom.models.embedder import CHUNK, Embedder, artifact_embedder, load_embedder, unit_rows
+from iom.models.sessions import Session, is_artifact, open_session
+from iom.nn.hash_numpy import Head, head_path
+from iom.photos.images import face_pixels, file_paths, read_images
 from iom.pretrained import HASHER_FILE, hasher_path
 
 if TYPE_CHECKING:
-    from iom.models.embedder import Embedder
+    import keras
 
 Keys = TransformKey | Sequence[TransformKey]
+SIZES = ("embedding_size", "code_length", "alphabet_size", "keep", "key_size", "key_kind")
 BATCH = 128
 """Rows of one hash call, always as many: another batch size may round differently and flip ties."""
+EMBEDDER_BATCH = 8
+"""Faces of one call of the embedder, where nothing else is asked for."""
+FORMAT = 1
+MODEL_FILE = "hasher.keras"
+EMBEDDER_FILE = "embedder.keras"
+"""The backbone that was trained along with a hasher, in its folder; no manifest names it."""
+NEW_MODEL_FILE = "hasher-new.keras"
+_TRAINING = "train one with iom train-stage2 --config stage2/base --output DIR, or name an artefact of iom deploy"
+FIRST_KIND = "permutation"
+"""Kind of the keys of hashers whose metadata name none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +60,9 @@ class Calibration:
         subjects: Held-out subjects it was found on.
         keys: Keys it was found under; each compares all pairs (`stolen_key`).
         measured_fmr: False match rate at the threshold, on the same comparisons.
-        threshold_low: Lower end of the bootstrap interval, over subjects and keys, of the threshold
-            that would be chosen; -1 is a threshold that rejects everything.
-        threshold_high: Its upper end.
-        fmr_low: Lower end of the interval of the false match rate at the threshold.
-        fmr_high: Its upper end.
-        fnmr_low: Lower end of the interval of the false non-match rate at the threshold.
-        fnmr_high: Its upper end.
-        confidence: Of the intervals. What follows `keys` is absent where it was not computed.
+        confidence: Of the bootstrap intervals over subjects and keys: `threshold_low`, `threshold_high` of the
+            threshold that would be chosen (-1 rejects everything), `fmr_low` to `fnmr_high` of the rates at the
+            threshold. They are `None` where they were not computed.
     """
 
     threshold: int
@@ -95,8 +113,8 @@ class FaceHasher(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def input_size(self) -> int:
-        """S, side of an aligned face in pixels."""
+    def embedder(self) -> Embedder:
+        """The embedder that the codes belong to."""
 
     @property
     @abc.abstractmethod
@@ -104,24 +122,7 @@ class FaceHasher(abc.ABC):
         """SHA-256 of all that the codes depend on; codes of two fingerprints never compare."""
 
     @abc.abstractmethod
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings `(N, D)`, unit length, of aligned RGB faces `(N, S, S, 3)` uint8 0..255.
-
-        Raises:
-            DataError: Another size or type.
-            WeightsError: An embedding that is zero or not finite.
-        """
-
-    @abc.abstractmethod
-    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
-        """Embeddings `(N, D)`, unit length, of image files of aligned faces, in their order.
-
-        Raises:
-            DataError: A file is missing, damaged or of another size.
-        """
-
-    @abc.abstractmethod
-    def check_embedder(self, embedder: "Embedder") -> None:
+    def check_embedder(self, embedder: Embedder) -> None:
         """Refuse embeddings of another embedder than the one these codes belong to.
 
         Raises:
@@ -145,11 +146,33 @@ class FaceHasher(abc.ABC):
 
     @abc.abstractmethod
     def summary(self) -> str:
-        """What it consists of, in lines for people."""
+        """Description of its parts, in lines for people."""
 
     @abc.abstractmethod
     def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Codes `(BATCH, M)` of embeddings `(BATCH, D)` under orders `(BATCH, W)`."""
+
+    @property
+    def input_size(self) -> int:
+        """S, side of an aligned face in pixels."""
+        return self.embedder.input_size
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeddings `(N, D)`, unit length, of aligned RGB faces `(N, S, S, 3)` uint8 0..255.
+
+        Raises:
+            DataError: Another size or type.
+            WeightsError: An embedding that is zero or not finite.
+        """
+        return self.embedder.embed(images)
+
+    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
+        """Embeddings `(N, D)`, unit length, of image files of aligned faces, in their order.
+
+        Raises:
+            DataError: A file is missing, damaged or of another size.
+        """
+        return self.embedder.embed_files(paths, progress=progress)
 
     def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
         """Codes of embeddings.
@@ -225,7 +248,7 @@ class FaceHasher(abc.ABC):
 
     @property
     def parts(self) -> int:
-        """In how many parts of the embedding a key may live: 1 unless `key_kind` is `part`."""
+        """Number of parts of the embedding that a key may live in: 1 unless `key_kind` is `part`."""
         return part_count(self.key_size, self.keep) if self.key_kind == "part" else 1
 
     def __repr__(self) -> str:
@@ -269,58 +292,399 @@ class ForwardingFaceHasher(FaceHasher):
         return getattr(self._hasher, name)
 
     @property
-    def input_size(self) -> int:  # noqa: D102
+    def embedder(self) -> Embedder:
+        return self._hasher.embedder
+
+    @property
+    def input_size(self) -> int:
         return self._hasher.input_size
 
     @property
-    def fingerprint(self) -> str:  # noqa: D102
+    def fingerprint(self) -> str:
         return self._hasher.fingerprint
 
     @property
-    def parts(self) -> int:  # noqa: D102
+    def parts(self) -> int:
         return self._hasher.parts
 
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: D102
-        return self._hasher.embed(images)
-
-    def embed_files(  # noqa: D102
-        self, paths: Sequence[Path | str], *, progress: bool = False
-    ) -> NDArray[np.float32]:
-        return self._hasher.embed_files(paths, progress=progress)
-
-    def check_embedder(self, embedder: "Embedder") -> None:  # noqa: D102
+    def check_embedder(self, embedder: Embedder) -> None:
         self._hasher.check_embedder(embedder)
 
-    def with_batch_size(self, batch_size: int) -> FaceHasher:  # noqa: D102
+    def with_batch_size(self, batch_size: int) -> FaceHasher:
         return type(self)(self._hasher.with_batch_size(batch_size))
 
-    def save_calibration(self, path: Path) -> Path:  # noqa: D102
+    def save_calibration(self, path: Path) -> Path:
         return self._hasher.save_calibration(path)
 
-    def summary(self) -> str:  # noqa: D102
+    def summary(self) -> str:
         return self._hasher.summary()
 
-    def hash(  # noqa: D102
-        self, embeddings: NDArray[np.float32], keys: Keys
-    ) -> NDArray[np.uint8]:
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._hasher.embed(images)
+
+    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
+        return self._hasher.embed_files(paths, progress=progress)
+
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
         return self._hasher.hash(embeddings, keys)
 
-    def hash_in_order(  # noqa: D102
-        self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]
-    ) -> NDArray[np.uint8]:
+    def hash_in_order(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         return self._hasher.hash_in_order(embeddings, orders)
 
     def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         return self._hasher._hash_batch(embeddings, orders)
 
 
-def load(path: Path | str, *, weights: str = "", batch_size: int = 8, opens_embedder: bool = True) -> FaceHasher:
+class ArtifactFaceHasher(FaceHasher):
+    """An artefact of `iom deploy` in its own runtime; TensorFlow is imported only where that is the runtime.
+
+    Args:
+        session: The artefact in its runtime.
+        manifest: Its manifest.
+        head: Its hash network for NumPy, for embeddings.
+        path: The artefact.
+        batch_size: Faces a call. Always as many: another size may round differently.
+    """
+
+    def __init__(
+        self, session: Session, manifest: Manifest, head: Head, *, path: Path, batch_size: int = EMBEDDER_BATCH
+    ) -> None:
+        self._session, self.head, self.manifest = session, head, manifest
+        self.path = path
+        self.name = self.embedder_name = path.name
+        self.weights = str(path)
+        self.batch_size = batch_size
+        for size in SIZES:
+            setattr(self, size, getattr(manifest, size))
+        self.embedder_fingerprint = manifest.fingerprint
+        try:
+            self.calibration = Calibration(**manifest.calibration) if manifest.calibration else None
+        except TypeError as error:
+            raise WeightsError(
+                f"{path}: the calibration in its manifest is damaged, or of another version: {error}"
+            ) from error
+
+    @classmethod
+    def load(cls, path: Path | str, *, batch_size: int = EMBEDDER_BATCH, threads: int = 0) -> "ArtifactFaceHasher":
+        """Open an artefact in the runtime that its manifest names.
+
+        Args:
+            path: `.onnx`, `.tflite`, `.xml`, `.keras` or a `.saved_model` folder.
+            batch_size: Faces a call.
+            threads: Threads of a call, where the runtime lets one choose; 0 takes all cores.
+
+        Raises:
+            WeightsError: Missing, damaged, of another version, or not a deployed hasher.
+            MissingExtraError: Its runtime is not installed.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        head = Head.load(head_path(path))
+        session = open_session(path, manifest, threads=threads)
+        return cls(session, manifest, head, path=path, batch_size=batch_size)
+
+    @property
+    def embedder(self) -> Embedder:
+        return artifact_embedder(self._session, self.manifest, path=self.path, batch_size=self.batch_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over its files, the precision they are run with and the derivation of keys."""
+        return self.manifest.fingerprint
+
+    def check_embedder(self, embedder: Embedder) -> None:
+        if embedder.fingerprint != self.fingerprint:
+            raise WeightsError(
+                f"the artefact {self.name} embeds for itself, received {embedder.name} (SHA-256 "
+                f"{embedder.fingerprint[:12]}...); name the artefact as the embedder, too: embedder.weights={self.path}"
+            )
+
+    def with_batch_size(self, batch_size: int) -> "ArtifactFaceHasher":
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        return other
+
+    def save_calibration(self, path: Path) -> Path:
+        self.manifest = dataclasses.replace(read_manifest(path), calibration=_plain(self.calibration))
+        write_manifest(path, self.manifest)
+        return manifest_path(path)
+
+    def summary(self) -> str:
+        made, check = self.manifest, self.manifest.check
+        equal = "none" if check is None else f"{check.equal_symbols:.2%} of the symbols are those of its source"
+        rows = {
+            "artefact": f"{self.name}, {made.target}",
+            "runtime": f"{made.runtime}, {made.precision}",
+            "embedder": f"{made.embedder['name']}: {made.input_size}x{made.input_size} pixels to "
+            f"{self.embedding_size} dimensions",
+            "hash": f"{self.code_length} symbols over {self.alphabet_size} values, keys of kind {self.key_kind}",
+            "check": equal,
+        }
+        return "\n".join(f"{name:10}{text}" for name, text in rows.items())
+
+    def hash_images(self, images: NDArray[np.uint8], keys: Keys) -> NDArray[np.uint8]:
+        """Codes `(N, M)` of aligned faces `(N, S, S, 3)` uint8, from the artefact itself.
+
+        Raises:
+            DataError: Another size or type.
+            KeyMaterialError: Another number of keys than faces, or an object that is not a key.
+        """
+        images = face_pixels(images, self.name, size=self.manifest.input_size)
+        return self._hash_images(images, self._orders(keys, len(images)))
+
+    def hash_files(self, paths: Sequence[Path | str], keys: Keys, *, progress: bool = False) -> NDArray[np.uint8]:
+        """Codes `(N, M)` of image files; images are decoded while others are computed.
+
+        Raises:
+            DataError: A file is missing, damaged or of another size.
+        """
+        files = file_paths(paths)
+        orders = np.broadcast_to(self._orders(keys, len(files)), (len(files), self.order_width))
+        codes = np.empty((len(files), self.code_length), np.uint8)
+        parts = [slice(start, start + CHUNK) for start in range(0, len(files), CHUNK)]
+
+        def read(part: slice) -> NDArray[np.uint8]:
+            return read_images(files[part], size=self.manifest.input_size)
+
+        with (
+            ThreadPoolExecutor(1) as reader,
+            tqdm(total=len(files), desc=self.name, unit="image", disable=not progress) as bar,
+        ):
+            decoded = [reader.submit(read, part) for part in parts[:1]]
+            for number, part in enumerate(parts):
+                images = decoded.pop().result()
+                decoded = [reader.submit(read, following) for following in parts[number + 1 : number + 2]]
+                codes[part] = self._hash_images(images, orders[part])
+                bar.update(len(images))
+        return codes
+
+    def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
+        return self.head.hash(embeddings, orders)
+
+    def _hash_images(self, images: NDArray[np.uint8], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
+        orders = np.broadcast_to(orders, (len(images), self.order_width))
+        codes = np.empty((len(images), self.code_length), np.uint8)
+        pixels = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
+        batch_orders = np.zeros((self.batch_size, self.order_width), np.int32)
+        for start in range(0, len(images), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            size = len(images[part])
+            pixels[:size], batch_orders[:size] = images[part], orders[part]
+            found, rows = self._session.run(pixels, batch_orders)
+            if found.shape != (self.batch_size, self.code_length):
+                raise WeightsError(
+                    f"{self.name}: expected codes {(self.batch_size, self.code_length)}, the artefact returned "
+                    f"{found.shape}"
+                )
+            unit_rows(rows[:size], self.name)
+            codes[part] = found[:size]
+        return codes
+
+
+class KerasFaceHasher(FaceHasher):
+    """A hash network in Keras, and the embedder it was trained with.
+
+    Args:
+        model: Made by `build_hasher`.
+        embedder_name: The embedder it was trained with.
+        embedder_fingerprint: SHA-256 of that embedder's weights.
+        calibration: Decision threshold, if one was found.
+        weights: Manifest name or file of that embedder, which is loaded when it is first used; empty takes
+            `embedder_name`.
+        batch_size: Faces of one call of the embedder.
+        name: For reports and errors; empty takes `embedder_name`.
+    """
+
+    def __init__(
+        self,
+        model: "keras.Model",
+        *,
+        embedder_name: str,
+        embedder_fingerprint: str,
+        calibration: Calibration | None = None,
+        weights: str = "",
+        batch_size: int = EMBEDDER_BATCH,
+        name: str = "",
+    ) -> None:
+        from iom.nn.hash_network import shape_of  # imports Keras
+
+        self.model = model
+        self.shape: dict[str, Any] = shape_of(model)
+        for size in SIZES:
+            setattr(self, size, self.shape[size])
+        self.embedder_name = embedder_name
+        self.embedder_fingerprint = embedder_fingerprint
+        self.weights = weights or embedder_name
+        self.name = name or embedder_name
+        self.calibration = calibration
+        self.batch_size = batch_size
+        self._embedder: Embedder | None = None
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder, loaded when it is first asked for; setting it checks that it belongs here.
+
+        Raises:
+            WeightsError: Missing or damaged weights, or an embedder that this hasher was not trained with.
+        """
+        if self._embedder is None:
+            self.embedder = load_embedder(self.weights, batch_size=self.batch_size)
+        assert self._embedder is not None  # noqa: S101 - set in the line above
+        return self._embedder
+
+    @embedder.setter
+    def embedder(self, embedder: Embedder) -> None:
+        self.check_embedder(embedder)
+        self._embedder, self.batch_size = embedder, embedder.batch_size
+
+    def with_batch_size(self, batch_size: int) -> "KerasFaceHasher":
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        other._embedder = self.embedder.with_batch_size(batch_size)
+        return other
+
+    def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
+        responses = self.model.predict_on_batch({"embedding": embeddings, "order": orders})
+        codes: NDArray[np.uint8] = np.argmax(responses, axis=-1).astype(np.uint8)
+        return codes
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the embedder's weights, the kind of key, all layers and weights here.
+
+        Codes of hashers with different fingerprints never compare. Computed once: a gallery asks for each probe.
+        """
+        digest = hashlib.sha256(self.embedder_fingerprint.encode())
+        digest.update(json.dumps(self.shape, sort_keys=True).encode())
+        digest.update(KEY_KINDS[self.key_kind].derivation.encode())
+        for layer in self.model.layers:  # refinement changes codes and has no weights
+            config = layer.get_config().items()
+            plain = {name: value for name, value in config if isinstance(value, int | float | str)}
+            plain = {name: value for name, value in plain.items() if name not in ("name", "trainable")}
+            text = json.dumps([type(layer).__name__, plain], sort_keys=True)
+            digest.update(text.encode())
+        for weights in self.model.get_weights():
+            little = np.ascontiguousarray(weights, weights.dtype.newbyteorder("<"))
+            digest.update(f"{little.dtype}{little.shape}".encode() + little.tobytes())
+        return digest.hexdigest()
+
+    def check_embedder(self, embedder: Embedder) -> None:
+        """Refuse an embedder other than the one this hasher was trained with.
+
+        Only weights count (of both backbones and their share, where two are fused). `flip` is left to the user on
+        either side, on purpose: the mean with the mirror image lies in the same space, so that such codes compare with
+        plain ones. The threshold holds for the kind of embedding it was found with; calibrate anew where that matters.
+
+        Raises:
+            WeightsError: Another size or fingerprint: codes would be valid in form and worthless.
+        """
+        if embedder.embedding_size != self.embedding_size:
+            raise WeightsError(
+                f"this hasher takes embeddings of size {self.embedding_size} of the embedder "
+                f"{self.embedder_name}, received {embedder.name} of size {embedder.embedding_size}"
+                "; train a hasher for it with iom train-stage2"
+            )
+        if embedder.fingerprint != self.embedder_fingerprint:
+            raise WeightsError(
+                f"this hasher was trained with the embedder {self.embedder_name} (SHA-256 "
+                f"{self.embedder_fingerprint[:12]}...), received {embedder.name} (SHA-256 "
+                f"{embedder.fingerprint[:12]}...); train a hasher for it with iom train-stage2"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write `hasher.keras` and `hasher.json` into `folder`.
+
+        A hasher that is already there stays whole until the new metadata are written: a crash leaves the old pair or
+        the new one. `load` takes up a model that was not yet renamed.
+        """
+        from iom.pretrained.importers.keras_files import save_model
+
+        new = folder / NEW_MODEL_FILE
+        shape = {name: value for name, value in self.shape.items() if name != "key_kind"}
+        save_model(self.model, new)
+        write_json(
+            folder / HASHER_FILE,
+            {
+                "format": FORMAT,
+                **shape,
+                "key": {"kind": self.key_kind, "derivation": KEY_KINDS[self.key_kind].derivation},
+                "embedder": {"name": self.embedder_name, "sha256": self.embedder_fingerprint},
+                "model_sha256": sha256_of(new),
+                "calibration": _plain(self.calibration),
+            },
+        )
+        new.replace(folder / MODEL_FILE)
+
+    def save_calibration(self, path: Path) -> Path:
+        file = path / HASHER_FILE
+        write_json(file, {**_metadata(path), "calibration": _plain(self.calibration)})
+        return file
+
+    def summary(self) -> str:
+        lines: list[str] = []
+        self.model.summary(line_length=80, print_fn=lines.append)
+        return "\n".join(lines)
+
+    @classmethod
+    def load(cls, folder: Path | str, *, weights: str = "", batch_size: int = EMBEDDER_BATCH) -> "KerasFaceHasher":
+        """Read a folder that `save` wrote; `iom.load` reads artefacts of `iom deploy`, too.
+
+        Args:
+            folder: Of a trained hasher, or its name (`iom.pretrained.hasher_path`).
+            weights: Manifest name or file of its embedder; empty takes the one that was trained along, or the one it
+                names.
+            batch_size: Faces of one call of the embedder.
+
+        Raises:
+            WeightsError: Missing, damaged, of another format, not what its metadata says, or an artefact, which holds
+                no Keras network.
+        """
+        folder = hasher_path(folder)
+        if is_artifact(folder):
+            raise WeightsError(
+                f"{folder}: expected the folder of a trained hasher, received an artefact of iom deploy, which lacks "
+                "the Keras network that this needs; name the folder that the artefact was made from"
+            )
+        if not weights and (folder / EMBEDDER_FILE).is_file():
+            weights = str(folder / EMBEDDER_FILE)
+        metadata = _metadata(folder)
+        kind = _check_key_version(folder, metadata)
+        path = _model_path(folder, metadata.get("model_sha256"))
+
+        import iom.nn.hash_network  # noqa: F401  (registers the layers of the file; imports Keras)
+        from iom.pretrained.importers.keras_files import load_keras_model
+
+        try:
+            model = load_keras_model(path)
+            calibration = metadata["calibration"]
+            hasher = cls(
+                model,
+                embedder_name=metadata["embedder"]["name"],
+                embedder_fingerprint=metadata["embedder"]["sha256"],
+                calibration=Calibration(**calibration) if calibration else None,
+                weights=weights,
+                batch_size=batch_size,
+                name=folder.name,
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise WeightsError(f"{folder}: not a hasher of format {FORMAT}: {error}") from error
+        if hasher.key_kind != kind:
+            raise WeightsError(
+                f"{folder / HASHER_FILE}: names keys of kind '{kind}', {MODEL_FILE} takes "
+                f"'{hasher.key_kind}'; take both files from the same place"
+            )
+        return hasher
+
+
+def load(
+    path: Path | str, *, weights: str = "", batch_size: int = EMBEDDER_BATCH, opens_embedder: bool = True
+) -> FaceHasher:
     """A face hasher: the folder of a trained one, or an artefact of `iom deploy`.
 
     Args:
         path: Folder, artefact, or a name such as "bundled" (`iom.pretrained.hasher_path`).
-        weights: Manifest name or file of the embedder; empty takes the one the hasher names. An
-            artefact embeds for itself and takes none.
+        weights: Manifest name or file of the embedder; empty takes the one the hasher names. An artefact embeds for
+            itself and takes none.
         batch_size: Faces of one call of the embedder.
         opens_embedder: Open and check the embedder at once, not when it is first used.
 
@@ -330,36 +694,62 @@ def load(path: Path | str, *, weights: str = "", batch_size: int = 8, opens_embe
         MissingExtraError: The runtime of the artefact is not installed.
     """
     path = hasher_path(path)
-    if is_artefact(path):
+    if is_artifact(path):
         if weights:
             raise ConfigError(f"{path} is an artefact that embeds for itself: give no weights")
-        from iom.models.artifact import ArtifactFaceHasher
-
         return ArtifactFaceHasher.load(path, batch_size=batch_size)
-    _check_folder(path)
-    from iom.models.keras_face_hasher import KerasFaceHasher  # imports Keras
-
     hasher = KerasFaceHasher.load(path, weights=weights, batch_size=batch_size)
     if opens_embedder:
         _ = hasher.embedder
     return hasher
 
 
-def _check_folder(path: Path) -> None:
-    """Refuse what is neither the folder of a hasher nor an artefact, before Keras is imported."""
-    if (path / HASHER_FILE).is_file():
-        return
-    if not path.is_dir():
+def _plain(calibration: Calibration | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(calibration) if calibration else None
+
+
+def _check_key_version(folder: Path, metadata: dict[str, Any]) -> str:
+    """Kind of the keys of a hasher; files without one are older than the other kinds.
+
+    Raises:
+        WeightsError: Keys of another kind or derivation: the same secret would give other codes.
+    """
+    key = metadata.get("key", {"kind": FIRST_KIND, "derivation": KEY_KINDS[FIRST_KIND].derivation})
+    kind, derivation = (key.get(name) if isinstance(key, dict) else None for name in ("kind", "derivation"))
+    if not isinstance(kind, str) or kind not in KEY_KINDS or derivation != KEY_KINDS[kind].derivation:
+        known = ", ".join(entry.derivation for entry in KEY_KINDS.values())
         raise WeightsError(
-            f"{path}: expected a folder that iom train-stage2 wrote, or an artefact of iom deploy, "
-            "received another file"
+            f"{folder / HASHER_FILE}: this hasher takes keys of kind '{kind}' derived by "
+            f"'{derivation}'; this program knows {known}. Use the program that trained it"
         )
-    artefacts = sorted(each for each in path.iterdir() if is_artefact(each))
+    return str(kind)
+
+
+def _model_path(folder: Path, fingerprint: object) -> Path:
+    """The model file that the metadata name, renamed or (after a crash in `save`) not yet."""
+    present = [folder / name for name in (MODEL_FILE, NEW_MODEL_FILE) if (folder / name).is_file()]
+    if not present:
+        raise WeightsError(f"{folder}: expected {MODEL_FILE} beside {HASHER_FILE}, found none")
+    for path in present:
+        if sha256_of(path) == fingerprint:
+            return path
     raise WeightsError(
-        f"no hasher in {path} (it holds no {HASHER_FILE}); "
-        + (
-            f"give the artefact itself: {artefacts[0]}"
-            if artefacts
-            else "train one with iom train-stage2 --config stage2/base --output DIR"
-        )
+        f"{present[0]}: the SHA-256 differs from the one in {HASHER_FILE}; the file is damaged "
+        "or was replaced. Take both files from the same place"
     )
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    path = folder / HASHER_FILE
+    try:
+        metadata = read_json(path)
+    except OSError as error:
+        artifacts = sorted(each for each in folder.iterdir() if is_artifact(each)) if folder.is_dir() else []
+        advice = f"give the artefact itself: {artifacts[0]}" if artifacts else _TRAINING
+        raise WeightsError(f"no hasher in {folder} ({HASHER_FILE}: {error.strerror}); {advice}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        found = metadata.get("format") if isinstance(metadata, dict) else type(metadata).__name__
+        raise WeightsError(f"{path}: expected format {FORMAT}, received {found}")
+    return metadata

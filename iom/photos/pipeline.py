@@ -79,11 +79,11 @@ class HashingModel(Protocol):
     alphabet_size: int
 
     @property
-    def fingerprint(self) -> str: ...  # noqa: D102
+    def fingerprint(self) -> str: ...
 
-    def embed(self, images: Pixels) -> NDArray[np.float32]: ...  # noqa: D102
+    def embed(self, images: Pixels) -> NDArray[np.float32]: ...
 
-    def hash(self, embeddings: NDArray[np.float32], keys: TransformKey) -> NDArray[Any]: ...  # noqa: D102
+    def hash(self, embeddings: NDArray[np.float32], keys: TransformKey) -> NDArray[Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)

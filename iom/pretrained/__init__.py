@@ -1,7 +1,7 @@
 """Pretrained models: what the package brings along, and the folders that hold other weights.
 
-`manifest.json` lists the weights that are known. The bundled model, an embedder with its hasher,
-lies beside it, so that an installed package works in any folder.
+`manifest.json` lists the weights that are known. The bundled model, an embedder with its hasher, lies beside it, so
+that an installed package works in any folder.
 """
 
 import importlib.resources
@@ -41,8 +41,8 @@ def cache_folder() -> Path:
 def search_folders() -> list[Path]:
     """Folders whose sub-folders may hold weights and hashers; the first that has one wins.
 
-    `$IOM_WEIGHTS`, the package itself, `weights` in the cache (`$IOM_CACHE`, by default
-    `~/.cache/iom`), and in a checkout `pre_models` and `../shared/weights`.
+    `$IOM_WEIGHTS`, the package itself, `weights` in the cache (`$IOM_CACHE`, by default `~/.cache/iom`), and in a
+    checkout `pre_models` and `../shared/weights`.
     """
     given = os.environ.get(WEIGHTS_VARIABLE)
     folders = [Path(given)] if given else []
@@ -57,8 +57,8 @@ def hasher_path(name_or_path: str | Path = BUNDLED) -> Path:
     """Where a hasher is: the folder of a trained one, or an artefact of `iom deploy`.
 
     Args:
-        name_or_path: A path, which wins where it exists; "bundled"; or the name of a folder with a
-            hasher in one of `search_folders()`.
+        name_or_path: A path, which wins where it exists; "bundled"; or the name of a folder with a hasher in one of
+            `search_folders()`.
 
     Raises:
         WeightsError: Neither a path that exists nor a known name.
@@ -72,9 +72,8 @@ def hasher_path(name_or_path: str | Path = BUNDLED) -> Path:
         return found
     if len(path.parts) == 1:
         raise WeightsError(
-            f"no hasher '{path}'{did_you_mean(str(path), names)}: expected a folder that "
-            "iom train-stage2 wrote, an artefact of iom deploy, or one of the names "
-            f"{', '.join(names)}"
+            f"no hasher '{path}'{did_you_mean(str(path), names)}: expected a folder that iom train-stage2 wrote, an "
+            f"artefact of iom deploy, or one of the names {', '.join(names)}"
         )
     hint = f"; give its name alone: {path.name}" if path.name in names else ""
     raise WeightsError(

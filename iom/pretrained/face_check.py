@@ -1,9 +1,8 @@
 """Does a network see faces as stated? Colour order and range, tried on faces of nobody.
 
-A network that is fed in another way than it was trained still gives embeddings, only worse ones,
-and nobody notices. So before the statement about an unknown file is believed, synthetic faces are
-embedded as stated and in the other ways. Where another way separates the subjects clearly better,
-the statement is wrong.
+A network that is fed in another way than it was trained still gives embeddings, only worse ones, and nobody notices. So
+before the statement about an unknown file is believed, synthetic faces are embedded as stated and in the other ways.
+Where another way separates the subjects clearly better, the statement is wrong.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import WeightsError
-from iom.pretrained.importers.inputs import COLOUR_ORDERS, RANGES, InputSpec
+from iom.pretrained.manifest import COLOUR_ORDERS, RANGES, InputSpec
 from iom.synthetic import load_face_model
 
 Predict = Callable[[NDArray[np.float32]], Any]
@@ -38,8 +37,8 @@ class FaceCheck:
 
     Attributes:
         separation: Way of feeding to d' between mated and non-mated cosines.
-        evidence: Other way to the paired t statistic for the stated one; below `-CLEAR` it is
-            refuted, above `CLEAR` confirmed, and between them this network cannot tell.
+        evidence: Other way to the paired t statistic for the stated one; below `-CLEAR` it is refuted, above `CLEAR`
+            confirmed, and between them this network cannot tell.
     """
 
     separation: dict[str, float]
@@ -85,9 +84,8 @@ def check_on_faces(predict: Predict, spec: InputSpec, *, source: str) -> FaceChe
     if better:
         best = max(better, key=separation.__getitem__)
         raise WeightsError(
-            f"{source}: the input '{stated}' is stated, but on synthetic faces '{best}' separates "
-            f"subjects better (d' {separation[best]:.2f} against {pairs[best][0].mean():.2f}): "
-            "correct the statement"
+            f"{source}: the input '{stated}' is stated, but on synthetic faces '{best}' separates subjects better (d' "
+            f"{separation[best]:.2f} against {pairs[best][0].mean():.2f}): correct the statement"
         )
     return check
 

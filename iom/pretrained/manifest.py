@@ -1,197 +1,275 @@
-"""Load a backbone by its manifest name or from a file, so that it takes raw RGB pixels."""
+"""Known weights: the manifest `iom/pretrained/manifest.json`, statements of the input a file wants, and file places."""
 
-import contextlib
 import dataclasses
-import hashlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import keras
-import numpy as np
-from numpy.typing import NDArray
+from iom._files import sha256_of
+from iom._registry import did_you_mean, lookup
+from iom._untrusted import check_name, one_line, read_json
+from iom.errors import ConfigError, WeightsError
+from iom.pretrained import package_folder, search_folders
 
-from iom._files import sha256_of, write_json
-from iom._untrusted import read_json
-from iom.errors import WeightsError
-from iom.pretrained.entries import find_entry, locate, read_manifest, unknown_name
-from iom.pretrained.face_check import FaceCheck, check_on_faces
-from iom.pretrained.formats import FORMATS, SUFFIXES, files_of, format_of, symbol_path
-from iom.pretrained.importers.foreign import build_foreign
-from iom.pretrained.importers.inputs import InputSpec, Statement, missing_statement, read_statement
-from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
+FORMAT = 1
+_TEXTS = ("format", "folder", "licence", "source")
+RAW = "0..255"
+RANGES: dict[str, tuple[float, float]] = {
+    RAW: (1.0, 0.0),
+    "-1..1": (1 / 127.5, -1.0),
+    "-1..1 (/128)": (1 / 128, -127.5 / 128),
+    "0..1": (1 / 255, 0.0),
+}
+"""Range to (scale, offset) of raw pixels: the network takes `pixel * scale + offset`."""
 
-if TYPE_CHECKING:
-    from iom.pretrained.importers.frozen import FixedEmbedder
+COLOUR_ORDERS = ("RGB", "BGR")
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadedBackbone:
-    """A network that takes raw RGB pixels 0..255 `(B, S, S, 3)`, whatever its file wanted.
+class InputSpec:
+    """Kind of input, as the manifest or a statement beside the file says.
 
     Attributes:
-        name: Manifest name or file.
-        model: Keras model, or a TensorFlow graph as it is.
-        embedding_size: D.
-        input_size: S.
-        fingerprint: SHA-256 of the weights file; of all their SHA-256 where there are several.
-        input: What the file itself wants.
-        check: Outcome of the check on faces; `None`: the manifest pins the file, or it states its
-            input itself.
+        colour_order: `RGB` or `BGR`.
+        range: A key of `RANGES`. A network that scales pixels itself takes `0..255`.
+        size: Side of the square image.
+    """
+
+    colour_order: str
+    range: str
+    size: int
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """(scale, offset) of raw pixels."""
+        return RANGES[self.range]
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """What is known of a weights file besides its content."""
+
+    input: InputSpec
+    architecture: str = ""
+    """Backbone, where the file holds weights alone."""
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Arguments of that backbone's builder."""
+    embedding_size: int = 0
+    """0: whatever the file says."""
+    sha256: str = ""
+    """Of the file; empty: not stated."""
+    tensors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Frozen graphs: names of the `input` and `output` tensors, and values to `feed` others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """A file of an entry; without a SHA-256 it is not pinned, and its input is checked on faces."""
+
+    name: str
+    sha256: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Known weights.
+
+    Attributes:
+        name: `architecture.tag`.
+        format: A format of `iom.pretrained.weights`.
+        files: The file to load, and those it needs beside it.
+        folder: Folder of the files inside each search folder.
+        statement: Input and embedding size.
+        licence: Under what terms they may be used.
+        source: How to get them.
     """
 
     name: str
-    model: "keras.Model | FixedEmbedder"
-    embedding_size: int
-    input_size: int
-    fingerprint: str
-    input: InputSpec
-    check: FaceCheck | None = None
+    format: str
+    files: tuple[WeightsFile, ...]
+    folder: str
+    statement: Statement
+    licence: str
+    source: str
 
     @property
-    def predict(self) -> Callable[[NDArray[np.float32]], Any]:
-        """Raw RGB pixels `(B, S, S, 3)` -> embeddings `(B, D)`, not normalised."""
-        if isinstance(self.model, keras.Model):
-            return self.model.predict_on_batch
-        return self.model
-
-    @property
-    def trainable_model(self) -> keras.Model:
-        """The Keras model.
-
-        Raises:
-            WeightsError: It is a TensorFlow graph, which embeds but cannot be trained.
-        """
-        if isinstance(self.model, keras.Model):
-            return self.model
-        raise WeightsError(f"{self.name}: a frozen graph or SavedModel cannot be trained further")
+    def is_pinned(self) -> bool:
+        """Whether the manifest knows the SHA-256 of every file."""
+        return all(file.sha256 for file in self.files)
 
 
-def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackbone:
-    """Load weights.
-
-    Args:
-        name_or_path: `architecture.tag` of the manifest, an architecture with one tag, or a file
-            (`.onnx`, `.params`, `.npy`, `.keras`, `.h5`, `.pb`) or SavedModel folder. A file that
-            is not in the manifest needs a statement of its input beside it (`inputs.py`), unless it
-            is a backbone that this project saved.
-        check: Try a stated input on synthetic faces; the outcome is kept beside the file.
+def read_manifest(path: Path | None = None) -> dict[str, Entry]:
+    """Entries by name.
 
     Raises:
-        WeightsError: Missing, damaged or unknown weights, or another input than stated.
-        MissingExtraError: A package for this format is not installed.
+        WeightsError: The manifest is missing or not valid.
     """
-    path = Path(name_or_path)
-    if path.suffix in SUFFIXES or len(path.parts) > 1:
-        if not path.exists():
-            raise WeightsError(f"the weights file {path} does not exist")
-        return _load(path, format_of(path), read_statement(path), str(path), check=check)
-    # A name goes before a folder of that name in the working directory.
-    entries = read_manifest()
-    entry = find_entry(name_or_path, entries)
-    if entry is not None:
-        check = check and not entry.is_pinned
-        return _load(locate(entry)[0], entry.format, entry.statement, entry.name, check=check)
-    if path.exists():
-        return _load(path, format_of(path), read_statement(path), str(path), check=check)
-    raise unknown_name(name_or_path, entries)
-
-
-def _load(path: Path, kind: str, statement: Statement | None, name: str, *, check: bool) -> LoadedBackbone:
-    fingerprint = _fingerprint(path, kind)
-    if statement is not None and statement.sha256 not in ("", fingerprint):
-        raise WeightsError(
-            f"{path}: another file than the one stated: expected SHA-256 {statement.sha256}, received {fingerprint}"
-        )
-    model: keras.Model | FixedEmbedder
-    if kind == "keras":
-        model = read_keras(path, statement)
-        known = statement or own_statement(model)
-        check = check and statement is not None
-        if known is None:
-            raise missing_statement(path, kind)
-        model = on_raw_pixels(model, known, path)
-    elif statement is None:
-        raise missing_statement(path, kind)
-    else:
-        known = statement
-        model = _read(path, kind, statement)
-    size = known.input.size
-    embedding_size = _embedding_size(model)
-    if isinstance(model, keras.Model):
-        # XLA on a CPU runs depthwise convolutions thirty times slower.
-        model.compile(jit_compile=False)
-    _try_out(model, size, path)
-    loaded = LoadedBackbone(name, model, embedding_size, size, fingerprint, known.input)
-    if not check:
-        return loaded
-    return dataclasses.replace(loaded, check=checked_on_faces(loaded, path))
-
-
-def _read(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEmbedder":
-    """Only the reader that is needed is imported: they have packages of their own."""
-    if kind == "mxnet":
-        from iom.pretrained.importers.mxnet import read_mxnet
-
-        return build_foreign(read_mxnet(path, symbol_path(path)), statement)
-    if kind == "onnx":
-        from iom.pretrained.importers.onnx import read_onnx
-
-        return build_foreign(read_onnx(path), statement)
-    if kind == "mmdnn":
-        from iom.pretrained.importers.mmdnn import read_mmdnn
-
-        return build_foreign(read_mmdnn(path), statement)
-    if kind in ("frozen", "saved_model"):
-        from iom.pretrained.importers import frozen
-
-        read = frozen.read_frozen if kind == "frozen" else frozen.read_saved_model
-        return read(path, statement)
-    raise WeightsError(f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'")
-
-
-def _fingerprint(path: Path, kind: str) -> str:
-    digests = [sha256_of(file) for file in files_of(path, kind)]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _embedding_size(model: "keras.Model | FixedEmbedder") -> int:
-    if isinstance(model, keras.Model):
-        return int(model.output_shape[-1])
-    return model.embedding_size
-
-
-def _try_out(model: "keras.Model | FixedEmbedder", size: int, path: Path) -> None:
-    """Damage that no format notices: embeddings that are not numbers, or the same for all."""
-    images = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
-    rows = np.asarray(model(images), np.float64)
-    norms = np.linalg.norm(rows, axis=1)
-    if not np.isfinite(rows).all() or not (norms > 0).all():
-        raise WeightsError(f"{path}: damaged weights: an embedding is zero or not finite")
-    if np.array_equal(rows[0], rows[1]):
-        raise WeightsError(f"{path}: damaged weights: two images have the same embedding")
-
-
-def checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
-    """Outcome of the check on faces: the one kept beside the file, or a new one, then kept.
-
-    Raises:
-        WeightsError: The stated input is refuted.
-    """
-    place = path.with_name(f"{path.name}.checked.json")
-    key = {"sha256": loaded.fingerprint, "input": dataclasses.asdict(loaded.input)}
+    path = path or package_folder() / "manifest.json"
     try:
-        kept = read_json(place)
-        if kept["key"] == key:
-            return FaceCheck(kept["separation"], kept["evidence"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # none yet, or damaged: it is made anew
-    outcome = check_on_faces(loaded.predict, loaded.input, source=str(path))
-    if isinstance(loaded.model, keras.Model):
-        # Traced for the batches of the check; the next caller has batches of its own.
-        loaded.model.make_predict_function(force=True)
-    with contextlib.suppress(OSError):  # a folder that cannot be written: checked each time
-        write_json(place, {"key": key, **dataclasses.asdict(outcome)})
-    return outcome
+        tree = read_json(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read the manifest {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(tree, dict) or tree.get("version") != FORMAT:
+        raise WeightsError(f"{path}: expected a manifest of version {FORMAT}")
+    entries = tree.get("entries")
+    if not isinstance(entries, dict):
+        raise WeightsError(f"{path}: expected 'entries', an object by name")
+    return {name: _entry(name, values, path) for name, values in entries.items()}
+
+
+def _entry(name: str, values: Any, path: Path) -> Entry:
+    where = f"{path}: {name}"
+    architecture, separator, tag = name.partition(".")
+    if not (separator and architecture and tag) or not isinstance(values, dict):
+        raise WeightsError(f"{where}: expected an entry named architecture.tag")
+    rest = dict(values)
+    texts = {}
+    for field in _TEXTS:
+        texts[field] = rest.pop(field, None)
+        if not isinstance(texts[field], str) or not texts[field]:
+            raise WeightsError(f"{where}: {field}: expected text, received {texts[field]!r}")
+    files = rest.pop("files", None)
+    if not isinstance(files, dict) or not files:
+        raise WeightsError(f"{where}: files: expected an object of names and SHA-256")
+    for place in (texts["folder"], *files):
+        check_name(place, source=where, error=WeightsError)
+    for file, digest in files.items():
+        if digest is not None and (not isinstance(digest, str) or len(digest) != 64):
+            raise WeightsError(f"{where}: {file}: expected a SHA-256 or null, received {digest!r}")
+    rest.setdefault("architecture", architecture)
+    statement = parse_statement(rest, where)
+    return Entry(
+        name=name,
+        files=tuple(WeightsFile(file, digest) for file, digest in files.items()),
+        statement=statement,
+        **texts,
+    )
+
+
+def find_entry(name: str, entries: dict[str, Entry]) -> Entry | None:
+    """Entry of that full name, or of that architecture if it has one tag only.
+
+    Raises:
+        WeightsError: The architecture has several tags.
+    """
+    if name in entries:
+        return entries[name]
+    tagged = [entry for full, entry in entries.items() if full.partition(".")[0] == name]
+    if len(tagged) > 1:
+        choices = ", ".join(sorted(entry.name for entry in tagged))
+        raise WeightsError(f"'{name}' is ambiguous: choose one of {choices}")
+    return tagged[0] if tagged else None
+
+
+def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
+    """Paths of the entry's files, all in one folder; with `verify`, their SHA-256 is compared.
+
+    Raises:
+        WeightsError: A file is missing (the message says where to get it and where to put it) or is not the one that
+            the manifest knows.
+    """
+    folders = [folder / entry.folder for folder in search_folders()]
+    for folder in folders:
+        paths = [folder / file.name for file in entry.files]
+        if not paths[0].exists():
+            continue
+        for path, file in zip(paths, entry.files, strict=True):
+            if not path.exists():
+                raise WeightsError(f"{entry.name}: {path} is missing beside {paths[0].name}")
+            if verify and file.sha256 and (found := sha256_of(path)) != file.sha256:
+                raise WeightsError(
+                    f"{entry.name}: {path} is not the file of the manifest: expected SHA-256 "
+                    f"{file.sha256}, received {found}; get it anew: {entry.source}"
+                )
+        return paths
+    names = " and ".join(file.name for file in entry.files)
+    places = " or ".join(str(folder) for folder in folders)
+    raise WeightsError(
+        f"the weights {entry.name} are not here. Get {names} ({entry.source}; {entry.licence}) and put it into {places}"
+    )
+
+
+def unknown_name(name: str, entries: dict[str, Entry]) -> WeightsError:
+    """The error for a text that is neither an entry nor a file."""
+    return WeightsError(
+        f"'{name}' is neither a file nor an entry of the manifest{did_you_mean(name, entries)} "
+        f"(entries: {', '.join(sorted(entries))})"
+    )
+
+
+def statement_path(path: Path) -> Path:
+    """Where the statement about a weights file stands."""
+    return path.with_name(f"{path.name}.input.json")
+
+
+def missing_statement(path: Path, kind: str) -> WeightsError:
+    """The error that says what to write."""
+    ranges = " | ".join(f'"{name}"' for name in RANGES)
+    return WeightsError(
+        f"{path}: this {kind} file is not in the manifest, and what input it wants cannot be "
+        f"seen from it: write {statement_path(path)} with "
+        '{"colour_order": "RGB" | "BGR", "range": ' + ranges + ', "size": 112} '
+        "as its source states them"
+    )
+
+
+def read_statement(path: Path) -> Statement | None:
+    """The statement beside a weights file, `<file>.input.json`, if there is one.
+
+    Raises:
+        WeightsError: It is not valid.
+    """
+    place = statement_path(path)
+    try:
+        values = read_json(place)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = one_line(error)
+        raise WeightsError(f"cannot read the statement {place}: {reason}") from error
+    return parse_statement(values, str(place))
+
+
+def parse_statement(values: Any, source: str) -> Statement:
+    """A statement from JSON.
+
+    Raises:
+        WeightsError: A field is missing, unknown, or of another type.
+    """
+    if not isinstance(values, dict):
+        raise WeightsError(f"{source}: expected an object, received {type(values).__name__}")
+    values = dict(values)
+    spec = InputSpec(
+        _field(values, "colour_order", str, source),
+        _field(values, "range", str, source),
+        _field(values, "size", int, source),
+    )
+    if spec.colour_order not in COLOUR_ORDERS:
+        raise WeightsError(f"{source}: colour_order: expected 'RGB' or 'BGR', received '{spec.colour_order}'")
+    try:
+        lookup(RANGES, spec.range, "range")
+    except ConfigError as error:
+        raise WeightsError(f"{source}: {error}") from error
+    statement = Statement(
+        spec,
+        architecture=_field(values, "architecture", str, source, default=""),
+        arguments=_field(values, "arguments", dict, source, default={}),
+        embedding_size=_field(values, "embedding_size", int, source, default=0),
+        sha256=_field(values, "sha256", str, source, default=""),
+        tensors=_field(values, "tensors", dict, source, default={}),
+    )
+    for unknown in values:
+        known = [f.name for f in dataclasses.fields(InputSpec) + dataclasses.fields(Statement)]
+        raise WeightsError(f"{source}: unknown field '{unknown}'{did_you_mean(unknown, known)}")
+    return statement
+
+
+def _field(values: dict[str, Any], name: str, kind: type, source: str, default: Any = None) -> Any:
+    value = values.pop(name, default)
+    if value is None:
+        raise WeightsError(f"{source}: the field '{name}' is missing")
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise WeightsError(f"{source}: {name}: expected {kind.__name__}, received {value!r}")
+    return value

@@ -118,12 +118,10 @@ class SharedHasher(ForwardingFaceHasher):
         self._embedding: MicroBatcher[None] = MicroBatcher(self._embed, most=FACES_A_CALL)
         self._hashing: MicroBatcher[TransformKey] = MicroBatcher(hasher.hash, most=BATCH)
 
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: D102
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._embedding(images, [None] * len(images))
 
-    def hash(  # noqa: D102
-        self, embeddings: NDArray[np.float32], keys: Keys
-    ) -> NDArray[np.uint8]:
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
         if isinstance(keys, TransformKey):
             keys = [keys] * len(embeddings)
         elif not isinstance(keys, list) or len(keys) != len(embeddings):

@@ -245,33 +245,33 @@ class TimedProtocol(H11Protocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(  # type: ignore[override] # noqa: D102
+    def connection_made(  # type: ignore[override]
         self, transport: asyncio.Transport
     ) -> None:
         super().connection_made(transport)
         self.client_name = client_network(self.client[0]) if self.client else "-"
         self._look()
 
-    def handle_events(self) -> None:  # noqa: D102
+    def handle_events(self) -> None:
         super().handle_events()
         self._look()
 
-    def on_response_complete(self) -> None:  # noqa: D102
+    def on_response_complete(self) -> None:
         super().on_response_complete()
         self._look()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+    def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
         self._stop_waiting()
         super().connection_lost(exc)
         self.resume_writing()
 
-    def pause_writing(self) -> None:  # noqa: D102
+    def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:
             self._write_timer = self.loop.call_later(self._waiting.seconds, self.drop)
 
-    def resume_writing(self) -> None:  # noqa: D102
+    def resume_writing(self) -> None:
         super().resume_writing()
         if self._write_timer is not None:
             self._write_timer.cancel()

@@ -22,11 +22,11 @@ from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.image_batches import ImageBatches
 from iom.errors import ConfigError, DataError, missing_extra
 from iom.metrics.verification import equal_error_rate, ten_fold_accuracy
-from iom.models.archive import save_model
 from iom.models.embedder import Embedder, load_embedder
 from iom.nn.backbones.registry import build_backbone
 from iom.photos.images import check_images, read_images
-from iom.pretrained.manifest import load_backbone_model
+from iom.pretrained.importers.keras_files import save_model
+from iom.pretrained.weights import load_backbone_model
 from iom.training.calibration import ValidationPairs
 from iom.training.classification_heads import PhaseModel, build_phase, carry_over, check_phases
 from iom.training.distribution import Distribution

@@ -23,13 +23,11 @@ from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import group_draws, percentile_intervals, rate_interval
 from iom.metrics.verification import ErrorCurve
-from iom.models.artifact_manifest import manifest_path, read_manifest
-from iom.models.embedder import Embedder
-from iom.models.face_hasher import Calibration, FaceHasher, load
-from iom.models.fusion import open_embedder
-from iom.models.keras_face_hasher import EMBEDDER_FILE, METADATA_FILE, MODEL_FILE, NEW_MODEL_FILE
-from iom.models.sessions.runtimes import is_artefact
-from iom.pretrained import checkout, package_folder
+from iom.models.artifact import manifest_path, read_manifest
+from iom.models.embedder import Embedder, open_embedder
+from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, Calibration, FaceHasher, load
+from iom.models.sessions import is_artifact
+from iom.pretrained import HASHER_FILE, checkout, package_folder
 
 MAX_IMAGES = 4000
 """Images compared with each other; of a larger held-out part whole subjects are drawn."""
@@ -308,11 +306,11 @@ def copy_hasher(place: Path, output: Path) -> Path:
     Returns:
         The copy: `output`, or the artefact in it.
     """
-    if is_artefact(place):
+    if is_artifact(place):
         names = [*read_manifest(place).files, manifest_path(place).name]
         source, copy = place.parent, output / place.name
     else:
-        names = [EMBEDDER_FILE, "config.yaml", NEW_MODEL_FILE, MODEL_FILE, METADATA_FILE]
+        names = [EMBEDDER_FILE, "config.yaml", NEW_MODEL_FILE, MODEL_FILE, HASHER_FILE]
         source, copy = place, output
     for name in names:
         if (source / name).is_file():
@@ -329,7 +327,7 @@ def check_target(place: Path, output: Path | None) -> None:
         ConfigError: A hasher that came with the package, or lies in its sources, would be changed.
         DataError: The output holds something already, or cannot be written.
     """
-    check_output(output or (place.parent if is_artefact(place) else place))
+    check_output(output or (place.parent if is_artifact(place) else place))
     if output is not None:
         if output.is_dir() and any(output.iterdir()):
             raise DataError(f"{output}: expected a new or empty folder for the copy of {place}")
@@ -343,7 +341,7 @@ def check_target(place: Path, output: Path | None) -> None:
 
 
 def _embedder(place: Path, config: Stage2Config) -> Embedder:
-    own = place if is_artefact(place) else place / EMBEDDER_FILE
+    own = place if is_artifact(place) else place / EMBEDDER_FILE
     if not own.exists():
         return open_embedder(config.embedder)
     return open_embedder(config.embedder.replace(weights=str(own), second_weights=""))

@@ -17,15 +17,14 @@ from iom.config import EmbedderConfig, FolderConfig, Stage2Config
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.errors import ConfigError
-from iom.models.archive import save_model
-from iom.models.embedder import Embedder, load_embedder
-from iom.models.fusion import open_embedder
-from iom.models.keras_face_hasher import EMBEDDER_FILE, KerasFaceHasher
+from iom.models.embedder import Embedder, load_embedder, open_embedder
+from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.hash_network import check_sizes
 from iom.nn.losses.code.objectives import build_objectives
 from iom.nn.losses.code.per_key import PerKeyLoss
 from iom.photos.images import read_images
-from iom.pretrained.manifest import load_backbone_model
+from iom.pretrained.importers.keras_files import save_model
+from iom.pretrained.weights import load_backbone_model
 from iom.training.calibration import ValidationPairs, calibrate, describe, validation_keys
 from iom.training.loop import TrainingLoop
 from iom.training.optimizers import build_optimizer

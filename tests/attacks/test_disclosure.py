@@ -8,7 +8,7 @@ from iom.attacks.targets import attacked_hasher, linear_part
 from iom.baselines import BASELINES
 from iom.config import HasherConfig
 from iom.keys import part_of
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 LINEAR = ["grp", "sign", "biohash", "orthonormal", "simplex", "cross_polytope"]

@@ -8,7 +8,7 @@ from iom.attacks.targets import attacked_hasher
 from iom.config import HasherConfig
 from iom.errors import DataError
 from iom.evaluation.attacks import AttackKeys, Victims, attack_rows, measuring_keys
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 SIZE, SUBJECTS, OTHERS = 64, 30, 400

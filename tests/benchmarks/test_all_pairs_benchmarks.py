@@ -9,7 +9,7 @@ from benchmarks.lfw_all_pairs import Faces, parse_shape
 from iom.config import HasherConfig
 from iom.metrics.all_pairs import AllPairs
 from iom.models.embedder import Embedder
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 SIZE = 32

@@ -7,7 +7,7 @@ from benchmarks import lfw_full
 from benchmarks.lfw_full_cells import PROTOCOLS
 from benchmarks.lfw_full_store import Cells
 from iom.config import CodeConfig, EvaluateConfig
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 CONFIG = EvaluateConfig()

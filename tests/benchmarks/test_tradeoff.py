@@ -5,7 +5,7 @@ import pytest
 from benchmarks import attacks, tradeoff
 from iom.config import HasherConfig
 from iom.keys import KEY_KINDS
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 

@@ -21,8 +21,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An untrained backbone and a hasher for it."""
     from iom.config import HasherConfig
     from iom.models.embedder import load_embedder
-    from iom.models.face_hasher import Calibration
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import Calibration, KerasFaceHasher
     from iom.nn.backbones.registry import build_backbone
     from iom.nn.hash_network import build_hasher
 
@@ -88,7 +87,7 @@ def test_it_prints_distances_and_decisions_and_writes_a_picture(
         assert np.asarray(picture.convert("RGB")).std() > 20
 
 
-def test_faces_of_nobody_are_the_default_and_keys_are_fresh_and_hidden(
+def test_synthetic_faces_are_the_default_and_keys_are_fresh_and_hidden(
     network: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outputs = []

@@ -15,12 +15,6 @@ from tests.commands import command
 main = command("deploy")
 
 
-def test_formats_do_not_share_a_file():
-    from iom.export.formats import FORMATS
-
-    assert len({wanted.suffix for wanted in FORMATS.values()}) == len(FORMATS)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -38,9 +32,8 @@ def test_a_users_mistake_is_one_line(arguments, message, tmp_path, capsys):
 
 
 def test_a_precision_that_the_cpu_lacks_is_told_before_any_work(tmp_path, monkeypatch, capsys):
-    from iom.models.sessions import openvino_session
 
-    monkeypatch.setattr(openvino_session, "cpu_capabilities", lambda: ["FP32", "INT8"])
+    monkeypatch.setattr("iom.models.sessions.cpu_capabilities", lambda: ["FP32", "INT8"])
     given = ["--to", "onnx", "--to", "fast", "--hasher", "nowhere", "--output", str(tmp_path / "out")]
     assert main(given) == 2
     error = capsys.readouterr().err
@@ -75,7 +68,7 @@ def iom(tmp_path, monkeypatch, capsys):
 
 
 def test_an_artefact_is_loaded_by_its_path(artefact):
-    from iom.models.artifact_manifest import read_manifest
+    from iom.models.artifact import read_manifest
     from iom.models.face_hasher import load
 
     manifest = read_manifest(artefact)

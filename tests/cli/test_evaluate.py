@@ -9,7 +9,7 @@ from PIL import Image
 
 from iom.config import EvaluateConfig, HasherConfig, load_config
 from iom.models.embedder import Embedder
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 from tests.commands import command
 
@@ -34,7 +34,7 @@ def embedder(monkeypatch):
             predict, name=weights, fingerprint=FINGERPRINT, embedding_size=32, batch_size=batch_size, flip=flip
         )
 
-    monkeypatch.setattr("iom.models.fusion.load_embedder", load_embedder)
+    monkeypatch.setattr("iom.models.embedder.load_embedder", load_embedder)
     return calls
 
 

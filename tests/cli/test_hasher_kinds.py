@@ -21,13 +21,12 @@ ALL_KINDS = [*KINDS, "keras", "saved_model"]
 def models(tmp_path_factory):
     """A folder with a small calibrated hasher, its artefacts, faces, a key and configurations."""
     from iom.config import HasherConfig
-    from iom.export.check import faces_of_nobody
-    from iom.export.export import Exporter
-    from iom.export.source import load_source
+    from iom.export.check import synthetic_faces
+    from iom.export.context import load_source
+    from iom.export.exporter import Exporter
     from iom.keys import TransformKey
     from iom.models.embedder import load_embedder
-    from iom.models.face_hasher import Calibration
-    from iom.models.keras_face_hasher import KerasFaceHasher
+    from iom.models.face_hasher import Calibration, KerasFaceHasher
     from iom.nn.backbones.registry import build_backbone
     from iom.nn.hash_network import build_hasher
 
@@ -40,7 +39,7 @@ def models(tmp_path_factory):
         embedder_fingerprint=load_embedder(str(weights)).fingerprint,
         calibration=Calibration(threshold=30, fmr=0.01, fnmr=0.1, subjects=9, keys=2),
     ).save(place / "tiny")
-    faces = faces_of_nobody(112)
+    faces = synthetic_faces(112)
     source = load_source(place / "tiny")
     Exporter(source, calibration=faces.images[:2], faces=faces).export(list(ARTEFACTS), place, name="tiny")
     write_folder(place / "faces", 14, 4, seed=3)

@@ -13,7 +13,7 @@ main = command("identification")
 
 
 @pytest.fixture(scope="module")
-def faces_of_nobody(tmp_path_factory):
+def synthetic_faces(tmp_path_factory):
     """Four people with three images, and one with a single one."""
     from PIL import Image
 
@@ -27,16 +27,16 @@ def faces_of_nobody(tmp_path_factory):
     return root
 
 
-def test_two_galleries_of_a_folder(faces_of_nobody):
-    benchmark = folder_identification(faces_of_nobody)
+def test_two_galleries_of_a_folder(synthetic_faces):
+    benchmark = folder_identification(synthetic_faces)
     assert [len(rows) for rows in benchmark.galleries.values()] == [2, 2]
     assert len(benchmark.probes) == 13 - 4
     held = set(benchmark.subjects[benchmark.galleries["1"]].tolist())
     assert held == {0, 2}
 
 
-def test_two_enrolment_images_of_a_folder(faces_of_nobody):
-    benchmark = folder_identification(faces_of_nobody, gallery_images=2)
+def test_two_enrolment_images_of_a_folder(synthetic_faces):
+    benchmark = folder_identification(synthetic_faces, gallery_images=2)
     assert len(benchmark.pooling) == 13 - 4
     assert [len(rows) for rows in benchmark.galleries.values()] == [2, 2]
     sizes = np.bincount(benchmark.pooling.template)
@@ -52,10 +52,10 @@ def test_one_subject_is_not_enough(tmp_path):
         folder_identification(tmp_path)
 
 
-def test_from_a_folder_to_figures(faces_of_nobody, tmp_path, capsys):
+def test_from_a_folder_to_figures(synthetic_faces, tmp_path, capsys):
     settings = [
         "benchmark.source=folder",
-        f"benchmark.root={faces_of_nobody}",
+        f"benchmark.root={synthetic_faces}",
         f"embedder.cache={tmp_path / 'cache'}",
         "scenario.systems=[float, grp, polyprotect, learned]",
         "scenario.keys=1",

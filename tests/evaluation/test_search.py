@@ -10,7 +10,7 @@ from iom.evaluation import sweep as search
 from iom.evaluation.sweep import run_search
 from iom.evaluation.sweep_plan import plan_rows
 from iom.evaluation.sweep_table import draw_search, markdown
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
 from tests.commands import command

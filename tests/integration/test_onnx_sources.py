@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from iom.pretrained.importers.foreign import build_foreign
-from iom.pretrained.importers.inputs import InputSpec, Statement
 from iom.pretrained.importers.onnx import read_onnx
+from iom.pretrained.manifest import InputSpec, Statement
 
 HERE = Path(__file__).parent
 NAMES = ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet", "mobilefacenet_deep")

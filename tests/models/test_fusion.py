@@ -4,10 +4,9 @@ from PIL import Image
 
 from iom.config import EmbedderConfig, HasherConfig
 from iom.errors import WeightsError
-from iom.models import fusion
-from iom.models.embedder import Embedder
-from iom.models.fusion import FusedEmbedder, open_embedder
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models import embedder
+from iom.models.embedder import Embedder, FusedEmbedder, load_embedder, open_embedder
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 
@@ -106,9 +105,34 @@ def test_by_configuration(monkeypatch):
         asked.append((weights, batch_size, flip, cache))
         return part(weights, 4, seed=0)
 
-    monkeypatch.setattr(fusion, "load_embedder", load)
+    monkeypatch.setattr(embedder, "load_embedder", load)
     settings = {"batch_size": 7, "flip": True, "cache": ""}
     assert open_embedder(EmbedderConfig(weights="a", **settings)).name == "a"
     both = EmbedderConfig(weights="a", second_weights="b", fusion_weight=0.7, **settings)
     assert open_embedder(both).name == "a+b@0.7"
     assert asked == [("a", 7, True, ""), ("a", 7, True, ""), ("b", 7, True, "")]
+
+
+def test_a_hasher_of_a_fusion_finds_its_embedder_by_name(monkeypatch):
+    monkeypatch.setattr("iom.pretrained.weights.load_backbone_model", lambda name: Loaded(name, 8))
+    fused = FusedEmbedder(load_embedder("net.a"), load_embedder("net.b"), weight=0.6)
+    assert fused.name == "net.a+net.b@0.6"
+    model = build_hasher(16, HasherConfig(code_length=8, alphabet_size=4))
+    hasher = KerasFaceHasher(model, embedder_name=fused.name, embedder_fingerprint=fused.fingerprint, batch_size=3)
+    assert isinstance(hasher.embedder, FusedEmbedder)
+    assert hasher.embedder.fingerprint == fused.fingerprint
+    assert [part.batch_size for part in hasher.embedder.parts] == [3, 3]
+
+
+class Loaded:
+    """A stand-in for `LoadedBackbone`."""
+
+    input_size = 16
+
+    def __init__(self, name, embedding_size):
+        self.name = name
+        self.fingerprint = name * 4
+        self.embedding_size = embedding_size
+
+    def predict(self, batch):
+        return batch.reshape(len(batch), -1)[:, : self.embedding_size] + 1

@@ -9,7 +9,7 @@ from scipy.linalg import hadamard
 from iom.config import HasherConfig
 from iom.errors import WeightsError
 from iom.keys import TransformKey
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError, WeightsError
-from iom.nn.backbones.applications import APPLICATIONS, CAFFE, _plain_builder, application, scale_pixels
-from iom.nn.backbones.imagenet import imagenet_model
+from iom.nn.backbones.applications import APPLICATIONS, CAFFE, imagenet_model
+from iom.nn.backbones.blocks import scale_pixels
 from iom.nn.backbones.registry import BACKBONES, build_backbone
 
 PREPROCESSED = {
@@ -31,7 +31,7 @@ def pixels(count, size, seed=0):
 def deferred(name, **settings):
     """The graph alone: no weight is drawn."""
     with keras.StatelessScope(initialize_variables=False):
-        return application(name, **settings)
+        return build_backbone(name, **settings)
 
 
 def expected_pixels(name, images):
@@ -90,7 +90,7 @@ def asked_file(name, monkeypatch):
         keras.StatelessScope(initialize_variables=False),
         pytest.raises(WeightsError, match="ImageNet weights") as caught,
     ):
-        imagenet_model(_plain_builder(entry), entry.weights, imagenet=True)
+        imagenet_model(entry, imagenet=True)
     assert isinstance(caught.value.__cause__, AskedError)
     return str(caught.value.__cause__), str(caught.value)
 
@@ -119,7 +119,7 @@ def test_keras_asks_for_all_files_in_our_table(name, monkeypatch):
 @pytest.mark.parametrize(("name", "smallest"), [("inception_v3", 75), ("xception", 71), ("resnet50", 32)])
 def test_too_small_images(name, smallest):
     with pytest.raises(ConfigError, match=rf"{name}: expected input_size >= {smallest}, received"):
-        application(name, input_size=smallest - 1)
+        build_backbone(name, input_size=smallest - 1)
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "xception"])
@@ -164,7 +164,7 @@ def test_weights_from_a_file_give_what_keras_gives(name, tmp_path):
     """ConvNeXt with its convolutions replaced, EfficientNet without its scaling, BGR for VGG."""
     path = tmp_path / "imagenet.weights.h5"
     source = randomised(name, 32, path)
-    model = application(name, input_size=32, embedding_size=8, imagenet=str(path))
+    model = build_backbone(name, input_size=32, embedding_size=8, imagenet=str(path))
     images = pixels(2, 32)
     ours = np.asarray(keras.Model(model.inputs[0], model.get_layer("head_bn").input)(images))
     if name == "efficientnet_b0":  # as Keras builds it with its ImageNet weights
@@ -197,15 +197,15 @@ def test_untrained_asks_for_no_weights():
 
 def test_files_that_do_not_serve(tmp_path):
     with pytest.raises(WeightsError, match="there is none at"):
-        application("mobilenet", imagenet=str(tmp_path / "none.h5"))
+        build_backbone("mobilenet", imagenet=str(tmp_path / "none.h5"))
     damaged = tmp_path / "damaged.weights.h5"
     damaged.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(WeightsError, match=r"mobilenet_1_0_224_tf_no_top\.h5"):
-        application("mobilenet", imagenet=str(damaged))
+        build_backbone("mobilenet", imagenet=str(damaged))
     other = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(other)
     with pytest.raises(WeightsError, match="does not fit"):
-        application("mobilenet", imagenet=str(other))
+        build_backbone("mobilenet", imagenet=str(other))
 
 
 CACHED = """
@@ -213,11 +213,11 @@ import os, sys
 import h5py, keras, numpy as np
 from keras.src.legacy.saving import legacy_h5_format
 from iom.errors import WeightsError
-from iom.nn.backbones.applications import application
+from iom.nn.backbones.registry import build_backbone
 
 folder = os.path.join(os.environ["KERAS_HOME"], "models")
 try:
-    application("mobilenet", input_size=32, imagenet=True)
+    build_backbone("mobilenet", input_size=32, imagenet=True)
 except WeightsError as error:
     assert "mobilenet_1_0_224_tf_no_top.h5" in str(error) and folder in str(error), error
 else:
@@ -226,7 +226,7 @@ source = keras.applications.MobileNet(include_top=False, weights=None)
 os.makedirs(folder, exist_ok=True)
 with h5py.File(os.path.join(folder, "mobilenet_1_0_224_tf_no_top.h5"), "w") as file:
     legacy_h5_format.save_weights_to_hdf5_group(file, source)
-model = application("mobilenet", input_size=32, embedding_size=8, imagenet=True)
+model = build_backbone("mobilenet", input_size=32, embedding_size=8, imagenet=True)
 for weight, expected in zip(model.get_weights(), source.get_weights()):
     np.testing.assert_array_equal(weight, expected)
 print("the same", len(source.weights))
@@ -249,7 +249,7 @@ def test_keras_cache_and_a_failed_download(tmp_path):
 
 def test_round_trip(tmp_path):
     """Others are saved and read above."""
-    model = application("mobilenet_v3_small", input_size=32, embedding_size=16)
+    model = build_backbone("mobilenet_v3_small", input_size=32, embedding_size=16)
     model.save(tmp_path / "x.keras")
     again = keras.models.load_model(tmp_path / "x.keras")
     images = pixels(2, 32)
@@ -260,7 +260,7 @@ def test_round_trip(tmp_path):
 
 
 def test_caffe_networks_see_bgr(tmp_path):
-    model = application("vgg16", input_size=32, embedding_size=8)
+    model = build_backbone("vgg16", input_size=32, embedding_size=8)
     model.save(tmp_path / "x.keras")
     again = keras.models.load_model(tmp_path / "x.keras")
     first = again.get_layer("block1_conv1").input
@@ -273,7 +273,7 @@ def test_caffe_networks_see_bgr(tmp_path):
 @pytest.mark.proof
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_every_network_is_saved_and_read(tmp_path, name):
-    model = application(name, input_size=96, embedding_size=16)
+    model = build_backbone(name, input_size=96, embedding_size=16)
     model.save(tmp_path / "x.keras")
     again = keras.models.load_model(tmp_path / "x.keras")
     images = pixels(1, 96)

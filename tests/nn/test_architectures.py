@@ -8,7 +8,7 @@ import pytest
 from iom.config import BatchConfig, EmbedderConfig, EvaluateConfig, HasherConfig, Stage2Config
 from iom.errors import ConfigError, KeyMaterialError
 from iom.keys import KEY_KINDS, TransformKey
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.adapter import orthonormal_map
 from iom.nn.hash_network import KEYED_LAYERS, build_hasher, check_sizes, shape_of
 from iom.nn.losses.code.code_loss import RELAXED, SOFT

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError
-from iom.nn.backbones.embedding_heads import HEADS
-from iom.nn.backbones.iresnet import iresnet_slim
+from iom.nn.backbones.blocks import HEADS
 from iom.nn.backbones.registry import BACKBONES, build_backbone
 
 QUICK = (
@@ -129,7 +128,7 @@ def test_squeeze_and_excitation_in_iresnet():
 
 def test_squeeze_and_excitation_in_numpy():
     settings = {"stem": 16, "widths": (16,), "depths": (1,), "squeeze_excitation": True}
-    model = iresnet_slim(embedding_size=8, input_size=16, **settings)
+    model = build_backbone("iresnet_slim", embedding_size=8, input_size=16, **settings)
     gate = [model.get_layer(f"layer1_0_se_{part}") for part in ("reduce", "expand")]
     scale = model.get_layer("layer1_0_se_scale")
     outputs = keras.Model(model.input, [scale.input[0], scale.output])

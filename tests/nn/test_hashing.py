@@ -10,8 +10,7 @@ from iom.config import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
-from iom.models.face_hasher import Calibration
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import Calibration, KerasFaceHasher
 from iom.nn.hash_network import build_hasher, shape_of
 
 SIZE = 32
@@ -209,7 +208,7 @@ def test_a_crash_while_saving_leaves_the_old_hasher_or_the_new_one(rows, tmp_pat
     old.save(tmp_path)
     with monkeypatch.context() as patch:
         if moment == "before the metadata":
-            patch.setattr("iom.models.keras_face_hasher.write_json", crash)
+            patch.setattr("iom.models.face_hasher.write_json", crash)
         else:
             real = Path.replace
             patch.setattr(

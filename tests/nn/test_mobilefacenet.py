@@ -5,10 +5,18 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError
-from iom.nn.backbones.mobilefacenet import mobilefacenet, mobilefacenet_y1
-from iom.pretrained.importers.mxnet_arrays import read_params
+from iom.nn.backbones.registry import build_backbone
+from iom.pretrained.importers.mxnet import read_params
 
 SMALL = {"blocks": (1, 1, 1, 1), "input_size": 48, "embedding_size": 16}
+
+
+def mobilefacenet(**settings):
+    return build_backbone("mobilefacenet", **settings)
+
+
+def mobilefacenet_y1(**settings):
+    return build_backbone("mobilefacenet_y1", **{"embedding_size": 128, **settings})
 
 
 def pixels(count, size, seed=0):

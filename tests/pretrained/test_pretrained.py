@@ -10,7 +10,7 @@ import pytest
 
 from iom.errors import WeightsError
 from iom.pretrained import hasher_path, hashers, search_folders
-from iom.pretrained.entries import locate, read_manifest
+from iom.pretrained.manifest import locate, read_manifest
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from iom.config import CODE_LOSSES, Stage2Config, load_config
 from iom.errors import CheckpointError, ConfigError, DataError
 from iom.keys import TransformKey
 from iom.models.embedder import load_embedder
-from iom.models.keras_face_hasher import KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
 from iom.training import loop

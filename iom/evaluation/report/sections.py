@@ -26,7 +26,7 @@ from iom.metrics.bootstrap import Counts, PairSubjects, bootstrap_samples
 from iom.metrics.identification import RANKS, identification_intervals
 from iom.metrics.protection import linkability_floor, local_linkability, maximal_linkability, system_linkability
 from iom.models.face_hasher import load
-from iom.models.sessions.runtimes import is_artefact
+from iom.models.sessions import is_artifact
 from iom.pretrained import hasher_path
 
 OPEN_SET_POINTS = 32
@@ -274,7 +274,7 @@ def check_attacks(config: EvaluateConfig) -> None:
         lookup(ATTACKS, name, "attack")
     folders = hasher_folders(config)
     for name in config.scenario.systems if config.report.attacks else ():
-        if name in folders and is_artefact(hasher_path(folders[name])):
+        if name in folders and is_artifact(hasher_path(folders[name])):
             attacked_hasher(name, load(folders[name]))
 
 

@@ -1,38 +1,26 @@
 """Networks of `keras.applications`, from one table, with an embedding head.
 
-Every network scales raw pixels inside its graph as its ImageNet weights want it, whether it starts
-from them or from random weights: one architecture, one graph. Two things differ from Keras'
-graphs, in results by rounding only: ConvNeXt's grouped convolutions are depthwise ones (300 times
-faster in training on a CPU, and they can be exported), and the scaling built into some networks is
-replaced by the layer `pixel_scaling`.
+Every network scales raw pixels inside its graph as its ImageNet weights want it, whether it starts from them or from
+random weights: one architecture, one graph. Two things differ from Keras' graphs, in results by rounding only:
+ConvNeXt's grouped convolutions are depthwise ones (300 times faster in training on a CPU, and they can be exported),
+and the scaling built into some networks is replaced by the layer `pixel_scaling`.
 """
 
 import dataclasses
+import os
+import warnings
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from keras import applications, layers
 
-from iom._registry import lookup
-from iom.errors import ConfigError
-from iom.nn.backbones.embedding_heads import add_head
-from iom.nn.backbones.imagenet import copy_weights, imagenet_model
-
-SCALING = "pixel_scaling"
-
-
-@dataclasses.dataclass(frozen=True)
-class Scaling:
-    """Raw RGB 0..255 -> `pixels * scale + offset`, by channel, then perhaps in order BGR."""
-
-    scale: float | tuple[float, ...]
-    offset: float | tuple[float, ...]
-    bgr: bool = False
-
+from iom.errors import ConfigError, WeightsError
+from iom.nn.backbones.blocks import SCALING, SYMMETRIC, Scaling
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels in 0..1, RGB."""
-SYMMETRIC = Scaling(1 / 127.5, -1.0)
 POWER_OF_TWO = Scaling(1 / 128.0, -1.0)
 CAFFE = Scaling(1.0, (-123.68, -116.779, -103.939), bgr=True)
 STANDARD = Scaling(
@@ -51,8 +39,7 @@ class Application:
         weights: Name of the file with its ImageNet weights, without the classifier.
         smallest: Smallest side of an image.
         plain: Whether Keras builds it without a scaling of its own.
-        altered: Whether layers must be replaced: a scaling that cannot be left out, or a grouped
-            convolution.
+        altered: Whether layers must be replaced: a scaling that cannot be left out, or a grouped convolution.
     """
 
     builder: str
@@ -136,59 +123,85 @@ APPLICATIONS: dict[str, Application] = {
 }  # fmt: skip
 
 
-def application(
-    name: str,
-    *,
-    embedding_size: int = 512,
-    input_size: int = 112,
-    dropout: float = 0.0,
-    head: str = "E",
-    imagenet: bool | str = False,
-) -> keras.Model:
-    """A network by its name: raw RGB 0..255 `(B, S, S, 3)` -> embedding `(B, D)`.
+def application(x: Any, *, network: str, imagenet: bool | str = False) -> Any:
+    """Feature map of a network of `keras.applications`.
 
     Args:
-        name: A key of `APPLICATIONS`.
-        embedding_size: Dimensions of the embedding, D.
-        input_size: Side of the square image, S.
-        dropout: Share dropped in the head in training.
-        head: A key of `iom.nn.backbones.embedding_heads.HEADS`.
-        imagenet: True: all but the head starts from Keras' ImageNet weights. A path: from that
-            file of them.
+        x: Scaled pixels.
+        network: A key of `APPLICATIONS`.
+        imagenet: True: start from Keras' ImageNet weights. A path: from that file of them.
 
     Raises:
-        ConfigError: No such network or head, or too small an image.
+        ConfigError: Too small an image.
         WeightsError: The ImageNet weights cannot be had, or do not fit.
     """
-    entry = lookup(APPLICATIONS, name, "backbone")
-    if input_size < entry.smallest:
-        raise ConfigError(f"{name}: expected input_size >= {entry.smallest}, received {input_size}")
-    image = keras.Input((input_size, input_size, 3), name="image")
-    body = _build(entry, input_tensor=scale_pixels(image, entry.scaling))
+    entry = APPLICATIONS[network]
+    if x.shape[1] < entry.smallest:
+        raise ConfigError(f"{network}: expected input_size >= {entry.smallest}, received {x.shape[1]}")
+    body = _build(entry, input_tensor=x)
     if entry.altered:
-        body = keras.models.clone_model(body, clone_function=_replacement)
+        body = keras.models.clone_model(body, input_tensors=body.input, clone_function=_replacement)
     if imagenet:
-        copy_weights(imagenet_model(_plain_builder(entry), entry.weights, imagenet), body)
-    embedding = add_head(body.output, kind=head, embedding_size=embedding_size, dropout=dropout)
-    # Not `body.input`, a list for some of them: the model would then ask for a list.
-    return keras.Model(body.inputs[0], embedding, name=name)
+        _copy_weights(imagenet_model(entry, imagenet), body)
+    return body.output
 
 
-def scale_pixels(image: Any, scaling: Scaling) -> Any:
-    """Pixels as a network wants them."""
-    offset = list(scaling.offset) if isinstance(scaling.offset, tuple) else scaling.offset
-    scale = list(scaling.scale) if isinstance(scaling.scale, tuple) else scaling.scale
-    x = layers.Rescaling(scale, offset=offset, name=SCALING)(image)
-    return x[..., ::-1] if scaling.bgr else x
+def imagenet_model(entry: Application, imagenet: bool | str) -> keras.Model:
+    """The network as Keras builds it, without a classifier, with its ImageNet weights; never with random ones.
+
+    Args:
+        entry: The network.
+        imagenet: True: take Keras' cached file or download it. A path: read that file.
+
+    Raises:
+        WeightsError: The download failed, the file is missing, damaged or of another network.
+    """
+    if not isinstance(imagenet, bool):
+        return _from_file(entry, Path(imagenet).expanduser())
+    try:
+        with warnings.catch_warnings():
+            # "weights for input shape (224, 224) will be loaded": without a classifier, all fit.
+            warnings.simplefilter("ignore")
+            return _build(entry, weights="imagenet")
+    # A plain Exception where the download fails, others where the file is damaged.
+    except Exception as error:
+        folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+        raise WeightsError(
+            f"ImageNet weights {entry.weights}: {' '.join(str(error).split())}. Put the file into "
+            f"{folder}, or name it: imagenet: path/to/{entry.weights}"
+        ) from error
+
+
+def _from_file(entry: Application, path: Path) -> keras.Model:
+    if not path.is_file():
+        raise WeightsError(f"imagenet: expected a file such as {entry.weights}, there is none at {path}")
+    model = _build(entry)
+    try:
+        model.load_weights(path)
+    # h5py and Keras raise several kinds for weights of another shape or a damaged file.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(
+            f"imagenet: {path} does not fit; expected the layout of Keras' {entry.weights}: {reason}"
+        ) from error
+    return model
+
+
+def _copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copy all weights but those of a built-in scaling; `target` may have depthwise for grouped convolutions."""
+    givers = [layer for layer in source.layers if layer.weights and not isinstance(layer, layers.Normalization)]
+    takers = [layer for layer in target.layers if layer.weights]
+    for giver, taker in zip(givers, takers, strict=True):
+        values = giver.get_weights()
+        if isinstance(taker, layers.DepthwiseConv2D) and not isinstance(giver, layers.DepthwiseConv2D):
+            # (k, k, 1, C) of a grouped convolution -> (k, k, C, 1)
+            values = [np.swapaxes(value, 2, 3) if value.ndim == 4 else value for value in values]
+        taker.set_weights(values)
 
 
 def _build(entry: Application, **settings: Any) -> keras.Model:
     own = {} if entry.plain else {"include_preprocessing": False}
     return getattr(applications, entry.builder)(include_top=False, **{"weights": None, **own, **settings})
-
-
-def _plain_builder(entry: Application) -> Any:
-    return lambda weights: _build(entry, weights=weights)
 
 
 def _replacement(layer: keras.Layer) -> keras.Layer:

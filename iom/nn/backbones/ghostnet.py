@@ -1,19 +1,16 @@
 """GhostNet (Han et al., CVPR 2020, arXiv 1911.11907), the first version.
 
-Half of the channels of a ghost module come from a 1x1 convolution, the other half from a depthwise
-one of the first half. Widths are the published ones, many of them no multiples of 16: on CPUs with
-AVX-512, TensorFlow 2.21 may corrupt the heap in training unless `TF_ENABLE_ONEDNN_OPTS=0` is set.
+Half of the channels of a ghost module come from a 1x1 convolution, the other half from a depthwise one of the first
+half. Widths are the published ones, many of them no multiples of 16: on CPUs with AVX-512, TensorFlow 2.21 may corrupt
+the heap in training unless `TF_ENABLE_ONEDNN_OPTS=0` is set.
 """
 
 from typing import Any
 
-import keras
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.embedding_heads import finish
-from iom.nn.backbones.inverted_residual import round_width
-from iom.nn.backbones.squeeze import squeeze_excite
+from iom.nn.backbones.blocks import MOMENTUM, round_width, squeeze_excite
 
 BLOCKS = (
     (3, 16, 16, False, 1),
@@ -30,28 +27,20 @@ LAST = 960
 DIVISOR = 4
 SQUEEZE = 0.25
 EPSILON = 1e-5
-MOMENTUM = 0.9
 
 
-def ghostnet(
-    *, embedding_size: int = 512, input_size: int = 112, dropout: float = 0.0, head: str = "GDC", width: float = 1.0
-) -> keras.Model:
-    """GhostNet: raw RGB 0..255 `(B, S, S, 3)` -> embedding `(B, D)`.
+def ghostnet(x: Any, *, width: float = 1.0) -> Any:
+    """Feature map of GhostNet.
 
     Args:
-        embedding_size: Dimensions of the embedding, D.
-        input_size: Side of the square image, S.
-        dropout: Share dropped in the head in training.
-        head: A key of `iom.nn.backbones.embedding_heads.HEADS`.
+        x: Scaled pixels.
         width: Factor of all widths, rounded to multiples of 4.
 
     Raises:
-        ConfigError: No such head, or a width that is not positive.
+        ConfigError: A width that is not positive.
     """
     if width <= 0:
         raise ConfigError(f"ghostnet: expected a positive width, received {width}")
-    image = keras.Input((input_size, input_size, 3), name="image")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="pixel_scaling")(image)
     x = _unit(x, "stem", filters=round_width(STEM * width, DIVISOR), kernel=3, stride=2)
     for number, (kernel, inner, filters, squeezes, stride) in enumerate(BLOCKS, start=1):
         x = _bottleneck(
@@ -63,9 +52,7 @@ def ghostnet(
             squeezes=squeezes,
             stride=stride,
         )
-    x = _unit(x, "last", filters=round_width(LAST * width, DIVISOR))
-    settings = {"kind": head, "embedding_size": embedding_size, "dropout": dropout}
-    return finish(image, x, "ghostnet", **settings)
+    return _unit(x, "last", filters=round_width(LAST * width, DIVISOR))
 
 
 def _unit(x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, relu: bool = True) -> Any:

@@ -1,15 +1,23 @@
-"""Inverted residual blocks (Sandler et al., CVPR 2018), of EfficientNet-Lite and MnasNet."""
+"""Networks of inverted residual blocks (Sandler et al., CVPR 2018): EfficientNet-Lite and MnasNet.
+
+EfficientNet-Lite 0 to 4 (EfficientNet: Tan and Le, ICML 2019) and MnasNet A1, B1 and small (Tan et al., CVPR 2019,
+arXiv 1807.11626) as published in TensorFlow's `tpu` repository. EfficientNet-Lite has no squeeze and excitation, and
+its stem, head and the depths of the first and the last stage are not scaled. Widths are the published ones, many of
+them no multiples of 16: on CPUs with AVX-512, TensorFlow 2.21 may corrupt the heap in training unless
+`TF_ENABLE_ONEDNN_OPTS=0` is set.
+"""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from keras import layers
 
-from iom.nn.backbones.squeeze import squeeze_excite
+from iom.errors import ConfigError
+from iom.nn.backbones.blocks import MOMENTUM, round_width, squeeze_excite
 
 EPSILON = 1e-3
-MOMENTUM = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +41,101 @@ class Stage:
     squeeze: float = 0.0
 
 
-def round_width(filters: float, divisor: int = 8) -> int:
-    """Nearest multiple of `divisor` that loses at most a tenth."""
-    rounded = max(divisor, int(filters + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * filters else rounded
+LITE_STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+LITE_SCALES = {"0": (1.0, 1.0), "1": (1.0, 1.1), "2": (1.1, 1.2), "3": (1.2, 1.4), "4": (1.4, 1.8)}
+"""Factors of widths and depths."""
+MNASNETS = {
+    "a1": (32, (
+        Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 6, 24), Stage(3, 5, 2, 3, 40, 0.25),
+        Stage(4, 3, 2, 6, 80), Stage(2, 3, 1, 6, 112, 0.25), Stage(3, 5, 2, 6, 160, 0.25),
+        Stage(1, 3, 1, 6, 320),
+    )),
+    "b1": (32, (
+        Stage(1, 3, 1, 1, 16), Stage(3, 3, 2, 3, 24), Stage(3, 5, 2, 3, 40),
+        Stage(3, 5, 2, 6, 80), Stage(2, 3, 1, 6, 96), Stage(4, 5, 2, 6, 192),
+        Stage(1, 3, 1, 6, 320),
+    )),
+    "small": (8, (
+        Stage(1, 3, 1, 1, 8), Stage(1, 3, 2, 3, 16), Stage(2, 3, 2, 6, 16),
+        Stage(4, 5, 2, 6, 32, 0.25), Stage(3, 3, 1, 6, 32, 0.25), Stage(3, 5, 2, 6, 88, 0.25),
+        Stage(1, 3, 1, 6, 144),
+    )),
+}  # fmt: skip
+"""Channels of the stem, and the stages."""
 
 
-def convolution(x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, activation: str = "") -> Any:
+def efficientnet_lite(x: Any, *, variant: str) -> Any:
+    """Feature map of EfficientNet-Lite.
+
+    Args:
+        x: Scaled pixels.
+        variant: A key of `LITE_SCALES`.
+    """
+    width, depth = LITE_SCALES[variant]
+    ends = (LITE_STAGES[0], LITE_STAGES[-1])
+    stages = [
+        dataclasses.replace(
+            stage,
+            filters=round_width(stage.filters * width),
+            repeats=stage.repeats if stage in ends else math.ceil(stage.repeats * depth),
+        )
+        for stage in LITE_STAGES
+    ]
+    return _network(x, 32, stages, activation="relu6")
+
+
+def mnasnet(x: Any, *, variant: str, width: float = 1.0) -> Any:
+    """Feature map of MnasNet.
+
+    Args:
+        x: Scaled pixels.
+        variant: A key of `MNASNETS`.
+        width: Factor of all widths but the last, rounded to multiples of 8.
+
+    Raises:
+        ConfigError: A width that is not positive.
+    """
+    if width <= 0:
+        raise ConfigError(f"mnasnet_{variant}: expected a positive width, received {width}")
+    stem, stages = MNASNETS[variant]
+    scaled = [dataclasses.replace(stage, filters=round_width(stage.filters * width)) for stage in stages]
+    return _network(x, round_width(stem * width), scaled, activation="relu")
+
+
+def _network(x: Any, stem: int, stages: Sequence[Stage], *, activation: str) -> Any:
+    """Stem, blocks and last convolution; a block adds its input where the shapes allow it."""
+    x = _convolution(x, "stem", filters=stem, kernel=3, stride=2, activation=activation)
+    for number, stage in enumerate(stages, start=1):
+        for unit in range(stage.repeats):
+            stride = stage.stride if unit == 0 else 1
+            x = _block(x, f"stage{number}_{unit}", stage, stride=stride, activation=activation)
+    return _convolution(x, "last", filters=1280, activation=activation)
+
+
+def _block(x: Any, name: str, stage: Stage, *, stride: int, activation: str) -> Any:
+    channels = x.shape[-1]
+    y = x
+    if stage.expansion != 1:
+        filters = channels * stage.expansion
+        y = _convolution(y, f"{name}_expand", filters=filters, activation=activation)
+    y = _convolution(y, f"{name}_depthwise", kernel=stage.kernel, stride=stride, activation=activation)
+    if stage.squeeze:
+        y = squeeze_excite(y, f"{name}_se", reduced=max(1, int(channels * stage.squeeze)))
+    y = _convolution(y, f"{name}_project", filters=stage.filters)
+    if stride == 1 and channels == stage.filters:
+        y = layers.Add(name=f"{name}_add")([x, y])
+    return y
+
+
+def _convolution(x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, activation: str = "") -> Any:
     """Convolution - BN (- activation), padded as TensorFlow does. Without `filters` depthwise."""
     settings = {"strides": stride, "padding": "same", "use_bias": False, "name": f"{name}_conv"}
     if filters:
@@ -48,27 +144,3 @@ def convolution(x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride:
         x = layers.DepthwiseConv2D(kernel, depthwise_initializer="he_normal", **settings)(x)
     x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=f"{name}_bn")(x)
     return layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
-
-
-def inverted_residuals(x: Any, stages: Sequence[Stage], *, activation: str) -> Any:
-    """All blocks of a network; a block adds its input where the shapes allow it."""
-    for number, stage in enumerate(stages, start=1):
-        for unit in range(stage.repeats):
-            stride = stage.stride if unit == 0 else 1
-            x = _block(x, f"stage{number}_{unit}", stage, stride=stride, activation=activation)
-    return x
-
-
-def _block(x: Any, name: str, stage: Stage, *, stride: int, activation: str) -> Any:
-    channels = x.shape[-1]
-    y = x
-    if stage.expansion != 1:
-        filters = channels * stage.expansion
-        y = convolution(y, f"{name}_expand", filters=filters, activation=activation)
-    y = convolution(y, f"{name}_depthwise", kernel=stage.kernel, stride=stride, activation=activation)
-    if stage.squeeze:
-        y = squeeze_excite(y, f"{name}_se", reduced=max(1, int(channels * stage.squeeze)))
-    y = convolution(y, f"{name}_project", filters=stage.filters)
-    if stride == 1 and channels == stage.filters:
-        y = layers.Add(name=f"{name}_add")([x, y])
-    return y

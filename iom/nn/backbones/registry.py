@@ -1,55 +1,78 @@
-"""Backbones by name. To add one, write its builder and add a line here."""
+"""Backbones by name. To add one, write its feature map and add a line here."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from iom._registry import lookup
 from iom.errors import ConfigError
-from iom.nn.backbones import efficientnet_lite, ghostnet, iresnet, mnasnet, mobilefacenet
+from iom.nn.backbones import inverted_residual, iresnet, mobilefacenet
 from iom.nn.backbones.applications import APPLICATIONS, application
+from iom.nn.backbones.blocks import Backbone
+from iom.nn.backbones.ghostnet import ghostnet
 
-BACKBONES: dict[str, Callable[..., keras.Model]] = {
-    "iresnet18": iresnet.iresnet18,
-    "iresnet34": iresnet.iresnet34,
-    "iresnet50": iresnet.iresnet50,
-    "iresnet100": iresnet.iresnet100,
-    "iresnet_slim": iresnet.iresnet_slim,
-    "mobilefacenet": mobilefacenet.mobilefacenet,
-    "mobilefacenet_y1": mobilefacenet.mobilefacenet_y1,
-    "ghostnet": ghostnet.ghostnet,
+BACKBONES: dict[str, Backbone] = {
     **{
-        f"efficientnet_lite{variant}": functools.partial(efficientnet_lite.efficientnet_lite, variant)
-        for variant in efficientnet_lite.SCALES
+        f"iresnet{depth}": Backbone(iresnet.iresnet, {"depth": depth}, "E", style=iresnet.HEAD)
+        for depth in iresnet.DEPTHS
     },
-    **{f"mnasnet_{variant}": functools.partial(mnasnet.mnasnet, variant) for variant in mnasnet.VARIANTS},
-    **{name: functools.partial(application, name) for name in APPLICATIONS},
+    "iresnet_slim": Backbone(iresnet.iresnet_slim, head="E", style=iresnet.HEAD),
+    "mobilefacenet": Backbone(mobilefacenet.mobilefacenet, style=mobilefacenet.HEAD),
+    "mobilefacenet_y1": Backbone(
+        mobilefacenet.mobilefacenet_y1, scaling=mobilefacenet.Y1_SCALING, style=mobilefacenet.Y1_HEAD
+    ),
+    "ghostnet": Backbone(ghostnet),
+    **{
+        f"efficientnet_lite{variant}": Backbone(inverted_residual.efficientnet_lite, {"variant": variant})
+        for variant in inverted_residual.LITE_SCALES
+    },
+    **{
+        f"mnasnet_{variant}": Backbone(inverted_residual.mnasnet, {"variant": variant})
+        for variant in inverted_residual.MNASNETS
+    },
+    **{name: Backbone(application, {"network": name}, "E", entry.scaling) for name, entry in APPLICATIONS.items()},
 }
 
 
-def build_backbone(name: str, *, embedding_size: int = 512, untrained: bool = False, **arguments: Any) -> keras.Model:
+def build_backbone(
+    name: str,
+    *,
+    embedding_size: int = 512,
+    input_size: int = 112,
+    dropout: float = 0.0,
+    head: str = "",
+    untrained: bool = False,
+    **arguments: Any,
+) -> keras.Model:
     """Build a backbone with random weights, or from ImageNet where `arguments` ask for it.
 
     Args:
         name: A key of `BACKBONES`.
-        embedding_size: Dimensions of the embedding.
+        embedding_size: Dimensions of the embedding, D.
+        input_size: Side of the square image, S.
+        dropout: Share dropped in the head in training.
+        head: A key of `iom.nn.backbones.blocks.HEADS`; empty takes the network's own.
         untrained: Leave `imagenet` out of `arguments`: the weights are about to be replaced.
-        **arguments: Further arguments of that builder.
+        **arguments: Settings of that network.
 
     Returns:
-        Functional model: raw RGB pixels 0..255 `(B, H, W, 3)` -> embedding `(B, embedding_size)`,
-        not normalised. The scaling of pixels is part of the graph.
+        Functional model: raw RGB pixels 0..255 `(B, S, S, 3)` -> embedding `(B, D)`, not normalised. The scaling of
+        pixels is part of the graph.
 
     Raises:
-        ConfigError: Unknown name, or an argument the builder does not take.
+        ConfigError: Unknown name or head, or a setting that the network does not have.
         WeightsError: ImageNet weights are asked for and cannot be had.
     """
-    builder = lookup(BACKBONES, name, "backbone")
+    backbone = lookup(BACKBONES, name, "backbone")
     if untrained:
         arguments.pop("imagenet", None)
+    common: dict[str, Any] = {
+        "embedding_size": embedding_size,
+        "input_size": input_size,
+        "dropout": dropout,
+        "head": head,
+    }
     try:
-        return builder(embedding_size=embedding_size, **arguments)
+        return backbone.build(name, **common, **arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"backbone {name}: {error}") from error

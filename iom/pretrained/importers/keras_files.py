@@ -1,4 +1,4 @@
-"""Keras models: `.keras` archives and legacy `.h5` files, whole models or weights alone."""
+"""Keras files: `.keras` archives and legacy `.h5` files, whole models or weights alone."""
 
 import contextlib
 import io
@@ -12,22 +12,21 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from iom._untrusted import check_inflated, check_inflated_size, parse_json
+from iom._files import atomic_path
+from iom._untrusted import check_inflated, check_inflated_size, check_printable, one_line, parse_json
 from iom.errors import ConfigError, WeightsError
 from iom.nn.backbones.registry import build_backbone
-from iom.pretrained.importers.inputs import InputSpec, Statement
-from iom.pretrained.importers.messages import check_names, one_line
+from iom.pretrained.manifest import RAW, InputSpec, Statement
 
 # Layers whose configuration holds code or names a program.
 _CODE = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
 _TRUSTED_MODULES = ("keras", "iom", "builtins")
-RAW = "0..255"
 WEIGHTS_MEMBER = "model.weights.h5"
 SPARE_ELEMENTS = 1 << 20
 """So that a small misfit is told as such."""
 CONFIG_BYTES = 4 << 20
 """Largest configuration; one of a thousand layers takes a quarter of it."""
-LARGEST_OUTPUT = 1 << 26
+MAX_OUTPUT = 1 << 26
 """Numbers that a layer may give for one image; face networks have a few million at most."""
 
 
@@ -39,6 +38,20 @@ class _Depthwise(layers.DepthwiseConv2D):
         """The layer of Keras 3."""
         known = {name: value for name, value in config.items() if name != "groups"}
         return layers.DepthwiseConv2D.from_config(known)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write `model` as a `.keras` file, atomically and compressed, with bytes that depend on the content alone.
+
+    Keras itself stores without compression, which costs about an eighth more.
+    """
+    with atomic_path(path) as temporary:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            for name, content in entries.items():
+                archive.writestr(zipfile.ZipInfo(name), content, compress_type=zipfile.ZIP_DEFLATED)
 
 
 def read_keras(path: Path, statement: Statement | None) -> keras.Model:
@@ -57,8 +70,8 @@ def load_keras_model(path: Path) -> keras.Model:
     """A whole model of a `.keras` file, checked before Keras builds anything of it.
 
     Raises:
-        WeightsError: The file is missing or damaged, its configuration holds code, or it asks for
-            far more weights than the file holds.
+        WeightsError: The file is missing or damaged, its configuration holds code, or it asks for far more weights than
+            the file holds.
     """
     content = _content(path)
     if content.configuration is None:
@@ -200,10 +213,10 @@ def _check_outputs(model: keras.Model, path: Path) -> None:
         for node in layer._inbound_nodes:
             for tensor in node.output_tensors:
                 sides = [side for side in tensor.shape if side is not None]
-                if math.prod(sides) > LARGEST_OUTPUT:
+                if math.prod(sides) > MAX_OUTPUT:
                     raise WeightsError(
                         f"{path}: refused: its layer '{one_line(layer.name)}' gives {sides} for "
-                        f"one image, more than {LARGEST_OUTPUT} numbers"
+                        f"one image, more than {MAX_OUTPUT} numbers"
                     )
 
 
@@ -215,7 +228,7 @@ def _refuse_code(value: Any, path: Path) -> None:
     if not isinstance(value, dict):
         return
     name, module = value.get("class_name"), value.get("module")
-    check_names(text for text in (name, module) if text is not None)
+    check_printable(text for text in (name, module) if text is not None)
     if name in _CODE or name == "function" or name == "__lambda__":
         raise WeightsError(
             f"{path}: refused: its configuration holds a {name}, which is code; nothing was run. "
@@ -261,8 +274,8 @@ def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras
     """The model behind a colour swap and a scaling, so that it takes raw RGB pixels.
 
     Raises:
-        WeightsError: Not one square colour image in and one embedding out, or the model's own
-            scaling contradicts the statement.
+        WeightsError: Not one square colour image in and one embedding out, or the model's own scaling contradicts the
+            statement.
     """
     side = _side(model, path)
     if side != statement.input.size:

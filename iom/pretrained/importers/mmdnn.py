@@ -1,8 +1,7 @@
 """MMdnn dictionaries (`.npy`) of an IResNet that was converted from MXNet.
 
-The file is a NumPy object array around a dictionary, layer name -> {weights, bias, mean, var,
-scale, gamma}: a pickle, which is read without running anything. It holds no graph; the names are
-those of InsightFace's MXNet code, and give it.
+The file is a NumPy object array around a dictionary, layer name -> {weights, bias, mean, var, scale, gamma}: a pickle,
+which is read without running anything. It holds no graph; the names are those of InsightFace's MXNet code, and give it.
 """
 
 import re
@@ -14,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._unpickling import NUMPY_ARRAYS, restricted_loads
+from iom._untrusted import check_printable, one_line
 from iom.errors import DataError, WeightsError
-from iom.pretrained.importers.graph import IMAGE, ForeignGraph, ForeignOp
-from iom.pretrained.importers.messages import check_names, one_line
+from iom.pretrained.importers.foreign import IMAGE, ForeignGraph, ForeignOp, GraphBuilder
 
 _EPSILON = 2e-5
 _UNIT = re.compile(r"stage(\d+)_unit(\d+)_")
@@ -50,7 +49,7 @@ def _read(path: Path) -> Layers:
                 raise ValueError(f"expected one pickled dictionary, received {dtype} {shape}")
             holder = restricted_loads(stream, admitted=NUMPY_ARRAYS, source=str(path), encoding="latin1")
         layers = holder.item()
-        check_names(layers)
+        check_printable(layers)
         if not isinstance(layers, dict) or not all(isinstance(v, dict) for v in layers.values()):
             raise ValueError("expected a dictionary of dictionaries")
     except OSError as error:
@@ -71,7 +70,7 @@ class _Translation:
         self._layers = layers
         self._path = path
         self._unused = set(layers)
-        self._ops: list[ForeignOp] = []
+        self._graph = GraphBuilder(str(path))
 
     def run(self) -> ForeignGraph:
         last = self._conv("conv0", IMAGE, stride=1)
@@ -79,14 +78,14 @@ class _Translation:
         for stage, unit in self._units():
             last = self._unit(f"stage{stage}_unit{unit}_", last)
         last = self._dense("pre_fc1", self._batch_norm("bn1", last))
-        self._batch_norm("fc1", last)
-        scaling = self._scaling()
+        last = self._batch_norm("fc1", last)
+        self._set_scaling()
         if self._unused:
             raise WeightsError(
                 f"{self._path}: {len(self._unused)} layers have no place in an IResNet, such as "
                 f"'{sorted(self._unused)[0]}'"
             )
-        return ForeignGraph(str(self._path), tuple(self._ops), scaling, None)
+        return self._graph.finish(last)
 
     def _units(self) -> list[tuple[int, int]]:
         found = (_UNIT.match(name) for name in self._layers)
@@ -104,11 +103,7 @@ class _Translation:
         if f"{prefix}conv1sc" in self._layers:
             shortcut = self._conv(f"{prefix}conv1sc", before, stride=stride)
             shortcut = self._batch_norm(f"{prefix}sc", shortcut)
-        return self._append(ForeignOp("add", f"{prefix}add", (last, shortcut)))
-
-    def _append(self, op: ForeignOp) -> int:
-        self._ops.append(op)
-        return len(self._ops) - 1
+        return self._graph.append(ForeignOp("add", f"{prefix}add", (last, shortcut)))
 
     def _take(self, name: str, *roles: str) -> list[NDArray[np.float32] | None]:
         if name not in self._layers:
@@ -127,7 +122,7 @@ class _Translation:
         if bias is not None:
             arrays["bias"] = bias
         padding = (kernel.shape[0] - 1) // 2
-        return self._append(ForeignOp("conv", name, (before,), arrays, stride=stride, padding=padding))
+        return self._graph.append(ForeignOp("conv", name, (before,), arrays, stride=stride, padding=padding))
 
     def _batch_norm(self, name: str, before: int) -> int:
         gamma, beta, mean, variance = self._take(name, "scale", "bias", "mean", "var")
@@ -140,27 +135,27 @@ class _Translation:
             "mean": mean,
             "variance": variance,
         }
-        return self._append(ForeignOp("batch_norm", name, (before,), arrays, epsilon=_EPSILON))
+        return self._graph.append(ForeignOp("batch_norm", name, (before,), arrays, epsilon=_EPSILON))
 
     def _prelu(self, name: str, before: int) -> int:
         (slope,) = self._take(name, "gamma")
         if slope is None:
             raise ValueError(f"'{name}' has no slopes")
-        return self._append(ForeignOp("prelu", name, (before,), {"slope": slope.ravel()}))
+        return self._graph.append(ForeignOp("prelu", name, (before,), {"slope": slope.ravel()}))
 
     def _dense(self, name: str, before: int) -> int:
         """(H*W*C, O), already in our order; the common form is channels first."""
         kernel, bias = self._take(name, "weights", "bias")
-        channels = next(op.arrays["kernel"].shape[0] for op in reversed(self._ops) if op.kind == "conv")
+        channels = next(op.arrays["kernel"].shape[0] for op in reversed(self._graph.ops) if op.kind == "conv")
         if kernel is None or kernel.ndim != 2 or kernel.shape[0] % channels:
             raise ValueError(f"'{name}' has no matrix over {channels} channels")
         places = kernel.reshape(-1, channels, kernel.shape[1]).transpose(2, 1, 0)
         arrays = {"kernel": places.reshape(kernel.shape[1], -1)}
         if bias is not None:
             arrays["bias"] = bias
-        return self._append(ForeignOp("dense", name, (before,), arrays))
+        return self._graph.append(ForeignOp("dense", name, (before,), arrays))
 
-    def _scaling(self) -> tuple[float, float] | None:
+    def _set_scaling(self) -> None:
         """From the two constants that MMdnn keeps of `(x - a) * b`, where it kept them."""
         values = {}
         for name in sorted(self._unused):
@@ -168,6 +163,5 @@ class _Translation:
                 role = "minus" if "minus" in name else "mul"
                 values[role] = float(np.asarray(self._layers[name]["value"]).reshape(()))
                 self._unused.discard(name)
-        if set(values) != {"minus", "mul"}:
-            return None
-        return values["mul"], -values["minus"] * values["mul"]
+        if set(values) == {"minus", "mul"}:
+            self._graph.rescale(factor=values["mul"], offset=-values["minus"] * values["mul"])

@@ -1,16 +1,16 @@
 """MXNet checkpoints without MXNet: `NAME-0000.params` (arrays), `NAME-symbol.json` (graph)."""
 
+import math
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._untrusted import read_json
+from iom._untrusted import check_printable, one_line, read_json
 from iom.errors import WeightsError
-from iom.pretrained.importers.graph import IMAGE, ForeignGraph, ForeignOp
-from iom.pretrained.importers.messages import check_names, one_line
-from iom.pretrained.importers.mxnet_arrays import read_params
+from iom.pretrained.importers.foreign import IMAGE, ForeignGraph, ForeignOp, GraphBuilder
 
 _BATCH_NORM_EPSILON = 1e-3
 """MXNet's default, where the graph states none."""
@@ -18,13 +18,21 @@ _BATCH_NORM_EPSILON = 1e-3
 _PASS = {"Flatten", "Dropout", "identity", "_copy", "Reshape"}
 _ADD = {"elemwise_add", "_plus", "_Plus", "broadcast_add", "_add"}
 
+# src/ndarray/ndarray.cc of MXNet: the list of arrays, then one magic for each array. An array without a magic (before
+# version 0.9) starts with its number of dimensions.
+_LIST_MAGIC = 0x112
+_WITH_STORAGE = (0xF993FAC9, 0xF993FACA)
+_WITHOUT_STORAGE = 0xF993FAC8
+_MAX_DIMENSIONS = 32
+_DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
+
 
 def read_mxnet(params_path: Path, symbol_path: Path) -> ForeignGraph:
     """The network of an MXNet checkpoint.
 
     Raises:
-        WeightsError: A file is missing or damaged, the two do not belong together, or the graph
-            holds an operation that is not known here.
+        WeightsError: A file is missing or damaged, the two do not belong together, or the graph holds an operation that
+            is not known here.
     """
     arrays = read_params(params_path)
     nodes, head = _read_symbol(symbol_path)
@@ -40,7 +48,7 @@ def _read_symbol(path: Path) -> tuple[list[dict[str, Any]], int]:
         ((head, *_),) = tree["heads"]
         nodes = tree["nodes"]
         if not isinstance(nodes, list) or not 0 <= head < len(nodes):
-            raise ValueError("its head is no node")
+            raise ValueError("expected its head among its nodes")
     except OSError as error:
         raise WeightsError(f"cannot read graph {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -61,24 +69,22 @@ class _Translation:
         self._symbol_path = symbol_path
         self._unused = set(arrays)
         self._stands_for: dict[int, int] = {}
-        self._ops: list[ForeignOp] = []
-        self._scaling: tuple[float, float] | None = None
+        self._graph = GraphBuilder(str(params_path))
 
     def run(self, head: int) -> ForeignGraph:
-        check_names(text for node in self._nodes for text in (node["op"], node["name"]))
+        check_printable(text for node in self._nodes for text in (node["op"], node["name"]))
         for index, node in enumerate(self._nodes):
             if node["op"] != "null":
                 self._node(index, node)
             elif node["name"] == "data":
                 self._stands_for[index] = IMAGE
-        if self._stands_for.get(head) != len(self._ops) - 1:
-            raise WeightsError(f"{self._symbol_path}: the output is not the last operation")
+        graph = self._graph.finish(self._stands_for.get(head))
         if self._unused:
             raise WeightsError(
                 f"{self._params_path}: {len(self._unused)} arrays are not in the graph "
                 f"{self._symbol_path.name}, such as '{sorted(self._unused)[0]}'"
             )
-        return ForeignGraph(str(self._params_path), tuple(self._ops), self._scaling, None)
+        return graph
 
     def _node(self, index: int, node: dict[str, Any]) -> None:
         op, name = node["op"], node["name"]
@@ -91,17 +97,15 @@ class _Translation:
                 self._rescale(op, name, float(attributes["scalar"]), inputs)
             self._stands_for[index] = inputs[0]
             return
-        self._stands_for[index] = len(self._ops)
-        self._ops.append(self._translate(op, name, attributes, inputs, weights))
+        self._stands_for[index] = self._graph.append(self._translate(op, name, attributes, inputs, weights))
 
     def _rescale(self, op: str, name: str, scalar: float, inputs: tuple[int, ...]) -> None:
         if inputs != (IMAGE,):
-            raise WeightsError(f"{self._symbol_path}: '{name}' scales something but the image")
-        scale, offset = self._scaling or (1.0, 0.0)
+            raise WeightsError(f"{self._symbol_path}: '{name}' scales something other than the image")
         if "inus" in op:
-            self._scaling = (scale, offset - scalar)
+            self._graph.rescale(offset=-scalar)
         else:
-            self._scaling = (scale * scalar, offset * scalar)
+            self._graph.rescale(factor=scalar)
 
     def _translate(
         self, op: str, name: str, attributes: dict[str, str], inputs: tuple[int, ...], weights: list[str]
@@ -162,3 +166,88 @@ def _square(text: str, name: str) -> int:
     if len(set(numbers)) != 1:
         raise ValueError(f"'{name}' has the uneven window setting {text}")
     return numbers[0]
+
+
+def read_params(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of a `.params` file by name, with their `arg:` or `aux:` prefix.
+
+    Raises:
+        WeightsError: The file is missing, of another format, or damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
+    try:
+        return _parse(_Reader(data))
+    except (struct.error, ValueError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: damaged or not an MXNet .params file: {error}") from error
+
+
+class _Reader:
+    """Little-endian fields of a byte string, in order."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._place = 0
+
+    def fields(self, layout: str) -> tuple[int, ...]:
+        return struct.unpack("<" + layout, self.take(struct.calcsize("<" + layout)))
+
+    def take(self, size: int) -> bytes:
+        end = self._place + size
+        if end > len(self._data):
+            raise ValueError(f"it ends at byte {len(self._data)}, {end} were announced")
+        part = self._data[self._place : end]
+        self._place = end
+        return part
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._place
+
+
+def _parse(reader: _Reader) -> dict[str, NDArray[Any]]:
+    magic, _, count = reader.fields("QQQ")
+    if magic != _LIST_MAGIC:
+        raise ValueError(f"expected magic {_LIST_MAGIC:#x}, received {magic:#x}")
+    arrays = [_array(reader) for _ in range(_at_most(count, reader.left))]
+    (count,) = reader.fields("Q")
+    names = []
+    for _ in range(_at_most(count, reader.left)):
+        (length,) = reader.fields("Q")
+        names.append(reader.take(length).decode("utf-8"))
+    check_printable(names)
+    if len(names) != len(arrays) or len(set(names)) != len(names):
+        raise ValueError(f"{len(arrays)} arrays, {len(set(names))} distinct names")
+    if reader.left:
+        raise ValueError(f"{reader.left} bytes after its end")
+    return dict(zip(names, arrays, strict=True))
+
+
+def _at_most(count: int, limit: int) -> int:
+    if count > limit:
+        raise ValueError(f"{count} entries announced in {limit} bytes")
+    return count
+
+
+def _array(reader: _Reader) -> NDArray[Any]:
+    (magic,) = reader.fields("I")
+    if magic in _WITH_STORAGE:
+        (storage,) = reader.fields("i")
+        if storage > 0:
+            raise ValueError("sparse arrays are not weights of a network known here")
+    if magic in _WITH_STORAGE or magic == _WITHOUT_STORAGE:
+        (dimensions,) = reader.fields("I")
+        side = "q"
+    else:
+        dimensions, side = magic, "I"
+    if dimensions > _MAX_DIMENSIONS:
+        raise ValueError(f"an array of {dimensions} dimensions")
+    shape = reader.fields(f"{dimensions}{side}")
+    _, _, dtype = reader.fields("iii")
+    if dtype not in _DTYPES or min(shape, default=1) < 0:
+        raise ValueError(f"an array {shape} of type {dtype}")
+    numbers = np.dtype(_DTYPES[dtype])
+    raw = reader.take(math.prod(shape) * numbers.itemsize)
+    return np.frombuffer(raw, numbers).reshape(shape)

@@ -1,5 +1,6 @@
 """Recognition models in ONNX: InsightFace's zoo, exported from PyTorch or from MXNet."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._untrusted import paths_inside
+from iom._untrusted import check_printable, one_line, paths_inside
 from iom.errors import WeightsError, missing_extra
-from iom.pretrained.importers.graph import IMAGE, ForeignGraph, ForeignOp
-from iom.pretrained.importers.messages import check_names, one_line
+from iom.pretrained.importers.foreign import IMAGE, ForeignGraph, ForeignOp, GraphBuilder
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -86,30 +86,27 @@ class _Translation:
     def __init__(self, graph: "GraphProto", path: Path) -> None:
         from onnx import numpy_helper
 
-        self._graph = graph
+        self._proto = graph
         self._path = path
         self._to_array: Callable[..., NDArray[Any]] = numpy_helper.to_array
         self._constants = {tensor.name: self._to_array(tensor) for tensor in graph.initializer}
         self._shapes: set[str] = set()
         self._stands_for: dict[str, int] = {}
-        self._ops: list[ForeignOp] = []
-        self._scaling: tuple[float, float] | None = None
+        self._graph = GraphBuilder(str(path))
 
     def run(self) -> ForeignGraph:
-        inputs = [value for value in self._graph.input if value.name not in self._constants]
-        outputs = [value.name for value in self._graph.output]
+        inputs = [value for value in self._proto.input if value.name not in self._constants]
+        outputs = [value.name for value in self._proto.output]
         if len(inputs) != 1 or len(outputs) != 1:
             raise self._unfit(f"expected one input and one output, received {len(inputs)} and {len(outputs)}")
         sides = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim]
         if len(sides) != 4 or sides[1] not in (0, 3) or sides[2] != sides[3]:
             raise self._unfit(f"expected a square colour image (B, 3, S, S), received {sides}")
         self._stands_for[inputs[0].name] = IMAGE
-        for node in self._graph.node:
-            check_names((node.name, node.op_type, *node.input, *node.output))
+        for node in self._proto.node:
+            check_printable((node.name, node.op_type, *node.input, *node.output))
             self._node(node)
-        if self._stands_for.get(outputs[0]) != len(self._ops) - 1 or not self._ops:
-            raise self._unfit("the output is not the last operation")
-        return ForeignGraph(str(self._path), tuple(self._ops), self._scaling, sides[2] or None)
+        return self._graph.finish(self._stands_for.get(outputs[0]), input_size=sides[2] or None)
 
     def _unfit(self, reason: str) -> WeightsError:
         return WeightsError(f"{self._path}: not a recognition network known here: {reason}")
@@ -132,8 +129,7 @@ class _Translation:
             self._with_constant(node, known[0])
         else:
             op = self._translate(node, attributes, tuple(self._stands_for[n] for n in known))
-            self._stands_for[output] = len(self._ops)
-            self._ops.append(op)
+            self._stands_for[output] = self._graph.append(op)
 
     def _fold(self, node: "NodeProto", attributes: dict[str, Any]) -> NDArray[Any]:
         """What exporters that do not fold constants leave to do with a stored array."""
@@ -159,21 +155,18 @@ class _Translation:
         if index == IMAGE and np.ptp(constant) == 0 and node.input[0] == known:
             self._rescale(node.op_type, float(constant.flat[0]))
             return
-        if node.op_type != "Add" or index != len(self._ops) - 1:
+        if node.op_type != "Add" or index != len(self._graph.ops) - 1:
             raise self._unfit(f"{node.op_type} '{node.name}' with a constant")
-        op = self._ops[index]
+        op = self._graph.ops[index]
         if op.kind not in ("dense", "conv") or "bias" in op.arrays:
             raise self._unfit(f"{node.op_type} '{node.name}' with a constant")
-        arrays = {**op.arrays, "bias": constant.reshape(-1)}
-        self._ops[index] = ForeignOp(op.kind, op.name, op.inputs, arrays, op.stride, op.padding, op.groups)
+        self._graph.ops[index] = dataclasses.replace(op, arrays={**op.arrays, "bias": constant.reshape(-1)})
 
     def _rescale(self, op: str, value: float) -> None:
-        scale, offset = self._scaling or (1.0, 0.0)
         if op in ("Add", "Sub"):
-            self._scaling = (scale, offset + (value if op == "Add" else -value))
+            self._graph.rescale(offset=value if op == "Add" else -value)
         else:
-            factor = value if op == "Mul" else 1 / value
-            self._scaling = (scale * factor, offset * factor)
+            self._graph.rescale(factor=value if op == "Mul" else 1 / value)
 
     def _translate(self, node: "NodeProto", attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
         name = node.name or node.output[0]

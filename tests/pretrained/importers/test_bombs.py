@@ -19,12 +19,11 @@ from iom._unpickling import NUMPY_ARRAYS, restricted_loads
 from iom._untrusted import read_arrays
 from iom.data.formats.bin_files import read_bin_images
 from iom.errors import DataError, WeightsError
-from iom.models.archive import save_model
-from iom.models.keras_face_hasher import KerasFaceHasher
-from iom.models.sessions.keras_session import KerasSession
+from iom.models.face_hasher import KerasFaceHasher
+from iom.models.sessions import KerasSession
 from iom.nn.hash_numpy import PROGRAM, Head
-from iom.pretrained.importers.inputs import InputSpec, Statement
-from iom.pretrained.importers.keras_files import load_keras_model, read_keras
+from iom.pretrained.importers.keras_files import load_keras_model, read_keras, save_model
+from iom.pretrained.manifest import InputSpec, Statement
 
 SECONDS, BYTES, OPCODES = 5, 30 << 20, 20_000
 

@@ -8,8 +8,8 @@ import pytest
 
 from iom.errors import WeightsError
 from iom.pretrained.face_check import CLEAR, check_on_faces
-from iom.pretrained.importers.inputs import InputSpec
-from iom.pretrained.manifest import load_backbone_model
+from iom.pretrained.manifest import InputSpec
+from iom.pretrained.weights import load_backbone_model
 
 SIZE = 32
 

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from iom.errors import WeightsError
-from iom.pretrained.importers.frozen import read_frozen, read_saved_model
-from iom.pretrained.importers.inputs import InputSpec, Statement
+from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
+from iom.pretrained.manifest import InputSpec, Statement
 
 SIDE = 20
 v1 = tf.compat.v1

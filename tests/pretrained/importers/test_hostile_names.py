@@ -7,11 +7,10 @@ import pytest
 
 from iom._files import sha256_of
 from iom.errors import WeightsError
-from iom.models.artifact_manifest import Manifest, manifest_path, read_manifest, write_manifest
-from iom.pretrained.entries import read_manifest as read_weights_manifest
-from iom.pretrained.formats import files_of
-from iom.pretrained.importers.inputs import statement_path
-from iom.pretrained.manifest import load_backbone_model
+from iom.models.artifact import Manifest, manifest_path, read_manifest, write_manifest
+from iom.pretrained.manifest import read_manifest as read_weights_manifest
+from iom.pretrained.manifest import statement_path
+from iom.pretrained.weights import files_of, load_backbone_model
 
 onnx = pytest.importorskip("onnx")
 helper = onnx.helper
@@ -37,8 +36,8 @@ def opened(monkeypatch):
         names.append(path.name)
         return sha256_of(path)
 
-    monkeypatch.setattr("iom.pretrained.manifest.sha256_of", noted)
-    monkeypatch.setattr("iom.models.artifact_manifest.sha256_of", noted)
+    monkeypatch.setattr("iom.pretrained.weights.sha256_of", noted)
+    monkeypatch.setattr("iom.models.artifact.sha256_of", noted)
     return names
 
 

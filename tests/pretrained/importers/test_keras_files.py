@@ -11,8 +11,8 @@ from keras import layers
 
 from iom.errors import WeightsError
 from iom.nn.backbones.registry import build_backbone
-from iom.pretrained.importers.inputs import InputSpec, Statement
-from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
+from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras, save_model
+from iom.pretrained.manifest import InputSpec, Statement
 
 SIDE = 16
 SLIM = {"widths": (16, 16), "depths": (1, 1), "input_size": SIDE, "embedding_size": 8}
@@ -183,3 +183,17 @@ def test_other_files_are_errors(tmp_path):
         read_keras(tmp_path / "x.keras", stated())
     with pytest.raises(WeightsError, match="cannot read"):
         read_keras(tmp_path / "none.keras", stated())
+
+
+def test_a_compressed_model_is_the_same_model(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64)])
+    rows = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
+    save_model(model, tmp_path / "small.keras")
+    model.save(tmp_path / "plain.keras")
+    again = keras.saving.load_model(tmp_path / "small.keras", safe_mode=True)
+    np.testing.assert_array_equal(again.predict_on_batch(rows), model.predict_on_batch(rows))
+    sizes = [(tmp_path / name).stat().st_size for name in ("small.keras", "plain.keras")]
+    assert sizes[0] < sizes[1]
+    with zipfile.ZipFile(tmp_path / "small.keras") as archive:
+        assert archive.testzip() is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.keras", "small.keras"]

@@ -12,10 +12,9 @@ import pytest
 from iom import pretrained
 from iom.errors import WeightsError
 from iom.nn.backbones.registry import build_backbone
-from iom.pretrained import entries, manifest
-from iom.pretrained.entries import find_entry, locate, read_manifest
-from iom.pretrained.importers.inputs import RANGES
-from iom.pretrained.manifest import load_backbone_model
+from iom.pretrained import manifest, weights
+from iom.pretrained.manifest import RANGES, find_entry, locate, read_manifest
+from iom.pretrained.weights import load_backbone_model
 
 SOURCES = Path(__file__).parent / "sources"
 SLIM = {"widths": (16, 16), "depths": (1, 1), "input_size": 16, "embedding_size": 8}
@@ -41,7 +40,7 @@ def project(tmp_path, monkeypatch):
     root = tmp_path / "project"
     (root / "pre_models" / "slim").mkdir(parents=True)
     monkeypatch.setattr(pretrained, "checkout", lambda: root)
-    monkeypatch.setattr(entries, "package_folder", lambda: root / "pre_models")
+    monkeypatch.setattr(manifest, "package_folder", lambda: root / "pre_models")
     monkeypatch.delenv("IOM_WEIGHTS", raising=False)
     shutil.copy(SOURCES / "iresnet_slim-legacy.onnx", root / "pre_models" / "slim" / "slim.onnx")
     digest = hashlib.sha256((SOURCES / "iresnet_slim-legacy.onnx").read_bytes()).hexdigest()
@@ -270,9 +269,9 @@ def test_the_check_on_faces_is_kept(tmp_path, monkeypatch):
 
     def check(predict, spec, *, source):
         calls.append(spec)
-        return manifest.FaceCheck({"RGB -1..1": 4.0}, {"BGR -1..1": 5.0})
+        return weights.FaceCheck({"RGB -1..1": 4.0}, {"BGR -1..1": 5.0})
 
-    monkeypatch.setattr(manifest, "check_on_faces", check)
+    monkeypatch.setattr(weights, "check_on_faces", check)
     first = load_backbone_model(str(path))
     assert load_backbone_model(str(path)).check == first.check
     assert first.check.is_confirmed

@@ -8,8 +8,8 @@ import pytest
 
 from iom.errors import WeightsError
 from iom.pretrained.importers.foreign import build_foreign
-from iom.pretrained.importers.inputs import InputSpec, Statement
 from iom.pretrained.importers.mmdnn import read_mmdnn
+from iom.pretrained.manifest import InputSpec, Statement
 
 RAW = Statement(InputSpec("RGB", "0..255", 16))
 

@@ -8,12 +8,10 @@ import pytest
 from PIL import Image
 
 from iom.errors import WeightsError
-from iom.nn.backbones.mobilefacenet import mobilefacenet_y1
-from iom.pretrained.importers.assign import assign_weights
-from iom.pretrained.importers.foreign import build_foreign
-from iom.pretrained.importers.inputs import InputSpec, Statement
-from iom.pretrained.importers.mxnet import read_mxnet
-from iom.pretrained.importers.mxnet_arrays import read_params
+from iom.nn.backbones.registry import build_backbone
+from iom.pretrained.importers.foreign import assign_weights, build_foreign
+from iom.pretrained.importers.mxnet import read_mxnet, read_params
+from iom.pretrained.manifest import InputSpec, Statement
 
 RAW = Statement(InputSpec("RGB", "0..255", 16))
 
@@ -158,7 +156,7 @@ def test_an_array_of_another_shape_is_an_error(mxnet_files, write_params):
 
 def test_another_architecture_is_an_error(mxnet_files):
     with pytest.raises(WeightsError, match="does not fit mobilefacenet_y1"):
-        assign_weights(mobilefacenet_y1(), read_mxnet(*mxnet_files))
+        assign_weights(build_backbone("mobilefacenet_y1", embedding_size=128), read_mxnet(*mxnet_files))
 
 
 def test_damage_is_an_error_or_harmless(mxnet_files, damage):
@@ -194,7 +192,7 @@ def test_missing_files(tmp_path, mxnet_files):
 def test_real_faces(shared):
     """The embeddings that MXNet itself gave for these photographs."""
     folder = shared / "weights" / "mobilefacenet_y1"
-    model = mobilefacenet_y1()
+    model = build_backbone("mobilefacenet_y1", embedding_size=128)
     graph = read_mxnet(folder / "model-0000.params", folder / "model-symbol.json")
     assign_weights(model, graph)
     stored = np.load(shared / "data" / "embeddings" / "lfw_112x112.mobilefacenet_y1.npz")

@@ -11,10 +11,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from iom.errors import MissingExtraError, WeightsError
-from iom.pretrained.formats import files_of
 from iom.pretrained.importers.foreign import build_foreign
-from iom.pretrained.importers.inputs import InputSpec, Statement
 from iom.pretrained.importers.onnx import read_onnx
+from iom.pretrained.manifest import InputSpec, Statement
+from iom.pretrained.weights import files_of
 
 SOURCES = Path(__file__).parent / "sources"
 EXPORTERS = ("legacy", "unfolded", "dynamo")

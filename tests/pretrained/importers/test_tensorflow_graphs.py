@@ -10,10 +10,16 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from iom.errors import WeightsError
-from iom.models.sessions.saved_model_session import SavedModelSession
-from iom.pretrained.importers.frozen import read_frozen, read_saved_model
-from iom.pretrained.importers.inputs import InputSpec, Statement
-from iom.pretrained.importers.tensorflow_graphs import OPERATIONS, SAVING, check_graph, checked_saved_model
+from iom.models.sessions import SavedModelSession
+from iom.pretrained.importers.tensorflow_graphs import (
+    OPERATIONS,
+    SAVING,
+    check_graph,
+    checked_saved_model,
+    read_frozen,
+    read_saved_model,
+)
+from iom.pretrained.manifest import InputSpec, Statement
 
 SIDE = 4
 STATED = Statement(InputSpec("RGB", "0..255", SIDE))
@@ -392,8 +398,8 @@ def test_only_the_binary_form_of_a_saved_model_is_read(folder):
 
 def test_a_foreign_artefact_is_checked_before_it_is_run(folder):
     """Its manifest is no protection: who made the file made the manifest."""
-    from iom.models.artifact import ArtifactFaceHasher
-    from iom.models.artifact_manifest import Manifest, hashed_files, write_manifest
+    from iom.models.artifact import Manifest, hashed_files, write_manifest
+    from iom.models.face_hasher import ArtifactFaceHasher
     from iom.nn.hash_numpy import PROGRAM, head_path
 
     path = folder / "a.saved_model"

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from iom.errors import WeightsError
-from iom.models.artifact import ArtifactFaceHasher
-from iom.models.artifact_manifest import Check, Manifest, hashed_files, manifest_path, read_manifest, write_manifest
+from iom.models.artifact import Check, Manifest, hashed_files, manifest_path, read_manifest, write_manifest
+from iom.models.face_hasher import ArtifactFaceHasher
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from keras import layers
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from iom.export.onnx_graph import OnnxGraph, add_keras_graph  # noqa: E402
-from iom.export.onnx_pixels import fold_pixel_scaling  # noqa: E402
+from iom.export.onnx import OnnxGraph, add_keras_graph, fold_pixel_scaling  # noqa: E402
 
 SIDE = 13
 

@@ -1,32 +1,36 @@
-"""Writing artefacts, trying each in its own runtime, keeping those that hold."""
+"""Writing artefacts: each is tried in its own runtime, and those that lose too much are not kept."""
 
+import dataclasses
+import importlib
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
-from iom._files import TEMPORARY
+from iom._files import TEMPORARY, atomic_path
 from iom._registry import lookup
 from iom.errors import WeightsError
 from iom.export.check import Faces, Reference, Run
-from iom.export.context import Material
+from iom.export.context import ExportContext, Source
+from iom.export.folding import graph_nodes
 from iom.export.formats import FORMATS, Format
-from iom.export.head import write_head
-from iom.export.source import Source, description
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
-from iom.models.artifact import ArtifactFaceHasher
-from iom.models.artifact_manifest import Check, Manifest, hashed_files, manifest_path, write_manifest
-from iom.models.sessions.openvino_session import check_precision
-from iom.models.sessions.runtimes import open_session
-from iom.nn.hash_numpy import Head, head_path
+from iom.models.artifact import Check, Manifest, hashed_files, manifest_path, write_manifest
+from iom.models.face_hasher import ArtifactFaceHasher
+from iom.models.sessions import check_precision, open_session
+from iom.nn.hash_numpy import PROGRAM, Head, head_path
+from iom.nn.layers.refinement import DECAY, RATE
 from iom.photos.images import Pixels
 
 
 def check_targets(names: Sequence[str]) -> None:
-    """See that this machine can run, and so check, what is to be exported; costs no work.
+    """Refuse formats that this machine cannot run and so cannot check, before any work is done.
 
     Args:
         names: Keys of `FORMATS`.
@@ -74,33 +78,36 @@ class Exporter:
         folder.mkdir(parents=True, exist_ok=True)
         manifests = {}
         with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as scratch:
-            material = self._material(Path(scratch))
+            context = self._context(Path(scratch))
             for one, wanted in chosen.items():
                 made = Path(scratch) / one
                 made.mkdir()
-                manifests[one] = self._one(one, wanted, material, made / f"{name}{wanted.suffix}")
+                manifests[one] = self._one(one, wanted, context, made / f"{name}{wanted.suffix}")
                 _move(made, folder)
         return manifests
 
-    def _material(self, scratch: Path) -> Material:
+    def _context(self, scratch: Path) -> ExportContext:
         hasher = self._source.hasher
         derive = KEY_KINDS[hasher.key_kind].order
-        orders = [derive(TransformKey.generate(), hasher.key_size, hasher.keep)
-                  for _ in self._calibration]  # fmt: skip
-        return Material(self._source, self._calibration, np.array(orders, np.int32), scratch)
+        orders = [derive(TransformKey.generate(), hasher.key_size, hasher.keep) for _ in self._calibration]
+        return ExportContext(self._source, self._calibration, np.array(orders, np.int32), scratch)
 
-    def _one(self, target: str, wanted: Format, material: Material, path: Path) -> Manifest:
-        wanted.write(material, path)
+    def _one(self, target: str, wanted: Format, context: ExportContext, path: Path) -> Manifest:
+        module, function = wanted.writer.split(":")
+        getattr(importlib.import_module(f"iom.export.{module}"), function)(context, path)
         write_head(self._source.hasher.model, head_path(path))
         files = [file for file in path.parent.rglob("*") if file.is_file()]
         manifest = Manifest(
-            target=target, runtime=wanted.runtime, precision=wanted.precision,
-            files=hashed_files(files, path.parent), **description(self._source),
-        )  # fmt: skip
+            target=target,
+            runtime=wanted.runtime,
+            precision=wanted.precision,
+            files=hashed_files(files, path.parent),
+            **self._source.description(),
+        )
         check = self._reference.check(_runner(path, manifest), wanted)
         if not check.passed:
-            raise WeightsError(_lost(target, check))
-        manifest = Manifest(**{**vars(manifest), "check": check})
+            raise WeightsError(_loss_message(target, check))
+        manifest = dataclasses.replace(manifest, check=check)
         write_manifest(path, manifest)
         return manifest
 
@@ -113,7 +120,7 @@ def _runner(path: Path, manifest: Manifest) -> Run:
     return ArtifactFaceHasher(session, manifest, head, path=path).hash_images
 
 
-def _lost(target: str, check: Check) -> str:
+def _loss_message(target: str, check: Check) -> str:
     text = (
         f"export to {target}: {check.equal_symbols:.2%} of the symbols are those of the hasher "
         f"(at least {check.least_equal_symbols:.2%} are asked for)"
@@ -132,3 +139,51 @@ def _move(made: Path, folder: Path) -> None:
             shutil.rmtree(place)
         path.replace(place)
     made.rmdir()
+
+
+def write_head(hasher: keras.Model, path: Path) -> None:
+    """Write the steps of a hash network and their arrays, for `iom.nn.hash_numpy`.
+
+    Raises:
+        WeightsError: A layer that has no step.
+    """
+    known = {id(tensor): ("embedding", "order").index(tensor.name) for tensor in hasher.inputs}
+    steps: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    for number, node in enumerate(graph_nodes(hasher)):
+        name, settings, values = _step(node.operation)
+        keys = {setting: f"{number}/{setting}" for setting in values}
+        arrays |= {keys[setting]: value for setting, value in values.items()}
+        reads = [known[id(tensor)] for tensor in node.input_tensors]
+        steps.append({"step": name, "reads": reads, "settings": settings, "arrays": keys})
+        known[id(node.output_tensors[0])] = number + 2
+    program = np.frombuffer(json.dumps(steps).encode(), np.uint8)
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **{PROGRAM: program, **arrays})
+
+
+def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Name, settings and arrays."""
+    kind = type(layer).__name__
+    if kind == "UnitLength":
+        return "unit", {}, {}
+    if kind == "Add":
+        return "sum", {}, {}
+    if kind == "Dense":
+        return "dense", {}, dict(zip(("kernel", "bias"), layer.get_weights(), strict=False))
+    if kind == "PReLU":
+        return "prelu", {}, {"slopes": np.asarray(layer.alpha)}
+    if kind in ("KeyedPermutation", "KeyedRotation"):
+        return kind.removeprefix("Keyed").lower(), {"keep": layer.keep}, {}
+    if kind == "IoMProjection":
+        settings = {
+            "alphabet_size": layer.alphabet_size,
+            "steps": layer.refinement_steps,
+            "gain": layer.refinement_gain,
+            "rate": RATE,
+            "decay": DECAY,
+        }
+        kernel = np.asarray(layer.kernel)
+        half = kernel.astype(np.float16)  # loses nothing of a frozen or stored projection
+        return "projection", settings, {"kernel": half if np.array_equal(half, kernel) else kernel}
+    raise WeightsError(f"{layer.name}: the layer {kind} has no step in iom/nn/hash_numpy.py")

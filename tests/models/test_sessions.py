@@ -1,11 +1,9 @@
-"""Artefacts with operations of their own: no runtime runs what it does not ship."""
+"""Sessions: damaged artefacts, and operations that a runtime does not ship."""
 
 import pytest
 
 from iom.errors import WeightsError
-from iom.models.sessions.litert_session import LiteRtSession
-from iom.models.sessions.onnx_session import OnnxSession
-from iom.models.sessions.openvino_session import OpenVinoSession
+from iom.models.sessions import RUNTIMES, LiteRtSession, OnnxSession, OpenVinoSession
 
 IR = """<?xml version="1.0"?><net name="m" version="11"><layers>
 <layer id="0" name="image" type="Parameter" version="opset1">
@@ -68,3 +66,11 @@ def test_litert(tmp_path, kind):
     with pytest.raises(WeightsError, match=r"a\.tflite: LiteRT cannot read it"):
         LiteRtSession(tmp_path / "a.tflite", precision="float32")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "litert", "keras"])
+def test_a_damaged_file_is_an_error_of_ours(tmp_path, runtime):
+    path = tmp_path / f"a{RUNTIMES[runtime].suffix}"
+    path.write_bytes(b"this is no graph")
+    with pytest.raises(WeightsError, match=r"cannot read it|damaged or not a Keras model"):
+        RUNTIMES[runtime].session(path, precision="float32")

@@ -1,0 +1,189 @@
+"""Shared parts of backbones: pixel scaling, squeeze and excitation, embedding heads, and the network around them.
+
+Head E is that of ArcFace (option E of Deng et al., CVPR 2019, arXiv 1801.07698), GDC that of MobileFaceNet (Chen et
+al., CCBR 2018, arXiv 1804.07573), GAP that of classification networks.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from keras import layers
+
+from iom._registry import lookup
+
+SCALING = "pixel_scaling"
+MOMENTUM = 0.9
+"""Of all batch norms."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """Raw RGB 0..255 -> `pixels * scale + offset`, by channel, then perhaps in order BGR."""
+
+    scale: float | tuple[float, ...]
+    offset: float | tuple[float, ...]
+    bgr: bool = False
+
+
+SYMMETRIC = Scaling(1 / 127.5, -1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadStyle:
+    """Names and constants in which published networks differ that have the same kind of head.
+
+    Attributes:
+        names: Own names of layers; the others have the names of `NAMES`.
+        epsilon: Of the last batch norm and of that of head E.
+        map_epsilon: Of the batch norm behind the depthwise convolution.
+        bias: Whether the fully connected layer has one.
+        scale: Whether the last batch norm learns a scale; InsightFace fixes it at one.
+    """
+
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    epsilon: float = 1e-5
+    map_epsilon: float = 1e-5
+    bias: bool = True
+    scale: bool = False
+
+    def name(self, part: str) -> str:
+        """Name of a layer."""
+        return self.names.get(part, NAMES[part])
+
+
+NAMES = {
+    "bn": "head_bn",
+    "dropout": "head_dropout",
+    "flatten": "head_flatten",
+    "conv": "head_conv",
+    "conv_bn": "head_conv_bn",
+    "pool": "head_pool",
+    "fc": "fc",
+    "features": "features",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A network from raw pixels to an embedding, of which only the part between scaling and head is its own.
+
+    Attributes:
+        features: Scaled pixels `(B, S, S, 3)` and the settings of the network to a feature map `(B, H, W, C)`.
+        fixed: Settings that make this network one of its family.
+        head: A key of `HEADS`, where no other is asked for.
+        scaling: Of pixels.
+        style: Of the head.
+    """
+
+    features: Callable[..., Any]
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    head: str = "GDC"
+    scaling: Scaling = SYMMETRIC
+    style: HeadStyle = HeadStyle()
+
+    def build(
+        self, name: str, *, embedding_size: int, input_size: int, dropout: float, head: str, **settings: Any
+    ) -> keras.Model:
+        """The network; arguments as of `build_backbone`."""
+        image = keras.Input((input_size, input_size, 3), name="image")
+        features = self.features(scale_pixels(image, self.scaling), **self.fixed, **settings)
+        kind = head or self.head
+        embedding = add_head(features, kind=kind, embedding_size=embedding_size, dropout=dropout, style=self.style)
+        return keras.Model(image, embedding, name=name)
+
+
+def scale_pixels(image: Any, scaling: Scaling) -> Any:
+    """Raw pixels scaled inside the graph."""
+    scale, offset = (list(x) if isinstance(x, tuple) else x for x in (scaling.scale, scaling.offset))
+    x = layers.Rescaling(scale, offset=offset, name=SCALING)(image)
+    return x[..., ::-1] if scaling.bgr else x
+
+
+def add_head(x: Any, *, kind: str, embedding_size: int, dropout: float = 0.0, style: HeadStyle = HeadStyle()) -> Any:
+    """Embedding of a feature map.
+
+    Args:
+        x: Feature map `(B, H, W, C)` of known size.
+        kind: A key of `HEADS`.
+        embedding_size: Dimensions of the embedding.
+        dropout: Share dropped in training.
+        style: Names and constants.
+
+    Returns:
+        `(B, embedding_size)` in float32, not normalised.
+
+    Raises:
+        ConfigError: No such head.
+    """
+    x = lookup(HEADS, kind, "head")(x, dropout, style)
+    x = layers.Dense(embedding_size, use_bias=style.bias, name=style.name("fc"))(x)
+    x = layers.BatchNormalization(
+        momentum=MOMENTUM, epsilon=style.epsilon, scale=style.scale, name=style.name("features")
+    )(x)
+    # Half-precision training must not round what the margin loss and the hash see.
+    return layers.Activation("linear", dtype="float32", name="embedding")(x)
+
+
+def _flat(x: Any, dropout: float, style: HeadStyle) -> Any:
+    """BN - dropout - flatten."""
+    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.epsilon, name=style.name("bn"))(x)
+    x = layers.Dropout(dropout, name=style.name("dropout"))(x)
+    return layers.Flatten(name=style.name("flatten"))(x)
+
+
+def _global_depthwise(x: Any, dropout: float, style: HeadStyle) -> Any:
+    """Depthwise convolution over the whole map - BN: a learned weight for each place."""
+    x = layers.DepthwiseConv2D(
+        (x.shape[1], x.shape[2]), use_bias=False, depthwise_initializer="he_normal", name=style.name("conv")
+    )(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.map_epsilon, name=style.name("conv_bn"))(x)
+    x = layers.Flatten(name=style.name("flatten"))(x)
+    return layers.Dropout(dropout, name=style.name("dropout"))(x) if dropout else x
+
+
+def _global_average(x: Any, dropout: float, style: HeadStyle) -> Any:
+    """Average over the map."""
+    x = layers.GlobalAveragePooling2D(name=style.name("pool"))(x)
+    return layers.Dropout(dropout, name=style.name("dropout"))(x) if dropout else x
+
+
+HEADS: dict[str, Callable[[Any, float, HeadStyle], Any]] = {
+    "E": _flat,
+    "GDC": _global_depthwise,
+    "GAP": _global_average,
+}
+
+
+def round_width(filters: float, divisor: int = 8) -> int:
+    """Nearest multiple of `divisor` that loses at most a tenth."""
+    rounded = max(divisor, int(filters + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * filters else rounded
+
+
+def prelu(name: str) -> layers.Layer:
+    """PReLU with a slope for each channel, 0.25 at the start."""
+    slope = keras.initializers.Constant(0.25)
+    return layers.PReLU(alpha_initializer=slope, shared_axes=[1, 2], name=name)
+
+
+def squeeze_excite(x: Any, name: str, *, reduced: int, bias: bool = True, gate: str = "sigmoid") -> Any:
+    """Squeeze and excitation (Hu et al., CVPR 2018, arXiv 1709.01507): channels weighed by their averages.
+
+    Args:
+        x: `(B, H, W, C)`.
+        name: Start of the layers' names.
+        reduced: Units of the inner layer.
+        bias: Whether both layers have a bias.
+        gate: Activation that gives the weights, in 0..1.
+    """
+    channels = x.shape[-1]
+    # Rank 2, not 1x1 convolutions: those crash or crawl on some CPUs.
+    y = layers.GlobalAveragePooling2D(name=f"{name}_pool")(x)
+    y = layers.Dense(reduced, activation="relu", use_bias=bias, kernel_initializer="he_normal", name=f"{name}_reduce")(
+        y
+    )
+    y = layers.Dense(channels, activation=gate, use_bias=bias, name=f"{name}_expand")(y)
+    y = layers.Reshape((1, 1, channels), name=f"{name}_weights")(y)
+    return layers.Multiply(name=f"{name}_scale")([x, y])

@@ -1,0 +1,273 @@
+"""Load a backbone by its manifest name or from a file, so that it takes raw RGB pixels."""
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._files import sha256_of, write_json
+from iom._untrusted import paths_inside, read_json
+from iom.errors import WeightsError
+from iom.pretrained.face_check import FaceCheck, check_on_faces
+from iom.pretrained.importers.foreign import build_foreign
+from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
+from iom.pretrained.manifest import (
+    InputSpec,
+    Statement,
+    find_entry,
+    locate,
+    missing_statement,
+    read_manifest,
+    read_statement,
+    unknown_name,
+)
+
+if TYPE_CHECKING:
+    from iom.pretrained.importers.tensorflow_graphs import FixedEmbedder
+
+_SIGNATURES = {
+    b"\x12\x01\x00\x00\x00\x00\x00\x00": "mxnet",
+    b"\x93NUMPY": "mmdnn",
+    b"\x89HDF\r\n\x1a\n": "keras",
+    b"PK\x03\x04": "keras",
+}
+SUFFIXES = {
+    ".onnx": "onnx",
+    ".pb": "frozen",
+    ".params": "mxnet",
+    ".npy": "mmdnn",
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+}
+"""Suffix to format, for what its content does not tell."""
+FORMATS = frozenset((*SUFFIXES.values(), "saved_model"))
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedBackbone:
+    """A network that takes raw RGB pixels 0..255 `(B, S, S, 3)`, whatever its file wanted.
+
+    Attributes:
+        name: Manifest name or file.
+        model: Keras model, or a TensorFlow graph as it is.
+        embedding_size: D.
+        input_size: S.
+        fingerprint: SHA-256 of the weights file; of all their SHA-256 where there are several.
+        input: What the file itself wants.
+        check: Outcome of the check on faces; `None`: the manifest pins the file, or it states its input itself.
+    """
+
+    name: str
+    model: "keras.Model | FixedEmbedder"
+    embedding_size: int
+    input_size: int
+    fingerprint: str
+    input: InputSpec
+    check: FaceCheck | None = None
+
+    @property
+    def predict(self) -> Callable[[NDArray[np.float32]], Any]:
+        """Raw RGB pixels `(B, S, S, 3)` -> embeddings `(B, D)`, not normalised."""
+        if isinstance(self.model, keras.Model):
+            return self.model.predict_on_batch
+        return self.model
+
+    @property
+    def trainable_model(self) -> keras.Model:
+        """The Keras model.
+
+        Raises:
+            WeightsError: It is a TensorFlow graph, which embeds but cannot be trained.
+        """
+        if isinstance(self.model, keras.Model):
+            return self.model
+        raise WeightsError(f"{self.name}: a frozen graph or SavedModel cannot be trained further")
+
+
+def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackbone:
+    """Load weights.
+
+    Args:
+        name_or_path: `architecture.tag` of the manifest, an architecture with one tag, or a file (`.onnx`, `.params`,
+            `.npy`, `.keras`, `.h5`, `.pb`) or SavedModel folder. A file that is not in the manifest needs a statement
+            of its input beside it (`inputs.py`), unless it is a backbone that this project saved.
+        check: Try a stated input on synthetic faces; the outcome is kept beside the file.
+
+    Raises:
+        WeightsError: Missing, damaged or unknown weights, or another input than stated.
+        MissingExtraError: A package for this format is not installed.
+    """
+    path = Path(name_or_path)
+    if path.suffix in SUFFIXES or len(path.parts) > 1:
+        if not path.exists():
+            raise WeightsError(f"the weights file {path} does not exist")
+        return _load(path, format_of(path), read_statement(path), str(path), check=check)
+    # A name goes before a folder of that name in the working directory.
+    entries = read_manifest()
+    entry = find_entry(name_or_path, entries)
+    if entry is not None:
+        check = check and not entry.is_pinned
+        return _load(locate(entry)[0], entry.format, entry.statement, entry.name, check=check)
+    if path.exists():
+        return _load(path, format_of(path), read_statement(path), str(path), check=check)
+    raise unknown_name(name_or_path, entries)
+
+
+def _load(path: Path, kind: str, statement: Statement | None, name: str, *, check: bool) -> LoadedBackbone:
+    fingerprint = _fingerprint(path, kind)
+    if statement is not None and statement.sha256 not in ("", fingerprint):
+        raise WeightsError(
+            f"{path}: another file than the one stated: expected SHA-256 {statement.sha256}, received {fingerprint}"
+        )
+    model: keras.Model | FixedEmbedder
+    if kind == "keras":
+        model = read_keras(path, statement)
+        known = statement or own_statement(model)
+        check = check and statement is not None
+        if known is None:
+            raise missing_statement(path, kind)
+        model = on_raw_pixels(model, known, path)
+    elif statement is None:
+        raise missing_statement(path, kind)
+    else:
+        known = statement
+        model = _read(path, kind, statement)
+    size = known.input.size
+    embedding_size = _embedding_size(model)
+    if isinstance(model, keras.Model):
+        # XLA on a CPU runs depthwise convolutions thirty times slower.
+        model.compile(jit_compile=False)
+    _try_out(model, size, path)
+    loaded = LoadedBackbone(name, model, embedding_size, size, fingerprint, known.input)
+    if not check:
+        return loaded
+    return dataclasses.replace(loaded, check=checked_on_faces(loaded, path))
+
+
+def _read(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEmbedder":
+    """Only the reader that is needed is imported: they have packages of their own."""
+    if kind == "mxnet":
+        from iom.pretrained.importers.mxnet import read_mxnet
+
+        return build_foreign(read_mxnet(path, symbol_path(path)), statement)
+    if kind == "onnx":
+        from iom.pretrained.importers.onnx import read_onnx
+
+        return build_foreign(read_onnx(path), statement)
+    if kind == "mmdnn":
+        from iom.pretrained.importers.mmdnn import read_mmdnn
+
+        return build_foreign(read_mmdnn(path), statement)
+    if kind in ("frozen", "saved_model"):
+        from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
+
+        read = read_frozen if kind == "frozen" else read_saved_model
+        return read(path, statement)
+    raise WeightsError(f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'")
+
+
+def _fingerprint(path: Path, kind: str) -> str:
+    digests = [sha256_of(file) for file in files_of(path, kind)]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _embedding_size(model: "keras.Model | FixedEmbedder") -> int:
+    if isinstance(model, keras.Model):
+        return int(model.output_shape[-1])
+    return model.embedding_size
+
+
+def _try_out(model: "keras.Model | FixedEmbedder", size: int, path: Path) -> None:
+    """Damage that no format notices: embeddings that are not numbers, or the same for all."""
+    images = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
+    rows = np.asarray(model(images), np.float64)
+    norms = np.linalg.norm(rows, axis=1)
+    if not np.isfinite(rows).all() or not (norms > 0).all():
+        raise WeightsError(f"{path}: damaged weights: an embedding is zero or not finite")
+    if np.array_equal(rows[0], rows[1]):
+        raise WeightsError(f"{path}: damaged weights: two images have the same embedding")
+
+
+def checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
+    """Outcome of the check on faces: the one kept beside the file, or a new one, then kept.
+
+    Raises:
+        WeightsError: The stated input is refuted.
+    """
+    place = path.with_name(f"{path.name}.checked.json")
+    key = {"sha256": loaded.fingerprint, "input": dataclasses.asdict(loaded.input)}
+    try:
+        kept = read_json(place)
+        if kept["key"] == key:
+            return FaceCheck(kept["separation"], kept["evidence"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none yet, or damaged: it is made anew
+    outcome = check_on_faces(loaded.predict, loaded.input, source=str(path))
+    if isinstance(loaded.model, keras.Model):
+        # Traced for the batches of the check; the next caller has batches of its own.
+        loaded.model.make_predict_function(force=True)
+    with contextlib.suppress(OSError):  # a folder that cannot be written: checked each time
+        write_json(place, {"key": key, **dataclasses.asdict(outcome)})
+    return outcome
+
+
+def format_of(path: Path) -> str:
+    """One of `FORMATS`.
+
+    Raises:
+        WeightsError: Missing, unreadable or of no format that is known here.
+    """
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return "saved_model"
+        raise WeightsError(f"{path}: expected a SavedModel, this folder holds no saved_model.pb")
+    try:
+        with path.open("rb") as stream:
+            beginning = stream.read(8)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
+    for signature, name in _SIGNATURES.items():
+        if beginning.startswith(signature):
+            return name
+    if path.suffix.lower() in SUFFIXES:
+        return SUFFIXES[path.suffix.lower()]
+    raise WeightsError(f"{path}: expected weights as one of {', '.join(sorted(SUFFIXES))} or a SavedModel folder")
+
+
+def files_of(path: Path, kind: str) -> list[Path]:
+    """The file and those it needs beside it, in a fixed order: what a fingerprint covers.
+
+    Raises:
+        WeightsError: One is missing, or lies outside of the folder.
+    """
+    if kind == "mxnet":
+        files = [path, symbol_path(path)]
+    elif kind == "onnx":
+        from iom.pretrained.importers.onnx import external_files
+
+        files = [path, *external_files(path)]
+    elif kind == "saved_model":
+        names = [part.relative_to(path).as_posix() for part in path.rglob("*") if part.is_file()]
+        files = sorted(paths_inside(path, names, source=path, error=WeightsError))
+    else:
+        files = [path]
+    for file in files:
+        if not file.is_file():
+            raise WeightsError(f"{path}: its part {file} is missing")
+    return files
+
+
+def symbol_path(params: Path) -> Path:
+    """The graph of an MXNet checkpoint: `model-0000.params` belongs to `model-symbol.json`."""
+    stem, _, epoch = params.stem.rpartition("-")
+    name = stem if stem and epoch.isdigit() else params.stem
+    return params.with_name(f"{name}-symbol.json")

@@ -52,7 +52,7 @@ stores: $(DEVELOPMENT) ## The suite of all record stores: SQLite and PostgreSQL 
 	$(BIN)/python -m pytest -m "proof or not proof" -rs tests/gallery/test_sqlite_store.py \
 		tests/gallery/test_postgres_store.py
 
-smoke: $(RUNTIME) ## Both training stages and an evaluation on faces of nobody, in minutes
+smoke: $(RUNTIME) ## Both training stages and an evaluation on synthetic faces, in minutes
 	rm -rf runs/smoke
 	$(BIN)/python -m iom synthesize --output runs/smoke/faces --subjects 40 --images 6 --seed 1
 	$(BIN)/python train_stage1.py --config configs/smoke/stage1.yaml --output runs/smoke/stage1

@@ -100,13 +100,12 @@ def _measure(arguments: argparse.Namespace) -> int:
         keys=arguments.keys,
     )
 
-    from iom.evaluation.sweep import run_search
-    from iom.evaluation.sweep_table import markdown
+    from iom.evaluation.sweep import run_sweep, sweep_table
 
-    rows = run_search(search, arguments.output, resume=arguments.resume, report=lambda line: print(line, flush=True))
+    rows = run_sweep(search, arguments.output, resume=arguments.resume, report=lambda line: print(line, flush=True))
     if arguments.lfw:
         _add_lfw(rows, arguments)
-    print(markdown(rows))
+    print(sweep_table(rows).markdown())
     print(json.dumps({"rows": rows}))
     return 0
 
@@ -160,6 +159,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     import numpy as np
     from tqdm import tqdm
 
+    from benchmarks.key_trials import code_curve, float_curve
     from iom._files import write_json
     from iom.codes.packing import pack
     from iom.evaluation.scores import common_key
@@ -170,7 +170,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     )
     for row in tqdm(rows, desc="LFW", unit="row"):
         if row["kind"] == "float":
-            curves = [faces.pairs.float_distances(faces.embeddings)[0]]
+            curves = [float_curve(faces.pairs, faces.embeddings)]
         elif row["run"] is None or "failed" in row:
             continue
         else:
@@ -183,8 +183,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
             curves = []
             for number in range(arguments.lfw_keys):
                 codes = hasher.hash(faces.embeddings, common_key(1, number))
-                counts = faces.pairs.count_codes(pack(codes, hasher.alphabet_size))
-                curves.append(counts.curve())
+                curves.append(code_curve(faces.pairs, pack(codes, hasher.alphabet_size)))
         figures = {
             "lfw_eer": float(np.mean([curve.equal_error_rate() for curve in curves])),
             "lfw_fnmr_1e-4": float(np.mean([curve.fnmr_at_fmr(1e-4) for curve in curves])),

@@ -4,7 +4,7 @@
 
 Codes are GRP, 512x8, under one key. Ours counts every pair, mated and non-mated apart, and gives
 the exact error curve; the others fill a table of distances for a slice of the codes: SciPy's
-`cdist` of bytes, and the ancestor's way, scikit-learn's `pairwise_distances` of floats. Runs in a
+`cdist` of bytes, and the predecessor's recipe, scikit-learn's `pairwise_distances` of floats. Runs in a
 process of its own, so that its peak memory holds nothing else. Ends with one line of JSON: seconds,
 peak_mb, and how many times as many comparisons a second ours makes (medians over the turns).
 """
@@ -52,7 +52,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     part = codes[: arguments.slice]
     speed = ours["comparisons"] / ours["seconds"]
     ratios = {}
-    for name, table in (("cdist", _cdist), ("ancestor", _ancestor)):
+    for name, table in (("cdist", _cdist), ("predecessor", _predecessor)):
         seconds = _timed(lambda table=table: table(part, codes), arguments.turns)
         theirs = len(part) * len(codes) / seconds
         ratios[f"ratio_{name}"] = round(speed / theirs, 1)
@@ -130,7 +130,7 @@ def _cdist(part: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.floa
     return np.asarray(cdist(part, codes, "hamming"))
 
 
-def _ancestor(part: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _predecessor(part: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.float64]:
     from sklearn.metrics import pairwise_distances
 
     rows, columns = part.astype(np.float32), codes.astype(np.float32)

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = new_parser("python -m benchmarks.every_key", str(__doc__))
     add_arguments(parser)
     parser.add_argument("--hasher", nargs="+", default=list(HASHERS), help="trained hashers, the first is `learned`")
-    parser.add_argument("--ancestor", default="", help="a hasher trained with key: identity")
+    parser.add_argument("--fixed-key", default="", help="a hasher trained with key: identity")
     parser.add_argument("--frames", nargs="*", default=list(FRAMES), help="frames to try")
     parser.add_argument("--refined", nargs="*", default=list(REFINED), help="refined ones to try")
     parser.add_argument("--replicates", type=int, default=100, help="draws of the bootstrap")
@@ -47,11 +47,11 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.models.face_hasher import KerasFaceHasher
 
     hashers = [KerasFaceHasher.load(Path(folder)) for folder in arguments.hasher]
-    ancestor = KerasFaceHasher.load(Path(arguments.ancestor)) if arguments.ancestor else None
+    fixed_key = KerasFaceHasher.load(Path(arguments.fixed_key)) if arguments.fixed_key else None
     faces = load_faces(arguments)
-    for hasher in [*hashers, *([ancestor] if ancestor else [])]:
+    for hasher in [*hashers, *([fixed_key] if fixed_key else [])]:
         hasher.check_embedder(faces.embedder)
-    print(json.dumps(measure(faces, hashers, arguments, ancestor=ancestor)))
+    print(json.dumps(measure(faces, hashers, arguments, fixed_key=fixed_key)))
     return 0
 
 
@@ -60,7 +60,7 @@ def measure(
     hashers: "list[KerasFaceHasher]",
     arguments: argparse.Namespace,
     *,
-    ancestor: "KerasFaceHasher | None" = None,
+    fixed_key: "KerasFaceHasher | None" = None,
 ) -> dict[str, float | int | str | None]:
     """All figures, and a line for each system as soon as it is measured."""
     from benchmarks.key_trials import Draws, float_trial
@@ -77,8 +77,8 @@ def measure(
     }
     learned = _measure_learned(faces, hashers, arguments, draws, figures)
     figures |= _paired("learned", "float", learned, unprotected)
-    if ancestor:
-        figures |= _identity("ancestor", faces, ancestor, arguments, draws)
+    if fixed_key:
+        figures |= _identity("fixed_key", faces, fixed_key, arguments, draws)
     _measure_agnostic(faces, hashers[0], learned, arguments, draws, figures)
     return figures
 

@@ -6,7 +6,7 @@
 MXNet 1.9.1 (Python 3.8, NumPy < 1.24) writes RecordIO with and without identity ranges, one record
 of several parts among them, and a `.bin`; bcolz-zipline (Python 3.11) writes a carray. Images and
 labels must be the same after reading. Their environments are made in .cache/ on the first run.
-Images: faces of nobody, as JPEG and PNG. Where a Python is missing, its part is skipped.
+Images: synthetic faces, as JPEG and PNG. Where a Python is missing, its part is skipped.
 
 Ends with one line of JSON: what was equal (null: skipped) and `all_equal`.
 """

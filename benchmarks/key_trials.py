@@ -103,8 +103,19 @@ class KeyTrials:
         return percentile_intervals(samples[:, None], self.draws.confidence)[0]
 
 
+def float_curve(pairs: AllPairs, embeddings: NDArray[np.float32]) -> ErrorCurve:
+    """Error curve of the unprotected embeddings, compared by cosine in double precision."""
+    comparator = CosineComparator(precision=np.float64)
+    return pairs.curve(comparator, comparator.prepare(embeddings), fmr=COVERED_FMR)
+
+
+def code_curve(pairs: AllPairs, codes: PackedCodes) -> ErrorCurve:
+    """Error curve of codes under one key."""
+    return pairs.curve(SymbolComparator(codes.alphabet_size), codes)
+
+
 def float_trial(pairs: AllPairs, embeddings: NDArray[np.float32], draws: Draws) -> KeyTrials:
-    """The unprotected embeddings, compared by cosine in double precision."""
+    """The unprotected embeddings, as `float_curve`, with intervals."""
     comparator = CosineComparator(precision=np.float64)
     return _trials(pairs, comparator, [comparator.prepare(embeddings)], draws)
 

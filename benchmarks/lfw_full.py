@@ -1,11 +1,11 @@
 """LFW in full, one table: recognition, unlinkability and attacks for every protection.
 
     python -m benchmarks.lfw_full
-    python -m benchmarks.lfw_full --systems urp ancestor
+    python -m benchmarks.lfw_full --systems urp fixed_key
     python -m benchmarks.lfw_full --quick --systems float grp
 
 Systems, keys and sizes are those of `configs/evaluate/lfw_full.yaml`; keys are stolen everywhere.
-One more row, `ancestor`, is there when the ancestor's own way was trained (the command stands in
+One more row, `fixed_key`, is there when the predecessor's recipe was trained (the command stands in
 `configs/stage2/fixed_key.yaml`): it is hashed under random keys as all the others are.
 For each system six cells: the 6,000 pairs, all pairs (at most 20 images of a subject), BLUFR (mean
 less standard deviation of ten trials), search in two galleries (CMC, open set), D_sys between keys,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from iom.evaluation.scores import CodeSystem
 
 CONFIG = Path("configs/evaluate/lfw_full.yaml")
-ANCESTOR = "ancestor"
+FIXED_KEY = "fixed_key"
 QUICK = ("scenario.keys=1", "scenario.bootstrap=10", "report.keys=1", "report.replicates=10",
          "report.pairs=2000", "report.victims=5", "report.old_keys=1",
          "report.attack_names=[closed_form, prior_regressor, one_guess]")  # fmt: skip
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--protocols", nargs="+", help=f"default: {' '.join(PROTOCOLS)}")
     parser.add_argument("--cells", type=Path, default=Path("runs/lfw_full"), help="default: %(default)s")
     parser.add_argument("--again", action="store_true", help="compute these rows though they are done")
-    parser.add_argument("--ancestor", type=Path, default=Path("runs/ancestor"), help="default: %(default)s, if any")
+    parser.add_argument("--fixed-key", type=Path, default=Path("runs/fixed_key"), help="default: %(default)s, if any")
     return run(_measure, parser, argv)
 
 
@@ -61,7 +61,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
     overrides = [f"seed={arguments.seed}", *(QUICK if arguments.quick else ())]
     config = load_config(EvaluateConfig, arguments.config, overrides=overrides)
-    everything = _with_ancestor(config, arguments.ancestor, named=arguments.systems or ())
+    everything = _with_fixed_key(config, arguments.fixed_key, named=arguments.systems or ())
     config = _only(everything, arguments.systems or everything.scenario.systems)
     check_systems(config)
     check_attacks(config)
@@ -86,24 +86,24 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _with_ancestor(config: "EvaluateConfig", folder: Path, *, named: Sequence[str]) -> "EvaluateConfig":
-    """The configuration with a row for the ancestor, if it was trained.
+def _with_fixed_key(config: "EvaluateConfig", folder: Path, *, named: Sequence[str]) -> "EvaluateConfig":
+    """The configuration with a row for the predecessor, if it was trained.
 
     Raises:
         WeightsError: It is asked for and not there.
     """
     from iom.errors import WeightsError
 
-    if ANCESTOR in config.hashers:
+    if FIXED_KEY in config.hashers:
         return config
     if (folder / "hasher.json").is_file():
-        hashers = {**config.hashers, ANCESTOR: str(folder)}
-        systems = (*config.scenario.systems, ANCESTOR)
+        hashers = {**config.hashers, FIXED_KEY: str(folder)}
+        systems = (*config.scenario.systems, FIXED_KEY)
         return _only(config.replace(hashers=hashers), systems)
-    if ANCESTOR in named:
+    if FIXED_KEY in named:
         raise WeightsError(
             f"no trained hasher in '{folder}'; train it with python train_stage2.py --config "
-            f"configs/stage2/fixed_key.yaml --output {folder}, or name its folder with --ancestor"
+            f"configs/stage2/fixed_key.yaml --output {folder}, or name its folder with --fixed-key"
         )
     return config
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.resume [--kills 10] [--stages 1 2] [--trials 3]
 
-Faces of nobody, the smoke configurations, deterministic mode. First one training of stage 1, in
+Synthetic faces, the smoke configurations, deterministic mode. First one training of stage 1, in
 phases, with accumulated gradients, dropout, half precision and a loss that keeps a state, is killed
 --kills times at random steps and resumed each time. Then each trial kills a training of its own
 once, at a random moment between its first saved state and its end. In the end every weight and

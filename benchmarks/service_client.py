@@ -145,7 +145,7 @@ def real_face() -> bytes | None:
 
 
 def drawn_faces(count: int, *, seed: int = 4) -> list[bytes]:
-    """PNG of faces of nobody, each of another person."""
+    """PNG of synthetic faces, each of another person."""
     from iom.synthetic import load_face_model
 
     faces, _ = load_face_model().sample(count, 1, seed=seed)

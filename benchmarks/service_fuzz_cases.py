@@ -30,7 +30,7 @@ METHODS = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIN
 
 
 def face(seed: int) -> np.ndarray:
-    """Pixels `(112, 112, 3)` of nobody in particular."""
+    """Pixels `(112, 112, 3)` of random noise."""
     random = np.random.default_rng(seed)
     small = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
     return np.asarray(small.resize((112, 112), Image.Resampling.BICUBIC))

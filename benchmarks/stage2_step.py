@@ -1,15 +1,15 @@
-"""Training steps of stage 2 on cached embeddings, beside the ancestor's way of computing them.
+"""Training steps of stage 2 on cached embeddings, beside the predecessor's recipe of computing them.
 
     python -m benchmarks.stage2_step
 
 Both train in one process, in turns, on the same batches of random embeddings (60 subjects x 4
 images, 128 dimensions, 512x8 codes). Ours is the graph that `train_stage2.py` runs, with the losses
-of --config, and once more with the ancestor's kind of losses (batch-hard triplet, rounding).
-The ancestor: a dense layer, a Python loop over its 512 slices, a softmax and an expected index for
+of --config, and once more with the predecessor's kind of losses (batch-hard triplet, rounding).
+The predecessor: a dense layer, a Python loop over its 512 slices, a softmax and an expected index for
 each, in double precision, a batch-hard triplet on those indices plus their rounding, an eager tape.
 
-Ends with one line of JSON: steps/s (medians over the turns), `ratio_ancestor` = ours / ancestor
-with the ancestor's losses, `ratio_configured` = with those of --config, which refine their codes
+Ends with one line of JSON: steps/s (medians over the turns), `ratio_ancestor` = ours / predecessor
+with the predecessor's losses, `ratio_configured` = with those of --config, which refine their codes
 (ten more passes through the projection), and `peak_mb`, the peak memory of the whole process
 after our turns, TensorFlow included.
 """
@@ -47,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--alphabet-size", type=int, default=8, help="q; default: %(default)s")
     parser.add_argument("--embedding-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=60, help="of ours in a turn; default: 60")
-    parser.add_argument("--ancestor-steps", type=int, default=3, help="of the ancestor in a turn; default: 3")
+    parser.add_argument("--predecessor-steps", type=int, default=3, help="of the predecessor in a turn; default: 3")
     parser.add_argument("--turns", type=int, default=3, help="default: %(default)s")
     return run(_measure, parser, argv)
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    if min(arguments.steps, arguments.ancestor_steps, arguments.turns) < 1:
-        raise ConfigError("--steps, --ancestor-steps, --turns: expected at least 1 each")
+    if min(arguments.steps, arguments.predecessor_steps, arguments.turns) < 1:
+        raise ConfigError("--steps, --predecessor-steps, --turns: expected at least 1 each")
     shape = [
         f"batches.subjects={arguments.subjects}", f"batches.images={arguments.images}",
         f"hasher.code_length={arguments.code_length}",
@@ -71,14 +71,14 @@ def _measure(arguments: argparse.Namespace) -> int:
         "ours": _ours(config, rows, labels, arguments.steps),
         "same_losses": _ours(same, rows, labels, arguments.steps),
     }
-    speeds: dict[str, list[float]] = {"ours": [], "same_losses": [], "ancestor": []}
+    speeds: dict[str, list[float]] = {"ours": [], "same_losses": [], "predecessor": []}
     for take in ours.values():
         take(0)  # builds the graph
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    ancestor = _ancestor(config, rows, labels, arguments.ancestor_steps)
-    ancestor(0)
+    predecessor = _predecessor(config, rows, labels, arguments.predecessor_steps)
+    predecessor(0)
     for turn in range(1, arguments.turns + 1):
-        for name, take in (*ours.items(), ("ancestor", ancestor)):
+        for name, take in (*ours.items(), ("predecessor", predecessor)):
             started = time.perf_counter()
             steps = take(turn)
             speeds[name].append(steps / (time.perf_counter() - started))
@@ -88,11 +88,11 @@ def _measure(arguments: argparse.Namespace) -> int:
     print(
         json.dumps(
             {
-                "ratio_ancestor": round(medians["same_losses"] / medians["ancestor"], 1),
-                "ratio_configured": round(medians["ours"] / medians["ancestor"], 1),
+                "ratio_ancestor": round(medians["same_losses"] / medians["predecessor"], 1),
+                "ratio_configured": round(medians["ours"] / medians["predecessor"], 1),
                 "steps_per_s": round(medians["ours"], 2),
                 "steps_per_s_same_losses": round(medians["same_losses"], 2),
-                "steps_per_s_ancestor": round(medians["ancestor"], 3),
+                "steps_per_s_predecessor": round(medians["predecessor"], 3),
                 "peak_mb": round(peak),
             }
         )
@@ -133,8 +133,8 @@ def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[
     return take
 
 
-def _ancestor(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[[int], int]:
-    """`turn -> steps taken` of the ancestor's formulation."""
+def _predecessor(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[[int], int]:
+    """`turn -> steps taken` of the predecessor's formulation."""
     import keras
     import tensorflow as tf
 

@@ -113,13 +113,14 @@ def measure(
     """EER, threshold and the attacks' success on one system, at each operating point."""
     import numpy as np
 
+    from benchmarks.key_trials import code_curve
     from iom.codes.packing import pack
     from iom.evaluation.attacks import attack_rows
 
     system = _remembering(system)
     keys = attack_keys(setting, parts)
     curves = [
-        setting.pairs.count_codes(pack(system.hash(setting.faces, key), system.alphabet_size)).curve()
+        code_curve(setting.pairs, pack(system.hash(setting.faces, key), system.alphabet_size))
         for key in (keys.old[0], keys.fresh[0])
     ]
     for fmr in fmrs:
@@ -236,8 +237,9 @@ def _in_parts(arguments: argparse.Namespace, setting: Setting, shape: tuple[int,
 
 
 def _float_eer(setting: Setting) -> float:
-    curve, _ = setting.pairs.float_distances(setting.faces)
-    return curve.equal_error_rate()
+    from benchmarks.key_trials import float_curve
+
+    return float_curve(setting.pairs, setting.faces).equal_error_rate()
 
 
 def _line(point: Point) -> str:

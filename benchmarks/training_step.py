@@ -1,4 +1,4 @@
-"""A training step of stage 1 beside Keras' own `fit` and beside the ancestor's tape.
+"""A training step of stage 1 beside Keras' own `fit` and beside the predecessor's tape.
 
     python -m benchmarks.training_step
 
@@ -7,7 +7,7 @@ of 10,000 classes:
 - ours: the network, head, loss and optimizer that `train_stage1.py` builds, in its loop;
 - keras_fit: the same network written in plain Keras layers (see `training_step_networks.py`), a
   plain dense classifier with softmax, `compile` and `fit`, nothing of ours;
-- ancestor: the same plain network under the formulation of arcface-tf2: labels are an input of the
+- predecessor: the same plain network under the formulation of arcface-tf2: labels are an input of the
   margin layer, L2 penalties of weights in the loss, an eager `GradientTape`, SGD.
 With --bfloat16 a fourth: ours in mixed_bfloat16.
 
@@ -17,7 +17,7 @@ not counted.
 
 Ends with one line of JSON: `images_per_s` (medians over the rounds) and, for each network, medians
 over the rounds of the ratios within a round: `ratio_keras_fit` = ours / keras_fit, `ratio_ancestor`
-= ours / ancestor, and `ratio_bfloat16` = ours in bfloat16 / ours. 1 or more: ours is no slower.
+= ours / predecessor, and `ratio_bfloat16` = ours in bfloat16 / ours. 1 or more: ours is no slower.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from iom.errors import ConfigError
 NETWORKS = ("iresnet18", "iresnet50", "mobilefacenet")
 BATCHES = (32, 16, 64)
 STEPS = (3, 2, 3)
-OURS, KERAS, ANCESTOR, BFLOAT16 = "ours", "keras_fit", "ancestor", "ours_bfloat16"
+OURS, KERAS, PREDECESSOR, BFLOAT16 = "ours", "keras_fit", "predecessor", "ours_bfloat16"
 Round = Callable[[], float]
 """Takes a round of steps; gives its seconds."""
 
@@ -81,7 +81,7 @@ def _compare(arguments: argparse.Namespace, network: str, batch: int, steps: int
     labels = stream.integers(0, arguments.classes, batch)
     case = SimpleNamespace(network=network, steps=steps, classes=arguments.classes, images=images, labels=labels)
     rounds: dict[str, Round] = {OURS: _ours(case, "float32"), KERAS: _keras_fit(case)}
-    rounds[ANCESTOR] = _ancestor(case)
+    rounds[PREDECESSOR] = _predecessor(case)
     if arguments.bfloat16:
         rounds[BFLOAT16] = _ours(case, "mixed_bfloat16")
     for take in rounds.values():
@@ -99,7 +99,7 @@ def _compare(arguments: argparse.Namespace, network: str, batch: int, steps: int
     gc.collect()
     result = {
         "ratio_keras_fit": _ratio(speeds[OURS], speeds[KERAS]),
-        "ratio_ancestor": _ratio(speeds[OURS], speeds[ANCESTOR]),
+        "ratio_ancestor": _ratio(speeds[OURS], speeds[PREDECESSOR]),
         "batch_size": batch,
         "images_per_s": {name: round(statistics.median(values), 2) for name, values in speeds.items()},
     }
@@ -189,7 +189,7 @@ def _keras_fit(case: Any) -> Round:
     return take
 
 
-def _ancestor(case: Any) -> Round:
+def _predecessor(case: Any) -> Round:
     """The formulation of arcface-tf2's eager training mode."""
     import keras
     import tensorflow as tf

@@ -96,7 +96,7 @@ def _bottleneck(x: Any, expanded: int, filters: int, stride: int) -> Any:
 
 
 def margin_layer(classes: int) -> keras.layers.Layer:
-    """The ancestor's margin layer on `[embeddings, labels]`: scaled cosines, angle plus 0.5."""
+    """The predecessor's margin layer on `[embeddings, labels]`: scaled cosines, angle plus 0.5."""
     import tensorflow as tf
 
     class Margin(keras.layers.Layer):

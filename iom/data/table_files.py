@@ -1,10 +1,10 @@
-"""Reading the small text tables in which the field publishes its protocols, strictly."""
+"""Strict readers of the lists and descriptions in which data sets are published."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from iom._untrusted import paths_inside
+from iom._untrusted import LIST_BYTES, paths_inside, read_json
 from iom.errors import DataError
 from iom.photos.images import OFFENDERS_SHOWN
 
@@ -28,6 +28,23 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     if not lines:
         raise DataError(f"{path}: expected a list, received an empty file")
     return lines
+
+
+def read_object(path: Path, hint: str) -> dict[str, Any]:
+    """Members of a JSON object.
+
+    Raises:
+        DataError: Unreadable, not JSON, or no object; ends with the hint.
+    """
+    try:
+        content = read_json(path, max_bytes=LIST_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; {hint}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}; {hint}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, received another value; {hint}")
+    return content
 
 
 def parsed(path: Path, number: int, line: str, form: str, parse: Callable[[list[str]], T], separator: Any) -> T:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import sha256_of
-from iom._untrusted import LIST_BYTES, check_name, path_inside, read_json
+from iom._untrusted import check_name, path_inside
+from iom.data.table_files import read_object
 from iom.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -128,13 +129,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
         DataError: Not there, or not one.
     """
     path = root / MANIFEST
-    try:
-        manifest = read_json(path, max_bytes=LIST_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; unfinished conversion?") from error
-    except ValueError as error:
-        raise DataError(f"{path}: the manifest is damaged; convert again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    manifest = read_object(path, "an unfinished conversion? convert again")
+    if manifest.get("format") != FORMAT:
         raise DataError(f"{path}: expected a manifest of format {FORMAT}")
     return manifest
 

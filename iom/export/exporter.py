@@ -49,7 +49,7 @@ class Exporter:
     """One hasher to many formats.
 
     Args:
-        source: What is exported.
+        source: Backbone and hasher.
         calibration: Real faces `(N, S, S, 3)` uint8 to choose integer ranges on, not of the check.
         faces: To try the artefacts on.
         key: Of the check; a fresh one, unless a test needs to know it.
@@ -71,7 +71,7 @@ class Exporter:
             The manifest of each.
 
         Raises:
-            WeightsError: A format cannot be written, or what it wrote loses more than it may.
+            WeightsError: A format cannot be written, or its artefact exceeds a bound of its check.
             MissingExtraError: A package is missing.
         """
         chosen = {one: lookup(FORMATS, one, "export format") for one in names}
@@ -131,7 +131,7 @@ def _loss_message(target: str, check: Check) -> str:
 
 
 def _move(made: Path, folder: Path) -> None:
-    """Put what was made in its place, the manifest last: without it nothing is an artefact."""
+    """Move the new files to their place, the manifest last: without it they are no artefact."""
     manifests = {manifest_path(made / path.name).name for path in made.iterdir()}
     for path in sorted(made.iterdir(), key=lambda path: path.name in manifests):
         place = folder / path.name

@@ -63,11 +63,12 @@ class ImageEmbedding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSettings:
-    """Embedder of a worker: `loader` (`module:function`) makes it from `weights` (manifest name, file or artefact)."""
+    """Workers and their embedder, which `loader` (`module:function`) makes of `weights` (name, file or artefact)."""
 
     weights: str
     fingerprint: str
     batch_size: int = 32
+    workers: int = 2
     loader: str = DEFAULT_LOADER
 
 
@@ -214,11 +215,11 @@ class EmbeddingWorker:
         return {"number": np.array(numbers), "embedding": embeddings, "problem": problems}
 
 
-Engine = Callable[[Sequence[ImageRow], WorkerSettings, int], Iterator[list[ImageEmbedding]]]
-"""`(rows, settings, workers)` to results in any order, each row at least once."""
+Engine = Callable[[Sequence[ImageRow], WorkerSettings], Iterator[list[ImageEmbedding]]]
+"""`(rows, settings)` to results in any order, each row at least once."""
 
 
-def embed_here(rows: Sequence[ImageRow], settings: WorkerSettings, workers: int) -> Iterator[list[ImageEmbedding]]:
+def embed_here(rows: Sequence[ImageRow], settings: WorkerSettings) -> Iterator[list[ImageEmbedding]]:
     """Engine without workers: this process embeds one batch after the other."""
     worker = EmbeddingWorker(settings)
     for start in range(0, len(rows), settings.batch_size):
@@ -250,7 +251,6 @@ def enroll_in_bulk(
     settings: WorkerSettings,
     *,
     report: Path,
-    workers: int = 2,
     batch: int = BATCH,
     progress: bool = False,
 ) -> BulkSummary:
@@ -261,10 +261,9 @@ def enroll_in_bulk(
         application: Name of the application.
         rows: Images; those of one subject best together.
         engine: Embeds the images.
-        settings: Embedder of its workers.
+        settings: Workers of the engine.
         report: Journal of the images that failed and why, and of the counts of each run; the last line about an image
             counts, and has an empty `problem` where a later run embedded it.
-        workers: Number of workers.
         batch: References of a transaction, or a few more.
         progress: Show a bar.
 
@@ -276,7 +275,7 @@ def enroll_in_bulk(
     with Journal(report, {"command": "bulk-enroll", "application": application}) as journal:
         run = _Run(gallery, application, journal, batch)
         wanted = run.missing(rows)
-        results = engine(wanted, settings, workers) if wanted else iter(())
+        results = engine(wanted, settings) if wanted else iter(())
         with tqdm(total=len(wanted), unit="image", disable=not progress) as bar:
             for some in results:
                 run.take(wanted, some)

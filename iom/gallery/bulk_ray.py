@@ -18,12 +18,12 @@ _ROUND = 200_000
 _STORE_BYTES = 256 << 20
 
 
-def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings, workers: int) -> Iterator[list[ImageEmbedding]]:
+def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings) -> Iterator[list[ImageEmbedding]]:
     """Embed images on Ray; an `iom.gallery.bulk.Engine`."""
-    ray = _started(workers)
+    ray = _started(settings.workers)
     try:
         for start in range(0, len(rows), _ROUND):
-            yield from _round(ray, rows[start : start + _ROUND], start, settings, workers)
+            yield from _round(ray, rows[start : start + _ROUND], start, settings)
     except ray.exceptions.RayError as error:
         raise _own_error(error) from error
     finally:
@@ -52,24 +52,20 @@ def _started(workers: int) -> Any:
     return ray
 
 
-def _round(
-    ray: Any, rows: Sequence[ImageRow], first: int, settings: WorkerSettings, workers: int
-) -> Iterator[list[ImageEmbedding]]:
+def _round(ray: Any, rows: Sequence[ImageRow], first: int, settings: WorkerSettings) -> Iterator[list[ImageEmbedding]]:
     items = [{"number": number, **dataclasses.asdict(row)} for number, row in enumerate(rows, first)]
-    blocks = max(workers, -(-len(items) // (4 * settings.batch_size)))
+    blocks = max(settings.workers, -(-len(items) // (4 * settings.batch_size)))
     data = ray.data.from_items(items, override_num_blocks=min(blocks, len(items))).map_batches(
         EmbeddingWorker,
         fn_constructor_args=(settings,),
         batch_size=settings.batch_size,
         batch_format="numpy",
-        concurrency=workers,
+        concurrency=settings.workers,
         num_cpus=1,
     )
     for part in data.iter_batches(batch_size=None, batch_format="numpy"):
         columns = zip(part["number"].tolist(), part["embedding"], part["problem"], strict=True)
-        yield [
-            ImageEmbedding(number, None if problem else row.copy(), str(problem)) for number, row, problem in columns
-        ]
+        yield [ImageEmbedding(number, None if text else row.copy(), str(text)) for number, row, text in columns]
 
 
 def _own_error(error: Exception) -> IomError:

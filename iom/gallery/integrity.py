@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from iom.errors import StoreError
-from iom.gallery.audit import AuditEvent
+from iom.gallery.audit import AuditEntry, AuditEvent
 from iom.gallery.keys.key_store import Anchor, KeyStore, RevokedRecord
-from iom.gallery.models import Application
+from iom.gallery.models import Application, Reference, Tombstone
 from iom.gallery.stores.base import RecordStore
 from iom.gallery.templates import (
     check_seal,
@@ -86,9 +86,9 @@ def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int
             keys.settle(store.audit_head(name), changed)
         revoked = keys.revoked(name)
         unknown = [
-            RevokedRecord(stone.subject_id, stone.record, stone.epoch)
-            for stone in store.tombstones(name)
-            if stone.record not in revoked and holds_tombstone_seal(keys, name, stone)
+            RevokedRecord(tombstone.subject_id, tombstone.record, tombstone.epoch)
+            for tombstone in store.tombstones(name)
+            if tombstone.record not in revoked and holds_tombstone_seal(keys, name, tombstone)
         ]
         if unknown:
             keys.revoke(name, unknown)
@@ -165,7 +165,7 @@ class _Settled(NamedTuple):
 
 
 def _mask_problems(keys: KeyStore, application: str, records: Sequence[int]) -> Iterator[str]:
-    """Masks that cannot be opened, but for those of records that are being revoked."""
+    """Masks that cannot be opened, without those of records that are being revoked."""
     try:
         keys.masks(application, records)
     except StoreError:
@@ -177,8 +177,8 @@ def _mask_problems(keys: KeyStore, application: str, records: Sequence[int]) -> 
                     yield str(error)
 
 
-def _untold(keys: KeyStore, application: str, gone: set[int]) -> int:
-    """Tombstones that the key store lacks, and not because their writer is about to tell it."""
+def _unknown_count(keys: KeyStore, application: str, gone: set[int]) -> int:
+    """Number of tombstones that the key store still lacks after their writer had time to add them."""
     for _ in range(_LOOKS):
         unknown = len(gone.difference(keys.revoked(application)))
         if not unknown:
@@ -193,35 +193,46 @@ def _problems_of(store: RecordStore, keys: KeyStore, application: Application, s
     if problem:
         yield problem
     tombstones = store.tombstones(name)
-    gone = {stone.record for stone in tombstones}
+    gone = {tombstone.record for tombstone in tombstones}
     masked, revoked = keys.masked_records(name), keys.revoked(name)
     for page in store.pages(name):
         references += len(page)
         for reference in page:
-            place = f"application {name}: record {reference.record}"
-            try:
-                check_seal(keys, reference)
-            except StoreError:
-                yield f"{place} was changed outside of the gallery, or is damaged"
-            if reference.record in settled.revoked or reference.record in gone:
-                yield f"{place} is valid and revoked"
-            if application.masked and not (reference.record in masked or reference.record in revoked):
-                yield f"{place} has no mask in the key store"
+            yield from _reference_problems(keys, reference, gone, settled)
         if application.masked:
+            unmasked = [r.record for r in page if r.record not in masked and r.record not in revoked]
+            yield from (f"application {name}: record {record} has no mask in the key store" for record in unmasked)
             yield from _mask_problems(keys, name, [r.record for r in page if r.record in masked])
-    forged = [stone.record for stone in tombstones if not holds_tombstone_seal(keys, name, stone)]
+    yield from _tombstone_problems(keys, name, tombstones)
+    yield from _count_problems(store.audit_head(name), name, references, len(tombstones))
+
+
+def _reference_problems(keys: KeyStore, reference: Reference, gone: set[int], settled: _Settled) -> Iterator[str]:
+    place = f"application {reference.application}: record {reference.record}"
+    try:
+        check_seal(keys, reference)
+    except StoreError:
+        yield f"{place} was changed outside of the gallery, or is damaged"
+    if reference.record in settled.revoked or reference.record in gone:
+        yield f"{place} is valid and revoked"
+
+
+def _tombstone_problems(keys: KeyStore, name: str, tombstones: Sequence[Tombstone]) -> Iterator[str]:
+    forged = [tombstone.record for tombstone in tombstones if not holds_tombstone_seal(keys, name, tombstone)]
     for record in forged[:20]:
         yield f"application {name}: the tombstone of record {record} was forged or changed"
-    unknown = _untold(keys, name, gone.difference(forged))
+    unknown = _unknown_count(keys, name, {tombstone.record for tombstone in tombstones}.difference(forged))
     if unknown:
         yield f"application {name}: {unknown} revoked records are missing in the key store"
-    head = store.audit_head(name)
+
+
+def _count_problems(head: AuditEntry | None, name: str, references: int, tombstones: int) -> Iterator[str]:
     if head is None:
         yield f"application {name}: the audit log has no entry about it: it was cut or emptied"
         return
     for what, expected, number in (
         ("valid references", head.counts.references, references),
-        ("tombstones", head.counts.tombstones, len(tombstones)),
+        ("tombstones", head.counts.tombstones, tombstones),
     ):
         if expected != number:
             yield (

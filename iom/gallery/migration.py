@@ -1,6 +1,6 @@
 """Migration of galleries of format 1: their key store is an append-only log, their record store has no seals.
 
-Each change of the format of the tables has its conversion here, within `SqlStore.converting`.
+Each change of the format of the tables has its conversion here, within `RecordStore.converting`.
 """
 
 import base64
@@ -32,8 +32,7 @@ from iom.gallery.keys.key_store import (
     read_master,
 )
 from iom.gallery.models import Application, check_subject_id
-from iom.gallery.stores.base import open_store
-from iom.gallery.stores.sql import APPLICATIONS, AUDIT, TOMBSTONES, SqlStore
+from iom.gallery.stores.base import APPLICATIONS, AUDIT, TOMBSTONES, RecordStore, open_store
 from iom.gallery.templates import check_seal, sealed_application, tombstone_seal
 from iom.keys import TransformKey
 
@@ -131,13 +130,10 @@ def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:
     """
     with contextlib.suppress(StoreError), open_store(url):
         return False
-    with open_store(url, format=1) as store:
-        if not isinstance(store, SqlStore):
-            raise StoreError("record store: there is no conversion for a store of this kind")
-        with store.converting() as connection:
-            _add_columns(connection)
-            _convert(store, connection, old, new_path)
-            connection.exec_driver_sql("ALTER TABLE applications DROP COLUMN next_record")
+    with open_store(url, format=1) as store, store.converting() as connection:
+        _add_columns(connection)
+        _convert(store, connection, old, new_path)
+        connection.exec_driver_sql("ALTER TABLE applications DROP COLUMN next_record")
     return True
 
 
@@ -155,7 +151,7 @@ def _add_columns(connection: sa.Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX audit_applications ON audit (application, sequence)")
 
 
-def _convert(store: SqlStore, connection: sa.Connection, old: _Legacy, new_path: Path) -> None:
+def _convert(store: RecordStore, connection: sa.Connection, old: _Legacy, new_path: Path) -> None:
     entries = list(store.whole_audit())
     for problem in AuditChain(b"", _NEVER_KEYED).problems(entries):
         raise StoreError(f"the gallery was changed or is damaged: {problem}; nothing was converted")
@@ -180,7 +176,7 @@ def _convert(store: SqlStore, connection: sa.Connection, old: _Legacy, new_path:
             _seal(store, connection, keys, application)
 
 
-def _seal(store: SqlStore, connection: sa.Connection, keys: KeyStore, application: Application) -> None:
+def _seal(store: RecordStore, connection: sa.Connection, keys: KeyStore, application: Application) -> None:
     """Seal an application and its tombstones, and write an audit entry with its counts."""
     name, count = application.name, 0
     for page in store.pages(name):
@@ -188,12 +184,12 @@ def _seal(store: SqlStore, connection: sa.Connection, keys: KeyStore, applicatio
             check_seal(keys, reference)
         count += len(page)
     tombstones = store.tombstones(name)
-    for stone in tombstones:
+    for tombstone in tombstones:
         # Format 1 did not keep the epoch: this is the newest it can have been.
-        of_epoch = dataclasses.replace(stone, epoch=application.epoch)
+        of_epoch = dataclasses.replace(tombstone, epoch=application.epoch)
         connection.execute(
             sa.update(TOMBSTONES)
-            .where(TOMBSTONES.c.application == store.application_id(name), TOMBSTONES.c.record == stone.record)
+            .where(TOMBSTONES.c.application == store.application_id(name), TOMBSTONES.c.record == tombstone.record)
             .values(epoch=of_epoch.epoch, seal=tombstone_seal(keys, name, of_epoch))
         )
     sealed = sealed_application(keys, dataclasses.replace(application, revision=1))
@@ -204,7 +200,7 @@ def _seal(store: SqlStore, connection: sa.Connection, keys: KeyStore, applicatio
     store.append(connection, event, Counts(count, len(tombstones), sealed.revision))
 
 
-def _content(store: SqlStore, connection: sa.Connection, old: _Legacy, *, keyed_from: int) -> KeyContent:
+def _content(store: RecordStore, connection: sa.Connection, old: _Legacy, *, keyed_from: int) -> KeyContent:
     """Content of the new key store."""
     epochs = {application.name: application.epoch for application in store.applications()}
     rows = connection.execute(sa.text("SELECT name, next_record FROM applications"))
@@ -213,12 +209,12 @@ def _content(store: SqlStore, connection: sa.Connection, old: _Legacy, *, keyed_
     for name, number in following.items():
         if type(number) is not int or not 0 <= number <= MAX_RECORD:
             raise _changed(name, "its next record number is out of range")
-        for stone in store.tombstones(name):  # the key store may lack it after a crash
-            if not 0 <= stone.record < number:
-                raise _changed(name, f"a tombstone of record {stone.record}, which was never given out")
-            subject_id = revoked.setdefault(name, {}).setdefault(stone.record, stone.subject_id)
-            if subject_id != stone.subject_id:
-                raise _changed(name, f"the tombstone of record {stone.record} has another subject")
+        for tombstone in store.tombstones(name):  # the key store may lack it after a crash
+            if not 0 <= tombstone.record < number:
+                raise _changed(name, f"a tombstone of record {tombstone.record}, which was never given out")
+            subject_id = revoked.setdefault(name, {}).setdefault(tombstone.record, tombstone.subject_id)
+            if subject_id != tombstone.subject_id:
+                raise _changed(name, f"the tombstone of record {tombstone.record} has another subject")
     names = {*following, *revoked, *old.masks}
     return KeyContent(
         master=None if old.is_external else old.master,
@@ -295,15 +291,7 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     except OSError as error:
         raise StoreError(f"key store {path}: {error.strerror}") from error
     line, _, rest = data.partition(b"\n")
-    try:
-        header = parse_json(line, max_bytes=_MAX_HEADER_BYTES)
-        is_known = header["format"] == _FORMAT and header["version"] == _VERSION
-        number = int(header["start"])
-        is_known &= 0 <= number <= MAX_RECORD
-    except (ValueError, TypeError, KeyError):
-        is_known = False
-    if not is_known:
-        raise StoreError(f"{path}: expected a key store of format 1, found another file")
+    header, number = _legacy_header(path, line)
     key, master = seal.wrapping_key(header, False), seal.master
     masks: dict[str, dict[int, bytes]] = {}
     revoked: dict[str, dict[int, str]] = {}
@@ -321,6 +309,18 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     if master is None:
         raise StoreError(f"{path}: holds no master key; take it from a backup")
     return _Legacy(path, key, header, master, masks, revoked, number)
+
+
+def _legacy_header(path: Path, line: bytes) -> tuple[dict[str, Any], int]:
+    """Header of the file, and the number of its first entry."""
+    try:
+        header = parse_json(line, max_bytes=_MAX_HEADER_BYTES)
+        number = int(header["start"])
+        if header["format"] == _FORMAT and header["version"] == _VERSION and 0 <= number <= MAX_RECORD:
+            return header, number
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise StoreError(f"{path}: expected a key store of format 1, found another file")
 
 
 def _legacy_entries(path: Path, header: Mapping[str, Any], key: bytes, data: bytes) -> Iterator[dict[str, Any]]:

@@ -104,8 +104,8 @@ def rows_of(embeddings: NDArray[Any]) -> NDArray[np.float32]:
     rows = np.atleast_2d(np.asarray(embeddings, np.float32))
     if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
         raise EnrolmentError(
-            "embeddings: expected finite values of shape (D,) or (N, D), received shape "
-            f"{np.shape(embeddings)}" + ("" if not rows.size else " or values that are not finite")
+            f"embeddings: expected finite values of shape (D,) or (N, D), received shape {np.shape(embeddings)}"
+            + ("" if not rows.size else " or values that are not finite")
         )
     return rows
 

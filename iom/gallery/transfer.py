@@ -167,15 +167,7 @@ def _read(gallery: Gallery, path: Path) -> Iterator[tuple[Application, list[Refe
 
 def _pages(gallery: Gallery, path: Path, stream: BinaryIO) -> Iterator[tuple[Application, list[Reference]]]:
     digest = hashlib.sha256()
-    header = _json(stream, digest)
-    if header.get("format") != FORMAT:
-        raise StoreError(f"{path}: expected an export of a gallery, found another file")
-    if header.get("version") not in (1, VERSION):
-        raise StoreError(f"{path}: expected version {VERSION}; use the program that wrote it")
-    if header.get("owner") != gallery.keys.identity():
-        raise StoreError(f"{path}: was exported under another key store; its codes cannot be compared under this one")
-    application = Application(**header["application"])
-    _check_header(gallery, path, header, application)
+    application = _application_in(gallery, path, _json(stream, digest))
     size, count = code_bytes(application.encoding), 0
     yield application, []
     while True:
@@ -189,29 +181,37 @@ def _pages(gallery: Gallery, path: Path, stream: BinaryIO) -> Iterator[tuple[App
         if len(codes) != size * len(references):
             raise StoreError(f"{path}: is truncated or damaged")
         digest.update(codes)
-        page = []
-        for place, fields in enumerate(references):
-            if any(type(fields[name]) is not kind for name, kind in _BARE.items()):
-                raise ValueError("a field of another type")
-            if not 0 <= fields["slot"] < _SLOT_END:  # the only field without a seal
-                raise ValueError("a slot that no reference has")
-            check_subject_id(fields["subject_id"])
-            reference = Reference(
-                application=application.name,
-                code=codes[place * size : (place + 1) * size],
-                seal=bytes.fromhex(fields["seal"]),
-                **{name: fields[name] for name in _BARE},
-            )
-            check_seal(gallery.keys, reference)
-            page.append(reference)
+        page = [
+            _reference_of(gallery, application.name, fields, codes[place * size : (place + 1) * size])
+            for place, fields in enumerate(references)
+        ]
         count += len(page)
         yield application, page
     if line != {"end": count, "sha256": before} or stream.read(1):
         raise StoreError(f"{path}: is truncated or damaged: its check does not hold")
 
 
-def _check_header(gallery: Gallery, path: Path, header: dict[str, Any], application: Application) -> None:
-    """Refuse settings of an application that were not written by a gallery with these keys."""
+def _reference_of(gallery: Gallery, application: str, fields: dict[str, Any], code: bytes) -> Reference:
+    if any(type(fields[name]) is not kind for name, kind in _BARE.items()):
+        raise ValueError("a field of another type")
+    if not 0 <= fields["slot"] < _SLOT_END:  # the only field without a seal
+        raise ValueError("a slot that no reference has")
+    check_subject_id(fields["subject_id"])
+    bare = {name: fields[name] for name in _BARE}
+    reference = Reference(application=application, code=code, seal=bytes.fromhex(fields["seal"]), **bare)
+    check_seal(gallery.keys, reference)
+    return reference
+
+
+def _application_in(gallery: Gallery, path: Path, header: dict[str, Any]) -> Application:
+    """The application of a header; refuses settings that were not written by a gallery with these keys."""
+    if header.get("format") != FORMAT:
+        raise StoreError(f"{path}: expected an export of a gallery, found another file")
+    if header.get("version") not in (1, VERSION):
+        raise StoreError(f"{path}: expected version {VERSION}; use the program that wrote it")
+    if header.get("owner") != gallery.keys.identity():
+        raise StoreError(f"{path}: was exported under another key store; its codes cannot be compared under this one")
+    application = Application(**header["application"])
     if header["version"] == VERSION:
         expected = _header_seal(gallery, application)
         if not hmac.compare_digest(expected, bytes.fromhex(header["seal"])):
@@ -224,6 +224,7 @@ def _check_header(gallery: Gallery, path: Path, header: dict[str, Any], applicat
             f"{path}: an export of version 1, whose settings are not authenticated; make the "
             f"application first with: iom init --application {application.name}"
         )
+    return application
 
 
 def _header_of(gallery: Gallery, application: Application) -> bytes:

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import BusyError, FaceError
+from iom.errors import BusyError
 from iom.models.face_hasher import FaceHasher
-from iom.photos.align import align, face_size
+from iom.photos.align import align
 from iom.photos.detect import Detect
 from iom.photos.images import Pixels
+from iom.photos.photograph import PhotoSettings, choose_faces
 from iom.service.decoding import Decoder
 
-MIN_FACE = 32.0
-BYSTANDER = 0.5
-"""Faces below this share of the size of the largest are taken for people in the background."""
+ONE_PERSON = PhotoSettings(detector="points", faces="dominant")
+"""The largest face, if no other is nearly as large."""
 
 
 class FacePipeline:
@@ -63,16 +63,8 @@ class FacePipeline:
             return decoded.pixels
         with self._detector_free():
             found = self._detect(decoded.pixels)
-        sizes = sorted(((face_size(face.points, "image"), i) for i, face in enumerate(found)))
-        if not found or sizes[-1][0] < MIN_FACE:
-            raise FaceError(
-                f"image: expected a face of {MIN_FACE:g} pixels or more, found "
-                + (f"one of {sizes[-1][0]:.0f}" if found else "none")
-            )
-        largest, which = sizes[-1]
-        if len(sizes) > 1 and sizes[-2][0] >= BYSTANDER * largest:
-            raise FaceError("image: expected one person, found several faces of about one size")
-        return align(decoded.pixels, found[which].points, source="image")
+        [(index, _)], _ = choose_faces(found, decoded.pixels.shape, ONE_PERSON)
+        return align(decoded.pixels, found[index].points, source="image")
 
     def close(self) -> None:
         """Close the decoder."""

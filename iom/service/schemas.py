@@ -85,7 +85,7 @@ _TEXTS: dict[int, tuple[str, str]] = {
     409: ("It conflicts with what is enrolled.", "subject 'alice' is enrolled already"),
     410: ("Revoked.", "subject 'alice' was revoked; renew it to bring it back"),
     413: ("Too many bytes or pixels.", "The request is too large: at most 8388608 bytes"),
-    422: ("An invalid field or image.", "image: expected a face, found none"),
+    422: ("An invalid field or image.", "photograph: expected a face, found none"),
     429: ("Too many requests or failed attempts; `Retry-After` says when to retry.", "Too many requests; retry later"),
     500: ("An unexpected error.", "Internal server error"),
     503: (

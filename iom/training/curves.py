@@ -14,31 +14,24 @@ PANEL = (5.5, 3.6)
 COLUMNS = 2
 PERCENT = ("eer", "accuracy")
 PLACES = ("epoch", "step", "steps", "phase", "seconds", "fit_seconds")
-"""Fields that say where a record stands, or what it cost."""
+"""Fields of a record that are not drawn: its place and cost."""
 DPI = 110
 
 Records = Sequence[Mapping[str, Any]]
 
 
 def draw_curves(path: Path, runs: Mapping[str, Records]) -> None:
-    """Draw `curves_figure` into a file.
-
-    Args:
-        path: Picture, `.png` or `.svg`; replaced atomically.
-        runs: Name to the records of `metrics.jsonl`.
-    """
+    """Draw `curves_figure` into a `.png` or `.svg`, replaced atomically."""
     figure = curves_figure(runs)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
 
 
 def curves_figure(runs: Mapping[str, Records]) -> "Figure":
-    """Loss, verification figures and learning rate by epoch, a panel each, a line a run.
-
-    A run has one colour, in every panel.
+    """Loss, verification figures and learning rate by epoch, a panel each, a line and a colour a run.
 
     Args:
-        runs: Name to the records of `metrics.jsonl`. Records of a step stand within their epoch.
+        runs: Name to the records of `metrics.jsonl`. Records of a step lie within their epoch.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -59,8 +52,7 @@ def curves_figure(runs: Mapping[str, Records]) -> "Figure":
             points = [(_position(row, records), scale * row[name]) for row in records if name in row]
             if points:
                 marker = "o" if len(points) < 40 else None
-                axes.plot(*zip(*points, strict=True), label=run, color=colours[run], marker=marker,
-                          markersize=3)  # fmt: skip
+                axes.plot(*zip(*points, strict=True), label=run, color=colours[run], marker=marker, markersize=3)
         axes.set(title=name.replace("_", " ") + (", %" if scale == 100 else ""), xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

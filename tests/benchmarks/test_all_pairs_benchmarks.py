@@ -37,12 +37,12 @@ def hasher_of(length, alphabet):
 def test_every_key_gives_the_figures_it_is_asked_for(faces):
     arguments = argparse.Namespace(keys=3, seed=1, replicates=10, frames=["simplex"], refined=["simplex_refined"])
     hashers = [hasher_of(32, 4), hasher_of(64, 2)]
-    figures = every_key.measure(faces, hashers, arguments, ancestor=hashers[0])
+    figures = every_key.measure(faces, hashers, arguments, fixed_key=hashers[0])
     assert set(KEYS.split()) <= set(json.loads(json.dumps(figures)))
     assert figures["float_eer_low"] <= figures["float_eer"] <= figures["float_eer_high"]
     assert figures["learned_shape"] == "32x4"
     assert 0 < figures["entropy_ratio"] <= figures["entropy_ratio_mean"] <= 1
-    assert figures["ancestor_random_key_eer"] == figures["learned_eer"]
+    assert figures["fixed_key_random_key_eer"] == figures["learned_eer"]
     shapes = ("32x4", "64x2")
     assert figures["frame_eer"] == min(figures[f"simplex_{shape}_eer"] for shape in shapes)
     assert figures["frame_refined_eer_of"].startswith("simplex_refined")

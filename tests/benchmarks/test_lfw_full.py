@@ -92,19 +92,19 @@ def test_every_cell_and_none_twice(shared_folder, tmp_path, capsys, monkeypatch)
 
 def test_the_ancestor_is_a_row_beside_those_that_are_done(shared_folder, tmp_path, capsys):
     arguments = ["--shared", str(shared_folder), "--cells", str(tmp_path / "cells"), "--quick",
-                 "--protocols", "all_pairs", "--ancestor", str(tmp_path / "ancestor")]  # fmt: skip
-    assert lfw_full.main([*arguments, "--systems", "ancestor"]) == 2
+                 "--protocols", "all_pairs", "--fixed-key", str(tmp_path / "fixed_key")]  # fmt: skip
+    assert lfw_full.main([*arguments, "--systems", "fixed_key"]) == 2
     assert "configs/stage2/fixed_key.yaml" in capsys.readouterr().err
     assert lfw_full.main([*arguments, "--systems", "grp"]) == 0
     code = CodeConfig(code_length=64)
     hasher = KerasFaceHasher(build_hasher(128, code, seed=1), embedder_name="", embedder_fingerprint="")
-    hasher.save(tmp_path / "ancestor")
+    hasher.save(tmp_path / "fixed_key")
     capsys.readouterr()
-    assert lfw_full.main([*arguments, "--systems", "ancestor"]) == 0
+    assert lfw_full.main([*arguments, "--systems", "fixed_key"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(",")[0] for line in lines if line.endswith(" s")] == ["ancestor"]
+    assert [line.split(",")[0] for line in lines if line.endswith(" s")] == ["fixed_key"]
     rows = json.loads(lines[-1])["rows"]
-    assert [(row["system"], row["bits"]) for row in rows] == [("grp", 1536), ("ancestor", 192)]
+    assert [(row["system"], row["bits"]) for row in rows] == [("grp", 1536), ("fixed_key", 192)]
     assert lfw_full.main([*arguments, "--systems", "grp", "--again"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines if line.endswith(" s")] == ["grp"]

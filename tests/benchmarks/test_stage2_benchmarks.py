@@ -12,7 +12,7 @@ from iom.synthetic import write_folder
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Faces of nobody, and a small backbone that was never trained."""
+    """Synthetic faces, and a small backbone that was never trained."""
     folder = tmp_path_factory.mktemp("benchmarks")
     write_folder(folder / "faces", 16, 4, seed=3)
     build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=(16, 16), depths=(1, 1)).save(
@@ -48,10 +48,10 @@ def test_help(module, capsys):
 def test_steps_of_both_kinds(root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     command = ["--subjects", "4", "--images", "2", "--code-length", "6", "--alphabet-size", "4"]
-    command += ["--embedding-size", "16", "--steps", "2", "--ancestor-steps", "1", "--turns", "1"]
+    command += ["--embedding-size", "16", "--steps", "2", "--predecessor-steps", "1", "--turns", "1"]
     assert stage2_step.main(command) == 0
     figures = last_line(capsys)
-    assert {"ratio_ancestor", "peak_mb", "steps_per_s", "steps_per_s_ancestor"} <= set(figures)
+    assert {"ratio_ancestor", "peak_mb", "steps_per_s", "steps_per_s_predecessor"} <= set(figures)
     assert min(figures.values()) > 0
     assert stage2_step.main(["--turns", "0"]) == 2
 

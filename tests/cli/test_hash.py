@@ -1,4 +1,4 @@
-"""`iom hash` and `iom make-key`, with the bundled hasher on faces of nobody."""
+"""`iom hash` and `iom make-key`, with the bundled hasher on synthetic faces."""
 
 import json
 import stat
@@ -33,7 +33,7 @@ def iom(tmp_path, root, monkeypatch, capsys):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Three faces of nobody, each within a larger photograph, and a text."""
+    """Three synthetic faces, each within a larger photograph, and a text."""
     images, _ = load_face_model().sample(3, 1, seed=4)
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -58,7 +58,7 @@ def test_errors_are_one_line(tmp_path, capsys):
 
 
 def test_export_and_back(tmp_path, capsys):
-    """Evaluation on faces of nobody: the files give the figures of the report."""
+    """Evaluation on synthetic faces: the files give the figures of the report."""
     arguments = ["export", "--config", "configs/evaluate/synthetic.yaml", "--output", str(tmp_path)]
     settings = ["--set", "scenario.systems=[float, grp]", "--set", "scenario.keys=1"]
     settings += ["--set", "benchmark.subjects=6", "--set", "benchmark.images=2"]

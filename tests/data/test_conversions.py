@@ -263,7 +263,7 @@ def test_the_checker_finds_everything(faces, tmp_path, capsys):
     }  # fmt: skip
     assert main([str(faces), "--size", str(SIDE), "--quiet"]) == 0
     assert main([str(tmp_path / "nothing")]) == 2
-    assert "not there" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_the_checker_reads_shards_records_and_bins(shards, tmp_path):

@@ -114,11 +114,11 @@ def test_a_code_shape_that_a_baseline_cannot_have_is_refused(config):
 
 
 def test_several_trained_hashers_stand_by_name(config, hasher_folder, benchmark_and_embeddings):
-    config = config.replace(hashers={"ancestor": str(hasher_folder)})
-    config = with_systems(config, "learned", "ancestor")
+    config = config.replace(hashers={"fixed_key": str(hasher_folder)})
+    config = with_systems(config, "learned", "fixed_key")
     check_systems(config)
     systems = load_code_systems(config, embedder_of())
-    assert list(systems) == ["learned", "ancestor"]
+    assert list(systems) == ["learned", "fixed_key"]
     inputs = EvaluationInputs(*benchmark_and_embeddings, systems, EmbedderSummary(name="made", embedding_size=32))
     report = collect(config, inputs)
     eers = [report.row(name, "stolen_key", "eer").value for name in systems]
@@ -141,9 +141,9 @@ def test_names_of_hashers_that_mean_something_else(config, hashers, reason):
 
 
 def test_a_missing_named_hasher(config, tmp_path):
-    config = config.replace(hashers={"ancestor": str(tmp_path)})
-    with pytest.raises(WeightsError, match=r"--set hashers\.ancestor=DIR"):
-        check_systems(with_systems(config, "float", "ancestor"))
+    config = config.replace(hashers={"fixed_key": str(tmp_path)})
+    with pytest.raises(WeightsError, match=r"--set hashers\.fixed_key=DIR"):
+        check_systems(with_systems(config, "float", "fixed_key"))
 
 
 def test_templates_that_are_no_codes_stand_in_the_same_report(config, benchmark_and_embeddings):

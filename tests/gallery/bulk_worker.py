@@ -49,9 +49,8 @@ def enrol(folder, *, engine="here", batch=8, workers=2, batch_size=4):
             "door",
             read_rows("folder", folder / "people"),
             open_engine(engine),
-            WorkerSettings("none", "pixels", batch_size=batch_size, loader="bulk_worker:load"),
+            WorkerSettings("none", "pixels", batch_size=batch_size, workers=workers, loader="bulk_worker:load"),
             report=folder / "report.jsonl",
-            workers=workers,
             batch=batch,
         )
 

@@ -167,8 +167,8 @@ def test_two_workers_of_ray_enrol_everybody_once_though_killed(folder, worker):
 def test_results_out_of_order_and_twice_do_no_harm(folder, worker):
     here = open_engine("here")
 
-    def shuffled(rows, settings, workers):
-        results = [each for part in here(rows, settings, workers) for each in part]
+    def shuffled(rows, settings):
+        results = [each for part in here(rows, settings) for each in part]
         results += results[:10]
         np.random.default_rng(0).shuffle(results)
         yield from ([ImageEmbedding(*each)] for each in results)
@@ -182,8 +182,8 @@ def test_results_out_of_order_and_twice_do_no_harm(folder, worker):
 def test_an_engine_that_loses_an_image_is_noticed(folder, worker):
     here = open_engine("here")
 
-    def careless(rows, settings, workers):
-        for part in here(rows, settings, workers):
+    def careless(rows, settings):
+        for part in here(rows, settings):
             yield part[1:]
 
     with worker.opened(folder) as gallery, pytest.raises(DataError, match="the engine lost"):
@@ -199,10 +199,10 @@ def bulk(gallery, folder, engine):
 
 
 def test_a_second_run_at_the_same_time_is_refused(folder, worker):
-    def busy(rows, settings, workers):
+    def busy(rows, settings):
         with pytest.raises(DataError, match="another run is at work"):
             worker.enrol(folder)
-        yield from open_engine("here")(rows, settings, workers)
+        yield from open_engine("here")(rows, settings)
 
     with worker.opened(folder) as gallery:
         assert bulk(gallery, folder, busy).subjects == 30
@@ -212,7 +212,7 @@ def test_workers_get_no_keys(folder):
     """What is sent to a worker is its settings and where images lie, nothing of the gallery."""
     fields = {*WorkerSettings.__dataclass_fields__, *ImageRow.__dataclass_fields__}
     assert fields == {
-        *("weights", "fingerprint", "batch_size", "loader"),
+        *("weights", "fingerprint", "batch_size", "workers", "loader"),
         *("subject_id", "name", "file", "offset", "length"),
     }
 

@@ -1,4 +1,4 @@
-"""The whole pipeline as a user runs it, on faces of nobody: every command, end to end."""
+"""The whole pipeline as a user runs it, on synthetic faces: every command, end to end."""
 
 import json
 

@@ -126,7 +126,7 @@ def test_no_threshold_at_all(find, embeddings):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Faces of nobody, a backbone that was never trained, and a hasher for it."""
+    """Synthetic faces, a backbone that was never trained, and a hasher for it."""
     folder = tmp_path_factory.mktemp("calibrate")
     write_folder(folder / "faces", 14, 4, seed=3)
     arguments = {"embedding_size": SIZE, "stem": 16, "widths": (16, 16), "depths": (1, 1)}

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from iom.training.curves import _panels, _position, curves_figure, draw_curves
+from iom.training.curves import curves_figure, draw_curves
 from iom.training.run_dir import write_records
 from tests.commands import command
 
@@ -20,12 +20,14 @@ def pixels(path):
 
 
 def test_a_panel_for_each_figure_and_no_other_field():
-    expected = ["loss", "a_loss", "lfw_accuracy", "held_out_eer", "learning_rate"]
-    assert _panels({"run": RECORDS}) == expected
+    titles = [axes.get_title() for axes in curves_figure({"run": RECORDS}).axes]
+    assert titles == ["loss", "a loss", "lfw accuracy, %", "held out eer, %", "learning rate"]
 
 
-def test_a_step_stands_within_its_epoch():
-    assert [_position(row, RECORDS) for row in RECORDS] == [0.5, 1.0, 2.0]
+def test_a_step_lies_within_its_epoch():
+    rates = curves_figure({"run": RECORDS}).axes[-1].lines[0]
+    assert rates.get_xdata().tolist() == [0.5, 1.0, 2.0]
+    assert rates.get_ydata().tolist() == [0.1, 0.1, 0.05]
 
 
 def test_a_run_has_one_colour_in_every_panel():
@@ -44,13 +46,9 @@ def test_a_run_has_one_colour_in_every_panel():
     assert shown == {run: next(iter(colours)) for run, colours in of.items()}
 
 
-def test_another_run_changes_the_picture(tmp_path):
+def test_the_picture_is_written(tmp_path):
     draw_curves(tmp_path / "one.png", {"first": RECORDS})
-    draw_curves(tmp_path / "two.png", {"first": RECORDS, "second": RECORDS[1:]})
-    one, two = pixels(tmp_path / "one.png"), pixels(tmp_path / "two.png")
-    assert one.shape == two.shape
-    assert one.min() < 128 < one.max()
-    assert not np.array_equal(one, two)
+    assert pixels(tmp_path / "one.png").min() < 128 < pixels(tmp_path / "one.png").max()
 
 
 def test_the_command_draws_several_runs(tmp_path, capsys):
@@ -63,7 +61,7 @@ def test_the_command_draws_several_runs(tmp_path, capsys):
     assert pixels(picture).size
 
 
-def test_what_cannot_be_drawn_is_one_line(tmp_path, capsys):
+def test_an_unusable_run_or_output_is_one_line(tmp_path, capsys):
     run = tmp_path / "run"
     write_records(run / "metrics.jsonl", RECORDS)
     damaged = tmp_path / "damaged"

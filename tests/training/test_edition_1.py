@@ -18,7 +18,7 @@ def test_an_interrupted_run_is_continued(tmp_path, monkeypatch, pytestconfig):
     (run / "config.yaml").write_text(stored.replace("epochs: 40", "epochs: 2"))  # 40 were to be interrupted
     monkeypatch.chdir(tmp_path)
     before = read_records(run / "metrics.jsonl")
-    hasher = train_hasher(load_config(Stage2Config, run / "config.yaml"), run, resume=True, progress=False)
+    hasher = train_hasher(load_config(Stage2Config, run / "config.yaml", saved=True), run, resume=True, progress=False)
     records = read_records(run / "metrics.jsonl")
     assert records[:1] == before
     assert [record["epoch"] for record in records] == [1, 2]

@@ -20,7 +20,7 @@ main = command("train-stage2")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Faces of nobody, and a small backbone that was never trained."""
+    """Synthetic faces, and a small backbone that was never trained."""
     folder = tmp_path_factory.mktemp("stage2")
     write_folder(folder / "faces", 16, 4, seed=3)
     model = build_backbone("iresnet_slim", embedding_size=32, stem=16, widths=(16, 16), depths=(1, 1))

@@ -5,13 +5,11 @@
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from iom._untrusted import LIST_BYTES, read_json
 from iom.data.benchmarks.base import DistractorBenchmark
-from iom.data.table_files import present, shown
+from iom.data.table_files import present, read_object, shown
 from iom.errors import DataError
 
 
@@ -39,15 +37,10 @@ def read_megaface(
 
 
 def _lists(path: Path, *keys: str) -> dict[str, list[str]]:
-    try:
-        content: Any = read_json(path, max_bytes=LIST_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
+    content = read_object(path, "expected a list of MegaFace")
     lists: dict[str, list[str]] = {}
     for key in keys:
-        values = content.get(key) if isinstance(content, dict) else None
+        values = content.get(key)
         if not isinstance(values, list) or not values or not all(isinstance(v, str) for v in values):
             raise DataError(f"{path}: expected a list of texts under '{key}'")
         lists[key] = values

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._untrusted import read_json
 from iom._workers import WorkerPool
 from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
+from iom.data.table_files import read_object
 from iom.errors import DataError, WorkerError, missing_extra
 from iom.photos.images import Pixels
 
@@ -46,8 +46,8 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
         MissingExtraError: Blosc's decompressor is not installed.
     """
     same = _truth(folder.with_name(f"{folder.name}_list.npy"))
-    meta = _json(folder / "meta" / "storage")
-    sizes = _json(folder / "meta" / "sizes")
+    meta = read_object(folder / "meta" / "storage", "is this a carray?")
+    sizes = read_object(folder / "meta" / "sizes", "is this a carray?")
     shape = (2 * len(same), 3, size, size)
     if meta.get("dtype") != "float32" or sizes.get("shape") != list(shape):
         raise DataError(
@@ -162,15 +162,3 @@ def _truth(path: Path) -> NDArray[np.bool_]:
     if not len(values) or not np.isin(numbers, (0, 1)).all():
         raise DataError(f"{path}: expected a list of True and False, received {values.shape}")
     return values.astype(bool)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; is this a carray?") from error
-    except ValueError as error:
-        raise DataError(f"{path}: the description of a carray is damaged") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: the description of a carray is damaged")
-    return content

@@ -1,19 +1,33 @@
-"""Record store: durable references without keys, behind one interface, chosen by a URL."""
+"""Record store: durable references without keys, in SQL, chosen by a URL.
+
+Tables, statements and checks are those of SQLAlchemy Core, shared by SQLite and PostgreSQL.
+"""
 
 import abc
 import contextlib
 import dataclasses
 import importlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import operator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
 
 from iom._registry import did_you_mean_url
-from iom.errors import RevokedError, StoreError, missing_extra
-from iom.gallery.audit import AuditChain, AuditEntry, AuditEvent
-from iom.gallery.models import Application, Reference, Tombstone
+from iom.codes.packing import code_bytes
+from iom.errors import (
+    AlreadyEnrolledError,
+    EnrolmentError,
+    RevokedError,
+    StoreError,
+    UnknownApplicationError,
+    missing_extra,
+)
+from iom.gallery.audit import PSEUDONYM_BYTES, AuditChain, AuditEntry, AuditEvent, Counts
+from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_application_name
 
 FORMAT = 2
-"""Of the tables; `iom.gallery.migration` converts older ones."""
+"""Format of the tables; `iom.gallery.migration` converts older ones."""
 PAGE = 4096
 """References read at a time."""
 
@@ -27,12 +41,148 @@ class StoreStats:
     revoked: int
 
 
+class _Blob(sa.types.UserDefinedType[bytes]):
+    """BLOB without conversion: SQLite stores values of any type in any column, and they are checked here."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "BLOB"
+
+
+METADATA = sa.MetaData()
+BYTES = sa.LargeBinary().with_variant(_Blob(), "sqlite")
+LONG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_FLAG = sa.Boolean().with_variant(sa.Integer(), "sqlite")
+# Names are compared byte by byte, whatever the language of the database.
+_NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+_TYPES: dict[str, Any] = dict(integer=sa.Integer(), long=LONG, flag=_FLAG, text=sa.Text(), name=_NAME, bytes=BYTES)
+
+
+def _columns(text: str) -> list[sa.Column[Any]]:
+    """Columns from their names and types."""
+    pairs = (each.split() for each in text.split(","))
+    return [sa.Column(name, _TYPES[kind], nullable=False) for name, kind in pairs]
+
+
+def _record_key() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("application", sa.ForeignKey("applications.id"), primary_key=True, autoincrement=False),
+        sa.Column("record", LONG, primary_key=True, autoincrement=False),
+    ]
+
+
+APPLICATIONS = sa.Table(
+    "applications",
+    METADATA,
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("name", _NAME, nullable=False, unique=True),
+    *_columns("encoding text, model text, threshold integer, key_mode text, masked flag"),
+    *_columns("epoch integer, created long, revision long, seal bytes"),
+    sa.Column("version", LONG, nullable=False, server_default=sa.text("0")),
+)
+REFERENCES = sa.Table(
+    "reference_codes",
+    METADATA,
+    *_record_key(),
+    *_columns("subject name, slot integer, epoch integer, code bytes, seal bytes, metadata text, created long"),
+    *_columns("version long"),
+    sa.Index("slots", "application", "subject", "slot", unique=True),
+    sa.Index("added", "application", "version"),
+    sqlite_with_rowid=False,
+)
+TOMBSTONES = sa.Table(
+    "tombstones",
+    METADATA,
+    *_record_key(),
+    *_columns("subject name, epoch integer, seal bytes, version long"),
+    sa.Index("revoked", "application", "version"),
+    sa.Index("revoked_subjects", "application", "subject"),
+    sqlite_with_rowid=False,
+)
+AUDIT = sa.Table(
+    "audit",
+    METADATA,
+    sa.Column("sequence", LONG, primary_key=True, autoincrement=False),
+    *_columns("time long, action text, application text, count integer, subjects bytes, key_entries long"),
+    *_columns("valid long, revoked long, revision long, previous bytes, digest bytes"),
+    sa.Index("audit_applications", "application", "sequence"),
+)
+
+# Columns in the order of the fields of their classes.
+_APPLICATION = [APPLICATIONS.c[field.name] for field in dataclasses.fields(Application)]
+_REFERENCE = [REFERENCES.c[n] for n in ("subject", "slot", "record", "epoch", "code", "seal", "metadata", "created")]
+_TOMBSTONE = [TOMBSTONES.c[name] for name in ("subject", "record", "epoch", "seal", "version")]
+_FIXED = ("encoding", "model", "key_mode", "masked")
+
+
+def _types(columns: Iterable[sa.Column[Any]]) -> tuple[type, ...]:
+    return tuple(column.type.python_type for column in columns)
+
+
+_APPLICATION_TYPES, _REFERENCE_TYPES, _TOMBSTONE_TYPES = map(_types, (_APPLICATION, _REFERENCE, _TOMBSTONE))
+_ENTRY_TYPES = _types(AUDIT.c)
+
+# Statements are built once: building one takes as long as running it.
+_ID = sa.bindparam("of_id", type_=sa.Integer)
+_SINCE = sa.bindparam("since", type_=LONG)
+_ID_OF_NAME = sa.select(APPLICATIONS.c.id).where(APPLICATIONS.c.name == sa.bindparam("name"))
+_VERSION_OF_NAME = sa.select(APPLICATIONS.c.version).where(APPLICATIONS.c.name == sa.bindparam("name"))
+_APPLICATION_OF_NAME = sa.select(*_APPLICATION).where(APPLICATIONS.c.name == sa.bindparam("name"))
+_REFERENCES_OF_SUBJECT = (
+    sa.select(*_REFERENCE)
+    .where(REFERENCES.c.application == _ID, REFERENCES.c.subject == sa.bindparam("of_subject"))
+    .order_by(REFERENCES.c.slot)
+)
+_PAGE = sa.select(*_REFERENCE).where(REFERENCES.c.application == _ID, REFERENCES.c.record > sa.bindparam("after"))
+_PAGE_OF_ALL = _PAGE.order_by(REFERENCES.c.record).limit(sa.bindparam("limit", type_=sa.Integer))
+# Few references were added since a version: materialized, so that they are found by the index on versions.
+_ADDED = _PAGE.where(REFERENCES.c.version > _SINCE).cte("added_since").prefix_with("MATERIALIZED")
+_PAGE_OF_ADDED = sa.select(_ADDED).order_by(_ADDED.c.record).limit(sa.bindparam("limit", type_=sa.Integer))
+_TOMBSTONES_SINCE = sa.select(*_TOMBSTONE).where(TOMBSTONES.c.application == _ID, TOMBSTONES.c.version > _SINCE)
+# The inner query is answered by the index on subjects alone.
+_OF_SUBJECT = sa.select(TOMBSTONES.c.record).where(
+    TOMBSTONES.c.application == _ID, TOMBSTONES.c.subject == sa.bindparam("of_subject")
+)
+_TOMBSTONES_OF_SUBJECT = _TOMBSTONES_SINCE.where(TOMBSTONES.c.record.in_(_OF_SUBJECT))
+_REVOKED_BETWEEN = sa.select(TOMBSTONES.c.record).where(
+    TOMBSTONES.c.application == _ID,
+    TOMBSTONES.c.record.between(sa.bindparam("first", type_=LONG), sa.bindparam("last", type_=LONG)),
+)
+_ENTRIES = (
+    sa.select(AUDIT)
+    .where(AUDIT.c.sequence > sa.bindparam("after"))
+    .order_by(AUDIT.c.sequence)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
+_HEAD = sa.select(AUDIT).order_by(AUDIT.c.sequence.desc()).limit(1)
+_HEAD_OF_APPLICATION = _HEAD.where(AUDIT.c.application == sa.bindparam("name"))
+_NEXT_VERSION = (
+    sa.update(APPLICATIONS)
+    .where(APPLICATIONS.c.id == _ID)
+    .values(version=APPLICATIONS.c.version + 1)
+    .returning(APPLICATIONS.c.version)
+)
+_DELETE_REFERENCE = sa.delete(REFERENCES).where(
+    REFERENCES.c.application == _ID,
+    REFERENCES.c.record == sa.bindparam("of_record"),
+    REFERENCES.c.subject == sa.bindparam("of_subject"),
+)
+_INSERT_TOMBSTONE = sa.insert(TOMBSTONES)
+_INSERT_ENTRY = sa.insert(AUDIT)
+
+
 class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     """Applications, references, tombstones and the audit log.
 
     Each write is one transaction that includes its audit event, durable when the call returns: after a crash all of it
     is there or nothing. Several processes may write at the same time. A write raises the version of its application.
     Errors of the medium (full, read-only, damaged, locked, unreachable) are a `StoreError` of one line without codes.
+
+    A subclass connects, holds the write lock, and explains errors. A store has one connection, used by one thread at a
+    time: reads within a write are part of its transaction.
 
     Attributes:
         chain: Makes the entries of the audit log; a gallery sets the one of its key store.
@@ -45,10 +195,6 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Release everything; a second call does nothing."""
 
     def pages(self, application: str, *, since: int = 0) -> Iterator[list[Reference]]:
         """All valid references by record number, `PAGE` at a time, as `scan` reads them."""
@@ -65,6 +211,10 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             after = entries[-1].sequence
 
     @abc.abstractmethod
+    def close(self) -> None:
+        """Release everything; a second call does nothing."""
+
+    @abc.abstractmethod
     def owner(self) -> str:
         """Identity of the key store this store belongs to; empty until it is claimed."""
 
@@ -77,14 +227,67 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         """
 
     @abc.abstractmethod
+    def erase(self) -> None:
+        """Overwrite remains of deleted content as far as the medium can; slow."""
+
+    @abc.abstractmethod
+    def snapshot(self) -> contextlib.AbstractContextManager["RecordStore"]:
+        """This store for reading only, as it is now, without later writes."""
+
+    @abc.abstractmethod
+    def _rows(
+        self, statement: sa.Executable, values: Mapping[str, Any] | None = None, *, whole_table: bool = False
+    ) -> Sequence[Any]:
+        """All rows of a query; `whole_table` is for one that reads much and takes long."""
+
+    @abc.abstractmethod
+    def _writing(self, *, deletes: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:
+        """A transaction that holds the write lock from its start; rolled back on any error."""
+
+    @abc.abstractmethod
+    def _insert_references(self, connection: sa.Connection, rows: Iterator[tuple[Any, ...]]) -> None:
+        """Insert many rows of `REFERENCES` as fast as the driver can.
+
+        Raises:
+            EnrolmentError: A slot or a record number is taken, see `taken`.
+        """
+
+    @abc.abstractmethod
+    def _is_among(self, column: sa.Column[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
+        """Whether a column has one of many values, bound as one parameter."""
+
+    @abc.abstractmethod
+    def _set_format(self, connection: sa.Connection, number: int) -> None:
+        """Write the format of the tables."""
+
+    @abc.abstractmethod
+    def _medium_problems(self) -> list[str]:
+        """Problems of the medium."""
+
+    @abc.abstractmethod
+    def _error(self, text: str) -> StoreError:
+        """The error of this store with a text."""
+
+    @contextlib.contextmanager
+    def converting(self) -> Iterator[sa.Connection]:
+        """A transaction that converts the tables of an older format to the present one."""
+        with self._writing(deletes=True) as connection:
+            yield connection
+            self._set_format(connection, FORMAT)
+
     def create_application(self, application: Application, event: AuditEvent) -> None:
         """Add an application.
 
         Raises:
             EnrolmentError: The name is taken.
         """
+        with self._writing() as connection:
+            try:
+                connection.execute(sa.insert(APPLICATIONS), dataclasses.asdict(application))
+            except sa.exc.IntegrityError:
+                raise EnrolmentError(f"there is an application {application.name} already") from None
+            self.append(connection, event, Counts(revision=application.revision))
 
-    @abc.abstractmethod
     def update_application(self, application: Application, event: AuditEvent) -> None:
         """Change threshold and epoch of an application.
 
@@ -92,20 +295,10 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             EnrolmentError: Unknown application, another encoding, model, key mode or masking, or an epoch or revision
                 below the stored one.
         """
+        with self._writing() as connection:
+            self._update(connection, application)
+            self.append(connection, event, self._counts(application.name).changed(revision=application.revision))
 
-    @abc.abstractmethod
-    def application(self, name: str) -> Application:
-        """One application.
-
-        Raises:
-            UnknownApplicationError: Unknown name.
-        """
-
-    @abc.abstractmethod
-    def applications(self) -> list[Application]:
-        """All applications, by name."""
-
-    @abc.abstractmethod
     def rotate(self, application: Application, tombstones: Sequence[Tombstone], event: AuditEvent) -> None:
         """`update_application`, and revoke all references of older epochs in the same transaction.
 
@@ -113,8 +306,33 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             RevokedError: `tombstones` are not those of all older references, since another process wrote in between;
                 nothing was written.
         """
+        with self._writing(deletes=True) as connection:
+            self._update(connection, application)
+            number = self.application_id(application.name)
+            self._revoke(connection, number, tombstones)
+            older = sa.select(sa.literal(1)).where(
+                REFERENCES.c.application == number, REFERENCES.c.epoch < application.epoch
+            )
+            if self._rows(older.limit(1)):
+                raise RevokedError(
+                    f"application {application.name}: references were added in the meantime; nothing was changed"
+                )
+            counts = self._counts(application.name)
+            changed = counts.changed(revoked=len(tombstones), revision=application.revision)
+            self.append(connection, event, changed)
 
-    @abc.abstractmethod
+    def application(self, name: str) -> Application:
+        """One application.
+
+        Raises:
+            UnknownApplicationError: Unknown name.
+        """
+        return _application_of(self._of_name(_APPLICATION_OF_NAME, name))
+
+    def applications(self) -> list[Application]:
+        """All applications, by name."""
+        return [_application_of(row) for row in self._rows(sa.select(*_APPLICATION).order_by(APPLICATIONS.c.name))]
+
     def add(
         self,
         references: Sequence[Reference],
@@ -139,74 +357,327 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
                 the key of this epoch or a later one.
             EnrolmentError: A slot or record is taken, or the epoch is not the application's.
         """
+        if not references:
+            return []
+        name = references[0].application
+        with self._writing() as connection:
+            number = self.application_id(name)
+            if not imported:
+                self._refuse_subjects(number, references, another=another, returning=returning)
+                self._refuse_epoch(name, number, references)
+            added = self._insert(connection, number, references, no_slot_taken=not (another or imported))
+            self.append(connection, event, self._counts(name).changed(added=len(added)))
+        return added
 
-    @abc.abstractmethod
     def replace(self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent) -> list[Reference]:
         """Revoke references and add others of the same subject, in one transaction; return the new ones.
 
         Raises:
             RevokedError: A reference to be revoked is not valid any more; or as `add`.
         """
+        name = new[0].application
+        with self._writing(deletes=True) as connection:
+            number = self.application_id(name)
+            self._revoke(connection, number, tombstones)
+            self._refuse_epoch(name, number, new)
+            added = self._insert(connection, number, new)
+            changed = self._counts(name).changed(added=len(added), revoked=len(tombstones))
+            self.append(connection, event, changed)
+        return added
 
-    @abc.abstractmethod
     def revoke(self, application: str, tombstones: Sequence[Tombstone], event: AuditEvent) -> None:
         """Delete the codes of valid records and leave tombstones, all or none.
 
         Raises:
             RevokedError: One of the records is not valid any more.
         """
+        with self._writing(deletes=True) as connection:
+            self._revoke(connection, self.application_id(application), tombstones)
+            self.append(connection, event, self._counts(application).changed(revoked=len(tombstones)))
 
-    @abc.abstractmethod
     def references(self, application: str, subject_id: str) -> list[Reference]:
         """Valid references of a subject, by slot."""
+        rows = self._rows(_REFERENCES_OF_SUBJECT, {"of_id": self.application_id(application), "of_subject": subject_id})
+        return [_reference_of(application, row) for row in rows]
 
-    @abc.abstractmethod
     def by_record(self, application: str, records: Sequence[int]) -> list[Reference]:
         """Valid references among `records`, by record number."""
+        number, wanted = self.application_id(application), {int(record) for record in records}
+        if not wanted:
+            return []
+        of_records = sa.select(*_REFERENCE).where(
+            REFERENCES.c.application == number, self._is_among(REFERENCES.c.record, wanted)
+        )
+        return [_reference_of(application, row) for row in self._rows(of_records.order_by(REFERENCES.c.record))]
 
-    @abc.abstractmethod
     def scan(self, application: str, *, after: int = -1, since: int = 0, limit: int = PAGE) -> list[Reference]:
         """At most `limit` valid references with numbers above `after`, added after version `since`, by number."""
+        values = {"of_id": self.application_id(application), "after": after, "limit": limit}
+        rows = self._rows(_PAGE_OF_ADDED, values | {"since": since}) if since else self._rows(_PAGE_OF_ALL, values)
+        return [_reference_of(application, row) for row in rows]
 
-    @abc.abstractmethod
     def tombstones(self, application: str, *, since: int = 0, subject_id: str | None = None) -> list[Tombstone]:
         """Tombstones of revocations after version `since`, of one subject if given, by record number."""
+        values = {"of_id": self.application_id(application), "since": since}
+        if subject_id is None:
+            rows = self._rows(_TOMBSTONES_SINCE, values)
+        else:
+            rows = self._rows(_TOMBSTONES_OF_SUBJECT, {**values, "of_subject": subject_id})
+        found = [Tombstone(*_checked(row, _TOMBSTONE_TYPES, "tombstone")) for row in rows]
+        return sorted(found, key=lambda each: each.record)
 
-    @abc.abstractmethod
     def version(self, application: str) -> int:
         """Number of writes to the application."""
+        return int(_checked(self._of_name(_VERSION_OF_NAME, application), (int,), "version")[0])
 
-    @abc.abstractmethod
     def stats(self, application: str) -> StoreStats:
         """Counts of an application."""
+        number = self.application_id(application)
+        valid = sa.select(sa.func.count(REFERENCES.c.subject.distinct()), sa.func.count()).where(
+            REFERENCES.c.application == number
+        )
+        revoked = sa.select(sa.func.count()).where(TOMBSTONES.c.application == number)
+        ((subjects, references),) = self._rows(valid, whole_table=True)
+        return StoreStats(subjects, references, self._rows(revoked)[0][0])
 
-    @abc.abstractmethod
     def log(self, event: AuditEvent) -> None:
         """Write an event without another change."""
+        with self._writing() as connection:
+            self.append(connection, event, self._counts(event.application) if event.application else Counts())
 
-    @abc.abstractmethod
     def audit(self, *, after: int = 0, limit: int = PAGE) -> list[AuditEntry]:
         """Entries of the audit log after sequence number `after`, in order."""
+        return [_entry_of(row) for row in self._rows(_ENTRIES, {"after": after, "limit": limit})]
 
-    @abc.abstractmethod
     def audit_head(self, application: str | None = None) -> AuditEntry | None:
         """The last entry of the audit log, or the last one about an application."""
+        rows = self._rows(_HEAD) if application is None else self._rows(_HEAD_OF_APPLICATION, {"name": application})
+        return _entry_of(rows[0]) if rows else None
 
-    @abc.abstractmethod
     def check(self) -> list[str]:
         """Problems of the medium and its content, one line each; empty when there are none.
 
         Checked are the integrity of the medium, the lengths of codes, and that no record is both valid and revoked;
         seals and the audit chain are checked by the gallery, which has the keys.
         """
+        try:
+            return self._medium_problems() or list(self._content_problems())
+        except StoreError as error:
+            return [str(error)]
 
-    @abc.abstractmethod
-    def erase(self) -> None:
-        """Overwrite remains of deleted content as far as the medium can; slow."""
+    def application_id(self, name: str) -> int:
+        """Number of an application in the tables."""
+        return int(self._of_name(_ID_OF_NAME, name)[0])
 
-    @abc.abstractmethod
-    def snapshot(self) -> contextlib.AbstractContextManager["RecordStore"]:
-        """This store for reading only, as it is now, without later writes."""
+    def append(self, connection: sa.Connection, event: AuditEvent, counts: Counts) -> None:
+        """Write an event behind the last entry of the audit log."""
+        last = self.audit_head()
+        entry = self.chain.following(event, counts, (last.sequence, last.digest) if last else None)
+        values = (
+            *(entry.sequence, event.time, event.action, event.application, event.count),
+            *(b"".join(event.subjects), event.key_entries, *dataclasses.astuple(counts)),
+            *(entry.previous, entry.digest),
+        )
+        connection.execute(_INSERT_ENTRY, dict(zip(AUDIT.c.keys(), values, strict=True)))
+
+    def _of_name(self, statement: sa.Executable, name: str) -> Any:
+        """The row of an application."""
+        try:
+            rows = self._rows(statement, {"name": check_application_name(name)})
+        except EnrolmentError:
+            rows = []
+        if not rows:
+            raise UnknownApplicationError(
+                f"no application {str(name)[:64]!a}; see iom stats, or iom init", application=name
+            )
+        return rows[0]
+
+    def _content_problems(self) -> Iterator[str]:
+        columns = (APPLICATIONS.c.name, APPLICATIONS.c.id, APPLICATIONS.c.encoding)
+        for name, number, encoding in self._rows(sa.select(*columns).order_by(APPLICATIONS.c.name)):
+            count = sa.select(sa.func.count()).where(REFERENCES.c.application == number)
+            revoked = sa.select(TOMBSTONES.c.record).where(TOMBSTONES.c.application == number)
+            wrong = count.where(sa.func.length(REFERENCES.c.code) != code_bytes(encoding))
+            both = count.where(REFERENCES.c.record.in_(revoked))
+            for query, problem in ((wrong, "codes of a wrong length"), (both, "records that are valid and revoked")):
+                if found := self._rows(query, whole_table=True)[0][0]:
+                    yield str(self._error(f"application {name}: {found} {problem}"))
+
+    def _update(self, connection: sa.Connection, application: Application) -> None:
+        """Write threshold, epoch, revision and seal of an application."""
+        _refuse_change(self.application(application.name), application)
+        connection.execute(
+            sa.update(APPLICATIONS)
+            .where(APPLICATIONS.c.name == application.name)
+            .values(
+                threshold=application.threshold,
+                epoch=application.epoch,
+                revision=application.revision,
+                seal=application.seal,
+                version=APPLICATIONS.c.version + 1,
+            )
+        )
+
+    def _counts(self, application: str) -> Counts:
+        """Counts after the last entry about an application."""
+        return self.chain.counts_of(self.audit_head(application), application)
+
+    def _next_version(self, connection: sa.Connection, number: int) -> int:
+        return int(connection.execute(_NEXT_VERSION, {"of_id": number}).scalar_one())
+
+    def _revoke(self, connection: sa.Connection, number: int, tombstones: Sequence[Tombstone]) -> None:
+        """Delete valid records and insert tombstones; raises the version."""
+        version = self._next_version(connection, number)
+        if not tombstones:
+            return
+        gone = [{"of_id": number, "of_record": each.record, "of_subject": each.subject_id} for each in tombstones]
+        if connection.execute(_DELETE_REFERENCE, gone).rowcount != len(gone):
+            subjects = {each.subject_id for each in tombstones}
+            raise RevokedError(
+                "a record is not valid any more; nothing was changed",
+                subject_id=subjects.pop() if len(subjects) == 1 else "",
+            )
+        rows = [
+            {
+                "application": number,
+                "record": each.record,
+                "subject": each.subject_id,
+                "epoch": each.epoch,
+                "seal": each.seal,
+                "version": version,
+            }
+            for each in tombstones
+        ]
+        connection.execute(_INSERT_TOMBSTONE, rows)
+
+    def _insert(
+        self, connection: sa.Connection, number: int, references: Sequence[Reference], *, no_slot_taken: bool = False
+    ) -> list[Reference]:
+        """Assign slots and insert; raises the version."""
+        version = self._next_version(connection, number)
+        subjects = {each.record: each.subject_id for each in references}
+        for (record,) in self._rows(_REVOKED_BETWEEN, {"of_id": number, "first": min(subjects), "last": max(subjects)}):
+            if record in subjects:
+                raise RevokedError(f"record {record} was revoked; it is never used again", subject_id=subjects[record])
+        taken: dict[str, set[int]] = {}
+        if not no_slot_taken:
+            slots = sa.select(REFERENCES.c.subject, REFERENCES.c.slot).where(
+                REFERENCES.c.application == number, self._is_among(REFERENCES.c.subject, set(subjects.values()))
+            )
+            for subject, slot in self._rows(slots):
+                taken.setdefault(subject, set()).add(slot)
+        placed = _with_slots(references, taken)
+        values = operator.attrgetter("record", "subject_id", "slot", "epoch", "code", "seal", "metadata", "created")
+        self._insert_references(connection, ((number, *values(each), version) for each in placed))
+        return placed
+
+    def _refuse_subjects(self, number: int, references: Sequence[Reference], *, another: bool, returning: bool) -> None:
+        subjects = {each.subject_id for each in references}
+
+        def with_rows_in(table: sa.Table) -> set[str]:
+            found = sa.select(table.c.subject).distinct().where(table.c.application == number)
+            return {row[0] for row in self._rows(found.where(self._is_among(table.c.subject, subjects)))}
+
+        enrolled = with_rows_in(REFERENCES)
+        if enrolled and not another:
+            subject_id = min(enrolled)
+            raise AlreadyEnrolledError(
+                f"subject {subject_id!r} is enrolled already; renew it, or add another reference", subject_id=subject_id
+            )
+        if not returning and (gone := with_rows_in(TOMBSTONES) - enrolled):
+            raise revoked_subject(min(gone))
+
+    def _refuse_epoch(self, name: str, number: int, references: Sequence[Reference]) -> None:
+        """In key mode `application`, refuse other epochs and subjects that were revoked under this one."""
+        application = self.application(name)
+        if application.key_mode != "application":
+            return
+        if any(reference.epoch != application.epoch for reference in references):
+            raise EnrolmentError(
+                f"application {name}: its key was rotated in the meantime; nothing was written. Try again"
+            )
+        found = sa.select(TOMBSTONES.c.subject).where(
+            TOMBSTONES.c.application == number,
+            TOMBSTONES.c.epoch >= application.epoch,
+            self._is_among(TOMBSTONES.c.subject, {each.subject_id for each in references}),
+        )
+        for (subject_id,) in self._rows(found.limit(1)):
+            raise revoked_epoch(subject_id, name)
+
+
+def taken() -> EnrolmentError:
+    """The error for a slot or a record number that is in use."""
+    return EnrolmentError("a slot or a record number is taken already")
+
+
+def _application_of(row: Sequence[Any]) -> Application:
+    values = [*row[:5], bool(row[5]), *row[6:]]
+    try:
+        return Application(*_checked(values, _APPLICATION_TYPES, "application"))
+    except EnrolmentError as error:
+        raise StoreError(
+            f"the record store was changed outside of the gallery, or is damaged: {error}. Take it from a backup"
+        ) from error
+
+
+def _reference_of(application: str, row: Sequence[Any]) -> Reference:
+    return Reference(application, *_checked(row, _REFERENCE_TYPES, "reference"))
+
+
+def _entry_of(row: Sequence[Any]) -> AuditEntry:
+    row = _checked(row, _ENTRY_TYPES, "audit entry")
+    sequence, time, action, application, count, joined, key_entries, *counts = row[:10]
+    starts = range(0, len(joined), PSEUDONYM_BYTES)
+    subjects = tuple(joined[start : start + PSEUDONYM_BYTES] for start in starts)
+    event = AuditEvent(action, application, count, subjects, key_entries, time)
+    return AuditEntry(sequence, event, Counts(*counts), *row[10:])
+
+
+def _checked(row: Sequence[Any], types: tuple[type, ...], noun: str) -> Sequence[Any]:
+    """A row with values of the right types: SQLite stores any in any column."""
+    if tuple(map(type, row)) != types:
+        found = next(
+            type(value).__name__ for value, expected in zip(row, types, strict=True) if type(value) is not expected
+        )
+        raise StoreError(
+            f"the record store holds a value of a wrong type ({found}) in a row ({noun}): it was "
+            "changed outside of the gallery, or is damaged. Take it from a backup"
+        )
+    return row
+
+
+def _refuse_change(known: Application, application: Application) -> None:
+    """Refuse a change of settings that codes depend on, or of an older revision or epoch."""
+    for name in _FIXED:
+        if getattr(known, name) != getattr(application, name):
+            raise EnrolmentError(
+                f"application {known.name}: its {name} cannot be changed; make a new application and enrol again"
+            )
+    if application.revision <= known.revision:
+        raise EnrolmentError(
+            f"application {known.name} was changed by another process in the meantime; nothing was written. Try again"
+        )
+    if application.epoch < known.epoch:
+        raise EnrolmentError(
+            f"application {known.name}: expected key epoch {known.epoch} or later, received {application.epoch}"
+        )
+
+
+def _with_slots(references: Sequence[Reference], used: dict[str, set[int]]) -> list[Reference]:
+    """References with the lowest free slot of their subject where they have none; `used` is changed."""
+    placed = []
+    for reference in references:
+        slots = used.get(reference.subject_id)
+        if slots is None:
+            slots = used[reference.subject_id] = set()
+        if reference.slot == UNSLOTTED:
+            slot = 0
+            while slot in slots:
+                slot += 1
+            reference = reference.in_slot(slot)
+        slots.add(reference.slot)
+        placed.append(reference)
+    return placed
 
 
 class StoreKind(NamedTuple):

@@ -25,8 +25,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from iom.errors import StoreError, StoreNotFoundError
-from iom.gallery.stores.base import FORMAT
-from iom.gallery.stores.sql import LONG, METADATA, SqlStore, taken
+from iom.gallery.stores.base import FORMAT, LONG, METADATA, RecordStore, taken
 
 MIN_VERSION = 120000
 """PostgreSQL 12 is the first with MATERIALIZED."""
@@ -162,7 +161,7 @@ def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "Postgr
     return PostgresStore(Dsn.parse(url), create=create, format=format)
 
 
-class PostgresStore(SqlStore):
+class PostgresStore(RecordStore):
     """Record store in PostgreSQL.
 
     Args:

@@ -21,8 +21,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from iom._files import SECRET_MODE, atomic_path
 from iom.errors import StoreError, StoreNotFoundError
-from iom.gallery.stores.base import FORMAT
-from iom.gallery.stores.sql import METADATA, SqlStore, taken
+from iom.gallery.stores.base import FORMAT, METADATA, RecordStore, taken
 
 BUSY_SECONDS = 30.0
 CHECKPOINT_MILLISECONDS = 200
@@ -322,7 +321,7 @@ def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "Sqlite
     return SqliteStore(Path(path[1:]), read_only=place.endswith(_READ_ONLY), create=create, format=format)
 
 
-class SqliteStore(SqlStore):
+class SqliteStore(RecordStore):
     """Record store in a SQLite file, for several processes of one machine.
 
     Args:
@@ -377,8 +376,9 @@ class SqliteStore(SqlStore):
         self._file.vacuum()
 
     def close(self) -> None:
-        self._connection.close()
-        self._engine.dispose()
+        with contextlib.suppress(StoreError), self._file.locked():  # it may be closed already
+            self._connection.close()
+            self._engine.dispose()
         self._file.close()
 
     def _rows(
@@ -401,7 +401,7 @@ class SqliteStore(SqlStore):
             raise taken() from None
 
     def _is_among(self, column: sa.Column[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
-        listed = sa.func.json_each(sa.literal(json.dumps(list(values)))).table_valued("value")
+        listed = sa.func.json_each(sa.literal(json.dumps(sorted(values)))).table_valued("value")
         return column.in_(sa.select(listed.c.value))
 
     def _set_format(self, connection: sa.Connection, number: int) -> None:

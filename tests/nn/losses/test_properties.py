@@ -27,7 +27,7 @@ def hard_codes(rows, length=200, alphabet_size=4, seed=0):
 
 @pytest.mark.parametrize("mining", ARC_TRIPLET_MININGS)
 def test_the_arc_margin_raises_the_loss_at_every_angle(mining):
-    """The ancestor's sits on the wrong side and lowers it."""
+    """The predecessor's sits on the wrong side and lowers it."""
     measure = ARC_TRIPLET_MININGS[mining]
     labels = np.array([0, 0, 1])
     for mated in np.linspace(0.05, 1.55, 7):

@@ -83,7 +83,7 @@ def real_weights(tmp_path, shared):
 @pytest.mark.proof
 def test_real_weights_tell_the_colour_order(real_weights):
     loaded = real_weights()
-    print(f"mobilefacenet_y1 on faces of nobody: {loaded.check}")
+    print(f"mobilefacenet_y1 on synthetic faces: {loaded.check}")
     assert loaded.check.is_confirmed
     with pytest.raises(WeightsError, match=r"'BGR 0\.\.255' is stated.*'RGB 0\.\.255' separates"):
         real_weights(colour_order="BGR")

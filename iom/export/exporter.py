@@ -173,8 +173,8 @@ def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
         return "dense", {}, dict(zip(("kernel", "bias"), layer.get_weights(), strict=False))
     if kind == "PReLU":
         return "prelu", {}, {"slopes": np.asarray(layer.alpha)}
-    if kind in ("KeyedPermutation", "KeyedRotation"):
-        return kind.removeprefix("Keyed").lower(), {"keep": layer.keep}, {}
+    if kind in {key_kind.layer for key_kind in KEY_KINDS.values()}:
+        return KEY_KINDS[layer.kind].step, {"keep": layer.keep}, {}
     if kind == "IoMProjection":
         settings = {
             "alphabet_size": layer.alphabet_size,

@@ -21,8 +21,8 @@ from iom.export.context import ExportContext
 from iom.export.folding import graph_nodes
 from iom.keys import ROTATION_ROUNDS
 from iom.nn.layers.cosine import NORM_FLOOR
+from iom.nn.layers.keyed import block_sizes
 from iom.nn.layers.refinement import DECAY, FLOOR, RATE
-from iom.nn.layers.rotation import block_sizes
 
 OPSET = 17
 IR_VERSION = 8

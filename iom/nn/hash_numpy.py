@@ -40,10 +40,14 @@ class Head:
 
     def __init__(self, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:
         self._steps = [
-            (step["step"], STEPS[step["step"]], step["reads"],
-             {**step["settings"], **{name: arrays[key] for name, key in step["arrays"].items()}})
+            (
+                step["step"],
+                STEPS[step["step"]],
+                step["reads"],
+                {**step["settings"], **{name: arrays[key] for name, key in step["arrays"].items()}},
+            )
             for step in steps
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def load(cls, path: Path) -> "Head":
@@ -147,9 +151,8 @@ def _hadamard(rows: Array) -> Array:
 
 
 def _projection(
-    rows: Array, *, kernel: Array, alphabet_size: int, steps: int, gain: float, rate: float,
-    decay: float,
-) -> Array:  # fmt: skip
+    rows: Array, *, kernel: Array, alphabet_size: int, steps: int, gain: float, rate: float, decay: float
+) -> Array:
     """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`."""
     if steps:
         vectors = kernel.reshape(len(kernel), -1, alphabet_size)
@@ -159,9 +162,8 @@ def _projection(
 
 
 def _refined(
-    rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float,
-    pace: tuple[float, float],
-) -> Array:  # fmt: skip
+    rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float, pace: tuple[float, float]
+) -> Array:
     """As `iom.nn.layers.refinement.refine`, of `vectors` `(K, M, Q)`.
 
     Of two symbols the centred vectors are opposite: one of them and a sign say the same.

@@ -38,7 +38,6 @@ class CentredPositions(keras.constraints.Constraint):
         return ops.reshape(vectors, w.shape)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {"alphabet_size": self.alphabet_size}
 
 
@@ -113,7 +112,6 @@ class IoMProjection(keras.layers.Layer):
         self.kernel.assign(np.asarray(store["kernel"], np.float32))
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "code_length": self.code_length,

@@ -35,12 +35,10 @@ class KeyedPermutation(keras.layers.Layer):
         return ops.take_along_axis(rows, ops.cast(order, "int32"), axis=1)
 
     def compute_output_shape(self, input_shape):
-        """Shape of the result."""
         batch, size = input_shape[0]
         return (batch, self.keep or size)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "keep": self.keep, "kind": self.kind}
 
 
@@ -81,12 +79,10 @@ class KeyedRotation(keras.layers.Layer):
         return rows
 
     def compute_output_shape(self, input_shape):
-        """Shape of the result."""
         batch, size = input_shape[0]
         return (batch, self.keep or size)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "keep": self.keep, "kind": self.kind}
 
 

@@ -171,7 +171,6 @@ class SampledCosineLogits(keras.layers.Layer):
         return (input_shape[0][0], self.sampled + 1 + int(self.with_norm))
 
     def get_config(self):
-        """Arguments of the constructor."""
         names = ("classes", "share", "slots", "seed", "with_norm")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 

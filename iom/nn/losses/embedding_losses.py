@@ -36,8 +36,6 @@ class TripletLoss(ClassLoss):
         margin: By how much a non-mated distance should exceed a mated one.
         mining: `batch_hard`, `batch_all` or `semi_hard` (`iom/nn/losses/code/triplet.py`).
         distance: `cosine` or `euclidean`.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(self, margin=0.3, mining="batch_hard", distance="cosine", name="triplet", **kwargs):
@@ -53,7 +51,6 @@ class TripletLoss(ClassLoss):
         return self._mine(self._distances(outputs, outputs), labels, margin=self.margin)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin, "mining": self.mining, "distance": self.distance}
 
 

@@ -45,7 +45,6 @@ class _NormMarginLoss(SoftmaxCrossEntropy):
         return outputs[:, :-1], outputs[:, -1:]
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "classes": self.classes}
 
 
@@ -65,8 +64,6 @@ class MagFaceLoss(_NormMarginLoss):
         highest_margin: u_m, at the highest.
         norm_weight: lambda_g.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -106,7 +103,6 @@ class MagFaceLoss(_NormMarginLoss):
         return cosines, ops.clip(norms, self.lowest_norm, self.highest_norm)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "scale": self.scale,
@@ -132,8 +128,6 @@ class AdaFaceLoss(_NormMarginLoss):
         concentration: h.
         rate: By which mean and standard deviation of the norms follow a batch.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -182,7 +176,6 @@ class AdaFaceLoss(_NormMarginLoss):
         return ops.clip(scaled * self.concentration, -1.0, 1.0)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "margin": self.margin,

@@ -45,7 +45,6 @@ class ClassLoss(keras.losses.Loss, abc.ABC):
         """Labels `(B,)` int32 and outputs float32 -> loss of each row `(B,)`, or a scalar."""
 
     def get_config(self):
-        """Arguments of the constructor."""
         # The type is always float32 here, and a written one would be the policy's of that day.
         return {"name": self.name, "reduction": self.reduction}
 
@@ -94,7 +93,6 @@ class SoftmaxCrossEntropy(ClassLoss):
         return (1.0 - self.label_smoothing) * loss + self.label_smoothing * spread
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 

@@ -18,8 +18,6 @@ class CurricularFaceLoss(SoftmaxCrossEntropy):
         scale: s.
         rate: a, by which t follows a batch.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -53,5 +51,4 @@ class CurricularFaceLoss(SoftmaxCrossEntropy):
         return self.scale * replace(weighted, labels, moved)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin, "scale": self.scale, "rate": self.rate}

@@ -35,8 +35,6 @@ class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
     Args:
         scale: s, the inverse temperature of the softmax.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(self, scale: Positive = 64.0, label_smoothing=0.0, name="normalised_softmax", **kwargs):
@@ -52,7 +50,6 @@ class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
         return target
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "scale": self.scale}
 
 
@@ -68,8 +65,6 @@ class ArcFaceLoss(NormalisedSoftmaxLoss):
         margin: Angle m in radians.
         scale: s, the inverse temperature of the softmax.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -83,7 +78,6 @@ class ArcFaceLoss(NormalisedSoftmaxLoss):
         return add_angle(target, self.margin)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin}
 
 
@@ -95,8 +89,6 @@ class CosFaceLoss(NormalisedSoftmaxLoss):
         margin: m.
         scale: s.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -110,7 +102,6 @@ class CosFaceLoss(NormalisedSoftmaxLoss):
         return target - self.margin
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin}
 
 
@@ -127,8 +118,6 @@ class CombinedMarginLoss(NormalisedSoftmaxLoss):
         cosine_margin: m3, taken off the cosine.
         scale: s.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -151,7 +140,6 @@ class CombinedMarginLoss(NormalisedSoftmaxLoss):
         return falling_cosine(self.multiplier * angles(target) + self.margin) - self.cosine_margin
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "multiplier": self.multiplier,
@@ -173,8 +161,6 @@ class SphereFaceLoss(NormalisedSoftmaxLoss):
         easing: lambda; 0 is the full margin.
         scale: s.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -196,5 +182,4 @@ class SphereFaceLoss(NormalisedSoftmaxLoss):
         return (self.easing * target + psi) / (1.0 + self.easing)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin, "easing": self.easing}

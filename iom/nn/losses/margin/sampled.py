@@ -29,12 +29,10 @@ class SampledLoss(keras.losses.Loss):
         return self.loss.call(y_pred[:, -1], y_pred[:, :-1])
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
 
     @classmethod
     def from_config(cls, config):
-        """From what `get_config` gave."""
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
 
 

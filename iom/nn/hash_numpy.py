@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from iom._untrusted import parse_json, read_arrays
 from iom.errors import WeightsError
-from iom.keys import ROTATION_ROUNDS
+from iom.keys import KEY_KINDS, ROTATION_ROUNDS
 
 Array = NDArray[Any]
 NORM_FLOOR = 1e-12
@@ -83,7 +83,7 @@ class Head:
         kernel: Array = np.zeros(0, np.float32)
         keyed: Callable[[Array, Array], Array] = functools.partial(_permutation, keep=0)
         for name, step, _, settings in self._steps:
-            if name in ("permutation", "rotation"):
+            if name in {kind.step for kind in KEY_KINDS.values()}:
                 keyed = functools.partial(step, **settings)
             elif name == "projection":
                 kernel = settings["kernel"]
@@ -114,7 +114,7 @@ def _permutation(rows: Array, order: Array, *, keep: int) -> Array:
 
 
 def _rotation(rows: Array, order: Array, *, keep: int) -> Array:
-    """As `iom.nn.layers.rotation.KeyedRotation`."""
+    """As `iom.nn.layers.keyed.KeyedRotation`."""
     size = rows.shape[1]
     for number in range(ROTATION_ROUNDS):
         part = order[:, number * size : (number + 1) * size]

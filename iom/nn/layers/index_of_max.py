@@ -130,17 +130,6 @@ def hard_index(responses):
     return ops.argmax(responses, axis=-1)
 
 
-def soft_index(responses, inverse_temperature):
-    """Expected index under a softmax, `(B, M, Q)` -> `(B, M)`; kept for comparison.
-
-    It averages over *nominal* symbols: responses split evenly between symbols 2 and 4 give 3,
-    which is neither. `relaxed_codes` does not have this flaw.
-    """
-    weights = ops.softmax(inverse_temperature * responses, axis=-1)
-    indices = ops.arange(responses.shape[-1], dtype=weights.dtype)
-    return ops.sum(weights * indices, axis=-1)
-
-
 def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
     """Codes with a gradient: a softmax over the symbols of each position.
 
@@ -158,3 +147,27 @@ def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
         return soft
     hard = ops.one_hot(hard_index(responses), responses.shape[-1], dtype=soft.dtype)
     return soft + ops.stop_gradient(hard - soft)
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class Symbols(keras.layers.Layer):
+    """Index of the largest response, the first of equals: `(B, M, Q)` -> `(B, M)` int32.
+
+    On TensorFlow not by `keras.ops.argmax`, which is built from bit operations there that no
+    converter knows, and ranks -0.0 below 0.0.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+    def call(self, responses):
+        """Symbols of responses."""
+        if keras.backend.backend() != "tensorflow":
+            return ops.cast(ops.argmax(responses, axis=-1), "int32")
+        import tensorflow as tf
+
+        return tf.argmax(responses, axis=-1, output_type=tf.int32)
+
+    def compute_output_spec(self, responses):
+        """`(B, M)` int32."""
+        return keras.KerasTensor(responses.shape[:-1], dtype="int32")

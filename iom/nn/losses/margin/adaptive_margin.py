@@ -8,8 +8,16 @@ import math
 import keras
 from keras import ops
 
-from iom.nn.losses.margin.angular_margin import add_angle, angles
-from iom.nn.losses.margin.class_loss import NonNegative, Positive, Rate, SoftmaxCrossEntropy, gather, replace
+from iom.nn.losses.margin.base import (
+    NonNegative,
+    Positive,
+    Rate,
+    SoftmaxCrossEntropy,
+    add_angle,
+    angles,
+    gather,
+    replace,
+)
 
 ANGLE_MARGIN = 1e-3
 """Angles are kept this far from 0 and pi (as in AdaFace's own code)."""

@@ -60,16 +60,3 @@ def sharded_cross_entropy(labels, shards):
         targets.append(ops.sum(chosen * logits, axis=1))
         first += logits.shape[1]
     return ops.logsumexp(ops.stack(sums), axis=0) - ops.sum(ops.stack(targets), axis=0)
-
-
-def sharded_cosines(embeddings, centres):
-    """Cosines to the centres of each shard, each computed where its centres are.
-
-    Args:
-        embeddings: `(B, D)` of unit length.
-        centres: `(C_k, D)` of each shard.
-
-    Returns:
-        `(B, C_k)` for each shard.
-    """
-    return [ops.matmul(embeddings, ops.transpose(ops.normalize(shard, axis=-1))) for shard in centres]

@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from iom.nn.losses.margin.angular_margin import add_angle
-from iom.nn.losses.margin.class_loss import NonNegative, Positive, Rate, SoftmaxCrossEntropy, gather, replace
+from iom.nn.losses.margin.base import NonNegative, Positive, Rate, SoftmaxCrossEntropy, add_angle, gather, replace
 
 
 @keras.saving.register_keras_serializable(package="iom")

@@ -20,8 +20,8 @@ from iom.errors import ConfigError
 from iom.models.embedder import Embedder, load_embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.hash_network import check_sizes
+from iom.nn.losses.code.base import PerKeyLoss
 from iom.nn.losses.code.objectives import build_objectives
-from iom.nn.losses.code.per_key import PerKeyLoss
 from iom.photos.images import read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
@@ -144,14 +144,7 @@ def _adapted(rows: NDArray[np.float32], start: NDArray[np.float32] | None) -> ND
 
 
 class HasherTraining:
-    """One training of a hasher.
-
-    Args:
-        config: Data, embedder, network, losses, optimizer.
-        data: The data of that configuration.
-        output: The run's folder.
-        report: Takes a line of text now and then.
-    """
+    """One training of a hasher; the arguments are those of `train_hasher`."""
 
     def __init__(
         self, config: Stage2Config, data: Stage2Data, output: Path, *, report: Callable[[str], None] = lambda line: None

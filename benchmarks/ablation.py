@@ -100,13 +100,12 @@ def _measure(arguments: argparse.Namespace) -> int:
         keys=arguments.keys,
     )
 
-    from iom.evaluation.sweep import run_search
-    from iom.evaluation.sweep_table import markdown
+    from iom.evaluation.sweep import run_sweep, sweep_table
 
-    rows = run_search(search, arguments.output, resume=arguments.resume, report=lambda line: print(line, flush=True))
+    rows = run_sweep(search, arguments.output, resume=arguments.resume, report=lambda line: print(line, flush=True))
     if arguments.lfw:
         _add_lfw(rows, arguments)
-    print(markdown(rows))
+    print(sweep_table(rows).markdown())
     print(json.dumps({"rows": rows}))
     return 0
 

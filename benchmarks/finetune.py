@@ -52,7 +52,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     import keras
 
     from iom.evaluation.scores import CodeSystem
-    from iom.evaluation.sweep_metrics import held_out_figures
+    from iom.evaluation.sweep import held_out_figures
     from iom.models.embedder import load_embedder
     from iom.models.face_hasher import EMBEDDER_FILE
     from iom.training.hasher import load_stage2_data, train_hasher

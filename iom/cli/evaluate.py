@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -21,12 +21,6 @@ from iom.cli._command import (
     root,
 )
 from iom.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from iom.evaluation.demo import Demonstration
 
 TITLE = "Evaluation"
 command = root.section(TITLE)
@@ -72,69 +66,20 @@ def demo(images: Sequence[Path] | None, models: HasherOptions, output: Path, see
 
     is_file = output.suffix.lower() == ".png"
     check_output(output, folder=not is_file)
-    # Images first: a wrong file is told at once, not after seconds of loading.
-    faces = _faces(images, seed)
 
-    from iom.evaluation.demo import demonstrate, find_hasher
-    from iom.keys import TransformKey
+    from iom.evaluation.demo import demo_faces, demonstrate, draw_demo, find_hasher
 
+    # Images first: a wrong file is told at once, not after seconds of loading weights.
+    faces = demo_faces(images or None, seed=seed)
     count = len(faces)
     weights = models.weights or DEMO_WEIGHTS
     hasher = models.load(batch_size=count) if models.hasher else find_hasher(weights, batch_size=count)
-    shown = demonstrate(hasher.embed(faces), hasher, before=TransformKey.generate(), after=TransformKey.generate())
+    shown = demonstrate(faces, hasher)
     if verbose:
         print(hasher.summary())
     picture = output if is_file else output / "demo.png"
-    _draw(shown, faces, picture)
-    scenes = [
-        {"title": scene.title, "dist_positive": scene.dist_positive, "dist_negative": scene.dist_negative}
-        for scene in shown.scenes
-    ]
-    return Answer(
-        {"picture": picture, "code_length": shown.code_length, "threshold": shown.threshold, "scenes": scenes},
-        f"{_text(shown)}\n\npicture: {picture}",
-    )
-
-
-def _faces(paths: Sequence[Path] | None, seed: int) -> "NDArray[np.uint8]":
-    """Faces A, B and C, `(3, 112, 112, 3)`."""
-    if paths:
-        from iom.photos.images import read_images
-
-        return read_images(paths)
-
-    from iom.synthetic import load_face_model
-
-    images, _ = load_face_model().sample(2, 2, seed=seed)
-    return images[:3]
-
-
-def _draw(shown: "Demonstration", faces: "NDArray[np.uint8]", path: Path) -> None:
-    from iom.evaluation.demo_picture import draw_demo
-
-    try:
-        draw_demo(shown, faces, path)
-    except OSError as error:
-        raise DataError(f"cannot write the picture {path}: {error.strerror or error}") from error
-
-
-def _text(shown: "Demonstration") -> str:
-    length, threshold = shown.code_length, shown.threshold
-    lines = [
-        f"codes of {length} symbols over {shown.alphabet_size} values; match when at "
-        f"most {threshold} differing positions (calibrated at FMR {shown.fmr:g})",
-        f"cosine distance of the embeddings: positive {shown.cosine_positive:.3f}, "
-        f"negative {shown.cosine_negative:.3f}",
-    ]
-    for scene in shown.scenes:
-        lines += ["", scene.title]
-        for name, distance, meaning in (
-            ("dist_positive", scene.dist_positive, "A and B, one person"),
-            ("dist_negative", scene.dist_negative, "A and C, two persons"),
-        ):
-            decision = "match" if distance <= threshold else "no match"
-            lines.append(f"  {name} = {distance:4d} of {length}   {decision:8}   ({meaning})")
-    return "\n".join(lines)
+    draw_demo(shown, faces, picture)
+    return Answer({"picture": picture, **shown.to_dict()}, f"{shown.text()}\n\npicture: {picture}")
 
 
 @command(
@@ -198,7 +143,7 @@ def evaluate(config: ConfigOptions, output: Path | None, report: Path | None, wi
         page = write_report(data, report, images=thumbnails(inputs.benchmark, pairs))
         print("\n".join(f"- {sentence.text}" for sentence in data.summary))
         print(f"page: {page}")
-    return Answer({"output": output, "page": page, "rows": data.to_json()["rows"]})
+    return Answer({"output": output, "page": page, "rows": [row.model_dump() for row in data.rows]})
 
 
 @command(

@@ -86,8 +86,8 @@ def train_stage2(run: RunOptions) -> Answer:
 @command(
     "sweep",
     epilog="""\
-The output folder holds the table (search.md, search.csv, search.json, rewritten after each row),
-the picture search.png, rows/ with what is measured, and runs/ with the trained hashers; --resume
+The output folder holds the table (sweep.md, sweep.csv, sweep.json, rewritten after each row),
+the picture sweep.png, rows.jsonl with what is measured, and runs/ with the trained hashers; --resume
 keeps finished rows and continues an interrupted training.
 
 Rows are measured on the held-out subjects of the stage 2 configuration's data section, with the
@@ -109,14 +109,12 @@ def sweep(run: RunOptions) -> Answer:
 
     settings = run.load(SweepConfig)
 
-    from iom.evaluation.sweep import run_search
-    from iom.evaluation.sweep_table import markdown
+    from iom.evaluation.sweep import run_sweep, sweep_table
 
-    rows = run_search(settings, run.output, **run.how())
-    table, picture = run.output / "search.md", run.output / "search.png"
-    return Answer(
-        {"table": table, "picture": picture, "rows": rows}, f"{markdown(rows)}\ntable and picture: {table}, {picture}"
-    )
+    rows = run_sweep(settings, run.output, **run.how())
+    table, picture = run.output / "sweep.md", run.output / "sweep.png"
+    text = f"{sweep_table(rows).markdown()}\ntable and picture: {table}, {picture}"
+    return Answer({"table": table, "picture": picture, "rows": rows}, text)
 
 
 @command(

@@ -287,8 +287,7 @@ def table_figures(table: ScoreTable, *, identification: bool = False) -> Iterato
 
     Args:
         table: The comparisons.
-        identification: Also take them as searches: needs names of references, and each probe once
-            with each reference.
+        identification: Also take them as searches: needs names of references, and each probe once with each reference.
 
     Raises:
         DataError: A kind of comparison is missing, or searches are incomplete.

@@ -1,114 +1,361 @@
-"""Grid search over stage 2 configurations on cached embeddings, in one process, resumable."""
+"""Sweep over a grid of stage 2 configurations: trained and measured on cached embeddings, in one process, resumable."""
 
+import dataclasses
+import itertools
+import json
+import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from iom._files import write_json
-from iom._untrusted import read_json
+from iom._files import Journal, atomic_path, write_json, write_text
+from iom._registry import lookup
 from iom.baselines import BASELINES
 from iom.baselines.protection import stored_bits
-from iom.config import Stage2Config, SweepConfig
-from iom.errors import CheckpointError
-from iom.evaluation.scores import CodeSystem
-from iom.evaluation.sweep_metrics import SearchBenchmark, held_out_figures
-from iom.evaluation.sweep_plan import FLOAT, UNTRAINED, PlannedRow, plan_rows
-from iom.evaluation.sweep_table import RATES, draw_search, write_table
+from iom.config import EvaluateConfig, Stage2Config, SweepConfig, VariantConfig, load_config, settings_of
+from iom.data.benchmarks import load_benchmark
+from iom.errors import ConfigError
+from iom.evaluation.evaluate import embed_benchmark
+from iom.evaluation.pairs import operating_points
+from iom.evaluation.report.plots import COLOURS, DPI
+from iom.evaluation.report.text import Table, csv_text, number_text
+from iom.evaluation.scores import FLOAT, STOLEN_KEY, CodeSystem, code_scores, float_scores
 from iom.evaluation.systems import baseline_system
+from iom.models.embedder import Embedder
+from iom.training.calibration import validation_keys
 from iom.training.hasher import Stage2Data, load_stage2_data, train_hasher, untrained_hasher
 from iom.training.loop import TrainingDivergedError
 from iom.training.run_dir import RunDir
 
+FORMAT = 1
+LEARNED, UNTRAINED = "learned", "untrained"
+FMRS = {"fnmr_1e-2": 1e-2, "fnmr_1e-3": 1e-3, "fnmr_1e-4": 1e-4}
+MIN_FALSE_MATCHES = 10
+"""An FMR is quoted where it is made up of as many false matches or more."""
+RATES = {"eer": "EER", "fnmr_1e-2": "FNMR@1e-2", "fnmr_1e-3": "FNMR@1e-3", "fnmr_1e-4": "FNMR@1e-4"}
+SOURCES = {"": "", "test_": "test ", "lfw_": "LFW "}
+"""Prefix of a rate to the words before its heading; without a prefix it is of the held-out subjects."""
 
-def run_search(
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRow:
+    """One row of the table.
+
+    Attributes:
+        name: In the table; distinct.
+        series: Its line in the plot: a variant, a baseline or `float`.
+        kind: `learned`, `untrained`, `float`, or the name of a baseline.
+        config: The whole stage 2 configuration.
+        settings: The settings of the grid here, by dotted name.
+    """
+
+    name: str
+    series: str
+    kind: str
+    config: Stage2Config
+    settings: dict[str, Any]
+
+    @property
+    def slug(self) -> str:
+        """Name of its files."""
+        return re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.name)
+
+
+class SweepBenchmark:
+    """A benchmark that every row is measured on too; loaded once, embedded once for an embedder.
+
+    Args:
+        path: Evaluation configuration; its benchmark, keys and seed count, nothing else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._config = load_config(EvaluateConfig, path)
+        self._benchmark = load_benchmark(self._config.benchmark, seed=self._config.seed)
+        self._fingerprint = ""
+        self._embeddings: Any = None
+
+    def figures(self, codes: CodeSystem | None, embedder: Embedder) -> dict[str, float]:
+        """Figures as `held_out_figures` gives them, with the prefix `test_`."""
+        if self._fingerprint != embedder.fingerprint:
+            self._embeddings = embed_benchmark(embedder, self._benchmark, progress=True)
+            self._fingerprint = embedder.fingerprint
+        if codes is None:
+            entry = float_scores(self._benchmark, self._embeddings)
+        else:
+            keys, seed = self._config.scenario.keys, self._config.seed
+            (entry,) = code_scores(
+                codes, self._benchmark, self._embeddings, keys=keys, seed=seed, scenarios=(STOLEN_KEY,)
+            )
+        values = []
+        for scores in entry.by_key:
+            found = {name.replace("_at_fmr", ""): value for name, value in operating_points(scores)}
+            values.append({name: found[name] for name in RATES if name in found})
+        return {f"test_{name}": value for name, value in _over_keys(values).items()}
+
+
+def plan_rows(config: SweepConfig) -> list[PlannedRow]:
+    """All rows, the cheap ones first: float and baselines, then every variant at every point of the grid.
+
+    Every configuration is read here, so that a misspelt setting is found before any training.
+
+    Raises:
+        ConfigError: An unknown setting or baseline, a value out of range, two rows of one name.
+    """
+    variants = config.variants or (VariantConfig(name=LEARNED),)
+    rows = [_planned(config, variant, point) for variant in variants for point in _grid_points(config)]
+    planned = [*_data_agnostic(config, rows), *rows]
+    slugs = [row.slug for row in planned]
+    twice = [row.name for row in planned if slugs.count(row.slug) > 1]
+    if twice:
+        raise ConfigError(f"sweep: two rows are called '{twice[0]}'; name the variants apart")
+    return planned
+
+
+def run_sweep(
     config: SweepConfig,
     output: Path,
     *,
     resume: bool = False,
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
-) -> list[dict[str, Any]]:
-    """Measure every row of a search on the held-out subjects.
+) -> list[Row]:
+    """Measure every row of a sweep on the held-out subjects.
 
     Args:
-        config: The search.
-        output: Its folder: `search.csv`, `search.json`, `search.md` (rewritten after each row),
-            `search.png`, `rows/` with what is finished, `runs/` with the trained hashers.
+        config: The sweep.
+        output: Its folder: `sweep.csv`, `sweep.json`, `sweep.md` (rewritten after each row), `sweep.png`, `rows.jsonl`
+            with the finished rows, `runs/` with the trained hashers.
         resume: Keep finished rows, continue an interrupted training.
         progress: Show progress bars.
-        report: Takes a line for each finished row.
+        report: Called with a line after each finished row.
 
     Returns:
-        One dict a row: name, series, kind, shape, figures as fractions (means over keys, with the
-        standard deviation over keys as `*_std`), folder of the hasher in `output`, seconds.
+        One dict a row: name, series, kind, shape, figures as fractions (means over keys, with the standard deviation
+        over keys as `*_std`), folder of the hasher in `output`, seconds.
 
     Raises:
-        ConfigError, DataError, WeightsError, CheckpointError: As their texts say.
+        ConfigError: See `plan_rows`.
+        CheckpointError: `output` holds another run, or one that `resume` does not allow to continue.
+        SettingsChangedError: A file that the sweep builds on has changed since it began.
+        DataError: Data or benchmark are missing or damaged, or another process works on `output`.
+        WeightsError: The embedder is missing or damaged.
     """
     planned = plan_rows(config)
-    benchmark = SearchBenchmark(Path(config.evaluate)) if config.evaluate else None
+    benchmark = SweepBenchmark(Path(config.evaluate)) if config.evaluate else None
     RunDir.open(output, config, resume=resume)
-    measured = [_finished(output, row) for row in planned]
+    title = f"sweep over {config.stage2}: held-out subjects, stolen key, {config.keys} keys"
     data: Stage2Data | None = None
-    title = f"search over {config.stage2}: held-out subjects, stolen key, {config.keys} keys"
-    with tqdm(
-        total=len(planned),
-        initial=sum(row is not None for row in measured),
-        desc="search",
-        unit="row",
-        disable=not progress,
-    ) as bar:
-        for index, row in enumerate(planned):
-            if measured[index] is not None:
-                continue
-            bar.set_postfix_str(row.name)
-            if data is None or not data.fits(row.config):
-                data = load_stage2_data(row.config, progress=progress)
-            result = _measure(row, config, data, output, benchmark)
-            write_json(_row_path(output, row), {"config": _plain(row.config), "row": result})
-            measured[index] = result
-            write_table([entry for entry in measured if entry is not None], output, title=title)
-            bar.clear()
-            report(_line(result))
-            bar.update()
-    rows = [entry for entry in measured if entry is not None]
-    write_table(rows, output, title=title)
-    draw_search(rows, output / "search.png", title=title)
+    with Journal(output / "rows.jsonl", {row.name: row.config.model_dump(mode="json") for row in planned}) as journal:
+        measured: dict[str, Row] = {}
+        for _, entry in journal.entries():
+            if not {"name", "seconds"} <= entry.keys():
+                raise journal.damaged()
+            measured[entry["name"]] = entry
+        with tqdm(total=len(planned), initial=len(measured), desc="sweep", unit="row", disable=not progress) as bar:
+            for row in planned:
+                if row.name in measured:
+                    continue
+                bar.set_postfix_str(row.name)
+                if data is None or not data.fits(row.config):
+                    data = load_stage2_data(row.config, progress=progress)
+                measured[row.name] = _measure(row, config, data, output, benchmark)
+                journal.add(measured[row.name], durable=True)
+                _write_tables(_in_order(planned, measured), output, title)
+                bar.clear()
+                report(_line(measured[row.name]))
+                bar.update()
+    rows = _in_order(planned, measured)
+    _write_tables(rows, output, title)
+    with atomic_path(output / "sweep.png") as temporary:
+        sweep_figure(rows, title).savefig(temporary, dpi=DPI)
     return rows
 
 
-def _measure(
-    row: PlannedRow, search: SweepConfig, data: Stage2Data, output: Path, benchmark: SearchBenchmark | None
-) -> dict[str, Any]:
-    started = time.monotonic()
-    result: dict[str, Any] = {"name": row.name, "series": row.series, "kind": row.kind}
-    result |= _shape(row, data)
+def held_out_figures(codes: CodeSystem | None, data: Stage2Data, *, keys: int, seed: int) -> dict[str, float]:
+    """EER and FNMR with the keys stolen; means over keys, and standard deviations as `*_std`.
+
+    Args:
+        codes: The codes; `None` means the embeddings themselves, under no key.
+        data: Held-out embeddings and their pairs.
+        keys: Number of keys.
+        seed: Of the keys.
+    """
+    pairs, rows = data.pairs, data.held_out_embeddings
+    if codes is None:
+        curves = [pairs.curve_of_embeddings(rows)]
+    else:
+        curves = [
+            pairs.all.curve(codes.comparator, codes.templates(rows, key), fmr=1.0)
+            for key in validation_keys(seed, "search-keys", keys)
+        ]
+    resolved = {name: fmr for name, fmr in FMRS.items() if fmr * pairs.all.non_mated_count >= MIN_FALSE_MATCHES}
+    return _over_keys(
+        [
+            {"eer": curve.equal_error_rate(), **{name: curve.fnmr_at_fmr(fmr) for name, fmr in resolved.items()}}
+            for curve in curves
+        ]
+    )
+
+
+def sweep_table(rows: Sequence[Row]) -> Table:
+    """The table, rates in percent; figures of codes are means over keys with their standard deviation."""
+    shown = {
+        f"{prefix}{rate}": f"{source}{heading} %"
+        for prefix, source in SOURCES.items()
+        for rate, heading in RATES.items()
+        if any(row.get(f"{prefix}{rate}") is not None for row in rows)
+    }
+    lines = tuple(
+        (
+            row["name"],
+            f"{row['code_length']}x{row['alphabet_size']}" if row["bits"] else "",
+            *("" if row[name] is None else str(row[name]) for name in ("bits", "keep")),
+            *(
+                "" if row.get(rate) is None else number_text(row[rate], std=row.get(f"{rate}_std"), factor=100)
+                for rate in shown
+            ),
+            f"{row['seconds']:.0f}",
+        )
+        for row in rows
+    )
+    return Table("sweep", "", ("row", "shape", "bits", "keep", *shown.values(), "seconds"), lines)
+
+
+def sweep_figure(rows: Sequence[Row], title: str) -> Figure:
+    """EER and FNMR against the bits of a code; against keep-k where only that varies.
+
+    The float embedding is a line across. Rows of one series at one place are joined by their lower envelope.
+    """
+    codes = [row for row in rows if row["series"] != FLOAT]
+    by_keep = len({row["bits"] for row in codes}) == 1 and len({row["keep"] for row in codes}) > 1
+    axis = "keep" if by_keep else "bits"
+    rates = [rate for rate in RATES if any(row.get(rate) is not None for row in codes)]
+    rates = [rate for rate in rates if rate != "fnmr_1e-2"] or rates
+    figure = Figure(figsize=(6.2 * max(1, len(rates)), 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, rate in enumerate(rates):
+        axes = figure.add_subplot(1, len(rates), number + 1)
+        _draw_rate(axes, rows, rate, axis)
+        if not by_keep:
+            axes.set_xscale("log")
+        places = sorted({row[axis] for row in codes if row[axis] is not None})
+        axes.set_xticks(places, [str(place) for place in places], rotation=60, fontsize=8)
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("dimensions kept after the key" if by_keep else "bits of a code")
+        axes.set_ylabel(f"{RATES[rate]}, %")
+        axes.grid(visible=True, color="#dddddd", linewidth=0.5)
+        if number == 0:
+            axes.legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def _draw_rate(axes: Any, rows: Sequence[Row], rate: str, axis: str) -> None:
+    known = [row for row in rows if row.get(rate) is not None]
+    for number, series in enumerate(dict.fromkeys(row["series"] for row in known if row["series"] != FLOAT)):
+        points = sorted((float(row[axis]), 100 * row[rate]) for row in known if row["series"] == series)
+        lowest = {place: min(value for at, value in points if at == place) for place, _ in points}
+        colour = COLOURS[1 + number % (len(COLOURS) - 1)]
+        axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=4)
+        style = "-" if number < len(COLOURS) - 1 else "--"
+        axes.plot(list(lowest), list(lowest.values()), style, color=colour, label=series)
+    for number, value in enumerate(sorted({row[rate] for row in known if row["series"] == FLOAT})):
+        axes.axhline(100 * value, color=COLOURS[0], linewidth=1, label=None if number else FLOAT)
+
+
+def _grid_points(config: SweepConfig) -> Iterator[dict[str, Any]]:
+    """Settings of each point of the grid; one empty point where there is no grid."""
+    axes = []
+    for name, values in config.grid.items():
+        names = settings_of(name)
+        axes.append([dict(zip(names, value if len(names) > 1 else [value], strict=True)) for value in values])
+    for parts in itertools.product(*axes):
+        yield {name: value for part in parts for name, value in part.items()}
+
+
+def _planned(config: SweepConfig, variant: VariantConfig, point: dict[str, Any]) -> PlannedRow:
+    settings = {**_dotted(config.set), **point, **_dotted(variant.set)}
+    overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    name = " ".join([variant.name, *(f"{key.rpartition('.')[2]}={value}" for key, value in point.items())])
     try:
-        codes = None if row.kind == FLOAT else _codes(row, data, output)
-    except TrainingDivergedError as error:  # a finding of the search, not its end
+        resolved = load_config(Stage2Config, Path(config.stage2), overrides=overrides)
+    except ConfigError as error:
+        raise ConfigError(f"row '{name}': {error}") from error
+    if resolved.fine_tune:
+        raise ConfigError(f"row '{name}': a sweep works on cached embeddings, without fine_tune")
+    return PlannedRow(name, variant.name, LEARNED if variant.train else UNTRAINED, resolved, dict(point))
+
+
+def _data_agnostic(config: SweepConfig, rows: Sequence[PlannedRow]) -> list[PlannedRow]:
+    """Float once for all embeddings, and each baseline once for every shape."""
+    floats: dict[Any, PlannedRow] = {}
+    baselines: dict[Any, PlannedRow] = {}
+    # Embeddings and pairs of a row come from these sections.
+    of_rows = [(row.config.data, row.config.embedder, row.config.seed) for row in rows]
+    sources = list(dict.fromkeys(of_rows))
+    for row, source in zip(rows, of_rows, strict=True):
+        code = row.config.hasher
+        place = f" on {sources.index(source) + 1}" if len(sources) > 1 else ""
+        floats.setdefault(source, PlannedRow(FLOAT + place, FLOAT, FLOAT, row.config, {}))
+        shape = f"{code.code_length}x{code.alphabet_size}" + (f" keep={code.keep}" if code.keep else "")
+        for name in config.baselines:
+            lookup(BASELINES, name, "baseline")
+            baselines.setdefault(
+                (name, source, shape), PlannedRow(f"{name} {shape}{place}", name, name, row.config, {})
+            )
+    return [*floats.values(), *baselines.values()]
+
+
+def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Sections within `set` as dotted names, so that both ways of writing them do."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _measure(
+    row: PlannedRow, config: SweepConfig, data: Stage2Data, output: Path, benchmark: SweepBenchmark | None
+) -> Row:
+    started, folder = time.monotonic(), output / "runs" / row.slug
+    result: Row = {"name": row.name, "series": row.series, "kind": row.kind}
+    result |= dict.fromkeys(("code_length", "alphabet_size", "bits", "keep"))
+    if row.kind != FLOAT:
+        shape = row.config.hasher
+        result |= {
+            "code_length": shape.code_length,
+            "alphabet_size": shape.alphabet_size,
+            "bits": stored_bits(shape),
+            "keep": shape.keep or shape.bottleneck or data.embedder.embedding_size,
+        }
+    try:
+        codes = None if row.kind == FLOAT else _codes(row, data, folder)
+    except TrainingDivergedError as error:  # a result of the sweep, not its end
         result["failed"] = str(error)
     else:
-        result |= held_out_figures(codes, data, keys=search.keys, seed=row.config.seed)
+        result |= held_out_figures(codes, data, keys=config.keys, seed=row.config.seed)
         if benchmark is not None:
             result |= benchmark.figures(codes, data.embedder)
-    folder = _run_path(output, row)
-    if not search.keep_runs:
+    if not config.keep_runs:
         shutil.rmtree(folder, ignore_errors=True)
     result["run"] = str(folder.relative_to(output)) if folder.exists() else None
     return result | {"settings": row.settings, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _codes(row: PlannedRow, data: Stage2Data, output: Path) -> CodeSystem:
+def _codes(row: PlannedRow, data: Stage2Data, folder: Path) -> CodeSystem:
     if row.kind in BASELINES:
-        size = data.embedder.embedding_size
-        return baseline_system(row.kind, size, row.config.hasher, row.config.seed)
+        return baseline_system(row.kind, data.embedder.embedding_size, row.config.hasher, row.config.seed)
     keras.utils.clear_session()  # dozens of models would pile up
-    folder = _run_path(output, row)
     if row.kind == UNTRAINED:
         hasher = untrained_hasher(row.config, data)
         hasher.save(folder)
@@ -117,51 +364,28 @@ def _codes(row: PlannedRow, data: Stage2Data, output: Path) -> CodeSystem:
     return CodeSystem(row.series, hasher.code_length, hasher.alphabet_size, hasher.hash)
 
 
-def _shape(row: PlannedRow, data: Stage2Data) -> dict[str, Any]:
-    if row.kind == FLOAT:
-        return dict.fromkeys(("code_length", "alphabet_size", "bits", "keep"))
-    hasher = row.config.hasher
-    return {
-        "code_length": hasher.code_length,
-        "alphabet_size": hasher.alphabet_size,
-        "bits": stored_bits(hasher),
-        "keep": hasher.keep or hasher.bottleneck or data.embedder.embedding_size,
-    }
-
-
-def _finished(output: Path, row: PlannedRow) -> dict[str, Any] | None:
-    """The result of a row that an earlier run of this search finished."""
-    path = _row_path(output, row)
-    if not path.exists():
-        return None
-    try:
-        stored = read_json(path)
-        config, result = stored["config"], dict(stored["row"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove it to measure it again") from error
-    if config != _plain(row.config):
-        raise CheckpointError(
-            f"{path}: row '{row.name}' was measured with another configuration; a file that the "
-            "search builds on has changed: choose another --output, or remove the row to measure "
-            "it again"
-        )
+def _over_keys(by_key: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over keys, and where there are several their standard deviations."""
+    result = {}
+    for name in by_key[0]:
+        values = [rates[name] for rates in by_key]
+        result[name] = float(np.mean(values))
+        if len(values) > 1:
+            result[f"{name}_std"] = float(np.std(values, ddof=1))
     return result
 
 
-def _plain(config: Stage2Config) -> Any:
-    """The configuration as JSON gives it back."""
-    return config.model_dump(mode="json")
+def _in_order(planned: Sequence[PlannedRow], measured: Mapping[str, Row]) -> list[Row]:
+    return [measured[row.name] for row in planned if row.name in measured]
 
 
-def _row_path(output: Path, row: PlannedRow) -> Path:
-    return output / "rows" / f"{row.slug}.json"
+def _write_tables(rows: Sequence[Row], folder: Path, title: str) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row if name != "settings"))
+    write_json(folder / "sweep.json", {"format": FORMAT, "title": title, "rows": list(rows)})
+    write_text(folder / "sweep.csv", csv_text(columns, rows))
+    write_text(folder / "sweep.md", f"# {title}\n\n{sweep_table(rows).markdown()}\n")
 
 
-def _run_path(output: Path, row: PlannedRow) -> Path:
-    return output / "runs" / row.slug
-
-
-def _line(row: dict[str, Any]) -> str:
-    rates = [f"{name} {100 * row[name]:.2f} %" for name in RATES if name in row]
-    found = row.get("failed") or ", ".join(rates)
-    return f"{row['name']}: {found} ({row['seconds']:.0f} s)"
+def _line(row: Row) -> str:
+    rates = [f"{heading} {100 * row[rate]:.2f} %" for rate, heading in RATES.items() if rate in row]
+    return f"{row['name']}: {row.get('failed') or ', '.join(rates)} ({row['seconds']:.0f} s)"

@@ -200,15 +200,8 @@ def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress:
 
     The folder appears at once when all is written: an interrupted run leaves nothing of that name.
 
-    Args:
-        root: A folder that does not exist yet, or is empty.
-        subjects: How many subjects.
-        images: How many images of each.
-        seed: As in `FaceModel.sample`.
-        progress: Show a progress bar.
-
     Raises:
-        DataError: `root` is not empty or cannot be written; a count below one.
+        DataError: `root` is not a new or empty folder, or cannot be written; a count below one.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root}: expected a new or empty folder, and there is something in it")

@@ -64,11 +64,7 @@ def train_backbone(
 class BackboneTraining:
     """One training of a backbone: data, network and verification, then one phase after the other.
 
-    Args:
-        config: Data, network, heads, optimizer.
-        output: The run's folder.
-        progress: Show progress bars.
-        report: Takes a line of text now and then.
+    The arguments are those of `train_backbone`.
     """
 
     def __init__(
@@ -316,11 +312,8 @@ def verification(
 ) -> Callable[[], dict[str, float]]:
     """A function that measures the backbone as it is when called.
 
-    Args:
-        backbone: Raw RGB pixels -> embedding.
-        held_out: Subjects to compare all pairs of, or none: `held_out_eer`.
-        benchmarks: Each gives `NAME_eer` and `NAME_accuracy` (folds as LFW's view 2).
-        seed: Of the choice of held-out subjects, where there are too many.
+    All pairs of `held_out` give `held_out_eer` (of too many subjects, some are drawn by `seed`), each benchmark
+    `NAME_eer` and `NAME_accuracy` (folds as in LFW's view 2).
 
     Raises:
         DataError: No mated or no non-mated pair among the held-out images, or benchmark images of another size than

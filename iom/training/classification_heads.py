@@ -44,12 +44,7 @@ class Heads:
 
 
 def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
-    """Outputs, losses and their weights.
-
-    Args:
-        config: Of one phase.
-        embedding: `(B, D)`, not normalised.
-        classes: Training subjects.
+    """Heads of one phase on an embedding `(B, D)`, not normalised, of `classes` training subjects.
 
     Raises:
         ConfigError: Unknown loss, or one without the argument that is given.

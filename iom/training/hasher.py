@@ -144,14 +144,7 @@ def _adapted(rows: NDArray[np.float32], start: NDArray[np.float32] | None) -> ND
 
 
 class HasherTraining:
-    """One training of a hasher.
-
-    Args:
-        config: Data, embedder, network, losses, optimizer.
-        data: The data of that configuration.
-        output: The run's folder.
-        report: Takes a line of text now and then.
-    """
+    """One training of a hasher; the arguments are those of `train_hasher`."""
 
     def __init__(
         self, config: Stage2Config, data: Stage2Data, output: Path, *, report: Callable[[str], None] = lambda line: None

@@ -131,13 +131,9 @@ class TrainingLoop:
         self.report(_line(record, total_epochs) + (" (best)" if improved else ""))
 
     def after_step(self, epoch: int, step: int, logs: dict[str, Any], *, stopping: bool) -> None:
-        """Check, verify and save after a step, as far as due; the end of an epoch is left to the epoch.
+        """Check, verify and save after step `step` (from one) of epoch `epoch` (from zero), as far as due.
 
-        Args:
-            epoch: Counted from zero.
-            step: Counted from one: the step just done.
-            logs: Means of the losses in this epoch.
-            stopping: The user asked to stop.
+        The end of an epoch is left to the epoch. `logs` are the means of the losses in this epoch.
         """
         self.check_finite(logs, epoch=epoch, step=step)
         if step >= self.steps_per_epoch:

@@ -63,12 +63,8 @@ def temperature_schedule(config: HasherConfig, *, steps: int) -> Callable[[int],
     A pure function of the step, which reaches the graph as an input of the batch: there is no state to save, and a
     resumed run has the temperature of the uninterrupted one.
 
-    Args:
-        config: `inverse_temperature` at step 0, `inverse_temperature_end` at the last.
-        steps: Of the whole run.
-
     Returns:
-        Step, from 0 -> T; `None` where T is fixed.
+        Step of the whole run, from 0 -> T; `None` where T is fixed.
     """
     start, end = config.inverse_temperature, config.inverse_temperature_end
     if end in (0.0, start):

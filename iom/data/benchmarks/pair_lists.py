@@ -230,7 +230,7 @@ def read_youtube_faces(splits: Path, root: Path, *, name: str = "", frames: int 
         splits: The list.
         root: Folder of aligned frames.
         name: For reports.
-        frames: Frames taken of a video, evenly spread; 0 takes all.
+        frames: Number of frames taken of a video, evenly spread; 0 takes all.
 
     Raises:
         DataError: A malformed line, a label that contradicts the subjects' names, videos without frames (the first

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,6 @@ from iom.evaluation.report.data import (
     CalibrationCheck,
     Curve,
     EmbedderSummary,
-    Estimate,
     Figure,
     HardestPair,
     Histogram,
@@ -31,14 +29,15 @@ from iom.evaluation.report.data import (
     Sections,
 )
 from iom.evaluation.report.sections import (
+    attack_keys,
     attack_section,
-    attack_setting,
     bin_edges,
     compared_pairs,
+    draw_victims,
     identification_section,
     linkability_section,
 )
-from iom.evaluation.report.text import summary
+from iom.evaluation.report.text import attack_estimate, summary
 from iom.evaluation.score_files import benchmark_names
 from iom.evaluation.scores import (
     COSINE_UNIT,
@@ -154,7 +153,7 @@ def collect(
             rows=rows,
             per_key=per_key,
             notes=notes,
-            config=json.loads(json.dumps(config.model_dump(mode="json"))),
+            config=config.model_dump(mode="json"),
             environment=environment(),
             sections=sections,
         )
@@ -221,8 +220,7 @@ def hardest_pairs(scores: Sequence[SystemScores], benchmark: PairBenchmark, *, c
             rows = np.flatnonzero(of_kind)
             for row in rows[np.argsort(order[rows], kind="stable")[:count]].tolist():
                 yield HardestPair(
-                    system=entry.system,
-                    scenario=entry.scenario,
+                    **_place(entry),
                     kind=kind,
                     left=names[int(benchmark.left[row])],
                     right=names[int(benchmark.right[row])],
@@ -232,28 +230,24 @@ def hardest_pairs(scores: Sequence[SystemScores], benchmark: PairBenchmark, *, c
                 )
 
 
+def _place(scores: SystemScores) -> dict[str, Any]:
+    return {"system": scores.system, "scenario": scores.scenario}
+
+
 def _figures(
     scores: SystemScores, config: EvaluateConfig, benchmark: PairBenchmark
 ) -> Iterator[tuple[Figure, KeySpread | None]]:
     """Every figure of `evaluators`, and where there are several keys its values under each."""
     by_key = [dict(figures(entry)) for entry in scores.by_key]
-    statistics = [_statistic(entry) for entry in scores.by_key]
+    # A default argument binds each entry: a closure would see the last one.
+    statistics = [lambda weights, entry=entry: dict(figures(entry, weights)) for entry in scores.by_key]
     intervals = _intervals(statistics, config, benchmark, RATES) if config.scenario.bootstrap else {}
     for metric in by_key[0]:
         values = [entry[metric] for entry in by_key]
-        place: dict[str, Any] = {
-            "system": scores.system,
-            "scenario": scores.scenario,
-            "protocol": benchmark.name,
-            "metric": metric,
-        }
+        place = _place(scores) | {"protocol": benchmark.name, "metric": metric}
         low, high = (None, None) if metric in GIVEN else intervals.get(metric, (None, None))
         spread = KeySpread(**place, values=values, std=float(np.std(values, ddof=1))) if len(values) > 1 else None
         yield Figure(**place, value=float(np.mean(values)), low=low, high=high), spread
-
-
-def _statistic(scores: PairScores) -> Callable[[NDArray[np.float64]], dict[str, float]]:
-    return lambda weights: dict(figures(scores, weights))
 
 
 def _intervals(
@@ -277,19 +271,13 @@ def _curves(
     for entry in scores:
         statistics = [_fnmrs(scored, fmrs) for scored in entry.by_key]
         by_key = [list(statistic(None).values()) for statistic in statistics]
-        edges = {}
+        edges: dict[str, Any] = {}
         if with_intervals:
             names = list(map(str, range(len(fmrs))))
             found = _intervals(statistics, config, benchmark, dict.fromkeys(names, "mated"))
             edges = {side: [getattr(found[name], side) for name in names] for side in ("low", "high")}
-        yield Curve(
-            system=entry.system,
-            scenario=entry.scenario,
-            fmr=fmrs.tolist(),
-            fnmr=np.mean(by_key, axis=0).tolist(),
-            by_key=by_key,
-            **edges,
-        )
+        fnmr = np.mean(by_key, axis=0).tolist()
+        yield Curve(**_place(entry), fmr=fmrs.tolist(), fnmr=fnmr, by_key=by_key, **edges)
 
 
 def _fnmrs(scores: PairScores, fmrs: NDArray[np.float64]) -> Callable[[NDArray[np.float64] | None], dict[str, float]]:
@@ -314,8 +302,7 @@ def _histograms(scores: Sequence[SystemScores]) -> Iterator[Histogram]:
         edges = bin_edges(mated, non_mated)
         threshold, origin = operating_threshold(entry)
         yield Histogram(
-            system=entry.system,
-            scenario=entry.scenario,
+            **_place(entry),
             unit=entry.unit,
             edges=edges.tolist(),
             mated=(np.histogram(mated, edges)[0] / len(mated)).tolist(),
@@ -335,40 +322,27 @@ def _full_sections(
     progress: bool,
 ) -> Sections:
     """The sections that `config.report` asks for, beside curves and histograms."""
-    asked, benchmark, embeddings = config.report, inputs.benchmark, inputs.embeddings
+    asked, benchmark, embeddings, seed = config.report, inputs.benchmark, inputs.embeddings, config.seed
     people = np.unique(benchmark.subjects, return_inverse=True)[1].astype(np.int64)
     systems = {**inputs.systems, FLOAT: float_system(embeddings.shape[1])}
-    steps: list[tuple[str, Callable[[str], Any]]] = []
-    if asked.identification and named:
-        steps.append(
-            (
-                "identification",
-                lambda name: identification_section(
-                    systems[name], embeddings, people, asked, confidence=config.scenario.confidence, seed=config.seed
-                ),
-            )
-        )
+    found: dict[str, list[Any]] = {"identification": [], "linkability": [], "attacks": []}
     if asked.linkability:
-        pairs = compared_pairs(benchmark, named=named, limit=asked.pairs, seed=config.seed)
-        steps.append(
-            (
-                "linkability",
-                lambda name: linkability_section(systems[name], embeddings, people, pairs, asked, seed=config.seed),
-            )
-        )
+        pairs = compared_pairs(benchmark, named=named, limit=asked.pairs, seed=seed)
     if asked.attacks and named:
-        victims, keys = attack_setting(config, embeddings, people)
+        victims, keys = draw_victims(embeddings, people, wanted=asked.victims, seed=seed), attack_keys(config)
         thresholds = {entry.system: observed_threshold(entry)[0] for entry in scores if entry.scenario != OWN_KEY}
-        steps.append(("attacks", lambda name: attack_section(config, name, victims, keys, thresholds[name])))
-    found: dict[str, list[Any]] = {topic: [] for topic, _ in steps}
-    names = config.scenario.systems
-    with tqdm(total=len(steps) * len(names), desc="report", unit="section", disable=not progress) as bar:
-        for topic, compute in steps:
-            for name in names:
-                found[topic].append(compute(name))
-                bar.update()
-    if "attacks" in found:
-        found["attacks"] = [row.to_dict() for rows in found["attacks"] for row in rows]
+    for name in tqdm(config.scenario.systems, desc="report", unit="system", disable=not progress):
+        system = systems[name]
+        if asked.identification and named:
+            confidence = config.scenario.confidence
+            found["identification"].append(
+                identification_section(system, embeddings, people, asked, confidence=confidence, seed=seed)
+            )
+        if asked.linkability:
+            found["linkability"].append(linkability_section(system, embeddings, people, pairs, asked, seed=seed))
+        if asked.attacks and named:
+            rows = attack_section(config, name, victims, keys, thresholds[name])
+            found["attacks"] += [row.to_dict() for row in rows]
     return data.sections.model_copy(
         update={
             "calibration": list(_calibration(config, scores, data)),
@@ -387,51 +361,34 @@ def _calibration(
         if entry.scenario == OWN_KEY or entry.by_key[0].decision is None:
             continue
         calibration = load(folders[entry.system], opens_embedder=False).calibration
-        fmr, fnmr = (
-            Estimate.model_validate(data.row(entry.system, entry.scenario, f"{kind}_at_decision").model_dump())
-            for kind in ("fmr", "fnmr")
-        )
         yield CalibrationCheck(
-            system=entry.system,
-            scenario=entry.scenario,
+            **_place(entry),
             threshold=float(entry.by_key[0].decision),
             target_fmr=calibration.fmr if calibration else None,
             calibrated_fnmr=calibration.fnmr if calibration else None,
-            fmr=fmr,
-            fnmr=fnmr,
+            fmr=data.row(entry.system, entry.scenario, "fmr_at_decision"),
+            fnmr=data.row(entry.system, entry.scenario, "fnmr_at_decision"),
         )
 
 
 def _section_figures(sections: Sections, benchmark: str) -> Iterator[Figure]:
     """The figures of the sections in the form of all figures."""
+    place: dict[str, Any]
     for found in sections.identification:
+        place = {"system": found.system, "scenario": found.scenario, "protocol": f"{benchmark}, search"}
         for metric, estimate in found.figures.items():
-            yield Figure(
-                system=found.system,
-                scenario=found.scenario,
-                protocol=f"{benchmark}, search",
-                metric=metric,
-                **estimate.model_dump(),
-            )
+            yield Figure(**place, metric=metric, **estimate.model_dump())
     for linked in sections.linkability:
-        place: dict[str, Any] = {"system": linked.system, "scenario": "two_keys", "protocol": f"{benchmark}, two keys"}
-        yield Figure(**place, metric="d_sys", value=linked.d_sys, low=linked.low, high=linked.high)
+        place = {"system": linked.system, "scenario": linked.scenario, "protocol": f"{benchmark}, two keys"}
+        yield Figure(**place, metric="d_sys", **linked.estimate.model_dump())
         for metric in ("d_sys_floor", "maximal_linkability"):
             yield Figure(**place, metric=metric, value=getattr(linked, metric))
     for attack in sections.attacks:
         protocol = f"{benchmark}, {attack['attack']}, {attack['records']} records"
+        place = {"system": attack["system"], "scenario": "full_disclosure", "protocol": protocol}
         for metric in ATTACK_METRICS:
-            if attack[metric] is not None:
-                low, high = attack["intervals"].get(metric, (None, None))
-                yield Figure(
-                    system=attack["system"],
-                    scenario="full_disclosure",
-                    protocol=protocol,
-                    metric=metric,
-                    value=attack[metric],
-                    low=low,
-                    high=high,
-                )
+            if reached := attack_estimate(attack, metric):
+                yield Figure(**place, metric=metric, **reached.model_dump())
 
 
 def _benchmark_summary(benchmark: PairBenchmark) -> BenchmarkSummary:
@@ -451,9 +408,10 @@ def _system_summary(name: str, systems: Mapping[str, CodeSystem]) -> dict[str, A
     if name == FLOAT:
         return {"unit": COSINE_UNIT}
     system = systems[name]
+    unit = {"unit": system.comparator.unit}
     if not system.alphabet_size:
-        return {"unit": system.comparator.unit, "real_numbers": system.code_length}
-    return {"unit": system.comparator.unit, "code_length": system.code_length, "alphabet_size": system.alphabet_size}
+        return unit | {"real_numbers": system.code_length}
+    return unit | {"code_length": system.code_length, "alphabet_size": system.alphabet_size}
 
 
 def _notes(scores: PairScores) -> Iterator[str]:

@@ -1,11 +1,9 @@
 """Data of an evaluation report: one JSON document that pages, tables, plots and diffs are made from.
 
-Keys, codes and embeddings are never part of it. Rates are fractions; an interval is `low` to `high`, both `None`
-where no interval was computed.
+Keys, codes and embeddings are never part of it. Rates are fractions; an interval is `low` to `high`, both `None` where
+no interval was computed.
 """
 
-import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -25,34 +23,39 @@ class Record(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, allow_inf_nan=False)
 
 
+class Place(Record):
+    """System and scenario that results are of.
+
+    `system` is `float`, a baseline or a trained hasher; `scenario` is `none`, `own_key`, `stolen_key`, `two_keys` or
+    `full_disclosure`.
+    """
+
+    system: str
+    scenario: str = "stolen_key"
+
+
+class Metric(Place):
+    """Name of a figure; `protocol` begins with the name of the benchmark."""
+
+    protocol: str = ""
+    metric: str
+
+
 class Estimate(Record):
-    """Value and interval of a figure."""
+    """Value and interval."""
 
     value: float
     low: float | None = None
     high: float | None = None
 
 
-class Figure(Estimate):
-    """Figure of one system: mean over keys.
-
-    `system` is `float`, a baseline or a trained hasher; `scenario` is `none`, `own_key`, `stolen_key`, `two_keys` or
-    `full_disclosure`; `protocol` begins with the name of the benchmark.
-    """
-
-    system: str
-    scenario: str
-    protocol: str = ""
-    metric: str
+class Figure(Estimate, Metric):
+    """Figure of one system: mean over keys."""
 
 
-class KeySpread(Record):
+class KeySpread(Metric):
     """Values of a figure under each test key, and their sample standard deviation."""
 
-    system: str
-    scenario: str
-    protocol: str = ""
-    metric: str
     values: list[float]
     std: float
 
@@ -77,11 +80,9 @@ class EmbedderSummary(Record):
     embedding_size: int = 0
 
 
-class Curve(Record):
+class Curve(Place):
     """DET curve: FNMR at each FMR, mean over keys, and under each key."""
 
-    system: str
-    scenario: str
     fmr: list[float]
     fnmr: list[float]
     low: list[float] | None = None
@@ -89,11 +90,9 @@ class Curve(Record):
     by_key: list[list[float]] = []
 
 
-class Histogram(Record):
+class Histogram(Place):
     """Shares of mated and non-mated distances by bin, all keys together, with the decision threshold."""
 
-    system: str
-    scenario: str
     unit: str
     edges: list[float]
     mated: list[float]
@@ -102,11 +101,9 @@ class Histogram(Record):
     threshold_from: str
 
 
-class CalibrationCheck(Record):
+class CalibrationCheck(Place):
     """Target and observed error rates at a threshold that was calibrated on other data."""
 
-    system: str
-    scenario: str = "stolen_key"
     threshold: float = 0.0
     target_fmr: float | None
     calibrated_fnmr: float | None = None
@@ -114,11 +111,9 @@ class CalibrationCheck(Record):
     fnmr: Estimate
 
 
-class HardestPair(Record):
+class HardestPair(Place):
     """Mated pair far apart, or non-mated pair close together; `matches` is the share of keys under which it matches."""
 
-    system: str
-    scenario: str
     kind: str
     left: str
     right: str
@@ -127,11 +122,9 @@ class HardestPair(Record):
     matches: float
 
 
-class IdentificationResult(Record):
+class IdentificationResult(Place):
     """Closed-set and open-set identification: figures by name, and DIR at rank 1 by FPIR."""
 
-    system: str
-    scenario: str
     gallery_sizes: list[int]
     probes: int
     figures: dict[str, Estimate]
@@ -141,10 +134,10 @@ class IdentificationResult(Record):
     high: list[float] | None = None
 
 
-class LinkabilityResult(Record):
+class LinkabilityResult(Place):
     """Unlinkability between keys: D_sys, its value by sampling alone, and D(s) by bin of the distance."""
 
-    system: str
+    scenario: str = "two_keys"
     unit: str
     pairs_of_keys: int
     mated: int
@@ -158,6 +151,11 @@ class LinkabilityResult(Record):
     mated_share: list[float]
     non_mated_share: list[float]
     local: list[float]
+
+    @property
+    def estimate(self) -> Estimate:
+        """D_sys with its interval."""
+        return Estimate(value=self.d_sys, low=self.low, high=self.high)
 
 
 class Sections(Record):
@@ -223,10 +221,7 @@ class ReportData(Record):
 
     def find(self, system: str, scenario: str, metric: str) -> Figure | None:
         """The figure of the benchmark's pairs, or `None`."""
-        for row in self.rows:
-            if (row.system, row.scenario, row.protocol, row.metric) == (system, scenario, self.benchmark.name, metric):
-                return row
-        return None
+        return self.figures_by_place().get((system, scenario), {}).get(metric)
 
     def row(self, system: str, scenario: str, metric: str) -> Figure:
         """The figure of the benchmark's pairs.
@@ -242,8 +237,7 @@ class ReportData(Record):
     def spread(self, system: str, scenario: str, metric: str) -> KeySpread | None:
         """The values under each key of a figure of the benchmark's pairs, or `None`."""
         for entry in self.per_key:
-            place = (entry.system, entry.scenario, entry.protocol, entry.metric)
-            if place == (system, scenario, self.benchmark.name, metric):
+            if (entry.system, entry.scenario, entry.metric) == (system, scenario, metric):
                 return entry
         return None
 
@@ -254,22 +248,6 @@ class ReportData(Record):
             if row.protocol == self.benchmark.name:
                 found.setdefault((row.system, row.scenario), {})[row.metric] = row
         return found
-
-    def csv_rows(self) -> Iterator[Mapping[str, Any]]:
-        """Every figure with its standard deviation over keys."""
-        stds = {(e.system, e.scenario, e.protocol, e.metric): e.std for e in self.per_key}
-        for row in self.rows:
-            yield row.model_dump() | {"std": stds.get((row.system, row.scenario, row.protocol, row.metric))}
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of `report.json`."""
-        tree = self.model_dump(mode="json")
-        order = ("system", "scenario", "protocol", "metric", "value", "low", "high")
-        tree["rows"] = [{name: row[name] for name in order} for row in tree["rows"]]
-        try:
-            return dict(json.loads(json.dumps(tree, allow_nan=False)))
-        except ValueError as error:
-            raise DataError(f"report: {BAD_FIGURE} ({error})") from error
 
 
 def read_report(path: Path) -> ReportData:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from iom._random import numpy_stream
 from iom._registry import lookup
 from iom.attacks import ATTACKS
-from iom.attacks.base import AttackedSystem
 from iom.attacks.targets import attacked_hasher, attacked_protection
 from iom.baselines import BASELINES
 from iom.config import EvaluateConfig, ReportConfig
@@ -185,8 +184,8 @@ def linkability_section(
     """D_sys, its value by sampling alone, maximal linkability, and D(s) by distance (ISO/IEC 30136).
 
     Templates of a pair are made under two keys; all pairs of keys are counted together. The interval of D_sys is 1.96
-    standard deviations of the bootstrap to either side: noise only adds to D_sys, so that percentiles would lie
-    above it.
+    standard deviations of the bootstrap to either side: noise only adds to D_sys, so that percentiles would lie above
+    it.
 
     Args:
         system: The system; the float embedding has no key and links fully.
@@ -278,17 +277,6 @@ def check_attacks(config: EvaluateConfig) -> None:
             attacked_hasher(name, load(folders[name]))
 
 
-def attack_setting(config: EvaluateConfig, embeddings: Embeddings, subjects: Rows) -> tuple[Victims, AttackKeys]:
-    """Victims among the subjects `(N,)` of embeddings `(N, D)`, and test keys.
-
-    The attacker learns from the benchmark's other subjects: a strong prior, people of the very same set.
-
-    Raises:
-        DataError: Fewer than four subjects with two images.
-    """
-    return draw_victims(embeddings, subjects, wanted=config.report.victims, seed=config.seed), attack_keys(config)
-
-
 def attack_keys(config: EvaluateConfig) -> AttackKeys:
     """Test keys of the attacks."""
     report, seed = config.report, config.seed
@@ -302,18 +290,15 @@ def attack_keys(config: EvaluateConfig) -> AttackKeys:
 def attack_section(
     config: EvaluateConfig, name: str, victims: Victims, keys: AttackKeys, threshold: float
 ) -> list[AttackRow]:
-    """Attacks on one system, with model, key and template disclosed.
-
-    Args:
-        config: Systems and attacks.
-        name: Of the system.
-        victims: Of `attack_setting`.
-        keys: Of `attack_setting`.
-        threshold: Operating threshold of the system.
-    """
+    """Attacks on a system at its operating threshold, with model, key and template disclosed."""
     if name == FLOAT:
         return [unprotected_row(victims, threshold)]
-    system = attacked_system(config, name, victims.samples.shape[-1])
+    folders, size = hasher_folders(config), victims.samples.shape[-1]
+    if name in folders:
+        system = attacked_hasher(name, load(folders[name], opens_embedder=False))
+    else:
+        protection = lookup(BASELINES, name, "baseline")(size, config.code, config.seed)
+        system = attacked_protection(name, protection, size)
     return list(
         attack_rows(
             [(system, threshold)],
@@ -325,15 +310,6 @@ def attack_section(
             replicates=config.scenario.bootstrap,
         )
     )
-
-
-def attacked_system(config: EvaluateConfig, name: str, embedding_size: int) -> AttackedSystem:
-    """A system that an evaluation names, as an attacker sees it."""
-    folders = hasher_folders(config)
-    if name in folders:
-        return attacked_hasher(name, load(folders[name], opens_embedder=False))
-    protection = lookup(BASELINES, name, "baseline")(embedding_size, config.code, config.seed)
-    return attacked_protection(name, protection, embedding_size)
 
 
 def unprotected_row(victims: Victims, threshold: float) -> AttackRow:
@@ -357,7 +333,7 @@ def unprotected_row(victims: Victims, threshold: float) -> AttackRow:
 
 
 def draw_victims(embeddings: Embeddings, subjects: Rows, *, wanted: int, seed: int) -> Victims:
-    """Victims with two or three samples each, and all other subjects; at most half of the subjects are victims.
+    """Victims with two or three samples each, at most half of the subjects; the attacker learns from all others.
 
     Raises:
         DataError: Fewer than four subjects with two images.

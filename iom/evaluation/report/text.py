@@ -20,7 +20,7 @@ ACCEPTED = 0.05
 VERDICTS: dict[str, tuple[Literal["good", "bad", "plain"], str]] = {
     "met": ("good", "target met"),
     "missed": ("bad", "target missed"),
-    "open": ("plain", "undecided: the interval contains the target"),
+    "open": ("plain", "undecided on these data"),
 }
 """Verdicts on a target rate: state and words of the sentence."""
 
@@ -32,13 +32,14 @@ class Column(NamedTuple):
     factor: float = 100
     decimals: int = 2
 
-    def text(self, estimate: Estimate | None, *, std: float | None = None) -> str:
+    def text(self, estimate: Estimate | float | None, *, std: float | None = None) -> str:
         """The value with its interval; a dash for `None`."""
         if estimate is None:
             return EMPTY
-        return number_text(
-            estimate.value, estimate.low, estimate.high, std=std, factor=self.factor, decimals=self.decimals
-        )
+        if not isinstance(estimate, Estimate):
+            estimate = Estimate(value=estimate)
+        low, high = estimate.low, estimate.high
+        return number_text(estimate.value, low, high, std=std, factor=self.factor, decimals=self.decimals)
 
 
 VERIFICATION = {
@@ -58,6 +59,8 @@ LINKABILITY = {
     "d_sys": Column("D_sys", 1, 3),
     "d_sys_floor": Column("D_sys by sampling alone", 1, 3),
     "maximal_linkability": Column("maximal linkability, bits", 1, 3),
+    "mated": Column("mated comparisons", 1, 0),
+    "non_mated": Column("non-mated comparisons", 1, 0),
 }
 ATTACKS = {
     "cosine": Column("cosine", 1),
@@ -69,7 +72,14 @@ ATTACKS = {
     "rank_one": Column("image found first %"),
     "rank_ten": Column("image in first ten %"),
 }
+CALIBRATION = {
+    "target_fmr": Column("target FMR %"),
+    "fmr": Column("observed FMR %"),
+    "calibrated_fnmr": Column("calibrated FNMR %"),
+    "fnmr": Column("observed FNMR %"),
+}
 SPREAD = ("eer", "fnmr_at_fmr_1e-2", "fnmr_at_fmr_1e-3")
+STATISTICS = {name: Column(f"{name} %") for name in ("mean", "std", "min", "max")}
 DIFF = {
     **{name: VERIFICATION[name] for name in ("accuracy", *SPREAD)},
     **{name: IDENTIFICATION[name] for name in ("cmc_rank_1", "dir_at_fpir_1e-2_rank_1")},
@@ -170,61 +180,48 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 def report_tables(data: ReportData) -> dict[str, Table]:
     """The tables of a report that have rows, by name, in order."""
     sections = data.sections
-    made = (
+    identification = {(entry.system, entry.scenario): entry.figures for entry in sections.identification}
+    linkability = {
+        (e.system,): {name: e.estimate if name == "d_sys" else getattr(e, name) for name in LINKABILITY}
+        for e in sections.linkability
+    }
+    calibration = {
+        (e.system, e.scenario, f"{e.threshold:g}"): {name: getattr(e, name) for name in CALIBRATION}
+        for e in sections.calibration
+    }
+    spread = {
+        (e.system, e.scenario, VERIFICATION[e.metric].heading.removesuffix(" %"), str(len(e.values))): {
+            "mean": sum(e.values) / len(e.values), "std": e.std, "min": min(e.values), "max": max(e.values)
+        }
+        for e in data.per_key
+        if e.metric in SPREAD
+    }  # fmt: skip
+    scenario = ("system", "scenario")
+    tables = (
         figure_table("verification", "Verification", data.figures_by_place(), VERIFICATION),
-        figure_table(
-            "identification",
-            "Identification",
-            {(e.system, e.scenario): e.figures for e in sections.identification},
-            IDENTIFICATION,
-        ),
-        _linkability_table(data),
+        figure_table("identification", "Identification", identification, IDENTIFICATION),
+        figure_table("linkability", "Unlinkability between keys", linkability, LINKABILITY, labels=("system",)),
         attack_table(sections.attacks),
-        Table(
-            "calibration",
-            "Calibrated thresholds",
-            ("system", "scenario", "threshold", "target FMR %", "observed FMR %", "calibrated FNMR %",
-             "observed FNMR %"),
-            tuple(
-                (e.system, e.scenario, f"{e.threshold:g}", *(map(_percent_cell, (e.target_fmr, e.fmr))),
-                 *(map(_percent_cell, (e.calibrated_fnmr, e.fnmr))))
-                for e in sections.calibration
-            ),
-        ),
-        Table(
-            "per_key",
-            "Spread over keys",
-            ("system", "scenario", "figure", "test keys", "mean %", "std %", "min %", "max %"),
-            tuple(
-                (
-                    e.system,
-                    e.scenario,
-                    VERIFICATION[e.metric].heading.removesuffix(" %"),
-                    str(len(e.values)),
-                    *(
-                        number_text(value, factor=100)
-                        for value in (sum(e.values) / len(e.values), e.std, min(e.values), max(e.values))
-                    ),
-                )
-                for e in data.per_key
-                if e.metric in SPREAD
-            ),
-            labels=3,
-        ),
-    )  # fmt: skip
-    return {table.name: table for table in made if table.rows}
+        figure_table("calibration", "Calibration", calibration, CALIBRATION, labels=(*scenario, "threshold")),
+        figure_table("per_key", "Spread over keys", spread, STATISTICS, labels=(*scenario, "figure", "test keys")),
+    )
+    return {table.name: table for table in tables if table.rows}
 
 
 def figure_table(
     name: str,
     title: str,
-    figures: Mapping[Any, Mapping[str, Estimate]],
+    figures: Mapping[Any, Mapping[str, Estimate | float | None]],
     columns: Mapping[str, Column],
     *,
     labels: tuple[str, ...] = ("system", "scenario"),
 ) -> Table:
     """Figures by place; a column that no place has is left out."""
-    shown = {metric: column for metric, column in columns.items() if any(metric in found for found in figures.values())}
+    shown = {
+        metric: column
+        for metric, column in columns.items()
+        if any(found.get(metric) is not None for found in figures.values())
+    }
     rows = tuple(
         (*place, *(column.text(found.get(metric)) for metric, column in shown.items()))
         for place, found in figures.items()
@@ -238,20 +235,12 @@ def attack_table(attacks: Sequence[Mapping[str, Any]]) -> Table:
     Args:
         attacks: Each of `AttackRow.to_dict`.
     """
-    shown = {name: column for name, column in ATTACKS.items() if any(row[name] is not None for row in attacks)}
-    rows = []
+    figures = {}
     for row in attacks:
         attack = attack_name(row) + (f" (does not apply: {row['obstacle']})" if row["obstacle"] else "")
-        rows.append(
-            (
-                row["system"],
-                attack,
-                row["knowledge"],
-                *(column.text(attack_estimate(row, name)) for name, column in shown.items()),
-            )
-        )
-    header = ("system", "attack", "knowledge", *(column.heading for column in shown.values()))
-    return Table("attacks", "Attacks under full disclosure", header, tuple(rows), labels=3)
+        figures[row["system"], attack, row["knowledge"]] = {name: attack_estimate(row, name) for name in ATTACKS}
+    title = "Attacks under full disclosure"
+    return figure_table("attacks", title, figures, ATTACKS, labels=("system", "attack", "knowledge"))
 
 
 def attack_estimate(attack: Mapping[str, Any], name: str) -> Estimate | None:
@@ -311,15 +300,18 @@ def terminal_text(data: ReportData) -> str:
             "without any error: the exact binomial bound for the number of subjects",
         ]
     targets = {(e.system, e.scenario): e.target_fmr for e in data.sections.calibration}
-    for (system, key), found in figures.items():
-        if "fnmr_at_decision" in found:
-            target = targets.get((system, key))
-            legend.append(
-                f"{system}, {key}: at the calibrated threshold {found['decision'].value:g}"
-                + (f" (target FMR {100 * target:g} %)" if target else "")
-                + f": observed FMR {percent(found['fmr_at_decision'])}, FNMR {percent(found['fnmr_at_decision'])}"
-            )
+    for place, found in figures.items():
+        if "decision" in found:
+            at = f"calibrated threshold {found['decision'].value:g}"
+            if target := targets.get(place):
+                at += f" (target FMR {100 * target:g} %)"
+            legend.append(f"{', '.join(place)}: at the {at}: {_observed(found)}")
     return "\n".join([*heading, "", table.plain(), "", *legend, *(f"note: {note}" for note in data.notes)])
+
+
+def _observed(figures: Mapping[str, Figure]) -> str:
+    fmr, fnmr = (percent(figures[f"{kind}_at_decision"]) for kind in ("fmr", "fnmr"))
+    return f"observed FMR {fmr}, FNMR {fnmr}"
 
 
 def summary(data: ReportData) -> list[Sentence]:
@@ -347,26 +339,6 @@ def verdict(rate: Estimate, target: float) -> Literal["met", "missed", "open"]:
     if rate.high <= target:
         return "met"
     return "missed" if rate.low > target else "open"
-
-
-def _linkability_table(data: ReportData) -> Table:
-    rows = tuple(
-        (
-            e.system,
-            LINKABILITY["d_sys"].text(Estimate(value=e.d_sys, low=e.low, high=e.high)),
-            LINKABILITY["d_sys_floor"].text(Estimate(value=e.d_sys_floor)),
-            LINKABILITY["maximal_linkability"].text(Estimate(value=e.maximal_linkability)),
-            f"{e.mated:,} + {e.non_mated:,}",
-        )
-        for e in data.sections.linkability
-    )
-    header = ("system", *(column.heading for column in LINKABILITY.values()), "mated + non-mated comparisons")
-    return Table("linkability", "Unlinkability between keys", header, rows, labels=1)
-
-
-def _percent_cell(rate: Estimate | float | None) -> str:
-    estimate = Estimate(value=rate) if isinstance(rate, float) else rate
-    return Column("").text(estimate)
 
 
 def attack_name(attack: Mapping[str, Any]) -> str:

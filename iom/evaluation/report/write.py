@@ -15,7 +15,7 @@ import yaml
 from markupsafe import Markup
 from PIL import Image
 
-from iom._files import atomic_path, write_json, write_text
+from iom._files import atomic_path, write_text
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.report import plots
@@ -191,9 +191,13 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _write_data(data: ReportData, folder: Path) -> None:
-    write_json(folder / FILE, data.to_json())
+    write_text(folder / FILE, data.model_dump_json(indent=2) + "\n")
     write_text(folder / "config.yaml", yaml.safe_dump(data.config, sort_keys=False))
-    write_text(folder / "report.csv", csv_text(COLUMNS, data.csv_rows()))
+    stds = {(entry.system, entry.scenario, entry.protocol, entry.metric): entry.std for entry in data.per_key}
+    rows = (
+        row.model_dump() | {"std": stds.get((row.system, row.scenario, row.protocol, row.metric))} for row in data.rows
+    )
+    write_text(folder / "report.csv", csv_text(COLUMNS, rows))
 
 
 def _write_texts(texts: Mapping[str, str], folder: Path) -> None:

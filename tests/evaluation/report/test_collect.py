@@ -26,7 +26,7 @@ from iom.metrics.protection import system_linkability
 
 
 def test_every_section_is_plain_data_that_is_read_back(data, tmp_path):
-    tree = data.to_json()
+    tree = data.model_dump(mode="json")
     assert all(found for topic, found in data.sections if topic != "calibration")
     assert json.loads(json.dumps(tree, allow_nan=False)) == tree
     write_report(data, tmp_path)
@@ -213,7 +213,7 @@ def test_parts_can_be_switched_off(made_config, inputs):
 
 
 def test_a_report_of_format_1_is_read(data, tmp_path):
-    tree = data.to_json()
+    tree = data.model_dump(mode="json")
     sections = tree["sections"]
     sections["worst_pairs"] = sections.pop("hardest_pairs")
     rate = {"value": 0.02, "low": 0.016, "high": 0.025}

@@ -5,11 +5,8 @@ import pytest
 import yaml
 
 from iom.config import SweepConfig, load_config, save_config
-from iom.errors import CheckpointError, ConfigError
-from iom.evaluation import sweep as search
-from iom.evaluation.sweep import run_search
-from iom.evaluation.sweep_plan import plan_rows
-from iom.evaluation.sweep_table import draw_search, markdown
+from iom.errors import CheckpointError, ConfigError, DataError, SettingsChangedError
+from iom.evaluation.sweep import plan_rows, run_sweep, sweep_figure, sweep_table
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
@@ -100,25 +97,22 @@ def test_what_is_wrong_is_found_before_any_training(configured, changes, message
         plan_rows(configured(**changes))
 
 
-def test_a_search_leaves_one_table_and_one_picture_and_resumes(configured, tmp_path, monkeypatch):
-    config, output = configured(), tmp_path / "search"
-    real, measured = search._measure, []
+def test_a_sweep_leaves_one_table_and_one_plot_and_resumes(configured, tmp_path):
+    config, output = configured(), tmp_path / "sweep"
+    reported = []
 
-    def interrupted(row, *rest):
-        if len(measured) == 4:
+    def interrupt(line):
+        reported.append(line)
+        if len(reported) == 4:
             raise KeyboardInterrupt
-        measured.append(row.name)
-        return real(row, *rest)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(search, "_measure", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run_search(config, output, progress=False)
-    assert len(json.loads((output / "search.json").read_text())["rows"]) == 4
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, output, progress=False, report=interrupt)
+    assert len(json.loads((output / "sweep.json").read_text())["rows"]) == 4
     with pytest.raises(CheckpointError, match="--resume"):
-        run_search(config, output, progress=False)
+        run_sweep(config, output, progress=False)
     lines = []
-    rows = run_search(config, output, resume=True, progress=False, report=lines.append)
+    rows = run_sweep(config, output, resume=True, progress=False, report=lines.append)
     assert len(lines) == 3
     assert [row["kind"] for row in rows] == [
         "float", "grp", "grp", "learned", "learned", "untrained", "untrained"
@@ -127,28 +121,30 @@ def test_a_search_leaves_one_table_and_one_picture_and_resumes(configured, tmp_p
         assert 0 <= row["eer"] <= 1
         assert (row["kind"] == "float") == ("eer_std" not in row)
     assert [row["bits"] for row in rows] == [None, 16, 32, 16, 32, 16, 32]
-    with (output / "search.csv").open(newline="") as stream:
+    with (output / "sweep.csv").open(newline="") as stream:
         table = list(csv.DictReader(stream))
     assert [row["name"] for row in table] == [row["name"] for row in rows]
     assert float(table[3]["eer"]) == rows[3]["eer"]
-    assert (output / "search.md").read_text().count("\n| ") == len(rows) + 2
-    assert (output / "search.png").read_bytes()[:4] == b"\x89PNG"
+    assert (output / "sweep.md").read_text().count("\n| ") == len(rows) + 2
+    assert (output / "sweep.png").read_bytes()[:4] == b"\x89PNG"
     assert [row["run"] is not None for row in rows] == [False] * 3 + [True] * 4
     for row in rows[3:]:
         assert KerasFaceHasher.load(output / row["run"]).code_length == row["code_length"]
 
-    assert run_search(config, output, resume=True, progress=False) == rows
+    assert run_sweep(config, output, resume=True, progress=False) == rows
     with pytest.raises(CheckpointError, match="another configuration"):
-        run_search(configured(keys=3), output, resume=True, progress=False)
-    path = output / "rows" / "float.json"
-    stored = json.loads(path.read_text())
-    stored["config"]["epochs"] = 9
-    path.write_text(json.dumps(stored))
-    with pytest.raises(CheckpointError, match="measured with another configuration"):
-        run_search(config, output, resume=True, progress=False)
-    path.write_text("{")
-    with pytest.raises(CheckpointError, match="damaged"):
-        run_search(config, output, resume=True, progress=False)
+        run_sweep(configured(keys=3), output, resume=True, progress=False)
+    path = output / "rows.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    stored = json.loads(first)
+    stored["settings"]["float"]["epochs"] = 9
+    path.write_text("".join([json.dumps(stored) + "\n", *rest]))
+    with pytest.raises(SettingsChangedError, match="begun with other settings") as caught:
+        run_sweep(config, output, resume=True, progress=False)
+    assert caught.value.changed == ("float",)
+    path.write_text(first + "{}\n")
+    with pytest.raises(DataError, match="damaged"):
+        run_sweep(config, output, resume=True, progress=False)
 
 
 def test_a_test_set_is_measured_where_one_is_named(configured, place, root, tmp_path):
@@ -163,23 +159,19 @@ def test_a_test_set_is_measured_where_one_is_named(configured, place, root, tmp_
     config = configured(
         evaluate=str(place / "evaluate.yaml"), grid={}, variants=[{"name": "frame", "train": False}], keep_runs=False
     )
-    rows = run_search(config, tmp_path / "search", progress=False)
+    rows = run_sweep(config, tmp_path / "sweep", progress=False)
     assert all(0 <= row["test_eer"] <= 1 for row in rows)
-    assert "test EER %" in markdown(rows)
+    assert "test EER %" in sweep_table(rows).header
 
 
-def test_the_picture_goes_by_keep_where_only_that_varies(tmp_path, monkeypatch):
-    labels = []
-
-    def draw_rate(axes, rows, codes, rate, axis):
-        axes.plot([1], [1], label=rate)
-        labels.append(axis)
-
-    monkeypatch.setattr("iom.evaluation.sweep_table._draw_rate", draw_rate)
+def test_the_plot_goes_by_keep_where_only_that_varies():
     row = {"series": "a", "eer": 0.1, "bits": 32, "keep": 8}
-    draw_search([row, row | {"keep": 16}], tmp_path / "a.png", title="t")
-    draw_search([row, row | {"bits": 16}], tmp_path / "b.png", title="t")
-    assert labels == ["keep", "bits"]
+    for rows, label in (
+        ([row, row | {"keep": 16}], "dimensions kept after the key"),
+        ([row, row | {"bits": 16}], "bits of a code"),
+    ):
+        (axes,) = sweep_figure(rows, "t").axes
+        assert axes.get_xlabel() == label
 
 
 def test_the_command_tells_a_mistake_in_one_line(root, tmp_path, monkeypatch, capsys):
@@ -194,5 +186,5 @@ def test_the_command_tells_a_mistake_in_one_line(root, tmp_path, monkeypatch, ca
 
 def test_every_tracked_search_can_be_planned(root, monkeypatch):
     monkeypatch.chdir(root)
-    for path in (root / "configs" / "search").glob("*.yaml"):
+    for path in (root / "configs" / "sweep").glob("*.yaml"):
         assert len(plan_rows(load_config(SweepConfig, path))) > 3, path

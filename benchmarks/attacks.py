@@ -164,6 +164,7 @@ def with_key_kind(hasher: "KerasFaceHasher", kind: str) -> "KerasFaceHasher":
         key_kind=kind,
         keep=keep,
         learned_layer=LEARNED_LAYER in names,
+        whitening=0.0,
         projection=projection.initial,
         refinement_steps=projection.refinement_steps,
         refinement_gain=projection.refinement_gain,

@@ -57,14 +57,13 @@ UNFINISHED = ("~", ".tmp", ".part", ".partial", ".crdownload", ".download", ".sw
 def atomic_path(path: Path, *, mode: int | None = None, replace: bool = True) -> Iterator[Path]:
     """A temporary path in the folder of `path`; fsynced and renamed to `path` on success.
 
-    The temporary name keeps the suffix of `path`, since some writers choose a format by it. On an
-    error the temporary file is removed and `path` is left as it was. File and folder are fsynced,
-    so that what was written is there after a power cut.
+    The temporary name keeps the suffix of `path`, since some writers choose a format by it. On an error the temporary
+    file is removed and `path` is left as it was. File and folder are fsynced, so that what was written is there after a
+    power cut.
 
     Args:
         path: The file to write.
-        mode: Of the file, which never has a wider one, not even for a moment; `None` takes the
-            usual mode of new files.
+        mode: Of the file, which never has a wider one, not even for a moment; `None` takes the usual mode of new files.
         replace: Write over a file that is there; else `FileExistsError` is raised.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +86,7 @@ def atomic_path(path: Path, *, mode: int | None = None, replace: bool = True) ->
 
 
 def check_output(path: Path, *, folder: bool = True) -> None:
-    """See that an output can be written, before hours are spent on it; nothing is left of the try.
+    """Check, before long work begins, that an output can be written; leaves nothing behind.
 
     Args:
         path: A folder to write into, which is made if need be; or a file.
@@ -133,10 +132,7 @@ def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what writers that were killed left in `folder` and below it.
-
-    Only where nobody else is writing: a command that continues a run of its own.
-    """
+    """Remove the temporary files of killed writers in and below `folder`, in which no other process may be writing."""
     for stale in folder.rglob(f"{TEMPORARY}*"):
         if stale.is_file():
             stale.unlink()
@@ -298,10 +294,10 @@ class Listing:
     """Contents of a folder, each in order.
 
     Attributes:
-        images: Paths within the folder, with `/`; a name that is not UTF-8 holds surrogates, as
-            Python's file functions give and take it.
-        unusable: Files of other kinds (`wrong_type`), links to folders (`linked_folder`), closed
-            folders (`unreadable`).
+        images: Paths within the folder, with `/`; a name that is not UTF-8 holds surrogates, as Python's file functions
+            give and take it.
+        unusable: Files of other kinds (`wrong_type`), links to folders (`linked_folder`), closed folders
+            (`unreadable`).
         hidden: Number of files and folders that were skipped by their name.
     """
 
@@ -329,8 +325,8 @@ def list_images(root: Path, *, depth: int | None = None) -> Listing:
 
     Args:
         root: The folder.
-        depth: How many folders deep to look; 1 takes the files of `root` itself, 2 those of
-            `<subject>/<image>` too, `None` all.
+        depth: How many folders deep to look; 1 takes the files of `root` itself, 2 those of `<subject>/<image>` too,
+            `None` all.
 
     Raises:
         DataError: No such folder, or it cannot be read.
@@ -434,7 +430,7 @@ def _unusable(entry: os.DirEntry[str], name: str) -> Unusable | None:
         if not entry.is_file() and Path(entry.path).exists():
             return Unusable(name, "wrong_type", "no regular file")
     except OSError:
-        pass  # a link to itself: whoever opens it is told
+        pass  # a link to itself: opening it is an error
     if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
         kinds = ", ".join(IMAGE_SUFFIXES)
         return Unusable(name, "wrong_type", f"expected a name that ends in {kinds}")

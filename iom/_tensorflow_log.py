@@ -1,4 +1,4 @@
-"""TensorFlow's log lines, kept away from the answers of a command."""
+"""Log lines of TensorFlow's import, filtered out of standard error."""
 
 import contextlib
 import importlib.machinery
@@ -18,8 +18,8 @@ _NOISE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IWE
 def silence() -> None:
     """Have the first import of TensorFlow in this process write no log lines to standard error.
 
-    Its libraries write them to the file descriptor, whatever `TF_CPP_MIN_LOG_LEVEL` says. What is no log line is
-    written when the import has ended, and all of it where the import fails.
+    Its libraries write them to the file descriptor, whatever `TF_CPP_MIN_LOG_LEVEL` says. Other lines are written when
+    the import has ended, and all lines where it fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if MODULE not in sys.modules and not any(isinstance(each, _Finder) for each in sys.meta_path):

@@ -1,13 +1,13 @@
-"""Reading pickles from strangers: nothing runs that the caller did not admit.
+"""Restricted unpickling of untrusted files: only callables that the caller admits are run.
 
 A pickle is a program. Two formats of this field are pickles all the same: InsightFace's `.bin` verification sets and
-the MMdnn `.npy` dictionary of weights. What protects:
+the MMdnn `.npy` dictionary of weights. The protection:
 
 - every global is looked up in the caller's table; there is no import;
 - only the opcodes that plain data need are known: no persistent ids, no extension registry, no
   instances, and BUILD works on the stand-ins of this file alone, so that a pickle cannot set
   attributes of an admitted callable;
-- what is made is bounded: opcodes, and bytes of arrays and texts in proportion to the file;
+- the size of the result is bounded: opcodes, and bytes of arrays and texts in proportion to the file;
 - NumPy's own `__setstate__` never sees foreign state (a crafted dtype state makes it read bytes as
   object pointers): dtype, shape and bytes are checked here, and the array is built by `frombuffer`.
 """
@@ -28,7 +28,7 @@ from iom.errors import DataError
 Admitted = Mapping[tuple[str, str], Callable[..., Any]]
 
 _MAX_DIMENSIONS = 32
-MOST_OPCODES = 1_000_000
+MAX_OPCODES = 1_000_000
 """A verification set of a hundred thousand pairs takes two thirds of it."""
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU][1-9]\d{0,5}|O[48]?")
 
@@ -47,8 +47,8 @@ def restricted_loads(data: bytes | BinaryIO, *, admitted: Admitted, source: str,
 
     Args:
         data: The pickle, or a stream that stands at its beginning.
-        admitted: What a pickle may call, (module, name) to callable. `NUMPY_ARRAYS` admits numeric arrays, arrays of
-            objects and scalars; an empty table admits built-in containers only.
+        admitted: Callables a pickle may use, by (module, name). `NUMPY_ARRAYS` admits numeric arrays, arrays of objects
+            and scalars; an empty table admits built-in containers only.
         source: The file, for messages.
         encoding: How strings of a Python 2 pickle are read: `"bytes"` keeps them, `"latin1"` makes them `str`.
 
@@ -105,7 +105,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
         self._count(self.stack[-1])
 
     def _load_bytearray8(self) -> None:
-        """As any bytes: read before room is made, where the library makes room for what is said."""
+        """Bytes are read before memory is reserved; the library reserves as much as the file announces."""
         length = int.from_bytes(self.read(8), "little")
         data = self.read(min(length, self._size + 1))
         if len(data) != length:
@@ -129,16 +129,16 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
 
 
 class _Counted(dict[int, Callable[..., None]]):
-    """A table of opcodes that may be asked `MOST_OPCODES` times."""
+    """A table of opcodes that may be asked `MAX_OPCODES` times."""
 
     def __init__(self, table: dict[int, Callable[..., None]]) -> None:
         super().__init__(table)
-        self.left = MOST_OPCODES
+        self.left = MAX_OPCODES
 
     def __getitem__(self, code: int) -> Callable[..., None]:
         self.left -= 1
         if self.left < 0:
-            raise pickle.UnpicklingError(f"more than {MOST_OPCODES} opcodes")
+            raise pickle.UnpicklingError(f"more than {MAX_OPCODES} opcodes")
         return super().__getitem__(code)
 
 

@@ -1,4 +1,4 @@
-"""Reading files that others made: paths that stay in their folder, bounds on what they take."""
+"""Untrusted files: paths that stay in their folder, bounds on sizes and depths, texts fit for messages."""
 
 import errno
 import io
@@ -26,7 +26,7 @@ JSON_DEPTH = 100
 
 INFLATED_TIMES, INFLATED_MORE = 8, 256 << 20
 """A compressed file may hold eight times its size and 256 MiB. Weights shrink by a tenth."""
-LONGEST_SHOWN = 80
+MAX_SHOWN = 80
 MESSAGE_LENGTH = 300
 """Characters of a text from a file or another library in an error."""
 _FAULTS = (
@@ -53,7 +53,7 @@ def paths_inside(
         root: The folder.
         names: Relative paths.
         source: The file that gives them, for messages.
-        error: What is raised.
+        error: Kind of the error that is raised.
 
     Raises:
         IomError: Of kind `error`; it names the first offending name and `source`.
@@ -86,7 +86,7 @@ def path_inside(root: Path, name: str, *, source: object, error: type[IomError] 
 
 
 def check_name(name: object, *, source: object, error: type[IomError] = DataError) -> None:
-    """The part of `paths_inside` that looks at the name alone, not at the disk.
+    """The part of `paths_inside` that checks the name alone, without the disk.
 
     Raises:
         IomError: Of kind `error`.
@@ -106,7 +106,7 @@ def _fault(name: object) -> str:
 
 def _shown(name: object) -> str:
     text = repr(name)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def read_bytes(path: Path | str, max_bytes: int) -> bytes:
@@ -146,7 +146,7 @@ def parse_json(
 
     Args:
         text: The text.
-        max_bytes: Its largest length, in characters of a `str`.
+        max_bytes: Bound of its length, in characters of a `str`.
         parse_constant: As in `json.loads`: called with `NaN`, `Infinity` or `-Infinity`.
 
     Raises:
@@ -181,7 +181,7 @@ def _check_depth(value: Any) -> None:
 
 
 def check_inflated_size(inflated: int, size: int) -> None:
-    """Refuse what is far larger unpacked than packed.
+    """Refuse a file that is far larger unpacked than packed.
 
     Args:
         inflated: Bytes unpacked.

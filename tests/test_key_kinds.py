@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from iom.errors import KeyKindWarning, KeyMaterialError
 from iom.keys import KEY_KINDS, ROTATION_ROUNDS, TransformKey, check_key_kind, key_in_new_part, part_count, part_of
-from iom.nn.hash_network import KEYED_LAYERS
+from iom.nn.hash_network import keyed_layer
 
 secrets_32 = st.binary(min_size=32, max_size=32)
 FIRST, SECOND = TransformKey(bytes(32)), TransformKey(bytes(range(32)))
@@ -175,7 +175,7 @@ def test_keys_that_mix_values_are_not(recwarn):
 def test_a_kind_says_whether_it_mixes(kind):
     """By its very order: the sorted absolute values of a row survive every key that only moves."""
     row = np.random.default_rng(3).normal(size=(1, 16)).astype("float32")
-    layer = KEYED_LAYERS[kind](keep=0)
+    layer = keyed_layer(kind, keep=0)
     order = KEY_KINDS[kind].order(TransformKey(bytes(32)), 16, 8)[None]
     keyed = np.asarray(layer([row, order]))
     same = np.allclose(np.sort(np.abs(keyed)), np.sort(np.abs(row)), atol=1e-6)

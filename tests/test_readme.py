@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iom.cli.main import root as program
-from iom.nn.losses.margin.margin import MARGIN_LOSSES
+from iom.nn.losses.margin import MARGIN_LOSSES
 
 
 @pytest.fixture

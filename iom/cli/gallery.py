@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +29,7 @@ from iom.cli._command import (
     root,
     workers_option,
 )
-from iom.errors import (
-    AlreadyEnrolledError,
-    ConfigError,
-    DataError,
-    EnrolmentError,
-    NotEnrolledError,
-    RevokedError,
-    StoreNotFoundError,
-)
+from iom.errors import AlreadyEnrolledError, ConfigError, DataError, EnrolmentError, NotEnrolledError, RevokedError
 
 if TYPE_CHECKING:
     from iom.gallery.gallery import Gallery
@@ -76,40 +68,28 @@ class GalleryOptions:
     def open(self, hasher: "FaceHasher | None" = None, *, create: bool = False) -> "Gallery":
         """The gallery; with `create`, stores that are missing are made."""
         from iom.gallery.gallery import Gallery
-        from iom.gallery.keys.key_store import open_key_store
-        from iom.gallery.stores.base import open_store
 
-        def passphrase(new: bool) -> Callable[[], str]:
-            return lambda: self.passphrase(is_new=new)
+        return Gallery.open(self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase)
 
-        keys = _opened(lambda new: open_key_store(self.keys, create=new, passphrase=passphrase(new)), create)
-        store = _opened(lambda new: open_store(self.gallery, create=new), create)
-        return Gallery(store, keys, hasher)
-
-    def passphrase(self, *, is_new: bool = False) -> str:
-        """The passphrase of the key store: from the file, from IOM_PASSPHRASE, or asked for.
+    def passphrase(self) -> str:
+        """The passphrase of the key store: from the file, from IOM_PASSPHRASE, or asked for, twice if it is new.
 
         Raises:
             DataError: The file cannot be read.
             ConfigError: There is no terminal to ask at, or a new passphrase was not repeated.
         """
+        from iom.gallery.keys.key_store import parse_key_url
+
         if self.passphrase_file is not None:
             try:
                 return self.passphrase_file.read_text(encoding="utf-8").split("\n")[0]
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"cannot read {self.passphrase_file}") from error
         known = os.environ.get("IOM_PASSPHRASE")
-        return _asked_passphrase(repeat=is_new) if known is None else known
-
-
-def _opened(opener: Callable[[bool], Any], create: bool) -> Any:
-    """The store, made where it may be made and is missing."""
-    try:
-        return opener(False)
-    except StoreNotFoundError:
-        if not create:
-            raise
-        return opener(True)
+        if known is not None:
+            return known
+        file, *_ = parse_key_url(self.keys, None)
+        return _asked_passphrase(repeat=not file.exists())
 
 
 def _asked_passphrase(*, repeat: bool) -> str:

@@ -14,7 +14,7 @@ from iom.export.folding import fold_batch_norms
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import KerasFaceHasher
-from iom.nn.layers.code import Symbols
+from iom.nn.layers.index_of_max import Symbols
 from iom.pretrained.weights import load_backbone_model
 
 T = TypeVar("T")

@@ -49,7 +49,7 @@ class Exporter:
     """One hasher to many formats.
 
     Args:
-        source: What is exported.
+        source: Backbone and hasher.
         calibration: Real faces `(N, S, S, 3)` uint8 to choose integer ranges on, not of the check.
         faces: To try the artefacts on.
         key: Of the check; a fresh one, unless a test needs to know it.
@@ -71,7 +71,7 @@ class Exporter:
             The manifest of each.
 
         Raises:
-            WeightsError: A format cannot be written, or what it wrote loses more than it may.
+            WeightsError: A format cannot be written, or its artefact exceeds a bound of its check.
             MissingExtraError: A package is missing.
         """
         chosen = {one: lookup(FORMATS, one, "export format") for one in names}
@@ -131,7 +131,7 @@ def _loss_message(target: str, check: Check) -> str:
 
 
 def _move(made: Path, folder: Path) -> None:
-    """Put what was made in its place, the manifest last: without it nothing is an artefact."""
+    """Move the new files to their place, the manifest last: without it they are no artefact."""
     manifests = {manifest_path(made / path.name).name for path in made.iterdir()}
     for path in sorted(made.iterdir(), key=lambda path: path.name in manifests):
         place = folder / path.name
@@ -173,8 +173,8 @@ def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
         return "dense", {}, dict(zip(("kernel", "bias"), layer.get_weights(), strict=False))
     if kind == "PReLU":
         return "prelu", {}, {"slopes": np.asarray(layer.alpha)}
-    if kind in ("KeyedPermutation", "KeyedRotation"):
-        return kind.removeprefix("Keyed").lower(), {"keep": layer.keep}, {}
+    if kind in {key_kind.layer for key_kind in KEY_KINDS.values()}:
+        return KEY_KINDS[layer.kind].step, {"keep": layer.keep}, {}
     if kind == "IoMProjection":
         settings = {
             "alphabet_size": layer.alphabet_size,

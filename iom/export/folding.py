@@ -8,7 +8,7 @@ from keras import layers
 
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 _WEIGHTED = (*_CONVOLUTIONS, layers.Dense)
-FARTHEST = 8.0
+MAX_MOVE = 8.0
 """Standard deviations that a sum is moved by, at most: half precision would lose by more."""
 
 
@@ -26,66 +26,88 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     Returns:
         A functional model; embeddings differ by rounding only.
     """
-    image = keras.Input(model.inputs[0].shape[1:], name=model.inputs[0].name)
-    known: dict[int, Any] = {id(model.inputs[0]): image}
-    readers = _readers(model)
-    ahead: dict[int, tuple[Any, Any]] = {}  # tensors that still miss a scale and a shift
-    open_layers: dict[int, keras.Layer] = {}  # new layers whose result has one reader
-    moves: dict[int, Any] = {}  # by how much a sum is more than it was
-    ends = _ends_in_layer(model, readers)
-    sums = {id(node.output_tensors[0]) for node in graph_nodes(model)
-            if isinstance(node.operation, layers.Add)
-            and any(id(tensor) in ends for tensor in node.input_tensors)}  # fmt: skip
-    for node in graph_nodes(model):
-        operation, source, result = node.operation, node.input_tensors[0], node.output_tensors[0]
-        if isinstance(operation, layers.Dropout):
-            known[id(result)] = known[id(source)]
-            if id(source) in ahead:
-                ahead[id(result)] = ahead[id(source)]
-            continue
+    return _Folding(model).run()
+
+
+class _Folding:
+    """One walk over a functional model, which builds the folded one; tensors of the old model are known by their id."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._readers = _readers(model)
+        self._image = keras.Input(model.inputs[0].shape[1:], name=model.inputs[0].name)
+        self._known: dict[int, Any] = {id(model.inputs[0]): self._image}
+        self._ahead: dict[int, tuple[Any, Any]] = {}  # tensors that still miss a scale and a shift
+        self._open_layers: dict[int, keras.Layer] = {}  # new layers whose result has one reader
+        self._moves: dict[int, Any] = {}  # difference of a sum to the old one
+        ends = _ends_in_layer(model, self._readers)
+        additions = [node for node in graph_nodes(model) if isinstance(node.operation, layers.Add)]
+        movable = [node for node in additions if any(id(tensor) in ends for tensor in node.input_tensors)]
+        self._sums = {id(node.output_tensors[0]) for node in movable}
+
+    def run(self) -> keras.Model:
+        for node in graph_nodes(self._model):
+            self._visit(node)
+        return keras.Model(self._image, self._known[id(self._model.outputs[0])], name=self._model.name)
+
+    def _visit(self, node: Any) -> None:
+        operation, source, result = node.operation, id(node.input_tensors[0]), id(node.output_tensors[0])
+        left_out = isinstance(operation, layers.Dropout)
         if isinstance(operation, layers.BatchNormalization):
-            known[id(result)] = known[id(source)]
-            if id(source) in open_layers:
-                _scale_outputs(open_layers[id(source)], *_affine(operation))
-                if len(readers[id(result)]) == 1:
-                    open_layers[id(result)] = open_layers[id(source)]
-                continue
-            if id(source) in moves:
-                scale, shift = _affine(operation)
-                ahead[id(result)] = scale, np.zeros_like(shift)
-                continue
-            if _can_wait(result, readers):
-                ahead[id(result)] = _affine(operation)
-                continue
-        if isinstance(operation, layers.ZeroPadding2D) and id(source) in ahead:
-            ahead[id(result)] = ahead[id(source)]
+            left_out = self._fold(operation, source, node.output_tensors[0])
+        if left_out:
+            self._known[result] = self._known[source]
+        if isinstance(operation, layers.Dropout | layers.ZeroPadding2D) and source in self._ahead:
+            self._ahead[result] = self._ahead[source]
+        if isinstance(operation, layers.Flatten) and source in self._ahead:
+            places = int(np.prod(node.input_tensors[0].shape[1:-1]))
+            scale, shift = self._ahead[source]
+            self._ahead[result] = np.tile(scale, places), np.tile(shift, places)
         if isinstance(operation, layers.Add):
-            inputs = [id(tensor) for tensor in node.input_tensors]
-            wanted = _wanted_move(result, readers, sums) if id(result) in sums else None
-            carried = sum(moves[tensor] for tensor in inputs if tensor in moves)
-            if wanted is not None or np.any(carried):
-                last = next(open_layers[tensor] for tensor in inputs if tensor in open_layers)
-                more = (0.0 if wanted is None else wanted) - carried
-                _scale_outputs(last, np.ones(last.bias.shape), more)
-            if wanted is not None:
-                moves[id(result)] = wanted
-        if isinstance(operation, layers.Flatten) and id(source) in ahead:
-            places = int(np.prod(source.shape[1:-1]))
-            scale, shift = ahead[id(source)]
-            ahead[id(result)] = np.tile(scale, places), np.tile(shift, places)
-        if type(operation) not in _WEIGHTED or not _is_linear(operation):
-            known[id(result)] = _call_again(node, known)
-            continue
-        layer = _with_bias(operation)
-        known[id(result)] = layer(known[id(source)])
-        _copy_weights(operation, layer)
-        if id(source) in ahead:
-            _scale_inputs(layer, *ahead[id(source)])
-        if id(source) in moves:
-            _scale_inputs(layer, np.ones_like(moves[id(source)]), -moves[id(source)])
-        if len(readers[id(result)]) == 1:
-            open_layers[id(result)] = layer
-    return keras.Model(image, known[id(model.outputs[0])], name=model.name)
+            self._move_sum(node)
+        if type(operation) in _WEIGHTED and _is_linear(operation):
+            self._copy(operation, source, result)
+        elif not left_out:
+            self._known[result] = _call_again(node, self._known)
+
+    def _fold(self, norm: keras.Layer, source: int, result: Any) -> bool:
+        """Whether a batch norm goes into the layer before it or those behind it."""
+        if source in self._open_layers:
+            _scale_outputs(self._open_layers[source], *_affine(norm))
+            if len(self._readers[id(result)]) == 1:
+                self._open_layers[id(result)] = self._open_layers[source]
+        elif source in self._moves:
+            scale, shift = _affine(norm)
+            self._ahead[id(result)] = scale, np.zeros_like(shift)
+        elif _can_wait(result, self._readers):
+            self._ahead[id(result)] = _affine(norm)
+        else:
+            return False
+        return True
+
+    def _move_sum(self, node: Any) -> None:
+        """Move a sum for the batch norm behind it, in the bias of a layer that ends in the sum."""
+        result, inputs = node.output_tensors[0], [id(tensor) for tensor in node.input_tensors]
+        wanted = _wanted_move(result, self._readers, self._sums) if id(result) in self._sums else None
+        carried = sum(self._moves[tensor] for tensor in inputs if tensor in self._moves)
+        if wanted is not None or np.any(carried):
+            last = next(self._open_layers[tensor] for tensor in inputs if tensor in self._open_layers)
+            _scale_outputs(last, np.ones(last.bias.shape), (0.0 if wanted is None else wanted) - carried)
+        if wanted is not None:
+            self._moves[id(result)] = wanted
+
+    def _copy(self, operation: keras.Layer, source: int, result: int) -> None:
+        """Copy a weighted layer, with what is ahead of it in its weights."""
+        layer = type(operation).from_config({**operation.get_config(), "use_bias": True})
+        self._known[result] = layer(self._known[source])
+        kernel, *bias = operation.get_weights()
+        layer.set_weights([kernel, bias[0] if bias else np.zeros(layer.bias.shape, np.float32)])
+        if source in self._ahead:
+            _scale_inputs(layer, *self._ahead[source])
+        if source in self._moves:
+            _scale_inputs(layer, np.ones_like(self._moves[source]), -self._moves[source])
+        if len(self._readers[result]) == 1:
+            self._open_layers[result] = layer
 
 
 def graph_nodes(model: keras.Model) -> list[Any]:
@@ -163,14 +185,14 @@ def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> 
 
     With BN(x) = s x + t, of x + t / s the batch norm is a product with s, which a kernel can take in, and zero padding
     of it is the zero padding of BN(x). A convolution without padding that reads the sum, too, takes the move back in
-    its bias, and so does what the next sum adds.
+    its bias, and so does the next sum.
     """
     found = readers[id(result)]
     norms = [by for by, _ in found if isinstance(by, layers.BatchNormalization)]
     if len(norms) != 1 or not all(_bears(by, made, readers, sums) for by, made in found):
         return None
     scale, shift = _affine(norms[0])
-    if not np.all(np.abs(shift) <= FARTHEST * np.abs(scale) * _spread(norms[0])):
+    if not np.all(np.abs(shift) <= MAX_MOVE * np.abs(scale) * _spread(norms[0])):
         return None
     return shift / np.where(scale == 0, 1, scale)
 
@@ -193,15 +215,6 @@ def _bears(operation: Any, result: Any, readers: dict[int, list[Any]], sums: set
 
 def _is_convolution(operation: Any) -> bool:
     return type(operation) in _CONVOLUTIONS and _is_linear(operation)
-
-
-def _with_bias(layer: Any) -> Any:
-    return type(layer).from_config({**layer.get_config(), "use_bias": True})
-
-
-def _copy_weights(old: Any, new: Any) -> None:
-    kernel, *bias = old.get_weights()
-    new.set_weights([kernel, bias[0] if bias else np.zeros(new.bias.shape, np.float32)])
 
 
 def _scale_outputs(layer: Any, scale: Any, shift: Any) -> None:

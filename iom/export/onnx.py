@@ -1,4 +1,4 @@
-"""Export to ONNX, layer by layer from the Keras graph, and to what is made from it: int8 and OpenVINO.
+"""Export to ONNX, layer by layer from the Keras graph, and to int8 and OpenVINO, which are made from it.
 
 Not by way of TensorFlow: its converter pins a protobuf that TensorFlow 2.21 does not run with, and lays transpositions
 around every convolution; and the first of equally large responses must count (docs/adr/070-onnx-written-by-hand.md).
@@ -21,8 +21,8 @@ from iom.export.context import ExportContext
 from iom.export.folding import graph_nodes
 from iom.keys import ROTATION_ROUNDS
 from iom.nn.layers.cosine import NORM_FLOOR
+from iom.nn.layers.keyed import block_sizes
 from iom.nn.layers.refinement import DECAY, FLOOR, RATE
-from iom.nn.layers.rotation import block_sizes
 
 OPSET = 17
 IR_VERSION = 8
@@ -73,7 +73,7 @@ def write_int8(context: ExportContext, path: Path) -> None:
 
 
 def write_openvino(context: ExportContext, path: Path) -> None:
-    """Write OpenVINO's `.xml` and `.bin` with weights in float32; the session decides what it computes with.
+    """Write OpenVINO's `.xml` and `.bin` with weights in float32; the session chooses the precision.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.

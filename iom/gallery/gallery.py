@@ -54,11 +54,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     record that is revoked in one becomes revoked in the other, and an application gets the newest settings that the key
     store knows.
 
-    Args:
-        store: The record store.
-        keys: Its key store; a record store belongs for ever to the first one it is opened with.
-        hasher: Makes codes; not needed where no embeddings are given.
-        clock: Seconds since 1970.
+    A record store belongs for ever to the first key store it is opened with. A hasher is needed for embeddings alone.
+    `clock` returns seconds since 1970.
 
     Raises:
         StoreError: The two do not belong together, or the key store lacks its last entries.

@@ -137,13 +137,7 @@ def reserve_records(
     further references use the part of the valid ones; a renewed template uses the lowest part that no template of the
     subject, valid or revoked, has used. Numbers whose key has another part are skipped.
 
-    Args:
-        store: The record store.
-        keys: Its key store.
-        application: The application.
-        subject_ids: Subject of each new template.
-        parts: Parts of the hasher's keys; 1 accepts any number.
-        renewed: Whether the valid references of the subjects are being renewed.
+    With one part any number will do; `renewed` means that the valid references of the subjects are being renewed.
 
     Raises:
         RevokedError: A subject has used up every part.
@@ -257,11 +251,7 @@ def _seal(
 
 
 def check_seal(keys: KeyStore, reference: Reference) -> None:
-    """Refuse a reference that was not written by a gallery with these keys.
-
-    Raises:
-        StoreError: The reference was changed.
-    """
+    """Raise `StoreError` if a reference was not written by a gallery with these keys."""
     if not hmac.compare_digest(seal_of(keys, reference), reference.seal):
         raise StoreError(
             f"application {reference.application}: record {reference.record} was changed outside "

@@ -1,4 +1,4 @@
-"""Manifest of an artefact of `iom deploy`: what it is, the SHA-256 of its files, the outcome of its check."""
+"""Manifest of an artefact of `iom deploy`: its description, the SHA-256 of its files, the outcome of its check."""
 
 import dataclasses
 import hashlib

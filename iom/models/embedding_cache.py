@@ -76,7 +76,7 @@ class EmbeddingCache:
         return np.stack([found[digest] for digest in digests])
 
     def get(self, digests: Sequence[bytes]) -> dict[bytes, Rows]:
-        """What is stored for these images, by the SHA-256 of their bytes."""
+        """Stored embeddings of images, by the SHA-256 of their bytes."""
         if not self.path.is_file():
             return {}
         wanted = list(dict.fromkeys(digests))

@@ -242,7 +242,7 @@ class FaceHasher(abc.ABC):
     def identity_order(self) -> NDArray[np.int32]:
         """The order that leaves every dimension where it is, for `hash_in_order`.
 
-        It shows what a key costs. Codes made with it are not protected: never enrol them.
+        For measuring the cost of a key. Codes made with it are not protected: never enrol them.
         """
         return KEY_KINDS[self.key_kind].identity(self.key_size)
 

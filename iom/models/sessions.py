@@ -138,7 +138,7 @@ class KerasSession:
     def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
         # Keras finds the layers of a file by name among those that were imported.
         import iom.nn.hash_network
-        import iom.nn.layers.code  # noqa: F401
+        import iom.nn.layers.index_of_max  # noqa: F401
         from iom.pretrained.importers.keras_files import load_keras_model
 
         self._model = load_keras_model(path)

@@ -18,10 +18,8 @@ FIRST_SLOPE = 0.25
 def add_hidden_layer(rows: Any, number: int, *, units: int) -> Any:
     """Residual layer x + W PReLU(V x + b), brought to unit length.
 
-    The ancestor stacks Dense, batch norm and activation, from random weights; an embedding that
-    took years of images to learn does not survive that. Here training starts next to the identity,
-    and there is no batch norm: the code of a face must not depend on the faces it is trained along
-    with, and inference must see the graph that was trained.
+    Training starts next to the identity, so that the embedding is kept. There is no batch norm: the code of a face
+    must not depend on the faces it is trained along with, and inference must see the graph that was trained.
 
     Args:
         rows: `(B, D)`, unit length.

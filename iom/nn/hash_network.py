@@ -1,7 +1,5 @@
 """The hashing network: embedding and order in, responses out."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,23 +9,23 @@ from iom.config import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import KEY_KINDS
 from iom.nn.adapter import add_bottleneck, add_hidden_layer, set_starting_weights
+from iom.nn.layers import keyed
 from iom.nn.layers.cosine import UnitLength
 from iom.nn.layers.index_of_max import IoMProjection
-from iom.nn.layers.permutation import KeyedPermutation
-from iom.nn.layers.rotation import KeyedRotation
 
 LEARNED_LAYER = "learned_layer"
 PROJECTION = "projection"
 KEYED_LAYER = "keyed_permutation"
 """Name of the layer that applies the key, of whatever kind; files of every age have it."""
 
-KEYED_LAYERS: dict[str, Callable[..., keras.layers.Layer]] = {
-    "permutation": functools.partial(KeyedPermutation, kind="permutation"),
-    "subset": functools.partial(KeyedPermutation, kind="subset"),
-    "orthogonal": KeyedRotation,
-    "part": functools.partial(KeyedPermutation, kind="part"),
-}
-"""Kind of key (`iom.keys.KEY_KINDS`) -> the layer that applies it."""
+
+def keyed_layer(kind: str, **settings: Any) -> keras.layers.Layer:
+    """The layer that applies keys of a kind, a class of `iom.nn.layers.keyed`.
+
+    Raises:
+        ConfigError: Unknown kind.
+    """
+    return getattr(keyed, lookup(KEY_KINDS, kind, "kind of key").layer)(kind=kind, **settings)
 
 
 def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) -> keras.Model:
@@ -68,8 +66,7 @@ def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) ->
         rows = add_hidden_layer(rows, number, units=config.hidden_size or embedding_size)
     if config.bottleneck:
         rows = add_bottleneck(rows, config.bottleneck)
-    keyed = lookup(KEYED_LAYERS, config.key_kind, "kind of key")
-    rows = keyed(keep=config.keep, name=KEYED_LAYER)([rows, order])
+    rows = keyed_layer(config.key_kind, keep=config.keep, name=KEYED_LAYER)([rows, order])
     if config.keep:
         rows = UnitLength(name="unit_kept")(rows)
     responses = IoMProjection(
@@ -99,9 +96,9 @@ def check_sizes(embedding_size: int, config: HasherConfig) -> int:
             f"hasher.keep: expected at most the {size} dimensions of the "
             f"{'bottleneck' if config.bottleneck else 'embedding'}, received {config.keep}"
         )
-    if config.key_kind == "part" and config.keep == size:
+    if KEY_KINDS[config.key_kind].renews and config.keep == size:
         raise ConfigError(
-            f"hasher.keep: key_kind 'part' keeps fewer than the {size} dimensions, as a renewal "
+            f"hasher.keep: key_kind '{config.key_kind}' keeps fewer than the {size} dimensions, as a renewal "
             f"moves to others; half of them, {size // 2}, share nothing"
         )
     return size
@@ -114,13 +111,13 @@ def shape_of(model: keras.Model) -> dict[str, Any]:
     key works on), and `key_kind`.
     """
     _, code_length, alphabet_size = model.output_shape
-    keyed = model.get_layer(KEYED_LAYER)
+    layer = model.get_layer(KEYED_LAYER)
     width = model.get_layer("order").output.shape[1]
     return {
         "embedding_size": model.get_layer("embedding").output.shape[1],
         "code_length": code_length,
         "alphabet_size": alphabet_size,
-        "keep": keyed.keep,
-        "key_size": width // KEY_KINDS[keyed.kind].rounds,
-        "key_kind": keyed.kind,
+        "keep": layer.keep,
+        "key_size": width // KEY_KINDS[layer.kind].rounds,
+        "key_kind": layer.kind,
     }

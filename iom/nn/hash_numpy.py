@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from iom._untrusted import parse_json, read_arrays
 from iom.errors import WeightsError
-from iom.keys import ROTATION_ROUNDS
+from iom.keys import KEY_KINDS, ROTATION_ROUNDS
 
 Array = NDArray[Any]
 NORM_FLOOR = 1e-12
@@ -40,10 +40,14 @@ class Head:
 
     def __init__(self, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:
         self._steps = [
-            (step["step"], STEPS[step["step"]], step["reads"],
-             {**step["settings"], **{name: arrays[key] for name, key in step["arrays"].items()}})
+            (
+                step["step"],
+                STEPS[step["step"]],
+                step["reads"],
+                {**step["settings"], **{name: arrays[key] for name, key in step["arrays"].items()}},
+            )
             for step in steps
-        ]  # fmt: skip
+        ]
 
     @classmethod
     def load(cls, path: Path) -> "Head":
@@ -83,7 +87,7 @@ class Head:
         kernel: Array = np.zeros(0, np.float32)
         keyed: Callable[[Array, Array], Array] = functools.partial(_permutation, keep=0)
         for name, step, _, settings in self._steps:
-            if name in ("permutation", "rotation"):
+            if name in {kind.step for kind in KEY_KINDS.values()}:
                 keyed = functools.partial(step, **settings)
             elif name == "projection":
                 kernel = settings["kernel"]
@@ -114,7 +118,7 @@ def _permutation(rows: Array, order: Array, *, keep: int) -> Array:
 
 
 def _rotation(rows: Array, order: Array, *, keep: int) -> Array:
-    """As `iom.nn.layers.rotation.KeyedRotation`."""
+    """As `iom.nn.layers.keyed.KeyedRotation`."""
     size = rows.shape[1]
     for number in range(ROTATION_ROUNDS):
         part = order[:, number * size : (number + 1) * size]
@@ -147,9 +151,8 @@ def _hadamard(rows: Array) -> Array:
 
 
 def _projection(
-    rows: Array, *, kernel: Array, alphabet_size: int, steps: int, gain: float, rate: float,
-    decay: float,
-) -> Array:  # fmt: skip
+    rows: Array, *, kernel: Array, alphabet_size: int, steps: int, gain: float, rate: float, decay: float
+) -> Array:
     """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`."""
     if steps:
         vectors = kernel.reshape(len(kernel), -1, alphabet_size)
@@ -159,9 +162,8 @@ def _projection(
 
 
 def _refined(
-    rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float,
-    pace: tuple[float, float],
-) -> Array:  # fmt: skip
+    rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float, pace: tuple[float, float]
+) -> Array:
     """As `iom.nn.layers.refinement.refine`, of `vectors` `(K, M, Q)`.
 
     Of two symbols the centred vectors are opposite: one of them and a sign say the same.

@@ -1,8 +1,8 @@
 """Five-point alignment to the 112 x 112 template of ArcFace (Deng et al., CVPR 2019).
 
-Convention: a point (x, y) counts from the centre of the first pixel, x to the right and y down; the
-centre of the last pixel of a row is `width - 1`. Points stand in the order of `TEMPLATE`, left and
-right as seen in the image. OpenCV and InsightFace mean the same.
+Convention: a point (x, y) counts from the centre of the first pixel, x to the right and y down; the centre of the last
+pixel of a row is `width - 1`. Points stand in the order of `TEMPLATE`, left and right as seen in the image. OpenCV and
+InsightFace mean the same.
 
 `landmarks.csv` holds five landmarks of each face of a folder of photographs. Columns `photo` (path within the folder,
 with `/`), `face` (number within the photograph), `score`, `file` (the aligned face, empty where none was written) and
@@ -55,8 +55,8 @@ class Face:
 def similarity(points: ArrayLike, source: str = "landmarks") -> NDArray[np.float64]:
     """Least-squares similarity transform (rotation, scale, shift) from `points` to `TEMPLATE`.
 
-    Umeyama (TPAMI 1991), eq. 40 to 42. With points as complex numbers, centred, a proper similarity
-    is one factor a, and least squares gives a = sum(conj(x) y) / sum(|x|^2): never a mirror image.
+    Umeyama (TPAMI 1991), eq. 40 to 42. With points as complex numbers, centred, a proper similarity is one factor a,
+    and least squares gives a = sum(conj(x) y) / sum(|x|^2): never a mirror image.
 
     Args:
         points: Landmarks in pixels, `(5, 2)`.
@@ -100,8 +100,8 @@ def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth
         image: Photograph, RGB `(H, W, 3)` uint8.
         points: Landmarks in its pixels, `(5, 2)`.
         source: Whose landmarks, for errors.
-        smooth: First average blocks of pixels where the face is at least twice too large, since
-            bilinear sampling alone would skip pixels. `False` samples as InsightFace does.
+        smooth: First average blocks of pixels where the face is at least twice too large, since bilinear sampling alone
+            would skip pixels. `False` samples as InsightFace does.
 
     Returns:
         RGB pixels `(112, 112, 3)` uint8.
@@ -187,8 +187,8 @@ def aligned_crops(
         progress: Show a progress bar.
 
     Raises:
-        DataError: A damaged crop, landmarks that define no transform, a folder that was made from
-            other landmarks or holds something else.
+        DataError: A damaged crop, landmarks that define no transform, a folder that was made from other landmarks or
+            holds something else.
     """
     text = "\n".join(path.as_posix() for path in crops)
     stamp = hashlib.sha256(text.encode() + np.ascontiguousarray(points).tobytes()).hexdigest()
@@ -223,8 +223,8 @@ def read_landmarks(path: Path) -> dict[str, list[Face]]:
     """Faces of each photograph, in the order of the file; a face without a score has 1.
 
     Raises:
-        DataError: Unreadable, no such columns, a line that is not ten numbers, no line at all, or
-            landmarks whose left and right are confused.
+        DataError: Unreadable, no such columns, a line that is not ten numbers, no line at all, or landmarks whose left
+            and right are confused.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -112,8 +112,8 @@ class PhotoRun:
     def results(self, names: Sequence[str], left: Sequence[str], label: str) -> Iterator[Iterator[PhotoResult]]:
         """Results of the photographs `left` of `names`, in their order.
 
-        A photograph whose process hangs or dies costs itself only; one without known landmarks among known ones has
-        no face.
+        A photograph whose process hangs or dies costs itself only; one without known landmarks among known ones has no
+        face.
 
         Raises:
             IomError: The detector cannot be built.
@@ -564,16 +564,12 @@ def embed_all(hasher: HashingModel, faces: Sequence[Pixels]) -> list[NDArray[np.
     Raises:
         WeightsError: It has none for any of several faces: the weights are at fault.
     """
-    with contextlib.suppress(WeightsError):
+    try:
         return list(hasher.embed(np.stack(faces)))
-    found: list[NDArray[np.float32] | None] = []
-    problem: WeightsError | None = None
-    for face in faces:
-        try:
-            found.append(hasher.embed(face[None])[0])
-        except WeightsError as error:
-            found.append(None)
-            problem = error
-    if problem is not None and len(faces) > 1 and all(row is None for row in found):
-        raise problem
-    return found
+    except WeightsError:
+        if len(faces) == 1:
+            return [None]
+        found = [row for face in faces for row in embed_all(hasher, [face])]
+        if all(row is None for row in found):
+            raise
+        return found

@@ -44,9 +44,9 @@ def head_shape() -> NDArray[np.float64]:
 def pose_of(points: ArrayLike) -> Pose:
     """Pose of a head whose points are `points` `(5, 2)`, under scaled orthography.
 
-    The affine camera that takes `head_shape` to the points by least squares, and the rotation next
-    to it (POS of DeMenthon and Davis, IJCV 1995, with all points at once). Five points of an
-    average head: good to sort photographs by, some degrees off for any one person.
+    The affine camera that takes `head_shape` to the points by least squares, and the rotation next to it (POS of
+    DeMenthon and Davis, IJCV 1995, with all points at once). Five points of an average head: good to sort photographs
+    by, some degrees off for any one person.
     """
     given = np.asarray(points, np.float64)
     camera, *_ = np.linalg.lstsq(head_shape(), given - given.mean(axis=0), rcond=None)

@@ -1,4 +1,4 @@
-"""Pretrained models: what the package brings along, and the folders that hold other weights.
+"""Pretrained models of the package, and the folders that hold other weights and hashers.
 
 `manifest.json` lists the weights that are known. The bundled model, an embedder with its hasher, lies beside it, so
 that an installed package works in any folder.

@@ -1,8 +1,8 @@
-"""Does a network see faces as stated? Colour order and range, tried on faces of nobody.
+"""Check of the stated input of a network, colour order and range, on synthetic faces.
 
-A network that is fed in another way than it was trained still gives embeddings, only worse ones, and nobody notices. So
-before the statement about an unknown file is believed, synthetic faces are embedded as stated and in the other ways.
-Where another way separates the subjects clearly better, the statement is wrong.
+A network that is fed in another way than it was trained still gives embeddings, only worse ones, unnoticed. So before
+the statement about an unknown file is believed, synthetic faces are embedded as stated and in the other ways. Where
+another way separates the subjects clearly better, the statement is wrong.
 """
 
 import dataclasses
@@ -95,7 +95,7 @@ def _other(colour_order: str) -> str:
 
 
 def _resize(faces: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-    """Nobody's faces at the network's size (Facenet's is 160)."""
+    """Synthetic faces at the network's size (Facenet's is 160)."""
     if faces.shape[1] == size:
         return faces.astype(np.float32)
     from PIL import Image

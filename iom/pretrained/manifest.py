@@ -47,7 +47,7 @@ class InputSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """What is known of a weights file besides its content."""
+    """Facts about a weights file that its content does not tell."""
 
     input: InputSpec
     architecture: str = ""

@@ -60,7 +60,7 @@ class LoadedBackbone:
         embedding_size: D.
         input_size: S.
         fingerprint: SHA-256 of the weights file; of all their SHA-256 where there are several.
-        input: What the file itself wants.
+        input: Input of the network in the file.
         check: Outcome of the check on faces; `None`: the manifest pins the file, or it states its input itself.
     """
 
@@ -244,7 +244,7 @@ def format_of(path: Path) -> str:
 
 
 def files_of(path: Path, kind: str) -> list[Path]:
-    """The file and those it needs beside it, in a fixed order: what a fingerprint covers.
+    """The file and those it needs beside it, in a fixed order: the files that a fingerprint covers.
 
     Raises:
         WeightsError: One is missing, or lies outside of the folder.

@@ -11,11 +11,9 @@ from iom.data.image_batches import LABEL, TARGET, ImageBatches
 from iom.errors import ConfigError
 from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
 from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
-from iom.nn.losses.code.center import CenterLoss
-from iom.nn.losses.code.distillation import EmbeddingDistance
-from iom.nn.losses.code.embedding_triplet import TripletLoss
-from iom.nn.losses.margin.class_loss import SoftmaxCrossEntropy
-from iom.nn.losses.margin.margin import build_margin_loss
+from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
+from iom.nn.losses.margin import build_margin_loss
+from iom.nn.losses.margin.base import SoftmaxCrossEntropy
 from iom.nn.losses.margin.sampled import SampledLoss
 from iom.training.optimizers import build_optimizer
 

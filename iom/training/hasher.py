@@ -20,8 +20,8 @@ from iom.errors import ConfigError
 from iom.models.embedder import Embedder, load_embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.hash_network import check_sizes
+from iom.nn.losses.code.base import PerKeyLoss
 from iom.nn.losses.code.objectives import build_objectives
-from iom.nn.losses.code.per_key import PerKeyLoss
 from iom.photos.images import read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model

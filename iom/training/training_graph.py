@@ -14,16 +14,8 @@ from iom.nn.adapter import BOTTLENECK
 from iom.nn.hash_network import LEARNED_LAYER, build_hasher
 from iom.nn.layers.cosine import ClassCentres, CosineLogits
 from iom.nn.layers.index_of_max import relaxed_codes
-from iom.nn.losses.code.code_distances import code_cosine
-from iom.nn.losses.code.code_loss import (
-    CLASS_COSINES,
-    COLLISIONS,
-    COLLISIONS_ACROSS,
-    HASHED_CLASS_COSINES,
-    RELAXED,
-    SOFT,
-)
-from iom.nn.losses.code.pairs import expected_collision
+from iom.nn.losses.code.base import CLASS_COSINES, COLLISIONS, COLLISIONS_ACROSS, HASHED_CLASS_COSINES, RELAXED, SOFT
+from iom.nn.losses.code.pairs import code_cosine, expected_collision
 
 
 def start_hasher(
@@ -95,7 +87,7 @@ def training_graph(
     Args:
         hasher: Made by `start_hasher`.
         config: Inverse temperature, and whether codes are hard in the forward pass.
-        reads: Name of each loss -> its input, of `iom.nn.losses.code.code_loss`. `COLLISIONS_ACROSS` adds the input
+        reads: Name of each loss -> its input, of `iom.nn.losses.code.base`. `COLLISIONS_ACROSS` adds the input
             `second_order`, like `order` under one key; `CLASS_COSINES` and `HASHED_CLASS_COSINES` add a head that is
             no part of `hasher`.
         backbone: Trained along, from images; otherwise the input is the embedding.

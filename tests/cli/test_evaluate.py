@@ -48,7 +48,7 @@ def config_file(tmp_path):
         "benchmark: {name: nobody, source: synthetic, subjects: 12, images: 3}\n"
         "embedder: {weights: made.test, batch_size: 16, cache: ''}\n"
         f"hasher: {tmp_path / 'hasher'}\n"
-        "code: {code_length: 64, alphabet_size: 4, learned_layer: false}\n"
+        "code: {code_length: 64, alphabet_size: 4}\n"
         "scenario: {keys: 2, bootstrap: 10}\n"
     )
     return path

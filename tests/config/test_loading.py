@@ -120,7 +120,7 @@ def test_every_configuration_says_what_it_is(root):
     for path in (root / "configs").rglob("*.yaml"):
         header = path.read_text(encoding="utf-8").splitlines()[:4]
         assert header[0].startswith("# "), path
-        assert any("python " in line for line in header), f"{path}: no command in the header"
+        assert any("iom " in line or "python " in line for line in header), f"{path}: no command in the header"
 
 
 @pytest.mark.parametrize("name", ["stage1/base", "stage2/base"])

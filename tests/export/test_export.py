@@ -40,9 +40,8 @@ def loaded():
 
 def source_of(loaded, kind, **settings):
     embedder = Embedder(
-        loaded.predict, name="slim", fingerprint=loaded.fingerprint,
-        embedding_size=loaded.embedding_size, batch_size=8,
-    )  # fmt: skip
+        loaded.predict, name="slim", fingerprint=loaded.fingerprint, embedding_size=loaded.embedding_size, batch_size=8
+    )
     settings = {"code_length": 64, "alphabet_size": 4, "refinement_steps": 3, **settings}
     config = HasherConfig(key_kind=kind, **settings)
     network = build_hasher(loaded.embedding_size, config)

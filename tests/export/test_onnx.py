@@ -40,9 +40,13 @@ def test_the_same_result_with_the_borders(padding, window):
     if padding == "own":
         rows = layers.ZeroPadding2D(((2, 1), (0, 3)))(rows)
     rows = layers.Conv2D(
-        8, kernel, strides=strides, dilation_rate=dilation, bias_initializer="random_normal",
+        8,
+        kernel,
+        strides=strides,
+        dilation_rate=dilation,
+        bias_initializer="random_normal",
         padding="valid" if padding == "own" else padding,
-    )(rows)  # fmt: skip
+    )(rows)
     model = keras.Model(image, layers.ReLU()(rows))
     images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3)).astype(np.float32)
     folded = written(model, folded=True)

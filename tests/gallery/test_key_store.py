@@ -489,3 +489,15 @@ def test_a_key_store_that_was_replaced_is_not_read_any_more(place):
     copy.replace(place.key_file)
     with pytest.raises(StoreError, match="replaced while it was open"):
         gallery.verify("door", "a", faces(1))
+
+
+def test_a_key_file_that_is_no_text_is_told_without_its_content(path, tmp_path):
+    url = f"file:{path}?key-file={tmp_path}/wrap"
+    open_key_store(url, create=True)
+    (tmp_path / "wrap").write_bytes(b"\xfe\xff" * 20)
+    with pytest.raises(StoreError, match="no text of a key") as caught:
+        open_key_store(url)
+    assert "0xfe" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    with pytest.raises(StoreError, match="Is a directory"):
+        open_key_store(f"file:{path}?key-file={tmp_path}")

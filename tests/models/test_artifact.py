@@ -19,11 +19,20 @@ def artefact(tmp_path):
 
 def made(path, **changes):
     settings = {
-        "target": "onnx", "runtime": "onnxruntime", "precision": "float32",
-        "files": hashed_files([path], path.parent), "input_size": 112, "embedding_size": 128,
-        "code_length": 512, "alphabet_size": 8, "keep": 0, "key_size": 128,
-        "key_kind": "permutation", "embedder": {"name": "x", "sha256": "y"}, "hasher": "z",
-    }  # fmt: skip
+        "target": "onnx",
+        "runtime": "onnxruntime",
+        "precision": "float32",
+        "files": hashed_files([path], path.parent),
+        "input_size": 112,
+        "embedding_size": 128,
+        "code_length": 512,
+        "alphabet_size": 8,
+        "keep": 0,
+        "key_size": 128,
+        "key_kind": "permutation",
+        "embedder": {"name": "x", "sha256": "y"},
+        "hasher": "z",
+    }
     return Manifest(**{**settings, **changes})
 
 

@@ -20,9 +20,8 @@ def part(name, size, *, seed, **settings):
         return batch.reshape(len(batch), -1) @ weights
 
     made = Embedder(
-        predict, name=name, fingerprint=name * 8, embedding_size=size, input_size=16,
-        batch_size=4, **settings,
-    )  # fmt: skip
+        predict, name=name, fingerprint=name * 8, embedding_size=size, input_size=16, batch_size=4, **settings
+    )
     made.calls = calls
     return made
 

@@ -15,12 +15,20 @@ from iom.nn.backbones.blocks import scale_pixels
 from iom.nn.backbones.registry import BACKBONES, build_backbone
 
 PREPROCESSED = {
-    "mobilenet": "mobilenet", "mobilenet_v2": "mobilenet_v2", "nasnet": "nasnet",
-    "resnet50_v2": "resnet_v2", "resnet101_v2": "resnet_v2", "resnet152_v2": "resnet_v2",
-    "resnet": "resnet", "inception_v3": "inception_v3", "xception": "xception",
-    "inception_resnet_v2": "inception_resnet_v2", "densenet": "densenet", "vgg16": "vgg16",
+    "mobilenet": "mobilenet",
+    "mobilenet_v2": "mobilenet_v2",
+    "nasnet": "nasnet",
+    "resnet50_v2": "resnet_v2",
+    "resnet101_v2": "resnet_v2",
+    "resnet152_v2": "resnet_v2",
+    "resnet": "resnet",
+    "inception_v3": "inception_v3",
+    "xception": "xception",
+    "inception_resnet_v2": "inception_resnet_v2",
+    "densenet": "densenet",
+    "vgg16": "vgg16",
     "vgg19": "vgg19",
-}  # fmt: skip
+}
 """Start of a name -> the module whose `preprocess_input` its weights want; longest start wins."""
 
 
@@ -98,11 +106,22 @@ def asked_file(name, monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        "mobilenet", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "resnet50",
-        "resnet50_v2", "inception_v3", "xception", "vgg16", "vgg19", "densenet121",
-        "efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny",
+        "mobilenet",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "mobilenet_v3_large",
+        "resnet50",
+        "resnet50_v2",
+        "inception_v3",
+        "xception",
+        "vgg16",
+        "vgg19",
+        "densenet121",
+        "efficientnet_b0",
+        "efficientnet_v2_b0",
+        "convnext_tiny",
     ],
-)  # fmt: skip
+)
 def test_keras_asks_for_the_file_in_our_table(name, monkeypatch):
     """So that the error names the right one, whatever Keras renames."""
     asked, error = asked_file(name, monkeypatch)
@@ -237,9 +256,12 @@ def test_keras_cache_and_a_failed_download(tmp_path):
     """No network is asked: the proxy that is named does not exist."""
     closed = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https")}
     environment = {
-        **os.environ, **closed, "no_proxy": "", "KERAS_HOME": str(tmp_path / "keras"),
+        **os.environ,
+        **closed,
+        "no_proxy": "",
+        "KERAS_HOME": str(tmp_path / "keras"),
         "PYTHONPATH": os.pathsep.join(sys.path),
-    }  # fmt: skip
+    }
     result = subprocess.run(
         [sys.executable, "-c", CACHED], env=environment, capture_output=True, text=True, timeout=300
     )

@@ -10,8 +10,8 @@ from iom.errors import ConfigError, KeyMaterialError
 from iom.keys import KEY_KINDS, TransformKey
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.adapter import orthonormal_map
-from iom.nn.hash_network import KEYED_LAYERS, build_hasher, check_sizes, shape_of
-from iom.nn.losses.code.code_loss import RELAXED, SOFT
+from iom.nn.hash_network import build_hasher, check_sizes, shape_of
+from iom.nn.losses.code.base import RELAXED, SOFT
 from iom.training.training_graph import start_hasher, training_graph
 
 SIZE = 24
@@ -29,15 +29,19 @@ ARCHITECTURES = {
     "part": {"key_kind": "part", "keep": 9},
     "refined": {"refinement_steps": 3},
     "all": {
-        "hidden_layers": 2, "hidden_size": 16, "bottleneck": 20, "key_kind": "orthogonal",
-        "keep": 13, "refinement_steps": 2,
+        "hidden_layers": 2,
+        "hidden_size": 16,
+        "bottleneck": 20,
+        "key_kind": "orthogonal",
+        "keep": 13,
+        "refinement_steps": 2,
     },
-}  # fmt: skip
+}
 
 
 def config(**settings):
     shape = {"code_length": 12, "alphabet_size": 4, "projection": "orthonormal", "refinement_steps": 0}
-    trained = {"train_projection": True, "train_learned_layer": True}
+    trained = {"train_projection": True, "train_learned_layer": True, "whitening": 0.0}
     return HasherConfig(**{**shape, **trained, **settings})
 
 
@@ -55,19 +59,19 @@ def settings(request):
     return config(**ARCHITECTURES[request.param])
 
 
-def test_every_kind_of_key_has_a_layer():
-    assert set(KEYED_LAYERS) == set(KEY_KINDS)
-
-
 def test_shapes(settings):
     model = build_hasher(SIZE, settings, seed=1)
     responses = np.asarray(model(inputs(settings)))
     assert responses.shape == (9, 12, 4)
     assert np.isfinite(responses).all()
     assert shape_of(model) == {
-        "embedding_size": SIZE, "code_length": 12, "alphabet_size": 4, "keep": settings.keep,
-        "key_size": settings.bottleneck or SIZE, "key_kind": settings.key_kind,
-    }  # fmt: skip
+        "embedding_size": SIZE,
+        "code_length": 12,
+        "alphabet_size": 4,
+        "keep": settings.keep,
+        "key_size": settings.bottleneck or SIZE,
+        "key_kind": settings.key_kind,
+    }
     assert model.get_layer("projection").kernel.shape[0] == (settings.keep or settings.bottleneck or SIZE)
 
 
@@ -110,9 +114,7 @@ def test_save_and_load(settings, tmp_path):
     np.testing.assert_array_equal(again.hash(rows, key), third.hash(rows, key))
     assert shape_of(again.model) == shape_of(made.model)
     stored = json.loads((tmp_path / "hasher.json").read_text())
-    assert stored["key"] == {
-        "kind": settings.key_kind, "derivation": f"iom/{settings.key_kind}/v1"
-    }  # fmt: skip
+    assert stored["key"] == {"kind": settings.key_kind, "derivation": f"iom/{settings.key_kind}/v1"}
 
 
 def test_the_same_seed_gives_the_same_weights(settings):
@@ -164,7 +166,7 @@ def test_the_identity_key_hashes_without_a_key(kind):
 
 def test_a_subset_holds_what_keep_holds():
     """subset = permutation + keep, but for the order of what is kept."""
-    from iom.nn.layers.permutation import KeyedPermutation
+    from iom.nn.layers.keyed import KeyedPermutation
 
     key, rows = TransformKey.generate(), inputs(config())["embedding"]
     kept = [
@@ -194,15 +196,28 @@ def test_orders_of_another_kind(shape):
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("code_length", 0), ("code_length", 65537), ("alphabet_size", 1), ("alphabet_size", 257),
-        ("keep", -1), ("inverse_temperature", 0.0), ("inverse_temperature", -1.0),
-        ("inverse_temperature", float("nan")), ("inverse_temperature", 1e5),
-        ("inverse_temperature_end", -1.0), ("inverse_temperature_end", float("inf")),
-        ("annealing", "cosine"), ("hidden_layers", -1), ("hidden_layers", 4), ("hidden_size", -1),
-        ("hidden_size", 20000), ("bottleneck", -1), ("bottleneck", 1), ("bottleneck", 20000),
+        ("code_length", 0),
+        ("code_length", 65537),
+        ("alphabet_size", 1),
+        ("alphabet_size", 257),
+        ("keep", -1),
+        ("inverse_temperature", 0.0),
+        ("inverse_temperature", -1.0),
+        ("inverse_temperature", float("nan")),
+        ("inverse_temperature", 1e5),
+        ("inverse_temperature_end", -1.0),
+        ("inverse_temperature_end", float("inf")),
+        ("annealing", "cosine"),
+        ("hidden_layers", -1),
+        ("hidden_layers", 4),
+        ("hidden_size", -1),
+        ("hidden_size", 20000),
+        ("bottleneck", -1),
+        ("bottleneck", 1),
+        ("bottleneck", 20000),
         ("key_kind", "xor"),
     ],
-)  # fmt: skip
+)
 def test_values_out_of_range_name_the_field(setting, value):
     with pytest.raises(ConfigError, match=rf"{setting}: expected .* received"):
         HasherConfig(**{setting: value})

@@ -14,11 +14,29 @@ from iom.nn.backbones.blocks import HEADS
 from iom.nn.backbones.registry import BACKBONES, build_backbone
 
 QUICK = (
-    "iresnet18", "iresnet34", "iresnet50", "iresnet_slim", "mobilefacenet", "mobilefacenet_y1",
-    "ghostnet", "efficientnet_lite0", "mnasnet_a1", "mnasnet_b1", "mnasnet_small", "mobilenet",
-    "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "resnet50", "resnet50_v2",
-    "xception", "vgg16", "efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny",
-)  # fmt: skip
+    "iresnet18",
+    "iresnet34",
+    "iresnet50",
+    "iresnet_slim",
+    "mobilefacenet",
+    "mobilefacenet_y1",
+    "ghostnet",
+    "efficientnet_lite0",
+    "mnasnet_a1",
+    "mnasnet_b1",
+    "mnasnet_small",
+    "mobilenet",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "resnet50",
+    "resnet50_v2",
+    "xception",
+    "vgg16",
+    "efficientnet_b0",
+    "efficientnet_v2_b0",
+    "convnext_tiny",
+)
 """Built within a second; the others take one to five each."""
 OWN = {
     "ghostnet": {"width": 0.5},
@@ -28,11 +46,16 @@ OWN = {
 }
 """Each kind of block and head of our own networks."""
 OTHERS = {
-    "ghostnet": {}, "mnasnet_a1": {}, "mnasnet_b1": {}, "mnasnet_small": {"head": "E"},
+    "ghostnet": {},
+    "mnasnet_a1": {},
+    "mnasnet_b1": {},
+    "mnasnet_small": {"head": "E"},
     **{f"efficientnet_lite{variant}": {} for variant in range(5)},
-    "iresnet18": {}, "iresnet50": {"squeeze_excitation": True},
-    "mobilefacenet": {}, "mobilefacenet_y1": {},
-}  # fmt: skip
+    "iresnet18": {},
+    "iresnet50": {"squeeze_excitation": True},
+    "mobilefacenet": {},
+    "mobilefacenet_y1": {},
+}
 
 
 def deferred(name, **settings):
@@ -168,13 +191,14 @@ def train(networks, folder):
 
     Without oneDNN, which corrupts the heap where widths are no multiples of 16.
     """
-    environment = {
-        **os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONPATH": os.pathsep.join(sys.path),
-    }  # fmt: skip
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run(
         [sys.executable, "-c", GRADIENTS, json.dumps(networks), str(folder)],
-        env=environment, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.count("trains") == len(networks)
 

@@ -77,13 +77,7 @@ class RevokedRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Rollback:
-    """An older copy of the record store, or one with a cut log, that was found.
-
-    Attributes:
-        known: Sequence number of the last audit entry that the key store remembered.
-        found: Sequence number of the last one in the store.
-        time: Seconds since 1970, UTC.
-    """
+    """An older record store, or one with a cut log: last audit entry that was known, last one found, and the time."""
 
     known: int
     found: int
@@ -92,14 +86,9 @@ class Rollback:
 
 @dataclasses.dataclass(frozen=True)
 class KnownApplication:
-    """Newest known state of an application.
+    """Newest known state of an application: settings without a seal, counts, and the lowest unused record number.
 
-    Attributes:
-        settings: The application without its seal; `None` before they were settled.
-        references: Number of valid references.
-        tombstones: Number of tombstones.
-        next_record: Lowest record number that was never given out.
-        is_stored: Whether the present record store has it.
+    `is_stored` says whether the present record store has it.
     """
 
     settings: Application | None = None
@@ -130,14 +119,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
     """Secrets of one gallery. Writes are durable when the call returns; threads may share it.
 
     A read returns one whole state: that after the last write of any process that returned before the call. No secret is
-    in a `repr`, a log or an error.
-
-    Args:
-        path: The file.
-        key: The wrapping key, 32 bytes.
-        header: Header of the file.
-        master: A master from outside; else the file has one.
-        read_only: Refuse writes.
+    in a `repr`, a log or an error. `key` is the wrapping key of 32 bytes, `master` one from outside.
 
     Raises:
         StoreError: The file is damaged, or not opened by this key.
@@ -276,13 +258,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             self._file.forget_log()
 
     def revoke(self, application: str, records: Sequence[RevokedRecord], head: AuditEntry | None = None) -> None:
-        """Refuse records for ever and forget their masks; repeatable.
-
-        Args:
-            application: Name of the application.
-            records: Records to revoke.
-            head: Audit entry to remember, as in `settle`.
-        """
+        """Refuse records for ever, forget their masks, and remember an audit entry as `settle` does; repeatable."""
         with self._writing() as write:
             if records:
                 write.revoke(application, records)
@@ -607,14 +583,7 @@ class _Cipher:
 
 @dataclasses.dataclass(frozen=True)
 class Seal:
-    """Secret that seals the file of a key store.
-
-    Attributes:
-        kind: `passphrase`, `key` or `external`, as its header says.
-        wrapping_key: `(header, is_new)` to 32 bytes.
-        master: A master from outside.
-        settings: Additional fields of a new header.
-    """
+    """Secret that seals a key store: kind (in its header), `(header, is_new)` to 32 bytes, master from outside."""
 
     kind: str
     wrapping_key: Callable[[Mapping[str, Any], bool], bytes] = dataclasses.field(repr=False)
@@ -653,8 +622,10 @@ def key_file_seal(path: Path) -> Seal:
                 with contextlib.suppress(FileExistsError):
                     write_secret(path, TransformKey.generate().to_text() + "\n")
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StoreError(f"key file {path}: cannot be read or made: {error}") from error
+        except OSError as error:
+            raise StoreError(f"key file {path}: cannot be read or made: {error.strerror}") from error
+        except UnicodeDecodeError:  # its text holds a byte of the file
+            raise StoreError(f"key file {path}: is no text of a key") from None
         return read_master(text, str(path)).stream("gallery-wrapping-key", 32)
 
     return Seal("key", wrapping_key)
@@ -723,7 +694,7 @@ def open_key_store(url: str, *, create: bool = False, passphrase: PassphraseSour
 
     Args:
         url: Scheme and place.
-        create: Make a new store; else it must exist.
+        create: Make a new store, which must not exist.
         passphrase: Returns the passphrase; called where one is needed.
 
     Raises:
@@ -789,15 +760,7 @@ def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class KeyContent:
-    """Content of a new key store, more than the master where it replaces an older one.
-
-    Attributes:
-        master: The master key; `None` where it comes from outside.
-        masks: Masks by application and record.
-        revoked: Revoked records by application.
-        next_records: Lowest unused record number by application.
-        keyed_from: First audit entry with a keyed tag.
-    """
+    """Content of a new key store, by application; more than the master where it replaces an older one."""
 
     master: TransformKey | None = None
     masks: Mapping[str, Mapping[int, bytes]] = dataclasses.field(default_factory=dict)

@@ -220,11 +220,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
     @abc.abstractmethod
     def claim(self, owner: str) -> None:
-        """Set the owner, once.
-
-        Raises:
-            StoreError: Another owner is set.
-        """
+        """Set the owner, once; `StoreError` if there is another one."""
 
     @abc.abstractmethod
     def erase(self) -> None:
@@ -276,11 +272,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             self._set_format(connection, FORMAT)
 
     def create_application(self, application: Application, event: AuditEvent) -> None:
-        """Add an application.
-
-        Raises:
-            EnrolmentError: The name is taken.
-        """
+        """Add an application; `EnrolmentError` if its name is taken."""
         with self._writing() as connection:
             try:
                 connection.execute(sa.insert(APPLICATIONS), dataclasses.asdict(application))
@@ -322,11 +314,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             self.append(connection, event, changed)
 
     def application(self, name: str) -> Application:
-        """One application.
-
-        Raises:
-            UnknownApplicationError: Unknown name.
-        """
+        """One application; `UnknownApplicationError` if there is none."""
         return _application_of(self._of_name(_APPLICATION_OF_NAME, name))
 
     def applications(self) -> list[Application]:
@@ -370,11 +358,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         return added
 
     def replace(self, tombstones: Sequence[Tombstone], new: Sequence[Reference], event: AuditEvent) -> list[Reference]:
-        """Revoke references and add others of the same subject, in one transaction; return the new ones.
-
-        Raises:
-            RevokedError: A reference to be revoked is not valid any more; or as `add`.
-        """
+        """Revoke references and add others of the same subject in one transaction, as `revoke` and `add` do."""
         name = new[0].application
         with self._writing(deletes=True) as connection:
             number = self.application_id(name)

@@ -59,13 +59,7 @@ WRITERS = sa.Table(
 
 @dataclasses.dataclass(frozen=True)
 class Dsn:
-    """A schema of a database.
-
-    Attributes:
-        name: Host, port, database and schema, for messages.
-        schema: Schema of the tables.
-        parameters: Parameters of libpq; they may include a password.
-    """
+    """A schema of a database: its name in messages, and parameters of libpq, which may include a password."""
 
     name: str
     schema: str
@@ -162,12 +156,7 @@ def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "Postgr
 
 
 class PostgresStore(RecordStore):
-    """Record store in PostgreSQL.
-
-    Args:
-        dsn: The database and schema.
-        create: Make the tables, which must not exist.
-        format: Expected format.
+    """Record store in a schema of a PostgreSQL database.
 
     Raises:
         StoreNotFoundError: There are no tables.

@@ -322,13 +322,7 @@ def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "Sqlite
 
 
 class SqliteStore(RecordStore):
-    """Record store in a SQLite file, for several processes of one machine.
-
-    Args:
-        path: The file; SQLite keeps two more beside it.
-        read_only: Refuse writes.
-        create: Make the file, which must not exist.
-        format: Expected format.
+    """Record store in a SQLite file, which has two more beside it, for several processes of one machine.
 
     Raises:
         StoreNotFoundError: The file is missing.

@@ -62,65 +62,46 @@ KERNELS = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 APPLICATIONS: dict[str, Application] = {
     "mobilenet": Application("MobileNet", SYMMETRIC, "mobilenet_1_0_224_tf_no_top.h5"),
     "mobilenet_v2": Application(
-        "MobileNetV2", SYMMETRIC,
-        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        "MobileNetV2", SYMMETRIC, "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
     ),
     "mobilenet_v3_small": Application(
-        "MobileNetV3Small", SYMMETRIC, "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
-        plain=False,
+        "MobileNetV3Small", SYMMETRIC, "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5", plain=False
     ),
     "mobilenet_v3_large": Application(
-        "MobileNetV3Large", SYMMETRIC, "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
-        plain=False,
+        "MobileNetV3Large", SYMMETRIC, "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5", plain=False
     ),
     "nasnet_mobile": Application("NASNetMobile", SYMMETRIC, "nasnet_mobile_no_top.h5"),
     "nasnet_large": Application("NASNetLarge", SYMMETRIC, "nasnet_large_no_top.h5"),
+    **_family({"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}, CAFFE, KERNELS),
     **_family(
-        {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"},
-        CAFFE, KERNELS,
+        {"resnet50_v2": "ResNet50V2", "resnet101_v2": "ResNet101V2", "resnet152_v2": "ResNet152V2"}, SYMMETRIC, KERNELS
     ),
-    **_family(
-        {
-            "resnet50_v2": "ResNet50V2", "resnet101_v2": "ResNet101V2",
-            "resnet152_v2": "ResNet152V2",
-        },
-        SYMMETRIC, KERNELS,
-    ),
-    "inception_v3": Application(
-        "InceptionV3", SYMMETRIC, KERNELS.format("inception_v3"), smallest=75
-    ),
+    "inception_v3": Application("InceptionV3", SYMMETRIC, KERNELS.format("inception_v3"), smallest=75),
     "inception_resnet_v2": Application(
         "InceptionResNetV2", SYMMETRIC, KERNELS.format("inception_resnet_v2"), smallest=75
     ),
     "xception": Application("Xception", SYMMETRIC, KERNELS.format("xception"), smallest=71),
     **_family(
-        {
-            "densenet121": "DenseNet121", "densenet169": "DenseNet169",
-            "densenet201": "DenseNet201",
-        },
-        STANDARD, KERNELS,
+        {"densenet121": "DenseNet121", "densenet169": "DenseNet169", "densenet201": "DenseNet201"}, STANDARD, KERNELS
     ),
     **_family({"vgg16": "VGG16", "vgg19": "VGG19"}, CAFFE, KERNELS),
-    **_family(
-        {f"efficientnet_b{n}": f"EfficientNetB{n}" for n in range(8)},
-        STANDARD, "{}_notop.h5", altered=True,
-    ),
+    **_family({f"efficientnet_b{n}": f"EfficientNetB{n}" for n in range(8)}, STANDARD, "{}_notop.h5", altered=True),
     **{
         f"efficientnet_v2_{variant}": Application(
             f"EfficientNetV2{variant.upper()}",
             STANDARD if variant.startswith("b") else POWER_OF_TWO,
-            f"efficientnetv2-{variant}_notop.h5", plain=False,
+            f"efficientnetv2-{variant}_notop.h5",
+            plain=False,
         )
         for variant in ("b0", "b1", "b2", "b3", "s", "m", "l")
     },
     **{
         f"convnext_{variant.lower()}": Application(
-            f"ConvNeXt{variant}", STANDARD, f"convnext_{variant.lower()}_notop.h5",
-            plain=False, altered=True,
+            f"ConvNeXt{variant}", STANDARD, f"convnext_{variant.lower()}_notop.h5", plain=False, altered=True
         )
         for variant in ("Tiny", "Small", "Base", "Large", "XLarge")
     },
-}  # fmt: skip
+}
 
 
 def application(x: Any, *, network: str, imagenet: bool | str = False) -> Any:

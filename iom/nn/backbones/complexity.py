@@ -12,7 +12,7 @@ LANES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Complexity:
-    """What a network costs.
+    """Cost of a network.
 
     Attributes:
         parameters: Numbers in all weights, running statistics included.

@@ -14,13 +14,22 @@ from iom.nn.backbones.blocks import MOMENTUM, round_width, squeeze_excite
 
 BLOCKS = (
     (3, 16, 16, False, 1),
-    (3, 48, 24, False, 2), (3, 72, 24, False, 1),
-    (5, 72, 40, True, 2), (5, 120, 40, True, 1),
-    (3, 240, 80, False, 2), (3, 200, 80, False, 1), (3, 184, 80, False, 1),
-    (3, 184, 80, False, 1), (3, 480, 112, True, 1), (3, 672, 112, True, 1),
-    (5, 672, 160, True, 2), (5, 960, 160, False, 1), (5, 960, 160, True, 1),
-    (5, 960, 160, False, 1), (5, 960, 160, True, 1),
-)  # fmt: skip
+    (3, 48, 24, False, 2),
+    (3, 72, 24, False, 1),
+    (5, 72, 40, True, 2),
+    (5, 120, 40, True, 1),
+    (3, 240, 80, False, 2),
+    (3, 200, 80, False, 1),
+    (3, 184, 80, False, 1),
+    (3, 184, 80, False, 1),
+    (3, 480, 112, True, 1),
+    (3, 672, 112, True, 1),
+    (5, 672, 160, True, 2),
+    (5, 960, 160, False, 1),
+    (5, 960, 160, True, 1),
+    (5, 960, 160, False, 1),
+    (5, 960, 160, True, 1),
+)
 """Kernel, inner channels, channels out, squeeze and excitation, stride (Table 1 of the paper)."""
 STEM = 16
 LAST = 960

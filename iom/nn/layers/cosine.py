@@ -48,7 +48,6 @@ class ClassCentres(keras.layers.Layer):
         return (self.classes, input_shape[-1])
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "classes": self.classes}
 
 
@@ -96,7 +95,6 @@ class CosineLogits(keras.layers.Layer):
         return (input_shape[0], self.classes + int(self.with_norm))
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "classes": self.classes,
@@ -136,5 +134,4 @@ class CentreDistances(keras.layers.Layer):
         return (input_shape[0], self.classes)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "classes": self.classes}

@@ -38,7 +38,6 @@ class CentredPositions(keras.constraints.Constraint):
         return ops.reshape(vectors, w.shape)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {"alphabet_size": self.alphabet_size}
 
 
@@ -113,7 +112,6 @@ class IoMProjection(keras.layers.Layer):
         self.kernel.assign(np.asarray(store["kernel"], np.float32))
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "code_length": self.code_length,
@@ -128,17 +126,6 @@ class IoMProjection(keras.layers.Layer):
 def hard_index(responses):
     """The code: index of the largest response, the first of equals. `(B, M, Q)` -> `(B, M)`."""
     return ops.argmax(responses, axis=-1)
-
-
-def soft_index(responses, inverse_temperature):
-    """Expected index under a softmax, `(B, M, Q)` -> `(B, M)`; kept for comparison.
-
-    It averages over *nominal* symbols: responses split evenly between symbols 2 and 4 give 3,
-    which is neither. `relaxed_codes` does not have this flaw.
-    """
-    weights = ops.softmax(inverse_temperature * responses, axis=-1)
-    indices = ops.arange(responses.shape[-1], dtype=weights.dtype)
-    return ops.sum(weights * indices, axis=-1)
 
 
 def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
@@ -158,3 +145,27 @@ def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
         return soft
     hard = ops.one_hot(hard_index(responses), responses.shape[-1], dtype=soft.dtype)
     return soft + ops.stop_gradient(hard - soft)
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class Symbols(keras.layers.Layer):
+    """Index of the largest response, the first of equals: `(B, M, Q)` -> `(B, M)` int32.
+
+    On TensorFlow not by `keras.ops.argmax`, which is built from bit operations there that no
+    converter knows, and ranks -0.0 below 0.0.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+    def call(self, responses):
+        """Symbols of responses."""
+        if keras.backend.backend() != "tensorflow":
+            return ops.cast(ops.argmax(responses, axis=-1), "int32")
+        import tensorflow as tf
+
+        return tf.argmax(responses, axis=-1, output_type=tf.int32)
+
+    def compute_output_spec(self, responses):
+        """`(B, M)` int32."""
+        return keras.KerasTensor(responses.shape[:-1], dtype="int32")

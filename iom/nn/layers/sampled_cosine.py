@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 from iom.nn.layers.cosine import NORM_FLOOR
-from iom.nn.layers.rows import put_rows, take_rows
 
 INITIAL_SPREAD = 0.01
 """Standard deviation of the first centres; their length only sets how fast they turn."""
@@ -172,7 +171,6 @@ class SampledCosineLogits(keras.layers.Layer):
         return (input_shape[0][0], self.sampled + 1 + int(self.with_norm))
 
     def get_config(self):
-        """Arguments of the constructor."""
         names = ("classes", "share", "slots", "seed", "with_norm")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
@@ -184,3 +182,25 @@ def sampled_classes(classes, share):
 
 def _norms(rows):
     return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=-1, keepdims=True), NORM_FLOOR))
+
+
+def take_rows(variable, index):
+    """Rows of a Keras variable `(N, D)` at `(S,)` -> `(S, D)`.
+
+    `keras.ops` copies the whole variable, here and in `put_rows`: 2 GB a step for a million subjects.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return ops.take(variable, index, axis=0)
+    import tensorflow as tf
+
+    return tf.gather(variable.value, index)
+
+
+def put_rows(variable, index, rows):
+    """Overwrite the rows of a Keras variable `(N, D)` at `(S,)`, which must be distinct."""
+    if keras.backend.backend() != "tensorflow":
+        variable.assign(ops.scatter_update(variable, ops.expand_dims(index, 1), rows))
+        return
+    import tensorflow as tf
+
+    variable.value.scatter_update(tf.IndexedSlices(rows, index))

@@ -169,7 +169,7 @@ def _swap_colours(model: keras.Model) -> None:
 def identify(graph: ForeignGraph) -> tuple[str, dict[str, Any]]:
     """Name of the backbone and the arguments of its builder.
 
-    Only what the arguments need is looked at; `assign_weights` then compares every operation.
+    From the operations that the arguments depend on; `assign_weights` then compares every operation.
 
     Raises:
         WeightsError: The graph resembles none of them.
@@ -246,7 +246,7 @@ def assign_weights(model: keras.Model, graph: ForeignGraph) -> None:
 
 
 class _Assignment:
-    """One walk; keeps what of the foreign graph each of our layers stands for."""
+    """One walk over both graphs, with the foreign operation that each layer of ours stands for."""
 
     def __init__(self, model: keras.Model, graph: ForeignGraph) -> None:
         self._model = model

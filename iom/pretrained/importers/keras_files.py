@@ -25,13 +25,13 @@ WEIGHTS_MEMBER = "model.weights.h5"
 SPARE_ELEMENTS = 1 << 20
 """So that a small misfit is told as such."""
 CONFIG_BYTES = 4 << 20
-"""Largest configuration; one of a thousand layers takes a quarter of it."""
+"""Bound of a configuration; one of a thousand layers takes a quarter of it."""
 MAX_OUTPUT = 1 << 26
-"""Numbers that a layer may give for one image; face networks have a few million at most."""
+"""Bound of the numbers of a layer's output for one image; face networks have a few million."""
 
 
 class _Depthwise(layers.DepthwiseConv2D):
-    """Reads what Keras 2 wrote: an argument `groups`, which Keras 3 does not take."""
+    """Layer of a file of Keras 2, whose argument `groups` Keras 3 does not take."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> layers.DepthwiseConv2D:
@@ -88,7 +88,7 @@ def _built(path: Path, content: "_Content", **settings: Any) -> keras.Model:
             _check_outputs(model, path)
     except WeightsError:
         raise
-    # Whatever a damaged archive makes fail inside Keras, h5py or zipfile.
+    # A damaged archive fails in many ways inside Keras, h5py and zipfile.
     except Exception as error:
         raise _damaged(path, error) from error
     if not isinstance(model, keras.Model):
@@ -102,7 +102,7 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 
 
 class _Content(NamedTuple):
-    """What a file holds: a configuration, `None` beside weights alone, and so many numbers."""
+    """Configuration in a file, `None` where it holds weights alone, and the number of its numbers."""
 
     configuration: Any
     elements: int
@@ -264,7 +264,7 @@ def _weights_alone(path: Path, statement: Statement | None, elements: int) -> ke
 
 
 def own_statement(model: keras.Model) -> Statement | None:
-    """What the graph itself says, if it is a backbone that this project saved."""
+    """The statement in a backbone that this project saved, from its graph; `None` for other models."""
     named = {layer.name: layer for layer in model.layers}
     is_own = isinstance(named.get("pixel_scaling"), layers.Rescaling) and {"image", "embedding"} <= set(named)
     return Statement(InputSpec("RGB", RAW, model.input_shape[1])) if is_own else None

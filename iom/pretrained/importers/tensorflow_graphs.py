@@ -172,9 +172,9 @@ def _function(graph_def: Any, statement: Statement, path: Path) -> Callable[[Any
         if name not in nodes:
             raise WeightsError(f"{path}: the graph has no operation '{name}'")
     if not image:
-        needed = _ancestors(nodes, _node_name(output), ends=set(stated))
+        needed = _dependencies(nodes, _node_name(output), ends=set(stated))
         image = next((name for name in _INPUTS if name in needed), "")
-    needed = _ancestors(nodes, _node_name(output), ends={*stated, image})
+    needed = _dependencies(nodes, _node_name(output), ends={*stated, image})
     if image and image not in needed:
         raise WeightsError(f"{path}: the output '{output}' does not depend on '{image}'")
     feeds = {name: stated[name] for name in stated if name in needed}
@@ -221,8 +221,8 @@ def _find_output(nodes: Mapping[str, Any], path: Path) -> str:
     )
 
 
-def _ancestors(nodes: Mapping[str, Any], output: str, *, ends: set[str]) -> set[str]:
-    """What the output needs, no further than `ends`: Facenet's image comes out of a file queue."""
+def _dependencies(nodes: Mapping[str, Any], output: str, *, ends: set[str]) -> set[str]:
+    """Nodes that the output depends on, up to `ends`: Facenet's image comes out of a file queue."""
     needed: set[str] = set()
     pending = [output]
     while pending:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from iom.errors import ConfigError
-from iom.nn.layers.index_of_max import CentredPositions, IoMProjection, hard_index, relaxed_codes, soft_index
+from iom.nn.layers.index_of_max import CentredPositions, IoMProjection, hard_index, relaxed_codes
 
 
 @pytest.fixture
@@ -33,18 +33,6 @@ def test_no_bias():
 def test_hard_index_takes_the_first_of_equals():
     rows = np.array([[[1.0, 3.0, 3.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -0.5]]], "float32")
     np.testing.assert_array_equal(hard_index(rows), [[1, 0, 2]])
-
-
-def test_soft_index_is_the_expected_index(responses):
-    weights = np.exp(2.0 * responses)
-    weights /= weights.sum(-1, keepdims=True)
-    np.testing.assert_allclose(soft_index(responses, 2.0), weights @ np.arange(4.0), rtol=1e-5)
-
-
-def test_the_known_flaw_of_the_soft_index():
-    split = np.array([[[0.0, 0.0, 9.0, 0.0, 9.0]]], "float32")
-    assert abs(float(soft_index(split, 10.0)[0, 0]) - 3.0) < 1e-4
-    assert int(hard_index(split)[0, 0]) == 2
 
 
 @pytest.mark.parametrize("straight_through", [False, True])

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from iom.keys import TransformKey
-from iom.nn.layers.permutation import KeyedPermutation
+from iom.nn.layers.keyed import KeyedPermutation
 
 
 def orders(count, size):

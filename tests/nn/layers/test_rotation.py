@@ -5,7 +5,7 @@ from scipy.linalg import block_diag
 from scipy.linalg import hadamard as scipy_hadamard
 
 from iom.keys import KEY_KINDS, TransformKey
-from iom.nn.layers.rotation import KeyedRotation, block_sizes, hadamard
+from iom.nn.layers.keyed import KeyedRotation, block_sizes, hadamard
 
 SIZES = [1, 2, 7, 16, 96, 128, 130]
 

@@ -5,9 +5,9 @@ import tensorflow as tf
 from keras import ops
 
 from iom.nn.layers.cosine import CosineLogits
-from iom.nn.layers.rows import put_rows, take_rows
-from iom.nn.layers.sampled_cosine import SampledCosineLogits
-from iom.nn.losses.margin.margin import MARGIN_LOSSES, ArcFaceLoss
+from iom.nn.layers.sampled_cosine import SampledCosineLogits, put_rows, take_rows
+from iom.nn.losses.margin import MARGIN_LOSSES
+from iom.nn.losses.margin.fixed_margin import ArcFaceLoss
 from iom.nn.losses.margin.sampled import SampledLoss
 
 CLASSES, SIZE, BATCH = 40, 8, 6

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from iom.config import CODE_LOSSES
-from iom.nn.losses.code.collision_curve import BINS, collision_curve
+from iom.nn.losses.code.similarity import BINS, collision_curve
 
 ORACLES = {}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from iom.nn.losses.code.collision_curve import BINS, collision_curve
+from iom.nn.losses.code.similarity import BINS, collision_curve
 
 COSINES = np.linspace(-1, 1, BINS + 1)
 

@@ -5,9 +5,7 @@ import tensorflow as tf
 from keras import ops
 
 from iom.nn.layers.cosine import CentreDistances, UnitLength
-from iom.nn.losses.code.center import CenterLoss
-from iom.nn.losses.code.distillation import EmbeddingDistance
-from iom.nn.losses.code.embedding_triplet import TripletLoss
+from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
 
 
 def unit(rng, *shape):

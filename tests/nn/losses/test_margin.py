@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iom.nn.layers.cosine import CosineLogits
+from iom.nn.losses.margin import MARGIN_LOSSES
 from iom.nn.losses.margin.adaptive_margin import AdaFaceLoss, MagFaceLoss
-from iom.nn.losses.margin.margin import MARGIN_LOSSES, ArcFaceLoss, NormalisedSoftmaxLoss, SoftmaxLoss
+from iom.nn.losses.margin.fixed_margin import ArcFaceLoss, NormalisedSoftmaxLoss, SoftmaxLoss
 from tests.nn.losses import margin_oracles as oracles
 
 CLASSES = 7

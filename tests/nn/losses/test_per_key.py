@@ -4,9 +4,8 @@ import pytest
 
 from iom.config import CODE_LOSSES, HasherConfig
 from iom.keys import TransformKey
-from iom.nn.losses.code.code_loss import COLLISIONS, RELAXED, SOFT
+from iom.nn.losses.code.base import COLLISIONS, RELAXED, SOFT, PerKeyLoss
 from iom.nn.losses.code.objectives import build_objectives
-from iom.nn.losses.code.per_key import PerKeyLoss
 from iom.training.training_graph import start_hasher, training_graph
 
 SIZE, ROWS = 16, 6

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from keras import ops
 
-from iom.nn.losses.code.arc_triplet import ARC_TRIPLET_MININGS
-from iom.nn.losses.code.balance import position_correlation, symbol_imbalance
-from iom.nn.losses.code.binarization import BINARIZATIONS, WORDS, softened_words
-from iom.nn.losses.code.code_distances import CODE_DISTANCES, code_cosine
-from iom.nn.losses.code.code_loss import RELAXED
-from iom.nn.losses.code.linkability import LINKABILITIES
-from iom.nn.losses.code.pairs import expected_collision, mated_mask, non_mated_mask
-from iom.nn.losses.code.quantization import QUANTIZATIONS
-from iom.nn.losses.code.triplet import TRIPLET_MININGS
-from iom.nn.losses.code.weighted_margin import distance_weights
+from iom.nn.losses.code.base import RELAXED
+from iom.nn.losses.code.pair_losses import LINKABILITIES, distance_weights
+from iom.nn.losses.code.pairs import CODE_DISTANCES, code_cosine, expected_collision, mated_mask, non_mated_mask
+from iom.nn.losses.code.symbols import (
+    BINARIZATIONS,
+    QUANTIZATIONS,
+    WORDS,
+    position_correlation,
+    softened_words,
+    symbol_imbalance,
+)
+from iom.nn.losses.code.triplet import ARC_TRIPLET_MININGS, TRIPLET_MININGS
 
 LABELS = np.repeat(np.arange(4), 3)
 

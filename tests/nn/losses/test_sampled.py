@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iom.nn.losses.margin.margin import ArcFaceLoss
-from iom.nn.losses.margin.sampled import SampledLoss, sharded_cosines, sharded_cross_entropy
+from iom.nn.losses.margin.fixed_margin import ArcFaceLoss
+from iom.nn.losses.margin.sampled import SampledLoss, sharded_cross_entropy
 
 
 def test_the_place_of_the_true_class_rides_in_the_last_column():
@@ -36,7 +36,8 @@ def test_classes_on_several_devices_give_the_loss_and_gradients_of_one():
 
     with tf.GradientTape() as tape:
         tape.watch([embeddings, centres])
-        shards = sharded_cosines(embeddings, [centres[:4], centres[4:9], centres[9:]])
+        parts = (centres[:4], centres[4:9], centres[9:])
+        shards = [embeddings @ tf.transpose(tf.math.l2_normalize(part, axis=1)) for part in parts]
         logits = [margin(shard, first) for shard, first in zip(shards, (0, 4, 9), strict=True)]
         loss = tf.reduce_mean(sharded_cross_entropy(labels, logits))
     ours = tape.gradient(loss, [embeddings, centres])

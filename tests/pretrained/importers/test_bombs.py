@@ -32,7 +32,7 @@ SECONDS, BYTES, OPCODES = 5, 30 << 20, 20_000
 def bounded(monkeypatch):
     """A test that takes long or much memory fails; the bombs are small for the sake of time."""
     monkeypatch.setattr("iom._untrusted.INFLATED_MORE", 4 << 20)
-    monkeypatch.setattr("iom._unpickling.MOST_OPCODES", OPCODES)
+    monkeypatch.setattr("iom._unpickling.MAX_OPCODES", OPCODES)
     tracemalloc.start()
     begun = time.process_time()
     yield
@@ -74,8 +74,7 @@ def channels(config):
         config["filters"] = 50_000_000
 
 
-READERS = [lambda path: read_keras(path, None), load_keras_model,
-           lambda path: KerasSession(path, precision="float32")]  # fmt: skip
+READERS = [lambda path: read_keras(path, None), load_keras_model, lambda path: KerasSession(path, precision="float32")]
 
 
 @pytest.mark.parametrize("edit", [units, channels])
@@ -100,8 +99,9 @@ def test_nor_can_a_hasher(tmp_path, model):
 def test_nor_can_a_statement_beside_weights_alone(tmp_path, model):
     model.save_weights(tmp_path / "x.weights.h5")
     arguments = {"widths": [16, 1 << 20], "depths": [1, 1]}
-    known = Statement(InputSpec("RGB", "0..255", 16), architecture="iresnet_slim",
-                      arguments=arguments, embedding_size=8)  # fmt: skip
+    known = Statement(
+        InputSpec("RGB", "0..255", 16), architecture="iresnet_slim", arguments=arguments, embedding_size=8
+    )
     with pytest.raises(WeightsError, match="asks for weights of shape"):
         read_keras(tmp_path / "x.weights.h5", known)
 
@@ -159,8 +159,7 @@ def test_weights_in_another_file_are_refused(tmp_path, kind):
     with h5py.File(tmp_path / "m.h5", "w") as file:
         group = file.create_group("layer/vars")
         if kind == "dataset":
-            group.create_dataset("x", shape=(4,), dtype="f4",
-                                 external=[(str(tmp_path / "secret"), 0, 16)])  # fmt: skip
+            group.create_dataset("x", shape=(4,), dtype="f4", external=[(str(tmp_path / "secret"), 0, 16)])
         elif kind == "link":
             group["x"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/x")
         else:
@@ -205,8 +204,13 @@ def test_heads_that_would_take_gigabytes(tmp_path, data):
 
 
 def test_arrays_are_read_as_they_were_written(tmp_path):
-    arrays = {"a": np.arange(6, dtype="<f4").reshape(2, 3), "b": np.asfortranarray(np.eye(3)),
-              "c": np.array(5), "d": np.array("text"), "e": np.zeros((0, 4))}  # fmt: skip
+    arrays = {
+        "a": np.arange(6, dtype="<f4").reshape(2, 3),
+        "b": np.asfortranarray(np.eye(3)),
+        "c": np.array(5),
+        "d": np.array("text"),
+        "e": np.zeros((0, 4)),
+    }
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "x.npz", **arrays)
         found = read_arrays(tmp_path / "x.npz")
@@ -224,8 +228,15 @@ def again_and_again():
     """The bytes of one array, copied by a few opcodes each time."""
     text = "x" * (1 << 20)
     encode = b"c_codecs\nencode\n" + b"(h\x00h\x01tR0"
-    return (b"\x80\x02X" + struct.pack("<I", len(text)) + text.encode() + b"q\x000"
-            + b"X\x06\x00\x00\x00latin1q\x010" + encode * 1000 + b"N.")  # fmt: skip
+    return (
+        b"\x80\x02X"
+        + struct.pack("<I", len(text))
+        + text.encode()
+        + b"q\x000"
+        + b"X\x06\x00\x00\x00latin1q\x010"
+        + encode * 1000
+        + b"N."
+    )
 
 
 PICKLES = {

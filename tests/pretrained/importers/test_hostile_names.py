@@ -88,11 +88,24 @@ def test_an_artefact_cannot_name_files_outside_of_its_folder(folder, opened, nam
     name = name.replace("{root}", str(folder.parent))
     path = folder / "x.onnx"
     path.touch()
-    write_manifest(path, Manifest(
-        target="onnx", runtime="onnxruntime", precision="float32", files={name: "0" * 64},
-        input_size=112, embedding_size=128, code_length=512, alphabet_size=8, keep=0, key_size=128,
-        key_kind="permutation", embedder={"name": "x", "sha256": "y"}, hasher="z",
-    ))  # fmt: skip
+    write_manifest(
+        path,
+        Manifest(
+            target="onnx",
+            runtime="onnxruntime",
+            precision="float32",
+            files={name: "0" * 64},
+            input_size=112,
+            embedding_size=128,
+            code_length=512,
+            alphabet_size=8,
+            keep=0,
+            key_size=128,
+            key_kind="permutation",
+            embedder={"name": "x", "sha256": "y"},
+            hasher="z",
+        ),
+    )
     with pytest.raises(WeightsError, match=rf"{manifest_path(path).name}: expected a .*path"):
         read_manifest(path)
     assert opened == []
@@ -101,9 +114,16 @@ def test_an_artefact_cannot_name_files_outside_of_its_folder(folder, opened, nam
 @pytest.mark.parametrize("change", [{"folder": "../x"}, {"files": {"/etc/hostname": None}}])
 def test_a_manifest_of_weights_names_files_of_its_folders(folder, change):
     entry = {
-        "format": "onnx", "folder": "x", "licence": "none", "source": "none",
-        "files": {"a.onnx": None}, "colour_order": "RGB", "range": "0..255", "size": 112, **change,
-    }  # fmt: skip
+        "format": "onnx",
+        "folder": "x",
+        "licence": "none",
+        "source": "none",
+        "files": {"a.onnx": None},
+        "colour_order": "RGB",
+        "range": "0..255",
+        "size": 112,
+        **change,
+    }
     path = folder / "manifest.json"
     path.write_text(json.dumps({"version": 1, "entries": {"iresnet50.mine": entry}}))
     with pytest.raises(WeightsError, match=r"iresnet50\.mine: expected a relative path"):

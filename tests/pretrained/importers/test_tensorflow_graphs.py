@@ -81,8 +81,7 @@ def frozen(op, place):
     if place == "unused function":
         return graph(image, node("Identity", "embeddings", "input"), functions=[function("f", bad)])
     functions = [function("outer", node("If", "i", then_branch="inner")), function("inner", bad)]
-    return graph(image, node("PartitionedCall", "embeddings", "input", f="outer"),
-                 functions=functions)  # fmt: skip
+    return graph(image, node("PartitionedCall", "embeddings", "input", f="outer"), functions=functions)
 
 
 def saved(op, place):
@@ -94,9 +93,11 @@ def saved(op, place):
         node("NoOp", "restore", "^load"),
         node("PartitionedCall", "load", f="traced_restore"),
     ]
-    functions = [function("traced_save", node("SaveV2", "s")),
-                 function("traced_restore", node("RestoreV2", "r")),
-                 function("serve", node("Relu", "r"))]  # fmt: skip
+    functions = [
+        function("traced_save", node("SaveV2", "s")),
+        function("traced_restore", node("RestoreV2", "r")),
+        function("serve", node("Relu", "r")),
+    ]
     nodes = [image, node("PartitionedCall", "served", "input", f="serve")]
     if place == "graph":
         nodes.append(bad)
@@ -139,9 +140,17 @@ def saved(op, place):
     return made
 
 
-PLACES = ["graph", "signature", "control input", "initialiser", "served function",
-          "called from a served function", "function of an object", "function that nothing calls",
-          "implementation of another"]  # fmt: skip
+PLACES = [
+    "graph",
+    "signature",
+    "control input",
+    "initialiser",
+    "served function",
+    "called from a served function",
+    "function of an object",
+    "function that nothing calls",
+    "implementation of another",
+]
 
 
 @pytest.mark.parametrize("place", ["graph", "called function", "unused function"])
@@ -310,8 +319,7 @@ def test_a_saved_model_that_touches_files_is_refused(folder, op, place):
         path = save(folder, embedding, other=tf.function(serve, input_signature=[IMAGE]))
         loaded = tf.saved_model.load(str(path))
         assert loaded.other is not None
-    for read in (lambda: read_saved_model(path, STATED),
-                 lambda: SavedModelSession(path, precision="float32")):  # fmt: skip
+    for read in (lambda: read_saved_model(path, STATED), lambda: SavedModelSession(path, precision="float32")):
         with pytest.raises(WeightsError, match=f"refused: the graph holds '{op}'"):
             read()
     assert untouched(folder)
@@ -390,8 +398,7 @@ def test_only_the_binary_form_of_a_saved_model_is_read(folder):
     text = str(saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()))
     (path / "saved_model.pb").unlink()
     (path / "saved_model.pbtxt").write_text(text)
-    for read in (lambda: read_saved_model(path, STATED),
-                 lambda: SavedModelSession(path, precision="float32")):  # fmt: skip
+    for read in (lambda: read_saved_model(path, STATED), lambda: SavedModelSession(path, precision="float32")):
         with pytest.raises(WeightsError, match="cannot read"):
             read()
 
@@ -413,12 +420,24 @@ def test_a_foreign_artefact_is_checked_before_it_is_run(folder):
     with head_path(path).open("wb") as stream:
         np.savez(stream, **{PROGRAM: program})
     files = [each for each in path.rglob("*") if each.is_file()] + [head_path(path)]
-    write_manifest(path, Manifest(
-        target="saved_model", runtime="tensorflow", precision="float32",
-        files=hashed_files(files, folder), input_size=SIDE, embedding_size=3, code_length=8,
-        alphabet_size=2, keep=0, key_size=3, key_kind="permutation",
-        embedder={"name": "x", "sha256": "y"}, hasher="z",
-    ))  # fmt: skip
+    write_manifest(
+        path,
+        Manifest(
+            target="saved_model",
+            runtime="tensorflow",
+            precision="float32",
+            files=hashed_files(files, folder),
+            input_size=SIDE,
+            embedding_size=3,
+            code_length=8,
+            alphabet_size=2,
+            keep=0,
+            key_size=3,
+            key_kind="permutation",
+            embedder={"name": "x", "sha256": "y"},
+            hasher="z",
+        ),
+    )
     with pytest.raises(WeightsError, match=r"a\.saved_model: refused: the graph holds '(Read|Write)File'"):
         ArtifactFaceHasher.load(path)
     assert not (folder / "ran").exists()

@@ -6,11 +6,7 @@ from typing import Any
 from keras import ops
 
 from iom.config import CodeLossConfig, HasherConfig
-from iom.nn.losses.code.arc_triplet import ARC_TRIPLET_MININGS, code_angles
-from iom.nn.losses.code.balance import position_correlation, symbol_imbalance
-from iom.nn.losses.code.binarization import BINARIZATIONS, WORDS, softened_words
-from iom.nn.losses.code.code_distances import CODE_DISTANCES, code_cosine
-from iom.nn.losses.code.code_loss import (
+from iom.nn.losses.code.base import (
     CLASS_COSINES,
     COLLISIONS,
     COLLISIONS_ACROSS,
@@ -19,14 +15,25 @@ from iom.nn.losses.code.code_loss import (
     SOFT,
     CodeLoss,
 )
-from iom.nn.losses.code.linkability import linkability_loss
-from iom.nn.losses.code.logistic import collision_logistic
-from iom.nn.losses.code.multi_similarity import multi_similarity_loss
-from iom.nn.losses.code.quantization import QUANTIZATIONS
+from iom.nn.losses.code.pair_losses import (
+    collision_logistic,
+    linkability_loss,
+    multi_similarity_loss,
+    unit_code_distance,
+    weighted_margin_loss,
+)
+from iom.nn.losses.code.pairs import CODE_DISTANCES, code_cosine
 from iom.nn.losses.code.similarity import SimilarityDistillation, collision_at
-from iom.nn.losses.code.triplet import TRIPLET_MININGS
-from iom.nn.losses.code.weighted_margin import unit_code_distance, weighted_margin_loss
-from iom.nn.losses.margin.margin import ArcFaceLoss, NormalisedSoftmaxLoss
+from iom.nn.losses.code.symbols import (
+    BINARIZATIONS,
+    QUANTIZATIONS,
+    WORDS,
+    position_correlation,
+    softened_words,
+    symbol_imbalance,
+)
+from iom.nn.losses.code.triplet import ARC_TRIPLET_MININGS, TRIPLET_MININGS, code_angles
+from iom.nn.losses.margin.fixed_margin import ArcFaceLoss, NormalisedSoftmaxLoss
 
 
 def build_objectives(losses: Iterable[CodeLossConfig], hasher: HasherConfig) -> dict[str, CodeLoss]:

@@ -1,6 +1,10 @@
-"""Pairwise distances and masks: the only copy of them."""
+"""Pairwise distances of embeddings and codes, and masks of mated and non-mated pairs."""
+
+import math
 
 from keras import ops
+
+from iom.nn.losses.code.base import COLLISIONS, RELAXED
 
 DISTANCE_FLOOR = 1e-12
 """A square root has an infinite slope at zero; squared distances are kept above this."""
@@ -19,11 +23,6 @@ def expected_collision(a, b):
     flat_a = ops.reshape(a, (-1, a.shape[1] * a.shape[2]))
     flat_b = ops.reshape(b, (-1, b.shape[1] * b.shape[2]))
     return ops.matmul(flat_a, ops.transpose(flat_b)) / a.shape[1]
-
-
-def collision_distance(a, b):
-    """Expected share of positions that differ, `(A, M, Q)`, `(B, M, Q)` -> `(A, B)`."""
-    return 1.0 - expected_collision(a, b)
 
 
 def cosine_distance(a, b):
@@ -64,3 +63,46 @@ def masked_mean(values, mask):
 def _unit(rows):
     square = ops.sum(ops.square(rows), axis=-1, keepdims=True)
     return rows * ops.rsqrt(ops.maximum(square, DISTANCE_FLOOR))
+
+
+def expected_difference(collisions):
+    """Expected share of differing positions, from collision probabilities `(B, B)`."""
+    return 1.0 - collisions
+
+
+def euclidean_code_distance(relaxed):
+    """Euclidean distance, 1 for hard codes that differ everywhere; `(B, M, Q)` -> `(B, B)`."""
+    rows = _flat(relaxed)
+    return euclidean_distance(rows, rows) / math.sqrt(2.0 * relaxed.shape[1])
+
+
+def cosine_code_distance(relaxed):
+    """1 - cosine, 1 for hard codes that differ everywhere; `(B, M, Q)` -> `(B, B)`."""
+    rows = _flat(relaxed)
+    return cosine_distance(rows, rows)
+
+
+def code_cosine(collisions, alphabet_size):
+    """Cosine of two codes less the code that has every symbol in equal parts.
+
+    0 for unrelated codes and 1 for equal ones, whatever Q is. Unrelated codes scatter around 0 as
+    unit vectors of M (Q - 1) dimensions do.
+
+    Args:
+        collisions: Collision probability, any shape.
+        alphabet_size: Q.
+    """
+    chance = 1.0 / alphabet_size
+    return (collisions - chance) / (1.0 - chance)
+
+
+def _flat(relaxed):
+    return ops.reshape(relaxed, (-1, relaxed.shape[1] * relaxed.shape[2]))
+
+
+CODE_DISTANCES = {
+    "collision": (COLLISIONS, expected_difference),
+    "euclidean": (RELAXED, euclidean_code_distance),
+    "cosine": (RELAXED, cosine_code_distance),
+}
+"""Name -> what it reads, and the function."""

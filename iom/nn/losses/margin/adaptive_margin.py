@@ -8,8 +8,16 @@ import math
 import keras
 from keras import ops
 
-from iom.nn.losses.margin.angular_margin import add_angle, angles
-from iom.nn.losses.margin.class_loss import NonNegative, Positive, Rate, SoftmaxCrossEntropy, gather, replace
+from iom.nn.losses.margin.base import (
+    NonNegative,
+    Positive,
+    Rate,
+    SoftmaxCrossEntropy,
+    add_angle,
+    angles,
+    gather,
+    replace,
+)
 
 ANGLE_MARGIN = 1e-3
 """Angles are kept this far from 0 and pi (as in AdaFace's own code)."""
@@ -37,7 +45,6 @@ class _NormMarginLoss(SoftmaxCrossEntropy):
         return outputs[:, :-1], outputs[:, -1:]
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "classes": self.classes}
 
 
@@ -57,8 +64,6 @@ class MagFaceLoss(_NormMarginLoss):
         highest_margin: u_m, at the highest.
         norm_weight: lambda_g.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -98,7 +103,6 @@ class MagFaceLoss(_NormMarginLoss):
         return cosines, ops.clip(norms, self.lowest_norm, self.highest_norm)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "scale": self.scale,
@@ -124,8 +128,6 @@ class AdaFaceLoss(_NormMarginLoss):
         concentration: h.
         rate: By which mean and standard deviation of the norms follow a batch.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -174,7 +176,6 @@ class AdaFaceLoss(_NormMarginLoss):
         return ops.clip(scaled * self.concentration, -1.0, 1.0)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "margin": self.margin,

@@ -29,12 +29,10 @@ class SampledLoss(keras.losses.Loss):
         return self.loss.call(y_pred[:, -1], y_pred[:, :-1])
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
 
     @classmethod
     def from_config(cls, config):
-        """From what `get_config` gave."""
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
 
 
@@ -60,16 +58,3 @@ def sharded_cross_entropy(labels, shards):
         targets.append(ops.sum(chosen * logits, axis=1))
         first += logits.shape[1]
     return ops.logsumexp(ops.stack(sums), axis=0) - ops.sum(ops.stack(targets), axis=0)
-
-
-def sharded_cosines(embeddings, centres):
-    """Cosines to the centres of each shard, each computed where its centres are.
-
-    Args:
-        embeddings: `(B, D)` of unit length.
-        centres: `(C_k, D)` of each shard.
-
-    Returns:
-        `(B, C_k)` for each shard.
-    """
-    return [ops.matmul(embeddings, ops.transpose(ops.normalize(shard, axis=-1))) for shard in centres]

@@ -1,6 +1,7 @@
-"""What every loss on class labels shares: exact labels, float32, softmax cross-entropy."""
+"""Base of the losses on class labels: exact labels, float32, softmax cross-entropy, angles of cosines."""
 
 import abc
+import math
 from typing import Annotated
 
 import keras
@@ -44,7 +45,6 @@ class ClassLoss(keras.losses.Loss, abc.ABC):
         """Labels `(B,)` int32 and outputs float32 -> loss of each row `(B,)`, or a scalar."""
 
     def get_config(self):
-        """Arguments of the constructor."""
         # The type is always float32 here, and a written one would be the policy's of that day.
         return {"name": self.name, "reduction": self.reduction}
 
@@ -93,7 +93,6 @@ class SoftmaxCrossEntropy(ClassLoss):
         return (1.0 - self.label_smoothing) * loss + self.label_smoothing * spread
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
@@ -106,3 +105,40 @@ def replace(rows, labels, values):
     """Rows `(B, C)` with entry `labels[i]` of each replaced by `values` `(B, 1)`."""
     columns = ops.arange(ops.shape(rows)[1], dtype="int32")
     return ops.where(ops.equal(columns[None, :], labels[:, None]), values, rows)
+
+
+COSINE_LIMIT = 1.0 - 1e-6
+"""Beyond it the slopes of arccos and of sqrt(1 - cos^2), infinite at +-1, are held."""
+STEEPEST = -1.0 / math.sqrt(1.0 - COSINE_LIMIT**2)
+
+
+def angles(cosines):
+    """Arc cosine in radians; a straight line beyond +-`COSINE_LIMIT`, within 7e-4 of the angle."""
+    inside = ops.clip(cosines, -COSINE_LIMIT, COSINE_LIMIT)
+    return ops.arccos(inside) + STEEPEST * (cosines - inside)
+
+
+def add_angle(cosines, margin):
+    """`cos(theta + m)`, and `cos(theta) - m sin(m)` where theta + m > pi: it falls everywhere.
+
+    Args:
+        cosines: Of theta.
+        margin: m in radians, a number or a tensor of the same shape.
+
+    Returns:
+        The shape of `cosines`.
+    """
+    if isinstance(margin, int | float):
+        cosine, sine, limit = math.cos(margin), math.sin(margin), math.cos(math.pi - margin)
+    else:
+        cosine, sine, limit = ops.cos(margin), ops.sin(margin), ops.cos(math.pi - margin)
+    height = ops.sqrt(ops.maximum(1.0 - ops.square(cosines), 1.0 - COSINE_LIMIT**2))
+    moved = cosines * cosine - height * sine
+    return ops.where(cosines > limit, moved, cosines - margin * sine)
+
+
+def falling_cosine(angle):
+    """`(-1)^k cos(a) - 2k`, k = floor(a / pi): falls for all a (Liu et al., CVPR 2017, eq. 7)."""
+    turns = ops.stop_gradient(ops.floor(angle / math.pi))
+    sign = 1.0 - 2.0 * ops.mod(turns, 2.0)
+    return sign * ops.cos(angle) - 2.0 * turns

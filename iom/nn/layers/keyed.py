@@ -1,4 +1,4 @@
-"""The keyed step of an `orthogonal` key: turn an embedding by a secret rotation."""
+"""Keyed layers: a secret permutation or rotation of the dimensions of an embedding."""
 
 import math
 
@@ -6,6 +6,40 @@ import keras
 from keras import ops
 
 from iom.keys import ROTATION_ROUNDS
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class KeyedPermutation(keras.layers.Layer):
+    """Permute the columns of each row by that row's order, and keep the first of them.
+
+    The order is an input, never a weight: one graph serves all subjects, and no secret ends up in
+    a saved model. `TransformKey.permutation` makes the order.
+
+    Args:
+        keep: Columns kept after the permutation; 0 keeps all. What is cut off is lost to whoever
+            learns key and code later, at a price in accuracy.
+        kind: The kind of key whose orders these are: `permutation`, or `subset` or `part`, which
+            differ in nothing but the orders.
+    """
+
+    def __init__(self, keep=0, kind="permutation", **kwargs):
+        super().__init__(**kwargs)
+        self.keep = keep
+        self.kind = kind
+
+    def call(self, inputs):
+        """`[rows (B, D), order (B, D) integers]` -> `(B, keep or D)`; column j is `order[:, j]`."""
+        rows, order = inputs
+        if self.keep:
+            order = order[:, : self.keep]
+        return ops.take_along_axis(rows, ops.cast(order, "int32"), axis=1)
+
+    def compute_output_shape(self, input_shape):
+        batch, size = input_shape[0]
+        return (batch, self.keep or size)
+
+    def get_config(self):
+        return {**super().get_config(), "keep": self.keep, "kind": self.kind}
 
 
 @keras.saving.register_keras_serializable(package="iom")
@@ -23,13 +57,13 @@ class KeyedRotation(keras.layers.Layer):
 
     Args:
         keep: Columns kept afterwards; 0 keeps all.
+        kind: The kind of key whose orders these are.
     """
 
-    kind = "orthogonal"
-
-    def __init__(self, keep=0, **kwargs):
+    def __init__(self, keep=0, kind="orthogonal", **kwargs):
         super().__init__(**kwargs)
         self.keep = keep
+        self.kind = kind
 
     def call(self, inputs):
         """`[rows (B, D), order (B, 3 D) signed integers]` -> `(B, keep or D)`."""
@@ -45,13 +79,11 @@ class KeyedRotation(keras.layers.Layer):
         return rows
 
     def compute_output_shape(self, input_shape):
-        """Shape of the result."""
         batch, size = input_shape[0]
         return (batch, self.keep or size)
 
     def get_config(self):
-        """Arguments of the constructor."""
-        return {**super().get_config(), "keep": self.keep}
+        return {**super().get_config(), "keep": self.keep, "kind": self.kind}
 
 
 def signed_permutation(rows, order):

@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from iom.nn.losses.margin.angular_margin import add_angle
-from iom.nn.losses.margin.class_loss import NonNegative, Positive, Rate, SoftmaxCrossEntropy, gather, replace
+from iom.nn.losses.margin.base import NonNegative, Positive, Rate, SoftmaxCrossEntropy, add_angle, gather, replace
 
 
 @keras.saving.register_keras_serializable(package="iom")
@@ -19,8 +18,6 @@ class CurricularFaceLoss(SoftmaxCrossEntropy):
         scale: s.
         rate: a, by which t follows a batch.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -54,5 +51,4 @@ class CurricularFaceLoss(SoftmaxCrossEntropy):
         return self.scale * replace(weighted, labels, moved)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin, "scale": self.scale, "rate": self.rate}

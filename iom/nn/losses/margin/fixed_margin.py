@@ -1,19 +1,17 @@
-"""Margin softmax losses on cosines `(B, C)` and integer labels `(B,)`. All names in one table."""
-
-import inspect
-from collections.abc import Callable
-from typing import Any
+"""Softmax losses with a fixed margin or none: ArcFace, CosFace, SphereFace and their combination."""
 
 import keras
-from pydantic import ValidationError, create_model
 
-from iom._registry import lookup
-from iom.config import MarginConfig, Section, explain
-from iom.errors import ConfigError
-from iom.nn.losses.margin.adaptive_margin import AdaFaceLoss, MagFaceLoss
-from iom.nn.losses.margin.angular_margin import add_angle, angles, falling_cosine
-from iom.nn.losses.margin.class_loss import NonNegative, Positive, SoftmaxCrossEntropy, gather, replace
-from iom.nn.losses.margin.curricular import CurricularFaceLoss
+from iom.nn.losses.margin.base import (
+    NonNegative,
+    Positive,
+    SoftmaxCrossEntropy,
+    add_angle,
+    angles,
+    falling_cosine,
+    gather,
+    replace,
+)
 
 
 @keras.saving.register_keras_serializable(package="iom")
@@ -37,8 +35,6 @@ class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
     Args:
         scale: s, the inverse temperature of the softmax.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(self, scale: Positive = 64.0, label_smoothing=0.0, name="normalised_softmax", **kwargs):
@@ -54,7 +50,6 @@ class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
         return target
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "scale": self.scale}
 
 
@@ -70,8 +65,6 @@ class ArcFaceLoss(NormalisedSoftmaxLoss):
         margin: Angle m in radians.
         scale: s, the inverse temperature of the softmax.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -85,7 +78,6 @@ class ArcFaceLoss(NormalisedSoftmaxLoss):
         return add_angle(target, self.margin)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin}
 
 
@@ -97,8 +89,6 @@ class CosFaceLoss(NormalisedSoftmaxLoss):
         margin: m.
         scale: s.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -112,7 +102,6 @@ class CosFaceLoss(NormalisedSoftmaxLoss):
         return target - self.margin
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin}
 
 
@@ -129,8 +118,6 @@ class CombinedMarginLoss(NormalisedSoftmaxLoss):
         cosine_margin: m3, taken off the cosine.
         scale: s.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -153,7 +140,6 @@ class CombinedMarginLoss(NormalisedSoftmaxLoss):
         return falling_cosine(self.multiplier * angles(target) + self.margin) - self.cosine_margin
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "multiplier": self.multiplier,
@@ -175,8 +161,6 @@ class SphereFaceLoss(NormalisedSoftmaxLoss):
         easing: lambda; 0 is the full margin.
         scale: s.
         label_smoothing: Share of the target spread over all classes.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(
@@ -198,41 +182,4 @@ class SphereFaceLoss(NormalisedSoftmaxLoss):
         return (self.easing * target + psi) / (1.0 + self.easing)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin, "easing": self.easing}
-
-
-MARGIN_LOSSES: dict[str, Callable[..., SoftmaxCrossEntropy]] = {
-    "softmax": SoftmaxLoss,
-    "normalised_softmax": NormalisedSoftmaxLoss,
-    "arcface": ArcFaceLoss,
-    "cosface": CosFaceLoss,
-    "sphereface": SphereFaceLoss,
-    "combined": CombinedMarginLoss,
-    "curricularface": CurricularFaceLoss,
-    "magface": MagFaceLoss,
-    "adaface": AdaFaceLoss,
-}
-"""Name to loss. Its settings are the arguments of its class, with their ranges and defaults."""
-
-
-def build_margin_loss(config: MarginConfig, *, classes: int) -> SoftmaxCrossEntropy:
-    """The loss of a configuration, with its settings.
-
-    Raises:
-        ConfigError: Unknown name, a setting that the loss does not have, or a value out of range.
-    """
-    kind = lookup(MARGIN_LOSSES, config.name, "margin loss")
-    parameters = inspect.signature(kind).parameters
-    fields: dict[str, Any] = {
-        name: (parameter.annotation, parameter.default)
-        for name, parameter in parameters.items()
-        if parameter.annotation is not inspect.Parameter.empty
-    }
-    model = create_model(f"{kind.__name__}Settings", __base__=Section, **fields)
-    try:
-        settings = model.model_validate(config.model_extra)
-    except ValidationError as error:
-        raise ConfigError(f"{explain(error, section='margin')[1]}; the loss is {config.name}") from error
-    sizes = {"classes": classes} if "classes" in parameters else {}
-    return kind(label_smoothing=config.label_smoothing, **sizes, **settings.model_dump())

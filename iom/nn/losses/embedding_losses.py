@@ -1,11 +1,29 @@
-"""Triplet loss on embeddings."""
+"""Losses on embeddings: center loss, triplet loss and distillation from a teacher."""
 
 import keras
+from keras import ops
 
 from iom._registry import lookup
 from iom.nn.losses.code.pairs import cosine_distance, euclidean_distance
 from iom.nn.losses.code.triplet import TRIPLET_MININGS
-from iom.nn.losses.margin.class_loss import ClassLoss
+from iom.nn.losses.margin.base import ClassLoss, gather
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class CenterLoss(ClassLoss):
+    """Half the squared distance to the centre of the own class (Wen et al., ECCV 2016, eq. 2).
+
+    On the output of `CentreDistances`. The centres are trained with everything else, by gradient;
+    the paper moves them by a rule of its own (eq. 4), which is a gradient step per class.
+    """
+
+    def __init__(self, name="center", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def row_losses(self, labels, outputs):
+        """Labels `(B,)` and squared distances `(B, C)` -> `(B,)`."""
+        return 0.5 * gather(outputs, labels)[:, 0]
+
 
 DISTANCES = {"cosine": cosine_distance, "euclidean": euclidean_distance}
 
@@ -18,8 +36,6 @@ class TripletLoss(ClassLoss):
         margin: By how much a non-mated distance should exceed a mated one.
         mining: `batch_hard`, `batch_all` or `semi_hard` (`iom/nn/losses/code/triplet.py`).
         distance: `cosine` or `euclidean`.
-        name: Name of the loss.
-        **kwargs: `reduction` and `dtype` of the loss.
     """
 
     def __init__(self, margin=0.3, mining="batch_hard", distance="cosine", name="triplet", **kwargs):
@@ -35,5 +51,16 @@ class TripletLoss(ClassLoss):
         return self._mine(self._distances(outputs, outputs), labels, margin=self.margin)
 
     def get_config(self):
-        """Arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin, "mining": self.mining, "distance": self.distance}
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class EmbeddingDistance(keras.losses.Loss):
+    """1 - cosine between the teacher's and the student's embedding, both of unit length."""
+
+    def __init__(self, name="embedding_distance", reduction="sum_over_batch_size", **kwargs):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+
+    def call(self, y_true, y_pred):
+        """`(B, D)` and `(B, D)` -> `(B,)` in [0, 2]."""
+        return 1.0 - ops.sum(y_true * y_pred, axis=-1)

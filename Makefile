@@ -36,10 +36,7 @@ $(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
 demo: $(RUNTIME) ## Hash three synthetic faces, change the key, and write a picture (runs/demo)
 	$(BIN)/iom demo --output runs/demo
 
-test: $(DEVELOPMENT) ## Lint, type-check and run all tests but the long proofs
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+test: lint ## Lint, type-check and run all tests but the long proofs
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 wheel-test: $(DEVELOPMENT) ## Build the wheel, install it, and run the README's examples in an empty folder
@@ -62,6 +59,7 @@ smoke: $(RUNTIME) ## Both training stages and an evaluation on synthetic faces, 
 lint: $(DEVELOPMENT) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
 format: $(DEVELOPMENT) ## Mend style

@@ -207,7 +207,8 @@ def serve(
     if (tokens is None) != demo:
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
     try:
-        from iom.service.app import make_demo, open_service
+        from iom.models.face_hasher import load
+        from iom.service.app import find_detector, make_demo, open_service
         from iom.service.server import forbid_core_dumps, serve
         from iom.service.settings import ServiceSettings
         from iom.service.tokens import TokenFile
@@ -249,12 +250,10 @@ def serve(
                     address,
                     gallery,
                     known,
-                    hasher=models.hasher,
-                    weights=models.weights,
+                    settings,
+                    load_hasher=lambda: load(models.hasher, weights=models.weights, batch_size=1),
+                    load_detector=lambda: find_detector(detector, detector_weights),
                     application=place.application,
-                    settings=settings,
-                    detector=detector,
-                    detector_weights=detector_weights,
                     demo_token=token,
                 )
             )

@@ -19,7 +19,7 @@ from starlette.formparsers import MultiPartParser
 from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError, TooLargeError
 from iom.gallery.gallery import Gallery
 from iom.keys import TransformKey
-from iom.models.face_hasher import load
+from iom.models.face_hasher import FaceHasher
 from iom.photos.detect import DETECTORS, Detect, build_detector
 from iom.photos.images import Pixels
 from iom.service.decoding import Decoder
@@ -226,13 +226,11 @@ def open_service(
     address: str,
     gallery: Gallery,
     tokens: TokenFile,
+    settings: ServiceSettings,
     *,
-    hasher: str = "bundled",
-    weights: str = "",
+    load_hasher: Callable[[], FaceHasher],
+    load_detector: Callable[[], Detect | None] = lambda: None,
     application: str = "default",
-    settings: ServiceSettings | None = None,
-    detector: str = "auto",
-    detector_weights: Path | None = None,
     demo_token: str = "",
 ) -> Iterator[tuple[FastAPI, str]]:
     """Load the models and assemble the application.
@@ -241,22 +239,19 @@ def open_service(
         address: Base URL of the service, for the greeting.
         gallery: Open; it is closed at the end.
         tokens: Accepted tokens.
-        hasher: Name or path of the hasher.
-        weights: Embedder, if not the hasher's own.
-        application: Made in the gallery and named in the page's address for a demo.
         settings: Limits.
-        detector: A name of `DETECTORS`; `auto` is mtcnn where it is installed; `none` accepts aligned faces only.
-        detector_weights: Weights of the detector.
+        load_hasher: Loads the hasher, of one face a call.
+        load_detector: Loads the detector, see `find_detector`; without one aligned faces only are accepted.
+        application: Made in the gallery and named in the page's address for a demo.
         demo_token: Token of `make_demo`; the service then offers synthetic faces.
 
     Yields:
         The application, and the greeting to print when it serves.
     """
-    settings = settings or ServiceSettings()
     with contextlib.ExitStack() as stack:
         stack.callback(gallery.close)
-        detect = _build_detector(detector, detector_weights)
-        gallery.hasher = shared = _shared_hasher(hasher, weights)
+        detect = load_detector()
+        gallery.hasher = shared = _shared(load_hasher())
         samples: list[Pixels] = []
         page = ""
         if demo_token:
@@ -279,9 +274,8 @@ def _greeting(address: str, page: str, *, aligns: bool) -> str:
     return "\n".join(lines)
 
 
-def _shared_hasher(name: str, weights: str) -> SharedHasher:
-    """The hasher, warm for both batch sizes."""
-    hasher = load(name, weights=weights, batch_size=1)
+def _shared(hasher: FaceHasher) -> SharedHasher:
+    """The hasher for several threads, warm for both batch sizes."""
     size = hasher.input_size
     noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     for faces in (1, FACES_A_CALL):
@@ -290,7 +284,13 @@ def _shared_hasher(name: str, weights: str) -> SharedHasher:
     return SharedHasher(hasher)
 
 
-def _build_detector(name: str, weights: Path | None) -> Detect | None:
+def find_detector(name: str, weights: Path | None = None) -> Detect | None:
+    """A warm detector of confident faces.
+
+    Args:
+        name: A name of `DETECTORS`; `auto` is mtcnn where it is installed; `none` gives `None`.
+        weights: File of its weights.
+    """
     if name == "auto":
         name = "mtcnn" if importlib.util.find_spec("mtcnn") else "none"
     if name == "none":

@@ -32,13 +32,7 @@ Run = Callable[[Pixels, TransformKey], NDArray[np.uint8]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Faces:
-    """Faces to try an artefact on.
-
-    Attributes:
-        name: What they are, for the manifest.
-        images: RGB `(N, S, S, 3)` uint8.
-        benchmark: Pairs of them, where there are real people among them.
-    """
+    """Faces `(N, S, S, 3)` uint8 to try an artefact on, and pairs of them where there are real people among them."""
 
     name: str
     images: Pixels
@@ -46,17 +40,7 @@ class Faces:
 
 
 def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) -> Faces:
-    """The images of a list of pairs such as LFW's.
-
-    Args:
-        pairs: The list.
-        folder: Of the aligned images.
-        size: Their side.
-        max_pairs: Pairs to take, evenly spread; 0 takes all.
-
-    Raises:
-        DataError: Missing or damaged.
-    """
+    """The images of a list of pairs such as LFW's; `max_pairs` takes so many, evenly spread, 0 all."""
     benchmark = read_pair_list(pairs, folder)
     chosen = np.arange(len(benchmark))
     if max_pairs and max_pairs < len(benchmark):
@@ -77,11 +61,7 @@ def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) 
 
 
 def synthetic_faces(size: int) -> Faces:
-    """Synthetic faces, where no real ones are at hand.
-
-    Raises:
-        DataError: Another size than theirs.
-    """
+    """Synthetic faces, where no real ones are at hand."""
     images, _ = load_face_model().sample(SYNTHETIC_SUBJECTS, SYNTHETIC_SAMPLES, seed=SYNTHETIC_SEED)
     if images.shape[1] != size:
         raise DataError(f"synthetic faces have {images.shape[1]} pixels a side, expected {size}")
@@ -89,11 +69,7 @@ def synthetic_faces(size: int) -> Faces:
 
 
 def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
-    """Faces to choose the ranges of integers on, evenly spread over a folder; without one, synthetic faces.
-
-    Raises:
-        DataError: None there, or not aligned faces.
-    """
+    """Faces to choose the ranges of integers on, evenly spread over a folder; without one, synthetic faces."""
     if folder is None:
         images, _ = load_face_model().sample(count, 1, seed=SYNTHETIC_SEED + 1)
         return images
@@ -105,13 +81,7 @@ def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
 
 
 class Reference:
-    """Codes of the source hasher for the faces, computed once for all formats.
-
-    Args:
-        source: The hasher that is exported.
-        faces: To try on.
-        key: For all of them (`stolen_key`).
-    """
+    """Codes of the source hasher for the faces under one key (`stolen_key`), computed once for all formats."""
 
     def __init__(self, source: Source, faces: Faces, key: TransformKey) -> None:
         self._source, self.faces, self.key = source, faces, key
@@ -123,10 +93,7 @@ class Reference:
 
     @functools.cached_property
     def stable_symbols(self) -> float:
-        """Share of the symbols that stay when the embeddings are turned by `TURN`.
-
-        Refined codes hold many near ties: no runtime can keep more.
-        """
+        """Share of symbols kept when embeddings are turned by `TURN`: refined codes hold many near ties."""
         hasher, rows = self._source.hasher, self._source.embedder.embed(self.faces.images)
         noise = numpy_stream(0, "export/turn").standard_normal(rows.shape)
         noise -= np.sum(noise * rows, axis=1, keepdims=True) * rows

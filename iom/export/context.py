@@ -22,13 +22,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A trained hasher with its backbone.
-
-    Attributes:
-        backbone: Raw RGB pixels to embedding, batch norms folded.
-        hasher: The hasher.
-        embedder: The embedder as it was trained, for the reference.
-    """
+    """A trained hasher, its backbone (raw RGB pixels to embedding, batch norms folded) and the embedder as trained."""
 
     backbone: keras.Model
     hasher: KerasFaceHasher
@@ -68,17 +62,7 @@ class Source:
 
 
 def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -> Source:
-    """The hasher of a folder and its backbone.
-
-    Args:
-        folder: Of a trained hasher.
-        weights: Manifest name or file of the embedder; empty takes the one the hasher names.
-        batch_size: Faces a call of the reference.
-
-    Raises:
-        WeightsError: Missing or damaged, they do not belong together, or the backbone is a frozen graph, a fusion, or
-            otherwise no single Keras graph.
-    """
+    """The hasher of a folder and its backbone, which must be a single Keras graph; `weights` as of `iom.load`."""
     hasher = KerasFaceHasher.load(folder, weights=weights)
     loaded = load_backbone_model(hasher.weights)
     if not isinstance(loaded.model, keras.Model):
@@ -99,13 +83,9 @@ def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -
 
 @dataclasses.dataclass(frozen=True)
 class ExportContext:
-    """A source, faces to calibrate integers on, and a place for intermediate files.
+    """A source, a scratch folder, and faces `(N, S, S, 3)` uint8 to calibrate integers on, never those of the check.
 
-    Attributes:
-        source: Backbone and hasher.
-        faces: RGB `(N, S, S, 3)` uint8, for formats that need to see activations; never those of the check.
-        orders: One for each face, `(N, W)`, of random keys that are thrown away.
-        scratch: A folder that is removed afterwards.
+    `orders` holds one row for each face, `(N, W)`, of random keys that are thrown away.
     """
 
     source: Source

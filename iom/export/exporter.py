@@ -30,15 +30,7 @@ from iom.photos.images import Pixels
 
 
 def check_targets(names: Sequence[str]) -> None:
-    """Refuse formats that this machine cannot run and so cannot check, before any work is done.
-
-    Args:
-        names: Keys of `FORMATS`.
-
-    Raises:
-        WeightsError: The CPU lacks a precision.
-        MissingExtraError: A runtime is not installed.
-    """
+    """Refuse formats that this machine cannot run and so cannot check, before any work is done."""
     for name in names:
         wanted = lookup(FORMATS, name, "export format")
         if wanted.runtime == "openvino":
@@ -48,11 +40,8 @@ def check_targets(names: Sequence[str]) -> None:
 class Exporter:
     """One hasher to many formats.
 
-    Args:
-        source: Backbone and hasher.
-        calibration: Real faces `(N, S, S, 3)` uint8 to choose integer ranges on, not of the check.
-        faces: To try the artefacts on.
-        key: Of the check; a fresh one, unless a test needs to know it.
+    `calibration` are real faces `(N, S, S, 3)` uint8 to choose integer ranges on, `faces` those of the check, under a
+    fresh `key` unless one is given.
     """
 
     def __init__(self, source: Source, *, calibration: Pixels, faces: Faces, key: TransformKey | None = None) -> None:
@@ -60,19 +49,9 @@ class Exporter:
         self._reference = Reference(source, faces, key or TransformKey.generate())
 
     def export(self, names: Sequence[str], folder: Path, *, name: str) -> dict[str, Manifest]:
-        """Write artefacts into `folder`: all that belongs to one, or nothing.
+        """Write the artefacts `<name><suffix>` into `folder`, each whole or not at all, and give their manifests.
 
-        Args:
-            names: Keys of `FORMATS`.
-            folder: Is made if need be.
-            name: Of the artefacts, before their suffix.
-
-        Returns:
-            The manifest of each.
-
-        Raises:
-            WeightsError: A format cannot be written, or its artefact exceeds a bound of its check.
-            MissingExtraError: A package is missing.
+        A format that cannot be written, or exceeds a bound of its check, is a `WeightsError`.
         """
         chosen = {one: lookup(FORMATS, one, "export format") for one in names}
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,11 +121,7 @@ def _move(made: Path, folder: Path) -> None:
 
 
 def write_head(hasher: keras.Model, path: Path) -> None:
-    """Write the steps of a hash network and their arrays, for `iom.nn.hash_numpy`.
-
-    Raises:
-        WeightsError: A layer that has no step.
-    """
+    """Write the steps of a hash network and their arrays, for `iom.nn.hash_numpy`."""
     known = {id(tensor): ("embedding", "order").index(tensor.name) for tensor in hasher.inputs}
     steps: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}

@@ -13,18 +13,12 @@ MAX_MOVE = 8.0
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:
-    """The same function with fewer layers.
+    """The same functional model with fewer layers and no dropout; embeddings differ by rounding only.
 
     A batch norm behind a convolution or a dense layer that nothing else reads goes into its kernel and bias. A batch
-    norm in front of one goes into it where no zero padding stands between, as padding is not normalised: in front of
-    the dense layer of a head, for instance, also through `Flatten`. In front of a padded one it does where the sum of a
-    residual block can be moved by shift / scale beforehand (`_wanted_move`). The others stay. Dropout is left out.
-
-    Args:
-        model: Functional, of one input and one output, such as a backbone; it is not changed.
-
-    Returns:
-        A functional model; embeddings differ by rounding only.
+    norm in front of one goes into it where no zero padding stands between, as padding is not normalised (also through
+    `Flatten`), and in front of a padded one where the sum of a residual block can be moved by shift / scale beforehand
+    (`_wanted_move`). The others stay.
     """
     return _Folding(model).run()
 
@@ -183,9 +177,9 @@ def _ends_in_layer(model: keras.Model, readers: dict[int, list[Any]]) -> set[int
 def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> Any:
     """How far a sum is moved for the one batch norm that reads it; `None` if it cannot be.
 
-    With BN(x) = s x + t, of x + t / s the batch norm is a product with s, which a kernel can take in, and zero padding
-    of it is the zero padding of BN(x). A convolution without padding that reads the sum, too, takes the move back in
-    its bias, and so does the next sum.
+    With BN(x) = s x + t, the batch norm of x + t / s is a product with s, which a kernel can take in, and zero padding
+    of it is the zero padding of BN(x). A convolution without padding that also reads the sum, and the next sum, take it
+    back.
     """
     found = readers[id(result)]
     norms = [by for by, _ in found if isinstance(by, layers.BatchNormalization)]

@@ -8,24 +8,18 @@ from typing import NamedTuple
 EXACT, HALF, INTEGER = 0.99, 0.97, 0.80
 """Lower bounds of the share of equal symbols.
 
-Refined codes hold positions that are nearly ties: another order of additions moves up to 0.3 % of the symbols of a
-512x8 code, and any difference above float32's rounding 5 % of them (1536x2: 2 %; plain codes: none and 1 %). That costs
-no accuracy; the error rate counts there. Where a code keeps less than this when its embedding is turned by a
-thousandth, that share less one percentage point is the bound (`iom.export.check`), except for float32.
+Refined codes hold near ties: another order of additions moves up to 0.3 % of the symbols of a 512x8 code, and any
+difference above float32's rounding 5 % of them (1536x2: 2 %; plain codes: none and 1 %), at no cost of accuracy. Where
+the source itself keeps less under a turn of its embeddings by a thousandth, the bound is that share less one percentage
+point (`iom.export.check`), except for float32.
 """
 
 
 class Format(NamedTuple):
-    """An export format.
+    """An export format: suffix, runtime (`iom.models.sessions.RUNTIMES` or `tfjs`), arithmetic, bounds of its check.
 
-    Attributes:
-        suffix: Of the artefact.
-        runtime: A key of `iom.models.sessions.RUNTIMES`, or `tfjs`.
-        precision: Arithmetic it computes with.
-        writer: `module:function` in `iom.export`; takes an `ExportContext` and the path of the artefact.
-        extras: Extras of `iom` that writing and running need.
-        min_equal_symbols: Bound of its check.
-        max_eer_loss: Bound of its check, a share (0.001 is 0.1 percentage point).
+    `writer` is a `module:function` of `iom.export` that takes an `ExportContext` and the path of the artefact; `extras`
+    are those of `iom` that writing and running need; `max_eer_loss` is a share (0.001 is 0.1 percentage point).
     """
 
     suffix: str

@@ -1,8 +1,7 @@
 """Export to ONNX, layer by layer from the Keras graph, and to int8 and OpenVINO, which are made from it.
 
-Not by way of TensorFlow: its converter pins a protobuf that TensorFlow 2.21 does not run with, and lays transpositions
-around every convolution; and the first of equally large responses must count (docs/adr/070-onnx-written-by-hand.md).
-Maps are `(B, C, H, W)`, as the runtimes want them.
+TensorFlow's converter is not used: it pins an incompatible protobuf and transposes around every convolution
+(docs/adr/070-onnx-written-by-hand.md). Maps are `(B, C, H, W)`.
 """
 
 import functools
@@ -38,11 +37,7 @@ def write_onnx(context: ExportContext, path: Path) -> None:
 
 
 def write_int8(context: ExportContext, path: Path) -> None:
-    """Write ONNX with integers (QDQ), per channel; the first layer, the last and the hash stay floats.
-
-    Raises:
-        MissingExtraError: onnxruntime is not installed.
-    """
+    """Write ONNX with integers (QDQ), per channel; the first layer, the last and the hash stay floats."""
     try:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     except ImportError as error:
@@ -73,11 +68,7 @@ def write_int8(context: ExportContext, path: Path) -> None:
 
 
 def write_openvino(context: ExportContext, path: Path) -> None:
-    """Write OpenVINO's `.xml` and `.bin` with weights in float32; the session chooses the precision.
-
-    Raises:
-        MissingExtraError: OpenVINO is not installed.
-    """
+    """Write OpenVINO's `.xml` and `.bin` with weights in float32; the session chooses the precision."""
     try:
         import openvino
     except ImportError as error:
@@ -86,18 +77,10 @@ def write_openvino(context: ExportContext, path: Path) -> None:
 
 
 def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
-    """One graph from pixels and order to code and embedding.
+    """ONNX model from `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to code and embedding.
 
-    Args:
-        backbone: Raw RGB pixels to embedding, batch norms folded.
-        hasher: Embedding and order to responses.
-
-    Returns:
-        An ONNX model: `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to `codes` `(B, M)` int32 and
-        `embedding` `(B, D)` float32, not of unit length.
-
-    Raises:
-        MissingExtraError: The package `onnx` is not installed.
+    Outputs: `codes` `(B, M)` int32 and `embedding` `(B, D)` float32, not of unit length. The batch norms of `backbone`
+    must be folded.
     """
     try:
         from onnx import TensorProto
@@ -195,18 +178,10 @@ class OnnxGraph:
 
 
 def add_keras_graph(graph: OnnxGraph, model: keras.Model, inputs: dict[str, str]) -> str:
-    """Add all layers of a functional model; maps become `(B, C, H, W)`.
+    """Add all layers of a functional model with one output to `graph`; gives the name of the output.
 
-    Args:
-        graph: Is added to.
-        model: One output; batch norms folded.
-        inputs: By the name of each input layer, the name of its value in `graph`. Images are `(B, H, W, C)` there.
-
-    Returns:
-        The name of the output.
-
-    Raises:
-        WeightsError: A layer that `LAYERS` does not have.
+    `inputs` maps each input layer to its value in `graph`: images `(B, H, W, C)`; inside, maps are `(B, C, H, W)`. A
+    layer that `LAYERS` does not have is an error.
     """
     known: dict[int, str] = {}
     for tensor in model.inputs:
@@ -428,15 +403,11 @@ def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> s
 
 
 def fold_pixel_scaling(graph: OnnxGraph, side: int) -> None:
-    """Fold the scaling of pixels at the start of a graph into its first convolution.
+    """Fold the scaling of raw pixels at the start of a graph into its first convolution, for speed and bfloat16.
 
-    On its own the scaling costs a small network time that can be measured. The zero padding behind it becomes a padding
-    with the middle of the range of raw pixels, which scaling turns into zero. bfloat16 holds raw pixels and their
-    middle exactly, and rounds scaled ones. A graph that starts otherwise stays as it is.
-
-    Args:
-        graph: From raw pixels; it is changed.
-        side: Of the image, in pixels.
+    The zero padding behind it becomes a padding with the middle of the pixel range, which scaling turns into zero.
+    bfloat16 holds raw pixels and their middle exactly. A graph that starts otherwise stays as it is. `side` is that of
+    the image.
     """
     scaled = next((node for node in graph.nodes if node.op_type == "Mul"), None)
     shifted = _only_reader(graph, scaled, "Add")

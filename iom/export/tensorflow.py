@@ -28,10 +28,7 @@ def write_saved_model(context: ExportContext, path: Path) -> None:
 
 
 def frozen_saved_model(context: ExportContext) -> Path:
-    """A SavedModel whose weights are constants, for LiteRT and TF.js, written once.
-
-    LiteRT's converter leaves the variables of Keras empty, and the results are NaN.
-    """
+    """SavedModel with constant weights for LiteRT, whose converter would leave Keras' variables empty, and TF.js."""
     return context.once("saved_model", lambda: _write_frozen_model(context, context.scratch / "source.saved_model"))
 
 
@@ -62,8 +59,7 @@ def write_litert_dynamic(context: ExportContext, path: Path) -> None:
 def write_litert_int8(context: ExportContext, path: Path) -> None:
     """Write LiteRT with weights and activations as integers, with ranges seen on real faces.
 
-    The hash behind the embedding stays in floats: on integers whole positions would tie, and a code would say which
-    symbol comes first instead of which responds most.
+    The hash stays in floats: on integers whole positions would tie.
     """
     import tensorflow as tf
 

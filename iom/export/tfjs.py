@@ -1,8 +1,7 @@
 """Export to TF.js graph models, for browsers, converted and run in an environment of their own.
 
-tensorflowjs needs other versions of nearly everything than this project, of TensorFlow first. It is installed alone,
-without its dependencies, into a virtual environment that borrows TensorFlow from the running one, with the packages of
-Node.js beside it, when it is first needed.
+tensorflowjs needs other versions of most packages. It is installed without its dependencies, when first needed, into a
+virtual environment that borrows the running TensorFlow, with the packages of Node.js beside it.
 """
 
 import os
@@ -30,12 +29,7 @@ _READY = "ready"
 
 
 def write_tfjs(context: ExportContext, path: Path) -> None:
-    """Write a folder with `model.json` and its weights.
-
-    Raises:
-        MissingExtraError: The environment cannot be made.
-        WeightsError: The converter failed.
-    """
+    """Write a folder with `model.json` and its weights."""
     place = environment()
     script = HERE / "tfjs_convert.py"
     command = [_python_of(place), "-I", script, frozen_saved_model(context).resolve(), path.resolve()]
@@ -43,11 +37,7 @@ def write_tfjs(context: ExportContext, path: Path) -> None:
 
 
 def run_tfjs(path: Path, manifest: Manifest, images: NDArray[np.uint8], key: TransformKey) -> NDArray[np.uint8]:
-    """Codes `(N, M)` of faces `(N, S, S, 3)`, by node, in WebAssembly.
-
-    Raises:
-        WeightsError: It does not run there.
-    """
+    """Codes `(N, M)` of faces `(N, S, S, 3)`, by node, in WebAssembly."""
     order = KEY_KINDS[manifest.key_kind].order(key, manifest.key_size, manifest.keep)
     orders = np.tile(order.astype("<i4"), (len(images), 1))
     with tempfile.TemporaryDirectory() as name:
@@ -61,11 +51,7 @@ def run_tfjs(path: Path, manifest: Manifest, images: NDArray[np.uint8], key: Tra
 
 
 def environment() -> Path:
-    """Folder of the environment, `tfjs-<version>` in the cache (`iom.pretrained.cache_folder`).
-
-    Raises:
-        MissingExtraError: Node.js is not installed, or a package cannot be installed.
-    """
+    """Folder of the environment, `tfjs-<version>` in the cache (`iom.pretrained.cache_folder`), made if need be."""
     place = cache_folder() / f"tfjs-{VERSION}"
     if (place / _READY).is_file() and _python_of(place).exists():
         return place

@@ -1,9 +1,6 @@
-"""Script of the isolated Python of `iom.export.tfjs`: a SavedModel to a TF.js graph model.
+"""Script of the isolated Python of `iom.export.tfjs`: `python tfjs_convert.py SAVED_MODEL OUTPUT` makes a TF.js model.
 
-    python tfjs_convert.py SAVED_MODEL OUTPUT
-
-tensorflowjs imports packages that only other conversions use and that a plain environment does not have: empty modules
-stand in for them. It imports nothing of this project.
+Empty modules stand in for packages that only other conversions use. It imports nothing of this project.
 """
 
 import sys

@@ -16,19 +16,10 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Comparison of an artefact, run by its own runtime, with the hasher it was made from.
+    """Comparison of an artefact in its own runtime with its source hasher, under one random key (`stolen_key`).
 
-    The names of the fields are those in the manifest file.
-
-    Attributes:
-        faces: Description of the images.
-        images: Their number.
-        equal_symbols: Share of equal symbols under one random key.
-        least_equal_symbols: Lower bound of that share.
-        pairs: Compared pairs; 0 means that no error rate was measured.
-        source_eer: Equal error rate of the source hasher under one key (`stolen_key`).
-        eer: Equal error rate of the artefact.
-        largest_eer_loss: Upper bound of their difference.
+    The fields have the names of the manifest file: `least_*` and `largest_*` are the bounds, and `pairs` 0 means that
+    no error rate was measured.
     """
 
     faces: str
@@ -51,24 +42,10 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Description of a deployed hasher.
+    """Description of a deployed hasher: its runtime, files with their SHA-256, sizes, sources and check.
 
-    Attributes:
-        target: A key of `iom.export.formats.FORMATS`.
-        runtime: A key of `iom.models.sessions.RUNTIMES`, or `tfjs`.
-        precision: Arithmetic it computes with: `float32`, `bfloat16`, ...
-        files: SHA-256 of its files, by name.
-        input_size: S, side of the aligned face.
-        embedding_size: D.
-        code_length: M.
-        alphabet_size: Q.
-        keep: Columns kept behind the key; 0 keeps all.
-        key_size: Dimensions the key works on.
-        key_kind: A key of `iom.keys.KEY_KINDS`.
-        embedder: Name and SHA-256 of the embedder it was made from.
-        hasher: Fingerprint of the hasher it was made from.
-        calibration: Calibration of that hasher, as in `hasher.json`.
-        check: Outcome of the check after the export.
+    `target` is a key of `iom.export.formats.FORMATS`, `runtime` one of `iom.models.sessions.RUNTIMES` or `tfjs`;
+    `embedder` holds name and SHA-256 of the embedder, `hasher` the fingerprint of the hasher it was made from.
     """
 
     target: str
@@ -94,10 +71,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the files, the precision and the derivation of keys; part of every template.
-
-        Another precision changes symbols: enrolment and probe must use the same artefact.
-        """
+        """SHA-256 over the files, the precision and the derivation of keys: another precision gives other symbols."""
         parts = (self.files, self.precision, KEY_KINDS[self.key_kind].derivation)
         text = json.dumps(["iom/artefact/v1", *parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -121,11 +95,7 @@ def write_manifest(artifact: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(artifact: Path) -> Manifest:
-    """Read the manifest of an artefact and check its files against it.
-
-    Raises:
-        WeightsError: No manifest, one of another version, or missing or damaged files.
-    """
+    """Read the manifest of an artefact and check its files against it; `WeightsError` where they differ."""
     path = manifest_path(artifact)
     if not artifact.exists():
         raise WeightsError(f"no artefact {artifact}; make one with iom deploy")

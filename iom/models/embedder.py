@@ -134,18 +134,10 @@ class Embedder:
 
 
 class FusedEmbedder(Embedder):
-    """Embeddings [sqrt(w) a, sqrt(1 - w) b] of two embedders, a and b of unit length.
+    """Embeddings [sqrt(w) a, sqrt(1 - w) b] of two embedders, a of `first` and b of `second`, with `weight` w in 0..1.
 
-    Their cosine is w cos(a, a') + (1 - w) cos(b, b'). Each part keeps its own cache, so that another weight or another
-    partner computes nothing anew. The fingerprint covers both weights and w: codes of two fusions never compare.
-
-    Args:
-        first: Gives a.
-        second: Gives b; same input size.
-        weight: w, between 0 and 1.
-
-    Raises:
-        WeightsError: The two take images of different sizes.
+    Their cosine is w cos(a, a') + (1 - w) cos(b, b'). Each part keeps its own cache. The fingerprint covers both
+    weights and w: codes of two fusions never compare.
     """
 
     def __init__(self, first: Embedder, second: Embedder, *, weight: float) -> None:
@@ -224,11 +216,7 @@ def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cac
 
 
 def open_embedder(config: EmbedderConfig) -> Embedder:
-    """The embedder of a configuration: one backbone, or two fused.
-
-    Raises:
-        WeightsError: Unknown, missing or damaged weights, or two that do not go together.
-    """
+    """The embedder of a configuration: one backbone, or two fused."""
     first, *second = (
         load_embedder(weights, batch_size=config.batch_size, flip=config.flip, cache=config.cache)
         for weights in (config.weights, config.second_weights)
@@ -255,11 +243,7 @@ def artifact_embedder(session: Session, manifest: Manifest, *, path: Path, batch
 
 
 def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """Embeddings brought to unit length.
-
-    Raises:
-        WeightsError: One is zero or not finite.
-    """
+    """Embeddings brought to unit length; `WeightsError` where one is zero or not finite."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or (norms == 0).any():
         raise WeightsError(f"{name}: the embedding of an image is zero or not finite")

@@ -1,9 +1,7 @@
-"""Cache of embeddings, addressed by each image, so that an added image costs one embedding.
+"""Cache of embeddings: one SQLite file for each embedder and way to use it, rows addressed by the image's SHA-256.
 
-A folder holds one SQLite file for each embedder and way to use it; its rows are addressed by the SHA-256 of an image's
-bytes. What else changes the last bits of an embedding is in the name of the file: flip, image size and batch size (a
-batch is always padded to that size, so that an embedding does not depend on how many images are computed with it).
-Several processes may write at once. A damaged file, or row, costs the time to compute it again.
+Whatever else changes the last bits of an embedding is in the name of the file: flip, image size and batch size (a batch
+is padded to that size). Several processes may write at once. A damaged file or row is computed again.
 """
 
 import contextlib
@@ -33,13 +31,7 @@ T = TypeVar("T")
 
 
 class EmbeddingCache:
-    """Embeddings of one embedder.
-
-    Args:
-        folder: Of the caches; made if need be.
-        address: All that an embedding depends on besides the image.
-        embedding_size: D.
-    """
+    """Embeddings `(D,)` of one embedder in `folder`; `address` names all that they depend on besides the image."""
 
     def __init__(self, folder: Path, address: str, embedding_size: int) -> None:
         name = hashlib.sha256(f"iom/embeddings/{FORMAT}/{address}".encode()).hexdigest()
@@ -47,16 +39,7 @@ class EmbeddingCache:
         self._size = embedding_size
 
     def embed_files(self, paths: Sequence[Path], embed: Callable[[Pixels], Rows], *, image_size: int) -> Rows:
-        """Embeddings of image files `(N, D)`; those that are not stored are computed and stored.
-
-        Args:
-            paths: Files, or what has `read_bytes` as they do.
-            embed: Images `(B, S, S, 3)` to embeddings `(B, D)`.
-            image_size: S.
-
-        Raises:
-            DataError: A file is missing, damaged or of another size; the cache cannot be used.
-        """
+        """Embeddings `(N, D)` of image files; `embed` (`(B, S, S, 3)` to `(B, D)`) gives those not stored yet."""
         with ThreadPoolExecutor(2) as pool:  # reading and decoding leave the interpreter free
             data = list(pool.map(_read, paths))
             digests = [hashlib.sha256(each).digest() for each in data]

@@ -1,7 +1,6 @@
 """Face hashers: one interface from aligned faces and keys to codes, in Keras and as an artefact, and `load`.
 
-Importing this module imports neither TensorFlow nor Keras; `load` imports them for the folder of a trained hasher and
-for artefacts that TensorFlow runs.
+TensorFlow is imported only for the folder of a trained hasher and for artefacts that it runs.
 """
 
 import abc
@@ -51,18 +50,11 @@ FIRST_KIND = "permutation"
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """A decision threshold and where it comes from.
+    """A decision threshold (the largest distance that is still a match) and the data it comes from.
 
-    Attributes:
-        threshold: Largest number of differing positions that is still a match.
-        fmr: The false match rate that was asked for.
-        fnmr: False non-match rate at the threshold, on the same comparisons.
-        subjects: Held-out subjects it was found on.
-        keys: Keys it was found under; each compares all pairs (`stolen_key`).
-        measured_fmr: False match rate at the threshold, on the same comparisons.
-        confidence: Of the bootstrap intervals over subjects and keys: `threshold_low`, `threshold_high` of the
-            threshold that would be chosen (-1 rejects everything), `fmr_low` to `fnmr_high` of the rates at the
-            threshold. They are `None` where they were not computed.
+    `fmr` was asked for; `measured_fmr` and `fnmr` were found at the threshold on the held-out `subjects`, each of the
+    `keys` comparing all pairs (`stolen_key`). The bounds are bootstrap intervals over subjects and keys at level
+    `confidence`, `None` where not computed; a `threshold_low` of -1 rejects everything.
     """
 
     threshold: int
@@ -277,11 +269,7 @@ class FaceHasher(abc.ABC):
 
 
 class ForwardingFaceHasher(FaceHasher):
-    """A face hasher that is another one, for subclasses that change a part of it.
-
-    Args:
-        hasher: Everything that a subclass does not define is asked of it.
-    """
+    """A face hasher that forwards to `hasher` all that a subclass does not define."""
 
     def __init__(self, hasher: FaceHasher) -> None:
         self._hasher = hasher
@@ -709,11 +697,7 @@ def _plain(calibration: Calibration | None) -> dict[str, Any] | None:
 
 
 def _check_key_version(folder: Path, metadata: dict[str, Any]) -> str:
-    """Kind of the keys of a hasher; files without one are older than the other kinds.
-
-    Raises:
-        WeightsError: Keys of another kind or derivation: the same secret would give other codes.
-    """
+    """Kind of the keys of a hasher; other derivations are refused, since the same secret would give other codes."""
     key = metadata.get("key", {"kind": FIRST_KIND, "derivation": KEY_KINDS[FIRST_KIND].derivation})
     kind, derivation = (key.get(name) if isinstance(key, dict) else None for name in ("kind", "derivation"))
     if not isinstance(kind, str) or kind not in KEY_KINDS or derivation != KEY_KINDS[kind].derivation:

@@ -24,27 +24,12 @@ class Session(Protocol):
     """An artefact that is ready to run."""
 
     def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
-        """Codes `(B, M)` and embeddings `(B, D)`, not normalised.
-
-        Args:
-            images: RGB `(B, S, S, 3)`, 0..255.
-            orders: `(B, W)`, derived from keys by their kind.
-        """
+        """Codes `(B, M)` and raw embeddings `(B, D)` of RGB images `(B, S, S, 3)` in 0..255 and orders `(B, W)`."""
         ...
 
 
 class OnnxSession:
-    """ONNX file in onnxruntime, on the CPU.
-
-    Args:
-        path: The file.
-        precision: Of the file; onnxruntime computes as the file says.
-        threads: Threads of a call; 0 takes all cores.
-
-    Raises:
-        MissingExtraError: The runtime is not installed.
-        WeightsError: The runtime cannot read the file, or it is no artefact.
-    """
+    """ONNX file in onnxruntime on the CPU; `threads` 0 takes all cores."""
 
     def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
         try:
@@ -69,10 +54,8 @@ class OnnxSession:
 class LiteRtSession:
     """LiteRT file (`.tflite`).
 
-    With dynamic ranges of activations, the range could be that of a whole batch, so that a code would depend on the
-    other faces in it: such a file gets one face a call.
-
-    Arguments and errors as of `OnnxSession`.
+    Dynamic activation ranges would be those of a whole batch, so that a code would depend on the other faces in it:
+    such a file gets one face a call.
     """
 
     def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
@@ -102,12 +85,9 @@ class LiteRtSession:
 
 
 class OpenVinoSession:
-    """OpenVINO model (`.xml` and `.bin`), compiled for the precision that its manifest states.
+    """OpenVINO model (`.xml` and `.bin`), compiled for the precision that its manifest states (`OPENVINO_HINTS`).
 
-    The precision is never left to the library, which takes bfloat16 where the CPU has it and float32 elsewhere: the
-    same artefact would give other symbols on another machine.
-
-    Arguments and errors as of `OnnxSession`; `precision` is a key of `OPENVINO_HINTS`.
+    The library would take bfloat16 where the CPU has it and float32 elsewhere, with other symbols on another machine.
     """
 
     def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
@@ -130,10 +110,7 @@ class OpenVinoSession:
 
 
 class KerasSession:
-    """`.keras` file in TensorFlow, which chooses the number of threads.
-
-    Arguments and errors as of `OnnxSession`.
-    """
+    """`.keras` file in TensorFlow, which chooses the number of threads."""
 
     def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
         # Keras finds the layers of a file by name among those that were imported.
@@ -151,11 +128,7 @@ class KerasSession:
 
 
 class SavedModelSession:
-    """SavedModel folder in TensorFlow, if it holds no operations but those of networks.
-
-    Arguments and errors as of `OnnxSession`; also refused are operations that `iom.pretrained.importers` does not
-    allow.
-    """
+    """SavedModel folder in TensorFlow; operations that `iom.pretrained.importers` does not allow are refused."""
 
     def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
         import tensorflow as tf
@@ -199,13 +172,7 @@ def is_artifact(path: Path) -> bool:
 
 
 def open_session(path: Path, manifest: Manifest, *, threads: int = 0) -> Session:
-    """The artefact in its runtime.
-
-    Raises:
-        ConfigError: An unknown runtime.
-        MissingExtraError: The runtime is not installed.
-        WeightsError: A damaged artefact, or one for another runtime.
-    """
+    """The artefact in the runtime that its manifest names."""
     if manifest.runtime == "tfjs":
         raise WeightsError(f"{path}: TF.js runs in a browser or in Node.js, not here")
     runtime = lookup(RUNTIMES, manifest.runtime, "runtime")
@@ -218,16 +185,7 @@ def open_session(path: Path, manifest: Manifest, *, threads: int = 0) -> Session
 
 
 def check_precision(name: str, precision: str) -> None:
-    """Refuse a precision that OpenVINO does not have on this CPU.
-
-    Args:
-        name: Subject of the error message.
-        precision: A key of `OPENVINO_HINTS`.
-
-    Raises:
-        WeightsError: The CPU lacks it.
-        MissingExtraError: OpenVINO is not installed.
-    """
+    """Refuse a precision (a key of `OPENVINO_HINTS`) that OpenVINO does not have on this CPU."""
     if precision != "bfloat16":
         return
     capabilities = cpu_capabilities()

@@ -41,8 +41,7 @@ def cache_folder() -> Path:
 def search_folders() -> list[Path]:
     """Folders whose sub-folders may hold weights and hashers; the first that has one wins.
 
-    `$IOM_WEIGHTS`, the package itself, `weights` in the cache (`$IOM_CACHE`, by default `~/.cache/iom`), and in a
-    checkout `pre_models` and `../shared/weights`.
+    `$IOM_WEIGHTS`, the package, `weights` in the cache folder, and in a checkout `pre_models` and `../shared/weights`.
     """
     given = os.environ.get(WEIGHTS_VARIABLE)
     folders = [Path(given)] if given else []

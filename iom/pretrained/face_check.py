@@ -1,8 +1,7 @@
 """Check of the stated input of a network, colour order and range, on synthetic faces.
 
-A network that is fed in another way than it was trained still gives embeddings, only worse ones, unnoticed. So before
-the statement about an unknown file is believed, synthetic faces are embedded as stated and in the other ways. Where
-another way separates the subjects clearly better, the statement is wrong.
+A network that is fed in another way than it was trained still gives embeddings, only worse ones. Where another way
+separates the subjects clearly better than the stated one, the statement is wrong.
 """
 
 import dataclasses
@@ -33,12 +32,10 @@ TINY = 1e-12
 
 @dataclasses.dataclass(frozen=True)
 class FaceCheck:
-    """Outcome: how well each way separates subjects.
+    """Outcome: d' between mated and non-mated cosines for each way of feeding, and the evidence against the others.
 
-    Attributes:
-        separation: Way of feeding to d' between mated and non-mated cosines.
-        evidence: Other way to the paired t statistic for the stated one; below `-CLEAR` it is refuted, above `CLEAR`
-            confirmed, and between them this network cannot tell.
+    `evidence` is the paired t statistic for the stated way over each other one: below `-CLEAR` the statement is
+    refuted, above `CLEAR` confirmed, and in between this network cannot tell.
     """
 
     separation: dict[str, float]
@@ -51,15 +48,9 @@ class FaceCheck:
 
 
 def check_on_faces(predict: Predict, spec: InputSpec, *, source: str) -> FaceCheck:
-    """Compare the stated input with the alternatives.
+    """Compare the stated input with the alternatives; `WeightsError` where another one is clearly better.
 
-    Args:
-        predict: Raw RGB pixels `(B, S, S, 3)` -> embeddings `(B, D)`, as the statement has it.
-        spec: The statement.
-        source: The file, for the message.
-
-    Raises:
-        WeightsError: Another colour order or range is clearly better.
+    `predict` takes raw RGB pixels `(B, S, S, 3)` to embeddings `(B, D)`, as the statement has it.
     """
     faces, labels = load_face_model().sample(SUBJECTS, IMAGES, seed=SEED)
     pixels = _resize(faces, spec.size)

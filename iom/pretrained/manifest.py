@@ -27,13 +27,7 @@ COLOUR_ORDERS = ("RGB", "BGR")
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """Kind of input, as the manifest or a statement beside the file says.
-
-    Attributes:
-        colour_order: `RGB` or `BGR`.
-        range: A key of `RANGES`. A network that scales pixels itself takes `0..255`.
-        size: Side of the square image.
-    """
+    """Kind of input: `RGB` or `BGR`, a key of `RANGES` (`0..255`: the network scales itself), side of the image."""
 
     colour_order: str
     range: str
@@ -72,17 +66,7 @@ class WeightsFile:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Known weights.
-
-    Attributes:
-        name: `architecture.tag`.
-        format: A format of `iom.pretrained.weights`.
-        files: The file to load, and those it needs beside it.
-        folder: Folder of the files inside each search folder.
-        statement: Input and embedding size.
-        licence: Under what terms they may be used.
-        source: How to get them.
-    """
+    """Known weights `architecture.tag`: the file to load, those it needs beside it, their terms and how to get them."""
 
     name: str
     format: str
@@ -99,11 +83,7 @@ class Entry:
 
 
 def read_manifest(path: Path | None = None) -> dict[str, Entry]:
-    """Entries by name.
-
-    Raises:
-        WeightsError: The manifest is missing or not valid.
-    """
+    """Entries by name."""
     path = path or package_folder() / "manifest.json"
     try:
         tree = read_json(path)
@@ -149,11 +129,7 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
 
 
 def find_entry(name: str, entries: dict[str, Entry]) -> Entry | None:
-    """Entry of that full name, or of that architecture if it has one tag only.
-
-    Raises:
-        WeightsError: The architecture has several tags.
-    """
+    """Entry of that full name, or of that architecture if it has one tag only; several are an error."""
     if name in entries:
         return entries[name]
     tagged = [entry for full, entry in entries.items() if full.partition(".")[0] == name]
@@ -164,12 +140,7 @@ def find_entry(name: str, entries: dict[str, Entry]) -> Entry | None:
 
 
 def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
-    """Paths of the entry's files, all in one folder; with `verify`, their SHA-256 is compared.
-
-    Raises:
-        WeightsError: A file is missing (the message says where to get it and where to put it) or is not the one that
-            the manifest knows.
-    """
+    """Paths of the entry's files, all in one folder; with `verify`, their SHA-256 is compared."""
     folders = [folder / entry.folder for folder in search_folders()]
     for folder in folders:
         paths = [folder / file.name for file in entry.files]
@@ -216,11 +187,7 @@ def missing_statement(path: Path, kind: str) -> WeightsError:
 
 
 def read_statement(path: Path) -> Statement | None:
-    """The statement beside a weights file, `<file>.input.json`, if there is one.
-
-    Raises:
-        WeightsError: It is not valid.
-    """
+    """The statement beside a weights file, `<file>.input.json`, if there is one."""
     place = statement_path(path)
     try:
         values = read_json(place)
@@ -233,11 +200,7 @@ def read_statement(path: Path) -> Statement | None:
 
 
 def parse_statement(values: Any, source: str) -> Statement:
-    """A statement from JSON.
-
-    Raises:
-        WeightsError: A field is missing, unknown, or of another type.
-    """
+    """A statement from JSON."""
     if not isinstance(values, dict):
         raise WeightsError(f"{source}: expected an object, received {type(values).__name__}")
     values = dict(values)

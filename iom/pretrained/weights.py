@@ -54,14 +54,8 @@ FORMATS = frozenset((*SUFFIXES.values(), "saved_model"))
 class LoadedBackbone:
     """A network that takes raw RGB pixels 0..255 `(B, S, S, 3)`, whatever its file wanted.
 
-    Attributes:
-        name: Manifest name or file.
-        model: Keras model, or a TensorFlow graph as it is.
-        embedding_size: D.
-        input_size: S.
-        fingerprint: SHA-256 of the weights file; of all their SHA-256 where there are several.
-        input: Input of the network in the file.
-        check: Outcome of the check on faces; `None`: the manifest pins the file, or it states its input itself.
+    `model` is a Keras model, or a TensorFlow graph as it is; `fingerprint` the SHA-256 of the weights file, or of those
+    of its files. `check` is `None` where the manifest pins the file or the file states its input itself.
     """
 
     name: str
@@ -81,28 +75,18 @@ class LoadedBackbone:
 
     @property
     def trainable_model(self) -> keras.Model:
-        """The Keras model.
-
-        Raises:
-            WeightsError: It is a TensorFlow graph, which embeds but cannot be trained.
-        """
+        """The Keras model; a TensorFlow graph is refused, as it embeds but cannot be trained."""
         if isinstance(self.model, keras.Model):
             return self.model
         raise WeightsError(f"{self.name}: a frozen graph or SavedModel cannot be trained further")
 
 
 def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackbone:
-    """Load weights.
+    """Load weights; `check` tries a stated input on synthetic faces and keeps the outcome beside the file.
 
-    Args:
-        name_or_path: `architecture.tag` of the manifest, an architecture with one tag, or a file (`.onnx`, `.params`,
-            `.npy`, `.keras`, `.h5`, `.pb`) or SavedModel folder. A file that is not in the manifest needs a statement
-            of its input beside it (`inputs.py`), unless it is a backbone that this project saved.
-        check: Try a stated input on synthetic faces; the outcome is kept beside the file.
-
-    Raises:
-        WeightsError: Missing, damaged or unknown weights, or another input than stated.
-        MissingExtraError: A package for this format is not installed.
+    `name_or_path` is an `architecture.tag` of the manifest, an architecture with one tag, a file (`.onnx`, `.params`,
+    `.npy`, `.keras`, `.h5`, `.pb`) or a SavedModel folder. A file that is not in the manifest needs a statement of its
+    input beside it, unless it is a backbone that this project saved.
     """
     path = Path(name_or_path)
     if path.suffix in SUFFIXES or len(path.parts) > 1:
@@ -198,11 +182,7 @@ def _try_out(model: "keras.Model | FixedEmbedder", size: int, path: Path) -> Non
 
 
 def checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
-    """Outcome of the check on faces: the one kept beside the file, or a new one, then kept.
-
-    Raises:
-        WeightsError: The stated input is refuted.
-    """
+    """Outcome of the check on faces: the one kept beside the file, or a new one, then kept."""
     place = path.with_name(f"{path.name}.checked.json")
     key = {"sha256": loaded.fingerprint, "input": dataclasses.asdict(loaded.input)}
     try:
@@ -221,11 +201,7 @@ def checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
 
 
 def format_of(path: Path) -> str:
-    """One of `FORMATS`.
-
-    Raises:
-        WeightsError: Missing, unreadable or of no format that is known here.
-    """
+    """One of `FORMATS`."""
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             return "saved_model"
@@ -244,11 +220,7 @@ def format_of(path: Path) -> str:
 
 
 def files_of(path: Path, kind: str) -> list[Path]:
-    """The file and those it needs beside it, in a fixed order: the files that a fingerprint covers.
-
-    Raises:
-        WeightsError: One is missing, or lies outside of the folder.
-    """
+    """The file and those it needs beside it, in a fixed order: the files that a fingerprint covers."""
     if kind == "mxnet":
         files = [path, symbol_path(path)]
     elif kind == "onnx":

@@ -69,7 +69,7 @@ def test_a_run_with_drawn_classes_is_resumed_exactly(settings, tmp_path, monkeyp
     [
         ("training.batch_size=12", "room for the 12"),
         ("training.accumulate=2", "accumulate"),
-        ("margin={name: softmax, sample: 0.7, margin: null, scale: null}", "margin.sample"),
+        ("margin={name: softmax, sample: 0.7}", "margin.sample"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(settings, tmp_path, change, match):

@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from iom.baselines import BASELINES
 from iom.evaluation.report.data import Estimate, Figure, ReportData, Sentence
 from iom.evaluation.scores import FLOAT, NO_KEY, OWN_KEY, STOLEN_KEY
 
@@ -316,6 +315,8 @@ def summary(data: ReportData) -> list[Sentence]:
 
 def most_accurate_system(data: ReportData) -> str:
     """The protected system with the lowest EER under a stolen key, a trained one before a baseline; or empty."""
+    from iom.baselines import BASELINES  # loads TensorFlow, which reports side by side do without
+
     found = {system: row.value for system in data.systems if (row := data.find(system, STOLEN_KEY, "eer"))}
     return min(found, key=lambda name: (found[name], name in BASELINES)) if found else ""
 

@@ -1,9 +1,8 @@
 """Networks of `keras.applications`, from one table, with an embedding head.
 
-Every network scales raw pixels inside its graph as its ImageNet weights want it, whether it starts from them or from
-random weights: one architecture, one graph. Two things differ from Keras' graphs, in results by rounding only:
-ConvNeXt's grouped convolutions are depthwise ones (300 times faster in training on a CPU, and they can be exported),
-and the scaling built into some networks is replaced by the layer `pixel_scaling`.
+Raw pixels are scaled inside the graph as the ImageNet weights want it, with or without these weights. Two things differ
+from Keras' graphs, in results by rounding only: grouped convolutions of ConvNeXt are depthwise ones (300 times faster
+in training on a CPU, and exportable), and built-in scalings become the layer `pixel_scaling`.
 """
 
 import dataclasses
@@ -31,15 +30,10 @@ STANDARD = Scaling(
 
 @dataclasses.dataclass(frozen=True)
 class Application:
-    """A network of `keras.applications`.
+    """A network of `keras.applications`: builder, scaling and file name of its weights, smallest image side.
 
-    Attributes:
-        builder: Its name there.
-        scaling: What its weights want.
-        weights: Name of the file with its ImageNet weights, without the classifier.
-        smallest: Smallest side of an image.
-        plain: Whether Keras builds it without a scaling of its own.
-        altered: Whether layers must be replaced: a scaling that cannot be left out, or a grouped convolution.
+    `plain`: Keras can build it without a scaling. `altered`: layers must be replaced (a scaling or grouped
+    convolution).
     """
 
     builder: str
@@ -105,17 +99,7 @@ APPLICATIONS: dict[str, Application] = {
 
 
 def application(x: Any, *, network: str, imagenet: bool | str = False) -> Any:
-    """Feature map of a network of `keras.applications`.
-
-    Args:
-        x: Scaled pixels.
-        network: A key of `APPLICATIONS`.
-        imagenet: True: start from Keras' ImageNet weights. A path: from that file of them.
-
-    Raises:
-        ConfigError: Too small an image.
-        WeightsError: The ImageNet weights cannot be had, or do not fit.
-    """
+    """Feature map of scaled pixels by a key of `APPLICATIONS`; `imagenet` takes Keras' weights or a file of them."""
     entry = APPLICATIONS[network]
     if x.shape[1] < entry.smallest:
         raise ConfigError(f"{network}: expected input_size >= {entry.smallest}, received {x.shape[1]}")
@@ -128,15 +112,7 @@ def application(x: Any, *, network: str, imagenet: bool | str = False) -> Any:
 
 
 def imagenet_model(entry: Application, imagenet: bool | str) -> keras.Model:
-    """The network as Keras builds it, without a classifier, with its ImageNet weights; never with random ones.
-
-    Args:
-        entry: The network.
-        imagenet: True: take Keras' cached file or download it. A path: read that file.
-
-    Raises:
-        WeightsError: The download failed, the file is missing, damaged or of another network.
-    """
+    """The network as Keras builds it, without a classifier, with its ImageNet weights; never with random ones."""
     if not isinstance(imagenet, bool):
         return _from_file(entry, Path(imagenet).expanduser())
     try:

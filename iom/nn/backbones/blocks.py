@@ -32,14 +32,10 @@ SYMMETRIC = Scaling(1 / 127.5, -1.0)
 
 @dataclasses.dataclass(frozen=True)
 class HeadStyle:
-    """Names and constants in which published networks differ that have the same kind of head.
+    """Constants in which published networks with the same head differ, and names of layers other than `NAMES`.
 
-    Attributes:
-        names: Own names of layers; the others have the names of `NAMES`.
-        epsilon: Of the last batch norm and of that of head E.
-        map_epsilon: Of the batch norm behind the depthwise convolution.
-        bias: Whether the fully connected layer has one.
-        scale: Whether the last batch norm learns a scale; InsightFace fixes it at one.
+    `epsilon` is that of the last batch norm and of head E, `map_epsilon` that behind the depthwise convolution; `bias`
+    of the fully connected layer; `scale` of the last batch norm, which InsightFace fixes at one.
     """
 
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -69,12 +65,8 @@ NAMES = {
 class Backbone:
     """A network from raw pixels to an embedding, of which only the part between scaling and head is its own.
 
-    Attributes:
-        features: Scaled pixels `(B, S, S, 3)` and the settings of the network to a feature map `(B, H, W, C)`.
-        fixed: Settings that make this network one of its family.
-        head: A key of `HEADS`, where no other is asked for.
-        scaling: Of pixels.
-        style: Of the head.
+    `features` takes scaled pixels `(B, S, S, 3)` and settings to a feature map `(B, H, W, C)`; `fixed` are the settings
+    of this member of its family; `head` is the default key of `HEADS`.
     """
 
     features: Callable[..., Any]
@@ -102,20 +94,9 @@ def scale_pixels(image: Any, scaling: Scaling) -> Any:
 
 
 def add_head(x: Any, *, kind: str, embedding_size: int, dropout: float = 0.0, style: HeadStyle = HeadStyle()) -> Any:
-    """Embedding of a feature map.
+    """Embedding `(B, embedding_size)`, float32, not normalised, of a feature map `(B, H, W, C)` of known size.
 
-    Args:
-        x: Feature map `(B, H, W, C)` of known size.
-        kind: A key of `HEADS`.
-        embedding_size: Dimensions of the embedding.
-        dropout: Share dropped in training.
-        style: Names and constants.
-
-    Returns:
-        `(B, embedding_size)` in float32, not normalised.
-
-    Raises:
-        ConfigError: No such head.
+    `kind` is a key of `HEADS`; `dropout` the share dropped in training.
     """
     x = lookup(HEADS, kind, "head")(x, dropout, style)
     x = layers.Dense(embedding_size, use_bias=style.bias, name=style.name("fc"))(x)
@@ -171,12 +152,7 @@ def prelu(name: str) -> layers.Layer:
 def squeeze_excite(x: Any, name: str, *, reduced: int, bias: bool = True, gate: str = "sigmoid") -> Any:
     """Squeeze and excitation (Hu et al., CVPR 2018, arXiv 1709.01507): channels weighed by their averages.
 
-    Args:
-        x: `(B, H, W, C)`.
-        name: Start of the layers' names.
-        reduced: Units of the inner layer.
-        bias: Whether both layers have a bias.
-        gate: Activation that gives the weights, in 0..1.
+    `reduced` are the units of the inner layer; `gate` is the activation that gives the weights, in 0..1.
     """
     channels = x.shape[-1]
     # Rank 2, not 1x1 convolutions: those crash or crawl on some CPUs.

@@ -12,14 +12,10 @@ LANES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Complexity:
-    """Cost of a network.
+    """Cost of a network for one image; `parameters` include running statistics.
 
-    Attributes:
-        parameters: Numbers in all weights, running statistics included.
-        trainable_parameters: Those that training changes.
-        multiply_adds: Multiplications, each with its addition, for one image.
-        narrow: Whether the width of a convolution is no multiple of 16; TensorFlow 2.21 may corrupt the heap when it is
-            trained on a CPU with AVX-512, unless `TF_ENABLE_ONEDNN_OPTS=0` is set.
+    `narrow`: the width of a convolution is no multiple of 16; TensorFlow 2.21 may corrupt the heap when it is trained
+    on a CPU with AVX-512, unless `TF_ENABLE_ONEDNN_OPTS=0` is set.
     """
 
     parameters: int
@@ -29,14 +25,9 @@ class Complexity:
 
 
 def measure(model: keras.Model) -> Complexity:
-    """Count; nothing is computed, so that weights need not exist yet.
+    """Count multiply-adds of convolutions and dense layers, as papers do; nothing is computed.
 
-    Counted are convolutions (plain, depthwise, separable) and dense layers, nested models too; a multiplication with
-    its addition is one, as in most papers ("FLOPs" of others are twice that). Batch norm, activations, biases, pooling
-    and sums are left out, as papers do.
-
-    Raises:
-        AttributeError: A layer is used twice.
+    A multiplication with its addition is one ("FLOPs" of others are twice that); other layers are left out.
     """
     convolutions = [layer for layer in _flat(model) if isinstance(layer, layers.Conv2D)]
     return Complexity(

@@ -1,8 +1,7 @@
 """GhostNet (Han et al., CVPR 2020, arXiv 1911.11907), the first version.
 
-Half of the channels of a ghost module come from a 1x1 convolution, the other half from a depthwise one of the first
-half. Widths are the published ones, many of them no multiples of 16: on CPUs with AVX-512, TensorFlow 2.21 may corrupt
-the heap in training unless `TF_ENABLE_ONEDNN_OPTS=0` is set.
+Half of the channels of a ghost module come from a 1x1 convolution, the others from a depthwise one of these. Published
+widths, many no multiples of 16: see `iom.nn.backbones.complexity.Complexity` for training on AVX-512.
 """
 
 from typing import Any
@@ -39,15 +38,7 @@ EPSILON = 1e-5
 
 
 def ghostnet(x: Any, *, width: float = 1.0) -> Any:
-    """Feature map of GhostNet.
-
-    Args:
-        x: Scaled pixels.
-        width: Factor of all widths, rounded to multiples of 4.
-
-    Raises:
-        ConfigError: A width that is not positive.
-    """
+    """Feature map of GhostNet of scaled pixels; `width` is the factor of all widths, rounded to multiples of 4."""
     if width <= 0:
         raise ConfigError(f"ghostnet: expected a positive width, received {width}")
     x = _unit(x, "stem", filters=round_width(STEM * width, DIVISOR), kernel=3, stride=2)

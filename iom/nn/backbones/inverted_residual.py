@@ -2,9 +2,8 @@
 
 EfficientNet-Lite 0 to 4 (EfficientNet: Tan and Le, ICML 2019) and MnasNet A1, B1 and small (Tan et al., CVPR 2019,
 arXiv 1807.11626) as published in TensorFlow's `tpu` repository. EfficientNet-Lite has no squeeze and excitation, and
-its stem, head and the depths of the first and the last stage are not scaled. Widths are the published ones, many of
-them no multiples of 16: on CPUs with AVX-512, TensorFlow 2.21 may corrupt the heap in training unless
-`TF_ENABLE_ONEDNN_OPTS=0` is set.
+its stem, head and the depths of the first and the last stage are not scaled. Many widths are no multiples of 16: see
+`iom.nn.backbones.complexity.Complexity` for training on AVX-512.
 """
 
 import dataclasses
@@ -22,15 +21,10 @@ EPSILON = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Blocks of one width.
+    """Blocks of one width; the stride is that of the first one.
 
-    Attributes:
-        repeats: Blocks; the stride is that of the first one.
-        kernel: Side of the depthwise kernel.
-        stride: Of the first block.
-        expansion: Channels between the 1x1 convolutions, over those that come in. 1: no expansion.
-        filters: Channels that go out.
-        squeeze: Inner units of squeeze and excitation, over the channels that come in. 0: none.
+    `expansion` is the factor between the 1x1 convolutions (1: none), `squeeze` the inner units of squeeze and
+    excitation as a share of the channels that come in (0: none).
     """
 
     repeats: int
@@ -94,12 +88,7 @@ MNASNETS = {
 
 
 def efficientnet_lite(x: Any, *, variant: str) -> Any:
-    """Feature map of EfficientNet-Lite.
-
-    Args:
-        x: Scaled pixels.
-        variant: A key of `LITE_SCALES`.
-    """
+    """Feature map of EfficientNet-Lite of scaled pixels; `variant` is a key of `LITE_SCALES`."""
     width, depth = LITE_SCALES[variant]
     ends = (LITE_STAGES[0], LITE_STAGES[-1])
     stages = [
@@ -114,16 +103,7 @@ def efficientnet_lite(x: Any, *, variant: str) -> Any:
 
 
 def mnasnet(x: Any, *, variant: str, width: float = 1.0) -> Any:
-    """Feature map of MnasNet.
-
-    Args:
-        x: Scaled pixels.
-        variant: A key of `MNASNETS`.
-        width: Factor of all widths but the last, rounded to multiples of 8.
-
-    Raises:
-        ConfigError: A width that is not positive.
-    """
+    """Feature map of MnasNet, a key of `MNASNETS`; `width` scales all widths but the last, to multiples of 8."""
     if width <= 0:
         raise ConfigError(f"mnasnet_{variant}: expected a positive width, received {width}")
     stem, stages = MNASNETS[variant]

@@ -23,13 +23,9 @@ HEAD = HeadStyle(names={"bn": "bn2", "dropout": "dropout", "flatten": "flatten"}
 
 
 def iresnet(x: Any, *, depth: int, squeeze_excitation: bool = False) -> Any:
-    """Feature map of a standard IResNet.
+    """Feature map of a standard IResNet of scaled pixels; `depth` is a key of `DEPTHS`.
 
-    Args:
-        x: Scaled pixels.
-        depth: A key of `DEPTHS`.
-        squeeze_excitation: Weigh the channels behind the last batch norm of each block (SE-IR): reduction 16, ReLU, no
-            biases.
+    `squeeze_excitation` weighs the channels behind the last batch norm of each block (SE-IR: reduction 16, no biases).
     """
     return _stages(x, 64, (64, 128, 256, 512), DEPTHS[depth], squeezes=squeeze_excitation)
 
@@ -42,19 +38,10 @@ def iresnet_slim(
     depths: Sequence[int] = (1, 2, 4, 2),
     squeeze_excitation: bool = False,
 ) -> Any:
-    """Feature map of an IResNet for small machines.
+    """Feature map of an IResNet for small machines; each stage halves the image side.
 
-    Args:
-        x: Scaled pixels.
-        stem: Channels of the first convolution.
-        widths: Channels of each stage; each stage halves the image side.
-        depths: Blocks of each stage.
-        squeeze_excitation: As of `iresnet`.
-
-    Raises:
-        ConfigError: `widths` and `depths` differ in length, or a width is no multiple of 16. TensorFlow 2.21's oneDNN
-            corrupts the heap on AVX-512 machines when a convolution of another width is trained; a multiple of the
-            vector lanes is also what is fast.
+    Widths must be multiples of 16: TensorFlow 2.21's oneDNN corrupts the heap on AVX-512 machines when a convolution of
+    another width is trained; a multiple of the vector lanes is also fast.
     """
     if len(widths) != len(depths) or not widths:
         raise ConfigError(f"iresnet_slim: expected as many widths as depths, received {widths} and {depths}")

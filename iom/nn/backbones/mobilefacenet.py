@@ -32,16 +32,10 @@ HEAD = HeadStyle(
 
 
 def mobilefacenet(x: Any, *, blocks: Sequence[int] = (1, 4, 6, 2), scale: int = 2) -> Any:
-    """Feature map of InsightFace's PyTorch MobileFaceNet (`mbf`).
+    """Feature map of InsightFace's PyTorch MobileFaceNet (`mbf`); the deep variant has `blocks` (2, 8, 12, 4).
 
-    Args:
-        x: Scaled pixels.
-        blocks: Residual blocks at each resolution. 1 in the first place means a single grouped convolution there. The
-            deep variant is (2, 8, 12, 4).
-        scale: Width; also the channels of a group in the grouped convolution.
-
-    Raises:
-        ConfigError: `blocks` are not four positive numbers.
+    `blocks` are the residual blocks at each resolution (1 in the first place: a single grouped convolution); `scale` is
+    the width, and also the channels of a group in the grouped convolution.
     """
     if len(blocks) != 4 or min(blocks) < 1:
         raise ConfigError(f"mobilefacenet: expected four blocks counts, received {blocks}")
@@ -94,10 +88,7 @@ def _unit(
     parts: tuple[str, str, str] = ("conv", "bn", "prelu"),
     epsilon: float = TORCH_EPSILON,
 ) -> Any:
-    """Convolution - BN (- PReLU). Without `filters` it is depthwise.
-
-    Where a stride is not 1 the padding stands apart: Keras' 'same' then pads one side only.
-    """
+    """Convolution - BN (- PReLU), depthwise without `filters`; strided ones pad apart: Keras' 'same' is one-sided."""
     convolution, norm, slope = (f"{name}_{part}" for part in parts)
     if window == 3 and stride != 1:
         x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)

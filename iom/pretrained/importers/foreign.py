@@ -1,9 +1,8 @@
 """Foreign networks in one common form, and the Keras backbone of the same architecture that takes their weights.
 
-A reader of a format gives a `ForeignGraph`. The backbone is identified from it, both are walked in calling order, and
-every operation must have its counterpart with the same producers, stride and padding, and every array must fit and be
-used; so a graph of another architecture is an error. Exporters fold batch norms into the convolution or dense layer
-before them: there the backbone's becomes the identity, with the folded bias as its beta.
+A reader gives a `ForeignGraph`, from which the backbone is identified. Both are walked in calling order: every
+operation must have its counterpart with the same producers, stride and padding, and every array must fit and be used.
+Where an exporter folded a batch norm into the layer before it, the backbone's becomes the identity with that bias.
 """
 
 import dataclasses
@@ -86,11 +85,7 @@ class Step:
 
 
 class GraphBuilder:
-    """Operations of a foreign network, collected in calling order.
-
-    Args:
-        source: The file, for messages.
-    """
+    """Operations of a foreign network, collected in calling order."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -117,15 +112,7 @@ class GraphBuilder:
 def build_foreign(graph: ForeignGraph, statement: Statement) -> keras.Model:
     """Backbone of ours with the graph's weights, which takes raw RGB pixels.
 
-    The scaling goes into its layer `pixel_scaling`; for a network that wants BGR, the input channels of the first
-    convolution are swapped.
-
-    Args:
-        graph: The foreign network.
-        statement: Its input, and what else is known of it.
-
-    Raises:
-        WeightsError: The graph is none of our architectures, or contradicts the statement.
+    Its layer `pixel_scaling` scales; where BGR is stated, the input channels of the first convolution are swapped.
     """
     try:
         return _build(graph, statement)
@@ -167,13 +154,7 @@ def _swap_colours(model: keras.Model) -> None:
 
 
 def identify(graph: ForeignGraph) -> tuple[str, dict[str, Any]]:
-    """Name of the backbone and the arguments of its builder.
-
-    From the operations that the arguments depend on; `assign_weights` then compares every operation.
-
-    Raises:
-        WeightsError: The graph resembles none of them.
-    """
+    """Name of the backbone and the arguments of its builder; `assign_weights` then compares every operation."""
     convolutions = [op for op in graph.ops if op.kind == "conv"]
     dense = [op for op in graph.ops if op.kind == "dense"]
     if len(convolutions) < 3 or len(dense) != 1:
@@ -237,11 +218,7 @@ def _input_size(convolutions: list[ForeignOp], dense: ForeignOp) -> int:
 
 
 def assign_weights(model: keras.Model, graph: ForeignGraph) -> None:
-    """Set every weight of `model` from `graph`.
-
-    Raises:
-        WeightsError: The graphs differ; the message names the first operation that does.
-    """
+    """Set every weight of `model` from `graph`; the error names the first operation that differs."""
     _Assignment(model, graph).run()
 
 
@@ -348,10 +325,7 @@ class _Assignment:
             self._pending_bias[layer.name] = bias
 
     def _set_depthwise(self, parts: list[Step], total: Step | None, op: ForeignOp) -> None:
-        """A convolution of `groups` groups of n channels as n depthwise ones and their sum.
-
-        Part i holds the kernels of the i-th channel of each group.
-        """
+        """A convolution of groups as a sum of depthwise ones: part i has each group's i-th channel's kernels."""
         kernel = op.arrays["kernel"]
         for index, part in enumerate(parts):
             if not isinstance(part.layer, layers.DepthwiseConv2D):
@@ -439,8 +413,7 @@ def _dense_kernel(step: Step, op: ForeignOp) -> NDArray[np.float32]:
 def weighted_steps(model: keras.Model) -> list[Step]:
     """Weighted layers of a backbone in calling order: a walk from the output, first inputs first.
 
-    `model.layers` is sorted by depth, which mixes a block's main path with its shortcut, and so would
-    `graphlib.TopologicalSorter`.
+    `model.layers` and `graphlib.TopologicalSorter` mix a block's main path with its shortcut.
     """
     steps: list[Step] = []
     done: set[str] = set()

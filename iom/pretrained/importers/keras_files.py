@@ -41,10 +41,7 @@ class _Depthwise(layers.DepthwiseConv2D):
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Write `model` as a `.keras` file, atomically and compressed, with bytes that depend on the content alone.
-
-    Keras itself stores without compression, which costs about an eighth more.
-    """
+    """Write `model` as a compressed `.keras` file, atomically, with bytes that depend on the content alone."""
     with atomic_path(path) as temporary:
         model.save(temporary)
         with zipfile.ZipFile(temporary) as archive:
@@ -55,11 +52,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def read_keras(path: Path, statement: Statement | None) -> keras.Model:
-    """Model of a `.keras` or `.h5` file; of weights alone where the statement names the backbone.
-
-    Raises:
-        WeightsError: The file is missing or damaged, or its configuration holds code.
-    """
+    """Model of a `.keras` or `.h5` file; of weights alone where the statement names the backbone."""
     content = _content(path)
     if content.configuration is None:
         return _weights_alone(path, statement, content.elements)
@@ -67,12 +60,7 @@ def read_keras(path: Path, statement: Statement | None) -> keras.Model:
 
 
 def load_keras_model(path: Path) -> keras.Model:
-    """A whole model of a `.keras` file, checked before Keras builds anything of it.
-
-    Raises:
-        WeightsError: The file is missing or damaged, its configuration holds code, or it asks for far more weights than
-            the file holds.
-    """
+    """A whole model of a `.keras` file; code and oversized weights are refused before Keras builds anything."""
     content = _content(path)
     if content.configuration is None:
         raise WeightsError(f"{path}: holds weights without a model")
@@ -144,11 +132,7 @@ def _read_content(path: Path) -> _Content:
 
 
 def _stored_elements(file: Any, size: int) -> int:
-    """Numbers in an HDF5 file of `size` bytes, none of which lies in another file.
-
-    Raises:
-        ValueError: A link, a dataset in another file, or more than the file can hold.
-    """
+    """Numbers in an HDF5 file of `size` bytes; links, datasets in other files and more than it can hold are refused."""
     import h5py
 
     elements, taken = 0, 0
@@ -271,12 +255,7 @@ def own_statement(model: keras.Model) -> Statement | None:
 
 
 def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras.Model:
-    """The model behind a colour swap and a scaling, so that it takes raw RGB pixels.
-
-    Raises:
-        WeightsError: Not one square colour image in and one embedding out, or the model's own scaling contradicts the
-            statement.
-    """
+    """The model behind a colour swap and a scaling, so that it takes raw RGB pixels."""
     side = _side(model, path)
     if side != statement.input.size:
         raise WeightsError(f"{path}: size: {statement.input.size} is stated, the model takes {side}")

@@ -1,7 +1,7 @@
 """MMdnn dictionaries (`.npy`) of an IResNet that was converted from MXNet.
 
-The file is a NumPy object array around a dictionary, layer name -> {weights, bias, mean, var, scale, gamma}: a pickle,
-which is read without running anything. It holds no graph; the names are those of InsightFace's MXNet code, and give it.
+The file is a pickled dictionary, layer name -> {weights, bias, mean, var, scale, gamma}, read without running anything.
+The graph is inferred from the names, which are those of InsightFace's MXNet code.
 """
 
 import re
@@ -24,11 +24,7 @@ Layers = Mapping[str, Mapping[str, NDArray[Any]]]
 
 
 def read_mmdnn(path: Path) -> ForeignGraph:
-    """The network of an MMdnn dictionary.
-
-    Raises:
-        WeightsError: The file is missing, damaged, hostile, or holds another network.
-    """
+    """The network of an MMdnn dictionary."""
     layers = _read(path)
     try:
         return _Translation(layers, path).run()

@@ -28,12 +28,7 @@ _DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
 
 
 def read_mxnet(params_path: Path, symbol_path: Path) -> ForeignGraph:
-    """The network of an MXNet checkpoint.
-
-    Raises:
-        WeightsError: A file is missing or damaged, the two do not belong together, or the graph holds an operation that
-            is not known here.
-    """
+    """The network of an MXNet checkpoint."""
     arrays = read_params(params_path)
     nodes, head = _read_symbol(symbol_path)
     try:
@@ -169,11 +164,7 @@ def _square(text: str, name: str) -> int:
 
 
 def read_params(path: Path) -> dict[str, NDArray[Any]]:
-    """Arrays of a `.params` file by name, with their `arg:` or `aux:` prefix.
-
-    Raises:
-        WeightsError: The file is missing, of another format, or damaged.
-    """
+    """Arrays of a `.params` file by name, with their `arg:` or `aux:` prefix."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -24,12 +24,7 @@ _EPSILON = 1e-5
 
 
 def read_onnx(path: Path) -> ForeignGraph:
-    """The network of an ONNX file.
-
-    Raises:
-        MissingExtraError: The package `onnx` is not installed.
-        WeightsError: The file is missing or damaged, or holds an operation that is not known here.
-    """
+    """The network of an ONNX file."""
     model = _load(path)
     try:
         return _Translation(model.graph, path).run()
@@ -39,11 +34,7 @@ def read_onnx(path: Path) -> ForeignGraph:
 
 
 def external_files(path: Path) -> list[Path]:
-    """Files beside an ONNX model that hold its arrays; exporters split large models.
-
-    Raises:
-        WeightsError: One is named outside of the folder; it is not opened.
-    """
+    """Files beside an ONNX model that hold its arrays; a name outside of the folder is refused, not opened."""
     model = _load(path, with_data=False)
     places = {
         entry.value for tensor in _tensors(model.graph) for entry in tensor.external_data if entry.key == "location"

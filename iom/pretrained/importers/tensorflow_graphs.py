@@ -1,8 +1,6 @@
 """TensorFlow graphs as fixed embedders: frozen `.pb` files and SavedModels, and the operations that they may hold.
 
-They are run as they are, not turned into Keras graphs: what tf-insightface and Facenet publish has too many shapes.
-
-A graph is a program: some operations read, write or delete files, map files into memory, run Python or reach other
+They are run as they are. A graph is a program: some operations read, write or delete files, run Python or reach other
 machines. A list of forbidden ones is never complete, so this is the list of allowed ones, those of networks. Graphs are
 checked as protobufs, before TensorFlow loads anything of them.
 """
@@ -107,10 +105,6 @@ def read_frozen(path: Path, statement: Statement) -> FixedEmbedder:
 
     Input, output and further inputs are found by kind and name, or stated under `tensors`: `{"input": "img_inputs:0",
     "output": "embeddings:0", "feed": {"dropout_rate:0": 1.0}}`.
-
-    Raises:
-        WeightsError: The file is missing or damaged, holds an operation that is not allowed, or its tensors are not
-            clear.
     """
     graph_def = tf.compat.v1.GraphDef()
     try:
@@ -133,12 +127,7 @@ def read_frozen(path: Path, statement: Statement) -> FixedEmbedder:
 
 
 def read_saved_model(path: Path, statement: Statement) -> FixedEmbedder:
-    """Embedder of a SavedModel's serving signature.
-
-    Raises:
-        WeightsError: The folder is damaged, holds an operation that is not allowed, or its signature has not one input
-            and one output.
-    """
+    """Embedder of a SavedModel's serving signature, which must have one input and one output."""
     checked_saved_model(path)
     try:
         loaded = tf.saved_model.load(str(path))
@@ -290,15 +279,7 @@ class _Place(NamedTuple):
 
 
 def check_graph(graph_def: Any, source: object) -> None:
-    """Check a graph without a saver, such as a frozen one, with all functions of its library.
-
-    Args:
-        graph_def: A `GraphDef`.
-        source: For messages.
-
-    Raises:
-        WeightsError: Names the first operation that is not allowed, and its node.
-    """
+    """Refuse a `GraphDef` without a saver, such as a frozen one, with an operation that is not allowed."""
     groups = _groups(graph_def)
     _check_calls(groups, source)
     for nodes in groups.values():
@@ -308,11 +289,8 @@ def check_graph(graph_def: Any, source: object) -> None:
 def checked_saved_model(path: Path) -> Any:
     """The `SavedModel` protobuf of a folder whose every operation is allowed.
 
-    Signatures, functions that objects hold, initialisers and everything they reach hold `OPERATIONS` alone. What the
-    saver alone reaches may also save and restore.
-
-    Raises:
-        WeightsError: Missing or damaged, or an operation that is not allowed.
+    Signatures, functions that objects hold, initialisers and everything they reach hold `OPERATIONS` alone; only the
+    operations that the saver alone reaches may also save and restore.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 

@@ -196,7 +196,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         return range(first, first + count)
 
     def claim_records(self, application: str, end: int) -> None:
-        """Never give out numbers below `end`, for imported records."""
+        """Never give out numbers below `end`, for imported records; a `StoreError` where it is out of range."""
         if not 0 <= end <= MAX_RECORD:
             raise StoreError(f"record number: expected 0 to {MAX_RECORD}, received {end}")
         if end <= self._current().applications.get(application, KnownApplication()).next_record:
@@ -206,7 +206,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             write.know(application, next_record=max(end, known.next_record))
 
     def put_masks(self, application: str, masks: Mapping[int, bytes]) -> None:
-        """Keep the masks of new records, once: a `KeyMaterialError` where one has a mask or was revoked."""
+        """Keep masks of new records; a `KeyMaterialError` where one has a mask or was revoked: masks are used once."""
         created = int(time.time())
         with self._writing() as write:
             revoked = write.snapshot.revoked.get(application, {})

@@ -258,7 +258,7 @@ def attack_rows(
     seed: int = 1,
     replicates: int = REPLICATES,
 ) -> Iterator[AttackRow]:
-    """Run attacks, keys of `ATTACKS`, over systems with their thresholds; an inapplicable one gives a row with the reason.
+    """Run attacks, keys of `ATTACKS`, over systems with thresholds; an inapplicable one gives a row with the reason.
 
     `records` are the numbers of records for the attacks that take several; `keys.records` are as many as the largest,
     less one. No `replicates`, no intervals. A `DataError` for fewer than 40 fresh keys, or too few keys for the

@@ -1,7 +1,7 @@
-"""What every attack sees and gives: an attacked system, what leaked of it, and an attack.
+"""Attack interface: an attacked system, the leak of it, and an attack.
 
-An attack says what it needs to know, and gets exactly that: `Leak.only` takes everything else away before it runs. No
-key is part of a leak, only what an attacker makes of a key.
+`Leak.only` takes away everything that an attack does not declare, before it runs. No key is part of a leak, only what
+an attacker derives from a key.
 """
 
 import dataclasses
@@ -56,19 +56,12 @@ class ResponseGradient(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class AttackedSystem:
-    """A protection, with what its makers and a leaked key give away.
+    """A protection of embeddings `(N, D)`, and the parts that its makers or a leaked key give away.
 
-    Attributes:
-        name: As in reports.
-        embedding_size: D.
-        alphabet_size: Q; 0 where templates are not codes.
-        hash: Embeddings `(N, D)` and one key -> templates `(N, M)`.
-        comparator: How templates are compared.
-        vectors: Projection vectors under a key, `(D, M, Q)`; None where the system is not linear.
-        responses: Gradients under a key; None where there are none (or `vectors` are there).
-        public_vectors: The projection behind the key, `(K, M, Q)`, if it is the same for all keys.
-        before_key: Embeddings `(N, D)` -> the rows that the key of such a system is applied to, one array `(N, W)` for
-            each window of dimensions that a key may choose; W >= K.
+    `alphabet_size` is 0 where templates are not codes. `vectors` `(D, M, Q)` is None where the system is not linear,
+    `responses` (gradients) where there are none or `vectors` are there. `public_vectors` `(K, M, Q)` is the projection
+    behind the key, if it is the same for all keys; `before_key` then maps embeddings to the rows that the key is
+    applied to, `(N, W)` with W >= K for each window of dimensions that a key may choose.
     """
 
     name: str
@@ -82,11 +75,7 @@ class AttackedSystem:
     before_key: Callable[[Embeddings], list[Embeddings]] | None = None
 
     def public(self, part: str) -> Any:
-        """`public_vectors` or `before_key`, which must be there.
-
-        Raises:
-            DataError: It is not: nothing public stands behind the key of this system.
-        """
+        """`public_vectors` or `before_key`; a `DataError` where the system has no public part behind the key."""
         value = getattr(self, part)
         if value is None:
             raise DataError(f"{self.name}: this attack needs '{part}', which this system has not")
@@ -100,23 +89,12 @@ class AttackedSystem:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Leak:
-    """What one attacker holds about N victims, of each one or several records.
+    """The information one attacker holds about N victims, of each one or several records.
 
-    Records of all victims are made under the same list of keys, one key a record, so that what is learned about a key
-    serves for all victims. Parts are None where the attacker lacks them.
-
-    Attributes:
-        system: The public part of the system.
-        victims: N.
-        seed: Of the attack's own randomness.
-        codes: Stored templates, one array `(N, M)` for each record.
-        hashers: The black box under each record's key.
-        vectors: Projection vectors under each record's key, `(D, M, Q)` each.
-        responses: Gradients under each record's key.
-        population: Embeddings of other people, `(T, D)`.
-        population_labels: Who they are, `(T,)`.
-        oracle: Candidates `(C, D)` and the victim of each, `(C,)` -> distances to the stored code.
-        photographs: Embeddings of photographs that anyone can find, `(T, D)`.
+    Records of all victims are made under the same list of keys, one key a record, so that knowledge of a key serves for
+    all victims. `codes` `(N, M)`, `hashers`, `vectors` `(D, M, Q)` and `responses` have one entry a record;
+    `population` and `photographs` are embeddings `(T, D)` of other people and of public photographs; `oracle` takes
+    candidates `(C, D)` and the victim of each to distances. Parts are None where the attacker lacks them.
     """
 
     system: AttackedSystem
@@ -138,11 +116,7 @@ class Leak:
         return dataclasses.replace(self, **hidden)
 
     def known(self, part: str) -> Any:
-        """A part that must be there.
-
-        Raises:
-            DataError: It is not: the attack uses what it did not ask for, or was given too little.
-        """
+        """A part that must be there; else a `DataError`."""
         value = getattr(self, part)
         if value is None:
             raise DataError(f"{self.system.name}: this attack needs '{part}', which did not leak")
@@ -154,10 +128,7 @@ class Leak:
         return self.system.embedding_size
 
     def stacked(self) -> tuple[Vectors, NDArray[np.intp]]:
-        """All records as one long code: centred vectors `(D, S, Q)`, codes `(N, S)`.
-
-        The mean of a position's vectors is invisible to its argmax and is taken off.
-        """
+        """All records as one long code: centred vectors `(D, S, Q)`, as means change no argmax, and codes `(N, S)`."""
         vectors = np.concatenate(self.known("vectors"), axis=1)
         codes = np.concatenate(self.known("codes"), axis=1).astype(np.intp)
         return vectors - vectors.mean(axis=2, keepdims=True), codes
@@ -165,17 +136,11 @@ class Leak:
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """One way to misuse a leak.
+    """One way to misuse a leak; it sees only the parts that `knowledge`, keys of `KNOWLEDGE`, names.
 
-    Attributes:
-        title: What it does, in words.
-        knowledge: Keys of `KNOWLEDGE`: all it gets to see.
-        needs: Parts of a system of which it takes the first that is there: `vectors`, `responses`, `public_vectors`.
-        reconstruct: A leak -> embeddings `(N, D)`, unit length.
-        link: Two leaks, one record each, of the same people under two keys, and pairs of rows -> scores `(P,)`, higher
-            = more likely the same subject.
-        identify: A leak -> scores `(N, T)` of its photographs, higher = more likely the enrolled one.
-        records: Fewest records of a victim that it needs.
+    Of the parts in `needs` it takes the first that a system has; `records` is the minimum of records of a victim.
+    `reconstruct` gives embeddings `(N, D)` of unit length; `link` takes two leaks of the same people under two keys and
+    pairs of rows to scores `(P,)`; `identify` gives scores `(N, T)` of photographs. Higher scores = more likely mated.
     """
 
     title: str
@@ -205,12 +170,7 @@ def unit(rows: NDArray[Any]) -> Embeddings:
 
 
 def read_back(vectors: Vectors, codes: Templates) -> Embeddings:
-    """Sum of the chosen vectors, `sum_i w_{i, t_i}`, `(N, D)`.
-
-    Args:
-        vectors: Centred projection vectors, `(D, M, Q)`.
-        codes: `(N, M)`.
-    """
+    """Sum of the chosen vectors, `sum_i w_{i, t_i}`, `(N, D)`, of centred vectors `(D, M, Q)` and codes `(N, M)`."""
     size, length, alphabet_size = vectors.shape
     chosen = one_hot(codes, alphabet_size).reshape(len(codes), length * alphabet_size)
     return np.asarray(chosen @ vectors.reshape(size, -1).T)

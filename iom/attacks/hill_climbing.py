@@ -17,8 +17,7 @@ QUERY_GENERATIONS, QUERY_OFFSPRING = 100, 20
 def similarity_search(leak: Leak) -> Embeddings:
     """Search for embeddings whose code is near to the stolen one (Dong et al., arXiv 1910.07770).
 
-    Takes any system as a function; of several records it lowers the sum of the distances. Starts at the nearest of the
-    attacker's own people.
+    Takes any system as a function, starts at the nearest of the population, and lowers the sum over several records.
     """
     people = leak.known("population")
     codes, boxes = leak.known("codes"), leak.known("hashers")
@@ -35,10 +34,7 @@ def similarity_search(leak: Leak) -> Embeddings:
 
 
 def climb_scores(leak: Leak) -> Embeddings:
-    """Climb by a matcher's scores alone: no code, no key, no model (Galbally et al., PR 2010).
-
-    Starts at the mean of the attacker's own people.
-    """
+    """Climb by a matcher's scores alone, from the mean of the population (Galbally et al., PR 2010)."""
     people = leak.known("population")
     start = np.repeat(people.mean(axis=0, keepdims=True), leak.victims, axis=0)
     return evolve(
@@ -63,10 +59,7 @@ def dictionary(leak: Leak) -> Embeddings:
 
 
 def brute_force(leak: Leak) -> Embeddings:
-    """Try other people's faces at the matcher, and keep the one with the best score.
-
-    The cost of breaking in by mere chance: 1 / FMR faces on average until one is accepted.
-    """
+    """Try other people's faces at the matcher, and keep the best; on average 1 / FMR faces until one is accepted."""
     people, oracle = leak.known("population"), leak.known("oracle")
     order = numpy_stream(leak.seed, "attacks/brute-force").permutation(len(people))[:TRIES]
     costs = np.empty((leak.victims, len(order)))

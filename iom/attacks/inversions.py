@@ -63,11 +63,8 @@ class SharpenedDescent:
 class BloomInversion(SharpenedDescent):
     """Bloom filters: descent on minus the log probability of the filters, with bits that are probably one.
 
-    Which words occur in a block is known, not where. With p_wv the probability that word w of a block has the value v,
-    the bit v of its filter is zero with the probability `prod_w (1 - p_wv)`.
-
-    Args:
-        directions: Whose signs the bits of words are, `(D, blocks, words, bits)`.
+    With p_wv the probability that word w of a block has the value v, the bit v of its filter is zero with the
+    probability `prod_w (1 - p_wv)`. The bits of words are signs of `directions`, `(D, blocks, words, bits)`.
     """
 
     starts = 4
@@ -111,11 +108,8 @@ class FirstOneInversion(SharpenedDescent):
     """IFO: descent on minus the log probability of the symbols, the places of the first one in products of bits.
 
     With p_j the product of the probabilities of its bits, a symbol t has the probability `p_t prod_{j < t} (1 - p_j)`,
-    and a void one (q) `prod_j (1 - p_j)`.
-
-    Args:
-        directions: Whose signs the bits are, `(D, bits)`.
-        windows: Places of the bits that are multiplied, `(P, M, q)`.
+    and a void one (q) `prod_j (1 - p_j)`. The bits are signs of `directions`, `(D, bits)`; `windows` `(P, M, q)` are
+    multiplied.
     """
 
     starts = 2
@@ -148,14 +142,10 @@ class FirstOneInversion(SharpenedDescent):
 
 
 class ProductInversion(SharpenedDescent):
-    """URP-IoM: softmax cross-entropy of products of entries, through the windows that the key discloses.
+    """URP-IoM: softmax cross-entropy of products of entries, through the `windows` `(P, M, q)` that the key discloses.
 
     A product of an even number of entries is the same for a row and its negative, under every key: which of the two is
     found is left to chance, and makes no difference to any matcher.
-
-    Args:
-        windows: Dimensions that are multiplied, `(P, M, q)`.
-        size: D.
     """
 
     starts = 6
@@ -184,11 +174,7 @@ class ProductInversion(SharpenedDescent):
 
 
 class PerceptronInversion:
-    """MLP-Hash: logistic descent through layers of `tanh(W v / rms)` and a last layer of signs.
-
-    Args:
-        layers: Weights of the hidden layers, `(D, D)`, then of the last, `(M, D)`; they follow from the key.
-    """
+    """MLP-Hash: logistic descent through hidden `layers` of `tanh(W v / rms)` `(D, D)`, the last of signs `(M, D)`."""
 
     def __init__(self, layers: list[NDArray[np.float64]]) -> None:
         *self._hidden, self._last = layers
@@ -219,14 +205,10 @@ class PerceptronInversion:
 
 
 class PolynomialInversion:
-    """PolyProtect: Levenberg's steps on `sum_j c_j v_{i + j}^{e_j} = p_i` under disclosed c and e.
+    """PolyProtect: Levenberg's steps on `sum_j c_j v_{i + j}^{e_j} = p_i` under disclosed c and e, `(m,)`.
 
-    The numerical solution that its authors try (Krivokuca Hahn and Marcel, 2110.00434, IV-C): as many equations as
-    unknowns, nearly.
-
-    Args:
-        coefficients: c, `(m,)`.
-        exponents: e, `(m,)`.
+    The numerical solution of its authors (Krivokuca Hahn and Marcel, 2110.00434, IV-C), of nearly as many equations as
+    unknowns.
     """
 
     def __init__(self, coefficients: NDArray[np.intp], exponents: NDArray[np.intp]) -> None:
@@ -283,12 +265,7 @@ class _CandidateRows(keras.layers.Layer):
 
 
 class NetworkInversion:
-    """Softmax cross-entropy descent through a frozen hashing network of any architecture, under one key.
-
-    Args:
-        model: Made by `build_hasher`.
-        order: What the key became, `(W,)`.
-    """
+    """Softmax cross-entropy descent through a frozen hashing network, under one key, which became `order`, `(W,)`."""
 
     def __init__(self, model: keras.Model, order: NDArray[np.int32]) -> None:
         self._model = model

@@ -1,8 +1,8 @@
 """Linkage of templates under two keys, and of templates with photographs.
 
 Learned linkers need no key (`keyless_linker`) or both (`keyed_linker`). Sorted values need none and learn nothing: a
-code, read back with the public projection, gives the keyed row nearly exactly; a key that only moves dimensions leaves
-the sorted values of that row as they were, and those tell a photograph from thousands of others.
+code, read back with the public projection, gives the keyed row nearly exactly, and a key that only moves dimensions
+keeps the sorted values of that row, which identify a photograph among thousands.
 """
 
 import numpy as np
@@ -26,20 +26,11 @@ Pairs = NDArray[np.intp]
 
 
 def keyless_linker(first: Leak, second: Leak, left: Pairs, right: Pairs) -> NDArray[np.float64]:
-    """Learn, under keys of the attacker's own, what of a code survives a change of the key.
+    """Learn, under keys of the attacker's own, which statistics of a code survive a change of the key.
 
-    Symbol statistics of each code and, where the projection behind the key is public, what no permutation changes in
-    the vector that the code points at: its sum, its moments, its sorted entries. A logistic regression on their
-    differences and products tells mated from non-mated.
-
-    Args:
-        first: Codes under one key, `(N, M)`.
-        second: Codes of the same people under another.
-        left: Row of `first` in each pair, `(P,)`.
-        right: Row of `second`, `(P,)`.
-
-    Returns:
-        `(P,)`, higher = more likely the same subject.
+    Symbol statistics of each code and, where the projection behind the key is public, invariants of permutations in the
+    vector that the code points at: its sum, its moments, its sorted entries. A logistic regression on their differences
+    and products separates mated from non-mated pairs of rows, `(P,)`.
     """
     people, labels = first.known("population"), first.known("population_labels")
     stream = numpy_stream(first.seed, "attacks/linker")
@@ -91,11 +82,7 @@ def key_free_features(leak: Leak, templates: Templates) -> NDArray[np.float64]:
 
 
 def training_pairs(labels: NDArray[np.int64], stream: np.random.Generator) -> tuple[Pairs, Pairs, NDArray[np.bool_]]:
-    """Pairs of different images, as many mated as not.
-
-    Raises:
-        DataError: No subject has two images, or there is one subject only.
-    """
+    """Pairs of different images, as many mated as not."""
     order = stream.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     mated = np.flatnonzero(labels[order][1:] == labels[order][:-1])
@@ -116,15 +103,9 @@ def _pair_features(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
 
 
 def photographs_by_sorted_values(leak: Leak) -> NDArray[np.float64]:
-    """How well each public photograph fits each stolen code.
+    """How well each public photograph fits each stolen code: cosines of sorted rows, `(N, T)`.
 
     Where keys of a kind may choose between windows of dimensions, the best window counts.
-
-    Args:
-        leak: Codes of N victims, `(N, M)`, and T photographs.
-
-    Returns:
-        Cosines of sorted rows, `(N, T)`, higher = more likely that photograph.
     """
     rows = keyed_rows(leak)
     values = sorted_values(rows)
@@ -134,17 +115,7 @@ def photographs_by_sorted_values(leak: Leak) -> NDArray[np.float64]:
 
 
 def link_by_sorted_values(first: Leak, second: Leak, left: Pairs, right: Pairs) -> NDArray[np.float64]:
-    """Cosine of the sorted rows that two codes point at.
-
-    Args:
-        first: Codes under one key, `(N, M)`.
-        second: Codes under another key.
-        left: Row of `first` in each pair, `(P,)`.
-        right: Row of `second`, `(P,)`.
-
-    Returns:
-        `(P,)`, higher = more likely the same subject.
-    """
+    """Cosine of the sorted rows that two codes point at, for pairs of rows, `(P,)`."""
     one, other = (sorted_values(keyed_rows(leak)) for leak in (first, second))
     return np.asarray(np.einsum("pk,pk->p", one[left], other[right]))
 
@@ -156,12 +127,9 @@ def keyed_rows(leak: Leak) -> Embeddings:
 
 
 def sorted_values(rows: Embeddings, size: int = 0) -> NDArray[np.float64]:
-    """Values of each row in ascending order, at unit length.
+    """Values of each row `(N, K)` in ascending order, at unit length.
 
-    Args:
-        rows: `(N, K)`.
-        size: Wanted number of values; with fewer than K, evenly spaced quantiles stand for the values of an unknown
-            choice among them. 0 is K.
+    With a `size` below K, evenly spaced quantiles stand for the values of an unknown choice among them; 0 is K.
     """
     values = np.sort(rows.astype(np.float64), axis=1)
     if size and size != values.shape[1]:

@@ -24,13 +24,7 @@ SHRINKAGE = 0.01
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:
-    """A normal distribution over embeddings.
-
-    Attributes:
-        mean: `(D,)`.
-        values: Eigenvalues of the covariance, `(D,)`.
-        axes: Its eigenvectors as columns, `(D, D)`.
-    """
+    """A normal distribution over embeddings: mean, and eigenvalues and eigenvectors (columns) of the covariance."""
 
     mean: NDArray[np.float64]
     values: NDArray[np.float64]
@@ -38,11 +32,7 @@ class Population:
 
     @classmethod
     def of(cls, rows: Embeddings) -> "Population":
-        """Estimate from embeddings `(T, D)`.
-
-        Raises:
-            DataError: Fewer than two rows.
-        """
+        """Estimate from two or more embeddings `(T, D)`."""
         if len(rows) < 2:
             raise DataError(f"a population needs two embeddings or more, received {len(rows)}")
         wide = rows.astype(np.float64)
@@ -71,14 +61,9 @@ class Population:
 
 
 def descend_on_sphere(gradient: Callable[[Rows], Rows], start: Embeddings | Rows, *, steps: int) -> Rows:
-    """Unit vectors `(N, D)` that lower a loss, from `start`.
+    """Unit vectors `(N, D)` that lower a loss, from `start`, by its gradient `(N, D)` -> `(N, D)`.
 
     A step is relative to the gradient's length, and falls to zero.
-
-    Args:
-        gradient: Of the loss of each row, `(N, D)` -> `(N, D)`.
-        start: `(N, D)`, unit length.
-        steps: How many.
     """
     rows = start.astype(np.float64)
     velocity = np.zeros_like(rows)
@@ -93,21 +78,11 @@ def descend_on_sphere(gradient: Callable[[Rows], Rows], start: Embeddings | Rows
 def evolve(
     cost: Cost, start: Embeddings, population: Population, *, generations: int, offspring: int, seed: int
 ) -> Embeddings:
-    """Minimise a cost for each victim by trying; nothing but the ranks of costs is used.
+    """Minimise a cost for each victim from `start` `(N, D)`; nothing but the ranks of costs is used.
 
     A (mu / mu_w, lambda) evolution strategy with cumulative step-size adaptation: CMA-ES (Hansen, arXiv 1604.00772,
-    eqs. 40 to 44) whose covariance is not learned but taken from the population.
-
-    Args:
-        cost: What to minimise.
-        start: First guesses, `(N, D)`.
-        population: Where candidates lie.
-        generations: Rounds.
-        offspring: Candidates of each victim in a round.
-        seed: Of the candidates.
-
-    Returns:
-        `(N, D)`, unit length: the centre of the last round.
+    eqs. 40 to 44) whose covariance is not learned but taken from the population. The result is the centre of the last
+    generation, of unit length.
     """
     victims, size = start.shape
     stream = numpy_stream(seed, "attacks/evolution")

@@ -22,16 +22,13 @@ def closed_form(leak: Leak) -> Embeddings:
     """`x = sum_i (w_{i, t_i} - mean_j w_ij)` over all positions of all records.
 
     For independent vectors it is parallel to the embedding on average, and its error falls with the number of
-    positions. Refined codes are made so that it has nearly none.
+    positions.
     """
     return unit(read_back(*leak.stacked()))
 
 
 def cross_entropy_descent(leak: Leak) -> Embeddings:
-    """Descend from a random start (no closed form needed), through vectors or a network.
-
-    Through a network that is not linear it works on the first record only.
-    """
+    """Descend from a random start, through vectors or a network; through the latter on the first record only."""
     start = unit(numpy_stream(leak.seed, "attacks/descent").normal(size=(leak.victims, leak.size)))
     if leak.vectors is not None:
         return descend(*leak.stacked(), start)
@@ -42,7 +39,7 @@ def cross_entropy_descent(leak: Leak) -> Embeddings:
 def posterior_mode(leak: Leak) -> Embeddings:
     """The most likely embedding given code, vectors, and the mean and covariance of other people.
 
-    The same descent with the population's log density added; the likelihood of a code is softened, which puts the
+    `cross_entropy_descent` with the population's log density; the likelihood of a code is softened, which puts the
     result nearer to the middle of the cone of embeddings that have this code.
     """
     vectors, codes = leak.stacked()
@@ -53,17 +50,9 @@ def posterior_mode(leak: Leak) -> Embeddings:
 def descend(
     vectors: Vectors, codes: Templates, start: Embeddings, *, population: Population | None = None, steps: int = STEPS
 ) -> Embeddings:
-    """Unit vectors that lower the cross-entropy between softmax(T x W) and a code.
+    """Unit vectors `(N, D)` that lower the cross-entropy between softmax(T x W) and codes `(N, M)`.
 
-    Args:
-        vectors: Centred, `(D, M, Q)`.
-        codes: `(N, M)`.
-        start: `(N, D)`, unit length.
-        population: Adds minus the log density of x at unit length.
-        steps: Of gradient descent with momentum.
-
-    Returns:
-        `(N, D)`, unit length.
+    W is centred, `(D, M, Q)`. A population adds minus the log density of x at unit length.
     """
     size, length, alphabet_size = vectors.shape
     flat = vectors.reshape(size, -1)
@@ -90,9 +79,9 @@ def prior_regressor(leak: Leak) -> Embeddings:
     """Ridge regression from templates under the disclosed keys to embeddings of other people.
 
     The attacker hashes people of their own under the disclosed key of each record, so that the regression holds the
-    population's mean and covariance as well as what the key cuts off: with `keep`, dimensions that are gone are told
-    from those that are there. Of a linear system the features are the closed-form reconstructions of the records, side
-    by side, which makes it the linear-Gaussian posterior mean; of any other, the templates themselves.
+    population's mean and covariance and the dimensions that the key removes. Of a linear system the features are the
+    closed-form reconstructions of the records, side by side, which makes it the linear-Gaussian posterior mean; of any
+    other, the templates themselves.
     """
     people = leak.known("population")
     people = people[:: -(-len(people) // MAX_PEOPLE)]
@@ -115,10 +104,7 @@ def _features(leak: Leak, templates: Sequence[Templates]) -> Embeddings:
 
 
 def ridge(seen: NDArray[np.float32], targets: Embeddings, told: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Predict rows for `told` `(N, F)` from examples `seen` `(T, F)` -> `targets` `(T, D)`.
-
-    Solved in whichever of features and examples is smaller; both give the same.
-    """
+    """Predict rows for `told` `(N, F)` from examples `seen` `(T, F)` -> `targets` `(T, D)`, by T or F equations."""
     centre, spread = seen.mean(axis=0), seen.std(axis=0)
     spread = np.where(spread > 1e-6 * (spread.max() + 1e-12), spread, np.inf)
     seen, told = (seen - centre) / spread, (told - centre) / spread

@@ -69,11 +69,7 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
 
 
 def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
-    """A hashing network; solved where it is linear up to lengths, else descended through.
-
-    Raises:
-        WeightsError: An artefact whose network has hidden layers: descending needs Keras.
-    """
+    """A hashing network, solved where it is linear up to lengths, else descended through, which needs Keras."""
     kind = KEY_KINDS[hasher.key_kind]
     shape = (-1, hasher.code_length, hasher.alphabet_size)
     model = hasher.model if isinstance(hasher, KerasFaceHasher) else None
@@ -124,10 +120,7 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
 
 
 def linear_part(model: keras.Model) -> NDArray[np.float32] | None:
-    """The linear map before the key, `(D, K)`; None where a hidden layer bends it.
-
-    Layers that only change the length of a row change no argmax and are left out.
-    """
+    """The linear map before the key, `(D, K)`, up to lengths of rows; None where a hidden layer is not linear."""
     size = model.get_layer("embedding").output.shape[1]
     matrix: NDArray[np.float32] = np.eye(size, dtype=np.float32)
     for layer in model.layers:

@@ -1,7 +1,4 @@
-"""Bloom filters of a binarised embedding (Rathgeb, Breitinger, Busch and Baier, ICB 2013).
-
-Templates are sets, compared by their dissimilarity.
-"""
+"""Bloom filters of a binarised embedding (Rathgeb, Breitinger, Busch and Baier, ICB 2013)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +15,12 @@ BLOCK_WORDS = 8
 
 
 class BloomFilter(HashedByKey):
-    """In each block, the set of words that occur; which word stood where is forgotten.
+    """In each block, the set of words that occur, in any order; as many bits are binarised as the code shape stores.
 
     How it is adapted. The method was made for binary iris codes, whose columns are the words: here bits are signs of
     public Gaussian projections, words of 4 bits, and a block holds 8 words, so a filter has 16 bits. The original's
     key, a string added to every word, only renames the bits of a filter (Hermans et al., 2014): here the key permutes
     the embedding first, as in GRP.
-
-    As many bits are binarised as the code shape stores, in whole blocks.
     """
 
     takes_keep = True

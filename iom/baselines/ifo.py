@@ -1,7 +1,4 @@
-"""Indexing-First-One hashing of a binarised embedding (Lai et al., Pattern Recognition 64, 2017).
-
-Templates are symbols, some of them void, compared by the share of collisions.
-"""
+"""Indexing-First-One hashing of a binarised embedding (Lai et al., Pattern Recognition 64, 2017)."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,9 +1,4 @@
-"""Index-of-Max hashing without training: GRP-IoM, URP-IoM (Jin et al., TIFS 2018, III-A and III-B), structured frames.
-
-The frames take the same steps as a learned hasher with permutation keys, with nothing learned: what a structured frame
-(`iom.nn.layers.frames`) and refined codes (`iom.nn.layers.refinement`) give by themselves, and so what training has to
-beat.
-"""
+"""Index-of-Max hashing without training: GRP and URP (Jin et al., TIFS 2018, III-A and III-B), structured frames."""
 
 import functools
 from collections.abc import Callable
@@ -30,11 +25,7 @@ FACTORS = 2
 
 
 class GaussianRandomProjection(HashedByKey):
-    """A public Gaussian projection behind the keyed permutation, not trained.
-
-    A permuted Gaussian projection is again a Gaussian projection, hence this is GRP-IoM whose matrix follows from the
-    key.
-    """
+    """GRP-IoM: a public Gaussian projection behind the keyed permutation, hence one that follows from the key."""
 
     takes_keep = True
 
@@ -60,10 +51,7 @@ class GaussianRandomProjection(HashedByKey):
 
 
 class UniformRandomPermutation(HashedByKey):
-    """At each position: permute the vector p times, multiply, argmax of the first q entries.
-
-    All permutations come from the key's stream; q, the alphabet size, is the length of the window.
-    """
+    """At each position: permute the vector p times by the key, multiply, argmax of the first q = Q entries."""
 
     title = "URP"
 
@@ -89,18 +77,10 @@ class UniformRandomPermutation(HashedByKey):
 
 
 class FramedProjection(HashedByKey):
-    """Unit length -> keyed permutation, keep the first -> unit length -> frame -> argmax.
+    """Unit length -> keyed permutation, keep the first -> unit length -> frame of `FRAMES` -> argmax.
 
-    Args:
-        embedding_size: D.
-        code: Shape of the code.
-        seed: Of the public frame.
-        frame: A key of `iom.nn.layers.frames.FRAMES`.
-        refined: Whether codes are refined: with the steps that `code` names, or `REFINEMENT_STEPS` where it names none,
-            and with its gain.
-
-    Raises:
-        ConfigError: The frame cannot have this shape, or `keep` exceeds D.
+    With nothing learned these are the steps of a learned hasher with permutation keys, and the result that training has
+    to exceed. Refined codes take the steps that `code` names, else `REFINEMENT_STEPS`, and its gain.
     """
 
     takes_keep = True

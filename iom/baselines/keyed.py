@@ -16,10 +16,7 @@ def keyed_words(key: TransformKey, purpose: str, *shape: int) -> NDArray[np.uint
 
 
 def keyed_normals(key: TransformKey, purpose: str, *shape: int) -> NDArray[np.float64]:
-    """Standard normal numbers, by Box and Muller from the key's stream.
-
-    NumPy's generators promise no stability over versions, so they cannot stand behind a key.
-    """
+    """Standard normal numbers by Box and Muller from the key's stream: NumPy's generators may change with versions."""
     words = keyed_words(key, purpose, 2, *shape)
     # 53 bits each; half a step off zero, whose logarithm is not finite.
     first, second = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
@@ -27,11 +24,7 @@ def keyed_normals(key: TransformKey, purpose: str, *shape: int) -> NDArray[np.fl
 
 
 def keyed_orthonormal(key: TransformKey, purpose: str, rows: int, size: int) -> NDArray[np.float64]:
-    """Random orthonormal rows, `(rows, size)`, for `rows <= size`.
-
-    By QR, which is Gram and Schmidt's process on the rows of a Gaussian matrix; signs are fixed so that the result is
-    uniform over all such frames (Mezzadri, 2007).
-    """
+    """Random orthonormal rows, `(rows, size)`, uniform over all frames, for `rows <= size` (QR: Mezzadri, 2007)."""
     with _threads().limit(limits=1):  # such small matrices only wait for each other's threads
         columns, triangle = np.linalg.qr(keyed_normals(key, purpose, size, rows))
     return np.asarray((columns * np.sign(np.diag(triangle))).T)

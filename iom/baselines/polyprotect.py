@@ -1,7 +1,4 @@
-"""PolyProtect: secret polynomials of embedding entries (Krivokuca Hahn and Marcel, 2110.00434).
-
-Templates are real vectors, compared by cosine.
-"""
+"""PolyProtect: secret polynomials of embedding entries (Krivokuca Hahn and Marcel, 2110.00434), compared by cosine."""
 
 import numpy as np
 from numpy.typing import NDArray

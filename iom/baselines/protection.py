@@ -17,12 +17,7 @@ Keys = TransformKey | Sequence[TransformKey]
 
 
 class Protection(Protocol):
-    """Embeddings and keys in, templates out.
-
-    Attributes:
-        code_length: M, positions of a code.
-        alphabet_size: Q, values of a symbol; 0 where templates are real numbers.
-    """
+    """Embeddings and keys in, templates of M positions and Q values (0 for real numbers) out."""
 
     code_length: int
     alphabet_size: int
@@ -39,11 +34,7 @@ class Protection(Protocol):
 
 @runtime_checkable
 class BehindThePermutation(Protocol):
-    """A protection that is Index-of-Max of one public projection behind the keyed permutation.
-
-    Attributes:
-        public_projection: Its vectors, `(K, M, Q)`, the same for all keys; the key's permutation keeps the first K.
-    """
+    """Index-of-Max of one `public_projection` `(K, M, Q)`, the same for all keys, behind a permutation that keeps K."""
 
     @property
     def public_projection(self) -> NDArray[np.float32]:
@@ -54,13 +45,8 @@ class BehindThePermutation(Protocol):
 class HashedByKey(abc.ABC):
     """Base of most protections: checks the arguments, and hashes the rows of one key together.
 
-    Args:
-        embedding_size: D.
-        code: Shape of the code (`code_length`, `alphabet_size`, `keep`); the rest is about learning and not read.
-        seed: Of what is public; without effect where everything follows from the key.
-
-    Raises:
-        ConfigError: The protection cannot have this shape; `keep` is set where there is no such step, or exceeds D.
+    Of `code` only `code_length`, `alphabet_size` and `keep` count. `seed` has no effect where everything follows from
+    the key.
     """
 
     title: ClassVar[str]
@@ -86,12 +72,7 @@ class HashedByKey(abc.ABC):
         return SymbolComparator(self.alphabet_size)
 
     def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
-        """Templates `(N, M)` of embeddings `(N, D)` under one key for all, or one for each.
-
-        Raises:
-            DataError: Embeddings of another size, or not finite.
-            KeyMaterialError: Another number of keys than rows.
-        """
+        """Templates `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
         rows = checked_rows(embeddings, self.embedding_size)
         if isinstance(keys, TransformKey):
             return self._hash_rows(rows, keys).astype(self.dtype)
@@ -114,11 +95,7 @@ def stored_bits(code: CodeConfig) -> int:
 
 
 def checked_rows(embeddings: NDArray[np.float32], embedding_size: int) -> NDArray[np.float32]:
-    """The embeddings `(N, D)` as float32.
-
-    Raises:
-        DataError: Embeddings of another size, or not finite.
-    """
+    """The finite embeddings `(N, D)` as float32."""
     rows = np.asarray(embeddings, np.float32)
     if rows.ndim != 2 or rows.shape[1] != embedding_size or not np.isfinite(rows).all():
         raise DataError(f"expected finite embeddings (N, {embedding_size}), received {rows.shape} or NaN")
@@ -126,11 +103,7 @@ def checked_rows(embeddings: NDArray[np.float32], embedding_size: int) -> NDArra
 
 
 def secrets_of(keys: Keys, rows: int) -> list[bytes]:
-    """The secret of each row's key.
-
-    Raises:
-        KeyMaterialError: Another number of keys than rows.
-    """
+    """The secret of each row's key, of one key for all rows or one for each."""
     if isinstance(keys, TransformKey):
         return [keys.secret] * rows
     if len(keys) != rows:

@@ -20,16 +20,9 @@ HIDDEN_LAYERS = 2
 
 
 class PublicSigns:
-    """Signs of public Gaussian projections behind the keyed permutation.
+    """Signs of public Gaussian projections behind the keyed permutation, which keeps `keep` dimensions (0: all).
 
     P(two bits agree) = 1 - angle / pi (Goemans and Williamson, 1995).
-
-    Args:
-        embedding_size: D.
-        bits: How many.
-        keep: Dimensions kept after the permutation; 0 keeps all.
-        seed: Of the public projection.
-        purpose: Label of its stream.
     """
 
     def __init__(self, embedding_size: int, bits: int, *, keep: int, seed: int, purpose: str) -> None:
@@ -103,9 +96,9 @@ class BioHash(SecretSigns):
 class MlpHash(SecretSigns):
     """Hidden layers of random orthonormal weights and a non-linearity, then a layer of signs.
 
-    Choices of ours: tanh, on values brought to unit variance (on a unit-length embedding it would be all but linear), a
-    threshold of 0, and as many hidden units as the embedding has dimensions. As with BioHash, more than D bits take
-    several orthonormal blocks in the last layer.
+    Adaptations: tanh, on values brought to unit variance (on a unit-length embedding it would be nearly linear), a
+    threshold of 0, and D hidden units. As with BioHash, more than D bits take several orthonormal blocks in the last
+    layer.
     """
 
     title = "MLP-Hash"

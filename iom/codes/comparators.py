@@ -1,7 +1,6 @@
-"""How two templates are compared: codes by differing positions, other templates in their own way.
+"""Comparators of templates: codes by differing positions, other templates in their own way; lower = more alike.
 
-A comparator first `prepare`s templates `(N, L)`, once; what it gives back can be indexed by rows. Distances: lower =
-more alike.
+A comparator first `prepare`s templates `(N, L)`, once; the result can be indexed by rows.
 """
 
 import dataclasses
@@ -64,11 +63,7 @@ class CosineComparator:
     precision: type[np.floating[Any]] = np.float32
 
     def prepare(self, templates: Templates) -> NDArray[Any]:
-        """Rows at unit length.
-
-        Raises:
-            DataError: A row is zero or not finite.
-        """
+        """Rows at unit length; none may be zero."""
         rows = np.asarray(templates, np.float64)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
@@ -89,24 +84,16 @@ class CosineComparator:
 
 @dataclasses.dataclass(frozen=True)
 class BlockSetComparator:
-    """Dissimilarity of Bloom filters, block by block (Rathgeb et al., ICB 2013, eq. 3).
+    """Dissimilarity of Bloom filters of `block` bits (Rathgeb et al., ICB 2013, eq. 3).
 
-    The mean over blocks of `|a xor b| / (|a| + |b|)`, 0..1: of what either filter holds, the share that the other
-    lacks. Two empty filters are alike.
-
-    Args:
-        block: Bits of one filter; L is a multiple of it.
+    The mean over blocks of `|a xor b| / (|a| + |b|)`, 0..1; two empty filters are alike.
     """
 
     block: int
     unit: str = "mean set dissimilarity"
 
     def prepare(self, templates: Templates) -> NDArray[np.float32]:
-        """Filters as 0.0 and 1.0, `(N, B, block)`.
-
-        Raises:
-            CodeError: Not whole filters, or values other than 0 and 1.
-        """
+        """Filters as 0.0 and 1.0, `(N, B, block)`."""
         bits = np.asarray(templates)
         if bits.ndim != 2 or bits.shape[1] % self.block or not np.isin(bits, (0, 1)).all():
             raise CodeError(f"Bloom filters: expected bits (N, multiple of {self.block}), received shape {bits.shape}")
@@ -143,13 +130,7 @@ class BlockSetComparator:
 
 @dataclasses.dataclass(frozen=True)
 class CollisionComparator:
-    """`1 -` the share of equal symbols among the positions where neither is void (Jaccard-like).
-
-    Codes without a common position that says anything are as far apart as can be, 1.
-
-    Args:
-        void: The symbol that says nothing.
-    """
+    """`1 -` the share of equal symbols among the positions where neither is `void` (Jaccard-like); 1 without any."""
 
     void: int
     unit: str = "1 - share of collisions"

@@ -1,8 +1,4 @@
-"""Exact distances between packed codes: the number of positions at which two codes differ.
-
-Every function takes `PackedCodes` of one shape, gives distances 0..M (lower = more alike), and spreads large work over
-the CPU's cores.
-"""
+"""Exact distances between packed codes of one shape: the number of differing positions, 0..M, on all CPU cores."""
 
 import itertools
 import os
@@ -29,18 +25,7 @@ class Neighbours(NamedTuple):
 
 
 def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
-    """Distance of row i of `a` and row i of `b`, for every i.
-
-    Args:
-        a: N codes.
-        b: N codes.
-        threads: Threads to use; 0 takes the cores this process may run on.
-
-    Returns:
-        `(N,)`.
-
-    Raises:
-        CodeError: The two do not have the same code length, alphabet and number of rows.
+    """Distance of row i of `a` and row i of `b`, for every i, `(N,)`; `threads` 0 takes the cores of this process.
 
     Example:
         >>> from iom.codes.packing import pack
@@ -57,28 +42,14 @@ def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.in
 
 
 def one_to_many(query: PackedCodes, gallery: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
-    """Distance of one code to every row of a gallery.
-
-    Returns:
-        `(N,)` for N gallery rows.
-
-    Raises:
-        CodeError: More or less than one query, or another code length or alphabet.
-    """
+    """Distance of one code to every row of a gallery, `(N,)`."""
     if len(query) != 1:
         raise CodeError(f"one_to_many: expected one query, received {len(query)}; use all_pairs")
     return all_pairs(query, gallery, threads=threads).reshape(-1)
 
 
 def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
-    """Distance of every row of `a` to every row of `b`.
-
-    Returns:
-        `(A, B)`.
-
-    Raises:
-        CodeError: The two do not have the same code length and alphabet.
-    """
+    """Distance of every row of `a` to every row of `b`, `(A, B)`."""
     kernel = KERNELS.table_kernel(*_common_shape(a, b), queries=len(a), rows=len(b))
     out = np.zeros((len(a), len(b)), np.int32)
     work = max(a.planes.size * len(b), 1)
@@ -90,14 +61,7 @@ def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np
 
 
 def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int = 0) -> Neighbours:
-    """The `k` gallery rows nearest to each query; the lowest row wins a tie.
-
-    Returns:
-        Rows `(A, k)` and distances `(A, k)`, nearest first.
-
-    Raises:
-        CodeError: Another code length or alphabet, or `k` outside 1 to the gallery's size.
-    """
+    """The `k` nearest gallery rows of each query and their distances, `(A, k)`, nearest first; ties go to low rows."""
     kernel = KERNELS.nearest_kernel(*_common_shape(queries, gallery), queries=len(queries), rows=len(gallery))
     if not 1 <= k <= len(gallery):
         raise CodeError(f"nearest: expected 1 <= k <= {len(gallery)} gallery rows, received {k}")
@@ -119,11 +83,7 @@ def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int 
 
 
 def within(query: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0) -> Neighbours:
-    """Every gallery row at a distance of at most `threshold` from one query.
-
-    Returns:
-        Rows `(R,)` and distances `(R,)`, nearest first; empty when nothing matches.
-    """
+    """Every gallery row at a distance of at most `threshold` from one query, and the distances, nearest first."""
     distances = one_to_many(query, gallery, threads=threads)
     rows = np.flatnonzero(distances <= threshold)
     order = np.argsort(distances[rows], kind="stable")
@@ -131,11 +91,7 @@ def within(query: PackedCodes, gallery: PackedCodes, threshold: float, *, thread
 
 
 def within_each(queries: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0) -> list[Neighbours]:
-    """`within` for several queries, which pass over the gallery together.
-
-    Returns:
-        One `Neighbours` for each query.
-    """
+    """`within` for several queries, which pass over the gallery together."""
     if len(queries) == 1:
         return [within(queries, gallery, threshold, threads=threads)]
     found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))]

@@ -47,11 +47,7 @@ def encoding_id(code_length: int, alphabet_size: int) -> str:
 
 
 def encoding_shape(encoding: str) -> tuple[int, int]:
-    """`(M, Q)` of an encoding id.
-
-    Raises:
-        CodeError: A layout that this program does not know.
-    """
+    """`(M, Q)` of an encoding id; a `CodeError` for an unknown layout."""
     match = _ENCODING.fullmatch(encoding)
     if match is None:
         raise CodeError(
@@ -69,13 +65,9 @@ def code_bytes(encoding: str) -> int:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PackedCodes:
-    """Codes in bit planes, with the shape they were packed from.
+    """Codes in bit planes of 64-bit words, `(N, ceil(log2 Q), ceil(M / 64))`.
 
-    Attributes:
-        planes: `(N, ceil(log2 Q), ceil(M / 64))` words. Bit j of word w of a plane belongs to position 64 w + j; bits
-            past the last position are zero.
-        code_length: M.
-        alphabet_size: Q.
+    Bit j of word w of a plane belongs to position 64 w + j; bits past the last position are zero.
     """
 
     planes: NDArray[np.uint64] = dataclasses.field(repr=False)
@@ -107,14 +99,7 @@ class PackedCodes:
 
 
 def pack(codes: NDArray[Any], alphabet_size: int) -> PackedCodes:
-    """Write codes as bit planes.
-
-    Args:
-        codes: `(N, M)` integers, `0 <= symbol < alphabet_size`.
-        alphabet_size: Q, 2 to 256.
-
-    Raises:
-        CodeError: Not a matrix of integers, or a symbol outside the alphabet.
+    """Write codes `(N, M)`, integers of `0 <= symbol < alphabet_size <= 256`, as bit planes; a `CodeError` for others.
 
     Example:
         >>> packed = pack(np.array([[0, 3, 1], [2, 2, 0]]), 4)
@@ -147,11 +132,7 @@ def pack(codes: NDArray[Any], alphabet_size: int) -> PackedCodes:
 
 
 def unpack(packed: PackedCodes) -> NDArray[np.uint8]:
-    """Codes `(N, M)` of bit planes: the inverse of `pack`.
-
-    Raises:
-        CodeError: The planes hold a symbol outside the alphabet, so they are damaged.
-    """
+    """Codes `(N, M)` of bit planes, the inverse of `pack`; a `CodeError` for a symbol outside the alphabet (damage)."""
     octets = packed.planes.astype("<u8", copy=False).view(np.uint8)
     codes = np.zeros((len(packed), packed.code_length), np.uint8)
     for start in range(0, len(packed), _ROWS_AT_A_TIME):

@@ -28,14 +28,10 @@ LINKING = ("linking_auc", "linking_eer", "linking_auc_same")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Victims:
-    """Whom the attacks are run on, and what the attacker has of others.
+    """Attacked subjects, and the attacker's embeddings of other people `(T, D)`, all of unit length.
 
-    Attributes:
-        samples: Embeddings of each subject, `(N, S, D)`, S >= 2, unit length. The first is the one whose template
-            leaks; the last is a new sample, presented at the renewal.
-        population: Embeddings of other people, `(T, D)`.
-        population_labels: Who they are, `(T,)`.
-        others: Public photographs beside the enrolled ones, `(P, D)`; `None` takes the population.
+    Of `samples` `(N, S, D)` of each subject, S >= 2, the template of the first leaks; the last is presented at the
+    renewal. `others` are public photographs beside the enrolled ones, `(P, D)`; `None` takes the population.
     """
 
     samples: Embeddings
@@ -62,13 +58,7 @@ class Victims:
         samples: int,
         seed: int,
     ) -> "Victims":
-        """Draw subjects with enough samples from test embeddings `(N, D)`.
-
-        All test embeddings but the enrolled ones are the `others`.
-
-        Raises:
-            DataError: Fewer than two subjects have as many samples.
-        """
+        """Draw subjects with enough samples from test embeddings `(N, D)`; all but the enrolled are the `others`."""
         counts = np.bincount(labels)
         able = np.flatnonzero(counts >= samples)
         if len(able) < 2:
@@ -89,12 +79,10 @@ class Victims:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AttackKeys:
-    """Test keys of an evaluation: derived from a seed, never to protect anyone.
+    """Test keys of an evaluation, derived from a seed, never to protect anyone.
 
-    Attributes:
-        old: Those that leak with the templates; each is a repetition of all attacks.
-        fresh: Those that the victims are renewed under.
-        records: Further old keys of the same victims, for attacks on several records.
+    Each `old` key leaks with its templates, for a repetition of all attacks; victims are renewed under the `fresh`
+    ones; `records` are further old keys, for attacks on several records.
     """
 
     old: tuple[TransformKey, ...] = dataclasses.field(repr=False)
@@ -116,11 +104,7 @@ def decision_threshold(
     fmr: float,
     keys: Sequence[TransformKey],
 ) -> float:
-    """The largest distance whose FMR is at most `fmr`, over all pairs and keys (`stolen_key`).
-
-    Raises:
-        DataError: Too few non-mated pairs to see this FMR, or no threshold keeps to it.
-    """
+    """The largest distance whose FMR is at most `fmr`, over all pairs and keys (`stolen_key`)."""
     pairs = AllPairs(labels)
     pairs.check_resolution(fmr)
     templates = [system.comparator.prepare(system.hash(embeddings, key)) for key in keys]
@@ -134,8 +118,7 @@ def decision_threshold(
 def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[TransformKey], *, seed: int) -> Leak:
     """Everything that could leak of records under `keys`; record r is of sample r.
 
-    The last sample never leaks: it is kept for the renewal. With more records than other samples, samples are used
-    again.
+    The last sample, of the renewal, never leaks. With more records than other samples, samples are used again.
     """
     usable = victims.samples.shape[1] - 1
     codes = tuple(system.hash(victims.samples[:, record % usable], key) for record, key in enumerate(keys))
@@ -166,13 +149,10 @@ def _black_box(system: AttackedSystem, key: TransformKey) -> BlackBox:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """What came of one attack, victim by victim.
+    """Results of one attack by old key and victim: cosines to the leaked embedding, and acceptance.
 
-    Attributes:
-        cosine: To the embedding behind the leaked template, `(old keys, N)`.
-        same_key: Accepted under the old key, `(old keys, N)`.
-        renewed: Accepted under fresh keys against the same sample, `(old keys, fresh keys, N)`.
-        renewed_other: The same against another sample of the subject.
+    `renewed` `(old keys, fresh keys, N)` is acceptance under fresh keys against the same sample, `renewed_other`
+    against another sample.
     """
 
     cosine: NDArray[np.float64]
@@ -200,15 +180,7 @@ def run_reconstruction(
 ) -> Reconstruction:
     """Reconstruct under every old key and try the result under it and under the fresh ones.
 
-    Args:
-        system: The system.
-        attack: One that reconstructs.
-        victims: Whose templates leak.
-        keys: Test keys.
-        references: What `renewed_templates` gave for these victims and keys.
-        threshold: Operating threshold.
-        records: Of each victim.
-        seed: Of the attack.
+    `references` are the `renewed_templates` of these victims and keys.
     """
     if attack.reconstruct is None:
         raise DataError("this attack links templates and reconstructs nothing")
@@ -237,31 +209,13 @@ def _accepted(system: AttackedSystem, probes: Templates, references: Templates, 
 
 @dataclasses.dataclass(frozen=True)
 class AttackRow:
-    """One attack on one system.
+    """One attack on one system; `obstacle` says why it does not apply, and figures are NaN then.
 
-    Attributes:
-        system: Its name.
-        attack: Its name in `ATTACKS`.
-        knowledge: What the attacker knows, `KNOWLEDGE` keys joined by ` + `.
-        records: Records of each victim that leaked.
-        subjects: Victims.
-        old_keys: Repetitions, each under another leaked key.
-        fresh_keys: Keys that the victims were renewed under.
-        threshold: Operating threshold of the system.
-        cosine: Mean cosine to the true embedding.
-        sar: Same-key success: accepted under the key that leaked.
-        prar: Post-revocation acceptance under fresh keys, the renewal being of the very sample that the leaked template
-            was of: the worst case.
-        prar_other: The same where the renewal is of another sample of the subject.
-        linking_auc: Of a linker: area under its curve, 0.5 is chance. Another sample of a subject is behind its second
-            template.
-        linking_auc_same: The same where one photograph is behind both templates.
-        linking_eer: Of a linker: its equal error rate, 0.5 is chance.
-        rank_one: Share of victims whose enrolled photograph fits their template best.
-        rank_ten: The same among the ten best.
-        photographs: Public photographs that it was looked for in, the enrolled ones among them.
-        intervals: Figure name to its 95 % interval over subjects and keys.
-        obstacle: Why the attack does not apply; figures are NaN then.
+    `knowledge` is `KNOWLEDGE` keys joined by ` + `. `sar`: accepted under the key that leaked. `prar`: accepted under
+    fresh keys, the renewal being of the very sample of the leaked template, the worst case; `prar_other`: of another
+    sample. Linkers have an AUC and an EER, 0.5 is chance, with two samples of a subject behind the templates (`_same`:
+    one). `rank_one`, `rank_ten`: share of victims whose photograph is found at that rank among `photographs`.
+    `intervals` are of 95 % over subjects and keys.
     """
 
     system: str
@@ -304,20 +258,11 @@ def attack_rows(
     seed: int = 1,
     replicates: int = REPLICATES,
 ) -> Iterator[AttackRow]:
-    """Run attacks over systems; one that does not apply gives a row that says why.
+    """Run attacks, keys of `ATTACKS`, over systems with thresholds; an inapplicable one gives a row with the reason.
 
-    Args:
-        systems: Each with its operating threshold (`decision_threshold`).
-        names: Keys of `ATTACKS`.
-        victims: Whom the attacks are run on.
-        keys: Test keys; `records` are as many as the largest number of records, less one.
-        records: Numbers of records for the attacks that take several.
-        seed: Of the attacks' own randomness and of the bootstrap.
-        replicates: Of the bootstrap; 0 for no intervals.
-
-    Raises:
-        ConfigError: An unknown attack.
-        DataError: Fewer than 40 fresh keys, or too few keys for the records.
+    `records` are the numbers of records for the attacks that take several; `keys.records` are as many as the largest,
+    less one. No `replicates`, no intervals. A `DataError` for fewer than 40 fresh keys, or too few keys for the
+    records.
     """
     chosen = {name: lookup(ATTACKS, name, "attack") for name in names}
     if len(keys.fresh) < MIN_FRESH_KEYS or not keys.old:

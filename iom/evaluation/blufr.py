@@ -21,10 +21,8 @@ NAMES = ("vr_at_fmr_1e-3", "dir_at_fpir_1e-2")
 class BlufrTrial:
     """One trial: rows of the image list.
 
-    Attributes:
-        test: Images of which all pairs are verified.
-        gallery: One image of each enrolled subject.
-        probes: Images that are looked for, of enrolled subjects and of others.
+    All pairs of `test` are verified; `gallery` has one image of each enrolled subject, `probes` are of enrolled
+    subjects and others.
     """
 
     test: NDArray[np.int64]
@@ -34,13 +32,7 @@ class BlufrTrial:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Blufr:
-    """The protocol.
-
-    Attributes:
-        images: The listed images.
-        subjects: Subject of each image, numbers from 0, `(N,)`.
-        trials: Ten of them.
-    """
+    """The protocol: listed images, subject of each from 0, `(N,)`, and ten trials."""
 
     images: tuple[Path, ...]
     subjects: NDArray[np.int64]
@@ -48,16 +40,10 @@ class Blufr:
 
 
 def read_blufr(lists: Path, root: Path) -> Blufr:
-    """Read the lists over a folder `<root>/<subject>/<subject>_NNNN.jpg`.
+    """Read the lists over a folder `<root>/<subject>/<subject>_NNNN.jpg`, and check them.
 
-    Args:
-        lists: Folder of `image_list.txt`, and of `test_set.txt`, `gallery_set.txt`, `probe_set.txt`, whose lines are
-            trials: 1-based indexes into the list.
-        root: Folder of images.
-
-    Raises:
-        DataError: A missing or malformed list, an index outside the list, missing images, a gallery with a subject
-            twice, a gallery or probe image outside its trial's test set.
+    `lists` has `image_list.txt`, and `test_set.txt`, `gallery_set.txt`, `probe_set.txt`, whose lines are trials:
+    1-based indexes into the list.
     """
     source = lists / "image_list.txt"
     names = [line for _, line in read_lines(source)]
@@ -81,16 +67,7 @@ def read_blufr(lists: Path, root: Path) -> Blufr:
 class BlufrEvaluator:
     """Verification rate at FMR 0.1 % and open-set DIR at FPIR 1 %, rank 1, under one test key.
 
-    Each is quoted as the mean over trials less their sample standard deviation, as the authors do: the protocol's own
-    spread is that over trials.
-
-    Args:
-        protocol: The lists.
-        embeddings: Of the listed images, unit length, `(N, D)`.
-        seed: Of the test key.
-
-    Raises:
-        DataError: Not one embedding for each image.
+    Each is quoted as the mean over trials less their sample standard deviation, as the authors do.
     """
 
     scenarios: tuple[str, ...] = (OWN_KEY, STOLEN_KEY)

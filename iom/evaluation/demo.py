@@ -83,11 +83,7 @@ class Demonstration:
 
 
 def demo_faces(paths: Sequence[Path] | None, *, seed: int) -> NDArray[np.uint8]:
-    """Faces A, B and C, `(3, 112, 112, 3)`: aligned images of one's own, or synthetic faces.
-
-    Raises:
-        DataError: An image is missing, damaged, or no aligned face.
-    """
+    """Faces A, B and C, `(3, 112, 112, 3)`: the given aligned images, or synthetic faces."""
     if paths is not None:
         return read_images(paths)
     images, _ = load_face_model().sample(2, 2, seed=seed)
@@ -95,15 +91,7 @@ def demo_faces(paths: Sequence[Path] | None, *, seed: int) -> NDArray[np.uint8]:
 
 
 def find_hasher(weights: str, *, batch_size: int = 8) -> FaceHasher:
-    """The hasher, of those known by name, that was trained with an embedder.
-
-    Args:
-        weights: Manifest name or file of the embedder, or an artefact, which is its own hasher.
-        batch_size: Faces of one call of the embedder.
-
-    Raises:
-        WeightsError: There is none, or the embedder or the hasher cannot be read.
-    """
+    """The hasher, of those known by name, that was trained with an embedder; an artefact is its own hasher."""
     if manifest_path(Path(weights)).is_file():
         return load(weights, batch_size=batch_size)
     embedder = load_embedder(weights, batch_size=batch_size)
@@ -121,14 +109,9 @@ def find_hasher(weights: str, *, batch_size: int = 8) -> FaceHasher:
 
 
 def demonstrate(images: NDArray[np.uint8], hasher: FaceHasher) -> Demonstration:
-    """Compare A with B and C under one fresh key, across a change of the key, and under the new key.
+    """Compare A with B (the same person) and C (another) under one fresh key, across a change of the key, and after it.
 
-    Args:
-        images: Faces A, B (the same person) and C (another), `(3, S, S, 3)`.
-        hasher: A calibrated hasher with its embedder.
-
-    Raises:
-        WeightsError: The hasher has no calibrated threshold.
+    Images are `(3, S, S, 3)`; the hasher has an embedder and a calibrated threshold.
     """
     if hasher.calibration is None:
         raise WeightsError(
@@ -153,11 +136,7 @@ def demonstrate(images: NDArray[np.uint8], hasher: FaceHasher) -> Demonstration:
 
 
 def draw_demo(shown: Demonstration, images: NDArray[np.uint8], path: Path) -> None:
-    """Draw faces `(3, S, S, 3)`, codes and decisions into a PNG.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
+    """Draw faces `(3, S, S, 3)`, codes and decisions into a PNG."""
     figure = Figure(figsize=(14, 8.6), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(1 + len(shown.scenes), 4, width_ratios=(1, 1, 1, 1.25))

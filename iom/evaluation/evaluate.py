@@ -33,10 +33,7 @@ def evaluate(config: EvaluateConfig, *, full: bool = False, progress: bool = Fal
 
 
 def prepare(config: EvaluateConfig, *, full: bool = False, progress: bool = False) -> EvaluationInputs:
-    """Load everything and embed the images.
-
-    Configuration, weights and benchmark are checked before the first image is embedded. Raises as `evaluate` does.
-    """
+    """Load everything and embed the images; all inputs are checked before the first image is embedded."""
     check_systems(config)
     if full:
         check_attacks(config)

@@ -21,13 +21,9 @@ Embed = Callable[[Sequence[Path]], Embeddings]
 
 
 class SystemFigure(NamedTuple):
-    """One figure of one system in one scenario.
+    """One figure of one system in one scenario (`none`, `own_key`, `stolen_key`), the mean over keys.
 
-    Attributes:
-        system: `float`, the name of a baseline, or that of a trained hasher.
-        scenario: `none`, `own_key` or `stolen_key`.
-        name: Of the figure; the ends of an interval bear `_low` and `_high`.
-        value: The mean over keys.
+    `system` is `float`, a baseline or a trained hasher; the names of the ends of an interval end in `_low` and `_high`.
     """
 
     system: str
@@ -37,11 +33,7 @@ class SystemFigure(NamedTuple):
 
 
 class Evaluator(Protocol):
-    """Evaluation of systems on one benchmark, whose embeddings it holds.
-
-    Attributes:
-        scenarios: In which systems that have a key are evaluated.
-    """
+    """Evaluation of systems, in its `scenarios` if they have a key, on one benchmark, whose embeddings it holds."""
 
     scenarios: tuple[str, ...]
 
@@ -59,17 +51,7 @@ def run_evaluator(evaluator: Evaluator, systems: Iterable[CodeSystem]) -> Iterat
 
 
 def identify(config: EvaluateConfig, *, progress: bool = False) -> Iterator[SystemFigure]:
-    """Figures of the evaluator that `config.benchmark.source` names, for every system.
-
-    Args:
-        config: What to evaluate.
-        progress: Show progress bars.
-
-    Raises:
-        ConfigError: An unknown evaluator or system, or a path that the evaluator needs is not set.
-        DataError: Lists or images are missing, damaged or inconsistent.
-        WeightsError: Embedder or hasher are missing, damaged, or do not belong together.
-    """
+    """Figures of the evaluator that `config.benchmark.source` names, for every system."""
     check_systems(config)
     make = lookup(EVALUATORS, config.benchmark.source, "identification protocol")
     embedder = open_embedder(config.embedder)

@@ -23,21 +23,10 @@ NamedFigures = Iterator[tuple[str, float]]
 class IdentificationEvaluator:
     """CMC and open-set rates in each gallery, as `G1/cmc_rank_1`, and their mean, as `cmc_rank_1`.
 
-    The rates of each gallery and the means have a 95 % interval, as `G1/cmc_rank_1_low` and `_high`: a bootstrap over
-    the subjects of the probes and over keys.
-
-    Args:
-        benchmark: Who is looked for, and where.
-        embeddings: Unit-length, of its images, `(N, D)`.
-        keys: Repetitions, each under fresh test keys.
-        seed: Of the test keys.
-        pooling: Of templates of several images: `mean` pools embeddings and protects the mean; `vote` protects each
-            image, under one key, and takes the majority of symbols; `nearest` protects and keeps each image, and the
-            nearest counts.
-
-    Raises:
-        ConfigError: Unknown pooling.
-        DataError: Not one embedding for each image.
+    The 95 % intervals, as `G1/cmc_rank_1_low` and `_high`, are of a bootstrap over the subjects of the probes and over
+    keys. `pooling` of templates of several images: `mean` pools embeddings and protects the mean; `vote` protects each
+    image, under one key, and takes the majority of symbols; `nearest` protects and keeps each image, and the nearest
+    counts.
     """
 
     scenarios: tuple[str, ...] = (OWN_KEY, STOLEN_KEY)
@@ -58,12 +47,7 @@ class IdentificationEvaluator:
         self._keys, self._seed, self._pooling = keys, seed, pooling
 
     def run(self, system: CodeSystem, scenario: str) -> NamedFigures:
-        """Figures of a system in a scenario: means over keys, then intervals.
-
-        Raises:
-            ConfigError: A vote among templates that are no symbols, or the nearest where probes have several images,
-                too.
-        """
+        """Figures of a system in a scenario: means over keys, then intervals."""
         found = [
             self._searches(system, scenario, repetition) for repetition in range(_repetitions(scenario, self._keys))
         ]
@@ -102,20 +86,10 @@ class IdentificationEvaluator:
 
 
 class DistractorEvaluator:
-    """Rank-1 to rank-10 rates of MegaFace's protocol, keys stolen.
+    """Rank-1 to rank-10 rates of MegaFace's protocol, keys stolen, with 95 % intervals over probe subjects and keys.
 
     Each probe image looks for each other image of its subject, which stands alone among all distractors; a distractor
-    at its distance is ranked before it. Beside each rate stand the ends of its 95 % interval, `_low` and `_high`, over
-    the subjects of the probes and keys.
-
-    Args:
-        benchmark: Probes and distractors.
-        embeddings: Unit-length, of its images, `(N, D)`.
-        keys: Repetitions, each under fresh test keys.
-        seed: Of the test keys.
-
-    Raises:
-        DataError: Not one embedding for each image.
+    at its distance is ranked before it.
     """
 
     scenarios: tuple[str, ...] = (STOLEN_KEY,)
@@ -166,18 +140,7 @@ def search_templates(
     gallery: NDArray[np.int64],
     probes: NDArray[np.int64],
 ) -> Searches:
-    """Look for every probe in a gallery, in blocks.
-
-    Args:
-        comparator: Of the templates.
-        templates: Prepared templates of all images.
-        subjects: Subject of each template.
-        gallery: Rows of the references, one for each subject.
-        probes: Rows of the probes.
-
-    Raises:
-        DataError: A gallery with a subject twice.
-    """
+    """Look for every probe in a gallery, in blocks of prepared templates; the gallery has one row for each subject."""
     search = GallerySearch(subjects[gallery])
     references = templates[gallery]
     for start in range(0, len(probes), ROWS):
@@ -187,10 +150,7 @@ def search_templates(
 
 
 def identification_figures(searches: Searches) -> Iterator[tuple[str, float]]:
-    """`cmc_rank_1` to `_10`, and where some probes are not enrolled `dir_at_fpir_X`, `fnir_...`.
-
-    Rates at an FPIR that the number of probes cannot tell from zero are left out.
-    """
+    """`cmc_rank_1` to `_10`, and `dir_at_fpir_X`, `fnir_...` at each FPIR that the probes not enrolled can resolve."""
     if searches.enrolled.any():
         for rank, rate in enumerate(searches.cmc(RANKS), start=1):
             yield f"cmc_rank_{rank}", float(rate)

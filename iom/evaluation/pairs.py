@@ -33,10 +33,7 @@ Weights = NDArray[np.float64]
 
 
 def fold_accuracy(scores: PairScores, weights: Weights | None = None) -> Iterator[tuple[str, float]]:
-    """`accuracy` as LFW defines it, the threshold of nine folds applied to the tenth, and `accuracy_std` over folds.
-
-    Left out where the benchmark has a single fold.
-    """
+    """LFW's `accuracy`, the threshold of nine folds applied to the tenth, and `accuracy_std`; none of a single fold."""
     if has_folds(scores):
         accuracy = scores.folded.accuracy(weights)
         yield "accuracy", accuracy.mean
@@ -44,10 +41,7 @@ def fold_accuracy(scores: PairScores, weights: Weights | None = None) -> Iterato
 
 
 def operating_points(scores: PairScores, weights: Weights | None = None) -> Iterator[tuple[str, float]]:
-    """`eer`, `auc`, `fnmr_at_fmr_X`, and the thresholds that give them, `threshold_at_eer`, `threshold_at_fmr_X`.
-
-    FNMR at an FMR is left out where the benchmark has too few non-mated pairs to tell that FMR from zero.
-    """
+    """`eer`, `auc`, `fnmr_at_fmr_X` at each resolved FMR, and thresholds `threshold_at_eer`, `threshold_at_fmr_X`."""
     fmrs = {name: fmr for name, fmr in FMRS.items() if resolves(scores, fmr)}
     curve = scores.curve(weights)
     yield "eer", curve.equal_error_rate()
@@ -60,10 +54,7 @@ def operating_points(scores: PairScores, weights: Weights | None = None) -> Iter
 
 
 def own_decision(scores: PairScores, weights: Weights | None = None) -> Iterator[tuple[str, float]]:
-    """`fmr_at_decision`, `fnmr_at_decision` at the system's own threshold, calibrated on other data, and `decision`.
-
-    Left out for systems without one.
-    """
+    """`fmr_at_decision`, `fnmr_at_decision` at the system's own `decision` threshold, calibrated on other data."""
     if scores.decision is None:
         return
     same, matches = scores.same, scores.distances <= scores.decision

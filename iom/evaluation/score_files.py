@@ -36,19 +36,7 @@ FMRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """Comparisons with their distances.
-
-    Attributes:
-        claimed: Subject of the reference, `(P,)`.
-        real: Subject of the probe, `(P,)`.
-        probe: Name of the probe, `(P,)`.
-        distances: Lower = more alike, `(P,)`.
-        reference: Name of the reference, `(P,)`; `None` where the file does not tell.
-
-    Raises:
-        DataError: Lengths that differ, no comparison, or distances that are not finite (the first comparisons and their
-            count).
-    """
+    """Comparisons `(P,)` of claimed and real subjects: distances, names of probes and, if known, of references."""
 
     claimed: Names
     real: Names
@@ -76,11 +64,7 @@ class ScoreTable:
         return np.asarray(self.claimed == self.real)
 
     def by_kind(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mated and non-mated distances.
-
-        Raises:
-            DataError: A kind is missing.
-        """
+        """Mated and non-mated distances; there must be both."""
         same = self.same
         if same.all() or not same.any():
             raise DataError(
@@ -89,12 +73,7 @@ class ScoreTable:
         return self.distances[same], self.distances[~same]
 
     def searches(self) -> Searches:
-        """The comparisons as searches: every probe against every reference.
-
-        Raises:
-            DataError: No names of references, comparisons that are missing or there twice, a reference or probe of two
-                subjects, or a subject with several references.
-        """
+        """The comparisons as searches: every probe against every reference, of each subject one, each pair once."""
         if self.reference is None:
             raise DataError("identification: expected names of references (five columns or CSV)")
         references, columns = np.unique(self.reference, return_inverse=True)
@@ -116,16 +95,9 @@ class ScoreTable:
 
 
 def read_scores(path: Path, form: str = "", *, higher_is_closer: bool = True) -> ScoreTable:
-    """Read a score file.
+    """Read a score file of a format of `FORMATS`; by default `csv` for that suffix, else by the first line.
 
-    Args:
-        path: The file.
-        form: A key of `FORMATS`; by default `csv` for that suffix, else by the first line.
-        higher_is_closer: Whether scores are similarities, as Bob's; else they are distances.
-
-    Raises:
-        ConfigError: Unknown format.
-        DataError: Unreadable, empty, a malformed line (with its number), a score that is no finite number.
+    Scores are similarities, as Bob's, unless `higher_is_closer` is false. An error names the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -143,12 +115,7 @@ def read_scores(path: Path, form: str = "", *, higher_is_closer: bool = True) ->
 
 
 def write_scores(path: Path, table: ScoreTable, form: str) -> None:
-    """Write similarities, the negative distances, so that reading gives the same table.
-
-    Raises:
-        ConfigError: Unknown format.
-        DataError: A name that the format cannot hold, or five columns without references.
-    """
+    """Write similarities, the negative distances, so that reading gives the same table."""
     writer = lookup(FORMATS, form, "score format").write
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer(stream, table)
@@ -259,11 +226,7 @@ def _is_number(text: str) -> bool:
 
 
 def _subject_of(subjects: Names, rows: NDArray[np.intp], names: Names, kind: str) -> Names:
-    """Subject of each distinct name.
-
-    Raises:
-        DataError: Names of two subjects: the first ones and their count.
-    """
+    """Subject of each distinct name, which must be one."""
     first = np.zeros(len(names), np.intp)
     first[rows[::-1]] = np.arange(len(rows))[::-1]
     owner = subjects[first]
@@ -283,15 +246,7 @@ FORMATS = dict(zip(SCORE_FORMATS, _FORMATS, strict=True))
 
 
 def table_figures(table: ScoreTable, *, identification: bool = False) -> Iterator[tuple[str, float]]:
-    """EER, AUC, FNMR at each FMR that the comparisons resolve; CMC and open-set rates.
-
-    Args:
-        table: The comparisons.
-        identification: Also take them as searches: needs names of references, and each probe once with each reference.
-
-    Raises:
-        DataError: A kind of comparison is missing, or searches are incomplete.
-    """
+    """EER, AUC, FNMR at each FMR that the comparisons resolve; with `identification` CMC and open-set rates."""
     mated, non_mated = table.by_kind()
     curve = error_curve(mated, non_mated)
     yield "mated", len(mated)
@@ -306,11 +261,7 @@ def table_figures(table: ScoreTable, *, identification: bool = False) -> Iterato
 
 
 def score_table(benchmark: PairBenchmark, scores: PairScores) -> ScoreTable:
-    """A benchmark's pairs as comparisons of a reference (left) with a probe (right).
-
-    Raises:
-        DataError: Pairs whose label contradicts the subjects, which such a file cannot express.
-    """
+    """A benchmark's pairs as comparisons of references (left) and probes (right); labels must agree with subjects."""
     names = np.array([name.replace(" ", "_") for name in benchmark_names(benchmark)])
     subjects = benchmark.subjects
     left, right = subjects[benchmark.left], subjects[benchmark.right]

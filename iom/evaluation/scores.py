@@ -1,7 +1,7 @@
 """Distances of a benchmark's pairs, by system and scenario.
 
-Keys here are **test keys**: derived from the configuration's seed, so that an evaluation can be repeated. They protect
-nothing and must never be used to enrol anyone.
+Keys here are **test keys**, derived from the configuration's seed for repetition; they must never be used to enrol
+anyone.
 """
 
 import dataclasses
@@ -31,14 +31,7 @@ HashFunction = Callable[[Embeddings, Keys], NDArray[Any]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairScores:
-    """Distances of all pairs of a benchmark under one key.
-
-    Attributes:
-        distances: `(P,)`, lower = more alike.
-        same: Whether a pair is mated, `(P,)`.
-        fold: Fold of each pair, `(P,)`.
-        decision: The system's own threshold, if it was calibrated on other data.
-    """
+    """Distances `(P,)` of a benchmark's pairs under one key; `decision` is a threshold calibrated on other data."""
 
     distances: NDArray[Any]
     same: NDArray[np.bool_]
@@ -74,14 +67,7 @@ class PairScores:
 
 @dataclasses.dataclass(frozen=True)
 class SystemScores:
-    """What one system gave in one scenario: the scores under each key.
-
-    Attributes:
-        system: `float`, the name of a baseline, or that of a trained hasher.
-        scenario: `none`, `own_key` or `stolen_key`.
-        unit: What the distances count.
-        by_key: One entry for each key; a single one where there is no key.
-    """
+    """Scores of one system in one scenario (`none`, `own_key`, `stolen_key`), by key; one entry where there is none."""
 
     system: str
     scenario: str
@@ -91,15 +77,9 @@ class SystemScores:
 
 @dataclasses.dataclass(frozen=True)
 class CodeSystem:
-    """A protection to be evaluated: embeddings and keys in, codes out.
+    """A protection to be evaluated: `hash` takes embeddings `(N, D)` and keys to codes `(N, M)` of Q symbols (0: real).
 
-    Attributes:
-        name: The name of a trained hasher (`learned`) or of a baseline.
-        code_length: M.
-        alphabet_size: Q; 0 where templates are real numbers.
-        hash: From embeddings `(N, D)` and keys to codes `(N, M)`.
-        decision: Threshold calibrated on other data, if there is one.
-        own_comparator: How templates are compared, where not by differing positions.
+    `decision` is a threshold calibrated on other data; `own_comparator` replaces the count of differing positions.
     """
 
     name: str
@@ -148,12 +128,7 @@ def scenarios_of(system: CodeSystem, scenarios: tuple[str, ...]) -> tuple[str, .
 
 
 def float_scores(benchmark: PairBenchmark, embeddings: Embeddings) -> SystemScores:
-    """Cosine distances of the unprotected embeddings, `1 - cosine`.
-
-    Args:
-        benchmark: The pairs.
-        embeddings: Unit-length, `(N, D)` for the N images of the benchmark.
-    """
+    """Cosine distances, `1 - cosine`, of the unprotected unit-length embeddings `(N, D)` of the benchmark's images."""
     _check(benchmark, embeddings)
     wide = embeddings.astype(np.float64)
     cosines = np.einsum("pd,pd->p", wide[benchmark.left], wide[benchmark.right])
@@ -169,19 +144,11 @@ def code_scores(
     seed: int,
     scenarios: Sequence[str] = (OWN_KEY, STOLEN_KEY),
 ) -> Iterator[SystemScores]:
-    """Code distances in both scenarios, under `keys` test keys each.
+    """Code distances in the scenarios, under `keys` test keys each, of unit-length embeddings `(N, D)`.
 
     `stolen_key`: probe and reference are hashed under one common key, as when an impostor holds the victim's key; the
     key adds nothing and the code alone must tell people apart. `own_key`: every subject has its own key, so a non-mated
     pair meets under two keys; this flatters every protection and says nothing about a stolen key.
-
-    Args:
-        system: What turns embeddings into codes.
-        benchmark: The pairs.
-        embeddings: Unit-length, `(N, D)` for the N images of the benchmark.
-        keys: Repetitions, each under fresh test keys.
-        seed: Of the test keys.
-        scenarios: Those that are asked for.
     """
     _check(benchmark, embeddings)
     for scenario in (OWN_KEY, STOLEN_KEY):

@@ -49,14 +49,10 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRow:
-    """One row of the table.
+    """One row of the table; `series` is its line in the plot.
 
-    Attributes:
-        name: In the table; distinct.
-        series: Its line in the plot: a variant, a baseline or `float`.
-        kind: `learned`, `untrained`, `float`, or the name of a baseline.
-        config: The whole stage 2 configuration.
-        settings: The settings of the grid here, by dotted name.
+    `kind` is `learned`, `untrained`, `float`, or the name of a baseline; `settings` are those of the grid, by dotted
+    name.
     """
 
     name: str
@@ -72,10 +68,9 @@ class PlannedRow:
 
 
 class SweepBenchmark:
-    """A benchmark that every row is measured on too; loaded once, embedded once for an embedder.
+    """A benchmark that every row is measured on too, embedded once for an embedder.
 
-    Args:
-        path: Evaluation configuration; its benchmark, keys and seed count, nothing else.
+    Of the evaluation configuration at `path` only benchmark, keys and seed count.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,9 +102,6 @@ def plan_rows(config: SweepConfig) -> list[PlannedRow]:
     """All rows, the cheap ones first: float and baselines, then every variant at every point of the grid.
 
     Every configuration is read here, so that a misspelt setting is found before any training.
-
-    Raises:
-        ConfigError: An unknown setting or baseline, a value out of range, two rows of one name.
     """
     variants = config.variants or (VariantConfig(name=LEARNED),)
     rows = [_planned(config, variant, point) for variant in variants for point in _grid_points(config)]
@@ -129,26 +121,12 @@ def run_sweep(
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """Measure every row of a sweep on the held-out subjects.
+    """Measure every row of a sweep on the held-out subjects; one dict a row, figures as fractions (means over keys).
 
-    Args:
-        config: The sweep.
-        output: Its folder: `sweep.csv`, `sweep.json`, `sweep.md` (rewritten after each row), `sweep.png`, `rows.jsonl`
-            with the finished rows, `runs/` with the trained hashers.
-        resume: Keep finished rows, continue an interrupted training.
-        progress: Show progress bars.
-        report: Called with a line after each finished row.
-
-    Returns:
-        One dict a row: name, series, kind, shape, figures as fractions (means over keys, with the standard deviation
-        over keys as `*_std`), folder of the hasher in `output`, seconds.
-
-    Raises:
-        ConfigError: See `plan_rows`.
-        CheckpointError: `output` holds another run, or one that `resume` does not allow to continue.
-        SettingsChangedError: A file that the sweep builds on has changed since it began.
-        DataError: Data or benchmark are missing or damaged, or another process works on `output`.
-        WeightsError: The embedder is missing or damaged.
+    `output` has `sweep.csv`, `sweep.json`, `sweep.md` (rewritten after each row), `sweep.png`, `rows.jsonl` with the
+    finished rows, and `runs/` with the trained hashers. `resume` keeps finished rows and continues an interrupted
+    training; a `SettingsChangedError` if a file that the sweep builds on has changed. `report` gets a line after each
+    row.
     """
     planned = plan_rows(config)
     benchmark = SweepBenchmark(Path(config.evaluate)) if config.evaluate else None
@@ -182,14 +160,7 @@ def run_sweep(
 
 
 def held_out_figures(codes: CodeSystem | None, data: Stage2Data, *, keys: int, seed: int) -> dict[str, float]:
-    """EER and FNMR with the keys stolen; means over keys, and standard deviations as `*_std`.
-
-    Args:
-        codes: The codes; `None` means the embeddings themselves, under no key.
-        data: Held-out embeddings and their pairs.
-        keys: Number of keys.
-        seed: Of the keys.
-    """
+    """EER and FNMR with the keys stolen, means over keys and `*_std`; `None` for the embeddings, under no key."""
     pairs, rows = data.pairs, data.held_out_embeddings
     if codes is None:
         curves = [pairs.curve_of_embeddings(rows)]

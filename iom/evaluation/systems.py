@@ -17,11 +17,7 @@ LEARNED = "learned"
 
 
 def hasher_folders(config: EvaluateConfig) -> dict[str, str]:
-    """Folder of each trained hasher by the name of its system: `hasher` is that of `learned`.
-
-    Raises:
-        ConfigError: A name that means something else already, or no folder to a name.
-    """
+    """Folder of each trained hasher by the name of its system: `hasher` is that of `learned`."""
     folders = dict(config.hashers)
     taken = {FLOAT, *BASELINES, *([LEARNED] if config.hasher else [])}
     for name, folder in folders.items():
@@ -33,12 +29,7 @@ def hasher_folders(config: EvaluateConfig) -> dict[str, str]:
 
 
 def check_systems(config: EvaluateConfig) -> None:
-    """Refuse what is wrong with the named systems before anything is loaded.
-
-    Raises:
-        ConfigError: No system, a system named twice, or an unknown one.
-        WeightsError: A trained hasher is named and is not there.
-    """
+    """Refuse unknown or repeated systems and missing hashers before anything is loaded."""
     names = config.scenario.systems
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"scenario.systems: expected distinct systems, at least one, received {list(names)}")
@@ -51,12 +42,7 @@ def check_systems(config: EvaluateConfig) -> None:
 
 
 def load_code_systems(config: EvaluateConfig, embedder: Embedder) -> dict[str, CodeSystem]:
-    """The code systems that `config.scenario.systems` names, made for this embedder.
-
-    Raises:
-        ConfigError: A baseline cannot have the code shape of `config.code`.
-        WeightsError: A hasher is missing or damaged, or belongs to another embedder.
-    """
+    """The code systems that `config.scenario.systems` names, made for this embedder."""
     folders = hasher_folders(config)
     systems = {}
     for name in config.scenario.systems:
@@ -68,11 +54,7 @@ def load_code_systems(config: EvaluateConfig, embedder: Embedder) -> dict[str, C
 
 
 def baseline_system(name: str, embedding_size: int, code: CodeConfig, seed: int = 1) -> CodeSystem:
-    """A data-agnostic protection of `BASELINES`.
-
-    Raises:
-        ConfigError: Unknown, or it cannot have this code shape.
-    """
+    """A data-agnostic protection of `BASELINES`."""
     baseline = lookup(BASELINES, name, "baseline")(embedding_size, code, seed)
     return CodeSystem(
         name, baseline.code_length, baseline.alphabet_size, baseline.hash, own_comparator=baseline.comparator
@@ -80,16 +62,7 @@ def baseline_system(name: str, embedding_size: int, code: CodeConfig, seed: int 
 
 
 def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> CodeSystem:
-    """A trained hasher with its calibrated threshold.
-
-    Args:
-        name: Of the system.
-        folder: Of the hasher.
-        embedder: Where the embeddings come from; `None` leaves that to the caller to answer for.
-
-    Raises:
-        WeightsError: Missing or damaged, or it belongs to another embedder.
-    """
+    """A trained hasher with its calibrated threshold, checked against the embedder unless that is `None`."""
     hasher = load(folder, opens_embedder=False)
     if embedder is not None:
         hasher.check_embedder(embedder)

@@ -21,15 +21,10 @@ ROOT = bytes(32)
 
 @dataclasses.dataclass(frozen=True)
 class AuditEvent:
-    """An event for the log.
+    """An event for the log, at Unix time `time`; `application` is empty for events of the whole gallery.
 
-    Attributes:
-        action: `enroll`, `renew`, `revoke`, `create`, ...
-        application: Name; empty for events of the whole gallery.
-        count: Number of references.
-        subjects: Their subjects, see `pseudonyms`.
-        key_entries: Number of writes to the key store so far: one with fewer lacks its last writes.
-        time: Seconds since 1970.
+    `subjects` are pseudonyms. `key_entries` counts the writes to the key store so far: one with fewer lacks its last
+    writes.
     """
 
     action: str
@@ -69,12 +64,7 @@ class AuditEntry:
 
 
 class AuditChain:
-    """Makes and checks the entries of a log.
-
-    Args:
-        key: Key of the tags.
-        keyed_from: First entry with such a tag; the ones before are of format 1 and have an unkeyed SHA-256.
-    """
+    """Makes and checks the entries of a log; those before `keyed_from` are of format 1 and have an unkeyed SHA-256."""
 
     def __init__(self, key: bytes = b"", keyed_from: int = 1) -> None:
         self._mac = hmac.new(key, digestmod="sha256")
@@ -95,11 +85,7 @@ class AuditChain:
         return hmac.compare_digest(expected, entry.digest)
 
     def counts_of(self, entry: AuditEntry | None, application: str) -> Counts:
-        """Counts of the last entry about an application.
-
-        Raises:
-            StoreError: There is none, or it is not authentic: the log was cut, emptied or changed.
-        """
+        """Counts of the last entry about an application; a `StoreError` where the log was cut, emptied or changed."""
         if entry is None or entry.sequence < self._keyed_from or not self.holds(entry):
             raise StoreError(
                 f"application {application}: the audit log has no authentic entry about it: it was emptied or changed "

@@ -36,15 +36,7 @@ DEFAULT_LOADER = "iom.models.embedder:load_embedder"
 
 @dataclasses.dataclass(frozen=True)
 class ImageRow:
-    """An image of a subject.
-
-    Attributes:
-        subject_id: Subject.
-        name: Name in the report.
-        file: File with its bytes, readable by every worker.
-        offset: Position of the first byte.
-        length: Number of bytes, or `WHOLE_FILE`.
-    """
+    """An image of a subject: `length` bytes (or `WHOLE_FILE`) from `offset` of a file that every worker can read."""
 
     subject_id: str
     name: str
@@ -76,13 +68,8 @@ class WorkerSettings:
 class BulkSummary:
     """Counts of a run.
 
-    Attributes:
-        subjects: Subjects enrolled by this run.
-        references: Their references.
-        present: Subjects that were enrolled already.
-        revoked: Subjects that were left out because they were revoked.
-        failed_images: Images without an embedding, in this run and the ones before.
-        failed_subjects: Subjects that are not enrolled because none of their images could be used.
+    `failed_images` have no embedding, in this run or one before; `failed_subjects` are not enrolled, for want of a
+    usable image.
     """
 
     subjects: int = 0
@@ -135,12 +122,7 @@ SOURCES: dict[str, Callable[[Path], list[ImageRow]]] = {
 
 
 def read_rows(kind: str, path: Path) -> list[ImageRow]:
-    """Rows of a source.
-
-    Raises:
-        ConfigError: Unknown kind.
-        DataError: The source cannot be read, or holds no image.
-    """
+    """Rows of a source of a kind."""
     rows = lookup(SOURCES, kind, "source")(path)
     if not rows:
         raise DataError(f"{path}: expected images, found none")
@@ -148,11 +130,7 @@ def read_rows(kind: str, path: Path) -> list[ImageRow]:
 
 
 class EmbeddingWorker:
-    """Embeds images; made once in each worker.
-
-    Raises:
-        WeightsError: The weights are missing, or are not those of the gallery's hasher.
-    """
+    """Embeds images; made once in each worker."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         module, _, function = settings.loader.partition(":")
@@ -232,12 +210,7 @@ ENGINES = {"ray": "iom.gallery.bulk_ray:embed_on_ray", "here": "iom.gallery.bulk
 
 
 def open_engine(name: str) -> Engine:
-    """The engine of a name.
-
-    Raises:
-        ConfigError: Unknown name.
-        MissingExtraError: Its package is not installed.
-    """
+    """The engine of a name; a `MissingExtraError` where its package is not installed."""
     module, _, function = lookup(ENGINES, name, "engine").partition(":")
     engine: Engine = getattr(importlib.import_module(module), function)
     return engine
@@ -256,20 +229,9 @@ def enroll_in_bulk(
 ) -> BulkSummary:
     """Enrol all subjects of `rows` that are not enrolled yet; every image becomes a reference.
 
-    Args:
-        gallery: The gallery, with the hasher of the application.
-        application: Name of the application.
-        rows: Images; those of one subject best together.
-        engine: Embeds the images.
-        settings: Workers of the engine.
-        report: Journal of the images that failed and why, and of the counts of each run; the last line about an image
-            counts, and has an empty `problem` where a later run embedded it.
-        batch: References of a transaction, or a few more.
-        progress: Show a bar.
-
-    Raises:
-        DataError: Another run writes this report, or the file is no report.
-        EnrolmentError: Unknown application, or another process enrolled one of the subjects.
+    The rows of one subject should be adjacent; a transaction has `batch` references or a few more. `report` is a
+    journal of the images that failed and why, and of the counts of each run; the last line about an image counts, and
+    has an empty `problem` where a later run embedded it. A `DataError` says that another run writes this report.
     """
     gallery.store.application(application)
     with Journal(report, {"command": "bulk-enroll", "application": application}) as journal:
@@ -338,11 +300,7 @@ class _Run:
             self._flush()
 
     def finish(self) -> None:
-        """Enrol the last batch.
-
-        Raises:
-            DataError: The engine did not give a result for every image.
-        """
+        """Enrol the last batch."""
         self._flush()
         if lost := sum(self._open.values()):
             raise DataError(f"the engine lost {lost} images; start the same command again")

@@ -133,7 +133,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
         Args:
             name: 1 to 64 letters, digits and `_.-`.
-            threshold: Largest number of differing positions that matches; `None` takes the hasher's calibration.
+            threshold: Maximum number of differing positions that matches; `None` takes the hasher's calibration.
             key_mode: `subject` or `application`.
             masked: Store codes under one-time masks.
 
@@ -314,15 +314,15 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         threshold: int | None = None,
         closed: bool = False,
     ) -> list[list[Candidate]]:
-        """Search for probes `(N, D)`, each subject at most once, the nearest first.
+        """Search for probes `(N, D)` of unit length, each subject at most once, the nearest first.
 
         Args:
             application: Name of the application.
             embeddings: Of unit length.
             top: Maximum number of subjects; 0 is every match, or one subject when `closed`.
             threshold: Replaces that of the application.
-            closed: Closed-set identification: the `top` nearest subjects, matching or not. Else open-set: only subjects
-                within the threshold.
+            closed: Closed-set identification: the `top` nearest subjects, matching or not. Else only subjects within
+                the threshold.
         """
         found = self.application(application)
         hasher = check_hasher(found, self.hasher)
@@ -573,10 +573,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     @contextlib.contextmanager
     def _forgetting_masks_on_error(self, application: Application, references: Sequence[Reference]) -> Iterator[None]:
-        """Forget the masks of references that the record store refuses.
-
-        After any other error the transaction may have been committed; `erase` looks at the record store.
-        """
+        """Forget the masks of references that the record store refuses; other errors may come after a commit."""
         try:
             yield
         except EnrolmentError:
@@ -604,12 +601,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def _settle(
         self, application: str, changed: Application | None = None, *, revoked: Sequence[Tombstone] = ()
     ) -> None:
-        """Write the state of the record store to the key store.
-
-        Raises:
-            StoreError: The key store cannot be written, after the record store was; the next write or opening repeats
-                it.
-        """
+        """Write the state of the record store to the key store; after an error the next write or opening repeats it."""
         try:
             anchor = self.keys.anchor()  # before the head is read: other processes may write meanwhile
             head = self.store.audit_head(application or None)
@@ -635,10 +627,9 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
 @contextlib.contextmanager
 def _gc_paused(count: int) -> Iterator[None]:
-    """Pause the search for cyclic garbage while about `count` objects without cycles are made.
+    """Pause the cyclic garbage collector, a third of a batch's time, while `count` objects without cycles are made.
 
-    In a batch of thousands of references it takes a third of the time. Of overlapping threads, the first one to pause
-    it resumes it.
+    Of overlapping threads, the first one to pause it resumes it.
     """
     if count < _MIN_BATCH_WITHOUT_GC or not gc.isenabled():
         yield

@@ -33,14 +33,7 @@ class EventMaker(Protocol):
 def check_application(keys: KeyStore, application: Application, known: Application | None) -> None:
     """Refuse settings that were not written by this gallery, or are not the newest.
 
-    Args:
-        keys: The key store.
-        application: Settings in the record store.
-        known: Settings that the key store knew before the record store was read; another process may have changed both
-            since.
-
-    Raises:
-        StoreError: They were changed or set back outside of the gallery.
+    `known` was read from the key store before the record store was; another process may have changed both since.
     """
     problem = _application_problem(keys, application, known)
     if problem:
@@ -115,12 +108,7 @@ def _settle_rest(store: RecordStore, keys: KeyStore, application: Application) -
 
 
 def holds_anchor(store: RecordStore, anchor: Anchor | None) -> bool:
-    """Whether the log has the entry that the key store remembers; else the log is an older one, or was cut.
-
-    Args:
-        store: The record store.
-        anchor: The entry, read from the key store before this call; `None` is in every log.
-    """
+    """Whether the log has the entry that the key store remembers, read before this call; else it is older or cut."""
     if anchor is None:
         return True
     entries = store.audit(after=anchor.sequence - 1, limit=1)

@@ -45,15 +45,10 @@ _NEVER_KEYED = 2**62
 
 @dataclasses.dataclass(frozen=True)
 class MigrationSummary:
-    """Counts of a migration.
+    """Counts of a migration; the old key store is left as it was.
 
-    Attributes:
-        key_file: The new key store; the old one is left as it was.
-        applications: Applications.
-        references: Their valid references.
-        revoked: Revoked records.
-        odd_subjects: Subjects with ids that are not in NFC: until they are enrolled again, identification finds them,
-            verification does not.
+    `odd_subjects` have ids that are not in NFC: until they are enrolled again, identification finds them, verification
+    does not.
     """
 
     key_file: Path
@@ -68,18 +63,9 @@ def migrate(
 ) -> MigrationSummary:
     """Convert a gallery of format 1: a new key store beside the old one, the record store in place.
 
-    An interrupted conversion can be repeated. Other processes that use the gallery must be stopped.
-
-    Args:
-        gallery_url: URL of the record store.
-        keys_url: URL of the old key store.
-        new_key_file: File of the new key store, sealed by the same passphrase, key or master; `None` adds `.v2` to the
-            name of the old one.
-        passphrase: Returns the passphrase; called where one is needed.
-
-    Raises:
-        StoreError: A store is damaged or cannot be opened, or the result does not hold the content of the old stores,
-            which are then as they were.
+    An interrupted conversion can be repeated; other processes that use the gallery must be stopped. `new_key_file` is
+    sealed by the same passphrase, key or master; `None` adds `.v2` to the name of the old one. If the result does not
+    hold the content of the old stores, a `StoreError` leaves them as they were.
     """
     old_path, seal, _ = parse_key_url(keys_url, passphrase)
     new_path = new_key_file or old_path.with_name(old_path.name + ".v2")
@@ -123,11 +109,7 @@ class _Legacy:
 
 
 def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:
-    """Make the new key store, and convert the record store, in one transaction.
-
-    Returns:
-        Whether it was of format 1; one of the present format is left as it is.
-    """
+    """Make the new key store and convert the record store in one transaction; whether the latter was of format 1."""
     with contextlib.suppress(StoreError), open_store(url):
         return False
     with open_store(url, format=1) as store, store.converting() as connection:
@@ -279,10 +261,6 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
 
     An entry is its length (4 bytes, big endian), a nonce (12) and an AES-256-GCM ciphertext with its tag. Its
     associated data are the header, its number and the tag of the entry before it.
-
-    Raises:
-        StoreNotFoundError: The file is missing.
-        StoreError: Damaged, or not opened by this passphrase or key.
     """
     try:
         data = path.read_bytes()

@@ -108,11 +108,7 @@ class Tombstone:
 
 
 def check_application_name(name: object) -> str:
-    """`name`, if an application may have it.
-
-    Raises:
-        EnrolmentError: Not 1 to 64 letters, digits and `_.-`, starting with a letter or digit.
-    """
+    """Check that `name` is 1 to 64 letters, digits and `_.-`, starting with a letter or digit, and return it."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise EnrolmentError(
             f"application: expected a name of 1 to 64 letters, digits and '_.-', received {_shown(name)}"
@@ -121,13 +117,7 @@ def check_application_name(name: object) -> str:
 
 
 def check_subject_id(subject_id: object) -> str:
-    """`subject_id` in NFC.
-
-    Any script and punctuation is allowed. Canonically equivalent texts (Unicode, UAX 15) name the same subject.
-
-    Raises:
-        EnrolmentError: Not 1 to 256 printable characters without space at either end.
-    """
+    """`subject_id` in NFC (UAX 15), if it is 1 to 256 printable characters without space at either end."""
     fits = isinstance(subject_id, str) and 1 <= len(subject_id) <= MAX_SUBJECT_ID_LENGTH
     if not isinstance(subject_id, str) or not fits or not subject_id.isprintable():
         raise EnrolmentError(
@@ -139,11 +129,7 @@ def check_subject_id(subject_id: object) -> str:
 
 
 def metadata_text(metadata: Mapping[str, Any] | None) -> str:
-    """Metadata as canonical JSON.
-
-    Raises:
-        EnrolmentError: Not a JSON object, or more than 4096 bytes of it.
-    """
+    """Metadata as canonical JSON of an object, of at most 4096 bytes."""
     if not metadata:
         return "{}"
     try:

@@ -156,8 +156,8 @@ class CodeIndex:
 class Searcher:
     """Searches the applications of a store.
 
-    With one key for each epoch, the probe is hashed once an epoch and compared with a matrix in memory. With one key
-    for each record, it is hashed under the key of every reference, in batches, which is about a thousand times slower.
+    With one key an epoch, a probe is hashed once and compared with a matrix in memory. With one key a record, it is
+    hashed under the key of every reference, in batches: about a thousand times slower.
     """
 
     def __init__(self, store: RecordStore, keys: KeyStore) -> None:

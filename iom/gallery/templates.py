@@ -25,19 +25,14 @@ Rows = NDArray[np.float32]
 
 
 class MajorityHasher(ForwardingFaceHasher):
-    """A hasher that takes several embeddings in one row and votes at each position.
+    """A hasher of rows `(N, k D)`, the images of a subject side by side, that votes at each position.
 
-    The images of a subject are given side by side, `(N, k D)`, since the key of a record is known only where it is
-    hashed. All are hashed under the same key; the most frequent symbol of each position counts, the lowest of equally
-    frequent ones. Rows of one embedding give the codes of the hasher itself.
+    All images are hashed under the key of the record; the most frequent symbol of each position counts, the lowest of
+    equally frequent ones.
     """
 
     def hash(self, embeddings: Rows, keys: Keys) -> NDArray[np.uint8]:
-        """Codes `(N, M)` of rows `(N, k D)`.
-
-        Raises:
-            EnrolmentError: The rows are not whole embeddings.
-        """
+        """Codes `(N, M)` of rows `(N, k D)`."""
         rows = np.asarray(embeddings, np.float32)
         images, rest = divmod(rows.shape[1], self.embedding_size)
         if rest or not images:
@@ -63,21 +58,12 @@ a `MajorityHasher`."""
 
 
 def fuse(embeddings: NDArray[Any], how: str) -> Rows:
-    """Rows to enrol for the images of one subject, `(k, D)` of unit length, by a name of `FUSIONS`.
-
-    Raises:
-        ConfigError: Unknown name.
-        DataError: The mean is zero.
-    """
+    """Rows to enrol for the images of one subject, `(k, D)` of unit length, by a name of `FUSIONS`."""
     return lookup(_FUSIONS, how, "fusion")(rows_of(embeddings))
 
 
 def check_hasher(application: Application, hasher: FaceHasher | None) -> FaceHasher:
-    """The hasher, if it makes the codes of the application; warns of keys that hide little.
-
-    Raises:
-        EnrolmentError: There is no hasher, or it makes codes of another form or model.
-    """
+    """The hasher, if it makes the codes of the application; warns of keys that hide little."""
     if hasher is None:
         raise EnrolmentError("this gallery was opened without a hasher: it cannot take embeddings")
     encoding = encoding_id(hasher.code_length, hasher.alphabet_size)
@@ -96,11 +82,7 @@ def check_hasher(application: Application, hasher: FaceHasher | None) -> FaceHas
 
 
 def rows_of(embeddings: NDArray[Any]) -> NDArray[np.float32]:
-    """Embeddings `(N, D)` of one `(D,)` or several.
-
-    Raises:
-        EnrolmentError: Another shape, no values, or values that are not finite.
-    """
+    """Finite embeddings `(N, D)` of one `(D,)` or several."""
     rows = np.atleast_2d(np.asarray(embeddings, np.float32))
     if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
         raise EnrolmentError(
@@ -134,13 +116,9 @@ def reserve_records(
 
     Keys of kind `part` keep one part of the embedding, and a part must not serve a subject again after a revocation.
     The first template of a subject uses part 0 in every application, so that the other parts are unused everywhere;
-    further references use the part of the valid ones; a renewed template uses the lowest part that no template of the
-    subject, valid or revoked, has used. Numbers whose key has another part are skipped.
-
-    With one part any number will do; `renewed` means that the valid references of the subjects are being renewed.
-
-    Raises:
-        RevokedError: A subject has used up every part.
+    further references use the part of the valid ones; a renewed template the lowest part that no template of the
+    subject, valid or revoked, has used (a `RevokedError` where none is left). Numbers whose key has another part are
+    skipped.
     """
     name = application.name
     if parts == 1:
@@ -218,11 +196,7 @@ def make_references(
 
 
 def unmasked(keys: KeyStore, application: Application, references: Sequence[Reference]) -> PackedCodes:
-    """Codes of stored references without their masks.
-
-    Raises:
-        StoreError: A code has a wrong length, or its mask is missing.
-    """
+    """Codes of stored references without their masks."""
     codes = [reference.code for reference in references]
     code_length, alphabet_size = encoding_shape(application.encoding)
     size = code_bytes(application.encoding)

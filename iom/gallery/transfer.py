@@ -46,15 +46,7 @@ class ImportSummary:
 
 
 def export_application(gallery: Gallery, name: str, path: Path) -> int:
-    """Write an application to a file with mode 0600, atomically, as it is at one moment.
-
-    Returns:
-        Number of references.
-
-    Raises:
-        UnknownApplicationError: No such application.
-        StoreError: The file cannot be written, or exists and is no export.
-    """
+    """Write an application, as of one moment, to a file with mode 0600, atomically; return its reference count."""
     _check_target(path)
     count = 0
     known = gallery.keys.known(name).settings
@@ -107,11 +99,6 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
     The whole file is checked before anything is written. An interrupted import can be repeated: references that are
     present are left as they are, and so is a threshold that was set since the export. In key mode `application`, all
     references of a subject that was revoked under their key are left out.
-
-    Raises:
-        StoreError: The file is damaged, was changed, or is of another version or key store.
-        EnrolmentError: The application exists with another model or form of codes, or a subject is enrolled with other
-            references.
     """
     for _ in _read(gallery, path):
         pass

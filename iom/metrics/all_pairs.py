@@ -3,10 +3,9 @@
 Templates are compared block by block, so that memory does not grow with the number of pairs. Distances of codes are
 counted; of real distances the low non-mated ones, among which every decision falls, are kept one by one.
 
-A bootstrap over the subjects of 65 million pairs (11,450 images) cannot weigh each pair in each draw, and need not: no
-false match rate of interest uses the non-mated pairs far above every threshold, only their number. The non-mated pairs
-up to a limit are weighed one by one; the weight of all others follows from the counts of the subjects, since a pair of
-subjects a, b weighs c_a c_b. The curve of a draw is exact at every threshold up to the limit.
+A bootstrap over the subjects of 65 million pairs (11,450 images) cannot weigh each pair in each draw: the non-mated
+pairs up to a limit are weighed one by one; the weight of all others follows from the counts of the subjects, since a
+pair of subjects a, b weighs c_a c_b. The curve of a draw is exact at every threshold up to the limit.
 """
 
 import dataclasses
@@ -35,12 +34,7 @@ HIGHEST = 2.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DistanceCounts:
-    """Counts of the integer distances of all pairs, `(M + 1,)` each.
-
-    Attributes:
-        mated: Of pairs of one subject.
-        non_mated: Of pairs of two.
-    """
+    """Counts of the integer distances of all mated and non-mated pairs, `(M + 1,)` each."""
 
     mated: NDArray[np.int64]
     non_mated: NDArray[np.int64]
@@ -50,17 +44,10 @@ class DistanceCounts:
 
 
 class AllPairs:
-    """All pairs of images of which the subjects are known, each pair once.
+    """All pairs of images whose subjects `(N,)` are known, each pair once; templates are in the order of the images.
 
-    Templates are given in the order of the images, prepared by their comparator.
-
-    Args:
-        subjects: Subject of each image, `(N,)`.
-        groups: Group of each image, as a family, `(N,)`: pairs of two subjects of one group are left out, since they
-            are neither surely non-mated nor like impostors.
-
-    Raises:
-        DataError: No mated or no non-mated pair.
+    Pairs of two subjects of one of `groups` `(N,)`, as a family, are left out, since they are neither surely non-mated
+    nor like impostors.
     """
 
     def __init__(self, subjects: ArrayLike, groups: ArrayLike | None = None) -> None:
@@ -88,11 +75,7 @@ class AllPairs:
             )
 
     def check_resolution(self, fmr: float, advice: str = "") -> None:
-        """Refuse a false match rate that these pairs are too few to show.
-
-        Raises:
-            DataError: Fewer non-mated pairs than 1 / fmr.
-        """
+        """Refuse a false match rate below 1 / non-mated pairs, which these pairs are too few to show."""
         if self.non_mated_count * fmr < 1:
             raise DataError(
                 f"an FMR of {fmr:g} cannot be seen in {self.non_mated_count:,} non-mated comparisons, which show "
@@ -100,15 +83,9 @@ class AllPairs:
             )
 
     def curve(self, comparator: Comparator, *keyed: Any, fmr: float = 0.1) -> ErrorCurve:
-        """The error curve; exact for integer distances, else at every FMR up to `fmr` at least.
+        """The error curve of prepared templates under each key, whose pairs make one curve.
 
-        Args:
-            comparator: Of the templates.
-            keyed: Templates of all images under each key; the pairs under all keys make one curve.
-            fmr: FMR up to which real distances are kept one by one; 1 keeps all.
-
-        Raises:
-            DataError: Not a template for each image, or distances that are not finite.
+        It is exact for integer distances, else at every FMR up to `fmr` at least; 1 keeps all distances one by one.
         """
         if isinstance(keyed[0], PackedCodes):
             counts = functools.reduce(operator.add, map(self.count, keyed))
@@ -131,14 +108,10 @@ class AllPairs:
         return self._counted(self._mated(comparator, rows), self._non_mated(comparator, rows, rows), codes)
 
     def count_across_keys(self, codes: PackedCodes, others: PackedCodes) -> DistanceCounts:
-        """Counts of the distances between codes of two keys, for unlinkability.
+        """Counts of the distances between codes of the same images under two keys, for unlinkability.
 
         Mated: two different images of one subject, each once under either key. Non-mated: images of two subjects,
         likewise. An image is never compared with itself.
-
-        Args:
-            codes: Of the images under one key.
-            others: Of the same images under another key.
         """
         comparator, first, second = SymbolComparator(codes.alphabet_size), self._sorted(codes), self._sorted(others)
         one_way = self._counted(
@@ -169,18 +142,10 @@ class AllPairs:
         *,
         fmr: float,
     ) -> NDArray[np.float64]:
-        """Figures `(R, F)` of the curves under drawn subjects.
+        """Figures `(R, F)` of the curves under drawn subjects, given how often each subject was drawn, `(S,)` each.
 
-        Args:
-            figures: Of a curve, `(F,)`. Curves are exact at every FMR up to `fmr` and up to the EER; above there is one
-                point only, at infinity, where everything is accepted.
-            draws: How often each subject was drawn, `(S,)` each.
-            comparator: Of the templates.
-            templates: Under one key.
-            fmr: FMR up to which non-mated pairs are weighed one by one at first; doubled where a draw needs more.
-
-        Raises:
-            DataError: Drawn subjects without mated or non-mated pairs.
+        Curves are exact at every FMR up to `fmr` (doubled where a draw needs more) and up to the EER; above there is
+        one point only, at infinity, where everything is accepted.
         """
         draws = list(draws)
         share = fmr

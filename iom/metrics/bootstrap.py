@@ -1,13 +1,10 @@
 """Bootstrap over subjects and keys, the units that were sampled; not over pairs.
 
-The pairs of one subject share its images, and all distances under one key share that key. A bootstrap that draws single
-pairs takes them for independent and reports intervals that are too narrow. Here whole groups (subjects, keys) are drawn
-with replacement, as many as there are (a subset bootstrap: Bolle, Ratha and Pankanti, CVIU 95, 2004), and figures are
-computed with weights: how often each group was drawn.
-
-Where a sample holds no error, no draw of it does, and the percentiles have no width. Such a rate gets the exact bound
-of Clopper and Pearson (Biometrika 26, 1934) for no error among as many trials as there are subjects: see
-`rate_interval`.
+The pairs of one subject share its images, and all distances under one key share that key: a bootstrap of single pairs
+reports intervals that are too narrow. Here whole groups (subjects, keys) are drawn with replacement, as many as there
+are (a subset bootstrap: Bolle, Ratha and Pankanti, CVIU 95, 2004), and figures are weighted by how often each group was
+drawn. A sample without errors gives percentiles of no width: such a rate gets the exact bound of Clopper and Pearson
+(Biometrika 26, 1934), see `rate_interval`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,17 +40,9 @@ def group_draws(
 ) -> Iterator[Counts]:
     """Groups drawn with replacement, as many as there are: how often each was drawn, `(G,)`.
 
-    The same kind and seed give the same draws, so that two systems can be compared on them.
-
-    Args:
-        groups: How many there are.
-        kind: What they are (`subjects`, `keys`); each kind has a random stream of its own.
-        replicates: How many times to draw.
-        seed: Of the stream.
-        usable: Whether a draw serves; one that does not is drawn again.
-
-    Raises:
-        DataError: Draws keep being unusable.
+    Each kind (`subjects`, `keys`) has a random stream of its own; the same kind and seed give the same draws, so that
+    two systems can be compared on them. A draw that is not `usable` is drawn again; a `DataError` if draws keep being
+    unusable.
     """
     stream = numpy_stream(seed, f"bootstrap/{kind}")
     for _ in range(replicates):

@@ -1,16 +1,12 @@
-"""Figures of 1:N identification: closed set (CMC) and open set (DIR, FPIR, FNIR).
+"""Identification figures, 1:N: closed set (CMC) and open set (DIR, FPIR, FNIR), in terms of ISO/IEC 19795-1.
 
-Terms of ISO/IEC 19795-1. Lower distances are more alike, a candidate is within threshold when `distance <= threshold`,
-and ties are pessimistic: a gallery subject at the distance of the probe's own reference is ranked before it. On short
-codes, which tie often, the other choice flatters.
+Lower distances are more alike, a candidate is within threshold when `distance <= threshold`, and ties are pessimistic:
+a gallery subject at the distance of the probe's own reference is ranked before it. All figures follow from three
+numbers of each search, so a gallery is searched in blocks.
 
-All figures follow from three numbers of each search, so a gallery is searched in blocks and the table of distances need
-never exist as a whole.
-
-Intervals draw the subjects of the probes anew, and the keys: all probes of one subject share a reference and a face, so
-a probe counts as often as its subject was drawn. The gallery stays as it is: ranks depend on it, and a subject drawn
-twice into a gallery would tie with itself. The intervals are therefore those of other probes against this gallery, for
-its N.
+Intervals draw the subjects of the probes anew, and the keys: a probe counts as often as its subject was drawn. The
+gallery stays as it is: a subject drawn twice into a gallery would tie with itself. The intervals are therefore those of
+other probes against this gallery, for its N.
 """
 
 import dataclasses
@@ -30,13 +26,11 @@ _OFFENDERS_SHOWN = 3
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Searches:
-    """What a search of one gallery gave for each probe.
+    """Result of a search of one gallery of `gallery_size` references for each probe, `(P,)` each.
 
-    Attributes:
-        own: Distance to the probe's own reference; infinity where it is not enrolled, `(P,)`.
-        rank: Rank of that reference, 1 is best, ties counting against; 0 where it is not, `(P,)`.
-        best: Distance to the nearest reference of any subject, `(P,)`.
-        gallery_size: N, references in the gallery.
+    `own` is the distance to the probe's own reference (infinity where it is not enrolled), `rank` the rank of that
+    reference from 1, ties counting against it (0 where it is not enrolled), `best` the distance to the nearest
+    reference.
     """
 
     own: NDArray[np.float64]
@@ -50,15 +44,7 @@ class Searches:
         return self.rank > 0
 
     def cmc(self, ranks: int = RANKS, *, weights: Weights | None = None) -> NDArray[np.float64]:
-        """Closed set: share of the enrolled probes found at rank 1, 2 ... `ranks`, `(ranks,)`.
-
-        Args:
-            ranks: How many.
-            weights: How often each probe counts, `(P,)`; once by default.
-
-        Raises:
-            DataError: No probe is enrolled, or none of them counts.
-        """
+        """Closed set: share of the enrolled probes, as often as `weights` say, found at rank 1, 2 ... `ranks`."""
         weights = np.ones(len(self.rank)) if weights is None else weights
         counted = weights[self.enrolled]
         if not counted.any():
@@ -86,10 +72,7 @@ class Searches:
         return float(curve.thresholds[np.searchsorted(curve.fpir, fpir, side="right") - 1])
 
     def identification_rate_at_fpir(self, fpir: float, rank: int = 1) -> float:
-        """DIR at `threshold_at_fpir`, without interpolation.
-
-        With B probes that are not enrolled the FPIR has a resolution of 1 / B.
-        """
+        """DIR at `threshold_at_fpir`; with B probes that are not enrolled the FPIR has a resolution of 1 / B."""
         return float(self.identification_rates_at_fpirs([fpir], rank)[0])
 
     def identification_rates_at_fpirs(
@@ -135,12 +118,9 @@ class Searches:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OpenSetCurve:
-    """Open-set rates by threshold.
+    """Open-set rates by threshold, `(T,)` each, rising: DIR (FNIR is 1 - DIR) and FPIR.
 
-    Attributes:
-        thresholds: Minus infinity, then every distinct observed distance, rising, `(T,)`.
-        fpir: False positive identification rate at each, rising, `(T,)`.
-        dir: Detection and identification rate at each, rising; FNIR is 1 - DIR, `(T,)`.
+    Thresholds are minus infinity, then every distinct observed distance.
     """
 
     thresholds: NDArray[np.float64]
@@ -149,14 +129,7 @@ class OpenSetCurve:
 
 
 class GallerySearch:
-    """Takes the distances of probes to a gallery, block by block.
-
-    Args:
-        gallery_subjects: Subject of each reference, each once, `(G,)`.
-
-    Raises:
-        DataError: An empty gallery, or a subject that stands in it twice (the first ones and their count): its
-            references must be made one template first.
+    """Takes the distances of probes to a gallery, with one reference of each subject `(G,)`, block by block.
 
     Example:
         >>> search = GallerySearch([7, 8, 9])
@@ -188,15 +161,7 @@ class GallerySearch:
         self._parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
 
     def add(self, distances: ArrayLike, probe_subjects: ArrayLike) -> None:
-        """Add some probes.
-
-        Args:
-            distances: `(P, G)`.
-            probe_subjects: `(P,)`.
-
-        Raises:
-            DataError: Shapes that do not fit, or a distance that is not finite (the first probes and their count).
-        """
+        """Add probes of subjects `(P,)` by their finite distances `(P, G)`."""
         table: NDArray[Any] = np.asarray(distances)
         subjects: NDArray[Any] = np.asarray(probe_subjects)
         size = len(self._sorted)
@@ -221,11 +186,7 @@ class GallerySearch:
         )
 
     def searches(self) -> Searches:
-        """The outcome of all probes so far, in the order of their coming.
-
-        Raises:
-            DataError: No probes.
-        """
+        """The searches of all probes so far, in the order of `add`."""
         if not sum(len(part[0]) for part in self._parts):
             raise DataError("search: expected probes, received none")
         own, rank, best = (np.concatenate(part) for part in zip(*self._parts, strict=True))

@@ -1,13 +1,12 @@
-"""Template protection: entropy and effective bits of codes, and unlinkability of templates.
+"""Protection metrics: entropy and effective bits of codes, and unlinkability of templates.
 
-Nominal bits of a code are M log2 Q. Symbols that are not balanced, positions that go together and a decision threshold
-above zero each take from it.
+Nominal bits of a code are M log2 Q; unbalanced symbols, dependent positions and a decision threshold above zero reduce
+them.
 
-Unlinkability (ISO/IEC 24745, 30136; Gomez-Barrero et al., IEEE TIFS 2018) compares two templates of **different keys**.
-Mated: of one subject, from different images. Non-mated: of two subjects. If both kinds of distance are spread alike, a
-distance does not tell whether two templates of two applications belong to one person. A sample of n mated comparisons
-makes the local measure noisy, and noise only adds: templates that cannot be linked at all give about 0.4 * sqrt(bins /
-n) rather than 0. `linkability_floor` says how much that is; merged bins lower it.
+Unlinkability (ISO/IEC 24745, 30136; Gomez-Barrero et al., IEEE TIFS 2018) compares two templates of **different keys**,
+mated from different images of one subject. Equal distributions of both kinds of distance mean unlinkable. A sample of n
+mated comparisons makes the local measure noisy, and noise only adds: unlinkable templates give about 0.4 * sqrt(bins /
+n) rather than 0. `linkability_floor` estimates that; merged bins lower it.
 """
 
 from typing import Any
@@ -33,11 +32,7 @@ def nominal_bits(code_length: int, alphabet_size: int) -> float:
 
 
 def symbol_shares(codes: NDArray[Any], alphabet_size: int) -> NDArray[np.float64]:
-    """Share of each symbol at each position, `(N, M)` codes -> `(M, Q)`.
-
-    Raises:
-        CodeError: No codes, or a symbol outside the alphabet.
-    """
+    """Share of each symbol at each position, `(N, M)` codes -> `(M, Q)`."""
     codes = np.asarray(codes)
     if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
         raise CodeError(f"codes: expected integers (N, M), received {codes.dtype} {codes.shape}")
@@ -189,7 +184,7 @@ def linkability_floor(mated: ArrayLike, non_mated: ArrayLike, *, draws: int = 20
 def merge_bins(mated: ArrayLike, non_mated: ArrayLike, bins: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Merge neighbouring bins so that at most `bins` cover the distances that occur.
 
-    Merging never raises D_sys but by the noise it removes; quote the number of bins.
+    Merging never raises D_sys; quote the number of bins.
 
     Example:
         >>> merged = merge_bins([0, 1, 2, 3, 4, 0], [0, 0, 0, 1, 1, 0], 2)

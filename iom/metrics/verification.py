@@ -1,13 +1,12 @@
-"""1:1 verification: FMR and FNMR at every observed threshold, ties included, and what follows from them.
+"""Verification metrics, 1:1: FMR and FNMR (ISO/IEC 19795-1) at every observed threshold, ties included, and summaries.
 
 Scores are distances: lower means more alike, a comparison matches when `distance <= threshold`, and equal distances are
 never split. Thresholds are the observed distances themselves, never a grid, led by minus infinity, at which everything
-is rejected. FMR and FNMR are those of ISO/IEC 19795-1. For several figures of the same distances take `error_curve`
-once and ask it.
+is rejected. For several figures of the same distances take `error_curve` once.
 
-A code distance is one of 0..M, so tens of millions of comparisons fit into M + 1 counts, and the curve of the counts is
-the curve of all comparisons (`histogram_curve`). A cosine is not: there the low non-mated distances, among which every
-decision falls, are kept one by one and the others counted in bins (`StreamedDistances`).
+A code distance is one of 0..M, so tens of millions of comparisons fit into M + 1 counts without loss
+(`histogram_curve`). Of cosines, the low non-mated distances, among which every decision falls, are kept one by one and
+the others counted in bins (`StreamedDistances`).
 """
 
 import dataclasses
@@ -37,11 +36,9 @@ class ErrorCurve:
     fnmr: NDArray[np.float64]
 
     def equal_error_rate(self) -> float:
-        """The rate at which FMR and FNMR are equal.
+        """The rate at which FMR and FNMR are equal, between two observed points by linear interpolation of the curve.
 
-        Both are step functions of the threshold and need not meet in an observed point. Then the two neighbouring
-        points of the curve are joined by a straight line, and the rate is taken where that line crosses FMR = FNMR. The
-        same as intersecting the ROC polygon with the anti-diagonal.
+        This is the intersection of the ROC polygon with the anti-diagonal.
         """
         after = self._crossing()
         excess = self.fmr - self.fnmr
@@ -56,10 +53,9 @@ class ErrorCurve:
         return float(self.thresholds[candidates[int(np.argmin(gaps))]])
 
     def area_under_curve(self) -> float:
-        """Area under the ROC (1 - FNMR over FMR).
+        """Area under the ROC (1 - FNMR over FMR), 1 for a perfect separation.
 
-        The probability that a mated distance is below a non-mated one, ties counting one half (Mann and Whitney); 1 is
-        a perfect separation.
+        The probability that a mated distance is below a non-mated one, ties counting one half (Mann and Whitney).
         """
         return float(np.trapezoid(1.0 - self.fnmr, self.fmr))
 
@@ -68,10 +64,7 @@ class ErrorCurve:
         return float(self.fnmr[self._last_at_fmr(fmr)])
 
     def threshold_at_fmr(self, fmr: float) -> float:
-        """The largest observed distance whose FMR does not exceed `fmr`.
-
-        Minus infinity when even the lowest observed distance exceeds it: only rejecting everything keeps the promise.
-        """
+        """The largest observed distance whose FMR does not exceed `fmr`; minus infinity where the lowest one does."""
         return float(self.thresholds[self._last_at_fmr(fmr)])
 
     def rates_at(self, threshold: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -90,14 +83,7 @@ class ErrorCurve:
 
 
 class RankedScores:
-    """Distances sorted once, so that a curve under other weights costs no sorting.
-
-    Args:
-        mated: Distances of mated comparisons, `(A,)`.
-        non_mated: Distances of non-mated comparisons, `(B,)`.
-
-    Raises:
-        DataError: A kind is missing, or a distance is not finite.
+    """Finite distances of mated `(A,)` and non-mated `(B,)` comparisons, sorted once for curves under several weights.
 
     Example:
         >>> curve = RankedScores([1, 2, 4], [3, 4, 5, 6]).curve()
@@ -119,11 +105,7 @@ class RankedScores:
         )
 
     def curve(self, mated_weights: ArrayLike | None = None, non_mated_weights: ArrayLike | None = None) -> ErrorCurve:
-        """The curve, each comparison counting as often as its weight says (once by default).
-
-        Raises:
-            DataError: Weights of another length, negative, or all zero.
-        """
+        """The curve, each comparison counting as often as its weight says (once by default)."""
         accepted, mated = self._accepted(0, mated_weights, "mated")
         falsely_accepted, non_mated = self._accepted(1, non_mated_weights, "non-mated")
         return ErrorCurve(
@@ -193,15 +175,11 @@ def histogram_curve(mated: ArrayLike, non_mated: ArrayLike) -> ErrorCurve:
 
 
 class StreamedDistances:
-    """Real distances added block by block: the low ones exactly, the others in bins.
+    """Real distances added block by block: mated and low non-mated ones exactly, the others in bins.
 
-    Every mated distance is kept, and every non-mated one up to `limit`; non-mated ones above are counted in bins of
-    `(highest - limit) / BINS`. So the curve is exact at every threshold up to `limit`, that is for every FMR up to
-    `exact_to_fmr`; above, an FMR is wrong by one bin's share at most, and the area under the curve by as little.
-
-    Args:
-        limit: Largest non-mated distance that is kept; infinity keeps all.
-        highest: Largest distance there can be; 2 for `1 - cosine`.
+    Non-mated distances above `limit` (infinity keeps all) are counted in bins of `(highest - limit) / BINS`; `highest`
+    is 2 for `1 - cosine`. The curve is exact for every FMR up to `exact_to_fmr`; above, an FMR is wrong by one bin's
+    share at most, and the area under the curve by as little.
     """
 
     def __init__(self, limit: float, *, highest: float = 2.0) -> None:
@@ -212,11 +190,7 @@ class StreamedDistances:
         self._beyond = np.zeros(BINS, np.int64)
 
     def add(self, mated: NDArray[np.float64], non_mated: NDArray[np.float64]) -> None:
-        """Add distances of both kinds, `(A,)` and `(B,)`; either may be empty.
-
-        Raises:
-            DataError: A distance is not finite.
-        """
+        """Add finite distances of both kinds, `(A,)` and `(B,)`; either may be empty."""
         if not (np.isfinite(mated).all() and np.isfinite(non_mated).all()):
             raise DataError("streamed distances: expected finite numbers, received others")
         near = non_mated <= self.limit

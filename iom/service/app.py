@@ -68,14 +68,10 @@ def create_app(
     *,
     samples: Sequence[Pixels] = (),
 ) -> FastAPI:
-    """The application; it closes gallery and faces when it ends.
+    """The application, which closes gallery and faces when it ends.
 
-    Args:
-        gallery: Open, with a hasher, which is wrapped in a `SharedHasher` for concurrent requests.
-        faces: Embeds images.
-        tokens: Accepted tokens.
-        settings: Limits.
-        samples: Synthetic faces `(112, 112, 3)` to try the service with, two of each person.
+    The gallery's hasher is shared by concurrent requests. `samples` are synthetic faces `(112, 112, 3)` to try the
+    service with, two of each person.
     """
     settings = settings or ServiceSettings()
     metrics = Metrics()
@@ -233,20 +229,11 @@ def open_service(
     application: str = "default",
     demo_token: str = "",
 ) -> Iterator[tuple[FastAPI, str]]:
-    """Load the models and assemble the application.
+    """Load the models; yield the application, which closes the gallery, and the greeting to print when it serves.
 
-    Args:
-        address: Base URL of the service, for the greeting.
-        gallery: Open; it is closed at the end.
-        tokens: Accepted tokens.
-        settings: Limits.
-        load_hasher: Loads the hasher, of one face a call.
-        load_detector: Loads the detector, see `find_detector`; without one aligned faces only are accepted.
-        application: Made in the gallery and named in the page's address for a demo.
-        demo_token: Token of `make_demo`; the service then offers synthetic faces.
-
-    Yields:
-        The application, and the greeting to print when it serves.
+    `address` is the base URL for the greeting. `load_hasher` loads the hasher, of one face a call, and `load_detector`
+    the detector, without which only aligned faces are accepted. With `demo_token`, a token of `make_demo`, the service
+    offers synthetic faces, and `application` is made in the gallery and named in the page's address.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(gallery.close)
@@ -285,12 +272,7 @@ def _shared(hasher: FaceHasher) -> SharedHasher:
 
 
 def find_detector(name: str, weights: Path | None = None) -> Detect | None:
-    """A warm detector of confident faces.
-
-    Args:
-        name: A name of `DETECTORS`; `auto` is mtcnn where it is installed; `none` gives `None`.
-        weights: File of its weights.
-    """
+    """A warm detector of confident faces, by a name of `DETECTORS`, `none`, or `auto` (mtcnn where it is installed)."""
     if name == "auto":
         name = "mtcnn" if importlib.util.find_spec("mtcnn") else "none"
     if name == "none":

@@ -32,14 +32,10 @@ class Decoded(NamedTuple):
 
 
 class Decoder:
-    """A few isolated worker processes that decode images.
+    """A few isolated worker processes that decode images: photographs for a detector, else only aligned faces.
 
     They inherit neither environment nor files of the service and write none. Their answers are bytes of a fixed form,
     and a worker that sends anything else is replaced.
-
-    Args:
-        settings: Number of workers and their limits.
-        photographs: Take images of any size, for a detector; else only aligned faces.
     """
 
     def __init__(self, settings: ServiceSettings, *, photographs: bool = False) -> None:
@@ -63,13 +59,7 @@ class Decoder:
         self._pool.start()
 
     def decode(self, data: bytes) -> Decoded:
-        """Decode one image.
-
-        Raises:
-            FaceError: Damaged, of another type or size, or its worker failed.
-            TooLargeError: Too many pixels.
-            BusyError: No worker became free in time.
-        """
+        """Decode one image; a `BusyError` where no worker became free in time."""
         limits = self._settings
         try:
             answer = self._pool.ask(data, parse_answer, seconds=limits.decode_seconds, wait=limits.wait_seconds)
@@ -86,11 +76,7 @@ class Decoder:
 
 
 def parse_answer(answer: bytes) -> Decoded | FaceError:
-    """Pixels, or the reason for which there are none, of the bytes that a worker sent.
-
-    Raises:
-        WorkerError: They are malformed.
-    """
+    """Pixels, or the reason for which there are none, of the bytes that a worker sent; a `WorkerError` if malformed."""
     if len(answer) < _HEAD.size:
         raise WorkerError("the worker process sent a malformed answer")
     number, height, width = _HEAD.unpack_from(answer)

@@ -21,14 +21,7 @@ ONE_PERSON = PhotoSettings(detector="points", faces="dominant")
 
 
 class FacePipeline:
-    """Encoded images to embeddings.
-
-    Args:
-        hasher: Embeds; called from several threads.
-        decoder: Decodes images; accepts photographs if there is a detector.
-        detect: Finds faces in photographs; without it only aligned faces are accepted.
-        wait_seconds: Seconds to wait for the detector.
-    """
+    """Encoded images to embeddings, of aligned faces only if there is no detector; several threads call `hasher`."""
 
     def __init__(
         self, hasher: FaceHasher, decoder: Decoder, detect: Detect | None = None, *, wait_seconds: float = 10.0
@@ -43,21 +36,11 @@ class FacePipeline:
         return self._detect is not None
 
     def embed(self, images: list[bytes]) -> NDArray[Any]:
-        """Embeddings `(N, D)`.
-
-        Raises:
-            FaceError: An image that cannot be used, or without a face.
-            BusyError: Too many concurrent images.
-        """
+        """Embeddings `(N, D)`; a `BusyError` for too many concurrent images."""
         return self._hasher.embed(np.stack([self.aligned(data) for data in images]))
 
     def aligned(self, data: bytes) -> Pixels:
-        """The face of an image, `(112, 112, 3)`.
-
-        Raises:
-            FaceError: An image that cannot be used, without a face, or with several large ones.
-            BusyError: Too many concurrent images.
-        """
+        """The one large face of an image, `(112, 112, 3)`; a `FaceError` says why there is none."""
         decoded = self.decoder.decode(data)
         if decoded.is_aligned or self._detect is None:
             return decoded.pixels

@@ -29,14 +29,10 @@ class _Job(Generic[T]):
 
 
 class MicroBatcher(Generic[T]):
-    """A function of rows, called from several threads, that runs for one of them at a time.
+    """A function of rows `(N, ...)` and N extras, called from several threads, that runs for one of them at a time.
 
-    The thread that finds it idle takes all rows that wait, also those of other threads; it never waits for more. Each
-    call ends with a result or an error, however `work` ends.
-
-    Args:
-        work: Rows `(N, ...)`, and N things that belong to them, to `(N, ...)`.
-        most: Rows of one call; a single job may have more.
+    The thread that finds it idle takes all waiting rows, also those of other threads, up to a maximum that a single job
+    may exceed; it never waits for more. Each call ends with a result or an error, however `work` ends.
     """
 
     def __init__(self, work: Callable[[NDArray[Any], list[T]], NDArray[Any]], *, most: int) -> None:
@@ -45,12 +41,7 @@ class MicroBatcher(Generic[T]):
         self._lock, self._turn = threading.Lock(), threading.Lock()
 
     def __call__(self, rows: NDArray[Any], extra: Sequence[T]) -> NDArray[Any]:
-        """The result of `work` for these rows.
-
-        Raises:
-            Exception: Whatever `work` raised for these rows.
-            RuntimeError: The call that computed them was interrupted in another thread.
-        """
+        """The result of `work` for these rows, or its error; a `RuntimeError` if the computing thread was stopped."""
         job = _Job(rows, extra)
         with self._lock:
             self.waiting.append(job)
@@ -104,13 +95,10 @@ def _interrupted() -> RuntimeError:
 
 
 class SharedHasher(ForwardingFaceHasher):
-    """A face hasher for several threads, with the embeddings and codes of the one it is given.
+    """A face hasher for several threads, with the embeddings and codes of the given one.
 
     A few images go through the embedder one a call, since a padded batch would take longer, more of them `FACES_A_CALL`
     a call.
-
-    Args:
-        hasher: The hasher.
     """
 
     def __init__(self, hasher: FaceHasher) -> None:

@@ -74,24 +74,15 @@ class Metrics:
 
 
 class BodyError(HTTPException):
-    """A body that is too long or too slow.
-
-    An `HTTPException`, since FastAPI turns any other error while it reads a body into one of its own.
-    """
+    """A body that is too long or too slow; an `HTTPException`, since FastAPI replaces other errors meanwhile."""
 
 
 class Gate:
     """ASGI middleware; routes find the token in `scope["iom.token"]` and check what it permits.
 
     The log holds the token's name, the action, the status and the time: no subject, no application, no path as it was
-    received, nothing of a body. Requests for the page are logged at level DEBUG.
-
-    Args:
-        app: The application.
-        tokens: Accepted tokens.
-        settings: Limits.
-        metrics: Counts requests.
-        is_open: Whether a path needs no token.
+    received, nothing of a body. Requests for the page are logged at level DEBUG. Paths for which `is_open` holds need
+    no token.
     """
 
     def __init__(

@@ -45,13 +45,9 @@ def client_network(address: str) -> str:
 
 
 class RateLimit:
-    """Token buckets, one per caller; beyond `max_callers` the least recently seen is forgotten.
+    """Token buckets, one per caller, of `burst` calls that refill at `rate` calls a second.
 
-    Args:
-        rate: Calls a second in the long run.
-        burst: Calls at once.
-        clock: A monotonic clock, in seconds.
-        max_callers: Number of buckets kept.
+    Beyond `max_callers` the least recently seen is forgotten.
     """
 
     def __init__(
@@ -85,11 +81,7 @@ class RateLimit:
 
 @dataclasses.dataclass
 class Attempt:
-    """A comparison in progress.
-
-    Attributes:
-        is_match: The outcome; `None` where there was none, which costs nothing.
-    """
+    """A comparison in progress; `is_match` is its outcome, `None` where there was none, which costs nothing."""
 
     is_match: bool | None = None
 
@@ -97,10 +89,7 @@ class Attempt:
 class Backoff:
     """Budgets of failed comparisons, in the memory of this process.
 
-    Args:
-        gallery: Its audit log gets a `backoff` entry at a caller's first refusal after an admitted attempt.
-        settings: `failures` is used.
-        clock: A monotonic clock, in seconds.
+    The audit log gets a `backoff` entry at a caller's first refusal after an admitted attempt.
     """
 
     def __init__(
@@ -120,11 +109,7 @@ class Backoff:
 
     @contextlib.contextmanager
     def verification(self, token: str, application: str, subject: str) -> Iterator[Attempt]:
-        """An attempt to verify a subject; the caller sets `is_match` of the yielded `Attempt`.
-
-        Raises:
-            HTTPException: 429, too many failed attempts; `Retry-After` says when to retry.
-        """
+        """An attempt to verify a subject; the caller sets `is_match` of it. 429 after too many failures."""
         caller, subject_wide = f"{token}\0{application}\0{subject}", f"{application}\0{subject}"
         with self._lock:  # both budgets or none
             wait, taken = self._by_token.wait(caller), [(self._by_token, caller)]

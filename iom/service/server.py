@@ -55,23 +55,11 @@ def serve(
     settings: ServiceSettings | None = None,
     ready: Callable[[str], None],
 ) -> int:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM, then return 0.
 
-    Args:
-        opened: Base URL to a context manager of the application and its greeting.
-        host: Address to listen on.
-        port: Port; 0 picks a free one.
-        certificate: PEM, for TLS.
-        certificate_key: Its key.
-        proxies: Addresses or networks of proxies whose `X-Forwarded-For` is trusted.
-        settings: Limits of connections.
-        ready: Called with the greeting.
-
-    Returns:
-        0.
-
-    Raises:
-        ConfigError: The address cannot be listened on, the certificate cannot be used, or a proxy is not an address.
+    `opened` takes the base URL and gives a context manager of the application and its greeting, for which `ready` is
+    called. Port 0 picks a free one; certificate and key are PEM; `proxies` are addresses or networks whose
+    `X-Forwarded-For` is trusted.
     """
     settings = settings or ServiceSettings()
     trusted = tuple(_network(each) for each in proxies)
@@ -171,9 +159,6 @@ def forbid_core_dumps() -> None:
     """Switch off core dumps and, on Linux, access to the memory of this process by others of the same user.
 
     The limit on core dumps is inherited by child processes, the other setting is not.
-
-    Raises:
-        OSError: Linux refuses.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
@@ -183,11 +168,9 @@ def forbid_core_dumps() -> None:
 
 
 class WaitingConnections:
-    """The connections of a server that wait for a complete request header.
+    """The connections of a server that wait for a complete request header, limited per client and in all.
 
-    Args:
-        settings: `max_waiting_per_client` and `max_waiting`.
-        trusted: Networks of proxies, which connect for many clients: the limit of one client does not count for them.
+    Networks of `trusted` proxies connect for many clients: the limit of one client does not count for them.
     """
 
     def __init__(self, settings: ServiceSettings, trusted: Sequence[Network] = ()) -> None:

@@ -8,11 +8,7 @@ from iom.photos.decode import MAX_MEGAPIXELS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """Limits of one request and of one client.
-
-    Raises:
-        ConfigError: A limit that is not positive.
-    """
+    """Limits of one request and of one client; all are positive."""
 
     max_body: int = 8 * 2**20
     """Bytes of a request."""

@@ -30,15 +30,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-    """What the file keeps of a token.
-
-    Attributes:
-        name: For logs and for taking it back.
-        application: The only one it opens.
-        role: A name of `ROLES`.
-        digest: SHA-256 of the token; 256 random bits need no slow hash.
-        expires: Seconds since 1970, or 0 for never.
-    """
+    """A stored token as its SHA-256: 256 random bits need no slow hash. `expires` is Unix time, 0 for never."""
 
     name: str
     application: str
@@ -58,14 +50,7 @@ class Token:
 
 
 class TokenFile:
-    """The tokens of a file; it is read again when it changes, so that a token can be taken back.
-
-    Args:
-        path: JSON, made by `add_token`.
-
-    Raises:
-        DataError: Missing or damaged.
-    """
+    """The tokens of a file, which is read again when it changes, so that a token can be taken back."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -74,10 +59,7 @@ class TokenFile:
         self._tokens = read_tokens(path)
 
     def find(self, text: str) -> Token | None:
-        """The token that was presented, unless it is unknown or out of date.
-
-        Every stored hash is compared, each in constant time.
-        """
+        """The presented token, unless unknown or expired; every stored hash is compared, each in constant time."""
         digest = _digest(text)
         found = None
         for token in self._current():
@@ -99,11 +81,7 @@ class TokenFile:
 
 
 def read_tokens(path: Path) -> list[Token]:
-    """The tokens of a file.
-
-    Raises:
-        DataError: Missing, damaged, or of another format.
-    """
+    """The tokens of a file."""
     try:
         content = read_json(path)
     except OSError as error:
@@ -120,20 +98,9 @@ def read_tokens(path: Path) -> list[Token]:
 
 
 def add_token(path: Path, *, name: str, application: str, role: str, days: float | None = None) -> str:
-    """Make a token and add it to a file; the file is made if it is missing.
+    """Make a token and add it to a file, which is made if missing; return the token, which is stored nowhere.
 
-    Args:
-        path: The token file.
-        name: For logs and for taking it back.
-        application: The only one it opens.
-        role: A name of `ROLES`.
-        days: Until it expires; `None` is never.
-
-    Returns:
-        The token, which is stored nowhere.
-
-    Raises:
-        ConfigError: The name is taken, or a value that is not allowed.
+    `name` is for logs and for taking it back; `role` is a name of `ROLES`; `days` until it expires, `None` is never.
     """
     text = PREFIX + secrets.token_urlsafe(32)
     expires = 0 if days is None else int(time.time() + days * 86400)
@@ -147,11 +114,7 @@ def add_token(path: Path, *, name: str, application: str, role: str, days: float
 
 
 def remove_token(path: Path, name: str) -> None:
-    """Take a token back; a running service notices.
-
-    Raises:
-        ConfigError: No token of that name.
-    """
+    """Take a token back; a running service notices."""
     with _locked(path):
         tokens = read_tokens(path)
         kept = [token for token in tokens if token.name != name]

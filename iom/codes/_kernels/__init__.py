@@ -19,14 +19,7 @@ BACKENDS = {"compiled": "iom.codes._kernels.compiled", "portable": "iom.codes._k
 
 
 def choose(wanted: str = "") -> tuple[str, Any]:
-    """Name and module of the kernels to use.
-
-    Args:
-        wanted: A name of `BACKENDS`; empty takes the first that works.
-
-    Raises:
-        ConfigError: No such name.
-    """
+    """Name and module of the kernels to use, by a name of `BACKENDS`; empty takes the first that works."""
     if wanted:
         return wanted, importlib.import_module(lookup(BACKENDS, wanted, f"kernels ({VARIABLE})"))
     try:

@@ -1,16 +1,12 @@
-"""Compiled loops over bit planes (LLVM). Use them through `iom.codes.distances`, which checks and splits.
+"""Compiled loops over bit planes (LLVM), explained in `docs/kernels.md`; used through `iom.codes.distances`.
 
-`docs/kernels.md` explains them. The vectors are written out (`<8 x i64>`) since the automatic vectoriser easily picks a
-slower loop; on a CPU without such vectors LLVM lowers the same code to what there is. Codes of a usual length get
-kernels with the word loop unrolled, which keeps a query in registers while it passes over the gallery; every other
-length shares one kernel per number of planes.
+The vectors are written out (`<8 x i64>`) since the automatic vectoriser easily picks a slower loop; other CPUs get them
+lowered. Codes of a usual length get kernels with the word loop unrolled, which keeps a query in registers; every other
+length shares one kernel per number of planes. With many queries, the distances of a few of them to a block of gallery
+rows are computed at once, summed by one tree of shuffles.
 
-With one query memory sets the pace; with many it is the arithmetic, and half of that would be the sum across the lanes
-of each row's vector of counts. There the distances of a few queries to a block of gallery rows are computed at once:
-the vectors of a block are summed by one tree of shuffles, two rows in the halves of each lane, and each vector of the
-gallery that was loaded serves several queries.
-
-numba knows a stored kernel to be stale by the file its function stands in: what a kernel inlines stands in this file.
+numba knows a stored kernel to be stale by the file its function stands in, so all that a kernel inlines is in this
+file.
 """
 
 import functools
@@ -48,11 +44,7 @@ def paired_kernel(planes: int, words: int) -> Kernel:
 def table_kernel(planes: int, words: int, *, queries: int = 0, rows: int = 0) -> Kernel:
     """`(a, b, out, a_start, a_stop, b_start, b_stop)`: a part of all pairs into `out[i, j]`.
 
-    Args:
-        planes: Of a code.
-        words: Of a plane.
-        queries: Rows of `a`: where it is one, memory sets the pace and `b` is fetched ahead.
-        rows: Rows of `b`: where there are enough they are taken by blocks.
+    Of one query, memory sets the pace and `b` is fetched ahead; of many, rows of `b` are taken by blocks.
     """
     if _fills_blocks(words, queries, rows):
         return _block_table(planes, words)
@@ -62,8 +54,7 @@ def table_kernel(planes: int, words: int, *, queries: int = 0, rows: int = 0) ->
 def nearest_kernel(planes: int, words: int, *, queries: int = 0, rows: int = 0) -> Kernel:
     """`(queries, gallery, distances, ids, start, stop)`: the best among some gallery rows.
 
-    `distances` and `ids` are `(queries, k)` and hold the best so far, nearest first. `queries` and `rows` as in
-    `table_kernel`.
+    `distances` and `ids` are `(queries, k)` and hold the best so far, nearest first.
     """
     if _fills_blocks(words, queries, rows):
         return _block_nearest(planes, words)
@@ -191,8 +182,8 @@ def _block_distances(
 ) -> Any:
     """Distances of `count` queries to the next `block_rows` rows, as int32 from address `out` on.
 
-    `queries` and `gallery` are addresses of first rows, `out_stride` bytes lie between the distances of one query and
-    those of the next. The last three are known when compiling.
+    `queries` and `gallery` are addresses, `out_stride` is in bytes; the last three arguments are compile-time
+    constants.
     """
     if not all(isinstance(each, types.IntegerLiteral) for each in (planes, unrolled, count)):
         return None
@@ -255,10 +246,7 @@ def _block_distances(
 
 
 class _LaneSums:
-    """Sums across the lanes of as many vectors as they have lanes, in their order, as one vector.
-
-    Vectors are merged as soon as two of a kind are there, which keeps few of them alive.
-    """
+    """Sums across the lanes of as many vectors as they have lanes, in order, as one vector; few stay alive."""
 
     def __init__(self, builder: Any, width: int) -> None:
         self._builder, self._width = builder, width
@@ -277,11 +265,7 @@ class _LaneSums:
         return vector
 
     def _merged(self, first: Any, second: Any, level: int) -> Any:
-        """Each lane of `first` added to its neighbour, then the same of `second`.
-
-        Single words are interleaved at the first level, and pairs of words are kept together after it: the shuffles
-        that cost one instruction each.
-        """
+        """Each lane of `first` added to its neighbour, then the same of `second`; a shuffle costs one instruction."""
         width = self._width
         if not level:
             picks = [

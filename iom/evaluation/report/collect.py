@@ -67,14 +67,7 @@ ATTACK_METRICS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvaluationInputs:
-    """Benchmark, embeddings and systems of an evaluation.
-
-    Attributes:
-        benchmark: The pairs.
-        embeddings: Of the images or templates that it compares, `(N, D)`, unit length.
-        systems: The code systems by name; the float embedding needs none.
-        embedder: Name, fingerprint and size of the embedder.
-    """
+    """Pairs, unit-length embeddings `(N, D)` of the compared images or templates, and code systems by name."""
 
     benchmark: PairBenchmark
     embeddings: NDArray[np.float32]
@@ -85,10 +78,7 @@ class EvaluationInputs:
 def score_systems(
     config: EvaluateConfig, inputs: EvaluationInputs, *, progress: bool = False
 ) -> tuple[SystemScores, ...]:
-    """Distances of all pairs, for each of `config.scenario.systems` and each scenario.
-
-    All systems see the same embeddings, pairs and test keys.
-    """
+    """Distances of all pairs by system and scenario; all systems see the same embeddings, pairs and test keys."""
     scores: list[SystemScores] = []
     for name in tqdm(config.scenario.systems, desc="scoring", unit="system", disable=not progress):
         if name == FLOAT:
@@ -113,20 +103,7 @@ def collect(
     full: bool = False,
     progress: bool = False,
 ) -> ReportData:
-    """Compute the data of a report.
-
-    Args:
-        config: Of the evaluation.
-        inputs: Benchmark, embeddings and systems.
-        scores: Of `score_systems`, where the caller has them.
-        full: Also what `config.report` asks for: hardest pairs, checks of calibrations, intervals of the curves,
-            identification, linkability, attacks, and a summary.
-        progress: Show progress bars.
-
-    Raises:
-        ConfigError: An unknown attack.
-        DataError: A benchmark too small for a section, or a figure that is not finite.
-    """
+    """Compute the data of a report; `full` adds all that `config.report` asks for. `scores` are of `score_systems`."""
     scores = score_systems(config, inputs, progress=progress) if scores is None else scores
     benchmark, names = inputs.benchmark, config.scenario.systems
     named = names_subjects(benchmark, config.benchmark.source)
@@ -170,7 +147,7 @@ def collect(
 def names_subjects(benchmark: PairBenchmark, source: str) -> bool:
     """Whether the subjects of a benchmark are its people.
 
-    Where a list contradicts its folders, or names nobody, two subjects of a `PairBenchmark` may be one person: good
+    Where a list contradicts its folders, or has no names, two subjects of a `PairBenchmark` may be one person: good
     enough for a bootstrap, wrong for identification.
     """
     if source in UNNAMED_SOURCES:
@@ -202,7 +179,7 @@ def observed_threshold(scores: SystemScores) -> tuple[float, str]:
 
 
 def hardest_pairs(scores: Sequence[SystemScores], benchmark: PairBenchmark, *, count: int) -> Iterator[HardestPair]:
-    """Mated pairs furthest apart and non-mated pairs nearest, `count` of each, by the mean distance over keys.
+    """The `count` furthest mated and nearest non-mated pairs by the mean distance over keys.
 
     Not in `own_key`, where the keys alone separate non-mated pairs.
     """

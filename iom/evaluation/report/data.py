@@ -224,11 +224,7 @@ class ReportData(Record):
         return self.figures_by_place().get((system, scenario), {}).get(metric)
 
     def row(self, system: str, scenario: str, metric: str) -> Figure:
-        """The figure of the benchmark's pairs.
-
-        Raises:
-            DataError: There is none.
-        """
+        """The figure of the benchmark's pairs; a `DataError` if there is none."""
         found = self.find(system, scenario, metric)
         if found is None:
             raise DataError(f"the report has no row {system} / {scenario} / {metric}")
@@ -251,11 +247,7 @@ class ReportData(Record):
 
 
 def read_report(path: Path) -> ReportData:
-    """Read a `report.json`, or that of a folder, of format 1 or 2.
-
-    Raises:
-        DataError: Missing, damaged, of another format, or no report.
-    """
+    """Read a `report.json`, or that of a folder, of format 1 or 2."""
     file = path / FILE if path.is_dir() else path
     try:
         tree = read_json(file, parse_constant=_refuse_constant)

@@ -53,17 +53,6 @@ def identification_section(
 
     A key of each subject's own would require knowing who the probe is. Intervals: the subjects of the probes and the
     keys are drawn anew; the galleries stay.
-
-    Args:
-        system: `protocols.float_system` or another.
-        embeddings: Unit length, `(N, D)`.
-        subjects: `(N,)`, numbers from 0.
-        report: Its `keys` and `replicates`.
-        confidence: Of the intervals.
-        seed: Of test keys and draws.
-
-    Raises:
-        DataError: Fewer than two subjects with two images, or too few for the bootstrap.
     """
     galleries, probes = split_galleries(subjects)
     (scenario,) = scenarios_of(system, (STOLEN_KEY,))
@@ -120,13 +109,7 @@ def identification_section(
 
 
 class ComparedPairs(NamedTuple):
-    """Templates that are compared between two keys; the first `mated` pairs are mated.
-
-    Attributes:
-        left: Rows under the first key, `(P,)`.
-        right: Rows under the second key, `(P,)`.
-        mated: Number of mated pairs.
-    """
+    """Rows of templates under a first and a second key that are compared; the first `mated` pairs are mated."""
 
     left: Rows
     right: Rows
@@ -134,13 +117,9 @@ class ComparedPairs(NamedTuple):
 
 
 def compared_pairs(benchmark: PairBenchmark, *, named: bool, limit: int, seed: int) -> ComparedPairs:
-    """Pairs of a benchmark for linking.
+    """Pairs of a benchmark for linking, at most `limit` of each kind, else drawn.
 
-    Args:
-        benchmark: The images.
-        named: Whether its subjects are its people: then all images of a subject are compared, else the listed pairs.
-        limit: Largest number of each kind; drawn if there are more.
-        seed: Of the draw.
+    Where its subjects are its people (`named`) all images of a subject are compared, else the listed pairs.
     """
     if named:
         return pairs_of_subjects(benchmark.subjects, limit=limit, seed=seed)
@@ -151,11 +130,7 @@ def compared_pairs(benchmark: PairBenchmark, *, named: bool, limit: int, seed: i
 
 
 def pairs_of_subjects(subjects: Rows, *, limit: int, seed: int) -> ComparedPairs:
-    """All ordered pairs of images of one subject, and randomly drawn ones of two subjects.
-
-    Raises:
-        DataError: No subject has two images, or there is only one subject.
-    """
+    """All ordered pairs of images of one subject, and randomly drawn ones of two subjects."""
     stream = numpy_stream(seed, "report/linkability-strangers")
     other = np.asarray(stream.integers(len(subjects), size=(2, 2 * limit)), np.int64)
     other = other[:, subjects[other[0]] != subjects[other[1]]]
@@ -183,17 +158,9 @@ def linkability_section(
 ) -> LinkabilityResult:
     """D_sys, its value by sampling alone, maximal linkability, and D(s) by distance (ISO/IEC 30136).
 
-    Templates of a pair are made under two keys; all pairs of keys are counted together. The interval of D_sys is 1.96
-    standard deviations of the bootstrap to either side: noise only adds to D_sys, so that percentiles would lie above
-    it.
-
-    Args:
-        system: The system; the float embedding has no key and links fully.
-        embeddings: Unit length, `(N, D)`.
-        subjects: `(N,)`, numbers from 0.
-        pairs: The pairs that are compared.
-        report: Its `keys` (pairs of keys) and `replicates`.
-        seed: Of test keys and draws.
+    Templates of a pair are made under two keys; all pairs of keys are counted together; the float embedding links
+    fully. The interval of D_sys is 1.96 standard deviations of the bootstrap to either side: noise only adds to D_sys,
+    so that percentiles would lie above it.
     """
     distances = np.stack(list(_across_keys(system, embeddings, pairs, report.keys, seed)))
     mated, non_mated = distances[:, : pairs.mated], distances[:, pairs.mated :]
@@ -263,12 +230,7 @@ def _deviation(
 
 
 def check_attacks(config: EvaluateConfig) -> None:
-    """Refuse systems and attacks that cannot be run, before anything is computed.
-
-    Raises:
-        ConfigError: An unknown attack.
-        WeightsError: An artefact that lacks the Keras network which its attacks need.
-    """
+    """Refuse systems and attacks that cannot be run, before anything is computed."""
     for name in config.report.attack_names:
         lookup(ATTACKS, name, "attack")
     folders = hasher_folders(config)
@@ -313,10 +275,7 @@ def attack_section(
 
 
 def unprotected_row(victims: Victims, threshold: float) -> AttackRow:
-    """The value of a leak of plain embeddings: nothing to attack, no key to change.
-
-    The other sample is accepted as often as the subject is.
-    """
+    """The value of a leak of plain embeddings: another sample is accepted as often as the subject is."""
     first, last = victims.samples[:, 0], victims.samples[:, -1]
     distances = 1.0 - np.einsum("nd,nd->n", first, last, dtype=np.float64)
     return AttackRow(
@@ -333,11 +292,7 @@ def unprotected_row(victims: Victims, threshold: float) -> AttackRow:
 
 
 def draw_victims(embeddings: Embeddings, subjects: Rows, *, wanted: int, seed: int) -> Victims:
-    """Victims with two or three samples each, at most half of the subjects; the attacker learns from all others.
-
-    Raises:
-        DataError: Fewer than four subjects with two images.
-    """
+    """Victims with two or three samples each, at most half of the subjects; the attacker learns from all others."""
     counts = np.bincount(subjects)
     able = np.flatnonzero(counts >= 2)
     if len(able) < 4:

@@ -117,15 +117,7 @@ def percent(estimate: Estimate) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Table of text.
-
-    Attributes:
-        name: For file names and anchors.
-        title: In words.
-        header: Column headings.
-        rows: Cells; the first `labels` of each row are words, the others figures.
-        labels: Number of columns of words.
-    """
+    """Table of text; the first `labels` cells of each row are words, the others figures."""
 
     name: str
     title: str
@@ -229,11 +221,7 @@ def figure_table(
 
 
 def attack_table(attacks: Sequence[Mapping[str, Any]]) -> Table:
-    """What each attack reaches with everything it knows.
-
-    Args:
-        attacks: Each of `AttackRow.to_dict`.
-    """
+    """Success of each attack, given as `AttackRow.to_dict`, with everything it knows."""
     figures = {}
     for row in attacks:
         attack = attack_name(row) + (f" (does not apply: {row['obstacle']})" if row["obstacle"] else "")

@@ -1,7 +1,4 @@
-"""Files of a report, and of several reports side by side: pages, CSV, LaTeX, plots.
-
-All contents are made before the first file is written.
-"""
+"""Files of one or several reports: pages, CSV, LaTeX, plots; all contents are made before the first file is written."""
 
 import base64
 import io
@@ -46,12 +43,7 @@ OPTIONAL = ("identification", "linkability", "attacks", "calibration", "per_key"
 
 
 def report_page(data: ReportData, *, images: Mapping[str, str] | None = None) -> str:
-    """The HTML page of a report; it fetches nothing and runs no script.
-
-    Args:
-        data: Of a full report.
-        images: Name to `data:` address of the images of the hardest pairs; none by default.
-    """
+    """The HTML page of a full report; it fetches nothing and runs no script. `images` are `data:` addresses by name."""
     tables = report_tables(data)
     halves: dict[tuple[str, str], list[HardestPair]] = {}
     for pair in data.sections.hardest_pairs:
@@ -73,11 +65,7 @@ def report_page(data: ReportData, *, images: Mapping[str, str] | None = None) ->
 
 
 def write_figures(data: ReportData, folder: Path) -> None:
-    """Write `report.json`, `report.csv`, `report.png` and `config.yaml`, each atomically.
-
-    Raises:
-        DataError: The folder cannot be written to.
-    """
+    """Write `report.json`, `report.csv`, `report.png` and `config.yaml`, each atomically."""
     try:
         _write_data(data, folder)
         with atomic_path(folder / "report.png") as temporary:
@@ -87,16 +75,7 @@ def write_figures(data: ReportData, folder: Path) -> None:
 
 
 def write_report(data: ReportData, folder: Path, *, images: Mapping[str, str] | None = None) -> Path:
-    """Write the page, `report.json`, CSV files, `tables/*.tex` and `config.yaml`; return the path of the page.
-
-    Args:
-        data: Of a full report.
-        folder: Where to.
-        images: Of `thumbnails`, for the page alone; none by default.
-
-    Raises:
-        DataError: The folder cannot be written to.
-    """
+    """Write the page with `thumbnails`, `report.json`, CSV, `tables/*.tex`, `config.yaml`; return the page's path."""
     pairs = csv_text(list(HardestPair.model_fields), (pair.model_dump() for pair in data.sections.hardest_pairs))
     texts = {
         PAGE: report_page(data, images=images),
@@ -112,11 +91,7 @@ def write_report(data: ReportData, folder: Path, *, images: Mapping[str, str] | 
 
 
 def thumbnails(benchmark: PairBenchmark, pairs: Sequence[HardestPair]) -> dict[str, str]:
-    """The images of pairs as `data:` addresses (JPEG) by name; templates of several images are left out.
-
-    Raises:
-        DataError: An image is missing or damaged.
-    """
+    """The images of pairs as `data:` addresses (JPEG) by name; templates of several images are left out."""
     if benchmark.pooling is not None:
         return {}
     row_of = {name: row for row, name in enumerate(benchmark_names(benchmark))}
@@ -125,11 +100,7 @@ def thumbnails(benchmark: PairBenchmark, pairs: Sequence[HardestPair]) -> dict[s
 
 
 def report_names(paths: Sequence[Path]) -> list[str]:
-    """A short name for each report: its folder, with as much of its path as tells them apart.
-
-    Raises:
-        DataError: One report is named twice.
-    """
+    """A distinct name for each report: its folder, with as much of its path as is needed."""
     folders = [(path if path.is_dir() else path.parent).resolve() for path in paths]
     if len(set(folders)) < len(folders):
         raise DataError("compare: expected different reports, received one of them twice")
@@ -142,11 +113,7 @@ def report_names(paths: Sequence[Path]) -> list[str]:
 
 
 def check_same_benchmark(reports: Mapping[str, ReportData]) -> None:
-    """Refuse figures that cannot be compared.
-
-    Raises:
-        DataError: Benchmarks that differ; names both.
-    """
+    """Refuse reports of different benchmarks, whose figures cannot be compared."""
     (first, reference), *others = reports.items()
     for name, data in others:
         for field in SAME_BENCHMARK:
@@ -159,11 +126,7 @@ def check_same_benchmark(reports: Mapping[str, ReportData]) -> None:
 
 
 def write_diff(reports: Mapping[str, ReportData], folder: Path) -> Table:
-    """Write `comparison.html`, `.csv`, `.tex` and `.svg`; return the table.
-
-    Raises:
-        DataError: The folder cannot be written to.
-    """
+    """Write `comparison.html`, `.csv`, `.tex` and `.svg`; return the table."""
     table, plot = diff_table(reports), plots.diff_plot(reports)
     rows = [{"report": name, **row.model_dump()} for name, data in reports.items() for row in data.rows]
     texts = {

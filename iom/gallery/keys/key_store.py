@@ -196,11 +196,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         return range(first, first + count)
 
     def claim_records(self, application: str, end: int) -> None:
-        """Never give out numbers below `end`, for imported records.
-
-        Raises:
-            StoreError: The number is out of range.
-        """
+        """Never give out numbers below `end`, for imported records; a `StoreError` where it is out of range."""
         if not 0 <= end <= MAX_RECORD:
             raise StoreError(f"record number: expected 0 to {MAX_RECORD}, received {end}")
         if end <= self._current().applications.get(application, KnownApplication()).next_record:
@@ -210,11 +206,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             write.know(application, next_record=max(end, known.next_record))
 
     def put_masks(self, application: str, masks: Mapping[int, bytes]) -> None:
-        """Keep the masks of new records.
-
-        Raises:
-            KeyMaterialError: A record has a mask already or was revoked, since a mask is used once.
-        """
+        """Keep masks of new records; a `KeyMaterialError` where one has a mask or was revoked: masks are used once."""
         created = int(time.time())
         with self._writing() as write:
             revoked = write.snapshot.revoked.get(application, {})
@@ -227,11 +219,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                 raise KeyMaterialError(once) from error
 
     def masks(self, application: str, records: Sequence[int]) -> list[bytes]:
-        """Masks of records, in their order.
-
-        Raises:
-            StoreError: A record has none.
-        """
+        """Masks of records, in their order; a `StoreError` where a record has none."""
         self._check_open()
         query = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
         found = dict(self._file.rows(query, (application, json.dumps([int(record) for record in records]))))
@@ -637,11 +625,7 @@ def master_seal(master: TransformKey) -> Seal:
 
 
 def read_master(text: str, source: str) -> TransformKey:
-    """A master key from its text.
-
-    Raises:
-        KeyMaterialError: The text is no key; the message names its source alone.
-    """
+    """A master key from its text; an error names the source alone, never the text."""
     try:
         return TransformKey.from_text(text)
     except KeyMaterialError as error:
@@ -649,11 +633,7 @@ def read_master(text: str, source: str) -> TransformKey:
 
 
 def from_environment(name: str) -> TransformKey:
-    """The master key in an environment variable.
-
-    Raises:
-        StoreError: The variable is not set.
-    """
+    """The master key in an environment variable."""
     text = os.environ.get(name)
     if text is None:
         raise StoreError(f"key store: the environment variable {name} is not set")
@@ -661,11 +641,7 @@ def from_environment(name: str) -> TransformKey:
 
 
 def from_command(command: str) -> TransformKey:
-    """The master key in the first line that a command prints; it runs without a shell, its errors are not shown.
-
-    Raises:
-        StoreError: The command cannot be run, or fails.
-    """
+    """The master key in the first line that a command prints; it runs without a shell, its errors are not shown."""
     try:
         done = subprocess.run(  # noqa: S603 - whoever starts this program chooses the command
             shlex.split(command), capture_output=True, timeout=COMMAND_SECONDS, check=False
@@ -729,12 +705,7 @@ def parse_key_url(url: str, passphrase: PassphraseSource | None) -> tuple[Path, 
 
 
 def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
-    """The header of a key store with a kind of seal.
-
-    Raises:
-        StoreNotFoundError: The file is missing.
-        StoreError: Another file, an older format, or another seal.
-    """
+    """The header of a key store with a kind of seal."""
     try:
         with path.open("rb") as stream:
             start = stream.read(len(LEGACY_START))
@@ -770,11 +741,7 @@ class KeyContent:
 
 
 def make_key_file(path: Path, header: Mapping[str, Any], key: bytes, content: KeyContent) -> None:
-    """Make the file of a key store, complete or not at all.
-
-    Raises:
-        StoreError: It exists already, or cannot be written.
-    """
+    """Make the file of a key store, which must not exist, complete or not at all."""
     cipher = _Cipher(key, header)
     created = int(time.time())
 

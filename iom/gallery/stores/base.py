@@ -1,7 +1,4 @@
-"""Record store: durable references without keys, in SQL, chosen by a URL.
-
-Tables, statements and checks are those of SQLAlchemy Core, shared by SQLite and PostgreSQL.
-"""
+"""Record store: durable references without keys, in SQL (SQLAlchemy Core), chosen by a URL."""
 
 import abc
 import contextlib
@@ -242,11 +239,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
     @abc.abstractmethod
     def _insert_references(self, connection: sa.Connection, rows: Iterator[tuple[Any, ...]]) -> None:
-        """Insert many rows of `REFERENCES` as fast as the driver can.
-
-        Raises:
-            EnrolmentError: A slot or a record number is taken, see `taken`.
-        """
+        """Insert many rows of `REFERENCES` as fast as the driver can; an error where a number is taken, see `taken`."""
 
     @abc.abstractmethod
     def _is_among(self, column: sa.Column[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
@@ -284,8 +277,8 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         """Change threshold and epoch of an application.
 
         Raises:
-            EnrolmentError: Unknown application, another encoding, model, key mode or masking, or an epoch or revision
-                below the stored one.
+            EnrolmentError: Unknown application, another setting differs, or epoch or revision are below the stored
+                ones.
         """
         with self._writing() as connection:
             self._update(connection, application)

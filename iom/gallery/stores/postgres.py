@@ -67,12 +67,9 @@ class Dsn:
 
     @classmethod
     def parse(cls, url: str) -> "Dsn":
-        """The DSN of a URL in libpq's form, with the additional parameter `schema`.
+        """The DSN of a URL in libpq's form, with the additional parameter `schema`; libpq's environment fills gaps.
 
-        Missing parts come from libpq's environment and files (`PGPASSWORD`, `~/.pgpass`).
-
-        Raises:
-            StoreError: It cannot be read. The URL is not repeated, since a password may be anywhere in it.
+        Errors do not repeat the URL, since a password may be anywhere in it.
         """
         front, _, query = url.partition("?")
         before, _, authority = front.removeprefix("postgresql://").partition("/")[0].rpartition("@")
@@ -145,23 +142,12 @@ class Dsn:
 
 
 def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "PostgresStore":
-    """The store of `postgresql://[user[:password]@]host[:port]/database[?schema=NAME&...]`.
-
-    The other parameters are libpq's (`sslmode=verify-full`); so are its environment and files.
-
-    Raises:
-        StoreError: The URL cannot be read, or as `PostgresStore`.
-    """
+    """The store of `postgresql://[user[:password]@]host[:port]/database[?schema=NAME&...]`; the rest is as in libpq."""
     return PostgresStore(Dsn.parse(url), create=create, format=format)
 
 
 class PostgresStore(RecordStore):
-    """Record store in a schema of a PostgreSQL database.
-
-    Raises:
-        StoreNotFoundError: There are no tables.
-        StoreError: The tables exist already or are of another format, or the database is unreachable.
-    """
+    """Record store in a schema of a PostgreSQL database."""
 
     def __init__(self, dsn: Dsn, *, create: bool = False, format: int = FORMAT) -> None:
         super().__init__(is_new=create)
@@ -373,11 +359,7 @@ class PostgresStore(RecordStore):
         raise self._error("the connection was lost; nothing was written. Try again") from None
 
     def _is_committed(self) -> bool:
-        """Whether the last write is committed, after its commit had no answer.
-
-        Raises:
-            StoreError: The server cannot be asked.
-        """
+        """Whether the last write is committed, after its commit had no answer."""
         deadline = time.monotonic() + RECONNECT_SECONDS
         while time.monotonic() < deadline:
             try:

@@ -40,12 +40,7 @@ class Layout:
 
 
 class SqliteFile:
-    """One connection to a file of a kind, used by one thread at a time.
-
-    Raises:
-        StoreNotFoundError: There is no such file.
-        StoreError: It is damaged, of another kind, or of another format.
-    """
+    """One connection to a file of a kind, used by one thread at a time."""
 
     def __init__(self, path: Path, layout: Layout, *, read_only: bool = False) -> None:
         self.path = path
@@ -153,10 +148,7 @@ class SqliteFile:
                 raise
 
     def forget_log(self) -> None:
-        """Move the log into the file and empty it, since it holds pages as they were before a deletion.
-
-        Where a reader in another process holds it, the next deletion or `vacuum` does it.
-        """
+        """Empty the log, which holds pages as before a deletion; where a reader holds it, the next deletion does it."""
         with self.locked() as connection:
             run = connection.execute
             run(f"PRAGMA busy_timeout = {CHECKPOINT_MILLISECONDS}")
@@ -230,11 +222,7 @@ class SqliteFile:
 def make_sqlite_file(
     path: Path, layout: Layout, schema: str, fill: Callable[[sqlite3.Connection], None] = lambda connection: None
 ) -> None:
-    """Make a file with mode 0600, complete or not at all, with the tables of `schema` and the rows that `fill` writes.
-
-    Raises:
-        StoreError: It is there already, or cannot be made.
-    """
+    """Make a new file with mode 0600, complete or not at all, with the tables of `schema` and the rows of `fill`."""
     try:
         with (
             atomic_path(path, mode=SECRET_MODE, replace=False) as temporary,
@@ -309,11 +297,7 @@ _READ_ONLY = "?mode=ro"
 
 
 def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "SqliteStore":
-    """The store of `sqlite:///path`; with `?mode=ro` behind it, for reading only.
-
-    Raises:
-        StoreError: The URL has no path, or as `SqliteStore`.
-    """
+    """The store of `sqlite:///path`; with `?mode=ro` behind it, for reading only."""
     place = url.removeprefix("sqlite://")
     path = place.removesuffix(_READ_ONLY)
     if not path.startswith("/") or len(path) < 2:
@@ -322,12 +306,7 @@ def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "Sqlite
 
 
 class SqliteStore(RecordStore):
-    """Record store in a SQLite file, which has two more beside it, for several processes of one machine.
-
-    Raises:
-        StoreNotFoundError: The file is missing.
-        StoreError: It exists already, is damaged, or of another kind or format.
-    """
+    """Record store in a SQLite file, which has two more beside it, for several processes of one machine."""
 
     def __init__(self, path: Path, *, read_only: bool = False, create: bool = False, format: int = FORMAT) -> None:
         super().__init__(is_new=create)

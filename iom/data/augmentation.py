@@ -1,7 +1,6 @@
 """Random changes to training images: pure functions of image and draws, so that a run can resume.
 
-A whole batch is changed in one pass of compiled code, free of the GIL: many small operations for each image cost more
-than its decoding.
+A whole batch is changed in one pass of compiled code, free of the GIL.
 """
 
 import math
@@ -26,19 +25,11 @@ ALIGNMENT = 64
 
 
 def augment_batch(images: tf.Tensor, draws: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
-    """Flip, crop and recolour a batch.
+    """Flip, crop and recolour a batch `(B, S, S, 3)` by `draws` `(B, DRAWS)` in [0, 1); float32 in 0..255, not rounded.
 
     The crop is a square near the whole image, moved and zoomed by up to its share; edges are mirrored. Then brightness,
     contrast about the mean and saturation, as one affine change: with grey g of a pixel p, mean m of each channel over
     the image, shift b, contrast c and saturation s: `s c p + (1 - s) c g + b + (1 - c) (s m + (1 - s) mean(m))`.
-
-    Args:
-        images: RGB `(B, S, S, 3)`, uint8 or float32, S static.
-        draws: `(B, DRAWS)` float32 in [0, 1), one row for each image.
-        config: Strength of each change.
-
-    Returns:
-        RGB `(B, S, S, 3)` float32 in 0..255, not rounded.
     """
     strength = (config.crop, config.brightness, config.contrast, config.saturation)
     if not config.flip and not any(strength):
@@ -62,11 +53,7 @@ def change_images(
 
 
 def _aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array of which nothing is in use, if need be a new one.
-
-    Fresh memory of this size costs as much as the changes themselves: every page of it comes from the system. So it is
-    kept, and used again when no array holds it any more.
-    """
+    """An array that is not in use, kept from an earlier batch: fresh memory costs as much as the changes themselves."""
     size = 4 * math.prod(shape)
     with _LOCK:
         buffers = _BUFFERS.setdefault(size, [])

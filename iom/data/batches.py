@@ -79,16 +79,9 @@ class SubjectBatches:
 class TrainingKeys:
     """Fresh keys for every step, made into orders as a user's key is.
 
-    Training keys protect nothing, so they may follow from the seed.
-
-    Attributes:
-        size: Dimensions that a key works on: D, or the size of the bottleneck.
-        seed: The run's seed.
-        key: `random`, or `identity` for a key that changes nothing.
-        kind: What a key does, of `KEY_KINDS`.
-        keep: Dimensions kept after the key.
-        count: G, keys of a step.
-        second: One more fresh key for each step.
+    They follow from the seed, as they protect nothing. `size` is the number of dimensions that a key works on, `kind`
+    one of `KEY_KINDS`, `count` G, the keys of a step; with `key` `identity` nothing changes; `second` adds one more
+    key.
     """
 
     size: int
@@ -112,15 +105,12 @@ class CodeBatches(keras.utils.PyDataset):
     """The rest of one epoch: item i is a function of seed, epoch and step, so that runs resume exactly.
 
     Args:
-        sampler: Rows of each batch.
-        inputs: Input of the network for each row: embeddings `(N, D)`, or image files.
+        inputs: Embeddings `(N, D)`, or image files.
         targets: Target of each loss for each row, `(N, ...)`, by the name of the loss.
-        keys: Keys of each step. One gives `order` `(B, W)`, more give `(B, G, W)`; a second key gives `second_order`.
-        epoch: Epoch.
+        keys: One gives `order` `(B, W)`, more give `(B, G, W)`; a second key gives `second_order`.
         first_step: Steps of the epoch that are already done.
         steps: Steps of the whole epoch.
-        inverse_temperature: Step of the whole run -> T, added to the inputs as `inverse_temperature` `(B, 1)`; `None`
-            where it is fixed.
+        inverse_temperature: Step of the whole run -> T, an input `(B, 1)`; `None` where it is fixed.
     """
 
     def __init__(

@@ -55,14 +55,7 @@ class _Image:
 
 
 def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool = False) -> tuple[int, list[Finding]]:
-    """Check a folder of subjects, a folder of shards, a RecordIO file or a `.bin`.
-
-    Returns:
-        Number of images, and the findings in order.
-
-    Raises:
-        DataError: `path` is none of these.
-    """
+    """Check a folder of subjects or of shards, a RecordIO file or a `.bin`; the number of images and the findings."""
     if not path.exists():
         raise DataError(f"{path}: does not exist; expected a folder, shards, train.rec or a .bin file")
     if path.is_file() and path.suffix not in (".rec", ".bin"):

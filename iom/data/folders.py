@@ -22,10 +22,9 @@ class FaceFolder:
     """Images with dense subject labels.
 
     Attributes:
-        root: The folder.
-        paths: Image paths relative to `root`, `(N,)`, sorted.
+        paths: Relative to `root`, `(N,)`, sorted.
         labels: Index into `subjects` of each image, `(N,)`.
-        subjects: Subject names; a merged subject has its first name.
+        subjects: Names; a merged subject has its first name.
         left_out: Number of subjects left out for having too few images.
         store: The TFRecord shards that hold the images; none: they are files.
         linked_folders: Number of links to folders, which are not followed.
@@ -69,12 +68,7 @@ class FaceFolder:
 
 
 def scan_folder(config: FolderConfig) -> FaceFolder:
-    """List the images of a folder, as `config` says.
-
-    Raises:
-        DataError: The folder is missing or empty, a list names an image that is not there, or no
-            subject has enough images.
-    """
+    """List the images of a folder, as `config` says."""
     if not config.root:
         raise DataError("no folder of images: set data.root to a folder <root>/<subject>/<image>")
     root = Path(config.root)
@@ -123,9 +117,6 @@ def hold_out(folder: FaceFolder, config: FolderConfig) -> tuple[FaceFolder, Face
     """Split into training and held-out subjects; a group (family) never stands on both sides.
 
     The same `data` section gives the same split, whatever the seed of the run.
-
-    Raises:
-        DataError: Either side would have fewer than two subjects.
     """
     if config.holdout == 0:
         raise DataError("data.holdout is 0: verification needs held-out subjects, set e.g. 0.1")

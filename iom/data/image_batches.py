@@ -26,11 +26,7 @@ class ImageBatches:
     """Every batch of every epoch as a function of the seed, so that a resumed run repeats them.
 
     Attributes:
-        folder: Training images and labels.
-        augmentation: Changes of the images.
         batch_size: Images of a batch; the rest at the end of an epoch is dropped.
-        input_size: Side of the images.
-        seed: The run's seed.
         views: Fixed augmented views of each image; epoch e shows view e mod views. 0: every epoch has new ones.
         mix: Half of the images blend in another one, by up to this share.
         targets: Teacher embeddings, `(max(1, views), N, D)`, or none.
@@ -39,10 +35,6 @@ class ImageBatches:
             every image once an epoch, in random order.
         label_input: The network reads the labels too, beside the images.
         worker: Number of this machine among `workers`; it takes its own part of each batch.
-        workers: Machines that share each batch evenly.
-
-    Raises:
-        DataError: Too few subjects have K images.
     """
 
     folder: FaceFolder
@@ -65,11 +57,7 @@ class ImageBatches:
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch.
-
-        Raises:
-            DataError: Fewer images than one batch.
-        """
+        """Batches of an epoch."""
         steps = len(self.folder) // self.batch_size
         if steps == 0:
             raise DataError(

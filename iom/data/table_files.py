@@ -12,11 +12,7 @@ T = TypeVar("T")
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Numbered lines of a text file that are not empty.
-
-    Raises:
-        DataError: Unreadable, not UTF-8, or empty.
-    """
+    """Numbered lines of a text file that are not empty."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -31,11 +27,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def read_object(path: Path, hint: str) -> dict[str, Any]:
-    """Members of a JSON object.
-
-    Raises:
-        DataError: Unreadable, not JSON, or no object; ends with the hint.
-    """
+    """Members of a JSON object; the error ends with the hint."""
     try:
         content = read_json(path, max_bytes=LIST_BYTES)
     except OSError as error:
@@ -48,11 +40,7 @@ def read_object(path: Path, hint: str) -> dict[str, Any]:
 
 
 def parsed(path: Path, number: int, line: str, form: str, parse: Callable[[list[str]], T], separator: Any) -> T:
-    """A line's fields as `parse` reads them.
-
-    Raises:
-        DataError: `parse` raised `ValueError` or `IndexError`; names the line and the form.
-    """
+    """A line's fields as `parse` reads them; its `ValueError` or `IndexError` becomes a `DataError` with the line."""
     fields = [field.strip() for field in line.split(separator)]
     try:
         return parse(fields)
@@ -61,11 +49,7 @@ def parsed(path: Path, number: int, line: str, form: str, parse: Callable[[list[
 
 
 def truth(field: str) -> bool:
-    """1 or 0.
-
-    Raises:
-        ValueError: Something else.
-    """
+    """1 or 0, else `ValueError`."""
     if field not in ("0", "1"):
         raise ValueError(field)
     return field == "1"
@@ -78,11 +62,7 @@ def check_folder(root: Path, source: Path) -> None:
 
 
 def present(names: Sequence[str], root: Path, source: Path) -> tuple[Path, ...]:
-    """The files of `names` below `root`.
-
-    Raises:
-        DataError: Some are not there: the first ones and their count; or one leaves the folder.
-    """
+    """The files of `names` below `root`; the error has the first missing ones and their count."""
     check_folder(root, source)
     files = paths_inside(root, names, source=source)
     missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]

@@ -1,8 +1,7 @@
 """Images in TFRecord shards, found by offset: the layout, and random access without TensorFlow.
 
-`<root>/manifest.json` names the subjects and the shards with size, count and SHA-256; beside each
-`00000.tfrecord`, `00000.tsv` says where each image's bytes lie in it:
-`offset length label sha256 <subject>/<file>`.
+`<root>/manifest.json` names the subjects and the shards with size, count and SHA-256; `00000.tsv` beside
+`00000.tfrecord` says where each image lies in it: `offset length label sha256 <subject>/<file>`.
 """
 
 import dataclasses
@@ -53,23 +52,13 @@ class RecordPath:
         return self.row.path.rsplit("/", 1)[-1]
 
     def read_bytes(self) -> bytes:
-        """The encoded image.
-
-        Raises:
-            OSError: The shard cannot be read or is shorter.
-        """
+        """The encoded image."""
         return _slice(_descriptor(str(self.root / self.row.shard)), self.row)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShardStore:
-    """All images of a folder of shards.
-
-    Attributes:
-        root: The folder.
-        rows: By `<subject>/<file>`.
-        subjects: Subject names, in the order of the labels.
-    """
+    """All images of a folder of shards, by `<subject>/<file>`; `subjects` in the order of the labels."""
 
     root: Path
     rows: dict[str, ShardRow]
@@ -97,11 +86,7 @@ def is_shards(root: Path) -> bool:
 
 
 def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
-    """The shards of a folder; sizes and counts are always checked, `verify` reads every byte.
-
-    Raises:
-        DataError: Missing, unfinished or damaged manifest, shard or sidecar.
-    """
+    """The shards of a folder; sizes and counts are always checked, `verify` reads every byte."""
     manifest = read_manifest(root)
     rows: dict[str, ShardRow] = {}
     try:
@@ -123,11 +108,7 @@ def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
-    """The manifest of a finished conversion.
-
-    Raises:
-        DataError: Not there, or not one.
-    """
+    """The manifest of a finished conversion."""
     path = root / MANIFEST
     manifest = read_object(path, "an unfinished conversion? convert again")
     if manifest.get("format") != FORMAT:
@@ -136,11 +117,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
 
 
 def read_sidecar(root: Path, shard: str, sha256: str | None = None) -> list[ShardRow]:
-    """Places of the images of a shard.
-
-    Raises:
-        DataError: Missing or damaged.
-    """
+    """Places of the images of a shard."""
     path = _sidecar(root, shard)
     try:
         data = path.read_bytes()
@@ -164,11 +141,7 @@ def read_sidecar(root: Path, shard: str, sha256: str | None = None) -> list[Shar
 
 
 def read_records(path: Path) -> Iterator[tuple[str, int, bytes]]:
-    """Name, label and encoded image of each record of a shard, CRCs checked.
-
-    Raises:
-        DataError: A damaged or truncated shard, or a record of another kind.
-    """
+    """Name, label and encoded image of each record of a shard, CRCs checked."""
     import tensorflow as tf
 
     try:

@@ -62,10 +62,7 @@ def train_backbone(
 
 
 class BackboneTraining:
-    """One training of a backbone: data, network and verification, then one phase after the other.
-
-    The arguments are those of `train_backbone`.
-    """
+    """One training of a backbone: data, network and verification, then one phase after the other."""
 
     def __init__(
         self,
@@ -201,11 +198,7 @@ class BackboneTraining:
 
 
 def start_backbone(config: Stage1Config) -> keras.Model:
-    """The backbone at the start of its training, with the weights of `backbone.weights`, if any.
-
-    Raises:
-        ConfigError: Weights of another architecture, or of one that scales pixels in another way.
-    """
+    """The backbone at the start of its training, with the weights of `backbone.weights`, if any."""
     settings = config.backbone
     backbone = build_backbone(settings.name, embedding_size=settings.embedding_size, **settings.arguments)
     if not settings.weights:
@@ -240,10 +233,7 @@ def save_backbone(config: Stage1Config, backbone: keras.Model, path: Path) -> No
 
 
 def tensorboard_writer(folder: Path, model: keras.Model) -> Callable[[dict[str, Any]], None]:
-    """A function that writes the numbers of an epoch's record, verification included, for TensorBoard.
-
-    It opens and closes the file each time, so that nothing is lost if the training is killed.
-    """
+    """A function that writes the numbers of an epoch's record for TensorBoard, and closes the file each time."""
 
     def write(record: dict[str, Any]) -> None:
         callback = keras.callbacks.TensorBoard(str(folder), write_graph=False)
@@ -257,13 +247,7 @@ def tensorboard_writer(folder: Path, model: keras.Model) -> Callable[[dict[str, 
 
 
 def teacher_targets(batches: ImageBatches, teacher: Embedder, *, cache: Path, progress: bool) -> NDArray[np.float32]:
-    """Teacher's embeddings of every fixed view (or of the plain images), computed once and kept.
-
-    Each view is one file, so that an interrupted computation goes on with the next view.
-
-    Returns:
-        `(max(1, views), N, D)`, unit length.
-    """
+    """Teacher's unit embeddings of every fixed view (or the plain images), `(max(1, views), N, D)`, a file a view."""
     folder = batches.folder
     if not batches.views:
         return teacher.embed_files(folder.files, progress=progress)[None]
@@ -294,12 +278,7 @@ def _embed_view(batches: ImageBatches, view: int, teacher: Embedder, *, progress
 
 
 def load_benchmarks(config: Stage1Config) -> tuple[PairBenchmark, ...]:
-    """The benchmarks of `verify`, with every image read once: before training, not after it.
-
-    Raises:
-        ConfigError: Unknown source, or a path that it needs is not set.
-        DataError: A list or an image is missing or damaged.
-    """
+    """The benchmarks of `verify`, with every image read once: before training, not after it."""
     benchmarks = tuple(load_benchmark(entry, seed=config.seed) for entry in config.verify)
     for benchmark in benchmarks:
         if not isinstance(benchmark.images, np.ndarray):
@@ -314,10 +293,6 @@ def verification(
 
     All pairs of `held_out` give `held_out_eer` (of too many subjects, some are drawn by `seed`), each benchmark
     `NAME_eer` and `NAME_accuracy` (folds as in LFW's view 2).
-
-    Raises:
-        DataError: No mated or no non-mated pair among the held-out images, or benchmark images of another size than
-            the backbone's.
     """
     side = backbone.input_shape[1]
     for benchmark in benchmarks:

@@ -42,24 +42,11 @@ def validation_keys(seed: int, purpose: str, count: int) -> list[TransformKey]:
 
 
 class ValidationPairs:
-    """All pairs of held-out images but those of two subjects of one group.
+    """All pairs of held-out images but those of two subjects of one group, whose names agree up to `group_separator`.
 
     Kin look alike, and one person may stand under two names of a family: such pairs are neither surely non-mated nor
-    like the impostors that a threshold is made for.
-
-    Args:
-        folder: Held-out images; of more than `MAX_IMAGES` whole subjects are drawn.
-        group_separator: Subjects whose names agree up to it are of one group; empty for no groups.
-        seed: Of the draw.
-
-    Attributes:
-        folder: The held-out images.
-        images: Rows of the folder that are compared with each other, `(N,)`.
-        labels: Subject of each of them, `(N,)`.
-        all: The pairs.
-
-    Raises:
-        DataError: No mated or no non-mated pair is left.
+    like the impostors that a threshold is made for. `images` `(N,)` are the compared rows of `folder`, `labels` their
+    subjects; of more than `MAX_IMAGES` whole subjects are drawn by `seed`.
     """
 
     def __init__(self, folder: FaceFolder, *, group_separator: str, seed: int) -> None:
@@ -81,11 +68,7 @@ class ValidationPairs:
         return [files[row] for row in self.images]
 
     def check_resolution(self, fmr: float) -> None:
-        """Refuse a false match rate that these pairs are too few to show.
-
-        Raises:
-            DataError: Fewer non-mated pairs than 1 / fmr.
-        """
+        """Refuse a false match rate that these pairs are too few to show: fewer non-mated ones than 1 / fmr."""
         self.all.check_resolution(fmr, " (calibration.fmr, --fmr; data.holdout, --faces)")
 
     def curve_of_embeddings(self, embeddings: NDArray[np.float32]) -> ErrorCurve:
@@ -118,19 +101,8 @@ def calibrate(
 ) -> Calibration:
     """The largest threshold whose false match rate, over all keys, does not exceed `config.fmr`.
 
-    Keys are stolen: every key compares all pairs. The intervals come from drawing subjects and keys anew: of the
-    threshold that would then have been chosen, and of FMR and FNMR at the threshold that was chosen.
-
-    Args:
-        pairs: Which held-out images are compared.
-        embeddings: Of the images of `pairs`, `(N, D)`.
-        hash_codes: The hasher.
-        alphabet_size: Q.
-        config: FMR, number of keys, number of bootstrap draws and their confidence.
-        seed: Of the keys and the draws.
-
-    Raises:
-        DataError: The pairs cannot show that FMR, or no threshold keeps to it.
+    Keys are stolen: every key compares all pairs of `embeddings` `(N, D)`. The intervals come from drawing subjects and
+    keys anew: of the threshold that would then have been chosen, and of FMR and FNMR at the threshold that was chosen.
     """
     pairs.check_resolution(config.fmr)
     keys = validation_keys(seed, "calibration-keys", config.keys)
@@ -222,20 +194,10 @@ def _with_intervals(
 def recalibrate(
     place: Path, config: Stage2Config, *, progress: bool = False, report: Callable[[str], None] = lambda line: None
 ) -> FaceHasher:
-    """Calibrate a hasher on the held-out subjects of a configuration; store nothing.
+    """Calibrate a hasher folder or an artefact on the held-out subjects of a configuration; store nothing.
 
-    A backbone that was trained along, `embedder.keras` beside the hasher, is taken instead of the configured one; an
-    artefact embeds for itself.
-
-    Args:
-        place: Folder of the hasher, or an artefact of `iom deploy`.
-        config: Its data, embedder, seed and calibration; the rest is not read.
-        progress: Show a progress bar.
-        report: Takes notes for the user.
-
-    Raises:
-        DataError: The pairs are too few to show the FMR.
-        WeightsError: Another embedder than the one the hasher was trained with.
+    An `embedder.keras` beside the hasher, trained along with it, is taken instead of the configured embedder; an
+    artefact embeds for itself. Of `config`, data, embedder, seed and calibration are read.
     """
     hasher = load(place, opens_embedder=False)
     held_out = hold_out(scan_folder(config.data), config.data)[1]
@@ -265,22 +227,10 @@ def recalibrate_on_faces(
     progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> FaceHasher:
-    """Calibrate a hasher on all subjects of a folder of faces; store nothing.
+    """Calibrate a hasher or an artefact on all subjects of `<faces>/<subject>/<image>`, aligned; store nothing.
 
-    The subjects must be others than those it was trained on: one's own people.
-
-    Args:
-        place: Folder of the hasher, or an artefact of `iom deploy`.
-        faces: `<faces>/<subject>/<image>`, aligned.
-        config: FMR, number of keys, draws of the intervals.
-        weights: Manifest name or file of the embedder; empty takes the one that was trained along, or the one that the
-            hasher names.
-        seed: Of keys and draws.
-        progress: Show a progress bar.
-        report: Takes the number of comparisons and the lowest FMR that they can show.
-
-    Raises:
-        DataError: The comparisons are too few to show the FMR.
+    The subjects must be others than those it was trained on. `report` takes the number of comparisons and the lowest
+    FMR that they can show.
     """
     hasher = load(place, weights=weights)
     listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
@@ -301,11 +251,7 @@ def recalibrate_on_faces(
 
 
 def copy_hasher(place: Path, output: Path) -> Path:
-    """Copy a hasher byte for byte, so that its fingerprint stays; the metadata last.
-
-    Returns:
-        The copy: `output`, or the artefact in it.
-    """
+    """Copy a hasher byte for byte, so that its fingerprint stays, the metadata last; returns the path of the copy."""
     if is_artifact(place):
         names = [*read_manifest(place).files, manifest_path(place).name]
         source, copy = place.parent, output / place.name
@@ -321,12 +267,7 @@ def copy_hasher(place: Path, output: Path) -> Path:
 
 
 def check_target(place: Path, output: Path | None) -> None:
-    """See that a threshold can be stored: in the hasher itself, or in a copy.
-
-    Raises:
-        ConfigError: A hasher that came with the package, or lies in its sources, would be changed.
-        DataError: The output holds something already, or cannot be written.
-    """
+    """Refuse to store a threshold in the package's own hasher, or in an output that holds something already."""
     check_output(output or (place.parent if is_artifact(place) else place))
     if output is not None:
         if output.is_dir() and any(output.iterdir()):

@@ -22,12 +22,9 @@ CENTER, TRIPLET, LABELS = "center", "triplet", "labels"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Heads:
-    """Outputs on the embedding, and their losses.
+    """Outputs on the embedding by name, their losses and weights.
 
     Attributes:
-        outputs: Name to tensor.
-        losses: Of each output.
-        weights: Of each loss.
         state: Variables of the losses: neither the model's nor the optimizer's.
         labels: Input of the labels, of a head that draws classes.
         sampled: That head; it wants the compiled model.
@@ -42,11 +39,7 @@ class Heads:
 
 
 def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
-    """Heads of one phase on an embedding `(B, D)`, not normalised, of `classes` training subjects.
-
-    Raises:
-        ConfigError: Unknown loss, or one without the argument that is given.
-    """
+    """Heads of one phase on an embedding `(B, D)`, not normalised, of `classes` training subjects."""
     outputs: dict[str, Any] = {}
     losses: dict[str, keras.losses.Loss] = {}
     state: Sequence[Any] = ()
@@ -89,11 +82,7 @@ def _logits(config: MarginConfig, loss: SoftmaxCrossEntropy, classes: int) -> ke
 
 
 def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, SampledLoss]:
-    """The head that compares with a part of the subjects only.
-
-    Raises:
-        ConfigError: A setting that does not go with it.
-    """
+    """The head that compares with a part of the subjects only."""
     margin, optimizer = config.margin, config.optimizer
     loss = build_margin_loss(margin, classes=sampled_classes(classes, margin.sample))
     if not loss.needs_cosines:
@@ -112,14 +101,10 @@ def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, S
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PhaseModel:
-    """A compiled network.
+    """A compiled network of backbone and heads; `state` are the variables of the losses, `heads` layers of its own.
 
-    Attributes:
-        model: Backbone with heads.
-        heads: The layers that are not the backbone's.
-        labelled: Outputs whose truth is the label.
-        state: Variables of the losses, which are neither the model's nor the optimizer's.
-        label_input: The network reads the labels beside the images.
+    `labelled` are the outputs whose truth is the label; with `label_input` the network reads the labels beside the
+    images.
     """
 
     model: keras.Model
@@ -130,16 +115,9 @@ class PhaseModel:
 
 
 def build_phase(config: Stage1Config, backbone: keras.Model, batches: ImageBatches, *, train: str) -> PhaseModel:
-    """The compiled network of a phase: heads on the backbone.
+    """The compiled network of a phase: heads on the backbone, which all phases share.
 
-    Args:
-        config: Of the phase, with its own `training.epochs`.
-        backbone: Shared by all phases.
-        batches: For the number of subjects and of steps.
-        train: `all`, or `head` to freeze the backbone; its batch norms then keep their statistics.
-
-    Raises:
-        ConfigError: A setting that does not go with another.
+    `train` is `all`, or `head` to freeze the backbone; its batch norms then keep their statistics.
     """
     backbone.trainable = train != "head"
     heads = build_heads(config, backbone.output, classes=len(batches.folder.subjects))
@@ -179,24 +157,14 @@ def _attach(head: SampledCosineLogits, model: keras.Model, config: Stage1Config)
 
 
 def check_phases(phases: Sequence[Stage1Config]) -> None:
-    """Refuse settings that a later phase cannot be built with, before the first one is trained.
-
-    Raises:
-        ConfigError: Unknown loss, optimizer or schedule, a warm-up longer than its phase.
-    """
+    """Refuse settings that a later phase cannot be built with, before the first one is trained."""
     for settings in phases:
         build_optimizer(settings.optimizer, epochs=settings.training.epochs, steps_per_epoch=1)
         build_heads(settings, keras.Input((settings.backbone.embedding_size,)), classes=2)
 
 
 def carry_over(before: PhaseModel, after: PhaseModel) -> tuple[int, int]:
-    """Copy the variables of the heads and losses of one phase to those of the next.
-
-    A variable is kept where layer, name and shape agree; others start anew.
-
-    Returns:
-        Number of variables kept, and of new ones.
-    """
+    """Copy the variables of heads and losses to the next phase where layer, name and shape agree; (kept, new)."""
     known = {**_by_place(before.heads), **{("state", variable.name): variable for variable in before.state}}
     wanted = {**_by_place(after.heads), **{("state", variable.name): variable for variable in after.state}}
     kept = 0

@@ -28,11 +28,7 @@ def draw_curves(path: Path, runs: Mapping[str, Records]) -> None:
 
 
 def curves_figure(runs: Mapping[str, Records]) -> "Figure":
-    """Loss, verification figures and learning rate by epoch, a panel each, a line and a colour a run.
-
-    Args:
-        runs: Name to the records of `metrics.jsonl`. Records of a step lie within their epoch.
-    """
+    """Loss, verification figures and learning rate by epoch, a panel each, a line a run (name to its records)."""
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

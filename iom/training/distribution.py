@@ -1,7 +1,4 @@
-"""Data parallel training on `tf.distribute`: one `strategy.run` loop in place of Keras' `fit`.
-
-Keras' own `fit` does not run on several machines; its `train_step` does, in the loop of this module.
-"""
+"""Data parallel training on `tf.distribute`: one `strategy.run` loop, as Keras' `fit` has none for several machines."""
 
 import contextlib
 import json
@@ -23,14 +20,10 @@ ENVIRONMENT = "TF_CONFIG"
 
 
 class Distribution:
-    """Several devices as one. With `kind: none` every method leaves things as they are.
+    """Several devices as one; with `kind: none` every method leaves things as they are.
 
-    Open it before anything else uses TensorFlow: devices cannot be changed afterwards.
-
-    Attributes:
-        worker: Number of this machine; 0 is the chief, which writes the run's folder.
-        workers: Number of machines.
-        devices: Number of devices of all machines.
+    Open it before anything else uses TensorFlow: devices cannot be changed afterwards. Machine `worker` 0 is the chief,
+    which writes the run's folder; `devices` counts those of all machines.
     """
 
     def __init__(self, config: DistributionConfig) -> None:
@@ -63,11 +56,7 @@ class Distribution:
         return self._strategy.scope() if self.active else contextlib.nullcontext()
 
     def check_batch(self, batch_size: int) -> None:
-        """Refuse a batch that cannot be split evenly.
-
-        Raises:
-            ConfigError: Not a multiple of the devices.
-        """
+        """Refuse a batch that the devices cannot split evenly."""
         if batch_size % self.devices:
             raise ConfigError(
                 f"training.batch_size: expected a multiple of the {self.devices} devices of "
@@ -75,11 +64,7 @@ class Distribution:
             )
 
     def check_state(self, state: Sequence[Any]) -> None:
-        """Refuse a loss with a running state: each device would follow its own share.
-
-        Raises:
-            ConfigError: There is such a state.
-        """
+        """Refuse a loss with a running state: each device would follow its own share."""
         if self.active and state:
             raise ConfigError(
                 "margin.name: expected a loss without running figures with `distribution`, "
@@ -87,10 +72,7 @@ class Distribution:
             )
 
     def synchronise(self, model: keras.Model) -> None:
-        """Let batch norms take mean and variance over the whole batch, not over a device's share.
-
-        The layers are the same otherwise, and so are the files of their weights.
-        """
+        """Let batch norms take mean and variance over the whole batch, not a device's share; weights stay the same."""
         if not self.active:
             return
         for layer in model.layers:
@@ -122,10 +104,7 @@ class Distribution:
         return copy_and_measure
 
     def fit(self, model: keras.Model) -> Callable[..., keras.callbacks.History]:
-        """`model.fit`, or a loop for several devices with the arguments that `TrainingLoop` gives.
-
-        Its batches are those of this machine: `batch_size / workers` samples each.
-        """
+        """`model.fit`, or a loop for several devices with its arguments, on batches of `batch_size / workers`."""
         if not self.active:
             return model.fit  # type: ignore[no-any-return]
         with self.scope():  # its slots too have a copy on each device

@@ -39,16 +39,10 @@ VERIFICATION_KEYS = 5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage2Data:
-    """Images, embeddings and validation pairs of a configuration; several runs may share them.
+    """Images, unit embeddings `(N, D)` and validation pairs of a configuration; several runs may share them.
 
-    Attributes:
-        source: The settings it was made from: data, embedder, and the seed of the pairs.
-        embedder: Made the embeddings.
-        train: Images to train on.
-        held_out: Images of the held-out subjects.
-        pairs: Pairs of held-out images.
-        train_embeddings: `(N, D)`, unit length.
-        held_out_embeddings: Of the images that `pairs` compares.
+    `source` are the settings it was made from: data, embedder, and the seed of the pairs; `held_out_embeddings` are
+    those of the images that `pairs` compares.
     """
 
     source: tuple[FolderConfig, EmbedderConfig, int]

@@ -1,7 +1,7 @@
-"""Training loop of both stages: one `fit` an epoch, verified, saved, resumable at any step.
+"""Training loop of both stages: one `fit` an epoch, verified, saved, resumable at any step, as Keras' `fit` is not.
 
 Ctrl-C ends a training after the step, `n` typed in the terminal after the epoch; a loss or weights that are not finite
-stop it and name the batch. Keras' own `fit` cannot resume within an epoch, which is why this loop exists.
+stop it and name the batch.
 """
 
 import contextlib
@@ -49,11 +49,8 @@ class TrainingLoop:
     """Training of a compiled model in a run's folder.
 
     Attributes:
-        model: The compiled model.
-        run: The run's folder.
-        steps_per_epoch: Steps of one epoch.
-        batches: `(epoch, first step) -> batches` of the rest of that epoch; a pure function, so that a resumed run
-            sees the batches of the uninterrupted one.
+        batches: `(epoch, first step) -> batches` of the rest of that epoch; a pure function, so that a resumed run sees
+            the batches of the uninterrupted one.
         verify: Figures such as `held_out_eer`.
         save_model: Saves the current model under the name `best` or `last`.
         best_figure: The figure that decides which model is the best.
@@ -83,16 +80,9 @@ class TrainingLoop:
     progress: Progress = dataclasses.field(default_factory=Progress, init=False)
 
     def train(self, epochs: int, *, start: Progress | None = None, total_epochs: int = 0) -> Progress:
-        """Train from the saved state of the run to the last epoch.
+        """Train from the saved state of the run, or from `start` with the variables as they are, until epoch `epochs`.
 
-        Args:
-            epochs: The epoch to stop before: that of the whole training, or of its phase.
-            start: Progress to go on from with the variables as they are, without restoring any state.
-            total_epochs: Epochs of the whole training, for reports; `epochs` by default.
-
-        Raises:
-            TrainingDivergedError: The loss or the weights are not finite.
-            TrainingStopped: The user stopped the training.
+        `epochs` may be that of a phase; `total_epochs` is that of the whole training, for reports.
         """
         self.progress = start or self.run.load_state(self.model, state=self.state)
         with stop_requests() as requests:
@@ -148,13 +138,10 @@ class TrainingLoop:
             raise TrainingStopped(f"stopped at step {step} of epoch {epoch + 1}, saved")
 
     def check_finite(self, logs: dict[str, Any], *, epoch: int, step: int) -> None:
-        """Refuse a loss or weights that are not finite.
+        """Refuse a loss or weights that are not finite; the batch is written to the run's folder.
 
         Looks at the loss and at the first small variable: a gradient that is not finite anywhere is not finite in the
         first layer either, so that its batch is found in its own step, and not one step later by the loss.
-
-        Raises:
-            TrainingDivergedError: Something is not finite; the batch is written to the run's folder.
         """
         loss = float(logs.get("loss", 0.0))
         if math.isfinite(loss) and _is_finite(self.model):
@@ -223,12 +210,7 @@ def _line(record: dict[str, Any], epochs: int) -> str:
 
 @dataclasses.dataclass
 class StopRequests:
-    """Requests of the user so far.
-
-    Attributes:
-        after_step: Ctrl-C was pressed: stop as soon as the step is done.
-        after_epoch: `n` was typed: stop when the epoch is done.
-    """
+    """Requests of the user so far: stop after the step (Ctrl-C) or after the epoch (`n`)."""
 
     after_step: bool = False
     after_epoch: bool = False
@@ -236,10 +218,9 @@ class StopRequests:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Listen for Ctrl-C, and for `n` where standard input is a terminal.
+    """Listen for Ctrl-C (a second one acts at once), and for `n` where standard input is a terminal.
 
-    The first Ctrl-C is noted, the second one acts at once. Outside the main thread signals cannot be caught, and are
-    left as they are.
+    Outside the main thread signals cannot be caught, and are left as they are.
     """
     requests = StopRequests()
     with contextlib.ExitStack() as stack:

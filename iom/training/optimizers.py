@@ -20,13 +20,8 @@ NO_DECAY = ("beta", "gamma", "bias", "alpha")
 class WarmUp(LearningRateSchedule):
     """Linear rise over a schedule: step k of the warm-up has k / `warmup_steps` of the rate.
 
-    Keras' own warm-up starts at a rate of its own, so that it ends one step later.
-
-    Args:
-        schedule: Rate at each step; a number for a constant rate.
-        warmup_steps: Steps of the rise.
-        delay: Steps before the schedule begins.
-        min_rate: The rate of the schedule does not fall below it.
+    Keras' own warm-up ends one step later. `schedule` may be a number, for a constant rate, and begins after `delay`
+    steps; its rate does not fall below `min_rate`.
     """
 
     def __init__(
@@ -61,14 +56,8 @@ class CosineRestarts(LearningRateSchedule):
     """SGDR (Loshchilov and Hutter, ICLR 2017, eq. 5), with a list of cycles.
 
     Keras' `CosineDecayRestarts` takes a logarithm, which single precision rounds to the wrong cycle at a border.
-
-    Args:
-        learning_rate: Rate at the start.
-        total_steps: Steps of all cycles.
-        restart_steps: Length of the first cycle.
-        t_mul: Length of each cycle, as a multiple of the one before.
-        m_mul: Start of each cycle, as a share of the one before.
-        floor: Smallest share of the rate.
+    `t_mul` is the length of each cycle, `m_mul` its start, as a multiple of the one before; `floor` the smallest share
+    of the rate.
     """
 
     def __init__(
@@ -109,11 +98,7 @@ class CosineRestarts(LearningRateSchedule):
 
 
 def build_schedule(config: OptimizerConfig, *, epochs: int, steps_per_epoch: int) -> WarmUp:
-    """Learning rate at each step, counted from zero.
-
-    Raises:
-        ConfigError: Unknown schedule, or a warm-up longer than the training.
-    """
+    """Learning rate at each step, counted from zero."""
     if config.warmup_epochs >= epochs and config.warmup_epochs > 0:
         raise ConfigError(
             f"optimizer.warmup_epochs: expected less than the {epochs} epochs of training, "
@@ -166,16 +151,9 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
 def build_optimizer(
     config: OptimizerConfig, *, epochs: int, steps_per_epoch: int, accumulate: int = 1
 ) -> keras.optimizers.Optimizer:
-    """Optimizer with its schedule.
+    """Optimizer with its schedule, which spans `epochs` and counts batches.
 
-    Args:
-        config: Its settings.
-        epochs: Epochs of the training, or of the phase: the schedule spans them.
-        steps_per_epoch: Batches of an epoch.
-        accumulate: Batches whose gradients are averaged into one update. The schedule counts batches all the same.
-
-    Raises:
-        ConfigError: Unknown optimizer or schedule, or a warm-up longer than the training.
+    `accumulate` is the number of batches whose gradients are averaged into one update.
     """
     kind = lookup(OPTIMIZERS, config.name, "optimizer")
     settings: dict[str, Any] = {"weight_decay": config.weight_decay or None}

@@ -25,10 +25,7 @@ MAX_VALUE_LENGTH = 100
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The next step of a run, and the best result so far (low is good).
-
-    `phase` is the one whose variables the state holds.
-    """
+    """The next step of a run, its phase (whose variables the state holds), and the best result so far (low is good)."""
 
     epoch: int = 0
     step: int = 0
@@ -37,12 +34,7 @@ class Progress:
 
 
 class RunDir:
-    """A run's folder.
-
-    Attributes:
-        path: The folder.
-        config: The resolved configuration of the run.
-    """
+    """A run's folder, with the resolved configuration of the run."""
 
     def __init__(self, path: Path, config: Any) -> None:
         self.path = path
@@ -50,13 +42,9 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path, config: Any, *, resume: bool) -> "RunDir":
-        """Start a run in an empty folder, or continue one.
+        """Start a run in an empty folder, or continue one of the same configuration; `CheckpointError` otherwise.
 
         Temporary files that killed writers left in the folder are removed.
-
-        Raises:
-            CheckpointError: A new run in a folder that holds one; a resumed run whose configuration differs from the
-                stored one.
         """
         run = cls(path, config)
         stored = path / "config.yaml"
@@ -111,10 +99,7 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append the record of an epoch, or of a `step` within one, which comes before its end.
-
-        Records of the same place or a later one are replaced.
-        """
+        """Append the record of an epoch, or of a `step` within it; records of that place or later are replaced."""
         kept = [row for row in self.records() if _place(row) < _place(record)]
         write_records(self.metrics_path, [*kept, record])
 
@@ -135,19 +120,11 @@ class RunDir:
             os.fsync(stream.fileno())
 
     def progress(self) -> Progress:
-        """Progress of the saved state, which is not restored.
-
-        Raises:
-            CheckpointError: The file is damaged.
-        """
+        """Progress of the saved state, which is not restored."""
         return _progress(self._stored()[0]) if self.state_path.exists() else Progress()
 
     def load_state(self, model: keras.Model, *, state: Sequence[Any] = ()) -> Progress:
-        """Restore what `save_state` wrote; a run that has not saved yet starts at the beginning.
-
-        Raises:
-            CheckpointError: The file is damaged or belongs to another model. Nothing is restored.
-        """
+        """Restore what `save_state` wrote, all or nothing; a run that has not saved yet starts at the beginning."""
         if not self.state_path.exists():
             return Progress()
         header, arrays = self._stored()
@@ -178,11 +155,7 @@ class RunDir:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Records of `metrics.jsonl`, one JSON object a line; none where there is no file yet.
-
-    Raises:
-        CheckpointError: The file is damaged.
-    """
+    """Records of `metrics.jsonl`, one JSON object a line; none where there is no file yet."""
     if not path.exists():
         return []
     try:

@@ -28,12 +28,8 @@ def start_hasher(
 ) -> keras.Model:
     """Hashing network at the start of its training.
 
-    Args:
-        embedding_size: D.
-        config: Shape of the code and of the network.
-        seed: Of the initial projection.
-        learned_start: Start of the learned layer, `(D, D)`; none leaves it at the identity.
-        bottleneck_start: Start of the bottleneck; none leaves it at a random orthonormal map.
+    `learned_start` `(D, D)` is by default the identity, `bottleneck_start` a random orthonormal map; `seed` is that of
+    the initial projection.
     """
     model = build_hasher(embedding_size, config, seed=seed)
     for name, present, start in (
@@ -50,13 +46,9 @@ def start_hasher(
 
 
 def temperature_schedule(config: HasherConfig, *, steps: int) -> Callable[[int], float] | None:
-    """Inverse temperature at each step of a run, annealed from a soft code to a hard one.
+    """Inverse temperature at each step of a run, annealed from a soft code to a hard one; `None` where it is fixed.
 
-    A pure function of the step, which reaches the graph as an input of the batch: there is no state to save, and a
-    resumed run has the temperature of the uninterrupted one.
-
-    Returns:
-        Step of the whole run, from 0 -> T; `None` where T is fixed.
+    A pure function of the step, which reaches the graph as an input of the batch: there is no state to save.
     """
     start, end = config.inverse_temperature, config.inverse_temperature_end
     if end in (0.0, start):
@@ -91,13 +83,10 @@ def training_graph(
             `second_order`, like `order` under one key; `CLASS_COSINES` and `HASHED_CLASS_COSINES` add a head that is
             no part of `hasher`.
         backbone: Trained along, from images; otherwise the input is the embedding.
-        keys: G, keys that each batch is hashed under. With more than one, `order` is `(B, G, W)` and each output gets
-            an axis for the keys behind the rows, for `PerKeyLoss`.
+        keys: G, keys that each batch is hashed under. With more than one, `order` is `(B, G, W)` and each output
+            gets an axis for the keys behind the rows, for `PerKeyLoss`.
         temperature_input: The inverse temperature is an input `(B, 1)` instead of a constant.
         classes: Training subjects, for that head.
-
-    Raises:
-        ConfigError: Nothing in the graph is left to train.
     """
     inputs, embedding = _embedding_inputs(hasher, backbone)
     if keys > 1:

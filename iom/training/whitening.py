@@ -10,22 +10,11 @@ from iom.nn.adapter import orthonormal_map
 def within_class_whitening(
     embeddings: NDArray[np.float32], labels: NDArray[np.int64], share: float
 ) -> NDArray[np.float32]:
-    """Matrix of a shrunk within-class covariance normalisation (Hatch et al., Interspeech 2006).
+    """Matrix `(D, D)` of a shrunk within-class covariance normalisation (Hatch et al., Interspeech 2006).
 
-    It gives less weight to directions in which images of one subject differ. With S the pooled within-class
-    covariance, scaled to a mean eigenvalue of one, the matrix is ((1 - share) I + share S)^(-1/2): the identity at
-    share 0, and symmetric, so that it stays as near to the identity as a whitening can.
-
-    Args:
-        embeddings: `(N, D)`.
-        labels: Dense subject indices, `(N,)`.
-        share: 0 to below 1.
-
-    Returns:
-        `(D, D)`; rows of embeddings are multiplied from the right.
-
-    Raises:
-        DataError: No subject has two different images.
+    It gives less weight to directions in which images of one subject differ. With S the pooled within-class covariance
+    of `embeddings` `(N, D)`, scaled to a mean eigenvalue of one, the matrix is ((1 - share) I + share S)^(-1/2):
+    symmetric, so that it stays as near to the identity as a whitening can. Rows are multiplied from the right.
     """
     counts = np.bincount(labels)
     rows = embeddings.astype(np.float64)
@@ -45,18 +34,10 @@ def within_class_whitening(
 
 
 def leading_directions(embeddings: NDArray[np.float32], size: int, *, seed: int) -> NDArray[np.float32]:
-    """Start of a bottleneck: the `size` directions that hold most of the rows, turned at random.
+    """Start of a bottleneck: the `size` directions `(D, size)` that hold most of the rows, turned at random.
 
     The eigenvectors of the second moment (not centred, as a cosine is not); a random rotation behind them spreads their
     variance evenly over the new dimensions, so that any subset keeps a fair share (Gong et al., ITQ, TPAMI 2013).
-
-    Args:
-        embeddings: `(N, D)`.
-        size: At most D.
-        seed: Of the rotation.
-
-    Returns:
-        `(D, size)`, orthonormal columns.
     """
     rows = embeddings.astype(np.float64)
     vectors = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :size]
@@ -67,25 +48,13 @@ def leading_directions(embeddings: NDArray[np.float32], size: int, *, seed: int)
 def independent_parts(
     embeddings: NDArray[np.float32], labels: NDArray[np.int64], share: float, *, keep: int
 ) -> NDArray[np.float32]:
-    """Start of the learned layer for keys of kind `part`: two windows that predict little of each other.
+    """Start of the learned layer `(D, D)` for keys of kind `part`: two windows that predict little of each other.
 
     Linear discriminant directions: in them both the within-class covariance (shrunk as in `within_class_whitening`) and
     the covariance of subjects' means are diagonal, so that no direction predicts another as far as second moments go.
-    They go to the first and the second window in turn by how much they discriminate; directions of both windows, if
-    `keep` is more than half, lie between and discriminate averagely, and those of neither, if it is less, discriminate
-    least. With more windows than two the order is not balanced.
-
-    Args:
-        embeddings: `(N, D)`.
-        labels: Dense subject indices, `(N,)`.
-        share: Of the within-class covariance, 0 to below 1; the rest is the identity.
-        keep: Dimensions of a window.
-
-    Returns:
-        `(D, D)`; rows of embeddings are multiplied from the right.
-
-    Raises:
-        DataError: No subject has two different images.
+    They go to the first and the second window of `keep` dimensions in turn by how much they discriminate; directions of
+    both windows, if `keep` is more than half, lie between and discriminate averagely, and those of neither, if it is
+    less, discriminate least. With more windows than two the order is not balanced.
     """
     whitening = within_class_whitening(embeddings, labels, share).astype(np.float64)
     counts = np.bincount(labels)

@@ -1,7 +1,7 @@
 """Verification benchmarks by the name of their source, each with its reader.
 
-A reader is one function `(list, folder of images, name=...) -> PairBenchmark` in a module of its own; `SOURCES` names
-it and the fields of `benchmark` that it needs. `iom.evaluation` keeps the sources of identification.
+A reader is one function `(list, folder of images, name=...) -> PairBenchmark`; `SOURCES` names it and the fields of
+`benchmark` that it needs. `iom.evaluation` keeps the sources of identification.
 """
 
 import importlib
@@ -17,13 +17,9 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """A reader of pairs.
+    """A reader of pairs, `module:function`, and the fields of `benchmark` that it takes.
 
-    Attributes:
-        reader: `module:function`; the module is imported when the source is read.
-        paths: Fields of `benchmark` that the reader takes as paths, in its order, and needs.
-        options: Further fields, by keyword.
-        seeded: The reader takes the seed of the run.
+    `paths` are needed, in its order; `options` go by keyword; a `seeded` reader takes the seed of the run.
     """
 
     reader: str

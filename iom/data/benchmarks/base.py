@@ -18,15 +18,9 @@ FOLDS = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pooling:
-    """Template and medium that each image belongs to.
+    """Template, medium and weight of each image, `(N,)` each; images of a medium (video) are averaged first.
 
-    Attributes:
-        template: Template of each image, 0 to T - 1 without gaps, `(N,)`.
-        media: Medium of each image (a photograph, a video), whose images are averaged first, `(N,)`.
-        weight: Weight of each image, such as the score of a detector, `(N,)`; one by default.
-
-    Raises:
-        DataError: Lengths that differ, a template without images, or weights that are not positive.
+    Templates count from 0 without gaps; weights, such as scores of a detector, are one by default.
     """
 
     template: NDArray[np.int64]
@@ -61,18 +55,13 @@ class PairBenchmark:
     """Pairs to verify.
 
     Attributes:
-        name: For reports.
         images: The distinct images: files, or RGB pixels `(N, S, S, 3)` uint8.
-        left: First image of each pair, an index into `images`, `(P,)`.
-        right: Second image of each pair, `(P,)`.
+        left, right: Images of each pair, indices into `images`, `(P,)`.
         same: Whether a pair is mated, `(P,)`.
         fold: Fold of each pair, 0 to F - 1, `(P,)`.
         subjects: Subject of each image, `(N,)`, the unit of a bootstrap. Where a benchmark does not name subjects,
             the images that mated pairs link are one subject.
         pooling: Templates of several images, such as videos; `left`, `right` and `subjects` then index templates.
-
-    Raises:
-        DataError: Arrays that do not fit together, or pairs of one kind only.
     """
 
     name: str
@@ -124,16 +113,8 @@ class PairBenchmark:
     ) -> "PairBenchmark":
         """The benchmark of listed pairs `(left, right, same)` of files below `root`.
 
-        Args:
-            name: For reports; the stem of `source` where it is empty.
-            source: The list.
-            root: Folder of the images.
-            pairs: The pairs, in order.
-            fold: Fold of each pair; by default each of ten folds has its share of both kinds.
-            subjects: Subject of each image, in the order of their names; by default those that mated pairs link.
-
-        Raises:
-            DataError: Images that are not there: the first ones and their count.
+        `source` is the list. By default each of ten folds has its share of both kinds, and mated pairs link `subjects`
+        (given in the order of the images' names).
         """
         names = sorted({image for pair in pairs for image in pair[:2]})
         files = present(names, root, source)
@@ -150,18 +131,9 @@ class PairBenchmark:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IdentificationBenchmark:
-    """Probes to be identified in one gallery after the other.
+    """Probes to be identified in one gallery after the other; templates of both are rows of `subjects` `(T,)`.
 
-    Attributes:
-        name: For reports.
-        images: Image files.
-        pooling: Templates of several images; `None`: each image is one.
-        subjects: Subject of each template, `(T,)`.
-        galleries: Templates of each gallery, rows, by its name.
-        probes: Templates of the probes, rows.
-
-    Raises:
-        DataError: Lengths that differ, a row out of range, or a gallery that holds a subject twice.
+    `pooling` gives templates of several images; `None`: each image is one.
     """
 
     name: str
@@ -194,10 +166,7 @@ class IdentificationBenchmark:
 class DistractorBenchmark:
     """Probe images, each searched for among all distractors and one other image of its subject.
 
-    Attributes:
-        name: For reports.
-        images: Probe images, then distractors.
-        subjects: Subject of each probe image, `(P,)`; no distractor is of any of them.
+    `images` are the probes, then the distractors; `subjects` `(P,)` those of the probes, of whom no distractor is one.
     """
 
     name: str

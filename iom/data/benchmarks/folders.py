@@ -17,11 +17,7 @@ MAX_IMAGES = 10_000
 
 
 def folder_pairs(root: Path, *, path: str = "", seed: int, name: str = "") -> PairBenchmark:
-    """Pairs of a folder of subjects, in the manner of LFW; `path` may be a list of the images taken.
-
-    Raises:
-        DataError: No such folder, or too few subjects.
-    """
+    """Pairs of a folder of subjects, in the manner of LFW; `path` may be a list of the images taken."""
     folder = scan_folder(FolderConfig(root=str(root), include=path))
     generator = numpy_stream(seed, "folder/non-mated-pairs")
     rows = sample_subjects(folder.labels, generator, max_images=MAX_IMAGES)
@@ -33,11 +29,7 @@ def folder_pairs(root: Path, *, path: str = "", seed: int, name: str = "") -> Pa
 
 
 def synthetic_pairs(subjects: int, images: int, *, seed: int, name: str = "synthetic") -> PairBenchmark:
-    """Pairs of synthetic faces, in the manner of LFW.
-
-    Raises:
-        DataError: Fewer than four subjects, or fewer than two images of each.
-    """
+    """Pairs of synthetic faces, in the manner of LFW."""
     if subjects < 4 or images < 2:
         raise DataError(
             f"a synthetic benchmark needs at least 4 subjects with 2 images, received {subjects} with {images}"
@@ -50,12 +42,8 @@ def synthetic_pairs(subjects: int, images: int, *, seed: int, name: str = "synth
 def folder_identification(root: Path, *, name: str = "", gallery_images: int = 1) -> IdentificationBenchmark:
     """Identification within a folder of subjects, in two galleries as IJB has them.
 
-    Subjects with more than `gallery_images` images go in turn into the galleries `1` and `2`, each with its first
-    ones as one template. All other images are probes for both, so that a gallery meets subjects it does not hold:
-    those of the other one, and those with too few images.
-
-    Raises:
-        DataError: No such folder, or fewer than two subjects with enough images.
+    Subjects with more than `gallery_images` images go in turn into the galleries `1` and `2`, each with its first ones
+    as one template. All other images are probes for both, so that a gallery also meets subjects that it does not hold.
     """
     if gallery_images < 1:
         raise DataError(f"gallery_images: expected 1 or more, received {gallery_images}")
@@ -82,11 +70,7 @@ def folder_identification(root: Path, *, name: str = "", gallery_images: int = 1
 
 
 def split_galleries(subjects: NDArray[np.int64]) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64]]:
-    """The galleries and probes of `folder_identification` for templates of these subjects, `(T,)`.
-
-    Raises:
-        DataError: Fewer than two subjects with two images.
-    """
+    """The galleries and probes of `folder_identification` for templates of these subjects, `(T,)`."""
     enrolled = _first_images(subjects, 2)
     return _two_galleries(enrolled), np.setdiff1d(np.arange(len(subjects)), enrolled)
 
@@ -110,12 +94,8 @@ def sample_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
     """All mated pairs, and in each of ten folds as many non-mated ones; no subject stands in two folds.
 
-    Args:
-        labels: Subject of each image, `(N,)`, ascending from 0 without gaps.
-        generator: Draws the non-mated pairs.
-
-    Returns:
-        Left and right image, whether they are mated, and the fold of each pair, `(P,)` each.
+    `labels` `(N,)` ascend from 0 without gaps. Returns left and right image, whether they are mated, and fold, `(P,)`
+    each.
     """
     subjects = int(labels.max()) + 1
     fold_of_subject = np.arange(subjects) * max(1, min(FOLDS, subjects // 2)) // subjects

@@ -36,11 +36,7 @@ class _Faces:
     """Number of each template in the lists, rising, `(T,)`."""
 
     def rows(self, templates: NDArray[np.int64], source: Path) -> NDArray[np.int64]:
-        """Rows of listed templates.
-
-        Raises:
-            DataError: Templates without a face: the first ones and their count.
-        """
+        """Rows of listed templates; those without a face are an error."""
         rows = np.minimum(np.searchsorted(self.names, templates), len(self.names) - 1)
         unknown = np.unique(templates[self.names[rows] != templates])
         if len(unknown):
@@ -53,17 +49,10 @@ class _Faces:
 def read_ijb_pairs(
     meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: str | Path = ""
 ) -> PairBenchmark:
-    """1:1 verification of templates.
+    """1:1 verification of templates, by the lists in `meta`.
 
-    Args:
-        meta: Folder of the lists.
-        root: Folder of aligned faces; of loose crops where `align_into` is given.
-        name: For reports.
-        detector_scores: Weight each face with the score of the detector, as InsightFace does.
-        align_into: Folder for the faces aligned from loose crops, kept for the next run.
-
-    Raises:
-        DataError: A missing or malformed list, lists that do not belong together, missing images.
+    Faces are weighted with the detector's score, as InsightFace does. With `align_into`, `root` holds loose crops,
+    aligned into that folder and kept for the next run.
     """
     prefix = _prefix(meta)
     path = meta / f"{prefix}_template_pair_label.txt"
@@ -90,12 +79,7 @@ def read_ijb_pairs(
 def read_ijb_identification(
     meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: str | Path = ""
 ) -> IdentificationBenchmark:
-    """1:N identification: mixed probes against two galleries, which are evaluated apart.
-
-    Raises:
-        DataError: As `read_ijb_pairs`; a template that the lists give to two subjects; a gallery
-            with a subject twice.
-    """
+    """1:N identification: mixed probes against two galleries, which are evaluated apart; see `read_ijb_pairs`."""
     prefix = _prefix(meta)
     faces = _faces(meta, root, prefix, detector_scores, align_into)
     subject_of = np.full(len(faces.names), -1, np.int64)

@@ -16,12 +16,7 @@ from iom.errors import DataError
 def read_megaface(
     probes: Path, distractors: Path, probe_root: Path, distractor_root: Path, *, name: str = ""
 ) -> DistractorBenchmark:
-    """The two lists over two folders of aligned images.
-
-    Raises:
-        DataError: A damaged list, lists of different length, an image that is listed twice, missing
-            images (the first ones and their count).
-    """
+    """The two lists over two folders of aligned images."""
     listed = _lists(probes, "id", "path")
     others = _lists(distractors, "path")
     for source, paths in ((probes, listed["path"]), (distractors, others["path"])):

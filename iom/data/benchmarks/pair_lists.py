@@ -1,8 +1,4 @@
-"""Published lists of pairs: LFW, plain lists, CALFW and CPLFW, CFP, YouTube Faces.
-
-AgeDB-30 was published as pairs only in InsightFace's `.bin`; a list of it in lines of `left right same` is read as any
-other.
-"""
+"""Published lists of pairs: LFW, plain lists (AgeDB-30), CALFW and CPLFW, CFP, YouTube Faces."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,11 +24,8 @@ Pair = tuple[str, str, bool]
 def read_pair_list(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
     """Pairs of a list (see `parse_pair_list`) over a folder of images.
 
-    LFW's header gives the folds; other lists are split into ten folds in order, each with its share of both kinds.
-
-    Raises:
-        DataError: Unreadable list, a malformed line (with its number), missing images (the first ones and their
-            count), a few pairs whose label contradicts folders that are named by subject.
+    LFW's header gives the folds; other lists are split into ten folds in order, each with its share of both kinds. A
+    few labels that contradict folders named by subject are an error.
     """
     check_folder(root, path)
     pairs, folds = parse_pair_list(path)
@@ -41,19 +34,12 @@ def read_pair_list(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
 
 
 def parse_pair_list(path: Path) -> tuple[list[Pair], int | None]:
-    """Pairs of a text list.
+    """Pairs of a text list in order, and the number of folds, `None` where the list does not say.
 
     LFW's format: a header `folds pairs` (or `pairs` alone), then for each fold `pairs` lines `name n1 n2` (mated) and
-    `pairs` lines `name1 n1 name2 n2`; image n of a subject is `<name>/<name>_%04d.jpg`. Any other list: lines
-    `left right same` with two paths relative to the folder and 1 or 0. Fields are separated by tabs, or by blanks
-    where a line holds no tab; empty lines and lines that begin with `#` are skipped.
-
-    Returns:
-        The pairs in order, and the number of folds; `None` where the list does not say.
-
-    Raises:
-        DataError: Unreadable, empty, a malformed line (named by its number), or not as many pairs as the header
-            promises.
+    `pairs` lines `name1 n1 name2 n2`; image n of a subject is `<name>/<name>_%04d.jpg`. Any other list: lines `left
+    right same` with two paths relative to the folder and 1 or 0. Fields are separated by tabs, or by blanks where a
+    line holds no tab; empty lines and lines that begin with `#` are skipped.
     """
     lines = [(number, line) for number, line in read_lines(path) if not line.startswith("#")]
     if not lines:
@@ -126,11 +112,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _subjects_of_folders(pairs: Sequence[Pair]) -> NDArray[np.int64] | None:
-    """Subjects of the images in the order of their names, where the folders are those of subjects; else `None`.
-
-    Raises:
-        DataError: Folders are by subject, but a few pairs contradict them.
-    """
+    """Subjects of the images in the order of their names, where the folders are those of subjects; else `None`."""
     folder_of = {image: image.rpartition("/")[0] for pair in pairs for image in pair[:2]}
     odd = [(a, b, same) for a, b, same in pairs if (folder_of[a] == folder_of[b]) != same]
     if len(odd) > MAX_CONTRADICTIONS * len(pairs):
@@ -145,14 +127,7 @@ def _subjects_of_folders(pairs: Sequence[Pair]) -> NDArray[np.int64] | None:
 
 
 def read_two_line_pairs(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
-    """CALFW and CPLFW: two lines `image label` make a pair; both bear 1 (mated) or 0.
-
-    Ten folds in order, mated and non-mated pairs apart.
-
-    Raises:
-        DataError: An odd number of lines, a malformed line, two lines of a pair that bear different labels (the first
-            and their count), missing images.
-    """
+    """CALFW and CPLFW: two lines `image label` make a pair, both 1 (mated) or 0; ten folds in order, by kind."""
     entries = [
         parsed(path, number, line, "'image 0|1'", lambda f: (f[0], truth(f[1])), None)
         for number, line in read_lines(path)
@@ -175,9 +150,6 @@ def read_cfp(split: Path, root: Path, *, name: str = "") -> PairBenchmark:
     Their lines `i,j` count from 1 in `Pair_list_F.txt` (frontal) and `Pair_list_P.txt` (profile) of the Protocol
     folder; for `FF` both are frontal. Paths of those lists begin at the folder that holds the lists or at `root`,
     whatever stands before `Data`.
-
-    Raises:
-        DataError: A missing file, a malformed line, a number outside the lists, missing images.
     """
     lists = {kind: _numbered_list(split.parent.parent / f"Pair_list_{kind}.txt") for kind in ("F", "P")}
     kinds = split.name.upper()
@@ -223,18 +195,9 @@ def _entry(names: Sequence[str], number: int) -> str:
 def read_youtube_faces(splits: Path, root: Path, *, name: str = "", frames: int = 0) -> PairBenchmark:
     """YouTube Faces (Wolf, Hassner and Maoz, CVPR 2011): video pairs over frames `<root>/<subject>/<video>/<frame>`.
 
-    Lines of the list: `split, number of the pair, first video, second video, is same`, splits from 1, a video named
-    as `subject/number`; a header is skipped. A template is the mean of a video's frames.
-
-    Args:
-        splits: The list.
-        root: Folder of aligned frames.
-        name: For reports.
-        frames: Number of frames taken of a video, evenly spread; 0 takes all.
-
-    Raises:
-        DataError: A malformed line, a label that contradicts the subjects' names, videos without frames (the first
-            ones and their count).
+    Lines of the list: `split, number of the pair, first video, second video, is same`, splits from 1, a video named as
+    `subject/number`; a header is skipped. A template is the mean of a video's frames, or of `frames` evenly spread
+    ones.
     """
     lines = read_lines(splits)
     if not lines[0][1].split(",")[0].strip().isdigit():

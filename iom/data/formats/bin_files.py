@@ -18,13 +18,10 @@ MAX_BYTES = 4 << 30
 
 
 def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
-    """Pairs of an InsightFace verification file.
+    """Pairs of an InsightFace verification file: images 2 i and 2 i + 1 are pair i.
 
-    Images 2 i and 2 i + 1 are pair i. Images with equal bytes are decoded and embedded once. Folds are ten blocks in
-    order, as in InsightFace's own evaluation.
-
-    Raises:
-        DataError: Not such a file, truncated, damaged, or a pickle that asks for more than data.
+    Images with equal bytes are decoded and embedded once. Folds are ten blocks in order, as in InsightFace's
+    evaluation. A pickle that asks for more than data is refused.
     """
     encoded, truth = read_bin_images(path)
     same = np.array(truth, bool)
@@ -38,11 +35,7 @@ def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
 
 
 def read_bin_images(path: Path) -> tuple[list[bytes], list[bool]]:
-    """Encoded images, two a pair, and whether each pair is mated, of an InsightFace file.
-
-    Raises:
-        DataError: Not such a file, truncated, or a pickle that asks for more than data.
-    """
+    """Encoded images, two a pair, and whether each pair is mated; a pickle that asks for more than data is refused."""
     try:
         data = read_bytes(path, MAX_BYTES)
     except OSError as error:
@@ -58,16 +51,7 @@ def read_bin_images(path: Path) -> tuple[list[bytes], list[bool]]:
 
 
 def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
-    """Write encoded images and pair labels as InsightFace does: a plain pickle, protocol 2.
-
-    Args:
-        path: The `.bin` file.
-        images: Encoded images (JPEG, PNG), two for each pair.
-        same: Whether a pair is mated.
-
-    Raises:
-        DataError: Not two images for each pair.
-    """
+    """Write encoded images, two a pair, and pair labels as InsightFace does: a plain pickle, protocol 2."""
     if len(images) != 2 * len(same):
         raise DataError(f"{path}: expected two images a pair, received {len(images)} images and {len(same)} pairs")
     with atomic_path(path) as temporary, temporary.open("wb") as stream:

@@ -1,9 +1,9 @@
 """Pairs in a bcolz carray, the folder and the list in which AgeDB-30 and others are distributed.
 
-`<name>/` holds chunks of `(N, 3, S, S)` float32 in -1..1, `(pixel - 127.5) / 127.5`, in the colour order BGR (as the
-program that made them writes them), and `<name>_list.npy` one truth value for each two images. The format is read
-without bcolz, which no longer installs; the compression is Blosc's, from the extra `.[carray]`. A damaged chunk can
-crash that library, so it runs in a process of its own.
+`<name>/` holds chunks of `(N, 3, S, S)` float32 in -1..1, `(pixel - 127.5) / 127.5`, in the colour order BGR, and
+`<name>_list.npy` one truth value for each two images. The format is read without bcolz, which no longer installs; the
+compression is Blosc's, from the extra `.[carray]`. A damaged chunk can crash that library, so it runs in a process of
+its own.
 """
 
 import contextlib
@@ -31,20 +31,7 @@ COLOURS = {"bgr": slice(None, None, -1), "rgb": slice(None)}
 
 
 def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str = "bgr") -> PairBenchmark:
-    """Pairs of such a folder and the list beside it.
-
-    Folds are ten blocks in order. Equal images are kept once.
-
-    Args:
-        folder: `<name>`; the list is `<name>_list.npy` beside it.
-        name: For reports.
-        size: Side of an image in pixels.
-        colours: Colour order of the file, `bgr` or `rgb`.
-
-    Raises:
-        DataError: Missing, damaged, of another shape or range, or a list of another length.
-        MissingExtraError: Blosc's decompressor is not installed.
-    """
+    """Pairs of the folder `<name>` and the list beside it; folds are ten blocks in order, equal images kept once."""
     same = _truth(folder.with_name(f"{folder.name}_list.npy"))
     meta = read_object(folder / "meta" / "storage", "is this a carray?")
     sizes = read_object(folder / "meta" / "sizes", "is this a carray?")
@@ -84,11 +71,7 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112, colours: str =
 
 
 def blosc_workers(max_bytes: int) -> WorkerPool:
-    """One worker that runs Blosc's decompressor on chunks of up to `max_bytes`; its answer is empty where that fails.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """One worker that runs Blosc's decompressor on chunks of up to `max_bytes`; its answer is empty where it fails."""
     try:
         installed = find_spec("numcodecs") is not None
     except ValueError:  # it was taken out of sys.modules

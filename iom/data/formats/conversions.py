@@ -47,14 +47,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FaceSource:
-    """Labelled images of any format.
-
-    Attributes:
-        root: Folder or file.
-        paths: `<subject>/<file>`, `(N,)`, sorted by subject.
-        read: Encoded image of a row.
-        notes: Remarks for the manifest.
-    """
+    """Labelled images of any format: `paths` `<subject>/<file>` `(N,)`, sorted by subject, and their encoded bytes."""
 
     root: Path
     paths: tuple[str, ...]
@@ -67,11 +60,7 @@ class FaceSource:
         return sorted({path.split("/", 1)[0] for path in self.paths})
 
     def checked(self, row: int, size: int, *, skip_damaged: bool) -> tuple[bytes, str]:
-        """Encoded image of a row that decodes, or with `skip_damaged` no bytes and the reason.
-
-        Raises:
-            DataError: A bad image, without `skip_damaged`.
-        """
+        """Encoded image of a row that decodes, or with `skip_damaged` no bytes and the reason."""
         try:
             data = self.read(row)
             decode_image(data, f"{self.root}: {self.paths[row]}", size=size)
@@ -120,24 +109,9 @@ def convert(
     progress: bool = False,
     per_shard: int = 4096,
 ) -> dict[str, Any]:
-    """Convert data of one kind into another; started again, an interrupted conversion of labelled images goes on.
+    """Convert data into another kind, of `CONVERSIONS`; returns the manifest, which also lies in or beside the target.
 
-    Args:
-        kind: From and to, of `CONVERSIONS`, such as `("recordio", "tfrecord")`.
-        source: The data.
-        target: The new folder or file.
-        size: Side of labelled images.
-        workers: Threads that read, check and write labelled images.
-        skip_damaged: Leave bad labelled images out.
-        progress: Show progress bars.
-        per_shard: Images of a shard.
-
-    Returns:
-        The manifest, which lies in or beside the target too.
-
-    Raises:
-        ConfigError: No such conversion.
-        DataError: Bad input.
+    Started again, an interrupted conversion of labelled images goes on. `size` is the side of labelled images.
     """
     if kind not in CONVERSIONS:
         known = ", ".join(f"{a} to {b}" for a, b in CONVERSIONS)
@@ -164,12 +138,8 @@ def write_folder(
 ) -> dict[str, Any]:
     """Write each image byte for byte as `<root>/<subject>/<file>`; an image that is there already, whole, is kept.
 
-    Bytes behind the end of an image are copied with it: nothing runs them, and the file is not executable. The
-    manifest with subjects and SHA-256 is `conversion.json` beside the subjects.
-
-    Raises:
-        DataError: A bad image (unless `skip_damaged`), another conversion in `root`, a file that does not read back,
-            a name that leads out of `root` or is reserved for this writer.
+    Bytes behind the end of an image are copied with it: nothing runs them, and the file is not executable. The manifest
+    with subjects and SHA-256 is `conversion.json` beside the subjects. A name that leads out of `root` is refused.
     """
     targets = paths_inside(root, source.paths, source=source.root)
     for name in source.paths:
@@ -215,15 +185,7 @@ def write_shards(
     skip_damaged: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Write TFRecord shards; started again, those that are finished are kept.
-
-    Returns:
-        The manifest, also in `<root>/manifest.json`.
-
-    Raises:
-        DataError: A bad image (unless `skip_damaged`), another conversion in `root`, or a shard that does not read
-            back as it was written.
-    """
+    """Write TFRecord shards and `manifest.json`, and read them back; started again, finished ones are kept."""
     subjects = source.subjects
     label_of = {name: label for label, name in enumerate(subjects)}
     count = len(source.paths)
@@ -267,11 +229,7 @@ def write_shards(
 
 
 def _journal(root: Path, source: FaceSource, settings: dict[str, Any]) -> Journal:
-    """Journal of a conversion, new in an empty folder or of the same conversion.
-
-    Raises:
-        DataError: Other images or settings, or a folder that holds something else.
-    """
+    """Journal of a conversion, new in an empty folder or of the same conversion."""
     root.mkdir(parents=True, exist_ok=True)
     remove_temporary_files(root)
     if not (root / JOURNAL).is_file() and any(root.iterdir()):
@@ -391,11 +349,7 @@ def pairs_of_folder(root: Path, progress: bool = False) -> EncodedPairs:
 
 
 def write_pairs(pairs: EncodedPairs, root: Path, progress: bool = False) -> dict[str, Any]:
-    """Write images under `images/` and `pairs.txt` with lines `left right same`, in order.
-
-    Raises:
-        DataError: The folder holds other images, or the pairs do not read back.
-    """
+    """Write images under `images/` and `pairs.txt` with lines `left right same`, in order, and read them back."""
     remove_temporary_files(root)
     names = []
     for index, data in enumerate(_shown(pairs.images, "written", progress)):
@@ -419,11 +373,7 @@ def write_pairs(pairs: EncodedPairs, root: Path, progress: bool = False) -> dict
 
 
 def write_bin_pairs(pairs: EncodedPairs, target: Path, progress: bool = False) -> dict[str, Any]:
-    """Write InsightFace's file, image bytes unchanged.
-
-    Raises:
-        DataError: It does not read back.
-    """
+    """Write InsightFace's file, image bytes unchanged, and read it back."""
     encoded = [pairs.images[row] for both in zip(pairs.left, pairs.right, strict=True) for row in both]
     same = [bool(each) for each in pairs.same]
     write_bin(target, encoded, same)

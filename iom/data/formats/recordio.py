@@ -1,9 +1,9 @@
 """Reader of MXNet's RecordIO (`train.rec`, `train.idx`, `property`), without MXNet.
 
-A part is `magic, flags and length, content, padding to 4 bytes`; a record whose content holds the
-magic number at a multiple of 4 is written as several parts without it. The content is a header
-(flag, label, two ids), `flag` more labels, and the encoded image. InsightFace's record 0 holds the
-range of the identity records, and each of those the range of its images.
+A part is `magic, flags and length, content, padding to 4 bytes`; a record whose content holds the magic number at a
+multiple of 4 is written as several parts without it. The content is a header (flag, label, two ids), `flag` more
+labels, and the encoded image. InsightFace's record 0 holds the range of the identity records, and each of those the
+range of its images.
 """
 
 import dataclasses
@@ -30,14 +30,9 @@ MAX_LABEL = 1 << 24
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordFile:
-    """The images of a RecordIO file with their labels.
+    """The images of a RecordIO file: key, offset of the record and label of each, `(N,)`.
 
-    Attributes:
-        path: `train.rec`.
-        keys: Key of each image in the index, `(N,)`.
-        offsets: Where its record starts, `(N,)`.
-        labels: As the file numbers subjects, `(N,)`.
-        cross_checked: Whether identity ranges confirm the labels.
+    `cross_checked`: identity ranges confirm the labels.
     """
 
     path: Path
@@ -47,23 +42,14 @@ class RecordFile:
     cross_checked: bool
 
     def read(self, row: int) -> bytes:
-        """The encoded image of one row.
-
-        Raises:
-            DataError: The file changed or is damaged.
-        """
+        """The encoded image of one row."""
         with self.path.open("rb") as stream:
             content = _record(stream.read, stream.seek, int(self.offsets[row]), self.path)
         return _unpack(content, f"{self.path}: record {self.keys[row]}")[1]
 
 
 def read_record_file(path: Path) -> RecordFile:
-    """Check a RecordIO file against its index, its identity ranges and its `property`.
-
-    Raises:
-        DataError: Missing, truncated or damaged, an index that belongs to another file, labels that
-            are not whole numbers, or that contradict the identity ranges.
-    """
+    """Check a RecordIO file against its index, its identity ranges and its `property`."""
     starts = _index(path.with_suffix(".idx"))
     contents = _walk(path)
     if sorted(starts.values()) != sorted(contents):

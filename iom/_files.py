@@ -1,14 +1,12 @@
-"""File helpers: atomic writes, journals of runs that can be continued, and listing of image folders.
-
-Writes are atomic and durable: a crash leaves the old file or the new one, never half of one.
+"""File helpers: atomic and durable writes, journals of runs that can be continued, and listing of image folders.
 
 One rule lists a folder of images, for every command:
 
 - Skipped: names that begin with a dot, names that file managers, archivers and unfinished copies leave behind
   (`Thumbs.db`, `__MACOSX/`, `@eaDir/`, `~$x`, `x~`, `x.part`), and everything below such folders.
 - An image is known by its suffix, in any case: see `IMAGE_SUFFIXES`.
-- A link to a regular file is a file. A link that leads nowhere is listed, and reading it is an error. A link to a
-  folder is not followed, so that no loop and no folder outside is walked; the root may itself be a link.
+- A link to a regular file is a file; one that leads nowhere is listed, and reading it is an error. A link to a folder
+  is not followed, so that no loop and no folder outside is walked; the root may itself be a link.
 - The order is that of the names, folder by folder, by code points: the same on every platform.
 """
 
@@ -55,16 +53,11 @@ UNFINISHED = ("~", ".tmp", ".part", ".partial", ".crdownload", ".download", ".sw
 
 @contextlib.contextmanager
 def atomic_path(path: Path, *, mode: int | None = None, replace: bool = True) -> Iterator[Path]:
-    """A temporary path in the folder of `path`; fsynced and renamed to `path` on success.
+    """A temporary path in the folder of `path`; fsynced and renamed to `path` on success, removed on an error.
 
-    The temporary name keeps the suffix of `path`, since some writers choose a format by it. On an error the temporary
-    file is removed and `path` is left as it was. File and folder are fsynced, so that what was written is there after a
-    power cut.
-
-    Args:
-        path: The file to write.
-        mode: Of the file, which never has a wider one, not even for a moment; `None` takes the usual mode of new files.
-        replace: Write over a file that is there; else `FileExistsError` is raised.
+    The temporary name keeps the suffix, since some writers choose a format by it. File and folder are fsynced. The file
+    never has a wider mode than `mode`, not even for a moment. Without `replace`, an existing file is a
+    `FileExistsError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix)
@@ -86,15 +79,7 @@ def atomic_path(path: Path, *, mode: int | None = None, replace: bool = True) ->
 
 
 def check_output(path: Path, *, folder: bool = True) -> None:
-    """Check, before long work begins, that an output can be written; leaves nothing behind.
-
-    Args:
-        path: A folder to write into, which is made if need be; or a file.
-        folder: Which of the two.
-
-    Raises:
-        DataError: It cannot be made or written to, or is of the other kind.
-    """
+    """Check, before long work begins, that a folder (made if need be) or file can be written; leaves nothing behind."""
     try:
         if path.exists() and path.is_dir() != folder:
             kind = "folder" if path.is_dir() else "file"
@@ -122,11 +107,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_secret(path: Path, text: str, *, replace: bool = False) -> None:
-    """Write `text` as UTF-8, atomically, with mode 0600 from the first byte.
-
-    Raises:
-        FileExistsError: The file is there and may not be replaced.
-    """
+    """Write `text` as UTF-8, atomically, with mode 0600 from the first byte; an existing file only with `replace`."""
     with atomic_path(path, mode=SECRET_MODE, replace=replace) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -164,10 +145,7 @@ def write_array(path: Path, array: "NDArray[Any]") -> None:
 
 
 def cached_array(path: Path, shape: tuple[int, ...]) -> "NDArray[Any] | None":
-    """The array of a cache file, or `None` where it is missing, damaged or of another shape.
-
-    Only for what can be computed again: a damaged cache costs time, nothing else.
-    """
+    """The array of a cache file, or `None` where it is missing, damaged or of another shape, to be computed again."""
     import numpy as np
 
     try:
@@ -181,15 +159,8 @@ def cached_array(path: Path, shape: tuple[int, ...]) -> "NDArray[Any] | None":
 class Journal:
     """Finished work of a run, one JSON object a line, which the same run started again continues.
 
-    The first line holds the settings. A last line that a crash cut off is dropped. One run holds a journal at a time.
-
-    Args:
-        path: The file; it and its folder are made if need be.
-        settings: All that decides the results, as JSON.
-
-    Raises:
-        SettingsChangedError: It was begun with other settings.
-        DataError: It is damaged other than at its end, no journal, or held by another run.
+    The first line holds the settings; other ones are a `SettingsChangedError`. A last line that a crash cut off is
+    dropped. One run holds a journal at a time.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -291,14 +262,10 @@ class Unusable(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """Contents of a folder, each in order.
+    """Images of a folder as paths within it, in order; unusable entries with their kind; number of skipped names.
 
-    Attributes:
-        images: Paths within the folder, with `/`; a name that is not UTF-8 holds surrogates, as Python's file functions
-            give and take it.
-        unusable: Files of other kinds (`wrong_type`), links to folders (`linked_folder`), closed folders
-            (`unreadable`).
-        hidden: Number of files and folders that were skipped by their name.
+    Paths have `/`; a name that is not UTF-8 holds surrogates, as Python's file functions give and take it. Kinds:
+    `wrong_type`, `linked_folder`, `unreadable` (folder).
     """
 
     images: tuple[str, ...]
@@ -321,16 +288,7 @@ class Listing:
 
 
 def list_images(root: Path, *, depth: int | None = None) -> Listing:
-    """Images at and below `root`.
-
-    Args:
-        root: The folder.
-        depth: How many folders deep to look; 1 takes the files of `root` itself, 2 those of `<subject>/<image>` too,
-            `None` all.
-
-    Raises:
-        DataError: No such folder, or it cannot be read.
-    """
+    """Images at and below `root`, `depth` folders deep (1: its own files, 2: also `<subject>/<image>`, `None`: all)."""
     check_folder(root)
     images: list[str] = []
     unusable: list[Unusable] = []
@@ -371,22 +329,14 @@ def check_folder(root: Path) -> None:
 
 
 def list_subjects(root: Path) -> Listing:
-    """Images of a folder of subjects, `<root>/<subject>/<image>`, and nothing that lies elsewhere.
-
-    Raises:
-        DataError: No such folder, or it cannot be read.
-    """
+    """Images of a folder of subjects, `<root>/<subject>/<image>`, and nothing that lies elsewhere."""
     listing = list_images(root, depth=2)
     images = tuple(name for name in listing.images if "/" in name)
     return dataclasses.replace(listing, images=images)
 
 
 def list_folders(root: Path) -> list[Path]:
-    """Folders in `root`, under the same rule and in the same order.
-
-    Raises:
-        DataError: No such folder, or it cannot be read.
-    """
+    """Folders in `root`, under the same rule and in the same order."""
     try:
         with os.scandir(root) as entries:
             found = [e.name for e in entries if e.is_dir(follow_symlinks=False)]

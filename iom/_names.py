@@ -1,7 +1,4 @@
-"""Names of choices that the command line offers, apart from the code behind them: importing them costs nothing.
-
-The module that implements a choice takes its names from here, so that there is one list of each.
-"""
+"""Names of choices that the command line offers, apart from the code behind them: importing them costs nothing."""
 
 KEY_MODES = ("subject", "application")
 """A gallery's keys: one for each record, or one for all."""

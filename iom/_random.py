@@ -6,24 +6,13 @@ import numpy as np
 
 
 def numpy_stream(seed: int, purpose: str) -> np.random.Generator:
-    """Generator for one purpose.
-
-    Args:
-        seed: The run's seed.
-        purpose: What the numbers are for, such as `"stage2/keys/epoch-3"`. Two purposes never share
-            a stream, so adding a draw in one place changes nothing elsewhere.
-    """
+    """Generator for one purpose, such as `"stage2/keys/epoch-3"`; two purposes never share a stream."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return np.random.Generator(np.random.PCG64(np.frombuffer(digest, dtype="<u4").tolist()))
 
 
 def seed_everything(seed: int, *, deterministic: bool = False) -> None:
-    """Seed Python, NumPy and the Keras backend.
-
-    Args:
-        seed: Any non-negative integer.
-        deterministic: Also force deterministic kernels: a run repeats bit for bit, more slowly.
-    """
+    """Seed Python, NumPy and the Keras backend; `deterministic` kernels repeat a run bit for bit, more slowly."""
     import keras
 
     keras.utils.set_random_seed(seed)

@@ -16,26 +16,14 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 
 def did_you_mean_url(url: str, prefix: str, schemes: Iterable[str]) -> str:
-    """Hint for a URL of an unknown scheme; a plain path is shown behind `prefix`.
-
-    What may hold a password is not repeated.
-    """
+    """Hint for a URL of an unknown scheme; a plain path is shown behind `prefix`, a possible password never."""
     if url and not set(url) & set("@:?"):
         return f" - did you mean '{prefix}{url}'?"
     return did_you_mean(url.partition(":")[0], schemes)
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
-    """Entry `name` of `table`.
-
-    Args:
-        table: Name to entry.
-        name: The name asked for.
-        kind: What the table holds, for the error ("backbone", "loss").
-
-    Raises:
-        ConfigError: No such entry; the message lists the choices.
-    """
+    """Entry `name` of `table`; the `ConfigError` names the `kind` ("backbone", "loss") and lists the choices."""
     if name in table:
         return table[name]
     hint = did_you_mean(name, table)

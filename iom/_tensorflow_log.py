@@ -16,7 +16,7 @@ _NOISE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IWE
 
 
 def silence() -> None:
-    """Have the first import of TensorFlow in this process write no log lines to standard error.
+    """Hide the log lines that the first import of TensorFlow in this process writes to standard error.
 
     Its libraries write them to the file descriptor, whatever `TF_CPP_MIN_LOG_LEVEL` says. Other lines are written when
     the import has ended, and all lines where it fails.

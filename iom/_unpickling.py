@@ -4,12 +4,11 @@ A pickle is a program. Two formats of this field are pickles all the same: Insig
 the MMdnn `.npy` dictionary of weights. The protection:
 
 - every global is looked up in the caller's table; there is no import;
-- only the opcodes that plain data need are known: no persistent ids, no extension registry, no
-  instances, and BUILD works on the stand-ins of this file alone, so that a pickle cannot set
-  attributes of an admitted callable;
+- only the opcodes that plain data need are known: no persistent ids, no extension registry, no instances, and BUILD
+  works on the stand-ins of this file alone, so that a pickle cannot set attributes of an admitted callable;
 - the size of the result is bounded: opcodes, and bytes of arrays and texts in proportion to the file;
-- NumPy's own `__setstate__` never sees foreign state (a crafted dtype state makes it read bytes as
-  object pointers): dtype, shape and bytes are checked here, and the array is built by `frombuffer`.
+- NumPy's own `__setstate__` never sees foreign state (a crafted dtype state makes it read bytes as object pointers):
+  dtype, shape and bytes are checked here, and the array is built by `frombuffer`.
 """
 
 import io
@@ -43,17 +42,11 @@ _OPCODES = (
 
 
 def restricted_loads(data: bytes | BinaryIO, *, admitted: Admitted, source: str, encoding: str = "bytes") -> Any:
-    """Unpickle plain data.
+    """Unpickle plain data from bytes or a stream; `source` names the file in errors.
 
-    Args:
-        data: The pickle, or a stream that stands at its beginning.
-        admitted: Callables a pickle may use, by (module, name). `NUMPY_ARRAYS` admits numeric arrays, arrays of objects
-            and scalars; an empty table admits built-in containers only.
-        source: The file, for messages.
-        encoding: How strings of a Python 2 pickle are read: `"bytes"` keeps them, `"latin1"` makes them `str`.
-
-    Raises:
-        DataError: The pickle asks for a global that is not admitted, or is damaged.
+    `admitted` are the callables a pickle may use, by (module, name): `NUMPY_ARRAYS` admits numeric arrays, arrays of
+    objects and scalars, an empty table built-in containers only. `encoding` of Python 2 strings: `"bytes"` keeps them,
+    `"latin1"` makes them `str`.
     """
     stream = io.BytesIO(data) if isinstance(data, bytes) else io.BytesIO(data.read())
     unpickler = _RestrictedUnpickler(stream, admitted=admitted, source=source, encoding=encoding)

@@ -43,20 +43,10 @@ _FAULTS = (
 def paths_inside(
     root: Path, names: Iterable[str], *, source: object, error: type[IomError] = DataError
 ) -> tuple[Path, ...]:
-    """Paths `root / name` of names that a file gives, none of which leaves `root`.
+    """Paths `root / name` of names that the file `source` gives, none of which leaves `root`; they need not exist.
 
     Refused: empty names, absolute ones, `..`, drive letters, NUL and other control characters, names that Windows
-    reserves for devices, and symbolic links within `root` that lead out of it. `root` itself may be a link. The files
-    need not exist.
-
-    Args:
-        root: The folder.
-        names: Relative paths.
-        source: The file that gives them, for messages.
-        error: Kind of the error that is raised.
-
-    Raises:
-        IomError: Of kind `error`; it names the first offending name and `source`.
+    reserves for devices, and symbolic links within `root` that lead out of it. `root` itself may be a link.
     """
     top = os.path.realpath(root)
     inside: dict[str, bool] = {}
@@ -86,11 +76,7 @@ def path_inside(root: Path, name: str, *, source: object, error: type[IomError] 
 
 
 def check_name(name: object, *, source: object, error: type[IomError] = DataError) -> None:
-    """The part of `paths_inside` that checks the name alone, without the disk.
-
-    Raises:
-        IomError: Of kind `error`.
-    """
+    """The part of `paths_inside` that checks the name alone, without the disk."""
     reason = _fault(name)
     if reason:
         raise error(
@@ -110,11 +96,7 @@ def _shown(name: object) -> str:
 
 
 def read_bytes(path: Path | str, max_bytes: int) -> bytes:
-    """Content of a regular file of at most `max_bytes`; a device or a pipe is not opened for long.
-
-    Raises:
-        OSError: Missing, unreadable, not a regular file, or larger; `strerror` says which.
-    """
+    """Content of a regular file of at most `max_bytes`, else `OSError`; a device or a pipe is not opened for long."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as stream:
         status = os.fstat(handle)
@@ -129,12 +111,7 @@ def read_bytes(path: Path | str, max_bytes: int) -> bytes:
 def read_json(
     path: Path | str, *, max_bytes: int = JSON_BYTES, parse_constant: Callable[[str], Any] | None = None
 ) -> Any:
-    """Value of a JSON file in UTF-8.
-
-    Raises:
-        OSError: As `read_bytes`.
-        ValueError: As `parse_json`.
-    """
+    """Value of a JSON file in UTF-8; raises `OSError` as `read_bytes` and `ValueError` as `parse_json`."""
     data = read_bytes(path, max_bytes)
     return parse_json(data, max_bytes=max_bytes, parse_constant=parse_constant)
 
@@ -142,16 +119,10 @@ def read_json(
 def parse_json(
     text: str | bytes, *, max_bytes: int = JSON_BYTES, parse_constant: Callable[[str], Any] | None = None
 ) -> Any:
-    """Value of a JSON text; UTF-8 where it is bytes.
+    """Value of a JSON text (UTF-8 where it is bytes); `parse_constant` as in `json.loads`.
 
-    Args:
-        text: The text.
-        max_bytes: Bound of its length, in characters of a `str`.
-        parse_constant: As in `json.loads`: called with `NaN`, `Infinity` or `-Infinity`.
-
-    Raises:
-        ValueError: Not JSON, longer than `max_bytes`, nested deeper than `JSON_DEPTH`, or with an integer of thousands
-            of digits; no other error is raised.
+    No error but `ValueError` is raised: not JSON, longer than `max_bytes` (characters of a `str`), nested deeper than
+    `JSON_DEPTH`, or with an integer of thousands of digits.
     """
     if len(text) > max_bytes:
         raise ValueError(f"expected JSON of at most {max_bytes} bytes, received {len(text)}")
@@ -181,38 +152,21 @@ def _check_depth(value: Any) -> None:
 
 
 def check_inflated_size(inflated: int, size: int) -> None:
-    """Refuse a file that is far larger unpacked than packed.
-
-    Args:
-        inflated: Bytes unpacked.
-        size: Bytes of the file.
-
-    Raises:
-        ValueError: More than `INFLATED_TIMES * size + INFLATED_MORE`.
-    """
+    """Refuse (`ValueError`) a file of more than `INFLATED_TIMES * size + INFLATED_MORE` bytes unpacked."""
     limit = INFLATED_TIMES * size + INFLATED_MORE
     if inflated > limit:
         raise ValueError(f"expected at most {limit} bytes unpacked, received {inflated}")
 
 
 def check_inflated(archive: zipfile.ZipFile) -> int:
-    """Bytes of all members of a ZIP archive, which are never read further than stated.
-
-    Raises:
-        ValueError: As `check_inflated_size`; nothing was unpacked.
-    """
+    """Bytes of all members of a ZIP archive, by its directory, as `check_inflated_size` accepts them."""
     inflated = sum(member.file_size for member in archive.infolist())
     check_inflated_size(inflated, sum(member.compress_size for member in archive.infolist()))
     return inflated
 
 
 def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
-    """Arrays of an `.npz` file by name, none larger than its member.
-
-    Raises:
-        OSError: Missing or unreadable.
-        ValueError: Not such a file, damaged, with objects, or far larger unpacked than packed.
-    """
+    """Arrays of an `.npz` file by name, none larger than its member; a damaged or hostile file is a `ValueError`."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_inflated(archive)
@@ -253,11 +207,7 @@ def one_line(text: object) -> str:
 
 
 def check_printable(names: Iterable[object]) -> None:
-    """Refuse names in a file, which appear in messages, that are not printable text.
-
-    Raises:
-        ValueError: As in a damaged file.
-    """
+    """Refuse (`ValueError`) names in a file, which appear in messages, that are not printable text."""
     for name in names:
         if not isinstance(name, str) or not name.isprintable():
             raise ValueError(f"expected a printable name, received {name!r}")

@@ -2,7 +2,7 @@
 
 A worker is a Python process of its own that inherits no files and, when isolated, no environment. Messages are bytes
 behind their length; nothing is unpickled. A worker that exceeds its time, dies, or sends anything but one message is
-killed and replaced; it costs its own request and no other.
+killed and replaced; only its own request fails.
 """
 
 import contextlib
@@ -42,14 +42,9 @@ _START = (
 class WorkerPool:
     """A fixed number of workers; each is started when it is first needed.
 
-    Args:
-        handler: `package.module:function`; called in the worker with `arguments`, it returns the `Handler`.
-        arguments: Texts.
-        workers: Number of processes.
-        max_answer: Bytes of an answer.
-        memory: Bytes of address space of a worker; 0 sets no limit.
-        isolated: Give workers no environment, and let them write no file.
-        start_seconds: For a worker to import its packages and build its networks, on a machine that may be busy.
+    `handler` is a `package.module:function`, called in the worker with `arguments` (texts), that returns the `Handler`.
+    `max_answer` bounds an answer and `memory` the address space, in bytes (0: no limit). `isolated` workers have no
+    environment and cannot write files. `start_seconds` covers imports and building networks on a busy machine.
     """
 
     def __init__(
@@ -77,27 +72,15 @@ class WorkerPool:
             self._idle.put(worker or self._started())
 
     def check(self) -> None:
-        """Wait until a worker is ready.
-
-        Raises:
-            IomError: The handler cannot be built there: the error itself, by its message.
-            WorkerError: It did not start.
-        """
+        """Wait until a worker is ready; an error of the handler there is raised here, by its message."""
         with self._worker(None) as worker:
             worker.wait_until_ready(self._start_seconds)
 
     def ask(self, request: bytes, parse: Callable[[bytes], T], *, seconds: float, wait: float | None = None) -> T:
-        """The answer to a request.
+        """The answer to a request, as `parse` reads it; where it raises `WorkerError`, the worker is replaced.
 
-        Args:
-            request: Any bytes.
-            parse: Reads the answer; a worker whose answer it refuses with `WorkerError` is replaced.
-            seconds: For the answer.
-            wait: Seconds for a worker to become free; `None` waits for ever.
-
-        Raises:
-            BusyError: No worker became free in time.
-            WorkerError: The worker took too long, died, or answered with something else than a message.
+        `seconds` is the time for the answer, `wait` for a worker to become free (`None`: for ever); then it is a
+        `BusyError`.
         """
         with self._worker(wait) as worker:
             worker.wait_until_ready(self._start_seconds)
@@ -200,11 +183,7 @@ def worker_command(handler: str, arguments: Sequence[str], *, memory: int, isola
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answer the requests that come in on standard input, a socket, until it ends.
-
-    Args:
-        argv: Bytes of address space, whether isolated (0 or 1), the handler and its arguments.
-    """
+    """Answer requests on standard input, a socket; `argv`: memory, isolated (0 or 1), handler, its arguments."""
     memory, isolated, handler, *arguments = argv
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -231,18 +210,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def receive(channel: socket.socket, max_bytes: int | None = None, end: float | None = None) -> tuple[bytes, bytearray]:
-    """Kind and body of the next message.
-
-    Args:
-        channel: Where it comes from.
-        max_bytes: Of the body.
-        end: On the monotonic clock.
-
-    Raises:
-        TimeoutError: It is not complete at `end`.
-        EOFError: There is none any more.
-        OSError: It is longer than allowed, or the channel is broken.
-    """
+    """Kind and body of the next message; `TimeoutError` after `end` (monotonic clock), `EOFError` if none is left."""
     kind, length = _HEAD.unpack(_exactly(channel, _HEAD.size, end))
     if kind not in (_MESSAGE, _READY, _REFUSAL) or (max_bytes is not None and length > max_bytes):
         raise OSError("not a message")

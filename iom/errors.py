@@ -21,12 +21,7 @@ class DataError(IomError):
 
 
 class SettingsChangedError(DataError):
-    """A run cannot be continued: it was begun with other settings.
-
-    Attributes:
-        path: Its journal.
-        changed: Names of the settings that differ.
-    """
+    """The run of the journal `path` cannot be continued: the settings `changed` differ."""
 
     def __init__(self, message: str, *, path: Path, changed: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -61,15 +56,9 @@ class MissingExtraError(IomError):
 def missing_extra(purpose: str, *extras: str, cause: object = None, otherwise: str = "") -> MissingExtraError:
     """The error for optional dependencies that are not installed, with the command for them.
 
-    The command names the packages themselves, as the metadata of the installed `iom` lists them,
-    so that it works wherever `iom` came from; where `iom` runs without being installed, the folder
-    of its sources.
-
-    Args:
-        purpose: What needs them, such as "reading model.onnx".
-        extras: Names of `[project.optional-dependencies]`.
-        cause: The error of the import.
-        otherwise: What to do without them.
+    The command names the packages, as the metadata of the installed `iom` lists them, so that it works wherever `iom`
+    came from; where `iom` is not installed, the folder of its sources. `purpose` is such as "reading model.onnx",
+    `extras` are names of `[project.optional-dependencies]`, `otherwise` says how to do without them.
     """
     command = shlex.join(["pip", "install", *_packages_of(extras)])
     return MissingExtraError(
@@ -98,11 +87,7 @@ class BusyError(IomError):
 
 
 class WorkerError(IomError):
-    """A worker process took too long, died, or did not start.
-
-    Attributes:
-        timed_out: Whether it took too long.
-    """
+    """A worker process took too long (`timed_out`), died, or did not start."""
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)
@@ -114,11 +99,7 @@ class EnrolmentError(IomError):
 
 
 class _SubjectError(EnrolmentError):
-    """About one subject.
-
-    Attributes:
-        subject_id: Whose enrolment is concerned.
-    """
+    """About the enrolment of `subject_id`."""
 
     def __init__(self, message: str, *, subject_id: str = "") -> None:
         super().__init__(message)
@@ -138,11 +119,7 @@ class RevokedError(_SubjectError):
 
 
 class UnknownApplicationError(EnrolmentError):
-    """The gallery has no application of that name.
-
-    Attributes:
-        application: The name.
-    """
+    """The gallery has no application of that name."""
 
     def __init__(self, message: str, *, application: str = "") -> None:
         super().__init__(message)
@@ -150,12 +127,9 @@ class UnknownApplicationError(EnrolmentError):
 
 
 class FaceError(DataError):
-    """An image cannot be used as a face.
+    """An image cannot be used as a face: damaged, of another size or kind, or without exactly one usable face.
 
-    It is damaged, of another size or kind, or holds no face, several, or one that is too small.
-
-    Attributes:
-        status: Kind of the problem, a key of `iom.photos.pipeline.STATUSES`.
+    `status` is a key of `iom.photos.photograph.STATUSES`.
     """
 
     def __init__(self, message: str, *, status: str = "damaged") -> None:
@@ -175,11 +149,7 @@ class StoreError(IomError):
 
 
 class StoreNotFoundError(StoreError):
-    """There is no store at this place.
-
-    Attributes:
-        place: Path or URL without a password.
-    """
+    """There is no store at `place`, a path or a URL without a password."""
 
     def __init__(self, message: str, *, place: str = "") -> None:
         super().__init__(message)

@@ -85,9 +85,8 @@ class TransformKey:
     def derive(self, *, application: str, subject: str, record: int = 0) -> "TransformKey":
         """Key of one record, from this key as the master.
 
-        The labels are length-prefixed, so that ("ab", "c") and ("a", "bc") give unrelated keys.
-        One expansion block of HKDF with SHA-256 (RFC 5869, section 2.3): the master is already
-        uniform, so the extraction step is not needed.
+        The labels are length-prefixed, so that ("ab", "c") and ("a", "bc") give unrelated keys. One expansion block of
+        HKDF with SHA-256 (RFC 5869, section 2.3): the master is already uniform, so the extraction step is not needed.
         """
         if record < 0:
             raise KeyMaterialError(f"record must not be negative, received {record}")
@@ -100,8 +99,8 @@ class TransformKey:
     def permutation(self, size: int) -> "NDArray[np.intp]":
         """Order of `size` embedding dimensions, the same on every machine and NumPy version.
 
-        A stable argsort of `size` 64-bit little-endian words of a SHAKE-256 stream.
-        `numpy.random.Generator.permutation` would not do: it promises no stability.
+        A stable argsort of `size` 64-bit little-endian words of a SHAKE-256 stream;
+        `numpy.random.Generator.permutation` promises no stability.
         """
         import numpy as np
 
@@ -118,9 +117,9 @@ class TransformKey:
     def signed_orders(self, size: int) -> "NDArray[np.int32]":
         """Orders with signs, `(ROTATION_ROUNDS * size,)`, one round after the other.
 
-        Entry i >= 0 takes dimension i as it is, entry i < 0 takes dimension -i - 1 negated. One
-        64-bit little-endian word of the stream `orthogonal` for each entry: the upper 63 bits are
-        sorted for the order (stable), the lowest bit is the sign. Integers only.
+        Entry i >= 0 takes dimension i as it is, entry i < 0 takes dimension -i - 1 negated. One 64-bit little-endian
+        word of the stream `orthogonal` for each entry: the upper 63 bits are sorted for the order (stable), the lowest
+        bit is the sign.
         """
         import numpy as np
 
@@ -135,8 +134,8 @@ class TransformKey:
     def to_text(self) -> str:
         """The key as text to be stored, apart from templates: `iom-key-1:<secret>:<check>`.
 
-        The secret in URL-safe Base64; the check, 8 hexadecimal digits, finds damage. This text
-        *is* the secret: it belongs into a key store, never into a log.
+        The secret in URL-safe Base64; the check, 8 hexadecimal digits, finds damage. This text *is* the secret: it
+        belongs into a key store, never into a log.
         """
         body = base64.urlsafe_b64encode(self.secret).decode().rstrip("=")
         return f"{TEXT_LABEL}-{TEXT_VERSION}:{body}:{_check(self.secret)}"
@@ -146,8 +145,7 @@ class TransformKey:
         """Read what `to_text` wrote; white space around it is ignored.
 
         Raises:
-            KeyMaterialError: Another version, truncated or damaged. The message holds no part of
-                the text.
+            KeyMaterialError: Another version, truncated or damaged. The message holds no part of the text.
         """
         form = rf"{TEXT_LABEL}-(\d{{1,9}}):(.*)"
         known = isinstance(text, str)
@@ -186,8 +184,8 @@ class KeyKind:
         layer: The Keras layer that applies an order, a class of `iom.nn.layers.keyed`.
         step: The NumPy function that does the same, a name in `iom.nn.hash_numpy.STEPS`.
         rounds: Entries of an order per dimension.
-        mixes: Whether each value it gives depends on every value it takes. A key that only moves
-            values leaves them, sorted, open to whoever has the code (`iom.attacks.linkage`).
+        mixes: Whether each value it gives depends on every value it takes. A key that only moves values leaves them,
+            sorted, open to whoever has the code (`iom.attacks.linkage`).
         chooses: Whether the kind is about which dimensions are kept, so that `keep` must be set.
         renews: Whether a renewal moves to other dimensions, so that some must be left.
     """
@@ -202,10 +200,7 @@ class KeyKind:
     renews: bool = False
 
     def identity(self, size: int) -> "NDArray[np.int32]":
-        """Order of the key that changes nothing, `(rounds * size,)`; for measuring, never to enrol.
-
-        Of `orthogonal`, the two Hadamard transforms between three plain orders cancel out.
-        """
+        """Order that changes nothing, `(rounds * size,)`, never to enrol (`orthogonal`: its two transforms cancel)."""
         import numpy as np
 
         return np.tile(np.arange(size, dtype=np.int32), self.rounds)
@@ -228,10 +223,7 @@ def _orthogonal(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
 
 
 def _part(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
-    """The `keep` dimensions of the key's part, in the key's order, then the others.
-
-    Parts are windows of neighbouring dimensions, evenly spread from the first to the last.
-    """
+    """The `keep` dimensions of the key's part, in the key's order, then the others."""
     order = _permutation(key, size, keep)
     window = part_window(part_of(key, part_count(size, keep)), size, keep)
     inside = (order >= window.start) & (order < window.stop)
@@ -253,8 +245,8 @@ KEY_KINDS: dict[str, KeyKind] = {
 def part_count(size: int, keep: int) -> int:
     """How many parts of `keep` dimensions there are: as many as fit apart, and at least two.
 
-    Parts of more than half of the dimensions overlap: what leaked of one then tells of the other.
-    With all dimensions kept there is one part, and nothing to renew into.
+    Parts of more than half of the dimensions overlap, so that a leak of one tells of the other. With all dimensions
+    kept there is one part, and nothing to renew into.
     """
     if keep <= 0 or keep >= size:
         return 1
@@ -275,20 +267,11 @@ def part_of(key: TransformKey, parts: int) -> int:
 def key_in_new_part(
     used: Iterable[TransformKey], *, parts: int, candidates: Iterable[TransformKey] | None = None
 ) -> TransformKey:
-    """A key for a subject's next template, of a part that none of the subject's keys lived in.
+    """A key for a subject's next template, of a part that none of the subject's keys in any application used.
 
-    Kind `part` outlives a full disclosure only while a fresh part is left: of k parts, the first
-    template takes one, and k - 1 renewals are to be had. Each application that may lose its
-    templates counts, as it is the subject's embedding that leaks, not the application's.
-
-    Args:
-        used: All keys that the subject ever had, in whatever application.
-        parts: `part_count` of the hasher's `key_size` and `keep`.
-        candidates: Keys to choose from, in order, such as `master.derive(..., record=n)` for
-            n = 0, 1, ...; left out, fresh ones are generated.
-
-    Raises:
-        KeyMaterialError: Every part is used up, or no candidate lives in a fresh one.
+    Of k parts (`part_count`), the first template takes one, and k - 1 renewals outlive a full disclosure. `used` are
+    the subject's keys in all applications, as it is the embedding that leaks; `candidates` are tried in order, by
+    default fresh ones. `KeyMaterialError` where no part is left.
     """
     taken = {part_of(key, parts) for key in used}
     if len(taken) >= parts:
@@ -305,16 +288,10 @@ def key_in_new_part(
 
 
 def check_key_kind(kind: str, *, application: str, masked: bool, stacklevel: int = 1) -> None:
-    """Warn where the keys of an application do not hide the values of an embedding.
+    """Warn, where an application is made or opened, that its keys do not hide the values of an embedding.
 
-    To be called where an application is made or opened, and before anyone is enrolled in it. The
-    text is the same each time, so that Python's filter shows it once.
-
-    Args:
-        kind: A key of `KEY_KINDS`: the hasher's.
-        application: Name, for the text.
-        masked: Whether the application stores its codes under one-time masks.
-        stacklevel: As of `warnings.warn`, from the caller's view.
+    `masked`: whether the application stores its codes under one-time masks. The text is the same each time, so that
+    Python's filter shows it once.
     """
     if KEY_KINDS[kind].mixes:
         return

@@ -1,13 +1,11 @@
 """Five-point alignment to the 112 x 112 template of ArcFace (Deng et al., CVPR 2019).
 
-Convention: a point (x, y) counts from the centre of the first pixel, x to the right and y down; the centre of the last
-pixel of a row is `width - 1`. Points stand in the order of `TEMPLATE`, left and right as seen in the image. OpenCV and
-InsightFace mean the same.
+A point (x, y) counts from the centre of the first pixel, x to the right and y down, as in OpenCV. Points stand in the
+order of `TEMPLATE`, left and right as seen in the image.
 
 `landmarks.csv` holds five landmarks of each face of a folder of photographs. Columns `photo` (path within the folder,
 with `/`), `face` (number within the photograph), `score`, `file` (the aligned face, empty where none was written) and
-`left_eye_x`, `left_eye_y`, ... in pixels of the upright photograph. Only `photo` and the ten coordinates are needed;
-other columns are not read.
+`left_eye_x`, `left_eye_y`, ... in pixels of the upright photograph; only `photo` and the coordinates are needed.
 """
 
 import csv
@@ -53,20 +51,10 @@ class Face:
 
 
 def similarity(points: ArrayLike, source: str = "landmarks") -> NDArray[np.float64]:
-    """Least-squares similarity transform (rotation, scale, shift) from `points` to `TEMPLATE`.
+    """Least-squares similarity transform (rotation, scale, shift) `(2, 3)` from `points` `(5, 2)` to `TEMPLATE`.
 
-    Umeyama (TPAMI 1991), eq. 40 to 42. With points as complex numbers, centred, a proper similarity is one factor a,
-    and least squares gives a = sum(conj(x) y) / sum(|x|^2): never a mirror image.
-
-    Args:
-        points: Landmarks in pixels, `(5, 2)`.
-        source: Whose landmarks, for errors.
-
-    Returns:
-        `(2, 3)`: template position = matrix @ (x, y, 1).
-
-    Raises:
-        DataError: Another shape, numbers that are not finite, points that define no transform.
+    Umeyama (TPAMI 1991), eq. 40 to 42. With points as complex numbers, centred, a proper similarity is one factor a =
+    sum(conj(x) y) / sum(|x|^2): never a mirror image. Template position = matrix @ (x, y, 1).
     """
     given = np.asarray(points, np.float64)
     if given.shape != TEMPLATE.shape or not np.isfinite(given).all():
@@ -94,20 +82,10 @@ def is_mirrored(points: ArrayLike) -> bool:
 
 
 def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth: bool = True) -> Pixels:
-    """The face with these landmarks, aligned; black where the photograph ends.
+    """The face with these landmarks, aligned `(112, 112, 3)`; black where the photograph `(H, W, 3)` uint8 ends.
 
-    Args:
-        image: Photograph, RGB `(H, W, 3)` uint8.
-        points: Landmarks in its pixels, `(5, 2)`.
-        source: Whose landmarks, for errors.
-        smooth: First average blocks of pixels where the face is at least twice too large, since bilinear sampling alone
-            would skip pixels. `False` samples as InsightFace does.
-
-    Returns:
-        RGB pixels `(112, 112, 3)` uint8.
-
-    Raises:
-        DataError: As `similarity`.
+    `smooth` averages blocks of pixels first where the face is at least twice too large, since bilinear sampling alone
+    would skip pixels; `False` samples as InsightFace does.
     """
     matrix = similarity(points, source)
     return warp(image, matrix, smooth=smooth)
@@ -149,11 +127,7 @@ def _sampled(
 
 
 def face_size(points: ArrayLike, source: str = "landmarks") -> float:
-    """Side in pixels of the square of the photograph that becomes the aligned face.
-
-    Raises:
-        DataError: As `similarity`.
-    """
+    """Side in pixels of the square of the photograph that becomes the aligned face."""
     matrix = similarity(points, source)
     return SIZE / float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
@@ -175,20 +149,9 @@ def write_face(path: Path, face: Pixels) -> None:
 def aligned_crops(
     crops: Sequence[Path], points: NDArray[np.float64], folder: Path, *, workers: int = 2, progress: bool = False
 ) -> tuple[Path, ...]:
-    """Align loose crops by listed landmarks into `folder`, as `<number>.png`; existing faces are kept.
+    """Align loose crops by landmarks `(N, 5, 2)` into `folder`, as `<number>.png`; existing faces are kept.
 
     As InsightFace evaluates IJB-B and IJB-C: bilinear sampling without smoothing, black outside.
-
-    Args:
-        crops: Files.
-        points: Landmarks of each in its pixels, `(N, 5, 2)`.
-        folder: Of these crops with these landmarks alone.
-        workers: Threads; Pillow decodes and samples without the interpreter lock.
-        progress: Show a progress bar.
-
-    Raises:
-        DataError: A damaged crop, landmarks that define no transform, a folder that was made from other landmarks or
-            holds something else.
     """
     text = "\n".join(path.as_posix() for path in crops)
     stamp = hashlib.sha256(text.encode() + np.ascontiguousarray(points).tobytes()).hexdigest()
@@ -220,12 +183,7 @@ def _check_stamp(folder: Path, stamp: str) -> None:
 
 
 def read_landmarks(path: Path) -> dict[str, list[Face]]:
-    """Faces of each photograph, in the order of the file; a face without a score has 1.
-
-    Raises:
-        DataError: Unreadable, no such columns, a line that is not ten numbers, no line at all, or landmarks whose left
-            and right are confused.
-    """
+    """Faces of each photograph, in the order of the file; a face without a score has 1."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

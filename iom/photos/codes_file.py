@@ -2,12 +2,12 @@
 
 Columns: `photo` (path within the folder), `photo_bytes` (the path's bytes, where they are not UTF-8), `face`, `left`,
 `top`, `right`, `bottom`, `score`, `size`, `yaw`, `pitch`, `roll`, `sharpness`, `brightness` (see
-`iom.photos.pipeline.AlignedFace`), on request `landmarks` (x, y of five points), and `code`: packed planes, little
+`iom.photos.photograph.AlignedFace`), on request `landmarks` (x, y of five points), and `code`: packed planes, little
 endian, as `encoding` in the file's metadata says. No keys and no embeddings.
 
-Between the data and Parquet's own footer, where its readers do not look, stand `SEAL` and the SHA-256 of all other
-bytes. It is checked before anything is parsed, since a damaged footer can end the process that parses it; it detects
-damage, not forgery. Nothing is compressed, so that the size of a file bounds the memory that reading it takes.
+Between the data and Parquet's footer stand `SEAL` and the SHA-256 of all other bytes, checked before anything is
+parsed, since a damaged footer can end the process that parses it; it detects damage, not forgery. Nothing is
+compressed, so that the size of a file bounds the memory that reading it takes.
 """
 
 import contextlib
@@ -45,18 +45,11 @@ _TAIL = 8  # length of the footer, and the magic again
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CodeFile:
-    """What a file of codes holds.
+    """Packed codes `(N, M)` of a file, and the photograph, number, measures and landmarks of each face.
 
-    Attributes:
-        codes: Of all faces, `(N, M)` packed.
-        photos: Path of each face's photograph within its folder.
-        faces: Number of each face in its photograph, `(N,)`.
-        measures: `(N,)` float32 by the names of `MEASURES`; NaN where there is none.
-        landmarks: `(N, 5, 2)` float32, or `None` where they were not asked for.
-        encoding: Form of the codes.
-        model: Fingerprint of hasher and embedder; codes of two models never compare.
-        key: Public name of the key; codes under two keys never compare.
-        settings: How faces were found.
+    `measures` are `(N,)` float32 by the names of `MEASURES`, NaN where there is none; `landmarks` `(N, 5, 2)` or
+    `None`. `model` is the fingerprint of hasher and embedder, `key` the public name of the key: codes of two models or
+    keys never compare.
     """
 
     codes: PackedCodes
@@ -74,11 +67,7 @@ class CodeFile:
 
 
 def pyarrow() -> Any:
-    """The package that reads and writes Parquet.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """The package that reads and writes Parquet; imported here, since it is optional."""
     try:
         import pyarrow as pa
         import pyarrow.parquet
@@ -103,15 +92,9 @@ def schema_of(encoding: str, *, landmarks: bool) -> "pa.Schema":
 
 
 def write_codes(path: Path, header: Mapping[str, Any], tables: Iterable["pa.Table"]) -> int:
-    """Write tables of `schema_of` as one file, atomically, with bounded memory.
+    """Write tables of `schema_of` as one file, atomically, with bounded memory; returns the number of rows.
 
-    Args:
-        path: The file.
-        header: `format`, `encoding`, `model`, `key`, `settings`, as `CodeFile` has them.
-        tables: Rows in their order; each table becomes a row group.
-
-    Returns:
-        Number of rows.
+    `header` holds `format`, `encoding`, `model`, `key` and `settings`; each table becomes a row group.
     """
     pa = pyarrow()
     text = json.dumps(header, sort_keys=True).encode()
@@ -130,13 +113,7 @@ def write_codes(path: Path, header: Mapping[str, Any], tables: Iterable["pa.Tabl
 
 
 def read_codes(path: Path | str) -> CodeFile:
-    """Read what `write_codes` wrote.
-
-    Raises:
-        TypeError: Neither a path nor text.
-        DataError: No such file, damaged, cut off, changed, or another program's.
-        MissingExtraError: The package `pyarrow` is not installed.
-    """
+    """Read what `write_codes` wrote; a damaged, cut off or changed file is a `DataError`."""
     path = Path(path)
     header, table = read_table(path)
     encoding = str(header["encoding"])

@@ -16,21 +16,11 @@ MAX_MEGAPIXELS = 64.0
 
 
 def read_photograph(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[Pixels, tuple[str, ...]]:
-    """Read a photograph upright, as 8-bit RGB.
+    """Read a photograph upright, as RGB `(H, W, 3)` uint8, and what had to be done for it.
 
-    Args:
-        path: JPEG, PNG, BMP, WebP, TIFF or GIF.
-        max_megapixels: Refuse more, before a pixel is decoded.
-
-    Returns:
-        RGB pixels `(H, W, 3)` uint8; and what had to be done, in the order done: `animated` (first frame taken),
-        `turned` (by its EXIF orientation), `16_bit` (scaled down), `transparent` (laid on white), `cmyk` or
-        `cmyk_without_profile` (converted by its colour profile, or by Pillow's plain formula where there is none).
-
-    Raises:
-        TooLargeError: More than `max_megapixels`.
-        FaceError: Not an image, empty, damaged, truncated.
-        DataError: A missing or unreadable file.
+    In the order done: `animated` (first frame taken), `turned` (by its EXIF orientation), `16_bit` (scaled down),
+    `transparent` (laid on white), `cmyk` or `cmyk_without_profile` (converted by its colour profile, or by Pillow's
+    formula). More than `max_megapixels` are refused before a pixel is decoded.
     """
     try:
         data = path.read_bytes()

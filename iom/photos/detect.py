@@ -43,13 +43,7 @@ class Detector:
 
 
 def build_detector(name: str, *, weights: Path | None = None, max_side: int = MAX_SIDE) -> Detect:
-    """The detector `name`, working on photographs of any size.
-
-    Raises:
-        ConfigError: Unknown name.
-        MissingExtraError: Its package is not installed.
-        DataError: It needs a file of weights, and there is none or a damaged one.
-    """
+    """The detector `name`, working on photographs of any size."""
     detect = lookup(DETECTORS, name, "detector").build(weights)
 
     def detect_any_size(image: Pixels) -> list[Face]:
@@ -150,16 +144,7 @@ def _faces(points: NDArray[Any], scores: NDArray[Any]) -> list[Face]:
 
 
 class YuNet:
-    """Faces of pixels, like OpenCV's `FaceDetectorYN`.
-
-    Args:
-        weights: Its ONNX file, the one that takes any size.
-        threads: Of one call; 0 leaves it to onnxruntime.
-
-    Raises:
-        MissingExtraError: The package `onnxruntime` is not installed.
-        DataError: No YuNet that takes images of any size.
-    """
+    """Faces of pixels, like OpenCV's `FaceDetectorYN`, by the ONNX file that takes any size; `threads` of one call."""
 
     def __init__(self, weights: Path, *, threads: int = 1) -> None:
         try:
@@ -180,10 +165,7 @@ class YuNet:
             ) from error
 
     def __call__(self, image: Pixels, *, min_score: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Landmarks `(N, 5, 2)` and scores `(N,)`, best first.
-
-        The points begin with the person's right eye, which is left in the image.
-        """
+        """Landmarks `(N, 5, 2)`, the eye on the left of the image first, and scores `(N,)`, best first."""
         height, width = image.shape[:2]
         rows, columns = (-(-side // _BLOCK) * _BLOCK for side in (height, width))
         planes = np.zeros((1, 3, rows, columns), np.float32)

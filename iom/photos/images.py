@@ -29,12 +29,7 @@ _WITH_ALPHA = ("RGBA", "LA", "PA")
 
 @contextlib.contextmanager
 def open_image(data: bytes, source: str, *, expected: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
-    """Pillow's image of encoded bytes; what its decoders raise within the `with` block becomes a `FaceError`.
-
-    Raises:
-        FaceError: Empty, damaged, truncated or not an image.
-        TooLargeError: A decompression bomb.
-    """
+    """Pillow's image of encoded bytes; what its decoders raise within the `with` block becomes a `FaceError`."""
     if not data:
         raise FaceError(f"{source}: expected {expected}, received an empty file", status="empty")
     try:
@@ -60,23 +55,11 @@ def has_16_bits(data: bytes) -> bool:
 
 
 def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: tuple[str, ...] = FORMATS) -> Pixels:
-    """Decode one aligned face.
+    """Decode one aligned face to RGB `(size, size, 3)` uint8; `source` names it in errors.
 
     Greys are replicated to three channels, palettes resolved, an opaque alpha channel dropped and an EXIF orientation
-    applied. Nothing is ever resized: an image of another size is not aligned.
-
-    Args:
-        data: An encoded image (JPEG, PNG, BMP, WebP, TIFF or GIF).
-        source: Where the bytes come from, for errors.
-        size: Expected side in pixels; `None` takes any square.
-        formats: Which of `FORMATS` to take.
-
-    Returns:
-        RGB pixels, `(size, size, 3)` uint8.
-
-    Raises:
-        FaceError: Empty, damaged, truncated or not an image; of another size; several pictures in one file; CMYK,
-            16-bit or transparent, which have no defined way to 8-bit RGB.
+    applied. Nothing is ever resized: an image of another size is not aligned (`size` `None` takes any square). Several
+    pictures in one file, CMYK, 16-bit and transparent images have no defined way to 8-bit RGB and are a `FaceError`.
     """
     expected = "square aligned face" if size is None else f"{size}x{size} aligned face"
     with open_image(data, source, expected=expected, formats=formats) as image:
@@ -96,12 +79,7 @@ def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: t
 
 
 def read_image(path: Path, *, size: int | None = 112) -> Pixels:
-    """Read one aligned face as RGB pixels, `(size, size, 3)` uint8.
-
-    Raises:
-        FaceError: As `decode_image`.
-        DataError: A missing or unreadable file.
-    """
+    """Read one aligned face as RGB pixels, `(size, size, 3)` uint8; errors as of `decode_image`."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -110,11 +88,7 @@ def read_image(path: Path, *, size: int | None = 112) -> Pixels:
 
 
 def file_paths(files: Sequence[Path | str]) -> list[Path]:
-    """Paths of image files that may be named by strings.
-
-    Raises:
-        DataError: A single path rather than a list of them, or objects of another type.
-    """
+    """Paths of image files that may be named by strings; a single path instead of a list is refused."""
     if isinstance(files, str | bytes | os.PathLike) or not isinstance(files, Iterable):
         raise DataError(f"expected a list of image files, received {type(files).__name__}")
     paths = []
@@ -126,16 +100,7 @@ def file_paths(files: Sequence[Path | str]) -> list[Path]:
 
 
 def face_pixels(images: object, source: str, *, size: int = 112) -> Pixels:
-    """Aligned faces that come as an array or as a list of arrays.
-
-    Args:
-        images: RGB `(N, size, size, 3)`, uint8 0..255.
-        source: What takes them, for errors.
-        size: Expected side in pixels.
-
-    Raises:
-        DataError: Another size or type: floats in 0..1 would give a worse result in silence.
-    """
+    """Aligned faces RGB `(N, size, size, 3)` uint8, from an array or a list of arrays; floats in 0..1 are refused."""
     expected = f"{source}: expected RGB images (N, {size}, {size}, 3) of uint8 0..255, received "
     try:
         pixels = images if isinstance(images, np.ndarray) else np.asarray(images)
@@ -149,20 +114,7 @@ def face_pixels(images: object, source: str, *, size: int = 112) -> Pixels:
 
 
 def read_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False) -> Pixels:
-    """Read many aligned faces, in order.
-
-    Args:
-        paths: Image files.
-        size: Expected side in pixels.
-        workers: Decoding threads; Pillow decodes without the interpreter lock.
-        progress: Show a progress bar.
-
-    Returns:
-        `(N, size, size, 3)` uint8.
-
-    Raises:
-        DataError: The first file that `read_image` refuses.
-    """
+    """Read many aligned faces in order, `(N, size, size, 3)` uint8, by threads: Pillow decodes without the GIL."""
     images = np.empty((len(paths), size, size, 3), np.uint8)
 
     def fill(index: int) -> None:
@@ -174,11 +126,7 @@ def read_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, pro
 
 
 def check_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False) -> None:
-    """Decode every file and report all bad ones at once.
-
-    Raises:
-        DataError: Says how many are bad and why the first ones are.
-    """
+    """Decode every file and report all bad ones at once, in one `DataError`."""
 
     def problem(index: int) -> str | None:
         try:

@@ -53,11 +53,7 @@ POINTS, ALIGNED = "points", "aligned"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhotoSettings:
-    """All that decides which faces a photograph gives; a run is continued only with the same.
-
-    Raises:
-        ConfigError: A value out of range or an unknown choice.
-    """
+    """All that decides which faces a photograph gives; a run is continued only with the same."""
 
     detector: str = "mtcnn"
     """A name of `DETECTORS`, `points` or `aligned`."""
@@ -95,15 +91,11 @@ class PhotoSettings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AlignedFace:
-    """An aligned face and its measures.
+    """An aligned face `(112, 112, 3)`, its number by falling score in the photograph, and its measures.
 
-    Attributes:
-        number: By falling score, among the faces with the score asked for.
-        pixels: `(112, 112, 3)`.
-        measures: By the names of `iom.photos.codes_file.MEASURES`; `sharpness` and `brightness` alone where the file
-            was an aligned face. `left`, `top`, `right`, `bottom`: the upright box, in pixels of the upright photograph,
-            around the square that became the aligned face; it may reach beyond the photograph. `size`: side of that
-            square. `score`: of the detector. `yaw`, `pitch`, `roll`: see `iom.photos.quality.Pose`.
+    Measures by the names of `iom.photos.codes_file.MEASURES`; `sharpness` and `brightness` alone where the file was an
+    aligned face. `left`, `top`, `right`, `bottom`: the upright box around the square that became the aligned face, in
+    pixels of the upright photograph; it may reach beyond it. `size`: side of that square.
     """
 
     number: int
@@ -113,18 +105,11 @@ class AlignedFace:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PhotoResult:
-    """The faces of a photograph, or why there are none.
+    """The faces of a photograph (`found` all, `faces` the chosen ones), or a status of `STATUSES` and its reason.
 
-    Attributes:
-        name: Path within the folder.
-        status: A key of `STATUSES`.
-        reason: Why, where it is not `aligned`.
-        notes: What had to be done to read it (see `read_photograph`), and `several_faces`, `small_faces_left_out`,
-            `faces_left_out`.
-        found: All faces with the score asked for.
-        faces: The chosen ones.
-        mark: Size and time of change of the file that was read, in bytes and ns.
-        seconds: Of processor time in each of `STAGES`; exact where a process works on one photograph at a time.
+    `notes` say how it was read (see `read_photograph`), and `several_faces`, `small_faces_left_out`, `faces_left_out`.
+    `mark` is the file's size in bytes and its change time in ns; `seconds` the processor time in each of `STAGES`,
+    exact where a process works on one photograph at a time.
     """
 
     name: str
@@ -149,11 +134,7 @@ class PhotoResult:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Of `to_bytes()`.
-
-        Raises:
-            WorkerError: Something else.
-        """
+        """Read what `to_bytes` gave; anything else is a `WorkerError`."""
         line, _, pixels = data.partition(b"\n")
         try:
             fields = json.loads(line)
@@ -177,14 +158,7 @@ class Job(NamedTuple):
 
 
 def find_faces(root: Path, job: Job, *, settings: PhotoSettings, detect: Detect | None = None) -> PhotoResult:
-    """Read a photograph; find, choose, align and measure its faces. A bad photograph is a result, not an error.
-
-    Args:
-        root: Folder of the photographs.
-        job: Which one.
-        settings: Which faces.
-        detect: Finds faces where the landmarks are not known.
-    """
+    """Read a photograph; find, choose, align and measure its faces. A bad photograph is a result, not an error."""
     result = PhotoResult(job.name, "aligned", mark=mark_of(root / job.name))
     clock = [time.process_time()]
     try:
@@ -216,13 +190,9 @@ def find_faces(root: Path, job: Job, *, settings: PhotoSettings, detect: Detect 
 def choose_faces(
     faces: Sequence[Face], shape: tuple[int, ...], settings: PhotoSettings
 ) -> tuple[list[tuple[int, float]], tuple[str, ...]]:
-    """The faces asked for, of those that a detector found in an image of this height and width.
+    """Index and size of each chosen face of an image of this height and width, and notes as in `PhotoResult`.
 
-    Returns:
-        Index and size (see `PhotoSettings.min_size`) of each; and notes, as in `PhotoResult`.
-
-    Raises:
-        FaceError: None is left, or there are several where one was asked for; `status` says which.
+    `FaceError`, with its `status`, where none is left, or several are where one was asked for.
     """
     if not faces:
         raise FaceError("photograph: expected a face, found none", status="no_face")

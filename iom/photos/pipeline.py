@@ -1,7 +1,7 @@
 """Photograph pipeline: list, decode, detect, align and measure; then write the faces, or embed and hash them.
 
-`align_photos` and `hash_photos` are one run over a folder that ends at different stages: same settings, statuses and
-workers, results in the order of the names, and a journal from which the same run started again continues.
+`align_photos` and `hash_photos` are one run that ends at different stages: same settings, statuses and workers, results
+in the order of the names, and a journal from which the same run started again continues.
 """
 
 import base64
@@ -90,14 +90,8 @@ class HashingModel(Protocol):
 class PhotoRun:
     """A folder of photographs, and how their faces are found.
 
-    Attributes:
-        photos: Folder; photographs at and below it are read.
-        settings: Which faces.
-        weights: File of the detector's weights.
-        points: Known landmarks by path within `photos`, for the detector `points`.
-        workers: Processes that find faces; 0 finds them in this one.
-        seconds: For one photograph.
-        progress: Show a progress bar.
+    `points` are known landmarks by path within `photos`, for the detector `points`; `workers` processes find faces (0:
+    this one); `seconds` bounds one photograph.
     """
 
     photos: Path
@@ -110,14 +104,7 @@ class PhotoRun:
 
     @contextlib.contextmanager
     def results(self, names: Sequence[str], left: Sequence[str], label: str) -> Iterator[Iterator[PhotoResult]]:
-        """Results of the photographs `left` of `names`, in their order.
-
-        A photograph whose process hangs or dies costs itself only; one without known landmarks among known ones has no
-        face.
-
-        Raises:
-            IomError: The detector cannot be built.
-        """
+        """Results of the photographs `left` of `names`, in order; one that hangs or kills its worker fails alone."""
         jobs = [Job(name, None if self.points is None else self.points.get(name, ())) for name in left]
         done = len(names) - len(left)
         with contextlib.ExitStack() as stack:
@@ -223,23 +210,12 @@ def entry_of(name: str, **facts: Any) -> dict[str, Any]:
 
 
 def align_photos(run: PhotoRun, output: Path, *, format: str = "jpg") -> dict[str, Any]:
-    """Align every photograph of a run, keeping the folders.
+    """Align every photograph of a run into `output`, keeping the folders; returns the contents of `report.json`.
 
-    Beside the faces come `landmarks.csv` (all faces found), `report.csv` (photographs that need a look), `report.json`,
-    and the journal `align.jsonl`. Photographs that changed, or whose faces are gone, are done again.
-
-    Args:
-        run: The photographs; with known landmarks, only listed ones are read.
-        output: Folder of the aligned faces, `.../<name>.jpg`; photographs of one folder that differ in their suffix
-            alone keep it in the name, and with `faces: all` the number of the face is added.
-        format: `jpg` (quality 95, full colour resolution) or `png`.
-
-    Returns:
-        The contents of `report.json`.
-
-    Raises:
-        DataError: No photographs, a missing listed one, an output with other settings or within `photos`.
-        MissingExtraError: The detector's package is not installed.
+    Beside the faces `.../<name>.jpg` come `landmarks.csv` (all faces found), `report.csv` (photographs that need a
+    look), `report.json`, and the journal `align.jsonl`. Photographs that changed, or whose faces are gone, are done
+    again. The suffix stays in the name where photographs of one folder differ in it alone; with `faces: all` the number
+    of the face is added. `format` is `jpg` (quality 95, full colour resolution) or `png`.
     """
     if format not in ("jpg", "png"):
         raise ConfigError(f"expected format jpg or png, received {format!r}")
@@ -344,14 +320,10 @@ def _write_align_reports(output: Path, entries: Sequence[Mapping[str, Any]]) -> 
 
 @dataclasses.dataclass(frozen=True)
 class HashSummary:
-    """Counts of a run of `hash_photos`.
+    """Counts of a run of `hash_photos`: photographs by status and by note, `photographs` and `faces` in all.
 
-    Attributes:
-        counts: Photographs and other files by status, `photographs` and `faces` in all.
-        notes: Photographs by note.
-        continued: Photographs that an earlier run had finished.
-        seconds: Processor time of this run in `decode`, `detect`, `align`, `embed`, `hash` and `write`, which other
-            programs do not change; and by the clock `start`, until the first worker is ready, and `total`.
+    `continued` are those that an earlier run had finished. `seconds` are processor time in `decode`, `detect`, `align`,
+    `embed`, `hash` and `write`, and by the clock `start` (until the first worker is ready) and `total`.
     """
 
     counts: Mapping[str, int]
@@ -363,22 +335,11 @@ class HashSummary:
 def hash_photos(
     run: PhotoRun, output: Path, *, hasher: HashingModel, key: TransformKey, landmarks: bool = False
 ) -> HashSummary:
-    """Hash every face of every photograph of a run under one key.
+    """Hash every face of every photograph of a run under one key, into the Parquet file `output`.
 
-    Finished photographs are in `<output>.journal` until all are. Those that changed since then are done again.
-
-    Args:
-        run: The photographs.
-        output: Parquet file, see `iom.photos.codes_file`; beside it comes the report, see `report_path`: a line of JSON
-            for each photograph or file without a code, or with a note, and the counts in the last.
-        hasher: Embeds and hashes.
-        key: Of all rows.
-        landmarks: Write the five points of each face, too.
-
-    Raises:
-        DataError: No folder, no photographs, an output that is finished, within `photos`, or begun with other settings,
-            model or key.
-        MissingExtraError: A package is not installed.
+    The format is that of `iom.photos.codes_file`; `landmarks` adds five points of each face. Finished photographs are
+    in `<output>.journal` until all are; those that changed since then are done again. The report (`report_path`) has a
+    line of JSON for each photograph or file without a code or with a note, and the counts in the last.
     """
     pyarrow()
     started = time.perf_counter()
@@ -410,11 +371,7 @@ def hash_photos(
 
 
 def check_places(photos: Path, output: Path) -> None:
-    """Check that there is a folder of photographs and that a file of codes can be written.
-
-    Raises:
-        ConfigError, DataError: As `hash_photos`.
-    """
+    """Check that there is a folder of photographs and that a file of codes can be written."""
     check_folder(photos)
     if output.suffix != ".parquet":
         raise ConfigError(f"{output}: expected a name that ends in .parquet")
@@ -559,11 +516,7 @@ def _write_hash_report(path: Path, listing: Listing, journal: PhotoJournal) -> t
 
 
 def embed_all(hasher: HashingModel, faces: Sequence[Pixels]) -> list[NDArray[np.float32] | None]:
-    """Embedding of each face, `None` where the network has none, as perhaps of a black square.
-
-    Raises:
-        WeightsError: It has none for any of several faces: the weights are at fault.
-    """
+    """Embedding of each face, `None` where there is none (a black square); `WeightsError` where no face has one."""
     try:
         return list(hasher.embed(np.stack(faces)))
     except WeightsError:

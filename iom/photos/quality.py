@@ -18,14 +18,10 @@ DEPTHS = np.array([0.0, 0.0, 20.0, 5.0, 5.0])
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Angles in degrees, 0 for the frontal face of the template; all as seen in the image.
+    """Angles in degrees as seen in the image, 0 for the frontal face of the template: pitch first, then yaw, then roll.
 
-    Pitch first, then yaw, then roll, so that roll is the angle of the line through the eyes.
-
-    Attributes:
-        yaw: Positive where the nose points to the right.
-        pitch: Positive where it points down.
-        roll: Positive where the head is turned clockwise.
+    Positive yaw: the nose points to the right; pitch: it points down; roll: the head is turned clockwise, the angle of
+    the line through the eyes.
     """
 
     yaw: float
@@ -45,8 +41,7 @@ def pose_of(points: ArrayLike) -> Pose:
     """Pose of a head whose points are `points` `(5, 2)`, under scaled orthography.
 
     The affine camera that takes `head_shape` to the points by least squares, and the rotation next to it (POS of
-    DeMenthon and Davis, IJCV 1995, with all points at once). Five points of an average head: good to sort photographs
-    by, some degrees off for any one person.
+    DeMenthon and Davis, IJCV 1995, with all points at once). For any one person it is some degrees off.
     """
     given = np.asarray(points, np.float64)
     camera, *_ = np.linalg.lstsq(head_shape(), given - given.mean(axis=0), rcond=None)
@@ -62,10 +57,7 @@ def pose_of(points: ArrayLike) -> Pose:
 
 
 def sharpness_of(face: Pixels) -> float:
-    """Variance of the Laplacian of the luminance (Pech-Pacheco et al., ICPR 2000); low is blurred.
-
-    Of an aligned face: a small face, enlarged, is as blurred as one out of focus.
-    """
+    """Variance of the Laplacian of the luminance (Pech-Pacheco et al., ICPR 2000); low: blurred, or enlarged much."""
     grey = _luminance(face)
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
     return float(laplacian.var())

@@ -1,7 +1,6 @@
 """Linear Gaussian model of aligned faces, for the demo, the smoke configurations and the tests.
 
-Its statistics were estimated from LFW (docs/face_model.md): never train anything on its samples that is then
-evaluated on LFW.
+Its statistics come from LFW (docs/face_model.md): never evaluate on LFW a model that was trained on its samples.
 """
 
 import dataclasses
@@ -154,10 +153,7 @@ class FaceModel:
         return rgb[0], rgb[1:]
 
     def save(self, path: Path) -> None:
-        """Write the compact file: half of each plane, components as int8 with one common step.
-
-        One step for all components spends the bytes where they are seen; deflate shrinks the weak components.
-        """
+        """Write the compact file: half of each plane, deflated components as int8 with one common step."""
         luma, chroma = self.shape.luma // 2, self.shape.chroma // 2
         largest = max(float(np.abs(self.symmetric).max()), float(np.abs(self.antisymmetric).max()))
         values: dict[str, Any] = {"format": np.int64(_FILE_FORMAT), "step": np.float32(largest / 127)}
@@ -172,11 +168,7 @@ class FaceModel:
 
     @classmethod
     def load(cls, path: Path) -> "FaceModel":
-        """Read a compact file.
-
-        Raises:
-            DataError: Missing, damaged, or not a face model of this format.
-        """
+        """Read a compact file; a missing or damaged one is a `DataError`."""
         try:
             return _from_values(read_arrays(path))
         except FileNotFoundError as error:
@@ -187,22 +179,12 @@ class FaceModel:
 
 @functools.cache
 def load_face_model(path: Path = MODEL_PATH) -> FaceModel:
-    """The face model of the package, or another one.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
+    """The face model of the package, or of another file."""
     return FaceModel.load(path)
 
 
 def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress: bool = False) -> None:
-    """Write synthetic subjects as `<root>/<subject>/<image>.png`.
-
-    The folder appears at once when all is written: an interrupted run leaves nothing of that name.
-
-    Raises:
-        DataError: `root` is not a new or empty folder, or cannot be written; a count below one.
-    """
+    """Write synthetic subjects as `<root>/<subject>/<image>.png`, all or nothing; `root` must be new or empty."""
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root}: expected a new or empty folder, and there is something in it")
     pixels, labels = load_face_model().sample(subjects, images, seed=seed)

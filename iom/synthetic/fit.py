@@ -31,13 +31,10 @@ class FitSummary:
 def select_frontal(
     images: NDArray[np.uint8], labels: NDArray[np.int64], *, share: float, min_images: int
 ) -> NDArray[np.intp]:
-    """Rows of the most symmetric faces, of subjects who keep enough of them; a linear model blurs turned heads.
+    """Rows of the most symmetric faces `(N, S, S, 3)`, as a linear model blurs turned heads.
 
-    Args:
-        images: Aligned faces `(N, S, S, 3)`.
-        labels: Dense subject labels `(N,)`.
-        share: Share of images kept, by asymmetry without slow gradients of light.
-        min_images: Subjects with fewer images left are dropped.
+    The `share` of images kept is by asymmetry without slow gradients of light; subjects with fewer than `min_images`
+    left are dropped.
     """
     luma, _ = SHAPE.split(to_planes(images, SHAPE))
     sharp = luma - ndimage.gaussian_filter(luma, (0, _SMOOTHING, _SMOOTHING))
@@ -51,20 +48,11 @@ def select_frontal(
 def fit_face_model(
     images: NDArray[np.uint8], labels: NDArray[np.int64], *, symmetric: int = 160, antisymmetric: int = 60
 ) -> tuple[FaceModel, FitSummary]:
-    """Principal components of aligned faces, and covariances between and within subjects.
+    """Principal components of aligned faces `(N, S, S, 3)`, and covariances between and within subjects.
 
     Moment estimates of the one-way random-effects analysis of variance with groups of unequal size: `within` is the
     pooled covariance, `between` that of the subject means less the part that the images cause. Directions with a
-    negative estimate are set to zero.
-
-    Args:
-        images: Aligned faces `(N, S, S, 3)`.
-        labels: Subject of each image, `(N,)`.
-        symmetric: Components K of the mirror-symmetric part.
-        antisymmetric: Components A of the rest.
-
-    Raises:
-        DataError: Fewer images than components, or no subject with two images.
+    negative estimate are set to zero. `symmetric` and `antisymmetric` are numbers of components.
     """
     labels = np.unique(labels, return_inverse=True)[1]
     subjects = int(labels.max()) + 1 if len(labels) else 0
@@ -117,15 +105,7 @@ def _components(rows: Floats, count: int) -> tuple[Floats, NDArray[np.float64], 
 def covariances(
     scores: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Covariance between and within subjects, moment estimates.
-
-    Args:
-        scores: `(N, K)`.
-        labels: Dense subject labels `(N,)`.
-
-    Returns:
-        Between (not necessarily positive) and within, each `(K, K)`.
-    """
+    """Covariance between (not necessarily positive) and within subjects, `(K, K)`, of `(N, K)`: moment estimates."""
     counts = np.bincount(labels)
     total, groups = len(scores), len(counts)
     sums = np.zeros((groups, scores.shape[1]))

@@ -48,15 +48,14 @@ class SharpenedDescent:
         return best.astype(np.float32)
 
     def _wanted(self, codes: Templates) -> Any:
-        """What `_gradient` takes of the codes."""
+        """The form of the codes that `_gradient` takes."""
         raise NotImplementedError
 
     def _templates(self, rows: Rows) -> NDArray[Any]:
-        """Templates of rows under the disclosed key."""
         raise NotImplementedError
 
     def _gradient(self, rows: Rows, wanted: Any, sharpness: float) -> Rows:
-        """Of the loss of each row, `(N, D)`."""
+        """Gradient of the loss of each row, `(N, D)`."""
         raise NotImplementedError
 
 
@@ -186,7 +185,7 @@ class PerceptronInversion:
         return found.astype(np.float32)
 
     def _gradient(self, rows: Rows, signs: Rows) -> Rows:
-        """Of the mean logistic loss, `(N, D)`."""
+        """Gradient of the mean logistic loss, `(N, D)`."""
         values, kept = rows, []
         for weights in self._hidden:
             inner = values @ weights.T

@@ -123,7 +123,6 @@ class BlockSetComparator:
     def _dissimilarity(
         self, common: NDArray[np.float32], size_a: NDArray[Any], size_b: NDArray[Any]
     ) -> NDArray[np.float32]:
-        """Mean over the first axis, the blocks."""
         sizes = size_a + size_b
         return np.asarray(np.mean((sizes - 2 * common) / np.maximum(sizes, 1), axis=0))
 

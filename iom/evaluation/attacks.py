@@ -376,7 +376,6 @@ def _identified(
 
 
 def _over_keys(row: AttackRow, figures: dict[str, list[float]], *, subjects: int) -> AttackRow:
-    """A row with the means of figures over the old keys, and their spread."""
     keys = len(next(iter(figures.values())))
     means: dict[str, Any] = {name: float(np.mean(values)) for name, values in figures.items()}
     spread = {name: _spread_over_keys(each, subjects=subjects) for name, each in figures.items() if len(each) > 1}

@@ -61,7 +61,7 @@ class IdentificationEvaluator:
         yield from _intervals([list(searches.values()) for searches in found], subjects, self._seed)
 
     def _searches(self, system: CodeSystem, scenario: str, repetition: int) -> dict[str, Searches]:
-        """Of each gallery, under the keys of one repetition."""
+        """Searches of each gallery, under the keys of one repetition."""
         benchmark, pooled = self._benchmark, self._benchmark.pooling
         if pooled is None or self._pooling == "mean":
             rows = self._embeddings if pooled is None else pooled.pooled(self._embeddings)
@@ -208,7 +208,7 @@ def _gallery_figures(of_galleries: dict[str, Searches]) -> NamedFigures:
 
 
 def _intervals(by_key: Sequence[Sequence[Searches]], subjects: NDArray[np.int64], seed: int) -> NamedFigures:
-    """Ends of the intervals of what `identification_figures` names, the mean over galleries."""
+    """Ends of the intervals of the `identification_figures`, the mean over galleries."""
     if not all(found.enrolled.any() for found in by_key[0]):
         return
     asked = {(name, rank): (fpir, rank) for name, fpir in resolved_fpirs(by_key[0]).items() for rank in (1, RANKS)}

@@ -1,8 +1,10 @@
 """Score files of other toolboxes, read, evaluated and written: Bob's four and five columns, and CSV.
 
-Columns, separated by blanks: four: claimed_id real_id test_label score five: claimed_id model_label real_id test_label
-score CSV, by its header (Bob's names; further columns are not read): bio_ref_subject_id, probe_subject_id, score, and
-optionally bio_ref_reference_id and probe_reference_id.
+Columns, separated by blanks; CSV columns are found by its header, and further ones are not read:
+
+- four: claimed_id real_id test_label score
+- five: claimed_id model_label real_id test_label score
+- csv: bio_ref_subject_id, probe_subject_id, score; optionally bio_ref_reference_id and probe_reference_id
 
 Scores of those files are similarities, higher = more alike; here they are distances, so a sign is turned. A comparison
 is mated where the claimed and the real subject are the same.
@@ -210,7 +212,7 @@ def _write_csv(stream: TextIO, table: ScoreTable) -> None:
 
 
 def _rows(table: ScoreTable) -> Iterator[tuple[str, ...]]:
-    """Columns of the file; a score is written with all digits that tell it apart."""
+    """Columns of the file; scores with all digits that distinguish them."""
     reference = [""] * len(table) if table.reference is None else table.reference.tolist()
     columns = (table.claimed.tolist(), reference, table.real.tolist(), table.probe.tolist())
     for *names, distance in zip(*columns, table.distances.tolist(), strict=True):
@@ -226,7 +228,6 @@ def _is_number(text: str) -> bool:
 
 
 def _subject_of(subjects: Names, rows: NDArray[np.intp], names: Names, kind: str) -> Names:
-    """Subject of each distinct name, which must be one."""
     first = np.zeros(len(names), np.intp)
     first[rows[::-1]] = np.arange(len(rows))[::-1]
     owner = subjects[first]

@@ -40,12 +40,10 @@ class PairScores:
 
     @property
     def mated(self) -> NDArray[Any]:
-        """Distances of the mated pairs."""
         return self.distances[self.same]
 
     @property
     def non_mated(self) -> NDArray[Any]:
-        """Distances of the non-mated pairs."""
         return self.distances[~self.same]
 
     @functools.cached_property

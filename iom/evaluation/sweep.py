@@ -245,7 +245,6 @@ def _draw_rate(axes: Any, rows: Sequence[Row], rate: str, axis: str) -> None:
 
 
 def _grid_points(config: SweepConfig) -> Iterator[dict[str, Any]]:
-    """Settings of each point of the grid; one empty point where there is no grid."""
     axes = []
     for name, values in config.grid.items():
         names = settings_of(name)

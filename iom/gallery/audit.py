@@ -131,7 +131,6 @@ def pseudonyms(audit_key: bytes, application: str, subject_ids: Sequence[str]) -
 
 
 def _unkeyed(event: AuditEvent, sequence: int, previous: bytes) -> bytes:
-    """Digest of an entry of format 1."""
     fields = [sequence, event.time, event.action, event.application, event.count, event.key_entries]
     digest = hashlib.sha256(b"iom/audit-chain/v1\x00" + previous)
     digest.update(json.dumps(fields, separators=(",", ":")).encode())

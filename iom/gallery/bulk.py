@@ -267,7 +267,6 @@ class _Run:
         self._counts: Counter[str] = Counter()
 
     def missing(self, rows: Sequence[ImageRow]) -> list[ImageRow]:
-        """Rows of subjects that are neither enrolled nor revoked."""
         present, revoked = self._known()
         subjects = {row.subject_id for row in rows}
         self._counts["present"] = len(subjects & present)
@@ -300,7 +299,6 @@ class _Run:
             self._flush()
 
     def finish(self) -> None:
-        """Enrol the last batch."""
         self._flush()
         if lost := sum(self._open.values()):
             raise DataError(f"the engine lost {lost} images; start the same command again")
@@ -341,7 +339,6 @@ class _Run:
         self._ready, self._ready_references = [], 0
 
     def _known(self) -> tuple[set[str], set[str]]:
-        """Enrolled subjects, and subjects of revoked records."""
         store, name = self._gallery.store, self._application
         gone = self._gallery.keys.revoked(name)
         pages = store.pages(name)

@@ -619,7 +619,6 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             raise
 
     def _finish_settling(self) -> None:
-        """Before a write: repeat `_settle` where it failed."""
         if not self._is_settled:
             reconcile(self.store, self.keys, self.event, now=int(self._clock()))
             self._is_settled = True

@@ -26,7 +26,7 @@ class EventMaker(Protocol):
     """`Gallery.event`, which makes audit events."""
 
     def __call__(self, action: str, application: str, subject_ids: Sequence[str], /) -> AuditEvent:
-        """The event, as of now."""
+        """Make an event, as of now."""
         ...
 
 
@@ -146,7 +146,7 @@ def problems(store: RecordStore, keys: KeyStore) -> list[str]:
 
 
 class _Settled(NamedTuple):
-    """What the key store knew of an application before a snapshot was taken."""
+    """Settings and counts of an application that the key store had before a snapshot was taken."""
 
     application: Application | None
     revoked: Mapping[int, RevokedRecord]

@@ -93,8 +93,6 @@ def migrate(
 
 @dataclasses.dataclass(frozen=True)
 class _Legacy:
-    """A key store of format 1."""
-
     path: Path
     key: bytes = dataclasses.field(repr=False)
     header: Mapping[str, Any]
@@ -120,7 +118,6 @@ def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:
 
 
 def _add_columns(connection: sa.Connection) -> None:
-    """Add the columns of format 2."""
     for table, *names in (
         (APPLICATIONS, "revision", "seal"),
         (TOMBSTONES, "epoch", "seal"),
@@ -183,7 +180,6 @@ def _seal(store: RecordStore, connection: sa.Connection, keys: KeyStore, applica
 
 
 def _content(store: RecordStore, connection: sa.Connection, old: _Legacy, *, keyed_from: int) -> KeyContent:
-    """Content of the new key store."""
     epochs = {application.name: application.epoch for application in store.applications()}
     rows = connection.execute(sa.text("SELECT name, next_record FROM applications"))
     following = {name: number for name, number in rows}
@@ -233,7 +229,6 @@ def _open_new(old: _Legacy, path: Path) -> KeyStore:
 
 
 def _check_content(keys: KeyStore, old: _Legacy) -> None:
-    """Refuse a new key store that lacks content of the old one."""
     same = keys.master() == old.master
     for name, revoked in old.revoked.items():
         known = keys.revoked(name)
@@ -290,7 +285,6 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
 
 
 def _legacy_header(path: Path, line: bytes) -> tuple[dict[str, Any], int]:
-    """Header of the file, and the number of its first entry."""
     try:
         header = parse_json(line, max_bytes=_MAX_HEADER_BYTES)
         number = int(header["start"])

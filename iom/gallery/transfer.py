@@ -80,7 +80,6 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
 
 
 def _check_target(path: Path) -> None:
-    """Refuse to replace a file that is no export."""
     start = f'{{"format":"{FORMAT}"'.encode()
     try:
         with path.open("rb") as stream:

@@ -168,7 +168,6 @@ class AllPairs:
         return float(np.quantile(comparator.all_pairs(templates[drawn], templates[drawn])[differ], share))
 
     def _mated(self, comparator: Comparator, left: Any, right: Any | None = None) -> NDArray[Any]:
-        """Mated distances of sorted templates, `(P,)`."""
         return _finite(comparator.paired(left[self._left], (left if right is None else right)[self._right]))
 
     def _non_mated(self, comparator: Comparator, left: Any, right: Any) -> Iterator[NDArray[Any]]:
@@ -221,7 +220,7 @@ class _DrawnCurves:
         self._falsely = np.searchsorted(distances, self._levels, side="right")
 
     def curve(self, counts: Counts) -> ErrorCurve:
-        """The curve when each subject counts so often."""
+        """The curve when each subject counts as often as it was drawn."""
         mated = np.cumsum(np.append(0.0, counts[self._mated_subject]))
         near = np.cumsum(np.append(0.0, counts[self._left] * counts[self._right]))
         non_mated = self._pairs._weight_of_non_mated(counts)

@@ -93,13 +93,11 @@ class Searches:
 
     @functools.cached_property
     def _by_own(self) -> NDArray[np.intp]:
-        """Enrolled probes by the distance to their own reference."""
         rows = np.flatnonzero(self.enrolled)
         return rows[np.argsort(self.own[rows], kind="stable")]
 
     @functools.cached_property
     def _by_best(self) -> NDArray[np.intp]:
-        """The other probes by the distance to the nearest reference."""
         rows = np.flatnonzero(~self.enrolled)
         return rows[np.argsort(self.best[rows], kind="stable")]
 

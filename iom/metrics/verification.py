@@ -115,7 +115,7 @@ class RankedScores:
         )
 
     def _accepted(self, kind: int, weights: ArrayLike | None, name: str) -> tuple[NDArray[np.float64], float]:
-        """Weight at or below each threshold, and the whole weight."""
+        """Weight at or below each threshold, and the total weight."""
         order, counts = self._orders[kind], self._counts[kind]
         if weights is None:
             return counts.astype(np.float64), float(len(order))
@@ -342,7 +342,7 @@ class FoldedScores:
         return FoldAccuracy(float(shares.mean()), float(shares.std()))
 
     def _chosen(self, correct: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Column of each fold's threshold; `correct` `(F, T)` is what is right on other folds."""
+        """Column of each fold's threshold; `correct` `(F, T)` are the correct decisions on the other folds."""
         first = np.argmax(correct, axis=1)
         # Columns of a gap are those of the fold that is judged: they change nothing elsewhere.
         leaves = (correct != correct.max(axis=1, keepdims=True)) & (np.arange(self._columns) > first[:, None])

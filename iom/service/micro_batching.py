@@ -58,7 +58,7 @@ class MicroBatcher(Generic[T]):
         return job.result
 
     def _taken(self) -> list[_Job[T]]:
-        """The jobs that wait longest, up to `most` rows; a larger one goes alone."""
+        """The longest waiting jobs, up to `most` rows; a larger one goes alone."""
         with self._lock:
             rows = np.cumsum([len(job.rows) for job in self.waiting])
             count = max(1, int(np.searchsorted(rows, self._most, side="right")))

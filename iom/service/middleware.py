@@ -56,12 +56,10 @@ class Metrics:
         self._decisions = Counter("iom_decisions", "Comparisons.", ["action", "match"], registry=self._registry)
 
     def count(self, action: str, status: int, seconds: float) -> None:
-        """Count a request."""
         self._requests.labels(action, str(status)).inc()
         self._seconds.labels(action).observe(seconds)
 
     def decide(self, action: str, match: bool) -> None:
-        """Count a comparison."""
         self._decisions.labels(action, str(match).lower()).inc()
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
@@ -101,7 +99,6 @@ class Gate:
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -57,7 +57,7 @@ def serve(
 ) -> int:
     """Serve until SIGINT or SIGTERM, then return 0.
 
-    `opened` takes the base URL and gives a context manager of the application and its greeting, for which `ready` is
+    `opened` takes the base URL and gives a context manager of the application and its greeting, with which `ready` is
     called. Port 0 picks a free one; certificate and key are PEM; `proxies` are addresses or networks whose
     `X-Forwarded-For` is trusted.
     """

@@ -298,7 +298,6 @@ def _full_sections(
     named: bool,
     progress: bool,
 ) -> Sections:
-    """The sections that `config.report` asks for, beside curves and histograms."""
     asked, benchmark, embeddings, seed = config.report, inputs.benchmark, inputs.embeddings, config.seed
     people = np.unique(benchmark.subjects, return_inverse=True)[1].astype(np.int64)
     systems = {**inputs.systems, FLOAT: float_system(embeddings.shape[1])}
@@ -349,7 +348,6 @@ def _calibration(
 
 
 def _section_figures(sections: Sections, benchmark: str) -> Iterator[Figure]:
-    """The figures of the sections in the form of all figures."""
     place: dict[str, Any]
     for found in sections.identification:
         place = {"system": found.system, "scenario": found.scenario, "protocol": f"{benchmark}, search"}

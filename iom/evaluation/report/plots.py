@@ -266,7 +266,6 @@ def _sides(values: Sequence[float], entry: Any, transform: Callable[[Any], Any])
 
 
 def _line(axes: Any, x: Any, sides: Iterable[Any], style: Mapping[str, Any]) -> None:
-    """A curve, and its interval as a band."""
     y, low, high = sides
     axes.plot(x, y, **style)
     if low is not None and np.isfinite(low).all():
@@ -274,7 +273,6 @@ def _line(axes: Any, x: Any, sides: Iterable[Any], style: Mapping[str, Any]) -> 
 
 
 def _lines(data: ReportData, entries: Sequence[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Each entry with the style of its line."""
     palette = _colours(data)
     for entry in entries:
         own = entry.scenario == OWN_KEY
@@ -283,7 +281,6 @@ def _lines(data: ReportData, entries: Sequence[Any]) -> Iterator[tuple[Any, dict
 
 
 def _colours(data: ReportData) -> dict[str, str]:
-    """A colour for each system, the same in all plots."""
     return dict(zip(data.systems, itertools.cycle(COLOURS), strict=False))
 
 
@@ -342,7 +339,7 @@ _numbers = itertools.count()
 
 
 def _svg(figure: Picture, title: str) -> str:
-    """The plot without the parts of an XML file that a page has no use for, and with identifiers of its own."""
+    """The plot without XML parts that a page does not need, and with identifiers of its own."""
     FigureCanvasSVG(figure)
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})

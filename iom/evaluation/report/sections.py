@@ -201,7 +201,6 @@ def _across_keys(
 def _deviation(
     bins: Sequence[Rows], size: int, subjects: Rows, pairs: ComparedPairs, replicates: int, seed: int
 ) -> float | None:
-    """Standard deviation of D_sys when subjects and pairs of keys are drawn anew."""
     if replicates < 2:
         return None
     same = np.arange(len(pairs.left)) < pairs.mated

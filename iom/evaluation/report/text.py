@@ -342,7 +342,6 @@ def _fitting(column: Column, row: Figure) -> Column:
 
 
 def _spread_cell(data: ReportData, row: Figure, column: Column) -> str:
-    """The value, and its standard deviation over folds or keys."""
     if row.metric == "accuracy":
         std: float | None = data.row(row.system, row.scenario, "accuracy_std").value
     else:

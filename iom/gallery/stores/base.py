@@ -59,7 +59,6 @@ _TYPES: dict[str, Any] = dict(integer=sa.Integer(), long=LONG, flag=_FLAG, text=
 
 
 def _columns(text: str) -> list[sa.Column[Any]]:
-    """Columns from their names and types."""
     pairs = (each.split() for each in text.split(","))
     return [sa.Column(name, _TYPES[kind], nullable=False) for name, kind in pairs]
 
@@ -458,7 +457,6 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         connection.execute(_INSERT_ENTRY, dict(zip(AUDIT.c.keys(), values, strict=True)))
 
     def _of_name(self, statement: sa.Executable, name: str) -> Any:
-        """The row of an application."""
         try:
             rows = self._rows(statement, {"name": check_application_name(name)})
         except EnrolmentError:
@@ -481,7 +479,6 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
                     yield str(self._error(f"application {name}: {found} {problem}"))
 
     def _update(self, connection: sa.Connection, application: Application) -> None:
-        """Write threshold, epoch, revision and seal of an application."""
         _refuse_change(self.application(application.name), application)
         connection.execute(
             sa.update(APPLICATIONS)
@@ -496,7 +493,6 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         )
 
     def _counts(self, application: str) -> Counts:
-        """Counts after the last entry about an application."""
         return self.chain.counts_of(self.audit_head(application), application)
 
     def _next_version(self, connection: sa.Connection, number: int) -> int:

@@ -286,7 +286,6 @@ class PostgresStore(RecordStore):
         return self._dsn.error(text)
 
     def _set_up(self, *, create: bool) -> None:
-        """Make the tables, or check that they are there, in the expected format."""
         connection = self._live()
         version = connection.scalar(sa.text("SELECT current_setting('server_version_num')::integer"))
         if version is None or version < MIN_VERSION:
@@ -326,7 +325,6 @@ class PostgresStore(RecordStore):
             raise
 
     def _begin(self) -> None:
-        """Start a transaction with the write lock."""
         self._write += 1
         try:
             self._start(self._live())
@@ -402,7 +400,6 @@ class PostgresStore(RecordStore):
         return bool(self._connection.connection.driver_connection.closed)  # type: ignore[union-attr]
 
     def _reconnected(self) -> sa.Connection:
-        """A new connection in place of a lost one."""
         self._drop_connection()
         deadline = time.monotonic() + RECONNECT_SECONDS
         while True:

@@ -284,7 +284,6 @@ OWNER = sa.Table(
 
 
 def _schema() -> str:
-    """Statements that make the tables of a record store."""
     tables = [OWNER, *METADATA.sorted_tables]
     made: list[DDLElement] = [CreateTable(table) for table in tables]
     made += [CreateIndex(index) for table in tables for index in table.indexes]

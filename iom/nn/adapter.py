@@ -16,15 +16,10 @@ FIRST_SLOPE = 0.25
 
 
 def add_hidden_layer(rows: Any, number: int, *, units: int) -> Any:
-    """Residual layer x + W PReLU(V x + b), brought to unit length.
+    """Residual layer x + W PReLU(V x + b) of rows `(B, D)` of unit length, brought to unit length again.
 
-    Training starts next to the identity, so that the embedding is kept. There is no batch norm: the code of a face
-    must not depend on the faces it is trained along with, and inference must see the graph that was trained.
-
-    Args:
-        rows: `(B, D)`, unit length.
-        number: 1, 2, ...; part of the layers' names.
-        units: Rows of V.
+    Training starts next to the identity, so that the embedding is kept. There is no batch norm: the code of a face must
+    not depend on the faces it is trained along with. `number` is part of the layers' names, `units` are the rows of V.
     """
     name = f"hidden_{number}"
     size = rows.shape[-1]
@@ -56,10 +51,7 @@ def set_starting_weights(model: keras.Model, *, seed: int) -> None:
 
 
 def orthonormal_map(size: int, new_size: int, *, seed: int) -> NDArray[np.float32]:
-    """Random matrix `(size, new_size)` with orthonormal columns, or rows if it is wider than high.
-
-    Wider, it changes no cosine; narrower, it keeps a random part.
-    """
+    """Random matrix `(size, new_size)` with orthonormal columns, or orthonormal rows if it is wider than high."""
     stream = numpy_stream(seed, "hashing/bottleneck")
     shape = (max(size, new_size), min(size, new_size))
     columns, triangle = np.linalg.qr(stream.standard_normal(shape))

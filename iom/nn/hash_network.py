@@ -20,24 +20,19 @@ KEYED_LAYER = "keyed_permutation"
 
 
 def keyed_layer(kind: str, **settings: Any) -> keras.layers.Layer:
-    """The layer that applies keys of a kind, a class of `iom.nn.layers.keyed`.
-
-    Raises:
-        ConfigError: Unknown kind.
-    """
+    """The layer that applies keys of a kind, a class of `iom.nn.layers.keyed`."""
     return getattr(keyed, lookup(KEY_KINDS, kind, "kind of key").layer)(kind=kind, **settings)
 
 
 def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) -> keras.Model:
     """Build the network between embedding and code.
 
-    unit length -> learned layer (linear, starts as the identity) -> hidden layers (residual, start
-    near the identity) -> bottleneck (linear, to another size) -> keyed permutation or rotation,
-    keep the first -> Index-of-Max projection, with its refinement. Rows are brought to unit length
-    after each.
+    unit length -> learned layer (linear, starts as the identity) -> hidden layers (residual, start near the identity)
+    -> bottleneck (linear, to another size) -> keyed permutation or rotation, keep the first -> Index-of-Max projection,
+    with its refinement. Rows are brought to unit length after each.
 
-    What is learned and key-independent stands before the key: a projection trained behind one
-    fixed order fails under every other one.
+    What is learned and key-independent stands before the key: a projection trained behind one fixed order fails under
+    every other one.
 
     Args:
         embedding_size: D.
@@ -45,9 +40,8 @@ def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) ->
         seed: Of the initial projection, and of the start of hidden layers and bottleneck.
 
     Returns:
-        Functional model with inputs `embedding` `(B, D)` and `order` `(B, W)` int32, and the
-        responses `(B, M, Q)` as output. W is the size the key works on (the bottleneck's, else D)
-        times the rounds of its kind.
+        Functional model with inputs `embedding` `(B, D)` and `order` `(B, W)` int32, and the responses `(B, M, Q)` as
+        output. W is the size the key works on (the bottleneck's, else D) times the rounds of its kind.
 
     Raises:
         ConfigError: `keep` exceeds that size, or the initial projection or kind is unknown.
@@ -85,11 +79,7 @@ def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) ->
 
 
 def check_sizes(embedding_size: int, config: HasherConfig) -> int:
-    """Number of dimensions the key works on.
-
-    Raises:
-        ConfigError: `keep` exceeds it, or leaves no other part to renew into.
-    """
+    """Number of dimensions the key works on; a larger `keep`, or one that leaves no part to renew into, is refused."""
     size = config.bottleneck or embedding_size
     if config.keep > size:
         raise ConfigError(
@@ -105,11 +95,7 @@ def check_sizes(embedding_size: int, config: HasherConfig) -> int:
 
 
 def shape_of(model: keras.Model) -> dict[str, Any]:
-    """What a hashing network is.
-
-    Its sizes `embedding_size`, `code_length`, `alphabet_size`, `keep`, `key_size` (dimensions the
-    key works on), and `key_kind`.
-    """
+    """Sizes of a hashing network, `key_size` (dimensions the key works on) and `key_kind` among them."""
     _, code_length, alphabet_size = model.output_shape
     layer = model.get_layer(KEYED_LAYER)
     width = model.get_layer("order").output.shape[1]

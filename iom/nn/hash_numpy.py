@@ -1,8 +1,7 @@
 """The hash of an artefact in NumPy: from stored or fused embeddings and keys to codes.
 
-An artefact goes from pixels to codes. A gallery also hashes what it has embedded before, under one
-key for verifying and another for identifying; for that this small copy of the network behind the
-embedding lies beside each artefact. It agrees with the artefact but for near ties.
+An artefact goes from pixels to codes. A gallery also hashes stored embeddings, under other keys; for that this small
+copy of the network behind the embedding lies beside each artefact. It agrees with the artefact but for near ties.
 """
 
 import functools
@@ -30,12 +29,10 @@ def head_path(artefact: Path) -> Path:
 
 
 class Head:
-    """Steps from embedding and order to code.
+    """Steps from embedding and order to code, and the arrays that their settings name.
 
-    Args:
-        steps: Each a name in `STEPS`, the numbers of the values it reads (0 the embedding, 1 the
-            order, then the results of the steps before), and its settings.
-        arrays: What settings name.
+    A step is a name in `STEPS`, the numbers of the values it reads (0 the embedding, 1 the order, then the results of
+    the steps before), and its settings.
     """
 
     def __init__(self, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:
@@ -51,11 +48,7 @@ class Head:
 
     @classmethod
     def load(cls, path: Path) -> "Head":
-        """Read what `iom.export.head` wrote.
-
-        Raises:
-            WeightsError: Missing or damaged.
-        """
+        """Read the file that an export wrote."""
         try:
             arrays = read_arrays(path)
             steps = parse_json(arrays.pop(PROGRAM).tobytes())
@@ -73,15 +66,10 @@ class Head:
         return codes
 
     def disclosed(self, embedding_size: int) -> tuple[Array | None, Callable[[Array, Array], Array], Array]:
-        """What an attacker reads in it, who knows it.
+        """Parts that an attacker who has it knows: map before the key, function of the key, projection kernel.
 
-        Args:
-            embedding_size: D.
-
-        Returns:
-            The linear map before the key `(D, K)`, `None` where a hidden layer bends it; what the
-            key does, rows and orders to rows; and the kernel of the projection. Steps that only
-            change the length of a row change no code and are left out.
+        The map is `(D, K)`, `None` where a hidden layer bends it; the function takes rows and orders to rows. Steps
+        that only change the length of a row change no code and are left out.
         """
         linear: Array | None = np.eye(embedding_size, dtype=np.float32)
         kernel: Array = np.zeros(0, np.float32)
@@ -164,10 +152,7 @@ def _projection(
 def _refined(
     rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float, pace: tuple[float, float]
 ) -> Array:
-    """As `iom.nn.layers.refinement.refine`, of `vectors` `(K, M, Q)`.
-
-    Of two symbols the centred vectors are opposite: one of them and a sign say the same.
-    """
+    """As `iom.nn.layers.refinement.refine`, of `vectors` `(K, M, Q)`; for Q = 2 one vector and a sign suffice."""
     half = vectors[:, :, 0]
     vectors = vectors.reshape(len(vectors), -1)
 

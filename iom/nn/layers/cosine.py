@@ -22,11 +22,7 @@ class UnitLength(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="iom")
 class ClassCentres(keras.layers.Layer):
-    """One learned row for each class; what it is called on gives the width alone.
-
-    Args:
-        classes: Number of subjects in training.
-    """
+    """One learned row for each of `classes` subjects; what it is called on gives the width alone."""
 
     def __init__(self, classes, **kwargs):
         kwargs.setdefault("dtype", "float32")
@@ -57,8 +53,8 @@ class CosineLogits(keras.layers.Layer):
 
     Args:
         classes: Number of subjects in training.
-        sub_centers: Centres of each class, of which the nearest counts (Deng et al., ECCV 2020,
-            eq. 3): noisy labels gather around centres of their own.
+        sub_centers: Centres of each class, of which the nearest counts (Deng et al., ECCV 2020, eq. 3): noisy labels
+            gather around centres of their own.
         with_norm: Add the norm of the embedding as a last column, for losses that read it.
     """
 
@@ -105,13 +101,7 @@ class CosineLogits(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="iom")
 class CentreDistances(keras.layers.Layer):
-    """Squared Euclidean distance of each embedding to a learned centre of each class.
-
-    Memory is `(B, classes)`.
-
-    Args:
-        classes: Number of subjects in training.
-    """
+    """Squared Euclidean distance of each embedding to a learned centre of each class; memory is `(B, classes)`."""
 
     def __init__(self, classes, **kwargs):
         kwargs.setdefault("dtype", "float32")

@@ -1,7 +1,7 @@
 """Initial projections of Index-of-Max: M positions of Q vectors each, drawn with NumPy.
 
-A frame that spreads its vectors evenly makes less noise than independent vectors: behind a tight
-frame (orthonormal bases side by side) the part of the noise that is of second degree cancels.
+A frame that spreads its vectors evenly makes less noise than independent vectors: behind a tight frame (orthonormal
+bases side by side) the part of the noise that is of second degree cancels.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,7 @@ def gaussian_frame(size: int, code_length: int, alphabet_size: int, stream: np.r
 
 
 def orthonormal_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
-    """Columns of random orthonormal bases, one basis after the other.
-
-    Vectors of one position, and of its neighbours, are orthogonal.
-    """
+    """Columns of random orthonormal bases, one basis after the other: neighbouring vectors are orthogonal."""
     vectors = code_length * alphabet_size
     bases = [_basis(size, stream) for _ in range(-(-vectors // size))]
     return np.concatenate(bases, axis=1)[:, :vectors].astype(np.float32)
@@ -34,22 +31,15 @@ def orthonormal_frame(size: int, code_length: int, alphabet_size: int, stream: n
 def simplex_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
     """At each position the corners of a regular simplex, in Q - 1 dimensions of a random basis.
 
-    Nothing is spent on the sum of a position's vectors, which no argmax sees. For Q = 2 a position
-    is one direction and its opposite, and a code is sign random projection in orthonormal bases.
-
-    Raises:
-        ConfigError: Q - 1 exceeds the dimensions there are.
+    Nothing is spent on the sum of a position's vectors, which no argmax sees. For Q = 2 a position is one direction and
+    its opposite, and a code is sign random projection in orthonormal bases.
     """
     _require(alphabet_size - 1 <= size, "simplex", f"Q - 1 <= {size}", alphabet_size)
     return _place(_simplex(alphabet_size), size, code_length, stream)
 
 
 def cross_polytope_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
-    """At each position Q / 2 orthonormal directions and their opposites (Andoni et al., 2015).
-
-    Raises:
-        ConfigError: Q is odd, or Q / 2 exceeds the dimensions there are.
-    """
+    """At each position Q / 2 orthonormal directions and their opposites (Andoni et al., 2015); Q is even."""
     _require(alphabet_size % 2 == 0, "cross_polytope", "an even Q", alphabet_size)
     half = alphabet_size // 2
     _require(half <= size, "cross_polytope", f"Q / 2 <= {size}", alphabet_size)

@@ -14,16 +14,12 @@ LENGTH_FLOOR = 1e-12
 
 @keras.saving.register_keras_serializable(package="iom")
 class CentredPositions(keras.constraints.Constraint):
-    """Take the mean off the vectors of each position, and scale them to a root mean square of one.
+    """Take the mean off the vectors of each position (Q of them), and scale them to a root mean square of one.
 
-    No code changes by either, since an argmax sees neither. Training does: an optimizer that scales
-    every weight on its own, such as Adam, moves all vectors of a position a little the same way at
-    each step. That common part is invisible to the loss, grows without bound, and at constant
-    length leaves ever less of what tells the symbols apart; within some 1,000 steps a code is
-    noise. The scale keeps the meaning of the inverse temperature.
-
-    Args:
-        alphabet_size: Q, vectors of a position.
+    No code changes by either, since an argmax sees neither. Training does: an optimizer that scales every weight on its
+    own, such as Adam, moves all vectors of a position a little the same way at each step. That common part is invisible
+    to the loss, grows without bound, and at constant length leaves ever less of what tells the symbols apart; within
+    some 1,000 steps a code is noise. The scale keeps the meaning of the inverse temperature.
     """
 
     def __init__(self, alphabet_size):
@@ -45,11 +41,10 @@ class CentredPositions(keras.constraints.Constraint):
 class IoMProjection(keras.layers.Layer):
     """Project each row on `code_length` groups of `alphabet_size` vectors, without a bias.
 
-    A bias would break scale invariance. The initial vectors are drawn with NumPy from `seed`.
-    Learned vectors are kept centred and at length one (`CentredPositions`). A file holds the
-    vectors in half precision, which is half the bytes: frozen ones are rounded from the start and
-    so stay exactly the same, learned ones are rounded when they are saved. Enrol and calibrate with
-    the loaded ones.
+    A bias would break scale invariance. The initial vectors are drawn with NumPy from `seed`. Learned vectors are kept
+    centred and at length one (`CentredPositions`). A file holds the vectors in half precision: frozen ones are rounded
+    from the start and so stay exactly the same, learned ones are rounded when saved. Enrol and calibrate with the
+    loaded ones.
 
     Args:
         code_length: M, positions of the code.
@@ -129,16 +124,12 @@ def hard_index(responses):
 
 
 def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
-    """Codes with a gradient: a softmax over the symbols of each position.
+    """Codes with a gradient: a softmax over the symbols of each position, `(B, M, Q)`.
 
     Args:
         responses: `(B, M, Q)`.
         inverse_temperature: T; a large one comes near to one-hot.
-        straight_through: The value is the exact one-hot code, the gradient that of the softmax
-            (Bengio et al., 2013).
-
-    Returns:
-        `(B, M, Q)`, each position summing to one.
+        straight_through: The value is the exact one-hot code, the gradient that of the softmax (Bengio et al., 2013).
     """
     soft = ops.softmax(inverse_temperature * responses, axis=-1)
     if not straight_through:
@@ -151,8 +142,8 @@ def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
 class Symbols(keras.layers.Layer):
     """Index of the largest response, the first of equals: `(B, M, Q)` -> `(B, M)` int32.
 
-    On TensorFlow not by `keras.ops.argmax`, which is built from bit operations there that no
-    converter knows, and ranks -0.0 below 0.0.
+    On TensorFlow not by `keras.ops.argmax`, which is built from bit operations there that no converter knows, and ranks
+    -0.0 below 0.0.
     """
 
     def __init__(self, **kwargs):

@@ -12,14 +12,14 @@ from iom.keys import ROTATION_ROUNDS
 class KeyedPermutation(keras.layers.Layer):
     """Permute the columns of each row by that row's order, and keep the first of them.
 
-    The order is an input, never a weight: one graph serves all subjects, and no secret ends up in
-    a saved model. `TransformKey.permutation` makes the order.
+    The order is an input, never a weight: one graph serves all subjects, and no secret ends up in a saved model.
+    `TransformKey.permutation` makes the order.
 
     Args:
-        keep: Columns kept after the permutation; 0 keeps all. What is cut off is lost to whoever
-            learns key and code later, at a price in accuracy.
-        kind: The kind of key whose orders these are: `permutation`, or `subset` or `part`, which
-            differ in nothing but the orders.
+        keep: Columns kept after the permutation; 0 keeps all. What is cut off is lost to whoever learns key and code
+            later, at a price in accuracy.
+        kind: The kind of key whose orders these are: `permutation`, or `subset` or `part`, which differ in nothing but
+            the orders.
     """
 
     def __init__(self, keep=0, kind="permutation", **kwargs):
@@ -44,20 +44,15 @@ class KeyedPermutation(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="iom")
 class KeyedRotation(keras.layers.Layer):
-    """Turn each row by the orthogonal matrix S3 H S2 H S1 of that row's key, and keep the first.
+    """Turn each row by the orthogonal matrix S3 H S2 H S1 of that row's key, and keep the first `keep` columns.
 
-    S1 to S3 are secret signed permutations (`TransformKey.signed_orders`), H is the fixed
-    normalised Walsh-Hadamard transform. Products of this form stand for a random rotation at
-    O(D log D) instead of O(D^2) (Ailon and Chazelle, 2009; Andoni et al., NeurIPS 2015). Where D is
-    no power of two, H acts on blocks, the powers of two that D is the sum of, largest first, and
-    the permutations between carry values from block to block.
+    S1 to S3 are secret signed permutations (`TransformKey.signed_orders`), H is the fixed normalised Walsh-Hadamard
+    transform. Products of this form stand for a random rotation at O(D log D) instead of O(D^2) (Ailon and Chazelle,
+    2009; Andoni et al., NeurIPS 2015). Where D is no power of two, H acts on blocks, the powers of two that D is the
+    sum of, largest first, and the permutations between carry values from block to block. `keep` 0 keeps all columns.
 
-    The order is an input, never a weight. Its derivation is integer arithmetic; what follows are
-    additions in a fixed order and one multiplication, so that IEEE machines agree to the last bit.
-
-    Args:
-        keep: Columns kept afterwards; 0 keeps all.
-        kind: The kind of key whose orders these are.
+    The order is an input, never a weight. Its derivation is integer arithmetic; what follows are additions in a fixed
+    order and one multiplication, so that IEEE machines agree to the last bit.
     """
 
     def __init__(self, keep=0, kind="orthogonal", **kwargs):

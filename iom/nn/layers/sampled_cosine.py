@@ -80,14 +80,10 @@ class SampledCosineLogits(keras.layers.Layer):
         self.active.assign(take_rows(self.class_rows, self.index))
 
     def attach(self, model):
-        """Tell the layer which slots of the optimizer belong to its active rows.
+        """Find the slots of a compiled model's optimizer that belong to the active rows of this layer.
 
-        Args:
-            model: Compiled, with this layer in it.
-
-        Raises:
-            ValueError: The optimizer keeps another number of slots than `slots`, or averages
-                gradients over steps, whose classes differ.
+        An optimizer with another number of slots than `slots`, or one that averages gradients over steps, whose classes
+        differ, is a `ValueError`.
         """
         optimizer = model.optimizer
         if not optimizer.built:
@@ -111,9 +107,8 @@ class SampledCosineLogits(keras.layers.Layer):
     def call(self, inputs, training=False):
         """`[(B, D), (B,)]` -> `(B, S + 1)`: cosines, and the place of the true class among them.
 
-        With the norm it is the last but one of then `S + 2` columns.
-
-        Outside training nothing is drawn; a class that is not active gives NaN, not a wrong loss.
+        With the norm it is the last but one of then `S + 2` columns. Outside training nothing is drawn; a class that is
+        not active gives NaN, not a wrong loss.
         """
         embedding, labels = inputs
         labels = ops.cast(ops.reshape(labels, (-1,)), "int32")
@@ -185,10 +180,7 @@ def _norms(rows):
 
 
 def take_rows(variable, index):
-    """Rows of a Keras variable `(N, D)` at `(S,)` -> `(S, D)`.
-
-    `keras.ops` copies the whole variable, here and in `put_rows`: 2 GB a step for a million subjects.
-    """
+    """Rows of a Keras variable `(N, D)` at `(S,)`; `keras.ops` copies the whole variable, here and in `put_rows`."""
     if keras.backend.backend() != "tensorflow":
         return ops.take(variable, index, axis=0)
     import tensorflow as tf

@@ -11,10 +11,9 @@ from iom.nn.losses.margin.base import ClassLoss, gather
 
 @keras.saving.register_keras_serializable(package="iom")
 class CenterLoss(ClassLoss):
-    """Half the squared distance to the centre of the own class (Wen et al., ECCV 2016, eq. 2).
+    """Half the squared distance to the centre of the own class (Wen et al., ECCV 2016, eq. 2), of `CentreDistances`.
 
-    On the output of `CentreDistances`. The centres are trained with everything else, by gradient;
-    the paper moves them by a rule of its own (eq. 4), which is a gradient step per class.
+    The centres are trained by gradient; the paper moves them by a rule of its own (eq. 4), a gradient step per class.
     """
 
     def __init__(self, name="center", **kwargs):

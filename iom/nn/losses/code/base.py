@@ -18,13 +18,12 @@ HASHED_CLASS_COSINES = "hashed_class_cosines"
 
 
 class CodeLoss(keras.losses.Loss):
-    """A loss that reads one output of the training graph.
+    """A loss that reads one output of the training graph, which has its name.
 
     Args:
-        name: Its name, which is also that of the output.
         reads: Which part of the graph that output is.
-        measure: `(truth, part) -> scalar`. The truth is the labels `(B,)` as float32, since Keras
-            casts them: dense indices, exact up to 2^24.
+        measure: `(truth, part) -> scalar`. The truth is the labels `(B,)` as float32, since Keras casts them: dense
+            indices, exact up to 2^24.
         reads_embeddings: The truth is the embeddings `(B, D)` instead.
     """
 
@@ -40,16 +39,10 @@ class CodeLoss(keras.losses.Loss):
 
 
 class PerKeyLoss(keras.losses.Loss):
-    """Mean over the keys of a loss on what each key gives.
+    """Mean, over G keys, of a loss of a whole batch on the outputs of each key.
 
-    Two codes mean something to each other under one key only. So the whole batch is hashed under
-    every key, and the loss sees the outputs of one key at a time: nothing in it can compare rows
-    across keys. The pairs stay as many as with one key, the gradient averages over keys, and a step
-    costs as many times more.
-
-    Args:
-        loss: A loss of a whole batch.
-        keys: G.
+    Two codes are comparable under one key only: nothing in the loss can compare rows across keys. The pairs stay as
+    many as with one key, the gradient averages over keys, and a step costs G times more.
     """
 
     def __init__(self, loss, keys):

@@ -16,10 +16,10 @@ def unit_code_distance(similarities):
 
 
 def distance_weights(distances, non_mated, *, reach, cutoff, dimension):
-    """Chance of each non-mated pair of a row to be drawn (Wu et al., eqs. 4 and 5).
+    """Chance `(B, B)` of each non-mated pair of a row to be drawn (Wu et al., eqs. 4 and 5), without a gradient.
 
-    Inverse to the density of distances on a sphere, q(d) ~ d^(n-2) (1 - d^2/4)^((n-3)/2), so that
-    pairs of all distances count alike, and not the crowd at a right angle alone.
+    Inverse to the density of distances on a sphere, q(d) ~ d^(n-2) (1 - d^2/4)^((n-3)/2), so that pairs of all
+    distances count alike. Rows sum to one, or to zero where no pair is within reach.
 
     Args:
         distances: `(B, B)`.
@@ -27,9 +27,6 @@ def distance_weights(distances, non_mated, *, reach, cutoff, dimension):
         reach: Pairs farther away have no loss and are not drawn.
         cutoff: Nearer pairs weigh as one at this distance does.
         dimension: n.
-
-    Returns:
-        `(B, B)`, without a gradient; rows sum to one, or to zero where no pair is within reach.
     """
     drawn = ops.logical_and(non_mated, distances < reach)
     d = ops.clip(distances, cutoff, DISTANCE_SQUARE_LIMITS[1] ** 0.5)
@@ -40,11 +37,11 @@ def distance_weights(distances, non_mated, *, reach, cutoff, dimension):
 
 
 def weighted_margin_loss(distances, labels, *, boundary, width, cutoff, dimension):
-    """Mated pairs within boundary - width, non-mated ones beyond boundary + width (eq. 6).
+    """Mated pairs within boundary - width, non-mated ones beyond boundary + width (eq. 6); mean over mated pairs.
 
-    For each mated pair the paper draws one non-mated pair of the same row. Here its expectation
-    over that draw is taken instead: the same loss on average, with less scatter, and a step is a
-    function of its batch alone, so that an interrupted run resumes exactly. The boundary is fixed.
+    For each mated pair the paper draws one non-mated pair of the same row. Here its expectation over that draw is taken
+    instead: the same loss on average, with less scatter, and a step is a function of its batch alone. The boundary is
+    fixed. Without a mated pair it is 0, with a zero gradient.
 
     Args:
         distances: All pairs of a batch, of unit codes, `(B, B)`.
@@ -53,9 +50,6 @@ def weighted_margin_loss(distances, labels, *, boundary, width, cutoff, dimensio
         width: alpha.
         cutoff: See `distance_weights`.
         dimension: See `distance_weights`.
-
-    Returns:
-        Scalar: mean over the mated pairs; 0 with a zero gradient where there is none.
     """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
     weights = distance_weights(distances, non_mated, reach=boundary + width, cutoff=cutoff, dimension=dimension)
@@ -65,19 +59,10 @@ def weighted_margin_loss(distances, labels, *, boundary, width, cutoff, dimensio
 
 
 def informative_pairs(similarities, labels, *, margin):
-    """Pairs that are not already right by more than `margin` (eqs. 11 and 12).
+    """Masks `(B, B)` of the mated and non-mated pairs that are not already right by `margin` epsilon (eqs. 11 and 12).
 
-    A mated pair is kept if it is less alike than the row's most alike non-mated pair + margin, a
-    non-mated one if it is more alike than the row's least alike mated pair - margin. A row that
-    lacks either kind keeps none.
-
-    Args:
-        similarities: `(B, B)`.
-        labels: Dense subject indices, `(B,)`.
-        margin: epsilon.
-
-    Returns:
-        Masks of the mated and of the non-mated pairs kept, `(B, B)` each.
+    A mated pair is kept if it is less alike than the row's most alike non-mated pair + margin, a non-mated one if it is
+    more alike than the row's least alike mated pair - margin. A row that lacks either kind keeps none.
     """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
     bound = ops.max(ops.abs(similarities)) + margin + 1.0
@@ -90,7 +75,7 @@ def informative_pairs(similarities, labels, *, margin):
 
 
 def multi_similarity_loss(similarities, labels, *, mated_slope, non_mated_slope, boundary, mining_margin):
-    """Soft count of mated pairs below the boundary and of non-mated ones above it (eq. 15).
+    """Soft count of mated pairs below the boundary and of non-mated ones above it (eq. 15), a mean over the rows.
 
     Args:
         similarities: All pairs of a batch, `(B, B)`.
@@ -99,9 +84,6 @@ def multi_similarity_loss(similarities, labels, *, mated_slope, non_mated_slope,
         non_mated_slope: beta.
         boundary: lambda.
         mining_margin: epsilon.
-
-    Returns:
-        Scalar: mean over the rows of the batch; 0 with a zero gradient where no pair is kept.
     """
     mated, non_mated = informative_pairs(similarities, labels, margin=mining_margin)
     offset = similarities - boundary
@@ -116,18 +98,10 @@ def _soft_count(exponents, mask):
 
 
 def collision_logistic(collisions, labels, *, threshold, slope):
-    """Logistic loss of deciding mated or not by collision probability.
+    """Logistic loss of deciding mated or not by collision probability `(B, B)`; both kinds of pair weigh the same.
 
-    Mated and non-mated pairs weigh the same, however many there are of each.
-
-    Args:
-        collisions: Expected collision of all pairs, `(B, B)`.
-        labels: Dense subject indices, `(B,)`.
-        threshold: Collision probability at the decision.
-        slope: Steepness of the logistic around it.
-
-    Returns:
-        Scalar; a kind of pair that is absent counts as without loss.
+    `threshold` is the collision probability at the decision, `slope` the steepness of the logistic around it. A kind of
+    pair that is absent counts as without loss.
     """
     margins = slope * (collisions - threshold)
     accept = masked_mean(ops.softplus(-margins), mated_mask(labels))
@@ -136,20 +110,12 @@ def collision_logistic(collisions, labels, *, threshold, slope):
 
 
 def linkability(distances, mated, non_mated, *, form, resolution):
-    """How far the distances of mated pairs under two keys are from those of non-mated pairs.
+    """How far the distances `(B, B)` of mated pairs under two keys are from those of non-mated pairs.
 
-    The second term of the Secure Triplet Loss (Pinto, Correia and Cardoso, IEEE TBIOM 3(2), 2021), in both its
-    forms. It measures what D_sys measures (Gomez-Barrero et al., 2018), as far as mean and spread of distances go.
-
-    Args:
-        distances: Of rows under one key to rows under another, `(B, B)`.
-        mated: Mask of pairs of one subject, `(B, B)`.
-        non_mated: Mask of pairs of two subjects, `(B, B)`.
-        form: `normal_divergence` or `statistics_gap`.
-        resolution: Smallest step of a distance, which bounds the deviations from below.
-
-    Returns:
-        Scalar, 0 for equal means and deviations, or where there are no pairs of one kind.
+    The second term of the Secure Triplet Loss (Pinto, Correia and Cardoso, IEEE TBIOM 3(2), 2021), in both its forms
+    (`normal_divergence`, `statistics_gap`). It measures what D_sys measures (Gomez-Barrero et al., 2018), as far as
+    mean and spread of distances go. `resolution`, the smallest step of a distance, bounds the deviations from below. It
+    is 0 for equal means and deviations, or without pairs of one kind.
     """
     value = form(_moments(distances, mated, resolution), _moments(distances, non_mated, resolution))
     both_present = ops.logical_and(ops.any(mated), ops.any(non_mated))
@@ -157,20 +123,14 @@ def linkability(distances, mated, non_mated, *, form, resolution):
 
 
 def normal_divergence(mated, non_mated):
-    """Kullback-Leibler divergence of mated from non-mated distances, both taken as normal.
-
-    Each side is its mean and variance.
-    """
+    """Kullback-Leibler divergence of mated from non-mated distances, both taken as normal: (mean, variance) each."""
     (mean, variance), (other_mean, other_variance) = mated, non_mated
     ratio = variance / other_variance
     return 0.5 * (ratio - 1.0 - ops.log(ratio) + ops.square(mean - other_mean) / other_variance)
 
 
 def statistics_gap(mated, non_mated):
-    """|difference of means| + |difference of deviations|, in units of the non-mated deviation.
-
-    Each side is its mean and variance.
-    """
+    """Sum of the absolute differences of means and of deviations, in units of the non-mated deviation."""
     (mean, variance), (other_mean, other_variance) = mated, non_mated
     other_deviation = ops.sqrt(other_variance)
     gap = ops.abs(mean - other_mean) + ops.abs(ops.sqrt(variance) - other_deviation)

@@ -11,15 +11,7 @@ DISTANCE_FLOOR = 1e-12
 
 
 def expected_collision(a, b):
-    """Probability that two codes agree at a position, for every row pair.
-
-    Args:
-        a: Relaxed codes, `(A, M, Q)`.
-        b: Relaxed codes, `(B, M, Q)`.
-
-    Returns:
-        `(A, B)`, in [0, 1]; 1/Q for unrelated balanced codes.
-    """
+    """Probability `(A, B)` that relaxed codes, `(A, M, Q)` and `(B, M, Q)`, agree at a position; 1/Q if unrelated."""
     flat_a = ops.reshape(a, (-1, a.shape[1] * a.shape[2]))
     flat_b = ops.reshape(b, (-1, b.shape[1] * b.shape[2]))
     return ops.matmul(flat_a, ops.transpose(flat_b)) / a.shape[1]
@@ -83,14 +75,10 @@ def cosine_code_distance(relaxed):
 
 
 def code_cosine(collisions, alphabet_size):
-    """Cosine of two codes less the code that has every symbol in equal parts.
+    """Cosine of two codes less the code that has every symbol in equal parts, from their collision probability.
 
-    0 for unrelated codes and 1 for equal ones, whatever Q is. Unrelated codes scatter around 0 as
-    unit vectors of M (Q - 1) dimensions do.
-
-    Args:
-        collisions: Collision probability, any shape.
-        alphabet_size: Q.
+    0 for unrelated codes and 1 for equal ones, whatever Q is. Unrelated codes scatter around 0 as unit vectors of M (Q
+    - 1) dimensions do.
     """
     chance = 1.0 / alphabet_size
     return (collisions - chance) / (1.0 - chance)

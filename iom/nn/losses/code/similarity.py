@@ -15,12 +15,10 @@ WEIGHT_FLOOR = 1e-7
 class SimilarityDistillation:
     """Measure of embeddings `(B, D)` against collisions `(B, B)`.
 
-    The target is the collision curve of GRP, which any projection follows on average; what is
-    trained away is the scatter around it. Pairs near the decision count most:
-    weight = floor + exp(-(cosine - centre)^2 / (2 width^2)).
-
-    The value is the mean squared error over the variance that independent positions would have at
-    the centre, p (1 - p) / M: about 1 is the scatter of a random projection.
+    The target is the collision curve of GRP, which any projection follows on average; what is trained away is the
+    scatter around it. Pairs near the decision count most: weight = floor + exp(-(cosine - centre)^2 / (2 width^2)). The
+    value is the mean squared error over the variance that independent positions would have at the centre, p (1 - p) /
+    M: about 1 is the scatter of a random projection.
     """
 
     def __init__(self, code_length, alphabet_size, *, centre, width, floor):
@@ -42,15 +40,12 @@ class SimilarityDistillation:
 
 
 def similarity_distillation(collisions, targets, weights):
-    """Weighted squared error between collision probability and its target, over row pairs.
+    """Weighted squared error between collision probability and its target, over row pairs, per unit of weight.
 
     Args:
         collisions: Expected collision of all pairs of a batch, `(B, B)`.
         targets: What it should be, as a function of the float cosine, `(B, B)`.
         weights: Of each pair, `(B, B)`, not negative; the diagonal is left out.
-
-    Returns:
-        Scalar, the error per unit of weight.
     """
     rows = ops.arange(ops.shape(collisions)[0])
     others = ops.cast(ops.not_equal(rows[:, None], rows[None, :]), weights.dtype)

@@ -18,31 +18,21 @@ def relative_entropy(probabilities):
 
 
 def symbol_imbalance(relaxed):
-    """How far the symbols of each position are from being used equally, in [0, 1].
+    """How far the symbols of each position of `(B, M, Q)` are from being used equally, in [0, 1].
 
-    1 - H(mean over the batch) / log Q, for each position on its own and then averaged: a position
-    that never changes cannot hide among the others.
-
-    Args:
-        relaxed: Relaxed codes, `(B, M, Q)`.
+    1 - H(mean over the batch) / log Q, for each position on its own and then averaged: a position that never changes
+    cannot hide among the others.
     """
     return 1.0 - ops.mean(relative_entropy(ops.mean(relaxed, axis=0)))
 
 
 def position_correlation(relaxed):
-    """Mean squared correlation of two positions over the batch, in [0, 1].
+    """Mean squared correlation of two positions of relaxed codes `(B, M, Q)` over the batch, in [0, 1].
 
-    With C_mn the covariance of the symbols of positions m and n, each position scaled so that
-    tr C_mm = 1, this is the mean of ||C_mn||^2 over m != n. The sum over all m, n is the squared
-    norm of the `(B, B)` Gram matrix, so that no `(M Q, M Q)` matrix is formed.
-
-    A batch of B rows leaves at least about 1 / B even where positions are independent.
-
-    Args:
-        relaxed: Relaxed codes, `(B, M, Q)`.
-
-    Returns:
-        Scalar; 0 with a zero gradient for a single position, and for rows that are all the same.
+    With C_mn the covariance of the symbols of positions m and n, each position scaled so that tr C_mm = 1, this is the
+    mean of ||C_mn||^2 over m != n. The sum over all m, n is the squared norm of the `(B, B)` Gram matrix, so that no
+    `(M Q, M Q)` matrix is formed. A batch of B rows leaves at least about 1 / B even where positions are independent.
+    It is 0, with a zero gradient, for a single position and for equal rows.
     """
     length, alphabet_size = relaxed.shape[1:]
     centred = relaxed - ops.mean(relaxed, axis=0, keepdims=True)
@@ -57,31 +47,20 @@ def position_correlation(relaxed):
 
 
 def one_max_quantization(soft):
-    """Mean of 1 - max_j p_j: zero where every position is decided.
-
-    Args:
-        soft: Softmax of responses, `(B, M, Q)`.
-    """
+    """Mean of 1 - max_j p_j of softmax responses `(B, M, Q)`: zero where every position is decided."""
     return ops.mean(1.0 - ops.max(soft, axis=-1))
 
 
 def entropy_quantization(soft):
-    """Mean entropy of a position, in units of log Q: zero where every position is decided.
-
-    Args:
-        soft: Softmax of responses, `(B, M, Q)`.
-    """
+    """Mean entropy of a position of `(B, M, Q)`, in units of log Q: zero where every position is decided."""
     return ops.mean(relative_entropy(soft))
 
 
 def rounding_quantization(soft):
-    """Mean of (round(z) - z)^2 of the soft index z, as deep rank hashing has it; for comparison.
+    """Mean of (round(z) - z)^2 of the soft index z of `(B, M, Q)`, as deep rank hashing has it; for comparison.
 
-    Symbols are names, and z averages over them: split evenly between symbols 2 and 4 a position
-    has z = 3 and no loss, though it is decided for neither.
-
-    Args:
-        soft: Softmax of responses, `(B, M, Q)`.
+    Symbols are names, and z averages over them: split evenly between symbols 2 and 4 a position has z = 3 and no loss,
+    though it is decided for neither.
     """
     index = ops.sum(soft * ops.arange(soft.shape[-1], dtype=soft.dtype), axis=-1)
     return ops.mean(ops.square(ops.stop_gradient(ops.round(index)) - index))
@@ -122,30 +101,17 @@ def simplex_words(alphabet_size: int) -> NDArray[np.float32]:
 
 
 def softened_words(soft, words):
-    """Mean word of each position, `(B, M, Q)` and `(Q, L)` -> `(B, M, L)` in [0, 1].
-
-    It has a gradient, where looking up a rounded index has none.
-    """
+    """Mean word of each position, `(B, M, Q)` and `(Q, L)` -> `(B, M, L)` in [0, 1]; it has a gradient."""
     return ops.matmul(soft, ops.convert_to_tensor(words, soft.dtype))
 
 
 def tanh_binarization(bits, *, slope):
-    """Mean of (1 - |tanh(slope (2 w - 1))|)^2: the squared distance to -1 or 1.
-
-    Args:
-        bits: Softened words w, any shape, in [0, 1].
-        slope: Steepness.
-    """
+    """Mean of (1 - |tanh(slope (2 w - 1))|)^2 of softened words w in [0, 1]: the squared distance to -1 or 1."""
     return ops.mean(ops.square(1.0 - ops.abs(ops.tanh(slope * (2.0 * bits - 1.0)))))
 
 
 def sigmoid_binarization(bits, *, slope):
-    """Mean cross-entropy of sigmoid(slope (2 w - 1)) to its nearer end, in units of log 2.
-
-    Args:
-        bits: Softened words w, any shape, in [0, 1].
-        slope: Steepness.
-    """
+    """Mean cross-entropy of sigmoid(slope (2 w - 1)), w in [0, 1], to its nearer end, in units of log 2."""
     return ops.mean(ops.softplus(-ops.abs(slope * (2.0 * bits - 1.0)))) / math.log(2)
 
 

@@ -16,23 +16,14 @@ def batch_hard_triplet(distances, labels, *, margin):
         margin: By how much a non-mated distance should exceed a mated one.
 
     Returns:
-        Scalar: mean over the rows that have both a mated and a non-mated partner; 0 with a zero
-        gradient where no row has both.
+        Scalar: mean over the rows that have both a mated and a non-mated partner; 0 with a zero gradient without one.
     """
     farthest, nearest, usable = hardest_pairs(distances, labels)
     return masked_mean(ops.relu(farthest - nearest + margin), usable)
 
 
 def hardest_pairs(distances, labels):
-    """Farthest mated and nearest non-mated distance of each row, and which rows have both.
-
-    Args:
-        distances: `(B, B)`.
-        labels: `(B,)`.
-
-    Returns:
-        Three of `(B,)`; a row without a partner holds a finite stand-in.
-    """
+    """Farthest mated and nearest non-mated distance of each row (else a finite stand-in), and which rows have both."""
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
     bound = _bound(distances)
     farthest = ops.max(ops.where(mated, distances, -bound), axis=1)
@@ -41,17 +32,10 @@ def hardest_pairs(distances, labels):
 
 
 def batch_all_triplet(distances, labels, *, margin):
-    """All triplets of the batch that violate the margin (Hermans et al., 2017, eq. 6).
+    """All triplets of the batch that violate the margin (Hermans et al., 2017, eq. 6); memory is `(B, B, B)`.
 
-    The mean leaves out triplets without a loss: they soon are nearly all, and would drown the rest.
-
-    Args:
-        distances: All pairs of a batch, `(B, B)`.
-        labels: Dense subject indices, `(B,)`.
-        margin: By how much a non-mated distance should exceed a mated one.
-
-    Returns:
-        Scalar; 0 with a zero gradient where no triplet violates the margin. Memory is `(B, B, B)`.
+    The mean leaves out triplets without a loss: they soon are nearly all, and would drown the rest. Arguments as of
+    `batch_hard_triplet`; 0 with a zero gradient where no triplet violates the margin.
     """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
     losses = ops.relu(distances[:, :, None] - distances[:, None, :] + margin)
@@ -60,18 +44,10 @@ def batch_all_triplet(distances, labels, *, margin):
 
 
 def semi_hard_triplet(distances, labels, *, margin):
-    """Each mated pair against the nearest non-mated one that is farther (Schroff et al., 2015).
+    """Each mated pair against the nearest non-mated one that is farther (Schroff et al., 2015), or else the farthest.
 
-    Where none is farther, the farthest there is stands in.
-
-    Args:
-        distances: All pairs of a batch, `(B, B)`.
-        labels: Dense subject indices, `(B,)`.
-        margin: By how much a non-mated distance should exceed a mated one.
-
-    Returns:
-        Scalar: mean over the mated pairs of rows that have a non-mated partner; 0 with a zero
-        gradient where there is none. Memory is `(B, B, B)`.
+    Arguments as of `batch_hard_triplet`; the mean is over the mated pairs of rows that have a non-mated partner. Memory
+    is `(B, B, B)`.
     """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
     bound = _bound(distances)
@@ -115,8 +91,7 @@ def batch_hard_arc_triplet(angles, labels, *, margin):
         margin: Radians that a mated angle counts more and a non-mated one less.
 
     Returns:
-        Scalar: mean over the rows that have both a mated and a non-mated partner; 0 with a zero
-        gradient where no row has both.
+        Scalar: mean over the rows that have both a mated and a non-mated partner; 0 with a zero gradient without one.
     """
     farthest, nearest, usable = hardest_pairs(angles, labels)
     farthest = ops.where(usable, farthest, 0.0)
@@ -125,16 +100,7 @@ def batch_hard_arc_triplet(angles, labels, *, margin):
 
 
 def batch_all_arc_triplet(angles, labels, *, margin):
-    """All triplets. Each is a sum of two parts, so that no `(B, B, B)` is needed.
-
-    Args:
-        angles: All pairs of a batch, `(B, B)`, radians from 0 to pi / 2.
-        labels: Dense subject indices, `(B,)`.
-        margin: Radians that a mated angle counts more and a non-mated one less.
-
-    Returns:
-        Scalar: mean over the triplets; 0 with a zero gradient where there is none.
-    """
+    """Mean over all triplets of angles, as of `batch_hard_arc_triplet`; as a sum of two parts it needs `(B, B)`."""
     mated = ops.cast(mated_mask(labels), angles.dtype)
     non_mated = ops.cast(non_mated_mask(labels), angles.dtype)
     mates = ops.sum(mated, axis=1)

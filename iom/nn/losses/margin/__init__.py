@@ -36,11 +36,7 @@ MARGIN_LOSSES: dict[str, Callable[..., SoftmaxCrossEntropy]] = {
 
 
 def build_margin_loss(config: MarginConfig, *, classes: int) -> SoftmaxCrossEntropy:
-    """The loss of a configuration, with its settings.
-
-    Raises:
-        ConfigError: Unknown name, a setting that the loss does not have, or a value out of range.
-    """
+    """The loss of a configuration, with its settings."""
     kind = lookup(MARGIN_LOSSES, config.name, "margin loss")
     parameters = inspect.signature(kind).parameters
     fields: dict[str, Any] = {

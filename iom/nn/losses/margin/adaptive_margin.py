@@ -31,11 +31,7 @@ class _NormMarginLoss(SoftmaxCrossEntropy):
         self.classes = classes
 
     def split(self, outputs):
-        """Outputs `(B, C + 1)` -> cosines `(B, C)` and norms `(B, 1)`.
-
-        Raises:
-            ValueError: Another width: the norm is missing, and a cosine would be taken for it.
-        """
+        """Outputs `(B, C + 1)` -> cosines `(B, C)` and norms `(B, 1)`; another width lacks the norm and is refused."""
         if outputs.shape[1] != self.classes + 1:
             raise ValueError(
                 f"{self.name}: expected {self.classes} cosines and the norm of the embedding, "
@@ -52,8 +48,8 @@ class _NormMarginLoss(SoftmaxCrossEntropy):
 class MagFaceLoss(_NormMarginLoss):
     """Margin that grows with the norm a, and a pull towards large norms (Meng et al., CVPR 2021).
 
-    ArcFace with m(a) = l_m + (u_m - l_m) (a - l_a) / (u_a - l_a), plus lambda_g (1/a + a/u_a^2);
-    eqs. 3 and 4, a clipped to [l_a, u_a].
+    ArcFace with m(a) = l_m + (u_m - l_m) (a - l_a) / (u_a - l_a), plus lambda_g (1/a + a/u_a^2); eqs. 3 and 4, a
+    clipped to [l_a, u_a].
 
     Args:
         classes: C.

@@ -19,8 +19,8 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 class ClassLoss(keras.losses.Loss, abc.ABC):
     """A loss whose truth is a dense class index, `(B,)` or `(B, 1)` integers.
 
-    A subclass writes `row_losses(labels, outputs)`; both are safe to compute with: labels are
-    int32, outputs float32, whatever precision the model has.
+    A subclass writes `row_losses(labels, outputs)`; both are safe to compute with: labels are int32, outputs float32,
+    whatever precision the model has.
     """
 
     def __init__(self, name, reduction="sum_over_batch_size", dtype=None):
@@ -52,11 +52,7 @@ class ClassLoss(keras.losses.Loss, abc.ABC):
 class SoftmaxCrossEntropy(ClassLoss):
     """Cross-entropy of the softmax of logits, with label smoothing (Szegedy et al., CVPR 2016).
 
-    Args:
-        label_smoothing: Share of the target that is spread evenly over all classes.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`.
-        dtype: Float32 by default.
+    `label_smoothing` is the share of the target that is spread evenly over all classes.
     """
 
     needs_norm = False
@@ -121,12 +117,7 @@ def angles(cosines):
 def add_angle(cosines, margin):
     """`cos(theta + m)`, and `cos(theta) - m sin(m)` where theta + m > pi: it falls everywhere.
 
-    Args:
-        cosines: Of theta.
-        margin: m in radians, a number or a tensor of the same shape.
-
-    Returns:
-        The shape of `cosines`.
+    `margin` m is in radians, a number or a tensor of the shape of `cosines`.
     """
     if isinstance(margin, int | float):
         cosine, sine, limit = math.cos(margin), math.sin(margin), math.cos(math.pi - margin)

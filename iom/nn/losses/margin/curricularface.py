@@ -10,8 +10,8 @@ from iom.nn.losses.margin.base import NonNegative, Positive, Rate, SoftmaxCrossE
 class CurricularFaceLoss(SoftmaxCrossEntropy):
     """Curricular margin softmax (Huang et al., CVPR 2020, eqs. 5 to 7).
 
-    A class j whose cosine exceeds the target's with its margin is hard, and its cosine becomes
-    cos_j (t + cos_j). t follows the mean target cosine of the batches: t <- a mean + (1 - a) t.
+    A class j whose cosine exceeds the target's with its margin is hard, and its cosine becomes cos_j (t + cos_j). t
+    follows the mean target cosine of the batches: t <- a mean + (1 - a) t.
 
     Args:
         margin: Angle m of the target, in radians.

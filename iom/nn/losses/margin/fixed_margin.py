@@ -152,9 +152,9 @@ class CombinedMarginLoss(NormalisedSoftmaxLoss):
 class SphereFaceLoss(NormalisedSoftmaxLoss):
     """Multiplicative angular margin (Liu et al., CVPR 2017, eq. 7), on scaled cosines.
 
-    The target logit is s (lambda cos(theta) + psi(theta)) / (1 + lambda), psi(theta) =
-    (-1)^k cos(m theta) - 2k. The paper multiplies by the embedding's norm where s stands here, and
-    lets lambda fall to 5 in training: a full margin of 4 does not converge from the start.
+    The target logit is s (lambda cos(theta) + psi(theta)) / (1 + lambda), psi(theta) = (-1)^k cos(m theta) - 2k. The
+    paper multiplies by the embedding's norm where s stands here, and lets lambda fall to 5 in training: a full margin
+    of 4 does not converge from the start.
 
     Args:
         margin: m, by which the angle is multiplied.

@@ -6,13 +6,10 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="iom")
 class SampledLoss(keras.losses.Loss):
-    """Any loss on cosines and sparse labels, over the classes that a step has drawn.
+    """Any loss on cosines `(B, S)` and sparse labels `(B,)`, over the classes that a step has drawn.
 
-    The truth is ignored: the output itself carries the place of the true class (its number among
-    all classes need not survive float32, in which 2^24 and 2^24 + 1 are one number).
-
-    Args:
-        loss: Such as `ArcFaceLoss()`; takes `(B,)` labels and `(B, S)` cosines.
+    The truth is ignored: the output itself carries the place of the true class, as the number of a class among all need
+    not survive float32, in which 2^24 and 2^24 + 1 are one number.
     """
 
     def __init__(self, loss, name=None, reduction="sum_over_batch_size", **kwargs):
@@ -37,17 +34,11 @@ class SampledLoss(keras.losses.Loss):
 
 
 def sharded_cross_entropy(labels, shards):
-    """Softmax cross-entropy over classes that lie on several devices, never in one place.
+    """Softmax cross-entropy `(B,)` over classes that lie on several devices, never in one place.
 
-    log sum_c exp(l_c) is the logsumexp of the shards' logsumexps; one shard holds the target. Only
-    `(B,)` numbers leave a device for each shard.
-
-    Args:
-        labels: `(B,)` integers among all classes, shard after shard.
-        shards: Logits of each shard, margin included, `(B, C_k)`.
-
-    Returns:
-        `(B,)`.
+    log sum_c exp(l_c) is the logsumexp of the shards' logsumexps; one shard holds the target. Only `(B,)` numbers leave
+    a device for each shard. `labels` count all classes, shard after shard; `shards` are logits `(B, C_k)`, margin
+    included.
     """
     labels = ops.cast(ops.reshape(labels, (-1,)), "int32")
     sums, targets, first = [], [], 0

@@ -34,7 +34,7 @@ KNOWLEDGE = {
     PUBLIC: "the model, and keys of the attacker's own; not the victim's key",
     PHOTOGRAPHS: "embeddings of public photographs, the victims' enrolled ones among them",
 }
-"""What an attacker may know. An attack lists the parts that it uses."""
+"""Parts of an attacker's knowledge, of which an attack lists those that it uses."""
 PARTS = {
     CODES: ("codes",),
     KEY: ("hashers", "vectors", "responses"),

@@ -1,4 +1,4 @@
-"""Attacks that only try: with the stolen code, or against a matcher that tells its scores."""
+"""Hill climbing and guessing: with the stolen code, or against a matcher that returns scores."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -21,7 +21,7 @@ MIN_PROBABILITY = 1e-3
 """Probabilities are kept so far from 0 and 1, which bounds the gradient."""
 NETWORK_RATE = 0.1
 DAMPING = 1e-3
-"""Of PolyProtect: weight of staying near the current solution, relative to the equations."""
+"""Weight of staying near the current solution of PolyProtect, relative to the equations."""
 MAX_POLYNOMIAL_STEPS = 40
 
 

@@ -66,7 +66,7 @@ def keyed_linker(first: Leak, second: Leak, left: Pairs, right: Pairs) -> NDArra
 
 
 def key_free_features(leak: Leak, templates: Templates) -> NDArray[np.float64]:
-    """What can be said about a template without its key, `(N, F)`."""
+    """Features of a template without its key, `(N, F)`."""
     parts = [np.sort(templates.astype(np.float64), axis=1).mean(axis=1, keepdims=True)]
     if leak.system.alphabet_size:
         symbols = range(leak.system.alphabet_size)

@@ -15,9 +15,9 @@ Rows = NDArray[np.float64]
 Cost = Callable[[Embeddings, NDArray[np.intp]], NDArray[np.float64]]
 """Candidates `(C, D)` and the victim of each, `(C,)` -> cost, lower = better."""
 RATE, MOMENTUM = 0.1, 0.8
-"""Of the descent."""
+"""Learning rate and momentum of the descent."""
 FIRST_STEP = 0.5
-"""Of the evolution."""
+"""Initial step size of the evolution."""
 SHRINKAGE = 0.01
 """Share of a multiple of the identity in the covariance, so that it can be inverted."""
 

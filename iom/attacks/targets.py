@@ -1,4 +1,4 @@
-"""What a disclosed model and key amount to: the one place that knows how systems look inside."""
+"""Attacked systems, made of disclosed models and keys."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Data-agnostic protections: what every learned result is compared with.
+"""Baselines: data-agnostic protections, with which every learned result is compared.
 
 Each is made for an embedding size and a code shape, and hashes embeddings under a key. To add one, write its file and
 add a line here.

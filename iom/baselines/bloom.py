@@ -42,7 +42,7 @@ class BloomFilter(HashedByKey):
         return BlockSetComparator(1 << WORD_BITS)
 
     def directions(self, key: TransformKey) -> NDArray[np.float32]:
-        """What the bits of words are the signs of, `(D, blocks, words, bits)`."""
+        """Projections whose signs are the bits of words, `(D, blocks, words, bits)`."""
         columns = self._signs.directions(key)
         return columns.reshape(-1, self.blocks, BLOCK_WORDS, WORD_BITS)
 

@@ -41,7 +41,7 @@ class IndexingFirstOne(HashedByKey):
 
     @property
     def directions(self) -> NDArray[np.float32]:
-        """What the bits are the signs of, `(D, bits)`; the same for all keys."""
+        """Projections whose signs are the bits, `(D, bits)`; the same for all keys."""
         return self._signs.projection
 
     def windows(self, key: TransformKey) -> NDArray[np.intp]:

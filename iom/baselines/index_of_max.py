@@ -21,7 +21,7 @@ FRAME_BATCH = 128
 """Rows a call, always as many: another batch size may round differently and flip a near tie."""
 REFINEMENT_STEPS = 10
 FACTORS = 2
-"""Of URP: permuted vectors in a product; the paper's best value on faces."""
+"""Permuted vectors in a product of URP; the paper's best value on faces."""
 
 
 class GaussianRandomProjection(HashedByKey):

@@ -54,7 +54,7 @@ class HashedByKey(abc.ABC):
     takes_keep: ClassVar[bool] = False
     """Whether the key's permutation may keep fewer than D dimensions."""
     dtype: ClassVar[type[np.generic]] = np.uint8
-    """Of an entry of a template."""
+    """Type of an entry of a template."""
 
     def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         if code.keep and not self.takes_keep:

@@ -16,7 +16,7 @@ from iom.config import CodeConfig
 from iom.keys import TransformKey
 
 HIDDEN_LAYERS = 2
-"""Of MLP-Hash."""
+"""Hidden layers of MLP-Hash."""
 
 
 class PublicSigns:
@@ -32,7 +32,7 @@ class PublicSigns:
         self.projection = stream.standard_normal((self.keep, bits)).astype(np.float32)
 
     def directions(self, key: TransformKey) -> NDArray[np.float32]:
-        """What the bits are the signs of under a key, `(D, bits)`; zeros where not kept."""
+        """Projections whose signs are the bits under a key, `(D, bits)`; zeros where not kept."""
         full = np.zeros((self.embedding_size, self.projection.shape[1]), np.float32)
         full[key.permutation(self.embedding_size)[: self.keep]] = self.projection
         return full

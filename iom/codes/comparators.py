@@ -22,7 +22,7 @@ class Comparator(Protocol):
 
     @property
     def unit(self) -> str:
-        """What a distance counts, for reports."""
+        """Unit of a distance, for reports."""
         ...
 
     def prepare(self, templates: Templates) -> Any:

@@ -91,7 +91,7 @@ class AttackKeys:
 
 
 def measuring_keys(seed: int, purpose: str, count: int) -> tuple[TransformKey, ...]:
-    """AttackKeys for measuring."""
+    """Test keys for a purpose, from a seed."""
     stream = numpy_stream(seed, f"attacks/keys/{purpose}")
     return tuple(TransformKey(stream.bytes(SECRET_BYTES)) for _ in range(count))
 

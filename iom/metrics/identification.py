@@ -60,7 +60,7 @@ class Searches:
         return float(np.mean(hits))
 
     def false_positive_rate(self, threshold: float) -> float:
-        """FPIR(t): share of the probes without reference that match anyone."""
+        """FPIR(t): share of the probes without reference that match any subject."""
         _check_both(len(self._by_own), len(self._by_best))
         return float(np.mean(self.best[~self.enrolled] <= threshold))
 

@@ -40,7 +40,7 @@ application and one role. Images are aligned faces of 112x112 pixels or, where `
 photographs of one person. An error is `{"detail": "..."}`.
 """
 DEMO_SEED = 4
-"""Of the synthetic faces of `iom serve --demo`: three people whom the bundled hasher tells apart well."""
+"""Seed of the synthetic faces of `iom serve --demo`, three people that the bundled hasher separates well."""
 DEMO_PEOPLE = 3
 _FOLDER = Path(__file__).parent / "page"
 _FILES = {

@@ -160,7 +160,7 @@ def names_subjects(benchmark: PairBenchmark, source: str) -> bool:
 
 
 def operating_threshold(scores: SystemScores) -> tuple[float, str]:
-    """The system's calibrated threshold, else `observed_threshold`; and a phrase that says which."""
+    """The system's calibrated threshold, else `observed_threshold`; and a phrase that names it."""
     decision = scores.by_key[0].decision
     if decision is not None:
         return float(decision), "calibrated on other data"

@@ -7,8 +7,7 @@ from pathlib import Path
 class IomError(Exception):
     """Root of every error that this package raises on purpose.
 
-    The message says what was expected, what came, where, and what to do; it never holds a key,
-    an embedding or a code.
+    The message says what was expected, what came, where, and what to do; it never holds a key, an embedding or a code.
     """
 
 

@@ -93,8 +93,8 @@ class FaceModel:
         """Faces of subjects who do not exist.
 
         The same seed gives the same faces, and image j of subject i does not depend on how many are asked for. From
-        machine to machine a pixel may differ by a grey level, since matrix products are rounded differently; and
-        NumPy does not promise its normal numbers between versions.
+        machine to machine a pixel may differ by a grey level, since matrix products are rounded differently; and NumPy
+        does not promise its normal numbers between versions.
 
         Args:
             subjects: How many subjects.

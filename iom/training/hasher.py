@@ -84,9 +84,8 @@ def train_hasher(
 
     Args:
         config: Data, embedder, network, losses, optimizer.
-        output: The run's folder. It becomes a hasher's folder (`hasher.keras`, `hasher.json`) with the best epoch;
-            that of the last one is in `output/last`. With `fine_tune` the backbone lies beside each, as
-            `embedder.keras`.
+        output: The run's folder. It becomes a hasher's folder (`hasher.keras`, `hasher.json`) with the best epoch; that
+            of the last one is in `output/last`. With `fine_tune` the backbone lies beside each, as `embedder.keras`.
         resume: Continue the run in `output` exactly where it was saved.
         progress: Show progress bars.
         report: Takes a line of text now and then.

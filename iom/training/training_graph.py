@@ -80,11 +80,11 @@ def training_graph(
         hasher: Made by `start_hasher`.
         config: Inverse temperature, and whether codes are hard in the forward pass.
         reads: Name of each loss -> its input, of `iom.nn.losses.code.base`. `COLLISIONS_ACROSS` adds the input
-            `second_order`, like `order` under one key; `CLASS_COSINES` and `HASHED_CLASS_COSINES` add a head that is
-            no part of `hasher`.
+            `second_order`, like `order` under one key; `CLASS_COSINES` and `HASHED_CLASS_COSINES` add a head that is no
+            part of `hasher`.
         backbone: Trained along, from images; otherwise the input is the embedding.
-        keys: G, keys that each batch is hashed under. With more than one, `order` is `(B, G, W)` and each output
-            gets an axis for the keys behind the rows, for `PerKeyLoss`.
+        keys: G, keys that each batch is hashed under. With more than one, `order` is `(B, G, W)` and each output gets
+            an axis for the keys behind the rows, for `PerKeyLoss`.
         temperature_input: The inverse temperature is an input `(B, 1)` instead of a constant.
         classes: Training subjects, for that head.
     """

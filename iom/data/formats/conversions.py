@@ -1,7 +1,7 @@
 """Conversions between folders, TFRecord shards, RecordIO, and files of pairs; resumable, and read back when finished.
 
-A record of a shard is a `tf.train.Example` with `image/encoded`, `image/filename` and `image/source_id` (the label),
-as arcface-tf2 reads them, and `image/subject`. TFRecord guards it with CRC-32C.
+A record of a shard is a `tf.train.Example` with `image/encoded`, `image/filename` and `image/source_id` (the label), as
+arcface-tf2 reads them, and `image/subject`. TFRecord guards it with CRC-32C.
 """
 
 import dataclasses

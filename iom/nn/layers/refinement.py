@@ -27,9 +27,9 @@ class Refinement(NamedTuple):
     Attributes:
         steps: Corrections; 10 reach nearly all there is.
         gain: How much more of the row the refined code is asked to hold than the plain one, in units of tan^2 of the
-            angle between the plain code, read back, and the row. Asking for more decides positions for the row that
-            are nearly ties. With the angle the demand follows the shape of the code: a short code has less to give. 4
-            is near the best for every shape from 64x8 to 1536x2.
+            angle between the plain code, read back, and the row. Asking for more decides positions for the row that are
+            nearly ties. With the angle the demand follows the shape of the code: a short code has less to give. 4 is
+            near the best for every shape from 64x8 to 1536x2.
     """
 
     steps: int

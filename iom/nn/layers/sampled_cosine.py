@@ -19,12 +19,11 @@ SLOT = "slot_"
 class SampledCosineLogits(keras.layers.Layer):
     """Cosines to the classes of the batch and to others drawn anew in each training step.
 
-    Partial FC (An et al., CVPR 2022, sec. 3.2): all classes of the batch, and as many others as
-    make up `share` of all. The drawn centres are copied into the small variable `active`, which
-    is what the optimizer trains: gradients, clipping, weight decay and slots have its size, in
-    any precision. Each step first writes the rows of the step before back, with their slots, so
-    that the momentum of a class waits for it. The draw is a function of the seed and of a counter
-    that is saved with the weights: a resumed training draws what the uninterrupted one would have.
+    Partial FC (An et al., CVPR 2022, sec. 3.2): all classes of the batch, and as many others as make up `share` of all.
+    The drawn centres are copied into the small variable `active`, which is what the optimizer trains: gradients,
+    clipping, weight decay and slots have its size, in any precision. Each step first writes the rows of the step before
+    back, with their slots, so that the momentum of a class waits for it. The draw is a function of the seed and of a
+    counter that is saved with the weights: a resumed training draws what the uninterrupted one would have.
 
     The output is for `SampledLoss`, which takes any margin loss. Train like this:
 

@@ -57,9 +57,9 @@ class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
 class ArcFaceLoss(NormalisedSoftmaxLoss):
     """Additive angular margin (Deng et al., CVPR 2019, eq. 3).
 
-    The target logit is s cos(theta + m) while theta + m <= pi, and s (cos(theta) - m sin(m))
-    beyond, so that it falls with theta everywhere (the reference code's continuation).
-    With `CosineLogits(n, sub_centers=K)` it is sub-center ArcFace (Deng et al., ECCV 2020).
+    The target logit is s cos(theta + m) while theta + m <= pi, and s (cos(theta) - m sin(m)) beyond, so that it falls
+    with theta everywhere (the reference code's continuation). With `CosineLogits(n, sub_centers=K)` it is sub-center
+    ArcFace (Deng et al., ECCV 2020).
 
     Args:
         margin: Angle m in radians.
@@ -109,8 +109,8 @@ class CosFaceLoss(NormalisedSoftmaxLoss):
 class CombinedMarginLoss(NormalisedSoftmaxLoss):
     """All three margins: cos(m1 theta + m2) - m3 (Deng et al., CVPR 2019, eq. 4).
 
-    Past pi the cosine goes on falling as (-1)^k cos(a) - 2k, k = floor(a / pi), the continuation of
-    Liu et al. (CVPR 2017, eq. 7).
+    Past pi the cosine goes on falling as (-1)^k cos(a) - 2k, k = floor(a / pi), the continuation of Liu et al. (CVPR
+    2017, eq. 7).
 
     Args:
         multiplier: m1, on the angle.

@@ -11,7 +11,7 @@ PACKAGES = ("iom", "tensorflow", "keras", "numpy", "scipy", "scikit-learn", "num
 
 
 def environment() -> dict[str, Any]:
-    """Versions of Python, of this package and of what it computes with; processor, cores and memory."""
+    """Versions of Python, of this package and of its libraries; processor, cores and memory."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

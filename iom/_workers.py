@@ -29,7 +29,7 @@ T = TypeVar("T")
 Handler = Callable[[bytes], bytes]
 """Answer to a request, computed in a worker; it returns whatever happens, or the worker is replaced."""
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
-"""Of the environment, all that an isolated worker gets: what Python needs to start."""
+"""Variables of the environment that an isolated worker gets: those that Python needs to start."""
 _MAX_REFUSAL = 10_000
 _HEAD = struct.Struct("!4sQ")  # kind, bytes of the body
 _MESSAGE, _READY, _REFUSAL = b"iomM", b"iomR", b"iomE"

@@ -41,7 +41,7 @@ class KeyMaterialError(IomError):
 
 
 class KeyKindWarning(UserWarning):
-    """Keys of this kind do not hide an embedding from whoever has its code."""
+    """Keys of this kind do not hide an embedding from an attacker who has its code."""
 
 
 class CodeError(IomError):

@@ -176,16 +176,16 @@ def _check(secret: bytes) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class KeyKind:
-    """What a key does to the dimensions it is applied to.
+    """Effect of a key on the dimensions it is applied to.
 
     Attributes:
         derivation: Versioned name of the way from secret to order; stored with each hasher.
-        order: `(key, size, keep) -> (rounds * size,)` int32; what the network reads.
+        order: `(key, size, keep) -> (rounds * size,)` int32; the input of the network.
         layer: The Keras layer that applies an order, a class of `iom.nn.layers.keyed`.
         step: The NumPy function that does the same, a name in `iom.nn.hash_numpy.STEPS`.
         rounds: Entries of an order per dimension.
-        mixes: Whether each value it gives depends on every value it takes. A key that only moves values leaves them,
-            sorted, open to whoever has the code (`iom.attacks.linkage`).
+        mixes: Whether each output depends on every input. A key that only moves values leaves them, sorted, open to an
+            attacker who has the code (`iom.attacks.linkage`).
         chooses: Whether the kind is about which dimensions are kept, so that `keep` must be set.
         renews: Whether a renewal moves to other dimensions, so that some must be left.
     """
@@ -239,7 +239,7 @@ KEY_KINDS: dict[str, KeyKind] = {
     ),
     "part": KeyKind("iom/part/v1", _part, chooses=True, renews=True),
 }
-"""Name to kind: the one table of them. A change of what a kind derives is a new version, not an edit."""
+"""Name to kind. A change of a kind's derivation is a new version, not an edit."""
 
 
 def part_count(size: int, keep: int) -> int:

@@ -79,9 +79,8 @@ class SubjectBatches:
 class TrainingKeys:
     """Fresh keys for every step, made into orders as a user's key is.
 
-    They follow from the seed, as they protect nothing. `size` is the number of dimensions that a key works on, `kind`
-    one of `KEY_KINDS`, `count` G, the keys of a step; with `key` `identity` nothing changes; `second` adds one more
-    key.
+    They follow from the seed, as they protect nothing. A key of kind `kind` works on `size` dimensions; `count` is G,
+    the keys of a step; with `key` `identity` nothing changes; `second` adds one more key.
     """
 
     size: int

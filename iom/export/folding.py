@@ -91,7 +91,7 @@ class _Folding:
             self._moves[id(result)] = wanted
 
     def _copy(self, operation: keras.Layer, source: int, result: int) -> None:
-        """Copy a weighted layer, with what is ahead of it in its weights."""
+        """Copy a weighted layer, with the scale and shift before it folded into its weights."""
         layer = type(operation).from_config({**operation.get_config(), "use_bias": True})
         self._known[result] = layer(self._known[source])
         kernel, *bias = operation.get_weights()
@@ -178,8 +178,7 @@ def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> 
     """How far a sum is moved for the one batch norm that reads it; `None` if it cannot be.
 
     With BN(x) = s x + t, the batch norm of x + t / s is a product with s, which a kernel can take in, and zero padding
-    of it is the zero padding of BN(x). A convolution without padding that also reads the sum, and the next sum, take it
-    back.
+    of it is that of BN(x). A convolution without padding that also reads the sum, and the next sum, take it back.
     """
     found = readers[id(result)]
     norms = [by for by, _ in found if isinstance(by, layers.BatchNormalization)]

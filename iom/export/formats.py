@@ -1,4 +1,4 @@
-"""Export formats: the one table of what `iom deploy` writes, from which its choices, checks and documents derive.
+"""Export formats: the one table of the targets of `iom deploy`, from which its choices, checks and documents derive.
 
 To add one, write its function and add a line here. Importing this module imports nothing heavy.
 """

@@ -434,7 +434,7 @@ def fold_pixel_scaling(graph: OnnxGraph, side: int) -> None:
 
 
 def _only_reader(graph: OnnxGraph, node: Any, kind: str) -> Any:
-    """What reads the result of `node`, where that is one node of this kind."""
+    """The single reader of the result of `node`, if it is a node of this kind."""
     if node is None:
         return None
     readers = [other for other in graph.nodes if node.output[0] in other.input]
@@ -449,7 +449,7 @@ def _take_in(graph: OnnxGraph, convolution: Any, factor: float, offset: float) -
 
 
 def _same_pads(convolution: Any, side: int) -> list[int]:
-    """What `auto_pad` SAME_UPPER adds to a square image, as `Pad` wants it."""
+    """Padding of `auto_pad` SAME_UPPER for a square image, in the form of `Pad`."""
     settings = {attribute.name: attribute for attribute in convolution.attribute}
     if settings["auto_pad"].s != b"SAME_UPPER":
         return [0] * 8

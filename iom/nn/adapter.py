@@ -11,7 +11,7 @@ from iom.nn.layers.cosine import UnitLength
 
 BOTTLENECK = "bottleneck"
 FIRST_PART = 0.01
-"""Length of what a hidden layer adds to a row at the start, about."""
+"""Approximate length that a hidden layer adds to a row at the start."""
 FIRST_SLOPE = 0.25
 
 

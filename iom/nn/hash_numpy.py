@@ -192,4 +192,4 @@ STEPS: dict[str, Callable[..., Array]] = {
     "rotation": _rotation,
     "projection": _projection,
 }
-"""Step of a head to what it does; written by `iom.export.head`."""
+"""Step of a head to its function; the names are written by the export."""

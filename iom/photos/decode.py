@@ -1,4 +1,4 @@
-"""Decoding of photographs of any size and kind; what had to be converted is reported, never hidden."""
+"""Decoding of photographs of any size and kind; conversions are reported, never hidden."""
 
 import io
 from pathlib import Path
@@ -12,11 +12,11 @@ from iom.errors import DataError, TooLargeError
 from iom.photos.images import FORMATS, Pixels, has_16_bits, open_image
 
 MAX_MEGAPIXELS = 64.0
-"""Default bound wherever photographs are decoded: what telephones take. Decoding needs about ten bytes a pixel."""
+"""Default bound wherever photographs are decoded, above those of telephones. Decoding needs about ten bytes a pixel."""
 
 
 def read_photograph(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[Pixels, tuple[str, ...]]:
-    """Read a photograph upright, as RGB `(H, W, 3)` uint8, and what had to be done for it.
+    """Read a photograph upright, as RGB `(H, W, 3)` uint8, and the conversions that it needed.
 
     In the order done: `animated` (first frame taken), `turned` (by its EXIF orientation), `16_bit` (scaled down),
     `transparent` (laid on white), `cmyk` or `cmyk_without_profile` (converted by its colour profile, or by Pillow's

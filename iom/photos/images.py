@@ -29,7 +29,7 @@ _WITH_ALPHA = ("RGBA", "LA", "PA")
 
 @contextlib.contextmanager
 def open_image(data: bytes, source: str, *, expected: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
-    """Pillow's image of encoded bytes; what its decoders raise within the `with` block becomes a `FaceError`."""
+    """Pillow's image of encoded bytes; errors of its decoders within the `with` block become a `FaceError`."""
     if not data:
         raise FaceError(f"{source}: expected {expected}, received an empty file", status="empty")
     try:

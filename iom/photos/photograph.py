@@ -62,7 +62,7 @@ class PhotoSettings:
     min_score: float | None = None
     """Lowest score of the detector; `None`: the detector's own."""
     min_size: float = 32.0
-    """Smallest side, in pixels of the photograph, of what becomes the 112 x 112 face."""
+    """Smallest side, in pixels of the photograph, of the square that becomes the 112 x 112 face."""
     source: str = ""
     """SHA-256 of the detector's weights or of the list of landmarks, where a file was given."""
     max_side: int = MAX_SIDE

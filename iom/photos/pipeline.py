@@ -65,7 +65,7 @@ SECONDS = 120.0
 AHEAD = 64
 """Photographs that may be finished before their turn comes; only their aligned faces are kept."""
 BATCH = 16
-"""Faces embedded at a time: what a killed run of `hash_photos` loses."""
+"""Faces embedded at a time; a killed run of `hash_photos` loses at most so many."""
 TRIED_AGAIN = ("unreadable", "gave_up")
 """Statuses that depend on the moment: a run that is continued tries the photograph anew."""
 _HASH_STATUSES = ("hashed", "linked_folder", "not_embedded")
@@ -490,7 +490,7 @@ def _tables(journal: PhotoJournal, names: Sequence[str], header: Mapping[str, An
 
 
 def _write_hash_report(path: Path, listing: Listing, journal: PhotoJournal) -> tuple[dict[str, int], dict[str, int]]:
-    """Write the lines of what needs a look, and the counts; return counts and notes."""
+    """Write a line for each photograph that needs a look, and the counts; return counts and notes."""
     status = Counter(each.status for each in listing.unusable)
     noted: Counter[str] = Counter()
     faces = 0

@@ -20,8 +20,7 @@ DEPTHS = np.array([0.0, 0.0, 20.0, 5.0, 5.0])
 class Pose:
     """Angles in degrees as seen in the image, 0 for the frontal face of the template: pitch first, then yaw, then roll.
 
-    Positive yaw: the nose points to the right; pitch: it points down; roll: the head is turned clockwise, the angle of
-    the line through the eyes.
+    Positive yaw: the nose points to the right; pitch: down; roll: the line through the eyes is turned clockwise.
     """
 
     yaw: float

@@ -176,7 +176,7 @@ def statement_path(path: Path) -> Path:
 
 
 def missing_statement(path: Path, kind: str) -> WeightsError:
-    """The error that says what to write."""
+    """The error for a missing statement, with the text to write."""
     ranges = " | ".join(f'"{name}"' for name in RANGES)
     return WeightsError(
         f"{path}: this {kind} file is not in the manifest, and what input it wants cannot be "

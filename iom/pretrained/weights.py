@@ -46,7 +46,7 @@ SUFFIXES = {
     ".h5": "keras",
     ".hdf5": "keras",
 }
-"""Suffix to format, for what its content does not tell."""
+"""Suffix to format, where the content does not tell it."""
 FORMATS = frozenset((*SUFFIXES.values(), "saved_model"))
 
 

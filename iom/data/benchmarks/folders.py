@@ -94,8 +94,7 @@ def sample_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
     """All mated pairs, and in each of ten folds as many non-mated ones; no subject stands in two folds.
 
-    `labels` `(N,)` ascend from 0 without gaps. Returns left and right image, whether they are mated, and fold, `(P,)`
-    each.
+    `labels` `(N,)` ascend from 0 without gaps. Returns left and right image, mated or not, and fold, `(P,)` each.
     """
     subjects = int(labels.max()) + 1
     fold_of_subject = np.arange(subjects) * max(1, min(FOLDS, subjects // 2)) // subjects

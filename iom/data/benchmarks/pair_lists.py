@@ -196,8 +196,7 @@ def read_youtube_faces(splits: Path, root: Path, *, name: str = "", frames: int 
     """YouTube Faces (Wolf, Hassner and Maoz, CVPR 2011): video pairs over frames `<root>/<subject>/<video>/<frame>`.
 
     Lines of the list: `split, number of the pair, first video, second video, is same`, splits from 1, a video named as
-    `subject/number`; a header is skipped. A template is the mean of a video's frames, or of `frames` evenly spread
-    ones.
+    `subject/number`; a header is skipped. A template is the mean of a video's frames, or of `frames` evenly spread.
     """
     lines = read_lines(splits)
     if not lines[0][1].split(",")[0].strip().isdigit():

@@ -22,7 +22,7 @@ class UnitLength(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="iom")
 class ClassCentres(keras.layers.Layer):
-    """One learned row for each of `classes` subjects; what it is called on gives the width alone."""
+    """One learned row for each of `classes` subjects; its input gives the width alone."""
 
     def __init__(self, classes, **kwargs):
         kwargs.setdefault("dtype", "float32")

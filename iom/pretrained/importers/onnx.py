@@ -123,7 +123,7 @@ class _Translation:
             self._stands_for[output] = self._graph.append(op)
 
     def _fold(self, node: "NodeProto", attributes: dict[str, Any]) -> NDArray[Any]:
-        """What exporters that do not fold constants leave to do with a stored array."""
+        """Apply an operation on a stored array that the exporter did not fold."""
         array = self._constants[node.input[0]]
         if node.op_type in ("Identity", "Cast", "Unsqueeze", "Squeeze"):
             return array  # slopes, biases and kernels are reshaped when they are set

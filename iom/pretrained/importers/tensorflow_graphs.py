@@ -150,7 +150,7 @@ def read_saved_model(path: Path, statement: Statement) -> FixedEmbedder:
 
 
 def _function(graph_def: Any, statement: Statement, path: Path) -> Callable[[Any], Any]:
-    """What leads from the image to the embedding, as a function; all else is cut off."""
+    """Function from the image to the embedding; the rest of the graph is cut off."""
     tensors = statement.tensors
     nodes = {node.name: node for node in graph_def.node}
     check_printable(nodes)
@@ -225,7 +225,7 @@ def _dependencies(nodes: Mapping[str, Any], output: str, *, ends: set[str]) -> s
 
 
 def _find_feed(node: Any, feeds: dict[str, Any]) -> None:
-    """Switches such as Facenet's `phase_train` are off; what has a default keeps it."""
+    """Switches such as Facenet's `phase_train` are off; inputs with a default keep it."""
     if node.op in ("Placeholder", "PlaceholderWithDefault"):
         if node.attr["dtype"].type == tf.bool.as_datatype_enum:
             feeds[node.name] = False
@@ -307,7 +307,7 @@ def checked_saved_model(path: Path) -> Any:
 
 
 def _check_meta_graph(meta_graph: Any, path: Path) -> None:
-    """Each node, and each function, with what its place allows."""
+    """Check each node and each function against the operations allowed at its place."""
     graph_def, saver = meta_graph.graph_def, meta_graph.saver_def
     groups = _groups(graph_def)
     _check_calls(groups, path)

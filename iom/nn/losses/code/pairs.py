@@ -93,4 +93,4 @@ CODE_DISTANCES = {
     "euclidean": (RELAXED, euclidean_code_distance),
     "cosine": (RELAXED, cosine_code_distance),
 }
-"""Name -> what it reads, and the function."""
+"""Name to the part of the graph it reads, and its function."""

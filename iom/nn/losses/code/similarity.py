@@ -44,7 +44,7 @@ def similarity_distillation(collisions, targets, weights):
 
     Args:
         collisions: Expected collision of all pairs of a batch, `(B, B)`.
-        targets: What it should be, as a function of the float cosine, `(B, B)`.
+        targets: Target collision, a function of the float cosine, `(B, B)`.
         weights: Of each pair, `(B, B)`, not negative; the diagonal is left out.
     """
     rows = ops.arange(ops.shape(collisions)[0])

@@ -56,8 +56,7 @@ def atomic_path(path: Path, *, mode: int | None = None, replace: bool = True) ->
     """A temporary path in the folder of `path`; fsynced and renamed to `path` on success, removed on an error.
 
     The temporary name keeps the suffix, since some writers choose a format by it. File and folder are fsynced. The file
-    never has a wider mode than `mode`, not even for a moment. Without `replace`, an existing file is a
-    `FileExistsError`.
+    never has a wider mode than `mode`, not even briefly. Without `replace`, an existing file is a `FileExistsError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix)

@@ -1,4 +1,4 @@
-"""Find a named entry in a plain table, or say which names exist."""
+"""Lookup of named entries in plain tables, with hints for misspelt names."""
 
 import difflib
 from collections.abc import Iterable, Mapping

@@ -98,7 +98,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
         self._count(self.stack[-1])
 
     def _load_bytearray8(self) -> None:
-        """Bytes are read before memory is reserved; the library reserves as much as the file announces."""
+        """Read the bytes before memory is reserved; the library reserves as much as the file announces."""
         length = int.from_bytes(self.read(8), "little")
         data = self.read(min(length, self._size + 1))
         if len(data) != length:
@@ -106,7 +106,7 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
         self.stack.append(bytearray(data))
 
     def _count(self, made: Any) -> None:
-        """A few opcodes can copy the bytes of a large array again and again."""
+        """Bound the bytes made: a few opcodes can copy those of a large array again and again."""
         if isinstance(made, _PickledArray) and made.array is not None:
             made = made.array
         self._made += made.nbytes if isinstance(made, np.ndarray) else 0
@@ -216,7 +216,7 @@ def _scalar(dtype: Any, content: Any) -> Any:
 
 
 def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> Any:
-    """Protocol 5. Order K: `shape` is that of the memory, and `axes` the transposition after it."""
+    """Array of protocol 5; in order K, `shape` is that of the memory, and `axes` the transposition after it."""
     array = _PickledArray()
     if _text(order) == "K" and axes is not None:
         array.array = _build(content, dtype, shape, "C").transpose([int(axis) for axis in axes])
@@ -233,7 +233,7 @@ def _encode(text: Any, encoding: Any) -> bytes:
 
 
 def _empty_bytes() -> bytes:
-    """Protocols 0 to 2 write an empty byte string as a call of `bytes`."""
+    """Empty byte string, which protocols 0 to 2 write as a call of `bytes`."""
     return b""
 
 

@@ -156,7 +156,7 @@ class Worker:
             raise WorkerError("a worker process did not start: it sent another message")
 
     def ask(self, request: bytes, seconds: float, max_answer: int) -> bytes:
-        """Its answer."""
+        """The worker's answer."""
         end = time.monotonic() + seconds
         if _has_input(self._channel):
             raise WorkerError("the worker process died, or sent a message that nothing had asked for")
@@ -169,7 +169,6 @@ class Worker:
         return bytes(body)
 
     def kill(self) -> None:
-        """End it, whatever it does."""
         self.process.kill()
         self._channel.close()
         self.process.wait()

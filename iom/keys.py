@@ -260,7 +260,7 @@ def part_window(part: int, size: int, keep: int) -> slice:
 
 
 def part_of(key: TransformKey, parts: int) -> int:
-    """The part that a key lives in, 0 to parts - 1: its first stream word modulo `parts`."""
+    """The part of the embedding that a key uses, 0 to parts - 1: its first stream word modulo `parts`."""
     return int.from_bytes(key.stream("part", 8), "little") % parts
 
 

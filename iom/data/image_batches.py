@@ -57,7 +57,6 @@ class ImageBatches:
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
         steps = len(self.folder) // self.batch_size
         if steps == 0:
             raise DataError(

@@ -48,11 +48,9 @@ class RecordPath:
 
     @property
     def name(self) -> str:
-        """Name of the image."""
         return self.row.path.rsplit("/", 1)[-1]
 
     def read_bytes(self) -> bytes:
-        """The encoded image."""
         return _slice(_descriptor(str(self.root / self.row.shard)), self.row)
 
 
@@ -70,7 +68,7 @@ class ShardStore:
         return sorted(self.rows)
 
     def file(self, path: str) -> RecordPath:
-        """Stand-in for the file of an image."""
+        """Stand-in for the path of an image."""
         return RecordPath(self.root, self.rows[path])
 
     def read_many(self, paths: NDArray[Any]) -> NDArray[Any]:

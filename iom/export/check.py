@@ -88,7 +88,7 @@ class Reference:
 
     @functools.cached_property
     def codes(self) -> NDArray[np.uint8]:
-        """Its codes `(N, M)`."""
+        """Codes of the source, `(N, M)`."""
         return self._source.codes(self.faces.images, self.key)
 
     @functools.cached_property
@@ -101,7 +101,7 @@ class Reference:
         return float(np.mean(hasher.hash(turned.astype(np.float32), self.key) == self.codes))
 
     def check(self, run: Run, wanted: Format) -> Check:
-        """Compare the codes of `run` with them."""
+        """Compare the codes of `run` with the source's."""
         codes = run(self.faces.images, self.key)
         bound = wanted.min_equal_symbols
         if wanted.precision != "float32":

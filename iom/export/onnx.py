@@ -79,8 +79,7 @@ def write_openvino(context: ExportContext, path: Path) -> None:
 def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
     """ONNX model from `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to code and embedding.
 
-    Outputs: `codes` `(B, M)` int32 and `embedding` `(B, D)` float32, not of unit length. The batch norms of `backbone`
-    must be folded.
+    Outputs: `codes` `(B, M)` int32, `embedding` `(B, D)` float32, not of unit length. `backbone` is folded before.
     """
     try:
         from onnx import TensorProto

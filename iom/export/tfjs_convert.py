@@ -10,7 +10,7 @@ UNUSED = ("tensorflow_decision_forests", "tensorflow_hub", "tf_keras", "jax", "j
 
 
 def main(source: str, output: str) -> None:
-    """Convert."""
+    """Convert the model."""
     import keras  # noqa: F401  (looks at jax if there is one: before the stand-ins)
 
     for name in UNUSED:

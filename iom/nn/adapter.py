@@ -1,4 +1,4 @@
-"""What is learned and independent of the key: hidden layers, and the size the key works on."""
+"""Adapter before the key: learned hidden layers, and a bottleneck that sets the size the key works on."""
 
 from typing import Any
 

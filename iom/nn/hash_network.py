@@ -16,7 +16,7 @@ from iom.nn.layers.index_of_max import IoMProjection
 LEARNED_LAYER = "learned_layer"
 PROJECTION = "projection"
 KEYED_LAYER = "keyed_permutation"
-"""Name of the layer that applies the key, of whatever kind; files of every age have it."""
+"""Name of the layer that applies a key of any kind; saved files of all versions have it."""
 
 
 def keyed_layer(kind: str, **settings: Any) -> keras.layers.Layer:

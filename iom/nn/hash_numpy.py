@@ -121,7 +121,7 @@ def _rotation(rows: Array, order: Array, *, keep: int) -> Array:
 
 
 def _hadamard(rows: Array) -> Array:
-    """Of each block of columns, the powers of two that the width is the sum of, largest first."""
+    """Transform of each block of columns, the powers of two that the width is the sum of, largest first."""
     result, start, width = np.empty_like(rows), 0, rows.shape[1]
     for bit in reversed(range(width.bit_length())):
         size = 1 << bit

@@ -231,7 +231,7 @@ def _face(row: Mapping[str, str | None], place: str) -> Face:
 
 
 def _check_sides(faces: Mapping[str, list[Face]], path: Path) -> None:
-    """A profile may look mirrored; most faces of a list do not."""
+    """Refuse landmarks that are mostly mirrored; a single profile may look so."""
     mirrored = [is_mirrored(face.points) for listed in faces.values() for face in listed]
     if 2 * sum(mirrored) > len(mirrored):
         raise DataError(

@@ -163,7 +163,7 @@ def read_table(path: Path) -> tuple[dict[str, Any], "pa.Table"]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """One kind of error for whatever damaged bytes cause in a reader."""
+    """Turn every error that damaged bytes cause in a reader into a `DataError`."""
     try:
         yield
     except DataError:
@@ -196,7 +196,7 @@ def _header(path: Path, file: Any) -> dict[str, Any]:
 
 
 def _check_layout(path: Path, file: Any, header: Mapping[str, Any]) -> None:
-    """Columns as written, nothing that could grow while it is read."""
+    """Refuse columns other than as written, and content that could grow while it is read."""
     expected = schema_of(header["encoding"], landmarks=bool(header["settings"].get("landmarks")))
     if not file.schema_arrow.equals(expected):
         raise DataError(f"{path}: damaged or changed: its columns are not those of a code file")

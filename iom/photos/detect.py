@@ -17,9 +17,9 @@ from iom.photos.align import Face
 from iom.photos.images import Pixels
 
 MAX_SIDE = 1024
-"""A photograph is shrunk to it for the detector; landmarks are of the photograph again."""
+"""Photographs are shrunk to this side for the detector; landmarks are those of the photograph."""
 MIN_SCORE = 0.3
-"""Below it a detector finds nothing, whatever is asked for."""
+"""Lowest score that any detector reports."""
 
 
 YUNET_STRIDES = (8, 16, 32)
@@ -37,7 +37,7 @@ class Detector:
     """A choice of `DETECTORS`."""
 
     build: Callable[[Path | None], Detect]
-    """Given the file of its weights, or `None` where it brings them."""
+    """Builder, from the file of its weights, or `None` where it brings them."""
     min_score: float
     """Faces below are not reported, unless asked for."""
 

@@ -50,7 +50,7 @@ def open_image(data: bytes, source: str, *, expected: str, formats: tuple[str, .
 
 
 def has_16_bits(data: bytes) -> bool:
-    """Whether a PNG has 16 bits a channel, of which Pillow keeps the high byte without a word."""
+    """Whether a PNG has 16 bits a channel, of which Pillow silently keeps the high byte."""
     return data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) > 24 and data[24] > 8
 
 

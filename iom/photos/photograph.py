@@ -242,7 +242,7 @@ def face_rows(faces: Iterable[Face]) -> list[list[float]]:
 
 
 def faces_of(rows: Sequence[Sequence[float]]) -> tuple[Face, ...]:
-    """Of `face_rows()`."""
+    """Faces from `face_rows()`."""
     return tuple(Face(np.array(row[1:], np.float64).reshape(5, 2), float(row[0])) for row in rows)
 
 

@@ -61,13 +61,13 @@ from iom.photos.photograph import (
 )
 
 SECONDS = 120.0
-"""For one photograph."""
+"""Time limit of one photograph."""
 AHEAD = 64
 """Photographs that may be finished before their turn comes; only their aligned faces are kept."""
 BATCH = 16
 """Faces embedded at a time; a killed run of `hash_photos` loses at most so many."""
 TRIED_AGAIN = ("unreadable", "gave_up")
-"""Statuses that depend on the moment: a run that is continued tries the photograph anew."""
+"""Statuses of temporary failures: a run that is continued tries the photograph again."""
 _HASH_STATUSES = ("hashed", "linked_folder", "not_embedded")
 Points = Mapping[str, Sequence[Face]]
 

@@ -1,4 +1,4 @@
-"""How good an aligned face is: sharpness, brightness, and the head's pose from five points."""
+"""Quality of an aligned face: sharpness, brightness, and the head's pose from five points."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Load a backbone by its manifest name or from a file, so that it takes raw RGB pixels."""
+"""Backbones loaded by manifest name or from a file, as models that take raw RGB pixels."""
 
 import contextlib
 import dataclasses
@@ -136,7 +136,7 @@ def _load(path: Path, kind: str, statement: Statement | None, name: str, *, chec
 
 
 def _read(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEmbedder":
-    """Only the reader that is needed is imported: they have packages of their own."""
+    """Read a file; only its own reader is imported, as readers need packages of their own."""
     if kind == "mxnet":
         from iom.pretrained.importers.mxnet import read_mxnet
 
@@ -171,7 +171,7 @@ def _embedding_size(model: "keras.Model | FixedEmbedder") -> int:
 
 
 def _try_out(model: "keras.Model | FixedEmbedder", size: int, path: Path) -> None:
-    """Damage that no format notices: embeddings that are not numbers, or the same for all."""
+    """Refuse embeddings that are not finite, or the same for all images: damage that no format detects."""
     images = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
     rows = np.asarray(model(images), np.float64)
     norms = np.linalg.norm(rows, axis=1)

@@ -33,8 +33,7 @@ def select_frontal(
 ) -> NDArray[np.intp]:
     """Rows of the most symmetric faces `(N, S, S, 3)`, as a linear model blurs turned heads.
 
-    The `share` of images kept is by asymmetry without slow gradients of light; subjects with fewer than `min_images`
-    left are dropped.
+    The `share` of images kept is by asymmetry without slow gradients of light; subjects need `min_images` of them.
     """
     luma, _ = SHAPE.split(to_planes(images, SHAPE))
     sharp = luma - ndimage.gaussian_filter(luma, (0, _SMOOTHING, _SMOOTHING))

@@ -103,8 +103,7 @@ def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, S
 class PhaseModel:
     """A compiled network of backbone and heads; `state` are the variables of the losses, `heads` layers of its own.
 
-    `labelled` are the outputs whose truth is the label; with `label_input` the network reads the labels beside the
-    images.
+    `labelled` are the outputs whose truth is the label; with `label_input` the network also reads the labels.
     """
 
     model: keras.Model

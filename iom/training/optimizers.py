@@ -56,8 +56,8 @@ class CosineRestarts(LearningRateSchedule):
     """SGDR (Loshchilov and Hutter, ICLR 2017, eq. 5), with a list of cycles.
 
     Keras' `CosineDecayRestarts` takes a logarithm, which single precision rounds to the wrong cycle at a border.
-    `t_mul` is the length of each cycle, `m_mul` its start, as a multiple of the one before; `floor` the smallest share
-    of the rate.
+    `t_mul` is the length of each cycle, `m_mul` its start, relative to the one before; `floor` the smallest share of
+    the rate.
     """
 
     def __init__(

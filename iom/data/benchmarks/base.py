@@ -97,7 +97,6 @@ class PairBenchmark:
 
     @property
     def folds(self) -> int:
-        """Number of folds."""
         return int(self.fold.max()) + 1
 
     @classmethod

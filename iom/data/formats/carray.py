@@ -2,8 +2,7 @@
 
 `<name>/` holds chunks of `(N, 3, S, S)` float32 in -1..1, `(pixel - 127.5) / 127.5`, in the colour order BGR, and
 `<name>_list.npy` one truth value for each two images. The format is read without bcolz, which no longer installs; the
-compression is Blosc's, from the extra `.[carray]`. A damaged chunk can crash that library, so it runs in a process of
-its own.
+compression is Blosc's, from the extra `.[carray]`. A damaged chunk can crash that library: it runs in its own process.
 """
 
 import contextlib

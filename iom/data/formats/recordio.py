@@ -42,7 +42,6 @@ class RecordFile:
     cross_checked: bool
 
     def read(self, row: int) -> bytes:
-        """The encoded image of one row."""
         with self.path.open("rb") as stream:
             content = _record(stream.read, stream.seek, int(self.offsets[row]), self.path)
         return _unpack(content, f"{self.path}: record {self.keys[row]}")[1]
@@ -164,7 +163,7 @@ def _images(label_of: dict[int, tuple[float, ...]], path: Path) -> tuple[list[in
 
 
 def _check_ranges(ranges: list[tuple[int, int]], keys: list[int], labels: NDArray[np.int64], path: Path) -> None:
-    """Each identity's images bear one label, no other identity bears it, none is left over."""
+    """Check that each identity's images have one label of their own, and that none is left over."""
     if not ranges:
         return
     place = 1
@@ -183,7 +182,7 @@ def _check_ranges(ranges: list[tuple[int, int]], keys: list[int], labels: NDArra
 
 
 def _check_property(path: Path, labels: NDArray[np.int64]) -> None:
-    """`classes,height,width`, where there is one."""
+    """Check `classes,height,width`, where the file exists."""
     if not path.is_file():
         return
     fields = path.read_text(encoding="ascii", errors="replace").strip().split(",")

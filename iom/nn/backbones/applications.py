@@ -19,7 +19,7 @@ from iom.errors import ConfigError, WeightsError
 from iom.nn.backbones.blocks import SCALING, SYMMETRIC, Scaling
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels in 0..1, RGB."""
+"""Mean and deviation of ImageNet's pixels in 0..1, RGB."""
 POWER_OF_TWO = Scaling(1 / 128.0, -1.0)
 CAFFE = Scaling(1.0, (-123.68, -116.779, -103.939), bgr=True)
 STANDARD = Scaling(
@@ -32,8 +32,7 @@ STANDARD = Scaling(
 class Application:
     """A network of `keras.applications`: builder, scaling and file name of its weights, smallest image side.
 
-    `plain`: Keras can build it without a scaling. `altered`: layers must be replaced (a scaling or grouped
-    convolution).
+    `plain`: Keras can build it without a scaling. `altered`: a scaling or grouped convolution must be replaced.
     """
 
     builder: str

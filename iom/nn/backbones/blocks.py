@@ -15,7 +15,7 @@ from iom._registry import lookup
 
 SCALING = "pixel_scaling"
 MOMENTUM = 0.9
-"""Of all batch norms."""
+"""Momentum of all batch norms."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from iom.nn.backbones.blocks import MOMENTUM, HeadStyle, prelu, squeeze_excite
 EPSILON = 1e-5
 LANES = 16
 REDUCTION = 16
-"""Of squeeze and excitation: channels over inner units."""
+"""Reduction of squeeze and excitation: channels over inner units."""
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 """Layers of the standard networks to the blocks of their stages."""
 HEAD = HeadStyle(names={"bn": "bn2", "dropout": "dropout", "flatten": "flatten"})

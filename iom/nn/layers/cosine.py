@@ -40,7 +40,6 @@ class ClassCentres(keras.layers.Layer):
         return ops.convert_to_tensor(self.centres)
 
     def compute_output_shape(self, input_shape):
-        """`(classes, D)`."""
         return (self.classes, input_shape[-1])
 
     def get_config(self):
@@ -87,7 +86,6 @@ class CosineLogits(keras.layers.Layer):
         return ops.concatenate([nearest, norms], axis=1) if self.with_norm else nearest
 
     def compute_output_shape(self, input_shape):
-        """`(B, classes)`, and one more column with the norm."""
         return (input_shape[0], self.classes + int(self.with_norm))
 
     def get_config(self):
@@ -120,7 +118,6 @@ class CentreDistances(keras.layers.Layer):
         return ops.relu(squares + centre_squares - 2.0 * products)
 
     def compute_output_shape(self, input_shape):
-        """`(B, classes)`."""
         return (input_shape[0], self.classes)
 
     def get_config(self):

@@ -43,8 +43,7 @@ class IoMProjection(keras.layers.Layer):
 
     A bias would break scale invariance. The initial vectors are drawn with NumPy from `seed`. Learned vectors are kept
     centred and at length one (`CentredPositions`). A file holds the vectors in half precision: frozen ones are rounded
-    from the start and so stay exactly the same, learned ones are rounded when saved. Enrol and calibrate with the
-    loaded ones.
+    from the start and so stay the same, learned ones when saved. Enrol and calibrate with the loaded ones.
 
     Args:
         code_length: M, positions of the code.
@@ -103,7 +102,6 @@ class IoMProjection(keras.layers.Layer):
         store["kernel"] = ops.convert_to_numpy(self.kernel).astype(np.float16)
 
     def load_own_variables(self, store):
-        """Read what `save_own_variables` wrote."""
         self.kernel.assign(np.asarray(store["kernel"], np.float32))
 
     def get_config(self):
@@ -150,7 +148,6 @@ class Symbols(keras.layers.Layer):
         super().__init__(**kwargs)
 
     def call(self, responses):
-        """Symbols of responses."""
         if keras.backend.backend() != "tensorflow":
             return ops.cast(ops.argmax(responses, axis=-1), "int32")
         import tensorflow as tf
@@ -158,5 +155,4 @@ class Symbols(keras.layers.Layer):
         return tf.argmax(responses, axis=-1, output_type=tf.int32)
 
     def compute_output_spec(self, responses):
-        """`(B, M)` int32."""
         return keras.KerasTensor(responses.shape[:-1], dtype="int32")

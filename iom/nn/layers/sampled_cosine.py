@@ -161,7 +161,6 @@ class SampledCosineLogits(keras.layers.Layer):
         return ops.sort(ops.cast(index, "int32"))
 
     def compute_output_shape(self, input_shape):
-        """`(B, S + 1)`."""
         return (input_shape[0][0], self.sampled + 1 + int(self.with_norm))
 
     def get_config(self):

@@ -362,7 +362,7 @@ class _Assignment:
         layer.moving_variance.assign(variance - layer.epsilon)
 
     def _fold(self, step: Step) -> None:
-        """The exporter has folded this batch norm into the layer before it."""
+        """Set a batch norm that the exporter has folded into the layer before it."""
         before = step.producers[0]
         if before is None or not isinstance(before, (*CONVOLUTIONS, layers.Dense, layers.Add)):
             op = self._peek()

@@ -189,7 +189,7 @@ def _function(graph_def: Any, statement: Statement, path: Path) -> Callable[[Any
 
 
 def _compare_size(shape: tf.TensorShape, statement: Statement, path: Path) -> None:
-    """A fully convolutional graph would take any size, and embed another worse."""
+    """Refuse a stated size other than the graph's."""
     sides = shape.as_list()[1:3] if shape.rank == 4 else []
     if any(side not in (None, statement.input.size) for side in sides):
         raise WeightsError(f"{path}: size: {statement.input.size} is stated, the graph takes {sides}")

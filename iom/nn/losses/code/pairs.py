@@ -77,8 +77,8 @@ def cosine_code_distance(relaxed):
 def code_cosine(collisions, alphabet_size):
     """Cosine of two codes less the code that has every symbol in equal parts, from their collision probability.
 
-    0 for unrelated codes and 1 for equal ones, whatever Q is. Unrelated codes scatter around 0 as unit vectors of M (Q
-    - 1) dimensions do.
+    0 for unrelated and 1 for equal codes, whatever Q is; unrelated ones scatter as unit vectors of M (Q - 1)
+    dimensions.
     """
     chance = 1.0 / alphabet_size
     return (collisions - chance) / (1.0 - chance)

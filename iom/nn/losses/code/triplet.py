@@ -46,8 +46,8 @@ def batch_all_triplet(distances, labels, *, margin):
 def semi_hard_triplet(distances, labels, *, margin):
     """Each mated pair against the nearest non-mated one that is farther (Schroff et al., 2015), or else the farthest.
 
-    Arguments as of `batch_hard_triplet`; the mean is over the mated pairs of rows that have a non-mated partner. Memory
-    is `(B, B, B)`.
+    Arguments as of `batch_hard_triplet`; the mean is over mated pairs of rows with a non-mated partner. Memory: `(B, B,
+    B)`.
     """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
     bound = _bound(distances)

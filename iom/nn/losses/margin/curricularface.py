@@ -37,7 +37,6 @@ class CurricularFaceLoss(SoftmaxCrossEntropy):
 
     @property
     def state(self):
-        """The running mean t."""
         return [self.level]
 
     def logits(self, labels, outputs):

@@ -24,7 +24,6 @@ class SoftmaxLoss(SoftmaxCrossEntropy):
         super().__init__(label_smoothing, name=name, **kwargs)
 
     def logits(self, labels, outputs):
-        """The outputs as they are."""
         return outputs
 
 
@@ -46,7 +45,7 @@ class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
         return self.scale * replace(outputs, labels, self.moved(gather(outputs, labels)))
 
     def moved(self, target):
-        """The target's cosine `(B, 1)` as the loss wants to see it."""
+        """The target's cosine `(B, 1)` with the margin."""
         return target
 
     def get_config(self):
@@ -74,7 +73,6 @@ class ArcFaceLoss(NormalisedSoftmaxLoss):
         self.margin = margin
 
     def moved(self, target):
-        """Cosine of the angle plus the margin."""
         return add_angle(target, self.margin)
 
     def get_config(self):
@@ -98,7 +96,6 @@ class CosFaceLoss(NormalisedSoftmaxLoss):
         self.margin = margin
 
     def moved(self, target):
-        """Cosine less the margin."""
         return target - self.margin
 
     def get_config(self):
@@ -136,7 +133,6 @@ class CombinedMarginLoss(NormalisedSoftmaxLoss):
         self.cosine_margin = cosine_margin
 
     def moved(self, target):
-        """Cosine of the changed angle, less m3."""
         return falling_cosine(self.multiplier * angles(target) + self.margin) - self.cosine_margin
 
     def get_config(self):
@@ -177,7 +173,6 @@ class SphereFaceLoss(NormalisedSoftmaxLoss):
         self.easing = easing
 
     def moved(self, target):
-        """Blend of the cosine and of psi."""
         psi = falling_cosine(self.margin * angles(target))
         return (self.easing * target + psi) / (1.0 + self.easing)
 

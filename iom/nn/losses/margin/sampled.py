@@ -18,11 +18,9 @@ class SampledLoss(keras.losses.Loss):
 
     @property
     def state(self):
-        """Variables that the loss changes itself."""
         return getattr(self.loss, "state", [])
 
     def call(self, y_true, y_pred):
-        """Loss of each row, `(B,)`."""
         return self.loss.call(y_pred[:, -1], y_pred[:, :-1])
 
     def get_config(self):
@@ -37,8 +35,7 @@ def sharded_cross_entropy(labels, shards):
     """Softmax cross-entropy `(B,)` over classes that lie on several devices, never in one place.
 
     log sum_c exp(l_c) is the logsumexp of the shards' logsumexps; one shard holds the target. Only `(B,)` numbers leave
-    a device for each shard. `labels` count all classes, shard after shard; `shards` are logits `(B, C_k)`, margin
-    included.
+    a device for each shard. `labels` count all classes, by shard; `shards` are logits `(B, C_k)` with the margin.
     """
     labels = ops.cast(ops.reshape(labels, (-1,)), "int32")
     sums, targets, first = [], [], 0

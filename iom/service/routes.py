@@ -129,7 +129,7 @@ def add_gallery_routes(
         responses=problems(401, 403, 404, 422, 429, 500, 503),
     )
     def stats(application: Application) -> StatsResponse:
-        """StatsResponse of the application."""
+        """Counts of the application."""
         _checked(gallery, application)
         counts = gallery.store.stats(application)
         return StatsResponse(subjects=counts.subjects, references=counts.references, revoked=counts.revoked)

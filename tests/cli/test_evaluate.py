@@ -133,7 +133,7 @@ class Hostile:
     ("overrides", "reason"),
     [
         (["scenario.keis=3"], "did you mean 'keys'"),
-        (["scenario.keys=0"], "scenario.keys: expected at least 1"),
+        (["scenario.keys=0"], "scenario.keys: expected more than 0"),
         (["scenario.systems=[float, lerned]"], "did you mean 'learned'"),
         (["hasher=nowhere"], "hasher: no hasher 'nowhere': expected"),
         (["benchmark.source=camera"], "unknown benchmark source 'camera'"),

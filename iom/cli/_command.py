@@ -38,7 +38,7 @@ SectionT = TypeVar("SectionT", bound="Section")
 OK, NO, BUG = 0, 1, 70
 EXIT_CODES: dict[int, tuple[tuple[type[BaseException], ...], str]] = {
     OK: ((), "done; match"),
-    NO: ((), "no match, nobody found, problems found"),
+    NO: ((), "no match, problems found"),
     3: ((NotEnrolledError,), "the subject is not enrolled"),
     4: ((RevokedError,), "the subject was revoked"),
     5: ((FaceError,), "an image cannot be used as a face"),

@@ -323,7 +323,7 @@ def verify(place: GalleryOptions, models: HasherOptions, subject: str, image: Pa
 def identify(
     place: GalleryOptions, models: HasherOptions, image: Path, top: int, threshold: int | None, closed: bool
 ) -> Answer:
-    """Find out who is in an image (exit code 1: nobody). IMAGE is an aligned face."""
+    """Identify the subject of an image (exit code 1: no match). IMAGE is an aligned face."""
     name = place.application
     _check_faces([image])
     with place.open() as gallery:
@@ -335,7 +335,7 @@ def identify(
     candidates = [{"subject": each.subject_id, "distance": each.distance, "match": each.match} for each in found]
     return Answer(
         {"application": name, "candidates": candidates},
-        "\n".join(lines or ["nobody"]),
+        "\n".join(lines or ["no match"]),
         OK if any(each.match for each in found) else NO,
     )
 

@@ -60,7 +60,7 @@ def test_from_enrolment_to_renewal(iom, tmp_path):
     assert iom("verify", "alice", "1.jpg")[0] == 0
     assert iom("verify", "alice", "5.jpg")[0] == 1
     assert iom("identify", "0.jpg")[1].startswith("alice  0  match")
-    assert iom("identify", "7.jpg")[:2] == (1, "nobody\n")
+    assert iom("identify", "7.jpg")[:2] == (1, "no match\n")
     assert iom("export", tmp_path / "door.iom")[0] == 0
     assert iom("revoke", "alice")[1] == "revoked 2 references of alice\n"
     code, _, error = iom("verify", "alice", "1.jpg")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.util
-import io
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from PIL import Image
 from starlette.formparsers import MultiPartParser
 
 from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError, TooLargeError
@@ -25,7 +23,15 @@ from iom.photos.images import Pixels
 from iom.service.decoding import Decoder
 from iom.service.face_pipeline import FACES_A_CALL, FacePipeline, SharedHasher
 from iom.service.middleware import LOG, RETRY_SOON, Gate, Metrics
-from iom.service.routes import LiveResponse, ReadyResponse, add_gallery_routes, guards, problems
+from iom.service.routes import (
+    PNG_RESPONSE,
+    LiveResponse,
+    ReadyResponse,
+    add_gallery_routes,
+    guards,
+    png_response,
+    problems,
+)
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile, add_token
 from iom.synthetic import load_face_model
@@ -82,7 +88,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        faces.close()
+        faces.decoder.close()
         gallery.close()
 
     # FastAPI's documentation pages load scripts from another host; /openapi.json stays.
@@ -149,8 +155,6 @@ def _refused(status: int) -> Callable[[Request, Exception], Any]:
 def _add_pages(
     app: FastAPI, gallery: Gallery, faces: FacePipeline, settings: ServiceSettings, samples: Sequence[Pixels]
 ) -> None:
-    pictures = [_png(face) for face in samples]
-
     @app.get("/health/live", operation_id="live", tags=["service"])
     async def live() -> LiveResponse:  # async: it answers also while all threads work
         """Whether the process answers; restart it if it does not."""
@@ -161,36 +165,27 @@ def _add_pages(
         """Whether the stores answer; send no requests if they do not."""
         gallery.store.audit_head()
         gallery.keys.entries()
-        return ReadyResponse(aligns=faces.aligns, scores=settings.scores, samples=len(pictures))
+        return ReadyResponse(aligns=faces.aligns, scores=settings.scores, samples=len(samples))
 
     @app.get(
         OPEN_FOLDER + "{number}",
         operation_id="sample",
         tags=["service"],
         response_class=Response,
-        responses={**problems(404, 422, 500), 200: {"content": {"image/png": {"schema": {"type": "string"}}}}},
+        responses={**problems(404, 422, 500), **PNG_RESPONSE},
     )
     def sample(number: int = InPath(description="0, 1, ...", examples=[0])) -> Response:
         """A synthetic face to try the service with: two images of each person."""
-        if not 0 <= number < len(pictures):
-            raise HTTPException(404, f"expected a number below {len(pictures)}")
-        return Response(pictures[number], media_type="image/png")
+        if not 0 <= number < len(samples):
+            raise HTTPException(404, f"expected a number below {len(samples)}")
+        return png_response(samples[number])
 
     for path, (name, kind) in _FILES.items():
         app.get(path, include_in_schema=False)(_served((_FOLDER / name).read_bytes(), kind))
 
 
-def _png(face: Pixels) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(face).save(stream, "PNG")
-    return stream.getvalue()
-
-
 def _served(content: bytes, kind: str) -> Callable[[], Response]:
-    def page() -> Response:
-        return Response(content, media_type=kind)
-
-    return page
+    return lambda: Response(content, media_type=kind)
 
 
 def _is_open(path: str) -> bool:
@@ -238,25 +233,19 @@ def open_service(
         detect = load_detector()
         gallery.hasher = shared = _shared(load_hasher())
         samples: list[Pixels] = []
-        page = ""
+        accepted = "aligned faces of 112x112 only" if detect is None else "photographs are aligned"
+        lines = [f"serving on {address}", accepted]
         if demo_token:
             gallery.create_application(application)
             samples = list(load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)[0])
-            page = f"{address}/#application={application}&token={demo_token}"
+            lines.append(f"\nopen  {address}/#application={application}&token={demo_token}\n")
+            lines.append("the gallery and this token are deleted when you stop the service with Ctrl-C")
         decoder = Decoder(settings, photographs=detect is not None)
         stack.callback(decoder.close)
         decoder.start()
         app = create_app(gallery, FacePipeline(shared, decoder, detect), tokens, settings, samples=samples)
         stack.pop_all()  # from here on the application closes them
-        yield app, _greeting(address, page, aligns=detect is not None)
-
-
-def _greeting(address: str, page: str, *, aligns: bool) -> str:
-    lines = [f"serving on {address}"]
-    lines.append("photographs are aligned" if aligns else "aligned faces of 112x112 only")
-    if page:
-        lines += [f"\nopen  {page}\n", "the gallery and this token are deleted when you stop the service with Ctrl-C"]
-    return "\n".join(lines)
+        yield app, "\n".join(lines)
 
 
 def _shared(hasher: FaceHasher) -> SharedHasher:

@@ -40,7 +40,6 @@ class Decoder:
 
     def __init__(self, settings: ServiceSettings, *, photographs: bool = False) -> None:
         self._settings = settings
-        self.photographs = photographs
         self.given_up = 0
         """Images whose worker was killed, died or sent a malformed answer."""
         self._pool = WorkerPool(

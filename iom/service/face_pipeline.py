@@ -1,9 +1,9 @@
 """Face pipeline of the service: decode, detect, align, and embed in batches of concurrent calls."""
 
-import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -27,12 +27,7 @@ FACES_A_CALL = 8
 class _Job(Generic[T]):
     rows: NDArray[Any]
     extra: Sequence[T]
-    result: NDArray[Any] | None = None
-    error: Exception | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.result is not None or self.error is not None
+    outcome: Future[NDArray[Any]] = dataclasses.field(default_factory=Future)
 
 
 class MicroBatcher(Generic[T]):
@@ -53,16 +48,13 @@ class MicroBatcher(Generic[T]):
         with self._lock:
             self.waiting.append(job)
         with self._turn:  # jobs that wait here may be computed by the thread before
-            while not job.is_done:
+            while not job.outcome.done():
                 jobs = self._taken()
                 if not jobs:
-                    job.error = _interrupted()
+                    job.outcome.set_exception(_interrupted())
                     break
                 self._do(jobs)
-        if job.result is None:
-            assert job.error is not None  # noqa: S101 - one of both, or it would not be done
-            raise job.error
-        return job.result
+        return job.outcome.result()
 
     def _taken(self) -> list[_Job[T]]:
         """The longest waiting jobs, up to `most` rows; a larger one goes alone."""
@@ -77,14 +69,14 @@ class MicroBatcher(Generic[T]):
             self._compute(jobs)
         except Exception as error:
             if len(jobs) == 1:
-                jobs[0].error = error
+                jobs[0].outcome.set_exception(error)
                 return
             for job in jobs:  # the rows of one job must not fail the others
                 self._do([job])
         finally:
             for job in jobs:
-                if not job.is_done:  # `work` ended by SystemExit, KeyboardInterrupt or the like
-                    job.error = _interrupted()
+                if not job.outcome.done():  # `work` ended by SystemExit, KeyboardInterrupt or the like
+                    job.outcome.set_exception(_interrupted())
 
     def _compute(self, jobs: list[_Job[T]]) -> None:
         rows = np.concatenate([job.rows for job in jobs])
@@ -93,7 +85,7 @@ class MicroBatcher(Generic[T]):
             raise ValueError(f"expected {len(rows)} rows of results, received {len(results)}")
         start = 0
         for job in jobs:
-            job.result = results[start : start + len(job.rows)]
+            job.outcome.set_result(results[start : start + len(job.rows)])
             start += len(job.rows)
 
 
@@ -128,6 +120,8 @@ class SharedHasher(ForwardingFaceHasher):
         return self._hasher.with_batch_size(size).embed(images)
 
 
+WAIT_SECONDS = 10.0
+"""Time to wait for the detector."""
 ONE_PERSON = PhotoSettings(detector="points", faces="dominant")
 """The largest face, if no other is nearly as large."""
 
@@ -135,11 +129,8 @@ ONE_PERSON = PhotoSettings(detector="points", faces="dominant")
 class FacePipeline:
     """Encoded images to embeddings, of aligned faces only if there is no detector; several threads call `hasher`."""
 
-    def __init__(
-        self, hasher: FaceHasher, decoder: Decoder, detect: Detect | None = None, *, wait_seconds: float = 10.0
-    ) -> None:
+    def __init__(self, hasher: FaceHasher, decoder: Decoder, detect: Detect | None = None) -> None:
         self._hasher, self.decoder, self._detect = hasher, decoder, detect
-        self._wait = wait_seconds
         self._lock = threading.Lock()  # a network uses all cores already
 
     @property
@@ -156,20 +147,11 @@ class FacePipeline:
         decoded = self.decoder.decode(data)
         if decoded.is_aligned or self._detect is None:
             return decoded.pixels
-        with self._detector_free():
-            found = self._detect(decoded.pixels)
-        [(index, _)], _ = choose_faces(found, decoded.pixels.shape, ONE_PERSON)
-        return align(decoded.pixels, found[index].points, source="image")
-
-    def close(self) -> None:
-        """Close the decoder."""
-        self.decoder.close()
-
-    @contextlib.contextmanager
-    def _detector_free(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=self._wait):
+        if not self._lock.acquire(timeout=WAIT_SECONDS):
             raise BusyError("Too many concurrent images; retry later")
         try:
-            yield
+            found = self._detect(decoded.pixels)
         finally:
             self._lock.release()
+        [(index, _)], _ = choose_faces(found, decoded.pixels.shape, ONE_PERSON)
+        return align(decoded.pixels, found[index].points, source="image")

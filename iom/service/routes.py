@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from iom.errors import DataError, EnrolmentError, RevokedError
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import MAX_SUBJECT_ID_LENGTH, check_subject_id
+from iom.photos.images import Pixels
 from iom.service.face_pipeline import FacePipeline
 from iom.service.middleware import Backoff, Metrics
 from iom.service.settings import ServiceSettings
@@ -134,6 +135,7 @@ Subject = Annotated[
 ]
 Images = Annotated[list[UploadFile], File(description="Faces of the subject; each becomes a reference.")]
 Image = Annotated[UploadFile, File(description="A face: JPEG, PNG, BMP or WebP.")]
+PNG_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {"schema": {"type": "string"}}}}}
 _BEARER = HTTPBearer(auto_error=False, description="Made by `iom make-token`: one application, one role.")
 
 
@@ -216,12 +218,10 @@ def add_gallery_routes(
             new = gallery.renew(application, subject, embedded(images))
         return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
-    @post("align", response_class=Response, responses={200: {"content": {"image/png": {"schema": {"type": "string"}}}}})
+    @post("align", response_class=Response, responses=PNG_RESPONSE)
     def align(application: Application, image: Image) -> Response:
         """Return the aligned 112x112 face that the service would use; nothing is stored or compared."""
-        stream = io.BytesIO()
-        PillowImage.fromarray(faces.aligned(image.file.read())).save(stream, "PNG")
-        return Response(stream.getvalue(), media_type="image/png")
+        return png_response(faces.aligned(image.file.read()))
 
     @app.get(
         "/v1/{application}/stats",
@@ -235,6 +235,13 @@ def add_gallery_routes(
         _checked(gallery, application)
         counts = gallery.store.stats(application)
         return StatsResponse(subjects=counts.subjects, references=counts.references, revoked=counts.revoked)
+
+
+def png_response(face: Pixels) -> Response:
+    """A face `(112, 112, 3)` as PNG."""
+    stream = io.BytesIO()
+    PillowImage.fromarray(face).save(stream, "PNG")
+    return Response(stream.getvalue(), media_type="image/png")
 
 
 def guards(action: str) -> list[Any]:

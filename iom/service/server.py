@@ -78,7 +78,8 @@ def serve(
                 log_config=None,
                 log_level="warning",
                 server_header=False,
-                http=timed_protocol(settings, trusted),
+                # Connections of one server are counted together.
+                http=functools.partial(TimedProtocol, waiting=WaitingConnections(settings, trusted)),  # type: ignore[arg-type]
                 ws="none",
                 loop="none",
                 proxy_headers=bool(trusted),
@@ -277,11 +278,6 @@ class TimedProtocol(H11Protocol):
             self._header_timer.cancel()
             self._header_timer = None
         self._waiting.remove(self)
-
-
-def timed_protocol(settings: ServiceSettings, trusted: Sequence[Network] = ()) -> Any:
-    """A protocol for `uvicorn.Config(http=...)`; connections of one server are counted together."""
-    return functools.partial(TimedProtocol, waiting=WaitingConnections(settings, trusted))
 
 
 class _StrictConnection(h11.Connection):

@@ -13,17 +13,15 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from iom._files import atomic_path, write_text
 from iom.errors import DataError
-from iom.photos.images import Pixels, read_photograph
+from iom.photos.images import Pixels, in_threads, read_photograph
 
 SIZE = 112
 JPEG_QUALITY = 95
@@ -168,10 +166,8 @@ def aligned_crops(
             image, _ = read_photograph(crops[i])
             write_face(files[i], align(image, points[i], source=str(crops[i]), smooth=False))
 
-    with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(write, range(len(crops)))
-        for _ in tqdm(done, total=len(crops), desc="aligning", unit="face", disable=not progress):
-            pass
+    for _ in in_threads(write, range(len(crops)), "aligning", unit="face", workers=workers, progress=progress):
+        pass
     return files
 
 

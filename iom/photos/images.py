@@ -122,7 +122,7 @@ def read_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, pro
     def fill(index: int) -> None:
         images[index] = read_image(paths[index], size=size)
 
-    for _ in _in_threads(fill, len(paths), workers, progress, "reading images"):
+    for _ in in_threads(fill, range(len(paths)), "reading images", workers=workers, progress=progress):
         pass
     return images
 
@@ -137,7 +137,7 @@ def check_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, pr
             return str(error)
         return None
 
-    found = _in_threads(problem, len(paths), workers, progress, "checking images")
+    found = in_threads(problem, range(len(paths)), "checking images", workers=workers, progress=progress)
     problems = [text for text in found if text is not None]
     if not problems:
         return
@@ -159,11 +159,12 @@ def _to_rgb(image: Image.Image, source: str) -> Pixels:
     return np.asarray(image.convert("RGB"), np.uint8)
 
 
-def _in_threads(work: Callable[[int], T], count: int, workers: int, progress: bool, label: str) -> Iterator[T]:
-    """Results of `work(0)`, `work(1)`, ... in order; an error cancels what has not started."""
+def in_threads(
+    work: Callable[[int], T], items: Sequence[int], label: str, *, unit: str = "image", workers: int, progress: bool
+) -> Iterator[T]:
+    """Results of `work` on each of `items`, in order; an error cancels what has not started."""
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        results = pool.map(work, range(count))
-        yield from tqdm(results, total=count, desc=label, unit="image", disable=not progress)
+        yield from tqdm(pool.map(work, items), total=len(items), desc=label, unit=unit, disable=not progress)
 
 
 def read_photograph(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[Pixels, tuple[str, ...]]:

@@ -157,8 +157,7 @@ def _finished(folder: Path, config: str, overrides: list[str]) -> bool:
 
 def _draw(folder: Path, picture: Path) -> list[dict[str, Any]]:
     """Draw the curve; loss and figures by epoch."""
-    from iom.training.curves import draw_curves
-    from iom.training.run_dir import read_records
+    from iom.training.run_dir import draw_curves, read_records
 
     records = read_records(folder / "metrics.jsonl")
     draw_curves(picture, {folder.name: records})

@@ -104,8 +104,8 @@ def _ours(config: Stage2Config, rows: Any, labels: Any, steps: int) -> Callable[
     """`turn -> steps taken` of the graph that `train_stage2.py` trains."""
     from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
     from iom.nn.losses.code.objectives import build_objectives
+    from iom.training.hasher import start_hasher, training_graph
     from iom.training.optimizers import build_optimizer
-    from iom.training.training_graph import start_hasher, training_graph
 
     size = rows.shape[1]
     sampler = SubjectBatches(labels, config.batches.subjects, config.batches.images, config.seed)

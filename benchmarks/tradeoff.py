@@ -8,7 +8,7 @@ Two ways to reduce what a code holds, each over code shapes m x q: `keep`, where
 permutation keeps k of the D dimensions, and `parts`, keys of kind `part`, where a key lives in one
 of two fixed windows of k dimensions and a renewal goes to the other; the layer before them is
 learned on FIW alone, so that the windows tell little of each other
-(`iom.training.whitening.independent_parts`). EER comes from all pairs of LFW, keys stolen. PRAR is
+(`iom.nn.adapter.independent_parts`). EER comes from all pairs of LFW, keys stolen. PRAR is
 that of the best attack on each configuration, the prior-aware one among them, which knows all
 learned layers, over 40 fresh keys, against a renewal with the very sample that leaked; `prar_other`
 is against another sample of the subject. It depends on the operating threshold: each configuration
@@ -216,8 +216,8 @@ def _in_parts(arguments: argparse.Namespace, setting: Setting, shape: tuple[int,
     from iom.baselines.index_of_max import REFINEMENT_STEPS
     from iom.config import HasherConfig
     from iom.models.face_hasher import KerasFaceHasher
+    from iom.nn.adapter import independent_parts
     from iom.nn.hash_network import LEARNED_LAYER, build_hasher
-    from iom.training.whitening import independent_parts
 
     frame = arguments.frame.removesuffix("_refined")
     code = HasherConfig(

@@ -1,4 +1,7 @@
-"""Lookup of named entries in plain tables, with hints for misspelt names."""
+"""Names of choices that the command line offers, and lookup in tables with hints for misspelt names.
+
+Importing it costs nothing: the code behind the names is elsewhere.
+"""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -7,6 +10,20 @@ from typing import TypeVar
 from iom.errors import ConfigError
 
 T = TypeVar("T")
+
+KEY_MODES = ("subject", "application")
+"""A gallery's keys: one for each record, or one for all."""
+FUSIONS = ("none", "centroid", "majority")
+"""Several images of a subject, enrolled: a reference each, their mean vector, the majority of their symbols."""
+ROLES: dict[str, frozenset[str]] = {
+    "verifier": frozenset({"align", "verify", "identify"}),
+    "enroller": frozenset({"align", "verify", "identify", "enroll", "renew"}),
+    "admin": frozenset({"align", "verify", "identify", "enroll", "renew", "revoke", "stats"}),
+    "monitor": frozenset({"metrics"}),
+}
+"""Role of a token of the service to the actions it allows."""
+SCORE_FORMATS = ("four", "five", "csv")
+"""Layouts of score files."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

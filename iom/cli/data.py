@@ -61,7 +61,7 @@ class PhotoOptions:
         """The library's run over a folder; `aligned` photographs are faces, and need no detector."""
         from iom._files import sha256_of
         from iom.photos.align import read_landmarks
-        from iom.photos.decode import MAX_MEGAPIXELS
+        from iom.photos.images import MAX_MEGAPIXELS
         from iom.photos.photograph import ALIGNED, POINTS, PhotoSettings
         from iom.photos.pipeline import PhotoRun
 
@@ -383,7 +383,7 @@ def make_face_model(
     from iom.config import FolderConfig
     from iom.data.folders import scan_folder
     from iom.photos.images import read_images
-    from iom.synthetic.fit import fit_face_model, select_frontal
+    from iom.synthetic import fit_face_model, select_frontal
 
     found = scan_folder(FolderConfig(root=str(folder), min_images=min_images))
     first = np.searchsorted(found.labels, found.labels)  # labels are sorted

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iom._names import ROLES
+from iom._registry import ROLES
 from iom.cli._command import PATH, Answer, Choice, HasherOptions, detector_options, hasher_options, output_option, root
 from iom.cli.gallery import GalleryOptions, gallery_options
 from iom.errors import ConfigError

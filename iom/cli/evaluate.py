@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from iom._names import SCORE_FORMATS
+from iom._registry import SCORE_FORMATS
 from iom.cli._command import (
     PATH,
     Answer,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iom._names import FUSIONS, KEY_MODES
+from iom._registry import FUSIONS, KEY_MODES
 from iom.cli._command import (
     COUNT,
     NO,

@@ -222,8 +222,7 @@ def curves(runs: Sequence[Path], output: Path) -> Answer:
     if output.suffix.lower() not in (".png", ".svg"):
         raise DataError(f"{output}: expected a name ending in .png or .svg")
 
-    from iom.training.curves import draw_curves
-    from iom.training.run_dir import read_records
+    from iom.training.run_dir import draw_curves, read_records
 
     records = {}
     for folder in runs:

@@ -5,18 +5,16 @@ import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from iom._files import is_image, is_skipped
 from iom.data.formats.bin_files import read_bin_images
 from iom.data.formats.conversions import FaceSource, from_folder, from_recordio, from_shards
 from iom.data.tfrecord import is_shards, read_manifest, read_records, read_sidecar
 from iom.errors import DataError
-from iom.photos.images import FORMATS, decode_image
+from iom.photos.images import FORMATS, decode_image, in_threads
 
 PROBLEMS = {
     "unreadable": "the file itself is damaged, or contradicts its index",
@@ -70,9 +68,7 @@ def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool 
         return _examine(source, row, size)
 
     count = len(source.paths)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        found = pool.map(examine, range(count))
-        images = list(tqdm(found, total=count, desc="checking", unit="image", disable=not progress))
+    images = list(in_threads(examine, range(count), "checking", workers=workers, progress=progress))
     findings += [problem for image in images for problem in image.problems]
     if labelled:
         findings += _repeated(images)

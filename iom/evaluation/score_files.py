@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import atomic_path
-from iom._names import SCORE_FORMATS
-from iom._registry import lookup
+from iom._registry import SCORE_FORMATS, lookup
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.table_files import shown
 from iom.errors import DataError

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from iom._names import KEY_MODES
+from iom._registry import KEY_MODES
 from iom.codes.packing import encoding_shape
 from iom.errors import CodeError, EnrolmentError
 

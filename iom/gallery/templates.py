@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._names import FUSIONS
-from iom._registry import lookup
+from iom._registry import FUSIONS, lookup
 from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_shape, pack, plane_count, word_count
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.keys.key_store import KeyStore

@@ -14,11 +14,9 @@ import numpy as np
 from iom._registry import lookup
 from iom._untrusted import read_bytes
 from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
-from iom.photos.align import SIZE, Face, align, face_size, similarity
-from iom.photos.decode import MAX_MEGAPIXELS, decode_photograph
+from iom.photos.align import SIZE, Face, align, brightness_of, face_size, pose_of, sharpness_of, similarity
 from iom.photos.detect import DETECTORS, MAX_SIDE, Detect, build_detector
-from iom.photos.images import Pixels, decode_image
-from iom.photos.quality import brightness_of, pose_of, sharpness_of
+from iom.photos.images import MAX_MEGAPIXELS, Pixels, decode_image, decode_photograph
 
 MAX_MEGABYTES = 256.0
 STAGES = ("decode", "detect", "align")

@@ -9,8 +9,7 @@ from PIL import Image
 
 from iom._workers import Handler, WorkerPool
 from iom.errors import DataError, FaceError, TooLargeError, WorkerError
-from iom.photos.decode import decode_photograph
-from iom.photos.images import Pixels, decode_image
+from iom.photos.images import Pixels, decode_image, decode_photograph
 from iom.service.settings import ServiceSettings
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")

@@ -3,7 +3,7 @@
 import dataclasses
 
 from iom.errors import ConfigError
-from iom.photos.decode import MAX_MEGAPIXELS
+from iom.photos.images import MAX_MEGAPIXELS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

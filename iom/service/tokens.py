@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from iom._files import write_secret
-from iom._names import ROLES
-from iom._registry import lookup
+from iom._registry import ROLES, lookup
 from iom._untrusted import read_json
 from iom.errors import ConfigError, DataError
 from iom.gallery.models import check_application_name

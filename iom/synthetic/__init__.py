@@ -1,5 +1,405 @@
-"""Synthetic faces: a statistical model of aligned faces, its fit, and its samples."""
+"""Synthetic faces: a linear Gaussian model of aligned faces, its fit, and its samples for demo, smoke runs and tests.
 
-from iom.synthetic.face_model import FaceModel as FaceModel
-from iom.synthetic.face_model import load_face_model as load_face_model
-from iom.synthetic.face_model import write_folder as write_folder
+Its statistics come from LFW (docs/face_model.md): never evaluate on LFW a model that was trained on its samples.
+"""
+
+import dataclasses
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from iom._files import atomic_path
+from iom._random import numpy_stream
+from iom._untrusted import read_arrays
+from iom.errors import DataError
+
+Floats = NDArray[np.float32]
+
+MODEL_PATH = Path(__file__).with_name("face_model.npz")
+BETWEEN, WITHIN = 1.15, 0.35
+"""Factors at which face verification is about as hard on samples as on photographs."""
+
+_FILE_FORMAT = 1
+_CHUNK = 256
+# ITU-R BT.601, as JPEG uses it: RGB -> Y, Cb, Cr about zero.
+_TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
+_FROM_YCC = np.linalg.inv(_TO_YCC.astype(np.float64)).astype(np.float32)
+
+# A sum over the few chroma values would hardly count beside that over the many luma values. At equal area they would
+# weigh 4; half of that, since eyes and networks see less in colour.
+_CHROMA_WEIGHT = 2.0
+_BACKGROUND_WEIGHT = 0.3
+_SMOOTHING = 8.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaneShape:
+    """Sides of one luma and two coarse chroma planes, all even: `luma` x `luma`, twice `chroma` x `chroma`."""
+
+    luma: int
+    chroma: int
+
+    @property
+    def size(self) -> int:
+        """Values of a face, P."""
+        return self.luma**2 + 2 * self.chroma**2
+
+    def split(self, flat: Floats) -> tuple[Floats, Floats]:
+        """Views `(N, luma, luma)` and `(N, 2, chroma, chroma)` of flat planes `(N, P)`."""
+        count = len(flat)
+        luma = flat[:, : self.luma**2].reshape(count, self.luma, self.luma)
+        chroma = flat[:, self.luma**2 :].reshape(count, 2, self.chroma, self.chroma)
+        return luma, chroma
+
+    def join(self, luma: Floats, chroma: Floats) -> Floats:
+        """Flat planes `(N, P)`."""
+        return np.concatenate([luma.reshape(len(luma), -1), chroma.reshape(len(chroma), -1)], 1)
+
+    def mirror(self, flat: Floats) -> Floats:
+        """The planes `(N, P)` with left and right exchanged."""
+        luma, chroma = self.split(flat)
+        return self.join(luma[..., ::-1], chroma[..., ::-1])
+
+
+SHAPE = PlaneShape(luma=64, chroma=16)
+"""Planes of a fit."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FaceModel:
+    """The mean face plus components, weighted by Gaussian coefficients.
+
+    Mirror-symmetric components carry the subject (a face is nearly symmetric) and the change between images;
+    antisymmetric ones (light from the side, a turned head, half a smile) carry only the change between images. A
+    coefficient is the sum of a subject part, which all images of a subject share, and an image part.
+
+    Attributes:
+        shape: Sides of the luma and chroma planes; P values in all.
+        mean: Mean face, `(P,)` in grey levels.
+        symmetric: Components `(K, P)`, in grey levels for a coefficient of 1.
+        antisymmetric: Components `(A, P)`, likewise.
+        between: Root R of the covariance R R' of the subject parts, `(K, K)`.
+        within: Root of the covariance of the symmetric image parts, `(K, K)`. The coefficients of antisymmetric
+            components are independent and have unit variance.
+    """
+
+    shape: PlaneShape
+    mean: Floats
+    symmetric: Floats
+    antisymmetric: Floats
+    between: Floats
+    within: Floats
+
+    def sample(
+        self, subjects: int, images: int, *, seed: int, between: float = BETWEEN, within: float = WITHIN
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Faces of subjects who do not exist.
+
+        The same seed gives the same faces, and image j of subject i does not depend on how many are asked for. From
+        machine to machine a pixel may differ by a grey level, since matrix products are rounded differently; and NumPy
+        does not promise its normal numbers between versions.
+
+        Args:
+            subjects: How many subjects.
+            images: How many images of each.
+            seed: Any non-negative integer.
+            between: Factor on the deviation of subjects: a larger one makes verification easier.
+            within: Factor on the deviation of a subject's images: a larger one makes verification harder.
+
+        Returns:
+            RGB pixels `(subjects * images, 112, 112, 3)`, and the subject of each image.
+
+        Raises:
+            DataError: A count below one, or a negative factor.
+        """
+        symmetric, antisymmetric = self.coefficients(subjects, images, seed=seed, between=between, within=within)
+        return self.render(symmetric, antisymmetric), np.repeat(np.arange(subjects), images)
+
+    def coefficients(
+        self, subjects: int, images: int, *, seed: int, between: float = BETWEEN, within: float = WITHIN
+    ) -> tuple[Floats, Floats]:
+        """Coefficients that `sample` renders: `(subjects * images, K)` and `(subjects * images, A)`."""
+        if subjects < 1 or images < 1 or between < 0 or within < 0:
+            raise DataError(
+                "synthetic faces need at least one subject and image and no negative factor, "
+                f"received {subjects} subjects, {images} images, between {between}, within {within}"
+            )
+        size = len(self.symmetric)
+        rows = subjects * images
+        # One stream for the subjects and one for each image number, so that longer draws only append.
+        stream = numpy_stream(seed, "synthetic/subjects")
+        subject = between * stream.standard_normal((subjects, size)) @ self.between.T
+        image = np.empty((subjects, images, size + len(self.antisymmetric)))
+        for number in range(images):
+            stream = numpy_stream(seed, f"synthetic/image-{number}")
+            image[:, number] = within * stream.standard_normal(image[:, number].shape)
+        symmetric = subject[:, None] + image[..., :size] @ self.within.T
+        antisymmetric = image[..., size:]
+        return symmetric.reshape(rows, -1).astype(np.float32), antisymmetric.reshape(rows, -1).astype(np.float32)
+
+    def render(self, symmetric: Floats, antisymmetric: Floats) -> NDArray[np.uint8]:
+        """Faces of coefficients `(N, K)` and `(N, A)`: RGB pixels `(N, 112, 112, 3)`."""
+        mean, components = self._rgb
+        coefficients = np.concatenate([symmetric, antisymmetric], axis=1)
+        images = np.empty((len(coefficients), 112 * 112 * 3), np.uint8)
+        for start in range(0, len(coefficients), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            levels = np.rint(coefficients[rows] @ components + mean)
+            images[rows] = np.clip(levels, 0, 255, out=levels)
+        return images.reshape(-1, 112, 112, 3)
+
+    @functools.cached_property
+    def _rgb(self) -> tuple[Floats, Floats]:
+        """Mean and components as full RGB images, so that a face is one matrix product."""
+        planes = np.concatenate([self.mean[None], self.symmetric, self.antisymmetric])
+        rgb = to_rgb(planes, self.shape).reshape(len(planes), -1)
+        return rgb[0], rgb[1:]
+
+    def save(self, path: Path) -> None:
+        """Write the compact file: half of each plane, deflated components as int8 with one common step."""
+        luma, chroma = self.shape.luma // 2, self.shape.chroma // 2
+        largest = max(float(np.abs(self.symmetric).max()), float(np.abs(self.antisymmetric).max()))
+        values: dict[str, Any] = {"format": np.int64(_FILE_FORMAT), "step": np.float32(largest / 127)}
+        for name in ("symmetric", "antisymmetric"):
+            halves = self.shape.split(np.rint(getattr(self, name) / values["step"]))
+            values[f"{name}_luma"] = halves[0][..., :luma].astype(np.int8)
+            values[f"{name}_chroma"] = halves[1][..., :chroma].astype(np.int8)
+        for name in ("mean", "between", "within"):
+            values[name] = getattr(self, name).astype(np.float16)
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **values)
+
+    @classmethod
+    def load(cls, path: Path) -> "FaceModel":
+        """Read a compact file; a missing or damaged one is a `DataError`."""
+        try:
+            return _from_values(read_arrays(path))
+        except FileNotFoundError as error:
+            raise DataError(f"no face model {path}; it is part of the package") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: damaged face model ({error})") from error
+
+
+@functools.cache
+def load_face_model(path: Path = MODEL_PATH) -> FaceModel:
+    """The face model of the package, or of another file."""
+    return FaceModel.load(path)
+
+
+def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress: bool = False) -> None:
+    """Write synthetic subjects as `<root>/<subject>/<image>.png`, all or nothing; `root` must be new or empty."""
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DataError(f"{root}: expected a new or empty folder, and there is something in it")
+    pixels, labels = load_face_model().sample(subjects, images, seed=seed)
+    temporary = None
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".tmp-{root.name}-"))
+        for row, face in enumerate(tqdm(pixels, desc="writing faces", unit="image", disable=not progress)):
+            folder = temporary / f"subject_{labels[row]:04d}"
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(face).save(folder / f"{row % images:03d}.png")
+        temporary.chmod(0o755)
+        if root.exists():
+            root.rmdir()
+        temporary.rename(root)
+    except OSError as error:
+        raise DataError(f"cannot write {root}: {error.strerror}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def to_planes(images: NDArray[np.uint8], shape: PlaneShape) -> Floats:
+    """RGB pixels `(N, S, S, 3)` as flat planes `(N, P)` in grey levels."""
+    ycc = images.astype(np.float32) @ _TO_YCC.T
+    side = images.shape[1]
+    luma = _resize(ycc[..., 0], _averaging(side, shape.luma))
+    chroma = _resize(np.moveaxis(ycc[..., 1:], 3, 1), _averaging(side, shape.chroma))
+    return shape.join(luma, chroma)
+
+
+def to_rgb(planes: Floats, shape: PlaneShape, *, side: int = 112) -> Floats:
+    """Flat planes `(N, P)` as RGB values `(N, side, side, 3)`, neither rounded nor clipped."""
+    luma, chroma = shape.split(planes)
+    ycc = np.empty((len(planes), side, side, 3), np.float32)
+    ycc[..., 0] = _resize(luma, _cubic(shape.luma, side))
+    ycc[..., 1:] = np.moveaxis(_resize(chroma, _cubic(shape.chroma, side)), 1, 3)
+    rgb: Floats = ycc.reshape(-1, 3) @ _FROM_YCC.T
+    return rgb.reshape(ycc.shape)
+
+
+def _resize(planes: Floats, matrix: Floats) -> Floats:
+    """Resize the last two axes. Two large products: many small ones are ten times slower."""
+    for _ in range(2):
+        *others, height, width = planes.shape
+        turned = planes.reshape(-1, width) @ matrix.T
+        planes = np.swapaxes(turned.reshape(*others, height, len(matrix)), -1, -2)
+    return planes
+
+
+@functools.cache
+def _averaging(source: int, target: int) -> Floats:
+    """Matrix `(target, source)`: the mean over the source interval of each target pixel."""
+    edges = np.arange(target + 1) * source / target
+    pixels = np.arange(source)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    matrix: Floats = (np.clip(overlap, 0, None) * target / source).astype(np.float32)
+    return matrix
+
+
+@functools.cache
+def _cubic(source: int, target: int) -> Floats:
+    """Matrix `(target, source)` of Keys' cubic convolution (a = -1/2), edge pixels repeated."""
+    place = (np.arange(target) + 0.5) * source / target - 0.5
+    matrix = np.zeros((target, source))
+    for offset in range(-1, 3):
+        tap = np.floor(place) + offset
+        d = np.abs(place - tap)
+        near = 1.5 * d**3 - 2.5 * d**2 + 1
+        far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+        column = np.clip(tap, 0, source - 1).astype(int)
+        np.add.at(matrix, (np.arange(target), column), np.where(d <= 1, near, far))
+    return matrix.astype(np.float32)
+
+
+def _from_values(values: dict[str, NDArray[Any]]) -> FaceModel:
+    if int(values["format"]) != _FILE_FORMAT:
+        raise ValueError(f"expected format {_FILE_FORMAT}, received {int(values['format'])}")
+    shape = PlaneShape(values["symmetric_luma"].shape[1], values["symmetric_chroma"].shape[2])
+    step = np.float32(values["step"])
+    symmetric, antisymmetric = (
+        shape.join(
+            *(
+                np.concatenate([half, sign * half[..., ::-1]], axis=-1)
+                for half in (step * values[f"{name}_luma"], step * values[f"{name}_chroma"])
+            )
+        ).astype(np.float32)
+        for name, sign in (("symmetric", 1), ("antisymmetric", -1))
+    )
+    mean, between, within = (values[name].astype(np.float32) for name in ("mean", "between", "within"))
+    count = len(symmetric)
+    expected = {"mean": (shape.size,), "between": (count, count), "within": (count, count)}
+    for name, expected_shape in expected.items():
+        if values[name].shape != expected_shape:
+            raise ValueError(f"{name}: expected {expected_shape}, received {values[name].shape}")
+    for array in (symmetric, antisymmetric, mean, between, within):
+        if array.shape[-1] not in (shape.size, count) or not np.isfinite(array).all():
+            raise ValueError("components of unequal size or values that are not finite")
+    return FaceModel(shape, mean, symmetric, antisymmetric, between, within)
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSummary:
+    """Size of the data of a fit, and the shares of the weighted variance that its components hold."""
+
+    images: int
+    subjects: int
+    symmetric_share: float
+    antisymmetric_share: float
+
+
+def select_frontal(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], *, share: float, min_images: int
+) -> NDArray[np.intp]:
+    """Rows of the most symmetric faces `(N, S, S, 3)`, as a linear model blurs turned heads.
+
+    The `share` of images kept is by asymmetry without slow gradients of light; subjects need `min_images` of them.
+    """
+    from scipy import ndimage  # only a fit needs it
+
+    luma, _ = SHAPE.split(to_planes(images, SHAPE))
+    sharp = luma - ndimage.gaussian_filter(luma, (0, _SMOOTHING, _SMOOTHING))
+    sharp *= _face_weight(SHAPE.luma, 0.0)
+    uneven = np.square(sharp - sharp[..., ::-1]).mean((1, 2)) / np.square(sharp).mean((1, 2))
+    frontal = uneven <= np.quantile(uneven, share)
+    enough = np.bincount(labels[frontal], minlength=labels.max() + 1) >= min_images
+    return np.flatnonzero(frontal & enough[labels])
+
+
+def fit_face_model(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], *, symmetric: int = 160, antisymmetric: int = 60
+) -> tuple[FaceModel, FitSummary]:
+    """Principal components of aligned faces `(N, S, S, 3)`, and covariances between and within subjects.
+
+    Moment estimates of the one-way random-effects analysis of variance with groups of unequal size: `within` is the
+    pooled covariance, `between` that of the subject means less the part that the images cause. Directions with a
+    negative estimate are set to zero. `symmetric` and `antisymmetric` are numbers of components.
+    """
+    labels = np.unique(labels, return_inverse=True)[1]
+    subjects = int(labels.max()) + 1 if len(labels) else 0
+    needed = max(symmetric, antisymmetric)
+    if len(images) <= needed or not 1 < subjects < len(images):
+        raise DataError(
+            f"a face model of {needed} components needs more images than that, of at least two "
+            f"subjects with several each; received {len(images)} images of {subjects} subjects"
+        )
+    weight = SHAPE.join(
+        _face_weight(SHAPE.luma, _BACKGROUND_WEIGHT)[None],
+        np.repeat(_face_weight(SHAPE.chroma, _BACKGROUND_WEIGHT)[None, None], 2, axis=1) * _CHROMA_WEIGHT,
+    )[0]
+    planes = to_planes(images, SHAPE) * weight
+    mirrored = SHAPE.mirror(planes)
+    mean = (planes.mean(0) + mirrored.mean(0)) / 2
+    even, even_scores, even_share = _components((planes + mirrored) / 2 - mean, symmetric)
+    odd, _, odd_share = _components((planes - mirrored) / 2, antisymmetric)
+    between, within = covariances(even_scores, labels)
+    model = FaceModel(
+        shape=SHAPE,
+        mean=mean / weight,
+        symmetric=even / weight,
+        antisymmetric=odd / weight,
+        between=_root(between),
+        within=_root(within),
+    )
+    return model, FitSummary(len(images), subjects, even_share, odd_share)
+
+
+def _face_weight(side: int, background: float) -> Floats:
+    """An ellipse over the aligned face with a soft edge, `(side, side)`."""
+    place = (np.arange(side) + 0.5) / side * 112
+    across, down = np.meshgrid(place, place)
+    radius = np.hypot((across - 56) / 44, (down - 66) / 56)
+    inside = 1 / (1 + np.exp((radius - 1) / 0.06))
+    return (background + (1 - background) * inside).astype(np.float32)
+
+
+def _components(rows: Floats, count: int) -> tuple[Floats, NDArray[np.float64], float]:
+    """Components scaled to unit scores, the scores `(N, count)`, and the share of variance held."""
+    gram = (rows @ rows.T).astype(np.float64)
+    power, directions = np.linalg.eigh(gram)
+    power, directions = power[::-1][:count], directions[:, ::-1][:, :count]
+    scores = directions * np.sqrt(len(rows))
+    components = (scores.T @ rows) / len(rows)
+    return components.astype(np.float32), scores, float(power.sum() / np.trace(gram))
+
+
+def covariances(
+    scores: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Covariance between (not necessarily positive) and within subjects, `(K, K)`, of `(N, K)`: moment estimates."""
+    counts = np.bincount(labels)
+    total, groups = len(scores), len(counts)
+    sums = np.zeros((groups, scores.shape[1]))
+    np.add.at(sums, labels, scores)
+    means = sums / counts[:, None]
+    residual = scores - means[labels]
+    within = residual.T @ residual / (total - groups)
+    deviation = means - scores.mean(0)
+    mean_square = (deviation * counts[:, None]).T @ deviation / (groups - 1)
+    effective = (total - np.square(counts).sum() / total) / (groups - 1)
+    return (mean_square - within) / effective, within
+
+
+def _root(covariance: NDArray[np.float64]) -> Floats:
+    """R with R R' = covariance, negative directions set to zero."""
+    power, directions = np.linalg.eigh(covariance)
+    root: Floats = (directions * np.sqrt(np.clip(power, 0, None))).astype(np.float32)
+    return root

@@ -21,8 +21,7 @@ import keras
 
 from iom._files import write_json
 from iom.errors import IomError
-from iom.training.curves import draw_curves
-from iom.training.run_dir import Progress, RunDir
+from iom.training.run_dir import Progress, RunDir, draw_curves
 
 ACCURACY = "accuracy"
 """Figures with this ending are better the higher they are; all others the lower."""

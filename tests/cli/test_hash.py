@@ -12,7 +12,7 @@ from iom.codes.packing import unpack
 from iom.keys import TransformKey
 from iom.photos.align import TEMPLATE, Face, align, read_landmarks, write_landmarks
 from iom.photos.codes_file import read_codes
-from iom.photos.decode import read_photograph
+from iom.photos.images import read_photograph
 from iom.photos.pipeline import BATCH
 from iom.synthetic import load_face_model
 

@@ -8,7 +8,7 @@ import pytest
 from iom.config import FolderConfig
 from iom.data.folders import scan_folder
 from iom.photos.images import check_images
-from iom.synthetic.face_model import FaceModel
+from iom.synthetic import FaceModel
 from tests.commands import command
 
 

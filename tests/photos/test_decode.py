@@ -9,7 +9,7 @@ from hypothesis import given
 from PIL import Image
 
 from iom.errors import DataError, TooLargeError
-from iom.photos.decode import read_photograph
+from iom.photos.images import read_photograph
 
 SLOPE = np.add.outer(np.arange(60) * 2, np.arange(80)).astype(np.uint8)
 COLOURS = np.stack([SLOPE, SLOPE[::-1], 255 - SLOPE], -1)

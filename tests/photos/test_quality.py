@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from PIL import Image, ImageFilter
 
-from iom.photos.align import TEMPLATE
-from iom.photos.quality import brightness_of, head_shape, pose_of, sharpness_of
+from iom.photos.align import TEMPLATE, brightness_of, head_shape, pose_of, sharpness_of
 
 
 def turned(yaw, pitch, roll):

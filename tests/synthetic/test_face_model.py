@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iom import synthetic
 from iom.errors import DataError
 from iom.photos.images import read_image
-from iom.synthetic import face_model as synthetic
-from iom.synthetic.face_model import MODEL_PATH, FaceModel, load_face_model, write_folder
+from iom.synthetic import MODEL_PATH, FaceModel, load_face_model, write_folder
 
 # Grey levels of nine blocks of the first face of seed 1.
 KNOWN_LEVELS = [[50.1, 88.9, 80.3], [99.0, 160.2, 96.8], [48.1, 140.7, 61.0]]

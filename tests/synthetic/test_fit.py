@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from iom.errors import DataError
-from iom.synthetic import load_face_model
-from iom.synthetic.face_model import to_planes, to_rgb
-from iom.synthetic.fit import SHAPE, covariances, fit_face_model, select_frontal
+from iom.synthetic import SHAPE, covariances, fit_face_model, load_face_model, select_frontal, to_planes, to_rgb
 
 
 def test_covariances_agree_with_plain_loops() -> None:

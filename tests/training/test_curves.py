@@ -1,8 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from iom.training.curves import curves_figure, draw_curves
-from iom.training.run_dir import write_records
+from iom.training.run_dir import curves_figure, draw_curves, write_records
 from tests.commands import command
 
 RECORDS = [

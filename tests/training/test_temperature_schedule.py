@@ -5,7 +5,7 @@ import pytest
 from iom.config import HasherConfig
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.nn.losses.code.base import SOFT
-from iom.training.training_graph import start_hasher, temperature_schedule, training_graph
+from iom.training.hasher import start_hasher, temperature_schedule, training_graph
 
 SIZE = 16
 

@@ -6,7 +6,7 @@ from iom.config import CODE_LOSSES, HasherConfig
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.nn.hash_network import LEARNED_LAYER, PROJECTION
 from iom.nn.losses.code.objectives import build_objectives
-from iom.training.training_graph import start_hasher, training_graph
+from iom.training.hasher import start_hasher, training_graph
 
 SIZE = 32
 

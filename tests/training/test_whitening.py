@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from iom.errors import DataError
-from iom.training.whitening import independent_parts, leading_directions, within_class_whitening
+from iom.nn.adapter import independent_parts, leading_directions, within_class_whitening
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +31,7 @@ from iom.data.formats.carray import read_carray
 from iom.data.formats.recordio import read_record_file
 from iom.data.tfrecord import FORMAT, MANIFEST, ShardRow, open_shards, read_records, read_sidecar
 from iom.errors import ConfigError, DataError
-from iom.photos.images import decode_image
+from iom.photos.images import decode_image, in_threads
 
 IMAGES = "images"
 PAIRS = "pairs.txt"
@@ -162,7 +161,7 @@ def write_folder(
         return source.paths[row], digest, ""
 
     with _journal(root, source, {"to": "folder", "size": size}):
-        written = list(_in_threads(write, range(len(source.paths)), workers, "image", progress))
+        written = list(in_threads(write, range(len(source.paths)), "images", workers=workers, progress=progress))
     manifest = {
         "source": source.root.name,
         "notes": list(source.notes),
@@ -210,7 +209,8 @@ def write_shards(
         numbers = range(-(-count // per_shard))
         finished = {number: shard for number, shard in _finished_shards(root, journal) if number in numbers}
         left = [number for number in numbers if number not in finished]
-        for number, shard in zip(left, _in_threads(write, left, workers, "shard", progress), strict=True):
+        written = in_threads(write, left, "shards", unit="shard", workers=workers, progress=progress)
+        for number, shard in zip(left, written, strict=True):
             journal.add({"shard": shard}, durable=True)
             finished[number] = shard
     shards = [finished[number] for number in numbers]
@@ -393,12 +393,6 @@ def _suffix(data: bytes, place: str) -> str:
 
 def _shown(items: Iterable[T], action: str, progress: bool) -> Iterable[T]:
     return tqdm(items, desc=f"images {action}", unit="image", disable=not progress)
-
-
-def _in_threads(work: Callable[[int], T], items: Sequence[int], workers: int, unit: str, progress: bool) -> Iterator[T]:
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        results = pool.map(work, items)
-        yield from tqdm(results, total=len(items), desc=f"{unit}s", unit=unit, disable=not progress)
 
 
 FACE_SOURCES: dict[str, Callable[[Path], FaceSource]] = {

@@ -10,7 +10,7 @@ from iom.errors import ConfigError
 from iom.nn.losses.code.base import CLASS_COSINES, COLLISIONS, COLLISIONS_ACROSS, HASHED_CLASS_COSINES, RELAXED, SOFT
 from iom.nn.losses.code.objectives import build_objectives
 from iom.nn.losses.code.similarity import SimilarityDistillation
-from iom.training.training_graph import start_hasher, training_graph
+from iom.training.hasher import start_hasher, training_graph
 from tests.nn.losses.loss_oracles import VARIANTS
 
 SIZE, CLASSES = 16, 8

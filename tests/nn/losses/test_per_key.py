@@ -6,7 +6,7 @@ from iom.config import CODE_LOSSES, HasherConfig
 from iom.keys import TransformKey
 from iom.nn.losses.code.base import COLLISIONS, RELAXED, SOFT, PerKeyLoss
 from iom.nn.losses.code.objectives import build_objectives
-from iom.training.training_graph import start_hasher, training_graph
+from iom.training.hasher import start_hasher, training_graph
 
 SIZE, ROWS = 16, 6
 LABELS = np.array([0, 0, 1, 1, 2, 2], "float32")

@@ -14,7 +14,6 @@ from iom._environment import environment
 from iom.config import EvaluateConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
-from iom.evaluation.pairs import FMRS, GIVEN, RATES, figures, has_folds, resolves
 from iom.evaluation.report.data import (
     BAD_FIGURE,
     BenchmarkSummary,
@@ -42,13 +41,19 @@ from iom.evaluation.score_files import benchmark_names
 from iom.evaluation.scores import (
     COSINE_UNIT,
     FLOAT,
+    FMRS,
+    GIVEN,
     OWN_KEY,
+    RATES,
     CodeSystem,
     PairScores,
     SystemScores,
     code_scores,
+    figures,
     float_scores,
     float_system,
+    has_folds,
+    resolves,
 )
 from iom.evaluation.systems import hasher_folders
 from iom.metrics.bootstrap import Interval, PairSubjects, bootstrap_intervals

@@ -196,7 +196,7 @@ def minutes(answers: Sequence[bool], with_backoff: bool) -> float:
     """How long these tries take at the service's default limits, by one token on one subject."""
     from fastapi import HTTPException
 
-    from iom.service.rate_limit import Backoff, RateLimit
+    from iom.service.middleware import Backoff, RateLimit
     from iom.service.settings import ServiceSettings
 
     settings, now = ServiceSettings(), 0.0

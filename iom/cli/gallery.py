@@ -520,12 +520,13 @@ def bulk_enroll(
 ) -> Answer:
     """Enrol a large set of aligned faces on several workers, resumable."""
     from iom._files import check_output, list_images
-    from iom.gallery.bulk import WorkerSettings, enroll_in_bulk, open_engine, read_rows
+    from iom._registry import lookup
+    from iom.gallery.bulk import ENGINES, WorkerSettings, enroll_in_bulk, read_rows
 
     whole = source.absolute()
     report = report or whole.with_name(whole.name + ".enrolment.jsonl")
     check_output(report, folder=False)
-    opened = open_engine(engine)
+    opened = lookup(ENGINES, engine, "engine")
     rows = read_rows(kind, source)
     if kind == "folder":
         _tell_links(whole, list_images(whole, depth=1).linked_folders)

@@ -23,11 +23,9 @@ from iom.models.face_hasher import FaceHasher
 from iom.photos.detect import DETECTORS, Detect, build_detector
 from iom.photos.images import Pixels
 from iom.service.decoding import Decoder
-from iom.service.face_pipeline import FacePipeline
-from iom.service.micro_batching import FACES_A_CALL, SharedHasher
+from iom.service.face_pipeline import FACES_A_CALL, FacePipeline, SharedHasher
 from iom.service.middleware import LOG, RETRY_SOON, Gate, Metrics
-from iom.service.routes import add_gallery_routes, guards
-from iom.service.schemas import LiveResponse, ReadyResponse, problems
+from iom.service.routes import LiveResponse, ReadyResponse, add_gallery_routes, guards, problems
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile, add_token
 from iom.synthetic import load_face_model

@@ -1,20 +1,132 @@
-"""Face pipeline of the service: decode, detect, align, embed."""
+"""Face pipeline of the service: decode, detect, align, and embed in batches of concurrent calls."""
 
 import contextlib
+import dataclasses
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom.errors import BusyError
-from iom.models.face_hasher import FaceHasher
+from iom.keys import TransformKey
+from iom.models.face_hasher import BATCH, FaceHasher, ForwardingFaceHasher, Keys
 from iom.photos.align import align
 from iom.photos.detect import Detect
 from iom.photos.images import Pixels
 from iom.photos.photograph import PhotoSettings, choose_faces
 from iom.service.decoding import Decoder
+
+T = TypeVar("T")
+FACES_A_CALL = 8
+"""Faces of one call of the embedder, where that many wait."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Job(Generic[T]):
+    rows: NDArray[Any]
+    extra: Sequence[T]
+    result: NDArray[Any] | None = None
+    error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.result is not None or self.error is not None
+
+
+class MicroBatcher(Generic[T]):
+    """A function of rows `(N, ...)` and N extras, called from several threads, that runs for one of them at a time.
+
+    The thread that finds it idle takes all waiting rows, also those of other threads, up to a maximum that a single job
+    may exceed; it never waits for more. Each call ends with a result or an error, however `work` ends.
+    """
+
+    def __init__(self, work: Callable[[NDArray[Any], list[T]], NDArray[Any]], *, most: int) -> None:
+        self._work, self._most = work, most
+        self.waiting: list[_Job[T]] = []
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+
+    def __call__(self, rows: NDArray[Any], extra: Sequence[T]) -> NDArray[Any]:
+        """The result of `work` for these rows, or its error; a `RuntimeError` if the computing thread was stopped."""
+        job = _Job(rows, extra)
+        with self._lock:
+            self.waiting.append(job)
+        with self._turn:  # jobs that wait here may be computed by the thread before
+            while not job.is_done:
+                jobs = self._taken()
+                if not jobs:
+                    job.error = _interrupted()
+                    break
+                self._do(jobs)
+        if job.result is None:
+            assert job.error is not None  # noqa: S101 - one of both, or it would not be done
+            raise job.error
+        return job.result
+
+    def _taken(self) -> list[_Job[T]]:
+        """The longest waiting jobs, up to `most` rows; a larger one goes alone."""
+        with self._lock:
+            rows = np.cumsum([len(job.rows) for job in self.waiting])
+            count = max(1, int(np.searchsorted(rows, self._most, side="right")))
+            taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        return taken
+
+    def _do(self, jobs: list[_Job[T]]) -> None:
+        try:
+            self._compute(jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].error = error
+                return
+            for job in jobs:  # the rows of one job must not fail the others
+                self._do([job])
+        finally:
+            for job in jobs:
+                if not job.is_done:  # `work` ended by SystemExit, KeyboardInterrupt or the like
+                    job.error = _interrupted()
+
+    def _compute(self, jobs: list[_Job[T]]) -> None:
+        rows = np.concatenate([job.rows for job in jobs])
+        results = self._work(rows, [each for job in jobs for each in job.extra])
+        if len(results) != len(rows):
+            raise ValueError(f"expected {len(rows)} rows of results, received {len(results)}")
+        start = 0
+        for job in jobs:
+            job.result = results[start : start + len(job.rows)]
+            start += len(job.rows)
+
+
+def _interrupted() -> RuntimeError:
+    return RuntimeError("the call that computed this batch was interrupted")
+
+
+class SharedHasher(ForwardingFaceHasher):
+    """A face hasher for several threads, with the embeddings and codes of the given one.
+
+    A few images go through the embedder one a call, since a padded batch would take longer, more of them `FACES_A_CALL`
+    a call.
+    """
+
+    def __init__(self, hasher: FaceHasher) -> None:
+        super().__init__(hasher)
+        self._embedding: MicroBatcher[None] = MicroBatcher(self._embed, most=FACES_A_CALL)
+        self._hashing: MicroBatcher[TransformKey] = MicroBatcher(hasher.hash, most=BATCH)
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._embedding(images, [None] * len(images))
+
+    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
+        if isinstance(keys, TransformKey):
+            keys = [keys] * len(embeddings)
+        elif not isinstance(keys, list) or len(keys) != len(embeddings):
+            return self._hasher.hash(embeddings, keys)  # which refuses them, or takes them alone
+        return self._hashing(embeddings, keys)
+
+    def _embed(self, images: NDArray[Any], _: list[None]) -> NDArray[np.float32]:
+        size = 1 if 2 * len(images) <= FACES_A_CALL else FACES_A_CALL
+        return self._hasher.with_batch_size(size).embed(images)
+
 
 ONE_PERSON = PhotoSettings(detector="points", faces="dominant")
 """The largest face, if no other is nearly as large."""

@@ -41,14 +41,15 @@ def opened(folder, *, create=False):
 
 
 def enrol(folder, *, engine="here", batch=8, workers=2, batch_size=4):
-    from iom.gallery.bulk import WorkerSettings, enroll_in_bulk, open_engine, read_rows
+    from iom._registry import lookup
+    from iom.gallery.bulk import ENGINES, WorkerSettings, enroll_in_bulk, read_rows
 
     with opened(folder) as gallery:
         return enroll_in_bulk(
             gallery,
             "door",
             read_rows("folder", folder / "people"),
-            open_engine(engine),
+            lookup(ENGINES, engine, "engine"),
             WorkerSettings("none", "pixels", batch_size=batch_size, workers=workers, loader="bulk_worker:load"),
             report=folder / "report.jsonl",
             batch=batch,

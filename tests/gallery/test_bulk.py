@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iom._registry import lookup
 from iom.errors import ConfigError, DataError, WeightsError
 from iom.gallery.bulk import (
     ENGINES,
@@ -19,7 +20,6 @@ from iom.gallery.bulk import (
     ImageRow,
     WorkerSettings,
     enroll_in_bulk,
-    open_engine,
     read_rows,
 )
 
@@ -165,7 +165,7 @@ def test_two_workers_of_ray_enrol_everybody_once_though_killed(folder, worker):
 
 
 def test_results_out_of_order_and_twice_do_no_harm(folder, worker):
-    here = open_engine("here")
+    here = lookup(ENGINES, "here", "engine")
 
     def shuffled(rows, settings):
         results = [each for part in here(rows, settings) for each in part]
@@ -180,7 +180,7 @@ def test_results_out_of_order_and_twice_do_no_harm(folder, worker):
 
 
 def test_an_engine_that_loses_an_image_is_noticed(folder, worker):
-    here = open_engine("here")
+    here = lookup(ENGINES, "here", "engine")
 
     def careless(rows, settings):
         for part in here(rows, settings):
@@ -202,7 +202,7 @@ def test_a_second_run_at_the_same_time_is_refused(folder, worker):
     def busy(rows, settings):
         with pytest.raises(DataError, match="another run is at work"):
             worker.enrol(folder)
-        yield from open_engine("here")(rows, settings)
+        yield from lookup(ENGINES, "here", "engine")(rows, settings)
 
     with worker.opened(folder) as gallery:
         assert bulk(gallery, folder, busy).subjects == 30
@@ -240,6 +240,6 @@ def test_lists_and_shards_give_the_same_as_the_folder(folder, tmp_path):
 
 def test_unknown_engines_and_kinds_are_refused():
     with pytest.raises(ConfigError, match=", ".join(sorted(ENGINES))):
-        open_engine("spark")
+        lookup(ENGINES, "spark", "engine")
     with pytest.raises(ConfigError, match="folder, list, tfrecord"):
         read_rows("csv", Path("x"))

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from iom.service.micro_batching import MicroBatcher
+from iom.service.face_pipeline import MicroBatcher
 
 ROW = np.zeros((1, 2))
 

@@ -3,7 +3,7 @@
 import pytest
 from fastapi import HTTPException
 
-from iom.service.rate_limit import OWN_SECONDS, Backoff
+from iom.service.middleware import OWN_SECONDS, Backoff
 from iom.service.settings import ServiceSettings
 from tests.service.conftest import Service, picture
 

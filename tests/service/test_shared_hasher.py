@@ -9,7 +9,7 @@ import pytest
 from iom.errors import DataError
 from iom.keys import TransformKey
 from iom.models.face_hasher import BATCH
-from iom.service.micro_batching import SharedHasher
+from iom.service.face_pipeline import SharedHasher
 from tests.gallery.conftest import FakeHasher, faces
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from iom.errors import ConfigError, DataError
-from iom.service.rate_limit import RateLimit
+from iom.service.middleware import RateLimit
 from iom.service.tokens import TokenFile, add_token, remove_token
 from tests.commands import command
 

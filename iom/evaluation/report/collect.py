@@ -266,10 +266,7 @@ def _fnmrs(scores: PairScores, fmrs: NDArray[np.float64]) -> Callable[[NDArray[n
     """FNMR at each FMR, by its number as text; weights of `None` count each pair once."""
 
     def at_each(weights: NDArray[np.float64] | None) -> dict[str, float]:
-        if weights is None:
-            curve = scores.ranked.curve()
-        else:
-            curve = scores.ranked.curve(weights[scores.same], weights[~scores.same])
+        curve = scores.curve(weights)
         # The factor leaves room for rounding: an FMR of exactly one pair in B must not be read as none.
         last = np.searchsorted(curve.fmr, fmrs * (1 + 1e-9), side="right") - 1
         return {str(number): float(value) for number, value in enumerate(curve.fnmr[last])}

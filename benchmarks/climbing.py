@@ -265,7 +265,7 @@ def _synthetic(arguments: argparse.Namespace) -> Setting:
     import numpy as np
 
     from iom._random import numpy_stream
-    from iom.baselines.signs import PublicSigns
+    from iom.baselines.binary import PublicSigns
 
     stream = numpy_stream(arguments.seed, "climbing/synthetic")
     shape = (arguments.victims, SYNTHETIC_SIZE)

@@ -1,9 +1,18 @@
 """Attacks on templates. To add one, write its function and add a line here."""
 
 from iom.attacks.base import CODES, HASH, KEY, PHOTOGRAPHS, POPULATION, PUBLIC, SCORES, Attack
-from iom.attacks.hill_climbing import brute_force, climb_scores, dictionary, one_guess, similarity_search
 from iom.attacks.linkage import keyed_linker, keyless_linker, link_by_sorted_values, photographs_by_sorted_values
-from iom.attacks.reconstruction import closed_form, cross_entropy_descent, posterior_mode, prior_regressor
+from iom.attacks.reconstruction import (
+    brute_force,
+    climb_scores,
+    closed_form,
+    cross_entropy_descent,
+    dictionary,
+    one_guess,
+    posterior_mode,
+    prior_regressor,
+    similarity_search,
+)
 
 LINEAR = ("vectors",)
 GRADIENT = ("vectors", "responses")

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 
 from iom.attacks.base import Embeddings, Templates, one_hot, unit
-from iom.attacks.optimizers import Rows, descend_on_sphere
+from iom.attacks.reconstruction import Rows, descend_on_sphere
 
 SHARPNESS = 6.0
 SHARPNESSES = (2.0, 8.0)

@@ -17,12 +17,10 @@ from iom.attacks.inversions import (
     PolynomialInversion,
     ProductInversion,
 )
-from iom.baselines.bloom import BloomFilter
-from iom.baselines.ifo import IndexingFirstOne
+from iom.baselines.binary import BioHash, BloomFilter, IndexingFirstOne, MlpHash, vectors_of_signs
 from iom.baselines.index_of_max import UniformRandomPermutation
 from iom.baselines.polyprotect import PolyProtect
 from iom.baselines.protection import BehindThePermutation, Protection
-from iom.baselines.signs import BioHash, MlpHash, vectors_of_signs
 from iom.codes.comparators import SymbolComparator
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count, part_window

@@ -6,12 +6,10 @@ add a line here.
 
 from collections.abc import Callable
 
-from iom.baselines.bloom import BloomFilter
-from iom.baselines.ifo import IndexingFirstOne
+from iom.baselines.binary import BioHash, BloomFilter, IndexingFirstOne, MlpHash, RandomProjectionSigns
 from iom.baselines.index_of_max import GaussianRandomProjection, UniformRandomPermutation, framed
 from iom.baselines.polyprotect import PolyProtect
 from iom.baselines.protection import Protection
-from iom.baselines.signs import BioHash, MlpHash, RandomProjectionSigns
 from iom.config import CodeConfig
 
 BASELINES: dict[str, Callable[[int, CodeConfig, int], Protection]] = {

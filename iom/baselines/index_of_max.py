@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
-from iom.baselines.keyed import keyed_orders
-from iom.baselines.protection import HashedByKey, Keys, checked_rows, secrets_of
+from iom.baselines.protection import HashedByKey, Keys, checked_rows, keyed_orders, secrets_of
 from iom.config import CodeConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey

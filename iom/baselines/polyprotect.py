@@ -3,8 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.baselines.keyed import keyed_orders
-from iom.baselines.protection import HashedByKey
+from iom.baselines.protection import HashedByKey, keyed_orders
 from iom.codes.comparators import CosineComparator
 from iom.config import CodeConfig
 from iom.errors import ConfigError

@@ -175,7 +175,7 @@ def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
 
     settings = config.load(EvaluateConfig)
 
-    from iom.evaluation.evaluators import identify
+    from iom.evaluation.evaluate import identify
 
     rows: list[dict[str, Any]] = []
     for system, scenario, metric, value in identify(settings, progress=not quiet):

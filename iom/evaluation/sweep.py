@@ -24,10 +24,9 @@ from iom.config import EvaluateConfig, Stage2Config, SweepConfig, VariantConfig,
 from iom.data.benchmarks import load_benchmark
 from iom.errors import ConfigError
 from iom.evaluation.evaluate import embed_benchmark
-from iom.evaluation.pairs import operating_points
 from iom.evaluation.report.plots import COLOURS, DPI
 from iom.evaluation.report.text import Table, csv_text, number_text
-from iom.evaluation.scores import FLOAT, STOLEN_KEY, CodeSystem, code_scores, float_scores
+from iom.evaluation.scores import FLOAT, STOLEN_KEY, CodeSystem, code_scores, float_scores, operating_points
 from iom.evaluation.systems import baseline_system
 from iom.models.embedder import Embedder
 from iom.training.calibration import validation_keys

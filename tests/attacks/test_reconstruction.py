@@ -5,8 +5,17 @@ import pytest
 
 from iom.attacks import ATTACKS
 from iom.attacks.base import KNOWLEDGE, PARTS, AttackedSystem, read_back, unit
-from iom.attacks.hill_climbing import climb_scores, dictionary, one_guess, similarity_search
-from iom.attacks.reconstruction import closed_form, cross_entropy_descent, posterior_mode, prior_regressor, ridge
+from iom.attacks.reconstruction import (
+    climb_scores,
+    closed_form,
+    cross_entropy_descent,
+    dictionary,
+    one_guess,
+    posterior_mode,
+    prior_regressor,
+    ridge,
+    similarity_search,
+)
 from iom.baselines import BASELINES
 from iom.codes.comparators import SymbolComparator
 from iom.errors import DataError
@@ -142,8 +151,8 @@ def test_polyprotect_is_solved(make_system, make_leak, rows, key):
 
 @pytest.mark.parametrize("attack", [similarity_search, climb_scores])
 def test_trying_gets_near(make_system, make_leak, rows, key, attack, monkeypatch):
-    monkeypatch.setattr("iom.attacks.hill_climbing.GENERATIONS", 60)
-    monkeypatch.setattr("iom.attacks.hill_climbing.QUERY_GENERATIONS", 60)
+    monkeypatch.setattr("iom.attacks.reconstruction.GENERATIONS", 60)
+    monkeypatch.setattr("iom.attacks.reconstruction.QUERY_GENERATIONS", 60)
     system = make_system("grp", size=16, code_length=96)
     truth = rows(5, 16)
     leak = make_leak(system, truth, population=rows(200, 16, seed=9))
@@ -201,8 +210,8 @@ def test_a_template_that_nobody_has_is_no_trap(make_system, make_leak, rows, nam
 
 @pytest.mark.parametrize("name", RECONSTRUCTING)
 def test_an_attack_runs_on_what_it_says_it_knows(make_system, make_leak, rows, name, monkeypatch):
-    monkeypatch.setattr("iom.attacks.hill_climbing.GENERATIONS", 3)
-    monkeypatch.setattr("iom.attacks.hill_climbing.QUERY_GENERATIONS", 3)
+    monkeypatch.setattr("iom.attacks.reconstruction.GENERATIONS", 3)
+    monkeypatch.setattr("iom.attacks.reconstruction.QUERY_GENERATIONS", 3)
     attack = ATTACKS[name]
     assert set(attack.knowledge) <= set(KNOWLEDGE)
     leak = make_leak(make_system(), rows(3), (1, 2), population=rows(60, seed=9))

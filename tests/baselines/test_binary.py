@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iom.baselines import BASELINES
-from iom.baselines.bloom import BLOCK_WORDS, WORD_BITS
+from iom.baselines.binary import BLOCK_WORDS, WORD_BITS
 from iom.baselines.polyprotect import OVERLAP, TERMS
 from iom.baselines.protection import stored_bits
 from iom.config import CodeConfig

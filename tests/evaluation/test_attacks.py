@@ -130,7 +130,7 @@ def test_bad_input(faces, victims, keys):
 @pytest.mark.parametrize("name", sorted(set(BASELINES) - ALIKE))
 def test_every_baseline_is_attacked(faces, victims, keys, name, monkeypatch):
     for constant in ("GENERATIONS", "QUERY_GENERATIONS"):
-        monkeypatch.setattr(f"iom.attacks.hill_climbing.{constant}", 2)
+        monkeypatch.setattr(f"iom.attacks.reconstruction.{constant}", 2)
     few = dataclasses.replace(victims, samples=victims.samples[:4])
     one = dataclasses.replace(keys, old=keys.old[:1])
     rows = run(sorted(ATTACKS), few, one, faces, system(name), records=(2,), replicates=0)

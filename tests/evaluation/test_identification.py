@@ -14,11 +14,9 @@ from iom.data.benchmarks.megaface import read_megaface
 from iom.data.benchmarks.pair_lists import read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation.blufr import BlufrEvaluator, read_blufr
-from iom.evaluation.evaluate import embed_benchmark
-from iom.evaluation.evaluators import run_evaluator
+from iom.evaluation.evaluate import embed_benchmark, run_evaluator
 from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, identification_figures
-from iom.evaluation.pairs import figures
-from iom.evaluation.scores import NO_KEY, STOLEN_KEY, common_key, float_scores, float_system
+from iom.evaluation.scores import NO_KEY, STOLEN_KEY, common_key, figures, float_scores, float_system
 from iom.evaluation.systems import baseline_system
 from iom.metrics.identification import search_gallery
 from iom.metrics.verification import fnmr_at_fmr

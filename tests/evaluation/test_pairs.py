@@ -3,8 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from iom.evaluation.pairs import REJECTS_EVERYTHING, figures
-from iom.evaluation.scores import PairScores
+from iom.evaluation.scores import REJECTS_EVERYTHING, PairScores, figures
 from iom.metrics.verification import (
     area_under_curve,
     equal_error_rate,

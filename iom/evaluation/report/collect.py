@@ -14,7 +14,6 @@ from iom._environment import environment
 from iom.config import EvaluateConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
-from iom.evaluation.pairs import FMRS, GIVEN, RATES, figures, has_folds, resolves
 from iom.evaluation.report.data import (
     BAD_FIGURE,
     BenchmarkSummary,
@@ -42,13 +41,19 @@ from iom.evaluation.score_files import benchmark_names
 from iom.evaluation.scores import (
     COSINE_UNIT,
     FLOAT,
+    FMRS,
+    GIVEN,
     OWN_KEY,
+    RATES,
     CodeSystem,
     PairScores,
     SystemScores,
     code_scores,
+    figures,
     float_scores,
     float_system,
+    has_folds,
+    resolves,
 )
 from iom.evaluation.systems import hasher_folders
 from iom.metrics.bootstrap import Interval, PairSubjects, bootstrap_intervals
@@ -261,10 +266,7 @@ def _fnmrs(scores: PairScores, fmrs: NDArray[np.float64]) -> Callable[[NDArray[n
     """FNMR at each FMR, by its number as text; weights of `None` count each pair once."""
 
     def at_each(weights: NDArray[np.float64] | None) -> dict[str, float]:
-        if weights is None:
-            curve = scores.ranked.curve()
-        else:
-            curve = scores.ranked.curve(weights[scores.same], weights[~scores.same])
+        curve = scores.curve(weights)
         # The factor leaves room for rounding: an FMR of exactly one pair in B must not be read as none.
         last = np.searchsorted(curve.fmr, fmrs * (1 + 1e-9), side="right") - 1
         return {str(number): float(value) for number, value in enumerate(curve.fnmr[last])}

@@ -69,11 +69,18 @@ class Answer:
     code: int = OK
 
 
-class Command(click.Command):
+class _PlainEpilog(click.Command):
+    """A command whose epilog is shown as it is written; click would fill its lines."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}")
+
+
+class Command(_PlainEpilog):
     """A command whose function returns an `Answer`, or an exit code.
 
-    The first sentence of the function's docstring is the command's line in `iom --help`. The epilog is shown as it is
-    written.
+    The first sentence of the function's docstring is the command's line in `iom --help`.
 
     Attributes:
         renamed: Former name of an option to its name now; a former name is refused with this hint.
@@ -108,11 +115,8 @@ class Command(click.Command):
             print(answer.text)
         return answer.code
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_epilog(self, formatter)
 
-
-class Group(click.Group):
+class Group(_PlainEpilog, click.Group):
     """Commands in the order and the sections they were declared in; an unknown one gets a hint."""
 
     def __init__(self, name: str, text: str) -> None:
@@ -175,15 +179,6 @@ class Group(click.Group):
             with formatter.section(title):
                 rows = [(str(each.name).ljust(width), first_sentence(each.help or "")) for each in commands]
                 formatter.write_dl(rows)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_epilog(self, formatter)
-
-
-def write_epilog(command: click.Command, formatter: click.HelpFormatter) -> None:
-    """Write the epilog as it is; click would fill its lines."""
-    if command.epilog:
-        formatter.write(f"\n{command.epilog}")
 
 
 def first_sentence(text: str) -> str:

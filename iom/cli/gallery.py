@@ -111,20 +111,12 @@ def _asked_passphrase(*, repeat: bool) -> str:
 
 def gallery_options(**application: Any) -> Decorator:
     """Options of every command of a gallery, as `place`; `application` are settings of `--application`."""
+    url: dict[str, Any] = {"show_envvar": True, "metavar": "URL"}
     return packed(
         GalleryOptions,
         "place",
-        click.option(
-            "--gallery",
-            envvar="IOM_GALLERY",
-            show_envvar=True,
-            default="sqlite:///gallery.db",
-            metavar="URL",
-            help="record store",
-        ),
-        click.option(
-            "--keys", envvar="IOM_KEYS", show_envvar=True, default="file:gallery.keys", metavar="URL", help="key store"
-        ),
+        click.option("--gallery", envvar="IOM_GALLERY", default="sqlite:///gallery.db", help="record store", **url),
+        click.option("--keys", envvar="IOM_KEYS", default="file:gallery.keys", help="key store", **url),
         click.option("--passphrase-file", type=PATH, metavar="FILE", help="its first line opens the key store"),
         click.option("--application", metavar="NAME", help="tenant", **({"default": "default"} | application)),
         quiet_option,

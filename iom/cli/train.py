@@ -267,9 +267,14 @@ def list_backbones(part: str, input_size: int, embedding_size: int, head: str, m
     """List the backbones with their parameters and multiply-adds."""
     settings: dict[str, Any] = {"input_size": input_size, "embedding_size": embedding_size}
     if measure or head or settings != MEASURED_AT:
+        from iom._registry import lookup
+        from iom.nn.backbones.blocks import HEADS
+        from iom.nn.backbones.registry import BACKBONES
+
         if head:
+            lookup(HEADS, head, "head")
             settings["head"] = head
-        rows = list(_measured(_names(part, head), settings, progress=not quiet))
+        rows = list(_measured(_chosen(BACKBONES, part), settings, progress=not quiet))
     else:
         known = {row["name"]: row for row in stored_rows()}
         rows = [known[name] for name in _chosen(known, part)]
@@ -291,16 +296,6 @@ def stored_rows() -> list[dict[str, Any]]:
     text = resources.files("iom.nn.backbones").joinpath("backbones.json").read_text(encoding="utf-8")
     rows: list[dict[str, Any]] = json.loads(text)["backbones"]
     return rows
-
-
-def _names(part: str, head: str) -> list[str]:
-    from iom._registry import lookup
-    from iom.nn.backbones.blocks import HEADS
-    from iom.nn.backbones.registry import BACKBONES
-
-    if head:
-        lookup(HEADS, head, "head")
-    return _chosen(BACKBONES, part)
 
 
 def _chosen(known: Iterable[str], part: str) -> list[str]:
@@ -367,19 +362,11 @@ def check_weights(name: str, no_faces: bool) -> Answer:
 
     loaded = load_backbone_model(name, check=False)
     stated = f"{loaded.input.colour_order} {loaded.input.range}"
-    lines = [
-        f"name            {loaded.name}",
-        f"sha256          {loaded.fingerprint}",
-        f"input           {stated}, {loaded.input_size} px",
-        f"embedding size  {loaded.embedding_size}",
-    ]
-    facts: dict[str, Any] = {
-        "name": loaded.name,
-        "sha256": loaded.fingerprint,
-        "input": stated,
-        "input_size": loaded.input_size,
-        "embedding_size": loaded.embedding_size,
-    }
+    facts: dict[str, Any] = {"name": loaded.name, "sha256": loaded.fingerprint, "input": stated}
+    lines = [f"{name:14}  {value}" for name, value in facts.items()]
+    lines[-1] += f", {loaded.input_size} px"
+    lines.append(f"embedding size  {loaded.embedding_size}")
+    facts |= {"input_size": loaded.input_size, "embedding_size": loaded.embedding_size}
     if no_faces:
         return Answer(facts, "\n".join(lines))
     outcome = check_on_faces(loaded.predict, loaded.input, source=loaded.name)

@@ -132,8 +132,5 @@ def pseudonyms(audit_key: bytes, application: str, subject_ids: Sequence[str]) -
 
 def _unkeyed(event: AuditEvent, sequence: int, previous: bytes) -> bytes:
     fields = [sequence, event.time, event.action, event.application, event.count, event.key_entries]
-    digest = hashlib.sha256(b"iom/audit-chain/v1\x00" + previous)
-    digest.update(json.dumps(fields, separators=(",", ":")).encode())
-    for subject in event.subjects:
-        digest.update(subject)
-    return digest.digest()
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    return hashlib.sha256(b"iom/audit-chain/v1\x00" + previous + text + b"".join(event.subjects)).digest()

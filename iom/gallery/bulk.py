@@ -265,11 +265,19 @@ class _Run:
         self._counts: Counter[str] = Counter()
 
     def missing(self, rows: Sequence[ImageRow]) -> list[ImageRow]:
-        present, revoked = self._known()
+        store, name = self._gallery.store, self._application
+        gone = self._gallery.keys.revoked(name)
+        present = {each.subject_id for page in store.pages(name) for each in page if each.record not in gone}
+        revoked = {each.subject_id for each in store.tombstones(name)} | {each.subject_id for each in gone.values()}
         subjects = {row.subject_id for row in rows}
         self._counts["present"] = len(subjects & present)
         self._counts["revoked"] = len((subjects & revoked) - present)
-        invalid = {subject: problem for subject in subjects if (problem := _id_problem(subject))}
+        invalid = {}
+        for subject in subjects:
+            try:
+                check_subject_id(subject)
+            except EnrolmentError as error:
+                invalid[subject] = str(error)
         for row in rows:
             if row.subject_id in invalid:
                 self._note(row.name, invalid[row.subject_id])
@@ -291,8 +299,14 @@ class _Run:
             if embedding is not None:
                 held.append((number, embedding))
             self._open[row.subject_id] -= 1
-            if not self._open[row.subject_id]:
-                self._complete(row.subject_id)
+            if self._open[row.subject_id]:
+                continue
+            if held:
+                self._ready.append(row.subject_id)
+                self._ready_references += len(held)
+            else:
+                del self._waiting[row.subject_id]
+                self._counts["failed_subjects"] += 1
         if self._ready_references >= self._batch:
             self._flush()
 
@@ -309,14 +323,6 @@ class _Run:
         if problem != self._problems.get(image, ""):
             self._problems[image] = problem
             self._unwritten.append(image)
-
-    def _complete(self, subject_id: str) -> None:
-        if not self._waiting[subject_id]:
-            del self._waiting[subject_id]
-            self._counts["failed_subjects"] += 1
-            return
-        self._ready.append(subject_id)
-        self._ready_references += len(self._waiting[subject_id])
 
     def _flush(self) -> None:
         # Before the batch, since no later run reads the images of an enrolled subject.
@@ -335,22 +341,6 @@ class _Run:
         self._counts["subjects"] += len(self._ready)
         self._counts["references"] += len(ids)
         self._ready, self._ready_references = [], 0
-
-    def _known(self) -> tuple[set[str], set[str]]:
-        store, name = self._gallery.store, self._application
-        gone = self._gallery.keys.revoked(name)
-        pages = store.pages(name)
-        present = {each.subject_id for page in pages for each in page if each.record not in gone}
-        revoked = {each.subject_id for each in store.tombstones(name)}
-        return present, revoked | {each.subject_id for each in gone.values()}
-
-
-def _id_problem(subject_id: str) -> str:
-    try:
-        check_subject_id(subject_id)
-    except EnrolmentError as error:
-        return str(error)
-    return ""
 
 
 def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings) -> Iterator[list[ImageEmbedding]]:

@@ -254,7 +254,11 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self._finish_settling()
         found = self.application(application)
         ids = [check_subject_id(each) for each in subject_ids]
-        self._refuse_revoked(found, ids, another=another, allow_revoked=allow_revoked)
+        if not allow_revoked:  # whatever the record store says
+            for subject_id in self.keys.revoked_epochs(application).keys() & set(ids):
+                if not self._valid(application, subject_id):
+                    raise revoked_subject(subject_id)
+        self._refuse_epoch(found, ids)
         with _gc_paused(len(ids)):
             new = self._new_references(found, ids, embeddings, metadata)
             event = self.event("enroll", application, ids)
@@ -400,7 +404,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 "template equals the old one"
             )
         new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True)
-        new = _in_slots_of(old, new)
+        slots = iter([each.slot for each in old])
+        new = [each.in_slot(next(slots, UNSLOTTED)) for each in new]  # surplus ones stay without a slot
         tombstones = [tombstone_of(self.keys, each) for each in old]
         with self._forgetting_masks_on_error(found, new):
             added = self.store.replace(tombstones, new, self.event("renew", application, ids))
@@ -495,11 +500,6 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self.store.log(self.event(action, application, subject_ids))
         self._settle(application)
 
-    def was_revoked(self, application: str, subject_id: str) -> bool:
-        """Whether a subject was revoked and has no valid reference."""
-        subject_id = check_subject_id(subject_id)
-        return not self._valid(application, subject_id) and self._was_revoked(application, subject_id)
-
     def close(self) -> None:
         """Close both stores; a second call does nothing."""
         self.store.close()
@@ -529,17 +529,6 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         revision = application.revision + 1
         changed = dataclasses.replace(application, **settings, revision=revision)  # type: ignore[arg-type]
         return sealed_application(self.keys, changed)
-
-    def _refuse_revoked(
-        self, application: Application, subject_ids: Sequence[str], *, another: bool, allow_revoked: bool
-    ) -> None:
-        """Refuse subjects that the key store knows as revoked, whatever the record store says."""
-        if not allow_revoked:
-            revoked = self.keys.revoked_epochs(application.name)
-            for subject_id in set(subject_ids) if revoked else ():
-                if subject_id in revoked and not self._valid(application.name, subject_id):
-                    raise revoked_subject(subject_id)
-        self._refuse_epoch(application, subject_ids)
 
     def _refuse_epoch(self, application: Application, subject_ids: Sequence[str]) -> None:
         if application.key_mode != "application":
@@ -638,12 +627,6 @@ def _gc_paused(count: int) -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _in_slots_of(old: Sequence[Reference], new: Sequence[Reference]) -> list[Reference]:
-    """New references in the slots of old ones, in turn; surplus ones stay without a slot."""
-    slots = iter([reference.slot for reference in old])
-    return [reference.in_slot(next(slots, UNSLOTTED)) for reference in new]
 
 
 def _one(embedding: NDArray[Any]) -> NDArray[np.float32]:

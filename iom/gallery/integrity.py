@@ -3,8 +3,8 @@
 import dataclasses
 import hmac
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from iom.errors import StoreError
 from iom.gallery.audit import AuditEntry, AuditEvent
@@ -22,12 +22,8 @@ from iom.gallery.templates import (
 _LOOKS, _SECONDS_A_LOOK = 20, 0.1
 
 
-class EventMaker(Protocol):
-    """`Gallery.event`, which makes audit events."""
-
-    def __call__(self, action: str, application: str, subject_ids: Sequence[str], /) -> AuditEvent:
-        """Make an event, as of now."""
-        ...
+EventMaker = Callable[[str, str, Sequence[str]], AuditEvent]
+"""`Gallery.event`, of action, application and subjects."""
 
 
 def check_application(keys: KeyStore, application: Application, known: Application | None) -> None:
@@ -100,9 +96,7 @@ def _settle_rest(store: RecordStore, keys: KeyStore, application: Application) -
         return
     anchor, known = keys.anchor(), keys.known(application.name).settings
     stored = store.application(application.name)
-    is_new = known is None or known.revision < stored.revision
-    if is_new and not holds_application_seal(keys, stored):
-        is_new = False
+    is_new = (known is None or known.revision < stored.revision) and holds_application_seal(keys, stored)
     if is_new or anchor is None or head.sequence > anchor.sequence:
         keys.settle(head, stored if is_new else None)
 
@@ -165,16 +159,6 @@ def _mask_problems(keys: KeyStore, application: str, records: Sequence[int]) -> 
                     yield str(error)
 
 
-def _unknown_count(keys: KeyStore, application: str, gone: set[int]) -> int:
-    """Number of tombstones that the key store still lacks after their writer had time to add them."""
-    for _ in range(_LOOKS):
-        unknown = len(gone.difference(keys.revoked(application)))
-        if not unknown:
-            break
-        time.sleep(_SECONDS_A_LOOK)
-    return unknown
-
-
 def _problems_of(store: RecordStore, keys: KeyStore, application: Application, settled: _Settled) -> Iterator[str]:
     name, references = application.name, 0
     problem = _application_problem(keys, application, settled.application)
@@ -209,9 +193,13 @@ def _tombstone_problems(keys: KeyStore, name: str, tombstones: Sequence[Tombston
     forged = [tombstone.record for tombstone in tombstones if not holds_tombstone_seal(keys, name, tombstone)]
     for record in forged[:20]:
         yield f"application {name}: the tombstone of record {record} was forged or changed"
-    unknown = _unknown_count(keys, name, {tombstone.record for tombstone in tombstones}.difference(forged))
-    if unknown:
-        yield f"application {name}: {unknown} revoked records are missing in the key store"
+    sealed = {tombstone.record for tombstone in tombstones}.difference(forged)
+    for _ in range(_LOOKS):  # their writer has time to add them to the key store
+        unknown = len(sealed.difference(keys.revoked(name)))
+        if not unknown:
+            return
+        time.sleep(_SECONDS_A_LOOK)
+    yield f"application {name}: {unknown} revoked records are missing in the key store"
 
 
 def _count_problems(head: AuditEntry | None, name: str, references: int, tombstones: int) -> Iterator[str]:

@@ -82,12 +82,14 @@ def migrate(
         if problems:
             raise StoreError(f"the converted gallery has problems: {'; '.join(problems[:3])}")
         stats = [counts for _, counts in gallery.stats().values()]
+        pages = (page for each in gallery.store.applications() for page in gallery.store.pages(each.name))
+        subjects = {reference.subject_id for page in pages for reference in page}
         return MigrationSummary(
             new_path,
             len(stats),
             sum(each.references for each in stats),
             sum(each.revoked for each in stats),
-            tuple(_odd_subjects(gallery)),
+            tuple(sorted(each for each in subjects if check_subject_id(each) != each)),
         )
 
 
@@ -241,14 +243,6 @@ def _check_content(keys: KeyStore, old: _Legacy) -> None:
             same &= hmac.compare_digest(mask, masks[record])
     if not same:
         raise StoreError(f"{keys.path}: does not hold what {old.path} holds; move it away and start again")
-
-
-def _odd_subjects(gallery: Gallery) -> list[str]:
-    odd = set()
-    for application in gallery.store.applications():
-        for page in gallery.store.pages(application.name):
-            odd |= {each.subject_id for each in page if check_subject_id(each.subject_id) != each.subject_id}
-    return sorted(odd)
 
 
 def _read_legacy(path: Path, seal: Seal) -> _Legacy:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.distances import nearest, paired, within, within_each
+from iom.codes.distances import nearest, paired, within_each
 from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
 from iom.gallery.keys.key_store import KeyStore
 from iom.gallery.models import Application, Reference
@@ -99,15 +99,8 @@ class CodeIndex:
             rows, distances = nearest(probes, self._codes(), k)
             return [self._hits(rows[i], distances[i])[:top] for i in range(len(probes))]
 
-    def within(self, probe: PackedCodes, threshold: float) -> list[Hit]:
-        """All at a distance of at most `threshold`, in the same order."""
-        with self._lock:
-            if not len(self):
-                return []
-            return self._hits(*within(probe, self._codes(), threshold))
-
-    def within_each(self, probes: PackedCodes, threshold: float) -> list[list[Hit]]:
-        """`within` for several probes at once."""
+    def within(self, probes: PackedCodes, threshold: float) -> list[list[Hit]]:
+        """All of each probe at a distance of at most `threshold`, in the same order."""
         with self._lock:
             if not len(self):
                 return [[] for _ in range(len(probes))]
@@ -183,7 +176,11 @@ class Searcher:
         for epoch in sorted(self.refresh(application)):
             key = self._keys.application_key(application.name, epoch)
             probes = pack(hasher.hash(embeddings, key), hasher.alphabet_size)
-            for hits, more in zip(found, self._one_key(application, epoch, probes, top, threshold), strict=True):
+            index = self.refresh(application).get(epoch)
+            if index is None:  # the last reference of the epoch was revoked meanwhile
+                continue
+            nearby = index.nearest(probes, top) if threshold is None else index.within(probes, threshold)
+            for hits, more in zip(found, nearby, strict=True):
                 hits += more
         return [_best(hits, top, threshold) for hits in found]
 
@@ -242,16 +239,6 @@ class Searcher:
             records = [reference.record for reference in of_epoch]
             indexes[epoch].append(records, unmasked(self._keys, application, of_epoch))
 
-    def _one_key(
-        self, application: Application, epoch: int, probes: PackedCodes, top: int, threshold: int | None
-    ) -> list[list[Hit]]:
-        index = self.refresh(application).get(epoch)
-        if index is None:
-            return [[] for _ in range(len(probes))]
-        if threshold is None:
-            return index.nearest(probes, top)
-        return index.within_each(probes, threshold)
-
     def _each_key(
         self,
         application: Application,
@@ -265,9 +252,8 @@ class Searcher:
         while page := self._store.scan(application.name, after=after, limit=_CANDIDATES_A_BATCH):
             after = page[-1].record
             page = [reference for reference in page if reference.record not in revoked]
-            distances = distances_to(self._keys, application, hasher, page, embedding)
-            found = zip(page, distances.tolist(), strict=True)
-            hits += [Hit(reference.record, distance) for reference, distance in found]
+            distances = distances_to(self._keys, application, hasher, page, embedding).tolist()
+            hits += [Hit(reference.record, distance) for reference, distance in zip(page, distances, strict=True)]
             hits = _best(hits, top, threshold)
             near = {hit.record for hit in hits}
             for reference in page:

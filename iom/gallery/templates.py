@@ -209,15 +209,10 @@ def unmasked(keys: KeyStore, application: Application, references: Sequence[Refe
     return PackedCodes(planes, code_length, alphabet_size)
 
 
-def seal_of(keys: KeyStore, reference: Reference) -> bytes:
-    """Authentication tag of all fields of a reference but its slot and the tag itself."""
-    r = reference
-    return _seal(keys, r.application, r.subject_id, r.record, r.epoch, r.created, r.metadata, r.code)
-
-
 def _seal(
     keys: KeyStore, application: str, subject_id: str, record: int, epoch: int, created: int, metadata: str, code: bytes
 ) -> bytes:
+    """Authentication tag of all fields of a reference but its slot and the tag itself."""
     # Neither names nor JSON hold a zero character, so that fields cannot run into each other.
     fields = f"{application}\0{subject_id}\0{record}\0{epoch}\0{created}\0{metadata}\0"
     return keys.seal(fields.encode() + code)
@@ -225,9 +220,11 @@ def _seal(
 
 def check_seal(keys: KeyStore, reference: Reference) -> None:
     """Raise `StoreError` if a reference was not written by a gallery with these keys."""
-    if not hmac.compare_digest(seal_of(keys, reference), reference.seal):
+    r = reference
+    expected = _seal(keys, r.application, r.subject_id, r.record, r.epoch, r.created, r.metadata, r.code)
+    if not hmac.compare_digest(expected, r.seal):
         raise StoreError(
-            f"application {reference.application}: record {reference.record} was changed outside "
+            f"application {r.application}: record {r.record} was changed outside "
             "of the gallery, or is damaged; revoke it and enrol the subject again"
         )
 

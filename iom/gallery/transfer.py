@@ -65,7 +65,8 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
                 digest.update(data)
                 stream.write(data)
 
-            write(_header_of(gallery, application))
+            header = {"owner": gallery.keys.identity(), "application": application.fields()}
+            write(_line(format=FORMAT, version=VERSION, **header, seal=_header_seal(gallery, application).hex()))
             for page in still.pages(name):
                 page = [reference for reference in page if reference.record not in revoked]
                 codes = b"".join(reference.code for reference in page)
@@ -211,12 +212,6 @@ def _application_in(gallery: Gallery, path: Path, header: dict[str, Any]) -> App
             f"application first with: iom init --application {application.name}"
         )
     return application
-
-
-def _header_of(gallery: Gallery, application: Application) -> bytes:
-    seal = _header_seal(gallery, application).hex()
-    owner = gallery.keys.identity()
-    return _line(format=FORMAT, version=VERSION, owner=owner, application=application.fields(), seal=seal)
 
 
 def _header_seal(gallery: Gallery, application: Application) -> bytes:

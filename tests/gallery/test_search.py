@@ -34,7 +34,7 @@ def test_any_order_of_appending_and_deleting(steps):
     assert len(index) == len(held)
     assert [tuple(hit) for hit in index.nearest(packed, 5)[0]] == ranked(held, probe)[:5]
     near = [pair for pair in ranked(held, probe) if pair[1] <= 50]
-    assert [tuple(hit) for hit in index.within(packed, 50)] == near
+    assert [tuple(hit) for hit in index.within(packed, 50)[0]] == near
 
 
 def test_many_deletions_are_squeezed_out(monkeypatch):

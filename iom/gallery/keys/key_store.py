@@ -190,8 +190,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
     def reserve(self, application: str, count: int) -> range:
         """Record numbers that were never given out before, whatever record store was put back; gaps are allowed."""
         with self._writing() as write:
-            known = write.known(application)
-            first = known.next_record
+            first = write.known(application).next_record
             write.know(application, next_record=first + count)
         return range(first, first + count)
 
@@ -199,11 +198,9 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         """Never give out numbers below `end`, for imported records; a `StoreError` where it is out of range."""
         if not 0 <= end <= MAX_RECORD:
             raise StoreError(f"record number: expected 0 to {MAX_RECORD}, received {end}")
-        if end <= self._current().applications.get(application, KnownApplication()).next_record:
-            return
-        with self._writing() as write:
-            known = write.known(application)
-            write.know(application, next_record=max(end, known.next_record))
+        if end > self.known(application).next_record:
+            with self._writing() as write:
+                write.know(application, next_record=max(end, write.known(application).next_record))
 
     def put_masks(self, application: str, masks: Mapping[int, bytes]) -> None:
         """Keep masks of new records; a `KeyMaterialError` where one has a mask or was revoked: masks are used once."""

@@ -112,6 +112,7 @@ _APPLICATION = [APPLICATIONS.c[field.name] for field in dataclasses.fields(Appli
 _REFERENCE = [REFERENCES.c[n] for n in ("subject", "slot", "record", "epoch", "code", "seal", "metadata", "created")]
 _TOMBSTONE = [TOMBSTONES.c[name] for name in ("subject", "record", "epoch", "seal", "version")]
 _FIXED = ("encoding", "model", "key_mode", "masked")
+"""Settings that codes depend on."""
 
 
 def _types(columns: Iterable[sa.Column[Any]]) -> tuple[type, ...]:
@@ -479,7 +480,21 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
                     yield str(self._error(f"application {name}: {found} {problem}"))
 
     def _update(self, connection: sa.Connection, application: Application) -> None:
-        _refuse_change(self.application(application.name), application)
+        known = self.application(application.name)
+        for name in _FIXED:
+            if getattr(known, name) != getattr(application, name):
+                raise EnrolmentError(
+                    f"application {known.name}: its {name} cannot be changed; make a new application and enrol again"
+                )
+        if application.revision <= known.revision:
+            raise EnrolmentError(
+                f"application {known.name} was changed by another process in the meantime; nothing was written. "
+                "Try again"
+            )
+        if application.epoch < known.epoch:
+            raise EnrolmentError(
+                f"application {known.name}: expected key epoch {known.epoch} or later, received {application.epoch}"
+            )
         connection.execute(
             sa.update(APPLICATIONS)
             .where(APPLICATIONS.c.name == application.name)
@@ -617,23 +632,6 @@ def _checked(row: Sequence[Any], types: tuple[type, ...], noun: str) -> Sequence
             "changed outside of the gallery, or is damaged. Take it from a backup"
         )
     return row
-
-
-def _refuse_change(known: Application, application: Application) -> None:
-    """Refuse a change of settings that codes depend on, or of an older revision or epoch."""
-    for name in _FIXED:
-        if getattr(known, name) != getattr(application, name):
-            raise EnrolmentError(
-                f"application {known.name}: its {name} cannot be changed; make a new application and enrol again"
-            )
-    if application.revision <= known.revision:
-        raise EnrolmentError(
-            f"application {known.name} was changed by another process in the meantime; nothing was written. Try again"
-        )
-    if application.epoch < known.epoch:
-        raise EnrolmentError(
-            f"application {known.name}: expected key epoch {known.epoch} or later, received {application.epoch}"
-        )
 
 
 def _with_slots(references: Sequence[Reference], used: dict[str, set[int]]) -> list[Reference]:

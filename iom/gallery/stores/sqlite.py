@@ -50,7 +50,7 @@ class SqliteFile:
         if not path.is_file():
             raise StoreNotFoundError(f"no {layout.noun} at {path}; make one with: iom init", place=str(path))
         mode = "mode=ro" if read_only else "mode=rw"
-        if read_only and not os.access(path.parent, os.W_OK) and not _log_of(path).exists():
+        if read_only and not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
             mode += "&immutable=1"  # else SQLite makes files beside it
         with self._explained():
             self._inode = _inode_of(path)
@@ -242,10 +242,6 @@ def make_sqlite_file(
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _log_of(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")
 
 
 def _inode_of(path: Path) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import lfw_full
 from benchmarks.lfw_full_cells import PROTOCOLS
 from benchmarks.lfw_full_store import Cells
-from iom.config import CodeConfig, EvaluateConfig
+from iom.config import EvaluateConfig, HasherConfig
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
@@ -90,13 +90,13 @@ def test_every_cell_and_none_twice(shared_folder, tmp_path, capsys, monkeypatch)
     assert "float, pairs: " in capsys.readouterr().out
 
 
-def test_the_ancestor_is_a_row_beside_those_that_are_done(shared_folder, tmp_path, capsys):
+def test_the_predecessor_is_a_row_beside_those_that_are_done(shared_folder, tmp_path, capsys):
     arguments = ["--shared", str(shared_folder), "--cells", str(tmp_path / "cells"), "--quick",
                  "--protocols", "all_pairs", "--fixed-key", str(tmp_path / "fixed_key")]  # fmt: skip
     assert lfw_full.main([*arguments, "--systems", "fixed_key"]) == 2
     assert "configs/stage2/fixed_key.yaml" in capsys.readouterr().err
     assert lfw_full.main([*arguments, "--systems", "grp"]) == 0
-    code = CodeConfig(code_length=64)
+    code = HasherConfig(code_length=64)
     hasher = KerasFaceHasher(build_hasher(128, code, seed=1), embedder_name="", embedder_fingerprint="")
     hasher.save(tmp_path / "fixed_key")
     capsys.readouterr()

@@ -208,7 +208,7 @@ def test_a_hasher_of_the_package_is_not_overwritten(place, tmp_path, capsys):
     [
         (["--fmr", "1e-7"], "cannot be seen"),
         (["--fmr", "often"], "expected a number"),
-        (["--fmr", "2"], "0 < fmr < 1"),
+        (["--fmr", "2"], "calibration.fmr: expected less than 1"),
         (["--keys", "0"], "calibration.keys"),
         (["--set", "embedder.weights={place}/other.keras"], "was trained with the embedder"),
         (["--set", "data.include={place}/elsewhere.txt"], "1 of 1 images are not in"),

@@ -105,7 +105,9 @@ class GraphBuilder:
     def finish(self, output: int | None, *, input_size: int | None = None) -> ForeignGraph:
         """The graph, whose output must be its last operation."""
         if not self.ops or output != len(self.ops) - 1:
-            raise WeightsError(f"{self.source}: the output is not the last operation")
+            raise WeightsError(
+                f"{self.source}: not a recognition network known here: the output is not the last operation"
+            )
         return ForeignGraph(self.source, tuple(self.ops), self.scaling, input_size)
 
 

@@ -78,7 +78,9 @@ class KeyedRotation(keras.layers.Layer):
         return (batch, self.keep or size)
 
     def get_config(self):
-        return {**super().get_config(), "keep": self.keep, "kind": self.kind}
+        # The fingerprint of a hasher is taken over this: it must stay as it was before there was `kind`.
+        config = {**super().get_config(), "keep": self.keep}
+        return config if self.kind == "orthogonal" else {**config, "kind": self.kind}
 
 
 def signed_permutation(rows, order):

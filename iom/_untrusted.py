@@ -1,5 +1,6 @@
 """Untrusted files: paths that stay in their folder, bounds on sizes and depths, texts fit for messages."""
 
+import contextlib
 import errno
 import io
 import json
@@ -8,13 +9,14 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from iom.errors import DataError, IomError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 JSON_BYTES = 16 << 20
@@ -108,6 +110,12 @@ def read_bytes(path: Path | str, max_bytes: int) -> bytes:
         return stream.read(status.st_size)
 
 
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8, with or without a byte order mark, else `DataError`."""
+    with reading(path, "text in UTF-8"):
+        return path.read_text(encoding="utf-8-sig")
+
+
 def read_json(
     path: Path | str, *, max_bytes: int = JSON_BYTES, parse_constant: Callable[[str], Any] | None = None
 ) -> Any:
@@ -151,6 +159,20 @@ def _check_depth(value: Any) -> None:
     raise ValueError(f"expected JSON nested at most {JSON_DEPTH} levels deep, received more")
 
 
+@contextlib.contextmanager
+def reading(path: object, expected: str, *, error: type[IomError] = DataError) -> Iterator[None]:
+    """Turn whatever a missing or damaged file causes in its reader into one `error` of one line; ours pass."""
+    try:
+        yield
+    except IomError:
+        raise
+    except OSError as fault:
+        reason = f"cannot read {path}: {fault.strerror}"
+        raise error(reason if fault.strerror else f"{path}: damaged or not {expected}: {one_line(fault)}") from fault
+    except Exception as fault:  # readers of other formats raise nearly anything on damaged bytes
+        raise error(f"{path}: damaged or not {expected}: {one_line(fault)}") from fault
+
+
 def check_inflated_size(inflated: int, size: int) -> None:
     """Refuse (`ValueError`) a file of more than `INFLATED_TIMES * size + INFLATED_MORE` bytes unpacked."""
     limit = INFLATED_TIMES * size + INFLATED_MORE
@@ -183,15 +205,20 @@ def _array(data: bytes) -> "NDArray[Any]":
     import numpy as np
 
     stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    header = np.lib.format.read_array_header_1_0
-    if version != (1, 0):
-        header = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(stream)
+    shape, fortran, dtype = read_npy_header(stream)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
         raise ValueError(f"expected the numbers of an array {shape} of {dtype}, received others")
     array = np.frombuffer(data, dtype, offset=stream.tell())
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def read_npy_header(stream: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype[Any]]":
+    """Shape, Fortran order and dtype of the `.npy` file that begins here; nothing of it is unpickled."""
+    import numpy as np
+
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
 
 
 def one_line(text: object) -> str:

@@ -5,16 +5,16 @@ machines. A list of forbidden ones is never complete, so this is the list of all
 checked as protobufs, before TensorFlow loads anything of them.
 """
 
+import graphlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from numpy.typing import NDArray
 
-from iom._untrusted import check_printable, one_line, read_bytes
+from iom._untrusted import check_printable, one_line, read_bytes, reading
 from iom.errors import WeightsError
 from iom.pretrained.manifest import Statement
 
@@ -74,10 +74,9 @@ class FixedEmbedder:
 
     def __init__(self, function: Callable[[Any], Any], statement: Statement, *, source: str) -> None:
         self._function = function
-        self._spec = statement.input
+        self._statement = statement
         self._source = source
-        self.input_size = statement.input.size
-        probe = self(np.zeros((2, self.input_size, self.input_size, 3), np.float32))
+        probe = self(np.zeros((2, statement.size, statement.size, 3), np.float32))
         if probe.ndim != 2 or probe.shape[0] != 2:
             raise WeightsError(f"{source}: expected embeddings (B, D), the output for two images is {probe.shape}")
         self.embedding_size = int(probe.shape[1])
@@ -88,15 +87,14 @@ class FixedEmbedder:
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Embeddings, not normalised."""
-        scale, offset = self._spec.scaling
+        scale, offset = self._statement.scaling
         pixels = np.asarray(images, np.float32) * np.float32(scale) + np.float32(offset)
-        if self._spec.colour_order == "BGR":
+        if self._statement.colour_order == "BGR":
             pixels = pixels[..., ::-1]
         try:
             result = self._function(tf.constant(pixels))
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            reason = one_line(error)
-            raise WeightsError(f"{self._source}: the graph does not run: {reason}") from error
+            raise WeightsError(f"{self._source}: the graph does not run: {one_line(error)}") from error
         return np.asarray(result, np.float32)
 
 
@@ -106,38 +104,20 @@ def read_frozen(path: Path, statement: Statement) -> FixedEmbedder:
     Input, output and further inputs are found by kind and name, or stated under `tensors`: `{"input": "img_inputs:0",
     "output": "embeddings:0", "feed": {"dropout_rate:0": 1.0}}`.
     """
-    graph_def = tf.compat.v1.GraphDef()
-    try:
-        graph_def.ParseFromString(read_bytes(path, MAX_GRAPH_BYTES))
-    except OSError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
-    except DecodeError as error:
-        raise WeightsError(f"{path}: damaged or not a frozen graph: {error}") from error
-    if not graph_def.node:
-        raise WeightsError(f"{path}: damaged or not a frozen graph: it has no operations")
-    try:
+    with reading(path, "a frozen graph", error=WeightsError):
+        graph_def = tf.compat.v1.GraphDef.FromString(read_bytes(path, MAX_GRAPH_BYTES))
+        if not graph_def.node:
+            raise ValueError("it has no operations")
         function = _function(graph_def, statement, path)
-    except WeightsError:
-        raise
-    # A damaged graph fails in many ways inside TensorFlow.
-    except Exception as error:
-        reason = one_line(error)
-        raise WeightsError(f"{path}: damaged or unfit frozen graph: {reason}") from error
     return FixedEmbedder(function, statement, source=str(path))
 
 
 def read_saved_model(path: Path, statement: Statement) -> FixedEmbedder:
     """Embedder of a SavedModel's serving signature, which must have one input and one output."""
     checked_saved_model(path)
-    try:
+    with reading(path, "a SavedModel", error=WeightsError):
         loaded = tf.saved_model.load(str(path))
         signature = _signature(loaded, path)
-    except WeightsError:
-        raise
-    # Damaged checkpoints and graphs fail in many ways inside TensorFlow.
-    except Exception as error:
-        reason = one_line(error)
-        raise WeightsError(f"{path}: damaged SavedModel: {reason}") from error
     ((name, image),) = signature.structured_input_signature[1].items()
     _compare_size(image.shape, statement, path)
     (output,) = signature.structured_outputs
@@ -191,8 +171,8 @@ def _function(graph_def: Any, statement: Statement, path: Path) -> Callable[[Any
 def _compare_size(shape: tf.TensorShape, statement: Statement, path: Path) -> None:
     """Refuse a stated size other than the graph's."""
     sides = shape.as_list()[1:3] if shape.rank == 4 else []
-    if any(side not in (None, statement.input.size) for side in sides):
-        raise WeightsError(f"{path}: size: {statement.input.size} is stated, the graph takes {sides}")
+    if any(side not in (None, statement.size) for side in sides):
+        raise WeightsError(f"{path}: size: {statement.size} is stated, the graph takes {sides}")
 
 
 def _find_output(nodes: Mapping[str, Any], path: Path) -> str:
@@ -294,13 +274,8 @@ def checked_saved_model(path: Path) -> Any:
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
-    description = saved_model_pb2.SavedModel()
-    try:
-        description.ParseFromString(read_bytes(path / "saved_model.pb", MAX_GRAPH_BYTES))
-    except OSError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
-    except DecodeError as error:
-        raise WeightsError(f"{path}: damaged or not a SavedModel: {one_line(error)}") from error
+    with reading(path, "a SavedModel", error=WeightsError):
+        description = saved_model_pb2.SavedModel.FromString(read_bytes(path / "saved_model.pb", MAX_GRAPH_BYTES))
     for meta_graph in description.meta_graphs:
         _check_meta_graph(meta_graph, path)
     return description
@@ -325,7 +300,8 @@ def _check_meta_graph(meta_graph: Any, path: Path) -> None:
             _check_nodes([node], allowed, graph_def, path)
             # Without objects the saver's graph is what TensorFlow runs to load the variables.
             executed = not meta_graph.HasField("object_graph_def") and place in restore
-            if executed and node.op in RESTORING and (name or _first_input(node) != filename):
+            first = _node_name(node.input[0]) if node.input else ""
+            if executed and node.op in RESTORING and (name or first != filename):
                 raise _refusal(node, path, "which restores from another file than the model's")
 
 
@@ -378,15 +354,13 @@ def _reached(graph_def: Any, groups: Mapping[str, Iterable[Any]], roots: Iterabl
 def _check_calls(groups: Mapping[str, Iterable[Any]], source: object) -> None:
     """Refuse functions that call themselves: TensorFlow would run until its stack is full."""
     calls = {name: {called for node in nodes for called in _called(node)} for name, nodes in groups.items() if name}
-    left = set(calls)
-    while left:
-        ends = {name for name in left if not calls[name] & left}
-        if not ends:
-            raise WeightsError(
-                f"{source}: refused: functions of the graph call themselves, {max(left)[:80]!r} or "
-                "one that it calls; nothing was run"
-            )
-        left -= ends
+    try:
+        graphlib.TopologicalSorter(calls).prepare()
+    except graphlib.CycleError as error:
+        raise WeightsError(
+            f"{source}: refused: functions of the graph call themselves, {error.args[1][0][:80]!r} or "
+            "one that it calls; nothing was run"
+        ) from error
 
 
 def _called(node: Any) -> Iterator[str]:
@@ -422,10 +396,6 @@ def _refusal(node: Any, source: object, reason: str) -> WeightsError:
     return WeightsError(
         f"{source}: refused: the graph holds {node.op[:80]!r} ({node.name[:80]!r}), {reason}; nothing was run"
     )
-
-
-def _first_input(node: Any) -> str:
-    return _node_name(node.input[0]) if node.input else ""
 
 
 def _node_name(tensor: str) -> str:

@@ -27,7 +27,7 @@ def read_rows(
 
     The error names the line and its `form`. With `header`, a first line that does not begin with a number is skipped.
     """
-    rows = []
+    rows: list[T] = []
     for number, line in read_lines(path):
         fields = [field.strip() for field in line.split(separator)]
         if header and not rows and not fields[0].lstrip("-").isdigit():

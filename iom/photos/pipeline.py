@@ -124,7 +124,7 @@ class PhotoRun:
         return lambda job: find_faces(self.photos, job, settings=self.settings, detect=detect)
 
     def _in_workers(self, count: int, stack: contextlib.ExitStack) -> Callable[[Job], PhotoResult]:
-        config = [str(self.photos), dataclasses.asdict(self.settings), str(self.weights or "")]
+        config = [str(self.photos), self.settings.model_dump(), str(self.weights or "")]
         pool = WorkerPool("iom.photos.pipeline:photo_handler", json.dumps(config), workers=count, max_answer=1 << 30)
         stack.callback(pool.close)
         pool.check()
@@ -221,7 +221,7 @@ def align_photos(run: PhotoRun, output: Path, *, format: str = "jpg") -> dict[st
         raise ConfigError(f"expected format jpg or png, received {format!r}")
     names, others = find_photographs(run.photos, output, run.points)
     stems = _stems(names)
-    settings = dataclasses.asdict(run.settings) | {"format": format}
+    settings = run.settings.model_dump() | {"format": format}
     path = output / "align.jsonl"
     if not path.is_file() and output.is_dir() and any(output.iterdir()):
         raise DataError(f"{output}: expected a new or empty folder, or one of an interrupted run, received other files")
@@ -352,7 +352,7 @@ def hash_photos(
         "encoding": encoding_id(hasher.code_length, hasher.alphabet_size),
         "model": hasher.fingerprint,
         "key": key_name(key),
-        "settings": {**dataclasses.asdict(run.settings), "min_score": run.settings.score, "landmarks": landmarks},
+        "settings": {**run.settings.model_dump(), "min_score": run.settings.score, "landmarks": landmarks},
     }
     with _hash_journal(output, header) as journal:
         left = [name for name in names.images if not journal.holds(name, mark_of(run.photos / name))]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -310,7 +311,7 @@ def pairs_of_carray(path: Path) -> EncodedPairs:
     """A carray folder, images as PNG."""
     pairs = read_carray(path)
     encoded = []
-    for pixels in pairs.images:
+    for pixels in np.asarray(pairs.images):
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
         encoded.append(stream.getvalue())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import atomic_path
-from iom._unpickling import NUMPY_ARRAYS, restricted_loads
+from iom._unpickling import restricted_loads
 from iom._untrusted import read_bytes, reading
 from iom._workers import WorkerPool
 from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
@@ -57,7 +57,7 @@ def read_bin_images(path: Path) -> tuple[list[bytes], list[bool]]:
     """Encoded images, two a pair, and whether each pair is mated; a pickle that asks for more than data is refused."""
     with reading(path, "a .bin file"):
         data = read_bytes(path, MAX_BYTES)
-    content = restricted_loads(data, admitted=NUMPY_ARRAYS, source=str(path))
+    content = restricted_loads(data, source=str(path))
     if not (_is_sequence(content) and len(content) == 2 and all(map(_is_sequence, content))):
         raise DataError(f"{path}: expected (images, is same) as InsightFace writes it")
     encoded = [_encoded_bytes(item, f"{path}: image {i}") for i, item in enumerate(content[0])]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._unpickling import NUMPY_ARRAYS, restricted_loads
+from iom._unpickling import restricted_loads
 from iom._untrusted import check_printable, read_json, read_npy_header, reading
 from iom.errors import DataError, WeightsError
 from iom.pretrained.importers.foreign import IMAGE, ForeignGraph
@@ -198,7 +198,7 @@ def read_mmdnn(path: Path) -> ForeignGraph:
             if shape != () or not dtype.hasobject:
                 raise ValueError(f"expected one pickled dictionary, received {dtype} {shape}")
             try:
-                holder = restricted_loads(stream, admitted=NUMPY_ARRAYS, source=str(path), encoding="latin1")
+                holder = restricted_loads(stream, source=str(path), encoding="latin1")
             except DataError as error:
                 raise WeightsError(str(error)) from error
         layers = holder.item()

@@ -18,10 +18,7 @@ from numpy.typing import NDArray
 from iom._files import sha256_of, write_json
 from iom._untrusted import paths_inside, read_json
 from iom.errors import WeightsError
-from iom.pretrained.importers.foreign import build_foreign
 from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
-from iom.pretrained.importers.mxnet import read_mmdnn, read_mxnet, symbol_path
-from iom.pretrained.importers.onnx import external_files, read_onnx
 from iom.pretrained.manifest import (
     RANGES,
     InputSpec,
@@ -55,7 +52,6 @@ SUFFIXES = {
 }
 """Suffix to format, where the content does not tell it."""
 FORMATS = frozenset((*SUFFIXES.values(), "saved_model"))
-_GRAPHS = {"mxnet": read_mxnet, "onnx": read_onnx, "mmdnn": read_mmdnn}
 
 Predict = Callable[[NDArray[np.float32]], Any]
 SUBJECTS, IMAGES = 60, 3
@@ -159,12 +155,8 @@ def _load(path: Path, kind: str, statement: Statement | None, name: str, *, chec
         raise missing_statement(path, kind)
     if kind == "keras":
         model = on_raw_pixels(model, statement, path)
-    elif kind in _GRAPHS:
-        model = build_foreign(_GRAPHS[kind](path), statement)
     elif kind in FORMATS:
-        from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model  # imports TensorFlow
-
-        model = read_frozen(path, statement) if kind == "frozen" else read_saved_model(path, statement)
+        model = _read_foreign(path, kind, statement)
     else:
         raise WeightsError(f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'")
     if isinstance(model, keras.Model):
@@ -176,6 +168,20 @@ def _load(path: Path, kind: str, statement: Statement | None, name: str, *, chec
     _try_out(model, statement.size, path)
     loaded = LoadedBackbone(name, model, embedding_size, fingerprint, statement)
     return dataclasses.replace(loaded, check=_checked_on_faces(loaded, path)) if check else loaded
+
+
+def _read_foreign(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEmbedder":
+    """Read a file of another framework; importers are loaded when they are needed."""
+    if kind in ("frozen", "saved_model"):
+        from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
+
+        return read_frozen(path, statement) if kind == "frozen" else read_saved_model(path, statement)
+    from iom.pretrained.importers.foreign import build_foreign
+    from iom.pretrained.importers.mxnet import read_mmdnn, read_mxnet
+    from iom.pretrained.importers.onnx import read_onnx
+
+    read = {"mxnet": read_mxnet, "mmdnn": read_mmdnn, "onnx": read_onnx}[kind]
+    return build_foreign(read(path), statement)
 
 
 def _try_out(model: "keras.Model | FixedEmbedder", size: int, path: Path) -> None:
@@ -231,8 +237,12 @@ def files_of(path: Path, kind: str) -> list[Path]:
     """The file and those it needs beside it, in a fixed order: the files that a fingerprint covers."""
     files = [path]
     if kind == "mxnet":
+        from iom.pretrained.importers.mxnet import symbol_path
+
         files.append(symbol_path(path))
     elif kind == "onnx":
+        from iom.pretrained.importers.onnx import external_files
+
         files += external_files(path)
     elif kind == "saved_model":
         names = [part.relative_to(path).as_posix() for part in path.rglob("*") if part.is_file()]

@@ -61,7 +61,7 @@ def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool 
         raise DataError(f"{path}: expected a folder, shards, train.rec or a .bin file")
     try:
         source, labelled = _source(path)
-        findings = list(_record_findings(path))
+        findings = list(_record_findings(path)) if is_shards(path) else []
     except DataError as error:
         return 0, [Finding("unreadable", str(path), str(error))]
 
@@ -94,9 +94,6 @@ def _source(path: Path) -> tuple[FaceSource, bool]:
 
 def _record_findings(path: Path) -> Iterator[Finding]:
     """Reads shards with their CRCs and compares them with their index."""
-    if not (path.is_dir() and is_shards(path)):
-        return
-
     for shard in read_manifest(path)["shards"]:
         rows = read_sidecar(path, shard["file"])
         stored = [(r.path, r.label, r.sha256) for r in rows]

@@ -45,14 +45,18 @@ def parse_pair_list(path: Path) -> tuple[list[Pair], int | None]:
     if not lines:
         raise DataError(f"{path}: expected a pair list, received comments only")
     header = _fields(lines[0][1])
-    if len(header) <= 2 and all(_is_number(field) for field in header):
-        return _parse_lfw(path, [int(field) for field in header], lines[1:])
-    return [_plain_pair(path, number, line) for number, line in lines], None
+    is_lfw = len(header) <= 2 and all(_is_number(field) for field in header)
+    parse, lines = (_lfw_pair, lines[1:]) if is_lfw else (_plain_pair, lines)
+    pairs = [parse(path, number, line) for number, line in lines]
+    for (number, _), (left, right, _) in zip(lines, pairs, strict=True):
+        if left == right:
+            raise DataError(f"{path}, line {number}: {left} is paired with itself")
+    return pairs, _lfw_folds(path, [int(field) for field in header], pairs) if is_lfw else None
 
 
-def _parse_lfw(path: Path, header: Sequence[int], lines: Sequence[tuple[int, str]]) -> tuple[list[Pair], int | None]:
+def _lfw_folds(path: Path, header: Sequence[int], pairs: Sequence[Pair]) -> int | None:
+    """Number of folds of LFW's list, which the pairs must confirm."""
     folds, each = (1, header[0]) if len(header) == 1 else header
-    pairs = [_lfw_pair(path, number, line) for number, line in lines]
     if folds < 1 or each < 1 or len(pairs) != 2 * folds * each:
         raise DataError(
             f"{path}: the header promises {folds} x {each} mated and as many non-mated pairs, found {len(pairs)} pairs"
@@ -61,7 +65,7 @@ def _parse_lfw(path: Path, header: Sequence[int], lines: Sequence[tuple[int, str
         mated = sum(same for *_, same in pairs[2 * each * fold : 2 * each * (fold + 1)])
         if mated != each:
             raise DataError(f"{path}: fold {fold + 1}: expected {each} mated pairs, found {mated}")
-    return pairs, folds if len(header) == 2 else None
+    return folds if len(header) == 2 else None
 
 
 def _lfw_pair(path: Path, number: int, line: str) -> Pair:
@@ -79,7 +83,7 @@ def _lfw_pair(path: Path, number: int, line: str) -> Pair:
     if not valid:
         raise DataError(f"{path}, line {number}: expected 'name n1 n2' or 'name1 n1 name2 n2', received '{line[:80]}'")
     left, right = (f"{n}/{n}_{int(i):04d}.jpg" for n, i in (fields[:2], fields[2:]))
-    return _different(path, number, (left, right, fields[0] == fields[2]))
+    return left, right, fields[0] == fields[2]
 
 
 def _plain_pair(path: Path, number: int, line: str) -> Pair:
@@ -92,13 +96,7 @@ def _plain_pair(path: Path, number: int, line: str) -> Pair:
     for name in fields[:2]:
         check_name(name, source=f"{path}, line {number}")
     left, right = (Path(name).as_posix() for name in fields[:2])
-    return _different(path, number, (left, right, _TRUTH[fields[2].lower()]))
-
-
-def _different(path: Path, number: int, pair: Pair) -> Pair:
-    if pair[0] == pair[1]:
-        raise DataError(f"{path}, line {number}: {pair[0]} is paired with itself")
-    return pair
+    return left, right, _TRUTH[fields[2].lower()]
 
 
 def _is_number(field: str) -> bool:
@@ -157,8 +155,10 @@ def read_cfp(split: Path, root: Path, *, name: str = "") -> PairBenchmark:
         raise DataError(f"{split}: expected folders 01 to 10 with same.txt and diff.txt")
 
     def entries(fields: list[str]) -> tuple[str, str]:
-        left, right = (_entry(lists[kind], int(text)) for kind, text in zip(kinds, fields, strict=True))
-        return left, right
+        left, right = map(int, fields)
+        if min(left, right) < 1:
+            raise ValueError(fields)
+        return lists[kinds[0]][left - 1], lists[kinds[1]][right - 1]
 
     pairs, fold = [], []
     for index, folder in enumerate(folders):
@@ -179,12 +179,6 @@ def _numbered_list(path: Path) -> list[str]:
         start = parts.index("Data") if "Data" in parts else 0
         names.append("/".join(part for part in parts[start:] if part not in (".", "..")))
     return names
-
-
-def _entry(names: Sequence[str], number: int) -> str:
-    if not 1 <= number <= len(names):
-        raise ValueError(number)
-    return names[number - 1]
 
 
 def read_youtube_faces(splits: Path, root: Path, *, name: str = "") -> PairBenchmark:

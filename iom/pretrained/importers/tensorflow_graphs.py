@@ -8,7 +8,7 @@ checked as protobufs, before TensorFlow loads anything of them.
 import graphlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -64,6 +64,8 @@ SAVING = RESTORING | frozenset(
     ["SaveV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "StaticRegexFullMatch"]
 )
 """Part of every SavedModel: allowed only where nothing but its saver reaches them."""
+Units = Mapping[tuple[str, str], list[Any]]
+NODE, FUNCTION = "node", "function"
 _INPUTS = ("input", "img_inputs", "input_image", "images", "data")
 _OUTPUTS = ("embeddings", "embedding", "output", "fc1")
 """Usual names in published graphs."""
@@ -251,19 +253,11 @@ def _signature(loaded: Any, path: Path) -> Any:
     return chosen
 
 
-class _Place(NamedTuple):
-    """A function of the library, or else a node of the graph."""
-
-    function: str
-    node: str = ""
-
-
 def check_graph(graph_def: Any, source: object) -> None:
     """Refuse a `GraphDef` without a saver, such as a frozen one, with an operation that is not allowed."""
-    groups = _groups(graph_def)
-    _check_calls(groups, source)
-    for nodes in groups.values():
-        _check_nodes(nodes, OPERATIONS, graph_def, source)
+    units = _units(graph_def, source)
+    for nodes in units.values():
+        _check_nodes(nodes, OPERATIONS, units, source)
 
 
 def checked_saved_model(path: Path) -> Any:
@@ -283,32 +277,54 @@ def checked_saved_model(path: Path) -> Any:
 
 def _check_meta_graph(meta_graph: Any, path: Path) -> None:
     """Check each node and each function against the operations allowed at its place."""
-    graph_def, saver = meta_graph.graph_def, meta_graph.saver_def
-    groups = _groups(graph_def)
-    _check_calls(groups, path)
-    served = _reached(graph_def, groups, _served_roots(meta_graph))
-    restore = _reached(graph_def, groups, [saver.restore_op_name])
-    save = _reached(graph_def, groups, [saver.save_tensor_name])
+    saver = meta_graph.saver_def
+    units = _units(meta_graph.graph_def, path)
+    served = _reached(units, _served_roots(meta_graph))
+    restore = _reached(units, [saver.restore_op_name])
+    save = _reached(units, [saver.save_tensor_name])
     filename = _node_name(saver.filename_tensor_name)
-    for name, nodes in groups.items():
+    for unit, nodes in units.items():
+        allowed = OPERATIONS
+        if unit not in served:
+            allowed |= SAVING if unit in save - restore else frozenset()
+            allowed |= RESTORING if unit in restore else frozenset()
+        _check_nodes(nodes, allowed, units, path)
+        # Without objects the saver's graph is what TensorFlow runs to load the variables.
+        if meta_graph.HasField("object_graph_def") or unit not in restore:
+            continue
         for node in nodes:
-            place = _Place(name) if name else _Place("", node.name)
-            allowed = OPERATIONS
-            if place not in served:
-                allowed |= SAVING if place in save - restore else frozenset()
-                allowed |= RESTORING if place in restore else frozenset()
-            _check_nodes([node], allowed, graph_def, path)
-            # Without objects the saver's graph is what TensorFlow runs to load the variables.
-            executed = not meta_graph.HasField("object_graph_def") and place in restore
             first = _node_name(node.input[0]) if node.input else ""
-            if executed and node.op in RESTORING and (name or first != filename):
+            if node.op in RESTORING and (unit[0] == FUNCTION or first != filename):
                 raise _refusal(node, path, "which restores from another file than the model's")
 
 
-def _groups(graph_def: Any) -> Mapping[str, Iterable[Any]]:
-    """Nodes of the graph under an empty name, and of each function under its own."""
-    functions = graph_def.library.function
-    return {"": graph_def.node, **{f.signature.name: f.node_def for f in functions}}
+def _units(graph_def: Any, source: object) -> Units:
+    """What is needed or not as a whole: each node of the graph, and each function with its nodes."""
+    units: dict[tuple[str, str], list[Any]] = {}
+    for node in graph_def.node:
+        units.setdefault((NODE, node.name), []).append(node)
+    for function in graph_def.library.function:
+        units.setdefault((FUNCTION, function.signature.name), []).extend(function.node_def)
+    calls = {unit: [need for need in _needs(unit, units) if need in units] for unit in units if unit[0] == FUNCTION}
+    try:  # TensorFlow would run functions that call themselves until its stack is full
+        graphlib.TopologicalSorter(calls).prepare()
+    except graphlib.CycleError as error:
+        raise WeightsError(
+            f"{source}: refused: functions of the graph call themselves, {error.args[1][0][1][:80]!r} or "
+            "one that it calls; nothing was run"
+        ) from error
+    return units
+
+
+def _needs(unit: tuple[str, str], units: Units) -> Iterator[tuple[str, str]]:
+    """The functions that a unit may call, and the nodes that a node of the graph reads."""
+    for node in units[unit]:
+        called = [node.op]
+        for attribute in node.attr.values():
+            called += [attribute.func.name, *(function.name for function in attribute.list.func)]
+        yield from ((FUNCTION, name) for name in called)
+        if unit[0] == NODE:
+            yield from ((NODE, _node_name(name)) for name in node.input)
 
 
 def _served_roots(meta_graph: Any) -> Iterator[str]:
@@ -330,51 +346,21 @@ def _served_roots(meta_graph: Any) -> Iterator[str]:
             yield function.signature.name
 
 
-def _reached(graph_def: Any, groups: Mapping[str, Iterable[Any]], roots: Iterable[str]) -> set[_Place]:
-    """Functions, and nodes of the graph, that `roots` need; a root is a name of either."""
-    nodes = {node.name: node for node in graph_def.node}
-    reached: set[_Place] = set()
-    pending = [place for root in roots for place in (_Place(root), _Place("", _node_name(root))) if root]
+def _reached(units: Units, roots: Iterable[str]) -> set[tuple[str, str]]:
+    """Units that `roots` need; a root is a name of either kind."""
+    reached: set[tuple[str, str]] = set()
+    pending = [unit for root in roots if root for unit in ((FUNCTION, root), (NODE, _node_name(root)))]
     while pending:
-        place = pending.pop()
-        inside: Iterable[Any] = ()
-        if place in reached:
-            continue
-        if place.function in groups and place.function:
-            inside = groups[place.function]
-        elif place.node in nodes and not place.function:
-            inside = [nodes[place.node]]
-            pending.extend(_Place("", _node_name(name)) for name in nodes[place.node].input)
-        reached.add(place)
-        for node in inside:
-            pending.extend(_Place(name) for name in _called(node))
+        unit = pending.pop()
+        if unit in units and unit not in reached:
+            reached.add(unit)
+            pending.extend(_needs(unit, units))
     return reached
 
 
-def _check_calls(groups: Mapping[str, Iterable[Any]], source: object) -> None:
-    """Refuse functions that call themselves: TensorFlow would run until its stack is full."""
-    calls = {name: {called for node in nodes for called in _called(node)} for name, nodes in groups.items() if name}
-    try:
-        graphlib.TopologicalSorter(calls).prepare()
-    except graphlib.CycleError as error:
-        raise WeightsError(
-            f"{source}: refused: functions of the graph call themselves, {error.args[1][0][:80]!r} or "
-            "one that it calls; nothing was run"
-        ) from error
-
-
-def _called(node: Any) -> Iterator[str]:
-    """Names of the functions that a node may call."""
-    yield node.op
-    for attribute in node.attr.values():
-        yield attribute.func.name
-        yield from (function.name for function in attribute.list.func)
-
-
-def _check_nodes(nodes: Iterable[Any], allowed: frozenset[str], graph_def: Any, source: object) -> None:
-    functions = {function.signature.name for function in graph_def.library.function}
+def _check_nodes(nodes: Iterable[Any], allowed: frozenset[str], units: Units, source: object) -> None:
     for node in nodes:
-        if node.op not in allowed and (node.op not in functions or _is_operation(node.op)):
+        if node.op not in allowed and ((FUNCTION, node.op) not in units or _is_operation(node.op)):
             raise _refusal(node, source, "which is not one that networks need")
         value = node.attr["value"].tensor if node.op == "Const" else None
         if value is not None and (value.dtype in _HANDLES or value.variant_val):

@@ -79,17 +79,14 @@ def path_inside(root: Path, name: str, *, source: object, error: type[IomError] 
 
 def check_name(name: object, *, source: object, error: type[IomError] = DataError) -> None:
     """The part of `paths_inside` that checks the name alone, without the disk."""
-    reason = _fault(name)
+    if not isinstance(name, str) or not name or name in (".", "./"):
+        reason = "no name of a file"
+    else:
+        reason = next((reason for pattern, reason in _FAULTS if pattern.search(name)), "")
     if reason:
         raise error(
             f"{source}: expected a relative path that stays within the folder, received {_shown(name)}: {reason}"
         )
-
-
-def _fault(name: object) -> str:
-    if not isinstance(name, str) or not name or name in (".", "./"):
-        return "no name of a file"
-    return next((reason for pattern, reason in _FAULTS if pattern.search(name)), "")
 
 
 def _shown(name: object) -> str:

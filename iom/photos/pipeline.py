@@ -11,6 +11,7 @@ import dataclasses
 import hmac
 import io
 import json
+import os
 import time
 import warnings
 from collections import Counter, deque
@@ -44,7 +45,6 @@ from iom.errors import ConfigError, DataError, WeightsError, WorkerError
 from iom.keys import TransformKey
 from iom.photos.align import Face, write_face, write_landmarks
 from iom.photos.codes_file import FORMAT, ROW_GROUP, pyarrow, schema_of, write_codes
-from iom.photos.detect import use_one_core
 from iom.photos.images import Pixels
 from iom.photos.photograph import (
     STAGES,
@@ -144,7 +144,8 @@ def photo_handler(config: str) -> Handler:
     root, fields, weights = json.loads(config)
     settings = PhotoSettings(**fields)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the settings have the limit
-    use_one_core(settings.detector)
+    # Each worker has one core, whichever network the detector brings.
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", OPENCV_FOR_THREADS_NUM="1")
     detect = detector_of(settings, Path(weights) if weights else None)
 
     def find(request: bytes) -> bytes:

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError, field_validator
 
 from iom._files import sha256_of
-from iom._registry import did_you_mean
 from iom._untrusted import check_name, one_line, read_json
 from iom.config.base import Section, explain, require
 from iom.errors import WeightsError
@@ -135,28 +134,9 @@ def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
     return [folder / name for name in entry.files]
 
 
-def unknown_name(name: str, entries: dict[str, Entry]) -> WeightsError:
-    """The error for a text that is neither an entry nor a file."""
-    return WeightsError(
-        f"'{name}' is neither a file nor an entry of the manifest{did_you_mean(name, entries)} "
-        f"(entries: {', '.join(sorted(entries))})"
-    )
-
-
 def statement_path(path: Path) -> Path:
     """Where the statement about a weights file stands."""
     return path.with_name(f"{path.name}.input.json")
-
-
-def missing_statement(path: Path, kind: str) -> WeightsError:
-    """The error for a missing statement, with the text to write."""
-    ranges = " | ".join(f'"{name}"' for name in RANGES)
-    return WeightsError(
-        f"{path}: this {kind} file is not in the manifest, and what input it wants cannot be "
-        f"seen from it: write {statement_path(path)} with "
-        '{"colour_order": "RGB" | "BGR", "range": ' + ranges + ', "size": 112} '
-        "as its source states them"
-    )
 
 
 def read_statement(path: Path) -> Statement | None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import sha256_of, write_json
+from iom._registry import did_you_mean
 from iom._untrusted import paths_inside, read_json
 from iom.errors import WeightsError
 from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
@@ -25,10 +26,9 @@ from iom.pretrained.manifest import (
     Statement,
     find_entry,
     locate,
-    missing_statement,
     read_manifest,
     read_statement,
-    unknown_name,
+    statement_path,
 )
 from iom.synthetic import load_face_model
 
@@ -133,7 +133,10 @@ def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackb
         if entry is not None:
             return _load(locate(entry)[0], entry.format, entry, entry.name, check=check and not entry.is_pinned)
         if not path.exists():
-            raise unknown_name(name_or_path, entries)
+            raise WeightsError(
+                f"'{name_or_path}' is neither a file nor an entry of the manifest{did_you_mean(name_or_path, entries)} "
+                f"(entries: {', '.join(sorted(entries))})"
+            )
     if not path.exists():
         raise WeightsError(f"the weights file {path} does not exist")
     return _load(path, format_of(path), read_statement(path), str(path), check=check)
@@ -152,7 +155,12 @@ def _load(path: Path, kind: str, statement: Statement | None, name: str, *, chec
         check = check and statement is not None
         statement = statement or own_statement(model)
     if statement is None:
-        raise missing_statement(path, kind)
+        ranges = " | ".join(f'"{name}"' for name in RANGES)
+        raise WeightsError(
+            f"{path}: this {kind} file is not in the manifest, and what input it wants cannot be seen from it: write "
+            f'{statement_path(path)} with {{"colour_order": "RGB" | "BGR", "range": {ranges}, "size": 112}} '
+            "as its source states them"
+        )
     if kind == "keras":
         model = on_raw_pixels(model, statement, path)
     elif kind in FORMATS:

@@ -92,11 +92,6 @@ def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth
     would skip pixels; `False` samples as InsightFace does.
     """
     matrix = similarity(points, source)
-    return warp(image, matrix, smooth=smooth)
-
-
-def warp(image: Pixels, matrix: NDArray[np.float64], *, smooth: bool = True) -> Pixels:
-    """Sample `image` bilinearly where `matrix` (2, 3) comes from; see `align`."""
     back = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
     pixels = float(np.hypot(matrix[0, 0], matrix[1, 0])) ** -1  # photograph pixels for one of ours
     factor = max(1, int(min(pixels, *image.shape[:2]))) if smooth else 1

@@ -33,7 +33,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from benchmarks.stored_embeddings import embeddings_of
     from iom.config import CodeConfig, EvaluateConfig
     from iom.evaluation.blufr import BlufrEvaluator, read_blufr
-    from iom.evaluation.report.data import EmbedderSummary
+    from iom.evaluation.records import EmbedderSummary
     from iom.evaluation.scores import STOLEN_KEY, EvaluationInputs, float_system, scenarios_of
     from iom.evaluation.systems import baseline_system, trained_system
 

@@ -85,7 +85,7 @@ def load_system(name: str, faces: Faces) -> "CodeSystem":
 def pairs(faces: Faces, system: "CodeSystem") -> Cell:
     """The 6,000 pairs: accuracy, EER, FNMR at FMR 1e-3, with intervals."""
     from iom.evaluation.pairs import PairEvaluator
-    from iom.evaluation.report.data import Figure
+    from iom.evaluation.records import Figure
     from iom.evaluation.scores import STOLEN_KEY
 
     evaluator = PairEvaluator(_inputs(faces, faces.benchmark, faces.pair_rows, scenarios=(STOLEN_KEY,)))
@@ -182,7 +182,7 @@ PROTOCOLS: dict[str, Callable[[Faces, "CodeSystem"], Cell]] = {
 
 
 def _inputs(faces: Faces, benchmark: Any, rows: "NDArray[np.float32]", **scenario: Any) -> "EvaluationInputs":
-    from iom.evaluation.report.data import EmbedderSummary
+    from iom.evaluation.records import EmbedderSummary
     from iom.evaluation.scores import EvaluationInputs
 
     config = faces.config.replace(scenario=faces.config.scenario.replace(**scenario))

@@ -205,7 +205,7 @@ def compare(reports: Sequence[Path], output: Path, different_benchmarks: bool) -
     if len(reports) < 2:
         raise ConfigError("compare: expected two reports or more")
 
-    from iom.evaluation.report.data import read_report
+    from iom.evaluation.records import read_report
     from iom.evaluation.report.write import DIFF_PAGE, check_same_benchmark, report_names, write_diff
 
     names = report_names(reports)

@@ -16,7 +16,7 @@ from iom.attacks.targets import attacked_hasher, attacked_protection
 from iom.config import EvaluateConfig
 from iom.errors import DataError
 from iom.evaluation.pairs import observed_threshold
-from iom.evaluation.report.data import AttackRow, Figure
+from iom.evaluation.records import AttackRow, Figure
 from iom.evaluation.scores import FLOAT, OWN_KEY, CodeSystem, EvaluationInputs
 from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.bootstrap import Counts, Interval, bootstrap_samples, percentile_intervals, rate_interval

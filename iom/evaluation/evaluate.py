@@ -21,7 +21,7 @@ from iom.evaluation.attacks import AttackEvaluator, attacked_system
 from iom.evaluation.blufr import BlufrEvaluator
 from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, SearchEvaluator
 from iom.evaluation.pairs import LinkabilityEvaluator, PairEvaluator, names_subjects
-from iom.evaluation.report.data import (
+from iom.evaluation.records import (
     BAD_FIGURE,
     AttackRow,
     BenchmarkSummary,

@@ -11,7 +11,7 @@ from iom.codes.comparators import Comparator, SymbolComparator
 from iom.config import ReportConfig
 from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
-from iom.evaluation.report.data import Estimate, Figure, IdentificationResult
+from iom.evaluation.records import Estimate, Figure, IdentificationResult
 from iom.evaluation.scores import (
     NO_KEY,
     OWN_KEY,

@@ -11,7 +11,7 @@ from iom._random import numpy_stream
 from iom.config import ReportConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
-from iom.evaluation.report.data import (
+from iom.evaluation.records import (
     CalibrationCheck,
     Curve,
     Figure,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from iom.codes.comparators import Comparator, CosineComparator, SymbolComparator
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
-from iom.evaluation.report.data import EmbedderSummary, Record
+from iom.evaluation.records import EmbedderSummary, Record
 from iom.keys import TransformKey
 from iom.metrics.bootstrap import Kind
 from iom.metrics.verification import ErrorCurve, FoldedScores, RankedScores
@@ -161,7 +161,7 @@ class Evaluator(Protocol):
     """Evaluation of one system after the other on the inputs that it was made of, `Evaluator(inputs)`."""
 
     def run(self, system: CodeSystem) -> Iterator[Record]:
-        """Figures and other parts of a report (`iom.evaluation.report.data`), of one system."""
+        """Figures and other parts of a report (`iom.evaluation.records`), of one system."""
         ...
 
 

@@ -16,7 +16,7 @@ from iom.errors import ConfigError, DataError
 from iom.evaluation.blufr import BlufrEvaluator, read_blufr
 from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, identification_figures
-from iom.evaluation.report.data import EmbedderSummary
+from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.scores import NO_KEY, STOLEN_KEY, EvaluationInputs, common_key, figures, float_scores, float_system
 from iom.evaluation.systems import baseline_system
 from iom.metrics.identification import search_gallery

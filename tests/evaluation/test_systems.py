@@ -5,7 +5,7 @@ import pytest
 from iom.config import CodeConfig, EvaluateConfig, HasherConfig, ScenarioConfig
 from iom.errors import ConfigError, WeightsError
 from iom.evaluation.evaluate import collect
-from iom.evaluation.report.data import EmbedderSummary
+from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.report.text import terminal_text
 from iom.evaluation.scores import EvaluationInputs
 from iom.evaluation.systems import check_systems, load_code_systems

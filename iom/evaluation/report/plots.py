@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Picture
 
-from iom.evaluation.report.data import Histogram, LinkabilityResult, ReportData
+from iom.evaluation.records import Histogram, LinkabilityResult, ReportData
 from iom.evaluation.scores import NO_KEY, OWN_KEY
 
 COLOURS = (

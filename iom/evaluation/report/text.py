@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from iom.evaluation.report.data import AttackRow, Estimate, Figure, ReportData, Sentence
+from iom.evaluation.records import AttackRow, Estimate, Figure, ReportData, Sentence
 from iom.evaluation.scores import FLOAT, NO_KEY, OWN_KEY, STOLEN_KEY
 
 EMPTY = "–"  # noqa: RUF001 - a dash, not a minus

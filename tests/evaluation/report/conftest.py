@@ -9,7 +9,7 @@ from iom.baselines import BASELINES
 from iom.config import BenchmarkConfig, CodeConfig, EvaluateConfig, ReportConfig, ScenarioConfig
 from iom.data.benchmarks.folders import synthetic_pairs
 from iom.evaluation.evaluate import collect
-from iom.evaluation.report.data import EmbedderSummary
+from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.scores import EvaluationInputs
 from iom.evaluation.systems import baseline_system
 

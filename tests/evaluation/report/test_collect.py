@@ -12,7 +12,7 @@ from iom.evaluation.attacks import draw_victims
 from iom.evaluation.evaluate import collect, prepare
 from iom.evaluation.identification import identification_figures, search_images, search_templates
 from iom.evaluation.pairs import compared_pairs, hardest_pairs, linkability, names_subjects, pairs_of_subjects
-from iom.evaluation.report.data import Estimate, ReportData, read_report
+from iom.evaluation.records import Estimate, ReportData, read_report
 from iom.evaluation.report.text import report_tables
 from iom.evaluation.report.write import write_figures, write_report
 from iom.evaluation.scores import float_system

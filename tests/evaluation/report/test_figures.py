@@ -9,7 +9,7 @@ from PIL import Image
 from iom.config import EvaluateConfig, ScenarioConfig, load_config
 from iom.errors import DataError
 from iom.evaluation.evaluate import collect
-from iom.evaluation.report.data import EmbedderSummary
+from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.report.text import terminal_text
 from iom.evaluation.report.write import write_figures
 from iom.evaluation.scores import EvaluationInputs

@@ -19,6 +19,7 @@ EXPECTED = {
     "finite_number": "a finite number",
     "string_type": "a text",
     "string_too_short": "a text",
+    "string_pattern_mismatch": "a text like {pattern}",
     "too_short": "at least {min_length} of them",
     "bool_type": "true or false",
     "tuple_type": "a list",

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iom._files import sha256_of
+from iom._registry import did_you_mean
 from iom._untrusted import check_name, one_line, read_json
-from iom.config.base import Section, explain, require
 from iom.errors import WeightsError
 from iom.pretrained import package_folder, search_folders
 
@@ -21,12 +21,15 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Range to (scale, offset) of raw pixels: the network takes `pixel * scale + offset`."""
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound="InputSpec")
 Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class InputSpec(Section):
+class InputSpec(BaseModel):
     """Kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side of the image."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     colour_order: Literal["RGB", "BGR"]
     range: Literal["0..255", "-1..1", "-1..1 (/128)", "0..1"]
@@ -58,18 +61,11 @@ class Entry(Statement):
 
     name: str
     format: Text
-    files: Annotated[dict[str, str | None], Field(min_length=1)]
+    files: Annotated[dict[str, Sha256 | None], Field(min_length=1)]
     """Name to SHA-256; a file without one is not pinned, and its input is checked on faces."""
     folder: Text
     licence: Text
     source: Text
-
-    @field_validator("files")
-    @classmethod
-    def _check_digests(cls, files: dict[str, str | None]) -> dict[str, str | None]:
-        for name, digest in files.items():
-            require(digest is None or len(digest) == 64, name, "a SHA-256 or null", digest)
-        return files
 
     @property
     def is_pinned(self) -> bool:
@@ -155,4 +151,11 @@ def _validated(kind: type[S], values: Any, source: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
+        from iom.config.base import explain  # which nothing else here needs
+
+        for each in error.errors():
+            if each["type"] == "extra_forbidden":
+                unknown = str(each["loc"][-1])
+                hint = did_you_mean(unknown, kind.model_fields)
+                raise WeightsError(f"{source}: unknown key '{unknown}'{hint}") from error
         raise WeightsError(f"{source}: {explain(error)[1]}") from error

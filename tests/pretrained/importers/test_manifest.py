@@ -126,7 +126,7 @@ def test_another_file_of_that_name_is_an_error(project):
         ({"size": "112"}, "size: expected an integer"),
         ({"licence": ""}, "licence"),
         ({"files": {}}, "files"),
-        ({"files": {"x": "abc"}}, "SHA-256"),
+        ({"files": {"x": "abc"}}, r"files\.x: expected a text like"),
         ({"colour": "RGB"}, "unknown key 'colour' - did you mean 'colour_order'"),
         ({"size": None}, "size: expected an integer"),
     ],

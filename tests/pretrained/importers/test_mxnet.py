@@ -41,8 +41,8 @@ def test_bgr_is_taken_over(mxnet_files, images, expected):
     [
         (Statement(colour_order="RGB", range="-1..1", size=16), "graph itself scales pixels"),
         (Statement(colour_order="RGB", range="0..255", size=112), "size: 112 is stated, the file holds 16"),
-        (RAW.replace(embedding_size=512), "embedding size: 512 is stated"),
-        (RAW.replace(architecture="iresnet50"), "architecture: iresnet50 is stated"),
+        (RAW.model_copy(update={"embedding_size": 512}), "embedding size: 512 is stated"),
+        (RAW.model_copy(update={"architecture": "iresnet50"}), "architecture: iresnet50 is stated"),
     ],
 )
 def test_a_wrong_statement_is_an_error(mxnet_files, statement, message):

@@ -1,7 +1,7 @@
 """Known weights: the manifest `iom/pretrained/manifest.json`, statements of the input a file wants, and file places."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,7 +12,7 @@ from iom.errors import WeightsError
 from iom.pretrained import package_folder, search_folders
 
 FORMAT = 1
-RAW = "0..255"
+RAW: Final = "0..255"
 RANGES: dict[str, tuple[float, float]] = {
     RAW: (1.0, 0.0),
     "-1..1": (1 / 127.5, -1.0),

@@ -29,7 +29,7 @@ from iom.cli._command import (
     root,
     workers_option,
 )
-from iom.errors import AlreadyEnrolledError, ConfigError, DataError, EnrolmentError, NotEnrolledError, RevokedError
+from iom.errors import AlreadyEnrolledError, ConfigError, DataError, EnrolmentError, RevokedError
 
 if TYPE_CHECKING:
     from iom.gallery.gallery import Gallery
@@ -197,7 +197,7 @@ def enroll(
     _check_faces(images)
     with place.open() as gallery:
         gallery.application(name)
-        if _is_enrolled(gallery, name, subject, allow_revoked) and not add:
+        if gallery.is_enrolled(name, subject, allow_revoked=allow_revoked) and not add:
             raise AlreadyEnrolledError(
                 f"subject {subject!r} is enrolled already in {name}; "
                 "--add adds a reference, iom renew replaces what is there",
@@ -247,7 +247,7 @@ def _enroll_folder(place: GalleryOptions, folder: Path, rows_of: _Rows, *, allow
         gallery.application(name)
         for subject, images in tqdm(listing.subjects.items(), unit="subject", disable=hidden):
             try:
-                if _is_enrolled(gallery, name, subject, allow_revoked):
+                if gallery.is_enrolled(name, subject, allow_revoked=allow_revoked):
                     counts["present"] += 1
                     continue
                 rows, metadata = rows_of.of([folder / image for image in images], gallery)
@@ -270,19 +270,6 @@ def _enroll_folder(place: GalleryOptions, folder: Path, rows_of: _Rows, *, allow
 def _tell_links(folder: Path, count: int) -> None:
     if count:
         print(f"note: {folder}: {count} links to folders are not followed", file=sys.stderr)
-
-
-def _is_enrolled(gallery: "Gallery", name: str, subject: str, allow_revoked: bool) -> bool:
-    """Whether the subject has a reference.
-
-    Raises:
-        RevokedError: It had one that was revoked, and that is not allowed.
-    """
-    may_return = (RevokedError,) if allow_revoked else ()
-    with contextlib.suppress(NotEnrolledError, *may_return):
-        gallery.references(name, subject)
-        return True
-    return False
 
 
 @command("verify", examples=("alice probe.jpg", "alice probe.jpg --json"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,7 +66,6 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self.store = store
         self.keys = keys
         self.hasher = hasher
-        self._searcher = Searcher(store, keys)
         self._is_settled = True
         owner = store.owner()
         if not owner:
@@ -425,6 +425,19 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             raise self._not_found(application, subject_id)
         return found
 
+    def is_enrolled(self, application: str, subject_id: str, *, allow_revoked: bool = False) -> bool:
+        """Whether a subject has a valid reference.
+
+        Raises:
+            RevokedError: It had, and `allow_revoked` does not admit that.
+        """
+        subject_id = check_subject_id(subject_id)
+        if self._valid(application, subject_id):
+            return True
+        if not allow_revoked and self._was_revoked(application, subject_id):
+            raise revoked_subject(subject_id)
+        return False
+
     def check(self) -> list[str]:
         """All problems of both stores, one line each; empty when there are none."""
         return problems(self.store, self.keys)
@@ -473,6 +486,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @functools.cached_property
+    def _searcher(self) -> Searcher:
+        return Searcher(self.store, self.keys)
 
     def _reconcile(self) -> None:
         """Make the two stores agree after a crash, or after an older record store was put back.

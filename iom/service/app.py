@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 from starlette.formparsers import MultiPartParser
 
+from iom.codes._kernels import kernels
 from iom.errors import (
     BusyError,
     DataError,
@@ -479,12 +480,13 @@ def open_service(
 
 
 def _shared(hasher: FaceHasher) -> SharedHasher:
-    """The hasher for several threads, warm for both batch sizes."""
+    """The hasher for several threads, warm for both batch sizes, as are the kernels that compare its codes."""
     size = hasher.input_size
     noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     for faces in (1, FACES_A_CALL):
         rows = hasher.with_batch_size(faces).embed(noise)
     hasher.hash(rows, TransformKey.generate())
+    kernels()
     return SharedHasher(hasher)
 
 

@@ -29,8 +29,7 @@ from iom._files import write_secret
 from iom._registry import did_you_mean_url
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError, missing_extra
-from iom.gallery.audit import AuditChain, AuditEntry
-from iom.gallery.models import Application, Tombstone
+from iom.gallery.models import Application, AuditChain, AuditEntry, Tombstone
 from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
 

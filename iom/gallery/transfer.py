@@ -27,7 +27,6 @@ from iom._untrusted import parse_json
 from iom.codes.packing import code_bytes
 from iom.errors import EnrolmentError, StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.integrity import check_application
 from iom.gallery.models import Application, Reference, check_subject_id
 from iom.gallery.templates import check_seal
 
@@ -70,7 +69,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
             gallery.store.snapshot() as still,
         ):
             application = still.application(name)
-            check_application(gallery.keys, application, known)
+            gallery.check_settings(application, known)
             revoked = gallery.keys.revoked(name)
             digest = hashlib.sha256()
 

@@ -13,10 +13,9 @@ import time
 import pytest
 
 from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError
-from iom.gallery.audit import AuditChain, AuditEvent, Counts
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import Anchor, KeyStore, Seal, open_key_store, passphrase_seal
-from iom.gallery.models import Tombstone
+from iom.gallery.models import AuditChain, AuditEvent, Counts, Tombstone
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.keys import TransformKey
 from tests.gallery.conftest import FakeHasher, faces

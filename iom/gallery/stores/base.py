@@ -21,8 +21,19 @@ from iom.errors import (
     UnknownApplicationError,
     missing_extra,
 )
-from iom.gallery.audit import PSEUDONYM_BYTES, AuditChain, AuditEntry, AuditEvent, Counts
-from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_application_name, tampered
+from iom.gallery.models import (
+    PSEUDONYM_BYTES,
+    UNSLOTTED,
+    Application,
+    AuditChain,
+    AuditEntry,
+    AuditEvent,
+    Counts,
+    Reference,
+    Tombstone,
+    check_application_name,
+    tampered,
+)
 
 FORMAT = 2
 """Format of the tables; `iom.gallery.migration` converts older ones."""

@@ -173,7 +173,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         no retired key is used again.
         """
         self._finish_settling()
-        known = self.keys.known(application.name).settings
+        known = self.keys.state().known(application.name).settings
         if known is not None and known != dataclasses.replace(application, seal=b""):
             application = dataclasses.replace(
                 application,
@@ -192,7 +192,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             UnknownApplicationError: Unknown name.
             StoreError: It was changed outside of the gallery, or set back to older settings.
         """
-        known = self.keys.known(name).settings
+        known = self.keys.state().known(name).settings
         found = self.store.application(name)
         self.check_settings(found, known)
         return found
@@ -548,7 +548,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             last = store.audit_head(name)
             if last is None or not store.chain.holds(last):
                 continue  # its log was emptied or forged, which `check` reports
-            known = keys.known(name).settings
+            known = keys.state().known(name).settings
             if is_older and known is not None and application.revision < known.revision:
                 self._change(known, "restore")
             revoked = keys.revoked(name)

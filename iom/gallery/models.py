@@ -210,9 +210,6 @@ class AuditChain:
         message = b"iom/audit-chain/v2\x00" + previous + text + b"\x00" + b"".join(event.subjects)
         return hmac.digest(self._key, message, "sha256")
 
-    def __repr__(self) -> str:
-        return "AuditChain()"
-
 
 def pseudonyms(audit_key: bytes, application: str, subject_ids: Sequence[str]) -> tuple[bytes, ...]:
     """Names of subjects in the log, 16 bytes each; whoever has the key can find the entries of a subject."""

@@ -61,7 +61,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
     """Write an application, as of one moment, to a file with mode 0600, atomically; return its reference count."""
     _check_target(path)
     count = 0
-    known = gallery.keys.known(name).settings
+    known = gallery.keys.state().known(name).settings
     try:
         with (
             atomic_path(path, mode=SECRET_MODE) as temporary,
@@ -142,7 +142,7 @@ def _known_here(gallery: Gallery, path: Path, application: Application) -> Appli
     """The application of a file in this gallery, which is made with a threshold that was set since the export."""
     name = application.name
     if not _has(gallery, name):
-        settings = gallery.keys.known(name).settings
+        settings = gallery.keys.state().known(name).settings
         if settings is not None and settings.revision > application.revision:
             application = dataclasses.replace(application, threshold=settings.threshold)
         gallery.add_application(application)

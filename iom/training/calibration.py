@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,32 @@ from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, Ca
 from iom.models.sessions import is_artifact
 from iom.pretrained import HASHER_FILE, checkout, package_folder
 
+if TYPE_CHECKING:
+    import keras
+
 MAX_IMAGES = 4000
 """Images compared with each other; of a larger held-out part whole subjects are drawn."""
 
-HashFunction = Callable[[NDArray[np.float32], TransformKey], NDArray[np.uint8]]
+
+class Coder(Protocol):
+    """What makes codes of embeddings: a hasher or a baseline."""
+
+    @property
+    def alphabet_size(self) -> int: ...
+
+    def hash(self, embeddings: NDArray[np.float32], key: TransformKey) -> NDArray[np.uint8]: ...
+
+
+def embedder_in_training(backbone: "keras.Model", *, batch_size: int = 64) -> Embedder:
+    """The embedder of a backbone as it is at the moment."""
+    return Embedder(
+        backbone.predict_on_batch,
+        name="a backbone",
+        fingerprint="in training",
+        embedding_size=backbone.output_shape[-1],
+        input_size=backbone.input_shape[1],
+        batch_size=batch_size,
+    )
 
 
 def validation_keys(seed: int, purpose: str, count: int) -> list[TransformKey]:
@@ -54,8 +77,10 @@ class ValidationPairs:
         self.images = sample_subjects(folder.labels, generator, max_images=MAX_IMAGES)
         self.folder = folder
         self.labels = folder.labels[self.images]
+        names = [subject.partition(group_separator)[0] if group_separator else subject for subject in folder.subjects]
+        groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
         try:
-            self.all = AllPairs(self.labels, _groups(folder, group_separator)[self.labels] if group_separator else None)
+            self.all = AllPairs(self.labels, groups[self.labels] if group_separator else None)
         except DataError as error:
             raise DataError(
                 f"{folder.root}: {error}; both are needed: raise data.holdout, or add subjects or images"
@@ -76,28 +101,15 @@ class ValidationPairs:
         comparator = CosineComparator()
         return self.all.curve(comparator, comparator.prepare(embeddings), fmr=1.0)
 
-    def equal_error_rate(
-        self,
-        embeddings: NDArray[np.float32],
-        hash_codes: HashFunction,
-        alphabet_size: int,
-        *,
-        keys: Sequence[TransformKey],
-    ) -> float:
+    def equal_error_rate(self, embeddings: NDArray[np.float32], coder: Coder, keys: Sequence[TransformKey]) -> float:
         """Mean over the keys of the equal error rate of codes."""
-        comparator = SymbolComparator(alphabet_size)
-        curves = (self.all.curve(comparator, comparator.prepare(hash_codes(embeddings, key))) for key in keys)
+        comparator = SymbolComparator(coder.alphabet_size)
+        curves = (self.all.curve(comparator, comparator.prepare(coder.hash(embeddings, key))) for key in keys)
         return float(np.mean([curve.equal_error_rate() for curve in curves]))
 
 
 def calibrate(
-    pairs: ValidationPairs,
-    embeddings: NDArray[np.float32],
-    hash_codes: HashFunction,
-    *,
-    alphabet_size: int,
-    config: CalibrationConfig,
-    seed: int,
+    coder: Coder, pairs: ValidationPairs, embeddings: NDArray[np.float32], config: CalibrationConfig, *, seed: int
 ) -> Calibration:
     """The largest threshold whose false match rate, over all keys, does not exceed `config.fmr`.
 
@@ -106,8 +118,8 @@ def calibrate(
     """
     pairs.check_resolution(config.fmr)
     keys = validation_keys(seed, "calibration-keys", config.keys)
-    codes = [pack(hash_codes(embeddings, key), alphabet_size) for key in keys]
-    curve = pairs.all.curve(SymbolComparator(alphabet_size), *codes)
+    codes = [pack(coder.hash(embeddings, key), coder.alphabet_size) for key in keys]
+    curve = pairs.all.curve(SymbolComparator(coder.alphabet_size), *codes)
     threshold = curve.threshold_at_fmr(config.fmr)
     if not np.isfinite(threshold):
         raise DataError(
@@ -211,9 +223,7 @@ def recalibrate(
             "held out here may have been trained on, which flatters the rates"
         )
     embeddings = embedder.embed_files(pairs.files, progress=progress)
-    hasher.calibration = calibrate(
-        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config.calibration, seed=config.seed
-    )
+    hasher.calibration = calibrate(hasher, pairs, embeddings, config.calibration, seed=config.seed)
     return hasher
 
 
@@ -244,9 +254,7 @@ def recalibrate_on_faces(
     )
     pairs.check_resolution(config.fmr)
     embeddings = hasher.embed_files(pairs.files, progress=progress)
-    hasher.calibration = calibrate(
-        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config, seed=seed
-    )
+    hasher.calibration = calibrate(hasher, pairs, embeddings, config, seed=seed)
     return hasher
 
 
@@ -296,8 +304,3 @@ def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:
         return load_config(Stage2Config, stored).data != config.data
     except ConfigError:  # of an older version: nothing can be said
         return False
-
-
-def _groups(folder: FaceFolder, separator: str) -> NDArray[np.int64]:
-    names = [subject.split(separator, 1)[0] for subject in folder.subjects]
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)

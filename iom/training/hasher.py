@@ -38,7 +38,7 @@ from iom.nn.losses.code.pairs import code_cosine, expected_collision
 from iom.photos.images import read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
-from iom.training.calibration import ValidationPairs, calibrate, describe, validation_keys
+from iom.training.calibration import ValidationPairs, calibrate, describe, embedder_in_training, validation_keys
 from iom.training.loop import TrainingLoop
 from iom.training.optimizers import build_optimizer
 from iom.training.run_dir import RunDir
@@ -266,30 +266,15 @@ class HasherTraining:
         baseline = BASELINES[BASELINE](size, code, config.seed)
         rate = functools.partial(data.pairs.equal_error_rate, keys=keys)
         known = {
-            f"held_out_{BASELINE}_eer": rate(data.held_out_embeddings, baseline.hash, baseline.alphabet_size),
+            f"held_out_{BASELINE}_eer": rate(data.held_out_embeddings, baseline),
             "held_out_float_eer": data.pairs.curve_of_embeddings(data.held_out_embeddings).equal_error_rate(),
         }
         hasher = KerasFaceHasher(self.network, embedder_name="stage 2", embedder_fingerprint="in training")
-        backbone = self.backbone
-        images = None if backbone is None else read_images(data.pairs.files)
-
-        def verify() -> dict[str, float]:
-            rows = data.held_out_embeddings
-            if backbone is not None and images is not None:
-                rows = self._embedder_of(backbone).embed(images)
-            return {"held_out_eer": rate(rows, hasher.hash, hasher.alphabet_size), **known}
-
-        return verify
-
-    def _embedder_of(self, backbone: keras.Model) -> Embedder:
-        return Embedder(
-            backbone.predict_on_batch,
-            name="stage 2",
-            fingerprint="in training",
-            embedding_size=self.data.embedder.embedding_size,
-            input_size=self.data.embedder.input_size,
-            batch_size=self.config.embedder.batch_size,
-        )
+        if self.backbone is None:
+            return lambda: {"held_out_eer": rate(data.held_out_embeddings, hasher), **known}
+        images = read_images(data.pairs.files)
+        embedder = embedder_in_training(self.backbone, batch_size=config.embedder.batch_size)
+        return lambda: {"held_out_eer": rate(embedder.embed(images), hasher), **known}
 
     def _save(self, name: str) -> None:
         """Write the hasher, and before it the backbone it belongs to, if that was trained too."""
@@ -310,12 +295,7 @@ class HasherTraining:
             hasher.check_embedder(embedder)
             embeddings = embedder.embed_files(self.data.pairs.files)
         hasher.calibration = calibrate(
-            self.data.pairs,
-            embeddings,
-            hasher.hash,
-            alphabet_size=hasher.alphabet_size,
-            config=self.config.calibration,
-            seed=self.config.seed,
+            hasher, self.data.pairs, embeddings, self.config.calibration, seed=self.config.seed
         )
         hasher.save(self.output)
         self.report(describe(hasher))

@@ -261,7 +261,7 @@ class CodeConfig(Section):
     refinement_steps: Annotated[int, Field(ge=0, le=100)] = 10
     """Steps that correct a row until its code points back at it; 0 is plain Index-of-Max."""
     refinement_gain: Annotated[float, Field(ge=0, le=100)] = 4.0
-    """How much more of the row a refined code is asked to hold: see `iom.nn.layers.refinement`."""
+    """How much more of the row a refined code is asked to hold: see `iom.nn.layers.index_of_max`."""
 
 
 class HasherConfig(CodeConfig):

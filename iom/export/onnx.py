@@ -20,8 +20,8 @@ from iom.export.context import ExportContext
 from iom.export.folding import graph_nodes
 from iom.keys import ROTATION_ROUNDS
 from iom.nn.layers.cosine import NORM_FLOOR
+from iom.nn.layers.index_of_max import DECAY, FLOOR, RATE
 from iom.nn.layers.keyed import block_sizes
-from iom.nn.layers.refinement import DECAY, FLOOR, RATE
 
 OPSET = 17
 IR_VERSION = 8
@@ -368,7 +368,7 @@ def _projection(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
 
 
 def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> str:
-    """As `iom.nn.layers.refinement.refine`."""
+    """As `iom.nn.layers.index_of_max.refine`."""
     vectors = kernel.reshape(len(kernel), -1, layer.alphabet_size)
     centred = vectors - vectors.mean(2, keepdims=True)
     in_pairs = layer.alphabet_size == 2  # then the two of a position are opposite

@@ -152,7 +152,7 @@ def _projection(
 def _refined(
     rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float, pace: tuple[float, float]
 ) -> Array:
-    """As `iom.nn.layers.refinement.refine`, of `vectors` `(K, M, Q)`; for Q = 2 one vector and a sign suffice."""
+    """As `iom.nn.layers.index_of_max.refine`, of `vectors` `(K, M, Q)`; for Q = 2 one vector and a sign suffice."""
     half = vectors[:, :, 0]
     vectors = vectors.reshape(len(vectors), -1)
 

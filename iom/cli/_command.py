@@ -189,13 +189,9 @@ class Group(_PlainEpilog, click.Group):
         width = max(map(len, self.commands))
         for title, commands in self.sections.items():
             with formatter.section(title):
-                rows = [(str(each.name).ljust(width), first_sentence(each.help or "")) for each in commands]
-                formatter.write_dl(rows)
-
-
-def first_sentence(text: str) -> str:
-    """The first sentence, without its full stop."""
-    return " ".join(text.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+                sentences = [" ".join((each.help or "").split()).partition(". ")[0].rstrip(".") for each in commands]
+                names = [str(each.name).ljust(width) for each in commands]
+                formatter.write_dl(list(zip(names, sentences, strict=True)))
 
 
 def run(command: click.Command, argv: Sequence[str] | None = None, *, program: str = "iom") -> int:

@@ -167,23 +167,12 @@ def calibrate(
     given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
     settings = config.load(Stage2Config, *given, default=beside)
 
-    from iom.training.calibration import check_target, copy_hasher, describe, recalibrate, recalibrate_on_faces
+    from iom.training.calibration import check_target, copy_hasher, describe, recalibrate
 
     notes: list[str] = []
     if not dry_run:
         check_target(place, output)
-    if folder:
-        made = recalibrate_on_faces(
-            place,
-            folder,
-            settings.calibration,
-            weights=models.weights,
-            seed=settings.seed,
-            progress=not quiet,
-            report=notes.append,
-        )
-    else:
-        made = recalibrate(place, settings, progress=not quiet, report=notes.append)
+    made = recalibrate(place, settings, faces=folder, weights=models.weights, progress=not quiet, report=notes.append)
     assert made.calibration is not None  # noqa: S101 - it was made just now
     stored = None
     if not dry_run:

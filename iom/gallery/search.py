@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.distances import nearest, paired, within_each
+from iom.codes.distances import nearest, paired, within
 from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
 from iom.gallery.keys.key_store import KeyStore
 from iom.gallery.models import Application, Reference
@@ -104,7 +104,7 @@ class CodeIndex:
         with self._lock:
             if not len(self):
                 return [[] for _ in range(len(probes))]
-            return [self._hits(*found) for found in within_each(probes, self._codes(), threshold)]
+            return [self._hits(*found) for found in within(probes, self._codes(), threshold)]
 
     def _hits(self, rows: NDArray[np.int64], distances: NDArray[np.int32]) -> list[Hit]:
         marks = self._marks[rows]

@@ -203,57 +203,54 @@ def _with_intervals(
 
 
 def recalibrate(
-    place: Path, config: Stage2Config, *, progress: bool = False, report: Callable[[str], None] = lambda line: None
-) -> FaceHasher:
-    """Calibrate a hasher folder or an artefact on the held-out subjects of a configuration; store nothing.
-
-    An `embedder.keras` beside the hasher, trained along with it, is taken instead of the configured embedder; an
-    artefact embeds for itself. Of `config`, data, embedder, seed and calibration are read.
-    """
-    hasher = load(place, opens_embedder=False)
-    held_out = hold_out(scan_folder(config.data), config.data)[1]
-    pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
-    pairs.check_resolution(config.calibration.fmr)
-    embedder = _embedder(place, config)
-    hasher.check_embedder(embedder)
-    if _trained_on_other_data(place, config):
-        report(
-            "note: the data section differs from the one this hasher was trained with; subjects "
-            "held out here may have been trained on, which flatters the rates"
-        )
-    embeddings = embedder.embed_files(pairs.files, progress=progress)
-    hasher.calibration = calibrate(hasher, pairs, embeddings, config.calibration, seed=config.seed)
-    return hasher
-
-
-def recalibrate_on_faces(
     place: Path,
-    faces: Path,
-    config: CalibrationConfig,
+    config: Stage2Config,
     *,
+    faces: Path | None = None,
     weights: str = "",
-    seed: int = 1,
     progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> FaceHasher:
-    """Calibrate a hasher or an artefact on all subjects of `<faces>/<subject>/<image>`, aligned; store nothing.
+    """Calibrate a hasher folder or an artefact on subjects it was not trained on; store nothing.
 
-    The subjects must be others than those it was trained on. `report` takes the number of comparisons and the lowest
-    FMR that they can show.
+    Args:
+        place: Folder of the hasher, or the artefact, which embeds for itself.
+        config: Its seed and calibration; without `faces` also data and embedder: the held-out subjects are taken. An
+            `embedder.keras` beside the hasher, trained along with it, is taken instead of the configured embedder.
+        faces: Aligned images `<faces>/<subject>/<image>`, all of them used.
+        weights: Embedder for `faces` (default: the hasher's own).
+        progress: Show progress bars.
+        report: Takes a line about the data, such as the lowest FMR that they can show.
     """
-    hasher = load(place, weights=weights)
-    listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
-    pairs = ValidationPairs(listed, group_separator="", seed=seed)
-    mated, others = pairs.all.mated_count, pairs.all.non_mated_count
-    drawn = "" if len(pairs.images) == len(listed) else f" (drawn from {len(listed):,})"
-    report(
-        f"{len(pairs.all.images):,} subjects, {len(pairs.images):,} images{drawn}: {mated:,} mated and "
-        f"{others:,} non-mated comparisons; the lowest FMR that they can show is {1 / others:.2g}"
-        f"{listed.describe_left_out(1)}"
-    )
-    pairs.check_resolution(config.fmr)
-    embeddings = hasher.embed_files(pairs.files, progress=progress)
-    hasher.calibration = calibrate(hasher, pairs, embeddings, config, seed=seed)
+    if faces is None:
+        hasher = load(place, opens_embedder=False)
+        held_out = hold_out(scan_folder(config.data), config.data)[1]
+        pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
+        pairs.check_resolution(config.calibration.fmr)
+        own = place if is_artifact(place) else place / EMBEDDER_FILE
+        own_settings = {"weights": str(own), "second_weights": ""} if own.exists() else {}
+        embedder = open_embedder(config.embedder.replace(**own_settings))
+        hasher.check_embedder(embedder)
+        if _trained_on_other_data(place, config):
+            report(
+                "note: the data section differs from the one this hasher was trained with; subjects "
+                "held out here may have been trained on, which flatters the rates"
+            )
+        embeddings = embedder.embed_files(pairs.files, progress=progress)
+    else:
+        hasher = load(place, weights=weights)
+        listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
+        pairs = ValidationPairs(listed, group_separator="", seed=config.seed)
+        mated, others = pairs.all.mated_count, pairs.all.non_mated_count
+        drawn = "" if len(pairs.images) == len(listed) else f" (drawn from {len(listed):,})"
+        report(
+            f"{len(pairs.all.images):,} subjects, {len(pairs.images):,} images{drawn}: {mated:,} mated and "
+            f"{others:,} non-mated comparisons; the lowest FMR that they can show is {1 / others:.2g}"
+            f"{listed.describe_left_out(1)}"
+        )
+        pairs.check_resolution(config.calibration.fmr)
+        embeddings = hasher.embed_files(pairs.files, progress=progress)
+    hasher.calibration = calibrate(hasher, pairs, embeddings, config.calibration, seed=config.seed)
     return hasher
 
 
@@ -286,13 +283,6 @@ def check_target(place: Path, output: Path | None) -> None:
         raise ConfigError(
             f"{place} came with the package and is not changed: store the threshold in a copy with --output DIR"
         )
-
-
-def _embedder(place: Path, config: Stage2Config) -> Embedder:
-    own = place if is_artifact(place) else place / EMBEDDER_FILE
-    if not own.exists():
-        return open_embedder(config.embedder)
-    return open_embedder(config.embedder.replace(weights=str(own), second_weights=""))
 
 
 def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:

@@ -252,17 +252,6 @@ def goes_on_when_repeated() -> Iterator[None]:
         raise KeyboardInterrupt("stopped; start the same command again to go on") from None
 
 
-def exclusive(**options: Any) -> None:
-    """Refuse more than one of these options.
-
-    Raises:
-        ConfigError: Two or more were given.
-    """
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
-
-
 def counted(count: int, noun: str) -> str:
     """Such as "1 reference", "2 references"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

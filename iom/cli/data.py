@@ -18,7 +18,6 @@ from iom.cli._command import (
     Quiet,
     Workers,
     argument,
-    exclusive,
     goes_on_when_repeated,
     option,
     output_option,
@@ -65,7 +64,9 @@ class PhotoOptions:
         from iom.photos.photograph import ALIGNED, POINTS, PhotoSettings
         from iom.photos.pipeline import PhotoRun
 
-        exclusive(detector=self.detector, points=self.points, aligned=aligned)
+        sources = {"--detector": self.detector, "--points": self.points, "--aligned": aligned}
+        if len(given := [name for name, value in sources.items() if value]) > 1:
+            raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
         if not self.seconds > 0:
             raise ConfigError("expected --seconds above 0")
         file = self.points or self.detector_weights

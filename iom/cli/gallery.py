@@ -165,7 +165,7 @@ def enroll(
 ) -> Answer:
     """Enrol a subject, or a folder of subjects. IMAGE is an aligned face."""
     if folder is not None and subject is None:
-        return _enroll_folder(place, folder, _Rows(models, fuse), allow_revoked=allow_revoked)
+        return _enroll_folder(place, folder, models, fuse, allow_revoked=allow_revoked)
     if subject is None or folder is not None:
         raise ConfigError("enroll: expected a subject and images, or --folder DIR")
     if not images:
@@ -180,34 +180,31 @@ def enroll(
                 "--add adds a reference, iom renew replaces what is there",
                 subject_id=subject,
             )
-        rows, metadata = _Rows(models, fuse).of(images, gallery)
+        rows, metadata = _rows(gallery, images, models, fuse)
         new = gallery.enroll(name, subject, rows, metadata=metadata, another=add, allow_revoked=allow_revoked)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"{subject}: {counted(len(new), 'reference')}")
 
 
-class _Rows:
-    """Rows to enrol of a subject's images. The models are loaded with the first of them."""
+def _rows(
+    gallery: "Gallery", images: Sequence[Path], models: HasherOptions, fuse: str
+) -> tuple[Any, dict[str, Any] | None]:
+    """Rows to enrol of a subject's images, and their metadata; the gallery's first images load the hasher."""
+    from iom.gallery.templates import MajorityHasher
+    from iom.gallery.templates import fuse as fused
 
-    def __init__(self, models: HasherOptions, fuse: str) -> None:
-        self._models = models
-        self._fuse = fuse
-        self._hasher: FaceHasher | None = None
-
-    def of(self, images: Sequence[Path], gallery: "Gallery") -> tuple[Any, dict[str, Any] | None]:
-        """Rows and the metadata that belongs to them, for a gallery that takes over the hasher."""
-        from iom.gallery.templates import MajorityHasher, fuse
-
-        if self._hasher is None:
-            hasher = self._models.load()
-            self._hasher = gallery.hasher = MajorityHasher(hasher) if self._fuse == "majority" else hasher
-        rows = self._hasher.embed_files(images)
-        if self._fuse == "none":
-            return rows, None
-        return fuse(rows, self._fuse), {"fuse": self._fuse, "images": len(rows)}
+    if gallery.hasher is None:
+        hasher = models.load()
+        gallery.hasher = MajorityHasher(hasher) if fuse == "majority" else hasher
+    rows = gallery.hasher.embed_files(images)
+    if fuse == "none":
+        return rows, None
+    return fused(rows, fuse), {"fuse": fuse, "images": len(rows)}
 
 
-def _enroll_folder(place: GalleryOptions, folder: Path, rows_of: _Rows, *, allow_revoked: bool) -> Answer:
+def _enroll_folder(
+    place: GalleryOptions, folder: Path, models: HasherOptions, fuse: str, *, allow_revoked: bool
+) -> Answer:
     """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
     from tqdm import tqdm
 
@@ -227,7 +224,7 @@ def _enroll_folder(place: GalleryOptions, folder: Path, rows_of: _Rows, *, allow
                 if _is_enrolled(gallery, name, subject, allow_revoked):
                     counts["present"] += 1
                     continue
-                rows, metadata = rows_of.of([folder / image for image in images], gallery)
+                rows, metadata = _rows(gallery, [folder / image for image in images], models, fuse)
                 new = gallery.enroll(name, subject, rows, metadata=metadata, allow_revoked=allow_revoked)
             except RevokedError:
                 counts["revoked"] += 1
@@ -330,7 +327,7 @@ def renew(
     with place.open() as gallery:
         with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for
             gallery.references(name, subject)
-        rows, metadata = _Rows(models, fuse).of(images, gallery)
+        rows, metadata = _rows(gallery, images, models, fuse)
         new = gallery.renew(name, subject, rows, slot=slot, metadata=metadata)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"renewed {subject}: {counted(len(new), 'reference')}")

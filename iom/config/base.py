@@ -78,6 +78,8 @@ class Section(BaseModel, metaclass=_SectionType):
                     known = ", ".join(cls.model_fields)
                     hint = did_you_mean(str(key), cls.model_fields)
                     raise PydanticCustomError(UNKNOWN, "unknown", {"setting": str(key), "hint": hint, "known": known})
+        else:  # `null` takes a setting of a base configuration back
+            settings = {key: value for key, value in settings.items() if value is not None}
         texts = [key for key, field in cls.model_fields.items() if field.annotation is str]
         return {**settings, **{key: "" for key in texts if key in settings and settings[key] is None}}
 

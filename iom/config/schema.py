@@ -92,14 +92,6 @@ class MarginConfig(Section, extra="allow"):
     weight: NonNegativeFloat = 1.0
     """Weight of this loss; 0 trains without it."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_null(cls, values: Any) -> Any:
-        """A setting of a base configuration is taken back by `null`, for a loss that has none of that name."""
-        return (
-            {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
-        )
-
     @model_validator(mode="after")
     def _check(self) -> "MarginConfig":
         require(self.sample == 1 or self.sub_centers == 1, "sample", "1 with several sub-centers", self.sample)

@@ -95,8 +95,11 @@ class BackboneTraining:
             + (f"{len(self.held_out):,} of {len(self.held_out.subjects):,} held out" if self.held_out else "all")
             + self.train.describe_left_out(config.data.min_images)
         )
-        self._benchmarks = load_benchmarks(config)
-        check_images([*self.train.files, *(self.held_out.files if self.held_out else [])])
+        self._benchmarks = [load_benchmark(entry, seed=config.seed) for entry in config.verify]
+        # Every image is read once: before training, not after it.
+        listed = [each.images for each in self._benchmarks if not isinstance(each.images, np.ndarray)]
+        for files in (self.train.files, self.held_out.files if self.held_out else [], *listed):
+            check_images(files)
 
     def run(self, *, resume: bool) -> None:
         """Train all phases that are left."""
@@ -422,15 +425,6 @@ def _embed_view(batches: ImageBatches, view: int, teacher: Embedder, *, progress
             parts.append(teacher.embed_pixels(images.numpy()))
             bar.update(len(images))
     return np.concatenate(parts)
-
-
-def load_benchmarks(config: Stage1Config) -> tuple[PairBenchmark, ...]:
-    """The benchmarks of `verify`, with every image read once: before training, not after it."""
-    benchmarks = tuple(load_benchmark(entry, seed=config.seed) for entry in config.verify)
-    for benchmark in benchmarks:
-        if not isinstance(benchmark.images, np.ndarray):
-            check_images(benchmark.images)
-    return benchmarks
 
 
 def verification(

@@ -150,9 +150,7 @@ def _adapted(rows: NDArray[np.float32], start: NDArray[np.float32] | None) -> ND
 class HasherTraining:
     """One training of a hasher; the arguments are those of `train_hasher`."""
 
-    def __init__(
-        self, config: Stage2Config, data: Stage2Data, output: Path, *, report: Callable[[str], None] = lambda line: None
-    ) -> None:
+    def __init__(self, config: Stage2Config, data: Stage2Data, output: Path, *, report: Callable[[str], None]) -> None:
         self.config, self.data, self.output, self.report = config, data, output, report
         data.pairs.check_resolution(config.calibration.fmr)
         self._keys = TrainingKeys(
@@ -176,7 +174,7 @@ class HasherTraining:
         self._start = learned_start(config, data)
         self.network = initial_network(config, data, self._start)
 
-    def run(self, *, resume: bool = False) -> KerasFaceHasher:
+    def run(self, *, resume: bool) -> KerasFaceHasher:
         """Train all epochs that are left, and calibrate the best hasher."""
         config = self.config
         run = RunDir.open(self.output, config, resume=resume)
@@ -187,25 +185,52 @@ class HasherTraining:
             rates = ", ".join(f"{name} {rate:.4f}" for name, rate in verify().items())
             self.report(f"no epochs, so nothing but the start of the layers is learned: {rates}")
             return self._calibrated()
+        self._loop(run, verify).train(config.epochs)
+        return self._calibrated()
+
+    def _loop(self, run: RunDir, verify: Callable[[], dict[str, float]]) -> TrainingLoop:
+        config, data, steps = self.config, self.data, self.config.batches.steps_per_epoch
         objectives: dict[str, Any] = dict(build_objectives(config.losses, config.hasher))
         if config.batches.keys > 1:
             objectives = {name: PerKeyLoss(loss, config.batches.keys) for name, loss in objectives.items()}
-        loop = TrainingLoop(
-            model=self._compiled(objectives),
+        temperature = temperature_schedule(config.hasher, steps=config.epochs * steps)
+        model = training_graph(
+            self.network,
+            config.hasher,
+            {name: loss.reads for name, loss in objectives.items()},
+            backbone=self.backbone,
+            keys=config.batches.keys,
+            temperature_input=temperature is not None,
+            classes=len(data.train.subjects),
+        )
+        model.compile(
+            optimizer=build_optimizer(config.optimizer, epochs=config.epochs, steps_per_epoch=steps),
+            loss=objectives,
+            loss_weights={loss.name: loss.weight for loss in config.losses if loss.name in objectives},
+            jit_compile=config.xla,
+        )
+        # Distillation follows the cosine behind the start of the learned layer.
+        rows, labels = _adapted(data.train_embeddings, self._start), data.train.labels.astype(np.float32)
+        targets = {name: rows if loss.reads_embeddings else labels for name, loss in objectives.items()}
+        return TrainingLoop(
+            model=model,
             run=run,
-            steps_per_epoch=config.batches.steps_per_epoch,
-            batches=functools.partial(self._batches, self._targets(objectives)),
+            steps_per_epoch=steps,
+            batches=lambda epoch, first_step: CodeBatches(
+                self._sampler,
+                data.train.files if config.fine_tune else data.train_embeddings,
+                targets,
+                self._keys,
+                epoch=epoch,
+                first_step=first_step,
+                steps=steps,
+                inverse_temperature=temperature,
+            ),
             verify=verify,
             save_model=self._save,
             checkpoint_steps=config.checkpoint_steps,
             report=self.report,
         )
-        loop.train(config.epochs)
-        return self._calibrated()
-
-    @functools.cached_property
-    def _temperature(self) -> Callable[[int], float] | None:
-        return temperature_schedule(self.config.hasher, steps=self.config.epochs * self.config.batches.steps_per_epoch)
 
     def _load_backbone(self) -> keras.Model:
         weights = self.config.embedder.weights
@@ -217,45 +242,6 @@ class HasherTraining:
                 f"fine_tune: {weights} is a fixed TensorFlow graph, which cannot be trained; set fine_tune to false"
             )
         return model
-
-    def _compiled(self, objectives: dict[str, Any]) -> keras.Model:
-        config = self.config
-        model = training_graph(
-            self.network,
-            config.hasher,
-            {name: loss.reads for name, loss in objectives.items()},
-            backbone=self.backbone,
-            keys=config.batches.keys,
-            temperature_input=self._temperature is not None,
-            classes=len(self.data.train.subjects),
-        )
-        steps = config.batches.steps_per_epoch
-        model.compile(
-            optimizer=build_optimizer(config.optimizer, epochs=config.epochs, steps_per_epoch=steps),
-            loss=objectives,
-            loss_weights={loss.name: loss.weight for loss in config.losses if loss.name in objectives},
-            jit_compile=config.xla,
-        )
-        return model
-
-    def _targets(self, objectives: dict[str, Any]) -> dict[str, NDArray[Any]]:
-        """Target of each loss. Distillation follows the cosine behind the start of the learned layer."""
-        rows = _adapted(self.data.train_embeddings, self._start)
-        labels = self.data.train.labels.astype(np.float32)
-        return {name: rows if loss.reads_embeddings else labels for name, loss in objectives.items()}
-
-    def _batches(self, targets: dict[str, NDArray[Any]], epoch: int, first_step: int) -> CodeBatches:
-        config, data = self.config, self.data
-        return CodeBatches(
-            self._sampler,
-            data.train.files if config.fine_tune else data.train_embeddings,
-            targets,
-            self._keys,
-            epoch=epoch,
-            first_step=first_step,
-            steps=config.batches.steps_per_epoch,
-            inverse_temperature=self._temperature,
-        )
 
     def _verification(self) -> Callable[[], dict[str, float]]:
         """Held-out equal error rate of the codes, beside the baseline's and the embedding's."""

@@ -13,7 +13,6 @@ from iom.codes._kernels import kernels
 from iom.codes.packing import PackedCodes
 from iom.errors import CodeError
 
-_CELLS_OF_A_TABLE = 1 << 22
 _WORDS_A_THREAD = 1 << 18  # below about two megabytes a thread costs more than it brings
 
 
@@ -75,20 +74,14 @@ def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int 
     return Neighbours(np.take_along_axis(rows, best, axis=1), np.take_along_axis(distances, best, axis=1))
 
 
-def within(queries: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0) -> list[Neighbours]:
-    """Of each query, every gallery row at a distance of at most `threshold`, in the order of `nearest`."""
-    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))]
-    step = max(1, _CELLS_OF_A_TABLE // max(1, len(queries)))
-    for start in range(0, len(gallery), step):
-        table = all_pairs(queries, gallery[start : start + step], threads=threads)
-        query, row = np.nonzero(table <= threshold)
-        found.append((query, row + start, table[query, row]))
-    query, row, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.lexsort((row, distance, query))
-    edges = np.searchsorted(query[order], np.arange(len(queries) + 1))
-    return [
-        Neighbours(row[order[first:last]], distance[order[first:last]]) for first, last in itertools.pairwise(edges)
-    ]
+def within(query: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0) -> Neighbours:
+    """Every gallery row at a distance of at most `threshold` from one query, in the order of `nearest`."""
+    if len(query) != 1:
+        raise CodeError(f"within: expected one query, received {len(query)}")
+    distances = all_pairs(query, gallery, threads=threads)[0]
+    rows = np.flatnonzero(distances <= threshold)
+    order = np.argsort(distances[rows], kind="stable")
+    return Neighbours(rows[order], distances[rows][order])
 
 
 def _common_shape(a: PackedCodes, b: PackedCodes) -> tuple[int, int]:

@@ -61,12 +61,12 @@ class Answer:
     Attributes:
         facts: The object that `--json` prints.
         text: Lines to print otherwise; empty where the command has printed them already.
-        code: Exit code.
+        ok: Exit code 0; otherwise 1.
     """
 
     facts: Mapping[str, Any]
     text: str = ""
-    code: int = OK
+    ok: bool = True
 
 
 class _PlainEpilog(click.Command):
@@ -113,7 +113,7 @@ class Command(_PlainEpilog):
             print(json.dumps(answer.facts, default=_plain))
         elif answer.text:
             print(answer.text)
-        return answer.code
+        return OK if answer.ok else NO
 
 
 class Group(_PlainEpilog, click.Group):
@@ -295,7 +295,7 @@ def option(text: str | None, metavar: str | None = None, **settings: Any) -> Any
 
 
 def argument(metavar: str | None = None, **settings: Any) -> Any:
-    """Declares an argument, as `option` does an option."""
+    """Declares an argument, as `option` does an option; a parameter that nothing is said of is one, too."""
     return _Declared(click.Argument, {"metavar": metavar, **settings})
 
 
@@ -323,6 +323,7 @@ def _parameters(function: Callable[..., Any], changes: Mapping[str, Any] | None 
         settings["required"] = parameter.default is parameter.empty and hint is not bool and hint == kinds[0]
         if parameter.default not in (parameter.empty, None):
             settings["default"] = parameter.default
+        declared = declared or argument()
         settings |= {**declared.settings, **(changes or {}).get(name, {})}
         flag = settings.pop("flag", f"--{name.replace('_', '-')}")
         yield declared.kind([flag, name] if declared.kind is click.Option else [name], **settings)

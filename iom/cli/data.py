@@ -9,8 +9,6 @@ import click
 
 from iom.cli._command import (
     COUNT,
-    NO,
-    OK,
     Answer,
     DetectorWeights,
     HasherOptions,
@@ -105,7 +103,7 @@ Start the same command again to go on where it stopped. Beside the faces lie rep
 )
 def align(
     *,
-    photos: Annotated[Path, argument()],
+    photos: Path,
     output: Annotated[Path, argument(type=Output())],
     photo: PhotoOptions,
     format: Annotated[str, option("jpg (quality 95) or png")] = "jpg",
@@ -148,7 +146,7 @@ codes.report.jsonl: what has no code and why, what needs a look, and the counts 
 )
 def hash_(
     *,
-    photos: Annotated[Path, argument()],
+    photos: Path,
     output: Annotated[Path, output_option("file of codes, *.parquet", folder=False)],
     key_file: Annotated[Path | None, option("key text (default: IOM_KEY holds it)", "FILE")],
     photo: Annotated[PhotoOptions, {"faces": {"default": "all"}}],
@@ -214,7 +212,7 @@ loses it has codes that nothing can be compared with.
 """,
     examples=("door.key",),
 )
-def make_key(file: Annotated[Path, argument()]) -> Answer:
+def make_key(file: Path) -> Answer:
     """Make a transform key, in a new file that only its owner can read."""
     from iom._files import write_secret
     from iom.keys import TransformKey
@@ -290,9 +288,7 @@ Exit code 0: nothing found; 1: problems found; 2: wrong use.
 """,
     examples=("faces", "shards --json > report.json        # all findings", "faces_emore/train.rec", "lfw.bin"),
 )
-def check_data(
-    path: Annotated[Path, argument()], size: Size = 112, workers: Workers = 2, quiet: Quiet = False
-) -> Answer:
+def check_data(path: Path, size: Size = 112, workers: Workers = 2, quiet: Quiet = False) -> Answer:
     """Report corrupt, repeated, wrongly sized and wrongly labelled images of a data set."""
     from iom.data.check import PROBLEMS, check_data
 
@@ -307,7 +303,7 @@ def check_data(
         if len(own) > MAX_SHOWN:
             lines.append(f"{'':22} ...")
     rows = [{"kind": each.kind, "place": each.place, "detail": each.detail} for each in findings]
-    return Answer({"path": path, "images": count, "findings": rows}, "\n".join(lines), NO if findings else OK)
+    return Answer({"path": path, "images": count, "findings": rows}, "\n".join(lines), not findings)
 
 
 @command(

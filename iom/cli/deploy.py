@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from iom._registry import ROLES
-from iom.cli._command import Answer, Choice, DetectorWeights, HasherOptions, argument, option, output_option, root
+from iom.cli._command import Answer, Choice, DetectorWeights, HasherOptions, option, output_option, root
 from iom.cli.gallery import GalleryOptions
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
@@ -112,8 +112,8 @@ The token is shown once; the file holds its hash. A running service notices both
     ),
 )
 def make_token(
-    file: Annotated[Path, argument()],
-    name: Annotated[str, argument()],
+    file: Path,
+    name: str,
     application: Annotated[str, option("tenant", "NAME")] = "default",
     role: Annotated[str, option("what it allows", type=Choice(ROLES))] = "verifier",
     days: Annotated[float | None, option("until it expires (default: never)", "N")] = None,

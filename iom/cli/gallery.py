@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from iom._registry import FUSIONS, KEY_MODES
 from iom.cli._command import (
     COUNT,
-    NO,
-    OK,
     Answer,
     Choice,
     HasherOptions,
@@ -107,9 +105,6 @@ def _asked_passphrase(*, repeat: bool) -> str:
     return entered
 
 
-Subject = Annotated[str, argument()]
-Face = Annotated[Path, argument()]
-File = Annotated[Path, argument()]
 Slot = Annotated[int | None, option("only this reference", "N")]
 Fuse = Annotated[
     str,
@@ -154,7 +149,7 @@ def init(
 )
 def enroll(
     *,
-    subject: Annotated[str | None, argument()],
+    subject: str | None,
     images: Annotated[Sequence[Path], argument("[IMAGE]...", nargs=-1)],
     folder: Annotated[Path | None, option("enrol all of DIR/SUBJECT/*; a second run goes on", "DIR")],
     add: Annotated[bool, option("add to a subject that is enrolled already")],
@@ -260,7 +255,7 @@ def _is_enrolled(gallery: "Gallery", name: str, subject: str, allow_revoked: boo
 
 
 @command("verify", examples=("alice probe.jpg", "alice probe.jpg --json"))
-def verify(subject: Subject, image: Face, place: GalleryOptions, models: HasherOptions) -> Answer:
+def verify(subject: str, image: Path, place: GalleryOptions, models: HasherOptions) -> Answer:
     """Compare an image with a subject (exit code 1: no match). IMAGE is an aligned face."""
     name = place.application
     _check_faces([image])
@@ -271,14 +266,14 @@ def verify(subject: Subject, image: Face, place: GalleryOptions, models: HasherO
     return Answer(
         {"application": name, "subject": subject, **dataclasses.asdict(found)},
         f"{'match' if found.match else 'no match'}: {found.distance} differing positions, threshold {found.threshold}",
-        OK if found.match else NO,
+        found.match,
     )
 
 
 @command("identify", examples=("probe.jpg", "probe.jpg --top 3 --closed"))
 def identify(
     *,
-    image: Face,
+    image: Path,
     top: Annotated[int, option("most subjects (default: all)", "N", show_default=False)] = 0,
     threshold: Annotated[int | None, option("differing positions (default: the application's)", "N")],
     closed: Annotated[bool, option("the nearest, whether they match or not")],
@@ -298,12 +293,12 @@ def identify(
     return Answer(
         {"application": name, "candidates": candidates},
         "\n".join(lines or ["no match"]),
-        OK if any(each.match for each in found) else NO,
+        any(each.match for each in found),
     )
 
 
 @command("revoke", examples=("alice", "alice --slot 1"))
-def revoke(subject: Subject, slot: Slot, place: GalleryOptions) -> Answer:
+def revoke(subject: str, slot: Slot, place: GalleryOptions) -> Answer:
     """Refuse a subject's template for ever."""
     with place.open() as gallery:
         count = gallery.revoke(place.application, subject, slot=slot)
@@ -314,7 +309,7 @@ def revoke(subject: Subject, slot: Slot, place: GalleryOptions) -> Answer:
 @command("renew", examples=("alice alice_4.jpg", "alice alice_4.jpg --slot 1"))
 def renew(
     *,
-    subject: Subject,
+    subject: str,
     images: Annotated[Sequence[Path], argument("IMAGE...", nargs=-1, required=True)],
     slot: Slot,
     fuse: Fuse = "none",
@@ -348,7 +343,7 @@ def rotate(
     context_settings={"ignore_unknown_options": True},  # -1 is a number
     examples=("380", "380 --application gate"),
 )
-def set_threshold(threshold: Annotated[int, argument()], place: GalleryOptions) -> Answer:
+def set_threshold(threshold: int, place: GalleryOptions) -> Answer:
     """Change the largest distance that is a match, in differing positions."""
     with place.open() as gallery:
         changed = gallery.set_threshold(place.application, threshold)
@@ -356,7 +351,7 @@ def set_threshold(threshold: Annotated[int, argument()], place: GalleryOptions) 
 
 
 @command("export", examples=("door.iomx --application gate",))
-def export(file: File, place: GalleryOptions) -> Answer:
+def export(file: Path, place: GalleryOptions) -> Answer:
     """Write an application to a file, without keys."""
     from iom.gallery.transfer import export_application
 
@@ -367,7 +362,7 @@ def export(file: File, place: GalleryOptions) -> Answer:
 
 
 @command("import", examples=("door.iomx",))
-def import_(file: File, place: GalleryOptions) -> Answer:
+def import_(file: Path, place: GalleryOptions) -> Answer:
     """Read a file that iom export wrote."""
     from iom.gallery.transfer import import_application
 
@@ -404,7 +399,7 @@ def check(
         if accept:
             gallery.accept_rollback()
         problems = gallery.check()
-    return Answer({"problems": problems}, "\n".join(problems or ["no problems"]), NO if problems else OK)
+    return Answer({"problems": problems}, "\n".join(problems or ["no problems"]), not problems)
 
 
 @command("erase", examples=("",))
@@ -454,7 +449,7 @@ reference of its subject. Started again after it was stopped, the command enrols
 )
 def bulk_enroll(
     *,
-    source: Annotated[Path, argument()],
+    source: Path,
     kind: Annotated[str, option("of SOURCE: folder, list or tfrecord")] = "folder",
     engine: Annotated[str, option("ray or here")] = "ray",
     workers: Workers = 2,
@@ -493,7 +488,7 @@ def bulk_enroll(
         if count:
             lines.append(f"{count} {text}")
     facts = {"application": place.application, **dataclasses.asdict(done), "report": report}
-    return Answer(facts, "\n".join(lines), NO if done.failed_subjects else OK)
+    return Answer(facts, "\n".join(lines), not done.failed_subjects)
 
 
 def _check_faces(images: Sequence[Path]) -> None:

@@ -451,22 +451,14 @@ def verification(
         if pairs is not None:
             values["held_out_eer"] = pairs.curve_of_embeddings(embedder.embed(images)).equal_error_rate()
         for benchmark in benchmarks:
-            distances = _distances(benchmark, embedder)
-            same = benchmark.same
+            compared = benchmark.images
+            rows = embedder.embed(compared) if isinstance(compared, np.ndarray) else embedder.embed_files(compared)
+            if benchmark.pooling is not None:
+                rows = benchmark.pooling.pooled(rows)
+            products = rows[benchmark.left] * rows[benchmark.right]
+            distances, same = np.asarray(1.0 - products.sum(axis=1), np.float32), benchmark.same
             values[f"{benchmark.name}_eer"] = equal_error_rate(distances[same], distances[~same])
             values[f"{benchmark.name}_accuracy"] = ten_fold_accuracy(distances, same, benchmark.fold).mean
         return values
 
     return verify
-
-
-def _distances(benchmark: PairBenchmark, embedder: Embedder) -> NDArray[np.float32]:
-    """`1 - cosine` of each pair, `(P,)`."""
-    if isinstance(benchmark.images, np.ndarray):
-        embeddings = embedder.embed(benchmark.images)
-    else:
-        embeddings = embedder.embed_files(benchmark.images)
-    if benchmark.pooling is not None:
-        embeddings = benchmark.pooling.pooled(embeddings)
-    products = embeddings[benchmark.left] * embeddings[benchmark.right]
-    return np.asarray(1.0 - products.sum(axis=1), np.float32)

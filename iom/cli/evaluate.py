@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from iom._registry import SCORE_FORMATS
 from iom.cli._command import (
@@ -127,14 +127,12 @@ def evaluate(
     if with_images and report is None:
         raise ConfigError("--with-images goes with --report DIR")
 
-    from iom.evaluation.evaluate import prepare
-    from iom.evaluation.report.collect import collect
+    from iom.evaluation.evaluate import collect, prepare
     from iom.evaluation.report.text import terminal_text
     from iom.evaluation.report.write import thumbnails, write_figures, write_report
 
-    full = report is not None
-    inputs = prepare(settings, full=full, progress=not quiet)
-    data = collect(settings, inputs, full=full, progress=not quiet)
+    inputs = prepare(settings, full=report is not None, progress=not quiet)
+    data = collect(inputs, progress=not quiet)
     if output:
         write_figures(data, output)
     print(terminal_text(data))
@@ -179,9 +177,10 @@ def identification(
 
     from iom.evaluation.evaluate import identify
 
-    rows: list[dict[str, Any]] = []
-    for system, scenario, metric, value in identify(settings, progress=not quiet):
-        rows.append({"system": system, "scenario": scenario, "metric": metric, "value": value})
+    rows = [
+        row.model_dump(include={"system", "scenario", "metric", "value"})
+        for row in identify(settings, progress=not quiet)
+    ]
     path = output / "identification.json"
     write_json(path, {"config": settings.model_dump(mode="json"), "rows": rows})
     for row in rows:
@@ -210,7 +209,7 @@ def compare(
     if len(reports) < 2:
         raise ConfigError("compare: expected two reports or more")
 
-    from iom.evaluation.report.data import read_report
+    from iom.evaluation.records import read_report
     from iom.evaluation.report.write import DIFF_PAGE, check_same_benchmark, report_names, write_diff
 
     names = report_names(reports)
@@ -270,10 +269,9 @@ def export_scores(
     settings = config.load(EvaluateConfig, "scenario.bootstrap=0")
 
     from iom.evaluation.evaluate import prepare
-    from iom.evaluation.report.collect import score_systems
     from iom.evaluation.score_files import write_system_scores
 
     inputs = prepare(settings, progress=not quiet)
-    scores = score_systems(settings, inputs, progress=not quiet)
-    paths = list(write_system_scores(inputs.benchmark, scores, output, format))
+    scores = [entry for system in inputs.chosen for entry in inputs.scores(system)]
+    paths = write_system_scores(inputs.benchmark, scores, output, format)
     return Answer({"files": paths}, "\n".join(map(str, paths)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from iom.codes.packing import encoding_id
 from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditEvent, pseudonyms
-from iom.gallery.integrity import check_application, holds_anchor, problems, reconcile
+from iom.gallery.integrity import check_application, holds_anchor, problems
 from iom.gallery.key_store import KeyStore, PassphraseSource, open_key_store
 from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_subject_id, metadata_text
 from iom.gallery.search import Candidate, Searcher, distances_to
@@ -21,6 +21,7 @@ from iom.gallery.stores.base import RecordStore, StoreStats, open_store, revoked
 from iom.gallery.templates import (
     check_hasher,
     check_seal,
+    holds_seal,
     make_references,
     reserve_records,
     rows_of,
@@ -76,7 +77,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             store.is_new = False
         store.chain = keys.chain()
         self._refuse_older_keys()
-        reconcile(store, keys, self.event)
+        self._reconcile()
 
     @classmethod
     def open(
@@ -190,10 +191,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def set_threshold(self, application: str, threshold: int) -> Application:
         """Change the threshold of later comparisons."""
         self._finish_settling()
-        changed = self._changed(self.application(application), threshold=threshold)
-        self.store.update_application(changed, self.event("threshold", application))
-        self._settle(application, changed)
-        return changed
+        return self._change(self.application(application), "threshold", threshold=threshold)
 
     def enroll(
         self,
@@ -381,7 +379,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             )
         new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True)
         slots = iter([each.slot for each in old])
-        new = [each.in_slot(next(slots, UNSLOTTED)) for each in new]  # surplus ones stay without a slot
+        new = [each.changed(slot=next(slots, UNSLOTTED)) for each in new]  # surplus ones stay without a slot
         tombstones = [tombstone_of(self.keys, each) for each in old]
         with self._forgetting_masks_on_error(found, new):
             added = self.store.replace(tombstones, new, self.event("renew", application, ids))
@@ -395,26 +393,20 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         all in the same transaction.
         """
         self._finish_settling()
-        for remaining in reversed(range(_MAX_ROTATION_TRIES)):
+        tries = 0
+        while True:
+            tries += 1
             found = self.application(application)
             if found.key_mode != "application":
                 raise EnrolmentError(f"application {application} has no common key; renew its subjects")
-            following = self._changed(found, epoch=found.epoch + 1)
             if not retire:
-                self.store.update_application(following, self.event("rotate", application))
-                self._settle(application, following)
-                return following
+                return self._change(found, "rotate", epoch=found.epoch + 1)
             tombstones = [tombstone_of(self.keys, each) for page in self.store.pages(application) for each in page]
-            ids = [each.subject_id for each in tombstones]
             try:
-                self.store.rotate(following, tombstones, self.event("retire", application, ids))
+                return self._change(found, "retire", retired=tombstones, epoch=found.epoch + 1)
             except RevokedError:  # references were added or revoked since they were read
-                if not remaining:
+                if tries == _MAX_ROTATION_TRIES:
                     raise
-                continue
-            break
-        self._settle(application, following, revoked=tombstones)
-        return following
 
     def stats(self) -> dict[str, tuple[Application, StoreStats]]:
         """Each application with its counts."""
@@ -440,8 +432,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def accept_rollback(self) -> None:
         """Acknowledge that an older copy of the record store was put back; `check` reports it until then."""
         self.keys.accept_rollbacks()
-        self.store.log(self.event("accept-rollback", ""))
-        self._settle("")
+        self.log("accept-rollback", "")
 
     def erase(self) -> None:
         """Overwrite remains of revoked templates and killed enrolments in both stores."""
@@ -455,8 +446,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 self.keys.forget_masks(application.name, sorted(orphans))
         self.keys.erase()
         self.store.erase()
-        self.store.log(self.event("erase", ""))
-        self._settle("")
+        self.log("erase", "")
 
     def event(self, action: str, application: str, subject_ids: Sequence[str] = ()) -> AuditEvent:
         """An event for the audit log, as of now."""
@@ -484,6 +474,46 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _reconcile(self) -> None:
+        """Make the two stores agree after a crash, or after an older record store was put back.
+
+        A revocation is written to the record store first, to the key store after it: a crash in between leaves a
+        tombstone that the key store does not know. A revoked record without a tombstone means that an older copy of the
+        record store was put back: its code is deleted again, and applications get their newest settings. Tombstones
+        without an authentic seal are left to `check`.
+        """
+        store, keys, head = self.store, self.keys, self.store.audit_head()
+        is_older = not holds_anchor(store, keys.state().anchor)
+        if is_older:
+            keys.note_rollback(head)
+        for application in store.applications():
+            name = application.name
+            last = store.audit_head(name)
+            if last is None or not store.chain.holds(last):
+                continue  # its log was emptied or forged, which `check` reports
+            known = keys.known(name).settings
+            if is_older and known is not None and application.revision < known.revision:
+                self._change(known, "restore")
+            revoked = keys.revoked(name)
+            tombstones = [each for each in store.tombstones(name) if each.record not in revoked]
+            if unknown := [each for each in tombstones if holds_seal(keys, name, each)]:
+                keys.revoke(name, unknown)
+            if revived := store.by_record(name, list(revoked)):
+                subjects = [reference.subject_id for reference in revived]
+                store.revoke(name, [tombstone_of(keys, each) for each in revived], self.event("revoke", name, subjects))
+            self._settle_rest(name)
+
+    def _settle_rest(self, name: str) -> None:
+        """Write settings of an application to the key store that a killed process has not written."""
+        head = self.store.audit_head(name)
+        if head is None or not self.store.chain.holds(head):
+            return
+        before, stored = self.keys.state(), self.store.application(name)
+        known = before.known(name).settings
+        is_new = (known is None or known.revision < stored.revision) and holds_seal(self.keys, name, stored)
+        if is_new or before.anchor is None or head.sequence > before.anchor.sequence:
+            self.keys.settle(head, stored if is_new else None)
+
     def _refuse_older_keys(self) -> None:
         """Refuse a key store that lacks writes which the audit log knows of."""
         head = self.store.audit_head()
@@ -502,10 +532,16 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 f"{expected}: its end is missing. Take it from a backup"
             )
 
-    def _changed(self, application: Application, **settings: int) -> Application:
+    def _change(
+        self, application: Application, action: str, *, retired: Sequence[Tombstone] | None = None, **settings: int
+    ) -> Application:
         revision = application.revision + 1
         changed = dataclasses.replace(application, **settings, revision=revision)  # type: ignore[arg-type]
-        return sealed(self.keys, changed.name, changed)
+        changed = sealed(self.keys, changed.name, changed)
+        event = self.event(action, changed.name, [each.subject_id for each in retired or ()])
+        self.store.update_application(changed, event, retired=retired)
+        self._settle(changed.name, changed, revoked=retired or ())
+        return changed
 
     def _refuse_epoch(self, application: Application, subject_ids: Sequence[str]) -> None:
         if application.key_mode != "application":
@@ -560,9 +596,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         return NotEnrolledError(f"subject {subject_id!r} is not enrolled in {application}", subject_id=subject_id)
 
     def _was_revoked(self, application: str, subject_id: str) -> bool:
-        if subject_id in self.keys.revoked_epochs(application):
-            return True
-        return bool(self.store.tombstones(application, subject_id=subject_id))
+        is_known = subject_id in self.keys.revoked_epochs(application)
+        return is_known or bool(self.store.tombstones(application, subject_id=subject_id))
 
     def _settle(
         self, application: str, changed: Application | None = None, *, revoked: Sequence[Tombstone] = ()
@@ -585,7 +620,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     def _finish_settling(self) -> None:
         if not self._is_settled:
-            reconcile(self.store, self.keys, self.event)
+            self._reconcile()
             self._is_settled = True
 
 

@@ -25,6 +25,9 @@ EXPECTED = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "a text",
+    "string_too_short": "a text",
+    "string_pattern_mismatch": "a text like {pattern}",
+    "too_short": "at least {min_length} of them",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "dict_type": "a section",
@@ -120,6 +123,8 @@ def explain(error: ValidationError, *, section: str = "") -> tuple[str, str]:
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
     if kind == UNKNOWN:
         return name, f"unknown key '{name}'{details['hint']} (known: {details['known']})"
+    if kind == "missing":
+        return name, f"'{name}' is missing"
     if kind == CROSS_CHECK:
         expected, received = details["expected"], details["received"]
     else:

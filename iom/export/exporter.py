@@ -25,7 +25,7 @@ from iom.models.artifact import Check, Manifest, hashed_files, manifest_path, wr
 from iom.models.face_hasher import ArtifactFaceHasher
 from iom.models.sessions import check_precision, open_session
 from iom.nn.hash_numpy import PROGRAM, Head, head_path
-from iom.nn.layers.refinement import DECAY, RATE
+from iom.nn.layers.index_of_max import DECAY, RATE
 from iom.photos.images import Pixels
 
 

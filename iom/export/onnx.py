@@ -19,9 +19,9 @@ from iom.errors import WeightsError, missing_extra
 from iom.export.context import ExportContext
 from iom.export.folding import graph_nodes
 from iom.keys import ROTATION_ROUNDS
+from iom.nn.hash_numpy import block_sizes
 from iom.nn.layers.cosine import NORM_FLOOR
-from iom.nn.layers.keyed import block_sizes
-from iom.nn.layers.refinement import DECAY, FLOOR, RATE
+from iom.nn.layers.index_of_max import DECAY, LENGTH_FLOOR, RATE
 
 OPSET = 17
 IR_VERSION = 8
@@ -368,7 +368,7 @@ def _projection(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
 
 
 def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> str:
-    """As `iom.nn.layers.refinement.refine`."""
+    """As `iom.nn.layers.index_of_max.refine`."""
     vectors = kernel.reshape(len(kernel), -1, layer.alphabet_size)
     centred = vectors - vectors.mean(2, keepdims=True)
     in_pairs = layer.alphabet_size == 2  # then the two of a position are opposite
@@ -385,7 +385,7 @@ def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> s
         return graph.add("MatMul", codes, back)
 
     held = read_back(rows)
-    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(FLOOR))
+    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(LENGTH_FLOOR))
     whole = graph.total(graph.add("Mul", held, held))
     across = graph.add("Sub", whole, graph.add("Mul", along, along))
     positive = graph.add("Max", across, graph.constant(0.0))

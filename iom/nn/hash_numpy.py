@@ -120,13 +120,15 @@ def _rotation(rows: Array, order: Array, *, keep: int) -> Array:
     return rows
 
 
+def block_sizes(size: int) -> list[int]:
+    """Powers of two that sum up to `size`, the largest first."""
+    return [1 << bit for bit in reversed(range(size.bit_length())) if size >> bit & 1]
+
+
 def _hadamard(rows: Array) -> Array:
-    """Transform of each block of columns, the powers of two that the width is the sum of, largest first."""
-    result, start, width = np.empty_like(rows), 0, rows.shape[1]
-    for bit in reversed(range(width.bit_length())):
-        size = 1 << bit
-        if not width & size:
-            continue
+    """Transform of each block of columns."""
+    result, start = np.empty_like(rows), 0
+    for size in block_sizes(rows.shape[1]):
         block, half = rows[:, start : start + size], 1
         while half < size:
             pairs = block.reshape(len(rows), size // (2 * half), 2 * half)
@@ -152,7 +154,7 @@ def _projection(
 def _refined(
     rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float, pace: tuple[float, float]
 ) -> Array:
-    """As `iom.nn.layers.refinement.refine`, of `vectors` `(K, M, Q)`; for Q = 2 one vector and a sign suffice."""
+    """As `iom.nn.layers.index_of_max.refine`, of `vectors` `(K, M, Q)`; for Q = 2 one vector and a sign suffice."""
     half = vectors[:, :, 0]
     vectors = vectors.reshape(len(vectors), -1)
 
@@ -178,16 +180,11 @@ def _refined(
     return corrected
 
 
-def _sum(first: Array, second: Array) -> Array:
-    total: Array = first + second
-    return total
-
-
 STEPS: dict[str, Callable[..., Array]] = {
     "unit": _unit,
     "dense": _dense,
     "prelu": _prelu,
-    "sum": _sum,
+    "sum": np.add,
     "permutation": _permutation,
     "rotation": _rotation,
     "projection": _projection,

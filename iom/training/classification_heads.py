@@ -58,7 +58,7 @@ def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
         outputs[CENTER] = CentreDistances(classes, name=CENTER)(embedding)
     if config.triplet.weight > 0:
         settings = config.triplet
-        losses[TRIPLET] = TripletLoss(settings.margin, settings.mining, settings.distance)
+        losses[TRIPLET] = TripletLoss(margin=settings.margin, mining=settings.mining, distance=settings.distance)
         outputs[TRIPLET] = UnitLength(name=TRIPLET)(embedding)
     if config.distillation.teacher:
         losses[TARGET] = EmbeddingDistance()

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from iom.nn.layers.cosine import NORM_FLOOR
+from iom.nn.layers.cosine import NORM_FLOOR, Float32Layer
 
 INITIAL_SPREAD = 0.01
 """Standard deviation of the first centres; their length only sets how fast they turn."""
@@ -16,7 +16,7 @@ SLOT = "slot_"
 
 
 @keras.saving.register_keras_serializable(package="iom")
-class SampledCosineLogits(keras.layers.Layer):
+class SampledCosineLogits(Float32Layer):
     """Cosines to the classes of the batch and to others drawn anew in each training step.
 
     Partial FC (An et al., CVPR 2022, sec. 3.2): all classes of the batch, and as many others as make up `share` of all.
@@ -43,7 +43,6 @@ class SampledCosineLogits(keras.layers.Layer):
     """
 
     def __init__(self, classes, share=0.1, slots=1, seed=0, with_norm=False, **kwargs):
-        kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if not 0 < share <= 1:
             raise ValueError(f"share: expected 0 < share <= 1, received {share}")
@@ -162,10 +161,6 @@ class SampledCosineLogits(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0][0], self.sampled + 1 + int(self.with_norm))
-
-    def get_config(self):
-        names = ("classes", "share", "slots", "seed", "with_norm")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def sampled_classes(classes, share):

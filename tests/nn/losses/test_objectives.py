@@ -7,8 +7,15 @@ import tensorflow as tf
 
 from iom.config import CODE_LOSSES, HasherConfig, Stage2Config
 from iom.errors import ConfigError
-from iom.nn.losses.code.base import CLASS_COSINES, COLLISIONS, COLLISIONS_ACROSS, HASHED_CLASS_COSINES, RELAXED, SOFT
-from iom.nn.losses.code.objectives import build_objectives
+from iom.nn.losses.code.objectives import (
+    CLASS_COSINES,
+    COLLISIONS,
+    COLLISIONS_ACROSS,
+    HASHED_CLASS_COSINES,
+    RELAXED,
+    SOFT,
+    build_objectives,
+)
 from iom.nn.losses.code.similarity import SimilarityDistillation
 from iom.training.hasher import start_hasher, training_graph
 from tests.nn.losses.loss_oracles import VARIANTS

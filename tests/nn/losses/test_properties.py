@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from iom.nn.losses.code.base import RELAXED
-from iom.nn.losses.code.pair_losses import LINKABILITIES, distance_weights
-from iom.nn.losses.code.pairs import CODE_DISTANCES, code_cosine, expected_collision, mated_mask, non_mated_mask
+from iom.nn.losses.code.objectives import CODE_DISTANCES, RELAXED
+from iom.nn.losses.code.pairs import (
+    LINKABILITIES,
+    code_cosine,
+    distance_weights,
+    expected_collision,
+    mated_mask,
+    non_mated_mask,
+)
 from iom.nn.losses.code.symbols import (
     BINARIZATIONS,
     QUANTIZATIONS,

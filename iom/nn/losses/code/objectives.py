@@ -1,28 +1,25 @@
-"""The losses of stage 2, each made from its settings; the one table of them."""
+"""The losses of stage 2, each made from its settings; the one table of them.
+
+Each is a measure of a whole batch, on one output of the training graph.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import keras
 from keras import ops
 
 from iom.config import CodeLossConfig, HasherConfig
-from iom.nn.losses.code.base import (
-    CLASS_COSINES,
-    COLLISIONS,
-    COLLISIONS_ACROSS,
-    HASHED_CLASS_COSINES,
-    RELAXED,
-    SOFT,
-    CodeLoss,
-)
-from iom.nn.losses.code.pair_losses import (
+from iom.nn.losses.code.pairs import (
+    code_cosine,
     collision_logistic,
+    cosine_code_distance,
+    euclidean_code_distance,
     linkability_loss,
     multi_similarity_loss,
     unit_code_distance,
     weighted_margin_loss,
 )
-from iom.nn.losses.code.pairs import CODE_DISTANCES, code_cosine
 from iom.nn.losses.code.similarity import SimilarityDistillation, collision_at
 from iom.nn.losses.code.symbols import (
     BINARIZATIONS,
@@ -34,6 +31,68 @@ from iom.nn.losses.code.symbols import (
 )
 from iom.nn.losses.code.triplet import ARC_TRIPLET_MININGS, TRIPLET_MININGS, code_angles
 from iom.nn.losses.margin.fixed_margin import ArcFaceLoss, NormalisedSoftmaxLoss
+
+COLLISIONS = "collisions"
+"""Collision probability of all row pairs, `(B, B)`."""
+SOFT = "soft"
+"""Softmax of the responses, `(B, M, Q)`."""
+RELAXED = "relaxed"
+"""Relaxed codes, `(B, M, Q)`: the hard ones with a gradient, or the soft ones."""
+COLLISIONS_ACROSS = "collisions_across"
+"""Collision probability of rows under one key (first axis) with rows under another, `(B, B)`."""
+CLASS_COSINES = "class_cosines"
+"""Cosine of each relaxed code to a centre of each training subject in code space, `(B, C)`."""
+HASHED_CLASS_COSINES = "hashed_class_cosines"
+"""Likeness of each relaxed code to the code of a centre of each subject, same key, `(B, C)`."""
+
+
+class CodeLoss(keras.losses.Loss):
+    """A loss that reads one output of the training graph, which has its name.
+
+    Args:
+        reads: Which part of the graph that output is.
+        measure: `(truth, part) -> scalar`. The truth is the labels `(B,)` as float32, since Keras casts them: dense
+            indices, exact up to 2^24.
+        reads_embeddings: The truth is the embeddings `(B, D)` instead.
+    """
+
+    def __init__(self, name, reads, measure, *, reads_embeddings=False):
+        super().__init__(name=name, reduction="sum_over_batch_size")
+        self.reads = reads
+        self.reads_embeddings = reads_embeddings
+        self.measure = measure
+
+    def call(self, y_true, y_pred):
+        """Truth and part of the graph -> scalar."""
+        return self.measure(y_true, y_pred)
+
+
+class PerKeyLoss(keras.losses.Loss):
+    """Mean, over G keys, of a loss of a whole batch on the outputs of each key.
+
+    Two codes are comparable under one key only: nothing in the loss can compare rows across keys. The pairs stay as
+    many as with one key, the gradient averages over keys, and a step costs G times more.
+    """
+
+    def __init__(self, loss, keys):
+        super().__init__(name=loss.name, reduction="sum_over_batch_size")
+        self.loss = loss
+        self.keys = keys
+        self.reads = loss.reads
+        self.reads_embeddings = loss.reads_embeddings
+
+    def call(self, y_true, y_pred):
+        """Truth of the rows `(B, ...)` and outputs under each key `(B, G, ...)` -> scalar."""
+        values = [self.loss.call(y_true, y_pred[:, key]) for key in range(self.keys)]
+        return ops.mean(ops.stack(values))
+
+
+CODE_DISTANCES = {
+    "collision": (COLLISIONS, lambda collisions: 1.0 - collisions),
+    "euclidean": (RELAXED, euclidean_code_distance),
+    "cosine": (RELAXED, cosine_code_distance),
+}
+"""Name of a distance of codes to the part of the graph it reads, and its function."""
 
 
 def build_objectives(losses: Iterable[CodeLossConfig], hasher: HasherConfig) -> dict[str, CodeLoss]:
@@ -109,7 +168,7 @@ def _linkability(loss: Any, hasher: HasherConfig) -> CodeLoss:
 
 def _classification(loss: Any, hasher: HasherConfig) -> CodeLoss:
     arcface = loss.form == "arcface"
-    rows = ArcFaceLoss(loss.margin, loss.scale) if arcface else NormalisedSoftmaxLoss(loss.scale)
+    rows = ArcFaceLoss(margin=loss.margin, scale=loss.scale) if arcface else NormalisedSoftmaxLoss(scale=loss.scale)
     reads = HASHED_CLASS_COSINES if loss.head == "hashed" else CLASS_COSINES
     return CodeLoss("classification", reads, lambda labels, cosines: ops.mean(rows.call(labels, cosines)))
 

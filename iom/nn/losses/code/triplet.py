@@ -4,7 +4,7 @@ import math
 
 from keras import ops
 
-from iom.nn.losses.code.pairs import cosine_distance, masked_mean, mated_mask, non_mated_mask
+from iom.nn.losses.code.pairs import cosine_code_distance, masked_mean, mated_mask, non_mated_mask
 
 
 def batch_hard_triplet(distances, labels, *, margin):
@@ -75,8 +75,7 @@ RIGHT_ANGLE = math.pi / 2
 
 def code_angles(relaxed):
     """Angle between all codes of a batch, `(B, M, Q)` -> `(B, B)` in radians."""
-    rows = ops.reshape(relaxed, (-1, relaxed.shape[1] * relaxed.shape[2]))
-    cosines = 1.0 - cosine_distance(rows, rows)
+    cosines = 1.0 - cosine_code_distance(relaxed)
     return ops.arccos(ops.clip(cosines, -COSINE_LIMIT, COSINE_LIMIT))
 
 

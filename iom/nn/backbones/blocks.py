@@ -14,8 +14,6 @@ from keras import layers
 from iom._registry import lookup
 
 SCALING = "pixel_scaling"
-MOMENTUM = 0.9
-"""Momentum of all batch norms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,26 +98,25 @@ def add_head(x: Any, *, kind: str, embedding_size: int, dropout: float = 0.0, st
     """
     x = lookup(HEADS, kind, "head")(x, dropout, style)
     x = layers.Dense(embedding_size, use_bias=style.bias, name=style.name("fc"))(x)
-    x = layers.BatchNormalization(
-        momentum=MOMENTUM, epsilon=style.epsilon, scale=style.scale, name=style.name("features")
-    )(x)
+    x = batch_norm(style.name("features"), style.epsilon, scale=style.scale)(x)
     # Half-precision training must not round what the margin loss and the hash see.
     return layers.Activation("linear", dtype="float32", name="embedding")(x)
 
 
 def _flat(x: Any, dropout: float, style: HeadStyle) -> Any:
     """BN - dropout - flatten."""
-    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.epsilon, name=style.name("bn"))(x)
+    x = batch_norm(style.name("bn"), style.epsilon)(x)
     x = layers.Dropout(dropout, name=style.name("dropout"))(x)
     return layers.Flatten(name=style.name("flatten"))(x)
 
 
 def _global_depthwise(x: Any, dropout: float, style: HeadStyle) -> Any:
     """Depthwise convolution over the whole map - BN: a learned weight for each place."""
-    x = layers.DepthwiseConv2D(
-        (x.shape[1], x.shape[2]), use_bias=False, depthwise_initializer="he_normal", name=style.name("conv")
-    )(x)
-    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.map_epsilon, name=style.name("conv_bn"))(x)
+    window = tuple(x.shape[1:3])
+    depthwise = layers.DepthwiseConv2D(
+        window, use_bias=False, depthwise_initializer="he_normal", name=style.name("conv")
+    )
+    x = batch_norm(style.name("conv_bn"), style.map_epsilon)(depthwise(x))
     x = layers.Flatten(name=style.name("flatten"))(x)
     return layers.Dropout(dropout, name=style.name("dropout"))(x) if dropout else x
 
@@ -141,6 +138,38 @@ def round_width(filters: float, divisor: int = 8) -> int:
     """Nearest multiple of `divisor` that loses at most a tenth."""
     rounded = max(divisor, int(filters + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * filters else rounded
+
+
+def batch_norm(name: str, epsilon: float = 1e-5, **settings: Any) -> layers.Layer:
+    """Batch norm; all have a momentum of 0.9."""
+    return layers.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name, **settings)
+
+
+def conv_norm(
+    x: Any,
+    conv: str,
+    norm: str,
+    *,
+    filters: int = 0,
+    kernel: int = 1,
+    stride: int = 1,
+    epsilon: float = 1e-5,
+    symmetric: bool = True,
+) -> Any:
+    """Convolution without a bias, depthwise without `filters`, and batch norm; `conv` and `norm` are their names.
+
+    `symmetric` pads strided ones alike on both sides, apart from the convolution: Keras' 'same' is one-sided there.
+    """
+    apart = symmetric and stride > 1 and kernel > 1
+    if apart:
+        x = layers.ZeroPadding2D(kernel // 2, name=f"{conv}_pad")(x)
+    padding = "same" if kernel > 1 and not apart else "valid"
+    settings = {"strides": stride, "padding": padding, "use_bias": False, "name": conv}
+    if filters:
+        x = layers.Conv2D(filters, kernel, kernel_initializer="he_normal", **settings)(x)
+    else:
+        x = layers.DepthwiseConv2D(kernel, depthwise_initializer="he_normal", **settings)(x)
+    return batch_norm(norm, epsilon)(x)
 
 
 def prelu(name: str) -> layers.Layer:

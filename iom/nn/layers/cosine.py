@@ -8,6 +8,17 @@ from iom.nn.layers import SavedArguments
 NORM_FLOOR = 1e-12
 
 
+def lengths(rows, axis=-1):
+    """Euclidean length of each row, or column, not below the root of `NORM_FLOOR`."""
+    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=axis, keepdims=True), NORM_FLOOR))
+
+
+def unit_length(rows, axis=-1):
+    """Rows, or columns, scaled to Euclidean length one; zeros stay zero."""
+    square = ops.sum(ops.square(rows), axis=axis, keepdims=True)
+    return rows * ops.rsqrt(ops.maximum(square, NORM_FLOOR))
+
+
 class Float32Layer(SavedArguments, keras.layers.Layer):
     """A layer that computes in float32 whatever precision the model has."""
 
@@ -21,8 +32,7 @@ class UnitLength(Float32Layer):
 
     def call(self, inputs):
         """`(B, D)` -> `(B, D)` of unit length."""
-        square = ops.sum(ops.square(inputs), axis=-1, keepdims=True)
-        return inputs * ops.rsqrt(ops.maximum(square, NORM_FLOOR))
+        return unit_length(inputs)
 
 
 @keras.saving.register_keras_serializable(package="iom")
@@ -71,11 +81,8 @@ class CosineLogits(Float32Layer):
 
     def call(self, inputs):
         """`(B, D)` -> `(B, classes)` in [-1, 1], or `(B, classes + 1)` with the norm."""
-        norms = ops.sqrt(ops.maximum(ops.sum(ops.square(inputs), axis=-1, keepdims=True), NORM_FLOOR))
-        columns = self.centres * ops.rsqrt(
-            ops.maximum(ops.sum(ops.square(self.centres), axis=0, keepdims=True), NORM_FLOOR)
-        )
-        cosines = ops.matmul(inputs / norms, columns)
+        norms = lengths(inputs)
+        cosines = ops.matmul(inputs / norms, unit_length(self.centres, axis=0))
         nearest = cosines[:, : self.classes]
         for center in range(1, self.sub_centers):
             first = center * self.classes

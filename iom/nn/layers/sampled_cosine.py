@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from iom.nn.layers.cosine import NORM_FLOOR, Float32Layer
+from iom.nn.layers.cosine import Float32Layer, lengths
 
 INITIAL_SPREAD = 0.01
 """Standard deviation of the first centres; their length only sets how fast they turn."""
@@ -115,7 +115,7 @@ class SampledCosineLogits(Float32Layer):
         place = ops.searchsorted(self.index, labels)
         place = ops.minimum(ops.cast(place, "int32"), self.sampled - 1)
         found = ops.equal(ops.take(self.index, place), labels)
-        norms, active_norms = _norms(embedding), _norms(self.active)
+        norms, active_norms = lengths(embedding), lengths(self.active)
         cosines = ops.matmul(embedding / norms, ops.transpose(self.active / active_norms))
         place = ops.where(found, ops.cast(place, "float32"), float("nan"))
         cosines = ops.where(ops.expand_dims(found, 1), cosines, float("nan"))
@@ -166,10 +166,6 @@ class SampledCosineLogits(Float32Layer):
 def sampled_classes(classes, share):
     """How many classes a step compares with."""
     return min(classes, max(1, round(share * classes)))
-
-
-def _norms(rows):
-    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=-1, keepdims=True), NORM_FLOOR))
 
 
 def take_rows(variable, index):

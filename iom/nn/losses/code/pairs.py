@@ -3,10 +3,11 @@
 The losses: distance-weighted margin, multi-similarity, logistic, linkability.
 """
 
-import functools
 import math
 
 from keras import ops
+
+from iom.nn.layers.cosine import unit_length
 
 DISTANCE_FLOOR = 1e-12
 """A square root has an infinite slope at zero; squared distances are kept above this."""
@@ -26,7 +27,7 @@ def flat_codes(relaxed):
 
 def cosine_distance(a, b):
     """1 - cosine of every row pair, `(A, D)`, `(B, D)` -> `(A, B)`; a zero row has cosine 0."""
-    return 1.0 - ops.matmul(_unit(a), ops.transpose(_unit(b)))
+    return 1.0 - ops.matmul(unit_length(a), ops.transpose(unit_length(b)))
 
 
 def euclidean_distance(a, b):
@@ -57,11 +58,6 @@ def masked_mean(values, mask):
     """Mean of `values` where `mask` is true; zero, with a zero gradient, where it never is."""
     weights = ops.cast(mask, values.dtype)
     return ops.sum(values * weights) / ops.maximum(ops.sum(weights), 1.0)
-
-
-def _unit(rows):
-    square = ops.sum(ops.square(rows), axis=-1, keepdims=True)
-    return rows * ops.rsqrt(ops.maximum(square, DISTANCE_FLOOR))
 
 
 def euclidean_code_distance(relaxed):
@@ -185,19 +181,6 @@ def collision_logistic(collisions, labels, *, threshold, slope):
     return 0.5 * (accept + reject)
 
 
-def linkability(distances, mated, non_mated, *, form, resolution):
-    """How far the distances `(B, B)` of mated pairs under two keys are from those of non-mated pairs.
-
-    The second term of the Secure Triplet Loss (Pinto, Correia and Cardoso, IEEE TBIOM 3(2), 2021), in both its forms
-    (`normal_divergence`, `statistics_gap`). It measures what D_sys measures (Gomez-Barrero et al., 2018), as far as
-    mean and spread of distances go. `resolution`, the smallest step of a distance, bounds the deviations from below. It
-    is 0 for equal means and deviations, or without pairs of one kind.
-    """
-    value = form(_moments(distances, mated, resolution), _moments(distances, non_mated, resolution))
-    both_present = ops.logical_and(ops.any(mated), ops.any(non_mated))
-    return value * ops.cast(both_present, distances.dtype)
-
-
 def normal_divergence(mated, non_mated):
     """Kullback-Leibler divergence of mated from non-mated distances, both taken as normal: (mean, variance) each."""
     (mean, variance), (other_mean, other_variance) = mated, non_mated
@@ -214,9 +197,17 @@ def statistics_gap(mated, non_mated):
 
 
 def linkability_loss(distances, labels, *, form, resolution):
-    """`form` of the distances between two keys; pairs of one image with itself are left out."""
+    """How far the distances `(B, B)` of mated pairs under two keys are from those of non-mated pairs.
+
+    The second term of the Secure Triplet Loss (Pinto, Correia and Cardoso, IEEE TBIOM 3(2), 2021), in both its forms, a
+    key of `LINKABILITIES`. It measures what D_sys measures (Gomez-Barrero et al., 2018), as far as mean and spread of
+    distances go. `resolution`, the smallest step of a distance, bounds the deviations from below. It is 0 for equal
+    means and deviations, or without pairs of one kind. Pairs of one image with itself are left out.
+    """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
-    return LINKABILITIES[form](distances, mated, non_mated, resolution=resolution)
+    value = LINKABILITIES[form](_moments(distances, mated, resolution), _moments(distances, non_mated, resolution))
+    both_present = ops.logical_and(ops.any(mated), ops.any(non_mated))
+    return value * ops.cast(both_present, distances.dtype)
 
 
 def _moments(distances, mask, resolution):
@@ -224,7 +215,4 @@ def _moments(distances, mask, resolution):
     return mean, masked_mean(ops.square(distances - mean), mask) + resolution**2
 
 
-LINKABILITIES = {
-    "divergence": functools.partial(linkability, form=normal_divergence),
-    "statistics": functools.partial(linkability, form=statistics_gap),
-}
+LINKABILITIES = {"divergence": normal_divergence, "statistics": statistics_gap}

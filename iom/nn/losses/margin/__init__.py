@@ -44,5 +44,5 @@ def build_margin_loss(config: MarginConfig, *, classes: int) -> SoftmaxCrossEntr
         settings = model.model_validate(config.model_extra)
     except ValidationError as error:
         raise ConfigError(f"{explain(error, section='margin')[1]}; the loss is {config.name}") from error
-    sizes = {"classes": classes} if "classes" in fields else {}
+    sizes: dict[str, Any] = {"classes": classes} if "classes" in fields else {}
     return kind(label_smoothing=config.label_smoothing, **sizes, **settings.model_dump())

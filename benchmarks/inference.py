@@ -69,7 +69,7 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
     from iom.export.check import Reference
     from iom.export.formats import FORMATS
     from iom.keys import KEY_KINDS, TransformKey
-    from iom.models.sessions import OpenVinoSession
+    from iom.models.artifact import OpenVinoSession
 
     plain, source, faces = _source(name, arguments)
     runs, fast = _runners(plain, source, folder)
@@ -171,7 +171,7 @@ def _runners(plain: Any, source: Any, folder: Path) -> tuple[dict[str, Callable[
     from iom.export.context import ExportContext
     from iom.export.onnx import write_onnx, write_openvino
     from iom.export.tensorflow import frozen_saved_model, write_litert
-    from iom.models.sessions import LiteRtSession, OnnxSession, OpenVinoSession
+    from iom.models.artifact import LiteRtSession, OnnxSession, OpenVinoSession
 
     nothing = np.zeros((0, 112, 112, 3), np.uint8), np.zeros((0, 1), np.int32)
     (folder / "plain").mkdir()

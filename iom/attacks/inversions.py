@@ -3,6 +3,7 @@
 Each has `descend(codes, start, steps=)`: rows `(N, D)` whose templates approach `codes`, from `start`.
 """
 
+import abc
 from typing import Any
 
 import keras
@@ -25,7 +26,7 @@ DAMPING = 1e-3
 MAX_POLYNOMIAL_STEPS = 40
 
 
-class SharpenedDescent:
+class SharpenedDescent(abc.ABC):
     """Descent through responses that grow sharper, from several starts, of which the best counts for each row."""
 
     starts = 1
@@ -47,16 +48,16 @@ class SharpenedDescent:
             lowest = np.minimum(differing, lowest)
         return best.astype(np.float32)
 
+    @abc.abstractmethod
     def _wanted(self, codes: Templates) -> Any:
         """The form of the codes that `_gradient` takes."""
-        raise NotImplementedError
 
-    def _templates(self, rows: Rows) -> NDArray[Any]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _templates(self, rows: Rows) -> NDArray[Any]: ...
 
+    @abc.abstractmethod
     def _gradient(self, rows: Rows, wanted: Any, sharpness: float) -> Rows:
         """Gradient of the loss of each row, `(N, D)`."""
-        raise NotImplementedError
 
 
 class BloomInversion(SharpenedDescent):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes._kernels import KERNELS
+from iom.codes._kernels import kernels
 from iom.codes.packing import PackedCodes
 from iom.errors import CodeError
 
@@ -33,7 +33,7 @@ def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.in
         >>> paired(pack(a, 8), pack(b, 8)).tolist()
         [1, 3]
     """
-    kernel = KERNELS.paired_kernel(*_common_shape(a, b))
+    kernel = kernels().paired_kernel(*_common_shape(a, b))
     if len(a) != len(b):
         raise CodeError(f"paired codes: expected as many on both sides, received {len(a)} and {len(b)}")
     out: NDArray[np.int32] = np.zeros((1, len(a)), np.int32)
@@ -50,7 +50,7 @@ def one_to_many(query: PackedCodes, gallery: PackedCodes, *, threads: int = 0) -
 
 def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
     """Distance of every row of `a` to every row of `b`, `(A, B)`."""
-    kernel = KERNELS.table_kernel(*_common_shape(a, b), queries=len(a), rows=len(b))
+    kernel = kernels().table_kernel(*_common_shape(a, b), queries=len(a), rows=len(b))
     out = np.zeros((len(a), len(b)), np.int32)
     work = max(a.planes.size * len(b), 1)
     if len(a) > len(b):
@@ -62,7 +62,7 @@ def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np
 
 def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int = 0) -> Neighbours:
     """The `k` nearest gallery rows of each query and their distances, `(A, k)`, nearest first; ties go to low rows."""
-    kernel = KERNELS.nearest_kernel(*_common_shape(queries, gallery), queries=len(queries), rows=len(gallery))
+    kernel = kernels().nearest_kernel(*_common_shape(queries, gallery), queries=len(queries), rows=len(gallery))
     if not 1 <= k <= len(gallery):
         raise CodeError(f"nearest: expected 1 <= k <= {len(gallery)} gallery rows, received {k}")
     blocks: list[tuple[int, Neighbours]] = []

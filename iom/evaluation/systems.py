@@ -7,10 +7,9 @@ from iom.baselines import BASELINES
 from iom.config import CodeConfig, EvaluateConfig
 from iom.errors import ConfigError, WeightsError
 from iom.evaluation.scores import FLOAT, CodeSystem
-from iom.models.artifact import manifest_path
+from iom.models.artifact import is_artifact, manifest_path
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import load
-from iom.models.sessions import is_artifact
 from iom.pretrained import HASHER_FILE, hasher_path
 
 LEARNED = "learned"

@@ -21,9 +21,16 @@ from iom.export.folding import graph_nodes
 from iom.export.formats import FORMATS, Format
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
-from iom.models.artifact import Check, Manifest, hashed_files, manifest_path, write_manifest
+from iom.models.artifact import (
+    Check,
+    Manifest,
+    check_precision,
+    hashed_files,
+    manifest_path,
+    open_session,
+    write_manifest,
+)
 from iom.models.face_hasher import ArtifactFaceHasher
-from iom.models.sessions import check_precision, open_session
 from iom.nn.hash_numpy import PROGRAM, Head, head_path
 from iom.nn.layers.index_of_max import DECAY, RATE
 from iom.photos.images import Pixels

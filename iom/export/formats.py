@@ -16,7 +16,7 @@ point (`iom.export.check`), except for float32.
 
 
 class Format(NamedTuple):
-    """An export format: suffix, runtime (`iom.models.sessions.RUNTIMES` or `tfjs`), arithmetic, bounds of its check.
+    """An export format: suffix, runtime (`iom.models.artifact.RUNTIMES` or `tfjs`), arithmetic, bounds of its check.
 
     `writer` is a `module:function` of `iom.export` that takes an `ExportContext` and the path of the artefact; `extras`
     are those of `iom` that writing and running need; `max_eer_loss` is a share (0.001 is 0.1 percentage point).

@@ -21,7 +21,7 @@ from iom.export.folding import graph_nodes
 from iom.keys import ROTATION_ROUNDS
 from iom.nn.hash_numpy import block_sizes
 from iom.nn.layers.cosine import NORM_FLOOR
-from iom.nn.layers.index_of_max import DECAY, LENGTH_FLOOR, RATE
+from iom.nn.layers.index_of_max import DECAY, FLOOR, RATE
 
 OPSET = 17
 IR_VERSION = 8
@@ -385,7 +385,7 @@ def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> s
         return graph.add("MatMul", codes, back)
 
     held = read_back(rows)
-    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(LENGTH_FLOOR))
+    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(FLOOR))
     whole = graph.total(graph.add("Mul", held, held))
     across = graph.add("Sub", whole, graph.add("Mul", along, along))
     positive = graph.add("Max", across, graph.constant(0.0))

@@ -6,19 +6,20 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom.config import EmbedderConfig
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS
-from iom.models.artifact import Manifest, manifest_path, read_manifest
+from iom.models.artifact import Manifest, Session, is_artifact, manifest_path, open_session, read_manifest
 from iom.models.embedding_cache import EmbeddingCache
-from iom.models.sessions import Session, is_artifact, open_session
 from iom.photos.images import face_pixels, file_paths, read_images
+
+if TYPE_CHECKING:
+    from iom.config import EmbedderConfig
 
 CHUNK = 512
 """Images read and stored at a time: an interrupted run loses at most this many."""
@@ -215,7 +216,7 @@ def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cac
     return embedder
 
 
-def open_embedder(config: EmbedderConfig) -> Embedder:
+def open_embedder(config: "EmbedderConfig") -> Embedder:
     """The embedder of a configuration: one backbone, or two fused."""
     first, *second = (
         load_embedder(weights, batch_size=config.batch_size, flip=config.flip, cache=config.cache)

@@ -22,9 +22,16 @@ from iom._files import sha256_of, write_json
 from iom._untrusted import read_json
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count
-from iom.models.artifact import Manifest, manifest_path, read_manifest, write_manifest
+from iom.models.artifact import (
+    Manifest,
+    Session,
+    is_artifact,
+    manifest_path,
+    open_session,
+    read_manifest,
+    write_manifest,
+)
 from iom.models.embedder import CHUNK, Embedder, artifact_embedder, load_embedder, unit_rows
-from iom.models.sessions import Session, is_artifact, open_session
 from iom.nn.hash_numpy import Head, head_path
 from iom.photos.images import face_pixels, file_paths, read_images
 from iom.pretrained import HASHER_FILE, hasher_path

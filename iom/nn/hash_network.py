@@ -1,17 +1,19 @@
 """The hashing network: embedding and order in, responses out."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from iom._registry import lookup
-from iom.config import HasherConfig
 from iom.errors import ConfigError
 from iom.keys import KEY_KINDS
 from iom.nn.adapter import add_bottleneck, add_hidden_layer, set_starting_weights
 from iom.nn.layers import keyed
 from iom.nn.layers.cosine import UnitLength
 from iom.nn.layers.index_of_max import IoMProjection
+
+if TYPE_CHECKING:
+    from iom.config import HasherConfig
 
 LEARNED_LAYER = "learned_layer"
 PROJECTION = "projection"
@@ -24,7 +26,7 @@ def keyed_layer(kind: str, **settings: Any) -> keras.layers.Layer:
     return getattr(keyed, lookup(KEY_KINDS, kind, "kind of key").layer)(kind=kind, **settings)
 
 
-def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) -> keras.Model:
+def build_hasher(embedding_size: int, config: "HasherConfig", *, seed: int = 0) -> keras.Model:
     """Build the network between embedding and code.
 
     unit length -> learned layer (linear, starts as the identity) -> hidden layers (residual, start near the identity)
@@ -78,7 +80,7 @@ def build_hasher(embedding_size: int, config: HasherConfig, *, seed: int = 0) ->
     return model
 
 
-def check_sizes(embedding_size: int, config: HasherConfig) -> int:
+def check_sizes(embedding_size: int, config: "HasherConfig") -> int:
     """Number of dimensions the key works on; a larger `keep`, or one that leaves no part to renew into, is refused."""
     size = config.bottleneck or embedding_size
     if config.keep > size:

@@ -15,7 +15,6 @@ from iom._files import sha256_of, write_json
 from iom._untrusted import paths_inside, read_json
 from iom.errors import WeightsError
 from iom.pretrained.face_check import FaceCheck, check_on_faces
-from iom.pretrained.importers.foreign import build_foreign
 from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
 from iom.pretrained.manifest import (
     InputSpec,
@@ -137,6 +136,13 @@ def _load(path: Path, kind: str, statement: Statement | None, name: str, *, chec
 
 def _read(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEmbedder":
     """Read a file; only its own reader is imported, as readers need packages of their own."""
+    if kind in ("frozen", "saved_model"):
+        from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
+
+        read = read_frozen if kind == "frozen" else read_saved_model
+        return read(path, statement)
+    from iom.pretrained.importers.foreign import build_foreign
+
     if kind == "mxnet":
         from iom.pretrained.importers.mxnet import read_mxnet
 
@@ -149,11 +155,6 @@ def _read(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEm
         from iom.pretrained.importers.mmdnn import read_mmdnn
 
         return build_foreign(read_mmdnn(path), statement)
-    if kind in ("frozen", "saved_model"):
-        from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
-
-        read = read_frozen if kind == "frozen" else read_saved_model
-        return read(path, statement)
     raise WeightsError(f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'")
 
 

@@ -23,10 +23,9 @@ from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import group_draws, percentile_intervals, rate_interval
 from iom.metrics.verification import ErrorCurve
-from iom.models.artifact import manifest_path, read_manifest
+from iom.models.artifact import is_artifact, manifest_path, read_manifest
 from iom.models.embedder import Embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, Calibration, FaceHasher, load
-from iom.models.sessions import is_artifact
 from iom.pretrained import HASHER_FILE, checkout, package_folder
 
 MAX_IMAGES = 4000

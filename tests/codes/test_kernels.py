@@ -140,25 +140,27 @@ def test_portable_and_compiled_kernels_give_the_same(share, code_length, alphabe
 
     compiled = everything()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distances, "KERNELS", portable)
+        patch.setattr(distances, "kernels", lambda: portable)
         for one, other in zip(compiled, everything(), strict=True):
             assert one.dtype == other.dtype
             np.testing.assert_array_equal(one, other)
 
 
-def test_kernels_are_chosen_once_at_import():
+def test_kernels_are_chosen_once_when_codes_are_first_compared():
     program = (
-        "import os, numpy as np\n"
+        "import os, sys, numpy as np\n"
         "from iom.codes import _kernels as backend, distances\n"
-        "os.environ['IOM_KERNELS'] = 'compiled'\n"
         "from iom.codes.packing import pack\n"
-        "distances.all_pairs(pack(np.zeros((2, 9), int), 4), pack(np.zeros((2, 9), int), 4))\n"
-        "import sys\n"
-        "print(backend.NAME, 'numba' in sys.modules)\n"
+        "codes = pack(np.zeros((2, 9), int), 4)\n"
+        "print(any(name in sys.modules for name in backend.BACKENDS.values()))\n"
+        "distances.all_pairs(codes, codes)\n"
+        "os.environ['IOM_KERNELS'] = 'compiled'\n"
+        "distances.all_pairs(codes, codes)\n"
+        "print(backend.kernels().__name__, 'numba' in sys.modules)\n"
     )
     done = run(program, IOM_KERNELS="portable")
-    assert done.stdout.split() == ["portable", "False"]
-    assert backend.NAME == "compiled"
+    assert done.stdout.split() == ["False", "iom.codes._kernels.portable", "False"]
+    assert backend.kernels() is kernels
 
 
 def test_without_numba_the_portable_kernels_are_taken_and_a_warning_says_so(tmp_path):
@@ -169,8 +171,9 @@ def test_without_numba_the_portable_kernels_are_taken_and_a_warning_says_so(tmp_
         "with warnings.catch_warnings(record=True) as found:\n"
         "    warnings.simplefilter('always')\n"
         "    from iom.codes import _kernels as backend\n"
+        "    name = backend.kernels().__name__.rpartition('.')[2]\n"
         "told = [each.message for each in found if each.category is RuntimeWarning]\n"
-        "print(backend.NAME, *told)\n"
+        "print(name, *told)\n"
     )
     done = run(program, IOM_KERNELS="")
     assert done.stdout.startswith("portable codes are compared without numba"), done.stderr
@@ -182,5 +185,5 @@ def test_a_choice_that_is_not_there_is_refused():
         backend.choose("gpu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert backend.choose("portable") == ("portable", portable)
-        assert backend.choose("") == ("compiled", kernels)
+        assert backend.choose("portable") is portable
+        assert backend.choose("") is kernels

@@ -3,7 +3,7 @@
 import pytest
 
 from iom.errors import WeightsError
-from iom.models.sessions import RUNTIMES, LiteRtSession, OnnxSession, OpenVinoSession
+from iom.models.artifact import RUNTIMES, LiteRtSession, OnnxSession, OpenVinoSession
 
 IR = """<?xml version="1.0"?><net name="m" version="11"><layers>
 <layer id="0" name="image" type="Parameter" version="opset1">

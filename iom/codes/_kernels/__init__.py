@@ -1,10 +1,11 @@
-"""Kernels that compare codes, and the choice of one backend of them, made once at import.
+"""Kernels that compare codes, and the choice of one backend of them, made once, when codes are first compared.
 
 `compiled` (numba) is taken wherever it works: LLVM lowers its vectors to what the CPU has. Where numba cannot be loaded
 or cannot compile, `portable` (NumPy) gives the same distances, many times slower, and a warning says so. The
 environment variable `IOM_KERNELS` names one of the two.
 """
 
+import functools
 import importlib
 import os
 import warnings
@@ -18,10 +19,16 @@ BACKENDS = {"compiled": "iom.codes._kernels.compiled", "portable": "iom.codes._k
 """Name to the module with its `paired_kernel`, `table_kernel` and `nearest_kernel`."""
 
 
-def choose(wanted: str = "") -> tuple[str, Any]:
-    """Name and module of the kernels to use, by a name of `BACKENDS`; empty takes the first that works."""
+@functools.cache
+def kernels() -> Any:
+    """The module of kernels that this process uses."""
+    return choose(os.environ.get(VARIABLE, ""))
+
+
+def choose(wanted: str = "") -> Any:
+    """The module of a backend, by a name of `BACKENDS`; empty takes the first that works."""
     if wanted:
-        return wanted, importlib.import_module(lookup(BACKENDS, wanted, f"kernels ({VARIABLE})"))
+        return importlib.import_module(lookup(BACKENDS, wanted, f"kernels ({VARIABLE})"))
     try:
         compiled = importlib.import_module(BACKENDS["compiled"])
         compiled.paired_kernel(1, 1)  # compiled here and now, or read from the cache
@@ -34,8 +41,5 @@ def choose(wanted: str = "") -> tuple[str, Any]:
             stacklevel=2,
         )
     else:
-        return "compiled", compiled
-    return "portable", importlib.import_module(BACKENDS["portable"])
-
-
-NAME, KERNELS = choose(os.environ.get(VARIABLE, ""))
+        return compiled
+    return importlib.import_module(BACKENDS["portable"])

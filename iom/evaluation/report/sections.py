@@ -24,8 +24,8 @@ from iom.evaluation.systems import hasher_folders
 from iom.metrics.bootstrap import Counts, PairSubjects, bootstrap_samples
 from iom.metrics.identification import RANKS, identification_intervals
 from iom.metrics.protection import linkability_floor, local_linkability, maximal_linkability, system_linkability
+from iom.models.artifact import is_artifact
 from iom.models.face_hasher import load
-from iom.models.sessions import is_artifact
 from iom.pretrained import hasher_path
 
 OPEN_SET_POINTS = 32

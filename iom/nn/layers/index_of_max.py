@@ -1,28 +1,106 @@
-"""Index-of-Max projection and the ways to read its responses (Jin et al., IEEE TIFS 2018), refined or not.
+"""Index-of-Max (Jin et al., IEEE TIFS 2018): initial vectors, projection, refinement, and the readings of responses.
+
+An initial projection is M positions of Q vectors each, drawn with NumPy. A frame that spreads its vectors evenly makes
+less noise than independent vectors: behind a tight frame (orthonormal bases side by side) the part of the noise that is
+of second degree cancels.
+
+Refinement corrects a row until its code, read back, points where the row points.
 
 The vector that a plain Index-of-Max code stands for, the sum of its chosen projection vectors, is not parallel to the
 row it came from: each position rounds for itself, and the roundings add up to a remainder in some random direction.
 When two codes are compared, the remainder of each meets the row of the other, and that is most of what their distance
-scatters by. Refinement chooses the roundings together, so that the remainder vanishes. Anti-sparse coding does so for
-signs (Jegou, Furon and Fuchs, ICASSP 2012), noise shaping for a stream. The refined code is again an Index-of-Max code,
-of a corrected row v that solves min_v sum_i max_j <w_ij, v> - <target, v>, a convex problem whose gradient is what the
-code holds too much.
+scatters by. Here the roundings are chosen together so that the remainder vanishes. Anti-sparse coding does so for signs
+(Jegou, Furon and Fuchs, ICASSP 2012), noise shaping for a stream.
+
+The refined code is again an Index-of-Max code, of a corrected row v that solves min_v sum_i max_j <w_ij, v> - <target,
+v>, a convex problem whose gradient is what the code holds too much.
 """
+
+from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from iom._random import numpy_stream
 from iom._registry import lookup
+from iom.errors import ConfigError
 from iom.nn.layers import SavedArguments
-from iom.nn.layers.frames import FRAMES
 
-LENGTH_FLOOR = 1e-12
 RATE = 1.0
 """Length of the first correction, in units of the remainder."""
 DECAY = 0.5
 """Correction k is shorter by 1 + DECAY k, so that the steps settle."""
+FLOOR = 1e-12
+Frame = NDArray[np.float32]
+"""Vectors as columns, `(size, M * Q)`, those of a position side by side."""
+
+
+def gaussian_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
+    """Independent standard normal columns, scaled to length one on average: GRP."""
+    values = stream.standard_normal((size, code_length * alphabet_size))
+    return (values / np.sqrt(size)).astype(np.float32)
+
+
+def orthonormal_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
+    """Columns of random orthonormal bases, one basis after the other: neighbouring vectors are orthogonal."""
+    vectors = code_length * alphabet_size
+    bases = [_basis(size, stream) for _ in range(-(-vectors // size))]
+    return np.concatenate(bases, axis=1)[:, :vectors].astype(np.float32)
+
+
+def simplex_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
+    """At each position the corners of a regular simplex, in Q - 1 dimensions of a random basis.
+
+    Nothing is spent on the sum of a position's vectors, which no argmax sees. For Q = 2 a position is one direction and
+    its opposite, and a code is sign random projection in orthonormal bases.
+    """
+    _require(alphabet_size - 1 <= size, "simplex", f"Q - 1 <= {size}", alphabet_size)
+    centred = np.eye(alphabet_size) - 1.0 / alphabet_size
+    corners = np.linalg.svd(centred)[0][:, : alphabet_size - 1]
+    return _place(corners / np.linalg.norm(corners, axis=1, keepdims=True), size, code_length, stream)
+
+
+def cross_polytope_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
+    """At each position Q / 2 orthonormal directions and their opposites (Andoni et al., 2015); Q is even."""
+    _require(alphabet_size % 2 == 0, "cross_polytope", "an even Q", alphabet_size)
+    half = alphabet_size // 2
+    _require(half <= size, "cross_polytope", f"Q / 2 <= {size}", alphabet_size)
+    return _place(np.concatenate([np.eye(half), -np.eye(half)]), size, code_length, stream)
+
+
+def _place(shape: NDArray[np.float64], size: int, code_length: int, stream: np.random.Generator) -> Frame:
+    """Lay the rows of `shape` `(Q, K)` into K directions of random bases, position by position."""
+    width = shape.shape[1]
+    positions: list[NDArray[np.float64]] = []
+    while len(positions) < code_length:
+        basis = _basis(size, stream)
+        starts = range(0, size - width + 1, width)
+        positions += [basis[:, start : start + width] @ shape.T for start in starts]
+    return np.concatenate(positions[:code_length], axis=1).astype(np.float32)
+
+
+def _basis(size: int, stream: np.random.Generator) -> NDArray[np.float64]:
+    """Uniform over the orthogonal group, `(size, size)` (Mezzadri, 2007)."""
+    basis, triangle = np.linalg.qr(stream.standard_normal((size, size)))
+    return np.asarray(basis * np.sign(np.diag(triangle)))
+
+
+def _require(holds: bool, frame: str, expected: str, alphabet_size: int) -> None:
+    if not holds:
+        raise ConfigError(
+            f"the frame '{frame}' needs {expected}, received alphabet_size {alphabet_size}; take 'orthonormal'"
+        )
+
+
+FRAMES: dict[str, Callable[[int, int, int, np.random.Generator], Frame]] = {
+    "gaussian": gaussian_frame,
+    "orthonormal": orthonormal_frame,
+    "simplex": simplex_frame,
+    "cross_polytope": cross_polytope_frame,
+}
+"""Name to `(size, code_length, alphabet_size, stream) -> vectors`."""
 
 
 @keras.saving.register_keras_serializable(package="iom")
@@ -43,7 +121,7 @@ class CentredPositions(SavedArguments, keras.constraints.Constraint):
         vectors = ops.reshape(w, (w.shape[0], -1, self.alphabet_size))
         vectors = vectors - ops.mean(vectors, axis=2, keepdims=True)
         squares = ops.sum(ops.square(vectors), axis=(0, 2), keepdims=True) / self.alphabet_size
-        vectors = vectors * ops.rsqrt(ops.maximum(squares, LENGTH_FLOOR))
+        vectors = vectors * ops.rsqrt(ops.maximum(squares, FLOOR))
         return ops.reshape(vectors, w.shape)
 
 
@@ -130,7 +208,7 @@ def refine(rows, kernel, alphabet_size, *, steps, gain):
     columns = ops.transpose(vectors)
     target = ops.stop_gradient(rows)
     held = _read_back(target, vectors, columns, alphabet_size)
-    along = ops.maximum(ops.sum(held * target, axis=-1, keepdims=True), LENGTH_FLOOR)
+    along = ops.maximum(ops.sum(held * target, axis=-1, keepdims=True), FLOOR)
     across = ops.sum(held * held, axis=-1, keepdims=True) - along * along
     scale = along + gain * ops.maximum(across, 0.0) / along
     corrected = target

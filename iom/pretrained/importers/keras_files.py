@@ -15,7 +15,6 @@ from keras import layers
 from iom._files import atomic_path
 from iom._untrusted import check_inflated, check_inflated_size, check_printable, one_line, parse_json
 from iom.errors import ConfigError, WeightsError
-from iom.nn.backbones.registry import build_backbone
 from iom.pretrained.manifest import RAW, InputSpec, Statement
 
 # Layers whose configuration holds code or names a program.
@@ -230,6 +229,8 @@ def _weights_alone(path: Path, statement: Statement | None, elements: int) -> ke
             f"{path}: holds weights without a model: state its 'architecture' (and 'arguments') in "
             f"{path.name}.input.json"
         )
+    from iom.nn.backbones.registry import build_backbone
+
     arguments = dict(statement.arguments)
     if statement.embedding_size:
         arguments["embedding_size"] = statement.embedding_size

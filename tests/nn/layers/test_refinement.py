@@ -4,8 +4,7 @@ import pytest
 from keras import ops
 
 from iom._random import numpy_stream
-from iom.nn.layers.frames import simplex_frame
-from iom.nn.layers.index_of_max import DECAY, RATE, IoMProjection, hard_index, refine
+from iom.nn.layers.index_of_max import DECAY, RATE, IoMProjection, hard_index, refine, simplex_frame
 
 
 def unit(rows):

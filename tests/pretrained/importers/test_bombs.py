@@ -19,8 +19,8 @@ from iom._unpickling import NUMPY_ARRAYS, restricted_loads
 from iom._untrusted import read_arrays
 from iom.data.formats.bin_files import read_bin_images
 from iom.errors import DataError, WeightsError
+from iom.models.artifact import KerasSession
 from iom.models.face_hasher import KerasFaceHasher
-from iom.models.sessions import KerasSession
 from iom.nn.hash_numpy import PROGRAM, Head
 from iom.pretrained.importers.keras_files import load_keras_model, read_keras, save_model
 from iom.pretrained.manifest import InputSpec, Statement

@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from iom.errors import WeightsError
-from iom.models.sessions import SavedModelSession
+from iom.models.artifact import SavedModelSession
 from iom.pretrained.importers.tensorflow_graphs import (
     OPERATIONS,
     SAVING,

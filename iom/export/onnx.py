@@ -15,7 +15,7 @@ import scipy.linalg
 from keras import layers
 from numpy.typing import NDArray
 
-from iom.errors import WeightsError, missing_extra
+from iom.errors import WeightsError, needs_extra
 from iom.export.context import ExportContext
 from iom.export.folding import graph_nodes
 from iom.keys import ROTATION_ROUNDS
@@ -38,10 +38,8 @@ def write_onnx(context: ExportContext, path: Path) -> None:
 
 def write_int8(context: ExportContext, path: Path) -> None:
     """Write ONNX with integers (QDQ), per channel; the first layer, the last and the hash stay floats."""
-    try:
+    with needs_extra("int8 in ONNX", "onnx", "onnxruntime"):
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    except ImportError as error:
-        raise missing_extra("int8 in ONNX", "onnx", "onnxruntime", cause=error) from error
 
     class Faces(CalibrationDataReader):
         """One face after the other."""
@@ -69,10 +67,8 @@ def write_int8(context: ExportContext, path: Path) -> None:
 
 def write_openvino(context: ExportContext, path: Path) -> None:
     """Write OpenVINO's `.xml` and `.bin` with weights in float32; the session chooses the precision."""
-    try:
+    with needs_extra("writing OpenVINO's format", "openvino"):
         import openvino
-    except ImportError as error:
-        raise missing_extra("writing OpenVINO's format", "openvino", cause=error) from error
     openvino.save_model(openvino.convert_model(_onnx_file(context)), path, compress_to_fp16=False)
 
 
@@ -81,10 +77,8 @@ def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
 
     Outputs: `codes` `(B, M)` int32, `embedding` `(B, D)` float32, not of unit length. `backbone` is folded before.
     """
-    try:
+    with needs_extra("writing ONNX", "onnx"):
         from onnx import TensorProto
-    except ImportError as error:
-        raise missing_extra("writing ONNX", "onnx", cause=error) from error
     graph = OnnxGraph()
     raw = add_keras_graph(graph, backbone, {backbone.inputs[0].name: "image"})
     size = backbone.inputs[0].shape[1]

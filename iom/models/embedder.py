@@ -16,6 +16,7 @@ from iom.errors import WeightsError
 from iom.keys import KEY_KINDS
 from iom.models.artifact import Manifest, Session, is_artifact, manifest_path, open_session, read_manifest
 from iom.models.embedding_cache import EmbeddingCache
+from iom.nn.hash_numpy import padded_batches
 from iom.photos.images import face_pixels, file_paths, read_images
 
 if TYPE_CHECKING:
@@ -114,16 +115,13 @@ class Embedder:
 
     def _raw(self, images: NDArray[Any]) -> NDArray[np.float32]:
         result = np.empty((len(images), self.embedding_size), np.float32)
-        for start in range(0, len(images), self.batch_size):
-            part = images[start : start + self.batch_size]
-            batch = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
-            batch[: len(part)] = part
-            rows = np.asarray(self._predict(batch), np.float32)
+        for part, (batch,) in padded_batches(self.batch_size, images):
+            rows = np.asarray(self._predict(batch.astype(np.float32)), np.float32)
             if rows.shape != (self.batch_size, self.embedding_size):
                 raise WeightsError(
                     f"{self.name}: expected embeddings of size {self.embedding_size}, the model returned {rows.shape}"
                 )
-            result[start : start + len(part)] = rows[: len(part)]
+            result[part] = rows[: part.stop - part.start]
         return result
 
     def _embed_chunk(self, paths: Sequence[Path]) -> NDArray[np.float32]:
@@ -231,7 +229,7 @@ def artifact_embedder(session: Session, manifest: Manifest, *, path: Path, batch
     order = KEY_KINDS[manifest.key_kind].identity(manifest.key_size)
 
     def predict(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return session.run(pixels, np.tile(order, (len(pixels), 1)))[1]
+        return session(pixels, np.tile(order, (len(pixels), 1)))[1]
 
     return Embedder(
         predict,

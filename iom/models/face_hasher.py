@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import operator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +33,7 @@ from iom.models.artifact import (
     write_manifest,
 )
 from iom.models.embedder import CHUNK, Embedder, artifact_embedder, load_embedder, unit_rows
-from iom.nn.hash_numpy import Head, head_path
+from iom.nn.hash_numpy import Head, head_path, padded_batches
 from iom.photos.images import face_pixels, file_paths, read_images
 from iom.pretrained import HASHER_FILE, hasher_path
 
@@ -223,13 +224,8 @@ class FaceHasher(abc.ABC):
             )
         orders = np.broadcast_to(orders, (count, width))
         codes = np.empty((count, self.code_length), np.uint8)
-        rows = np.zeros((BATCH, self.embedding_size), np.float32)
-        row_orders = np.zeros((BATCH, width), np.int32)
-        for start in range(0, count, BATCH):
-            part = slice(start, start + BATCH)
-            size = len(embeddings[part])
-            rows[:size], row_orders[:size] = embeddings[part], orders[part]
-            codes[part] = self._hash_batch(rows, row_orders)[:size]
+        for part, batch in padded_batches(BATCH, np.asarray(embeddings, np.float32), orders.astype(np.int32)):
+            codes[part] = self._hash_batch(*batch)[: part.stop - part.start]
         return codes
 
     @property
@@ -275,6 +271,10 @@ class FaceHasher(abc.ABC):
         return np.array(orders, np.int32).reshape(rows, self.order_width)
 
 
+def _forwarded(name: str) -> Any:
+    return property(operator.attrgetter(f"_hasher.{name}"))
+
+
 class ForwardingFaceHasher(FaceHasher):
     """A face hasher that forwards to `hasher` all that a subclass does not define."""
 
@@ -286,48 +286,21 @@ class ForwardingFaceHasher(FaceHasher):
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
         return getattr(self._hasher, name)
 
-    @property
-    def embedder(self) -> Embedder:
-        return self._hasher.embedder
-
-    @property
-    def input_size(self) -> int:
-        return self._hasher.input_size
-
-    @property
-    def fingerprint(self) -> str:
-        return self._hasher.fingerprint
-
-    @property
-    def parts(self) -> int:
-        return self._hasher.parts
-
-    def check_embedder(self, embedder: Embedder) -> None:
-        self._hasher.check_embedder(embedder)
-
     def with_batch_size(self, batch_size: int) -> FaceHasher:
         return type(self)(self._hasher.with_batch_size(batch_size))
 
-    def save_calibration(self, path: Path) -> Path:
-        return self._hasher.save_calibration(path)
-
-    def summary(self) -> str:
-        return self._hasher.summary()
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._hasher.embed(images)
-
-    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
-        return self._hasher.embed_files(paths, progress=progress)
-
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        return self._hasher.hash(embeddings, keys)
-
-    def hash_in_order(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
-        return self._hasher.hash_in_order(embeddings, orders)
-
-    def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
-        return self._hasher._hash_batch(embeddings, orders)
+    embedder = _forwarded("embedder")
+    input_size = _forwarded("input_size")
+    fingerprint = _forwarded("fingerprint")
+    parts = _forwarded("parts")
+    check_embedder = _forwarded("check_embedder")
+    save_calibration = _forwarded("save_calibration")
+    summary = _forwarded("summary")
+    embed = _forwarded("embed")
+    embed_files = _forwarded("embed_files")
+    hash = _forwarded("hash")
+    hash_in_order = _forwarded("hash_in_order")
+    _hash_batch = _forwarded("_hash_batch")
 
 
 class ArtifactFaceHasher(FaceHasher):
@@ -459,13 +432,9 @@ class ArtifactFaceHasher(FaceHasher):
     def _hash_images(self, images: NDArray[np.uint8], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         orders = np.broadcast_to(orders, (len(images), self.order_width))
         codes = np.empty((len(images), self.code_length), np.uint8)
-        pixels = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
-        batch_orders = np.zeros((self.batch_size, self.order_width), np.int32)
-        for start in range(0, len(images), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            size = len(images[part])
-            pixels[:size], batch_orders[:size] = images[part], orders[part]
-            found, rows = self._session.run(pixels, batch_orders)
+        for part, (pixels, batch_orders) in padded_batches(self.batch_size, images, orders):
+            size = part.stop - part.start
+            found, rows = self._session(pixels.astype(np.float32), batch_orders)
             if found.shape != (self.batch_size, self.code_length):
                 raise WeightsError(
                     f"{self.name}: expected codes {(self.batch_size, self.code_length)}, the artefact returned "

@@ -5,7 +5,7 @@ copy of the network behind the embedding lies beside each artefact. It agrees wi
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,19 @@ SUFFIX = ".head.npz"
 def head_path(artefact: Path) -> Path:
     """The head of an artefact: its name and `.head.npz`."""
     return artefact.with_name(artefact.name + SUFFIX)
+
+
+def padded_batches(size: int, *arrays: Array) -> Iterator[tuple[slice, list[Array]]]:
+    """Rows of `arrays`, always `size` at a time, the last ones filled up with zeros, and the slice they come from.
+
+    Another batch size may round differently, and flip a near tie.
+    """
+    for start in range(0, len(arrays[0]), size):
+        part = slice(start, min(start + size, len(arrays[0])))
+        batches = [np.zeros((size, *array.shape[1:]), array.dtype) for array in arrays]
+        for batch, array in zip(batches, arrays, strict=True):
+            batch[: part.stop - start] = array[part]
+        yield part, batches
 
 
 class Head:

@@ -19,6 +19,7 @@ def unit_length(rows, axis=-1):
     return rows * ops.rsqrt(ops.maximum(square, NORM_FLOOR))
 
 
+@keras.saving.register_keras_serializable(package="iom")
 class Float32Layer(SavedArguments, keras.layers.Layer):
     """A layer that computes in float32 whatever precision the model has."""
 

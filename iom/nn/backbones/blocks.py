@@ -73,16 +73,6 @@ class Backbone:
     scaling: Scaling = SYMMETRIC
     style: HeadStyle = HeadStyle()
 
-    def build(
-        self, name: str, *, embedding_size: int, input_size: int, dropout: float, head: str, **settings: Any
-    ) -> keras.Model:
-        """The network; arguments as of `build_backbone`."""
-        image = keras.Input((input_size, input_size, 3), name="image")
-        features = self.features(scale_pixels(image, self.scaling), **self.fixed, **settings)
-        kind = head or self.head
-        embedding = add_head(features, kind=kind, embedding_size=embedding_size, dropout=dropout, style=self.style)
-        return keras.Model(image, embedding, name=name)
-
 
 def scale_pixels(image: Any, scaling: Scaling) -> Any:
     """Raw pixels scaled inside the graph."""

@@ -95,94 +95,91 @@ CODE_DISTANCES = {
 """Name of a distance of codes to the part of the graph it reads, and its function."""
 
 
+Measure = tuple[str, Callable[[Any, Any], Any]]
+"""What a loss reads, and its measure: the first arguments of `CodeLoss` but the name."""
+
+
 def build_objectives(losses: Iterable[CodeLossConfig], hasher: HasherConfig) -> dict[str, CodeLoss]:
     """The losses whose weight is not zero, by name."""
-    return {loss.name: OBJECTIVES[loss.name](loss, hasher) for loss in losses if loss.weight > 0}
+    chosen = [loss for loss in losses if loss.weight > 0]
+    return {
+        loss.name: CodeLoss(loss.name, *OBJECTIVES[loss.name](loss, hasher), reads_embeddings=loss.name == DISTILLATION)
+        for loss in chosen
+    }
 
 
-def _triplet(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _triplet(loss: Any, hasher: HasherConfig) -> Measure:
     mine = TRIPLET_MININGS[loss.mining]
     reads, distance = CODE_DISTANCES[loss.distance]
-    return CodeLoss("triplet", reads, lambda labels, part: mine(distance(part), labels, margin=loss.margin))
+    return reads, lambda labels, part: mine(distance(part), labels, margin=loss.margin)
 
 
-def _arc_triplet(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _arc_triplet(loss: Any, hasher: HasherConfig) -> Measure:
     mine = ARC_TRIPLET_MININGS[loss.mining]
-    return CodeLoss("arc_triplet", RELAXED, lambda labels, codes: mine(code_angles(codes), labels, margin=loss.margin))
+    return RELAXED, lambda labels, codes: mine(code_angles(codes), labels, margin=loss.margin)
 
 
-def _weighted_margin(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _weighted_margin(loss: Any, hasher: HasherConfig) -> Measure:
     def measure(labels, collisions):
         distances = unit_code_distance(code_cosine(collisions, hasher.alphabet_size))
         return weighted_margin_loss(distances, labels, **loss.settings)
 
-    return CodeLoss("weighted_margin", COLLISIONS, measure)
+    return COLLISIONS, measure
 
 
-def _multi_similarity(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _multi_similarity(loss: Any, hasher: HasherConfig) -> Measure:
     def measure(labels, collisions):
         return multi_similarity_loss(code_cosine(collisions, hasher.alphabet_size), labels, **loss.settings)
 
-    return CodeLoss("multi_similarity", COLLISIONS, measure)
+    return COLLISIONS, measure
 
 
-def _quantization(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    measure = QUANTIZATIONS[loss.form]
-    return CodeLoss("quantization", SOFT, lambda _, soft: measure(soft))
-
-
-def _balance(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    return CodeLoss("balance", RELAXED, lambda _, codes: symbol_imbalance(codes))
-
-
-def _decorrelation(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    return CodeLoss("decorrelation", RELAXED, lambda _, codes: position_correlation(codes))
-
-
-def _binarization(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _binarization(loss: Any, hasher: HasherConfig) -> Measure:
     words = WORDS[loss.words](hasher.alphabet_size)
     measure = BINARIZATIONS[loss.form]
-    return CodeLoss("binarization", SOFT, lambda _, soft: measure(softened_words(soft, words), slope=loss.slope))
+    return SOFT, lambda _, soft: measure(softened_words(soft, words), slope=loss.slope)
 
 
-def _distillation(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    measure = SimilarityDistillation(hasher.code_length, hasher.alphabet_size, **loss.settings)
-    return CodeLoss("distillation", COLLISIONS, measure, reads_embeddings=True)
+def _distillation(loss: Any, hasher: HasherConfig) -> Measure:
+    return COLLISIONS, SimilarityDistillation(hasher.code_length, hasher.alphabet_size, **loss.settings)
 
 
-def _logistic(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _logistic(loss: Any, hasher: HasherConfig) -> Measure:
     threshold = collision_at(loss.centre, hasher.alphabet_size)
 
     def measure(labels, collisions):
         return collision_logistic(collisions, labels, threshold=threshold, slope=loss.slope)
 
-    return CodeLoss("logistic", COLLISIONS, measure)
+    return COLLISIONS, measure
 
 
-def _linkability(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _linkability(loss: Any, hasher: HasherConfig) -> Measure:
     def measure(labels, collisions):
         return linkability_loss(1.0 - collisions, labels, form=loss.form, resolution=1.0 / hasher.code_length)
 
-    return CodeLoss("linkability", COLLISIONS_ACROSS, measure)
+    return COLLISIONS_ACROSS, measure
 
 
-def _classification(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    arcface = loss.form == "arcface"
-    rows = ArcFaceLoss(margin=loss.margin, scale=loss.scale) if arcface else NormalisedSoftmaxLoss(scale=loss.scale)
+def _classification(loss: Any, hasher: HasherConfig) -> Measure:
+    scale = loss.scale
+    rows = (
+        ArcFaceLoss(margin=loss.margin, scale=scale) if loss.form == "arcface" else NormalisedSoftmaxLoss(scale=scale)
+    )
     reads = HASHED_CLASS_COSINES if loss.head == "hashed" else CLASS_COSINES
-    return CodeLoss("classification", reads, lambda labels, cosines: ops.mean(rows.call(labels, cosines)))
+    return reads, lambda labels, cosines: ops.mean(rows.call(labels, cosines))
 
 
-OBJECTIVES: dict[str, Callable[[Any, HasherConfig], CodeLoss]] = {
+DISTILLATION = "distillation"
+OBJECTIVES: dict[str, Callable[[Any, HasherConfig], Measure]] = {
     "triplet": _triplet,
     "arc_triplet": _arc_triplet,
     "weighted_margin": _weighted_margin,
     "multi_similarity": _multi_similarity,
-    "quantization": _quantization,
-    "balance": _balance,
-    "decorrelation": _decorrelation,
+    "quantization": lambda loss, _: (SOFT, lambda _, soft: QUANTIZATIONS[loss.form](soft)),
+    "balance": lambda *_: (RELAXED, lambda _, codes: symbol_imbalance(codes)),
+    "decorrelation": lambda *_: (RELAXED, lambda _, codes: position_correlation(codes)),
     "binarization": _binarization,
-    "distillation": _distillation,
+    DISTILLATION: _distillation,
     "logistic": _logistic,
     "linkability": _linkability,
     "classification": _classification,

@@ -21,6 +21,7 @@ from iom.photos.images import face_pixels, file_paths, read_images
 
 if TYPE_CHECKING:
     from iom.config import EmbedderConfig
+    from iom.pretrained.weights import LoadedBackbone
 
 CHUNK = 512
 """Images read and stored at a time: an interrupted run loses at most this many."""
@@ -62,6 +63,12 @@ class Embedder:
         self.batch_size = batch_size
         self.flip = flip
         self.cache = cache
+
+    @classmethod
+    def of_backbone(cls, loaded: "LoadedBackbone", *, batch_size: int) -> "Embedder":
+        """The embedder of known weights or of a model file."""
+        names = ("name", "fingerprint", "embedding_size", "input_size")
+        return cls(loaded.predict, batch_size=batch_size, **{name: getattr(loaded, name) for name in names})
 
     def __repr__(self) -> str:
         flip = ", mean with the mirror image" if self.flip else ""
@@ -200,15 +207,7 @@ def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cac
     else:
         from iom.pretrained.weights import load_backbone_model  # imports Keras
 
-        loaded = load_backbone_model(weights)
-        embedder = Embedder(
-            loaded.predict,
-            name=loaded.name,
-            fingerprint=loaded.fingerprint,
-            embedding_size=loaded.embedding_size,
-            input_size=loaded.input_size,
-            batch_size=batch_size,
-        )
+        embedder = Embedder.of_backbone(load_backbone_model(weights), batch_size=batch_size)
     embedder.flip = flip
     embedder.cache = Path(cache) if cache else None
     return embedder

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from iom.errors import WeightsError
 from iom.export.folding import fold_batch_norms
-from iom.keys import TransformKey
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.layers.index_of_max import Symbols
@@ -42,10 +41,6 @@ class Source:
             "embedding": keras.layers.Identity(name="embedding")(embedding),
         }
         return keras.Model({"image": image, "order": order}, outputs, name="deployed_hasher")
-
-    def codes(self, images: NDArray[np.uint8], key: TransformKey) -> NDArray[np.uint8]:
-        """Codes without an export: the reference."""
-        return self.hasher.hash(self.embedder.embed(images), key)
 
     def description(self) -> dict[str, Any]:
         """The fields of a manifest that describe the source."""

@@ -144,10 +144,8 @@ def write_head(hasher: keras.Model, path: Path) -> None:
 def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Name, settings and arrays."""
     kind = type(layer).__name__
-    if kind == "UnitLength":
-        return "unit", {}, {}
-    if kind == "Add":
-        return "sum", {}, {}
+    if kind in ("UnitLength", "Add"):
+        return {"UnitLength": "unit", "Add": "sum"}[kind], {}, {}
     if kind == "Dense":
         return "dense", {}, dict(zip(("kernel", "bias"), layer.get_weights(), strict=False))
     if kind == "PReLU":

@@ -612,7 +612,7 @@ class KerasFaceHasher(FaceHasher):
         if not weights and (folder / EMBEDDER_FILE).is_file():
             weights = str(folder / EMBEDDER_FILE)
         metadata = _metadata(folder)
-        kind = _check_key_version(folder, metadata)
+        kind = _key_kind(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))
 
         import iom.nn.hash_network  # noqa: F401  (registers the layers of the file; imports Keras)
@@ -672,17 +672,17 @@ def _plain(calibration: Calibration | None) -> dict[str, Any] | None:
     return dataclasses.asdict(calibration) if calibration else None
 
 
-def _check_key_version(folder: Path, metadata: dict[str, Any]) -> str:
+def _key_kind(folder: Path, metadata: dict[str, Any]) -> str:
     """Kind of the keys of a hasher; other derivations are refused, since the same secret would give other codes."""
-    key = metadata.get("key", {"kind": FIRST_KIND, "derivation": KEY_KINDS[FIRST_KIND].derivation})
-    kind, derivation = (key.get(name) if isinstance(key, dict) else None for name in ("kind", "derivation"))
-    if not isinstance(kind, str) or kind not in KEY_KINDS or derivation != KEY_KINDS[kind].derivation:
-        known = ", ".join(entry.derivation for entry in KEY_KINDS.values())
-        raise WeightsError(
-            f"{folder / HASHER_FILE}: this hasher takes keys of kind '{kind}' derived by "
-            f"'{derivation}'; this program knows {known}. Use the program that trained it"
-        )
-    return str(kind)
+    known = {name: {"kind": name, "derivation": kind.derivation} for name, kind in KEY_KINDS.items()}
+    key = metadata.get("key", known[FIRST_KIND])
+    for name, entry in known.items():
+        if key == entry:
+            return name
+    raise WeightsError(
+        f"{folder / HASHER_FILE}: this hasher takes keys derived by {str(key)[:200]}; this program knows "
+        f"{', '.join(entry['derivation'] for entry in known.values())}. Use the program that trained it"
+    )
 
 
 def _model_path(folder: Path, fingerprint: object) -> Path:

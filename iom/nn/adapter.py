@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from iom._random import numpy_stream
 from iom.errors import DataError
 from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers.index_of_max import orthonormal_columns
 
 BOTTLENECK = "bottleneck"
 FIRST_PART = 0.01
@@ -55,8 +56,7 @@ def orthonormal_map(size: int, new_size: int, *, seed: int) -> NDArray[np.float3
     """Random matrix `(size, new_size)` with orthonormal columns, or orthonormal rows if it is wider than high."""
     stream = numpy_stream(seed, "hashing/bottleneck")
     shape = (max(size, new_size), min(size, new_size))
-    columns, triangle = np.linalg.qr(stream.standard_normal(shape))
-    columns = columns * np.sign(np.diag(triangle))
+    columns = orthonormal_columns(stream.standard_normal(shape))
     return np.asarray(columns if new_size <= size else columns.T, np.float32)
 
 

@@ -46,7 +46,7 @@ def gaussian_frame(size: int, code_length: int, alphabet_size: int, stream: np.r
 def orthonormal_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
     """Columns of random orthonormal bases, one basis after the other: neighbouring vectors are orthogonal."""
     vectors = code_length * alphabet_size
-    bases = [_basis(size, stream) for _ in range(-(-vectors // size))]
+    bases = [orthonormal_columns(stream.standard_normal((size, size))) for _ in range(-(-vectors // size))]
     return np.concatenate(bases, axis=1)[:, :vectors].astype(np.float32)
 
 
@@ -75,16 +75,16 @@ def _place(shape: NDArray[np.float64], size: int, code_length: int, stream: np.r
     width = shape.shape[1]
     positions: list[NDArray[np.float64]] = []
     while len(positions) < code_length:
-        basis = _basis(size, stream)
+        basis = orthonormal_columns(stream.standard_normal((size, size)))
         starts = range(0, size - width + 1, width)
         positions += [basis[:, start : start + width] @ shape.T for start in starts]
     return np.concatenate(positions[:code_length], axis=1).astype(np.float32)
 
 
-def _basis(size: int, stream: np.random.Generator) -> NDArray[np.float64]:
-    """Uniform over the orthogonal group, `(size, size)` (Mezzadri, 2007)."""
-    basis, triangle = np.linalg.qr(stream.standard_normal((size, size)))
-    return np.asarray(basis * np.sign(np.diag(triangle)))
+def orthonormal_columns(normals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Random orthonormal columns of standard normal numbers `(D, K)`, K <= D, uniform over all (Mezzadri, 2007)."""
+    columns, triangle = np.linalg.qr(normals)
+    return np.asarray(columns * np.sign(np.diag(triangle)))
 
 
 def _require(holds: bool, frame: str, expected: str, alphabet_size: int) -> None:

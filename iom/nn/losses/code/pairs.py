@@ -1,6 +1,7 @@
 """Pairs of a batch: distances of embeddings and codes, masks of mated and non-mated pairs, and losses on all pairs.
 
-The losses: distance-weighted margin, multi-similarity, logistic, linkability.
+The losses: distance-weighted margin, multi-similarity, logistic, linkability. They take a value of all pairs of a batch
+`(B, B)` and its dense subject indices, `labels` `(B,)`.
 """
 
 import math
@@ -113,15 +114,8 @@ def weighted_margin_loss(distances, labels, *, boundary, width, cutoff, dimensio
 
     For each mated pair the paper draws one non-mated pair of the same row. Here its expectation over that draw is taken
     instead: the same loss on average, with less scatter, and a step is a function of its batch alone. The boundary is
-    fixed. Without a mated pair it is 0, with a zero gradient.
-
-    Args:
-        distances: All pairs of a batch, of unit codes, `(B, B)`.
-        labels: Dense subject indices, `(B,)`.
-        boundary: beta.
-        width: alpha.
-        cutoff: See `distance_weights`.
-        dimension: See `distance_weights`.
+    fixed. Without a mated pair it is 0, with a zero gradient. `distances` are those of unit codes, `boundary` is beta,
+    `width` alpha; `cutoff` and `dimension` are those of `distance_weights`.
     """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
     weights = distance_weights(distances, non_mated, reach=boundary + width, cutoff=cutoff, dimension=dimension)
@@ -149,13 +143,7 @@ def informative_pairs(similarities, labels, *, margin):
 def multi_similarity_loss(similarities, labels, *, mated_slope, non_mated_slope, boundary, mining_margin):
     """Soft count of mated pairs below the boundary and of non-mated ones above it (eq. 15), a mean over the rows.
 
-    Args:
-        similarities: All pairs of a batch, `(B, B)`.
-        labels: Dense subject indices, `(B,)`.
-        mated_slope: alpha.
-        non_mated_slope: beta.
-        boundary: lambda.
-        mining_margin: epsilon.
+    `mated_slope` is alpha, `non_mated_slope` beta, `boundary` lambda, `mining_margin` epsilon.
     """
     mated, non_mated = informative_pairs(similarities, labels, margin=mining_margin)
     offset = similarities - boundary

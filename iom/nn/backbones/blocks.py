@@ -28,25 +28,6 @@ class Scaling:
 SYMMETRIC = Scaling(1 / 127.5, -1.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class HeadStyle:
-    """Constants in which published networks with the same head differ, and names of layers other than `NAMES`.
-
-    `epsilon` is that of the last batch norm and of head E, `map_epsilon` that behind the depthwise convolution; `bias`
-    of the fully connected layer; `scale` of the last batch norm, which InsightFace fixes at one.
-    """
-
-    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    epsilon: float = 1e-5
-    map_epsilon: float = 1e-5
-    bias: bool = True
-    scale: bool = False
-
-    def name(self, part: str) -> str:
-        """Name of a layer."""
-        return self.names.get(part, NAMES[part])
-
-
 NAMES = {
     "bn": "head_bn",
     "dropout": "head_dropout",
@@ -57,6 +38,22 @@ NAMES = {
     "fc": "fc",
     "features": "features",
 }
+"""Names of the layers of heads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadStyle:
+    """Names of layers, and constants in which published networks with the same head differ.
+
+    `epsilon` is that of the last batch norm and of head E, `map_epsilon` that behind the depthwise convolution; `bias`
+    of the fully connected layer; `scale` of the last batch norm, which InsightFace fixes at one.
+    """
+
+    names: Mapping[str, str] = dataclasses.field(default_factory=lambda: NAMES)
+    epsilon: float = 1e-5
+    map_epsilon: float = 1e-5
+    bias: bool = True
+    scale: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,34 +84,34 @@ def add_head(x: Any, *, kind: str, embedding_size: int, dropout: float = 0.0, st
     `kind` is a key of `HEADS`; `dropout` the share dropped in training.
     """
     x = lookup(HEADS, kind, "head")(x, dropout, style)
-    x = layers.Dense(embedding_size, use_bias=style.bias, name=style.name("fc"))(x)
-    x = batch_norm(style.name("features"), style.epsilon, scale=style.scale)(x)
+    x = layers.Dense(embedding_size, use_bias=style.bias, name=style.names["fc"])(x)
+    x = batch_norm(style.names["features"], style.epsilon, scale=style.scale)(x)
     # Half-precision training must not round what the margin loss and the hash see.
     return layers.Activation("linear", dtype="float32", name="embedding")(x)
 
 
 def _flat(x: Any, dropout: float, style: HeadStyle) -> Any:
     """BN - dropout - flatten."""
-    x = batch_norm(style.name("bn"), style.epsilon)(x)
-    x = layers.Dropout(dropout, name=style.name("dropout"))(x)
-    return layers.Flatten(name=style.name("flatten"))(x)
+    x = batch_norm(style.names["bn"], style.epsilon)(x)
+    x = layers.Dropout(dropout, name=style.names["dropout"])(x)
+    return layers.Flatten(name=style.names["flatten"])(x)
 
 
 def _global_depthwise(x: Any, dropout: float, style: HeadStyle) -> Any:
     """Depthwise convolution over the whole map - BN: a learned weight for each place."""
     window = tuple(x.shape[1:3])
     depthwise = layers.DepthwiseConv2D(
-        window, use_bias=False, depthwise_initializer="he_normal", name=style.name("conv")
+        window, use_bias=False, depthwise_initializer="he_normal", name=style.names["conv"]
     )
-    x = batch_norm(style.name("conv_bn"), style.map_epsilon)(depthwise(x))
-    x = layers.Flatten(name=style.name("flatten"))(x)
-    return layers.Dropout(dropout, name=style.name("dropout"))(x) if dropout else x
+    x = batch_norm(style.names["conv_bn"], style.map_epsilon)(depthwise(x))
+    x = layers.Flatten(name=style.names["flatten"])(x)
+    return layers.Dropout(dropout, name=style.names["dropout"])(x) if dropout else x
 
 
 def _global_average(x: Any, dropout: float, style: HeadStyle) -> Any:
     """Average over the map."""
-    x = layers.GlobalAveragePooling2D(name=style.name("pool"))(x)
-    return layers.Dropout(dropout, name=style.name("dropout"))(x) if dropout else x
+    x = layers.GlobalAveragePooling2D(name=style.names["pool"])(x)
+    return layers.Dropout(dropout, name=style.names["dropout"])(x) if dropout else x
 
 
 HEADS: dict[str, Callable[[Any, float, HeadStyle], Any]] = {

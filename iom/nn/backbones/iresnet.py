@@ -10,14 +10,14 @@ from typing import Any
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.blocks import HeadStyle, batch_norm, conv_norm, prelu, squeeze_excite
+from iom.nn.backbones.blocks import NAMES, HeadStyle, batch_norm, conv_norm, prelu, squeeze_excite
 
 LANES = 16
 REDUCTION = 16
 """Reduction of squeeze and excitation: channels over inner units."""
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 """Layers of the standard networks to the blocks of their stages."""
-HEAD = HeadStyle(names={"bn": "bn2", "dropout": "dropout", "flatten": "flatten"})
+HEAD = HeadStyle(names={**NAMES, "bn": "bn2", "dropout": "dropout", "flatten": "flatten"})
 
 
 def iresnet(x: Any, *, depth: int, squeeze_excitation: bool = False) -> Any:

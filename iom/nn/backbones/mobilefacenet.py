@@ -6,12 +6,13 @@ from typing import Any
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.blocks import HeadStyle, Scaling, batch_norm, conv_norm, prelu
+from iom.nn.backbones.blocks import NAMES, HeadStyle, Scaling, batch_norm, conv_norm, prelu
 
 MXNET_EPSILON = 1e-3
 Y1_SCALING = Scaling(0.0078125, -127.5 * 0.0078125)
 Y1_HEAD = HeadStyle(
     names={
+        **NAMES,
         "conv": "conv_6dw7_7_conv2d",
         "conv_bn": "conv_6dw7_7_batchnorm",
         "flatten": "flatten",
@@ -21,7 +22,9 @@ Y1_HEAD = HeadStyle(
     epsilon=2e-5,
     map_epsilon=MXNET_EPSILON,
 )
-HEAD = HeadStyle(names={"conv": "global_conv", "conv_bn": "global_bn", "flatten": "flatten"}, bias=False, scale=True)
+HEAD = HeadStyle(
+    names={**NAMES, "conv": "global_conv", "conv_bn": "global_bn", "flatten": "flatten"}, bias=False, scale=True
+)
 
 
 def mobilefacenet(x: Any, *, blocks: Sequence[int] = (1, 4, 6, 2), scale: int = 2) -> Any:

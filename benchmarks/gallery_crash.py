@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from iom.errors import RevokedError
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.key_store import KeyStore, Seal
 from iom.gallery.stores.sqlite import SqliteStore
 
 APPLICATION = "door"
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def opened(folder: Path, *, create: bool = False) -> Gallery:
     """The gallery in `folder`."""
-    keys = KeyStore.with_key(folder / "keys", bytes(range(32)), create=create)
+    keys = KeyStore.open(folder / "keys", Seal("key", lambda *_: bytes(range(32))), create=create)
     return Gallery(SqliteStore(folder / "g.db", create=create), keys, FakeHasher())
 
 

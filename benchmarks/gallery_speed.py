@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.command_line import new_parser, run
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.key_store import KeyStore, Seal
 from iom.gallery.stores.sqlite import SqliteStore
 
 APPLICATION = "crowd"
@@ -152,7 +152,7 @@ def _pages(index: Any) -> int:
 
 
 def _opened(folder: Path, *, create: bool = False) -> Gallery:
-    keys = KeyStore.with_key(folder / "keys", bytes(range(32)), create=create)
+    keys = KeyStore.open(folder / "keys", Seal("key", lambda *_: bytes(range(32))), create=create)
     return Gallery(SqliteStore(folder / "g.db", create=create), keys, DrawnCodes())
 
 

@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
 def prepare(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """A gallery of two applications; tokens that are good, and headers that are not."""
     from iom.gallery.gallery import Gallery
-    from iom.gallery.keys.key_store import open_key_store
+    from iom.gallery.key_store import open_key_store
     from iom.gallery.stores.base import open_store
     from iom.models.face_hasher import KerasFaceHasher
     from iom.service.tokens import add_token, remove_token
@@ -290,7 +290,7 @@ def still_there(judge: Judge, tokens: dict[str, str], application: str, image: b
 def check_stores(judge: Judge, folder: Path) -> None:
     """Both stores and the audit log, after the service has ended."""
     from iom.gallery.gallery import Gallery
-    from iom.gallery.keys.key_store import open_key_store
+    from iom.gallery.key_store import open_key_store
     from iom.gallery.stores.base import open_store
 
     keys = open_key_store(f"file:{folder / 'keys'}?key-file={folder / 'wrap'}", passphrase=str)

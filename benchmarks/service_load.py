@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 def fill(folder: Path, subjects: int, key_mode: str) -> str:
     """A gallery of random faces; a token that opens it."""
     from iom.gallery.gallery import Gallery
-    from iom.gallery.keys.key_store import open_key_store
+    from iom.gallery.key_store import open_key_store
     from iom.gallery.stores.base import open_store
     from iom.models.face_hasher import KerasFaceHasher
     from iom.service.tokens import add_token

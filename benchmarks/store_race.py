@@ -33,7 +33,7 @@ from benchmarks.command_line import new_parser, run
 from benchmarks.gallery_crash import APPLICATION, FakeHasher, faces
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.key_store import KeyStore, Seal
 from iom.gallery.stores.sqlite import SqliteStore
 
 OWN = 4
@@ -114,7 +114,7 @@ def race(folder: Path, seconds: float, processes: int, threads: int, seed: int) 
 
 def opened(folder: Path, *, create: bool = False) -> Gallery:
     """The gallery in a folder."""
-    keys = KeyStore.with_key(folder / "keys", bytes(range(32)), create=create)
+    keys = KeyStore.open(folder / "keys", Seal("key", lambda *_: bytes(range(32))), create=create)
     return Gallery(SqliteStore(folder / "g.db", create=create), keys, FakeHasher())
 
 

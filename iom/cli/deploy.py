@@ -240,8 +240,8 @@ def serve(
             where, file, token = place, tokens, ""
             if file is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-demo-")))
-                made = make_demo(folder, place.application)
-                where, file, token = GalleryOptions(made.store, made.keys), made.tokens, made.token
+                store, keys, file, token = make_demo(folder, place.application)
+                where = GalleryOptions(store, keys)
             # Errors and the passphrase come before what takes seconds to load.
             known = TokenFile(file)
             gallery = where.open(create=demo)

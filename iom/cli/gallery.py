@@ -78,7 +78,7 @@ class GalleryOptions:
             DataError: The file cannot be read.
             ConfigError: There is no terminal to ask at, or a new passphrase was not repeated.
         """
-        from iom.gallery.keys.key_store import parse_key_url
+        from iom.gallery.key_store import parse_key_url
 
         if self.passphrase_file is not None:
             try:

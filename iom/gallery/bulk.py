@@ -13,7 +13,7 @@ import dataclasses
 import importlib
 import logging
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -152,28 +152,24 @@ class EmbeddingWorker:
             )
 
     def embed(self, rows: Sequence[ImageRow], numbers: Sequence[int]) -> list[ImageEmbedding]:
-        """Embed images; a damaged one does not affect the others."""
-        results: dict[int, ImageEmbedding] = {}
-        images = []
+        """Embed images; results are in any order, and a damaged image does not affect the others."""
+        results, images = [], {}
         for number, row in zip(numbers, rows, strict=True):
             try:
-                images.append((number, self._read(row)))
+                images[number] = self._read(row)
             except DataError as error:
-                results[number] = ImageEmbedding(number, None, str(error))
-        if images:
-            results |= self._embed_images(images)
-        return [results[number] for number in numbers]
+                results.append(ImageEmbedding(number, None, str(error)))
+        return results + self._embed_images(images)
 
-    def _embed_images(self, images: list[tuple[int, NDArray[np.uint8]]]) -> dict[int, ImageEmbedding]:
-        numbers = [number for number, _ in images]
+    def _embed_images(self, images: dict[int, NDArray[np.uint8]]) -> list[ImageEmbedding]:
+        if not images:
+            return []
         try:
-            found = self._embedder.embed(np.stack([image for _, image in images]))
+            return list(map(ImageEmbedding, images, self._embedder.embed(np.stack(list(images.values())))))
         except WeightsError as error:
             if len(images) == 1:
-                return {numbers[0]: ImageEmbedding(numbers[0], None, str(error))}
-            each = [self._embed_images([image]) for image in images]
-            return {number: result for one in each for number, result in one.items()}
-        return {number: ImageEmbedding(number, row) for number, row in zip(numbers, found, strict=True)}
+                return [ImageEmbedding(number, None, str(error)) for number in images]
+            return [result for number, image in images.items() for result in self._embed_images({number: image})]
 
     def _read(self, row: ImageRow) -> NDArray[np.uint8]:
         try:
@@ -189,17 +185,15 @@ class EmbeddingWorker:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Columns of `ImageRow` and `number` in; `number`, `embedding`, `problem` out."""
-        fields = [field.name for field in dataclasses.fields(ImageRow)]
-        columns = [np.asarray(batch[name]).tolist() for name in fields]
+        columns = [np.asarray(batch[field.name]).tolist() for field in dataclasses.fields(ImageRow)]
         rows = [ImageRow(*values) for values in zip(*columns, strict=True)]
-        numbers = np.asarray(batch["number"]).tolist()
-        embeddings = np.zeros((len(rows), self._embedder.embedding_size), np.float32)
-        results = self.embed(rows, numbers)
-        for place, result in enumerate(results):
-            if result.embedding is not None:
-                embeddings[place] = result.embedding
-        problems = np.array([result.problem for result in results], object)
-        return {"number": np.array(numbers), "embedding": embeddings, "problem": problems}
+        numbers, embeddings, problems = zip(*self.embed(rows, np.asarray(batch["number"]).tolist()), strict=True)
+        none = np.zeros(self._embedder.embedding_size, np.float32)
+        return {
+            "number": np.array(numbers),
+            "embedding": np.stack([none if row is None else row for row in embeddings]),
+            "problem": np.array(problems, object),
+        }
 
 
 Engine = Callable[[Sequence[ImageRow], WorkerSettings], Iterator[list[ImageEmbedding]]]
@@ -252,38 +246,36 @@ class _Run:
     def __init__(self, gallery: "Gallery", application: str, journal: Journal, batch: int) -> None:
         self._gallery, self._application = gallery, application
         self._journal, self._batch = journal, batch
-        self._problems: dict[str, str] = {}
-        for _, entry in journal.entries():
-            if "image" in entry:
-                self._problems[str(entry["image"])] = str(entry.get("problem", ""))
-        self._unwritten: list[str] = []
-        self._waiting: dict[str, list[tuple[int, NDArray[np.float32]]]] = {}
+        self._problems = {
+            str(entry["image"]): str(entry.get("problem", "")) for _, entry in journal.entries() if "image" in entry
+        }
+        self._waiting: defaultdict[str, dict[int, NDArray[np.float32]]] = defaultdict(dict)
         self._open: Counter[str] = Counter()
         self._seen: set[int] = set()
-        self._ready: list[str] = []
-        self._ready_references = 0
+        self._ids: list[str] = []
+        self._rows: list[NDArray[np.float32]] = []
         self._counts: Counter[str] = Counter()
 
     def missing(self, rows: Sequence[ImageRow]) -> list[ImageRow]:
+        """Rows of subjects who are neither enrolled nor revoked, with their ids in NFC."""
         store, name = self._gallery.store, self._application
         gone = self._gallery.keys.revoked(name)
         present = {each.subject_id for page in store.pages(name) for each in page if each.record not in gone}
-        revoked = {each.subject_id for each in store.tombstones(name)} | {each.subject_id for each in gone.values()}
-        subjects = {row.subject_id for row in rows}
-        self._counts["present"] = len(subjects & present)
-        self._counts["revoked"] = len((subjects & revoked) - present)
-        invalid = {}
-        for subject in subjects:
-            try:
-                check_subject_id(subject)
-            except EnrolmentError as error:
-                invalid[subject] = str(error)
+        revoked = {each.subject_id for each in [*store.tombstones(name), *gone.values()]} - present
+        subjects, invalid, wanted = set(), set(), []
         for row in rows:
-            if row.subject_id in invalid:
-                self._note(row.name, invalid[row.subject_id])
+            try:
+                subject = check_subject_id(row.subject_id)
+            except EnrolmentError as error:
+                invalid.add(row.subject_id)
+                self._note(row.name, str(error))
+                continue
+            subjects.add(subject)
+            if subject not in present and subject not in revoked:
+                wanted.append(row if subject == row.subject_id else dataclasses.replace(row, subject_id=subject))
+        self._counts["present"] = len(subjects & present)
+        self._counts["revoked"] = len(subjects & revoked)
         self._counts["failed_subjects"] = len(invalid)
-        left_out = present | revoked | set(invalid)
-        wanted = [row for row in rows if row.subject_id not in left_out]
         self._open.update(row.subject_id for row in wanted)
         return wanted
 
@@ -293,21 +285,17 @@ class _Run:
             if number in self._seen:
                 continue
             self._seen.add(number)
-            row = rows[number]
-            held = self._waiting.setdefault(row.subject_id, [])
-            self._note(row.name, problem)
+            subject = rows[number].subject_id
+            self._note(rows[number].name, problem)
             if embedding is not None:
-                held.append((number, embedding))
-            self._open[row.subject_id] -= 1
-            if self._open[row.subject_id]:
-                continue
-            if held:
-                self._ready.append(row.subject_id)
-                self._ready_references += len(held)
-            else:
-                del self._waiting[row.subject_id]
-                self._counts["failed_subjects"] += 1
-        if self._ready_references >= self._batch:
+                self._waiting[subject][number] = embedding
+            self._open[subject] -= 1
+            if not self._open[subject]:
+                held = self._waiting.pop(subject, {})
+                self._counts["subjects" if held else "failed_subjects"] += 1
+                self._ids += [subject] * len(held)
+                self._rows += [held[each] for each in sorted(held)]
+        if len(self._ids) >= self._batch:
             self._flush()
 
     def finish(self) -> None:
@@ -319,28 +307,19 @@ class _Run:
         return BulkSummary(**self._counts, failed_images=sum(map(bool, self._problems.values())))
 
     def _note(self, image: str, problem: str) -> None:
-        """Note the problem of an image for the report, or that an earlier one is solved."""
+        """Note the problem of an image for the report, or that an earlier one is solved.
+
+        It is durable before the batch, since no later run reads the images of an enrolled subject.
+        """
         if problem != self._problems.get(image, ""):
             self._problems[image] = problem
-            self._unwritten.append(image)
+            self._journal.add({"image": image, "problem": problem}, durable=True)
 
     def _flush(self) -> None:
-        # Before the batch, since no later run reads the images of an enrolled subject.
-        for image in self._unwritten:
-            entry = {"image": image, "problem": self._problems[image]}
-            self._journal.add(entry, durable=image == self._unwritten[-1])
-        self._unwritten = []
-        if not self._ready:
-            return
-        ids, embeddings = [], []
-        for subject_id in self._ready:
-            of_subject = sorted(self._waiting.pop(subject_id), key=lambda pair: pair[0])
-            ids += [subject_id] * len(of_subject)
-            embeddings += [row for _, row in of_subject]
-        self._gallery.enroll_many(self._application, ids, np.stack(embeddings))
-        self._counts["subjects"] += len(self._ready)
-        self._counts["references"] += len(ids)
-        self._ready, self._ready_references = [], 0
+        if self._ids:
+            self._gallery.enroll_many(self._application, self._ids, np.stack(self._rows))
+            self._counts["references"] += len(self._ids)
+            self._ids, self._rows = [], []
 
 
 def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings) -> Iterator[list[ImageEmbedding]]:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from iom.codes.packing import encoding_id
 from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError, StoreNotFoundError
-from iom.gallery.audit import AuditChain, AuditEvent, pseudonyms
+from iom.gallery.audit import AuditEvent, pseudonyms
 from iom.gallery.integrity import check_application, holds_anchor, problems, reconcile
-from iom.gallery.keys.key_store import KeyStore, PassphraseSource, RevokedRecord, open_key_store
+from iom.gallery.key_store import KeyStore, PassphraseSource, open_key_store
 from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_subject_id, metadata_text
 from iom.gallery.search import Candidate, Searcher, distances_to
 from iom.gallery.stores.base import RecordStore, StoreStats, open_store, revoked_epoch, revoked_subject
@@ -24,7 +24,7 @@ from iom.gallery.templates import (
     make_references,
     reserve_records,
     rows_of,
-    sealed_application,
+    sealed,
     tombstone_of,
 )
 from iom.keys import check_key_kind
@@ -55,24 +55,15 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     store knows.
 
     A record store belongs for ever to the first key store it is opened with. A hasher is needed for embeddings alone.
-    `clock` returns seconds since 1970.
 
     Raises:
         StoreError: The two do not belong together, or the key store lacks its last entries.
     """
 
-    def __init__(
-        self,
-        store: RecordStore,
-        keys: KeyStore,
-        hasher: FaceHasher | None = None,
-        *,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, store: RecordStore, keys: KeyStore, hasher: FaceHasher | None = None) -> None:
         self.store = store
         self.keys = keys
         self.hasher = hasher
-        self._clock = clock
         self._searcher = Searcher(store, keys)
         self._is_settled = True
         owner = store.owner()
@@ -83,9 +74,9 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         if store.is_new:
             keys.begin_log()
             store.is_new = False
-        store.chain = AuditChain(keys.chain_key(), keys.keyed_from())
+        store.chain = keys.chain()
         self._refuse_older_keys()
-        reconcile(store, keys, self.event, now=int(clock()))
+        reconcile(store, keys, self.event)
 
     @classmethod
     def open(
@@ -160,7 +151,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             threshold=threshold,
             key_mode=key_mode,
             masked=masked,
-            created=int(self._clock()),
+            created=int(time.time()),
         )
         check_key_kind(self.hasher.key_kind, application=name, masked=masked)
         return self.add_application(application)
@@ -179,10 +170,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 epoch=max(application.epoch, known.epoch),
                 revision=max(application.revision, known.revision) + 1,
             )
-        sealed = sealed_application(self.keys, application)
-        self.store.create_application(sealed, self.event("create", application.name))
-        self._settle(application.name, sealed)
-        return sealed
+        application = sealed(self.keys, application.name, application)
+        self.store.create_application(application, self.event("create", application.name))
+        self._settle(application.name, application)
+        return application
 
     def application(self, name: str) -> Application:
         """An application with authentic, newest settings.
@@ -306,23 +297,11 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         threshold: int | None = None,
         closed: bool = False,
     ) -> list[Candidate]:
-        """Search for one probe `(D,)`, as `identify_many` does."""
-        return self.identify_many(application, _one(embedding)[None], top=top, threshold=threshold, closed=closed)[0]
-
-    def identify_many(
-        self,
-        application: str,
-        embeddings: NDArray[Any],
-        *,
-        top: int = 0,
-        threshold: int | None = None,
-        closed: bool = False,
-    ) -> list[list[Candidate]]:
-        """Search for probes `(N, D)` of unit length, each subject at most once, the nearest first.
+        """Search for one probe `(D,)` of unit length: each subject at most once, the nearest first.
 
         Args:
             application: Name of the application.
-            embeddings: Of unit length.
+            embedding: Of unit length.
             top: Maximum number of subjects; 0 is every match, or one subject when `closed`.
             threshold: Replaces that of the application.
             closed: Closed-set identification: the `top` nearest subjects, matching or not. Else only subjects within
@@ -330,21 +309,18 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         """
         found = self.application(application)
         hasher = check_hasher(found, self.hasher)
-        rows = rows_of(embeddings)
+        probe = _one(embedding)
         if top < 0:
             raise EnrolmentError(f"top: expected 0 (all) or more subjects, received {top}")
         limit = found.threshold if threshold is None else threshold
         wanted = top or int(closed)
         asked = wanted if closed else 0
         while True:
-            hits = self._searcher.search(found, hasher, rows, top=asked, threshold=None if closed else limit)
-            results = [self._searcher.candidates(found, each, limit) for each in hits]
+            hits = self._searcher.search(found, hasher, probe, top=asked, threshold=None if closed else limit)
+            people = self._searcher.candidates(found, hits, limit)
             # Several references of one subject may take the places of other subjects.
-            short = closed and any(
-                len(people) < wanted and len(each) == asked for people, each in zip(results, hits, strict=True)
-            )
-            if not short:
-                return [people[:wanted] if wanted else people for people in results]
+            if not closed or len(people) >= wanted or len(hits) < asked:
+                return people[:wanted] if wanted else people
             asked *= 2
 
     def revoke(self, application: str, subject_id: str, *, slot: int | None = None) -> int:
@@ -490,8 +466,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             application=application,
             count=len(subject_ids),
             subjects=pseudonyms(key, application, subject_ids),
-            key_entries=self.keys.entries(),
-            time=int(self._clock()),
+            key_entries=self.keys.state().position,
+            time=int(time.time()),
         )
 
     def log(self, action: str, application: str, subject_ids: Sequence[str] = ()) -> None:
@@ -515,20 +491,21 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             return
         # Processes may write their events in another order than their entries; entries of format 1 counted those of
         # another key store.
-        after = max(head.sequence - _LAST_ENTRIES, self.keys.keyed_from() - 1)
+        known = self.keys.state()
+        after = max(head.sequence - _LAST_ENTRIES, known.keyed_from - 1)
         last = self.store.audit(after=after, limit=_LAST_ENTRIES)
         authentic = [entry.event for entry in last if self.store.chain.holds(entry)]
         expected = max((event.key_entries for event in authentic), default=0)
-        if self.keys.entries() < expected:
+        if known.position < expected:
             raise StoreError(
-                f"the key store has {self.keys.entries()} entries, the audit log knows of "
+                f"the key store has {known.position} entries, the audit log knows of "
                 f"{expected}: its end is missing. Take it from a backup"
             )
 
     def _changed(self, application: Application, **settings: int) -> Application:
         revision = application.revision + 1
         changed = dataclasses.replace(application, **settings, revision=revision)  # type: ignore[arg-type]
-        return sealed_application(self.keys, changed)
+        return sealed(self.keys, changed.name, changed)
 
     def _refuse_epoch(self, application: Application, subject_ids: Sequence[str]) -> None:
         if application.key_mode != "application":
@@ -557,7 +534,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             )
         records = reserve_records(self.store, self.keys, application, subject_ids, parts=hasher.parts, renewed=renewed)
         places = list(zip(subject_ids, records, texts, strict=True))
-        created = int(self._clock())
+        created = int(time.time())
         return make_references(self.keys, hasher, application, places, rows, created=created)
 
     @contextlib.contextmanager
@@ -592,15 +569,14 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     ) -> None:
         """Write the state of the record store to the key store; after an error the next write or opening repeats it."""
         try:
-            anchor = self.keys.anchor()  # before the head is read: other processes may write meanwhile
+            anchor = self.keys.state().anchor  # before the head is read: other processes may write meanwhile
             head = self.store.audit_head(application or None)
             if not holds_anchor(self.store, anchor):  # the log was cut while it was open
-                self.keys.note_rollback(self.store.audit_head(), now=int(self._clock()))
+                self.keys.note_rollback(self.store.audit_head())
             if head is not None and not self.store.chain.holds(head):
                 head = None  # `check` reports it
             if revoked:
-                records = [RevokedRecord(t.subject_id, t.record, t.epoch) for t in revoked]
-                self.keys.revoke(application, records, head)
+                self.keys.revoke(application, revoked, head)
             if changed is not None or not revoked:
                 self.keys.settle(head, changed)
         except IomError:
@@ -609,7 +585,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     def _finish_settling(self) -> None:
         if not self._is_settled:
-            reconcile(self.store, self.keys, self.event, now=int(self._clock()))
+            reconcile(self.store, self.keys, self.event)
             self._is_settled = True
 
 

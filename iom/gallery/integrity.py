@@ -3,24 +3,16 @@
 import dataclasses
 import hmac
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
 from iom.errors import StoreError
-from iom.gallery.audit import AuditEntry, AuditEvent
-from iom.gallery.keys.key_store import Anchor, KeyStore, RevokedRecord
-from iom.gallery.models import Application, Reference, Tombstone
+from iom.gallery.audit import AuditEvent
+from iom.gallery.key_store import Anchor, KeyState, KeyStore
+from iom.gallery.models import Application, Tombstone
 from iom.gallery.stores.base import RecordStore
-from iom.gallery.templates import (
-    check_seal,
-    holds_application_seal,
-    holds_tombstone_seal,
-    sealed_application,
-    tombstone_of,
-)
+from iom.gallery.templates import check_seal, holds_seal, sealed, tombstone_of
 
 _LOOKS, _SECONDS_A_LOOK = 20, 0.1
-
 
 EventMaker = Callable[[str, str, Sequence[str]], AuditEvent]
 """`Gallery.event`, of action, application and subjects."""
@@ -37,7 +29,7 @@ def check_application(keys: KeyStore, application: Application, known: Applicati
 
 
 def _application_problem(keys: KeyStore, application: Application, known: Application | None) -> str:
-    if not holds_application_seal(keys, application):
+    if not holds_seal(keys, application.name, application):
         return (
             f"application {application.name}: its settings (threshold, key epoch, masking, ...) "
             "were changed outside of the gallery"
@@ -50,7 +42,7 @@ def _application_problem(keys: KeyStore, application: Application, known: Applic
     return ""
 
 
-def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int) -> None:
+def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker) -> None:
     """Make the two stores agree after a crash, or after an older record store was put back.
 
     A revocation is written to the record store first, to the key store after it: a crash in between leaves a tombstone
@@ -59,9 +51,9 @@ def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int
     seal are left to `problems`.
     """
     head = store.audit_head()
-    is_older = not holds_anchor(store, keys.anchor())
+    is_older = not holds_anchor(store, keys.state().anchor)
     if is_older:
-        keys.note_rollback(head, now=now)
+        keys.note_rollback(head)
     for application in store.applications():
         name = application.name
         last = store.audit_head(name)
@@ -69,35 +61,28 @@ def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker, *, now: int
             continue  # its log was emptied or forged, which `problems` reports
         known = keys.known(name).settings
         if is_older and known is not None and application.revision < known.revision:
-            newest = dataclasses.replace(known, revision=known.revision + 1)
-            changed = sealed_application(keys, newest)
+            changed = sealed(keys, name, dataclasses.replace(known, revision=known.revision + 1))
             store.update_application(changed, event("restore", name, ()))
             keys.settle(store.audit_head(name), changed)
         revoked = keys.revoked(name)
-        unknown = [
-            RevokedRecord(tombstone.subject_id, tombstone.record, tombstone.epoch)
-            for tombstone in store.tombstones(name)
-            if tombstone.record not in revoked and holds_tombstone_seal(keys, name, tombstone)
-        ]
-        if unknown:
+        tombstones = [each for each in store.tombstones(name) if each.record not in revoked]
+        if unknown := [each for each in tombstones if holds_seal(keys, name, each)]:
             keys.revoke(name, unknown)
-        revived = store.by_record(name, list(revoked))
-        if revived:
+        if revived := store.by_record(name, list(revoked)):
             subjects = [reference.subject_id for reference in revived]
-            tombstones = [tombstone_of(keys, reference) for reference in revived]
-            store.revoke(name, tombstones, event("revoke", name, subjects))
-        _settle_rest(store, keys, application)
+            store.revoke(name, [tombstone_of(keys, each) for each in revived], event("revoke", name, subjects))
+        _settle_rest(store, keys, name)
 
 
-def _settle_rest(store: RecordStore, keys: KeyStore, application: Application) -> None:
-    """Settings and counts that a killed process has not written to the key store."""
-    head = store.audit_head(application.name)
+def _settle_rest(store: RecordStore, keys: KeyStore, name: str) -> None:
+    """Settings and counts of an application that a killed process has not written to the key store."""
+    head = store.audit_head(name)
     if head is None or not store.chain.holds(head):
         return
-    anchor, known = keys.anchor(), keys.known(application.name).settings
-    stored = store.application(application.name)
-    is_new = (known is None or known.revision < stored.revision) and holds_application_seal(keys, stored)
-    if is_new or anchor is None or head.sequence > anchor.sequence:
+    before, stored = keys.state(), store.application(name)
+    known = before.known(name).settings
+    is_new = (known is None or known.revision < stored.revision) and holds_seal(keys, name, stored)
+    if is_new or before.anchor is None or head.sequence > before.anchor.sequence:
         keys.settle(head, stored if is_new else None)
 
 
@@ -114,44 +99,40 @@ def problems(store: RecordStore, keys: KeyStore) -> list[str]:
     found = [*store.check(), *keys.problems()]
     if found:
         return found  # the content of a damaged medium proves nothing
-    for each in keys.rollbacks():
+    # What was settled before the snapshot must be in it; what is in it may be settled only later.
+    before = keys.state()
+    for each in before.rollbacks:
         found.append(
             f"the record store was an older copy, or its audit log was cut: {each.found} entries "
             f"where the key store remembered {each.known}. Enrolments and changes in between are "
             "lost; where the copy was put back on purpose: iom check --accept"
         )
-    # What was settled before the snapshot must be in it; what is in it may be settled only later.
-    anchor = keys.anchor()
-    before = {name: _Settled(keys.known(name).settings, keys.revoked(name)) for name in keys.known_names()}
     with store.snapshot() as still:
         found += still.chain.problems(still.whole_audit())
-        if anchor is not None and not holds_anchor(still, anchor):
+        if before.anchor is not None and not holds_anchor(still, before.anchor):
             found.append(
-                f"audit log: entry {anchor.sequence}, which the key store remembers, is missing or "
+                f"audit log: entry {before.anchor.sequence}, which the key store remembers, is missing or "
                 "another one: the record store is an older copy, or its log was cut or rewritten"
             )
         applications = still.applications()
         for application in applications:
-            settled = before.get(application.name, _Settled(None, {}))
-            found += _problems_of(still, keys, application, settled)
-        missing = set(before) - {application.name for application in applications}
+            found += _problems_of(still, keys, application, before)
+        missing = {name for name, known in before.applications.items() if known.is_stored}
+        missing -= {application.name for application in applications}
         found += [f"application {name}: the key store knows it, the record store does not" for name in sorted(missing)]
     return found
 
 
-class _Settled(NamedTuple):
-    """Settings and counts of an application that the key store had before a snapshot was taken."""
-
-    application: Application | None
-    revoked: Mapping[int, RevokedRecord]
-
-
-def _mask_problems(keys: KeyStore, application: str, records: Sequence[int]) -> Iterator[str]:
-    """Masks that cannot be opened, without those of records that are being revoked."""
+def _mask_problems(keys: KeyStore, application: str, records: Sequence[int], masked: set[int]) -> Iterator[str]:
+    """Masks that are missing or cannot be opened, without those of records that are being revoked."""
+    for record in records:
+        if record not in masked and record not in keys.revoked(application):
+            yield f"application {application}: record {record} has no mask in the key store"
+    present = [record for record in records if record in masked]
     try:
-        keys.masks(application, records)
+        keys.masks(application, present)
     except StoreError:
-        for record in records:
+        for record in present:
             try:
                 keys.masks(application, [record])
             except StoreError as error:
@@ -159,59 +140,50 @@ def _mask_problems(keys: KeyStore, application: str, records: Sequence[int]) -> 
                     yield str(error)
 
 
-def _problems_of(store: RecordStore, keys: KeyStore, application: Application, settled: _Settled) -> Iterator[str]:
+def _problems_of(store: RecordStore, keys: KeyStore, application: Application, before: KeyState) -> Iterator[str]:
     name, references = application.name, 0
-    problem = _application_problem(keys, application, settled.application)
+    problem = _application_problem(keys, application, before.known(name).settings)
     if problem:
         yield problem
     tombstones = store.tombstones(name)
-    gone = {tombstone.record for tombstone in tombstones}
-    masked, revoked = keys.masked_records(name), keys.revoked(name)
+    gone = {tombstone.record for tombstone in tombstones}.union(before.revoked.get(name, ()))
+    masked = keys.masked_records(name)
     for page in store.pages(name):
         references += len(page)
         for reference in page:
-            yield from _reference_problems(keys, reference, gone, settled)
+            place = f"application {name}: record {reference.record}"
+            try:
+                check_seal(keys, reference)
+            except StoreError:
+                yield f"{place} was changed outside of the gallery, or is damaged"
+            if reference.record in gone:
+                yield f"{place} is valid and revoked"
         if application.masked:
-            unmasked = [r.record for r in page if r.record not in masked and r.record not in revoked]
-            yield from (f"application {name}: record {record} has no mask in the key store" for record in unmasked)
-            yield from _mask_problems(keys, name, [r.record for r in page if r.record in masked])
+            yield from _mask_problems(keys, name, [reference.record for reference in page], masked)
     yield from _tombstone_problems(keys, name, tombstones)
-    yield from _count_problems(store.audit_head(name), name, references, len(tombstones))
-
-
-def _reference_problems(keys: KeyStore, reference: Reference, gone: set[int], settled: _Settled) -> Iterator[str]:
-    place = f"application {reference.application}: record {reference.record}"
-    try:
-        check_seal(keys, reference)
-    except StoreError:
-        yield f"{place} was changed outside of the gallery, or is damaged"
-    if reference.record in settled.revoked or reference.record in gone:
-        yield f"{place} is valid and revoked"
+    head = store.audit_head(name)
+    if head is None:
+        yield f"application {name}: the audit log has no entry about it: it was cut or emptied"
+        return
+    for noun, expected, number in (
+        ("valid references", head.counts.references, references),
+        ("tombstones", head.counts.tombstones, len(tombstones)),
+    ):
+        if expected != number:
+            yield (
+                f"application {name}: expected {expected} {noun} by the audit log, found {number}: "
+                "some were deleted or inserted outside of the gallery"
+            )
 
 
 def _tombstone_problems(keys: KeyStore, name: str, tombstones: Sequence[Tombstone]) -> Iterator[str]:
-    forged = [tombstone.record for tombstone in tombstones if not holds_tombstone_seal(keys, name, tombstone)]
+    forged = [tombstone.record for tombstone in tombstones if not holds_seal(keys, name, tombstone)]
     for record in forged[:20]:
         yield f"application {name}: the tombstone of record {record} was forged or changed"
-    sealed = {tombstone.record for tombstone in tombstones}.difference(forged)
+    authentic = {tombstone.record for tombstone in tombstones}.difference(forged)
     for _ in range(_LOOKS):  # their writer has time to add them to the key store
-        unknown = len(sealed.difference(keys.revoked(name)))
+        unknown = len(authentic.difference(keys.revoked(name)))
         if not unknown:
             return
         time.sleep(_SECONDS_A_LOOK)
     yield f"application {name}: {unknown} revoked records are missing in the key store"
-
-
-def _count_problems(head: AuditEntry | None, name: str, references: int, tombstones: int) -> Iterator[str]:
-    if head is None:
-        yield f"application {name}: the audit log has no entry about it: it was cut or emptied"
-        return
-    for what, expected, number in (
-        ("valid references", head.counts.references, references),
-        ("tombstones", head.counts.tombstones, tombstones),
-    ):
-        if expected != number:
-            yield (
-                f"application {name}: expected {expected} {what} by the audit log, found {number}: "
-                "some were deleted or inserted outside of the gallery"
-            )

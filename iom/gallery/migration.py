@@ -9,7 +9,7 @@ import dataclasses
 import hmac
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,20 @@ from iom._untrusted import parse_json
 from iom.errors import StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, Counts
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_store import (
+from iom.gallery.key_store import (
     LAYOUT,
     MAX_RECORD,
-    KeyContent,
     KeyStore,
+    KeyWrite,
     PassphraseSource,
-    RevokedRecord,
     Seal,
     make_key_file,
     parse_key_url,
     read_master,
 )
-from iom.gallery.models import Application, check_subject_id
+from iom.gallery.models import Application, Tombstone, check_subject_id
 from iom.gallery.stores.base import APPLICATIONS, AUDIT, TOMBSTONES, RecordStore, open_store
-from iom.gallery.templates import check_seal, sealed_application, tombstone_seal
+from iom.gallery.templates import check_seal, sealed
 from iom.keys import TransformKey
 
 _FORMAT, _VERSION = "iom-keys", 1
@@ -76,8 +75,7 @@ def migrate(
             f"record store: is of format {LAYOUT.format} already, but there is no key store at "
             f"{new_path}; name it with --new-keys"
         )
-    with Gallery(open_store(gallery_url), _open_new(old, new_path)) as gallery:
-        _check_content(gallery.keys, old)
+    with Gallery(open_store(gallery_url), old.open_new(new_path)) as gallery:
         problems = gallery.check()
         if problems:
             raise StoreError(f"the converted gallery has problems: {'; '.join(problems[:3])}")
@@ -95,17 +93,43 @@ def migrate(
 
 @dataclasses.dataclass(frozen=True)
 class _Legacy:
+    """Content of a key store of format 1; `external` is the master where it comes from outside."""
+
     path: Path
     key: bytes = dataclasses.field(repr=False)
     header: Mapping[str, Any]
     master: TransformKey = dataclasses.field(repr=False)
+    external: TransformKey | None = dataclasses.field(repr=False)
     masks: Mapping[str, Mapping[int, bytes]] = dataclasses.field(repr=False)
     revoked: Mapping[str, Mapping[int, str]]
     entries: int
 
     @property
-    def is_external(self) -> bool:
-        return bool(self.header["sealed_by"] == "external")
+    def new_header(self) -> dict[str, Any]:
+        """The same salt and cost, so that the same passphrase gives the same wrapping key."""
+        return {name: self.header[name] for name in ("sealed_by", "salt", "cost") if name in self.header}
+
+    def open_new(self, path: Path) -> KeyStore:
+        """The new key store at `path`; a `StoreError` unless it holds what this one does."""
+        keys = KeyStore(path, self.key, self.new_header, master=self.external)
+        try:
+            if not self._is_held_by(keys):
+                raise StoreError(f"{path}: does not hold what {self.path} holds; move it away and start again")
+        except BaseException:
+            keys.close()
+            raise
+        return keys
+
+    def _is_held_by(self, keys: KeyStore) -> bool:
+        same = keys.master() == self.master
+        for name, subjects in self.revoked.items():
+            known = keys.revoked(name)
+            same &= subjects.items() <= {(record, each.subject_id) for record, each in known.items()}
+        for name, masks in self.masks.items():
+            kept = [record for record in masks if record not in keys.revoked(name)]
+            found = zip(keys.masks(name, kept), kept, strict=True)
+            same &= all([hmac.compare_digest(mask, masks[record]) for mask, record in found])
+        return same
 
 
 def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:
@@ -113,23 +137,19 @@ def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:
     with contextlib.suppress(StoreError), open_store(url):
         return False
     with open_store(url, format=1) as store, store.converting() as connection:
-        _add_columns(connection)
+        for table, *names in (
+            (APPLICATIONS, "revision", "seal"),
+            (TOMBSTONES, "epoch", "seal"),
+            (AUDIT, "valid", "revoked", "revision"),
+        ):
+            for name in names:
+                kind = table.c[name].type.compile(connection.dialect)
+                default = "0" if name != "seal" else "x''" if connection.dialect.name == "sqlite" else "''"
+                connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind} NOT NULL DEFAULT {default}")
+        connection.exec_driver_sql("CREATE INDEX audit_applications ON audit (application, sequence)")
         _convert(store, connection, old, new_path)
         connection.exec_driver_sql("ALTER TABLE applications DROP COLUMN next_record")
     return True
-
-
-def _add_columns(connection: sa.Connection) -> None:
-    for table, *names in (
-        (APPLICATIONS, "revision", "seal"),
-        (TOMBSTONES, "epoch", "seal"),
-        (AUDIT, "valid", "revoked", "revision"),
-    ):
-        for name in names:
-            kind = table.c[name].type.compile(connection.dialect)
-            default = "0" if name != "seal" else "x''" if connection.dialect.name == "sqlite" else "''"
-            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind} NOT NULL DEFAULT {default}")
-    connection.exec_driver_sql("CREATE INDEX audit_applications ON audit (application, sequence)")
 
 
 def _convert(store: RecordStore, connection: sa.Connection, old: _Legacy, new_path: Path) -> None:
@@ -142,18 +162,17 @@ def _convert(store: RecordStore, connection: sa.Connection, old: _Legacy, new_pa
             f"{old.path}: has {old.entries} entries, the audit log knows of "
             f"{head.event.key_entries}: its end is missing. Take it from a backup"
         )
-    applications = store.applications()
-    content = _content(store, connection, old, keyed_from=len(entries) + 1)
+    fill = _content(store, connection, old)
     if not new_path.exists():
-        make_key_file(new_path, _new_header(old), old.key, content)
-    with _open_new(old, new_path) as keys:
+        master = None if old.external else old.master
+        make_key_file(new_path, old.new_header, old.key, master, keyed_from=len(entries) + 1, fill=fill)
+    with old.open_new(new_path) as keys:
         if store.owner() not in ("", keys.identity()):
             raise StoreError("this key store does not belong to this record store: another master")
-        if keys.keyed_from() != content.keyed_from:
+        if keys.state().keyed_from != len(entries) + 1:
             raise StoreError(f"{new_path}: was made for another state of the gallery; move it away and start again")
-        _check_content(keys, old)
-        store.chain = AuditChain(keys.chain_key(), keys.keyed_from())
-        for application in applications:
+        store.chain = keys.chain()
+        for application in store.applications():
             _seal(store, connection, keys, application)
 
 
@@ -167,21 +186,20 @@ def _seal(store: RecordStore, connection: sa.Connection, keys: KeyStore, applica
     tombstones = store.tombstones(name)
     for tombstone in tombstones:
         # Format 1 did not keep the epoch: this is the newest it can have been.
-        of_epoch = dataclasses.replace(tombstone, epoch=application.epoch)
+        of_epoch = sealed(keys, name, dataclasses.replace(tombstone, epoch=application.epoch))
         connection.execute(
             sa.update(TOMBSTONES)
             .where(TOMBSTONES.c.application == store.application_id(name), TOMBSTONES.c.record == tombstone.record)
-            .values(epoch=of_epoch.epoch, seal=tombstone_seal(keys, name, of_epoch))
+            .values(epoch=of_epoch.epoch, seal=of_epoch.seal)
         )
-    sealed = sealed_application(keys, dataclasses.replace(application, revision=1))
-    connection.execute(
-        sa.update(APPLICATIONS).where(APPLICATIONS.c.name == name).values(revision=sealed.revision, seal=sealed.seal)
-    )
-    event = AuditEvent("migrate", name, key_entries=keys.entries(), time=int(time.time()))
-    store.append(connection, event, Counts(count, len(tombstones), sealed.revision))
+    new = sealed(keys, name, dataclasses.replace(application, revision=1))
+    connection.execute(sa.update(APPLICATIONS).where(APPLICATIONS.c.name == name).values(revision=1, seal=new.seal))
+    event = AuditEvent("migrate", name, key_entries=keys.state().position, time=int(time.time()))
+    store.append(connection, event, Counts(count, len(tombstones), 1))
 
 
-def _content(store: RecordStore, connection: sa.Connection, old: _Legacy, *, keyed_from: int) -> KeyContent:
+def _content(store: RecordStore, connection: sa.Connection, old: _Legacy) -> Callable[[KeyWrite], None]:
+    """What writes the content of both old stores to the new key store."""
     epochs = {application.name: application.epoch for application in store.applications()}
     rows = connection.execute(sa.text("SELECT name, next_record FROM applications"))
     following = {name: number for name, number in rows}
@@ -195,23 +213,16 @@ def _content(store: RecordStore, connection: sa.Connection, old: _Legacy, *, key
             subject_id = revoked.setdefault(name, {}).setdefault(tombstone.record, tombstone.subject_id)
             if subject_id != tombstone.subject_id:
                 raise _changed(name, f"the tombstone of record {tombstone.record} has another subject")
-    names = {*following, *revoked, *old.masks}
-    return KeyContent(
-        master=None if old.is_external else old.master,
-        masks={
-            name: {record: mask for record, mask in of.items() if record not in revoked.get(name, {})}
-            for name, of in old.masks.items()
-        },
-        revoked={
-            name: [RevokedRecord(subject_id, record, epochs.get(name, 0)) for record, subject_id in of.items()]
-            for name, of in revoked.items()
-        },
-        next_records={
-            name: max(following.get(name, 0), 1 + max([-1, *revoked.get(name, {}), *old.masks.get(name, {})]))
-            for name in names
-        },
-        keyed_from=keyed_from,
-    )
+
+    def fill(write: KeyWrite) -> None:
+        for name in {**following, **revoked, **old.masks}:
+            gone, masks, epoch = revoked.get(name, {}), old.masks.get(name, {}), epochs.get(name, 0)
+            if gone:
+                write.revoke(name, [Tombstone(subject_id, record, epoch) for record, subject_id in gone.items()])
+            write.know(name, next_record=max(following.get(name, 0), 1 + max([-1, *gone, *masks])))
+            write.put_masks(name, {record: mask for record, mask in masks.items() if record not in gone})
+
+    return fill
 
 
 def _changed(application: str, problem: str) -> StoreError:
@@ -219,30 +230,6 @@ def _changed(application: str, problem: str) -> StoreError:
         f"application {application}: {problem}: the record store was changed outside of the "
         "gallery. Take it from a backup"
     )
-
-
-def _new_header(old: _Legacy) -> dict[str, Any]:
-    """The same salt and cost, so that the same passphrase gives the same wrapping key."""
-    return {name: old.header[name] for name in ("sealed_by", "salt", "cost") if name in old.header}
-
-
-def _open_new(old: _Legacy, path: Path) -> KeyStore:
-    return KeyStore(path, old.key, _new_header(old), master=old.master if old.is_external else None)
-
-
-def _check_content(keys: KeyStore, old: _Legacy) -> None:
-    same = keys.master() == old.master
-    for name, revoked in old.revoked.items():
-        known = keys.revoked(name)
-        same &= all(
-            record in known and known[record].subject_id == subject_id for record, subject_id in revoked.items()
-        )
-    for name, masks in old.masks.items():
-        kept = [record for record in masks if record not in keys.revoked(name)]
-        for mask, record in zip(keys.masks(name, kept), kept, strict=True):
-            same &= hmac.compare_digest(mask, masks[record])
-    if not same:
-        raise StoreError(f"{keys.path}: does not hold what {old.path} holds; move it away and start again")
 
 
 def _read_legacy(path: Path, seal: Seal) -> _Legacy:
@@ -275,7 +262,7 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
                 masks.get(name, {}).pop(record, None)
     if master is None:
         raise StoreError(f"{path}: holds no master key; take it from a backup")
-    return _Legacy(path, key, header, master, masks, revoked, number)
+    return _Legacy(path, key, header, master, seal.master, masks, revoked, number)
 
 
 def _legacy_header(path: Path, line: bytes) -> tuple[dict[str, Any], int]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iom.codes.distances import nearest, paired, within_each
 from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
-from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.key_store import KeyStore
 from iom.gallery.models import Application, Reference
 from iom.gallery.stores.base import RecordStore
 from iom.gallery.templates import check_seal, record_keys, unmasked
@@ -90,27 +90,20 @@ class CodeIndex:
             if self._deleted > _MAX_DELETED:
                 self._compact()
 
-    def nearest(self, probes: PackedCodes, top: int) -> list[list[Hit]]:
-        """The `top` nearest of each probe, nearest first; the lowest record wins a tie."""
-        with self._lock:
-            if not len(self) or top < 1:
-                return [[] for _ in range(len(probes))]
-            k = min(top + self._deleted, self._size)
-            rows, distances = nearest(probes, self._codes(), k)
-            return [self._hits(rows[i], distances[i])[:top] for i in range(len(probes))]
-
-    def within(self, probes: PackedCodes, threshold: float) -> list[list[Hit]]:
-        """All of each probe at a distance of at most `threshold`, in the same order."""
+    def search(self, probe: PackedCodes, *, top: int, threshold: int | None) -> list[Hit]:
+        """Records within `threshold` of one probe, or the `top` nearest: nearest first, the lowest record in a tie."""
         with self._lock:
             if not len(self):
-                return [[] for _ in range(len(probes))]
-            return [self._hits(*found) for found in within_each(probes, self._codes(), threshold)]
-
-    def _hits(self, rows: NDArray[np.int64], distances: NDArray[np.int32]) -> list[Hit]:
-        marks = self._marks[rows]
-        valid = marks & 1 == 0
-        found = zip((marks[valid] >> 1).tolist(), distances[valid].tolist(), strict=True)
-        return [Hit(record, distance) for record, distance in found]
+                return []
+            if threshold is None:
+                count = min(top + self._deleted, self._size)
+                rows, distances = (each[0] for each in nearest(probe, self._codes(), count))
+            else:
+                ((rows, distances),) = within_each(probe, self._codes(), threshold)
+            marks = self._marks[rows]
+            valid = marks & 1 == 0
+            hits = list(map(Hit, (marks[valid] >> 1).tolist(), distances[valid].tolist()))
+            return hits[:top] if threshold is None else hits
 
     def _codes(self) -> PackedCodes:
         return PackedCodes(self._planes[: self._size], *self._shape)
@@ -164,25 +157,33 @@ class Searcher:
         self,
         application: Application,
         hasher: FaceHasher,
-        embeddings: NDArray[np.float32],
+        embedding: NDArray[np.float32],
         *,
         top: int,
         threshold: int | None,
-    ) -> list[list[Hit]]:
-        """Hits for each of `embeddings` `(N, D)`: the `top` nearest, or all within `threshold`."""
-        if application.key_mode == "subject":
-            return [self._each_key(application, hasher, row, top=top, threshold=threshold) for row in embeddings]
-        found: list[list[Hit]] = [[] for _ in embeddings]
-        for epoch in sorted(self.refresh(application)):
-            key = self._keys.application_key(application.name, epoch)
-            probes = pack(hasher.hash(embeddings, key), hasher.alphabet_size)
-            index = self.refresh(application).get(epoch)
-            if index is None:  # the last reference of the epoch was revoked meanwhile
-                continue
-            nearby = index.nearest(probes, top) if threshold is None else index.within(probes, threshold)
-            for hits, more in zip(found, nearby, strict=True):
-                hits += more
-        return [_best(hits, top, threshold) for hits in found]
+    ) -> list[Hit]:
+        """The `top` nearest of a probe `(D,)`, or all within `threshold`."""
+        name, hits = application.name, []
+        if application.key_mode == "application":
+            for epoch in sorted(self.refresh(application)):
+                key = self._keys.application_key(name, epoch)
+                probe = pack(hasher.hash(embedding[None], key), hasher.alphabet_size)
+                index = self.refresh(application).get(epoch)
+                if index is not None:  # else the last reference of the epoch was revoked meanwhile
+                    hits += index.search(probe, top=top, threshold=threshold)
+            return _best(hits, top, threshold)
+        revoked, after = self._keys.revoked(name), -1
+        while page := self._store.scan(name, after=after, limit=_CANDIDATES_A_BATCH):
+            after = page[-1].record
+            page = [reference for reference in page if reference.record not in revoked]
+            distances = distances_to(self._keys, application, hasher, page, embedding).tolist()
+            hits += [Hit(reference.record, distance) for reference, distance in zip(page, distances, strict=True)]
+            hits = _best(hits, top, threshold)
+            near = {hit.record for hit in hits}
+            for reference in page:
+                if reference.record in near:
+                    check_seal(self._keys, reference)
+        return hits
 
     def candidates(self, application: Application, hits: Sequence[Hit], threshold: int) -> list[Candidate]:
         """Subjects of hits, each once, without those revoked since the search."""
@@ -212,15 +213,13 @@ class Searcher:
                 known = 0
             indexes = self._indexes.setdefault(name, {})
             capacity = 0 if known else self._store.stats(name).references
-            after = -1
-            while page := self._store.scan(name, after=after, since=known):
+            for page in self._store.pages(name, since=known):
                 self._append(application, indexes, page, capacity)
-                after = page[-1].record
             revoked = [stone.record for stone in self._store.tombstones(name, since=known)]
-            for index in indexes.values():
+            for epoch, index in list(indexes.items()):
                 index.delete(revoked)
-            for epoch in [epoch for epoch, index in indexes.items() if not len(index)]:
-                del indexes[epoch]
+                if not len(index):
+                    del indexes[epoch]
             self._versions[name] = version
             return indexes
 
@@ -238,28 +237,6 @@ class Searcher:
                 indexes[epoch] = CodeIndex(*shape, capacity=capacity)
             records = [reference.record for reference in of_epoch]
             indexes[epoch].append(records, unmasked(self._keys, application, of_epoch))
-
-    def _each_key(
-        self,
-        application: Application,
-        hasher: FaceHasher,
-        embedding: NDArray[np.float32],
-        *,
-        top: int,
-        threshold: int | None,
-    ) -> list[Hit]:
-        revoked, hits, after = self._keys.revoked(application.name), [], -1
-        while page := self._store.scan(application.name, after=after, limit=_CANDIDATES_A_BATCH):
-            after = page[-1].record
-            page = [reference for reference in page if reference.record not in revoked]
-            distances = distances_to(self._keys, application, hasher, page, embedding).tolist()
-            hits += [Hit(reference.record, distance) for reference, distance in zip(page, distances, strict=True)]
-            hits = _best(hits, top, threshold)
-            near = {hit.record for hit in hits}
-            for reference in page:
-                if reference.record in near:
-                    check_seal(self._keys, reference)
-        return hits
 
 
 def distances_to(

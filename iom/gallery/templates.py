@@ -5,15 +5,15 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._registry import FUSIONS, lookup
+from iom._registry import lookup
 from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_shape, pack, plane_count, word_count
 from iom.errors import EnrolmentError, RevokedError, StoreError
-from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.key_store import KeyStore
 from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone
 from iom.gallery.stores.base import RecordStore
 from iom.keys import TransformKey, check_key_kind, part_of
@@ -46,12 +46,11 @@ class MajorityHasher(ForwardingFaceHasher):
         return majority_codes(codes, np.repeat(np.arange(len(rows)), images), self.alphabet_size)
 
 
-def _centroid(rows: Rows) -> Rows:
-    return mean_vectors(rows, np.zeros(len(rows), np.int64)).astype(np.float32)
-
-
-_FUSION_STEPS: tuple[Callable[[Rows], Rows], ...] = (lambda rows: rows, _centroid, lambda rows: rows.reshape(1, -1))
-_FUSIONS = dict(zip(FUSIONS, _FUSION_STEPS, strict=True))
+_FUSIONS: dict[str, Callable[[Rows], Rows]] = {
+    "none": lambda rows: rows,
+    "centroid": lambda rows: mean_vectors(rows, np.zeros(len(rows), np.int64)).astype(np.float32),
+    "majority": lambda rows: rows.reshape(1, -1),
+}
 """Rows for `Gallery.enroll` from the images of a subject: each image, their mean, or all in one row for a gallery with
 a `MajorityHasher`."""
 
@@ -229,40 +228,32 @@ def check_seal(keys: KeyStore, reference: Reference) -> None:
         )
 
 
-def sealed_application(keys: KeyStore, application: Application) -> Application:
-    """The application with its authentication tag."""
-    return dataclasses.replace(application, seal=_application_seal(keys, application))
+Sealed = TypeVar("Sealed", Application, Tombstone)
 
 
-def holds_application_seal(keys: KeyStore, application: Application) -> bool:
-    """Whether the settings of an application were written by a gallery with these keys."""
-    return hmac.compare_digest(_application_seal(keys, application), application.seal)
-
-
-def _application_seal(keys: KeyStore, application: Application) -> bytes:
-    a = application
+def _seal_of(keys: KeyStore, application: str, record: Application | Tombstone) -> bytes:
+    if isinstance(record, Application):
+        kind, fields = "application", [*(record.fields() | {"masked": int(record.masked)}).values()]
+    else:
+        kind, fields = "tombstone", [application, record.subject_id, record.record, record.epoch]
     # No name is empty, so that this is never the message of a reference.
-    fields = [a.name, a.encoding, a.model, a.threshold, a.key_mode, int(a.masked)]
-    fields += [a.epoch, a.created, a.revision]
-    return keys.seal(b"\0application\0" + json.dumps(fields, separators=(",", ":")).encode())
+    return keys.seal(f"\0{kind}\0{json.dumps(fields, separators=(',', ':'))}".encode())
+
+
+def sealed(keys: KeyStore, application: str, record: Sealed) -> Sealed:
+    """The settings of an application, or one of its tombstones, with an authentication tag."""
+    return dataclasses.replace(record, seal=_seal_of(keys, application, record))
+
+
+def holds_seal(keys: KeyStore, application: str, record: Application | Tombstone) -> bool:
+    """Whether settings or a tombstone of an application were written by a gallery with these keys."""
+    return hmac.compare_digest(_seal_of(keys, application, record), record.seal)
 
 
 def tombstone_of(keys: KeyStore, reference: Reference) -> Tombstone:
     """The sealed tombstone of a reference."""
     bare = Tombstone(reference.subject_id, reference.record, reference.epoch)
-    seal = tombstone_seal(keys, reference.application, bare)
-    return dataclasses.replace(bare, seal=seal)
-
-
-def tombstone_seal(keys: KeyStore, application: str, tombstone: Tombstone) -> bytes:
-    """Authentication tag of a tombstone."""
-    fields = [application, tombstone.subject_id, tombstone.record, tombstone.epoch]
-    return keys.seal(b"\0tombstone\0" + json.dumps(fields, separators=(",", ":")).encode())
-
-
-def holds_tombstone_seal(keys: KeyStore, application: str, tombstone: Tombstone) -> bool:
-    """Whether a tombstone was written by a gallery with these keys."""
-    return hmac.compare_digest(tombstone_seal(keys, application, tombstone), tombstone.seal)
+    return sealed(keys, reference.application, bare)
 
 
 def _draw_masks(application: Application, count: int) -> NDArray[np.uint64]:

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from iom._files import SECRET_MODE, atomic_path
 from iom._untrusted import parse_json
 from iom.codes.packing import code_bytes
@@ -32,8 +34,19 @@ from iom.gallery.templates import check_seal
 FORMAT = "iom-gallery"
 VERSION = 2
 _MAX_LINE_BYTES = 1 << 26
-_BARE = {"subject_id": str, "slot": int, "record": int, "epoch": int, "metadata": str, "created": int}
-_SLOT_END = 1 << 31
+
+
+class _Fields(BaseModel):
+    """A reference in a page: the slot is the only field without a seal."""
+
+    model_config = ConfigDict(strict=True)
+    subject_id: str
+    slot: int = Field(ge=0, lt=1 << 31)
+    record: int
+    epoch: int
+    metadata: str
+    created: int
+    seal: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +83,8 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
             for page in still.pages(name):
                 page = [reference for reference in page if reference.record not in revoked]
                 codes = b"".join(reference.code for reference in page)
-                write(_line(references=[_bare(each) for each in page], bytes=len(codes)))
+                fields = [_Fields(**{**vars(each), "seal": each.seal.hex()}).model_dump() for each in page]
+                write(_line(references=fields, bytes=len(codes)))
                 write(codes)
                 count += len(page)
             stream.write(_line(end=count, sha256=digest.hexdigest()))
@@ -102,30 +116,22 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
     """
     for _ in _read(gallery, path):
         pass
-    added = present = gone = 0
-    for application, page in _read(gallery, path):
-        name = application.name
-        if name not in {known.name for known in gallery.store.applications()}:
-            gallery.add_application(_newest(gallery, application))
-        known = gallery.application(name)
-        for field in ("encoding", "model", "key_mode", "masked"):
-            if getattr(known, field) != getattr(application, field):
-                raise EnrolmentError(f"{path}: the application {name} here has another {field}; nothing was added")
+    pages = _read(gallery, path)
+    known, _ = next(pages)
+    name, added, present, gone = known.name, 0, 0, 0
+    known = _known_here(gallery, path, known)
+    for _, page in pages:
         numbers = [reference.record for reference in page]
         revoked = set(gallery.keys.revoked(name))
         here = {reference.record: reference for reference in gallery.store.by_record(name, numbers)}
         if known.key_mode == "application":  # another record's code under the key of a revoked one
             epochs = gallery.keys.revoked_epochs(name)
-            revoked |= {
-                each.record
-                for each in page
-                if each.record not in here and each.epoch <= epochs.get(each.subject_id, -1)
-            }
-        new = [each for each in page if each.record not in revoked and each.record not in here]
+            absent = (each for each in page if each.record not in here)
+            revoked |= {each.record for each in absent if each.epoch <= epochs.get(each.subject_id, -1)}
         for each in page:
             if each.record in here and here[each.record].seal != each.seal:
                 raise EnrolmentError(f"{path}: record {each.record} is another one here")
-        if new:
+        if new := [each for each in page if each.record not in revoked and each.record not in here]:
             gallery.add_references(name, new)
         added += len(new)
         present += len(here)
@@ -133,12 +139,23 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
     return ImportSummary(added, present, gone)
 
 
-def _newest(gallery: Gallery, application: Application) -> Application:
-    """The application of a file, with the threshold if it was set since the export."""
-    known = gallery.keys.known(application.name).settings
-    if known is None or known.revision <= application.revision:
-        return application
-    return dataclasses.replace(application, threshold=known.threshold)
+def _known_here(gallery: Gallery, path: Path, application: Application) -> Application:
+    """The application of a file in this gallery, which is made with a threshold that was set since the export."""
+    name = application.name
+    if not _has(gallery, name):
+        settings = gallery.keys.known(name).settings
+        if settings is not None and settings.revision > application.revision:
+            application = dataclasses.replace(application, threshold=settings.threshold)
+        gallery.add_application(application)
+    known = gallery.application(name)
+    for field in ("encoding", "model", "key_mode", "masked"):
+        if getattr(known, field) != getattr(application, field):
+            raise EnrolmentError(f"{path}: the application {name} here has another {field}; nothing was added")
+    return known
+
+
+def _has(gallery: Gallery, name: str) -> bool:
+    return name in {application.name for application in gallery.store.applications()}
 
 
 def _read(gallery: Gallery, path: Path) -> Iterator[tuple[Application, list[Reference]]]:
@@ -168,26 +185,16 @@ def _pages(gallery: Gallery, path: Path, stream: BinaryIO) -> Iterator[tuple[App
         if len(codes) != size * len(references):
             raise StoreError(f"{path}: is truncated or damaged")
         digest.update(codes)
-        page = [
-            _reference_of(gallery, application.name, fields, codes[place * size : (place + 1) * size])
-            for place, fields in enumerate(references)
-        ]
+        page = []
+        for place, fields in enumerate(map(_Fields.model_validate, references)):
+            check_subject_id(fields.subject_id)
+            bare = fields.model_dump() | {"seal": bytes.fromhex(fields.seal)}
+            page.append(Reference(application.name, code=codes[place * size : (place + 1) * size], **bare))
+            check_seal(gallery.keys, page[-1])
         count += len(page)
         yield application, page
     if line != {"end": count, "sha256": before} or stream.read(1):
         raise StoreError(f"{path}: is truncated or damaged: its check does not hold")
-
-
-def _reference_of(gallery: Gallery, application: str, fields: dict[str, Any], code: bytes) -> Reference:
-    if any(type(fields[name]) is not kind for name, kind in _BARE.items()):
-        raise ValueError("a field of another type")
-    if not 0 <= fields["slot"] < _SLOT_END:  # the only field without a seal
-        raise ValueError("a slot that no reference has")
-    check_subject_id(fields["subject_id"])
-    bare = {name: fields[name] for name in _BARE}
-    reference = Reference(application=application, code=code, seal=bytes.fromhex(fields["seal"]), **bare)
-    check_seal(gallery.keys, reference)
-    return reference
 
 
 def _application_in(gallery: Gallery, path: Path, header: dict[str, Any]) -> Application:
@@ -206,7 +213,7 @@ def _application_in(gallery: Gallery, path: Path, header: dict[str, Any]) -> App
                 f"{path}: the application's settings were changed; nothing was read. Take the file "
                 "from where it was written"
             )
-    elif application.name not in {known.name for known in gallery.store.applications()}:
+    elif not _has(gallery, application.name):
         raise StoreError(
             f"{path}: an export of version 1, whose settings are not authenticated; make the "
             f"application first with: iom init --application {application.name}"
@@ -217,11 +224,6 @@ def _application_in(gallery: Gallery, path: Path, header: dict[str, Any]) -> App
 def _header_seal(gallery: Gallery, application: Application) -> bytes:
     text = json.dumps(application.fields(), sort_keys=True, separators=(",", ":"))
     return gallery.keys.seal(b"\0export\0" + text.encode())
-
-
-def _bare(reference: Reference) -> dict[str, Any]:
-    fields = {name: getattr(reference, name) for name in _BARE}
-    return {**fields, "seal": reference.seal.hex()}
 
 
 def _line(**values: Any) -> bytes:

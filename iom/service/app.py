@@ -1,7 +1,6 @@
 """FastAPI application over an open gallery, and its assembly for `iom serve`."""
 
 import contextlib
-import dataclasses
 import importlib.util
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,9 +11,19 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from prometheus_client import Gauge, generate_latest
 from starlette.formparsers import MultiPartParser
 
-from iom.errors import BusyError, DataError, EnrolmentError, RevokedError, StoreError, TooLargeError
+from iom.errors import (
+    BusyError,
+    DataError,
+    EnrolmentError,
+    NotEnrolledError,
+    RevokedError,
+    StoreError,
+    TooLargeError,
+    UnknownApplicationError,
+)
 from iom.gallery.gallery import Gallery
 from iom.keys import TransformKey
 from iom.models.face_hasher import FaceHasher
@@ -23,15 +32,7 @@ from iom.photos.images import Pixels
 from iom.service.decoding import Decoder
 from iom.service.face_pipeline import FACES_A_CALL, FacePipeline, SharedHasher
 from iom.service.middleware import LOG, RETRY_SOON, Gate, Metrics
-from iom.service.routes import (
-    PNG_RESPONSE,
-    LiveResponse,
-    ReadyResponse,
-    add_gallery_routes,
-    guards,
-    png_response,
-    problems,
-)
+from iom.service.routes import PNG_RESPONSE, ReadyResponse, add_gallery_routes, guards, png_response, problems
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile, add_token
 from iom.synthetic import load_face_model
@@ -55,13 +56,15 @@ _FILES = {
 }
 OPEN_PATHS = frozenset({*_FILES, "/health/live", "/health/ready", "/openapi.json"})
 OPEN_FOLDER = "/samples/"
-_STATUS: list[tuple[type[Exception], int]] = [
-    (TooLargeError, 413),
-    (DataError, 422),
-    (RevokedError, 410),
-    (EnrolmentError, 409),
-    (BusyError, 503),
-]
+_STATUS: dict[type[Exception], int] = {
+    TooLargeError: 413,
+    DataError: 422,
+    RevokedError: 410,
+    NotEnrolledError: 404,
+    UnknownApplicationError: 404,
+    EnrolmentError: 409,
+    BusyError: 503,
+}
 
 
 def create_app(
@@ -79,7 +82,8 @@ def create_app(
     """
     settings = settings or ServiceSettings()
     metrics = Metrics()
-    metrics.watch("iom_images_given_up", "Images whose decoder was killed.", lambda: faces.decoder.given_up)
+    given_up = Gauge("iom_images_given_up", "Images whose decoder was killed.", registry=metrics.registry)
+    given_up.set_function(lambda: faces.decoder.given_up)
     if gallery.hasher is not None and not isinstance(gallery.hasher, SharedHasher):
         gallery.hasher = SharedHasher(gallery.hasher)
     # Faces must not reach a disk: Starlette would put larger uploads into temporary files.
@@ -121,14 +125,15 @@ def create_app(
     )
     def prometheus() -> Response:
         """Metrics in the text format of Prometheus."""
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
 
     return app
 
 
 def _add_errors(app: FastAPI) -> None:
-    for kind, status in _STATUS:
-        app.add_exception_handler(kind, _refused(status))
+    async def refused(_: Request, error: Exception) -> JSONResponse:
+        status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+        return JSONResponse({"detail": str(error)}, status, RETRY_SOON if status == 503 else None)
 
     async def store_failed(_: Request, error: Exception) -> JSONResponse:
         LOG.error("record store or key store: %s", error)
@@ -140,31 +145,25 @@ def _add_errors(app: FastAPI) -> None:
         lines = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in found]
         return JSONResponse({"detail": "; ".join(lines)}, status_code=422)
 
+    for kind in _STATUS:
+        app.add_exception_handler(kind, refused)
     app.add_exception_handler(StoreError, store_failed)
     app.add_exception_handler(RequestValidationError, invalid)
-
-
-def _refused(status: int) -> Callable[[Request, Exception], Any]:
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        headers = RETRY_SOON if status == 503 else None
-        return JSONResponse({"detail": str(error)}, status, headers)
-
-    return answer
 
 
 def _add_pages(
     app: FastAPI, gallery: Gallery, faces: FacePipeline, settings: ServiceSettings, samples: Sequence[Pixels]
 ) -> None:
     @app.get("/health/live", operation_id="live", tags=["service"])
-    async def live() -> LiveResponse:  # async: it answers also while all threads work
+    async def live() -> dict[str, str]:  # async: it answers also while all threads work
         """Whether the process answers; restart it if it does not."""
-        return LiveResponse()
+        return {"status": "live"}
 
     @app.get("/health/ready", operation_id="ready", tags=["service"], responses=problems(500, 503))
     def ready() -> ReadyResponse:
         """Whether the stores answer; send no requests if they do not."""
         gallery.store.audit_head()
-        gallery.keys.entries()
+        gallery.keys.state()
         return ReadyResponse(aligns=faces.aligns, scores=settings.scores, samples=len(samples))
 
     @app.get(
@@ -192,22 +191,12 @@ def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
-@dataclasses.dataclass(frozen=True)
-class DemoPlaces:
-    """URLs and files of a throwaway gallery, and a token for it."""
-
-    store: str
-    keys: str
-    tokens: Path
-    token: str = dataclasses.field(repr=False)
-
-
-def make_demo(folder: Path, application: str) -> DemoPlaces:
-    """Places of a throwaway gallery in `folder`, with a token file for `application`."""
+def make_demo(folder: Path, application: str) -> tuple[str, str, Path, str]:
+    """URLs of record store and key store of a throwaway gallery in `folder`, a token file and its one token."""
     tokens = folder / "tokens.json"
     token = add_token(tokens, name="demo", application=application, role="admin")
     keys = f"file:{folder / 'demo.keys'}?key-file={folder / 'demo.wrap'}"
-    return DemoPlaces(f"sqlite:///{folder / 'demo.db'}", keys, tokens, token)
+    return f"sqlite:///{folder / 'demo.db'}", keys, tokens, token
 
 
 @contextlib.contextmanager

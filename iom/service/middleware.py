@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 from fastapi import HTTPException
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
@@ -200,13 +200,13 @@ class Metrics:
     """Prometheus metrics of requests and decisions; no label names a subject."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self._requests = Counter("iom_requests", "Requests.", ["action", "status"], registry=self._registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter("iom_requests", "Requests.", ["action", "status"], registry=self.registry)
         self._seconds = Histogram(
-            "iom_request_seconds", "Time of a request.", ["action"], buckets=_BUCKETS, registry=self._registry
+            "iom_request_seconds", "Time of a request.", ["action"], buckets=_BUCKETS, registry=self.registry
         )
-        self._decisions = Counter("iom_decisions", "Comparisons.", ["action", "match"], registry=self._registry)
+        self._decisions = Counter("iom_decisions", "Comparisons.", ["action", "match"], registry=self.registry)
 
     def count(self, action: str, status: int, seconds: float) -> None:
         self._requests.labels(action, str(status)).inc()
@@ -214,14 +214,6 @@ class Metrics:
 
     def decide(self, action: str, match: bool) -> None:
         self._decisions.labels(action, str(match).lower()).inc()
-
-    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Add a gauge whose value is read at each scrape."""
-        Gauge(name, text, registry=self._registry).set_function(value)
-
-    def text(self) -> bytes:
-        """The metrics in the text format of Prometheus."""
-        return generate_latest(self._registry)
 
 
 class BodyError(HTTPException):

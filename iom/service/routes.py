@@ -1,8 +1,7 @@
 """Routes of a gallery and their responses: enroll, verify, identify, revoke, renew, align, stats."""
 
-import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
@@ -10,11 +9,13 @@ from fastapi import Path as InPath
 from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
-from iom.errors import DataError, EnrolmentError, RevokedError
+from iom.errors import DataError, EnrolmentError
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import MAX_SUBJECT_ID_LENGTH, check_subject_id
+from iom.gallery.stores.base import StoreStats
 from iom.photos.images import Pixels
 from iom.service.face_pipeline import FacePipeline
 from iom.service.middleware import Backoff, Metrics
@@ -57,22 +58,6 @@ class RevokeResponse(BaseModel):
 
     model_config = _example(revoked=2)
     revoked: int = Field(description="Number of references.")
-
-
-class StatsResponse(BaseModel):
-    """Counts of an application."""
-
-    model_config = _example(subjects=2, references=3, revoked=1)
-    subjects: int
-    references: int
-    revoked: int
-
-
-class LiveResponse(BaseModel):
-    """The process answers."""
-
-    model_config = _example(status="live")
-    status: str = "live"
 
 
 class ReadyResponse(BaseModel):
@@ -123,9 +108,17 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def _subject(text: str) -> str:
+    try:
+        return check_subject_id(text)
+    except EnrolmentError as error:
+        raise PydanticCustomError("subject_id", "{problem}", {"problem": str(error)}) from None
+
+
 Application = Annotated[str, InPath(description="Name of the application.", examples=["default"], max_length=64)]
 Subject = Annotated[
     str,
+    AfterValidator(_subject),
     Form(
         description="Subject id: printable characters, no space at its ends.",
         min_length=1,
@@ -172,16 +165,14 @@ def add_gallery_routes(
         another: Annotated[bool, Form(description="Add to a subject that is enrolled already.")] = False,
     ) -> EnrolResponse:
         """Enrol a subject; a revoked one is refused (use `renew`)."""
-        subject = _checked(gallery, application, subject)
         new = gallery.enroll(application, subject, embedded(images), another=another)
         return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
-    @post("verify", 410)
+    @post("verify", 409, 410)
     def verify(request: Request, application: Application, subject: Subject, image: Image) -> VerifyResponse:
         """Compare a face with the references of a subject (1:1)."""
-        subject = _checked(gallery, application, subject)
         token = request.scope["iom.token"].name
-        with backoff.verification(token, application, subject) as attempt, _not_found():
+        with backoff.verification(token, application, subject) as attempt:
             decision = gallery.verify(application, subject, embedded([image]))
             attempt.is_match = decision.match
         metrics.decide("verify", decision.match)
@@ -192,8 +183,14 @@ def add_gallery_routes(
     @post("identify", 409)
     def identify(request: Request, application: Application, image: Image) -> list[IdentifyMatch]:
         """List the subjects within the threshold, nearest first (1:N)."""
-        _checked(gallery, application)
-        _check_size(gallery, application, settings.max_keys)
+        if gallery.application(application).key_mode == "subject":
+            references = gallery.store.stats(application).references
+            if references > settings.max_keys:
+                raise EnrolmentError(
+                    f"application {application} has {references} references, each under a key of its own; "
+                    f"at most {settings.max_keys} are searched. Verify instead, or use an application with one "
+                    "key for all (iom init --key-mode application)"
+                )
         with backoff.search(request.scope["iom.token"].name, application) as attempt:
             found = gallery.identify(application, embedded([image]))
             attempt.is_match = bool(found)
@@ -206,16 +203,12 @@ def add_gallery_routes(
     @post("revoke", 410)
     def revoke(application: Application, subject: Subject) -> RevokeResponse:
         """Revoke all templates of a subject for good."""
-        subject = _checked(gallery, application, subject)
-        with _not_found():
-            return RevokeResponse(revoked=gallery.revoke(application, subject))
+        return RevokeResponse(revoked=gallery.revoke(application, subject))
 
     @post("renew", 409, 410)
     def renew(application: Application, subject: Subject, images: Images) -> EnrolResponse:
         """Revoke the references of a subject and enrol it anew under a fresh key, in one step."""
-        subject = _checked(gallery, application, subject)
-        with _not_found(exists=lambda: gallery.store.references(application, subject)):
-            new = gallery.renew(application, subject, embedded(images))
+        new = gallery.renew(application, subject, embedded(images))
         return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
     @post("align", response_class=Response, responses=PNG_RESPONSE)
@@ -230,11 +223,9 @@ def add_gallery_routes(
         dependencies=guards("stats"),
         responses=problems(401, 403, 404, 422, 429, 500, 503),
     )
-    def stats(application: Application) -> StatsResponse:
+    def stats(application: Application) -> StoreStats:
         """Counts of the application."""
-        _checked(gallery, application)
-        counts = gallery.store.stats(application)
-        return StatsResponse(subjects=counts.subjects, references=counts.references, revoked=counts.revoked)
+        return gallery.store.stats(gallery.application(application).name)
 
 
 def png_response(face: Pixels) -> Response:
@@ -263,40 +254,3 @@ async def _each_field_once(request: Request) -> None:
     for name in form:
         if name != "images" and len(form.getlist(name)) > 1:
             raise HTTPException(422, f"{name}: expected one, received {len(form.getlist(name))}")
-
-
-def _checked(gallery: Gallery, application: str, subject: str | None = None) -> str:
-    """The normalized subject id; 404 without the application."""
-    if subject is not None:
-        try:
-            subject = check_subject_id(subject)
-        except EnrolmentError as error:
-            raise HTTPException(422, str(error)) from None
-    with _not_found():
-        gallery.application(application)
-    return subject or ""
-
-
-@contextlib.contextmanager
-def _not_found(*, exists: Callable[[], Any] = lambda: None) -> Iterator[None]:
-    """Turn an `EnrolmentError` into 404, unless `exists` says that the subject exists."""
-    try:
-        yield
-    except RevokedError:
-        raise
-    except EnrolmentError as error:
-        if exists():
-            raise
-        raise HTTPException(404, str(error)) from None
-
-
-def _check_size(gallery: Gallery, application: str, max_keys: int) -> None:
-    if gallery.store.application(application).key_mode != "subject":
-        return
-    references = gallery.store.stats(application).references
-    if references > max_keys:
-        raise EnrolmentError(
-            f"application {application} has {references} references, each under a key of its own; "
-            f"at most {max_keys} are searched. Verify instead, or use an application with one "
-            "key for all (iom init --key-mode application)"
-        )

@@ -42,7 +42,7 @@ def iom(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("iom.models.face_hasher.load", load)
     write_images(tmp_path, range(9))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("iom.gallery.keys.key_store.SCRYPT_COST", 2)
+    monkeypatch.setattr("iom.gallery.key_store.SCRYPT_COST", 2)
     monkeypatch.setenv("IOM_GALLERY", f"sqlite:///{tmp_path}/g.db")
     monkeypatch.setenv("IOM_KEYS", f"file:{tmp_path}/keys?key-file={tmp_path}/wrap")
 
@@ -286,9 +286,9 @@ def test_a_path_where_a_url_is_expected_shows_the_url(iom):
 def test_without_a_terminal_the_passphrase_is_not_asked_for(root, tmp_path):
     keys = tmp_path / "g.keys"
     code = (
-        "import sys; from iom.gallery.keys.key_store import KeyStore; from pathlib import Path\n"
+        "import sys; from iom.gallery.key_store import KeyStore, passphrase_seal; from pathlib import Path\n"
         "from iom.cli.main import main\n"
-        "KeyStore.with_passphrase(Path(sys.argv[1]), 'correct horse', create=True, cost=2)\n"
+        "KeyStore.open(Path(sys.argv[1]), passphrase_seal(lambda: 'correct horse', 2), create=True)\n"
         "sys.exit(main(['stats', '--keys', f'file:{sys.argv[1]}']))"
     )
     environment = {name: text for name, text in os.environ.items() if name != "IOM_PASSPHRASE"}
@@ -321,11 +321,11 @@ def test_mistakes_are_told_before_tensorflow_is_loaded(root, tmp_path):
 import sys
 from pathlib import Path
 from iom.cli.main import main
-from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.key_store import KeyStore, passphrase_seal
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.gallery.gallery import Gallery
 from tests.gallery.conftest import FakeHasher
-keys = KeyStore.with_passphrase(Path("gallery.keys"), "correct horse", create=True, cost=2)
+keys = KeyStore.open(Path("gallery.keys"), passphrase_seal(lambda: "correct horse", 2), create=True)
 with Gallery(SqliteStore(Path("gallery.db"), create=True), keys, FakeHasher()) as gallery:
     gallery.create_application("default")
 Path("right").write_text("correct horse")

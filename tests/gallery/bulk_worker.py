@@ -33,10 +33,10 @@ def load(weights, *, batch_size):
 def opened(folder, *, create=False):
     from benchmarks.gallery_crash import FakeHasher
     from iom.gallery.gallery import Gallery
-    from iom.gallery.keys.key_store import KeyStore
+    from iom.gallery.key_store import KeyStore, Seal
     from iom.gallery.stores.sqlite import SqliteStore
 
-    keys = KeyStore.with_key(folder / "keys", bytes(32), create=create)
+    keys = KeyStore.open(folder / "keys", Seal("key", lambda *_: bytes(32)), create=create)
     return Gallery(SqliteStore(folder / "g.db", create=create), keys, FakeHasher())
 
 

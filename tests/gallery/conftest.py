@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_store import KeyStore
+from iom.gallery.key_store import KeyStore, passphrase_seal
 from iom.gallery.stores.sqlite import SqliteStore
 
 SIZE = 32
@@ -48,14 +48,14 @@ class Place:
         self.opened = []
 
     def keys(self, *, create=False, passphrase="correct horse"):
-        keys = KeyStore.with_passphrase(self.key_file, passphrase, create=create, cost=2)
+        keys = KeyStore.open(self.key_file, passphrase_seal(lambda: passphrase, cost=2), create=create)
         self.opened.append(keys)
         return keys
 
-    def open(self, *, create=False, **options):
+    def open(self, *, create=False):
         store = SqliteStore(self.database, create=create)
         self.opened.append(store)
-        return Gallery(store, self.keys(create=create), FakeHasher(), **options)
+        return Gallery(store, self.keys(create=create), FakeHasher())
 
     def close(self):
         while self.opened:

@@ -13,7 +13,7 @@ import pytest
 
 import iom
 from iom.errors import RevokedError
-from iom.gallery import Gallery
+from iom.gallery.gallery import Gallery
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.models.face_hasher import ForwardingFaceHasher
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from iom._registry import FUSIONS
 from iom.errors import ConfigError, DataError, EnrolmentError
-from iom.gallery.templates import FUSIONS, MajorityHasher, fuse
+from iom.gallery.templates import MajorityHasher, fuse
 from iom.keys import TransformKey
 from tests.gallery.conftest import SIZE, FakeHasher, Place, again, faces
 

@@ -15,7 +15,8 @@ import pytest
 from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditChain, AuditEvent, Counts
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_store import Anchor, KeyStore, RevokedRecord, open_key_store
+from iom.gallery.key_store import Anchor, KeyStore, Seal, open_key_store, passphrase_seal
+from iom.gallery.models import Tombstone
 from iom.gallery.stores.sqlite import SqliteStore
 from iom.keys import TransformKey
 from tests.gallery.conftest import FakeHasher, faces
@@ -39,7 +40,7 @@ def closing(monkeypatch):
 
 
 def opened(path, *, create=False, passphrase="correct horse"):
-    return KeyStore.with_passphrase(path, passphrase, create=create, cost=2)
+    return KeyStore.open(path, passphrase_seal(lambda: passphrase, cost=2), create=create)
 
 
 @pytest.fixture
@@ -56,17 +57,17 @@ def changed(path, statement):
 def test_everything_is_read_back(path):
     keys = opened(path, create=True)
     keys.put_masks("door", {1: MASK, 2: MASK[::-1]})
-    keys.revoke("door", [RevokedRecord("alice", 1, 5)], ENTRY)
+    keys.revoke("door", [Tombstone("alice", 1, 5)], ENTRY)
     for each in (keys, opened(path)):
         assert each.master() == keys.master()
         assert each.masks("door", [2]) == [MASK[::-1]]
         assert each.masked_records("door") == {2}
-        assert each.revoked("door") == {1: RevokedRecord("alice", 1, 5)}
+        assert each.revoked("door") == {1: Tombstone("alice", 1, 5)}
         assert each.revoked_epochs("door") == {"alice": 5}
         assert each.revoked("other") == {}
-        assert each.anchor() == Anchor(4, ENTRY.digest)
+        assert each.state().anchor == Anchor(4, ENTRY.digest)
         assert (each.known("door").references, each.known("door").tombstones) == (3, 1)
-        assert each.entries() == 3
+        assert each.state().position == 3
     assert path.stat().st_mode & 0o077 == 0
 
 
@@ -86,7 +87,7 @@ def test_record_numbers_are_never_given_out_twice(path):
 def test_a_mask_is_used_once(path):
     keys = opened(path, create=True)
     keys.put_masks("door", {1: MASK})
-    keys.revoke("door", [RevokedRecord("a", 2)])
+    keys.revoke("door", [Tombstone("a", 2)])
     for record in (1, 2):
         with pytest.raises(KeyMaterialError, match="once"):
             keys.put_masks("door", {record: MASK})
@@ -101,7 +102,7 @@ def test_two_processes_see_each_other(path):
     second = opened(path)
     first.put_masks("door", {1: MASK})
     second.put_masks("door", {2: MASK})
-    first.revoke("door", [RevokedRecord("a", 2)])
+    first.revoke("door", [Tombstone("a", 2)])
     assert first.masked_records("door") == second.masked_records("door") == {1}
     second.erase()
     second.erase()  # the file may be given its first inode again
@@ -113,13 +114,14 @@ def test_two_processes_see_each_other(path):
 def test_no_thread_sees_fewer_revocations_while_another_process_erases(path, root):
     """Every read is of a whole state: an acknowledged revocation is never missing."""
     keys = opened(path, create=True)
-    keys.revoke("door", [RevokedRecord(f"s{i}", i) for i in range(50)])
+    keys.revoke("door", [Tombstone(f"s{i}", i) for i in range(50)])
     code = (
-        "import sys, pathlib\n"
-        "from iom.gallery.keys.key_store import KeyStore, RevokedRecord\n"
-        "keys = KeyStore.with_passphrase(pathlib.Path(sys.argv[1]), 'correct horse')\n"
+        "import sys\n"
+        "from iom.gallery.key_store import open_key_store\n"
+        "from iom.gallery.models import Tombstone\n"
+        "keys = open_key_store(f'file:{sys.argv[1]}', passphrase=lambda: 'correct horse')\n"
         "for i in range(8):\n"
-        "    keys.revoke('door', [RevokedRecord(f't{i}', 50 + i)])\n"
+        "    keys.revoke('door', [Tombstone(f't{i}', 50 + i)])\n"
         "    keys.erase()\n"
     )
     worker = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=root)
@@ -148,24 +150,24 @@ def test_no_thread_sees_fewer_revocations_while_another_process_erases(path, roo
 def test_what_is_handed_out_does_not_change(path):
     keys = opened(path, create=True)
     before = keys.revoked("door")
-    keys.revoke("door", [RevokedRecord("a", 1)])
+    keys.revoke("door", [Tombstone("a", 1)])
     assert before == {}
     with pytest.raises(TypeError):
-        keys.revoked("door")[2] = RevokedRecord("b", 2)
+        keys.revoked("door")[2] = Tombstone("b", 2)
 
 
 def test_erasing_forgets_masks_and_goes_on_counting(path):
     keys = opened(path, create=True)
     keys.put_masks("door", {number: MASK for number in range(500)})
-    keys.revoke("door", [RevokedRecord("a", number) for number in range(499)], ENTRY)
-    before, size = keys.entries(), path.stat().st_size
+    keys.revoke("door", [Tombstone("a", number) for number in range(499)], ENTRY)
+    before, size = keys.state().position, path.stat().st_size
     keys.erase()
-    assert keys.entries() >= before
+    assert keys.state().position >= before
     assert path.stat().st_size < size
     again = opened(path)
     assert again.masked_records("door") == {499}
     assert len(again.revoked("door")) == 499
-    assert again.anchor() == keys.anchor()
+    assert again.state().anchor == keys.state().anchor
     assert again.master() == keys.master()
 
 
@@ -189,7 +191,7 @@ def test_the_wrong_passphrase(path):
     with pytest.raises(StoreError, match="already"):
         opened(path, create=True)
     with pytest.raises(StoreError, match="opened by"):
-        KeyStore.with_key(path, bytes(32))
+        KeyStore.open(path, Seal("key", lambda *_: bytes(32)))
 
 
 def content(path):
@@ -198,7 +200,7 @@ def content(path):
             keys.master().to_text(),
             dict(keys.revoked("door")),
             keys.masks("door", [3]),
-            keys.anchor(),
+            keys.state().anchor,
             keys.problems(),
         )
 
@@ -206,7 +208,7 @@ def content(path):
 def test_damage_anywhere_is_found(path):
     keys = opened(path, create=True)
     keys.put_masks("door", {1: MASK, 3: MASK[::-1]})
-    keys.revoke("door", [RevokedRecord("a", 1)], ENTRY)
+    keys.revoke("door", [Tombstone("a", 1)], ENTRY)
     keys.close()
     whole, expected = path.read_bytes(), content(path)
     damaged = path.with_name("damaged.keys")
@@ -237,8 +239,8 @@ def test_damage_anywhere_is_found(path):
 )
 def test_rows_that_were_changed_without_the_key_are_found(path, statement):
     keys = opened(path, create=True)
-    keys.revoke("door", [RevokedRecord("a", 1)])
-    keys.revoke("door", [RevokedRecord("b", 2)])
+    keys.revoke("door", [Tombstone("a", 1)])
+    keys.revoke("door", [Tombstone("b", 2)])
     keys.close()
     changed(path, statement)
     with pytest.raises(StoreError, match="from a backup"):
@@ -258,20 +260,20 @@ def test_an_older_copy_that_is_put_back_while_it_is_open_is_noticed(path):
     keys.close()
     shutil.copy(path, path.with_name("old"))
     keys = opened(path)
-    keys.revoke("door", [RevokedRecord("a", 1)])
+    keys.revoke("door", [Tombstone("a", 1)])
     keys.close()
     running = opened(path)
     path.with_name("old").replace(path)
     with pytest.raises(StoreError, match="was replaced while it was open"):
-        running.revoke("door", [RevokedRecord("b", 2)])
+        running.revoke("door", [Tombstone("b", 2)])
 
 
 def test_a_closed_store_answers_nothing(path):
     keys = opened(path, create=True)
-    keys.revoke("door", [RevokedRecord("a", 1)])
+    keys.revoke("door", [Tombstone("a", 1)])
     keys.close()
     keys.close()
-    for question in (keys.master, keys.entries, keys.anchor, lambda: keys.revoked("door")):
+    for question in (keys.master, keys.state, lambda: keys.revoked("door")):
         with pytest.raises(StoreError, match="closed"):
             question()
 
@@ -371,7 +373,7 @@ def test_a_killed_init_can_be_repeated(tmp_path, root):
     """Whatever it left, the same call again makes the store, and nothing is readable by others."""
     code = (
         "import sys\n"
-        "from iom.gallery.keys.key_store import open_key_store\n"
+        "from iom.gallery.key_store import open_key_store\n"
         "for i in range(10**6):\n"
         "    if i == 0: print('ready', flush=True)\n"
         "    open_key_store(sys.argv[1].format(i), create=True).close()\n"
@@ -396,9 +398,9 @@ def test_a_killed_erase_leaves_nothing_that_was_forgotten(path, root):
     keys.forget_masks("door", range(1000))
     keys.close()
     code = (
-        "import sys, pathlib\n"
-        "from iom.gallery.keys.key_store import KeyStore\n"
-        "keys = KeyStore.with_passphrase(pathlib.Path(sys.argv[1]), 'correct horse')\n"
+        "import sys\n"
+        "from iom.gallery.key_store import open_key_store\n"
+        "keys = open_key_store(f'file:{sys.argv[1]}', passphrase=lambda: 'correct horse')\n"
         "print('ready', flush=True)\n"
         "while True: keys.erase()\n"
     )
@@ -415,7 +417,7 @@ READ_ONLY = """
 import sys
 from iom.errors import StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_store import open_key_store
+from iom.gallery.key_store import open_key_store
 from iom.gallery.stores.base import open_store
 store, keys = f"sqlite:///{sys.argv[1]}/g.db", f"file:{sys.argv[1]}/keys?key-file={sys.argv[1]}/w"
 for opener, url in ((open_store, store), (open_key_store, keys)):

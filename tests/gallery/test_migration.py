@@ -12,7 +12,7 @@ import pytest
 
 from iom.errors import IomError, RevokedError, StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_store import open_key_store
+from iom.gallery.key_store import open_key_store
 from iom.gallery.migration import migrate
 from iom.gallery.stores.base import open_store
 from iom.gallery.stores.sqlite import SqliteStore

@@ -19,7 +19,7 @@ import pytest
 
 from iom.errors import StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.keys.key_store import open_key_store
+from iom.gallery.key_store import open_key_store
 from iom.gallery.migration import migrate
 from iom.gallery.stores.base import open_store
 from tests.gallery.conformance import *  # noqa: F403
@@ -265,7 +265,7 @@ def through(wire, server, url):
 
 def test_a_wire_cut_within_a_write(server, url, store, wire):
     cut = through(wire, server, url)
-    for word in (b"COPY reference_codes", b"INSERT INTO audit"):
+    for word in (b"INSERT INTO reference_codes", b"INSERT INTO audit"):
         wire.cut_at(word)
         fails(lambda: enrolled(cut, "a"), "nothing was written")
         assert store.references("door", "a") == []

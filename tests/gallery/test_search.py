@@ -32,9 +32,9 @@ def test_any_order_of_appending_and_deleting(steps):
     probe = CODES[3]
     packed = pack(probe[None], 4)
     assert len(index) == len(held)
-    assert [tuple(hit) for hit in index.nearest(packed, 5)[0]] == ranked(held, probe)[:5]
+    assert [tuple(hit) for hit in index.search(packed, top=5, threshold=None)] == ranked(held, probe)[:5]
     near = [pair for pair in ranked(held, probe) if pair[1] <= 50]
-    assert [tuple(hit) for hit in index.within(packed, 50)[0]] == near
+    assert [tuple(hit) for hit in index.search(packed, top=0, threshold=50)] == near
 
 
 def test_many_deletions_are_squeezed_out(monkeypatch):
@@ -43,8 +43,8 @@ def test_many_deletions_are_squeezed_out(monkeypatch):
     index = CodeIndex(70, 4)
     index.append(range(40), pack(CODES, 4))
     index.delete(range(0, 40, 2))
-    assert [hit.record for hit in index.nearest(pack(CODES[7:8], 4), 1)[0]] == [7]
-    assert len(index.nearest(pack(CODES[:1], 4), 99)[0]) == len(index) == 20
+    assert [hit.record for hit in index.search(pack(CODES[7:8], 4), top=1, threshold=None)] == [7]
+    assert len(index.search(pack(CODES[:1], 4), top=99, threshold=None)) == len(index) == 20
 
 
 def test_two_hundred_bytes_a_template():

@@ -58,9 +58,9 @@ def test_no_key_and_no_mask_is_in_it(gallery, exported):
 
 
 def test_another_key_store_or_application_is_refused(exported, place, tmp_path):
-    from iom.gallery.keys.key_store import KeyStore
+    from iom.gallery.key_store import KeyStore, Seal
 
-    keys = KeyStore.with_key(tmp_path / "k", bytes(32), create=True)
+    keys = KeyStore.open(tmp_path / "k", Seal("key", lambda *_: bytes(32)), create=True)
     with keys, SqliteStore(tmp_path / "x.db", create=True) as store:
         with pytest.raises(StoreError, match="another key store"):
             import_application(Gallery(store, keys), exported)

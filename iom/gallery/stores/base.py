@@ -4,6 +4,7 @@ import abc
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -167,8 +168,7 @@ _DELETE_REFERENCE = sa.delete(REFERENCES).where(
     REFERENCES.c.record == sa.bindparam("of_record"),
     REFERENCES.c.subject == sa.bindparam("of_subject"),
 )
-_INSERT_TOMBSTONE = sa.insert(TOMBSTONES)
-_INSERT_ENTRY = sa.insert(AUDIT)
+_INSERT_REFERENCE, _INSERT_TOMBSTONE, _INSERT_ENTRY = map(sa.insert, (REFERENCES, TOMBSTONES, AUDIT))
 
 
 class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
@@ -185,6 +185,9 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         chain: Makes the entries of the audit log; a gallery sets the one of its key store.
         is_new: Whether the store was made by this object.
     """
+
+    _owner: sa.Select[tuple[str]]
+    _set_owner: sa.Executable
 
     def __init__(self, *, is_new: bool = False) -> None:
         self.chain = AuditChain()
@@ -211,13 +214,17 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     def close(self) -> None:
         """Release everything; a second call does nothing."""
 
-    @abc.abstractmethod
     def owner(self) -> str:
         """Identity of the key store this store belongs to; empty until it is claimed."""
+        return "".join(row[0] for row in self._rows(self._owner))
 
-    @abc.abstractmethod
     def claim(self, owner: str) -> None:
         """Set the owner, once; `StoreError` if there is another one."""
+        with self._writing() as connection:
+            if not self.owner():
+                connection.execute(self._set_owner, {"owner": owner})
+            elif self.owner() != owner:
+                raise self._error("belongs to another key store")
 
     @abc.abstractmethod
     def erase(self) -> None:
@@ -236,10 +243,6 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     @abc.abstractmethod
     def _writing(self, *, deletes: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:
         """A transaction that holds the write lock from its start; rolled back on any error."""
-
-    @abc.abstractmethod
-    def _insert_references(self, connection: sa.Connection, rows: Iterator[tuple[Any, ...]]) -> None:
-        """Insert many rows of `REFERENCES` as fast as the driver can; an error where a number is taken, see `taken`."""
 
     @abc.abstractmethod
     def _is_among(self, column: sa.Column[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
@@ -526,17 +529,10 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
                 subject_id=subjects.pop() if len(subjects) == 1 else "",
             )
         rows = [
-            {
-                "application": number,
-                "record": each.record,
-                "subject": each.subject_id,
-                "epoch": each.epoch,
-                "seal": each.seal,
-                "version": version,
-            }
-            for each in tombstones
+            dict(subject=each.subject_id, record=each.record, epoch=each.epoch, seal=each.seal) for each in tombstones
         ]
-        connection.execute(_INSERT_TOMBSTONE, rows)
+        common = {"application": number, "version": version}
+        connection.execute(_INSERT_TOMBSTONE, [row | common for row in rows])
 
     def _insert(
         self, connection: sa.Connection, number: int, references: Sequence[Reference], *, no_slot_taken: bool = False
@@ -556,7 +552,11 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
                 taken.setdefault(subject, set()).add(slot)
         placed = _with_slots(references, taken)
         values = operator.attrgetter("record", "subject_id", "slot", "epoch", "code", "seal", "metadata", "created")
-        self._insert_references(connection, ((number, *values(each), version) for each in placed))
+        rows = [dict(zip(REFERENCES.c.keys(), (number, *values(each), version), strict=True)) for each in placed]
+        try:
+            connection.execute(_INSERT_REFERENCE, rows)
+        except sa.exc.IntegrityError:
+            raise EnrolmentError("a slot or a record number is taken already") from None
         return placed
 
     def _refuse_subjects(self, number: int, references: Sequence[Reference], *, another: bool, returning: bool) -> None:
@@ -591,11 +591,6 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         )
         for (subject_id,) in self._rows(found.limit(1)):
             raise revoked_epoch(subject_id, name)
-
-
-def taken() -> EnrolmentError:
-    """The error for a slot or a record number that is in use."""
-    return EnrolmentError("a slot or a record number is taken already")
 
 
 def _application_of(row: Sequence[Any]) -> Application:
@@ -638,14 +633,9 @@ def _with_slots(references: Sequence[Reference], used: dict[str, set[int]]) -> l
     """References with the lowest free slot of their subject where they have none; `used` is changed."""
     placed = []
     for reference in references:
-        slots = used.get(reference.subject_id)
-        if slots is None:
-            slots = used[reference.subject_id] = set()
+        slots = used.setdefault(reference.subject_id, set())
         if reference.slot == UNSLOTTED:
-            slot = 0
-            while slot in slots:
-                slot += 1
-            reference = reference.in_slot(slot)
+            reference = reference.in_slot(next(slot for slot in itertools.count() if slot not in slots))
         slots.add(reference.slot)
         placed.append(reference)
     return placed

@@ -25,7 +25,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from iom.errors import StoreError, StoreNotFoundError
-from iom.gallery.stores.base import FORMAT, LONG, METADATA, RecordStore, taken
+from iom.gallery.stores.base import FORMAT, LONG, METADATA, RecordStore
 
 MIN_VERSION = 120000
 """PostgreSQL 12 is the first with MATERIALIZED."""
@@ -149,6 +149,9 @@ def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "Postgr
 class PostgresStore(RecordStore):
     """Record store in a schema of a PostgreSQL database."""
 
+    _owner = sa.select(GALLERY.c.owner)
+    _set_owner = sa.update(GALLERY).values(owner=sa.bindparam("owner"))
+
     def __init__(self, dsn: Dsn, *, create: bool = False, format: int = FORMAT) -> None:
         super().__init__(is_new=create)
         self._dsn = dsn
@@ -176,15 +179,6 @@ class PostgresStore(RecordStore):
         except BaseException:
             self.close()
             raise
-
-    def owner(self) -> str:
-        return str(self._rows(sa.select(GALLERY.c.owner))[0][0])
-
-    def claim(self, owner: str) -> None:
-        with self._writing() as connection:
-            connection.execute(sa.update(GALLERY).where(GALLERY.c.owner == "").values(owner=owner))
-            if self.owner() != owner:
-                raise self._error("belongs to another key store")
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator["PostgresStore"]:
@@ -256,17 +250,6 @@ class PostgresStore(RecordStore):
                 raise
             finally:
                 self._is_writing = False
-
-    def _insert_references(self, connection: sa.Connection, rows: Iterator[tuple[Any, ...]]) -> None:
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)  # noqa: S101 - for the type checker
-        try:
-            with driver.cursor() as cursor, cursor.copy("COPY reference_codes FROM STDIN (FORMAT BINARY)") as stream:
-                stream.set_types(_COPY_TYPES)
-                for row in rows:
-                    stream.write_row(row)
-        except psycopg.errors.UniqueViolation:
-            raise taken() from None
 
     def _is_among(self, column: sa.Column[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
         kind = LONG if isinstance(column.type, sa.BigInteger) else sa.Text
@@ -429,8 +412,6 @@ class PostgresStore(RecordStore):
         return f"{type(self).__name__}({self._dsn.name})"
 
 
-_COPY_TYPES = ("int4", "int8", "text", "int4", "int4", "bytea", "bytea", "text", "int8", "int8")
-"""Types of the columns of `REFERENCES`."""
 _NOTE_WRITE = sa.text(
     "INSERT INTO writers VALUES (:writer, :number, now()) "
     "ON CONFLICT (id) DO UPDATE SET write = EXCLUDED.write, at = EXCLUDED.at"

@@ -21,7 +21,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from iom._files import SECRET_MODE, atomic_path
 from iom.errors import StoreError, StoreNotFoundError
-from iom.gallery.stores.base import FORMAT, METADATA, RecordStore, taken
+from iom.gallery.stores.base import FORMAT, METADATA, RecordStore
 
 BUSY_SECONDS = 30.0
 CHECKPOINT_MILLISECONDS = 200
@@ -303,6 +303,9 @@ def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "Sqlite
 class SqliteStore(RecordStore):
     """Record store in a SQLite file, which has two more beside it, for several processes of one machine."""
 
+    _owner = sa.select(OWNER.c.name)
+    _set_owner = sa.insert(OWNER).values(one=1, name=sa.bindparam("owner"))
+
     def __init__(self, path: Path, *, read_only: bool = False, create: bool = False, format: int = FORMAT) -> None:
         super().__init__(is_new=create)
         if create:
@@ -318,16 +321,6 @@ class SqliteStore(RecordStore):
                 hide_parameters=True,
             )
             self._connection = self._engine.connect()
-
-    def owner(self) -> str:
-        return "".join(row[0] for row in self._rows(sa.select(OWNER.c.name)))
-
-    def claim(self, owner: str) -> None:
-        with self._writing() as connection:
-            if not self.owner():
-                connection.execute(sa.insert(OWNER), {"one": 1, "name": owner})
-            elif self.owner() != owner:
-                raise self._error("belongs to another key store")
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator["SqliteStore"]:
@@ -361,12 +354,6 @@ class SqliteStore(RecordStore):
             yield self._connection
         if deletes:
             self._file.forget_log()
-
-    def _insert_references(self, connection: sa.Connection, rows: Iterator[tuple[Any, ...]]) -> None:
-        try:
-            connection.exec_driver_sql("INSERT INTO reference_codes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", list(rows))
-        except sa.exc.IntegrityError:
-            raise taken() from None
 
     def _is_among(self, column: sa.Column[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
         listed = sa.func.json_each(sa.literal(json.dumps(sorted(values)))).table_valued("value")

@@ -29,8 +29,8 @@ from iom._files import write_secret
 from iom._registry import did_you_mean_url
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError, missing_extra
-from iom.gallery.audit import AuditEntry
-from iom.gallery.models import Application
+from iom.gallery.audit import AuditChain, AuditEntry
+from iom.gallery.models import Application, Tombstone
 from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
 
@@ -66,17 +66,7 @@ class Anchor(NamedTuple):
     digest: bytes
 
 
-@dataclasses.dataclass(frozen=True)
-class RevokedRecord:
-    """A record that is refused for ever: its subject, number, and key epoch."""
-
-    subject_id: str
-    record: int
-    epoch: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Rollback:
+class Rollback(NamedTuple):
     """An older record store, or one with a cut log: last audit entry that was known, last one found, and the time."""
 
     known: int
@@ -99,20 +89,34 @@ class KnownApplication:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Snapshot:
-    """Content of the file but for masks, after one write; immutable."""
+class KeyState:
+    """Content of a key store but for masks, after one write; immutable.
+
+    Attributes:
+        position: Number of writes so far, by which an older copy is recognized.
+        keyed_from: First audit entry with a keyed tag.
+        anchor: The newest remembered audit entry.
+        applications: Newest known state by name.
+        revoked: Revoked records, without their seals, by application and number.
+        epochs: Newest key epoch of the revoked records, by application and subject.
+        rollbacks: Those that were not accepted since.
+    """
 
     position: int = 0
-    sealed_state: bytes = b""
+    sealed: bytes = dataclasses.field(default=b"", repr=False)
     count: int = 0
     digest: bytes = bytes(32)
     keyed_from: int = 1
     anchor: Anchor | None = None
     applications: Mapping[str, KnownApplication] = dataclasses.field(default_factory=dict)
-    master: TransformKey | None = None
-    revoked: Mapping[str, Mapping[int, RevokedRecord]] = dataclasses.field(default_factory=dict)
+    master: TransformKey | None = dataclasses.field(default=None, repr=False)
+    revoked: Mapping[str, Mapping[int, Tombstone]] = dataclasses.field(default_factory=dict)
     epochs: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     rollbacks: tuple[Rollback, ...] = ()
+
+    def known(self, application: str) -> KnownApplication:
+        """Newest known state of an application."""
+        return self.applications.get(application, KnownApplication())
 
 
 class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
@@ -139,9 +143,9 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         self._lock = threading.RLock()
         self._is_closed = False
         self._file = SqliteFile(path, LAYOUT, read_only=read_only)
-        self._snapshot = _Snapshot()
+        self._state = KeyState()
         try:
-            self._current()
+            self.state()
         except BaseException:
             self._file.close()
             raise
@@ -152,23 +156,11 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         if create:
             header = {"sealed_by": seal.kind, "salt": secrets.token_hex(16), **seal.settings}
             key = seal.wrapping_key(header, True)
-            make_key_file(path, header, key, KeyContent(master=None if seal.master else TransformKey.generate()))
+            make_key_file(path, header, key, None if seal.master else TransformKey.generate())
         else:
             header = read_header(path, seal.kind)
             key = seal.wrapping_key(header, False)
         return cls(path, key, header, master=seal.master, read_only=read_only)
-
-    @classmethod
-    def with_passphrase(
-        cls, path: Path, passphrase: str, *, create: bool = False, cost: int = 0, read_only: bool = False
-    ) -> "KeyStore":
-        """Open or make a file sealed by a passphrase (scrypt, RFC 7914) of at least 8 characters."""
-        return cls.open(path, passphrase_seal(lambda: passphrase, cost), create=create, read_only=read_only)
-
-    @classmethod
-    def with_key(cls, path: Path, key: bytes, *, create: bool = False, read_only: bool = False) -> "KeyStore":
-        """Open or make a file sealed by 32 bytes."""
-        return cls.open(path, Seal("key", lambda header, new: key), create=create, read_only=read_only)
 
     @property
     def path(self) -> Path:
@@ -178,19 +170,15 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
     def master(self) -> TransformKey:
         """The master key, which never changes."""
         self._check_open()
-        master = self._external or self._snapshot.master
+        master = self._external or self._state.master
         if master is None:
             raise StoreError(f"{self.path}: holds no master key; take it from a backup")
         return master
 
-    def entries(self) -> int:
-        """Number of writes so far, by which an older copy is recognized."""
-        return self._current().position
-
     def reserve(self, application: str, count: int) -> range:
         """Record numbers that were never given out before, whatever record store was put back; gaps are allowed."""
         with self._writing() as write:
-            first = write.known(application).next_record
+            first = write.state.known(application).next_record
             write.know(application, next_record=first + count)
         return range(first, first + count)
 
@@ -200,18 +188,16 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             raise StoreError(f"record number: expected 0 to {MAX_RECORD}, received {end}")
         if end > self.known(application).next_record:
             with self._writing() as write:
-                write.know(application, next_record=max(end, write.known(application).next_record))
+                write.know(application, next_record=max(end, write.state.known(application).next_record))
 
     def put_masks(self, application: str, masks: Mapping[int, bytes]) -> None:
         """Keep masks of new records; a `KeyMaterialError` where one has a mask or was revoked: masks are used once."""
-        created = int(time.time())
         with self._writing() as write:
-            revoked = write.snapshot.revoked.get(application, {})
             once = "a record has a mask already, or was revoked; a mask is used once"
-            if any(record in revoked for record in masks):
+            if not masks.keys().isdisjoint(write.state.revoked.get(application, {})):
                 raise KeyMaterialError(once)
             try:
-                write.put_masks(application, masks, created)
+                write.put_masks(application, masks)
             except sqlite3.IntegrityError as error:
                 raise KeyMaterialError(once) from error
 
@@ -225,15 +211,19 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                 f"{self.path}: {missing} records have no mask here; this key store is older than "
                 "the record store. Take it from a backup"
             )
-        opened = self._cipher.open_mask
-        return [opened(self.path, application, record, found[record]) for record in records]
+        opened = []
+        for record in records:
+            try:
+                opened.append(self._cipher.open(found[record], _mask_kind(application), record))
+            except ValueError:
+                raise self._damaged(f"the mask of record {record} of {application} is damaged or was changed") from None
+        return opened
 
-    def masked_records(self, application: str, *, before: int | None = None) -> set[int]:
-        """Records with a mask; with `before`, a mask made before that second."""
+    def masked_records(self, application: str, *, before: int = 2**62) -> set[int]:
+        """Records with a mask that was made before a second."""
         self._check_open()
-        limit = 2**62 if before is None else before
         query = "SELECT record FROM masks WHERE application = ? AND created < ?"
-        return {row[0] for row in self._file.rows(query, (application, limit), whole_table=True)}
+        return {row[0] for row in self._file.rows(query, (application, before), whole_table=True)}
 
     def forget_masks(self, application: str, records: Sequence[int]) -> None:
         """Delete the masks of records that were never stored."""
@@ -242,7 +232,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                 write.forget_masks(application, records)
             self._file.forget_log()
 
-    def revoke(self, application: str, records: Sequence[RevokedRecord], head: AuditEntry | None = None) -> None:
+    def revoke(self, application: str, records: Sequence[Tombstone], head: AuditEntry | None = None) -> None:
         """Refuse records for ever, forget their masks, and remember an audit entry as `settle` does; repeatable."""
         with self._writing() as write:
             if records:
@@ -252,20 +242,20 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         if masked:
             self._file.forget_log()
 
-    def revoked(self, application: str) -> Mapping[int, RevokedRecord]:
+    def revoked(self, application: str) -> Mapping[int, Tombstone]:
         """Revoked records by number; an immutable snapshot."""
-        return self._current().revoked.get(application, MappingProxyType({}))
+        return self.state().revoked.get(application, MappingProxyType({}))
 
     def revoked_epochs(self, application: str) -> Mapping[str, int]:
         """Newest key epoch of the revoked records of each subject; an immutable snapshot."""
-        return self._current().epochs.get(application, MappingProxyType({}))
+        return self.state().epochs.get(application, MappingProxyType({}))
 
     def settle(self, head: AuditEntry | None, application: Application | None = None) -> None:
         """Remember the newest entry of the audit log and new settings of an application, unless newer are known."""
         with self._writing() as write:
             write.settle(head)
             if application is not None:
-                known = write.known(application.name).settings
+                known = write.state.known(application.name).settings
                 bare = dataclasses.replace(application, seal=b"")
                 if known is not None and known.revision > application.revision:
                     bare = known
@@ -273,47 +263,29 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def known(self, application: str) -> KnownApplication:
         """Newest known state of an application."""
-        return self._current().applications.get(application, KnownApplication())
-
-    def known_names(self) -> list[str]:
-        """Applications that the present record store has."""
-        found = self._current().applications
-        return sorted(name for name, known in found.items() if known.is_stored)
-
-    def anchor(self) -> Anchor | None:
-        """The newest remembered audit entry."""
-        return self._current().anchor
-
-    def keyed_from(self) -> int:
-        """First audit entry with a keyed tag."""
-        return self._current().keyed_from
+        return self.state().known(application)
 
     def begin_log(self) -> None:
         """Expect a new record store with an empty audit log; record numbers and epochs go on."""
-        current = self._current()
-        if current.anchor is not None or current.keyed_from != 1:
+        if self.state().anchor is not None or self.state().keyed_from != 1:
             with self._writing() as write:
                 write.change(anchor=None, keyed_from=1)
-                for name in write.snapshot.applications:
+                for name in write.state.applications:
                     write.know(name, is_stored=False)
 
-    def note_rollback(self, head: AuditEntry | None, *, now: int) -> None:
+    def note_rollback(self, head: AuditEntry | None) -> None:
         """Remember that the record store is older than expected, and go on from its last audit entry."""
         with self._writing() as write:
-            known, found = write.snapshot.anchor, head.sequence if head else 0
-            entry = {"known": known.sequence if known else 0, "found": found, "time": now}
+            known, found = write.state.anchor, head.sequence if head else 0
+            entry = {"known": known.sequence if known else 0, "found": found, "time": int(time.time())}
             write.append("rollback", entry)
             write.change(anchor=Anchor(head.sequence, head.digest) if head else None)
 
-    def rollbacks(self) -> tuple[Rollback, ...]:
-        """Rollbacks that were noted and not accepted since."""
-        return self._current().rollbacks
-
     def accept_rollbacks(self) -> None:
         """Accept all noted rollbacks."""
-        if self._current().rollbacks:
+        if self.state().rollbacks:
             with self._writing() as write:
-                write.append("accepted", {"rollbacks": len(write.snapshot.rollbacks)})
+                write.append("accepted", {"rollbacks": len(write.state.rollbacks)})
 
     def problems(self) -> list[str]:
         """Problems of the file, one line each; empty when there are none."""
@@ -332,9 +304,9 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         """Key of the pseudonyms in the audit log."""
         return self.master().stream("gallery-audit", 32)
 
-    def chain_key(self) -> bytes:
-        """Key of the tags of the audit log."""
-        return self.master().stream("gallery-audit-chain", 32)
+    def chain(self) -> AuditChain:
+        """The chain of the audit log, under a key of its own."""
+        return AuditChain(self.master().stream("gallery-audit-chain", 32), self.state().keyed_from)
 
     def record_key(self, application: str, subject_id: str, record: int) -> TransformKey:
         """Key of one record, in key mode `subject`."""
@@ -358,7 +330,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         """Forget all secrets and close the file; a second call does nothing."""
         self._is_closed = True
         self._external = None
-        self._snapshot = _Snapshot()
+        self._state = KeyState()
         self.__dict__.pop("_seal_mac", None)
         self._file.close()
 
@@ -369,123 +341,120 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         if self._is_closed:  # an empty list of what is revoked would let everything in
             raise StoreError(f"{self.path}: the key store is closed")
 
-    def _current(self) -> _Snapshot:
-        """The newest snapshot, read again where a process has written since."""
+    def state(self) -> KeyState:
+        """The newest state, read again where a process has written since."""
         self._check_open()
         self._file.check_place()
-        known = self._snapshot
-        rows = self._file.rows("SELECT number, sealed FROM state")
-        if rows == [(known.position, known.sealed_state)]:
+        known = self._state
+        if self._file.rows("SELECT number, sealed FROM state") == [(known.position, known.sealed)]:
             return known
         with self._lock, self._file.reading() as connection:
-            self._snapshot = self._read(connection, self._snapshot)
-            return self._snapshot
+            self._state = self._read(connection, self._state)
+            return self._state
 
-    def _read(self, connection: sqlite3.Connection, known: _Snapshot) -> _Snapshot:
+    def _read(self, connection: sqlite3.Connection, known: KeyState) -> KeyState:
         """`known` with all later writes, in the transaction of `connection`."""
         rows = connection.execute("SELECT number, sealed FROM state").fetchall()
-        if len(rows) != 1:
-            raise StoreError(f"{self.path}: damaged: its state is missing; take it from a backup")
+        if len(rows) != 1 or type(rows[0][0]) is not int:
+            raise self._damaged("damaged: its state is missing or has no number")
         ((number, sealed),) = rows
-        if (number, sealed) == (known.position, known.sealed_state):
+        if (number, sealed) == (known.position, known.sealed):
             return known
-        if type(number) is not int:
-            raise StoreError(f"{self.path}: damaged: its state has no number; take it from a backup")
         if number <= known.position:
             raise StoreError(
                 f"{self.path}: an older copy was put back while it was open (write {number}, "
                 f"expected {known.position} or later). Start this program again"
             )
         try:
-            state = self._cipher.open("state", number, sealed)
+            state = json.loads(self._cipher.open(sealed, "state", number))
         except ValueError:
-            hint = "wrong passphrase or key, or it is damaged" if not known.position else "damaged"
-            raise StoreError(f"{self.path}: {hint}; take it from a backup") from None
+            hint = "damaged" if known.position else "wrong passphrase or key, or it is damaged"
+            raise self._damaged(hint) from None
         found = connection.execute(
             "SELECT number, kind, sealed FROM entries WHERE number > ? ORDER BY number", (known.count,)
         ).fetchall()
-        digest, opened = known.digest, []
-        for place, (entry, kind, blob) in enumerate(found, known.count + 1):
+        digest, opened, place = known.digest, [], known.count
+        for entry, kind, blob in found:
+            place += 1
             try:
-                opened.append((kind, self._cipher.open(kind, entry if entry == place else -1, blob)))
+                opened.append((kind, json.loads(self._cipher.open(blob, kind, entry if entry == place else -1))))
             except ValueError:
-                raise self._entries_damaged(place) from None
+                raise self._damaged(f"entry {place} is damaged, missing or was changed") from None
             digest = _chained(digest, place, blob)
-        if (known.count + len(found), digest.hex()) != (state["count"], state["digest"]):
-            raise self._entries_damaged(known.count + len(found) + 1)
-        after = _with_entries(known, opened, str(self.path))
+        if (place, digest.hex()) != (state["count"], state["digest"]):
+            raise self._damaged(f"entry {place + 1} is damaged, missing or was changed")
         anchor = state["anchor"]
         return dataclasses.replace(
-            after,
+            _with_entries(known, opened, str(self.path)),
             position=number,
-            sealed_state=sealed,
-            count=state["count"],
+            sealed=sealed,
+            count=place,
             digest=digest,
             keyed_from=state["keyed_from"],
             anchor=anchor and Anchor(anchor[0], bytes.fromhex(anchor[1])),
             applications=MappingProxyType({name: _known_of(values) for name, values in state["applications"].items()}),
         )
 
-    def _entries_damaged(self, place: int) -> StoreError:
-        return StoreError(
-            f"{self.path}: entry {place} is damaged, missing or was changed; take the key store from a backup"
-        )
+    def _damaged(self, problem: str) -> StoreError:
+        return StoreError(f"{self.path}: {problem}; take the key store from a backup")
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator["_Write"]:
-        """A transaction over the newest state, which becomes the snapshot when it is committed."""
+    def _writing(self) -> Iterator["KeyWrite"]:
+        """A transaction over the newest state, which becomes that of this object when it is committed."""
         self._check_open()
         with self._lock:
             with self._file.writing() as connection:
-                self._snapshot = self._read(connection, self._snapshot)
-                write = _Write(connection, self._cipher, self._snapshot)
+                self._state = self._read(connection, self._state)
+                write = KeyWrite(connection, self._cipher, self._state)
                 yield write
                 write.finish()
-            self._snapshot = write.snapshot
+            self._state = write.state
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
 
-class _Write:
-    """Changes of one transaction."""
+class KeyWrite:
+    """Changes of one transaction; `state` is the content after them."""
 
-    def __init__(self, connection: sqlite3.Connection, cipher: "_Cipher", snapshot: _Snapshot) -> None:
-        self.connection = connection
-        self.snapshot = snapshot
+    def __init__(self, connection: sqlite3.Connection, cipher: "_Cipher", state: KeyState) -> None:
+        self.connection, self.state = connection, state
         self._cipher = cipher
 
     def change(self, **fields: Any) -> None:
-        self.snapshot = dataclasses.replace(self.snapshot, **fields)
-
-    def known(self, application: str) -> KnownApplication:
-        return self.snapshot.applications.get(application, KnownApplication())
+        """Change fields of the state."""
+        self.state = dataclasses.replace(self.state, **fields)
 
     def know(self, application: str, **fields: Any) -> None:
-        known = dataclasses.replace(self.known(application), **fields)
-        self.change(applications=MappingProxyType({**self.snapshot.applications, application: known}))
+        """Change fields of the known state of an application."""
+        known = dataclasses.replace(self.state.known(application), **fields)
+        self.change(applications=MappingProxyType({**self.state.applications, application: known}))
 
     def append(self, kind: str, value: dict[str, Any]) -> None:
-        number = self.snapshot.count + 1
-        sealed = self._cipher.seal(kind, number, value)
+        """Write an entry, which is never deleted."""
+        number = self.state.count + 1
+        sealed = self._cipher.seal(_json(value), kind, number)
         self.connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (number, kind, sealed))
-        digest = _chained(self.snapshot.digest, number, sealed)
-        self.snapshot = _with_entries(self.snapshot, [(kind, value)], "the key store")
+        digest = _chained(self.state.digest, number, sealed)
+        self.state = _with_entries(self.state, [(kind, value)], "the key store")
         self.change(count=number, digest=digest)
 
-    def revoke(self, application: str, records: Sequence[RevokedRecord]) -> None:
+    def revoke(self, application: str, records: Sequence[Tombstone]) -> None:
+        """Refuse records for ever."""
         triples = [[each.subject_id, each.record, each.epoch] for each in records]
         self.append("revoked", {"application": application, "records": triples})
 
-    def put_masks(self, application: str, masks: Mapping[int, bytes], created: int) -> None:
-        seal = self._cipher.seal_mask
+    def put_masks(self, application: str, masks: Mapping[int, bytes]) -> None:
+        """Keep masks of records that have none."""
+        created, seal, kind = int(time.time()), self._cipher.seal, _mask_kind(application)
         self.connection.executemany(
             "INSERT INTO masks VALUES (?, ?, ?, ?)",
-            ((application, record, created, seal(application, record, mask)) for record, mask in masks.items()),
+            ((application, record, created, seal(mask, kind, record)) for record, mask in masks.items()),
         )
 
     def settle(self, head: AuditEntry | None) -> None:
-        anchor = self.snapshot.anchor
+        """Remember an audit entry, unless a newer one is known."""
+        anchor = self.state.anchor
         if head is None or (anchor is not None and head.sequence <= anchor.sequence):
             return
         self.change(anchor=Anchor(head.sequence, head.digest))
@@ -493,21 +462,17 @@ class _Write:
             self.know(head.event.application, references=head.counts.references, tombstones=head.counts.tombstones)
 
     def forget_masks(self, application: str, records: Sequence[int]) -> int:
-        deleted = self.connection.executemany(
+        """Delete masks; return how many there were."""
+        return self.connection.executemany(
             "DELETE FROM masks WHERE application = ? AND record = ?", [(application, int(record)) for record in records]
-        )
-        return deleted.rowcount
+        ).rowcount
 
     def finish(self) -> None:
-        after = self.snapshot
-        number = after.position + 1
-        sealed = self._cipher.seal("state", number, _state_of(after))
-        self.connection.execute(
-            "INSERT INTO state VALUES (1, ?, ?) "
-            "ON CONFLICT (one) DO UPDATE SET number = excluded.number, sealed = excluded.sealed",
-            (number, sealed),
-        )
-        self.change(position=number, sealed_state=sealed)
+        """Write the state."""
+        number = self.state.position + 1
+        sealed = self._cipher.seal(_json(_state_of(self.state)), "state", number)
+        self.connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (number, sealed))
+        self.change(position=number, sealed=sealed)
 
 
 class _Cipher:
@@ -521,46 +486,24 @@ class _Cipher:
             raise missing_extra("a key store", "gallery", cause=error) from error
         text = json.dumps(dict(header), sort_keys=True, separators=(",", ":"))
         self._bound = b"iom-keys/2\0" + hashlib.sha256(text.encode()).digest()
-        self._aes = AESGCM(key)
-        self._invalid = InvalidTag
+        self._aes, self._invalid = AESGCM(key), InvalidTag
 
-    def seal(self, kind: str, number: int, value: Any) -> bytes:
-        text = json.dumps(value, separators=(",", ":")).encode()
-        return self._sealed(text, self._place(kind, number))
+    def seal(self, content: bytes, kind: str, number: int) -> bytes:
+        # A counter as the nonce would repeat after an older copy of the file was put back.
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + self._aes.encrypt(nonce, content, self._place(kind, number))
 
-    def open(self, kind: object, number: int, sealed: object) -> Any:
+    def open(self, sealed: object, kind: object, number: int) -> bytes:
         """Content of a row; `ValueError` if it was not sealed here."""
-        if not isinstance(kind, str):
+        if not isinstance(sealed, bytes) or not isinstance(kind, str):  # SQLite keeps any type in any column
             raise ValueError("not sealed here")
-        return json.loads(self._opened(sealed, self._place(kind, number)))
-
-    def seal_mask(self, application: str, record: int, mask: bytes) -> bytes:
-        return self._sealed(mask, self._place(f"mask\0{application}", record))
-
-    def open_mask(self, path: Path, application: str, record: int, sealed: bytes) -> bytes:
         try:
-            return self._opened(sealed, self._place(f"mask\0{application}", record))
-        except ValueError:
-            raise StoreError(
-                f"{path}: the mask of record {record} of {application} is damaged or was changed; "
-                "take the key store from a backup"
-            ) from None
+            return self._aes.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], self._place(kind, number))
+        except self._invalid:
+            raise ValueError("not sealed here") from None
 
     def _place(self, kind: str, number: int) -> bytes:
         return self._bound + kind.encode() + b"\0" + str(number).encode()
-
-    def _sealed(self, text: bytes, place: bytes) -> bytes:
-        # A counter as the nonce would repeat after an older copy of the file was put back.
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + bytes(self._aes.encrypt(nonce, text, place))
-
-    def _opened(self, sealed: object, place: bytes) -> bytes:
-        if not isinstance(sealed, bytes):  # SQLite keeps a value of any type in any column
-            raise ValueError("not sealed here")
-        try:
-            return bytes(self._aes.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place))
-        except self._invalid:
-            raise ValueError("not sealed here") from None
 
     def __repr__(self) -> str:
         return "_Cipher()"
@@ -614,11 +557,6 @@ def key_file_seal(path: Path) -> Seal:
         return read_master(text, str(path)).stream("gallery-wrapping-key", 32)
 
     return Seal("key", wrapping_key)
-
-
-def master_seal(master: TransformKey) -> Seal:
-    """The seal of a master from outside."""
-    return Seal("external", lambda header, is_new: master.stream("gallery-key-file", 32), master)
 
 
 def read_master(text: str, source: str) -> TransformKey:
@@ -695,7 +633,9 @@ def parse_key_url(url: str, passphrase: PassphraseSource | None) -> tuple[Path, 
     if scheme != "file":
         if not place or not value:
             raise StoreError(f"key store: expected {scheme}:...?file=PATH, where PATH is the file for the rest")
-        return Path(value), master_seal(EXTERNAL[scheme](place)), read_only
+        master = EXTERNAL[scheme](place)
+        seal = Seal("external", lambda header, is_new: master.stream("gallery-key-file", 32), master)
+        return Path(value), seal, read_only
     if not place:
         raise StoreError("key store: expected file:PATH")
     return Path(place), key_file_seal(Path(value)) if value else passphrase_seal(passphrase), read_only
@@ -726,48 +666,45 @@ def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
     return dict(header)
 
 
-@dataclasses.dataclass(frozen=True)
-class KeyContent:
-    """Content of a new key store, by application; more than the master where it replaces an older one."""
+def make_key_file(
+    path: Path,
+    header: Mapping[str, Any],
+    key: bytes,
+    master: TransformKey | None,
+    *,
+    keyed_from: int = 1,
+    fill: Callable[[KeyWrite], None] = lambda write: None,
+) -> None:
+    """Make the file of a key store, which must not exist, complete with what `fill` writes or not at all."""
 
-    master: TransformKey | None = None
-    masks: Mapping[str, Mapping[int, bytes]] = dataclasses.field(default_factory=dict)
-    revoked: Mapping[str, Sequence[RevokedRecord]] = dataclasses.field(default_factory=dict)
-    next_records: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    keyed_from: int = 1
-
-
-def make_key_file(path: Path, header: Mapping[str, Any], key: bytes, content: KeyContent) -> None:
-    """Make the file of a key store, which must not exist, complete or not at all."""
-    cipher = _Cipher(key, header)
-    created = int(time.time())
-
-    def fill(connection: sqlite3.Connection) -> None:
+    def write_rows(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN")
         connection.execute("INSERT INTO header VALUES (1, ?)", (json.dumps(dict(header)),))
-        write = _Write(connection, cipher, _Snapshot(keyed_from=content.keyed_from))
-        write.append("master", {"master": content.master.to_text()} if content.master else {})
-        for application, revoked in content.revoked.items():
-            write.revoke(application, revoked)
-        for application, number in content.next_records.items():
-            write.know(application, next_record=number)
-        for application, masks in content.masks.items():
-            write.put_masks(application, masks, created)
+        write = KeyWrite(connection, _Cipher(key, header), KeyState(keyed_from=keyed_from))
+        write.append("master", {"master": master.to_text()} if master else {})
+        fill(write)
         write.finish()
         connection.execute("COMMIT")
 
-    make_sqlite_file(path, LAYOUT, _SCHEMA, fill)
+    make_sqlite_file(path, LAYOUT, _SCHEMA, write_rows)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _mask_kind(application: str) -> str:
+    return f"mask\0{application}"
 
 
 def _chained(digest: bytes, number: int, sealed: bytes) -> bytes:
     return hashlib.sha256(digest + number.to_bytes(8, "big") + sealed).digest()
 
 
-def _with_entries(known: _Snapshot, entries: Sequence[tuple[str, Mapping[str, Any]]], place: str) -> _Snapshot:
-    """A snapshot after entries; only what they touch is copied."""
-    revoked, epochs = dict(known.revoked), dict(known.epochs)
-    copied: dict[str, tuple[dict[int, RevokedRecord], dict[str, int]]] = {}
+def _with_entries(known: KeyState, entries: Sequence[tuple[str, Mapping[str, Any]]], place: str) -> KeyState:
+    """A state after entries; only what they touch is copied."""
     master, rollbacks = known.master, known.rollbacks
+    more: dict[str, list[Tombstone]] = {}
     for kind, value in entries:
         if kind == "master" and "master" in value:
             master = read_master(value["master"], place)
@@ -776,31 +713,27 @@ def _with_entries(known: _Snapshot, entries: Sequence[tuple[str, Mapping[str, An
         elif kind == "accepted":
             rollbacks = rollbacks[value["rollbacks"] :]
         elif kind == "revoked":
-            name = value["application"]
-            if name not in copied:
-                copied[name] = dict(revoked.get(name, {})), dict(epochs.get(name, {}))
-            of_records, of_subjects = copied[name]
-            for subject, record, epoch in value["records"]:
-                of_records.setdefault(record, RevokedRecord(subject, record, epoch))
-                of_subjects[subject] = max(epoch, of_subjects.get(subject, 0))
-    for name, (of_records, of_subjects) in copied.items():
-        revoked[name] = MappingProxyType(of_records)
-        epochs[name] = MappingProxyType(of_subjects)
-    return dataclasses.replace(
-        known, master=master, rollbacks=rollbacks, revoked=MappingProxyType(revoked), epochs=MappingProxyType(epochs)
-    )
+            more.setdefault(value["application"], []).extend(Tombstone(*triple) for triple in value["records"])
+    revoked, epochs = dict(known.revoked), dict(known.epochs)
+    for name, tombstones in more.items():
+        of_records, of_subjects = dict(revoked.get(name, {})), dict(epochs.get(name, {}))
+        for each in tombstones:
+            of_records.setdefault(each.record, each)
+            of_subjects[each.subject_id] = max(each.epoch, of_subjects.get(each.subject_id, 0))
+        revoked[name], epochs[name] = MappingProxyType(of_records), MappingProxyType(of_subjects)
+    return dataclasses.replace(known, master=master, rollbacks=rollbacks, revoked=revoked, epochs=epochs)
 
 
-def _state_of(snapshot: _Snapshot) -> dict[str, Any]:
-    anchor = snapshot.anchor
+def _state_of(state: KeyState) -> dict[str, Any]:
+    anchor = state.anchor
     return {
-        "count": snapshot.count,
-        "digest": snapshot.digest.hex(),
-        "keyed_from": snapshot.keyed_from,
+        "count": state.count,
+        "digest": state.digest.hex(),
+        "keyed_from": state.keyed_from,
         "anchor": [anchor.sequence, anchor.digest.hex()] if anchor else None,
         "applications": {
             name: {**vars(known), "settings": known.settings and known.settings.fields()}
-            for name, known in snapshot.applications.items()
+            for name, known in state.applications.items()
         },
     }
 

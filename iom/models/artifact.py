@@ -107,6 +107,21 @@ def hashed_files(files: list[Path], folder: Path) -> dict[str, str]:
     return {name: sha256_of(path) for name, path in names}
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """JSON that describes an artefact or a hasher; another format is a `WeightsError`, a missing file an `OSError`."""
+    try:
+        values = read_json(path)
+    except ValueError as error:
+        raise WeightsError(f"{path}: damaged: {error}; take it from where it was made") from error
+    found = values.get("format") if isinstance(values, dict) else type(values).__name__
+    if found != FORMAT:
+        raise WeightsError(
+            f"{path}: expected version {FORMAT}, received {found!r:.100}; make it again with this program, or use the "
+            "program that made it"
+        )
+    return dict(values)
+
+
 def write_manifest(artifact: Path, manifest: Manifest) -> None:
     """Write the manifest of an artefact."""
     value = {"format": FORMAT, **dataclasses.asdict(manifest), "fingerprint": manifest.fingerprint}
@@ -119,21 +134,15 @@ def read_manifest(artifact: Path) -> Manifest:
     if not artifact.exists():
         raise WeightsError(f"no artefact {artifact}; make one with iom deploy")
     try:
-        values = read_json(path)
+        values = read_metadata(path)
     except OSError as error:
         if artifact.is_dir() and not artifact.suffix:
-            raise WeightsError(_folder_message(artifact)) from error
+            inside = sorted(str(each) for each in artifact.iterdir() if manifest_path(each).is_file())
+            advice = f"artefact in it: {', '.join(inside)}" if inside else "file of an artefact; it holds none"
+            raise WeightsError(f"{artifact} is a folder; give the {advice}") from error
         raise WeightsError(
             f"{artifact}: expected {path.name} beside it ({error.strerror}); iom deploy writes it"
         ) from error
-    except ValueError as error:
-        raise WeightsError(f"{path}: not JSON: the manifest is damaged; export again") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise WeightsError(
-            f"{path}: expected an artefact of version {FORMAT}, received {found!r}; export it "
-            "again with this program, or use the program that made it"
-        )
     manifest = _parsed(path, values)
     files = paths_inside(artifact.parent, manifest.files, source=path, error=WeightsError)
     for file, (name, digest) in zip(files, manifest.files.items(), strict=True):
@@ -145,13 +154,6 @@ def read_manifest(artifact: Path) -> Manifest:
                 "of another export; copy or export it again"
             )
     return manifest
-
-
-def _folder_message(folder: Path) -> str:
-    inside = sorted(str(path) for path in folder.iterdir() if manifest_path(path).is_file())
-    if inside:
-        return f"{folder} is a folder; give the artefact in it: {', '.join(inside)}"
-    return f"{folder} is a folder; give the file of an artefact, such as FOLDER/x.onnx; it holds none"
 
 
 def _parsed(path: Path, values: dict[str, Any]) -> Manifest:

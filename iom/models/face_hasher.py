@@ -20,16 +20,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom._files import sha256_of, write_json
-from iom._untrusted import read_json
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
+    FORMAT,
     Manifest,
     Session,
     is_artifact,
     manifest_path,
     open_session,
     read_manifest,
+    read_metadata,
     write_manifest,
 )
 from iom.models.embedder import CHUNK, Embedder, artifact_embedder, load_embedder, unit_rows
@@ -46,7 +47,6 @@ BATCH = 128
 """Rows of one hash call, always as many: another batch size may round differently and flip ties."""
 EMBEDDER_BATCH = 8
 """Faces of one call of the embedder, where nothing else is asked for."""
-FORMAT = 1
 MODEL_FILE = "hasher.keras"
 EMBEDDER_FILE = "embedder.keras"
 """The backbone that was trained along with a hasher, in its folder; no manifest names it."""
@@ -702,14 +702,8 @@ def _model_path(folder: Path, fingerprint: object) -> Path:
 def _metadata(folder: Path) -> dict[str, Any]:
     path = folder / HASHER_FILE
     try:
-        metadata = read_json(path)
+        return read_metadata(path)
     except OSError as error:
         artifacts = sorted(each for each in folder.iterdir() if is_artifact(each)) if folder.is_dir() else []
         advice = f"give the artefact itself: {artifacts[0]}" if artifacts else _TRAINING
         raise WeightsError(f"no hasher in {folder} ({HASHER_FILE}: {error.strerror}); {advice}") from error
-    except ValueError as error:
-        raise WeightsError(f"{path} is damaged: {error}") from error
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        found = metadata.get("format") if isinstance(metadata, dict) else type(metadata).__name__
-        raise WeightsError(f"{path}: expected format {FORMAT}, received {found}")
-    return metadata

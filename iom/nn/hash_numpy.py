@@ -156,20 +156,10 @@ def _hadamard(rows: Array) -> Array:
 def _projection(
     rows: Array, *, kernel: Array, alphabet_size: int, steps: int, gain: float, rate: float, decay: float
 ) -> Array:
-    """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`."""
-    if steps:
-        vectors = kernel.reshape(len(kernel), -1, alphabet_size)
-        vectors = vectors - vectors.mean(axis=2, keepdims=True)
-        rows = _refined(rows, vectors, alphabet_size, steps, gain, (rate, decay))
-    return (rows @ kernel).reshape(len(rows), -1, alphabet_size)
-
-
-def _refined(
-    rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float, pace: tuple[float, float]
-) -> Array:
-    """As `iom.nn.layers.index_of_max.refine`, of `vectors` `(K, M, Q)`; for Q = 2 one vector and a sign suffice."""
-    half = vectors[:, :, 0]
-    vectors = vectors.reshape(len(vectors), -1)
+    """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`; for Q = 2 one vector and a sign suffice."""
+    centred = kernel.reshape(len(kernel), -1, alphabet_size)
+    centred = centred - centred.mean(axis=2, keepdims=True)
+    half, vectors = centred[:, :, 0], centred.reshape(len(kernel), -1)
 
     def read_back(values: Array) -> Array:
         if alphabet_size == 2:
@@ -180,17 +170,15 @@ def _refined(
         flat: Array = chosen.reshape(len(values), -1).astype(np.float32) @ vectors.T
         return flat
 
-    held = read_back(rows)
-    along = np.maximum(np.sum(held * rows, axis=-1, keepdims=True), np.float32(REFINEMENT_FLOOR))
-    across = np.sum(held * held, axis=-1, keepdims=True) - along * along
-    scale = along + np.float32(gain) * np.maximum(across, 0) / along
-    corrected = rows
+    corrected, scale = rows, None
     for step in range(steps):
-        share = np.float32(pace[0] / (1.0 + pace[1] * step))
-        corrected = corrected + share * (rows - held / scale)
-        if step + 1 < steps:
-            held = read_back(corrected)
-    return corrected
+        held = read_back(corrected)
+        if scale is None:
+            along = np.maximum(np.sum(held * rows, axis=-1, keepdims=True), np.float32(REFINEMENT_FLOOR))
+            across = np.sum(held * held, axis=-1, keepdims=True) - along * along
+            scale = along + np.float32(gain) * np.maximum(across, 0) / along
+        corrected = corrected + np.float32(rate / (1.0 + decay * step)) * (rows - held / scale)
+    return (corrected @ kernel).reshape(len(rows), -1, alphabet_size)
 
 
 STEPS: dict[str, Callable[..., Array]] = {

@@ -207,16 +207,14 @@ def refine(rows, kernel, alphabet_size, *, steps, gain):
     vectors = ops.stop_gradient(_centred(kernel, alphabet_size))
     columns = ops.transpose(vectors)
     target = ops.stop_gradient(rows)
-    held = _read_back(target, vectors, columns, alphabet_size)
-    along = ops.maximum(ops.sum(held * target, axis=-1, keepdims=True), FLOOR)
-    across = ops.sum(held * held, axis=-1, keepdims=True) - along * along
-    scale = along + gain * ops.maximum(across, 0.0) / along
-    corrected = target
+    corrected, scale = target, None
     for step in range(steps):
-        remainder = target - held / scale
-        corrected = corrected + RATE / (1.0 + DECAY * step) * remainder
-        if step + 1 < steps:
-            held = _read_back(corrected, vectors, columns, alphabet_size)
+        held = _read_back(corrected, vectors, columns, alphabet_size)
+        if scale is None:
+            along = ops.maximum(ops.sum(held * target, axis=-1, keepdims=True), FLOOR)
+            across = ops.sum(held * held, axis=-1, keepdims=True) - along * along
+            scale = along + gain * ops.maximum(across, 0.0) / along
+        corrected = corrected + RATE / (1.0 + DECAY * step) * (target - held / scale)
     return rows + ops.stop_gradient(corrected - target)
 
 

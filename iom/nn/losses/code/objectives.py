@@ -20,7 +20,7 @@ from iom.nn.losses.code.pairs import (
     unit_code_distance,
     weighted_margin_loss,
 )
-from iom.nn.losses.code.similarity import SimilarityDistillation, collision_at
+from iom.nn.losses.code.similarity import collision_at, similarity_distillation
 from iom.nn.losses.code.symbols import (
     BINARIZATIONS,
     QUANTIZATIONS,
@@ -141,7 +141,7 @@ def _binarization(loss: Any, hasher: HasherConfig) -> Measure:
 
 
 def _distillation(loss: Any, hasher: HasherConfig) -> Measure:
-    return COLLISIONS, SimilarityDistillation(hasher.code_length, hasher.alphabet_size, **loss.settings)
+    return COLLISIONS, similarity_distillation(hasher.code_length, hasher.alphabet_size, **loss.settings)
 
 
 def _logistic(loss: Any, hasher: HasherConfig) -> Measure:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from iom.cli.main import root as program
-from iom.nn.losses.margin import MARGIN_LOSSES
 
 
 @pytest.fixture
@@ -44,12 +43,6 @@ def test_the_code_of_the_gallery_runs(root, tmp_path, monkeypatch):
     assert names["decision"].match
 
 
-def test_every_margin_loss_is_documented(root):
-    text = (root / "docs" / "heads.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", text, flags=re.M))
-    assert rows == {name: kind.__name__ for name, kind in MARGIN_LOSSES.items()}
-
-
 def test_links_and_configurations_exist(readme, root):
     documents = [readme, *(path.read_text("utf-8") for path in (root / "docs").glob("*.md"))]
     for text in documents:
@@ -67,9 +60,3 @@ def test_commands_that_are_named_exist(readme, root):
     assert commands
     assert commands <= set(program.commands)
     assert "iom.cli" not in text
-
-
-def test_make_targets_exist(readme, root):
-    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text("utf-8"), flags=re.M))
-    for target in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", readme, flags=re.M):
-        assert (target[0] or target[1]) in targets

@@ -106,7 +106,7 @@ def test_a_bug_shows_its_traceback_and_is_never_taken_for_no_match(capsys):
         (CheckpointError("x"), 2),
         (UnknownApplicationError("x"), 2),
         (AlreadyEnrolledError("x"), 2),
-        (PermissionError(13, "Permission denied", "/root/x"), 2),
+        (PermissionError(13, "Permission denied", "/data/x"), 2),
         (NotEnrolledError("x"), 3),
         (RevokedError("x"), 4),
         (FaceError("x"), 5),
@@ -126,7 +126,7 @@ def test_exit_codes(error, code, capsys):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (PermissionError(13, "Permission denied", "/root/x"), "/root/x: Permission denied"),
+        (PermissionError(13, "Permission denied", "/data/x"), "/data/x: Permission denied"),
         (FileNotFoundError(2, "No such file or directory", "a b"), "a b: No such file or directory"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError(18, "Cross-device link", "a", None, "b"), "a -> b: Cross-device link"),

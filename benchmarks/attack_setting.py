@@ -47,7 +47,6 @@ def load_setting(arguments: argparse.Namespace, *, samples: int = 2) -> Setting:
 def _faces(arguments: argparse.Namespace, samples: int) -> Setting:
     import numpy as np
 
-    from iom.evaluation.attacks import Victims
     from iom.metrics.all_pairs import AllPairs
 
     lists = arguments.shared / "data" / "lists"
@@ -60,11 +59,42 @@ def _faces(arguments: argparse.Namespace, samples: int) -> Setting:
         if counts[label] <= (4 if arguments.quick else 20):
             kept.append(row)
     faces, labels = faces[kept], labels[kept]
-    victims = Victims.of(
+    victims = draw_victims(
         faces, labels, population=people, population_labels=names,
         subjects=arguments.victims, samples=samples, seed=arguments.seed,
     )  # fmt: skip
     return Setting(AllPairs(labels), faces, victims, arguments.old_keys, arguments.seed)
+
+
+def draw_victims(
+    embeddings: "NDArray[np.float32]",
+    labels: "NDArray[np.int64]",
+    *,
+    population: "NDArray[np.float32]",
+    population_labels: "NDArray[np.int64]",
+    subjects: int,
+    samples: int,
+    seed: int,
+) -> "Victims":
+    """Subjects with enough samples among test embeddings `(N, D)`; photographs of all but the enrolled are public.
+
+    Raises:
+        DataError: Fewer than two subjects have as many samples.
+    """
+    import numpy as np
+
+    from iom._random import numpy_stream
+    from iom.evaluation.attacks import Victims
+
+    able = np.flatnonzero(np.bincount(labels) >= samples)
+    if len(able) < 2:
+        raise DataError(f"victims: {len(able)} subjects have {samples} samples, expected two")
+    stream = numpy_stream(seed, "attacks/victims")
+    drawn = stream.permutation(able)[:subjects]
+    rows = [stream.permutation(np.flatnonzero(labels == subject)) for subject in drawn]
+    chosen = np.stack([embeddings[row[:samples]] for row in rows])
+    others = np.delete(embeddings, [row[0] for row in rows], axis=0)
+    return Victims(chosen, population, population_labels, others)
 
 
 def _embeddings(
@@ -95,14 +125,13 @@ def _synthetic(arguments: argparse.Namespace, samples: int) -> Setting:
 
     from iom._random import numpy_stream
     from iom.attacks.base import unit
-    from iom.evaluation.attacks import Victims
     from iom.metrics.all_pairs import AllPairs
 
     stream = numpy_stream(arguments.seed, "benchmarks/tradeoff")
     labels = np.repeat(np.arange(300), 4)
     centres = stream.normal(size=(600, 64))
     rows = unit(np.repeat(centres, 4, axis=0) + 0.7 * stream.normal(size=(2400, 64)))
-    victims = Victims.of(
+    victims = draw_victims(
         rows[:1200], labels, population=rows[1200:], population_labels=labels,
         subjects=arguments.victims, samples=samples, seed=arguments.seed,
     )  # fmt: skip

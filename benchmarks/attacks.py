@@ -30,7 +30,11 @@ from benchmarks.tradeoff import FMR, FRESH_KEYS
 from iom.keys import KEY_KINDS
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from iom.attacks.base import AttackedSystem
+    from iom.keys import TransformKey
     from iom.models.face_hasher import KerasFaceHasher
 
 SYSTEMS = (
@@ -69,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.attacks import ATTACKS
-    from iom.evaluation.attacks import AttackKeys, attack_rows, decision_threshold, measuring_keys
+    from iom.evaluation.attacks import AttackKeys, attack_rows, measuring_keys
     from iom.evaluation.report.text import attack_table
 
     setting = load_setting(arguments, samples=4)
@@ -97,11 +101,37 @@ def _measure(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
         ):
             rows.append(row)
-            print(attack_table([row.to_dict()]).plain().splitlines()[-1], flush=True)
-    found = [row.to_dict() for row in rows]
-    print(attack_table(found).markdown())
-    print(json.dumps({"rows": found}))
+            print(attack_table([row]).plain().splitlines()[-1], flush=True)
+    print(attack_table(rows).markdown())
+    print(json.dumps({"rows": [row.model_dump(mode="json") for row in rows]}))
     return 0
+
+
+def decision_threshold(
+    system: "AttackedSystem",
+    embeddings: "NDArray[np.float32]",
+    labels: "NDArray[np.int64]",
+    *,
+    fmr: float,
+    keys: Sequence["TransformKey"],
+) -> float:
+    """The largest distance whose FMR is at most `fmr`, over all pairs and keys, which are stolen.
+
+    Raises:
+        DataError: No distance keeps to it, or there are too few pairs to see it.
+    """
+    import numpy as np
+
+    from iom.errors import DataError
+    from iom.metrics.all_pairs import AllPairs
+
+    pairs = AllPairs(labels)
+    pairs.check_resolution(fmr)
+    templates = [system.comparator.prepare(system.hash(embeddings, key)) for key in keys]
+    threshold = pairs.curve(system.comparator, *templates, fmr=fmr).threshold_at_fmr(fmr)
+    if not np.isfinite(threshold):
+        raise DataError(f"threshold: no distance of {system.name} keeps to an FMR of {fmr:g}")
+    return threshold
 
 
 def _systems(arguments: argparse.Namespace, setting: Setting) -> Iterator["AttackedSystem"]:

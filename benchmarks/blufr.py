@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from benchmarks.stored_embeddings import embeddings_of
-    from iom.config import CodeConfig
+    from iom.config import CodeConfig, EvaluateConfig
     from iom.evaluation.blufr import BlufrEvaluator, read_blufr
-    from iom.evaluation.scores import STOLEN_KEY, float_system, scenarios_of
+    from iom.evaluation.records import EmbedderSummary
+    from iom.evaluation.scores import STOLEN_KEY, EvaluationInputs, float_system, scenarios_of
     from iom.evaluation.systems import baseline_system, trained_system
 
     data = arguments.shared / "data"
@@ -46,11 +47,12 @@ def _measure(arguments: argparse.Namespace) -> int:
     shape = CodeConfig(code_length=trained.code_length, alphabet_size=trained.alphabet_size)
     names = [name for name in arguments.baselines.split(",") if name]
     systems = [float_system(size), *(baseline_system(name, size, shape, arguments.seed) for name in names), trained]
-    evaluator = BlufrEvaluator(protocol, rows, seed=arguments.seed)
+    config = EvaluateConfig(seed=arguments.seed)
+    evaluator = BlufrEvaluator(EvaluationInputs(config, protocol, rows, {}, EmbedderSummary(name="")))
     figures = {}
     for system in systems:
         (scenario,) = scenarios_of(system, (STOLEN_KEY,))
-        found = dict(evaluator.run(system, scenario))
+        found = dict(evaluator.figures(system, scenario))
         prefix = "" if system is trained else f"{system.name}_"
         figures[f"{prefix}vr_at_1e3"] = found["vr_at_fmr_1e-3"]
         figures[f"{prefix}dir_at_1pct"] = found["dir_at_fpir_1e-2"]

@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom._registry import lookup
+    from iom.attacks import ATTACKS
     from iom.config import EvaluateConfig, load_config
-    from iom.evaluation.report.sections import check_attacks
     from iom.evaluation.systems import check_systems
 
     overrides = [f"seed={arguments.seed}", *(QUICK if arguments.quick else ())]
@@ -64,7 +64,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     everything = _with_fixed_key(config, arguments.fixed_key, named=arguments.systems or ())
     config = _only(everything, arguments.systems or everything.scenario.systems)
     check_systems(config)
-    check_attacks(config)
+    for name in config.report.attack_names:
+        lookup(ATTACKS, name, "attack")
     wanted = arguments.protocols or list(PROTOCOLS)
     for name in wanted:
         lookup(PROTOCOLS, name, "protocol")

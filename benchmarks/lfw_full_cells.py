@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from iom.config import EvaluateConfig
     from iom.data.benchmarks.base import PairBenchmark
     from iom.evaluation.blufr import Blufr
-    from iom.evaluation.scores import CodeSystem
+    from iom.evaluation.scores import CodeSystem, EvaluationInputs
 
 Cell = dict[str, Any]
 
@@ -84,18 +84,14 @@ def load_system(name: str, faces: Faces) -> "CodeSystem":
 
 def pairs(faces: Faces, system: "CodeSystem") -> Cell:
     """The 6,000 pairs: accuracy, EER, FNMR at FMR 1e-3, with intervals."""
-    from iom.evaluation.report.collect import EvaluationInputs, collect
-    from iom.evaluation.report.data import EmbedderSummary
+    from iom.evaluation.pairs import PairEvaluator
+    from iom.evaluation.records import Figure
     from iom.evaluation.scores import STOLEN_KEY
 
-    scenario = faces.config.scenario.replace(systems=(system.name,), scenarios=(STOLEN_KEY,))
-    report = collect(
-        faces.config.replace(scenario=scenario),
-        EvaluationInputs(faces.benchmark, faces.pair_rows, {system.name: system}, EmbedderSummary(name="")),
-    )
+    evaluator = PairEvaluator(_inputs(faces, faces.benchmark, faces.pair_rows, scenarios=(STOLEN_KEY,)))
     figures: Cell = {}
-    for row in report.rows:
-        if row.metric in ("accuracy", "eer", "fnmr_at_fmr_1e-3"):
+    for row in evaluator.run(system):
+        if isinstance(row, Figure) and row.metric in ("accuracy", "eer", "fnmr_at_fmr_1e-3"):
             figures |= _figure(f"pairs_{row.metric}", row.value, row.low, row.high)
     return figures
 
@@ -121,15 +117,16 @@ def blufr(faces: Faces, system: "CodeSystem") -> Cell:
     from iom.evaluation.scores import STOLEN_KEY, scenarios_of
 
     (scenario,) = scenarios_of(system, (STOLEN_KEY,))
-    found = dict(BlufrEvaluator(faces.blufr, faces.blufr_rows, seed=faces.config.seed).run(system, scenario))
+    evaluator = BlufrEvaluator(_inputs(faces, faces.blufr, faces.blufr_rows))
+    found = dict(evaluator.figures(system, scenario))
     return {"blufr_vr": found["vr_at_fmr_1e-3"], "blufr_dir": found["dir_at_fpir_1e-2"]}
 
 
 def search(faces: Faces, system: "CodeSystem") -> Cell:
     """Search in two galleries: rank 1, rank 10, DIR at FPIR 1 %, with intervals."""
-    from iom.evaluation.report.sections import identification_section
+    from iom.evaluation.identification import search_images
 
-    section = identification_section(
+    section = search_images(
         system,
         faces.setting.faces,
         faces.setting.pairs.subjects.astype("int64"),
@@ -143,30 +140,28 @@ def search(faces: Faces, system: "CodeSystem") -> Cell:
     return figures
 
 
-def linkability(faces: Faces, system: "CodeSystem") -> Cell:
+def unlinkability(faces: Faces, system: "CodeSystem") -> Cell:
     """D_sys between templates of two keys, with its interval and what sampling alone gives."""
-    from iom.evaluation.report.sections import linkability_section, pairs_of_subjects
+    from iom.evaluation.pairs import linkability, pairs_of_subjects
 
     report, seed = faces.config.report, faces.config.seed
     subjects = faces.setting.pairs.subjects.astype("int64")
     pairs = pairs_of_subjects(subjects, limit=report.pairs, seed=seed)
-    section = linkability_section(system, faces.setting.faces, subjects, pairs, report, seed=seed)
+    section = linkability(system, faces.setting.faces, subjects, pairs, report, seed=seed)
     return _figure("d_sys", section.d_sys, section.low, section.high) | {"d_sys_floor": section.d_sys_floor}
 
 
 def attacks(faces: Faces, system: "CodeSystem") -> Cell:
     """The best attack: PRAR with interval, SAR and cosine; and the linkers' curves."""
-    import numpy as np
-
-    from iom.evaluation.report.sections import attack_keys, attack_section
+    from iom.evaluation.attacks import AttackKeys, attacks_on
 
     config = faces.config
     threshold = float(_all_pairs_curve(faces, system, 0).threshold_at_fmr(FMR))
-    rows = attack_section(config, system.name, faces.setting.victims, attack_keys(config), threshold)
-    best = max((row for row in rows if np.isfinite(row.prar)), key=lambda row: row.prar, default=None)
-    cell: Cell = {"attacks": [row.to_dict() for row in rows]}
+    rows = list(attacks_on(system, config, faces.setting.victims, AttackKeys.of(config), threshold))
+    best = max((row for row in rows if row.prar is not None), key=lambda row: row.prar or 0.0, default=None)
+    cell: Cell = {"attacks": [row.model_dump(mode="json") for row in rows]}
     for row in rows:
-        if np.isfinite(row.linking_auc):
+        if row.linking_auc is not None:
             cell[f"{row.attack}_auc"] = row.linking_auc
     if best is None:
         return cell
@@ -180,10 +175,18 @@ PROTOCOLS: dict[str, Callable[[Faces, "CodeSystem"], Cell]] = {
     "all_pairs": all_pairs,
     "blufr": blufr,
     "search": search,
-    "linkability": linkability,
+    "linkability": unlinkability,
     "attacks": attacks,
 }
 """Name to what measures one cell of the table."""
+
+
+def _inputs(faces: Faces, benchmark: Any, rows: "NDArray[np.float32]", **scenario: Any) -> "EvaluationInputs":
+    from iom.evaluation.records import EmbedderSummary
+    from iom.evaluation.scores import EvaluationInputs
+
+    config = faces.config.replace(scenario=faces.config.scenario.replace(**scenario))
+    return EvaluationInputs(config, benchmark, rows, {}, EmbedderSummary(name=""))
 
 
 def _all_pairs_curve(faces: Faces, system: "CodeSystem", number: int) -> Any:

@@ -11,7 +11,7 @@ from iom.data.benchmarks.megaface import read_megaface
 from iom.data.formats.carray import read_carray
 from iom.data.tfrecord import open_shards
 from iom.errors import IomError
-from iom.evaluation.report.data import read_report
+from iom.evaluation.records import read_report
 from iom.models.artifact import read_manifest
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -124,14 +123,12 @@ def evaluate(config: ConfigOptions, output: Path | None, report: Path | None, wi
     if with_images and report is None:
         raise ConfigError("--with-images goes with --report DIR")
 
-    from iom.evaluation.evaluate import prepare
-    from iom.evaluation.report.collect import collect
+    from iom.evaluation.evaluate import collect, prepare
     from iom.evaluation.report.text import terminal_text
     from iom.evaluation.report.write import thumbnails, write_figures, write_report
 
-    full = report is not None
-    inputs = prepare(settings, full=full, progress=not quiet)
-    data = collect(settings, inputs, full=full, progress=not quiet)
+    inputs = prepare(settings, full=report is not None, progress=not quiet)
+    data = collect(inputs, progress=not quiet)
     if output:
         write_figures(data, output)
     print(terminal_text(data))
@@ -177,9 +174,10 @@ def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
 
     from iom.evaluation.evaluate import identify
 
-    rows: list[dict[str, Any]] = []
-    for system, scenario, metric, value in identify(settings, progress=not quiet):
-        rows.append({"system": system, "scenario": scenario, "metric": metric, "value": value})
+    rows = [
+        row.model_dump(include={"system", "scenario", "metric", "value"})
+        for row in identify(settings, progress=not quiet)
+    ]
     path = output / "identification.json"
     write_json(path, {"config": settings.model_dump(mode="json"), "rows": rows})
     for row in rows:
@@ -207,7 +205,7 @@ def compare(reports: Sequence[Path], output: Path, different_benchmarks: bool) -
     if len(reports) < 2:
         raise ConfigError("compare: expected two reports or more")
 
-    from iom.evaluation.report.data import read_report
+    from iom.evaluation.records import read_report
     from iom.evaluation.report.write import DIFF_PAGE, check_same_benchmark, report_names, write_diff
 
     names = report_names(reports)
@@ -265,10 +263,9 @@ def export_scores(config: ConfigOptions, output: Path, format: str, quiet: bool)
     settings = config.load(EvaluateConfig, "scenario.bootstrap=0")
 
     from iom.evaluation.evaluate import prepare
-    from iom.evaluation.report.collect import score_systems
     from iom.evaluation.score_files import write_system_scores
 
     inputs = prepare(settings, progress=not quiet)
-    scores = score_systems(settings, inputs, progress=not quiet)
-    paths = list(write_system_scores(inputs.benchmark, scores, output, format))
+    scores = [entry for system in inputs.chosen for entry in inputs.scores(system)]
+    paths = write_system_scores(inputs.benchmark, scores, output, format)
     return Answer({"files": paths}, "\n".join(map(str, paths)))

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,27 @@ from iom._random import numpy_stream
 from iom._registry import lookup
 from iom.attacks import ATTACKS
 from iom.attacks.base import Attack, AttackedSystem, BlackBox, Embeddings, Leak, Templates
+from iom.attacks.targets import attacked_hasher, attacked_protection
+from iom.config import EvaluateConfig
 from iom.errors import DataError
+from iom.evaluation.pairs import observed_threshold
+from iom.evaluation.records import AttackRow, Figure
+from iom.evaluation.scores import FLOAT, OWN_KEY, CodeSystem, EvaluationInputs
 from iom.keys import SECRET_BYTES, TransformKey
-from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import Counts, Interval, bootstrap_samples, percentile_intervals, rate_interval
 from iom.metrics.verification import area_under_curve, equal_error_rate
+from iom.models.face_hasher import FaceHasher
 
 MIN_FRESH_KEYS = 40
 """Fresh keys that a post-revocation acceptance rate is to be measured over."""
 REPLICATES = 200
+MAX_SAMPLES = 3
+NO_ATTACK = "the embedding itself"
 RATES = ("sar", "prar", "prar_other")
 """Figures that are shares of the reconstructions."""
-LINKING = ("linking_auc", "linking_eer", "linking_auc_same")
+METRICS = (
+    "cosine", "sar", "prar", "prar_other", "linking_auc", "linking_auc_same", "linking_eer", "rank_one", "rank_ten"
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,35 +55,31 @@ class Victims:
                 f"more, received {self.samples.shape}"
             )
 
-    @classmethod
-    def of(
-        cls,
-        embeddings: Embeddings,
-        labels: NDArray[np.int64],
-        *,
-        population: Embeddings,
-        population_labels: NDArray[np.int64],
-        subjects: int,
-        samples: int,
-        seed: int,
-    ) -> "Victims":
-        """Draw subjects with enough samples from test embeddings `(N, D)`; all but the enrolled are the `others`."""
-        counts = np.bincount(labels)
-        able = np.flatnonzero(counts >= samples)
-        if len(able) < 2:
-            raise DataError(f"victims: {len(able)} subjects have {samples} samples, expected two")
-        stream = numpy_stream(seed, "attacks/victims")
-        drawn = stream.permutation(able)[:subjects]
-        rows = [stream.permutation(np.flatnonzero(labels == subject)) for subject in drawn]
-        chosen = np.stack([embeddings[row[:samples]] for row in rows])
-        others = np.delete(embeddings, [row[0] for row in rows], axis=0)
-        return cls(chosen, population, population_labels, others)
-
     @property
     def photographs(self) -> Embeddings:
         """Every photograph that an attacker can find: the enrolled ones, `(N, D)`, then others."""
         others = self.population if self.others is None else self.others
         return np.concatenate([self.samples[:, 0], others])
+
+
+def draw_victims(embeddings: Embeddings, subjects: NDArray[np.int64], *, wanted: int, seed: int) -> Victims:
+    """Victims with two or three samples each, at most half of the subjects; the attacker learns from all others."""
+    counts = np.bincount(subjects)
+    able = np.flatnonzero(counts >= 2)
+    if len(able) < 4:
+        raise DataError(
+            f"attacks: expected four subjects or more with two images, received {len(able)}; leave "
+            "them out with --set report.attacks=false"
+        )
+    count = min(wanted, len(able) // 2)
+    many = np.flatnonzero(counts >= MAX_SAMPLES)
+    samples = MAX_SAMPLES if len(many) >= count else 2
+    stream = numpy_stream(seed, "report/victims")
+    drawn = stream.permutation(many if samples == MAX_SAMPLES else able)[:count]
+    rows = [stream.permutation(np.flatnonzero(subjects == one))[:samples] for one in drawn]
+    others = ~np.isin(subjects, drawn)
+    labels = np.unique(subjects[others], return_inverse=True)[1].astype(np.int64)
+    return Victims(embeddings[np.stack(rows)], embeddings[others], labels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,6 +94,16 @@ class AttackKeys:
     fresh: tuple[TransformKey, ...] = dataclasses.field(repr=False)
     records: tuple[TransformKey, ...] = dataclasses.field(default=(), repr=False)
 
+    @classmethod
+    def of(cls, config: EvaluateConfig) -> "AttackKeys":
+        """As many as a report asks for."""
+        report, seed = config.report, config.seed
+        return cls(
+            measuring_keys(seed, "old", report.old_keys),
+            measuring_keys(seed, "fresh", report.fresh_keys),
+            measuring_keys(seed, "records", max(report.records, default=2) - 1),
+        )
+
 
 def measuring_keys(seed: int, purpose: str, count: int) -> tuple[TransformKey, ...]:
     """Test keys for a purpose, from a seed."""
@@ -96,23 +111,69 @@ def measuring_keys(seed: int, purpose: str, count: int) -> tuple[TransformKey, .
     return tuple(TransformKey(stream.bytes(SECRET_BYTES)) for _ in range(count))
 
 
-def decision_threshold(
-    system: AttackedSystem,
-    embeddings: Embeddings,
-    labels: NDArray[np.int64],
-    *,
-    fmr: float,
-    keys: Sequence[TransformKey],
-) -> float:
-    """The largest distance whose FMR is at most `fmr`, over all pairs and keys (`stolen_key`)."""
-    pairs = AllPairs(labels)
-    pairs.check_resolution(fmr)
-    templates = [system.comparator.prepare(system.hash(embeddings, key)) for key in keys]
-    curve = pairs.curve(system.comparator, *templates, fmr=fmr)
-    threshold = curve.threshold_at_fmr(fmr)
-    if not np.isfinite(threshold):
-        raise DataError(f"threshold: no distance of {system.name} keeps to an FMR of {fmr:g}")
-    return threshold
+class AttackEvaluator:
+    """Attacks on a system at its operating threshold, with model, key and template disclosed."""
+
+    def __init__(self, inputs: EvaluationInputs) -> None:
+        self._inputs, config = inputs, inputs.config
+        self._victims = draw_victims(inputs.embeddings, inputs.people, wanted=config.report.victims, seed=config.seed)
+        self._keys = AttackKeys.of(config)
+
+    def run(self, system: CodeSystem) -> Iterator[AttackRow | Figure]:
+        (entry,) = (entry for entry in self._inputs.scores(system) if entry.scenario != OWN_KEY)
+        threshold, _ = observed_threshold(entry)
+        for row in attacks_on(system, self._inputs.config, self._victims, self._keys, threshold):
+            yield row
+            for metric in METRICS:
+                if estimate := row.estimate(metric):
+                    yield Figure(
+                        system=row.system,
+                        scenario="full_disclosure",
+                        protocol=f"{self._inputs.benchmark.name}, {row.attack}, {row.records} records",
+                        metric=metric,
+                        **estimate.model_dump(),
+                    )
+
+
+def attacks_on(
+    system: CodeSystem, config: EvaluateConfig, victims: Victims, keys: AttackKeys, threshold: float
+) -> Iterator[AttackRow]:
+    """The attacks of `config.report.attack_names`; of the unprotected embedding the worth of its leak.
+
+    Another sample of a plain embedding's subject is accepted as often as the subject is.
+    """
+    if system.name != FLOAT:
+        yield from attack_rows(
+            [(attacked_system(system, victims.samples.shape[-1]), threshold)],
+            config.report.attack_names,
+            victims,
+            keys,
+            records=config.report.records,
+            seed=config.seed,
+            replicates=config.scenario.bootstrap,
+        )
+        return
+    distances = 1.0 - np.einsum("nd,nd->n", victims.samples[:, 0], victims.samples[:, -1], dtype=np.float64)
+    yield AttackRow(
+        system=FLOAT,
+        attack=NO_ATTACK,
+        knowledge="codes",
+        subjects=len(distances),
+        threshold=threshold,
+        cosine=1.0,
+        sar=1.0,
+        prar=1.0,
+        prar_other=float(np.mean(distances <= threshold)),
+    )
+
+
+def attacked_system(system: CodeSystem, embedding_size: int) -> AttackedSystem:
+    """A code system with what it gives away; a `WeightsError` for an artefact that only Keras could descend through."""
+    if isinstance(system.made_of, FaceHasher):
+        return attacked_hasher(system.name, system.made_of)
+    if system.made_of is None:
+        raise DataError(f"attacks: nothing is known of {system.name} but its templates")
+    return attacked_protection(system.name, system.made_of, embedding_size)
 
 
 def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[TransformKey], *, seed: int) -> Leak:
@@ -147,105 +208,19 @@ def _black_box(system: AttackedSystem, key: TransformKey) -> BlackBox:
     return lambda rows: system.hash(rows, key)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """Results of one attack by old key and victim: cosines to the leaked embedding, and acceptance.
+class _Setting(NamedTuple):
+    """Inputs of the attacks on one system.
 
-    `renewed` `(old keys, fresh keys, N)` is acceptance under fresh keys against the same sample, `renewed_other`
-    against another sample.
+    `renewed` are templates under each fresh key: of the sample that leaked, and of the last one.
     """
 
-    cosine: NDArray[np.float64]
-    same_key: NDArray[np.bool_]
-    renewed: NDArray[np.bool_]
-    renewed_other: NDArray[np.bool_]
-
-
-def renewed_templates(system: AttackedSystem, victims: Victims, keys: AttackKeys) -> list[tuple[Templates, Templates]]:
-    """Templates of the first and of the last sample under each fresh key."""
-    first, last = victims.samples[:, 0], victims.samples[:, -1]
-    return [(system.hash(first, key), system.hash(last, key)) for key in keys.fresh]
-
-
-def run_reconstruction(
-    system: AttackedSystem,
-    attack: Attack,
-    victims: Victims,
-    keys: AttackKeys,
-    *,
-    references: Sequence[tuple[Templates, Templates]],
-    threshold: float,
-    records: int,
-    seed: int,
-) -> Reconstruction:
-    """Reconstruct under every old key and try the result under it and under the fresh ones.
-
-    `references` are the `renewed_templates` of these victims and keys.
-    """
-    if attack.reconstruct is None:
-        raise DataError("this attack links templates and reconstructs nothing")
-    cosine, same_key = [], []
-    renewed: list[list[NDArray[np.bool_]]] = []
-    renewed_other: list[list[NDArray[np.bool_]]] = []
-    for number, old in enumerate(keys.old):
-        leak = make_leak(system, victims, (old, *keys.records[: records - 1]), seed=seed + number)
-        found = attack.reconstruct(leak.only(attack.knowledge))
-        cosine.append(np.einsum("nd,nd->n", found, victims.samples[:, 0], dtype=np.float64))
-        same_key.append(_accepted(system, system.hash(found, old), leak.known("codes")[0], threshold))
-        tried = [system.hash(found, key) for key in keys.fresh]
-        for results, side in ((renewed, 0), (renewed_other, 1)):
-            results.append(
-                [
-                    _accepted(system, probe, reference[side], threshold)
-                    for probe, reference in zip(tried, references, strict=True)
-                ]
-            )
-    return Reconstruction(np.array(cosine), np.array(same_key), np.array(renewed), np.array(renewed_other))
-
-
-def _accepted(system: AttackedSystem, probes: Templates, references: Templates, threshold: float) -> NDArray[np.bool_]:
-    return np.asarray(system.distances(probes, references) <= threshold)
-
-
-@dataclasses.dataclass(frozen=True)
-class AttackRow:
-    """One attack on one system; `obstacle` says why it does not apply, and figures are NaN then.
-
-    `knowledge` is `KNOWLEDGE` keys joined by ` + `. `sar`: accepted under the key that leaked. `prar`: accepted under
-    fresh keys, the renewal being of the very sample of the leaked template, the worst case; `prar_other`: of another
-    sample. Linkers have an AUC and an EER, 0.5 is chance, with two samples of a subject behind the templates (`_same`:
-    one). `rank_one`, `rank_ten`: share of victims whose photograph is found at that rank among `photographs`.
-    `intervals` are of 95 % over subjects and keys.
-    """
-
-    system: str
-    attack: str
-    knowledge: str
-    records: int = 1
-    subjects: int = 0
-    old_keys: int = 0
-    fresh_keys: int = 0
-    threshold: float = math.nan
-    cosine: float = math.nan
-    sar: float = math.nan
-    prar: float = math.nan
-    prar_other: float = math.nan
-    linking_auc: float = math.nan
-    linking_auc_same: float = math.nan
-    linking_eer: float = math.nan
-    rank_one: float = math.nan
-    rank_ten: float = math.nan
-    photographs: int = 0
-    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
-    obstacle: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a JSON file: NaN becomes None, intervals become lists."""
-        values = dataclasses.asdict(self)
-        values["intervals"] = {name: list(edges) for name, edges in self.intervals.items()}
-        return {
-            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()
-        }
+    system: AttackedSystem
+    threshold: float
+    victims: Victims
+    keys: AttackKeys
+    renewed: tuple[list[Templates], list[Templates]]
+    seed: int
+    replicates: int
 
 
 def attack_rows(
@@ -274,116 +249,122 @@ def attack_rows(
         raise DataError(
             f"attacks: {max(records, default=0)} records need as many keys, received {len(keys.records) + 1}"
         )
+    rebuilt = any(attack.reconstruct for attack in chosen.values())
     for system, threshold in systems:
-        rebuilt = any(attack.reconstruct for attack in chosen.values())
-        references = renewed_templates(system, victims, keys) if rebuilt else []
+        first, last = (
+            [system.hash(victims.samples[:, place], key) for key in keys.fresh] if rebuilt else [] for place in (0, -1)
+        )
+        setting = _Setting(system, threshold, victims, keys, (first, last), seed, replicates)
         for name, attack in chosen.items():
-            row = AttackRow(system.name, name, " + ".join(attack.knowledge), threshold=threshold)
-            obstacle = attack.obstacle(system)
-            if obstacle:
-                yield dataclasses.replace(row, obstacle=obstacle)
-            elif attack.link or attack.identify:
-                if attack.link:
-                    row = _linked(row, system, attack, victims, keys, seed)
-                yield _identified(row, system, attack, victims, keys, seed)
-            else:
-                for count in records if attack.records > 1 else (1,):
-                    outcome = run_reconstruction(
-                        system,
-                        attack,
-                        victims,
-                        keys,
-                        references=references,
-                        threshold=threshold,
-                        records=count,
-                        seed=seed,
-                    )
-                    yield _reconstructed(dataclasses.replace(row, records=count), outcome, seed, replicates)
+            row = AttackRow(
+                system=system.name, attack=name, knowledge=" + ".join(attack.knowledge), threshold=threshold
+            )
+            if obstacle := attack.obstacle(system):
+                yield row.replace(obstacle=obstacle)
+                continue
+            for count in records if attack.records > 1 else (1,):
+                found = row.replace(records=count)
+                for step in (_reconstructed, _linked, _identified):
+                    found = step(found, attack, setting)
+                yield found
 
 
-def _reconstructed(row: AttackRow, outcome: Reconstruction, seed: int, replicates: int) -> AttackRow:
-    old, fresh, subjects = outcome.renewed.shape
-    groups = {"subjects": subjects, "keys": old, "fresh keys": fresh}
-    names = ("cosine", *RATES)
+def _reconstructed(row: AttackRow, attack: Attack, setting: _Setting) -> AttackRow:
+    """Reconstruct under every old key, and try the result under it and under the fresh ones."""
+    if attack.reconstruct is None:
+        return row
+    system, threshold, victims, keys, renewed, seed, replicates = setting
+    cosines, same_key, fresh_keys = [], [], []
+    for number, old in enumerate(keys.old):
+        leak = make_leak(system, victims, (old, *keys.records[: row.records - 1]), seed=seed + number)
+        found = attack.reconstruct(leak.only(attack.knowledge))
+        cosines.append(np.einsum("nd,nd->n", found, victims.samples[:, 0], dtype=np.float64))
+        same_key.append(system.distances(system.hash(found, old), leak.known("codes")[0]) <= threshold)
+        tried = [system.hash(found, key) for key in keys.fresh]
+        fresh_keys.append(
+            [
+                [system.distances(*templates) <= threshold for templates in zip(tried, of_sample, strict=True)]
+                for of_sample in renewed
+            ]
+        )
+    accepted = np.array(fresh_keys)
+    """By old key, sample, fresh key and victim."""
 
     def figures(**drawn: Counts) -> list[float]:
         leaks = np.outer(drawn["keys"], drawn["subjects"])
         renewals = drawn["fresh keys"][None, :, None] * leaks[:, None]
         return [
-            float(np.average(outcome.cosine, weights=leaks)),
-            float(np.average(outcome.same_key, weights=leaks)),
-            float(np.average(outcome.renewed, weights=renewals)),
-            float(np.average(outcome.renewed_other, weights=renewals)),
+            float(np.average(cosines, weights=leaks)),
+            float(np.average(same_key, weights=leaks)),
+            *(float(np.average(accepted[:, sample], weights=renewals)) for sample in (0, 1)),
         ]
 
-    values: dict[str, Any] = dict(zip(names, figures(**{k: np.ones(n) for k, n in groups.items()}), strict=True))
-    intervals = {}
+    names = ("cosine", *RATES)
+    groups = {"subjects": accepted.shape[3], "keys": len(keys.old), "fresh keys": len(keys.fresh)}
+    values = dict(zip(names, figures(**{kind: np.ones(count) for kind, count in groups.items()}), strict=True))
+    intervals: dict[str, Interval] = {}
     if replicates:
         samples = bootstrap_samples(figures, groups, replicates=replicates, seed=seed)
         intervals = dict(zip(names, percentile_intervals(samples), strict=True))
         for name in RATES:
-            intervals[name] = rate_interval(intervals[name], values[name], units=subjects, confidence=0.95)
-    return dataclasses.replace(row, subjects=subjects, old_keys=old, fresh_keys=fresh, intervals=intervals, **values)
+            intervals[name] = rate_interval(intervals[name], values[name], units=groups["subjects"], confidence=0.95)
+    subjects, old_keys, fresh = groups.values()
+    return row.replace(subjects=subjects, old_keys=old_keys, fresh_keys=fresh, intervals=intervals, **values)
 
 
-def _linked(
-    row: AttackRow, system: AttackedSystem, attack: Attack, victims: Victims, keys: AttackKeys, seed: int
-) -> AttackRow:
+def _linked(row: AttackRow, attack: Attack, setting: _Setting) -> AttackRow:
     """Link first samples under one key with the last and the first ones under another."""
-    link = attack.link
-    if link is None:
-        raise DataError("this attack reconstructs and links nothing")
+    if attack.link is None:
+        return row
+    victims, keys = setting.victims, setting.keys
     count = len(victims.samples)
     renewed = dataclasses.replace(
         victims, samples=np.concatenate([victims.samples[:, [-1, 0]], victims.samples[:, [0, -1]]])
     )
     left, right = (side.ravel() for side in np.indices((count, 2 * count)))
-    same, other = left == right - count, left == right
-    figures: dict[str, list[float]] = {name: [] for name in LINKING}
+    same, other, of_last = left == right - count, left == right, right < count
+    by_key = []
     for number, old in enumerate(keys.old):
         fresh = keys.fresh[number % len(keys.fresh)]
         first, second = (
-            make_leak(system, side, (key,), seed=seed + number).only(attack.knowledge)
+            make_leak(setting.system, side, (key,), seed=setting.seed + number).only(attack.knowledge)
             for side, key in ((victims, old), (renewed, fresh))
         )
-        distances = -link(first, second, left, right)
-        of_last = right < count
+        distances = -attack.link(first, second, left, right)
         mated, non_mated = distances[other], distances[of_last & ~other]
-        figures["linking_auc"].append(area_under_curve(mated, non_mated))
-        figures["linking_eer"].append(equal_error_rate(mated, non_mated))
-        figures["linking_auc_same"].append(area_under_curve(distances[same], distances[~of_last & ~same]))
-    return _over_keys(row, figures, subjects=count)
+        by_key.append(
+            {
+                "linking_auc": area_under_curve(mated, non_mated),
+                "linking_eer": equal_error_rate(mated, non_mated),
+                "linking_auc_same": area_under_curve(distances[same], distances[~of_last & ~same]),
+            }
+        )
+    return _over_keys(row, by_key, subjects=count)
 
 
-def _identified(
-    row: AttackRow, system: AttackedSystem, attack: Attack, victims: Victims, keys: AttackKeys, seed: int
-) -> AttackRow:
+def _identified(row: AttackRow, attack: Attack, setting: _Setting) -> AttackRow:
     """Look for each victim's enrolled photograph; of equally good ones it comes last."""
-    identify = attack.identify
-    if identify is None:
+    if attack.identify is None:
         return row
-    count = len(victims.samples)
-    figures: dict[str, list[float]] = {"rank_one": [], "rank_ten": []}
-    for number, old in enumerate(keys.old):
-        leak = make_leak(system, victims, (old,), seed=seed + number).only(attack.knowledge)
-        scores = identify(leak)
+    count = len(setting.victims.samples)
+    by_key = []
+    for number, old in enumerate(setting.keys.old):
+        leak = make_leak(setting.system, setting.victims, (old,), seed=setting.seed + number)
+        scores = attack.identify(leak.only(attack.knowledge))
         enrolled = scores[np.arange(count), np.arange(count)]
         better = np.count_nonzero(scores >= enrolled[:, None], axis=1) - 1
-        figures["rank_one"].append(float(np.mean(better < 1)))
-        figures["rank_ten"].append(float(np.mean(better < 10)))
-    row = dataclasses.replace(row, photographs=scores.shape[1])
-    return _over_keys(row, figures, subjects=count)
+        by_key.append({"rank_one": float(np.mean(better < 1)), "rank_ten": float(np.mean(better < 10))})
+    return _over_keys(row.replace(photographs=scores.shape[1]), by_key, subjects=count)
 
 
-def _over_keys(row: AttackRow, figures: dict[str, list[float]], *, subjects: int) -> AttackRow:
-    keys = len(next(iter(figures.values())))
-    means: dict[str, Any] = {name: float(np.mean(values)) for name, values in figures.items()}
-    spread = {name: _spread_over_keys(each, subjects=subjects) for name, each in figures.items() if len(each) > 1}
-    return dataclasses.replace(row, subjects=subjects, old_keys=keys, intervals=row.intervals | spread, **means)
-
-
-def _spread_over_keys(values: Sequence[float], *, subjects: int) -> Interval:
-    """Normal 95 % interval of the mean AUC over keys; exact where every pair is told apart."""
-    half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    mean = float(np.mean(values))
-    return rate_interval(Interval(mean - half, mean + half), mean, units=subjects, confidence=0.95)
+def _over_keys(row: AttackRow, by_key: Sequence[dict[str, float]], *, subjects: int) -> AttackRow:
+    """Means over keys, with a normal 95 % interval where there are several; exact where nothing but errors, or none."""
+    values: dict[str, Any] = {}
+    intervals = dict(row.intervals)
+    for name in by_key[0]:
+        figures = [each[name] for each in by_key]
+        values[name] = mean = float(np.mean(figures))
+        if len(figures) > 1:
+            half = 1.96 * float(np.std(figures, ddof=1)) / math.sqrt(len(figures))
+            intervals[name] = rate_interval(Interval(mean - half, mean + half), mean, units=subjects, confidence=0.95)
+    return row.replace(subjects=subjects, old_keys=len(by_key), intervals=intervals, **values)

@@ -1,7 +1,6 @@
 """BLUFR on LFW: ten trials of verification and open-set identification (Liao et al., IJCB 2014)."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,8 @@ from numpy.typing import NDArray
 
 from iom.data.table_files import parsed, present, read_lines, shown
 from iom.errors import DataError
-from iom.evaluation.identification import search_templates
-from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings, keys_of
+from iom.evaluation.identification import FigureEvaluator, NamedFigures, search_templates
+from iom.evaluation.scores import CodeSystem
 from iom.metrics.all_pairs import AllPairs
 
 FMR, FPIR, RANK = 1e-3, 1e-2, 1
@@ -37,9 +36,10 @@ class Blufr:
     images: tuple[Path, ...]
     subjects: NDArray[np.int64]
     trials: tuple[BlufrTrial, ...]
+    name: str = "BLUFR"
 
 
-def read_blufr(lists: Path, root: Path) -> Blufr:
+def read_blufr(lists: Path, root: Path, *, name: str = "") -> Blufr:
     """Read the lists over a folder `<root>/<subject>/<subject>_NNNN.jpg`, and check them.
 
     `lists` has `image_list.txt`, and `test_set.txt`, `gallery_set.txt`, `probe_set.txt`, whose lines are trials:
@@ -61,30 +61,21 @@ def read_blufr(lists: Path, root: Path) -> Blufr:
     trials = tuple(BlufrTrial(*rows) for rows in zip(*sets, strict=True))
     for number, trial in enumerate(trials, start=1):
         _check(trial, subjects, f"{lists}, trial {number}", names)
-    return Blufr(images, subjects, trials)
+    return Blufr(images, subjects, trials, name or "BLUFR")
 
 
-class BlufrEvaluator:
+class BlufrEvaluator(FigureEvaluator):
     """Verification rate at FMR 0.1 % and open-set DIR at FPIR 1 %, rank 1, under one test key.
 
-    Each is quoted as the mean over trials less their sample standard deviation, as the authors do.
+    `vr_at_fmr_1e-3` and `dir_at_fpir_1e-2` are quoted as the mean over trials less their sample standard deviation, as
+    the authors do; both stand beside them.
     """
 
-    scenarios: tuple[str, ...] = (OWN_KEY, STOLEN_KEY)
-
-    def __init__(self, protocol: Blufr, embeddings: Embeddings, *, seed: int) -> None:
-        if len(embeddings) != len(protocol.images):
-            raise DataError(
-                f"BLUFR: expected an embedding for each of {len(protocol.images)} images, received {len(embeddings)}"
-            )
-        self._protocol, self._embeddings, self._seed = protocol, embeddings, seed
-
-    def run(self, system: CodeSystem, scenario: str) -> Iterator[tuple[str, float]]:
-        """`vr_at_fmr_1e-3` and `dir_at_fpir_1e-2`, each with `_mean` and `_std` beside it."""
-        subjects = self._protocol.subjects
-        templates = system.templates(self._embeddings, keys_of(scenario, subjects, seed=self._seed))
+    def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
+        subjects = self._benchmark.subjects
+        templates = system.templates(self._embeddings, self._keys(scenario, subjects))
         values = []
-        for trial in self._protocol.trials:
+        for trial in self._benchmark.trials:
             curve = AllPairs(subjects[trial.test]).curve(system.comparator, templates[trial.test], fmr=FMR)
             searches = search_templates(
                 system.comparator, templates, subjects, gallery=trial.gallery, probes=trial.probes

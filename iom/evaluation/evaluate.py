@@ -1,31 +1,70 @@
 """Evaluation of systems on a benchmark of pairs, as `iom evaluate` runs it, or of 1:N identification."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol
+import collections
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from iom._environment import environment
 from iom._registry import lookup
+from iom.attacks import ATTACKS
 from iom.config import EvaluateConfig
-from iom.data.benchmarks import load_benchmark
-from iom.data.benchmarks.base import IdentificationBenchmark, PairBenchmark
-from iom.data.benchmarks.folders import folder_identification
-from iom.data.benchmarks.ijb import read_ijb_identification
-from iom.data.benchmarks.megaface import read_megaface
-from iom.errors import ConfigError
-from iom.evaluation.blufr import BlufrEvaluator, read_blufr
-from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator
-from iom.evaluation.report.collect import EvaluationInputs, collect
-from iom.evaluation.report.data import EmbedderSummary, ReportData
-from iom.evaluation.report.sections import check_attacks
-from iom.evaluation.scores import FLOAT, CodeSystem, Embeddings, float_system, scenarios_of
+from iom.data.benchmarks import SOURCES, Source, load_benchmark
+from iom.data.benchmarks.base import PairBenchmark
+from iom.errors import DataError
+from iom.evaluation.attacks import AttackEvaluator, attacked_system
+from iom.evaluation.blufr import BlufrEvaluator
+from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, SearchEvaluator
+from iom.evaluation.pairs import LinkabilityEvaluator, PairEvaluator, names_subjects
+from iom.evaluation.records import (
+    BAD_FIGURE,
+    AttackRow,
+    BenchmarkSummary,
+    CalibrationCheck,
+    Curve,
+    EmbedderSummary,
+    Figure,
+    HardestPair,
+    Histogram,
+    IdentificationResult,
+    KeySpread,
+    LinkabilityResult,
+    Record,
+    ReportData,
+    Sections,
+)
+from iom.evaluation.report.text import summary
+from iom.evaluation.scores import COSINE_UNIT, FLOAT, REPORT_FMRS, EvaluationInputs, Evaluator, has_folds, resolved_fmrs
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.models.embedder import Embedder, open_embedder
 
 _IMAGES_AT_A_TIME = 256
+
+EVALUATORS: dict[str, Callable[[EvaluationInputs], Evaluator]] = {
+    "pairs": PairEvaluator,
+    "identification": SearchEvaluator,
+    "linkability": LinkabilityEvaluator,
+    "attacks": AttackEvaluator,
+    "folder": IdentificationEvaluator,
+    "ijb": IdentificationEvaluator,
+    "megaface": DistractorEvaluator,
+    "blufr": BlufrEvaluator,
+}
+"""Evaluators of pairs and those that `config.report` asks for, then those of identification, by `benchmark.source`."""
+PROTOCOLS = {
+    "folder": Source("iom.data.benchmarks.folders:folder_identification", ("root",), ("gallery_images",)),
+    "ijb": Source("iom.data.benchmarks.ijb:read_ijb_identification", options=("align_into",)),
+    "megaface": Source(
+        "iom.data.benchmarks.megaface:read_megaface", ("path", "distractors", "root", "distractor_root")
+    ),
+    "blufr": Source("iom.evaluation.blufr:read_blufr"),
+}
+"""Readers of identification protocols, by the name that `benchmark.source` gives."""
 
 
 def evaluate(config: EvaluateConfig, *, full: bool = False, progress: bool = False) -> ReportData:
@@ -41,132 +80,127 @@ def evaluate(config: EvaluateConfig, *, full: bool = False, progress: bool = Fal
         DataError: The benchmark is missing, damaged, inconsistent, or too small for a section.
         WeightsError: Embedder or hasher are missing, damaged, or do not belong together.
     """
-    return collect(config, prepare(config, full=full, progress=progress), full=full, progress=progress)
+    return collect(prepare(config, full=full, progress=progress), progress=progress)
 
 
-def prepare(config: EvaluateConfig, *, full: bool = False, progress: bool = False) -> EvaluationInputs:
+def identify(config: EvaluateConfig, *, progress: bool = False) -> Iterator[Figure]:
+    """Figures of the identification protocol that `config.benchmark.source` names, for every system."""
+    lookup(PROTOCOLS, config.benchmark.source, "identification protocol")
+    inputs = prepare(config, sources=PROTOCOLS, progress=progress)
+    for record in run_evaluators([config.benchmark.source], inputs, progress=progress):
+        if isinstance(record, Figure):
+            yield record
+
+
+def prepare(
+    config: EvaluateConfig, *, full: bool = False, sources: Mapping[str, Source] = SOURCES, progress: bool = False
+) -> EvaluationInputs:
     """Load everything and embed the images; all inputs are checked before the first image is embedded."""
     check_systems(config)
-    if full:
-        check_attacks(config)
-    benchmark = load_benchmark(config.benchmark, seed=config.seed)
+    attacks = full and config.report.attacks
+    for name in config.report.attack_names if attacks else ():
+        lookup(ATTACKS, name, "attack")
+    benchmark = load_benchmark(config.benchmark, seed=config.seed, sources=sources)
     embedder = open_embedder(config.embedder)
     systems = load_code_systems(config, embedder)
-    return EvaluationInputs(
-        benchmark,
-        embed_benchmark(embedder, benchmark, progress=progress),
-        systems,
-        EmbedderSummary(name=embedder.name, fingerprint=embedder.fingerprint, embedding_size=embedder.embedding_size),
+    for system in systems.values() if attacks else ():
+        attacked_system(system, embedder.embedding_size)
+    if isinstance(benchmark, PairBenchmark):
+        rows = embed_benchmark(embedder, benchmark, progress=progress)
+    else:
+        rows = embedder.embed_files(benchmark.images, progress=progress)
+    about = EmbedderSummary(
+        name=embedder.name, fingerprint=embedder.fingerprint, embedding_size=embedder.embedding_size
     )
+    return EvaluationInputs(config, benchmark, rows, systems, about, full)
 
 
 def embed_benchmark(embedder: Embedder, benchmark: PairBenchmark, *, progress: bool = False) -> NDArray[np.float32]:
     """Embeddings of what a benchmark compares, `(N, D)`, unit length: images, or groups of them."""
-    rows = _embed_images(embedder, benchmark, progress=progress)
+    images = benchmark.images
+    if isinstance(images, tuple):
+        rows = embedder.embed_files(images, progress=progress)
+    else:
+        starts = range(0, len(images), _IMAGES_AT_A_TIME)
+        bar = tqdm(starts, desc=f"embedding ({embedder.name})", unit="batch", disable=not progress)
+        rows = np.concatenate([embedder.embed(images[start : start + _IMAGES_AT_A_TIME]) for start in bar])
     return rows if benchmark.pooling is None else benchmark.pooling.pooled(rows)
 
 
-def _embed_images(embedder: Embedder, benchmark: PairBenchmark, *, progress: bool) -> NDArray[np.float32]:
-    images = benchmark.images
-    if isinstance(images, tuple):
-        return embedder.embed_files(images, progress=progress)
-    parts = []
-    with tqdm(total=len(images), desc=f"embedding ({embedder.name})", unit="image", disable=not progress) as bar:
-        for start in range(0, len(images), _IMAGES_AT_A_TIME):
-            parts.append(embedder.embed(images[start : start + _IMAGES_AT_A_TIME]))
-            bar.update(len(parts[-1]))
-    return np.concatenate(parts)
+def run_evaluators(names: Iterable[str], inputs: EvaluationInputs, *, progress: bool = False) -> Iterator[Record]:
+    """Results of evaluators, keys of `EVALUATORS`, for every system."""
+    for name, evaluator in [(name, EVALUATORS[name](inputs)) for name in names]:
+        for system in tqdm(inputs.chosen, desc=name, unit="system", disable=not progress):
+            yield from evaluator.run(system)
 
 
-Embed = Callable[[Sequence[Path]], Embeddings]
+def collect(inputs: EvaluationInputs, *, progress: bool = False) -> ReportData:
+    """Compute the data of a report."""
+    config, benchmark = inputs.config, inputs.benchmark
+    names, notes = ["pairs"], list(_notes(benchmark))
+    if inputs.full:
+        named = names_subjects(benchmark, config.benchmark.source)
+        asked = [name for name in ("identification", "linkability", "attacks") if getattr(config.report, name)]
+        names += [name for name in asked if named or name == "linkability"]
+        if len(names) <= len(asked):
+            notes.append("the benchmark does not name the subjects of its images: no identification and no attacks")
+    found: dict[type[Record], list[Any]] = collections.defaultdict(list)
+    try:
+        for record in run_evaluators(names, inputs, progress=progress):
+            found[type(record)].append(record)
+        data = ReportData(
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            seed=config.seed,
+            benchmark=_benchmark_summary(benchmark),
+            embedder=inputs.embedder,
+            systems={name: _system_summary(name, inputs) for name in config.scenario.systems},
+            rows=found[Figure],
+            per_key=found[KeySpread],
+            notes=notes,
+            config=config.model_dump(mode="json"),
+            environment=environment(),
+            sections=Sections(
+                curves=found[Curve],
+                histograms=found[Histogram],
+                calibration=found[CalibrationCheck],
+                hardest_pairs=found[HardestPair],
+                identification=found[IdentificationResult],
+                linkability=found[LinkabilityResult],
+                attacks=found[AttackRow],
+            ),
+        )
+    except pydantic.ValidationError as error:
+        raise DataError(f"report: {BAD_FIGURE} ({error.errors()[0]['loc']})") from error
+    return data.model_copy(update={"summary": summary(data)}) if inputs.full else data
 
 
-class SystemFigure(NamedTuple):
-    """One figure of one system in one scenario (`none`, `own_key`, `stolen_key`), the mean over keys.
-
-    `system` is `float`, a baseline or a trained hasher; the names of the ends of an interval end in `_low` and `_high`.
-    """
-
-    system: str
-    scenario: str
-    name: str
-    value: float
-
-
-class Evaluator(Protocol):
-    """Evaluation of systems, in its `scenarios` if they have a key, on one benchmark, whose embeddings it holds."""
-
-    scenarios: tuple[str, ...]
-
-    def run(self, system: CodeSystem, scenario: str) -> Iterator[tuple[str, float]]:
-        """Name and value of each figure of a system in a scenario."""
-        ...
-
-
-def run_evaluator(evaluator: Evaluator, systems: Iterable[CodeSystem]) -> Iterator[SystemFigure]:
-    """Figures of all systems in all scenarios of an evaluator."""
-    for system in systems:
-        for scenario in scenarios_of(system, evaluator.scenarios):
-            for name, value in evaluator.run(system, scenario):
-                yield SystemFigure(system.name, scenario, name, value)
-
-
-def identify(config: EvaluateConfig, *, progress: bool = False) -> Iterator[SystemFigure]:
-    """Figures of the evaluator that `config.benchmark.source` names, for every system."""
-    check_systems(config)
-    make = lookup(EVALUATORS, config.benchmark.source, "identification protocol")
-    embedder = open_embedder(config.embedder)
-    evaluator = make(config, lambda files: embedder.embed_files(files, progress=progress))
-    named = load_code_systems(config, embedder) | {FLOAT: float_system(embedder.embedding_size)}
-    return run_evaluator(evaluator, [named[name] for name in config.scenario.systems])
-
-
-def _identification(benchmark: IdentificationBenchmark, config: EvaluateConfig, embed: Embed) -> Evaluator:
-    return IdentificationEvaluator(
-        benchmark,
-        embed(benchmark.images),
-        keys=config.scenario.keys,
-        seed=config.seed,
-        pooling=config.benchmark.pooling,
+def _benchmark_summary(benchmark: PairBenchmark) -> BenchmarkSummary:
+    mated = int(np.count_nonzero(benchmark.same))
+    return BenchmarkSummary(
+        name=benchmark.name,
+        pairs=len(benchmark),
+        mated=mated,
+        non_mated=len(benchmark) - mated,
+        images=len(benchmark.images),
+        subjects=len(np.unique(benchmark.subjects)),
+        folds=benchmark.folds,
     )
 
 
-def _folder(config: EvaluateConfig, embed: Embed) -> Evaluator:
-    benchmark = folder_identification(
-        *_paths(config, "root"), name=config.benchmark.name, gallery_images=config.benchmark.gallery_images
-    )
-    return _identification(benchmark, config, embed)
+def _system_summary(name: str, inputs: EvaluationInputs) -> dict[str, Any]:
+    if name == FLOAT:
+        return {"unit": COSINE_UNIT}
+    system = inputs.systems[name]
+    unit = {"unit": system.comparator.unit}
+    if not system.alphabet_size:
+        return unit | {"real_numbers": system.code_length}
+    return unit | {"code_length": system.code_length, "alphabet_size": system.alphabet_size}
 
 
-def _ijb(config: EvaluateConfig, embed: Embed) -> Evaluator:
-    benchmark = read_ijb_identification(
-        *_paths(config, "path", "root"), name=config.benchmark.name, align_into=config.benchmark.align_into
-    )
-    return _identification(benchmark, config, embed)
-
-
-def _megaface(config: EvaluateConfig, embed: Embed) -> Evaluator:
-    paths = _paths(config, "path", "distractors", "root", "distractor_root")
-    benchmark = read_megaface(*paths, name=config.benchmark.name)
-    return DistractorEvaluator(benchmark, embed(benchmark.images), keys=config.scenario.keys, seed=config.seed)
-
-
-def _blufr(config: EvaluateConfig, embed: Embed) -> Evaluator:
-    protocol = read_blufr(*_paths(config, "path", "root"))
-    return BlufrEvaluator(protocol, embed(protocol.images), seed=config.seed)
-
-
-def _paths(config: EvaluateConfig, *fields: str) -> tuple[Path, ...]:
-    empty = [field for field in fields if not getattr(config.benchmark, field)]
-    if empty:
-        raise ConfigError(f"benchmark: source '{config.benchmark.source}' needs benchmark.{empty[0]}")
-    return tuple(Path(getattr(config.benchmark, field)) for field in fields)
-
-
-EVALUATORS: dict[str, Callable[[EvaluateConfig, Embed], Evaluator]] = {
-    "folder": _folder,
-    "ijb": _ijb,
-    "megaface": _megaface,
-    "blufr": _blufr,
-}
-"""Makers of evaluators, by the name that `benchmark.source` gives."""
+def _notes(benchmark: PairBenchmark) -> Iterator[str]:
+    if not has_folds(benchmark.fold):
+        yield "one fold only: no accuracy, since its threshold must come from other folds"
+    resolved = resolved_fmrs(int(np.count_nonzero(~benchmark.same)))
+    for name in REPORT_FMRS:
+        if name not in resolved:
+            yield f"too few non-mated pairs for an FMR of {name}: its figures are left out"

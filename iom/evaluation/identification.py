@@ -1,15 +1,28 @@
-"""1:N identification for every system and scenario: galleries apart, and probes among distractors."""
+"""Identification, 1:N: search within a benchmark of pairs, in galleries apart, and among distractors."""
 
-from collections.abc import Iterator, Sequence
+import abc
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.comparators import Comparator, SymbolComparator
-from iom.data.benchmarks.base import DistractorBenchmark, IdentificationBenchmark, Pooling
+from iom.config import ReportConfig
+from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
-from iom.evaluation.scores import NO_KEY, OWN_KEY, STOLEN_KEY, CodeSystem, Embeddings, keys_of
+from iom.evaluation.records import Estimate, Figure, IdentificationResult
+from iom.evaluation.scores import (
+    NO_KEY,
+    OWN_KEY,
+    STOLEN_KEY,
+    CodeSystem,
+    Embeddings,
+    EvaluationInputs,
+    keys_of,
+    scenarios_of,
+)
+from iom.metrics.bootstrap import Interval
 from iom.metrics.identification import RANKS, GallerySearch, Searches, identification_intervals
 from iom.metrics.template_pooling import majority_codes
 
@@ -17,106 +30,146 @@ ROWS = 512
 """Rows compared at a time: the table of a block stays at some tens of megabytes."""
 FPIRS = {"1e-3": 1e-3, "1e-2": 1e-2, "1e-1": 1e-1}
 POOLINGS = ("mean", "vote", "nearest")
+OPEN_SET_POINTS = 32
+Rows = NDArray[np.int64]
 NamedFigures = Iterator[tuple[str, float]]
 
 
-class IdentificationEvaluator:
-    """CMC and open-set rates in each gallery, as `G1/cmc_rank_1`, and their mean, as `cmc_rank_1`.
-
-    The 95 % intervals, as `G1/cmc_rank_1_low` and `_high`, are of a bootstrap over the subjects of the probes and over
-    keys. `pooling` of templates of several images: `mean` pools embeddings and protects the mean; `vote` protects each
-    image, under one key, and takes the majority of symbols; `nearest` protects and keeps each image, and the nearest
-    counts.
-    """
+class FigureEvaluator(abc.ABC):
+    """Base of the evaluators whose results are figures alone, of a system in each of `scenarios`."""
 
     scenarios: tuple[str, ...] = (OWN_KEY, STOLEN_KEY)
 
-    def __init__(
-        self,
-        benchmark: IdentificationBenchmark,
-        embeddings: Embeddings,
-        *,
-        keys: int = 1,
-        seed: int = 1,
-        pooling: str = "mean",
-    ) -> None:
-        if pooling not in POOLINGS:
-            raise ConfigError(f"pooling: expected one of {', '.join(POOLINGS)}, received '{pooling}'")
-        _check(benchmark, embeddings)
-        self._benchmark, self._embeddings = benchmark, embeddings
-        self._keys, self._seed, self._pooling = keys, seed, pooling
+    def __init__(self, inputs: EvaluationInputs) -> None:
+        self._config, self._benchmark, self._embeddings = inputs.config, inputs.benchmark, inputs.embeddings
+        images = len(self._benchmark.images)
+        if self._embeddings.ndim != 2 or len(self._embeddings) != images:
+            raise DataError(
+                f"{self._benchmark.name}: expected an embedding for each of {images} images, "
+                f"received {self._embeddings.shape}"
+            )
 
-    def run(self, system: CodeSystem, scenario: str) -> NamedFigures:
-        """Figures of a system in a scenario: means over keys, then intervals."""
-        found = [
-            self._searches(system, scenario, repetition) for repetition in range(_repetitions(scenario, self._keys))
-        ]
-        by_key = [dict(_gallery_figures(searches)) for searches in found]
-        for name in by_key[0]:
-            yield name, float(np.mean([figures[name] for figures in by_key]))
-        subjects = self._benchmark.subjects[self._benchmark.probes]
-        for gallery in self._benchmark.galleries:
-            for name, value in _intervals([[searches[gallery]] for searches in found], subjects, self._seed):
-                yield f"{gallery}/{name}", value
-        yield from _intervals([list(searches.values()) for searches in found], subjects, self._seed)
+    def run(self, system: CodeSystem) -> Iterator[Figure]:
+        for scenario in scenarios_of(system, self.scenarios):
+            for metric, value in self.figures(system, scenario):
+                yield Figure(
+                    system=system.name, scenario=scenario, protocol=self._benchmark.name, metric=metric, value=value
+                )
+
+    @abc.abstractmethod
+    def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
+        """Name and value of each figure; the names of the ends of an interval end in `_low` and `_high`."""
+
+    def _repetitions(self, scenario: str) -> range:
+        return range(1 if scenario == NO_KEY else self._config.scenario.keys)
+
+    def _keys(self, scenario: str, subjects: Rows, repetition: int = 0) -> Any:
+        return keys_of(scenario, subjects, seed=self._config.seed, repetition=repetition)
+
+
+class IdentificationEvaluator(FigureEvaluator):
+    """CMC and open-set rates in each gallery, as `G1/cmc_rank_1`, and their mean, as `cmc_rank_1`.
+
+    Figures are means over keys, with 95 % intervals of a bootstrap over the subjects of the probes and over keys.
+    `benchmark.pooling` of templates of several images: `mean` pools embeddings and protects the mean; `vote` protects
+    each image, under one key, and takes the majority of symbols; `nearest` protects and keeps each image, and the
+    nearest counts.
+    """
+
+    def __init__(self, inputs: EvaluationInputs) -> None:
+        super().__init__(inputs)
+        self._pooling = inputs.config.benchmark.pooling
+        if self._pooling not in POOLINGS:
+            raise ConfigError(f"pooling: expected one of {', '.join(POOLINGS)}, received '{self._pooling}'")
+
+    def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
+        found = [self._searches(system, scenario, repetition) for repetition in self._repetitions(scenario)]
+        galleries = list(self._benchmark.galleries)
+        groups = {**{f"{name}/": [name] for name in galleries}, "": galleries}
+        for figures in (_means, self._intervals):
+            for prefix, names in groups.items():
+                for name, value in figures([[searches[name] for name in names] for searches in found]):
+                    yield f"{prefix}{name}", value
 
     def _searches(self, system: CodeSystem, scenario: str, repetition: int) -> dict[str, Searches]:
         """Searches of each gallery, under the keys of one repetition."""
         benchmark, pooled = self._benchmark, self._benchmark.pooling
         if pooled is None or self._pooling == "mean":
             rows = self._embeddings if pooled is None else pooled.pooled(self._embeddings)
-            templates = system.templates(rows, self._test_keys(benchmark.subjects, scenario, repetition))
+            templates = system.templates(rows, self._keys(scenario, benchmark.subjects, repetition))
         else:
-            keys = self._test_keys(benchmark.subjects[pooled.template], scenario, repetition)
+            keys = self._keys(scenario, benchmark.subjects[pooled.template], repetition)
             if self._pooling == "nearest":
-                return _nearest_searches(benchmark, pooled, system.templates(self._embeddings, keys), system)
+                return self._nearest_searches(system.comparator, system.templates(self._embeddings, keys))
             if not isinstance(system.comparator, SymbolComparator):
                 raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")
             codes = system.hash(self._embeddings, keys)
             templates = system.comparator.prepare(majority_codes(codes, pooled.template, system.alphabet_size))
-        return {
-            gallery: search_templates(
-                system.comparator, templates, benchmark.subjects, gallery=references, probes=benchmark.probes
+        return gallery_searches(
+            system.comparator, templates, benchmark.subjects, benchmark.galleries, probes=benchmark.probes
+        )
+
+    def _nearest_searches(self, comparator: Comparator, templates: Any) -> dict[str, Searches]:
+        """The distance to a template of several images is that to the nearest of them."""
+        benchmark, pooled = self._benchmark, self._benchmark.pooling
+        images_of = np.argsort(pooled.template, kind="stable")
+        starts = np.searchsorted(pooled.template[images_of], np.arange(len(pooled) + 1))
+        if (np.diff(starts)[benchmark.probes] > 1).any():
+            raise ConfigError(
+                f"pooling: 'nearest' is for probes of one image, and {benchmark.name} has others; use 'mean' or 'vote'"
             )
-            for gallery, references in benchmark.galleries.items()
-        }
+        found = {}
+        for gallery, references in benchmark.galleries.items():
+            images = [images_of[starts[each] : starts[each + 1]] for each in references]
+            found[gallery] = search_templates(
+                comparator,
+                templates,
+                benchmark.subjects[pooled.template],
+                gallery=np.concatenate(images),
+                probes=images_of[starts[benchmark.probes]],
+                first=np.cumsum([0, *map(len, images[:-1])]),
+            )
+        return found
 
-    def _test_keys(self, subjects: NDArray[np.int64], scenario: str, repetition: int) -> Any:
-        return keys_of(scenario, subjects, seed=self._seed, repetition=repetition)
+    def _intervals(self, by_key: Sequence[Sequence[Searches]]) -> NamedFigures:
+        """Ends of the intervals of the `identification_figures`, the mean over galleries."""
+        if not all(found.enrolled.any() for found in by_key[0]):
+            return
+        asked = {(name, rank): (fpir, rank) for name, fpir in resolved_fpirs(by_key[0]).items() for rank in (1, RANKS)}
+        subjects = self._benchmark.subjects[self._benchmark.probes]
+        cmc, rates = identification_intervals(by_key, subjects, points=[*asked.values()], seed=self._config.seed)
+        for rank, interval in enumerate(cmc, start=1):
+            yield from _edges(f"cmc_rank_{rank}", interval)
+        for (name, rank), interval in zip(asked, rates, strict=True):
+            yield from _edges(f"dir_at_fpir_{name}_rank_{rank}", interval)
+            yield from _edges(f"fnir_at_fpir_{name}_rank_{rank}", Interval(1.0 - interval.high, 1.0 - interval.low))
 
 
-class DistractorEvaluator:
+class DistractorEvaluator(FigureEvaluator):
     """Rank-1 to rank-10 rates of MegaFace's protocol, keys stolen, with 95 % intervals over probe subjects and keys.
 
     Each probe image looks for each other image of its subject, which stands alone among all distractors; a distractor
     at its distance is ranked before it.
     """
 
-    scenarios: tuple[str, ...] = (STOLEN_KEY,)
+    scenarios = (STOLEN_KEY,)
 
-    def __init__(self, benchmark: DistractorBenchmark, embeddings: Embeddings, *, keys: int = 1, seed: int = 1) -> None:
-        _check(benchmark, embeddings)
-        self._benchmark, self._embeddings = benchmark, embeddings
-        self._keys, self._seed = keys, seed
-
-    def run(self, system: CodeSystem, scenario: str) -> NamedFigures:
-        """`distractors_rank_1` to `_10` with their intervals."""
+    def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
         subjects = self._benchmark.subjects
         same = subjects[:, None] == subjects[None]
         np.fill_diagonal(same, False)
         by_key = []
-        for repetition in range(_repetitions(scenario, self._keys)):
-            key = keys_of(scenario, subjects, seed=self._seed, repetition=repetition)
-            ranks = self._ranks(system, system.templates(self._embeddings, key), same)
+        for repetition in self._repetitions(scenario):
+            templates = system.templates(self._embeddings, self._keys(scenario, subjects, repetition))
+            ranks = self._ranks(system, templates, same)
             nothing = np.zeros(len(ranks))
             by_key.append([Searches(nothing, ranks, nothing, len(self._benchmark.images) - len(subjects) + 1)])
         searched = np.repeat(subjects, same.sum(axis=1))
-        intervals, _ = identification_intervals(by_key, searched, points=[], seed=self._seed)
+        intervals, _ = identification_intervals(by_key, searched, points=[], seed=self._config.seed)
         rates = np.mean([searches.cmc() for (searches,) in by_key], axis=0)
-        for rank, (rate, (low, high)) in enumerate(zip(rates, intervals, strict=True), start=1):
+        for rank, (rate, interval) in enumerate(zip(rates, intervals, strict=True), start=1):
             yield f"distractors_rank_{rank}", float(rate)
-            yield f"distractors_rank_{rank}_low", low
-            yield f"distractors_rank_{rank}_high", high
+            yield from _edges(f"distractors_rank_{rank}", interval)
 
     @staticmethod
     def _ranks(system: CodeSystem, templates: Any, same: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -132,32 +185,132 @@ class DistractorEvaluator:
         return np.concatenate(ranks)
 
 
+class SearchEvaluator:
+    """Search among the images of a benchmark of pairs, see `search_images`."""
+
+    def __init__(self, inputs: EvaluationInputs) -> None:
+        self._inputs = inputs
+
+    def run(self, system: CodeSystem) -> Iterator[IdentificationResult | Figure]:
+        inputs, config = self._inputs, self._inputs.config
+        result = search_images(
+            system,
+            inputs.embeddings,
+            inputs.people,
+            config.report,
+            confidence=config.scenario.confidence,
+            seed=config.seed,
+        )
+        yield result
+        for metric, estimate in result.figures.items():
+            yield Figure(
+                system=result.system,
+                scenario=result.scenario,
+                protocol=f"{inputs.benchmark.name}, search",
+                metric=metric,
+                **estimate.model_dump(),
+            )
+
+
+def search_images(
+    system: CodeSystem, embeddings: Embeddings, subjects: Rows, report: ReportConfig, *, confidence: float, seed: int
+) -> IdentificationResult:
+    """CMC of rank 1 to 10 and DIR by FPIR, keys stolen: one key for all, with the galleries of `split_galleries`.
+
+    A key of each subject's own would require knowing who the probe is. Intervals: the subjects of the probes and the
+    keys are drawn anew; the galleries stay.
+    """
+    galleries, probes = split_galleries(subjects)
+    (scenario,) = scenarios_of(system, (STOLEN_KEY,))
+    by_key = []
+    for repetition in range(report.keys if scenario == STOLEN_KEY else 1):
+        templates = system.templates(embeddings, keys_of(scenario, subjects, seed=seed, repetition=repetition))
+        found = gallery_searches(system.comparator, templates, subjects, galleries, probes=probes)
+        by_key.append(list(found.values()))
+    non_enrolled = min(int(np.count_nonzero(~found.enrolled)) for found in by_key[0])
+    fpirs = np.geomspace(1 / max(non_enrolled, 2), 1.0, OPEN_SET_POINTS)
+    asked = [*FPIRS.values(), *fpirs.tolist()]
+    values = np.mean(
+        [
+            np.concatenate([found.cmc(), found.identification_rates_at_fpirs(asked)])
+            for of_key in by_key
+            for found in of_key
+        ],
+        axis=0,
+    ).tolist()
+    edges: list[Any] = [(None, None)] * len(values)
+    if report.replicates:
+        cmc, rates = identification_intervals(
+            by_key,
+            subjects[probes],
+            points=[(fpir, 1) for fpir in asked],
+            replicates=report.replicates,
+            confidence=confidence,
+            seed=seed,
+        )
+        edges = [*cmc, *rates]
+    names = [f"cmc_rank_{rank}" for rank in range(1, RANKS + 1)]
+    names += [f"dir_at_fpir_{name}_rank_1" for name in FPIRS]
+    resolved = [True] * RANKS + [fpir >= fpirs[0] for fpir in FPIRS.values()]
+    curve = edges[len(names) :] if report.replicates else None
+    return IdentificationResult(
+        system=system.name,
+        scenario=scenario,
+        gallery_sizes=[len(rows) for rows in galleries.values()],
+        probes=len(probes),
+        figures={
+            name: Estimate(value=value, low=low, high=high)
+            for name, value, (low, high), kept in zip(names, values, edges, resolved, strict=False)
+            if kept
+        },
+        fpir=fpirs.tolist(),
+        dir=values[len(names) :],
+        low=curve and [low for low, _ in curve],
+        high=curve and [high for _, high in curve],
+    )
+
+
+def gallery_searches(
+    comparator: Comparator, templates: Any, subjects: Rows, galleries: Mapping[str, Rows], *, probes: Rows
+) -> dict[str, Searches]:
+    """`search_templates` in each gallery."""
+    return {
+        name: search_templates(comparator, templates, subjects, gallery=rows, probes=probes)
+        for name, rows in galleries.items()
+    }
+
+
 def search_templates(
     comparator: Comparator,
     templates: Any,
-    subjects: NDArray[np.int64],
+    subjects: Rows,
     *,
-    gallery: NDArray[np.int64],
-    probes: NDArray[np.int64],
+    gallery: Rows,
+    probes: Rows,
+    first: NDArray[np.intp] | None = None,
 ) -> Searches:
-    """Look for every probe in a gallery, in blocks of prepared templates; the gallery has one row for each subject."""
-    search = GallerySearch(subjects[gallery])
+    """Look for every probe in a gallery, in blocks of prepared templates.
+
+    The gallery has one row for each subject; or several in a run, which begins at a place of `first`: the nearest
+    counts.
+    """
     references = templates[gallery]
+    search = GallerySearch(subjects[gallery if first is None else gallery[first]])
     for start in range(0, len(probes), ROWS):
         rows = probes[start : start + ROWS]
-        search.add(comparator.all_pairs(templates[rows], references), subjects[rows])
+        distances = comparator.all_pairs(templates[rows], references)
+        search.add(distances if first is None else np.minimum.reduceat(distances, first, axis=1), subjects[rows])
     return search.searches()
 
 
-def identification_figures(searches: Searches) -> Iterator[tuple[str, float]]:
+def identification_figures(searches: Searches) -> NamedFigures:
     """`cmc_rank_1` to `_10`, and `dir_at_fpir_X`, `fnir_...` at each FPIR that the probes not enrolled can resolve."""
     if searches.enrolled.any():
         for rank, rate in enumerate(searches.cmc(RANKS), start=1):
             yield f"cmc_rank_{rank}", float(rate)
     for name, fpir in resolved_fpirs([searches]).items():
-        threshold = searches.threshold_at_fpir(fpir)
         for rank in (1, RANKS):
-            rate = searches.identification_rate(threshold, rank)
+            rate = searches.identification_rate_at_fpir(fpir, rank)
             yield f"dir_at_fpir_{name}_rank_{rank}", rate
             yield f"fnir_at_fpir_{name}_rank_{rank}", 1.0 - rate
 
@@ -170,66 +323,14 @@ def resolved_fpirs(searches: Sequence[Searches]) -> dict[str, float]:
     return {name: fpir for name, fpir in FPIRS.items() if fpir * others >= 1}
 
 
-def _nearest_searches(
-    benchmark: IdentificationBenchmark, pooled: Pooling, templates: Any, system: CodeSystem
-) -> dict[str, Searches]:
-    """The distance to a template of several images is that to the nearest of them."""
-    images_of = np.argsort(pooled.template, kind="stable")
-    starts = np.searchsorted(pooled.template[images_of], np.arange(len(pooled) + 1))
-    if (np.diff(starts)[benchmark.probes] > 1).any():
-        raise ConfigError(
-            f"pooling: 'nearest' is for probes of one image, and {benchmark.name} has others; use 'mean' or 'vote'"
-        )
-    subjects = benchmark.subjects[pooled.template]
-    probes = images_of[starts[benchmark.probes]]
-    found = {}
-    for gallery, references in benchmark.galleries.items():
-        images = [images_of[starts[each] : starts[each + 1]] for each in references]
-        first = np.cumsum([0, *map(len, images[:-1])])
-        kept = templates[np.concatenate(images)]
-        search = GallerySearch(benchmark.subjects[references])
-        for start in range(0, len(probes), ROWS):
-            rows = probes[start : start + ROWS]
-            distances = system.comparator.all_pairs(templates[rows], kept)
-            search.add(np.minimum.reduceat(distances, first, axis=1), subjects[rows])
-        found[gallery] = search.searches()
-    return found
+def _means(by_key: Sequence[Sequence[Searches]]) -> NamedFigures:
+    """Means over keys, of means over galleries, of the figures that all galleries give."""
+    found = [[dict(identification_figures(searches)) for searches in of_key] for of_key in by_key]
+    for name in found[0][0]:
+        if all(name in figures for of_key in found for figures in of_key):
+            yield name, float(np.mean([np.mean([figures[name] for figures in of_key]) for of_key in found]))
 
 
-def _gallery_figures(of_galleries: dict[str, Searches]) -> NamedFigures:
-    of_gallery: dict[str, list[float]] = {}
-    for gallery, searches in of_galleries.items():
-        for name, value in identification_figures(searches):
-            of_gallery.setdefault(name, []).append(value)
-            yield f"{gallery}/{name}", value
-    for name, values in of_gallery.items():
-        if len(values) == len(of_galleries):
-            yield name, float(np.mean(values))
-
-
-def _intervals(by_key: Sequence[Sequence[Searches]], subjects: NDArray[np.int64], seed: int) -> NamedFigures:
-    """Ends of the intervals of the `identification_figures`, the mean over galleries."""
-    if not all(found.enrolled.any() for found in by_key[0]):
-        return
-    asked = {(name, rank): (fpir, rank) for name, fpir in resolved_fpirs(by_key[0]).items() for rank in (1, RANKS)}
-    cmc, rates = identification_intervals(by_key, subjects, points=[*asked.values()], seed=seed)
-    for rank, (low, high) in enumerate(cmc, start=1):
-        yield f"cmc_rank_{rank}_low", low
-        yield f"cmc_rank_{rank}_high", high
-    for (name, rank), (low, high) in zip(asked, rates, strict=True):
-        yield f"dir_at_fpir_{name}_rank_{rank}_low", low
-        yield f"dir_at_fpir_{name}_rank_{rank}_high", high
-        yield f"fnir_at_fpir_{name}_rank_{rank}_low", 1.0 - high
-        yield f"fnir_at_fpir_{name}_rank_{rank}_high", 1.0 - low
-
-
-def _repetitions(scenario: str, keys: int) -> int:
-    return 1 if scenario == NO_KEY else keys
-
-
-def _check(benchmark: IdentificationBenchmark | DistractorBenchmark, embeddings: Embeddings) -> None:
-    if embeddings.ndim != 2 or len(embeddings) != len(benchmark.images):
-        raise DataError(
-            f"{benchmark.name}: expected an embedding for each of {len(benchmark.images)} images, "
-            f"received {embeddings.shape}"
-        )
+def _edges(name: str, interval: Interval) -> NamedFigures:
+    yield f"{name}_low", interval.low
+    yield f"{name}_high", interval.high

@@ -25,14 +25,13 @@ from iom.data.benchmarks.base import PairBenchmark
 from iom.data.table_files import shown
 from iom.errors import DataError
 from iom.evaluation.identification import identification_figures
-from iom.evaluation.scores import PairScores, SystemScores
+from iom.evaluation.scores import PairScores, SystemScores, resolved_fmrs
 from iom.metrics.identification import Searches, search_gallery
 from iom.metrics.verification import error_curve
 
 Names = NDArray[np.str_]
 CSV_COLUMNS = ("bio_ref_subject_id", "bio_ref_reference_id", "probe_subject_id", "probe_reference_id", "score")
 REQUIRED = ("bio_ref_subject_id", "probe_subject_id", "score")
-FMRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -253,9 +252,8 @@ def table_figures(table: ScoreTable, *, identification: bool = False) -> Iterato
     yield "non_mated", len(non_mated)
     yield "eer", curve.equal_error_rate()
     yield "auc", curve.area_under_curve()
-    for fmr in FMRS:
-        if fmr * len(non_mated) >= 1:
-            yield f"fnmr_at_fmr_{fmr:.0e}".replace("e-0", "e-"), curve.fnmr_at_fmr(fmr)
+    for name, fmr in resolved_fmrs(len(non_mated)).items():
+        yield f"fnmr_at_fmr_{name}", curve.fnmr_at_fmr(fmr)
     if identification:
         yield from identification_figures(table.searches())
 

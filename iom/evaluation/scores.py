@@ -1,4 +1,4 @@
-"""Distances of a benchmark's pairs, by system and scenario, and figures of verification, 1:1.
+"""Inputs of evaluators: systems, test keys, distances of a benchmark's pairs, and figures of verification, 1:1.
 
 To add a figure, write its function and name it in `PAIR_METRICS`.
 
@@ -9,8 +9,8 @@ anyone.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 from iom.codes.comparators import Comparator, CosineComparator, SymbolComparator
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
+from iom.evaluation.records import EmbedderSummary, Record
 from iom.keys import TransformKey
 from iom.metrics.bootstrap import Kind
 from iom.metrics.verification import ErrorCurve, FoldedScores, RankedScores
+
+if TYPE_CHECKING:
+    from iom.baselines.protection import Protection
+    from iom.config import EvaluateConfig
+    from iom.models.face_hasher import Calibration, FaceHasher
 
 FLOAT = "float"
 NO_KEY, OWN_KEY, STOLEN_KEY = "none", "own_key", "stolen_key"
@@ -80,15 +86,17 @@ class SystemScores:
 class CodeSystem:
     """A protection to be evaluated: `hash` takes embeddings `(N, D)` and keys to codes `(N, M)` of Q symbols (0: real).
 
-    `decision` is a threshold calibrated on other data; `own_comparator` replaces the count of differing positions.
+    `calibration` was made on other data; `own_comparator` replaces the count of differing positions; `made_of` is what
+    attacks are directed at.
     """
 
     name: str
     code_length: int
     alphabet_size: int
     hash: HashFunction
-    decision: float | None = None
+    calibration: "Calibration | None" = None
     own_comparator: Comparator | None = None
+    made_of: "Protection | FaceHasher | None" = None
 
     @property
     def comparator(self) -> Comparator:
@@ -98,6 +106,63 @@ class CodeSystem:
     def templates(self, embeddings: Embeddings, keys: Keys) -> Any:
         """Templates of embeddings `(N, D)`, prepared for the comparator."""
         return self.comparator.prepare(self.hash(embeddings, keys))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationInputs:
+    """Prepared inputs, the same for all evaluators.
+
+    `benchmark` is a `PairBenchmark` or that of an identification protocol; `embeddings` `(N, D)`, unit length, are of
+    its images, or of the templates that its pairs compare; `systems` are the code systems by name. `full` asks for all
+    that `config.report` names.
+    """
+
+    config: "EvaluateConfig"
+    benchmark: Any
+    embeddings: Embeddings
+    systems: Mapping[str, CodeSystem]
+    embedder: EmbedderSummary
+    full: bool = False
+    _scores: dict[str, tuple[SystemScores, ...]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def chosen(self) -> list[CodeSystem]:
+        """The systems of `config.scenario.systems`, the unprotected embedding among them."""
+        named = {**self.systems, FLOAT: float_system(self.embeddings.shape[1])}
+        return [named[name] for name in self.config.scenario.systems]
+
+    @functools.cached_property
+    def people(self) -> NDArray[np.int64]:
+        """Subject of each template, from 0 without gaps, `(N,)`."""
+        return np.unique(self.benchmark.subjects, return_inverse=True)[1].astype(np.int64)
+
+    def scores(self, system: CodeSystem) -> tuple[SystemScores, ...]:
+        """Distances of all pairs in each scenario; computed once."""
+        if system.name not in self._scores:
+            scenario = self.config.scenario
+            self._scores[system.name] = (
+                (float_scores(self.benchmark, self.embeddings),)
+                if system.name == FLOAT
+                else tuple(
+                    code_scores(
+                        system,
+                        self.benchmark,
+                        self.embeddings,
+                        keys=scenario.keys,
+                        seed=self.config.seed,
+                        scenarios=scenario.scenarios,
+                    )
+                )
+            )
+        return self._scores[system.name]
+
+
+class Evaluator(Protocol):
+    """Evaluation of one system after the other on the inputs that it was made of, `Evaluator(inputs)`."""
+
+    def run(self, system: CodeSystem) -> Iterator[Record]:
+        """Figures and other parts of a report (`iom.evaluation.records`), of one system."""
+        ...
 
 
 def common_key(seed: int, repetition: int) -> TransformKey:
@@ -160,7 +225,8 @@ def code_scores(
             test_keys = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
             codes = system.templates(embeddings, test_keys)
             distances = system.comparator.paired(codes[benchmark.left], codes[benchmark.right])
-            by_key.append(PairScores(distances, benchmark.same, benchmark.fold, system.decision))
+            decision = system.calibration.threshold if system.calibration else None
+            by_key.append(PairScores(distances, benchmark.same, benchmark.fold, decision))
         yield SystemScores(system.name, scenario, system.comparator.unit, tuple(by_key))
 
 
@@ -185,14 +251,16 @@ def _check(benchmark: PairBenchmark, embeddings: Embeddings) -> None:
         )
 
 
-FMRS = {"1e-2": 1e-2, "1e-3": 1e-3}
-"""False match rates at which the FNMR is quoted, by the name that the figure bears."""
+FMRS = {name: float(name) for name in ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")}
+"""False match rates at which an FNMR is quoted where they can be seen, by the name that the figure bears."""
+REPORT_FMRS = ("1e-2", "1e-3")
+"""Those that a report quotes."""
 
 RATES: dict[str, Kind] = {
     "accuracy": "both",
     "eer": "both",
     "auc": "both",
-    **dict.fromkeys((f"fnmr_at_fmr_{name}" for name in FMRS), "mated"),
+    **dict.fromkeys((f"fnmr_at_fmr_{name}" for name in REPORT_FMRS), "mated"),
     "fmr_at_decision": "non-mated",
     "fnmr_at_decision": "mated",
 }
@@ -211,7 +279,7 @@ Weights = NDArray[np.float64]
 
 def fold_accuracy(scores: PairScores, weights: Weights | None = None) -> Iterator[tuple[str, float]]:
     """LFW's `accuracy`, the threshold of nine folds applied to the tenth, and `accuracy_std`; none of a single fold."""
-    if has_folds(scores):
+    if has_folds(scores.fold):
         accuracy = scores.folded.accuracy(weights)
         yield "accuracy", accuracy.mean
         yield "accuracy_std", accuracy.std
@@ -219,7 +287,7 @@ def fold_accuracy(scores: PairScores, weights: Weights | None = None) -> Iterato
 
 def operating_points(scores: PairScores, weights: Weights | None = None) -> Iterator[tuple[str, float]]:
     """`eer`, `auc`, `fnmr_at_fmr_X` at each resolved FMR, and thresholds `threshold_at_eer`, `threshold_at_fmr_X`."""
-    fmrs = {name: fmr for name, fmr in FMRS.items() if resolves(scores, fmr)}
+    fmrs = resolved_fmrs(len(scores.non_mated), REPORT_FMRS)
     curve = scores.curve(weights)
     yield "eer", curve.equal_error_rate()
     yield "auc", curve.area_under_curve()
@@ -241,14 +309,14 @@ def own_decision(scores: PairScores, weights: Weights | None = None) -> Iterator
     yield "decision", float(scores.decision)
 
 
-def has_folds(scores: PairScores) -> bool:
+def has_folds(fold: NDArray[np.int64]) -> bool:
     """Whether a threshold can be chosen on other folds than those it is judged on."""
-    return bool(np.any(scores.fold != scores.fold[0]))
+    return bool(np.any(fold != fold[0]))
 
 
-def resolves(scores: PairScores, fmr: float) -> bool:
-    """Whether there are enough non-mated pairs for one false match at this FMR."""
-    return fmr * int(np.count_nonzero(~scores.same)) >= 1
+def resolved_fmrs(non_mated: int, names: Sequence[str] = tuple(FMRS), *, false_matches: int = 1) -> dict[str, float]:
+    """Those of `FMRS` that are made up of so many false matches or more among the non-mated comparisons."""
+    return {name: FMRS[name] for name in names if FMRS[name] * non_mated >= false_matches}
 
 
 PAIR_METRICS = (fold_accuracy, operating_points, own_decision)

@@ -26,7 +26,15 @@ from iom.errors import ConfigError
 from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.report.plots import COLOURS, DPI
 from iom.evaluation.report.text import Table, csv_text, number_text
-from iom.evaluation.scores import FLOAT, STOLEN_KEY, CodeSystem, code_scores, float_scores, operating_points
+from iom.evaluation.scores import (
+    FLOAT,
+    STOLEN_KEY,
+    CodeSystem,
+    code_scores,
+    float_scores,
+    operating_points,
+    resolved_fmrs,
+)
 from iom.evaluation.systems import baseline_system
 from iom.models.embedder import Embedder
 from iom.training.calibration import validation_keys
@@ -36,10 +44,10 @@ from iom.training.run_dir import RunDir
 
 FORMAT = 1
 LEARNED, UNTRAINED = "learned", "untrained"
-FMRS = {"fnmr_1e-2": 1e-2, "fnmr_1e-3": 1e-3, "fnmr_1e-4": 1e-4}
+QUOTED_FMRS = ("1e-2", "1e-3", "1e-4")
 MIN_FALSE_MATCHES = 10
 """An FMR is quoted where it is made up of as many false matches or more."""
-RATES = {"eer": "EER", "fnmr_1e-2": "FNMR@1e-2", "fnmr_1e-3": "FNMR@1e-3", "fnmr_1e-4": "FNMR@1e-4"}
+RATES = {"eer": "EER"} | {f"fnmr_{name}": f"FNMR@{name}" for name in QUOTED_FMRS}
 SOURCES = {"": "", "test_": "test ", "lfw_": "LFW "}
 """Prefix of a rate to the words before its heading; without a prefix it is of the held-out subjects."""
 
@@ -168,10 +176,10 @@ def held_out_figures(codes: CodeSystem | None, data: Stage2Data, *, keys: int, s
             pairs.all.curve(codes.comparator, codes.templates(rows, key), fmr=1.0)
             for key in validation_keys(seed, "search-keys", keys)
         ]
-    resolved = {name: fmr for name, fmr in FMRS.items() if fmr * pairs.all.non_mated_count >= MIN_FALSE_MATCHES}
+    fmrs = resolved_fmrs(pairs.all.non_mated_count, QUOTED_FMRS, false_matches=MIN_FALSE_MATCHES)
     return _over_keys(
         [
-            {"eer": curve.equal_error_rate(), **{name: curve.fnmr_at_fmr(fmr) for name, fmr in resolved.items()}}
+            {"eer": curve.equal_error_rate()} | {f"fnmr_{name}": curve.fnmr_at_fmr(fmr) for name, fmr in fmrs.items()}
             for curve in curves
         ]
     )

@@ -56,7 +56,12 @@ def baseline_system(name: str, embedding_size: int, code: CodeConfig, seed: int 
     """A data-agnostic protection of `BASELINES`."""
     baseline = lookup(BASELINES, name, "baseline")(embedding_size, code, seed)
     return CodeSystem(
-        name, baseline.code_length, baseline.alphabet_size, baseline.hash, own_comparator=baseline.comparator
+        name,
+        baseline.code_length,
+        baseline.alphabet_size,
+        baseline.hash,
+        own_comparator=baseline.comparator,
+        made_of=baseline,
     )
 
 
@@ -65,8 +70,7 @@ def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> 
     hasher = load(folder, opens_embedder=False)
     if embedder is not None:
         hasher.check_embedder(embedder)
-    threshold = hasher.calibration.threshold if hasher.calibration else None
-    return CodeSystem(name, hasher.code_length, hasher.alphabet_size, hasher.hash, threshold)
+    return CodeSystem(name, hasher.code_length, hasher.alphabet_size, hasher.hash, hasher.calibration, made_of=hasher)
 
 
 def _check_folder(name: str, folder: str, others: Sequence[str]) -> None:

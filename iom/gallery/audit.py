@@ -67,8 +67,7 @@ class AuditChain:
     """Makes and checks the entries of a log; those before `keyed_from` are of format 1 and have an unkeyed SHA-256."""
 
     def __init__(self, key: bytes = b"", keyed_from: int = 1) -> None:
-        self._mac = hmac.new(key, digestmod="sha256")
-        self._keyed_from = keyed_from
+        self._key, self._keyed_from = key, keyed_from
 
     def following(self, event: AuditEvent, counts: Counts, last: tuple[int, bytes] | None) -> AuditEntry:
         """The entry of `event` after the last one, given as `(sequence, digest)`."""
@@ -98,7 +97,7 @@ class AuditChain:
         sequence, previous = 0, ROOT
         for entry in entries:
             if entry.sequence != sequence + 1:
-                yield (f"audit log: expected entry {sequence + 1}, found {entry.sequence}: entries are missing")
+                yield f"audit log: expected entry {sequence + 1}, found {entry.sequence}: entries are missing"
             elif not hmac.compare_digest(entry.previous, previous):
                 yield f"audit log: entry {entry.sequence} does not follow the one before it"
             if not self.holds(entry):
@@ -108,11 +107,9 @@ class AuditChain:
     def _tag(self, event: AuditEvent, counts: Counts, sequence: int, previous: bytes) -> bytes:
         fields = [sequence, event.time, event.action, event.application, event.count]
         fields += [event.key_entries, counts.references, counts.tombstones, counts.revision]
-        mac = self._mac.copy()
-        mac.update(b"iom/audit-chain/v2\x00" + previous)
-        mac.update(json.dumps(fields, separators=(",", ":")).encode() + b"\x00")
-        mac.update(b"".join(event.subjects))
-        return mac.digest()
+        text = json.dumps(fields, separators=(",", ":")).encode()
+        message = b"iom/audit-chain/v2\x00" + previous + text + b"\x00" + b"".join(event.subjects)
+        return hmac.digest(self._key, message, "sha256")
 
     def __repr__(self) -> str:
         return "AuditChain()"
@@ -120,14 +117,8 @@ class AuditChain:
 
 def pseudonyms(audit_key: bytes, application: str, subject_ids: Sequence[str]) -> tuple[bytes, ...]:
     """Names of subjects in the log, 16 bytes each; whoever has the key can find the entries of a subject."""
-    start = hmac.new(audit_key, digestmod="sha256")
-    start.update(b"iom/audit/v1\x00" + application.encode() + b"\x00")
-    found = []
-    for subject_id in subject_ids:
-        mac = start.copy()
-        mac.update(subject_id.encode())
-        found.append(mac.digest()[:PSEUDONYM_BYTES])
-    return tuple(found)
+    start = b"iom/audit/v1\x00" + application.encode() + b"\x00"
+    return tuple(hmac.digest(audit_key, start + each.encode(), "sha256")[:PSEUDONYM_BYTES] for each in subject_ids)
 
 
 def _unkeyed(event: AuditEvent, sequence: int, previous: bytes) -> bytes:

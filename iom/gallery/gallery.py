@@ -190,10 +190,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def set_threshold(self, application: str, threshold: int) -> Application:
         """Change the threshold of later comparisons."""
         self._finish_settling()
-        changed = self._changed(self.application(application), threshold=threshold)
-        self.store.update_application(changed, self.event("threshold", application))
-        self._settle(application, changed)
-        return changed
+        return self._change(self.application(application), "threshold", threshold=threshold)
 
     def enroll(
         self,
@@ -381,7 +378,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             )
         new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True)
         slots = iter([each.slot for each in old])
-        new = [each.in_slot(next(slots, UNSLOTTED)) for each in new]  # surplus ones stay without a slot
+        new = [each.changed(slot=next(slots, UNSLOTTED)) for each in new]  # surplus ones stay without a slot
         tombstones = [tombstone_of(self.keys, each) for each in old]
         with self._forgetting_masks_on_error(found, new):
             added = self.store.replace(tombstones, new, self.event("renew", application, ids))
@@ -395,26 +392,20 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         all in the same transaction.
         """
         self._finish_settling()
-        for remaining in reversed(range(_MAX_ROTATION_TRIES)):
+        tries = 0
+        while True:
+            tries += 1
             found = self.application(application)
             if found.key_mode != "application":
                 raise EnrolmentError(f"application {application} has no common key; renew its subjects")
-            following = self._changed(found, epoch=found.epoch + 1)
             if not retire:
-                self.store.update_application(following, self.event("rotate", application))
-                self._settle(application, following)
-                return following
+                return self._change(found, "rotate", epoch=found.epoch + 1)
             tombstones = [tombstone_of(self.keys, each) for page in self.store.pages(application) for each in page]
-            ids = [each.subject_id for each in tombstones]
             try:
-                self.store.rotate(following, tombstones, self.event("retire", application, ids))
+                return self._change(found, "retire", retired=tombstones, epoch=found.epoch + 1)
             except RevokedError:  # references were added or revoked since they were read
-                if not remaining:
+                if tries == _MAX_ROTATION_TRIES:
                     raise
-                continue
-            break
-        self._settle(application, following, revoked=tombstones)
-        return following
 
     def stats(self) -> dict[str, tuple[Application, StoreStats]]:
         """Each application with its counts."""
@@ -502,10 +493,16 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 f"{expected}: its end is missing. Take it from a backup"
             )
 
-    def _changed(self, application: Application, **settings: int) -> Application:
+    def _change(
+        self, application: Application, action: str, *, retired: Sequence[Tombstone] | None = None, **settings: int
+    ) -> Application:
         revision = application.revision + 1
         changed = dataclasses.replace(application, **settings, revision=revision)  # type: ignore[arg-type]
-        return sealed(self.keys, changed.name, changed)
+        changed = sealed(self.keys, changed.name, changed)
+        event = self.event(action, changed.name, [each.subject_id for each in retired or ()])
+        self.store.update_application(changed, event, retired=retired)
+        self._settle(changed.name, changed, revoked=retired or ())
+        return changed
 
     def _refuse_epoch(self, application: Application, subject_ids: Sequence[str]) -> None:
         if application.key_mode != "application":
@@ -560,9 +557,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         return NotEnrolledError(f"subject {subject_id!r} is not enrolled in {application}", subject_id=subject_id)
 
     def _was_revoked(self, application: str, subject_id: str) -> bool:
-        if subject_id in self.keys.revoked_epochs(application):
-            return True
-        return bool(self.store.tombstones(application, subject_id=subject_id))
+        is_known = subject_id in self.keys.revoked_epochs(application)
+        return is_known or bool(self.store.tombstones(application, subject_id=subject_id))
 
     def _settle(
         self, application: str, changed: Application | None = None, *, revoked: Sequence[Tombstone] = ()

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from iom._files import write_secret
 from iom._registry import did_you_mean_url
 from iom._untrusted import parse_json
-from iom.errors import KeyMaterialError, StoreError, StoreNotFoundError, missing_extra
+from iom.errors import KeyMaterialError, StoreError, missing_extra
 from iom.gallery.audit import AuditChain, AuditEntry
 from iom.gallery.models import Application, Tombstone
 from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
@@ -186,9 +186,8 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         """Never give out numbers below `end`, for imported records; a `StoreError` where it is out of range."""
         if not 0 <= end <= MAX_RECORD:
             raise StoreError(f"record number: expected 0 to {MAX_RECORD}, received {end}")
-        if end > self.known(application).next_record:
-            with self._writing() as write:
-                write.know(application, next_record=max(end, write.state.known(application).next_record))
+        with self._writing() as write:
+            write.know(application, next_record=max(end, write.state.known(application).next_record))
 
     def put_masks(self, application: str, masks: Mapping[int, bytes]) -> None:
         """Keep masks of new records; a `KeyMaterialError` where one has a mask or was revoked: masks are used once."""
@@ -318,20 +317,18 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def seal(self, message: bytes) -> bytes:
         """Authentication tag of a record, `SEAL_BYTES` long."""
-        mac = self._seal_mac.copy()
-        mac.update(message)
-        return mac.digest()[:SEAL_BYTES]
+        return hmac.digest(self._seal_key, message, "sha256")[:SEAL_BYTES]
 
     @functools.cached_property
-    def _seal_mac(self) -> hmac.HMAC:
-        return hmac.new(self.master().stream("gallery-seal", 32), digestmod="sha256")
+    def _seal_key(self) -> bytes:
+        return self.master().stream("gallery-seal", 32)
 
     def close(self) -> None:
         """Forget all secrets and close the file; a second call does nothing."""
         self._is_closed = True
         self._external = None
         self._state = KeyState()
-        self.__dict__.pop("_seal_mac", None)
+        self.__dict__.pop("_seal_key", None)
         self._file.close()
 
     def __exit__(self, *_: object) -> None:
@@ -643,17 +640,11 @@ def parse_key_url(url: str, passphrase: PassphraseSource | None) -> tuple[Path, 
 
 def read_header(path: Path, sealed_by: str) -> dict[str, Any]:
     """The header of a key store with a kind of seal."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(len(LEGACY_START))
-    except FileNotFoundError:
-        raise StoreNotFoundError(f"no key store at {path}; make one with: iom init", place=str(path)) from None
-    except OSError as error:
-        raise StoreError(f"key store {path}: {error.strerror}") from error
-    if start == LEGACY_START:
-        raise StoreError(
-            f"{path}: expected a key store of format {LAYOUT.format}, found format 1; convert it with: iom migrate"
-        )
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        if stream.read(len(LEGACY_START)) == LEGACY_START:
+            raise StoreError(
+                f"{path}: expected a key store of format {LAYOUT.format}, found format 1; convert it with: iom migrate"
+            )
     with contextlib.closing(SqliteFile(path, LAYOUT, read_only=True)) as file:
         rows = file.rows("SELECT text FROM header")
     try:

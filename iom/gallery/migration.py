@@ -30,7 +30,7 @@ from iom.gallery.key_store import (
     parse_key_url,
     read_master,
 )
-from iom.gallery.models import Application, Tombstone, check_subject_id
+from iom.gallery.models import Application, Tombstone, check_subject_id, tampered
 from iom.gallery.stores.base import APPLICATIONS, AUDIT, TOMBSTONES, RecordStore, open_store
 from iom.gallery.templates import check_seal, sealed
 from iom.keys import TransformKey
@@ -206,13 +206,15 @@ def _content(store: RecordStore, connection: sa.Connection, old: _Legacy) -> Cal
     revoked: dict[str, dict[int, str]] = {name: dict(of) for name, of in old.revoked.items()}
     for name, number in following.items():
         if type(number) is not int or not 0 <= number <= MAX_RECORD:
-            raise _changed(name, "its next record number is out of range")
+            raise tampered(f"application {name}: its next record number is out of range")
         for tombstone in store.tombstones(name):  # the key store may lack it after a crash
             if not 0 <= tombstone.record < number:
-                raise _changed(name, f"a tombstone of record {tombstone.record}, which was never given out")
+                raise tampered(
+                    f"application {name}: a tombstone of record {tombstone.record}, which was never given out"
+                )
             subject_id = revoked.setdefault(name, {}).setdefault(tombstone.record, tombstone.subject_id)
             if subject_id != tombstone.subject_id:
-                raise _changed(name, f"the tombstone of record {tombstone.record} has another subject")
+                raise tampered(f"application {name}: the tombstone of record {tombstone.record} has another subject")
 
     def fill(write: KeyWrite) -> None:
         for name in {**following, **revoked, **old.masks}:
@@ -223,13 +225,6 @@ def _content(store: RecordStore, connection: sa.Connection, old: _Legacy) -> Cal
             write.put_masks(name, {record: mask for record, mask in masks.items() if record not in gone})
 
     return fill
-
-
-def _changed(application: str, problem: str) -> StoreError:
-    return StoreError(
-        f"application {application}: {problem}: the record store was changed outside of the "
-        "gallery. Take it from a backup"
-    )
 
 
 def _read_legacy(path: Path, seal: Seal) -> _Legacy:

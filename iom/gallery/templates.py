@@ -179,65 +179,62 @@ def make_references(
     planes = pack(codes, hasher.alphabet_size).planes
     if application.masked:
         masks = _draw_masks(application, len(rows))
-        keys.put_masks(
-            application.name, {record: mask.tobytes() for (_, record, _), mask in zip(rows, masks, strict=True)}
-        )
+        of_records = zip(rows, masks, strict=True)
+        keys.put_masks(application.name, {record: mask.tobytes() for (_, record, _), mask in of_records})
         planes = planes ^ masks
-    stored, size = planes.astype("<u8", copy=False).tobytes(), code_bytes(application.encoding)
-    name, epoch = application.name, application.epoch
     references = []
-    for place, (subject, record, metadata) in enumerate(rows):
-        code = stored[place * size : (place + 1) * size]
-        seal = _seal(keys, name, subject, record, epoch, created, metadata, code)
-        references.append(Reference(name, subject, UNSLOTTED, record, epoch, code, seal, metadata, created))
+    for (subject, record, metadata), plane in zip(rows, planes.astype("<u8", copy=False), strict=True):
+        code, epoch = plane.tobytes(), application.epoch
+        bare = Reference(application.name, subject, UNSLOTTED, record, epoch, code, b"", metadata, created)
+        references.append(bare.changed(seal=_seal_of(keys, application.name, bare)))
     return references
 
 
 def unmasked(keys: KeyStore, application: Application, references: Sequence[Reference]) -> PackedCodes:
     """Codes of stored references without their masks."""
     codes = [reference.code for reference in references]
-    code_length, alphabet_size = encoding_shape(application.encoding)
     size = code_bytes(application.encoding)
     if any(len(code) != size for code in codes):
         raise StoreError(f"application {application.name}: a code has a wrong length; run iom check")
-    shape = (len(codes), plane_count(alphabet_size), word_count(code_length))
-    planes = np.frombuffer(b"".join(codes), "<u8").astype(np.uint64).reshape(shape)
+    planes = _planes(application, codes)
     if application.masked and codes:
-        masks = keys.masks(application.name, [each.record for each in references])
-        planes ^= np.frombuffer(b"".join(masks), "<u8").astype(np.uint64).reshape(shape)
-    return PackedCodes(planes, code_length, alphabet_size)
+        planes ^= _planes(application, keys.masks(application.name, [each.record for each in references]))
+    return PackedCodes(planes, *encoding_shape(application.encoding))
 
 
-def _seal(
-    keys: KeyStore, application: str, subject_id: str, record: int, epoch: int, created: int, metadata: str, code: bytes
-) -> bytes:
-    """Authentication tag of all fields of a reference but its slot and the tag itself."""
-    # Neither names nor JSON hold a zero character, so that fields cannot run into each other.
-    fields = f"{application}\0{subject_id}\0{record}\0{epoch}\0{created}\0{metadata}\0"
-    return keys.seal(fields.encode() + code)
+def _planes(application: Application, codes: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Planes `(N, planes, words)` of stored codes or masks."""
+    code_length, alphabet_size = encoding_shape(application.encoding)
+    shape = (len(codes), plane_count(alphabet_size), word_count(code_length))
+    return np.frombuffer(b"".join(codes), "<u8").astype(np.uint64).reshape(shape)
 
 
-def check_seal(keys: KeyStore, reference: Reference) -> None:
-    """Raise `StoreError` if a reference was not written by a gallery with these keys."""
-    r = reference
-    expected = _seal(keys, r.application, r.subject_id, r.record, r.epoch, r.created, r.metadata, r.code)
-    if not hmac.compare_digest(expected, r.seal):
-        raise StoreError(
-            f"application {r.application}: record {r.record} was changed outside "
-            "of the gallery, or is damaged; revoke it and enrol the subject again"
-        )
+def _draw_masks(application: Application, count: int) -> NDArray[np.uint64]:
+    """Random planes, zero behind the last position as codes are."""
+    size, (code_length, _) = code_bytes(application.encoding), encoding_shape(application.encoding)
+    masks = _planes(application, [secrets.token_bytes(size) for _ in range(count)])
+    if code_length % 64:
+        masks[:, :, -1] &= np.uint64((1 << code_length % 64) - 1)
+    return masks
 
 
+Record = Application | Reference | Tombstone
 Sealed = TypeVar("Sealed", Application, Tombstone)
 
 
-def _seal_of(keys: KeyStore, application: str, record: Application | Tombstone) -> bytes:
+def _seal_of(keys: KeyStore, application: str, record: Record) -> bytes:
+    """Authentication tag of all fields but the slot and the tag itself."""
+    if isinstance(record, Reference):
+        r = record
+        # Neither names nor JSON hold a zero character, so that fields cannot run into each other.
+        fields = f"{application}\0{r.subject_id}\0{r.record}\0{r.epoch}\0{r.created}\0{r.metadata}\0"
+        return keys.seal(fields.encode() + r.code)
     if isinstance(record, Application):
-        kind, fields = "application", [*(record.fields() | {"masked": int(record.masked)}).values()]
+        kind, values = "application", [*(record.fields() | {"masked": int(record.masked)}).values()]
     else:
-        kind, fields = "tombstone", [application, record.subject_id, record.record, record.epoch]
+        kind, values = "tombstone", [application, record.subject_id, record.record, record.epoch]
     # No name is empty, so that this is never the message of a reference.
-    return keys.seal(f"\0{kind}\0{json.dumps(fields, separators=(',', ':'))}".encode())
+    return keys.seal(f"\0{kind}\0{json.dumps(values, separators=(',', ':'))}".encode())
 
 
 def sealed(keys: KeyStore, application: str, record: Sealed) -> Sealed:
@@ -245,23 +242,21 @@ def sealed(keys: KeyStore, application: str, record: Sealed) -> Sealed:
     return dataclasses.replace(record, seal=_seal_of(keys, application, record))
 
 
-def holds_seal(keys: KeyStore, application: str, record: Application | Tombstone) -> bool:
-    """Whether settings or a tombstone of an application were written by a gallery with these keys."""
+def holds_seal(keys: KeyStore, application: str, record: Record) -> bool:
+    """Whether a record of an application was written by a gallery with these keys."""
     return hmac.compare_digest(_seal_of(keys, application, record), record.seal)
+
+
+def check_seal(keys: KeyStore, reference: Reference) -> None:
+    """Raise `StoreError` if a reference was not written by a gallery with these keys."""
+    if not holds_seal(keys, reference.application, reference):
+        raise StoreError(
+            f"application {reference.application}: record {reference.record} was changed outside "
+            "of the gallery, or is damaged; revoke it and enrol the subject again"
+        )
 
 
 def tombstone_of(keys: KeyStore, reference: Reference) -> Tombstone:
     """The sealed tombstone of a reference."""
     bare = Tombstone(reference.subject_id, reference.record, reference.epoch)
     return sealed(keys, reference.application, bare)
-
-
-def _draw_masks(application: Application, count: int) -> NDArray[np.uint64]:
-    """Random planes `(N, planes, words)`, zero behind the last position as codes are."""
-    code_length, alphabet_size = encoding_shape(application.encoding)
-    shape = (count, plane_count(alphabet_size), word_count(code_length))
-    drawn = secrets.token_bytes(8 * int(np.prod(shape)))
-    masks = np.frombuffer(drawn, "<u8").astype(np.uint64).reshape(shape)
-    if code_length % 64:
-        masks[:, :, -1] &= np.uint64((1 << code_length % 64) - 1)
-    return masks

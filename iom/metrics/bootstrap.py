@@ -68,12 +68,8 @@ def bootstrap_samples(
 ) -> NDArray[np.float64]:
     """Figures `(R, F)` when all groups are drawn anew `replicates` times.
 
-    Args:
-        statistic: Takes the counts of each kind of group by its name, gives figures `(F,)`.
-        groups: Number of groups of each kind, as `{"subjects": 1680, "keys": 10}`.
-        replicates: R.
-        seed: Of the draws.
-        usable: Whether a draw of subjects serves; see `group_draws`.
+    `groups` are the numbers of each kind, as `{"subjects": 1680, "keys": 10}`; `statistic` takes the counts of each
+    kind by its name, gives figures `(F,)`. `usable`: whether a draw of subjects serves, see `group_draws`.
 
     Example:
         >>> values = np.array([1.0, 2.0, 3.0])
@@ -99,15 +95,9 @@ def percentile_intervals(samples: NDArray[np.float64], confidence: float = 0.95)
 def rate_interval(interval: Interval, value: float, *, units: int, confidence: float) -> Interval:
     """The percentile interval of a rate, reaching to the exact bound where the rate is 0 or 1.
 
-    With no error among `units` independent trials the upper end is `1 - tail ** (1 / units)`, with `tail` half of `1 -
-    confidence` (at 95 % about `3.7 / units`); with nothing but errors the lower end is the same distance from 1. Other
-    rates keep their percentiles.
-
-    Args:
-        interval: Percentiles of the bootstrap.
-        value: The rate itself, 0..1.
-        units: Independent trials: subjects, not pairs, of which one subject has many.
-        confidence: Of the interval.
+    With no error among `units` independent trials (subjects, not pairs, of which one subject has many) the upper end is
+    `1 - tail ** (1 / units)`, with `tail` half of `1 - confidence` (at 95 % about `3.7 / units`); with nothing but
+    errors the lower end is the same distance from 1. Other values of the rate keep their percentiles.
     """
     bound = 1.0 - ((1 - confidence) / 2) ** (1 / units)
     if value <= 0:
@@ -125,18 +115,10 @@ def mean_over_keys(statistics: Sequence[Statistic], keys: Counts, weights: Weigh
 
 
 class PairSubjects:
-    """Subjects of listed pairs, and the weights of the pairs when subjects are drawn.
+    """Subjects of the first and second image of listed pairs, `(P,)`, and the weights of the pairs when they are drawn.
 
-    A mated pair counts as often as its subject was drawn, a non-mated pair as often as the product of the counts of its
-    two subjects says.
-
-    Args:
-        left: Subject of the first image of each pair, `(P,)`; numbers or names.
-        right: Subject of the second, `(P,)`.
-        same: Whether a pair is mated, `(P,)`.
-
-    Raises:
-        DataError: Lengths that differ.
+    A mated pair (`same`) counts as often as its subject was drawn, a non-mated pair as often as the product of the
+    counts of its two subjects says.
     """
 
     def __init__(self, left: ArrayLike, right: ArrayLike, same: ArrayLike) -> None:

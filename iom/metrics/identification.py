@@ -64,15 +64,8 @@ class Searches:
         _check_both(len(self._by_own), len(self._by_best))
         return float(np.mean(self.best[~self.enrolled] <= threshold))
 
-    def threshold_at_fpir(self, fpir: float) -> float:
-        """The largest observed distance whose FPIR does not exceed `fpir`; -inf if none does."""
-        if not 0 <= fpir <= 1:
-            raise DataError(f"fpir: expected 0 to 1, received {fpir}")
-        curve = self.open_set_curve()
-        return float(curve.thresholds[np.searchsorted(curve.fpir, fpir, side="right") - 1])
-
     def identification_rate_at_fpir(self, fpir: float, rank: int = 1) -> float:
-        """DIR at `threshold_at_fpir`; with B probes that are not enrolled the FPIR has a resolution of 1 / B."""
+        """DIR at the largest observed distance whose FPIR does not exceed `fpir`, which B others resolve by 1 / B."""
         return float(self.identification_rates_at_fpirs([fpir], rank)[0])
 
     def identification_rates_at_fpirs(
@@ -80,10 +73,13 @@ class Searches:
     ) -> NDArray[np.float64]:
         """`identification_rate_at_fpir` at each of `fpirs` `(F,)`, each probe counting as `weights` `(P,)` say."""
         weights = np.ones(len(self.rank)) if weights is None else weights
+        fpirs = np.asarray(fpirs, np.float64)
+        if not ((fpirs >= 0) & (fpirs <= 1)).all():
+            raise DataError(f"fpir: expected 0 to 1, received {fpirs}")
         own, others = weights[self._by_own], weights[self._by_best]
         _check_both(int(own.sum()), int(others.sum()))
         false = np.cumsum(others)
-        beyond = np.searchsorted(false / false[-1], np.asarray(fpirs, np.float64), side="right")
+        beyond = np.searchsorted(false / false[-1], fpirs, side="right")
         # The first counted probe that is too many: every distance short of its own is within `fpir`.
         limits = np.append(self.best[self._by_best], np.inf)[beyond]
         counted = self.rank[self._by_own] <= rank
@@ -100,30 +96,6 @@ class Searches:
     def _by_best(self) -> NDArray[np.intp]:
         rows = np.flatnonzero(~self.enrolled)
         return rows[np.argsort(self.best[rows], kind="stable")]
-
-    def open_set_curve(self, rank: int = 1) -> "OpenSetCurve":
-        """DIR and FPIR at every observed distance."""
-        _check_both(len(self._by_own), len(self._by_best))
-        best = self.best[self._by_best]
-        own = np.sort(np.where(self.rank[self._by_own] <= rank, self.own[self._by_own], np.inf))
-        thresholds = np.unique(np.concatenate([own[np.isfinite(own)], best]))
-        return OpenSetCurve(
-            np.concatenate([[-np.inf], thresholds]),
-            np.concatenate([[0.0], np.searchsorted(best, thresholds, "right") / len(best)]),
-            np.concatenate([[0.0], np.searchsorted(own, thresholds, "right") / len(own)]),
-        )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class OpenSetCurve:
-    """Open-set rates by threshold, `(T,)` each, rising: DIR (FNIR is 1 - DIR) and FPIR.
-
-    Thresholds are minus infinity, then every distinct observed distance.
-    """
-
-    thresholds: NDArray[np.float64]
-    fpir: NDArray[np.float64]
-    dir: NDArray[np.float64]
 
 
 class GallerySearch:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import entropy
 
 from iom._random import numpy_stream
 from iom.errors import CodeError, DataError
@@ -49,9 +50,7 @@ def symbol_entropy(codes: NDArray[Any], alphabet_size: int) -> NDArray[np.float6
         >>> symbol_entropy(np.array([[0, 1], [1, 1], [2, 1], [3, 1]]), 4).tolist()
         [2.0, 0.0]
     """
-    shares = symbol_shares(codes, alphabet_size)
-    logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-    return np.asarray(np.abs((shares * logs).sum(axis=1)))
+    return np.asarray(entropy(symbol_shares(codes, alphabet_size), base=2, axis=1))
 
 
 def min_entropy(codes: NDArray[Any], alphabet_size: int) -> NDArray[np.float64]:
@@ -62,21 +61,6 @@ def min_entropy(codes: NDArray[Any], alphabet_size: int) -> NDArray[np.float64]:
         [1.0, 0.0]
     """
     return np.asarray(np.abs(np.log2(symbol_shares(codes, alphabet_size).max(axis=1))))
-
-
-def pair_mutual_information(first: NDArray[Any], second: NDArray[Any], alphabet_size: int) -> float:
-    """Mutual information of the symbols of two positions, `(N,)` each, bits, as sampled.
-
-    Example:
-        >>> pair_mutual_information(np.array([0, 1, 0, 1]), np.array([1, 0, 1, 0]), 2)
-        1.0
-    """
-    joint = np.bincount(first.astype(np.int64) * alphabet_size + second, minlength=alphabet_size**2).reshape(
-        alphabet_size, alphabet_size
-    ) / len(first)
-    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    held = joint > 0
-    return float((joint[held] * np.log2(joint[held] / independent[held])).sum())
 
 
 def degrees_of_freedom(non_mated: ArrayLike) -> float:

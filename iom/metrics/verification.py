@@ -60,7 +60,11 @@ class ErrorCurve:
         return float(np.trapezoid(1.0 - self.fnmr, self.fmr))
 
     def fnmr_at_fmr(self, fmr: float) -> float:
-        """FNMR at `threshold_at_fmr`: the lowest FNMR whose FMR does not exceed `fmr`."""
+        """FNMR at `threshold_at_fmr`, without interpolation: the lowest FNMR whose FMR does not exceed `fmr`.
+
+        With B non-mated comparisons the FMR has a resolution of 1 / B: below it this is the FNMR at an FMR of zero,
+        whatever was asked for. Do not quote such a figure.
+        """
         return float(self.fnmr[self._last_at_fmr(fmr)])
 
     def threshold_at_fmr(self, fmr: float) -> float:
@@ -130,14 +134,9 @@ class RankedScores:
 
 
 def error_curve(mated: ArrayLike, non_mated: ArrayLike) -> ErrorCurve:
-    """FMR and FNMR at every observed threshold.
+    """FMR and FNMR of mated `(A,)` and non-mated `(B,)` distances at every observed threshold.
 
-    Args:
-        mated: Distances of mated comparisons, `(A,)`.
-        non_mated: Distances of non-mated comparisons, `(B,)`.
-
-    Raises:
-        DataError: A kind is missing, or a distance is not finite.
+    A `DataError` if a kind is missing, or a distance is not finite.
     """
     return RankedScores(mated, non_mated).curve()
 
@@ -224,14 +223,7 @@ class FoldAccuracy(NamedTuple):
 
 
 def equal_error_rate(mated: ArrayLike, non_mated: ArrayLike) -> float:
-    """Rate at which FMR equals FNMR; interpolated as `ErrorCurve.equal_error_rate` says.
-
-    Args:
-        mated: Distances of mated comparisons, `(A,)`.
-        non_mated: Distances of non-mated comparisons, `(B,)`.
-
-    Raises:
-        DataError: A kind is missing, or a distance is not finite.
+    """`ErrorCurve.equal_error_rate` of mated `(A,)` and non-mated `(B,)` distances.
 
     Example:
         >>> equal_error_rate([0.1, 0.2, 0.3, 0.6], [0.5, 0.7, 0.8, 0.9])
@@ -243,38 +235,13 @@ def equal_error_rate(mated: ArrayLike, non_mated: ArrayLike) -> float:
 
 
 def area_under_curve(mated: ArrayLike, non_mated: ArrayLike) -> float:
-    """Probability that a mated distance is below a non-mated one, ties counting one half.
+    """`ErrorCurve.area_under_curve` of mated `(A,)` and non-mated `(B,)` distances.
 
     Example:
         >>> area_under_curve([1, 2], [2, 3])
         0.875
     """
     return error_curve(mated, non_mated).area_under_curve()
-
-
-def threshold_at_fmr(mated: ArrayLike, non_mated: ArrayLike, fmr: float) -> float:
-    """The largest observed distance, of either kind, whose FMR does not exceed `fmr`.
-
-    Minus infinity when only rejecting everything keeps to `fmr`.
-
-    Example:
-        >>> threshold_at_fmr([1, 2, 4], [3, 5, 6, 7], 0.25)
-        4.0
-    """
-    return error_curve(mated, non_mated).threshold_at_fmr(fmr)
-
-
-def fnmr_at_fmr(mated: ArrayLike, non_mated: ArrayLike, fmr: float) -> float:
-    """FNMR at `threshold_at_fmr`, without interpolation.
-
-    With B non-mated comparisons the FMR has a resolution of 1 / B: below it this is the FNMR at an FMR of zero,
-    whatever was asked for. Do not quote such a figure.
-
-    Example:
-        >>> fnmr_at_fmr([1, 2, 4, 6], [3, 5, 6, 7], 0.25)
-        0.25
-    """
-    return error_curve(mated, non_mated).fnmr_at_fmr(fmr)
 
 
 def ten_fold_accuracy(

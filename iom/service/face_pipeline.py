@@ -66,7 +66,13 @@ class MicroBatcher(Generic[T]):
 
     def _do(self, jobs: list[_Job[T]]) -> None:
         try:
-            self._compute(jobs)
+            rows = np.concatenate([job.rows for job in jobs])
+            results = self._work(rows, [each for job in jobs for each in job.extra])
+            if len(results) != len(rows):
+                raise ValueError(f"expected {len(rows)} rows of results, received {len(results)}")
+            ends = np.cumsum([len(job.rows) for job in jobs])
+            for job, part in zip(jobs, np.split(results, ends[:-1]), strict=True):
+                job.outcome.set_result(part)
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].outcome.set_exception(error)
@@ -77,16 +83,6 @@ class MicroBatcher(Generic[T]):
             for job in jobs:
                 if not job.outcome.done():  # `work` ended by SystemExit, KeyboardInterrupt or the like
                     job.outcome.set_exception(_interrupted())
-
-    def _compute(self, jobs: list[_Job[T]]) -> None:
-        rows = np.concatenate([job.rows for job in jobs])
-        results = self._work(rows, [each for job in jobs for each in job.extra])
-        if len(results) != len(rows):
-            raise ValueError(f"expected {len(rows)} rows of results, received {len(results)}")
-        start = 0
-        for job in jobs:
-            job.outcome.set_result(results[start : start + len(job.rows)])
-            start += len(job.rows)
 
 
 def _interrupted() -> RuntimeError:

@@ -63,14 +63,14 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def wait(self, caller: str, *, take: int = 1) -> float:
-        """Seconds until `caller` may call again; 0 lets it pass and counts. `take=0` only asks."""
+    def wait(self, caller: str) -> float:
+        """Seconds until `caller` may call again; 0 lets it pass and counts."""
         with self._lock:
             now = self._clock()
             left, then = self._buckets.pop(caller, (float(self._burst), now))
             left = min(float(self._burst), left + (now - then) * self._rate)
             missing = 1 - left
-            self._buckets[caller] = (left - take if missing <= 0 else left, now)
+            self._buckets[caller] = (left - 1 if missing <= 0 else left, now)
             while len(self._buckets) > self._max_callers:
                 self._buckets.popitem(last=False)
             return max(0.0, missing / self._rate)
@@ -78,10 +78,9 @@ class RateLimit:
     def give_back(self, caller: str) -> None:
         """Undo one counted call."""
         with self._lock:
-            if caller not in self._buckets:
-                return
-            left, then = self._buckets[caller]
-            self._buckets[caller] = (min(float(self._burst), left + 1), then)
+            if caller in self._buckets:
+                left, then = self._buckets[caller]
+                self._buckets[caller] = (min(float(self._burst), left + 1), then)
 
 
 @dataclasses.dataclass
@@ -115,7 +114,7 @@ class Backoff:
         self._by_token, self._by_subject = budget(1), budget(ALL_TOKENS)
         self._searches = budget(SEARCHES)
         self._own = RateLimit(1 / OWN_SECONDS, 1, clock=clock, max_callers=MAX_CALLERS)
-        self._refused: OrderedDict[str, None] = OrderedDict()
+        self._refused: OrderedDict[str, bool] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -134,22 +133,29 @@ class Backoff:
                 else:
                     wait = 0.0
                     taken.append((self._own, caller))
-        if wait:
-            self._refuse(caller, wait, application, subject)
-        yield from self._outcome(caller, taken)
+        yield from self._admitted(caller, wait, taken, application, subject)
 
     @contextlib.contextmanager
     def search(self, token: str, application: str) -> Iterator[Attempt]:
         """An attempt to identify a face in an application; otherwise as `verification`."""
         caller = f"{token}\0{application}"
-        wait = self._searches.wait(caller)
-        if wait:
-            self._refuse(caller, wait, application)
-        yield from self._outcome(caller, [(self._searches, caller)])
+        yield from self._admitted(caller, self._searches.wait(caller), [(self._searches, caller)], application)
 
-    def _outcome(self, caller: str, taken: list[tuple[RateLimit, str]]) -> Iterator[Attempt]:
+    def _admitted(
+        self, caller: str, wait: float, taken: list[tuple[RateLimit, str]], application: str, *subjects: str
+    ) -> Iterator[Attempt]:
+        """An attempt, whose budgets are given back unless it fails; 429 where the caller must wait."""
         with self._lock:
-            self._refused.pop(caller, None)
+            was_refused = self._refused.pop(caller, False)
+            if wait:
+                self._refused[caller] = True
+                if len(self._refused) > MAX_CALLERS:
+                    self._refused.popitem(last=False)
+        if wait:
+            if not was_refused:
+                self._gallery.log("backoff", application, subjects)
+            headers = {"Retry-After": str(math.ceil(wait))}
+            raise HTTPException(429, "Too many failed attempts; retry later", headers=headers)
         attempt = Attempt()
         try:
             yield attempt
@@ -157,16 +163,6 @@ class Backoff:
             if attempt.is_match is not False:
                 for budget, name in taken:
                     budget.give_back(name)
-
-    def _refuse(self, caller: str, wait: float, application: str, *subjects: str) -> None:
-        with self._lock:
-            is_new = caller not in self._refused
-            self._refused[caller] = None
-            if len(self._refused) > MAX_CALLERS:
-                self._refused.popitem(last=False)
-        if is_new:
-            self._gallery.log("backoff", application, subjects)
-        raise HTTPException(429, "Too many failed attempts; retry later", headers={"Retry-After": str(math.ceil(wait))})
 
 
 Scope = MutableMapping[str, Any]
@@ -216,8 +212,8 @@ class Metrics:
         self._decisions.labels(action, str(match).lower()).inc()
 
 
-class BodyError(HTTPException):
-    """A body that is too long or too slow; an `HTTPException`, since FastAPI replaces other errors meanwhile."""
+class Refusal(HTTPException):
+    """A refused request; an `HTTPException`, since FastAPI replaces other errors while it reads a body."""
 
 
 class Gate:
@@ -256,24 +252,22 @@ class Gate:
                 message["headers"] = [*message.get("headers", []), *HEADERS]
             await send(message)
 
-        refusal = self._refusal(scope)
-        counts = refusal is None and not self._is_open(scope["path"])
-        self._under_way += counts
+        counts = False
         try:
-            if refusal is not None:
-                await refusal(scope, receive, answer)
-            else:
-                await self._app(scope, self._limited(receive), answer)
-        except BodyError as error:
-            if not sent:
-                await _error(error.status_code, error.detail)(scope, receive, answer)
+            self._check(scope)
+            counts = not self._is_open(scope["path"])
+            self._under_way += counts
+            await self._app(scope, self._limited(receive), answer)
         except ClientDisconnect:
             status = CLOSED_BY_CALLER
         except Exception as error:
-            # The message of an unforeseen error may hold anything; its type and place do not.
-            LOG.error("%s at %s", type(error).__name__, _place(error))
+            refusal = error if isinstance(error, Refusal) else Refusal(500, "Internal server error")
+            if refusal is not error:
+                # The message of an unforeseen error may hold anything; its type and place do not.
+                LOG.error("%s at %s", type(error).__name__, _place(error))
             if not sent:
-                await _error(500, "Internal server error")(scope, receive, answer)
+                response = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
+                await response(scope, receive, answer)
         finally:
             self._under_way -= counts
             route = getattr(scope.get("route"), "path", "")
@@ -285,32 +279,26 @@ class Gate:
             level = logging.DEBUG if self._is_open(scope["path"]) else logging.INFO
             LOG.log(level, "%s %s %d %.1f ms", name, action, status, 1e3 * seconds)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _check(self, scope: Scope) -> None:
+        headers = dict(scope["headers"])
         if not self._is_open(scope["path"]):
-            headers = dict(scope["headers"])
             scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
             try:
                 token = self._tokens.find(text.decode("latin-1").strip())
             except DataError:
                 LOG.error("the token file cannot be read; all requests are refused")
-                return _error(503, "The service is not ready; retry later", RETRY_SOON)
+                raise Refusal(503, "The service is not ready; retry later", RETRY_SOON) from None
             if scheme.lower() != b"bearer" or token is None:
                 # Only clients without a token are limited by address: behind a proxy all share one.
-                address = (scope.get("client") or ("-",))[0]
-                wait = self._without_token.wait(client_network(address))
-                if wait:
-                    return _too_many_requests(wait)
-                return _error(401, "A valid bearer token is required", {"WWW-Authenticate": "Bearer"})
+                _admit(self._without_token, client_network((scope.get("client") or ("-",))[0]))
+                raise Refusal(401, "A valid bearer token is required", {"WWW-Authenticate": "Bearer"})
             scope["iom.token"] = token
-            wait = self._rate.wait(token.name)
-            if wait:
-                return _too_many_requests(wait)
+            _admit(self._rate, token.name)
             if self._under_way >= self._settings.max_requests:
-                return _error(503, "Too many concurrent requests; retry later", RETRY_SOON)
-        length = dict(scope["headers"]).get(b"content-length", b"0")
+                raise Refusal(503, "Too many concurrent requests; retry later", RETRY_SOON)
+        length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length[:20]) > self._settings.max_body:
-            return _error(413, self._too_large())
-        return None
+            raise self._too_large()
 
     def _limited(self, receive: Receive) -> Receive:
         """`receive` with limits on bytes and time, whatever the header declares."""
@@ -324,25 +312,22 @@ class Gate:
             try:
                 message = await asyncio.wait_for(receive(), end - time.monotonic())
             except TimeoutError:
-                raise BodyError(408, "The request was received too slowly") from None
+                raise Refusal(408, "The request was received too slowly") from None
             total += len(message.get("body", b""))
             is_complete = not message.get("more_body", False)
             if total > self._settings.max_body:
-                raise BodyError(413, self._too_large())
+                raise self._too_large()
             return message
 
         return limited
 
-    def _too_large(self) -> str:
-        return f"The request is too large: at most {self._settings.max_body} bytes"
+    def _too_large(self) -> Refusal:
+        return Refusal(413, f"The request is too large: at most {self._settings.max_body} bytes")
 
 
-def _too_many_requests(wait: float) -> JSONResponse:
-    return _error(429, "Too many requests; retry later", {"Retry-After": str(int(wait) + 1)})
-
-
-def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": text}, status_code=status, headers=headers)
+def _admit(limit: RateLimit, caller: str) -> None:
+    if wait := limit.wait(caller):
+        raise Refusal(429, "Too many requests; retry later", {"Retry-After": str(int(wait) + 1)})
 
 
 def _place(error: BaseException) -> str:

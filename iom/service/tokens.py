@@ -18,7 +18,7 @@ from typing import Any
 from iom._files import write_secret
 from iom._registry import ROLES, lookup
 from iom._untrusted import read_json
-from iom.errors import ConfigError, DataError
+from iom.errors import ConfigError, DataError, EnrolmentError
 from iom.gallery.models import check_application_name
 
 FORMAT = 1
@@ -83,17 +83,15 @@ def read_tokens(path: Path) -> list[Token]:
     """The tokens of a file."""
     try:
         content = read_json(path)
+        if content["format"] != FORMAT:
+            raise DataError(f"{path}: expected format {FORMAT}, received {content['format']!r}")
+        return [Token(**entry) for entry in content["tokens"]]
     except OSError as error:
         raise DataError(f"{path}: cannot read the tokens ({error.strerror}); make one with iom make-token") from error
     except ValueError as error:
         raise DataError(f"{path}: expected the JSON of a token file: {error}") from error
-    try:
-        if content["format"] != FORMAT:
-            raise DataError(f"{path}: expected format {FORMAT}, received {content['format']!r}")
-        tokens = [Token(**entry) for entry in content["tokens"]]
-    except (TypeError, KeyError, ConfigError) as error:
+    except (TypeError, KeyError, ConfigError, EnrolmentError) as error:
         raise DataError(f"{path}: a damaged token file") from error
-    return tokens
 
 
 def add_token(path: Path, *, name: str, application: str, role: str, days: float | None = None) -> str:

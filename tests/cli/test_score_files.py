@@ -6,7 +6,7 @@ import pytest
 from iom.errors import DataError
 from iom.evaluation.score_files import read_scores, table_figures, write_system_scores
 from iom.evaluation.scores import code_scores, float_scores
-from iom.metrics.verification import equal_error_rate, fnmr_at_fmr
+from iom.metrics.verification import equal_error_rate, error_curve
 from tests.commands import command
 
 main = command("score-files")
@@ -33,7 +33,7 @@ def test_evaluate(tmp_path, capsys):
     assert main(["evaluate", str(path), "--json"]) == 0
     (figures,) = json.loads(capsys.readouterr().out)["files"]
     assert figures["eer"] == equal_error_rate(mated, non_mated)
-    assert figures["fnmr_at_fmr_1e-2"] == fnmr_at_fmr(mated, non_mated, 1e-2)
+    assert figures["fnmr_at_fmr_1e-2"] == error_curve(mated, non_mated).fnmr_at_fmr(1e-2)
     assert "fnmr_at_fmr_1e-4" not in figures
     assert "cmc_rank_1" not in figures
     assert main(["evaluate", str(path), "--json", "--identification"]) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iom.codes.comparators import CosineComparator
-from iom.config import CodeConfig
+from iom.config import BenchmarkConfig, CodeConfig, EvaluateConfig, ScenarioConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.folders import folder_identification
 from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
@@ -14,12 +14,13 @@ from iom.data.benchmarks.megaface import read_megaface
 from iom.data.benchmarks.pair_lists import read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation.blufr import BlufrEvaluator, read_blufr
-from iom.evaluation.evaluate import embed_benchmark, run_evaluator
+from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, identification_figures
-from iom.evaluation.scores import NO_KEY, STOLEN_KEY, common_key, figures, float_scores, float_system
+from iom.evaluation.records import EmbedderSummary
+from iom.evaluation.scores import NO_KEY, STOLEN_KEY, EvaluationInputs, common_key, figures, float_scores, float_system
 from iom.evaluation.systems import baseline_system
 from iom.metrics.identification import search_gallery
-from iom.metrics.verification import fnmr_at_fmr
+from iom.metrics.verification import error_curve
 from tests.data import layouts
 
 SIZE = 32
@@ -34,6 +35,14 @@ def faces(subjects, noise, seed=0):
     subjects = np.asarray(subjects)
     centres = rng.normal(size=(subjects.max() + 1, SIZE))
     return unit(centres[subjects] + noise * rng.normal(size=(len(subjects), SIZE)))
+
+
+def made(evaluator, benchmark, embeddings, *, keys=1, pooling="mean"):
+    """An evaluator of these inputs."""
+    config = EvaluateConfig(
+        seed=1, benchmark=BenchmarkConfig(pooling=pooling), scenario=ScenarioConfig(systems=("float",), keys=keys)
+    )
+    return evaluator(EvaluationInputs(config, benchmark, embeddings, {}, EmbedderSummary(name="made")))
 
 
 class FakeEmbedder:
@@ -96,10 +105,8 @@ def test_ijb_identification_in_both_galleries(tmp_path, pooling):
     systems = [baseline_system("grp", SIZE, CodeConfig(code_length=256, alphabet_size=4))]
     if pooling == "mean":
         systems = [float_system(SIZE), *systems]
-    found = {
-        (f.system, f.scenario, f.name): f.value
-        for f in run_evaluator(IdentificationEvaluator(benchmark, embeddings, keys=2, pooling=pooling), systems)
-    }
+    evaluator = made(IdentificationEvaluator, benchmark, embeddings, keys=2, pooling=pooling)
+    found = {(f.system, f.scenario, f.metric): f.value for system in systems for f in evaluator.run(system)}
     places = {key[:2] for key in found}
     assert ("grp", "own_key") in places
     assert ("grp", "stolen_key") in places
@@ -115,7 +122,7 @@ def test_galleries_apart_then_averaged(tmp_path):
     """Against a loop over probes, with noise that leaves errors."""
     benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     embeddings = faces([ijb_subject(path) for path in benchmark.images], 4.0, seed=3)
-    found = dict(IdentificationEvaluator(benchmark, embeddings).run(float_system(SIZE), NO_KEY))
+    found = dict(made(IdentificationEvaluator, benchmark, embeddings).figures(float_system(SIZE), NO_KEY))
     rows = benchmark.pooling.pooled(embeddings).astype(float)
     rates = []
     for name, gallery in benchmark.galleries.items():
@@ -143,7 +150,7 @@ def test_several_enrolment_images_against_a_loop(tmp_path, images, pooling):
     labels = [sorted(counts).index(path.parent.name) for path in benchmark.images]
     embeddings = faces(labels, 2.0, seed=5)
     system = baseline_system("grp", SIZE, CodeConfig(code_length=64, alphabet_size=4))
-    found = dict(IdentificationEvaluator(benchmark, embeddings, pooling=pooling).run(system, STOLEN_KEY))
+    found = dict(made(IdentificationEvaluator, benchmark, embeddings, pooling=pooling).figures(system, STOLEN_KEY))
     key = common_key(1, 0)
     rows = {name: embeddings[[p.parent.name == name for p in benchmark.images]] for name in counts}
     enrolled = [name for name in sorted(counts) if counts[name] > images]
@@ -175,7 +182,7 @@ def test_the_nearest_is_for_probes_of_one_image(tmp_path):
     benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="'nearest' is for probes of one image"):
-        list(IdentificationEvaluator(benchmark, rows, pooling="nearest").run(float_system(SIZE), NO_KEY))
+        list(made(IdentificationEvaluator, benchmark, rows, pooling="nearest").figures(float_system(SIZE), NO_KEY))
 
 
 def test_too_few_images_to_enrol(tmp_path):
@@ -190,11 +197,11 @@ def test_a_vote_needs_symbols(tmp_path):
     benchmark = read_ijb_identification(*layouts.ijb(tmp_path))
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="float has no symbols"):
-        list(IdentificationEvaluator(benchmark, rows, pooling="vote").run(float_system(SIZE), NO_KEY))
+        list(made(IdentificationEvaluator, benchmark, rows, pooling="vote").figures(float_system(SIZE), NO_KEY))
     with pytest.raises(ConfigError, match="one of mean, vote"):
-        IdentificationEvaluator(benchmark, rows, pooling="median")
+        made(IdentificationEvaluator, benchmark, rows, pooling="median")
     with pytest.raises(DataError, match="each of 48 images"):
-        IdentificationEvaluator(benchmark, rows[1:])
+        made(IdentificationEvaluator, benchmark, rows[1:])
 
 
 def test_distractors_against_a_loop(tmp_path):
@@ -206,33 +213,33 @@ def test_distractors_against_a_loop(tmp_path):
         if benchmark.subjects[probe] == benchmark.subjects[mate]:
             own = 1 - rows[probe] @ rows[mate]
             ranks.append(1 + sum(1 - rows[probe] @ rows[i] <= own for i in range(9, 21)))
-    found = dict(DistractorEvaluator(benchmark, rows).run(float_system(SIZE), NO_KEY))
+    found = dict(made(DistractorEvaluator, benchmark, rows).figures(float_system(SIZE), NO_KEY))
     for rank in range(1, 11):
         assert found[f"distractors_rank_{rank}"] == np.mean(np.array(ranks) <= rank)
     system = baseline_system("grp", SIZE, CodeConfig(code_length=64))
-    of_keys = dict(DistractorEvaluator(benchmark, rows, keys=2).run(system, STOLEN_KEY))
+    of_keys = dict(made(DistractorEvaluator, benchmark, rows, keys=2).figures(system, STOLEN_KEY))
     assert len(of_keys) == 30
     for rank in range(1, 11):
         name = f"distractors_rank_{rank}"
         assert of_keys[f"{name}_low"] <= of_keys[name] <= of_keys[f"{name}_high"]
     with pytest.raises(DataError, match="each of 21 images"):
-        DistractorEvaluator(benchmark, rows[1:])
+        made(DistractorEvaluator, benchmark, rows[1:])
 
 
 def test_blufr_against_the_whole_tables(tmp_path):
     protocol = read_blufr(*layouts.blufr(tmp_path))
     rows = faces(protocol.subjects, 0.9)
     comparator = CosineComparator()
-    found = dict(BlufrEvaluator(protocol, rows, seed=1).run(float_system(SIZE), NO_KEY))
+    found = dict(made(BlufrEvaluator, protocol, rows).figures(float_system(SIZE), NO_KEY))
     rates, dirs = [], []
     for trial in protocol.trials:
         labels = protocol.subjects[trial.test]
         templates = comparator.prepare(rows[trial.test])
-        rates.append(1 - fnmr_at_fmr(*all_distances(comparator, templates, labels), 1e-3))
+        rates.append(1 - error_curve(*all_distances(comparator, templates, labels)).fnmr_at_fmr(1e-3))
         table = 1 - rows[trial.probes] @ rows[trial.gallery].T
         searches = search_gallery(table, protocol.subjects[trial.probes], protocol.subjects[trial.gallery])
         dirs.append(searches.identification_rate_at_fpir(1e-2))
     assert found["vr_at_fmr_1e-3_mean"] == pytest.approx(np.mean(rates))
     assert found["dir_at_fpir_1e-2"] == pytest.approx(np.mean(dirs) - np.std(dirs, ddof=1))
     with pytest.raises(DataError, match="each of 18 images"):
-        BlufrEvaluator(protocol, rows[1:], seed=1)
+        made(BlufrEvaluator, protocol, rows[1:])

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from iom.evaluation.scores import REJECTS_EVERYTHING, PairScores, figures
-from iom.metrics.verification import (
-    area_under_curve,
-    equal_error_rate,
-    fnmr_at_fmr,
-    ten_fold_accuracy,
-    threshold_at_fmr,
-)
+from iom.metrics.verification import area_under_curve, equal_error_rate, error_curve, ten_fold_accuracy
 
 
 def scores_of(mated, non_mated, folds=2):
@@ -28,9 +22,9 @@ def test_known_scores_give_the_known_figures():
     assert (found["accuracy"], found["accuracy_std"]) == accuracy
     assert found["eer"] == equal_error_rate(mated, non_mated)
     assert found["auc"] == area_under_curve(mated, non_mated)
-    assert found["fnmr_at_fmr_1e-2"] == fnmr_at_fmr(mated, non_mated, 1e-2)
-    assert found["fnmr_at_fmr_1e-3"] == fnmr_at_fmr(mated, non_mated, 1e-3)
-    assert found["threshold_at_fmr_1e-3"] == threshold_at_fmr(mated, non_mated, 1e-3)
+    assert found["fnmr_at_fmr_1e-2"] == error_curve(mated, non_mated).fnmr_at_fmr(1e-2)
+    assert found["fnmr_at_fmr_1e-3"] == error_curve(mated, non_mated).fnmr_at_fmr(1e-3)
+    assert found["threshold_at_fmr_1e-3"] == error_curve(mated, non_mated).threshold_at_fmr(1e-3)
     assert np.mean(non_mated <= found["threshold_at_fmr_1e-2"]) <= 1e-2
 
 

@@ -4,9 +4,10 @@ import pytest
 
 from iom.config import CodeConfig, EvaluateConfig, HasherConfig, ScenarioConfig
 from iom.errors import ConfigError, WeightsError
-from iom.evaluation.report.collect import EvaluationInputs, collect, score_systems
-from iom.evaluation.report.data import EmbedderSummary
+from iom.evaluation.evaluate import collect
+from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.report.text import terminal_text
+from iom.evaluation.scores import EvaluationInputs
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.keys import TransformKey
 from iom.models.embedder import Embedder
@@ -39,6 +40,11 @@ def config(hasher_folder):
     )
 
 
+def inputs_of(config, benchmark_and_embeddings, systems):
+    embedder = EmbedderSummary(name="made", embedding_size=32)
+    return EvaluationInputs(config, *benchmark_and_embeddings, systems, embedder)
+
+
 def with_systems(config, *names):
     scenario = config.scenario.replace(systems=names)
     return config.replace(scenario=scenario)
@@ -54,20 +60,20 @@ def test_every_system_gives_codes_of_its_shape(config):
         assert codes.shape == (5, system.code_length)
         assert codes.max() < system.alphabet_size
     assert (systems["learned"].code_length, systems["grp"].code_length) == (48, 64)
-    assert (systems["learned"].decision, systems["grp"].decision) == (30, None)
+    assert (systems["learned"].calibration.threshold, systems["grp"].calibration) == (30, None)
 
 
 def test_all_systems_stand_in_one_report(config, benchmark_and_embeddings):
     systems = load_code_systems(config, embedder_of())
-    inputs = EvaluationInputs(*benchmark_and_embeddings, systems, EmbedderSummary(name="made", embedding_size=32))
-    report = collect(config, inputs)
+    inputs = inputs_of(config, benchmark_and_embeddings, systems)
+    report = collect(inputs)
     places = list(dict.fromkeys((row.system, row.scenario) for row in report.rows))
     assert places == [
         ("float", "none"),
         *((name, s) for name in ("grp", "urp", "learned") for s in ("own_key", "stolen_key")),
     ]
     assert report.row("learned", "stolen_key", "decision").value == 30
-    stolen = next(s for s in score_systems(config, inputs) if (s.system, s.scenario) == ("learned", "stolen_key"))
+    stolen = next(s for s in inputs.scores(systems["learned"]) if s.scenario == "stolen_key")
     expected = np.mean([np.mean(entry.mated > 30) for entry in stolen.by_key])
     assert report.row("learned", "stolen_key", "fnmr_at_decision").value == pytest.approx(expected)
     assert "at the calibrated threshold 30" in terminal_text(report)
@@ -119,8 +125,8 @@ def test_several_trained_hashers_stand_by_name(config, hasher_folder, benchmark_
     check_systems(config)
     systems = load_code_systems(config, embedder_of())
     assert list(systems) == ["learned", "fixed_key"]
-    inputs = EvaluationInputs(*benchmark_and_embeddings, systems, EmbedderSummary(name="made", embedding_size=32))
-    report = collect(config, inputs)
+    inputs = inputs_of(config, benchmark_and_embeddings, systems)
+    report = collect(inputs)
     eers = [report.row(name, "stolen_key", "eer").value for name in systems]
     assert eers[0] == eers[1]
 
@@ -150,8 +156,8 @@ def test_templates_that_are_no_codes_stand_in_the_same_report(config, benchmark_
     names = ("biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign")
     config = with_systems(config, *names)
     systems = load_code_systems(config, embedder_of())
-    inputs = EvaluationInputs(*benchmark_and_embeddings, systems, EmbedderSummary(name="made", embedding_size=32))
-    report = collect(config, inputs)
+    inputs = inputs_of(config, benchmark_and_embeddings, systems)
+    report = collect(inputs)
     for name in names:
         assert 0 < report.row(name, "stolen_key", "eer").value < 0.5
         assert 0 <= report.row(name, "own_key", "eer").value < 0.5

@@ -179,10 +179,10 @@ def test_rotating_revokes_all_older_references_or_changes_nothing(store, make_st
     a, b = enrolled(store, "a", "b")
     following = dataclasses.replace(DOOR, epoch=1, revision=1)
     with pytest.raises(RevokedError, match="nothing was changed"):
-        store.rotate(following, [stone(a)], event("retire", 1))
+        store.update_application(following, event("retire", 1), retired=[stone(a)])
     assert store.application("door") == DOOR
     assert len(store.scan("door")) == 2
-    store.rotate(following, [stone(a), stone(b)], event("retire", 2))
+    store.update_application(following, event("retire", 2), retired=[stone(a), stone(b)])
     for each in (store, make_store()):
         assert each.application("door") == following
         assert each.scan("door") == []

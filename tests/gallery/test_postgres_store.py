@@ -271,7 +271,7 @@ def test_a_wire_cut_within_a_write(server, url, store, wire):
         assert store.references("door", "a") == []
     wire.cut_at(b"BEGIN ISOLATION")
     enrolled(cut, "a")
-    wire.cut_at(b"SELECT applications.version")
+    wire.cut_at(b"SELECT applications.id, applications.version")
     assert cut.version("door") == store.version("door")
     cut.close()
 

@@ -11,7 +11,7 @@ from iom.errors import DataError
 from iom.metrics import all_pairs
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import PairSubjects, group_draws
-from iom.metrics.verification import RankedScores, error_curve, fnmr_at_fmr
+from iom.metrics.verification import RankedScores, error_curve
 
 IMAGES = np.array([3, 1, 5, 2, 4, 1, 6, 3, 3, 2])
 SUBJECTS = np.repeat(np.arange(10), IMAGES)
@@ -204,6 +204,6 @@ def test_a_curve_is_exact_up_to_the_fmr_that_is_asked_for(seed, fmr, tied):
         comparator = CosineComparator()
         templates = comparator.prepare(rng.normal(size=(len(subjects), 5)))
     mated, non_mated = all_distances(comparator, templates, subjects)
-    expected = 1 - fnmr_at_fmr(mated, non_mated, fmr)
+    expected = 1 - error_curve(mated, non_mated).fnmr_at_fmr(fmr)
     curve = AllPairs(subjects).curve(comparator, templates, fmr=fmr)
     assert 1 - curve.fnmr_at_fmr(fmr) == pytest.approx(expected)

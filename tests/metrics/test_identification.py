@@ -16,6 +16,11 @@ def searches_of(table, probes, gallery):
     return search_gallery(table, probes, gallery)
 
 
+def thresholds_of(found):
+    """Minus infinity and every observed distance."""
+    return np.unique([-np.inf, *found.best, *found.own[found.enrolled]])
+
+
 @st.composite
 def tables(draw):
     gallery = draw(st.lists(st.integers(0, 30), min_size=1, max_size=8, unique=True))
@@ -45,28 +50,24 @@ def test_against_a_loop(case, as_float):
     others = [i for i, rank in enumerate(ranks) if not rank]
     if not (enrolled and others):
         with pytest.raises(DataError, match="open set"):
-            found.open_set_curve()
+            found.identification_rate_at_fpir(0.5)
         return
     for rank in (1, 2, 5):
-        curve = found.open_set_curve(rank)
-        for threshold, fpir, rate in zip(curve.thresholds, curve.fpir, curve.dir, strict=True):
+        for threshold in thresholds_of(found):
             hits = sum(ranks[i] <= rank and own[i] <= threshold for i in enrolled)
             alarms = sum(table[i].min() / scale <= threshold for i in others)
-            assert rate == hits / len(enrolled) == found.identification_rate(threshold, rank)
-            assert fpir == alarms / len(others) == found.false_positive_rate(threshold)
+            assert found.identification_rate(threshold, rank) == hits / len(enrolled)
+            assert found.false_positive_rate(threshold) == alarms / len(others)
 
 
 @given(tables(), st.floats(0, 1))
-def test_the_threshold_keeps_its_promise_and_is_the_largest(case, fpir):
+def test_the_rate_at_an_fpir_is_that_of_the_largest_threshold_that_keeps_to_it(case, fpir):
     found = searches_of(*case)
     if not 0 < found.enrolled.sum() < len(found.rank):
         return
-    threshold = found.threshold_at_fpir(fpir)
-    assert found.false_positive_rate(threshold) <= fpir
-    later = [t for t in found.open_set_curve().thresholds if t > threshold]
-    if later:
-        assert found.false_positive_rate(later[0]) > fpir
-    assert found.identification_rate_at_fpir(fpir) == found.identification_rate(threshold)
+    threshold = max(t for t in thresholds_of(found) if found.false_positive_rate(t) <= fpir)
+    for rank in (1, 2):
+        assert found.identification_rate_at_fpir(fpir, rank) == found.identification_rate(threshold, rank)
 
 
 @given(tables())
@@ -109,7 +110,7 @@ def test_bad_input():
     with pytest.raises(DataError, match="enrolled"):
         search_gallery([[1]], [2], [1]).cmc()
     with pytest.raises(DataError, match="0 to 1"):
-        search_gallery([[1], [1]], [2, 1], [1]).threshold_at_fpir(2)
+        search_gallery([[1], [1]], [2, 1], [1]).identification_rate_at_fpir(2)
 
 
 def test_subjects_may_be_names():

@@ -11,9 +11,7 @@ from iom.metrics.verification import (
     area_under_curve,
     equal_error_rate,
     error_curve,
-    fnmr_at_fmr,
     ten_fold_accuracy,
-    threshold_at_fmr,
 )
 
 steady = settings(deadline=None)  # a busy machine is not a failure
@@ -95,14 +93,14 @@ def test_threshold_at_equal_error_is_the_observed_one_with_the_smallest_gap():
 def test_threshold_at_fmr_is_the_largest_that_keeps_the_promise(mated, non_mated, target):
     thresholds, fmr, fnmr = loop_curve(mated, non_mated)
     best = max(i for i, rate in enumerate(fmr) if rate <= target)
-    assert threshold_at_fmr(mated, non_mated, target) == thresholds[best]
-    assert fnmr_at_fmr(mated, non_mated, target) == fnmr[best]
+    assert error_curve(mated, non_mated).threshold_at_fmr(target) == thresholds[best]
+    assert error_curve(mated, non_mated).fnmr_at_fmr(target) == fnmr[best]
 
 
 def test_three_false_matches_in_three_thousand_are_an_fmr_of_one_in_a_thousand():
     non_mated = np.arange(3000)
-    assert threshold_at_fmr([1.5, 2.5], non_mated, 1e-3) == 2.5
-    assert fnmr_at_fmr([1.5, 2.5, 3.5, 9.5], non_mated, 1e-3) == 0.5
+    assert error_curve([1.5, 2.5], non_mated).threshold_at_fmr(1e-3) == 2.5
+    assert error_curve([1.5, 2.5, 3.5, 9.5], non_mated).fnmr_at_fmr(1e-3) == 0.5
 
 
 def test_ties_are_never_split():
@@ -152,7 +150,7 @@ def test_unusable_distances_are_refused(mated, non_mated, reason):
 @pytest.mark.parametrize("target", [-0.1, 1.1, float("nan")])
 def test_an_impossible_fmr_is_refused(target):
     with pytest.raises(DataError, match="fmr: expected 0 to 1"):
-        fnmr_at_fmr([1], [2], target)
+        error_curve([1], [2]).fnmr_at_fmr(target)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [np.nan, 1.0], [0.0, 0.0]])

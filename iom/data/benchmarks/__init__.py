@@ -1,19 +1,19 @@
 """Verification benchmarks by the name of their source, each with its reader.
 
 A reader is one function `(list, folder of images, name=...) -> PairBenchmark`; `SOURCES` names it and the fields of
-`benchmark` that it needs. `iom.evaluation` keeps the sources of identification.
+`benchmark` that it needs. `iom.evaluation.evaluate` keeps the sources of identification.
 """
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iom._registry import lookup
 from iom.errors import ConfigError
 
 if TYPE_CHECKING:
     from iom.config import BenchmarkConfig
-    from iom.data.benchmarks.base import PairBenchmark
 
 
 class Source(NamedTuple):
@@ -42,14 +42,14 @@ SOURCES = {
 """Readers of verification pairs, by the name that a configuration gives."""
 
 
-def load_benchmark(config: "BenchmarkConfig", *, seed: int) -> "PairBenchmark":
-    """The benchmark that a configuration names.
+def load_benchmark(config: "BenchmarkConfig", *, seed: int, sources: Mapping[str, Source] = SOURCES) -> Any:
+    """The benchmark that a configuration names: a `PairBenchmark`, where `sources` are those of pairs.
 
     Raises:
         ConfigError: Unknown source, or a path that the source needs is not set.
         DataError: The source is missing, damaged or inconsistent.
     """
-    source = lookup(SOURCES, config.source, "benchmark source")
+    source = lookup(sources, config.source, "benchmark source")
     missing = [f"benchmark.{field}" for field in source.paths if not getattr(config, field)]
     if missing:
         raise ConfigError(f"benchmark: source '{config.source}' needs {' and '.join(missing)}")
@@ -58,7 +58,4 @@ def load_benchmark(config: "BenchmarkConfig", *, seed: int) -> "PairBenchmark":
     settings = {field: getattr(config, field) for field in source.options}
     if source.seeded:
         settings["seed"] = seed
-    benchmark: PairBenchmark = reader(
-        *(Path(getattr(config, field)) for field in source.paths), name=config.name, **settings
-    )
-    return benchmark
+    return reader(*(Path(getattr(config, field)) for field in source.paths), name=config.name, **settings)

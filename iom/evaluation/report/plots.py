@@ -15,8 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Picture
 
-from iom.evaluation.report.data import Histogram, LinkabilityResult, ReportData
-from iom.evaluation.report.text import attack_estimate, attack_name
+from iom.evaluation.records import Histogram, LinkabilityResult, ReportData
 from iom.evaluation.scores import NO_KEY, OWN_KEY
 
 COLOURS = (
@@ -149,20 +148,18 @@ def spread_plot(data: ReportData) -> str:
 
 def attack_plot(data: ReportData) -> str:
     """Post-revocation acceptance of the attacks, by system."""
-    entries = [e for e in data.sections.attacks if e["prar"] is not None]
-    names = list(dict.fromkeys(attack_name(entry) for entry in entries))
-    systems = list(dict.fromkeys(entry["system"] for entry in entries))
+    entries = [(row, prar) for row in data.sections.attacks if (prar := row.estimate("prar"))]
+    names = list(dict.fromkeys(row.title for row, _ in entries))
+    systems = list(dict.fromkeys(row.system for row, _ in entries))
     palette = _colours(data)
 
     def draw(axes: Any) -> None:
         height = 0.8 / max(1, len(systems))
-        for entry in entries:
-            estimate = attack_estimate(entry, "prar")
-            place = names.index(attack_name(entry)) + height * (systems.index(entry["system"]) + 0.5) - 0.4
-            axes.barh(place, 100 * entry["prar"], height * 0.9, color=palette[entry["system"]])
-            if estimate and estimate.low is not None and estimate.high is not None:
-                edges = [100 * estimate.low, 100 * estimate.high]
-                axes.plot(edges, [place] * 2, color=MARK, linewidth=0.9)
+        for row, prar in entries:
+            place = names.index(row.title) + height * (systems.index(row.system) + 0.5) - 0.4
+            axes.barh(place, 100 * prar.value, height * 0.9, color=palette[row.system])
+            if prar.low is not None and prar.high is not None:
+                axes.plot([100 * prar.low, 100 * prar.high], [place] * 2, color=MARK, linewidth=0.9)
         for system in systems:
             axes.barh(0, 0, color=palette[system], label=system)
         axes.set_yticks(range(len(names)), names)

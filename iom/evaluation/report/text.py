@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from iom.evaluation.report.data import Estimate, Figure, ReportData, Sentence
+from iom.evaluation.records import AttackRow, Estimate, Figure, ReportData, Sentence
 from iom.evaluation.scores import FLOAT, NO_KEY, OWN_KEY, STOLEN_KEY
 
 EMPTY = "–"  # noqa: RUF001 - a dash, not a minus
@@ -220,22 +220,14 @@ def figure_table(
     return Table(name, title, (*labels, *(column.heading for column in shown.values())), rows, labels=len(labels))
 
 
-def attack_table(attacks: Sequence[Mapping[str, Any]]) -> Table:
-    """Success of each attack, given as `AttackRow.to_dict`, with everything it knows."""
+def attack_table(attacks: Sequence[AttackRow]) -> Table:
+    """Success of each attack, with everything it knows."""
     figures = {}
     for row in attacks:
-        attack = attack_name(row) + (f" (does not apply: {row['obstacle']})" if row["obstacle"] else "")
-        figures[row["system"], attack, row["knowledge"]] = {name: attack_estimate(row, name) for name in ATTACKS}
+        attack = row.title + (f" (does not apply: {row.obstacle})" if row.obstacle else "")
+        figures[row.system, attack, row.knowledge] = {name: row.estimate(name) for name in ATTACKS}
     title = "Attacks under full disclosure"
     return figure_table("attacks", title, figures, ATTACKS, labels=("system", "attack", "knowledge"))
-
-
-def attack_estimate(attack: Mapping[str, Any], name: str) -> Estimate | None:
-    """A figure of an attack, `None` where the attack does not give it."""
-    if attack[name] is None:
-        return None
-    low, high = attack["intervals"].get(name, (None, None))
-    return Estimate(value=attack[name], low=low, high=high)
 
 
 def diff_table(reports: Mapping[str, ReportData]) -> Table:
@@ -330,12 +322,6 @@ def verdict(rate: Estimate, target: float) -> Literal["met", "missed", "open"]:
     return "missed" if rate.low > target else "open"
 
 
-def attack_name(attack: Mapping[str, Any]) -> str:
-    """`closed form`, or `record multiplicity, 5 records`."""
-    name = str(attack["attack"]).replace("_", " ")
-    return f"{name}, {attack['records']} records" if attack["records"] > 1 else name
-
-
 def _fitting(column: Column, row: Figure) -> Column:
     """More decimals for a threshold that is a cosine distance and not a number of positions."""
     return column._replace(decimals=3) if row.metric.startswith("threshold") and abs(row.value) <= 2 else column
@@ -404,16 +390,14 @@ def _unlinkability(data: ReportData) -> Iterator[Sentence]:
 
 
 def _attacks(data: ReportData) -> Iterator[Sentence]:
-    worst: dict[str, Mapping[str, Any]] = {}
+    worst: dict[str, tuple[float, str]] = {}
     for row in data.sections.attacks:
-        if row["system"] == FLOAT or row["prar"] is None:
-            continue
-        if row["system"] not in worst or row["prar"] > worst[row["system"]]["prar"]:
-            worst[row["system"]] = row
+        if row.system != FLOAT and row.prar is not None and row.prar > worst.get(row.system, (-1.0, ""))[0]:
+            worst[row.system] = row.prar, row.title
     if not worst:
         return
-    helped = [name for name, row in worst.items() if row["prar"] <= ACCEPTED]
-    shown = ", ".join(f"{name} {100 * row['prar']:.0f} % ({attack_name(row)})" for name, row in worst.items())
+    helped = [name for name, (prar, _) in worst.items() if prar <= ACCEPTED]
+    shown = ", ".join(f"{name} {100 * prar:.0f} % ({title})" for name, (prar, title) in worst.items())
     outcome = "a new key does not help against the attacks that were run"
     if len(helped) == len(worst):
         outcome = "a new key helps against the attacks that were run"

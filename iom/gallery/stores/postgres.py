@@ -135,10 +135,8 @@ class Dsn:
         """
         try:
             yield
-        except sa.exc.DBAPIError as error:
-            raise self.error(_advice(error.orig)) from None
-        except psycopg.Error as error:
-            raise self.error(_advice(error)) from None
+        except (sa.exc.DBAPIError, psycopg.Error) as error:
+            raise self.error(_advice(getattr(error, "orig", error))) from None
 
 
 def open_url(url: str, *, create: bool = False, format: int = FORMAT) -> "PostgresStore":
@@ -169,10 +167,7 @@ class PostgresStore(RecordStore):
             use_native_hstore=False,
             hide_parameters=True,
         )
-        try:
-            self._connection = self._engine.connect()
-        except sa.exc.DBAPIError as error:
-            raise dsn.unreachable(error.orig or error) from None
+        self._connected(0)
         try:
             with dsn.explained():
                 self._set_up(create=create)
@@ -233,16 +228,16 @@ class PostgresStore(RecordStore):
             except sa.exc.OperationalError:
                 if self._is_writing or self._is_snapshot or not self._is_lost():
                     raise
-            return self._reconnected().execute(statement, values).all()
+            return self._connected(RECONNECT_SECONDS).execute(statement, values).all()
 
     @contextlib.contextmanager
     def _writing(self, *, deletes: bool = False) -> Iterator[sa.Connection]:
         if self._is_snapshot:
             raise self._error("is open for reading only; nothing was written")
         with self._lock, self._dsn.explained():
-            self._begin()
-            self._is_writing = True
             try:
+                self._begin()
+                self._is_writing = True
                 yield self._live()
                 self._commit()
             except BaseException:
@@ -289,12 +284,10 @@ class PostgresStore(RecordStore):
             )
 
     def _make(self) -> None:
-        connection = self._live()
-        encoding = connection.scalar(sa.text("SHOW server_encoding"))
+        encoding = self._live().scalar(sa.text("SHOW server_encoding"))
         if encoding != "UTF8":
             raise self._error(f"expected a database with encoding UTF8, found {encoding}")
-        connection.exec_driver_sql("BEGIN")
-        try:
+        with self._engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
             # The owner of the database may have made the schema for a user who must not.
             schemas = sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :name")
             if not connection.execute(schemas, {"name": self._dsn.schema}).all():
@@ -302,24 +295,15 @@ class PostgresStore(RecordStore):
             for tables in (METADATA, _OWN_TABLES):
                 tables.create_all(connection, checkfirst=False)
             connection.execute(sa.insert(GALLERY), {"one": 1, "format": FORMAT, "owner": ""})
-            connection.exec_driver_sql("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
 
     def _begin(self) -> None:
         self._write += 1
         try:
             self._start(self._live())
-            return
         except sa.exc.OperationalError:
             if not self._is_lost():
-                self._roll_back()
                 raise
-        except BaseException:
-            self._roll_back()
-            raise
-        self._start(self._reconnected())
+            self._start(self._connected(RECONNECT_SECONDS))
 
     def _start(self, connection: sa.Connection) -> None:
         _lock_gallery(connection)
@@ -344,7 +328,7 @@ class PostgresStore(RecordStore):
         deadline = time.monotonic() + RECONNECT_SECONDS
         while time.monotonic() < deadline:
             try:
-                connection = self._reconnected()
+                connection = self._connected(RECONNECT_SECONDS)
                 # Waits for the lost transaction, if the server has not ended it yet.
                 _lock_gallery(connection)
                 number = connection.scalar(sa.select(WRITERS.c.write).where(WRITERS.c.id == self._writer))
@@ -371,10 +355,10 @@ class PostgresStore(RecordStore):
     def _live(self) -> sa.Connection:
         if self._is_closed:
             raise self._error("the gallery is closed")
-        if self._is_lost() and not (self._is_writing or self._is_snapshot):
-            return self._reconnected()
         if self._connection is None or self._is_lost():
-            raise self._error("the connection was lost; nothing was written. Try again")
+            if self._is_writing or self._is_snapshot:
+                raise self._error("the connection was lost; nothing was written. Try again")
+            return self._connected(RECONNECT_SECONDS)
         return self._connection
 
     def _is_lost(self) -> bool:
@@ -382,15 +366,16 @@ class PostgresStore(RecordStore):
             return True
         return bool(self._connection.connection.driver_connection.closed)  # type: ignore[union-attr]
 
-    def _reconnected(self) -> sa.Connection:
+    def _connected(self, seconds: float) -> sa.Connection:
+        """A new connection, tried for some seconds."""
         self._drop_connection()
-        deadline = time.monotonic() + RECONNECT_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 self._connection = self._engine.connect()
                 return self._connection
-            except sa.exc.OperationalError as error:
-                if time.monotonic() > deadline:
+            except sa.exc.DBAPIError as error:
+                if time.monotonic() > deadline or not isinstance(error, sa.exc.OperationalError):
                     raise self._dsn.unreachable(error.orig or error) from None
             time.sleep(0.2)
 

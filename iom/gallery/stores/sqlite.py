@@ -21,6 +21,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from iom._files import SECRET_MODE, atomic_path
 from iom.errors import StoreError, StoreNotFoundError
+from iom.gallery.models import tampered
 from iom.gallery.stores.base import FORMAT, METADATA, RecordStore
 
 BUSY_SECONDS = 30.0
@@ -86,10 +87,7 @@ class SqliteFile:
                 f"{version}; convert it with: iom migrate"
             )
         if run("SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone():
-            raise StoreError(
-                f"{self.path}: holds triggers or views, which a {known.noun} never has: it was "
-                "changed outside of the gallery. Take it from a backup"
-            )
+            raise tampered(f"{self.path}: holds triggers or views, which a {known.noun} never has")
         if not read_only:
             run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
@@ -169,7 +167,6 @@ class SqliteFile:
 
     def problems(self) -> list[str]:
         """Problems that SQLite finds in the file, and columns with values of another type."""
-        found = []
         try:
             found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
             if found == ["ok"]:
@@ -208,15 +205,11 @@ class SqliteFile:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {_advice(error, self._layout.noun)}") from error
-        except sa.exc.DBAPIError as error:
-            raise StoreError(f"{self.path}: {_advice(error.orig, self._layout.noun)}") from error.orig
+        except (sqlite3.Error, sa.exc.DBAPIError) as error:
+            cause = getattr(error, "orig", error)
+            raise StoreError(f"{self.path}: {_advice(cause, self._layout.noun)}") from cause
         except OverflowError as error:
-            raise StoreError(
-                f"{self.path}: holds a number that is too large: it was changed outside of the "
-                "gallery, or is damaged. Take it from a backup"
-            ) from error
+            raise tampered(f"{self.path}: holds a number that is too large") from error
 
 
 def make_sqlite_file(

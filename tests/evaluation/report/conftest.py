@@ -8,8 +8,9 @@ import pytest
 from iom.baselines import BASELINES
 from iom.config import BenchmarkConfig, CodeConfig, EvaluateConfig, ReportConfig, ScenarioConfig
 from iom.data.benchmarks.folders import synthetic_pairs
-from iom.evaluation.report.collect import EvaluationInputs, collect, score_systems
-from iom.evaluation.report.data import EmbedderSummary
+from iom.evaluation.evaluate import collect
+from iom.evaluation.records import EmbedderSummary
+from iom.evaluation.scores import EvaluationInputs
 from iom.evaluation.systems import baseline_system
 
 SIZE = 32
@@ -40,14 +41,14 @@ def inputs(made_config):
     }
     assert set(systems) < set(BASELINES)
     embedder = EmbedderSummary(name="made", fingerprint="0" * 64, embedding_size=SIZE)
-    return EvaluationInputs(benchmark, rows.astype(np.float32), systems, embedder)
+    return EvaluationInputs(made_config, benchmark, rows.astype(np.float32), systems, embedder, full=True)
 
 
 @pytest.fixture(scope="session")
-def scores(made_config, inputs):
-    return score_systems(made_config, inputs)
+def scores(inputs):
+    return [entry for system in inputs.chosen for entry in inputs.scores(system)]
 
 
 @pytest.fixture(scope="session")
-def data(made_config, inputs, scores):
-    return collect(made_config, inputs, scores=scores, full=True)
+def data(inputs):
+    return collect(inputs)

@@ -8,17 +8,11 @@ from iom.config import EvaluateConfig, ReportConfig, ScenarioConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
-from iom.evaluation.identification import identification_figures, search_templates
-from iom.evaluation.report.collect import collect, hardest_pairs, names_subjects, score_systems
-from iom.evaluation.report.data import Estimate, ReportData, read_report
-from iom.evaluation.report.sections import (
-    check_attacks,
-    compared_pairs,
-    draw_victims,
-    identification_section,
-    linkability_section,
-    pairs_of_subjects,
-)
+from iom.evaluation.attacks import draw_victims
+from iom.evaluation.evaluate import collect, prepare
+from iom.evaluation.identification import identification_figures, search_images, search_templates
+from iom.evaluation.pairs import compared_pairs, hardest_pairs, linkability, names_subjects, pairs_of_subjects
+from iom.evaluation.records import Estimate, ReportData, read_report
 from iom.evaluation.report.text import report_tables
 from iom.evaluation.report.write import write_figures, write_report
 from iom.evaluation.scores import float_system
@@ -85,9 +79,7 @@ def test_d_sys_is_that_of_a_loop(inputs):
         (a, b) for a in range(len(subjects)) for b in range(len(subjects)) if a != b and subjects[a] == subjects[b]
     }
     assert (subjects[pairs.left[pairs.mated :]] != subjects[pairs.right[pairs.mated :]]).all()
-    section = linkability_section(
-        system, inputs.embeddings, subjects, pairs, ReportConfig(keys=2, replicates=10), seed=1
-    )
+    section = linkability(system, inputs.embeddings, subjects, pairs, ReportConfig(keys=2, replicates=10), seed=1)
     counts = [
         np.rint(np.array(section.mated_share) * section.mated),
         np.rint(np.array(section.non_mated_share) * section.non_mated),
@@ -100,8 +92,8 @@ def test_d_sys_is_that_of_a_loop(inputs):
 def test_a_float_embedding_links_fully_and_is_accepted(data):
     (entry,) = (e for e in data.sections.linkability if e.system == "float")
     assert entry.d_sys > 0.8
-    (row,) = (e for e in data.sections.attacks if e["system"] == "float")
-    assert row["prar"] == 1
+    (row,) = (e for e in data.sections.attacks if e.system == "float")
+    assert row.prar == 1
 
 
 def test_without_names_the_listed_pairs_are_compared(inputs):
@@ -125,7 +117,7 @@ def test_whether_subjects_are_people(inputs, tmp_path):
 
 
 def test_hardest_pairs_are_the_extremes(scores, inputs):
-    found = list(hardest_pairs(scores, inputs.benchmark, count=2))
+    found = [pair for entry in scores[::2] for pair in hardest_pairs(entry, inputs.benchmark, count=2)]
     floats = [pair for pair in found if pair.system == "float"]
     distances = scores[0].by_key[0]
     assert [pair.distance for pair in floats[:2]] == sorted(distances.mated)[::-1][:2]
@@ -165,11 +157,11 @@ def test_everything_is_written(data, tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_embeddings_or_scores_that_are_not_finite(made_config, inputs, scores, value):
+def test_embeddings_or_scores_that_are_not_finite(inputs, scores, value):
     rows = inputs.embeddings.copy()
     rows[[5, 7], 0] = value
     with pytest.raises(DataError, match=r"received 2 others among 72: rows 5 .*, 7 "):
-        score_systems(made_config, dataclasses.replace(inputs, embeddings=rows))
+        collect(dataclasses.replace(inputs, embeddings=rows))
     entry = scores[0].by_key[0]
     distances = entry.distances.copy()
     distances[3] = value
@@ -188,14 +180,19 @@ def test_one_class_missing(inputs):
     with pytest.raises(DataError, match="one of them with two images"):
         pairs_of_subjects(alone, limit=10, seed=1)
     with pytest.raises(DataError, match="two subjects or more with two images"):
-        identification_section(float_system(32), inputs.embeddings, alone, ReportConfig(), confidence=0.9, seed=1)
+        search_images(float_system(32), inputs.embeddings, alone, ReportConfig(), confidence=0.9, seed=1)
     with pytest.raises(DataError, match=r"four subjects .* received 0; leave them out"):
         draw_victims(inputs.embeddings, alone, wanted=3, seed=1)
 
 
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="did you mean 'closed_form'"):
-        check_attacks(EvaluateConfig(report=ReportConfig(attack_names=("closed_from",))))
+        prepare(
+            EvaluateConfig(
+                scenario=ScenarioConfig(systems=("float",)), report=ReportConfig(attack_names=("closed_from",))
+            ),
+            full=True,
+        )
     with pytest.raises(ConfigError, match="fresh_keys: expected at least 40"):
         ReportConfig(fresh_keys=39)
     with pytest.raises(ConfigError, match="scenarios: expected stolen_key"):
@@ -207,7 +204,7 @@ def test_parts_can_be_switched_off(made_config, inputs):
         scenario=ScenarioConfig(systems=("grp",), scenarios=("stolen_key",), keys=1, bootstrap=0),
         report=ReportConfig(identification=False, linkability=False, attacks=False),
     )
-    data = collect(config, inputs, full=True)
+    data = collect(dataclasses.replace(inputs, config=config))
     assert {topic for topic, found in data.sections if found} == {"curves", "histograms", "hardest_pairs"}
     assert {row.scenario for row in data.rows} == {"stolen_key"}
 

@@ -8,10 +8,11 @@ from PIL import Image
 
 from iom.config import EvaluateConfig, ScenarioConfig, load_config
 from iom.errors import DataError
-from iom.evaluation.report.collect import EvaluationInputs, collect, score_systems
-from iom.evaluation.report.data import EmbedderSummary
+from iom.evaluation.evaluate import collect
+from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.report.text import terminal_text
 from iom.evaluation.report.write import write_figures
+from iom.evaluation.scores import EvaluationInputs
 from iom.metrics.verification import equal_error_rate
 
 EMBEDDER = EmbedderSummary(name="made", fingerprint="0" * 64, embedding_size=32)
@@ -23,17 +24,17 @@ def config():
 
 
 @pytest.fixture
-def inputs(benchmark_and_embeddings, index_of_max):
-    return EvaluationInputs(*benchmark_and_embeddings, {"grp": index_of_max}, EMBEDDER)
+def inputs(config, benchmark_and_embeddings, index_of_max):
+    return EvaluationInputs(config, *benchmark_and_embeddings, {"grp": index_of_max}, EMBEDDER)
 
 
 @pytest.fixture
-def report(config, inputs):
-    return collect(config, inputs)
+def report(inputs):
+    return collect(inputs)
 
 
-def test_values_are_means_over_keys(report, config, inputs):
-    stolen = next(s for s in score_systems(config, inputs) if s.scenario == "stolen_key")
+def test_values_are_means_over_keys(report, inputs, index_of_max):
+    stolen = next(s for s in inputs.scores(index_of_max) if s.scenario == "stolen_key")
     by_key = [equal_error_rate(entry.mated, entry.non_mated) for entry in stolen.by_key]
     row = report.row("grp", "stolen_key", "eer")
     spread = report.spread("grp", "stolen_key", "eer")
@@ -47,8 +48,8 @@ def test_values_are_means_over_keys(report, config, inputs):
 
 
 def test_an_evaluation_repeats(report, config, inputs):
-    assert collect(config, inputs).rows == report.rows
-    fresh = collect(config.replace(seed=5), inputs)
+    again, fresh = (collect(dataclasses.replace(inputs, config=config.replace(seed=seed))) for seed in (4, 5))
+    assert again.rows == report.rows
     assert fresh.row("grp", "stolen_key", "auc") != report.row("grp", "stolen_key", "auc")
     assert fresh.row("float", "none", "auc").value == report.row("float", "none", "auc").value
 
@@ -113,7 +114,7 @@ def test_table(report):
 
 def test_without_bootstrap_there_are_no_intervals(config, inputs):
     scenario = config.scenario.replace(bootstrap=0, keys=1)
-    report = collect(config.replace(scenario=scenario), inputs)
+    report = collect(dataclasses.replace(inputs, config=config.replace(scenario=scenario)))
     assert {row.low for row in report.rows} == {None}
     assert report.per_key == []
     assert "[" not in terminal_text(report).split("\n\n")[1]
@@ -128,7 +129,7 @@ def test_a_small_benchmark_says_what_it_cannot_tell(benchmark_and_embeddings, co
         fold=np.zeros(len(kept), int),
     )
     only_float = config.replace(scenario=ScenarioConfig(systems=("float",)))
-    report = collect(only_float, EvaluationInputs(small, embeddings, {}, EMBEDDER))
+    report = collect(EvaluationInputs(only_float, small, embeddings, {}, EMBEDDER))
     assert len(report.notes) == 3
     table = terminal_text(report)
     assert "one fold only" in table

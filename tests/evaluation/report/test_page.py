@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iom.evaluation.report.data import Sections
+from iom.evaluation.records import Sections
 from iom.evaluation.report.write import report_page, thumbnails, write_report
 from iom.evaluation.scores import common_key, subject_key
 

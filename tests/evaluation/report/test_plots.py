@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from iom.evaluation.report.data import ReportData
+from iom.evaluation.records import ReportData
 from iom.evaluation.report.plots import det_plot, roc_plot
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iom.evaluation.report.data import Estimate, ReportData
+from iom.evaluation.records import Estimate, ReportData
 from iom.evaluation.report.text import Table, most_accurate_system, number_text, summary, verdict
 
 

@@ -5,12 +5,13 @@ no interval was computed.
 """
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import pydantic
 
 from iom._untrusted import read_json
 from iom.errors import DataError
+from iom.metrics.bootstrap import Interval
 
 FORMAT: Final = 2
 FILE = "report.json"
@@ -21,6 +22,10 @@ class Record(pydantic.BaseModel):
     """Part of a report; numbers are finite."""
 
     model_config = pydantic.ConfigDict(frozen=True, allow_inf_nan=False)
+
+    def replace(self, **changes: Any) -> Self:
+        """The record with other values, which are checked."""
+        return self.model_validate({**dict(self), **changes})
 
 
 class Place(Record):
@@ -158,8 +163,52 @@ class LinkabilityResult(Place):
         return Estimate(value=self.d_sys, low=self.low, high=self.high)
 
 
+class AttackRow(Record):
+    """One attack on one system; `obstacle` says why it does not apply; figures that it does not give are None.
+
+    `knowledge` is `KNOWLEDGE` keys joined by ` + `. `sar`: accepted under the key that leaked. `prar`: accepted under
+    fresh keys, the renewal being of the very sample of the leaked template, the worst case; `prar_other`: of another
+    sample. Linkers have an AUC and an EER, 0.5 is chance, with two samples of a subject behind the templates (`_same`:
+    one). `rank_one`, `rank_ten`: share of victims whose photograph is found at that rank among `photographs`.
+    `intervals` are of 95 % over subjects and keys.
+    """
+
+    system: str
+    attack: str
+    knowledge: str
+    records: int = 1
+    subjects: int = 0
+    old_keys: int = 0
+    fresh_keys: int = 0
+    threshold: float | None = None
+    cosine: float | None = None
+    sar: float | None = None
+    prar: float | None = None
+    prar_other: float | None = None
+    linking_auc: float | None = None
+    linking_auc_same: float | None = None
+    linking_eer: float | None = None
+    rank_one: float | None = None
+    rank_ten: float | None = None
+    photographs: int = 0
+    intervals: dict[str, Interval] = {}
+    obstacle: str = ""
+
+    @property
+    def title(self) -> str:
+        """`closed form`, or `record multiplicity, 5 records`."""
+        name = self.attack.replace("_", " ")
+        return f"{name}, {self.records} records" if self.records > 1 else name
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """A figure with its interval, `None` where the attack does not give it."""
+        value = getattr(self, metric)
+        low, high = self.intervals.get(metric, (None, None))
+        return None if value is None else Estimate(value=value, low=low, high=high)
+
+
 class Sections(Record):
-    """Results by topic; a topic that was not computed is empty. Attacks are `AttackRow.to_dict`."""
+    """Results by topic; a topic that was not computed is empty."""
 
     curves: list[Curve] = []
     histograms: list[Histogram] = []
@@ -167,7 +216,7 @@ class Sections(Record):
     hardest_pairs: list[HardestPair] = []
     identification: list[IdentificationResult] = []
     linkability: list[LinkabilityResult] = []
-    attacks: list[dict[str, Any]] = []
+    attacks: list[AttackRow] = []
 
 
 class Sentence(Record):

@@ -1,0 +1,376 @@
+"""Comparison of pairs: figures, DET curves, histograms, hardest pairs, calibration, and unlinkability of two keys."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._random import numpy_stream
+from iom.config import ReportConfig
+from iom.data.benchmarks.base import PairBenchmark
+from iom.errors import DataError
+from iom.evaluation.records import (
+    CalibrationCheck,
+    Curve,
+    Figure,
+    HardestPair,
+    Histogram,
+    KeySpread,
+    LinkabilityResult,
+    Record,
+)
+from iom.evaluation.score_files import benchmark_names
+from iom.evaluation.scores import (
+    FLOAT,
+    GIVEN,
+    OWN_KEY,
+    RATES,
+    CodeSystem,
+    Embeddings,
+    EvaluationInputs,
+    PairScores,
+    SystemScores,
+    common_key,
+    figures,
+    resolved_fmrs,
+)
+from iom.metrics.bootstrap import Counts, Interval, PairSubjects, bootstrap_intervals, bootstrap_samples
+from iom.metrics.protection import linkability_floor, local_linkability, maximal_linkability, system_linkability
+
+CURVE_POINTS = 48
+"""FMRs of a DET curve, evenly spaced on a logarithmic axis."""
+OPERATING_FMRS = ("1e-3", "1e-2")
+"""FMR of the threshold shown for a system that has none of its own: the first that is resolved."""
+UNNAMED_SOURCES = ("bin", "carray")
+"""Benchmarks that do not name the subjects of their images."""
+MAX_BINS = 64
+NORMAL = 1.96
+Rows = NDArray[np.int64]
+
+
+class PairEvaluator:
+    """Figures of the pairs in each scenario, DET curve and histogram; in full the hardest pairs and the calibration."""
+
+    def __init__(self, inputs: EvaluationInputs) -> None:
+        self._inputs = inputs
+
+    def run(self, system: CodeSystem) -> Iterator[Record]:
+        inputs, benchmark = self._inputs, self._inputs.benchmark
+        for entry in inputs.scores(system):
+            place = {"system": entry.system, "scenario": entry.scenario}
+            found = {}
+            for figure, values in self._figures(entry):
+                found[figure.metric] = figure
+                yield figure
+                if len(values) > 1:
+                    named = {"protocol": benchmark.name, "metric": figure.metric}
+                    yield KeySpread(**place, **named, values=values, std=float(np.std(values, ddof=1)))
+            yield self._curve(entry)
+            yield _histogram(entry)
+            if inputs.full and entry.scenario != OWN_KEY:
+                yield from hardest_pairs(entry, benchmark, count=inputs.config.report.worst_pairs)
+                if system.calibration:
+                    yield CalibrationCheck(
+                        **place,
+                        threshold=float(system.calibration.threshold),
+                        target_fmr=system.calibration.fmr,
+                        calibrated_fnmr=system.calibration.fnmr,
+                        fmr=found["fmr_at_decision"],
+                        fnmr=found["fnmr_at_decision"],
+                    )
+
+    def _figures(self, scores: SystemScores) -> Iterator[tuple[Figure, list[float]]]:
+        """Every figure of `PAIR_METRICS`, and its values under each key."""
+        by_key = [dict(figures(entry)) for entry in scores.by_key]
+        intervals: dict[str, Interval] = {}
+        if self._inputs.config.scenario.bootstrap:
+            # A default argument binds each entry: a closure would see the last one.
+            statistics = [lambda weights, entry=entry: dict(figures(entry, weights)) for entry in scores.by_key]
+            intervals = self._intervals(statistics, RATES)
+        for metric in by_key[0]:
+            values = [entry[metric] for entry in by_key]
+            low, high = (None, None) if metric in GIVEN else intervals.get(metric, (None, None))
+            yield (
+                Figure(
+                    system=scores.system,
+                    scenario=scores.scenario,
+                    protocol=self._inputs.benchmark.name,
+                    metric=metric,
+                    value=float(np.mean(values)),
+                    low=low,
+                    high=high,
+                ),
+                values,
+            )
+
+    def _curve(self, scores: SystemScores) -> Curve:
+        """FNMR at each FMR from one false match up to 1."""
+        fmrs = np.geomspace(1 / np.count_nonzero(~self._inputs.benchmark.same), 1.0, CURVE_POINTS)
+        statistics = [_fnmrs(scored, fmrs) for scored in scores.by_key]
+        by_key = [list(statistic(None).values()) for statistic in statistics]
+        edges: dict[str, Any] = {}
+        if self._inputs.full and self._inputs.config.scenario.bootstrap:
+            names = list(map(str, range(len(fmrs))))
+            found = self._intervals(statistics, dict.fromkeys(names, "mated"))
+            edges = {side: [getattr(found[name], side) for name in names] for side in ("low", "high")}
+        return Curve(
+            system=scores.system,
+            scenario=scores.scenario,
+            fmr=fmrs.tolist(),
+            fnmr=np.mean(by_key, axis=0).tolist(),
+            by_key=by_key,
+            **edges,
+        )
+
+    def _intervals(self, statistics: Sequence[Callable[..., Any]], rates: Mapping[str, Any]) -> dict[str, Interval]:
+        config, benchmark = self._inputs.config, self._inputs.benchmark
+        return bootstrap_intervals(
+            statistics,
+            PairSubjects(benchmark.subjects[benchmark.left], benchmark.subjects[benchmark.right], benchmark.same),
+            replicates=config.scenario.bootstrap,
+            confidence=config.scenario.confidence,
+            seed=config.seed,
+            rates=rates,
+        )
+
+
+def _fnmrs(scores: PairScores, fmrs: NDArray[np.float64]) -> Callable[[NDArray[np.float64] | None], dict[str, float]]:
+    """FNMR at each FMR, by its number as text; weights of `None` count each pair once."""
+
+    def at_each(weights: NDArray[np.float64] | None) -> dict[str, float]:
+        curve = scores.curve(weights)
+        # The factor leaves room for rounding: an FMR of exactly one pair in B must not be read as none.
+        last = np.searchsorted(curve.fmr, fmrs * (1 + 1e-9), side="right") - 1
+        return {str(number): float(value) for number, value in enumerate(curve.fnmr[last])}
+
+    return at_each
+
+
+def names_subjects(benchmark: PairBenchmark, source: str) -> bool:
+    """Whether the subjects of a benchmark are its people.
+
+    Where a list contradicts its folders, or has no names, two subjects of a `PairBenchmark` may be one person: good
+    enough for a bootstrap, wrong for identification.
+    """
+    if source in UNNAMED_SOURCES:
+        return False
+    if source != "pairs" or not isinstance(benchmark.images, tuple):
+        return True
+    folders = np.unique([str(path.parent) for path in benchmark.images], return_inverse=True)[1]
+    both = np.unique(np.stack([folders, benchmark.subjects]), axis=1).shape[1]
+    return bool(both == len(np.unique(folders)) == len(np.unique(benchmark.subjects)))
+
+
+def operating_threshold(scores: SystemScores) -> tuple[float, str]:
+    """The system's calibrated threshold, else `observed_threshold`; and a phrase that names it."""
+    decision = scores.by_key[0].decision
+    if decision is not None:
+        return float(decision), "calibrated on other data"
+    return observed_threshold(scores)
+
+
+def observed_threshold(scores: SystemScores) -> tuple[float, str]:
+    """Mean over keys of the threshold at a low FMR on these pairs, else of that at the EER; and which of them."""
+    curves = [scored.ranked.curve() for scored in scores.by_key]
+    for fmr in resolved_fmrs(len(scores.by_key[0].non_mated), OPERATING_FMRS).values():
+        found = [curve.threshold_at_fmr(fmr) for curve in curves]
+        if np.isfinite(found).all():
+            return float(np.mean(found)), f"at FMR {fmr:g} on these pairs"
+    found = [curve.threshold_at_equal_error() for curve in curves]
+    return float(np.mean(found)), "at the EER on these pairs"
+
+
+def hardest_pairs(scores: SystemScores, benchmark: PairBenchmark, *, count: int) -> Iterator[HardestPair]:
+    """The `count` furthest mated and nearest non-mated pairs by the mean distance over keys."""
+    names = benchmark_names(benchmark)
+    by_key = np.stack([scored.distances for scored in scores.by_key]).astype(np.float64)
+    threshold, _ = operating_threshold(scores)
+    mean, matches = by_key.mean(axis=0), (by_key <= threshold).mean(axis=0)
+    for kind, of_kind, order in (
+        ("mated, furthest apart", benchmark.same, -mean),
+        ("non-mated, nearest", ~benchmark.same, mean),
+    ):
+        rows = np.flatnonzero(of_kind)
+        for row in rows[np.argsort(order[rows], kind="stable")[:count]].tolist():
+            yield HardestPair(
+                system=scores.system,
+                scenario=scores.scenario,
+                kind=kind,
+                left=names[int(benchmark.left[row])],
+                right=names[int(benchmark.right[row])],
+                distance=float(mean[row]),
+                threshold=threshold,
+                matches=float(matches[row]),
+            )
+
+
+def _histogram(scores: SystemScores) -> Histogram:
+    mated = np.concatenate([scored.mated for scored in scores.by_key])
+    non_mated = np.concatenate([scored.non_mated for scored in scores.by_key])
+    edges = bin_edges(mated, non_mated)
+    threshold, origin = operating_threshold(scores)
+    return Histogram(
+        system=scores.system,
+        scenario=scores.scenario,
+        unit=scores.unit,
+        edges=edges.tolist(),
+        mated=(np.histogram(mated, edges)[0] / len(mated)).tolist(),
+        non_mated=(np.histogram(non_mated, edges)[0] / len(non_mated)).tolist(),
+        threshold=threshold,
+        threshold_from=origin,
+    )
+
+
+def bin_edges(mated: NDArray[Any], non_mated: NDArray[Any]) -> NDArray[np.float64]:
+    """Bins over both kinds of distance; of whole width for codes, or bins would fill unevenly."""
+    both = np.concatenate([mated, non_mated])
+    low, high = both.min(), both.max()
+    if np.issubdtype(both.dtype, np.integer):
+        step = max(1, math.ceil((high - low + 1) / MAX_BINS))
+        return np.arange(low, high + 1 + step, step) - 0.5
+    return np.linspace(low, max(high, low + 1e-6), MAX_BINS + 1)
+
+
+class LinkabilityEvaluator:
+    """Unlinkability of templates of different keys, see `linkability`."""
+
+    def __init__(self, inputs: EvaluationInputs) -> None:
+        self._inputs, config = inputs, inputs.config
+        named = names_subjects(inputs.benchmark, config.benchmark.source)
+        self._pairs = compared_pairs(inputs.benchmark, named=named, limit=config.report.pairs, seed=config.seed)
+
+    def run(self, system: CodeSystem) -> Iterator[LinkabilityResult | Figure]:
+        inputs = self._inputs
+        result = linkability(
+            system, inputs.embeddings, inputs.people, self._pairs, inputs.config.report, seed=inputs.config.seed
+        )
+        yield result
+        estimates = {"d_sys": result.estimate.model_dump()}
+        estimates |= {name: {"value": getattr(result, name)} for name in ("d_sys_floor", "maximal_linkability")}
+        for metric, estimate in estimates.items():
+            yield Figure(
+                system=result.system,
+                scenario=result.scenario,
+                protocol=f"{inputs.benchmark.name}, two keys",
+                metric=metric,
+                **estimate,
+            )
+
+
+class ComparedPairs(NamedTuple):
+    """Rows of templates under a first and a second key that are compared; the first `mated` pairs are mated."""
+
+    left: Rows
+    right: Rows
+    mated: int
+
+
+def compared_pairs(benchmark: PairBenchmark, *, named: bool, limit: int, seed: int) -> ComparedPairs:
+    """Pairs of a benchmark for linking, at most `limit` of each kind, else drawn.
+
+    Where its subjects are its people (`named`) all images of a subject are compared, else the listed pairs.
+    """
+    if named:
+        return pairs_of_subjects(benchmark.subjects, limit=limit, seed=seed)
+    sides = np.stack([benchmark.left, benchmark.right])
+    both = np.concatenate([sides, sides[::-1]], axis=1)
+    same = np.tile(benchmark.same, 2)
+    return _limited(limit, both[:, same], both[:, ~same], seed)
+
+
+def pairs_of_subjects(subjects: Rows, *, limit: int, seed: int) -> ComparedPairs:
+    """All ordered pairs of images of one subject, and randomly drawn ones of two subjects."""
+    stream = numpy_stream(seed, "report/linkability-strangers")
+    other = np.asarray(stream.integers(len(subjects), size=(2, 2 * limit)), np.int64)
+    other = other[:, subjects[other[0]] != subjects[other[1]]]
+    order = np.argsort(subjects, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(subjects[order])) + 1)
+    within = [np.stack(np.nonzero(~np.eye(len(rows), dtype=bool))) for rows in groups]
+    mated = np.concatenate([rows[found] for rows, found in zip(groups, within, strict=True)], axis=1).astype(np.int64)
+    if not mated.shape[1] or not other.shape[1]:
+        raise DataError("linkability: expected two subjects or more, one of them with two images")
+    return _limited(limit, mated, other, seed)
+
+
+def _limited(limit: int, mated: Rows, other: Rows, seed: int) -> ComparedPairs:
+    stream = numpy_stream(seed, "report/linkability-pairs")
+    mated, other = (
+        pairs if pairs.shape[1] <= limit else pairs[:, stream.permutation(pairs.shape[1])[:limit]]
+        for pairs in (mated, other)
+    )
+    joined = np.concatenate([mated, other], axis=1)
+    return ComparedPairs(joined[0], joined[1], mated.shape[1])
+
+
+def linkability(
+    system: CodeSystem, embeddings: Embeddings, subjects: Rows, pairs: ComparedPairs, report: ReportConfig, *, seed: int
+) -> LinkabilityResult:
+    """D_sys, its value by sampling alone, maximal linkability, and D(s) by distance (ISO/IEC 30136).
+
+    Templates of a pair are made under two keys; all pairs of keys are counted together; the float embedding links
+    fully. The interval of D_sys is 1.96 standard deviations of the bootstrap to either side: noise only adds to D_sys,
+    so that percentiles would lie above it.
+    """
+    by_key, first = [], system.templates(embeddings, common_key(seed, 0))
+    for number in range(1, 2 if system.name == FLOAT else report.keys + 1):
+        second = system.templates(embeddings, common_key(seed, number))
+        by_key.append(system.comparator.paired(first[pairs.left], second[pairs.right]))
+        first = second
+    distances = np.stack(by_key)
+    mated, non_mated = distances[:, : pairs.mated], distances[:, pairs.mated :]
+    edges = bin_edges(mated.ravel(), non_mated.ravel())
+    size = len(edges) - 1
+    bins = [np.clip(np.searchsorted(edges, kind, side="right") - 1, 0, size - 1) for kind in (mated, non_mated)]
+    counts = [np.bincount(kind.ravel(), minlength=size) for kind in bins]
+    value = system_linkability(*counts)
+    low = high = None
+    if report.replicates > 1:
+        half = NORMAL * _deviation(bins, size, subjects, pairs, report.replicates, seed)
+        low, high = max(0.0, value - half), min(1.0, value + half)
+    return LinkabilityResult(
+        system=system.name,
+        unit=system.comparator.unit,
+        pairs_of_keys=len(distances),
+        mated=int(counts[0].sum()),
+        non_mated=int(counts[1].sum()),
+        d_sys=value,
+        low=low,
+        high=high,
+        d_sys_floor=linkability_floor(*counts),
+        maximal_linkability=maximal_linkability(*counts),
+        edges=edges.tolist(),
+        mated_share=(counts[0] / counts[0].sum()).tolist(),
+        non_mated_share=(counts[1] / counts[1].sum()).tolist(),
+        local=local_linkability(*counts).tolist(),
+    )
+
+
+def _deviation(
+    bins: Sequence[Rows], size: int, subjects: Rows, pairs: ComparedPairs, replicates: int, seed: int
+) -> float:
+    """Standard deviation of D_sys over draws of subjects and keys."""
+    same = np.arange(len(pairs.left)) < pairs.mated
+    of_pairs = PairSubjects(subjects[pairs.left], subjects[pairs.right], same)
+
+    def d_sys(subjects: Counts, keys: Counts) -> list[float]:
+        weights, drawn = of_pairs.weights(subjects), np.flatnonzero(keys)
+        kinds = (weights[: pairs.mated], weights[pairs.mated :])
+        return [
+            system_linkability(
+                *(
+                    sum(keys[key] * np.bincount(kind[key], weight, minlength=size) for key in drawn)
+                    for kind, weight in zip(bins, kinds, strict=True)
+                )
+            )
+        ]
+
+    samples = bootstrap_samples(
+        d_sys,
+        {"subjects": of_pairs.subjects, "keys": len(bins[0])},
+        replicates=replicates,
+        seed=seed,
+        usable=of_pairs.usable,
+    )
+    return float(np.std(samples, ddof=1))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from iom.codes.packing import encoding_id
 from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError, StoreNotFoundError
 from iom.gallery.audit import AuditEvent, pseudonyms
-from iom.gallery.integrity import check_application, holds_anchor, problems, reconcile
+from iom.gallery.integrity import check_application, holds_anchor, problems
 from iom.gallery.key_store import KeyStore, PassphraseSource, open_key_store
 from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_subject_id, metadata_text
 from iom.gallery.search import Candidate, Searcher, distances_to
@@ -21,6 +21,7 @@ from iom.gallery.stores.base import RecordStore, StoreStats, open_store, revoked
 from iom.gallery.templates import (
     check_hasher,
     check_seal,
+    holds_seal,
     make_references,
     reserve_records,
     rows_of,
@@ -76,7 +77,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             store.is_new = False
         store.chain = keys.chain()
         self._refuse_older_keys()
-        reconcile(store, keys, self.event)
+        self._reconcile()
 
     @classmethod
     def open(
@@ -431,8 +432,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def accept_rollback(self) -> None:
         """Acknowledge that an older copy of the record store was put back; `check` reports it until then."""
         self.keys.accept_rollbacks()
-        self.store.log(self.event("accept-rollback", ""))
-        self._settle("")
+        self.log("accept-rollback", "")
 
     def erase(self) -> None:
         """Overwrite remains of revoked templates and killed enrolments in both stores."""
@@ -446,8 +446,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 self.keys.forget_masks(application.name, sorted(orphans))
         self.keys.erase()
         self.store.erase()
-        self.store.log(self.event("erase", ""))
-        self._settle("")
+        self.log("erase", "")
 
     def event(self, action: str, application: str, subject_ids: Sequence[str] = ()) -> AuditEvent:
         """An event for the audit log, as of now."""
@@ -474,6 +473,46 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _reconcile(self) -> None:
+        """Make the two stores agree after a crash, or after an older record store was put back.
+
+        A revocation is written to the record store first, to the key store after it: a crash in between leaves a
+        tombstone that the key store does not know. A revoked record without a tombstone means that an older copy of the
+        record store was put back: its code is deleted again, and applications get their newest settings. Tombstones
+        without an authentic seal are left to `check`.
+        """
+        store, keys, head = self.store, self.keys, self.store.audit_head()
+        is_older = not holds_anchor(store, keys.state().anchor)
+        if is_older:
+            keys.note_rollback(head)
+        for application in store.applications():
+            name = application.name
+            last = store.audit_head(name)
+            if last is None or not store.chain.holds(last):
+                continue  # its log was emptied or forged, which `check` reports
+            known = keys.known(name).settings
+            if is_older and known is not None and application.revision < known.revision:
+                self._change(known, "restore")
+            revoked = keys.revoked(name)
+            tombstones = [each for each in store.tombstones(name) if each.record not in revoked]
+            if unknown := [each for each in tombstones if holds_seal(keys, name, each)]:
+                keys.revoke(name, unknown)
+            if revived := store.by_record(name, list(revoked)):
+                subjects = [reference.subject_id for reference in revived]
+                store.revoke(name, [tombstone_of(keys, each) for each in revived], self.event("revoke", name, subjects))
+            self._settle_rest(name)
+
+    def _settle_rest(self, name: str) -> None:
+        """Write settings of an application to the key store that a killed process has not written."""
+        head = self.store.audit_head(name)
+        if head is None or not self.store.chain.holds(head):
+            return
+        before, stored = self.keys.state(), self.store.application(name)
+        known = before.known(name).settings
+        is_new = (known is None or known.revision < stored.revision) and holds_seal(self.keys, name, stored)
+        if is_new or before.anchor is None or head.sequence > before.anchor.sequence:
+            self.keys.settle(head, stored if is_new else None)
 
     def _refuse_older_keys(self) -> None:
         """Refuse a key store that lacks writes which the audit log knows of."""
@@ -581,7 +620,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     def _finish_settling(self) -> None:
         if not self._is_settled:
-            reconcile(self.store, self.keys, self.event)
+            self._reconcile()
             self._is_settled = True
 
 

@@ -1,21 +1,16 @@
-"""Integrity of a gallery: agreement of record store and key store, and repair after a crash."""
+"""Integrity of a gallery: authentic settings, and agreement of record store and key store."""
 
-import dataclasses
 import hmac
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from iom.errors import StoreError
-from iom.gallery.audit import AuditEvent
 from iom.gallery.key_store import Anchor, KeyState, KeyStore
 from iom.gallery.models import Application, Tombstone
 from iom.gallery.stores.base import RecordStore
-from iom.gallery.templates import check_seal, holds_seal, sealed, tombstone_of
+from iom.gallery.templates import check_seal, holds_seal
 
 _LOOKS, _SECONDS_A_LOOK = 20, 0.1
-
-EventMaker = Callable[[str, str, Sequence[str]], AuditEvent]
-"""`Gallery.event`, of action, application and subjects."""
 
 
 def check_application(keys: KeyStore, application: Application, known: Application | None) -> None:
@@ -40,50 +35,6 @@ def _application_problem(keys: KeyStore, application: Application, known: Applic
             f"{application.revision}; the key store knows revision {known.revision}"
         )
     return ""
-
-
-def reconcile(store: RecordStore, keys: KeyStore, event: EventMaker) -> None:
-    """Make the two stores agree after a crash, or after an older record store was put back.
-
-    A revocation is written to the record store first, to the key store after it: a crash in between leaves a tombstone
-    that the key store does not know. A revoked record without a tombstone means that an older copy of the record store
-    was put back: its code is deleted again, and applications get their newest settings. Tombstones without an authentic
-    seal are left to `problems`.
-    """
-    head = store.audit_head()
-    is_older = not holds_anchor(store, keys.state().anchor)
-    if is_older:
-        keys.note_rollback(head)
-    for application in store.applications():
-        name = application.name
-        last = store.audit_head(name)
-        if last is None or not store.chain.holds(last):
-            continue  # its log was emptied or forged, which `problems` reports
-        known = keys.known(name).settings
-        if is_older and known is not None and application.revision < known.revision:
-            changed = sealed(keys, name, dataclasses.replace(known, revision=known.revision + 1))
-            store.update_application(changed, event("restore", name, ()))
-            keys.settle(store.audit_head(name), changed)
-        revoked = keys.revoked(name)
-        tombstones = [each for each in store.tombstones(name) if each.record not in revoked]
-        if unknown := [each for each in tombstones if holds_seal(keys, name, each)]:
-            keys.revoke(name, unknown)
-        if revived := store.by_record(name, list(revoked)):
-            subjects = [reference.subject_id for reference in revived]
-            store.revoke(name, [tombstone_of(keys, each) for each in revived], event("revoke", name, subjects))
-        _settle_rest(store, keys, name)
-
-
-def _settle_rest(store: RecordStore, keys: KeyStore, name: str) -> None:
-    """Settings and counts of an application that a killed process has not written to the key store."""
-    head = store.audit_head(name)
-    if head is None or not store.chain.holds(head):
-        return
-    before, stored = keys.state(), store.application(name)
-    known = before.known(name).settings
-    is_new = (known is None or known.revision < stored.revision) and holds_seal(keys, name, stored)
-    if is_new or before.anchor is None or head.sequence > before.anchor.sequence:
-        keys.settle(head, stored if is_new else None)
 
 
 def holds_anchor(store: RecordStore, anchor: Anchor | None) -> bool:

@@ -76,14 +76,12 @@ class Rollback(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class KnownApplication:
-    """Newest known state of an application: settings without a seal, counts, and the lowest unused record number.
+    """Newest known state of an application: settings without a seal, and the lowest unused record number.
 
     `is_stored` says whether the present record store has it.
     """
 
     settings: Application | None = None
-    references: int = 0
-    tombstones: int = 0
     next_record: int = 0
     is_stored: bool = False
 
@@ -222,7 +220,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         """Records with a mask that was made before a second."""
         self._check_open()
         query = "SELECT record FROM masks WHERE application = ? AND created < ?"
-        return {row[0] for row in self._file.rows(query, (application, before), whole_table=True)}
+        return {row[0] for row in self._file.rows(query, (application, before))}
 
     def forget_masks(self, application: str, records: Sequence[int]) -> None:
         """Delete the masks of records that were never stored."""
@@ -452,11 +450,8 @@ class KeyWrite:
     def settle(self, head: AuditEntry | None) -> None:
         """Remember an audit entry, unless a newer one is known."""
         anchor = self.state.anchor
-        if head is None or (anchor is not None and head.sequence <= anchor.sequence):
-            return
-        self.change(anchor=Anchor(head.sequence, head.digest))
-        if head.event.application:
-            self.know(head.event.application, references=head.counts.references, tombstones=head.counts.tombstones)
+        if head is not None and (anchor is None or head.sequence > anchor.sequence):
+            self.change(anchor=Anchor(head.sequence, head.digest))
 
     def forget_masks(self, application: str, records: Sequence[int]) -> int:
         """Delete masks; return how many there were."""
@@ -730,4 +725,5 @@ def _state_of(state: KeyState) -> dict[str, Any]:
 
 
 def _known_of(values: Mapping[str, Any]) -> KnownApplication:
-    return KnownApplication(**{**values, "settings": values["settings"] and Application(**values["settings"])})
+    settings = values["settings"] and Application(**values["settings"])
+    return KnownApplication(settings, values["next_record"], values["is_stored"])

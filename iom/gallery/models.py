@@ -98,13 +98,12 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Tombstone:
-    """A revoked reference without its code; `version` of the application at its revocation is set by the store."""
+    """A revoked reference without its code."""
 
     subject_id: str
     record: int
     epoch: int = 0
     seal: bytes = dataclasses.field(default=b"", repr=False)
-    version: int = 0
 
 
 def check_application_name(name: object) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +18,30 @@ from iom.photos.images import Pixels
 from iom.photos.photograph import PhotoSettings, choose_faces
 from iom.service.decoding import Decoder
 
-T = TypeVar("T")
 FACES_A_CALL = 8
 """Faces of one call of the embedder, where that many wait."""
 
 
 @dataclasses.dataclass(eq=False)
-class _Job(Generic[T]):
+class _Job:
     rows: NDArray[Any]
-    extra: Sequence[T]
+    extra: Sequence[Any]
     outcome: Future[NDArray[Any]] = dataclasses.field(default_factory=Future)
 
 
-class MicroBatcher(Generic[T]):
+class MicroBatcher:
     """A function of rows `(N, ...)` and N extras, called from several threads, that runs for one of them at a time.
 
     The thread that finds it idle takes all waiting rows, also those of other threads, up to a maximum that a single job
     may exceed; it never waits for more. Each call ends with a result or an error, however `work` ends.
     """
 
-    def __init__(self, work: Callable[[NDArray[Any], list[T]], NDArray[Any]], *, most: int) -> None:
+    def __init__(self, work: Callable[[NDArray[Any], list[Any]], NDArray[Any]], *, most: int) -> None:
         self._work, self._most = work, most
-        self.waiting: list[_Job[T]] = []
+        self.waiting: list[_Job] = []
         self._lock, self._turn = threading.Lock(), threading.Lock()
 
-    def __call__(self, rows: NDArray[Any], extra: Sequence[T]) -> NDArray[Any]:
+    def __call__(self, rows: NDArray[Any], extra: Sequence[Any]) -> NDArray[Any]:
         """The result of `work` for these rows, or its error; a `RuntimeError` if the computing thread was stopped."""
         job = _Job(rows, extra)
         with self._lock:
@@ -56,7 +55,7 @@ class MicroBatcher(Generic[T]):
                 self._do(jobs)
         return job.outcome.result()
 
-    def _taken(self) -> list[_Job[T]]:
+    def _taken(self) -> list[_Job]:
         """The longest waiting jobs, up to `most` rows; a larger one goes alone."""
         with self._lock:
             rows = np.cumsum([len(job.rows) for job in self.waiting])
@@ -64,7 +63,7 @@ class MicroBatcher(Generic[T]):
             taken, self.waiting = self.waiting[:count], self.waiting[count:]
         return taken
 
-    def _do(self, jobs: list[_Job[T]]) -> None:
+    def _do(self, jobs: list[_Job]) -> None:
         try:
             rows = np.concatenate([job.rows for job in jobs])
             results = self._work(rows, [each for job in jobs for each in job.extra])
@@ -98,8 +97,8 @@ class SharedHasher(ForwardingFaceHasher):
 
     def __init__(self, hasher: FaceHasher) -> None:
         super().__init__(hasher)
-        self._embedding: MicroBatcher[None] = MicroBatcher(self._embed, most=FACES_A_CALL)
-        self._hashing: MicroBatcher[TransformKey] = MicroBatcher(hasher.hash, most=BATCH)
+        self._embedding = MicroBatcher(self._embed, most=FACES_A_CALL)
+        self._hashing = MicroBatcher(hasher.hash, most=BATCH)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._embedding(images, [None] * len(images))

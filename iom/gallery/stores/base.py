@@ -111,7 +111,7 @@ AUDIT = sa.Table(
 # Columns in the order of the fields of their classes.
 _APPLICATION = [APPLICATIONS.c[field.name] for field in dataclasses.fields(Application)]
 _REFERENCE = [REFERENCES.c[n] for n in ("subject", "slot", "record", "epoch", "code", "seal", "metadata", "created")]
-_TOMBSTONE = [TOMBSTONES.c[name] for name in ("subject", "record", "epoch", "seal", "version")]
+_TOMBSTONE = [TOMBSTONES.c[name] for name in ("subject", "record", "epoch", "seal")]
 _FIXED = ("encoding", "model", "key_mode", "masked")
 """Settings that codes depend on."""
 
@@ -237,7 +237,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     def _rows(
         self, statement: sa.Executable, values: Mapping[str, Any] | None = None, *, whole_table: bool = False
     ) -> Sequence[Any]:
-        """All rows of a query; `whole_table` is for one that reads much and takes long."""
+        """All rows of a query; `whole_table` is for one that takes long."""
 
     @abc.abstractmethod
     def _writing(self, *, deletes: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:

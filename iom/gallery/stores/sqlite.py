@@ -27,7 +27,6 @@ from iom.gallery.stores.base import FORMAT, METADATA, RecordStore
 BUSY_SECONDS = 30.0
 CHECKPOINT_MILLISECONDS = 200
 CACHE_KILOBYTES = 65536
-SMALL_CACHE_KILOBYTES = 2048
 _KINDS = ("integer", "text", "blob")
 
 
@@ -93,23 +92,16 @@ class SqliteFile:
         run("PRAGMA synchronous = FULL")
         run(f"PRAGMA cache_size = {-CACHE_KILOBYTES}")  # a batch of enrolments does not fit into the default of 2 MB
 
-    def rows(self, statement: str, values: Sequence[Any] = (), *, whole_table: bool = False) -> list[Any]:
-        """All rows of a query; `whole_table` keeps the pages of a large one out of the cache."""
-        with self.locked(small_cache=whole_table) as connection:
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query."""
+        with self.locked() as connection:
             return connection.execute(statement, values).fetchall()
 
     @contextlib.contextmanager
-    def locked(self, *, small_cache: bool = False) -> Iterator[sqlite3.Connection]:
+    def locked(self) -> Iterator[sqlite3.Connection]:
         """The connection, held by this thread, with explained errors."""
         with self._lock, self._explained():
-            connection = self._open()
-            if small_cache:
-                connection.execute(f"PRAGMA cache_size = {-SMALL_CACHE_KILOBYTES}")
-            try:
-                yield connection
-            finally:
-                if small_cache:
-                    connection.execute(f"PRAGMA cache_size = {-CACHE_KILOBYTES}")
+            yield self._open()
 
     def check_place(self) -> None:
         """Raise `StoreError` if the file was moved or replaced since it was opened."""
@@ -185,7 +177,7 @@ class SqliteFile:
             columns = self.rows("SELECT name, lower(type) FROM pragma_table_info(?)", (table,))
             wrong = " OR ".join(f"typeof({_quoted(name)}) <> '{kind}'" for name, kind in columns if kind in _KINDS)
             query = f"SELECT COUNT(*) FROM {_quoted(table)} WHERE {wrong or 0}"  # noqa: S608
-            ((count,),) = self.rows(query, whole_table=True)
+            ((count,),) = self.rows(query)
             if count:
                 yield f"table {table}: {count} rows with a value of a wrong type"
 
@@ -338,7 +330,7 @@ class SqliteStore(RecordStore):
     def _rows(
         self, statement: sa.Executable, values: Mapping[str, Any] | None = None, *, whole_table: bool = False
     ) -> Sequence[Any]:
-        with self._file.locked(small_cache=whole_table):
+        with self._file.locked():
             return self._connection.execute(statement, values).all()
 
     @contextlib.contextmanager

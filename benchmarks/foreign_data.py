@@ -101,8 +101,8 @@ def _faces(subjects: int) -> tuple[Any, Any, list[bytes]]:
 
 
 def _with_mxnet(python: Path, scratch: Path, subjects: int) -> dict[str, bool | None]:
-    from iom.data.formats.bin_files import read_bin_images
     from iom.data.formats.conversions import convert
+    from iom.data.formats.pair_files import read_bin_images
     from iom.data.formats.recordio import read_record_file
     from iom.photos.images import decode_image
 
@@ -143,8 +143,8 @@ def _with_mxnet(python: Path, scratch: Path, subjects: int) -> dict[str, bool | 
 def _with_bcolz(python: Path, scratch: Path, subjects: int) -> bool:
     import numpy as np
 
-    from iom.data.formats.carray import read_carray
     from iom.data.formats.conversions import convert
+    from iom.data.formats.pair_files import read_carray
 
     pixels, _, _ = _faces(subjects)
     np.save(scratch / "pixels.npy", pixels)

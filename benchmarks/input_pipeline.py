@@ -95,7 +95,7 @@ def _programs(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callabl
 
     from iom.config import AugmentationConfig, FolderConfig
     from iom.data.folders import scan_folder
-    from iom.data.formats.conversions import FaceSource, write_shards
+    from iom.data.formats.conversions import Conversion, FaceSource, write_shards
     from iom.data.image_batches import ImageBatches
 
     whole = scan_folder(FolderConfig(root=arguments.root, holdout=0))
@@ -103,7 +103,7 @@ def _programs(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callabl
     paths = whole.paths[: arguments.images]
     listing.write_text("\n".join(paths), encoding="utf-8")
     faces = FaceSource(whole.root, paths, lambda row: (whole.root / paths[row]).read_bytes())
-    write_shards(faces, scratch / "shards")
+    write_shards(faces, scratch / "shards", Conversion())
     folders = {
         "folder": scan_folder(FolderConfig(root=arguments.root, include=str(listing), min_images=1)),
         "tfrecord": scan_folder(FolderConfig(root=str(scratch / "shards"), min_images=1)),

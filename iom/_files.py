@@ -349,11 +349,6 @@ def is_skipped(name: str) -> bool:
     return name.startswith((".", "~$")) or name.lower() in LEFT_BEHIND or name.lower().endswith(UNFINISHED)
 
 
-def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
-    return not is_skipped(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
 def text_of(name: str) -> tuple[str, bytes | None]:
     """A path as text that can be shown and stored, and its bytes where the text is not exact."""
     raw = os.fsencode(name)

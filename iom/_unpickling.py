@@ -1,9 +1,9 @@
-"""Restricted unpickling of untrusted files: only callables that the caller admits are run.
+"""Restricted unpickling of untrusted files: plain data, and NumPy's arrays of numbers, texts or objects, and scalars.
 
 A pickle is a program. Two formats of this field are pickles all the same: InsightFace's `.bin` verification sets and
 the MMdnn `.npy` dictionary of weights. The protection:
 
-- every global is looked up in the caller's table; there is no import;
+- every global is looked up in a table of those that arrays need; there is no import;
 - only the opcodes that plain data need are known: no persistent ids, no extension registry, no instances, and BUILD
   works on the stand-ins of this file alone, so that a pickle cannot set attributes of an admitted callable;
 - the size of the result is bounded: opcodes, and bytes of arrays and texts in proportion to the file;
@@ -15,16 +15,13 @@ import io
 import math
 import pickle
 import re
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from iom._untrusted import check_inflated_size
+from iom._untrusted import check_inflated_size, one_line
 from iom.errors import DataError
-
-Admitted = Mapping[tuple[str, str], Callable[..., Any]]
 
 _MAX_DIMENSIONS = 32
 MAX_OPCODES = 1_000_000
@@ -41,23 +38,19 @@ _OPCODES = (
 )
 
 
-def restricted_loads(data: bytes | BinaryIO, *, admitted: Admitted, source: str, encoding: str = "bytes") -> Any:
-    """Unpickle plain data from bytes or a stream; `source` names the file in errors.
+def restricted_loads(data: bytes | BinaryIO, *, source: str, encoding: str = "bytes") -> Any:
+    """Unpickle plain data and arrays from bytes or a stream; `source` names the file in errors.
 
-    `admitted` are the callables a pickle may use, by (module, name): `NUMPY_ARRAYS` admits numeric arrays, arrays of
-    objects and scalars, an empty table built-in containers only. `encoding` of Python 2 strings: `"bytes"` keeps them,
-    `"latin1"` makes them `str`.
+    `encoding` of Python 2 strings: `"bytes"` keeps them, `"latin1"` makes them `str`.
     """
-    stream = io.BytesIO(data) if isinstance(data, bytes) else io.BytesIO(data.read())
-    unpickler = _RestrictedUnpickler(stream, admitted=admitted, source=source, encoding=encoding)
+    unpickler = _RestrictedUnpickler(data if isinstance(data, bytes) else data.read(), source, encoding)
     try:
         return _resolve(unpickler.load(), {})
     except DataError:
         raise
     # A damaged pickle fails in any way at all: whatever an opcode does with wrong operands.
-    except (Exception, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{source}: damaged pickle: {reason}") from error
+    except Exception as error:
+        raise DataError(f"{source}: damaged pickle: {one_line(error)}") from error
 
 
 class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined,unused-ignore]
@@ -66,17 +59,16 @@ class _RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc,name-defined
     stack: list[Any]
     read: Callable[[int], bytes]
 
-    def __init__(self, stream: io.BytesIO, *, admitted: Admitted, source: str, encoding: str) -> None:
-        super().__init__(stream, encoding=encoding)
-        self._admitted = admitted
+    def __init__(self, data: bytes, source: str, encoding: str) -> None:
+        super().__init__(io.BytesIO(data), encoding=encoding)
         self._source = source
-        self._size, self._made = len(stream.getbuffer()), 0
+        self._size, self._made = len(data), 0
         self.dispatch = _Counted(type(self).dispatch)  # type: ignore[misc]
 
     def find_class(self, module: str, name: str) -> Any:
         """The admitted callable of that name; nothing is ever imported."""
-        if (module, name) in self._admitted:
-            return self._admitted[module, name]
+        if (module, name) in _ADMITTED:
+            return _ADMITTED[module, name]
         raise DataError(
             f"{self._source}: refused: this pickle asks for '{module}.{name}', which plain data do "
             "not need; nothing was run. Get the data in another format, from a source you trust"
@@ -218,10 +210,9 @@ def _scalar(dtype: Any, content: Any) -> Any:
 def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> Any:
     """Array of protocol 5; in order K, `shape` is that of the memory, and `axes` the transposition after it."""
     array = _PickledArray()
-    if _text(order) == "K" and axes is not None:
-        array.array = _build(content, dtype, shape, "C").transpose([int(axis) for axis in axes])
-    else:
-        array.array = _build(content, dtype, shape, _text(order))
+    is_transposed = _text(order) == "K" and axes is not None
+    built = _build(content, dtype, shape, "C" if is_transposed else _text(order))
+    array.array = built.transpose([int(axis) for axis in axes]) if is_transposed else built
     return array
 
 
@@ -264,20 +255,14 @@ def _resolve(value: Any, seen: dict[int, Any]) -> Any:
     return seen[id(value)]
 
 
-def _numpy_arrays() -> dict[tuple[str, str], Callable[..., Any]]:
-    table: dict[tuple[str, str], Callable[..., Any]] = {
-        ("numpy", "ndarray"): _PickledArray,
-        ("numpy", "dtype"): _PickledDtype,
-        ("_codecs", "encode"): _encode,
-        ("builtins", "bytes"): _empty_bytes,
-        ("__builtin__", "bytes"): _empty_bytes,
-    }
-    for core in ("numpy.core", "numpy._core"):
-        table[f"{core}.multiarray", "_reconstruct"] = _PickledArray
-        table[f"{core}.multiarray", "scalar"] = _scalar
-        table[f"{core}.numeric", "_frombuffer"] = _from_buffer
-    return table
-
-
-NUMPY_ARRAYS: Admitted = MappingProxyType(_numpy_arrays())
-"""Arrays of numbers, texts or objects, and scalars, as any NumPy and Python pickles them."""
+_ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _PickledArray,
+    ("numpy", "dtype"): _PickledDtype,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _PickledArray
+    _ADMITTED[f"{_core}.multiarray", "scalar"] = _scalar
+    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _from_buffer

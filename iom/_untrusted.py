@@ -1,5 +1,6 @@
 """Untrusted files: paths that stay in their folder, bounds on sizes and depths, texts fit for messages."""
 
+import contextlib
 import errno
 import io
 import json
@@ -8,13 +9,14 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from iom.errors import DataError, IomError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 JSON_BYTES = 16 << 20
@@ -77,17 +79,14 @@ def path_inside(root: Path, name: str, *, source: object, error: type[IomError] 
 
 def check_name(name: object, *, source: object, error: type[IomError] = DataError) -> None:
     """The part of `paths_inside` that checks the name alone, without the disk."""
-    reason = _fault(name)
+    if not isinstance(name, str) or not name or name in (".", "./"):
+        reason = "no name of a file"
+    else:
+        reason = next((reason for pattern, reason in _FAULTS if pattern.search(name)), "")
     if reason:
         raise error(
             f"{source}: expected a relative path that stays within the folder, received {_shown(name)}: {reason}"
         )
-
-
-def _fault(name: object) -> str:
-    if not isinstance(name, str) or not name or name in (".", "./"):
-        return "no name of a file"
-    return next((reason for pattern, reason in _FAULTS if pattern.search(name)), "")
 
 
 def _shown(name: object) -> str:
@@ -106,6 +105,12 @@ def read_bytes(path: Path | str, max_bytes: int) -> bytes:
             reason = f"expected at most {max_bytes} bytes, received {status.st_size}"
             raise OSError(errno.EFBIG, reason, str(path))
         return stream.read(status.st_size)
+
+
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8, with or without a byte order mark, else `DataError`."""
+    with reading(path, "text in UTF-8"):
+        return path.read_text(encoding="utf-8-sig")
 
 
 def read_json(
@@ -151,6 +156,20 @@ def _check_depth(value: Any) -> None:
     raise ValueError(f"expected JSON nested at most {JSON_DEPTH} levels deep, received more")
 
 
+@contextlib.contextmanager
+def reading(path: object, expected: str, *, error: type[IomError] = DataError) -> Iterator[None]:
+    """Turn whatever a missing or damaged file causes in its reader into one `error` of one line; ours pass."""
+    try:
+        yield
+    except IomError:
+        raise
+    except OSError as fault:
+        reason = f"cannot read {path}: {fault.strerror}"
+        raise error(reason if fault.strerror else f"{path}: damaged or not {expected}: {one_line(fault)}") from fault
+    except Exception as fault:  # readers of other formats raise nearly anything on damaged bytes
+        raise error(f"{path}: damaged or not {expected}: {one_line(fault)}") from fault
+
+
 def check_inflated_size(inflated: int, size: int) -> None:
     """Refuse (`ValueError`) a file of more than `INFLATED_TIMES * size + INFLATED_MORE` bytes unpacked."""
     limit = INFLATED_TIMES * size + INFLATED_MORE
@@ -183,15 +202,20 @@ def _array(data: bytes) -> "NDArray[Any]":
     import numpy as np
 
     stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    header = np.lib.format.read_array_header_1_0
-    if version != (1, 0):
-        header = np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(stream)
+    shape, fortran, dtype = read_npy_header(stream)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
         raise ValueError(f"expected the numbers of an array {shape} of {dtype}, received others")
     array = np.frombuffer(data, dtype, offset=stream.tell())
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def read_npy_header(stream: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype[Any]]":
+    """Shape, Fortran order and dtype of the `.npy` file that begins here; nothing of it is unpickled."""
+    import numpy as np
+
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
 
 
 def one_line(text: object) -> str:

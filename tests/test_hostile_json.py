@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from iom.data.benchmarks.megaface import read_megaface
-from iom.data.formats.carray import read_carray
+from iom.data.formats.pair_files import read_carray
 from iom.data.tfrecord import open_shards
 from iom.errors import IomError
 from iom.evaluation.records import read_report
@@ -31,7 +31,7 @@ HUGE = '{"heads": ' + "1" * 100_000 + "}"
 def symbol(folder, text):
     (folder / "m-0000.params").write_bytes(struct.pack("<4Q", 0x112, 0, 0, 0))
     (folder / "m-symbol.json").write_text(text)
-    read_mxnet(folder / "m-0000.params", folder / "m-symbol.json")
+    read_mxnet(folder / "m-0000.params")
 
 
 def statement(folder, text):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from iom._unpickling import NUMPY_ARRAYS, restricted_loads
+from iom._unpickling import restricted_loads
 from iom.errors import DataError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -20,7 +20,7 @@ DTYPES = ["u1", ">u2", "<i8", "f2", "<f4", ">f8", "c8", "?", "S3", "<U4"]
 
 
 def loads(data, **options):
-    return restricted_loads(data, admitted=NUMPY_ARRAYS, source="file.bin", **options)
+    return restricted_loads(data, source="file.bin", **options)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -138,10 +138,6 @@ def test_nothing_but_the_table_is_admitted():
     data = pickle.dumps(OrderedDict(a=1))
     with pytest.raises(DataError, match=r"collections\.OrderedDict"):
         loads(data)
-    admitted = {("collections", "OrderedDict"): OrderedDict}
-    assert restricted_loads(data, admitted=admitted, source="x") == {"a": 1}
-    with pytest.raises(DataError, match="numpy"):
-        restricted_loads(pickle.dumps(np.ones(2)), admitted={}, source="x")
 
 
 @pytest.mark.parametrize(

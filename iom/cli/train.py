@@ -338,7 +338,7 @@ def list_weights() -> Answer:
     width = max(len(name) for name in entries)
     lines, rows = [], []
     for name, entry in sorted(entries.items()):
-        size, path = entry.statement.embedding_size, None
+        size, path = entry.embedding_size, None
         try:
             path = locate(entry, verify=False)[0]
             place = str(path)
@@ -357,8 +357,7 @@ def check_weights(name: str, no_faces: bool) -> Answer:
 
     NAME_OR_FILE is architecture.tag, or a model file.
     """
-    from iom.pretrained.face_check import check_on_faces
-    from iom.pretrained.weights import load_backbone_model
+    from iom.pretrained.weights import check_on_faces, load_backbone_model
 
     loaded = load_backbone_model(name, check=False)
     stated = f"{loaded.input.colour_order} {loaded.input.range}"

@@ -18,6 +18,9 @@ EXPECTED = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "a text",
+    "string_too_short": "a text",
+    "string_pattern_mismatch": "a text like {pattern}",
+    "too_short": "at least {min_length} of them",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "dict_type": "a section",
@@ -112,6 +115,8 @@ def explain(error: ValidationError, *, section: str = "") -> tuple[str, str]:
     name = dotted(place)
     if kind == UNKNOWN:
         return name, f"unknown key '{name}'{details['hint']} (known: {details['known']})"
+    if kind == "missing":
+        return name, f"'{name}' is missing"
     if kind == CROSS_CHECK:
         expected, received = details["expected"], details["received"]
     else:

@@ -3,15 +3,16 @@
 import dataclasses
 import hashlib
 import io
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from iom._files import is_image, is_skipped
-from iom.data.formats.bin_files import read_bin_images
+from iom._files import list_folders, list_images
+from iom._untrusted import one_line
 from iom.data.formats.conversions import FaceSource, from_folder, from_recordio, from_shards
+from iom.data.formats.pair_files import read_bin_images
 from iom.data.tfrecord import is_shards, read_manifest, read_records, read_sidecar
 from iom.errors import DataError
 from iom.photos.images import FORMATS, decode_image, in_threads
@@ -60,7 +61,7 @@ def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool 
         raise DataError(f"{path}: expected a folder, shards, train.rec or a .bin file")
     try:
         source, labelled = _source(path)
-        findings = list(_record_findings(path))
+        findings = list(_record_findings(path)) if is_shards(path) else []
     except DataError as error:
         return 0, [Finding("unreadable", str(path), str(error))]
 
@@ -93,9 +94,6 @@ def _source(path: Path) -> tuple[FaceSource, bool]:
 
 def _record_findings(path: Path) -> Iterator[Finding]:
     """Reads shards with their CRCs and compares them with their index."""
-    if not (path.is_dir() and is_shards(path)):
-        return
-
     for shard in read_manifest(path)["shards"]:
         rows = read_sidecar(path, shard["file"])
         stored = [(r.path, r.label, r.sha256) for r in rows]
@@ -115,7 +113,7 @@ def _examine(source: FaceSource, row: int, size: int) -> _Image:
             shape, mode = image.size, image.mode
             image.load()
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        return _Image(place, subject, problems=(Finding("corrupt", place, _line(error)),))
+        return _Image(place, subject, problems=(Finding("corrupt", place, one_line(error)),))
     digest = hashlib.sha256(data).hexdigest()
     problems = []
     if shape != (size, size):
@@ -127,7 +125,7 @@ def _examine(source: FaceSource, row: int, size: int) -> _Image:
         try:
             pixels = hashlib.sha256(decode_image(data, place, size=size).tobytes()).hexdigest()
         except DataError as error:
-            problems.append(Finding("corrupt", place, _line(error)))
+            problems.append(Finding("corrupt", place, one_line(error)))
     return _Image(place, subject, digest, pixels, tuple(problems))
 
 
@@ -148,34 +146,20 @@ def _repeated(images: list[_Image]) -> Iterator[Finding]:
 
 
 def _single_images(images: list[_Image]) -> Iterator[Finding]:
-    of: dict[str, list[str]] = defaultdict(list)
-    for image in images:
-        of[image.subject].append(image.place)
-    for subject, places in sorted(of.items()):
-        if len(places) == 1:
-            yield Finding("one_image", subject, places[0])
+    count = Counter(image.subject for image in images)
+    for image in sorted(images, key=lambda each: each.subject):
+        if count[image.subject] == 1:
+            yield Finding("one_image", image.subject, image.place)
 
 
 def _unexpected_files(root: Path) -> Iterator[Finding]:
-    for entry in sorted(root.iterdir()):
-        if is_skipped(entry.name):
-            continue
-        if entry.is_symlink() and entry.is_dir():
-            yield Finding("linked_folder", entry.name)
-            continue
-        if entry.is_file():
-            if entry.name not in EXPECTED_FILES:
-                yield Finding("odd_file", entry.name, "not in the folder of a subject")
-            continue
-        inside = [item for item in sorted(entry.iterdir()) if not is_skipped(item.name)]
-        if not any(is_image(item.name) for item in inside):
-            yield Finding("empty_folder", entry.name)
-        for item in inside:
-            if item.is_symlink() and item.is_dir():
-                yield Finding("linked_folder", f"{entry.name}/{item.name}")
-            elif item.is_dir() or not is_image(item.name):
-                yield Finding("odd_file", f"{entry.name}/{item.name}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    listing = list_images(root)
+    for name in listing.images:
+        if name.count("/") != 1:
+            yield Finding("odd_file", name, "not in the folder of a subject")
+    for name, status, _ in listing.unusable:
+        if name not in EXPECTED_FILES:
+            yield Finding("linked_folder" if status == "linked_folder" else "odd_file", name)
+    for folder in list_folders(root):
+        if folder.name not in listing.subjects:
+            yield Finding("empty_folder", folder.name)

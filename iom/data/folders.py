@@ -12,7 +12,7 @@ from iom._files import IMAGE_SUFFIXES, list_subjects
 from iom._random import numpy_stream
 from iom._untrusted import paths_inside
 from iom.config import FolderConfig
-from iom.data.table_files import parsed, read_lines
+from iom.data.table_files import read_lines, read_rows
 from iom.data.tfrecord import ShardStore, is_shards, open_shards
 from iom.errors import DataError
 
@@ -45,7 +45,7 @@ class FaceFolder:
     def files(self) -> list[Path]:
         """Full paths, in the order of `paths`; of shards, objects that are read like a path."""
         if self.store is not None:
-            return [self.store.file(path) for path in self.paths]  # type: ignore[misc]
+            return [self.store.rows[path] for path in self.paths]  # type: ignore[misc]
         return [self.root / path for path in self.paths]
 
     def describe_left_out(self, min_images: int) -> str:
@@ -191,5 +191,5 @@ def _merged_names(config: FolderConfig) -> dict[str, str]:
         return fields[0], fields[1], similar
 
     form = "two subjects parted by a tab, and optionally their similarity"
-    pairs = [parsed(path, *line, form, pair, "\t") for line in read_lines(path)]
+    pairs = read_rows(path, form, pair, "\t")
     return _first_names((first, second) for first, second, similar in pairs if similar)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from iom._untrusted import LIST_BYTES, paths_inside, read_json
+from iom._untrusted import LIST_BYTES, paths_inside, read_json, read_text
 from iom.errors import DataError
 from iom.photos.images import OFFENDERS_SHOWN
 
@@ -13,17 +13,31 @@ T = TypeVar("T")
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """Numbered lines of a text file that are not empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected text in UTF-8, received other bytes") from error
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), start=1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:
         raise DataError(f"{path}: expected a list, received an empty file")
     return lines
+
+
+def read_rows(
+    path: Path, form: str, parse: Callable[[list[str]], T], separator: str | None = None, *, header: bool = False
+) -> list[T]:
+    """What `parse` makes of the fields of each line; its `ValueError` or `IndexError` becomes a `DataError`.
+
+    The error names the line and its `form`. With `header`, a first line that does not begin with a number is skipped.
+    """
+    rows: list[T] = []
+    for number, line in read_lines(path):
+        fields = [field.strip() for field in line.split(separator)]
+        if header and not rows and not fields[0].lstrip("-").isdigit():
+            header = False
+            continue
+        try:
+            rows.append(parse(fields))
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{path}, line {number}: expected {form}, received '{line[:80]}'") from error
+    return rows
 
 
 def read_object(path: Path, hint: str) -> dict[str, Any]:
@@ -37,15 +51,6 @@ def read_object(path: Path, hint: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, received another value; {hint}")
     return content
-
-
-def parsed(path: Path, number: int, line: str, form: str, parse: Callable[[list[str]], T], separator: Any) -> T:
-    """A line's fields as `parse` reads them; its `ValueError` or `IndexError` becomes a `DataError` with the line."""
-    fields = [field.strip() for field in line.split(separator)]
-    try:
-        return parse(fields)
-    except (ValueError, IndexError) as error:
-        raise DataError(f"{path}, line {number}: expected {form}, received '{line[:80]}'") from error
 
 
 def truth(field: str) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import sha256_of
-from iom._untrusted import check_name, path_inside
+from iom._untrusted import check_name, path_inside, reading
 from iom.data.table_files import read_object
 from iom.errors import DataError
 
@@ -26,32 +26,43 @@ FORMAT = "iom-shards-1"
 
 @dataclasses.dataclass(frozen=True)
 class ShardRow:
-    """Where one image lies: `length` bytes from `offset` in a shard."""
+    """An image, `length` bytes from `offset` in a shard; it is read and named as the `Path` of a file is."""
 
-    shard: str
+    shard: Path
     offset: int
     length: int
     label: int
     sha256: str
     path: str
 
-
-@dataclasses.dataclass(frozen=True)
-class RecordPath:
-    """Stands in for the `Path` of an image that lies in a shard: it can be read and named."""
-
-    root: Path
-    row: ShardRow
-
     def __str__(self) -> str:
-        return f"{self.root / self.row.shard}: {self.row.path}"
+        return f"{self.shard}: {self.path}"
 
     @property
     def name(self) -> str:
-        return self.row.path.rsplit("/", 1)[-1]
+        return self.path.rsplit("/", 1)[-1]
 
     def read_bytes(self) -> bytes:
-        return _slice(_descriptor(str(self.root / self.row.shard)), self.row)
+        data = os.pread(_descriptor(self.shard).number, self.length, self.offset)
+        if len(data) != self.length:
+            raise OSError(f"{self.shard} is shorter than its index says")
+        return data
+
+
+@functools.lru_cache(maxsize=512)
+def _descriptor(shard: Path) -> "_Descriptor":
+    return _Descriptor(shard)
+
+
+class _Descriptor:
+    """An open file that is closed with its last use."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,15 +78,9 @@ class ShardStore:
         """Sorted `<subject>/<file>`."""
         return sorted(self.rows)
 
-    def file(self, path: str) -> RecordPath:
-        """Stand-in for the path of an image."""
-        return RecordPath(self.root, self.rows[path])
-
     def read_many(self, paths: NDArray[Any]) -> NDArray[Any]:
         """Encoded images `(B,)` of `<subject>/<file>` as bytes `(B,)`."""
-        rows = [self.rows[path.decode()] for path in paths]
-        data = [_slice(_descriptor(str(self.root / row.shard)), row) for row in rows]
-        return np.array(data, dtype=object)
+        return np.array([self.rows[path.decode()].read_bytes() for path in paths], dtype=object)
 
 
 def is_shards(root: Path) -> bool:
@@ -93,7 +98,7 @@ def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
             _check_shard(root, shard, verify=verify)
             for row in read_sidecar(root, shard["file"], str(shard["index_sha256"])):
                 if row.offset + row.length > shard["bytes"]:
-                    raise DataError(f"{_sidecar(root, row.shard)}: places outside of its shard")
+                    raise DataError(f"{row.shard.with_suffix('.tsv')}: places outside of its shard")
                 if row.path in rows or subjects[row.label] != row.path.split("/", 1)[0]:
                     raise DataError(f"{root}: '{row.path}' contradicts the manifest")
                 rows[row.path] = row
@@ -114,20 +119,16 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return manifest
 
 
-def read_sidecar(root: Path, shard: str, sha256: str | None = None) -> list[ShardRow]:
+def read_sidecar(root: Path, name: str, sha256: str | None = None) -> list[ShardRow]:
     """Places of the images of a shard."""
-    path = _sidecar(root, shard)
-    try:
+    shard = path_inside(root, name, source=root / MANIFEST)
+    path = shard.with_suffix(".tsv")
+    with reading(path, "five columns; convert again"):
         data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise DataError(f"{path}: not as the manifest says; damaged, convert again")
-    try:
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise DataError(f"{path}: not as the manifest says; damaged, convert again")
         lines = [line.split("\t") for line in data.decode().split("\n") if line]
         rows = [ShardRow(shard, int(a), int(b), int(c), sha, name) for a, b, c, sha, name in lines]
-    except ValueError as error:
-        raise DataError(f"{path}: expected five columns; damaged, convert again") from error
     for row in rows:
         check_name(row.path, source=path)
         if row.path.count("/") != 1 or min(row.offset, row.length, row.label) < 0:
@@ -142,7 +143,7 @@ def read_records(path: Path) -> Iterator[tuple[str, int, bytes]]:
     """Name, label and encoded image of each record of a shard, CRCs checked."""
     import tensorflow as tf
 
-    try:
+    with reading(path, "whole TFRecords of tf.train.Example"):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             feature = tf.train.Example.FromString(record).features.feature
             yield (
@@ -150,16 +151,6 @@ def read_records(path: Path) -> Iterator[tuple[str, int, bytes]]:
                 int(feature["image/source_id"].int64_list.value[0]),
                 feature["image/encoded"].bytes_list.value[0],
             )
-    except (tf.errors.OpError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: damaged or truncated TFRecord ({type(error).__name__})") from error
-    except Exception as error:
-        if type(error).__name__ != "DecodeError":  # protobuf's, which has no public place
-            raise
-        raise DataError(f"{path}: expected records of tf.train.Example, received others") from error
-
-
-def _sidecar(root: Path, shard: str) -> Path:
-    return path_inside(root, shard, source=root / MANIFEST).with_suffix(".tsv")
 
 
 def _check_shard(root: Path, shard: dict[str, Any], *, verify: bool) -> None:
@@ -168,26 +159,3 @@ def _check_shard(root: Path, shard: dict[str, Any], *, verify: bool) -> None:
         raise DataError(f"{path}: expected {shard['bytes']} bytes; missing or truncated")
     if verify and sha256_of(path) != shard["sha256"]:
         raise DataError(f"{path}: not as the manifest says; damaged, convert again")
-
-
-@functools.lru_cache(maxsize=512)
-def _descriptor(path: str) -> "_Descriptor":
-    return _Descriptor(path)
-
-
-class _Descriptor:
-    """An open file that is closed with its last use."""
-
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
-
-
-def _slice(file: _Descriptor, row: ShardRow) -> bytes:
-    data = os.pread(file.number, row.length, row.offset)
-    if len(data) != row.length:
-        raise OSError(f"{row.shard} is shorter than its index says")
-    return data

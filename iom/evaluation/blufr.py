@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.table_files import parsed, present, read_lines, shown
+from iom.data.table_files import present, read_lines, read_rows, shown
 from iom.errors import DataError
 from iom.evaluation.identification import FigureEvaluator, NamedFigures, search_templates
 from iom.evaluation.scores import CodeSystem
@@ -97,7 +97,7 @@ def _trials(path: Path, images: int) -> list[NDArray[np.int64]]:
         return indexes - 1
 
     form = f"distinct indexes 1 to {images}"
-    return [parsed(path, number, line, form, rows, None) for number, line in read_lines(path)]
+    return read_rows(path, form, rows)
 
 
 def _check(trial: BlufrTrial, subjects: NDArray[np.int64], place: str, names: list[str]) -> None:

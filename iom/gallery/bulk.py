@@ -117,8 +117,8 @@ def rows_of_shards(path: Path) -> list[ImageRow]:
     """Rows of a folder of TFRecord shards, as `iom convert` writes them."""
     store, rows = open_shards(path), []
     for name in store.paths:
-        row = store.file(name).row
-        rows.append(ImageRow(name.split("/", 1)[0], name, str(path.absolute() / row.shard), row.offset, row.length))
+        row = store.rows[name]
+        rows.append(ImageRow(name.split("/", 1)[0], name, str(row.shard.absolute()), row.offset, row.length))
     return sorted(rows, key=lambda row: (row.subject_id, row.name))
 
 

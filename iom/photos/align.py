@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from iom._files import atomic_path, write_text
+from iom._untrusted import read_text, reading
 from iom.errors import DataError
 from iom.photos.images import Pixels, in_threads, read_photograph
 
@@ -91,11 +92,6 @@ def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth
     would skip pixels; `False` samples as InsightFace does.
     """
     matrix = similarity(points, source)
-    return warp(image, matrix, smooth=smooth)
-
-
-def warp(image: Pixels, matrix: NDArray[np.float64], *, smooth: bool = True) -> Pixels:
-    """Sample `image` bilinearly where `matrix` (2, 3) comes from; see `align`."""
     back = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
     pixels = float(np.hypot(matrix[0, 0], matrix[1, 0])) ** -1  # photograph pixels for one of ours
     factor = max(1, int(min(pixels, *image.shape[:2]))) if smooth else 1
@@ -158,7 +154,13 @@ def aligned_crops(
     """
     text = "\n".join(path.as_posix() for path in crops)
     stamp = hashlib.sha256(text.encode() + np.ascontiguousarray(points).tobytes()).hexdigest()
-    _check_stamp(folder, stamp)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        write_text(folder / STAMP, stamp + "\n")
+    elif not (folder / STAMP).is_file() or (folder / STAMP).read_text(encoding="utf-8").strip() != stamp:
+        raise DataError(
+            f"{folder}: expected faces aligned from these crops and landmarks, found others; "
+            "name another folder, or remove it"
+        )
     files = tuple(folder / f"{i // 1000:04d}" / f"{i:07d}.png" for i in range(len(crops)))
 
     def write(i: int) -> None:
@@ -171,29 +173,11 @@ def aligned_crops(
     return files
 
 
-def _check_stamp(folder: Path, stamp: str) -> None:
-    path = folder / STAMP
-    if not folder.is_dir() or not any(folder.iterdir()):
-        write_text(path, stamp + "\n")
-        return
-    if not path.is_file() or path.read_text(encoding="utf-8").strip() != stamp:
-        raise DataError(
-            f"{folder}: expected faces aligned from these crops and landmarks, found others; "
-            "name another folder, or remove it"
-        )
-
-
 def read_landmarks(path: Path) -> dict[str, list[Face]]:
     """Faces of each photograph, in the order of the file; a face without a score has 1."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected text in UTF-8, received other bytes") from error
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(read_text(path)))
     faces: dict[str, list[Face]] = {}
-    try:
+    with reading(path, "a table of landmarks"):
         missing = [name for name in ("photo", *COORDINATES) if name not in (reader.fieldnames or ())]
         if missing:
             raise DataError(
@@ -201,11 +185,14 @@ def read_landmarks(path: Path) -> dict[str, list[Face]]:
             )
         for row in reader:
             faces.setdefault(row["photo"], []).append(_face(row, f"{path}, line {reader.line_num}"))
-    except csv.Error as error:
-        raise DataError(f"{path}: not a table ({error})") from error
     if not faces:
         raise DataError(f"{path}: expected landmarks, received no line")
-    _check_sides(faces, path)
+    mirrored = [is_mirrored(face.points) for listed in faces.values() for face in listed]
+    if 2 * sum(mirrored) > len(mirrored):  # a single profile may look so
+        raise DataError(
+            f"{path}: {sum(mirrored)} of {len(mirrored)} faces have left and right confused: "
+            "expected left and right as seen in the image, not the person's"
+        )
     return faces
 
 
@@ -229,16 +216,6 @@ def _face(row: Mapping[str, str | None], place: str) -> Face:
     if not np.isfinite(points).all() or not np.isfinite(score):
         raise DataError(f"{place}: expected finite numbers")
     return Face(points, score)
-
-
-def _check_sides(faces: Mapping[str, list[Face]], path: Path) -> None:
-    """Refuse landmarks that are mostly mirrored; a single profile may look so."""
-    mirrored = [is_mirrored(face.points) for listed in faces.values() for face in listed]
-    if 2 * sum(mirrored) > len(mirrored):
-        raise DataError(
-            f"{path}: {sum(mirrored)} of {len(mirrored)} faces have left and right confused: "
-            "expected left and right as seen in the image, not the person's"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

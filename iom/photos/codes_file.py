@@ -10,12 +10,11 @@ parsed, since a damaged footer can end the process that parses it; it detects da
 compressed, so that the size of a file bounds the memory that reading it takes.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import atomic_path, name_of
-from iom._untrusted import parse_json
+from iom._untrusted import parse_json, reading
 from iom.codes.packing import PackedCodes, code_bytes, encoding_shape, plane_count, unpack, word_count
 from iom.errors import CodeError, DataError, missing_extra
 
@@ -136,7 +135,7 @@ def read_codes(path: Path | str) -> CodeFile:
         codes,
         tuple(name_of(text, each) for text, each in names),
         table["face"].to_numpy(),
-        {name: _floats(table[name]) for name in MEASURES},
+        {name: table[name].to_numpy().astype(np.float32) for name in MEASURES},
         landmarks,
         encoding,
         header["model"],
@@ -148,7 +147,7 @@ def read_codes(path: Path | str) -> CodeFile:
 def read_table(path: Path) -> tuple[dict[str, Any], "pa.Table"]:
     """Header and rows of a file of codes, checked; see `read_codes` for the errors."""
     pa = pyarrow()
-    with _reading(path):
+    with reading(path, "a file of codes (Parquet, written by iom hash)"):
         _check_seal(path)
         with pa.parquet.ParquetFile(path) as file:
             header = _header(path, file)
@@ -159,23 +158,6 @@ def read_table(path: Path) -> tuple[dict[str, Any], "pa.Table"]:
         if any(column.null_count and not field.nullable for field, column in columns):
             raise DataError(f"{path}: damaged: a column lacks values")
     return header, table
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn every error that damaged bytes cause in a reader into a `DataError`."""
-    try:
-        yield
-    except DataError:
-        raise
-    except MemoryError as error:
-        raise DataError(f"{path}: damaged: it states sizes that do not fit into memory") from error
-    except Exception as error:  # pyarrow raises its own, OSError, KeyError, ValueError ...
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(
-            f"{path}: expected a file of codes (Parquet, written by iom hash), received a damaged "
-            f"one, a part of one, or something else ({reason})"
-        ) from error
 
 
 def _header(path: Path, file: Any) -> dict[str, Any]:
@@ -211,7 +193,7 @@ def _seal(path: Path) -> None:
     """Put the digest of a finished file in front of its footer."""
     with path.open("r+b") as stream:
         footer = _footer_start(path, stream)
-        digest = _digest(stream, footer)
+        digest = _digest(stream, footer, footer)
         stream.seek(footer)
         rest = stream.read()
         stream.seek(footer)
@@ -219,11 +201,7 @@ def _seal(path: Path) -> None:
 
 
 def _check_seal(path: Path) -> None:
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot read the file of codes {path}: {error.strerror}") from error
-    with stream:
+    with path.open("rb") as stream:
         footer = _footer_start(path, stream)
         seal = footer - len(SEAL) - hashlib.sha256().digest_size
         stream.seek(max(seal, 0))
@@ -248,7 +226,7 @@ def _footer_start(path: Path, stream: IO[bytes]) -> int:
     return footer
 
 
-def _digest(stream: IO[bytes], first_end: int, second_start: int | None = None) -> bytes:
+def _digest(stream: IO[bytes], first_end: int, second_start: int) -> bytes:
     """SHA-256 of a file up to `first_end` and from `second_start` on."""
     digest = hashlib.sha256()
     stream.seek(0)
@@ -256,11 +234,6 @@ def _digest(stream: IO[bytes], first_end: int, second_start: int | None = None) 
     while left and (block := stream.read(min(left, 1 << 20))):
         digest.update(block)
         left -= len(block)
-    stream.seek(first_end if second_start is None else second_start)
+    stream.seek(second_start)
     digest.update(stream.read())
     return digest.digest()
-
-
-def _floats(column: Any) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = column.to_numpy().astype(np.float32)
-    return values

@@ -1,6 +1,5 @@
 """Face detectors with five landmarks behind one interface; each is an extra of the installation."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -60,25 +59,11 @@ def build_detector(name: str, *, weights: Path | None = None, max_side: int = MA
     return detect_any_size
 
 
-def use_one_core(name: str) -> None:
-    """Let the detector `name` use one core in this process; before it is built."""
-    with contextlib.suppress(ImportError):  # building it says what is missing
-        if name == "mtcnn":
-            silence()
-            import tensorflow as tf
-
-            tf.config.threading.set_intra_op_parallelism_threads(1)
-            tf.config.threading.set_inter_op_parallelism_threads(1)
-        elif name == "yunet":
-            import cv2
-
-            cv2.setNumThreads(1)
-
-
 def _mtcnn(weights: Path | None) -> Detect:
     """MTCNN (Zhang et al., IEEE SPL 2016) of the package `mtcnn`, which carries its weights."""
     if weights is not None:
         raise DataError(f"{weights}: the detector mtcnn brings its own weights; give none")
+    silence()
     try:
         from mtcnn import MTCNN
     except ImportError as error:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from iom._untrusted import one_line
 from iom.errors import DataError, FaceError, TooLargeError
 
 Pixels = NDArray[np.uint8]
@@ -21,10 +22,14 @@ T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 OFFENDERS_SHOWN = 3
 
-# Pillow's modes with eight bits a channel or less and a defined way to RGB. CMYK is not among them: without its colour
-# profile it can only be guessed. Sixteen-bit greys have no agreed scale.
-_CONVERTIBLE = ("RGB", "L", "1", "P", "RGBA", "LA", "PA", "RGBX")
-_WITH_ALPHA = ("RGBA", "LA", "PA")
+_REFUSED = {
+    "animated": "expected one picture, received several in one file",
+    "16_bit": "expected 8-bit RGB or grey, received 16 bits per channel or more; save it as RGB first",
+    "transparent": "expected opaque pixels, received transparent ones; save it without transparency first",
+    "cmyk": "expected 8-bit RGB or grey, received CMYK; save it as RGB first",
+    "cmyk_without_profile": "expected 8-bit RGB or grey, received CMYK; save it as RGB first",
+}
+"""Conversions of a photograph that have no one defined way, and so are not done to an aligned face."""
 MAX_MEGAPIXELS = 64.0
 """Default bound wherever photographs are decoded, above those of telephones. Decoding needs about ten bytes a pixel."""
 
@@ -47,13 +52,7 @@ def open_image(data: bytes, source: str, *, expected: str, formats: tuple[str, .
             f"{source}: expected {expected} ({names}), received something else", status="wrong_type"
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FaceError(f"{source}: the image is damaged or truncated ({reason})") from error
-
-
-def has_16_bits(data: bytes) -> bool:
-    """Whether a PNG has 16 bits a channel, of which Pillow silently keeps the high byte."""
-    return data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) > 24 and data[24] > 8
+        raise FaceError(f"{source}: the image is damaged or truncated ({one_line(error)})") from error
 
 
 def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: tuple[str, ...] = FORMATS) -> Pixels:
@@ -71,22 +70,23 @@ def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: t
                 f"{source}: expected {expected}, received {width}x{height}; "
                 "align photographs first: iom align PHOTOS FACES"
             )
-        if has_16_bits(data) or image.mode not in _CONVERTIBLE:
-            received = "16 bits per channel" if has_16_bits(data) else f"mode {image.mode}"
-            raise FaceError(f"{source}: expected 8-bit RGB or grey, received {received}; save it as RGB first")
-        if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
-            raise FaceError(f"{source}: expected one picture, received {frames} in one file")
-        image.load()
-        return _to_rgb(image, source)
+        pixels, notes = _upright_rgb(image, data)
+    for note in notes:
+        if note in _REFUSED:
+            raise FaceError(f"{source}: {_REFUSED[note]}")
+    return pixels
 
 
 def read_image(path: Path, *, size: int | None = 112) -> Pixels:
     """Read one aligned face as RGB pixels, `(size, size, 3)` uint8; errors as of `decode_image`."""
+    return decode_image(_bytes_of(path), str(path), size=size)
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
-    return decode_image(data, str(path), size=size)
 
 
 def file_paths(files: Sequence[Path | str]) -> list[Path]:
@@ -138,25 +138,9 @@ def check_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, pr
         return None
 
     found = in_threads(problem, range(len(paths)), "checking images", workers=workers, progress=progress)
-    problems = [text for text in found if text is not None]
-    if not problems:
-        return
-    shown = "; ".join(problems[:OFFENDERS_SHOWN])
-    more = "; ..." if len(problems) > OFFENDERS_SHOWN else ""
-    raise DataError(f"{len(problems)} of {len(paths)} images cannot be used: {shown}{more}")
-
-
-def _to_rgb(image: Image.Image, source: str) -> Pixels:
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
-        image = image.convert("RGBA")
-        lowest, _ = image.getchannel("A").getextrema()
-        if lowest != 255:
-            raise FaceError(
-                f"{source}: expected opaque pixels, received transparent ones; save it without transparency first"
-            )
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    return np.asarray(image.convert("RGB"), np.uint8)
+    if problems := [text for text in found if text is not None]:
+        shown = "; ".join(problems[:OFFENDERS_SHOWN]) + ("; ..." if len(problems) > OFFENDERS_SHOWN else "")
+        raise DataError(f"{len(problems)} of {len(paths)} images cannot be used: {shown}")
 
 
 def in_threads(
@@ -174,11 +158,7 @@ def read_photograph(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> tu
     `transparent` (laid on white), `cmyk` or `cmyk_without_profile` (converted by its colour profile, or by Pillow's
     formula). More than `max_megapixels` are refused before a pixel is decoded.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
-    return decode_photograph(data, str(path), max_megapixels=max_megapixels)
+    return decode_photograph(_bytes_of(path), str(path), max_megapixels=max_megapixels)
 
 
 def decode_photograph(
@@ -205,7 +185,7 @@ def _upright_rgb(image: Image.Image, data: bytes) -> tuple[Pixels, tuple[str, ..
     if image.mode.startswith("I") or image.mode == "F":
         grey = _eight_bits(np.asarray(image))
         return np.repeat(grey[:, :, None], 3, axis=2), (*notes, "16_bit")
-    if has_16_bits(data):
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[24] > 8:
         notes.append("16_bit")  # Pillow has kept the high bytes
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

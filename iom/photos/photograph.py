@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from iom._registry import lookup
 from iom._untrusted import read_bytes
+from iom.config.base import Section
 from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
 from iom.photos.align import SIZE, Face, align, brightness_of, face_size, pose_of, sharpness_of, similarity
 from iom.photos.detect import DETECTORS, MAX_SIDE, Detect, build_detector
@@ -49,35 +51,30 @@ POINTS, ALIGNED = "points", "aligned"
 """Names in place of a detector's: landmarks are known, or the files are aligned faces."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PhotoSettings:
+class PhotoSettings(Section):
     """All that decides which faces a photograph gives; a run is continued only with the same."""
 
     detector: str = "mtcnn"
     """A name of `DETECTORS`, `points` or `aligned`."""
     faces: str = "all"
     """A name of `FACE_CHOICES`: which of several faces."""
-    min_score: float | None = None
+    min_score: float | None = Field(None, ge=0, le=1)
     """Lowest score of the detector; `None`: the detector's own."""
-    min_size: float = 32.0
+    min_size: float = Field(32.0, ge=0)
     """Smallest side, in pixels of the photograph, of the square that becomes the 112 x 112 face."""
     source: str = ""
     """SHA-256 of the detector's weights or of the list of landmarks, where a file was given."""
-    max_side: int = MAX_SIDE
+    max_side: int = Field(MAX_SIDE, ge=SIZE)
     """Photographs are shrunk to it for the detector: smaller is faster and misses small faces."""
-    max_megapixels: float = MAX_MEGAPIXELS
-    max_megabytes: float = MAX_MEGABYTES
+    max_megapixels: float = Field(MAX_MEGAPIXELS, gt=0)
+    max_megabytes: float = Field(MAX_MEGABYTES, gt=0)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_choices(self) -> Self:
         if self.detector not in (POINTS, ALIGNED):
             lookup(DETECTORS, self.detector, "detector")
         lookup(FACE_CHOICES, self.faces, "choice of faces")
-        if not 0.0 <= self.score <= 1.0:
-            raise ConfigError(f"expected min_score from 0 to 1, received {self.min_score}")
-        if not (0 <= self.min_size < np.inf and self.max_megapixels > 0 and self.max_megabytes > 0):
-            raise ConfigError("expected min_size from 0, and max_megapixels and max_megabytes above 0")
-        if self.max_side < SIZE:
-            raise ConfigError(f"expected max_side {SIZE} or more, received {self.max_side}")
+        return self
 
     @property
     def score(self) -> float:

@@ -11,6 +11,7 @@ import dataclasses
 import hmac
 import io
 import json
+import os
 import time
 import warnings
 from collections import Counter, deque
@@ -44,12 +45,10 @@ from iom.errors import ConfigError, DataError, WeightsError, WorkerError
 from iom.keys import TransformKey
 from iom.photos.align import Face, write_face, write_landmarks
 from iom.photos.codes_file import FORMAT, ROW_GROUP, pyarrow, schema_of, write_codes
-from iom.photos.detect import use_one_core
 from iom.photos.images import Pixels
 from iom.photos.photograph import (
     STAGES,
     STATUSES,
-    AlignedFace,
     Job,
     PhotoResult,
     PhotoSettings,
@@ -65,7 +64,7 @@ SECONDS = 120.0
 AHEAD = 64
 """Photographs that may be finished before their turn comes; only their aligned faces are kept."""
 BATCH = 16
-"""Faces embedded at a time; a killed run of `hash_photos` loses at most so many."""
+"""Faces that are hashed at a time; a killed run of `hash_photos` loses at most so many and those of one photograph."""
 TRIED_AGAIN = ("unreadable", "gave_up")
 """Statuses of temporary failures: a run that is continued tries the photograph again."""
 _HASH_STATUSES = ("hashed", "linked_folder", "not_embedded")
@@ -124,7 +123,7 @@ class PhotoRun:
         return lambda job: find_faces(self.photos, job, settings=self.settings, detect=detect)
 
     def _in_workers(self, count: int, stack: contextlib.ExitStack) -> Callable[[Job], PhotoResult]:
-        config = [str(self.photos), dataclasses.asdict(self.settings), str(self.weights or "")]
+        config = [str(self.photos), self.settings.model_dump(), str(self.weights or "")]
         pool = WorkerPool("iom.photos.pipeline:photo_handler", json.dumps(config), workers=count, max_answer=1 << 30)
         stack.callback(pool.close)
         pool.check()
@@ -145,7 +144,8 @@ def photo_handler(config: str) -> Handler:
     root, fields, weights = json.loads(config)
     settings = PhotoSettings(**fields)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the settings have the limit
-    use_one_core(settings.detector)
+    # Each worker has one core, whichever network the detector brings.
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", OPENCV_FOR_THREADS_NUM="1")
     detect = detector_of(settings, Path(weights) if weights else None)
 
     def find(request: bytes) -> bytes:
@@ -221,7 +221,7 @@ def align_photos(run: PhotoRun, output: Path, *, format: str = "jpg") -> dict[st
         raise ConfigError(f"expected format jpg or png, received {format!r}")
     names, others = find_photographs(run.photos, output, run.points)
     stems = _stems(names)
-    settings = dataclasses.asdict(run.settings) | {"format": format}
+    settings = run.settings.model_dump() | {"format": format}
     path = output / "align.jsonl"
     if not path.is_file() and output.is_dir() and any(output.iterdir()):
         raise DataError(f"{output}: expected a new or empty folder, or one of an interrupted run, received other files")
@@ -352,22 +352,22 @@ def hash_photos(
         "encoding": encoding_id(hasher.code_length, hasher.alphabet_size),
         "model": hasher.fingerprint,
         "key": key_name(key),
-        "settings": {**dataclasses.asdict(run.settings), "min_score": run.settings.score, "landmarks": landmarks},
+        "settings": {**run.settings.model_dump(), "min_score": run.settings.score, "landmarks": landmarks},
     }
     with _hash_journal(output, header) as journal:
         left = [name for name in names.images if not journal.holds(name, mark_of(run.photos / name))]
-        rows = _HashedRows(hasher, key, journal)
+        hashing = _Hashing(hasher, key, journal)
         with run.results(names.images, left, "hashing") as results:
-            rows.seconds["start"] = time.perf_counter() - started
+            hashing.seconds["start"] = time.perf_counter() - started
             for result in results:
-                rows.add(result)
-        rows.finish()
-        with _timed(rows.seconds, "write"):
+                hashing.add(result)
+        hashing.finish()
+        with _timed(hashing.seconds, "write"):
             counts, notes = _write_hash_report(report_path(output), names, journal)
             write_codes(output, header, _tables(journal, names.images, header))
             journal.path.unlink()
-    rows.seconds["total"] = time.perf_counter() - started
-    return HashSummary(counts, notes, len(names.images) - len(left), rows.seconds)
+    hashing.seconds["total"] = time.perf_counter() - started
+    return HashSummary(counts, notes, len(names.images) - len(left), hashing.seconds)
 
 
 def check_places(photos: Path, output: Path) -> None:
@@ -402,44 +402,43 @@ def _hash_journal(output: Path, header: Mapping[str, Any]) -> PhotoJournal:
     return PhotoJournal(path, {**header, **header["settings"], "settings": None})
 
 
-class _HashedRows:
-    """Photographs under way: faces wait for a batch, photographs for their faces."""
+class _Hashing:
+    """Photographs with faces that wait until these fill a batch, and the processor time of each step."""
 
     def __init__(self, hasher: HashingModel, key: TransformKey, journal: PhotoJournal) -> None:
         self._hasher, self._key, self._journal = hasher, key, journal
-        self._photos: deque[tuple[PhotoResult, list[dict[str, Any] | None]]] = deque()
-        self._faces: list[tuple[AlignedFace, PhotoResult, list[dict[str, Any] | None]]] = []
+        self._waiting: list[PhotoResult] = []
         self.seconds = dict.fromkeys((*STAGES, "embed", "hash", "write"), 0.0)
 
     def add(self, result: PhotoResult) -> None:
         """Take up a photograph; its faces are hashed when there are enough for a batch."""
         for stage, spent in zip(STAGES, result.seconds, strict=True):
             self.seconds[stage] += spent
-        rows: list[dict[str, Any] | None] = []
-        self._photos.append((result, rows))
-        self._faces += [(face, result, rows) for face in result.faces]
-        while len(self._faces) >= BATCH:
-            self._hash(self._faces[:BATCH])
-            del self._faces[:BATCH]
-        self._note_finished()
+        if not result.faces:
+            with _timed(self.seconds, "write"):
+                self._note(result, [])
+            return
+        self._waiting.append(result)
+        if sum(len(each.faces) for each in self._waiting) >= BATCH:
+            self.finish()
 
     def finish(self) -> None:
-        """Hash the faces of the last, smaller batch."""
-        if self._faces:
-            self._hash(self._faces)
-        self._note_finished()
-
-    def _hash(self, batch: Sequence[tuple[AlignedFace, PhotoResult, list[dict[str, Any] | None]]]) -> None:
+        """Hash the faces of all that wait, and note them as finished."""
+        faces = [face.pixels for result in self._waiting for face in result.faces]
         with _timed(self.seconds, "embed"):
-            embeddings = embed_all(self._hasher, [face.pixels for face, _, _ in batch])
+            embeddings = embed_all(self._hasher, faces) if faces else []
         with _timed(self.seconds, "hash"):
             codes = iter(self._codes([row for row in embeddings if row is not None]))
-        for (face, result, rows), embedding in zip(batch, embeddings, strict=True):
-            row = None
-            if embedding is not None:
-                points = result.found[face.number].points.ravel().tolist() if result.found else None
-                row = {"face": face.number, **face.measures, "landmarks": points, "code": next(codes)}
-            rows.append(row)
+        found = iter(embeddings)
+        with _timed(self.seconds, "write"):
+            for result in self._waiting:
+                rows = []
+                for face in result.faces:
+                    if next(found) is not None:
+                        points = result.found[face.number].points.ravel().tolist() if result.found else None
+                        rows.append({"face": face.number, **face.measures, "landmarks": points, "code": next(codes)})
+                self._note(result, rows)
+        self._waiting = []
 
     def _codes(self, embeddings: Sequence[NDArray[np.float32]]) -> list[str]:
         if not embeddings:
@@ -448,19 +447,14 @@ class _HashedRows:
         planes = pack(codes, self._hasher.alphabet_size).planes.astype("<u8")
         return [base64.b64encode(each.tobytes()).decode() for each in planes]
 
-    def _note_finished(self) -> None:
-        """Note the photographs, in their order, whose faces are all hashed."""
-        with _timed(self.seconds, "write"):
-            while self._photos and len(self._photos[0][0].faces) == len(self._photos[0][1]):
-                result, found = self._photos.popleft()
-                rows = [row for row in found if row is not None]
-                facts = result.facts()
-                if rows:
-                    facts["status"] = "hashed"
-                elif found:
-                    facts |= {"status": "not_embedded", "reason": STATUSES["not_embedded"]}
-                facts["notes"] += ["face_not_embedded"] * (len(found) - len(rows))
-                self._journal.finish(entry_of(result.name, **facts, faces=len(rows), rows=rows), durable=True)
+    def _note(self, result: PhotoResult, rows: list[dict[str, Any]]) -> None:
+        facts = result.facts()
+        if rows:
+            facts["status"] = "hashed"
+        elif result.faces:
+            facts |= {"status": "not_embedded", "reason": STATUSES["not_embedded"]}
+        facts["notes"] += ["face_not_embedded"] * (len(result.faces) - len(rows))
+        self._journal.finish(entry_of(result.name, **facts, faces=len(rows), rows=rows), durable=True)
 
 
 @contextlib.contextmanager

@@ -66,18 +66,12 @@ def hasher_path(name_or_path: str | Path = BUNDLED) -> Path:
     if path.exists():
         return path
     names = hashers()
-    found = names.get(str(name_or_path))
-    if found is not None:
-        return found
-    if len(path.parts) == 1:
-        raise WeightsError(
-            f"no hasher '{path}'{did_you_mean(str(path), names)}: expected a folder that iom train-stage2 wrote, an "
-            f"artefact of iom deploy, or one of the names {', '.join(names)}"
-        )
-    hint = f"; give its name alone: {path.name}" if path.name in names else ""
+    if str(name_or_path) in names:
+        return names[str(name_or_path)]
+    hint = f"; give its name alone: {path.name}" if path.name in names else did_you_mean(str(path), names)
     raise WeightsError(
-        f"no hasher in {path}: no such file or folder{hint}. Expected a folder that "
-        f"iom train-stage2 wrote, an artefact of iom deploy, or one of the names {', '.join(names)}"
+        f"no hasher '{path}'{hint}: expected a folder that iom train-stage2 wrote, an artefact of iom deploy, or one "
+        f"of the names {', '.join(names)}; there is no such file or folder"
     )
 
 

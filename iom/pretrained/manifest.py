@@ -1,19 +1,18 @@
 """Known weights: the manifest `iom/pretrained/manifest.json`, statements of the input a file wants, and file places."""
 
-import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iom._files import sha256_of
-from iom._registry import did_you_mean, lookup
+from iom._registry import did_you_mean
 from iom._untrusted import check_name, one_line, read_json
-from iom.errors import ConfigError, WeightsError
+from iom.errors import WeightsError
 from iom.pretrained import package_folder, search_folders
 
 FORMAT = 1
-_TEXTS = ("format", "folder", "licence", "source")
-RAW = "0..255"
+RAW: Final = "0..255"
 RANGES: dict[str, tuple[float, float]] = {
     RAW: (1.0, 0.0),
     "-1..1": (1 / 127.5, -1.0),
@@ -22,15 +21,18 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Range to (scale, offset) of raw pixels: the network takes `pixel * scale + offset`."""
 
-COLOUR_ORDERS = ("RGB", "BGR")
+S = TypeVar("S", bound="InputSpec")
+Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-@dataclasses.dataclass(frozen=True)
-class InputSpec:
-    """Kind of input: `RGB` or `BGR`, a key of `RANGES` (`0..255`: the network scales itself), side of the image."""
+class InputSpec(BaseModel):
+    """Kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side of the image."""
 
-    colour_order: str
-    range: str
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    colour_order: Literal["RGB", "BGR"]
+    range: Literal["0..255", "-1..1", "-1..1 (/128)", "0..1"]
     size: int
 
     @property
@@ -39,47 +41,36 @@ class InputSpec:
         return RANGES[self.range]
 
 
-@dataclasses.dataclass(frozen=True)
-class Statement:
+class Statement(InputSpec):
     """Facts about a weights file that its content does not tell."""
 
-    input: InputSpec
     architecture: str = ""
     """Backbone, where the file holds weights alone."""
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """Arguments of that backbone's builder."""
     embedding_size: int = 0
     """0: whatever the file says."""
     sha256: str = ""
     """Of the file; empty: not stated."""
-    tensors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tensors: dict[str, Any] = Field(default_factory=dict)
     """Frozen graphs: names of the `input` and `output` tensors, and values to `feed` others."""
 
 
-@dataclasses.dataclass(frozen=True)
-class WeightsFile:
-    """A file of an entry; without a SHA-256 it is not pinned, and its input is checked on faces."""
-
-    name: str
-    sha256: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
+class Entry(Statement):
     """Known weights `architecture.tag`: the file to load, those it needs beside it, their terms and how to get them."""
 
     name: str
-    format: str
-    files: tuple[WeightsFile, ...]
-    folder: str
-    statement: Statement
-    licence: str
-    source: str
+    format: Text
+    files: Annotated[dict[str, Sha256 | None], Field(min_length=1)]
+    """Name to SHA-256; a file without one is not pinned, and its input is checked on faces."""
+    folder: Text
+    licence: Text
+    source: Text
 
     @property
     def is_pinned(self) -> bool:
         """Whether the manifest knows the SHA-256 of every file."""
-        return all(file.sha256 for file in self.files)
+        return all(self.files.values())
 
 
 def read_manifest(path: Path | None = None) -> dict[str, Entry]:
@@ -91,41 +82,19 @@ def read_manifest(path: Path | None = None) -> dict[str, Entry]:
         raise WeightsError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ValueError as error:
         raise WeightsError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(tree, dict) or tree.get("version") != FORMAT:
-        raise WeightsError(f"{path}: expected a manifest of version {FORMAT}")
-    entries = tree.get("entries")
-    if not isinstance(entries, dict):
-        raise WeightsError(f"{path}: expected 'entries', an object by name")
-    return {name: _entry(name, values, path) for name, values in entries.items()}
+    if not isinstance(tree, dict) or tree.get("version") != FORMAT or not isinstance(tree.get("entries"), dict):
+        raise WeightsError(f"{path}: expected a manifest of version {FORMAT} with 'entries', an object by name")
+    return {name: _entry(name, values, f"{path}: {name}") for name, values in tree["entries"].items()}
 
 
-def _entry(name: str, values: Any, path: Path) -> Entry:
-    where = f"{path}: {name}"
-    architecture, separator, tag = name.partition(".")
-    if not (separator and architecture and tag) or not isinstance(values, dict):
-        raise WeightsError(f"{where}: expected an entry named architecture.tag")
-    rest = dict(values)
-    texts = {}
-    for field in _TEXTS:
-        texts[field] = rest.pop(field, None)
-        if not isinstance(texts[field], str) or not texts[field]:
-            raise WeightsError(f"{where}: {field}: expected text, received {texts[field]!r}")
-    files = rest.pop("files", None)
-    if not isinstance(files, dict) or not files:
-        raise WeightsError(f"{where}: files: expected an object of names and SHA-256")
-    for place in (texts["folder"], *files):
-        check_name(place, source=where, error=WeightsError)
-    for file, digest in files.items():
-        if digest is not None and (not isinstance(digest, str) or len(digest) != 64):
-            raise WeightsError(f"{where}: {file}: expected a SHA-256 or null, received {digest!r}")
-    rest.setdefault("architecture", architecture)
-    statement = parse_statement(rest, where)
-    return Entry(
-        name=name,
-        files=tuple(WeightsFile(file, digest) for file, digest in files.items()),
-        statement=statement,
-        **texts,
-    )
+def _entry(name: str, values: Any, source: str) -> Entry:
+    architecture, _, tag = name.partition(".")
+    if not (architecture and tag) or not isinstance(values, dict):
+        raise WeightsError(f"{source}: expected an entry named architecture.tag")
+    entry = _validated(Entry, {"architecture": architecture, **values, "name": name}, source)
+    for place in (entry.folder, *entry.files):
+        check_name(place, source=source, error=WeightsError)
+    return entry
 
 
 def find_entry(name: str, entries: dict[str, Entry]) -> Entry | None:
@@ -142,48 +111,28 @@ def find_entry(name: str, entries: dict[str, Entry]) -> Entry | None:
 def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
     """Paths of the entry's files, all in one folder; with `verify`, their SHA-256 is compared."""
     folders = [folder / entry.folder for folder in search_folders()]
-    for folder in folders:
-        paths = [folder / file.name for file in entry.files]
-        if not paths[0].exists():
-            continue
-        for path, file in zip(paths, entry.files, strict=True):
-            if not path.exists():
-                raise WeightsError(f"{entry.name}: {path} is missing beside {paths[0].name}")
-            if verify and file.sha256 and (found := sha256_of(path)) != file.sha256:
-                raise WeightsError(
-                    f"{entry.name}: {path} is not the file of the manifest: expected SHA-256 "
-                    f"{file.sha256}, received {found}; get it anew: {entry.source}"
-                )
-        return paths
-    names = " and ".join(file.name for file in entry.files)
-    places = " or ".join(str(folder) for folder in folders)
-    raise WeightsError(
-        f"the weights {entry.name} are not here. Get {names} ({entry.source}; {entry.licence}) and put it into {places}"
-    )
-
-
-def unknown_name(name: str, entries: dict[str, Entry]) -> WeightsError:
-    """The error for a text that is neither an entry nor a file."""
-    return WeightsError(
-        f"'{name}' is neither a file nor an entry of the manifest{did_you_mean(name, entries)} "
-        f"(entries: {', '.join(sorted(entries))})"
-    )
+    first = next(iter(entry.files))
+    folder = next((folder for folder in folders if (folder / first).exists()), None)
+    if folder is None:
+        raise WeightsError(
+            f"the weights {entry.name} are not here. Get {' and '.join(entry.files)} ({entry.source}; "
+            f"{entry.licence}) and put it into {' or '.join(map(str, folders))}"
+        )
+    for name, digest in entry.files.items():
+        path = folder / name
+        if not path.exists():
+            raise WeightsError(f"{entry.name}: {path} is missing beside {first}")
+        if verify and digest and (found := sha256_of(path)) != digest:
+            raise WeightsError(
+                f"{entry.name}: {path} is not the file of the manifest: expected SHA-256 "
+                f"{digest}, received {found}; get it anew: {entry.source}"
+            )
+    return [folder / name for name in entry.files]
 
 
 def statement_path(path: Path) -> Path:
     """Where the statement about a weights file stands."""
     return path.with_name(f"{path.name}.input.json")
-
-
-def missing_statement(path: Path, kind: str) -> WeightsError:
-    """The error for a missing statement, with the text to write."""
-    ranges = " | ".join(f'"{name}"' for name in RANGES)
-    return WeightsError(
-        f"{path}: this {kind} file is not in the manifest, and what input it wants cannot be "
-        f"seen from it: write {statement_path(path)} with "
-        '{"colour_order": "RGB" | "BGR", "range": ' + ranges + ', "size": 112} '
-        "as its source states them"
-    )
 
 
 def read_statement(path: Path) -> Statement | None:
@@ -194,45 +143,19 @@ def read_statement(path: Path) -> Statement | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = one_line(error)
-        raise WeightsError(f"cannot read the statement {place}: {reason}") from error
-    return parse_statement(values, str(place))
+        raise WeightsError(f"cannot read the statement {place}: {one_line(error)}") from error
+    return _validated(Statement, values, str(place))
 
 
-def parse_statement(values: Any, source: str) -> Statement:
-    """A statement from JSON."""
-    if not isinstance(values, dict):
-        raise WeightsError(f"{source}: expected an object, received {type(values).__name__}")
-    values = dict(values)
-    spec = InputSpec(
-        _field(values, "colour_order", str, source),
-        _field(values, "range", str, source),
-        _field(values, "size", int, source),
-    )
-    if spec.colour_order not in COLOUR_ORDERS:
-        raise WeightsError(f"{source}: colour_order: expected 'RGB' or 'BGR', received '{spec.colour_order}'")
+def _validated(kind: type[S], values: Any, source: str) -> S:
     try:
-        lookup(RANGES, spec.range, "range")
-    except ConfigError as error:
-        raise WeightsError(f"{source}: {error}") from error
-    statement = Statement(
-        spec,
-        architecture=_field(values, "architecture", str, source, default=""),
-        arguments=_field(values, "arguments", dict, source, default={}),
-        embedding_size=_field(values, "embedding_size", int, source, default=0),
-        sha256=_field(values, "sha256", str, source, default=""),
-        tensors=_field(values, "tensors", dict, source, default={}),
-    )
-    for unknown in values:
-        known = [f.name for f in dataclasses.fields(InputSpec) + dataclasses.fields(Statement)]
-        raise WeightsError(f"{source}: unknown field '{unknown}'{did_you_mean(unknown, known)}")
-    return statement
+        return kind.model_validate(values)
+    except ValidationError as error:
+        from iom.config.base import explain  # which nothing else here needs
 
-
-def _field(values: dict[str, Any], name: str, kind: type, source: str, default: Any = None) -> Any:
-    value = values.pop(name, default)
-    if value is None:
-        raise WeightsError(f"{source}: the field '{name}' is missing")
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise WeightsError(f"{source}: {name}: expected {kind.__name__}, received {value!r}")
-    return value
+        for each in error.errors():
+            if each["type"] == "extra_forbidden":
+                unknown = str(each["loc"][-1])
+                hint = did_you_mean(unknown, kind.model_fields)
+                raise WeightsError(f"{source}: unknown key '{unknown}'{hint}") from error
+        raise WeightsError(f"{source}: {explain(error)[1]}") from error

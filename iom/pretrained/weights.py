@@ -1,4 +1,8 @@
-"""Backbones loaded by manifest name or from a file, as models that take raw RGB pixels."""
+"""Backbones loaded by manifest name or from a file, as models that take raw RGB pixels, and the check of their input.
+
+A network that is fed in another way than it was trained still gives embeddings, only worse ones. Where another way
+separates synthetic subjects clearly better than the stated one, the statement is wrong.
+"""
 
 import contextlib
 import dataclasses
@@ -12,20 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import sha256_of, write_json
+from iom._registry import did_you_mean
 from iom._untrusted import paths_inside, read_json
 from iom.errors import WeightsError
-from iom.pretrained.face_check import FaceCheck, check_on_faces
 from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
 from iom.pretrained.manifest import (
+    RANGES,
     InputSpec,
     Statement,
     find_entry,
     locate,
-    missing_statement,
     read_manifest,
     read_statement,
-    unknown_name,
+    statement_path,
 )
+from iom.synthetic import load_face_model
 
 if TYPE_CHECKING:
     from iom.pretrained.importers.tensorflow_graphs import FixedEmbedder
@@ -48,6 +53,35 @@ SUFFIXES = {
 """Suffix to format, where the content does not tell it."""
 FORMATS = frozenset((*SUFFIXES.values(), "saved_model"))
 
+Predict = Callable[[NDArray[np.float32]], Any]
+SUBJECTS, IMAGES = 60, 3
+RANGE_SUBJECTS = 20
+"""The wrong range shows sooner than the wrong colours."""
+CLEAR = 3.0
+"""Paired t statistic over subjects, above which one way is clearly better than another."""
+SEED = 20240229
+BATCH = 12
+SAME_RANGE = 0.02
+"""Ranges that differ by less give the same embeddings: /127.5 and /128."""
+TINY = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceCheck:
+    """Outcome: d' between mated and non-mated cosines for each way of feeding, and the evidence against the others.
+
+    `evidence` is the paired t statistic for the stated way over each other one: below `-CLEAR` the statement is
+    refuted, above `CLEAR` confirmed, and in between this network cannot tell.
+    """
+
+    separation: dict[str, float]
+    evidence: dict[str, float]
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether every other way is clearly worse."""
+        return all(value > CLEAR for value in self.evidence.values())
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBackbone:
@@ -60,13 +94,17 @@ class LoadedBackbone:
     name: str
     model: "keras.Model | FixedEmbedder"
     embedding_size: int
-    input_size: int
     fingerprint: str
     input: InputSpec
     check: FaceCheck | None = None
 
     @property
-    def predict(self) -> Callable[[NDArray[np.float32]], Any]:
+    def input_size(self) -> int:
+        """Side of the image, S."""
+        return self.input.size
+
+    @property
+    def predict(self) -> Predict:
         """Raw RGB pixels `(B, S, S, 3)` -> embeddings `(B, D)`, not normalised."""
         if isinstance(self.model, keras.Model):
             return self.model.predict_on_batch
@@ -88,23 +126,25 @@ def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackb
     input beside it, unless it is a backbone that this project saved.
     """
     path = Path(name_or_path)
-    if path.suffix in SUFFIXES or len(path.parts) > 1:
-        if not path.exists():
-            raise WeightsError(f"the weights file {path} does not exist")
-        return _load(path, format_of(path), read_statement(path), str(path), check=check)
     # A name goes before a folder of that name in the working directory.
-    entries = read_manifest()
-    entry = find_entry(name_or_path, entries)
-    if entry is not None:
-        check = check and not entry.is_pinned
-        return _load(locate(entry)[0], entry.format, entry.statement, entry.name, check=check)
-    if path.exists():
-        return _load(path, format_of(path), read_statement(path), str(path), check=check)
-    raise unknown_name(name_or_path, entries)
+    if path.suffix not in SUFFIXES and len(path.parts) == 1:
+        entries = read_manifest()
+        entry = find_entry(name_or_path, entries)
+        if entry is not None:
+            return _load(locate(entry)[0], entry.format, entry, entry.name, check=check and not entry.is_pinned)
+        if not path.exists():
+            raise WeightsError(
+                f"'{name_or_path}' is neither a file nor an entry of the manifest{did_you_mean(name_or_path, entries)} "
+                f"(entries: {', '.join(sorted(entries))})"
+            )
+    if not path.exists():
+        raise WeightsError(f"the weights file {path} does not exist")
+    return _load(path, format_of(path), read_statement(path), str(path), check=check)
 
 
 def _load(path: Path, kind: str, statement: Statement | None, name: str, *, check: bool) -> LoadedBackbone:
-    fingerprint = _fingerprint(path, kind)
+    digests = [sha256_of(file) for file in files_of(path, kind)]
+    fingerprint = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     if statement is not None and statement.sha256 not in ("", fingerprint):
         raise WeightsError(
             f"{path}: another file than the one stated: expected SHA-256 {statement.sha256}, received {fingerprint}"
@@ -112,63 +152,44 @@ def _load(path: Path, kind: str, statement: Statement | None, name: str, *, chec
     model: keras.Model | FixedEmbedder
     if kind == "keras":
         model = read_keras(path, statement)
-        known = statement or own_statement(model)
         check = check and statement is not None
-        if known is None:
-            raise missing_statement(path, kind)
-        model = on_raw_pixels(model, known, path)
-    elif statement is None:
-        raise missing_statement(path, kind)
+        statement = statement or own_statement(model)
+    if statement is None:
+        ranges = " | ".join(f'"{name}"' for name in RANGES)
+        raise WeightsError(
+            f"{path}: this {kind} file is not in the manifest, and what input it wants cannot be seen from it: write "
+            f'{statement_path(path)} with {{"colour_order": "RGB" | "BGR", "range": {ranges}, "size": 112}} '
+            "as its source states them"
+        )
+    if kind == "keras":
+        model = on_raw_pixels(model, statement, path)
+    elif kind in FORMATS:
+        model = _read_foreign(path, kind, statement)
     else:
-        known = statement
-        model = _read(path, kind, statement)
-    size = known.input.size
-    embedding_size = _embedding_size(model)
+        raise WeightsError(f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'")
     if isinstance(model, keras.Model):
         # XLA on a CPU runs depthwise convolutions thirty times slower.
         model.compile(jit_compile=False)
-    _try_out(model, size, path)
-    loaded = LoadedBackbone(name, model, embedding_size, size, fingerprint, known.input)
-    if not check:
-        return loaded
-    return dataclasses.replace(loaded, check=checked_on_faces(loaded, path))
+        embedding_size = int(model.output_shape[-1])
+    else:
+        embedding_size = model.embedding_size
+    _try_out(model, statement.size, path)
+    loaded = LoadedBackbone(name, model, embedding_size, fingerprint, statement)
+    return dataclasses.replace(loaded, check=_checked_on_faces(loaded, path)) if check else loaded
 
 
-def _read(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEmbedder":
-    """Read a file; only its own reader is imported, as readers need packages of their own."""
+def _read_foreign(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEmbedder":
+    """Read a file of another framework; importers are loaded when they are needed."""
     if kind in ("frozen", "saved_model"):
         from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
 
-        read = read_frozen if kind == "frozen" else read_saved_model
-        return read(path, statement)
+        return read_frozen(path, statement) if kind == "frozen" else read_saved_model(path, statement)
     from iom.pretrained.importers.foreign import build_foreign
+    from iom.pretrained.importers.mxnet import read_mmdnn, read_mxnet
+    from iom.pretrained.importers.onnx import read_onnx
 
-    if kind == "mxnet":
-        from iom.pretrained.importers.mxnet import read_mxnet
-
-        return build_foreign(read_mxnet(path, symbol_path(path)), statement)
-    if kind == "onnx":
-        from iom.pretrained.importers.onnx import read_onnx
-
-        return build_foreign(read_onnx(path), statement)
-    if kind == "mmdnn":
-        from iom.pretrained.importers.mmdnn import read_mmdnn
-
-        return build_foreign(read_mmdnn(path), statement)
-    raise WeightsError(f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'")
-
-
-def _fingerprint(path: Path, kind: str) -> str:
-    digests = [sha256_of(file) for file in files_of(path, kind)]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _embedding_size(model: "keras.Model | FixedEmbedder") -> int:
-    if isinstance(model, keras.Model):
-        return int(model.output_shape[-1])
-    return model.embedding_size
+    read = {"mxnet": read_mxnet, "mmdnn": read_mmdnn, "onnx": read_onnx}[kind]
+    return build_foreign(read(path), statement)
 
 
 def _try_out(model: "keras.Model | FixedEmbedder", size: int, path: Path) -> None:
@@ -182,10 +203,10 @@ def _try_out(model: "keras.Model | FixedEmbedder", size: int, path: Path) -> Non
         raise WeightsError(f"{path}: damaged weights: two images have the same embedding")
 
 
-def checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
+def _checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
     """Outcome of the check on faces: the one kept beside the file, or a new one, then kept."""
     place = path.with_name(f"{path.name}.checked.json")
-    key = {"sha256": loaded.fingerprint, "input": dataclasses.asdict(loaded.input)}
+    key = {"sha256": loaded.fingerprint, "input": loaded.input.model_dump(include=set(InputSpec.model_fields))}
     try:
         kept = read_json(place)
         if kept["key"] == key:
@@ -222,25 +243,92 @@ def format_of(path: Path) -> str:
 
 def files_of(path: Path, kind: str) -> list[Path]:
     """The file and those it needs beside it, in a fixed order: the files that a fingerprint covers."""
+    files = [path]
     if kind == "mxnet":
-        files = [path, symbol_path(path)]
+        from iom.pretrained.importers.mxnet import symbol_path
+
+        files.append(symbol_path(path))
     elif kind == "onnx":
         from iom.pretrained.importers.onnx import external_files
 
-        files = [path, *external_files(path)]
+        files += external_files(path)
     elif kind == "saved_model":
         names = [part.relative_to(path).as_posix() for part in path.rglob("*") if part.is_file()]
         files = sorted(paths_inside(path, names, source=path, error=WeightsError))
-    else:
-        files = [path]
     for file in files:
         if not file.is_file():
             raise WeightsError(f"{path}: its part {file} is missing")
     return files
 
 
-def symbol_path(params: Path) -> Path:
-    """The graph of an MXNet checkpoint: `model-0000.params` belongs to `model-symbol.json`."""
-    stem, _, epoch = params.stem.rpartition("-")
-    name = stem if stem and epoch.isdigit() else params.stem
-    return params.with_name(f"{name}-symbol.json")
+def check_on_faces(predict: Predict, spec: InputSpec, *, source: str) -> FaceCheck:
+    """Compare the stated input with the alternatives; `WeightsError` where another one is clearly better.
+
+    `predict` takes raw RGB pixels `(B, S, S, 3)` to embeddings `(B, D)`, as the statement has it.
+    """
+    faces, labels = load_face_model().sample(SUBJECTS, IMAGES, seed=SEED)
+    pixels = _resize(faces, spec.size)
+    few = RANGE_SUBJECTS * IMAGES
+    stated = f"{spec.colour_order} {spec.range}"
+    swapped_way = f"{'BGR' if spec.colour_order == 'RGB' else 'RGB'} {spec.range}"
+    embeddings = _embed(predict, pixels)
+    swapped = _embed(predict, pixels[..., ::-1])
+    all_scores, few_scores = _scores(embeddings, labels), _scores(embeddings[:few], labels[:few])
+    pairs = {swapped_way: (all_scores, _scores(swapped, labels))}
+    tried = [spec.scaling]
+    for name, (scale, offset) in RANGES.items():
+        if not any(np.allclose((scale, offset), other, rtol=SAME_RANGE) for other in tried):
+            tried.append((scale, offset))
+            as_if = (pixels[:few] * scale + offset - spec.scaling[1]) / spec.scaling[0]
+            scores = _scores(_embed(predict, as_if.astype(np.float32)), labels[:few])
+            pairs[f"{spec.colour_order} {name}"] = (few_scores, scores)
+    evidence = {way: _paired_t(ours, theirs) for way, (ours, theirs) in pairs.items()}
+    separation = {way: float(theirs.mean()) for way, (_, theirs) in pairs.items()}
+    check = FaceCheck({stated: float(all_scores.mean()), **separation}, evidence)
+    better = [way for way in pairs if evidence[way] < -CLEAR]
+    if better:
+        best = max(better, key=separation.__getitem__)
+        raise WeightsError(
+            f"{source}: the input '{stated}' is stated, but on synthetic faces '{best}' separates subjects better (d' "
+            f"{separation[best]:.2f} against {pairs[best][0].mean():.2f}): correct the statement"
+        )
+    return check
+
+
+def _resize(faces: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+    """Synthetic faces at the network's size (Facenet's is 160)."""
+    if faces.shape[1] == size:
+        return faces.astype(np.float32)
+    from PIL import Image
+
+    resized = [np.asarray(Image.fromarray(face).resize((size, size))) for face in faces]
+    return np.stack(resized).astype(np.float32)
+
+
+def _embed(predict: Predict, images: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Unit-length embeddings, in batches of one size."""
+    starts = range(0, len(images), BATCH)
+    rows = [np.asarray(predict(images[start : start + BATCH]), np.float64) for start in starts]
+    embeddings = np.concatenate(rows)
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), TINY)
+
+
+def _scores(embeddings: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Per subject: mean mated minus mean non-mated cosine, in units of their common spread."""
+    cosines = embeddings @ embeddings.T
+    same = labels[:, None] == labels[None]
+    mated = same & ~np.eye(len(labels), dtype=bool)
+    spread = np.sqrt((cosines[mated].var() + cosines[~same].var()) / 2)
+    separation = []
+    for subject in np.unique(labels):
+        rows = labels == subject
+        mated_mean = cosines[rows][mated[rows]].mean()
+        separation.append(mated_mean - cosines[rows][~same[rows]].mean())
+    return np.asarray(separation) / max(float(spread), TINY)
+
+
+def _paired_t(stated: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Student's t of the subjects' differences."""
+    difference = stated - other
+    deviation = float(difference.std(ddof=1)) / np.sqrt(len(difference))
+    return float(difference.mean() / max(deviation, TINY))

@@ -5,7 +5,6 @@ Its statistics come from LFW (docs/face_model.md): never evaluate on LFW a model
 
 import dataclasses
 import functools
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from iom._files import atomic_path
 from iom._random import numpy_stream
-from iom._untrusted import read_arrays
+from iom._untrusted import read_arrays, reading
 from iom.errors import DataError
 
 Floats = NDArray[np.float32]
@@ -179,12 +178,8 @@ class FaceModel:
     @classmethod
     def load(cls, path: Path) -> "FaceModel":
         """Read a compact file; a missing or damaged one is a `DataError`."""
-        try:
+        with reading(path, "a face model"):
             return _from_values(read_arrays(path))
-        except FileNotFoundError as error:
-            raise DataError(f"no face model {path}; it is part of the package") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: damaged face model ({error})") from error
 
 
 @functools.cache
@@ -198,23 +193,19 @@ def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress:
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root}: expected a new or empty folder, and there is something in it")
     pixels, labels = load_face_model().sample(subjects, images, seed=seed)
-    temporary = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".tmp-{root.name}-"))
-        for row, face in enumerate(tqdm(pixels, desc="writing faces", unit="image", disable=not progress)):
-            folder = temporary / f"subject_{labels[row]:04d}"
-            folder.mkdir(exist_ok=True)
-            Image.fromarray(face).save(folder / f"{row % images:03d}.png")
-        temporary.chmod(0o755)
-        if root.exists():
-            root.rmdir()
-        temporary.rename(root)
+        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".tmp-{root.name}-") as temporary:
+            faces = Path(temporary) / root.name
+            for row, face in enumerate(tqdm(pixels, desc="writing faces", unit="image", disable=not progress)):
+                folder = faces / f"subject_{labels[row]:04d}"
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(face).save(folder / f"{row % images:03d}.png")
+            if root.exists():
+                root.rmdir()
+            faces.rename(root)
     except OSError as error:
         raise DataError(f"cannot write {root}: {error.strerror}") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def to_planes(images: NDArray[np.uint8], shape: PlaneShape) -> Floats:
@@ -286,13 +277,10 @@ def _from_values(values: dict[str, NDArray[Any]]) -> FaceModel:
     )
     mean, between, within = (values[name].astype(np.float32) for name in ("mean", "between", "within"))
     count = len(symmetric)
-    expected = {"mean": (shape.size,), "between": (count, count), "within": (count, count)}
-    for name, expected_shape in expected.items():
-        if values[name].shape != expected_shape:
-            raise ValueError(f"{name}: expected {expected_shape}, received {values[name].shape}")
-    for array in (symmetric, antisymmetric, mean, between, within):
-        if array.shape[-1] not in (shape.size, count) or not np.isfinite(array).all():
-            raise ValueError("components of unequal size or values that are not finite")
+    expected = [(count, shape.size), (len(antisymmetric), shape.size), (shape.size,), (count, count), (count, count)]
+    arrays = (symmetric, antisymmetric, mean, between, within)
+    if [array.shape for array in arrays] != expected or not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(f"expected finite arrays of shapes {expected}, received {[array.shape for array in arrays]}")
     return FaceModel(shape, mean, symmetric, antisymmetric, between, within)
 
 

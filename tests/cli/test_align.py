@@ -41,7 +41,7 @@ def test_photographs_become_faces(tmp_path, capsys):
     [
         (["--workers", "-1"], "invalid value for '--workers': -1 is not in the range"),
         (["--faces", "best"], "choices: all, centre, dominant, largest, one"),
-        (["--min-score", "7"], "min_score from 0 to 1"),
+        (["--min-score", "7"], "min_score: expected at most 1"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, capsys, options, message):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from iom.data.formats.bin_files import write_bin
+from iom.data.formats.pair_files import write_bin
 from tests.commands import command
 from tests.data.test_conversions import SIDE, encoded, write_rec
 

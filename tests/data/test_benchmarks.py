@@ -15,7 +15,7 @@ from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark, linked_subjects
 from iom.data.benchmarks.folders import synthetic_pairs
 from iom.data.benchmarks.pair_lists import parse_pair_list, read_pair_list
-from iom.data.formats.bin_files import read_bin, write_bin
+from iom.data.formats.pair_files import read_bin, write_bin
 from iom.errors import ConfigError, DataError
 
 SIZE = 16

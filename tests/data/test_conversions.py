@@ -12,8 +12,8 @@ from PIL import Image
 from iom.config import AugmentationConfig, FolderConfig
 from iom.data.check import check_data
 from iom.data.folders import hold_out, scan_folder
-from iom.data.formats.bin_files import read_bin_images, write_bin
 from iom.data.formats.conversions import convert
+from iom.data.formats.pair_files import read_bin_images, write_bin
 from iom.data.formats.recordio import MAGIC, read_record_file
 from iom.data.image_batches import LABEL, ImageBatches
 from iom.data.tfrecord import open_shards, read_records

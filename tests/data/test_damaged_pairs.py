@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iom.data.benchmarks.pair_lists import parse_pair_list
-from iom.data.formats.carray import read_carray
+from iom.data.formats.pair_files import read_carray
 from iom.errors import DataError
 from tests.data.test_carray import SIZE, made
 

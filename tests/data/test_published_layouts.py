@@ -92,10 +92,6 @@ class TestYouTubeFaces:
         for left, right, same in zip(benchmark.left, benchmark.right, benchmark.same, strict=True):
             assert (benchmark.subjects[left] == benchmark.subjects[right]) == same
 
-    def test_frames_evenly_spread(self, tmp_path):
-        benchmark = read_youtube_faces(*layouts.youtube_faces(tmp_path), frames=2)
-        assert [image.name for image in benchmark.images[:2]] == ["0.0.jpg", "0.2.jpg"]
-
     def test_damaged(self, tmp_path):
         splits, root = layouts.youtube_faces(tmp_path)
         text = splits.read_text()

@@ -10,7 +10,7 @@ import pytest
 
 from iom.pretrained.importers.foreign import build_foreign
 from iom.pretrained.importers.onnx import read_onnx
-from iom.pretrained.manifest import InputSpec, Statement
+from iom.pretrained.manifest import Statement
 
 HERE = Path(__file__).parent
 NAMES = ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet", "mobilefacenet_deep")
@@ -37,7 +37,7 @@ def torch_python(root):
 def test_full_size_parity(tmp_path, torch_python, name):
     script = HERE / "make_onnx_sources.py"
     subprocess.run([torch_python, script, tmp_path, name], check=True, capture_output=True)
-    statement = Statement(InputSpec("RGB", "-1..1", 112), embedding_size=512)
+    statement = Statement(colour_order="RGB", range="-1..1", size=112, embedding_size=512)
     for exporter in EXPORTERS:
         path = tmp_path / f"{name}-{exporter}.onnx"
         source = np.load(path.with_suffix(".npz"))

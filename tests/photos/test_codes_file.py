@@ -146,7 +146,7 @@ def test_codes_outside_of_the_alphabet_are_refused(tmp_path):
 
 
 def test_missing_file_and_package(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="cannot read the file of codes"):
+    with pytest.raises(DataError, match="cannot read"):
         read_codes(tmp_path / "none.parquet")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"extra 'parquet'"):

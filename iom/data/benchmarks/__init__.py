@@ -34,8 +34,8 @@ SOURCES = {
     "cfp": Source("iom.data.benchmarks.pair_lists:read_cfp"),
     "youtube_faces": Source("iom.data.benchmarks.pair_lists:read_youtube_faces"),
     "ijb": Source("iom.data.benchmarks.ijb:read_ijb_pairs", options=("align_into",)),
-    "bin": Source("iom.data.formats.bin_files:read_bin", ("path",)),
-    "carray": Source("iom.data.formats.carray:read_carray", ("path",)),
+    "bin": Source("iom.data.formats.pair_files:read_bin", ("path",)),
+    "carray": Source("iom.data.formats.pair_files:read_carray", ("path",)),
     "folder": Source("iom.data.benchmarks.folders:folder_pairs", ("root",), ("path",), seeded=True),
     "synthetic": Source("iom.data.benchmarks.folders:synthetic_pairs", (), ("subjects", "images"), seeded=True),
 }

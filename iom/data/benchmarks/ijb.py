@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom.data.benchmarks.base import IdentificationBenchmark, PairBenchmark, Pooling, linked_subjects
-from iom.data.table_files import parsed, present, read_lines, shown, truth
+from iom.data.table_files import present, read_rows, shown, truth
 from iom.errors import DataError
 from iom.photos.align import aligned_crops
 
@@ -46,9 +46,7 @@ class _Faces:
         return rows
 
 
-def read_ijb_pairs(
-    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: str | Path = ""
-) -> PairBenchmark:
+def read_ijb_pairs(meta: Path, root: Path, *, name: str = "", align_into: str | Path = "") -> PairBenchmark:
     """1:1 verification of templates, by the lists in `meta`.
 
     Faces are weighted with the detector's score, as InsightFace does. With `align_into`, `root` holds loose crops,
@@ -56,11 +54,8 @@ def read_ijb_pairs(
     """
     prefix = _prefix(meta)
     path = meta / f"{prefix}_template_pair_label.txt"
-    pairs = [
-        parsed(path, *line, "'template template 0|1'", lambda f: (int(f[0]), int(f[1]), truth(f[2])), None)
-        for line in read_lines(path)
-    ]
-    faces = _faces(meta, root, prefix, detector_scores, align_into)
+    pairs = read_rows(path, "'template template 0|1'", lambda f: (int(f[0]), int(f[1]), truth(f[2])))
+    faces = _faces(meta, root, prefix, align_into)
     left = faces.rows(np.array([pair[0] for pair in pairs], np.int64), path)
     right = faces.rows(np.array([pair[1] for pair in pairs], np.int64), path)
     same = np.array([pair[2] for pair in pairs], bool)
@@ -77,11 +72,11 @@ def read_ijb_pairs(
 
 
 def read_ijb_identification(
-    meta: Path, root: Path, *, name: str = "", detector_scores: bool = True, align_into: str | Path = ""
+    meta: Path, root: Path, *, name: str = "", align_into: str | Path = ""
 ) -> IdentificationBenchmark:
     """1:N identification: mixed probes against two galleries, which are evaluated apart; see `read_ijb_pairs`."""
     prefix = _prefix(meta)
-    faces = _faces(meta, root, prefix, detector_scores, align_into)
+    faces = _faces(meta, root, prefix, align_into)
     subject_of = np.full(len(faces.names), -1, np.int64)
     rows_of = {}
     for part in (*(f"gallery_{name}" for name in GALLERIES[prefix]), "probe_mixed"):
@@ -116,11 +111,11 @@ def _prefix(meta: Path) -> str:
     raise DataError(f"{meta}: expected ijbb_face_tid_mid.txt or ijbc_face_tid_mid.txt, found neither")
 
 
-def _faces(meta: Path, root: Path, prefix: str, detector_scores: bool, align_into: str | Path) -> _Faces:
+def _faces(meta: Path, root: Path, prefix: str, align_into: str | Path) -> _Faces:
     listed = meta / f"{prefix}_face_tid_mid.txt"
-    rows = [parsed(listed, *line, "'image template medium'", _face, None) for line in read_lines(listed)]
+    rows = read_rows(listed, "'image template medium'", _face)
     points = meta / f"{prefix}_name_5pts_score.txt"
-    scored = [parsed(points, *line, "'image x1 y1 ... x5 y5 score'", _scored, None) for line in read_lines(points)]
+    scored = read_rows(points, "'image x1 y1 ... x5 y5 score'", _scored)
     differ = [i for i, (a, b) in enumerate(zip(rows, scored, strict=False)) if a[0] != b[0]]
     if differ or len(rows) != len(scored):
         place = f"first at line {differ[0] + 1}" if differ else "one is longer"
@@ -129,7 +124,7 @@ def _faces(meta: Path, root: Path, prefix: str, detector_scores: bool, align_int
             f"{len(scored)} and {len(rows)}, {len(differ)} that differ, {place}"
         )
     names, template = np.unique([row[1] for row in rows], return_inverse=True)
-    weight = np.array([score for *_, score in scored]) if detector_scores else None
+    weight = np.array([score for *_, score in scored])
     media = np.array([row[2] for row in rows], np.int64)
     images = present([row[0] for row in rows], root, listed)
     if align_into:
@@ -153,16 +148,10 @@ def _scored(fields: list[str]) -> tuple[str, list[float], float]:
 
 def _template_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Templates and subjects, each template once; a header is skipped, further columns unread."""
-    lines = read_lines(path)
-    if not lines[0][1].split(",")[0].strip().lstrip("-").isdigit():
-        lines = lines[1:]
-    ordered = sorted(
-        {parsed(path, *line, "'TEMPLATE_ID,SUBJECT_ID'", lambda f: (int(f[0]), int(f[1])), ",") for line in lines}
-    )
+    rows = read_rows(path, "'TEMPLATE_ID,SUBJECT_ID'", lambda f: (int(f[0]), int(f[1])), ",", header=True)
+    ordered = sorted(set(rows))
     torn = [a[0] for a, b in itertools.pairwise(ordered) if a[0] == b[0]]
     if torn:
         raise DataError(f"{path}: {len(torn)} templates belong to two subjects: {shown(torn)}")
-    return (
-        np.array([template for template, _ in ordered], np.int64),
-        np.array([subject for _, subject in ordered], np.int64),
-    )
+    templates, subjects = np.array(ordered, np.int64).reshape(-1, 2).T
+    return templates, subjects

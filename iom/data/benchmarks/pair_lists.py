@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import list_folders, list_images
-from iom._untrusted import check_name, path_inside
+from iom._untrusted import check_name, paths_inside
 from iom.data.benchmarks.base import PairBenchmark, Pooling
-from iom.data.table_files import check_folder, parsed, read_lines, shown, truth
+from iom.data.table_files import check_folder, read_lines, read_rows, shown, truth
 from iom.errors import DataError
 
 MAX_CONTRADICTIONS = 0.05
@@ -45,14 +45,18 @@ def parse_pair_list(path: Path) -> tuple[list[Pair], int | None]:
     if not lines:
         raise DataError(f"{path}: expected a pair list, received comments only")
     header = _fields(lines[0][1])
-    if len(header) <= 2 and all(_is_number(field) for field in header):
-        return _parse_lfw(path, [int(field) for field in header], lines[1:])
-    return [_plain_pair(path, number, line) for number, line in lines], None
+    is_lfw = len(header) <= 2 and all(_is_number(field) for field in header)
+    parse, lines = (_lfw_pair, lines[1:]) if is_lfw else (_plain_pair, lines)
+    pairs = [parse(path, number, line) for number, line in lines]
+    for (number, _), (left, right, _) in zip(lines, pairs, strict=True):
+        if left == right:
+            raise DataError(f"{path}, line {number}: {left} is paired with itself")
+    return pairs, _lfw_folds(path, [int(field) for field in header], pairs) if is_lfw else None
 
 
-def _parse_lfw(path: Path, header: Sequence[int], lines: Sequence[tuple[int, str]]) -> tuple[list[Pair], int | None]:
+def _lfw_folds(path: Path, header: Sequence[int], pairs: Sequence[Pair]) -> int | None:
+    """Number of folds of LFW's list, which the pairs must confirm."""
     folds, each = (1, header[0]) if len(header) == 1 else header
-    pairs = [_lfw_pair(path, number, line) for number, line in lines]
     if folds < 1 or each < 1 or len(pairs) != 2 * folds * each:
         raise DataError(
             f"{path}: the header promises {folds} x {each} mated and as many non-mated pairs, found {len(pairs)} pairs"
@@ -61,7 +65,7 @@ def _parse_lfw(path: Path, header: Sequence[int], lines: Sequence[tuple[int, str
         mated = sum(same for *_, same in pairs[2 * each * fold : 2 * each * (fold + 1)])
         if mated != each:
             raise DataError(f"{path}: fold {fold + 1}: expected {each} mated pairs, found {mated}")
-    return pairs, folds if len(header) == 2 else None
+    return folds if len(header) == 2 else None
 
 
 def _lfw_pair(path: Path, number: int, line: str) -> Pair:
@@ -79,7 +83,7 @@ def _lfw_pair(path: Path, number: int, line: str) -> Pair:
     if not valid:
         raise DataError(f"{path}, line {number}: expected 'name n1 n2' or 'name1 n1 name2 n2', received '{line[:80]}'")
     left, right = (f"{n}/{n}_{int(i):04d}.jpg" for n, i in (fields[:2], fields[2:]))
-    return _different(path, number, (left, right, fields[0] == fields[2]))
+    return left, right, fields[0] == fields[2]
 
 
 def _plain_pair(path: Path, number: int, line: str) -> Pair:
@@ -92,13 +96,7 @@ def _plain_pair(path: Path, number: int, line: str) -> Pair:
     for name in fields[:2]:
         check_name(name, source=f"{path}, line {number}")
     left, right = (Path(name).as_posix() for name in fields[:2])
-    return _different(path, number, (left, right, _TRUTH[fields[2].lower()]))
-
-
-def _different(path: Path, number: int, pair: Pair) -> Pair:
-    if pair[0] == pair[1]:
-        raise DataError(f"{path}, line {number}: {pair[0]} is paired with itself")
-    return pair
+    return left, right, _TRUTH[fields[2].lower()]
 
 
 def _is_number(field: str) -> bool:
@@ -128,10 +126,7 @@ def _subjects_of_folders(pairs: Sequence[Pair]) -> NDArray[np.int64] | None:
 
 def read_two_line_pairs(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
     """CALFW and CPLFW: two lines `image label` make a pair, both 1 (mated) or 0; ten folds in order, by kind."""
-    entries = [
-        parsed(path, number, line, "'image 0|1'", lambda f: (f[0], truth(f[1])), None)
-        for number, line in read_lines(path)
-    ]
+    entries = read_rows(path, "'image 0|1'", lambda f: (f[0], truth(f[1])))
     if len(entries) % 2:
         raise DataError(f"{path}: expected two lines a pair, received {len(entries)} lines")
     both = list(zip(entries[0::2], entries[1::2], strict=True))
@@ -160,56 +155,49 @@ def read_cfp(split: Path, root: Path, *, name: str = "") -> PairBenchmark:
         raise DataError(f"{split}: expected folders 01 to 10 with same.txt and diff.txt")
 
     def entries(fields: list[str]) -> tuple[str, str]:
-        left, right = (_entry(lists[kind], int(text)) for kind, text in zip(kinds, fields, strict=True))
-        return left, right
+        left, right = map(int, fields)
+        if min(left, right) < 1:
+            raise ValueError(fields)
+        return lists[kinds[0]][left - 1], lists[kinds[1]][right - 1]
 
     pairs, fold = [], []
     for index, folder in enumerate(folders):
         for file, same in (("same.txt", True), ("diff.txt", False)):
-            path = folder / file
-            for number, line in read_lines(path):
-                pairs.append((*parsed(path, number, line, "'i,j' within the lists", entries, ","), same))
-                fold.append(index)
+            rows = read_rows(folder / file, "'i,j' within the lists", entries, ",")
+            pairs += [(left, right, same) for left, right in rows]
+            fold += [index] * len(rows)
     return PairBenchmark.of_files(name, split, root, pairs, fold=np.array(fold, np.int64))
 
 
 def _numbered_list(path: Path) -> list[str]:
     """Lines `number path`; the path from `Data` on, or as it stands."""
     names: list[str] = []
-    for number, line in read_lines(path):
-        entry = parsed(path, number, line, "'number path'", lambda f: (int(f[0]), f[1]), None)
-        if entry[0] != len(names) + 1:
-            raise DataError(f"{path}, line {number}: expected number {len(names) + 1}")
-        parts = Path(entry[1]).parts
+    for number, name in read_rows(path, "'number path'", lambda f: (int(f[0]), f[1])):
+        if number != len(names) + 1:
+            raise DataError(f"{path}: expected number {len(names) + 1}, received {number}")
+        parts = Path(name).parts
         start = parts.index("Data") if "Data" in parts else 0
         names.append("/".join(part for part in parts[start:] if part not in (".", "..")))
     return names
 
 
-def _entry(names: Sequence[str], number: int) -> str:
-    if not 1 <= number <= len(names):
-        raise ValueError(number)
-    return names[number - 1]
-
-
-def read_youtube_faces(splits: Path, root: Path, *, name: str = "", frames: int = 0) -> PairBenchmark:
+def read_youtube_faces(splits: Path, root: Path, *, name: str = "") -> PairBenchmark:
     """YouTube Faces (Wolf, Hassner and Maoz, CVPR 2011): video pairs over frames `<root>/<subject>/<video>/<frame>`.
 
     Lines of the list: `split, number of the pair, first video, second video, is same`, splits from 1, a video named as
-    `subject/number`; a header is skipped. A template is the mean of a video's frames, or of `frames` evenly spread.
+    `subject/number`; a header is skipped. A template is the mean of a video's frames.
     """
-    lines = read_lines(splits)
-    if not lines[0][1].split(",")[0].strip().isdigit():
-        lines = lines[1:]
-    form = "'split, pair, first video, second video, 0|1'"
-    pairs = [parsed(splits, *line, form, _video_pair, ",") for line in lines]
+    pairs = read_rows(splits, "'split, pair, first video, second video, 0|1'", _video_pair, ",", header=True)
     wrong = [p for p in pairs if (_subject(p[1]) == _subject(p[2])) != p[3]]
     if wrong:
         raise DataError(
             f"{splits}: {len(wrong)} pairs whose label contradicts the names, first {wrong[0][1]} and {wrong[0][2]}"
         )
     videos = sorted({video for pair in pairs for video in pair[1:3]})
-    files = [_frames(root, video, frames, splits) for video in videos]
+    folders = paths_inside(root, videos, source=splits)
+    files = [
+        [folder / name for name in list_images(folder, depth=1).images] if folder.is_dir() else [] for folder in folders
+    ]
     empty = [video for video, found in zip(videos, files, strict=True) if not found]
     if empty:
         raise DataError(f"{splits}: {len(empty)} of {len(videos)} videos have no frames in {root}: {shown(empty)}")
@@ -236,13 +224,3 @@ def _video_pair(fields: list[str]) -> tuple[int, str, str, bool]:
 
 def _subject(video: str) -> str:
     return video.split("/")[0]
-
-
-def _frames(root: Path, video: str, frames: int, splits: Path) -> list[Path]:
-    folder = path_inside(root, video, source=splits)
-    if not folder.is_dir():
-        return []
-    found = [folder / name for name in list_images(folder, depth=1).images]
-    if not frames or len(found) <= frames:
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, frames).round().astype(int)]

@@ -7,10 +7,11 @@ arcface-tf2 reads them, and `image/subject`. TFRecord guards it with CRC-32C.
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -26,8 +27,7 @@ from iom._files import (
 )
 from iom._untrusted import paths_inside
 from iom.data.benchmarks.pair_lists import read_pair_list
-from iom.data.formats.bin_files import read_bin_images, write_bin
-from iom.data.formats.carray import read_carray
+from iom.data.formats.pair_files import read_bin_images, read_carray, write_bin
 from iom.data.formats.recordio import read_record_file
 from iom.data.tfrecord import FORMAT, MANIFEST, ShardRow, open_shards, read_records, read_sidecar
 from iom.errors import ConfigError, DataError
@@ -58,16 +58,31 @@ class FaceSource:
         """Subject names; a label is an index into them."""
         return sorted({path.split("/", 1)[0] for path in self.paths})
 
-    def checked(self, row: int, size: int, *, skip_damaged: bool) -> tuple[bytes, str]:
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """Settings of a conversion of labelled images: side of an image, images a shard, and how it is run."""
+
+    size: int = 112
+    per_shard: int = 4096
+    workers: int = 2
+    skip_damaged: bool = False
+    progress: bool = False
+
+    def read(self, source: FaceSource, row: int) -> tuple[bytes, str]:
         """Encoded image of a row that decodes, or with `skip_damaged` no bytes and the reason."""
         try:
-            data = self.read(row)
-            decode_image(data, f"{self.root}: {self.paths[row]}", size=size)
+            data = source.read(row)
+            decode_image(data, f"{source.root}: {source.paths[row]}", size=self.size)
         except (DataError, OSError) as error:
-            if not skip_damaged:
+            if not self.skip_damaged:
                 raise DataError(f"{error}; --skip-damaged leaves such images out") from error
             return b"", str(error)
         return data, ""
+
+    def run(self, write: Callable[[int], T], items: Sequence[int], unit: str) -> Iterator[T]:
+        """Results of `write` on each of `items`, in order."""
+        return in_threads(write, items, f"{unit}s", unit=unit, workers=self.workers, progress=self.progress)
 
 
 def from_folder(root: Path) -> FaceSource:
@@ -94,47 +109,31 @@ def from_shards(root: Path) -> FaceSource:
     """A folder of TFRecord shards of this package."""
     store = open_shards(root, verify=True)
     paths = tuple(store.paths)
-    return FaceSource(root, paths, lambda row: store.file(paths[row]).read_bytes())
+    return FaceSource(root, paths, lambda row: store.rows[paths[row]].read_bytes())
 
 
 def convert(
-    kind: tuple[str, str],
-    source: Path,
-    target: Path,
-    *,
-    size: int = 112,
-    workers: int = 2,
-    skip_damaged: bool = False,
-    progress: bool = False,
-    per_shard: int = 4096,
+    kind: tuple[str, str], source: Path, target: Path, *, progress: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """Convert data into another kind, of `CONVERSIONS`; returns the manifest, which also lies in or beside the target.
 
-    Started again, an interrupted conversion of labelled images goes on. `size` is the side of labelled images.
+    `settings` are those of `Conversion`, for labelled images; started again, an interrupted conversion of them goes on.
     """
     if kind not in CONVERSIONS:
         known = ", ".join(f"{a} to {b}" for a, b in CONVERSIONS)
         raise ConfigError(f"cannot convert {kind[0]} to {kind[1]}; there are: {known}")
     if kind[0] in PAIR_SOURCES:
-        return PAIR_WRITERS[kind[1]](PAIR_SOURCES[kind[0]](source, progress), target, progress)
+        pairs = PAIR_SOURCES[kind[0]](source)
+        for index, data in enumerate(tqdm(pairs.images, "images checked", unit="image", disable=not progress)):
+            decode_image(data, f"{source}: image {index}", size=None)
+        return PAIR_WRITERS[kind[1]](pairs, target)
     faces = FACE_SOURCES[kind[0]](source)
     if not faces.paths:
         raise DataError(f"{source}: expected images, found none")
-    settings: dict[str, Any] = {"size": size, "workers": workers, "skip_damaged": skip_damaged, "progress": progress}
-    if kind[1] == "tfrecord":
-        settings["per_shard"] = per_shard
-    return FACE_WRITERS[kind[1]](faces, target, **settings)
+    return FACE_WRITERS[kind[1]](faces, target, Conversion(progress=progress, **settings))
 
 
-def write_folder(
-    source: FaceSource,
-    root: Path,
-    *,
-    size: int = 112,
-    workers: int = 2,
-    skip_damaged: bool = False,
-    progress: bool = False,
-) -> dict[str, Any]:
+def write_folder(source: FaceSource, root: Path, conversion: Conversion) -> dict[str, Any]:
     """Write each image byte for byte as `<root>/<subject>/<file>`; an image that is there already, whole, is kept.
 
     Bytes behind the end of an image are copied with it: nothing runs them, and the file is not executable. The manifest
@@ -148,7 +147,7 @@ def write_folder(
             )
 
     def write(row: int) -> tuple[str, str, str]:
-        data, problem = source.checked(row, size, skip_damaged=skip_damaged)
+        data, problem = conversion.read(source, row)
         if problem:
             return source.paths[row], "", problem
         target = targets[row]
@@ -160,8 +159,8 @@ def write_folder(
             raise DataError(f"{target}: does not read back as written; full disk?")
         return source.paths[row], digest, ""
 
-    with _journal(root, source, {"to": "folder", "size": size}):
-        written = list(in_threads(write, range(len(source.paths)), "images", workers=workers, progress=progress))
+    with _journal(root, source, {"to": "folder", "size": conversion.size}):
+        written = list(conversion.run(write, range(len(source.paths)), "image"))
     manifest = {
         "source": source.root.name,
         "notes": list(source.notes),
@@ -174,25 +173,16 @@ def write_folder(
     return manifest
 
 
-def write_shards(
-    source: FaceSource,
-    root: Path,
-    *,
-    size: int = 112,
-    per_shard: int = 4096,
-    workers: int = 2,
-    skip_damaged: bool = False,
-    progress: bool = False,
-) -> dict[str, Any]:
+def write_shards(source: FaceSource, root: Path, conversion: Conversion) -> dict[str, Any]:
     """Write TFRecord shards and `manifest.json`, and read them back; started again, finished ones are kept."""
     subjects = source.subjects
     label_of = {name: label for label, name in enumerate(subjects)}
-    count = len(source.paths)
+    count, per_shard = len(source.paths), conversion.per_shard
 
     def write(number: int) -> dict[str, Any]:
         path = root / f"{number:05d}.tfrecord"
         part = range(number * per_shard, min((number + 1) * per_shard, count))
-        rows, skipped = _write_shard(source, part, path, label_of, size, skip_damaged)
+        rows, skipped = _write_shard(source, part, path, label_of, conversion)
         _verify(path, rows)
         sidecar = path.with_suffix(".tsv")
         write_text(sidecar, "".join(f"{r.offset}\t{r.length}\t{r.label}\t{r.sha256}\t{r.path}\n" for r in rows))
@@ -205,12 +195,11 @@ def write_shards(
             "skipped": skipped,
         }
 
-    with _journal(root, source, {"to": "tfrecord", "size": size, "per_shard": per_shard}) as journal:
+    with _journal(root, source, {"to": "tfrecord", "size": conversion.size, "per_shard": per_shard}) as journal:
         numbers = range(-(-count // per_shard))
         finished = {number: shard for number, shard in _finished_shards(root, journal) if number in numbers}
         left = [number for number in numbers if number not in finished]
-        written = in_threads(write, left, "shards", unit="shard", workers=workers, progress=progress)
-        for number, shard in zip(left, written, strict=True):
+        for number, shard in zip(left, conversion.run(write, left, "shard"), strict=True):
             journal.add({"shard": shard}, durable=True)
             finished[number] = shard
     shards = [finished[number] for number in numbers]
@@ -218,7 +207,7 @@ def write_shards(
         "format": FORMAT,
         "source": source.root.name,
         "notes": list(source.notes),
-        "size": size,
+        "size": conversion.size,
         "images": sum(shard["images"] for shard in shards),
         "skipped": [text for shard in shards for text in shard["skipped"]],
         "subjects": subjects,
@@ -256,7 +245,7 @@ def _finished_shards(root: Path, journal: Journal) -> Iterator[tuple[int, dict[s
 
 
 def _write_shard(
-    source: FaceSource, part: range, path: Path, label_of: dict[str, int], size: int, skip_damaged: bool
+    source: FaceSource, part: range, path: Path, label_of: dict[str, int], conversion: Conversion
 ) -> tuple[list[ShardRow], list[str]]:
     import tensorflow as tf
 
@@ -265,7 +254,7 @@ def _write_shard(
     place = 0
     with atomic_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for index in part:
-            data, problem = source.checked(index, size, skip_damaged=skip_damaged)
+            data, problem = conversion.read(source, index)
             if problem:
                 skipped.append(problem)
                 continue
@@ -274,7 +263,7 @@ def _write_shard(
             record = _example(data, name, subject, label_of[subject])
             offset = place + RECORD_HEAD + record.index(data)
             digest = hashlib.sha256(data).hexdigest()
-            rows.append(ShardRow(path.name, offset, len(data), label_of[subject], digest, name))
+            rows.append(ShardRow(path, offset, len(data), label_of[subject], digest, name))
             writer.write(record)
             place += RECORD_HEAD + len(record) + RECORD_TAIL
     return rows, skipped
@@ -283,28 +272,20 @@ def _write_shard(
 def _example(data: bytes, name: str, subject: str, label: int) -> bytes:
     import tensorflow as tf
 
-    def text(value: bytes) -> Any:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    features = {
-        "image/encoded": text(data),
-        "image/filename": text(name.encode()),
-        "image/source_id": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-        "image/subject": text(subject.encode()),
-    }
+    values = {"image/encoded": data, "image/filename": name.encode(), "image/subject": subject.encode()}
+    features = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in values.items()}
+    features["image/source_id"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
     message = tf.train.Example(features=tf.train.Features(feature=features))
     return bytes(message.SerializeToString(deterministic=True))
 
 
 def _verify(path: Path, rows: list[ShardRow]) -> None:
     """Read the records (with their CRCs) and the index again; both must hold the written images."""
-    records = list(read_records(path))
     with path.open("rb") as stream:
-        for (name, label, data), row in zip(records, rows, strict=True):
+        for (name, label, data), row in zip(read_records(path), rows, strict=True):
             stream.seek(row.offset)
             same = stream.read(row.length) == data
-            digest = hashlib.sha256(data).hexdigest()
-            if not same or (name, label, digest) != (row.path, row.label, row.sha256):
+            if not same or (name, label, hashlib.sha256(data).hexdigest()) != (row.path, row.label, row.sha256):
                 raise DataError(f"{path}: '{row.path}' does not read back as written; full disk?")
 
 
@@ -318,41 +299,37 @@ class EncodedPairs:
     same: Sequence[bool]
 
 
-def pairs_of_bin(path: Path, progress: bool = False) -> EncodedPairs:
+def pairs_of_bin(path: Path) -> EncodedPairs:
     """An InsightFace `.bin`, image bytes unchanged; equal images are kept once."""
     encoded, same = read_bin_images(path)
-    for index, data in enumerate(_shown(encoded, "checked", progress)):
-        decode_image(data, f"{path}: image {index}", size=None)
     row_of: dict[bytes, int] = {}
     rows = [row_of.setdefault(data, len(row_of)) for data in encoded]
     return EncodedPairs(list(row_of), rows[0::2], rows[1::2], same)
 
 
-def pairs_of_carray(path: Path, progress: bool = False) -> EncodedPairs:
+def pairs_of_carray(path: Path) -> EncodedPairs:
     """A carray folder, images as PNG."""
     pairs = read_carray(path)
     encoded = []
-    for pixels in _shown(pairs.images, "encoded", progress):
+    for pixels in np.asarray(pairs.images):
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
         encoded.append(stream.getvalue())
     return EncodedPairs(encoded, pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist())
 
 
-def pairs_of_folder(root: Path, progress: bool = False) -> EncodedPairs:
+def pairs_of_folder(root: Path) -> EncodedPairs:
     """`pairs.txt` and `images/` of a folder, image bytes unchanged."""
     pairs = read_pair_list(root / PAIRS, root / IMAGES)
     encoded = [file.read_bytes() for file in pairs.images]
-    for index, data in enumerate(_shown(encoded, "checked", progress)):
-        decode_image(data, str(pairs.images[index]), size=None)
     return EncodedPairs(encoded, pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist())
 
 
-def write_pairs(pairs: EncodedPairs, root: Path, progress: bool = False) -> dict[str, Any]:
+def write_pairs(pairs: EncodedPairs, root: Path) -> dict[str, Any]:
     """Write images under `images/` and `pairs.txt` with lines `left right same`, in order, and read them back."""
     remove_temporary_files(root)
     names = []
-    for index, data in enumerate(_shown(pairs.images, "written", progress)):
+    for index, data in enumerate(pairs.images):
         suffix = "jpg" if data.startswith(b"\xff\xd8") else "png"
         names.append(f"{index:06d}.{suffix}")
         target = root / IMAGES / names[-1]
@@ -372,7 +349,7 @@ def write_pairs(pairs: EncodedPairs, root: Path, progress: bool = False) -> dict
     return manifest
 
 
-def write_bin_pairs(pairs: EncodedPairs, target: Path, progress: bool = False) -> dict[str, Any]:
+def write_bin_pairs(pairs: EncodedPairs, target: Path) -> dict[str, Any]:
     """Write InsightFace's file, image bytes unchanged, and read it back."""
     encoded = [pairs.images[row] for both in zip(pairs.left, pairs.right, strict=True) for row in both]
     same = [bool(each) for each in pairs.same]
@@ -391,10 +368,6 @@ def _suffix(data: bytes, place: str) -> str:
     raise DataError(f"{place}: expected a JPEG or PNG, found {data[:4]!r}")
 
 
-def _shown(items: Iterable[T], action: str, progress: bool) -> Iterable[T]:
-    return tqdm(items, desc=f"images {action}", unit="image", disable=not progress)
-
-
 FACE_SOURCES: dict[str, Callable[[Path], FaceSource]] = {
     "folder": from_folder,
     "recordio": from_recordio,
@@ -403,16 +376,13 @@ FACE_SOURCES: dict[str, Callable[[Path], FaceSource]] = {
 """Readers of labelled images."""
 FACE_WRITERS: dict[str, Callable[..., dict[str, Any]]] = {"folder": write_folder, "tfrecord": write_shards}
 """Writers of labelled images."""
-PAIR_SOURCES: dict[str, Callable[[Path, bool], EncodedPairs]] = {
+PAIR_SOURCES: dict[str, Callable[[Path], EncodedPairs]] = {
     "bin": pairs_of_bin,
     "carray": pairs_of_carray,
     "pairs": pairs_of_folder,
 }
 """Readers of pairs to verify; `pairs` is a folder with `images/` and `pairs.txt`."""
-PAIR_WRITERS: dict[str, Callable[[EncodedPairs, Path, bool], dict[str, Any]]] = {
-    "pairs": write_pairs,
-    "bin": write_bin_pairs,
-}
+PAIR_WRITERS: dict[str, Callable[[EncodedPairs, Path], dict[str, Any]]] = {"pairs": write_pairs, "bin": write_bin_pairs}
 """Writers of pairs to verify."""
 CONVERSIONS = tuple(
     (a, b)

@@ -6,17 +6,18 @@ labels, and the encoded image. InsightFace's record 0 holds the range of the ide
 range of its images.
 """
 
+import contextlib
 import dataclasses
 import math
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._untrusted import reading
 from iom.errors import DataError
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -42,15 +43,21 @@ class RecordFile:
     cross_checked: bool
 
     def read(self, row: int) -> bytes:
-        with self.path.open("rb") as stream:
-            content = _record(stream.read, stream.seek, int(self.offsets[row]), self.path)
+        with _mapped(self.path) as view:
+            content, _ = _record(view, int(self.offsets[row]), self.path)
         return _unpack(content, f"{self.path}: record {self.keys[row]}")[1]
 
 
 def read_record_file(path: Path) -> RecordFile:
     """Check a RecordIO file against its index, its identity ranges and its `property`."""
     starts = _index(path.with_suffix(".idx"))
-    contents = _walk(path)
+    contents: dict[int, tuple[float, ...]] = {}  # labels of each record by its offset
+    with _mapped(path) as view:
+        place = 0
+        while place < len(view):
+            content, end = _record(view, place, path)
+            contents[place] = _unpack(content, f"{path}: record at byte {place}")[0]
+            place = end
     if sorted(starts.values()) != sorted(contents):
         raise DataError(
             f"{path}: holds {len(contents)} records, {path.with_suffix('.idx')} lists {len(starts)}"
@@ -65,13 +72,21 @@ def read_record_file(path: Path) -> RecordFile:
     return RecordFile(path, np.array(keys, np.int64), offsets, labels, bool(ranges))
 
 
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    with (
+        reading(path, "RecordIO"),
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view,  # an empty file is a ValueError
+    ):
+        yield view
+
+
 def _index(path: Path) -> dict[int, int]:
     """Offset of each key."""
     starts: dict[int, int] = {}
-    try:
+    with reading(path, "an index"):
         text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the index {path}: {error}") from error
     if not text.endswith("\n"):
         raise DataError(f"{path}: expected lines 'key offset', the last one is cut off")
     for number, line in enumerate(text.splitlines(), start=1):
@@ -85,47 +100,26 @@ def _index(path: Path) -> dict[int, int]:
     return starts
 
 
-def _walk(path: Path) -> dict[int, tuple[float, ...]]:
-    """Labels of each record by its offset, for the whole file."""
-    found: dict[int, tuple[float, ...]] = {}
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            if size == 0:
-                raise DataError(f"{path}: expected RecordIO, received an empty file")
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                place = 0
-                while place < size:
-                    start = place
-                    content = _record(view.read, view.seek, place, path)
-                    place = view.tell()
-                    found[start] = _unpack(content, f"{path}: record at byte {start}")[0]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    return found
-
-
-def _record(read: Callable[[int], bytes], seek: Callable[[int], Any], offset: int, path: Path) -> bytes:
-    """Content of the record at `offset`; leaves the file after its padding."""
-    seek(offset)
+def _record(view: mmap.mmap, offset: int, path: Path) -> tuple[bytes, int]:
+    """Content of the record at `offset`, and where the next one is."""
     parts: list[bytes] = []
+    place = offset
     while True:
-        head = read(PART.size)
-        if len(head) != PART.size or head[:4] != MAGIC:
+        if place + PART.size > len(view) or view[place : place + 4] != MAGIC:
             raise DataError(f"{path}: expected a record at byte {offset}, found something else")
-        word = PART.unpack(head)[1]
+        word = PART.unpack_from(view, place)[1]
         kind, length = word >> LENGTH_BITS, word & ((1 << LENGTH_BITS) - 1)
         if kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
             raise DataError(f"{path}: parts out of order in the record at byte {offset}")
-        padded = (length + 3) // 4 * 4
-        content = read(padded)
-        if len(content) != padded:
+        first, end = place + PART.size, place + PART.size + length
+        place = end + -length % 4
+        if place > len(view):
             raise DataError(f"{path}: truncated in the record at byte {offset}")
-        if any(content[length:]):
+        if any(view[end:place]):
             raise DataError(f"{path}: a damaged length in the record at byte {offset}")
-        parts.append(content[:length])
+        parts.append(view[first:end])
         if kind in (WHOLE, LAST):
-            return MAGIC.join(parts)
+            return MAGIC.join(parts), place
 
 
 def _unpack(content: bytes, place: str) -> tuple[tuple[float, ...], bytes]:
@@ -136,9 +130,8 @@ def _unpack(content: bytes, place: str) -> tuple[tuple[float, ...], bytes]:
     end = HEADER.size + 4 * flag
     if end > len(content):
         raise DataError(f"{place}: says it has {flag} labels, which do not fit")
-    if not flag:
-        return (label,), content[end:]
-    return struct.unpack_from(f"<{flag}f", content, HEADER.size), content[end:]
+    labels = struct.unpack_from(f"<{flag}f", content, HEADER.size) if flag else (label,)
+    return labels, content[end:]
 
 
 def _images(label_of: dict[int, tuple[float, ...]], path: Path) -> tuple[list[int], list[tuple[int, int]]]:

@@ -7,15 +7,15 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import layers
 
 from iom._files import atomic_path
-from iom._untrusted import check_inflated, check_inflated_size, check_printable, one_line, parse_json
+from iom._untrusted import check_inflated, check_inflated_size, check_printable, one_line, parse_json, reading
 from iom.errors import ConfigError, WeightsError
-from iom.pretrained.manifest import RAW, InputSpec, Statement
+from iom.pretrained.manifest import RAW, Statement
 
 # Layers whose configuration holds code or names a program.
 _CODE = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
@@ -52,68 +52,41 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 def read_keras(path: Path, statement: Statement | None) -> keras.Model:
     """Model of a `.keras` or `.h5` file; of weights alone where the statement names the backbone."""
-    content = _content(path)
-    if content.configuration is None:
-        return _weights_alone(path, statement, content.elements)
-    return _built(path, content, custom_objects={"DepthwiseConv2D": _Depthwise})
+    with reading(path, "a Keras model", error=WeightsError):
+        configuration, elements = _content(path)
+        if configuration is not None:
+            return _built(path, configuration, elements, custom_objects={"DepthwiseConv2D": _Depthwise})
+    return _weights_alone(path, statement, elements)
 
 
 def load_keras_model(path: Path) -> keras.Model:
     """A whole model of a `.keras` file; code and oversized weights are refused before Keras builds anything."""
-    content = _content(path)
-    if content.configuration is None:
-        raise WeightsError(f"{path}: holds weights without a model")
-    return _built(path, content)
+    with reading(path, "a Keras model", error=WeightsError):
+        configuration, elements = _content(path)
+        if configuration is None:
+            raise WeightsError(f"{path}: holds weights without a model")
+        return _built(path, configuration, elements)
 
 
-def _built(path: Path, content: "_Content", **settings: Any) -> keras.Model:
-    try:
-        _refuse_code(content.configuration, path)
-        with _at_most(content.elements, path):
-            model = keras.saving.load_model(path, compile=False, safe_mode=True, **settings)
-        if isinstance(model, keras.Model):
-            _check_outputs(model, path)
-    except WeightsError:
-        raise
-    # A damaged archive fails in many ways inside Keras, h5py and zipfile.
-    except Exception as error:
-        raise _damaged(path, error) from error
+def _built(path: Path, configuration: Any, elements: int, **settings: Any) -> keras.Model:
+    _refuse_code(configuration, path)
+    with _at_most(elements, path):
+        model = keras.saving.load_model(path, compile=False, safe_mode=True, **settings)
     if not isinstance(model, keras.Model):
         raise WeightsError(f"{path}: expected a model, received {type(model).__name__}")
+    _check_outputs(model, path)
     return model
 
 
-def _damaged(path: Path, error: Exception) -> WeightsError:
-    reason = one_line(error)
-    return WeightsError(f"{path}: damaged or not a Keras model: {reason}")
-
-
-class _Content(NamedTuple):
+def _content(path: Path) -> tuple[Any, int]:
     """Configuration in a file, `None` where it holds weights alone, and the number of its numbers."""
-
-    configuration: Any
-    elements: int
-
-
-def _content(path: Path) -> _Content:
-    try:
-        return _read_content(path)
-    except FileNotFoundError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
-    # h5py, zipfile and json each have exceptions of their own for damage.
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def _read_content(path: Path) -> _Content:
     import h5py
 
     if not zipfile.is_zipfile(path):
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
             elements = _stored_elements(file, path.stat().st_size)
-        configuration = None if text is None else parse_json(text, max_bytes=CONFIG_BYTES)
-        return _Content(configuration, elements)
+        return None if text is None else parse_json(text, max_bytes=CONFIG_BYTES), elements
     if path.suffix != ".keras":
         raise ValueError("a Keras archive must be named .keras")
     with zipfile.ZipFile(path) as archive:
@@ -125,9 +98,9 @@ def _read_content(path: Path) -> _Content:
             raise ValueError(f"the checksum of its part {broken} is wrong")
         configuration = parse_json(archive.read("config.json"), max_bytes=CONFIG_BYTES)
         if WEIGHTS_MEMBER not in archive.namelist():
-            return _Content(configuration, size)
+            return configuration, size
         with h5py.File(io.BytesIO(archive.read(WEIGHTS_MEMBER)), "r") as file:
-            return _Content(configuration, _stored_elements(file, size))
+            return configuration, _stored_elements(file, size)
 
 
 def _stored_elements(file: Any, size: int) -> int:
@@ -236,15 +209,14 @@ def _weights_alone(path: Path, statement: Statement | None, elements: int) -> ke
         arguments["embedding_size"] = statement.embedding_size
     try:
         with _at_most(elements, path):
-            model = build_backbone(statement.architecture, input_size=statement.input.size, **arguments)
+            model = build_backbone(statement.architecture, input_size=statement.size, **arguments)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
     try:
         model.load_weights(path)
     # h5py and Keras raise several kinds for weights of another shape or a damaged file.
     except Exception as error:
-        reason = one_line(error)
-        raise WeightsError(f"{path}: does not fit {statement.architecture}: {reason}") from error
+        raise WeightsError(f"{path}: does not fit {statement.architecture}: {one_line(error)}") from error
     return model
 
 
@@ -252,28 +224,32 @@ def own_statement(model: keras.Model) -> Statement | None:
     """The statement in a backbone that this project saved, from its graph; `None` for other models."""
     named = {layer.name: layer for layer in model.layers}
     is_own = isinstance(named.get("pixel_scaling"), layers.Rescaling) and {"image", "embedding"} <= set(named)
-    return Statement(InputSpec("RGB", RAW, model.input_shape[1])) if is_own else None
+    return Statement(colour_order="RGB", range=RAW, size=model.input_shape[1]) if is_own else None
 
 
 def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras.Model:
     """The model behind a colour swap and a scaling, so that it takes raw RGB pixels."""
-    side = _side(model, path)
-    if side != statement.input.size:
-        raise WeightsError(f"{path}: size: {statement.input.size} is stated, the model takes {side}")
-    size = model.output_shape[-1]
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    if [len(shape) for shape in shapes] != [4, 2] or shapes[0][1:] != (shapes[0][1] or 0, shapes[0][1], 3):
+        raise WeightsError(
+            f"{path}: expected a square colour image (B, S, S, 3) in and one embedding (B, D) out, "
+            f"received inputs and outputs {shapes}"
+        )
+    side, size = shapes[0][1], shapes[1][1]
+    if side != statement.size:
+        raise WeightsError(f"{path}: size: {statement.size} is stated, the model takes {side}")
     if statement.embedding_size not in (0, size):
         raise WeightsError(f"{path}: embedding size: {statement.embedding_size} is stated, the model has {size}")
-    if _scales_pixels(model) and statement.input.range != RAW:
+    if _scales_pixels(model) and statement.range != RAW:
         raise WeightsError(
-            f"{path}: the range '{statement.input.range}' is stated, but the model itself scales "
-            f"pixels and so wants '{RAW}'"
+            f"{path}: the range '{statement.range}' is stated, but the model itself scales pixels and so wants '{RAW}'"
         )
-    if statement.input.range == RAW and statement.input.colour_order == "RGB":
+    if statement.range == RAW and statement.colour_order == "RGB":
         return model
     image = keras.Input((side, side, 3), name="image")
-    x = image[..., ::-1] if statement.input.colour_order == "BGR" else image
-    if statement.input.range != RAW:
-        scale, offset = statement.input.scaling
+    x = image[..., ::-1] if statement.colour_order == "BGR" else image
+    if statement.range != RAW:
+        scale, offset = statement.scaling
         x = layers.Rescaling(scale, offset=offset, name="pixel_scaling")(x)
     embedding = layers.Activation("linear", dtype="float32", name="embedding")(model(x))
     return keras.Model(image, embedding, name=model.name)
@@ -285,15 +261,3 @@ def _scales_pixels(model: keras.Model) -> bool:
         or (isinstance(layer, keras.Model) and _scales_pixels(layer))
         for layer in model.layers
     )
-
-
-def _side(model: keras.Model, path: Path) -> int:
-    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
-    image, embedding = (shapes[0], shapes[-1]) if len(shapes) == 2 else ((), ())
-    fits = len(image) == 4 and image[1] == image[2] and image[3] == 3 and len(embedding) == 2
-    if not fits or image[1] is None:
-        raise WeightsError(
-            f"{path}: expected a square colour image (B, S, S, 3) in and one embedding (B, D) out, "
-            f"received inputs and outputs {shapes}"
-        )
-    return int(image[1])

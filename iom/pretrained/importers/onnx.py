@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._untrusted import check_printable, one_line, paths_inside
+from iom._untrusted import check_printable, paths_inside, reading
 from iom.errors import WeightsError, missing_extra
-from iom.pretrained.importers.foreign import IMAGE, ForeignGraph, ForeignOp, GraphBuilder
+from iom.pretrained.importers.foreign import IMAGE, ForeignGraph
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -25,20 +25,15 @@ _EPSILON = 1e-5
 
 def read_onnx(path: Path) -> ForeignGraph:
     """The network of an ONNX file."""
-    model = _load(path)
-    try:
-        return _Translation(model.graph, path).run()
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        reason = one_line(error)
-        raise WeightsError(f"{path}: damaged ONNX graph: {reason}") from error
+    with reading(path, "an ONNX model", error=WeightsError):
+        return _Translation(_load(path).graph, path).run()
 
 
 def external_files(path: Path) -> list[Path]:
     """Files beside an ONNX model that hold its arrays; a name outside of the folder is refused, not opened."""
-    model = _load(path, with_data=False)
-    places = {
-        entry.value for tensor in _tensors(model.graph) for entry in tensor.external_data if entry.key == "location"
-    }
+    with reading(path, "an ONNX model", error=WeightsError):
+        graph = _load(path, with_data=False).graph
+    places = {entry.value for tensor in _tensors(graph) for entry in tensor.external_data if entry.key == "location"}
     return list(paths_inside(path.parent, sorted(places), source=path, error=WeightsError))
 
 
@@ -59,15 +54,9 @@ def _load(path: Path, *, with_data: bool = True) -> "ModelProto":
         import onnx
     except ImportError as error:
         raise missing_extra(f"reading {path.name}", "onnx", cause=error) from error
-    try:
-        model = onnx.load(path, load_external_data=with_data)
-    except OSError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror or one_line(error)}") from error
-    # Protobuf, onnx and its reader of external files each raise exceptions of their own.
-    except Exception as error:
-        raise WeightsError(f"{path}: damaged or not an ONNX model: {one_line(error)}") from error
+    model = onnx.load(path, load_external_data=with_data)
     if not model.graph.node:
-        raise WeightsError(f"{path}: damaged or not an ONNX model: it has no graph")
+        raise ValueError("it has no graph")
     return model
 
 
@@ -83,7 +72,7 @@ class _Translation:
         self._constants = {tensor.name: self._to_array(tensor) for tensor in graph.initializer}
         self._shapes: set[str] = set()
         self._stands_for: dict[str, int] = {}
-        self._graph = GraphBuilder(str(path))
+        self._graph = ForeignGraph(str(path))
 
     def run(self) -> ForeignGraph:
         inputs = [value for value in self._proto.input if value.name not in self._constants]
@@ -93,11 +82,12 @@ class _Translation:
         sides = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim]
         if len(sides) != 4 or sides[1] not in (0, 3) or sides[2] != sides[3]:
             raise self._unfit(f"expected a square colour image (B, 3, S, S), received {sides}")
+        self._graph.input_size = sides[2] or None
         self._stands_for[inputs[0].name] = IMAGE
         for node in self._proto.node:
             check_printable((node.name, node.op_type, *node.input, *node.output))
             self._node(node)
-        return self._graph.finish(self._stands_for.get(outputs[0]), input_size=sides[2] or None)
+        return self._graph.finish(self._stands_for.get(outputs[0]))
 
     def _unfit(self, reason: str) -> WeightsError:
         return WeightsError(f"{self._path}: not a recognition network known here: {reason}")
@@ -119,8 +109,8 @@ class _Translation:
         elif len(known) == 1 and node.op_type in ("Add", "Sub", "Mul", "Div"):
             self._with_constant(node, known[0])
         else:
-            op = self._translate(node, attributes, tuple(self._stands_for[n] for n in known))
-            self._stands_for[output] = self._graph.append(op)
+            inputs = tuple(self._stands_for[name] for name in known)
+            self._stands_for[output] = self._append(node, attributes, inputs)
 
     def _fold(self, node: "NodeProto", attributes: dict[str, Any]) -> NDArray[Any]:
         """Apply an operation on a stored array that the exporter did not fold."""
@@ -144,61 +134,47 @@ class _Translation:
         index = self._stands_for[known]
         self._stands_for[node.output[0]] = index
         if index == IMAGE and np.ptp(constant) == 0 and node.input[0] == known:
-            self._rescale(node.op_type, float(constant.flat[0]))
+            value = float(constant.flat[0])
+            changes = {"Add": (1.0, value), "Sub": (1.0, -value), "Mul": (value, 0.0)}
+            factor, offset = changes[node.op_type] if node.op_type != "Div" else (1 / value, 0.0)
+            self._graph.rescale(factor=factor, offset=offset)
             return
-        if node.op_type != "Add" or index != len(self._graph.ops) - 1:
-            raise self._unfit(f"{node.op_type} '{node.name}' with a constant")
         op = self._graph.ops[index]
-        if op.kind not in ("dense", "conv") or "bias" in op.arrays:
+        is_last = index == len(self._graph.ops) - 1
+        if node.op_type != "Add" or not is_last or op.kind not in ("dense", "conv") or "bias" in op.arrays:
             raise self._unfit(f"{node.op_type} '{node.name}' with a constant")
         self._graph.ops[index] = dataclasses.replace(op, arrays={**op.arrays, "bias": constant.reshape(-1)})
 
-    def _rescale(self, op: str, value: float) -> None:
-        if op in ("Add", "Sub"):
-            self._graph.rescale(offset=value if op == "Add" else -value)
-        else:
-            self._graph.rescale(factor=value if op == "Mul" else 1 / value)
-
-    def _translate(self, node: "NodeProto", attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
-        name = node.name or node.output[0]
+    def _append(self, node: "NodeProto", attributes: dict[str, Any], inputs: tuple[int, ...]) -> int:
+        name, append = node.name or node.output[0], self._graph.append
         if node.op_type == "Conv":
-            return self._conv(node, name, attributes, inputs)
+            arrays = {role: self._floats(n) for role, n in zip(("kernel", "bias"), node.input[1:], strict=False) if n}
+            if arrays["kernel"].ndim != 4:
+                raise self._unfit(f"Conv '{name}' is not two-dimensional")
+            return append("conv", name, inputs, arrays, **self._window(name, attributes))
         if node.op_type == "BatchNormalization":
             roles = ("gamma", "beta", "mean", "variance")
             arrays = {r: self._floats(n) for r, n in zip(roles, node.input[1:], strict=True)}
             epsilon = float(attributes.get("epsilon", _EPSILON))
-            return ForeignOp("batch_norm", name, inputs, arrays, epsilon=epsilon)
+            return append("batch_norm", name, inputs, arrays, epsilon=epsilon)
         if node.op_type == "PRelu":
-            return ForeignOp("prelu", name, inputs, {"slope": self._floats(node.input[1]).ravel()})
+            return append("prelu", name, inputs, {"slope": self._floats(node.input[1]).ravel()})
         if node.op_type in ("Gemm", "MatMul"):
-            return self._dense(node, name, attributes, inputs)
+            return append("dense", name, inputs, self._dense(node, name, attributes))
         if node.op_type in ("Add", "Sum") and len(inputs) == 2:
-            return ForeignOp("add", name, inputs)
+            return append("add", name, inputs)
         raise self._unfit(f"the operation {node.op_type} ('{name}') is not known")
 
-    def _conv(self, node: "NodeProto", name: str, attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
-        arrays = {role: self._floats(n) for role, n in zip(("kernel", "bias"), node.input[1:], strict=False) if n}
-        settings = {
-            "stride": set(attributes.get("strides", [1])),
-            "padding": set(attributes.get("pads", [0])),
-            "dilation": set(attributes.get("dilations", [1])),
-        }
-        automatic = attributes.get("auto_pad", b"NOTSET")
-        if any(len(v) != 1 for v in settings.values()) or automatic not in (b"NOTSET", b"VALID"):
-            raise self._unfit(f"Conv '{name}' has an uneven window")
-        if settings["dilation"] != {1} or arrays["kernel"].ndim != 4:
-            raise self._unfit(f"Conv '{name}' is dilated or not two-dimensional")
-        return ForeignOp(
-            "conv",
-            name,
-            inputs,
-            arrays,
-            stride=settings["stride"].pop(),
-            padding=settings["padding"].pop(),
-            groups=int(attributes.get("group", 1)),
+    def _window(self, name: str, attributes: dict[str, Any]) -> dict[str, int]:
+        stride, padding, dilation = (
+            set(attributes.get(key, [default])) for key, default in (("strides", 1), ("pads", 0), ("dilations", 1))
         )
+        automatic = attributes.get("auto_pad", b"NOTSET")
+        if len(stride) != 1 or len(padding) != 1 or dilation != {1} or automatic not in (b"NOTSET", b"VALID"):
+            raise self._unfit(f"Conv '{name}' has an uneven window or is dilated")
+        return {"stride": stride.pop(), "padding": padding.pop(), "groups": int(attributes.get("group", 1))}
 
-    def _dense(self, node: "NodeProto", name: str, attributes: dict[str, Any], inputs: tuple[int, ...]) -> ForeignOp:
+    def _dense(self, node: "NodeProto", name: str, attributes: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
         kernel = self._floats(node.input[1])
         if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
             raise self._unfit(f"Gemm '{name}' with factors")
@@ -208,7 +184,7 @@ class _Translation:
         arrays = {"kernel": kernel if attributes.get("transB", 0) else kernel.T}
         if len(node.input) > 2 and node.input[2]:
             arrays["bias"] = self._floats(node.input[2]).reshape(-1)
-        return ForeignOp("dense", name, inputs, arrays)
+        return arrays
 
     def _floats(self, name: str) -> NDArray[np.float32]:
         if name not in self._constants:

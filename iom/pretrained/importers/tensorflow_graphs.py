@@ -5,16 +5,16 @@ machines. A list of forbidden ones is never complete, so this is the list of all
 checked as protobufs, before TensorFlow loads anything of them.
 """
 
+import graphlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from numpy.typing import NDArray
 
-from iom._untrusted import check_printable, one_line, read_bytes
+from iom._untrusted import check_printable, one_line, read_bytes, reading
 from iom.errors import WeightsError
 from iom.pretrained.manifest import Statement
 
@@ -64,6 +64,8 @@ SAVING = RESTORING | frozenset(
     ["SaveV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "StaticRegexFullMatch"]
 )
 """Part of every SavedModel: allowed only where nothing but its saver reaches them."""
+Units = Mapping[tuple[str, str], list[Any]]
+NODE, FUNCTION = "node", "function"
 _INPUTS = ("input", "img_inputs", "input_image", "images", "data")
 _OUTPUTS = ("embeddings", "embedding", "output", "fc1")
 """Usual names in published graphs."""
@@ -74,10 +76,9 @@ class FixedEmbedder:
 
     def __init__(self, function: Callable[[Any], Any], statement: Statement, *, source: str) -> None:
         self._function = function
-        self._spec = statement.input
+        self._statement = statement
         self._source = source
-        self.input_size = statement.input.size
-        probe = self(np.zeros((2, self.input_size, self.input_size, 3), np.float32))
+        probe = self(np.zeros((2, statement.size, statement.size, 3), np.float32))
         if probe.ndim != 2 or probe.shape[0] != 2:
             raise WeightsError(f"{source}: expected embeddings (B, D), the output for two images is {probe.shape}")
         self.embedding_size = int(probe.shape[1])
@@ -88,15 +89,14 @@ class FixedEmbedder:
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Embeddings, not normalised."""
-        scale, offset = self._spec.scaling
+        scale, offset = self._statement.scaling
         pixels = np.asarray(images, np.float32) * np.float32(scale) + np.float32(offset)
-        if self._spec.colour_order == "BGR":
+        if self._statement.colour_order == "BGR":
             pixels = pixels[..., ::-1]
         try:
             result = self._function(tf.constant(pixels))
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            reason = one_line(error)
-            raise WeightsError(f"{self._source}: the graph does not run: {reason}") from error
+            raise WeightsError(f"{self._source}: the graph does not run: {one_line(error)}") from error
         return np.asarray(result, np.float32)
 
 
@@ -106,38 +106,20 @@ def read_frozen(path: Path, statement: Statement) -> FixedEmbedder:
     Input, output and further inputs are found by kind and name, or stated under `tensors`: `{"input": "img_inputs:0",
     "output": "embeddings:0", "feed": {"dropout_rate:0": 1.0}}`.
     """
-    graph_def = tf.compat.v1.GraphDef()
-    try:
-        graph_def.ParseFromString(read_bytes(path, MAX_GRAPH_BYTES))
-    except OSError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
-    except DecodeError as error:
-        raise WeightsError(f"{path}: damaged or not a frozen graph: {error}") from error
-    if not graph_def.node:
-        raise WeightsError(f"{path}: damaged or not a frozen graph: it has no operations")
-    try:
+    with reading(path, "a frozen graph", error=WeightsError):
+        graph_def = tf.compat.v1.GraphDef.FromString(read_bytes(path, MAX_GRAPH_BYTES))
+        if not graph_def.node:
+            raise ValueError("it has no operations")
         function = _function(graph_def, statement, path)
-    except WeightsError:
-        raise
-    # A damaged graph fails in many ways inside TensorFlow.
-    except Exception as error:
-        reason = one_line(error)
-        raise WeightsError(f"{path}: damaged or unfit frozen graph: {reason}") from error
     return FixedEmbedder(function, statement, source=str(path))
 
 
 def read_saved_model(path: Path, statement: Statement) -> FixedEmbedder:
     """Embedder of a SavedModel's serving signature, which must have one input and one output."""
     checked_saved_model(path)
-    try:
+    with reading(path, "a SavedModel", error=WeightsError):
         loaded = tf.saved_model.load(str(path))
         signature = _signature(loaded, path)
-    except WeightsError:
-        raise
-    # Damaged checkpoints and graphs fail in many ways inside TensorFlow.
-    except Exception as error:
-        reason = one_line(error)
-        raise WeightsError(f"{path}: damaged SavedModel: {reason}") from error
     ((name, image),) = signature.structured_input_signature[1].items()
     _compare_size(image.shape, statement, path)
     (output,) = signature.structured_outputs
@@ -191,8 +173,8 @@ def _function(graph_def: Any, statement: Statement, path: Path) -> Callable[[Any
 def _compare_size(shape: tf.TensorShape, statement: Statement, path: Path) -> None:
     """Refuse a stated size other than the graph's."""
     sides = shape.as_list()[1:3] if shape.rank == 4 else []
-    if any(side not in (None, statement.input.size) for side in sides):
-        raise WeightsError(f"{path}: size: {statement.input.size} is stated, the graph takes {sides}")
+    if any(side not in (None, statement.size) for side in sides):
+        raise WeightsError(f"{path}: size: {statement.size} is stated, the graph takes {sides}")
 
 
 def _find_output(nodes: Mapping[str, Any], path: Path) -> str:
@@ -271,19 +253,11 @@ def _signature(loaded: Any, path: Path) -> Any:
     return chosen
 
 
-class _Place(NamedTuple):
-    """A function of the library, or else a node of the graph."""
-
-    function: str
-    node: str = ""
-
-
 def check_graph(graph_def: Any, source: object) -> None:
     """Refuse a `GraphDef` without a saver, such as a frozen one, with an operation that is not allowed."""
-    groups = _groups(graph_def)
-    _check_calls(groups, source)
-    for nodes in groups.values():
-        _check_nodes(nodes, OPERATIONS, graph_def, source)
+    units = _units(graph_def, source)
+    for nodes in units.values():
+        _check_nodes(nodes, OPERATIONS, units, source)
 
 
 def checked_saved_model(path: Path) -> Any:
@@ -294,13 +268,8 @@ def checked_saved_model(path: Path) -> Any:
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
-    description = saved_model_pb2.SavedModel()
-    try:
-        description.ParseFromString(read_bytes(path / "saved_model.pb", MAX_GRAPH_BYTES))
-    except OSError as error:
-        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
-    except DecodeError as error:
-        raise WeightsError(f"{path}: damaged or not a SavedModel: {one_line(error)}") from error
+    with reading(path, "a SavedModel", error=WeightsError):
+        description = saved_model_pb2.SavedModel.FromString(read_bytes(path / "saved_model.pb", MAX_GRAPH_BYTES))
     for meta_graph in description.meta_graphs:
         _check_meta_graph(meta_graph, path)
     return description
@@ -308,31 +277,54 @@ def checked_saved_model(path: Path) -> Any:
 
 def _check_meta_graph(meta_graph: Any, path: Path) -> None:
     """Check each node and each function against the operations allowed at its place."""
-    graph_def, saver = meta_graph.graph_def, meta_graph.saver_def
-    groups = _groups(graph_def)
-    _check_calls(groups, path)
-    served = _reached(graph_def, groups, _served_roots(meta_graph))
-    restore = _reached(graph_def, groups, [saver.restore_op_name])
-    save = _reached(graph_def, groups, [saver.save_tensor_name])
+    saver = meta_graph.saver_def
+    units = _units(meta_graph.graph_def, path)
+    served = _reached(units, _served_roots(meta_graph))
+    restore = _reached(units, [saver.restore_op_name])
+    save = _reached(units, [saver.save_tensor_name])
     filename = _node_name(saver.filename_tensor_name)
-    for name, nodes in groups.items():
+    for unit, nodes in units.items():
+        allowed = OPERATIONS
+        if unit not in served:
+            allowed |= SAVING if unit in save - restore else frozenset()
+            allowed |= RESTORING if unit in restore else frozenset()
+        _check_nodes(nodes, allowed, units, path)
+        # Without objects the saver's graph is what TensorFlow runs to load the variables.
+        if meta_graph.HasField("object_graph_def") or unit not in restore:
+            continue
         for node in nodes:
-            place = _Place(name) if name else _Place("", node.name)
-            allowed = OPERATIONS
-            if place not in served:
-                allowed |= SAVING if place in save - restore else frozenset()
-                allowed |= RESTORING if place in restore else frozenset()
-            _check_nodes([node], allowed, graph_def, path)
-            # Without objects the saver's graph is what TensorFlow runs to load the variables.
-            executed = not meta_graph.HasField("object_graph_def") and place in restore
-            if executed and node.op in RESTORING and (name or _first_input(node) != filename):
+            first = _node_name(node.input[0]) if node.input else ""
+            if node.op in RESTORING and (unit[0] == FUNCTION or first != filename):
                 raise _refusal(node, path, "which restores from another file than the model's")
 
 
-def _groups(graph_def: Any) -> Mapping[str, Iterable[Any]]:
-    """Nodes of the graph under an empty name, and of each function under its own."""
-    functions = graph_def.library.function
-    return {"": graph_def.node, **{f.signature.name: f.node_def for f in functions}}
+def _units(graph_def: Any, source: object) -> Units:
+    """What is needed or not as a whole: each node of the graph, and each function with its nodes."""
+    units: dict[tuple[str, str], list[Any]] = {}
+    for node in graph_def.node:
+        units.setdefault((NODE, node.name), []).append(node)
+    for function in graph_def.library.function:
+        units.setdefault((FUNCTION, function.signature.name), []).extend(function.node_def)
+    calls = {unit: [need for need in _needs(unit, units) if need in units] for unit in units if unit[0] == FUNCTION}
+    try:  # TensorFlow would run functions that call themselves until its stack is full
+        graphlib.TopologicalSorter(calls).prepare()
+    except graphlib.CycleError as error:
+        raise WeightsError(
+            f"{source}: refused: functions of the graph call themselves, {error.args[1][0][1][:80]!r} or "
+            "one that it calls; nothing was run"
+        ) from error
+    return units
+
+
+def _needs(unit: tuple[str, str], units: Units) -> Iterator[tuple[str, str]]:
+    """The functions that a unit may call, and the nodes that a node of the graph reads."""
+    for node in units[unit]:
+        called = [node.op]
+        for attribute in node.attr.values():
+            called += [attribute.func.name, *(function.name for function in attribute.list.func)]
+        yield from ((FUNCTION, name) for name in called)
+        if unit[0] == NODE:
+            yield from ((NODE, _node_name(name)) for name in node.input)
 
 
 def _served_roots(meta_graph: Any) -> Iterator[str]:
@@ -354,53 +346,21 @@ def _served_roots(meta_graph: Any) -> Iterator[str]:
             yield function.signature.name
 
 
-def _reached(graph_def: Any, groups: Mapping[str, Iterable[Any]], roots: Iterable[str]) -> set[_Place]:
-    """Functions, and nodes of the graph, that `roots` need; a root is a name of either."""
-    nodes = {node.name: node for node in graph_def.node}
-    reached: set[_Place] = set()
-    pending = [place for root in roots for place in (_Place(root), _Place("", _node_name(root))) if root]
+def _reached(units: Units, roots: Iterable[str]) -> set[tuple[str, str]]:
+    """Units that `roots` need; a root is a name of either kind."""
+    reached: set[tuple[str, str]] = set()
+    pending = [unit for root in roots if root for unit in ((FUNCTION, root), (NODE, _node_name(root)))]
     while pending:
-        place = pending.pop()
-        inside: Iterable[Any] = ()
-        if place in reached:
-            continue
-        if place.function in groups and place.function:
-            inside = groups[place.function]
-        elif place.node in nodes and not place.function:
-            inside = [nodes[place.node]]
-            pending.extend(_Place("", _node_name(name)) for name in nodes[place.node].input)
-        reached.add(place)
-        for node in inside:
-            pending.extend(_Place(name) for name in _called(node))
+        unit = pending.pop()
+        if unit in units and unit not in reached:
+            reached.add(unit)
+            pending.extend(_needs(unit, units))
     return reached
 
 
-def _check_calls(groups: Mapping[str, Iterable[Any]], source: object) -> None:
-    """Refuse functions that call themselves: TensorFlow would run until its stack is full."""
-    calls = {name: {called for node in nodes for called in _called(node)} for name, nodes in groups.items() if name}
-    left = set(calls)
-    while left:
-        ends = {name for name in left if not calls[name] & left}
-        if not ends:
-            raise WeightsError(
-                f"{source}: refused: functions of the graph call themselves, {max(left)[:80]!r} or "
-                "one that it calls; nothing was run"
-            )
-        left -= ends
-
-
-def _called(node: Any) -> Iterator[str]:
-    """Names of the functions that a node may call."""
-    yield node.op
-    for attribute in node.attr.values():
-        yield attribute.func.name
-        yield from (function.name for function in attribute.list.func)
-
-
-def _check_nodes(nodes: Iterable[Any], allowed: frozenset[str], graph_def: Any, source: object) -> None:
-    functions = {function.signature.name for function in graph_def.library.function}
+def _check_nodes(nodes: Iterable[Any], allowed: frozenset[str], units: Units, source: object) -> None:
     for node in nodes:
-        if node.op not in allowed and (node.op not in functions or _is_operation(node.op)):
+        if node.op not in allowed and ((FUNCTION, node.op) not in units or _is_operation(node.op)):
             raise _refusal(node, source, "which is not one that networks need")
         value = node.attr["value"].tensor if node.op == "Const" else None
         if value is not None and (value.dtype in _HANDLES or value.variant_val):
@@ -422,10 +382,6 @@ def _refusal(node: Any, source: object, reason: str) -> WeightsError:
     return WeightsError(
         f"{source}: refused: the graph holds {node.op[:80]!r} ({node.name[:80]!r}), {reason}; nothing was run"
     )
-
-
-def _first_input(node: Any) -> str:
-    return _node_name(node.input[0]) if node.input else ""
 
 
 def _node_name(tensor: str) -> str:

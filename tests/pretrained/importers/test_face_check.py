@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from iom.errors import WeightsError
-from iom.pretrained.face_check import CLEAR, check_on_faces
 from iom.pretrained.manifest import InputSpec
-from iom.pretrained.weights import load_backbone_model
+from iom.pretrained.weights import CLEAR, check_on_faces, load_backbone_model
 
 SIZE = 32
 
@@ -32,7 +31,7 @@ def network(seen):
     return maps.reshape(len(seen), -1)
 
 
-RIGHT = InputSpec("RGB", "-1..1", SIZE)
+RIGHT = InputSpec(colour_order="RGB", range="-1..1", size=SIZE)
 
 
 def test_the_right_statement_passes():
@@ -45,7 +44,11 @@ def test_the_right_statement_passes():
 
 
 @pytest.mark.parametrize(
-    ("spec", "right"), [(InputSpec("RGB", "0..255", SIZE), "RGB -1..1"), (InputSpec("RGB", "0..1", SIZE), "RGB -1..1")]
+    ("spec", "right"),
+    [
+        (InputSpec(colour_order="RGB", range="0..255", size=SIZE), "RGB -1..1"),
+        (InputSpec(colour_order="RGB", range="0..1", size=SIZE), "RGB -1..1"),
+    ],
 )
 def test_a_wrong_range_is_refused(spec, right):
     feed = fed_by(spec)

@@ -8,14 +8,14 @@ import tensorflow as tf
 
 from iom.errors import WeightsError
 from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
-from iom.pretrained.manifest import InputSpec, Statement
+from iom.pretrained.manifest import Statement
 
 SIDE = 20
 v1 = tf.compat.v1
 
 
 def stated(colours="RGB", values="-1..1", size=SIDE, **settings):
-    return Statement(InputSpec(colours, values, size), **settings)
+    return Statement(colour_order=colours, range=values, size=size, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_plain_graph(tmp_path, weights, images):
         tf.identity(network(image, weights), name="anything")
 
     embedder = read_frozen(write(tmp_path / "x.pb", build), stated())
-    assert (embedder.input_size, embedder.embedding_size) == (SIDE, 12)
+    assert embedder.embedding_size == 12
     result = embedder(images)
     np.testing.assert_allclose(result, expected(images / 127.5 - 1, weights), atol=1e-5)
     np.testing.assert_allclose(embedder(images.astype(np.uint8)), result, atol=1e-5)
@@ -258,7 +258,7 @@ def test_damaged_saved_model(tmp_path, saved_model, damage):
             assert "\n" not in str(error), name  # noqa: PT017 - both outcomes are right
     (saved_model / "saved_model.pb").write_bytes(original)
     shutil.rmtree(saved_model / "variables")
-    with pytest.raises(WeightsError, match="damaged SavedModel"):
+    with pytest.raises(WeightsError, match="damaged or not a SavedModel"):
         read_saved_model(saved_model, stated())
 
 

@@ -12,14 +12,14 @@ from keras import layers
 from iom.errors import WeightsError
 from iom.nn.backbones.registry import build_backbone
 from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras, save_model
-from iom.pretrained.manifest import InputSpec, Statement
+from iom.pretrained.manifest import Statement
 
 SIDE = 16
 SLIM = {"widths": (16, 16), "depths": (1, 1), "input_size": SIDE, "embedding_size": 8}
 
 
 def stated(colours="RGB", values="0..255", size=SIDE, **settings):
-    return Statement(InputSpec(colours, values, size), **settings)
+    return Statement(colour_order=colours, range=values, size=size, **settings)
 
 
 def foreign_model():

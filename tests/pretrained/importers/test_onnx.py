@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from iom.errors import MissingExtraError, WeightsError
 from iom.pretrained.importers.foreign import build_foreign
 from iom.pretrained.importers.onnx import read_onnx
-from iom.pretrained.manifest import InputSpec, Statement
+from iom.pretrained.manifest import Statement
 from iom.pretrained.weights import files_of
 
 SOURCES = Path(__file__).parent / "sources"
@@ -21,7 +21,7 @@ EXPORTERS = ("legacy", "unfolded", "dynamo")
 
 
 def stated(colours="RGB", values="-1..1", size=16):
-    return Statement(InputSpec(colours, values, size))
+    return Statement(colour_order=colours, range=values, size=size)
 
 
 def cosines(a, b):

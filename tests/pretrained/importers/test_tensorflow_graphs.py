@@ -19,10 +19,10 @@ from iom.pretrained.importers.tensorflow_graphs import (
     read_frozen,
     read_saved_model,
 )
-from iom.pretrained.manifest import InputSpec, Statement
+from iom.pretrained.manifest import Statement
 
 SIDE = 4
-STATED = Statement(InputSpec("RGB", "0..255", SIDE))
+STATED = Statement(colour_order="RGB", range="0..255", size=SIDE)
 v1 = tf.compat.v1
 IMAGE = tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32, name="image")
 

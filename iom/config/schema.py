@@ -76,7 +76,7 @@ class MarginConfig(Section, extra="allow"):
     """Softmax over the training subjects, with or without a margin.
 
     Settings of the named loss (`margin`, `scale`, ...) stand in the section, too. They are the
-    arguments of its class in `iom.nn.losses.margin`, which checks them when it is built.
+    fields of its class in `iom.nn.losses.margin`, which checks them when it is built.
     """
 
     __pydantic_extra__: dict[str, float]
@@ -253,7 +253,7 @@ class CodeConfig(Section):
     refinement_steps: Annotated[int, Field(ge=0, le=100)] = 10
     """Steps that correct a row until its code points back at it; 0 is plain Index-of-Max."""
     refinement_gain: Annotated[float, Field(ge=0, le=100)] = 4.0
-    """How much more of the row a refined code is asked to hold: see `iom.nn.layers.index_of_max`."""
+    """How much more of the row a refined code is asked to hold: see `iom.nn.layers.index_of_max.IoMProjection`."""
 
 
 class HasherConfig(CodeConfig):

@@ -243,7 +243,7 @@ def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
     if config.center.weight > 0:
         add(CENTER, config.center.weight, CenterLoss(), CentreDistances(classes, name=CENTER)(embedding))
     if triplet.weight > 0:
-        loss = TripletLoss(triplet.margin, triplet.mining, triplet.distance)
+        loss = TripletLoss(margin=triplet.margin, mining=triplet.mining, distance=triplet.distance)
         add(TRIPLET, triplet.weight, loss, UnitLength(name=TRIPLET)(embedding))
     if distillation.teacher:
         add(TARGET, distillation.weight, EmbeddingDistance(), UnitLength(name=TARGET)(embedding))

@@ -24,7 +24,7 @@ from iom.nn.adapter import BOTTLENECK, independent_parts, leading_directions, wi
 from iom.nn.hash_network import LEARNED_LAYER, build_hasher, check_sizes
 from iom.nn.layers.cosine import ClassCentres, CosineLogits
 from iom.nn.layers.index_of_max import relaxed_codes
-from iom.nn.losses.code.base import (
+from iom.nn.losses.code.objectives import (
     CLASS_COSINES,
     COLLISIONS,
     COLLISIONS_ACROSS,
@@ -32,8 +32,8 @@ from iom.nn.losses.code.base import (
     RELAXED,
     SOFT,
     PerKeyLoss,
+    build_objectives,
 )
-from iom.nn.losses.code.objectives import build_objectives
 from iom.nn.losses.code.pairs import code_cosine, expected_collision
 from iom.photos.images import read_images
 from iom.pretrained.importers.keras_files import save_model
@@ -349,7 +349,7 @@ def training_graph(
     Args:
         hasher: Made by `start_hasher`.
         config: Inverse temperature, and whether codes are hard in the forward pass.
-        reads: Name of each loss -> its input, of `iom.nn.losses.code.base`. `COLLISIONS_ACROSS` adds the input
+        reads: Name of each loss -> its input, of `iom.nn.losses.code.objectives`. `COLLISIONS_ACROSS` adds the input
             `second_order`, like `order` under one key; `CLASS_COSINES` and `HASHED_CLASS_COSINES` add a head that is no
             part of `hasher`.
         backbone: Trained along, from images; otherwise the input is the embedding.

@@ -51,7 +51,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
     import keras
 
-    from iom.evaluation.scores import CodeSystem
+    from iom.evaluation.scores import CodeSystem, float_system
     from iom.evaluation.sweep import held_out_figures
     from iom.models.embedder import load_embedder
     from iom.models.face_hasher import EMBEDDER_FILE
@@ -77,7 +77,7 @@ def _measure(arguments: argparse.Namespace) -> int:
             rows = embedder.embed_files(data.pairs.files, progress=True)
             seen = dataclasses.replace(data, held_out_embeddings=rows)
         codes = CodeSystem(name, hasher.code_length, hasher.alphabet_size, hasher.hash)
-        for what, system in (("", codes), ("float_", None)):
+        for what, system in (("", codes), ("float_", float_system(hasher.embedding_size))):
             found = held_out_figures(system, seen, keys=arguments.keys, seed=config.seed)
             figures |= {
                 f"{what}{rate}_{name}": value

@@ -26,24 +26,15 @@ CODES, KEY, HASH, POPULATION, SCORES, PUBLIC, PHOTOGRAPHS = (
     "codes", "key", "hash", "population", "scores", "public", "photographs"
 )  # fmt: skip
 KNOWLEDGE = {
-    CODES: "the stored codes",
-    KEY: "model and key, and so whatever can be computed from them",
-    HASH: "codes of any embedding under the same key: a device that has the key inside",
-    POPULATION: "embeddings of other people",
-    SCORES: "the distance of any probe to the stored code",
-    PUBLIC: "the model, and keys of the attacker's own; not the victim's key",
-    PHOTOGRAPHS: "embeddings of public photographs, the victims' enrolled ones among them",
+    CODES: ("codes",),  # that are stored
+    KEY: ("hashers", "vectors", "responses"),  # model and key, and so whatever can be computed from them
+    HASH: ("hashers",),  # codes of any embedding under the same key: a device that has the key inside
+    POPULATION: ("population", "population_labels"),  # embeddings of other people
+    SCORES: ("oracle",),  # the distance of any probe to the stored code
+    PUBLIC: (),  # the model, and keys of the attacker's own; not the victim's key
+    PHOTOGRAPHS: ("photographs",),  # embeddings of public photographs, the victims' enrolled ones among them
 }
-"""Parts of an attacker's knowledge, of which an attack lists those that it uses."""
-PARTS = {
-    CODES: ("codes",),
-    KEY: ("hashers", "vectors", "responses"),
-    HASH: ("hashers",),
-    POPULATION: ("population", "population_labels"),
-    SCORES: ("oracle",),
-    PHOTOGRAPHS: ("photographs",),
-}
-"""Fields of a `Leak` that a piece of knowledge opens."""
+"""Parts of an attacker's knowledge, of which an attack lists those it uses, and the fields of a `Leak` they open."""
 
 
 class ResponseGradient(Protocol):
@@ -111,8 +102,9 @@ class Leak:
 
     def only(self, knowledge: tuple[str, ...]) -> "Leak":
         """The same leak without what is not in `knowledge`."""
-        shown = {field for part in knowledge for field in PARTS.get(part, ())}
-        hidden: dict[str, Any] = {field: None for fields in PARTS.values() for field in fields if field not in shown}
+        shown = {field for part in knowledge for field in KNOWLEDGE[part]}
+        parts = {field for fields in KNOWLEDGE.values() for field in fields}
+        hidden: dict[str, Any] = dict.fromkeys(parts - shown)
         return dataclasses.replace(self, **hidden)
 
     def known(self, part: str) -> Any:
@@ -121,11 +113,6 @@ class Leak:
         if value is None:
             raise DataError(f"{self.system.name}: this attack needs '{part}', which did not leak")
         return value
-
-    @property
-    def size(self) -> int:
-        """D."""
-        return self.system.embedding_size
 
     def stacked(self) -> tuple[Vectors, NDArray[np.intp]]:
         """All records as one long code: centred vectors `(D, S, Q)`, as means change no argmax, and codes `(N, S)`."""
@@ -143,7 +130,6 @@ class Attack:
     pairs of rows to scores `(P,)`; `identify` gives scores `(N, T)` of photographs. Higher scores = more likely mated.
     """
 
-    title: str
     knowledge: tuple[str, ...]
     _: dataclasses.KW_ONLY
     needs: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from iom.attacks.base import Embeddings, Templates, one_hot, unit
 from iom.attacks.reconstruction import Rows, descend_on_sphere
@@ -164,8 +164,7 @@ class ProductInversion(SharpenedDescent):
         factors = [rows[:, window] for window in self._windows]
         products = np.prod(factors, axis=0)
         scaled = products * sharpened(products, sharpness)
-        shares = np.exp(scaled - scaled.max(axis=2, keepdims=True))
-        errors = shares / shares.sum(axis=2, keepdims=True) - wanted
+        errors = softmax(scaled, axis=2) - wanted
         slope = np.zeros_like(rows)
         for number, sums in enumerate(self._sums):
             others = np.prod([f for n, f in enumerate(factors) if n != number], axis=0)
@@ -251,19 +250,6 @@ class PolynomialInversion:
         return values - template, slopes[:, : len(row)]
 
 
-class _CandidateRows(keras.layers.Layer):
-    """Embeddings as weights, so that a stock optimizer can move them; row i is asked for by i."""
-
-    def __init__(self, start: Embeddings) -> None:
-        super().__init__()
-        self.rows = self.add_weight(
-            shape=start.shape, initializer=lambda shape, dtype=None: keras.ops.cast(start, dtype)
-        )
-
-    def call(self, index: Any) -> Any:
-        return keras.ops.take(self.rows, keras.ops.cast(index, "int32"), axis=0)
-
-
 class NetworkInversion:
     """Softmax cross-entropy descent through a frozen hashing network, under one key, which became `order`, `(W,)`."""
 
@@ -273,7 +259,10 @@ class NetworkInversion:
 
     def descend(self, codes: Templates, start: Embeddings, *, steps: int) -> Embeddings:
         """Rows `(N, D)`, unit length, whose responses favour `codes` `(N, M)`."""
-        candidates = _CandidateRows(unit(start))
+        # Weights, so that a stock optimizer can move them; row i is asked for by i.
+        candidates = keras.layers.Embedding(
+            *start.shape, embeddings_initializer=lambda shape, dtype=None: keras.ops.cast(unit(start), dtype)
+        )
         frozen = keras.models.clone_model(self._model)
         frozen.set_weights(self._model.get_weights())
         frozen.trainable = False
@@ -292,7 +281,7 @@ class NetworkInversion:
         attack.fit(
             [everyone, orders], codes.astype(np.int32), batch_size=len(codes), epochs=steps, shuffle=False, verbose=0
         )
-        return unit(np.asarray(candidates.rows))
+        return unit(np.asarray(candidates.embeddings))
 
 
 def sharpened(responses: Rows, sharpness: float) -> Rows:

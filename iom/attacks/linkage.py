@@ -133,9 +133,6 @@ def sorted_values(rows: Embeddings, size: int = 0) -> NDArray[np.float64]:
     """
     values = np.sort(rows.astype(np.float64), axis=1)
     if size and size != values.shape[1]:
-        places = (np.arange(size) + 0.5) * values.shape[1] / size - 0.5
-        below = np.floor(places).astype(int)
-        above = np.minimum(below + 1, values.shape[1] - 1)
-        values = values[:, below] + (places - below) * (values[:, above] - values[:, below])
+        values = np.quantile(values, (np.arange(size) + 0.5) / size, axis=1, method="hazen").T
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / np.maximum(lengths, 1e-12), np.float64)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from iom._random import numpy_stream
 from iom.attacks.base import Embeddings, Leak, Templates, Vectors, one_hot, read_back, unit
@@ -131,7 +132,7 @@ def closed_form(leak: Leak) -> Embeddings:
 
 def cross_entropy_descent(leak: Leak) -> Embeddings:
     """Descend from a random start, through vectors or a network; through the latter on the first record only."""
-    start = unit(numpy_stream(leak.seed, "attacks/descent").normal(size=(leak.victims, leak.size)))
+    start = unit(numpy_stream(leak.seed, "attacks/descent").normal(size=(leak.victims, leak.system.embedding_size)))
     if leak.vectors is not None:
         return descend(*leak.stacked(), start)
     codes = leak.known("codes")[0]
@@ -165,16 +166,11 @@ def descend(
     def gradient(rows: Rows) -> Rows:
         # Single precision: all the time goes into these two products.
         responses = (rows.astype(np.float32) @ flat).reshape(len(rows), length, alphabet_size)
-        shares = _softmax(responses) - wanted
+        shares = softmax(responses, axis=2) - wanted
         slope = (shares.reshape(len(rows), -1) @ flat.T).astype(np.float64)
         return np.asarray(slope if population is None else slope + population.pull(rows))
 
     return descend_on_sphere(gradient, start, steps=steps).astype(np.float32)
-
-
-def _softmax(responses: NDArray[np.float32]) -> NDArray[np.float32]:
-    shares = np.exp(responses - responses.max(axis=2, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=2, keepdims=True), np.float32)
 
 
 def prior_regressor(leak: Leak) -> Embeddings:

@@ -74,7 +74,8 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
     if isinstance(hasher, ArtifactFaceHasher):
         linear, keyed_rows, kernel = hasher.head.disclosed(hasher.embedding_size)
     elif model is not None:
-        linear, kernel = linear_part(model), np.asarray(_projection_of(model).kernel, np.float32)
+        projection = next(layer for layer in model.layers if isinstance(layer, IoMProjection))
+        linear, kernel = linear_part(model), np.asarray(projection.kernel, np.float32)
         keyed_layer = model.get_layer(KEYED_LAYER)
 
         def keyed_rows(rows: Any, orders: Any) -> Any:
@@ -89,7 +90,11 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
         )
 
     def before_key(embeddings: Embeddings) -> list[Embeddings]:
-        rows = _before_key(model, embeddings) if linear is None else unit(unit(embeddings) @ linear)
+        if model is not None and linear is None:  # hidden layers: what enters the keyed layer
+            before = keras.Model(model.get_layer("embedding").output, keyed_layer.input[0])
+            rows = np.asarray(before.predict(embeddings, batch_size=1024, verbose=0), np.float32)
+        else:
+            rows = unit(unit(embeddings) @ np.asarray(linear))
         if hasher.key_kind != "part":
             return [rows]
         parts = range(part_count(hasher.key_size, hasher.keep))
@@ -129,16 +134,3 @@ def linear_part(model: keras.Model) -> NDArray[np.float32] | None:
         elif layer.name != KEYED_LAYER and not isinstance(layer, keras.layers.InputLayer | UnitLength | IoMProjection):
             return None
     return matrix
-
-
-def _before_key(model: keras.Model | None, embeddings: Embeddings) -> Embeddings:
-    """The rows that enter the keyed layer of a network with hidden layers."""
-    if model is None:
-        raise WeightsError("the rows before the key of a network with hidden layers need Keras")
-    rows, _ = model.get_layer(KEYED_LAYER).input
-    before = keras.Model(model.get_layer("embedding").output, rows)
-    return np.asarray(before.predict(embeddings, batch_size=1024, verbose=0), np.float32)
-
-
-def _projection_of(model: keras.Model) -> IoMProjection:
-    return next(layer for layer in model.layers if isinstance(layer, IoMProjection))

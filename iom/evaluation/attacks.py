@@ -16,7 +16,7 @@ from iom.attacks.targets import attacked_hasher, attacked_protection
 from iom.config import EvaluateConfig
 from iom.errors import DataError
 from iom.evaluation.pairs import observed_threshold
-from iom.evaluation.records import AttackRow, Figure
+from iom.evaluation.records import AttackRow, Figure, named_figures
 from iom.evaluation.scores import FLOAT, OWN_KEY, CodeSystem, EvaluationInputs
 from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.bootstrap import Counts, Interval, bootstrap_samples, percentile_intervals, rate_interval
@@ -124,15 +124,12 @@ class AttackEvaluator:
         threshold, _ = observed_threshold(entry)
         for row in attacks_on(system, self._inputs.config, self._victims, self._keys, threshold):
             yield row
-            for metric in METRICS:
-                if estimate := row.estimate(metric):
-                    yield Figure(
-                        system=row.system,
-                        scenario="full_disclosure",
-                        protocol=f"{self._inputs.benchmark.name}, {row.attack}, {row.records} records",
-                        metric=metric,
-                        **estimate.model_dump(),
-                    )
+            yield from named_figures(
+                {metric: row.estimate(metric) for metric in METRICS},
+                system=row.system,
+                scenario="full_disclosure",
+                protocol=f"{self._inputs.benchmark.name}, {row.attack}, {row.records} records",
+            )
 
 
 def attacks_on(

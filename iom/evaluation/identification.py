@@ -11,7 +11,7 @@ from iom.codes.comparators import Comparator, SymbolComparator
 from iom.config import ReportConfig
 from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
-from iom.evaluation.records import Estimate, Figure, IdentificationResult
+from iom.evaluation.records import Estimate, Figure, IdentificationResult, named_figures
 from iom.evaluation.scores import (
     NO_KEY,
     OWN_KEY,
@@ -202,14 +202,8 @@ class SearchEvaluator:
             seed=config.seed,
         )
         yield result
-        for metric, estimate in result.figures.items():
-            yield Figure(
-                system=result.system,
-                scenario=result.scenario,
-                protocol=f"{inputs.benchmark.name}, search",
-                metric=metric,
-                **estimate.model_dump(),
-            )
+        place = {"system": system.name, "scenario": result.scenario, "protocol": f"{inputs.benchmark.name}, search"}
+        yield from named_figures(result.figures, **place)
 
 
 def search_images(
@@ -249,20 +243,16 @@ def search_images(
             seed=seed,
         )
         edges = [*cmc, *rates]
-    names = [f"cmc_rank_{rank}" for rank in range(1, RANKS + 1)]
-    names += [f"dir_at_fpir_{name}_rank_1" for name in FPIRS]
-    resolved = [True] * RANKS + [fpir >= fpirs[0] for fpir in FPIRS.values()]
+    estimates = [Estimate(value=value, low=low, high=high) for value, (low, high) in zip(values, edges, strict=True)]
+    names = [f"cmc_rank_{rank}" for rank in range(1, RANKS + 1)] + [f"dir_at_fpir_{name}_rank_1" for name in FPIRS]
+    unseen = {f"dir_at_fpir_{name}_rank_1" for name, fpir in FPIRS.items() if fpir < fpirs[0]}
     curve = edges[len(names) :] if report.replicates else None
     return IdentificationResult(
         system=system.name,
         scenario=scenario,
         gallery_sizes=[len(rows) for rows in galleries.values()],
         probes=len(probes),
-        figures={
-            name: Estimate(value=value, low=low, high=high)
-            for name, value, (low, high), kept in zip(names, values, edges, resolved, strict=False)
-            if kept
-        },
+        figures={name: each for name, each in zip(names, estimates, strict=False) if name not in unseen},
         fpir=fpirs.tolist(),
         dir=values[len(names) :],
         low=curve and [low for low, _ in curve],

@@ -14,12 +14,14 @@ from iom.errors import DataError
 from iom.evaluation.records import (
     CalibrationCheck,
     Curve,
+    Estimate,
     Figure,
     HardestPair,
     Histogram,
     KeySpread,
     LinkabilityResult,
     Record,
+    named_figures,
 )
 from iom.evaluation.score_files import benchmark_names
 from iom.evaluation.scores import (
@@ -59,21 +61,18 @@ class PairEvaluator:
     def run(self, system: CodeSystem) -> Iterator[Record]:
         inputs, benchmark = self._inputs, self._inputs.benchmark
         for entry in inputs.scores(system):
-            place = {"system": entry.system, "scenario": entry.scenario}
-            found = {}
-            for figure, values in self._figures(entry):
-                found[figure.metric] = figure
+            found: dict[str, Figure] = {}
+            for figure in self._figures(entry):
+                if isinstance(figure, Figure):
+                    found[figure.metric] = figure
                 yield figure
-                if len(values) > 1:
-                    named = {"protocol": benchmark.name, "metric": figure.metric}
-                    yield KeySpread(**place, **named, values=values, std=float(np.std(values, ddof=1)))
             yield self._curve(entry)
             yield _histogram(entry)
             if inputs.full and entry.scenario != OWN_KEY:
                 yield from hardest_pairs(entry, benchmark, count=inputs.config.report.worst_pairs)
                 if system.calibration:
                     yield CalibrationCheck(
-                        **place,
+                        **entry.place,
                         threshold=float(system.calibration.threshold),
                         target_fmr=system.calibration.fmr,
                         calibrated_fnmr=system.calibration.fnmr,
@@ -81,8 +80,8 @@ class PairEvaluator:
                         fnmr=found["fnmr_at_decision"],
                     )
 
-    def _figures(self, scores: SystemScores) -> Iterator[tuple[Figure, list[float]]]:
-        """Every figure of `PAIR_METRICS`, and its values under each key."""
+    def _figures(self, scores: SystemScores) -> Iterator[Figure | KeySpread]:
+        """Every figure of `PAIR_METRICS`, and where there are several keys its values under each."""
         by_key = [dict(figures(entry)) for entry in scores.by_key]
         intervals: dict[str, Interval] = {}
         if self._inputs.config.scenario.bootstrap:
@@ -92,18 +91,10 @@ class PairEvaluator:
         for metric in by_key[0]:
             values = [entry[metric] for entry in by_key]
             low, high = (None, None) if metric in GIVEN else intervals.get(metric, (None, None))
-            yield (
-                Figure(
-                    system=scores.system,
-                    scenario=scores.scenario,
-                    protocol=self._inputs.benchmark.name,
-                    metric=metric,
-                    value=float(np.mean(values)),
-                    low=low,
-                    high=high,
-                ),
-                values,
-            )
+            place = scores.place | {"protocol": self._inputs.benchmark.name, "metric": metric}
+            yield Figure(**place, value=float(np.mean(values)), low=low, high=high)
+            if len(values) > 1:
+                yield KeySpread(**place, values=values, std=float(np.std(values, ddof=1)))
 
     def _curve(self, scores: SystemScores) -> Curve:
         """FNMR at each FMR from one false match up to 1."""
@@ -115,14 +106,8 @@ class PairEvaluator:
             names = list(map(str, range(len(fmrs))))
             found = self._intervals(statistics, dict.fromkeys(names, "mated"))
             edges = {side: [getattr(found[name], side) for name in names] for side in ("low", "high")}
-        return Curve(
-            system=scores.system,
-            scenario=scores.scenario,
-            fmr=fmrs.tolist(),
-            fnmr=np.mean(by_key, axis=0).tolist(),
-            by_key=by_key,
-            **edges,
-        )
+        fnmr = np.mean(by_key, axis=0).tolist()
+        return Curve(**scores.place, fmr=fmrs.tolist(), fnmr=fnmr, by_key=by_key, **edges)
 
     def _intervals(self, statistics: Sequence[Callable[..., Any]], rates: Mapping[str, Any]) -> dict[str, Interval]:
         config, benchmark = self._inputs.config, self._inputs.benchmark
@@ -195,8 +180,7 @@ def hardest_pairs(scores: SystemScores, benchmark: PairBenchmark, *, count: int)
         rows = np.flatnonzero(of_kind)
         for row in rows[np.argsort(order[rows], kind="stable")[:count]].tolist():
             yield HardestPair(
-                system=scores.system,
-                scenario=scores.scenario,
+                **scores.place,
                 kind=kind,
                 left=names[int(benchmark.left[row])],
                 right=names[int(benchmark.right[row])],
@@ -212,8 +196,7 @@ def _histogram(scores: SystemScores) -> Histogram:
     edges = bin_edges(mated, non_mated)
     threshold, origin = operating_threshold(scores)
     return Histogram(
-        system=scores.system,
-        scenario=scores.scenario,
+        **scores.place,
         unit=scores.unit,
         edges=edges.tolist(),
         mated=(np.histogram(mated, edges)[0] / len(mated)).tolist(),
@@ -247,16 +230,10 @@ class LinkabilityEvaluator:
             system, inputs.embeddings, inputs.people, self._pairs, inputs.config.report, seed=inputs.config.seed
         )
         yield result
-        estimates = {"d_sys": result.estimate.model_dump()}
-        estimates |= {name: {"value": getattr(result, name)} for name in ("d_sys_floor", "maximal_linkability")}
-        for metric, estimate in estimates.items():
-            yield Figure(
-                system=result.system,
-                scenario=result.scenario,
-                protocol=f"{inputs.benchmark.name}, two keys",
-                metric=metric,
-                **estimate,
-            )
+        estimates = {"d_sys": result.estimate}
+        estimates |= {name: Estimate(value=getattr(result, name)) for name in ("d_sys_floor", "maximal_linkability")}
+        place = {"system": system.name, "scenario": result.scenario, "protocol": f"{inputs.benchmark.name}, two keys"}
+        yield from named_figures(estimates, **place)
 
 
 class ComparedPairs(NamedTuple):

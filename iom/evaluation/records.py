@@ -4,6 +4,7 @@ Keys, codes and embeddings are never part of it. Rates are fractions; an interva
 no interval was computed.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -56,6 +57,13 @@ class Estimate(Record):
 
 class Figure(Estimate, Metric):
     """Figure of one system: mean over keys."""
+
+
+def named_figures(estimates: Mapping[str, Estimate | None], **place: str) -> Iterator[Figure]:
+    """A figure for each estimate that there is; `place` is system, scenario and protocol."""
+    for metric, estimate in estimates.items():
+        if estimate:
+            yield Figure.model_validate({**place, "metric": metric, **estimate.model_dump()})
 
 
 class KeySpread(Metric):
@@ -313,17 +321,12 @@ def read_report(path: Path) -> ReportData:
         )
     try:
         return ReportData.model_validate(tree)
-    except (pydantic.ValidationError, AttributeError, TypeError) as error:
-        raise DataError(f"{file}: {validation_text(error)}") from error
-
-
-def validation_text(error: Exception) -> str:
-    """The first fault of a document, in one line."""
-    if not isinstance(error, pydantic.ValidationError):
-        return "expected sections of figures, received something else"
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"])) or "report"
-    return f"{place}: {first['msg'][:200]}"
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "report"
+        raise DataError(f"{file}: {place}: {first['msg'][:200]}") from error
+    except (AttributeError, TypeError) as error:
+        raise DataError(f"{file}: expected sections of figures, received something else") from error
 
 
 def _refuse_constant(text: str) -> float:

@@ -12,7 +12,7 @@ is mated where the claimed and the real subject are the same.
 
 import csv
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -31,6 +31,8 @@ from iom.metrics.verification import error_curve
 
 Names = NDArray[np.str_]
 CSV_COLUMNS = ("bio_ref_subject_id", "bio_ref_reference_id", "probe_subject_id", "probe_reference_id", "score")
+FORMATS = dict(zip(SCORE_FORMATS, ((CSV_COLUMNS[0], *CSV_COLUMNS[2:]), CSV_COLUMNS, ()), strict=True))
+"""Name to columns in order; none where a header names them."""
 REQUIRED = ("bio_ref_subject_id", "probe_subject_id", "score")
 
 
@@ -101,33 +103,47 @@ def read_scores(path: Path, form: str = "", *, higher_is_closer: bool = True) ->
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            name = form or _guess(path, stream)
-            table = lookup(FORMATS, name, "score format").read(stream, str(path))
+            columns = lookup(FORMATS, form or _guess(path, stream), "score format")
+            rows = list(_column_rows(stream, columns, path) if columns else _csv_rows(stream, path))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected text in UTF-8, received other bytes") from error
     except csv.Error as error:
         raise DataError(f"{path}: not a CSV file: {error}") from error
-    if not higher_is_closer:
-        return table
-    return dataclasses.replace(table, distances=0.0 - table.distances)
+    if not rows:
+        raise DataError(f"{path}: expected scores, received an empty file")
+    claimed, reference, real, probe = (np.array([row.get(name) or "" for row in rows]) for name in CSV_COLUMNS[:-1])
+    distances = np.array([float(row["score"]) for row in rows])
+    try:
+        return ScoreTable(
+            claimed,
+            real,
+            probe,
+            0.0 - distances if higher_is_closer else distances,
+            reference if (reference != "").all() else None,
+        )
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def write_scores(path: Path, table: ScoreTable, form: str) -> None:
     """Write similarities, the negative distances, so that reading gives the same table."""
-    writer = lookup(FORMATS, form, "score format").write
+    columns = lookup(FORMATS, form, "score format")
+    if form == "five" and table.reference is None:
+        raise DataError("five columns: expected names of references; write four columns")
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer(stream, table)
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoreFormat:
-    """Reader of scores as they stand, writer of a table, and suffix of files."""
-
-    read: Callable[[TextIO, str], ScoreTable]
-    write: Callable[[TextIO, ScoreTable], None]
-    suffix: str = ".txt"
+        if not columns:
+            writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(_rows(table))
+            return
+        for row in _rows(table):
+            fields = [row[name] for name in columns]
+            unfit = [field for field in fields if not field or field.split() != [field]]
+            if unfit:
+                raise DataError(f"score columns: expected names without blanks, received {unfit[0]!r}")
+            stream.write(" ".join(fields) + "\n")
 
 
 def _guess(path: Path, stream: TextIO) -> str:
@@ -140,81 +156,39 @@ def _guess(path: Path, stream: TextIO) -> str:
     return "four" if fields == 4 else "five"
 
 
-def _table(rows: Sequence[Sequence[str]], source: str) -> ScoreTable:
-    """From `(claimed, reference or "", real, probe, score)` rows; nothing of it is trusted."""
-    if not rows:
-        raise DataError(f"{source}: expected scores, received an empty file")
-    claimed, reference, real, probe, scores = (np.array(c) for c in zip(*rows, strict=True))
-    named = bool((reference != "").all())
-    try:
-        return ScoreTable(claimed, real, probe, scores.astype(np.float64), reference if named else None)
-    except ValueError as error:
-        raise DataError(f"{source}: expected numbers as scores: {error}") from error
-    except DataError as error:
-        raise DataError(f"{source}: {error}") from error
+def _column_rows(stream: TextIO, columns: Sequence[str], path: Path) -> Iterator[dict[str, str]]:
+    for number, line in enumerate(stream, start=1):
+        fields = line.split()
+        if fields and (len(fields) != len(columns) or not _is_number(fields[-1])):
+            raise DataError(
+                f"{path}, line {number}: expected {len(columns)} columns, the last a score, "
+                f"received '{line.strip()[:80]}'"
+            )
+        if fields:
+            yield dict(zip(columns, fields, strict=True))
 
 
-def _read_columns(count: int) -> Callable[[TextIO, str], ScoreTable]:
-    def read(stream: TextIO, source: str) -> ScoreTable:
-        rows = []
-        for number, line in enumerate(stream, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            if len(fields) != count or not _is_number(fields[-1]):
-                raise DataError(
-                    f"{source}, line {number}: expected {count} columns, the last a score, "
-                    f"received '{line.strip()[:80]}'"
-                )
-            rows.append((fields[0], "", *fields[1:]) if count == 4 else tuple(fields))
-        return _table(rows, source)
-
-    return read
-
-
-def _write_columns(count: int) -> Callable[[TextIO, ScoreTable], None]:
-    def write(stream: TextIO, table: ScoreTable) -> None:
-        if count == 5 and table.reference is None:
-            raise DataError("five columns: expected names of references; write four columns")
-        for row in _rows(table):
-            fields = row if count == 5 else (row[0], *row[2:])
-            unfit = [field for field in fields if not field or field.split() != [field]]
-            if unfit:
-                raise DataError(f"score columns: expected names without blanks, received {unfit[0]!r}")
-            stream.write(" ".join(fields) + "\n")
-
-    return write
-
-
-def _read_csv(stream: TextIO, source: str) -> ScoreTable:
+def _csv_rows(stream: TextIO, path: Path) -> Iterator[dict[str, str]]:
     reader = csv.DictReader(stream, strict=True)
     missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
     if missing:
-        raise DataError(f"{source}: expected a header with {', '.join(REQUIRED)}; no {missing[0]}")
-    rows = []
+        raise DataError(f"{path}: expected a header with {', '.join(REQUIRED)}; no {missing[0]}")
     for row in reader:
-        values = [row.get(name, "") for name in CSV_COLUMNS]
-        if None in values or None in row or not _is_number(str(row["score"])):
+        if None in row or None in row.values() or not _is_number(row["score"]):
             raise DataError(
-                f"{source}, line {reader.line_num}: expected as many fields as the header and a "
+                f"{path}, line {reader.line_num}: expected as many fields as the header and a "
                 f"number as score, received {shown([v for v in row.values() if v])}"
             )
-        rows.append(tuple(str(value) for value in values))
-    return _table(rows, source)
+        yield row
 
 
-def _write_csv(stream: TextIO, table: ScoreTable) -> None:
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    writer.writerows(_rows(table))
-
-
-def _rows(table: ScoreTable) -> Iterator[tuple[str, ...]]:
+def _rows(table: ScoreTable) -> Iterator[dict[str, str]]:
     """Columns of the file; scores with all digits that distinguish them."""
     reference = [""] * len(table) if table.reference is None else table.reference.tolist()
-    columns = (table.claimed.tolist(), reference, table.real.tolist(), table.probe.tolist())
-    for *names, distance in zip(*columns, table.distances.tolist(), strict=True):
-        yield *names, repr(0.0 - distance)
+    names = (table.claimed.tolist(), reference, table.real.tolist(), table.probe.tolist())
+    scores = [repr(0.0 - distance) for distance in table.distances.tolist()]
+    for fields in zip(*names, scores, strict=True):
+        yield dict(zip(CSV_COLUMNS, fields, strict=True))
 
 
 def _is_number(text: str) -> bool:
@@ -233,15 +207,6 @@ def _subject_of(subjects: Names, rows: NDArray[np.intp], names: Names, kind: str
     if len(wrong):
         raise DataError(f"identification: {len(wrong)} {kind}s belong to two subjects: {shown(names[wrong].tolist())}")
     return np.asarray(owner)
-
-
-_FORMATS = (
-    ScoreFormat(_read_columns(4), _write_columns(4)),
-    ScoreFormat(_read_columns(5), _write_columns(5)),
-    ScoreFormat(_read_csv, _write_csv, ".csv"),
-)
-FORMATS = dict(zip(SCORE_FORMATS, _FORMATS, strict=True))
-"""Name to format."""
 
 
 def table_figures(table: ScoreTable, *, identification: bool = False) -> Iterator[tuple[str, float]]:
@@ -282,7 +247,7 @@ def write_system_scores(
     benchmark: PairBenchmark, systems: Sequence[SystemScores], folder: Path, form: str
 ) -> list[Path]:
     """One file for each system, scenario and key: `<system>-<scenario>-<key>`."""
-    suffix = lookup(FORMATS, form, "score format").suffix
+    suffix = ".txt" if lookup(FORMATS, form, "score format") else ".csv"
     written = []
     for system in systems:
         for number, scores in enumerate(system.by_key):

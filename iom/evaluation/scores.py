@@ -81,6 +81,11 @@ class SystemScores:
     unit: str
     by_key: tuple[PairScores, ...]
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """System and scenario, for the records of a report."""
+        return {"system": self.system, "scenario": self.scenario}
+
 
 @dataclasses.dataclass(frozen=True)
 class CodeSystem:
@@ -140,20 +145,8 @@ class EvaluationInputs:
         """Distances of all pairs in each scenario; computed once."""
         if system.name not in self._scores:
             scenario = self.config.scenario
-            self._scores[system.name] = (
-                (float_scores(self.benchmark, self.embeddings),)
-                if system.name == FLOAT
-                else tuple(
-                    code_scores(
-                        system,
-                        self.benchmark,
-                        self.embeddings,
-                        keys=scenario.keys,
-                        seed=self.config.seed,
-                        scenarios=scenario.scenarios,
-                    )
-                )
-            )
+            options: dict[str, Any] = {"keys": scenario.keys, "seed": self.config.seed, "scenarios": scenario.scenarios}
+            self._scores[system.name] = tuple(code_scores(system, self.benchmark, self.embeddings, **options))
         return self._scores[system.name]
 
 
@@ -212,10 +205,15 @@ def code_scores(
 ) -> Iterator[SystemScores]:
     """Code distances in the scenarios, under `keys` test keys each, of unit-length embeddings `(N, D)`.
 
+    The unprotected embedding has no key and one scenario, see `float_scores`.
+
     `stolen_key`: probe and reference are hashed under one common key, as when an impostor holds the victim's key; the
     key adds nothing and the code alone must tell people apart. `own_key`: every subject has its own key, so a non-mated
     pair meets under two keys; this flatters every protection and says nothing about a stolen key.
     """
+    if system.name == FLOAT:
+        yield float_scores(benchmark, embeddings)
+        return
     _check(benchmark, embeddings)
     for scenario in (OWN_KEY, STOLEN_KEY):
         if scenario not in scenarios:

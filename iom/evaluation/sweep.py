@@ -31,7 +31,7 @@ from iom.evaluation.scores import (
     STOLEN_KEY,
     CodeSystem,
     code_scores,
-    float_scores,
+    float_system,
     operating_points,
     resolved_fmrs,
 )
@@ -86,18 +86,17 @@ class SweepBenchmark:
         self._fingerprint = ""
         self._embeddings: Any = None
 
-    def figures(self, codes: CodeSystem | None, embedder: Embedder) -> dict[str, float]:
+    def figures(self, system: CodeSystem, embedder: Embedder) -> dict[str, float]:
         """Figures as `held_out_figures` gives them, with the prefix `test_`."""
         if self._fingerprint != embedder.fingerprint:
             self._embeddings = embed_benchmark(embedder, self._benchmark, progress=True)
             self._fingerprint = embedder.fingerprint
-        if codes is None:
-            entry = float_scores(self._benchmark, self._embeddings)
-        else:
-            keys, seed = self._config.scenario.keys, self._config.seed
-            (entry,) = code_scores(
-                codes, self._benchmark, self._embeddings, keys=keys, seed=seed, scenarios=(STOLEN_KEY,)
-            )
+        options: dict[str, Any] = {
+            "keys": self._config.scenario.keys,
+            "seed": self._config.seed,
+            "scenarios": (STOLEN_KEY,),
+        }
+        (entry,) = code_scores(system, self._benchmark, self._embeddings, **options)
         values = []
         for scores in entry.by_key:
             found = {name.replace("_at_fmr", ""): value for name, value in operating_points(scores)}
@@ -155,28 +154,25 @@ def run_sweep(
                     data = load_stage2_data(row.config, progress=progress)
                 measured[row.name] = _measure(row, config, data, output, benchmark)
                 journal.add(measured[row.name], durable=True)
-                _write_tables(_in_order(planned, measured), output, title)
+                _write_tables(list(measured.values()), output, title)
                 bar.clear()
                 report(_line(measured[row.name]))
                 bar.update()
-    rows = _in_order(planned, measured)
+    rows = list(measured.values())
     _write_tables(rows, output, title)
     with atomic_path(output / "sweep.png") as temporary:
         sweep_figure(rows, title).savefig(temporary, dpi=DPI)
     return rows
 
 
-def held_out_figures(codes: CodeSystem | None, data: Stage2Data, *, keys: int, seed: int) -> dict[str, float]:
-    """EER and FNMR with the keys stolen, means over keys and `*_std`; `None` for the embeddings, under no key."""
-    pairs, rows = data.pairs, data.held_out_embeddings
-    if codes is None:
-        curves = [pairs.curve_of_embeddings(rows)]
-    else:
-        curves = [
-            pairs.all.curve(codes.comparator, codes.templates(rows, key), fmr=1.0)
-            for key in validation_keys(seed, "search-keys", keys)
-        ]
-    fmrs = resolved_fmrs(pairs.all.non_mated_count, QUOTED_FMRS, false_matches=MIN_FALSE_MATCHES)
+def held_out_figures(system: CodeSystem, data: Stage2Data, *, keys: int, seed: int) -> dict[str, float]:
+    """EER and FNMR with the keys stolen, means over keys and `*_std`; of embeddings, which have no key, one value."""
+    pairs = data.pairs.all
+    curves = [
+        pairs.curve(system.comparator, system.templates(data.held_out_embeddings, key), fmr=1.0)
+        for key in validation_keys(seed, "search-keys", 1 if system.name == FLOAT else keys)
+    ]
+    fmrs = resolved_fmrs(pairs.non_mated_count, QUOTED_FMRS, false_matches=MIN_FALSE_MATCHES)
     return _over_keys(
         [
             {"eer": curve.equal_error_rate()} | {f"fnmr_{name}": curve.fnmr_at_fmr(fmr) for name, fmr in fmrs.items()}
@@ -316,20 +312,22 @@ def _measure(
             "keep": shape.keep or shape.bottleneck or data.embedder.embedding_size,
         }
     try:
-        codes = None if row.kind == FLOAT else _codes(row, data, folder)
+        system = _system(row, data, folder)
     except TrainingDivergedError as error:  # a result of the sweep, not its end
         result["failed"] = str(error)
     else:
-        result |= held_out_figures(codes, data, keys=config.keys, seed=row.config.seed)
+        result |= held_out_figures(system, data, keys=config.keys, seed=row.config.seed)
         if benchmark is not None:
-            result |= benchmark.figures(codes, data.embedder)
+            result |= benchmark.figures(system, data.embedder)
     if not config.keep_runs:
         shutil.rmtree(folder, ignore_errors=True)
     result["run"] = str(folder.relative_to(output)) if folder.exists() else None
     return result | {"settings": row.settings, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _codes(row: PlannedRow, data: Stage2Data, folder: Path) -> CodeSystem:
+def _system(row: PlannedRow, data: Stage2Data, folder: Path) -> CodeSystem:
+    if row.kind == FLOAT:
+        return float_system(data.embedder.embedding_size)
     if row.kind in BASELINES:
         return baseline_system(row.kind, data.embedder.embedding_size, row.config.hasher, row.config.seed)
     keras.utils.clear_session()  # dozens of models would pile up
@@ -350,10 +348,6 @@ def _over_keys(by_key: Sequence[Mapping[str, float]]) -> dict[str, float]:
         if len(values) > 1:
             result[f"{name}_std"] = float(np.std(values, ddof=1))
     return result
-
-
-def _in_order(planned: Sequence[PlannedRow], measured: Mapping[str, Row]) -> list[Row]:
-    return [measured[row.name] for row in planned if row.name in measured]
 
 
 def _write_tables(rows: Sequence[Row], folder: Path, title: str) -> None:

@@ -54,15 +54,8 @@ def load_code_systems(config: EvaluateConfig, embedder: Embedder) -> dict[str, C
 
 def baseline_system(name: str, embedding_size: int, code: CodeConfig, seed: int = 1) -> CodeSystem:
     """A data-agnostic protection of `BASELINES`."""
-    baseline = lookup(BASELINES, name, "baseline")(embedding_size, code, seed)
-    return CodeSystem(
-        name,
-        baseline.code_length,
-        baseline.alphabet_size,
-        baseline.hash,
-        own_comparator=baseline.comparator,
-        made_of=baseline,
-    )
+    made = lookup(BASELINES, name, "baseline")(embedding_size, code, seed)
+    return CodeSystem(name, made.code_length, made.alphabet_size, made.hash, None, made.comparator, made)
 
 
 def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> CodeSystem:

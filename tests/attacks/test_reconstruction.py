@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iom.attacks import ATTACKS
-from iom.attacks.base import KNOWLEDGE, PARTS, AttackedSystem, read_back, unit
+from iom.attacks.base import KNOWLEDGE, AttackedSystem, read_back, unit
 from iom.attacks.reconstruction import (
     climb_scores,
     closed_form,
@@ -218,7 +218,7 @@ def test_an_attack_runs_on_what_it_says_it_knows(make_system, make_leak, rows, n
     found = attack.reconstruct(leak.only(attack.knowledge))
     assert found.shape == (3, 32)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-4)
-    without = dataclasses.replace(leak, **{f: None for part in PARTS.values() for f in part})
+    without = dataclasses.replace(leak, **{f: None for part in KNOWLEDGE.values() for f in part})
     with pytest.raises(DataError, match="did not leak"):
         attack.reconstruct(without)
 

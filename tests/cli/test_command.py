@@ -145,7 +145,7 @@ def test_an_answer_is_text_or_one_json_object(capsys, tmp_path):
 
     def act(number):
         print("under way")
-        return Answer({"number": number, "path": tmp_path, "rate": np.float32(0.5)}, "it is three", code=1)
+        return Answer({"number": number, "path": tmp_path, "rate": np.float32(0.5)}, "it is three", ok=False)
 
     assert asking(act) == 1
     assert capsys.readouterr().out == "under way\nit is three\n"

@@ -48,63 +48,57 @@ DPI = 110
 def report_plots(data: ReportData) -> dict[str, str]:
     """The SVG plots that a report has data for, by name."""
     sections = data.sections
-    made: dict[str, tuple[Sequence[Any], Callable[[ReportData], str]]] = {
-        "det": (sections.curves, det_plot),
-        "roc": (sections.curves, roc_plot),
-        "cmc": (sections.identification, cmc_plot),
-        "open_set": (sections.identification, open_set_plot),
+    lines = {
+        "det": (sections.curves, _draw_det, "DET", "upper right"),
+        "roc": (sections.curves, _draw_roc, "ROC", "lower right"),
+        "cmc": (sections.identification, _draw_cmc, "Closed-set identification (CMC)", "lower right"),
+        "open_set": (
+            sections.identification,
+            _draw_open_set,
+            "Open-set identification (DIR against FPIR)",
+            "lower right",
+        ),
+    }
+    others: dict[str, tuple[Sequence[Any], Callable[[ReportData], str]]] = {
         "histograms": (sections.histograms, histogram_plot),
         "linkability": (sections.linkability, linkability_plot),
         "attacks": (sections.attacks, attack_plot),
         "per_key": (data.per_key, spread_plot),
     }
-    return {name: draw(data) for name, (needed, draw) in made.items() if needed}
+    made = {
+        name: _single(functools.partial(draw, data=data), title, legend)
+        for name, (needed, draw, title, legend) in lines.items()
+        if needed
+    }
+    return made | {name: draw(data) for name, (needed, draw) in others.items() if needed}
 
 
-def det_plot(data: ReportData) -> str:
-    """FNMR against FMR, both logarithmic, with intervals."""
-    return _single(functools.partial(_draw_det, data=data), "DET", "upper right")
-
-
-def roc_plot(data: ReportData) -> str:
+def _draw_roc(axes: Any, *, data: ReportData) -> None:
     """1 - FNMR against FMR, the FMR logarithmic, with intervals."""
-
-    def draw(axes: Any) -> None:
-        floor = 50 / data.benchmark.mated
-        for entry, line in _lines(data, data.sections.curves):
-            sides = _sides(entry.fnmr, entry, lambda rates: np.maximum(100 * (1 - rates), floor))
-            _line(axes, entry.fmr, sides, line)
-        axes.set(xscale="log", xlabel="FMR", ylabel="1 - FNMR, %")
-        axes.set_xlim(data.sections.curves[0].fmr[0], 1)
-        axes.set_ylim(top=100)
-
-    return _single(draw, "ROC", "lower right")
+    floor = 50 / data.benchmark.mated
+    for entry, line in _lines(data, data.sections.curves):
+        _line(axes, entry.fmr, _sides(entry.fnmr, entry, lambda rates: np.maximum(100 * (1 - rates), floor)), line)
+    axes.set(xscale="log", xlabel="FMR", ylabel="1 - FNMR, %")
+    axes.set_xlim(data.sections.curves[0].fmr[0], 1)
+    axes.set_ylim(top=100)
 
 
-def cmc_plot(data: ReportData) -> str:
+def _draw_cmc(axes: Any, *, data: ReportData) -> None:
     """Identification rate by rank."""
-
-    def draw(axes: Any) -> None:
-        for entry, line in _lines(data, data.sections.identification):
-            points = [figure for name, figure in entry.figures.items() if name.startswith("cmc_rank_")]
-            rates = np.array([[p.value, p.low, p.high] for p in points], float) * 100  # None is NaN
-            _line(axes, np.arange(1, len(points) + 1), rates.T, line | {"marker": "o", "markersize": 3})
-        axes.set(xlabel="rank", ylabel="identification rate, %", xticks=range(1, 11))
-        axes.set_ylim(top=100)
-
-    return _single(draw, "Closed-set identification (CMC)", "lower right")
+    for entry, line in _lines(data, data.sections.identification):
+        points = [figure for name, figure in entry.figures.items() if name.startswith("cmc_rank_")]
+        rates = np.array([[p.value, p.low, p.high] for p in points], float) * 100  # None is NaN
+        _line(axes, np.arange(1, len(points) + 1), rates.T, line | {"marker": "o", "markersize": 3})
+    axes.set(xlabel="rank", ylabel="identification rate, %", xticks=range(1, 11))
+    axes.set_ylim(top=100)
 
 
-def open_set_plot(data: ReportData) -> str:
+def _draw_open_set(axes: Any, *, data: ReportData) -> None:
     """DIR at rank 1 against FPIR."""
-
-    def draw(axes: Any) -> None:
-        for entry, line in _lines(data, data.sections.identification):
-            _line(axes, entry.fpir, _sides(entry.dir, entry, lambda rates: 100 * rates), line)
-        axes.set(xscale="log", xlabel="FPIR", ylabel="DIR at rank 1, %")
-        axes.set_ylim(top=100)
-
-    return _single(draw, "Open-set identification (DIR against FPIR)", "lower right")
+    for entry, line in _lines(data, data.sections.identification):
+        _line(axes, entry.fpir, _sides(entry.dir, entry, lambda rates: 100 * rates), line)
+    axes.set(xscale="log", xlabel="FPIR", ylabel="DIR at rank 1, %")
+    axes.set_ylim(top=100)
 
 
 def histogram_plot(data: ReportData) -> str:
@@ -227,6 +221,7 @@ def write_png(data: ReportData, path: Path) -> None:
 
 
 def _draw_det(axes: Any, *, data: ReportData, by_key: bool = False) -> None:
+    """FNMR against FMR, both logarithmic, with intervals or a line for each key."""
     floor = 50 / data.benchmark.mated  # half an error, since zero has no place on a logarithmic axis
     curves = data.sections.curves
     for entry, line in _lines(data, curves):

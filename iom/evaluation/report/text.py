@@ -3,8 +3,11 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
+
+import jinja2
 
 from iom.evaluation.records import AttackRow, Estimate, Figure, ReportData, Sentence
 from iom.evaluation.scores import FLOAT, NO_KEY, OWN_KEY, STOLEN_KEY
@@ -88,6 +91,18 @@ DIFF = {
 """Figures of several reports side by side; of several rows of one metric the highest is shown."""
 SCENARIO_OF = {"two_keys": STOLEN_KEY, "full_disclosure": STOLEN_KEY}
 """Scenarios whose figures stand in the line of another one."""
+
+
+def render(template: str, **values: Any) -> str:
+    """A page or text of the folder `templates`; values are escaped in pages."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("iom.evaluation.report"),
+        autoescape=jinja2.select_autoescape(("html.j2",)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
 
 
 def number_text(
@@ -244,7 +259,6 @@ def diff_table(reports: Mapping[str, ReportData]) -> Table:
 
 def terminal_text(data: ReportData) -> str:
     """Benchmark, verification table and legend for a terminal; two lines a system: figures, then intervals."""
-    size, scenario = data.benchmark, data.config["scenario"]
     figures = data.figures_by_place()
     columns = {**VERIFICATION, "threshold_at_fmr_1e-3": Column("threshold@1e-3", 1, 1)}
     columns = {name: column for name, column in columns.items() if any(name in found for found in figures.values())}
@@ -256,53 +270,50 @@ def terminal_text(data: ReportData) -> str:
             texts = [column.text(found[name]).partition(" [") for name, column in fitting.items()]
             rows.append(("", "", *(bracket.strip() + edges for _, bracket, edges in texts)))
     table = Table("", "", ("system", "scenario", *(column.heading for column in columns.values())), tuple(rows))
-    heading = [
-        f"{size.name}: {size.pairs} pairs ({size.mated} mated, {size.non_mated} non-mated), {size.subjects} subjects, "
-        f"{size.folds} folds",
-        f"embedder {data.embedder.name}, {data.embedder.embedding_size} dimensions",
-    ]
     shapes = [
         f"{name} {system['code_length']}x{system['alphabet_size']}"
         for name, system in data.systems.items()
         if "code_length" in system
     ]
-    if shapes:
-        heading.append(f"codes: {', '.join(shapes)}; {scenario['keys']} test keys")
-    legend = [
-        "FNMR@FMRx: false non-match rate at a false match rate of x; threshold@x: the distance there",
-        "accuracy: ± standard deviation over folds; figures of codes: mean ± standard deviation over keys",
-    ]
-    if scenario["bootstrap"]:
-        legend += [
-            f"[low, high]: {100 * scenario['confidence']:g} % interval, {scenario['bootstrap']} bootstrap draws of "
-            "subjects and keys;",
-            "without any error: the exact binomial bound for the number of subjects",
-        ]
     targets = {(e.system, e.scenario): e.target_fmr for e in data.sections.calibration}
-    for place, found in figures.items():
-        if "decision" in found:
-            at = f"calibrated threshold {found['decision'].value:g}"
-            if target := targets.get(place):
-                at += f" (target FMR {100 * target:g} %)"
-            legend.append(f"{', '.join(place)}: at the {at}: {_observed(found)}")
-    return "\n".join([*heading, "", table.plain(), "", *legend, *(f"note: {note}" for note in data.notes)])
-
-
-def _observed(figures: Mapping[str, Figure]) -> str:
-    fmr, fnmr = (percent(figures[f"{kind}_at_decision"]) for kind in ("fmr", "fnmr"))
-    return f"observed FMR {fmr}, FNMR {fnmr}"
+    values = {"data": data, "figures": figures, "table": table, "shapes": shapes, "targets": targets}
+    return render("terminal.txt.j2", percent=percent, **values).rstrip("\n")
 
 
 def summary(data: ReportData) -> list[Sentence]:
     """Three to six sentences on accuracy, calibration, unlinkability and attacks."""
-    best = most_accurate_system(data)
-    return [
-        *_accuracy(data, best),
-        *_calibration(data, best),
-        *_unlinkability(data),
-        *_attacks(data),
-        *_caution(data, best),
+    best, sections = most_accurate_system(data), data.sections
+    fnmrs = [
+        (rate, row, data.find(FLOAT, NO_KEY, metric))
+        for metric, rate in (("fnmr_at_fmr_1e-3", "0.1 %"), ("fnmr_at_fmr_1e-2", "1 %"))
+        if (row := data.find(best, STOLEN_KEY, metric))
     ]
+    linked = [entry for entry in sections.linkability if entry.system != FLOAT]
+    linked_most = sorted(linked, key=lambda entry: entry.d_sys_floor - entry.d_sys)
+    worst: dict[str, AttackRow] = {}
+    for attack in sections.attacks:
+        if attack.system != FLOAT and attack.prar is not None:
+            worst[attack.system] = max(worst.get(attack.system, attack), attack, key=lambda row: row.prar or 0.0)
+    text = render(
+        "summary.txt.j2",
+        data=data,
+        best=best,
+        plain=data.find(FLOAT, NO_KEY, "eer"),
+        coded=data.find(best, STOLEN_KEY, "eer"),
+        own=data.find(best, OWN_KEY, "eer"),
+        fnmrs=fnmrs,
+        calibration=sorted((e for e in sections.calibration if e.target_fmr), key=lambda e: e.system != best),
+        linked=linked_most,
+        linkable=[entry.system for entry in linked if entry.d_sys - entry.d_sys_floor > LINKABLE],
+        worst=list(worst.values()),
+        helped=[name for name, row in worst.items() if (row.prar or 0.0) <= ACCEPTED],
+        small_loss=SMALL_LOSS,
+        percent=percent,
+        verdict=verdict,
+        verdicts=VERDICTS,
+    )
+    sentences = re.findall(r"^(good|bad|plain) (.*?)\n(?=good |bad |plain |\Z)", text, re.MULTILINE | re.DOTALL)
+    return [Sentence(state=state, text=words) for state, words in sentences]
 
 
 def most_accurate_system(data: ReportData) -> str:
@@ -334,87 +345,3 @@ def _spread_cell(data: ReportData, row: Figure, column: Column) -> str:
         spread = data.spread(row.system, row.scenario, row.metric)
         std = spread.std if spread else None
     return number_text(row.value, std=std, factor=column.factor, decimals=column.decimals)
-
-
-def _accuracy(data: ReportData, best: str) -> Iterator[Sentence]:
-    plain, coded = data.find(FLOAT, NO_KEY, "eer"), data.find(best, STOLEN_KEY, "eer")
-    size = data.benchmark
-    where = f"{size.name} ({size.pairs:,} pairs of {size.subjects:,} subjects)"
-    if plain and coded:
-        loss = coded.value - plain.value
-        yield Sentence(
-            state="good" if loss <= SMALL_LOSS else "bad",
-            text=f"Accuracy on {where}: EER {percent(plain)} for the unprotected embedding, {percent(coded)} for "
-            f"{best}, the most accurate protected system, with the key stolen: {100 * abs(loss):.2f} percentage points "
-            f"{'more' if loss >= 0 else 'less'}.",
-        )
-    elif row := plain or coded:
-        name = f"{best} with the key stolen" if coded else "the unprotected embedding"
-        yield Sentence(state="plain", text=f"Accuracy on {where}: EER {percent(row)} for {name}.")
-    for metric, rate in (("fnmr_at_fmr_1e-3", "0.1 %"), ("fnmr_at_fmr_1e-2", "1 %")):
-        row, reference = data.find(best, STOLEN_KEY, metric), data.find(FLOAT, NO_KEY, metric)
-        if row:
-            against = f"; unprotected embedding: {percent(reference)}" if reference else ""
-            yield Sentence(
-                state="plain", text=f"At FMR {rate}: FNMR {percent(row)} for {best} with the key stolen{against}."
-            )
-            return
-
-
-def _calibration(data: ReportData, best: str) -> Iterator[Sentence]:
-    entries = [entry for entry in data.sections.calibration if entry.target_fmr]
-    entries.sort(key=lambda entry: entry.system != best)
-    for entry in entries[:1]:
-        target = entry.target_fmr or 0.0
-        state, words = VERDICTS[verdict(entry.fmr, target)]
-        yield Sentence(
-            state=state,
-            text=f"{entry.system}, at the threshold calibrated for FMR {100 * target:g} %: observed FMR "
-            f"{percent(entry.fmr)}, FNMR {percent(entry.fnmr)}; {words}.",
-        )
-
-
-def _unlinkability(data: ReportData) -> Iterator[Sentence]:
-    entries = [entry for entry in data.sections.linkability if entry.system != FLOAT]
-    if not entries:
-        return
-    linkable = [entry.system for entry in entries if entry.d_sys - entry.d_sys_floor > LINKABLE]
-    worst = max(entries, key=lambda entry: entry.d_sys - entry.d_sys_floor)
-    figures = f"highest: {worst.system}, D_sys {worst.d_sys:.3f}, of which {worst.d_sys_floor:.3f} by sampling alone"
-    yield Sentence(
-        state="bad" if linkable else "good",
-        text="Unlinkability between two keys: "
-        + (f"distances link templates of {', '.join(linkable)}" if linkable else "distances do not link templates")
-        + f" ({figures}).",
-    )
-
-
-def _attacks(data: ReportData) -> Iterator[Sentence]:
-    worst: dict[str, tuple[float, str]] = {}
-    for row in data.sections.attacks:
-        if row.system != FLOAT and row.prar is not None and row.prar > worst.get(row.system, (-1.0, ""))[0]:
-            worst[row.system] = row.prar, row.title
-    if not worst:
-        return
-    helped = [name for name, (prar, _) in worst.items() if prar <= ACCEPTED]
-    shown = ", ".join(f"{name} {100 * prar:.0f} % ({title})" for name, (prar, title) in worst.items())
-    outcome = "a new key does not help against the attacks that were run"
-    if len(helped) == len(worst):
-        outcome = "a new key helps against the attacks that were run"
-    elif helped:
-        outcome = f"a new key helps against the attacks that were run only with {', '.join(helped)}"
-    yield Sentence(
-        state="good" if len(helped) == len(worst) else "bad",
-        text=f"Full disclosure (template, key and model): {outcome}; post-revocation acceptance of the best attack "
-        f"(PRAR): {shown}.",
-    )
-
-
-def _caution(data: ReportData, best: str) -> Iterator[Sentence]:
-    own = data.find(best, OWN_KEY, "eer")
-    if own:
-        yield Sentence(
-            state="plain",
-            text=f"With every key secret: EER {percent(own)} for {best}; this is no evidence for the stolen-key "
-            "scenario and must not be quoted alone.",
-        )

@@ -1,12 +1,12 @@
 """Files of one or several reports: pages, CSV, LaTeX, plots; all contents are made before the first file is written."""
 
 import base64
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import yaml
 from markupsafe import Markup
@@ -17,7 +17,7 @@ from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.records import FILE, HardestPair, ReportData
 from iom.evaluation.report import plots
-from iom.evaluation.report.text import Table, csv_text, diff_table, report_tables
+from iom.evaluation.report.text import Table, csv_text, diff_table, render, report_tables
 from iom.evaluation.score_files import benchmark_names
 
 PAGE = "report.html"
@@ -51,7 +51,7 @@ def report_page(data: ReportData, *, images: Mapping[str, str] | None = None) ->
     about = [(name, str(value)) for name, value in data.environment.items()]
     about += [("embedder", data.embedder.name), ("embedder SHA-256", data.embedder.fingerprint)]
     about.append(("seed", str(data.seed)))
-    return _render(
+    return render(
         "report.html.j2",
         data=data,
         titles={name: title for name, title in TITLES.items() if name in tables or name not in OPTIONAL},
@@ -66,12 +66,10 @@ def report_page(data: ReportData, *, images: Mapping[str, str] | None = None) ->
 
 def write_figures(data: ReportData, folder: Path) -> None:
     """Write `report.json`, `report.csv`, `report.png` and `config.yaml`, each atomically."""
-    try:
+    with _writing("report", folder):
         _write_data(data, folder)
         with atomic_path(folder / "report.png") as temporary:
             plots.write_png(data, temporary)
-    except OSError as error:
-        raise _unwritable("report", folder, error) from error
 
 
 def write_report(data: ReportData, folder: Path, *, images: Mapping[str, str] | None = None) -> Path:
@@ -82,11 +80,9 @@ def write_report(data: ReportData, folder: Path, *, images: Mapping[str, str] | 
         "hardest_pairs.csv": pairs,
         **{f"tables/{name}.tex": table.latex() for name, table in report_tables(data).items()},
     }
-    try:
+    with _writing("report", folder):
         _write_data(data, folder)
         _write_texts(texts, folder)
-    except OSError as error:
-        raise _unwritable("report", folder, error) from error
     return folder / PAGE
 
 
@@ -130,27 +126,14 @@ def write_diff(reports: Mapping[str, ReportData], folder: Path) -> Table:
     table, plot = diff_table(reports), plots.diff_plot(reports)
     rows = [{"report": name, **row.model_dump()} for name, data in reports.items() for row in data.rows]
     texts = {
-        DIFF_PAGE: _render("diff.html.j2", reports=reports, table=table, plot=Markup(plot)),  # noqa: S704
+        DIFF_PAGE: render("diff.html.j2", reports=reports, table=table, plot=Markup(plot)),  # noqa: S704
         "comparison.csv": csv_text(("report", *COLUMNS[:-1]), rows),
         "comparison.tex": table.latex(),
         "comparison.svg": plots.standalone(plot),
     }
-    try:
+    with _writing("comparison", folder):
         _write_texts(texts, folder)
-    except OSError as error:
-        raise _unwritable("comparison", folder, error) from error
     return table
-
-
-def _render(template: str, **values: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("iom.evaluation.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(values)
 
 
 def _write_data(data: ReportData, folder: Path) -> None:
@@ -168,8 +151,12 @@ def _write_texts(texts: Mapping[str, str], folder: Path) -> None:
         write_text(folder / name, text)
 
 
-def _unwritable(what: str, folder: Path, error: OSError) -> DataError:
-    return DataError(f"cannot write the {what} to {folder}: {error.strerror}")
+@contextlib.contextmanager
+def _writing(what: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write the {what} to {folder}: {error.strerror}") from error
 
 
 def _data_address(image: Any) -> str:

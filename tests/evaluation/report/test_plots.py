@@ -5,7 +5,7 @@ import re
 import pytest
 
 from iom.evaluation.records import ReportData
-from iom.evaluation.report.plots import det_plot, roc_plot
+from iom.evaluation.report.plots import report_plots
 
 
 def curves_of(**fnmr):
@@ -30,21 +30,21 @@ def curves_of(**fnmr):
 
 @pytest.mark.parametrize("rates", [{"learned": 0.0, "grp": 0.0}, {"learned": 0.0, "grp": 0.02}])
 def test_a_share_has_no_ticks_beyond_100(rates):
-    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", roc_plot(curves_of(**rates)))]
+    ticks = [float(text) for text in re.findall(r">(\d+(?:\.\d+)?)</text>", report_plots(curves_of(**rates))["roc"])]
     assert max(ticks) == 100
 
 
 def test_a_system_without_errors_is_named_where_it_has_no_line():
     note = "no false non-match at any FMR shown"
-    assert f"{note}: learned, stolen key" in det_plot(curves_of(learned=0.0, grp=0.02))
-    assert note not in det_plot(curves_of(learned=0.01, grp=0.02))
+    assert f"{note}: learned, stolen key" in report_plots(curves_of(learned=0.0, grp=0.02))["det"]
+    assert note not in report_plots(curves_of(learned=0.01, grp=0.02))["det"]
 
 
 def test_names_are_text_and_not_markup():
-    assert "$\\frac$ &lt;i&gt;" in det_plot(curves_of(**{"$\\frac$ <i>": 0.1}))
+    assert "$\\frac$ &lt;i&gt;" in report_plots(curves_of(**{"$\\frac$ <i>": 0.1}))["det"]
 
 
 def test_ticks_of_a_logarithmic_axis_are_numbers():
-    svg = det_plot(curves_of(grp=0.1))
+    svg = report_plots(curves_of(grp=0.1))["det"]
     assert "mathdefault" not in svg
     assert ">0.01</text>" in svg

@@ -392,7 +392,7 @@ def _add_service_routes(
             raise HTTPException(404, f"expected a number below {len(samples)}")
         return _png_response(samples[number])
 
-    text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+    text: dict[int | str, Any] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
     @router.get("/metrics", dependencies=_GUARDS, responses=_problems(*_GUARDED) | text, response_class=Response)
     def metrics() -> Response:

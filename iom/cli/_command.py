@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import os
 import shlex
 import sys
 import traceback
@@ -44,6 +45,7 @@ EXIT_CODES: dict[int, tuple[tuple[type[BaseException], ...], str]] = {
     4: ((RevokedError,), "the subject was revoked"),
     5: ((FaceError,), "an image cannot be used as a face"),
     6: ((StoreError, KeyMaterialError), "record store or key store: missing, damaged, wrong passphrase or key"),
+    141: ((BrokenPipeError,), "standard output was closed, as by head"),
     2: ((IomError, OSError, MemoryError), "wrong arguments, configuration or input; a file cannot be read or written"),
     BUG: ((), "an error of the program, with its traceback"),
     130: ((KeyboardInterrupt,), "interrupted"),
@@ -228,7 +230,12 @@ def guarded(act: Callable[[], int], *, in_json: bool = False) -> int:
     silence()
     try:
         with _warnings_in_one_line():
-            return act()
+            code = act()
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes nowhere
+        return exit_code(error)
     except (IomError, OSError, MemoryError) as error:
         return _refuse(error, _message(error), in_json=in_json)
     except KeyboardInterrupt as stop:
@@ -322,7 +329,7 @@ def _parameters(function: Callable[..., Any], changes: Mapping[str, Any] | None 
         settings: dict[str, Any] = {"is_flag": True} if kind is bool else {"type": PATH if kind is Path else kind}
         settings["required"] = parameter.default is parameter.empty and hint is not bool and hint == kinds[0]
         if parameter.default not in (parameter.empty, None):
-            settings["default"] = parameter.default
+            settings |= {"default": parameter.default, "show_default": parameter.default != ""}
         declared = declared or argument()
         settings |= {**declared.settings, **(changes or {}).get(name, {})}
         flag = settings.pop("flag", f"--{name.replace('_', '-')}")

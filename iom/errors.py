@@ -70,10 +70,15 @@ def missing_extra(purpose: str, *extras: str, cause: object = None, otherwise: s
 
 @contextlib.contextmanager
 def needs_extra(purpose: str, *extras: str, otherwise: str = "") -> Iterator[None]:
-    """Context of an import of optional dependencies: a missing one is a `missing_extra`, whose arguments it takes."""
+    """Context of an import of optional dependencies: a missing one is a `missing_extra`, whose arguments it takes.
+
+    A missing module of this package itself stays what it is.
+    """
     try:
         yield
     except ImportError as error:
+        if str(error.name).startswith("iom."):
+            raise
         raise missing_extra(purpose, *extras, cause=error, otherwise=otherwise) from error
 
 

@@ -14,7 +14,7 @@ import click
 from iom._registry import ROLES
 from iom.cli._command import Answer, Choice, DetectorWeights, HasherOptions, option, output_option, root
 from iom.cli.gallery import GalleryOptions
-from iom.errors import ConfigError
+from iom.errors import ConfigError, needs_extra
 from iom.export.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -186,20 +186,14 @@ def serve(
     models: HasherOptions,
 ) -> int:
     """Serve a gallery over HTTP, with a page to try it."""
-    from iom.errors import missing_extra
-
     if (tokens is None) != demo:
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
-    try:
+    with needs_extra("the service", "service"):
         from iom.models.face_hasher import load
         from iom.service.app import find_detector, make_demo, open_service
         from iom.service.server import forbid_core_dumps, serve
         from iom.service.settings import ServiceSettings
         from iom.service.tokens import TokenFile
-    except ModuleNotFoundError as error:
-        if str(error.name).startswith("iom"):
-            raise
-        raise missing_extra("the service", "service", cause=error) from error
 
     forbid_core_dumps()
     if certificate is None and host not in ("127.0.0.1", "::1", "localhost"):

@@ -1,7 +1,7 @@
 """Configurations: strict, frozen sections with errors that name the setting, and the YAML files they are read from."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -129,10 +129,8 @@ def explain(error: ValidationError, *, section: str = "") -> tuple[str, str]:
         expected, received = details["expected"], details["received"]
     else:
         expected = EXPECTED.get(kind, first["msg"]).format(**details)
-    shown = repr(received)
-    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
     hint = did_you_mean(str(received), re.findall("'([^']+)'", expected)) if isinstance(received, str) else ""
-    return name, f"{name or 'the configuration'}: expected {expected}, received {shown}{hint}"
+    return name, f"{name or 'the configuration'}: expected {expected}, received {short(received)}{hint}"
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -185,7 +183,7 @@ def load_config(
         ConfigError: Unreadable file, unknown key, wrong type, value out of range, circular base.
     """
     tree: dict[str, Any] = {} if path is None else _read_chain(config_path(path), ())
-    name, in_file = "--set" if path is None else str(path), frozenset(_names(tree))
+    name, in_file = "--set" if path is None else str(path), frozenset(dotted(tree))
     modern = schema.modern(tree)
     if modern != tree and not saved:
         old = next(key for key in modern if modern[key] != tree[key])
@@ -290,11 +288,18 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _names(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name, of sections that are nested as in a file."""
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _names(value, f"{prefix}{key}.")
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def short(value: object) -> str:
+    """The value as an error shows it: a long one is cut."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _apply_override(tree: dict[str, Any], override: str, schema: type[Section]) -> str:
@@ -350,7 +355,8 @@ def _place(setting: str, text: str, file: str, in_file: Set[str], given: Set[str
     for name in given:
         if setting == name or setting.startswith((f"{name}.", f"{name}[")):
             return "--set"
-        if name.startswith(f"{setting}.") and setting and setting not in in_file:
+        inside = f"{setting}."
+        if setting and name.startswith(inside) and not any(f"{each}.".startswith(inside) for each in in_file):
             return "--set"
     mentioned = sorted(given & {word.strip(".") for word in re.findall(r"[\w.]+", text)})
     return file if not mentioned or file == "--set" else f"{file}, --set {', '.join(mentioned)}"

@@ -427,13 +427,6 @@ class PhaseConfig(Section):
             require(not other, section, expected, other)
         return self
 
-    @property
-    def changes(self) -> Settings:
-        """The sections that differ, as a configuration file would give them."""
-        changes: Settings = self.model_dump(exclude={"epochs", "train"})
-        changes["training"]["epochs"] = self.epochs
-        return changes
-
 
 PHASE_SETTINGS = {"distillation": {"weight"}, "training": {"batch_size", "images_per_subject", "accumulate"}}
 """Of sections whose other settings belong to the whole run."""
@@ -508,16 +501,14 @@ class Stage1Config(Section):
         """
         if not self.phases:
             return (self,)
-        whole = self.replace(phases=())
-        fresh = whole.replace(margin=MarginConfig())
-        return tuple(
-            change_config(
-                whole if phase.margin.get("name", self.margin.name) == self.margin.name else fresh,
-                phase.changes,
-                source=f"phases[{number}]",
-            )
-            for number, phase in enumerate(self.phases)
-        )
+        phases = []
+        for number, phase in enumerate(self.phases):
+            keeps_margin = phase.margin.get("name", self.margin.name) == self.margin.name
+            whole = self.replace(phases=(), margin=self.margin if keeps_margin else MarginConfig())
+            changes = phase.model_dump(exclude={"epochs", "train"})
+            changes["training"]["epochs"] = phase.epochs
+            phases.append(change_config(whole, changes, source=f"phases[{number}]"))
+        return tuple(phases)
 
 
 class CodeLossConfig(Section):

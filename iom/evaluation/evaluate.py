@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pydantic
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom._environment import environment
@@ -41,9 +40,7 @@ from iom.evaluation.records import (
 from iom.evaluation.report.text import summary
 from iom.evaluation.scores import COSINE_UNIT, FLOAT, REPORT_FMRS, EvaluationInputs, Evaluator, has_folds, resolved_fmrs
 from iom.evaluation.systems import check_systems, load_code_systems
-from iom.models.embedder import Embedder, open_embedder
-
-_IMAGES_AT_A_TIME = 256
+from iom.models.embedder import embed_benchmark, open_embedder
 
 EVALUATORS: dict[str, Callable[[EvaluationInputs], Evaluator]] = {
     "pairs": PairEvaluator,
@@ -113,18 +110,6 @@ def prepare(
         name=embedder.name, fingerprint=embedder.fingerprint, embedding_size=embedder.embedding_size
     )
     return EvaluationInputs(config, benchmark, rows, systems, about, full)
-
-
-def embed_benchmark(embedder: Embedder, benchmark: PairBenchmark, *, progress: bool = False) -> NDArray[np.float32]:
-    """Embeddings of what a benchmark compares, `(N, D)`, unit length: images, or groups of them."""
-    images = benchmark.images
-    if isinstance(images, tuple):
-        rows = embedder.embed_files(images, progress=progress)
-    else:
-        starts = range(0, len(images), _IMAGES_AT_A_TIME)
-        bar = tqdm(starts, desc=f"embedding ({embedder.name})", unit="batch", disable=not progress)
-        rows = np.concatenate([embedder.embed(images[start : start + _IMAGES_AT_A_TIME]) for start in bar])
-    return rows if benchmark.pooling is None else benchmark.pooling.pooled(rows)
 
 
 def run_evaluators(names: Iterable[str], inputs: EvaluationInputs, *, progress: bool = False) -> Iterator[Record]:

@@ -21,9 +21,9 @@ from iom._registry import lookup
 from iom.baselines import BASELINES
 from iom.baselines.protection import stored_bits
 from iom.config import EvaluateConfig, Stage2Config, SweepConfig, VariantConfig, load_config, settings_of
+from iom.config.base import dotted
 from iom.data.benchmarks import load_benchmark
 from iom.errors import ConfigError
-from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.report.plots import COLOURS, DPI
 from iom.evaluation.report.text import Table, csv_text, number_text
 from iom.evaluation.scores import (
@@ -36,7 +36,7 @@ from iom.evaluation.scores import (
     resolved_fmrs,
 )
 from iom.evaluation.systems import baseline_system
-from iom.models.embedder import Embedder
+from iom.models.embedder import Embedder, embed_benchmark
 from iom.training.calibration import validation_keys
 from iom.training.hasher import Stage2Data, load_stage2_data, train_hasher, untrained_hasher
 from iom.training.loop import TrainingDivergedError
@@ -257,7 +257,7 @@ def _grid_points(config: SweepConfig) -> Iterator[dict[str, Any]]:
 
 
 def _planned(config: SweepConfig, variant: VariantConfig, point: dict[str, Any]) -> PlannedRow:
-    settings = {**_dotted(config.set), **point, **_dotted(variant.set)}
+    settings = {**dotted(config.set), **point, **dotted(variant.set)}
     overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
     name = " ".join([variant.name, *(f"{key.rpartition('.')[2]}={value}" for key, value in point.items())])
     try:
@@ -287,14 +287,6 @@ def _data_agnostic(config: SweepConfig, rows: Sequence[PlannedRow]) -> list[Plan
                 (name, source, shape), PlannedRow(f"{name} {shape}{place}", name, name, row.config, {})
             )
     return [*floats.values(), *baselines.values()]
-
-
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Sections within `set` as dotted names, so that both ways of writing them do."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _measure(

@@ -21,6 +21,7 @@ from iom.photos.images import face_pixels, file_paths, read_images
 
 if TYPE_CHECKING:
     from iom.config import EmbedderConfig
+    from iom.data.benchmarks.base import PairBenchmark
     from iom.pretrained.weights import LoadedBackbone
 
 CHUNK = 512
@@ -221,6 +222,18 @@ def open_embedder(config: "EmbedderConfig") -> Embedder:
         if weights
     )
     return FusedEmbedder(first, *second, weight=config.fusion_weight) if second else first
+
+
+def embed_benchmark(embedder: Embedder, benchmark: "PairBenchmark", *, progress: bool = False) -> NDArray[np.float32]:
+    """Embeddings of what a benchmark compares, `(N, D)`, unit length: images, or groups of them."""
+    images = benchmark.images
+    if isinstance(images, tuple):
+        rows = embedder.embed_files(images, progress=progress)
+    else:
+        starts = range(0, len(images), CHUNK)
+        bar = tqdm(starts, desc=f"embedding ({embedder.name})", unit="batch", disable=not progress)
+        rows = np.concatenate([embedder.embed(images[start : start + CHUNK]) for start in bar])
+    return rows if benchmark.pooling is None else benchmark.pooling.pooled(rows)
 
 
 def artifact_embedder(session: Session, manifest: Manifest, *, path: Path, batch_size: int) -> Embedder:

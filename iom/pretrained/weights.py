@@ -115,7 +115,7 @@ class LoadedBackbone:
         """The Keras model; a TensorFlow graph is refused, as it embeds but cannot be trained."""
         if isinstance(self.model, keras.Model):
             return self.model
-        raise WeightsError(f"{self.name}: a frozen graph or SavedModel cannot be trained further")
+        raise WeightsError(f"{self.name}: a frozen graph or SavedModel cannot be trained further; take a Keras model")
 
 
 def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackbone:

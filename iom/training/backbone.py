@@ -4,6 +4,7 @@ A training has one phase or several; each puts heads with their losses on the em
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.image_batches import LABEL, TARGET, ImageBatches
 from iom.errors import ConfigError, DataError, missing_extra
 from iom.metrics.verification import equal_error_rate, ten_fold_accuracy
-from iom.models.embedder import Embedder, load_embedder
+from iom.models.embedder import Embedder, embed_benchmark, load_embedder
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
 from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
@@ -37,14 +38,15 @@ from iom.photos.images import check_images, read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
 from iom.training.calibration import ValidationPairs, embedder_in_training
-from iom.training.distribution import Distribution, Verification
+from iom.training.distribution import Distribution
 from iom.training.loop import TrainingLoop
 from iom.training.optimizers import build_optimizer
-from iom.training.run_dir import Progress, RunDir
+from iom.training.run_dir import RunDir
 
 TEACHER_CACHE = Path(".cache/teacher")
 SCALING = "pixel_scaling"
 CENTER, TRIPLET, LABELS = "center", "triplet", "labels"
+Verification = Callable[[], dict[str, float]]
 
 
 def train_backbone(
@@ -109,11 +111,15 @@ class BackboneTraining:
             with distribution.scope():
                 self.backbone = start_backbone(config)
             distribution.synchronise(self.backbone)
-            verify = distribution.verification(
-                self.backbone,
-                lambda: start_backbone(config),
-                lambda model: verification(model, self.held_out, self._benchmarks, seed=config.seed),
-            )
+            # A network that several devices train is measured by a copy on one.
+            measured = start_backbone(config) if distribution.active else self.backbone
+            measure = verification(measured, self.held_out, self._benchmarks, seed=config.seed)
+
+            def verify() -> dict[str, float]:
+                if measured is not self.backbone:
+                    measured.set_weights(self.backbone.get_weights())
+                return measure()
+
             run = distribution.open_run(self.output, config, resume=resume)
             batches = dataclasses.replace(self._batches(), worker=distribution.worker, workers=distribution.workers)
             self._train_phases(run, batches, verify)
@@ -123,11 +129,10 @@ class BackboneTraining:
 
     def _train_phases(self, run: RunDir, batches: ImageBatches, verify: Verification) -> None:
         """Train the phases that are not done yet, each from the weights of the one before."""
-        progress = run.progress()
+        training, progress = self.config.training, run.progress()
+        ends = np.cumsum([settings.training.epochs for settings in self._phases]).tolist()
         model: PhaseModel | None = None
-        for number, settings in enumerate(self._phases):
-            if number < progress.phase:
-                continue
+        for number, settings in list(enumerate(self._phases))[progress.phase :]:
             # The first values of a new head must not depend on what was drawn before a resumption.
             draw = numpy_stream(self.config.seed, f"stage1/phase/{number}").integers(2**31)
             seed_everything(int(draw), deterministic=self.config.deterministic)
@@ -139,7 +144,8 @@ class BackboneTraining:
             train = self.config.phases[number].train if self.config.phases else "all"
             with self._distribution.scope():
                 following = build_phase(settings, self.backbone, part, train=train)
-            self._distribution.check_state(following.heads.state)
+            heads = following.heads
+            self._distribution.check_state(heads.state)
             start = None
             if model is not None:
                 kept, new = carry_over(model, following)
@@ -148,40 +154,27 @@ class BackboneTraining:
             model = following
             part = dataclasses.replace(
                 part,
-                labelled=tuple(name for name in model.heads.losses if name != TARGET),
-                label_input=model.heads.labels is not None,
+                labelled=tuple(name for name in heads.losses if name != TARGET),
+                label_input=heads.labels is not None,
             )
-            progress = self._train_phase(number, run, model, part, verify, start)
-
-    def _train_phase(
-        self,
-        number: int,
-        run: RunDir,
-        model: "PhaseModel",
-        batches: ImageBatches,
-        verify: Verification,
-        start: Progress | None,
-    ) -> Progress:
-        training = self.config.training
-        loop = TrainingLoop(
-            model=model.model,
-            run=run,
-            steps_per_epoch=batches.steps,
-            batches=batches.epoch,
-            verify=verify,
-            save_model=lambda name: save_backbone(self.config, self.backbone, run.path / f"{name}.keras"),
-            best_figure=training.best,
-            checkpoint_steps=training.checkpoint_steps,
-            verify_steps=training.verify_steps,
-            state=model.heads.state,
-            files_of=batches.files,
-            report=self.report,
-            fit=self._distribution.fit(model.model),
-        )
-        if training.tensorboard:
-            loop.on_epoch = tensorboard_writer(run.path / "tensorboard", model.model)
-        ends = np.cumsum([phase.training.epochs for phase in self._phases]).tolist()
-        return loop.train(ends[number], start=start, total_epochs=ends[-1])
+            loop = TrainingLoop(
+                model=model.model,
+                run=run,
+                steps_per_epoch=part.steps,
+                batches=part.epoch,
+                verify=verify,
+                save_model=lambda name: save_backbone(self.config, self.backbone, run.path / f"{name}.keras"),
+                best_figure=training.best,
+                checkpoint_steps=training.checkpoint_steps,
+                verify_steps=training.verify_steps,
+                state=heads.state,
+                files_of=part.files,
+                report=self.report,
+                fit=self._distribution.fit(model.model),
+            )
+            if training.tensorboard:
+                loop.on_epoch = functools.partial(_write_for_tensorboard, run.path / "tensorboard", model.model)
+            progress = loop.train(ends[number], start=start, total_epochs=ends[-1])
 
     def _batches(self) -> ImageBatches:
         config, distillation = self.config, self.config.distillation
@@ -382,18 +375,15 @@ def save_backbone(config: Stage1Config, backbone: keras.Model, path: Path) -> No
     save_model(plain, path)
 
 
-def tensorboard_writer(folder: Path, model: keras.Model) -> Callable[[dict[str, Any]], None]:
-    """A function that writes the numbers of an epoch's record for TensorBoard, and closes the file each time."""
-
-    def write(record: dict[str, Any]) -> None:
-        callback = keras.callbacks.TensorBoard(str(folder), write_graph=False)
-        callback.set_model(model)
-        callback.on_train_begin()
-        values = {k: v for k, v in record.items() if isinstance(v, float) and k != "learning_rate"}
-        callback.on_epoch_end(record["epoch"], values)
-        callback.on_train_end()
-
-    return write
+def _write_for_tensorboard(folder: Path, model: keras.Model, record: dict[str, Any]) -> None:
+    """Write the numbers of an epoch's record, and close the file."""
+    callback = keras.callbacks.TensorBoard(str(folder), write_graph=False)
+    callback.set_model(model)
+    callback.on_train_begin()
+    callback.on_epoch_end(
+        record["epoch"], {k: v for k, v in record.items() if isinstance(v, float) and k != "learning_rate"}
+    )
+    callback.on_train_end()
 
 
 def teacher_targets(batches: ImageBatches, teacher: Embedder, *, cache: Path, progress: bool) -> NDArray[np.float32]:
@@ -411,20 +401,12 @@ def teacher_targets(batches: ImageBatches, teacher: Embedder, *, cache: Path, pr
         stored = cache / f"teacher-{hashlib.sha256(key.encode()).hexdigest()}.npy"
         rows = cached_array(stored, (len(folder), teacher.embedding_size))
         if rows is None:
-            rows = _embed_view(batches, view, teacher, progress=progress)
+            title = f"teacher, view {view + 1} of {batches.views}"
+            parts = tqdm(batches.view(view), title, unit="batch", disable=not progress)
+            rows = np.concatenate([teacher.embed_pixels(images.numpy()) for images in parts])
             write_array(stored, rows)
         views.append(rows)
     return np.stack(views)
-
-
-def _embed_view(batches: ImageBatches, view: int, teacher: Embedder, *, progress: bool) -> NDArray[np.float32]:
-    title = f"teacher, view {view + 1} of {batches.views}"
-    with tqdm(total=len(batches.folder), desc=title, unit="image", disable=not progress) as bar:
-        parts = []
-        for images in batches.view(view):
-            parts.append(teacher.embed_pixels(images.numpy()))
-            bar.update(len(images))
-    return np.concatenate(parts)
 
 
 def verification(
@@ -451,10 +433,7 @@ def verification(
         if pairs is not None:
             values["held_out_eer"] = pairs.curve_of_embeddings(embedder.embed(images)).equal_error_rate()
         for benchmark in benchmarks:
-            compared = benchmark.images
-            rows = embedder.embed(compared) if isinstance(compared, np.ndarray) else embedder.embed_files(compared)
-            if benchmark.pooling is not None:
-                rows = benchmark.pooling.pooled(rows)
+            rows = embed_benchmark(embedder, benchmark)
             products = rows[benchmark.left] * rows[benchmark.right]
             distances, same = np.asarray(1.0 - products.sum(axis=1), np.float32), benchmark.same
             values[f"{benchmark.name}_eer"] = equal_error_rate(distances[same], distances[~same])

@@ -17,7 +17,6 @@ from iom.errors import ConfigError
 from iom.training.run_dir import Progress, RunDir
 
 ENVIRONMENT = "TF_CONFIG"
-Verification = Callable[[], dict[str, float]]
 
 
 class Distribution:
@@ -85,21 +84,6 @@ class Distribution:
             return RunDir.open(path, config, resume=resume)
         self._scratch = Path(tempfile.mkdtemp(prefix="iom-worker-"))
         return _FollowedRun(self._scratch, config, chief=path)
-
-    def verification(
-        self, model: keras.Model, plain: Callable[[], keras.Model], of: Callable[[keras.Model], Verification]
-    ) -> Verification:
-        """`of(model)`; on several devices that of a copy on one device, which takes over the weights each time."""
-        if not self.active:
-            return of(model)
-        copy = plain()
-        measure = of(copy)
-
-        def copy_and_measure() -> dict[str, float]:
-            copy.set_weights(model.get_weights())
-            return measure()
-
-        return copy_and_measure
 
     def fit(self, model: keras.Model) -> Callable[..., keras.callbacks.History]:
         """`model.fit`, or a loop for several devices with its arguments, on batches of `batch_size / workers`."""

@@ -233,15 +233,9 @@ class HasherTraining:
         )
 
     def _load_backbone(self) -> keras.Model:
-        weights = self.config.embedder.weights
         if self.config.embedder.flip:
             raise ConfigError("fine_tune trains on plain images: set embedder.flip to false")
-        model = load_backbone_model(weights).model
-        if not isinstance(model, keras.Model):
-            raise ConfigError(
-                f"fine_tune: {weights} is a fixed TensorFlow graph, which cannot be trained; set fine_tune to false"
-            )
-        return model
+        return load_backbone_model(self.config.embedder.weights).trainable_model
 
     def _verification(self) -> Callable[[], dict[str, float]]:
         """Held-out equal error rate of the codes, beside the baseline's and the embedding's."""
@@ -387,7 +381,10 @@ def training_graph(
             hashed = _loss_inputs(hasher({"embedding": centres, "order": same_key}), config, own_temperature)
             agreement = expected_collision(part[RELAXED], hashed[RELAXED])
             part[HASHED_CLASS_COSINES] = code_cosine(agreement, config.alphabet_size)
-    outputs = {name: _merged([part[read] for part in parts]) for name, read in reads.items()}
+    outputs = {
+        name: ops.stack([part[read] for part in parts], axis=1) if keys > 1 else parts[0][read]
+        for name, read in reads.items()
+    }
     model = keras.Model(inputs, outputs, name="stage2")
     if not model.trainable_variables:
         raise ConfigError(
@@ -403,11 +400,6 @@ def _embedding_inputs(hasher: keras.Model, backbone: keras.Model | None) -> tupl
         return inputs, inputs["embedding"]
     image = keras.Input(backbone.input_shape[1:], name="image")
     return {"image": image, "order": inputs["order"]}, backbone(image)
-
-
-def _merged(values: list[Any]) -> Any:
-    """Values under one key as they are, under several on an axis behind the rows."""
-    return values[0] if len(values) == 1 else ops.stack(values, axis=1)
 
 
 def _loss_inputs(responses: Any, config: HasherConfig, temperature: Any) -> dict[str, Any]:

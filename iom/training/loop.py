@@ -21,14 +21,12 @@ import keras
 
 from iom._files import write_json
 from iom.errors import IomError
-from iom.training.run_dir import Progress, RunDir, draw_curves
+from iom.training.run_dir import PLACES, Progress, RunDir, draw_curves
 
 ACCURACY = "accuracy"
 """Figures with this ending are better the higher they are; all others the lower."""
 NAN_FILE = "nan_batch.json"
 
-_HIDDEN = ("epoch", "step", "phase", "steps", "seconds", "fit_seconds", "learning_rate")
-"""Fields of a record that its line leaves out, or shows elsewhere."""
 _MAX_WATCHED = 100_000
 """Numbers in the variable that is checked after each step: few enough to cost nothing beside it."""
 _STOP_LINE = "n"
@@ -93,11 +91,15 @@ class TrainingLoop:
     def _train_epoch(self, epoch: int, requested: threading.Event, total_epochs: int) -> None:
         first = self.progress.step
         started = time.monotonic()
+
+        def after(batch: int, logs: dict[str, Any]) -> None:
+            self.after_step(epoch, first + batch + 1, logs, stopping=requested.is_set())
+
         history = (self.fit or self.model.fit)(
             self.batches(epoch, first),
             initial_epoch=epoch,
             epochs=epoch + 1,
-            callbacks=[_StepCallback(self, requested)],
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=after)],
             shuffle=False,  # the order is already the epoch's own
             verbose="auto" if sys.stderr.isatty() else 0,
         )
@@ -182,16 +184,6 @@ class TrainingLoop:
         return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
-class _StepCallback(keras.callbacks.Callback):
-    def __init__(self, loop: TrainingLoop, requested: threading.Event) -> None:
-        super().__init__()
-        self._loop, self._requested = loop, requested
-        self._epoch, self._first = loop.progress.epoch, loop.progress.step
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._loop.after_step(self._epoch, self._first + batch + 1, logs or {}, stopping=self._requested.is_set())
-
-
 def _is_finite(model: keras.Model) -> bool:
     """Whether the first small trainable variable is finite."""
     variables = model.trainable_variables
@@ -201,7 +193,8 @@ def _is_finite(model: keras.Model) -> bool:
 
 
 def _line(record: dict[str, Any], epochs: int) -> str:
-    values = "  ".join(f"{name} {value:.4f}" for name, value in record.items() if name not in _HIDDEN)
+    hidden = (*PLACES, "learning_rate")
+    values = "  ".join(f"{name} {value:.4f}" for name, value in record.items() if name not in hidden)
     rate = f"learning rate {record['learning_rate']:.3g}"
     return f"epoch {record['epoch']}/{epochs}  {values}  {rate}  {record['seconds']:.0f} s"
 

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 from iom._environment import environment
 from iom._files import TEMPORARY, atomic_path, remove_temporary_files, write_json, write_text
 from iom._untrusted import parse_json, read_json
-from iom.config import Section, load_config, save_config
+from iom.config import load_config, save_config
+from iom.config.base import dotted, short
 from iom.errors import CheckpointError, ConfigError
 
 HEADER = "header"
 STATE_VERSION = 1
-MAX_VALUE_LENGTH = 100
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -29,7 +28,7 @@ PANEL = (5.5, 3.6)
 COLUMNS = 2
 PERCENT = ("eer", "accuracy")
 PLACES = ("epoch", "step", "steps", "phase", "seconds", "fit_seconds")
-"""Fields of a record that are not drawn: its place and cost."""
+"""Fields of a record that are neither drawn nor printed: its place and cost."""
 DPI = 110
 
 Records = Sequence[Mapping[str, Any]]
@@ -94,8 +93,9 @@ class RunDir:
             raise CheckpointError(f"cannot resume: {error}") from error
         if before == self.config:
             return
-        old, new = _flat(before), _flat(self.config)
-        changed = [f"{key}: {_short(old[key])} -> {_short(new[key])}" for key in old if old[key] != new[key]]
+        old, new = dotted(before.model_dump()), dotted(self.config.model_dump())
+        pairs = {key: (old.get(key), new.get(key)) for key in old | new}
+        changed = [f"{key}: {short(a)} -> {short(b)}" for key, (a, b) in pairs.items() if a != b]
         raise CheckpointError(
             f"cannot resume {self.path}: it was started with another configuration ({'; '.join(changed[:3])})"
         )
@@ -126,10 +126,8 @@ class RunDir:
             for index, variable in enumerate(_variables(model, state))
         }
         header = {"version": STATE_VERSION, **dataclasses.asdict(progress)}
-        with atomic_path(self.state_path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **{HEADER: np.array(json.dumps(header)), **arrays})
-            stream.flush()
-            os.fsync(stream.fileno())
+        with atomic_path(self.state_path) as temporary:
+            np.savez(temporary, allow_pickle=False, **{HEADER: np.array(json.dumps(header)), **arrays})
 
     def progress(self) -> Progress:
         """Progress of the saved state, which is not restored."""
@@ -198,22 +196,6 @@ def _variables(model: keras.Model, state: Sequence[Any]) -> list[Any]:
     if not model.optimizer.built:  # the loss-scaling one adds its variables at every call
         model.optimizer.build(model.trainable_variables)
     return [*model.variables, *model.optimizer.variables, *state]
-
-
-def _flat(config: Section, prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for name, value in config:
-        if isinstance(value, Section):
-            result |= _flat(value, f"{prefix}{name}.")
-        else:
-            result[f"{prefix}{name}"] = value
-    return result
-
-
-def _short(value: Any) -> str:
-    """The value as a message shows it: a long one is cut."""
-    text = repr(value)
-    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."
 
 
 def draw_curves(path: Path, runs: Mapping[str, Records]) -> None:

@@ -72,9 +72,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_no_more(tmp_path):
     arguments = [sys.executable, "-m", "iom", "align", *command, "--quiet", "--workers", "2"]
     journal = tmp_path / "faces" / "align.jsonl"
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while process.poll() is None and not journal.is_file():
-        time.sleep(0.01)
-    time.sleep(0.3)  # the workers are starting
+    while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") > 1):
+        time.sleep(0.01)  # until a worker has finished a photograph
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
     error = process.communicate(timeout=60)[1]
     assert error == "stopped; start the same command again to go on\n"

@@ -14,13 +14,13 @@ from iom.data.benchmarks.megaface import read_megaface
 from iom.data.benchmarks.pair_lists import read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation.blufr import BlufrEvaluator, read_blufr
-from iom.evaluation.evaluate import embed_benchmark
 from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, identification_figures
 from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.scores import NO_KEY, STOLEN_KEY, EvaluationInputs, common_key, figures, float_scores, float_system
 from iom.evaluation.systems import baseline_system
 from iom.metrics.identification import search_gallery
 from iom.metrics.verification import error_curve
+from iom.models.embedder import embed_benchmark
 from tests.data import layouts
 
 SIZE = 32

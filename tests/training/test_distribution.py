@@ -3,6 +3,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,9 +125,8 @@ def test_one_device_leaves_everything_as_it_is():
     one = Distribution(DistributionConfig())
     one.check_batch(7)
     assert (one.worker, one.workers, one.devices, one.active) == (0, 1, 1, False)
-    model = object()
-    assert one.measured(model, None) is model
-    assert one.verify(measure := dict, model, model) is measure
+    model = SimpleNamespace(fit=object())
+    assert one.fit(model) is model.fit
     one.close()
     one.devices = 2
     with pytest.raises(ConfigError, match="multiple of the 2 devices"):

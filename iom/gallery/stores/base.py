@@ -19,7 +19,7 @@ from iom.errors import (
     RevokedError,
     StoreError,
     UnknownApplicationError,
-    missing_extra,
+    needs_extra,
 )
 from iom.gallery.models import (
     PSEUDONYM_BYTES,
@@ -659,10 +659,8 @@ def open_store(url: str, *, create: bool = False, format: int = FORMAT) -> Recor
             f"record store: expected a URL {'://..., '.join(STORES)}://..., received the scheme "
             f"'{scheme if separator else ''}'{did_you_mean_url(url, 'sqlite:///', STORES)}"
         )
-    try:
+    with needs_extra(f"a record store {scheme}://", scheme):
         module = importlib.import_module(STORES[scheme])
-    except ModuleNotFoundError as error:
-        raise missing_extra(f"a record store {scheme}://", scheme, cause=error) from error
     store: RecordStore = module.open_url(url, create=create, format=format)
     return store
 

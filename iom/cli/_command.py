@@ -142,13 +142,7 @@ class Group(_PlainEpilog, click.Group):
     ) -> Callable[[Callable[..., Any]], Command]:
         """A decorator that makes a command of a function, whose signature declares the options (`option`, `argument`).
 
-        Args:
-            title: Heading in the help.
-            name: Of the command.
-            examples: What follows the name.
-            answers: The command has `--json`.
-            epilog: Text behind the options.
-            settings: Of `Command`.
+        `title` is its heading in the help; `examples` hold what follows the name; without `answers` it has no `--json`.
         """
         path = name if self.name == "iom" else f"{self.name} {name}"
         text = "".join(f"  iom {path} {line}".rstrip() + "\n" for line in examples)
@@ -200,14 +194,8 @@ def run(command: click.Command, argv: Sequence[str] | None = None, *, program: s
     """Parse `argv`, run the command and print its answer; a user's mistake becomes one line or one JSON object.
 
     With `--json`, standard output holds that object alone: what a command prints meanwhile goes to standard error.
-
-    Args:
-        command: A command, or a group of them.
-        argv: Arguments (default: those of the process).
-        program: Name of what was started, for help and errors.
-
-    Returns:
-        The exit code.
+    Without `argv` the arguments of the process count; `program` was started, for help and errors. Returns the exit
+    code.
     """
     given = sys.argv[1:] if argv is None else [*argv]
     if isinstance(command, Group) and not given:
@@ -362,11 +350,7 @@ class ConfigOptions:
     ]
 
     def load(self, kind: "type[SectionT]", *more: str, default: Path | None = None) -> "SectionT":
-        """The configuration with the overrides, and `more` of them.
-
-        Raises:
-            ConfigError: The file, or a setting of it, is wrong.
-        """
+        """The configuration with the overrides, and `more` of them."""
         from iom.config import load_config
 
         return load_config(kind, self.config or default, overrides=[*self.overrides, *more])

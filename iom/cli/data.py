@@ -183,11 +183,7 @@ def hash_(
 
 
 def read_key(file: Path | None) -> "TransformKey":
-    """The key of a file, or of the environment.
-
-    Raises:
-        KeyMaterialError: Neither is given, or what is there is no key. No message repeats it.
-    """
+    """The key of a file, or of the environment; no error repeats what is there."""
     from iom.keys import TransformKey
 
     if file is None and KEY_VARIABLE not in os.environ:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from iom._registry import FUSIONS, KEY_MODES
+from iom._registry import FUSIONS, KEY_MODES, lookup
 from iom.cli._command import (
     COUNT,
     Answer,
@@ -68,12 +68,7 @@ class GalleryOptions:
         return Gallery.open(self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase)
 
     def passphrase(self) -> str:
-        """The passphrase of the key store: from the file, from IOM_PASSPHRASE, or asked for, twice if it is new.
-
-        Raises:
-            DataError: The file cannot be read.
-            ConfigError: There is no terminal to ask at, or a new passphrase was not repeated.
-        """
+        """The passphrase of the key store: from the file, from IOM_PASSPHRASE, or asked for, twice if it is new."""
         from iom.gallery.key_store import parse_key_url
 
         if self.passphrase_file is not None:
@@ -447,7 +442,6 @@ def bulk_enroll(
 ) -> Answer:
     """Enrol a large set of aligned faces on several workers, resumable."""
     from iom._files import check_output, list_images
-    from iom._registry import lookup
     from iom.gallery.bulk import ENGINES, WorkerSettings, enroll_in_bulk, read_rows
 
     whole = source.absolute()

@@ -23,13 +23,7 @@ click.version_option(iom.__version__, message="iom %(version)s")(root)
 
 
 def main(argv: Sequence[str] | None = None, *, script: str = "", command: str = "") -> int:
-    """Run `iom`, and return its exit code.
-
-    Args:
-        argv: Arguments (default: those of the process).
-        script: Name of the program that was started instead of `iom`, such as "evaluate.py".
-        command: The command that it stands for.
-    """
+    """Run `iom`, and return its exit code; `script`, such as "evaluate.py", was started in place of `command`."""
     if command:
         return run(root.commands[command], argv, program=script)
     return run(root, argv)

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+from iom._registry import lookup
 from iom.cli._command import (
     COUNT,
     NO_DEFAULT,
@@ -20,7 +21,7 @@ from iom.cli._command import (
     output_option,
     root,
 )
-from iom.errors import ConfigError
+from iom.errors import ConfigError, DataError, WeightsError
 
 TITLE = "Training"
 STAGE2_CONFIG = "stage 2 configuration (default: config.yaml in the folder of the hasher)"
@@ -196,8 +197,6 @@ def curves(
 
     RUN is the folder of a run of stage 1 or 2, with its metrics.jsonl.
     """
-    from iom.errors import DataError
-
     if output.suffix.lower() not in (".png", ".svg"):
         raise DataError(f"{output}: expected a name ending in .png or .svg")
 
@@ -247,7 +246,6 @@ def list_backbones(
     """List the backbones with their parameters and multiply-adds."""
     settings: dict[str, Any] = {"input_size": input_size, "embedding_size": embedding_size}
     if measure or head or settings != MEASURED_AT:
-        from iom._registry import lookup
         from iom.nn.backbones.blocks import HEADS
         from iom.nn.backbones.registry import BACKBONES
 
@@ -311,7 +309,6 @@ weights = root.subgroup(TITLE, "weights", "List and check the weights of backbon
 @weights("list", examples=("",))
 def list_weights() -> Answer:
     """List the entries of the manifest, and which are here."""
-    from iom.errors import WeightsError
     from iom.pretrained.manifest import locate, read_manifest
 
     entries = read_manifest()

@@ -194,14 +194,9 @@ def load_config(
 
 
 def config_path(name_or_path: Path | str) -> Path:
-    """The file of a configuration.
+    """The file of a configuration: a path, which wins where it exists, or a name such as `stage1/base`.
 
-    Args:
-        name_or_path: A path, which wins where it exists, or a name such as `stage1/base`: a file
-            of `configs`, which the package brings along.
-
-    Raises:
-        ConfigError: Neither.
+    Names are those of the files in `configs`, which the package brings along.
     """
     path = Path(name_or_path)
     if path.exists():
@@ -220,16 +215,7 @@ def config_path(name_or_path: Path | str) -> Path:
 
 
 def change_config(config: ConfigT, changes: Mapping[str, Any], *, source: str) -> ConfigT:
-    """The configuration with some settings changed, checked as strictly as a file is.
-
-    Args:
-        config: Where to start.
-        changes: Sections and settings, nested as in a file.
-        source: Where the changes stand, for errors.
-
-    Raises:
-        ConfigError: Unknown key, wrong type, value out of range.
-    """
+    """The configuration with `changes`, nested as in a file, and checked as strictly; errors name their `source`."""
     return _build(type(config), _merge(config.model_dump(), changes), source)
 
 
@@ -239,12 +225,7 @@ def save_config(config: Section, path: Path) -> None:
 
 
 def _parse_yaml(text: str) -> Any:
-    """Value of a YAML text.
-
-    Raises:
-        ValueError: Not YAML, nested too deeply, with anchors or with an integer of thousands of
-            digits; the reason is on one line.
-    """
+    """Value of a YAML text; for any reason that it cannot be read there is a `ValueError` in one line."""
     if len(text) > MAX_BYTES:
         raise ValueError(f"expected at most {MAX_BYTES} characters")
     try:

@@ -83,7 +83,9 @@ class Distribution:
         if self.worker == 0:
             return RunDir.open(path, config, resume=resume)
         self._scratch = Path(tempfile.mkdtemp(prefix="iom-worker-"))
-        return _FollowedRun(self._scratch, config, chief=path)
+        run = _FollowedRun(self._scratch, config)
+        run.state_path = RunDir(path, config).state_path
+        return run
 
     def fit(self, model: keras.Model) -> Callable[..., keras.callbacks.History]:
         """`model.fit`, or a loop for several devices with its arguments, on batches of `batch_size / workers`."""
@@ -157,14 +159,6 @@ class Distribution:
 
 class _FollowedRun(RunDir):
     """Run of a machine that is not the chief: it reads the chief's state and writes to a folder that is removed."""
-
-    def __init__(self, path: Path, config: Any, *, chief: Path) -> None:
-        super().__init__(path, config)
-        self._chief = chief
-
-    @property
-    def state_path(self) -> Path:
-        return self._chief / "state.npz"
 
     def save_state(self, model: keras.Model, progress: Progress, *, state: Any = ()) -> None:
         """Leave the state to the chief."""

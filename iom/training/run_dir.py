@@ -45,11 +45,14 @@ class Progress:
 
 
 class RunDir:
-    """A run's folder, with the resolved configuration of the run."""
+    """A run's folder, with the resolved configuration of the run.
+
+    `state_path` holds the variables of model and optimizer and the progress, `metrics_path` a JSON object a line.
+    """
 
     def __init__(self, path: Path, config: Any) -> None:
-        self.path = path
-        self.config = config
+        self.path, self.config = path, config
+        self.state_path, self.metrics_path = path / "state.npz", path / "metrics.jsonl"
 
     @classmethod
     def open(cls, path: Path, config: Any, *, resume: bool) -> "RunDir":
@@ -99,16 +102,6 @@ class RunDir:
         raise CheckpointError(
             f"cannot resume {self.path}: it was started with another configuration ({'; '.join(changed[:3])})"
         )
-
-    @property
-    def state_path(self) -> Path:
-        """Resumable state: model and optimizer variables and the progress."""
-        return self.path / "state.npz"
-
-    @property
-    def metrics_path(self) -> Path:
-        """One JSON object a line and epoch."""
-        return self.path / "metrics.jsonl"
 
     def log(self, record: dict[str, Any]) -> None:
         """Append the record of an epoch, or of a `step` within it; records of that place or later are replaced."""

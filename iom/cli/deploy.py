@@ -189,7 +189,6 @@ def serve(
     if (tokens is None) != demo:
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
     with needs_extra("the service", "service"):
-        from iom.models.face_hasher import load
         from iom.service.app import find_detector, make_demo, open_service
         from iom.service.server import forbid_core_dumps, serve
         from iom.service.settings import ServiceSettings
@@ -229,7 +228,7 @@ def serve(
                     gallery,
                     known,
                     settings,
-                    load_hasher=lambda: load(models.hasher, weights=models.weights, batch_size=1),
+                    load_hasher=lambda: models.load(batch_size=1),
                     load_detector=lambda: find_detector(detector, detector_weights),
                     application=place.application,
                     demo_token=token,

@@ -23,7 +23,7 @@ def listed_photos(folder, count, size=200):
     names = [f"{i:03d}.png" for i in range(count)]
     Image.fromarray(noise).save(photos / names[0])
     for name in names[1:]:
-        (photos / name).write_bytes((photos / names[0]).read_bytes())
+        (photos / name).hardlink_to(photos / names[0])
     rows = [(name, 0, Face(TEMPLATE + 30, 1.0), "") for name in names]
     write_landmarks(folder / "landmarks.csv", rows)
     return [str(photos), str(folder / "faces"), "--points", str(folder / "landmarks.csv")]
@@ -68,8 +68,8 @@ def test_a_killed_run_is_continued(tmp_path):
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_no_more(tmp_path):
-    command = listed_photos(tmp_path, 60, size=600)
-    arguments = [sys.executable, "-m", "iom", "align", *command, "--quiet", "--workers", "2"]
+    command = listed_photos(tmp_path, 200, size=600)
+    arguments = [sys.executable, "-m", "iom", "align", *command, "--quiet", "--workers", "1"]
     journal = tmp_path / "faces" / "align.jsonl"
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") > 1):
@@ -79,7 +79,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_no_more(tmp_path):
     assert error == "stopped; start the same command again to go on\n"
     assert process.returncode == 130
     assert main([*command, "--quiet"]) == 0
-    assert len(list((tmp_path / "faces").glob("*.jpg"))) == 60
+    assert len(list((tmp_path / "faces").glob("*.jpg"))) == 200
 
 
 def test_a_single_photograph_is_told_to_go_into_a_folder(tmp_path, capsys):

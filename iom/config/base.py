@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -44,11 +44,16 @@ EXPECTED = {
 
 ConfigT = TypeVar("ConfigT", bound="Section")
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
-class _SectionType(type(BaseModel)):  # type: ignore[misc]
+
+class _SectionType(ModelMetaclass):
     """Makes a section that is constructed in Python report its errors as a file does."""
 
-    def __call__(cls, **settings: Any) -> Any:
+    def __call__(cls, **settings: Any) -> Any:  # noqa: N805 - its instances are classes
         try:
             return super().__call__(**settings)
         except ValidationError as error:

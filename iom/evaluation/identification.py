@@ -1,4 +1,4 @@
-"""Identification, 1:N: search within a benchmark of pairs, in galleries apart, and among distractors."""
+"""Identification, 1:N: search within pairs, in galleries apart, among distractors, and in the trials of BLUFR."""
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ from iom.evaluation.scores import (
     keys_of,
     scenarios_of,
 )
+from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import Interval
 from iom.metrics.identification import RANKS, GallerySearch, Searches, identification_intervals
 from iom.metrics.template_pooling import majority_codes
@@ -183,6 +184,31 @@ class DistractorEvaluator(FigureEvaluator):
                 own = distances[:probes][same[row]]
                 ranks.append(1 + np.searchsorted(others[row - start], own, side="right").astype(np.int64))
         return np.concatenate(ranks)
+
+
+class BlufrEvaluator(FigureEvaluator):
+    """Verification rate at FMR 0.1 % and open-set DIR at FPIR 1 %, rank 1, of BLUFR under one test key.
+
+    `vr_at_fmr_1e-3` and `dir_at_fpir_1e-2` are quoted as the mean over trials less their sample standard deviation, as
+    the authors do; both stand beside them.
+    """
+
+    def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
+        subjects = self._benchmark.subjects
+        templates = system.templates(self._embeddings, self._keys(scenario, subjects))
+        values = []
+        for trial in self._benchmark.trials:
+            curve = AllPairs(subjects[trial.test]).curve(system.comparator, templates[trial.test], fmr=1e-3)
+            searches = search_templates(
+                system.comparator, templates, subjects, gallery=trial.gallery, probes=trial.probes
+            )
+            values.append((1.0 - curve.fnmr_at_fmr(1e-3), searches.identification_rate_at_fpir(1e-2)))
+        for name, rates in zip(("vr_at_fmr_1e-3", "dir_at_fpir_1e-2"), zip(*values, strict=True), strict=True):
+            mean = float(np.mean(rates))
+            std = float(np.std(rates, ddof=1)) if len(rates) > 1 else 0.0
+            yield name, mean - std
+            yield f"{name}_mean", mean
+            yield f"{name}_std", std
 
 
 class SearchEvaluator:

@@ -20,7 +20,7 @@ from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.records import EmbedderSummary, Record
 from iom.keys import TransformKey
-from iom.metrics.bootstrap import Kind
+from iom.metrics.bootstrap import Kind, Weights
 from iom.metrics.verification import ErrorCurve, FoldedScores, RankedScores
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FLOAT = "float"
 NO_KEY, OWN_KEY, STOLEN_KEY = "none", "own_key", "stolen_key"
-COSINE_UNIT = "1 - cosine"
 
 Embeddings = NDArray[np.float32]
 Keys = TransformKey | Sequence[TransformKey]
@@ -191,7 +190,9 @@ def float_scores(benchmark: PairBenchmark, embeddings: Embeddings) -> SystemScor
     _check(benchmark, embeddings)
     wide = embeddings.astype(np.float64)
     cosines = np.einsum("pd,pd->p", wide[benchmark.left], wide[benchmark.right])
-    return SystemScores(FLOAT, NO_KEY, COSINE_UNIT, (PairScores(1.0 - cosines, benchmark.same, benchmark.fold),))
+    return SystemScores(
+        FLOAT, NO_KEY, CosineComparator.unit, (PairScores(1.0 - cosines, benchmark.same, benchmark.fold),)
+    )
 
 
 def code_scores(
@@ -215,6 +216,7 @@ def code_scores(
         yield float_scores(benchmark, embeddings)
         return
     _check(benchmark, embeddings)
+    decision = system.calibration.threshold if system.calibration else None
     for scenario in (OWN_KEY, STOLEN_KEY):
         if scenario not in scenarios:
             continue
@@ -223,7 +225,6 @@ def code_scores(
             test_keys = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
             codes = system.templates(embeddings, test_keys)
             distances = system.comparator.paired(codes[benchmark.left], codes[benchmark.right])
-            decision = system.calibration.threshold if system.calibration else None
             by_key.append(PairScores(distances, benchmark.same, benchmark.fold, decision))
         yield SystemScores(system.name, scenario, system.comparator.unit, tuple(by_key))
 
@@ -269,10 +270,6 @@ GIVEN = ("decision",)
 
 REJECTS_EVERYTHING = -1.0
 """Threshold where only rejecting everything keeps to an FMR: no distance is negative."""
-
-
-Weights = NDArray[np.float64]
-"""How often each pair counts, `(P,)`; None counts each once."""
 
 
 def fold_accuracy(scores: PairScores, weights: Weights | None = None) -> Iterator[tuple[str, float]]:

@@ -175,7 +175,6 @@ def identification_intervals(
     probe_subjects: ArrayLike,
     *,
     points: Sequence[tuple[float, int]],
-    ranks: int = RANKS,
     replicates: int = 200,
     confidence: float = 0.95,
     seed: int = 1,
@@ -186,13 +185,12 @@ def identification_intervals(
         by_key: Searches of the same probes under each key: one for each gallery, whose mean is asked for.
         probe_subjects: Subject of each probe, `(P,)`.
         points: FPIR and rank at which the DIR is wanted.
-        ranks: Of the CMC.
         replicates: How many times to draw; draws without enrolled probes, or without others, are drawn again.
         confidence: Share of the draws that an interval holds.
         seed: Of the draws; the same draws for every system.
 
     Returns:
-        Intervals of the CMC at rank 1 ... `ranks`, and of the DIR at each of `points`; where every enrolled probe is
+        Intervals of the CMC at rank 1 ... `RANKS`, and of the DIR at each of `points`; where every enrolled probe is
         found, or none, they reach to the exact bound for the number of subjects with an enrolled probe (see
         `rate_interval`).
 
@@ -215,7 +213,7 @@ def identification_intervals(
         for rank, places in columns.items():
             fpirs = [points[place][0] for place in places]
             rates[places] = searches.identification_rates_at_fpirs(fpirs, rank, weights=weights)
-        return np.concatenate([searches.cmc(ranks, weights=weights), rates])
+        return np.concatenate([searches.cmc(weights=weights), rates])
 
     def means(subjects: Counts, keys: Counts) -> NDArray[np.float64]:
         weights, drawn = subjects[index], np.flatnonzero(keys).tolist()
@@ -237,7 +235,7 @@ def identification_intervals(
         rate_interval(interval, value, units=units, confidence=confidence)
         for interval, value in zip(percentile_intervals(samples, confidence), values.tolist(), strict=True)
     ]
-    return intervals[:ranks], intervals[ranks:]
+    return intervals[:RANKS], intervals[RANKS:]
 
 
 def _check_both(enrolled: int, others: int) -> None:

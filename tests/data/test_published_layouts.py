@@ -8,11 +8,11 @@ import pytest
 from iom.config import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import Pooling
+from iom.data.benchmarks.blufr import read_blufr
 from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
 from iom.data.benchmarks.megaface import read_megaface
 from iom.data.benchmarks.pair_lists import read_cfp, read_two_line_pairs, read_youtube_faces
 from iom.errors import ConfigError, DataError
-from iom.evaluation.blufr import read_blufr
 from tests.data import layouts
 
 

@@ -8,14 +8,19 @@ import pytest
 from iom.codes.comparators import CosineComparator
 from iom.config import BenchmarkConfig, CodeConfig, EvaluateConfig, ScenarioConfig
 from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.blufr import read_blufr
 from iom.data.benchmarks.folders import folder_identification
 from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
 from iom.data.benchmarks.megaface import read_megaface
 from iom.data.benchmarks.pair_lists import read_youtube_faces
 from iom.errors import ConfigError, DataError
-from iom.evaluation.blufr import BlufrEvaluator, read_blufr
 from iom.evaluation.evaluate import embed_benchmark
-from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, identification_figures
+from iom.evaluation.identification import (
+    BlufrEvaluator,
+    DistractorEvaluator,
+    IdentificationEvaluator,
+    identification_figures,
+)
 from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.scores import NO_KEY, STOLEN_KEY, EvaluationInputs, common_key, figures, float_scores, float_system
 from iom.evaluation.systems import baseline_system

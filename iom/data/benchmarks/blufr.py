@@ -1,4 +1,4 @@
-"""BLUFR on LFW: ten trials of verification and open-set identification (Liao et al., IJCB 2014)."""
+"""Lists of BLUFR on LFW: ten trials of verification and open-set identification (Liao et al., IJCB 2014)."""
 
 import dataclasses
 from pathlib import Path
@@ -8,12 +8,6 @@ from numpy.typing import NDArray
 
 from iom.data.table_files import present, read_lines, read_rows, shown
 from iom.errors import DataError
-from iom.evaluation.identification import FigureEvaluator, NamedFigures, search_templates
-from iom.evaluation.scores import CodeSystem
-from iom.metrics.all_pairs import AllPairs
-
-FMR, FPIR, RANK = 1e-3, 1e-2, 1
-NAMES = ("vr_at_fmr_1e-3", "dir_at_fpir_1e-2")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,31 +58,6 @@ def read_blufr(lists: Path, root: Path, *, name: str = "") -> Blufr:
     return Blufr(images, subjects, trials, name or "BLUFR")
 
 
-class BlufrEvaluator(FigureEvaluator):
-    """Verification rate at FMR 0.1 % and open-set DIR at FPIR 1 %, rank 1, under one test key.
-
-    `vr_at_fmr_1e-3` and `dir_at_fpir_1e-2` are quoted as the mean over trials less their sample standard deviation, as
-    the authors do; both stand beside them.
-    """
-
-    def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
-        subjects = self._benchmark.subjects
-        templates = system.templates(self._embeddings, self._keys(scenario, subjects))
-        values = []
-        for trial in self._benchmark.trials:
-            curve = AllPairs(subjects[trial.test]).curve(system.comparator, templates[trial.test], fmr=FMR)
-            searches = search_templates(
-                system.comparator, templates, subjects, gallery=trial.gallery, probes=trial.probes
-            )
-            values.append((1.0 - curve.fnmr_at_fmr(FMR), searches.identification_rate_at_fpir(FPIR, RANK)))
-        for name, rates in zip(NAMES, zip(*values, strict=True), strict=True):
-            mean = float(np.mean(rates))
-            std = float(np.std(rates, ddof=1)) if len(rates) > 1 else 0.0
-            yield name, mean - std
-            yield f"{name}_mean", mean
-            yield f"{name}_std", std
-
-
 def _trials(path: Path, images: int) -> list[NDArray[np.int64]]:
     def rows(fields: list[str]) -> NDArray[np.int64]:
         indexes = np.array([int(field) for field in fields], np.int64)
@@ -96,8 +65,7 @@ def _trials(path: Path, images: int) -> list[NDArray[np.int64]]:
             raise ValueError(path)
         return indexes - 1
 
-    form = f"distinct indexes 1 to {images}"
-    return read_rows(path, form, rows)
+    return read_rows(path, f"distinct indexes 1 to {images}", rows)
 
 
 def _check(trial: BlufrTrial, subjects: NDArray[np.int64], place: str, names: list[str]) -> None:

@@ -181,7 +181,7 @@ def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[Transform
     """
     usable = victims.samples.shape[1] - 1
     codes = tuple(system.hash(victims.samples[:, record % usable], key) for record, key in enumerate(keys))
-    boxes: tuple[BlackBox, ...] = tuple(lambda rows, key=key: system.hash(rows, key) for key in keys)
+    boxes = tuple(_black_box(system, key) for key in keys)
     vectors, responses = system.vectors, system.responses
 
     def oracle(candidates: Embeddings, owners: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -200,6 +200,10 @@ def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[Transform
         oracle=oracle,
         photographs=victims.photographs,
     )
+
+
+def _black_box(system: AttackedSystem, key: TransformKey) -> BlackBox:
+    return lambda rows: system.hash(rows, key)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

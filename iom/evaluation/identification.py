@@ -30,7 +30,6 @@ from iom.metrics.template_pooling import majority_codes
 ROWS = 512
 """Rows compared at a time: the table of a block stays at some tens of megabytes."""
 FPIRS = {"1e-3": 1e-3, "1e-2": 1e-2, "1e-1": 1e-1}
-POOLINGS = ("mean", "vote", "nearest")
 OPEN_SET_POINTS = 32
 Rows = NDArray[np.int64]
 NamedFigures = Iterator[tuple[str, float]]
@@ -77,12 +76,6 @@ class IdentificationEvaluator(FigureEvaluator):
     nearest counts.
     """
 
-    def __init__(self, inputs: EvaluationInputs) -> None:
-        super().__init__(inputs)
-        self._pooling = inputs.config.benchmark.pooling
-        if self._pooling not in POOLINGS:
-            raise ConfigError(f"pooling: expected one of {', '.join(POOLINGS)}, received '{self._pooling}'")
-
     def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
         found = [self._searches(system, scenario, repetition) for repetition in self._repetitions(scenario)]
         galleries = list(self._benchmark.galleries)
@@ -94,13 +87,13 @@ class IdentificationEvaluator(FigureEvaluator):
 
     def _searches(self, system: CodeSystem, scenario: str, repetition: int) -> dict[str, Searches]:
         """Searches of each gallery, under the keys of one repetition."""
-        benchmark, pooled = self._benchmark, self._benchmark.pooling
-        if pooled is None or self._pooling == "mean":
+        benchmark, pooled, way = self._benchmark, self._benchmark.pooling, self._config.benchmark.pooling
+        if pooled is None or way == "mean":
             rows = self._embeddings if pooled is None else pooled.pooled(self._embeddings)
             templates = system.templates(rows, self._keys(scenario, benchmark.subjects, repetition))
         else:
             keys = self._keys(scenario, benchmark.subjects[pooled.template], repetition)
-            if self._pooling == "nearest":
+            if way == "nearest":
                 return self._nearest_searches(system.comparator, system.templates(self._embeddings, keys))
             if not isinstance(system.comparator, SymbolComparator):
                 raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")

@@ -25,7 +25,7 @@ from iom.metrics.verification import ErrorCurve, FoldedScores, RankedScores
 
 if TYPE_CHECKING:
     from iom.baselines.protection import Protection
-    from iom.config import EvaluateConfig
+    from iom.config import EvaluateConfig, ScenarioConfig
     from iom.models.face_hasher import Calibration, FaceHasher
 
 FLOAT = "float"
@@ -143,9 +143,9 @@ class EvaluationInputs:
     def scores(self, system: CodeSystem) -> tuple[SystemScores, ...]:
         """Distances of all pairs in each scenario; computed once."""
         if system.name not in self._scores:
-            scenario = self.config.scenario
-            options: dict[str, Any] = {"keys": scenario.keys, "seed": self.config.seed, "scenarios": scenario.scenarios}
-            self._scores[system.name] = tuple(code_scores(system, self.benchmark, self.embeddings, **options))
+            config = self.config
+            found = code_scores(system, self.benchmark, self.embeddings, config.scenario, seed=config.seed)
+            self._scores[system.name] = tuple(found)
         return self._scores[system.name]
 
 
@@ -196,15 +196,9 @@ def float_scores(benchmark: PairBenchmark, embeddings: Embeddings) -> SystemScor
 
 
 def code_scores(
-    system: CodeSystem,
-    benchmark: PairBenchmark,
-    embeddings: Embeddings,
-    *,
-    keys: int,
-    seed: int,
-    scenarios: Sequence[str] = (OWN_KEY, STOLEN_KEY),
+    system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, scenario: "ScenarioConfig", *, seed: int
 ) -> Iterator[SystemScores]:
-    """Code distances in the scenarios, under `keys` test keys each, of unit-length embeddings `(N, D)`.
+    """Code distances in the scenarios, under so many test keys each, of unit-length embeddings `(N, D)`.
 
     The unprotected embedding has no key and one scenario, see `float_scores`.
 
@@ -217,16 +211,16 @@ def code_scores(
         return
     _check(benchmark, embeddings)
     decision = system.calibration.threshold if system.calibration else None
-    for scenario in (OWN_KEY, STOLEN_KEY):
-        if scenario not in scenarios:
+    for name in (OWN_KEY, STOLEN_KEY):
+        if name not in scenario.scenarios:
             continue
         by_key = []
-        for repetition in range(keys):
-            test_keys = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
+        for repetition in range(scenario.keys):
+            test_keys = keys_of(name, benchmark.subjects, seed=seed, repetition=repetition)
             codes = system.templates(embeddings, test_keys)
             distances = system.comparator.paired(codes[benchmark.left], codes[benchmark.right])
             by_key.append(PairScores(distances, benchmark.same, benchmark.fold, decision))
-        yield SystemScores(system.name, scenario, system.comparator.unit, tuple(by_key))
+        yield SystemScores(system.name, name, system.comparator.unit, tuple(by_key))
 
 
 def _master(seed: int) -> TransformKey:

@@ -203,7 +203,7 @@ def test_a_vote_needs_symbols(tmp_path):
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="float has no symbols"):
         list(made(IdentificationEvaluator, benchmark, rows, pooling="vote").figures(float_system(SIZE), NO_KEY))
-    with pytest.raises(ConfigError, match="one of mean, vote"):
+    with pytest.raises(ConfigError, match="expected 'mean', 'vote' or 'nearest', received 'median'"):
         made(IdentificationEvaluator, benchmark, rows, pooling="median")
     with pytest.raises(DataError, match="each of 48 images"):
         made(IdentificationEvaluator, benchmark, rows[1:])

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.table_files import present, read_lines, read_rows, shown
+from iom._untrusted import shown
+from iom.data.table_files import present, read_lines, read_rows
 from iom.errors import DataError
 from iom.evaluation.identification import FigureEvaluator, NamedFigures, search_templates
 from iom.evaluation.scores import CodeSystem
@@ -39,7 +40,7 @@ class Blufr:
     name: str = "BLUFR"
 
 
-def read_blufr(lists: Path, root: Path, *, name: str = "") -> Blufr:
+def read_blufr(lists: Path, root: Path) -> Blufr:
     """Read the lists over a folder `<root>/<subject>/<subject>_NNNN.jpg`, and check them.
 
     `lists` has `image_list.txt`, and `test_set.txt`, `gallery_set.txt`, `probe_set.txt`, whose lines are trials:
@@ -61,7 +62,7 @@ def read_blufr(lists: Path, root: Path, *, name: str = "") -> Blufr:
     trials = tuple(BlufrTrial(*rows) for rows in zip(*sets, strict=True))
     for number, trial in enumerate(trials, start=1):
         _check(trial, subjects, f"{lists}, trial {number}", names)
-    return Blufr(images, subjects, trials, name or "BLUFR")
+    return Blufr(images, subjects, trials)
 
 
 class BlufrEvaluator(FigureEvaluator):

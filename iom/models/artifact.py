@@ -279,9 +279,9 @@ class SavedModelSession:
     def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
         import tensorflow as tf
 
-        from iom.pretrained.importers.tensorflow_graphs import checked_saved_model
+        from iom.pretrained.importers.tensorflow_graphs import check_saved_model
 
-        checked_saved_model(path)
+        check_saved_model(path)
         try:
             self._loaded = tf.saved_model.load(str(path))  # keeps the variables alive
             self._call = self._loaded.signatures[SIGNATURE]

@@ -1,6 +1,7 @@
-"""IJB-B and IJB-C, from the lists that InsightFace ships (Whitelam et al. 2017; Maze et al. 2018).
+"""IJB-B, IJB-C and MegaFace.
 
-A folder `meta` holds, with `ijbb` or `ijbc` as prefix:
+IJB-B and IJB-C (Whitelam et al. 2017; Maze et al. 2018) are read from the lists that InsightFace ships. A folder `meta`
+holds, with `ijbb` or `ijbc` as prefix:
 `*_name_5pts_score.txt`   image, ten landmark coordinates, score of the detector; one line a face
 `*_face_tid_mid.txt`      image, template, medium; the same faces in the same order
 `*_template_pair_label.txt`  template, template, 1 or 0
@@ -8,6 +9,10 @@ A folder `meta` holds, with `ijbb` or `ijbc` as prefix:
 
 The images are aligned to 112 x 112 already, or are the published `loose_crop`, then aligned by those landmarks as
 InsightFace does.
+
+MegaFace (Kemelmacher-Shlizerman et al., CVPR 2016) searches for probes among distractors.
+`facescrub_features_list.json`: `{"id": [...], "path": [...]}`, and `megaface_features_list.json_SIZE_SET`:
+`{"path": [...]}`, one list for each number of distractors.
 """
 
 import dataclasses
@@ -17,8 +22,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.benchmarks.base import IdentificationBenchmark, PairBenchmark, Pooling, linked_subjects
-from iom.data.table_files import present, read_rows, shown, truth
+from iom._untrusted import shown
+from iom.data.benchmarks.base import (
+    DistractorBenchmark,
+    IdentificationBenchmark,
+    PairBenchmark,
+    Pooling,
+    linked_subjects,
+)
+from iom.data.table_files import present, read_object, read_rows, truth
 from iom.errors import DataError
 from iom.photos.align import aligned_crops
 
@@ -46,7 +58,7 @@ class _Faces:
         return rows
 
 
-def read_ijb_pairs(meta: Path, root: Path, *, name: str = "", align_into: str | Path = "") -> PairBenchmark:
+def read_ijb_pairs(meta: Path, root: Path, *, align_into: str | Path = "") -> PairBenchmark:
     """1:1 verification of templates, by the lists in `meta`.
 
     Faces are weighted with the detector's score, as InsightFace does. With `align_into`, `root` holds loose crops,
@@ -60,7 +72,7 @@ def read_ijb_pairs(meta: Path, root: Path, *, name: str = "", align_into: str | 
     right = faces.rows(np.array([pair[1] for pair in pairs], np.int64), path)
     same = np.array([pair[2] for pair in pairs], bool)
     return PairBenchmark(
-        name=name or f"{prefix}_1:1",
+        name=f"{prefix}_1:1",
         images=faces.images,
         left=left,
         right=right,
@@ -71,9 +83,7 @@ def read_ijb_pairs(meta: Path, root: Path, *, name: str = "", align_into: str | 
     )
 
 
-def read_ijb_identification(
-    meta: Path, root: Path, *, name: str = "", align_into: str | Path = ""
-) -> IdentificationBenchmark:
+def read_ijb_identification(meta: Path, root: Path, *, align_into: str | Path = "") -> IdentificationBenchmark:
     """1:N identification: mixed probes against two galleries, which are evaluated apart; see `read_ijb_pairs`."""
     prefix = _prefix(meta)
     faces = _faces(meta, root, prefix, align_into)
@@ -95,7 +105,7 @@ def read_ijb_identification(
     unnamed = subject_of < 0
     subject_of[unnamed] = subject_of.max() + 1 + np.arange(int(unnamed.sum()))
     return IdentificationBenchmark(
-        name=name or f"{prefix}_1:N",
+        name=f"{prefix}_1:N",
         images=faces.images,
         pooling=faces.pooling,
         subjects=subject_of,
@@ -155,3 +165,32 @@ def _template_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         raise DataError(f"{path}: {len(torn)} templates belong to two subjects: {shown(torn)}")
     templates, subjects = np.array(ordered, np.int64).reshape(-1, 2).T
     return templates, subjects
+
+
+def read_megaface(probes: Path, distractors: Path, probe_root: Path, distractor_root: Path) -> DistractorBenchmark:
+    """MegaFace: two lists over two folders of aligned images."""
+    listed = _lists(probes, "id", "path")
+    others = _lists(distractors, "path")
+    for source, paths in ((probes, listed["path"]), (distractors, others["path"])):
+        names, counts = np.unique(paths, return_counts=True)
+        if (counts > 1).any():
+            twice = names[counts > 1].tolist()
+            raise DataError(f"{source}: {len(twice)} images are listed twice: {shown(twice)}")
+    return DistractorBenchmark(
+        name=f"megaface_{len(others['path'])}",
+        images=present(listed["path"], probe_root, probes) + present(others["path"], distractor_root, distractors),
+        subjects=np.unique(listed["id"], return_inverse=True)[1].astype(np.int64),
+    )
+
+
+def _lists(path: Path, *keys: str) -> dict[str, list[str]]:
+    content = read_object(path, "expected a list of MegaFace")
+    lists: dict[str, list[str]] = {}
+    for key in keys:
+        values = content.get(key)
+        if not isinstance(values, list) or not values or not all(isinstance(v, str) for v in values):
+            raise DataError(f"{path}: expected a list of texts under '{key}'")
+        lists[key] = values
+    if len({len(values) for values in lists.values()}) > 1:
+        raise DataError(f"{path}: expected lists of one length under {', '.join(keys)}")
+    return lists

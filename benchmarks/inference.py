@@ -69,7 +69,7 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
     from iom.export.check import Reference
     from iom.export.formats import FORMATS
     from iom.keys import KEY_KINDS, TransformKey
-    from iom.models.artifact import OpenVinoSession
+    from iom.models.artifact import open_openvino
 
     plain, source, faces = _source(name, arguments)
     runs, fast = _runners(plain, source, folder)
@@ -86,8 +86,8 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
     figures[f"per_core_{name}"] = speeds
     print(name, json.dumps(speeds), flush=True)
 
-    session = OpenVinoSession(fast, precision="bfloat16")
-    check = Reference(source, faces, key).check(lambda images, _: _codes(session.run, images, order), FORMATS["fast"])
+    session = open_openvino(fast, precision="bfloat16")
+    check = Reference(source, faces, key).check(lambda images, _: _codes(session, images, order), FORMATS["fast"])
     figures[f"eer_difference_{name}"] = round(check.eer - check.source_eer, 5)
     figures[f"eer_{name}"] = round(check.source_eer, 5)
     figures[f"equal_symbols_{name}"] = round(check.equal_symbols, 4)
@@ -171,7 +171,7 @@ def _runners(plain: Any, source: Any, folder: Path) -> tuple[dict[str, Callable[
     from iom.export.context import ExportContext
     from iom.export.onnx import write_onnx, write_openvino
     from iom.export.tensorflow import frozen_saved_model, write_litert
-    from iom.models.artifact import LiteRtSession, OnnxSession, OpenVinoSession
+    from iom.models.artifact import open_litert, open_onnx, open_openvino
 
     nothing = np.zeros((0, 112, 112, 3), np.uint8), np.zeros((0, 1), np.int32)
     (folder / "plain").mkdir()
@@ -190,12 +190,12 @@ def _runners(plain: Any, source: Any, folder: Path) -> tuple[dict[str, Callable[
         return lambda image, order: model({"image": image, "order": order})
 
     runs: dict[str, Callable[..., Any]] = {
-        OURS: OpenVinoSession(fast, precision="bfloat16", threads=1).run,
+        OURS: open_openvino(fast, precision="bfloat16", threads=1),
         PLAIN: left_alone(),
-        OURS_FLOAT32: OpenVinoSession(fast, precision="float32", threads=1).run,
+        OURS_FLOAT32: open_openvino(fast, precision="float32", threads=1),
         "openvino float32": left_alone(INFERENCE_PRECISION_HINT="f32"),
-        "onnxruntime": OnnxSession(ort, precision="float32", threads=1).run,
-        "litert": LiteRtSession(lite, precision="float32", threads=1).run,
+        "onnxruntime": open_onnx(ort, precision="float32", threads=1),
+        "litert": open_litert(lite, precision="float32", threads=1),
         "tf.function": lambda image, order: traced(tf.constant(image), tf.constant(order)),
         "keras predict": lambda image, order: graph.predict(
             {"image": image, "order": order}, verbose=0, batch_size=len(image)

@@ -1,6 +1,8 @@
 """Errors a user can cause and mend. The command line prints them as one line, no traceback."""
 
+import contextlib
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -64,6 +66,15 @@ def missing_extra(purpose: str, *extras: str, cause: object = None, otherwise: s
         f"{purpose} needs the extra '{','.join(extras)}', which is not installed"
         f"{f' ({cause})' if cause else ''}: {command}{', or ' if otherwise else ''}{otherwise}"
     )
+
+
+@contextlib.contextmanager
+def needs_extra(purpose: str, *extras: str, otherwise: str = "") -> Iterator[None]:
+    """Context of an import of optional dependencies: a missing one is a `missing_extra`, whose arguments it takes."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_extra(purpose, *extras, cause=error, otherwise=otherwise) from error
 
 
 def _packages_of(extras: tuple[str, ...]) -> list[str]:

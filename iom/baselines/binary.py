@@ -45,14 +45,21 @@ class PublicSigns:
         return np.asarray(rows[:, order] @ self.projection > 0)
 
 
-class RandomProjectionSigns(HashedByKey):
-    """Sign hashing at the stored bits of the wanted code shape; the key permutes, as in GRP."""
+class SignHash(HashedByKey):
+    """Binary codes of as many bits as the wanted code shape stores."""
+
+    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
+        super().__init__(embedding_size, code)
+        self.code_length, self.alphabet_size = stored_bits(code), 2
+
+
+class RandomProjectionSigns(SignHash):
+    """Sign hashing; the key permutes, as in GRP."""
 
     takes_keep = True
 
     def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
         super().__init__(embedding_size, code)
-        self.code_length, self.alphabet_size = stored_bits(code), 2
         self._signs = PublicSigns(embedding_size, self.code_length, keep=code.keep, seed=seed, purpose="baselines/sign")
 
     @property
@@ -69,15 +76,7 @@ def vectors_of_signs(columns: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.stack([-columns, columns], axis=2).astype(np.float32)
 
 
-class SecretSigns(HashedByKey):
-    """Signs of what follows from the key alone: a code has as many bits as its shape stores."""
-
-    def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
-        super().__init__(embedding_size, code)
-        self.code_length, self.alphabet_size = stored_bits(code), 2
-
-
-class BioHash(SecretSigns):
+class BioHash(SignHash):
     """Bit i is 1 where `<r_i, x> > 0`, with orthonormal rows r_i that follow from the key.
 
     The original has at most D bits. To be compared at equal storage, more bits are made of several such projections,
@@ -95,7 +94,7 @@ class BioHash(SecretSigns):
         return np.asarray(rows @ self.projection(key).T > 0)
 
 
-class MlpHash(SecretSigns):
+class MlpHash(SignHash):
     """Hidden layers of random orthonormal weights and a non-linearity, then a layer of signs.
 
     Adaptations: tanh, on values brought to unit variance (on a unit-length embedding it would be nearly linear), a

@@ -12,6 +12,7 @@ from iom.baselines.protection import HashedByKey, Keys, checked_rows, keyed_orde
 from iom.config import CodeConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
+from iom.nn.hash_numpy import padded_batches
 from iom.nn.layers.cosine import UnitLength
 from iom.nn.layers.index_of_max import IoMProjection
 
@@ -123,12 +124,8 @@ class FramedProjection(HashedByKey):
 
     def _codes(self, kept: NDArray[np.float32]) -> NDArray[np.uint8]:
         codes = np.empty((len(kept), self.code_length), np.uint8)
-        batch = np.zeros((FRAME_BATCH, self.keep), np.float32)
-        for start in range(0, len(kept), FRAME_BATCH):
-            part = slice(start, start + FRAME_BATCH)
-            count = len(kept[part])
-            batch[:count] = kept[part]
-            codes[part] = self._model.predict_on_batch(batch)[:count]
+        for part, (batch,) in padded_batches(FRAME_BATCH, kept):
+            codes[part] = self._model.predict_on_batch(batch)[: part.stop - part.start]
         return codes
 
 

@@ -14,6 +14,7 @@ from iom.codes.packing import plane_count
 from iom.config import CodeConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
+from iom.nn.layers.index_of_max import orthonormal_columns
 
 Keys = TransformKey | Sequence[TransformKey]
 
@@ -76,8 +77,6 @@ class HashedByKey(abc.ABC):
     def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
         """Templates `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
         rows = checked_rows(embeddings, self.embedding_size)
-        if isinstance(keys, TransformKey):
-            return self._hash_rows(rows, keys).astype(self.dtype)
         codes = np.empty((len(rows), self.code_length), self.dtype)
         rows_of: dict[bytes, list[int]] = {}
         for row, secret in enumerate(secrets_of(keys, len(rows))):
@@ -128,10 +127,9 @@ def keyed_normals(key: TransformKey, purpose: str, *shape: int) -> NDArray[np.fl
 
 
 def keyed_orthonormal(key: TransformKey, purpose: str, rows: int, size: int) -> NDArray[np.float64]:
-    """Random orthonormal rows, `(rows, size)`, uniform over all frames, for `rows <= size` (QR: Mezzadri, 2007)."""
+    """Random orthonormal rows, `(rows, size)`, uniform over all frames, for `rows <= size`."""
     with _threads().limit(limits=1):  # such small matrices only wait for each other's threads
-        columns, triangle = np.linalg.qr(keyed_normals(key, purpose, size, rows))
-    return np.asarray((columns * np.sign(np.diag(triangle))).T)
+        return orthonormal_columns(keyed_normals(key, purpose, size, rows)).T
 
 
 def keyed_blocks(key: TransformKey, purpose: str, rows: int, size: int) -> NDArray[np.float64]:

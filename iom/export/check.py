@@ -89,7 +89,7 @@ class Reference:
     @functools.cached_property
     def codes(self) -> NDArray[np.uint8]:
         """Codes of the source, `(N, M)`."""
-        return self._source.codes(self.faces.images, self.key)
+        return self._source.hasher.hash(self._source.embedder.embed(self.faces.images), self.key)
 
     @functools.cached_property
     def stable_symbols(self) -> float:

@@ -1,9 +1,9 @@
 """Sources of exports: a backbone with the hasher that was made for it, and the data that writers of formats need."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 
 from iom.errors import WeightsError
 from iom.export.folding import fold_batch_norms
-from iom.keys import TransformKey
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.layers.index_of_max import Symbols
 from iom.pretrained.weights import load_backbone_model
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +42,6 @@ class Source:
         }
         return keras.Model({"image": image, "order": order}, outputs, name="deployed_hasher")
 
-    def codes(self, images: NDArray[np.uint8], key: TransformKey) -> NDArray[np.uint8]:
-        """Codes without an export: the reference."""
-        return self.hasher.hash(self.embedder.embed(images), key)
-
     def description(self) -> dict[str, Any]:
         """The fields of a manifest that describe the source."""
         hasher = self.hasher
@@ -69,14 +62,7 @@ def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -
         raise WeightsError(
             f"{loaded.name}: a frozen graph or SavedModel cannot be exported further; expected a Keras backbone"
         )
-    embedder = Embedder(
-        loaded.predict,
-        name=loaded.name,
-        fingerprint=loaded.fingerprint,
-        embedding_size=loaded.embedding_size,
-        input_size=loaded.input_size,
-        batch_size=batch_size,
-    )
+    embedder = Embedder.of_backbone(loaded, batch_size=batch_size)
     hasher.check_embedder(embedder)
     return Source(fold_batch_norms(loaded.model), hasher, embedder)
 
@@ -92,11 +78,8 @@ class ExportContext:
     faces: NDArray[np.uint8]
     orders: NDArray[np.int32]
     scratch: Path
-    _made: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """The result of `make`, computed for the first format that asks for it under this name."""
-        if name not in self._made:
-            self._made[name] = make()
-        made: T = self._made[name]
-        return made
+    def samples(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Inputs of the graph, one face each."""
+        for face, order in zip(self.faces, self.orders, strict=True):
+            yield {"image": face[None].astype(np.float32), "order": order[None]}

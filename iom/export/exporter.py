@@ -64,19 +64,16 @@ class Exporter:
         folder.mkdir(parents=True, exist_ok=True)
         manifests = {}
         with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as scratch:
-            context = self._context(Path(scratch))
+            hasher = self._source.hasher
+            derive = KEY_KINDS[hasher.key_kind].order
+            orders = [derive(TransformKey.generate(), hasher.key_size, hasher.keep) for _ in self._calibration]
+            context = ExportContext(self._source, self._calibration, np.array(orders, np.int32), Path(scratch))
             for one, wanted in chosen.items():
                 made = Path(scratch) / one
                 made.mkdir()
                 manifests[one] = self._one(one, wanted, context, made / f"{name}{wanted.suffix}")
                 _move(made, folder)
         return manifests
-
-    def _context(self, scratch: Path) -> ExportContext:
-        hasher = self._source.hasher
-        derive = KEY_KINDS[hasher.key_kind].order
-        orders = [derive(TransformKey.generate(), hasher.key_size, hasher.keep) for _ in self._calibration]
-        return ExportContext(self._source, self._calibration, np.array(orders, np.int32), scratch)
 
     def _one(self, target: str, wanted: Format, context: ExportContext, path: Path) -> Manifest:
         module, function = wanted.writer.split(":")
@@ -147,10 +144,8 @@ def write_head(hasher: keras.Model, path: Path) -> None:
 def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Name, settings and arrays."""
     kind = type(layer).__name__
-    if kind == "UnitLength":
-        return "unit", {}, {}
-    if kind == "Add":
-        return "sum", {}, {}
+    if kind in ("UnitLength", "Add"):
+        return {"UnitLength": "unit", "Add": "sum"}[kind], {}, {}
     if kind == "Dense":
         return "dense", {}, dict(zip(("kernel", "bias"), layer.get_weights(), strict=False))
     if kind == "PReLU":

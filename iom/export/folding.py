@@ -28,7 +28,7 @@ class _Folding:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._readers = _readers(model)
+        self._readers = graph_readers(model)
         self._image = keras.Input(model.inputs[0].shape[1:], name=model.inputs[0].name)
         self._known: dict[int, Any] = {id(model.inputs[0]): self._image}
         self._ahead: dict[int, tuple[Any, Any]] = {}  # tensors that still miss a scale and a shift
@@ -111,7 +111,7 @@ def graph_nodes(model: keras.Model) -> list[Any]:
     return [node for node in nodes if not node.is_input]
 
 
-def _readers(model: keras.Model) -> dict[int, list[Any]]:
+def graph_readers(model: keras.Model) -> dict[int, list[Any]]:
     """By tensor, the operations that read it, each with its result."""
     readers: dict[int, list[Any]] = {id(tensor): [(None, None)] for tensor in model.outputs}
     for node in graph_nodes(model):
@@ -185,13 +185,10 @@ def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> 
     if len(norms) != 1 or not all(_bears(by, made, readers, sums) for by, made in found):
         return None
     scale, shift = _affine(norms[0])
-    if not np.all(np.abs(shift) <= MAX_MOVE * np.abs(scale) * _spread(norms[0])):
+    spread = np.sqrt(np.asarray(norms[0].moving_variance, np.float64))
+    if not np.all(np.abs(shift) <= MAX_MOVE * np.abs(scale) * spread):
         return None
     return shift / np.where(scale == 0, 1, scale)
-
-
-def _spread(norm: keras.Layer) -> Any:
-    return np.sqrt(np.asarray(norm.moving_variance, np.float64))
 
 
 def _bears(operation: Any, result: Any, readers: dict[int, list[Any]], sums: set[int]) -> bool:

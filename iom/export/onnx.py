@@ -5,6 +5,8 @@ TensorFlow's converter is not used: it pins an incompatible protobuf and transpo
 """
 
 import functools
+import shutil
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,13 @@ import scipy.linalg
 from keras import layers
 from numpy.typing import NDArray
 
-from iom.errors import WeightsError, missing_extra
+from iom.errors import WeightsError, needs_extra
 from iom.export.context import ExportContext
-from iom.export.folding import graph_nodes
+from iom.export.folding import graph_nodes, graph_readers
 from iom.keys import ROTATION_ROUNDS
+from iom.nn.hash_numpy import block_sizes
 from iom.nn.layers.cosine import NORM_FLOOR
 from iom.nn.layers.index_of_max import DECAY, FLOOR, RATE
-from iom.nn.layers.keyed import block_sizes
 
 OPSET = 17
 IR_VERSION = 8
@@ -33,102 +35,80 @@ QUANTISED = ("Conv", "Gemm", "Add", "PRelu")
 
 def write_onnx(context: ExportContext, path: Path) -> None:
     """Write an `.onnx` file."""
-    path.write_bytes(_onnx_of(context).SerializeToString())
+    shutil.copyfile(_onnx_file(context), path)
 
 
 def write_int8(context: ExportContext, path: Path) -> None:
     """Write ONNX with integers (QDQ), per channel; the first layer, the last and the hash stay floats."""
-    try:
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    except ImportError as error:
-        raise missing_extra("int8 in ONNX", "onnx", "onnxruntime", cause=error) from error
-
-    class Faces(CalibrationDataReader):
-        """One face after the other."""
-
-        def __init__(self) -> None:
-            self._pairs = iter(zip(context.faces, context.orders, strict=True))
-
-        def get_next(self) -> dict[str, Any] | None:
-            """The next inputs, or `None` behind the last."""
-            pair = next(self._pairs, None)
-            return pair and {"image": pair[0][None].astype(np.float32), "order": pair[1][None]}
-
+    with needs_extra("int8 in ONNX", "onnx", "onnxruntime"):
+        import onnx
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    source = _onnx_file(context)
+    nodes = onnx.load(source).graph.node
+    first = next(node.name for node in nodes if node.op_type == "Conv")
+    embedding = next(i for i, node in enumerate(nodes) if node.name == "embedding")
+    last = max(i for i, node in enumerate(nodes[:embedding]) if node.op_type in QUANTISED)
     quantize_static(
-        _onnx_file(context),
+        source,
         path,
-        Faces(),
+        types.SimpleNamespace(get_next=functools.partial(next, context.samples(), None)),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         op_types_to_quantize=list(QUANTISED),
-        nodes_to_exclude=_float_nodes(_onnx_of(context)),
+        nodes_to_exclude=[first, *(node.name for node in nodes[last:])],
     )
 
 
 def write_openvino(context: ExportContext, path: Path) -> None:
     """Write OpenVINO's `.xml` and `.bin` with weights in float32; the session chooses the precision."""
-    try:
+    with needs_extra("writing OpenVINO's format", "openvino"):
         import openvino
-    except ImportError as error:
-        raise missing_extra("writing OpenVINO's format", "openvino", cause=error) from error
     openvino.save_model(openvino.convert_model(_onnx_file(context)), path, compress_to_fp16=False)
 
 
-def onnx_model(backbone: keras.Model, hasher: keras.Model) -> Any:
-    """ONNX model from `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to code and embedding.
+def _onnx_file(context: ExportContext) -> Path:
+    """ONNX file from `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to code and embedding.
 
-    Outputs: `codes` `(B, M)` int32, `embedding` `(B, D)` float32, not of unit length. `backbone` is folded before.
+    Outputs: `codes` `(B, M)` int32, `embedding` `(B, D)` float32, not of unit length.
     """
-    try:
+    path = context.scratch / "source.onnx"
+    if path.exists():
+        return path
+    with needs_extra("writing ONNX", "onnx"):
         from onnx import TensorProto
-    except ImportError as error:
-        raise missing_extra("writing ONNX", "onnx", cause=error) from error
+    backbone, hasher = context.source.backbone, context.source.hasher.model
     graph = OnnxGraph()
     raw = add_keras_graph(graph, backbone, {backbone.inputs[0].name: "image"})
-    size = backbone.inputs[0].shape[1]
-    fold_pixel_scaling(graph, size)
     embedding = graph.add("Identity", raw, name="embedding")
     responses = add_keras_graph(graph, hasher, {"embedding": embedding, "order": "order"})
     indexes = graph.add("ArgMax", responses, axis=2, keepdims=0, select_last_index=0)
     graph.add("Cast", indexes, name="codes", to=TensorProto.INT32)
-    width = hasher.get_layer("order").output.shape[1]
-    return graph.model(
+    size, width = backbone.inputs[0].shape[1], hasher.get_layer("order").output.shape[1]
+    model = graph.model(
         {"image": (TensorProto.FLOAT, ["batch", size, size, 3]), "order": (TensorProto.INT32, ["batch", width])},
         {
             "codes": (TensorProto.INT32, ["batch", hasher.output_shape[1]]),
             "embedding": (TensorProto.FLOAT, ["batch", backbone.output_shape[1]]),
         },
     )
-
-
-def _onnx_of(context: ExportContext) -> Any:
-    return context.once("onnx", lambda: onnx_model(context.source.backbone, context.source.hasher.model))
-
-
-def _onnx_file(context: ExportContext) -> Path:
-    path = context.scratch / "source.onnx"
-    path.write_bytes(_onnx_of(context).SerializeToString())
+    path.write_bytes(model.SerializeToString())
     return path
 
 
-def _float_nodes(model: Any) -> list[str]:
-    """The first convolution, the layer that makes the embedding, and all behind it."""
-    names = [node.name for node in model.graph.node]
-    behind = names.index("embedding")
-    last = max(i for i, node in enumerate(model.graph.node[:behind]) if node.op_type in QUANTISED)
-    first = next(node.name for node in model.graph.node if node.op_type == "Conv")
-    return [first, *names[last:]]
-
-
 class OnnxGraph:
-    """Nodes and constants, collected one by one; names begin with `scope`, the layer that is being written."""
+    """Nodes and constants, collected one by one; names begin with `scope`, the layer that is being written.
+
+    `readers` are the `graph_readers` of the Keras graph, `unscaled` factor and offset of the values that miss them.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: dict[str, NDArray[Any]] = {}
         self.scope = "graph"
+        self.readers: dict[int, list[Any]] = {}
+        self.unscaled: dict[str, tuple[float, float]] = {}
         self._names: dict[str, int] = {}
 
     def add(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
@@ -186,6 +166,7 @@ def add_keras_graph(graph: OnnxGraph, model: keras.Model, inputs: dict[str, str]
     for tensor in model.inputs:
         value = inputs[tensor.name]
         known[id(tensor)] = graph.add("Transpose", value, perm=[0, 3, 1, 2]) if len(tensor.shape) == 4 else value
+    graph.readers = graph_readers(model)
     for node in graph_nodes(model):
         layer = node.operation
         write = LAYERS.get(type(layer).__name__)
@@ -208,6 +189,16 @@ def _convolution(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     if isinstance(layer, layers.DepthwiseConv2D):
         groups = channels
         kernel = kernel.reshape(height, width, 1, channels * outputs)
+    auto_pad = _PADDINGS[layer.padding]
+    if value in graph.unscaled:
+        factor, offset = graph.unscaled[value]
+        bias = [bias[0] + kernel.astype(np.float64).sum((0, 1, 2)) * offset]
+        kernel = kernel.astype(np.float64) * factor
+        if layer.padding == "same":
+            sides = zip(
+                node.input_tensors[0].shape[1:3], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
+            )
+            value, auto_pad = _pad(graph, value, *(_same_padding(*side) for side in sides)), "VALID"
     weights = [graph.constant(each) for each in (kernel.transpose(3, 2, 0, 1), *bias)]
     result = graph.add(
         "Conv",
@@ -217,9 +208,15 @@ def _convolution(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
         kernel_shape=[height, width],
         strides=list(layer.strides),
         dilations=list(layer.dilation_rate),
-        auto_pad=_PADDINGS[layer.padding],
+        auto_pad=auto_pad,
     )
     return _activation(graph, layer, node, result)
+
+
+def _same_padding(side: int, window: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Padding before and behind that Keras calls 'same'."""
+    total = max((-(-side // stride) - 1) * stride + (window - 1) * dilation + 1 - side, 0)
+    return total // 2, total - total // 2
 
 
 def _dense(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
@@ -243,14 +240,42 @@ def _prelu(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
 
 
 def _rescaling(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
-    arrays = (np.asarray(each, np.float32) for each in (layer.scale, layer.offset))
-    scale, offset = (graph.constant(array.reshape(-1, 1, 1) if array.ndim else array) for array in arrays)
-    return graph.add("Add", graph.add("Mul", value, scale), offset)
+    """Scaling, which the first convolution takes in where it can: for speed, and bfloat16 holds raw pixels exactly.
+
+    Zero padding between the two then pads with the middle of the pixel range, which scaling turns into zero.
+    """
+    scale, offset = (np.asarray(each, np.float32) for each in (layer.scale, layer.offset))
+    read_once = len(graph.readers[id(node.input_tensors[0])]) == 1
+    if scale.ndim == offset.ndim == 0 and read_once and _ends_in_convolution(graph, node.output_tensors[0]):
+        graph.unscaled[value] = float(scale), float(offset)
+        return value
+    factor, shift = (graph.constant(each.reshape(-1, 1, 1) if each.ndim else each) for each in (scale, offset))
+    return graph.add("Add", graph.add("Mul", value, factor), shift)
+
+
+def _ends_in_convolution(graph: OnnxGraph, tensor: Any) -> bool:
+    """Whether a convolution with a bias is all that reads a tensor, perhaps behind a zero padding."""
+    readers = graph.readers.get(id(tensor), [])
+    if len(readers) != 1:
+        return False
+    operation, result = readers[0]
+    if isinstance(operation, layers.ZeroPadding2D):
+        return _ends_in_convolution(graph, result)
+    return isinstance(operation, layers.Conv2D | layers.DepthwiseConv2D) and operation.use_bias
 
 
 def _padded(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
-    (top, bottom), (left, right) = layer.padding
-    return graph.add("Pad", value, graph.constant([0, 0, top, left, 0, 0, bottom, right], np.int64))
+    return _pad(graph, value, *layer.padding)
+
+
+def _pad(graph: OnnxGraph, value: str, rows: tuple[int, int], columns: tuple[int, int]) -> str:
+    """Pad a map with what stands for zero."""
+    factor, offset = graph.unscaled.get(value, (1.0, 0.0))
+    pads = graph.constant([0, 0, rows[0], columns[0], 0, 0, rows[1], columns[1]], np.int64)
+    result = graph.add("Pad", value, pads, graph.constant(-offset / factor))
+    if value in graph.unscaled:
+        graph.unscaled[result] = factor, offset
+    return result
 
 
 def _flatten(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
@@ -399,67 +424,6 @@ def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> s
         if step + 1 < layer.refinement_steps:
             held = read_back(corrected)
     return corrected
-
-
-def fold_pixel_scaling(graph: OnnxGraph, side: int) -> None:
-    """Fold the scaling of raw pixels at the start of a graph into its first convolution, for speed and bfloat16.
-
-    The zero padding behind it becomes a padding with the middle of the pixel range, which scaling turns into zero.
-    bfloat16 holds raw pixels and their middle exactly. A graph that starts otherwise stays as it is. `side` is that of
-    the image.
-    """
-    scaled = next((node for node in graph.nodes if node.op_type == "Mul"), None)
-    shifted = _only_reader(graph, scaled, "Add")
-    padded = _only_reader(graph, shifted, "Pad")
-    convolved = _only_reader(graph, padded or shifted, "Conv")
-    if scaled is None or shifted is None or convolved is None or len(convolved.input) != 3:
-        return
-    scale, shift = (graph.constants.get(node.input[1]) for node in (scaled, shifted))
-    if scale is None or shift is None or scale.size != 1 or shift.size != 1:
-        return
-    factor, offset = float(scale.item()), float(shift.item())
-    pads = graph.constants[padded.input[1]] if padded else _same_pads(convolved, side)
-    _take_in(graph, convolved, factor, offset)
-    for attribute in convolved.attribute:
-        if attribute.name == "auto_pad":
-            attribute.s = b"VALID"
-    place = graph.nodes.index(scaled)
-    middle = graph.constant(-offset / factor)
-    convolved.input[0] = graph.add("Pad", scaled.input[0], graph.constant(pads, np.int64), middle)
-    graph.nodes.insert(place, graph.nodes.pop())
-    for node in (scaled, shifted, padded):
-        if node is not None:
-            graph.nodes.remove(node)
-
-
-def _only_reader(graph: OnnxGraph, node: Any, kind: str) -> Any:
-    """The single reader of the result of `node`, if it is a node of this kind."""
-    if node is None:
-        return None
-    readers = [other for other in graph.nodes if node.output[0] in other.input]
-    return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
-
-
-def _take_in(graph: OnnxGraph, convolution: Any, factor: float, offset: float) -> None:
-    _, kernel_name, bias_name = convolution.input
-    kernel, bias = (graph.constants[x].astype(np.float64) for x in (kernel_name, bias_name))
-    graph.constants[kernel_name] = (kernel * factor).astype(np.float32)
-    graph.constants[bias_name] = (bias + kernel.sum((1, 2, 3)) * offset).astype(np.float32)
-
-
-def _same_pads(convolution: Any, side: int) -> list[int]:
-    """Padding of `auto_pad` SAME_UPPER for a square image, in the form of `Pad`."""
-    settings = {attribute.name: attribute for attribute in convolution.attribute}
-    if settings["auto_pad"].s != b"SAME_UPPER":
-        return [0] * 8
-    before, after = [], []
-    for axis in range(2):
-        stride = settings["strides"].ints[axis]
-        reach = (settings["kernel_shape"].ints[axis] - 1) * settings["dilations"].ints[axis] + 1
-        total = max((-(-side // stride) - 1) * stride + reach - side, 0)
-        before.append(total // 2)
-        after.append(total - total // 2)
-    return [0, 0, *before, 0, 0, *after]
 
 
 Write = Callable[..., str]

@@ -29,8 +29,7 @@ from iom._files import write_secret
 from iom._registry import did_you_mean_url
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError, missing_extra
-from iom.gallery.audit import AuditChain, AuditEntry
-from iom.gallery.models import Application, Tombstone
+from iom.gallery.models import Application, AuditChain, AuditEntry, Tombstone
 from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
 
@@ -258,10 +257,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                     bare = known
                 write.know(bare.name, settings=bare, is_stored=True)
 
-    def known(self, application: str) -> KnownApplication:
-        """Newest known state of an application."""
-        return self.state().known(application)
-
     def begin_log(self) -> None:
         """Expect a new record store with an empty audit log; record numbers and epochs go on."""
         if self.state().anchor is not None or self.state().keyed_from != 1:
@@ -405,9 +400,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                 write.finish()
             self._state = write.state
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
 
 class KeyWrite:
     """Changes of one transaction; `state` is the content after them."""
@@ -496,9 +488,6 @@ class _Cipher:
 
     def _place(self, kind: str, number: int) -> bytes:
         return self._bound + kind.encode() + b"\0" + str(number).encode()
-
-    def __repr__(self) -> str:
-        return "_Cipher()"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,6 @@ import sqlalchemy as sa
 
 from iom._untrusted import parse_json
 from iom.errors import StoreError, StoreNotFoundError
-from iom.gallery.audit import AuditChain, AuditEvent, Counts
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import (
     LAYOUT,
@@ -30,7 +29,7 @@ from iom.gallery.key_store import (
     parse_key_url,
     read_master,
 )
-from iom.gallery.models import Application, Tombstone, check_subject_id, tampered
+from iom.gallery.models import Application, AuditChain, AuditEvent, Counts, Tombstone, check_subject_id, tampered
 from iom.gallery.stores.base import APPLICATIONS, AUDIT, TOMBSTONES, RecordStore, open_store
 from iom.gallery.templates import check_seal, sealed
 from iom.keys import TransformKey

@@ -90,14 +90,12 @@ def rows_of(embeddings: NDArray[Any]) -> NDArray[np.float32]:
     return rows
 
 
-def record_keys(
-    keys: KeyStore, application: Application, references: Sequence[tuple[str, int, int]]
-) -> list[TransformKey]:
-    """Key of each `(subject_id, record, epoch)`."""
+def record_keys(keys: KeyStore, application: Application, references: Sequence[tuple[str, int, int]]) -> Keys:
+    """Key of each `(subject_id, record, epoch)`; a single one where they share it."""
     if application.key_mode == "application":
         epochs = {epoch for _, _, epoch in references}
         shared = {epoch: keys.application_key(application.name, epoch) for epoch in epochs}
-        return [shared[epoch] for _, _, epoch in references]
+        return shared[epochs.pop()] if len(epochs) == 1 else [shared[epoch] for _, _, epoch in references]
     return [keys.record_key(application.name, subject, record) for subject, record, _ in references]
 
 
@@ -172,10 +170,7 @@ def make_references(
     `rows` has subject, record number and metadata for each of `embeddings` `(N, D)`.
     """
     places = [(subject, record, application.epoch) for subject, record, _ in rows]
-    if application.key_mode == "application":
-        codes = hasher.hash(embeddings, keys.application_key(application.name, application.epoch))
-    else:
-        codes = hasher.hash(embeddings, record_keys(keys, application, places))
+    codes = hasher.hash(embeddings, record_keys(keys, application, places))
     planes = pack(codes, hasher.alphabet_size).planes
     if application.masked:
         masks = _draw_masks(application, len(rows))

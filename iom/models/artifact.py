@@ -8,9 +8,9 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from iom._files import sha256_of, write_json
 from iom._registry import lookup
 from iom._untrusted import paths_inside, read_json
-from iom.errors import WeightsError, missing_extra
+from iom.errors import WeightsError, needs_extra
 from iom.keys import KEY_KINDS
 
 FORMAT = 1
@@ -28,6 +28,9 @@ SIGNATURE = "serving_default"
 OPENVINO_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 Outputs = tuple[NDArray[Any], NDArray[np.float32]]
+Session = Callable[[NDArray[np.float32], NDArray[np.int32]], Outputs]
+"""An open artefact: codes `(B, M)` and raw embeddings `(B, D)` of RGB images `(B, S, S, 3)` in 0..255 and orders `(B,
+W)`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,21 @@ def hashed_files(files: list[Path], folder: Path) -> dict[str, str]:
     return {name: sha256_of(path) for name, path in names}
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """JSON that describes an artefact or a hasher; another format is a `WeightsError`, a missing file an `OSError`."""
+    try:
+        values = read_json(path)
+    except ValueError as error:
+        raise WeightsError(f"{path}: damaged: {error}; take it from where it was made") from error
+    found = values.get("format") if isinstance(values, dict) else type(values).__name__
+    if found != FORMAT:
+        raise WeightsError(
+            f"{path}: expected version {FORMAT}, received {found!r:.100}; make it again with this program, or use the "
+            "program that made it"
+        )
+    return dict(values)
+
+
 def write_manifest(artifact: Path, manifest: Manifest) -> None:
     """Write the manifest of an artefact."""
     value = {"format": FORMAT, **dataclasses.asdict(manifest), "fingerprint": manifest.fingerprint}
@@ -116,21 +134,15 @@ def read_manifest(artifact: Path) -> Manifest:
     if not artifact.exists():
         raise WeightsError(f"no artefact {artifact}; make one with iom deploy")
     try:
-        values = read_json(path)
+        values = read_metadata(path)
     except OSError as error:
         if artifact.is_dir() and not artifact.suffix:
-            raise WeightsError(_folder_message(artifact)) from error
+            inside = sorted(str(each) for each in artifact.iterdir() if manifest_path(each).is_file())
+            advice = f"artefact in it: {', '.join(inside)}" if inside else "file of an artefact; it holds none"
+            raise WeightsError(f"{artifact} is a folder; give the {advice}") from error
         raise WeightsError(
             f"{artifact}: expected {path.name} beside it ({error.strerror}); iom deploy writes it"
         ) from error
-    except ValueError as error:
-        raise WeightsError(f"{path}: not JSON: the manifest is damaged; export again") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise WeightsError(
-            f"{path}: expected an artefact of version {FORMAT}, received {found!r}; export it "
-            "again with this program, or use the program that made it"
-        )
     manifest = _parsed(path, values)
     files = paths_inside(artifact.parent, manifest.files, source=path, error=WeightsError)
     for file, (name, digest) in zip(files, manifest.files.items(), strict=True):
@@ -142,13 +154,6 @@ def read_manifest(artifact: Path) -> Manifest:
                 "of another export; copy or export it again"
             )
     return manifest
-
-
-def _folder_message(folder: Path) -> str:
-    inside = sorted(str(path) for path in folder.iterdir() if manifest_path(path).is_file())
-    if inside:
-        return f"{folder} is a folder; give the artefact in it: {', '.join(inside)}"
-    return f"{folder} is a folder; give the file of an artefact, such as FOLDER/x.onnx; it holds none"
 
 
 def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
@@ -166,148 +171,129 @@ def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
     return manifest
 
 
-class Session(Protocol):
-    """An artefact that is ready to run."""
-
-    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
-        """Codes `(B, M)` and raw embeddings `(B, D)` of RGB images `(B, S, S, 3)` in 0..255 and orders `(B, W)`."""
-        ...
-
-
-class OnnxSession:
+def open_onnx(path: Path, *, precision: str, threads: int = 0) -> Session:
     """ONNX file in onnxruntime on the CPU; `threads` 0 takes all cores."""
-
-    def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise missing_extra(f"running {path}", "onnxruntime", cause=error) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no common root
-            raise WeightsError(f"{path}: onnxruntime cannot read it: {error}") from error
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        _check_ends(path, [end.name for end in inputs], [end.name for end in outputs])
-
-    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
-        codes, rows = self._session.run(list(OUTPUTS), {"image": images, "order": orders})
-        return codes, rows
+    with needs_extra(f"running {path}", "onnxruntime"):
+        import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common root
+        raise WeightsError(f"{path}: onnxruntime cannot read it: {error}") from error
+    _check_ends(path, [end.name for end in session.get_inputs()], [end.name for end in session.get_outputs()])
+    return lambda images, orders: tuple(session.run(list(OUTPUTS), {"image": images, "order": orders}))
 
 
-class LiteRtSession:
+def open_litert(path: Path, *, precision: str, threads: int = 0) -> Session:
     """LiteRT file (`.tflite`).
 
     Dynamic activation ranges would be those of a whole batch, so that a code would depend on the other faces in it:
     such a file gets one face a call.
     """
+    with needs_extra(f"running {path}", "litert"):
+        from ai_edge_litert.interpreter import Interpreter
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
+        interpreter.allocate_tensors()  # fails for operations that LiteRT does not have
+        signature = interpreter.get_signature_list()[SIGNATURE]
+        _check_ends(path, signature["inputs"], signature["outputs"])
+        call = interpreter.get_signature_runner(SIGNATURE)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise WeightsError(f"{path}: LiteRT cannot read it: {error}") from error
 
-    def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise missing_extra(f"running {path}", "litert", cause=error) from error
-        try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
-            self._interpreter.allocate_tensors()  # fails for operations that LiteRT does not have
-            signature = self._interpreter.get_signature_list()[SIGNATURE]
-            _check_ends(path, signature["inputs"], signature["outputs"])
-            self._runner = self._interpreter.get_signature_runner(SIGNATURE)
-        except (ValueError, RuntimeError, KeyError) as error:
-            raise WeightsError(f"{path}: LiteRT cannot read it: {error}") from error
-        self._one_by_one = precision.startswith("dynamic")
-
-    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
-        codes, rows = [], []
-        step = 1 if self._one_by_one else len(images)
+    def run(images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
+        step = 1 if precision.startswith("dynamic") else len(images)
+        found = []
         for start in range(0, len(images), step):
-            part = slice(start, start + step)
-            found = self._runner(image=images[part], order=orders[part])
-            codes.append(found["codes"].copy())
-            rows.append(found["embedding"].copy())
-        return np.concatenate(codes), np.concatenate(rows)
+            made = call(image=images[start : start + step], order=orders[start : start + step])
+            found.append([made[name].copy() for name in OUTPUTS])
+        codes, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return codes, rows
+
+    return run
 
 
-class OpenVinoSession:
+def open_openvino(path: Path, *, precision: str, threads: int = 0) -> Session:
     """OpenVINO model (`.xml` and `.bin`), compiled for the precision that its manifest states (`OPENVINO_HINTS`).
 
     The library would take bfloat16 where the CPU has it and float32 elsewhere, with other symbols on another machine.
     """
+    with needs_extra(f"running {path}", "openvino"):
+        import openvino
+    check_precision(str(path), precision)
+    settings = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS.get(precision, "f32"), "NUM_STREAMS": "1"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        inputs, outputs = ([n for end in side for n in end.get_names()] for side in (model.inputs, model.outputs))
+        _check_ends(path, inputs, outputs)
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: OpenVINO cannot read it: {error}") from error
 
-    def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
-        core = _openvino(f"running {path}").Core()
-        check_precision(str(path), precision)
-        settings = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS.get(precision, "f32"), "NUM_STREAMS": "1"}
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = str(threads)
-        try:
-            model = core.read_model(path)
-            inputs, outputs = ([n for end in side for n in end.get_names()] for side in (model.inputs, model.outputs))
-            _check_ends(path, inputs, outputs)
-            self._compiled = core.compile_model(model, "CPU", settings)
-        except RuntimeError as error:
-            raise WeightsError(f"{path}: OpenVINO cannot read it: {error}") from error
-
-    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
-        found = self._compiled({"image": images, "order": orders}, share_inputs=True)
+    def run(images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
+        found = compiled({"image": images, "order": orders}, share_inputs=True)
         return found["codes"], found["embedding"]
 
+    return run
 
-class KerasSession:
+
+def open_keras(path: Path, *, precision: str, threads: int = 0) -> Session:
     """`.keras` file in TensorFlow, which chooses the number of threads."""
+    # Keras finds the layers of a file by name among those that were imported.
+    import iom.nn.hash_network
+    import iom.nn.layers.index_of_max  # noqa: F401
+    from iom.pretrained.importers.keras_files import load_keras_model
 
-    def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
-        # Keras finds the layers of a file by name among those that were imported.
-        import iom.nn.hash_network
-        import iom.nn.layers.index_of_max  # noqa: F401
-        from iom.pretrained.importers.keras_files import load_keras_model
+    model = load_keras_model(path)
+    _check_ends(path, [tensor.name for tensor in model.inputs], model.output_names)
+    model.compile(jit_compile=False)
 
-        self._model = load_keras_model(path)
-        _check_ends(path, [tensor.name for tensor in self._model.inputs], self._model.output_names)
-        self._model.compile(jit_compile=False)
-
-    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
-        found = self._model.predict_on_batch({"image": images, "order": orders})
+    def run(images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
+        found = model.predict_on_batch({"image": images, "order": orders})
         return found["codes"], found["embedding"]
 
+    return run
 
-class SavedModelSession:
+
+def open_saved_model(path: Path, *, precision: str, threads: int = 0) -> Session:
     """SavedModel folder in TensorFlow; operations that `iom.pretrained.importers` does not allow are refused."""
+    import tensorflow as tf
 
-    def __init__(self, path: Path, *, precision: str, threads: int = 0) -> None:
-        import tensorflow as tf
+    from iom.pretrained.importers.tensorflow_graphs import check_saved_model
 
-        from iom.pretrained.importers.tensorflow_graphs import check_saved_model
+    check_saved_model(path)
+    try:
+        loaded = tf.saved_model.load(str(path))  # keeps the variables alive
+        ends = loaded.signatures[SIGNATURE]
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path}: TensorFlow cannot read it: {error}") from error
+    _check_ends(path, ends.structured_input_signature[1], ends.structured_outputs)
 
-        check_saved_model(path)
-        try:
-            self._loaded = tf.saved_model.load(str(path))  # keeps the variables alive
-            self._call = self._loaded.signatures[SIGNATURE]
-        except (OSError, ValueError, KeyError) as error:
-            raise WeightsError(f"{path}: TensorFlow cannot read it: {error}") from error
-        _check_ends(path, self._call.structured_input_signature[1], self._call.structured_outputs)
-        self._tensor = tf.constant
-
-    def run(self, images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
-        found = self._call(image=self._tensor(images), order=self._tensor(orders))
+    def run(images: NDArray[np.float32], orders: NDArray[np.int32]) -> Outputs:
+        found = loaded.signatures[SIGNATURE](image=tf.constant(images), order=tf.constant(orders))
         return found["codes"].numpy(), found["embedding"].numpy()
+
+    return run
 
 
 class Runtime(NamedTuple):
-    """A runtime: the suffix of its artefacts and its session."""
+    """A runtime: the suffix of its artefacts, and what opens one, `(path, *, precision, threads) -> Session`."""
 
     suffix: str
-    session: type[Any]
+    open: Callable[..., Session]
 
 
 RUNTIMES: dict[str, Runtime] = {
-    "onnxruntime": Runtime(".onnx", OnnxSession),
-    "litert": Runtime(".tflite", LiteRtSession),
-    "openvino": Runtime(".xml", OpenVinoSession),
-    "keras": Runtime(".keras", KerasSession),
-    "tensorflow": Runtime(".saved_model", SavedModelSession),
+    "onnxruntime": Runtime(".onnx", open_onnx),
+    "litert": Runtime(".tflite", open_litert),
+    "openvino": Runtime(".xml", open_openvino),
+    "keras": Runtime(".keras", open_keras),
+    "tensorflow": Runtime(".saved_model", open_saved_model),
 }
 """Name in a manifest to runtime."""
 
@@ -326,16 +312,12 @@ def open_session(path: Path, manifest: Manifest, *, threads: int = 0) -> Session
         raise WeightsError(
             f"{path}: its manifest names the runtime {manifest.runtime}, whose artefacts end in {runtime.suffix}"
         )
-    session: Session = runtime.session(path, precision=manifest.precision, threads=threads)
-    return session
+    return runtime.open(path, precision=manifest.precision, threads=threads)
 
 
 def check_precision(name: str, precision: str) -> None:
     """Refuse a precision (a key of `OPENVINO_HINTS`) that OpenVINO does not have on this CPU."""
-    if precision != "bfloat16":
-        return
-    capabilities = cpu_capabilities()
-    if "BF16" not in capabilities:
+    if precision == "bfloat16" and "BF16" not in (capabilities := cpu_capabilities()):
         raise WeightsError(
             f"{name}: computes in bfloat16, which this CPU does not have (it has {', '.join(capabilities)}); take "
             "another format, such as openvino, the same in float32, or onnx, and enrol with that"
@@ -344,16 +326,9 @@ def check_precision(name: str, precision: str) -> None:
 
 def cpu_capabilities() -> list[str]:
     """Number formats that this CPU computes fast in OpenVINO, such as FP32, BF16, INT8."""
-    core = _openvino("running an OpenVINO model").Core()
-    return [str(name) for name in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
-
-
-def _openvino(purpose: str) -> Any:
-    try:
+    with needs_extra("running an OpenVINO model", "openvino"):
         import openvino
-    except ImportError as error:
-        raise missing_extra(purpose, "openvino", cause=error) from error
-    return openvino
+    return [str(name) for name in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
 
 
 def _check_ends(path: Path, inputs: Iterable[object], outputs: Iterable[object]) -> None:

@@ -16,10 +16,12 @@ from iom.errors import WeightsError
 from iom.keys import KEY_KINDS
 from iom.models.artifact import Manifest, Session, is_artifact, manifest_path, open_session, read_manifest
 from iom.models.embedding_cache import EmbeddingCache
+from iom.nn.hash_numpy import padded_batches
 from iom.photos.images import face_pixels, file_paths, read_images
 
 if TYPE_CHECKING:
     from iom.config import EmbedderConfig
+    from iom.pretrained.weights import LoadedBackbone
 
 CHUNK = 512
 """Images read and stored at a time: an interrupted run loses at most this many."""
@@ -61,6 +63,12 @@ class Embedder:
         self.batch_size = batch_size
         self.flip = flip
         self.cache = cache
+
+    @classmethod
+    def of_backbone(cls, loaded: "LoadedBackbone", *, batch_size: int) -> "Embedder":
+        """The embedder of known weights or of a model file."""
+        names = ("name", "fingerprint", "embedding_size", "input_size")
+        return cls(loaded.predict, batch_size=batch_size, **{name: getattr(loaded, name) for name in names})
 
     def __repr__(self) -> str:
         flip = ", mean with the mirror image" if self.flip else ""
@@ -114,16 +122,13 @@ class Embedder:
 
     def _raw(self, images: NDArray[Any]) -> NDArray[np.float32]:
         result = np.empty((len(images), self.embedding_size), np.float32)
-        for start in range(0, len(images), self.batch_size):
-            part = images[start : start + self.batch_size]
-            batch = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
-            batch[: len(part)] = part
-            rows = np.asarray(self._predict(batch), np.float32)
+        for part, (batch,) in padded_batches(self.batch_size, images):
+            rows = np.asarray(self._predict(batch.astype(np.float32)), np.float32)
             if rows.shape != (self.batch_size, self.embedding_size):
                 raise WeightsError(
                     f"{self.name}: expected embeddings of size {self.embedding_size}, the model returned {rows.shape}"
                 )
-            result[start : start + len(part)] = rows[: len(part)]
+            result[part] = rows[: part.stop - part.start]
         return result
 
     def _embed_chunk(self, paths: Sequence[Path]) -> NDArray[np.float32]:
@@ -202,15 +207,7 @@ def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cac
     else:
         from iom.pretrained.weights import load_backbone_model  # imports Keras
 
-        loaded = load_backbone_model(weights)
-        embedder = Embedder(
-            loaded.predict,
-            name=loaded.name,
-            fingerprint=loaded.fingerprint,
-            embedding_size=loaded.embedding_size,
-            input_size=loaded.input_size,
-            batch_size=batch_size,
-        )
+        embedder = Embedder.of_backbone(load_backbone_model(weights), batch_size=batch_size)
     embedder.flip = flip
     embedder.cache = Path(cache) if cache else None
     return embedder
@@ -231,7 +228,7 @@ def artifact_embedder(session: Session, manifest: Manifest, *, path: Path, batch
     order = KEY_KINDS[manifest.key_kind].identity(manifest.key_size)
 
     def predict(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return session.run(pixels, np.tile(order, (len(pixels), 1)))[1]
+        return session(pixels, np.tile(order, (len(pixels), 1)))[1]
 
     return Embedder(
         predict,

@@ -22,8 +22,6 @@ from iom.photos.images import Pixels, decode_image
 FORMAT = 1
 SECONDS = 60.0
 """How long to wait for another process that is writing."""
-QUERY = 500
-"""Rows asked for at a time; SQLite takes at most 999 values in one statement."""
 _CHECK = 4
 
 Rows = NDArray[np.float32]
@@ -59,26 +57,14 @@ class EmbeddingCache:
         return np.stack([found[digest] for digest in digests])
 
     def get(self, digests: Sequence[bytes]) -> dict[bytes, Rows]:
-        """Stored embeddings of images, by the SHA-256 of their bytes."""
+        """Stored embeddings of up to 32,766 images, by the SHA-256 of their bytes."""
         if not self.path.is_file():
             return {}
         wanted = list(dict.fromkeys(digests))
-
-        def select(database: sqlite3.Connection) -> dict[bytes, Rows]:
-            found: dict[bytes, Rows] = {}
-            for start in range(0, len(wanted), QUERY):
-                part = wanted[start : start + QUERY]
-                query = f"SELECT digest, row FROM embeddings WHERE digest IN ({marks(part)})"  # noqa: S608
-                for digest, stored in database.execute(query, part):
-                    row = self._row(digest, stored)
-                    if row is not None:
-                        found[digest] = row
-            return found
-
-        def marks(part: Sequence[bytes]) -> str:
-            return ",".join("?" * len(part))
-
-        return self._use(select)
+        query = f"SELECT digest, row FROM embeddings WHERE digest IN ({','.join('?' * len(wanted))})"  # noqa: S608
+        stored = self._use(lambda database: database.execute(query, wanted).fetchall())
+        found = {digest: self._row(digest, data) for digest, data in stored}
+        return {digest: row for digest, row in found.items() if row is not None}
 
     def put(self, rows: Mapping[bytes, Rows]) -> None:
         """Store embeddings `(D,)` by the SHA-256 of their images' bytes."""

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import operator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,20 +20,21 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom._files import sha256_of, write_json
-from iom._untrusted import read_json
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
+    FORMAT,
     Manifest,
     Session,
     is_artifact,
     manifest_path,
     open_session,
     read_manifest,
+    read_metadata,
     write_manifest,
 )
 from iom.models.embedder import CHUNK, Embedder, artifact_embedder, load_embedder, unit_rows
-from iom.nn.hash_numpy import Head, head_path
+from iom.nn.hash_numpy import Head, head_path, padded_batches
 from iom.photos.images import face_pixels, file_paths, read_images
 from iom.pretrained import HASHER_FILE, hasher_path
 
@@ -45,7 +47,6 @@ BATCH = 128
 """Rows of one hash call, always as many: another batch size may round differently and flip ties."""
 EMBEDDER_BATCH = 8
 """Faces of one call of the embedder, where nothing else is asked for."""
-FORMAT = 1
 MODEL_FILE = "hasher.keras"
 EMBEDDER_FILE = "embedder.keras"
 """The backbone that was trained along with a hasher, in its folder; no manifest names it."""
@@ -223,13 +224,8 @@ class FaceHasher(abc.ABC):
             )
         orders = np.broadcast_to(orders, (count, width))
         codes = np.empty((count, self.code_length), np.uint8)
-        rows = np.zeros((BATCH, self.embedding_size), np.float32)
-        row_orders = np.zeros((BATCH, width), np.int32)
-        for start in range(0, count, BATCH):
-            part = slice(start, start + BATCH)
-            size = len(embeddings[part])
-            rows[:size], row_orders[:size] = embeddings[part], orders[part]
-            codes[part] = self._hash_batch(rows, row_orders)[:size]
+        for part, batch in padded_batches(BATCH, np.asarray(embeddings, np.float32), orders.astype(np.int32)):
+            codes[part] = self._hash_batch(*batch)[: part.stop - part.start]
         return codes
 
     @property
@@ -275,6 +271,10 @@ class FaceHasher(abc.ABC):
         return np.array(orders, np.int32).reshape(rows, self.order_width)
 
 
+def _forwarded(name: str) -> Any:
+    return property(operator.attrgetter(f"_hasher.{name}"))
+
+
 class ForwardingFaceHasher(FaceHasher):
     """A face hasher that forwards to `hasher` all that a subclass does not define."""
 
@@ -286,48 +286,21 @@ class ForwardingFaceHasher(FaceHasher):
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
         return getattr(self._hasher, name)
 
-    @property
-    def embedder(self) -> Embedder:
-        return self._hasher.embedder
-
-    @property
-    def input_size(self) -> int:
-        return self._hasher.input_size
-
-    @property
-    def fingerprint(self) -> str:
-        return self._hasher.fingerprint
-
-    @property
-    def parts(self) -> int:
-        return self._hasher.parts
-
-    def check_embedder(self, embedder: Embedder) -> None:
-        self._hasher.check_embedder(embedder)
-
     def with_batch_size(self, batch_size: int) -> FaceHasher:
         return type(self)(self._hasher.with_batch_size(batch_size))
 
-    def save_calibration(self, path: Path) -> Path:
-        return self._hasher.save_calibration(path)
-
-    def summary(self) -> str:
-        return self._hasher.summary()
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._hasher.embed(images)
-
-    def embed_files(self, paths: Sequence[Path | str], *, progress: bool = False) -> NDArray[np.float32]:
-        return self._hasher.embed_files(paths, progress=progress)
-
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        return self._hasher.hash(embeddings, keys)
-
-    def hash_in_order(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
-        return self._hasher.hash_in_order(embeddings, orders)
-
-    def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
-        return self._hasher._hash_batch(embeddings, orders)
+    embedder = _forwarded("embedder")
+    input_size = _forwarded("input_size")
+    fingerprint = _forwarded("fingerprint")
+    parts = _forwarded("parts")
+    check_embedder = _forwarded("check_embedder")
+    save_calibration = _forwarded("save_calibration")
+    summary = _forwarded("summary")
+    embed = _forwarded("embed")
+    embed_files = _forwarded("embed_files")
+    hash = _forwarded("hash")
+    hash_in_order = _forwarded("hash_in_order")
+    _hash_batch = _forwarded("_hash_batch")
 
 
 class ArtifactFaceHasher(FaceHasher):
@@ -459,13 +432,9 @@ class ArtifactFaceHasher(FaceHasher):
     def _hash_images(self, images: NDArray[np.uint8], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         orders = np.broadcast_to(orders, (len(images), self.order_width))
         codes = np.empty((len(images), self.code_length), np.uint8)
-        pixels = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
-        batch_orders = np.zeros((self.batch_size, self.order_width), np.int32)
-        for start in range(0, len(images), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            size = len(images[part])
-            pixels[:size], batch_orders[:size] = images[part], orders[part]
-            found, rows = self._session.run(pixels, batch_orders)
+        for part, (pixels, batch_orders) in padded_batches(self.batch_size, images, orders):
+            size = part.stop - part.start
+            found, rows = self._session(pixels.astype(np.float32), batch_orders)
             if found.shape != (self.batch_size, self.code_length):
                 raise WeightsError(
                     f"{self.name}: expected codes {(self.batch_size, self.code_length)}, the artefact returned "
@@ -643,7 +612,7 @@ class KerasFaceHasher(FaceHasher):
         if not weights and (folder / EMBEDDER_FILE).is_file():
             weights = str(folder / EMBEDDER_FILE)
         metadata = _metadata(folder)
-        kind = _check_key_version(folder, metadata)
+        kind = _key_kind(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))
 
         import iom.nn.hash_network  # noqa: F401  (registers the layers of the file; imports Keras)
@@ -703,17 +672,17 @@ def _plain(calibration: Calibration | None) -> dict[str, Any] | None:
     return dataclasses.asdict(calibration) if calibration else None
 
 
-def _check_key_version(folder: Path, metadata: dict[str, Any]) -> str:
+def _key_kind(folder: Path, metadata: dict[str, Any]) -> str:
     """Kind of the keys of a hasher; other derivations are refused, since the same secret would give other codes."""
-    key = metadata.get("key", {"kind": FIRST_KIND, "derivation": KEY_KINDS[FIRST_KIND].derivation})
-    kind, derivation = (key.get(name) if isinstance(key, dict) else None for name in ("kind", "derivation"))
-    if not isinstance(kind, str) or kind not in KEY_KINDS or derivation != KEY_KINDS[kind].derivation:
-        known = ", ".join(entry.derivation for entry in KEY_KINDS.values())
-        raise WeightsError(
-            f"{folder / HASHER_FILE}: this hasher takes keys of kind '{kind}' derived by "
-            f"'{derivation}'; this program knows {known}. Use the program that trained it"
-        )
-    return str(kind)
+    known = {name: {"kind": name, "derivation": kind.derivation} for name, kind in KEY_KINDS.items()}
+    key = metadata.get("key", known[FIRST_KIND])
+    for name, entry in known.items():
+        if key == entry:
+            return name
+    raise WeightsError(
+        f"{folder / HASHER_FILE}: this hasher takes keys derived by {str(key)[:200]}; this program knows "
+        f"{', '.join(entry['derivation'] for entry in known.values())}. Use the program that trained it"
+    )
 
 
 def _model_path(folder: Path, fingerprint: object) -> Path:
@@ -733,14 +702,8 @@ def _model_path(folder: Path, fingerprint: object) -> Path:
 def _metadata(folder: Path) -> dict[str, Any]:
     path = folder / HASHER_FILE
     try:
-        metadata = read_json(path)
+        return read_metadata(path)
     except OSError as error:
         artifacts = sorted(each for each in folder.iterdir() if is_artifact(each)) if folder.is_dir() else []
         advice = f"give the artefact itself: {artifacts[0]}" if artifacts else _TRAINING
         raise WeightsError(f"no hasher in {folder} ({HASHER_FILE}: {error.strerror}); {advice}") from error
-    except ValueError as error:
-        raise WeightsError(f"{path} is damaged: {error}") from error
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        found = metadata.get("format") if isinstance(metadata, dict) else type(metadata).__name__
-        raise WeightsError(f"{path}: expected format {FORMAT}, received {found}")
-    return metadata

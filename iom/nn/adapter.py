@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from iom._random import numpy_stream
 from iom.errors import DataError
 from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers.index_of_max import orthonormal_columns
 
 BOTTLENECK = "bottleneck"
 FIRST_PART = 0.01
@@ -55,8 +56,7 @@ def orthonormal_map(size: int, new_size: int, *, seed: int) -> NDArray[np.float3
     """Random matrix `(size, new_size)` with orthonormal columns, or orthonormal rows if it is wider than high."""
     stream = numpy_stream(seed, "hashing/bottleneck")
     shape = (max(size, new_size), min(size, new_size))
-    columns, triangle = np.linalg.qr(stream.standard_normal(shape))
-    columns = columns * np.sign(np.diag(triangle))
+    columns = orthonormal_columns(stream.standard_normal(shape))
     return np.asarray(columns if new_size <= size else columns.T, np.float32)
 
 
@@ -69,11 +69,8 @@ def within_class_whitening(
     of `embeddings` `(N, D)`, scaled to a mean eigenvalue of one, the matrix is ((1 - share) I + share S)^(-1/2):
     symmetric, so that it stays as near to the identity as a whitening can. Rows are multiplied from the right.
     """
-    counts = np.bincount(labels)
     rows = embeddings.astype(np.float64)
-    sums = np.zeros((len(counts), rows.shape[1]))
-    np.add.at(sums, labels, rows)
-    deviations = rows - (sums / np.maximum(counts, 1)[:, None])[labels]
+    deviations = rows - _class_means(rows, labels)[labels]
     scatter = deviations.T @ deviations
     mean = np.trace(scatter) / len(scatter)
     if mean <= 0:
@@ -84,6 +81,14 @@ def within_class_whitening(
     values, vectors = np.linalg.eigh(blend)
     matrix: NDArray[np.float32] = ((vectors / np.sqrt(values)) @ vectors.T).astype(np.float32)
     return matrix
+
+
+def _class_means(rows: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean row of each label `(C, D)`; zero for one without rows."""
+    counts = np.bincount(labels)
+    sums = np.zeros((len(counts), rows.shape[1]))
+    np.add.at(sums, labels, rows)
+    return np.asarray(sums / np.maximum(counts, 1)[:, None])
 
 
 def leading_directions(embeddings: NDArray[np.float32], size: int, *, seed: int) -> NDArray[np.float32]:
@@ -110,11 +115,8 @@ def independent_parts(
     less, discriminate least. With more windows than two the order is not balanced.
     """
     whitening = within_class_whitening(embeddings, labels, share).astype(np.float64)
-    counts = np.bincount(labels)
     rows = embeddings.astype(np.float64) @ whitening
-    sums = np.zeros((len(counts), rows.shape[1]))
-    np.add.at(sums, labels, rows)
-    means = sums[counts > 1] / counts[counts > 1, None]
+    means = _class_means(rows, labels)[np.bincount(labels) > 1]
     directions = np.linalg.eigh(np.atleast_2d(np.cov(means, rowvar=False)))[1][:, ::-1]
     ordered = (whitening @ directions)[:, _window_order(rows.shape[1], keep)]
     return np.asarray(ordered, np.float32)

@@ -5,7 +5,7 @@ copy of the network behind the embedding lies beside each artefact. It agrees wi
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,19 @@ SUFFIX = ".head.npz"
 def head_path(artefact: Path) -> Path:
     """The head of an artefact: its name and `.head.npz`."""
     return artefact.with_name(artefact.name + SUFFIX)
+
+
+def padded_batches(size: int, *arrays: Array) -> Iterator[tuple[slice, list[Array]]]:
+    """Rows of `arrays`, always `size` at a time, the last ones filled up with zeros, and the slice they come from.
+
+    Another batch size may round differently, and flip a near tie.
+    """
+    for start in range(0, len(arrays[0]), size):
+        part = slice(start, min(start + size, len(arrays[0])))
+        batches = [np.zeros((size, *array.shape[1:]), array.dtype) for array in arrays]
+        for batch, array in zip(batches, arrays, strict=True):
+            batch[: part.stop - start] = array[part]
+        yield part, batches
 
 
 class Head:
@@ -120,13 +133,15 @@ def _rotation(rows: Array, order: Array, *, keep: int) -> Array:
     return rows
 
 
+def block_sizes(size: int) -> list[int]:
+    """Powers of two that sum up to `size`, the largest first."""
+    return [1 << bit for bit in reversed(range(size.bit_length())) if size >> bit & 1]
+
+
 def _hadamard(rows: Array) -> Array:
-    """Transform of each block of columns, the powers of two that the width is the sum of, largest first."""
-    result, start, width = np.empty_like(rows), 0, rows.shape[1]
-    for bit in reversed(range(width.bit_length())):
-        size = 1 << bit
-        if not width & size:
-            continue
+    """Transform of each block of columns."""
+    result, start = np.empty_like(rows), 0
+    for size in block_sizes(rows.shape[1]):
         block, half = rows[:, start : start + size], 1
         while half < size:
             pairs = block.reshape(len(rows), size // (2 * half), 2 * half)
@@ -141,20 +156,10 @@ def _hadamard(rows: Array) -> Array:
 def _projection(
     rows: Array, *, kernel: Array, alphabet_size: int, steps: int, gain: float, rate: float, decay: float
 ) -> Array:
-    """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`."""
-    if steps:
-        vectors = kernel.reshape(len(kernel), -1, alphabet_size)
-        vectors = vectors - vectors.mean(axis=2, keepdims=True)
-        rows = _refined(rows, vectors, alphabet_size, steps, gain, (rate, decay))
-    return (rows @ kernel).reshape(len(rows), -1, alphabet_size)
-
-
-def _refined(
-    rows: Array, vectors: Array, alphabet_size: int, steps: int, gain: float, pace: tuple[float, float]
-) -> Array:
-    """As `iom.nn.layers.index_of_max.refine`, of `vectors` `(K, M, Q)`; for Q = 2 one vector and a sign suffice."""
-    half = vectors[:, :, 0]
-    vectors = vectors.reshape(len(vectors), -1)
+    """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`; for Q = 2 one vector and a sign suffice."""
+    centred = kernel.reshape(len(kernel), -1, alphabet_size)
+    centred = centred - centred.mean(axis=2, keepdims=True)
+    half, vectors = centred[:, :, 0], centred.reshape(len(kernel), -1)
 
     def read_back(values: Array) -> Array:
         if alphabet_size == 2:
@@ -165,29 +170,22 @@ def _refined(
         flat: Array = chosen.reshape(len(values), -1).astype(np.float32) @ vectors.T
         return flat
 
-    held = read_back(rows)
-    along = np.maximum(np.sum(held * rows, axis=-1, keepdims=True), np.float32(REFINEMENT_FLOOR))
-    across = np.sum(held * held, axis=-1, keepdims=True) - along * along
-    scale = along + np.float32(gain) * np.maximum(across, 0) / along
-    corrected = rows
+    corrected, scale = rows, None
     for step in range(steps):
-        share = np.float32(pace[0] / (1.0 + pace[1] * step))
-        corrected = corrected + share * (rows - held / scale)
-        if step + 1 < steps:
-            held = read_back(corrected)
-    return corrected
-
-
-def _sum(first: Array, second: Array) -> Array:
-    total: Array = first + second
-    return total
+        held = read_back(corrected)
+        if scale is None:
+            along = np.maximum(np.sum(held * rows, axis=-1, keepdims=True), np.float32(REFINEMENT_FLOOR))
+            across = np.sum(held * held, axis=-1, keepdims=True) - along * along
+            scale = along + np.float32(gain) * np.maximum(across, 0) / along
+        corrected = corrected + np.float32(rate / (1.0 + decay * step)) * (rows - held / scale)
+    return (corrected @ kernel).reshape(len(rows), -1, alphabet_size)
 
 
 STEPS: dict[str, Callable[..., Array]] = {
     "unit": _unit,
     "dense": _dense,
     "prelu": _prelu,
-    "sum": _sum,
+    "sum": np.add,
     "permutation": _permutation,
     "rotation": _rotation,
     "projection": _projection,

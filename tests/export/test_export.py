@@ -168,10 +168,10 @@ def test_a_graph_with_a_missing_input_is_refused(exported, tmp_path):
     path = tmp_path / "a.onnx"
     opset = [helper.make_opsetid("", 17)]
     onnx.save_model(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
-    from iom.models.artifact import OnnxSession
+    from iom.models.artifact import open_onnx
 
     with pytest.raises(WeightsError, match="order is missing"):
-        OnnxSession(path, precision="float32")
+        open_onnx(path, precision="float32")
 
 
 @pytest.mark.parametrize(
@@ -193,11 +193,11 @@ def test_a_missing_runtime_names_its_extra(exported, monkeypatch, target, packag
 def test_bfloat16_is_refused_where_the_cpu_has_none(exported, monkeypatch):
     import openvino
 
-    from iom.models.artifact import OpenVinoSession
+    from iom.models.artifact import open_openvino
 
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
     with pytest.raises(WeightsError, match="this CPU does not have"):
-        OpenVinoSession(exported[0] / "a.xml", precision="bfloat16")
+        open_openvino(exported[0] / "a.xml", precision="bfloat16")
 
 
 def test_a_manifest_of_another_runtime_is_refused(exported, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from iom.errors import WeightsError
-from iom.models.artifact import RUNTIMES, LiteRtSession, OnnxSession, OpenVinoSession
+from iom.models.artifact import RUNTIMES, open_litert, open_onnx, open_openvino
 
 IR = """<?xml version="1.0"?><net name="m" version="11"><layers>
 <layer id="0" name="image" type="Parameter" version="opset1">
@@ -30,7 +30,7 @@ def test_onnxruntime(tmp_path, domain):
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(WeightsError, match=r"a\.onnx: onnxruntime cannot read it"):
-        OnnxSession(tmp_path / "a.onnx", precision="float32")
+        open_onnx(tmp_path / "a.onnx", precision="float32")
 
 
 def test_openvino(tmp_path):
@@ -38,7 +38,7 @@ def test_openvino(tmp_path):
     (tmp_path / "a.xml").write_text(IR)
     (tmp_path / "a.bin").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"a\.xml: OpenVINO cannot read it"):
-        OpenVinoSession(tmp_path / "a.xml", precision="float32")
+        open_openvino(tmp_path / "a.xml", precision="float32")
 
 
 @pytest.mark.parametrize("kind", ["custom", "TensorFlow's"])
@@ -64,7 +64,7 @@ def test_litert(tmp_path, kind):
         converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS, sets.SELECT_TF_OPS]
     (tmp_path / "a.tflite").write_bytes(converter.convert())
     with pytest.raises(WeightsError, match=r"a\.tflite: LiteRT cannot read it"):
-        LiteRtSession(tmp_path / "a.tflite", precision="float32")
+        open_litert(tmp_path / "a.tflite", precision="float32")
     assert not (tmp_path / "ran").exists()
 
 
@@ -73,4 +73,4 @@ def test_a_damaged_file_is_an_error_of_ours(tmp_path, runtime):
     path = tmp_path / f"a{RUNTIMES[runtime].suffix}"
     path.write_bytes(b"this is no graph")
     with pytest.raises(WeightsError, match=r"cannot read it|damaged or not a Keras model"):
-        RUNTIMES[runtime].session(path, precision="float32")
+        RUNTIMES[runtime].open(path, precision="float32")

@@ -1,6 +1,7 @@
 """Networks of keras.applications: scaling, replaced layers, ImageNet weights, saving."""
 
 import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -161,10 +162,10 @@ def test_only_one_scaling_is_left_and_no_grouped_convolution():
 def randomised(name, size, path):
     """Keras' own network with other weights than a new one has, and its file."""
     entry = APPLICATIONS[name]
-    settings = {} if entry.plain else {"include_preprocessing": False}
-    model = getattr(keras.applications, entry.builder)(
-        include_top=False, weights=None, input_shape=(size, size, 3), **settings
-    )
+    builder = getattr(keras.applications, entry.builder)
+    scales = "include_preprocessing" in inspect.signature(builder).parameters
+    settings = {"include_preprocessing": False} if scales else {}
+    model = builder(include_top=False, weights=None, input_shape=(size, size, 3), **settings)
     stream = np.random.default_rng(1)
     for layer in model.layers:
         values = [np.asarray(weight) for weight in layer.weights]

@@ -11,7 +11,7 @@ from iom.keys import KEY_KINDS, TransformKey
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.adapter import orthonormal_map
 from iom.nn.hash_network import build_hasher, check_sizes, shape_of
-from iom.nn.losses.code.base import RELAXED, SOFT
+from iom.nn.losses.code.objectives import RELAXED, SOFT
 from iom.training.hasher import start_hasher, training_graph
 
 SIZE = 24

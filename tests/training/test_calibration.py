@@ -47,14 +47,8 @@ def baseline():
 @pytest.fixture
 def find(pairs, embeddings, baseline):
     def run(rows=embeddings, seed=1, **settings):
-        return calibrate(
-            pairs,
-            rows,
-            baseline.hash,
-            alphabet_size=4,
-            config=CalibrationConfig(**({"keys": 4, "bootstrap": 0} | settings)),
-            seed=seed,
-        )
+        config = CalibrationConfig(**({"keys": 4, "bootstrap": 0} | settings))
+        return calibrate(baseline, pairs, rows, config, seed=seed)
 
     return run
 

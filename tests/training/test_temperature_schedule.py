@@ -4,7 +4,7 @@ import pytest
 
 from iom.config import HasherConfig
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
-from iom.nn.losses.code.base import SOFT
+from iom.nn.losses.code.objectives import SOFT
 from iom.training.hasher import start_hasher, temperature_schedule, training_graph
 
 SIZE = 16

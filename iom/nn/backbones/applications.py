@@ -5,11 +5,11 @@ from Keras' graphs, in results by rounding only: grouped convolutions of ConvNeX
 in training on a CPU, and exportable), and built-in scalings become the layer `pixel_scaling`.
 """
 
-import dataclasses
+import inspect
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -28,69 +28,59 @@ STANDARD = Scaling(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Application:
-    """A network of `keras.applications`: builder, scaling and file name of its weights, smallest image side.
-
-    `plain`: Keras can build it without a scaling. `altered`: a scaling or grouped convolution must be replaced.
-    """
+class Application(NamedTuple):
+    """A network of `keras.applications`: builder, scaling and file name of its weights, smallest image side."""
 
     builder: str
     scaling: Scaling
     weights: str
     smallest: int = 32
-    plain: bool = True
-    altered: bool = False
-
-
-def _family(names: dict[str, str], scaling: Scaling, weights: str, **settings: Any) -> dict[str, Application]:
-    """Rows of one family; `{}` in `weights` is the name of the network in its file's name."""
-    return {
-        name: Application(builder, scaling, weights.format(builder.lower()), **settings)
-        for name, builder in names.items()
-    }
 
 
 KERNELS = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_FAMILIES: tuple[tuple[dict[str, str], Scaling, str], ...] = (
+    ({f"resnet{depth}": f"ResNet{depth}" for depth in (50, 101, 152)}, CAFFE, KERNELS),
+    ({f"resnet{depth}_v2": f"ResNet{depth}V2" for depth in (50, 101, 152)}, SYMMETRIC, KERNELS),
+    ({f"densenet{depth}": f"DenseNet{depth}" for depth in (121, 169, 201)}, STANDARD, KERNELS),
+    ({f"vgg{depth}": f"VGG{depth}" for depth in (16, 19)}, CAFFE, KERNELS),
+    ({f"efficientnet_b{n}": f"EfficientNetB{n}" for n in range(8)}, STANDARD, "{}_notop.h5"),
+)
 APPLICATIONS: dict[str, Application] = {
     "mobilenet": Application("MobileNet", SYMMETRIC, "mobilenet_1_0_224_tf_no_top.h5"),
     "mobilenet_v2": Application(
         "MobileNetV2", SYMMETRIC, "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
     ),
-    "mobilenet_v3_small": Application(
-        "MobileNetV3Small", SYMMETRIC, "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5", plain=False
-    ),
-    "mobilenet_v3_large": Application(
-        "MobileNetV3Large", SYMMETRIC, "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5", plain=False
-    ),
-    "nasnet_mobile": Application("NASNetMobile", SYMMETRIC, "nasnet_mobile_no_top.h5"),
-    "nasnet_large": Application("NASNetLarge", SYMMETRIC, "nasnet_large_no_top.h5"),
-    **_family({"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}, CAFFE, KERNELS),
-    **_family(
-        {"resnet50_v2": "ResNet50V2", "resnet101_v2": "ResNet101V2", "resnet152_v2": "ResNet152V2"}, SYMMETRIC, KERNELS
-    ),
+    **{
+        f"mobilenet_v3_{size}": Application(
+            f"MobileNetV3{size.title()}", SYMMETRIC, f"weights_mobilenet_v3_{size}_224_1.0_float_no_top_v2.h5"
+        )
+        for size in ("small", "large")
+    },
+    **{
+        f"nasnet_{size}": Application(f"NASNet{size.title()}", SYMMETRIC, f"nasnet_{size}_no_top.h5")
+        for size in ("mobile", "large")
+    },
     "inception_v3": Application("InceptionV3", SYMMETRIC, KERNELS.format("inception_v3"), smallest=75),
     "inception_resnet_v2": Application(
         "InceptionResNetV2", SYMMETRIC, KERNELS.format("inception_resnet_v2"), smallest=75
     ),
     "xception": Application("Xception", SYMMETRIC, KERNELS.format("xception"), smallest=71),
-    **_family(
-        {"densenet121": "DenseNet121", "densenet169": "DenseNet169", "densenet201": "DenseNet201"}, STANDARD, KERNELS
-    ),
-    **_family({"vgg16": "VGG16", "vgg19": "VGG19"}, CAFFE, KERNELS),
-    **_family({f"efficientnet_b{n}": f"EfficientNetB{n}" for n in range(8)}, STANDARD, "{}_notop.h5", altered=True),
+    **{
+        name: Application(builder, scaling, weights.format(builder.lower()))
+        for builders, scaling, weights in _FAMILIES
+        for name, builder in builders.items()
+    },
     **{
         f"efficientnet_v2_{variant}": Application(
             f"EfficientNetV2{variant.upper()}",
             STANDARD if variant.startswith("b") else POWER_OF_TWO,
             f"efficientnetv2-{variant}_notop.h5",
-            plain=False,
         )
         for variant in ("b0", "b1", "b2", "b3", "s", "m", "l")
     },
     **{
         f"convnext_{variant.lower()}": Application(
-            f"ConvNeXt{variant}", STANDARD, f"convnext_{variant.lower()}_notop.h5", plain=False, altered=True
+            f"ConvNeXt{variant}", STANDARD, f"convnext_{variant.lower()}_notop.h5"
         )
         for variant in ("Tiny", "Small", "Base", "Large", "XLarge")
     },
@@ -103,7 +93,7 @@ def application(x: Any, *, network: str, imagenet: bool | str = False) -> Any:
     if x.shape[1] < entry.smallest:
         raise ConfigError(f"{network}: expected input_size >= {entry.smallest}, received {x.shape[1]}")
     body = _build(entry, input_tensor=x)
-    if entry.altered:
+    if any(_replaced(layer) for layer in body.layers):
         body = keras.models.clone_model(body, input_tensors=body.input, clone_function=_replacement)
     if imagenet:
         _copy_weights(imagenet_model(entry, imagenet), body)
@@ -156,23 +146,31 @@ def _copy_weights(source: keras.Model, target: keras.Model) -> None:
 
 
 def _build(entry: Application, **settings: Any) -> keras.Model:
-    own = {} if entry.plain else {"include_preprocessing": False}
-    return getattr(applications, entry.builder)(include_top=False, **{"weights": None, **own, **settings})
+    builder = getattr(applications, entry.builder)
+    if "include_preprocessing" in inspect.signature(builder).parameters:
+        settings["include_preprocessing"] = False
+    return builder(include_top=False, **{"weights": None, **settings})
+
+
+def _replaced(layer: keras.Layer) -> str:
+    """Name of a kind of layer that is not taken over as Keras builds it, or empty."""
+    if isinstance(layer, layers.Rescaling | layers.Normalization) and layer.name != SCALING:
+        return "scaling"
+    return "grouped" if type(layer) is layers.Conv2D and layer.groups > 1 else ""
 
 
 def _replacement(layer: keras.Layer) -> keras.Layer:
     """Copy of a layer; depthwise for a grouped convolution, nothing for a built-in scaling."""
-    if isinstance(layer, layers.Rescaling | layers.Normalization) and layer.name != SCALING:
-        return layers.Activation("linear", name=layer.name)
-    if type(layer) is not layers.Conv2D or layer.groups == 1:
+    if not (kind := _replaced(layer)):
         return type(layer).from_config(layer.get_config())
-    settings = layer.get_config()
+    if kind == "scaling":
+        return layers.Activation("linear", name=layer.name)
     return layers.DepthwiseConv2D(
         layer.kernel_size,
         strides=layer.strides,
         padding=layer.padding,
         use_bias=layer.use_bias,
-        depthwise_initializer=settings["kernel_initializer"],
+        depthwise_initializer=layer.get_config()["kernel_initializer"],
         dtype=layer.dtype_policy,
         name=layer.name,
     )

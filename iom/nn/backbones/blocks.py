@@ -14,8 +14,6 @@ from keras import layers
 from iom._registry import lookup
 
 SCALING = "pixel_scaling"
-MOMENTUM = 0.9
-"""Momentum of all batch norms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,25 +28,6 @@ class Scaling:
 SYMMETRIC = Scaling(1 / 127.5, -1.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class HeadStyle:
-    """Constants in which published networks with the same head differ, and names of layers other than `NAMES`.
-
-    `epsilon` is that of the last batch norm and of head E, `map_epsilon` that behind the depthwise convolution; `bias`
-    of the fully connected layer; `scale` of the last batch norm, which InsightFace fixes at one.
-    """
-
-    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    epsilon: float = 1e-5
-    map_epsilon: float = 1e-5
-    bias: bool = True
-    scale: bool = False
-
-    def name(self, part: str) -> str:
-        """Name of a layer."""
-        return self.names.get(part, NAMES[part])
-
-
 NAMES = {
     "bn": "head_bn",
     "dropout": "head_dropout",
@@ -59,6 +38,22 @@ NAMES = {
     "fc": "fc",
     "features": "features",
 }
+"""Names of the layers of heads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadStyle:
+    """Names of layers, and constants in which published networks with the same head differ.
+
+    `epsilon` is that of the last batch norm and of head E, `map_epsilon` that behind the depthwise convolution; `bias`
+    of the fully connected layer; `scale` of the last batch norm, which InsightFace fixes at one.
+    """
+
+    names: Mapping[str, str] = dataclasses.field(default_factory=lambda: NAMES)
+    epsilon: float = 1e-5
+    map_epsilon: float = 1e-5
+    bias: bool = True
+    scale: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +70,6 @@ class Backbone:
     scaling: Scaling = SYMMETRIC
     style: HeadStyle = HeadStyle()
 
-    def build(
-        self, name: str, *, embedding_size: int, input_size: int, dropout: float, head: str, **settings: Any
-    ) -> keras.Model:
-        """The network; arguments as of `build_backbone`."""
-        image = keras.Input((input_size, input_size, 3), name="image")
-        features = self.features(scale_pixels(image, self.scaling), **self.fixed, **settings)
-        kind = head or self.head
-        embedding = add_head(features, kind=kind, embedding_size=embedding_size, dropout=dropout, style=self.style)
-        return keras.Model(image, embedding, name=name)
-
 
 def scale_pixels(image: Any, scaling: Scaling) -> Any:
     """Raw pixels scaled inside the graph."""
@@ -99,35 +84,34 @@ def add_head(x: Any, *, kind: str, embedding_size: int, dropout: float = 0.0, st
     `kind` is a key of `HEADS`; `dropout` the share dropped in training.
     """
     x = lookup(HEADS, kind, "head")(x, dropout, style)
-    x = layers.Dense(embedding_size, use_bias=style.bias, name=style.name("fc"))(x)
-    x = layers.BatchNormalization(
-        momentum=MOMENTUM, epsilon=style.epsilon, scale=style.scale, name=style.name("features")
-    )(x)
+    x = layers.Dense(embedding_size, use_bias=style.bias, name=style.names["fc"])(x)
+    x = batch_norm(style.names["features"], style.epsilon, scale=style.scale)(x)
     # Half-precision training must not round what the margin loss and the hash see.
     return layers.Activation("linear", dtype="float32", name="embedding")(x)
 
 
 def _flat(x: Any, dropout: float, style: HeadStyle) -> Any:
     """BN - dropout - flatten."""
-    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.epsilon, name=style.name("bn"))(x)
-    x = layers.Dropout(dropout, name=style.name("dropout"))(x)
-    return layers.Flatten(name=style.name("flatten"))(x)
+    x = batch_norm(style.names["bn"], style.epsilon)(x)
+    x = layers.Dropout(dropout, name=style.names["dropout"])(x)
+    return layers.Flatten(name=style.names["flatten"])(x)
 
 
 def _global_depthwise(x: Any, dropout: float, style: HeadStyle) -> Any:
     """Depthwise convolution over the whole map - BN: a learned weight for each place."""
-    x = layers.DepthwiseConv2D(
-        (x.shape[1], x.shape[2]), use_bias=False, depthwise_initializer="he_normal", name=style.name("conv")
-    )(x)
-    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.map_epsilon, name=style.name("conv_bn"))(x)
-    x = layers.Flatten(name=style.name("flatten"))(x)
-    return layers.Dropout(dropout, name=style.name("dropout"))(x) if dropout else x
+    window = tuple(x.shape[1:3])
+    depthwise = layers.DepthwiseConv2D(
+        window, use_bias=False, depthwise_initializer="he_normal", name=style.names["conv"]
+    )
+    x = batch_norm(style.names["conv_bn"], style.map_epsilon)(depthwise(x))
+    x = layers.Flatten(name=style.names["flatten"])(x)
+    return layers.Dropout(dropout, name=style.names["dropout"])(x) if dropout else x
 
 
 def _global_average(x: Any, dropout: float, style: HeadStyle) -> Any:
     """Average over the map."""
-    x = layers.GlobalAveragePooling2D(name=style.name("pool"))(x)
-    return layers.Dropout(dropout, name=style.name("dropout"))(x) if dropout else x
+    x = layers.GlobalAveragePooling2D(name=style.names["pool"])(x)
+    return layers.Dropout(dropout, name=style.names["dropout"])(x) if dropout else x
 
 
 HEADS: dict[str, Callable[[Any, float, HeadStyle], Any]] = {
@@ -141,6 +125,38 @@ def round_width(filters: float, divisor: int = 8) -> int:
     """Nearest multiple of `divisor` that loses at most a tenth."""
     rounded = max(divisor, int(filters + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * filters else rounded
+
+
+def batch_norm(name: str, epsilon: float = 1e-5, **settings: Any) -> layers.Layer:
+    """Batch norm; all have a momentum of 0.9."""
+    return layers.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name, **settings)
+
+
+def conv_norm(
+    x: Any,
+    conv: str,
+    norm: str,
+    *,
+    filters: int = 0,
+    kernel: int = 1,
+    stride: int = 1,
+    epsilon: float = 1e-5,
+    symmetric: bool = True,
+) -> Any:
+    """Convolution without a bias, depthwise without `filters`, and batch norm; `conv` and `norm` are their names.
+
+    `symmetric` pads strided ones alike on both sides, apart from the convolution: Keras' 'same' is one-sided there.
+    """
+    apart = symmetric and stride > 1 and kernel > 1
+    if apart:
+        x = layers.ZeroPadding2D(kernel // 2, name=f"{conv}_pad")(x)
+    padding = "same" if kernel > 1 and not apart else "valid"
+    settings = {"strides": stride, "padding": padding, "use_bias": False, "name": conv}
+    if filters:
+        x = layers.Conv2D(filters, kernel, kernel_initializer="he_normal", **settings)(x)
+    else:
+        x = layers.DepthwiseConv2D(kernel, depthwise_initializer="he_normal", **settings)(x)
+    return batch_norm(norm, epsilon)(x)
 
 
 def prelu(name: str) -> layers.Layer:

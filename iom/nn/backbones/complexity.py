@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 LANES = 16
+COUNTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,35 +30,18 @@ def measure(model: keras.Model) -> Complexity:
 
     A multiplication with its addition is one ("FLOPs" of others are twice that); other layers are left out.
     """
-    convolutions = [layer for layer in _flat(model) if isinstance(layer, layers.Conv2D)]
+    flat = model._flatten_layers(include_self=False)
     return Complexity(
-        parameters=sum(math.prod(weight.shape) for weight in model.weights),
+        parameters=model.count_params(),
         trainable_parameters=sum(math.prod(weight.shape) for weight in model.trainable_weights),
-        multiply_adds=sum(multiply_adds(layer) for layer in _flat(model)),
-        narrow=any(layer.filters % LANES for layer in convolutions),
+        multiply_adds=sum(multiply_adds(layer) for layer in flat),
+        narrow=any(isinstance(layer, layers.Conv2D) and layer.filters % LANES for layer in flat),
     )
 
 
 def multiply_adds(layer: Any) -> int:
-    """Multiply-adds of one layer for one image; 0 for kinds that are not counted."""
-    if isinstance(layer, layers.Dense):
-        rows = math.prod(layer.output.shape[1:-1])
-        return rows * math.prod(layer.kernel.shape)
-    if isinstance(layer, layers.SeparableConv2D):
-        kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
-        return _places(layer) * sum(math.prod(kernel.shape) for kernel in kernels)
-    # A kernel (k, k, channels of a group, results): each number is used once at each place.
-    if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
-        return _places(layer) * math.prod(layer.kernel.shape)
-    return 0
-
-
-def _places(layer: Any) -> int:
-    return math.prod(layer.output.shape[1:3])
-
-
-def _flat(model: keras.Model) -> list[Any]:
-    flat: list[Any] = []
-    for layer in model.layers:
-        flat += _flat(layer) if isinstance(layer, keras.Model) else [layer]
-    return flat
+    """Multiply-adds of one layer for one image: each number of a kernel is used once at each place."""
+    if not isinstance(layer, COUNTED):
+        return 0
+    kernels = [weight.shape for weight in layer.weights if weight.name.endswith("kernel")]
+    return math.prod(layer.output.shape[1:-1]) * sum(math.prod(shape) for shape in kernels)

@@ -9,7 +9,7 @@ from typing import Any
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.blocks import MOMENTUM, round_width, squeeze_excite
+from iom.nn.backbones.blocks import conv_norm, round_width, squeeze_excite
 
 BLOCKS = (
     (3, 16, 16, False, 1),
@@ -34,7 +34,6 @@ STEM = 16
 LAST = 960
 DIVISOR = 4
 SQUEEZE = 0.25
-EPSILON = 1e-5
 
 
 def ghostnet(x: Any, *, width: float = 1.0) -> Any:
@@ -55,16 +54,9 @@ def ghostnet(x: Any, *, width: float = 1.0) -> Any:
     return _unit(x, "last", filters=round_width(LAST * width, DIVISOR))
 
 
-def _unit(x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, relu: bool = True) -> Any:
-    """Convolution - BN (- ReLU), padded alike on both sides. Without `filters` depthwise."""
-    if kernel > 1:
-        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
-    settings = {"strides": stride, "use_bias": False, "name": f"{name}_conv"}
-    if filters:
-        x = layers.Conv2D(filters, kernel, kernel_initializer="he_normal", **settings)(x)
-    else:
-        x = layers.DepthwiseConv2D(kernel, depthwise_initializer="he_normal", **settings)(x)
-    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=f"{name}_bn")(x)
+def _unit(x: Any, name: str, *, relu: bool = True, **settings: Any) -> Any:
+    """Convolution - BN (- ReLU); `settings` as of `conv_norm`."""
+    x = conv_norm(x, f"{name}_conv", f"{name}_bn", **settings)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 

@@ -14,9 +14,7 @@ from typing import Any
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.blocks import MOMENTUM, round_width, squeeze_excite
-
-EPSILON = 1e-3
+from iom.nn.backbones.blocks import conv_norm, round_width, squeeze_excite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +134,7 @@ def _block(x: Any, name: str, stage: Stage, *, stride: int, activation: str) -> 
     return y
 
 
-def _convolution(x: Any, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, activation: str = "") -> Any:
-    """Convolution - BN (- activation), padded as TensorFlow does. Without `filters` depthwise."""
-    settings = {"strides": stride, "padding": "same", "use_bias": False, "name": f"{name}_conv"}
-    if filters:
-        x = layers.Conv2D(filters, kernel, kernel_initializer="he_normal", **settings)(x)
-    else:
-        x = layers.DepthwiseConv2D(kernel, depthwise_initializer="he_normal", **settings)(x)
-    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=f"{name}_bn")(x)
+def _convolution(x: Any, name: str, *, activation: str = "", **settings: Any) -> Any:
+    """Convolution - BN (- activation), padded as TensorFlow does; `settings` as of `conv_norm`."""
+    x = conv_norm(x, f"{name}_conv", f"{name}_bn", epsilon=1e-3, symmetric=False, **settings)
     return layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x

@@ -7,19 +7,17 @@ flatten - FC - BN. Layer names follow the original, so that weights can be match
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.blocks import MOMENTUM, HeadStyle, prelu, squeeze_excite
+from iom.nn.backbones.blocks import NAMES, HeadStyle, batch_norm, conv_norm, prelu, squeeze_excite
 
-EPSILON = 1e-5
 LANES = 16
 REDUCTION = 16
 """Reduction of squeeze and excitation: channels over inner units."""
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 """Layers of the standard networks to the blocks of their stages."""
-HEAD = HeadStyle(names={"bn": "bn2", "dropout": "dropout", "flatten": "flatten"})
+HEAD = HeadStyle(names={**NAMES, "bn": "bn2", "dropout": "dropout", "flatten": "flatten"})
 
 
 def iresnet(x: Any, *, depth: int, squeeze_excitation: bool = False) -> Any:
@@ -52,8 +50,7 @@ def iresnet_slim(
 
 
 def _stages(x: Any, stem: int, widths: Sequence[int], depths: Sequence[int], *, squeezes: bool) -> Any:
-    x = _conv3x3(x, stem, 1, "conv1")
-    x = _batch_norm("bn1")(x)
+    x = conv_norm(x, "conv1", "bn1", filters=stem, kernel=3)
     x = prelu("prelu")(x)
     for stage, (filters, depth) in enumerate(zip(widths, depths, strict=True), start=1):
         for unit in range(depth):
@@ -62,38 +59,13 @@ def _stages(x: Any, stem: int, widths: Sequence[int], depths: Sequence[int], *, 
     return x
 
 
-def _batch_norm(name: str) -> layers.Layer:
-    return layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)
-
-
-def _conv3x3(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
-    """Keras' 'same' pads a stride-2 convolution on one side only: there padding stands apart."""
-    if stride != 1:
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-    return layers.Conv2D(
-        filters,
-        3,
-        strides=stride,
-        padding="same" if stride == 1 else "valid",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
-
-
-def _block(x: keras.KerasTensor, filters: int, stride: int, name: str, *, squeezes: bool) -> keras.KerasTensor:
-    shortcut = x
-    y = _batch_norm(f"{name}_bn1")(x)
-    y = _conv3x3(y, filters, 1, f"{name}_conv1")
-    y = _batch_norm(f"{name}_bn2")(y)
+def _block(x: Any, filters: int, stride: int, name: str, *, squeezes: bool) -> Any:
+    y = batch_norm(f"{name}_bn1")(x)
+    y = conv_norm(y, f"{name}_conv1", f"{name}_bn2", filters=filters, kernel=3)
     y = prelu(f"{name}_prelu")(y)
-    y = _conv3x3(y, filters, stride, f"{name}_conv2")
-    y = _batch_norm(f"{name}_bn3")(y)
+    y = conv_norm(y, f"{name}_conv2", f"{name}_bn3", filters=filters, kernel=3, stride=stride)
     if squeezes:
         y = squeeze_excite(y, f"{name}_se", reduced=filters // REDUCTION, bias=False)
     if stride != 1 or x.shape[-1] != filters:
-        shortcut = layers.Conv2D(
-            filters, 1, strides=stride, use_bias=False, kernel_initializer="he_normal", name=f"{name}_downsample_conv"
-        )(x)
-        shortcut = _batch_norm(f"{name}_downsample_bn")(shortcut)
-    return layers.Add(name=f"{name}_add")([y, shortcut])
+        x = conv_norm(x, f"{name}_downsample_conv", f"{name}_downsample_bn", filters=filters, stride=stride)
+    return layers.Add(name=f"{name}_add")([y, x])

@@ -6,13 +6,13 @@ from typing import Any
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.blocks import MOMENTUM, HeadStyle, Scaling, prelu
+from iom.nn.backbones.blocks import NAMES, HeadStyle, Scaling, batch_norm, conv_norm, prelu
 
-TORCH_EPSILON = 1e-5
 MXNET_EPSILON = 1e-3
 Y1_SCALING = Scaling(0.0078125, -127.5 * 0.0078125)
 Y1_HEAD = HeadStyle(
     names={
+        **NAMES,
         "conv": "conv_6dw7_7_conv2d",
         "conv_bn": "conv_6dw7_7_batchnorm",
         "flatten": "flatten",
@@ -23,11 +23,7 @@ Y1_HEAD = HeadStyle(
     map_epsilon=MXNET_EPSILON,
 )
 HEAD = HeadStyle(
-    names={"conv": "global_conv", "conv_bn": "global_bn", "flatten": "flatten"},
-    epsilon=TORCH_EPSILON,
-    map_epsilon=TORCH_EPSILON,
-    bias=False,
-    scale=True,
+    names={**NAMES, "conv": "global_conv", "conv_bn": "global_bn", "flatten": "flatten"}, bias=False, scale=True
 )
 
 
@@ -39,7 +35,7 @@ def mobilefacenet(x: Any, *, blocks: Sequence[int] = (1, 4, 6, 2), scale: int = 
     """
     if len(blocks) != 4 or min(blocks) < 1:
         raise ConfigError(f"mobilefacenet: expected four blocks counts, received {blocks}")
-    x = _unit(x, "stem", filters=64 * scale, window=3, stride=2)
+    x = _unit(x, "stem", filters=64 * scale, kernel=3, stride=2)
     if blocks[0] == 1:
         x = _grouped_unit(x, "grouped", scale=scale)
     else:
@@ -54,8 +50,8 @@ def mobilefacenet(x: Any, *, blocks: Sequence[int] = (1, 4, 6, 2), scale: int = 
 
 def mobilefacenet_y1(x: Any) -> Any:
     """Feature map of InsightFace's MXNet MobileFaceNet (`y1`); layers are called as in its `model-symbol.json`."""
-    x = _y1_unit(x, "conv_1", filters=64, window=3, stride=2)
-    x = _y1_unit(x, "conv_2_dw", window=3)
+    x = _y1_unit(x, "conv_1", filters=64, kernel=3, stride=2)
+    x = _y1_unit(x, "conv_2_dw", kernel=3)
     stages = ((3, "23", 128, 64, 4, 128), (4, "34", 256, 128, 6, 256), (5, "45", 512, 128, 2, 256))
     for stage, change, first, filters, blocks, expanded in stages:
         x = _y1_bottleneck(x, f"dconv_{change}", expanded=first, filters=filters, stride=2)
@@ -66,40 +62,21 @@ def mobilefacenet_y1(x: Any) -> Any:
     return _y1_unit(x, "conv_6sep", filters=512)
 
 
-def _y1_unit(x: Any, name: str, **settings: Any) -> Any:
-    parts = ("conv2d", "batchnorm", "relu")
-    return _unit(x, name, parts=parts, epsilon=MXNET_EPSILON, **settings)
+def _y1_unit(x: Any, name: str, *, activation: bool = True, **settings: Any) -> Any:
+    x = conv_norm(x, f"{name}_conv2d", f"{name}_batchnorm", epsilon=MXNET_EPSILON, **settings)
+    return prelu(f"{name}_relu")(x) if activation else x
 
 
 def _y1_bottleneck(x: Any, name: str, *, expanded: int, filters: int, stride: int) -> Any:
     y = _y1_unit(x, f"{name}_conv_sep", filters=expanded)
-    y = _y1_unit(y, f"{name}_conv_dw", window=3, stride=stride)
+    y = _y1_unit(y, f"{name}_conv_dw", kernel=3, stride=stride)
     return _y1_unit(y, f"{name}_conv_proj", filters=filters, activation=False)
 
 
-def _unit(
-    x: Any,
-    name: str,
-    *,
-    filters: int = 0,
-    window: int = 1,
-    stride: int = 1,
-    activation: bool = True,
-    parts: tuple[str, str, str] = ("conv", "bn", "prelu"),
-    epsilon: float = TORCH_EPSILON,
-) -> Any:
-    """Convolution - BN (- PReLU), depthwise without `filters`; strided ones pad apart: Keras' 'same' is one-sided."""
-    convolution, norm, slope = (f"{name}_{part}" for part in parts)
-    if window == 3 and stride != 1:
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-    padding = "same" if window == 3 and stride == 1 else "valid"
-    settings = {"strides": stride, "padding": padding, "use_bias": False, "name": convolution}
-    if filters:
-        x = layers.Conv2D(filters, window, kernel_initializer="he_normal", **settings)(x)
-    else:
-        x = layers.DepthwiseConv2D(window, depthwise_initializer="he_normal", **settings)(x)
-    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=epsilon, name=norm)(x)
-    return prelu(slope)(x) if activation else x
+def _unit(x: Any, name: str, *, activation: bool = True, **settings: Any) -> Any:
+    """Convolution - BN (- PReLU); `settings` as of `conv_norm`."""
+    x = conv_norm(x, f"{name}_conv", f"{name}_bn", **settings)
+    return prelu(f"{name}_prelu")(x) if activation else x
 
 
 def _grouped_unit(x: Any, name: str, *, scale: int) -> Any:
@@ -116,13 +93,12 @@ def _grouped_unit(x: Any, name: str, *, scale: int) -> Any:
         for part in range(scale)
     ]
     x = layers.Add(name=f"{name}_sum")(parts) if scale > 1 else parts[0]
-    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=TORCH_EPSILON, name=f"{name}_bn")(x)
-    return prelu(f"{name}_prelu")(x)
+    return prelu(f"{name}_prelu")(batch_norm(f"{name}_bn")(x))
 
 
 def _bottleneck(x: Any, name: str, *, expanded: int, filters: int, stride: int) -> Any:
     y = _unit(x, f"{name}_expand", filters=expanded)
-    y = _unit(y, f"{name}_depthwise", window=3, stride=stride)
+    y = _unit(y, f"{name}_depthwise", kernel=3, stride=stride)
     return _unit(y, f"{name}_project", filters=filters, activation=False)
 
 

@@ -8,7 +8,7 @@ from iom._registry import lookup
 from iom.errors import ConfigError
 from iom.nn.backbones import inverted_residual, iresnet, mobilefacenet
 from iom.nn.backbones.applications import APPLICATIONS, application
-from iom.nn.backbones.blocks import Backbone
+from iom.nn.backbones.blocks import Backbone, add_head, scale_pixels
 from iom.nn.backbones.ghostnet import ghostnet
 
 BACKBONES: dict[str, Backbone] = {
@@ -66,13 +66,11 @@ def build_backbone(
     backbone = lookup(BACKBONES, name, "backbone")
     if untrained:
         arguments.pop("imagenet", None)
-    common: dict[str, Any] = {
-        "embedding_size": embedding_size,
-        "input_size": input_size,
-        "dropout": dropout,
-        "head": head,
-    }
+    image = keras.Input((input_size, input_size, 3), name="image")
     try:
-        return backbone.build(name, **common, **arguments)
+        features = backbone.features(scale_pixels(image, backbone.scaling), **backbone.fixed, **arguments)
+        kind = head or backbone.head
+        embedding = add_head(features, kind=kind, embedding_size=embedding_size, dropout=dropout, style=backbone.style)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"backbone {name}: {error}") from error
+    return keras.Model(image, embedding, name=name)

@@ -3,29 +3,44 @@
 import keras
 from keras import ops
 
+from iom.nn.layers import SavedArguments
+
 NORM_FLOOR = 1e-12
 
 
+def lengths(rows, axis=-1):
+    """Euclidean length of each row, or column, not below the root of `NORM_FLOOR`."""
+    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=axis, keepdims=True), NORM_FLOOR))
+
+
+def unit_length(rows, axis=-1):
+    """Rows, or columns, scaled to Euclidean length one; zeros stay zero."""
+    square = ops.sum(ops.square(rows), axis=axis, keepdims=True)
+    return rows * ops.rsqrt(ops.maximum(square, NORM_FLOOR))
+
+
 @keras.saving.register_keras_serializable(package="iom")
-class UnitLength(keras.layers.Layer):
-    """Scale each row to Euclidean length one; a zero row stays zero. Always in float32."""
+class Float32Layer(SavedArguments, keras.layers.Layer):
+    """A layer that computes in float32 whatever precision the model has."""
 
     def __init__(self, **kwargs):
-        kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+
+@keras.saving.register_keras_serializable(package="iom")
+class UnitLength(Float32Layer):
+    """Scale each row to Euclidean length one; a zero row stays zero."""
 
     def call(self, inputs):
         """`(B, D)` -> `(B, D)` of unit length."""
-        square = ops.sum(ops.square(inputs), axis=-1, keepdims=True)
-        return inputs * ops.rsqrt(ops.maximum(square, NORM_FLOOR))
+        return unit_length(inputs)
 
 
 @keras.saving.register_keras_serializable(package="iom")
-class ClassCentres(keras.layers.Layer):
+class ClassCentres(Float32Layer):
     """One learned row for each of `classes` subjects; its input gives the width alone."""
 
     def __init__(self, classes, **kwargs):
-        kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.classes = classes
 
@@ -39,15 +54,9 @@ class ClassCentres(keras.layers.Layer):
         """`(B, D)` -> `(classes, D)`."""
         return ops.convert_to_tensor(self.centres)
 
-    def compute_output_shape(self, input_shape):
-        return (self.classes, input_shape[-1])
-
-    def get_config(self):
-        return {**super().get_config(), "classes": self.classes}
-
 
 @keras.saving.register_keras_serializable(package="iom")
-class CosineLogits(keras.layers.Layer):
+class CosineLogits(Float32Layer):
     """Cosine of each embedding to each class centre; margin and scale belong to the loss.
 
     Args:
@@ -58,7 +67,6 @@ class CosineLogits(keras.layers.Layer):
     """
 
     def __init__(self, classes, sub_centers=1, with_norm=False, **kwargs):
-        kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if classes < 1 or sub_centers < 1:
             raise ValueError(f"expected at least one class and sub-center, received {classes} and {sub_centers}")
@@ -74,35 +82,20 @@ class CosineLogits(keras.layers.Layer):
 
     def call(self, inputs):
         """`(B, D)` -> `(B, classes)` in [-1, 1], or `(B, classes + 1)` with the norm."""
-        norms = ops.sqrt(ops.maximum(ops.sum(ops.square(inputs), axis=-1, keepdims=True), NORM_FLOOR))
-        columns = self.centres * ops.rsqrt(
-            ops.maximum(ops.sum(ops.square(self.centres), axis=0, keepdims=True), NORM_FLOOR)
-        )
-        cosines = ops.matmul(inputs / norms, columns)
+        norms = lengths(inputs)
+        cosines = ops.matmul(inputs / norms, unit_length(self.centres, axis=0))
         nearest = cosines[:, : self.classes]
         for center in range(1, self.sub_centers):
             first = center * self.classes
             nearest = ops.maximum(nearest, cosines[:, first : first + self.classes])
         return ops.concatenate([nearest, norms], axis=1) if self.with_norm else nearest
 
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.classes + int(self.with_norm))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "classes": self.classes,
-            "sub_centers": self.sub_centers,
-            "with_norm": self.with_norm,
-        }
-
 
 @keras.saving.register_keras_serializable(package="iom")
-class CentreDistances(keras.layers.Layer):
+class CentreDistances(Float32Layer):
     """Squared Euclidean distance of each embedding to a learned centre of each class; memory is `(B, classes)`."""
 
     def __init__(self, classes, **kwargs):
-        kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.classes = classes
 
@@ -116,9 +109,3 @@ class CentreDistances(keras.layers.Layer):
         centre_squares = ops.sum(ops.square(self.centres), axis=1)
         products = ops.matmul(inputs, ops.transpose(self.centres))
         return ops.relu(squares + centre_squares - 2.0 * products)
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.classes)
-
-    def get_config(self):
-        return {**super().get_config(), "classes": self.classes}

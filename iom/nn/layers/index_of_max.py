@@ -17,7 +17,6 @@ v>, a convex problem whose gradient is what the code holds too much.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from iom._random import numpy_stream
 from iom._registry import lookup
 from iom.errors import ConfigError
+from iom.nn.layers import SavedArguments
 
 RATE = 1.0
 """Length of the first correction, in units of the remainder."""
@@ -46,7 +46,7 @@ def gaussian_frame(size: int, code_length: int, alphabet_size: int, stream: np.r
 def orthonormal_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
     """Columns of random orthonormal bases, one basis after the other: neighbouring vectors are orthogonal."""
     vectors = code_length * alphabet_size
-    bases = [_basis(size, stream) for _ in range(-(-vectors // size))]
+    bases = [orthonormal_columns(stream.standard_normal((size, size))) for _ in range(-(-vectors // size))]
     return np.concatenate(bases, axis=1)[:, :vectors].astype(np.float32)
 
 
@@ -57,7 +57,9 @@ def simplex_frame(size: int, code_length: int, alphabet_size: int, stream: np.ra
     its opposite, and a code is sign random projection in orthonormal bases.
     """
     _require(alphabet_size - 1 <= size, "simplex", f"Q - 1 <= {size}", alphabet_size)
-    return _place(_simplex(alphabet_size), size, code_length, stream)
+    centred = np.eye(alphabet_size) - 1.0 / alphabet_size
+    corners = np.linalg.svd(centred)[0][:, : alphabet_size - 1]
+    return _place(corners / np.linalg.norm(corners, axis=1, keepdims=True), size, code_length, stream)
 
 
 def cross_polytope_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
@@ -68,28 +70,21 @@ def cross_polytope_frame(size: int, code_length: int, alphabet_size: int, stream
     return _place(np.concatenate([np.eye(half), -np.eye(half)]), size, code_length, stream)
 
 
-def _simplex(corners: int) -> NDArray[np.float64]:
-    """Corners of a regular simplex as unit rows, `(Q, Q - 1)`."""
-    centred = np.eye(corners) - 1.0 / corners
-    rows = np.linalg.svd(centred)[0][:, : corners - 1]
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-
-
 def _place(shape: NDArray[np.float64], size: int, code_length: int, stream: np.random.Generator) -> Frame:
     """Lay the rows of `shape` `(Q, K)` into K directions of random bases, position by position."""
     width = shape.shape[1]
     positions: list[NDArray[np.float64]] = []
     while len(positions) < code_length:
-        basis = _basis(size, stream)
+        basis = orthonormal_columns(stream.standard_normal((size, size)))
         starts = range(0, size - width + 1, width)
         positions += [basis[:, start : start + width] @ shape.T for start in starts]
     return np.concatenate(positions[:code_length], axis=1).astype(np.float32)
 
 
-def _basis(size: int, stream: np.random.Generator) -> NDArray[np.float64]:
-    """Uniform over the orthogonal group, `(size, size)` (Mezzadri, 2007)."""
-    basis, triangle = np.linalg.qr(stream.standard_normal((size, size)))
-    return np.asarray(basis * np.sign(np.diag(triangle)))
+def orthonormal_columns(normals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Random orthonormal columns of standard normal numbers `(D, K)`, K <= D, uniform over all (Mezzadri, 2007)."""
+    columns, triangle = np.linalg.qr(normals)
+    return np.asarray(columns * np.sign(np.diag(triangle)))
 
 
 def _require(holds: bool, frame: str, expected: str, alphabet_size: int) -> None:
@@ -108,23 +103,8 @@ FRAMES: dict[str, Callable[[int, int, int, np.random.Generator], Frame]] = {
 """Name to `(size, code_length, alphabet_size, stream) -> vectors`."""
 
 
-class Refinement(NamedTuple):
-    """How codes are refined.
-
-    Attributes:
-        steps: Corrections; 10 reach nearly all there is.
-        gain: How much more of the row the refined code is asked to hold than the plain one, in units of tan^2 of the
-            angle between the plain code, read back, and the row. Asking for more decides positions for the row that are
-            nearly ties. With the angle the demand follows the shape of the code: a short code has less to give. 4 is
-            near the best for every shape from 64x8 to 1536x2.
-    """
-
-    steps: int
-    gain: float
-
-
 @keras.saving.register_keras_serializable(package="iom")
-class CentredPositions(keras.constraints.Constraint):
+class CentredPositions(SavedArguments, keras.constraints.Constraint):
     """Take the mean off the vectors of each position (Q of them), and scale them to a root mean square of one.
 
     No code changes by either, since an argmax sees neither. Training does: an optimizer that scales every weight on its
@@ -144,12 +124,9 @@ class CentredPositions(keras.constraints.Constraint):
         vectors = vectors * ops.rsqrt(ops.maximum(squares, FLOOR))
         return ops.reshape(vectors, w.shape)
 
-    def get_config(self):
-        return {"alphabet_size": self.alphabet_size}
-
 
 @keras.saving.register_keras_serializable(package="iom")
-class IoMProjection(keras.layers.Layer):
+class IoMProjection(SavedArguments, keras.layers.Layer):
     """Project each row on `code_length` groups of `alphabet_size` vectors, without a bias.
 
     A bias would break scale invariance. The initial vectors are drawn with NumPy from `seed`. Learned vectors are kept
@@ -161,8 +138,12 @@ class IoMProjection(keras.layers.Layer):
         alphabet_size: Q, values of a symbol.
         initial: A key of `FRAMES`.
         seed: Of the initial vectors.
-        refinement_steps: Steps of `refine` before the responses are taken; 0 is plain Index-of-Max.
-        refinement_gain: See `Refinement`.
+        refinement_steps: Corrections before the responses are taken; 0 is plain Index-of-Max, 10 reach nearly all there
+            is.
+        refinement_gain: How much more of the row the refined code is asked to hold than the plain one, in units of
+            tan^2 of the angle between the plain code, read back, and the row. Asking for more decides positions for the
+            row that are nearly ties. With the angle the demand follows the shape of the code: a short code has less to
+            give. 4 is near the best for every shape from 64x8 to 1536x2.
         trainable: Whether the vectors are learned.
     """
 
@@ -184,7 +165,6 @@ class IoMProjection(keras.layers.Layer):
         self.seed = seed
         self.refinement_steps = refinement_steps
         self.refinement_gain = refinement_gain
-        self._refinement = Refinement(refinement_steps, refinement_gain)
         self._frame = lookup(FRAMES, initial, "initial projection")
         self._frozen = not trainable
 
@@ -204,7 +184,9 @@ class IoMProjection(keras.layers.Layer):
     def call(self, inputs):
         """`(B, K)` of unit length -> responses `(B, M, Q)`."""
         if self.refinement_steps:
-            inputs = refine(inputs, self.kernel, self.alphabet_size, self._refinement)
+            inputs = refine(
+                inputs, self.kernel, self.alphabet_size, steps=self.refinement_steps, gain=self.refinement_gain
+            )
         responses = ops.matmul(inputs, self.kernel)
         return ops.reshape(responses, (-1, self.code_length, self.alphabet_size))
 
@@ -215,19 +197,8 @@ class IoMProjection(keras.layers.Layer):
     def load_own_variables(self, store):
         self.kernel.assign(np.asarray(store["kernel"], np.float32))
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "code_length": self.code_length,
-            "alphabet_size": self.alphabet_size,
-            "initial": self.initial,
-            "seed": self.seed,
-            "refinement_steps": self.refinement_steps,
-            "refinement_gain": self.refinement_gain,
-        }
 
-
-def refine(rows, kernel, alphabet_size, refinement):
+def refine(rows, kernel, alphabet_size, *, steps, gain):
     """Rows whose plain codes are the refined codes of `rows`, `(B, K)`, not of unit length.
 
     The correction is a constant to the gradient, which passes straight through to the rows. `kernel` are the projection
@@ -236,16 +207,14 @@ def refine(rows, kernel, alphabet_size, refinement):
     vectors = ops.stop_gradient(_centred(kernel, alphabet_size))
     columns = ops.transpose(vectors)
     target = ops.stop_gradient(rows)
-    held = _read_back(target, vectors, columns, alphabet_size)
-    along = ops.maximum(ops.sum(held * target, axis=-1, keepdims=True), FLOOR)
-    across = ops.sum(held * held, axis=-1, keepdims=True) - along * along
-    scale = along + refinement.gain * ops.maximum(across, 0.0) / along
-    corrected = target
-    for step in range(refinement.steps):
-        remainder = target - held / scale
-        corrected = corrected + RATE / (1.0 + DECAY * step) * remainder
-        if step + 1 < refinement.steps:
-            held = _read_back(corrected, vectors, columns, alphabet_size)
+    corrected, scale = target, None
+    for step in range(steps):
+        held = _read_back(corrected, vectors, columns, alphabet_size)
+        if scale is None:
+            along = ops.maximum(ops.sum(held * target, axis=-1, keepdims=True), FLOOR)
+            across = ops.sum(held * held, axis=-1, keepdims=True) - along * along
+            scale = along + gain * ops.maximum(across, 0.0) / along
+        corrected = corrected + RATE / (1.0 + DECAY * step) * (target - held / scale)
     return rows + ops.stop_gradient(corrected - target)
 
 

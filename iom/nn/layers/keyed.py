@@ -6,10 +6,12 @@ import keras
 from keras import ops
 
 from iom.keys import ROTATION_ROUNDS
+from iom.nn.hash_numpy import block_sizes
+from iom.nn.layers import SavedArguments
 
 
 @keras.saving.register_keras_serializable(package="iom")
-class KeyedPermutation(keras.layers.Layer):
+class KeyedPermutation(SavedArguments, keras.layers.Layer):
     """Permute the columns of each row by that row's order, and keep the first of them.
 
     The order is an input, never a weight: one graph serves all subjects, and no secret ends up in a saved model.
@@ -34,16 +36,9 @@ class KeyedPermutation(keras.layers.Layer):
             order = order[:, : self.keep]
         return ops.take_along_axis(rows, ops.cast(order, "int32"), axis=1)
 
-    def compute_output_shape(self, input_shape):
-        batch, size = input_shape[0]
-        return (batch, self.keep or size)
-
-    def get_config(self):
-        return {**super().get_config(), "keep": self.keep, "kind": self.kind}
-
 
 @keras.saving.register_keras_serializable(package="iom")
-class KeyedRotation(keras.layers.Layer):
+class KeyedRotation(SavedArguments, keras.layers.Layer):
     """Turn each row by the orthogonal matrix S3 H S2 H S1 of that row's key, and keep the first `keep` columns.
 
     S1 to S3 are secret signed permutations (`TransformKey.signed_orders`), H is the fixed normalised Walsh-Hadamard
@@ -73,14 +68,10 @@ class KeyedRotation(keras.layers.Layer):
                 rows = hadamard(rows)
         return rows
 
-    def compute_output_shape(self, input_shape):
-        batch, size = input_shape[0]
-        return (batch, self.keep or size)
-
     def get_config(self):
         # The fingerprint of a hasher is taken over this: it must stay as it was before there was `kind`.
-        config = {**super().get_config(), "keep": self.keep}
-        return config if self.kind == "orthogonal" else {**config, "kind": self.kind}
+        config = super().get_config()
+        return {name: value for name, value in config.items() if (name, value) != ("kind", "orthogonal")}
 
 
 def signed_permutation(rows, order):
@@ -97,11 +88,6 @@ def hadamard(rows):
         blocks.append(_transform(rows[:, start : start + size], size))
         start += size
     return ops.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
-
-
-def block_sizes(size):
-    """Powers of two that sum up to `size`, the largest first."""
-    return [1 << bit for bit in reversed(range(size.bit_length())) if size >> bit & 1]
 
 
 def _transform(rows, size):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from iom.nn.layers.cosine import NORM_FLOOR
+from iom.nn.layers.cosine import Float32Layer, lengths
 
 INITIAL_SPREAD = 0.01
 """Standard deviation of the first centres; their length only sets how fast they turn."""
@@ -16,7 +16,7 @@ SLOT = "slot_"
 
 
 @keras.saving.register_keras_serializable(package="iom")
-class SampledCosineLogits(keras.layers.Layer):
+class SampledCosineLogits(Float32Layer):
     """Cosines to the classes of the batch and to others drawn anew in each training step.
 
     Partial FC (An et al., CVPR 2022, sec. 3.2): all classes of the batch, and as many others as make up `share` of all.
@@ -43,7 +43,6 @@ class SampledCosineLogits(keras.layers.Layer):
     """
 
     def __init__(self, classes, share=0.1, slots=1, seed=0, with_norm=False, **kwargs):
-        kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if not 0 < share <= 1:
             raise ValueError(f"share: expected 0 < share <= 1, received {share}")
@@ -116,7 +115,7 @@ class SampledCosineLogits(keras.layers.Layer):
         place = ops.searchsorted(self.index, labels)
         place = ops.minimum(ops.cast(place, "int32"), self.sampled - 1)
         found = ops.equal(ops.take(self.index, place), labels)
-        norms, active_norms = _norms(embedding), _norms(self.active)
+        norms, active_norms = lengths(embedding), lengths(self.active)
         cosines = ops.matmul(embedding / norms, ops.transpose(self.active / active_norms))
         place = ops.where(found, ops.cast(place, "float32"), float("nan"))
         cosines = ops.where(ops.expand_dims(found, 1), cosines, float("nan"))
@@ -163,18 +162,10 @@ class SampledCosineLogits(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return (input_shape[0][0], self.sampled + 1 + int(self.with_norm))
 
-    def get_config(self):
-        names = ("classes", "share", "slots", "seed", "with_norm")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 def sampled_classes(classes, share):
     """How many classes a step compares with."""
     return min(classes, max(1, round(share * classes)))
-
-
-def _norms(rows):
-    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=-1, keepdims=True), NORM_FLOOR))
 
 
 def take_rows(variable, index):

@@ -6,18 +6,17 @@ from keras import ops
 from iom._registry import lookup
 from iom.nn.losses.code.pairs import cosine_distance, euclidean_distance
 from iom.nn.losses.code.triplet import TRIPLET_MININGS
-from iom.nn.losses.margin.base import ClassLoss, gather
+from iom.nn.losses.margin.base import ClassLoss, class_loss, gather
 
 
-@keras.saving.register_keras_serializable(package="iom")
+@class_loss
 class CenterLoss(ClassLoss):
     """Half the squared distance to the centre of the own class (Wen et al., ECCV 2016, eq. 2), of `CentreDistances`.
 
     The centres are trained by gradient; the paper moves them by a rule of its own (eq. 4), a gradient step per class.
     """
 
-    def __init__(self, name="center", **kwargs):
-        super().__init__(name=name, **kwargs)
+    name: str = "center"
 
     def row_losses(self, labels, outputs):
         """Labels `(B,)` and squared distances `(B, C)` -> `(B,)`."""
@@ -27,7 +26,7 @@ class CenterLoss(ClassLoss):
 DISTANCES = {"cosine": cosine_distance, "euclidean": euclidean_distance}
 
 
-@keras.saving.register_keras_serializable(package="iom")
+@class_loss
 class TripletLoss(ClassLoss):
     """Triplets within a batch of embeddings of unit length (`UnitLength`), as mined.
 
@@ -37,20 +36,19 @@ class TripletLoss(ClassLoss):
         distance: `cosine` or `euclidean`.
     """
 
-    def __init__(self, margin=0.3, mining="batch_hard", distance="cosine", name="triplet", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.margin = margin
-        self.mining = mining
-        self.distance = distance
-        self._mine = lookup(TRIPLET_MININGS, mining, "triplet mining")
-        self._distances = lookup(DISTANCES, distance, "distance of embeddings")
+    name: str = "triplet"
+    margin: float = 0.3
+    mining: str = "batch_hard"
+    distance: str = "cosine"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._mine = lookup(TRIPLET_MININGS, self.mining, "triplet mining")
+        self._distances = lookup(DISTANCES, self.distance, "distance of embeddings")
 
     def row_losses(self, labels, outputs):
         """Labels `(B,)` and embeddings `(B, D)` -> scalar."""
         return self._mine(self._distances(outputs, outputs), labels, margin=self.margin)
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "mining": self.mining, "distance": self.distance}
 
 
 @keras.saving.register_keras_serializable(package="iom")

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from iom._random import numpy_stream
-from iom.nn.layers.index_of_max import DECAY, RATE, IoMProjection, Refinement, hard_index, refine, simplex_frame
+from iom.nn.layers.index_of_max import DECAY, RATE, IoMProjection, hard_index, refine, simplex_frame
 
 
 def unit(rows):
@@ -41,7 +41,7 @@ def test_matches_a_loop(rows, length, alphabet_size):
     for step in range(4):
         wanted += RATE / (1 + DECAY * step) * (target - held / scale)
         held = read_back(plain_codes(wanted, kernel, alphabet_size), kernel, alphabet_size)
-    found = np.asarray(refine(rows, ops.convert_to_tensor(kernel), alphabet_size, Refinement(4, 4.0)))
+    found = np.asarray(refine(rows, ops.convert_to_tensor(kernel), alphabet_size, steps=4, gain=4.0))
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 

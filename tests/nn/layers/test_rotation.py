@@ -96,5 +96,6 @@ def test_no_weight_and_no_secret():
 
 
 def test_shapes():
-    assert KeyedRotation().compute_output_shape([(None, 8), (None, 24)]) == (None, 8)
-    assert KeyedRotation(keep=3).compute_output_shape([(None, 8), (None, 24)]) == (None, 3)
+    inputs = [keras.Input((8,)), keras.Input((24,), dtype="int32")]
+    assert KeyedRotation()(inputs).shape == (None, 8)
+    assert KeyedRotation(keep=3)(inputs).shape == (None, 3)

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import strategies
 
 from iom.config import CODE_LOSSES, HasherConfig
-from iom.nn.losses.code.base import CLASS_COSINES, COLLISIONS, COLLISIONS_ACROSS, HASHED_CLASS_COSINES, RELAXED, SOFT
-from iom.nn.losses.code.objectives import OBJECTIVES, build_objectives
+from iom.nn.losses.code.objectives import (
+    CLASS_COSINES,
+    COLLISIONS,
+    COLLISIONS_ACROSS,
+    HASHED_CLASS_COSINES,
+    OBJECTIVES,
+    RELAXED,
+    SOFT,
+    build_objectives,
+)
 from tests.nn.losses.loss_oracles import ORACLES, VARIANTS, Batch
 
 LENGTH, ALPHABET, CLASSES, SIZE = 5, 3, 8, 6

@@ -82,7 +82,9 @@ def test_centres_and_embeddings_both_move():
     assert all(np.abs(slope).max() > 0 for slope in slopes)
 
 
-@pytest.mark.parametrize("loss", [CenterLoss(name="a"), TripletLoss(0.1, "semi_hard", "euclidean", name="b")])
+@pytest.mark.parametrize(
+    "loss", [CenterLoss(name="a"), TripletLoss(margin=0.1, mining="semi_hard", distance="euclidean", name="b")]
+)
 def test_round_trip_of_the_configuration(loss):
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert again.get_config() == loss.get_config()

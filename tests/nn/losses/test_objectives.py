@@ -7,9 +7,16 @@ import tensorflow as tf
 
 from iom.config import CODE_LOSSES, HasherConfig, Stage2Config
 from iom.errors import ConfigError
-from iom.nn.losses.code.base import CLASS_COSINES, COLLISIONS, COLLISIONS_ACROSS, HASHED_CLASS_COSINES, RELAXED, SOFT
-from iom.nn.losses.code.objectives import build_objectives
-from iom.nn.losses.code.similarity import SimilarityDistillation
+from iom.nn.losses.code.objectives import (
+    CLASS_COSINES,
+    COLLISIONS,
+    COLLISIONS_ACROSS,
+    HASHED_CLASS_COSINES,
+    RELAXED,
+    SOFT,
+    build_objectives,
+)
+from iom.nn.losses.code.similarity import similarity_distillation
 from iom.training.hasher import start_hasher, training_graph
 from tests.nn.losses.loss_oracles import VARIANTS
 
@@ -162,7 +169,7 @@ def test_distillation_is_about_one_for_a_random_projection():
     hard = np.eye(4, dtype="float32")[responses.argmax(-1)]
     collisions = np.einsum("amq,bmq->ab", hard, hard).astype("float32") / 256
     centre = float(np.median(values @ values.T))
-    loss = SimilarityDistillation(256, 4, centre=centre, width=0.1, floor=0.05)
+    loss = similarity_distillation(256, 4, centre=centre, width=0.1, floor=0.05)
     assert 0.6 < float(loss(values, collisions)) < 1.7
 
 

@@ -4,8 +4,7 @@ import pytest
 
 from iom.config import CODE_LOSSES, HasherConfig
 from iom.keys import TransformKey
-from iom.nn.losses.code.base import COLLISIONS, RELAXED, SOFT, PerKeyLoss
-from iom.nn.losses.code.objectives import build_objectives
+from iom.nn.losses.code.objectives import COLLISIONS, RELAXED, SOFT, PerKeyLoss, build_objectives
 from iom.training.hasher import start_hasher, training_graph
 
 SIZE, ROWS = 16, 6

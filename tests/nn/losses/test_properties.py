@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from keras import ops
 
-from iom.nn.losses.code.base import RELAXED
-from iom.nn.losses.code.pair_losses import LINKABILITIES, distance_weights
-from iom.nn.losses.code.pairs import CODE_DISTANCES, code_cosine, expected_collision, mated_mask, non_mated_mask
+from iom.nn.losses.code.objectives import CODE_DISTANCES, RELAXED
+from iom.nn.losses.code.pairs import (
+    LINKABILITIES,
+    code_cosine,
+    distance_weights,
+    expected_collision,
+    linkability_loss,
+    mated_mask,
+    non_mated_mask,
+)
 from iom.nn.losses.code.symbols import (
     BINARIZATIONS,
     QUANTIZATIONS,
@@ -157,8 +164,6 @@ def test_codes_that_tell_nothing_of_each_other_are_unlinkable(form):
     stream = np.random.default_rng(2)
     labels = np.repeat(np.arange(40), 4)
     distances = stream.normal(0.8, 0.02, (160, 160)).astype("float32")
-    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
-    linked = distances - 0.05 * np.asarray(mated)
-    measure = LINKABILITIES[form]
-    assert float(measure(distances, mated, non_mated, resolution=1 / 512)) < 0.15
-    assert float(measure(linked, mated, non_mated, resolution=1 / 512)) > 1
+    linked = distances - 0.05 * np.asarray(mated_mask(labels))
+    assert float(linkability_loss(distances, labels, form=form, resolution=1 / 512)) < 0.15
+    assert float(linkability_loss(linked, labels, form=form, resolution=1 / 512)) > 1

@@ -19,7 +19,7 @@ from iom._unpickling import restricted_loads
 from iom._untrusted import read_arrays
 from iom.data.formats.pair_files import read_bin_images
 from iom.errors import DataError, WeightsError
-from iom.models.artifact import KerasSession
+from iom.models.artifact import open_keras
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head
 from iom.pretrained.importers.keras_files import load_keras_model, read_keras, save_model
@@ -74,7 +74,7 @@ def channels(config):
         config["filters"] = 50_000_000
 
 
-READERS = [lambda path: read_keras(path, None), load_keras_model, lambda path: KerasSession(path, precision="float32")]
+READERS = [lambda path: read_keras(path, None), load_keras_model, lambda path: open_keras(path, precision="float32")]
 
 
 @pytest.mark.parametrize("edit", [units, channels])

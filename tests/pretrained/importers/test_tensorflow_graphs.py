@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from iom.errors import WeightsError
-from iom.models.artifact import SavedModelSession
+from iom.models.artifact import open_saved_model
 from iom.pretrained.importers.tensorflow_graphs import (
     OPERATIONS,
     SAVING,
@@ -319,7 +319,7 @@ def test_a_saved_model_that_touches_files_is_refused(folder, op, place):
         path = save(folder, embedding, other=tf.function(serve, input_signature=[IMAGE]))
         loaded = tf.saved_model.load(str(path))
         assert loaded.other is not None
-    for read in (lambda: read_saved_model(path, STATED), lambda: SavedModelSession(path, precision="float32")):
+    for read in (lambda: read_saved_model(path, STATED), lambda: open_saved_model(path, precision="float32")):
         with pytest.raises(WeightsError, match=f"refused: the graph holds '{op}'"):
             read()
     assert untouched(folder)
@@ -398,7 +398,7 @@ def test_only_the_binary_form_of_a_saved_model_is_read(folder):
     text = str(saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()))
     (path / "saved_model.pb").unlink()
     (path / "saved_model.pbtxt").write_text(text)
-    for read in (lambda: read_saved_model(path, STATED), lambda: SavedModelSession(path, precision="float32")):
+    for read in (lambda: read_saved_model(path, STATED), lambda: open_saved_model(path, precision="float32")):
         with pytest.raises(WeightsError, match="cannot read"):
             read()
 

@@ -1,29 +1,26 @@
-"""The losses of stage 2, each made from its settings; the one table of them."""
+"""The losses of stage 2, each made from its settings; the one table of them.
+
+Each is a measure of a whole batch, on one output of the training graph.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import keras
 from keras import ops
 
 from iom.config import CodeLossConfig, HasherConfig
-from iom.nn.losses.code.base import (
-    CLASS_COSINES,
-    COLLISIONS,
-    COLLISIONS_ACROSS,
-    HASHED_CLASS_COSINES,
-    RELAXED,
-    SOFT,
-    CodeLoss,
-)
-from iom.nn.losses.code.pair_losses import (
+from iom.nn.losses.code.pairs import (
+    code_cosine,
     collision_logistic,
+    cosine_code_distance,
+    euclidean_code_distance,
     linkability_loss,
     multi_similarity_loss,
     unit_code_distance,
     weighted_margin_loss,
 )
-from iom.nn.losses.code.pairs import CODE_DISTANCES, code_cosine
-from iom.nn.losses.code.similarity import SimilarityDistillation, collision_at
+from iom.nn.losses.code.similarity import collision_at, similarity_distillation
 from iom.nn.losses.code.symbols import (
     BINARIZATIONS,
     QUANTIZATIONS,
@@ -35,95 +32,154 @@ from iom.nn.losses.code.symbols import (
 from iom.nn.losses.code.triplet import ARC_TRIPLET_MININGS, TRIPLET_MININGS, code_angles
 from iom.nn.losses.margin.fixed_margin import ArcFaceLoss, NormalisedSoftmaxLoss
 
+COLLISIONS = "collisions"
+"""Collision probability of all row pairs, `(B, B)`."""
+SOFT = "soft"
+"""Softmax of the responses, `(B, M, Q)`."""
+RELAXED = "relaxed"
+"""Relaxed codes, `(B, M, Q)`: the hard ones with a gradient, or the soft ones."""
+COLLISIONS_ACROSS = "collisions_across"
+"""Collision probability of rows under one key (first axis) with rows under another, `(B, B)`."""
+CLASS_COSINES = "class_cosines"
+"""Cosine of each relaxed code to a centre of each training subject in code space, `(B, C)`."""
+HASHED_CLASS_COSINES = "hashed_class_cosines"
+"""Likeness of each relaxed code to the code of a centre of each subject, same key, `(B, C)`."""
+
+
+class CodeLoss(keras.losses.Loss):
+    """A loss that reads one output of the training graph, which has its name.
+
+    Args:
+        reads: Which part of the graph that output is.
+        measure: `(truth, part) -> scalar`. The truth is the labels `(B,)` as float32, since Keras casts them: dense
+            indices, exact up to 2^24.
+        reads_embeddings: The truth is the embeddings `(B, D)` instead.
+    """
+
+    def __init__(self, name, reads, measure, *, reads_embeddings=False):
+        super().__init__(name=name, reduction="sum_over_batch_size")
+        self.reads = reads
+        self.reads_embeddings = reads_embeddings
+        self.measure = measure
+
+    def call(self, y_true, y_pred):
+        """Truth and part of the graph -> scalar."""
+        return self.measure(y_true, y_pred)
+
+
+class PerKeyLoss(keras.losses.Loss):
+    """Mean, over G keys, of a loss of a whole batch on the outputs of each key.
+
+    Two codes are comparable under one key only: nothing in the loss can compare rows across keys. The pairs stay as
+    many as with one key, the gradient averages over keys, and a step costs G times more.
+    """
+
+    def __init__(self, loss, keys):
+        super().__init__(name=loss.name, reduction="sum_over_batch_size")
+        self.loss = loss
+        self.keys = keys
+        self.reads = loss.reads
+        self.reads_embeddings = loss.reads_embeddings
+
+    def call(self, y_true, y_pred):
+        """Truth of the rows `(B, ...)` and outputs under each key `(B, G, ...)` -> scalar."""
+        values = [self.loss.call(y_true, y_pred[:, key]) for key in range(self.keys)]
+        return ops.mean(ops.stack(values))
+
+
+CODE_DISTANCES = {
+    "collision": (COLLISIONS, lambda collisions: 1.0 - collisions),
+    "euclidean": (RELAXED, euclidean_code_distance),
+    "cosine": (RELAXED, cosine_code_distance),
+}
+"""Name of a distance of codes to the part of the graph it reads, and its function."""
+
+
+Measure = tuple[str, Callable[[Any, Any], Any]]
+"""What a loss reads, and its measure: the first arguments of `CodeLoss` but the name."""
+
 
 def build_objectives(losses: Iterable[CodeLossConfig], hasher: HasherConfig) -> dict[str, CodeLoss]:
     """The losses whose weight is not zero, by name."""
-    return {loss.name: OBJECTIVES[loss.name](loss, hasher) for loss in losses if loss.weight > 0}
+    chosen = [loss for loss in losses if loss.weight > 0]
+    return {
+        loss.name: CodeLoss(loss.name, *OBJECTIVES[loss.name](loss, hasher), reads_embeddings=loss.name == DISTILLATION)
+        for loss in chosen
+    }
 
 
-def _triplet(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _triplet(loss: Any, hasher: HasherConfig) -> Measure:
     mine = TRIPLET_MININGS[loss.mining]
     reads, distance = CODE_DISTANCES[loss.distance]
-    return CodeLoss("triplet", reads, lambda labels, part: mine(distance(part), labels, margin=loss.margin))
+    return reads, lambda labels, part: mine(distance(part), labels, margin=loss.margin)
 
 
-def _arc_triplet(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _arc_triplet(loss: Any, hasher: HasherConfig) -> Measure:
     mine = ARC_TRIPLET_MININGS[loss.mining]
-    return CodeLoss("arc_triplet", RELAXED, lambda labels, codes: mine(code_angles(codes), labels, margin=loss.margin))
+    return RELAXED, lambda labels, codes: mine(code_angles(codes), labels, margin=loss.margin)
 
 
-def _weighted_margin(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _weighted_margin(loss: Any, hasher: HasherConfig) -> Measure:
     def measure(labels, collisions):
         distances = unit_code_distance(code_cosine(collisions, hasher.alphabet_size))
         return weighted_margin_loss(distances, labels, **loss.settings)
 
-    return CodeLoss("weighted_margin", COLLISIONS, measure)
+    return COLLISIONS, measure
 
 
-def _multi_similarity(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _multi_similarity(loss: Any, hasher: HasherConfig) -> Measure:
     def measure(labels, collisions):
         return multi_similarity_loss(code_cosine(collisions, hasher.alphabet_size), labels, **loss.settings)
 
-    return CodeLoss("multi_similarity", COLLISIONS, measure)
+    return COLLISIONS, measure
 
 
-def _quantization(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    measure = QUANTIZATIONS[loss.form]
-    return CodeLoss("quantization", SOFT, lambda _, soft: measure(soft))
-
-
-def _balance(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    return CodeLoss("balance", RELAXED, lambda _, codes: symbol_imbalance(codes))
-
-
-def _decorrelation(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    return CodeLoss("decorrelation", RELAXED, lambda _, codes: position_correlation(codes))
-
-
-def _binarization(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _binarization(loss: Any, hasher: HasherConfig) -> Measure:
     words = WORDS[loss.words](hasher.alphabet_size)
     measure = BINARIZATIONS[loss.form]
-    return CodeLoss("binarization", SOFT, lambda _, soft: measure(softened_words(soft, words), slope=loss.slope))
+    return SOFT, lambda _, soft: measure(softened_words(soft, words), slope=loss.slope)
 
 
-def _distillation(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    measure = SimilarityDistillation(hasher.code_length, hasher.alphabet_size, **loss.settings)
-    return CodeLoss("distillation", COLLISIONS, measure, reads_embeddings=True)
+def _distillation(loss: Any, hasher: HasherConfig) -> Measure:
+    return COLLISIONS, similarity_distillation(hasher.code_length, hasher.alphabet_size, **loss.settings)
 
 
-def _logistic(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _logistic(loss: Any, hasher: HasherConfig) -> Measure:
     threshold = collision_at(loss.centre, hasher.alphabet_size)
 
     def measure(labels, collisions):
         return collision_logistic(collisions, labels, threshold=threshold, slope=loss.slope)
 
-    return CodeLoss("logistic", COLLISIONS, measure)
+    return COLLISIONS, measure
 
 
-def _linkability(loss: Any, hasher: HasherConfig) -> CodeLoss:
+def _linkability(loss: Any, hasher: HasherConfig) -> Measure:
     def measure(labels, collisions):
         return linkability_loss(1.0 - collisions, labels, form=loss.form, resolution=1.0 / hasher.code_length)
 
-    return CodeLoss("linkability", COLLISIONS_ACROSS, measure)
+    return COLLISIONS_ACROSS, measure
 
 
-def _classification(loss: Any, hasher: HasherConfig) -> CodeLoss:
-    arcface = loss.form == "arcface"
-    rows = ArcFaceLoss(loss.margin, loss.scale) if arcface else NormalisedSoftmaxLoss(loss.scale)
+def _classification(loss: Any, hasher: HasherConfig) -> Measure:
+    scale = loss.scale
+    rows = (
+        ArcFaceLoss(margin=loss.margin, scale=scale) if loss.form == "arcface" else NormalisedSoftmaxLoss(scale=scale)
+    )
     reads = HASHED_CLASS_COSINES if loss.head == "hashed" else CLASS_COSINES
-    return CodeLoss("classification", reads, lambda labels, cosines: ops.mean(rows.call(labels, cosines)))
+    return reads, lambda labels, cosines: ops.mean(rows.call(labels, cosines))
 
 
-OBJECTIVES: dict[str, Callable[[Any, HasherConfig], CodeLoss]] = {
+DISTILLATION = "distillation"
+OBJECTIVES: dict[str, Callable[[Any, HasherConfig], Measure]] = {
     "triplet": _triplet,
     "arc_triplet": _arc_triplet,
     "weighted_margin": _weighted_margin,
     "multi_similarity": _multi_similarity,
-    "quantization": _quantization,
-    "balance": _balance,
-    "decorrelation": _decorrelation,
+    "quantization": lambda loss, _: (SOFT, lambda _, soft: QUANTIZATIONS[loss.form](soft)),
+    "balance": lambda *_: (RELAXED, lambda _, codes: symbol_imbalance(codes)),
+    "decorrelation": lambda *_: (RELAXED, lambda _, codes: position_correlation(codes)),
     "binarization": _binarization,
-    "distillation": _distillation,
+    DISTILLATION: _distillation,
     "logistic": _logistic,
     "linkability": _linkability,
     "classification": _classification,

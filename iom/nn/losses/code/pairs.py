@@ -1,25 +1,34 @@
-"""Pairwise distances of embeddings and codes, and masks of mated and non-mated pairs."""
+"""Pairs of a batch: distances of embeddings and codes, masks of mated and non-mated pairs, and losses on all pairs.
+
+The losses: distance-weighted margin, multi-similarity, logistic, linkability. They take a value of all pairs of a batch
+`(B, B)` and its dense subject indices, `labels` `(B,)`.
+"""
 
 import math
 
 from keras import ops
 
-from iom.nn.losses.code.base import COLLISIONS, RELAXED
+from iom.nn.layers.cosine import unit_length
 
 DISTANCE_FLOOR = 1e-12
 """A square root has an infinite slope at zero; squared distances are kept above this."""
+DISTANCE_SQUARE_LIMITS = 1e-6, 4.0 - 1e-3
+LOG_FLOOR = -1e9
 
 
 def expected_collision(a, b):
     """Probability `(A, B)` that relaxed codes, `(A, M, Q)` and `(B, M, Q)`, agree at a position; 1/Q if unrelated."""
-    flat_a = ops.reshape(a, (-1, a.shape[1] * a.shape[2]))
-    flat_b = ops.reshape(b, (-1, b.shape[1] * b.shape[2]))
-    return ops.matmul(flat_a, ops.transpose(flat_b)) / a.shape[1]
+    return ops.matmul(flat_codes(a), ops.transpose(flat_codes(b))) / a.shape[1]
+
+
+def flat_codes(relaxed):
+    """Relaxed codes as rows, `(B, M, Q)` -> `(B, M Q)`."""
+    return ops.reshape(relaxed, (-1, relaxed.shape[1] * relaxed.shape[2]))
 
 
 def cosine_distance(a, b):
     """1 - cosine of every row pair, `(A, D)`, `(B, D)` -> `(A, B)`; a zero row has cosine 0."""
-    return 1.0 - ops.matmul(_unit(a), ops.transpose(_unit(b)))
+    return 1.0 - ops.matmul(unit_length(a), ops.transpose(unit_length(b)))
 
 
 def euclidean_distance(a, b):
@@ -52,25 +61,15 @@ def masked_mean(values, mask):
     return ops.sum(values * weights) / ops.maximum(ops.sum(weights), 1.0)
 
 
-def _unit(rows):
-    square = ops.sum(ops.square(rows), axis=-1, keepdims=True)
-    return rows * ops.rsqrt(ops.maximum(square, DISTANCE_FLOOR))
-
-
-def expected_difference(collisions):
-    """Expected share of differing positions, from collision probabilities `(B, B)`."""
-    return 1.0 - collisions
-
-
 def euclidean_code_distance(relaxed):
     """Euclidean distance, 1 for hard codes that differ everywhere; `(B, M, Q)` -> `(B, B)`."""
-    rows = _flat(relaxed)
+    rows = flat_codes(relaxed)
     return euclidean_distance(rows, rows) / math.sqrt(2.0 * relaxed.shape[1])
 
 
 def cosine_code_distance(relaxed):
     """1 - cosine, 1 for hard codes that differ everywhere; `(B, M, Q)` -> `(B, B)`."""
-    rows = _flat(relaxed)
+    rows = flat_codes(relaxed)
     return cosine_distance(rows, rows)
 
 
@@ -84,13 +83,124 @@ def code_cosine(collisions, alphabet_size):
     return (collisions - chance) / (1.0 - chance)
 
 
-def _flat(relaxed):
-    return ops.reshape(relaxed, (-1, relaxed.shape[1] * relaxed.shape[2]))
+def unit_code_distance(similarities):
+    """Euclidean distance of unit codes from their cosines, finite slope at 0; in [0, 2]."""
+    return ops.sqrt(ops.clip(2.0 - 2.0 * similarities, *DISTANCE_SQUARE_LIMITS))
 
 
-CODE_DISTANCES = {
-    "collision": (COLLISIONS, expected_difference),
-    "euclidean": (RELAXED, euclidean_code_distance),
-    "cosine": (RELAXED, cosine_code_distance),
-}
-"""Name to the part of the graph it reads, and its function."""
+def distance_weights(distances, non_mated, *, reach, cutoff, dimension):
+    """Chance `(B, B)` of each non-mated pair of a row to be drawn (Wu et al., eqs. 4 and 5), without a gradient.
+
+    Inverse to the density of distances on a sphere, q(d) ~ d^(n-2) (1 - d^2/4)^((n-3)/2), so that pairs of all
+    distances count alike. Rows sum to one, or to zero where no pair is within reach.
+
+    Args:
+        distances: `(B, B)`.
+        non_mated: Mask, `(B, B)`.
+        reach: Pairs farther away have no loss and are not drawn.
+        cutoff: Nearer pairs weigh as one at this distance does.
+        dimension: n.
+    """
+    drawn = ops.logical_and(non_mated, distances < reach)
+    d = ops.clip(distances, cutoff, DISTANCE_SQUARE_LIMITS[1] ** 0.5)
+    density = (dimension - 2.0) * ops.log(d)
+    density = density + 0.5 * (dimension - 3.0) * ops.log(1.0 - 0.25 * ops.square(d))
+    logits = ops.where(drawn, -density, LOG_FLOOR)
+    return ops.stop_gradient(ops.softmax(logits, axis=1) * ops.cast(drawn, distances.dtype))
+
+
+def weighted_margin_loss(distances, labels, *, boundary, width, cutoff, dimension):
+    """Mated pairs within boundary - width, non-mated ones beyond boundary + width (eq. 6); mean over mated pairs.
+
+    For each mated pair the paper draws one non-mated pair of the same row. Here its expectation over that draw is taken
+    instead: the same loss on average, with less scatter, and a step is a function of its batch alone. The boundary is
+    fixed. Without a mated pair it is 0, with a zero gradient. `distances` are those of unit codes, `boundary` is beta,
+    `width` alpha; `cutoff` and `dimension` are those of `distance_weights`.
+    """
+    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
+    weights = distance_weights(distances, non_mated, reach=boundary + width, cutoff=cutoff, dimension=dimension)
+    near = ops.relu(width + distances - boundary)
+    far = ops.sum(weights * ops.relu(width + boundary - distances), axis=1, keepdims=True)
+    return masked_mean(near + far, mated)
+
+
+def informative_pairs(similarities, labels, *, margin):
+    """Masks `(B, B)` of the mated and non-mated pairs that are not already right by `margin` epsilon (eqs. 11 and 12).
+
+    A mated pair is kept if it is less alike than the row's most alike non-mated pair + margin, a non-mated one if it is
+    more alike than the row's least alike mated pair - margin. A row that lacks either kind keeps none.
+    """
+    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
+    bound = ops.max(ops.abs(similarities)) + margin + 1.0
+    most_alike = ops.max(ops.where(non_mated, similarities, -bound), axis=1, keepdims=True)
+    least_alike = ops.min(ops.where(mated, similarities, bound), axis=1, keepdims=True)
+    return (
+        ops.logical_and(mated, similarities - margin < most_alike),
+        ops.logical_and(non_mated, similarities + margin > least_alike),
+    )
+
+
+def multi_similarity_loss(similarities, labels, *, mated_slope, non_mated_slope, boundary, mining_margin):
+    """Soft count of mated pairs below the boundary and of non-mated ones above it (eq. 15), a mean over the rows.
+
+    `mated_slope` is alpha, `non_mated_slope` beta, `boundary` lambda, `mining_margin` epsilon.
+    """
+    mated, non_mated = informative_pairs(similarities, labels, margin=mining_margin)
+    offset = similarities - boundary
+    below = _soft_count(-mated_slope * offset, mated) / mated_slope
+    above = _soft_count(non_mated_slope * offset, non_mated) / non_mated_slope
+    return ops.mean(below + above)
+
+
+def _soft_count(exponents, mask):
+    """log(1 + sum of exp) of each row over the mask."""
+    return ops.softplus(ops.logsumexp(ops.where(mask, exponents, LOG_FLOOR), axis=1))
+
+
+def collision_logistic(collisions, labels, *, threshold, slope):
+    """Logistic loss of deciding mated or not by collision probability `(B, B)`; both kinds of pair weigh the same.
+
+    `threshold` is the collision probability at the decision, `slope` the steepness of the logistic around it. A kind of
+    pair that is absent counts as without loss.
+    """
+    margins = slope * (collisions - threshold)
+    accept = masked_mean(ops.softplus(-margins), mated_mask(labels))
+    reject = masked_mean(ops.softplus(margins), non_mated_mask(labels))
+    return 0.5 * (accept + reject)
+
+
+def normal_divergence(mated, non_mated):
+    """Kullback-Leibler divergence of mated from non-mated distances, both taken as normal: (mean, variance) each."""
+    (mean, variance), (other_mean, other_variance) = mated, non_mated
+    ratio = variance / other_variance
+    return 0.5 * (ratio - 1.0 - ops.log(ratio) + ops.square(mean - other_mean) / other_variance)
+
+
+def statistics_gap(mated, non_mated):
+    """Sum of the absolute differences of means and of deviations, in units of the non-mated deviation."""
+    (mean, variance), (other_mean, other_variance) = mated, non_mated
+    other_deviation = ops.sqrt(other_variance)
+    gap = ops.abs(mean - other_mean) + ops.abs(ops.sqrt(variance) - other_deviation)
+    return gap / ops.stop_gradient(other_deviation)
+
+
+def linkability_loss(distances, labels, *, form, resolution):
+    """How far the distances `(B, B)` of mated pairs under two keys are from those of non-mated pairs.
+
+    The second term of the Secure Triplet Loss (Pinto, Correia and Cardoso, IEEE TBIOM 3(2), 2021), in both its forms, a
+    key of `LINKABILITIES`. It measures what D_sys measures (Gomez-Barrero et al., 2018), as far as mean and spread of
+    distances go. `resolution`, the smallest step of a distance, bounds the deviations from below. It is 0 for equal
+    means and deviations, or without pairs of one kind. Pairs of one image with itself are left out.
+    """
+    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
+    value = LINKABILITIES[form](_moments(distances, mated, resolution), _moments(distances, non_mated, resolution))
+    both_present = ops.logical_and(ops.any(mated), ops.any(non_mated))
+    return value * ops.cast(both_present, distances.dtype)
+
+
+def _moments(distances, mask, resolution):
+    mean = masked_mean(distances, mask)
+    return mean, masked_mean(ops.square(distances - mean), mask) + resolution**2
+
+
+LINKABILITIES = {"divergence": normal_divergence, "statistics": statistics_gap}

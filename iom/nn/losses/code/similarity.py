@@ -12,46 +12,29 @@ from iom.nn.losses.code.pairs import cosine_distance
 WEIGHT_FLOOR = 1e-7
 
 
-class SimilarityDistillation:
+def similarity_distillation(code_length, alphabet_size, *, centre, width, floor):
     """Measure of embeddings `(B, D)` against collisions `(B, B)`.
 
-    The target is the collision curve of GRP, which any projection follows on average; what is trained away is the
-    scatter around it. Pairs near the decision count most: weight = floor + exp(-(cosine - centre)^2 / (2 width^2)). The
-    value is the mean squared error over the variance that independent positions would have at the centre, p (1 - p) /
-    M: about 1 is the scatter of a random projection.
+    The target of a pair of rows is the collision curve of GRP, which any projection follows on average; what is trained
+    away is the scatter around it. Pairs near the decision count most: weight = floor + exp(-(cosine - centre)^2 / (2
+    width^2)). The value is the mean squared error over the variance that independent positions would have at the
+    centre, p (1 - p) / M: about 1 is the scatter of a random projection.
     """
+    curve = collision_curve(alphabet_size)
+    chance = collision_at(centre, alphabet_size)
+    scatter = chance * (1.0 - chance) / code_length
 
-    def __init__(self, code_length, alphabet_size, *, centre, width, floor):
-        self.centre = centre
-        self.width = width
-        self.floor = floor
-        self.curve = collision_curve(alphabet_size)
-        chance = collision_at(centre, alphabet_size)
-        self.scatter = chance * (1.0 - chance) / code_length
-
-    def __call__(self, embeddings, collisions):
-        """Embeddings `(B, D)` and collisions `(B, B)` -> scalar."""
+    def measure(embeddings, collisions):
         cosines = 1.0 - cosine_distance(embeddings, embeddings)
         bins = ops.clip(ops.round((cosines + 1.0) * (BINS / 2)), 0, BINS)
-        targets = ops.take(ops.convert_to_tensor(self.curve), ops.cast(bins, "int32"))
-        offset = (cosines - self.centre) / self.width
-        weights = self.floor + ops.exp(-0.5 * ops.square(offset))
-        return similarity_distillation(collisions, targets, weights) / self.scatter
+        targets = ops.take(ops.convert_to_tensor(curve), ops.cast(bins, "int32"))
+        rows = ops.arange(ops.shape(collisions)[0])
+        others = ops.cast(ops.not_equal(rows[:, None], rows[None, :]), cosines.dtype)
+        weights = others * (floor + ops.exp(-0.5 * ops.square((cosines - centre) / width)))
+        error = ops.sum(weights * ops.square(collisions - targets))
+        return error / ops.maximum(ops.sum(weights), WEIGHT_FLOOR) / scatter
 
-
-def similarity_distillation(collisions, targets, weights):
-    """Weighted squared error between collision probability and its target, over row pairs, per unit of weight.
-
-    Args:
-        collisions: Expected collision of all pairs of a batch, `(B, B)`.
-        targets: Target collision, a function of the float cosine, `(B, B)`.
-        weights: Of each pair, `(B, B)`, not negative; the diagonal is left out.
-    """
-    rows = ops.arange(ops.shape(collisions)[0])
-    others = ops.cast(ops.not_equal(rows[:, None], rows[None, :]), weights.dtype)
-    weights = weights * others
-    error = ops.sum(weights * ops.square(collisions - targets))
-    return error / ops.maximum(ops.sum(weights), WEIGHT_FLOOR)
+    return measure
 
 
 def collision_at(cosine: float, alphabet_size: int) -> float:

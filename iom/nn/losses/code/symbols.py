@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import scipy.linalg
 from keras import ops
 from numpy.typing import NDArray
 
@@ -96,8 +97,7 @@ def simplex_words(alphabet_size: int) -> NDArray[np.float32]:
         [[0, 0, 0], [1, 0, 1], [0, 1, 1], [1, 1, 0]]
     """
     size = 1 << (alphabet_size - 1).bit_length()
-    shared = np.arange(alphabet_size)[:, None] & np.arange(1, size)[None, :]
-    return (np.bitwise_count(shared) & 1).astype(np.float32)
+    return (scipy.linalg.hadamard(size)[:alphabet_size, 1:] < 0).astype(np.float32)
 
 
 def softened_words(soft, words):

@@ -1,23 +1,19 @@
-"""Triplet losses on a matrix of distances, and the angular triplets of deep rank hashing."""
+"""Triplet losses on a matrix of distances, and the angular triplets of deep rank hashing.
+
+They take the distances or angles of all pairs of a batch `(B, B)`, its dense subject indices `(B,)`, and the margin by
+which a non-mated distance should exceed a mated one. Rows count that have both a mated and a non-mated partner; without
+one, and where no triplet violates the margin, the value is 0, with a zero gradient.
+"""
 
 import math
 
 from keras import ops
 
-from iom.nn.losses.code.pairs import cosine_distance, masked_mean, mated_mask, non_mated_mask
+from iom.nn.losses.code.pairs import cosine_code_distance, masked_mean, mated_mask, non_mated_mask
 
 
 def batch_hard_triplet(distances, labels, *, margin):
-    """Hardest mated against hardest non-mated pair of each row (Hermans et al., 2017, eq. 5).
-
-    Args:
-        distances: All pairs of a batch, `(B, B)`.
-        labels: Dense subject indices, `(B,)`.
-        margin: By how much a non-mated distance should exceed a mated one.
-
-    Returns:
-        Scalar: mean over the rows that have both a mated and a non-mated partner; 0 with a zero gradient without one.
-    """
+    """Hardest mated against hardest non-mated pair of each row (Hermans et al., 2017, eq. 5), a mean over the rows."""
     farthest, nearest, usable = hardest_pairs(distances, labels)
     return masked_mean(ops.relu(farthest - nearest + margin), usable)
 
@@ -34,8 +30,7 @@ def hardest_pairs(distances, labels):
 def batch_all_triplet(distances, labels, *, margin):
     """All triplets of the batch that violate the margin (Hermans et al., 2017, eq. 6); memory is `(B, B, B)`.
 
-    The mean leaves out triplets without a loss: they soon are nearly all, and would drown the rest. Arguments as of
-    `batch_hard_triplet`; 0 with a zero gradient where no triplet violates the margin.
+    The mean leaves out triplets without a loss: they soon are nearly all, and would drown the rest.
     """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
     losses = ops.relu(distances[:, :, None] - distances[:, None, :] + margin)
@@ -46,8 +41,7 @@ def batch_all_triplet(distances, labels, *, margin):
 def semi_hard_triplet(distances, labels, *, margin):
     """Each mated pair against the nearest non-mated one that is farther (Schroff et al., 2015), or else the farthest.
 
-    Arguments as of `batch_hard_triplet`; the mean is over mated pairs of rows with a non-mated partner. Memory: `(B, B,
-    B)`.
+    The mean is over mated pairs of rows with a non-mated partner. Memory: `(B, B, B)`.
     """
     mated, non_mated = mated_mask(labels), non_mated_mask(labels)
     bound = _bound(distances)
@@ -75,23 +69,15 @@ RIGHT_ANGLE = math.pi / 2
 
 def code_angles(relaxed):
     """Angle between all codes of a batch, `(B, M, Q)` -> `(B, B)` in radians."""
-    rows = ops.reshape(relaxed, (-1, relaxed.shape[1] * relaxed.shape[2]))
-    cosines = 1.0 - cosine_distance(rows, rows)
+    cosines = 1.0 - cosine_code_distance(relaxed)
     return ops.arccos(ops.clip(cosines, -COSINE_LIMIT, COSINE_LIMIT))
 
 
 def batch_hard_arc_triplet(angles, labels, *, margin):
     """Deep rank hashing (Dong et al., Pattern Recognition 2022, 108886) of the hardest angles of each row.
 
-    With unit rows, a mean over the batch, and the margin on the side where it raises the loss.
-
-    Args:
-        angles: All pairs of a batch, `(B, B)`, radians from 0 to pi / 2.
-        labels: Dense subject indices, `(B,)`.
-        margin: Radians that a mated angle counts more and a non-mated one less.
-
-    Returns:
-        Scalar: mean over the rows that have both a mated and a non-mated partner; 0 with a zero gradient without one.
+    With unit rows, a mean over the batch, and the margin on the side where it raises the loss: radians that a mated
+    angle counts more and a non-mated one less. Angles are radians from 0 to pi / 2.
     """
     farthest, nearest, usable = hardest_pairs(angles, labels)
     farthest = ops.where(usable, farthest, 0.0)

@@ -1,7 +1,6 @@
 """Losses on class labels with a margin, one table of them, each named after its paper."""
 
-import inspect
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 from pydantic import ValidationError, create_model
@@ -9,9 +8,8 @@ from pydantic import ValidationError, create_model
 from iom._registry import lookup
 from iom.config import MarginConfig, Section, explain
 from iom.errors import ConfigError
-from iom.nn.losses.margin.adaptive_margin import AdaFaceLoss, MagFaceLoss
+from iom.nn.losses.margin.adaptive_margin import AdaFaceLoss, CurricularFaceLoss, MagFaceLoss
 from iom.nn.losses.margin.base import SoftmaxCrossEntropy
-from iom.nn.losses.margin.curricularface import CurricularFaceLoss
 from iom.nn.losses.margin.fixed_margin import (
     ArcFaceLoss,
     CombinedMarginLoss,
@@ -21,7 +19,7 @@ from iom.nn.losses.margin.fixed_margin import (
     SphereFaceLoss,
 )
 
-MARGIN_LOSSES: dict[str, Callable[..., SoftmaxCrossEntropy]] = {
+MARGIN_LOSSES: dict[str, type[SoftmaxCrossEntropy]] = {
     "softmax": SoftmaxLoss,
     "normalised_softmax": NormalisedSoftmaxLoss,
     "arcface": ArcFaceLoss,
@@ -32,22 +30,19 @@ MARGIN_LOSSES: dict[str, Callable[..., SoftmaxCrossEntropy]] = {
     "magface": MagFaceLoss,
     "adaface": AdaFaceLoss,
 }
-"""Name to loss. Its settings are the arguments of its class, with their ranges and defaults."""
+"""Name to loss. Its settings are the fields of its class, with their ranges and defaults."""
+_SHARED = {field.name for field in dataclasses.fields(SoftmaxCrossEntropy)} | {"classes"}
 
 
 def build_margin_loss(config: MarginConfig, *, classes: int) -> SoftmaxCrossEntropy:
     """The loss of a configuration, with its settings."""
     kind = lookup(MARGIN_LOSSES, config.name, "margin loss")
-    parameters = inspect.signature(kind).parameters
-    fields: dict[str, Any] = {
-        name: (parameter.annotation, parameter.default)
-        for name, parameter in parameters.items()
-        if parameter.annotation is not inspect.Parameter.empty
-    }
-    model = create_model(f"{kind.__name__}Settings", __base__=Section, **fields)
+    fields = {field.name: (field.type, field.default) for field in dataclasses.fields(kind)}
+    own: dict[str, Any] = {name: field for name, field in fields.items() if name not in _SHARED}
+    model = create_model(f"{kind.__name__}Settings", __base__=Section, **own)
     try:
         settings = model.model_validate(config.model_extra)
     except ValidationError as error:
         raise ConfigError(f"{explain(error, section='margin')[1]}; the loss is {config.name}") from error
-    sizes = {"classes": classes} if "classes" in parameters else {}
+    sizes: dict[str, Any] = {"classes": classes} if "classes" in fields else {}
     return kind(label_smoothing=config.label_smoothing, **sizes, **settings.model_dump())

@@ -1,7 +1,4 @@
-"""Losses whose margin depends on the norm of the embedding, which stands for image quality.
-
-Their output is that of `CosineLogits(classes, with_norm=True)`: `(B, C + 1)`, the norm last.
-"""
+"""Losses that adapt: MagFace and AdaFace to the norm of the embedding, CurricularFace to the progress of training."""
 
 import math
 
@@ -15,6 +12,7 @@ from iom.nn.losses.margin.base import (
     SoftmaxCrossEntropy,
     add_angle,
     angles,
+    class_loss,
     gather,
     replace,
 )
@@ -23,12 +21,12 @@ ANGLE_MARGIN = 1e-3
 """Angles are kept this far from 0 and pi (as in AdaFace's own code)."""
 
 
-class _NormMarginLoss(SoftmaxCrossEntropy):
-    needs_norm = True
+@class_loss
+class NormMarginLoss(SoftmaxCrossEntropy):
+    """Margin by the norm, which stands for image quality, of the output of `CosineLogits(classes, with_norm=True)`."""
 
-    def __init__(self, classes, label_smoothing, **kwargs):
-        super().__init__(label_smoothing, **kwargs)
-        self.classes = classes
+    needs_norm = True
+    classes: int
 
     def split(self, outputs):
         """Outputs `(B, C + 1)` -> cosines `(B, C)` and norms `(B, 1)`; another width lacks the norm and is refused."""
@@ -40,46 +38,30 @@ class _NormMarginLoss(SoftmaxCrossEntropy):
             )
         return outputs[:, :-1], outputs[:, -1:]
 
-    def get_config(self):
-        return {**super().get_config(), "classes": self.classes}
 
-
-@keras.saving.register_keras_serializable(package="iom")
-class MagFaceLoss(_NormMarginLoss):
+@class_loss
+class MagFaceLoss(NormMarginLoss):
     """Margin that grows with the norm a, and a pull towards large norms (Meng et al., CVPR 2021).
 
     ArcFace with m(a) = l_m + (u_m - l_m) (a - l_a) / (u_a - l_a), plus lambda_g (1/a + a/u_a^2); eqs. 3 and 4, a
     clipped to [l_a, u_a].
 
     Args:
-        classes: C.
         scale: s.
         lowest_norm: l_a.
         highest_norm: u_a.
         lowest_margin: l_m, at the lowest norm, in radians.
         highest_margin: u_m, at the highest.
         norm_weight: lambda_g.
-        label_smoothing: Share of the target spread over all classes.
     """
 
-    def __init__(
-        self,
-        classes,
-        scale: Positive = 64.0,
-        lowest_norm: Positive = 10.0,
-        highest_norm: Positive = 110.0,
-        lowest_margin: NonNegative = 0.45,
-        highest_margin: NonNegative = 0.8,
-        norm_weight: NonNegative = 35.0,
-        label_smoothing=0.0,
-        name="magface",
-        **kwargs,
-    ):
-        super().__init__(classes, label_smoothing, name=name, **kwargs)
-        self.scale = scale
-        self.lowest_norm, self.highest_norm = lowest_norm, highest_norm
-        self.lowest_margin, self.highest_margin = lowest_margin, highest_margin
-        self.norm_weight = norm_weight
+    name: str = "magface"
+    scale: Positive = 64.0
+    lowest_norm: Positive = 10.0
+    highest_norm: Positive = 110.0
+    lowest_margin: NonNegative = 0.45
+    highest_margin: NonNegative = 0.8
+    norm_weight: NonNegative = 35.0
 
     def row_losses(self, labels, outputs):
         """Cross-entropy with the norm's margin, plus the norm's own term, `(B,)`."""
@@ -98,50 +80,29 @@ class MagFaceLoss(_NormMarginLoss):
         cosines, norms = self.split(outputs)
         return cosines, ops.clip(norms, self.lowest_norm, self.highest_norm)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "scale": self.scale,
-            "lowest_norm": self.lowest_norm,
-            "highest_norm": self.highest_norm,
-            "lowest_margin": self.lowest_margin,
-            "highest_margin": self.highest_margin,
-            "norm_weight": self.norm_weight,
-        }
 
-
-@keras.saving.register_keras_serializable(package="iom")
-class AdaFaceLoss(_NormMarginLoss):
+@class_loss
+class AdaFaceLoss(NormMarginLoss):
     """Margin adapted to image quality, read from the norm (Kim et al., CVPR 2022, eqs. 14 to 17).
 
     z = clip((norm - mean) h / std, -1, 1), without a gradient; mean and std follow the batches.
     The target logit is s (cos(theta - m z) - m z - m).
 
     Args:
-        classes: C.
         margin: m.
         scale: s.
         concentration: h.
         rate: By which mean and standard deviation of the norms follow a batch.
-        label_smoothing: Share of the target spread over all classes.
     """
 
-    def __init__(
-        self,
-        classes,
-        margin: NonNegative = 0.4,
-        scale: Positive = 64.0,
-        concentration: NonNegative = 0.333,
-        rate: Rate = 0.01,
-        label_smoothing=0.0,
-        name="adaface",
-        **kwargs,
-    ):
-        super().__init__(classes, label_smoothing, name=name, **kwargs)
-        self.margin = margin
-        self.scale = scale
-        self.concentration = concentration
-        self.rate = rate
+    name: str = "adaface"
+    margin: NonNegative = 0.4
+    scale: Positive = 64.0
+    concentration: NonNegative = 0.333
+    rate: Rate = 0.01
+
+    def __post_init__(self):
+        super().__post_init__()
         settings = {"dtype": "float32", "trainable": False, "aggregation": "mean"}
         # Mean and standard deviation start at 20 and 100, as in the authors' code.
         self.mean = keras.Variable(20.0, name="adaface_mean", **settings)
@@ -171,11 +132,39 @@ class AdaFaceLoss(_NormMarginLoss):
         scaled = (norms - self.mean) / (self.deviation + ANGLE_MARGIN)
         return ops.clip(scaled * self.concentration, -1.0, 1.0)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "scale": self.scale,
-            "concentration": self.concentration,
-            "rate": self.rate,
-        }
+
+@class_loss
+class CurricularFaceLoss(SoftmaxCrossEntropy):
+    """Curricular margin softmax (Huang et al., CVPR 2020, eqs. 5 to 7).
+
+    A class j whose cosine exceeds the target's with its margin is hard, and its cosine becomes cos_j (t + cos_j). t
+    follows the mean target cosine of the batches: t <- a mean + (1 - a) t.
+
+    Args:
+        margin: Angle m of the target, in radians.
+        scale: s.
+        rate: a, by which t follows a batch.
+    """
+
+    name: str = "curricularface"
+    margin: NonNegative = 0.5
+    scale: Positive = 64.0
+    rate: Rate = 0.01
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.level = keras.Variable(0.0, dtype="float32", trainable=False, aggregation="mean", name="curricularface_t")
+
+    @property
+    def state(self):
+        return [self.level]
+
+    def logits(self, labels, outputs):
+        """Cosines `(B, C)` -> scaled cosines, hard classes weighted; moves t."""
+        target = gather(outputs, labels)
+        mean = ops.mean(ops.stop_gradient(target))
+        level = self.rate * mean + (1.0 - self.rate) * ops.convert_to_tensor(self.level)
+        self.level.assign(level)
+        moved = add_angle(target, self.margin)
+        weighted = ops.where(outputs > moved, outputs * (level + outputs), outputs)
+        return self.scale * replace(weighted, labels, moved)

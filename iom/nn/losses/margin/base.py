@@ -1,8 +1,10 @@
 """Base of the losses on class labels: exact labels, float32, softmax cross-entropy, angles of cosines."""
 
 import abc
+import dataclasses
 import math
-from typing import Annotated
+import typing
+from typing import Annotated, ClassVar
 
 import keras
 from keras import ops
@@ -16,16 +18,27 @@ Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 
 
+@typing.dataclass_transform(kw_only_default=True)
+def class_loss(kind):
+    """Decorator of a `ClassLoss`: a dataclass of its settings, which Keras saves and finds again by its name."""
+    settings = dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+    return keras.saving.register_keras_serializable(package="iom")(settings(kind))
+
+
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class ClassLoss(keras.losses.Loss, abc.ABC):
     """A loss whose truth is a dense class index, `(B,)` or `(B, 1)` integers.
 
-    A subclass writes `row_losses(labels, outputs)`; both are safe to compute with: labels are int32, outputs float32,
-    whatever precision the model has.
+    A subclass is a `class_loss`, and writes `row_losses(labels, outputs)`; both are safe to compute with: labels are
+    int32, outputs float32, whatever precision the model has. Settings, `name` and `reduction` are given by keyword.
     """
 
-    def __init__(self, name, reduction="sum_over_batch_size", dtype=None):
+    name: str
+    reduction: str | None = "sum_over_batch_size"
+
+    def __post_init__(self):
         # Half precision would round the labels' limbs, and exp() of scaled cosines overflows in it.
-        super().__init__(name=name, reduction=reduction, dtype=dtype or "float32")
+        super().__init__(name=self.name, reduction=self.reduction, dtype="float32")
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         """Loss of a batch, reduced; the labels stay exact on the way."""
@@ -45,26 +58,26 @@ class ClassLoss(keras.losses.Loss, abc.ABC):
         """Labels `(B,)` int32 and outputs float32 -> loss of each row `(B,)`, or a scalar."""
 
     def get_config(self):
-        # The type is always float32 here, and a written one would be the policy's of that day.
-        return {"name": self.name, "reduction": self.reduction}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class SoftmaxCrossEntropy(ClassLoss):
     """Cross-entropy of the softmax of logits, with label smoothing (Szegedy et al., CVPR 2016).
 
     `label_smoothing` is the share of the target that is spread evenly over all classes.
     """
 
-    needs_norm = False
+    needs_norm: ClassVar[bool] = False
     """Whether the last column of the output is the norm of the embedding."""
-    needs_cosines = True
+    needs_cosines: ClassVar[bool] = True
     """Whether the outputs are cosines; otherwise logits of an ordinary linear layer."""
+    label_smoothing: float = 0.0
 
-    def __init__(self, label_smoothing=0.0, *, name, reduction="sum_over_batch_size", dtype=None):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing: expected 0 <= share < 1, received {label_smoothing}")
-        self.label_smoothing = label_smoothing
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing: expected 0 <= share < 1, received {self.label_smoothing}")
 
     @property
     def state(self):
@@ -87,9 +100,6 @@ class SoftmaxCrossEntropy(ClassLoss):
             return loss
         spread = -ops.mean(likelihoods, axis=-1)
         return (1.0 - self.label_smoothing) * loss + self.label_smoothing * spread
-
-    def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
 def gather(rows, labels):

@@ -1,44 +1,39 @@
 """Softmax losses with a fixed margin or none: ArcFace, CosFace, SphereFace and their combination."""
 
-import keras
-
 from iom.nn.losses.margin.base import (
     NonNegative,
     Positive,
     SoftmaxCrossEntropy,
     add_angle,
     angles,
+    class_loss,
     falling_cosine,
     gather,
     replace,
 )
 
 
-@keras.saving.register_keras_serializable(package="iom")
+@class_loss
 class SoftmaxLoss(SoftmaxCrossEntropy):
     """Plain softmax on the logits of an ordinary linear layer, no cosines and no margin."""
 
+    name: str = "softmax"
     needs_cosines = False
-
-    def __init__(self, label_smoothing=0.0, name="softmax", **kwargs):
-        super().__init__(label_smoothing, name=name, **kwargs)
 
     def logits(self, labels, outputs):
         return outputs
 
 
-@keras.saving.register_keras_serializable(package="iom")
+@class_loss
 class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
     """Softmax on scaled cosines without a margin (Wang et al., ACM MM 2017, eq. 10).
 
     Args:
         scale: s, the inverse temperature of the softmax.
-        label_smoothing: Share of the target spread over all classes.
     """
 
-    def __init__(self, scale: Positive = 64.0, label_smoothing=0.0, name="normalised_softmax", **kwargs):
-        super().__init__(label_smoothing, name=name, **kwargs)
-        self.scale = scale
+    name: str = "normalised_softmax"
+    scale: Positive = 64.0
 
     def logits(self, labels, outputs):
         """`s cos_j`, with the target's cosine moved by the margin, if there is one."""
@@ -48,11 +43,8 @@ class NormalisedSoftmaxLoss(SoftmaxCrossEntropy):
         """The target's cosine `(B, 1)` with the margin."""
         return target
 
-    def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
 
-
-@keras.saving.register_keras_serializable(package="iom")
+@class_loss
 class ArcFaceLoss(NormalisedSoftmaxLoss):
     """Additive angular margin (Deng et al., CVPR 2019, eq. 3).
 
@@ -62,47 +54,31 @@ class ArcFaceLoss(NormalisedSoftmaxLoss):
 
     Args:
         margin: Angle m in radians.
-        scale: s, the inverse temperature of the softmax.
-        label_smoothing: Share of the target spread over all classes.
     """
 
-    def __init__(
-        self, margin: NonNegative = 0.5, scale: Positive = 64.0, label_smoothing=0.0, name="arcface", **kwargs
-    ):
-        super().__init__(scale, label_smoothing, name=name, **kwargs)
-        self.margin = margin
+    name: str = "arcface"
+    margin: NonNegative = 0.5
 
     def moved(self, target):
         return add_angle(target, self.margin)
 
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin}
 
-
-@keras.saving.register_keras_serializable(package="iom")
+@class_loss
 class CosFaceLoss(NormalisedSoftmaxLoss):
     """Additive cosine margin (Wang et al., CVPR 2018, eq. 4): target logit s (cos(theta) - m).
 
     Args:
         margin: m.
-        scale: s.
-        label_smoothing: Share of the target spread over all classes.
     """
 
-    def __init__(
-        self, margin: NonNegative = 0.35, scale: Positive = 64.0, label_smoothing=0.0, name="cosface", **kwargs
-    ):
-        super().__init__(scale, label_smoothing, name=name, **kwargs)
-        self.margin = margin
+    name: str = "cosface"
+    margin: NonNegative = 0.35
 
     def moved(self, target):
         return target - self.margin
 
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin}
 
-
-@keras.saving.register_keras_serializable(package="iom")
+@class_loss
 class CombinedMarginLoss(NormalisedSoftmaxLoss):
     """All three margins: cos(m1 theta + m2) - m3 (Deng et al., CVPR 2019, eq. 4).
 
@@ -113,38 +89,18 @@ class CombinedMarginLoss(NormalisedSoftmaxLoss):
         multiplier: m1, on the angle.
         margin: m2, added to the angle, in radians.
         cosine_margin: m3, taken off the cosine.
-        scale: s.
-        label_smoothing: Share of the target spread over all classes.
     """
 
-    def __init__(
-        self,
-        multiplier: Positive = 1.0,
-        margin: NonNegative = 0.3,
-        cosine_margin: NonNegative = 0.2,
-        scale: Positive = 64.0,
-        label_smoothing=0.0,
-        name="combined",
-        **kwargs,
-    ):
-        super().__init__(scale, label_smoothing, name=name, **kwargs)
-        self.multiplier = multiplier
-        self.margin = margin
-        self.cosine_margin = cosine_margin
+    name: str = "combined"
+    multiplier: Positive = 1.0
+    margin: NonNegative = 0.3
+    cosine_margin: NonNegative = 0.2
 
     def moved(self, target):
         return falling_cosine(self.multiplier * angles(target) + self.margin) - self.cosine_margin
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "multiplier": self.multiplier,
-            "margin": self.margin,
-            "cosine_margin": self.cosine_margin,
-        }
 
-
-@keras.saving.register_keras_serializable(package="iom")
+@class_loss
 class SphereFaceLoss(NormalisedSoftmaxLoss):
     """Multiplicative angular margin (Liu et al., CVPR 2017, eq. 7), on scaled cosines.
 
@@ -155,26 +111,12 @@ class SphereFaceLoss(NormalisedSoftmaxLoss):
     Args:
         margin: m, by which the angle is multiplied.
         easing: lambda; 0 is the full margin.
-        scale: s.
-        label_smoothing: Share of the target spread over all classes.
     """
 
-    def __init__(
-        self,
-        margin: Positive = 4.0,
-        easing: NonNegative = 5.0,
-        scale: Positive = 64.0,
-        label_smoothing=0.0,
-        name="sphereface",
-        **kwargs,
-    ):
-        super().__init__(scale, label_smoothing, name=name, **kwargs)
-        self.margin = margin
-        self.easing = easing
+    name: str = "sphereface"
+    margin: Positive = 4.0
+    easing: NonNegative = 5.0
 
     def moved(self, target):
         psi = falling_cosine(self.margin * angles(target))
         return (self.easing * target + psi) / (1.0 + self.easing)
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "easing": self.easing}

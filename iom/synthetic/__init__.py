@@ -67,24 +67,15 @@ class FaceModel:
     def sample(
         self, subjects: int, images: int, *, seed: int, between: float = BETWEEN, within: float = WITHIN
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Faces of subjects who do not exist.
+        """Faces of subjects who do not exist: RGB pixels `(N, 112, 112, 3)`, and the subject of each, `(N,)`.
 
         The same seed gives the same faces, and image j of subject i does not depend on how many are asked for. From
         machine to machine a pixel may differ by a grey level, since matrix products are rounded differently; and NumPy
         does not promise its normal numbers between versions.
 
-        Args:
-            subjects: How many subjects.
-            images: How many images of each.
-            seed: Any non-negative integer.
-            between: Factor on the deviation of subjects: a larger one makes verification easier.
-            within: Factor on the deviation of a subject's images: a larger one makes verification harder.
-
-        Returns:
-            RGB pixels `(subjects * images, 112, 112, 3)`, and the subject of each image.
-
-        Raises:
-            DataError: A count below one, or a negative factor.
+        `between` and `within` are factors on the deviations of subjects and of a subject's images: verification is
+        easier with a larger `between`, harder with a larger `within`. Counts below one and negative factors are a
+        `DataError`.
         """
         symmetric, antisymmetric = self.coefficients(subjects, images, seed=seed, between=between, within=within)
         return self.render(symmetric, antisymmetric), np.repeat(np.arange(subjects), images)

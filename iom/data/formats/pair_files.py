@@ -9,7 +9,6 @@ chunk can crash that library: it runs in its own process.
 import contextlib
 import pickle
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from iom._untrusted import read_bytes, reading
 from iom._workers import WorkerPool
 from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
 from iom.data.table_files import read_object
-from iom.errors import DataError, WorkerError, missing_extra
+from iom.errors import DataError, WorkerError, needs_extra
 from iom.photos.images import Pixels, decode_image
 
 MAX_BYTES = 4 << 30
@@ -128,12 +127,8 @@ def read_carray(folder: Path, *, size: int = 112) -> PairBenchmark:
 
 def blosc_workers(max_bytes: int) -> WorkerPool:
     """One worker that runs Blosc's decompressor on chunks of up to `max_bytes`; its answer is empty where it fails."""
-    try:
-        installed = find_spec("numcodecs") is not None
-    except ValueError:  # it was taken out of sys.modules
-        installed = False
-    if not installed:
-        raise missing_extra("a carray", "carray", otherwise="use the .bin file")
+    with needs_extra("a carray", "carray", otherwise="use the .bin file"):
+        import numcodecs  # noqa: F401 - the worker has no way to say that it is missing
     return WorkerPool("iom.data.formats.pair_files:blosc_handler", workers=1, max_answer=max_bytes)
 
 

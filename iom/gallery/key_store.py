@@ -454,7 +454,18 @@ class KeyWrite:
     def finish(self) -> None:
         """Write the state."""
         number = self.state.position + 1
-        sealed = self._cipher.seal(_json(_state_of(self.state)), "state", number)
+        anchor, applications = self.state.anchor, self.state.applications
+        content = {
+            "count": self.state.count,
+            "digest": self.state.digest.hex(),
+            "keyed_from": self.state.keyed_from,
+            "anchor": [anchor.sequence, anchor.digest.hex()] if anchor else None,
+            "applications": {
+                name: {**vars(known), "settings": known.settings and known.settings.fields()}
+                for name, known in applications.items()
+            },
+        }
+        sealed = self._cipher.seal(_json(content), "state", number)
         self.connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (number, sealed))
         self.change(position=number, sealed=sealed)
 
@@ -697,20 +708,6 @@ def _with_entries(known: KeyState, entries: Sequence[tuple[str, Mapping[str, Any
             of_subjects[each.subject_id] = max(each.epoch, of_subjects.get(each.subject_id, 0))
         revoked[name], epochs[name] = MappingProxyType(of_records), MappingProxyType(of_subjects)
     return dataclasses.replace(known, master=master, rollbacks=rollbacks, revoked=revoked, epochs=epochs)
-
-
-def _state_of(state: KeyState) -> dict[str, Any]:
-    anchor = state.anchor
-    return {
-        "count": state.count,
-        "digest": state.digest.hex(),
-        "keyed_from": state.keyed_from,
-        "anchor": [anchor.sequence, anchor.digest.hex()] if anchor else None,
-        "applications": {
-            name: {**vars(known), "settings": known.settings and known.settings.fields()}
-            for name, known in state.applications.items()
-        },
-    }
 
 
 def _known_of(values: Mapping[str, Any]) -> KnownApplication:

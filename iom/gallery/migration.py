@@ -112,23 +112,20 @@ class _Legacy:
         """The new key store at `path`; a `StoreError` unless it holds what this one does."""
         keys = KeyStore(path, self.key, self.new_header, master=self.external)
         try:
-            if not self._is_held_by(keys):
+            same = keys.master() == self.master
+            for name, subjects in self.revoked.items():
+                known = keys.revoked(name)
+                same &= subjects.items() <= {(record, each.subject_id) for record, each in known.items()}
+            for name, masks in self.masks.items():
+                kept = [record for record in masks if record not in keys.revoked(name)]
+                found = zip(keys.masks(name, kept), kept, strict=True)
+                same &= all([hmac.compare_digest(mask, masks[record]) for mask, record in found])
+            if not same:
                 raise StoreError(f"{path}: does not hold what {self.path} holds; move it away and start again")
         except BaseException:
             keys.close()
             raise
         return keys
-
-    def _is_held_by(self, keys: KeyStore) -> bool:
-        same = keys.master() == self.master
-        for name, subjects in self.revoked.items():
-            known = keys.revoked(name)
-            same &= subjects.items() <= {(record, each.subject_id) for record, each in known.items()}
-        for name, masks in self.masks.items():
-            kept = [record for record in masks if record not in keys.revoked(name)]
-            found = zip(keys.masks(name, kept), kept, strict=True)
-            same &= all([hmac.compare_digest(mask, masks[record]) for mask, record in found])
-        return same
 
 
 def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:

@@ -173,7 +173,10 @@ def make_references(
     codes = hasher.hash(embeddings, record_keys(keys, application, places))
     planes = pack(codes, hasher.alphabet_size).planes
     if application.masked:
-        masks = _draw_masks(application, len(rows))
+        size, (code_length, _) = code_bytes(application.encoding), encoding_shape(application.encoding)
+        masks = _planes(application, [secrets.token_bytes(size) for _ in rows])
+        if code_length % 64:  # zero behind the last position, as codes are
+            masks[:, :, -1] &= np.uint64((1 << code_length % 64) - 1)
         of_records = zip(rows, masks, strict=True)
         keys.put_masks(application.name, {record: mask.tobytes() for (_, record, _), mask in of_records})
         planes = planes ^ masks
@@ -202,15 +205,6 @@ def _planes(application: Application, codes: Sequence[bytes]) -> NDArray[np.uint
     code_length, alphabet_size = encoding_shape(application.encoding)
     shape = (len(codes), plane_count(alphabet_size), word_count(code_length))
     return np.frombuffer(b"".join(codes), "<u8").astype(np.uint64).reshape(shape)
-
-
-def _draw_masks(application: Application, count: int) -> NDArray[np.uint64]:
-    """Random planes, zero behind the last position as codes are."""
-    size, (code_length, _) = code_bytes(application.encoding), encoding_shape(application.encoding)
-    masks = _planes(application, [secrets.token_bytes(size) for _ in range(count)])
-    if code_length % 64:
-        masks[:, :, -1] &= np.uint64((1 << code_length % 64) - 1)
-    return masks
 
 
 Record = Application | Reference | Tombstone

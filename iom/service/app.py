@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 from starlette.formparsers import MultiPartParser
 
@@ -75,25 +75,19 @@ _STATUS: dict[type[Exception], int] = {
 }
 
 
-def _example(**values: Any) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [values]})
-
-
 Score = Annotated[int | None, Field(description="Differing positions; only where the service shows scores.")]
 
 
 class EnrolResponse(BaseModel):
     """References that were enrolled."""
 
-    model_config = _example(subject="alice", slots=[0, 1])
-    subject: str
-    slots: list[int] = Field(description="Numbers of the new references among the subject's.")
+    subject: str = Field(examples=["alice"])
+    slots: list[int] = Field(description="Numbers of the new references among the subject's.", examples=[[0, 1]])
 
 
 class VerifyResponse(BaseModel):
     """Outcome of a verification."""
 
-    model_config = _example(match=True)
     match: bool
     distance: Score = None
     threshold: Score = None
@@ -102,22 +96,19 @@ class VerifyResponse(BaseModel):
 class IdentifyMatch(BaseModel):
     """A subject that matches."""
 
-    model_config = _example(subject="alice")
-    subject: str
+    subject: str = Field(examples=["alice"])
     distance: Score = None
 
 
 class RevokeResponse(BaseModel):
     """References that were revoked."""
 
-    model_config = _example(revoked=2)
-    revoked: int = Field(description="Number of references.")
+    revoked: int = Field(description="Number of references.", examples=[2])
 
 
 class ReadyResponse(BaseModel):
     """The service is ready for requests."""
 
-    model_config = _example(status="ready", aligns=True, scores=False, samples=0)
     status: str = "ready"
     aligns: bool = Field(description="Photographs are accepted; otherwise only aligned 112x112 faces.")
     scores: bool = Field(description="Distances are shown.")
@@ -127,8 +118,7 @@ class ReadyResponse(BaseModel):
 class Problem(BaseModel):
     """A refused request."""
 
-    model_config = _example(detail="image: expected an image, received an empty file")
-    detail: str
+    detail: str = Field(examples=["image: expected an image, received an empty file"])
 
 
 _TEXTS: dict[int, tuple[str, str]] = {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.attack_setting import Setting
     from iom.config import EvaluateConfig
     from iom.data.benchmarks.base import PairBenchmark
-    from iom.data.benchmarks.blufr import Blufr
+    from iom.data.benchmarks.identification import Blufr
     from iom.evaluation.scores import CodeSystem, EvaluationInputs
 
 Cell = dict[str, Any]
@@ -40,7 +40,7 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     """
     from benchmarks.attack_setting import load_setting
     from benchmarks.stored_embeddings import embeddings_of
-    from iom.data.benchmarks.blufr import read_blufr
+    from iom.data.benchmarks.identification import read_blufr
     from iom.data.benchmarks.pair_lists import read_pair_list
 
     setting = argparse.Namespace(

@@ -50,11 +50,11 @@ EVALUATORS: dict[str, Callable[[EvaluationInputs], Evaluator]] = {
 """Evaluators of pairs and those that `config.report` asks for, then those of identification, by `benchmark.source`."""
 PROTOCOLS = {
     "folder": Source("iom.data.benchmarks.folders:folder_identification", ("root",), ("gallery_images",)),
-    "ijb": Source("iom.data.benchmarks.ijb:read_ijb_identification", options=("align_into",)),
+    "ijb": Source("iom.data.benchmarks.identification:read_ijb_identification", options=("align_into",)),
     "megaface": Source(
-        "iom.data.benchmarks.megaface:read_megaface", ("path", "distractors", "root", "distractor_root")
+        "iom.data.benchmarks.identification:read_megaface", ("path", "distractors", "root", "distractor_root")
     ),
-    "blufr": Source("iom.data.benchmarks.blufr:read_blufr"),
+    "blufr": Source("iom.data.benchmarks.identification:read_blufr"),
 }
 """Readers of identification protocols, by the name that `benchmark.source` gives."""
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from iom._untrusted import shown
 from iom.errors import DataError
 from iom.metrics.bootstrap import Counts, Interval, Weights, bootstrap_samples, percentile_intervals, rate_interval
 
 RANKS = 10
-_OFFENDERS_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class GallerySearch:
         if len(twice):
             raise DataError(
                 f"gallery: {len(twice)} of {len(names)} subjects stand in it more than once: "
-                f"{_shown(twice)}; make one template of a subject's images first"
+                f"{shown(twice)}; make one template of a subject's images first"
             )
         self._order = np.argsort(subjects)
         self._sorted = subjects[self._order]
@@ -141,7 +141,7 @@ class GallerySearch:
             wrong = np.flatnonzero(~np.isfinite(table).all(axis=1))
             if len(wrong):
                 raise DataError(
-                    f"search: distances of {len(wrong)} of {len(table)} probes are not finite: rows {_shown(wrong)}"
+                    f"search: distances of {len(wrong)} of {len(table)} probes are not finite: rows {shown(wrong)}"
                 )
         place = np.minimum(np.searchsorted(self._sorted, subjects), size - 1)
         enrolled = self._sorted[place] == subjects
@@ -243,8 +243,3 @@ def _check_both(enrolled: int, others: int) -> None:
         raise DataError(
             f"open set: expected probes of enrolled subjects and of others, received {enrolled} and {others}"
         )
-
-
-def _shown(values: NDArray[Any]) -> str:
-    names = ", ".join(str(value) for value in values[:_OFFENDERS_SHOWN].tolist())
-    return names + (", ..." if len(values) > _OFFENDERS_SHOWN else "")

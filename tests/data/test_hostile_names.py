@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from iom.config import FolderConfig
-from iom.data.benchmarks.blufr import read_blufr
+from iom.data.benchmarks.identification import read_blufr
 from iom.data.benchmarks.pair_lists import read_pair_list, read_two_line_pairs, read_youtube_faces
 from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert

@@ -8,10 +8,8 @@ import pytest
 from iom.codes.comparators import CosineComparator
 from iom.config import BenchmarkConfig, CodeConfig, EvaluateConfig, ScenarioConfig
 from iom.data.benchmarks.base import PairBenchmark
-from iom.data.benchmarks.blufr import read_blufr
 from iom.data.benchmarks.folders import folder_identification
-from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
-from iom.data.benchmarks.megaface import read_megaface
+from iom.data.benchmarks.identification import read_blufr, read_ijb_identification, read_ijb_pairs, read_megaface
 from iom.data.benchmarks.pair_lists import read_youtube_faces
 from iom.errors import ConfigError, DataError
 from iom.evaluation.evaluate import embed_benchmark

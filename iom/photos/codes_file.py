@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from iom._files import atomic_path, name_of
 from iom._untrusted import parse_json, reading
 from iom.codes.packing import PackedCodes, code_bytes, encoding_shape, plane_count, unpack, word_count
-from iom.errors import CodeError, DataError, missing_extra
+from iom.errors import CodeError, DataError, needs_extra
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,11 +67,9 @@ class CodeFile:
 
 def pyarrow() -> Any:
     """The package that reads and writes Parquet; imported here, since it is optional."""
-    try:
+    with needs_extra("a file of codes", "parquet"):
         import pyarrow as pa
         import pyarrow.parquet
-    except ImportError as error:
-        raise missing_extra("a file of codes", "parquet", cause=error) from error
     return pa
 
 

@@ -12,9 +12,7 @@ from iom.errors import ConfigError
 from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
 from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
 from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
-from iom.nn.losses.margin import build_margin_loss
-from iom.nn.losses.margin.base import SoftmaxCrossEntropy
-from iom.nn.losses.margin.sampled import SampledLoss
+from iom.nn.losses.margin import SampledLoss, SoftmaxCrossEntropy, build_margin_loss
 from iom.training.optimizers import build_optimizer
 
 CENTER, TRIPLET, LABELS = "center", "triplet", "labels"

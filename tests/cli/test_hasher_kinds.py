@@ -21,9 +21,8 @@ ALL_KINDS = [*KINDS, "keras", "saved_model"]
 def models(tmp_path_factory):
     """A folder with a small calibrated hasher, its artefacts, faces, a key and configurations."""
     from iom.config import HasherConfig
-    from iom.export.check import synthetic_faces
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter
+    from iom.export.exporter import Exporter, synthetic_faces
     from iom.keys import TransformKey
     from iom.models.embedder import load_embedder
     from iom.models.face_hasher import Calibration, KerasFaceHasher

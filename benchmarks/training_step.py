@@ -120,7 +120,7 @@ def _ours(case: Any, precision: str) -> Round:
     from iom.config import Stage1Config
     from iom.data.image_batches import LABEL
     from iom.nn.backbones.registry import build_backbone
-    from iom.training.classification_heads import build_phase
+    from iom.training.backbone import build_phase
     from iom.training.loop import TrainingLoop
     from iom.training.run_dir import Progress
 

@@ -264,14 +264,11 @@ def part_of(key: TransformKey, parts: int) -> int:
     return int.from_bytes(key.stream("part", 8), "little") % parts
 
 
-def key_in_new_part(
-    used: Iterable[TransformKey], *, parts: int, candidates: Iterable[TransformKey] | None = None
-) -> TransformKey:
-    """A key for a subject's next template, of a part that none of the subject's keys in any application used.
+def key_in_new_part(used: Iterable[TransformKey], *, parts: int) -> TransformKey:
+    """A fresh key for a subject's next template, of a part that none of the subject's keys in any application used.
 
     Of k parts (`part_count`), the first template takes one, and k - 1 renewals outlive a full disclosure. `used` are
-    the subject's keys in all applications, as it is the embedding that leaks; `candidates` are tried in order, by
-    default fresh ones. `KeyMaterialError` where no part is left.
+    the subject's keys in all applications, as it is the embedding that leaks. `KeyMaterialError` where no part is left.
     """
     taken = {part_of(key, parts) for key in used}
     if len(taken) >= parts:
@@ -280,14 +277,12 @@ def key_in_new_part(
             "with the ones that leaked; enrol with another embedder, or with keys of another kind "
             "that are kept apart from the templates"
         )
-    tries: Iterable[TransformKey] = iter(TransformKey.generate, None) if candidates is None else candidates
-    for key in tries:
-        if part_of(key, parts) not in taken:
-            return key
-    raise KeyMaterialError(f"no candidate lives in one of the {parts - len(taken)} parts that are left; offer more")
+    while part_of(key := TransformKey.generate(), parts) in taken:
+        pass
+    return key
 
 
-def check_key_kind(kind: str, *, application: str, masked: bool, stacklevel: int = 1) -> None:
+def check_key_kind(kind: str, *, application: str, masked: bool) -> None:
     """Warn, where an application is made or opened, that its keys do not hide the values of an embedding.
 
     `masked`: whether the application stores its codes under one-time masks. The text is the same each time, so that
@@ -310,5 +305,5 @@ def check_key_kind(kind: str, *, application: str, masked: bool, stacklevel: int
         f"application {application}: keys of kind '{kind}' {told}, make another application with a "
         "hasher whose keys are 'orthogonal', enrol everyone anew in it, then revoke and erase here",
         KeyKindWarning,
-        stacklevel=stacklevel + 1,
+        stacklevel=2,
     )

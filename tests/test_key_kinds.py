@@ -112,15 +112,6 @@ def test_renewals_are_refused_once_all_parts_are_used():
         key_in_new_part(used, parts=3)
 
 
-def test_a_renewal_takes_the_first_record_in_another_part():
-    records = [FIRST.derive(application="a", subject="s", record=n) for n in range(40)]
-    found = key_in_new_part(records[:1], parts=2, candidates=records)
-    others = [key for key in records if part_of(key, 2) != part_of(records[0], 2)]
-    assert found == others[0]
-    with pytest.raises(KeyMaterialError, match="offer more"):
-        key_in_new_part(records[:1], parts=2, candidates=records[:1])
-
-
 def test_signs_and_orders_are_uniform_and_independent():
     """Over 2,000 keys: each sign and each place about equally often, at 6 sigma."""
     values = np.array([TransformKey(n.to_bytes(32, "big")).signed_orders(8) for n in range(2000)])

@@ -3,14 +3,17 @@
 import contextlib
 import dataclasses
 import functools
+import inspect
 import json
+import os
 import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import click
 
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from iom.config import Section
     from iom.models.face_hasher import FaceHasher
 
-T = TypeVar("T")
 SectionT = TypeVar("SectionT", bound="Section")
 
 OK, NO, BUG = 0, 1, 70
@@ -43,6 +45,7 @@ EXIT_CODES: dict[int, tuple[tuple[type[BaseException], ...], str]] = {
     4: ((RevokedError,), "the subject was revoked"),
     5: ((FaceError,), "an image cannot be used as a face"),
     6: ((StoreError, KeyMaterialError), "record store or key store: missing, damaged, wrong passphrase or key"),
+    141: ((BrokenPipeError,), "standard output was closed, as by head"),
     2: ((IomError, OSError, MemoryError), "wrong arguments, configuration or input; a file cannot be read or written"),
     BUG: ((), "an error of the program, with its traceback"),
     130: ((KeyboardInterrupt,), "interrupted"),
@@ -51,7 +54,6 @@ EXIT_CODES: dict[int, tuple[tuple[type[BaseException], ...], str]] = {
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +63,12 @@ class Answer:
     Attributes:
         facts: The object that `--json` prints.
         text: Lines to print otherwise; empty where the command has printed them already.
-        code: Exit code.
+        ok: Exit code 0; otherwise 1.
     """
 
     facts: Mapping[str, Any]
     text: str = ""
-    code: int = OK
+    ok: bool = True
 
 
 class _PlainEpilog(click.Command):
@@ -113,7 +115,7 @@ class Command(_PlainEpilog):
             print(json.dumps(answer.facts, default=_plain))
         elif answer.text:
             print(answer.text)
-        return answer.code
+        return OK if answer.ok else NO
 
 
 class Group(_PlainEpilog, click.Group):
@@ -125,36 +127,48 @@ class Group(_PlainEpilog, click.Group):
         self.renamed: dict[str, str] = {}
 
     def section(self, title: str, *, epilog: str = "") -> Callable[..., Callable[[Callable[..., Any]], Command]]:
-        """A decorator as `click.command`, for the commands that the help lists under `title`.
+        """`declare` for the commands under one heading; `epilog` is of those that have none of their own."""
+        return functools.partial(self.declare, title, epilog=epilog)
+
+    def declare(
+        self,
+        title: str,
+        name: str,
+        *,
+        examples: Sequence[str] = (),
+        answers: bool = True,
+        epilog: str = "",
+        **settings: Any,
+    ) -> Callable[[Callable[..., Any]], Command]:
+        """A decorator that makes a command of a function, whose signature declares the options (`option`, `argument`).
 
         Args:
-            title: The heading.
-            epilog: Of commands that have none of their own.
-
-        Returns:
-            A function of the command's name, `examples` (what follows the name), `answers` (the command has `--json`),
-            `epilog`, and settings of `Command`.
+            title: Heading in the help.
+            name: Of the command.
+            examples: What follows the name.
+            answers: The command has `--json`.
+            epilog: Text behind the options.
+            settings: Of `Command`.
         """
+        path = name if self.name == "iom" else f"{self.name} {name}"
+        text = "".join(f"  iom {path} {line}".rstrip() + "\n" for line in examples)
+        epilog = "\n".join(filter(None, [epilog, f"examples:\n{text}" if text else ""]))
 
-        def declare(
-            name: str, *, examples: Sequence[str] = (), answers: bool = True, epilog: str = epilog, **settings: Any
-        ) -> Callable[[Callable[..., Any]], Command]:
-            path = name if self.name == "iom" else f"{self.name} {name}"
-            text = "".join(f"  iom {path} {line}".rstrip() + "\n" for line in examples)
-            parts = [epilog, f"examples:\n{text}" if text else ""]
+        def decorate(function: Callable[..., Any]) -> Command:
+            as_json = click.Option(["--json"], is_flag=True, help="print one JSON object, also of an error")
+            command = Command(
+                name,
+                callback=lambda **values: _call(function, values),
+                params=[*([as_json] if answers else []), *_parameters(function)],
+                help=inspect.getdoc(function),
+                epilog=epilog,
+                **settings,
+            )
+            self.add_command(command)
+            self.sections.setdefault(title, []).append(command)
+            return command
 
-            def decorate(function: Callable[..., Any]) -> Command:
-                if answers:
-                    as_json = click.option("--json", is_flag=True, help="print one JSON object, also of an error")
-                    function = as_json(function)
-                command = click.command(name, cls=Command, epilog="\n".join(filter(None, parts)), **settings)(function)
-                self.add_command(command)
-                self.sections.setdefault(title, []).append(command)
-                return command
-
-            return decorate
-
-        return declare
+        return decorate
 
     def subgroup(self, title: str, name: str, text: str) -> "Group":
         """A group of commands within this one, listed under `title`."""
@@ -177,13 +191,9 @@ class Group(_PlainEpilog, click.Group):
         width = max(map(len, self.commands))
         for title, commands in self.sections.items():
             with formatter.section(title):
-                rows = [(str(each.name).ljust(width), first_sentence(each.help or "")) for each in commands]
-                formatter.write_dl(rows)
-
-
-def first_sentence(text: str) -> str:
-    """The first sentence, without its full stop."""
-    return " ".join(text.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+                sentences = [" ".join((each.help or "").split()).partition(". ")[0].rstrip(".") for each in commands]
+                names = [str(each.name).ljust(width) for each in commands]
+                formatter.write_dl(list(zip(names, sentences, strict=True)))
 
 
 def run(command: click.Command, argv: Sequence[str] | None = None, *, program: str = "iom") -> int:
@@ -220,7 +230,12 @@ def guarded(act: Callable[[], int], *, in_json: bool = False) -> int:
     silence()
     try:
         with _warnings_in_one_line():
-            return act()
+            code = act()
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes nowhere
+        return exit_code(error)
     except (IomError, OSError, MemoryError) as error:
         return _refuse(error, _message(error), in_json=in_json)
     except KeyboardInterrupt as stop:
@@ -242,17 +257,6 @@ def goes_on_when_repeated() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; start the same command again to go on") from None
-
-
-def exclusive(**options: Any) -> None:
-    """Refuse more than one of these options.
-
-    Raises:
-        ConfigError: Two or more were given.
-    """
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
 
 
 def counted(count: int, noun: str) -> str:
@@ -283,51 +287,79 @@ class Output(click.ParamType[Path]):
         return path
 
 
-def packed(kind: type, name: str, *options: Decorator) -> Decorator:
-    """Options whose values reach a command as one argument, a dataclass with a field for each of them.
+@dataclasses.dataclass(frozen=True)
+class _Declared:
+    kind: type[click.Parameter]
+    settings: Mapping[str, Any]
 
-    Args:
-        kind: The dataclass.
-        name: The argument of the command.
-        options: Of Click.
+
+def option(text: str | None, metavar: str | None = None, **settings: Any) -> Any:
+    """Declares an option, within `Annotated` in the signature of a command or of a dataclass that is one's argument.
+
+    Name, type, default, and whether it is required come from the signature; `settings` of `click.Option` go before.
     """
-    fields = [field.name for field in dataclasses.fields(kind)]
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def with_object(**values: Any) -> Any:
-            made = kind(**{field: values.pop(field) for field in fields})
-            return function(**{name: made}, **values)
-
-        decorated: Callable[..., Any] = with_object
-        for option in reversed(options):
-            decorated = option(decorated)
-        return decorated
-
-    return decorate
+    return _Declared(click.Option, {"help": text, "metavar": metavar, **settings})
 
 
-def output_option(text: str, *, folder: bool = True, **settings: Any) -> Decorator:
-    """`--output`: the folder or file that a command writes."""
-    settings.setdefault("required", "default" not in settings)
-    settings.setdefault("metavar", "DIR" if folder else "FILE")
-    return click.option("--output", type=Output(folder=folder), help=text, **settings)
+def argument(metavar: str | None = None, **settings: Any) -> Any:
+    """Declares an argument, as `option` does an option; a parameter that nothing is said of is one, too."""
+    return _Declared(click.Argument, {"metavar": metavar, **settings})
 
 
-def workers_option(default: int, text: str = "processes", *, least: int = 1) -> Decorator:
-    """`--workers`: processes that share the work."""
-    return click.option("--workers", type=click.IntRange(min=least), default=default, metavar="N", help=text)
+def output_option(text: str, *, folder: bool = True, **settings: Any) -> Any:
+    """Declares an option for the folder or file that a command writes."""
+    return option(text, **{"metavar": "DIR" if folder else "FILE", "type": Output(folder=folder), **settings})
 
 
-quiet_option = click.option("--quiet", is_flag=True, help="no progress bars")
+def _annotated(parameter: inspect.Parameter) -> tuple[Any, Any]:
+    """Type of a parameter and what else its annotation says."""
+    hint = parameter.annotation
+    return getattr(hint, "__origin__", hint), getattr(hint, "__metadata__", (None,))[0]
+
+
+def _parameters(function: Callable[..., Any], changes: Mapping[str, Any] | None = None) -> Iterator[click.Parameter]:
+    """The options and arguments of a signature, those of a dataclass among them; `changes` are settings by name."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint, declared = _annotated(parameter)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from _parameters(hint, declared)
+            continue
+        kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
+        kind = (get_args(kinds[0]) or kinds)[0]
+        settings: dict[str, Any] = {"is_flag": True} if kind is bool else {"type": PATH if kind is Path else kind}
+        settings["required"] = parameter.default is parameter.empty and hint is not bool and hint == kinds[0]
+        if parameter.default not in (parameter.empty, None):
+            settings |= {"default": parameter.default, "show_default": parameter.default != ""}
+        declared = declared or argument()
+        settings |= {**declared.settings, **(changes or {}).get(name, {})}
+        flag = settings.pop("flag", f"--{name.replace('_', '-')}")
+        yield declared.kind([flag, name] if declared.kind is click.Option else [name], **settings)
+
+
+def _call(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    """Call a function with the values of the options that its signature declares."""
+    given = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint, _ = _annotated(parameter)
+        given[name] = _call(hint, values) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else values[name]
+    return function(**given)
+
+
+NO_DEFAULT = {"default": None, "envvar": None, "show_envvar": False}
+"""Changes of an option that has no default in this command."""
+Quiet = Annotated[bool, option("no progress bars")]
+Workers = Annotated[int, option("processes", "N", type=COUNT)]
+DetectorWeights = Annotated[Path | None, option("the detector's ONNX file (yunet, yunet_onnx)", "FILE")]
 
 
 @dataclasses.dataclass(frozen=True)
 class ConfigOptions:
     """`--config` and `--set`."""
 
-    config: Path | None
-    overrides: Sequence[str]
+    config: Annotated[Path | None, option("YAML configuration, or the name of one", "FILE", required=True)]
+    overrides: Annotated[
+        Sequence[str], option("change one setting; may be repeated", "SECTION.KEY=VALUE", flag="--set", multiple=True)
+    ]
 
     def load(self, kind: "type[SectionT]", *more: str, default: Path | None = None) -> "SectionT":
         """The configuration with the overrides, and `more` of them.
@@ -340,26 +372,13 @@ class ConfigOptions:
         return load_config(kind, self.config or default, overrides=[*self.overrides, *more])
 
 
-def config_options(*, required: bool = True, text: str = "YAML configuration, or the name of one") -> Decorator:
-    """`--config` and `--set` as `config`."""
-    return packed(ConfigOptions, "config", *_config_options(required, text))
-
-
-def _config_options(required: bool, text: str) -> tuple[Decorator, Decorator]:
-    setting: dict[str, Any] = {"metavar": "SECTION.KEY=VALUE", "help": "change one setting; may be repeated"}
-    return (
-        click.option("--config", type=PATH, required=required, metavar="FILE", help=text),
-        click.option("--set", "overrides", multiple=True, **setting),
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class RunOptions(ConfigOptions):
     """The options of a run that can be continued."""
 
-    output: Path
-    resume: bool
-    quiet: bool
+    output: Annotated[Path, output_option("folder of the run")]
+    resume: Annotated[bool, option("continue the run in --output where it stopped")]
+    quiet: Quiet
 
     def how(self) -> dict[str, Any]:
         """Further arguments of a run: `resume`, `progress`, and `report`, which prints a line at once."""
@@ -367,54 +386,26 @@ class RunOptions(ConfigOptions):
         return {"resume": self.resume, "progress": not self.quiet, "report": report}
 
 
-run_options = packed(
-    RunOptions,
-    "run",
-    *_config_options(True, "YAML configuration, or the name of one"),
-    output_option("folder of the run"),
-    click.option("--resume", is_flag=True, help="continue the run in --output where it stopped"),
-    quiet_option,
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class HasherOptions:
     """`--hasher` and `--weights`."""
 
-    hasher: str
-    weights: str
+    hasher: Annotated[
+        str,
+        option(
+            "folder of a trained hasher, artefact of iom deploy, or a name",
+            "NAME_OR_PATH",
+            envvar="IOM_HASHER",
+            show_envvar=True,
+        ),
+    ] = BUNDLED
+    weights: Annotated[str, option("embedder (default: the hasher's own)", "NAME_OR_FILE")] = ""
 
     def load(self, **settings: Any) -> "FaceHasher":
         """The face hasher, as `iom.load` opens it."""
         from iom.models.face_hasher import load
 
         return load(self.hasher, weights=self.weights, **settings)
-
-
-def hasher_options(**settings: Any) -> Decorator:
-    """`--hasher` and `--weights` as `models`."""
-    settings.setdefault("help", "folder of a trained hasher, artefact of iom deploy, or a name")
-    if "default" not in settings:
-        settings |= {"default": BUNDLED, "envvar": "IOM_HASHER", "show_envvar": True}
-    return packed(
-        HasherOptions,
-        "models",
-        click.option("--hasher", metavar="NAME_OR_PATH", **settings),
-        click.option("--weights", default="", metavar="NAME_OR_FILE", help="embedder (default: the hasher's own)"),
-    )
-
-
-def detector_options(text: str, **settings: Any) -> Decorator:
-    """`--detector` and `--detector-weights`."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        detector = click.option("--detector", metavar="NAME", help=text, **settings)
-        weights = click.option(
-            "--detector-weights", type=PATH, metavar="FILE", help="the detector's ONNX file (yunet, yunet_onnx)"
-        )
-        return detector(weights(function))
-
-    return decorate
 
 
 def _usage(error: click.UsageError, program: str) -> str:

@@ -3,28 +3,23 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from iom.cli._command import (
     COUNT,
-    NO,
-    OK,
-    PATH,
     Answer,
-    Decorator,
+    DetectorWeights,
     HasherOptions,
     Output,
-    detector_options,
-    exclusive,
+    Quiet,
+    Workers,
+    argument,
     goes_on_when_repeated,
-    hasher_options,
+    option,
     output_option,
-    packed,
-    quiet_option,
     root,
-    workers_option,
 )
 from iom.errors import ConfigError, DataError, KeyMaterialError
 
@@ -38,24 +33,26 @@ KEY_VARIABLE = "IOM_KEY"
 MAX_SHOWN = 5
 """Findings of a kind that `iom check-data` prints; `--json` gives all."""
 
-size_option = click.option("--size", type=COUNT, default=112, metavar="PIXELS", help="side of an image")
+Size = Annotated[int, option("side of an image", "PIXELS", type=COUNT)]
 
 
 @dataclasses.dataclass(frozen=True)
 class PhotoOptions:
     """How faces are found in photographs, and by whom."""
 
-    faces: str
-    detector: str | None
-    detector_weights: Path | None
-    points: Path | None
-    min_score: float | None
-    min_size: float
-    detect_side: int
-    max_megapixels: float | None
-    workers: int
-    seconds: float
-    quiet: bool
+    faces: Annotated[str, option("of several: all, largest, centre, dominant, or one")] = "largest"
+    detector: Annotated[str | None, option("mtcnn (the default), yunet or yunet_onnx", "NAME")] = None
+    detector_weights: DetectorWeights = None
+    points: Annotated[Path | None, option("landmarks that are known already (CSV)", "FILE")] = None
+    min_score: Annotated[float | None, option("lowest score (default: the detector's own)", "X")] = None
+    min_size: Annotated[float, option("smallest side of a face", "PIXELS")] = 32.0
+    detect_side: Annotated[int, option("detect at this size; 640 is faster", "PIXELS")] = 1024
+    max_megapixels: Annotated[float | None, option("refuse larger photographs (default: 64)", "N")] = None
+    workers: Annotated[
+        int, option("processes that decode and find faces; 0: in this one", "N", type=click.IntRange(min=0))
+    ] = 2
+    seconds: Annotated[float, option("give a photograph up after so long", "S")] = 120.0
+    quiet: Quiet = False
 
     def run(self, photos: Path, *, aligned: bool = False) -> "PhotoRun":
         """The library's run over a folder; `aligned` photographs are faces, and need no detector."""
@@ -65,7 +62,9 @@ class PhotoOptions:
         from iom.photos.photograph import ALIGNED, POINTS, PhotoSettings
         from iom.photos.pipeline import PhotoRun
 
-        exclusive(detector=self.detector, points=self.points, aligned=aligned)
+        sources = {"--detector": self.detector, "--points": self.points, "--aligned": aligned}
+        if len(given := [name for name, value in sources.items() if value]) > 1:
+            raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
         if not self.seconds > 0:
             raise ConfigError("expected --seconds above 0")
         file = self.points or self.detector_weights
@@ -89,26 +88,6 @@ class PhotoOptions:
         )
 
 
-def photo_options(*, faces: str) -> Decorator:
-    """Options of how faces are found in photographs, as `photo`; `faces` is the default choice."""
-    return packed(
-        PhotoOptions,
-        "photo",
-        click.option("--faces", default=faces, help="of several: all, largest, centre, dominant, or one"),
-        detector_options("mtcnn (the default), yunet or yunet_onnx"),
-        click.option("--points", type=PATH, metavar="FILE", help="landmarks that are known already (CSV)"),
-        click.option("--min-score", type=float, metavar="X", help="lowest score (default: the detector's own)"),
-        click.option("--min-size", type=float, default=32.0, metavar="PIXELS", help="smallest side of a face"),
-        click.option(
-            "--detect-side", type=int, default=1024, metavar="PIXELS", help="detect at this size; 640 is faster"
-        ),
-        click.option("--max-megapixels", type=float, metavar="N", help="refuse larger photographs (default: 64)"),
-        workers_option(2, "processes that decode and find faces; 0: in this one", least=0),
-        click.option("--seconds", type=float, default=120.0, metavar="S", help="give a photograph up after so long"),
-        quiet_option,
-    )
-
-
 @command(
     "align",
     renamed={"--which": "--faces", "--weights": "--detector-weights"},
@@ -122,11 +101,13 @@ Start the same command again to go on where it stopped. Beside the faces lie rep
         "photos faces --points landmarks.csv      # no detector needed",
     ),
 )
-@click.argument("photos", type=PATH)
-@click.argument("output", type=Output())
-@photo_options(faces="largest")
-@click.option("--format", default="jpg", help="jpg (quality 95) or png")
-def align(photos: Path, output: Path, photo: PhotoOptions, format: str) -> Answer:
+def align(
+    *,
+    photos: Path,
+    output: Annotated[Path, argument(type=Output())],
+    photo: PhotoOptions,
+    format: Annotated[str, option("jpg (quality 95) or png")] = "jpg",
+) -> Answer:
     """Find the faces of a folder of photographs and align them to 112x112, keeping the folders.
 
     OUTPUT is a new folder, or one to go on with.
@@ -163,20 +144,14 @@ codes.report.jsonl: what has no code and why, what needs a look, and the counts 
         "faces --output codes.parquet --key-file door.key --aligned      # 112x112 faces",
     ),
 )
-@click.argument("photos", type=PATH)
-@output_option("file of codes, *.parquet", folder=False)
-@click.option("--key-file", type=PATH, metavar="FILE", help="key text (default: IOM_KEY holds it)")
-@photo_options(faces="all")
-@click.option("--aligned", is_flag=True, help="the files are 112x112 faces: no detector")
-@click.option("--landmarks", is_flag=True, help="write the five points of each face, too")
-@hasher_options()
 def hash_(
+    *,
     photos: Path,
-    output: Path,
-    key_file: Path | None,
-    photo: PhotoOptions,
-    aligned: bool,
-    landmarks: bool,
+    output: Annotated[Path, output_option("file of codes, *.parquet", folder=False)],
+    key_file: Annotated[Path | None, option("key text (default: IOM_KEY holds it)", "FILE")],
+    photo: Annotated[PhotoOptions, {"faces": {"default": "all"}}],
+    aligned: Annotated[bool, option("the files are 112x112 faces: no detector")],
+    landmarks: Annotated[bool, option("write the five points of each face, too")],
     models: HasherOptions,
 ) -> Answer:
     """Find, align, embed and hash the faces of a folder of photographs, into one file of codes."""
@@ -237,7 +212,6 @@ loses it has codes that nothing can be compared with.
 """,
     examples=("door.key",),
 )
-@click.argument("file", type=PATH)
 def make_key(file: Path) -> Answer:
     """Make a transform key, in a new file that only its owner can read."""
     from iom._files import write_secret
@@ -275,16 +249,15 @@ What was written is read again and compared. Start the same command again to go 
         "lfw.bin lfw_pairs --kind bin:pairs",
     ),
 )
-@click.argument("source", type=PATH, metavar="FROM")
-@click.argument("target", type=Output(), metavar="TO")
-@click.option("--kind", required=True, metavar="A:B", help="what to what, see below")
-@size_option
-@click.option("--per-shard", type=COUNT, default=4096, metavar="N", help="images a shard")
-@workers_option(2)
-@click.option("--skip-damaged", is_flag=True, help="leave bad images out, count and list them")
-@quiet_option
 def convert(
-    source: Path, target: Path, kind: str, size: int, per_shard: int, workers: int, skip_damaged: bool, quiet: bool
+    source: Annotated[Path, argument("FROM")],
+    target: Annotated[Path, argument("TO", type=Output())],
+    kind: Annotated[str, option("what to what, see below", "A:B")],
+    size: Size = 112,
+    per_shard: Annotated[int, option("images a shard", "N", type=COUNT)] = 4096,
+    workers: Workers = 2,
+    skip_damaged: Annotated[bool, option("leave bad images out, count and list them")] = False,
+    quiet: Quiet = False,
 ) -> Answer:
     """Convert data sets of faces."""
     from iom.data.formats.conversions import convert
@@ -315,11 +288,7 @@ Exit code 0: nothing found; 1: problems found; 2: wrong use.
 """,
     examples=("faces", "shards --json > report.json        # all findings", "faces_emore/train.rec", "lfw.bin"),
 )
-@click.argument("path", type=PATH)
-@size_option
-@workers_option(2)
-@quiet_option
-def check_data(path: Path, size: int, workers: int, quiet: bool) -> Answer:
+def check_data(path: Path, size: Size = 112, workers: Workers = 2, quiet: Quiet = False) -> Answer:
     """Report corrupt, repeated, wrongly sized and wrongly labelled images of a data set."""
     from iom.data.check import PROBLEMS, check_data
 
@@ -334,7 +303,7 @@ def check_data(path: Path, size: int, workers: int, quiet: bool) -> Answer:
         if len(own) > MAX_SHOWN:
             lines.append(f"{'':22} ...")
     rows = [{"kind": each.kind, "place": each.place, "detail": each.detail} for each in findings]
-    return Answer({"path": path, "images": count, "findings": rows}, "\n".join(lines), NO if findings else OK)
+    return Answer({"path": path, "images": count, "findings": rows}, "\n".join(lines), not findings)
 
 
 @command(
@@ -344,12 +313,13 @@ The subjects do not exist: docs/face_model.md. Train nothing on them that is eva
 """,
     examples=("--output runs/faces", "--output runs/faces --subjects 200 --images 8 --seed 7"),
 )
-@output_option("a new or empty folder")
-@click.option("--subjects", type=int, default=40, metavar="N", help="subjects")
-@click.option("--images", type=int, default=6, metavar="N", help="images of each")
-@click.option("--seed", type=int, default=1, help="of the faces")
-@quiet_option
-def synthesize(output: Path, subjects: int, images: int, seed: int, quiet: bool) -> Answer:
+def synthesize(
+    output: Annotated[Path, output_option("a new or empty folder")],
+    subjects: Annotated[int, option("subjects", "N")] = 40,
+    images: Annotated[int, option("images of each", "N")] = 6,
+    seed: Annotated[int, option("of the faces")] = 1,
+    quiet: Quiet = False,
+) -> Answer:
     """Write a folder of synthetic faces, a small data set for smoke runs and tests.
 
     They are aligned faces of 112x112, OUTPUT/<subject>/<image>.png.
@@ -365,14 +335,13 @@ def synthesize(output: Path, subjects: int, images: int, seed: int, quiet: bool)
 
 
 @command("make-face-model", renamed={"--images": "--folder"}, examples=("--folder faces --output face_model.npz",))
-@click.option("--folder", type=PATH, required=True, metavar="DIR", help="aligned faces DIR/<subject>/<image>")
-@output_option("the .npz file to write", folder=False)
-@click.option("--min-images", type=int, default=4, metavar="N", help="least images a subject")
-@click.option("--max-images", type=int, default=8, metavar="N", help="most images a subject")
-@click.option("--frontal", type=float, default=0.7, metavar="SHARE", help="share of images kept")
-@quiet_option
 def make_face_model(
-    folder: Path, output: Path, min_images: int, max_images: int, frontal: float, quiet: bool
+    folder: Annotated[Path, option("aligned faces DIR/<subject>/<image>", "DIR")],
+    output: Annotated[Path, output_option("the .npz file to write", folder=False)],
+    min_images: Annotated[int, option("least images a subject", "N")] = 4,
+    max_images: Annotated[int, option("most images a subject", "N")] = 8,
+    frontal: Annotated[float, option("share of images kept", "SHARE")] = 0.7,
+    quiet: Quiet = False,
 ) -> Answer:
     """Estimate the statistical face model behind the synthetic subjects (docs/face_model.md).
 

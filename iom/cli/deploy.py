@@ -7,13 +7,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
 from iom._registry import ROLES
-from iom.cli._command import PATH, Answer, Choice, HasherOptions, detector_options, hasher_options, output_option, root
-from iom.cli.gallery import GalleryOptions, gallery_options
+from iom.cli._command import Answer, Choice, DetectorWeights, HasherOptions, option, output_option, root
+from iom.cli.gallery import GalleryOptions
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
 
@@ -41,33 +41,25 @@ that loses more than its format may is an error, and nothing of it stays.
         "--hasher DIR --to litert_int8 --folder FACES --pairs FILE --calibration OTHER_FACES",
     ),
 )
-@hasher_options()
-@click.option(
-    "--to",
-    "targets",
-    type=Choice(list(FORMATS)),
-    multiple=True,
-    default=["onnx"],
-    metavar="FORMAT",
-    help=f"any of {', '.join(FORMATS)}; may be given several times",
-)
-@output_option("folder of the artefacts", default=Path("exported"))
-@click.option("--name", default="", help="of the artefacts (default: the hasher's)")
-@click.option("--folder", type=PATH, metavar="DIR", help="aligned faces of --pairs, for the check")
-@click.option("--pairs", type=PATH, metavar="FILE", help="list of pairs (default: synthetic faces, no EER)")
-@click.option("--check-pairs", type=int, default=600, metavar="N", help="pairs of the list to try; 0 takes all")
-@click.option("--calibration", type=PATH, metavar="DIR", help="other aligned faces, for the ranges of integers")
-@click.option("--calibration-faces", type=int, default=64, metavar="N", help="number of them")
 def deploy(
     models: HasherOptions,
-    targets: Sequence[str],
-    output: Path,
-    name: str,
-    folder: Path | None,
-    pairs: Path | None,
-    check_pairs: int,
-    calibration: Path | None,
-    calibration_faces: int,
+    targets: Annotated[
+        Sequence[str],
+        option(
+            f"any of {', '.join(FORMATS)}; may be given several times",
+            "FORMAT",
+            flag="--to",
+            type=Choice(list(FORMATS)),
+            multiple=True,
+        ),
+    ] = ("onnx",),
+    output: Annotated[Path, output_option("folder of the artefacts")] = Path("exported"),
+    name: Annotated[str, option("of the artefacts (default: the hasher's)")] = "",
+    folder: Annotated[Path | None, option("aligned faces of --pairs, for the check", "DIR")] = None,
+    pairs: Annotated[Path | None, option("list of pairs (default: synthetic faces, no EER)", "FILE")] = None,
+    check_pairs: Annotated[int, option("pairs of the list to try; 0 takes all", "N")] = 600,
+    calibration: Annotated[Path | None, option("other aligned faces, for the ranges of integers", "DIR")] = None,
+    calibration_faces: Annotated[int, option("number of them", "N")] = 64,
 ) -> Answer:
     """Export a hasher and its backbone to other runtimes, each artefact tried in its own."""
     if more := click.get_current_context().args:
@@ -118,13 +110,14 @@ The token is shown once; the file holds its hash. A running service notices both
         "tokens.json front-door --remove",
     ),
 )
-@click.argument("file", type=PATH)
-@click.argument("name")
-@click.option("--application", default="default", metavar="NAME", help="tenant")
-@click.option("--role", type=Choice(ROLES), default="verifier", help="what it allows")
-@click.option("--days", type=float, metavar="N", help="until it expires (default: never)")
-@click.option("--remove", is_flag=True, help="take the token back")
-def make_token(file: Path, name: str, application: str, role: str, days: float | None, remove: bool) -> Answer:
+def make_token(
+    file: Path,
+    name: str,
+    application: Annotated[str, option("tenant", "NAME")] = "default",
+    role: Annotated[str, option("what it allows", type=Choice(ROLES))] = "verifier",
+    days: Annotated[float | None, option("until it expires (default: never)", "N")] = None,
+    remove: Annotated[bool, option("take the token back")] = False,
+) -> Answer:
     """Make a token for the service, or take one back."""
     from iom.service.tokens import add_token, remove_token
 
@@ -163,41 +156,32 @@ as many, searches ten times. --proxy takes an address or a network in front of t
 it no header is believed. docs/service.md explains both.
 """,
 )
-@click.option("--tokens", type=PATH, metavar="FILE", help="made by iom make-token")
-@click.option("--demo", is_flag=True, help="a gallery with a token and synthetic faces, gone at the end")
-@click.option("--host", default="127.0.0.1", help="address")
-@click.option("--port", type=int, default=8000, help="port, 0 for any that is free")
-@click.option("--certificate", type=PATH, metavar="FILE", help="for TLS (PEM)")
-@click.option("--certificate-key", type=PATH, metavar="FILE", help="its key (PEM)")
-@click.option("--proxy", multiple=True, metavar="ADDRESS", help="proxy whose X-Forwarded-For is believed; repeatable")
-@detector_options(
-    "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is installed; "
-    "none takes only faces that are aligned",
-    default="auto",
-)
-@click.option("--rate", type=float, default=20.0, metavar="N", help="requests/s of a token")
-@click.option("--failures", type=float, default=60.0, metavar="N", help="failed verifications of a subject in an hour")
-@click.option("--max-request", type=float, default=8.0, metavar="MB", help="megabytes of a request")
-@click.option("--decode-workers", type=int, default=2, metavar="N", help="processes that decode images")
-@click.option("--scores", is_flag=True, help="tell distances, too: a help for an attacker who tries image after image")
-@gallery_options()
-@hasher_options()
 def serve(
+    *,
+    tokens: Annotated[Path | None, option("made by iom make-token", "FILE")],
+    demo: Annotated[bool, option("a gallery with a token and synthetic faces, gone at the end")],
+    host: Annotated[str, option("address")] = "127.0.0.1",
+    port: Annotated[int, option("port, 0 for any that is free")] = 8000,
+    certificate: Annotated[Path | None, option("for TLS (PEM)", "FILE")],
+    certificate_key: Annotated[Path | None, option("its key (PEM)", "FILE")],
+    proxy: Annotated[
+        Sequence[str], option("proxy whose X-Forwarded-For is believed; repeatable", "ADDRESS", multiple=True)
+    ],
+    detector: Annotated[
+        str,
+        option(
+            "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is "
+            "installed; none takes only faces that are aligned",
+            "NAME",
+        ),
+    ] = "auto",
+    detector_weights: DetectorWeights,
+    rate: Annotated[float, option("requests/s of a token", "N")] = 20.0,
+    failures: Annotated[float, option("failed verifications of a subject in an hour", "N")] = 60.0,
+    max_request: Annotated[float, option("megabytes of a request", "MB")] = 8.0,
+    decode_workers: Annotated[int, option("processes that decode images", "N")] = 2,
+    scores: Annotated[bool, option("tell distances, too: a help for an attacker who tries image after image")],
     place: GalleryOptions,
-    tokens: Path | None,
-    demo: bool,
-    host: str,
-    port: int,
-    certificate: Path | None,
-    certificate_key: Path | None,
-    proxy: Sequence[str],
-    detector: str,
-    detector_weights: Path | None,
-    rate: float,
-    failures: float,
-    max_request: float,
-    decode_workers: int,
-    scores: bool,
     models: HasherOptions,
 ) -> int:
     """Serve a gallery over HTTP, with a page to try it."""

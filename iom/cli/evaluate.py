@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import click
+from typing import Annotated
 
 from iom._registry import SCORE_FORMATS
 from iom.cli._command import (
-    PATH,
+    NO_DEFAULT,
     Answer,
     Choice,
     ConfigOptions,
     HasherOptions,
-    Output,
-    config_options,
-    hasher_options,
+    Quiet,
+    argument,
+    option,
     output_option,
-    quiet_option,
     root,
 )
 from iom.errors import ConfigError, DataError
@@ -50,12 +48,17 @@ The keys are fresh in each run and are never shown, so the distances change a li
         "--weights mobilefacenet_y1.ms1m --hasher runs/stage2",
     ),
 )
-@click.option("--images", type=PATH, nargs=3, metavar="A B C", help="your own faces (default: synthetic ones)")
-@hasher_options(default=None, help="trained hasher (default: the one that belongs to the embedder)")
-@click.option("--output", type=PATH, metavar="PATH", default=Path("runs/demo"), help="folder, or .png file")
-@click.option("--seed", type=int, default=2, help="of the faces, never of the keys")
-@click.option("--verbose", is_flag=True, help="print what the hasher consists of")
-def demo(images: Sequence[Path] | None, models: HasherOptions, output: Path, seed: int, verbose: bool) -> Answer:
+def demo(
+    *,
+    images: Annotated[Sequence[Path] | None, option("your own faces (default: synthetic ones)", "A B C", nargs=3)],
+    models: Annotated[
+        HasherOptions,
+        {"hasher": {**NO_DEFAULT, "help": "trained hasher (default: the one that belongs to the embedder)"}},
+    ],
+    output: Annotated[Path, option("folder, or .png file", "PATH")] = Path("runs/demo"),
+    seed: Annotated[int, option("of the faces, never of the keys")] = 2,
+    verbose: Annotated[bool, option("print what the hasher consists of")],
+) -> Answer:
     """Show the whole pipeline on three faces.
 
     Hash two images of one person and one of another, compare the codes, change the key, and compare again. Prints
@@ -104,12 +107,13 @@ scenarios:
         "      --set scenario.systems='[float, grp]' --set scenario.keys=10",
     ),
 )
-@config_options()
-@output_option("folder of the figures", required=False)
-@click.option("--report", type=Output(), metavar="DIR", help="folder of the full report, with an HTML page")
-@click.option("--with-images", is_flag=True, help="show the hardest pairs' images in the page")
-@quiet_option
-def evaluate(config: ConfigOptions, output: Path | None, report: Path | None, with_images: bool, quiet: bool) -> Answer:
+def evaluate(
+    config: ConfigOptions,
+    output: Annotated[Path | None, output_option("folder of the figures")],
+    report: Annotated[Path | None, output_option("folder of the full report, with an HTML page")],
+    with_images: Annotated[bool, option("show the hardest pairs' images in the page")],
+    quiet: Quiet,
+) -> Answer:
     """Evaluate verification of embeddings, baselines and learned codes.
 
     The accuracy of the float embedding, of data-agnostic codes and of the learned codes, with the keys stolen and
@@ -162,10 +166,9 @@ Writes identification.json to the output folder and prints the figures, rates in
         "      --set benchmark.source=folder --set scenario.systems='[float, grp, learned]'",
     ),
 )
-@config_options()
-@output_option("folder of the figures")
-@quiet_option
-def identification(config: ConfigOptions, output: Path, quiet: bool) -> Answer:
+def identification(
+    config: ConfigOptions, output: Annotated[Path, output_option("folder of the figures")], quiet: Quiet
+) -> Answer:
     """Evaluate identification (1:N) of embeddings, baselines and hashers, closed-set and open-set."""
     from iom._files import write_json
     from iom.config import EvaluateConfig
@@ -194,10 +197,11 @@ Writes comparison.html (needs no network), comparison.csv, .tex and .svg, and pr
 """,
     examples=("runs/before runs/after/report.json --output runs/compared",),
 )
-@click.argument("reports", nargs=-1, required=True, type=PATH, metavar="REPORT...")
-@output_option("where to write")
-@click.option("--different-benchmarks", is_flag=True, help="allow reports on different benchmarks")
-def compare(reports: Sequence[Path], output: Path, different_benchmarks: bool) -> Answer:
+def compare(
+    reports: Annotated[Sequence[Path], argument("REPORT...", nargs=-1, required=True)],
+    output: Annotated[Path, output_option("where to write")],
+    different_benchmarks: Annotated[bool, option("allow reports on different benchmarks")],
+) -> Answer:
     """Put several reports of iom evaluate side by side.
 
     REPORT is a report.json or its folder.
@@ -230,11 +234,12 @@ bio_ref_reference_id and probe_reference_id). Scores are similarities unless --d
 
 
 @score_files("evaluate", examples=("scores-dev.txt", "scores.csv --json"))
-@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
-@click.option("--format", type=Choice(SCORE_FORMATS), help="default: guessed")
-@click.option("--distances", is_flag=True, help="lower scores are more alike")
-@click.option("--identification", is_flag=True, help="CMC and open set too; needs each probe once with each reference")
-def evaluate_scores(files: Sequence[Path], format: str | None, distances: bool, identification: bool) -> Answer:
+def evaluate_scores(
+    files: Annotated[Sequence[Path], argument("FILE...", nargs=-1, required=True)],
+    format: Annotated[str | None, option("default: guessed", type=Choice(SCORE_FORMATS))],
+    distances: Annotated[bool, option("lower scores are more alike")],
+    identification: Annotated[bool, option("CMC and open set too; needs each probe once with each reference")],
+) -> Answer:
     """EER and FNMR at FMR of score files; identification on request."""
     from iom.evaluation.score_files import read_scores, table_figures
 
@@ -252,11 +257,12 @@ def evaluate_scores(files: Sequence[Path], format: str | None, distances: bool, 
 
 
 @score_files("export", examples=("--config evaluate/synthetic --output runs/scores",))
-@config_options()
-@output_option("where to write")
-@click.option("--format", type=Choice(SCORE_FORMATS), default="five")
-@quiet_option
-def export_scores(config: ConfigOptions, output: Path, format: str, quiet: bool) -> Answer:
+def export_scores(
+    config: ConfigOptions,
+    output: Annotated[Path, output_option("where to write")],
+    format: Annotated[str, option(None, type=Choice(SCORE_FORMATS))] = "five",
+    quiet: Quiet = False,
+) -> Answer:
     """Write the scores of an evaluation."""
     from iom.config import EvaluateConfig
 

@@ -6,30 +6,24 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import TYPE_CHECKING, Annotated, Any
 
 from iom._registry import FUSIONS, KEY_MODES
 from iom.cli._command import (
     COUNT,
-    NO,
-    OK,
-    PATH,
     Answer,
     Choice,
-    Decorator,
     HasherOptions,
     Output,
+    Quiet,
+    Workers,
+    argument,
     counted,
     goes_on_when_repeated,
-    hasher_options,
-    packed,
-    quiet_option,
+    option,
     root,
-    workers_option,
 )
-from iom.errors import AlreadyEnrolledError, ConfigError, DataError, EnrolmentError, NotEnrolledError, RevokedError
+from iom.errors import AlreadyEnrolledError, ConfigError, DataError, EnrolmentError, RevokedError
 
 if TYPE_CHECKING:
     from iom.gallery.gallery import Gallery
@@ -59,11 +53,13 @@ COMMON_KEY = (
 class GalleryOptions:
     """The options of every command of a gallery."""
 
-    gallery: str
-    keys: str
-    passphrase_file: Path | None = None
-    application: str = "default"
-    quiet: bool = False
+    gallery: Annotated[str, option("record store", "URL", envvar="IOM_GALLERY", show_envvar=True)] = (
+        "sqlite:///gallery.db"
+    )
+    keys: Annotated[str, option("key store", "URL", envvar="IOM_KEYS", show_envvar=True)] = "file:gallery.keys"
+    passphrase_file: Annotated[Path | None, option("its first line opens the key store", "FILE")] = None
+    application: Annotated[str, option("tenant", "NAME")] = "default"
+    quiet: Quiet = False
 
     def open(self, hasher: "FaceHasher | None" = None, *, create: bool = False) -> "Gallery":
         """The gallery; with `create`, stores that are missing are made."""
@@ -109,31 +105,15 @@ def _asked_passphrase(*, repeat: bool) -> str:
     return entered
 
 
-def gallery_options(**application: Any) -> Decorator:
-    """Options of every command of a gallery, as `place`; `application` are settings of `--application`."""
-    url: dict[str, Any] = {"show_envvar": True, "metavar": "URL"}
-    return packed(
-        GalleryOptions,
-        "place",
-        click.option("--gallery", envvar="IOM_GALLERY", default="sqlite:///gallery.db", help="record store", **url),
-        click.option("--keys", envvar="IOM_KEYS", default="file:gallery.keys", help="key store", **url),
-        click.option("--passphrase-file", type=PATH, metavar="FILE", help="its first line opens the key store"),
-        click.option("--application", metavar="NAME", help="tenant", **({"default": "default"} | application)),
-        quiet_option,
-    )
-
-
-subject_argument = click.argument("subject")
-image_argument = click.argument("image", type=PATH)
-file_argument = click.argument("file", type=PATH)
-slot_option = click.option("--slot", type=int, metavar="N", help="only this reference")
-fuse_option = click.option(
-    "--fuse",
-    type=Choice(FUSIONS),
-    default="none",
-    help="several images of a subject: a reference each, or one of their mean vector (centroid) or of the majority "
-    "of their symbols",
-)
+Slot = Annotated[int | None, option("only this reference", "N")]
+Fuse = Annotated[
+    str,
+    option(
+        "several images of a subject: a reference each, or one of their mean vector (centroid) or of the majority "
+        "of their symbols",
+        type=Choice(FUSIONS),
+    ),
+]
 
 
 @command(
@@ -143,17 +123,16 @@ fuse_option = click.option(
         "--application gate --key-mode application --masked",
     ),
 )
-@gallery_options()
-@click.option(
-    "--key-mode",
-    type=Choice(KEY_MODES),
-    default="subject",
-    help="one for each record, or for all: worth more to a thief",
-)
-@click.option("--masked", is_flag=True, help="store codes under one-time masks")
-@click.option("--threshold", type=int, metavar="N", help="differing positions (default: as calibrated)")
-@hasher_options()
-def init(place: GalleryOptions, models: HasherOptions, key_mode: str, masked: bool, threshold: int | None) -> Answer:
+def init(
+    *,
+    place: GalleryOptions,
+    key_mode: Annotated[
+        str, option("one for each record, or for all: worth more to a thief", type=Choice(KEY_MODES))
+    ] = "subject",
+    masked: Annotated[bool, option("store codes under one-time masks")],
+    threshold: Annotated[int | None, option("differing positions (default: as calibrated)", "N")],
+    models: HasherOptions,
+) -> Answer:
     """Make a gallery, or another application in it."""
     with place.open(models.load(opens_embedder=False), create=True) as gallery:
         made = gallery.create_application(place.application, threshold=threshold, key_mode=key_mode, masked=masked)
@@ -168,27 +147,20 @@ def init(place: GalleryOptions, models: HasherOptions, key_mode: str, masked: bo
     renamed={"--another": "--add"},
     examples=("alice alice_1.jpg alice_2.jpg", "alice alice_3.jpg --add", "--folder PEOPLE    # PEOPLE/SUBJECT/*.jpg"),
 )
-@click.argument("subject", required=False)
-@click.argument("images", nargs=-1, type=PATH, metavar="[IMAGE]...")
-@click.option("--folder", type=PATH, metavar="DIR", help="enrol all of DIR/SUBJECT/*; a second run goes on")
-@click.option("--add", is_flag=True, help="add to a subject that is enrolled already")
-@click.option("--allow-revoked", is_flag=True, help="bring a revoked subject back (otherwise refused or left out)")
-@fuse_option
-@gallery_options()
-@hasher_options()
 def enroll(
+    *,
+    subject: str | None,
+    images: Annotated[Sequence[Path], argument("[IMAGE]...", nargs=-1)],
+    folder: Annotated[Path | None, option("enrol all of DIR/SUBJECT/*; a second run goes on", "DIR")],
+    add: Annotated[bool, option("add to a subject that is enrolled already")],
+    allow_revoked: Annotated[bool, option("bring a revoked subject back (otherwise refused or left out)")],
+    fuse: Fuse = "none",
     place: GalleryOptions,
     models: HasherOptions,
-    subject: str | None,
-    images: Sequence[Path],
-    folder: Path | None,
-    add: bool,
-    allow_revoked: bool,
-    fuse: str,
 ) -> Answer:
     """Enrol a subject, or a folder of subjects. IMAGE is an aligned face."""
     if folder is not None and subject is None:
-        return _enroll_folder(place, folder, _Rows(models, fuse), allow_revoked=allow_revoked)
+        return _enroll_folder(place, folder, models, fuse, allow_revoked=allow_revoked)
     if subject is None or folder is not None:
         raise ConfigError("enroll: expected a subject and images, or --folder DIR")
     if not images:
@@ -197,40 +169,37 @@ def enroll(
     _check_faces(images)
     with place.open() as gallery:
         gallery.application(name)
-        if _is_enrolled(gallery, name, subject, allow_revoked) and not add:
+        if gallery.is_enrolled(name, subject, allow_revoked=allow_revoked) and not add:
             raise AlreadyEnrolledError(
                 f"subject {subject!r} is enrolled already in {name}; "
                 "--add adds a reference, iom renew replaces what is there",
                 subject_id=subject,
             )
-        rows, metadata = _Rows(models, fuse).of(images, gallery)
+        rows, metadata = _rows(gallery, images, models, fuse)
         new = gallery.enroll(name, subject, rows, metadata=metadata, another=add, allow_revoked=allow_revoked)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"{subject}: {counted(len(new), 'reference')}")
 
 
-class _Rows:
-    """Rows to enrol of a subject's images. The models are loaded with the first of them."""
+def _rows(
+    gallery: "Gallery", images: Sequence[Path], models: HasherOptions, fuse: str
+) -> tuple[Any, dict[str, Any] | None]:
+    """Rows to enrol of a subject's images, and their metadata; the gallery's first images load the hasher."""
+    from iom.gallery.templates import MajorityHasher
+    from iom.gallery.templates import fuse as fused
 
-    def __init__(self, models: HasherOptions, fuse: str) -> None:
-        self._models = models
-        self._fuse = fuse
-        self._hasher: FaceHasher | None = None
-
-    def of(self, images: Sequence[Path], gallery: "Gallery") -> tuple[Any, dict[str, Any] | None]:
-        """Rows and the metadata that belongs to them, for a gallery that takes over the hasher."""
-        from iom.gallery.templates import MajorityHasher, fuse
-
-        if self._hasher is None:
-            hasher = self._models.load()
-            self._hasher = gallery.hasher = MajorityHasher(hasher) if self._fuse == "majority" else hasher
-        rows = self._hasher.embed_files(images)
-        if self._fuse == "none":
-            return rows, None
-        return fuse(rows, self._fuse), {"fuse": self._fuse, "images": len(rows)}
+    if gallery.hasher is None:
+        hasher = models.load()
+        gallery.hasher = MajorityHasher(hasher) if fuse == "majority" else hasher
+    rows = gallery.hasher.embed_files(images)
+    if fuse == "none":
+        return rows, None
+    return fused(rows, fuse), {"fuse": fuse, "images": len(rows)}
 
 
-def _enroll_folder(place: GalleryOptions, folder: Path, rows_of: _Rows, *, allow_revoked: bool) -> Answer:
+def _enroll_folder(
+    place: GalleryOptions, folder: Path, models: HasherOptions, fuse: str, *, allow_revoked: bool
+) -> Answer:
     """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
     from tqdm import tqdm
 
@@ -247,10 +216,10 @@ def _enroll_folder(place: GalleryOptions, folder: Path, rows_of: _Rows, *, allow
         gallery.application(name)
         for subject, images in tqdm(listing.subjects.items(), unit="subject", disable=hidden):
             try:
-                if _is_enrolled(gallery, name, subject, allow_revoked):
+                if gallery.is_enrolled(name, subject, allow_revoked=allow_revoked):
                     counts["present"] += 1
                     continue
-                rows, metadata = rows_of.of([folder / image for image in images], gallery)
+                rows, metadata = _rows(gallery, [folder / image for image in images], models, fuse)
                 new = gallery.enroll(name, subject, rows, metadata=metadata, allow_revoked=allow_revoked)
             except RevokedError:
                 counts["revoked"] += 1
@@ -272,25 +241,8 @@ def _tell_links(folder: Path, count: int) -> None:
         print(f"note: {folder}: {count} links to folders are not followed", file=sys.stderr)
 
 
-def _is_enrolled(gallery: "Gallery", name: str, subject: str, allow_revoked: bool) -> bool:
-    """Whether the subject has a reference.
-
-    Raises:
-        RevokedError: It had one that was revoked, and that is not allowed.
-    """
-    may_return = (RevokedError,) if allow_revoked else ()
-    with contextlib.suppress(NotEnrolledError, *may_return):
-        gallery.references(name, subject)
-        return True
-    return False
-
-
 @command("verify", examples=("alice probe.jpg", "alice probe.jpg --json"))
-@subject_argument
-@image_argument
-@gallery_options()
-@hasher_options()
-def verify(place: GalleryOptions, models: HasherOptions, subject: str, image: Path) -> Answer:
+def verify(subject: str, image: Path, place: GalleryOptions, models: HasherOptions) -> Answer:
     """Compare an image with a subject (exit code 1: no match). IMAGE is an aligned face."""
     name = place.application
     _check_faces([image])
@@ -301,19 +253,19 @@ def verify(place: GalleryOptions, models: HasherOptions, subject: str, image: Pa
     return Answer(
         {"application": name, "subject": subject, **dataclasses.asdict(found)},
         f"{'match' if found.match else 'no match'}: {found.distance} differing positions, threshold {found.threshold}",
-        OK if found.match else NO,
+        found.match,
     )
 
 
 @command("identify", examples=("probe.jpg", "probe.jpg --top 3 --closed"))
-@image_argument
-@click.option("--top", type=int, default=0, show_default=False, metavar="N", help="most subjects (default: all)")
-@click.option("--threshold", type=int, metavar="N", help="differing positions (default: the application's)")
-@click.option("--closed", is_flag=True, help="the nearest, whether they match or not")
-@gallery_options()
-@hasher_options()
 def identify(
-    place: GalleryOptions, models: HasherOptions, image: Path, top: int, threshold: int | None, closed: bool
+    *,
+    image: Path,
+    top: Annotated[int, option("most subjects (default: all)", "N", show_default=False)] = 0,
+    threshold: Annotated[int | None, option("differing positions (default: the application's)", "N")],
+    closed: Annotated[bool, option("the nearest, whether they match or not")],
+    place: GalleryOptions,
+    models: HasherOptions,
 ) -> Answer:
     """Identify the subject of an image (exit code 1: no match). IMAGE is an aligned face."""
     name = place.application
@@ -328,15 +280,12 @@ def identify(
     return Answer(
         {"application": name, "candidates": candidates},
         "\n".join(lines or ["no match"]),
-        OK if any(each.match for each in found) else NO,
+        any(each.match for each in found),
     )
 
 
 @command("revoke", examples=("alice", "alice --slot 1"))
-@subject_argument
-@slot_option
-@gallery_options()
-def revoke(place: GalleryOptions, subject: str, slot: int | None) -> Answer:
+def revoke(subject: str, slot: Slot, place: GalleryOptions) -> Answer:
     """Refuse a subject's template for ever."""
     with place.open() as gallery:
         count = gallery.revoke(place.application, subject, slot=slot)
@@ -345,14 +294,14 @@ def revoke(place: GalleryOptions, subject: str, slot: int | None) -> Answer:
 
 
 @command("renew", examples=("alice alice_4.jpg", "alice alice_4.jpg --slot 1"))
-@subject_argument
-@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
-@slot_option
-@fuse_option
-@gallery_options()
-@hasher_options()
 def renew(
-    place: GalleryOptions, models: HasherOptions, subject: str, images: Sequence[Path], slot: int | None, fuse: str
+    *,
+    subject: str,
+    images: Annotated[Sequence[Path], argument("IMAGE...", nargs=-1, required=True)],
+    slot: Slot,
+    fuse: Fuse = "none",
+    place: GalleryOptions,
+    models: HasherOptions,
 ) -> Answer:
     """Give a subject a new template under a new key. IMAGE is an aligned face."""
     name = place.application
@@ -360,16 +309,16 @@ def renew(
     with place.open() as gallery:
         with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for
             gallery.references(name, subject)
-        rows, metadata = _Rows(models, fuse).of(images, gallery)
+        rows, metadata = _rows(gallery, images, models, fuse)
         new = gallery.renew(name, subject, rows, slot=slot, metadata=metadata)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"renewed {subject}: {counted(len(new), 'reference')}")
 
 
 @command("rotate", examples=("--application gate", "--application gate --retire"))
-@click.option("--retire", is_flag=True, help="revoke all that is under older keys, at once")
-@gallery_options()
-def rotate(place: GalleryOptions, retire: bool) -> Answer:
+def rotate(
+    retire: Annotated[bool, option("revoke all that is under older keys, at once")], place: GalleryOptions
+) -> Answer:
     """Give an application with a common key a new one."""
     with place.open() as gallery:
         changed = gallery.rotate(place.application, retire=retire)
@@ -381,9 +330,7 @@ def rotate(place: GalleryOptions, retire: bool) -> Answer:
     context_settings={"ignore_unknown_options": True},  # -1 is a number
     examples=("380", "380 --application gate"),
 )
-@click.argument("threshold", type=int)
-@gallery_options()
-def set_threshold(place: GalleryOptions, threshold: int) -> Answer:
+def set_threshold(threshold: int, place: GalleryOptions) -> Answer:
     """Change the largest distance that is a match, in differing positions."""
     with place.open() as gallery:
         changed = gallery.set_threshold(place.application, threshold)
@@ -391,9 +338,7 @@ def set_threshold(place: GalleryOptions, threshold: int) -> Answer:
 
 
 @command("export", examples=("door.iomx --application gate",))
-@file_argument
-@gallery_options()
-def export(place: GalleryOptions, file: Path) -> Answer:
+def export(file: Path, place: GalleryOptions) -> Answer:
     """Write an application to a file, without keys."""
     from iom.gallery.transfer import export_application
 
@@ -404,9 +349,7 @@ def export(place: GalleryOptions, file: Path) -> Answer:
 
 
 @command("import", examples=("door.iomx",))
-@file_argument
-@gallery_options()
-def import_(place: GalleryOptions, file: Path) -> Answer:
+def import_(file: Path, place: GalleryOptions) -> Answer:
     """Read a file that iom export wrote."""
     from iom.gallery.transfer import import_application
 
@@ -417,8 +360,7 @@ def import_(place: GalleryOptions, file: Path) -> Answer:
 
 
 @command("stats", examples=("", "--application gate --json"))
-@gallery_options(default=None)
-def stats(place: GalleryOptions) -> Answer:
+def stats(place: Annotated[GalleryOptions, {"application": {"default": None}}]) -> Answer:
     """Count subjects and references, of all applications or of one."""
     with place.open() as gallery:
         if place.application is not None:
@@ -436,19 +378,18 @@ def stats(place: GalleryOptions) -> Answer:
 
 
 @command("check", examples=("", "--json", "--accept          # after an older copy was put back on purpose"))
-@click.option("--accept", is_flag=True, help="an older copy of the record store was put back on purpose")
-@gallery_options()
-def check(place: GalleryOptions, accept: bool) -> Answer:
+def check(
+    accept: Annotated[bool, option("an older copy of the record store was put back on purpose")], place: GalleryOptions
+) -> Answer:
     """Find damage and changes from outside in both stores (exit code 1: there are some)."""
     with place.open() as gallery:
         if accept:
             gallery.accept_rollback()
         problems = gallery.check()
-    return Answer({"problems": problems}, "\n".join(problems or ["no problems"]), NO if problems else OK)
+    return Answer({"problems": problems}, "\n".join(problems or ["no problems"]), not problems)
 
 
 @command("erase", examples=("",))
-@gallery_options()
 def erase(place: GalleryOptions) -> Answer:
     """Overwrite what revoked templates left behind."""
     with place.open() as gallery:
@@ -457,9 +398,10 @@ def erase(place: GalleryOptions) -> Answer:
 
 
 @command("migrate", examples=("--gallery sqlite:///door.db --keys file:door.keys",))
-@click.option("--new-keys", type=PATH, metavar="FILE", help="new key file (default: the old one's name and .v2)")
-@gallery_options()
-def migrate(place: GalleryOptions, new_keys: Path | None) -> Answer:
+def migrate(
+    new_keys: Annotated[Path | None, option("new key file (default: the old one's name and .v2)", "FILE")],
+    place: GalleryOptions,
+) -> Answer:
     """Convert a gallery that an older version made."""
     from iom.gallery.migration import migrate
 
@@ -492,23 +434,16 @@ reference of its subject. Started again after it was stopped, the command enrols
 """,
     examples=("people/ --gallery sqlite:///door.db --keys file:door.keys --workers 2",),
 )
-@click.argument("source", type=PATH)
-@click.option("--kind", default="folder", help="of SOURCE: folder, list or tfrecord")
-@click.option("--engine", default="ray", help="ray or here")
-@workers_option(2)
-@click.option("--batch", type=COUNT, default=2048, metavar="N", help="references of a transaction")
-@click.option("--report", type=Output(folder=False), metavar="FILE", help="default: SOURCE.enrolment.jsonl")
-@gallery_options()
-@hasher_options()
 def bulk_enroll(
+    *,
+    source: Path,
+    kind: Annotated[str, option("of SOURCE: folder, list or tfrecord")] = "folder",
+    engine: Annotated[str, option("ray or here")] = "ray",
+    workers: Workers = 2,
+    batch: Annotated[int, option("references of a transaction", "N", type=COUNT)] = 2048,
+    report: Annotated[Path | None, option("default: SOURCE.enrolment.jsonl", "FILE", type=Output(folder=False))],
     place: GalleryOptions,
     models: HasherOptions,
-    source: Path,
-    kind: str,
-    engine: str,
-    workers: int,
-    batch: int,
-    report: Path | None,
 ) -> Answer:
     """Enrol a large set of aligned faces on several workers, resumable."""
     from iom._files import check_output, list_images
@@ -540,7 +475,7 @@ def bulk_enroll(
         if count:
             lines.append(f"{count} {text}")
     facts = {"application": place.application, **dataclasses.asdict(done), "report": report}
-    return Answer(facts, "\n".join(lines), NO if done.failed_subjects else OK)
+    return Answer(facts, "\n".join(lines), not done.failed_subjects)
 
 
 def _check_faces(images: Sequence[Path]) -> None:

@@ -5,27 +5,25 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import click
+from typing import Annotated, Any
 
 from iom.cli._command import (
     COUNT,
-    PATH,
+    NO_DEFAULT,
     Answer,
     ConfigOptions,
     HasherOptions,
+    Quiet,
     RunOptions,
-    config_options,
-    hasher_options,
+    argument,
+    option,
     output_option,
-    quiet_option,
     root,
-    run_options,
 )
 from iom.errors import ConfigError
 
 TITLE = "Training"
+STAGE2_CONFIG = "stage 2 configuration (default: config.yaml in the folder of the hasher)"
 command = root.section(TITLE)
 
 
@@ -37,7 +35,6 @@ command = root.section(TITLE)
         "--config stage1/base --output runs/mine --set data.root=faces",
     ),
 )
-@run_options
 def train_stage1(run: RunOptions) -> Answer:
     """Train a backbone, an embedding network (stage 1).
 
@@ -67,7 +64,6 @@ as --set hasher=DIR.
         "--config stage2/base --output runs/mine \\\n      --set data.root=faces --set hasher.code_length=256",
     ),
 )
-@run_options
 def train_stage2(run: RunOptions) -> Answer:
     """Train a hasher, from embedding and key to an Index-of-Max code (stage 2).
 
@@ -99,7 +95,6 @@ keys stolen; a test set is looked at only where `evaluate` names one.
         "--config sweep/keep --output runs/keep --set keys=20",
     ),
 )
-@run_options
 def sweep(run: RunOptions) -> Answer:
     """Train and measure every configuration of a grid on cached embeddings.
 
@@ -140,23 +135,16 @@ manifest of an artefact, which embeds for itself whatever the embedder section n
         "--hasher runs/hasher --config stage2/base \\\n      --set data.root=faces --fmr 1e-2 --dry-run",
     ),
 )
-@hasher_options(required=True, default=None)
-@config_options(required=False, text="stage 2 configuration (default: config.yaml in the folder of the hasher)")
-@click.option("--folder", type=PATH, metavar="DIR", help="aligned faces DIR/<subject>/<image>, all of them used")
-@click.option("--output", type=PATH, metavar="DIR", help="a new folder for a changed copy (default: in place)")
-@click.option("--fmr", metavar="RATE", help="false match rate (default: as configured)")
-@click.option("--keys", metavar="N", help="number of keys (default: as configured)")
-@click.option("--bootstrap", metavar="N", help="draws for the intervals (default: as configured)")
-@click.option("--dry-run", is_flag=True, help="print it, store nothing")
-@quiet_option
 def calibrate(
-    models: HasherOptions,
-    config: ConfigOptions,
-    folder: Path | None,
-    output: Path | None,
-    dry_run: bool,
-    quiet: bool,
-    **figures: str | None,
+    models: Annotated[HasherOptions, {"hasher": {**NO_DEFAULT, "required": True}}],
+    config: Annotated[ConfigOptions, {"config": {"required": False, "help": STAGE2_CONFIG}}],
+    folder: Annotated[Path | None, option("aligned faces DIR/<subject>/<image>, all of them used", "DIR")],
+    output: Annotated[Path | None, option("a new folder for a changed copy (default: in place)", "DIR")],
+    fmr: Annotated[str | None, option("false match rate (default: as configured)", "RATE")],
+    keys: Annotated[str | None, option("number of keys (default: as configured)", "N")],
+    bootstrap: Annotated[str | None, option("draws for the intervals (default: as configured)", "N")],
+    dry_run: Annotated[bool, option("print it, store nothing")],
+    quiet: Quiet,
 ) -> Answer:
     """Choose a hasher's decision threshold for a false match rate.
 
@@ -175,26 +163,16 @@ def calibrate(
             f"{place} holds no config.yaml: calibrate on your own people with --folder DIR, or "
             "name a stage 2 configuration with --config"
         )
+    figures = {"fmr": fmr, "keys": keys, "bootstrap": bootstrap}
     given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
     settings = config.load(Stage2Config, *given, default=beside)
 
-    from iom.training.calibration import check_target, copy_hasher, describe, recalibrate, recalibrate_on_faces
+    from iom.training.calibration import check_target, copy_hasher, describe, recalibrate
 
     notes: list[str] = []
     if not dry_run:
         check_target(place, output)
-    if folder:
-        made = recalibrate_on_faces(
-            place,
-            folder,
-            settings.calibration,
-            weights=models.weights,
-            seed=settings.seed,
-            progress=not quiet,
-            report=notes.append,
-        )
-    else:
-        made = recalibrate(place, settings, progress=not quiet, report=notes.append)
+    made = recalibrate(place, settings, faces=folder, weights=models.weights, progress=not quiet, report=notes.append)
     assert made.calibration is not None  # noqa: S101 - it was made just now
     stored = None
     if not dry_run:
@@ -210,9 +188,10 @@ Losses, figures of verification and learning rate by epoch, a panel each, a line
 """,
     examples=("runs/first runs/second --output curves.png", "runs/heads/* --output heads.svg"),
 )
-@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
-@output_option("picture, .png or .svg", folder=False)
-def curves(runs: Sequence[Path], output: Path) -> Answer:
+def curves(
+    runs: Annotated[Sequence[Path], argument("RUN...", nargs=-1, required=True)],
+    output: Annotated[Path, output_option("picture, .png or .svg", folder=False)],
+) -> Answer:
     """Draw the learning curves of one or several runs into one picture.
 
     RUN is the folder of a run of stage 1 or 2, with its metrics.jsonl.
@@ -257,13 +236,14 @@ train such a network with TF_ENABLE_ONEDNN_OPTS=0 in the environment, or it may 
         "--filter mobile --head GDC",
     ),
 )
-@click.option("--filter", "part", default="", metavar="TEXT", help="only names that contain this text")
-@click.option("--input-size", type=COUNT, default=112, metavar="PIXELS", help="side of the square image")
-@click.option("--embedding-size", type=COUNT, default=512, metavar="D", help="size of the embedding")
-@click.option("--head", default="", help="E, GDC or GAP (default: each network's own)")
-@click.option("--measure", is_flag=True, help="build the networks and count, use no table")
-@quiet_option
-def list_backbones(part: str, input_size: int, embedding_size: int, head: str, measure: bool, quiet: bool) -> Answer:
+def list_backbones(
+    part: Annotated[str, option("only names that contain this text", "TEXT", flag="--filter")] = "",
+    input_size: Annotated[int, option("side of the square image", "PIXELS", type=COUNT)] = 112,
+    embedding_size: Annotated[int, option("size of the embedding", "D", type=COUNT)] = 512,
+    head: Annotated[str, option("E, GDC or GAP (default: each network's own)")] = "",
+    measure: Annotated[bool, option("build the networks and count, use no table")] = False,
+    quiet: Quiet = False,
+) -> Answer:
     """List the backbones with their parameters and multiply-adds."""
     settings: dict[str, Any] = {"input_size": input_size, "embedding_size": embedding_size}
     if measure or head or settings != MEASURED_AT:
@@ -349,9 +329,10 @@ def list_weights() -> Answer:
 
 
 @weights("check", examples=("mobilefacenet_y1.ms1m", "path/to/model.onnx"))
-@click.argument("name", metavar="NAME_OR_FILE")
-@click.option("--no-faces", is_flag=True, help="do not try the stated input on faces")
-def check_weights(name: str, no_faces: bool) -> Answer:
+def check_weights(
+    name: Annotated[str, argument("NAME_OR_FILE")],
+    no_faces: Annotated[bool, option("do not try the stated input on faces")],
+) -> Answer:
     """Load weights and try them on synthetic faces.
 
     NAME_OR_FILE is architecture.tag, or a model file.

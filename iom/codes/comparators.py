@@ -100,7 +100,9 @@ class BlockSetComparator:
         return bits.reshape(len(bits), -1, self.block).astype(np.float32)
 
     def paired(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._dissimilarity(np.einsum("nbk,nbk->bn", a, b), a.sum(2).T, b.sum(2).T)
+        sizes = a.sum(2) + b.sum(2)
+        differing = sizes - 2 * np.einsum("nbk,nbk->nb", a, b)
+        return np.asarray(np.mean(differing / np.maximum(sizes, 1), axis=1))
 
     def all_pairs(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
         out = np.zeros((len(a), len(b)), np.float32)
@@ -119,12 +121,6 @@ class BlockSetComparator:
                 out[rows] += differing
         out /= a.shape[1]
         return out
-
-    def _dissimilarity(
-        self, common: NDArray[np.float32], size_a: NDArray[Any], size_b: NDArray[Any]
-    ) -> NDArray[np.float32]:
-        sizes = size_a + size_b
-        return np.asarray(np.mean((sizes - 2 * common) / np.maximum(sizes, 1), axis=0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,6 @@ from iom.codes._kernels import kernels
 from iom.codes.packing import PackedCodes
 from iom.errors import CodeError
 
-_ROWS_OF_A_TABLE = 1 << 16
 _WORDS_A_THREAD = 1 << 18  # below about two megabytes a thread costs more than it brings
 
 
@@ -39,13 +38,6 @@ def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.in
     out: NDArray[np.int32] = np.zeros((1, len(a)), np.int32)
     _split(lambda start, stop: kernel(a.planes, b.planes, out, start, stop), len(a), a.planes.size, threads)
     return out.reshape(-1)
-
-
-def one_to_many(query: PackedCodes, gallery: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
-    """Distance of one code to every row of a gallery, `(N,)`."""
-    if len(query) != 1:
-        raise CodeError(f"one_to_many: expected one query, received {len(query)}; use all_pairs")
-    return all_pairs(query, gallery, threads=threads).reshape(-1)
 
 
 def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
@@ -83,28 +75,13 @@ def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int 
 
 
 def within(query: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0) -> Neighbours:
-    """Every gallery row at a distance of at most `threshold` from one query, and the distances, nearest first."""
-    distances = one_to_many(query, gallery, threads=threads)
+    """Every gallery row at a distance of at most `threshold` from one query, in the order of `nearest`."""
+    if len(query) != 1:
+        raise CodeError(f"within: expected one query, received {len(query)}")
+    distances = all_pairs(query, gallery, threads=threads)[0]
     rows = np.flatnonzero(distances <= threshold)
     order = np.argsort(distances[rows], kind="stable")
     return Neighbours(rows[order], distances[rows][order])
-
-
-def within_each(queries: PackedCodes, gallery: PackedCodes, threshold: float, *, threads: int = 0) -> list[Neighbours]:
-    """`within` for several queries, which pass over the gallery together."""
-    if len(queries) == 1:
-        return [within(queries, gallery, threshold, threads=threads)]
-    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))]
-    for start in range(0, len(gallery), _ROWS_OF_A_TABLE):
-        table = all_pairs(queries, gallery[start : start + _ROWS_OF_A_TABLE], threads=threads)
-        query, row = np.nonzero(table <= threshold)
-        found.append((query, row + start, table[query, row]))
-    query, row, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.lexsort((row, distance, query))
-    edges = np.searchsorted(query[order], np.arange(len(queries) + 1))
-    return [
-        Neighbours(row[order[first:last]], distance[order[first:last]]) for first, last in itertools.pairwise(edges)
-    ]
 
 
 def _common_shape(a: PackedCodes, b: PackedCodes) -> tuple[int, int]:

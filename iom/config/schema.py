@@ -3,13 +3,11 @@
 The defaults are the recommended configuration: they equal `configs/*/base.yaml`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from iom.config.base import Section, require
-from iom.config.loading import change_config
-from iom.config.losses import CODE_LOSSES, AnyCodeLoss, CodeDistillationConfig, losses_from_flat
+from iom.config.base import Section, change_config, require
 from iom.errors import ConfigError
 from iom.keys import KEY_KINDS
 
@@ -19,8 +17,15 @@ Factor = Annotated[float, Field(gt=0, le=1)]
 AtLeast2 = Annotated[int, Field(ge=2)]
 Size = Annotated[int, Field(ge=0, le=16384)]
 MaxTemperature = 1e4
-Texts = Annotated[tuple[str, ...], Field(strict=False)]
-Numbers = Annotated[tuple[float, ...], Field(strict=False)]
+Angle = Annotated[float, Field(ge=0, lt=1.5)]
+"""Radians."""
+Cosine = Annotated[float, Field(gt=-1, lt=1)]
+UnitDistance = Annotated[float, Field(gt=0, lt=2)]
+"""Distance of unit vectors."""
+Mining = Literal["batch_hard", "batch_all", "semi_hard"]
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Field(strict=False)]
+"""A list, which is frozen."""
 Settings = dict[str, Any]
 
 
@@ -87,14 +92,6 @@ class MarginConfig(Section, extra="allow"):
     weight: NonNegativeFloat = 1.0
     """Weight of this loss; 0 trains without it."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_null(cls, values: Any) -> Any:
-        """A setting of a base configuration is taken back by `null`, for a loss that has none of that name."""
-        return (
-            {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
-        )
-
     @model_validator(mode="after")
     def _check(self) -> "MarginConfig":
         require(self.sample == 1 or self.sub_centers == 1, "sample", "1 with several sub-centers", self.sample)
@@ -114,7 +111,7 @@ class TripletConfig(Section):
     weight: NonNegativeFloat = 0.0
     """0 trains without it."""
     margin: NonNegativeFloat = 0.3
-    mining: Literal["batch_hard", "batch_all", "semi_hard"] = "batch_hard"
+    mining: Mining = "batch_hard"
     distance: Literal["cosine", "euclidean"] = "cosine"
 
 
@@ -152,7 +149,7 @@ class OptimizerConfig(Section):
     schedule: Literal["constant", "step", "cosine", "cosine_restarts", "exponential"] = "cosine"
     """`warmup_epochs` before."""
     warmup_epochs: NonNegativeFloat = 1.0
-    milestones: Numbers = ()
+    milestones: Many[float] = ()
     """Epochs at which `schedule: step` multiplies the rate by `factor`."""
     factor: Factor = 0.1
     decay: Factor = 0.9
@@ -211,7 +208,7 @@ class DistributionConfig(Section):
     devices: NonNegativeInt = 0
     """Of each machine. 0: all its accelerators, or one CPU. Without accelerators the CPU is split
     into so many devices (`mirrored`)."""
-    workers: Texts = ()
+    workers: Many[str] = ()
     """`multi_worker`: `host:port` of every machine, the chief first, the same list on each. Empty:
     taken from the environment variable TF_CONFIG, as is the index."""
     index: int = -1
@@ -360,8 +357,8 @@ class BenchmarkConfig(Section):
 class ScenarioConfig(Section):
     """Which systems are compared, under how many keys, and how the intervals are found."""
 
-    systems: Texts = ("float", "grp", "learned")
-    scenarios: Annotated[tuple[Literal["own_key", "stolen_key"], ...], Field(strict=False)] = ("own_key", "stolen_key")
+    systems: Many[str] = ("float", "grp", "learned")
+    scenarios: Many[Literal["own_key", "stolen_key"]] = ("own_key", "stolen_key")
     """Of the systems that have a key."""
     keys: PositiveInt = 5
     bootstrap: NonNegativeInt = 200
@@ -388,14 +385,14 @@ class ReportConfig(Section):
     """Draws for the intervals of identification and linkability; 0 for none."""
     pairs: Annotated[int, Field(ge=100)] = 20000
     """Largest number of comparisons of each kind for linkability."""
-    attack_names: Texts = ("closed_form", "prior_regressor", "keyed_linker", "sorted_values", "one_guess")
+    attack_names: Many[str] = ("closed_form", "prior_regressor", "keyed_linker", "sorted_values", "one_guess")
     """Of `iom.attacks.ATTACKS`; these take seconds, others up to minutes a system."""
     victims: AtLeast2 = 20
     old_keys: PositiveInt = 2
     """Keys that leak with the templates; each repeats all attacks."""
     fresh_keys: Annotated[int, Field(ge=40)] = 40
     """Keys that the victims are renewed under."""
-    records: Annotated[tuple[AtLeast2, ...], Field(strict=False)] = (2, 5)
+    records: Many[AtLeast2] = (2, 5)
     """Numbers of records for attacks that take several."""
     worst_pairs: PositiveInt = 8
     """Pairs of each kind that are listed by file name."""
@@ -457,9 +454,9 @@ class Stage1Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     distribution: DistributionConfig = DistributionConfig()
-    phases: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
+    phases: Many[PhaseConfig] = ()
     """Phases of the training, one after the other; without any, all epochs are one phase."""
-    verify: Annotated[tuple[BenchmarkConfig, ...], Field(strict=False)] = ()
+    verify: Many[BenchmarkConfig] = ()
     """Benchmarks of pairs to verify on beside the held-out subjects, each with a name of its own;
     synthetic ones are drawn with the run's seed."""
 
@@ -523,6 +520,178 @@ class Stage1Config(Section):
         )
 
 
+class CodeLossConfig(Section):
+    """What every loss on codes has beside its own settings."""
+
+    name: str
+    weight: NonNegativeFloat = 1.0
+    """0 switches the loss off."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The loss's own settings."""
+        return self.model_dump(exclude={"name", "weight"})
+
+
+class CodeTripletConfig(CodeLossConfig):
+    """Triplet loss (Hermans et al., 2017; `semi_hard`: Schroff et al., CVPR 2015)."""
+
+    name: Literal["triplet"] = "triplet"
+    margin: NonNegativeFloat = 0.1
+    mining: Mining = "batch_hard"
+    distance: Literal["collision", "euclidean", "cosine"] = "collision"
+    """`collision`: expected share of differing positions. `euclidean`, `cosine`: of the codes."""
+
+
+class ArcTripletConfig(CodeLossConfig):
+    """Deep rank hashing (Dong et al., Pattern Recognition 2022)."""
+
+    name: Literal["arc_triplet"] = "arc_triplet"
+    margin: Angle = 0.1
+    mining: Literal["batch_hard", "batch_all"] = "batch_hard"
+
+
+class WeightedMarginConfig(CodeLossConfig):
+    """Margin loss with distance-weighted non-mated pairs (Wu et al., ICCV 2017)."""
+
+    name: Literal["weighted_margin"] = "weighted_margin"
+    boundary: UnitDistance = 1.25
+    """beta: distance of unit codes between mated and non-mated; 1.41 for unrelated ones."""
+    width: NonNegativeFloat = 0.1
+    """alpha: how far from the boundary a pair should be."""
+    cutoff: UnitDistance = 0.5
+    """Nearer pairs weigh no more than one at this distance."""
+    dimension: Annotated[int, Field(ge=3)] = 64
+    """Effective dimension of the embeddings: sets how the density falls with distance."""
+
+
+class MultiSimilarityConfig(CodeLossConfig):
+    """Multi-similarity loss (Wang et al., CVPR 2019)."""
+
+    name: Literal["multi_similarity"] = "multi_similarity"
+    mated_slope: PositiveFloat = 2.0
+    non_mated_slope: PositiveFloat = 40.0
+    boundary: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """lambda: similarity around which pairs count; 0 for unrelated codes, 1 for equal ones."""
+    mining_margin: NonNegativeFloat = 0.1
+    """epsilon: pairs that are right by more than this are left out."""
+
+
+class QuantizationConfig(CodeLossConfig):
+    """Distance of the softmax of a position from a decision for one symbol."""
+
+    name: Literal["quantization"] = "quantization"
+    form: Literal["one_max", "entropy", "rounding"] = "one_max"
+    """`rounding`: of the soft index, as in deep rank hashing."""
+
+
+class BalanceConfig(CodeLossConfig):
+    """Unequal use of the symbols at a position."""
+
+    name: Literal["balance"] = "balance"
+
+
+class DecorrelationConfig(CodeLossConfig):
+    """Correlation of two positions."""
+
+    name: Literal["decorrelation"] = "decorrelation"
+
+
+class BinarizationConfig(CodeLossConfig):
+    """Distance of softened binary words from bits."""
+
+    name: Literal["binarization"] = "binarization"
+    words: Literal["binary", "one_hot", "simplex"] = "binary"
+    """`binary`: the symbol's digits. `one_hot`. `simplex`: all at one distance, half the length."""
+    form: Literal["tanh", "sigmoid"] = "tanh"
+    """`tanh`: towards -1 and 1. `sigmoid`: towards 0 and 1."""
+    slope: PositiveFloat = 3.0
+
+
+class CodeDistillationConfig(CodeLossConfig):
+    """Deviation of the collision probability from that of the cosine of the embeddings."""
+
+    name: Literal["distillation"] = "distillation"
+    centre: Cosine = 0.3
+    """Cosine at which a pair counts most: where decisions are taken."""
+    width: PositiveFloat = 0.15
+    """Standard deviation of the weight around that cosine."""
+    floor: NonNegativeFloat = 0.05
+    """Weight of pairs far from it."""
+
+
+class LogisticConfig(CodeLossConfig):
+    """Logistic loss of the decision by collision probability."""
+
+    name: Literal["logistic"] = "logistic"
+    centre: Cosine = 0.3
+    """Cosine whose collision probability is the threshold of the decision."""
+    slope: NonNegativeFloat = 30.0
+    """Steepness around it."""
+
+
+class LinkabilityConfig(CodeLossConfig):
+    """Linkability term of the Secure Triplet Loss (Pinto et al., IEEE TBIOM 2021).
+
+    Hashes each batch under a second key.
+    """
+
+    name: Literal["linkability"] = "linkability"
+    form: Literal["divergence", "statistics"] = "divergence"
+    """`divergence` of normal distributions, or `statistics`: differences of mean and deviation."""
+
+
+class ClassificationConfig(CodeLossConfig):
+    """Classification of the training subjects by a head on the relaxed codes, which is not kept."""
+
+    name: Literal["classification"] = "classification"
+    head: Literal["hashed", "weights"] = "hashed"
+    """`hashed`: a subject's centre is an embedding, hashed under the key of the batch. `weights`:
+    a centre in code space, which subjects have with `key: identity` only."""
+    form: Literal["arcface", "normalised_softmax"] = "arcface"
+    margin: Angle = 0.3
+    scale: PositiveFloat = 32.0
+
+
+AnyCodeLoss = Annotated[
+    CodeTripletConfig
+    | ArcTripletConfig
+    | WeightedMarginConfig
+    | MultiSimilarityConfig
+    | QuantizationConfig
+    | BalanceConfig
+    | DecorrelationConfig
+    | BinarizationConfig
+    | CodeDistillationConfig
+    | LogisticConfig
+    | LinkabilityConfig
+    | ClassificationConfig,
+    Field(discriminator="name"),
+]
+"""A loss of the list, known by its name. To add one, add its model."""
+
+CODE_LOSSES: dict[str, type[CodeLossConfig]] = {
+    loss.model_fields["name"].default: loss for loss in get_args(get_args(AnyCodeLoss)[0])
+}
+"""Name of each loss to the model of its settings."""
+
+
+def losses_from_flat(flat: dict[str, Any]) -> list[dict[str, Any]]:
+    """The list of losses for a section of the old form, `{triplet: 1.0, triplet_margin: 0.1, ...}`.
+
+    Losses of weight 0 are left out.
+    """
+    losses = []
+    for name, loss in CODE_LOSSES.items():
+        if not flat.get(name):
+            continue
+        settings = {field: flat[f"{name}_{field}"] for field in loss.model_fields if f"{name}_{field}" in flat}
+        if name == "logistic" and "distillation_centre" in flat:
+            settings["centre"] = flat["distillation_centre"]
+        losses.append({"name": name, "weight": flat[name], **settings})
+    return losses
+
+
 class Stage2Config(Section):
     """Everything `iom train-stage2` reads."""
 
@@ -531,7 +700,7 @@ class Stage2Config(Section):
     data: FolderConfig = FolderConfig()
     embedder: EmbedderConfig = EmbedderConfig()
     hasher: HasherConfig = HasherConfig()
-    losses: Annotated[tuple[AnyCodeLoss, ...], Field(strict=False)] = (CodeDistillationConfig(),)
+    losses: Many[AnyCodeLoss] = (CodeDistillationConfig(),)
     """Each with a name, a weight and settings of its own."""
     batches: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=3e-4, weight_decay=0.0, warmup_epochs=0.0)
@@ -626,9 +795,9 @@ class SweepConfig(Section):
     grid: Settings = Field(default_factory=dict)
     """Dotted setting -> list of values. Several settings, parted by commas, change together: then
     each value is a list with one entry for each of them."""
-    variants: Annotated[tuple[VariantConfig, ...], Field(strict=False)] = ()
+    variants: Many[VariantConfig] = ()
     """Without any there is one, `learned`."""
-    baselines: Texts = ("grp",)
+    baselines: Many[str] = ("grp",)
     """Data-agnostic protections, measured once for every code shape."""
     keys: PositiveInt = 10
     """Keys that the codes of the held-out subjects are compared under."""

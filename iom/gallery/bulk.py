@@ -234,8 +234,7 @@ def enroll_in_bulk(
             for some in results:
                 run.take(wanted, some)
                 bar.update(len(some))
-        run.finish()
-        summary = run.summary()
+        summary = run.finish()
         journal.add({"counts": dataclasses.asdict(summary)}, durable=True)
     return summary
 
@@ -298,12 +297,10 @@ class _Run:
         if len(self._ids) >= self._batch:
             self._flush()
 
-    def finish(self) -> None:
+    def finish(self) -> BulkSummary:
         self._flush()
         if lost := sum(self._open.values()):
             raise DataError(f"the engine lost {lost} images; start the same command again")
-
-    def summary(self) -> BulkSummary:
         return BulkSummary(**self._counts, failed_images=sum(map(bool, self._problems.values())))
 
     def _note(self, image: str, problem: str) -> None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
+import hmac
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,10 +14,17 @@ from numpy.typing import NDArray
 
 from iom.codes.packing import encoding_id
 from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError, StoreNotFoundError
-from iom.gallery.audit import AuditEvent, pseudonyms
-from iom.gallery.integrity import check_application, holds_anchor, problems
-from iom.gallery.key_store import KeyStore, PassphraseSource, open_key_store
-from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_subject_id, metadata_text
+from iom.gallery.key_store import Anchor, KeyState, KeyStore, PassphraseSource, open_key_store
+from iom.gallery.models import (
+    UNSLOTTED,
+    Application,
+    AuditEvent,
+    Reference,
+    Tombstone,
+    check_subject_id,
+    metadata_text,
+    pseudonyms,
+)
 from iom.gallery.search import Candidate, Searcher, distances_to
 from iom.gallery.stores.base import RecordStore, StoreStats, open_store, revoked_epoch, revoked_subject
 from iom.gallery.templates import (
@@ -36,6 +45,7 @@ ORPHAN_SECONDS = 3600
 _LAST_ENTRIES = 64
 _MAX_ROTATION_TRIES = 5
 _MIN_BATCH_WITHOUT_GC = 256
+_MAX_LOOKS, _SECONDS_A_LOOK = 20, 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +75,6 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self.store = store
         self.keys = keys
         self.hasher = hasher
-        self._searcher = Searcher(store, keys)
         self._is_settled = True
         owner = store.owner()
         if not owner:
@@ -164,7 +173,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         no retired key is used again.
         """
         self._finish_settling()
-        known = self.keys.known(application.name).settings
+        known = self.keys.state().known(application.name).settings
         if known is not None and known != dataclasses.replace(application, seal=b""):
             application = dataclasses.replace(
                 application,
@@ -183,10 +192,18 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             UnknownApplicationError: Unknown name.
             StoreError: It was changed outside of the gallery, or set back to older settings.
         """
-        known = self.keys.known(name).settings
+        known = self.keys.state().known(name).settings
         found = self.store.application(name)
-        check_application(self.keys, found, known)
+        self.check_settings(found, known)
         return found
+
+    def check_settings(self, application: Application, known: Application | None) -> None:
+        """Raise `StoreError` for settings that no gallery with these keys wrote, or that are not the newest.
+
+        `known` was read from the key store before the record store was; another process may have changed both since.
+        """
+        for problem in self._settings_problems(application, known):
+            raise StoreError(f"{problem}; see iom check, and take the record store from a backup")
 
     def set_threshold(self, application: str, threshold: int) -> Application:
         """Change the threshold of later comparisons."""
@@ -425,9 +442,45 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             raise self._not_found(application, subject_id)
         return found
 
+    def is_enrolled(self, application: str, subject_id: str, *, allow_revoked: bool = False) -> bool:
+        """Whether a subject has a valid reference.
+
+        Raises:
+            RevokedError: It had, and `allow_revoked` does not admit that.
+        """
+        subject_id = check_subject_id(subject_id)
+        if self._valid(application, subject_id):
+            return True
+        if not allow_revoked and self._was_revoked(application, subject_id):
+            raise revoked_subject(subject_id)
+        return False
+
     def check(self) -> list[str]:
         """All problems of both stores, one line each; empty when there are none."""
-        return problems(self.store, self.keys)
+        found = [*self.store.check(), *self.keys.problems()]
+        if found:
+            return found  # the content of a damaged medium proves nothing
+        # What was settled before the snapshot must be in it; what is in it may be settled only later.
+        before = self.keys.state()
+        for each in before.rollbacks:
+            found.append(
+                f"the record store was an older copy, or its audit log was cut: {each.found} entries "
+                f"where the key store remembered {each.known}. Enrolments and changes in between are "
+                "lost; where the copy was put back on purpose: iom check --accept"
+            )
+        with self.store.snapshot() as still:
+            found += still.chain.problems(still.whole_audit())
+            if before.anchor is not None and not _holds_anchor(still, before.anchor):
+                found.append(
+                    f"audit log: entry {before.anchor.sequence}, which the key store remembers, is missing or "
+                    "another one: the record store is an older copy, or its log was cut or rewritten"
+                )
+            applications = {each.name: each for each in still.applications()}
+            for application in applications.values():
+                found += self._application_problems(still, application, before)
+        missing = {name for name, known in before.applications.items() if known.is_stored} - applications.keys()
+        found += [f"application {name}: the key store knows it, the record store does not" for name in sorted(missing)]
+        return found
 
     def accept_rollback(self) -> None:
         """Acknowledge that an older copy of the record store was put back; `check` reports it until then."""
@@ -474,6 +527,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @functools.cached_property
+    def _searcher(self) -> Searcher:
+        return Searcher(self.store, self.keys)
+
     def _reconcile(self) -> None:
         """Make the two stores agree after a crash, or after an older record store was put back.
 
@@ -483,7 +540,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         without an authentic seal are left to `check`.
         """
         store, keys, head = self.store, self.keys, self.store.audit_head()
-        is_older = not holds_anchor(store, keys.state().anchor)
+        is_older = not _holds_anchor(store, keys.state().anchor)
         if is_older:
             keys.note_rollback(head)
         for application in store.applications():
@@ -491,7 +548,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             last = store.audit_head(name)
             if last is None or not store.chain.holds(last):
                 continue  # its log was emptied or forged, which `check` reports
-            known = keys.known(name).settings
+            known = keys.state().known(name).settings
             if is_older and known is not None and application.revision < known.revision:
                 self._change(known, "restore")
             revoked = keys.revoked(name)
@@ -542,6 +599,79 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self.store.update_application(changed, event, retired=retired)
         self._settle(changed.name, changed, revoked=retired or ())
         return changed
+
+    def _settings_problems(self, application: Application, known: Application | None) -> Iterator[str]:
+        if not holds_seal(self.keys, application.name, application):
+            yield (
+                f"application {application.name}: its settings (threshold, key epoch, masking, ...) "
+                "were changed outside of the gallery"
+            )
+        elif known is not None and application.revision < known.revision:
+            yield (
+                f"application {application.name}: its settings were set back to those of revision "
+                f"{application.revision}; the key store knows revision {known.revision}"
+            )
+
+    def _application_problems(self, store: RecordStore, application: Application, before: KeyState) -> Iterator[str]:
+        """Problems of an application in a snapshot; `before` is an older state of the key store."""
+        name, references = application.name, 0
+        yield from self._settings_problems(application, before.known(name).settings)
+        tombstones = store.tombstones(name)
+        gone = {tombstone.record for tombstone in tombstones}.union(before.revoked.get(name, ()))
+        masked = self.keys.masked_records(name)
+        for page in store.pages(name):
+            references += len(page)
+            for reference in page:
+                place = f"application {name}: record {reference.record}"
+                if not holds_seal(self.keys, name, reference):
+                    yield f"{place} was changed outside of the gallery, or is damaged"
+                if reference.record in gone:
+                    yield f"{place} is valid and revoked"
+            if application.masked:
+                yield from self._mask_problems(name, [reference.record for reference in page], masked)
+        yield from self._tombstone_problems(name, tombstones)
+        head = store.audit_head(name)
+        if head is None:
+            yield f"application {name}: the audit log has no entry about it: it was cut or emptied"
+            return
+        for noun, expected, number in (
+            ("valid references", head.counts.references, references),
+            ("tombstones", head.counts.tombstones, len(tombstones)),
+        ):
+            if expected != number:
+                yield (
+                    f"application {name}: expected {expected} {noun} by the audit log, found {number}: "
+                    "some were deleted or inserted outside of the gallery"
+                )
+
+    def _mask_problems(self, application: str, records: Sequence[int], masked: set[int]) -> Iterator[str]:
+        """Masks that are missing or cannot be opened, without those of records that are being revoked."""
+        keys = self.keys
+        for record in records:
+            if record not in masked and record not in keys.revoked(application):
+                yield f"application {application}: record {record} has no mask in the key store"
+        present = [record for record in records if record in masked]
+        try:
+            keys.masks(application, present)
+        except StoreError:
+            for record in present:
+                try:
+                    keys.masks(application, [record])
+                except StoreError as error:
+                    if record not in keys.revoked(application):
+                        yield str(error)
+
+    def _tombstone_problems(self, name: str, tombstones: Sequence[Tombstone]) -> Iterator[str]:
+        forged = [tombstone.record for tombstone in tombstones if not holds_seal(self.keys, name, tombstone)]
+        for record in forged[:20]:
+            yield f"application {name}: the tombstone of record {record} was forged or changed"
+        authentic = {tombstone.record for tombstone in tombstones}.difference(forged)
+        for _ in range(_MAX_LOOKS):  # their writer has time to add them to the key store
+            unknown = len(authentic.difference(self.keys.revoked(name)))
+            if not unknown:
+                return
+            time.sleep(_SECONDS_A_LOOK)
+        yield f"application {name}: {unknown} revoked records are missing in the key store"
 
     def _refuse_epoch(self, application: Application, subject_ids: Sequence[str]) -> None:
         if application.key_mode != "application":
@@ -606,7 +736,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         try:
             anchor = self.keys.state().anchor  # before the head is read: other processes may write meanwhile
             head = self.store.audit_head(application or None)
-            if not holds_anchor(self.store, anchor):  # the log was cut while it was open
+            if not _holds_anchor(self.store, anchor):  # the log was cut while it was open
                 self.keys.note_rollback(self.store.audit_head())
             if head is not None and not self.store.chain.holds(head):
                 head = None  # `check` reports it
@@ -622,6 +752,14 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         if not self._is_settled:
             self._reconcile()
             self._is_settled = True
+
+
+def _holds_anchor(store: RecordStore, anchor: Anchor | None) -> bool:
+    """Whether the log has the entry that the key store remembers, read before this call; else it is older or cut."""
+    if anchor is None:
+        return True
+    entries = store.audit(after=anchor.sequence - 1, limit=1)
+    return bool(entries) and hmac.compare_digest(entries[0].digest, anchor.digest)
 
 
 @contextlib.contextmanager

@@ -29,8 +29,7 @@ from iom._files import write_secret
 from iom._registry import did_you_mean_url
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError, needs_extra
-from iom.gallery.audit import AuditChain, AuditEntry
-from iom.gallery.models import Application, Tombstone
+from iom.gallery.models import Application, AuditChain, AuditEntry, Tombstone
 from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
 
@@ -258,10 +257,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                     bare = known
                 write.know(bare.name, settings=bare, is_stored=True)
 
-    def known(self, application: str) -> KnownApplication:
-        """Newest known state of an application."""
-        return self.state().known(application)
-
     def begin_log(self) -> None:
         """Expect a new record store with an empty audit log; record numbers and epochs go on."""
         if self.state().anchor is not None or self.state().keyed_from != 1:
@@ -405,9 +400,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
                 write.finish()
             self._state = write.state
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
 
 class KeyWrite:
     """Changes of one transaction; `state` is the content after them."""
@@ -462,7 +454,18 @@ class KeyWrite:
     def finish(self) -> None:
         """Write the state."""
         number = self.state.position + 1
-        sealed = self._cipher.seal(_json(_state_of(self.state)), "state", number)
+        anchor, applications = self.state.anchor, self.state.applications
+        content = {
+            "count": self.state.count,
+            "digest": self.state.digest.hex(),
+            "keyed_from": self.state.keyed_from,
+            "anchor": [anchor.sequence, anchor.digest.hex()] if anchor else None,
+            "applications": {
+                name: {**vars(known), "settings": known.settings and known.settings.fields()}
+                for name, known in applications.items()
+            },
+        }
+        sealed = self._cipher.seal(_json(content), "state", number)
         self.connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (number, sealed))
         self.change(position=number, sealed=sealed)
 
@@ -494,9 +497,6 @@ class _Cipher:
 
     def _place(self, kind: str, number: int) -> bytes:
         return self._bound + kind.encode() + b"\0" + str(number).encode()
-
-    def __repr__(self) -> str:
-        return "_Cipher()"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -706,20 +706,6 @@ def _with_entries(known: KeyState, entries: Sequence[tuple[str, Mapping[str, Any
             of_subjects[each.subject_id] = max(each.epoch, of_subjects.get(each.subject_id, 0))
         revoked[name], epochs[name] = MappingProxyType(of_records), MappingProxyType(of_subjects)
     return dataclasses.replace(known, master=master, rollbacks=rollbacks, revoked=revoked, epochs=epochs)
-
-
-def _state_of(state: KeyState) -> dict[str, Any]:
-    anchor = state.anchor
-    return {
-        "count": state.count,
-        "digest": state.digest.hex(),
-        "keyed_from": state.keyed_from,
-        "anchor": [anchor.sequence, anchor.digest.hex()] if anchor else None,
-        "applications": {
-            name: {**vars(known), "settings": known.settings and known.settings.fields()}
-            for name, known in state.applications.items()
-        },
-    }
 
 
 def _known_of(values: Mapping[str, Any]) -> KnownApplication:

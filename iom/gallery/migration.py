@@ -17,7 +17,6 @@ import sqlalchemy as sa
 
 from iom._untrusted import parse_json
 from iom.errors import StoreError, StoreNotFoundError
-from iom.gallery.audit import AuditChain, AuditEvent, Counts
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import (
     LAYOUT,
@@ -30,7 +29,7 @@ from iom.gallery.key_store import (
     parse_key_url,
     read_master,
 )
-from iom.gallery.models import Application, Tombstone, check_subject_id, tampered
+from iom.gallery.models import Application, AuditChain, AuditEvent, Counts, Tombstone, check_subject_id, tampered
 from iom.gallery.stores.base import APPLICATIONS, AUDIT, TOMBSTONES, RecordStore, open_store
 from iom.gallery.templates import check_seal, sealed
 from iom.keys import TransformKey
@@ -113,23 +112,20 @@ class _Legacy:
         """The new key store at `path`; a `StoreError` unless it holds what this one does."""
         keys = KeyStore(path, self.key, self.new_header, master=self.external)
         try:
-            if not self._is_held_by(keys):
+            same = keys.master() == self.master
+            for name, subjects in self.revoked.items():
+                known = keys.revoked(name)
+                same &= subjects.items() <= {(record, each.subject_id) for record, each in known.items()}
+            for name, masks in self.masks.items():
+                kept = [record for record in masks if record not in keys.revoked(name)]
+                found = zip(keys.masks(name, kept), kept, strict=True)
+                same &= all([hmac.compare_digest(mask, masks[record]) for mask, record in found])
+            if not same:
                 raise StoreError(f"{path}: does not hold what {self.path} holds; move it away and start again")
         except BaseException:
             keys.close()
             raise
         return keys
-
-    def _is_held_by(self, keys: KeyStore) -> bool:
-        same = keys.master() == self.master
-        for name, subjects in self.revoked.items():
-            known = keys.revoked(name)
-            same &= subjects.items() <= {(record, each.subject_id) for record, each in known.items()}
-        for name, masks in self.masks.items():
-            kept = [record for record in masks if record not in keys.revoked(name)]
-            found = zip(keys.masks(name, kept), kept, strict=True)
-            same &= all([hmac.compare_digest(mask, masks[record]) for mask, record in found])
-        return same
 
 
 def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.codes.distances import nearest, paired, within_each
+from iom.codes.distances import nearest, paired, within
 from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import Application, Reference
@@ -99,7 +99,7 @@ class CodeIndex:
                 count = min(top + self._deleted, self._size)
                 rows, distances = (each[0] for each in nearest(probe, self._codes(), count))
             else:
-                ((rows, distances),) = within_each(probe, self._codes(), threshold)
+                rows, distances = within(probe, self._codes(), threshold)
             marks = self._marks[rows]
             valid = marks & 1 == 0
             hits = list(map(Hit, (marks[valid] >> 1).tolist(), distances[valid].tolist()))

@@ -90,14 +90,12 @@ def rows_of(embeddings: NDArray[Any]) -> NDArray[np.float32]:
     return rows
 
 
-def record_keys(
-    keys: KeyStore, application: Application, references: Sequence[tuple[str, int, int]]
-) -> list[TransformKey]:
-    """Key of each `(subject_id, record, epoch)`."""
+def record_keys(keys: KeyStore, application: Application, references: Sequence[tuple[str, int, int]]) -> Keys:
+    """Key of each `(subject_id, record, epoch)`; a single one where they share it."""
     if application.key_mode == "application":
         epochs = {epoch for _, _, epoch in references}
         shared = {epoch: keys.application_key(application.name, epoch) for epoch in epochs}
-        return [shared[epoch] for _, _, epoch in references]
+        return shared[epochs.pop()] if len(epochs) == 1 else [shared[epoch] for _, _, epoch in references]
     return [keys.record_key(application.name, subject, record) for subject, record, _ in references]
 
 
@@ -172,13 +170,13 @@ def make_references(
     `rows` has subject, record number and metadata for each of `embeddings` `(N, D)`.
     """
     places = [(subject, record, application.epoch) for subject, record, _ in rows]
-    if application.key_mode == "application":
-        codes = hasher.hash(embeddings, keys.application_key(application.name, application.epoch))
-    else:
-        codes = hasher.hash(embeddings, record_keys(keys, application, places))
+    codes = hasher.hash(embeddings, record_keys(keys, application, places))
     planes = pack(codes, hasher.alphabet_size).planes
     if application.masked:
-        masks = _draw_masks(application, len(rows))
+        size, (code_length, _) = code_bytes(application.encoding), encoding_shape(application.encoding)
+        masks = _planes(application, [secrets.token_bytes(size) for _ in rows])
+        if code_length % 64:  # zero behind the last position, as codes are
+            masks[:, :, -1] &= np.uint64((1 << code_length % 64) - 1)
         of_records = zip(rows, masks, strict=True)
         keys.put_masks(application.name, {record: mask.tobytes() for (_, record, _), mask in of_records})
         planes = planes ^ masks
@@ -207,15 +205,6 @@ def _planes(application: Application, codes: Sequence[bytes]) -> NDArray[np.uint
     code_length, alphabet_size = encoding_shape(application.encoding)
     shape = (len(codes), plane_count(alphabet_size), word_count(code_length))
     return np.frombuffer(b"".join(codes), "<u8").astype(np.uint64).reshape(shape)
-
-
-def _draw_masks(application: Application, count: int) -> NDArray[np.uint64]:
-    """Random planes, zero behind the last position as codes are."""
-    size, (code_length, _) = code_bytes(application.encoding), encoding_shape(application.encoding)
-    masks = _planes(application, [secrets.token_bytes(size) for _ in range(count)])
-    if code_length % 64:
-        masks[:, :, -1] &= np.uint64((1 << code_length % 64) - 1)
-    return masks
 
 
 Record = Application | Reference | Tombstone

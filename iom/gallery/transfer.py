@@ -27,7 +27,6 @@ from iom._untrusted import parse_json
 from iom.codes.packing import code_bytes
 from iom.errors import EnrolmentError, StoreError
 from iom.gallery.gallery import Gallery
-from iom.gallery.integrity import check_application
 from iom.gallery.models import Application, Reference, check_subject_id
 from iom.gallery.templates import check_seal
 
@@ -62,7 +61,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
     """Write an application, as of one moment, to a file with mode 0600, atomically; return its reference count."""
     _check_target(path)
     count = 0
-    known = gallery.keys.known(name).settings
+    known = gallery.keys.state().known(name).settings
     try:
         with (
             atomic_path(path, mode=SECRET_MODE) as temporary,
@@ -70,7 +69,7 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
             gallery.store.snapshot() as still,
         ):
             application = still.application(name)
-            check_application(gallery.keys, application, known)
+            gallery.check_settings(application, known)
             revoked = gallery.keys.revoked(name)
             digest = hashlib.sha256()
 
@@ -143,7 +142,7 @@ def _known_here(gallery: Gallery, path: Path, application: Application) -> Appli
     """The application of a file in this gallery, which is made with a threshold that was set since the export."""
     name = application.name
     if not _has(gallery, name):
-        settings = gallery.keys.known(name).settings
+        settings = gallery.keys.state().known(name).settings
         if settings is not None and settings.revision > application.revision:
             application = dataclasses.replace(application, threshold=settings.threshold)
         gallery.add_application(application)

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from prometheus_client import Gauge, generate_latest
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 from starlette.formparsers import MultiPartParser
 
+from iom.codes._kernels import kernels
 from iom.errors import (
     BusyError,
     DataError,
@@ -74,25 +75,19 @@ _STATUS: dict[type[Exception], int] = {
 }
 
 
-def _example(**values: Any) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [values]})
-
-
 Score = Annotated[int | None, Field(description="Differing positions; only where the service shows scores.")]
 
 
 class EnrolResponse(BaseModel):
     """References that were enrolled."""
 
-    model_config = _example(subject="alice", slots=[0, 1])
-    subject: str
-    slots: list[int] = Field(description="Numbers of the new references among the subject's.")
+    subject: str = Field(examples=["alice"])
+    slots: list[int] = Field(description="Numbers of the new references among the subject's.", examples=[[0, 1]])
 
 
 class VerifyResponse(BaseModel):
     """Outcome of a verification."""
 
-    model_config = _example(match=True)
     match: bool
     distance: Score = None
     threshold: Score = None
@@ -101,22 +96,19 @@ class VerifyResponse(BaseModel):
 class IdentifyMatch(BaseModel):
     """A subject that matches."""
 
-    model_config = _example(subject="alice")
-    subject: str
+    subject: str = Field(examples=["alice"])
     distance: Score = None
 
 
 class RevokeResponse(BaseModel):
     """References that were revoked."""
 
-    model_config = _example(revoked=2)
-    revoked: int = Field(description="Number of references.")
+    revoked: int = Field(description="Number of references.", examples=[2])
 
 
 class ReadyResponse(BaseModel):
     """The service is ready for requests."""
 
-    model_config = _example(status="ready", aligns=True, scores=False, samples=0)
     status: str = "ready"
     aligns: bool = Field(description="Photographs are accepted; otherwise only aligned 112x112 faces.")
     scores: bool = Field(description="Distances are shown.")
@@ -126,8 +118,7 @@ class ReadyResponse(BaseModel):
 class Problem(BaseModel):
     """A refused request."""
 
-    model_config = _example(detail="image: expected an image, received an empty file")
-    detail: str
+    detail: str = Field(examples=["image: expected an image, received an empty file"])
 
 
 _TEXTS: dict[int, tuple[str, str]] = {
@@ -224,56 +215,29 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(Gate, tokens=tokens, settings=settings, metrics=metrics, is_open=_is_open)
     _add_errors(app)
     _add_gallery_routes(app, gallery, faces, metrics, settings)
-    _add_pages(app, gallery, faces, settings, samples)
-
-    @app.get(
-        "/metrics",
-        operation_id="metrics",
-        tags=["service"],
-        dependencies=_guards("metrics"),
-        response_class=Response,
-        responses={
-            **_problems(401, 403, 429, 500, 503),
-            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        },
-    )
-    def prometheus() -> Response:
-        """Metrics in the text format of Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
-
+    _add_service_routes(app, gallery, faces, metrics.registry, settings, samples)
     return app
 
 
 def _add_gallery_routes(
     app: FastAPI, gallery: Gallery, faces: FacePipeline, metrics: Metrics, settings: ServiceSettings
 ) -> None:
-    """Add the routes to an application; see `create_app`."""
     backoff = Backoff(gallery, settings)
+    router = APIRouter(
+        prefix="/v1/{application}", tags=["gallery"], dependencies=_GUARDS, responses=_problems(*_GUARDED)
+    )
 
     def embedded(images: list[UploadFile]) -> NDArray[Any]:
         if not 1 <= len(images) <= settings.max_images:
             raise DataError(f"images: expected 1 to {settings.max_images}, received {len(images)}")
         return faces.embed([image.file.read() for image in images])
 
-    def post(action: str, *statuses: int, **options: Any) -> Callable[..., Any]:
-        return app.post(
-            f"/v1/{{application}}/{action}",
-            operation_id=action,
-            tags=["gallery"],
-            dependencies=_guards(action),
-            responses={
-                **_problems(400, 401, 403, 404, 408, 413, 422, 429, 500, 503, *statuses),
-                **options.pop("responses", {}),
-            },
-            response_model_exclude_none=True,
-            **options,
-        )
-
-    @post("enroll", 409, 410)
+    @router.post("/enroll", responses=_problems(*_POSTED, 409, 410))
     def enroll(
         application: Application,
         subject: Subject,
@@ -284,7 +248,7 @@ def _add_gallery_routes(
         new = gallery.enroll(application, subject, embedded(images), another=another)
         return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
-    @post("verify", 409, 410)
+    @router.post("/verify", responses=_problems(*_POSTED, 409, 410), response_model_exclude_none=True)
     def verify(request: Request, application: Application, subject: Subject, image: Image) -> VerifyResponse:
         """Compare a face with the references of a subject (1:1)."""
         token = request.scope["iom.token"].name
@@ -295,7 +259,7 @@ def _add_gallery_routes(
         scores = {"distance": decision.distance, "threshold": decision.threshold} if settings.scores else {}
         return VerifyResponse(match=decision.match, **scores)
 
-    @post("identify", 409)
+    @router.post("/identify", responses=_problems(*_POSTED, 409), response_model_exclude_none=True)
     def identify(request: Request, application: Application, image: Image) -> list[IdentifyMatch]:
         """List the subjects within the threshold, nearest first (1:N)."""
         if gallery.application(application).key_mode == "subject":
@@ -315,32 +279,28 @@ def _add_gallery_routes(
             for each in found
         ]
 
-    @post("revoke", 410)
+    @router.post("/revoke", responses=_problems(*_POSTED, 410))
     def revoke(application: Application, subject: Subject) -> RevokeResponse:
         """Revoke all templates of a subject for good."""
         return RevokeResponse(revoked=gallery.revoke(application, subject))
 
-    @post("renew", 409, 410)
+    @router.post("/renew", responses=_problems(*_POSTED, 409, 410))
     def renew(application: Application, subject: Subject, images: Images) -> EnrolResponse:
         """Revoke the references of a subject and enrol it anew under a fresh key, in one step."""
         new = gallery.renew(application, subject, embedded(images))
         return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
-    @post("align", response_class=Response, responses=_PNG_RESPONSE)
+    @router.post("/align", responses=_problems(*_POSTED) | _PNG_RESPONSE, response_class=Response)
     def align(application: Application, image: Image) -> Response:
         """Return the aligned 112x112 face that the service would use; nothing is stored or compared."""
         return _png_response(faces.aligned(image.file.read()))
 
-    @app.get(
-        "/v1/{application}/stats",
-        operation_id="stats",
-        tags=["gallery"],
-        dependencies=_guards("stats"),
-        responses=_problems(401, 403, 404, 422, 429, 500, 503),
-    )
+    @router.get("/stats", responses=_problems(404, 422))
     def stats(application: Application) -> StoreStats:
         """Counts of the application."""
         return gallery.store.stats(gallery.application(application).name)
+
+    app.include_router(router)
 
 
 def _png_response(face: Pixels) -> Response:
@@ -350,15 +310,11 @@ def _png_response(face: Pixels) -> Response:
     return Response(stream.getvalue(), media_type="image/png")
 
 
-def _guards(action: str) -> list[Any]:
-    """Dependencies of a route: its token must permit `action` on the application in its path."""
-
-    def check(request: Request) -> None:
-        token = request.scope.get("iom.token")
-        if token is None or not token.allows(action, request.path_params.get("application")):
-            raise HTTPException(403, "The token does not permit this")
-
-    return [Depends(_BEARER), Depends(check), Depends(_each_field_once)]
+def _permitted(request: Request) -> None:
+    """Refuse a token that does not permit the route's action on the application in its path."""
+    token = request.scope.get("iom.token")
+    if token is None or not token.allows(request.scope["route"].name, request.path_params.get("application")):
+        raise HTTPException(403, "The token does not permit this")
 
 
 async def _each_field_once(request: Request) -> None:
@@ -369,6 +325,11 @@ async def _each_field_once(request: Request) -> None:
     for name in form:
         if name != "images" and len(form.getlist(name)) > 1:
             raise HTTPException(422, f"{name}: expected one, received {len(form.getlist(name))}")
+
+
+_GUARDS = [Depends(_BEARER), Depends(_permitted), Depends(_each_field_once)]
+_GUARDED, _POSTED = (401, 403, 429, 500, 503), (400, 404, 408, 413, 422)
+"""Statuses of all guarded routes, and those that a body adds."""
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -392,34 +353,43 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
 
 
-def _add_pages(
-    app: FastAPI, gallery: Gallery, faces: FacePipeline, settings: ServiceSettings, samples: Sequence[Pixels]
+def _add_service_routes(
+    app: FastAPI,
+    gallery: Gallery,
+    faces: FacePipeline,
+    registry: CollectorRegistry,
+    settings: ServiceSettings,
+    samples: Sequence[Pixels],
 ) -> None:
-    @app.get("/health/live", operation_id="live", tags=["service"])
+    router = APIRouter(tags=["service"])
+
+    @router.get("/health/live")
     async def live() -> dict[str, str]:  # async: it answers also while all threads work
         """Whether the process answers; restart it if it does not."""
         return {"status": "live"}
 
-    @app.get("/health/ready", operation_id="ready", tags=["service"], responses=_problems(500, 503))
+    @router.get("/health/ready", responses=_problems(500, 503))
     def ready() -> ReadyResponse:
         """Whether the stores answer; send no requests if they do not."""
         gallery.store.audit_head()
         gallery.keys.state()
         return ReadyResponse(aligns=faces.aligns, scores=settings.scores, samples=len(samples))
 
-    @app.get(
-        OPEN_FOLDER + "{number}",
-        operation_id="sample",
-        tags=["service"],
-        response_class=Response,
-        responses={**_problems(404, 422, 500), **_PNG_RESPONSE},
-    )
+    @router.get(OPEN_FOLDER + "{number}", responses=_problems(404, 422, 500) | _PNG_RESPONSE, response_class=Response)
     def sample(number: int = InPath(description="0, 1, ...", examples=[0])) -> Response:
         """A synthetic face to try the service with: two images of each person."""
         if not 0 <= number < len(samples):
             raise HTTPException(404, f"expected a number below {len(samples)}")
         return _png_response(samples[number])
 
+    text: dict[int | str, Any] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+    @router.get("/metrics", dependencies=_GUARDS, responses=_problems(*_GUARDED) | text, response_class=Response)
+    def metrics() -> Response:
+        """Metrics in the text format of Prometheus."""
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    app.include_router(router)
     for path, (name, kind) in _FILES.items():
         app.get(path, include_in_schema=False)(_served((_FOLDER / name).read_bytes(), kind))
 
@@ -479,12 +449,13 @@ def open_service(
 
 
 def _shared(hasher: FaceHasher) -> SharedHasher:
-    """The hasher for several threads, warm for both batch sizes."""
+    """The hasher for several threads, warm for both batch sizes, as are the kernels that compare its codes."""
     size = hasher.input_size
     noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     for faces in (1, FACES_A_CALL):
         rows = hasher.with_batch_size(faces).embed(noise)
     hasher.hash(rows, TransformKey.generate())
+    kernels()
     return SharedHasher(hasher)
 
 

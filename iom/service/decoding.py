@@ -102,7 +102,9 @@ def decode(data: bytes, photographs: bool, max_megapixels: float) -> tuple[str, 
         if not photographs or _size(data) == (ALIGNED_SIDE, ALIGNED_SIDE):
             return "aligned", decode_image(data, "image", size=ALIGNED_SIDE, formats=FORMATS)
         pixels, _ = decode_photograph(data, "image", max_megapixels=max_megapixels, formats=FORMATS)
-        return "photograph", _shrunk(pixels)
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((MAX_SIDE, MAX_SIDE))
+        return "photograph", np.asarray(picture)
     except TooLargeError as error:
         return "large", str(error)
     except DataError as error:
@@ -127,12 +129,3 @@ def _size(data: bytes) -> tuple[int, int] | None:
             return image.size
     except Exception:  # the decoder that follows tells why
         return None
-
-
-def _shrunk(pixels: Pixels) -> Pixels:
-    height, width = pixels.shape[:2]
-    shrink = MAX_SIDE / max(height, width)
-    if shrink >= 1:
-        return pixels
-    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    return np.asarray(Image.fromarray(pixels).resize(size, reducing_gap=2.0))

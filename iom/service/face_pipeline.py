@@ -126,12 +126,9 @@ class FacePipeline:
 
     def __init__(self, hasher: FaceHasher, decoder: Decoder, detect: Detect | None = None) -> None:
         self._hasher, self.decoder, self._detect = hasher, decoder, detect
-        self._lock = threading.Lock()  # a network uses all cores already
-
-    @property
-    def aligns(self) -> bool:
+        self.aligns = detect is not None
         """Whether photographs are accepted."""
-        return self._detect is not None
+        self._lock = threading.Lock()  # a network uses all cores already
 
     def embed(self, images: list[bytes]) -> NDArray[Any]:
         """Embeddings `(N, D)`; a `BusyError` for too many concurrent images."""

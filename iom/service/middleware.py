@@ -198,15 +198,11 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._requests = Counter("iom_requests", "Requests.", ["action", "status"], registry=self.registry)
-        self._seconds = Histogram(
+        self.requests = Counter("iom_requests", "Requests.", ["action", "status"], registry=self.registry)
+        self.seconds = Histogram(
             "iom_request_seconds", "Time of a request.", ["action"], buckets=_BUCKETS, registry=self.registry
         )
         self._decisions = Counter("iom_decisions", "Comparisons.", ["action", "match"], registry=self.registry)
-
-    def count(self, action: str, status: int, seconds: float) -> None:
-        self._requests.labels(action, str(status)).inc()
-        self._seconds.labels(action).observe(seconds)
 
     def decide(self, action: str, match: bool) -> None:
         self._decisions.labels(action, str(match).lower()).inc()
@@ -274,7 +270,8 @@ class Gate:
             parts = [part for part in route.split("/") if part and not part.startswith("{")]
             action = parts[-1] if parts else "page" if route else "none"
             seconds = time.perf_counter() - begin
-            self._metrics.count(action, status, seconds)
+            self._metrics.requests.labels(action, str(status)).inc()
+            self._metrics.seconds.labels(action).observe(seconds)
             name = scope["iom.token"].name if scope.get("iom.token") else "-"
             level = logging.DEBUG if self._is_open(scope["path"]) else logging.INFO
             LOG.log(level, "%s %s %d %.1f ms", name, action, status, 1e3 * seconds)

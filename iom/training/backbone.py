@@ -1,4 +1,7 @@
-"""Stage 1: training of a backbone, from images to embeddings, with margin losses or after a teacher, or both."""
+"""Stage 1: training of a backbone, from images to embeddings, with margin losses or after a teacher, or both.
+
+A training has one phase or several; each puts heads with their losses on the embedding.
+"""
 
 import dataclasses
 import hashlib
@@ -14,27 +17,32 @@ from tqdm import tqdm
 
 from iom._files import cached_array, write_array
 from iom._random import numpy_stream, seed_everything
-from iom.config import Stage1Config
+from iom.config import MarginConfig, Stage1Config
 from iom.data import augmentation
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.folders import FaceFolder, hold_out, scan_folder
-from iom.data.image_batches import ImageBatches
+from iom.data.image_batches import LABEL, TARGET, ImageBatches
 from iom.errors import ConfigError, DataError, missing_extra
 from iom.metrics.verification import equal_error_rate, ten_fold_accuracy
 from iom.models.embedder import Embedder, load_embedder
 from iom.nn.backbones.registry import build_backbone
+from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
+from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
+from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
+from iom.nn.losses.margin import SampledLoss, SoftmaxCrossEntropy, build_margin_loss
 from iom.photos.images import check_images, read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
-from iom.training.calibration import ValidationPairs
-from iom.training.classification_heads import PhaseModel, build_phase, carry_over, check_phases
-from iom.training.distribution import Distribution
+from iom.training.calibration import ValidationPairs, embedder_in_training
+from iom.training.distribution import Distribution, Verification
 from iom.training.loop import TrainingLoop
+from iom.training.optimizers import build_optimizer
 from iom.training.run_dir import Progress, RunDir
 
 TEACHER_CACHE = Path(".cache/teacher")
 SCALING = "pixel_scaling"
+CENTER, TRIPLET, LABELS = "center", "triplet", "labels"
 
 
 def train_backbone(
@@ -64,14 +72,7 @@ def train_backbone(
 class BackboneTraining:
     """One training of a backbone: data, network and verification, then one phase after the other."""
 
-    def __init__(
-        self,
-        config: Stage1Config,
-        output: Path,
-        *,
-        progress: bool = True,
-        report: Callable[[str], None] = lambda line: None,
-    ) -> None:
+    def __init__(self, config: Stage1Config, output: Path, *, progress: bool, report: Callable[[str], None]) -> None:
         self.config, self.output, self.report = config, output, report
         if config.training.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise missing_extra("training.tensorboard", "tensorboard", otherwise="set it to false")
@@ -92,10 +93,13 @@ class BackboneTraining:
             + (f"{len(self.held_out):,} of {len(self.held_out.subjects):,} held out" if self.held_out else "all")
             + self.train.describe_left_out(config.data.min_images)
         )
-        self._benchmarks = load_benchmarks(config)
-        check_images([*self.train.files, *(self.held_out.files if self.held_out else [])])
+        self._benchmarks = [load_benchmark(entry, seed=config.seed) for entry in config.verify]
+        # Every image is read once: before training, not after it.
+        listed = [each.images for each in self._benchmarks if not isinstance(each.images, np.ndarray)]
+        for files in (self.train.files, self.held_out.files if self.held_out else [], *listed):
+            check_images(files)
 
-    def run(self, *, resume: bool = False) -> None:
+    def run(self, *, resume: bool) -> None:
         """Train all phases that are left."""
         config, distribution = self.config, self._distribution
         keras.config.set_dtype_policy(config.training.precision)
@@ -103,19 +107,19 @@ class BackboneTraining:
             with distribution.scope():
                 self.backbone = start_backbone(config)
             distribution.synchronise(self.backbone)
-            measured = distribution.measured(self.backbone, lambda: start_backbone(config))
-            verify = verification(measured, self.held_out, self._benchmarks, seed=config.seed)
-            verify = distribution.verify(verify, measured, self.backbone)
-            run = distribution.open_run(self.output, config, resume=resume)
-            batches = dataclasses.replace(
-                self._batches(measured), worker=distribution.worker, workers=distribution.workers
+            verify = distribution.verification(
+                self.backbone,
+                lambda: start_backbone(config),
+                lambda model: verification(model, self.held_out, self._benchmarks, seed=config.seed),
             )
+            run = distribution.open_run(self.output, config, resume=resume)
+            batches = dataclasses.replace(self._batches(), worker=distribution.worker, workers=distribution.workers)
             self._train_phases(run, batches, verify)
             distribution.close()
         finally:
             keras.config.set_dtype_policy("float32")
 
-    def _train_phases(self, run: RunDir, batches: ImageBatches, verify: Callable[[], dict[str, float]]) -> None:
+    def _train_phases(self, run: RunDir, batches: ImageBatches, verify: Verification) -> None:
         """Train the phases that are not done yet, each from the weights of the one before."""
         progress = run.progress()
         model: PhaseModel | None = None
@@ -133,23 +137,27 @@ class BackboneTraining:
             train = self.config.phases[number].train if self.config.phases else "all"
             with self._distribution.scope():
                 following = build_phase(settings, self.backbone, part, train=train)
-            self._distribution.check_state(following.state)
+            self._distribution.check_state(following.heads.state)
             start = None
             if model is not None:
                 kept, new = carry_over(model, following)
                 self.report(f"phase {number + 1} of {len(self._phases)}: {kept} variables of heads kept, {new} new")
                 start = dataclasses.replace(progress, phase=number)
             model = following
-            part = dataclasses.replace(part, labelled=model.labelled, label_input=model.label_input)
+            part = dataclasses.replace(
+                part,
+                labelled=tuple(name for name in model.heads.losses if name != TARGET),
+                label_input=model.heads.labels is not None,
+            )
             progress = self._train_phase(number, run, model, part, verify, start)
 
     def _train_phase(
         self,
         number: int,
         run: RunDir,
-        model: PhaseModel,
+        model: "PhaseModel",
         batches: ImageBatches,
-        verify: Callable[[], dict[str, float]],
+        verify: Verification,
         start: Progress | None,
     ) -> Progress:
         training = self.config.training
@@ -163,7 +171,7 @@ class BackboneTraining:
             best_figure=training.best,
             checkpoint_steps=training.checkpoint_steps,
             verify_steps=training.verify_steps,
-            state=model.state,
+            state=model.heads.state,
             files_of=batches.files,
             report=self.report,
             fit=self._distribution.fit(model.model),
@@ -173,28 +181,168 @@ class BackboneTraining:
         ends = np.cumsum([phase.training.epochs for phase in self._phases]).tolist()
         return loop.train(ends[number], start=start, total_epochs=ends[-1])
 
-    def _batches(self, backbone: keras.Model) -> ImageBatches:
+    def _batches(self) -> ImageBatches:
         config, distillation = self.config, self.config.distillation
         batches = ImageBatches(
             self.train,
             config.augmentation,
             config.training.batch_size,
             seed=config.seed,
-            input_size=backbone.input_shape[1],
+            input_size=self.backbone.input_shape[1],
             views=distillation.views if distillation.teacher else 0,
             mix=distillation.mix if distillation.teacher else 0.0,
         )
         if not distillation.teacher:
             return batches
         teacher = load_embedder(distillation.teacher)
-        if teacher.embedding_size != backbone.output_shape[-1]:
+        if teacher.embedding_size != self.backbone.output_shape[-1]:
             raise ConfigError(
                 f"distillation: the teacher {teacher.name} has embeddings of size "
-                f"{teacher.embedding_size}, the backbone of size {backbone.output_shape[-1]}; set "
+                f"{teacher.embedding_size}, the backbone of size {self.backbone.output_shape[-1]}; set "
                 f"backbone.embedding_size to {teacher.embedding_size}"
             )
         targets = teacher_targets(batches, teacher, cache=TEACHER_CACHE, progress=self._progress)
         return dataclasses.replace(batches, targets=targets)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Heads:
+    """Outputs on the embedding, their losses and weights, all by name.
+
+    `labels` is the input of the labels, of a head that draws classes.
+    """
+
+    outputs: dict[str, Any]
+    losses: dict[str, keras.losses.Loss]
+    weights: dict[str, float]
+    labels: Any = None
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """Variables of the losses: neither the model's nor the optimizer's."""
+        return tuple(self.losses[LABEL].state) if LABEL in self.losses else ()
+
+
+def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
+    """Heads of one phase on an embedding `(B, D)`, not normalised, of `classes` training subjects."""
+    draws = config.margin.weight > 0 and config.margin.sample < 1
+    heads = Heads({}, {}, {}, keras.Input((), dtype="int32", name=LABELS) if draws else None)
+
+    def add(name: str, weight: float, loss: keras.losses.Loss, output: Any) -> None:
+        heads.outputs[name], heads.losses[name], heads.weights[name] = output, loss, weight
+
+    margin, triplet, distillation = config.margin, config.triplet, config.distillation
+    if draws:
+        layer, loss = _sampled(config, classes)
+        add(LABEL, margin.weight, loss, layer([embedding, heads.labels]))
+    elif margin.weight > 0:
+        loss = build_margin_loss(margin, classes=classes)
+        add(LABEL, margin.weight, loss, _logits(margin, loss, classes)(embedding))
+    if config.center.weight > 0:
+        add(CENTER, config.center.weight, CenterLoss(), CentreDistances(classes, name=CENTER)(embedding))
+    if triplet.weight > 0:
+        loss = TripletLoss(margin=triplet.margin, mining=triplet.mining, distance=triplet.distance)
+        add(TRIPLET, triplet.weight, loss, UnitLength(name=TRIPLET)(embedding))
+    if distillation.teacher:
+        add(TARGET, distillation.weight, EmbeddingDistance(), UnitLength(name=TARGET)(embedding))
+    return heads
+
+
+def _logits(config: MarginConfig, loss: SoftmaxCrossEntropy, classes: int) -> keras.layers.Layer:
+    if not loss.needs_cosines:
+        if config.sub_centers > 1:
+            raise ConfigError(f"margin.sub_centers: {config.name} compares no centres")
+        return keras.layers.Dense(classes, name=LABEL, dtype="float32")
+    return CosineLogits(classes, sub_centers=config.sub_centers, with_norm=loss.needs_norm, name=LABEL)
+
+
+def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, SampledLoss]:
+    """The head that compares with a part of the subjects only."""
+    margin, optimizer = config.margin, config.optimizer
+    loss = build_margin_loss(margin, classes=sampled_classes(classes, margin.sample))
+    if not loss.needs_cosines:
+        raise ConfigError(f"margin.sample: expected 1 with {margin.name}, received {margin.sample}")
+    if config.training.accumulate > 1:
+        raise ConfigError(
+            "training.accumulate: expected 1 with margin.sample below 1 (each batch has classes "
+            f"of its own), received {config.training.accumulate}"
+        )
+    slots = 2 if optimizer.name != "sgd" else int(optimizer.momentum > 0)
+    layer = SampledCosineLogits(
+        classes, margin.sample, slots=slots, seed=config.seed, with_norm=loss.needs_norm, name=LABEL
+    )
+    return layer, SampledLoss(loss)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PhaseModel:
+    """A compiled network of backbone and heads, and the layers that are the heads' own."""
+
+    model: keras.Model
+    heads: Heads
+    layers: tuple[keras.Layer, ...]
+
+
+def build_phase(config: Stage1Config, backbone: keras.Model, batches: ImageBatches, *, train: str) -> PhaseModel:
+    """The compiled network of a phase: heads on the backbone, which all phases share.
+
+    `train` is `all`, or `head` to freeze the backbone; its batch norms then keep their statistics.
+    """
+    backbone.trainable = train != "head"
+    heads = build_heads(config, backbone.output, classes=len(batches.folder.subjects))
+    inputs = backbone.input if heads.labels is None else [backbone.input, heads.labels]
+    model = keras.Model(inputs, heads.outputs, name="stage1")
+    model.compile(
+        optimizer=build_optimizer(
+            config.optimizer,
+            epochs=config.training.epochs,
+            steps_per_epoch=batches.steps,
+            accumulate=config.training.accumulate,
+        ),
+        loss=heads.losses,
+        loss_weights=heads.weights,
+        jit_compile=False,
+    )
+    if heads.labels is not None:
+        head = model.get_layer(LABEL)
+        if config.training.batch_size > head.sampled:
+            raise ConfigError(
+                f"margin.sample: expected a share with room for the {config.training.batch_size} "
+                f"subjects of a batch, received {config.margin.sample} of {head.classes:,} subjects, "
+                f"{head.sampled:,}; raise it"
+            )
+        head.attach(model)
+    known = {id(layer) for layer in backbone.layers}
+    return PhaseModel(model, heads, tuple(layer for layer in model.layers if id(layer) not in known))
+
+
+def check_phases(phases: Sequence[Stage1Config]) -> None:
+    """Refuse settings that a later phase cannot be built with, before the first one is trained."""
+    for settings in phases:
+        build_optimizer(settings.optimizer, epochs=settings.training.epochs, steps_per_epoch=1)
+        build_heads(settings, keras.Input((settings.backbone.embedding_size,)), classes=2)
+
+
+def carry_over(before: PhaseModel, after: PhaseModel) -> tuple[int, int]:
+    """Copy the variables of heads and losses to the next phase where layer, name and shape agree; (kept, new)."""
+    known, wanted = _by_place(before), _by_place(after)
+    kept = 0
+    for place, variable in wanted.items():
+        source = known.get(place)
+        if source is not None and tuple(source.shape) == tuple(variable.shape):
+            variable.assign(source)
+            kept += 1
+    return kept, len(wanted) - kept
+
+
+def _by_place(phase: PhaseModel) -> dict[tuple[str, str], Any]:
+    found = {
+        (layer.name, variable.path.rsplit("/", 1)[-1]): variable
+        for layer in phase.layers
+        for variable in layer.weights
+        if not variable.name.startswith(SLOT)  # an optimizer's: it starts anew with each phase
+    }
+    return found | {("state", variable.name): variable for variable in phase.heads.state}
 
 
 def start_backbone(config: Stage1Config) -> keras.Model:
@@ -277,18 +425,9 @@ def _embed_view(batches: ImageBatches, view: int, teacher: Embedder, *, progress
     return np.concatenate(parts)
 
 
-def load_benchmarks(config: Stage1Config) -> tuple[PairBenchmark, ...]:
-    """The benchmarks of `verify`, with every image read once: before training, not after it."""
-    benchmarks = tuple(load_benchmark(entry, seed=config.seed) for entry in config.verify)
-    for benchmark in benchmarks:
-        if not isinstance(benchmark.images, np.ndarray):
-            check_images(benchmark.images)
-    return benchmarks
-
-
 def verification(
     backbone: keras.Model, held_out: FaceFolder | None, benchmarks: Sequence[PairBenchmark], *, seed: int
-) -> Callable[[], dict[str, float]]:
+) -> Verification:
     """A function that measures the backbone as it is when called.
 
     All pairs of `held_out` give `held_out_eer` (of too many subjects, some are drawn by `seed`), each benchmark
@@ -301,13 +440,7 @@ def verification(
                 f"verify: {benchmark.name} has images of side {benchmark.images.shape[1]}, the "
                 f"backbone reads side {side}"
             )
-    embedder = Embedder(
-        backbone.predict_on_batch,
-        name="stage 1",
-        fingerprint="in training",
-        embedding_size=backbone.output_shape[-1],
-        input_size=side,
-    )
+    embedder = embedder_in_training(backbone)
     pairs = None if held_out is None else ValidationPairs(held_out, group_separator="", seed=seed)
     images = read_images([] if pairs is None else pairs.files)
 
@@ -316,22 +449,14 @@ def verification(
         if pairs is not None:
             values["held_out_eer"] = pairs.curve_of_embeddings(embedder.embed(images)).equal_error_rate()
         for benchmark in benchmarks:
-            distances = _distances(benchmark, embedder)
-            same = benchmark.same
+            compared = benchmark.images
+            rows = embedder.embed(compared) if isinstance(compared, np.ndarray) else embedder.embed_files(compared)
+            if benchmark.pooling is not None:
+                rows = benchmark.pooling.pooled(rows)
+            products = rows[benchmark.left] * rows[benchmark.right]
+            distances, same = np.asarray(1.0 - products.sum(axis=1), np.float32), benchmark.same
             values[f"{benchmark.name}_eer"] = equal_error_rate(distances[same], distances[~same])
             values[f"{benchmark.name}_accuracy"] = ten_fold_accuracy(distances, same, benchmark.fold).mean
         return values
 
     return verify
-
-
-def _distances(benchmark: PairBenchmark, embedder: Embedder) -> NDArray[np.float32]:
-    """`1 - cosine` of each pair, `(P,)`."""
-    if isinstance(benchmark.images, np.ndarray):
-        embeddings = embedder.embed(benchmark.images)
-    else:
-        embeddings = embedder.embed_files(benchmark.images)
-    if benchmark.pooling is not None:
-        embeddings = benchmark.pooling.pooled(embeddings)
-    products = embeddings[benchmark.left] * embeddings[benchmark.right]
-    return np.asarray(1.0 - products.sum(axis=1), np.float32)

@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +24,37 @@ from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import group_draws, percentile_intervals, rate_interval
 from iom.metrics.verification import ErrorCurve
-from iom.models.artifact import is_artifact, manifest_path, read_manifest
+from iom.models.artifact import Calibration, is_artifact, manifest_path, read_manifest
 from iom.models.embedder import Embedder, open_embedder
-from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, Calibration, FaceHasher, load
+from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, FaceHasher, load
 from iom.pretrained import HASHER_FILE, checkout, package_folder
+
+if TYPE_CHECKING:
+    import keras
 
 MAX_IMAGES = 4000
 """Images compared with each other; of a larger held-out part whole subjects are drawn."""
 
-HashFunction = Callable[[NDArray[np.float32], TransformKey], NDArray[np.uint8]]
+
+class Coder(Protocol):
+    """What makes codes of embeddings: a hasher or a baseline."""
+
+    @property
+    def alphabet_size(self) -> int: ...
+
+    def hash(self, embeddings: NDArray[np.float32], key: TransformKey) -> NDArray[np.uint8]: ...
+
+
+def embedder_in_training(backbone: "keras.Model", *, batch_size: int = 64) -> Embedder:
+    """The embedder of a backbone as it is at the moment."""
+    return Embedder(
+        backbone.predict_on_batch,
+        name="a backbone",
+        fingerprint="in training",
+        embedding_size=backbone.output_shape[-1],
+        input_size=backbone.input_shape[1],
+        batch_size=batch_size,
+    )
 
 
 def validation_keys(seed: int, purpose: str, count: int) -> list[TransformKey]:
@@ -53,8 +76,10 @@ class ValidationPairs:
         self.images = sample_subjects(folder.labels, generator, max_images=MAX_IMAGES)
         self.folder = folder
         self.labels = folder.labels[self.images]
+        names = [subject.partition(group_separator)[0] if group_separator else subject for subject in folder.subjects]
+        groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
         try:
-            self.all = AllPairs(self.labels, _groups(folder, group_separator)[self.labels] if group_separator else None)
+            self.all = AllPairs(self.labels, groups[self.labels] if group_separator else None)
         except DataError as error:
             raise DataError(
                 f"{folder.root}: {error}; both are needed: raise data.holdout, or add subjects or images"
@@ -75,28 +100,15 @@ class ValidationPairs:
         comparator = CosineComparator()
         return self.all.curve(comparator, comparator.prepare(embeddings), fmr=1.0)
 
-    def equal_error_rate(
-        self,
-        embeddings: NDArray[np.float32],
-        hash_codes: HashFunction,
-        alphabet_size: int,
-        *,
-        keys: Sequence[TransformKey],
-    ) -> float:
+    def equal_error_rate(self, embeddings: NDArray[np.float32], coder: Coder, keys: Sequence[TransformKey]) -> float:
         """Mean over the keys of the equal error rate of codes."""
-        comparator = SymbolComparator(alphabet_size)
-        curves = (self.all.curve(comparator, comparator.prepare(hash_codes(embeddings, key))) for key in keys)
+        comparator = SymbolComparator(coder.alphabet_size)
+        curves = (self.all.curve(comparator, comparator.prepare(coder.hash(embeddings, key))) for key in keys)
         return float(np.mean([curve.equal_error_rate() for curve in curves]))
 
 
 def calibrate(
-    pairs: ValidationPairs,
-    embeddings: NDArray[np.float32],
-    hash_codes: HashFunction,
-    *,
-    alphabet_size: int,
-    config: CalibrationConfig,
-    seed: int,
+    coder: Coder, pairs: ValidationPairs, embeddings: NDArray[np.float32], config: CalibrationConfig, *, seed: int
 ) -> Calibration:
     """The largest threshold whose false match rate, over all keys, does not exceed `config.fmr`.
 
@@ -105,8 +117,8 @@ def calibrate(
     """
     pairs.check_resolution(config.fmr)
     keys = validation_keys(seed, "calibration-keys", config.keys)
-    codes = [pack(hash_codes(embeddings, key), alphabet_size) for key in keys]
-    curve = pairs.all.curve(SymbolComparator(alphabet_size), *codes)
+    codes = [pack(coder.hash(embeddings, key), coder.alphabet_size) for key in keys]
+    curve = pairs.all.curve(SymbolComparator(coder.alphabet_size), *codes)
     threshold = curve.threshold_at_fmr(config.fmr)
     if not np.isfinite(threshold):
         raise DataError(
@@ -191,61 +203,54 @@ def _with_intervals(
 
 
 def recalibrate(
-    place: Path, config: Stage2Config, *, progress: bool = False, report: Callable[[str], None] = lambda line: None
-) -> FaceHasher:
-    """Calibrate a hasher folder or an artefact on the held-out subjects of a configuration; store nothing.
-
-    An `embedder.keras` beside the hasher, trained along with it, is taken instead of the configured embedder; an
-    artefact embeds for itself. Of `config`, data, embedder, seed and calibration are read.
-    """
-    hasher = load(place, opens_embedder=False)
-    held_out = hold_out(scan_folder(config.data), config.data)[1]
-    pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
-    pairs.check_resolution(config.calibration.fmr)
-    embedder = _embedder(place, config)
-    hasher.check_embedder(embedder)
-    if _trained_on_other_data(place, config):
-        report(
-            "note: the data section differs from the one this hasher was trained with; subjects "
-            "held out here may have been trained on, which flatters the rates"
-        )
-    embeddings = embedder.embed_files(pairs.files, progress=progress)
-    hasher.calibration = calibrate(
-        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config.calibration, seed=config.seed
-    )
-    return hasher
-
-
-def recalibrate_on_faces(
     place: Path,
-    faces: Path,
-    config: CalibrationConfig,
+    config: Stage2Config,
     *,
+    faces: Path | None = None,
     weights: str = "",
-    seed: int = 1,
     progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> FaceHasher:
-    """Calibrate a hasher or an artefact on all subjects of `<faces>/<subject>/<image>`, aligned; store nothing.
+    """Calibrate a hasher folder or an artefact on subjects it was not trained on; store nothing.
 
-    The subjects must be others than those it was trained on. `report` takes the number of comparisons and the lowest
-    FMR that they can show.
+    Args:
+        place: Folder of the hasher, or the artefact, which embeds for itself.
+        config: Its seed and calibration; without `faces` also data and embedder: the held-out subjects are taken. An
+            `embedder.keras` beside the hasher, trained along with it, is taken instead of the configured embedder.
+        faces: Aligned images `<faces>/<subject>/<image>`, all of them used.
+        weights: Embedder for `faces` (default: the hasher's own).
+        progress: Show progress bars.
+        report: Takes a line about the data, such as the lowest FMR that they can show.
     """
-    hasher = load(place, weights=weights)
-    listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
-    pairs = ValidationPairs(listed, group_separator="", seed=seed)
-    mated, others = pairs.all.mated_count, pairs.all.non_mated_count
-    drawn = "" if len(pairs.images) == len(listed) else f" (drawn from {len(listed):,})"
-    report(
-        f"{len(pairs.all.images):,} subjects, {len(pairs.images):,} images{drawn}: {mated:,} mated and "
-        f"{others:,} non-mated comparisons; the lowest FMR that they can show is {1 / others:.2g}"
-        f"{listed.describe_left_out(1)}"
-    )
-    pairs.check_resolution(config.fmr)
-    embeddings = hasher.embed_files(pairs.files, progress=progress)
-    hasher.calibration = calibrate(
-        pairs, embeddings, hasher.hash, alphabet_size=hasher.alphabet_size, config=config, seed=seed
-    )
+    if faces is None:
+        hasher = load(place, opens_embedder=False)
+        held_out = hold_out(scan_folder(config.data), config.data)[1]
+        pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
+        pairs.check_resolution(config.calibration.fmr)
+        own = place if is_artifact(place) else place / EMBEDDER_FILE
+        own_settings = {"weights": str(own), "second_weights": ""} if own.exists() else {}
+        embedder = open_embedder(config.embedder.replace(**own_settings))
+        hasher.check_embedder(embedder)
+        if _trained_on_other_data(place, config):
+            report(
+                "note: the data section differs from the one this hasher was trained with; subjects "
+                "held out here may have been trained on, which flatters the rates"
+            )
+        embeddings = embedder.embed_files(pairs.files, progress=progress)
+    else:
+        hasher = load(place, weights=weights)
+        listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
+        pairs = ValidationPairs(listed, group_separator="", seed=config.seed)
+        mated, others = pairs.all.mated_count, pairs.all.non_mated_count
+        drawn = "" if len(pairs.images) == len(listed) else f" (drawn from {len(listed):,})"
+        report(
+            f"{len(pairs.all.images):,} subjects, {len(pairs.images):,} images{drawn}: {mated:,} mated and "
+            f"{others:,} non-mated comparisons; the lowest FMR that they can show is {1 / others:.2g}"
+            f"{listed.describe_left_out(1)}"
+        )
+        pairs.check_resolution(config.calibration.fmr)
+        embeddings = hasher.embed_files(pairs.files, progress=progress)
+    hasher.calibration = calibrate(hasher, pairs, embeddings, config.calibration, seed=config.seed)
     return hasher
 
 
@@ -280,13 +285,6 @@ def check_target(place: Path, output: Path | None) -> None:
         )
 
 
-def _embedder(place: Path, config: Stage2Config) -> Embedder:
-    own = place if is_artifact(place) else place / EMBEDDER_FILE
-    if not own.exists():
-        return open_embedder(config.embedder)
-    return open_embedder(config.embedder.replace(weights=str(own), second_weights=""))
-
-
 def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:
     stored = folder / "config.yaml"
     if not stored.is_file():
@@ -295,8 +293,3 @@ def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:
         return load_config(Stage2Config, stored).data != config.data
     except ConfigError:  # of an older version: nothing can be said
         return False
-
-
-def _groups(folder: FaceFolder, separator: str) -> NDArray[np.int64]:
-    names = [subject.split(separator, 1)[0] for subject in folder.subjects]
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)

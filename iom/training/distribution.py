@@ -17,6 +17,7 @@ from iom.errors import ConfigError
 from iom.training.run_dir import Progress, RunDir
 
 ENVIRONMENT = "TF_CONFIG"
+Verification = Callable[[], dict[str, float]]
 
 
 class Distribution:
@@ -30,18 +31,17 @@ class Distribution:
         self.worker, self.workers, self.devices = 0, 1, 1
         self._strategy: Any = None
         self._scratch: Path | None = None
-        self._steps: dict[int, Any] = {}
         if config.kind == "none":
             return
         try:
-            self._strategy = STRATEGIES[config.kind](config)
+            self._strategy = _mirrored(config) if config.kind == "mirrored" else _multi_worker(config)
         except RuntimeError as error:
             raise ConfigError(
                 f"distribution.kind {config.kind}: expected a process in which TensorFlow has "
                 f"computed nothing yet; start the training in a new one ({error})"
             ) from error
-        resolver = self._strategy.cluster_resolver if config.kind == "multi_worker" else None
-        if resolver is not None:
+        if config.kind == "multi_worker":
+            resolver = self._strategy.cluster_resolver
             self.worker = int(resolver.task_id)
             self.workers = len(resolver.cluster_spec().as_dict()["worker"])
         self.devices = int(self._strategy.num_replicas_in_sync)
@@ -86,19 +86,17 @@ class Distribution:
         self._scratch = Path(tempfile.mkdtemp(prefix="iom-worker-"))
         return _FollowedRun(self._scratch, config, chief=path)
 
-    def measured(self, model: keras.Model, plain: Callable[[], keras.Model]) -> keras.Model:
-        """The model to verify: a copy on one device, or `model` itself."""
-        return plain() if self.active else model
-
-    def verify(
-        self, measure: Callable[[], dict[str, float]], measured: keras.Model, model: keras.Model
-    ) -> Callable[[], dict[str, float]]:
-        """`measure`, after the weights are copied into `measured` where that is another model."""
-        if measured is model:
-            return measure
+    def verification(
+        self, model: keras.Model, plain: Callable[[], keras.Model], of: Callable[[keras.Model], Verification]
+    ) -> Verification:
+        """`of(model)`; on several devices that of a copy on one device, which takes over the weights each time."""
+        if not self.active:
+            return of(model)
+        copy = plain()
+        measure = of(copy)
 
         def copy_and_measure() -> dict[str, float]:
-            measured.set_weights(model.get_weights())
+            copy.set_weights(model.get_weights())
             return measure()
 
         return copy_and_measure
@@ -111,6 +109,12 @@ class Distribution:
             if not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
 
+        @tf.function  # type: ignore[untyped-decorator]
+        def step(batch: Any) -> dict[str, Any]:
+            logs = self._strategy.run(model.train_step, args=(batch,))
+            # Shares are of one size, so the mean of their means is that of the batch.
+            return {name: self._strategy.reduce("MEAN", logs[name], axis=None) for name in logs}
+
         def fit(
             batches: tf.data.Dataset,
             *,
@@ -121,7 +125,6 @@ class Distribution:
             **_: Any,
         ) -> keras.callbacks.History:
             steps = int(batches.cardinality())
-            step = self._step(model)
             model.reset_metrics()
             listeners = keras.callbacks.CallbackList(
                 callbacks,
@@ -150,29 +153,12 @@ class Distribution:
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
         if self.workers > 1:
-            self._sum_of_ones()
 
-    def _sum_of_ones(self) -> None:
-        strategy = self._strategy
-        total = strategy.run(
-            tf.function(
-                lambda: tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
-            )
-        )
-        strategy.experimental_local_results(total)[0].numpy()
+            def meet() -> Any:
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
 
-    def _step(self, model: keras.Model) -> Any:
-        if id(model) in self._steps:
-            return self._steps[id(model)][1]
-        strategy = self._strategy
-
-        def step(batch: Any) -> dict[str, Any]:
-            logs = strategy.run(model.train_step, args=(batch,))
-            # Shares are of one size, so the mean of their means is that of the batch.
-            return {name: strategy.reduce("MEAN", logs[name], axis=None) for name in logs}
-
-        self._steps[id(model)] = (model, tf.function(step))
-        return self._steps[id(model)][1]
+            total = self._strategy.run(tf.function(meet))
+            self._strategy.experimental_local_results(total)[0].numpy()
 
     def _on_devices(self, batches: tf.data.Dataset) -> Any:
         """One part of each batch for each device of this machine."""
@@ -239,6 +225,3 @@ def _multi_worker(config: DistributionConfig) -> Any:
             f"distribution.devices: expected 0 or 1 on a machine without accelerators, received {config.devices}"
         )
     return tf.distribute.MultiWorkerMirroredStrategy()
-
-
-STRATEGIES: dict[str, Callable[[DistributionConfig], Any]] = {"mirrored": _mirrored, "multi_worker": _multi_worker}

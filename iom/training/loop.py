@@ -31,7 +31,6 @@ _HIDDEN = ("epoch", "step", "phase", "steps", "seconds", "fit_seconds", "learnin
 """Fields of a record that its line leaves out, or shows elsewhere."""
 _MAX_WATCHED = 100_000
 """Numbers in the variable that is checked after each step: few enough to cost nothing beside it."""
-_POLL_SECONDS = 0.3
 _STOP_LINE = "n"
 
 
@@ -84,21 +83,21 @@ class TrainingLoop:
         `epochs` may be that of a phase; `total_epochs` is that of the whole training, for reports.
         """
         self.progress = start or self.run.load_state(self.model, state=self.state)
-        with stop_requests() as requests:
+        with interruptions() as requested:
             for epoch in range(self.progress.epoch, epochs):
-                self._train_epoch(epoch, requests, total_epochs or epochs)
-                if requests.after_step or requests.after_epoch:
+                self._train_epoch(epoch, requested, total_epochs or epochs)
+                if requested.is_set() or _stop_was_typed():
                     raise TrainingStopped(f"stopped after epoch {epoch + 1}, saved")
         return self.progress
 
-    def _train_epoch(self, epoch: int, requests: "StopRequests", total_epochs: int) -> None:
+    def _train_epoch(self, epoch: int, requested: threading.Event, total_epochs: int) -> None:
         first = self.progress.step
         started = time.monotonic()
         history = (self.fit or self.model.fit)(
             self.batches(epoch, first),
             initial_epoch=epoch,
             epochs=epoch + 1,
-            callbacks=[_StepCallback(self, requests)],
+            callbacks=[_StepCallback(self, requested)],
             shuffle=False,  # the order is already the epoch's own
             verbose="auto" if sys.stderr.isatty() else 0,
         )
@@ -184,13 +183,13 @@ class TrainingLoop:
 
 
 class _StepCallback(keras.callbacks.Callback):
-    def __init__(self, loop: TrainingLoop, requests: "StopRequests") -> None:
+    def __init__(self, loop: TrainingLoop, requested: threading.Event) -> None:
         super().__init__()
-        self._loop, self._requests = loop, requests
+        self._loop, self._requested = loop, requested
         self._epoch, self._first = loop.progress.epoch, loop.progress.step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._loop.after_step(self._epoch, self._first + batch + 1, logs or {}, stopping=self._requests.after_step)
+        self._loop.after_step(self._epoch, self._first + batch + 1, logs or {}, stopping=self._requested.is_set())
 
 
 def _is_finite(model: keras.Model) -> bool:
@@ -207,69 +206,40 @@ def _line(record: dict[str, Any], epochs: int) -> str:
     return f"epoch {record['epoch']}/{epochs}  {values}  {rate}  {record['seconds']:.0f} s"
 
 
-@dataclasses.dataclass
-class StopRequests:
-    """Requests of the user so far: stop after the step (Ctrl-C) or after the epoch (`n`)."""
-
-    after_step: bool = False
-    after_epoch: bool = False
-
-
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequests]:
-    """Listen for Ctrl-C (a second one acts at once), and for `n` where standard input is a terminal.
+def interruptions() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets; a second one acts at once.
 
     Outside the main thread signals cannot be caught, and are left as they are.
     """
-    requests = StopRequests()
-    with contextlib.ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():
-            stack.enter_context(_noted_interrupts(requests))
-        if sys.stdin is not None and sys.stdin.isatty():
-            stack.enter_context(_noted_lines(requests))
-        yield requests
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
 
-
-@contextlib.contextmanager
-def _noted_interrupts(requests: StopRequests) -> Iterator[None]:
     def note(number: int, frame: FrameType | None) -> None:
-        requests.after_step = True
+        requested.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         message = "\nstopping when this step is done and saved; Ctrl-C again stops at once\n"
         os.write(2, message.encode())  # a signal handler must not touch a buffered stream
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield requested
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-@contextlib.contextmanager
-def _noted_lines(requests: StopRequests) -> Iterator[None]:
-    ended = threading.Event()
-
-    def listen() -> None:
-        terminal: Any = sys.stdin
-        while not ended.is_set() and not requests.after_epoch:
-            try:
-                # Reading in the background would suspend the whole process.
-                foreground = os.getpgrp() == os.tcgetpgrp(terminal.fileno())
-                ready = select.select([terminal], [], [], _POLL_SECONDS)[0]
-                if not foreground:
-                    ended.wait(_POLL_SECONDS)
-                elif ready:
-                    line = terminal.readline()
-                    if not line:
-                        return
-                    requests.after_epoch = line.strip().lower() == _STOP_LINE
-            except (OSError, ValueError):
-                return  # the terminal is gone
-
-    thread = threading.Thread(target=listen, name="typed-lines", daemon=True)
-    thread.start()
+def _stop_was_typed() -> bool:
+    """Whether one of the lines that were typed in the terminal so far is `n`."""
+    terminal: Any = sys.stdin
+    found = False
     try:
-        yield
-    finally:
-        ended.set()
-        thread.join(2 * _POLL_SECONDS)
+        # Reading in the background would suspend the whole process.
+        if terminal is None or not terminal.isatty() or os.getpgrp() != os.tcgetpgrp(terminal.fileno()):
+            return False
+        while select.select([terminal], [], [], 0)[0] and (line := terminal.readline()):
+            found |= line.strip().lower() == _STOP_LINE
+    except (OSError, ValueError):
+        pass  # the terminal is gone
+    return found

@@ -12,89 +12,29 @@ from iom._registry import lookup
 from iom.config import OptimizerConfig
 from iom.errors import ConfigError
 
+Rate = Callable[[Any], Any]
+"""Learning rate of a step, a tensor of float32."""
 NO_DECAY = ("beta", "gamma", "bias", "alpha")
 """Batch-norm parameters, biases and PReLU slopes are not decayed."""
 
 
-@keras.saving.register_keras_serializable(package="iom")
 class WarmUp(LearningRateSchedule):
     """Linear rise over a schedule: step k of the warm-up has k / `warmup_steps` of the rate.
 
-    Keras' own warm-up ends one step later. `schedule` may be a number, for a constant rate, and begins after `delay`
-    steps; its rate does not fall below `min_rate`.
+    Keras' own warm-up ends one step later. `rate` begins after `delay` steps and does not fall below `min_rate`. It is
+    never stored: a resumed run builds it from the configuration.
     """
 
-    def __init__(
-        self, schedule: LearningRateSchedule | float, *, warmup_steps: int = 0, delay: int = 0, min_rate: float = 0.0
-    ) -> None:
-        self.schedule = schedule
+    def __init__(self, rate: Rate, *, warmup_steps: int, delay: int, min_rate: float) -> None:
+        self.rate = rate
         self.warmup_steps = warmup_steps
         self.delay = delay
         self.min_rate = min_rate
 
     def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
-        rate: Any = self.schedule
-        if isinstance(rate, LearningRateSchedule):
-            rate = rate(ops.maximum(step - self.delay, 0.0))
         rise = ops.minimum((step + 1.0) / max(1, self.warmup_steps), 1.0)
-        return rise * ops.maximum(rate, self.min_rate)
-
-    def get_config(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "WarmUp":
-        schedule = config["schedule"]
-        if isinstance(schedule, dict):
-            schedule = keras.saving.deserialize_keras_object(schedule)
-        return cls(**{**config, "schedule": schedule})
-
-
-@keras.saving.register_keras_serializable(package="iom")
-class CosineRestarts(LearningRateSchedule):
-    """SGDR (Loshchilov and Hutter, ICLR 2017, eq. 5), with a list of cycles.
-
-    Keras' `CosineDecayRestarts` takes a logarithm, which single precision rounds to the wrong cycle at a border.
-    `t_mul` is the length of each cycle, `m_mul` its start, relative to the one before; `floor` the smallest share of
-    the rate.
-    """
-
-    def __init__(
-        self,
-        learning_rate: float,
-        *,
-        total_steps: int,
-        restart_steps: float,
-        t_mul: float = 2.0,
-        m_mul: float = 1.0,
-        floor: float = 0.0,
-    ) -> None:
-        self.learning_rate = learning_rate
-        self.total_steps = total_steps
-        self.restart_steps = restart_steps
-        self.t_mul = t_mul
-        self.m_mul = m_mul
-        self.floor = floor
-
-    def __call__(self, step: Any) -> Any:
-        starts, lengths, peaks = [0.0], [float(self.restart_steps)], [1.0]
-        while starts[-1] + lengths[-1] < self.total_steps:
-            starts.append(starts[-1] + lengths[-1])
-            lengths.append(lengths[-1] * self.t_mul)
-            peaks.append(peaks[-1] * self.m_mul)
-        step = ops.cast(step, "float32")
-        passed = ops.cast(step >= ops.convert_to_tensor(starts, "float32"), "int32")
-        cycle = ops.sum(passed) - 1
-        start, length, peak = (
-            ops.take(ops.convert_to_tensor(values, "float32"), cycle) for values in (starts, lengths, peaks)
-        )
-        done = ops.clip((step - start) / length, 0.0, 1.0)
-        wave = 0.5 * (1.0 + ops.cos(math.pi * done))
-        return self.learning_rate * (self.floor + (1.0 - self.floor) * peak * wave)
-
-    def get_config(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return rise * ops.maximum(self.rate(ops.maximum(step - self.delay, 0.0)), self.min_rate)
 
 
 def build_schedule(config: OptimizerConfig, *, epochs: int, steps_per_epoch: int) -> WarmUp:
@@ -106,33 +46,49 @@ def build_schedule(config: OptimizerConfig, *, epochs: int, steps_per_epoch: int
         )
     warmup = round(config.warmup_epochs * steps_per_epoch)
     steps = max(1, epochs * steps_per_epoch - warmup)
-    schedule = lookup(SCHEDULES, config.schedule, "learning-rate schedule")(config, steps, steps_per_epoch)
+    rate = lookup(SCHEDULES, config.schedule, "learning-rate schedule")(config, steps, steps_per_epoch)
     delay = 0 if config.schedule == "step" else warmup  # milestones are epochs of the whole training
     floor = config.floor * config.learning_rate if config.schedule == "exponential" else 0.0
-    return WarmUp(schedule, warmup_steps=warmup, delay=delay, min_rate=floor)
+    return WarmUp(rate, warmup_steps=warmup, delay=delay, min_rate=floor)
 
 
-def _stepwise(config: OptimizerConfig, steps: int, epoch: int) -> LearningRateSchedule | float:
+def _constant(config: OptimizerConfig, steps: int = 0, epoch: int = 0) -> Rate:
+    return lambda step: config.learning_rate
+
+
+def _stepwise(config: OptimizerConfig, steps: int, epoch: int) -> Rate:
     milestones = sorted(round(milestone * epoch) for milestone in config.milestones)
     if not milestones:
-        return config.learning_rate
+        return _constant(config)
     rates = [config.learning_rate * config.factor**passed for passed in range(len(milestones) + 1)]
-    return PiecewiseConstantDecay([milestone - 0.5 for milestone in milestones], rates)  # changes behind a boundary
+    # A rate changes behind its boundary.
+    return PiecewiseConstantDecay([milestone - 0.5 for milestone in milestones], rates)  # type: ignore[no-any-return]
 
 
-def _cosine_restarts(config: OptimizerConfig, steps: int, epoch: int) -> LearningRateSchedule:
-    return CosineRestarts(
-        config.learning_rate,
-        total_steps=steps,
-        restart_steps=config.restart_epochs * epoch,
-        t_mul=config.t_mul,
-        m_mul=config.m_mul,
-        floor=config.floor,
-    )
+def _cosine_restarts(config: OptimizerConfig, steps: int, epoch: int) -> Rate:
+    """SGDR (Loshchilov and Hutter, ICLR 2017, eq. 5), with a list of cycles.
+
+    Keras' `CosineDecayRestarts` takes a logarithm, which single precision rounds to the wrong cycle at a border.
+    """
+    starts, lengths, peaks = [0.0], [config.restart_epochs * epoch], [1.0]
+    while starts[-1] + lengths[-1] < steps:
+        starts.append(starts[-1] + lengths[-1])
+        lengths.append(lengths[-1] * config.t_mul)
+        peaks.append(peaks[-1] * config.m_mul)
+
+    def rate(step: Any) -> Any:
+        cycle = ops.sum(ops.cast(step >= ops.convert_to_tensor(starts, "float32"), "int32")) - 1
+        start, length, peak = (
+            ops.take(ops.convert_to_tensor(values, "float32"), cycle) for values in (starts, lengths, peaks)
+        )
+        wave = 0.5 * (1.0 + ops.cos(math.pi * ops.clip((step - start) / length, 0.0, 1.0)))
+        return config.learning_rate * (config.floor + (1.0 - config.floor) * peak * wave)
+
+    return rate
 
 
-SCHEDULES: dict[str, Callable[[OptimizerConfig, int, int], LearningRateSchedule | float]] = {
-    "constant": lambda config, steps, epoch: config.learning_rate,
+SCHEDULES: dict[str, Callable[[OptimizerConfig, int, int], Rate]] = {
+    "constant": _constant,
     "step": _stepwise,
     "cosine": lambda config, steps, epoch: CosineDecay(config.learning_rate, steps, alpha=config.floor),
     "cosine_restarts": _cosine_restarts,

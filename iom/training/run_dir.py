@@ -190,8 +190,7 @@ def _place(record: dict[str, Any]) -> tuple[int, float]:
 
 
 def _progress(header: dict[str, Any]) -> Progress:
-    names = [field.name for field in dataclasses.fields(Progress)]
-    return Progress(**{name: header[name] for name in names if name in header})
+    return Progress(**{name: header[name] for name in vars(Progress()) if name in header})
 
 
 def _variables(model: keras.Model, state: Sequence[Any]) -> list[Any]:

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import heads
 from iom.config import Stage1Config, load_config
-from iom.training.classification_heads import check_phases
+from iom.training.backbone import check_phases
 
 
 def test_help(capsys):

@@ -1,6 +1,7 @@
 """What all commands share: answers, errors, exit codes, help."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -145,7 +146,7 @@ def test_an_answer_is_text_or_one_json_object(capsys, tmp_path):
 
     def act(number):
         print("under way")
-        return Answer({"number": number, "path": tmp_path, "rate": np.float32(0.5)}, "it is three", code=1)
+        return Answer({"number": number, "path": tmp_path, "rate": np.float32(0.5)}, "it is three", ok=False)
 
     assert asking(act) == 1
     assert capsys.readouterr().out == "under way\nit is three\n"
@@ -239,7 +240,7 @@ def test_help_lists_every_command_and_every_exit_code(capsys):
     listed = [line.split()[0] for line in commands.splitlines() if line[:3].strip() and line[:2] == "  "]
     assert set(program.commands) <= set(listed)
     assert [int(line.split()[0]) for line in codes.splitlines() if line[:5].strip().isdigit()] == [
-        0, 1, 2, 3, 4, 5, 6, 70, 130
+        0, 1, 2, 3, 4, 5, 6, 70, 130, 141
     ]  # fmt: skip
 
 
@@ -269,3 +270,20 @@ def test_help_is_complete_and_light(script, root):
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"Usage: {script} ")
     assert "examples:" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list-backbones"], ["list-backbones", "--json"]])
+def test_a_reader_that_stops_early_gets_no_complaint(root, arguments):
+    command = [sys.executable, "-m", "iom", *arguments]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(command, cwd=root, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_option_without_a_default_shows_none(capsys):
+    assert main(["deploy", "--help"]) == 0
+    assert '[default: ""]' not in " ".join(capsys.readouterr().out.split())

@@ -1,10 +1,12 @@
 """The gallery's commands, without a network."""
 
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -86,6 +88,36 @@ def test_a_folder_and_another_application(iom, tmp_path):
     assert "rotate it before" in iom("renew", "eve", "2.jpg", *options)[2]
     assert iom("rotate", *options)[1] == "application door: key epoch 1\n"
     assert iom("renew", "eve", "2.jpg", *options)[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [("alice", "0.jpg"), ("--folder", "people", "--quiet")])
+def test_a_first_enrolment_neither_searches_nor_makes_errors(iom, tmp_path, arguments):
+    write_images(tmp_path / "people" / "bob", [5, 6])
+    assert iom("init")[0] == 0
+    ran = set()
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # only functions: modules are imported
+            ran.add(frame.f_code.co_filename.rpartition("/iom/")[2])
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        code, *_ = iom("enroll", *arguments)
+    finally:
+        sys.setprofile(before)
+    assert code == 0
+    assert "gallery/gallery.py" in ran
+    assert ran.isdisjoint({"gallery/search.py", "errors.py"})
+
+
+def test_subjects_whose_folders_have_decomposed_names_are_found_again(iom, tmp_path):
+    write_images(tmp_path / "people" / unicodedata.normalize("NFD", "Jos\u00e9"), [5, 6])
+    assert iom("init")[0] == 0
+    assert iom("enroll", "--folder", "people", "--quiet")[1] == "enrolled 1 subject, 2 references\n"
+    again = iom("enroll", "--folder", "people", "--quiet")
+    assert again == (0, "enrolled 0 subjects, 0 references; 1 were enrolled already\n", "")
+    assert iom("verify", "Jos\u00e9", "5.jpg")[0] == 0
 
 
 def test_a_folder_is_enrolled_without_what_is_hidden_temporary_or_linked(iom, tmp_path):

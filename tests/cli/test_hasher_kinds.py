@@ -24,8 +24,9 @@ def models(tmp_path_factory):
     from iom.export.context import load_source
     from iom.export.exporter import Exporter, synthetic_faces
     from iom.keys import TransformKey
+    from iom.models.artifact import Calibration
     from iom.models.embedder import load_embedder
-    from iom.models.face_hasher import Calibration, KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
     from iom.nn.backbones.registry import build_backbone
     from iom.nn.hash_network import build_hasher
 

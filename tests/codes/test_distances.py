@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iom.codes import distances
 from iom.codes._kernels import compiled as kernels
-from iom.codes.distances import all_pairs, nearest, one_to_many, paired, within, within_each
+from iom.codes.distances import all_pairs, nearest, paired, within
 from iom.codes.packing import PackedCodes, pack
 from iom.errors import CodeError
 
@@ -51,15 +50,12 @@ def test_all_pairs_equals_the_oracle(first, second, code_length, alphabet_size, 
 
 @settings(deadline=None, max_examples=60)
 @given(count=st.integers(0, 40), **shapes)
-def test_paired_and_one_to_many_equal_the_oracle(count, code_length, alphabet_size, seed, threads):
+def test_paired_distances_equal_the_oracle(count, code_length, alphabet_size, seed, threads):
     generator = np.random.default_rng(seed)
     a = similar_codes(generator, count, code_length, alphabet_size)
     b = similar_codes(generator, count, code_length, alphabet_size)
-    query = similar_codes(generator, 1, code_length, alphabet_size)
     packed_a, packed_b = pack(a, alphabet_size), pack(b, alphabet_size)
     np.testing.assert_array_equal(paired(packed_a, packed_b, threads=threads), (a != b).sum(axis=1))
-    found = one_to_many(pack(query, alphabet_size), packed_a, threads=threads)
-    np.testing.assert_array_equal(found, mismatches(query, a)[0])
 
 
 @settings(deadline=None, max_examples=60)
@@ -88,23 +84,6 @@ def test_within_gives_every_match_nearest_first(count, share, code_length, alpha
     oracle = mismatches(probe, gallery)[0]
     expected = sorted((int(d), j) for j, d in enumerate(oracle) if d <= threshold)
     assert list(zip(found.distances.tolist(), found.rows.tolist(), strict=True)) == expected
-
-
-@settings(deadline=None, max_examples=40)
-@given(queries=st.integers(0, 5), count=st.integers(0, 50), share=st.floats(-0.1, 1.1), **shapes)
-def test_within_each_gives_what_within_gives(queries, count, share, code_length, alphabet_size, seed, threads):
-    generator = np.random.default_rng(seed)
-    gallery = pack(similar_codes(generator, count, code_length, alphabet_size), alphabet_size)
-    probes = pack(similar_codes(generator, queries, code_length, alphabet_size), alphabet_size)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distances, "_ROWS_OF_A_TABLE", 7)
-        found = within_each(probes, gallery, share * code_length, threads=threads)
-    assert len(found) == queries
-    for i, each in enumerate(found):
-        alone = within(probes[i : i + 1], gallery, share * code_length)
-        assert each.rows.dtype == alone.rows.dtype
-        np.testing.assert_array_equal(each.rows, alone.rows)
-        np.testing.assert_array_equal(each.distances, alone.distances)
 
 
 @pytest.mark.parametrize("planes", range(1, 9))
@@ -164,7 +143,7 @@ def test_wrong_calls_are_refused():
     with pytest.raises(CodeError, match="as many on both sides"):
         paired(packed, packed[:2])
     with pytest.raises(CodeError, match="expected one query, received 3"):
-        one_to_many(packed, packed)
+        within(packed, packed, 1)
     for k in (0, 4):
         with pytest.raises(CodeError, match="expected 1 <= k <= 3"):
             nearest(packed, packed, k)

@@ -14,8 +14,7 @@ import pytest
 
 from iom.codes.packing import pack
 from iom.errors import AlreadyEnrolledError, EnrolmentError, RevokedError, StoreError
-from iom.gallery.audit import AuditChain, AuditEvent, Counts
-from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone
+from iom.gallery.models import UNSLOTTED, Application, AuditChain, AuditEvent, Counts, Reference, Tombstone
 
 HOSTILE = ["'; DROP TABLE references; --", '" OR ""="', "a%' --", "../x", "\\x00", "{}", "名前"]
 DOOR = Application("door", "iom-planes/1:96x8", "model", 30, created=5)

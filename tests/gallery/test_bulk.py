@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,15 @@ def test_a_second_run_finds_everybody_there_and_keeps_the_revoked_away(folder, w
     done = worker.enrol(folder)
     assert done == BulkSummary(present=29, revoked=1)
     assert enrolled(folder, worker) == {k: v for k, v in expected().items() if k != "p04"}
+
+
+def test_subjects_whose_folders_have_decomposed_names_are_found_again(folder, worker):
+    names = {f"p{number:02}": f"p{number:02} Jos\u00e9" for number in range(3)}
+    for old, new in names.items():
+        (folder / "people" / old).rename(folder / "people" / unicodedata.normalize("NFD", new))
+    assert worker.enrol(folder) == BulkSummary(subjects=30, references=60)
+    assert enrolled(folder, worker) == {names.get(name, name): count for name, count in expected().items()}
+    assert worker.enrol(folder) == BulkSummary(present=30)
 
 
 def test_what_failed_is_reported_and_mended_by_the_next_run(folder, worker):

@@ -5,7 +5,7 @@ import pytest
 from iom.config import MarginConfig, Stage1Config, load_config
 from iom.errors import ConfigError
 from iom.nn.losses.margin import MARGIN_LOSSES, build_margin_loss
-from iom.training.classification_heads import build_heads
+from iom.training.backbone import build_heads
 
 
 def heads(*overrides, classes=6):

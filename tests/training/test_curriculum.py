@@ -17,8 +17,7 @@ from iom.errors import ConfigError, DataError
 from iom.nn.backbones.registry import build_backbone
 from iom.synthetic import write_folder
 from iom.training import loop
-from iom.training.backbone import train_backbone
-from iom.training.classification_heads import build_phase, carry_over
+from iom.training.backbone import build_phase, carry_over, train_backbone
 
 PHASES = [
     "margin.name=curricularface",

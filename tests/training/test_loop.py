@@ -11,7 +11,7 @@ import pytest
 
 from iom.config import OptimizerConfig, Stage1Config
 from iom.training import loop
-from iom.training.loop import TrainingDivergedError, TrainingLoop, TrainingStopped, stop_requests
+from iom.training.loop import TrainingDivergedError, TrainingLoop, TrainingStopped, interruptions
 from iom.training.optimizers import build_optimizer
 from iom.training.run_dir import Progress, RunDir
 
@@ -242,9 +242,9 @@ def test_an_interrupt_finishes_the_step_and_saves(tmp_path):
 
 def test_the_second_interrupt_acts_at_once():
     def press_twice():
-        with stop_requests() as requests:
+        with interruptions() as requested:
             os.kill(os.getpid(), signal.SIGINT)
-            assert requests.after_step
+            assert requested.is_set()
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt) as stopped:

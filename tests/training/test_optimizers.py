@@ -13,10 +13,7 @@ def rates(steps, *, epochs=None, epoch=1, **settings):
     """Rates of a training whose epochs have `epoch` steps."""
     settings = {"learning_rate": 1.0, "warmup_epochs": 0.0, **settings}
     schedule = build_schedule(OptimizerConfig(**settings), epochs=epochs or steps, steps_per_epoch=epoch)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    values = [float(schedule(step)) for step in range(steps)]
-    assert [float(again(step)) for step in range(steps)] == values
-    return values
+    return [float(schedule(step)) for step in range(steps)]
 
 
 def test_warm_up_rises_to_the_rate_and_cosine_falls_to_zero():

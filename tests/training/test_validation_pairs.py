@@ -70,7 +70,7 @@ def test_rates_by_hand(people, embeddings, baseline):
         mated, others = by_hand[same], by_hand[other_family]
         points = [((others <= t).mean(), (mated > t).mean()) for t in range(65)]
         rates.append(np.mean(min(points, key=lambda point: abs(point[0] - point[1]))))
-    found = pairs.equal_error_rate(embeddings, baseline.hash, 4, keys=keys)
+    found = pairs.equal_error_rate(embeddings, baseline, keys)
     assert abs(found - np.mean(rates)) < 0.01
 
 

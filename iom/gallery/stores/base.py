@@ -7,7 +7,7 @@ import importlib
 import itertools
 import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,8 +21,19 @@ from iom.errors import (
     UnknownApplicationError,
     missing_extra,
 )
-from iom.gallery.audit import PSEUDONYM_BYTES, AuditChain, AuditEntry, AuditEvent, Counts
-from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone, check_application_name, tampered
+from iom.gallery.models import (
+    PSEUDONYM_BYTES,
+    UNSLOTTED,
+    Application,
+    AuditChain,
+    AuditEntry,
+    AuditEvent,
+    Counts,
+    Reference,
+    Tombstone,
+    check_application_name,
+    tampered,
+)
 
 FORMAT = 2
 """Format of the tables; `iom.gallery.migration` converts older ones."""
@@ -619,19 +630,8 @@ def _with_slots(references: Sequence[Reference], used: dict[str, set[int]]) -> l
     return placed
 
 
-class StoreKind(NamedTuple):
-    """Module with `open_url(url, *, create, format)`, its driver, and the optional dependency that installs it."""
-
-    module: str
-    driver: str = ""
-    extra: str = ""
-
-
-STORES: dict[str, StoreKind] = {
-    "sqlite": StoreKind("iom.gallery.stores.sqlite"),
-    "postgresql": StoreKind("iom.gallery.stores.postgres", "psycopg", "postgresql"),
-}
-"""Kind of store by the scheme of its URL."""
+STORES = {"sqlite": "iom.gallery.stores.sqlite", "postgresql": "iom.gallery.stores.postgres"}
+"""Module with `open_url(url, *, create, format)` by the scheme of a URL, which is also the extra of its driver."""
 
 
 def open_store(url: str, *, create: bool = False, format: int = FORMAT) -> RecordStore:
@@ -659,15 +659,10 @@ def open_store(url: str, *, create: bool = False, format: int = FORMAT) -> Recor
             f"record store: expected a URL {'://..., '.join(STORES)}://..., received the scheme "
             f"'{scheme if separator else ''}'{did_you_mean_url(url, 'sqlite:///', STORES)}"
         )
-    kind = STORES[scheme]
     try:
-        if kind.driver:
-            importlib.import_module(kind.driver)
-        module = importlib.import_module(kind.module)
+        module = importlib.import_module(STORES[scheme])
     except ModuleNotFoundError as error:
-        if error.name not in (kind.driver, kind.module):
-            raise
-        raise missing_extra(f"a record store {scheme}://", kind.extra, cause=error) from error
+        raise missing_extra(f"a record store {scheme}://", scheme, cause=error) from error
     store: RecordStore = module.open_url(url, create=create, format=format)
     return store
 

@@ -393,9 +393,6 @@ class PostgresStore(RecordStore):
             connection.exec_driver_sql("SET statement_timeout = 0")
             yield connection
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._dsn.name})"
-
 
 _NOTE_WRITE = sa.text(
     "INSERT INTO writers VALUES (:writer, :number, now()) "

@@ -288,9 +288,9 @@ def open_saved_model(path: Path, *, precision: str, threads: int = 0) -> Session
     """SavedModel folder in TensorFlow; operations that `iom.pretrained.importers` does not allow are refused."""
     import tensorflow as tf
 
-    from iom.pretrained.importers.tensorflow_graphs import checked_saved_model
+    from iom.pretrained.importers.tensorflow_graphs import check_saved_model
 
-    checked_saved_model(path)
+    check_saved_model(path)
     try:
         loaded = tf.saved_model.load(str(path))  # keeps the variables alive
         ends = loaded.signatures[SIGNATURE]

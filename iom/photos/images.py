@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from iom._untrusted import one_line
+from iom._untrusted import one_line, shown
 from iom.errors import DataError, FaceError, TooLargeError
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
-OFFENDERS_SHOWN = 3
 
 _REFUSED = {
     "animated": "expected one picture, received several in one file",
@@ -128,7 +127,7 @@ def read_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, pro
     return images
 
 
-def check_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False) -> None:
+def check_images(paths: Sequence[Path], *, size: int = 112) -> None:
     """Decode every file and report all bad ones at once, in one `DataError`."""
 
     def problem(index: int) -> str | None:
@@ -138,10 +137,9 @@ def check_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, pr
             return str(error)
         return None
 
-    found = in_threads(problem, range(len(paths)), "checking images", workers=workers, progress=progress)
+    found = in_threads(problem, range(len(paths)), "checking images", workers=2, progress=False)
     if problems := [text for text in found if text is not None]:
-        shown = "; ".join(problems[:OFFENDERS_SHOWN]) + ("; ..." if len(problems) > OFFENDERS_SHOWN else "")
-        raise DataError(f"{len(problems)} of {len(paths)} images cannot be used: {shown}")
+        raise DataError(f"{len(problems)} of {len(paths)} images cannot be used: {shown(problems, '; ')}")
 
 
 def in_threads(

@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     from benchmarks.stored_embeddings import embeddings_of
     from iom.config import CodeConfig, EvaluateConfig
-    from iom.evaluation.blufr import BlufrEvaluator, read_blufr
+    from iom.data.benchmarks.identification import read_blufr
+    from iom.evaluation.identification import BlufrEvaluator
     from iom.evaluation.records import EmbedderSummary
     from iom.evaluation.scores import STOLEN_KEY, EvaluationInputs, float_system, scenarios_of
     from iom.evaluation.systems import baseline_system, trained_system

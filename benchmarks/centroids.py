@@ -153,12 +153,29 @@ def _code_ways(embeddings: Any, setting: Setting, code: Callable[[Any], Any], al
         ways = {
             "code of centroid": code(mean_vectors(vectors, groups)),
             "code majority": majority_codes(images, groups, alphabet_size),
-            "code majority, nearest": majority_codes(images, groups, alphabet_size, ties="nearest"),
+            "code majority, nearest": majority_of_nearest(images, groups),
         }
         for way, templates in ways.items():
             yield way, count, np.hstack([distances(templates), beside])
         each = distances(images).reshape(len(setting.probes), -1, count)
         yield "code nearest", count, np.hstack([each.min(axis=2), beside])
+
+
+def majority_of_nearest(codes: Any, groups: Any) -> Any:
+    """The commonest symbol at each position of a group's codes `(N, M)`, ties to the image that agrees most.
+
+    Of equally common symbols it is that of the image which agrees with most of its group over all positions, the first
+    of several. `groups` `(N,)` are numbers from 0 without gaps; the result is `(G, M)`.
+    """
+    import numpy as np
+
+    chosen = []
+    for group in range(max(groups) + 1):
+        own = np.asarray(codes)[np.asarray(groups) == group]
+        votes = (own[:, None] == own).sum(axis=1)
+        order = np.argsort(-votes.sum(axis=1), kind="stable")
+        chosen.append(own[order[np.argmax(votes[order], axis=0)], np.arange(own.shape[1])])
+    return np.stack(chosen)
 
 
 def _figures(distances: Any, setting: Setting) -> dict[str, float]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.attack_setting import Setting
     from iom.config import EvaluateConfig
     from iom.data.benchmarks.base import PairBenchmark
-    from iom.evaluation.blufr import Blufr
+    from iom.data.benchmarks.identification import Blufr
     from iom.evaluation.scores import CodeSystem, EvaluationInputs
 
 Cell = dict[str, Any]
@@ -40,8 +40,8 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     """
     from benchmarks.attack_setting import load_setting
     from benchmarks.stored_embeddings import embeddings_of
+    from iom.data.benchmarks.identification import read_blufr
     from iom.data.benchmarks.pair_lists import read_pair_list
-    from iom.evaluation.blufr import read_blufr
 
     setting = argparse.Namespace(
         shared=shared,
@@ -113,7 +113,7 @@ def all_pairs(faces: Faces, system: "CodeSystem") -> Cell:
 
 def blufr(faces: Faces, system: "CodeSystem") -> Cell:
     """BLUFR: verification rate at FMR 0.1 %, open-set DIR at FPIR 1 %, mean less deviation."""
-    from iom.evaluation.blufr import BlufrEvaluator
+    from iom.evaluation.identification import BlufrEvaluator
     from iom.evaluation.scores import STOLEN_KEY, scenarios_of
 
     (scenario,) = scenarios_of(system, (STOLEN_KEY,))

@@ -72,7 +72,11 @@ def atomic_path(path: Path, *, mode: int | None = None, replace: bool = True) ->
         else:
             path.hardlink_to(temporary)
             temporary.unlink()
-        fsync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)  # makes the new name durable
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -94,15 +98,6 @@ def check_output(path: Path, *, folder: bool = True) -> None:
             pass
     except OSError as error:
         raise DataError(f"cannot write to {path}: {error.strerror or error}") from error
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_secret(path: Path, text: str, *, replace: bool = False) -> None:

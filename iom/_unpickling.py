@@ -223,11 +223,6 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text if isinstance(text, bytes) else str(text).encode("latin1")
 
 
-def _empty_bytes() -> bytes:
-    """Empty byte string, which protocols 0 to 2 write as a call of `bytes`."""
-    return b""
-
-
 def _resolve(value: Any, seen: dict[int, Any]) -> Any:
     """Replace the stand-ins in nested containers; lists and dictionaries are changed in place."""
     if isinstance(value, _PickledDtype):
@@ -259,8 +254,8 @@ _ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _PickledArray,
     ("numpy", "dtype"): _PickledDtype,
     ("_codecs", "encode"): _encode,
-    ("builtins", "bytes"): _empty_bytes,
-    ("__builtin__", "bytes"): _empty_bytes,
+    ("builtins", "bytes"): lambda: b"",  # so protocols 0 to 2 write the empty byte string
+    ("__builtin__", "bytes"): lambda: b"",
 }
 for _core in ("numpy.core", "numpy._core"):
     _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _PickledArray

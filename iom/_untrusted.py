@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ JSON_DEPTH = 100
 
 INFLATED_TIMES, INFLATED_MORE = 8, 256 << 20
 """A compressed file may hold eight times its size and 256 MiB. Weights shrink by a tenth."""
+OFFENDERS_SHOWN = 3
 MAX_SHOWN = 80
 MESSAGE_LENGTH = 300
 """Characters of a text from a file or another library in an error."""
@@ -228,6 +229,12 @@ def one_line(text: object) -> str:
         'KeyError'
     """
     return " ".join(str(text).split())[:MESSAGE_LENGTH] or type(text).__name__
+
+
+def shown(offenders: "Sequence[Any] | NDArray[Any]", separator: str = ", ") -> str:
+    """The first few of some offenders."""
+    names = [str(each) for each in offenders[:OFFENDERS_SHOWN]]
+    return separator.join([*names, "..."] if len(offenders) > OFFENDERS_SHOWN else names)
 
 
 def check_printable(names: Iterable[object]) -> None:

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from iom.data.benchmarks.megaface import read_megaface
+from iom.data.benchmarks.identification import read_megaface
 from iom.data.formats.pair_files import read_carray
 from iom.data.tfrecord import open_shards
 from iom.errors import IomError

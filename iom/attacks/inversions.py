@@ -13,9 +13,8 @@ from scipy.sparse import csr_array
 from scipy.special import expit, softmax
 
 from iom.attacks.base import Embeddings, Templates, one_hot, unit
-from iom.attacks.reconstruction import Rows, descend_on_sphere
+from iom.attacks.reconstruction import SHARPNESS, Rows, descend_on_sphere
 
-SHARPNESS = 6.0
 SHARPNESSES = (2.0, 8.0)
 """Root mean square of the responses, in turn: soft has few traps, sharp meets the template."""
 MIN_PROBABILITY = 1e-3

@@ -76,9 +76,7 @@ def descend_on_sphere(gradient: Callable[[Rows], Rows], start: Embeddings | Rows
     return rows
 
 
-def evolve(
-    cost: Cost, start: Embeddings, population: Population, *, generations: int, offspring: int, seed: int
-) -> Embeddings:
+def evolve(leak: Leak, cost: Cost, start: Embeddings, *, generations: int, offspring: int) -> Embeddings:
     """Minimise a cost for each victim from `start` `(N, D)`; nothing but the ranks of costs is used.
 
     A (mu / mu_w, lambda) evolution strategy with cumulative step-size adaptation: CMA-ES (Hansen, arXiv 1604.00772,
@@ -86,7 +84,8 @@ def evolve(
     generation, of unit length.
     """
     victims, size = start.shape
-    stream = numpy_stream(seed, "attacks/evolution")
+    population = Population.of(leak.known("population"))
+    stream = numpy_stream(leak.seed, "attacks/evolution")
     parents = max(1, offspring // 2)
     weights = np.log(parents + 0.5) - np.log(np.arange(1, parents + 1))
     weights /= weights.sum()
@@ -218,11 +217,10 @@ def ridge(seen: NDArray[np.float32], targets: Embeddings, told: NDArray[np.float
     return np.asarray(mean + (told @ seen.T) @ weights)
 
 
-GENERATIONS, OFFSPRING = 120, 32
+GENERATIONS, QUERY_GENERATIONS = 120, 100
+"""Hill climbing asks less than a search of one's own: a matcher counts its queries (2,000 of each victim)."""
 TRIES = 1000
 """Faces that are tried by brute force on each victim."""
-QUERY_GENERATIONS, QUERY_OFFSPRING = 100, 20
-"""Hill climbing asks less: a matcher counts its queries (2,000 of each victim)."""
 
 
 def similarity_search(leak: Leak) -> Embeddings:
@@ -230,7 +228,6 @@ def similarity_search(leak: Leak) -> Embeddings:
 
     Takes any system as a function, starts at the nearest of the population, and lowers the sum over several records.
     """
-    people = leak.known("population")
     codes, boxes = leak.known("codes"), leak.known("hashers")
 
     def cost(candidates: Embeddings, owners: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -239,23 +236,13 @@ def similarity_search(leak: Leak) -> Embeddings:
             total += leak.system.distances(box(candidates), code[owners])
         return total
 
-    return evolve(
-        cost, dictionary(leak), Population.of(people), generations=GENERATIONS, offspring=OFFSPRING, seed=leak.seed
-    )
+    return evolve(leak, cost, dictionary(leak), generations=GENERATIONS, offspring=32)
 
 
 def climb_scores(leak: Leak) -> Embeddings:
     """Climb by a matcher's scores alone, from the mean of the population (Galbally et al., PR 2010)."""
-    people = leak.known("population")
-    start = np.repeat(people.mean(axis=0, keepdims=True), leak.victims, axis=0)
-    return evolve(
-        leak.known("oracle"),
-        start,
-        Population.of(people),
-        generations=QUERY_GENERATIONS,
-        offspring=QUERY_OFFSPRING,
-        seed=leak.seed,
-    )
+    start = np.repeat(leak.known("population").mean(axis=0, keepdims=True), leak.victims, axis=0)
+    return evolve(leak, leak.known("oracle"), start, generations=QUERY_GENERATIONS, offspring=20)
 
 
 def dictionary(leak: Leak) -> Embeddings:
@@ -273,9 +260,7 @@ def brute_force(leak: Leak) -> Embeddings:
     """Try other people's faces at the matcher, and keep the best; on average 1 / FMR faces until one is accepted."""
     people, oracle = leak.known("population"), leak.known("oracle")
     order = numpy_stream(leak.seed, "attacks/brute-force").permutation(len(people))[:TRIES]
-    costs = np.empty((leak.victims, len(order)))
-    for victim in range(leak.victims):
-        costs[victim] = oracle(people[order], np.full(len(order), victim))
+    costs = [oracle(people[order], np.full(len(order), victim)) for victim in range(leak.victims)]
     return np.asarray(people[order[np.argmin(costs, axis=1)]], np.float32)
 
 

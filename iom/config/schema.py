@@ -342,7 +342,7 @@ class BenchmarkConfig(Section):
     """`megaface` (identification): the list of distractors; `path` is that of the probes."""
     distractor_root: str = ""
     """`megaface`: folder of the distractors."""
-    pooling: str = "mean"
+    pooling: Literal["mean", "vote", "nearest"] = "mean"
     """Identification, templates of several images: `mean` of embeddings, `vote` of symbols, or the
     `nearest` of all of them, which then stay references of their own.
     """

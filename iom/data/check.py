@@ -73,7 +73,9 @@ def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool 
     findings += [problem for image in images for problem in image.problems]
     if labelled:
         findings += _repeated(images)
-        findings += _single_images(images)
+        count_of = Counter(image.subject for image in images)
+        alone = sorted((image for image in images if count_of[image.subject] == 1), key=lambda image: image.subject)
+        findings += [Finding("one_image", image.subject, image.place) for image in alone]
     if path.is_dir() and not is_shards(path) and not (path / "train.rec").is_file():
         findings += _unexpected_files(path)
     return count, findings
@@ -143,13 +145,6 @@ def _repeated(images: list[_Image]) -> Iterator[Finding]:
         if earlier.subject != image.subject:
             kind = "two_labels"
         yield Finding(kind, image.place, f"as {earlier.place}")
-
-
-def _single_images(images: list[_Image]) -> Iterator[Finding]:
-    count = Counter(image.subject for image in images)
-    for image in sorted(images, key=lambda each: each.subject):
-        if count[image.subject] == 1:
-            yield Finding("one_image", image.subject, image.place)
 
 
 def _unexpected_files(root: Path) -> Iterator[Finding]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from iom._files import IMAGE_SUFFIXES, list_subjects
 from iom._random import numpy_stream
-from iom._untrusted import paths_inside
+from iom._untrusted import shown
 from iom.config import FolderConfig
-from iom.data.table_files import read_lines, read_rows
+from iom.data.table_files import present, read_lines, read_rows
 from iom.data.tfrecord import ShardStore, is_shards, open_shards
 from iom.errors import DataError
 
@@ -69,11 +69,9 @@ class FaceFolder:
 
 def scan_folder(config: FolderConfig) -> FaceFolder:
     """List the images of a folder, as `config` says."""
-    if not config.root:
-        raise DataError("no folder of images: set data.root to a folder <root>/<subject>/<image>")
     root = Path(config.root)
-    if not root.is_dir():
-        raise DataError(f"no folder {root}: set data.root to a folder <root>/<subject>/<image>")
+    if not config.root or not root.is_dir():
+        raise DataError(f"no folder {config.root or 'of images'}: set data.root to a folder <root>/<subject>/<image>")
     store = open_shards(root) if is_shards(root) else None
     every = store.paths if store else None
     linked = 0
@@ -151,17 +149,14 @@ def _groups(folder: FaceFolder, separator: str) -> dict[str, str]:
 
 def _first_names(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """First name, in order, of the set that each name belongs to; pairs are of one set."""
-    parent: dict[str, str] = {}
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
+    sets = DisjointSet()
     for pair in pairs:
-        first, second = sorted(map(root, pair))
-        parent[second] = first
-    return {name: root(name) for name in list(parent)}
+        for name in pair:
+            sets.add(name)
+        sets.merge(*pair)
+    return {name: min(subset) for subset in sets.subsets() for name in subset}
 
 
 def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:
@@ -171,12 +166,9 @@ def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:
     if odd:
         raise DataError(f"{include}: expected lines <subject>/<image>, received '{odd[0]}'")
     if every is None:
-        files = paths_inside(root, paths, source=include)
-        missing = [path for path, file in zip(paths, files, strict=True) if not file.is_file()]
-    else:
-        missing = sorted(set(paths) - set(every))
-    if missing:
-        raise DataError(f"{include}: {len(missing)} of {len(paths)} images are not in {root}, first '{missing[0]}'")
+        present(paths, root, include)
+    elif missing := sorted(set(paths) - set(every)):
+        raise DataError(f"{include}: {len(missing)} of {len(paths)} images are not in {root}: {shown(missing)}")
     return paths
 
 

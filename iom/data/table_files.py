@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from iom._untrusted import LIST_BYTES, paths_inside, read_json, read_text
+from iom._files import check_folder
+from iom._untrusted import LIST_BYTES, paths_inside, read_json, read_text, shown
 from iom.errors import DataError
-from iom.photos.images import OFFENDERS_SHOWN
 
 T = TypeVar("T")
 
@@ -60,15 +60,9 @@ def truth(field: str) -> bool:
     return field == "1"
 
 
-def check_folder(root: Path, source: Path) -> None:
-    """Refuse a folder of images that is not there."""
-    if not root.is_dir():
-        raise DataError(f"no folder {root}: expected the images that {source} names")
-
-
 def present(names: Sequence[str], root: Path, source: Path) -> tuple[Path, ...]:
     """The files of `names` below `root`; the error has the first missing ones and their count."""
-    check_folder(root, source)
+    check_folder(root)
     files = paths_inside(root, names, source=source)
     missing = [name for name, file in zip(names, files, strict=True) if not file.is_file()]
     if missing:
@@ -77,9 +71,3 @@ def present(names: Sequence[str], root: Path, source: Path) -> tuple[Path, ...]:
             "is this list for another folder?"
         )
     return files
-
-
-def shown(values: Sequence[Any]) -> str:
-    """The first few of some offenders."""
-    names = ", ".join(str(value) for value in values[:OFFENDERS_SHOWN])
-    return names + (", ..." if len(values) > OFFENDERS_SHOWN else "")

@@ -43,7 +43,8 @@ class ShardRow:
         return self.path.rsplit("/", 1)[-1]
 
     def read_bytes(self) -> bytes:
-        data = os.pread(_descriptor(self.shard).number, self.length, self.offset)
+        shard = _descriptor(self.shard)  # held: one that the cache has dropped is closed after its last use
+        data = os.pread(shard.number, self.length, self.offset)
         if len(data) != self.length:
             raise OSError(f"{self.shard} is shorter than its index says")
         return data

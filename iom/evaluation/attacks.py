@@ -1,9 +1,11 @@
 """Evaluation of attacks on every system: knowledge, reconstruction, acceptance under old and fresh keys, linkage."""
 
 import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,6 @@ from iom.models.face_hasher import FaceHasher
 
 MIN_FRESH_KEYS = 40
 """Fresh keys that a post-revocation acceptance rate is to be measured over."""
-REPLICATES = 200
 MAX_SAMPLES = 3
 NO_ATTACK = "the embedding itself"
 RATES = ("sar", "prar", "prar_other")
@@ -205,19 +206,28 @@ def _black_box(system: AttackedSystem, key: TransformKey) -> BlackBox:
     return lambda rows: system.hash(rows, key)
 
 
-class _Setting(NamedTuple):
-    """Inputs of the attacks on one system.
-
-    `renewed` are templates under each fresh key: of the sample that leaked, and of the last one.
-    """
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Setting:
+    """Inputs of the attacks on one system."""
 
     system: AttackedSystem
     threshold: float
     victims: Victims
     keys: AttackKeys
-    renewed: tuple[list[Templates], list[Templates]]
     seed: int
     replicates: int
+
+    def leaks(self, records: int = 1) -> Iterator[tuple[TransformKey, Leak]]:
+        """Each old key, and everything that leaks of records under it and further ones."""
+        for number, old in enumerate(self.keys.old):
+            keys = (old, *self.keys.records[: records - 1])
+            yield old, make_leak(self.system, self.victims, keys, seed=self.seed + number)
+
+    @functools.cached_property
+    def renewed(self) -> list[list[Templates]]:
+        """Templates under each fresh key: of the sample that leaked, and of the last one."""
+        samples = self.victims.samples
+        return [[self.system.hash(samples[:, place], key) for key in self.keys.fresh] for place in (0, -1)]
 
 
 def attack_rows(
@@ -228,7 +238,7 @@ def attack_rows(
     *,
     records: Sequence[int] = (2, 5, 10),
     seed: int = 1,
-    replicates: int = REPLICATES,
+    replicates: int = 200,
 ) -> Iterator[AttackRow]:
     """Run attacks, keys of `ATTACKS`, over systems with thresholds; an inapplicable one gives a row with the reason.
 
@@ -246,12 +256,8 @@ def attack_rows(
         raise DataError(
             f"attacks: {max(records, default=0)} records need as many keys, received {len(keys.records) + 1}"
         )
-    rebuilt = any(attack.reconstruct for attack in chosen.values())
     for system, threshold in systems:
-        first, last = (
-            [system.hash(victims.samples[:, place], key) for key in keys.fresh] if rebuilt else [] for place in (0, -1)
-        )
-        setting = _Setting(system, threshold, victims, keys, (first, last), seed, replicates)
+        setting = _Setting(system, threshold, victims, keys, seed, replicates)
         for name, attack in chosen.items():
             row = AttackRow(
                 system=system.name, attack=name, knowledge=" + ".join(attack.knowledge), threshold=threshold
@@ -270,18 +276,17 @@ def _reconstructed(row: AttackRow, attack: Attack, setting: _Setting) -> AttackR
     """Reconstruct under every old key, and try the result under it and under the fresh ones."""
     if attack.reconstruct is None:
         return row
-    system, threshold, victims, keys, renewed, seed, replicates = setting
+    system, keys, threshold = setting.system, setting.keys, setting.threshold
     cosines, same_key, fresh_keys = [], [], []
-    for number, old in enumerate(keys.old):
-        leak = make_leak(system, victims, (old, *keys.records[: row.records - 1]), seed=seed + number)
+    for old, leak in setting.leaks(row.records):
         found = attack.reconstruct(leak.only(attack.knowledge))
-        cosines.append(np.einsum("nd,nd->n", found, victims.samples[:, 0], dtype=np.float64))
+        cosines.append(np.einsum("nd,nd->n", found, setting.victims.samples[:, 0], dtype=np.float64))
         same_key.append(system.distances(system.hash(found, old), leak.known("codes")[0]) <= threshold)
         tried = [system.hash(found, key) for key in keys.fresh]
         fresh_keys.append(
             [
                 [system.distances(*templates) <= threshold for templates in zip(tried, of_sample, strict=True)]
-                for of_sample in renewed
+                for of_sample in setting.renewed
             ]
         )
     accepted = np.array(fresh_keys)
@@ -300,8 +305,8 @@ def _reconstructed(row: AttackRow, attack: Attack, setting: _Setting) -> AttackR
     groups = {"subjects": accepted.shape[3], "keys": len(keys.old), "fresh keys": len(keys.fresh)}
     values = dict(zip(names, figures(**{kind: np.ones(count) for kind, count in groups.items()}), strict=True))
     intervals: dict[str, Interval] = {}
-    if replicates:
-        samples = bootstrap_samples(figures, groups, replicates=replicates, seed=seed)
+    if setting.replicates:
+        samples = bootstrap_samples(figures, groups, replicates=setting.replicates, seed=setting.seed)
         intervals = dict(zip(names, percentile_intervals(samples), strict=True))
         for name in RATES:
             intervals[name] = rate_interval(intervals[name], values[name], units=groups["subjects"], confidence=0.95)
@@ -313,21 +318,15 @@ def _linked(row: AttackRow, attack: Attack, setting: _Setting) -> AttackRow:
     """Link first samples under one key with the last and the first ones under another."""
     if attack.link is None:
         return row
-    victims, keys = setting.victims, setting.keys
-    count = len(victims.samples)
-    renewed = dataclasses.replace(
-        victims, samples=np.concatenate([victims.samples[:, [-1, 0]], victims.samples[:, [0, -1]]])
-    )
+    samples, count = setting.victims.samples, len(setting.victims.samples)
+    both_orders = np.concatenate([samples[:, [-1, 0]], samples[:, [0, -1]]])
+    renewed = dataclasses.replace(setting.victims, samples=both_orders)
     left, right = (side.ravel() for side in np.indices((count, 2 * count)))
     same, other, of_last = left == right - count, left == right, right < count
     by_key = []
-    for number, old in enumerate(keys.old):
-        fresh = keys.fresh[number % len(keys.fresh)]
-        first, second = (
-            make_leak(setting.system, side, (key,), seed=setting.seed + number).only(attack.knowledge)
-            for side, key in ((victims, old), (renewed, fresh))
-        )
-        distances = -attack.link(first, second, left, right)
+    for (_, first), fresh in zip(setting.leaks(), itertools.cycle(setting.keys.fresh), strict=False):
+        second = make_leak(setting.system, renewed, (fresh,), seed=first.seed)
+        distances = -attack.link(first.only(attack.knowledge), second.only(attack.knowledge), left, right)
         mated, non_mated = distances[other], distances[of_last & ~other]
         by_key.append(
             {
@@ -345,8 +344,7 @@ def _identified(row: AttackRow, attack: Attack, setting: _Setting) -> AttackRow:
         return row
     count = len(setting.victims.samples)
     by_key = []
-    for number, old in enumerate(setting.keys.old):
-        leak = make_leak(setting.system, setting.victims, (old,), seed=setting.seed + number)
+    for _, leak in setting.leaks():
         scores = attack.identify(leak.only(attack.knowledge))
         enrolled = scores[np.arange(count), np.arange(count)]
         better = np.count_nonzero(scores >= enrolled[:, None], axis=1) - 1

@@ -3,7 +3,7 @@
 import collections
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pydantic
@@ -18,28 +18,20 @@ from iom.data.benchmarks import SOURCES, Source, load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.attacks import AttackEvaluator, attacked_system
-from iom.evaluation.blufr import BlufrEvaluator
-from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, SearchEvaluator
+from iom.evaluation.identification import BlufrEvaluator, DistractorEvaluator, IdentificationEvaluator, SearchEvaluator
 from iom.evaluation.pairs import LinkabilityEvaluator, PairEvaluator, names_subjects
 from iom.evaluation.records import (
     BAD_FIGURE,
-    AttackRow,
     BenchmarkSummary,
-    CalibrationCheck,
-    Curve,
     EmbedderSummary,
     Figure,
-    HardestPair,
-    Histogram,
-    IdentificationResult,
     KeySpread,
-    LinkabilityResult,
     Record,
     ReportData,
     Sections,
 )
 from iom.evaluation.report.text import summary
-from iom.evaluation.scores import COSINE_UNIT, FLOAT, REPORT_FMRS, EvaluationInputs, Evaluator, has_folds, resolved_fmrs
+from iom.evaluation.scores import FLOAT, REPORT_FMRS, CodeSystem, EvaluationInputs, Evaluator, has_folds, resolved_fmrs
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.models.embedder import Embedder, open_embedder
 
@@ -58,11 +50,11 @@ EVALUATORS: dict[str, Callable[[EvaluationInputs], Evaluator]] = {
 """Evaluators of pairs and those that `config.report` asks for, then those of identification, by `benchmark.source`."""
 PROTOCOLS = {
     "folder": Source("iom.data.benchmarks.folders:folder_identification", ("root",), ("gallery_images",)),
-    "ijb": Source("iom.data.benchmarks.ijb:read_ijb_identification", options=("align_into",)),
+    "ijb": Source("iom.data.benchmarks.identification:read_ijb_identification", options=("align_into",)),
     "megaface": Source(
-        "iom.data.benchmarks.megaface:read_megaface", ("path", "distractors", "root", "distractor_root")
+        "iom.data.benchmarks.identification:read_megaface", ("path", "distractors", "root", "distractor_root")
     ),
-    "blufr": Source("iom.evaluation.blufr:read_blufr"),
+    "blufr": Source("iom.data.benchmarks.identification:read_blufr"),
 }
 """Readers of identification protocols, by the name that `benchmark.source` gives."""
 
@@ -97,13 +89,12 @@ def prepare(
 ) -> EvaluationInputs:
     """Load everything and embed the images; all inputs are checked before the first image is embedded."""
     check_systems(config)
-    attacks = full and config.report.attacks
-    for name in config.report.attack_names if attacks else ():
+    for name in config.report.attack_names:
         lookup(ATTACKS, name, "attack")
     benchmark = load_benchmark(config.benchmark, seed=config.seed, sources=sources)
     embedder = open_embedder(config.embedder)
     systems = load_code_systems(config, embedder)
-    for system in systems.values() if attacks else ():
+    for system in systems.values() if full and config.report.attacks else ():
         attacked_system(system, embedder.embedding_size)
     if isinstance(benchmark, PairBenchmark):
         rows = embed_benchmark(embedder, benchmark, progress=progress)
@@ -153,21 +144,14 @@ def collect(inputs: EvaluationInputs, *, progress: bool = False) -> ReportData:
             seed=config.seed,
             benchmark=_benchmark_summary(benchmark),
             embedder=inputs.embedder,
-            systems={name: _system_summary(name, inputs) for name in config.scenario.systems},
+            systems={system.name: _system_summary(system) for system in inputs.chosen},
             rows=found[Figure],
             per_key=found[KeySpread],
             notes=notes,
             config=config.model_dump(mode="json"),
             environment=environment(),
-            sections=Sections(
-                curves=found[Curve],
-                histograms=found[Histogram],
-                calibration=found[CalibrationCheck],
-                hardest_pairs=found[HardestPair],
-                identification=found[IdentificationResult],
-                linkability=found[LinkabilityResult],
-                attacks=found[AttackRow],
-            ),
+            # Each topic is a list of records of one kind.
+            sections=Sections(**{t: found[get_args(of.annotation)[0]] for t, of in Sections.model_fields.items()}),
         )
     except pydantic.ValidationError as error:
         raise DataError(f"report: {BAD_FIGURE} ({error.errors()[0]['loc']})") from error
@@ -187,14 +171,11 @@ def _benchmark_summary(benchmark: PairBenchmark) -> BenchmarkSummary:
     )
 
 
-def _system_summary(name: str, inputs: EvaluationInputs) -> dict[str, Any]:
-    if name == FLOAT:
-        return {"unit": COSINE_UNIT}
-    system = inputs.systems[name]
+def _system_summary(system: CodeSystem) -> dict[str, Any]:
     unit = {"unit": system.comparator.unit}
-    if not system.alphabet_size:
-        return unit | {"real_numbers": system.code_length}
-    return unit | {"code_length": system.code_length, "alphabet_size": system.alphabet_size}
+    if system.alphabet_size:
+        return unit | {"code_length": system.code_length, "alphabet_size": system.alphabet_size}
+    return unit if system.name == FLOAT else unit | {"real_numbers": system.code_length}
 
 
 def _notes(benchmark: PairBenchmark) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Identification, 1:N: search within a benchmark of pairs, in galleries apart, and among distractors."""
+"""Identification, 1:N: search within pairs, in galleries apart, among distractors, and in the trials of BLUFR."""
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ from iom.evaluation.scores import (
     keys_of,
     scenarios_of,
 )
+from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import Interval
 from iom.metrics.identification import RANKS, GallerySearch, Searches, identification_intervals
 from iom.metrics.template_pooling import majority_codes
@@ -29,7 +30,6 @@ from iom.metrics.template_pooling import majority_codes
 ROWS = 512
 """Rows compared at a time: the table of a block stays at some tens of megabytes."""
 FPIRS = {"1e-3": 1e-3, "1e-2": 1e-2, "1e-1": 1e-1}
-POOLINGS = ("mean", "vote", "nearest")
 OPEN_SET_POINTS = 32
 Rows = NDArray[np.int64]
 NamedFigures = Iterator[tuple[str, float]]
@@ -76,12 +76,6 @@ class IdentificationEvaluator(FigureEvaluator):
     nearest counts.
     """
 
-    def __init__(self, inputs: EvaluationInputs) -> None:
-        super().__init__(inputs)
-        self._pooling = inputs.config.benchmark.pooling
-        if self._pooling not in POOLINGS:
-            raise ConfigError(f"pooling: expected one of {', '.join(POOLINGS)}, received '{self._pooling}'")
-
     def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
         found = [self._searches(system, scenario, repetition) for repetition in self._repetitions(scenario)]
         galleries = list(self._benchmark.galleries)
@@ -93,13 +87,13 @@ class IdentificationEvaluator(FigureEvaluator):
 
     def _searches(self, system: CodeSystem, scenario: str, repetition: int) -> dict[str, Searches]:
         """Searches of each gallery, under the keys of one repetition."""
-        benchmark, pooled = self._benchmark, self._benchmark.pooling
-        if pooled is None or self._pooling == "mean":
+        benchmark, pooled, way = self._benchmark, self._benchmark.pooling, self._config.benchmark.pooling
+        if pooled is None or way == "mean":
             rows = self._embeddings if pooled is None else pooled.pooled(self._embeddings)
             templates = system.templates(rows, self._keys(scenario, benchmark.subjects, repetition))
         else:
             keys = self._keys(scenario, benchmark.subjects[pooled.template], repetition)
-            if self._pooling == "nearest":
+            if way == "nearest":
                 return self._nearest_searches(system.comparator, system.templates(self._embeddings, keys))
             if not isinstance(system.comparator, SymbolComparator):
                 raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")
@@ -183,6 +177,31 @@ class DistractorEvaluator(FigureEvaluator):
                 own = distances[:probes][same[row]]
                 ranks.append(1 + np.searchsorted(others[row - start], own, side="right").astype(np.int64))
         return np.concatenate(ranks)
+
+
+class BlufrEvaluator(FigureEvaluator):
+    """Verification rate at FMR 0.1 % and open-set DIR at FPIR 1 %, rank 1, of BLUFR under one test key.
+
+    `vr_at_fmr_1e-3` and `dir_at_fpir_1e-2` are quoted as the mean over trials less their sample standard deviation, as
+    the authors do; both stand beside them.
+    """
+
+    def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
+        subjects = self._benchmark.subjects
+        templates = system.templates(self._embeddings, self._keys(scenario, subjects))
+        values = []
+        for trial in self._benchmark.trials:
+            curve = AllPairs(subjects[trial.test]).curve(system.comparator, templates[trial.test], fmr=1e-3)
+            searches = search_templates(
+                system.comparator, templates, subjects, gallery=trial.gallery, probes=trial.probes
+            )
+            values.append((1.0 - curve.fnmr_at_fmr(1e-3), searches.identification_rate_at_fpir(1e-2)))
+        for name, rates in zip(("vr_at_fmr_1e-3", "dir_at_fpir_1e-2"), zip(*values, strict=True), strict=True):
+            mean = float(np.mean(rates))
+            std = float(np.std(rates, ddof=1)) if len(rates) > 1 else 0.0
+            yield name, mean - std
+            yield f"{name}_mean", mean
+            yield f"{name}_std", std
 
 
 class SearchEvaluator:

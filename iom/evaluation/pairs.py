@@ -1,5 +1,6 @@
 """Comparison of pairs: figures, DET curves, histograms, hardest pairs, calibration, and unlinkability of two keys."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ from iom.evaluation.scores import (
     figures,
     resolved_fmrs,
 )
-from iom.metrics.bootstrap import Counts, Interval, PairSubjects, bootstrap_intervals, bootstrap_samples
+from iom.metrics.bootstrap import Counts, Interval, PairSubjects, Weights, bootstrap_intervals, bootstrap_samples
 from iom.metrics.protection import linkability_floor, local_linkability, maximal_linkability, system_linkability
 
 CURVE_POINTS = 48
@@ -99,8 +100,8 @@ class PairEvaluator:
     def _curve(self, scores: SystemScores) -> Curve:
         """FNMR at each FMR from one false match up to 1."""
         fmrs = np.geomspace(1 / np.count_nonzero(~self._inputs.benchmark.same), 1.0, CURVE_POINTS)
-        statistics = [_fnmrs(scored, fmrs) for scored in scores.by_key]
-        by_key = [list(statistic(None).values()) for statistic in statistics]
+        statistics = [functools.partial(_fnmrs, scored, fmrs) for scored in scores.by_key]
+        by_key = [list(statistic().values()) for statistic in statistics]
         edges: dict[str, Any] = {}
         if self._inputs.full and self._inputs.config.scenario.bootstrap:
             names = list(map(str, range(len(fmrs))))
@@ -121,16 +122,12 @@ class PairEvaluator:
         )
 
 
-def _fnmrs(scores: PairScores, fmrs: NDArray[np.float64]) -> Callable[[NDArray[np.float64] | None], dict[str, float]]:
-    """FNMR at each FMR, by its number as text; weights of `None` count each pair once."""
-
-    def at_each(weights: NDArray[np.float64] | None) -> dict[str, float]:
-        curve = scores.curve(weights)
-        # The factor leaves room for rounding: an FMR of exactly one pair in B must not be read as none.
-        last = np.searchsorted(curve.fmr, fmrs * (1 + 1e-9), side="right") - 1
-        return {str(number): float(value) for number, value in enumerate(curve.fnmr[last])}
-
-    return at_each
+def _fnmrs(scores: PairScores, fmrs: NDArray[np.float64], weights: Weights | None = None) -> dict[str, float]:
+    """FNMR at each FMR, by its number as text."""
+    curve = scores.curve(weights)
+    # The factor leaves room for rounding: an FMR of exactly one pair in B must not be read as none.
+    last = np.searchsorted(curve.fmr, fmrs * (1 + 1e-9), side="right") - 1
+    return {str(number): float(value) for number, value in enumerate(curve.fnmr[last])}
 
 
 def names_subjects(benchmark: PairBenchmark, source: str) -> bool:
@@ -304,7 +301,21 @@ def linkability(
     value = system_linkability(*counts)
     low = high = None
     if report.replicates > 1:
-        half = NORMAL * _deviation(bins, size, subjects, pairs, report.replicates, seed)
+        same = np.arange(len(pairs.left)) < pairs.mated
+        of_pairs = PairSubjects(subjects[pairs.left], subjects[pairs.right], same)
+
+        def d_sys(subjects: Counts, keys: Counts) -> list[float]:
+            weights, drawn = of_pairs.weights(subjects), np.flatnonzero(keys)
+            weighted = zip(bins, np.split(weights, [pairs.mated]), strict=True)
+            histograms = (
+                sum(keys[key] * np.bincount(kind[key], weight, minlength=size) for key in drawn)
+                for kind, weight in weighted
+            )
+            return [system_linkability(*histograms)]
+
+        groups = {"subjects": of_pairs.subjects, "keys": len(distances)}
+        samples = bootstrap_samples(d_sys, groups, replicates=report.replicates, seed=seed, usable=of_pairs.usable)
+        half = NORMAL * float(np.std(samples, ddof=1))
         low, high = max(0.0, value - half), min(1.0, value + half)
     return LinkabilityResult(
         system=system.name,
@@ -322,32 +333,3 @@ def linkability(
         non_mated_share=(counts[1] / counts[1].sum()).tolist(),
         local=local_linkability(*counts).tolist(),
     )
-
-
-def _deviation(
-    bins: Sequence[Rows], size: int, subjects: Rows, pairs: ComparedPairs, replicates: int, seed: int
-) -> float:
-    """Standard deviation of D_sys over draws of subjects and keys."""
-    same = np.arange(len(pairs.left)) < pairs.mated
-    of_pairs = PairSubjects(subjects[pairs.left], subjects[pairs.right], same)
-
-    def d_sys(subjects: Counts, keys: Counts) -> list[float]:
-        weights, drawn = of_pairs.weights(subjects), np.flatnonzero(keys)
-        kinds = (weights[: pairs.mated], weights[pairs.mated :])
-        return [
-            system_linkability(
-                *(
-                    sum(keys[key] * np.bincount(kind[key], weight, minlength=size) for key in drawn)
-                    for kind, weight in zip(bins, kinds, strict=True)
-                )
-            )
-        ]
-
-    samples = bootstrap_samples(
-        d_sys,
-        {"subjects": of_pairs.subjects, "keys": len(bins[0])},
-        replicates=replicates,
-        seed=seed,
-        usable=of_pairs.usable,
-    )
-    return float(np.std(samples, ddof=1))

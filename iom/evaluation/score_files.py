@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from iom._files import atomic_path
 from iom._registry import SCORE_FORMATS, lookup
+from iom._untrusted import shown
 from iom.data.benchmarks.base import PairBenchmark
-from iom.data.table_files import shown
 from iom.errors import DataError
 from iom.evaluation.identification import identification_figures
 from iom.evaluation.scores import PairScores, SystemScores, resolved_fmrs

@@ -20,17 +20,17 @@ from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.records import EmbedderSummary, Record
 from iom.keys import TransformKey
-from iom.metrics.bootstrap import Kind
+from iom.metrics.bootstrap import Kind, Weights
 from iom.metrics.verification import ErrorCurve, FoldedScores, RankedScores
 
 if TYPE_CHECKING:
     from iom.baselines.protection import Protection
-    from iom.config import EvaluateConfig
-    from iom.models.face_hasher import Calibration, FaceHasher
+    from iom.config import EvaluateConfig, ScenarioConfig
+    from iom.models.artifact import Calibration
+    from iom.models.face_hasher import FaceHasher
 
 FLOAT = "float"
 NO_KEY, OWN_KEY, STOLEN_KEY = "none", "own_key", "stolen_key"
-COSINE_UNIT = "1 - cosine"
 
 Embeddings = NDArray[np.float32]
 Keys = TransformKey | Sequence[TransformKey]
@@ -144,9 +144,9 @@ class EvaluationInputs:
     def scores(self, system: CodeSystem) -> tuple[SystemScores, ...]:
         """Distances of all pairs in each scenario; computed once."""
         if system.name not in self._scores:
-            scenario = self.config.scenario
-            options: dict[str, Any] = {"keys": scenario.keys, "seed": self.config.seed, "scenarios": scenario.scenarios}
-            self._scores[system.name] = tuple(code_scores(system, self.benchmark, self.embeddings, **options))
+            config = self.config
+            found = code_scores(system, self.benchmark, self.embeddings, config.scenario, seed=config.seed)
+            self._scores[system.name] = tuple(found)
         return self._scores[system.name]
 
 
@@ -191,19 +191,15 @@ def float_scores(benchmark: PairBenchmark, embeddings: Embeddings) -> SystemScor
     _check(benchmark, embeddings)
     wide = embeddings.astype(np.float64)
     cosines = np.einsum("pd,pd->p", wide[benchmark.left], wide[benchmark.right])
-    return SystemScores(FLOAT, NO_KEY, COSINE_UNIT, (PairScores(1.0 - cosines, benchmark.same, benchmark.fold),))
+    return SystemScores(
+        FLOAT, NO_KEY, CosineComparator.unit, (PairScores(1.0 - cosines, benchmark.same, benchmark.fold),)
+    )
 
 
 def code_scores(
-    system: CodeSystem,
-    benchmark: PairBenchmark,
-    embeddings: Embeddings,
-    *,
-    keys: int,
-    seed: int,
-    scenarios: Sequence[str] = (OWN_KEY, STOLEN_KEY),
+    system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, scenario: "ScenarioConfig", *, seed: int
 ) -> Iterator[SystemScores]:
-    """Code distances in the scenarios, under `keys` test keys each, of unit-length embeddings `(N, D)`.
+    """Code distances in the scenarios, under so many test keys each, of unit-length embeddings `(N, D)`.
 
     The unprotected embedding has no key and one scenario, see `float_scores`.
 
@@ -215,17 +211,17 @@ def code_scores(
         yield float_scores(benchmark, embeddings)
         return
     _check(benchmark, embeddings)
-    for scenario in (OWN_KEY, STOLEN_KEY):
-        if scenario not in scenarios:
+    decision = system.calibration.threshold if system.calibration else None
+    for name in (OWN_KEY, STOLEN_KEY):
+        if name not in scenario.scenarios:
             continue
         by_key = []
-        for repetition in range(keys):
-            test_keys = keys_of(scenario, benchmark.subjects, seed=seed, repetition=repetition)
+        for repetition in range(scenario.keys):
+            test_keys = keys_of(name, benchmark.subjects, seed=seed, repetition=repetition)
             codes = system.templates(embeddings, test_keys)
             distances = system.comparator.paired(codes[benchmark.left], codes[benchmark.right])
-            decision = system.calibration.threshold if system.calibration else None
             by_key.append(PairScores(distances, benchmark.same, benchmark.fold, decision))
-        yield SystemScores(system.name, scenario, system.comparator.unit, tuple(by_key))
+        yield SystemScores(system.name, name, system.comparator.unit, tuple(by_key))
 
 
 def _master(seed: int) -> TransformKey:
@@ -269,10 +265,6 @@ GIVEN = ("decision",)
 
 REJECTS_EVERYTHING = -1.0
 """Threshold where only rejecting everything keeps to an FMR: no distance is negative."""
-
-
-Weights = NDArray[np.float64]
-"""How often each pair counts, `(P,)`; None counts each once."""
 
 
 def fold_accuracy(scores: PairScores, weights: Weights | None = None) -> Iterator[tuple[str, float]]:

@@ -91,12 +91,8 @@ class SweepBenchmark:
         if self._fingerprint != embedder.fingerprint:
             self._embeddings = embed_benchmark(embedder, self._benchmark, progress=True)
             self._fingerprint = embedder.fingerprint
-        options: dict[str, Any] = {
-            "keys": self._config.scenario.keys,
-            "seed": self._config.seed,
-            "scenarios": (STOLEN_KEY,),
-        }
-        (entry,) = code_scores(system, self._benchmark, self._embeddings, **options)
+        scenario = self._config.scenario.replace(scenarios=(STOLEN_KEY,))
+        (entry,) = code_scores(system, self._benchmark, self._embeddings, scenario, seed=self._config.seed)
         values = []
         for scores in entry.by_key:
             found = {name.replace("_at_fmr", ""): value for name, value in operating_points(scores)}

@@ -68,19 +68,15 @@ def trained_system(name: str, folder: str, embedder: Embedder | None = None) -> 
 
 def _check_folder(name: str, folder: str, others: Sequence[str]) -> None:
     setting = "hasher" if name == LEARNED else f"hashers.{name}"
+    reason = f"no trained hasher in '{folder}'" if folder else f"no trained hasher named ('{setting}' is empty)"
     if folder:
         try:
             path = hasher_path(folder)
         except WeightsError as error:
             reason = f"{setting}: {error}"
         else:
-            if (path / HASHER_FILE).is_file():
+            if (path / HASHER_FILE).is_file() or (is_artifact(path) and manifest_path(path).is_file()):
                 return
-            if is_artifact(path) and manifest_path(path).is_file():
-                return
-            reason = f"no trained hasher in '{folder}'"
-    else:
-        reason = f"no trained hasher named ('{setting}' is empty)"
     raise WeightsError(
         f"{reason}; train one with iom train-stage2 --config stage2/base --output DIR and pass "
         f"--set {setting}=DIR, or leave it out with "

@@ -26,7 +26,7 @@ from iom._files import Journal, list_subjects
 from iom._registry import lookup
 from iom._untrusted import path_inside
 from iom.data.tfrecord import open_shards
-from iom.errors import DataError, EnrolmentError, IomError, WeightsError, missing_extra
+from iom.errors import DataError, EnrolmentError, IomError, WeightsError, needs_extra
 from iom.gallery.models import check_subject_id
 from iom.models.embedder import Embedder
 from iom.photos.images import decode_image
@@ -334,11 +334,9 @@ def embed_on_ray(rows: Sequence[ImageRow], settings: WorkerSettings) -> Iterator
 def _started(workers: int) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
+    with needs_extra("the engine ray", "bulk", otherwise="use --engine here"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise missing_extra("the engine ray", "bulk", cause=error, otherwise="use --engine here") from error
     local: dict[str, Any] = {
         "num_cpus": workers,
         "include_dashboard": False,

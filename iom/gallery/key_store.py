@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from iom._files import write_secret
 from iom._registry import did_you_mean_url
 from iom._untrusted import parse_json
-from iom.errors import KeyMaterialError, StoreError, missing_extra
+from iom.errors import KeyMaterialError, StoreError, needs_extra
 from iom.gallery.models import Application, AuditChain, AuditEntry, Tombstone
 from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
@@ -474,11 +474,9 @@ class _Cipher:
     """AES-256-GCM over rows, each bound to its file, kind and number."""
 
     def __init__(self, key: bytes, header: Mapping[str, Any]) -> None:
-        try:
+        with needs_extra("a key store", "gallery"):
             from cryptography.exceptions import InvalidTag
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-        except ModuleNotFoundError as error:
-            raise missing_extra("a key store", "gallery", cause=error) from error
         text = json.dumps(dict(header), sort_keys=True, separators=(",", ":"))
         self._bound = b"iom-keys/2\0" + hashlib.sha256(text.encode()).digest()
         self._aes, self._invalid = AESGCM(key), InvalidTag

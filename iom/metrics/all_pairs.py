@@ -8,11 +8,8 @@ pairs up to a limit are weighed one by one; the weight of all others follows fro
 pair of subjects a, b weighs c_a c_b. The curve of a draw is exact at every threshold up to the limit.
 """
 
-import dataclasses
-import functools
-import operator
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,15 +29,11 @@ HIGHEST = 2.0
 """Largest real distance there can be."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class DistanceCounts:
+class DistanceCounts(NamedTuple):
     """Counts of the integer distances of all mated and non-mated pairs, `(M + 1,)` each."""
 
     mated: NDArray[np.int64]
     non_mated: NDArray[np.int64]
-
-    def __add__(self, other: "DistanceCounts") -> "DistanceCounts":
-        return DistanceCounts(self.mated + other.mated, self.non_mated + other.non_mated)
 
 
 class AllPairs:
@@ -88,14 +81,13 @@ class AllPairs:
         It is exact for integer distances, else at every FMR up to `fmr` at least; 1 keeps all distances one by one.
         """
         if isinstance(keyed[0], PackedCodes):
-            counts = functools.reduce(operator.add, map(self.count, keyed))
-            return histogram_curve(counts.mated, counts.non_mated)
+            return histogram_curve(*np.sum([self.count(codes) for codes in keyed], axis=0))
         share = fmr
         while True:
             streamed = StreamedDistances(self._limit(comparator, keyed[0], share), highest=HIGHEST)
             for templates in keyed:
                 rows = self._sorted(templates)
-                streamed.add(self._mated(comparator, rows).astype(np.float64), np.empty(0))
+                streamed.add(self._mated(comparator, rows, rows).astype(np.float64), np.empty(0))
                 for block in self._non_mated(comparator, rows, rows):
                     streamed.add(np.empty(0), block.astype(np.float64))
             if streamed.exact_to_fmr > fmr or share >= 1:
@@ -104,8 +96,7 @@ class AllPairs:
 
     def count(self, codes: PackedCodes) -> DistanceCounts:
         """Counts of the distances of codes under one key."""
-        comparator, rows = SymbolComparator(codes.alphabet_size), self._sorted(codes)
-        return self._counted(self._mated(comparator, rows), self._non_mated(comparator, rows, rows), codes)
+        return self._counted(codes, codes)
 
     def count_across_keys(self, codes: PackedCodes, others: PackedCodes) -> DistanceCounts:
         """Counts of the distances between codes of the same images under two keys, for unlinkability.
@@ -113,21 +104,16 @@ class AllPairs:
         Mated: two different images of one subject, each once under either key. Non-mated: images of two subjects,
         likewise. An image is never compared with itself.
         """
-        comparator, first, second = SymbolComparator(codes.alphabet_size), self._sorted(codes), self._sorted(others)
-        one_way = self._counted(
-            self._mated(comparator, first, second), self._non_mated(comparator, first, second), codes
-        )
-        return one_way + self._counted(
-            self._mated(comparator, second, first), self._non_mated(comparator, second, first), codes
-        )
+        return DistanceCounts(*np.sum([self._counted(codes, others), self._counted(others, codes)], axis=0))
 
-    @staticmethod
-    def _counted(mated: NDArray[Any], blocks: Iterable[NDArray[Any]], codes: PackedCodes) -> DistanceCounts:
+    def _counted(self, codes: PackedCodes, others: PackedCodes) -> DistanceCounts:
+        """Counts of the distances between rows of `codes` and later rows of `others`."""
+        comparator, left, right = SymbolComparator(codes.alphabet_size), self._sorted(codes), self._sorted(others)
         size = codes.code_length + 1
         non_mated: NDArray[np.int64] = np.zeros(size, np.int64)
-        for block in blocks:
+        for block in self._non_mated(comparator, left, right):
             non_mated += np.bincount(block, minlength=size)
-        return DistanceCounts(np.bincount(mated, minlength=size), non_mated)
+        return DistanceCounts(np.bincount(self._mated(comparator, left, right), minlength=size), non_mated)
 
     def usable(self, counts: Counts) -> bool:
         """Whether drawn subjects, `(S,)` times each, have mated and non-mated pairs."""
@@ -167,8 +153,8 @@ class AllPairs:
             return np.inf
         return float(np.quantile(comparator.all_pairs(templates[drawn], templates[drawn])[differ], share))
 
-    def _mated(self, comparator: Comparator, left: Any, right: Any | None = None) -> NDArray[Any]:
-        return _finite(comparator.paired(left[self._left], (left if right is None else right)[self._right]))
+    def _mated(self, comparator: Comparator, left: Any, right: Any) -> NDArray[Any]:
+        return _finite(comparator.paired(left[self._left], right[self._right]))
 
     def _non_mated(self, comparator: Comparator, left: Any, right: Any) -> Iterator[NDArray[Any]]:
         """Non-mated distances of sorted templates, block by block, `(P,)`."""
@@ -203,7 +189,7 @@ class _DrawnCurves:
         self._pairs = pairs
         rows = pairs._sorted(templates)
         subjects = pairs._subject_of_row.astype(np.int32)
-        mated = pairs._mated(comparator, rows)
+        mated = pairs._mated(comparator, rows, rows)
         near = []
         for start, _, table in pairs._tables(comparator, rows, rows):
             left, right = np.nonzero(table <= limit)

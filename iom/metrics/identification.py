@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from iom._untrusted import shown
 from iom.errors import DataError
 from iom.metrics.bootstrap import Counts, Interval, Weights, bootstrap_samples, percentile_intervals, rate_interval
 
 RANKS = 10
-_OFFENDERS_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class GallerySearch:
         if len(twice):
             raise DataError(
                 f"gallery: {len(twice)} of {len(names)} subjects stand in it more than once: "
-                f"{_shown(twice)}; make one template of a subject's images first"
+                f"{shown(twice)}; make one template of a subject's images first"
             )
         self._order = np.argsort(subjects)
         self._sorted = subjects[self._order]
@@ -141,7 +141,7 @@ class GallerySearch:
             wrong = np.flatnonzero(~np.isfinite(table).all(axis=1))
             if len(wrong):
                 raise DataError(
-                    f"search: distances of {len(wrong)} of {len(table)} probes are not finite: rows {_shown(wrong)}"
+                    f"search: distances of {len(wrong)} of {len(table)} probes are not finite: rows {shown(wrong)}"
                 )
         place = np.minimum(np.searchsorted(self._sorted, subjects), size - 1)
         enrolled = self._sorted[place] == subjects
@@ -175,7 +175,6 @@ def identification_intervals(
     probe_subjects: ArrayLike,
     *,
     points: Sequence[tuple[float, int]],
-    ranks: int = RANKS,
     replicates: int = 200,
     confidence: float = 0.95,
     seed: int = 1,
@@ -186,13 +185,12 @@ def identification_intervals(
         by_key: Searches of the same probes under each key: one for each gallery, whose mean is asked for.
         probe_subjects: Subject of each probe, `(P,)`.
         points: FPIR and rank at which the DIR is wanted.
-        ranks: Of the CMC.
         replicates: How many times to draw; draws without enrolled probes, or without others, are drawn again.
         confidence: Share of the draws that an interval holds.
         seed: Of the draws; the same draws for every system.
 
     Returns:
-        Intervals of the CMC at rank 1 ... `ranks`, and of the DIR at each of `points`; where every enrolled probe is
+        Intervals of the CMC at rank 1 ... `RANKS`, and of the DIR at each of `points`; where every enrolled probe is
         found, or none, they reach to the exact bound for the number of subjects with an enrolled probe (see
         `rate_interval`).
 
@@ -215,7 +213,7 @@ def identification_intervals(
         for rank, places in columns.items():
             fpirs = [points[place][0] for place in places]
             rates[places] = searches.identification_rates_at_fpirs(fpirs, rank, weights=weights)
-        return np.concatenate([searches.cmc(ranks, weights=weights), rates])
+        return np.concatenate([searches.cmc(weights=weights), rates])
 
     def means(subjects: Counts, keys: Counts) -> NDArray[np.float64]:
         weights, drawn = subjects[index], np.flatnonzero(keys).tolist()
@@ -237,7 +235,7 @@ def identification_intervals(
         rate_interval(interval, value, units=units, confidence=confidence)
         for interval, value in zip(percentile_intervals(samples, confidence), values.tolist(), strict=True)
     ]
-    return intervals[:ranks], intervals[ranks:]
+    return intervals[:RANKS], intervals[RANKS:]
 
 
 def _check_both(enrolled: int, others: int) -> None:
@@ -245,8 +243,3 @@ def _check_both(enrolled: int, others: int) -> None:
         raise DataError(
             f"open set: expected probes of enrolled subjects and of others, received {enrolled} and {others}"
         )
-
-
-def _shown(values: NDArray[Any]) -> str:
-    names = ", ".join(str(value) for value in values[:_OFFENDERS_SHOWN].tolist())
-    return names + (", ..." if len(values) > _OFFENDERS_SHOWN else "")

@@ -6,7 +6,7 @@ them.
 Unlinkability (ISO/IEC 24745, 30136; Gomez-Barrero et al., IEEE TIFS 2018) compares two templates of **different keys**,
 mated from different images of one subject. Equal distributions of both kinds of distance mean unlinkable. A sample of n
 mated comparisons makes the local measure noisy, and noise only adds: unlinkable templates give about 0.4 * sqrt(bins /
-n) rather than 0. `linkability_floor` estimates that; merged bins lower it.
+n) rather than 0. `linkability_floor` estimates that.
 """
 
 from typing import Any
@@ -163,29 +163,6 @@ def linkability_floor(mated: ArrayLike, non_mated: ArrayLike, *, draws: int = 20
     stream = numpy_stream(seed, "metrics/linkability-floor")
     drawn = [system_linkability(stream.multinomial(count, share), non_mated) for _ in range(draws)]
     return float(np.mean(drawn))
-
-
-def merge_bins(mated: ArrayLike, non_mated: ArrayLike, bins: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Merge neighbouring bins so that at most `bins` cover the distances that occur.
-
-    Merging never raises D_sys; quote the number of bins.
-
-    Example:
-        >>> merged = merge_bins([0, 1, 2, 3, 4, 0], [0, 0, 0, 1, 1, 0], 2)
-        >>> [counts.tolist() for counts in merged]
-        [[3, 7], [0, 2]]
-    """
-    kinds = (np.asarray(mated), np.asarray(non_mated))
-    if bins < 1:
-        raise DataError(f"bins: expected at least 1, received {bins}")
-    occurring = np.flatnonzero(kinds[0] + kinds[1])
-    first, last = int(occurring[0]), int(occurring[-1])
-    width = -(-(last - first + 1) // bins)
-    starts = np.arange(first, last + 1, width)
-    return (
-        np.add.reduceat(kinds[0][: last + 1], starts).astype(np.int64),
-        np.add.reduceat(kinds[1][: last + 1], starts).astype(np.int64),
-    )
 
 
 def _shares(mated: ArrayLike, non_mated: ArrayLike) -> tuple[Histogram, Histogram]:

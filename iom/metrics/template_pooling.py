@@ -7,8 +7,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from iom.errors import DataError
 
-TIES = ("lowest", "nearest")
-
 
 def mean_vectors(vectors: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     """Mean of each group's rows, at unit length.
@@ -59,23 +57,19 @@ def mean_by_media(vectors: ArrayLike, media: ArrayLike, groups: ArrayLike) -> ND
     return mean_vectors(means, unique[:, 0])
 
 
-def majority_codes(
-    codes: ArrayLike, groups: ArrayLike, alphabet_size: int, *, ties: str = "lowest"
-) -> NDArray[np.uint8]:
-    """The commonest symbol at each position of a group's codes.
+def majority_codes(codes: ArrayLike, groups: ArrayLike, alphabet_size: int) -> NDArray[np.uint8]:
+    """The commonest symbol at each position of a group's codes, the lowest of equally common ones.
 
     Args:
         codes: `(N, M)` of images under one key.
         groups: Group of each row, 0 to G - 1 without gaps, `(N,)`.
         alphabet_size: Q.
-        ties: Of equally common symbols the `lowest`, or that of the `nearest` image: the one that agrees with most of
-            its group over all positions, the first of several.
 
     Returns:
         `(G, M)`.
 
     Raises:
-        DataError: Symbols outside of the alphabet, groups with gaps, unknown `ties`.
+        DataError: Symbols outside of the alphabet, groups with gaps.
 
     Example:
         >>> majority_codes([[0, 2], [1, 2], [1, 0], [3, 3]], [0, 0, 0, 1], 4).tolist()
@@ -87,10 +81,6 @@ def majority_codes(
         raise DataError(
             f"majority vote: expected symbols 0 to {alphabet_size - 1}, received {symbols.min()} to {symbols.max()}"
         )
-    if ties not in TIES:
-        raise DataError(f"ties: expected one of {', '.join(TIES)}, received '{ties}'")
-    if ties == "nearest":
-        return _majority_of_nearest(symbols, labels, alphabet_size)
     best = np.zeros((count, symbols.shape[1]), np.uint8)
     votes = np.zeros((count, symbols.shape[1]))
     for symbol in range(alphabet_size):
@@ -98,22 +88,6 @@ def majority_codes(
         best[found > votes] = symbol
         votes = np.maximum(votes, found)
     return best
-
-
-def _majority_of_nearest(symbols: NDArray[Any], labels: NDArray[np.int64], alphabet_size: int) -> NDArray[np.uint8]:
-    votes = np.zeros(symbols.shape, np.int64)  # of each image's symbol within its group
-    for symbol in range(alphabet_size):
-        found = symbols == symbol
-        in_group = _sums(found.astype(np.float64), labels, int(labels.max()) + 1)
-        votes[found] = in_group[labels][found].astype(np.int64)
-    order = np.lexsort((np.arange(len(labels)), -votes.sum(axis=1), labels))
-    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
-    place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    # In each group the most votes, and among as many the earliest in the order.
-    preferred = votes[order] * len(order) + (len(order) - 1 - place)[:, None]
-    winner = len(order) - 1 - np.maximum.reduceat(preferred, starts, axis=0) % len(order)
-    chosen = symbols[order][starts[:, None] + winner, np.arange(symbols.shape[1])]
-    return np.asarray(chosen, np.uint8)
 
 
 def _groups(groups: ArrayLike, rows: NDArray[Any]) -> tuple[NDArray[np.int64], int]:

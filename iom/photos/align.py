@@ -125,9 +125,9 @@ def _sampled(
     return first, np.minimum(last, size)
 
 
-def face_size(points: ArrayLike, source: str = "landmarks") -> float:
+def face_size(points: ArrayLike) -> float:
     """Side in pixels of the square of the photograph that becomes the aligned face."""
-    matrix = similarity(points, source)
+    matrix = similarity(points)
     return SIZE / float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
 
@@ -139,14 +139,11 @@ def _centred(points: NDArray[np.float64]) -> tuple[NDArray[np.complex128], compl
 def write_face(path: Path, face: Pixels) -> None:
     """Write an aligned face, atomically: JPEG of quality 95 without chroma subsampling, or PNG."""
     with atomic_path(path) as temporary:
-        if path.suffix == ".png":
-            Image.fromarray(face).save(temporary)
-        else:
-            Image.fromarray(face).save(temporary, quality=JPEG_QUALITY, subsampling=0)
+        Image.fromarray(face).save(temporary, quality=JPEG_QUALITY, subsampling=0)  # PNG takes neither
 
 
 def aligned_crops(
-    crops: Sequence[Path], points: NDArray[np.float64], folder: Path, *, workers: int = 2, progress: bool = False
+    crops: Sequence[Path], points: NDArray[np.float64], folder: Path, *, progress: bool = False
 ) -> tuple[Path, ...]:
     """Align loose crops by landmarks `(N, 5, 2)` into `folder`, as `<number>.png`; existing faces are kept.
 
@@ -168,7 +165,7 @@ def aligned_crops(
             image, _ = read_photograph(crops[i])
             write_face(files[i], align(image, points[i], source=str(crops[i]), smooth=False))
 
-    for _ in in_threads(write, range(len(crops)), "aligning", unit="face", workers=workers, progress=progress):
+    for _ in in_threads(write, range(len(crops)), "aligning", unit="face", workers=2, progress=progress):
         pass
     return files
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from iom._files import atomic_path, name_of
 from iom._untrusted import parse_json, reading
 from iom.codes.packing import PackedCodes, code_bytes, encoding_shape, plane_count, unpack, word_count
-from iom.errors import CodeError, DataError, missing_extra
+from iom.errors import CodeError, DataError, needs_extra
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,25 +67,23 @@ class CodeFile:
 
 def pyarrow() -> Any:
     """The package that reads and writes Parquet; imported here, since it is optional."""
-    try:
+    with needs_extra("a file of codes", "parquet"):
         import pyarrow as pa
         import pyarrow.parquet
-    except ImportError as error:
-        raise missing_extra("a file of codes", "parquet", cause=error) from error
     return pa
 
 
-def schema_of(encoding: str, *, landmarks: bool) -> "pa.Schema":
-    """Columns of a file of codes."""
+def schema_of(header: Mapping[str, Any]) -> "pa.Schema":
+    """Columns of a file of codes with this header."""
     pa = pyarrow()
     fields = [
         pa.field("photo", pa.string(), nullable=False),
         pa.field("photo_bytes", pa.binary()),
         pa.field("face", pa.int32(), nullable=False),
         *(pa.field(name, pa.float32(), nullable=name not in _ALWAYS) for name in MEASURES),
-        pa.field("code", pa.binary(code_bytes(encoding)), nullable=False),
+        pa.field("code", pa.binary(code_bytes(header["encoding"])), nullable=False),
     ]
-    if landmarks:
+    if header["settings"].get("landmarks"):
         fields.insert(-1, pa.field("landmarks", pa.list_(pa.float32(), 10), nullable=False))
     return pa.schema(fields)
 
@@ -97,8 +95,7 @@ def write_codes(path: Path, header: Mapping[str, Any], tables: Iterable["pa.Tabl
     """
     pa = pyarrow()
     text = json.dumps(header, sort_keys=True).encode()
-    schema = schema_of(header["encoding"], landmarks=bool(header["settings"].get("landmarks")))
-    schema = schema.with_metadata({HEADER: text})
+    schema = schema_of(header).with_metadata({HEADER: text})
     rows = 0
     with atomic_path(path) as temporary:
         with pa.parquet.ParquetWriter(
@@ -179,8 +176,7 @@ def _header(path: Path, file: Any) -> dict[str, Any]:
 
 def _check_layout(path: Path, file: Any, header: Mapping[str, Any]) -> None:
     """Refuse columns other than as written, and content that could grow while it is read."""
-    expected = schema_of(header["encoding"], landmarks=bool(header["settings"].get("landmarks")))
-    if not file.schema_arrow.equals(expected):
+    if not file.schema_arrow.equals(schema_of(header)):
         raise DataError(f"{path}: damaged or changed: its columns are not those of a code file")
     size = path.stat().st_size
     groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from iom._registry import lookup
 from iom._tensorflow_log import silence
-from iom.errors import DataError, missing_extra
+from iom.errors import DataError, needs_extra
 from iom.photos.align import Face
 from iom.photos.images import Pixels
 
@@ -64,10 +64,8 @@ def _mtcnn(weights: Path | None) -> Detect:
     if weights is not None:
         raise DataError(f"{weights}: the detector mtcnn brings its own weights; give none")
     silence()
-    try:
+    with needs_extra("the detector mtcnn", "align"):
         from mtcnn import MTCNN
-    except ImportError as error:
-        raise missing_extra("the detector mtcnn", "align", cause=error) from error
     network = MTCNN()
 
     def detect(image: Pixels) -> list[Face]:
@@ -85,10 +83,8 @@ def _mtcnn(weights: Path | None) -> Detect:
 def _yunet(weights: Path | None) -> Detect:
     """YuNet (Wu et al., MIR 2023) in OpenCV's `FaceDetectorYN`; its ONNX file is the user's."""
     path = _onnx_file("yunet", weights)
-    try:
+    with needs_extra("the detector yunet", "yunet"):
         import cv2
-    except ImportError as error:
-        raise missing_extra("the detector yunet", "yunet", cause=error) from error
     network: Any = None
     try:
         network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), score_threshold=MIN_SCORE)
@@ -132,10 +128,8 @@ class YuNet:
     """Faces of pixels, like OpenCV's `FaceDetectorYN`, by the ONNX file that takes any size; `threads` of one call."""
 
     def __init__(self, weights: Path, *, threads: int = 1) -> None:
-        try:
+        with needs_extra("the detector yunet_onnx", "yunet-onnx"):
             import onnxruntime
-        except ImportError as error:
-            raise missing_extra("the detector yunet_onnx", "yunet-onnx", cause=error) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # it repeats on standard error what it raises

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from iom._untrusted import one_line
+from iom._untrusted import one_line, shown
 from iom.errors import DataError, FaceError, TooLargeError
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
-OFFENDERS_SHOWN = 3
 
 _REFUSED = {
     "animated": "expected one picture, received several in one file",
@@ -79,10 +78,11 @@ def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: t
 
 def read_image(path: Path, *, size: int | None = 112) -> Pixels:
     """Read one aligned face as RGB pixels, `(size, size, 3)` uint8; errors as of `decode_image`."""
-    return decode_image(_bytes_of(path), str(path), size=size)
+    return decode_image(image_bytes(path), str(path), size=size)
 
 
-def _bytes_of(path: Path) -> bytes:
+def image_bytes(path: Path) -> bytes:
+    """Content of an image file; `DataError` where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -127,7 +127,7 @@ def read_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, pro
     return images
 
 
-def check_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, progress: bool = False) -> None:
+def check_images(paths: Sequence[Path], *, size: int = 112) -> None:
     """Decode every file and report all bad ones at once, in one `DataError`."""
 
     def problem(index: int) -> str | None:
@@ -137,10 +137,9 @@ def check_images(paths: Sequence[Path], *, size: int = 112, workers: int = 2, pr
             return str(error)
         return None
 
-    found = in_threads(problem, range(len(paths)), "checking images", workers=workers, progress=progress)
+    found = in_threads(problem, range(len(paths)), "checking images", workers=2, progress=False)
     if problems := [text for text in found if text is not None]:
-        shown = "; ".join(problems[:OFFENDERS_SHOWN]) + ("; ..." if len(problems) > OFFENDERS_SHOWN else "")
-        raise DataError(f"{len(problems)} of {len(paths)} images cannot be used: {shown}")
+        raise DataError(f"{len(problems)} of {len(paths)} images cannot be used: {shown(problems, '; ')}")
 
 
 def in_threads(
@@ -158,7 +157,7 @@ def read_photograph(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> tu
     `transparent` (laid on white), `cmyk` or `cmyk_without_profile` (converted by its colour profile, or by Pillow's
     formula). More than `max_megapixels` are refused before a pixel is decoded.
     """
-    return decode_photograph(_bytes_of(path), str(path), max_megapixels=max_megapixels)
+    return decode_photograph(image_bytes(path), str(path), max_megapixels=max_megapixels)
 
 
 def decode_photograph(

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -145,19 +145,14 @@ class PhotoResult:
             raise WorkerError("the worker process sent a malformed answer") from error
 
 
-class Job(NamedTuple):
-    """A photograph by its path within the folder, and its landmarks where they are known."""
-
-    name: str
-    known: Sequence[Face] | None = None
-
-
-def find_faces(root: Path, job: Job, *, settings: PhotoSettings, detect: Detect | None = None) -> PhotoResult:
-    """Read a photograph; find, choose, align and measure its faces. A bad photograph is a result, not an error."""
-    result = PhotoResult(job.name, "aligned", mark=mark_of(root / job.name))
+def find_faces(
+    root: Path, name: str, known: Sequence[Face] | None = None, *, settings: PhotoSettings, detect: Detect | None = None
+) -> PhotoResult:
+    """Read a photograph; find, choose, align and measure its faces, whose landmarks may be `known`."""
+    result = PhotoResult(name, "aligned", mark=mark_of(root / name))
     clock = [time.process_time()]
     try:
-        data = _read(root / job.name, settings)
+        data = _read(root / name, settings)
         if settings.detector == ALIGNED:
             pixels = decode_image(data, "aligned face", size=SIZE)
             result = dataclasses.replace(result, faces=(AlignedFace(0, pixels, _qualities(pixels)),))
@@ -165,11 +160,12 @@ def find_faces(root: Path, job: Job, *, settings: PhotoSettings, detect: Detect 
             image, notes = decode_photograph(data, "photograph", max_megapixels=settings.max_megapixels)
             del data
             clock.append(time.process_time())
-            if job.known is None and detect is None:
-                raise ConfigError(f"the detector {settings.detector} needs the landmarks of {job.name}")
-            found = job.known if job.known is not None else detect(image) if detect else ()
+            if known is None:
+                if detect is None:
+                    raise ConfigError(f"the detector {settings.detector} needs the landmarks of {name}")
+                known = detect(image)
             clock.append(time.process_time())
-            found = tuple(face for face in found if face.score >= settings.score)
+            found = tuple(face for face in known if face.score >= settings.score)
             result = dataclasses.replace(result, notes=notes, found=found)
             chosen, more = choose_faces(found, image.shape[:2], settings)
             faces = tuple(_aligned_face(image, number, found[number], size) for number, size in chosen)

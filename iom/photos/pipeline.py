@@ -49,7 +49,6 @@ from iom.photos.images import Pixels
 from iom.photos.photograph import (
     STAGES,
     STATUSES,
-    Job,
     PhotoResult,
     PhotoSettings,
     detector_of,
@@ -104,43 +103,45 @@ class PhotoRun:
     @contextlib.contextmanager
     def results(self, names: Sequence[str], left: Sequence[str], label: str) -> Iterator[Iterator[PhotoResult]]:
         """Results of the photographs `left` of `names`, in order; one that hangs or kills its worker fails alone."""
-        jobs = [Job(name, None if self.points is None else self.points.get(name, ())) for name in left]
         done = len(names) - len(left)
         with contextlib.ExitStack() as stack:
             results: Iterator[PhotoResult] = iter(())
-            if jobs:
-                count = min(max(self.workers, 1), len(jobs))
+            if left:
+                count = min(max(self.workers, 1), len(left))
                 threads = ThreadPoolExecutor(count, thread_name_prefix="iom-photos")
                 stack.callback(threads.shutdown, cancel_futures=True)
                 find = self._in_workers(count, stack) if self.workers else self._in_this_process()
-                results = _in_order(find, jobs, threads)
+                results = _in_order(find, left, threads)
             yield iter(
                 tqdm(results, total=len(names), initial=done, unit="photo", desc=label, disable=not self.progress)
             )
 
-    def _in_this_process(self) -> Callable[[Job], PhotoResult]:
-        detect = detector_of(self.settings, self.weights)
-        return lambda job: find_faces(self.photos, job, settings=self.settings, detect=detect)
+    def _known(self, name: str) -> Sequence[Face] | None:
+        return None if self.points is None else self.points.get(name, ())
 
-    def _in_workers(self, count: int, stack: contextlib.ExitStack) -> Callable[[Job], PhotoResult]:
+    def _in_this_process(self) -> Callable[[str], PhotoResult]:
+        detect = detector_of(self.settings, self.weights)
+        return lambda name: find_faces(self.photos, name, self._known(name), settings=self.settings, detect=detect)
+
+    def _in_workers(self, count: int, stack: contextlib.ExitStack) -> Callable[[str], PhotoResult]:
         config = [str(self.photos), self.settings.model_dump(), str(self.weights or "")]
         pool = WorkerPool("iom.photos.pipeline:photo_handler", json.dumps(config), workers=count, max_answer=1 << 30)
         stack.callback(pool.close)
         pool.check()
 
-        def find(job: Job) -> PhotoResult:
-            request = json.dumps([job.name, None if job.known is None else face_rows(job.known)]).encode()
+        def find(name: str) -> PhotoResult:
+            known = self._known(name)
+            request = json.dumps([name, None if known is None else face_rows(known)]).encode()
             try:
                 return pool.ask(request, PhotoResult.from_bytes, seconds=self.seconds)
             except WorkerError as error:
-                mark = mark_of(self.photos / job.name)
-                return PhotoResult(job.name, "gave_up", f"photograph: {error}", mark=mark)
+                return PhotoResult(name, "gave_up", f"photograph: {error}", mark=mark_of(self.photos / name))
 
         return find
 
 
 def photo_handler(config: str) -> Handler:
-    """The handler of a worker: a request is a `Job` as JSON, an answer is `PhotoResult.to_bytes()`."""
+    """The handler of a worker: a request is a name and known landmarks as JSON, an answer `PhotoResult.to_bytes()`."""
     root, fields, weights = json.loads(config)
     settings = PhotoSettings(**fields)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the settings have the limit
@@ -150,18 +151,18 @@ def photo_handler(config: str) -> Handler:
 
     def find(request: bytes) -> bytes:
         name, known = json.loads(request)
-        job = Job(name, None if known is None else faces_of(known))
-        return find_faces(Path(root), job, settings=settings, detect=detect).to_bytes()
+        faces = None if known is None else faces_of(known)
+        return find_faces(Path(root), name, faces, settings=settings, detect=detect).to_bytes()
 
     return find
 
 
 def _in_order(
-    find: Callable[[Job], PhotoResult], jobs: Sequence[Job], threads: ThreadPoolExecutor
+    find: Callable[[str], PhotoResult], names: Sequence[str], threads: ThreadPoolExecutor
 ) -> Iterator[PhotoResult]:
     waiting: deque[Future[PhotoResult]] = deque()
-    for job in jobs:
-        waiting.append(threads.submit(find, job))
+    for name in names:
+        waiting.append(threads.submit(find, name))
         if len(waiting) > AHEAD:
             yield waiting.popleft().result()
     while waiting:
@@ -175,14 +176,12 @@ class PhotoJournal(Journal):
         super().__init__(path, settings)
         self._position_of: dict[str, int] = {}  # entries stay on disk: there may be millions
         self._mark_of: dict[str, tuple[int, ...]] = {}
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.close)
-            try:
-                for position, entry in self.entries():
-                    self._note(position, entry)
-            except (KeyError, TypeError, ValueError) as error:
-                raise self.damaged() from error
-            stack.pop_all()
+        try:
+            for position, entry in self.entries():
+                self._note(position, entry)
+        except (DataError, KeyError, TypeError, ValueError) as error:
+            self.close()
+            raise self.damaged() from error
 
     def holds(self, name: str, mark: Sequence[int]) -> bool:
         """Whether the photograph is finished and has not changed since."""
@@ -351,7 +350,7 @@ def hash_photos(
         "format": FORMAT,
         "encoding": encoding_id(hasher.code_length, hasher.alphabet_size),
         "model": hasher.fingerprint,
-        "key": key_name(key),
+        "key": hmac.digest(key.secret, b"iom/code-file/key/v1", "sha256").hex()[:32],  # its public name
         "settings": {**run.settings.model_dump(), "min_score": run.settings.score, "landmarks": landmarks},
     }
     with _hash_journal(output, header) as journal:
@@ -384,11 +383,6 @@ def check_places(photos: Path, output: Path) -> None:
 def report_path(output: Path) -> Path:
     """The report beside a file of codes."""
     return output.with_name(f"{output.stem}.report.jsonl")
-
-
-def key_name(key: TransformKey) -> str:
-    """Public name of a key, by which two files are known to be under the same one."""
-    return hmac.digest(key.secret, b"iom/code-file/key/v1", "sha256").hex()[:32]
 
 
 def _hash_journal(output: Path, header: Mapping[str, Any]) -> PhotoJournal:
@@ -466,7 +460,7 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 def _tables(journal: PhotoJournal, names: Sequence[str], header: Mapping[str, Any]) -> Iterator[Any]:
     """Rows of finished photographs, a row group at a time in memory."""
-    schema = schema_of(header["encoding"], landmarks=header["settings"]["landmarks"])
+    schema = schema_of(header)
     table = pyarrow().Table.from_pylist
     rows: list[dict[str, Any]] = []
     try:

@@ -12,11 +12,8 @@ from iom._registry import did_you_mean
 from iom.errors import WeightsError
 
 BUNDLED = "bundled"
-"""Name of the bundled hasher; also that of its folder, `iresnet_slim.bundled`."""
-WEIGHTS_VARIABLE = "IOM_WEIGHTS"
-CACHE_VARIABLE = "IOM_CACHE"
+"""Name of the bundled hasher."""
 HASHER_FILE = "hasher.json"
-_BUNDLED_FOLDER = "iresnet_slim.bundled"
 
 
 def package_folder() -> Path:
@@ -32,7 +29,7 @@ def checkout() -> Path | None:
 
 def cache_folder() -> Path:
     """`$IOM_CACHE`, or `iom` in the user's cache (`$XDG_CACHE_HOME`, by default `~/.cache`)."""
-    given = os.environ.get(CACHE_VARIABLE)
+    given = os.environ.get("IOM_CACHE")
     if given:
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iom"
@@ -43,7 +40,7 @@ def search_folders() -> list[Path]:
 
     `$IOM_WEIGHTS`, the package, `weights` in the cache folder, and in a checkout `pre_models` and `../shared/weights`.
     """
-    given = os.environ.get(WEIGHTS_VARIABLE)
+    given = os.environ.get("IOM_WEIGHTS")
     folders = [Path(given)] if given else []
     folders += [package_folder(), cache_folder() / "weights"]
     root = checkout()
@@ -77,7 +74,7 @@ def hasher_path(name_or_path: str | Path = BUNDLED) -> Path:
 
 def hashers() -> dict[str, Path]:
     """Name to folder of the hashers that are found by name."""
-    found = {BUNDLED: package_folder() / _BUNDLED_FOLDER}
+    found = {BUNDLED: package_folder() / "iresnet_slim.bundled"}
     for folder in search_folders():
         for metadata in sorted(folder.glob(f"*/{HASHER_FILE}")):
             found.setdefault(metadata.parent.name, metadata.parent)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iom._files import sha256_of
 from iom._registry import did_you_mean
-from iom._untrusted import check_name, one_line, read_json
+from iom._untrusted import check_name, read_json, reading
 from iom.errors import WeightsError
 from iom.pretrained import package_folder, search_folders
 
@@ -67,21 +67,12 @@ class Entry(Statement):
     licence: Text
     source: Text
 
-    @property
-    def is_pinned(self) -> bool:
-        """Whether the manifest knows the SHA-256 of every file."""
-        return all(self.files.values())
-
 
 def read_manifest(path: Path | None = None) -> dict[str, Entry]:
     """Entries by name."""
     path = path or package_folder() / "manifest.json"
-    try:
+    with reading(path, "a manifest", error=WeightsError):
         tree = read_json(path)
-    except OSError as error:
-        raise WeightsError(f"cannot read the manifest {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise WeightsError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(tree, dict) or tree.get("version") != FORMAT or not isinstance(tree.get("entries"), dict):
         raise WeightsError(f"{path}: expected a manifest of version {FORMAT} with 'entries', an object by name")
     return {name: _entry(name, values, f"{path}: {name}") for name, values in tree["entries"].items()}
@@ -138,12 +129,10 @@ def statement_path(path: Path) -> Path:
 def read_statement(path: Path) -> Statement | None:
     """The statement beside a weights file, `<file>.input.json`, if there is one."""
     place = statement_path(path)
-    try:
-        values = read_json(place)
-    except FileNotFoundError:
+    if not place.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"cannot read the statement {place}: {one_line(error)}") from error
+    with reading(place, "a statement", error=WeightsError):
+        values = read_json(place)
     return _validated(Statement, values, str(place))
 
 

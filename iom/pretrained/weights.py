@@ -131,7 +131,8 @@ def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackb
         entries = read_manifest()
         entry = find_entry(name_or_path, entries)
         if entry is not None:
-            return _load(locate(entry)[0], entry.format, entry, entry.name, check=check and not entry.is_pinned)
+            check = check and not all(entry.files.values())  # the input of pinned files is known
+            return _load(locate(entry)[0], entry.format, entry, entry.name, check=check)
         if not path.exists():
             raise WeightsError(
                 f"'{name_or_path}' is neither a file nor an entry of the manifest{did_you_mean(name_or_path, entries)} "

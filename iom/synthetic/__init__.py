@@ -37,38 +37,8 @@ _CHROMA_WEIGHT = 2.0
 _BACKGROUND_WEIGHT = 0.3
 _SMOOTHING = 8.0
 
-
-@dataclasses.dataclass(frozen=True)
-class PlaneShape:
-    """Sides of one luma and two coarse chroma planes, all even: `luma` x `luma`, twice `chroma` x `chroma`."""
-
-    luma: int
-    chroma: int
-
-    @property
-    def size(self) -> int:
-        """Values of a face, P."""
-        return self.luma**2 + 2 * self.chroma**2
-
-    def split(self, flat: Floats) -> tuple[Floats, Floats]:
-        """Views `(N, luma, luma)` and `(N, 2, chroma, chroma)` of flat planes `(N, P)`."""
-        count = len(flat)
-        luma = flat[:, : self.luma**2].reshape(count, self.luma, self.luma)
-        chroma = flat[:, self.luma**2 :].reshape(count, 2, self.chroma, self.chroma)
-        return luma, chroma
-
-    def join(self, luma: Floats, chroma: Floats) -> Floats:
-        """Flat planes `(N, P)`."""
-        return np.concatenate([luma.reshape(len(luma), -1), chroma.reshape(len(chroma), -1)], 1)
-
-    def mirror(self, flat: Floats) -> Floats:
-        """The planes `(N, P)` with left and right exchanged."""
-        luma, chroma = self.split(flat)
-        return self.join(luma[..., ::-1], chroma[..., ::-1])
-
-
-SHAPE = PlaneShape(luma=64, chroma=16)
-"""Planes of a fit."""
+LUMA, CHROMA = 64, 16
+"""Sides of the luma plane and of the two coarse chroma planes of a face, P values in all."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,8 +50,7 @@ class FaceModel:
     coefficient is the sum of a subject part, which all images of a subject share, and an image part.
 
     Attributes:
-        shape: Sides of the luma and chroma planes; P values in all.
-        mean: Mean face, `(P,)` in grey levels.
+        mean: Mean face, `(P,)` in grey levels: planes of `LUMA` and `CHROMA`.
         symmetric: Components `(K, P)`, in grey levels for a coefficient of 1.
         antisymmetric: Components `(A, P)`, likewise.
         between: Root R of the covariance R R' of the subject parts, `(K, K)`.
@@ -89,7 +58,6 @@ class FaceModel:
             components are independent and have unit variance.
     """
 
-    shape: PlaneShape
     mean: Floats
     symmetric: Floats
     antisymmetric: Floats
@@ -99,24 +67,15 @@ class FaceModel:
     def sample(
         self, subjects: int, images: int, *, seed: int, between: float = BETWEEN, within: float = WITHIN
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Faces of subjects who do not exist.
+        """Faces of subjects who do not exist: RGB pixels `(N, 112, 112, 3)`, and the subject of each, `(N,)`.
 
         The same seed gives the same faces, and image j of subject i does not depend on how many are asked for. From
         machine to machine a pixel may differ by a grey level, since matrix products are rounded differently; and NumPy
         does not promise its normal numbers between versions.
 
-        Args:
-            subjects: How many subjects.
-            images: How many images of each.
-            seed: Any non-negative integer.
-            between: Factor on the deviation of subjects: a larger one makes verification easier.
-            within: Factor on the deviation of a subject's images: a larger one makes verification harder.
-
-        Returns:
-            RGB pixels `(subjects * images, 112, 112, 3)`, and the subject of each image.
-
-        Raises:
-            DataError: A count below one, or a negative factor.
+        `between` and `within` are factors on the deviations of subjects and of a subject's images: verification is
+        easier with a larger `between`, harder with a larger `within`. Counts below one and negative factors are a
+        `DataError`.
         """
         symmetric, antisymmetric = self.coefficients(subjects, images, seed=seed, between=between, within=within)
         return self.render(symmetric, antisymmetric), np.repeat(np.arange(subjects), images)
@@ -158,18 +117,17 @@ class FaceModel:
     def _rgb(self) -> tuple[Floats, Floats]:
         """Mean and components as full RGB images, so that a face is one matrix product."""
         planes = np.concatenate([self.mean[None], self.symmetric, self.antisymmetric])
-        rgb = to_rgb(planes, self.shape).reshape(len(planes), -1)
+        rgb = to_rgb(planes).reshape(len(planes), -1)
         return rgb[0], rgb[1:]
 
     def save(self, path: Path) -> None:
         """Write the compact file: half of each plane, deflated components as int8 with one common step."""
-        luma, chroma = self.shape.luma // 2, self.shape.chroma // 2
         largest = max(float(np.abs(self.symmetric).max()), float(np.abs(self.antisymmetric).max()))
         values: dict[str, Any] = {"format": np.int64(_FILE_FORMAT), "step": np.float32(largest / 127)}
         for name in ("symmetric", "antisymmetric"):
-            halves = self.shape.split(np.rint(getattr(self, name) / values["step"]))
-            values[f"{name}_luma"] = halves[0][..., :luma].astype(np.int8)
-            values[f"{name}_chroma"] = halves[1][..., :chroma].astype(np.int8)
+            luma, chroma = split_planes(np.rint(getattr(self, name) / values["step"]))
+            values[f"{name}_luma"] = luma[..., : LUMA // 2].astype(np.int8)
+            values[f"{name}_chroma"] = chroma[..., : CHROMA // 2].astype(np.int8)
         for name in ("mean", "between", "within"):
             values[name] = getattr(self, name).astype(np.float16)
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -179,13 +137,33 @@ class FaceModel:
     def load(cls, path: Path) -> "FaceModel":
         """Read a compact file; a missing or damaged one is a `DataError`."""
         with reading(path, "a face model"):
-            return _from_values(read_arrays(path))
+            values = read_arrays(path)
+            if int(values["format"]) != _FILE_FORMAT:
+                raise ValueError(f"expected format {_FILE_FORMAT}, received {int(values['format'])}")
+            step = np.float32(values["step"])
+            symmetric, antisymmetric = (
+                join_planes(
+                    *(
+                        np.concatenate([half, sign * half[..., ::-1]], axis=-1)
+                        for half in (step * values[f"{name}_luma"], step * values[f"{name}_chroma"])
+                    )
+                ).astype(np.float32)
+                for name, sign in (("symmetric", 1), ("antisymmetric", -1))
+            )
+            mean, between, within = (values[name].astype(np.float32) for name in ("mean", "between", "within"))
+            arrays = (symmetric, antisymmetric, mean, between, within)
+            count, size = len(symmetric), LUMA**2 + 2 * CHROMA**2
+            found = [array.shape for array in arrays]
+            expected = [(count, size), (len(antisymmetric), size), (size,), (count, count), (count, count)]
+            if found != expected or not all(np.isfinite(array).all() for array in arrays):
+                raise ValueError(f"expected finite arrays of shapes {expected}, received {found}")
+            return cls(mean, symmetric, antisymmetric, between, within)
 
 
 @functools.cache
-def load_face_model(path: Path = MODEL_PATH) -> FaceModel:
-    """The face model of the package, or of another file."""
-    return FaceModel.load(path)
+def load_face_model() -> FaceModel:
+    """The face model of the package."""
+    return FaceModel.load(MODEL_PATH)
 
 
 def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress: bool = False) -> None:
@@ -208,21 +186,37 @@ def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress:
         raise DataError(f"cannot write {root}: {error.strerror}") from error
 
 
-def to_planes(images: NDArray[np.uint8], shape: PlaneShape) -> Floats:
+def split_planes(flat: Floats) -> tuple[Floats, Floats]:
+    """Views `(N, LUMA, LUMA)` and `(N, 2, CHROMA, CHROMA)` of flat planes `(N, P)`."""
+    luma, chroma = np.split(flat, [LUMA**2], axis=1)
+    return luma.reshape(-1, LUMA, LUMA), chroma.reshape(-1, 2, CHROMA, CHROMA)
+
+
+def join_planes(luma: Floats, chroma: Floats) -> Floats:
+    """Flat planes `(N, P)`."""
+    return np.concatenate([luma.reshape(len(luma), -1), chroma.reshape(len(chroma), -1)], 1)
+
+
+def mirror_planes(flat: Floats) -> Floats:
+    """The planes `(N, P)` with left and right exchanged."""
+    return join_planes(*(plane[..., ::-1] for plane in split_planes(flat)))
+
+
+def to_planes(images: NDArray[np.uint8]) -> Floats:
     """RGB pixels `(N, S, S, 3)` as flat planes `(N, P)` in grey levels."""
     ycc = images.astype(np.float32) @ _TO_YCC.T
     side = images.shape[1]
-    luma = _resize(ycc[..., 0], _averaging(side, shape.luma))
-    chroma = _resize(np.moveaxis(ycc[..., 1:], 3, 1), _averaging(side, shape.chroma))
-    return shape.join(luma, chroma)
+    luma = _resize(ycc[..., 0], _averaging(side, LUMA))
+    chroma = _resize(np.moveaxis(ycc[..., 1:], 3, 1), _averaging(side, CHROMA))
+    return join_planes(luma, chroma)
 
 
-def to_rgb(planes: Floats, shape: PlaneShape, *, side: int = 112) -> Floats:
-    """Flat planes `(N, P)` as RGB values `(N, side, side, 3)`, neither rounded nor clipped."""
-    luma, chroma = shape.split(planes)
-    ycc = np.empty((len(planes), side, side, 3), np.float32)
-    ycc[..., 0] = _resize(luma, _cubic(shape.luma, side))
-    ycc[..., 1:] = np.moveaxis(_resize(chroma, _cubic(shape.chroma, side)), 1, 3)
+def to_rgb(planes: Floats) -> Floats:
+    """Flat planes `(N, P)` as RGB values `(N, 112, 112, 3)`, neither rounded nor clipped."""
+    luma, chroma = split_planes(planes)
+    ycc = np.empty((len(planes), 112, 112, 3), np.float32)
+    ycc[..., 0] = _resize(luma, _cubic(LUMA))
+    ycc[..., 1:] = np.moveaxis(_resize(chroma, _cubic(CHROMA)), 1, 3)
     rgb: Floats = ycc.reshape(-1, 3) @ _FROM_YCC.T
     return rgb.reshape(ycc.shape)
 
@@ -247,7 +241,7 @@ def _averaging(source: int, target: int) -> Floats:
 
 
 @functools.cache
-def _cubic(source: int, target: int) -> Floats:
+def _cubic(source: int, target: int = 112) -> Floats:
     """Matrix `(target, source)` of Keys' cubic convolution (a = -1/2), edge pixels repeated."""
     place = (np.arange(target) + 0.5) * source / target - 0.5
     matrix = np.zeros((target, source))
@@ -259,29 +253,6 @@ def _cubic(source: int, target: int) -> Floats:
         column = np.clip(tap, 0, source - 1).astype(int)
         np.add.at(matrix, (np.arange(target), column), np.where(d <= 1, near, far))
     return matrix.astype(np.float32)
-
-
-def _from_values(values: dict[str, NDArray[Any]]) -> FaceModel:
-    if int(values["format"]) != _FILE_FORMAT:
-        raise ValueError(f"expected format {_FILE_FORMAT}, received {int(values['format'])}")
-    shape = PlaneShape(values["symmetric_luma"].shape[1], values["symmetric_chroma"].shape[2])
-    step = np.float32(values["step"])
-    symmetric, antisymmetric = (
-        shape.join(
-            *(
-                np.concatenate([half, sign * half[..., ::-1]], axis=-1)
-                for half in (step * values[f"{name}_luma"], step * values[f"{name}_chroma"])
-            )
-        ).astype(np.float32)
-        for name, sign in (("symmetric", 1), ("antisymmetric", -1))
-    )
-    mean, between, within = (values[name].astype(np.float32) for name in ("mean", "between", "within"))
-    count = len(symmetric)
-    expected = [(count, shape.size), (len(antisymmetric), shape.size), (shape.size,), (count, count), (count, count)]
-    arrays = (symmetric, antisymmetric, mean, between, within)
-    if [array.shape for array in arrays] != expected or not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError(f"expected finite arrays of shapes {expected}, received {[array.shape for array in arrays]}")
-    return FaceModel(shape, mean, symmetric, antisymmetric, between, within)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,9 +274,9 @@ def select_frontal(
     """
     from scipy import ndimage  # only a fit needs it
 
-    luma, _ = SHAPE.split(to_planes(images, SHAPE))
+    luma, _ = split_planes(to_planes(images))
     sharp = luma - ndimage.gaussian_filter(luma, (0, _SMOOTHING, _SMOOTHING))
-    sharp *= _face_weight(SHAPE.luma, 0.0)
+    sharp *= _face_weight(LUMA, 0.0)
     uneven = np.square(sharp - sharp[..., ::-1]).mean((1, 2)) / np.square(sharp).mean((1, 2))
     frontal = uneven <= np.quantile(uneven, share)
     enough = np.bincount(labels[frontal], minlength=labels.max() + 1) >= min_images
@@ -329,18 +300,17 @@ def fit_face_model(
             f"a face model of {needed} components needs more images than that, of at least two "
             f"subjects with several each; received {len(images)} images of {subjects} subjects"
         )
-    weight = SHAPE.join(
-        _face_weight(SHAPE.luma, _BACKGROUND_WEIGHT)[None],
-        np.repeat(_face_weight(SHAPE.chroma, _BACKGROUND_WEIGHT)[None, None], 2, axis=1) * _CHROMA_WEIGHT,
+    weight = join_planes(
+        _face_weight(LUMA, _BACKGROUND_WEIGHT)[None],
+        np.repeat(_face_weight(CHROMA, _BACKGROUND_WEIGHT)[None, None], 2, axis=1) * _CHROMA_WEIGHT,
     )[0]
-    planes = to_planes(images, SHAPE) * weight
-    mirrored = SHAPE.mirror(planes)
+    planes = to_planes(images) * weight
+    mirrored = mirror_planes(planes)
     mean = (planes.mean(0) + mirrored.mean(0)) / 2
     even, even_scores, even_share = _components((planes + mirrored) / 2 - mean, symmetric)
     odd, _, odd_share = _components((planes - mirrored) / 2, antisymmetric)
     between, within = covariances(even_scores, labels)
     model = FaceModel(
-        shape=SHAPE,
         mean=mean / weight,
         symmetric=even / weight,
         antisymmetric=odd / weight,

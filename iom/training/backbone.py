@@ -18,11 +18,10 @@ from tqdm import tqdm
 from iom._files import cached_array, write_array
 from iom._random import numpy_stream, seed_everything
 from iom.config import MarginConfig, Stage1Config
-from iom.data import augmentation
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.folders import FaceFolder, hold_out, scan_folder
-from iom.data.image_batches import LABEL, TARGET, ImageBatches
+from iom.data.image_batches import AUGMENTATION_VERSION, LABEL, TARGET, ImageBatches
 from iom.errors import ConfigError, DataError, missing_extra
 from iom.metrics.verification import equal_error_rate, ten_fold_accuracy
 from iom.models.embedder import Embedder, load_embedder
@@ -30,9 +29,7 @@ from iom.nn.backbones.registry import build_backbone
 from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
 from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
 from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
-from iom.nn.losses.margin import build_margin_loss
-from iom.nn.losses.margin.base import SoftmaxCrossEntropy
-from iom.nn.losses.margin.sampled import SampledLoss
+from iom.nn.losses.margin import SampledLoss, SoftmaxCrossEntropy, build_margin_loss
 from iom.photos.images import check_images, read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
@@ -404,7 +401,7 @@ def teacher_targets(batches: ImageBatches, teacher: Embedder, *, cache: Path, pr
     images = hashlib.sha256()
     for path in folder.files:
         images.update(hashlib.sha256(path.read_bytes()).hexdigest().encode())
-    changes = f"{augmentation.VERSION}/{batches.augmentation}/{batches.mix}/{batches.seed}"
+    changes = f"{AUGMENTATION_VERSION}/{batches.augmentation}/{batches.mix}/{batches.seed}"
     views = []
     for view in range(batches.views):
         key = f"{teacher.fingerprint}/{images.hexdigest()}/{changes}/{view}"

@@ -101,6 +101,9 @@ def test_a_mistake_in_the_report_is_found_before_anything_is_embedded(embedder, 
     report = ["--config", str(config_file), "--report", str(tmp_path / "out")]
     assert main([*report, "--set", "report.attack_names=[closed_from]"]) == 2
     assert "did you mean 'closed_form'" in capsys.readouterr().err
+    figures = ["--config", str(config_file), "--output", str(tmp_path)]
+    assert main([*figures, "--set", "report.attacks=false", "--set", "report.attack_names=[closed_from]"]) == 2
+    assert "did you mean 'closed_form'" in capsys.readouterr().err
     assert main(["--config", str(config_file)]) == 2
     assert "expected --output DIR, --report DIR or both" in capsys.readouterr().err
     assert main(["--config", str(config_file), "--output", str(tmp_path), "--with-images"]) == 2

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from iom.config import ScenarioConfig
 from iom.errors import DataError
 from iom.evaluation.score_files import read_scores, table_figures, write_system_scores
 from iom.evaluation.scores import code_scores, float_scores
@@ -78,7 +79,8 @@ def test_export_and_back(tmp_path, capsys):
 @pytest.mark.parametrize("form", ["four", "five", "csv"])
 def test_scores_of_a_benchmark_keep_their_figures(tmp_path, form, made_benchmark):
     benchmark, embeddings, system = made_benchmark
-    scores = [float_scores(benchmark, embeddings), *code_scores(system, benchmark, embeddings, keys=2, seed=1)]
+    codes = code_scores(system, benchmark, embeddings, ScenarioConfig(keys=2), seed=1)
+    scores = [float_scores(benchmark, embeddings), *codes]
     paths = write_system_scores(benchmark, scores, tmp_path, form)
     assert len(paths) == 5
     flat = [(entry, scores) for scores in scores for entry in scores.by_key]

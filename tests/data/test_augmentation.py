@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from iom.config import AugmentationConfig
-from iom.data.augmentation import DRAWS, augment_batch, change_images
+from iom.data.image_batches import DRAWS, augment_batch
 
 OFF = {"flip": False, "crop": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 
@@ -96,20 +96,3 @@ def test_a_batch_is_changed_by_the_formula(kind):
     changed = augment_batch(tf.constant(images), tf.constant(draws), config).numpy()
     for image, numbers, result in zip(images, draws, changed, strict=True):
         np.testing.assert_allclose(result, by_the_formula(image, numbers, config), atol=0.01)
-
-
-def test_memory_is_taken_again_only_when_nobody_holds_it():
-    images = np.random.default_rng(0).integers(0, 256, (3, 10, 10, 3), dtype=np.uint8)
-    draws = np.random.default_rng(1).random((3, 7), np.float32)
-    strength = np.array([0.1, 0.1, 0.1, 0.1], np.float32)
-    first = change_images(images, draws, strength, flip=True)
-    kept = first[1:].copy()
-    part = first[1:]  # a view of it holds the memory as well
-    place = first.ctypes.data
-    del first
-    others = [change_images(255 - images, draws, strength, flip=True) for _ in range(20)]
-    assert len({other.ctypes.data for other in others}) == 20
-    np.testing.assert_array_equal(part, kept)
-    del part, others
-    again = change_images(images, draws, strength, flip=True)
-    assert again.ctypes.data == place

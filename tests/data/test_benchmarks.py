@@ -58,8 +58,8 @@ def listed(tmp_path: Path, text: str) -> Path:
 
 
 def test_lfw_list_is_read_in_order_with_its_folds(faces: Path, tmp_path: Path) -> None:
-    benchmark = read_pair_list(listed(tmp_path, LFW), faces, name="tiny")
-    assert benchmark.name == "tiny"
+    benchmark = read_pair_list(listed(tmp_path, LFW), faces)
+    assert benchmark.name == "pairs"
     assert len(benchmark) == 8
     assert benchmark.folds == 2
     assert benchmark.same.tolist() == [True, True, False, False] * 2

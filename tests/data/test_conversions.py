@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import struct
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iom.config import AugmentationConfig, FolderConfig
+from iom.data import tfrecord
 from iom.data.check import check_data
 from iom.data.folders import hold_out, scan_folder
 from iom.data.formats.conversions import convert
@@ -85,6 +87,13 @@ def test_shards_and_back_is_byte_for_byte(faces, shards, tmp_path):
     for path in faces.rglob("*.jpg"):
         again = tmp_path / "again" / path.relative_to(faces)
         assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_shard_is_held_open_while_it_is_read(shards, monkeypatch):
+    """A thread may be given a descriptor that the cache does not keep, as another thread was faster."""
+    monkeypatch.setattr(tfrecord, "_descriptor", tfrecord._Descriptor)
+    for row in open_shards(shards).rows.values():
+        assert hashlib.sha256(row.read_bytes()).hexdigest() == row.sha256
 
 
 def test_arcface_tf2_can_read_the_shards(faces, shards):

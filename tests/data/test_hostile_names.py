@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from iom.config import FolderConfig
+from iom.data.benchmarks.identification import read_blufr
 from iom.data.benchmarks.pair_lists import read_pair_list, read_two_line_pairs, read_youtube_faces
 from iom.data.folders import scan_folder
 from iom.data.formats.conversions import convert
 from iom.data.tfrecord import open_shards
 from iom.errors import DataError
-from iom.evaluation.blufr import read_blufr
 from iom.gallery.bulk import read_rows
 from iom.photos.photograph import PhotoSettings
 from iom.photos.pipeline import PhotoRun, align_photos

@@ -8,11 +8,9 @@ import pytest
 from iom.config import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import Pooling
-from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
-from iom.data.benchmarks.megaface import read_megaface
+from iom.data.benchmarks.identification import read_blufr, read_ijb_identification, read_ijb_pairs, read_megaface
 from iom.data.benchmarks.pair_lists import read_cfp, read_two_line_pairs, read_youtube_faces
 from iom.errors import ConfigError, DataError
-from iom.evaluation.blufr import read_blufr
 from tests.data import layouts
 
 
@@ -28,7 +26,7 @@ def pair_names(benchmark, pair):
 
 class TestTwoLines:
     def test_pairs(self, tmp_path):
-        benchmark = read_two_line_pairs(*layouts.two_lines(tmp_path), name="calfw")
+        benchmark = read_two_line_pairs(*layouts.two_lines(tmp_path))
         assert len(benchmark) == 12
         assert benchmark.same.tolist() == [True, False] * 6
         assert pair_names(benchmark, 0) == ("Ada_0001.jpg", "Ada_0002.jpg")

@@ -9,13 +9,16 @@ from iom.codes.comparators import CosineComparator
 from iom.config import BenchmarkConfig, CodeConfig, EvaluateConfig, ScenarioConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.folders import folder_identification
-from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
-from iom.data.benchmarks.megaface import read_megaface
+from iom.data.benchmarks.identification import read_blufr, read_ijb_identification, read_ijb_pairs, read_megaface
 from iom.data.benchmarks.pair_lists import read_youtube_faces
 from iom.errors import ConfigError, DataError
-from iom.evaluation.blufr import BlufrEvaluator, read_blufr
 from iom.evaluation.evaluate import embed_benchmark
-from iom.evaluation.identification import DistractorEvaluator, IdentificationEvaluator, identification_figures
+from iom.evaluation.identification import (
+    BlufrEvaluator,
+    DistractorEvaluator,
+    IdentificationEvaluator,
+    identification_figures,
+)
 from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.scores import NO_KEY, STOLEN_KEY, EvaluationInputs, common_key, figures, float_scores, float_system
 from iom.evaluation.systems import baseline_system
@@ -198,7 +201,7 @@ def test_a_vote_needs_symbols(tmp_path):
     rows = FakeEmbedder(ijb_subject).embed_files(benchmark.images)
     with pytest.raises(ConfigError, match="float has no symbols"):
         list(made(IdentificationEvaluator, benchmark, rows, pooling="vote").figures(float_system(SIZE), NO_KEY))
-    with pytest.raises(ConfigError, match="one of mean, vote"):
+    with pytest.raises(ConfigError, match="expected 'mean', 'vote' or 'nearest', received 'median'"):
         made(IdentificationEvaluator, benchmark, rows, pooling="median")
     with pytest.raises(DataError, match="each of 48 images"):
         made(IdentificationEvaluator, benchmark, rows[1:])

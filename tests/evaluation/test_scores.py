@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from iom.config import ScenarioConfig
 from iom.errors import CodeError, DataError
 from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, code_scores, common_key, float_scores, subject_key
 
@@ -20,7 +21,7 @@ def test_float_distances_are_one_minus_cosine(benchmark_and_embeddings):
 
 def test_code_distances_under_the_keys_of_each_scenario(benchmark_and_embeddings, index_of_max):
     benchmark, embeddings = benchmark_and_embeddings
-    own, stolen = code_scores(index_of_max, benchmark, embeddings, keys=2, seed=5)
+    own, stolen = code_scores(index_of_max, benchmark, embeddings, ScenarioConfig(keys=2), seed=5)
     assert (own.scenario, stolen.scenario) == (OWN_KEY, STOLEN_KEY)
     for repetition in range(2):
         common = common_key(5, repetition)
@@ -38,7 +39,7 @@ def test_a_secret_key_drives_non_mated_codes_to_chance(benchmark_and_embeddings,
     benchmark, embeddings = benchmark_and_embeddings
     # Every embedding alike: only the keys can tell subjects apart.
     alike = np.repeat(embeddings[:1], len(embeddings), axis=0)
-    own, stolen = code_scores(index_of_max, benchmark, alike, keys=1, seed=1)
+    own, stolen = code_scores(index_of_max, benchmark, alike, ScenarioConfig(keys=1), seed=1)
     assert own.by_key[0].mated.max() == 0
     assert own.by_key[0].non_mated.mean() == pytest.approx(64 * 3 / 4, rel=0.05)
     assert stolen.by_key[0].distances.max() == 0
@@ -56,11 +57,11 @@ def test_wrong_embeddings_are_refused(benchmark_and_embeddings, index_of_max):
     with pytest.raises(DataError, match="expected an embedding for each of 120 images"):
         float_scores(benchmark, embeddings[:-1])
     with pytest.raises(DataError, match="unit-length"):
-        next(code_scores(index_of_max, benchmark, 2 * embeddings, keys=1, seed=1))
+        next(code_scores(index_of_max, benchmark, 2 * embeddings, ScenarioConfig(keys=1), seed=1))
 
 
 def test_codes_outside_the_stated_alphabet_are_refused(benchmark_and_embeddings, index_of_max):
     benchmark, embeddings = benchmark_and_embeddings
     lying = dataclasses.replace(index_of_max, alphabet_size=3)
     with pytest.raises(CodeError, match="expected symbols 0 to 2"):
-        next(code_scores(lying, benchmark, embeddings, keys=1, seed=1))
+        next(code_scores(lying, benchmark, embeddings, ScenarioConfig(keys=1), seed=1))

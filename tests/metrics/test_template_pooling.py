@@ -1,3 +1,4 @@
+import functools
 from collections import Counter
 
 import numpy as np
@@ -5,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.centroids import majority_of_nearest
 from iom.errors import DataError
-from iom.metrics.template_pooling import TIES, majority_codes, mean_by_media, mean_vectors
+from iom.metrics.template_pooling import majority_codes, mean_by_media, mean_vectors
 
 
 @given(st.integers(1, 4), st.integers(1, 20), st.integers(2, 6), st.integers(0, 99))
@@ -26,7 +28,7 @@ def test_ties_to_the_nearest_image_against_a_loop(groups, rows, alphabet, seed):
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.concatenate([np.arange(groups), rng.integers(groups, size=rows)]))
     codes = rng.integers(alphabet, size=(len(labels), 5))
-    for group, code in enumerate(majority_codes(codes, labels, alphabet, ties="nearest")):
+    for group, code in enumerate(majority_of_nearest(codes, labels)):
         own = codes[labels == group]
         agreement = [sum(int((row == other).sum()) for other in own) for row in own]
         for position, symbol in enumerate(code):
@@ -37,24 +39,25 @@ def test_ties_to_the_nearest_image_against_a_loop(groups, rows, alphabet, seed):
             assert symbol == own[best, position]
 
 
-@given(st.integers(1, 9), st.integers(0, 99), st.sampled_from(TIES))
-def test_a_vote_does_not_depend_on_other_groups_or_their_order(images, seed, ties):
+@pytest.mark.parametrize("majority", [functools.partial(majority_codes, alphabet_size=4), majority_of_nearest])
+@given(st.integers(1, 9), st.integers(0, 99))
+def test_a_vote_does_not_depend_on_other_groups_or_their_order(majority, images, seed):
     rng = np.random.default_rng(seed)
     codes = rng.integers(4, size=(2 * images, 7))
     labels = np.arange(2 * images) % 2
-    both = majority_codes(codes, labels, 4, ties=ties)
+    both = majority(codes, labels)
     for group in (0, 1):
         own = codes[labels == group]
-        alone = majority_codes(own, np.zeros(images, int), 4, ties=ties)
+        alone = majority(own, np.zeros(images, int))
         np.testing.assert_array_equal(both[group], alone[0])
-    same = majority_codes(np.repeat(codes[:1], 3, axis=0), [0, 0, 0], 4, ties=ties)
+    same = majority(np.repeat(codes[:1], 3, axis=0), [0, 0, 0])
     np.testing.assert_array_equal(same, codes[:1])
 
 
 def test_two_images_tie_wherever_they_differ():
     codes = [[3, 0, 2], [1, 0, 5]]
     assert majority_codes(codes, [0, 0], 6).tolist() == [[1, 0, 2]]
-    assert majority_codes(codes, [0, 0], 6, ties="nearest").tolist() == [[3, 0, 2]]
+    assert majority_of_nearest(codes, [0, 0]).tolist() == [[3, 0, 2]]
 
 
 def test_means_against_a_loop():
@@ -87,5 +90,3 @@ def test_bad_input():
         mean_vectors([[1.0], [-1.0]], [0, 0])
     with pytest.raises(DataError, match="0 to 3"):
         majority_codes([[4]], [0], 4)
-    with pytest.raises(DataError, match="ties: expected one of lowest, nearest"):
-        majority_codes([[1]], [0], 4, ties="first")

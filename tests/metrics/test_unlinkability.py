@@ -4,14 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
+from benchmarks.key_linkability import merge_bins
 from iom.errors import DataError
-from iom.metrics.protection import (
-    linkability_floor,
-    local_linkability,
-    maximal_linkability,
-    merge_bins,
-    system_linkability,
-)
+from iom.metrics.protection import linkability_floor, local_linkability, maximal_linkability, system_linkability
 
 COUNTS = st.lists(st.integers(0, 30), min_size=6, max_size=6).filter(any)
 

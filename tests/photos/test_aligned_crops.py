@@ -6,7 +6,7 @@ from PIL import Image
 
 from iom.config import BenchmarkConfig
 from iom.data.benchmarks import load_benchmark
-from iom.data.benchmarks.ijb import read_ijb_identification, read_ijb_pairs
+from iom.data.benchmarks.identification import read_ijb_identification, read_ijb_pairs
 from iom.errors import DataError
 from iom.photos.align import TEMPLATE, align
 from iom.photos.images import read_image, read_images

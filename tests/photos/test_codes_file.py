@@ -35,7 +35,7 @@ def rows_of(codes, *, landmarks=False):
 def write(path, count=7, *, landmarks=False, header=HEADER, parts=1):
     codes = np.random.default_rng(1).integers(0, 6, (count, 70))
     header = {**header, "settings": {"landmarks": landmarks}}
-    schema = schema_of(HEADER["encoding"], landmarks=landmarks)
+    schema = schema_of(header)
     rows = list(rows_of(codes, landmarks=landmarks))
     size = max(1, -(-count // parts))
     tables = (pa.Table.from_pylist(rows[i : i + size], schema=schema) for i in range(0, count, size))

@@ -13,7 +13,7 @@ from PIL import Image
 from iom.errors import ConfigError
 from iom.photos.align import TEMPLATE, Face, align
 from iom.photos.codes_file import MEASURES
-from iom.photos.photograph import Job, PhotoSettings, find_faces
+from iom.photos.photograph import PhotoSettings, find_faces
 
 DRAW = np.random.default_rng(3)
 SCENE = DRAW.integers(0, 256, (160, 200, 3)).astype(np.uint8)
@@ -22,7 +22,7 @@ FACE = Face(TEMPLATE + np.array([30, 20]), 0.9)
 
 def found(root, name="a.png", faces=(FACE,), *, asked="all", **changes):
     settings = PhotoSettings(**{"detector": "points", "faces": asked, **changes})
-    return find_faces(root, Job(name, faces), settings=settings)
+    return find_faces(root, name, faces, settings=settings)
 
 
 def save(root, image, name="a.png", **options):
@@ -210,7 +210,7 @@ import resource, sys
 from pathlib import Path
 from iom.photos.align import TEMPLATE
 from iom.photos.align import Face
-from iom.photos.photograph import PhotoSettings, Job, find_faces
+from iom.photos.photograph import PhotoSettings, find_faces
 
 def highest():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -218,8 +218,7 @@ def highest():
 before = highest()
 face = Face(TEMPLATE * 20 + 500, 0.9)
 for name in sys.argv[2:]:
-    job = Job(name, (face,))
-    found = find_faces(Path(sys.argv[1]), job, settings=PhotoSettings(detector="points"))
+    found = find_faces(Path(sys.argv[1]), name, (face,), settings=PhotoSettings(detector="points"))
     print(name, found.status, *found.notes, round(highest() - before))
 """
 

@@ -349,7 +349,7 @@ def test_the_code_of_the_document_runs(tmp_path, models, key, root, monkeypatch)
 
 def test_every_column_status_and_note_is_documented(root):
     text = (root / "docs" / "photographs.md").read_text("utf-8")
-    columns = schema_of("iom-planes/1:512x8", landmarks=True).names
+    columns = schema_of({"encoding": "iom-planes/1:512x8", "settings": {"landmarks": True}}).names
     missing = [name for name in (*columns, *STATUSES) if f"`{name}`" not in text]
     assert missing == []
 

@@ -10,8 +10,9 @@ from iom.config import CalibrationConfig, CodeConfig, HasherConfig, Stage2Config
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
 from iom.metrics.bootstrap import group_draws
+from iom.models.artifact import Calibration
 from iom.models.embedder import load_embedder
-from iom.models.face_hasher import Calibration, KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.hash_network import build_hasher
 from iom.synthetic import write_folder

@@ -1,9 +1,10 @@
 """Verification benchmarks by the name of their source, each with its reader.
 
-A reader is one function `(list, folder of images, name=...) -> PairBenchmark`; `SOURCES` names it and the fields of
-`benchmark` that it needs. `iom.evaluation.evaluate` keeps the sources of identification.
+A reader is one function `(list, folder of images) -> PairBenchmark`; `SOURCES` names it and the fields of `benchmark`
+that it needs. `iom.evaluation.evaluate` keeps the sources of identification.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ SOURCES = {
     "two_lines": Source("iom.data.benchmarks.pair_lists:read_two_line_pairs"),
     "cfp": Source("iom.data.benchmarks.pair_lists:read_cfp"),
     "youtube_faces": Source("iom.data.benchmarks.pair_lists:read_youtube_faces"),
-    "ijb": Source("iom.data.benchmarks.ijb:read_ijb_pairs", options=("align_into",)),
+    "ijb": Source("iom.data.benchmarks.identification:read_ijb_pairs", options=("align_into",)),
     "bin": Source("iom.data.formats.pair_files:read_bin", ("path",)),
     "carray": Source("iom.data.formats.pair_files:read_carray", ("path",)),
     "folder": Source("iom.data.benchmarks.folders:folder_pairs", ("root",), ("path",), seeded=True),
@@ -58,4 +59,5 @@ def load_benchmark(config: "BenchmarkConfig", *, seed: int, sources: Mapping[str
     settings = {field: getattr(config, field) for field in source.options}
     if source.seeded:
         settings["seed"] = seed
-    return reader(*(Path(getattr(config, field)) for field in source.paths), name=config.name, **settings)
+    benchmark = reader(*(Path(getattr(config, field)) for field in source.paths), **settings)
+    return dataclasses.replace(benchmark, name=config.name) if config.name else benchmark

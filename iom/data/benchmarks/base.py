@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from iom.data.table_files import present, shown
+from iom._untrusted import shown
+from iom.data.table_files import present
 from iom.errors import DataError
 from iom.metrics.template_pooling import mean_by_media
 from iom.photos.images import Pixels
@@ -102,7 +103,6 @@ class PairBenchmark:
     @classmethod
     def of_files(
         cls,
-        name: str,
         source: Path,
         root: Path,
         pairs: Sequence[tuple[str, str, bool]],
@@ -125,7 +125,7 @@ class PairBenchmark:
             fold = stratified_folds(same)
         if subjects is None:
             subjects = linked_subjects(left, right, same, len(names))
-        return cls(name or source.stem, files, left, right, same, fold, subjects)
+        return cls(source.stem, files, left, right, same, fold, subjects)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

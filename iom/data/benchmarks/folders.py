@@ -16,19 +16,18 @@ MAX_IMAGES = 10_000
 """Images of a folder that pairs are made of; of a larger one, subjects are drawn."""
 
 
-def folder_pairs(root: Path, *, path: str = "", seed: int, name: str = "") -> PairBenchmark:
+def folder_pairs(root: Path, *, path: str = "", seed: int) -> PairBenchmark:
     """Pairs of a folder of subjects, in the manner of LFW; `path` may be a list of the images taken."""
     folder = scan_folder(FolderConfig(root=str(root), include=path))
     generator = numpy_stream(seed, "folder/non-mated-pairs")
     rows = sample_subjects(folder.labels, generator, max_images=MAX_IMAGES)
     labels = np.unique(folder.labels[rows], return_inverse=True)[1].astype(np.int64)
     files = folder.files
-    return PairBenchmark(
-        name or root.name, tuple(files[row] for row in rows), *sample_pairs(labels, generator), subjects=labels
-    )
+    images = tuple(files[row] for row in rows)
+    return PairBenchmark(root.name, images, *sample_pairs(labels, generator), subjects=labels)
 
 
-def synthetic_pairs(subjects: int, images: int, *, seed: int, name: str = "synthetic") -> PairBenchmark:
+def synthetic_pairs(subjects: int, images: int, *, seed: int) -> PairBenchmark:
     """Pairs of synthetic faces, in the manner of LFW."""
     if subjects < 4 or images < 2:
         raise DataError(
@@ -36,10 +35,10 @@ def synthetic_pairs(subjects: int, images: int, *, seed: int, name: str = "synth
         )
     pixels, labels = load_face_model().sample(subjects, images, seed=seed)
     pairs = sample_pairs(labels, numpy_stream(seed, "synthetic/non-mated-pairs"))
-    return PairBenchmark(name, pixels, *pairs, subjects=labels)
+    return PairBenchmark("synthetic", pixels, *pairs, subjects=labels)
 
 
-def folder_identification(root: Path, *, name: str = "", gallery_images: int = 1) -> IdentificationBenchmark:
+def folder_identification(root: Path, *, gallery_images: int = 1) -> IdentificationBenchmark:
     """Identification within a folder of subjects, in two galleries as IJB has them.
 
     Subjects with more than `gallery_images` images go in turn into the galleries `1` and `2`, each with its first ones
@@ -60,7 +59,7 @@ def folder_identification(root: Path, *, name: str = "", gallery_images: int = 1
     leaders, template = np.unique(leader, return_inverse=True)
     references = template[enrolled]
     return IdentificationBenchmark(
-        name=name or root.name,
+        name=root.name,
         images=tuple(folder.files),
         pooling=None if gallery_images == 1 else Pooling(template, np.arange(len(labels))),
         subjects=labels[leaders],

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._files import list_folders, list_images
-from iom._untrusted import check_name, paths_inside
+from iom._files import check_folder, list_folders, list_images
+from iom._untrusted import check_name, paths_inside, shown
 from iom.data.benchmarks.base import PairBenchmark, Pooling
-from iom.data.table_files import check_folder, read_lines, read_rows, shown, truth
+from iom.data.table_files import read_lines, read_rows, truth
 from iom.errors import DataError
 
 MAX_CONTRADICTIONS = 0.05
@@ -21,16 +21,16 @@ Pair = tuple[str, str, bool]
 """Two image paths relative to the folder, and whether they are mated."""
 
 
-def read_pair_list(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
+def read_pair_list(path: Path, root: Path) -> PairBenchmark:
     """Pairs of a list (see `parse_pair_list`) over a folder of images.
 
     LFW's header gives the folds; other lists are split into ten folds in order, each with its share of both kinds. A
     few labels that contradict folders named by subject are an error.
     """
-    check_folder(root, path)
+    check_folder(root)
     pairs, folds = parse_pair_list(path)
     fold = None if folds is None else np.arange(len(pairs)) * folds // len(pairs)
-    return PairBenchmark.of_files(name, path, root, pairs, fold=fold, subjects=_subjects_of_folders(pairs))
+    return PairBenchmark.of_files(path, root, pairs, fold=fold, subjects=_subjects_of_folders(pairs))
 
 
 def parse_pair_list(path: Path) -> tuple[list[Pair], int | None]:
@@ -124,7 +124,7 @@ def _subjects_of_folders(pairs: Sequence[Pair]) -> NDArray[np.int64] | None:
     return np.unique(folders, return_inverse=True)[1].astype(np.int64)
 
 
-def read_two_line_pairs(path: Path, root: Path, *, name: str = "") -> PairBenchmark:
+def read_two_line_pairs(path: Path, root: Path) -> PairBenchmark:
     """CALFW and CPLFW: two lines `image label` make a pair, both 1 (mated) or 0; ten folds in order, by kind."""
     entries = read_rows(path, "'image 0|1'", lambda f: (f[0], truth(f[1])))
     if len(entries) % 2:
@@ -136,10 +136,10 @@ def read_two_line_pairs(path: Path, root: Path, *, name: str = "") -> PairBenchm
             f"{path}: the two lines of {len(differ)} pairs bear different labels, first at "
             f"{differ[0][0]} and {differ[0][1]}"
         )
-    return PairBenchmark.of_files(name, path, root, [(first[0], second[0], first[1]) for first, second in both])
+    return PairBenchmark.of_files(path, root, [(first[0], second[0], first[1]) for first, second in both])
 
 
-def read_cfp(split: Path, root: Path, *, name: str = "") -> PairBenchmark:
+def read_cfp(split: Path, root: Path) -> PairBenchmark:
     """CFP: `Protocol/Split/FP` (or `FF`) with folders `01` to `10` of `same.txt` and `diff.txt`.
 
     Their lines `i,j` count from 1 in `Pair_list_F.txt` (frontal) and `Pair_list_P.txt` (profile) of the Protocol
@@ -166,7 +166,7 @@ def read_cfp(split: Path, root: Path, *, name: str = "") -> PairBenchmark:
             rows = read_rows(folder / file, "'i,j' within the lists", entries, ",")
             pairs += [(left, right, same) for left, right in rows]
             fold += [index] * len(rows)
-    return PairBenchmark.of_files(name, split, root, pairs, fold=np.array(fold, np.int64))
+    return PairBenchmark.of_files(split, root, pairs, fold=np.array(fold, np.int64))
 
 
 def _numbered_list(path: Path) -> list[str]:
@@ -181,7 +181,7 @@ def _numbered_list(path: Path) -> list[str]:
     return names
 
 
-def read_youtube_faces(splits: Path, root: Path, *, name: str = "") -> PairBenchmark:
+def read_youtube_faces(splits: Path, root: Path) -> PairBenchmark:
     """YouTube Faces (Wolf, Hassner and Maoz, CVPR 2011): video pairs over frames `<root>/<subject>/<video>/<frame>`.
 
     Lines of the list: `split, number of the pair, first video, second video, is same`, splits from 1, a video named as
@@ -205,7 +205,7 @@ def read_youtube_faces(splits: Path, root: Path, *, name: str = "") -> PairBench
     template = np.repeat(np.arange(len(videos)), [len(found) for found in files])
     subjects = [_subject(video) for video in videos]
     return PairBenchmark(
-        name=name or "youtube_faces",
+        name="youtube_faces",
         images=tuple(file for found in files for file in found),
         left=np.array([index[pair[1]] for pair in pairs], np.int64),
         right=np.array([index[pair[2]] for pair in pairs], np.int64),

@@ -9,7 +9,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,8 +40,6 @@ JOURNAL = ".conversion.jsonl"
 SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
 RECORD_HEAD = 12
 RECORD_TAIL = 4
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,10 +77,6 @@ class Conversion:
                 raise DataError(f"{error}; --skip-damaged leaves such images out") from error
             return b"", str(error)
         return data, ""
-
-    def run(self, write: Callable[[int], T], items: Sequence[int], unit: str) -> Iterator[T]:
-        """Results of `write` on each of `items`, in order."""
-        return in_threads(write, items, f"{unit}s", unit=unit, workers=self.workers, progress=self.progress)
 
 
 def from_folder(root: Path) -> FaceSource:
@@ -160,7 +154,8 @@ def write_folder(source: FaceSource, root: Path, conversion: Conversion) -> dict
         return source.paths[row], digest, ""
 
     with _journal(root, source, {"to": "folder", "size": conversion.size}):
-        written = list(conversion.run(write, range(len(source.paths)), "image"))
+        rows, workers = range(len(source.paths)), conversion.workers
+        written = list(in_threads(write, rows, "images", workers=workers, progress=conversion.progress))
     manifest = {
         "source": source.root.name,
         "notes": list(source.notes),
@@ -199,7 +194,9 @@ def write_shards(source: FaceSource, root: Path, conversion: Conversion) -> dict
         numbers = range(-(-count // per_shard))
         finished = {number: shard for number, shard in _finished_shards(root, journal) if number in numbers}
         left = [number for number in numbers if number not in finished]
-        for number, shard in zip(left, conversion.run(write, left, "shard"), strict=True):
+        workers, progress = conversion.workers, conversion.progress
+        written = in_threads(write, left, "shards", unit="shard", workers=workers, progress=progress)
+        for number, shard in zip(left, written, strict=True):
             journal.add({"shard": shard}, durable=True)
             finished[number] = shard
     shards = [finished[number] for number in numbers]

@@ -9,7 +9,6 @@ chunk can crash that library: it runs in its own process.
 import contextlib
 import pickle
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from iom._untrusted import read_bytes, reading
 from iom._workers import WorkerPool
 from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
 from iom.data.table_files import read_object
-from iom.errors import DataError, WorkerError, missing_extra
+from iom.errors import DataError, WorkerError, needs_extra
 from iom.photos.images import Pixels, decode_image
 
 MAX_BYTES = 4 << 30
@@ -34,7 +33,7 @@ CHUNK_SECONDS = 60.0
 """Time limit of one chunk, which takes milliseconds."""
 
 
-def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
+def read_bin(path: Path, *, size: int = 112) -> PairBenchmark:
     """Pairs of an InsightFace verification file: images 2 i and 2 i + 1 are pair i.
 
     Folds are ten blocks in order, as in InsightFace's evaluation. A pickle that asks for more than data is refused.
@@ -44,7 +43,7 @@ def read_bin(path: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
     rows = np.array([row_of.setdefault(item, len(row_of)) for item in encoded], np.int64)
     first = np.unique(rows, return_index=True)[1]
     images = [decode_image(encoded[i], f"{path}: image {i}", size=size) for i in first]
-    return _benchmark(name or path.stem, images, rows, np.array(same, bool))
+    return _benchmark(path.stem, images, rows, np.array(same, bool))
 
 
 def _benchmark(name: str, images: Sequence[Pixels], rows: NDArray[np.int64], same: NDArray[np.bool_]) -> PairBenchmark:
@@ -95,7 +94,7 @@ def _truth(item: Any, place: str) -> bool:
     raise DataError(f"{place}: expected True or False, received {str(item)[:40]}")
 
 
-def read_carray(folder: Path, *, name: str = "", size: int = 112) -> PairBenchmark:
+def read_carray(folder: Path, *, size: int = 112) -> PairBenchmark:
     """Pairs of the folder `<name>` and the list beside it; folds are ten blocks in order."""
     same = _truth_values(folder.with_name(f"{folder.name}_list.npy"))
     meta = read_object(folder / "meta" / "storage", "is this a carray?")
@@ -123,17 +122,13 @@ def read_carray(folder: Path, *, name: str = "", size: int = 112) -> PairBenchma
                 if row == len(images):
                     images.append(pixels)
                 place[start + offset] = row
-    return _benchmark(name or folder.name, images, place, same)
+    return _benchmark(folder.name, images, place, same)
 
 
 def blosc_workers(max_bytes: int) -> WorkerPool:
     """One worker that runs Blosc's decompressor on chunks of up to `max_bytes`; its answer is empty where it fails."""
-    try:
-        installed = find_spec("numcodecs") is not None
-    except ValueError:  # it was taken out of sys.modules
-        installed = False
-    if not installed:
-        raise missing_extra("a carray", "carray", otherwise="use the .bin file")
+    with needs_extra("a carray", "carray", otherwise="use the .bin file"):
+        import numcodecs  # noqa: F401 - the worker has no way to say that it is missing
     return WorkerPool("iom.data.formats.pair_files:blosc_handler", workers=1, max_answer=max_bytes)
 
 

@@ -48,16 +48,12 @@ DPI = 110
 def report_plots(data: ReportData) -> dict[str, str]:
     """The SVG plots that a report has data for, by name."""
     sections = data.sections
+    searched = sections.identification
     lines = {
         "det": (sections.curves, _draw_det, "DET", "upper right"),
         "roc": (sections.curves, _draw_roc, "ROC", "lower right"),
-        "cmc": (sections.identification, _draw_cmc, "Closed-set identification (CMC)", "lower right"),
-        "open_set": (
-            sections.identification,
-            _draw_open_set,
-            "Open-set identification (DIR against FPIR)",
-            "lower right",
-        ),
+        "cmc": (searched, _draw_cmc, "Closed-set identification (CMC)", "lower right"),
+        "open_set": (searched, _draw_open_set, "Open-set identification (DIR against FPIR)", "lower right"),
     }
     others: dict[str, tuple[Sequence[Any], Callable[[ReportData], str]]] = {
         "histograms": (sections.histograms, histogram_plot),
@@ -125,19 +121,9 @@ def linkability_plot(data: ReportData) -> str:
 
 def spread_plot(data: ReportData) -> str:
     """EER under each test key."""
-    entries = [entry for entry in data.per_key if entry.metric == "eer"]
     palette = _colours(data)
-
-    def draw(axes: Any) -> None:
-        for row, entry in enumerate(entries):
-            values, colour = 100 * np.array(entry.values), palette[entry.system]
-            axes.plot(values, np.full(len(values), row), "o", color=colour, alpha=0.65, markersize=6)
-            axes.plot([values.mean()] * 2, [row - 0.25, row + 0.25], color=colour, linewidth=2)
-        _name_rows(axes, [_label(entry) for entry in entries])
-        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
-        axes.set_xlabel("EER, %: a point for each test key, a bar for the mean")
-
-    return _single(draw, "Spread over keys", "", height=0.9 + 0.36 * max(2, len(entries)))
+    rows = [(_label(of), palette[of.system], of.values, ()) for of in data.per_key if of.metric == "eer"]
+    return _row_plot(rows, "Spread over keys", "EER, %: a point for each test key, a bar for the mean")
 
 
 def attack_plot(data: ReportData) -> str:
@@ -166,23 +152,30 @@ def attack_plot(data: ReportData) -> str:
 
 def diff_plot(reports: Mapping[str, ReportData]) -> str:
     """EER with interval of every report, system and scenario but secret keys."""
-    entries = [
-        (f"{name}: {_label(row)}", row, COLOURS[number % len(COLOURS)])
-        for number, (name, data) in enumerate(reports.items())
+    rows = [
+        (f"{name}: {_label(row)}", colour, [row.value], (row.low, row.high))
+        for (name, data), colour in zip(reports.items(), itertools.cycle(COLOURS), strict=False)
         for row in data.rows
         if row.metric == "eer" and row.scenario != OWN_KEY
     ]
+    return _row_plot(rows, "Equal error rates", "EER %, with its interval")
+
+
+def _row_plot(rows: Sequence[tuple[str, str, list[float], tuple[float | None, ...]]], title: str, xlabel: str) -> str:
+    """Label, colour, rates and interval of each row: points, a bar for the mean of several, and a line."""
 
     def draw(axes: Any) -> None:
-        for place, (_, row, colour) in enumerate(entries):
-            axes.plot(100 * row.value, place, "o", color=colour, markersize=6)
-            if row.low is not None and row.high is not None:
-                axes.plot([100 * row.low, 100 * row.high], [place] * 2, color=colour)
-        _name_rows(axes, [label for label, _, _ in entries])
-        axes.set_xlim(left=0)
-        axes.set_xlabel("EER %, with its interval")
+        for place, (_, colour, values, interval) in enumerate(rows):
+            percents, ends = 100 * np.array(values), [100 * end for end in interval if end is not None]
+            axes.plot(percents, np.full(len(values), place), "o", color=colour, alpha=0.65, markersize=6)
+            if len(values) > 1:
+                axes.plot([percents.mean()] * 2, [place - 0.25, place + 0.25], color=colour, linewidth=2)
+            axes.plot(ends, [place] * len(ends), color=colour)
+        axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+        axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
+        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
 
-    return _single(draw, "Equal error rates", "", height=0.9 + 0.3 * max(3, len(entries)))
+    return _single(draw, title, "", height=0.9 + 0.36 * max(2, len(rows)))
 
 
 def standalone(svg: str) -> str:
@@ -288,11 +281,6 @@ def _plain_ticks(axes: Any) -> None:
         if axis.get_scale() == "log":
             axis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.set_minor_formatter(lambda value, _: "")
-
-
-def _name_rows(axes: Any, labels: Sequence[str]) -> None:
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
 def _single(draw: Callable[[Any], None], title: str, legend: str, *, height: float = 4.4) -> str:

@@ -34,14 +34,14 @@ class Column(NamedTuple):
     factor: float = 100
     decimals: int = 2
 
-    def text(self, estimate: Estimate | float | None, *, std: float | None = None) -> str:
+    def text(self, estimate: Estimate | float | None) -> str:
         """The value with its interval; a dash for `None`."""
         if estimate is None:
             return EMPTY
         if not isinstance(estimate, Estimate):
             estimate = Estimate(value=estimate)
         low, high = estimate.low, estimate.high
-        return number_text(estimate.value, low, high, std=std, factor=self.factor, decimals=self.decimals)
+        return number_text(estimate.value, low, high, factor=self.factor, decimals=self.decimals)
 
 
 VERIFICATION = {

@@ -1,6 +1,4 @@
-from iom.errors import missing_extra
+from iom.errors import needs_extra
 
-try:
+with needs_extra("a gallery", "gallery"):
     import sqlalchemy as sqlalchemy
-except ModuleNotFoundError as error:
-    raise missing_extra("a gallery", "gallery", cause=error) from error

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._untrusted import check_printable, paths_inside, reading
-from iom.errors import WeightsError, missing_extra
+from iom.errors import WeightsError, needs_extra
 from iom.pretrained.importers.foreign import IMAGE, ForeignGraph
 
 if TYPE_CHECKING:
@@ -50,10 +50,8 @@ def _tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
 
 
 def _load(path: Path, *, with_data: bool = True) -> "ModelProto":
-    try:
+    with needs_extra(f"reading {path.name}", "onnx"):
         import onnx
-    except ImportError as error:
-        raise missing_extra(f"reading {path.name}", "onnx", cause=error) from error
     model = onnx.load(path, load_external_data=with_data)
     if not model.graph.node:
         raise ValueError("it has no graph")

@@ -116,13 +116,20 @@ def read_frozen(path: Path, statement: Statement) -> FixedEmbedder:
 
 def read_saved_model(path: Path, statement: Statement) -> FixedEmbedder:
     """Embedder of a SavedModel's serving signature, which must have one input and one output."""
-    checked_saved_model(path)
+    check_saved_model(path)
     with reading(path, "a SavedModel", error=WeightsError):
         loaded = tf.saved_model.load(str(path))
-        signature = _signature(loaded, path)
-    ((name, image),) = signature.structured_input_signature[1].items()
+    signature = loaded.signatures.get("serving_default") or next(iter(loaded.signatures.values()), None)
+    if signature is None:
+        raise WeightsError(f"{path}: this SavedModel has no signature to call")
+    inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise WeightsError(
+            f"{path}: expected a signature of one image and one embedding, received inputs "
+            f"{sorted(inputs)} and outputs {sorted(outputs)}"
+        )
+    ((name, image),), (output,) = inputs.items(), outputs
     _compare_size(image.shape, statement, path)
-    (output,) = signature.structured_outputs
 
     def call(images: Any, keep: Any = loaded) -> Any:
         # `keep` holds the variables alive, which a signature alone does not.
@@ -216,8 +223,7 @@ def _find_feed(node: Any, feeds: dict[str, Any]) -> None:
 
 
 def _placeholder(node: Any) -> Any:
-    kind = node.attr["dtype"].type or node.attr["T"].type
-    attributes = {"dtype": tf.compat.v1.AttrValue(type=kind)}
+    attributes = {"dtype": tf.compat.v1.AttrValue(type=node.attr["dtype"].type or node.attr["T"].type)}
     return tf.compat.v1.NodeDef(name=node.name, op="Placeholder", attr=attributes)
 
 
@@ -239,20 +245,6 @@ def _imported(graph_def: Any, image: str, output: str, feeds: Mapping[str, Any])
     return lambda images: call(tf.cast(images, kinds[image]), *values)
 
 
-def _signature(loaded: Any, path: Path) -> Any:
-    signatures = loaded.signatures
-    if not signatures:
-        raise WeightsError(f"{path}: this SavedModel has no signature to call")
-    chosen = signatures.get("serving_default") or next(iter(signatures.values()))
-    inputs, outputs = chosen.structured_input_signature[1], chosen.structured_outputs
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise WeightsError(
-            f"{path}: expected a signature of one image and one embedding, received inputs "
-            f"{sorted(inputs)} and outputs {sorted(outputs)}"
-        )
-    return chosen
-
-
 def check_graph(graph_def: Any, source: object) -> None:
     """Refuse a `GraphDef` without a saver, such as a frozen one, with an operation that is not allowed."""
     units = _units(graph_def, source)
@@ -260,8 +252,8 @@ def check_graph(graph_def: Any, source: object) -> None:
         _check_nodes(nodes, OPERATIONS, units, source)
 
 
-def checked_saved_model(path: Path) -> Any:
-    """The `SavedModel` protobuf of a folder whose every operation is allowed.
+def check_saved_model(path: Path) -> None:
+    """Refuse a SavedModel with an operation that is not allowed.
 
     Signatures, functions that objects hold, initialisers and everything they reach hold `OPERATIONS` alone; only the
     operations that the saver alone reaches may also save and restore.
@@ -272,7 +264,6 @@ def checked_saved_model(path: Path) -> Any:
         description = saved_model_pb2.SavedModel.FromString(read_bytes(path / "saved_model.pb", MAX_GRAPH_BYTES))
     for meta_graph in description.meta_graphs:
         _check_meta_graph(meta_graph, path)
-    return description
 
 
 def _check_meta_graph(meta_graph: Any, path: Path) -> None:

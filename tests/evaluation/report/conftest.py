@@ -7,7 +7,7 @@ import pytest
 
 from iom.baselines import BASELINES
 from iom.config import BenchmarkConfig, CodeConfig, EvaluateConfig, ReportConfig, ScenarioConfig
-from iom.data.benchmarks.folders import synthetic_pairs
+from iom.data.benchmarks import load_benchmark
 from iom.evaluation.evaluate import collect
 from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.scores import EvaluationInputs
@@ -30,7 +30,7 @@ def made_config():
 @pytest.fixture(scope="session")
 def inputs(made_config):
     """Embeddings at random around a centre for each subject; synthetic images."""
-    benchmark = synthetic_pairs(24, 3, seed=4, name=made_config.benchmark.name)
+    benchmark = load_benchmark(made_config.benchmark, seed=4)
     generator = np.random.default_rng(7)
     rows = generator.normal(size=(24, SIZE))[benchmark.subjects]
     rows = rows + 0.8 * generator.normal(size=rows.shape)

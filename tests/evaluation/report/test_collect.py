@@ -185,14 +185,15 @@ def test_one_class_missing(inputs):
         draw_victims(inputs.embeddings, alone, wanted=3, seed=1)
 
 
-def test_settings_are_checked():
+@pytest.mark.parametrize("attacks", [True, False])
+@pytest.mark.parametrize("full", [True, False])
+def test_a_misspelt_attack_is_refused_wherever_the_configuration_is_used(full, attacks):
+    report = ReportConfig(attacks=attacks, attack_names=("closed_from",))
     with pytest.raises(ConfigError, match="did you mean 'closed_form'"):
-        prepare(
-            EvaluateConfig(
-                scenario=ScenarioConfig(systems=("float",)), report=ReportConfig(attack_names=("closed_from",))
-            ),
-            full=True,
-        )
+        prepare(EvaluateConfig(scenario=ScenarioConfig(systems=("float",)), report=report), full=full)
+
+
+def test_settings_are_checked():
     with pytest.raises(ConfigError, match="fresh_keys: expected at least 40"):
         ReportConfig(fresh_keys=39)
     with pytest.raises(ConfigError, match="scenarios: expected stolen_key"):

@@ -149,7 +149,7 @@ def test_a_wrong_manifest_is_an_error(project):
     with pytest.raises(WeightsError, match="not valid JSON"):
         read_manifest(path)
     path.unlink()
-    with pytest.raises(WeightsError, match="cannot read the manifest"):
+    with pytest.raises(WeightsError, match=r"cannot read .*manifest\.json"):
         read_manifest(path)
 
 
@@ -182,7 +182,7 @@ def test_a_file_needs_a_statement(tmp_path):
     result = loaded.predict(source()["images"].astype("f4"))
     assert cosines(result, source()["embeddings"]).min() > 0.9999
     statement.write_text("{")
-    with pytest.raises(WeightsError, match="cannot read the statement"):
+    with pytest.raises(WeightsError, match="damaged or not a statement: not valid JSON"):
         load_backbone_model(str(path))
 
 

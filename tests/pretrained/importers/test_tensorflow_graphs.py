@@ -15,7 +15,7 @@ from iom.pretrained.importers.tensorflow_graphs import (
     OPERATIONS,
     SAVING,
     check_graph,
-    checked_saved_model,
+    check_saved_model,
     read_frozen,
     read_saved_model,
 )
@@ -166,7 +166,7 @@ def test_frozen_graphs_hold_operations_of_networks_alone(place):
 def test_saved_models_hold_operations_of_networks_alone(tmp_path, place):
     def check(op):
         (tmp_path / "saved_model.pb").write_bytes(saved(op, place).SerializeToString())
-        checked_saved_model(tmp_path)
+        check_saved_model(tmp_path)
 
     if place != "implementation of another":
         check("Relu")
@@ -185,7 +185,7 @@ def test_a_saver_saves_and_restores_and_no_more(tmp_path, op, name):
             each.node_def.append(node(op, "bad"))
     (tmp_path / "saved_model.pb").write_bytes(made.SerializeToString())
     with pytest.raises(WeightsError, match=f"refused: .*'{op}'"):
-        checked_saved_model(tmp_path)
+        check_saved_model(tmp_path)
 
 
 def test_restoring_does_not_save(tmp_path):
@@ -193,7 +193,7 @@ def test_restoring_does_not_save(tmp_path):
     made.meta_graphs[0].graph_def.library.function[1].node_def.append(node("SaveV2", "bad"))
     (tmp_path / "saved_model.pb").write_bytes(made.SerializeToString())
     with pytest.raises(WeightsError, match=r"refused: .*'SaveV2' \('bad'\)"):
-        checked_saved_model(tmp_path)
+        check_saved_model(tmp_path)
 
 
 def test_every_meta_graph_counts(tmp_path):
@@ -201,7 +201,7 @@ def test_every_meta_graph_counts(tmp_path):
     made.meta_graphs.extend(saved("WriteFile", "served function").meta_graphs)
     (tmp_path / "saved_model.pb").write_bytes(made.SerializeToString())
     with pytest.raises(WeightsError, match="'WriteFile'"):
-        checked_saved_model(tmp_path)
+        check_saved_model(tmp_path)
 
 
 def test_a_function_cannot_bear_the_name_of_an_operation():

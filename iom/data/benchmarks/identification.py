@@ -1,6 +1,7 @@
-"""IJB-B and IJB-C, from the lists that InsightFace ships (Whitelam et al. 2017; Maze et al. 2018).
+"""IJB-B, IJB-C, MegaFace and BLUFR.
 
-A folder `meta` holds, with `ijbb` or `ijbc` as prefix:
+IJB-B and IJB-C (Whitelam et al. 2017; Maze et al. 2018) are read from the lists that InsightFace ships. A folder `meta`
+holds, with `ijbb` or `ijbc` as prefix:
 `*_name_5pts_score.txt`   image, ten landmark coordinates, score of the detector; one line a face
 `*_face_tid_mid.txt`      image, template, medium; the same faces in the same order
 `*_template_pair_label.txt`  template, template, 1 or 0
@@ -8,6 +9,12 @@ A folder `meta` holds, with `ijbb` or `ijbc` as prefix:
 
 The images are aligned to 112 x 112 already, or are the published `loose_crop`, then aligned by those landmarks as
 InsightFace does.
+
+MegaFace (Kemelmacher-Shlizerman et al., CVPR 2016) searches for probes among distractors.
+`facescrub_features_list.json`: `{"id": [...], "path": [...]}`, and `megaface_features_list.json_SIZE_SET`:
+`{"path": [...]}`, one list for each number of distractors.
+
+BLUFR (Liao et al., IJCB 2014) has ten trials of verification and open-set identification on LFW.
 """
 
 import dataclasses
@@ -17,8 +24,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.data.benchmarks.base import IdentificationBenchmark, PairBenchmark, Pooling, linked_subjects
-from iom.data.table_files import present, read_rows, shown, truth
+from iom._untrusted import shown
+from iom.data.benchmarks.base import (
+    DistractorBenchmark,
+    IdentificationBenchmark,
+    PairBenchmark,
+    Pooling,
+    linked_subjects,
+)
+from iom.data.table_files import present, read_lines, read_object, read_rows, truth
 from iom.errors import DataError
 from iom.photos.align import aligned_crops
 
@@ -46,7 +60,7 @@ class _Faces:
         return rows
 
 
-def read_ijb_pairs(meta: Path, root: Path, *, name: str = "", align_into: str | Path = "") -> PairBenchmark:
+def read_ijb_pairs(meta: Path, root: Path, *, align_into: str | Path = "") -> PairBenchmark:
     """1:1 verification of templates, by the lists in `meta`.
 
     Faces are weighted with the detector's score, as InsightFace does. With `align_into`, `root` holds loose crops,
@@ -60,7 +74,7 @@ def read_ijb_pairs(meta: Path, root: Path, *, name: str = "", align_into: str | 
     right = faces.rows(np.array([pair[1] for pair in pairs], np.int64), path)
     same = np.array([pair[2] for pair in pairs], bool)
     return PairBenchmark(
-        name=name or f"{prefix}_1:1",
+        name=f"{prefix}_1:1",
         images=faces.images,
         left=left,
         right=right,
@@ -71,9 +85,7 @@ def read_ijb_pairs(meta: Path, root: Path, *, name: str = "", align_into: str | 
     )
 
 
-def read_ijb_identification(
-    meta: Path, root: Path, *, name: str = "", align_into: str | Path = ""
-) -> IdentificationBenchmark:
+def read_ijb_identification(meta: Path, root: Path, *, align_into: str | Path = "") -> IdentificationBenchmark:
     """1:N identification: mixed probes against two galleries, which are evaluated apart; see `read_ijb_pairs`."""
     prefix = _prefix(meta)
     faces = _faces(meta, root, prefix, align_into)
@@ -95,7 +107,7 @@ def read_ijb_identification(
     unnamed = subject_of < 0
     subject_of[unnamed] = subject_of.max() + 1 + np.arange(int(unnamed.sum()))
     return IdentificationBenchmark(
-        name=name or f"{prefix}_1:N",
+        name=f"{prefix}_1:N",
         images=faces.images,
         pooling=faces.pooling,
         subjects=subject_of,
@@ -155,3 +167,106 @@ def _template_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         raise DataError(f"{path}: {len(torn)} templates belong to two subjects: {shown(torn)}")
     templates, subjects = np.array(ordered, np.int64).reshape(-1, 2).T
     return templates, subjects
+
+
+def read_megaface(probes: Path, distractors: Path, probe_root: Path, distractor_root: Path) -> DistractorBenchmark:
+    """MegaFace: two lists over two folders of aligned images."""
+    listed = _lists(probes, "id", "path")
+    others = _lists(distractors, "path")
+    for source, paths in ((probes, listed["path"]), (distractors, others["path"])):
+        names, counts = np.unique(paths, return_counts=True)
+        if (counts > 1).any():
+            twice = names[counts > 1].tolist()
+            raise DataError(f"{source}: {len(twice)} images are listed twice: {shown(twice)}")
+    return DistractorBenchmark(
+        name=f"megaface_{len(others['path'])}",
+        images=present(listed["path"], probe_root, probes) + present(others["path"], distractor_root, distractors),
+        subjects=np.unique(listed["id"], return_inverse=True)[1].astype(np.int64),
+    )
+
+
+def _lists(path: Path, *keys: str) -> dict[str, list[str]]:
+    content = read_object(path, "expected a list of MegaFace")
+    lists: dict[str, list[str]] = {}
+    for key in keys:
+        values = content.get(key)
+        if not isinstance(values, list) or not values or not all(isinstance(v, str) for v in values):
+            raise DataError(f"{path}: expected a list of texts under '{key}'")
+        lists[key] = values
+    if len({len(values) for values in lists.values()}) > 1:
+        raise DataError(f"{path}: expected lists of one length under {', '.join(keys)}")
+    return lists
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlufrTrial:
+    """One trial: rows of the image list.
+
+    All pairs of `test` are verified; `gallery` has one image of each enrolled subject, `probes` are of enrolled
+    subjects and others.
+    """
+
+    test: NDArray[np.int64]
+    gallery: NDArray[np.int64]
+    probes: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blufr:
+    """The protocol: listed images, subject of each from 0, `(N,)`, and ten trials."""
+
+    images: tuple[Path, ...]
+    subjects: NDArray[np.int64]
+    trials: tuple[BlufrTrial, ...]
+    name: str = "BLUFR"
+
+
+def read_blufr(lists: Path, root: Path) -> Blufr:
+    """Read the lists over a folder `<root>/<subject>/<subject>_NNNN.jpg`, and check them.
+
+    `lists` has `image_list.txt`, and `test_set.txt`, `gallery_set.txt`, `probe_set.txt`, whose lines are trials:
+    1-based indexes into the list.
+    """
+    source = lists / "image_list.txt"
+    names = [line for _, line in read_lines(source)]
+    people = [name.rpartition("_")[0] for name in names]
+    nameless = [name for name, person in zip(names, people, strict=True) if not person]
+    if nameless:
+        raise DataError(f"{source}: expected names as Person_0001.jpg, received {shown(nameless)}")
+    images = present([f"{p}/{n}" for p, n in zip(people, names, strict=True)], root, source)
+    subjects = np.unique(people, return_inverse=True)[1].astype(np.int64)
+    sets = [_trials(lists / f"{kind}_set.txt", len(names)) for kind in ("test", "gallery", "probe")]
+    if len({len(trials) for trials in sets}) > 1:
+        raise DataError(
+            f"{lists}: expected as many trials in each set, received {', '.join(str(len(trials)) for trials in sets)}"
+        )
+    trials = tuple(BlufrTrial(*rows) for rows in zip(*sets, strict=True))
+    for number, trial in enumerate(trials, start=1):
+        _check_trial(trial, subjects, f"{lists}, trial {number}", names)
+    return Blufr(images, subjects, trials)
+
+
+def _trials(path: Path, images: int) -> list[NDArray[np.int64]]:
+    def rows(fields: list[str]) -> NDArray[np.int64]:
+        indexes = np.array([int(field) for field in fields], np.int64)
+        if indexes.min() < 1 or indexes.max() > images or len(np.unique(indexes)) < len(indexes):
+            raise ValueError(path)
+        return indexes - 1
+
+    return read_rows(path, f"distinct indexes 1 to {images}", rows)
+
+
+def _check_trial(trial: BlufrTrial, subjects: NDArray[np.int64], place: str, names: list[str]) -> None:
+    counts = np.bincount(subjects[trial.gallery])
+    twice = trial.gallery[counts[subjects[trial.gallery]] > 1]
+    if len(twice):
+        raise DataError(f"{place}: {len(twice)} gallery images share a subject: {shown([names[row] for row in twice])}")
+    searched = np.concatenate([trial.gallery, trial.probes])
+    outside = searched[~np.isin(searched, trial.test)]
+    if len(outside):
+        raise DataError(
+            f"{place}: {len(outside)} gallery or probe images are not in the test set: "
+            f"{shown([names[row] for row in outside])}"
+        )
+    if np.isin(trial.probes, trial.gallery).any():
+        raise DataError(f"{place}: an image stands both in the gallery and among the probes")

@@ -209,7 +209,7 @@ def test_a_hasher_of_the_package_is_not_overwritten(place, tmp_path, capsys):
         (["--set", "data.include={place}/elsewhere.txt"], "1 of 1 images are not in"),
         (["--set", "data.root={place}/nowhere"], "no folder"),
         (["--set", "data.hold=0.1"], "did you mean 'holdout'"),
-        (["--hasher", "{place}/none"], "no hasher in"),
+        (["--hasher", "{place}/none"], "no hasher '"),
     ],
 )
 def test_what_cannot_be_calibrated_is_one_line(place, more, message, capsys):

@@ -56,9 +56,8 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _exported(arguments: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    from iom.export.check import synthetic_faces
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter
+    from iom.export.exporter import Exporter, synthetic_faces
     from iom.export.formats import FORMATS as ALL
 
     source = load_source(arguments.hasher)

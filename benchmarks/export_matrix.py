@@ -31,9 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from iom.export.check import calibration_faces, faces_of_pairs
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter
+    from iom.export.exporter import Exporter, calibration_faces, faces_of_pairs
     from iom.export.formats import FORMATS
     from iom.keys import TransformKey
 

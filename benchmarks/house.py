@@ -13,6 +13,7 @@ Ends with one line of JSON:
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -92,7 +93,7 @@ def enrolment_modules() -> tuple[list[str], list[str]]:
         Path(folder, "passphrase").write_text("correct horse battery staple", encoding="utf-8")
         secret = ["--passphrase-file", "passphrase"]
         _call([*run, "init", *secret], folder)
-        script = [sys.executable, "-c", TRACED, str(PACKAGE / "__init__.py"), "answer.json"]
+        script = [sys.executable, "-c", TRACED, str(PACKAGE.resolve() / "__init__.py"), "answer.json"]
         _call([*script, "enroll", "anna", str(image), *secret], folder)
         answer = json.loads(Path(folder, "answer.json").read_text(encoding="utf-8"))
     return answer["ran"], answer["imported"]
@@ -108,7 +109,8 @@ def duplicates(files: Sequence[Path]) -> int:
 
 
 def _call(command: Sequence[str], folder: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.resolve().parent)}  # this package, not an installed one
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command[:6])} ... ended with {done.returncode}: {done.stderr}")
 

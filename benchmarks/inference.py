@@ -66,7 +66,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: dict[str, Any]) -> None:
-    from iom.export.check import Reference
+    from iom.export.exporter import Exporter
     from iom.export.formats import FORMATS
     from iom.keys import KEY_KINDS, TransformKey
     from iom.models.artifact import open_openvino
@@ -87,7 +87,8 @@ def _network(name: str, arguments: argparse.Namespace, folder: Path, figures: di
     print(name, json.dumps(speeds), flush=True)
 
     session = open_openvino(fast, precision="bfloat16")
-    check = Reference(source, faces, key).check(lambda images, _: _codes(session, images, order), FORMATS["fast"])
+    exporter = Exporter(source, calibration=faces.images[:1], faces=faces, key=key)
+    check = exporter.check(_codes(session, faces.images, order), FORMATS["fast"])
     figures[f"eer_difference_{name}"] = round(check.eer - check.source_eer, 5)
     figures[f"eer_{name}"] = round(check.source_eer, 5)
     figures[f"equal_symbols_{name}"] = round(check.equal_symbols, 4)
@@ -100,8 +101,8 @@ def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The source as it was trained, the source with batch norms folded, faces."""
     from iom._files import list_subjects
     from iom.errors import DataError
-    from iom.export.check import faces_of_pairs
     from iom.export.context import load_source
+    from iom.export.exporter import faces_of_pairs
     from iom.photos.images import read_images
     from iom.pretrained.weights import load_backbone_model
 
@@ -128,7 +129,7 @@ def _all_pairs(folder: Path, subjects: int) -> Any:
     from iom._files import list_subjects
     from iom.data.benchmarks.base import PairBenchmark
     from iom.errors import DataError
-    from iom.export.check import Faces
+    from iom.export.exporter import Faces
     from iom.photos.images import read_images
 
     subjects_of = list_subjects(folder).subjects

@@ -62,8 +62,7 @@ def _measure(kind: str, classes: int, arguments: argparse.Namespace) -> dict[str
 
     from iom.nn.layers.cosine import CosineLogits
     from iom.nn.layers.sampled_cosine import SampledCosineLogits
-    from iom.nn.losses.margin.fixed_margin import ArcFaceLoss
-    from iom.nn.losses.margin.sampled import SampledLoss
+    from iom.nn.losses.margin import ArcFaceLoss, SampledLoss
 
     size, batch = arguments.embedding, arguments.batch
     keras.utils.set_random_seed(1)

@@ -14,7 +14,7 @@ from iom.data.check import check_data
 from iom.data.folders import scan_folder
 from iom.data.formats.conversions import from_folder
 from iom.errors import DataError
-from iom.export.check import calibration_faces
+from iom.export.exporter import calibration_faces
 from iom.gallery.bulk import read_rows
 from iom.photos.pipeline import find_photographs
 from tests.data.nasty_folder import IMAGES, write_nasty_folder

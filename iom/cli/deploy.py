@@ -65,10 +65,9 @@ def deploy(
     if more := click.get_current_context().args:
         raise ConfigError(f"unexpected {' '.join(more)}: repeat --to for each format; see iom deploy --help")
 
-    from iom.export.check import calibration_faces as read_calibration_faces
-    from iom.export.check import faces_of_pairs, synthetic_faces
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter, check_targets
+    from iom.export.exporter import Exporter, check_targets, faces_of_pairs, synthetic_faces
+    from iom.export.exporter import calibration_faces as read_calibration_faces
     from iom.pretrained import hasher_path
 
     check_targets(targets)

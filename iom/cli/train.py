@@ -288,8 +288,7 @@ def _measured(names: Sequence[str], settings: dict[str, Any], *, progress: bool)
     import keras
     from tqdm import tqdm
 
-    from iom.nn.backbones.complexity import measure
-    from iom.nn.backbones.registry import build_backbone
+    from iom.nn.backbones.registry import build_backbone, measure
 
     for name in tqdm(names, desc="building", unit="backbone", disable=not progress):
         try:

@@ -26,7 +26,8 @@ from iom.metrics.verification import ErrorCurve, FoldedScores, RankedScores
 if TYPE_CHECKING:
     from iom.baselines.protection import Protection
     from iom.config import EvaluateConfig, ScenarioConfig
-    from iom.models.face_hasher import Calibration, FaceHasher
+    from iom.models.artifact import Calibration
+    from iom.models.face_hasher import FaceHasher
 
 FLOAT = "float"
 NO_KEY, OWN_KEY, STOLEN_KEY = "none", "own_key", "stolen_key"

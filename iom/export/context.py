@@ -50,7 +50,7 @@ class Source:
             **hasher.shape,
             "embedder": {"name": hasher.embedder_name, "sha256": hasher.embedder_fingerprint},
             "hasher": hasher.fingerprint,
-            "calibration": dataclasses.asdict(hasher.calibration) if hasher.calibration else None,
+            "calibration": hasher.calibration,
         }
 
 

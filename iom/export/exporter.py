@@ -1,6 +1,7 @@
-"""Writing artefacts: each is tried in its own runtime, and those that lose too much are not kept."""
+"""Writing artefacts: each is tried in its own runtime on faces, and those that lose too much are not kept."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import shutil
@@ -11,29 +12,82 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from iom._files import TEMPORARY, atomic_path
+from iom._files import TEMPORARY, atomic_path, list_images
+from iom._random import numpy_stream
 from iom._registry import lookup
-from iom.errors import WeightsError
-from iom.export.check import Faces, Reference, Run
+from iom.data.benchmarks.base import PairBenchmark
+from iom.data.benchmarks.pair_lists import read_pair_list
+from iom.errors import DataError, WeightsError
 from iom.export.context import ExportContext, Source
 from iom.export.folding import graph_nodes
 from iom.export.formats import FORMATS, Format
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
-from iom.models.artifact import (
-    Check,
-    Manifest,
-    check_precision,
-    hashed_files,
-    manifest_path,
-    open_session,
-    write_manifest,
-)
+from iom.metrics.verification import equal_error_rate
+from iom.models.artifact import Check, Manifest, check_precision, hashed_files, manifest_path, write_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
-from iom.nn.hash_numpy import PROGRAM, Head, head_path
+from iom.nn.hash_numpy import PROGRAM, head_path
 from iom.nn.layers.index_of_max import DECAY, RATE
-from iom.photos.images import Pixels
+from iom.photos.images import Pixels, read_images
+from iom.synthetic import load_face_model
+
+SYNTHETIC_SUBJECTS, SYNTHETIC_SAMPLES, SYNTHETIC_SEED = 8, 2, 7
+ENOUGH_MATED, CHANCE_PAIRS = 3000, 3
+"""With fewer mated pairs, an error rate may move by this many of them."""
+TURN, MARGIN = 1e-3, 0.01
+"""Radians, a tenth of the error of bfloat16 in an embedding; share below the symbols that stay under it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Faces:
+    """Faces `(N, S, S, 3)` uint8 to try an artefact on, and pairs of them where there are real people among them."""
+
+    name: str
+    images: Pixels
+    benchmark: PairBenchmark | None = None
+
+
+def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) -> Faces:
+    """The images of a list of pairs such as LFW's; `max_pairs` takes so many, evenly spread, 0 all."""
+    benchmark = read_pair_list(pairs, folder)
+    chosen = np.arange(len(benchmark))
+    if max_pairs and max_pairs < len(benchmark):
+        chosen = np.linspace(0, len(benchmark) - 1, max_pairs).astype(int)
+    left, right = benchmark.left[chosen], benchmark.right[chosen]
+    used, index = np.unique(np.concatenate([left, right]), return_inverse=True)
+    paths = tuple(Path(str(benchmark.images[number])) for number in used)
+    part = dataclasses.replace(
+        benchmark,
+        images=paths,
+        left=index[: len(chosen)],
+        right=index[len(chosen) :],
+        same=benchmark.same[chosen],
+        fold=benchmark.fold[chosen],
+        subjects=benchmark.subjects[used],
+    )
+    return Faces(f"{pairs.stem}, {len(chosen)} pairs", read_images(paths, size=size), part)
+
+
+def synthetic_faces(size: int) -> Faces:
+    """Synthetic faces, where no real ones are at hand."""
+    images, _ = load_face_model().sample(SYNTHETIC_SUBJECTS, SYNTHETIC_SAMPLES, seed=SYNTHETIC_SEED)
+    if images.shape[1] != size:
+        raise DataError(f"synthetic faces have {images.shape[1]} pixels a side, expected {size}")
+    return Faces("synthetic faces", images)
+
+
+def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
+    """Faces to choose the ranges of integers on, evenly spread over a folder; without one, synthetic faces."""
+    if folder is None:
+        images, _ = load_face_model().sample(count, 1, seed=SYNTHETIC_SEED + 1)
+        return images
+    paths = [folder / name for name in list_images(folder).images]
+    if not paths:
+        raise DataError(f"{folder}: expected aligned faces to calibrate on, found no images")
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)
+    return read_images([paths[number] for number in chosen], size=size)
 
 
 def check_targets(names: Sequence[str]) -> None:
@@ -45,15 +99,15 @@ def check_targets(names: Sequence[str]) -> None:
 
 
 class Exporter:
-    """One hasher to many formats.
+    """One hasher to many formats, each compared with it under one key (`stolen_key`).
 
     `calibration` are real faces `(N, S, S, 3)` uint8 to choose integer ranges on, `faces` those of the check, under a
     fresh `key` unless one is given.
     """
 
     def __init__(self, source: Source, *, calibration: Pixels, faces: Faces, key: TransformKey | None = None) -> None:
-        self._source, self._calibration = source, calibration
-        self._reference = Reference(source, faces, key or TransformKey.generate())
+        self._source, self._calibration, self._faces = source, calibration, faces
+        self._key = key or TransformKey.generate()
 
     def export(self, names: Sequence[str], folder: Path, *, name: str) -> dict[str, Manifest]:
         """Write the artefacts `<name><suffix>` into `folder`, each whole or not at all, and give their manifests.
@@ -87,20 +141,60 @@ class Exporter:
             files=hashed_files(files, path.parent),
             **self._source.description(),
         )
-        check = self._reference.check(_runner(path, manifest), wanted)
+        write_manifest(path, manifest)
+        if wanted.runtime == "tfjs":
+            codes = run_tfjs(path, manifest, self._faces.images, self._key)
+        else:
+            codes = ArtifactFaceHasher.load(path).hash_images(self._faces.images, self._key)
+        check = self.check(codes, wanted)
         if not check.passed:
             raise WeightsError(_loss_message(target, check))
         manifest = dataclasses.replace(manifest, check=check)
         write_manifest(path, manifest)
         return manifest
 
+    def check(self, codes: NDArray[np.uint8], wanted: Format) -> Check:
+        """Compare codes `(N, M)` of the faces, computed by an artefact, with those of the source."""
+        benchmark = self._faces.benchmark
+        bound = wanted.min_equal_symbols
+        if wanted.precision != "float32":
+            bound = min(bound, self._stable_symbols - MARGIN)
+        mated = int(benchmark.same.sum()) if benchmark else ENOUGH_MATED
+        chance = 0.0 if mated >= ENOUGH_MATED else CHANCE_PAIRS / mated
+        return Check(
+            faces=self._faces.name,
+            images=len(codes),
+            equal_symbols=float(np.mean(codes == self._codes)),
+            least_equal_symbols=round(bound, 4),
+            pairs=len(benchmark) if benchmark else 0,
+            source_eer=self._eer(self._codes),
+            eer=self._eer(codes),
+            largest_eer_loss=round(wanted.max_eer_loss + chance, 4),
+        )
 
-def _runner(path: Path, manifest: Manifest) -> Run:
-    if manifest.runtime == "tfjs":
-        return lambda images, key: run_tfjs(path, manifest, images, key)
-    session = open_session(path, manifest)
-    head = Head.load(head_path(path))
-    return ArtifactFaceHasher(session, manifest, head, path=path).hash_images
+    @functools.cached_property
+    def _embeddings(self) -> NDArray[np.float32]:
+        return self._source.embedder.embed(self._faces.images)
+
+    @functools.cached_property
+    def _codes(self) -> NDArray[np.uint8]:
+        return self._source.hasher.hash(self._embeddings, self._key)
+
+    @functools.cached_property
+    def _stable_symbols(self) -> float:
+        """Share of symbols kept when embeddings are turned by `TURN`: refined codes hold many near ties."""
+        rows = self._embeddings
+        noise = numpy_stream(0, "export/turn").standard_normal(rows.shape)
+        noise -= np.sum(noise * rows, axis=1, keepdims=True) * rows
+        turned = rows + TURN * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+        return float(np.mean(self._source.hasher.hash(turned.astype(np.float32), self._key) == self._codes))
+
+    def _eer(self, codes: NDArray[np.uint8]) -> float | None:
+        benchmark = self._faces.benchmark
+        if benchmark is None:
+            return None
+        distances = np.sum(codes[benchmark.left] != codes[benchmark.right], axis=1)
+        return float(equal_error_rate(distances[benchmark.same], distances[~benchmark.same]))
 
 
 def _loss_message(target: str, check: Check) -> str:

@@ -11,7 +11,7 @@ EXACT, HALF, INTEGER = 0.99, 0.97, 0.80
 Refined codes hold near ties: another order of additions moves up to 0.3 % of the symbols of a 512x8 code, and any
 difference above float32's rounding 5 % of them (1536x2: 2 %; plain codes: none and 1 %), at no cost of accuracy. Where
 the source itself keeps less under a turn of its embeddings by a thousandth, the bound is that share less one percentage
-point (`iom.export.check`), except for float32.
+point (`iom.export.exporter`), except for float32.
 """
 
 

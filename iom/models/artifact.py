@@ -34,6 +34,30 @@ W)`."""
 
 
 @dataclasses.dataclass(frozen=True)
+class Calibration:
+    """A decision threshold (the largest distance that is still a match) and the data it comes from.
+
+    `fmr` was asked for; `measured_fmr` and `fnmr` were found at the threshold on the held-out `subjects`, each of the
+    `keys` comparing all pairs (`stolen_key`). The bounds are bootstrap intervals over subjects and keys at level
+    `confidence`, `None` where not computed; a `threshold_low` of -1 rejects everything.
+    """
+
+    threshold: int
+    fmr: float
+    fnmr: float
+    subjects: int
+    keys: int
+    measured_fmr: float | None = None
+    threshold_low: int | None = None
+    threshold_high: int | None = None
+    fmr_low: float | None = None
+    fmr_high: float | None = None
+    fnmr_low: float | None = None
+    fnmr_high: float | None = None
+    confidence: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Check:
     """Comparison of an artefact in its own runtime with its source hasher, under one random key (`stolen_key`).
 
@@ -80,7 +104,7 @@ class Manifest:
     key_kind: str
     embedder: dict[str, str]
     hasher: str
-    calibration: dict[str, Any] | None = None
+    calibration: Calibration | None = None
     check: Check | None = None
 
     @property
@@ -158,11 +182,11 @@ def read_manifest(artifact: Path) -> Manifest:
 
 def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
     try:
-        fields = dict(values)
-        fingerprint = fields.pop("fingerprint")
-        del fields["format"]
-        check = fields.pop("check")
-        manifest = Manifest(**fields, check=Check(**check) if check else None)
+        fingerprint = values.pop("fingerprint")
+        del values["format"]
+        for name, kind in (("check", Check), ("calibration", Calibration)):
+            values[name] = kind(**values[name]) if values[name] else None
+        manifest = Manifest(**values)
         valid = manifest.fingerprint == fingerprint and manifest.order_width > 0
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: the manifest is damaged, or of another version: {error}; export again") from error
@@ -316,19 +340,17 @@ def open_session(path: Path, manifest: Manifest, *, threads: int = 0) -> Session
 
 
 def check_precision(name: str, precision: str) -> None:
-    """Refuse a precision (a key of `OPENVINO_HINTS`) that OpenVINO does not have on this CPU."""
-    if precision == "bfloat16" and "BF16" not in (capabilities := cpu_capabilities()):
+    """Refuse a precision (a key of `OPENVINO_HINTS`) that OpenVINO does not compute fast on this CPU."""
+    if precision != "bfloat16":
+        return
+    with needs_extra("running an OpenVINO model", "openvino"):
+        import openvino
+    capabilities = [str(each) for each in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+    if "BF16" not in capabilities:
         raise WeightsError(
             f"{name}: computes in bfloat16, which this CPU does not have (it has {', '.join(capabilities)}); take "
             "another format, such as openvino, the same in float32, or onnx, and enrol with that"
         )
-
-
-def cpu_capabilities() -> list[str]:
-    """Number formats that this CPU computes fast in OpenVINO, such as FP32, BF16, INT8."""
-    with needs_extra("running an OpenVINO model", "openvino"):
-        import openvino
-    return [str(name) for name in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
 
 
 def _check_ends(path: Path, inputs: Iterable[object], outputs: Iterable[object]) -> None:

@@ -1,23 +1,26 @@
 """Embedders: from images to unit-length embeddings, in batches of one size, computed once and cached."""
 
-import copy
+import contextlib
+import dataclasses
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence
+import sqlite3
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom.errors import WeightsError
+from iom.errors import DataError, WeightsError
 from iom.keys import KEY_KINDS
 from iom.models.artifact import Manifest, Session, is_artifact, manifest_path, open_session, read_manifest
-from iom.models.embedding_cache import EmbeddingCache
 from iom.nn.hash_numpy import padded_batches
-from iom.photos.images import face_pixels, file_paths, read_images
+from iom.photos.images import Pixels, decode_image, face_pixels, file_paths, image_bytes, read_images
 
 if TYPE_CHECKING:
     from iom.config import EmbedderConfig
@@ -26,10 +29,103 @@ if TYPE_CHECKING:
 
 CHUNK = 512
 """Images read and stored at a time: an interrupted run loses at most this many."""
+CACHE_FORMAT = 1
+CACHE_SECONDS = 60.0
+"""How long to wait for another process that is writing to the cache."""
+_CHECK_BYTES = 4
 _FUSION = re.compile(r"(?P<first>[^+]+)\+(?P<second>[^+]+)@(?P<weight>0?\.\d+)")
 """Name of a `FusedEmbedder`."""
 
+Rows = NDArray[np.float32]
+T = TypeVar("T")
 
+
+class EmbeddingCache:
+    """Cache of the embeddings `(D,)` of one embedder: an SQLite file in `folder`, by the SHA-256 of the image.
+
+    `address` names all else that changes the last bits of an embedding: flip, image size, and batch size (a batch is
+    padded to that size). Several processes may write at once. A damaged file or row is computed again.
+    """
+
+    def __init__(self, folder: Path, address: str, embedding_size: int) -> None:
+        name = hashlib.sha256(f"iom/embeddings/{CACHE_FORMAT}/{address}".encode()).hexdigest()
+        self.path = folder / f"{name[:32]}.sqlite"
+        self._size = embedding_size
+
+    def embed_files(self, paths: Sequence[Path], embed: Callable[[Pixels], Rows], *, image_size: int) -> Rows:
+        """Embeddings `(N, D)` of image files; `embed` (`(B, S, S, 3)` to `(B, D)`) gives those not stored yet."""
+        with ThreadPoolExecutor(2) as pool:  # reading and decoding leave the interpreter free
+            data = list(pool.map(image_bytes, paths))
+            digests = [hashlib.sha256(each).digest() for each in data]
+            found = self.get(digests)
+            places = {digest: i for i, digest in enumerate(digests) if digest not in found}
+            missing = sorted(places.values())
+
+            def decode(index: int) -> Pixels:
+                return decode_image(data[index], str(paths[index]), size=image_size)
+
+            images = list(pool.map(decode, missing))
+        if missing:
+            rows = embed(np.stack(images))
+            new = {digests[index]: row for index, row in zip(missing, rows, strict=True)}
+            self.put(new)
+            found |= new
+        return np.stack([found[digest] for digest in digests])
+
+    def get(self, digests: Sequence[bytes]) -> dict[bytes, Rows]:
+        """Stored embeddings of up to 32,766 images, by the SHA-256 of their bytes."""
+        if not self.path.is_file():
+            return {}
+        wanted = list(dict.fromkeys(digests))
+        query = f"SELECT digest, row FROM embeddings WHERE digest IN ({','.join('?' * len(wanted))})"  # noqa: S608
+        stored = self._use(lambda database: database.execute(query, wanted).fetchall())
+        found = {digest: self._row(digest, data) for digest, data in stored}
+        return {digest: row for digest, row in found.items() if row is not None}
+
+    def put(self, rows: Mapping[bytes, Rows]) -> None:
+        """Store embeddings `(D,)` by the SHA-256 of their images' bytes."""
+        stored = []
+        for digest, row in rows.items():
+            data = row.astype("<f4").tobytes()
+            stored.append((digest, data + _check(digest, data)))
+
+        def insert(database: sqlite3.Connection) -> None:
+            with database:
+                database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", stored)
+
+        self._use(insert)
+
+    def _row(self, digest: bytes, stored: bytes) -> Rows | None:
+        data, check = stored[:-_CHECK_BYTES], stored[-_CHECK_BYTES:]
+        if len(data) != 4 * self._size or check != _check(digest, data):
+            return None
+        return np.frombuffer(data, "<f4").astype(np.float32)
+
+    def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` on the database; a damaged one is removed first, and begun anew."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._once(work)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                for path in (self.path, self.path.with_name(f"{self.path.name}-journal")):
+                    path.unlink(missing_ok=True)
+                return self._once(work)
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(
+                f"cannot use the cache of embeddings in {self.path.parent}: {error}; name another "
+                "folder (embedder.cache), or none"
+            ) from error
+
+    def _once(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=CACHE_SECONDS)) as database:
+            database.execute("CREATE TABLE IF NOT EXISTS embeddings (digest BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
+            return work(database)
+
+
+@dataclasses.dataclass(eq=False, repr=False)
 class Embedder:
     """A backbone with its sizes, identity and cache.
 
@@ -44,26 +140,15 @@ class Embedder:
         cache: Folder of computed embeddings; `None` computes anew each time.
     """
 
-    def __init__(
-        self,
-        predict: Callable[[NDArray[np.float32]], Any],
-        *,
-        name: str,
-        fingerprint: str,
-        embedding_size: int,
-        input_size: int = 112,
-        batch_size: int = 64,
-        flip: bool = False,
-        cache: Path | None = None,
-    ) -> None:
-        self._predict = predict
-        self.name = name
-        self.fingerprint = fingerprint
-        self.embedding_size = embedding_size
-        self.input_size = input_size
-        self.batch_size = batch_size
-        self.flip = flip
-        self.cache = cache
+    predict: Callable[[NDArray[np.float32]], Any]
+    _: dataclasses.KW_ONLY
+    name: str
+    fingerprint: str
+    embedding_size: int
+    input_size: int = 112
+    batch_size: int = 64
+    flip: bool = False
+    cache: Path | None = None
 
     @classmethod
     def of_backbone(cls, loaded: "LoadedBackbone", *, batch_size: int) -> "Embedder":
@@ -117,14 +202,12 @@ class Embedder:
 
     def with_batch_size(self, batch_size: int) -> "Embedder":
         """The same network, loaded once, with another number of images a call."""
-        other = copy.copy(self)
-        other.batch_size = batch_size
-        return other
+        return dataclasses.replace(self, batch_size=batch_size)
 
     def _raw(self, images: NDArray[Any]) -> NDArray[np.float32]:
         result = np.empty((len(images), self.embedding_size), np.float32)
         for part, (batch,) in padded_batches(self.batch_size, images):
-            rows = np.asarray(self._predict(batch.astype(np.float32)), np.float32)
+            rows = np.asarray(self.predict(batch.astype(np.float32)), np.float32)
             if rows.shape != (self.batch_size, self.embedding_size):
                 raise WeightsError(
                     f"{self.name}: expected embeddings of size {self.embedding_size}, the model returned {rows.shape}"
@@ -260,3 +343,7 @@ def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
         raise WeightsError(f"{name}: the embedding of an image is zero or not finite")
     unit: NDArray[np.float32] = rows / norms
     return unit
+
+
+def _check(digest: bytes, data: bytes) -> bytes:
+    return zlib.crc32(data, zlib.crc32(digest)).to_bytes(_CHECK_BYTES, "big")

@@ -24,6 +24,7 @@ from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
     FORMAT,
+    Calibration,
     Manifest,
     Session,
     is_artifact,
@@ -54,30 +55,6 @@ NEW_MODEL_FILE = "hasher-new.keras"
 _TRAINING = "train one with iom train-stage2 --config stage2/base --output DIR, or name an artefact of iom deploy"
 FIRST_KIND = "permutation"
 """Kind of the keys of hashers whose metadata name none."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """A decision threshold (the largest distance that is still a match) and the data it comes from.
-
-    `fmr` was asked for; `measured_fmr` and `fnmr` were found at the threshold on the held-out `subjects`, each of the
-    `keys` comparing all pairs (`stolen_key`). The bounds are bootstrap intervals over subjects and keys at level
-    `confidence`, `None` where not computed; a `threshold_low` of -1 rejects everything.
-    """
-
-    threshold: int
-    fmr: float
-    fnmr: float
-    subjects: int
-    keys: int
-    measured_fmr: float | None = None
-    threshold_low: int | None = None
-    threshold_high: int | None = None
-    fmr_low: float | None = None
-    fmr_high: float | None = None
-    fnmr_low: float | None = None
-    fnmr_high: float | None = None
-    confidence: float | None = None
 
 
 class FaceHasher(abc.ABC):
@@ -325,12 +302,7 @@ class ArtifactFaceHasher(FaceHasher):
         for size in SIZES:
             setattr(self, size, getattr(manifest, size))
         self.embedder_fingerprint = manifest.fingerprint
-        try:
-            self.calibration = Calibration(**manifest.calibration) if manifest.calibration else None
-        except TypeError as error:
-            raise WeightsError(
-                f"{path}: the calibration in its manifest is damaged, or of another version: {error}"
-            ) from error
+        self.calibration = manifest.calibration
 
     @classmethod
     def load(cls, path: Path | str, *, batch_size: int = EMBEDDER_BATCH, threads: int = 0) -> "ArtifactFaceHasher":
@@ -373,7 +345,7 @@ class ArtifactFaceHasher(FaceHasher):
         return other
 
     def save_calibration(self, path: Path) -> Path:
-        self.manifest = dataclasses.replace(read_manifest(path), calibration=_plain(self.calibration))
+        self.manifest = dataclasses.replace(read_manifest(path), calibration=self.calibration)
         write_manifest(path, self.manifest)
         return manifest_path(path)
 
@@ -542,17 +514,11 @@ class KerasFaceHasher(FaceHasher):
         Raises:
             WeightsError: Another size or fingerprint: codes would be valid in form and worthless.
         """
-        if embedder.embedding_size != self.embedding_size:
+        if (embedder.embedding_size, embedder.fingerprint) != (self.embedding_size, self.embedder_fingerprint):
             raise WeightsError(
-                f"this hasher takes embeddings of size {self.embedding_size} of the embedder "
-                f"{self.embedder_name}, received {embedder.name} of size {embedder.embedding_size}"
-                "; train a hasher for it with iom train-stage2"
-            )
-        if embedder.fingerprint != self.embedder_fingerprint:
-            raise WeightsError(
-                f"this hasher was trained with the embedder {self.embedder_name} (SHA-256 "
-                f"{self.embedder_fingerprint[:12]}...), received {embedder.name} (SHA-256 "
-                f"{embedder.fingerprint[:12]}...); train a hasher for it with iom train-stage2"
+                f"this hasher was trained with the embedder {self.embedder_name} ({self.embedding_size} dimensions, "
+                f"SHA-256 {self.embedder_fingerprint[:12]}...), received {embedder.name} ({embedder.embedding_size} "
+                f"dimensions, SHA-256 {embedder.fingerprint[:12]}...); train a hasher for it with iom train-stage2"
             )
 
     def save(self, folder: Path) -> None:
@@ -571,7 +537,7 @@ class KerasFaceHasher(FaceHasher):
             {
                 "format": FORMAT,
                 **shape,
-                "key": {"kind": self.key_kind, "derivation": KEY_KINDS[self.key_kind].derivation},
+                "key": _key_entry(self.key_kind),
                 "embedder": {"name": self.embedder_name, "sha256": self.embedder_fingerprint},
                 "model_sha256": sha256_of(new),
                 "calibration": _plain(self.calibration),
@@ -612,7 +578,6 @@ class KerasFaceHasher(FaceHasher):
         if not weights and (folder / EMBEDDER_FILE).is_file():
             weights = str(folder / EMBEDDER_FILE)
         metadata = _metadata(folder)
-        kind = _key_kind(folder, metadata)
         path = _model_path(folder, metadata.get("model_sha256"))
 
         import iom.nn.hash_network  # noqa: F401  (registers the layers of the file; imports Keras)
@@ -632,10 +597,11 @@ class KerasFaceHasher(FaceHasher):
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise WeightsError(f"{folder}: not a hasher of format {FORMAT}: {error}") from error
-        if hasher.key_kind != kind:
+        expected, found = _key_entry(hasher.key_kind), metadata.get("key", _key_entry(FIRST_KIND))
+        if found != expected:  # the same secret would give other codes
             raise WeightsError(
-                f"{folder / HASHER_FILE}: names keys of kind '{kind}', {MODEL_FILE} takes "
-                f"'{hasher.key_kind}'; take both files from the same place"
+                f"{folder / HASHER_FILE}: expected keys {expected}, which {MODEL_FILE} takes, "
+                f"received {str(found)[:200]}; take both files from the same place, or use the program that trained it"
             )
         return hasher
 
@@ -672,17 +638,8 @@ def _plain(calibration: Calibration | None) -> dict[str, Any] | None:
     return dataclasses.asdict(calibration) if calibration else None
 
 
-def _key_kind(folder: Path, metadata: dict[str, Any]) -> str:
-    """Kind of the keys of a hasher; other derivations are refused, since the same secret would give other codes."""
-    known = {name: {"kind": name, "derivation": kind.derivation} for name, kind in KEY_KINDS.items()}
-    key = metadata.get("key", known[FIRST_KIND])
-    for name, entry in known.items():
-        if key == entry:
-            return name
-    raise WeightsError(
-        f"{folder / HASHER_FILE}: this hasher takes keys derived by {str(key)[:200]}; this program knows "
-        f"{', '.join(entry['derivation'] for entry in known.values())}. Use the program that trained it"
-    )
+def _key_entry(kind: str) -> dict[str, str]:
+    return {"kind": kind, "derivation": KEY_KINDS[kind].derivation}
 
 
 def _model_path(folder: Path, fingerprint: object) -> Path:

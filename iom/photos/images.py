@@ -78,10 +78,11 @@ def decode_image(data: bytes, source: str, *, size: int | None = 112, formats: t
 
 def read_image(path: Path, *, size: int | None = 112) -> Pixels:
     """Read one aligned face as RGB pixels, `(size, size, 3)` uint8; errors as of `decode_image`."""
-    return decode_image(_bytes_of(path), str(path), size=size)
+    return decode_image(image_bytes(path), str(path), size=size)
 
 
-def _bytes_of(path: Path) -> bytes:
+def image_bytes(path: Path) -> bytes:
+    """Content of an image file; `DataError` where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -156,7 +157,7 @@ def read_photograph(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> tu
     `transparent` (laid on white), `cmyk` or `cmyk_without_profile` (converted by its colour profile, or by Pillow's
     formula). More than `max_megapixels` are refused before a pixel is decoded.
     """
-    return decode_photograph(_bytes_of(path), str(path), max_megapixels=max_megapixels)
+    return decode_photograph(image_bytes(path), str(path), max_megapixels=max_megapixels)
 
 
 def decode_photograph(

@@ -30,9 +30,7 @@ from iom.nn.backbones.registry import build_backbone
 from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
 from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
 from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
-from iom.nn.losses.margin import build_margin_loss
-from iom.nn.losses.margin.base import SoftmaxCrossEntropy
-from iom.nn.losses.margin.sampled import SampledLoss
+from iom.nn.losses.margin import SampledLoss, SoftmaxCrossEntropy, build_margin_loss
 from iom.photos.images import check_images, read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model

@@ -24,9 +24,9 @@ from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import group_draws, percentile_intervals, rate_interval
 from iom.metrics.verification import ErrorCurve
-from iom.models.artifact import is_artifact, manifest_path, read_manifest
+from iom.models.artifact import Calibration, is_artifact, manifest_path, read_manifest
 from iom.models.embedder import Embedder, open_embedder
-from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, Calibration, FaceHasher, load
+from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, FaceHasher, load
 from iom.pretrained import HASHER_FILE, checkout, package_folder
 
 if TYPE_CHECKING:

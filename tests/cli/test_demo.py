@@ -20,8 +20,9 @@ DISTANCE = re.compile(rf"dist_(positive|negative) = +(\d+) of {CODE_LENGTH} +(ma
 def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An untrained backbone and a hasher for it."""
     from iom.config import HasherConfig
+    from iom.models.artifact import Calibration
     from iom.models.embedder import load_embedder
-    from iom.models.face_hasher import Calibration, KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
     from iom.nn.backbones.registry import build_backbone
     from iom.nn.hash_network import build_hasher
 

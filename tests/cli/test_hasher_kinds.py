@@ -21,12 +21,12 @@ ALL_KINDS = [*KINDS, "keras", "saved_model"]
 def models(tmp_path_factory):
     """A folder with a small calibrated hasher, its artefacts, faces, a key and configurations."""
     from iom.config import HasherConfig
-    from iom.export.check import synthetic_faces
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter
+    from iom.export.exporter import Exporter, synthetic_faces
     from iom.keys import TransformKey
+    from iom.models.artifact import Calibration
     from iom.models.embedder import load_embedder
-    from iom.models.face_hasher import Calibration, KerasFaceHasher
+    from iom.models.face_hasher import KerasFaceHasher
     from iom.nn.backbones.registry import build_backbone
     from iom.nn.hash_network import build_hasher
 

@@ -10,8 +10,9 @@ from iom.evaluation.report.text import terminal_text
 from iom.evaluation.scores import EvaluationInputs
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.keys import TransformKey
+from iom.models.artifact import Calibration
 from iom.models.embedder import Embedder
-from iom.models.face_hasher import Calibration, KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 

@@ -12,9 +12,8 @@ import pytest
 from iom.config import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, WeightsError
 from iom.export import exporter as exporting
-from iom.export.check import calibration_faces, synthetic_faces
 from iom.export.context import Source
-from iom.export.exporter import Exporter
+from iom.export.exporter import Exporter, calibration_faces, synthetic_faces
 from iom.export.folding import fold_batch_norms
 from iom.export.formats import FORMATS
 from iom.keys import KEY_KINDS, TransformKey

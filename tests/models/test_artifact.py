@@ -5,7 +5,7 @@ import json
 import pytest
 
 from iom.errors import WeightsError
-from iom.models.artifact import Check, Manifest, hashed_files, manifest_path, read_manifest, write_manifest
+from iom.models.artifact import Calibration, Check, Manifest, hashed_files, manifest_path, read_manifest, write_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
 
 
@@ -38,7 +38,7 @@ def made(path, **changes):
 
 def test_what_is_written_is_read(artefact):
     check = Check("faces", 3, 0.99, 0.97, 10, 0.01, 0.011, 0.001)
-    manifest = made(artefact, check=check, calibration={"threshold": 7})
+    manifest = made(artefact, check=check, calibration=Calibration(7, fmr=0.01, fnmr=0.1, subjects=9, keys=2))
     write_manifest(artefact, manifest)
     assert read_manifest(artefact) == manifest
 
@@ -71,6 +71,7 @@ def test_a_missing_part_is_named(artefact):
         ({"key_kind": "riddle"}, "damaged"),
         ({"surplus": 1}, "damaged"),
         ({"check": 7}, "damaged"),
+        ({"calibration": {"riddle": 1}}, "damaged"),
     ],
 )
 def test_a_changed_manifest_is_refused(artefact, change, message):

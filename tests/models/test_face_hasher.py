@@ -8,8 +8,9 @@ import iom
 from iom.config import HasherConfig
 from iom.errors import DataError, KeyMaterialError, WeightsError
 from iom.keys import TransformKey
+from iom.models.artifact import Calibration
 from iom.models.embedder import Embedder
-from iom.models.face_hasher import Calibration, FaceHasher, ForwardingFaceHasher, KerasFaceHasher
+from iom.models.face_hasher import FaceHasher, ForwardingFaceHasher, KerasFaceHasher
 from iom.nn.hash_network import build_hasher
 
 KEY = TransformKey(bytes(range(32)))

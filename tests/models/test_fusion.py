@@ -75,7 +75,7 @@ def test_a_hasher_knows_its_fusion():
     hasher.check_embedder(fused)
     with pytest.raises(WeightsError, match=r"a\+b@0\.6"):
         hasher.check_embedder(FusedEmbedder(a, b, weight=0.6))
-    with pytest.raises(WeightsError, match=r"embeddings of size 12 .* received a of size 8"):
+    with pytest.raises(WeightsError, match=r"\(12 dimensions, .* received a \(8 dimensions"):
         hasher.check_embedder(a)
 
 

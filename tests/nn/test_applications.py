@@ -123,17 +123,9 @@ def asked_file(name, monkeypatch):
         "convnext_tiny",
     ],
 )
-def test_keras_asks_for_the_file_in_our_table(name, monkeypatch):
-    """So that the error names the right one, whatever Keras renames."""
+def test_a_failed_download_names_the_file(name, monkeypatch):
     asked, error = asked_file(name, monkeypatch)
-    assert asked == APPLICATIONS[name].weights
     assert asked in error
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize("name", APPLICATIONS)
-def test_keras_asks_for_all_files_in_our_table(name, monkeypatch):
-    assert asked_file(name, monkeypatch)[0] == APPLICATIONS[name].weights
 
 
 @pytest.mark.parametrize(("name", "smallest"), [("inception_v3", 75), ("xception", 71), ("resnet50", 32)])
@@ -220,7 +212,7 @@ def test_files_that_do_not_serve(tmp_path):
         build_backbone("mobilenet", imagenet=str(tmp_path / "none.h5"))
     damaged = tmp_path / "damaged.weights.h5"
     damaged.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(WeightsError, match=r"mobilenet_1_0_224_tf_no_top\.h5"):
+    with pytest.raises(WeightsError, match="MobileNet without a classifier"):
         build_backbone("mobilenet", imagenet=str(damaged))
     other = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(other)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from iom.nn.backbones.complexity import measure, multiply_adds
+from iom.nn.backbones.registry import measure, multiply_adds
 
 
 def network(*steps, size=8, channels=4):

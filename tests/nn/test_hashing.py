@@ -9,8 +9,9 @@ import pytest
 from iom.config import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
 from iom.keys import TransformKey
+from iom.models.artifact import Calibration
 from iom.models.embedder import Embedder
-from iom.models.face_hasher import Calibration, KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher, shape_of
 
 SIZE = 32

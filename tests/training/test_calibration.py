@@ -10,8 +10,9 @@ from iom.config import CalibrationConfig, CodeConfig, HasherConfig, Stage2Config
 from iom.data.folders import FaceFolder
 from iom.errors import DataError
 from iom.metrics.bootstrap import group_draws
+from iom.models.artifact import Calibration
 from iom.models.embedder import load_embedder
-from iom.models.face_hasher import Calibration, KerasFaceHasher
+from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.hash_network import build_hasher
 from iom.synthetic import write_folder
@@ -208,7 +209,7 @@ def test_a_hasher_of_the_package_is_not_overwritten(place, tmp_path, capsys):
         (["--set", "data.include={place}/elsewhere.txt"], "1 of 1 images are not in"),
         (["--set", "data.root={place}/nowhere"], "no folder"),
         (["--set", "data.hold=0.1"], "did you mean 'holdout'"),
-        (["--hasher", "{place}/none"], "no hasher in"),
+        (["--hasher", "{place}/none"], "no hasher '"),
     ],
 )
 def test_what_cannot_be_calibrated_is_one_line(place, more, message, capsys):

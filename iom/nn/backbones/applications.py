@@ -29,60 +29,31 @@ STANDARD = Scaling(
 
 
 class Application(NamedTuple):
-    """A network of `keras.applications`: builder, scaling and file name of its weights, smallest image side."""
+    """A network of `keras.applications`: builder, scaling that its weights want, smallest image side."""
 
     builder: str
     scaling: Scaling
-    weights: str
     smallest: int = 32
 
 
-KERNELS = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
-_FAMILIES: tuple[tuple[dict[str, str], Scaling, str], ...] = (
-    ({f"resnet{depth}": f"ResNet{depth}" for depth in (50, 101, 152)}, CAFFE, KERNELS),
-    ({f"resnet{depth}_v2": f"ResNet{depth}V2" for depth in (50, 101, 152)}, SYMMETRIC, KERNELS),
-    ({f"densenet{depth}": f"DenseNet{depth}" for depth in (121, 169, 201)}, STANDARD, KERNELS),
-    ({f"vgg{depth}": f"VGG{depth}" for depth in (16, 19)}, CAFFE, KERNELS),
-    ({f"efficientnet_b{n}": f"EfficientNetB{n}" for n in range(8)}, STANDARD, "{}_notop.h5"),
-)
 APPLICATIONS: dict[str, Application] = {
-    "mobilenet": Application("MobileNet", SYMMETRIC, "mobilenet_1_0_224_tf_no_top.h5"),
-    "mobilenet_v2": Application(
-        "MobileNetV2", SYMMETRIC, "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-    ),
+    "mobilenet": Application("MobileNet", SYMMETRIC),
+    "mobilenet_v2": Application("MobileNetV2", SYMMETRIC),
+    **{f"mobilenet_v3_{size}": Application(f"MobileNetV3{size.title()}", SYMMETRIC) for size in ("small", "large")},
+    **{f"nasnet_{size}": Application(f"NASNet{size.title()}", SYMMETRIC) for size in ("mobile", "large")},
+    "inception_v3": Application("InceptionV3", SYMMETRIC, smallest=75),
+    "inception_resnet_v2": Application("InceptionResNetV2", SYMMETRIC, smallest=75),
+    "xception": Application("Xception", SYMMETRIC, smallest=71),
+    **{f"resnet{depth}": Application(f"ResNet{depth}", CAFFE) for depth in (50, 101, 152)},
+    **{f"resnet{depth}_v2": Application(f"ResNet{depth}V2", SYMMETRIC) for depth in (50, 101, 152)},
+    **{f"densenet{depth}": Application(f"DenseNet{depth}", STANDARD) for depth in (121, 169, 201)},
+    **{f"vgg{depth}": Application(f"VGG{depth}", CAFFE) for depth in (16, 19)},
+    **{f"efficientnet_b{n}": Application(f"EfficientNetB{n}", STANDARD) for n in range(8)},
+    **{f"efficientnet_v2_b{n}": Application(f"EfficientNetV2B{n}", STANDARD) for n in range(4)},
+    **{f"efficientnet_v2_{size}": Application(f"EfficientNetV2{size.upper()}", POWER_OF_TWO) for size in "sml"},
     **{
-        f"mobilenet_v3_{size}": Application(
-            f"MobileNetV3{size.title()}", SYMMETRIC, f"weights_mobilenet_v3_{size}_224_1.0_float_no_top_v2.h5"
-        )
-        for size in ("small", "large")
-    },
-    **{
-        f"nasnet_{size}": Application(f"NASNet{size.title()}", SYMMETRIC, f"nasnet_{size}_no_top.h5")
-        for size in ("mobile", "large")
-    },
-    "inception_v3": Application("InceptionV3", SYMMETRIC, KERNELS.format("inception_v3"), smallest=75),
-    "inception_resnet_v2": Application(
-        "InceptionResNetV2", SYMMETRIC, KERNELS.format("inception_resnet_v2"), smallest=75
-    ),
-    "xception": Application("Xception", SYMMETRIC, KERNELS.format("xception"), smallest=71),
-    **{
-        name: Application(builder, scaling, weights.format(builder.lower()))
-        for builders, scaling, weights in _FAMILIES
-        for name, builder in builders.items()
-    },
-    **{
-        f"efficientnet_v2_{variant}": Application(
-            f"EfficientNetV2{variant.upper()}",
-            STANDARD if variant.startswith("b") else POWER_OF_TWO,
-            f"efficientnetv2-{variant}_notop.h5",
-        )
-        for variant in ("b0", "b1", "b2", "b3", "s", "m", "l")
-    },
-    **{
-        f"convnext_{variant.lower()}": Application(
-            f"ConvNeXt{variant}", STANDARD, f"convnext_{variant.lower()}_notop.h5"
-        )
-        for variant in ("Tiny", "Small", "Base", "Large", "XLarge")
+        f"convnext_{size.lower()}": Application(f"ConvNeXt{size}", STANDARD)
+        for size in ("Tiny", "Small", "Base", "Large", "XLarge")
     },
 }
 
@@ -109,27 +80,25 @@ def imagenet_model(entry: Application, imagenet: bool | str) -> keras.Model:
             # "weights for input shape (224, 224) will be loaded": without a classifier, all fit.
             warnings.simplefilter("ignore")
             return _build(entry, weights="imagenet")
-    # A plain Exception where the download fails, others where the file is damaged.
+    # A plain Exception that names the file where the download fails, others where the file is damaged.
     except Exception as error:
         folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
         raise WeightsError(
-            f"ImageNet weights {entry.weights}: {' '.join(str(error).split())}. Put the file into "
-            f"{folder}, or name it: imagenet: path/to/{entry.weights}"
+            f"ImageNet weights of {entry.builder}: {' '.join(str(error).split())}. Put the file into {folder}, or name "
+            "it: imagenet: path/to/file"
         ) from error
 
 
 def _from_file(entry: Application, path: Path) -> keras.Model:
+    expected = f"expected Keras' weights of {entry.builder} without a classifier"
     if not path.is_file():
-        raise WeightsError(f"imagenet: expected a file such as {entry.weights}, there is none at {path}")
+        raise WeightsError(f"imagenet: {expected}, there is none at {path}")
     model = _build(entry)
     try:
         model.load_weights(path)
     # h5py and Keras raise several kinds for weights of another shape or a damaged file.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(
-            f"imagenet: {path} does not fit; expected the layout of Keras' {entry.weights}: {reason}"
-        ) from error
+        raise WeightsError(f"imagenet: {path} does not fit; {expected}: {' '.join(str(error).split())}") from error
     return model
 
 

@@ -1,7 +1,7 @@
 """GhostNet (Han et al., CVPR 2020, arXiv 1911.11907), the first version.
 
 Half of the channels of a ghost module come from a 1x1 convolution, the others from a depthwise one of these. Published
-widths, many no multiples of 16: see `iom.nn.backbones.complexity.Complexity` for training on AVX-512.
+widths, many no multiples of 16: see `iom.nn.backbones.registry.Complexity` for training on AVX-512.
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
 EfficientNet-Lite 0 to 4 (EfficientNet: Tan and Le, ICML 2019) and MnasNet A1, B1 and small (Tan et al., CVPR 2019,
 arXiv 1807.11626) as published in TensorFlow's `tpu` repository. EfficientNet-Lite has no squeeze and excitation, and
 its stem, head and the depths of the first and the last stage are not scaled. Many widths are no multiples of 16: see
-`iom.nn.backbones.complexity.Complexity` for training on AVX-512.
+`iom.nn.backbones.registry.Complexity` for training on AVX-512.
 """
 
 import dataclasses

@@ -1,8 +1,11 @@
-"""Backbones by name. To add one, write its feature map and add a line here."""
+"""Backbones by name, and their cost. To add one, write its feature map and add a line here."""
 
+import dataclasses
+import math
 from typing import Any
 
 import keras
+from keras import layers
 
 from iom._registry import lookup
 from iom.errors import ConfigError
@@ -32,6 +35,7 @@ BACKBONES: dict[str, Backbone] = {
     },
     **{name: Backbone(application, {"network": name}, "E", entry.scaling) for name, entry in APPLICATIONS.items()},
 }
+_COUNTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
 
 
 def build_backbone(
@@ -74,3 +78,39 @@ def build_backbone(
     except (TypeError, ValueError) as error:
         raise ConfigError(f"backbone {name}: {error}") from error
     return keras.Model(image, embedding, name=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Complexity:
+    """Cost of a network for one image; `parameters` include running statistics.
+
+    `narrow`: the width of a convolution is no multiple of 16; TensorFlow 2.21 may corrupt the heap when it is trained
+    on a CPU with AVX-512, unless `TF_ENABLE_ONEDNN_OPTS=0` is set.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    multiply_adds: int
+    narrow: bool
+
+
+def measure(model: keras.Model) -> Complexity:
+    """Count multiply-adds of convolutions and dense layers, as papers do; nothing is computed.
+
+    A multiplication with its addition is one ("FLOPs" of others are twice that); other layers are left out.
+    """
+    flat = model._flatten_layers(include_self=False)
+    return Complexity(
+        parameters=model.count_params(),
+        trainable_parameters=sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        multiply_adds=sum(multiply_adds(layer) for layer in flat),
+        narrow=any(isinstance(layer, layers.Conv2D) and layer.filters % iresnet.LANES for layer in flat),
+    )
+
+
+def multiply_adds(layer: Any) -> int:
+    """Multiply-adds of one layer for one image: each number of a kernel is used once at each place."""
+    if not isinstance(layer, _COUNTED):
+        return 0
+    kernels = [weight.shape for weight in layer.weights if weight.name.endswith("kernel")]
+    return math.prod(layer.output.shape[1:-1]) * sum(math.prod(shape) for shape in kernels)

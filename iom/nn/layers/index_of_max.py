@@ -260,9 +260,6 @@ class Symbols(keras.layers.Layer):
     -0.0 below 0.0.
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-
     def call(self, responses):
         if keras.backend.backend() != "tensorflow":
             return ops.cast(ops.argmax(responses, axis=-1), "int32")

@@ -6,7 +6,7 @@ from keras import ops
 from iom._registry import lookup
 from iom.nn.losses.code.pairs import cosine_distance, euclidean_distance
 from iom.nn.losses.code.triplet import TRIPLET_MININGS
-from iom.nn.losses.margin.base import ClassLoss, class_loss, gather
+from iom.nn.losses.margin import ClassLoss, class_loss, gather
 
 
 @class_loss

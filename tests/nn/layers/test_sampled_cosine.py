@@ -6,9 +6,7 @@ from keras import ops
 
 from iom.nn.layers.cosine import CosineLogits
 from iom.nn.layers.sampled_cosine import SampledCosineLogits, put_rows, take_rows
-from iom.nn.losses.margin import MARGIN_LOSSES
-from iom.nn.losses.margin.fixed_margin import ArcFaceLoss
-from iom.nn.losses.margin.sampled import SampledLoss
+from iom.nn.losses.margin import MARGIN_LOSSES, ArcFaceLoss, SampledLoss
 
 CLASSES, SIZE, BATCH = 40, 8, 6
 

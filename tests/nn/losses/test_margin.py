@@ -9,9 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iom.nn.layers.cosine import CosineLogits
-from iom.nn.losses.margin import MARGIN_LOSSES
-from iom.nn.losses.margin.adaptive_margin import AdaFaceLoss, MagFaceLoss
-from iom.nn.losses.margin.fixed_margin import ArcFaceLoss, NormalisedSoftmaxLoss, SoftmaxLoss
+from iom.nn.losses.margin import (
+    MARGIN_LOSSES,
+    AdaFaceLoss,
+    ArcFaceLoss,
+    MagFaceLoss,
+    NormalisedSoftmaxLoss,
+    SoftmaxLoss,
+)
 from tests.nn.losses import margin_oracles as oracles
 
 CLASSES = 7

@@ -2,8 +2,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from iom.nn.losses.margin.fixed_margin import ArcFaceLoss
-from iom.nn.losses.margin.sampled import SampledLoss, sharded_cross_entropy
+from iom.nn.losses.margin import ArcFaceLoss, SampledLoss, sharded_cross_entropy
 
 
 def test_the_place_of_the_true_class_rides_in_the_last_column():

@@ -30,7 +30,7 @@ from iom.nn.losses.code.symbols import (
     symbol_imbalance,
 )
 from iom.nn.losses.code.triplet import ARC_TRIPLET_MININGS, TRIPLET_MININGS, code_angles
-from iom.nn.losses.margin.fixed_margin import ArcFaceLoss, NormalisedSoftmaxLoss
+from iom.nn.losses.margin import ArcFaceLoss, NormalisedSoftmaxLoss
 
 COLLISIONS = "collisions"
 """Collision probability of all row pairs, `(B, B)`."""

@@ -1,5 +1,6 @@
 """`iom align` on generated photographs with known landmarks."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -71,7 +72,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_no_more(tmp_path):
     command = listed_photos(tmp_path, 200, size=600)
     arguments = [sys.executable, "-m", "iom", "align", *command, "--quiet", "--workers", "1"]
     journal = tmp_path / "faces" / "align.jsonl"
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heeds)
     while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") > 1):
         time.sleep(0.01)  # until a worker has finished a photograph
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too

@@ -54,7 +54,7 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     )
     data = shared / "data"
     root = data / "lfw_112x112"
-    benchmark = read_pair_list(data / "lists" / "lfw_pairs.txt", root, name="lfw_pairs")
+    benchmark = read_pair_list(data / "lists" / "lfw_pairs.txt", root)
     protocol = read_blufr(data / "lists" / "blufr", root)
     if quick:
         protocol = dataclasses.replace(protocol, trials=protocol.trials[:2])

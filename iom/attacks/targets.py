@@ -26,7 +26,7 @@ from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count, part_window
 from iom.models.face_hasher import ArtifactFaceHasher, FaceHasher, KerasFaceHasher
 from iom.nn.hash_network import KEYED_LAYER
-from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers import UnitLength
 from iom.nn.layers.index_of_max import IoMProjection
 
 INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {

@@ -13,7 +13,7 @@ from iom.config import CodeConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
 from iom.nn.hash_numpy import padded_batches
-from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers import UnitLength
 from iom.nn.layers.index_of_max import IoMProjection
 
 GRP_BATCH = 1024

@@ -22,7 +22,7 @@ from iom.export.context import ExportContext
 from iom.export.folding import graph_nodes, graph_readers
 from iom.keys import ROTATION_ROUNDS
 from iom.nn.hash_numpy import block_sizes
-from iom.nn.layers.cosine import NORM_FLOOR
+from iom.nn.layers import NORM_FLOOR
 from iom.nn.layers.index_of_max import DECAY, FLOOR, RATE
 
 OPSET = 17

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from iom._random import numpy_stream
 from iom.errors import DataError
-from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers import UnitLength
 from iom.nn.layers.index_of_max import orthonormal_columns
 
 BOTTLENECK = "bottleneck"

@@ -8,8 +8,7 @@ from iom._registry import lookup
 from iom.errors import ConfigError
 from iom.keys import KEY_KINDS
 from iom.nn.adapter import add_bottleneck, add_hidden_layer, set_starting_weights
-from iom.nn.layers import keyed
-from iom.nn.layers.cosine import UnitLength
+from iom.nn.layers import UnitLength, keyed
 from iom.nn.layers.index_of_max import IoMProjection
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from iom.errors import ConfigError, DataError, missing_extra
 from iom.metrics.verification import equal_error_rate, ten_fold_accuracy
 from iom.models.embedder import Embedder, embed_benchmark, load_embedder
 from iom.nn.backbones.registry import build_backbone
-from iom.nn.layers.cosine import CentreDistances, CosineLogits, UnitLength
+from iom.nn.layers import UnitLength
+from iom.nn.layers.cosine import CentreDistances, CosineLogits
 from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
 from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
 from iom.nn.losses.margin import SampledLoss, SoftmaxCrossEntropy, build_margin_loss

@@ -131,7 +131,6 @@ def test_portable_and_compiled_kernels_give_the_same(share, code_length, alphabe
         few = min(queries, rows)
         return (
             distances.paired(probes[:few], gallery[:few], threads=threads),
-            distances.one_to_many(probes[:1], gallery, threads=threads),
             distances.all_pairs(probes, gallery, threads=threads),
             distances.all_pairs(gallery, probes, threads=threads),
             *distances.nearest(probes, gallery, k, threads=threads),

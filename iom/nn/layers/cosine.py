@@ -3,37 +3,7 @@
 import keras
 from keras import ops
 
-from iom.nn.layers import SavedArguments
-
-NORM_FLOOR = 1e-12
-
-
-def lengths(rows, axis=-1):
-    """Euclidean length of each row, or column, not below the root of `NORM_FLOOR`."""
-    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=axis, keepdims=True), NORM_FLOOR))
-
-
-def unit_length(rows, axis=-1):
-    """Rows, or columns, scaled to Euclidean length one; zeros stay zero."""
-    square = ops.sum(ops.square(rows), axis=axis, keepdims=True)
-    return rows * ops.rsqrt(ops.maximum(square, NORM_FLOOR))
-
-
-@keras.saving.register_keras_serializable(package="iom")
-class Float32Layer(SavedArguments, keras.layers.Layer):
-    """A layer that computes in float32 whatever precision the model has."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
-
-
-@keras.saving.register_keras_serializable(package="iom")
-class UnitLength(Float32Layer):
-    """Scale each row to Euclidean length one; a zero row stays zero."""
-
-    def call(self, inputs):
-        """`(B, D)` -> `(B, D)` of unit length."""
-        return unit_length(inputs)
+from iom.nn.layers import Float32Layer, lengths, unit_length
 
 
 @keras.saving.register_keras_serializable(package="iom")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from iom.nn.layers.cosine import Float32Layer, lengths
+from iom.nn.layers import Float32Layer, lengths
 
 INITIAL_SPREAD = 0.01
 """Standard deviation of the first centres; their length only sets how fast they turn."""

@@ -1,7 +1,8 @@
 import keras
 import numpy as np
 
-from iom.nn.layers.cosine import CosineLogits, UnitLength
+from iom.nn.layers import UnitLength
+from iom.nn.layers.cosine import CosineLogits
 
 
 def test_cosines_match_a_loop():

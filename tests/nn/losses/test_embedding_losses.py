@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from iom.nn.layers.cosine import CentreDistances, UnitLength
+from iom.nn.layers import UnitLength
+from iom.nn.layers.cosine import CentreDistances
 from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
 
 

@@ -8,7 +8,7 @@ import math
 
 from keras import ops
 
-from iom.nn.layers.cosine import unit_length
+from iom.nn.layers import unit_length
 
 DISTANCE_FLOOR = 1e-12
 """A square root has an infinite slope at zero; squared distances are kept above this."""

@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.service_client import form
 
 STRINGS = [
-    "' OR '1'='1", "'; DROP TABLE reference; --", '" OR ""="', "1; ATTACH DATABASE '/tmp/x' AS x",
+    "' OR '1'='1", "'; DROP TABLE reference; --", '" OR ""="', "1; ATTACH DATABASE '/data/x' AS x",
     "alice' UNION SELECT code FROM reference --", "%' --", "_", "%", "*", "\\", "a\\' OR 1=1 --",
     "../../../../etc/passwd", "..%2f..%2fetc%2fpasswd", "..\\..\\windows\\win.ini", "/etc/passwd",
     "file:///etc/passwd", "C:\\boot.ini", "....//....//etc/passwd", "%2e%2e/%2e%2e/", "%00",
@@ -183,7 +183,7 @@ def forms(image: bytes) -> dict[str, tuple[bytes, str]]:
         "urlencoded": (b"subject=alice&image=x", "application/x-www-form-urlencoded"),
         "image alone": (image, "image/png"),
         "long header of a part": (good.replace(b"filename", b"f" * 100_000), kind),
-        "path as file name": (good.replace(b'"face"', b'"../../../tmp/x"'), kind),
+        "path as file name": (good.replace(b'"face"', b'"../../../data/x"'), kind),
         "null in file name": (good.replace(b'"face"', b'"a\x00b"'), kind),
         "latin name": (good.replace(b"subject", b"\xff\xfe"), kind),
         "utf-7": (good, kind + "; charset=utf-7"),

@@ -104,7 +104,7 @@ def test_the_whole_way(page, pictures):
     refused = ["refused", "Refused: the template is revoked"]
     assert ask(page, "verify", "alice") == refused
     screenshots(page, folder, "refused")
-    assert ask(page, "identify") == ["no", "Nobody"]
+    assert ask(page, "identify") == ["no", "No match"]
     assert ask(page, "revoke", "alice") == refused
     assert ask(page, "renew", "alice") == ["yes", "Renewed"]
     assert ask(page, "verify", "alice") == ["yes", "Match: this is alice"]

@@ -72,7 +72,7 @@ function read(action, subject, content) {
     case "revoke": return ["yes", "Revoked", `Every template ${subject} had (${content.revoked}) is refused for ever.`];
     case "identify": {
       const names = content.map((each) => each.subject).join(", ");
-      return names ? ["yes", `This is ${names}`, "Found among all who are enrolled."] : ["no", "Nobody", "Nobody who is enrolled is near enough."];
+      return names ? ["yes", `This is ${names}`, "Found among all who are enrolled."] : ["no", "No match", "No enrolled subject is near enough."];
     }
     default: {
       const score = "distance" in content ? content : null;

@@ -141,7 +141,8 @@ def test_killed_again_and_again_it_enrols_everybody_once(folder, worker):
     assert kills
     worker.enrol(folder)
     assert enrolled(folder, worker) == expected()
-    assert [line["image"] for line in lines(folder)[1:-1]] == ["p00/black.png"]
+    # a run may have ended before it was to be killed: its counts stand in the report, too
+    assert [line["image"] for line in lines(folder) if "image" in line] == ["p00/black.png"]
 
 
 def started(folder, engine):

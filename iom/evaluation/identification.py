@@ -191,7 +191,7 @@ class BlufrEvaluator(FigureEvaluator):
         templates = system.templates(self._embeddings, self._keys(scenario, subjects))
         values = []
         for trial in self._benchmark.trials:
-            curve = AllPairs(subjects[trial.test]).curve(system.comparator, templates[trial.test], fmr=1e-3)
+            curve = AllPairs(subjects[trial.test]).curve(system.comparator, templates[trial.test])
             searches = search_templates(
                 system.comparator, templates, subjects, gallery=trial.gallery, probes=trial.probes
             )

@@ -30,6 +30,8 @@ NAN_FILE = "nan_batch.json"
 _MAX_WATCHED = 100_000
 """Numbers in the variable that is checked after each step: few enough to cost nothing beside it."""
 _STOP_LINE = "n"
+_PICTURE_SECONDS = 10.0
+"""Drawing takes a second: a picture of a run at work is at most so much older than its last epoch."""
 
 
 class TrainingDivergedError(IomError):
@@ -81,12 +83,22 @@ class TrainingLoop:
         `epochs` may be that of a phase; `total_epochs` is that of the whole training, for reports.
         """
         self.progress = start or self.run.load_state(self.model, state=self.state)
+        drawn = time.monotonic()
         with interruptions() as requested:
             for epoch in range(self.progress.epoch, epochs):
                 self._train_epoch(epoch, requested, total_epochs or epochs)
                 if requested.is_set() or _stop_was_typed():
+                    self._draw()
                     raise TrainingStopped(f"stopped after epoch {epoch + 1}, saved")
+                if epoch + 1 < epochs and time.monotonic() - drawn > _PICTURE_SECONDS:
+                    self._draw()
+                    drawn = time.monotonic()
+        self._draw()
         return self.progress
+
+    def _draw(self) -> None:
+        if records := self.run.records():
+            draw_curves(self.run.path / "curves.png", {self.run.path.name: records})
 
     def _train_epoch(self, epoch: int, requested: threading.Event, total_epochs: int) -> None:
         first = self.progress.step
@@ -116,7 +128,6 @@ class TrainingLoop:
         self.run.log(record)
         self._save_state(epoch + 1, 0)
         self.progress = dataclasses.replace(self.progress, epoch=epoch + 1, step=0)
-        draw_curves(self.run.path / "curves.png", {self.run.path.name: self.run.records()})
         self.on_epoch(record)
         self.report(_line(record, total_epochs) + (" (best)" if improved else ""))
 

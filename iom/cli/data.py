@@ -12,12 +12,12 @@ from iom.cli._command import (
     Answer,
     DetectorWeights,
     HasherOptions,
-    Output,
     Quiet,
     Workers,
     argument,
     goes_on_when_repeated,
     option,
+    output_folder,
     output_option,
     root,
 )
@@ -104,7 +104,7 @@ Start the same command again to go on where it stopped. Beside the faces lie rep
 def align(
     *,
     photos: Path,
-    output: Annotated[Path, argument(type=Output())],
+    output: Annotated[Path, argument(type=output_folder)],
     photo: PhotoOptions,
     format: Annotated[str, option("jpg (quality 95) or png")] = "jpg",
 ) -> Answer:
@@ -247,7 +247,7 @@ What was written is read again and compared. Start the same command again to go 
 )
 def convert(
     source: Annotated[Path, argument("FROM")],
-    target: Annotated[Path, argument("TO", type=Output())],
+    target: Annotated[Path, argument("TO", type=output_folder)],
     kind: Annotated[str, option("what to what, see below", "A:B")],
     size: Size = 112,
     per_shard: Annotated[int, option("images a shard", "N", type=COUNT)] = 4096,

@@ -240,7 +240,6 @@ def serve(
             greeting.append(f"\nopen  {url}/#application={name}&token={token}\n")
             greeting.append("the gallery and this token are deleted when you stop the service with Ctrl-C")
         decoder = stack.enter_context(contextlib.closing(Decoder(settings, photographs=detect is not None)))
-        decoder.start()
         serve(
             create_app(gallery, FacePipeline(hasher, decoder, detect), known, settings, samples=samples),
             listener,

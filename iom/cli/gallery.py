@@ -14,13 +14,13 @@ from iom.cli._command import (
     Answer,
     Choice,
     HasherOptions,
-    Output,
     Quiet,
     Workers,
     argument,
     counted,
     goes_on_when_repeated,
     option,
+    output_file,
     root,
 )
 from iom.errors import AlreadyEnrolledError, ConfigError, DataError, EnrolmentError, RevokedError
@@ -436,7 +436,7 @@ def bulk_enroll(
     engine: Annotated[str, option("ray or here")] = "ray",
     workers: Workers = 2,
     batch: Annotated[int, option("references of a transaction", "N", type=COUNT)] = 2048,
-    report: Annotated[Path | None, option("default: SOURCE.enrolment.jsonl", "FILE", type=Output(folder=False))],
+    report: Annotated[Path | None, option("default: SOURCE.enrolment.jsonl", "FILE", type=output_file)],
     place: GalleryOptions,
     models: HasherOptions,
 ) -> Answer:

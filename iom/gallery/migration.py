@@ -236,7 +236,8 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     except OSError as error:
         raise StoreError(f"key store {path}: {error.strerror}") from error
     line, _, rest = data.partition(b"\n")
-    header, number = _legacy_header(path, line)
+    header = _legacy_header(path, line)
+    number = int(header["start"])
     key, master = seal.wrapping_key(header, False), seal.master
     masks: dict[str, dict[int, bytes]] = {}
     revoked: dict[str, dict[int, str]] = {}
@@ -256,12 +257,11 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     return _Legacy(path, key, header, master, seal.master, masks, revoked, number)
 
 
-def _legacy_header(path: Path, line: bytes) -> tuple[dict[str, Any], int]:
+def _legacy_header(path: Path, line: bytes) -> dict[str, Any]:
     try:
         header = parse_json(line, max_bytes=_MAX_HEADER_BYTES)
-        number = int(header["start"])
-        if header["format"] == _FORMAT and header["version"] == _VERSION and 0 <= number <= MAX_RECORD:
-            return header, number
+        if (header["format"], header["version"]) == (_FORMAT, _VERSION) and 0 <= int(header["start"]) <= MAX_RECORD:
+            return dict(header)
     except (ValueError, TypeError, KeyError):
         pass
     raise StoreError(f"{path}: expected a key store of format 1, found another file")

@@ -225,13 +225,8 @@ def guarded(act: Callable[[], int], *, in_json: bool = False) -> int:
     except BrokenPipeError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes nowhere
         return exit_code(error)
-    except (IomError, OSError, MemoryError) as error:
-        return _refuse(error, _message(error), in_json=in_json)
-    except KeyboardInterrupt as stop:
-        return _refuse(stop, str(stop) or "interrupted", in_json=in_json)
-    except Exception as error:
-        traceback.print_exc()
-        return _refuse(error, str(error), in_json=True) if in_json else BUG
+    except (Exception, KeyboardInterrupt) as error:
+        return _refuse(error, in_json=in_json)
 
 
 def exit_code(error: BaseException) -> int:
@@ -418,12 +413,14 @@ def _warnings_in_one_line() -> Iterator[None]:
         yield
 
 
-def _refuse(error: BaseException, message: str, *, in_json: bool) -> int:
-    code = exit_code(error)
+def _refuse(error: BaseException, *, in_json: bool) -> int:
+    code, message = exit_code(error), _message(error)
+    if code == BUG:
+        traceback.print_exc()
     if in_json:
         facts = {"type": type(error).__name__, "message": message, "exit_code": code}
         print(json.dumps({"error": facts | vars(error)}, default=_plain))
-    else:
+    elif code != BUG:
         prefix = "" if isinstance(error, KeyboardInterrupt) else "error: "
         print(f"{prefix}{message}", file=sys.stderr)
     return code
@@ -434,6 +431,8 @@ def _message(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, MemoryError):
         text = f"out of memory: {text}" if text else "out of memory"
+    elif isinstance(error, KeyboardInterrupt):
+        text = text or "interrupted"
     elif isinstance(error, OSError):
         places = [str(place) for place in (error.filename, error.filename2) if place is not None]
         reason = error.strerror or text or type(error).__name__

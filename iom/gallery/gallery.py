@@ -76,11 +76,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self.keys = keys
         self.hasher = hasher
         self._is_settled = True
-        owner = store.owner()
-        if not owner:
-            store.claim(keys.identity())
-        elif owner != keys.identity():
-            raise StoreError("this key store does not belong to this record store: another master")
+        store.claim(keys.identity())
         if store.is_new:
             keys.begin_log()
             store.is_new = False

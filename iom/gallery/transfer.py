@@ -12,6 +12,7 @@ In version 1 the application had no seal: such a file is read where the applicat
 never in a file.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -59,10 +60,13 @@ class ImportSummary:
 
 def export_application(gallery: Gallery, name: str, path: Path) -> int:
     """Write an application, as of one moment, to a file with mode 0600, atomically; return its reference count."""
-    _check_target(path)
     count = 0
     known = gallery.keys.state().known(name).settings
+    start = f'{{"format":"{FORMAT}"'.encode()
     try:
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as old:
+            if old.read(len(start)) != start:
+                raise StoreError(f"{path}: exists and is no export of a gallery; name a new file")
         with (
             atomic_path(path, mode=SECRET_MODE) as temporary,
             temporary.open("wb") as stream,
@@ -91,19 +95,6 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
     gallery.log("export", name)
     return count
-
-
-def _check_target(path: Path) -> None:
-    start = f'{{"format":"{FORMAT}"'.encode()
-    try:
-        with path.open("rb") as stream:
-            is_export = stream.read(len(start)) == start
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}") from error
-    if not is_export:
-        raise StoreError(f"{path}: exists and is no export of a gallery; name a new file")
 
 
 def import_application(gallery: Gallery, path: Path) -> ImportSummary:

@@ -224,11 +224,12 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
     def claim(self, owner: str) -> None:
         """Set the owner, once; `StoreError` if there is another one."""
-        with self._writing() as connection:
-            if not self.owner():
-                connection.execute(self._set_owner, {"owner": owner})
-            elif self.owner() != owner:
-                raise self._error("belongs to another key store")
+        if not self.owner():
+            with self._writing() as connection:
+                if not self.owner():
+                    connection.execute(self._set_owner, {"owner": owner})
+        if self.owner() != owner:
+            raise self._error("belongs to another key store, of another master")
 
     @abc.abstractmethod
     def erase(self) -> None:

@@ -76,8 +76,7 @@ class GalleryOptions:
                 return self.passphrase_file.read_text(encoding="utf-8").split("\n")[0]
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"cannot read {self.passphrase_file}") from error
-        known = os.environ.get("IOM_PASSPHRASE")
-        if known is not None:
+        if (known := os.environ.get("IOM_PASSPHRASE")) is not None:
             return known
         file, *_ = parse_key_url(self.keys, None)
         return _asked_passphrase(repeat=not file.exists())
@@ -482,6 +481,5 @@ def _check_faces(images: Sequence[Path]) -> None:
 
 def _facts(application: "Application") -> dict[str, Any]:
     """An application as `--json` shows it."""
-    found = dataclasses.asdict(application)
-    del found["seal"]
+    found = application.fields()
     return {"application": found.pop("name"), **found}

@@ -300,10 +300,7 @@ class _Run:
         return BulkSummary(**self._counts, failed_images=sum(map(bool, self._problems.values())))
 
     def _note(self, image: str, problem: str) -> None:
-        """Note the problem of an image for the report, or that an earlier one is solved.
-
-        It is durable before the batch, since no later run reads the images of an enrolled subject.
-        """
+        """Note the problem of an image, or that it is solved, before the batch: no later run reads it then."""
         if problem != self._problems.get(image, ""):
             self._problems[image] = problem
             self._journal.add({"image": image, "problem": problem}, durable=True)

@@ -200,10 +200,10 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def pages(self, application: str, *, since: int = 0) -> Iterator[list[Reference]]:
-        """All valid references by record number, `PAGE` at a time, as `scan` reads them."""
+    def pages(self, application: str, *, since: int = 0, limit: int = PAGE) -> Iterator[list[Reference]]:
+        """All valid references by record number, `limit` at a time, as `scan` reads them."""
         after = -1
-        while page := self.scan(application, after=after, since=since):
+        while page := self.scan(application, after=after, since=since, limit=limit):
             yield page
             after = page[-1].record
 

@@ -19,12 +19,13 @@ from iom.evaluation.identification import (
     identification_figures,
 )
 from iom.evaluation.records import EmbedderSummary
-from iom.evaluation.scores import NO_KEY, STOLEN_KEY, EvaluationInputs, common_key, figures, float_scores, float_system
+from iom.evaluation.scores import NO_KEY, STOLEN_KEY, EvaluationInputs, common_key, figures, float_system
 from iom.evaluation.systems import baseline_system
 from iom.metrics.identification import search_gallery
 from iom.metrics.verification import error_curve
 from iom.models.embedder import embed_benchmark
 from tests.data import layouts
+from tests.scores import float_scores
 
 SIZE = 32
 
@@ -68,12 +69,12 @@ def all_distances(comparator, templates, subjects):
 def test_identification_figures_leave_out_what_cannot_be_told():
     table = np.arange(60).reshape(20, 3)
     found = search_gallery(table, [0, 1, 2] + [9] * 17, [0, 1, 2])
-    names = dict(identification_figures(found))
+    names = {name for name, *_ in identification_figures([[found]], np.arange(20), replicates=0)}
     assert "dir_at_fpir_1e-1_rank_1" in names
     assert "dir_at_fpir_1e-2_rank_1" not in names
     assert "cmc_rank_10" in names
     only = search_gallery(table[:3], [0, 1, 2], [0, 1, 2])
-    assert all(name.startswith("cmc") for name, _ in identification_figures(only))
+    assert all(name.startswith("cmc") for name, *_ in identification_figures([[only]], np.arange(3), replicates=0))
 
 
 def test_youtube_faces_from_files_to_figures(tmp_path):
@@ -241,7 +242,7 @@ def test_blufr_against_the_whole_tables(tmp_path):
         rates.append(1 - error_curve(*all_distances(comparator, templates, labels)).fnmr_at_fmr(1e-3))
         table = 1 - rows[trial.probes] @ rows[trial.gallery].T
         searches = search_gallery(table, protocol.subjects[trial.probes], protocol.subjects[trial.gallery])
-        dirs.append(searches.identification_rate_at_fpir(1e-2))
+        dirs.append(searches.identification_rates_at_fpirs([1e-2])[0])
     assert found["vr_at_fmr_1e-3_mean"] == pytest.approx(np.mean(rates))
     assert found["dir_at_fpir_1e-2"] == pytest.approx(np.mean(dirs) - np.std(dirs, ddof=1))
     with pytest.raises(DataError, match="each of 18 images"):

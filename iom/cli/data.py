@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
+from iom._files import sha256_of, write_secret
 from iom.cli._command import (
     COUNT,
     Answer,
@@ -56,7 +57,6 @@ class PhotoOptions:
 
     def run(self, photos: Path, *, aligned: bool = False) -> "PhotoRun":
         """The library's run over a folder; `aligned` photographs are faces, and need no detector."""
-        from iom._files import sha256_of
         from iom.photos.align import read_landmarks
         from iom.photos.images import MAX_MEGAPIXELS
         from iom.photos.photograph import ALIGNED, POINTS, PhotoSettings
@@ -210,7 +210,6 @@ loses it has codes that nothing can be compared with.
 )
 def make_key(file: Path) -> Answer:
     """Make a transform key, in a new file that only its owner can read."""
-    from iom._files import write_secret
     from iom.keys import TransformKey
 
     try:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from iom._files import list_images, list_subjects
 from iom._registry import FUSIONS, KEY_MODES, lookup
 from iom.cli._command import (
     COUNT,
@@ -196,8 +197,6 @@ def _enroll_folder(
 ) -> Answer:
     """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
     from tqdm import tqdm
-
-    from iom._files import list_subjects
 
     listing = list_subjects(folder)
     _tell_links(folder, listing.linked_folders)
@@ -440,12 +439,10 @@ def bulk_enroll(
     models: HasherOptions,
 ) -> Answer:
     """Enrol a large set of aligned faces on several workers, resumable."""
-    from iom._files import check_output, list_images
     from iom.gallery.bulk import ENGINES, WorkerSettings, enroll_in_bulk, read_rows
 
     whole = source.absolute()
-    report = report or whole.with_name(whole.name + ".enrolment.jsonl")
-    check_output(report, folder=False)
+    report = output_file(report or whole.with_name(whole.name + ".enrolment.jsonl"))
     opened = lookup(ENGINES, engine, "engine")
     rows = read_rows(kind, source)
     if kind == "folder":

@@ -74,7 +74,7 @@ def migrate(
             f"record store: is of format {LAYOUT.format} already, but there is no key store at "
             f"{new_path}; name it with --new-keys"
         )
-    with Gallery(open_store(gallery_url), old.open_new(new_path)) as gallery:
+    with old.open_new(new_path) as keys, Gallery(open_store(gallery_url), keys) as gallery:
         problems = gallery.check()
         if problems:
             raise StoreError(f"the converted gallery has problems: {'; '.join(problems[:3])}")
@@ -108,10 +108,10 @@ class _Legacy:
         """The same salt and cost, so that the same passphrase gives the same wrapping key."""
         return {name: self.header[name] for name in ("sealed_by", "salt", "cost") if name in self.header}
 
-    def open_new(self, path: Path) -> KeyStore:
+    @contextlib.contextmanager
+    def open_new(self, path: Path) -> Iterator[KeyStore]:
         """The new key store at `path`; a `StoreError` unless it holds what this one does."""
-        keys = KeyStore(path, self.key, self.new_header, master=self.external)
-        try:
+        with KeyStore(path, self.key, self.new_header, master=self.external) as keys:
             same = keys.master() == self.master
             for name, subjects in self.revoked.items():
                 known = keys.revoked(name)
@@ -122,10 +122,7 @@ class _Legacy:
                 same &= all([hmac.compare_digest(mask, masks[record]) for mask, record in found])
             if not same:
                 raise StoreError(f"{path}: does not hold what {self.path} holds; move it away and start again")
-        except BaseException:
-            keys.close()
-            raise
-        return keys
+            yield keys
 
 
 def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:

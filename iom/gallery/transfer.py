@@ -132,7 +132,7 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
 def _known_here(gallery: Gallery, path: Path, application: Application) -> Application:
     """The application of a file in this gallery, which is made with a threshold that was set since the export."""
     name = application.name
-    if not _has(gallery, name):
+    if name not in {each.name for each in gallery.store.applications()}:
         settings = gallery.keys.state().known(name).settings
         if settings is not None and settings.revision > application.revision:
             application = dataclasses.replace(application, threshold=settings.threshold)
@@ -142,10 +142,6 @@ def _known_here(gallery: Gallery, path: Path, application: Application) -> Appli
         if getattr(known, field) != getattr(application, field):
             raise EnrolmentError(f"{path}: the application {name} here has another {field}; nothing was added")
     return known
-
-
-def _has(gallery: Gallery, name: str) -> bool:
-    return name in {application.name for application in gallery.store.applications()}
 
 
 def _read(gallery: Gallery, path: Path) -> Iterator[tuple[Application, list[Reference]]]:
@@ -203,7 +199,7 @@ def _application_in(gallery: Gallery, path: Path, header: dict[str, Any]) -> App
                 f"{path}: the application's settings were changed; nothing was read. Take the file "
                 "from where it was written"
             )
-    elif not _has(gallery, application.name):
+    elif application.name not in {each.name for each in gallery.store.applications()}:
         raise StoreError(
             f"{path}: an export of version 1, whose settings are not authenticated; make the "
             f"application first with: iom init --application {application.name}"

@@ -15,6 +15,7 @@ from iom._registry import did_you_mean_url
 from iom.codes.packing import code_bytes
 from iom.errors import (
     AlreadyEnrolledError,
+    CodeError,
     EnrolmentError,
     RevokedError,
     StoreError,
@@ -589,7 +590,7 @@ def _application_of(row: Sequence[Any]) -> Application:
     values = [*row[:5], bool(row[5]), *row[6:]]
     try:
         return Application(*_checked(values, _APPLICATION_TYPES, "application"))
-    except EnrolmentError as error:
+    except (CodeError, EnrolmentError) as error:
         raise tampered(f"the record store: {error}") from error
 
 

@@ -21,9 +21,8 @@ from iom.errors import WeightsError, needs_extra
 from iom.export.context import ExportContext
 from iom.export.folding import graph_nodes, graph_readers
 from iom.keys import ROTATION_ROUNDS
-from iom.nn.hash_numpy import block_sizes
-from iom.nn.layers import NORM_FLOOR
-from iom.nn.layers.index_of_max import DECAY, FLOOR, RATE
+from iom.nn.hash_numpy import NORM_FLOOR, REFINEMENT_FLOOR, block_sizes
+from iom.nn.layers.index_of_max import DECAY, RATE
 
 OPSET = 17
 IR_VERSION = 8
@@ -410,7 +409,7 @@ def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> s
         return graph.add("MatMul", codes, back)
 
     held = read_back(rows)
-    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(FLOOR))
+    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(REFINEMENT_FLOOR))
     whole = graph.total(graph.add("Mul", held, held))
     across = graph.add("Sub", whole, graph.add("Mul", along, along))
     positive = graph.add("Max", across, graph.constant(0.0))

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-NORM_FLOOR = 1e-12
+from iom.nn.hash_numpy import NORM_FLOOR
 
 
 class SavedArguments:

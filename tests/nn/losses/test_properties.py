@@ -8,7 +8,9 @@ from keras import ops
 
 from iom.nn.losses.code.objectives import CODE_DISTANCES, RELAXED
 from iom.nn.losses.code.pairs import (
+    ARC_TRIPLET_MININGS,
     LINKABILITIES,
+    TRIPLET_MININGS,
     code_cosine,
     distance_weights,
     expected_collision,
@@ -24,7 +26,6 @@ from iom.nn.losses.code.symbols import (
     softened_words,
     symbol_imbalance,
 )
-from iom.nn.losses.code.triplet import ARC_TRIPLET_MININGS, TRIPLET_MININGS
 
 LABELS = np.repeat(np.arange(4), 3)
 

@@ -3,6 +3,7 @@
 Each is a measure of a whole batch, on one output of the training graph.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,13 +12,15 @@ from keras import ops
 
 from iom.config import CodeLossConfig, HasherConfig
 from iom.nn.losses.code.pairs import (
+    ARC_TRIPLET_MININGS,
+    TRIPLET_MININGS,
+    code_angles,
     code_cosine,
     collision_logistic,
     cosine_code_distance,
     euclidean_code_distance,
     linkability_loss,
     multi_similarity_loss,
-    unit_code_distance,
     weighted_margin_loss,
 )
 from iom.nn.losses.code.similarity import collision_at, similarity_distillation
@@ -29,7 +32,6 @@ from iom.nn.losses.code.symbols import (
     softened_words,
     symbol_imbalance,
 )
-from iom.nn.losses.code.triplet import ARC_TRIPLET_MININGS, TRIPLET_MININGS, code_angles
 from iom.nn.losses.margin import ArcFaceLoss, NormalisedSoftmaxLoss
 
 COLLISIONS = "collisions"
@@ -119,17 +121,9 @@ def _arc_triplet(loss: Any, hasher: HasherConfig) -> Measure:
     return RELAXED, lambda labels, codes: mine(code_angles(codes), labels, margin=loss.margin)
 
 
-def _weighted_margin(loss: Any, hasher: HasherConfig) -> Measure:
+def _of_code_cosines(function: Callable[..., Any], loss: Any, hasher: HasherConfig) -> Measure:
     def measure(labels, collisions):
-        distances = unit_code_distance(code_cosine(collisions, hasher.alphabet_size))
-        return weighted_margin_loss(distances, labels, **loss.settings)
-
-    return COLLISIONS, measure
-
-
-def _multi_similarity(loss: Any, hasher: HasherConfig) -> Measure:
-    def measure(labels, collisions):
-        return multi_similarity_loss(code_cosine(collisions, hasher.alphabet_size), labels, **loss.settings)
+        return function(code_cosine(collisions, hasher.alphabet_size), labels, **loss.settings)
 
     return COLLISIONS, measure
 
@@ -173,8 +167,8 @@ DISTILLATION = "distillation"
 OBJECTIVES: dict[str, Callable[[Any, HasherConfig], Measure]] = {
     "triplet": _triplet,
     "arc_triplet": _arc_triplet,
-    "weighted_margin": _weighted_margin,
-    "multi_similarity": _multi_similarity,
+    "weighted_margin": functools.partial(_of_code_cosines, weighted_margin_loss),
+    "multi_similarity": functools.partial(_of_code_cosines, multi_similarity_loss),
     "quantization": lambda loss, _: (SOFT, lambda _, soft: QUANTIZATIONS[loss.form](soft)),
     "balance": lambda *_: (RELAXED, lambda _, codes: symbol_imbalance(codes)),
     "decorrelation": lambda *_: (RELAXED, lambda _, codes: position_correlation(codes)),

@@ -72,7 +72,7 @@ def deploy(
 
     check_targets(targets)
     source = load_source(models.hasher, weights=models.weights)
-    size = source.input_size
+    size = source.embedder.input_size
     if pairs is not None and folder is not None:
         faces = faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
     elif pairs is None and folder is None:

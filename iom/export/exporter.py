@@ -134,12 +134,17 @@ class Exporter:
         getattr(importlib.import_module(f"iom.export.{module}"), function)(context, path)
         write_head(self._source.hasher.model, head_path(path))
         files = [file for file in path.parent.rglob("*") if file.is_file()]
+        hasher = self._source.hasher
         manifest = Manifest(
             target=target,
             runtime=wanted.runtime,
             precision=wanted.precision,
             files=hashed_files(files, path.parent),
-            **self._source.description(),
+            input_size=self._source.embedder.input_size,
+            **hasher.shape,
+            embedder={"name": hasher.embedder_name, "sha256": hasher.embedder_fingerprint},
+            hasher=hasher.fingerprint,
+            calibration=hasher.calibration,
         )
         write_manifest(path, manifest)
         if wanted.runtime == "tfjs":

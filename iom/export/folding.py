@@ -175,11 +175,10 @@ def _ends_in_layer(model: keras.Model, readers: dict[int, list[Any]]) -> set[int
 
 
 def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> Any:
-    """How far a sum is moved for the one batch norm that reads it; `None` if it cannot be.
-
-    With BN(x) = s x + t, the batch norm of x + t / s is a product with s, which a kernel can take in, and zero padding
-    of it is that of BN(x). A convolution without padding that also reads the sum, and the next sum, take it back.
-    """
+    """How far a sum is moved for the one batch norm that reads it; `None` if it cannot be."""
+    # With BN(x) = s x + t, the batch norm of x + t / s is a product with s, which a kernel can take in, and zero
+    # padding of it is that of BN(x). A convolution without padding that also reads the sum, and the next sum, take it
+    # back.
     found = readers[id(result)]
     norms = [by for by, _ in found if isinstance(by, layers.BatchNormalization)]
     if len(norms) != 1 or not all(_bears(by, made, readers, sums) for by, made in found):

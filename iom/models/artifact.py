@@ -271,9 +271,9 @@ def open_keras(path: Path, *, precision: str, threads: int = 0) -> Session:
     # Keras finds the layers of a file by name among those that were imported.
     import iom.nn.hash_network
     import iom.nn.layers.index_of_max  # noqa: F401
-    from iom.pretrained.importers.keras_files import load_keras_model
+    from iom.pretrained.importers.keras_files import read_keras
 
-    model = load_keras_model(path)
+    model = read_keras(path)
     _check_ends(path, [tensor.name for tensor in model.inputs], model.output_names)
     model.compile(jit_compile=False)
 

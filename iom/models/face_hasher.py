@@ -267,16 +267,12 @@ class ForwardingFaceHasher(FaceHasher):
         return type(self)(self._hasher.with_batch_size(batch_size))
 
     embedder = _forwarded("embedder")
-    input_size = _forwarded("input_size")
     fingerprint = _forwarded("fingerprint")
-    parts = _forwarded("parts")
     check_embedder = _forwarded("check_embedder")
     save_calibration = _forwarded("save_calibration")
     summary = _forwarded("summary")
     embed = _forwarded("embed")
-    embed_files = _forwarded("embed_files")
     hash = _forwarded("hash")
-    hash_in_order = _forwarded("hash_in_order")
     _hash_batch = _forwarded("_hash_batch")
 
 
@@ -422,13 +418,10 @@ class KerasFaceHasher(FaceHasher):
 
     Args:
         model: Made by `build_hasher`.
-        embedder_name: The embedder it was trained with.
-        embedder_fingerprint: SHA-256 of that embedder's weights.
-        calibration: Decision threshold, if one was found.
-        weights: Manifest name or file of that embedder, which is loaded when it is first used; empty takes
+        weights: Manifest name or file of the embedder, which is loaded when it is first used; empty takes
             `embedder_name`.
-        batch_size: Faces of one call of the embedder.
         name: For reports and errors; empty takes `embedder_name`.
+        others: As the attributes of `FaceHasher`.
     """
 
     def __init__(
@@ -581,10 +574,10 @@ class KerasFaceHasher(FaceHasher):
         path = _model_path(folder, metadata.get("model_sha256"))
 
         import iom.nn.hash_network  # noqa: F401  (registers the layers of the file; imports Keras)
-        from iom.pretrained.importers.keras_files import load_keras_model
+        from iom.pretrained.importers.keras_files import read_keras
 
         try:
-            model = load_keras_model(path)
+            model = read_keras(path)
             calibration = metadata["calibration"]
             hasher = cls(
                 model,

@@ -112,10 +112,12 @@ class LoadedBackbone:
 
     @property
     def trainable_model(self) -> keras.Model:
-        """The Keras model; a TensorFlow graph is refused, as it embeds but cannot be trained."""
+        """The Keras model; a TensorFlow graph is refused, as it embeds but cannot be trained or exported."""
         if isinstance(self.model, keras.Model):
             return self.model
-        raise WeightsError(f"{self.name}: a frozen graph or SavedModel cannot be trained further; take a Keras model")
+        raise WeightsError(
+            f"{self.name}: a frozen graph or SavedModel cannot be trained further or exported; take a Keras model"
+        )
 
 
 def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackbone:

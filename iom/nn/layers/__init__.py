@@ -19,9 +19,9 @@ class SavedArguments:
         return {**config, **{name: getattr(self, name) for name in names}}
 
 
-def lengths(rows, axis=-1):
-    """Euclidean length of each row, or column, not below the root of `NORM_FLOOR`."""
-    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=axis, keepdims=True), NORM_FLOOR))
+def lengths(rows):
+    """Euclidean length of each row, not below the root of `NORM_FLOOR`."""
+    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=-1, keepdims=True), NORM_FLOOR))
 
 
 def unit_length(rows, axis=-1):

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
@@ -237,15 +238,11 @@ def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
 class Symbols(keras.layers.Layer):
     """Index of the largest response, the first of equals: `(B, M, Q)` -> `(B, M)` int32.
 
-    On TensorFlow not by `keras.ops.argmax`, which is built from bit operations there that no converter knows, and ranks
-    -0.0 below 0.0.
+    Not by `keras.ops.argmax`, which is built from bit operations on TensorFlow that no converter knows, and ranks -0.0
+    below 0.0.
     """
 
     def call(self, responses):
-        if keras.backend.backend() != "tensorflow":
-            return ops.cast(ops.argmax(responses, axis=-1), "int32")
-        import tensorflow as tf
-
         return tf.argmax(responses, axis=-1, output_type=tf.int32)
 
     def compute_output_spec(self, responses):

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,15 +20,14 @@ from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.pair_lists import read_pair_list
 from iom.errors import DataError, WeightsError
 from iom.export.context import ExportContext, Source
-from iom.export.folding import graph_nodes
 from iom.export.formats import FORMATS, Format
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
 from iom.metrics.verification import equal_error_rate
 from iom.models.artifact import Check, Manifest, check_precision, hashed_files, manifest_path, write_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
+from iom.nn.hash_network import head_program
 from iom.nn.hash_numpy import PROGRAM, head_path
-from iom.nn.layers.index_of_max import DECAY, RATE
 from iom.photos.images import Pixels, read_images
 from iom.synthetic import load_face_model
 
@@ -225,41 +223,11 @@ def _move(made: Path, folder: Path) -> None:
 
 def write_head(hasher: keras.Model, path: Path) -> None:
     """Write the steps of a hash network and their arrays, for `iom.nn.hash_numpy`."""
-    known = {id(tensor): ("embedding", "order").index(tensor.name) for tensor in hasher.inputs}
-    steps: list[dict[str, Any]] = []
-    arrays: dict[str, Any] = {}
-    for number, node in enumerate(graph_nodes(hasher)):
-        name, settings, values = _step(node.operation)
-        keys = {setting: f"{number}/{setting}" for setting in values}
-        arrays |= {keys[setting]: value for setting, value in values.items()}
-        reads = [known[id(tensor)] for tensor in node.input_tensors]
-        steps.append({"step": name, "reads": reads, "settings": settings, "arrays": keys})
-        known[id(node.output_tensors[0])] = number + 2
+    steps, arrays = head_program(hasher)
+    for name, array in arrays.items():
+        half = array.astype(np.float16)
+        if np.array_equal(half, array):  # a frozen or stored projection
+            arrays[name] = half
     program = np.frombuffer(json.dumps(steps).encode(), np.uint8)
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **{PROGRAM: program, **arrays})
-
-
-def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Name, settings and arrays."""
-    kind = type(layer).__name__
-    if kind in ("UnitLength", "Add"):
-        return {"UnitLength": "unit", "Add": "sum"}[kind], {}, {}
-    if kind == "Dense":
-        return "dense", {}, dict(zip(("kernel", "bias"), layer.get_weights(), strict=False))
-    if kind == "PReLU":
-        return "prelu", {}, {"slopes": np.asarray(layer.alpha)}
-    if kind in {key_kind.layer for key_kind in KEY_KINDS.values()}:
-        return KEY_KINDS[layer.kind].step, {"keep": layer.keep}, {}
-    if kind == "IoMProjection":
-        settings = {
-            "alphabet_size": layer.alphabet_size,
-            "steps": layer.refinement_steps,
-            "gain": layer.refinement_gain,
-            "rate": RATE,
-            "decay": DECAY,
-        }
-        kernel = np.asarray(layer.kernel)
-        half = kernel.astype(np.float16)  # loses nothing of a frozen or stored projection
-        return "projection", settings, {"kernel": half if np.array_equal(half, kernel) else kernel}
-    raise WeightsError(f"{layer.name}: the layer {kind} has no step in iom/nn/hash_numpy.py")
+        np.savez_compressed(temporary, **{PROGRAM: program, **smaller})

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from iom.nn.layers import graph_nodes
+
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 _WEIGHTED = (*_CONVOLUTIONS, layers.Dense)
 MAX_MOVE = 8.0
@@ -102,13 +104,6 @@ class _Folding:
             _scale_inputs(layer, np.ones_like(self._moves[source]), -self._moves[source])
         if len(self._readers[result]) == 1:
             self._open_layers[result] = layer
-
-
-def graph_nodes(model: keras.Model) -> list[Any]:
-    """The calls of a functional model in an order in which they can be made, without its inputs."""
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
-    return [node for node in nodes if not node.is_input]
 
 
 def graph_readers(model: keras.Model) -> dict[int, list[Any]]:

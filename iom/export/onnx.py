@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from iom.errors import WeightsError, needs_extra
 from iom.export.context import ExportContext
-from iom.export.folding import graph_nodes, graph_readers
+from iom.export.folding import graph_readers
 from iom.keys import ROTATION_ROUNDS
 from iom.nn.hash_numpy import NORM_FLOOR, REFINEMENT_FLOOR, block_sizes
+from iom.nn.layers import graph_nodes
 from iom.nn.layers.index_of_max import DECAY, RATE
 
 OPSET = 17

@@ -478,6 +478,13 @@ class KerasFaceHasher(FaceHasher):
         return codes
 
     @functools.cached_property
+    def head(self) -> Head:
+        """The same network in NumPy."""
+        from iom.nn.hash_network import head_program
+
+        return Head(*head_program(self.model))
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the embedder's weights, the kind of key, all layers and weights here.
 

@@ -1,4 +1,4 @@
-"""Layers between the embedding and the code, and heads of training; what they share, and unit length."""
+"""Layers between the embedding and the code, and heads of training: what they share, unit length, a walk of a graph."""
 
 import inspect
 from typing import Any
@@ -45,3 +45,10 @@ class UnitLength(Float32Layer):
     def call(self, inputs):
         """`(B, D)` -> `(B, D)` of unit length."""
         return unit_length(inputs)
+
+
+def graph_nodes(model: keras.Model) -> list[Any]:
+    """The calls of a functional model in an order in which they can be made, without its inputs."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
+    return [node for node in nodes if not node.is_input]

@@ -457,8 +457,9 @@ class KerasFaceHasher(FaceHasher):
             WeightsError: Missing or damaged weights, or an embedder that this hasher was not trained with.
         """
         if self._embedder is None:
-            self.embedder = load_embedder(self.weights, batch_size=self.batch_size)
-        assert self._embedder is not None  # noqa: S101 - set in the line above
+            found = load_embedder(self.weights, batch_size=self.batch_size)
+            self.check_embedder(found)
+            self._embedder = found
         return self._embedder
 
     @embedder.setter

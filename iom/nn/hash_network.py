@@ -8,7 +8,7 @@ import numpy as np
 from iom._registry import lookup
 from iom.errors import ConfigError, WeightsError
 from iom.keys import KEY_KINDS
-from iom.nn.adapter import add_bottleneck, add_hidden_layer, set_starting_weights
+from iom.nn.adapter import BOTTLENECK, add_hidden_layer, set_starting_weights
 from iom.nn.layers import UnitLength, graph_nodes, keyed
 from iom.nn.layers.index_of_max import DECAY, RATE, IoMProjection
 
@@ -61,7 +61,8 @@ def build_hasher(embedding_size: int, config: "HasherConfig", *, seed: int = 0) 
     for number in range(1, config.hidden_layers + 1):
         rows = add_hidden_layer(rows, number, units=config.hidden_size or embedding_size)
     if config.bottleneck:
-        rows = add_bottleneck(rows, config.bottleneck)
+        rows = keras.layers.Dense(config.bottleneck, use_bias=False, name=BOTTLENECK)(rows)
+        rows = UnitLength(name="unit_bottleneck")(rows)
     rows = keyed_layer(config.key_kind, keep=config.keep, name=KEYED_LAYER)([rows, order])
     if config.keep:
         rows = UnitLength(name="unit_kept")(rows)

@@ -51,15 +51,10 @@ class Head:
     """
 
     def __init__(self, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:
-        self._steps = [
-            (
-                step["step"],
-                STEPS[step["step"]],
-                step["reads"],
-                {**step["settings"], **{name: arrays[key] for name, key in step["arrays"].items()}},
-            )
-            for step in steps
-        ]
+        self._steps = []
+        for step in steps:
+            found = {name: arrays[key] for name, key in step["arrays"].items()}
+            self._steps.append((step["step"], STEPS[step["step"]], step["reads"], {**step["settings"], **found}))
 
     @classmethod
     def load(cls, path: Path) -> "Head":

@@ -21,27 +21,20 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Range to (scale, offset) of raw pixels: the network takes `pixel * scale + offset`."""
 
-S = TypeVar("S", bound="InputSpec")
+S = TypeVar("S", bound="Statement")
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class InputSpec(Section):
-    """Kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side of the image."""
+class Statement(Section):
+    """Facts about a weights file that its content does not tell.
+
+    The kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side of the image.
+    """
 
     colour_order: Literal["RGB", "BGR"]
     range: Literal["0..255", "-1..1", "-1..1 (/128)", "0..1"]
     size: int
-
-    @property
-    def scaling(self) -> tuple[float, float]:
-        """(scale, offset) of raw pixels."""
-        return RANGES[self.range]
-
-
-class Statement(InputSpec):
-    """Facts about a weights file that its content does not tell."""
-
     architecture: str = ""
     """Backbone, where the file holds weights alone."""
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -52,6 +45,11 @@ class Statement(InputSpec):
     """Of the file; empty: not stated."""
     tensors: dict[str, Any] = Field(default_factory=dict)
     """Frozen graphs: names of the `input` and `output` tensors, and values to `feed` others."""
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """(scale, offset) of raw pixels."""
+        return RANGES[self.range]
 
 
 class Entry(Statement):

@@ -31,8 +31,8 @@ from iom.nn.losses.code.objectives import (
     HASHED_CLASS_COSINES,
     RELAXED,
     SOFT,
-    PerKeyLoss,
     build_objectives,
+    per_key,
 )
 from iom.nn.losses.code.pairs import code_cosine, expected_collision
 from iom.photos.images import read_images
@@ -190,9 +190,9 @@ class HasherTraining:
 
     def _loop(self, run: RunDir, verify: Callable[[], dict[str, float]]) -> TrainingLoop:
         config, data, steps = self.config, self.data, self.config.batches.steps_per_epoch
-        objectives: dict[str, Any] = dict(build_objectives(config.losses, config.hasher))
+        objectives = build_objectives(config.losses, config.hasher)
         if config.batches.keys > 1:
-            objectives = {name: PerKeyLoss(loss, config.batches.keys) for name, loss in objectives.items()}
+            objectives = {name: per_key(loss, config.batches.keys) for name, loss in objectives.items()}
         temperature = temperature_schedule(config.hasher, steps=config.epochs * steps)
         model = training_graph(
             self.network,
@@ -348,7 +348,7 @@ def training_graph(
             part of `hasher`.
         backbone: Trained along, from images; otherwise the input is the embedding.
         keys: G, keys that each batch is hashed under. With more than one, `order` is `(B, G, W)` and each output gets
-            an axis for the keys behind the rows, for `PerKeyLoss`.
+            an axis for the keys behind the rows, for `per_key`.
         temperature_input: The inverse temperature is an input `(B, 1)` instead of a constant.
         classes: Training subjects, for that head.
     """

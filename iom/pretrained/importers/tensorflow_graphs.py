@@ -101,6 +101,8 @@ class FixedEmbedder:
             raise WeightsError(f"{self._source}: the graph does not run: {one_line(error)}") from error
         return np.asarray(result, np.float32)
 
+    predict_on_batch = __call__
+
 
 def read_frozen(path: Path, statement: Statement) -> FixedEmbedder:
     """Embedder of a frozen graph.

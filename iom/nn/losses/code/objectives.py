@@ -69,24 +69,17 @@ class CodeLoss(keras.losses.Loss):
         return self.measure(y_true, y_pred)
 
 
-class PerKeyLoss(keras.losses.Loss):
-    """Mean, over G keys, of a loss of a whole batch on the outputs of each key.
+def per_key(loss: CodeLoss, keys: int) -> CodeLoss:
+    """Mean, over G keys, of a loss of a whole batch on the outputs of each key, `(B, G, ...)`.
 
     Two codes are comparable under one key only: nothing in the loss can compare rows across keys. The pairs stay as
     many as with one key, the gradient averages over keys, and a step costs G times more.
     """
 
-    def __init__(self, loss, keys):
-        super().__init__(name=loss.name, reduction="sum_over_batch_size")
-        self.loss = loss
-        self.keys = keys
-        self.reads = loss.reads
-        self.reads_embeddings = loss.reads_embeddings
+    def measure(truth, parts):
+        return ops.mean(ops.stack([loss.measure(truth, parts[:, key]) for key in range(keys)]))
 
-    def call(self, y_true, y_pred):
-        """Truth of the rows `(B, ...)` and outputs under each key `(B, G, ...)` -> scalar."""
-        values = [self.loss.call(y_true, y_pred[:, key]) for key in range(self.keys)]
-        return ops.mean(ops.stack(values))
+    return CodeLoss(loss.name, loss.reads, measure, reads_embeddings=loss.reads_embeddings)
 
 
 CODE_DISTANCES = {
@@ -129,8 +122,7 @@ def _of_code_cosines(function: Callable[..., Any], loss: Any, hasher: HasherConf
 
 
 def _binarization(loss: Any, hasher: HasherConfig) -> Measure:
-    words = WORDS[loss.words](hasher.alphabet_size)
-    measure = BINARIZATIONS[loss.form]
+    words, measure = WORDS[loss.words](hasher.alphabet_size), BINARIZATIONS[loss.form]
     return SOFT, lambda _, soft: measure(softened_words(soft, words), slope=loss.slope)
 
 

@@ -21,7 +21,7 @@ from iom.errors import WeightsError, needs_extra
 from iom.export.context import ExportContext
 from iom.export.folding import graph_readers
 from iom.keys import ROTATION_ROUNDS
-from iom.nn.hash_numpy import NORM_FLOOR, REFINEMENT_FLOOR, block_sizes
+from iom.nn.hash_numpy import FLOOR, block_sizes
 from iom.nn.layers import graph_nodes
 from iom.nn.layers.index_of_max import DECAY, RATE
 
@@ -332,7 +332,7 @@ def _clipped(graph: OnnxGraph, value: str, bound: float) -> str:
 
 def _unit_length(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
     square = graph.total(graph.add("Mul", rows, rows))
-    return graph.add("Div", rows, graph.add("Sqrt", graph.add("Max", square, graph.constant(NORM_FLOOR))))
+    return graph.add("Div", rows, graph.add("Sqrt", graph.add("Max", square, graph.constant(FLOOR))))
 
 
 def _keyed_permutation(graph: OnnxGraph, layer: Any, node: Any, rows: str, order: str) -> str:
@@ -386,7 +386,7 @@ def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> s
         return graph.add("MatMul", codes, back)
 
     held = read_back(rows)
-    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(REFINEMENT_FLOOR))
+    along = graph.add("Max", graph.total(graph.add("Mul", held, rows)), graph.constant(FLOOR))
     whole = graph.total(graph.add("Mul", held, held))
     across = graph.add("Sub", whole, graph.add("Mul", along, along))
     positive = graph.add("Max", across, graph.constant(0.0))

@@ -279,12 +279,8 @@ class ForwardingFaceHasher(FaceHasher):
 class ArtifactFaceHasher(FaceHasher):
     """An artefact of `iom deploy` in its own runtime; TensorFlow is imported only where that is the runtime.
 
-    Args:
-        session: The artefact in its runtime.
-        manifest: Its manifest.
-        head: Its hash network for NumPy, for embeddings.
-        path: The artefact.
-        batch_size: Faces a call. Always as many: another size may round differently.
+    Made by `load`. `session` is the artefact at `path`, for images; `head` its hash network for NumPy, for embeddings.
+    A call always takes `batch_size` faces: another size may round differently.
     """
 
     def __init__(
@@ -295,8 +291,7 @@ class ArtifactFaceHasher(FaceHasher):
         self.name = self.embedder_name = path.name
         self.weights = str(path)
         self.batch_size = batch_size
-        for size in SIZES:
-            setattr(self, size, getattr(manifest, size))
+        vars(self).update({size: getattr(manifest, size) for size in SIZES})
         self.embedder_fingerprint = manifest.fingerprint
         self.calibration = manifest.calibration
 
@@ -439,8 +434,7 @@ class KerasFaceHasher(FaceHasher):
 
         self.model = model
         self.shape: dict[str, Any] = shape_of(model)
-        for size in SIZES:
-            setattr(self, size, self.shape[size])
+        vars(self).update(self.shape)
         self.embedder_name = embedder_name
         self.embedder_fingerprint = embedder_fingerprint
         self.weights = weights or embedder_name
@@ -506,15 +500,9 @@ class KerasFaceHasher(FaceHasher):
         return digest.hexdigest()
 
     def check_embedder(self, embedder: Embedder) -> None:
-        """Refuse an embedder other than the one this hasher was trained with.
-
-        Only weights count (of both backbones and their share, where two are fused). `flip` is left to the user on
-        either side, on purpose: the mean with the mirror image lies in the same space, so that such codes compare with
-        plain ones. The threshold holds for the kind of embedding it was found with; calibrate anew where that matters.
-
-        Raises:
-            WeightsError: Another size or fingerprint: codes would be valid in form and worthless.
-        """
+        # Only weights count (of both backbones and their share, where two are fused). `flip` is left to the user on
+        # either side, on purpose: the mean with the mirror image lies in the same space, so that such codes compare
+        # with plain ones. The threshold holds for the kind of embedding it was found with.
         if (embedder.embedding_size, embedder.fingerprint) != (self.embedding_size, self.embedder_fingerprint):
             raise WeightsError(
                 f"this hasher was trained with the embedder {self.embedder_name} ({self.embedding_size} dimensions, "

@@ -19,8 +19,7 @@ from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, ROTATION_ROUNDS
 
 Array = NDArray[Any]
-NORM_FLOOR = 1e-12
-REFINEMENT_FLOOR = 1e-12
+FLOOR = 1e-12
 PROGRAM = "program"
 SUFFIX = ".head.npz"
 
@@ -98,7 +97,7 @@ class Head:
 
 def _unit(rows: Array) -> Array:
     square = np.sum(np.square(rows), axis=-1, keepdims=True)
-    unit: Array = rows / np.sqrt(np.maximum(square, np.float32(NORM_FLOOR)))
+    unit: Array = rows / np.sqrt(np.maximum(square, np.float32(FLOOR)))
     return unit
 
 
@@ -175,7 +174,7 @@ def corrected(
     for step in range(steps):
         held = held_by(result)
         if scale is None:
-            along = xp.maximum(xp.sum(held * rows, axis=-1, keepdims=True), REFINEMENT_FLOOR)
+            along = xp.maximum(xp.sum(held * rows, axis=-1, keepdims=True), FLOOR)
             across = xp.sum(held * held, axis=-1, keepdims=True) - along * along
             scale = along + gain * xp.maximum(across, 0.0) / along
         result = result + rate / (1.0 + decay * step) * (rows - held / scale)

@@ -289,8 +289,6 @@ def check_on_faces(predict: Predict, spec: Statement, *, source: str) -> FaceChe
 
 def _resize(faces: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
     """Synthetic faces at the network's size (Facenet's is 160)."""
-    if faces.shape[1] == size:
-        return faces.astype(np.float32)
     from PIL import Image
 
     resized = [np.asarray(Image.fromarray(face).resize((size, size))) for face in faces]

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from iom.nn.hash_numpy import NORM_FLOOR
+from iom.nn.hash_numpy import FLOOR
 
 
 class SavedArguments:
@@ -20,14 +20,14 @@ class SavedArguments:
 
 
 def lengths(rows):
-    """Euclidean length of each row, not below the root of `NORM_FLOOR`."""
-    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=-1, keepdims=True), NORM_FLOOR))
+    """Euclidean length of each row, not below the root of `FLOOR`."""
+    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=-1, keepdims=True), FLOOR))
 
 
 def unit_length(rows, axis=-1):
     """Rows, or columns, scaled to Euclidean length one; zeros stay zero."""
     square = ops.sum(ops.square(rows), axis=axis, keepdims=True)
-    return rows * ops.rsqrt(ops.maximum(square, NORM_FLOOR))
+    return rows * ops.rsqrt(ops.maximum(square, FLOOR))
 
 
 @keras.saving.register_keras_serializable(package="iom")

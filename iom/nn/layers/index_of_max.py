@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from iom._random import numpy_stream
 from iom._registry import lookup
 from iom.errors import ConfigError
-from iom.nn.hash_numpy import REFINEMENT_FLOOR, centred, corrected, read_back
+from iom.nn.hash_numpy import FLOOR, centred, corrected, read_back
 from iom.nn.layers import SavedArguments
 
 RATE = 1.0
@@ -121,7 +121,7 @@ class CentredPositions(SavedArguments, keras.constraints.Constraint):
         """Vectors `(K, M * Q)`, those of a position side by side."""
         vectors = ops.reshape(centred(ops, w, self.alphabet_size), (w.shape[0], -1, self.alphabet_size))
         squares = ops.sum(ops.square(vectors), axis=(0, 2), keepdims=True) / self.alphabet_size
-        vectors = vectors * ops.rsqrt(ops.maximum(squares, REFINEMENT_FLOOR))
+        vectors = vectors * ops.rsqrt(ops.maximum(squares, FLOOR))
         return ops.reshape(vectors, w.shape)
 
 
@@ -222,10 +222,8 @@ def hard_index(responses):
 def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
     """Codes with a gradient: a softmax over the symbols of each position, `(B, M, Q)`.
 
-    Args:
-        responses: `(B, M, Q)`.
-        inverse_temperature: T; a large one comes near to one-hot.
-        straight_through: The value is the exact one-hot code, the gradient that of the softmax (Bengio et al., 2013).
+    A large `inverse_temperature` T comes near to one-hot. With `straight_through` the value is the exact one-hot code,
+    the gradient that of the softmax (Bengio et al., 2013).
     """
     soft = ops.softmax(inverse_temperature * responses, axis=-1)
     if not straight_through:

@@ -48,18 +48,12 @@ def euclidean_distance(a, b):
     return ops.sqrt(ops.maximum(squares, DISTANCE_FLOOR))
 
 
-def mated_mask(labels):
-    """True for pairs of different rows of one subject, `(B,)` -> `(B, B)`."""
+def pair_masks(labels):
+    """Masks `(B, B)` of mated pairs, different rows of one subject, and of non-mated ones; labels `(B,)`."""
     labels = ops.reshape(labels, (-1,))
     same = ops.equal(labels[:, None], labels[None, :])
     rows = ops.arange(ops.shape(labels)[0])
-    return ops.logical_and(same, ops.not_equal(rows[:, None], rows[None, :]))
-
-
-def non_mated_mask(labels):
-    """True for pairs of different subjects, `(B,)` -> `(B, B)`."""
-    labels = ops.reshape(labels, (-1,))
-    return ops.not_equal(labels[:, None], labels[None, :])
+    return ops.logical_and(same, ops.not_equal(rows[:, None], rows[None, :])), ops.logical_not(same)
 
 
 def masked_mean(values, mask):
@@ -104,7 +98,7 @@ def batch_hard_triplet(distances, labels, *, margin):
 
 def hardest_pairs(distances, labels):
     """Farthest mated and nearest non-mated distance of each row (else a finite stand-in), and which rows have both."""
-    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
+    mated, non_mated = pair_masks(labels)
     bound = _bound(distances)
     farthest = ops.max(ops.where(mated, distances, -bound), axis=1)
     nearest = ops.min(ops.where(non_mated, distances, bound), axis=1)
@@ -116,7 +110,7 @@ def batch_all_triplet(distances, labels, *, margin):
 
     The mean leaves out triplets without a loss: they soon are nearly all, and would drown the rest.
     """
-    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
+    mated, non_mated = pair_masks(labels)
     losses = ops.relu(distances[:, :, None] - distances[:, None, :] + margin)
     triplets = ops.logical_and(mated[:, :, None], non_mated[:, None, :])
     return masked_mean(losses, ops.logical_and(triplets, losses > 0))
@@ -127,7 +121,7 @@ def semi_hard_triplet(distances, labels, *, margin):
 
     The mean is over mated pairs of rows with a non-mated partner. Memory: `(B, B, B)`.
     """
-    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
+    mated, non_mated = pair_masks(labels)
     bound = _bound(distances)
     others = distances[:, None, :]
     farther = ops.logical_and(non_mated[:, None, :], others > distances[:, :, None])
@@ -159,8 +153,7 @@ def batch_hard_arc_triplet(angles, labels, *, margin):
 
 def batch_all_arc_triplet(angles, labels, *, margin):
     """Mean over all triplets of angles, as of `batch_hard_arc_triplet`; as a sum of two parts it needs `(B, B)`."""
-    mated = ops.cast(mated_mask(labels), angles.dtype)
-    non_mated = ops.cast(non_mated_mask(labels), angles.dtype)
+    mated, non_mated = (ops.cast(mask, angles.dtype) for mask in pair_masks(labels))
     mates = ops.sum(mated, axis=1)
     others = ops.sum(non_mated, axis=1)
     total = others * ops.sum(mated * _mated(angles, margin), axis=1)
@@ -212,7 +205,7 @@ def weighted_margin_loss(similarities, labels, *, boundary, width, cutoff, dimen
     `distance_weights`.
     """
     distances = ops.sqrt(ops.clip(2.0 - 2.0 * similarities, *DISTANCE_SQUARE_LIMITS))
-    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
+    mated, non_mated = pair_masks(labels)
     weights = distance_weights(distances, non_mated, reach=boundary + width, cutoff=cutoff, dimension=dimension)
     near = ops.relu(width + distances - boundary)
     far = ops.sum(weights * ops.relu(width + boundary - distances), axis=1, keepdims=True)
@@ -225,7 +218,7 @@ def informative_pairs(similarities, labels, *, margin):
     A mated pair is kept if it is less alike than the row's most alike non-mated pair + margin, a non-mated one if it is
     more alike than the row's least alike mated pair - margin. A row that lacks either kind keeps none.
     """
-    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
+    mated, non_mated = pair_masks(labels)
     bound = ops.max(ops.abs(similarities)) + margin + 1.0
     most_alike = ops.max(ops.where(non_mated, similarities, -bound), axis=1, keepdims=True)
     least_alike = ops.min(ops.where(mated, similarities, bound), axis=1, keepdims=True)
@@ -258,10 +251,9 @@ def collision_logistic(collisions, labels, *, threshold, slope):
     `threshold` is the collision probability at the decision, `slope` the steepness of the logistic around it. A kind of
     pair that is absent counts as without loss.
     """
+    mated, non_mated = pair_masks(labels)
     margins = slope * (collisions - threshold)
-    accept = masked_mean(ops.softplus(-margins), mated_mask(labels))
-    reject = masked_mean(ops.softplus(margins), non_mated_mask(labels))
-    return 0.5 * (accept + reject)
+    return 0.5 * (masked_mean(ops.softplus(-margins), mated) + masked_mean(ops.softplus(margins), non_mated))
 
 
 def normal_divergence(mated, non_mated):
@@ -287,7 +279,7 @@ def linkability_loss(distances, labels, *, form, resolution):
     distances go. `resolution`, the smallest step of a distance, bounds the deviations from below. It is 0 for equal
     means and deviations, or without pairs of one kind. Pairs of one image with itself are left out.
     """
-    mated, non_mated = mated_mask(labels), non_mated_mask(labels)
+    mated, non_mated = pair_masks(labels)
     value = LINKABILITIES[form](_moments(distances, mated, resolution), _moments(distances, non_mated, resolution))
     both_present = ops.logical_and(ops.any(mated), ops.any(non_mated))
     return value * ops.cast(both_present, distances.dtype)

@@ -140,7 +140,7 @@ class DistractorEvaluator(FigureEvaluator):
             templates = system.templates(self._embeddings, self._keys(scenario, subjects, repetition))
             ranks = self._ranks(system, templates, same)
             nothing = np.zeros(len(ranks))
-            by_key.append([Searches(nothing, ranks, nothing, len(self._benchmark.images) - len(subjects) + 1)])
+            by_key.append([Searches(nothing, ranks, nothing)])
         searched = np.repeat(subjects, same.sum(axis=1))
         estimates = identification_rates(by_key, searched, points=[], seed=self._config.seed)
         for rank, (rate, interval) in enumerate(zip(*estimates, strict=True), start=1):

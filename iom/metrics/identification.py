@@ -26,7 +26,7 @@ RANKS = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Searches:
-    """Result of a search of one gallery of `gallery_size` references for each probe, `(P,)` each.
+    """Result of a search of one gallery for each probe, `(P,)` each.
 
     `own` is the distance to the probe's own reference (infinity where it is not enrolled), `rank` the rank of that
     reference from 1, ties counting against it (0 where it is not enrolled), `best` the distance to the nearest
@@ -36,7 +36,6 @@ class Searches:
     own: NDArray[np.float64]
     rank: NDArray[np.int64]
     best: NDArray[np.float64]
-    gallery_size: int
 
     @property
     def enrolled(self) -> NDArray[np.bool_]:
@@ -160,7 +159,7 @@ class GallerySearch:
         if not sum(len(part[0]) for part in self._parts):
             raise DataError("search: expected probes, received none")
         own, rank, best = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        return Searches(own, rank, best, len(self._sorted))
+        return Searches(own, rank, best)
 
 
 def search_gallery(distances: ArrayLike, probe_subjects: ArrayLike, gallery_subjects: ArrayLike) -> Searches:

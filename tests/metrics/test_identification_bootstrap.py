@@ -21,7 +21,7 @@ def _searches(seed: int) -> Searches:
 
 def _repeated(searches: Searches, weights: np.ndarray) -> Searches:
     rows = np.repeat(np.arange(len(weights)), weights.astype(int))
-    return Searches(searches.own[rows], searches.rank[rows], searches.best[rows], 15)
+    return Searches(searches.own[rows], searches.rank[rows], searches.best[rows])
 
 
 def test_weighted_figures_are_those_of_repeated_probes() -> None:

@@ -143,7 +143,9 @@ def run_sweep(
                 journal.add(measured[row.name], durable=True)
                 _write_tables(list(measured.values()), output, title)
                 bar.clear()
-                report(_line(measured[row.name]))
+                found = measured[row.name]
+                rates = [f"{heading} {100 * found[rate]:.2f} %" for rate, heading in RATES.items() if rate in found]
+                report(f"{row.name}: {found.get('failed') or ', '.join(rates)} ({found['seconds']:.0f} s)")
                 bar.update()
     rows = list(measured.values())
     _write_tables(rows, output, title)
@@ -330,8 +332,3 @@ def _write_tables(rows: Sequence[Row], folder: Path, title: str) -> None:
     write_json(folder / "sweep.json", {"format": FORMAT, "title": title, "rows": list(rows)})
     write_text(folder / "sweep.csv", csv_text(columns, rows))
     write_text(folder / "sweep.md", f"# {title}\n\n{sweep_table(rows).markdown()}\n")
-
-
-def _line(row: Row) -> str:
-    rates = [f"{heading} {100 * row[rate]:.2f} %" for rate, heading in RATES.items() if rate in row]
-    return f"{row['name']}: {row.get('failed') or ', '.join(rates)} ({row['seconds']:.0f} s)"

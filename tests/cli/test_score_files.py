@@ -6,9 +6,10 @@ import pytest
 from iom.config import ScenarioConfig
 from iom.errors import DataError
 from iom.evaluation.score_files import read_scores, table_figures, write_system_scores
-from iom.evaluation.scores import code_scores, float_scores
+from iom.evaluation.scores import code_scores
 from iom.metrics.verification import error_curve
 from tests.commands import command
+from tests.scores import float_scores
 
 main = command("score-files")
 

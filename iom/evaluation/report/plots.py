@@ -56,7 +56,7 @@ def report_plots(data: ReportData) -> dict[str, str]:
         "roc": (sections.curves, lines(_draw_roc, "ROC")),
         "cmc": (sections.identification, lines(_draw_cmc, "Closed-set identification (CMC)")),
         "open_set": (sections.identification, lines(_draw_open_set, "Open-set identification (DIR against FPIR)")),
-        "histograms": (sections.histograms, histogram_plot),
+        "histograms": (sections.histograms, lambda _: _grid(sections.histograms, _draw_histogram, "share of pairs, %")),
         "linkability": (sections.linkability, linkability_plot),
         "attacks": (sections.attacks, attack_plot),
         "per_key": (data.per_key, spread_plot),
@@ -90,11 +90,6 @@ def _draw_open_set(axes: Any, *, data: ReportData) -> None:
         _line(axes, entry.fpir, _sides(entry.dir, entry, lambda rates: 100 * rates), line)
     axes.set(xscale="log", xlabel="FPIR", ylabel="DIR at rank 1, %")
     axes.set_ylim(top=100)
-
-
-def histogram_plot(data: ReportData) -> str:
-    """Score histograms with the decision threshold."""
-    return _grid(data.sections.histograms, _draw_histogram, "share of pairs, %")
 
 
 def linkability_plot(data: ReportData) -> str:
@@ -171,12 +166,6 @@ def _row_plot(rows: Sequence[tuple[str, str, list[float], tuple[float | None, ..
         axes.set_xlim(left=min(0, axes.get_xlim()[0]))
 
     return _single(draw, title, "", height=0.9 + 0.36 * max(2, len(rows)))
-
-
-def standalone(svg: str) -> str:
-    """A plot of a page as an SVG file of its own."""
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return svg.replace("<svg ", f"<svg {names} ", 1)
 
 
 def report_png(data: ReportData) -> bytes:

@@ -186,7 +186,8 @@ def report_tables(data: ReportData) -> dict[str, Table]:
     sections = data.sections
     identification = {(entry.system, entry.scenario): entry.figures for entry in sections.identification}
     linkability = {
-        (e.system,): {name: e.estimate if name == "d_sys" else getattr(e, name) for name in LINKABILITY}
+        (e.system,): {name: getattr(e, name) for name in LINKABILITY}
+        | {"d_sys": Estimate(value=e.d_sys, low=e.low, high=e.high)}
         for e in sections.linkability
     }
     calibration = {

@@ -22,6 +22,8 @@ from iom.evaluation.score_files import benchmark_names
 PAGE = "report.html"
 DIFF_PAGE = "comparison.html"
 JPEG_QUALITY = 80
+SVG_NAMES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+"""Namespaces that a plot needs in a file of its own."""
 COLUMNS = ("system", "scenario", "protocol", "metric", "value", "low", "high", "std")
 SAME_BENCHMARK = ("name", "pairs", "mated", "non_mated", "subjects")
 TITLES = {
@@ -124,7 +126,7 @@ def write_diff(reports: Mapping[str, ReportData], folder: Path) -> Table:
         DIFF_PAGE: render("diff.html.j2", reports=reports, table=table, plot=Markup(plot)),  # noqa: S704
         "comparison.csv": csv_text(("report", *COLUMNS[:-1]), rows),
         "comparison.tex": f"% Reports side by side\n{table.latex()}",
-        "comparison.svg": plots.standalone(plot),
+        "comparison.svg": plot.replace("<svg ", f"<svg {SVG_NAMES} ", 1),
     }
     _write("comparison", folder, texts)
     return table

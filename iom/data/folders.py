@@ -4,6 +4,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +45,14 @@ class FaceFolder:
     @property
     def files(self) -> list[Path]:
         """Full paths, in the order of `paths`; of shards, objects that are read like a path."""
-        if self.store is not None:
-            return [self.store.rows[path] for path in self.paths]  # type: ignore[misc]
-        return [self.root / path for path in self.paths]
+        return [self._file(path) for path in self.paths]
+
+    def read_many(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Encoded images `(B,)` of rows `(B,)`, as bytes."""
+        return np.array([self._file(self.paths[row]).read_bytes() for row in rows], dtype=object)
+
+    def _file(self, path: str) -> Path:
+        return self.root / path if self.store is None else self.store.rows[path]  # type: ignore[return-value]
 
     def describe_left_out(self, min_images: int) -> str:
         """Text about subjects and links that are left out; empty when there are none."""
@@ -59,12 +65,10 @@ class FaceFolder:
 
     def of_subjects(self, wanted: set[str]) -> "FaceFolder":
         """The part whose subject is in `wanted`, relabelled densely."""
-        rows = [i for i, label in enumerate(self.labels) if self.subjects[label] in wanted]
-        names = sorted({self.subjects[self.labels[i]] for i in rows})
-        index = {name: i for i, name in enumerate(names)}
-        labels = np.array([index[self.subjects[self.labels[i]]] for i in rows], dtype=np.int64)
-        paths = tuple(self.paths[i] for i in rows)
-        return FaceFolder(self.root, paths, labels, tuple(names), store=self.store)
+        kept = [label for label, name in enumerate(self.subjects) if name in wanted]
+        rows = np.flatnonzero(np.isin(self.labels, kept))
+        paths, names = tuple(self.paths[row] for row in rows), tuple(self.subjects[label] for label in kept)
+        return FaceFolder(self.root, paths, np.searchsorted(kept, self.labels[rows]), names, store=self.store)
 
 
 def scan_folder(config: FolderConfig) -> FaceFolder:
@@ -176,12 +180,7 @@ def _merged_names(config: FolderConfig) -> dict[str, str]:
     """Name of the merged subject for each name in the list of pairs."""
     if not config.same_subject:
         return {}
-    path = Path(config.same_subject)
-
-    def pair(fields: list[str]) -> tuple[str, str, bool]:
-        similar = len(fields) < 3 or float(fields[2]) >= config.same_subject_similarity
-        return fields[0], fields[1], similar
-
     form = "two subjects parted by a tab, and optionally their similarity"
-    pairs = read_rows(path, form, pair, "\t")
-    return _first_names((first, second) for first, second, similar in pairs if similar)
+    pairs = read_rows(Path(config.same_subject), form, lambda f: (f[0], f[1], float(f[2]) if f[2:] else np.inf), "\t")
+    least = config.same_subject_similarity
+    return _first_names((first, second) for first, second, similarity in pairs if similarity >= least)

@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from iom._files import sha256_of
 from iom._untrusted import check_name, path_inside, reading
 from iom.data.table_files import read_object
@@ -78,10 +75,6 @@ class ShardStore:
     def paths(self) -> list[str]:
         """Sorted `<subject>/<file>`."""
         return sorted(self.rows)
-
-    def read_many(self, paths: NDArray[Any]) -> NDArray[Any]:
-        """Encoded images `(B,)` of `<subject>/<file>` as bytes `(B,)`."""
-        return np.array([self.rows[path.decode()].read_bytes() for path in paths], dtype=object)
 
 
 def is_shards(root: Path) -> bool:

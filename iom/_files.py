@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -269,11 +270,8 @@ class Listing:
     @property
     def subjects(self) -> dict[str, list[str]]:
         """Names within the folder of each subject's images: those at `<subject>/<image>`."""
-        found: dict[str, list[str]] = {}
-        for name in self.images:
-            if name.count("/") == 1:
-                found.setdefault(name.split("/")[0], []).append(name)
-        return found
+        images = (name for name in self.images if name.count("/") == 1)  # in the order of their folders
+        return {subject: list(own) for subject, own in itertools.groupby(images, lambda name: name.split("/")[0])}
 
     @property
     def linked_folders(self) -> int:

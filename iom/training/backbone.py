@@ -255,11 +255,6 @@ def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, S
     loss = build_margin_loss(margin, classes=sampled_classes(classes, margin.sample))
     if not loss.needs_cosines:
         raise ConfigError(f"margin.sample: expected 1 with {margin.name}, received {margin.sample}")
-    if config.training.accumulate > 1:
-        raise ConfigError(
-            "training.accumulate: expected 1 with margin.sample below 1 (each batch has classes "
-            f"of its own), received {config.training.accumulate}"
-        )
     slots = 2 if optimizer.name != "sgd" else int(optimizer.momentum > 0)
     layer = SampledCosineLogits(
         classes, margin.sample, slots=slots, seed=config.seed, with_norm=loss.needs_norm, name=LABEL

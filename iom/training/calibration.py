@@ -7,7 +7,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +32,10 @@ from iom.pretrained import HASHER_FILE, checkout, package_folder
 if TYPE_CHECKING:
     import keras
 
+    from iom.baselines.protection import Protection
+
 MAX_IMAGES = 4000
 """Images compared with each other; of a larger held-out part whole subjects are drawn."""
-
-
-class Coder(Protocol):
-    """What makes codes of embeddings: a hasher or a baseline."""
-
-    @property
-    def alphabet_size(self) -> int: ...
-
-    def hash(self, embeddings: NDArray[np.float32], key: TransformKey) -> NDArray[np.uint8]: ...
 
 
 def embedder_in_training(backbone: "keras.Model", *, batch_size: int = 64) -> Embedder:
@@ -100,7 +93,9 @@ class ValidationPairs:
         comparator = CosineComparator()
         return self.all.curve(comparator, comparator.prepare(embeddings), fmr=1.0)
 
-    def equal_error_rate(self, embeddings: NDArray[np.float32], coder: Coder, keys: Sequence[TransformKey]) -> float:
+    def equal_error_rate(
+        self, embeddings: NDArray[np.float32], coder: "FaceHasher | Protection", keys: Sequence[TransformKey]
+    ) -> float:
         """Mean over the keys of the equal error rate of codes."""
         comparator = SymbolComparator(coder.alphabet_size)
         curves = (self.all.curve(comparator, comparator.prepare(coder.hash(embeddings, key))) for key in keys)
@@ -108,7 +103,12 @@ class ValidationPairs:
 
 
 def calibrate(
-    coder: Coder, pairs: ValidationPairs, embeddings: NDArray[np.float32], config: CalibrationConfig, *, seed: int
+    coder: "FaceHasher | Protection",
+    pairs: ValidationPairs,
+    embeddings: NDArray[np.float32],
+    config: CalibrationConfig,
+    *,
+    seed: int,
 ) -> Calibration:
     """The largest threshold whose false match rate, over all keys, does not exceed `config.fmr`.
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from iom._environment import environment
 from iom._files import TEMPORARY, atomic_path, remove_temporary_files, write_json, write_text
-from iom._untrusted import parse_json, read_json
+from iom._untrusted import parse_json, read_json, short
 from iom.config import load_config, save_config
-from iom.config.base import dotted, short
+from iom.config.base import dotted
 from iom.errors import CheckpointError, ConfigError
 
 HEADER = "header"

@@ -192,7 +192,7 @@ def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
         with zipfile.ZipFile(path) as archive:
             check_inflated(archive)
             members = archive.namelist()
-            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in members}
+            return {name.removesuffix(".npy"): parse_array(archive.read(name)) for name in members}
     except (OSError, ValueError):
         raise
     # zipfile, zlib and NumPy's reader of headers, a Python literal, raise several kinds.
@@ -200,7 +200,8 @@ def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
         raise ValueError(f"damaged: {error}") from error
 
 
-def _array(data: bytes) -> "NDArray[Any]":
+def parse_array(data: bytes) -> "NDArray[Any]":
+    """The array, not to be written to, of an `.npy` file of numbers or texts."""
     import numpy as np
 
     stream = io.BytesIO(data)

@@ -89,7 +89,11 @@ def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
     try:
         subjects = tuple(str(name) for name in manifest["subjects"])
         for shard in manifest["shards"]:
-            _check_shard(root, shard, verify=verify)
+            path = path_inside(root, shard["file"], source=root / MANIFEST)
+            if not path.is_file() or path.stat().st_size != shard["bytes"]:
+                raise DataError(f"{path}: expected {shard['bytes']} bytes; missing or truncated")
+            if verify and sha256_of(path) != shard["sha256"]:
+                raise DataError(f"{path}: not as the manifest says; damaged, convert again")
             for row in read_sidecar(root, shard["file"], str(shard["index_sha256"])):
                 if row.offset + row.length > shard["bytes"]:
                     raise DataError(f"{row.shard.with_suffix('.tsv')}: places outside of its shard")
@@ -145,11 +149,3 @@ def read_records(path: Path) -> Iterator[tuple[str, int, bytes]]:
                 int(feature["image/source_id"].int64_list.value[0]),
                 feature["image/encoded"].bytes_list.value[0],
             )
-
-
-def _check_shard(root: Path, shard: dict[str, Any], *, verify: bool) -> None:
-    path = path_inside(root, shard["file"], source=root / MANIFEST)
-    if not path.is_file() or path.stat().st_size != shard["bytes"]:
-        raise DataError(f"{path}: expected {shard['bytes']} bytes; missing or truncated")
-    if verify and sha256_of(path) != shard["sha256"]:
-        raise DataError(f"{path}: not as the manifest says; damaged, convert again")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from iom._files import atomic_path, write_text
+from iom._files import atomic_path, csv_text, write_text
 from iom._untrusted import read_text, reading
 from iom.errors import DataError
 from iom.photos.images import Pixels, in_threads, read_photograph
@@ -195,13 +195,11 @@ def read_landmarks(path: Path) -> dict[str, list[Face]]:
 
 def write_landmarks(path: Path, rows: Iterable[tuple[str, int, Face, str]]) -> None:
     """Write `(photo, number, face, file)` rows, atomically."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for photo, number, face, file in rows:
-        points = [f"{value:.3f}" for value in face.points.ravel()]
-        writer.writerow([photo, number, f"{face.score:.6f}", file, *points])
-    write_text(path, stream.getvalue())
+    cells = (
+        (photo, number, f"{face.score:.6f}", file, *(f"{value:.3f}" for value in face.points.ravel()))
+        for photo, number, face, file in rows
+    )
+    write_text(path, csv_text(COLUMNS, (dict(zip(COLUMNS, row, strict=True)) for row in cells)))
 
 
 def _face(row: Mapping[str, str | None], place: str) -> Face:
@@ -254,18 +252,11 @@ def pose_of(points: ArrayLike) -> Pose:
     return Pose(*(float(np.degrees(angle)) for angle in (yaw, pitch, roll)))
 
 
-def sharpness_of(face: Pixels) -> float:
-    """Variance of the Laplacian of the luminance (Pech-Pacheco et al., ICPR 2000); low: blurred, or enlarged much."""
-    grey = _luminance(face)
+def qualities_of(face: Pixels) -> dict[str, float]:
+    """`sharpness` and `brightness` of an aligned face: variance of the Laplacian, and mean, 0 to 255, of its luminance.
+
+    The former (Pech-Pacheco et al., ICPR 2000) is low where a face is blurred, or enlarged much.
+    """
+    grey = face[EDGE : SIZE - EDGE, EDGE : SIZE - EDGE].astype(np.float64) @ np.array(LUMINANCE)
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-    return float(laplacian.var())
-
-
-def brightness_of(face: Pixels) -> float:
-    """Mean luminance of an aligned face, 0 to 255."""
-    return float(_luminance(face).mean())
-
-
-def _luminance(face: Pixels) -> NDArray[np.float64]:
-    inner = face[EDGE : SIZE - EDGE, EDGE : SIZE - EDGE].astype(np.float64)
-    return np.asarray(inner @ np.array(LUMINANCE))
+    return {"sharpness": float(laplacian.var()), "brightness": float(grey.mean())}

@@ -6,10 +6,8 @@ in the order of the names, and a journal from which the same run started again c
 
 import base64
 import contextlib
-import csv
 import dataclasses
 import hmac
-import io
 import json
 import os
 import time
@@ -31,6 +29,7 @@ from iom._files import (
     Listing,
     atomic_path,
     check_folder,
+    csv_text,
     list_images,
     name_of,
     remove_temporary_files,
@@ -110,8 +109,7 @@ class PhotoRun:
                 count = min(max(self.workers, 1), len(left))
                 threads = ThreadPoolExecutor(count, thread_name_prefix="iom-photos")
                 stack.callback(threads.shutdown, cancel_futures=True)
-                find = self._in_workers(count, stack) if self.workers else self._in_this_process()
-                results = _in_order(find, left, threads)
+                results = _in_order(self._finder(count, stack), left, threads)
             yield iter(
                 tqdm(results, total=len(names), initial=done, unit="photo", desc=label, disable=not self.progress)
             )
@@ -119,11 +117,11 @@ class PhotoRun:
     def _known(self, name: str) -> Sequence[Face] | None:
         return None if self.points is None else self.points.get(name, ())
 
-    def _in_this_process(self) -> Callable[[str], PhotoResult]:
-        detect = detector_of(self.settings, self.weights)
-        return lambda name: find_faces(self.photos, name, self._known(name), settings=self.settings, detect=detect)
-
-    def _in_workers(self, count: int, stack: contextlib.ExitStack) -> Callable[[str], PhotoResult]:
+    def _finder(self, count: int, stack: contextlib.ExitStack) -> Callable[[str], PhotoResult]:
+        """What finds the faces of one photograph: this process, or `count` workers."""
+        if not self.workers:
+            detect = detector_of(self.settings, self.weights)
+            return lambda name: find_faces(self.photos, name, self._known(name), settings=self.settings, detect=detect)
         config = [str(self.photos), self.settings.model_dump(), str(self.weights or "")]
         pool = WorkerPool("iom.photos.pipeline:photo_handler", json.dumps(config), workers=count, max_answer=1 << 30)
         stack.callback(pool.close)
@@ -289,7 +287,7 @@ def _check_entries(journal: PhotoJournal, output: Path) -> None:
         raise journal.damaged() from error
 
 
-def _write_align_reports(output: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _write_align_reports(output: Path, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Write `landmarks.csv` and `report.csv`; return the counts for `report.json`."""
     write_landmarks(
         output / "landmarks.csv",
@@ -299,14 +297,12 @@ def _write_align_reports(output: Path, entries: Sequence[Mapping[str, Any]]) -> 
             for number, (face, file) in enumerate(zip(faces_of(entry["faces"]), entry["files"], strict=True))
         ),
     )
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("photo", "status", "faces", "notes", "reason"))
-    for entry in entries:
-        if entry["status"] != "aligned" or entry["notes"] or len(entry["faces"]) > 1:
-            notes = " ".join(entry["notes"])
-            writer.writerow((entry["photo"], entry["status"], len(entry["faces"]), notes, entry["reason"]))
-    write_text(output / "report.csv", stream.getvalue())
+    rows = (
+        entry | {"faces": len(entry["faces"]), "notes": " ".join(entry["notes"])}
+        for entry in entries
+        if entry["status"] != "aligned" or entry["notes"] or len(entry["faces"]) > 1
+    )
+    write_text(output / "report.csv", csv_text(("photo", "status", "faces", "notes", "reason"), rows))
     status = Counter(entry["status"] for entry in entries)
     return {
         "photographs": len(entries),

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from iom._files import cached_array, write_array
 from iom._random import numpy_stream, seed_everything
-from iom.config import MarginConfig, Stage1Config
+from iom.config import Stage1Config
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.folders import FaceFolder, hold_out, scan_folder
@@ -31,7 +31,7 @@ from iom.nn.layers import UnitLength
 from iom.nn.layers.cosine import CentreDistances, CosineLogits
 from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
 from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
-from iom.nn.losses.margin import SampledLoss, SoftmaxCrossEntropy, build_margin_loss
+from iom.nn.losses.margin import SampledLoss, build_margin_loss
 from iom.photos.images import check_images, read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
@@ -230,7 +230,13 @@ def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
         add(LABEL, margin.weight, loss, layer([embedding, heads.labels]))
     elif margin.weight > 0:
         loss = build_margin_loss(margin, classes=classes)
-        add(LABEL, margin.weight, loss, _logits(margin, loss, classes)(embedding))
+        if loss.needs_cosines:
+            layer = CosineLogits(classes, sub_centers=margin.sub_centers, with_norm=loss.needs_norm, name=LABEL)
+        elif margin.sub_centers > 1:
+            raise ConfigError(f"margin.sub_centers: {margin.name} compares no centres")
+        else:
+            layer = keras.layers.Dense(classes, name=LABEL, dtype="float32")
+        add(LABEL, margin.weight, loss, layer(embedding))
     if config.center.weight > 0:
         add(CENTER, config.center.weight, CenterLoss(), CentreDistances(classes, name=CENTER)(embedding))
     if triplet.weight > 0:
@@ -239,14 +245,6 @@ def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
     if distillation.teacher:
         add(TARGET, distillation.weight, EmbeddingDistance(), UnitLength(name=TARGET)(embedding))
     return heads
-
-
-def _logits(config: MarginConfig, loss: SoftmaxCrossEntropy, classes: int) -> keras.layers.Layer:
-    if not loss.needs_cosines:
-        if config.sub_centers > 1:
-            raise ConfigError(f"margin.sub_centers: {config.name} compares no centres")
-        return keras.layers.Dense(classes, name=LABEL, dtype="float32")
-    return CosineLogits(classes, sub_centers=config.sub_centers, with_norm=loss.needs_norm, name=LABEL)
 
 
 def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, SampledLoss]:

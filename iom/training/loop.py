@@ -115,7 +115,6 @@ class TrainingLoop:
         self.save_model("last")
         self.run.log(record)
         self._save_state(epoch + 1, 0)
-        self.progress = dataclasses.replace(self.progress, epoch=epoch + 1, step=0)
         draw_curves(self.run.path / "curves.png", {self.run.path.name: self.run.records()})
         self.on_epoch(record)
         self.report(_line(record, total_epochs) + (" (best)" if improved else ""))
@@ -177,7 +176,8 @@ class TrainingLoop:
 
     def _save_state(self, epoch: int, step: int) -> None:
         """Write the state that the next step starts from."""
-        self.run.save_state(self.model, dataclasses.replace(self.progress, epoch=epoch, step=step), state=self.state)
+        self.progress = dataclasses.replace(self.progress, epoch=epoch, step=step)
+        self.run.save_state(self.model, self.progress, state=self.state)
 
     def _learning_rate(self) -> float:
         """Learning rate of the next step."""

@@ -8,7 +8,6 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, ExponentialDecay, LearningRateSchedule, PiecewiseConstantDecay
 
-from iom._registry import lookup
 from iom.config import OptimizerConfig
 from iom.errors import ConfigError
 
@@ -46,7 +45,7 @@ def build_schedule(config: OptimizerConfig, *, epochs: int, steps_per_epoch: int
         )
     warmup = round(config.warmup_epochs * steps_per_epoch)
     steps = max(1, epochs * steps_per_epoch - warmup)
-    rate = lookup(SCHEDULES, config.schedule, "learning-rate schedule")(config, steps, steps_per_epoch)
+    rate = SCHEDULES[config.schedule](config, steps, steps_per_epoch)
     delay = 0 if config.schedule == "step" else warmup  # milestones are epochs of the whole training
     floor = config.floor * config.learning_rate if config.schedule == "exponential" else 0.0
     return WarmUp(rate, warmup_steps=warmup, delay=delay, min_rate=floor)
@@ -111,13 +110,12 @@ def build_optimizer(
 
     `accumulate` is the number of batches whose gradients are averaged into one update.
     """
-    kind = lookup(OPTIMIZERS, config.name, "optimizer")
     settings: dict[str, Any] = {"weight_decay": config.weight_decay or None}
     if config.name == "sgd":
         settings |= {"momentum": config.momentum, "nesterov": config.nesterov}
     if config.name == "adamw":
         settings["weight_decay"] = config.weight_decay  # its own default is not zero
-    optimizer = kind(
+    optimizer = OPTIMIZERS[config.name](
         learning_rate=build_schedule(config, epochs=epochs, steps_per_epoch=steps_per_epoch),
         global_clipnorm=config.clip_norm or None,
         gradient_accumulation_steps=accumulate if accumulate > 1 else None,

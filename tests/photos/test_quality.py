@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from PIL import Image, ImageFilter
 
-from iom.photos.align import TEMPLATE, brightness_of, head_shape, pose_of, sharpness_of
+from iom.photos.align import TEMPLATE, head_shape, pose_of, qualities_of
 
 
 def turned(yaw, pitch, roll):
@@ -55,13 +55,13 @@ def test_the_nose_shows_the_way():
 def test_blur_lowers_the_sharpness_and_dark_the_brightness():
     noise = np.random.default_rng(1).integers(0, 256, (112, 112, 3)).astype(np.uint8)
     picture = Image.fromarray(noise)
-    values = [sharpness_of(np.asarray(picture.filter(ImageFilter.GaussianBlur(r)))) for r in (0, 1, 2)]
+    values = [qualities_of(np.asarray(picture.filter(ImageFilter.GaussianBlur(r))))["sharpness"] for r in (0, 1, 2)]
     assert values[0] > 10 * values[1] > 20 * values[2]
     flat = np.full((112, 112, 3), 77, np.uint8)
-    assert sharpness_of(flat) == 0.0
-    assert brightness_of(flat) == pytest.approx(77)
+    assert qualities_of(flat)["sharpness"] == 0.0
+    assert qualities_of(flat)["brightness"] == pytest.approx(77)
     flat[:16] = 255  # the edge is not looked at
-    assert brightness_of(flat) == pytest.approx(77)
+    assert qualities_of(flat)["brightness"] == pytest.approx(77)
 
 
 def test_sharpness_against_a_loop():
@@ -72,4 +72,4 @@ def test_sharpness_against_a_loop():
         for x in range(17, 95):
             around = grey[y - 1, x] + grey[y + 1, x] + grey[y, x - 1] + grey[y, x + 1]
             values.append(around - 4 * grey[y, x])
-    assert sharpness_of(face) == pytest.approx(np.var(values))
+    assert qualities_of(face)["sharpness"] == pytest.approx(np.var(values))

@@ -246,6 +246,7 @@ def _write_shard(
 ) -> tuple[list[ShardRow], list[str]]:
     import tensorflow as tf
 
+    Feature = tf.train.Feature  # noqa: N806 - a class
     rows: list[ShardRow] = []
     skipped: list[str] = []
     place = 0
@@ -257,23 +258,17 @@ def _write_shard(
                 continue
             name = source.paths[index]
             subject = name.split("/", 1)[0]
-            record = _example(data, name, subject, label_of[subject])
+            values = {"image/encoded": data, "image/filename": name.encode(), "image/subject": subject.encode()}
+            features = {name: Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
+            features["image/source_id"] = Feature(int64_list=tf.train.Int64List(value=[label_of[subject]]))
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            record = bytes(example.SerializeToString(deterministic=True))
             offset = place + RECORD_HEAD + record.index(data)
             digest = hashlib.sha256(data).hexdigest()
             rows.append(ShardRow(path, offset, len(data), label_of[subject], digest, name))
             writer.write(record)
             place += RECORD_HEAD + len(record) + RECORD_TAIL
     return rows, skipped
-
-
-def _example(data: bytes, name: str, subject: str, label: int) -> bytes:
-    import tensorflow as tf
-
-    values = {"image/encoded": data, "image/filename": name.encode(), "image/subject": subject.encode()}
-    features = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in values.items()}
-    features["image/source_id"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
-    message = tf.train.Example(features=tf.train.Features(feature=features))
-    return bytes(message.SerializeToString(deterministic=True))
 
 
 def _verify(path: Path, rows: list[ShardRow]) -> None:

@@ -97,10 +97,14 @@ def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth
     factor = max(1, int(min(pixels, *image.shape[:2]))) if smooth else 1
     # Pillow counts from the corner of the first pixel, half a pixel before its centre.
     turn, shift = back[:, :2], back[:, 2] + 0.5 - back[:, :2] @ [0.5, 0.5]
-    first, last = _sampled(image, turn, shift, factor)
+    # The part that is sampled, in whole blocks: Pillow copies what it is given, and of a large photograph, a face costs
+    # less than the copy.
+    corners = turn @ [[0, 0, SIZE, SIZE], [0, SIZE, 0, SIZE]] + shift[:, None]
+    size = np.array([image.shape[1], image.shape[0]])
+    first = np.clip(corners.min(axis=1) - 2 * factor, 0, size).astype(np.int64) // factor * factor
+    last = np.minimum(-(-np.clip(corners.max(axis=1) + 2 * factor, 0, size) // factor).astype(np.int64) * factor, size)
     if not (first < last).all():
         return np.zeros((SIZE, SIZE, 3), np.uint8)
-    # Pillow copies what it is given: of a large photograph, a face costs less than the copy.
     picture = Image.fromarray(image[first[1] : last[1], first[0] : last[0]])
     shift = shift - first
     if factor >= 2:
@@ -109,20 +113,6 @@ def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth
     coefficients = (turn[0, 0], turn[0, 1], shift[0], turn[1, 0], turn[1, 1], shift[1])
     aligned = picture.transform((SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     return np.asarray(aligned, np.uint8)
-
-
-def _sampled(
-    image: Pixels, turn: NDArray[np.float64], shift: NDArray[np.float64], factor: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last (x, y) of the part of a photograph that is sampled, in blocks of `factor`."""
-    corners = np.array([[0, 0, SIZE, SIZE], [0, SIZE, 0, SIZE]], np.float64)
-    places = turn @ corners + shift[:, None]
-    size = np.array([image.shape[1], image.shape[0]])
-    low = np.clip(places.min(axis=1) - 2 * factor, 0, size)
-    high = np.clip(places.max(axis=1) + 2 * factor, 0, size)
-    first = (low // factor).astype(np.int64) * factor
-    last = np.ceil(high / factor).astype(np.int64) * factor
-    return first, np.minimum(last, size)
 
 
 def face_size(points: ArrayLike) -> float:

@@ -144,11 +144,10 @@ def _face(fields: list[str]) -> tuple[str, int, int]:
 
 
 def _scored(fields: list[str]) -> tuple[str, list[float], float]:
-    image, *numbers = fields
-    values = [float(number) for number in numbers]
-    if len(values) != LANDMARKS + 1:
-        raise ValueError(len(values))
-    return image, values[:-1], values[-1]
+    image, *points, score = fields
+    if len(points) != LANDMARKS:
+        raise ValueError(fields)
+    return image, [float(point) for point in points], float(score)
 
 
 def _template_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -18,15 +18,10 @@ from iom.photos.images import read_images
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SubjectBatches:
-    """Batches of P distinct subjects with K distinct images each (Hermans et al., 2017).
+    """Batches of P distinct `subjects` with K distinct `images` each (Hermans et al., 2017), of dense `labels` `(N,)`.
 
     Every batch is a function of seed, epoch and step alone, so that a resumed run repeats the uninterrupted one.
-
-    Attributes:
-        labels: Dense subject index of each row, `(N,)`.
-        subjects: P.
-        images: K. Subjects with fewer images never appear: a pair of the same image teaches nothing.
-        seed: The run's seed.
+    Subjects with fewer than K images never appear: a pair of the same image teaches nothing.
 
     Raises:
         DataError: Fewer than P subjects have K images.

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from iom._random import numpy_stream
 from iom._untrusted import shown
 from iom.config import FolderConfig
 from iom.data.table_files import present, read_lines, read_rows
-from iom.data.tfrecord import ShardStore, is_shards, open_shards
+from iom.data.tfrecord import ShardRow, is_shards, open_shards
 from iom.errors import DataError
 
 
@@ -22,13 +22,9 @@ from iom.errors import DataError
 class FaceFolder:
     """Images with dense subject labels.
 
-    Attributes:
-        paths: Relative to `root`, `(N,)`, sorted.
-        labels: Index into `subjects` of each image, `(N,)`.
-        subjects: Names; a merged subject has its first name.
-        left_out: Number of subjects left out for having too few images.
-        store: The TFRecord shards that hold the images; none: they are files.
-        linked_folders: Number of links to folders, which are not followed.
+    `paths` `(N,)` are relative to `root` and sorted, `labels` `(N,)` index `subjects`, where a merged one has its first
+    name. `left_out` counts the subjects with too few images, `linked_folders` the links to folders, which are not
+    followed. `shards` hold the images, where they are not files.
     """
 
     root: Path
@@ -36,7 +32,7 @@ class FaceFolder:
     labels: NDArray[np.int64]
     subjects: tuple[str, ...]
     left_out: int = 0
-    store: ShardStore | None = None
+    shards: Mapping[str, ShardRow] | None = None
     linked_folders: int = 0
 
     def __len__(self) -> int:
@@ -52,7 +48,7 @@ class FaceFolder:
         return np.array([self._file(self.paths[row]).read_bytes() for row in rows], dtype=object)
 
     def _file(self, path: str) -> Path:
-        return self.root / path if self.store is None else self.store.rows[path]  # type: ignore[return-value]
+        return self.root / path if self.shards is None else self.shards[path]  # type: ignore[return-value]
 
     def describe_left_out(self, min_images: int) -> str:
         """Text about subjects and links that are left out; empty when there are none."""
@@ -68,7 +64,7 @@ class FaceFolder:
         kept = [label for label, name in enumerate(self.subjects) if name in wanted]
         rows = np.flatnonzero(np.isin(self.labels, kept))
         paths, names = tuple(self.paths[row] for row in rows), tuple(self.subjects[label] for label in kept)
-        return FaceFolder(self.root, paths, np.searchsorted(kept, self.labels[rows]), names, store=self.store)
+        return FaceFolder(self.root, paths, np.searchsorted(kept, self.labels[rows]), names, shards=self.shards)
 
 
 def scan_folder(config: FolderConfig) -> FaceFolder:
@@ -76,13 +72,12 @@ def scan_folder(config: FolderConfig) -> FaceFolder:
     root = Path(config.root)
     if not config.root or not root.is_dir():
         raise DataError(f"no folder {config.root or 'of images'}: set data.root to a folder <root>/<subject>/<image>")
-    store = open_shards(root) if is_shards(root) else None
-    every = store.paths if store else None
+    shards = open_shards(root) if is_shards(root) else None
     linked = 0
     if config.include:
-        paths = _listed(root, Path(config.include), every)
-    elif every:
-        paths = every
+        paths = _listed(root, Path(config.include), shards)
+    elif shards:
+        paths = list(shards)
     else:
         listing = list_subjects(root)
         paths, linked = list(listing.images), listing.linked_folders
@@ -110,7 +105,7 @@ def scan_folder(config: FolderConfig) -> FaceFolder:
         np.array([label for _, label in ordered], dtype=np.int64),
         subjects,
         left_out=len(images_of) - len(kept),
-        store=store,
+        shards=shards,
         linked_folders=linked,
     )
 
@@ -163,15 +158,15 @@ def _first_names(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {name: min(subset) for subset in sets.subsets() for name in subset}
 
 
-def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:
-    """Images of a list; `every` are those of a folder of shards."""
+def _listed(root: Path, include: Path, shards: Mapping[str, ShardRow] | None) -> list[str]:
+    """Images of a list, all of them in the folder."""
     paths = sorted({line for _, line in read_lines(include)})
     odd = [path for path in paths if path.count("/") != 1 or path.startswith(("/", "..", "./"))]
     if odd:
         raise DataError(f"{include}: expected lines <subject>/<image>, received '{odd[0]}'")
-    if every is None:
+    if shards is None:
         present(paths, root, include)
-    elif missing := sorted(set(paths) - set(every)):
+    elif missing := sorted(set(paths) - shards.keys()):
         raise DataError(f"{include}: {len(missing)} of {len(paths)} images are not in {root}: {shown(missing)}")
     return paths
 

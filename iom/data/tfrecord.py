@@ -63,27 +63,13 @@ class _Descriptor:
             os.close(self.number)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ShardStore:
-    """All images of a folder of shards, by `<subject>/<file>`; `subjects` in the order of the labels."""
-
-    root: Path
-    rows: dict[str, ShardRow]
-    subjects: tuple[str, ...]
-
-    @property
-    def paths(self) -> list[str]:
-        """Sorted `<subject>/<file>`."""
-        return sorted(self.rows)
-
-
 def is_shards(root: Path) -> bool:
     """Whether a folder is one of shards."""
     return (root / MANIFEST).is_file() and not (root / MANIFEST).is_symlink()
 
 
-def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
-    """The shards of a folder; sizes and counts are always checked, `verify` reads every byte."""
+def open_shards(root: Path, *, verify: bool = False) -> dict[str, ShardRow]:
+    """Images of a folder of shards by sorted `<subject>/<file>`; sizes are always checked, `verify` reads all bytes."""
     manifest = read_manifest(root)
     rows: dict[str, ShardRow] = {}
     try:
@@ -105,7 +91,7 @@ def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
         raise DataError(f"{root / MANIFEST}: damaged ({error!r}); convert again") from error
     if len(rows) != expected or list(subjects) != sorted(set(subjects)):
         raise DataError(f"{root}: expected {expected} images, the shards list {len(rows)}")
-    return ShardStore(root, rows, subjects)
+    return dict(sorted(rows.items()))
 
 
 def read_manifest(root: Path) -> dict[str, Any]:

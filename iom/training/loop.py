@@ -21,7 +21,7 @@ import keras
 
 from iom._files import write_json
 from iom.errors import IomError
-from iom.training.run_dir import PLACES, Progress, RunDir, draw_curves
+from iom.training.run_dir import PLACES, Progress, RunDir, draw_curves, read_records
 
 ACCURACY = "accuracy"
 """Figures with this ending are better the higher they are; all others the lower."""
@@ -115,7 +115,7 @@ class TrainingLoop:
         self.save_model("last")
         self.run.log(record)
         self._save_state(epoch + 1, 0)
-        draw_curves(self.run.path / "curves.png", {self.run.path.name: self.run.records()})
+        draw_curves(self.run.path / "curves.png", {self.run.path.name: read_records(self.run.metrics_path)})
         self.on_epoch(record)
         self.report(_line(record, total_epochs) + (" (best)" if improved else ""))
 

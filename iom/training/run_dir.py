@@ -103,12 +103,8 @@ class RunDir:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append the record of an epoch, or of a `step` within it; records of that place or later are replaced."""
-        kept = [row for row in self.records() if _place(row) < _place(record)]
+        kept = [row for row in read_records(self.metrics_path) if _place(row) < _place(record)]
         write_records(self.metrics_path, [*kept, record])
-
-    def records(self) -> list[dict[str, Any]]:
-        """All records so far: of epochs, and of steps where verification was asked for there."""
-        return read_records(self.metrics_path)
 
     def save_state(self, model: keras.Model, progress: Progress, *, state: Sequence[Any] = ()) -> None:
         """Write every variable of the model, its optimizer and `state` (of losses), atomically."""

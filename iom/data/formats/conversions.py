@@ -101,9 +101,9 @@ def from_recordio(root: Path) -> FaceSource:
 
 def from_shards(root: Path) -> FaceSource:
     """A folder of TFRecord shards of this package."""
-    store = open_shards(root, verify=True)
-    paths = tuple(store.paths)
-    return FaceSource(root, paths, lambda row: store.rows[paths[row]].read_bytes())
+    shards = open_shards(root, verify=True)
+    rows = list(shards.values())
+    return FaceSource(root, tuple(shards), lambda row: rows[row].read_bytes())
 
 
 def convert(

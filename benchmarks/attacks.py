@@ -93,7 +93,8 @@ def _measure(arguments: argparse.Namespace) -> int:
             keys=measuring_keys(arguments.seed, "threshold", THRESHOLD_KEYS),
         )
         for row in attack_rows(
-            [(system, threshold)],
+            system,
+            threshold,
             arguments.attacks or list(ATTACKS),
             setting.victims,
             keys,

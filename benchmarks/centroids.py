@@ -24,8 +24,6 @@ from benchmarks.command_line import new_parser, run
 COUNTS = (1, 2, 3, 5)
 PROBES = 15
 FMRS = {"fnmr_1e-3": 1e-3, "fnmr_1e-4": 1e-4}
-FLOAT_LIMIT = 0.75
-"""Cosine distances above it are counted in bins: none of the rates here falls there."""
 HASHER = "pre_models/mobilefacenet_y1_512x8"
 
 
@@ -182,7 +180,7 @@ def _figures(distances: Any, setting: Setting) -> dict[str, float]:
     """Of distances `(probes, gallery)`, the enrolled subjects first; ties count against."""
     import numpy as np
 
-    from iom.metrics.verification import StreamedDistances, histogram_curve
+    from iom.metrics.verification import error_curve, histogram_curve
 
     rows = np.arange(len(distances))
     mated = distances[rows, setting.subject]
@@ -191,9 +189,7 @@ def _figures(distances: Any, setting: Setting) -> dict[str, float]:
     best = distances.min(axis=1, where=is_other, initial=np.inf if distances.dtype.kind == "f" else
                          np.iinfo(distances.dtype).max)  # fmt: skip
     if distances.dtype.kind == "f":
-        streamed = StreamedDistances(FLOAT_LIMIT)
-        streamed.add(mated.astype(np.float64), distances[is_other].astype(np.float64))
-        curve = streamed.curve()
+        curve = error_curve(mated, distances[is_other])
     else:
         levels = int(distances.max()) + 1
         counts = np.bincount(distances.ravel(), minlength=levels)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -124,16 +125,9 @@ def blufr(faces: Faces, system: "CodeSystem") -> Cell:
 
 def search(faces: Faces, system: "CodeSystem") -> Cell:
     """Search in two galleries: rank 1, rank 10, DIR at FPIR 1 %, with intervals."""
-    from iom.evaluation.identification import search_images
+    from iom.evaluation.identification import SearchEvaluator
 
-    section = search_images(
-        system,
-        faces.setting.faces,
-        faces.setting.pairs.subjects.astype("int64"),
-        faces.config.report,
-        confidence=faces.config.scenario.confidence,
-        seed=faces.config.seed,
-    )
+    section: Any = next(SearchEvaluator(_people(faces)).run(system))
     figures: Cell = {}
     for name in ("cmc_rank_1", "cmc_rank_10", "dir_at_fpir_1e-2_rank_1"):
         figures |= _figure(name, **section.figures[name].model_dump())
@@ -142,12 +136,9 @@ def search(faces: Faces, system: "CodeSystem") -> Cell:
 
 def unlinkability(faces: Faces, system: "CodeSystem") -> Cell:
     """D_sys between templates of two keys, with its interval and what sampling alone gives."""
-    from iom.evaluation.pairs import linkability, pairs_of_subjects
+    from iom.evaluation.pairs import LinkabilityEvaluator
 
-    report, seed = faces.config.report, faces.config.seed
-    subjects = faces.setting.pairs.subjects.astype("int64")
-    pairs = pairs_of_subjects(subjects, limit=report.pairs, seed=seed)
-    section = linkability(system, faces.setting.faces, subjects, pairs, report, seed=seed)
+    section: Any = next(LinkabilityEvaluator(_people(faces)).run(system))
     return _figure("d_sys", section.d_sys, section.low, section.high) | {"d_sys_floor": section.d_sys_floor}
 
 
@@ -187,6 +178,12 @@ def _inputs(faces: Faces, benchmark: Any, rows: "NDArray[np.float32]", **scenari
 
     config = faces.config.replace(scenario=faces.config.scenario.replace(**scenario))
     return EvaluationInputs(config, benchmark, rows, {}, EmbedderSummary(name=""))
+
+
+def _people(faces: Faces) -> "EvaluationInputs":
+    """All faces with their subjects, without a list of pairs."""
+    subjects = faces.setting.pairs.subjects.astype("int64")
+    return _inputs(faces, types.SimpleNamespace(name="", images=None, subjects=subjects), faces.setting.faces)
 
 
 def _all_pairs_curve(faces: Faces, system: "CodeSystem", number: int) -> Any:

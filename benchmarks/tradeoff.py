@@ -125,8 +125,7 @@ def measure(
     ]
     for fmr in fmrs:
         threshold = float(np.mean([curve.threshold_at_fmr(fmr) for curve in curves]))
-        measured = [(system, threshold)]
-        rows = list(attack_rows(measured, ATTACKERS, setting.victims, keys, seed=setting.seed))
+        rows = list(attack_rows(system, threshold, ATTACKERS, setting.victims, keys, seed=setting.seed))
         best = max(rows, key=lambda row: row.prar)
         interval = best.intervals["prar"]
         yield {

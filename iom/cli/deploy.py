@@ -2,28 +2,28 @@
 
 import contextlib
 import dataclasses
+import ipaddress
 import math
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import click
 
 from iom._registry import ROLES
-from iom.cli._command import Answer, Choice, DetectorWeights, HasherOptions, option, output_option, root
+from iom.cli._command import OK, Answer, Choice, DetectorWeights, HasherOptions, option, output_option, root
 from iom.cli.gallery import GalleryOptions
 from iom.errors import ConfigError, needs_extra
 from iom.export.formats import FORMATS
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-
 command = root.section("Deployment")
 
 MAX_DAYS = 36500
+DEMO_SEED = 4
+"""Seed of the synthetic faces of `iom serve --demo`, three people that the bundled hasher separates well."""
+DEMO_PEOPLE = 3
 
 
 @command(
@@ -187,11 +187,15 @@ def serve(
     """Serve a gallery over HTTP, with a page to try it."""
     if (tokens is None) != demo:
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
+    if (certificate is None) != (certificate_key is None):
+        raise ConfigError("expected both a certificate and its key, or neither")
     with needs_extra("the service", "service"):
-        from iom.service.app import find_detector, make_demo, open_service
-        from iom.service.server import forbid_core_dumps, serve
+        from iom.service.app import create_app, find_detector
+        from iom.service.decoding import Decoder
+        from iom.service.face_pipeline import FacePipeline, warm_hasher
+        from iom.service.server import forbid_core_dumps, listening, serve
         from iom.service.settings import ServiceSettings
-        from iom.service.tokens import TokenFile
+        from iom.service.tokens import TokenFile, add_token
 
     forbid_core_dumps()
     if certificate is None and host not in ("127.0.0.1", "::1", "localhost"):
@@ -209,40 +213,53 @@ def serve(
         decode_workers=decode_workers,
         scores=scores or demo,
     )
-
-    @contextlib.contextmanager
-    def opened(address: str) -> Iterator[tuple["FastAPI", str]]:
-        with contextlib.ExitStack() as stack:
-            where, file, token = place, tokens, ""
-            if file is None:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-demo-")))
-                store, keys, file, token = make_demo(folder, place.application)
-                where = GalleryOptions(store, keys)
-            # Errors and the passphrase come before what takes seconds to load.
-            known = TokenFile(file)
-            gallery = where.open(create=demo)
-            yield stack.enter_context(
-                open_service(
-                    address,
-                    gallery,
-                    known,
-                    settings,
-                    load_hasher=lambda: models.load(batch_size=1),
-                    load_detector=lambda: find_detector(detector, detector_weights),
-                    application=place.application,
-                    demo_token=token,
-                )
+    proxies, name = [_network(each) for each in proxy], place.application
+    # Errors and the passphrase come before what takes seconds to load.
+    with listening(host, port) as listener, contextlib.ExitStack() as stack:
+        address = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        url = f"http{'s' * (certificate is not None)}://{address}"
+        greeting = [f"serving on {url}"]
+        if tokens is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iom-demo-"))
+            tokens = Path(folder, "tokens.json")
+            token = add_token(tokens, name="demo", application=name, role="admin")
+            place = GalleryOptions(
+                f"sqlite:///{folder}/demo.db", f"file:{folder}/demo.keys?key-file={folder}/demo.wrap"
             )
+        known = TokenFile(tokens)
+        gallery = stack.enter_context(place.open(create=demo))
+        detect = find_detector(detector, detector_weights)
+        gallery.hasher = hasher = warm_hasher(models.load(batch_size=1))
+        greeting.append("photographs are aligned" if detect else "aligned faces of 112x112 only")
+        samples = []
+        if demo:
+            from iom.synthetic import load_face_model
 
-    return serve(
-        opened,
-        host=host,
-        port=port,
-        certificate=certificate,
-        certificate_key=certificate_key,
-        proxies=proxy,
-        ready=lambda text: print(text, flush=True),
-    )
+            gallery.create_application(name)
+            samples = list(load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)[0])
+            greeting.append(f"\nopen  {url}/#application={name}&token={token}\n")
+            greeting.append("the gallery and this token are deleted when you stop the service with Ctrl-C")
+        decoder = stack.enter_context(contextlib.closing(Decoder(settings, photographs=detect is not None)))
+        decoder.start()
+        serve(
+            create_app(gallery, FacePipeline(hasher, decoder, detect), known, settings, samples=samples),
+            listener,
+            settings,
+            certificate=certificate,
+            certificate_key=certificate_key,
+            proxies=proxies,
+            ready=lambda: print("\n".join(greeting), flush=True),
+        )
+    return OK
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"--proxy: expected an address or a network such as 10.0.0.0/24, received {text!r}"
+        ) from error
 
 
 def _whole(option: str, value: float) -> int:

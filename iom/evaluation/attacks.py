@@ -22,7 +22,7 @@ from iom.evaluation.records import AttackRow, Figure, named_figures
 from iom.evaluation.scores import FLOAT, OWN_KEY, CodeSystem, EvaluationInputs
 from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.bootstrap import Counts, Interval, bootstrap_samples, percentile_intervals, rate_interval
-from iom.metrics.verification import area_under_curve, equal_error_rate
+from iom.metrics.verification import error_curve
 from iom.models.face_hasher import FaceHasher
 
 MIN_FRESH_KEYS = 40
@@ -142,7 +142,8 @@ def attacks_on(
     """
     if system.name != FLOAT:
         yield from attack_rows(
-            [(attacked_system(system, victims.samples.shape[-1]), threshold)],
+            attacked_system(system, victims.samples.shape[-1]),
+            threshold,
             config.report.attack_names,
             victims,
             keys,
@@ -231,7 +232,8 @@ class _Setting:
 
 
 def attack_rows(
-    systems: Sequence[tuple[AttackedSystem, float]],
+    system: AttackedSystem,
+    threshold: float,
     names: Sequence[str],
     victims: Victims,
     keys: AttackKeys,
@@ -240,7 +242,7 @@ def attack_rows(
     seed: int = 1,
     replicates: int = 200,
 ) -> Iterator[AttackRow]:
-    """Run attacks, keys of `ATTACKS`, over systems with thresholds; an inapplicable one gives a row with the reason.
+    """Run attacks, keys of `ATTACKS`, on a system at a threshold; an inapplicable one gives a row with the reason.
 
     `records` are the numbers of records for the attacks that take several; `keys.records` are as many as the largest,
     less one. No `replicates`, no intervals. A `DataError` for fewer than 40 fresh keys, or too few keys for the
@@ -256,20 +258,17 @@ def attack_rows(
         raise DataError(
             f"attacks: {max(records, default=0)} records need as many keys, received {len(keys.records) + 1}"
         )
-    for system, threshold in systems:
-        setting = _Setting(system, threshold, victims, keys, seed, replicates)
-        for name, attack in chosen.items():
-            row = AttackRow(
-                system=system.name, attack=name, knowledge=" + ".join(attack.knowledge), threshold=threshold
-            )
-            if obstacle := attack.obstacle(system):
-                yield row.replace(obstacle=obstacle)
-                continue
-            for count in records if attack.records > 1 else (1,):
-                found = row.replace(records=count)
-                for step in (_reconstructed, _linked, _identified):
-                    found = step(found, attack, setting)
-                yield found
+    setting = _Setting(system, threshold, victims, keys, seed, replicates)
+    for name, attack in chosen.items():
+        row = AttackRow(system=system.name, attack=name, knowledge=" + ".join(attack.knowledge), threshold=threshold)
+        if obstacle := attack.obstacle(system):
+            yield row.replace(obstacle=obstacle)
+            continue
+        for count in records if attack.records > 1 else (1,):
+            found = row.replace(records=count)
+            for step in (_reconstructed, _linked, _identified):
+                found = step(found, attack, setting)
+            yield found
 
 
 def _reconstructed(row: AttackRow, attack: Attack, setting: _Setting) -> AttackRow:
@@ -328,11 +327,12 @@ def _linked(row: AttackRow, attack: Attack, setting: _Setting) -> AttackRow:
         second = make_leak(setting.system, renewed, (fresh,), seed=first.seed)
         distances = -attack.link(first.only(attack.knowledge), second.only(attack.knowledge), left, right)
         mated, non_mated = distances[other], distances[of_last & ~other]
+        curve, of_same = error_curve(mated, non_mated), error_curve(distances[same], distances[~of_last & ~same])
         by_key.append(
             {
-                "linking_auc": area_under_curve(mated, non_mated),
-                "linking_eer": equal_error_rate(mated, non_mated),
-                "linking_auc_same": area_under_curve(distances[same], distances[~of_last & ~same]),
+                "linking_auc": curve.area_under_curve(),
+                "linking_eer": curve.equal_error_rate(),
+                "linking_auc_same": of_same.area_under_curve(),
             }
         )
     return _over_keys(row, by_key, subjects=count)

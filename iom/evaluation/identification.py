@@ -1,30 +1,21 @@
 """Identification, 1:N: search within pairs, in galleries apart, among distractors, and in the trials of BLUFR."""
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.comparators import Comparator, SymbolComparator
-from iom.config import ReportConfig
 from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
 from iom.evaluation.records import Estimate, Figure, IdentificationResult, named_figures
-from iom.evaluation.scores import (
-    NO_KEY,
-    OWN_KEY,
-    STOLEN_KEY,
-    CodeSystem,
-    Embeddings,
-    EvaluationInputs,
-    keys_of,
-    scenarios_of,
-)
+from iom.evaluation.scores import NO_KEY, OWN_KEY, STOLEN_KEY, CodeSystem, EvaluationInputs, keys_of, scenarios_of
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import Interval
-from iom.metrics.identification import RANKS, GallerySearch, Searches, identification_intervals
+from iom.metrics.identification import RANKS, GallerySearch, Searches, identification_rates
 from iom.metrics.template_pooling import majority_codes
 
 ROWS = 512
@@ -78,12 +69,14 @@ class IdentificationEvaluator(FigureEvaluator):
 
     def figures(self, system: CodeSystem, scenario: str) -> NamedFigures:
         found = [self._searches(system, scenario, repetition) for repetition in self._repetitions(scenario)]
-        galleries = list(self._benchmark.galleries)
-        groups = {**{f"{name}/": [name] for name in galleries}, "": galleries}
-        for figures in (_means, self._intervals):
-            for prefix, names in groups.items():
-                for name, value in figures([[searches[name] for name in names] for searches in found]):
-                    yield f"{prefix}{name}", value
+        galleries, subjects = list(self._benchmark.galleries), self._benchmark.subjects[self._benchmark.probes]
+        edges: dict[str, float] = {}
+        for prefix, names in {**{f"{name}/": [name] for name in galleries}, "": galleries}.items():
+            by_key = [[searches[name] for name in names] for searches in found]
+            for name, value, interval in identification_figures(by_key, subjects, seed=self._config.seed):
+                yield f"{prefix}{name}", value
+                edges |= _edges(f"{prefix}{name}", interval)
+        yield from edges.items()
 
     def _searches(self, system: CodeSystem, scenario: str, repetition: int) -> dict[str, Searches]:
         """Searches of each gallery, under the keys of one repetition."""
@@ -99,9 +92,12 @@ class IdentificationEvaluator(FigureEvaluator):
                 raise ConfigError(f"pooling: {system.name} has no symbols to vote with; use 'mean'")
             codes = system.hash(self._embeddings, keys)
             templates = system.comparator.prepare(majority_codes(codes, pooled.template, system.alphabet_size))
-        return gallery_searches(
-            system.comparator, templates, benchmark.subjects, benchmark.galleries, probes=benchmark.probes
-        )
+        return {
+            name: search_templates(
+                system.comparator, templates, benchmark.subjects, gallery=rows, probes=benchmark.probes
+            )
+            for name, rows in benchmark.galleries.items()
+        }
 
     def _nearest_searches(self, comparator: Comparator, templates: Any) -> dict[str, Searches]:
         """The distance to a template of several images is that to the nearest of them."""
@@ -125,19 +121,6 @@ class IdentificationEvaluator(FigureEvaluator):
             )
         return found
 
-    def _intervals(self, by_key: Sequence[Sequence[Searches]]) -> NamedFigures:
-        """Ends of the intervals of the `identification_figures`, the mean over galleries."""
-        if not all(found.enrolled.any() for found in by_key[0]):
-            return
-        asked = {(name, rank): (fpir, rank) for name, fpir in resolved_fpirs(by_key[0]).items() for rank in (1, RANKS)}
-        subjects = self._benchmark.subjects[self._benchmark.probes]
-        cmc, rates = identification_intervals(by_key, subjects, points=[*asked.values()], seed=self._config.seed)
-        for rank, interval in enumerate(cmc, start=1):
-            yield from _edges(f"cmc_rank_{rank}", interval)
-        for (name, rank), interval in zip(asked, rates, strict=True):
-            yield from _edges(f"dir_at_fpir_{name}_rank_{rank}", interval)
-            yield from _edges(f"fnir_at_fpir_{name}_rank_{rank}", Interval(1.0 - interval.high, 1.0 - interval.low))
-
 
 class DistractorEvaluator(FigureEvaluator):
     """Rank-1 to rank-10 rates of MegaFace's protocol, keys stolen, with 95 % intervals over probe subjects and keys.
@@ -159,11 +142,10 @@ class DistractorEvaluator(FigureEvaluator):
             nothing = np.zeros(len(ranks))
             by_key.append([Searches(nothing, ranks, nothing, len(self._benchmark.images) - len(subjects) + 1)])
         searched = np.repeat(subjects, same.sum(axis=1))
-        intervals, _ = identification_intervals(by_key, searched, points=[], seed=self._config.seed)
-        rates = np.mean([searches.cmc() for (searches,) in by_key], axis=0)
-        for rank, (rate, interval) in enumerate(zip(rates, intervals, strict=True), start=1):
-            yield f"distractors_rank_{rank}", float(rate)
-            yield from _edges(f"distractors_rank_{rank}", interval)
+        estimates = identification_rates(by_key, searched, points=[], seed=self._config.seed)
+        for rank, (rate, interval) in enumerate(zip(*estimates, strict=True), start=1):
+            yield f"distractors_rank_{rank}", rate
+            yield from _edges(f"distractors_rank_{rank}", interval).items()
 
     @staticmethod
     def _ranks(system: CodeSystem, templates: Any, same: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -191,7 +173,7 @@ class BlufrEvaluator(FigureEvaluator):
         templates = system.templates(self._embeddings, self._keys(scenario, subjects))
         values = []
         for trial in self._benchmark.trials:
-            curve = AllPairs(subjects[trial.test]).curve(system.comparator, templates[trial.test], fmr=1e-3)
+            curve = AllPairs(subjects[trial.test]).curve(system.comparator, templates[trial.test])
             searches = search_templates(
                 system.comparator, templates, subjects, gallery=trial.gallery, probes=trial.probes
             )
@@ -205,88 +187,60 @@ class BlufrEvaluator(FigureEvaluator):
 
 
 class SearchEvaluator:
-    """Search among the images of a benchmark of pairs, see `search_images`."""
+    """CMC of rank 1 to 10 and DIR by FPIR of the images of a benchmark of pairs, in the galleries of `split_galleries`.
+
+    Keys are stolen, one for all: a key of each subject's own would require knowing who the probe is. Intervals: the
+    subjects of the probes and the keys are drawn anew; the galleries stay.
+    """
 
     def __init__(self, inputs: EvaluationInputs) -> None:
         self._inputs = inputs
+        self._galleries, self._probes = split_galleries(inputs.people)
 
     def run(self, system: CodeSystem) -> Iterator[IdentificationResult | Figure]:
-        inputs, config = self._inputs, self._inputs.config
-        result = search_images(
-            system,
-            inputs.embeddings,
-            inputs.people,
-            config.report,
+        config, subjects, probes = self._inputs.config, self._inputs.people, self._probes
+        (scenario,) = scenarios_of(system, (STOLEN_KEY,))
+        by_key = []
+        for repetition in range(config.report.keys if scenario == STOLEN_KEY else 1):
+            keys = keys_of(scenario, subjects, seed=config.seed, repetition=repetition)
+            templates = system.templates(self._inputs.embeddings, keys)
+            by_key.append(
+                [
+                    search_templates(system.comparator, templates, subjects, gallery=rows, probes=probes)
+                    for rows in self._galleries.values()
+                ]
+            )
+        non_enrolled = min(int(np.count_nonzero(~found.enrolled)) for found in by_key[0])
+        fpirs = np.geomspace(1 / max(non_enrolled, 2), 1.0, OPEN_SET_POINTS).tolist()
+        values, edges = identification_rates(
+            by_key,
+            subjects[probes],
+            points=[(fpir, 1) for fpir in (*FPIRS.values(), *fpirs)],
+            replicates=config.report.replicates,
             confidence=config.scenario.confidence,
             seed=config.seed,
         )
-        yield result
-        place = {"system": system.name, "scenario": result.scenario, "protocol": f"{inputs.benchmark.name}, search"}
-        yield from named_figures(result.figures, **place)
-
-
-def search_images(
-    system: CodeSystem, embeddings: Embeddings, subjects: Rows, report: ReportConfig, *, confidence: float, seed: int
-) -> IdentificationResult:
-    """CMC of rank 1 to 10 and DIR by FPIR, keys stolen: one key for all, with the galleries of `split_galleries`.
-
-    A key of each subject's own would require knowing who the probe is. Intervals: the subjects of the probes and the
-    keys are drawn anew; the galleries stay.
-    """
-    galleries, probes = split_galleries(subjects)
-    (scenario,) = scenarios_of(system, (STOLEN_KEY,))
-    by_key = []
-    for repetition in range(report.keys if scenario == STOLEN_KEY else 1):
-        templates = system.templates(embeddings, keys_of(scenario, subjects, seed=seed, repetition=repetition))
-        found = gallery_searches(system.comparator, templates, subjects, galleries, probes=probes)
-        by_key.append(list(found.values()))
-    non_enrolled = min(int(np.count_nonzero(~found.enrolled)) for found in by_key[0])
-    fpirs = np.geomspace(1 / max(non_enrolled, 2), 1.0, OPEN_SET_POINTS)
-    asked = [*FPIRS.values(), *fpirs.tolist()]
-    values = np.mean(
-        [
-            np.concatenate([found.cmc(), found.identification_rates_at_fpirs(asked)])
-            for of_key in by_key
-            for found in of_key
-        ],
-        axis=0,
-    ).tolist()
-    edges: list[Any] = [(None, None)] * len(values)
-    if report.replicates:
-        cmc, rates = identification_intervals(
-            by_key,
-            subjects[probes],
-            points=[(fpir, 1) for fpir in asked],
-            replicates=report.replicates,
-            confidence=confidence,
-            seed=seed,
+        named = [f"cmc_rank_{rank}" for rank in range(1, RANKS + 1)] + [f"dir_at_fpir_{name}_rank_1" for name in FPIRS]
+        unseen = {f"dir_at_fpir_{name}_rank_1" for name, fpir in FPIRS.items() if fpir < fpirs[0]}
+        figures = {
+            name: Estimate(value=value, low=low, high=high)
+            for name, value, (low, high) in zip(named, values, edges or itertools.repeat((None, None)), strict=False)
+            if name not in unseen
+        }
+        curve = edges[len(named) :]
+        yield IdentificationResult(
+            system=system.name,
+            scenario=scenario,
+            gallery_sizes=[len(rows) for rows in self._galleries.values()],
+            probes=len(probes),
+            figures=figures,
+            fpir=fpirs,
+            dir=values[len(named) :],
+            low=[low for low, _ in curve] or None,
+            high=[high for _, high in curve] or None,
         )
-        edges = [*cmc, *rates]
-    estimates = [Estimate(value=value, low=low, high=high) for value, (low, high) in zip(values, edges, strict=True)]
-    names = [f"cmc_rank_{rank}" for rank in range(1, RANKS + 1)] + [f"dir_at_fpir_{name}_rank_1" for name in FPIRS]
-    unseen = {f"dir_at_fpir_{name}_rank_1" for name, fpir in FPIRS.items() if fpir < fpirs[0]}
-    curve = edges[len(names) :] if report.replicates else None
-    return IdentificationResult(
-        system=system.name,
-        scenario=scenario,
-        gallery_sizes=[len(rows) for rows in galleries.values()],
-        probes=len(probes),
-        figures={name: each for name, each in zip(names, estimates, strict=False) if name not in unseen},
-        fpir=fpirs.tolist(),
-        dir=values[len(names) :],
-        low=curve and [low for low, _ in curve],
-        high=curve and [high for _, high in curve],
-    )
-
-
-def gallery_searches(
-    comparator: Comparator, templates: Any, subjects: Rows, galleries: Mapping[str, Rows], *, probes: Rows
-) -> dict[str, Searches]:
-    """`search_templates` in each gallery."""
-    return {
-        name: search_templates(comparator, templates, subjects, gallery=rows, probes=probes)
-        for name, rows in galleries.items()
-    }
+        place = {"system": system.name, "scenario": scenario, "protocol": f"{self._inputs.benchmark.name}, search"}
+        yield from named_figures(figures, **place)
 
 
 def search_templates(
@@ -312,34 +266,29 @@ def search_templates(
     return search.searches()
 
 
-def identification_figures(searches: Searches) -> NamedFigures:
-    """`cmc_rank_1` to `_10`, and `dir_at_fpir_X`, `fnir_...` at each FPIR that the probes not enrolled can resolve."""
-    if searches.enrolled.any():
-        for rank, rate in enumerate(searches.cmc(RANKS), start=1):
-            yield f"cmc_rank_{rank}", float(rate)
-    for name, fpir in resolved_fpirs([searches]).items():
-        for rank in (1, RANKS):
-            rate = searches.identification_rate_at_fpir(fpir, rank)
-            yield f"dir_at_fpir_{name}_rank_{rank}", rate
-            yield f"fnir_at_fpir_{name}_rank_{rank}", 1.0 - rate
+def identification_figures(
+    by_key: Sequence[Sequence[Searches]], probe_subjects: Rows, *, replicates: int = 200, seed: int = 1
+) -> Iterator[tuple[str, float, Interval | None]]:
+    """Figures with intervals over subjects and keys, means over keys and galleries, as `identification_rates`.
+
+    `cmc_rank_1` to `_10`, and `dir_at_fpir_X`, `fnir_...` at each FPIR that the probes not enrolled can resolve;
+    nothing where a gallery has no enrolled probe.
+    """
+    if not all(found.enrolled.any() for found in by_key[0]):
+        return
+    others = min(int(np.count_nonzero(~found.enrolled)) for found in by_key[0])
+    points = {(name, rank): (fpir, rank) for name, fpir in FPIRS.items() if fpir * others >= 1 for rank in (1, RANKS)}
+    values, intervals = identification_rates(
+        by_key, probe_subjects, points=[*points.values()], replicates=replicates, seed=seed
+    )
+    estimates = itertools.zip_longest(values, intervals)
+    for rank, (rate, interval) in enumerate(itertools.islice(estimates, RANKS), start=1):
+        yield f"cmc_rank_{rank}", rate, interval
+    for (name, rank), (rate, interval) in zip(points, estimates, strict=True):
+        yield f"dir_at_fpir_{name}_rank_{rank}", rate, interval
+        missed = interval and Interval(1.0 - interval.high, 1.0 - interval.low)
+        yield f"fnir_at_fpir_{name}_rank_{rank}", 1.0 - rate, missed
 
 
-def resolved_fpirs(searches: Sequence[Searches]) -> dict[str, float]:
-    """`FPIRS` that the probes without reference can tell from zero; none where no probe is enrolled."""
-    if not all(found.enrolled.any() for found in searches):
-        return {}
-    others = min(int(np.count_nonzero(~found.enrolled)) for found in searches)
-    return {name: fpir for name, fpir in FPIRS.items() if fpir * others >= 1}
-
-
-def _means(by_key: Sequence[Sequence[Searches]]) -> NamedFigures:
-    """Means over keys, of means over galleries, of the figures that all galleries give."""
-    found = [[dict(identification_figures(searches)) for searches in of_key] for of_key in by_key]
-    for name in found[0][0]:
-        if all(name in figures for of_key in found for figures in of_key):
-            yield name, float(np.mean([np.mean([figures[name] for figures in of_key]) for of_key in found]))
-
-
-def _edges(name: str, interval: Interval) -> NamedFigures:
-    yield f"{name}_low", interval.low
-    yield f"{name}_high", interval.high
+def _edges(name: str, interval: Interval | None) -> dict[str, float]:
+    return {f"{name}_low": interval.low, f"{name}_high": interval.high} if interval else {}

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
-from iom.config import ReportConfig
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.records import (
@@ -31,7 +30,6 @@ from iom.evaluation.scores import (
     OWN_KEY,
     RATES,
     CodeSystem,
-    Embeddings,
     EvaluationInputs,
     PairScores,
     SystemScores,
@@ -213,26 +211,6 @@ def bin_edges(mated: NDArray[Any], non_mated: NDArray[Any]) -> NDArray[np.float6
     return np.linspace(low, max(high, low + 1e-6), MAX_BINS + 1)
 
 
-class LinkabilityEvaluator:
-    """Unlinkability of templates of different keys, see `linkability`."""
-
-    def __init__(self, inputs: EvaluationInputs) -> None:
-        self._inputs, config = inputs, inputs.config
-        named = names_subjects(inputs.benchmark, config.benchmark.source)
-        self._pairs = compared_pairs(inputs.benchmark, named=named, limit=config.report.pairs, seed=config.seed)
-
-    def run(self, system: CodeSystem) -> Iterator[LinkabilityResult | Figure]:
-        inputs = self._inputs
-        result = linkability(
-            system, inputs.embeddings, inputs.people, self._pairs, inputs.config.report, seed=inputs.config.seed
-        )
-        yield result
-        estimates = {"d_sys": result.estimate}
-        estimates |= {name: Estimate(value=getattr(result, name)) for name in ("d_sys_floor", "maximal_linkability")}
-        place = {"system": system.name, "scenario": result.scenario, "protocol": f"{inputs.benchmark.name}, two keys"}
-        yield from named_figures(estimates, **place)
-
-
 class ComparedPairs(NamedTuple):
     """Rows of templates under a first and a second key that are compared; the first `mated` pairs are mated."""
 
@@ -244,63 +222,92 @@ class ComparedPairs(NamedTuple):
 def compared_pairs(benchmark: PairBenchmark, *, named: bool, limit: int, seed: int) -> ComparedPairs:
     """Pairs of a benchmark for linking, at most `limit` of each kind, else drawn.
 
-    Where its subjects are its people (`named`) all images of a subject are compared, else the listed pairs.
+    Where its subjects are its people (`named`) all ordered pairs of images of a subject are compared, and randomly
+    drawn ones of two subjects, else the listed pairs.
     """
     if named:
-        return pairs_of_subjects(benchmark.subjects, limit=limit, seed=seed)
-    sides = np.stack([benchmark.left, benchmark.right])
-    both = np.concatenate([sides, sides[::-1]], axis=1)
-    same = np.tile(benchmark.same, 2)
-    return _limited(limit, both[:, same], both[:, ~same], seed)
-
-
-def pairs_of_subjects(subjects: Rows, *, limit: int, seed: int) -> ComparedPairs:
-    """All ordered pairs of images of one subject, and randomly drawn ones of two subjects."""
-    stream = numpy_stream(seed, "report/linkability-strangers")
-    other = np.asarray(stream.integers(len(subjects), size=(2, 2 * limit)), np.int64)
-    other = other[:, subjects[other[0]] != subjects[other[1]]]
-    order = np.argsort(subjects, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(subjects[order])) + 1)
-    within = [np.stack(np.nonzero(~np.eye(len(rows), dtype=bool))) for rows in groups]
-    mated = np.concatenate([rows[found] for rows, found in zip(groups, within, strict=True)], axis=1).astype(np.int64)
-    if not mated.shape[1] or not other.shape[1]:
-        raise DataError("linkability: expected two subjects or more, one of them with two images")
-    return _limited(limit, mated, other, seed)
-
-
-def _limited(limit: int, mated: Rows, other: Rows, seed: int) -> ComparedPairs:
+        subjects = benchmark.subjects
+        other = np.asarray(
+            numpy_stream(seed, "report/linkability-strangers").integers(len(subjects), size=(2, 2 * limit)), np.int64
+        )
+        other = other[:, subjects[other[0]] != subjects[other[1]]]
+        order = np.argsort(subjects, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(subjects[order])) + 1)
+        within = [rows[np.stack(np.nonzero(~np.eye(len(rows), dtype=bool)))] for rows in groups]
+        mated = np.concatenate(within, axis=1).astype(np.int64)
+        if not mated.shape[1] or not other.shape[1]:
+            raise DataError("linkability: expected two subjects or more, one of them with two images")
+    else:
+        sides = np.stack([benchmark.left, benchmark.right])
+        both = np.concatenate([sides, sides[::-1]], axis=1)
+        same = np.tile(benchmark.same, 2)
+        mated, other = both[:, same], both[:, ~same]
     stream = numpy_stream(seed, "report/linkability-pairs")
     mated, other = (
         pairs if pairs.shape[1] <= limit else pairs[:, stream.permutation(pairs.shape[1])[:limit]]
         for pairs in (mated, other)
     )
-    joined = np.concatenate([mated, other], axis=1)
-    return ComparedPairs(joined[0], joined[1], mated.shape[1])
+    left, right = np.concatenate([mated, other], axis=1)
+    return ComparedPairs(left, right, mated.shape[1])
 
 
-def linkability(
-    system: CodeSystem, embeddings: Embeddings, subjects: Rows, pairs: ComparedPairs, report: ReportConfig, *, seed: int
-) -> LinkabilityResult:
+class LinkabilityEvaluator:
     """D_sys, its value by sampling alone, maximal linkability, and D(s) by distance (ISO/IEC 30136).
 
     Templates of a pair are made under two keys; all pairs of keys are counted together; the float embedding links
     fully. The interval of D_sys is 1.96 standard deviations of the bootstrap to either side: noise only adds to D_sys,
     so that percentiles would lie above it.
     """
-    by_key, first = [], system.templates(embeddings, common_key(seed, 0))
-    for number in range(1, 2 if system.name == FLOAT else report.keys + 1):
-        second = system.templates(embeddings, common_key(seed, number))
-        by_key.append(system.comparator.paired(first[pairs.left], second[pairs.right]))
-        first = second
-    distances = np.stack(by_key)
-    mated, non_mated = distances[:, : pairs.mated], distances[:, pairs.mated :]
-    edges = bin_edges(mated.ravel(), non_mated.ravel())
-    size = len(edges) - 1
-    bins = [np.clip(np.searchsorted(edges, kind, side="right") - 1, 0, size - 1) for kind in (mated, non_mated)]
-    counts = [np.bincount(kind.ravel(), minlength=size) for kind in bins]
-    value = system_linkability(*counts)
-    low = high = None
-    if report.replicates > 1:
+
+    def __init__(self, inputs: EvaluationInputs) -> None:
+        self._inputs, config = inputs, inputs.config
+        named = names_subjects(inputs.benchmark, config.benchmark.source)
+        self._pairs = compared_pairs(inputs.benchmark, named=named, limit=config.report.pairs, seed=config.seed)
+
+    def run(self, system: CodeSystem) -> Iterator[LinkabilityResult | Figure]:
+        pairs, config, embeddings = self._pairs, self._inputs.config, self._inputs.embeddings
+        by_key, first = [], system.templates(embeddings, common_key(config.seed, 0))
+        for number in range(1, 2 if system.name == FLOAT else config.report.keys + 1):
+            second = system.templates(embeddings, common_key(config.seed, number))
+            by_key.append(system.comparator.paired(first[pairs.left], second[pairs.right]))
+            first = second
+        distances = np.stack(by_key)
+        mated, non_mated = distances[:, : pairs.mated], distances[:, pairs.mated :]
+        edges = bin_edges(mated.ravel(), non_mated.ravel())
+        size = len(edges) - 1
+        bins = [np.clip(np.searchsorted(edges, kind, side="right") - 1, 0, size - 1) for kind in (mated, non_mated)]
+        counts = [np.bincount(kind.ravel(), minlength=size) for kind in bins]
+        value = system_linkability(*counts)
+        estimates = {
+            "d_sys": Estimate(value=value, **self._interval(value, bins, size)),
+            "d_sys_floor": Estimate(value=linkability_floor(*counts)),
+            "maximal_linkability": Estimate(value=maximal_linkability(*counts)),
+        }
+        result = LinkabilityResult(
+            system=system.name,
+            unit=system.comparator.unit,
+            pairs_of_keys=len(distances),
+            mated=int(counts[0].sum()),
+            non_mated=int(counts[1].sum()),
+            d_sys=value,
+            low=estimates["d_sys"].low,
+            high=estimates["d_sys"].high,
+            d_sys_floor=estimates["d_sys_floor"].value,
+            maximal_linkability=estimates["maximal_linkability"].value,
+            edges=edges.tolist(),
+            mated_share=(counts[0] / counts[0].sum()).tolist(),
+            non_mated_share=(counts[1] / counts[1].sum()).tolist(),
+            local=local_linkability(*counts).tolist(),
+        )
+        yield result
+        protocol = f"{self._inputs.benchmark.name}, two keys"
+        yield from named_figures(estimates, system=system.name, scenario=result.scenario, protocol=protocol)
+
+    def _interval(self, value: float, bins: Sequence[NDArray[np.intp]], size: int) -> dict[str, float]:
+        """Ends of the interval of D_sys, of the `bins` `(K, P)` of mated and non-mated distances by pair of keys."""
+        config, pairs, subjects = self._inputs.config, self._pairs, self._inputs.people
+        if config.report.replicates < 2:
+            return {}
         same = np.arange(len(pairs.left)) < pairs.mated
         of_pairs = PairSubjects(subjects[pairs.left], subjects[pairs.right], same)
 
@@ -313,23 +320,9 @@ def linkability(
             )
             return [system_linkability(*histograms)]
 
-        groups = {"subjects": of_pairs.subjects, "keys": len(distances)}
-        samples = bootstrap_samples(d_sys, groups, replicates=report.replicates, seed=seed, usable=of_pairs.usable)
+        groups = {"subjects": of_pairs.subjects, "keys": len(bins[0])}
+        samples = bootstrap_samples(
+            d_sys, groups, replicates=config.report.replicates, seed=config.seed, usable=of_pairs.usable
+        )
         half = NORMAL * float(np.std(samples, ddof=1))
-        low, high = max(0.0, value - half), min(1.0, value + half)
-    return LinkabilityResult(
-        system=system.name,
-        unit=system.comparator.unit,
-        pairs_of_keys=len(distances),
-        mated=int(counts[0].sum()),
-        non_mated=int(counts[1].sum()),
-        d_sys=value,
-        low=low,
-        high=high,
-        d_sys_floor=linkability_floor(*counts),
-        maximal_linkability=maximal_linkability(*counts),
-        edges=edges.tolist(),
-        mated_share=(counts[0] / counts[0].sum()).tolist(),
-        non_mated_share=(counts[1] / counts[1].sum()).tolist(),
-        local=local_linkability(*counts).tolist(),
-    )
+        return {"low": max(0.0, value - half), "high": min(1.0, value + half)}

@@ -220,7 +220,9 @@ def table_figures(table: ScoreTable, *, identification: bool = False) -> Iterato
     for name, fmr in resolved_fmrs(len(non_mated)).items():
         yield f"fnmr_at_fmr_{name}", curve.fnmr_at_fmr(fmr)
     if identification:
-        yield from identification_figures(table.searches())
+        searches = table.searches()
+        for name, value, _ in identification_figures([[searches]], np.arange(len(searches.rank)), replicates=0):
+            yield name, value
 
 
 def score_table(benchmark: PairBenchmark, scores: PairScores) -> ScoreTable:

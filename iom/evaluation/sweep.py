@@ -165,7 +165,7 @@ def held_out_figures(system: CodeSystem, data: Stage2Data, *, keys: int, seed: i
     """EER and FNMR with the keys stolen, means over keys and `*_std`; of embeddings, which have no key, one value."""
     pairs = data.pairs.all
     curves = [
-        pairs.curve(system.comparator, system.templates(data.held_out_embeddings, key), fmr=1.0)
+        pairs.curve(system.comparator, system.templates(data.held_out_embeddings, key))
         for key in validation_keys(seed, "search-keys", 1 if system.name == FLOAT else keys)
     ]
     fmrs = resolved_fmrs(pairs.non_mated_count, QUOTED_FMRS, false_matches=MIN_FALSE_MATCHES)

@@ -10,7 +10,6 @@ repeated, takes the subjects that are missing, and enrols none twice. Revoked su
 """
 
 import dataclasses
-import importlib
 import logging
 import os
 from collections import Counter, defaultdict
@@ -28,7 +27,7 @@ from iom._untrusted import path_inside
 from iom.data.tfrecord import open_shards
 from iom.errors import DataError, EnrolmentError, IomError, WeightsError, needs_extra
 from iom.gallery.models import check_subject_id
-from iom.models.embedder import Embedder
+from iom.models.embedder import Embedder, load_embedder
 from iom.photos.images import decode_image
 
 if TYPE_CHECKING:  # workers import this module, and need no gallery
@@ -37,7 +36,6 @@ if TYPE_CHECKING:  # workers import this module, and need no gallery
 WHOLE_FILE = -1
 BATCH = 2048
 """References of a transaction: the most that a killed run embeds again."""
-DEFAULT_LOADER = "iom.models.embedder:load_embedder"
 _ROUND = 200_000
 """Images of one Ray data set; its pool of workers is made anew for each."""
 _STORE_BYTES = 256 << 20
@@ -64,13 +62,13 @@ class ImageEmbedding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSettings:
-    """Workers and their embedder, which `loader` (`module:function`) makes of `weights` (name, file or artefact)."""
+    """Workers and their embedder, which `load` makes of `weights` (name, file or artefact)."""
 
     weights: str
     fingerprint: str
     batch_size: int = 32
     workers: int = 2
-    loader: str = DEFAULT_LOADER
+    load: Callable[..., Embedder] = load_embedder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +140,7 @@ class EmbeddingWorker:
     """Embeds images; made once in each worker."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        module, _, function = settings.loader.partition(":")
-        load = getattr(importlib.import_module(module), function)
-        self._embedder: Embedder = load(settings.weights, batch_size=settings.batch_size)
+        self._embedder = settings.load(settings.weights, batch_size=settings.batch_size)
         if self._embedder.fingerprint != settings.fingerprint:
             raise WeightsError(
                 f"worker: the weights {settings.weights} differ from those of the gallery's "

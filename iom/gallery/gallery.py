@@ -462,12 +462,12 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             return found  # the content of a damaged medium proves nothing
         # What was settled before the snapshot must be in it; what is in it may be settled only later.
         before = self.keys.state()
-        for each in before.rollbacks:
-            found.append(
-                f"the record store was an older copy, or its audit log was cut: {each.found} entries "
-                f"where the key store remembered {each.known}. Enrolments and changes in between are "
-                "lost; where the copy was put back on purpose: iom check --accept"
-            )
+        found += [
+            f"the record store was an older copy, or its audit log was cut: {last} entries where the key store "
+            f"remembered {known}. Enrolments and changes in between are lost; where the copy was put back on purpose: "
+            "iom check --accept"
+            for known, last in before.rollbacks
+        ]
         with self.store.snapshot() as still:
             found += still.chain.problems(still.whole_audit())
             if before.anchor is not None and not _holds_anchor(still, before.anchor):
@@ -618,7 +618,6 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         yield from self._settings_problems(application, before.known(name).settings)
         tombstones = store.tombstones(name)
         gone = {tombstone.record for tombstone in tombstones}.union(before.revoked.get(name, ()))
-        masked = self.keys.masked_records(name)
         for page in store.pages(name):
             references += len(page)
             for reference in page:
@@ -628,7 +627,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 if reference.record in gone:
                     yield f"{place} is valid and revoked"
             if application.masked:
-                yield from self._mask_problems(name, [reference.record for reference in page], masked)
+                yield from self._mask_problems(name, [reference.record for reference in page])
         yield from self._tombstone_problems(name, tombstones)
         head = store.audit_head(name)
         if head is None:
@@ -644,22 +643,16 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                     "some were deleted or inserted outside of the gallery"
                 )
 
-    def _mask_problems(self, application: str, records: Sequence[int], masked: set[int]) -> Iterator[str]:
+    def _mask_problems(self, application: str, records: Sequence[int]) -> Iterator[str]:
         """Masks that are missing or cannot be opened, without those of records that are being revoked."""
-        keys = self.keys
-        for record in records:
-            if record not in masked and record not in keys.revoked(application):
-                yield f"application {application}: record {record} has no mask in the key store"
-        present = [record for record in records if record in masked]
         try:
-            keys.masks(application, present)
-        except StoreError:
-            for record in present:
-                try:
-                    keys.masks(application, [record])
-                except StoreError as error:
-                    if record not in keys.revoked(application):
-                        yield str(error)
+            self.keys.masks(application, records)
+        except StoreError as error:
+            if len(records) > 1:
+                for record in records:
+                    yield from self._mask_problems(application, [record])
+            elif records[0] not in self.keys.revoked(application):
+                yield f"application {application}: record {records[0]}: {error}"
 
     def _tombstone_problems(self, name: str, tombstones: Sequence[Tombstone]) -> Iterator[str]:
         forged = [tombstone.record for tombstone in tombstones if not holds_seal(self.keys, name, tombstone)]

@@ -65,14 +65,6 @@ class Anchor(NamedTuple):
     digest: bytes
 
 
-class Rollback(NamedTuple):
-    """An older record store, or one with a cut log: last audit entry that was known, last one found, and the time."""
-
-    known: int
-    found: int
-    time: int
-
-
 @dataclasses.dataclass(frozen=True)
 class KnownApplication:
     """Newest known state of an application: settings without a seal, and the lowest unused record number.
@@ -96,7 +88,8 @@ class KeyState:
         applications: Newest known state by name.
         revoked: Revoked records, without their seals, by application and number.
         epochs: Newest key epoch of the revoked records, by application and subject.
-        rollbacks: Those that were not accepted since.
+        rollbacks: Last audit entry that was known and last one found, when the record store was an older copy or its
+            log was cut; without those that were accepted.
     """
 
     position: int = 0
@@ -109,7 +102,7 @@ class KeyState:
     master: TransformKey | None = dataclasses.field(default=None, repr=False)
     revoked: Mapping[str, Mapping[int, Tombstone]] = dataclasses.field(default_factory=dict)
     epochs: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
-    rollbacks: tuple[Rollback, ...] = ()
+    rollbacks: tuple[tuple[int, int], ...] = ()
 
     def known(self, application: str) -> KnownApplication:
         """Newest known state of an application."""
@@ -138,7 +131,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         self._cipher = _Cipher(key, header)
         self._external = master
         self._lock = threading.RLock()
-        self._is_closed = False
         self._file = SqliteFile(path, LAYOUT, read_only=read_only)
         self._state = KeyState()
         try:
@@ -166,8 +158,7 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def master(self) -> TransformKey:
         """The master key, which never changes."""
-        self._check_open()
-        master = self._external or self._state.master
+        master = self._external or self._state.master or self.state().master
         if master is None:
             raise StoreError(f"{self.path}: holds no master key; take it from a backup")
         return master
@@ -199,7 +190,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def masks(self, application: str, records: Sequence[int]) -> list[bytes]:
         """Masks of records, in their order; a `StoreError` where a record has none."""
-        self._check_open()
         query = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
         found = dict(self._file.rows(query, (application, json.dumps([int(record) for record in records]))))
         if missing := sum(record not in found for record in records):
@@ -217,7 +207,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def masked_records(self, application: str, *, before: int = 2**62) -> set[int]:
         """Records with a mask that was made before a second."""
-        self._check_open()
         query = "SELECT record FROM masks WHERE application = ? AND created < ?"
         return {row[0] for row in self._file.rows(query, (application, before))}
 
@@ -285,7 +274,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def erase(self) -> None:
         """Rewrite the file without remains of deleted masks."""
-        self._check_open()
         self._file.vacuum()
 
     def identity(self) -> str:
@@ -318,7 +306,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def close(self) -> None:
         """Forget all secrets and close the file; a second call does nothing."""
-        self._is_closed = True
         self._external = None
         self._state = KeyState()
         self.__dict__.pop("_seal_key", None)
@@ -327,13 +314,8 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_open(self) -> None:
-        if self._is_closed:  # an empty list of what is revoked would let everything in
-            raise StoreError(f"{self.path}: the key store is closed")
-
     def state(self) -> KeyState:
-        """The newest state, read again where a process has written since."""
-        self._check_open()
+        """The newest state, read again where a process has written since; a `StoreError` if the store is closed."""
         self._file.check_place()
         known = self._state
         if self._file.rows("SELECT number, sealed FROM state") == [(known.position, known.sealed)]:
@@ -391,7 +373,6 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
     @contextlib.contextmanager
     def _writing(self) -> Iterator["KeyWrite"]:
         """A transaction over the newest state, which becomes that of this object when it is committed."""
-        self._check_open()
         with self._lock:
             with self._file.writing() as connection:
                 self._state = self._read(connection, self._state)
@@ -693,7 +674,7 @@ def _with_entries(known: KeyState, entries: Sequence[tuple[str, Mapping[str, Any
         if kind == "master" and "master" in value:
             master = read_master(value["master"], place)
         elif kind == "rollback":
-            rollbacks = (*rollbacks, Rollback(value["known"], value["found"], value["time"]))
+            rollbacks = (*rollbacks, (value["known"], value["found"]))
         elif kind == "accepted":
             rollbacks = rollbacks[value["rollbacks"] :]
         elif kind == "revoked":

@@ -18,7 +18,6 @@ from iom.models.face_hasher import FaceHasher
 
 _MIN_CAPACITY = 1024
 _MAX_DELETED = 256
-_ROWS_AT_A_TIME = 65536
 _CANDIDATES_A_BATCH = 1024
 
 
@@ -74,9 +73,7 @@ class CodeIndex:
             is_late = self._size and self._marks[rows.start] < self._marks[rows.start - 1]
             self._size += len(fresh)
             if is_late:  # another process committed lower numbers after higher ones
-                order = np.argsort(self._marks[: self._size], kind="stable")
-                self._planes[: self._size] = self._planes[order]
-                self._marks[: self._size] = self._marks[order]
+                self._keep(np.argsort(self._marks[: self._size], kind="stable"))
 
     def delete(self, records: Sequence[int]) -> None:
         """Delete records; absent ones are ignored."""
@@ -88,7 +85,8 @@ class CodeIndex:
                     self._planes[row] = 0  # the code of a revoked record is not kept in memory
                     self._deleted += 1
             if self._deleted > _MAX_DELETED:
-                self._compact()
+                self._keep(np.flatnonzero(self._marks[: self._size] & 1 == 0))
+                self._deleted = 0
 
     def search(self, probe: PackedCodes, *, top: int, threshold: int | None) -> list[Hit]:
         """Records within `threshold` of one probe, or the `top` nearest: nearest first, the lowest record in a tie."""
@@ -126,17 +124,13 @@ class CodeIndex:
             new[: self._size] = old[: self._size]
             setattr(self, name, new)
 
-    def _compact(self) -> None:
-        """Move the valid rows together, piece by piece, since a whole copy would double the memory."""
-        kept = 0
-        for start in range(0, self._size, _ROWS_AT_A_TIME):
-            piece = slice(start, min(start + _ROWS_AT_A_TIME, self._size))
-            valid = np.flatnonzero(self._marks[piece] & 1 == 0) + start
-            rows = slice(kept, kept + len(valid))
-            self._planes[rows], self._marks[rows] = self._planes[valid], self._marks[valid]
-            kept += len(valid)
-        self._planes[kept : self._size] = 0
-        self._size, self._deleted = kept, 0
+    def _keep(self, rows: NDArray[np.intp]) -> None:
+        """Keep some rows, in this order; plane by plane, since a whole copy would double the memory."""
+        self._marks[: len(rows)] = self._marks[rows]
+        for plane in range(self._planes.shape[1]):
+            self._planes[: len(rows), plane] = self._planes[rows, plane]
+        self._planes[len(rows) : self._size] = 0
+        self._size = len(rows)
 
 
 class Searcher:

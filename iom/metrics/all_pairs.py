@@ -9,7 +9,7 @@ pair of subjects a, b weighs c_a c_b. The curve of a draw is exact at every thre
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,14 +19,13 @@ from iom.codes.comparators import Comparator, SymbolComparator
 from iom.codes.packing import PackedCodes
 from iom.errors import DataError
 from iom.metrics.bootstrap import Counts
-from iom.metrics.verification import ErrorCurve, StreamedDistances, histogram_curve
+from iom.metrics.verification import ErrorCurve, histogram_curve
 
 ROWS = 256
 """Rows of a block: with 12,000 images its distances take 12 MB."""
 SAMPLE = 2000
 """Images from whose pairs the distance at an FMR is estimated."""
-HIGHEST = 2.0
-"""Largest real distance there can be."""
+T = TypeVar("T")
 
 
 class DistanceCounts(NamedTuple):
@@ -76,23 +75,15 @@ class AllPairs:
             )
 
     def curve(self, comparator: Comparator, *keyed: Any, fmr: float = 0.1) -> ErrorCurve:
-        """The error curve of prepared templates under each key, whose pairs make one curve.
+        """The error curve of prepared templates; codes under several keys make one curve of all their pairs.
 
-        It is exact for integer distances, else at every FMR up to `fmr` at least; 1 keeps all distances one by one.
+        It is exact for integer distances, else at every FMR up to `fmr` and up to the EER, as `drawn_figures` says; 1
+        keeps all distances, which the area under the curve needs.
         """
         if isinstance(keyed[0], PackedCodes):
             return histogram_curve(*np.sum([self.count(codes) for codes in keyed], axis=0))
-        share = fmr
-        while True:
-            streamed = StreamedDistances(self._limit(comparator, keyed[0], share), highest=HIGHEST)
-            for templates in keyed:
-                rows = self._sorted(templates)
-                streamed.add(self._mated(comparator, rows, rows).astype(np.float64), np.empty(0))
-                for block in self._non_mated(comparator, rows, rows):
-                    streamed.add(np.empty(0), block.astype(np.float64))
-            if streamed.exact_to_fmr > fmr or share >= 1:
-                return streamed.curve()
-            share = _doubled(share)
+        (templates,) = keyed
+        return self.drawn_figures(lambda curve: curve, [np.ones(len(self.images))], comparator, templates, fmr=fmr)[0]
 
     def count(self, codes: PackedCodes) -> DistanceCounts:
         """Counts of the distances of codes under one key."""
@@ -121,14 +112,14 @@ class AllPairs:
 
     def drawn_figures(
         self,
-        figures: Callable[[ErrorCurve], ArrayLike],
+        figures: Callable[[ErrorCurve], T],
         draws: Iterable[Counts],
         comparator: Comparator,
         templates: Any,
         *,
         fmr: float,
-    ) -> NDArray[np.float64]:
-        """Figures `(R, F)` of the curves under drawn subjects, given how often each subject was drawn, `(S,)` each.
+    ) -> list[T]:
+        """Figures of the curve of each draw, given how often each subject was drawn, `(S,)` each.
 
         Curves are exact at every FMR up to `fmr` (doubled where a draw needs more) and up to the EER; above there is
         one point only, at infinity, where everything is accepted.
@@ -137,12 +128,47 @@ class AllPairs:
         share = fmr
         while True:
             limit = self._limit(comparator, templates, share)
-            drawn = _DrawnCurves(self, comparator, templates, limit)
-            curves = map(drawn.curve, draws)
-            values = [figures(curve) for curve in curves if limit == np.inf or _reaches(curve, fmr)]
+            curves = map(self._curve_of_draws(comparator, templates, limit), draws)
+            # A curve has to go beyond `fmr` and the EER before its point at infinity.
+            values = [
+                figures(curve)
+                for curve in curves
+                if limit == np.inf or (curve.fmr[-2] > fmr and curve.fmr[-2] >= curve.fnmr[-2])
+            ]
             if len(values) == len(draws):
-                return np.array(values)
-            share = _doubled(share)
+                return values
+            share = min(1.0, max(2 * share, 1e-4))
+
+    def _curve_of_draws(self, comparator: Comparator, templates: Any, limit: float) -> Callable[[Counts], ErrorCurve]:
+        """A function from a draw to its curve, which has all points up to the limit."""
+        rows = self._sorted(templates)
+        subjects = self._subject_of_row.astype(np.int32)
+        mated = self._mated(comparator, rows, rows)
+        near = []
+        for start, _, table in self._tables(comparator, rows, rows):
+            left, right = np.nonzero(table <= limit)
+            non_mated = right + start >= self._group_ends[left + start]
+            left, right = left[non_mated], right[non_mated]
+            near.append((table[left, right], subjects[left + start], subjects[right + start]))
+        distances, left, right = (np.concatenate(values) for values in zip(*near, strict=True))
+        order, near_order = np.argsort(mated, kind="stable"), np.argsort(distances, kind="stable")
+        mated_subject, left, right = subjects[self._left][order], left[near_order], right[near_order]
+        levels = np.union1d(distances, mated[mated <= limit])
+        levels = np.concatenate([[-np.inf], levels, [np.inf] if limit < np.inf else []])
+        accepted = np.searchsorted(mated[order], levels, side="right")
+        falsely = np.searchsorted(distances[near_order], levels, side="right")
+
+        def curve(counts: Counts) -> ErrorCurve:
+            mated = np.cumsum(np.append(0.0, counts[mated_subject]))
+            near = np.cumsum(np.append(0.0, counts[left] * counts[right]))
+            non_mated = self._weight_of_non_mated(counts)
+            if not (mated[-1] > 0 and non_mated > 0):
+                raise DataError("bootstrap: a draw has no mated or no non-mated pair; too few subjects")
+            fmr, fnmr = near[falsely] / non_mated, (mated[-1] - mated[accepted]) / mated[-1]
+            fmr[-1] = 1.0
+            return ErrorCurve(levels, fmr, fnmr)
+
+        return curve
 
     def _limit(self, comparator: Comparator, templates: Any, share: float) -> float:
         """Distance below which about this share of the non-mated pairs lies, from a sample; infinity for all."""
@@ -180,52 +206,6 @@ class AllPairs:
                 f"all pairs: expected a row for each of {len(self._subject_of_row)} images, received {len(templates)}"
             )
         return templates if self._order is None else templates[self._order]
-
-
-class _DrawnCurves:
-    """Error curves under drawn subjects, exact up to a limit."""
-
-    def __init__(self, pairs: AllPairs, comparator: Comparator, templates: Any, limit: float) -> None:
-        self._pairs = pairs
-        rows = pairs._sorted(templates)
-        subjects = pairs._subject_of_row.astype(np.int32)
-        mated = pairs._mated(comparator, rows, rows)
-        near = []
-        for start, _, table in pairs._tables(comparator, rows, rows):
-            left, right = np.nonzero(table <= limit)
-            non_mated = right + start >= pairs._group_ends[left + start]
-            left, right = left[non_mated], right[non_mated]
-            near.append((table[left, right], subjects[left + start], subjects[right + start]))
-        distances, left, right = (np.concatenate(values) for values in zip(*near, strict=True))
-        order, near_order = np.argsort(mated, kind="stable"), np.argsort(distances, kind="stable")
-        mated, distances = mated[order], distances[near_order]
-        self._mated_subject = subjects[pairs._left][order]
-        self._left, self._right = left[near_order], right[near_order]
-        self._levels = np.union1d(distances, mated[mated <= limit]).astype(np.float64)
-        self._accepted = np.searchsorted(mated, self._levels, side="right")
-        self._falsely = np.searchsorted(distances, self._levels, side="right")
-
-    def curve(self, counts: Counts) -> ErrorCurve:
-        """The curve when each subject counts as often as it was drawn."""
-        mated = np.cumsum(np.append(0.0, counts[self._mated_subject]))
-        near = np.cumsum(np.append(0.0, counts[self._left] * counts[self._right]))
-        non_mated = self._pairs._weight_of_non_mated(counts)
-        if not (mated[-1] > 0 and non_mated > 0):
-            raise DataError("bootstrap: a draw has no mated or no non-mated pair; too few subjects")
-        return ErrorCurve(
-            thresholds=np.concatenate([[-np.inf], self._levels, [np.inf]]),
-            fmr=np.concatenate([[0.0], near[self._falsely] / non_mated, [1.0]]),
-            fnmr=np.concatenate([[1.0], (mated[-1] - mated[self._accepted]) / mated[-1], [0.0]]),
-        )
-
-
-def _reaches(curve: ErrorCurve, fmr: float) -> bool:
-    """Whether the last point before infinity lies beyond `fmr`, and beyond the EER."""
-    return bool(curve.fmr[-2] > fmr and curve.fmr[-2] >= curve.fnmr[-2])
-
-
-def _doubled(share: float) -> float:
-    return min(1.0, max(2 * share, 1e-4))
 
 
 def _run_ends(values: NDArray[Any]) -> NDArray[np.int64]:

@@ -170,7 +170,7 @@ def search_gallery(distances: ArrayLike, probe_subjects: ArrayLike, gallery_subj
     return search.searches()
 
 
-def identification_intervals(
+def identification_rates(
     by_key: Sequence[Sequence[Searches]],
     probe_subjects: ArrayLike,
     *,
@@ -178,30 +178,31 @@ def identification_intervals(
     replicates: int = 200,
     confidence: float = 0.95,
     seed: int = 1,
-) -> tuple[list[Interval], list[Interval]]:
-    """Percentile intervals of the means over keys and galleries; subjects and keys drawn anew.
+) -> tuple[list[float], list[Interval]]:
+    """Means over keys and galleries, and their percentile intervals; subjects and keys drawn anew.
 
     Args:
         by_key: Searches of the same probes under each key: one for each gallery, whose mean is asked for.
         probe_subjects: Subject of each probe, `(P,)`.
         points: FPIR and rank at which the DIR is wanted.
-        replicates: How many times to draw; draws without enrolled probes, or without others, are drawn again.
+        replicates: How many times to draw, 0 for no intervals; draws without enrolled probes, or without others, are
+            drawn again.
         confidence: Share of the draws that an interval holds.
         seed: Of the draws; the same draws for every system.
 
     Returns:
-        Intervals of the CMC at rank 1 ... `RANKS`, and of the DIR at each of `points`; where every enrolled probe is
-        found, or none, they reach to the exact bound for the number of subjects with an enrolled probe (see
+        The CMC at rank 1 ... `RANKS`, then the DIR at each of `points`; and their intervals. Where every enrolled probe
+        is found, or none, those reach to the exact bound for the number of subjects with an enrolled probe (see
         `rate_interval`).
 
     Raises:
-        DataError: No key or replicate, subjects that do not match the probes, or too few subjects.
+        DataError: No key, subjects that do not match the probes, or too few subjects.
     """
     subjects, index = np.unique(np.asarray(probe_subjects), return_inverse=True)
     wrong = [found for each in by_key for found in each if len(found.rank) != len(index)]
-    if not (by_key and all(by_key)) or replicates < 1 or not 0 < confidence < 1 or wrong:
+    if not (by_key and all(by_key)) or replicates < 0 or not 0 < confidence < 1 or wrong:
         raise DataError(
-            "bootstrap: expected searches under each key, a replicate, 0 < confidence < 1 and a "
+            "identification: expected searches under each key, replicates, 0 < confidence < 1 and a "
             f"subject for each probe, received {len(by_key)}, {replicates}, {confidence} and "
             f"{len(index)} subjects ({len(wrong)} searches of another length)"
         )
@@ -220,6 +221,9 @@ def identification_intervals(
         values = [np.mean([figures(one, weights) for one in by_key[key]], axis=0) for key in drawn]
         return np.asarray(np.average(values, axis=0, weights=keys[drawn]))
 
+    values = np.mean([figures(one, np.ones(len(index))) for each in by_key for one in each], axis=0).tolist()
+    if not replicates:
+        return values, []
     enrolled = [one.enrolled for one in by_key[0]]
 
     def usable(subjects: Counts) -> bool:
@@ -229,13 +233,12 @@ def identification_intervals(
     samples = bootstrap_samples(
         means, {"subjects": len(subjects), "keys": len(by_key)}, replicates=replicates, seed=seed, usable=usable
     )
-    values = means(np.ones(len(subjects)), np.ones(len(by_key)))
     units = min(len(np.unique(index[e])) for e in enrolled)
     intervals = [
         rate_interval(interval, value, units=units, confidence=confidence)
-        for interval, value in zip(percentile_intervals(samples, confidence), values.tolist(), strict=True)
+        for interval, value in zip(percentile_intervals(samples, confidence), values, strict=True)
     ]
-    return intervals[:RANKS], intervals[RANKS:]
+    return values, intervals
 
 
 def _check_both(enrolled: int, others: int) -> None:

@@ -5,8 +5,7 @@ never split. Thresholds are the observed distances themselves, never a grid, led
 is rejected. For several figures of the same distances take `error_curve` once.
 
 A code distance is one of 0..M, so tens of millions of comparisons fit into M + 1 counts without loss
-(`histogram_curve`). Of cosines, the low non-mated distances, among which every decision falls, are kept one by one and
-the others counted in bins (`StreamedDistances`).
+(`histogram_curve`).
 """
 
 import dataclasses
@@ -16,9 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iom.errors import DataError
-
-BINS = 1 << 14
-"""Bins of the distances that are only counted."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,8 +51,11 @@ class ErrorCurve:
     def area_under_curve(self) -> float:
         """Area under the ROC (1 - FNMR over FMR), 1 for a perfect separation.
 
-        The probability that a mated distance is below a non-mated one, ties counting one half (Mann and Whitney).
+        The probability that a mated distance is below a non-mated one, ties counting one half (Mann and Whitney). A
+        `DataError` for a curve of `AllPairs` that ends at a limit.
         """
+        if np.isinf(self.thresholds[-1]):
+            raise DataError("area under the curve: expected all distances; ask for the curve up to an FMR of 1")
         return float(np.trapezoid(1.0 - self.fnmr, self.fmr))
 
     def fnmr_at_fmr(self, fmr: float) -> float:
@@ -171,48 +170,6 @@ def histogram_curve(mated: ArrayLike, non_mated: ArrayLike) -> ErrorCurve:
         fmr=np.concatenate([[0.0], falsely_accepted / falsely_accepted[-1]]),
         fnmr=np.concatenate([[1.0], (accepted[-1] - accepted) / accepted[-1]]),
     )
-
-
-class StreamedDistances:
-    """Real distances added block by block: mated and low non-mated ones exactly, the others in bins.
-
-    Non-mated distances above `limit` (infinity keeps all) are counted in bins of `(highest - limit) / BINS`; `highest`
-    is 2 for `1 - cosine`. The curve is exact for every FMR up to `exact_to_fmr`; above, an FMR is wrong by one bin's
-    share at most, and the area under the curve by as little.
-    """
-
-    def __init__(self, limit: float, *, highest: float = 2.0) -> None:
-        self.limit = limit if limit < highest else np.inf
-        self._width = max(highest - limit, 0.0) / BINS
-        self._mated: list[NDArray[np.float64]] = []
-        self._near: list[NDArray[np.float64]] = []
-        self._beyond = np.zeros(BINS, np.int64)
-
-    def add(self, mated: NDArray[np.float64], non_mated: NDArray[np.float64]) -> None:
-        """Add finite distances of both kinds, `(A,)` and `(B,)`; either may be empty."""
-        if not (np.isfinite(mated).all() and np.isfinite(non_mated).all()):
-            raise DataError("streamed distances: expected finite numbers, received others")
-        near = non_mated <= self.limit
-        self._mated.append(mated)
-        self._near.append(non_mated[near])
-        if near.all():
-            return
-        bins = ((non_mated[~near] - self.limit) / self._width).astype(np.int64)
-        self._beyond += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
-
-    @property
-    def exact_to_fmr(self) -> float:
-        """FMR at the limit: up to here the curve is exact."""
-        near = sum(map(len, self._near))
-        return near / max(near + int(self._beyond.sum()), 1)
-
-    def curve(self) -> ErrorCurve:
-        """The curve of everything added; a bin counts at its upper edge."""
-        filled = np.flatnonzero(self._beyond)
-        near = np.concatenate([np.empty(0), *self._near])
-        non_mated = np.concatenate([near, self.limit + self._width * (filled + 1)]) if len(filled) else near
-        weights = np.concatenate([np.ones(len(near)), self._beyond[filled]])
-        return RankedScores(np.concatenate([np.empty(0), *self._mated]), non_mated).curve(non_mated_weights=weights)
 
 
 class FoldAccuracy(NamedTuple):

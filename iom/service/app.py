@@ -1,9 +1,8 @@
-"""FastAPI application over an open gallery: its routes and responses, and its assembly for `iom serve`."""
+"""FastAPI application over an open gallery: its routes and responses."""
 
-import contextlib
 import importlib.util
 import io
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,6 @@ from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 from starlette.formparsers import MultiPartParser
 
-from iom.codes._kernels import kernels
 from iom.errors import (
     BusyError,
     DataError,
@@ -34,27 +32,20 @@ from iom.errors import (
 from iom.gallery.gallery import Gallery
 from iom.gallery.models import MAX_SUBJECT_ID_LENGTH, check_subject_id
 from iom.gallery.stores.base import StoreStats
-from iom.keys import TransformKey
-from iom.models.face_hasher import FaceHasher
 from iom.photos.detect import DETECTORS, Detect, build_detector
 from iom.photos.images import Pixels
-from iom.service.decoding import Decoder
-from iom.service.face_pipeline import FACES_A_CALL, FacePipeline, SharedHasher
+from iom.service.face_pipeline import FacePipeline
 from iom.service.middleware import LOG, RETRY_SOON, Backoff, Gate, Metrics
 from iom.service.settings import ServiceSettings
-from iom.service.tokens import TokenFile, add_token
-from iom.synthetic import load_face_model
+from iom.service.tokens import TokenFile
 
 _DESCRIPTION = """\
 Cancellable face templates: enrol, verify, identify, revoke, renew.
 
 All requests except the page and health checks carry `Authorization: Bearer TOKEN`; a token is valid for one
 application and one role. Images are aligned faces of 112x112 pixels or, where `/health/ready` says `aligns`,
-photographs of one person. An error is `{"detail": "..."}`.
+photographs of one person. An error is `{"detail": "..."}`; `Retry-After` of 429 and 503 says when to retry.
 """
-DEMO_SEED = 4
-"""Seed of the synthetic faces of `iom serve --demo`, three people that the bundled hasher separates well."""
-DEMO_PEOPLE = 3
 _FOLDER = Path(__file__).parent / "page"
 _FILES = {
     "/": ("page.html", "text/html"),
@@ -121,33 +112,26 @@ class Problem(BaseModel):
     detail: str = Field(examples=["image: expected an image, received an empty file"])
 
 
-_TEXTS: dict[int, tuple[str, str]] = {
-    400: ("The body cannot be read.", "There was an error parsing the body"),
-    401: ("No valid token.", "A valid bearer token is required"),
-    403: ("The token does not permit this.", "The token does not permit this"),
-    404: ("Not enrolled.", "subject 'alice' is not enrolled in default"),
-    408: ("The request was received too slowly.", "The request was received too slowly"),
-    409: ("It conflicts with what is enrolled.", "subject 'alice' is enrolled already"),
-    410: ("Revoked.", "subject 'alice' was revoked; renew it to bring it back"),
-    413: ("Too many bytes or pixels.", "The request is too large: at most 8388608 bytes"),
-    422: ("An invalid field or image.", "photograph: expected a face, found none"),
-    429: ("Too many requests or failed attempts; `Retry-After` says when to retry.", "Too many requests; retry later"),
-    500: ("An unexpected error.", "Internal server error"),
-    503: (
-        "Busy, or a store is unavailable; `Retry-After` says when to retry.",
-        "Too many concurrent images; retry later",
-    ),
+_EXAMPLES = {
+    400: "There was an error parsing the body",
+    401: "A valid bearer token is required",
+    403: "The token does not permit this",
+    404: "subject 'alice' is not enrolled in default",
+    408: "The request was received too slowly",
+    409: "subject 'alice' is enrolled already",
+    410: "subject 'alice' was revoked; renew it to bring it back",
+    413: "The request is too large: at most 8388608 bytes",
+    422: "photograph: expected a face, found none",
+    429: "Too many requests; retry later",
+    500: "Internal server error",
+    503: "Too many concurrent images; retry later",
 }
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` argument of a route with these error statuses."""
+    """The `responses` argument of a route with these error statuses; FastAPI describes them by HTTP's own names."""
     return {
-        status: {
-            "model": Problem,
-            "description": _TEXTS[status][0],
-            "content": {"application/json": {"example": {"detail": _TEXTS[status][1]}}},
-        }
+        status: {"model": Problem, "content": {"application/json": {"example": {"detail": _EXAMPLES[status]}}}}
         for status in sorted(statuses)
     }
 
@@ -180,29 +164,19 @@ def create_app(
     gallery: Gallery,
     faces: FacePipeline,
     tokens: TokenFile,
-    settings: ServiceSettings | None = None,
+    settings: ServiceSettings,
     *,
     samples: Sequence[Pixels] = (),
 ) -> FastAPI:
-    """The application, which closes gallery and faces when it ends.
+    """The application over a gallery with a `SharedHasher`; whoever opened gallery and faces closes them.
 
-    The gallery's hasher is shared by concurrent requests. `samples` are synthetic faces `(112, 112, 3)` to try the
-    service with, two of each person.
+    `samples` are synthetic faces `(112, 112, 3)` to try the service with, two of each person.
     """
-    settings = settings or ServiceSettings()
     metrics = Metrics()
     given_up = Gauge("iom_images_given_up", "Images whose decoder was killed.", registry=metrics.registry)
     given_up.set_function(lambda: faces.decoder.given_up)
-    if gallery.hasher is not None and not isinstance(gallery.hasher, SharedHasher):
-        gallery.hasher = SharedHasher(gallery.hasher)
     # Faces must not reach a disk: Starlette would put larger uploads into temporary files.
     MultiPartParser.spool_max_size = max(settings.max_body + 1, MultiPartParser.spool_max_size)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        faces.decoder.close()
-        gallery.close()
 
     # FastAPI's documentation pages load scripts from another host; /openapi.json stays.
     app = FastAPI(
@@ -213,7 +187,6 @@ def create_app(
         license_info={"name": "MIT", "identifier": "MIT"},
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -400,63 +373,6 @@ def _served(content: bytes, kind: str) -> Callable[[], Response]:
 
 def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
-
-
-def make_demo(folder: Path, application: str) -> tuple[str, str, Path, str]:
-    """URLs of record store and key store of a throwaway gallery in `folder`, a token file and its one token."""
-    tokens = folder / "tokens.json"
-    token = add_token(tokens, name="demo", application=application, role="admin")
-    keys = f"file:{folder / 'demo.keys'}?key-file={folder / 'demo.wrap'}"
-    return f"sqlite:///{folder / 'demo.db'}", keys, tokens, token
-
-
-@contextlib.contextmanager
-def open_service(
-    address: str,
-    gallery: Gallery,
-    tokens: TokenFile,
-    settings: ServiceSettings,
-    *,
-    load_hasher: Callable[[], FaceHasher],
-    load_detector: Callable[[], Detect | None] = lambda: None,
-    application: str = "default",
-    demo_token: str = "",
-) -> Iterator[tuple[FastAPI, str]]:
-    """Load the models; yield the application, which closes the gallery, and the greeting to print when it serves.
-
-    `address` is the base URL for the greeting. `load_hasher` loads the hasher, of one face a call, and `load_detector`
-    the detector, without which only aligned faces are accepted. With `demo_token`, a token of `make_demo`, the service
-    offers synthetic faces, and `application` is made in the gallery and named in the page's address.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.callback(gallery.close)
-        detect = load_detector()
-        gallery.hasher = shared = _shared(load_hasher())
-        samples: list[Pixels] = []
-        accepted = "aligned faces of 112x112 only" if detect is None else "photographs are aligned"
-        lines = [f"serving on {address}", accepted]
-        if demo_token:
-            gallery.create_application(application)
-            samples = list(load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)[0])
-            lines.append(f"\nopen  {address}/#application={application}&token={demo_token}\n")
-            lines.append("the gallery and this token are deleted when you stop the service with Ctrl-C")
-        decoder = Decoder(settings, photographs=detect is not None)
-        stack.callback(decoder.close)
-        decoder.start()
-        app = create_app(gallery, FacePipeline(shared, decoder, detect), tokens, settings, samples=samples)
-        stack.pop_all()  # from here on the application closes them
-        yield app, "\n".join(lines)
-
-
-def _shared(hasher: FaceHasher) -> SharedHasher:
-    """The hasher for several threads, warm for both batch sizes, as are the kernels that compare its codes."""
-    size = hasher.input_size
-    noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-    for faces in (1, FACES_A_CALL):
-        rows = hasher.with_batch_size(faces).embed(noise)
-    hasher.hash(rows, TransformKey.generate())
-    kernels()
-    return SharedHasher(hasher)
 
 
 def find_detector(name: str, weights: Path | None = None) -> Detect | None:

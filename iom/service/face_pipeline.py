@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.codes._kernels import kernels
 from iom.errors import BusyError
 from iom.keys import TransformKey
 from iom.models.face_hasher import BATCH, FaceHasher, ForwardingFaceHasher, Keys
@@ -113,6 +114,17 @@ class SharedHasher(ForwardingFaceHasher):
     def _embed(self, images: NDArray[Any], _: list[None]) -> NDArray[np.float32]:
         size = 1 if 2 * len(images) <= FACES_A_CALL else FACES_A_CALL
         return self._hasher.with_batch_size(size).embed(images)
+
+
+def warm_hasher(hasher: FaceHasher) -> SharedHasher:
+    """The hasher for several threads, warm for both batch sizes, as are the kernels that compare its codes."""
+    size = hasher.input_size
+    noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    for faces in (1, FACES_A_CALL):
+        rows = hasher.with_batch_size(faces).embed(noise)
+    hasher.hash(rows, TransformKey.generate())
+    kernels()
+    return SharedHasher(hasher)
 
 
 WAIT_SECONDS = 10.0

@@ -13,13 +13,13 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iom.errors import DataError
 from iom.gallery.gallery import Gallery
@@ -165,10 +165,6 @@ class Backoff:
                     budget.give_back(name)
 
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 LOG = logging.getLogger("iom.service")
 CLOSED_BY_CALLER = 499
 """Status in logs and metrics of a request whose client disconnected."""
@@ -189,9 +185,6 @@ HEADERS = [
 ]
 
 
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
 class Metrics:
     """Prometheus metrics of requests and decisions; no label names a subject."""
 
@@ -199,17 +192,11 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = Counter("iom_requests", "Requests.", ["action", "status"], registry=self.registry)
-        self.seconds = Histogram(
-            "iom_request_seconds", "Time of a request.", ["action"], buckets=_BUCKETS, registry=self.registry
-        )
+        self.seconds = Histogram("iom_request_seconds", "Time of a request.", ["action"], registry=self.registry)
         self._decisions = Counter("iom_decisions", "Comparisons.", ["action", "match"], registry=self.registry)
 
     def decide(self, action: str, match: bool) -> None:
         self._decisions.labels(action, str(match).lower()).inc()
-
-
-class Refusal(HTTPException):
-    """A refused request; an `HTTPException`, since FastAPI replaces other errors while it reads a body."""
 
 
 class Gate:
@@ -222,7 +209,7 @@ class Gate:
 
     def __init__(
         self,
-        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        app: ASGIApp,
         *,
         tokens: TokenFile,
         settings: ServiceSettings,
@@ -241,7 +228,7 @@ class Gate:
             return
         begin, status, sent = time.perf_counter(), 500, False
 
-        async def answer(message: MutableMapping[str, Any]) -> None:
+        async def answer(message: Message) -> None:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status, sent = message["status"], True
@@ -257,7 +244,7 @@ class Gate:
         except ClientDisconnect:
             status = CLOSED_BY_CALLER
         except Exception as error:
-            refusal = error if isinstance(error, Refusal) else Refusal(500, "Internal server error")
+            refusal = error if isinstance(error, HTTPException) else HTTPException(500, "Internal server error")
             if refusal is not error:
                 # The message of an unforeseen error may hold anything; its type and place do not.
                 LOG.error("%s at %s", type(error).__name__, _place(error))
@@ -284,32 +271,32 @@ class Gate:
                 token = self._tokens.find(text.decode("latin-1").strip())
             except DataError:
                 LOG.error("the token file cannot be read; all requests are refused")
-                raise Refusal(503, "The service is not ready; retry later", RETRY_SOON) from None
+                raise HTTPException(503, "The service is not ready; retry later", RETRY_SOON) from None
             if scheme.lower() != b"bearer" or token is None:
                 # Only clients without a token are limited by address: behind a proxy all share one.
                 _admit(self._without_token, client_network((scope.get("client") or ("-",))[0]))
-                raise Refusal(401, "A valid bearer token is required", {"WWW-Authenticate": "Bearer"})
+                raise HTTPException(401, "A valid bearer token is required", {"WWW-Authenticate": "Bearer"})
             scope["iom.token"] = token
             _admit(self._rate, token.name)
             if self._under_way >= self._settings.max_requests:
-                raise Refusal(503, "Too many concurrent requests; retry later", RETRY_SOON)
+                raise HTTPException(503, "Too many concurrent requests; retry later", RETRY_SOON)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length[:20]) > self._settings.max_body:
             raise self._too_large()
 
     def _limited(self, receive: Receive) -> Receive:
-        """`receive` with limits on bytes and time, whatever the header declares."""
+        """`receive` with limits on bytes and time; FastAPI replaces errors that are no `HTTPException` in there."""
         total, is_complete = 0, False
         end = time.monotonic() + self._settings.wait_for_body
 
-        async def limited() -> MutableMapping[str, Any]:
+        async def limited() -> Message:
             nonlocal total, is_complete
             if is_complete:  # what follows is only the disconnection
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), end - time.monotonic())
             except TimeoutError:
-                raise Refusal(408, "The request was received too slowly") from None
+                raise HTTPException(408, "The request was received too slowly") from None
             total += len(message.get("body", b""))
             is_complete = not message.get("more_body", False)
             if total > self._settings.max_body:
@@ -318,13 +305,13 @@ class Gate:
 
         return limited
 
-    def _too_large(self) -> Refusal:
-        return Refusal(413, f"The request is too large: at most {self._settings.max_body} bytes")
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"The request is too large: at most {self._settings.max_body} bytes")
 
 
 def _admit(limit: RateLimit, caller: str) -> None:
     if wait := limit.wait(caller):
-        raise Refusal(429, "Too many requests; retry later", {"Retry-After": str(int(wait) + 1)})
+        raise HTTPException(429, "Too many requests; retry later", {"Retry-After": str(int(wait) + 1)})
 
 
 def _place(error: BaseException) -> str:

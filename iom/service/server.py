@@ -1,4 +1,4 @@
-"""HTTP server: listens before the models load, limits connections, finishes running requests at the end.
+"""HTTP server: limits connections, finishes running requests at the end.
 
 uvicorn alone gives a client any time for its first header and counts a connection without a request like one with it,
 so that idle connections use up a limit on all of them. Here the time until a complete request header is limited, and so
@@ -41,64 +41,62 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 SECONDS_TO_STOP = 30
 """Seconds that running requests have to end after a signal to stop."""
 
-Opener = Callable[[str], contextlib.AbstractContextManager[tuple[FastAPI, str]]]
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket of this address, port 0 for any that is free."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on {host}, port {port}: {reason}") from error
+    return listener
 
 
 def serve(
-    opened: Opener,
+    app: FastAPI,
+    listener: socket.socket,
+    settings: ServiceSettings,
     *,
-    host: str,
-    port: int,
     certificate: Path | None = None,
     certificate_key: Path | None = None,
-    proxies: Sequence[str] = (),
-    settings: ServiceSettings | None = None,
-    ready: Callable[[str], None],
-) -> int:
-    """Serve until SIGINT or SIGTERM, then return 0.
+    proxies: Sequence[Network] = (),
+    ready: Callable[[], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM; `ready` is called when the first request can come.
 
-    `opened` takes the base URL and gives a context manager of the application and its greeting, with which `ready` is
-    called. Port 0 picks a free one; certificate and key are PEM; `proxies` are addresses or networks whose
-    `X-Forwarded-For` is trusted.
+    Certificate and key are PEM; `proxies` are networks whose `X-Forwarded-For` is trusted.
     """
-    settings = settings or ServiceSettings()
-    trusted = tuple(_network(each) for each in proxies)
-    if (certificate is None) != (certificate_key is None):
-        raise ConfigError("expected both a certificate and its key, or neither")
-    with _listening(host, port) as listener:
-        number = listener.getsockname()[1]
-        name = f"[{host}]" if ":" in host else host
-        with opened(f"http{'s' * (certificate is not None)}://{name}:{number}") as (app, text):
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-            # It would log bytes of bodies that are not forms.
-            logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-            config = uvicorn.Config(
-                app,
-                access_log=False,  # the service writes its own, without paths
-                log_config=None,
-                log_level="warning",
-                server_header=False,
-                # Connections of one server are counted together.
-                http=functools.partial(TimedProtocol, waiting=WaitingConnections(settings, trusted)),  # type: ignore[arg-type]
-                ws="none",
-                loop="none",
-                proxy_headers=bool(trusted),
-                forwarded_allow_ips=[str(each) for each in trusted],
-                timeout_keep_alive=math.ceil(settings.header_seconds),
-                timeout_graceful_shutdown=SECONDS_TO_STOP,
-                ssl_certfile=certificate,
-                ssl_keyfile=certificate_key,
-            )
-            try:
-                config.load()
-            except OSError as error:
-                raise ConfigError(
-                    f"cannot use the certificate {certificate} with the key {certificate_key}: {error}"
-                ) from error
-            server = _Server(config, lambda: ready(text))
-            with asyncio.Runner(loop_factory=lambda: _Loop(settings.header_seconds)) as runner:
-                runner.run(server.serve(sockets=[listener]))
-    return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # It would log bytes of bodies that are not forms.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    config = uvicorn.Config(
+        app,
+        access_log=False,  # the service writes its own, without paths
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        # Connections of one server are counted together.
+        http=functools.partial(TimedProtocol, waiting=WaitingConnections(settings, proxies)),  # type: ignore[arg-type]
+        ws="none",
+        loop="none",
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=[str(each) for each in proxies],
+        timeout_keep_alive=math.ceil(settings.header_seconds),
+        timeout_graceful_shutdown=SECONDS_TO_STOP,
+        ssl_certfile=certificate,
+        ssl_keyfile=certificate_key,
+    )
+    try:
+        config.load()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the certificate {certificate} with the key {certificate_key}: {error}"
+        ) from error
+    with asyncio.Runner(loop_factory=lambda: _Loop(settings.header_seconds)) as runner:
+        runner.run(_Server(config, ready).serve(sockets=[listener]))
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -133,27 +131,6 @@ class _Server(uvicorn.Server):
         finally:
             for each, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
                 signal.signal(each, handler)
-
-
-def _network(text: str) -> Network:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"--proxy: expected an address or a network such as 10.0.0.0/24, received {text!r}"
-        ) from error
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot listen on {host}, port {port}: {reason}") from error
-    return listener
 
 
 def forbid_core_dumps() -> None:
@@ -204,7 +181,7 @@ class WaitingConnections:
     def _close_oldest(self, name: str) -> None:
         oldest = next(iter(self._of[name]))
         self.remove(oldest)
-        oldest.drop()
+        oldest.transport.abort()
 
     def _is_trusted(self, connection: "TimedProtocol") -> bool:
         if not self._trusted or connection.client is None:
@@ -253,7 +230,7 @@ class TimedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self._waiting.seconds, self.drop)
+            self._write_timer = self.loop.call_later(self._waiting.seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -261,16 +238,12 @@ class TimedProtocol(H11Protocol):
             self._write_timer.cancel()
             self._write_timer = None
 
-    def drop(self) -> None:
-        """Close the connection at once, whatever is still to be sent."""
-        self.transport.abort()
-
     def _look(self) -> None:
         """Start or stop the time for a header, by whether a request is under way."""
         if self._is_lost or (self.cycle is not None and not self.cycle.response_complete):
             self._stop_waiting()
         elif self._header_timer is None:
-            self._header_timer = self.loop.call_later(self._waiting.seconds, self.drop)
+            self._header_timer = self.loop.call_later(self._waiting.seconds, self.transport.abort)
             self._waiting.add(self)
 
     def _stop_waiting(self) -> None:

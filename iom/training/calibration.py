@@ -91,7 +91,7 @@ class ValidationPairs:
     def curve_of_embeddings(self, embeddings: NDArray[np.float32]) -> ErrorCurve:
         """Error rates of the cosine distance of embeddings `(N, D)`."""
         comparator = CosineComparator()
-        return self.all.curve(comparator, comparator.prepare(embeddings), fmr=1.0)
+        return self.all.curve(comparator, comparator.prepare(embeddings))
 
     def equal_error_rate(
         self, embeddings: NDArray[np.float32], coder: "FaceHasher | Protection", keys: Sequence[TransformKey]

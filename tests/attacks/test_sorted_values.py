@@ -39,7 +39,7 @@ def attacked(**settings):
 
 def row_of(system, victims):
     keys = AttackKeys(measuring_keys(1, "old", 2), measuring_keys(1, "fresh", 40))
-    return next(iter(attack_rows([(system, 100.0)], ["sorted_values"], victims, keys)))
+    return next(iter(attack_rows(system, 100.0, ["sorted_values"], victims, keys)))
 
 
 def test_a_permutation_key_hides_neither_photograph_nor_subject(victims):

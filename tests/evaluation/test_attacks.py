@@ -51,7 +51,7 @@ def keys():
 def run(names, victims, keys, faces, attacked=None, **more):
     attacked = attacked or system()
     threshold = decision_threshold(attacked, *faces, fmr=1e-3, keys=keys.old)
-    return list(attack_rows([(attacked, threshold)], names, victims, keys, **more))
+    return list(attack_rows(attacked, threshold, names, victims, keys, **more))
 
 
 def test_full_disclosure_is_not_undone_by_fresh_keys(faces, victims, keys):

@@ -50,7 +50,7 @@ def enrol(folder, *, engine="here", batch=8, workers=2, batch_size=4):
             "door",
             read_rows("folder", folder / "people"),
             lookup(ENGINES, engine, "engine"),
-            WorkerSettings("none", "pixels", batch_size=batch_size, workers=workers, loader="bulk_worker:load"),
+            WorkerSettings("none", "pixels", batch_size=batch_size, workers=workers, load=load),
             report=folder / "report.jsonl",
             batch=batch,
         )

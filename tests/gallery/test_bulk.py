@@ -204,8 +204,10 @@ def test_an_engine_that_loses_an_image_is_noticed(folder, worker):
 
 
 def bulk(gallery, folder, engine):
+    import bulk_worker
+
     rows = read_rows("folder", folder / "people")
-    settings = WorkerSettings("none", "pixels", batch_size=4, loader="bulk_worker:load")
+    settings = WorkerSettings("none", "pixels", batch_size=4, load=bulk_worker.load)
     return enroll_in_bulk(gallery, "door", rows, engine, settings, report=folder / "report.jsonl", batch=8)
 
 
@@ -223,14 +225,14 @@ def test_workers_get_no_keys(folder):
     """What is sent to a worker is its settings and where images lie, nothing of the gallery."""
     fields = {*WorkerSettings.__dataclass_fields__, *ImageRow.__dataclass_fields__}
     assert fields == {
-        *("weights", "fingerprint", "batch_size", "workers", "loader"),
+        *("weights", "fingerprint", "batch_size", "workers", "load"),
         *("subject_id", "name", "file", "offset", "length"),
     }
 
 
 def test_a_worker_with_other_weights_is_refused(worker):
     with pytest.raises(WeightsError, match="differ from those"):
-        EmbeddingWorker(WorkerSettings("none", "other", loader="bulk_worker:load"))
+        EmbeddingWorker(WorkerSettings("none", "other", load=worker.load))
 
 
 def test_lists_and_shards_give_the_same_as_the_folder(folder, tmp_path):

@@ -39,7 +39,6 @@ def test_any_order_of_appending_and_deleting(steps):
 
 def test_many_deletions_are_squeezed_out(monkeypatch):
     monkeypatch.setattr(module, "_MAX_DELETED", 3)
-    monkeypatch.setattr(module, "_ROWS_AT_A_TIME", 8)
     index = CodeIndex(70, 4)
     index.append(range(40), pack(CODES, 4))
     index.delete(range(0, 40, 2))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from iom.service.app import create_app
 from iom.service.decoding import Decoder
-from iom.service.face_pipeline import FacePipeline
+from iom.service.face_pipeline import FacePipeline, SharedHasher
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile, add_token
 from tests.gallery.conftest import Place, again, faces
@@ -42,6 +42,7 @@ class Service:
     def __init__(self, folder, decoder, **settings):
         self.place = Place(folder)
         self.gallery = self.place.open(create=True)
+        self.gallery.hasher = SharedHasher(self.gallery.hasher)
         for name in ("door", "other"):
             self.gallery.create_application(name)
         self.tokens = folder / "tokens.json"

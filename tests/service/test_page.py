@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from iom.service.app import DEMO_PEOPLE, DEMO_SEED
+from iom.cli.deploy import DEMO_PEOPLE, DEMO_SEED
 from iom.synthetic import load_face_model
 from tests.service.chromium import Chromium, installed
 

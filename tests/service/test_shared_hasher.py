@@ -10,12 +10,8 @@ from iom.codes._kernels import kernels
 from iom.errors import DataError
 from iom.keys import TransformKey
 from iom.models.face_hasher import BATCH
-from iom.service.app import open_service
-from iom.service.face_pipeline import SharedHasher
-from iom.service.settings import ServiceSettings
-from iom.service.tokens import TokenFile, add_token
-from tests.gallery.conftest import FakeHasher, Place, faces
-from tests.service.conftest import TestClient
+from iom.service.face_pipeline import SharedHasher, warm_hasher
+from tests.gallery.conftest import FakeHasher, faces
 
 
 class Slow(FakeHasher):
@@ -67,16 +63,10 @@ class WithEmbedder(FakeHasher):
         return faces(len(images))
 
 
-def test_a_service_chooses_the_kernels_before_its_first_request(tmp_path):
-    place = Place(tmp_path)
-    add_token(tmp_path / "tokens", name="demo", application="door", role="admin")
-    gallery, tokens = place.open(create=True), TokenFile(tmp_path / "tokens")
+def test_a_warm_hasher_has_chosen_the_kernels():
     kernels.cache_clear()
-    settings = ServiceSettings(decode_workers=1)
-    with open_service("http://here", gallery, tokens, settings, load_hasher=WithEmbedder) as (app, _):
-        assert kernels.cache_info().currsize == 1
-        with TestClient(app):
-            pass  # the application closes the gallery when it ends
+    assert isinstance(warm_hasher(WithEmbedder()), SharedHasher)
+    assert kernels.cache_info().currsize == 1
 
 
 def test_each_gets_its_own_codes():

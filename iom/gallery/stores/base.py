@@ -137,8 +137,9 @@ _ENTRY_TYPES = _types(AUDIT.c)
 # Statements are built once: building one takes as long as running it.
 _ID = sa.bindparam("of_id", type_=sa.Integer)
 _SINCE = sa.bindparam("since", type_=LONG)
-_OF_NAME = sa.select(APPLICATIONS.c.id, APPLICATIONS.c.version).where(APPLICATIONS.c.name == sa.bindparam("name"))
-_APPLICATION_OF_NAME = sa.select(*_APPLICATION).where(APPLICATIONS.c.name == sa.bindparam("name"))
+_OF_NAME = sa.select(APPLICATIONS.c.id, APPLICATIONS.c.version, *_APPLICATION).where(
+    APPLICATIONS.c.name == sa.bindparam("name")
+)
 _REFERENCES_OF_SUBJECT = (
     sa.select(*_REFERENCE)
     .where(REFERENCES.c.application == _ID, REFERENCES.c.subject == sa.bindparam("of_subject"))
@@ -155,10 +156,6 @@ _OF_SUBJECT = sa.select(TOMBSTONES.c.record).where(
     TOMBSTONES.c.application == _ID, TOMBSTONES.c.subject == sa.bindparam("of_subject")
 )
 _TOMBSTONES_OF_SUBJECT = _TOMBSTONES_SINCE.where(TOMBSTONES.c.record.in_(_OF_SUBJECT))
-_REVOKED_BETWEEN = sa.select(TOMBSTONES.c.record).where(
-    TOMBSTONES.c.application == _ID,
-    TOMBSTONES.c.record.between(sa.bindparam("first", type_=LONG), sa.bindparam("last", type_=LONG)),
-)
 _ENTRIES = (
     sa.select(AUDIT)
     .where(AUDIT.c.sequence > sa.bindparam("after"))
@@ -174,11 +171,8 @@ _NEXT_VERSION = (
     .returning(APPLICATIONS.c.version)
 )
 _DELETE_REFERENCE = sa.delete(REFERENCES).where(
-    REFERENCES.c.application == _ID,
-    REFERENCES.c.record == sa.bindparam("of_record"),
-    REFERENCES.c.subject == sa.bindparam("of_subject"),
+    *(REFERENCES.c[name] == sa.bindparam(name) for name in ("application", "record", "subject"))
 )
-_INSERT_TOMBSTONE, _INSERT_ENTRY = sa.insert(TOMBSTONES), sa.insert(AUDIT)
 
 
 class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
@@ -311,7 +305,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
     def application(self, name: str) -> Application:
         """One application; `UnknownApplicationError` if there is none."""
-        return _application_of(self._of_name(_APPLICATION_OF_NAME, name))
+        return _application_of(self._of_name(name)[2:])
 
     def applications(self) -> list[Application]:
         """All applications, by name."""
@@ -404,7 +398,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
     def version(self, application: str) -> int:
         """Number of writes to the application."""
-        return int(_checked(self._of_name(_OF_NAME, application), (int, int), "version")[1])
+        return int(_checked(self._of_name(application)[:2], (int, int), "version")[1])
 
     def stats(self, application: str) -> StoreStats:
         """Counts of an application."""
@@ -443,7 +437,7 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
     def application_id(self, name: str) -> int:
         """Number of an application in the tables."""
-        return int(self._of_name(_OF_NAME, name)[0])
+        return int(self._of_name(name)[0])
 
     def append(self, connection: sa.Connection, event: AuditEvent, counts: Counts) -> None:
         """Write an event behind the last entry of the audit log."""
@@ -454,11 +448,12 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
             *(b"".join(event.subjects), event.key_entries, *dataclasses.astuple(counts)),
             *(entry.previous, entry.digest),
         )
-        connection.execute(_INSERT_ENTRY, dict(zip(AUDIT.c.keys(), values, strict=True)))
+        connection.execute(sa.insert(AUDIT), dict(zip(AUDIT.c.keys(), values, strict=True)))
 
-    def _of_name(self, statement: sa.Executable, name: str) -> Any:
+    def _of_name(self, name: str) -> Any:
+        """Id and version of an application, and its fields."""
         try:
-            rows = self._rows(statement, {"name": check_application_name(name)})
+            rows = self._rows(_OF_NAME, {"name": check_application_name(name)})
         except EnrolmentError:
             rows = []
         if not rows:
@@ -513,18 +508,18 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         version = self._next_version(connection, number)
         if not tombstones:
             return
-        gone = [{"of_id": number, "of_record": each.record, "of_subject": each.subject_id} for each in tombstones]
-        if connection.execute(_DELETE_REFERENCE, gone).rowcount != len(gone):
+        common = {"application": number, "version": version}
+        rows = [
+            common | dict(subject=each.subject_id, record=each.record, epoch=each.epoch, seal=each.seal)
+            for each in tombstones
+        ]
+        if connection.execute(_DELETE_REFERENCE, rows).rowcount != len(rows):
             subjects = {each.subject_id for each in tombstones}
             raise RevokedError(
                 "a record is not valid any more; nothing was changed",
                 subject_id=subjects.pop() if len(subjects) == 1 else "",
             )
-        rows = [
-            dict(subject=each.subject_id, record=each.record, epoch=each.epoch, seal=each.seal) for each in tombstones
-        ]
-        common = {"application": number, "version": version}
-        connection.execute(_INSERT_TOMBSTONE, [row | common for row in rows])
+        connection.execute(sa.insert(TOMBSTONES), rows)
 
     def _insert(
         self, connection: sa.Connection, number: int, references: Sequence[Reference], *, no_slot_taken: bool = False
@@ -532,9 +527,11 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
         """Assign slots and insert; raises the version."""
         version = self._next_version(connection, number)
         subjects = {each.record: each.subject_id for each in references}
-        for (record,) in self._rows(_REVOKED_BETWEEN, {"of_id": number, "first": min(subjects), "last": max(subjects)}):
-            if record in subjects:
-                raise RevokedError(f"record {record} was revoked; it is never used again", subject_id=subjects[record])
+        revoked = sa.select(TOMBSTONES.c.record).where(
+            TOMBSTONES.c.application == number, self._is_among(TOMBSTONES.c.record, subjects)
+        )
+        for (record,) in self._rows(revoked.limit(1)):
+            raise RevokedError(f"record {record} was revoked; it is never used again", subject_id=subjects[record])
         taken: dict[str, set[int]] = {}
         if not no_slot_taken:
             slots = sa.select(REFERENCES.c.subject, REFERENCES.c.slot).where(

@@ -75,16 +75,11 @@ class SqliteFile:
         run("PRAGMA trusted_schema = OFF")
         kind, version = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         known = self._layout
-        if kind != known.application_id or version > known.format:
-            raise StoreError(
-                f"{self.path}: expected a {known.noun} of format {known.format}, found another "
-                f"SQLite file (application {kind}, version {version})"
-            )
-        if version < known.format:
-            raise StoreError(
-                f"{self.path}: expected a {known.noun} of format {known.format}, found format "
-                f"{version}; convert it with: iom migrate"
-            )
+        if (kind, version) != (known.application_id, known.format):
+            found = f"another SQLite file (application {kind}, version {version})"
+            if kind == known.application_id and version < known.format:
+                found = f"format {version}; convert it with: iom migrate"
+            raise StoreError(f"{self.path}: expected a {known.noun} of format {known.format}, found {found}")
         if run("SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone():
             raise tampered(f"{self.path}: holds triggers or views, which a {known.noun} never has")
         if not read_only:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from iom.data.benchmarks.folders import split_galleries
 from iom.errors import ConfigError, DataError
 from iom.evaluation.attacks import draw_victims
 from iom.evaluation.evaluate import collect, prepare
-from iom.evaluation.identification import identification_figures, search_images, search_templates
-from iom.evaluation.pairs import compared_pairs, hardest_pairs, linkability, names_subjects, pairs_of_subjects
+from iom.evaluation.identification import SearchEvaluator, identification_figures, search_templates
+from iom.evaluation.pairs import LinkabilityEvaluator, compared_pairs, hardest_pairs, names_subjects
 from iom.evaluation.records import Estimate, ReportData, read_report
 from iom.evaluation.report.text import report_tables
 from iom.evaluation.report.write import write_figures, write_report
@@ -53,13 +54,13 @@ def test_search_figures_are_those_of_the_protocol(data, inputs):
     system = float_system(inputs.embeddings.shape[1])
     templates = system.templates(inputs.embeddings, None)
     galleries, probes = split_galleries(subjects)
-    expected = [
-        dict(
-            identification_figures(
-                search_templates(system.comparator, templates, subjects, gallery=gallery, probes=probes)
-            )
-        )
+    by_gallery = [
+        search_templates(system.comparator, templates, subjects, gallery=gallery, probes=probes)
         for gallery in galleries.values()
+    ]
+    expected = [
+        {name: value for name, value, _ in identification_figures([[searches]], subjects[probes], replicates=0)}
+        for searches in by_gallery
     ]
     (section,) = (e for e in data.sections.identification if e.system == "float")
     assert "cmc_rank_1" in section.figures
@@ -69,17 +70,18 @@ def test_search_figures_are_those_of_the_protocol(data, inputs):
         assert figure.low <= figure.high
 
 
-def test_d_sys_is_that_of_a_loop(inputs):
+def test_d_sys_is_that_of_a_loop(inputs, made_config):
     benchmark = inputs.benchmark
     subjects = benchmark.subjects
     system = inputs.systems["grp"]
-    pairs = pairs_of_subjects(subjects, limit=10**6, seed=1)
+    pairs = compared_pairs(benchmark, named=True, limit=10**6, seed=1)
     left, right = pairs.left[: pairs.mated], pairs.right[: pairs.mated]
     assert set(zip(left.tolist(), right.tolist(), strict=True)) == {
         (a, b) for a in range(len(subjects)) for b in range(len(subjects)) if a != b and subjects[a] == subjects[b]
     }
     assert (subjects[pairs.left[pairs.mated :]] != subjects[pairs.right[pairs.mated :]]).all()
-    section = linkability(system, inputs.embeddings, subjects, pairs, ReportConfig(keys=2, replicates=10), seed=1)
+    config = made_config.replace(report=ReportConfig(keys=2, replicates=10, pairs=10**6), seed=1)
+    section = next(LinkabilityEvaluator(dataclasses.replace(inputs, config=config)).run(system))
     counts = [
         np.rint(np.array(section.mated_share) * section.mated),
         np.rint(np.array(section.non_mated_share) * section.non_mated),
@@ -178,9 +180,9 @@ def test_one_class_missing(inputs):
         PairBenchmark(name="one kind", images=benchmark.images, subjects=benchmark.subjects, **kept)
     alone = np.arange(9)
     with pytest.raises(DataError, match="one of them with two images"):
-        pairs_of_subjects(alone, limit=10, seed=1)
+        compared_pairs(types.SimpleNamespace(subjects=alone), named=True, limit=10, seed=1)
     with pytest.raises(DataError, match="two subjects or more with two images"):
-        search_images(float_system(32), inputs.embeddings, alone, ReportConfig(), confidence=0.9, seed=1)
+        SearchEvaluator(dataclasses.replace(inputs, benchmark=types.SimpleNamespace(subjects=alone)))
     with pytest.raises(DataError, match=r"four subjects .* received 0; leave them out"):
         draw_victims(inputs.embeddings, alone, wanted=3, seed=1)
 

@@ -220,9 +220,7 @@ def test_damaged_shards_are_refused_or_right(shards, tmp_path, damage, name):
         return
     whole = open_shards(shards)
     assert name == "manifest.json"
-    assert {p: r.path.split("/")[0] for p, r in found.items()} == {
-        p: r.path.split("/")[0] for p, r in whole.items()
-    }
+    assert {p: r.path.split("/")[0] for p, r in found.items()} == {p: r.path.split("/")[0] for p, r in whole.items()}
 
 
 @pytest.mark.parametrize("tenth", range(10))

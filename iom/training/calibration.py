@@ -211,16 +211,12 @@ def recalibrate(
     progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> FaceHasher:
-    """Calibrate a hasher folder or an artefact on subjects it was not trained on; store nothing.
+    """Calibrate a hasher folder, or an artefact, on subjects it was not trained on; store nothing.
 
-    Args:
-        place: Folder of the hasher, or the artefact, which embeds for itself.
-        config: Its seed and calibration; without `faces` also data and embedder: the held-out subjects are taken. An
-            `embedder.keras` beside the hasher, trained along with it, is taken instead of the configured embedder.
-        faces: Aligned images `<faces>/<subject>/<image>`, all of them used.
-        weights: Embedder for `faces` (default: the hasher's own).
-        progress: Show progress bars.
-        report: Takes a line about the data, such as the lowest FMR that they can show.
+    An artefact embeds for itself. The subjects are `faces`, aligned images `<faces>/<subject>/<image>`, embedded by
+    `weights` (default: the hasher's own), or without them the held-out subjects of `config`, embedded as it says, or by
+    an `embedder.keras` beside the hasher, trained along with it. `report` takes a line about the data, such as the
+    lowest FMR that they can show.
     """
     if faces is None:
         hasher = load(place, opens_embedder=False)

@@ -312,15 +312,8 @@ def temperature_schedule(config: HasherConfig, *, steps: int) -> Callable[[int],
     start, end = config.inverse_temperature, config.inverse_temperature_end
     if end in (0.0, start):
         return None
-    last = max(steps - 1, 1)
-
-    def at(step: int) -> float:
-        share = min(step / last, 1.0)
-        if config.annealing == "linear":
-            return start + (end - start) * share
-        return float(start * (end / start) ** share)
-
-    return at
+    values = (np.linspace if config.annealing == "linear" else np.geomspace)(start, end, steps)
+    return lambda step: float(values[min(step, steps - 1)])
 
 
 def training_graph(

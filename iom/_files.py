@@ -20,11 +20,11 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from iom._untrusted import parse_json
+from iom._untrusted import parse_array, parse_json
 from iom.errors import DataError, SettingsChangedError
 
 if TYPE_CHECKING:
@@ -142,24 +142,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_array(path: Path, array: "NDArray[Any]") -> None:
-    """Write one array as `.npy`, atomically."""
+def cached_array(path: Path, shape: tuple[int, ...], compute: "Callable[[], NDArray[Any]]") -> "NDArray[Any]":
+    """The array of a cache file `.npy`, computed and written where it is missing, damaged or of another shape."""
     import numpy as np
 
+    with contextlib.suppress(Exception):  # the header, a Python literal, fails in many ways when damaged
+        if (stored := parse_array(path.read_bytes())).shape == shape:
+            return stored
+    array = compute()
     with atomic_path(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
-
-
-def cached_array(path: Path, shape: tuple[int, ...]) -> "NDArray[Any] | None":
-    """The array of a cache file, or `None` where it is missing, damaged or of another shape, to be computed again."""
-    import numpy as np
-
-    try:
-        with path.open("rb") as stream:  # NumPy leaves a damaged file open when it opens it itself
-            array = np.load(stream, allow_pickle=False)
-    except Exception:  # the header, a Python literal, fails in many ways when damaged
-        return None
-    return array if array.shape == shape else None
+    return array
 
 
 class Journal:

@@ -414,11 +414,16 @@ class _Hashing:
 
     def finish(self) -> None:
         """Hash the faces of all that wait, and note them as finished."""
+        if not self._waiting:
+            return
         faces = [face.pixels for result in self._waiting for face in result.faces]
         with _timed(self.seconds, "embed"):
-            embeddings = embed_all(self._hasher, faces) if faces else []
+            embeddings = embed_all(self._hasher, faces)
         with _timed(self.seconds, "hash"):
-            codes = iter(self._codes([row for row in embeddings if row is not None]))
+            known = [row for row in embeddings if row is not None]
+            codes = self._hasher.hash(np.stack(known), self._key) if known else np.zeros((0, 1), np.uint8)
+            planes = pack(codes, self._hasher.alphabet_size).planes.astype("<u8")
+            texts = iter([base64.b64encode(each.tobytes()).decode() for each in planes])
         found = iter(embeddings)
         with _timed(self.seconds, "write"):
             for result in self._waiting:
@@ -426,16 +431,9 @@ class _Hashing:
                 for face in result.faces:
                     if next(found) is not None:
                         points = result.found[face.number].points.ravel().tolist() if result.found else None
-                        rows.append({"face": face.number, **face.measures, "landmarks": points, "code": next(codes)})
+                        rows.append({"face": face.number, **face.measures, "landmarks": points, "code": next(texts)})
                 self._note(result, rows)
         self._waiting = []
-
-    def _codes(self, embeddings: Sequence[NDArray[np.float32]]) -> list[str]:
-        if not embeddings:
-            return []
-        codes = self._hasher.hash(np.stack(embeddings), self._key)
-        planes = pack(codes, self._hasher.alphabet_size).planes.astype("<u8")
-        return [base64.b64encode(each.tobytes()).decode() for each in planes]
 
     def _note(self, result: PhotoResult, rows: list[dict[str, Any]]) -> None:
         facts = result.facts()

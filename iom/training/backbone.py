@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom._files import cached_array, write_array
+from iom._files import cached_array
 from iom._random import numpy_stream, seed_everything
 from iom.config import Stage1Config
 from iom.data.benchmarks import load_benchmark
@@ -380,17 +380,18 @@ def teacher_targets(batches: ImageBatches, teacher: Embedder, *, cache: Path, pr
     for path in folder.files:
         images.update(hashlib.sha256(path.read_bytes()).hexdigest().encode())
     changes = f"{AUGMENTATION_VERSION}/{batches.augmentation}/{batches.mix}/{batches.seed}"
+
+    def embedded(view: int) -> NDArray[np.float32]:
+        title = f"teacher, view {view + 1} of {batches.views}"
+        parts = tqdm(batches.view(view), title, unit="batch", disable=not progress)
+        return np.concatenate([teacher.embed_pixels(pixels.numpy()) for pixels in parts])
+
     views = []
     for view in range(batches.views):
         key = f"{teacher.fingerprint}/{images.hexdigest()}/{changes}/{view}"
         stored = cache / f"teacher-{hashlib.sha256(key.encode()).hexdigest()}.npy"
-        rows = cached_array(stored, (len(folder), teacher.embedding_size))
-        if rows is None:
-            title = f"teacher, view {view + 1} of {batches.views}"
-            parts = tqdm(batches.view(view), title, unit="batch", disable=not progress)
-            rows = np.concatenate([teacher.embed_pixels(images.numpy()) for images in parts])
-            write_array(stored, rows)
-        views.append(rows)
+        shape = (len(folder), teacher.embedding_size)
+        views.append(cached_array(stored, shape, functools.partial(embedded, view)))
     return np.stack(views)
 
 

@@ -334,11 +334,10 @@ def list_subjects(root: Path) -> Listing:
 def list_folders(root: Path) -> list[Path]:
     """Folders in `root`, under the same rule and in the same order."""
     try:
-        with os.scandir(root) as entries:
-            found = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+        found = [place for place in root.iterdir() if place.is_dir() and not place.is_symlink()]
     except OSError as error:
         raise DataError(f"{root}: cannot read the folder: {error.strerror}") from error
-    return [root / name for name in sorted(found) if not is_skipped(name)]
+    return sorted(place for place in found if not is_skipped(place.name))
 
 
 def is_skipped(name: str) -> bool:

@@ -47,11 +47,6 @@ class ShardRow:
         return data
 
 
-@functools.lru_cache(maxsize=512)
-def _descriptor(shard: Path) -> "_Descriptor":
-    return _Descriptor(shard)
-
-
 class _Descriptor:
     """An open file that is closed with its last use."""
 
@@ -61,6 +56,9 @@ class _Descriptor:
     def __del__(self) -> None:
         if hasattr(self, "number"):
             os.close(self.number)
+
+
+_descriptor = functools.lru_cache(maxsize=512)(_Descriptor)
 
 
 def is_shards(root: Path) -> bool:

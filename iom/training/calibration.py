@@ -3,6 +3,7 @@
 Keys are stolen: every key compares all pairs of images.
 """
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
@@ -227,11 +228,12 @@ def recalibrate(
         own_settings = {"weights": str(own), "second_weights": ""} if own.exists() else {}
         embedder = open_embedder(config.embedder.replace(**own_settings))
         hasher.check_embedder(embedder)
-        if _trained_on_other_data(place, config):
-            report(
-                "note: the data section differs from the one this hasher was trained with; subjects "
-                "held out here may have been trained on, which flatters the rates"
-            )
+        with contextlib.suppress(ConfigError):  # there is no configuration, or one of an older version
+            if load_config(Stage2Config, place / "config.yaml").data != config.data:
+                report(
+                    "note: the data section differs from the one this hasher was trained with; subjects "
+                    "held out here may have been trained on, which flatters the rates"
+                )
         embeddings = embedder.embed_files(pairs.files, progress=progress)
     else:
         hasher = load(place, weights=weights)
@@ -279,13 +281,3 @@ def check_target(place: Path, output: Path | None) -> None:
         raise ConfigError(
             f"{place} came with the package and is not changed: store the threshold in a copy with --output DIR"
         )
-
-
-def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:
-    stored = folder / "config.yaml"
-    if not stored.is_file():
-        return False
-    try:
-        return load_config(Stage2Config, stored).data != config.data
-    except ConfigError:  # of an older version: nothing can be said
-        return False

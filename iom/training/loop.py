@@ -145,8 +145,8 @@ class TrainingLoop:
         loss = float(logs.get("loss", 0.0))
         if math.isfinite(loss) and _is_finite(self.model):
             return
-        names = [name.removesuffix("_loss") for name in logs if name.endswith("_loss")]
-        outputs = [name for name in names if not math.isfinite(float(logs[f"{name}_loss"]))]
+        losses = {name.removesuffix("_loss"): float(value) for name, value in logs.items() if name.endswith("_loss")}
+        outputs = [name for name, value in losses.items() if not math.isfinite(value)]
         if not math.isfinite(loss) and not outputs:
             outputs = list(getattr(self.model, "output_names", ()))
         problem = f"the loss is {loss}" if not math.isfinite(loss) else "the weights are not finite"

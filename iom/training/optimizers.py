@@ -51,14 +51,10 @@ def build_schedule(config: OptimizerConfig, *, epochs: int, steps_per_epoch: int
     return WarmUp(rate, warmup_steps=warmup, delay=delay, min_rate=floor)
 
 
-def _constant(config: OptimizerConfig, steps: int = 0, epoch: int = 0) -> Rate:
-    return lambda step: config.learning_rate
-
-
 def _stepwise(config: OptimizerConfig, steps: int, epoch: int) -> Rate:
     milestones = sorted(round(milestone * epoch) for milestone in config.milestones)
     if not milestones:
-        return _constant(config)
+        return lambda step: config.learning_rate
     rates = [config.learning_rate * config.factor**passed for passed in range(len(milestones) + 1)]
     # A rate changes behind its boundary.
     return PiecewiseConstantDecay([milestone - 0.5 for milestone in milestones], rates)  # type: ignore[no-any-return]
@@ -87,7 +83,7 @@ def _cosine_restarts(config: OptimizerConfig, steps: int, epoch: int) -> Rate:
 
 
 SCHEDULES: dict[str, Callable[[OptimizerConfig, int, int], Rate]] = {
-    "constant": _constant,
+    "constant": lambda config, steps, epoch: lambda step: config.learning_rate,
     "step": _stepwise,
     "cosine": lambda config, steps, epoch: CosineDecay(config.learning_rate, steps, alpha=config.floor),
     "cosine_restarts": _cosine_restarts,

@@ -93,7 +93,11 @@ def from_recordio(root: Path) -> FaceSource:
     records = read_record_file(path)
     names = []
     for row, (key, label) in enumerate(zip(records.keys, records.labels, strict=True)):
-        names.append(f"{label:08d}/{key:09d}.{_suffix(records.read(row), f'{path}: record {key}')}")
+        data = records.read(row)
+        suffix = next((suffix for signature, suffix in SIGNATURES.items() if data.startswith(signature)), "")
+        if not suffix:
+            raise DataError(f"{path}: record {key}: expected a JPEG or PNG, found {data[:4]!r}")
+        names.append(f"{label:08d}/{key:09d}.{suffix}")
     notes = () if records.cross_checked else ("no identity ranges: labels could not be checked",)
     order = sorted(range(len(names)), key=names.__getitem__)
     return FaceSource(path, tuple(names[row] for row in order), lambda row: records.read(order[row]), notes)
@@ -351,13 +355,6 @@ def write_bin_pairs(pairs: EncodedPairs, target: Path) -> dict[str, Any]:
     manifest = {"pairs": len(same), "images": len(pairs.images), "sha256": {target.name: sha256_of(target)}}
     write_json(target.with_name(f"{target.name}.json"), manifest)
     return manifest
-
-
-def _suffix(data: bytes, place: str) -> str:
-    for signature, suffix in SIGNATURES.items():
-        if data.startswith(signature):
-            return suffix
-    raise DataError(f"{place}: expected a JPEG or PNG, found {data[:4]!r}")
 
 
 FACE_SOURCES: dict[str, Callable[[Path], FaceSource]] = {

@@ -64,7 +64,8 @@ class FaceFolder:
         kept = [label for label, name in enumerate(self.subjects) if name in wanted]
         rows = np.flatnonzero(np.isin(self.labels, kept))
         paths, names = tuple(self.paths[row] for row in rows), tuple(self.subjects[label] for label in kept)
-        return FaceFolder(self.root, paths, np.searchsorted(kept, self.labels[rows]), names, shards=self.shards)
+        labels = np.searchsorted(kept, self.labels[rows])
+        return dataclasses.replace(self, paths=paths, labels=labels, subjects=names)
 
 
 def scan_folder(config: FolderConfig) -> FaceFolder:
@@ -128,10 +129,7 @@ def hold_out(folder: FaceFolder, config: FolderConfig) -> tuple[FaceFolder, Face
             f"{folder.root}: cannot hold out {config.holdout:.0%} of {len(groups)} groups: "
             f"{len(outside)} subjects would train and {len(inside)} verify, both need two"
         )
-    train = dataclasses.replace(
-        folder.of_subjects(outside), left_out=folder.left_out, linked_folders=folder.linked_folders
-    )
-    return train, folder.of_subjects(inside)
+    return folder.of_subjects(outside), folder.of_subjects(inside)
 
 
 def _groups(folder: FaceFolder, separator: str) -> dict[str, str]:

@@ -203,18 +203,6 @@ def _face(row: Mapping[str, str | None], place: str) -> Face:
     return Face(points, score)
 
 
-@dataclasses.dataclass(frozen=True)
-class Pose:
-    """Angles in degrees as seen in the image, 0 for the frontal face of the template: pitch first, then yaw, then roll.
-
-    Positive yaw: the nose points to the right; pitch: down; roll: the line through the eyes is turned clockwise.
-    """
-
-    yaw: float
-    pitch: float
-    roll: float
-
-
 def head_shape() -> NDArray[np.float64]:
     """Five points of a frontal head `(5, 3)`, centred: x right, y down, z towards the camera."""
     points = np.column_stack([TEMPLATE, DEPTHS])
@@ -223,11 +211,13 @@ def head_shape() -> NDArray[np.float64]:
     return np.asarray(shape, np.float64)
 
 
-def pose_of(points: ArrayLike) -> Pose:
-    """Pose of a head whose points are `points` `(5, 2)`, under scaled orthography.
+def pose_of(points: ArrayLike) -> dict[str, float]:
+    """`yaw`, `pitch` and `roll` in degrees of a head whose points are `points` `(5, 2)`, under scaled orthography.
 
-    The affine camera that takes `head_shape` to the points by least squares, and the rotation next to it (POS of
-    DeMenthon and Davis, IJCV 1995, with all points at once). For any one person it is some degrees off.
+    As seen in the image, 0 for the frontal face of the template: pitch first, then yaw, then roll. Positive yaw: the
+    nose points to the right; pitch: down; roll: the line through the eyes is turned clockwise. The affine camera that
+    takes `head_shape` to the points by least squares, and the rotation next to it (POS of DeMenthon and Davis, IJCV
+    1995, with all points at once). For any one person it is some degrees off.
     """
     given = np.asarray(points, np.float64)
     camera, *_ = np.linalg.lstsq(head_shape(), given - given.mean(axis=0), rcond=None)
@@ -239,7 +229,7 @@ def pose_of(points: ArrayLike) -> Pose:
     nose_down = np.cos(roll) * down[2] - np.sin(roll) * across[2]
     yaw = np.arctan2(nose_right, towards[2])
     pitch = np.arctan2(nose_down, np.hypot(nose_right, towards[2]))
-    return Pose(*(float(np.degrees(angle)) for angle in (yaw, pitch, roll)))
+    return {"yaw": float(np.degrees(yaw)), "pitch": float(np.degrees(pitch)), "roll": float(np.degrees(roll))}
 
 
 def qualities_of(face: Pixels) -> dict[str, float]:

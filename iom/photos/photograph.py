@@ -256,9 +256,8 @@ def _aligned_face(image: Pixels, number: int, face: Face, size: float) -> Aligne
     corners = np.array([(x, y) for x in (-0.5, SIZE - 0.5) for y in (-0.5, SIZE - 0.5)])
     back = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     box = dict(zip(("left", "top", "right", "bottom"), [*back.min(axis=0), *back.max(axis=0)], strict=True))
-    pose = dataclasses.asdict(pose_of(face.points))
-    measures = {name: float(value) for name, value in box.items()} | {"score": face.score, "size": size, **pose}
-    return AlignedFace(number, pixels, measures | qualities_of(pixels))
+    measures = {name: float(value) for name, value in box.items()} | {"score": face.score, "size": size}
+    return AlignedFace(number, pixels, measures | pose_of(face.points) | qualities_of(pixels))
 
 
 def detector_of(settings: PhotoSettings, weights: Path | None) -> Detect | None:

@@ -179,9 +179,7 @@ def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress:
                 folder = faces / f"subject_{labels[row]:04d}"
                 folder.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(face).save(folder / f"{row % images:03d}.png")
-            if root.exists():
-                root.rmdir()
-            faces.rename(root)
+            faces.rename(root)  # also in place of an empty folder
     except OSError as error:
         raise DataError(f"cannot write {root}: {error.strerror}") from error
 

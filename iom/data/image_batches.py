@@ -165,6 +165,7 @@ def pixels_of(folder: FaceFolder, rows: NDArray[np.int64], *, side: int) -> tf.d
 
     parts = tf.data.Dataset.from_tensor_slices(rows).batch(READS)
     encoded = parts.map(read, num_parallel_calls=2, deterministic=True).unbatch()
+    encoded = encoded.apply(tf.data.experimental.assert_cardinality(len(rows)))
     return encoded.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from iom._registry import lookup
 from iom._untrusted import read_bytes
 from iom.config.base import Section
 from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
@@ -53,7 +54,7 @@ POINTS, ALIGNED = "points", "aligned"
 class PhotoSettings(Section):
     """All that decides which faces a photograph gives; a run is continued only with the same."""
 
-    detector: Literal[*DETECTORS, POINTS, ALIGNED] = "mtcnn"  # type: ignore[valid-type]
+    detector: str = "mtcnn"
     """A name of `DETECTORS`, `points` or `aligned`."""
     faces: Literal[*FACE_CHOICES] = "all"  # type: ignore[valid-type]
     """A name of `FACE_CHOICES`: which of several faces."""
@@ -67,6 +68,12 @@ class PhotoSettings(Section):
     """Photographs are shrunk to it for the detector: smaller is faster and misses small faces."""
     max_megapixels: float = Field(MAX_MEGAPIXELS, gt=0)
     max_megabytes: float = Field(MAX_MEGABYTES, gt=0)
+
+    @model_validator(mode="after")
+    def _check_detector(self) -> Self:
+        if self.detector not in (POINTS, ALIGNED):
+            lookup(DETECTORS, self.detector, "detector")
+        return self
 
     @property
     def score(self) -> float:

@@ -153,14 +153,14 @@ def _verification(embeddings: Any, left: Any, right: Any, same: Any, kind: str) 
     """Equal error rate and best accuracy of the cosine."""
     import numpy as np
 
-    from iom.metrics.verification import equal_error_rate
+    from iom.metrics.verification import error_curve
 
     distances = 1.0 - (embeddings[left] * embeddings[right]).sum(axis=1)
     order = np.argsort(distances, kind="stable")
     right_below = np.concatenate([[0], np.cumsum(same[order])])
     wrong_below = np.concatenate([[0], np.cumsum(~same[order])])
     accuracy = (right_below + (~same).sum() - wrong_below).max() / len(same)
-    eer = equal_error_rate(distances[same], distances[~same])
+    eer = error_curve(distances[same], distances[~same]).equal_error_rate()
     return {f"eer_{kind}": round(float(eer), 5), f"accuracy_{kind}": round(float(accuracy), 5)}
 
 

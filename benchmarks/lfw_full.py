@@ -169,7 +169,7 @@ def _table(rows: Sequence[Cell]) -> str:
         return f"{cell} ({row['best_attack']})" if name == "prar" else cell
 
     lines = tuple((row["system"], *(text(row, name) for name in shown)) for row in rows)
-    return Table("lfw_full", "", ("system", *shown.values()), lines, labels=1).markdown()
+    return Table(("system", *shown.values()), lines, labels=1).markdown()
 
 
 if __name__ == "__main__":

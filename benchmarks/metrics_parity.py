@@ -170,7 +170,7 @@ def _against_bob(mated: Distances, non_mated: Distances, rng: np.random.Generato
 
 def _folds(rng: np.random.Generator) -> Iterator[Difference]:
     """Against a search of every threshold between two neighbouring distances of nine folds."""
-    from iom.metrics.verification import ten_fold_accuracy
+    from iom.metrics.verification import FoldedScores
 
     same = np.tile([True, False], 300)
     distances, fold = np.where(same, 0.4, 1.0) + rng.normal(0, 0.3, 600), np.arange(600) // 60
@@ -182,7 +182,7 @@ def _folds(rng: np.random.Generator) -> Iterator[Difference]:
         correct = [np.sum((distances[other] <= t) == same[other]) for t in middles]
         threshold = middles[int(np.argmax(correct))]
         accuracies.append(np.mean((distances[~other] <= threshold) == same[~other]))
-    found = ten_fold_accuracy(distances, same, fold)
+    found = FoldedScores(distances, same, fold).accuracy()
     yield "ten-fold accuracy, plain search", abs(found.mean - np.mean(accuracies))
     yield "its spread, plain search", abs(found.std - np.std(accuracies))
 

@@ -20,7 +20,7 @@ from iom.attacks.inversions import (
 from iom.baselines.binary import BioHash, BloomFilter, IndexingFirstOne, MlpHash, vectors_of_signs
 from iom.baselines.index_of_max import UniformRandomPermutation
 from iom.baselines.polyprotect import PolyProtect
-from iom.baselines.protection import BehindThePermutation, Protection
+from iom.baselines.protection import Protection
 from iom.codes.comparators import SymbolComparator
 from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count, part_window
@@ -54,9 +54,9 @@ def attacked_protection(name: str, protection: Protection, embedding_size: int) 
         return system(responses=functools.partial(invert, protection))
     if isinstance(protection, BioHash):
         return system(vectors=lambda key: vectors_of_signs(protection.projection(key).T))
-    if not isinstance(protection, BehindThePermutation):
-        return system()
     public = protection.public_projection
+    if public is None:
+        return system()
 
     def vectors(key: TransformKey) -> Vectors:
         full = np.zeros((embedding_size, *public.shape[1:]), np.float32)

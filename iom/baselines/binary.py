@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
-from iom.baselines.protection import HashedByKey, keyed_blocks, keyed_orders, keyed_orthonormal, stored_bits
+from iom.baselines.protection import Protection, keyed_blocks, keyed_orders, keyed_orthonormal, stored_bits
 from iom.codes.comparators import BlockSetComparator, CollisionComparator
 from iom.config import CodeConfig
 from iom.errors import ConfigError
@@ -45,7 +45,7 @@ class PublicSigns:
         return np.asarray(rows[:, order] @ self.projection > 0)
 
 
-class SignHash(HashedByKey):
+class SignHash(Protection):
     """Binary codes of as many bits as the wanted code shape stores."""
 
     def __init__(self, embedding_size: int, code: CodeConfig, seed: int = 0) -> None:
@@ -124,7 +124,7 @@ WORD_BITS = 4
 BLOCK_WORDS = 8
 
 
-class BloomFilter(HashedByKey):
+class BloomFilter(Protection):
     """In each block, the set of words that occur, in any order; as many bits are binarised as the code shape stores.
 
     How it is adapted. The method was made for binary iris codes, whose columns are the words: here bits are signs of
@@ -169,7 +169,7 @@ FACTORS = 2
 """P, permuted bit strings in a product; more hide more and match worse."""
 
 
-class IndexingFirstOne(HashedByKey):
+class IndexingFirstOne(Protection):
     """At each position: permute the bits P times, multiply, take the place of the first one.
 
     Only the first q bits of a product are looked at; where they are all zero the symbol is void, q. How it is adapted:

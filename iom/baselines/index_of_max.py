@@ -1,14 +1,14 @@
 """Index-of-Max hashing without training: GRP and URP (Jin et al., TIFS 2018, III-A and III-B), structured frames."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
-from iom.baselines.protection import HashedByKey, Keys, checked_rows, keyed_orders, secrets_of
+from iom.baselines.protection import Protection, keyed_orders
 from iom.config import CodeConfig
 from iom.errors import ConfigError
 from iom.keys import TransformKey
@@ -24,7 +24,7 @@ FACTORS = 2
 """Permuted vectors in a product of URP; the paper's best value on faces."""
 
 
-class GaussianRandomProjection(HashedByKey):
+class GaussianRandomProjection(Protection):
     """GRP-IoM: a public Gaussian projection behind the keyed permutation, hence one that follows from the key."""
 
     takes_keep = True
@@ -50,7 +50,7 @@ class GaussianRandomProjection(HashedByKey):
         return np.concatenate(blocks) if blocks else np.empty((0, self.code_length), np.intp)
 
 
-class UniformRandomPermutation(HashedByKey):
+class UniformRandomPermutation(Protection):
     """At each position: permute the vector p times by the key, multiply, argmax of the first q = Q entries."""
 
     title = "URP"
@@ -76,7 +76,7 @@ class UniformRandomPermutation(HashedByKey):
         return codes
 
 
-class FramedProjection(HashedByKey):
+class FramedProjection(Protection):
     """Unit length -> keyed permutation, keep the first -> unit length -> frame of `FRAMES` -> argmax.
 
     With nothing learned these are the steps of a learned hasher with permutation keys, and the result that training has
@@ -109,11 +109,9 @@ class FramedProjection(HashedByKey):
         kernel = np.asarray(self._projection.kernel, np.float32)
         return kernel.reshape(-1, self.code_length, self.alphabet_size)
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        rows = checked_rows(embeddings, self.embedding_size)
-        secrets = secrets_of(keys, len(rows))
-        order_of = {secret: self._order(TransformKey(secret)) for secret in set(secrets)}
-        orders = np.array([order_of[secret] for secret in secrets], np.intp).reshape(len(rows), self.keep)
+    def _hash_each(self, rows: NDArray[np.float32], keys: Sequence[TransformKey]) -> NDArray[np.uint8]:
+        order_of = {secret: self._order(TransformKey(secret)) for secret in {key.secret for key in keys}}
+        orders = np.array([order_of[key.secret] for key in keys], np.intp).reshape(len(rows), self.keep)
         return self._codes(np.take_along_axis(rows, orders, axis=1))
 
     def _hash_rows(self, rows: NDArray[np.float32], key: TransformKey) -> NDArray[np.uint8]:

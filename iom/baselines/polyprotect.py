@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.baselines.protection import HashedByKey, keyed_orders
+from iom.baselines.protection import Protection, keyed_orders
 from iom.codes.comparators import CosineComparator
 from iom.config import CodeConfig
 from iom.errors import ConfigError
@@ -17,7 +17,7 @@ MAX_COEFFICIENT = 50
 """Coefficients are distinct integers between minus this and this, 0 excluded."""
 
 
-class PolyProtect(HashedByKey):
+class PolyProtect(Protection):
     """Entry i is `sum_j c_j v_{i s + j}^{e_j}` over a window of m entries, s = m - overlap.
 
     As in the paper, the embedding has unit length, so entries are far below 1 and high powers count little.

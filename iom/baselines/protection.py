@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,37 +19,11 @@ from iom.nn.layers.index_of_max import orthonormal_columns
 Keys = TransformKey | Sequence[TransformKey]
 
 
-class Protection(Protocol):
-    """Embeddings and keys in, templates of M positions and Q values (0 for real numbers) out."""
+class Protection(abc.ABC):
+    """Base of the protections: embeddings and keys in, templates of M positions and Q values (0: real numbers) out.
 
-    code_length: int
-    alphabet_size: int
-
-    @property
-    def comparator(self) -> Comparator:
-        """How templates are compared."""
-        ...
-
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
-        """Templates `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
-        ...
-
-
-@runtime_checkable
-class BehindThePermutation(Protocol):
-    """Index-of-Max of one `public_projection` `(K, M, Q)`, the same for all keys, behind a permutation that keeps K."""
-
-    @property
-    def public_projection(self) -> NDArray[np.float32]:
-        """The same for all keys."""
-        ...
-
-
-class HashedByKey(abc.ABC):
-    """Base of most protections: checks the arguments, and hashes the rows of one key together.
-
-    Of `code` only `code_length`, `alphabet_size` and `keep` count. `seed` has no effect where everything follows from
-    the key.
+    It checks the arguments, and hashes the rows of one key together. Of `code` only `code_length`, `alphabet_size` and
+    `keep` count. `seed` has no effect where everything follows from the key.
     """
 
     title: ClassVar[str]
@@ -71,16 +45,31 @@ class HashedByKey(abc.ABC):
 
     @property
     def comparator(self) -> Comparator:
-        """Differing positions, where a protection does not say otherwise."""
+        """How templates are compared: by differing positions, where a protection does not say otherwise."""
         return SymbolComparator(self.alphabet_size)
+
+    @property
+    def public_projection(self) -> NDArray[np.float32] | None:
+        """`(K, M, Q)` of Index-of-Max by one projection, the same for all keys, behind a permutation that keeps K."""
+        return None
 
     def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[Any]:
         """Templates `(N, M)` of embeddings `(N, D)` under one key for all, or one for each."""
-        rows = checked_rows(embeddings, self.embedding_size)
+        rows = np.asarray(embeddings, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.embedding_size or not np.isfinite(rows).all():
+            raise DataError(f"expected finite embeddings (N, {self.embedding_size}), received {rows.shape} or NaN")
+        if isinstance(keys, TransformKey):
+            return self._hash_rows(rows, keys).astype(self.dtype)
+        if len(keys) != len(rows):
+            raise KeyMaterialError(f"expected one key, or {len(rows)}, received {len(keys)}")
+        return self._hash_each(rows, keys)
+
+    def _hash_each(self, rows: NDArray[np.float32], keys: Sequence[TransformKey]) -> NDArray[Any]:
+        """Templates of rows `(N, D)`, each under its own key."""
         codes = np.empty((len(rows), self.code_length), self.dtype)
         rows_of: dict[bytes, list[int]] = {}
-        for row, secret in enumerate(secrets_of(keys, len(rows))):
-            rows_of.setdefault(secret, []).append(row)
+        for row, key in enumerate(keys):
+            rows_of.setdefault(key.secret, []).append(row)
         for secret, group in rows_of.items():
             codes[group] = self._hash_rows(rows[group], TransformKey(secret))
         return codes
@@ -93,23 +82,6 @@ class HashedByKey(abc.ABC):
 def stored_bits(code: CodeConfig) -> int:
     """Bits that a code of this shape takes: what systems are compared at."""
     return code.code_length * plane_count(code.alphabet_size)
-
-
-def checked_rows(embeddings: NDArray[np.float32], embedding_size: int) -> NDArray[np.float32]:
-    """The finite embeddings `(N, D)` as float32."""
-    rows = np.asarray(embeddings, np.float32)
-    if rows.ndim != 2 or rows.shape[1] != embedding_size or not np.isfinite(rows).all():
-        raise DataError(f"expected finite embeddings (N, {embedding_size}), received {rows.shape} or NaN")
-    return rows
-
-
-def secrets_of(keys: Keys, rows: int) -> list[bytes]:
-    """The secret of each row's key, of one key for all rows or one for each."""
-    if isinstance(keys, TransformKey):
-        return [keys.secret] * rows
-    if len(keys) != rows:
-        raise KeyMaterialError(f"expected one key, or {rows}, received {len(keys)}")
-    return [key.secret for key in keys]
 
 
 def keyed_words(key: TransformKey, purpose: str, *shape: int) -> NDArray[np.uint64]:

@@ -135,7 +135,7 @@ class CollisionComparator:
 
     def paired(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
         told = (a != self.void) & (b != self.void)
-        return _one_minus_share((told & (a == b)).sum(1), told.sum(1))
+        return np.asarray(1.0 - (told & (a == b)).sum(1) / np.maximum(told.sum(1), 1))
 
     def all_pairs(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
         void_a, void_b = a == self.void, b == self.void
@@ -144,8 +144,4 @@ class CollisionComparator:
         # Void in both: what both sides count, less what only one of them holds.
         both = (void_a.sum(1)[:, None] + void_b.sum(1) - one) // 2
         length = a.shape[1]
-        return _one_minus_share(length - differing - both, length - one - both)
-
-
-def _one_minus_share(equal: NDArray[Any], told: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(1.0 - np.asarray(equal, np.float64) / np.maximum(told, 1))
+        return np.asarray(1.0 - (length - differing - both) / np.maximum(length - one - both, 1))

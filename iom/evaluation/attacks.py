@@ -56,12 +56,6 @@ class Victims:
                 f"more, received {self.samples.shape}"
             )
 
-    @property
-    def photographs(self) -> Embeddings:
-        """Every photograph that an attacker can find: the enrolled ones, `(N, D)`, then others."""
-        others = self.population if self.others is None else self.others
-        return np.concatenate([self.samples[:, 0], others])
-
 
 def draw_victims(embeddings: Embeddings, subjects: NDArray[np.int64], *, wanted: int, seed: int) -> Victims:
     """Victims with two or three samples each, at most half of the subjects; the attacker learns from all others."""
@@ -184,6 +178,7 @@ def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[Transform
     codes = tuple(system.hash(victims.samples[:, record % usable], key) for record, key in enumerate(keys))
     boxes = tuple(_black_box(system, key) for key in keys)
     vectors, responses = system.vectors, system.responses
+    others = victims.population if victims.others is None else victims.others
 
     def oracle(candidates: Embeddings, owners: NDArray[np.intp]) -> NDArray[np.float64]:
         return system.distances(boxes[0](candidates), codes[0][owners])
@@ -199,7 +194,7 @@ def make_leak(system: AttackedSystem, victims: Victims, keys: Sequence[Transform
         population=victims.population,
         population_labels=victims.population_labels,
         oracle=oracle,
-        photographs=victims.photographs,
+        photographs=np.concatenate([victims.samples[:, 0], others]),
     )
 
 

@@ -19,18 +19,9 @@ from iom.errors import DataError
 from iom.evaluation.attacks import AttackEvaluator, attacked_system
 from iom.evaluation.identification import BlufrEvaluator, DistractorEvaluator, IdentificationEvaluator, SearchEvaluator
 from iom.evaluation.pairs import LinkabilityEvaluator, PairEvaluator, names_subjects
-from iom.evaluation.records import (
-    BAD_FIGURE,
-    BenchmarkSummary,
-    EmbedderSummary,
-    Figure,
-    KeySpread,
-    Record,
-    ReportData,
-    Sections,
-)
+from iom.evaluation.records import BenchmarkSummary, EmbedderSummary, Figure, KeySpread, Record, ReportData, Sections
 from iom.evaluation.report.text import summary
-from iom.evaluation.scores import FLOAT, REPORT_FMRS, CodeSystem, EvaluationInputs, Evaluator, has_folds, resolved_fmrs
+from iom.evaluation.scores import FLOAT, REPORT_FMRS, CodeSystem, EvaluationInputs, Evaluator, resolved_fmrs
 from iom.evaluation.systems import check_systems, load_code_systems
 from iom.models.embedder import embed_benchmark, open_embedder
 
@@ -139,7 +130,7 @@ def collect(inputs: EvaluationInputs, *, progress: bool = False) -> ReportData:
             sections=Sections(**{t: found[get_args(of.annotation)[0]] for t, of in Sections.model_fields.items()}),
         )
     except pydantic.ValidationError as error:
-        raise DataError(f"report: {BAD_FIGURE} ({error.errors()[0]['loc']})") from error
+        raise DataError(f"report: a figure is not a finite number ({error.errors()[0]['loc']})") from error
     return data.model_copy(update={"summary": summary(data)}) if inputs.full else data
 
 
@@ -164,7 +155,7 @@ def _system_summary(system: CodeSystem) -> dict[str, Any]:
 
 
 def _notes(benchmark: PairBenchmark) -> Iterator[str]:
-    if not has_folds(benchmark.fold):
+    if benchmark.folds < 2:
         yield "one fold only: no accuracy, since its threshold must come from other folds"
     resolved = resolved_fmrs(int(np.count_nonzero(~benchmark.same)))
     for name in REPORT_FMRS:

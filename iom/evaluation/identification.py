@@ -140,7 +140,7 @@ class DistractorEvaluator(FigureEvaluator):
             templates = system.templates(self._embeddings, self._keys(scenario, subjects, repetition))
             ranks = self._ranks(system, templates, same)
             nothing = np.zeros(len(ranks))
-            by_key.append([Searches(nothing, ranks, nothing, len(self._benchmark.images) - len(subjects) + 1)])
+            by_key.append([Searches(nothing, ranks, nothing)])
         searched = np.repeat(subjects, same.sum(axis=1))
         estimates = identification_rates(by_key, searched, points=[], seed=self._config.seed)
         for rank, (rate, interval) in enumerate(zip(*estimates, strict=True), start=1):
@@ -177,7 +177,7 @@ class BlufrEvaluator(FigureEvaluator):
             searches = search_templates(
                 system.comparator, templates, subjects, gallery=trial.gallery, probes=trial.probes
             )
-            values.append((1.0 - curve.fnmr_at_fmr(1e-3), searches.identification_rate_at_fpir(1e-2)))
+            values.append((1.0 - curve.fnmr_at_fmr(1e-3), searches.identification_rates_at_fpirs([1e-2])[0]))
         for name, rates in zip(("vr_at_fmr_1e-3", "dir_at_fpir_1e-2"), zip(*values, strict=True), strict=True):
             mean = float(np.mean(rates))
             std = float(np.std(rates, ddof=1)) if len(rates) > 1 else 0.0

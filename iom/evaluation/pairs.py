@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from iom.evaluation.records import (
 from iom.evaluation.score_files import benchmark_names
 from iom.evaluation.scores import (
     FLOAT,
-    GIVEN,
     OWN_KEY,
     RATES,
     CodeSystem,
@@ -89,7 +88,8 @@ class PairEvaluator:
             intervals = self._intervals(statistics, RATES)
         for metric in by_key[0]:
             values = [entry[metric] for entry in by_key]
-            low, high = (None, None) if metric in GIVEN else intervals.get(metric, (None, None))
+            # The decision threshold is not measured.
+            low, high = (None, None) if metric == "decision" else intervals.get(metric, (None, None))
             place = scores.place | {"protocol": self._inputs.benchmark.name, "metric": metric}
             yield Figure(**place, value=float(np.mean(values)), low=low, high=high)
             if len(values) > 1:
@@ -211,16 +211,8 @@ def bin_edges(mated: NDArray[Any], non_mated: NDArray[Any]) -> NDArray[np.float6
     return np.linspace(low, max(high, low + 1e-6), MAX_BINS + 1)
 
 
-class ComparedPairs(NamedTuple):
-    """Rows of templates under a first and a second key that are compared; the first `mated` pairs are mated."""
-
-    left: Rows
-    right: Rows
-    mated: int
-
-
-def compared_pairs(benchmark: PairBenchmark, *, named: bool, limit: int, seed: int) -> ComparedPairs:
-    """Pairs of a benchmark for linking, at most `limit` of each kind, else drawn.
+def compared_pairs(benchmark: PairBenchmark, *, named: bool, limit: int, seed: int) -> tuple[Rows, Rows]:
+    """Mated and non-mated pairs for linking: rows under a first and a second key, `(2, P)`; `limit` of each are drawn.
 
     Where its subjects are its people (`named`) all ordered pairs of images of a subject are compared, and randomly
     drawn ones of two subjects, else the listed pairs.
@@ -247,8 +239,7 @@ def compared_pairs(benchmark: PairBenchmark, *, named: bool, limit: int, seed: i
         pairs if pairs.shape[1] <= limit else pairs[:, stream.permutation(pairs.shape[1])[:limit]]
         for pairs in (mated, other)
     )
-    left, right = np.concatenate([mated, other], axis=1)
-    return ComparedPairs(left, right, mated.shape[1])
+    return mated, other
 
 
 class LinkabilityEvaluator:
@@ -262,17 +253,19 @@ class LinkabilityEvaluator:
     def __init__(self, inputs: EvaluationInputs) -> None:
         self._inputs, config = inputs, inputs.config
         named = names_subjects(inputs.benchmark, config.benchmark.source)
-        self._pairs = compared_pairs(inputs.benchmark, named=named, limit=config.report.pairs, seed=config.seed)
+        pairs = compared_pairs(inputs.benchmark, named=named, limit=config.report.pairs, seed=config.seed)
+        self._mated_count = pairs[0].shape[1]
+        self._left, self._right = np.concatenate(pairs, axis=1)
 
     def run(self, system: CodeSystem) -> Iterator[LinkabilityResult | Figure]:
-        pairs, config, embeddings = self._pairs, self._inputs.config, self._inputs.embeddings
+        config, embeddings, count = self._inputs.config, self._inputs.embeddings, self._mated_count
         by_key, first = [], system.templates(embeddings, common_key(config.seed, 0))
         for number in range(1, 2 if system.name == FLOAT else config.report.keys + 1):
             second = system.templates(embeddings, common_key(config.seed, number))
-            by_key.append(system.comparator.paired(first[pairs.left], second[pairs.right]))
+            by_key.append(system.comparator.paired(first[self._left], second[self._right]))
             first = second
         distances = np.stack(by_key)
-        mated, non_mated = distances[:, : pairs.mated], distances[:, pairs.mated :]
+        mated, non_mated = distances[:, :count], distances[:, count:]
         edges = bin_edges(mated.ravel(), non_mated.ravel())
         size = len(edges) - 1
         bins = [np.clip(np.searchsorted(edges, kind, side="right") - 1, 0, size - 1) for kind in (mated, non_mated)]
@@ -305,15 +298,15 @@ class LinkabilityEvaluator:
 
     def _interval(self, value: float, bins: Sequence[NDArray[np.intp]], size: int) -> dict[str, float]:
         """Ends of the interval of D_sys, of the `bins` `(K, P)` of mated and non-mated distances by pair of keys."""
-        config, pairs, subjects = self._inputs.config, self._pairs, self._inputs.people
+        config, subjects = self._inputs.config, self._inputs.people
         if config.report.replicates < 2:
             return {}
-        same = np.arange(len(pairs.left)) < pairs.mated
-        of_pairs = PairSubjects(subjects[pairs.left], subjects[pairs.right], same)
+        same = np.arange(len(self._left)) < self._mated_count
+        of_pairs = PairSubjects(subjects[self._left], subjects[self._right], same)
 
         def d_sys(subjects: Counts, keys: Counts) -> list[float]:
             weights, drawn = of_pairs.weights(subjects), np.flatnonzero(keys)
-            weighted = zip(bins, np.split(weights, [pairs.mated]), strict=True)
+            weighted = zip(bins, np.split(weights, [self._mated_count]), strict=True)
             histograms = (
                 sum(keys[key] * np.bincount(kind[key], weight, minlength=size) for key in drawn)
                 for kind, weight in weighted

@@ -16,7 +16,6 @@ from iom.metrics.bootstrap import Interval
 
 FORMAT: Final = 2
 FILE = "report.json"
-BAD_FIGURE = "a figure is not a finite number"
 
 
 class Record(pydantic.BaseModel):
@@ -164,11 +163,6 @@ class LinkabilityResult(Place):
     mated_share: list[float]
     non_mated_share: list[float]
     local: list[float]
-
-    @property
-    def estimate(self) -> Estimate:
-        """D_sys with its interval."""
-        return Estimate(value=self.d_sys, low=self.low, high=self.high)
 
 
 class AttackRow(Record):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from iom._files import atomic_path
 from iom._registry import SCORE_FORMATS, lookup
-from iom._untrusted import shown
+from iom._untrusted import reading, shown
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.identification import identification_figures
@@ -101,16 +101,10 @@ def read_scores(path: Path, form: str = "", *, higher_is_closer: bool = True) ->
 
     Scores are similarities, as Bob's, unless `higher_is_closer` is false. An error names the line.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            columns = lookup(FORMATS, form or _guess(path, stream), "score format")
-            rows = list(_column_rows(stream, columns, path) if columns else _csv_rows(stream, path))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected text in UTF-8, received other bytes") from error
-    except csv.Error as error:
-        raise DataError(f"{path}: not a CSV file: {error}") from error
+    expected = "a CSV file or columns of text in UTF-8"
+    with reading(path, expected), path.open(encoding="utf-8-sig", newline="") as stream:
+        columns = lookup(FORMATS, form or _guess(path, stream), "score format")
+        rows = list(_column_rows(stream, columns, path) if columns else _csv_rows(stream, path))
     if not rows:
         raise DataError(f"{path}: expected scores, received an empty file")
     claimed, reference, real, probe = (np.array([row.get(name) or "" for row in rows]) for name in CSV_COLUMNS[:-1])

@@ -34,8 +34,6 @@ NO_KEY, OWN_KEY, STOLEN_KEY = "none", "own_key", "stolen_key"
 
 Embeddings = NDArray[np.float32]
 Keys = TransformKey | Sequence[TransformKey]
-HashFunction = Callable[[Embeddings, Keys], NDArray[Any]]
-"""Embeddings `(N, D)` and one key, or a key for each -> codes `(N, M)`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,8 +87,9 @@ class SystemScores:
 
 @dataclasses.dataclass(frozen=True)
 class CodeSystem:
-    """A protection to be evaluated: `hash` takes embeddings `(N, D)` and keys to codes `(N, M)` of Q symbols (0: real).
+    """A protection to be evaluated.
 
+    `hash` takes embeddings `(N, D)` and one key, or a key for each, to codes `(N, M)` of Q symbols (0: real numbers).
     `calibration` was made on other data; `own_comparator` replaces the count of differing positions; `made_of` is what
     attacks are directed at.
     """
@@ -98,7 +97,7 @@ class CodeSystem:
     name: str
     code_length: int
     alphabet_size: int
-    hash: HashFunction
+    hash: Callable[[Embeddings, Keys], NDArray[Any]]
     calibration: "Calibration | None" = None
     own_comparator: Comparator | None = None
     made_of: "Protection | FaceHasher | None" = None
@@ -186,31 +185,24 @@ def scenarios_of(system: CodeSystem, scenarios: tuple[str, ...]) -> tuple[str, .
     return (NO_KEY,) if system.name == FLOAT else scenarios
 
 
-def float_scores(benchmark: PairBenchmark, embeddings: Embeddings) -> SystemScores:
-    """Cosine distances, `1 - cosine`, of the unprotected unit-length embeddings `(N, D)` of the benchmark's images."""
-    _check(benchmark, embeddings)
-    wide = embeddings.astype(np.float64)
-    cosines = np.einsum("pd,pd->p", wide[benchmark.left], wide[benchmark.right])
-    return SystemScores(
-        FLOAT, NO_KEY, CosineComparator.unit, (PairScores(1.0 - cosines, benchmark.same, benchmark.fold),)
-    )
-
-
 def code_scores(
     system: CodeSystem, benchmark: PairBenchmark, embeddings: Embeddings, scenario: "ScenarioConfig", *, seed: int
 ) -> Iterator[SystemScores]:
     """Code distances in the scenarios, under so many test keys each, of unit-length embeddings `(N, D)`.
 
-    The unprotected embedding has no key and one scenario, see `float_scores`.
+    The unprotected embedding has no key and one scenario; its distances are `1 - cosine` of the embeddings as they are.
 
     `stolen_key`: probe and reference are hashed under one common key, as when an impostor holds the victim's key; the
     key adds nothing and the code alone must tell people apart. `own_key`: every subject has its own key, so a non-mated
     pair meets under two keys; this flatters every protection and says nothing about a stolen key.
     """
-    if system.name == FLOAT:
-        yield float_scores(benchmark, embeddings)
-        return
     _check(benchmark, embeddings)
+    if system.name == FLOAT:
+        wide = embeddings.astype(np.float64)
+        cosines = np.einsum("pd,pd->p", wide[benchmark.left], wide[benchmark.right])
+        scores = PairScores(1.0 - cosines, benchmark.same, benchmark.fold)
+        yield SystemScores(FLOAT, NO_KEY, CosineComparator.unit, (scores,))
+        return
     decision = system.calibration.threshold if system.calibration else None
     for name in (OWN_KEY, STOLEN_KEY):
         if name not in scenario.scenarios:
@@ -260,16 +252,13 @@ RATES: dict[str, Kind] = {
 }
 """Figures that are rates, and the pairs whose subjects they rest on."""
 
-GIVEN = ("decision",)
-"""Figures that are not measured and so have no interval."""
-
 REJECTS_EVERYTHING = -1.0
 """Threshold where only rejecting everything keeps to an FMR: no distance is negative."""
 
 
 def fold_accuracy(scores: PairScores, weights: Weights | None = None) -> Iterator[tuple[str, float]]:
     """LFW's `accuracy`, the threshold of nine folds applied to the tenth, and `accuracy_std`; none of a single fold."""
-    if has_folds(scores.fold):
+    if np.any(scores.fold != scores.fold[0]):
         accuracy = scores.folded.accuracy(weights)
         yield "accuracy", accuracy.mean
         yield "accuracy_std", accuracy.std
@@ -297,11 +286,6 @@ def own_decision(scores: PairScores, weights: Weights | None = None) -> Iterator
     yield "fmr_at_decision", float(np.average(matches[~same], weights=weights[~same]))
     yield "fnmr_at_decision", float(np.average(~matches[same], weights=weights[same]))
     yield "decision", float(scores.decision)
-
-
-def has_folds(fold: NDArray[np.int64]) -> bool:
-    """Whether a threshold can be chosen on other folds than those it is judged on."""
-    return bool(np.any(fold != fold[0]))
 
 
 def resolved_fmrs(non_mated: int, names: Sequence[str] = tuple(FMRS), *, false_matches: int = 1) -> dict[str, float]:

@@ -26,16 +26,9 @@ from iom.data.benchmarks import load_benchmark
 from iom.errors import ConfigError
 from iom.evaluation.report.plots import COLOURS, DPI
 from iom.evaluation.report.text import Table, number_text
-from iom.evaluation.scores import (
-    FLOAT,
-    STOLEN_KEY,
-    CodeSystem,
-    code_scores,
-    float_system,
-    operating_points,
-    resolved_fmrs,
-)
+from iom.evaluation.scores import FLOAT, REPORT_FMRS, STOLEN_KEY, CodeSystem, code_scores, float_system, resolved_fmrs
 from iom.evaluation.systems import baseline_system
+from iom.metrics.verification import ErrorCurve
 from iom.models.embedder import Embedder, embed_benchmark
 from iom.training.calibration import validation_keys
 from iom.training.hasher import Stage2Data, load_stage2_data, train_hasher, untrained_hasher
@@ -93,11 +86,9 @@ class SweepBenchmark:
             self._fingerprint = embedder.fingerprint
         scenario = self._config.scenario.replace(scenarios=(STOLEN_KEY,))
         (entry,) = code_scores(system, self._benchmark, self._embeddings, scenario, seed=self._config.seed)
-        values = []
-        for scores in entry.by_key:
-            found = {name.replace("_at_fmr", ""): value for name, value in operating_points(scores)}
-            values.append({name: found[name] for name in RATES if name in found})
-        return {f"test_{name}": value for name, value in _over_keys(values).items()}
+        fmrs = resolved_fmrs(len(entry.by_key[0].non_mated), REPORT_FMRS)
+        found = _over_keys([scores.curve() for scores in entry.by_key], fmrs)
+        return {f"test_{name}": value for name, value in found.items()}
 
 
 def plan_rows(config: SweepConfig) -> list[PlannedRow]:
@@ -152,7 +143,9 @@ def run_sweep(
                 journal.add(measured[row.name], durable=True)
                 _write_tables(list(measured.values()), output, title)
                 bar.clear()
-                report(_line(measured[row.name]))
+                found = measured[row.name]
+                rates = [f"{heading} {100 * found[rate]:.2f} %" for rate, heading in RATES.items() if rate in found]
+                report(f"{row.name}: {found.get('failed') or ', '.join(rates)} ({found['seconds']:.0f} s)")
                 bar.update()
     rows = list(measured.values())
     _write_tables(rows, output, title)
@@ -169,12 +162,7 @@ def held_out_figures(system: CodeSystem, data: Stage2Data, *, keys: int, seed: i
         for key in validation_keys(seed, "search-keys", 1 if system.name == FLOAT else keys)
     ]
     fmrs = resolved_fmrs(pairs.non_mated_count, QUOTED_FMRS, false_matches=MIN_FALSE_MATCHES)
-    return _over_keys(
-        [
-            {"eer": curve.equal_error_rate()} | {f"fnmr_{name}": curve.fnmr_at_fmr(fmr) for name, fmr in fmrs.items()}
-            for curve in curves
-        ]
-    )
+    return _over_keys(curves, fmrs)
 
 
 def sweep_table(rows: Sequence[Row]) -> Table:
@@ -198,7 +186,7 @@ def sweep_table(rows: Sequence[Row]) -> Table:
         )
         for row in rows
     )
-    return Table("sweep", "", ("row", "shape", "bits", "keep", *shown.values(), "seconds"), lines)
+    return Table(("row", "shape", "bits", "keep", *shown.values(), "seconds"), lines)
 
 
 def sweep_figure(rows: Sequence[Row], title: str) -> Figure:
@@ -327,11 +315,12 @@ def _system(row: PlannedRow, data: Stage2Data, folder: Path) -> CodeSystem:
     return CodeSystem(row.series, hasher.code_length, hasher.alphabet_size, hasher.hash)
 
 
-def _over_keys(by_key: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over keys, and where there are several their standard deviations."""
+def _over_keys(curves: Sequence[ErrorCurve], fmrs: Mapping[str, float]) -> dict[str, float]:
+    """EER and FNMR, means over the curves of keys, and where there are several their standard deviations."""
+    by_name = {"eer": [curve.equal_error_rate() for curve in curves]}
+    by_name |= {f"fnmr_{name}": [curve.fnmr_at_fmr(fmr) for curve in curves] for name, fmr in fmrs.items()}
     result = {}
-    for name in by_key[0]:
-        values = [rates[name] for rates in by_key]
+    for name, values in by_name.items():
         result[name] = float(np.mean(values))
         if len(values) > 1:
             result[f"{name}_std"] = float(np.std(values, ddof=1))
@@ -343,8 +332,3 @@ def _write_tables(rows: Sequence[Row], folder: Path, title: str) -> None:
     write_json(folder / "sweep.json", {"format": FORMAT, "title": title, "rows": list(rows)})
     write_text(folder / "sweep.csv", csv_text(columns, rows))
     write_text(folder / "sweep.md", f"# {title}\n\n{sweep_table(rows).markdown()}\n")
-
-
-def _line(row: Row) -> str:
-    rates = [f"{heading} {100 * row[rate]:.2f} %" for rate, heading in RATES.items() if rate in row]
-    return f"{row['name']}: {row.get('failed') or ', '.join(rates)} ({row['seconds']:.0f} s)"

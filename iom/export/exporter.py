@@ -25,7 +25,7 @@ from iom.export.folding import graph_nodes
 from iom.export.formats import FORMATS, Format
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
-from iom.metrics.verification import equal_error_rate
+from iom.metrics.verification import error_curve
 from iom.models.artifact import Check, Manifest, check_precision, hashed_files, manifest_path, write_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
 from iom.nn.hash_numpy import PROGRAM, head_path
@@ -194,7 +194,7 @@ class Exporter:
         if benchmark is None:
             return None
         distances = np.sum(codes[benchmark.left] != codes[benchmark.right], axis=1)
-        return float(equal_error_rate(distances[benchmark.same], distances[~benchmark.same]))
+        return error_curve(distances[benchmark.same], distances[~benchmark.same]).equal_error_rate()
 
 
 def _loss_message(target: str, check: Check) -> str:

@@ -26,7 +26,7 @@ RANKS = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Searches:
-    """Result of a search of one gallery of `gallery_size` references for each probe, `(P,)` each.
+    """Result of a search of one gallery for each probe, `(P,)` each.
 
     `own` is the distance to the probe's own reference (infinity where it is not enrolled), `rank` the rank of that
     reference from 1, ties counting against it (0 where it is not enrolled), `best` the distance to the nearest
@@ -36,7 +36,6 @@ class Searches:
     own: NDArray[np.float64]
     rank: NDArray[np.int64]
     best: NDArray[np.float64]
-    gallery_size: int
 
     @property
     def enrolled(self) -> NDArray[np.bool_]:
@@ -64,14 +63,13 @@ class Searches:
         _check_both(len(self._by_own), len(self._by_best))
         return float(np.mean(self.best[~self.enrolled] <= threshold))
 
-    def identification_rate_at_fpir(self, fpir: float, rank: int = 1) -> float:
-        """DIR at the largest observed distance whose FPIR does not exceed `fpir`, which B others resolve by 1 / B."""
-        return float(self.identification_rates_at_fpirs([fpir], rank)[0])
-
     def identification_rates_at_fpirs(
         self, fpirs: ArrayLike, rank: int = 1, *, weights: Weights | None = None
     ) -> NDArray[np.float64]:
-        """`identification_rate_at_fpir` at each of `fpirs` `(F,)`, each probe counting as `weights` `(P,)` say."""
+        """DIR at the largest observed distances whose FPIR does not exceed each of `fpirs` `(F,)`.
+
+        B probes without reference resolve an FPIR by 1 / B; each probe counts as `weights` `(P,)` say.
+        """
         weights = np.ones(len(self.rank)) if weights is None else weights
         fpirs = np.asarray(fpirs, np.float64)
         if not ((fpirs >= 0) & (fpirs <= 1)).all():
@@ -111,8 +109,8 @@ class GallerySearch:
         [0.5, 1.0, 1.0]
         >>> found.identification_rate(2), found.false_positive_rate(2)
         (0.5, 1.0)
-        >>> found.identification_rate_at_fpir(0.0)
-        0.5
+        >>> found.identification_rates_at_fpirs([0.0]).tolist()
+        [0.5]
     """
 
     def __init__(self, gallery_subjects: ArrayLike) -> None:
@@ -160,7 +158,7 @@ class GallerySearch:
         if not sum(len(part[0]) for part in self._parts):
             raise DataError("search: expected probes, received none")
         own, rank, best = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        return Searches(own, rank, best, len(self._sorted))
+        return Searches(own, rank, best)
 
 
 def search_gallery(distances: ArrayLike, probe_subjects: ArrayLike, gallery_subjects: ArrayLike) -> Searches:

@@ -2,7 +2,7 @@
 
 Scores are distances: lower means more alike, a comparison matches when `distance <= threshold`, and equal distances are
 never split. Thresholds are the observed distances themselves, never a grid, led by minus infinity, at which everything
-is rejected. For several figures of the same distances take `error_curve` once.
+is rejected.
 
 A code distance is one of 0..M, so tens of millions of comparisons fit into M + 1 counts without loss
 (`histogram_curve`).
@@ -164,12 +164,7 @@ def histogram_curve(mated: ArrayLike, non_mated: ArrayLike) -> ErrorCurve:
             f"{len(kinds[0])} and {len(kinds[1])}"
         )
     observed = np.flatnonzero((kinds[0] > 0) | (kinds[1] > 0))
-    accepted, falsely_accepted = (np.cumsum(counts[observed]) for counts in kinds)
-    return ErrorCurve(
-        thresholds=np.concatenate([[-np.inf], observed.astype(np.float64)]),
-        fmr=np.concatenate([[0.0], falsely_accepted / falsely_accepted[-1]]),
-        fnmr=np.concatenate([[1.0], (accepted[-1] - accepted) / accepted[-1]]),
-    )
+    return RankedScores(observed, observed).curve(*(counts[observed] for counts in kinds))
 
 
 class FoldAccuracy(NamedTuple):
@@ -179,54 +174,24 @@ class FoldAccuracy(NamedTuple):
     std: float
 
 
-def equal_error_rate(mated: ArrayLike, non_mated: ArrayLike) -> float:
-    """`ErrorCurve.equal_error_rate` of mated `(A,)` and non-mated `(B,)` distances.
-
-    Example:
-        >>> equal_error_rate([0.1, 0.2, 0.3, 0.6], [0.5, 0.7, 0.8, 0.9])
-        0.25
-        >>> equal_error_rate([1, 1], [1, 1])
-        0.5
-    """
-    return error_curve(mated, non_mated).equal_error_rate()
-
-
-def area_under_curve(mated: ArrayLike, non_mated: ArrayLike) -> float:
-    """`ErrorCurve.area_under_curve` of mated `(A,)` and non-mated `(B,)` distances.
-
-    Example:
-        >>> area_under_curve([1, 2], [2, 3])
-        0.875
-    """
-    return error_curve(mated, non_mated).area_under_curve()
-
-
-def ten_fold_accuracy(
-    distances: ArrayLike, same: ArrayLike, fold: ArrayLike, *, weights: ArrayLike | None = None
-) -> FoldAccuracy:
+class FoldedScores:
     """Accuracy on each fold at the threshold that is best on all other folds (LFW, view 2).
 
     Every threshold between two neighbouring distances of the other folds is equally good on them: the middle is taken,
     and of several equally good gaps the lowest, with the fewest false matches. Two folds are enough; LFW has ten.
 
     Args:
-        distances: `(P,)`.
+        distances: `(P,)`, ranked once for all weights.
         same: Whether a pair is mated, `(P,)`.
         fold: Fold of each pair, `(P,)`.
-        weights: How often each pair counts, `(P,)`; a fold without weight is left out.
 
     Raises:
         DataError: Lengths that differ, distances that are not finite, fewer than two folds.
 
     Example:
-        >>> ten_fold_accuracy([1, 5, 2, 6, 4, 7], [1, 0, 1, 0, 1, 0], [0, 0, 1, 1, 2, 2])
+        >>> FoldedScores([1, 5, 2, 6, 4, 7], [1, 0, 1, 0, 1, 0], [0, 0, 1, 1, 2, 2]).accuracy()
         FoldAccuracy(mean=0.6666666666666666, std=0.23570226039551584)
     """
-    return FoldedScores(distances, same, fold).accuracy(weights)
-
-
-class FoldedScores:
-    """Distances ranked once for `ten_fold_accuracy`, to be counted under other weights."""
 
     def __init__(self, distances: ArrayLike, same: ArrayLike, fold: ArrayLike) -> None:
         values = np.asarray(distances, np.float64)
@@ -247,7 +212,7 @@ class FoldedScores:
         self._cell = self._fold * self._columns + rank + 1
 
     def accuracy(self, weights: ArrayLike | None = None) -> FoldAccuracy:
-        """Mean and standard deviation over the folds that have any weight."""
+        """Mean and standard deviation over the folds that have any weight; each pair counts as `weights` `(P,)` say."""
         count: NDArray[np.float64] = np.ones(len(self._same)) if weights is None else np.asarray(weights, np.float64)
         if count.shape != self._same.shape:
             raise DataError(f"fold accuracy: expected {len(self._same)} weights, received {count.shape}")

@@ -24,7 +24,7 @@ from iom.data.benchmarks.base import PairBenchmark
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.data.image_batches import AUGMENTATION_VERSION, LABEL, TARGET, ImageBatches
 from iom.errors import ConfigError, DataError, missing_extra
-from iom.metrics.verification import equal_error_rate, ten_fold_accuracy
+from iom.metrics.verification import FoldedScores, error_curve
 from iom.models.embedder import Embedder, embed_benchmark, load_embedder
 from iom.nn.backbones.registry import build_backbone
 from iom.nn.layers import UnitLength
@@ -422,8 +422,8 @@ def verification(
             rows = embed_benchmark(embedder, benchmark)
             products = rows[benchmark.left] * rows[benchmark.right]
             distances, same = np.asarray(1.0 - products.sum(axis=1), np.float32), benchmark.same
-            values[f"{benchmark.name}_eer"] = equal_error_rate(distances[same], distances[~same])
-            values[f"{benchmark.name}_accuracy"] = ten_fold_accuracy(distances, same, benchmark.fold).mean
+            values[f"{benchmark.name}_eer"] = error_curve(distances[same], distances[~same]).equal_error_rate()
+            values[f"{benchmark.name}_accuracy"] = FoldedScores(distances, same, benchmark.fold).accuracy().mean
         return values
 
     return verify

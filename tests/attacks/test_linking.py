@@ -4,7 +4,7 @@ import pytest
 from iom.attacks.base import unit
 from iom.attacks.linkage import keyed_linker, keyless_linker, training_pairs
 from iom.errors import DataError
-from iom.metrics.verification import area_under_curve
+from iom.metrics.verification import error_curve
 
 
 def linked(linker, system, make_leak, truth, others, population):
@@ -12,7 +12,7 @@ def linked(linker, system, make_leak, truth, others, population):
     second = make_leak(system, others, (2,), population=population)
     left, right = (side.ravel() for side in np.indices((len(truth), len(truth))))
     scores = linker(first, second, left, right)
-    return area_under_curve(-scores[left == right], -scores[left != right])
+    return error_curve(-scores[left == right], -scores[left != right]).area_under_curve()
 
 
 def people(count, seed, tail=0.0):

@@ -6,9 +6,10 @@ import pytest
 from iom.config import ScenarioConfig
 from iom.errors import DataError
 from iom.evaluation.score_files import read_scores, table_figures, write_system_scores
-from iom.evaluation.scores import code_scores, float_scores
-from iom.metrics.verification import equal_error_rate, error_curve
+from iom.evaluation.scores import code_scores
+from iom.metrics.verification import error_curve
 from tests.commands import command
+from tests.scores import float_scores
 
 main = command("score-files")
 
@@ -33,7 +34,7 @@ def test_evaluate(tmp_path, capsys):
     path, mated, non_mated = scores_file(tmp_path)
     assert main(["evaluate", str(path), "--json"]) == 0
     (figures,) = json.loads(capsys.readouterr().out)["files"]
-    assert figures["eer"] == equal_error_rate(mated, non_mated)
+    assert figures["eer"] == error_curve(mated, non_mated).equal_error_rate()
     assert figures["fnmr_at_fmr_1e-2"] == error_curve(mated, non_mated).fnmr_at_fmr(1e-2)
     assert "fnmr_at_fmr_1e-4" not in figures
     assert "cmc_rank_1" not in figures
@@ -88,7 +89,8 @@ def test_scores_of_a_benchmark_keep_their_figures(tmp_path, form, made_benchmark
         table = read_scores(path)
         np.testing.assert_array_equal(table.distances, entry.distances.astype(float))
         np.testing.assert_array_equal(table.same, benchmark.same)
-        assert equal_error_rate(*table.by_kind()) == equal_error_rate(entry.mated, entry.non_mated)
+        curve = error_curve(entry.mated, entry.non_mated)
+        assert error_curve(*table.by_kind()).equal_error_rate() == curve.equal_error_rate()
     figures = dict(table_figures(table))
     assert "eer" in figures
     assert not any(name.startswith("cmc") for name in figures)

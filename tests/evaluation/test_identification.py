@@ -19,12 +19,13 @@ from iom.evaluation.identification import (
     identification_figures,
 )
 from iom.evaluation.records import EmbedderSummary
-from iom.evaluation.scores import NO_KEY, STOLEN_KEY, EvaluationInputs, common_key, figures, float_scores, float_system
+from iom.evaluation.scores import NO_KEY, STOLEN_KEY, EvaluationInputs, common_key, figures, float_system
 from iom.evaluation.systems import baseline_system
 from iom.metrics.identification import search_gallery
 from iom.metrics.verification import error_curve
 from iom.models.embedder import embed_benchmark
 from tests.data import layouts
+from tests.scores import float_scores
 
 SIZE = 32
 
@@ -241,7 +242,7 @@ def test_blufr_against_the_whole_tables(tmp_path):
         rates.append(1 - error_curve(*all_distances(comparator, templates, labels)).fnmr_at_fmr(1e-3))
         table = 1 - rows[trial.probes] @ rows[trial.gallery].T
         searches = search_gallery(table, protocol.subjects[trial.probes], protocol.subjects[trial.gallery])
-        dirs.append(searches.identification_rate_at_fpir(1e-2))
+        dirs.append(searches.identification_rates_at_fpirs([1e-2])[0])
     assert found["vr_at_fmr_1e-3_mean"] == pytest.approx(np.mean(rates))
     assert found["dir_at_fpir_1e-2"] == pytest.approx(np.mean(dirs) - np.std(dirs, ddof=1))
     with pytest.raises(DataError, match="each of 18 images"):

@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from iom.data.benchmarks.pair_lists import read_pair_list
-from iom.evaluation.scores import figures, float_scores
+from iom.evaluation.scores import figures
+from tests.scores import float_scores
 
 
 def test_float_figures_on_the_standard_pairs(shared):

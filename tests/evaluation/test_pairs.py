@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iom.evaluation.scores import REJECTS_EVERYTHING, PairScores, figures
-from iom.metrics.verification import area_under_curve, equal_error_rate, error_curve, ten_fold_accuracy
+from iom.metrics.verification import FoldedScores, error_curve
 
 
 def scores_of(mated, non_mated, folds=2):
@@ -18,10 +18,10 @@ def test_known_scores_give_the_known_figures():
     mated, non_mated = generator.integers(100, 320, 900), generator.integers(250, 512, 1000)
     scores = scores_of(mated, non_mated)
     found = dict(figures(scores))
-    accuracy = ten_fold_accuracy(scores.distances, scores.same, scores.fold)
+    accuracy = FoldedScores(scores.distances, scores.same, scores.fold).accuracy()
     assert (found["accuracy"], found["accuracy_std"]) == accuracy
-    assert found["eer"] == equal_error_rate(mated, non_mated)
-    assert found["auc"] == area_under_curve(mated, non_mated)
+    assert found["eer"] == error_curve(mated, non_mated).equal_error_rate()
+    assert found["auc"] == error_curve(mated, non_mated).area_under_curve()
     assert found["fnmr_at_fmr_1e-2"] == error_curve(mated, non_mated).fnmr_at_fmr(1e-2)
     assert found["fnmr_at_fmr_1e-3"] == error_curve(mated, non_mated).fnmr_at_fmr(1e-3)
     assert found["threshold_at_fmr_1e-3"] == error_curve(mated, non_mated).threshold_at_fmr(1e-3)

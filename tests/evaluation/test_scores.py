@@ -5,7 +5,8 @@ import pytest
 
 from iom.config import ScenarioConfig
 from iom.errors import CodeError, DataError
-from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, code_scores, common_key, float_scores, subject_key
+from iom.evaluation.scores import OWN_KEY, STOLEN_KEY, code_scores, common_key, subject_key
+from tests.scores import float_scores
 
 
 def test_float_distances_are_one_minus_cosine(benchmark_and_embeddings):

@@ -50,7 +50,7 @@ def test_against_a_loop(case, as_float):
     others = [i for i, rank in enumerate(ranks) if not rank]
     if not (enrolled and others):
         with pytest.raises(DataError, match="open set"):
-            found.identification_rate_at_fpir(0.5)
+            found.identification_rates_at_fpirs([0.5])[0]
         return
     for rank in (1, 2, 5):
         for threshold in thresholds_of(found):
@@ -67,7 +67,7 @@ def test_the_rate_at_an_fpir_is_that_of_the_largest_threshold_that_keeps_to_it(c
         return
     threshold = max(t for t in thresholds_of(found) if found.false_positive_rate(t) <= fpir)
     for rank in (1, 2):
-        assert found.identification_rate_at_fpir(fpir, rank) == found.identification_rate(threshold, rank)
+        assert found.identification_rates_at_fpirs([fpir], rank)[0] == found.identification_rate(threshold, rank)
 
 
 @given(tables())
@@ -110,7 +110,7 @@ def test_bad_input():
     with pytest.raises(DataError, match="enrolled"):
         search_gallery([[1]], [2], [1]).cmc()
     with pytest.raises(DataError, match="0 to 1"):
-        search_gallery([[1], [1]], [2, 1], [1]).identification_rate_at_fpir(2)
+        search_gallery([[1], [1]], [2, 1], [1]).identification_rates_at_fpirs([2])[0]
 
 
 def test_subjects_may_be_names():

@@ -5,14 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, roc_curve
 
 from iom.errors import DataError
-from iom.metrics.verification import (
-    FoldedScores,
-    RankedScores,
-    area_under_curve,
-    equal_error_rate,
-    error_curve,
-    ten_fold_accuracy,
-)
+from iom.metrics.verification import FoldedScores, RankedScores, error_curve
 
 steady = settings(deadline=None)  # a busy machine is not a failure
 few_integers = st.lists(st.integers(0, 12), min_size=1, max_size=30)
@@ -48,7 +41,7 @@ def test_curve_and_area_equal_those_of_scikit_learn(mated, non_mated):
     np.testing.assert_allclose(curve.fmr, false, atol=1e-12)
     np.testing.assert_allclose(1 - curve.fnmr, true, atol=1e-12)
     np.testing.assert_array_equal(curve.thresholds[1:], -thresholds[1:])
-    assert area_under_curve(mated, non_mated) == pytest.approx(auc(false, true), abs=1e-12)
+    assert error_curve(mated, non_mated).area_under_curve() == pytest.approx(auc(false, true), abs=1e-12)
 
 
 @steady
@@ -56,29 +49,29 @@ def test_curve_and_area_equal_those_of_scikit_learn(mated, non_mated):
 def test_area_is_the_probability_of_the_right_order(mated, non_mated):
     wins = sum((m < n) + 0.5 * (m == n) for m in mated for n in non_mated)
     expected = wins / (len(mated) * len(non_mated))
-    assert area_under_curve(mated, non_mated) == pytest.approx(expected, abs=1e-12)
+    assert error_curve(mated, non_mated).area_under_curve() == pytest.approx(expected, abs=1e-12)
 
 
 @steady
 @given(mated=either, non_mated=either)
 def test_equal_error_rate_lies_on_the_curve_between_its_neighbours(mated, non_mated):
     _, fmr, fnmr = loop_curve(mated, non_mated)
-    got = equal_error_rate(mated, non_mated)
+    got = error_curve(mated, non_mated).equal_error_rate()
     # The highest lower bound and the lowest upper bound that the observed points set.
     low = max(min(a, b) for a, b in zip(fmr, fnmr, strict=True))
     high = min(max(a, b) for a, b in zip(fmr, fnmr, strict=True))
     assert low - 1e-12 <= got <= high + 1e-12
     # Swapping the roles of the two kinds mirrors the curve.
-    mirrored = equal_error_rate([-d for d in non_mated], [-d for d in mated])
+    mirrored = error_curve([-d for d in non_mated], [-d for d in mated]).equal_error_rate()
     assert got == pytest.approx(mirrored, abs=1e-12)
 
 
 def test_equal_error_rate_is_interpolated_on_the_straight_line():
     # Points (FMR, FNMR): (1/4, 1/3) and (1/2, 0); x = y on the line between them at 2/7.
-    assert equal_error_rate([1, 2, 4], [3, 4, 5, 6]) == pytest.approx(2 / 7)
-    assert equal_error_rate([1, 2], [3, 4]) == 0
-    assert equal_error_rate([3, 4], [1, 2]) == 1
-    assert equal_error_rate([5], [5]) == 0.5
+    assert error_curve([1, 2, 4], [3, 4, 5, 6]).equal_error_rate() == pytest.approx(2 / 7)
+    assert error_curve([1, 2], [3, 4]).equal_error_rate() == 0
+    assert error_curve([3, 4], [1, 2]).equal_error_rate() == 1
+    assert error_curve([5], [5]).equal_error_rate() == 0.5
 
 
 def test_threshold_at_equal_error_is_the_observed_one_with_the_smallest_gap():
@@ -142,9 +135,8 @@ def test_a_weight_counts_like_as_many_copies(mated, non_mated):
     ],
 )
 def test_unusable_distances_are_refused(mated, non_mated, reason):
-    for metric in (equal_error_rate, area_under_curve, error_curve):
-        with pytest.raises(DataError, match=reason):
-            metric(mated, non_mated)
+    with pytest.raises(DataError, match=reason):
+        error_curve(mated, non_mated)
 
 
 @pytest.mark.parametrize("target", [-0.1, 1.1, float("nan")])
@@ -180,7 +172,7 @@ def loop_accuracy(distances, same, fold):
 
 def test_separable_distances_have_perfect_fold_accuracy():
     # The highest mated and the lowest non-mated distance are each missing from one choice.
-    assert ten_fold_accuracy([1, 9, 3, 7, 2, 8], [1, 0] * 3, [0, 0, 1, 1, 2, 2]) == (1.0, 0.0)
+    assert FoldedScores([1, 9, 3, 7, 2, 8], [1, 0] * 3, [0, 0, 1, 1, 2, 2]).accuracy() == (1.0, 0.0)
 
 
 @steady
@@ -189,9 +181,9 @@ def test_fold_accuracy_equals_the_loops(pairs):
     distances, same, fold = zip(*pairs, strict=True)
     if len(set(fold)) < 2:
         with pytest.raises(DataError, match="two folds"):
-            ten_fold_accuracy(distances, same, fold)
+            FoldedScores(distances, same, fold).accuracy()
         return
-    assert ten_fold_accuracy(distances, same, fold) == pytest.approx(loop_accuracy(distances, same, fold))
+    assert FoldedScores(distances, same, fold).accuracy() == pytest.approx(loop_accuracy(distances, same, fold))
 
 
 def test_fold_accuracy_takes_weights_as_copies():
@@ -200,8 +192,8 @@ def test_fold_accuracy_takes_weights_as_copies():
     same, fold = generator.random(60) < 0.5, np.arange(60) % 3
     weights = generator.integers(0, 3, 60)
     copies = (np.repeat(values, weights) for values in (distances, same, fold))
-    weighted = ten_fold_accuracy(distances, same, fold, weights=weights)
-    assert weighted == pytest.approx(ten_fold_accuracy(*copies))
+    weighted = FoldedScores(distances, same, fold).accuracy(weights)
+    assert weighted == pytest.approx(FoldedScores(*copies).accuracy())
 
 
 def test_a_fold_without_weight_is_left_out():
@@ -215,8 +207,8 @@ def test_a_fold_without_weight_is_left_out():
 
 def test_unusable_folds_are_refused():
     with pytest.raises(DataError, match="one length"):
-        ten_fold_accuracy([1, 2, 3], [1, 0], [0, 1])
+        FoldedScores([1, 2, 3], [1, 0], [0, 1]).accuracy()
     with pytest.raises(DataError, match="finite"):
-        ten_fold_accuracy([1, np.nan], [1, 0], [0, 1])
+        FoldedScores([1, np.nan], [1, 0], [0, 1]).accuracy()
     with pytest.raises(DataError, match="two folds"):
-        ten_fold_accuracy([], [], [])
+        FoldedScores([], [], []).accuracy()

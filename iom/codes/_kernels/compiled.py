@@ -318,6 +318,18 @@ def _table(planes: int, unrolled: int, alone: bool) -> Kernel:
     return table
 
 
+@numba.njit(nogil=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _insert(distances: Any, ids: Any, query: int, distance: int, row: int) -> None:
+    """Put a row among the best of a query; rows come in rising order, so a tie never displaces the lower id."""
+    place = distances.shape[1] - 1
+    while place > 0 and distances[query, place - 1] > distance:
+        distances[query, place] = distances[query, place - 1]
+        ids[query, place] = ids[query, place - 1]
+        place -= 1
+    distances[query, place] = distance
+    ids[query, place] = row
+
+
 @functools.cache
 def _nearest(planes: int, unrolled: int, alone: bool) -> Kernel:
     @_compiled(_ROWS, _ROWS, _DISTANCES, _IDS, types.int64, types.int64)
@@ -337,15 +349,8 @@ def _nearest(planes: int, unrolled: int, alone: bool) -> Kernel:
                     if alone:
                         _prefetch(address, planes, unrolled)
                     distance = _row_distance(row, address, words, planes, unrolled)
-                    # Rows come in rising order, so a tie never displaces the lower id.
                     if distance < worst:
-                        place = last
-                        while place > 0 and distances[i, place - 1] > distance:
-                            distances[i, place] = distances[i, place - 1]
-                            ids[i, place] = ids[i, place - 1]
-                            place -= 1
-                        distances[i, place] = distance
-                        ids[i, place] = j
+                        _insert(distances, ids, i, distance, j)
                         worst = distances[i, last]
 
     return nearest
@@ -413,16 +418,7 @@ def _block_nearest(planes: int, words: int) -> Kernel:
                         if not is_near:
                             continue
                         for m in range(seen, until):
-                            distance = found[n, m]
-                            # Rows come in rising order: a tie never displaces the lower id.
-                            if distance >= distances[i + n, last]:
-                                continue
-                            rank = last
-                            while rank > 0 and distances[i + n, rank - 1] > distance:
-                                distances[i + n, rank] = distances[i + n, rank - 1]
-                                ids[i + n, rank] = ids[i + n, rank - 1]
-                                rank -= 1
-                            distances[i + n, rank] = distance
-                            ids[i + n, rank] = at + m
+                            if found[n, m] < distances[i + n, last]:
+                                _insert(distances, ids, i + n, found[n, m], at + m)
 
     return nearest

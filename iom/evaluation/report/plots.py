@@ -6,7 +6,6 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -48,25 +47,21 @@ DPI = 110
 def report_plots(data: ReportData) -> dict[str, str]:
     """The SVG plots that a report has data for, by name."""
     sections = data.sections
-    searched = sections.identification
-    lines = {
-        "det": (sections.curves, _draw_det, "DET", "upper right"),
-        "roc": (sections.curves, _draw_roc, "ROC", "lower right"),
-        "cmc": (searched, _draw_cmc, "Closed-set identification (CMC)", "lower right"),
-        "open_set": (searched, _draw_open_set, "Open-set identification (DIR against FPIR)", "lower right"),
-    }
-    others: dict[str, tuple[Sequence[Any], Callable[[ReportData], str]]] = {
-        "histograms": (sections.histograms, histogram_plot),
+
+    def lines(draw: Callable[..., None], title: str, legend: str = "lower right") -> Callable[[ReportData], str]:
+        return lambda data: _single(functools.partial(draw, data=data), title, legend)
+
+    made: dict[str, tuple[Sequence[Any], Callable[[ReportData], str]]] = {
+        "det": (sections.curves, lines(_draw_det, "DET", "upper right")),
+        "roc": (sections.curves, lines(_draw_roc, "ROC")),
+        "cmc": (sections.identification, lines(_draw_cmc, "Closed-set identification (CMC)")),
+        "open_set": (sections.identification, lines(_draw_open_set, "Open-set identification (DIR against FPIR)")),
+        "histograms": (sections.histograms, lambda _: _grid(sections.histograms, _draw_histogram, "share of pairs, %")),
         "linkability": (sections.linkability, linkability_plot),
         "attacks": (sections.attacks, attack_plot),
         "per_key": (data.per_key, spread_plot),
     }
-    made = {
-        name: _single(functools.partial(draw, data=data), title, legend)
-        for name, (needed, draw, title, legend) in lines.items()
-        if needed
-    }
-    return made | {name: draw(data) for name, (needed, draw) in others.items() if needed}
+    return {name: draw(data) for name, (needed, draw) in made.items() if needed}
 
 
 def _draw_roc(axes: Any, *, data: ReportData) -> None:
@@ -95,11 +90,6 @@ def _draw_open_set(axes: Any, *, data: ReportData) -> None:
         _line(axes, entry.fpir, _sides(entry.dir, entry, lambda rates: 100 * rates), line)
     axes.set(xscale="log", xlabel="FPIR", ylabel="DIR at rank 1, %")
     axes.set_ylim(top=100)
-
-
-def histogram_plot(data: ReportData) -> str:
-    """Score histograms with the decision threshold."""
-    return _grid(data.sections.histograms, _draw_histogram, "share of pairs, %")
 
 
 def linkability_plot(data: ReportData) -> str:
@@ -178,14 +168,8 @@ def _row_plot(rows: Sequence[tuple[str, str, list[float], tuple[float | None, ..
     return _single(draw, title, "", height=0.9 + 0.36 * max(2, len(rows)))
 
 
-def standalone(svg: str) -> str:
-    """A plot of a page as an SVG file of its own."""
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return svg.replace("<svg ", f"<svg {names} ", 1)
-
-
-def write_png(data: ReportData, path: Path) -> None:
-    """Draw the histograms of each system at the left, the DET curves of all, a line a key, at the right."""
+def report_png(data: ReportData) -> bytes:
+    """A PNG: the histograms of each system at the left, the DET curves of all, a line a key, at the right."""
     systems = list(data.systems)
     rows = max(2, len(systems))
     with mpl.rc_context(STYLE):
@@ -210,7 +194,9 @@ def write_png(data: ReportData, path: Path) -> None:
         figure.suptitle(
             f"{size.name}: {size.mated} mated and {size.non_mated} non-mated pairs, embedder {data.embedder.name}"
         )
-        figure.savefig(path, dpi=DPI, format="png")
+        stream = io.BytesIO()
+        figure.savefig(stream, dpi=DPI, format="png")
+        return stream.getvalue()
 
 
 def _draw_det(axes: Any, *, data: ReportData, by_key: bool = False) -> None:

@@ -132,8 +132,6 @@ def percent(estimate: Estimate) -> str:
 class Table:
     """Table of text; the first `labels` cells of each row are words, the others figures."""
 
-    name: str
-    title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     labels: int = 2
@@ -150,7 +148,7 @@ class Table:
         columns = "l" * self.labels + "r" * (len(self.header) - self.labels)
         lines = [" & ".join(cell.translate(_LATEX) for cell in cells) + r" \\" for cells in (self.header, *self.rows)]
         body = "\n".join([lines[0], r"\midrule", *lines[1:]])
-        return f"% {self.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+        return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
     def plain(self) -> str:
         """The table for a terminal."""
@@ -177,7 +175,8 @@ def report_tables(data: ReportData) -> dict[str, Table]:
     sections = data.sections
     identification = {(entry.system, entry.scenario): entry.figures for entry in sections.identification}
     linkability = {
-        (e.system,): {name: e.estimate if name == "d_sys" else getattr(e, name) for name in LINKABILITY}
+        (e.system,): {name: getattr(e, name) for name in LINKABILITY}
+        | {"d_sys": Estimate(value=e.d_sys, low=e.low, high=e.high)}
         for e in sections.linkability
     }
     calibration = {
@@ -192,20 +191,18 @@ def report_tables(data: ReportData) -> dict[str, Table]:
         if e.metric in SPREAD
     }  # fmt: skip
     scenario = ("system", "scenario")
-    tables = (
-        figure_table("verification", "Verification", data.figures_by_place(), VERIFICATION),
-        figure_table("identification", "Identification", identification, IDENTIFICATION),
-        figure_table("linkability", "Unlinkability between keys", linkability, LINKABILITY, labels=("system",)),
-        attack_table(sections.attacks),
-        figure_table("calibration", "Calibration", calibration, CALIBRATION, labels=(*scenario, "threshold")),
-        figure_table("per_key", "Spread over keys", spread, STATISTICS, labels=(*scenario, "figure", "test keys")),
-    )
-    return {table.name: table for table in tables if table.rows}
+    tables = {
+        "verification": figure_table(data.figures_by_place(), VERIFICATION),
+        "identification": figure_table(identification, IDENTIFICATION),
+        "linkability": figure_table(linkability, LINKABILITY, labels=("system",)),
+        "attacks": attack_table(sections.attacks),
+        "calibration": figure_table(calibration, CALIBRATION, labels=(*scenario, "threshold")),
+        "per_key": figure_table(spread, STATISTICS, labels=(*scenario, "figure", "test keys")),
+    }
+    return {name: table for name, table in tables.items() if table.rows}
 
 
 def figure_table(
-    name: str,
-    title: str,
     figures: Mapping[Any, Mapping[str, Estimate | float | None]],
     columns: Mapping[str, Column],
     *,
@@ -221,7 +218,7 @@ def figure_table(
         (*place, *(column.text(found.get(metric)) for metric, column in shown.items()))
         for place, found in figures.items()
     )
-    return Table(name, title, (*labels, *(column.heading for column in shown.values())), rows, labels=len(labels))
+    return Table((*labels, *(column.heading for column in shown.values())), rows, labels=len(labels))
 
 
 def attack_table(attacks: Sequence[AttackRow]) -> Table:
@@ -230,8 +227,7 @@ def attack_table(attacks: Sequence[AttackRow]) -> Table:
     for row in attacks:
         attack = row.title + (f" (does not apply: {row.obstacle})" if row.obstacle else "")
         figures[row.system, attack, row.knowledge] = {name: row.estimate(name) for name in ATTACKS}
-    title = "Attacks under full disclosure"
-    return figure_table("attacks", title, figures, ATTACKS, labels=("system", "attack", "knowledge"))
+    return figure_table(figures, ATTACKS, labels=("system", "attack", "knowledge"))
 
 
 def diff_table(reports: Mapping[str, ReportData]) -> Table:
@@ -243,7 +239,7 @@ def diff_table(reports: Mapping[str, ReportData]) -> Table:
             found = lines.setdefault((name, row.system, scenario), {})
             if row.metric not in found or row.value > found[row.metric].value:
                 found[row.metric] = row
-    return figure_table("comparison", "Reports side by side", lines, DIFF, labels=("report", "system", "scenario"))
+    return figure_table(lines, DIFF, labels=("report", "system", "scenario"))
 
 
 def terminal_text(data: ReportData) -> str:
@@ -258,7 +254,7 @@ def terminal_text(data: ReportData) -> str:
         if any(row.low is not None for row in found.values()):
             texts = [column.text(found[name]).partition(" [") for name, column in fitting.items()]
             rows.append(("", "", *(bracket.strip() + edges for _, bracket, edges in texts)))
-    table = Table("", "", ("system", "scenario", *(column.heading for column in columns.values())), tuple(rows))
+    table = Table(("system", "scenario", *(column.heading for column in columns.values())), tuple(rows))
     shapes = [
         f"{name} {system['code_length']}x{system['alphabet_size']}"
         for name, system in data.systems.items()

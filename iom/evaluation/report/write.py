@@ -1,9 +1,8 @@
 """Files of one or several reports: pages, CSV, LaTeX, plots; all contents are made before the first file is written."""
 
 import base64
-import contextlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import yaml
 from markupsafe import Markup
 from PIL import Image
 
-from iom._files import atomic_path, csv_text, write_text
+from iom._files import atomic_path, csv_text
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.records import FILE, HardestPair, ReportData
@@ -23,6 +22,8 @@ from iom.evaluation.score_files import benchmark_names
 PAGE = "report.html"
 DIFF_PAGE = "comparison.html"
 JPEG_QUALITY = 80
+SVG_NAMES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+"""Namespaces that a plot needs in a file of its own."""
 COLUMNS = ("system", "scenario", "protocol", "metric", "value", "low", "high", "std")
 SAME_BENCHMARK = ("name", "pairs", "mated", "non_mated", "subjects")
 TITLES = {
@@ -58,7 +59,7 @@ def report_page(data: ReportData, *, images: Mapping[str, str] | None = None) ->
         tables=tables,
         plots={name: Markup(svg) for name, svg in plots.report_plots(data).items()},  # noqa: S704 - made by Matplotlib
         halves=halves,
-        environment=Table("environment", "", ("item", "value"), tuple(about)),
+        environment=Table(("item", "value"), tuple(about)),
         config=yaml.safe_dump(data.config, sort_keys=False),
         images=images or {},
     )
@@ -66,23 +67,19 @@ def report_page(data: ReportData, *, images: Mapping[str, str] | None = None) ->
 
 def write_figures(data: ReportData, folder: Path) -> None:
     """Write `report.json`, `report.csv`, `report.png` and `config.yaml`, each atomically."""
-    with _writing("report", folder):
-        _write_data(data, folder)
-        with atomic_path(folder / "report.png") as temporary:
-            plots.write_png(data, temporary)
+    _write("report", folder, {**_data_texts(data), "report.png": plots.report_png(data)})
 
 
 def write_report(data: ReportData, folder: Path, *, images: Mapping[str, str] | None = None) -> Path:
     """Write the page with `thumbnails`, `report.json`, CSV, `tables/*.tex`, `config.yaml`; return the page's path."""
     pairs = csv_text(list(HardestPair.model_fields), (pair.model_dump() for pair in data.sections.hardest_pairs))
     texts = {
+        **_data_texts(data),
         PAGE: report_page(data, images=images),
         "hardest_pairs.csv": pairs,
-        **{f"tables/{name}.tex": table.latex() for name, table in report_tables(data).items()},
+        **{f"tables/{name}.tex": f"% {TITLES[name]}\n{table.latex()}" for name, table in report_tables(data).items()},
     }
-    with _writing("report", folder):
-        _write_data(data, folder)
-        _write_texts(texts, folder)
+    _write("report", folder, texts)
     return folder / PAGE
 
 
@@ -128,33 +125,30 @@ def write_diff(reports: Mapping[str, ReportData], folder: Path) -> Table:
     texts = {
         DIFF_PAGE: render("diff.html.j2", reports=reports, table=table, plot=Markup(plot)),  # noqa: S704
         "comparison.csv": csv_text(("report", *COLUMNS[:-1]), rows),
-        "comparison.tex": table.latex(),
-        "comparison.svg": plots.standalone(plot),
+        "comparison.tex": f"% Reports side by side\n{table.latex()}",
+        "comparison.svg": plot.replace("<svg ", f"<svg {SVG_NAMES} ", 1),
     }
-    with _writing("comparison", folder):
-        _write_texts(texts, folder)
+    _write("comparison", folder, texts)
     return table
 
 
-def _write_data(data: ReportData, folder: Path) -> None:
-    write_text(folder / FILE, data.model_dump_json(indent=2) + "\n")
-    write_text(folder / "config.yaml", yaml.safe_dump(data.config, sort_keys=False))
+def _data_texts(data: ReportData) -> dict[str, str]:
     stds = {(entry.system, entry.scenario, entry.protocol, entry.metric): entry.std for entry in data.per_key}
     rows = (
         row.model_dump() | {"std": stds.get((row.system, row.scenario, row.protocol, row.metric))} for row in data.rows
     )
-    write_text(folder / "report.csv", csv_text(COLUMNS, rows))
+    return {
+        FILE: data.model_dump_json(indent=2) + "\n",
+        "config.yaml": yaml.safe_dump(data.config, sort_keys=False),
+        "report.csv": csv_text(COLUMNS, rows),
+    }
 
 
-def _write_texts(texts: Mapping[str, str], folder: Path) -> None:
-    for name, text in texts.items():
-        write_text(folder / name, text)
-
-
-@contextlib.contextmanager
-def _writing(what: str, folder: Path) -> Iterator[None]:
+def _write(what: str, folder: Path, files: Mapping[str, str | bytes]) -> None:
     try:
-        yield
+        for name, content in files.items():
+            with atomic_path(folder / name) as temporary:
+                temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
     except OSError as error:
         raise DataError(f"cannot write the {what} to {folder}: {error.strerror}") from error
 

@@ -13,7 +13,7 @@ from iom.evaluation.records import EmbedderSummary
 from iom.evaluation.report.text import terminal_text
 from iom.evaluation.report.write import write_figures
 from iom.evaluation.scores import EvaluationInputs
-from iom.metrics.verification import equal_error_rate
+from iom.metrics.verification import error_curve
 
 EMBEDDER = EmbedderSummary(name="made", fingerprint="0" * 64, embedding_size=32)
 
@@ -35,7 +35,7 @@ def report(inputs):
 
 def test_values_are_means_over_keys(report, inputs, index_of_max):
     stolen = next(s for s in inputs.scores(index_of_max) if s.scenario == "stolen_key")
-    by_key = [equal_error_rate(entry.mated, entry.non_mated) for entry in stolen.by_key]
+    by_key = [error_curve(entry.mated, entry.non_mated).equal_error_rate() for entry in stolen.by_key]
     row = report.row("grp", "stolen_key", "eer")
     spread = report.spread("grp", "stolen_key", "eer")
     assert spread.values == by_key

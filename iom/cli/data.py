@@ -356,13 +356,14 @@ def make_face_model(
     images = read_images([files[row] for row in rows], progress=not quiet)
     labels = found.labels[rows]
     kept = select_frontal(images, labels, share=frontal, min_images=min_images)
-    model, summary = fit_face_model(images[kept], labels[kept])
+    model, shares = fit_face_model(images[kept], labels[kept])
+    subjects = len(np.unique(labels[kept]))
     model.save(output)
     size = output.stat().st_size
     return Answer(
-        {"output": output, "bytes": size, **dataclasses.asdict(summary)},
-        f"images {summary.images}, subjects {summary.subjects}\n"
-        f"components {len(model.symmetric)} symmetric ({summary.symmetric_share:.1%} of variance), "
-        f"{len(model.antisymmetric)} antisymmetric ({summary.antisymmetric_share:.1%})\n"
+        {"output": output, "bytes": size, "images": len(kept), "subjects": subjects, **shares},
+        f"images {len(kept)}, subjects {subjects}\n"
+        f"components {len(model.symmetric)} symmetric ({shares['symmetric_share']:.1%} of variance), "
+        f"{len(model.antisymmetric)} antisymmetric ({shares['antisymmetric_share']:.1%})\n"
         f"wrote {output}: {size / 1e6:.2f} MB",
     )

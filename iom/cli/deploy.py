@@ -74,10 +74,10 @@ def deploy(
 
     check_targets(targets)
     source = load_source(models.hasher, weights=models.weights)
-    size = source.input_size
-    faces = (
-        faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs) if pairs and folder else synthetic_faces(size)
-    )
+    size = source.embedder.input_size
+    faces = synthetic_faces(size)
+    if pairs and folder:
+        faces = faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
     ranges = read_calibration_faces(calibration, calibration_faces, size=size)
     exporter = Exporter(source, calibration=ranges, faces=faces)
     name = name or hasher_path(models.hasher).name

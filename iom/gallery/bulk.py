@@ -113,10 +113,10 @@ def rows_of_list(path: Path) -> list[ImageRow]:
 
 def rows_of_shards(path: Path) -> list[ImageRow]:
     """Rows of a folder of TFRecord shards, as `iom convert` writes them."""
-    store, rows = open_shards(path), []
-    for name in store.paths:
-        row = store.rows[name]
-        rows.append(ImageRow(name.split("/", 1)[0], name, str(row.shard.absolute()), row.offset, row.length))
+    rows = [
+        ImageRow(name.split("/", 1)[0], name, str(row.shard.absolute()), row.offset, row.length)
+        for name, row in open_shards(path).items()
+    ]
     return sorted(rows, key=lambda row: (row.subject_id, row.name))
 
 

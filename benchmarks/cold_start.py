@@ -61,7 +61,7 @@ def _exported(arguments: argparse.Namespace, folder: Path) -> dict[str, Path]:
     from iom.export.formats import FORMATS as ALL
 
     source = load_source(arguments.hasher)
-    faces = synthetic_faces(source.input_size)
+    faces = synthetic_faces(source.embedder.input_size)
     Exporter(source, calibration=faces.images, faces=faces).export(arguments.formats, folder, name="hasher")
     return {name: folder / f"hasher{ALL[name].suffix}" for name in arguments.formats}
 

@@ -41,7 +41,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     for hasher in arguments.hashers:
         source = load_source(hasher)
         pairs = root / "lists" / "lfw_pairs.txt"
-        size = source.input_size
+        size = source.embedder.input_size
         faces = faces_of_pairs(pairs, root / "lfw_112x112", size=size, max_pairs=arguments.pairs)
         calibration = calibration_faces(root / "fiw_112x112", 64, size=size)
         key = TransformKey(bytes(32))

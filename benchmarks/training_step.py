@@ -130,7 +130,7 @@ def _ours(case: Any, precision: str) -> Round:
         backbone = build_backbone(case.network, embedding_size=512, input_size=size)
         folder = SimpleNamespace(subjects=range(case.classes))
         batches: Any = SimpleNamespace(folder=folder, steps=case.steps)
-        model = build_phase(Stage1Config(), backbone, batches, train="all").model
+        model, _ = build_phase(Stage1Config(), backbone, batches, train="all")
     finally:
         keras.config.set_dtype_policy("float32")
     home = tempfile.TemporaryDirectory()

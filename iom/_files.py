@@ -11,17 +11,20 @@ One rule lists a folder of images, for every command:
 """
 
 import contextlib
+import csv
 import dataclasses
 import fcntl
 import hashlib
+import io
+import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from iom._untrusted import parse_json
+from iom._untrusted import parse_array, parse_json
 from iom.errors import DataError, SettingsChangedError
 
 if TYPE_CHECKING:
@@ -124,30 +127,32 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as CSV; a value that is missing or `None` is an empty cell."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_array(path: Path, array: "NDArray[Any]") -> None:
-    """Write one array as `.npy`, atomically."""
+def cached_array(path: Path, shape: tuple[int, ...], compute: "Callable[[], NDArray[Any]]") -> "NDArray[Any]":
+    """The array of a cache file `.npy`, computed and written where it is missing, damaged or of another shape."""
     import numpy as np
 
+    with contextlib.suppress(Exception):  # the header, a Python literal, fails in many ways when damaged
+        if (stored := parse_array(path.read_bytes())).shape == shape:
+            return stored
+    array = compute()
     with atomic_path(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
-
-
-def cached_array(path: Path, shape: tuple[int, ...]) -> "NDArray[Any] | None":
-    """The array of a cache file, or `None` where it is missing, damaged or of another shape, to be computed again."""
-    import numpy as np
-
-    try:
-        with path.open("rb") as stream:  # NumPy leaves a damaged file open when it opens it itself
-            array = np.load(stream, allow_pickle=False)
-    except Exception:  # the header, a Python literal, fails in many ways when damaged
-        return None
-    return array if array.shape == shape else None
+    return array
 
 
 class Journal:
@@ -269,11 +274,8 @@ class Listing:
     @property
     def subjects(self) -> dict[str, list[str]]:
         """Names within the folder of each subject's images: those at `<subject>/<image>`."""
-        found: dict[str, list[str]] = {}
-        for name in self.images:
-            if name.count("/") == 1:
-                found.setdefault(name.split("/")[0], []).append(name)
-        return found
+        images = (name for name in self.images if name.count("/") == 1)  # in the order of their folders
+        return {subject: list(own) for subject, own in itertools.groupby(images, lambda name: name.split("/")[0])}
 
     @property
     def linked_folders(self) -> int:
@@ -332,11 +334,10 @@ def list_subjects(root: Path) -> Listing:
 def list_folders(root: Path) -> list[Path]:
     """Folders in `root`, under the same rule and in the same order."""
     try:
-        with os.scandir(root) as entries:
-            found = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+        found = [place for place in root.iterdir() if place.is_dir() and not place.is_symlink()]
     except OSError as error:
         raise DataError(f"{root}: cannot read the folder: {error.strerror}") from error
-    return [root / name for name in sorted(found) if not is_skipped(name)]
+    return sorted(place for place in found if not is_skipped(place.name))
 
 
 def is_skipped(name: str) -> bool:

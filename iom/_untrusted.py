@@ -29,7 +29,8 @@ JSON_DEPTH = 100
 INFLATED_TIMES, INFLATED_MORE = 8, 256 << 20
 """A compressed file may hold eight times its size and 256 MiB. Weights shrink by a tenth."""
 OFFENDERS_SHOWN = 3
-MAX_SHOWN = 80
+MAX_SHOWN = 100
+"""Characters of a received value that an error shows."""
 MESSAGE_LENGTH = 300
 """Characters of a text from a file or another library in an error."""
 _FAULTS = (
@@ -66,8 +67,7 @@ def paths_inside(
             inside[parent] = not leaves(parent)
         if not inside[parent] or (path.is_symlink() and leaves(str(path))):
             raise error(
-                f"{source}: expected a path within {root}, received {_shown(name)}, a symbolic "
-                "link that leads out of it"
+                f"{source}: expected a path within {root}, received {short(name)}, a symbolic link that leads out of it"
             )
         found.append(path)
     return tuple(found)
@@ -86,12 +86,13 @@ def check_name(name: object, *, source: object, error: type[IomError] = DataErro
         reason = next((reason for pattern, reason in _FAULTS if pattern.search(name)), "")
     if reason:
         raise error(
-            f"{source}: expected a relative path that stays within the folder, received {_shown(name)}: {reason}"
+            f"{source}: expected a relative path that stays within the folder, received {short(name)}: {reason}"
         )
 
 
-def _shown(name: object) -> str:
-    text = repr(name)
+def short(value: object) -> str:
+    """The value as an error shows it: a long one is cut."""
+    text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
@@ -191,7 +192,7 @@ def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
         with zipfile.ZipFile(path) as archive:
             check_inflated(archive)
             members = archive.namelist()
-            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in members}
+            return {name.removesuffix(".npy"): parse_array(archive.read(name)) for name in members}
     except (OSError, ValueError):
         raise
     # zipfile, zlib and NumPy's reader of headers, a Python literal, raise several kinds.
@@ -199,7 +200,8 @@ def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
         raise ValueError(f"damaged: {error}") from error
 
 
-def _array(data: bytes) -> "NDArray[Any]":
+def parse_array(data: bytes) -> "NDArray[Any]":
+    """The array, not to be written to, of an `.npy` file of numbers or texts."""
     import numpy as np
 
     stream = io.BytesIO(data)

@@ -1,8 +1,8 @@
 """Pool of killable worker processes: bytes in, bytes out, with limits on time and memory.
 
 A worker is a Python process of its own that inherits no files and, when isolated, no environment. Messages are bytes
-behind their length; nothing is unpickled. A worker that exceeds its time, dies, or sends anything but one message is
-killed and replaced; only its own request fails.
+as `multiprocessing.connection` frames them; nothing is unpickled. A worker that exceeds its time, dies, or sends
+anything but one message is killed and replaced; only its own request fails.
 """
 
 import contextlib
@@ -13,12 +13,11 @@ import resource
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,8 +30,8 @@ Handler = Callable[[bytes], bytes]
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 """Variables of the environment that an isolated worker gets: those that Python needs to start."""
 _MAX_REFUSAL = 10_000
-_HEAD = struct.Struct("!4sQ")  # kind, bytes of the body
-_MESSAGE, _READY, _REFUSAL = b"iomM", b"iomR", b"iomE"
+_ANSWER, _READY, _REFUSAL = b"A", b"R", b"E"
+"""First byte of a worker's message."""
 _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(sys.argv.pop(1)); "
     "from iom._workers import main; sys.exit(main(sys.argv[1:]))"
@@ -69,12 +68,12 @@ class WorkerPool:
     def start(self) -> None:
         """Start all workers without waiting until they are ready, so that the first requests wait less."""
         for worker in [self._idle.get() for _ in range(self.workers)]:
-            self._idle.put(worker or self._started())
+            self._idle.put(worker or Worker(self._command, isolated=self._isolated))
 
     def check(self) -> None:
         """Wait until a worker is ready; an error of the handler there is raised here, by its message."""
-        with self._worker(None) as worker:
-            worker.wait_until_ready(self._start_seconds)
+        with self._worker(None):
+            pass
 
     def ask(self, request: bytes, parse: Callable[[bytes], T], *, seconds: float, wait: float | None = None) -> T:
         """The answer to a request, as `parse` reads it; where it raises `WorkerError`, the worker is replaced.
@@ -83,7 +82,6 @@ class WorkerPool:
         `BusyError`.
         """
         with self._worker(wait) as worker:
-            worker.wait_until_ready(self._start_seconds)
             return parse(worker.ask(request, seconds, self._max_answer))
 
     def close(self) -> None:
@@ -98,7 +96,7 @@ class WorkerPool:
 
     @contextlib.contextmanager
     def _worker(self, wait: float | None) -> Iterator["Worker"]:
-        """A worker for one request, which stays in the pool only if nothing was raised."""
+        """A worker that is ready for one request, which stays in the pool only if nothing was raised."""
         try:
             worker = self._idle.get(timeout=wait)
         except queue.Empty:
@@ -108,8 +106,9 @@ class WorkerPool:
             if self._closed:
                 raise WorkerError("the pool of workers is closed")
             if worker is None:
-                worker = self._started()
+                worker = Worker(self._command, isolated=self._isolated)
             self._busy.add(worker)
+            worker.wait_until_ready(self._start_seconds)
             yield worker
             is_usable = not self._closed
         finally:
@@ -119,15 +118,13 @@ class WorkerPool:
                 self._busy.discard(worker)
             self._idle.put(worker if is_usable else None)
 
-    def _started(self) -> "Worker":
-        return Worker(self._command, isolated=self._isolated)
-
 
 class Worker:
-    """One process and the socket to it."""
+    """One process and the connection to it."""
 
     def __init__(self, command: Sequence[str], *, isolated: bool) -> None:
-        self._channel, other = socket.socketpair()
+        self._socket, other = socket.socketpair()
+        self._channel = Connection(os.dup(self._socket.fileno()))
         try:
             self.process = subprocess.Popen(  # noqa: S603 - Python itself
                 command,
@@ -137,7 +134,7 @@ class Worker:
                 process_group=0,  # Ctrl-C is for the caller, which ends its workers
             )
         except OSError:
-            self._channel.close()
+            self._disconnect()
             raise
         finally:
             other.close()
@@ -147,31 +144,56 @@ class Worker:
         """Wait for the worker's first message, once."""
         if self.is_ready:
             return
-        with _failures("did not start"):
-            kind, body = receive(self._channel, _MAX_REFUSAL, time.monotonic() + seconds)
-        if kind == _REFUSAL:
-            raise _refusal(body)
-        self.is_ready = kind == _READY
+        with self._limited(seconds, "did not start"):
+            message = self._channel.recv_bytes(_MAX_REFUSAL + 1)
+        if message[:1] == _REFUSAL:
+            raise _refusal(message[1:])
+        self.is_ready = message == _READY
         if not self.is_ready:
             raise WorkerError("a worker process did not start: it sent another message")
 
     def ask(self, request: bytes, seconds: float, max_answer: int) -> bytes:
         """The worker's answer."""
-        end = time.monotonic() + seconds
-        if _has_input(self._channel):
-            raise WorkerError("the worker process died, or sent a message that nothing had asked for")
-        with _failures("died"):
-            self._channel.settimeout(seconds)
-            self._channel.sendall(_HEAD.pack(_MESSAGE, len(request)) + request)
-            kind, body = receive(self._channel, max_answer, end)
-        if kind != _MESSAGE:
+        with self._limited(seconds, "died"):
+            if self._channel.poll():
+                raise WorkerError("the worker process died, or sent a message that nothing had asked for")
+            self._channel.send_bytes(request)
+            message = self._channel.recv_bytes(max_answer + 1)
+        if message[:1] != _ANSWER:
             raise WorkerError("the worker process sent another message than an answer")
-        return bytes(body)
+        return message[1:]
 
     def kill(self) -> None:
         self.process.kill()
-        self._channel.close()
+        self._disconnect()
         self.process.wait()
+
+    def _disconnect(self) -> None:
+        self._channel.close()
+        self._socket.close()
+
+    @contextlib.contextmanager
+    def _limited(self, seconds: float, verb: str) -> Iterator[None]:
+        """Bounds the time of an exchange, whose failures become a `WorkerError`."""
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # ends what waits for the worker, or for its children
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            if not late.is_set():
+                raise WorkerError(f"the worker process {verb}") from error
+        finally:
+            timer.cancel()
+            timer.join()
+        if late.is_set():
+            raise WorkerError("the worker process took too long", timed_out=True)
 
 
 def worker_command(handler: str, arguments: Sequence[str], *, memory: int, isolated: bool) -> list[str]:
@@ -186,75 +208,33 @@ def main(argv: Sequence[str]) -> int:
     memory, isolated, handler, *arguments = argv
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    channel = socket.socket(fileno=sys.stdin.fileno())
+    channel = Connection(sys.stdin.fileno())
     threading.Thread(target=_end_with_parent, args=(channel,), daemon=True).start()
     module, _, name = handler.partition(":")
     with contextlib.suppress(EOFError, OSError):
         try:
             handle: Handler = getattr(importlib.import_module(module), name)(*arguments)
         except IomError as error:
-            text = f"{type(error).__name__}\n{error}".encode("utf-8", "replace")[:_MAX_REFUSAL]
-            channel.sendall(_HEAD.pack(_REFUSAL, len(text)) + text)
+            channel.send_bytes(_REFUSAL + f"{type(error).__name__}\n{error}".encode("utf-8", "replace")[:_MAX_REFUSAL])
             return 1
         if int(memory):
             resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
         if int(isolated):
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        channel.sendall(_HEAD.pack(_READY, 0))
+        channel.send_bytes(_READY)
         while True:
-            _, request = receive(channel)
-            answer = handle(bytes(request))
-            channel.sendall(_HEAD.pack(_MESSAGE, len(answer)) + answer)
+            channel.send_bytes(_ANSWER + handle(channel.recv_bytes()))
     return 0
 
 
-def receive(channel: socket.socket, max_bytes: int | None = None, end: float | None = None) -> tuple[bytes, bytearray]:
-    """Kind and body of the next message; `TimeoutError` after `end` (monotonic clock), `EOFError` if none is left."""
-    kind, length = _HEAD.unpack(_exactly(channel, _HEAD.size, end))
-    if kind not in (_MESSAGE, _READY, _REFUSAL) or (max_bytes is not None and length > max_bytes):
-        raise OSError("not a message")
-    return kind, _exactly(channel, length, end)
-
-
-def _exactly(channel: socket.socket, length: int, end: float | None) -> bytearray:
-    body = bytearray(length)
-    rest = memoryview(body)
-    while rest:
-        left = None if end is None else end - time.monotonic()
-        if left is not None and left <= 0:
-            raise TimeoutError
-        channel.settimeout(left)
-        count = channel.recv_into(rest)
-        if not count:
-            raise EOFError
-        rest = rest[count:]
-    return body
-
-
-def _has_input(channel: socket.socket) -> bool:
-    waiting = select.poll()
-    waiting.register(channel, select.POLLIN)
-    return bool(waiting.poll(0))
-
-
-@contextlib.contextmanager
-def _failures(verb: str) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as error:
-        raise WorkerError("the worker process took too long", timed_out=True) from error
-    except (EOFError, OSError) as error:
-        raise WorkerError(f"the worker process {verb}") from error
-
-
-def _refusal(body: bytearray) -> IomError:
+def _refusal(body: bytes) -> IomError:
     """The error with which a handler refused to be built, by the name of its class."""
     name, _, text = body.decode("utf-8", "replace").partition("\n")
     kind = getattr(iom.errors, name, IomError)
     return kind(text) if isinstance(kind, type) and issubclass(kind, IomError) else IomError(text)
 
 
-def _end_with_parent(channel: socket.socket) -> None:
+def _end_with_parent(channel: Connection) -> None:
     """End a worker that is at work, too, when its parent is gone."""
     hung_up = select.poll()
     hung_up.register(channel, 0)

@@ -17,6 +17,11 @@ from iom._workers import WorkerPool
 from iom.errors import BusyError, DataError, MissingExtraError, WorkerError
 
 
+def framed(message):
+    """A message as `multiprocessing.connection` sends it."""
+    return struct.pack("!i", len(message)) + message
+
+
 def echo(prefix="", raises=""):
     """Handler of the tests: commands come as requests."""
     if raises == "DataError":
@@ -46,7 +51,7 @@ def echo(prefix="", raises=""):
             except OSError:
                 return b"refused"
         elif command == b"extra":
-            os.write(0, struct.pack("!4sQ", b"iomM", 4) + b"more")
+            os.write(0, framed(b"Amore"))
         return prefix.encode() + request
 
     return handle
@@ -135,23 +140,23 @@ def test_a_message_too_many_is_no_answer_to_the_next_request(pool):
     assert ask(one, b"next") == b"next"
 
 
-HEAD = struct.Struct("!4sQ")
 LIES = {
     "pickle": pickle.dumps(b"answer"),
     "garbage": bytes(range(256)) * 8,
-    "long": HEAD.pack(b"iomM", 1 << 62),
-    "kind": HEAD.pack(b"iomR", 0),
+    "long": struct.pack("!iQ", -1, 1 << 62),
+    "kind": framed(b"R"),
+    "empty": framed(b""),
 }
 
 
 @pytest.mark.parametrize("name", LIES)
-@pytest.mark.parametrize("ready", [HEAD.pack(b"iomR", 0), b""])
+@pytest.mark.parametrize("ready", [framed(b"R"), b""])
 def test_what_is_no_message_is_refused(pool, name, ready, monkeypatch):
     lie = "import socket; s = socket.socket(fileno=0)\n"
     lie += f"s.sendall({ready!r}); {'s.recv(100); ' if ready else ''}s.sendall({LIES[name]!r}); s.recv(100)"
     monkeypatch.setattr("iom._workers.worker_command", lambda *_, **__: [sys.executable, "-S", "-c", lie])
     with pytest.raises(WorkerError):
-        ask(pool(), b"request")
+        ask(pool(start_seconds=5.0), b"request", seconds=3.0)
 
 
 def test_an_isolated_worker_has_no_environment_and_no_files_and_writes_none(pool, tmp_path, monkeypatch):

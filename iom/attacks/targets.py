@@ -26,8 +26,6 @@ from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, TransformKey, part_count, part_window
 from iom.models.face_hasher import ArtifactFaceHasher, FaceHasher, KerasFaceHasher
 from iom.nn.hash_network import KEYED_LAYER
-from iom.nn.layers import UnitLength
-from iom.nn.layers.index_of_max import IoMProjection
 
 INVERSIONS: dict[type, Callable[[Any, TransformKey], ResponseGradient]] = {
     PolyProtect: lambda its, key: PolynomialInversion(*its.polynomial(key)),
@@ -70,18 +68,10 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
     """A hashing network, solved where it is linear up to lengths, else descended through, which needs Keras."""
     kind = KEY_KINDS[hasher.key_kind]
     shape = (-1, hasher.code_length, hasher.alphabet_size)
-    model = hasher.model if isinstance(hasher, KerasFaceHasher) else None
-    if isinstance(hasher, ArtifactFaceHasher):
-        linear, keyed_rows, kernel = hasher.head.disclosed(hasher.embedding_size)
-    elif model is not None:
-        projection = next(layer for layer in model.layers if isinstance(layer, IoMProjection))
-        linear, kernel = linear_part(model), np.asarray(projection.kernel, np.float32)
-        keyed_layer = model.get_layer(KEYED_LAYER)
-
-        def keyed_rows(rows: Any, orders: Any) -> Any:
-            return keyed_layer([rows, orders])
-    else:
+    if not isinstance(hasher, ArtifactFaceHasher | KerasFaceHasher):
         raise TypeError(f"expected a hasher of a folder or an artefact, received {type(hasher)}")
+    model = hasher.model if isinstance(hasher, KerasFaceHasher) else None
+    linear, keyed_rows, kernel = hasher.head.disclosed(hasher.embedding_size)
     if linear is None and model is None:
         raise WeightsError(
             f"attacks on {hasher.name}: its network has hidden layers, and descending through them "
@@ -91,7 +81,7 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
 
     def before_key(embeddings: Embeddings) -> list[Embeddings]:
         if model is not None and linear is None:  # hidden layers: what enters the keyed layer
-            before = keras.Model(model.get_layer("embedding").output, keyed_layer.input[0])
+            before = keras.Model(model.get_layer("embedding").output, model.get_layer(KEYED_LAYER).input[0])
             rows = np.asarray(before.predict(embeddings, batch_size=1024, verbose=0), np.float32)
         else:
             rows = unit(unit(embeddings) @ np.asarray(linear))
@@ -120,17 +110,3 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
         public_vectors=kernel.reshape(shape),
         before_key=before_key,
     )
-
-
-def linear_part(model: keras.Model) -> NDArray[np.float32] | None:
-    """The linear map before the key, `(D, K)`, up to lengths of rows; None where a hidden layer is not linear."""
-    size = model.get_layer("embedding").output.shape[1]
-    matrix: NDArray[np.float32] = np.eye(size, dtype=np.float32)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dense):
-            if layer.use_bias or layer.activation is not keras.activations.linear:
-                return None
-            matrix = matrix @ np.asarray(layer.kernel)
-        elif layer.name != KEYED_LAYER and not isinstance(layer, keras.layers.InputLayer | UnitLength | IoMProjection):
-            return None
-    return matrix

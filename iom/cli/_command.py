@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import click
 
+from iom._files import check_output
 from iom._registry import did_you_mean
 from iom._tensorflow_log import silence
 from iom.errors import (
@@ -224,13 +225,8 @@ def guarded(act: Callable[[], int], *, in_json: bool = False) -> int:
     except BrokenPipeError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes nowhere
         return exit_code(error)
-    except (IomError, OSError, MemoryError) as error:
-        return _refuse(error, _message(error), in_json=in_json)
-    except KeyboardInterrupt as stop:
-        return _refuse(stop, str(stop) or "interrupted", in_json=in_json)
-    except Exception as error:
-        traceback.print_exc()
-        return _refuse(error, str(error), in_json=True) if in_json else BUG
+    except (Exception, KeyboardInterrupt) as error:
+        return _refuse(error, in_json=in_json)
 
 
 def exit_code(error: BaseException) -> int:
@@ -259,26 +255,16 @@ class Choice(click.Choice[str]):
         return f"unknown {value!r}{did_you_mean(str(value), self.choices)} (choices: {', '.join(self.choices)})"
 
 
-class Output(click.ParamType[Path]):
-    """The place of an output, refused before any work is done if it cannot be written."""
-
-    name = "path"
-
-    def __init__(self, *, folder: bool = True) -> None:
-        self._folder = folder
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from iom._files import check_output
-
-        path = Path(value)
-        check_output(path, folder=self._folder)
-        return path
+def output_folder(value: str | Path) -> Path:
+    """A folder to write to, refused before any work is done if it cannot be written."""
+    check_output(Path(value))
+    return Path(value)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Declared:
-    kind: type[click.Parameter]
-    settings: Mapping[str, Any]
+def output_file(value: str | Path) -> Path:
+    """A file to write, refused before any work is done if it cannot be written."""
+    check_output(Path(value), folder=False)
+    return Path(value)
 
 
 def option(text: str | None, metavar: str | None = None, **settings: Any) -> Any:
@@ -286,17 +272,17 @@ def option(text: str | None, metavar: str | None = None, **settings: Any) -> Any
 
     Name, type, default, and whether it is required come from the signature; `settings` of `click.Option` go before.
     """
-    return _Declared(click.Option, {"help": text, "metavar": metavar, **settings})
+    return functools.partial(click.Option, help=text, metavar=metavar, **settings)
 
 
 def argument(metavar: str | None = None, **settings: Any) -> Any:
     """Declares an argument, as `option` does an option; a parameter that nothing is said of is one, too."""
-    return _Declared(click.Argument, {"metavar": metavar, **settings})
+    return functools.partial(click.Argument, metavar=metavar, **settings)
 
 
-def output_option(text: str, *, folder: bool = True, **settings: Any) -> Any:
+def output_option(text: str, *, folder: bool = True) -> Any:
     """Declares an option for the folder or file that a command writes."""
-    return option(text, **{"metavar": "DIR" if folder else "FILE", "type": Output(folder=folder), **settings})
+    return option(text, "DIR" if folder else "FILE", type=output_folder if folder else output_file)
 
 
 def _annotated(parameter: inspect.Parameter) -> tuple[Any, Any]:
@@ -319,9 +305,9 @@ def _parameters(function: Callable[..., Any], changes: Mapping[str, Any] | None 
         if parameter.default not in (parameter.empty, None):
             settings |= {"default": parameter.default, "show_default": parameter.default != ""}
         declared = declared or argument()
-        settings |= {**declared.settings, **(changes or {}).get(name, {})}
+        settings |= {**declared.keywords, **(changes or {}).get(name, {})}
         flag = settings.pop("flag", f"--{name.replace('_', '-')}")
-        yield declared.kind([flag, name] if declared.kind is click.Option else [name], **settings)
+        yield declared.func([flag, name] if declared.func is click.Option else [name], **settings)
 
 
 def _call(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
@@ -427,12 +413,14 @@ def _warnings_in_one_line() -> Iterator[None]:
         yield
 
 
-def _refuse(error: BaseException, message: str, *, in_json: bool) -> int:
-    code = exit_code(error)
+def _refuse(error: BaseException, *, in_json: bool) -> int:
+    code, message = exit_code(error), _message(error)
+    if code == BUG:
+        traceback.print_exc()
     if in_json:
         facts = {"type": type(error).__name__, "message": message, "exit_code": code}
         print(json.dumps({"error": facts | vars(error)}, default=_plain))
-    else:
+    elif code != BUG:
         prefix = "" if isinstance(error, KeyboardInterrupt) else "error: "
         print(f"{prefix}{message}", file=sys.stderr)
     return code
@@ -443,6 +431,8 @@ def _message(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, MemoryError):
         text = f"out of memory: {text}" if text else "out of memory"
+    elif isinstance(error, KeyboardInterrupt):
+        text = text or "interrupted"
     elif isinstance(error, OSError):
         places = [str(place) for place in (error.filename, error.filename2) if place is not None]
         reason = error.strerror or text or type(error).__name__

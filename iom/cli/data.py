@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
+from iom._files import sha256_of, write_secret
 from iom.cli._command import (
     COUNT,
     Answer,
     DetectorWeights,
     HasherOptions,
-    Output,
     Quiet,
     Workers,
     argument,
     goes_on_when_repeated,
     option,
+    output_folder,
     output_option,
     root,
 )
@@ -56,7 +57,6 @@ class PhotoOptions:
 
     def run(self, photos: Path, *, aligned: bool = False) -> "PhotoRun":
         """The library's run over a folder; `aligned` photographs are faces, and need no detector."""
-        from iom._files import sha256_of
         from iom.photos.align import read_landmarks
         from iom.photos.images import MAX_MEGAPIXELS
         from iom.photos.photograph import ALIGNED, POINTS, PhotoSettings
@@ -104,7 +104,7 @@ Start the same command again to go on where it stopped. Beside the faces lie rep
 def align(
     *,
     photos: Path,
-    output: Annotated[Path, argument(type=Output())],
+    output: Annotated[Path, argument(type=output_folder)],
     photo: PhotoOptions,
     format: Annotated[str, option("jpg (quality 95) or png")] = "jpg",
 ) -> Answer:
@@ -210,7 +210,6 @@ loses it has codes that nothing can be compared with.
 )
 def make_key(file: Path) -> Answer:
     """Make a transform key, in a new file that only its owner can read."""
-    from iom._files import write_secret
     from iom.keys import TransformKey
 
     try:
@@ -247,7 +246,7 @@ What was written is read again and compared. Start the same command again to go 
 )
 def convert(
     source: Annotated[Path, argument("FROM")],
-    target: Annotated[Path, argument("TO", type=Output())],
+    target: Annotated[Path, argument("TO", type=output_folder)],
     kind: Annotated[str, option("what to what, see below", "A:B")],
     size: Size = 112,
     per_shard: Annotated[int, option("images a shard", "N", type=COUNT)] = 4096,
@@ -357,13 +356,14 @@ def make_face_model(
     images = read_images([files[row] for row in rows], progress=not quiet)
     labels = found.labels[rows]
     kept = select_frontal(images, labels, share=frontal, min_images=min_images)
-    model, summary = fit_face_model(images[kept], labels[kept])
+    model, shares = fit_face_model(images[kept], labels[kept])
+    subjects = len(np.unique(labels[kept]))
     model.save(output)
     size = output.stat().st_size
     return Answer(
-        {"output": output, "bytes": size, **dataclasses.asdict(summary)},
-        f"images {summary.images}, subjects {summary.subjects}\n"
-        f"components {len(model.symmetric)} symmetric ({summary.symmetric_share:.1%} of variance), "
-        f"{len(model.antisymmetric)} antisymmetric ({summary.antisymmetric_share:.1%})\n"
+        {"output": output, "bytes": size, "images": len(kept), "subjects": subjects, **shares},
+        f"images {len(kept)}, subjects {subjects}\n"
+        f"components {len(model.symmetric)} symmetric ({shares['symmetric_share']:.1%} of variance), "
+        f"{len(model.antisymmetric)} antisymmetric ({shares['antisymmetric_share']:.1%})\n"
         f"wrote {output}: {size / 1e6:.2f} MB",
     )

@@ -64,6 +64,8 @@ def deploy(
     """Export a hasher and its backbone to other runtimes, each artefact tried in its own."""
     if more := click.get_current_context().args:
         raise ConfigError(f"unexpected {' '.join(more)}: repeat --to for each format; see iom deploy --help")
+    if (pairs is None) != (folder is None):
+        raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
 
     from iom.export.context import load_source
     from iom.export.exporter import Exporter, check_targets, faces_of_pairs, synthetic_faces
@@ -72,13 +74,10 @@ def deploy(
 
     check_targets(targets)
     source = load_source(models.hasher, weights=models.weights)
-    size = source.input_size
-    if pairs is not None and folder is not None:
+    size = source.embedder.input_size
+    faces = synthetic_faces(size)
+    if pairs and folder:
         faces = faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
-    elif pairs is None and folder is None:
-        faces = synthetic_faces(size)
-    else:
-        raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
     ranges = read_calibration_faces(calibration, calibration_faces, size=size)
     exporter = Exporter(source, calibration=ranges, faces=faces)
     name = name or hasher_path(models.hasher).name
@@ -240,7 +239,6 @@ def serve(
             greeting.append(f"\nopen  {url}/#application={name}&token={token}\n")
             greeting.append("the gallery and this token are deleted when you stop the service with Ctrl-C")
         decoder = stack.enter_context(contextlib.closing(Decoder(settings, photographs=detect is not None)))
-        decoder.start()
         serve(
             create_app(gallery, FacePipeline(hasher, decoder, detect), known, settings, samples=samples),
             listener,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+from iom._files import check_output, write_json
 from iom._registry import SCORE_FORMATS
 from iom.cli._command import (
     NO_DEFAULT,
@@ -64,8 +65,6 @@ def demo(
     Hash two images of one person and one of another, compare the codes, change the key, and compare again. Prints
     the distances and decisions and writes a picture.
     """
-    from iom._files import check_output
-
     is_file = output.suffix.lower() == ".png"
     check_output(output, folder=not is_file)
 
@@ -170,7 +169,6 @@ def identification(
     config: ConfigOptions, output: Annotated[Path, output_option("folder of the figures")], quiet: Quiet
 ) -> Answer:
     """Evaluate identification (1:N) of embeddings, baselines and hashers, closed-set and open-set."""
-    from iom._files import write_json
     from iom.config import EvaluateConfig
 
     settings = config.load(EvaluateConfig)

@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from iom._files import list_images, list_subjects
 from iom._registry import FUSIONS, KEY_MODES, lookup
 from iom.cli._command import (
     COUNT,
     Answer,
     Choice,
     HasherOptions,
-    Output,
     Quiet,
     Workers,
     argument,
     counted,
     goes_on_when_repeated,
     option,
+    output_file,
     root,
 )
 from iom.errors import AlreadyEnrolledError, ConfigError, DataError, EnrolmentError, RevokedError
@@ -76,8 +77,7 @@ class GalleryOptions:
                 return self.passphrase_file.read_text(encoding="utf-8").split("\n")[0]
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"cannot read {self.passphrase_file}") from error
-        known = os.environ.get("IOM_PASSPHRASE")
-        if known is not None:
+        if (known := os.environ.get("IOM_PASSPHRASE")) is not None:
             return known
         file, *_ = parse_key_url(self.keys, None)
         return _asked_passphrase(repeat=not file.exists())
@@ -197,8 +197,6 @@ def _enroll_folder(
 ) -> Answer:
     """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
     from tqdm import tqdm
-
-    from iom._files import list_subjects
 
     listing = list_subjects(folder)
     _tell_links(folder, listing.linked_folders)
@@ -436,17 +434,15 @@ def bulk_enroll(
     engine: Annotated[str, option("ray or here")] = "ray",
     workers: Workers = 2,
     batch: Annotated[int, option("references of a transaction", "N", type=COUNT)] = 2048,
-    report: Annotated[Path | None, option("default: SOURCE.enrolment.jsonl", "FILE", type=Output(folder=False))],
+    report: Annotated[Path | None, option("default: SOURCE.enrolment.jsonl", "FILE", type=output_file)],
     place: GalleryOptions,
     models: HasherOptions,
 ) -> Answer:
     """Enrol a large set of aligned faces on several workers, resumable."""
-    from iom._files import check_output, list_images
     from iom.gallery.bulk import ENGINES, WorkerSettings, enroll_in_bulk, read_rows
 
     whole = source.absolute()
-    report = report or whole.with_name(whole.name + ".enrolment.jsonl")
-    check_output(report, folder=False)
+    report = output_file(report or whole.with_name(whole.name + ".enrolment.jsonl"))
     opened = lookup(ENGINES, engine, "engine")
     rows = read_rows(kind, source)
     if kind == "folder":
@@ -482,6 +478,5 @@ def _check_faces(images: Sequence[Path]) -> None:
 
 def _facts(application: "Application") -> dict[str, Any]:
     """An application as `--json` shows it."""
-    found = dataclasses.asdict(application)
-    del found["seal"]
+    found = application.fields()
     return {"application": found.pop("name"), **found}

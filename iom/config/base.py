@@ -11,14 +11,11 @@ from pydantic_core import PydanticCustomError
 
 from iom._files import write_text
 from iom._registry import did_you_mean
-from iom._untrusted import read_bytes
+from iom._untrusted import read_bytes, short
 from iom.errors import ConfigError
 
-BASE = "base"
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 30
-MAX_SHOWN = 100
-"""Characters of a received value that an error shows."""
 UNKNOWN, CROSS_CHECK = "unknown_setting", "setting"
 EXPECTED = {
     "int_type": "an integer",
@@ -253,7 +250,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         )
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, received {type(tree).__name__}")
-    base = tree.pop(BASE, None)
+    base = tree.pop("base", None)
     if base is None:
         return tree
     if not isinstance(base, str):
@@ -275,12 +272,6 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-def short(value: object) -> str:
-    """The value as an error shows it: a long one is cut."""
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _apply_override(tree: dict[str, Any], override: str, schema: type[Section]) -> str:
@@ -324,11 +315,9 @@ def _build(
     """Validate; errors tell the place: the file, whose settings are `in_file`, or `--set`, which gives `given`."""
     try:
         return schema.model_validate(tree)
-    except ValidationError as error:
-        setting, text = explain(error)
+    except (ValidationError, ConfigError) as error:  # a validator that speaks of several settings names none
+        setting, text = explain(error) if isinstance(error, ValidationError) else ("", str(error))
         raise ConfigError(f"{_place(setting, text, file, in_file, given)}: {text}") from error
-    except ConfigError as error:  # of a validator that speaks of several settings
-        raise ConfigError(f"{_place('', str(error), file, in_file, given)}: {error}") from error
 
 
 def _place(setting: str, text: str, file: str, in_file: Set[str], given: Set[str]) -> str:

@@ -473,7 +473,7 @@ class Stage1Config(Section):
         expected += "" if held_out else " (data.holdout is 0)"
         require(self.training.best in figures, "training.best", expected, self.training.best)
         for phase in self.by_phase():
-            phase._check_distribution()
+            phase._check_batches()
         labelled = [name for name in ("margin", "center", "triplet") if getattr(self, name).weight > 0]
         if labelled and self.distillation.mix > 0:
             raise ConfigError(f"distillation.mix: a blend has no label; set {labelled[0]}.weight to 0")
@@ -481,12 +481,15 @@ class Stage1Config(Section):
             raise ConfigError("nothing to learn: margin, center and triplet have weight 0 and there is no teacher")
         return self
 
-    def _check_distribution(self) -> None:
-        """Refuse what needs the whole batch, or state of its own, on each device."""
+    def _check_batches(self) -> None:
+        """Refuse what cannot be accumulated, and what needs the whole batch, or state of its own, on each device."""
+        accumulate, samples = self.training.accumulate, self.margin.weight > 0 and self.margin.sample < 1
+        expected = "1 with margin.sample below 1, where each batch has classes of its own"
+        require(accumulate == 1 or not samples, "training.accumulate", expected, accumulate)
         alone = {
             "margin.sample below 1": self.margin.sample < 1,
             "triplet.weight": self.triplet.weight > 0,
-            "training.accumulate": self.training.accumulate > 1,
+            "training.accumulate": accumulate > 1,
             "training.precision mixed_float16": self.training.precision == "mixed_float16",
         }
         used = ", ".join(name for name, present in alone.items() if present)
@@ -716,8 +719,9 @@ class Stage2Config(Section):
     def _check(self) -> "Stage2Config":
         expected = "false with fine_tune, whose convolutions XLA makes many times slower on a CPU"
         require(not (self.xla and self.fine_tune), "xla", expected, self.xla)
-        second = self.embedder.second_weights
+        second, flip = self.embedder.second_weights, self.embedder.flip
         require(not (self.fine_tune and second), "embedder.second_weights", "none with fine_tune", second)
+        require(not (self.fine_tune and flip), "embedder.flip", "false with fine_tune, on plain images", flip)
         names = [loss.name for loss in self.losses]
         require(len(set(names)) == len(names), "losses", "each loss once", names)
         expected = f"at least one with a weight above 0, of {', '.join(CODE_LOSSES)}"
@@ -779,7 +783,7 @@ class SweepConfig(Section):
     Every variant is measured at every point of the grid, each beside the baselines of its shape.
     """
 
-    stage2: str = "stage2/base"
+    stage2: Annotated[str, Field(min_length=1)] = "stage2/base"
     """Stage 2 configuration that every row starts from."""
     set: Settings = Field(default_factory=dict)
     """Settings of stage 2 for all rows, by dotted name or in sections."""
@@ -799,7 +803,6 @@ class SweepConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "SweepConfig":
-        require(bool(self.stage2), "stage2", "the path of a stage 2 configuration", self.stage2)
         for name, values in self.grid.items():
             listed = isinstance(values, list | tuple) and len(values) > 0
             require(listed, f"grid.{name}", "a list of values", values)

@@ -15,20 +15,13 @@ from iom.errors import DataError
 from iom.keys import KEY_KINDS, SECRET_BYTES, TransformKey
 from iom.photos.images import read_images
 
-RANDOM_KEY, IDENTITY_KEY = "random", "identity"
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SubjectBatches:
-    """Batches of P distinct subjects with K distinct images each (Hermans et al., 2017).
+    """Batches of P distinct `subjects` with K distinct `images` each (Hermans et al., 2017), of dense `labels` `(N,)`.
 
     Every batch is a function of seed, epoch and step alone, so that a resumed run repeats the uninterrupted one.
-
-    Attributes:
-        labels: Dense subject index of each row, `(N,)`.
-        subjects: P.
-        images: K. Subjects with fewer images never appear: a pair of the same image teaches nothing.
-        seed: The run's seed.
+    Subjects with fewer than K images never appear: a pair of the same image teaches nothing.
 
     Raises:
         DataError: Fewer than P subjects have K images.
@@ -85,7 +78,7 @@ class TrainingKeys:
 
     size: int
     seed: int
-    key: str = RANDOM_KEY
+    key: str = "random"
     kind: str = "orthogonal"
     keep: int = 0
     count: int = 1
@@ -93,7 +86,7 @@ class TrainingKeys:
 
     def order(self, epoch: int, step: int, number: int = 0) -> NDArray[np.int32]:
         """Order of the dimensions under one of the keys of a step, `(W,)`: D times the rounds of the kind."""
-        if self.key == IDENTITY_KEY:
+        if self.key == "identity":
             return KEY_KINDS[self.kind].identity(self.size)
         purpose = f"stage2/key/{epoch}/{step}" + (f"/{number}" if number else "")
         secret = numpy_stream(self.seed, purpose).bytes(SECRET_BYTES)

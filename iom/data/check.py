@@ -1,13 +1,11 @@
 """Checks of a data set: images, labels, unexpected files."""
 
 import dataclasses
+import functools
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-
-from PIL import Image
 
 from iom._files import list_folders, list_images
 from iom._untrusted import one_line
@@ -15,7 +13,7 @@ from iom.data.formats.conversions import FaceSource, from_folder, from_recordio,
 from iom.data.formats.pair_files import read_bin_images
 from iom.data.tfrecord import is_shards, read_manifest, read_records, read_sidecar
 from iom.errors import DataError
-from iom.photos.images import FORMATS, decode_image, in_threads
+from iom.photos.images import decode_image, in_threads, open_image
 
 PROBLEMS = {
     "unreadable": "the file itself is damaged, or contradicts its index",
@@ -48,9 +46,9 @@ class Finding:
 class _Image:
     place: str
     subject: str
-    digest: str = ""
-    pixels: str = ""
-    problems: tuple[Finding, ...] = ()
+    digest: str
+    pixels: str
+    problems: tuple[Finding, ...]
 
 
 def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool = False) -> tuple[int, list[Finding]]:
@@ -64,11 +62,8 @@ def check_data(path: Path, *, size: int = 112, workers: int = 2, progress: bool 
         findings = list(_record_findings(path)) if is_shards(path) else []
     except DataError as error:
         return 0, [Finding("unreadable", str(path), str(error))]
-
-    def examine(row: int) -> _Image:
-        return _examine(source, row, size)
-
     count = len(source.paths)
+    examine = functools.partial(_examine, source, size)
     images = list(in_threads(examine, range(count), "checking", workers=workers, progress=progress))
     findings += [problem for image in images for problem in image.problems]
     if labelled:
@@ -106,29 +101,25 @@ def _record_findings(path: Path) -> Iterator[Finding]:
             yield Finding("unreadable", str(path / shard["file"]), "records contradict the index")
 
 
-def _examine(source: FaceSource, row: int, size: int) -> _Image:
+def _examine(source: FaceSource, size: int, row: int) -> _Image:
     place = source.paths[row]
-    subject = place.split("/", 1)[0]
+    digest = pixels = ""
+    problems = []
     try:
         data = source.read(row)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            shape, mode = image.size, image.mode
+        with open_image(data, place, expected="an image") as image:
             image.load()
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        return _Image(place, subject, problems=(Finding("corrupt", place, one_line(error)),))
-    digest = hashlib.sha256(data).hexdigest()
-    problems = []
-    if shape != (size, size):
-        problems.append(Finding("wrong_size", place, f"{shape[0]}x{shape[1]}"))
-    if mode != "RGB":
-        problems.append(Finding("not_rgb", place, mode))
-    pixels = ""
-    if not problems:
-        try:
+            (width, height), mode = image.size, image.mode
+        digest = hashlib.sha256(data).hexdigest()
+        if (width, height) != (size, size):
+            problems.append(Finding("wrong_size", place, f"{width}x{height}"))
+        if mode != "RGB":
+            problems.append(Finding("not_rgb", place, mode))
+        if not problems:
             pixels = hashlib.sha256(decode_image(data, place, size=size).tobytes()).hexdigest()
-        except DataError as error:
-            problems.append(Finding("corrupt", place, one_line(error)))
-    return _Image(place, subject, digest, pixels, tuple(problems))
+    except (DataError, OSError) as error:
+        problems.append(Finding("corrupt", place, one_line(error)))
+    return _Image(place, place.split("/", 1)[0], digest, pixels, tuple(problems))
 
 
 def _repeated(images: list[_Image]) -> Iterator[Finding]:

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from iom._random import numpy_stream
 from iom._untrusted import shown
 from iom.config import FolderConfig
 from iom.data.table_files import present, read_lines, read_rows
-from iom.data.tfrecord import ShardStore, is_shards, open_shards
+from iom.data.tfrecord import ShardRow, is_shards, open_shards
 from iom.errors import DataError
 
 
@@ -21,13 +22,9 @@ from iom.errors import DataError
 class FaceFolder:
     """Images with dense subject labels.
 
-    Attributes:
-        paths: Relative to `root`, `(N,)`, sorted.
-        labels: Index into `subjects` of each image, `(N,)`.
-        subjects: Names; a merged subject has its first name.
-        left_out: Number of subjects left out for having too few images.
-        store: The TFRecord shards that hold the images; none: they are files.
-        linked_folders: Number of links to folders, which are not followed.
+    `paths` `(N,)` are relative to `root` and sorted, `labels` `(N,)` index `subjects`, where a merged one has its first
+    name. `left_out` counts the subjects with too few images, `linked_folders` the links to folders, which are not
+    followed. `shards` hold the images, where they are not files.
     """
 
     root: Path
@@ -35,7 +32,7 @@ class FaceFolder:
     labels: NDArray[np.int64]
     subjects: tuple[str, ...]
     left_out: int = 0
-    store: ShardStore | None = None
+    shards: Mapping[str, ShardRow] | None = None
     linked_folders: int = 0
 
     def __len__(self) -> int:
@@ -44,9 +41,14 @@ class FaceFolder:
     @property
     def files(self) -> list[Path]:
         """Full paths, in the order of `paths`; of shards, objects that are read like a path."""
-        if self.store is not None:
-            return [self.store.rows[path] for path in self.paths]  # type: ignore[misc]
-        return [self.root / path for path in self.paths]
+        return [self._file(path) for path in self.paths]
+
+    def read_many(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Encoded images `(B,)` of rows `(B,)`, as bytes."""
+        return np.array([self._file(self.paths[row]).read_bytes() for row in rows], dtype=object)
+
+    def _file(self, path: str) -> Path:
+        return self.root / path if self.shards is None else self.shards[path]  # type: ignore[return-value]
 
     def describe_left_out(self, min_images: int) -> str:
         """Text about subjects and links that are left out; empty when there are none."""
@@ -59,12 +61,11 @@ class FaceFolder:
 
     def of_subjects(self, wanted: set[str]) -> "FaceFolder":
         """The part whose subject is in `wanted`, relabelled densely."""
-        rows = [i for i, label in enumerate(self.labels) if self.subjects[label] in wanted]
-        names = sorted({self.subjects[self.labels[i]] for i in rows})
-        index = {name: i for i, name in enumerate(names)}
-        labels = np.array([index[self.subjects[self.labels[i]]] for i in rows], dtype=np.int64)
-        paths = tuple(self.paths[i] for i in rows)
-        return FaceFolder(self.root, paths, labels, tuple(names), store=self.store)
+        kept = [label for label, name in enumerate(self.subjects) if name in wanted]
+        rows = np.flatnonzero(np.isin(self.labels, kept))
+        paths, names = tuple(self.paths[row] for row in rows), tuple(self.subjects[label] for label in kept)
+        labels = np.searchsorted(kept, self.labels[rows])
+        return dataclasses.replace(self, paths=paths, labels=labels, subjects=names)
 
 
 def scan_folder(config: FolderConfig) -> FaceFolder:
@@ -72,13 +73,12 @@ def scan_folder(config: FolderConfig) -> FaceFolder:
     root = Path(config.root)
     if not config.root or not root.is_dir():
         raise DataError(f"no folder {config.root or 'of images'}: set data.root to a folder <root>/<subject>/<image>")
-    store = open_shards(root) if is_shards(root) else None
-    every = store.paths if store else None
+    shards = open_shards(root) if is_shards(root) else None
     linked = 0
     if config.include:
-        paths = _listed(root, Path(config.include), every)
-    elif every:
-        paths = every
+        paths = _listed(root, Path(config.include), shards)
+    elif shards:
+        paths = list(shards)
     else:
         listing = list_subjects(root)
         paths, linked = list(listing.images), listing.linked_folders
@@ -106,7 +106,7 @@ def scan_folder(config: FolderConfig) -> FaceFolder:
         np.array([label for _, label in ordered], dtype=np.int64),
         subjects,
         left_out=len(images_of) - len(kept),
-        store=store,
+        shards=shards,
         linked_folders=linked,
     )
 
@@ -129,10 +129,7 @@ def hold_out(folder: FaceFolder, config: FolderConfig) -> tuple[FaceFolder, Face
             f"{folder.root}: cannot hold out {config.holdout:.0%} of {len(groups)} groups: "
             f"{len(outside)} subjects would train and {len(inside)} verify, both need two"
         )
-    train = dataclasses.replace(
-        folder.of_subjects(outside), left_out=folder.left_out, linked_folders=folder.linked_folders
-    )
-    return train, folder.of_subjects(inside)
+    return folder.of_subjects(outside), folder.of_subjects(inside)
 
 
 def _groups(folder: FaceFolder, separator: str) -> dict[str, str]:
@@ -159,15 +156,15 @@ def _first_names(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {name: min(subset) for subset in sets.subsets() for name in subset}
 
 
-def _listed(root: Path, include: Path, every: list[str] | None) -> list[str]:
-    """Images of a list; `every` are those of a folder of shards."""
+def _listed(root: Path, include: Path, shards: Mapping[str, ShardRow] | None) -> list[str]:
+    """Images of a list, all of them in the folder."""
     paths = sorted({line for _, line in read_lines(include)})
     odd = [path for path in paths if path.count("/") != 1 or path.startswith(("/", "..", "./"))]
     if odd:
         raise DataError(f"{include}: expected lines <subject>/<image>, received '{odd[0]}'")
-    if every is None:
+    if shards is None:
         present(paths, root, include)
-    elif missing := sorted(set(paths) - set(every)):
+    elif missing := sorted(set(paths) - shards.keys()):
         raise DataError(f"{include}: {len(missing)} of {len(paths)} images are not in {root}: {shown(missing)}")
     return paths
 
@@ -176,12 +173,7 @@ def _merged_names(config: FolderConfig) -> dict[str, str]:
     """Name of the merged subject for each name in the list of pairs."""
     if not config.same_subject:
         return {}
-    path = Path(config.same_subject)
-
-    def pair(fields: list[str]) -> tuple[str, str, bool]:
-        similar = len(fields) < 3 or float(fields[2]) >= config.same_subject_similarity
-        return fields[0], fields[1], similar
-
     form = "two subjects parted by a tab, and optionally their similarity"
-    pairs = read_rows(path, form, pair, "\t")
-    return _first_names((first, second) for first, second, similar in pairs if similar)
+    pairs = read_rows(Path(config.same_subject), form, lambda f: (f[0], f[1], float(f[2]) if f[2:] else np.inf), "\t")
+    least = config.same_subject_similarity
+    return _first_names((first, second) for first, second, similarity in pairs if similarity >= least)

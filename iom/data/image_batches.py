@@ -18,13 +18,12 @@ from iom._random import numpy_stream
 from iom.config import AugmentationConfig
 from iom.data.batches import SubjectBatches
 from iom.data.folders import FaceFolder
-from iom.data.tfrecord import ShardStore
 from iom.errors import DataError
 
 LABEL = "cosines"
 TARGET = "unit_embedding"
-SHARD_READS = 256
-"""Images of one call of Python when shards are read by offset."""
+READS = 256
+"""Images of one call of Python when images are read."""
 DRAWS = 7
 """Uniform numbers in [0, 1) that one image needs: flip, move (2), zoom, brightness, contrast, saturation."""
 AUGMENTATION_VERSION = 2
@@ -160,24 +159,14 @@ def pixels_of(folder: FaceFolder, rows: NDArray[np.int64], *, side: int) -> tf.d
         pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
         return tf.ensure_shape(pixels, (side, side, 3))
 
-    paths = [folder.paths[row] for row in rows]
-    if folder.store is not None:
-        return _records(folder.store, paths).map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    files = [str(folder.root / path) for path in paths]
-    return tf.data.Dataset.from_tensor_slices(files).map(
-        lambda path: decode(tf.io.read_file(path)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-
-
-def _records(store: ShardStore, paths: list[str]) -> tf.data.Dataset:
-    """Encoded images by offset, so that the order can be any."""
-
-    def read(names: tf.Tensor) -> tf.Tensor:
-        data = tf.numpy_function(store.read_many, [names], tf.string, stateful=False)
+    def read(part: tf.Tensor) -> tf.Tensor:
+        data = tf.numpy_function(folder.read_many, [part], tf.string, stateful=False)
         return tf.ensure_shape(data, (None,))
 
-    names = tf.data.Dataset.from_tensor_slices(paths).batch(SHARD_READS)
-    return names.map(read, num_parallel_calls=2, deterministic=True).unbatch()
+    parts = tf.data.Dataset.from_tensor_slices(rows).batch(READS)
+    encoded = parts.map(read, num_parallel_calls=2, deterministic=True).unbatch()
+    encoded = encoded.apply(tf.data.experimental.assert_cardinality(len(rows)))
+    return encoded.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def augment_batch(images: tf.Tensor, draws: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
@@ -225,8 +214,7 @@ def _change(images, draws, strength, flip, result):  # type: ignore[no-untyped-d
     for b in range(images.shape[0]):
         source, target = images[b].reshape(side, 3 * side), result[b].reshape(side, 3 * side)
         mirrored = flip and draws[b, 0] < np.float32(0.5)
-        half, top, left = 0.5 * side, 0.0, 0.0
-        step = 1.0
+        top, left, step = 0.0, 0.0, 1.0
         if crop > 0:
             half = 0.5 * side * (1.0 + (2.0 * draws[b, 3] - 1.0) * crop)
             top = 0.5 * side + (2.0 * draws[b, 1] - 1.0) * crop * side - half

@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from iom._files import sha256_of
 from iom._untrusted import check_name, path_inside, reading
 from iom.data.table_files import read_object
@@ -50,11 +47,6 @@ class ShardRow:
         return data
 
 
-@functools.lru_cache(maxsize=512)
-def _descriptor(shard: Path) -> "_Descriptor":
-    return _Descriptor(shard)
-
-
 class _Descriptor:
     """An open file that is closed with its last use."""
 
@@ -66,22 +58,7 @@ class _Descriptor:
             os.close(self.number)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ShardStore:
-    """All images of a folder of shards, by `<subject>/<file>`; `subjects` in the order of the labels."""
-
-    root: Path
-    rows: dict[str, ShardRow]
-    subjects: tuple[str, ...]
-
-    @property
-    def paths(self) -> list[str]:
-        """Sorted `<subject>/<file>`."""
-        return sorted(self.rows)
-
-    def read_many(self, paths: NDArray[Any]) -> NDArray[Any]:
-        """Encoded images `(B,)` of `<subject>/<file>` as bytes `(B,)`."""
-        return np.array([self.rows[path.decode()].read_bytes() for path in paths], dtype=object)
+_descriptor = functools.lru_cache(maxsize=512)(_Descriptor)
 
 
 def is_shards(root: Path) -> bool:
@@ -89,14 +66,18 @@ def is_shards(root: Path) -> bool:
     return (root / MANIFEST).is_file() and not (root / MANIFEST).is_symlink()
 
 
-def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
-    """The shards of a folder; sizes and counts are always checked, `verify` reads every byte."""
+def open_shards(root: Path, *, verify: bool = False) -> dict[str, ShardRow]:
+    """Images of a folder of shards by sorted `<subject>/<file>`; sizes are always checked, `verify` reads all bytes."""
     manifest = read_manifest(root)
     rows: dict[str, ShardRow] = {}
     try:
         subjects = tuple(str(name) for name in manifest["subjects"])
         for shard in manifest["shards"]:
-            _check_shard(root, shard, verify=verify)
+            path = path_inside(root, shard["file"], source=root / MANIFEST)
+            if not path.is_file() or path.stat().st_size != shard["bytes"]:
+                raise DataError(f"{path}: expected {shard['bytes']} bytes; missing or truncated")
+            if verify and sha256_of(path) != shard["sha256"]:
+                raise DataError(f"{path}: not as the manifest says; damaged, convert again")
             for row in read_sidecar(root, shard["file"], str(shard["index_sha256"])):
                 if row.offset + row.length > shard["bytes"]:
                     raise DataError(f"{row.shard.with_suffix('.tsv')}: places outside of its shard")
@@ -108,7 +89,7 @@ def open_shards(root: Path, *, verify: bool = False) -> ShardStore:
         raise DataError(f"{root / MANIFEST}: damaged ({error!r}); convert again") from error
     if len(rows) != expected or list(subjects) != sorted(set(subjects)):
         raise DataError(f"{root}: expected {expected} images, the shards list {len(rows)}")
-    return ShardStore(root, rows, subjects)
+    return dict(sorted(rows.items()))
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
@@ -152,11 +133,3 @@ def read_records(path: Path) -> Iterator[tuple[str, int, bytes]]:
                 int(feature["image/source_id"].int64_list.value[0]),
                 feature["image/encoded"].bytes_list.value[0],
             )
-
-
-def _check_shard(root: Path, shard: dict[str, Any], *, verify: bool) -> None:
-    path = path_inside(root, shard["file"], source=root / MANIFEST)
-    if not path.is_file() or path.stat().st_size != shard["bytes"]:
-        raise DataError(f"{path}: expected {shard['bytes']} bytes; missing or truncated")
-    if verify and sha256_of(path) != shard["sha256"]:
-        raise DataError(f"{path}: not as the manifest says; damaged, convert again")

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from iom._files import Journal, atomic_path, write_json, write_text
+from iom._files import Journal, atomic_path, csv_text, write_json, write_text
 from iom._registry import lookup
 from iom.baselines import BASELINES
 from iom.baselines.protection import stored_bits
@@ -25,7 +25,7 @@ from iom.config.base import dotted
 from iom.data.benchmarks import load_benchmark
 from iom.errors import ConfigError
 from iom.evaluation.report.plots import COLOURS, DPI
-from iom.evaluation.report.text import Table, csv_text, number_text
+from iom.evaluation.report.text import Table, number_text
 from iom.evaluation.scores import FLOAT, REPORT_FMRS, STOLEN_KEY, CodeSystem, code_scores, float_system, resolved_fmrs
 from iom.evaluation.systems import baseline_system
 from iom.metrics.verification import ErrorCurve

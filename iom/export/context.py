@@ -9,10 +9,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from iom.errors import WeightsError
 from iom.export.folding import fold_batch_norms
 from iom.models.embedder import Embedder
-from iom.models.face_hasher import KerasFaceHasher
+from iom.models.face_hasher import EMBEDDER_BATCH, KerasFaceHasher
 from iom.nn.layers.index_of_max import Symbols
 from iom.pretrained.weights import load_backbone_model
 
@@ -24,11 +23,6 @@ class Source:
     backbone: keras.Model
     hasher: KerasFaceHasher
     embedder: Embedder
-
-    @property
-    def input_size(self) -> int:
-        """S, side of the aligned face."""
-        return self.embedder.input_size
 
     def graph(self) -> keras.Model:
         """One Keras graph: `image` and `order` to `codes` and `embedding`."""
@@ -42,29 +36,14 @@ class Source:
         }
         return keras.Model({"image": image, "order": order}, outputs, name="deployed_hasher")
 
-    def description(self) -> dict[str, Any]:
-        """The fields of a manifest that describe the source."""
-        hasher = self.hasher
-        return {
-            "input_size": self.input_size,
-            **hasher.shape,
-            "embedder": {"name": hasher.embedder_name, "sha256": hasher.embedder_fingerprint},
-            "hasher": hasher.fingerprint,
-            "calibration": hasher.calibration,
-        }
 
-
-def load_source(folder: Path | str, *, weights: str = "", batch_size: int = 8) -> Source:
+def load_source(folder: Path | str, *, weights: str = "") -> Source:
     """The hasher of a folder and its backbone, which must be a single Keras graph; `weights` as of `iom.load`."""
     hasher = KerasFaceHasher.load(folder, weights=weights)
     loaded = load_backbone_model(hasher.weights)
-    if not isinstance(loaded.model, keras.Model):
-        raise WeightsError(
-            f"{loaded.name}: a frozen graph or SavedModel cannot be exported further; expected a Keras backbone"
-        )
-    embedder = Embedder.of_backbone(loaded, batch_size=batch_size)
+    embedder = Embedder.of_backbone(loaded, batch_size=EMBEDDER_BATCH)
     hasher.check_embedder(embedder)
-    return Source(fold_batch_norms(loaded.model), hasher, embedder)
+    return Source(fold_batch_norms(loaded.trainable_model), hasher, embedder)
 
 
 @dataclasses.dataclass(frozen=True)

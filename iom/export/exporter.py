@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,15 +20,14 @@ from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.pair_lists import read_pair_list
 from iom.errors import DataError, WeightsError
 from iom.export.context import ExportContext, Source
-from iom.export.folding import graph_nodes
 from iom.export.formats import FORMATS, Format
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
 from iom.metrics.verification import error_curve
 from iom.models.artifact import Check, Manifest, check_precision, hashed_files, manifest_path, write_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
+from iom.nn.hash_network import head_program
 from iom.nn.hash_numpy import PROGRAM, head_path
-from iom.nn.layers.index_of_max import DECAY, RATE
 from iom.photos.images import Pixels, read_images
 from iom.synthetic import load_face_model
 
@@ -98,6 +96,7 @@ def check_targets(names: Sequence[str]) -> None:
             check_precision(f"--to {name}", wanted.precision)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Exporter:
     """One hasher to many formats, each compared with it under one key (`stolen_key`).
 
@@ -105,9 +104,11 @@ class Exporter:
     fresh `key` unless one is given.
     """
 
-    def __init__(self, source: Source, *, calibration: Pixels, faces: Faces, key: TransformKey | None = None) -> None:
-        self._source, self._calibration, self._faces = source, calibration, faces
-        self._key = key or TransformKey.generate()
+    source: Source
+    _: dataclasses.KW_ONLY
+    calibration: Pixels
+    faces: Faces
+    key: TransformKey = dataclasses.field(default_factory=TransformKey.generate)
 
     def export(self, names: Sequence[str], folder: Path, *, name: str) -> dict[str, Manifest]:
         """Write the artefacts `<name><suffix>` into `folder`, each whole or not at all, and give their manifests.
@@ -118,10 +119,10 @@ class Exporter:
         folder.mkdir(parents=True, exist_ok=True)
         manifests = {}
         with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as scratch:
-            hasher = self._source.hasher
+            hasher = self.source.hasher
             derive = KEY_KINDS[hasher.key_kind].order
-            orders = [derive(TransformKey.generate(), hasher.key_size, hasher.keep) for _ in self._calibration]
-            context = ExportContext(self._source, self._calibration, np.array(orders, np.int32), Path(scratch))
+            orders = [derive(TransformKey.generate(), hasher.key_size, hasher.keep) for _ in self.calibration]
+            context = ExportContext(self.source, self.calibration, np.array(orders, np.int32), Path(scratch))
             for one, wanted in chosen.items():
                 made = Path(scratch) / one
                 made.mkdir()
@@ -132,20 +133,25 @@ class Exporter:
     def _one(self, target: str, wanted: Format, context: ExportContext, path: Path) -> Manifest:
         module, function = wanted.writer.split(":")
         getattr(importlib.import_module(f"iom.export.{module}"), function)(context, path)
-        write_head(self._source.hasher.model, head_path(path))
+        write_head(self.source.hasher.model, head_path(path))
         files = [file for file in path.parent.rglob("*") if file.is_file()]
+        hasher = self.source.hasher
         manifest = Manifest(
             target=target,
             runtime=wanted.runtime,
             precision=wanted.precision,
             files=hashed_files(files, path.parent),
-            **self._source.description(),
+            input_size=self.source.embedder.input_size,
+            **hasher.shape,
+            embedder={"name": hasher.embedder_name, "sha256": hasher.embedder_fingerprint},
+            hasher=hasher.fingerprint,
+            calibration=hasher.calibration,
         )
         write_manifest(path, manifest)
         if wanted.runtime == "tfjs":
-            codes = run_tfjs(path, manifest, self._faces.images, self._key)
+            codes = run_tfjs(path, manifest, self.faces.images, self.key)
         else:
-            codes = ArtifactFaceHasher.load(path).hash_images(self._faces.images, self._key)
+            codes = ArtifactFaceHasher.load(path).hash_images(self.faces.images, self.key)
         check = self.check(codes, wanted)
         if not check.passed:
             raise WeightsError(_loss_message(target, check))
@@ -155,14 +161,14 @@ class Exporter:
 
     def check(self, codes: NDArray[np.uint8], wanted: Format) -> Check:
         """Compare codes `(N, M)` of the faces, computed by an artefact, with those of the source."""
-        benchmark = self._faces.benchmark
+        benchmark = self.faces.benchmark
         bound = wanted.min_equal_symbols
         if wanted.precision != "float32":
             bound = min(bound, self._stable_symbols - MARGIN)
         mated = int(benchmark.same.sum()) if benchmark else ENOUGH_MATED
         chance = 0.0 if mated >= ENOUGH_MATED else CHANCE_PAIRS / mated
         return Check(
-            faces=self._faces.name,
+            faces=self.faces.name,
             images=len(codes),
             equal_symbols=float(np.mean(codes == self._codes)),
             least_equal_symbols=round(bound, 4),
@@ -174,11 +180,11 @@ class Exporter:
 
     @functools.cached_property
     def _embeddings(self) -> NDArray[np.float32]:
-        return self._source.embedder.embed(self._faces.images)
+        return self.source.embedder.embed(self.faces.images)
 
     @functools.cached_property
     def _codes(self) -> NDArray[np.uint8]:
-        return self._source.hasher.hash(self._embeddings, self._key)
+        return self.source.hasher.hash(self._embeddings, self.key)
 
     @functools.cached_property
     def _stable_symbols(self) -> float:
@@ -187,10 +193,10 @@ class Exporter:
         noise = numpy_stream(0, "export/turn").standard_normal(rows.shape)
         noise -= np.sum(noise * rows, axis=1, keepdims=True) * rows
         turned = rows + TURN * noise / np.linalg.norm(noise, axis=1, keepdims=True)
-        return float(np.mean(self._source.hasher.hash(turned.astype(np.float32), self._key) == self._codes))
+        return float(np.mean(self.source.hasher.hash(turned.astype(np.float32), self.key) == self._codes))
 
     def _eer(self, codes: NDArray[np.uint8]) -> float | None:
-        benchmark = self._faces.benchmark
+        benchmark = self.faces.benchmark
         if benchmark is None:
             return None
         distances = np.sum(codes[benchmark.left] != codes[benchmark.right], axis=1)
@@ -220,41 +226,11 @@ def _move(made: Path, folder: Path) -> None:
 
 def write_head(hasher: keras.Model, path: Path) -> None:
     """Write the steps of a hash network and their arrays, for `iom.nn.hash_numpy`."""
-    known = {id(tensor): ("embedding", "order").index(tensor.name) for tensor in hasher.inputs}
-    steps: list[dict[str, Any]] = []
-    arrays: dict[str, Any] = {}
-    for number, node in enumerate(graph_nodes(hasher)):
-        name, settings, values = _step(node.operation)
-        keys = {setting: f"{number}/{setting}" for setting in values}
-        arrays |= {keys[setting]: value for setting, value in values.items()}
-        reads = [known[id(tensor)] for tensor in node.input_tensors]
-        steps.append({"step": name, "reads": reads, "settings": settings, "arrays": keys})
-        known[id(node.output_tensors[0])] = number + 2
+    steps, arrays = head_program(hasher)
+    for name, array in arrays.items():
+        half = array.astype(np.float16)
+        if np.array_equal(half, array):  # a frozen or stored projection
+            arrays[name] = half
     program = np.frombuffer(json.dumps(steps).encode(), np.uint8)
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **{PROGRAM: program, **arrays})
-
-
-def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Name, settings and arrays."""
-    kind = type(layer).__name__
-    if kind in ("UnitLength", "Add"):
-        return {"UnitLength": "unit", "Add": "sum"}[kind], {}, {}
-    if kind == "Dense":
-        return "dense", {}, dict(zip(("kernel", "bias"), layer.get_weights(), strict=False))
-    if kind == "PReLU":
-        return "prelu", {}, {"slopes": np.asarray(layer.alpha)}
-    if kind in {key_kind.layer for key_kind in KEY_KINDS.values()}:
-        return KEY_KINDS[layer.kind].step, {"keep": layer.keep}, {}
-    if kind == "IoMProjection":
-        settings = {
-            "alphabet_size": layer.alphabet_size,
-            "steps": layer.refinement_steps,
-            "gain": layer.refinement_gain,
-            "rate": RATE,
-            "decay": DECAY,
-        }
-        kernel = np.asarray(layer.kernel)
-        half = kernel.astype(np.float16)  # loses nothing of a frozen or stored projection
-        return "projection", settings, {"kernel": half if np.array_equal(half, kernel) else kernel}
-    raise WeightsError(f"{layer.name}: the layer {kind} has no step in iom/nn/hash_numpy.py")

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from iom.nn.layers import graph_nodes
+
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 _WEIGHTED = (*_CONVOLUTIONS, layers.Dense)
 MAX_MOVE = 8.0
@@ -33,7 +35,6 @@ class _Folding:
         self._known: dict[int, Any] = {id(model.inputs[0]): self._image}
         self._ahead: dict[int, tuple[Any, Any]] = {}  # tensors that still miss a scale and a shift
         self._open_layers: dict[int, keras.Layer] = {}  # new layers whose result has one reader
-        self._moves: dict[int, Any] = {}  # difference of a sum to the old one
         ends = _ends_in_layer(model, self._readers)
         additions = [node for node in graph_nodes(model) if isinstance(node.operation, layers.Add)]
         movable = [node for node in additions if any(id(tensor) in ends for tensor in node.input_tensors)]
@@ -70,7 +71,7 @@ class _Folding:
             _scale_outputs(self._open_layers[source], *_affine(norm))
             if len(self._readers[id(result)]) == 1:
                 self._open_layers[id(result)] = self._open_layers[source]
-        elif source in self._moves:
+        elif source in self._ahead:  # a moved sum
             scale, shift = _affine(norm)
             self._ahead[id(result)] = scale, np.zeros_like(shift)
         elif _can_wait(result, self._readers):
@@ -83,12 +84,12 @@ class _Folding:
         """Move a sum for the batch norm behind it, in the bias of a layer that ends in the sum."""
         result, inputs = node.output_tensors[0], [id(tensor) for tensor in node.input_tensors]
         wanted = _wanted_move(result, self._readers, self._sums) if id(result) in self._sums else None
-        carried = sum(self._moves[tensor] for tensor in inputs if tensor in self._moves)
+        carried = sum(-self._ahead[tensor][1] for tensor in inputs if tensor in self._ahead)
         if wanted is not None or np.any(carried):
             last = next(self._open_layers[tensor] for tensor in inputs if tensor in self._open_layers)
             _scale_outputs(last, np.ones(last.bias.shape), (0.0 if wanted is None else wanted) - carried)
         if wanted is not None:
-            self._moves[id(result)] = wanted
+            self._ahead[id(result)] = np.ones_like(wanted), -wanted
 
     def _copy(self, operation: keras.Layer, source: int, result: int) -> None:
         """Copy a weighted layer, with the scale and shift before it folded into its weights."""
@@ -98,17 +99,8 @@ class _Folding:
         layer.set_weights([kernel, bias[0] if bias else np.zeros(layer.bias.shape, np.float32)])
         if source in self._ahead:
             _scale_inputs(layer, *self._ahead[source])
-        if source in self._moves:
-            _scale_inputs(layer, np.ones_like(self._moves[source]), -self._moves[source])
         if len(self._readers[result]) == 1:
             self._open_layers[result] = layer
-
-
-def graph_nodes(model: keras.Model) -> list[Any]:
-    """The calls of a functional model in an order in which they can be made, without its inputs."""
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
-    return [node for node in nodes if not node.is_input]
 
 
 def graph_readers(model: keras.Model) -> dict[int, list[Any]]:
@@ -175,11 +167,10 @@ def _ends_in_layer(model: keras.Model, readers: dict[int, list[Any]]) -> set[int
 
 
 def _wanted_move(result: Any, readers: dict[int, list[Any]], sums: set[int]) -> Any:
-    """How far a sum is moved for the one batch norm that reads it; `None` if it cannot be.
-
-    With BN(x) = s x + t, the batch norm of x + t / s is a product with s, which a kernel can take in, and zero padding
-    of it is that of BN(x). A convolution without padding that also reads the sum, and the next sum, take it back.
-    """
+    """How far a sum is moved for the one batch norm that reads it; `None` if it cannot be."""
+    # With BN(x) = s x + t, the batch norm of x + t / s is a product with s, which a kernel can take in, and zero
+    # padding of it is that of BN(x). A convolution without padding that also reads the sum, and the next sum, take it
+    # back.
     found = readers[id(result)]
     norms = [by for by, _ in found if isinstance(by, layers.BatchNormalization)]
     if len(norms) != 1 or not all(_bears(by, made, readers, sums) for by, made in found):

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from iom.errors import WeightsError, needs_extra
 from iom.export.context import ExportContext
-from iom.export.folding import graph_nodes, graph_readers
+from iom.export.folding import graph_readers
 from iom.keys import ROTATION_ROUNDS
-from iom.nn.hash_numpy import block_sizes
-from iom.nn.layers import NORM_FLOOR
-from iom.nn.layers.index_of_max import DECAY, FLOOR, RATE
+from iom.nn.hash_numpy import FLOOR, block_sizes
+from iom.nn.layers import graph_nodes
+from iom.nn.layers.index_of_max import DECAY, RATE
 
 OPSET = 17
 IR_VERSION = 8
@@ -69,10 +69,7 @@ def write_openvino(context: ExportContext, path: Path) -> None:
 
 
 def _onnx_file(context: ExportContext) -> Path:
-    """ONNX file from `image` `(B, S, S, 3)` float32 0..255 and `order` `(B, W)` int32 to code and embedding.
-
-    Outputs: `codes` `(B, M)` int32, `embedding` `(B, D)` float32, not of unit length.
-    """
+    """ONNX file of `iom.models.artifact.INPUTS` and `OUTPUTS`, the symbols as int32; written once."""
     path = context.scratch / "source.onnx"
     if path.exists():
         return path
@@ -240,10 +237,7 @@ def _prelu(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
 
 
 def _rescaling(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
-    """Scaling, which the first convolution takes in where it can: for speed, and bfloat16 holds raw pixels exactly.
-
-    Zero padding between the two then pads with the middle of the pixel range, which scaling turns into zero.
-    """
+    """Scaling, which the first convolution takes in where it can: for speed, and bfloat16 holds raw pixels exactly."""
     scale, offset = (np.asarray(each, np.float32) for each in (layer.scale, layer.offset))
     read_once = len(graph.readers[id(node.input_tensors[0])]) == 1
     if scale.ndim == offset.ndim == 0 and read_once and _ends_in_convolution(graph, node.output_tensors[0]):
@@ -264,12 +258,8 @@ def _ends_in_convolution(graph: OnnxGraph, tensor: Any) -> bool:
     return isinstance(operation, layers.Conv2D | layers.DepthwiseConv2D) and operation.use_bias
 
 
-def _padded(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
-    return _pad(graph, value, *layer.padding)
-
-
 def _pad(graph: OnnxGraph, value: str, rows: tuple[int, int], columns: tuple[int, int]) -> str:
-    """Pad a map with what stands for zero."""
+    """Pad a map with what stands for zero: before a scaling still to come, the middle of the pixel range."""
     factor, offset = graph.unscaled.get(value, (1.0, 0.0))
     pads = graph.constant([0, 0, rows[0], columns[0], 0, 0, rows[1], columns[1]], np.int64)
     result = graph.add("Pad", value, pads, graph.constant(-offset / factor))
@@ -302,12 +292,9 @@ def _slice(graph: OnnxGraph, operation: Any, node: Any, value: str) -> str:
     return graph.columns(value, last.start or 0, last.stop or np.iinfo(np.int64).max, last.step or 1)
 
 
-def _pooled(kind: str) -> "Write":
-    def write(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
-        window, strides = list(layer.pool_size), list(layer.strides)
-        return graph.add(kind, value, kernel_shape=window, strides=strides, auto_pad=_PADDINGS[layer.padding])
-
-    return write
+def _pooled(kind: str, graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    window, strides = list(layer.pool_size), list(layer.strides)
+    return graph.add(kind, value, kernel_shape=window, strides=strides, auto_pad=_PADDINGS[layer.padding])
 
 
 def _global_average(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
@@ -315,15 +302,8 @@ def _global_average(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     return pooled if layer.keepdims else graph.add("Flatten", pooled)
 
 
-def _folded(kind: str) -> "Write":
-    def write(graph: OnnxGraph, layer: Any, node: Any, *values: str) -> str:
-        return functools.reduce(lambda left, right: graph.add(kind, left, right), values)
-
-    return write
-
-
-def _concatenated(graph: OnnxGraph, layer: Any, node: Any, *values: str) -> str:
-    return graph.add("Concat", *values, axis=1)
+def _folded(kind: str, graph: OnnxGraph, layer: Any, node: Any, *values: str) -> str:
+    return functools.reduce(functools.partial(graph.add, kind), values)
 
 
 def _relu(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
@@ -350,13 +330,9 @@ def _clipped(graph: OnnxGraph, value: str, bound: float) -> str:
     return graph.add("Clip", value, graph.constant(0.0), graph.constant(bound))
 
 
-def _same(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
-    return value
-
-
 def _unit_length(graph: OnnxGraph, layer: Any, node: Any, rows: str) -> str:
     square = graph.total(graph.add("Mul", rows, rows))
-    return graph.add("Div", rows, graph.add("Sqrt", graph.add("Max", square, graph.constant(NORM_FLOOR))))
+    return graph.add("Div", rows, graph.add("Sqrt", graph.add("Max", square, graph.constant(FLOOR))))
 
 
 def _keyed_permutation(graph: OnnxGraph, layer: Any, node: Any, rows: str, order: str) -> str:
@@ -426,30 +402,29 @@ def _refined(graph: OnnxGraph, layer: Any, kernel: NDArray[Any], rows: str) -> s
     return corrected
 
 
-Write = Callable[..., str]
-LAYERS: dict[str, Write] = {
+LAYERS: dict[str, Callable[..., str]] = {
     "Activation": _activation,
-    "Add": _folded("Add"),
-    "AveragePooling2D": _pooled("AveragePool"),
+    "Add": functools.partial(_folded, "Add"),
+    "AveragePooling2D": functools.partial(_pooled, "AveragePool"),
     "BatchNormalization": _batch_norm,
-    "Concatenate": _concatenated,
+    "Concatenate": lambda graph, layer, node, *values: graph.add("Concat", *values, axis=1),
     "Conv2D": _convolution,
     "Dense": _dense,
     "DepthwiseConv2D": _convolution,
-    "Dropout": _same,
+    "Dropout": lambda graph, layer, node, value: value,
     "Flatten": _flatten,
     "GetItem": _slice,
     "GlobalAveragePooling2D": _global_average,
     "IoMProjection": _projection,
     "KeyedPermutation": _keyed_permutation,
     "KeyedRotation": _keyed_rotation,
-    "MaxPooling2D": _pooled("MaxPool"),
-    "Multiply": _folded("Mul"),
+    "MaxPooling2D": functools.partial(_pooled, "MaxPool"),
+    "Multiply": functools.partial(_folded, "Mul"),
     "PReLU": _prelu,
     "ReLU": _relu,
     "Rescaling": _rescaling,
     "Reshape": _reshape,
     "UnitLength": _unit_length,
-    "ZeroPadding2D": _padded,
+    "ZeroPadding2D": lambda graph, layer, node, value: _pad(graph, value, *layer.padding),
 }
 """Type of a Keras layer to its writer: `(graph, layer, node, *inputs) -> output`."""

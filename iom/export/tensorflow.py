@@ -1,5 +1,6 @@
 """Export to TensorFlow's formats: Keras, SavedModel, and LiteRT in float32, float16 and with integers."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +49,25 @@ def frozen_saved_model(context: ExportContext) -> Path:
     return path
 
 
-def write_litert(context: ExportContext, path: Path) -> None:
-    """Write LiteRT with weights and activations as they are."""
-    _convert(_converter(context), path)
+def write_litert(context: ExportContext, path: Path, *, weights: str = "") -> None:
+    """Write LiteRT with weights as they are, in half precision (`float16`) or as integers (`int8`).
 
-
-def write_litert_float16(context: ExportContext, path: Path) -> None:
-    """Write LiteRT with weights in half precision; a CPU computes with them in float32."""
+    A CPU computes with half precision in float32. With integers, activations are integers of a range found at each
+    call.
+    """
     import tensorflow as tf
 
-    converter = _converter(context, smaller=True)
-    converter.target_spec.supported_types = [tf.float16]
-    _convert(converter, path)
+    converter = _converter(context, smaller=bool(weights))
+    if weights == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    try:
+        path.write_bytes(converter.convert())
+    except Exception as error:  # the converter's own errors have no common root
+        raise WeightsError(f"{path.name}: TensorFlow cannot convert this graph: {error}") from error
 
 
-def write_litert_dynamic(context: ExportContext, path: Path) -> None:
-    """Write LiteRT with weights as integers, activations as integers of a range found at each call."""
-    _convert(_converter(context, smaller=True), path)
+write_litert_float16 = functools.partial(write_litert, weights="float16")
+write_litert_dynamic = functools.partial(write_litert, weights="int8")
 
 
 def write_litert_int8(context: ExportContext, path: Path) -> None:
@@ -114,10 +117,3 @@ def _converter(context: ExportContext, *, smaller: bool = False) -> Any:
     converter = tf.lite.TFLiteConverter.from_saved_model(str(frozen_saved_model(context)))
     converter.optimizations = [tf.lite.Optimize.DEFAULT] if smaller else []
     return converter
-
-
-def _convert(converter: Any, path: Path) -> None:
-    try:
-        path.write_bytes(converter.convert())
-    except Exception as error:  # the converter's own errors have no common root
-        raise WeightsError(f"{path.name}: TensorFlow cannot convert this graph: {error}") from error

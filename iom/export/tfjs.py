@@ -60,7 +60,10 @@ def environment() -> Path:
             raise MissingExtraError(f"TF.js needs {program}, which is not installed; install Node.js 18 or later")
     shutil.rmtree(place, ignore_errors=True)  # what an interrupted start left
     place.mkdir(parents=True)
-    _make_python(place / "python")
+    _install([sys.executable, "-m", "venv", place / "python"], place)
+    _install([_python_of(place), "-m", "pip", "install", "-q", "--no-deps", f"tensorflowjs=={VERSION}"], place)
+    borrowed = next((place / "python" / "lib").glob("python*/site-packages")) / "zz_borrowed.pth"
+    borrowed.write_text(f"{Path(np.__file__).parents[1]}\n", encoding="utf-8")
     packages = [f"{name}@{VERSION}" for name in NODE_PACKAGES]
     (place / "package.json").write_text("{}\n", encoding="utf-8")
     _install(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *packages], place)
@@ -70,15 +73,6 @@ def environment() -> Path:
 
 def _python_of(place: Path) -> Path:
     return place / "python" / "bin" / "python"
-
-
-def _make_python(folder: Path) -> None:
-    _install([sys.executable, "-m", "venv", folder], folder.parent)
-    python = folder / "bin" / "python"
-    _install([python, "-m", "pip", "install", "-q", "--no-deps", f"tensorflowjs=={VERSION}"], folder.parent)
-    borrowed = Path(np.__file__).parents[1]
-    packages = next((folder / "lib").glob("python*/site-packages"))
-    (packages / "zz_borrowed.pth").write_text(f"{borrowed}\n", encoding="utf-8")
 
 
 def _install(command: Sequence[object], folder: Path) -> None:

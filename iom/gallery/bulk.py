@@ -113,10 +113,10 @@ def rows_of_list(path: Path) -> list[ImageRow]:
 
 def rows_of_shards(path: Path) -> list[ImageRow]:
     """Rows of a folder of TFRecord shards, as `iom convert` writes them."""
-    store, rows = open_shards(path), []
-    for name in store.paths:
-        row = store.rows[name]
-        rows.append(ImageRow(name.split("/", 1)[0], name, str(row.shard.absolute()), row.offset, row.length))
+    rows = [
+        ImageRow(name.split("/", 1)[0], name, str(row.shard.absolute()), row.offset, row.length)
+        for name, row in open_shards(path).items()
+    ]
     return sorted(rows, key=lambda row: (row.subject_id, row.name))
 
 
@@ -300,10 +300,7 @@ class _Run:
         return BulkSummary(**self._counts, failed_images=sum(map(bool, self._problems.values())))
 
     def _note(self, image: str, problem: str) -> None:
-        """Note the problem of an image for the report, or that an earlier one is solved.
-
-        It is durable before the batch, since no later run reads the images of an enrolled subject.
-        """
+        """Note the problem of an image, or that it is solved, before the batch: no later run reads it then."""
         if problem != self._problems.get(image, ""):
             self._problems[image] = problem
             self._journal.add({"image": image, "problem": problem}, durable=True)

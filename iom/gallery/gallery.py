@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import gc
 import hmac
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,7 +43,6 @@ ORPHAN_SECONDS = 3600
 """Age at which a mask without a record is left over from a killed enrolment."""
 _LAST_ENTRIES = 64
 _MAX_ROTATION_TRIES = 5
-_MIN_BATCH_WITHOUT_GC = 256
 _MAX_LOOKS, _SECONDS_A_LOOK = 20, 0.1
 
 
@@ -76,11 +74,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self.keys = keys
         self.hasher = hasher
         self._is_settled = True
-        owner = store.owner()
-        if not owner:
-            store.claim(keys.identity())
-        elif owner != keys.identity():
-            raise StoreError("this key store does not belong to this record store: another master")
+        store.claim(keys.identity())
         if store.is_new:
             keys.begin_log()
             store.is_new = False
@@ -265,12 +259,11 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 if not self._valid(application, subject_id):
                     raise revoked_subject(subject_id)
         self._refuse_epoch(found, ids)
-        with _gc_paused(len(ids)):
-            new = self._new_references(found, ids, embeddings, metadata)
-            event = self.event("enroll", application, ids)
-            with self._forgetting_masks_on_error(found, new):
-                added = self.store.add(new, event, another=another, returning=allow_revoked)
-            self._settle(application)
+        new = self._new_references(found, ids, embeddings, metadata)
+        event = self.event("enroll", application, ids)
+        with self._forgetting_masks_on_error(found, new):
+            added = self.store.add(new, event, another=another, returning=allow_revoked)
+        self._settle(application)
         return added
 
     def add_references(self, application: str, references: Sequence[Reference]) -> None:
@@ -534,10 +527,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     def _reconcile(self) -> None:
         """Make the two stores agree after a crash, or after an older record store was put back.
 
-        A revocation is written to the record store first, to the key store after it: a crash in between leaves a
-        tombstone that the key store does not know. A revoked record without a tombstone means that an older copy of the
-        record store was put back: its code is deleted again, and applications get their newest settings. Tombstones
-        without an authentic seal are left to `check`.
+        A revocation is written to the record store first: a crash leaves a tombstone that the key store does not know.
+        A revoked record without a tombstone is one of an older record store. Forged tombstones are left to `check`.
         """
         store, keys, head = self.store, self.keys, self.store.audit_head()
         is_older = not _holds_anchor(store, keys.state().anchor)
@@ -753,22 +744,6 @@ def _holds_anchor(store: RecordStore, anchor: Anchor | None) -> bool:
         return True
     entries = store.audit(after=anchor.sequence - 1, limit=1)
     return bool(entries) and hmac.compare_digest(entries[0].digest, anchor.digest)
-
-
-@contextlib.contextmanager
-def _gc_paused(count: int) -> Iterator[None]:
-    """Pause the cyclic garbage collector, a third of a batch's time, while `count` objects without cycles are made.
-
-    Of overlapping threads, the first one to pause it resumes it.
-    """
-    if count < _MIN_BATCH_WITHOUT_GC or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _one(embedding: NDArray[Any]) -> NDArray[np.float32]:

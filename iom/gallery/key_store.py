@@ -151,16 +151,11 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             key = seal.wrapping_key(header, False)
         return cls(path, key, header, master=seal.master, read_only=read_only)
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._file.path
-
     def master(self) -> TransformKey:
         """The master key, which never changes."""
         master = self._external or self._state.master or self.state().master
         if master is None:
-            raise StoreError(f"{self.path}: holds no master key; take it from a backup")
+            raise StoreError(f"{self._file.path}: holds no master key; take it from a backup")
         return master
 
     def reserve(self, application: str, count: int) -> range:
@@ -194,16 +189,11 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         found = dict(self._file.rows(query, (application, json.dumps([int(record) for record in records]))))
         if missing := sum(record not in found for record in records):
             raise StoreError(
-                f"{self.path}: {missing} records have no mask here; this key store is older than "
+                f"{self._file.path}: {missing} records have no mask here; this key store is older than "
                 "the record store. Take it from a backup"
             )
-        opened = []
-        for record in records:
-            try:
-                opened.append(self._cipher.open(found[record], _mask_kind(application), record))
-            except ValueError:
-                raise self._damaged(f"the mask of record {record} of {application} is damaged or was changed") from None
-        return opened
+        kind, problem = _mask_kind(application), "the mask of record {} of {} is damaged or was changed"
+        return [self._opened(found[each], kind, each, problem.format(each, application)) for each in records]
 
     def masked_records(self, application: str, *, before: int = 2**62) -> set[int]:
         """Records with a mask that was made before a second."""
@@ -334,30 +324,26 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             return known
         if number <= known.position:
             raise StoreError(
-                f"{self.path}: an older copy was put back while it was open (write {number}, "
+                f"{self._file.path}: an older copy was put back while it was open (write {number}, "
                 f"expected {known.position} or later). Start this program again"
             )
-        try:
-            state = json.loads(self._cipher.open(sealed, "state", number))
-        except ValueError:
-            hint = "damaged" if known.position else "wrong passphrase or key, or it is damaged"
-            raise self._damaged(hint) from None
+        hint = "damaged" if known.position else "wrong passphrase or key, or it is damaged"
+        state = json.loads(self._opened(sealed, "state", number, hint))
         found = connection.execute(
             "SELECT number, kind, sealed FROM entries WHERE number > ? ORDER BY number", (known.count,)
         ).fetchall()
         digest, opened, place = known.digest, [], known.count
         for entry, kind, blob in found:
             place += 1
-            try:
-                opened.append((kind, json.loads(self._cipher.open(blob, kind, entry if entry == place else -1))))
-            except ValueError:
-                raise self._damaged(f"entry {place} is damaged, missing or was changed") from None
+            number_in = entry if entry == place else -1
+            content = self._opened(blob, kind, number_in, f"entry {place} is damaged, missing or was changed")
+            opened.append((kind, json.loads(content)))
             digest = _chained(digest, place, blob)
         if (place, digest.hex()) != (state["count"], state["digest"]):
             raise self._damaged(f"entry {place + 1} is damaged, missing or was changed")
         anchor = state["anchor"]
         return dataclasses.replace(
-            _with_entries(known, opened, str(self.path)),
+            _with_entries(known, opened, str(self._file.path)),
             position=number,
             sealed=sealed,
             count=place,
@@ -367,8 +353,14 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
             applications=MappingProxyType({name: _known_of(values) for name, values in state["applications"].items()}),
         )
 
+    def _opened(self, sealed: object, kind: object, number: int, problem: str) -> bytes:
+        try:
+            return self._cipher.open(sealed, kind, number)
+        except ValueError:
+            raise self._damaged(problem) from None
+
     def _damaged(self, problem: str) -> StoreError:
-        return StoreError(f"{self.path}: {problem}; take the key store from a backup")
+        return StoreError(f"{self._file.path}: {problem}; take the key store from a backup")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator["KeyWrite"]:

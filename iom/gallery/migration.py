@@ -74,7 +74,7 @@ def migrate(
             f"record store: is of format {LAYOUT.format} already, but there is no key store at "
             f"{new_path}; name it with --new-keys"
         )
-    with Gallery(open_store(gallery_url), old.open_new(new_path)) as gallery:
+    with old.open_new(new_path) as keys, Gallery(open_store(gallery_url), keys) as gallery:
         problems = gallery.check()
         if problems:
             raise StoreError(f"the converted gallery has problems: {'; '.join(problems[:3])}")
@@ -108,10 +108,10 @@ class _Legacy:
         """The same salt and cost, so that the same passphrase gives the same wrapping key."""
         return {name: self.header[name] for name in ("sealed_by", "salt", "cost") if name in self.header}
 
-    def open_new(self, path: Path) -> KeyStore:
+    @contextlib.contextmanager
+    def open_new(self, path: Path) -> Iterator[KeyStore]:
         """The new key store at `path`; a `StoreError` unless it holds what this one does."""
-        keys = KeyStore(path, self.key, self.new_header, master=self.external)
-        try:
+        with KeyStore(path, self.key, self.new_header, master=self.external) as keys:
             same = keys.master() == self.master
             for name, subjects in self.revoked.items():
                 known = keys.revoked(name)
@@ -122,10 +122,7 @@ class _Legacy:
                 same &= all([hmac.compare_digest(mask, masks[record]) for mask, record in found])
             if not same:
                 raise StoreError(f"{path}: does not hold what {self.path} holds; move it away and start again")
-        except BaseException:
-            keys.close()
-            raise
-        return keys
+            yield keys
 
 
 def _convert_records(url: str, old: _Legacy, new_path: Path) -> bool:
@@ -236,7 +233,8 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     except OSError as error:
         raise StoreError(f"key store {path}: {error.strerror}") from error
     line, _, rest = data.partition(b"\n")
-    header, number = _legacy_header(path, line)
+    header = _legacy_header(path, line)
+    number = int(header["start"])
     key, master = seal.wrapping_key(header, False), seal.master
     masks: dict[str, dict[int, bytes]] = {}
     revoked: dict[str, dict[int, str]] = {}
@@ -256,12 +254,11 @@ def _read_legacy(path: Path, seal: Seal) -> _Legacy:
     return _Legacy(path, key, header, master, seal.master, masks, revoked, number)
 
 
-def _legacy_header(path: Path, line: bytes) -> tuple[dict[str, Any], int]:
+def _legacy_header(path: Path, line: bytes) -> dict[str, Any]:
     try:
         header = parse_json(line, max_bytes=_MAX_HEADER_BYTES)
-        number = int(header["start"])
-        if header["format"] == _FORMAT and header["version"] == _VERSION and 0 <= number <= MAX_RECORD:
-            return header, number
+        if (header["format"], header["version"]) == (_FORMAT, _VERSION) and 0 <= int(header["start"]) <= MAX_RECORD:
+            return dict(header)
     except (ValueError, TypeError, KeyError):
         pass
     raise StoreError(f"{path}: expected a key store of format 1, found another file")

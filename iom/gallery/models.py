@@ -18,7 +18,7 @@ from typing import Any
 
 from iom._registry import KEY_MODES
 from iom.codes.packing import encoding_shape
-from iom.errors import CodeError, EnrolmentError, StoreError
+from iom.errors import EnrolmentError, StoreError
 
 MAX_SUBJECT_ID_LENGTH = 256
 MAX_METADATA_BYTES = 4096
@@ -60,10 +60,7 @@ class Application:
 
     def __post_init__(self) -> None:
         check_application_name(self.name)
-        try:
-            code_length, _ = encoding_shape(self.encoding)
-        except CodeError as error:
-            raise EnrolmentError(str(error)) from error
+        code_length, _ = encoding_shape(self.encoding)
         if self.key_mode not in KEY_MODES:
             raise EnrolmentError(f"key mode: expected one of {', '.join(KEY_MODES)}, received {self.key_mode!r}")
         if not -1 <= self.threshold <= code_length:

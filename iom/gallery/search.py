@@ -143,8 +143,7 @@ class Searcher:
     def __init__(self, store: RecordStore, keys: KeyStore) -> None:
         self._store = store
         self._keys = keys
-        self._indexes: dict[str, dict[int, CodeIndex]] = {}
-        self._versions: dict[str, int] = {}
+        self._indexes: dict[str, tuple[int, dict[int, CodeIndex]]] = {}
         self._lock = threading.RLock()
 
     def search(
@@ -166,9 +165,8 @@ class Searcher:
                 if index is not None:  # else the last reference of the epoch was revoked meanwhile
                     hits += index.search(probe, top=top, threshold=threshold)
             return _best(hits, top, threshold)
-        revoked, after = self._keys.revoked(name), -1
-        while page := self._store.scan(name, after=after, limit=_CANDIDATES_A_BATCH):
-            after = page[-1].record
+        revoked = self._keys.revoked(name)
+        for page in self._store.pages(name, limit=_CANDIDATES_A_BATCH):
             page = [reference for reference in page if reference.record not in revoked]
             distances = distances_to(self._keys, application, hasher, page, embedding).tolist()
             hits += [Hit(reference.record, distance) for reference, distance in zip(page, distances, strict=True)]
@@ -199,13 +197,12 @@ class Searcher:
         """Indexes by epoch, with all writes of this and other processes."""
         name = application.name
         with self._lock:
-            version, known = self._store.version(name), self._versions.get(name, 0)
+            version = self._store.version(name)
+            known, indexes = self._indexes.get(name, (0, {}))
             if version == known:
-                return self._indexes.setdefault(name, {})
+                return indexes
             if version < known:  # an older copy of the store was put back
-                self._indexes.pop(name, None)
-                known = 0
-            indexes = self._indexes.setdefault(name, {})
+                known, indexes = 0, {}
             capacity = 0 if known else self._store.stats(name).references
             for page in self._store.pages(name, since=known):
                 self._append(application, indexes, page, capacity)
@@ -214,7 +211,7 @@ class Searcher:
                 index.delete(revoked)
                 if not len(index):
                     del indexes[epoch]
-            self._versions[name] = version
+            self._indexes[name] = version, indexes
             return indexes
 
     def _append(

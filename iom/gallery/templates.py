@@ -143,17 +143,12 @@ def reserve_records(
         return left[0]
 
     targets = {subject_id: wanted(subject_id) for subject_id in set(subject_ids)}
-    records = dict.fromkeys(range(len(subject_ids)), -1)
-    missing = list(records)
-    while missing:
-        rejected = []
+    records: dict[int, int] = {}
+    while missing := [row for row in range(len(subject_ids)) if row not in records]:
         for row, record in zip(missing, keys.reserve(name, len(missing)), strict=True):
             if part(subject_ids[row], record) == targets[subject_ids[row]]:
                 records[row] = record
-            else:
-                rejected.append(row)
-        missing = rejected
-    return list(records.values())
+    return [records[row] for row in range(len(subject_ids))]
 
 
 def make_references(

@@ -12,6 +12,7 @@ In version 1 the application had no seal: such a file is read where the applicat
 never in a file.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -59,10 +60,13 @@ class ImportSummary:
 
 def export_application(gallery: Gallery, name: str, path: Path) -> int:
     """Write an application, as of one moment, to a file with mode 0600, atomically; return its reference count."""
-    _check_target(path)
     count = 0
     known = gallery.keys.state().known(name).settings
+    start = f'{{"format":"{FORMAT}"'.encode()
     try:
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as old:
+            if old.read(len(start)) != start:
+                raise StoreError(f"{path}: exists and is no export of a gallery; name a new file")
         with (
             atomic_path(path, mode=SECRET_MODE) as temporary,
             temporary.open("wb") as stream,
@@ -91,19 +95,6 @@ def export_application(gallery: Gallery, name: str, path: Path) -> int:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
     gallery.log("export", name)
     return count
-
-
-def _check_target(path: Path) -> None:
-    start = f'{{"format":"{FORMAT}"'.encode()
-    try:
-        with path.open("rb") as stream:
-            is_export = stream.read(len(start)) == start
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}") from error
-    if not is_export:
-        raise StoreError(f"{path}: exists and is no export of a gallery; name a new file")
 
 
 def import_application(gallery: Gallery, path: Path) -> ImportSummary:
@@ -141,7 +132,7 @@ def import_application(gallery: Gallery, path: Path) -> ImportSummary:
 def _known_here(gallery: Gallery, path: Path, application: Application) -> Application:
     """The application of a file in this gallery, which is made with a threshold that was set since the export."""
     name = application.name
-    if not _has(gallery, name):
+    if name not in {each.name for each in gallery.store.applications()}:
         settings = gallery.keys.state().known(name).settings
         if settings is not None and settings.revision > application.revision:
             application = dataclasses.replace(application, threshold=settings.threshold)
@@ -151,10 +142,6 @@ def _known_here(gallery: Gallery, path: Path, application: Application) -> Appli
         if getattr(known, field) != getattr(application, field):
             raise EnrolmentError(f"{path}: the application {name} here has another {field}; nothing was added")
     return known
-
-
-def _has(gallery: Gallery, name: str) -> bool:
-    return name in {application.name for application in gallery.store.applications()}
 
 
 def _read(gallery: Gallery, path: Path) -> Iterator[tuple[Application, list[Reference]]]:
@@ -212,7 +199,7 @@ def _application_in(gallery: Gallery, path: Path, header: dict[str, Any]) -> App
                 f"{path}: the application's settings were changed; nothing was read. Take the file "
                 "from where it was written"
             )
-    elif not _has(gallery, application.name):
+    elif application.name not in {each.name for each in gallery.store.applications()}:
         raise StoreError(
             f"{path}: an export of version 1, whose settings are not authenticated; make the "
             f"application first with: iom init --application {application.name}"

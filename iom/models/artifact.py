@@ -127,8 +127,7 @@ def manifest_path(artifact: Path) -> Path:
 
 def hashed_files(files: list[Path], folder: Path) -> dict[str, str]:
     """SHA-256 by name relative to `folder`, sorted by name."""
-    names = sorted((path.relative_to(folder).as_posix(), path) for path in files)
-    return {name: sha256_of(path) for name, path in names}
+    return dict(sorted((path.relative_to(folder).as_posix(), sha256_of(path)) for path in files))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -271,9 +270,9 @@ def open_keras(path: Path, *, precision: str, threads: int = 0) -> Session:
     # Keras finds the layers of a file by name among those that were imported.
     import iom.nn.hash_network
     import iom.nn.layers.index_of_max  # noqa: F401
-    from iom.pretrained.importers.keras_files import load_keras_model
+    from iom.pretrained.importers.keras_files import read_keras
 
-    model = load_keras_model(path)
+    model = read_keras(path)
     _check_ends(path, [tensor.name for tensor in model.inputs], model.output_names)
     model.compile(jit_compile=False)
 
@@ -357,8 +356,7 @@ def _check_ends(path: Path, inputs: Iterable[object], outputs: Iterable[object])
     """Refuse other inputs or outputs than those of a deployed hasher: without `order`, a key would be built in."""
     for kind, needed, found in (("input", INPUTS, inputs), ("output", OUTPUTS, outputs)):
         names = sorted(str(name) for name in found)
-        missing = [name for name in needed if name not in names]
-        if missing:
+        if missing := sorted(set(needed) - set(names)):
             raise WeightsError(
                 f"{path}: expected the {kind}s {', '.join(needed)}, received {', '.join(names)}; "
                 f"{', '.join(missing)} is missing: not an artefact of iom deploy"

@@ -32,7 +32,6 @@ CHUNK = 512
 CACHE_FORMAT = 1
 CACHE_SECONDS = 60.0
 """How long to wait for another process that is writing to the cache."""
-_CHECK_BYTES = 4
 _FUSION = re.compile(r"(?P<first>[^+]+)\+(?P<second>[^+]+)@(?P<weight>0?\.\d+)")
 """Name of a `FusedEmbedder`."""
 
@@ -79,27 +78,18 @@ class EmbeddingCache:
         wanted = list(dict.fromkeys(digests))
         query = f"SELECT digest, row FROM embeddings WHERE digest IN ({','.join('?' * len(wanted))})"  # noqa: S608
         stored = self._use(lambda database: database.execute(query, wanted).fetchall())
-        found = {digest: self._row(digest, data) for digest, data in stored}
-        return {digest: row for digest, row in found.items() if row is not None}
+        size = 4 * self._size
+        return {
+            digest: np.frombuffer(data[:size], "<f4").astype(np.float32)
+            for digest, data in stored
+            if data[size:] == _check(digest, data[:size])
+        }
 
     def put(self, rows: Mapping[bytes, Rows]) -> None:
         """Store embeddings `(D,)` by the SHA-256 of their images' bytes."""
-        stored = []
-        for digest, row in rows.items():
-            data = row.astype("<f4").tobytes()
-            stored.append((digest, data + _check(digest, data)))
-
-        def insert(database: sqlite3.Connection) -> None:
-            with database:
-                database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", stored)
-
-        self._use(insert)
-
-    def _row(self, digest: bytes, stored: bytes) -> Rows | None:
-        data, check = stored[:-_CHECK_BYTES], stored[-_CHECK_BYTES:]
-        if len(data) != 4 * self._size or check != _check(digest, data):
-            return None
-        return np.frombuffer(data, "<f4").astype(np.float32)
+        stored = [(digest, row.astype("<f4").tobytes()) for digest, row in rows.items()]
+        checked = [(digest, data + _check(digest, data)) for digest, data in stored]
+        self._use(lambda database: database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", checked))
 
     def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` on the database; a damaged one is removed first, and begun anew."""
@@ -120,7 +110,7 @@ class EmbeddingCache:
             ) from error
 
     def _once(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with contextlib.closing(sqlite3.connect(self.path, timeout=CACHE_SECONDS)) as database:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=CACHE_SECONDS)) as database, database:
             database.execute("CREATE TABLE IF NOT EXISTS embeddings (digest BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
             return work(database)
 
@@ -193,10 +183,16 @@ class Embedder:
         """
         paths = file_paths(paths)
         result = np.empty((len(paths), self.embedding_size), np.float32)
+        address = f"{self.fingerprint}/{self.flip}/{self.input_size}/{self.batch_size}"
+        cache = EmbeddingCache(self.cache, address, self.embedding_size) if self.cache else None
         with tqdm(total=len(paths), desc=f"embedding ({self.name})", unit="image", disable=not progress) as bar:
             for start in range(0, len(paths), CHUNK):
                 chunk = paths[start : start + CHUNK]
-                result[start : start + len(chunk)] = self._embed_chunk(chunk)
+                if cache:
+                    rows = cache.embed_files(chunk, self.embed, image_size=self.input_size)
+                else:
+                    rows = self.embed(read_images(chunk, size=self.input_size))
+                result[start : start + len(chunk)] = rows
                 bar.update(len(chunk))
         return result
 
@@ -214,13 +210,6 @@ class Embedder:
                 )
             result[part] = rows[: part.stop - part.start]
         return result
-
-    def _embed_chunk(self, paths: Sequence[Path]) -> NDArray[np.float32]:
-        if self.cache is None:
-            return self.embed(read_images(paths, size=self.input_size))
-        address = f"{self.fingerprint}/{self.flip}/{self.input_size}/{self.batch_size}"
-        cache = EmbeddingCache(self.cache, address, self.embedding_size)
-        return cache.embed_files(paths, self.embed, image_size=self.input_size)
 
 
 class FusedEmbedder(Embedder):
@@ -346,4 +335,4 @@ def unit_rows(rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
 
 
 def _check(digest: bytes, data: bytes) -> bytes:
-    return zlib.crc32(data, zlib.crc32(digest)).to_bytes(_CHECK_BYTES, "big")
+    return zlib.crc32(data, zlib.crc32(digest)).to_bytes(4, "big")

@@ -267,28 +267,20 @@ class ForwardingFaceHasher(FaceHasher):
         return type(self)(self._hasher.with_batch_size(batch_size))
 
     embedder = _forwarded("embedder")
-    input_size = _forwarded("input_size")
     fingerprint = _forwarded("fingerprint")
-    parts = _forwarded("parts")
     check_embedder = _forwarded("check_embedder")
     save_calibration = _forwarded("save_calibration")
     summary = _forwarded("summary")
     embed = _forwarded("embed")
-    embed_files = _forwarded("embed_files")
     hash = _forwarded("hash")
-    hash_in_order = _forwarded("hash_in_order")
     _hash_batch = _forwarded("_hash_batch")
 
 
 class ArtifactFaceHasher(FaceHasher):
     """An artefact of `iom deploy` in its own runtime; TensorFlow is imported only where that is the runtime.
 
-    Args:
-        session: The artefact in its runtime.
-        manifest: Its manifest.
-        head: Its hash network for NumPy, for embeddings.
-        path: The artefact.
-        batch_size: Faces a call. Always as many: another size may round differently.
+    Made by `load`. `session` is the artefact at `path`, for images; `head` its hash network for NumPy, for embeddings.
+    A call always takes `batch_size` faces: another size may round differently.
     """
 
     def __init__(
@@ -299,8 +291,7 @@ class ArtifactFaceHasher(FaceHasher):
         self.name = self.embedder_name = path.name
         self.weights = str(path)
         self.batch_size = batch_size
-        for size in SIZES:
-            setattr(self, size, getattr(manifest, size))
+        vars(self).update({size: getattr(manifest, size) for size in SIZES})
         self.embedder_fingerprint = manifest.fingerprint
         self.calibration = manifest.calibration
 
@@ -422,13 +413,10 @@ class KerasFaceHasher(FaceHasher):
 
     Args:
         model: Made by `build_hasher`.
-        embedder_name: The embedder it was trained with.
-        embedder_fingerprint: SHA-256 of that embedder's weights.
-        calibration: Decision threshold, if one was found.
-        weights: Manifest name or file of that embedder, which is loaded when it is first used; empty takes
+        weights: Manifest name or file of the embedder, which is loaded when it is first used; empty takes
             `embedder_name`.
-        batch_size: Faces of one call of the embedder.
         name: For reports and errors; empty takes `embedder_name`.
+        others: As the attributes of `FaceHasher`.
     """
 
     def __init__(
@@ -446,8 +434,7 @@ class KerasFaceHasher(FaceHasher):
 
         self.model = model
         self.shape: dict[str, Any] = shape_of(model)
-        for size in SIZES:
-            setattr(self, size, self.shape[size])
+        vars(self).update(self.shape)
         self.embedder_name = embedder_name
         self.embedder_fingerprint = embedder_fingerprint
         self.weights = weights or embedder_name
@@ -464,8 +451,9 @@ class KerasFaceHasher(FaceHasher):
             WeightsError: Missing or damaged weights, or an embedder that this hasher was not trained with.
         """
         if self._embedder is None:
-            self.embedder = load_embedder(self.weights, batch_size=self.batch_size)
-        assert self._embedder is not None  # noqa: S101 - set in the line above
+            found = load_embedder(self.weights, batch_size=self.batch_size)
+            self.check_embedder(found)
+            self._embedder = found
         return self._embedder
 
     @embedder.setter
@@ -483,6 +471,13 @@ class KerasFaceHasher(FaceHasher):
         responses = self.model.predict_on_batch({"embedding": embeddings, "order": orders})
         codes: NDArray[np.uint8] = np.argmax(responses, axis=-1).astype(np.uint8)
         return codes
+
+    @functools.cached_property
+    def head(self) -> Head:
+        """The same network in NumPy."""
+        from iom.nn.hash_network import head_program
+
+        return Head(*head_program(self.model))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -505,15 +500,9 @@ class KerasFaceHasher(FaceHasher):
         return digest.hexdigest()
 
     def check_embedder(self, embedder: Embedder) -> None:
-        """Refuse an embedder other than the one this hasher was trained with.
-
-        Only weights count (of both backbones and their share, where two are fused). `flip` is left to the user on
-        either side, on purpose: the mean with the mirror image lies in the same space, so that such codes compare with
-        plain ones. The threshold holds for the kind of embedding it was found with; calibrate anew where that matters.
-
-        Raises:
-            WeightsError: Another size or fingerprint: codes would be valid in form and worthless.
-        """
+        # Only weights count (of both backbones and their share, where two are fused). `flip` is left to the user on
+        # either side, on purpose: the mean with the mirror image lies in the same space, so that such codes compare
+        # with plain ones. The threshold holds for the kind of embedding it was found with.
         if (embedder.embedding_size, embedder.fingerprint) != (self.embedding_size, self.embedder_fingerprint):
             raise WeightsError(
                 f"this hasher was trained with the embedder {self.embedder_name} ({self.embedding_size} dimensions, "
@@ -581,10 +570,10 @@ class KerasFaceHasher(FaceHasher):
         path = _model_path(folder, metadata.get("model_sha256"))
 
         import iom.nn.hash_network  # noqa: F401  (registers the layers of the file; imports Keras)
-        from iom.pretrained.importers.keras_files import load_keras_model
+        from iom.pretrained.importers.keras_files import read_keras
 
         try:
-            model = load_keras_model(path)
+            model = read_keras(path)
             calibration = metadata["calibration"]
             hasher = cls(
                 model,

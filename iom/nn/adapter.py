@@ -33,12 +33,6 @@ def add_hidden_layer(rows: Any, number: int, *, units: int) -> Any:
     return UnitLength(name=f"unit_{name}")(rows)
 
 
-def add_bottleneck(rows: Any, size: int) -> Any:
-    """Linear map to `size` dimensions, without a bias, and unit length again."""
-    rows = keras.layers.Dense(size, use_bias=False, name=BOTTLENECK)(rows)
-    return UnitLength(name="unit_bottleneck")(rows)
-
-
 def set_starting_weights(model: keras.Model, *, seed: int) -> None:
     """Draw the weights of these layers with NumPy, the same on every machine."""
     for layer in model.layers:

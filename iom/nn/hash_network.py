@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from iom._registry import lookup
-from iom.errors import ConfigError
+from iom.errors import ConfigError, WeightsError
 from iom.keys import KEY_KINDS
-from iom.nn.adapter import add_bottleneck, add_hidden_layer, set_starting_weights
-from iom.nn.layers import UnitLength, keyed
-from iom.nn.layers.index_of_max import IoMProjection
+from iom.nn.adapter import BOTTLENECK, add_hidden_layer, set_starting_weights
+from iom.nn.layers import UnitLength, graph_nodes, keyed
+from iom.nn.layers.index_of_max import DECAY, RATE, IoMProjection
 
 if TYPE_CHECKING:
     from iom.config import HasherConfig
@@ -60,7 +61,8 @@ def build_hasher(embedding_size: int, config: "HasherConfig", *, seed: int = 0) 
     for number in range(1, config.hidden_layers + 1):
         rows = add_hidden_layer(rows, number, units=config.hidden_size or embedding_size)
     if config.bottleneck:
-        rows = add_bottleneck(rows, config.bottleneck)
+        rows = keras.layers.Dense(config.bottleneck, use_bias=False, name=BOTTLENECK)(rows)
+        rows = UnitLength(name="unit_bottleneck")(rows)
     rows = keyed_layer(config.key_kind, keep=config.keep, name=KEYED_LAYER)([rows, order])
     if config.keep:
         rows = UnitLength(name="unit_kept")(rows)
@@ -108,3 +110,41 @@ def shape_of(model: keras.Model) -> dict[str, Any]:
         "key_size": width // KEY_KINDS[layer.kind].rounds,
         "key_kind": layer.kind,
     }
+
+
+def head_program(model: keras.Model) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Steps of a hash network and the arrays they name, of which `iom.nn.hash_numpy.Head` is made."""
+    known = {id(tensor): ("embedding", "order").index(tensor.name) for tensor in model.inputs}
+    steps: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    for number, node in enumerate(graph_nodes(model)):
+        name, settings, values = _step(node.operation)
+        keys = {setting: f"{number}/{setting}" for setting in values}
+        arrays |= {keys[setting]: value for setting, value in values.items()}
+        reads = [known[id(tensor)] for tensor in node.input_tensors]
+        steps.append({"step": name, "reads": reads, "settings": settings, "arrays": keys})
+        known[id(node.output_tensors[0])] = number + 2
+    return steps, arrays
+
+
+def _step(layer: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Name, settings and arrays."""
+    kind = type(layer).__name__
+    if kind in ("UnitLength", "Add"):
+        return {"UnitLength": "unit", "Add": "sum"}[kind], {}, {}
+    if kind == "Dense":
+        return "dense", {}, dict(zip(("kernel", "bias"), layer.get_weights(), strict=False))
+    if kind == "PReLU":
+        return "prelu", {}, {"slopes": np.asarray(layer.alpha)}
+    if kind in {key_kind.layer for key_kind in KEY_KINDS.values()}:
+        return KEY_KINDS[layer.kind].step, {"keep": layer.keep}, {}
+    if kind == "IoMProjection":
+        settings = {
+            "alphabet_size": layer.alphabet_size,
+            "steps": layer.refinement_steps,
+            "gain": layer.refinement_gain,
+            "rate": RATE,
+            "decay": DECAY,
+        }
+        return "projection", settings, {"kernel": np.asarray(layer.kernel)}
+    raise WeightsError(f"{layer.name}: the layer {kind} has no step in iom/nn/hash_numpy.py")

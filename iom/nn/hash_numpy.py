@@ -2,9 +2,11 @@
 
 An artefact goes from pixels to codes. A gallery also hashes stored embeddings, under other keys; for that this small
 copy of the network behind the embedding lies beside each artefact. It agrees with the artefact but for near ties.
+Functions that take `xp`, NumPy or `keras.ops`, are those that the Keras layers compute with, too.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,7 @@ from iom.errors import WeightsError
 from iom.keys import KEY_KINDS, ROTATION_ROUNDS
 
 Array = NDArray[Any]
-NORM_FLOOR = 1e-12
-REFINEMENT_FLOOR = 1e-12
+FLOOR = 1e-12
 PROGRAM = "program"
 SUFFIX = ".head.npz"
 
@@ -49,15 +50,10 @@ class Head:
     """
 
     def __init__(self, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:
-        self._steps = [
-            (
-                step["step"],
-                STEPS[step["step"]],
-                step["reads"],
-                {**step["settings"], **{name: arrays[key] for name, key in step["arrays"].items()}},
-            )
-            for step in steps
-        ]
+        self._steps = []
+        for step in steps:
+            found = {name: arrays[key] for name, key in step["arrays"].items()}
+            self._steps.append((step["step"], STEPS[step["step"]], step["reads"], {**step["settings"], **found}))
 
     @classmethod
     def load(cls, path: Path) -> "Head":
@@ -101,7 +97,7 @@ class Head:
 
 def _unit(rows: Array) -> Array:
     square = np.sum(np.square(rows), axis=-1, keepdims=True)
-    unit: Array = rows / np.sqrt(np.maximum(square, np.float32(NORM_FLOOR)))
+    unit: Array = rows / np.sqrt(np.maximum(square, np.float32(FLOOR)))
     return unit
 
 
@@ -118,18 +114,17 @@ def _permutation(rows: Array, order: Array, *, keep: int) -> Array:
     return np.take_along_axis(rows, order[:, : keep or None], axis=1)
 
 
-def _rotation(rows: Array, order: Array, *, keep: int) -> Array:
-    """As `iom.nn.layers.keyed.KeyedRotation`."""
+def rotate(xp: Any, rows: Array, order: Array, *, keep: int) -> Array:
+    """Rows turned by signed orders, as `iom.nn.layers.keyed.KeyedRotation` has it."""
     size = rows.shape[1]
     for number in range(ROTATION_ROUNDS):
-        part = order[:, number * size : (number + 1) * size]
         last = number + 1 == ROTATION_ROUNDS
-        if last and keep:
-            part = part[:, :keep]
-        taken = np.take_along_axis(rows, np.where(part < 0, -part - 1, part), axis=1)
-        rows = np.where(part < 0, -taken, taken)
+        part = order[:, number * size : number * size + (keep if last and keep else size)]
+        negated = part < 0
+        taken = xp.take_along_axis(rows, xp.where(negated, -part - 1, part), axis=1)
+        rows = xp.where(negated, -taken, taken)
         if not last:
-            rows = _hadamard(rows)
+            rows = hadamard(xp, rows)
     return rows
 
 
@@ -138,47 +133,65 @@ def block_sizes(size: int) -> list[int]:
     return [1 << bit for bit in reversed(range(size.bit_length())) if size >> bit & 1]
 
 
-def _hadamard(rows: Array) -> Array:
-    """Transform of each block of columns."""
-    result, start = np.empty_like(rows), 0
+def hadamard(xp: Any, rows: Array) -> Array:
+    """Normalised Walsh-Hadamard transform of each block of columns, its own inverse, `(B, D)`."""
+    blocks, start = [], 0
     for size in block_sizes(rows.shape[1]):
         block, half = rows[:, start : start + size], 1
         while half < size:
-            pairs = block.reshape(len(rows), size // (2 * half), 2 * half)
+            pairs = xp.reshape(block, (-1, size // (2 * half), 2 * half))
             first, second = pairs[:, :, :half], pairs[:, :, half:]
-            block = np.concatenate([first + second, first - second], axis=2).reshape(-1, size)
+            block = xp.concatenate([first + second, first - second], axis=2)
             half *= 2
-        result[:, start : start + size] = block * np.float32(1.0 / np.sqrt(size))
+        blocks.append(xp.reshape(block, (-1, size)) * (1.0 / math.sqrt(size)))
         start += size
+    return xp.concatenate(blocks, axis=1)
+
+
+def centred(xp: Any, kernel: Array, alphabet_size: int) -> Array:
+    """The vectors of each position less their mean, which no argmax sees and no code holds."""
+    vectors = xp.reshape(kernel, (kernel.shape[0], -1, alphabet_size))
+    return xp.reshape(vectors - xp.mean(vectors, axis=2, keepdims=True), kernel.shape)
+
+
+def read_back(xp: Any, rows: Array, vectors: Array, alphabet_size: int) -> Array:
+    """Sum of the vectors that the codes of `rows` choose, `(B, K)` -> `(B, K)`; of exactly equal responses, of all."""
+    width = vectors.shape[1]
+    responses = xp.reshape(xp.matmul(rows, vectors), (-1, width // alphabet_size, alphabet_size))
+    chosen = xp.equal(responses, xp.max(responses, axis=-1, keepdims=True))
+    return xp.matmul(xp.reshape(xp.array(chosen, vectors.dtype), (-1, width)), xp.transpose(vectors))
+
+
+def corrected(
+    xp: Any, rows: Array, held_by: Callable[[Array], Array], *, steps: int, gain: float, rate: float, decay: float
+) -> Array:
+    """Rows whose plain codes are the refined codes of `rows` (`iom.nn.layers.index_of_max`).
+
+    `held_by` reads rows back from their codes; `rate` is the length of the first correction in units of the remainder,
+    and correction k is shorter by 1 + `decay` k.
+    """
+    result, scale = rows, None
+    for step in range(steps):
+        held = held_by(result)
+        if scale is None:
+            along = xp.maximum(xp.sum(held * rows, axis=-1, keepdims=True), FLOOR)
+            across = xp.sum(held * held, axis=-1, keepdims=True) - along * along
+            scale = along + gain * xp.maximum(across, 0.0) / along
+        result = result + rate / (1.0 + decay * step) * (rows - held / scale)
     return result
 
 
-def _projection(
-    rows: Array, *, kernel: Array, alphabet_size: int, steps: int, gain: float, rate: float, decay: float
-) -> Array:
+def _projection(rows: Array, *, kernel: Array, alphabet_size: int, steps: int, **refinement: float) -> Array:
     """Responses `(N, M, Q)`, as `iom.nn.layers.index_of_max.IoMProjection`; for Q = 2 one vector and a sign suffice."""
-    centred = kernel.reshape(len(kernel), -1, alphabet_size)
-    centred = centred - centred.mean(axis=2, keepdims=True)
-    half, vectors = centred[:, :, 0], centred.reshape(len(kernel), -1)
+    vectors = centred(np, kernel, alphabet_size)
+    half = vectors[:, ::2]
 
-    def read_back(values: Array) -> Array:
+    def held_by(values: Array) -> Array:
         if alphabet_size == 2:
-            signs: Array = np.sign(values @ half) @ half.T
-            return signs
-        responses = (values @ vectors).reshape(len(values), -1, alphabet_size)
-        chosen = responses == responses.max(axis=-1, keepdims=True)
-        flat: Array = chosen.reshape(len(values), -1).astype(np.float32) @ vectors.T
-        return flat
+            return np.sign(values @ half) @ half.T
+        return read_back(np, values, vectors, alphabet_size)
 
-    corrected, scale = rows, None
-    for step in range(steps):
-        held = read_back(corrected)
-        if scale is None:
-            along = np.maximum(np.sum(held * rows, axis=-1, keepdims=True), np.float32(REFINEMENT_FLOOR))
-            across = np.sum(held * held, axis=-1, keepdims=True) - along * along
-            scale = along + np.float32(gain) * np.maximum(across, 0) / along
-        corrected = corrected + np.float32(rate / (1.0 + decay * step)) * (rows - held / scale)
-    return (corrected @ kernel).reshape(len(rows), -1, alphabet_size)
+    return (corrected(np, rows, held_by, steps=steps, **refinement) @ kernel).reshape(len(rows), -1, alphabet_size)
 
 
 STEPS: dict[str, Callable[..., Array]] = {
@@ -187,7 +200,7 @@ STEPS: dict[str, Callable[..., Array]] = {
     "prelu": _prelu,
     "sum": np.add,
     "permutation": _permutation,
-    "rotation": _rotation,
+    "rotation": functools.partial(rotate, np),
     "projection": _projection,
 }
 """Step of a head to its function; the names are written by the export."""

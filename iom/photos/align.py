@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from iom._files import atomic_path, write_text
+from iom._files import atomic_path, csv_text, write_text
 from iom._untrusted import read_text, reading
 from iom.errors import DataError
 from iom.photos.images import Pixels, in_threads, read_photograph
@@ -97,10 +97,14 @@ def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth
     factor = max(1, int(min(pixels, *image.shape[:2]))) if smooth else 1
     # Pillow counts from the corner of the first pixel, half a pixel before its centre.
     turn, shift = back[:, :2], back[:, 2] + 0.5 - back[:, :2] @ [0.5, 0.5]
-    first, last = _sampled(image, turn, shift, factor)
+    # The part that is sampled, in whole blocks: Pillow copies what it is given, and of a large photograph, a face costs
+    # less than the copy.
+    corners = turn @ [[0, 0, SIZE, SIZE], [0, SIZE, 0, SIZE]] + shift[:, None]
+    size = np.array([image.shape[1], image.shape[0]])
+    first = np.clip(corners.min(axis=1) - 2 * factor, 0, size).astype(np.int64) // factor * factor
+    last = np.minimum(-(-np.clip(corners.max(axis=1) + 2 * factor, 0, size) // factor).astype(np.int64) * factor, size)
     if not (first < last).all():
         return np.zeros((SIZE, SIZE, 3), np.uint8)
-    # Pillow copies what it is given: of a large photograph, a face costs less than the copy.
     picture = Image.fromarray(image[first[1] : last[1], first[0] : last[0]])
     shift = shift - first
     if factor >= 2:
@@ -109,20 +113,6 @@ def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth
     coefficients = (turn[0, 0], turn[0, 1], shift[0], turn[1, 0], turn[1, 1], shift[1])
     aligned = picture.transform((SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     return np.asarray(aligned, np.uint8)
-
-
-def _sampled(
-    image: Pixels, turn: NDArray[np.float64], shift: NDArray[np.float64], factor: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last (x, y) of the part of a photograph that is sampled, in blocks of `factor`."""
-    corners = np.array([[0, 0, SIZE, SIZE], [0, SIZE, 0, SIZE]], np.float64)
-    places = turn @ corners + shift[:, None]
-    size = np.array([image.shape[1], image.shape[0]])
-    low = np.clip(places.min(axis=1) - 2 * factor, 0, size)
-    high = np.clip(places.max(axis=1) + 2 * factor, 0, size)
-    first = (low // factor).astype(np.int64) * factor
-    last = np.ceil(high / factor).astype(np.int64) * factor
-    return first, np.minimum(last, size)
 
 
 def face_size(points: ArrayLike) -> float:
@@ -195,13 +185,11 @@ def read_landmarks(path: Path) -> dict[str, list[Face]]:
 
 def write_landmarks(path: Path, rows: Iterable[tuple[str, int, Face, str]]) -> None:
     """Write `(photo, number, face, file)` rows, atomically."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for photo, number, face, file in rows:
-        points = [f"{value:.3f}" for value in face.points.ravel()]
-        writer.writerow([photo, number, f"{face.score:.6f}", file, *points])
-    write_text(path, stream.getvalue())
+    cells = (
+        (photo, number, f"{face.score:.6f}", file, *(f"{value:.3f}" for value in face.points.ravel()))
+        for photo, number, face, file in rows
+    )
+    write_text(path, csv_text(COLUMNS, (dict(zip(COLUMNS, row, strict=True)) for row in cells)))
 
 
 def _face(row: Mapping[str, str | None], place: str) -> Face:
@@ -215,18 +203,6 @@ def _face(row: Mapping[str, str | None], place: str) -> Face:
     return Face(points, score)
 
 
-@dataclasses.dataclass(frozen=True)
-class Pose:
-    """Angles in degrees as seen in the image, 0 for the frontal face of the template: pitch first, then yaw, then roll.
-
-    Positive yaw: the nose points to the right; pitch: down; roll: the line through the eyes is turned clockwise.
-    """
-
-    yaw: float
-    pitch: float
-    roll: float
-
-
 def head_shape() -> NDArray[np.float64]:
     """Five points of a frontal head `(5, 3)`, centred: x right, y down, z towards the camera."""
     points = np.column_stack([TEMPLATE, DEPTHS])
@@ -235,11 +211,13 @@ def head_shape() -> NDArray[np.float64]:
     return np.asarray(shape, np.float64)
 
 
-def pose_of(points: ArrayLike) -> Pose:
-    """Pose of a head whose points are `points` `(5, 2)`, under scaled orthography.
+def pose_of(points: ArrayLike) -> dict[str, float]:
+    """`yaw`, `pitch` and `roll` in degrees of a head whose points are `points` `(5, 2)`, under scaled orthography.
 
-    The affine camera that takes `head_shape` to the points by least squares, and the rotation next to it (POS of
-    DeMenthon and Davis, IJCV 1995, with all points at once). For any one person it is some degrees off.
+    As seen in the image, 0 for the frontal face of the template: pitch first, then yaw, then roll. Positive yaw: the
+    nose points to the right; pitch: down; roll: the line through the eyes is turned clockwise. The affine camera that
+    takes `head_shape` to the points by least squares, and the rotation next to it (POS of DeMenthon and Davis, IJCV
+    1995, with all points at once). For any one person it is some degrees off.
     """
     given = np.asarray(points, np.float64)
     camera, *_ = np.linalg.lstsq(head_shape(), given - given.mean(axis=0), rcond=None)
@@ -251,21 +229,14 @@ def pose_of(points: ArrayLike) -> Pose:
     nose_down = np.cos(roll) * down[2] - np.sin(roll) * across[2]
     yaw = np.arctan2(nose_right, towards[2])
     pitch = np.arctan2(nose_down, np.hypot(nose_right, towards[2]))
-    return Pose(*(float(np.degrees(angle)) for angle in (yaw, pitch, roll)))
+    return {"yaw": float(np.degrees(yaw)), "pitch": float(np.degrees(pitch)), "roll": float(np.degrees(roll))}
 
 
-def sharpness_of(face: Pixels) -> float:
-    """Variance of the Laplacian of the luminance (Pech-Pacheco et al., ICPR 2000); low: blurred, or enlarged much."""
-    grey = _luminance(face)
+def qualities_of(face: Pixels) -> dict[str, float]:
+    """`sharpness` and `brightness` of an aligned face: variance of the Laplacian, and mean, 0 to 255, of its luminance.
+
+    The former (Pech-Pacheco et al., ICPR 2000) is low where a face is blurred, or enlarged much.
+    """
+    grey = face[EDGE : SIZE - EDGE, EDGE : SIZE - EDGE].astype(np.float64) @ np.array(LUMINANCE)
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-    return float(laplacian.var())
-
-
-def brightness_of(face: Pixels) -> float:
-    """Mean luminance of an aligned face, 0 to 255."""
-    return float(_luminance(face).mean())
-
-
-def _luminance(face: Pixels) -> NDArray[np.float64]:
-    inner = face[EDGE : SIZE - EDGE, EDGE : SIZE - EDGE].astype(np.float64)
-    return np.asarray(inner @ np.array(LUMINANCE))
+    return {"sharpness": float(laplacian.var()), "brightness": float(grey.mean())}

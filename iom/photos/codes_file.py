@@ -148,7 +148,6 @@ def read_table(path: Path) -> tuple[dict[str, Any], "pa.Table"]:
         _check_seal(path)
         with pa.parquet.ParquetFile(path) as file:
             header = _header(path, file)
-            _check_layout(path, file, header)
             table = file.read()
         table.validate(full=True)
         columns = zip(table.schema, table.columns, strict=True)
@@ -158,6 +157,7 @@ def read_table(path: Path) -> tuple[dict[str, Any], "pa.Table"]:
 
 
 def _header(path: Path, file: Any) -> dict[str, Any]:
+    """The header; columns other than it says, and content that could grow while it is read, are refused."""
     metadata = file.metadata.metadata or {}
     if HEADER not in metadata:
         raise DataError(f"{path}: expected a file written by iom hash, received another Parquet")
@@ -171,11 +171,6 @@ def _header(path: Path, file: Any) -> dict[str, Any]:
         encoding_shape(header["encoding"])
     except CodeError as error:
         raise DataError(f"{path}: {error}") from error
-    return header
-
-
-def _check_layout(path: Path, file: Any, header: Mapping[str, Any]) -> None:
-    """Refuse columns other than as written, and content that could grow while it is read."""
     if not file.schema_arrow.equals(schema_of(header)):
         raise DataError(f"{path}: damaged or changed: its columns are not those of a code file")
     size = path.stat().st_size
@@ -183,6 +178,7 @@ def _check_layout(path: Path, file: Any, header: Mapping[str, Any]) -> None:
     stated = sum(group.total_byte_size for group in groups)
     if file.metadata.num_rows * code_bytes(header["encoding"]) > size or stated > size:
         raise DataError(f"{path}: damaged: it states more than it can hold")
+    return header
 
 
 def _seal(path: Path) -> None:

@@ -125,13 +125,13 @@ def _faces(points: NDArray[Any], scores: NDArray[Any]) -> list[Face]:
 
 
 class YuNet:
-    """Faces of pixels, like OpenCV's `FaceDetectorYN`, by the ONNX file that takes any size; `threads` of one call."""
+    """Faces of pixels, like OpenCV's `FaceDetectorYN`, by the ONNX file that takes any size."""
 
-    def __init__(self, weights: Path, *, threads: int = 1) -> None:
+    def __init__(self, weights: Path) -> None:
         with needs_extra("the detector yunet_onnx", "yunet-onnx"):
             import onnxruntime
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.log_severity_level = 4  # it repeats on standard error what it raises
         try:
             self._session = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,7 +16,7 @@ from iom._registry import lookup
 from iom._untrusted import read_bytes
 from iom.config.base import Section
 from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
-from iom.photos.align import SIZE, Face, align, brightness_of, face_size, pose_of, sharpness_of, similarity
+from iom.photos.align import SIZE, Face, align, face_size, pose_of, qualities_of, similarity
 from iom.photos.detect import DETECTORS, MAX_SIDE, Detect, build_detector
 from iom.photos.images import MAX_MEGAPIXELS, Pixels, decode_image, decode_photograph
 
@@ -56,7 +56,7 @@ class PhotoSettings(Section):
 
     detector: str = "mtcnn"
     """A name of `DETECTORS`, `points` or `aligned`."""
-    faces: str = "all"
+    faces: Literal[*FACE_CHOICES] = "all"  # type: ignore[valid-type]
     """A name of `FACE_CHOICES`: which of several faces."""
     min_score: float | None = Field(None, ge=0, le=1)
     """Lowest score of the detector; `None`: the detector's own."""
@@ -70,10 +70,9 @@ class PhotoSettings(Section):
     max_megabytes: float = Field(MAX_MEGABYTES, gt=0)
 
     @model_validator(mode="after")
-    def _check_choices(self) -> Self:
+    def _check_detector(self) -> Self:
         if self.detector not in (POINTS, ALIGNED):
             lookup(DETECTORS, self.detector, "detector")
-        lookup(FACE_CHOICES, self.faces, "choice of faces")
         return self
 
     @property
@@ -149,13 +148,16 @@ def find_faces(
     root: Path, name: str, known: Sequence[Face] | None = None, *, settings: PhotoSettings, detect: Detect | None = None
 ) -> PhotoResult:
     """Read a photograph; find, choose, align and measure its faces, whose landmarks may be `known`."""
-    result = PhotoResult(name, "aligned", mark=mark_of(root / name))
+    mark, status, reason = mark_of(root / name), "aligned", ""
+    notes: tuple[str, ...] = ()
+    found: tuple[Face, ...] = ()
+    faces: tuple[AlignedFace, ...] = ()
     clock = [time.process_time()]
     try:
         data = _read(root / name, settings)
         if settings.detector == ALIGNED:
             pixels = decode_image(data, "aligned face", size=SIZE)
-            result = dataclasses.replace(result, faces=(AlignedFace(0, pixels, _qualities(pixels)),))
+            faces = (AlignedFace(0, pixels, qualities_of(pixels)),)
         else:
             image, notes = decode_photograph(data, "photograph", max_megapixels=settings.max_megapixels)
             del data
@@ -166,16 +168,15 @@ def find_faces(
                 known = detect(image)
             clock.append(time.process_time())
             found = tuple(face for face in known if face.score >= settings.score)
-            result = dataclasses.replace(result, notes=notes, found=found)
             chosen, more = choose_faces(found, image.shape[:2], settings)
             faces = tuple(_aligned_face(image, number, found[number], size) for number, size in chosen)
-            result = dataclasses.replace(result, notes=(*notes, *more), faces=faces)
+            notes += more
     except FaceError as error:
-        result = dataclasses.replace(result, status=error.status, reason=str(error))
+        status, reason = error.status, str(error)
     except MemoryError:
-        result = dataclasses.replace(result, status="too_large", reason="photograph: decoding takes too much memory")
+        status, reason = "too_large", "photograph: decoding takes too much memory"
     spent = [later - earlier for earlier, later in itertools.pairwise([*clock, time.process_time()])]
-    return dataclasses.replace(result, seconds=(*spent, 0.0, 0.0)[:3])
+    return PhotoResult(name, status, reason, notes, found, faces, mark, (*spent, 0.0, 0.0)[:3])
 
 
 def choose_faces(
@@ -262,13 +263,8 @@ def _aligned_face(image: Pixels, number: int, face: Face, size: float) -> Aligne
     corners = np.array([(x, y) for x in (-0.5, SIZE - 0.5) for y in (-0.5, SIZE - 0.5)])
     back = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     box = dict(zip(("left", "top", "right", "bottom"), [*back.min(axis=0), *back.max(axis=0)], strict=True))
-    pose = dataclasses.asdict(pose_of(face.points))
-    measures = {name: float(value) for name, value in box.items()} | {"score": face.score, "size": size, **pose}
-    return AlignedFace(number, pixels, measures | _qualities(pixels))
-
-
-def _qualities(pixels: Pixels) -> dict[str, float]:
-    return {"sharpness": sharpness_of(pixels), "brightness": brightness_of(pixels)}
+    measures = {name: float(value) for name, value in box.items()} | {"score": face.score, "size": size}
+    return AlignedFace(number, pixels, measures | pose_of(face.points) | qualities_of(pixels))
 
 
 def detector_of(settings: PhotoSettings, weights: Path | None) -> Detect | None:

@@ -6,10 +6,8 @@ in the order of the names, and a journal from which the same run started again c
 
 import base64
 import contextlib
-import csv
 import dataclasses
 import hmac
-import io
 import json
 import os
 import time
@@ -31,6 +29,7 @@ from iom._files import (
     Listing,
     atomic_path,
     check_folder,
+    csv_text,
     list_images,
     name_of,
     remove_temporary_files,
@@ -110,8 +109,7 @@ class PhotoRun:
                 count = min(max(self.workers, 1), len(left))
                 threads = ThreadPoolExecutor(count, thread_name_prefix="iom-photos")
                 stack.callback(threads.shutdown, cancel_futures=True)
-                find = self._in_workers(count, stack) if self.workers else self._in_this_process()
-                results = _in_order(find, left, threads)
+                results = _in_order(self._finder(count, stack), left, threads)
             yield iter(
                 tqdm(results, total=len(names), initial=done, unit="photo", desc=label, disable=not self.progress)
             )
@@ -119,11 +117,11 @@ class PhotoRun:
     def _known(self, name: str) -> Sequence[Face] | None:
         return None if self.points is None else self.points.get(name, ())
 
-    def _in_this_process(self) -> Callable[[str], PhotoResult]:
-        detect = detector_of(self.settings, self.weights)
-        return lambda name: find_faces(self.photos, name, self._known(name), settings=self.settings, detect=detect)
-
-    def _in_workers(self, count: int, stack: contextlib.ExitStack) -> Callable[[str], PhotoResult]:
+    def _finder(self, count: int, stack: contextlib.ExitStack) -> Callable[[str], PhotoResult]:
+        """What finds the faces of one photograph: this process, or `count` workers."""
+        if not self.workers:
+            detect = detector_of(self.settings, self.weights)
+            return lambda name: find_faces(self.photos, name, self._known(name), settings=self.settings, detect=detect)
         config = [str(self.photos), self.settings.model_dump(), str(self.weights or "")]
         pool = WorkerPool("iom.photos.pipeline:photo_handler", json.dumps(config), workers=count, max_answer=1 << 30)
         stack.callback(pool.close)
@@ -289,7 +287,7 @@ def _check_entries(journal: PhotoJournal, output: Path) -> None:
         raise journal.damaged() from error
 
 
-def _write_align_reports(output: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _write_align_reports(output: Path, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Write `landmarks.csv` and `report.csv`; return the counts for `report.json`."""
     write_landmarks(
         output / "landmarks.csv",
@@ -299,14 +297,12 @@ def _write_align_reports(output: Path, entries: Sequence[Mapping[str, Any]]) -> 
             for number, (face, file) in enumerate(zip(faces_of(entry["faces"]), entry["files"], strict=True))
         ),
     )
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("photo", "status", "faces", "notes", "reason"))
-    for entry in entries:
-        if entry["status"] != "aligned" or entry["notes"] or len(entry["faces"]) > 1:
-            notes = " ".join(entry["notes"])
-            writer.writerow((entry["photo"], entry["status"], len(entry["faces"]), notes, entry["reason"]))
-    write_text(output / "report.csv", stream.getvalue())
+    rows = (
+        entry | {"faces": len(entry["faces"]), "notes": " ".join(entry["notes"])}
+        for entry in entries
+        if entry["status"] != "aligned" or entry["notes"] or len(entry["faces"]) > 1
+    )
+    write_text(output / "report.csv", csv_text(("photo", "status", "faces", "notes", "reason"), rows))
     status = Counter(entry["status"] for entry in entries)
     return {
         "photographs": len(entries),
@@ -418,11 +414,16 @@ class _Hashing:
 
     def finish(self) -> None:
         """Hash the faces of all that wait, and note them as finished."""
+        if not self._waiting:
+            return
         faces = [face.pixels for result in self._waiting for face in result.faces]
         with _timed(self.seconds, "embed"):
-            embeddings = embed_all(self._hasher, faces) if faces else []
+            embeddings = embed_all(self._hasher, faces)
         with _timed(self.seconds, "hash"):
-            codes = iter(self._codes([row for row in embeddings if row is not None]))
+            known = [row for row in embeddings if row is not None]
+            codes = self._hasher.hash(np.stack(known), self._key) if known else np.zeros((0, 1), np.uint8)
+            planes = pack(codes, self._hasher.alphabet_size).planes.astype("<u8")
+            texts = iter([base64.b64encode(each.tobytes()).decode() for each in planes])
         found = iter(embeddings)
         with _timed(self.seconds, "write"):
             for result in self._waiting:
@@ -430,16 +431,9 @@ class _Hashing:
                 for face in result.faces:
                     if next(found) is not None:
                         points = result.found[face.number].points.ravel().tolist() if result.found else None
-                        rows.append({"face": face.number, **face.measures, "landmarks": points, "code": next(codes)})
+                        rows.append({"face": face.number, **face.measures, "landmarks": points, "code": next(texts)})
                 self._note(result, rows)
         self._waiting = []
-
-    def _codes(self, embeddings: Sequence[NDArray[np.float32]]) -> list[str]:
-        if not embeddings:
-            return []
-        codes = self._hasher.hash(np.stack(embeddings), self._key)
-        planes = pack(codes, self._hasher.alphabet_size).planes.astype("<u8")
-        return [base64.b64encode(each.tobytes()).decode() for each in planes]
 
     def _note(self, result: PhotoResult, rows: list[dict[str, Any]]) -> None:
         facts = result.facts()

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from iom._files import sha256_of
-from iom._registry import did_you_mean
 from iom._untrusted import check_name, read_json, reading
+from iom.config import Section, explain
 from iom.errors import WeightsError
 from iom.pretrained import package_folder, search_folders
 
@@ -21,29 +21,20 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Range to (scale, offset) of raw pixels: the network takes `pixel * scale + offset`."""
 
-S = TypeVar("S", bound="InputSpec")
+S = TypeVar("S", bound="Statement")
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class InputSpec(BaseModel):
-    """Kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side of the image."""
+class Statement(Section):
+    """Facts about a weights file that its content does not tell.
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    The kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side of the image.
+    """
 
     colour_order: Literal["RGB", "BGR"]
     range: Literal["0..255", "-1..1", "-1..1 (/128)", "0..1"]
     size: int
-
-    @property
-    def scaling(self) -> tuple[float, float]:
-        """(scale, offset) of raw pixels."""
-        return RANGES[self.range]
-
-
-class Statement(InputSpec):
-    """Facts about a weights file that its content does not tell."""
-
     architecture: str = ""
     """Backbone, where the file holds weights alone."""
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -54,6 +45,11 @@ class Statement(InputSpec):
     """Of the file; empty: not stated."""
     tensors: dict[str, Any] = Field(default_factory=dict)
     """Frozen graphs: names of the `input` and `output` tensors, and values to `feed` others."""
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """(scale, offset) of raw pixels."""
+        return RANGES[self.range]
 
 
 class Entry(Statement):
@@ -75,17 +71,16 @@ def read_manifest(path: Path | None = None) -> dict[str, Entry]:
         tree = read_json(path)
     if not isinstance(tree, dict) or tree.get("version") != FORMAT or not isinstance(tree.get("entries"), dict):
         raise WeightsError(f"{path}: expected a manifest of version {FORMAT} with 'entries', an object by name")
-    return {name: _entry(name, values, f"{path}: {name}") for name, values in tree["entries"].items()}
-
-
-def _entry(name: str, values: Any, source: str) -> Entry:
-    architecture, _, tag = name.partition(".")
-    if not (architecture and tag) or not isinstance(values, dict):
-        raise WeightsError(f"{source}: expected an entry named architecture.tag")
-    entry = _validated(Entry, {"architecture": architecture, **values, "name": name}, source)
-    for place in (entry.folder, *entry.files):
-        check_name(place, source=source, error=WeightsError)
-    return entry
+    entries = {}
+    for name, values in tree["entries"].items():
+        source = f"{path}: {name}"
+        architecture, _, tag = name.partition(".")
+        if not (architecture and tag) or not isinstance(values, dict):
+            raise WeightsError(f"{source}: expected an entry named architecture.tag")
+        entry = entries[name] = _validated(Entry, {"architecture": architecture, **values, "name": name}, source)
+        for place in (entry.folder, *entry.files):
+            check_name(place, source=source, error=WeightsError)
+    return entries
 
 
 def find_entry(name: str, entries: dict[str, Entry]) -> Entry | None:
@@ -140,11 +135,4 @@ def _validated(kind: type[S], values: Any, source: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        from iom.config.base import explain  # which nothing else here needs
-
-        for each in error.errors():
-            if each["type"] == "extra_forbidden":
-                unknown = str(each["loc"][-1])
-                hint = did_you_mean(unknown, kind.model_fields)
-                raise WeightsError(f"{source}: unknown key '{unknown}'{hint}") from error
         raise WeightsError(f"{source}: {explain(error)[1]}") from error

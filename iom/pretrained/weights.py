@@ -20,16 +20,7 @@ from iom._registry import did_you_mean
 from iom._untrusted import paths_inside, read_json
 from iom.errors import WeightsError
 from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
-from iom.pretrained.manifest import (
-    RANGES,
-    InputSpec,
-    Statement,
-    find_entry,
-    locate,
-    read_manifest,
-    read_statement,
-    statement_path,
-)
+from iom.pretrained.manifest import RANGES, Statement, find_entry, locate, read_manifest, read_statement, statement_path
 from iom.synthetic import load_face_model
 
 if TYPE_CHECKING:
@@ -95,7 +86,7 @@ class LoadedBackbone:
     model: "keras.Model | FixedEmbedder"
     embedding_size: int
     fingerprint: str
-    input: InputSpec
+    input: Statement
     check: FaceCheck | None = None
 
     @property
@@ -106,16 +97,16 @@ class LoadedBackbone:
     @property
     def predict(self) -> Predict:
         """Raw RGB pixels `(B, S, S, 3)` -> embeddings `(B, D)`, not normalised."""
-        if isinstance(self.model, keras.Model):
-            return self.model.predict_on_batch
-        return self.model
+        return self.model.predict_on_batch
 
     @property
     def trainable_model(self) -> keras.Model:
-        """The Keras model; a TensorFlow graph is refused, as it embeds but cannot be trained."""
+        """The Keras model; a TensorFlow graph is refused, as it embeds but cannot be trained or exported."""
         if isinstance(self.model, keras.Model):
             return self.model
-        raise WeightsError(f"{self.name}: a frozen graph or SavedModel cannot be trained further; take a Keras model")
+        raise WeightsError(
+            f"{self.name}: a frozen graph or SavedModel cannot be trained further or exported; take a Keras model"
+        )
 
 
 def load_backbone_model(name_or_path: str, *, check: bool = True) -> LoadedBackbone:
@@ -207,7 +198,7 @@ def _try_out(model: "keras.Model | FixedEmbedder", size: int, path: Path) -> Non
 def _checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
     """Outcome of the check on faces: the one kept beside the file, or a new one, then kept."""
     place = path.with_name(f"{path.name}.checked.json")
-    key = {"sha256": loaded.fingerprint, "input": loaded.input.model_dump(include=set(InputSpec.model_fields))}
+    key = {"sha256": loaded.fingerprint, "input": loaded.input.model_dump(include={"colour_order", "range", "size"})}
     try:
         kept = read_json(place)
         if kept["key"] == key:
@@ -262,7 +253,7 @@ def files_of(path: Path, kind: str) -> list[Path]:
     return files
 
 
-def check_on_faces(predict: Predict, spec: InputSpec, *, source: str) -> FaceCheck:
+def check_on_faces(predict: Predict, spec: Statement, *, source: str) -> FaceCheck:
     """Compare the stated input with the alternatives; `WeightsError` where another one is clearly better.
 
     `predict` takes raw RGB pixels `(B, S, S, 3)` to embeddings `(B, D)`, as the statement has it.
@@ -298,8 +289,6 @@ def check_on_faces(predict: Predict, spec: InputSpec, *, source: str) -> FaceChe
 
 def _resize(faces: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
     """Synthetic faces at the network's size (Facenet's is 160)."""
-    if faces.shape[1] == size:
-        return faces.astype(np.float32)
     from PIL import Image
 
     resized = [np.asarray(Image.fromarray(face).resize((size, size))) for face in faces]

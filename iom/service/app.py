@@ -346,7 +346,7 @@ def _add_service_routes(
         """Whether the stores answer; send no requests if they do not."""
         gallery.store.audit_head()
         gallery.keys.state()
-        return ReadyResponse(aligns=faces.aligns, scores=settings.scores, samples=len(samples))
+        return ReadyResponse(aligns=faces.detect is not None, scores=settings.scores, samples=len(samples))
 
     @router.get(OPEN_FOLDER + "{number}", responses=_problems(404, 422, 500) | _PNG_RESPONSE, response_class=Response)
     def sample(number: int = InPath(description="0, 1, ...", examples=[0])) -> Response:

@@ -1,6 +1,5 @@
 """Decoding of uploaded images in isolated processes, with limits on their number, time and memory."""
 
-import io
 import struct
 from typing import NamedTuple
 
@@ -51,10 +50,7 @@ class Decoder:
             isolated=True,
             start_seconds=60.0,
         )
-
-    def start(self) -> None:
-        """Start all workers now; the first images need not wait for them."""
-        self._pool.start()
+        self._pool.start()  # the first images need not wait for them
 
     def decode(self, data: bytes) -> Decoded:
         """Decode one image; a `BusyError` where no worker became free in time."""
@@ -99,12 +95,13 @@ def image_handler(photographs: str, max_megapixels: str) -> Handler:
 def decode(data: bytes, photographs: bool, max_megapixels: float) -> tuple[str, Pixels | str]:
     """Kind of an answer, and pixels or the text of a refusal."""
     try:
-        if not photographs or _size(data) == (ALIGNED_SIDE, ALIGNED_SIDE):
-            return "aligned", decode_image(data, "image", size=ALIGNED_SIDE, formats=FORMATS)
-        pixels, _ = decode_photograph(data, "image", max_megapixels=max_megapixels, formats=FORMATS)
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((MAX_SIDE, MAX_SIDE))
-        return "photograph", np.asarray(picture)
+        if photographs:
+            pixels, _ = decode_photograph(data, "image", max_megapixels=max_megapixels, formats=FORMATS)
+            if pixels.shape[:2] != (ALIGNED_SIDE, ALIGNED_SIDE):
+                picture = Image.fromarray(pixels)
+                picture.thumbnail((MAX_SIDE, MAX_SIDE))
+                return "photograph", np.asarray(picture)
+        return "aligned", decode_image(data, "image", size=ALIGNED_SIDE, formats=FORMATS)
     except TooLargeError as error:
         return "large", str(error)
     except DataError as error:
@@ -121,11 +118,3 @@ def _packed(kind: str, content: Pixels | str) -> bytes:
         body = line.encode("utf-8", "replace")[:MAX_TEXT].decode("utf-8", "ignore").encode()
         return _HEAD.pack(_KINDS.index(kind), 0, 0) + body
     return _HEAD.pack(_KINDS.index(kind), *content.shape[:2]) + content.tobytes()
-
-
-def _size(data: bytes) -> tuple[int, int] | None:
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.size
-    except Exception:  # the decoder that follows tells why
-        return None

@@ -137,9 +137,7 @@ class FacePipeline:
     """Encoded images to embeddings, of aligned faces only if there is no detector; several threads call `hasher`."""
 
     def __init__(self, hasher: FaceHasher, decoder: Decoder, detect: Detect | None = None) -> None:
-        self._hasher, self.decoder, self._detect = hasher, decoder, detect
-        self.aligns = detect is not None
-        """Whether photographs are accepted."""
+        self._hasher, self.decoder, self.detect = hasher, decoder, detect
         self._lock = threading.Lock()  # a network uses all cores already
 
     def embed(self, images: list[bytes]) -> NDArray[Any]:
@@ -149,12 +147,12 @@ class FacePipeline:
     def aligned(self, data: bytes) -> Pixels:
         """The one large face of an image, `(112, 112, 3)`; a `FaceError` says why there is none."""
         decoded = self.decoder.decode(data)
-        if decoded.is_aligned or self._detect is None:
+        if decoded.is_aligned or self.detect is None:
             return decoded.pixels
         if not self._lock.acquire(timeout=WAIT_SECONDS):
             raise BusyError("Too many concurrent images; retry later")
         try:
-            found = self._detect(decoded.pixels)
+            found = self.detect(decoded.pixels)
         finally:
             self._lock.release()
         [(index, _)], _ = choose_faces(found, decoded.pixels.shape, ONE_PERSON)

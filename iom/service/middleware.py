@@ -1,7 +1,4 @@
-"""Middleware: authentication, rate and size limits before a body is read, security headers, log and metrics.
-
-Rate limits are token buckets for requests, and a back-off for failed comparisons, `Backoff`.
-"""
+"""Middleware: authentication, rate and size limits before a body is read, security headers, log and metrics."""
 
 import asyncio
 import contextlib
@@ -52,13 +49,10 @@ def client_network(address: str) -> str:
 class RateLimit:
     """Token buckets, one per caller, of `burst` calls that refill at `rate` calls a second.
 
-    Beyond `max_callers` the least recently seen is forgotten.
+    Beyond `MAX_CALLERS` the least recently seen is forgotten.
     """
 
-    def __init__(
-        self, rate: float, burst: int, *, clock: Callable[[], float] = time.monotonic, max_callers: int = 10_000
-    ) -> None:
-        self._max_callers = max_callers
+    def __init__(self, rate: float, burst: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
@@ -71,7 +65,7 @@ class RateLimit:
             left = min(float(self._burst), left + (now - then) * self._rate)
             missing = 1 - left
             self._buckets[caller] = (left - 1 if missing <= 0 else left, now)
-            while len(self._buckets) > self._max_callers:
+            if len(self._buckets) > MAX_CALLERS:
                 self._buckets.popitem(last=False)
             return max(0.0, missing / self._rate)
 
@@ -107,13 +101,12 @@ class Backoff:
     ) -> None:
         def budget(times: float) -> RateLimit:
             failures = times * settings.failures
-            at_once = max(1, round(failures * BURST_SHARE))
-            return RateLimit(failures / HOUR, at_once, clock=clock, max_callers=MAX_CALLERS)
+            return RateLimit(failures / HOUR, max(1, round(failures * BURST_SHARE)), clock=clock)
 
         self._gallery = gallery
         self._by_token, self._by_subject = budget(1), budget(ALL_TOKENS)
         self._searches = budget(SEARCHES)
-        self._own = RateLimit(1 / OWN_SECONDS, 1, clock=clock, max_callers=MAX_CALLERS)
+        self._own = RateLimit(1 / OWN_SECONDS, 1, clock=clock)
         self._refused: OrderedDict[str, bool] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -247,7 +240,8 @@ class Gate:
             refusal = error if isinstance(error, HTTPException) else HTTPException(500, "Internal server error")
             if refusal is not error:
                 # The message of an unforeseen error may hold anything; its type and place do not.
-                LOG.error("%s at %s", type(error).__name__, _place(error))
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                LOG.error("%s at %s:%s", type(error).__name__, place.filename, place.lineno)
             if not sent:
                 response = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
                 await response(scope, receive, answer)
@@ -312,8 +306,3 @@ class Gate:
 def _admit(limit: RateLimit, caller: str) -> None:
     if wait := limit.wait(caller):
         raise HTTPException(429, "Too many requests; retry later", {"Retry-After": str(int(wait) + 1)})
-
-
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "?"

@@ -157,16 +157,14 @@ class WaitingConnections:
         self._trusted = trusted
         # Dictionaries as sets that keep their order: the oldest comes first.
         self._of: defaultdict[str, dict[TimedProtocol, None]] = defaultdict(dict)
-        self._count = 0
 
     def add(self, connection: "TimedProtocol") -> None:
         """Count a connection that waits; the oldest one is closed where there are too many."""
         name = connection.client_name
         self._of[name][connection] = None
-        self._count += 1
         if len(self._of[name]) > self._per_client and not self._is_trusted(connection):
             self._close_oldest(name)
-        elif self._count > self._in_all:
+        elif sum(map(len, self._of.values())) > self._in_all:
             self._close_oldest(max(self._of, key=lambda each: len(self._of[each])))
 
     def remove(self, connection: "TimedProtocol") -> None:
@@ -174,7 +172,6 @@ class WaitingConnections:
         name = connection.client_name
         if connection in self._of.get(name, ()):
             del self._of[name][connection]
-            self._count -= 1
             if not self._of[name]:
                 del self._of[name]
 

@@ -59,16 +59,6 @@ class TokenFile:
 
     def find(self, text: str) -> Token | None:
         """The presented token, unless unknown or expired; every stored hash is compared, each in constant time."""
-        digest = _digest(text)
-        found = None
-        for token in self._current():
-            if hmac.compare_digest(token.digest, digest):
-                found = token
-        if found is None or (found.expires and found.expires <= time.time()):
-            return None
-        return found
-
-    def _current(self) -> list[Token]:
         with self._lock:
             mark = _mark(self._path)
             if mark != self._mark:
@@ -76,7 +66,10 @@ class TokenFile:
                 self._tokens = []
                 self._tokens = read_tokens(self._path)
                 self._mark = mark
-            return self._tokens
+            tokens = self._tokens
+        digest = _digest(text)
+        found = [token for token in tokens if hmac.compare_digest(token.digest, digest)]
+        return found[-1] if found and not 0 < found[-1].expires <= time.time() else None
 
 
 def read_tokens(path: Path) -> list[Token]:

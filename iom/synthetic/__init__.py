@@ -179,9 +179,7 @@ def write_folder(root: Path, subjects: int, images: int, *, seed: int, progress:
                 folder = faces / f"subject_{labels[row]:04d}"
                 folder.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(face).save(folder / f"{row % images:03d}.png")
-            if root.exists():
-                root.rmdir()
-            faces.rename(root)
+            faces.rename(root)  # also in place of an empty folder
     except OSError as error:
         raise DataError(f"cannot write {root}: {error.strerror}") from error
 
@@ -255,16 +253,6 @@ def _cubic(source: int, target: int = 112) -> Floats:
     return matrix.astype(np.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class FitSummary:
-    """Size of the data of a fit, and the shares of the weighted variance that its components hold."""
-
-    images: int
-    subjects: int
-    symmetric_share: float
-    antisymmetric_share: float
-
-
 def select_frontal(
     images: NDArray[np.uint8], labels: NDArray[np.int64], *, share: float, min_images: int
 ) -> NDArray[np.intp]:
@@ -285,12 +273,13 @@ def select_frontal(
 
 def fit_face_model(
     images: NDArray[np.uint8], labels: NDArray[np.int64], *, symmetric: int = 160, antisymmetric: int = 60
-) -> tuple[FaceModel, FitSummary]:
+) -> tuple[FaceModel, dict[str, float]]:
     """Principal components of aligned faces `(N, S, S, 3)`, and covariances between and within subjects.
 
     Moment estimates of the one-way random-effects analysis of variance with groups of unequal size: `within` is the
     pooled covariance, `between` that of the subject means less the part that the images cause. Directions with a
-    negative estimate are set to zero. `symmetric` and `antisymmetric` are numbers of components.
+    negative estimate are set to zero. `symmetric` and `antisymmetric` are numbers of components; the shares of the
+    weighted variance that they hold are returned as `symmetric_share` and `antisymmetric_share`.
     """
     labels = np.unique(labels, return_inverse=True)[1]
     subjects = int(labels.max()) + 1 if len(labels) else 0
@@ -317,7 +306,7 @@ def fit_face_model(
         between=_root(between),
         within=_root(within),
     )
-    return model, FitSummary(len(images), subjects, even_share, odd_share)
+    return model, {"symmetric_share": even_share, "antisymmetric_share": odd_share}
 
 
 def _face_weight(side: int, background: float) -> Floats:

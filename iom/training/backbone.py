@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from iom._files import cached_array, write_array
+from iom._files import cached_array
 from iom._random import numpy_stream, seed_everything
-from iom.config import MarginConfig, Stage1Config
+from iom.config import Stage1Config
 from iom.data.benchmarks import load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.folders import FaceFolder, hold_out, scan_folder
@@ -31,7 +31,7 @@ from iom.nn.layers import UnitLength
 from iom.nn.layers.cosine import CentreDistances, CosineLogits
 from iom.nn.layers.sampled_cosine import SLOT, SampledCosineLogits, sampled_classes
 from iom.nn.losses.embedding_losses import CenterLoss, EmbeddingDistance, TripletLoss
-from iom.nn.losses.margin import SampledLoss, SoftmaxCrossEntropy, build_margin_loss
+from iom.nn.losses.margin import SampledLoss, build_margin_loss
 from iom.photos.images import check_images, read_images
 from iom.pretrained.importers.keras_files import save_model
 from iom.pretrained.weights import load_backbone_model
@@ -129,7 +129,7 @@ class BackboneTraining:
         """Train the phases that are not done yet, each from the weights of the one before."""
         training, progress = self.config.training, run.progress()
         ends = np.cumsum([settings.training.epochs for settings in self._phases]).tolist()
-        model: PhaseModel | None = None
+        before: Heads | None = None
         for number, settings in list(enumerate(self._phases))[progress.phase :]:
             # The first values of a new head must not depend on what was drawn before a resumption.
             draw = numpy_stream(self.config.seed, f"stage1/phase/{number}").integers(2**31)
@@ -141,22 +141,21 @@ class BackboneTraining:
             )
             train = self.config.phases[number].train if self.config.phases else "all"
             with self._distribution.scope():
-                following = build_phase(settings, self.backbone, part, train=train)
-            heads = following.heads
+                model, heads = build_phase(settings, self.backbone, part, train=train)
             self._distribution.check_state(heads.state)
             start = None
-            if model is not None:
-                kept, new = carry_over(model, following)
+            if before is not None:
+                kept, new = carry_over(before, heads)
                 self.report(f"phase {number + 1} of {len(self._phases)}: {kept} variables of heads kept, {new} new")
                 start = dataclasses.replace(progress, phase=number)
-            model = following
+            before = heads
             part = dataclasses.replace(
                 part,
                 labelled=tuple(name for name in heads.losses if name != TARGET),
                 label_input=heads.labels is not None,
             )
             loop = TrainingLoop(
-                model=model.model,
+                model=model,
                 run=run,
                 steps_per_epoch=part.steps,
                 batches=part.epoch,
@@ -168,10 +167,10 @@ class BackboneTraining:
                 state=heads.state,
                 files_of=part.files,
                 report=self.report,
-                fit=self._distribution.fit(model.model),
+                fit=self._distribution.fit(model),
             )
             if training.tensorboard:
-                loop.on_epoch = functools.partial(_write_for_tensorboard, run.path / "tensorboard", model.model)
+                loop.on_epoch = functools.partial(_write_for_tensorboard, run.path / "tensorboard", model)
             progress = loop.train(ends[number], start=start, total_epochs=ends[-1])
 
     def _batches(self) -> ImageBatches:
@@ -200,11 +199,12 @@ class BackboneTraining:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Heads:
-    """Outputs on the embedding, their losses and weights, all by name.
+    """Layers on the embedding, with their outputs, losses and weights, all by name.
 
     `labels` is the input of the labels, of a head that draws classes.
     """
 
+    layers: dict[str, keras.Layer]
     outputs: dict[str, Any]
     losses: dict[str, keras.losses.Loss]
     weights: dict[str, float]
@@ -219,34 +219,34 @@ class Heads:
 def build_heads(config: Stage1Config, embedding: Any, *, classes: int) -> Heads:
     """Heads of one phase on an embedding `(B, D)`, not normalised, of `classes` training subjects."""
     draws = config.margin.weight > 0 and config.margin.sample < 1
-    heads = Heads({}, {}, {}, keras.Input((), dtype="int32", name=LABELS) if draws else None)
+    heads = Heads({}, {}, {}, {}, keras.Input((), dtype="int32", name=LABELS) if draws else None)
 
-    def add(name: str, weight: float, loss: keras.losses.Loss, output: Any) -> None:
-        heads.outputs[name], heads.losses[name], heads.weights[name] = output, loss, weight
+    def add(weight: float, loss: keras.losses.Loss, layer: keras.Layer, inputs: Any = embedding) -> None:
+        name = layer.name
+        heads.layers[name], heads.outputs[name] = layer, layer(inputs)
+        heads.losses[name], heads.weights[name] = loss, weight
 
     margin, triplet, distillation = config.margin, config.triplet, config.distillation
     if draws:
         layer, loss = _sampled(config, classes)
-        add(LABEL, margin.weight, loss, layer([embedding, heads.labels]))
+        add(margin.weight, loss, layer, [embedding, heads.labels])
     elif margin.weight > 0:
         loss = build_margin_loss(margin, classes=classes)
-        add(LABEL, margin.weight, loss, _logits(margin, loss, classes)(embedding))
+        if loss.needs_cosines:
+            layer = CosineLogits(classes, sub_centers=margin.sub_centers, with_norm=loss.needs_norm, name=LABEL)
+        elif margin.sub_centers > 1:
+            raise ConfigError(f"margin.sub_centers: {margin.name} compares no centres")
+        else:
+            layer = keras.layers.Dense(classes, name=LABEL, dtype="float32")
+        add(margin.weight, loss, layer)
     if config.center.weight > 0:
-        add(CENTER, config.center.weight, CenterLoss(), CentreDistances(classes, name=CENTER)(embedding))
+        add(config.center.weight, CenterLoss(), CentreDistances(classes, name=CENTER))
     if triplet.weight > 0:
         loss = TripletLoss(margin=triplet.margin, mining=triplet.mining, distance=triplet.distance)
-        add(TRIPLET, triplet.weight, loss, UnitLength(name=TRIPLET)(embedding))
+        add(triplet.weight, loss, UnitLength(name=TRIPLET))
     if distillation.teacher:
-        add(TARGET, distillation.weight, EmbeddingDistance(), UnitLength(name=TARGET)(embedding))
+        add(distillation.weight, EmbeddingDistance(), UnitLength(name=TARGET))
     return heads
-
-
-def _logits(config: MarginConfig, loss: SoftmaxCrossEntropy, classes: int) -> keras.layers.Layer:
-    if not loss.needs_cosines:
-        if config.sub_centers > 1:
-            raise ConfigError(f"margin.sub_centers: {config.name} compares no centres")
-        return keras.layers.Dense(classes, name=LABEL, dtype="float32")
-    return CosineLogits(classes, sub_centers=config.sub_centers, with_norm=loss.needs_norm, name=LABEL)
 
 
 def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, SampledLoss]:
@@ -255,11 +255,6 @@ def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, S
     loss = build_margin_loss(margin, classes=sampled_classes(classes, margin.sample))
     if not loss.needs_cosines:
         raise ConfigError(f"margin.sample: expected 1 with {margin.name}, received {margin.sample}")
-    if config.training.accumulate > 1:
-        raise ConfigError(
-            "training.accumulate: expected 1 with margin.sample below 1 (each batch has classes "
-            f"of its own), received {config.training.accumulate}"
-        )
     slots = 2 if optimizer.name != "sgd" else int(optimizer.momentum > 0)
     layer = SampledCosineLogits(
         classes, margin.sample, slots=slots, seed=config.seed, with_norm=loss.needs_norm, name=LABEL
@@ -267,17 +262,10 @@ def _sampled(config: Stage1Config, classes: int) -> tuple[SampledCosineLogits, S
     return layer, SampledLoss(loss)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class PhaseModel:
-    """A compiled network of backbone and heads, and the layers that are the heads' own."""
-
-    model: keras.Model
-    heads: Heads
-    layers: tuple[keras.Layer, ...]
-
-
-def build_phase(config: Stage1Config, backbone: keras.Model, batches: ImageBatches, *, train: str) -> PhaseModel:
-    """The compiled network of a phase: heads on the backbone, which all phases share.
+def build_phase(
+    config: Stage1Config, backbone: keras.Model, batches: ImageBatches, *, train: str
+) -> tuple[keras.Model, Heads]:
+    """The compiled network of a phase, and its heads on the backbone, which all phases share.
 
     `train` is `all`, or `head` to freeze the backbone; its batch norms then keep their statistics.
     """
@@ -297,7 +285,7 @@ def build_phase(config: Stage1Config, backbone: keras.Model, batches: ImageBatch
         jit_compile=False,
     )
     if heads.labels is not None:
-        head = model.get_layer(LABEL)
+        head = heads.layers[LABEL]
         if config.training.batch_size > head.sampled:
             raise ConfigError(
                 f"margin.sample: expected a share with room for the {config.training.batch_size} "
@@ -305,8 +293,7 @@ def build_phase(config: Stage1Config, backbone: keras.Model, batches: ImageBatch
                 f"{head.sampled:,}; raise it"
             )
         head.attach(model)
-    known = {id(layer) for layer in backbone.layers}
-    return PhaseModel(model, heads, tuple(layer for layer in model.layers if id(layer) not in known))
+    return model, heads
 
 
 def check_phases(phases: Sequence[Stage1Config]) -> None:
@@ -316,7 +303,7 @@ def check_phases(phases: Sequence[Stage1Config]) -> None:
         build_heads(settings, keras.Input((settings.backbone.embedding_size,)), classes=2)
 
 
-def carry_over(before: PhaseModel, after: PhaseModel) -> tuple[int, int]:
+def carry_over(before: Heads, after: Heads) -> tuple[int, int]:
     """Copy the variables of heads and losses to the next phase where layer, name and shape agree; (kept, new)."""
     known, wanted = _by_place(before), _by_place(after)
     kept = 0
@@ -328,14 +315,14 @@ def carry_over(before: PhaseModel, after: PhaseModel) -> tuple[int, int]:
     return kept, len(wanted) - kept
 
 
-def _by_place(phase: PhaseModel) -> dict[tuple[str, str], Any]:
+def _by_place(heads: Heads) -> dict[tuple[str, str], Any]:
     found = {
-        (layer.name, variable.path.rsplit("/", 1)[-1]): variable
-        for layer in phase.layers
+        (name, variable.path.rsplit("/", 1)[-1]): variable
+        for name, layer in heads.layers.items()
         for variable in layer.weights
         if not variable.name.startswith(SLOT)  # an optimizer's: it starts anew with each phase
     }
-    return found | {("state", variable.name): variable for variable in phase.heads.state}
+    return found | {("state", variable.name): variable for variable in heads.state}
 
 
 def start_backbone(config: Stage1Config) -> keras.Model:
@@ -393,17 +380,18 @@ def teacher_targets(batches: ImageBatches, teacher: Embedder, *, cache: Path, pr
     for path in folder.files:
         images.update(hashlib.sha256(path.read_bytes()).hexdigest().encode())
     changes = f"{AUGMENTATION_VERSION}/{batches.augmentation}/{batches.mix}/{batches.seed}"
+
+    def embedded(view: int) -> NDArray[np.float32]:
+        title = f"teacher, view {view + 1} of {batches.views}"
+        parts = tqdm(batches.view(view), title, unit="batch", disable=not progress)
+        return np.concatenate([teacher.embed_pixels(pixels.numpy()) for pixels in parts])
+
     views = []
     for view in range(batches.views):
         key = f"{teacher.fingerprint}/{images.hexdigest()}/{changes}/{view}"
         stored = cache / f"teacher-{hashlib.sha256(key.encode()).hexdigest()}.npy"
-        rows = cached_array(stored, (len(folder), teacher.embedding_size))
-        if rows is None:
-            title = f"teacher, view {view + 1} of {batches.views}"
-            parts = tqdm(batches.view(view), title, unit="batch", disable=not progress)
-            rows = np.concatenate([teacher.embed_pixels(images.numpy()) for images in parts])
-            write_array(stored, rows)
-        views.append(rows)
+        shape = (len(folder), teacher.embedding_size)
+        views.append(cached_array(stored, shape, functools.partial(embedded, view)))
     return np.stack(views)
 
 

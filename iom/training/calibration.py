@@ -3,11 +3,12 @@
 Keys are stolen: every key compares all pairs of images.
 """
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +33,10 @@ from iom.pretrained import HASHER_FILE, checkout, package_folder
 if TYPE_CHECKING:
     import keras
 
+    from iom.baselines.protection import Protection
+
 MAX_IMAGES = 4000
 """Images compared with each other; of a larger held-out part whole subjects are drawn."""
-
-
-class Coder(Protocol):
-    """What makes codes of embeddings: a hasher or a baseline."""
-
-    @property
-    def alphabet_size(self) -> int: ...
-
-    def hash(self, embeddings: NDArray[np.float32], key: TransformKey) -> NDArray[np.uint8]: ...
 
 
 def embedder_in_training(backbone: "keras.Model", *, batch_size: int = 64) -> Embedder:
@@ -100,7 +94,9 @@ class ValidationPairs:
         comparator = CosineComparator()
         return self.all.curve(comparator, comparator.prepare(embeddings))
 
-    def equal_error_rate(self, embeddings: NDArray[np.float32], coder: Coder, keys: Sequence[TransformKey]) -> float:
+    def equal_error_rate(
+        self, embeddings: NDArray[np.float32], coder: "FaceHasher | Protection", keys: Sequence[TransformKey]
+    ) -> float:
         """Mean over the keys of the equal error rate of codes."""
         comparator = SymbolComparator(coder.alphabet_size)
         curves = (self.all.curve(comparator, comparator.prepare(coder.hash(embeddings, key))) for key in keys)
@@ -108,7 +104,12 @@ class ValidationPairs:
 
 
 def calibrate(
-    coder: Coder, pairs: ValidationPairs, embeddings: NDArray[np.float32], config: CalibrationConfig, *, seed: int
+    coder: "FaceHasher | Protection",
+    pairs: ValidationPairs,
+    embeddings: NDArray[np.float32],
+    config: CalibrationConfig,
+    *,
+    seed: int,
 ) -> Calibration:
     """The largest threshold whose false match rate, over all keys, does not exceed `config.fmr`.
 
@@ -211,16 +212,12 @@ def recalibrate(
     progress: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> FaceHasher:
-    """Calibrate a hasher folder or an artefact on subjects it was not trained on; store nothing.
+    """Calibrate a hasher folder, or an artefact, on subjects it was not trained on; store nothing.
 
-    Args:
-        place: Folder of the hasher, or the artefact, which embeds for itself.
-        config: Its seed and calibration; without `faces` also data and embedder: the held-out subjects are taken. An
-            `embedder.keras` beside the hasher, trained along with it, is taken instead of the configured embedder.
-        faces: Aligned images `<faces>/<subject>/<image>`, all of them used.
-        weights: Embedder for `faces` (default: the hasher's own).
-        progress: Show progress bars.
-        report: Takes a line about the data, such as the lowest FMR that they can show.
+    An artefact embeds for itself. The subjects are `faces`, aligned images `<faces>/<subject>/<image>`, embedded by
+    `weights` (default: the hasher's own), or without them the held-out subjects of `config`, embedded as it says, or by
+    an `embedder.keras` beside the hasher, trained along with it. `report` takes a line about the data, such as the
+    lowest FMR that they can show.
     """
     if faces is None:
         hasher = load(place, opens_embedder=False)
@@ -231,11 +228,12 @@ def recalibrate(
         own_settings = {"weights": str(own), "second_weights": ""} if own.exists() else {}
         embedder = open_embedder(config.embedder.replace(**own_settings))
         hasher.check_embedder(embedder)
-        if _trained_on_other_data(place, config):
-            report(
-                "note: the data section differs from the one this hasher was trained with; subjects "
-                "held out here may have been trained on, which flatters the rates"
-            )
+        with contextlib.suppress(ConfigError):  # there is no configuration, or one of an older version
+            if load_config(Stage2Config, place / "config.yaml").data != config.data:
+                report(
+                    "note: the data section differs from the one this hasher was trained with; subjects "
+                    "held out here may have been trained on, which flatters the rates"
+                )
         embeddings = embedder.embed_files(pairs.files, progress=progress)
     else:
         hasher = load(place, weights=weights)
@@ -283,13 +281,3 @@ def check_target(place: Path, output: Path | None) -> None:
         raise ConfigError(
             f"{place} came with the package and is not changed: store the threshold in a copy with --output DIR"
         )
-
-
-def _trained_on_other_data(folder: Path, config: Stage2Config) -> bool:
-    stored = folder / "config.yaml"
-    if not stored.is_file():
-        return False
-    try:
-        return load_config(Stage2Config, stored).data != config.data
-    except ConfigError:  # of an older version: nothing can be said
-        return False

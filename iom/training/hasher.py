@@ -31,8 +31,8 @@ from iom.nn.losses.code.objectives import (
     HASHED_CLASS_COSINES,
     RELAXED,
     SOFT,
-    PerKeyLoss,
     build_objectives,
+    per_key,
 )
 from iom.nn.losses.code.pairs import code_cosine, expected_collision
 from iom.photos.images import read_images
@@ -170,7 +170,7 @@ class HasherTraining:
             f"{len(data.held_out):,} of {len(data.held_out.subjects):,} held out"
             + data.train.describe_left_out(config.data.min_images)
         )
-        self.backbone = self._load_backbone() if config.fine_tune else None
+        self.backbone = load_backbone_model(config.embedder.weights).trainable_model if config.fine_tune else None
         self._start = learned_start(config, data)
         self.network = initial_network(config, data, self._start)
 
@@ -190,9 +190,9 @@ class HasherTraining:
 
     def _loop(self, run: RunDir, verify: Callable[[], dict[str, float]]) -> TrainingLoop:
         config, data, steps = self.config, self.data, self.config.batches.steps_per_epoch
-        objectives: dict[str, Any] = dict(build_objectives(config.losses, config.hasher))
+        objectives = build_objectives(config.losses, config.hasher)
         if config.batches.keys > 1:
-            objectives = {name: PerKeyLoss(loss, config.batches.keys) for name, loss in objectives.items()}
+            objectives = {name: per_key(loss, config.batches.keys) for name, loss in objectives.items()}
         temperature = temperature_schedule(config.hasher, steps=config.epochs * steps)
         model = training_graph(
             self.network,
@@ -231,11 +231,6 @@ class HasherTraining:
             checkpoint_steps=config.checkpoint_steps,
             report=self.report,
         )
-
-    def _load_backbone(self) -> keras.Model:
-        if self.config.embedder.flip:
-            raise ConfigError("fine_tune trains on plain images: set embedder.flip to false")
-        return load_backbone_model(self.config.embedder.weights).trainable_model
 
     def _verification(self) -> Callable[[], dict[str, float]]:
         """Held-out equal error rate of the codes, beside the baseline's and the embedding's."""
@@ -317,15 +312,8 @@ def temperature_schedule(config: HasherConfig, *, steps: int) -> Callable[[int],
     start, end = config.inverse_temperature, config.inverse_temperature_end
     if end in (0.0, start):
         return None
-    last = max(steps - 1, 1)
-
-    def at(step: int) -> float:
-        share = min(step / last, 1.0)
-        if config.annealing == "linear":
-            return start + (end - start) * share
-        return float(start * (end / start) ** share)
-
-    return at
+    values = (np.linspace if config.annealing == "linear" else np.geomspace)(start, end, steps)
+    return lambda step: float(values[min(step, steps - 1)])
 
 
 def training_graph(
@@ -348,7 +336,7 @@ def training_graph(
             part of `hasher`.
         backbone: Trained along, from images; otherwise the input is the embedding.
         keys: G, keys that each batch is hashed under. With more than one, `order` is `(B, G, W)` and each output gets
-            an axis for the keys behind the rows, for `PerKeyLoss`.
+            an axis for the keys behind the rows, for `per_key`.
         temperature_input: The inverse temperature is an input `(B, 1)` instead of a constant.
         classes: Training subjects, for that head.
     """

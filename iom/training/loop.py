@@ -21,7 +21,7 @@ import keras
 
 from iom._files import write_json
 from iom.errors import IomError
-from iom.training.run_dir import PLACES, Progress, RunDir, draw_curves
+from iom.training.run_dir import PLACES, Progress, RunDir, draw_curves, read_records
 
 ACCURACY = "accuracy"
 """Figures with this ending are better the higher they are; all others the lower."""
@@ -97,7 +97,7 @@ class TrainingLoop:
         return self.progress
 
     def _draw(self) -> None:
-        if records := self.run.records():
+        if records := read_records(self.run.metrics_path):
             draw_curves(self.run.path / "curves.png", {self.run.path.name: records})
 
     def _train_epoch(self, epoch: int, requested: threading.Event, total_epochs: int) -> None:
@@ -127,7 +127,6 @@ class TrainingLoop:
         self.save_model("last")
         self.run.log(record)
         self._save_state(epoch + 1, 0)
-        self.progress = dataclasses.replace(self.progress, epoch=epoch + 1, step=0)
         self.on_epoch(record)
         self.report(_line(record, total_epochs) + (" (best)" if improved else ""))
 
@@ -157,8 +156,8 @@ class TrainingLoop:
         loss = float(logs.get("loss", 0.0))
         if math.isfinite(loss) and _is_finite(self.model):
             return
-        names = [name.removesuffix("_loss") for name in logs if name.endswith("_loss")]
-        outputs = [name for name in names if not math.isfinite(float(logs[f"{name}_loss"]))]
+        losses = {name.removesuffix("_loss"): float(value) for name, value in logs.items() if name.endswith("_loss")}
+        outputs = [name for name, value in losses.items() if not math.isfinite(value)]
         if not math.isfinite(loss) and not outputs:
             outputs = list(getattr(self.model, "output_names", ()))
         problem = f"the loss is {loss}" if not math.isfinite(loss) else "the weights are not finite"
@@ -188,7 +187,8 @@ class TrainingLoop:
 
     def _save_state(self, epoch: int, step: int) -> None:
         """Write the state that the next step starts from."""
-        self.run.save_state(self.model, dataclasses.replace(self.progress, epoch=epoch, step=step), state=self.state)
+        self.progress = dataclasses.replace(self.progress, epoch=epoch, step=step)
+        self.run.save_state(self.model, self.progress, state=self.state)
 
     def _learning_rate(self) -> float:
         """Learning rate of the next step."""

@@ -8,7 +8,6 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, ExponentialDecay, LearningRateSchedule, PiecewiseConstantDecay
 
-from iom._registry import lookup
 from iom.config import OptimizerConfig
 from iom.errors import ConfigError
 
@@ -46,20 +45,16 @@ def build_schedule(config: OptimizerConfig, *, epochs: int, steps_per_epoch: int
         )
     warmup = round(config.warmup_epochs * steps_per_epoch)
     steps = max(1, epochs * steps_per_epoch - warmup)
-    rate = lookup(SCHEDULES, config.schedule, "learning-rate schedule")(config, steps, steps_per_epoch)
+    rate = SCHEDULES[config.schedule](config, steps, steps_per_epoch)
     delay = 0 if config.schedule == "step" else warmup  # milestones are epochs of the whole training
     floor = config.floor * config.learning_rate if config.schedule == "exponential" else 0.0
     return WarmUp(rate, warmup_steps=warmup, delay=delay, min_rate=floor)
 
 
-def _constant(config: OptimizerConfig, steps: int = 0, epoch: int = 0) -> Rate:
-    return lambda step: config.learning_rate
-
-
 def _stepwise(config: OptimizerConfig, steps: int, epoch: int) -> Rate:
     milestones = sorted(round(milestone * epoch) for milestone in config.milestones)
     if not milestones:
-        return _constant(config)
+        return lambda step: config.learning_rate
     rates = [config.learning_rate * config.factor**passed for passed in range(len(milestones) + 1)]
     # A rate changes behind its boundary.
     return PiecewiseConstantDecay([milestone - 0.5 for milestone in milestones], rates)  # type: ignore[no-any-return]
@@ -88,7 +83,7 @@ def _cosine_restarts(config: OptimizerConfig, steps: int, epoch: int) -> Rate:
 
 
 SCHEDULES: dict[str, Callable[[OptimizerConfig, int, int], Rate]] = {
-    "constant": _constant,
+    "constant": lambda config, steps, epoch: lambda step: config.learning_rate,
     "step": _stepwise,
     "cosine": lambda config, steps, epoch: CosineDecay(config.learning_rate, steps, alpha=config.floor),
     "cosine_restarts": _cosine_restarts,
@@ -111,13 +106,12 @@ def build_optimizer(
 
     `accumulate` is the number of batches whose gradients are averaged into one update.
     """
-    kind = lookup(OPTIMIZERS, config.name, "optimizer")
     settings: dict[str, Any] = {"weight_decay": config.weight_decay or None}
     if config.name == "sgd":
         settings |= {"momentum": config.momentum, "nesterov": config.nesterov}
     if config.name == "adamw":
         settings["weight_decay"] = config.weight_decay  # its own default is not zero
-    optimizer = kind(
+    optimizer = OPTIMIZERS[config.name](
         learning_rate=build_schedule(config, epochs=epochs, steps_per_epoch=steps_per_epoch),
         global_clipnorm=config.clip_norm or None,
         gradient_accumulation_steps=accumulate if accumulate > 1 else None,

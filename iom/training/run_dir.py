@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 
 from iom._environment import environment
 from iom._files import TEMPORARY, atomic_path, remove_temporary_files, write_json, write_text
-from iom._untrusted import parse_json, read_json
+from iom._untrusted import parse_json, read_arrays, read_json, short
 from iom.config import load_config, save_config
-from iom.config.base import dotted, short
+from iom.config.base import dotted
 from iom.errors import CheckpointError, ConfigError
 
 HEADER = "header"
@@ -68,12 +67,11 @@ class RunDir:
                     f"{path} already holds a run: continue it with --resume, or choose another --output"
                 )
             run._check_same_config(stored)
-            remove_temporary_files(path)
         elif path.exists() and any(not each.name.startswith(TEMPORARY) for each in path.iterdir()):
             raise CheckpointError(f"{path} is not empty and holds no run: choose another --output")
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            remove_temporary_files(path)
+        path.mkdir(parents=True, exist_ok=True)
+        remove_temporary_files(path)
+        if not stored.exists():
             save_config(config, stored)
         run._note_versions()
         return run
@@ -105,12 +103,8 @@ class RunDir:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append the record of an epoch, or of a `step` within it; records of that place or later are replaced."""
-        kept = [row for row in self.records() if _place(row) < _place(record)]
+        kept = [row for row in read_records(self.metrics_path) if _place(row) < _place(record)]
         write_records(self.metrics_path, [*kept, record])
-
-    def records(self) -> list[dict[str, Any]]:
-        """All records so far: of epochs, and of steps where verification was asked for there."""
-        return read_records(self.metrics_path)
 
     def save_state(self, model: keras.Model, progress: Progress, *, state: Sequence[Any] = ()) -> None:
         """Write every variable of the model, its optimizer and `state` (of losses), atomically."""
@@ -145,12 +139,10 @@ class RunDir:
 
     def _stored(self) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         try:
-            # NumPy leaves a damaged file open when it opens it itself.
-            with self.state_path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                header = parse_json(str(stored[HEADER]))
-                arrays = [stored[f"{index:05d}"] for index in range(len(stored.files) - 1)]
-                return header, arrays
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            stored = read_arrays(self.state_path)
+            header = parse_json(str(stored.pop(HEADER)))
+            return header, [stored[f"{index:05d}"] for index in range(len(stored))]
+        except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"{self.state_path} is damaged ({error}); the run cannot be resumed from it. "
                 "The best and last models beside it are not touched; start anew in another folder"
@@ -231,14 +223,9 @@ def curves_figure(runs: Mapping[str, Records]) -> "Figure":
 
 def _panels(runs: Mapping[str, Records]) -> list[str]:
     """Names of the figures: the losses first, the learning rate last, the rest as they come."""
-    names: dict[str, None] = {}
-    for records in runs.values():
-        for row in records:
-            names |= dict.fromkeys(name for name in row if name not in PLACES)
-    losses = [name for name in names if name == "loss" or name.endswith("_loss")]
-    losses.sort(key=lambda name: name != "loss")
-    rest = [name for name in names if name not in losses and name != "learning_rate"]
-    return [*losses, *rest, *(["learning_rate"] if "learning_rate" in names else [])]
+    rows = (row for records in runs.values() for row in records)
+    names = dict.fromkeys(name for row in rows for name in row if name not in PLACES)
+    return sorted(names, key=lambda name: (name != "loss", not name.endswith("_loss"), name == "learning_rate"))
 
 
 def _position(row: Mapping[str, Any], records: Records) -> float:

@@ -4,7 +4,7 @@ import pytest
 
 from iom.attacks.base import unit
 from iom.attacks.reconstruction import cross_entropy_descent
-from iom.attacks.targets import attacked_hasher, linear_part
+from iom.attacks.targets import attacked_hasher
 from iom.baselines import BASELINES
 from iom.config import HasherConfig
 from iom.keys import part_of
@@ -56,7 +56,7 @@ def test_vectors_give_the_codes_of_a_hasher(rows, key, settings):
 
 def test_a_hasher_with_hidden_layers_is_descended_through(make_leak, rows):
     model = hasher(hidden_layers=1, code_length=128)
-    assert linear_part(model.model) is None
+    assert model.head.disclosed(16)[0] is None
     system = attacked_hasher("ours", model)
     assert system.vectors is None
     truth = rows(6, 16)
@@ -72,7 +72,7 @@ def test_parts_share_nothing(rows, key):
     model = hasher(32, key_kind="part", keep=16)
     system = attacked_hasher("ours", model)
     truth = rows(20)
-    learned = np.linalg.inv(linear_part(model.model))
+    learned = np.linalg.inv(model.head.disclosed(32)[0])
     spans = {}
     for number in range(1, 12):
         one = key(number)

@@ -1,6 +1,8 @@
 """Every command takes folders of trained hashers and artefacts, or says what an artefact lacks."""
 
+import contextlib
 import functools
+import io
 import json
 from pathlib import Path
 
@@ -224,10 +226,12 @@ def test_serve(share, iom, models, kind, monkeypatch):
     pytest.importorskip("fastapi")
     from tests.service.conftest import TestClient
 
-    def serve(opens, **options):
-        with opens("http://door") as (app, text), TestClient(app) as client:
+    def serve(app, listener, settings, *, ready, **options):
+        with contextlib.redirect_stdout(io.StringIO()) as text:
+            ready()
+        with TestClient(app) as client:
             assert client.get("/health/ready").status_code == 200
-            token = text.split("token=")[1].split()[0]
+            token = text.getvalue().split("token=")[1].split()[0]
             face = sorted((models / "faces").glob("*/*"))[0].read_bytes()
             for verb in ("enroll", "verify"):
                 images = [("images" if verb == "enroll" else "image", ("a.png", face))]
@@ -237,7 +241,6 @@ def test_serve(share, iom, models, kind, monkeypatch):
                 )  # fmt: skip
                 assert answer.status_code in (200, 201), answer.text
             assert answer.json()["match"]
-        return 0
 
     monkeypatch.setattr("iom.service.server.serve", serve)
     code, _, error = iom("serve", "--demo", "--detector", "none", "--hasher", hasher_of(models, kind))

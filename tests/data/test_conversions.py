@@ -92,7 +92,7 @@ def test_shards_and_back_is_byte_for_byte(faces, shards, tmp_path):
 def test_a_shard_is_held_open_while_it_is_read(shards, monkeypatch):
     """A thread may be given a descriptor that the cache does not keep, as another thread was faster."""
     monkeypatch.setattr(tfrecord, "_descriptor", tfrecord._Descriptor)
-    for row in open_shards(shards).rows.values():
+    for row in open_shards(shards).values():
         assert hashlib.sha256(row.read_bytes()).hexdigest() == row.sha256
 
 
@@ -215,14 +215,12 @@ def test_damaged_shards_are_refused_or_right(shards, tmp_path, damage, name):
     changed = damaged((root / name).read_bytes(), *damage)
     (root / name).write_bytes(changed)
     try:
-        store = open_shards(root, verify=True)
+        found = open_shards(root, verify=True)
     except DataError:
         return
     whole = open_shards(shards)
     assert name == "manifest.json"
-    assert {p: r.path.split("/")[0] for p, r in store.rows.items()} == {
-        p: r.path.split("/")[0] for p, r in whole.rows.items()
-    }
+    assert {p: r.path.split("/")[0] for p, r in found.items()} == {p: r.path.split("/")[0] for p, r in whole.items()}
 
 
 @pytest.mark.parametrize("tenth", range(10))

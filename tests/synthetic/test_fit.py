@@ -39,9 +39,8 @@ def test_covariances_are_unbiased_on_unequal_groups() -> None:
 
 def test_a_fit_on_samples_reproduces_them() -> None:
     images, labels = load_face_model().sample(60, 3, seed=1)
-    model, summary = fit_face_model(images, labels, symmetric=120, antisymmetric=60)
-    assert (summary.images, summary.subjects) == (180, 60)
-    assert summary.symmetric_share > 0.95
+    model, shares = fit_face_model(images, labels, symmetric=120, antisymmetric=60)
+    assert shares["symmetric_share"] > 0.95
     again, _ = model.sample(60, 3, seed=1, between=1.0, within=1.0)
     spread, expected = again.astype(float).std(0).mean(), images.astype(float).std(0).mean()
     assert again.mean() == pytest.approx(images.mean(), abs=4)

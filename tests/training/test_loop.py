@@ -13,7 +13,7 @@ from iom.config import OptimizerConfig, Stage1Config
 from iom.training import loop
 from iom.training.loop import TrainingDivergedError, TrainingLoop, TrainingStopped, interruptions
 from iom.training.optimizers import build_optimizer
-from iom.training.run_dir import Progress, RunDir
+from iom.training.run_dir import Progress, RunDir, read_records
 
 STEPS, EPOCHS = 5, 2
 
@@ -162,7 +162,7 @@ def test_verification_within_an_epoch_and_the_figure_that_decides(tmp_path):
         best_figure="lfw_accuracy",
         verify_steps=2,
     )
-    records = run.records()
+    records = read_records(run.metrics_path)
     places = [(row["epoch"], row.get("step")) for row in records]
     assert places == [(1, 2), (1, 4), (1, None), (2, 2), (2, 4), (2, None)]
     assert [row["lfw_accuracy"] for row in records] == [0.6, 0.7, 0.9, 0.8, 0.8, 0.95]

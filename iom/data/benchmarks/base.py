@@ -45,9 +45,7 @@ class Pooling:
 
     def pooled(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unit-length embedding of each template, `(N, D)` -> `(T, D)`."""
-        rows: NDArray[Any] = embeddings
-        if self.weight is not None:
-            rows = rows * self.weight[:, None]
+        rows: NDArray[Any] = embeddings if self.weight is None else embeddings * self.weight[:, None]
         return mean_by_media(rows, self.media, self.template).astype(np.float32)
 
 

@@ -40,26 +40,6 @@ GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 LANDMARKS = 10
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Faces:
-    """All faces of the lists, and the templates they make."""
-
-    images: tuple[Path, ...]
-    pooling: Pooling
-    names: NDArray[np.int64]
-    """Number of each template in the lists, rising, `(T,)`."""
-
-    def rows(self, templates: NDArray[np.int64], source: Path) -> NDArray[np.int64]:
-        """Rows of listed templates; those without a face are an error."""
-        rows = np.minimum(np.searchsorted(self.names, templates), len(self.names) - 1)
-        unknown = np.unique(templates[self.names[rows] != templates])
-        if len(unknown):
-            raise DataError(
-                f"{source}: {len(unknown)} templates have no face in the list of faces: {shown(unknown.tolist())}"
-            )
-        return rows
-
-
 def read_ijb_pairs(meta: Path, root: Path, *, align_into: str | Path = "") -> PairBenchmark:
     """1:1 verification of templates, by the lists in `meta`.
 
@@ -69,32 +49,31 @@ def read_ijb_pairs(meta: Path, root: Path, *, align_into: str | Path = "") -> Pa
     prefix = _prefix(meta)
     path = meta / f"{prefix}_template_pair_label.txt"
     pairs = read_rows(path, "'template template 0|1'", lambda f: (int(f[0]), int(f[1]), truth(f[2])))
-    faces = _faces(meta, root, prefix, align_into)
-    left = faces.rows(np.array([pair[0] for pair in pairs], np.int64), path)
-    right = faces.rows(np.array([pair[1] for pair in pairs], np.int64), path)
+    images, pooling, names = _faces(meta, root, prefix, align_into)
+    left, right = (_rows(names, np.array([pair[side] for pair in pairs], np.int64), path) for side in (0, 1))
     same = np.array([pair[2] for pair in pairs], bool)
     return PairBenchmark(
         name=f"{prefix}_1:1",
-        images=faces.images,
+        images=images,
         left=left,
         right=right,
         same=same,
         fold=np.zeros(len(pairs), np.int64),
-        subjects=linked_subjects(left, right, same, len(faces.names)),
-        pooling=faces.pooling,
+        subjects=linked_subjects(left, right, same, len(names)),
+        pooling=pooling,
     )
 
 
 def read_ijb_identification(meta: Path, root: Path, *, align_into: str | Path = "") -> IdentificationBenchmark:
     """1:N identification: mixed probes against two galleries, which are evaluated apart; see `read_ijb_pairs`."""
     prefix = _prefix(meta)
-    faces = _faces(meta, root, prefix, align_into)
-    subject_of = np.full(len(faces.names), -1, np.int64)
+    images, pooling, names = _faces(meta, root, prefix, align_into)
+    subject_of = np.full(len(names), -1, np.int64)
     rows_of = {}
     for part in (*(f"gallery_{name}" for name in GALLERIES[prefix]), "probe_mixed"):
         path = meta / f"{prefix}_1N_{part}.csv"
         templates, subjects = _template_list(path)
-        rows = faces.rows(templates, path)
+        rows = _rows(names, templates, path)
         clash = (subject_of[rows] >= 0) & (subject_of[rows] != subjects)
         if clash.any():
             raise DataError(
@@ -108,8 +87,8 @@ def read_ijb_identification(meta: Path, root: Path, *, align_into: str | Path = 
     subject_of[unnamed] = subject_of.max() + 1 + np.arange(int(unnamed.sum()))
     return IdentificationBenchmark(
         name=f"{prefix}_1:N",
-        images=faces.images,
-        pooling=faces.pooling,
+        images=images,
+        pooling=pooling,
         subjects=subject_of,
         galleries={name: rows_of[f"gallery_{name}"] for name in GALLERIES[prefix]},
         probes=rows_of["probe_mixed"],
@@ -123,7 +102,10 @@ def _prefix(meta: Path) -> str:
     raise DataError(f"{meta}: expected ijbb_face_tid_mid.txt or ijbc_face_tid_mid.txt, found neither")
 
 
-def _faces(meta: Path, root: Path, prefix: str, align_into: str | Path) -> _Faces:
+def _faces(
+    meta: Path, root: Path, prefix: str, align_into: str | Path
+) -> tuple[tuple[Path, ...], Pooling, NDArray[np.int64]]:
+    """Images of the lists, the templates they make, and the number of each template in the lists, rising, `(T,)`."""
     listed = meta / f"{prefix}_face_tid_mid.txt"
     rows = read_rows(listed, "'image template medium'", _face)
     points = meta / f"{prefix}_name_5pts_score.txt"
@@ -142,7 +124,18 @@ def _faces(meta: Path, root: Path, prefix: str, align_into: str | Path) -> _Face
     if align_into:
         landmarks = np.array([row[1] for row in scored], np.float64).reshape(-1, 5, 2)
         images = aligned_crops(images, landmarks, Path(align_into), progress=True)
-    return _Faces(images, Pooling(template.astype(np.int64), media, weight), names)
+    return images, Pooling(template.astype(np.int64), media, weight), names
+
+
+def _rows(names: NDArray[np.int64], templates: NDArray[np.int64], source: Path) -> NDArray[np.int64]:
+    """Rows of listed templates among all, by number; those without a face are an error."""
+    rows = np.minimum(np.searchsorted(names, templates), len(names) - 1)
+    unknown = np.unique(templates[names[rows] != templates])
+    if len(unknown):
+        raise DataError(
+            f"{source}: {len(unknown)} templates have no face in the list of faces: {shown(unknown.tolist())}"
+        )
+    return rows
 
 
 def _face(fields: list[str]) -> tuple[str, int, int]:
@@ -151,11 +144,10 @@ def _face(fields: list[str]) -> tuple[str, int, int]:
 
 
 def _scored(fields: list[str]) -> tuple[str, list[float], float]:
-    image, *numbers = fields
-    values = [float(number) for number in numbers]
-    if len(values) != LANDMARKS + 1:
-        raise ValueError(len(values))
-    return image, values[:-1], values[-1]
+    image, *points, score = fields
+    if len(points) != LANDMARKS:
+        raise ValueError(fields)
+    return image, [float(point) for point in points], float(score)
 
 
 def _template_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

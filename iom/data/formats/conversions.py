@@ -93,7 +93,11 @@ def from_recordio(root: Path) -> FaceSource:
     records = read_record_file(path)
     names = []
     for row, (key, label) in enumerate(zip(records.keys, records.labels, strict=True)):
-        names.append(f"{label:08d}/{key:09d}.{_suffix(records.read(row), f'{path}: record {key}')}")
+        data = records.read(row)
+        suffix = next((suffix for signature, suffix in SIGNATURES.items() if data.startswith(signature)), "")
+        if not suffix:
+            raise DataError(f"{path}: record {key}: expected a JPEG or PNG, found {data[:4]!r}")
+        names.append(f"{label:08d}/{key:09d}.{suffix}")
     notes = () if records.cross_checked else ("no identity ranges: labels could not be checked",)
     order = sorted(range(len(names)), key=names.__getitem__)
     return FaceSource(path, tuple(names[row] for row in order), lambda row: records.read(order[row]), notes)
@@ -101,9 +105,9 @@ def from_recordio(root: Path) -> FaceSource:
 
 def from_shards(root: Path) -> FaceSource:
     """A folder of TFRecord shards of this package."""
-    store = open_shards(root, verify=True)
-    paths = tuple(store.paths)
-    return FaceSource(root, paths, lambda row: store.rows[paths[row]].read_bytes())
+    shards = open_shards(root, verify=True)
+    rows = list(shards.values())
+    return FaceSource(root, tuple(shards), lambda row: rows[row].read_bytes())
 
 
 def convert(
@@ -246,6 +250,7 @@ def _write_shard(
 ) -> tuple[list[ShardRow], list[str]]:
     import tensorflow as tf
 
+    Feature = tf.train.Feature  # noqa: N806 - a class
     rows: list[ShardRow] = []
     skipped: list[str] = []
     place = 0
@@ -257,23 +262,17 @@ def _write_shard(
                 continue
             name = source.paths[index]
             subject = name.split("/", 1)[0]
-            record = _example(data, name, subject, label_of[subject])
+            values = {"image/encoded": data, "image/filename": name.encode(), "image/subject": subject.encode()}
+            features = {name: Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
+            features["image/source_id"] = Feature(int64_list=tf.train.Int64List(value=[label_of[subject]]))
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            record = bytes(example.SerializeToString(deterministic=True))
             offset = place + RECORD_HEAD + record.index(data)
             digest = hashlib.sha256(data).hexdigest()
             rows.append(ShardRow(path, offset, len(data), label_of[subject], digest, name))
             writer.write(record)
             place += RECORD_HEAD + len(record) + RECORD_TAIL
     return rows, skipped
-
-
-def _example(data: bytes, name: str, subject: str, label: int) -> bytes:
-    import tensorflow as tf
-
-    values = {"image/encoded": data, "image/filename": name.encode(), "image/subject": subject.encode()}
-    features = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in values.items()}
-    features["image/source_id"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
-    message = tf.train.Example(features=tf.train.Features(feature=features))
-    return bytes(message.SerializeToString(deterministic=True))
 
 
 def _verify(path: Path, rows: list[ShardRow]) -> None:
@@ -356,13 +355,6 @@ def write_bin_pairs(pairs: EncodedPairs, target: Path) -> dict[str, Any]:
     manifest = {"pairs": len(same), "images": len(pairs.images), "sha256": {target.name: sha256_of(target)}}
     write_json(target.with_name(f"{target.name}.json"), manifest)
     return manifest
-
-
-def _suffix(data: bytes, place: str) -> str:
-    for signature, suffix in SIGNATURES.items():
-        if data.startswith(signature):
-            return suffix
-    raise DataError(f"{place}: expected a JPEG or PNG, found {data[:4]!r}")
 
 
 FACE_SOURCES: dict[str, Callable[[Path], FaceSource]] = {

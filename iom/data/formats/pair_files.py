@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from iom._files import atomic_path
 from iom._unpickling import restricted_loads
-from iom._untrusted import read_bytes, reading
+from iom._untrusted import parse_array, read_bytes, reading
 from iom._workers import WorkerPool
 from iom.data.benchmarks.base import PairBenchmark, block_folds, linked_subjects
 from iom.data.table_files import read_object
@@ -180,8 +180,7 @@ def _pixels(values: NDArray[np.float32], path: Path) -> Pixels:
 
 def _truth_values(path: Path) -> NDArray[np.bool_]:
     with reading(path, "a plain array of truth values"):
-        with path.open("rb") as stream:  # NumPy leaves a damaged file open when it opens it itself
-            values: NDArray[Any] = np.load(stream, allow_pickle=False)
+        values = parse_array(read_bytes(path, MAX_BYTES))
         if values.dtype.kind not in "biuf" or values.ndim != 1:
             raise DataError(f"{path}: expected a list of True and False, received something else")
     # NumPy takes any byte but 0 for True: a damaged one shows only as a number.

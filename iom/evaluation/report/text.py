@@ -1,10 +1,8 @@
 """Text of a report: numbers with intervals, tables for terminal, Markdown, LaTeX and CSV, and a summary."""
 
-import csv
 import dataclasses
-import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jinja2
@@ -170,15 +168,6 @@ _LATEX = str.maketrans(
         **{character: f"\\{character}" for character in "%_&#${}"},
     }
 )
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV; a value that is missing or `None` is an empty cell."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def report_tables(data: ReportData) -> dict[str, Table]:

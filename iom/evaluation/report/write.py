@@ -11,12 +11,12 @@ import yaml
 from markupsafe import Markup
 from PIL import Image
 
-from iom._files import atomic_path
+from iom._files import atomic_path, csv_text
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.records import FILE, HardestPair, ReportData
 from iom.evaluation.report import plots
-from iom.evaluation.report.text import Table, csv_text, diff_table, render, report_tables
+from iom.evaluation.report.text import Table, diff_table, render, report_tables
 from iom.evaluation.score_files import benchmark_names
 
 PAGE = "report.html"

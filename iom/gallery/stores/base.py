@@ -15,6 +15,7 @@ from iom._registry import did_you_mean_url
 from iom.codes.packing import code_bytes
 from iom.errors import (
     AlreadyEnrolledError,
+    CodeError,
     EnrolmentError,
     RevokedError,
     StoreError,
@@ -200,10 +201,10 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def pages(self, application: str, *, since: int = 0) -> Iterator[list[Reference]]:
-        """All valid references by record number, `PAGE` at a time, as `scan` reads them."""
+    def pages(self, application: str, *, since: int = 0, limit: int = PAGE) -> Iterator[list[Reference]]:
+        """All valid references by record number, `limit` at a time, as `scan` reads them."""
         after = -1
-        while page := self.scan(application, after=after, since=since):
+        while page := self.scan(application, after=after, since=since, limit=limit):
             yield page
             after = page[-1].record
 
@@ -224,11 +225,12 @@ class RecordStore(contextlib.AbstractContextManager["RecordStore"]):
 
     def claim(self, owner: str) -> None:
         """Set the owner, once; `StoreError` if there is another one."""
-        with self._writing() as connection:
-            if not self.owner():
-                connection.execute(self._set_owner, {"owner": owner})
-            elif self.owner() != owner:
-                raise self._error("belongs to another key store")
+        if not self.owner():
+            with self._writing() as connection:
+                if not self.owner():
+                    connection.execute(self._set_owner, {"owner": owner})
+        if self.owner() != owner:
+            raise self._error("belongs to another key store, of another master")
 
     @abc.abstractmethod
     def erase(self) -> None:
@@ -588,7 +590,7 @@ def _application_of(row: Sequence[Any]) -> Application:
     values = [*row[:5], bool(row[5]), *row[6:]]
     try:
         return Application(*_checked(values, _APPLICATION_TYPES, "application"))
-    except EnrolmentError as error:
+    except (CodeError, EnrolmentError) as error:
         raise tampered(f"the record store: {error}") from error
 
 

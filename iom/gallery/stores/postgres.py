@@ -177,8 +177,7 @@ class PostgresStore(RecordStore):
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator["PostgresStore"]:
-        store = PostgresStore(self._dsn)
-        try:
+        with contextlib.closing(PostgresStore(self._dsn)) as store:
             store.chain = self.chain
             with self._dsn.explained():
                 run = store._live().exec_driver_sql
@@ -187,8 +186,6 @@ class PostgresStore(RecordStore):
                 run("SELECT 1 FROM gallery")  # the first read of the transaction fixes the state
             store._is_snapshot = True
             yield store
-        finally:
-            store.close()
 
     def erase(self) -> None:
         details: list[str] = []

@@ -46,7 +46,6 @@ class SqliteFile:
         self.path = path
         self._layout = layout
         self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
         if not path.is_file():
             raise StoreNotFoundError(f"no {layout.noun} at {path}; make one with: iom init", place=str(path))
         mode = "mode=ro" if read_only else "mode=rw"
@@ -68,7 +67,7 @@ class SqliteFile:
                 raise
 
     def _set_up(self, *, read_only: bool) -> None:
-        run = self._open().execute
+        run = self._connection.execute
         run("PRAGMA foreign_keys = ON")
         run("PRAGMA secure_delete = ON")
         run("PRAGMA cell_size_check = ON")
@@ -96,7 +95,7 @@ class SqliteFile:
     def locked(self) -> Iterator[sqlite3.Connection]:
         """The connection, held by this thread, with explained errors."""
         with self._lock, self._explained():
-            yield self._open()
+            yield self._connection
 
     def check_place(self) -> None:
         """Raise `StoreError` if the file was moved or replaced since it was opened."""
@@ -109,9 +108,6 @@ class SqliteFile:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A transaction in which all queries see one state."""
         with self.locked() as connection:
-            if connection.in_transaction:
-                yield connection
-                return
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -179,20 +175,13 @@ class SqliteFile:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise StoreError(f"{self.path}: the {self._layout.noun} is closed")
-        return self._connection
+            self._connection.close()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, sa.exc.DBAPIError) as error:
+        except (sqlite3.Error, sa.exc.DBAPIError, sa.exc.ResourceClosedError) as error:
             cause = getattr(error, "orig", error)
             raise StoreError(f"{self.path}: {_advice(cause, self._layout.noun)}") from cause
         except OverflowError as error:
@@ -304,20 +293,16 @@ class SqliteStore(RecordStore):
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator["SqliteStore"]:
-        store = SqliteStore(self._file.path, read_only=True)
-        try:
+        with contextlib.closing(SqliteStore(self._file.path, read_only=True)) as store, store._file.reading():
             store.chain = self.chain
-            with store._file.reading():
-                store.owner()  # the first read of the transaction fixes the state
-                yield store
-        finally:
-            store.close()
+            store.owner()  # the first read of the transaction fixes the state
+            yield store
 
     def erase(self) -> None:
         self._file.vacuum()
 
     def close(self) -> None:
-        with contextlib.suppress(StoreError), self._file.locked():  # it may be closed already
+        with self._file.locked():
             self._connection.close()
             self._engine.dispose()
         self._file.close()

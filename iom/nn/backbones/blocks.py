@@ -165,6 +165,14 @@ def prelu(name: str) -> layers.Layer:
     return layers.PReLU(alpha_initializer=slope, shared_axes=[1, 2], name=name)
 
 
+def conv_unit(x: Any, name: str, activation: str = "", **settings: Any) -> Any:
+    """Convolution - BN (- activation), PReLU or one of Keras by its name; `settings` as of `conv_norm`."""
+    x = conv_norm(x, f"{name}_conv", f"{name}_bn", **settings)
+    if activation == "prelu":
+        return prelu(f"{name}_prelu")(x)
+    return layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
+
+
 def squeeze_excite(x: Any, name: str, *, reduced: int, bias: bool = True, gate: str = "sigmoid") -> Any:
     """Squeeze and excitation (Hu et al., CVPR 2018, arXiv 1709.01507): channels weighed by their averages.
 

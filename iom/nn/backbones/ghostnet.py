@@ -9,7 +9,7 @@ from typing import Any
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.blocks import conv_norm, round_width, squeeze_excite
+from iom.nn.backbones.blocks import conv_unit, round_width, squeeze_excite
 
 BLOCKS = (
     (3, 16, 16, False, 1),
@@ -40,7 +40,7 @@ def ghostnet(x: Any, *, width: float = 1.0) -> Any:
     """Feature map of GhostNet of scaled pixels; `width` is the factor of all widths, rounded to multiples of 4."""
     if width <= 0:
         raise ConfigError(f"ghostnet: expected a positive width, received {width}")
-    x = _unit(x, "stem", filters=round_width(STEM * width, DIVISOR), kernel=3, stride=2)
+    x = conv_unit(x, "stem", "relu", filters=round_width(STEM * width, DIVISOR), kernel=3, stride=2)
     for number, (kernel, inner, filters, squeezes, stride) in enumerate(BLOCKS, start=1):
         x = _bottleneck(
             x,
@@ -51,31 +51,25 @@ def ghostnet(x: Any, *, width: float = 1.0) -> Any:
             squeezes=squeezes,
             stride=stride,
         )
-    return _unit(x, "last", filters=round_width(LAST * width, DIVISOR))
+    return conv_unit(x, "last", "relu", filters=round_width(LAST * width, DIVISOR))
 
 
-def _unit(x: Any, name: str, *, relu: bool = True, **settings: Any) -> Any:
-    """Convolution - BN (- ReLU); `settings` as of `conv_norm`."""
-    x = conv_norm(x, f"{name}_conv", f"{name}_bn", **settings)
-    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
-
-
-def _ghost(x: Any, name: str, *, filters: int, relu: bool) -> Any:
+def _ghost(x: Any, name: str, activation: str = "", *, filters: int) -> Any:
     # Rounded widths are even: both halves have the same number of channels.
-    first = _unit(x, f"{name}_primary", filters=filters // 2, relu=relu)
-    second = _unit(first, f"{name}_cheap", kernel=3, relu=relu)
+    first = conv_unit(x, f"{name}_primary", activation, filters=filters // 2)
+    second = conv_unit(first, f"{name}_cheap", activation, kernel=3)
     return layers.Concatenate(name=f"{name}_both")([first, second])
 
 
 def _bottleneck(x: Any, name: str, *, kernel: int, inner: int, filters: int, squeezes: bool, stride: int) -> Any:
-    y = _ghost(x, f"{name}_ghost1", filters=inner, relu=True)
+    y = _ghost(x, f"{name}_ghost1", "relu", filters=inner)
     if stride > 1:
-        y = _unit(y, f"{name}_depthwise", kernel=kernel, stride=stride, relu=False)
+        y = conv_unit(y, f"{name}_depthwise", kernel=kernel, stride=stride)
     if squeezes:
         reduced = round_width(inner * SQUEEZE, DIVISOR)
         y = squeeze_excite(y, f"{name}_se", reduced=reduced, gate="hard_sigmoid")
-    y = _ghost(y, f"{name}_ghost2", filters=filters, relu=False)
+    y = _ghost(y, f"{name}_ghost2", filters=filters)
     if stride > 1 or x.shape[-1] != filters:
-        x = _unit(x, f"{name}_shortcut1", kernel=kernel, stride=stride, relu=False)
-        x = _unit(x, f"{name}_shortcut2", filters=filters, relu=False)
+        x = conv_unit(x, f"{name}_shortcut1", kernel=kernel, stride=stride)
+        x = conv_unit(x, f"{name}_shortcut2", filters=filters)
     return layers.Add(name=f"{name}_add")([x, y])

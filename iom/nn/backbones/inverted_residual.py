@@ -7,6 +7,7 @@ its stem, head and the depths of the first and the last stage are not scaled. Ma
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.blocks import conv_norm, round_width, squeeze_excite
+from iom.nn.backbones.blocks import conv_unit, round_width, squeeze_excite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Stage:
     squeeze: float = 0.0
 
 
+_unit = functools.partial(conv_unit, epsilon=1e-3, symmetric=False)
+"""Padded as TensorFlow does."""
 LITE_STAGES = (
     Stage(1, 3, 1, 1, 16),
     Stage(2, 3, 2, 6, 24),
@@ -111,12 +114,12 @@ def mnasnet(x: Any, *, variant: str, width: float = 1.0) -> Any:
 
 def _network(x: Any, stem: int, stages: Sequence[Stage], *, activation: str) -> Any:
     """Stem, blocks and last convolution; a block adds its input where the shapes allow it."""
-    x = _convolution(x, "stem", filters=stem, kernel=3, stride=2, activation=activation)
+    x = _unit(x, "stem", filters=stem, kernel=3, stride=2, activation=activation)
     for number, stage in enumerate(stages, start=1):
         for unit in range(stage.repeats):
             stride = stage.stride if unit == 0 else 1
             x = _block(x, f"stage{number}_{unit}", stage, stride=stride, activation=activation)
-    return _convolution(x, "last", filters=1280, activation=activation)
+    return _unit(x, "last", filters=1280, activation=activation)
 
 
 def _block(x: Any, name: str, stage: Stage, *, stride: int, activation: str) -> Any:
@@ -124,17 +127,11 @@ def _block(x: Any, name: str, stage: Stage, *, stride: int, activation: str) -> 
     y = x
     if stage.expansion != 1:
         filters = channels * stage.expansion
-        y = _convolution(y, f"{name}_expand", filters=filters, activation=activation)
-    y = _convolution(y, f"{name}_depthwise", kernel=stage.kernel, stride=stride, activation=activation)
+        y = _unit(y, f"{name}_expand", filters=filters, activation=activation)
+    y = _unit(y, f"{name}_depthwise", kernel=stage.kernel, stride=stride, activation=activation)
     if stage.squeeze:
         y = squeeze_excite(y, f"{name}_se", reduced=max(1, int(channels * stage.squeeze)))
-    y = _convolution(y, f"{name}_project", filters=stage.filters)
+    y = _unit(y, f"{name}_project", filters=stage.filters)
     if stride == 1 and channels == stage.filters:
         y = layers.Add(name=f"{name}_add")([x, y])
     return y
-
-
-def _convolution(x: Any, name: str, *, activation: str = "", **settings: Any) -> Any:
-    """Convolution - BN (- activation), padded as TensorFlow does; `settings` as of `conv_norm`."""
-    x = conv_norm(x, f"{name}_conv", f"{name}_bn", epsilon=1e-3, symmetric=False, **settings)
-    return layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x

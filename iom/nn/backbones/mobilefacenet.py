@@ -6,7 +6,7 @@ from typing import Any
 from keras import layers
 
 from iom.errors import ConfigError
-from iom.nn.backbones.blocks import NAMES, HeadStyle, Scaling, batch_norm, conv_norm, prelu
+from iom.nn.backbones.blocks import NAMES, HeadStyle, Scaling, batch_norm, conv_norm, conv_unit, prelu
 
 MXNET_EPSILON = 1e-3
 Y1_SCALING = Scaling(0.0078125, -127.5 * 0.0078125)
@@ -35,7 +35,7 @@ def mobilefacenet(x: Any, *, blocks: Sequence[int] = (1, 4, 6, 2), scale: int = 
     """
     if len(blocks) != 4 or min(blocks) < 1:
         raise ConfigError(f"mobilefacenet: expected four blocks counts, received {blocks}")
-    x = _unit(x, "stem", filters=64 * scale, kernel=3, stride=2)
+    x = conv_unit(x, "stem", "prelu", filters=64 * scale, kernel=3, stride=2)
     if blocks[0] == 1:
         x = _grouped_unit(x, "grouped", scale=scale)
     else:
@@ -45,7 +45,7 @@ def mobilefacenet(x: Any, *, blocks: Sequence[int] = (1, 4, 6, 2), scale: int = 
         name = f"stage{stage}"
         x = _bottleneck(x, f"{name}_0", expanded=first, filters=filters, stride=2)
         x = _residuals(x, name, count=blocks[stage], expanded=expanded)
-    return _unit(x, "separate", filters=512)
+    return conv_unit(x, "separate", "prelu", filters=512)
 
 
 def mobilefacenet_y1(x: Any) -> Any:
@@ -73,18 +73,10 @@ def _y1_bottleneck(x: Any, name: str, *, expanded: int, filters: int, stride: in
     return _y1_unit(y, f"{name}_conv_proj", filters=filters, activation=False)
 
 
-def _unit(x: Any, name: str, *, activation: bool = True, **settings: Any) -> Any:
-    """Convolution - BN (- PReLU); `settings` as of `conv_norm`."""
-    x = conv_norm(x, f"{name}_conv", f"{name}_bn", **settings)
-    return prelu(f"{name}_prelu")(x) if activation else x
-
-
 def _grouped_unit(x: Any, name: str, *, scale: int) -> Any:
-    """3x3 convolution in groups of `scale` channels - BN - PReLU.
-
-    A grouped `Conv2D` trains 300 times slower on a CPU and cannot be exported. The same sum: part i is a depthwise
-    convolution, with `scale` results each, of the i-th channel of every group.
-    """
+    """3x3 convolution in groups of `scale` channels - BN - PReLU."""
+    # A grouped Conv2D trains 300 times slower on a CPU and cannot be exported. The same sum: part i is a depthwise
+    # convolution, with `scale` results each, of the i-th channel of every group.
     padded = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
     parts = [
         layers.DepthwiseConv2D(
@@ -97,9 +89,9 @@ def _grouped_unit(x: Any, name: str, *, scale: int) -> Any:
 
 
 def _bottleneck(x: Any, name: str, *, expanded: int, filters: int, stride: int) -> Any:
-    y = _unit(x, f"{name}_expand", filters=expanded)
-    y = _unit(y, f"{name}_depthwise", kernel=3, stride=stride)
-    return _unit(y, f"{name}_project", filters=filters, activation=False)
+    y = conv_unit(x, f"{name}_expand", "prelu", filters=expanded)
+    y = conv_unit(y, f"{name}_depthwise", "prelu", kernel=3, stride=stride)
+    return conv_unit(y, f"{name}_project", filters=filters)
 
 
 def _residuals(x: Any, name: str, *, count: int, expanded: int) -> Any:

@@ -1,4 +1,4 @@
-"""Layers between the embedding and the code, and heads of training; what they share, and unit length."""
+"""Layers between the embedding and the code, and heads of training: what they share, unit length, a walk of a graph."""
 
 import inspect
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-NORM_FLOOR = 1e-12
+from iom.nn.hash_numpy import FLOOR
 
 
 class SavedArguments:
@@ -19,15 +19,15 @@ class SavedArguments:
         return {**config, **{name: getattr(self, name) for name in names}}
 
 
-def lengths(rows, axis=-1):
-    """Euclidean length of each row, or column, not below the root of `NORM_FLOOR`."""
-    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=axis, keepdims=True), NORM_FLOOR))
+def lengths(rows):
+    """Euclidean length of each row, not below the root of `FLOOR`."""
+    return ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=-1, keepdims=True), FLOOR))
 
 
 def unit_length(rows, axis=-1):
     """Rows, or columns, scaled to Euclidean length one; zeros stay zero."""
     square = ops.sum(ops.square(rows), axis=axis, keepdims=True)
-    return rows * ops.rsqrt(ops.maximum(square, NORM_FLOOR))
+    return rows * ops.rsqrt(ops.maximum(square, FLOOR))
 
 
 @keras.saving.register_keras_serializable(package="iom")
@@ -45,3 +45,10 @@ class UnitLength(Float32Layer):
     def call(self, inputs):
         """`(B, D)` -> `(B, D)` of unit length."""
         return unit_length(inputs)
+
+
+def graph_nodes(model: keras.Model) -> list[Any]:
+    """The calls of a functional model in an order in which they can be made, without its inputs."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
+    return [node for node in nodes if not node.is_input]

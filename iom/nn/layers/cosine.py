@@ -10,15 +10,16 @@ from iom.nn.layers import Float32Layer, lengths, unit_length
 class ClassCentres(Float32Layer):
     """One learned row for each of `classes` subjects; its input gives the width alone."""
 
+    initializer = "glorot_normal"
+
     def __init__(self, classes, **kwargs):
         super().__init__(**kwargs)
         self.classes = classes
 
     def build(self, input_shape):
         """Create the centres, `(classes, D)`."""
-        self.centres = self.add_weight(
-            name="centres", shape=(self.classes, input_shape[-1]), initializer="glorot_normal"
-        )
+        shape = (self.classes, input_shape[-1])
+        self.centres = self.add_weight(name="centres", shape=shape, initializer=self.initializer)
 
     def call(self, inputs):
         """`(B, D)` -> `(classes, D)`."""
@@ -62,16 +63,13 @@ class CosineLogits(Float32Layer):
 
 
 @keras.saving.register_keras_serializable(package="iom")
-class CentreDistances(Float32Layer):
-    """Squared Euclidean distance of each embedding to a learned centre of each class; memory is `(B, classes)`."""
+class CentreDistances(ClassCentres):
+    """Squared Euclidean distance of each embedding to a learned centre of each class; memory is `(B, classes)`.
 
-    def __init__(self, classes, **kwargs):
-        super().__init__(**kwargs)
-        self.classes = classes
+    The centres start at the origin.
+    """
 
-    def build(self, input_shape):
-        """Create the centres, `(classes, D)`, at the origin."""
-        self.centres = self.add_weight(name="centres", shape=(self.classes, input_shape[-1]), initializer="zeros")
+    initializer = "zeros"
 
     def call(self, inputs):
         """`(B, D)` -> `(B, classes)`, not negative."""

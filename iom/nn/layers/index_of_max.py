@@ -20,19 +20,20 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
 from iom._random import numpy_stream
 from iom._registry import lookup
 from iom.errors import ConfigError
+from iom.nn.hash_numpy import FLOOR, centred, corrected, read_back
 from iom.nn.layers import SavedArguments
 
 RATE = 1.0
 """Length of the first correction, in units of the remainder."""
 DECAY = 0.5
 """Correction k is shorter by 1 + DECAY k, so that the steps settle."""
-FLOOR = 1e-12
 Frame = NDArray[np.float32]
 """Vectors as columns, `(size, M * Q)`, those of a position side by side."""
 
@@ -118,8 +119,7 @@ class CentredPositions(SavedArguments, keras.constraints.Constraint):
 
     def __call__(self, w):
         """Vectors `(K, M * Q)`, those of a position side by side."""
-        vectors = ops.reshape(w, (w.shape[0], -1, self.alphabet_size))
-        vectors = vectors - ops.mean(vectors, axis=2, keepdims=True)
+        vectors = ops.reshape(centred(ops, w, self.alphabet_size), (w.shape[0], -1, self.alphabet_size))
         squares = ops.sum(ops.square(vectors), axis=(0, 2), keepdims=True) / self.alphabet_size
         vectors = vectors * ops.rsqrt(ops.maximum(squares, FLOOR))
         return ops.reshape(vectors, w.shape)
@@ -204,32 +204,14 @@ def refine(rows, kernel, alphabet_size, *, steps, gain):
     The correction is a constant to the gradient, which passes straight through to the rows. `kernel` are the projection
     vectors `(K, M * Q)`, those of a position side by side.
     """
-    vectors = ops.stop_gradient(_centred(kernel, alphabet_size))
-    columns = ops.transpose(vectors)
+    vectors = ops.stop_gradient(centred(ops, kernel, alphabet_size))
     target = ops.stop_gradient(rows)
-    corrected, scale = target, None
-    for step in range(steps):
-        held = _read_back(corrected, vectors, columns, alphabet_size)
-        if scale is None:
-            along = ops.maximum(ops.sum(held * target, axis=-1, keepdims=True), FLOOR)
-            across = ops.sum(held * held, axis=-1, keepdims=True) - along * along
-            scale = along + gain * ops.maximum(across, 0.0) / along
-        corrected = corrected + RATE / (1.0 + DECAY * step) * (target - held / scale)
-    return rows + ops.stop_gradient(corrected - target)
 
+    def held_by(values):
+        return read_back(ops, values, vectors, alphabet_size)
 
-def _read_back(rows, vectors, columns, alphabet_size):
-    """Sum of the vectors that the codes of `rows` choose, `(B, K)` -> `(B, K)`; of exactly equal responses, of all."""
-    width = vectors.shape[1]
-    responses = ops.reshape(ops.matmul(rows, vectors), (-1, width // alphabet_size, alphabet_size))
-    chosen = ops.equal(responses, ops.max(responses, axis=-1, keepdims=True))
-    return ops.matmul(ops.reshape(ops.cast(chosen, vectors.dtype), (-1, width)), columns)
-
-
-def _centred(kernel, alphabet_size):
-    """Take the mean off the vectors of each position: no argmax sees it, and no code holds it."""
-    vectors = ops.reshape(kernel, (kernel.shape[0], -1, alphabet_size))
-    return ops.reshape(vectors - ops.mean(vectors, axis=2, keepdims=True), kernel.shape)
+    refined = corrected(ops, target, held_by, steps=steps, gain=gain, rate=RATE, decay=DECAY)
+    return rows + ops.stop_gradient(refined - target)
 
 
 def hard_index(responses):
@@ -240,10 +222,8 @@ def hard_index(responses):
 def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
     """Codes with a gradient: a softmax over the symbols of each position, `(B, M, Q)`.
 
-    Args:
-        responses: `(B, M, Q)`.
-        inverse_temperature: T; a large one comes near to one-hot.
-        straight_through: The value is the exact one-hot code, the gradient that of the softmax (Bengio et al., 2013).
+    A large `inverse_temperature` T comes near to one-hot. With `straight_through` the value is the exact one-hot code,
+    the gradient that of the softmax (Bengio et al., 2013).
     """
     soft = ops.softmax(inverse_temperature * responses, axis=-1)
     if not straight_through:
@@ -256,15 +236,11 @@ def relaxed_codes(responses, inverse_temperature, *, straight_through=False):
 class Symbols(keras.layers.Layer):
     """Index of the largest response, the first of equals: `(B, M, Q)` -> `(B, M)` int32.
 
-    On TensorFlow not by `keras.ops.argmax`, which is built from bit operations there that no converter knows, and ranks
-    -0.0 below 0.0.
+    Not by `keras.ops.argmax`, which is built from bit operations on TensorFlow that no converter knows, and ranks -0.0
+    below 0.0.
     """
 
     def call(self, responses):
-        if keras.backend.backend() != "tensorflow":
-            return ops.cast(ops.argmax(responses, axis=-1), "int32")
-        import tensorflow as tf
-
         return tf.argmax(responses, axis=-1, output_type=tf.int32)
 
     def compute_output_spec(self, responses):

@@ -1,12 +1,9 @@
 """Keyed layers: a secret permutation or rotation of the dimensions of an embedding."""
 
-import math
-
 import keras
 from keras import ops
 
-from iom.keys import ROTATION_ROUNDS
-from iom.nn.hash_numpy import block_sizes
+from iom.nn.hash_numpy import rotate
 from iom.nn.layers import SavedArguments
 
 
@@ -32,13 +29,11 @@ class KeyedPermutation(SavedArguments, keras.layers.Layer):
     def call(self, inputs):
         """`[rows (B, D), order (B, D) integers]` -> `(B, keep or D)`; column j is `order[:, j]`."""
         rows, order = inputs
-        if self.keep:
-            order = order[:, : self.keep]
-        return ops.take_along_axis(rows, ops.cast(order, "int32"), axis=1)
+        return ops.take_along_axis(rows, ops.cast(order[:, : self.keep or None], "int32"), axis=1)
 
 
 @keras.saving.register_keras_serializable(package="iom")
-class KeyedRotation(SavedArguments, keras.layers.Layer):
+class KeyedRotation(KeyedPermutation):
     """Turn each row by the orthogonal matrix S3 H S2 H S1 of that row's key, and keep the first `keep` columns.
 
     S1 to S3 are secret signed permutations (`TransformKey.signed_orders`), H is the fixed normalised Walsh-Hadamard
@@ -51,51 +46,14 @@ class KeyedRotation(SavedArguments, keras.layers.Layer):
     """
 
     def __init__(self, keep=0, kind="orthogonal", **kwargs):
-        super().__init__(**kwargs)
-        self.keep = keep
-        self.kind = kind
+        super().__init__(keep, kind, **kwargs)
 
     def call(self, inputs):
         """`[rows (B, D), order (B, 3 D) signed integers]` -> `(B, keep or D)`."""
         rows, order = inputs
-        size = rows.shape[-1]
-        for number in range(ROTATION_ROUNDS):
-            part = ops.cast(order[:, number * size : (number + 1) * size], "int32")
-            if self.keep and number + 1 == ROTATION_ROUNDS:
-                part = part[:, : self.keep]
-            rows = signed_permutation(rows, part)
-            if number + 1 < ROTATION_ROUNDS:
-                rows = hadamard(rows)
-        return rows
+        return rotate(ops, rows, ops.cast(order, "int32"), keep=self.keep)
 
     def get_config(self):
         # The fingerprint of a hasher is taken over this: it must stay as it was before there was `kind`.
         config = super().get_config()
         return {name: value for name, value in config.items() if (name, value) != ("kind", "orthogonal")}
-
-
-def signed_permutation(rows, order):
-    """Column j is column `order[:, j]`, or the negative of `-order[:, j] - 1` below zero."""
-    negated = order < 0
-    values = ops.take_along_axis(rows, ops.where(negated, -order - 1, order), axis=1)
-    return ops.where(negated, -values, values)
-
-
-def hadamard(rows):
-    """Normalised Walsh-Hadamard transform of each block of columns, its own inverse, `(B, D)`."""
-    blocks, start = [], 0
-    for size in block_sizes(rows.shape[-1]):
-        blocks.append(_transform(rows[:, start : start + size], size))
-        start += size
-    return ops.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
-
-
-def _transform(rows, size):
-    """Fast transform: log2(size) rounds of sums and differences."""
-    half = 1
-    while half < size:
-        pairs = ops.reshape(rows, (-1, size // (2 * half), 2 * half))
-        first, second = pairs[:, :, :half], pairs[:, :, half:]
-        rows = ops.concatenate([first + second, first - second], axis=2)
-        half *= 2
-    return ops.reshape(rows, (-1, size)) * (1.0 / math.sqrt(size))

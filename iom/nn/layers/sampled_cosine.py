@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from iom.nn.layers import Float32Layer, lengths
@@ -170,18 +171,9 @@ def sampled_classes(classes, share):
 
 def take_rows(variable, index):
     """Rows of a Keras variable `(N, D)` at `(S,)`; `keras.ops` copies the whole variable, here and in `put_rows`."""
-    if keras.backend.backend() != "tensorflow":
-        return ops.take(variable, index, axis=0)
-    import tensorflow as tf
-
     return tf.gather(variable.value, index)
 
 
 def put_rows(variable, index, rows):
     """Overwrite the rows of a Keras variable `(N, D)` at `(S,)`, which must be distinct."""
-    if keras.backend.backend() != "tensorflow":
-        variable.assign(ops.scatter_update(variable, ops.expand_dims(index, 1), rows))
-        return
-    import tensorflow as tf
-
     variable.value.scatter_update(tf.IndexedSlices(rows, index))

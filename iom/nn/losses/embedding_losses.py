@@ -4,8 +4,7 @@ import keras
 from keras import ops
 
 from iom._registry import lookup
-from iom.nn.losses.code.pairs import cosine_distance, euclidean_distance
-from iom.nn.losses.code.triplet import TRIPLET_MININGS
+from iom.nn.losses.code.pairs import TRIPLET_MININGS, cosine_distance, euclidean_distance
 from iom.nn.losses.margin import ClassLoss, class_loss, gather
 
 
@@ -32,7 +31,7 @@ class TripletLoss(ClassLoss):
 
     Args:
         margin: By how much a non-mated distance should exceed a mated one.
-        mining: `batch_hard`, `batch_all` or `semi_hard` (`iom/nn/losses/code/triplet.py`).
+        mining: `batch_hard`, `batch_all` or `semi_hard` (`iom/nn/losses/code/pairs.py`).
         distance: `cosine` or `euclidean`.
     """
 

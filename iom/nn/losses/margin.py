@@ -83,16 +83,12 @@ class SoftmaxCrossEntropy(ClassLoss):
 
     def __post_init__(self):
         super().__post_init__()
+        self.state = []
+        """Variables that the loss changes itself: part of an exact checkpoint."""
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing: expected 0 <= share < 1, received {self.label_smoothing}")
 
-    @property
-    def state(self):
-        """Variables that the loss changes itself: part of an exact checkpoint."""
-        return []
-
     def row_losses(self, labels, outputs):
-        """Cross-entropy of each row, `(B,)`."""
         return self.cross_entropy(labels, self.logits(labels, outputs))
 
     @abc.abstractmethod
@@ -308,7 +304,6 @@ class MagFaceLoss(NormMarginLoss):
     norm_weight: NonNegative = 35.0
 
     def row_losses(self, labels, outputs):
-        """Cross-entropy with the norm's margin, plus the norm's own term, `(B,)`."""
         _, norms = self._clipped(outputs)
         pull = 1.0 / norms + norms / self.highest_norm**2
         return super().row_losses(labels, outputs) + self.norm_weight * pull[:, 0]
@@ -351,11 +346,7 @@ class AdaFaceLoss(NormMarginLoss):
         # Mean and standard deviation start at 20 and 100, as in the authors' code.
         self.mean = keras.Variable(20.0, name="adaface_mean", **settings)
         self.deviation = keras.Variable(100.0, name="adaface_deviation", **settings)
-
-    @property
-    def state(self):
-        """Mean and standard deviation of the norms."""
-        return [self.mean, self.deviation]
+        self.state = [self.mean, self.deviation]
 
     def logits(self, labels, outputs):
         """Cosines and norms -> scaled cosines, the target's moved; follows the norms."""
@@ -398,10 +389,7 @@ class CurricularFaceLoss(SoftmaxCrossEntropy):
     def __post_init__(self):
         super().__post_init__()
         self.level = keras.Variable(0.0, dtype="float32", trainable=False, aggregation="mean", name="curricularface_t")
-
-    @property
-    def state(self):
-        return [self.level]
+        self.state = [self.level]
 
     def logits(self, labels, outputs):
         """Cosines `(B, C)` -> scaled cosines, hard classes weighted; moves t."""
@@ -454,10 +442,7 @@ class SampledLoss(keras.losses.Loss):
     def __init__(self, loss, name=None, reduction="sum_over_batch_size", **kwargs):
         super().__init__(name=name or f"sampled_{loss.name}", reduction=reduction, **kwargs)
         self.loss = loss
-
-    @property
-    def state(self):
-        return getattr(self.loss, "state", [])
+        self.state = getattr(loss, "state", [])
 
     def call(self, y_true, y_pred):
         return self.loss.call(y_pred[:, -1], y_pred[:, :-1])

@@ -200,13 +200,11 @@ def _residual(source: str, convolutions: list[ForeignOp], shapes: list[tuple[int
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """Counterpart of a foreign operation: a weighted (or adding) layer of a backbone, or several that make one.
-
-    A convolution of groups is a sum of depthwise ones: part i has the kernels of each group's i-th channel.
-    """
+    """Counterpart of a foreign operation: a weighted (or adding) layer of a backbone, or several that make one."""
 
     name: str
     parts: tuple[keras.Layer, ...]
+    """Several where a convolution of groups is a sum of depthwise ones: part i has each group's i-th channel."""
     kind: Kind
     producers: tuple[str, ...]
     """Names of the steps before it; empty is the image."""
@@ -341,10 +339,8 @@ class _Assignment:
 
 
 def _steps(model: keras.Model) -> list[_Step]:
-    """Steps of a backbone in calling order: a walk from the output, first inputs first.
-
-    `model.layers` and `graphlib.TopologicalSorter` mix a block's main path with its shortcut.
-    """
+    """Steps of a backbone in calling order: a walk from the output, first inputs first."""
+    # `model.layers` and `graphlib.TopologicalSorter` mix a block's main path with its shortcut.
     steps: dict[str, _Step] = {}
     done: set[str] = set()
     pending = [(_layer_of(model.outputs[0]), False)]

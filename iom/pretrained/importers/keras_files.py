@@ -50,28 +50,23 @@ def save_model(model: keras.Model, path: Path) -> None:
                 archive.writestr(zipfile.ZipInfo(name), content, compress_type=zipfile.ZIP_DEFLATED)
 
 
-def read_keras(path: Path, statement: Statement | None) -> keras.Model:
-    """Model of a `.keras` or `.h5` file; of weights alone where the statement names the backbone."""
+def read_keras(path: Path, statement: Statement | None = None) -> keras.Model:
+    """Model of a `.keras` or `.h5` file; of weights alone where the statement names the backbone.
+
+    Code and oversized weights are refused before Keras builds anything.
+    """
     with reading(path, "a Keras model", error=WeightsError):
         configuration, elements = _content(path)
         if configuration is not None:
-            return _built(path, configuration, elements, custom_objects={"DepthwiseConv2D": _Depthwise})
+            return _built(path, configuration, elements)
     return _weights_alone(path, statement, elements)
 
 
-def load_keras_model(path: Path) -> keras.Model:
-    """A whole model of a `.keras` file; code and oversized weights are refused before Keras builds anything."""
-    with reading(path, "a Keras model", error=WeightsError):
-        configuration, elements = _content(path)
-        if configuration is None:
-            raise WeightsError(f"{path}: holds weights without a model")
-        return _built(path, configuration, elements)
-
-
-def _built(path: Path, configuration: Any, elements: int, **settings: Any) -> keras.Model:
+def _built(path: Path, configuration: Any, elements: int) -> keras.Model:
     _refuse_code(configuration, path)
     with _at_most(elements, path):
-        model = keras.saving.load_model(path, compile=False, safe_mode=True, **settings)
+        known = {"DepthwiseConv2D": _Depthwise}
+        model = keras.saving.load_model(path, compile=False, safe_mode=True, custom_objects=known)
     if not isinstance(model, keras.Model):
         raise WeightsError(f"{path}: expected a model, received {type(model).__name__}")
     _check_outputs(model, path)
@@ -163,9 +158,7 @@ def _at_most(elements: int, path: Path) -> Iterator[None]:
 
 def _check_outputs(model: keras.Model, path: Path) -> None:
     """Refuse layers whose outputs would not fit into memory."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            _check_outputs(layer, path)
+    for layer in model._flatten_layers(include_self=False):
         for node in layer._inbound_nodes:
             for tensor in node.output_tensors:
                 sides = [side for side in tensor.shape if side is not None]
@@ -240,7 +233,8 @@ def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras
         raise WeightsError(f"{path}: size: {statement.size} is stated, the model takes {side}")
     if statement.embedding_size not in (0, size):
         raise WeightsError(f"{path}: embedding size: {statement.embedding_size} is stated, the model has {size}")
-    if _scales_pixels(model) and statement.range != RAW:
+    scalings = (layers.Rescaling, layers.Normalization)
+    if statement.range != RAW and any(isinstance(layer, scalings) for layer in model._flatten_layers()):
         raise WeightsError(
             f"{path}: the range '{statement.range}' is stated, but the model itself scales pixels and so wants '{RAW}'"
         )
@@ -253,11 +247,3 @@ def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras
         x = layers.Rescaling(scale, offset=offset, name="pixel_scaling")(x)
     embedding = layers.Activation("linear", dtype="float32", name="embedding")(model(x))
     return keras.Model(image, embedding, name=model.name)
-
-
-def _scales_pixels(model: keras.Model) -> bool:
-    return any(
-        isinstance(layer, layers.Rescaling | layers.Normalization)
-        or (isinstance(layer, keras.Model) and _scales_pixels(layer))
-        for layer in model.layers
-    )

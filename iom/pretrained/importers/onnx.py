@@ -62,11 +62,12 @@ class _Translation:
     """Walks the nodes of an ONNX graph, which stand in calling order."""
 
     def __init__(self, graph: "GraphProto", path: Path) -> None:
-        from onnx import numpy_helper
+        from onnx import helper, numpy_helper
 
         self._proto = graph
         self._path = path
         self._to_array: Callable[..., NDArray[Any]] = numpy_helper.to_array
+        self._value_of: Callable[..., Any] = helper.get_attribute_value
         self._constants = {tensor.name: self._to_array(tensor) for tensor in graph.initializer}
         self._shapes: set[str] = set()
         self._stands_for: dict[str, int] = {}
@@ -91,11 +92,11 @@ class _Translation:
         return WeightsError(f"{self._path}: not a recognition network known here: {reason}")
 
     def _node(self, node: "NodeProto") -> None:
-        attributes = {a.name: self._attribute(a) for a in node.attribute}
+        attributes = {a.name: self._value_of(a) for a in node.attribute}
         known = [name for name in node.input if name in self._stands_for]
         output = node.output[0]
         if node.op_type == "Constant":
-            self._constants[output] = np.asarray(attributes["value"])
+            self._constants[output] = self._to_array(attributes["value"])
         elif node.input and node.input[0] in self._constants and not known:
             self._constants[output] = self._fold(node, attributes)
         elif node.op_type == "Shape" or (node.op_type in _SHAPES and not known and set(node.input) & self._shapes):
@@ -118,12 +119,6 @@ class _Translation:
         if node.op_type == "Transpose":
             return array.transpose(attributes.get("perm"))
         raise self._unfit(f"{node.op_type} '{node.name}' of a stored array")
-
-    def _attribute(self, attribute: Any) -> Any:
-        import onnx
-
-        value = onnx.helper.get_attribute_value(attribute)
-        return self._to_array(value) if isinstance(value, onnx.TensorProto) else value
 
     def _with_constant(self, node: "NodeProto", known: str) -> None:
         """Scaling of the image, or the bias of the dense operation before it."""

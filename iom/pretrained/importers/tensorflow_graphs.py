@@ -6,13 +6,15 @@ checked as protobufs, before TensorFlow loads anything of them.
 """
 
 import graphlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
 
 from iom._untrusted import check_printable, one_line, read_bytes, reading
 from iom.errors import WeightsError
@@ -99,6 +101,8 @@ class FixedEmbedder:
             raise WeightsError(f"{self._source}: the graph does not run: {one_line(error)}") from error
         return np.asarray(result, np.float32)
 
+    predict_on_batch = __call__
+
 
 def read_frozen(path: Path, statement: Statement) -> FixedEmbedder:
     """Embedder of a frozen graph.
@@ -141,6 +145,7 @@ def read_saved_model(path: Path, statement: Statement) -> FixedEmbedder:
 def _function(graph_def: Any, statement: Statement, path: Path) -> Callable[[Any], Any]:
     """Function from the image to the embedding; the rest of the graph is cut off."""
     tensors = statement.tensors
+    units = _units(graph_def, path)
     nodes = {node.name: node for node in graph_def.node}
     check_printable(nodes)
     stated = {_node_name(name): value for name, value in tensors.get("feed", {}).items()}
@@ -150,9 +155,10 @@ def _function(graph_def: Any, statement: Statement, path: Path) -> Callable[[Any
         if name not in nodes:
             raise WeightsError(f"{path}: the graph has no operation '{name}'")
     if not image:
-        needed = _dependencies(nodes, _node_name(output), ends=set(stated))
-        image = next((name for name in _INPUTS if name in needed), "")
-    needed = _dependencies(nodes, _node_name(output), ends={*stated, image})
+        found = _reached(units, [output], ends=stated)
+        image = next((name for name in _INPUTS if (NODE, name) in found), "")
+    # Facenet's image comes out of a file queue: what stands before the image is not needed.
+    needed = {name for kind, name in _reached(units, [output], ends={*stated, image}) if kind == NODE}
     if image and image not in needed:
         raise WeightsError(f"{path}: the output '{output}' does not depend on '{image}'")
     feeds = {name: stated[name] for name in stated if name in needed}
@@ -197,20 +203,6 @@ def _find_output(nodes: Mapping[str, Any], path: Path) -> str:
         f"{path}: {len(ends)} tensors could be the output ({', '.join(ends[:5])}): state it as "
         f'"tensors": {{"output": "NAME:0"}} in {path.name}.input.json'
     )
-
-
-def _dependencies(nodes: Mapping[str, Any], output: str, *, ends: set[str]) -> set[str]:
-    """Nodes that the output depends on, up to `ends`: Facenet's image comes out of a file queue."""
-    needed: set[str] = set()
-    pending = [output]
-    while pending:
-        name = pending.pop()
-        if name in needed:
-            continue
-        needed.add(name)
-        if name not in ends:
-            pending.extend(_node_name(source) for source in nodes[name].input)
-    return needed
 
 
 def _find_feed(node: Any, feeds: dict[str, Any]) -> None:
@@ -258,8 +250,6 @@ def check_saved_model(path: Path) -> None:
     Signatures, functions that objects hold, initialisers and everything they reach hold `OPERATIONS` alone; only the
     operations that the saver alone reaches may also save and restore.
     """
-    from tensorflow.core.protobuf import saved_model_pb2
-
     with reading(path, "a SavedModel", error=WeightsError):
         description = saved_model_pb2.SavedModel.FromString(read_bytes(path / "saved_model.pb", MAX_GRAPH_BYTES))
     for meta_graph in description.meta_graphs:
@@ -337,21 +327,23 @@ def _served_roots(meta_graph: Any) -> Iterator[str]:
             yield function.signature.name
 
 
-def _reached(units: Units, roots: Iterable[str]) -> set[tuple[str, str]]:
-    """Units that `roots` need; a root is a name of either kind."""
+def _reached(units: Units, roots: Iterable[str], *, ends: Container[str] = ()) -> set[tuple[str, str]]:
+    """Units that `roots` need, up to `ends`; a root is a name of either kind."""
     reached: set[tuple[str, str]] = set()
     pending = [unit for root in roots if root for unit in ((FUNCTION, root), (NODE, _node_name(root)))]
     while pending:
         unit = pending.pop()
         if unit in units and unit not in reached:
             reached.add(unit)
-            pending.extend(_needs(unit, units))
+            if unit[1] not in ends:
+                pending.extend(_needs(unit, units))
     return reached
 
 
 def _check_nodes(nodes: Iterable[Any], allowed: frozenset[str], units: Units, source: object) -> None:
     for node in nodes:
-        if node.op not in allowed and ((FUNCTION, node.op) not in units or _is_operation(node.op)):
+        is_call = (FUNCTION, node.op) in units and op_def_registry.get(node.op) is None
+        if node.op not in allowed and not is_call:
             raise _refusal(node, source, "which is not one that networks need")
         value = node.attr["value"].tensor if node.op == "Const" else None
         if value is not None and (value.dtype in _HANDLES or value.variant_val):
@@ -360,13 +352,6 @@ def _check_nodes(nodes: Iterable[Any], allowed: frozenset[str], units: Units, so
 
 _HANDLES = (20, 21)
 """`DT_RESOURCE` and `DT_VARIANT`."""
-
-
-def _is_operation(name: str) -> bool:
-    """Whether TensorFlow has an operation of that name; a function may not stand in for it."""
-    from tensorflow.python.framework import op_def_registry
-
-    return op_def_registry.get(name) is not None
 
 
 def _refusal(node: Any, source: object, reason: str) -> WeightsError:

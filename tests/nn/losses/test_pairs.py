@@ -49,7 +49,7 @@ def test_duplicates_and_zero_rows_have_finite_gradients(distance):
 
 def test_masks_match_a_double_loop():
     labels = np.array([3, 1, 3, 2, 1])
-    mated, non_mated = (np.asarray(pairs.mated_mask(labels)), np.asarray(pairs.non_mated_mask(labels)))
+    mated, non_mated = map(np.asarray, pairs.pair_masks(labels))
     for i in range(5):
         for j in range(5):
             assert mated[i, j] == (labels[i] == labels[j] and i != j)

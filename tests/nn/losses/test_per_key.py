@@ -4,7 +4,7 @@ import pytest
 
 from iom.config import CODE_LOSSES, HasherConfig
 from iom.keys import TransformKey
-from iom.nn.losses.code.objectives import COLLISIONS, RELAXED, SOFT, PerKeyLoss, build_objectives
+from iom.nn.losses.code.objectives import COLLISIONS, RELAXED, SOFT, build_objectives, per_key
 from iom.training.hasher import start_hasher, training_graph
 
 SIZE, ROWS = 16, 6
@@ -46,7 +46,7 @@ def test_the_mean_over_the_keys(name):
         for output in READS:
             np.testing.assert_allclose(together[output][:, number], single[output], atol=1e-6)
     expected = np.mean([float(loss(LABELS, single[name])) for single in singles])
-    wrapped = PerKeyLoss(loss, 3)
+    wrapped = per_key(loss, 3)
     assert abs(float(wrapped(LABELS, together[name])) - expected) < 1e-6
     assert (wrapped.reads, wrapped.name) == (loss.reads, loss.name)
 
@@ -67,7 +67,7 @@ def test_it_trains_under_fit():
     hasher = start_hasher(SIZE, CONFIG, seed=1)
     graph = training_graph(hasher, CONFIG, {"triplet": COLLISIONS}, keys=2)
     before = [np.array(weight) for weight in graph.get_weights()]
-    loss = {"triplet": PerKeyLoss(make("triplet"), 2)}
+    loss = {"triplet": per_key(make("triplet"), 2)}
     graph.compile(keras.optimizers.Adam(1e-3), loss=loss, jit_compile=False)
     inputs = {"embedding": rows(), "order": np.tile(orders(2), (ROWS, 1, 1))}
     graph.fit(inputs, {"triplet": LABELS}, batch_size=ROWS, epochs=2, verbose=0)
@@ -83,7 +83,7 @@ def test_every_loss_under_several_keys(annealed):
     hasher = start_hasher(SIZE, CONFIG, seed=1)
     losses = build_objectives([loss() for loss in CODE_LOSSES.values()], CONFIG)
     assert set(losses) == set(CODE_LOSSES)
-    wrapped = {name: PerKeyLoss(loss, 2) for name, loss in losses.items()}
+    wrapped = {name: per_key(loss, 2) for name, loss in losses.items()}
     reads = {name: loss.reads for name, loss in wrapped.items()}
     graph = training_graph(hasher, CONFIG, reads, keys=2, temperature_input=annealed, classes=3)
     inputs = {

@@ -8,13 +8,14 @@ from keras import ops
 
 from iom.nn.losses.code.objectives import CODE_DISTANCES, RELAXED
 from iom.nn.losses.code.pairs import (
+    ARC_TRIPLET_MININGS,
     LINKABILITIES,
+    TRIPLET_MININGS,
     code_cosine,
     distance_weights,
     expected_collision,
     linkability_loss,
-    mated_mask,
-    non_mated_mask,
+    pair_masks,
 )
 from iom.nn.losses.code.symbols import (
     BINARIZATIONS,
@@ -24,7 +25,6 @@ from iom.nn.losses.code.symbols import (
     softened_words,
     symbol_imbalance,
 )
-from iom.nn.losses.code.triplet import ARC_TRIPLET_MININGS, TRIPLET_MININGS
 
 LABELS = np.repeat(np.arange(4), 3)
 
@@ -58,8 +58,9 @@ def test_the_arc_triplet_pulls_mated_angles_down_and_others_up(mining, margin):
     with tf.GradientTape() as tape:
         value = ARC_TRIPLET_MININGS[mining](angles, LABELS, margin=margin)
     gradient = np.asarray(tape.gradient(value, angles))
-    assert gradient[np.asarray(mated_mask(LABELS))].min() >= 0
-    assert gradient[np.asarray(non_mated_mask(LABELS))].max() <= 0
+    mated, non_mated = map(np.asarray, pair_masks(LABELS))
+    assert gradient[mated].min() >= 0
+    assert gradient[non_mated].max() <= 0
     assert (gradient != 0).sum() >= 24
 
 
@@ -94,9 +95,7 @@ def test_distance_weights_are_chances_and_flatten_the_density():
     rows = stream.normal(size=(400, 8))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     distances = np.sqrt(np.maximum(2 - 2 * rows @ rows.T, 0)).astype("float32")
-    weights = np.asarray(
-        distance_weights(distances, non_mated_mask(np.arange(400)), reach=1.4, cutoff=0.5, dimension=8)
-    )
+    weights = np.asarray(distance_weights(distances, pair_masks(np.arange(400))[1], reach=1.4, cutoff=0.5, dimension=8))
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
     assert weights[distances >= 1.4].max() == 0
     # On the sphere itself all distances are then drawn alike.
@@ -164,6 +163,6 @@ def test_codes_that_tell_nothing_of_each_other_are_unlinkable(form):
     stream = np.random.default_rng(2)
     labels = np.repeat(np.arange(40), 4)
     distances = stream.normal(0.8, 0.02, (160, 160)).astype("float32")
-    linked = distances - 0.05 * np.asarray(mated_mask(labels))
+    linked = distances - 0.05 * np.asarray(pair_masks(labels)[0])
     assert float(linkability_loss(distances, labels, form=form, resolution=1 / 512)) < 0.15
     assert float(linkability_loss(linked, labels, form=form, resolution=1 / 512)) > 1

@@ -22,7 +22,7 @@ from iom.errors import DataError, WeightsError
 from iom.models.artifact import open_keras
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_numpy import PROGRAM, Head
-from iom.pretrained.importers.keras_files import load_keras_model, read_keras, save_model
+from iom.pretrained.importers.keras_files import read_keras, save_model
 from iom.pretrained.manifest import Statement
 
 SECONDS, BYTES, OPCODES = 5, 30 << 20, 20_000
@@ -74,7 +74,7 @@ def channels(config):
         config["filters"] = 50_000_000
 
 
-READERS = [lambda path: read_keras(path, None), load_keras_model, lambda path: open_keras(path, precision="float32")]
+READERS = [read_keras, lambda path: open_keras(path, precision="float32")]
 
 
 @pytest.mark.parametrize("edit", [units, channels])
@@ -116,7 +116,7 @@ def test_an_output_that_fits_into_no_memory_is_refused(tmp_path):
             config["size"] = [40_000, 40_000]
 
     with pytest.raises(WeightsError, match="'up' gives"):
-        load_keras_model(change(tmp_path / "m.keras", edit))
+        read_keras(change(tmp_path / "m.keras", edit))
 
 
 @pytest.mark.parametrize("member", ["config.json", "model.weights.h5", "other"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from iom.errors import WeightsError
-from iom.pretrained.manifest import InputSpec
+from iom.pretrained.manifest import Statement
 from iom.pretrained.weights import CLEAR, check_on_faces, load_backbone_model
 
 SIZE = 32
@@ -31,7 +31,7 @@ def network(seen):
     return maps.reshape(len(seen), -1)
 
 
-RIGHT = InputSpec(colour_order="RGB", range="-1..1", size=SIZE)
+RIGHT = Statement(colour_order="RGB", range="-1..1", size=SIZE)
 
 
 def test_the_right_statement_passes():
@@ -46,8 +46,8 @@ def test_the_right_statement_passes():
 @pytest.mark.parametrize(
     ("spec", "right"),
     [
-        (InputSpec(colour_order="RGB", range="0..255", size=SIZE), "RGB -1..1"),
-        (InputSpec(colour_order="RGB", range="0..1", size=SIZE), "RGB -1..1"),
+        (Statement(colour_order="RGB", range="0..255", size=SIZE), "RGB -1..1"),
+        (Statement(colour_order="RGB", range="0..1", size=SIZE), "RGB -1..1"),
     ],
 )
 def test_a_wrong_range_is_refused(spec, right):

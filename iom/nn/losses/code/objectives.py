@@ -3,6 +3,7 @@
 Each is a measure of a whole batch, on one output of the training graph.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,13 +12,15 @@ from keras import ops
 
 from iom.config import CodeLossConfig, HasherConfig
 from iom.nn.losses.code.pairs import (
+    ARC_TRIPLET_MININGS,
+    TRIPLET_MININGS,
+    code_angles,
     code_cosine,
     collision_logistic,
     cosine_code_distance,
     euclidean_code_distance,
     linkability_loss,
     multi_similarity_loss,
-    unit_code_distance,
     weighted_margin_loss,
 )
 from iom.nn.losses.code.similarity import collision_at, similarity_distillation
@@ -29,7 +32,6 @@ from iom.nn.losses.code.symbols import (
     softened_words,
     symbol_imbalance,
 )
-from iom.nn.losses.code.triplet import ARC_TRIPLET_MININGS, TRIPLET_MININGS, code_angles
 from iom.nn.losses.margin import ArcFaceLoss, NormalisedSoftmaxLoss
 
 COLLISIONS = "collisions"
@@ -67,24 +69,17 @@ class CodeLoss(keras.losses.Loss):
         return self.measure(y_true, y_pred)
 
 
-class PerKeyLoss(keras.losses.Loss):
-    """Mean, over G keys, of a loss of a whole batch on the outputs of each key.
+def per_key(loss: CodeLoss, keys: int) -> CodeLoss:
+    """Mean, over G keys, of a loss of a whole batch on the outputs of each key, `(B, G, ...)`.
 
     Two codes are comparable under one key only: nothing in the loss can compare rows across keys. The pairs stay as
     many as with one key, the gradient averages over keys, and a step costs G times more.
     """
 
-    def __init__(self, loss, keys):
-        super().__init__(name=loss.name, reduction="sum_over_batch_size")
-        self.loss = loss
-        self.keys = keys
-        self.reads = loss.reads
-        self.reads_embeddings = loss.reads_embeddings
+    def measure(truth, parts):
+        return ops.mean(ops.stack([loss.measure(truth, parts[:, key]) for key in range(keys)]))
 
-    def call(self, y_true, y_pred):
-        """Truth of the rows `(B, ...)` and outputs under each key `(B, G, ...)` -> scalar."""
-        values = [self.loss.call(y_true, y_pred[:, key]) for key in range(self.keys)]
-        return ops.mean(ops.stack(values))
+    return CodeLoss(loss.name, loss.reads, measure, reads_embeddings=loss.reads_embeddings)
 
 
 CODE_DISTANCES = {
@@ -119,24 +114,15 @@ def _arc_triplet(loss: Any, hasher: HasherConfig) -> Measure:
     return RELAXED, lambda labels, codes: mine(code_angles(codes), labels, margin=loss.margin)
 
 
-def _weighted_margin(loss: Any, hasher: HasherConfig) -> Measure:
+def _of_code_cosines(function: Callable[..., Any], loss: Any, hasher: HasherConfig) -> Measure:
     def measure(labels, collisions):
-        distances = unit_code_distance(code_cosine(collisions, hasher.alphabet_size))
-        return weighted_margin_loss(distances, labels, **loss.settings)
-
-    return COLLISIONS, measure
-
-
-def _multi_similarity(loss: Any, hasher: HasherConfig) -> Measure:
-    def measure(labels, collisions):
-        return multi_similarity_loss(code_cosine(collisions, hasher.alphabet_size), labels, **loss.settings)
+        return function(code_cosine(collisions, hasher.alphabet_size), labels, **loss.settings)
 
     return COLLISIONS, measure
 
 
 def _binarization(loss: Any, hasher: HasherConfig) -> Measure:
-    words = WORDS[loss.words](hasher.alphabet_size)
-    measure = BINARIZATIONS[loss.form]
+    words, measure = WORDS[loss.words](hasher.alphabet_size), BINARIZATIONS[loss.form]
     return SOFT, lambda _, soft: measure(softened_words(soft, words), slope=loss.slope)
 
 
@@ -173,8 +159,8 @@ DISTILLATION = "distillation"
 OBJECTIVES: dict[str, Callable[[Any, HasherConfig], Measure]] = {
     "triplet": _triplet,
     "arc_triplet": _arc_triplet,
-    "weighted_margin": _weighted_margin,
-    "multi_similarity": _multi_similarity,
+    "weighted_margin": functools.partial(_of_code_cosines, weighted_margin_loss),
+    "multi_similarity": functools.partial(_of_code_cosines, multi_similarity_loss),
     "quantization": lambda loss, _: (SOFT, lambda _, soft: QUANTIZATIONS[loss.form](soft)),
     "balance": lambda *_: (RELAXED, lambda _, codes: symbol_imbalance(codes)),
     "decorrelation": lambda *_: (RELAXED, lambda _, codes: position_correlation(codes)),

@@ -52,15 +52,12 @@ BINS = 2000
 
 @functools.cache
 def collision_curve(alphabet_size: int) -> NDArray[np.float32]:
-    """Probability of agreement at cosines -1, -0.999, ..., 1.
+    """Probability that codes of q = `alphabet_size` symbols agree at a position, at cosines -1, -0.999, ..., 1.
 
     With r and s the responses of two embeddings of cosine c to Gaussian vectors, each pair
     `(r_j, s_j)` is bivariate normal with correlation c, and the pairs are independent. Hence
     P(agree) = q * integral of phi(u, v; c) Phi(u, v; c)^(q-1), taken here on a grid. For q = 2 this
     is 1 - angle / pi.
-
-    Args:
-        alphabet_size: q.
 
     Returns:
         `(BINS + 1,)`, from 0 at cosine -1, over 1/q at cosine 0, to 1 at cosine 1.

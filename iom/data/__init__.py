@@ -1,0 +1,5 @@
+"""Face images on disk: folders, shards, formats of other programs, benchmarks, batches."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

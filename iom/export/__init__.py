@@ -1,0 +1,5 @@
+"""Export of embedder and hasher to other runtimes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

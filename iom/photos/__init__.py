@@ -1,0 +1,5 @@
+"""Photographs: detection, alignment, quality, and the run from photographs to codes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,14 @@
+from .comparators import BlockSetComparator as BlockSetComparator
+from .comparators import CollisionComparator as CollisionComparator
+from .comparators import Comparator as Comparator
+from .comparators import CosineComparator as CosineComparator
+from .comparators import SymbolComparator as SymbolComparator
+from .distances import Neighbours as Neighbours
+from .distances import all_pairs as all_pairs
+from .distances import nearest as nearest
+from .distances import paired as paired
+from .distances import within as within
+from .packing import PackedCodes as PackedCodes
+from .packing import encoding_id as encoding_id
+from .packing import pack as pack
+from .packing import unpack as unpack

@@ -1,0 +1,15 @@
+from .evaluate import EVALUATORS as EVALUATORS
+from .evaluate import PROTOCOLS as PROTOCOLS
+from .identification import search_templates as search_templates
+from .pairs import PairEvaluator as PairEvaluator
+from .records import ReportData as ReportData
+from .records import read_report as read_report
+from .score_files import read_scores as read_scores
+from .score_files import write_scores as write_scores
+from .scores import CodeSystem as CodeSystem
+from .scores import EvaluationInputs as EvaluationInputs
+from .scores import Evaluator as Evaluator
+from .sweep import run_sweep as run_sweep
+from .systems import baseline_system as baseline_system
+from .systems import load_code_systems as load_code_systems
+from .systems import trained_system as trained_system

@@ -1,0 +1,9 @@
+from .artifact import Calibration as Calibration
+from .embedder import Embedder as Embedder
+from .embedder import FusedEmbedder as FusedEmbedder
+from .embedder import load_embedder as load_embedder
+from .embedder import open_embedder as open_embedder
+from .face_hasher import ArtifactFaceHasher as ArtifactFaceHasher
+from .face_hasher import FaceHasher as FaceHasher
+from .face_hasher import KerasFaceHasher as KerasFaceHasher
+from .face_hasher import load as load

@@ -1,0 +1,9 @@
+from .app import create_app as create_app
+from .decoding import Decoder as Decoder
+from .face_pipeline import FacePipeline as FacePipeline
+from .server import listening as listening
+from .server import serve as serve
+from .settings import ServiceSettings as ServiceSettings
+from .tokens import TokenFile as TokenFile
+from .tokens import add_token as add_token
+from .tokens import remove_token as remove_token

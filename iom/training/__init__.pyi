@@ -1,0 +1,15 @@
+from .backbone import train_backbone as train_backbone
+from .calibration import calibrate as calibrate
+from .calibration import recalibrate as recalibrate
+from .hasher import train_hasher as train_hasher
+from .loop import TrainingDivergedError as TrainingDivergedError
+from .loop import TrainingLoop as TrainingLoop
+from .loop import TrainingStopped as TrainingStopped
+from .optimizers import OPTIMIZERS as OPTIMIZERS
+from .optimizers import SCHEDULES as SCHEDULES
+from .optimizers import build_optimizer as build_optimizer
+from .optimizers import build_schedule as build_schedule
+from .run_dir import RunDir as RunDir
+from .run_dir import curves_figure as curves_figure
+from .run_dir import draw_curves as draw_curves
+from .run_dir import read_records as read_records

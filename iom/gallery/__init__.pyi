@@ -12,8 +12,8 @@ from .models import Reference as Reference
 from .models import Tombstone as Tombstone
 from .search import Candidate as Candidate
 from .search import CodeIndex as CodeIndex
-from .stores.base import RecordStore as RecordStore
 from .stores.base import STORES as STORES
+from .stores.base import RecordStore as RecordStore
 from .stores.base import open_store as open_store
 from .transfer import export_application as export_application
 from .transfer import import_application as import_application

@@ -11,11 +11,11 @@ from .layers.index_of_max import IoMProjection as IoMProjection
 from .layers.keyed import KeyedPermutation as KeyedPermutation
 from .layers.keyed import KeyedRotation as KeyedRotation
 from .layers.sampled_cosine import SampledCosineLogits as SampledCosineLogits
-from .losses.code.objectives import CodeLoss as CodeLoss
 from .losses.code.objectives import OBJECTIVES as OBJECTIVES
+from .losses.code.objectives import CodeLoss as CodeLoss
 from .losses.code.objectives import build_objectives as build_objectives
 from .losses.embedding_losses import CenterLoss as CenterLoss
 from .losses.embedding_losses import TripletLoss as TripletLoss
-from .losses.margin import ClassLoss as ClassLoss
 from .losses.margin import MARGIN_LOSSES as MARGIN_LOSSES
+from .losses.margin import ClassLoss as ClassLoss
 from .losses.margin import build_margin_loss as build_margin_loss

@@ -9,12 +9,13 @@ import re
 import secrets
 import warnings
 from collections.abc import Callable, Iterable
-from typing import NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NoReturn
 
 from iom.errors import KeyKindWarning, KeyMaterialError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SECRET_BYTES = 32
 TEXT_LABEL, TEXT_VERSION = "iom-key", 1
@@ -95,12 +96,14 @@ class TransformKey:
             info += len(encoded).to_bytes(4, "big") + encoded
         return TransformKey(hmac.digest(self.secret, info + b"\x01", "sha256"))
 
-    def permutation(self, size: int) -> NDArray[np.intp]:
+    def permutation(self, size: int) -> "NDArray[np.intp]":
         """Order of `size` embedding dimensions, the same on every machine and NumPy version.
 
         A stable argsort of `size` 64-bit little-endian words of a SHAKE-256 stream;
         `numpy.random.Generator.permutation` promises no stability.
         """
+        import numpy as np
+
         if size < 1:
             raise KeyMaterialError(f"a permutation needs at least one dimension, received {size}")
         stream = hashlib.shake_256(b"iom/permutation/v1" + self.secret).digest(8 * size)
@@ -111,13 +114,15 @@ class TransformKey:
         label = f"iom/stream/{purpose}/v1\x00".encode()
         return hashlib.shake_256(label + self.secret).digest(size)
 
-    def signed_orders(self, size: int) -> NDArray[np.int32]:
+    def signed_orders(self, size: int) -> "NDArray[np.int32]":
         """Orders with signs, `(ROTATION_ROUNDS * size,)`, one round after the other.
 
         Entry i >= 0 takes dimension i as it is, entry i < 0 takes dimension -i - 1 negated. One 64-bit little-endian
         word of the stream `orthogonal` for each entry: the upper 63 bits are sorted for the order (stable), the lowest
         bit is the sign.
         """
+        import numpy as np
+
         if size < 1:
             raise KeyMaterialError(f"a rotation needs at least one dimension, received {size}")
         stream = self.stream("orthogonal", 8 * ROTATION_ROUNDS * size)
@@ -142,7 +147,9 @@ class TransformKey:
         Raises:
             KeyMaterialError: Another version, truncated or damaged. The message holds no part of the text.
         """
-        match = re.fullmatch(rf"{TEXT_LABEL}-(\d{{1,9}}):(.*)", str(text).strip(), re.ASCII | re.DOTALL)
+        form = rf"{TEXT_LABEL}-(\d{{1,9}}):(.*)"
+        known = isinstance(text, str)
+        match = re.fullmatch(form, text.strip(), re.ASCII | re.DOTALL) if known else None
         if match is None:
             raise KeyMaterialError(f"not a stored key: expected a text '{TEXT_LABEL}-1:...'")
         if int(match[1]) != TEXT_VERSION:
@@ -184,7 +191,7 @@ class KeyKind:
     """
 
     derivation: str
-    order: Callable[[TransformKey, int, int], NDArray[np.int32]]
+    order: "Callable[[TransformKey, int, int], NDArray[np.int32]]"
     layer: str = "KeyedPermutation"
     step: str = "permutation"
     rounds: int = 1
@@ -192,16 +199,18 @@ class KeyKind:
     chooses: bool = False
     renews: bool = False
 
-    def identity(self, size: int) -> NDArray[np.int32]:
+    def identity(self, size: int) -> "NDArray[np.int32]":
         """Order that changes nothing, `(rounds * size,)`, never to enrol (`orthogonal`: its two transforms cancel)."""
+        import numpy as np
+
         return np.tile(np.arange(size, dtype=np.int32), self.rounds)
 
 
-def _permutation(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+def _permutation(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
     return key.permutation(size).astype("int32")
 
 
-def _subset(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+def _subset(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
     """The dimensions that the key's permutation keeps, in their own order, then the others."""
     order = _permutation(key, size, keep)
     order[:keep].sort()
@@ -209,11 +218,11 @@ def _subset(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
     return order
 
 
-def _orthogonal(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+def _orthogonal(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
     return key.signed_orders(size)
 
 
-def _part(key: TransformKey, size: int, keep: int) -> NDArray[np.int32]:
+def _part(key: TransformKey, size: int, keep: int) -> "NDArray[np.int32]":
     """The `keep` dimensions of the key's part, in the key's order, then the others."""
     order = _permutation(key, size, keep)
     window = part_window(part_of(key, part_count(size, keep)), size, keep)

@@ -85,7 +85,7 @@ def attacked_hasher(name: str, hasher: FaceHasher) -> AttackedSystem:
             rows = np.asarray(before.predict(embeddings, batch_size=1024, verbose=0), np.float32)
         else:
             rows = unit(unit(embeddings) @ np.asarray(linear))
-        if hasher.key_kind != "part":
+        if not kind.renews:
             return [rows]
         parts = range(part_count(hasher.key_size, hasher.keep))
         return [rows[:, part_window(part, hasher.key_size, hasher.keep)] for part in parts]

@@ -169,8 +169,8 @@ def load_config(
     Args:
         schema: What to fill, such as `Stage1Config`.
         path: YAML file, or the name of one that the package brings along (`config_path`); its
-            `base:` names another file, relative to itself, that it changes. Without a path the
-            defaults stand.
+            `base:` names another that it changes, a file relative to itself or a name. Without a path
+            the defaults stand.
         overrides: `section.key=value` texts, applied last; values are read as YAML. An item of a
             list is addressed by its `name`, and added where there is none: `losses.triplet.weight=1`.
         saved: The file was written by `save_config`, perhaps of an older version: settings in an
@@ -190,18 +190,18 @@ def load_config(
     return _build(schema, modern, name, in_file, given)
 
 
-def config_path(name_or_path: Path | str) -> Path:
+def config_path(name_or_path: Path | str, *, within: Path = Path()) -> Path:
     """The file of a configuration: a path, which wins where it exists, or a name such as `stage1/base`.
 
-    Names are those of the files in `configs`, which the package brings along.
+    Paths are relative to `within`. Names are those of the files in `configs`, which the package brings along.
     """
-    path = Path(name_or_path)
+    path = within / name_or_path
     if path.exists():
         return path
     package = Path(__file__).resolve().parents[1]
     folder = next((place for place in (package / "configs", package.parent / "configs") if place.is_dir()), package)
     found = {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
-    name = path.as_posix()
+    name = Path(name_or_path).as_posix()
     if name in found:
         return found[name]
     bare = name.removesuffix(".yaml").rpartition("configs/")[2]
@@ -254,8 +254,12 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: base: expected a file name, received {base!r}")
-    return _merge(_read_chain(path.parent / base, (*seen, resolved)), tree)
+        raise ConfigError(f"{path}: base: expected a file or the name of a configuration, received {base!r}")
+    try:
+        below = config_path(base, within=path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from error
+    return _merge(_read_chain(below, (*seen, resolved)), tree)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

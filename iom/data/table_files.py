@@ -23,7 +23,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 def read_rows(
     path: Path, form: str, parse: Callable[[list[str]], T], separator: str | None = None, *, header: bool = False
 ) -> list[T]:
-    """What `parse` makes of the fields of each line; its `ValueError` or `IndexError` becomes a `DataError`.
+    """What `parse` makes of the fields of each line; its `ValueError` or `LookupError` becomes a `DataError`.
 
     The error names the line and its `form`. With `header`, a first line that does not begin with a number is skipped.
     """
@@ -35,7 +35,7 @@ def read_rows(
             continue
         try:
             rows.append(parse(fields))
-        except (ValueError, IndexError) as error:
+        except (ValueError, LookupError) as error:
             raise DataError(f"{path}, line {number}: expected {form}, received '{line[:80]}'") from error
     return rows
 

@@ -220,8 +220,8 @@ class FaceHasher(abc.ABC):
 
     @property
     def parts(self) -> int:
-        """Number of parts of the embedding that a key may live in: 1 unless `key_kind` is `part`."""
-        return part_count(self.key_size, self.keep) if self.key_kind == "part" else 1
+        """Number of parts of the embedding that a key may live in: 1 unless the kind of key renews into another."""
+        return part_count(self.key_size, self.keep) if KEY_KINDS[self.key_kind].renews else 1
 
     def __repr__(self) -> str:
         found = self.calibration
@@ -510,7 +510,7 @@ class KerasFaceHasher(FaceHasher):
                 f"dimensions, SHA-256 {embedder.fingerprint[:12]}...); train a hasher for it with iom train-stage2"
             )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `hasher.keras` and `hasher.json` into `folder`.
 
         A hasher that is already there stays whole until the new metadata are written: a crash leaves the old pair or
@@ -518,6 +518,7 @@ class KerasFaceHasher(FaceHasher):
         """
         from iom.pretrained.importers.keras_files import save_model
 
+        folder = Path(folder)
         new = folder / NEW_MODEL_FILE
         shape = {name: value for name, value in self.shape.items() if name != "key_kind"}
         save_model(self.model, new)

@@ -18,6 +18,7 @@ from iom.config import EmbedderConfig, FolderConfig, HasherConfig, Stage2Config
 from iom.data.batches import CodeBatches, SubjectBatches, TrainingKeys
 from iom.data.folders import FaceFolder, hold_out, scan_folder
 from iom.errors import ConfigError
+from iom.keys import KEY_KINDS
 from iom.models.embedder import Embedder, load_embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
 from iom.nn.adapter import BOTTLENECK, independent_parts, leading_directions, within_class_whitening
@@ -124,7 +125,7 @@ def untrained_hasher(config: Stage2Config, data: Stage2Data) -> KerasFaceHasher:
 def learned_start(config: Stage2Config, data: Stage2Data) -> NDArray[np.float32] | None:
     """Start of the learned layer, `(D, D)`; `None` is the identity."""
     hasher, rows, labels = config.hasher, data.train_embeddings, data.train.labels
-    if hasher.key_kind == "part" and hasher.learned_layer and not hasher.bottleneck:
+    if KEY_KINDS[hasher.key_kind].renews and hasher.learned_layer and not hasher.bottleneck:
         return independent_parts(rows, labels, hasher.whitening, keep=hasher.keep)
     if hasher.whitening == 0:
         return None

@@ -26,6 +26,11 @@ def test_base_chain_and_overrides_win_in_order(tmp_path):
     assert config.margin.scale == 30.0
 
 
+def test_a_base_may_be_a_name(tmp_path):
+    top = write(tmp_path, "top.yaml", "base: stage1/base\ntraining: {epochs: 3}\n")
+    assert load_config(Stage1Config, top) == load_config(Stage1Config, "stage1/base", overrides=["training.epochs=3"])
+
+
 @pytest.mark.parametrize(
     ("schema", "name"), [(Stage1Config, "stage1"), (Stage2Config, "stage2"), (EvaluateConfig, "evaluate")]
 )
@@ -76,8 +81,8 @@ def test_exponent_without_a_dot_is_a_number(tmp_path):
         ("optimizer: {milestones: 3}", "expected a list"),
         ("- a\n- b", "expected a mapping"),
         ("a: [1", "not valid YAML"),
-        ("base: 3", "base: expected a file name"),
-        ("base: missing.yaml", "cannot read configuration"),
+        ("base: 3", "base: expected a file or the name"),
+        ("base: missing.yaml", r"base: no configuration \S+missing.yaml"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )

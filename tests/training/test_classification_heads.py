@@ -55,7 +55,7 @@ def test_sub_centers():
         (["margin.name=arcfase"], "did you mean 'arcface'"),
         (
             ["margin.name=normalised_softmax", "margin.margin=0.5"],
-            "unknown key 'margin.margin' (known: scale); the loss is normalised_softmax",
+            "unknown key 'margin.margin' (known: scale); the loss is normalised_softmax (`null` takes",
         ),
         (["margin.name=softmax", "margin.scale=30"], "unknown key 'margin.scale'"),
         (["margin.name=softmax", "margin.sub_centers=2"], "softmax compares no centres"),

@@ -426,7 +426,9 @@ def build_margin_loss(config: MarginConfig, *, classes: int) -> SoftmaxCrossEntr
     try:
         settings = model.model_validate(config.model_extra)
     except ValidationError as error:
-        raise ConfigError(f"{explain(error, section='margin')[1]}; the loss is {config.name}") from error
+        problem = explain(error, section="margin")[1]
+        hint = "`null` takes a setting of a base configuration back"
+        raise ConfigError(f"{problem}; the loss is {config.name} ({hint})") from error
     sizes: dict[str, Any] = {"classes": classes} if "classes" in fields else {}
     return kind(label_smoothing=config.label_smoothing, **sizes, **settings.model_dump())
 

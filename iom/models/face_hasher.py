@@ -272,6 +272,7 @@ class ForwardingFaceHasher(FaceHasher):
     save_calibration = _forwarded("save_calibration")
     summary = _forwarded("summary")
     embed = _forwarded("embed")
+    embed_files = _forwarded("embed_files")
     hash = _forwarded("hash")
     _hash_batch = _forwarded("_hash_batch")
 

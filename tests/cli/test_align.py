@@ -41,7 +41,7 @@ def test_photographs_become_faces(tmp_path, capsys):
     ("options", "message"),
     [
         (["--workers", "-1"], "invalid value for '--workers': -1 is not in the range"),
-        (["--faces", "best"], "choices: all, centre, dominant, largest, one"),
+        (["--faces", "best"], "faces: expected 'all', 'largest', 'centre', 'one' or 'dominant', received 'best'"),
         (["--min-score", "7"], "min_score: expected at most 1"),
     ],
 )

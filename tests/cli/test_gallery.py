@@ -133,8 +133,8 @@ def test_a_folder_is_enrolled_without_what_is_hidden_temporary_or_linked(iom, tm
 @pytest.mark.parametrize("how", ["centroid", "majority"])
 def test_several_images_become_one_reference(iom, tmp_path, how):
     assert iom("init")[0] == 0
-    shown = iom("enroll", "alice", "0.jpg", "1.jpg", "2.jpg", "--fuse", how)[1]
-    assert shown == "alice: 1 reference\n"
+    _, shown, told = iom("enroll", "alice", "0.jpg", "1.jpg", "2.jpg", "--fuse", how)
+    assert shown == "alice: 1 reference\n", told
     distances = [int(iom("verify", "alice", f"{i}.jpg")[1].split()[-5]) for i in (0, 1, 2, 7)]
     assert sum(distances[:3]) / 3 < distances[3]  # keys are random: single distances scatter
     assert iom("renew", "alice", "3.jpg", "4.jpg", "--fuse", how)[1].endswith(": 1 reference\n")

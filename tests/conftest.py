@@ -8,6 +8,9 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; so do the processes that tests start
+    for pool in ("INTRAOP", "INTEROP"):
+        os.environ.setdefault(f"TF_NUM_{pool}_THREADS", "1")
 # How long an example takes says something about the machine, nothing about the code.
 hypothesis.settings.register_profile("iom", deadline=None)
 hypothesis.settings.load_profile("iom")

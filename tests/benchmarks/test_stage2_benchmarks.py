@@ -45,6 +45,7 @@ def test_help(module, capsys):
     assert f"python -m {module.__name__}" in capsys.readouterr().out
 
 
+@pytest.mark.proof
 def test_steps_of_both_kinds(root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     command = ["--subjects", "4", "--images", "2", "--code-length", "6", "--alphabet-size", "4"]
@@ -88,6 +89,7 @@ def test_the_ablation_changes_one_thing_a_row(root, monkeypatch):
         ablation.variants(committed, ablation.CONFIG, [], ["no whitenin"])
 
 
+@pytest.mark.proof
 def test_a_small_ablation(root, monkeypatch, settings, tmp_path, capsys):
     monkeypatch.chdir(root)
     command = ["--epochs", "1", "--steps", "2", "--keys", "2", "--output", str(tmp_path / "a")]
@@ -100,6 +102,7 @@ def test_a_small_ablation(root, monkeypatch, settings, tmp_path, capsys):
     assert last_line(capsys)["rows"] == rows
 
 
+@pytest.mark.proof
 def test_frozen_against_fine_tuned(root, monkeypatch, settings, tmp_path, capsys):
     monkeypatch.chdir(root)
     command = ["--steps", "2", "--epochs", "1", "--keys", "2", "--output", str(tmp_path / "f")]

@@ -166,8 +166,13 @@ def test_every_weight_gets_a_gradient(name):
         assert np.abs(slope).max() > 0, variable.path
 
 
-@pytest.mark.parametrize("name", sorted(MARGIN_LOSSES))
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        *((name, "mixed_bfloat16") for name in sorted(MARGIN_LOSSES)),
+        *((name, policy) for name in ("softmax", "arcface", "adaface") for policy in ("float32", "mixed_float16")),
+    ],
+)
 def test_trains_in_fit_saves_and_reloads(name, policy, tmp_path):
     loss = build(name)
     keras.config.set_dtype_policy(policy)

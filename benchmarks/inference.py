@@ -149,7 +149,7 @@ def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
     """A network grown from the bundled one, and a hasher for it."""
     from benchmarks.grown import grown
     from iom.config import HasherConfig
-    from iom.export.context import Source
+    from iom.export.context import ExportSource
     from iom.export.folding import fold_batch_norms
     from iom.models.embedder import Embedder
     from iom.models.face_hasher import KerasFaceHasher
@@ -160,7 +160,7 @@ def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
     embedder = Embedder(backbone.predict_on_batch, name=name, fingerprint="0" * 64, embedding_size=512, batch_size=8)
     network = build_hasher(512, HasherConfig(**SHAPE))
     hasher = KerasFaceHasher(network, embedder_name=name, embedder_fingerprint="0" * 64)
-    return backbone, Source(fold_batch_norms(backbone), hasher, embedder)
+    return backbone, ExportSource(fold_batch_norms(backbone), hasher, embedder)
 
 
 def _runners(plain: Any, source: Any, folder: Path) -> tuple[dict[str, Callable[..., Any]], Path]:

@@ -1,5 +1,7 @@
 """The public names of `iom` and of its packages, which are loaded when they are first used."""
 
+import ast
+import collections
 import importlib
 import pkgutil
 import re
@@ -52,3 +54,12 @@ def test_the_code_of_the_page_runs(root, tmp_path, monkeypatch):
 def test_another_name_is_an_error():
     with pytest.raises(AttributeError, match="iom attribute nothing"):
         iom.nothing  # noqa: B018
+
+
+def test_no_two_classes_have_one_name(root):
+    found = collections.defaultdict(list)
+    for file in sorted((root / "iom").rglob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name].append(file.name)
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}

@@ -13,7 +13,7 @@ from iom._environment import environment
 from iom._registry import lookup
 from iom.attacks import ATTACKS
 from iom.config import EvaluateConfig
-from iom.data.benchmarks import SOURCES, Source, load_benchmark
+from iom.data.benchmarks import SOURCES, BenchmarkSource, load_benchmark
 from iom.data.benchmarks.base import PairBenchmark
 from iom.errors import DataError
 from iom.evaluation.attacks import AttackEvaluator, attacked_system
@@ -37,12 +37,12 @@ EVALUATORS: dict[str, Callable[[EvaluationInputs], Evaluator]] = {
 }
 """Evaluators of pairs and those that `config.report` asks for, then those of identification, by `benchmark.source`."""
 PROTOCOLS = {
-    "folder": Source("iom.data.benchmarks.folders:folder_identification", ("root",), ("gallery_images",)),
-    "ijb": Source("iom.data.benchmarks.identification:read_ijb_identification", options=("align_into",)),
-    "megaface": Source(
+    "folder": BenchmarkSource("iom.data.benchmarks.folders:folder_identification", ("root",), ("gallery_images",)),
+    "ijb": BenchmarkSource("iom.data.benchmarks.identification:read_ijb_identification", options=("align_into",)),
+    "megaface": BenchmarkSource(
         "iom.data.benchmarks.identification:read_megaface", ("path", "distractors", "root", "distractor_root")
     ),
-    "blufr": Source("iom.data.benchmarks.identification:read_blufr"),
+    "blufr": BenchmarkSource("iom.data.benchmarks.identification:read_blufr"),
 }
 """Readers of identification protocols, by the name that `benchmark.source` gives."""
 
@@ -73,7 +73,11 @@ def identify(config: EvaluateConfig, *, progress: bool = False) -> Iterator[Figu
 
 
 def prepare(
-    config: EvaluateConfig, *, full: bool = False, sources: Mapping[str, Source] = SOURCES, progress: bool = False
+    config: EvaluateConfig,
+    *,
+    full: bool = False,
+    sources: Mapping[str, BenchmarkSource] = SOURCES,
+    progress: bool = False,
 ) -> EvaluationInputs:
     """Load everything and embed the images; all inputs are checked before the first image is embedded."""
     check_systems(config)

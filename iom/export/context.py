@@ -17,7 +17,7 @@ from iom.pretrained.weights import load_backbone_model
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class ExportSource:
     """A trained hasher, its backbone (raw RGB pixels to embedding, batch norms folded) and the embedder as trained."""
 
     backbone: keras.Model
@@ -37,13 +37,13 @@ class Source:
         return keras.Model({"image": image, "order": order}, outputs, name="deployed_hasher")
 
 
-def load_source(folder: Path | str, *, weights: str = "") -> Source:
+def load_source(folder: Path | str, *, weights: str = "") -> ExportSource:
     """The hasher of a folder and its backbone, which must be a single Keras graph; `weights` as of `iom.load`."""
     hasher = KerasFaceHasher.load(folder, weights=weights)
     loaded = load_backbone_model(hasher.weights)
     embedder = Embedder.of_backbone(loaded, batch_size=EMBEDDER_BATCH)
     hasher.check_embedder(embedder)
-    return Source(fold_batch_norms(loaded.trainable_model), hasher, embedder)
+    return ExportSource(fold_batch_norms(loaded.trainable_model), hasher, embedder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ExportContext:
     `orders` holds one row for each face, `(N, W)`, of random keys that are thrown away.
     """
 
-    source: Source
+    source: ExportSource
     faces: NDArray[np.uint8]
     orders: NDArray[np.int32]
     scratch: Path

@@ -19,7 +19,7 @@ from iom._registry import lookup
 from iom.data.benchmarks.base import PairBenchmark
 from iom.data.benchmarks.pair_lists import read_pair_list
 from iom.errors import DataError, WeightsError
-from iom.export.context import ExportContext, Source
+from iom.export.context import ExportContext, ExportSource
 from iom.export.formats import FORMATS, Format
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
@@ -104,7 +104,7 @@ class Exporter:
     fresh `key` unless one is given.
     """
 
-    source: Source
+    source: ExportSource
     _: dataclasses.KW_ONLY
     calibration: Pixels
     faces: Faces

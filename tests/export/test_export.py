@@ -12,7 +12,7 @@ import pytest
 from iom.config import HasherConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, WeightsError
 from iom.export import exporter as exporting
-from iom.export.context import Source
+from iom.export.context import ExportSource
 from iom.export.exporter import Exporter, calibration_faces, synthetic_faces
 from iom.export.folding import fold_batch_norms
 from iom.export.formats import FORMATS
@@ -45,7 +45,7 @@ def source_of(loaded, kind, **settings):
     config = HasherConfig(key_kind=kind, **settings)
     network = build_hasher(loaded.embedding_size, config)
     hasher = KerasFaceHasher(network, embedder_name="slim", embedder_fingerprint=loaded.fingerprint)
-    return Source(fold_batch_norms(loaded.model), hasher, embedder)
+    return ExportSource(fold_batch_norms(loaded.model), hasher, embedder)
 
 
 @pytest.fixture(scope="module")

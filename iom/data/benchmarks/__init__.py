@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from iom.config import BenchmarkConfig
 
 
-class Source(NamedTuple):
+class BenchmarkSource(NamedTuple):
     """A reader of pairs, `module:function`, and the fields of `benchmark` that it takes.
 
     `paths` are needed, in its order; `options` go by keyword; a `seeded` reader takes the seed of the run.
@@ -30,20 +30,22 @@ class Source(NamedTuple):
 
 
 SOURCES = {
-    "pairs": Source("iom.data.benchmarks.pair_lists:read_pair_list"),
-    "two_lines": Source("iom.data.benchmarks.pair_lists:read_two_line_pairs"),
-    "cfp": Source("iom.data.benchmarks.pair_lists:read_cfp"),
-    "youtube_faces": Source("iom.data.benchmarks.pair_lists:read_youtube_faces"),
-    "ijb": Source("iom.data.benchmarks.identification:read_ijb_pairs", options=("align_into",)),
-    "bin": Source("iom.data.formats.pair_files:read_bin", ("path",)),
-    "carray": Source("iom.data.formats.pair_files:read_carray", ("path",)),
-    "folder": Source("iom.data.benchmarks.folders:folder_pairs", ("root",), ("path",), seeded=True),
-    "synthetic": Source("iom.data.benchmarks.folders:synthetic_pairs", (), ("subjects", "images"), seeded=True),
+    "pairs": BenchmarkSource("iom.data.benchmarks.pair_lists:read_pair_list"),
+    "two_lines": BenchmarkSource("iom.data.benchmarks.pair_lists:read_two_line_pairs"),
+    "cfp": BenchmarkSource("iom.data.benchmarks.pair_lists:read_cfp"),
+    "youtube_faces": BenchmarkSource("iom.data.benchmarks.pair_lists:read_youtube_faces"),
+    "ijb": BenchmarkSource("iom.data.benchmarks.identification:read_ijb_pairs", options=("align_into",)),
+    "bin": BenchmarkSource("iom.data.formats.pair_files:read_bin", ("path",)),
+    "carray": BenchmarkSource("iom.data.formats.pair_files:read_carray", ("path",)),
+    "folder": BenchmarkSource("iom.data.benchmarks.folders:folder_pairs", ("root",), ("path",), seeded=True),
+    "synthetic": BenchmarkSource(
+        "iom.data.benchmarks.folders:synthetic_pairs", (), ("subjects", "images"), seeded=True
+    ),
 }
 """Readers of verification pairs, by the name that a configuration gives."""
 
 
-def load_benchmark(config: "BenchmarkConfig", *, seed: int, sources: Mapping[str, Source] = SOURCES) -> Any:
+def load_benchmark(config: "BenchmarkConfig", *, seed: int, sources: Mapping[str, BenchmarkSource] = SOURCES) -> Any:
     """The benchmark that a configuration names: a `PairBenchmark`, where `sources` are those of pairs.
 
     Raises:

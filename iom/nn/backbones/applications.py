@@ -28,7 +28,7 @@ STANDARD = Scaling(
 )
 
 
-class Application(NamedTuple):
+class KerasApplication(NamedTuple):
     """A network of `keras.applications`: builder, scaling that its weights want, smallest image side."""
 
     builder: str
@@ -36,23 +36,25 @@ class Application(NamedTuple):
     smallest: int = 32
 
 
-APPLICATIONS: dict[str, Application] = {
-    "mobilenet": Application("MobileNet", SYMMETRIC),
-    "mobilenet_v2": Application("MobileNetV2", SYMMETRIC),
-    **{f"mobilenet_v3_{size}": Application(f"MobileNetV3{size.title()}", SYMMETRIC) for size in ("small", "large")},
-    **{f"nasnet_{size}": Application(f"NASNet{size.title()}", SYMMETRIC) for size in ("mobile", "large")},
-    "inception_v3": Application("InceptionV3", SYMMETRIC, smallest=75),
-    "inception_resnet_v2": Application("InceptionResNetV2", SYMMETRIC, smallest=75),
-    "xception": Application("Xception", SYMMETRIC, smallest=71),
-    **{f"resnet{depth}": Application(f"ResNet{depth}", CAFFE) for depth in (50, 101, 152)},
-    **{f"resnet{depth}_v2": Application(f"ResNet{depth}V2", SYMMETRIC) for depth in (50, 101, 152)},
-    **{f"densenet{depth}": Application(f"DenseNet{depth}", STANDARD) for depth in (121, 169, 201)},
-    **{f"vgg{depth}": Application(f"VGG{depth}", CAFFE) for depth in (16, 19)},
-    **{f"efficientnet_b{n}": Application(f"EfficientNetB{n}", STANDARD) for n in range(8)},
-    **{f"efficientnet_v2_b{n}": Application(f"EfficientNetV2B{n}", STANDARD) for n in range(4)},
-    **{f"efficientnet_v2_{size}": Application(f"EfficientNetV2{size.upper()}", POWER_OF_TWO) for size in "sml"},
+APPLICATIONS: dict[str, KerasApplication] = {
+    "mobilenet": KerasApplication("MobileNet", SYMMETRIC),
+    "mobilenet_v2": KerasApplication("MobileNetV2", SYMMETRIC),
     **{
-        f"convnext_{size.lower()}": Application(f"ConvNeXt{size}", STANDARD)
+        f"mobilenet_v3_{size}": KerasApplication(f"MobileNetV3{size.title()}", SYMMETRIC) for size in ("small", "large")
+    },
+    **{f"nasnet_{size}": KerasApplication(f"NASNet{size.title()}", SYMMETRIC) for size in ("mobile", "large")},
+    "inception_v3": KerasApplication("InceptionV3", SYMMETRIC, smallest=75),
+    "inception_resnet_v2": KerasApplication("InceptionResNetV2", SYMMETRIC, smallest=75),
+    "xception": KerasApplication("Xception", SYMMETRIC, smallest=71),
+    **{f"resnet{depth}": KerasApplication(f"ResNet{depth}", CAFFE) for depth in (50, 101, 152)},
+    **{f"resnet{depth}_v2": KerasApplication(f"ResNet{depth}V2", SYMMETRIC) for depth in (50, 101, 152)},
+    **{f"densenet{depth}": KerasApplication(f"DenseNet{depth}", STANDARD) for depth in (121, 169, 201)},
+    **{f"vgg{depth}": KerasApplication(f"VGG{depth}", CAFFE) for depth in (16, 19)},
+    **{f"efficientnet_b{n}": KerasApplication(f"EfficientNetB{n}", STANDARD) for n in range(8)},
+    **{f"efficientnet_v2_b{n}": KerasApplication(f"EfficientNetV2B{n}", STANDARD) for n in range(4)},
+    **{f"efficientnet_v2_{size}": KerasApplication(f"EfficientNetV2{size.upper()}", POWER_OF_TWO) for size in "sml"},
+    **{
+        f"convnext_{size.lower()}": KerasApplication(f"ConvNeXt{size}", STANDARD)
         for size in ("Tiny", "Small", "Base", "Large", "XLarge")
     },
 }
@@ -71,7 +73,7 @@ def application(x: Any, *, network: str, imagenet: bool | str = False) -> Any:
     return body.output
 
 
-def imagenet_model(entry: Application, imagenet: bool | str) -> keras.Model:
+def imagenet_model(entry: KerasApplication, imagenet: bool | str) -> keras.Model:
     """The network as Keras builds it, without a classifier, with its ImageNet weights; never with random ones."""
     if not isinstance(imagenet, bool):
         return _from_file(entry, Path(imagenet).expanduser())
@@ -89,7 +91,7 @@ def imagenet_model(entry: Application, imagenet: bool | str) -> keras.Model:
         ) from error
 
 
-def _from_file(entry: Application, path: Path) -> keras.Model:
+def _from_file(entry: KerasApplication, path: Path) -> keras.Model:
     expected = f"expected Keras' weights of {entry.builder} without a classifier"
     if not path.is_file():
         raise WeightsError(f"imagenet: {expected}, there is none at {path}")
@@ -114,7 +116,7 @@ def _copy_weights(source: keras.Model, target: keras.Model) -> None:
         taker.set_weights(values)
 
 
-def _build(entry: Application, **settings: Any) -> keras.Model:
+def _build(entry: KerasApplication, **settings: Any) -> keras.Model:
     builder = getattr(applications, entry.builder)
     if "include_preprocessing" in inspect.signature(builder).parameters:
         settings["include_preprocessing"] = False

@@ -46,6 +46,7 @@ def finish(process):
     assert process.returncode == 0, errors.decode()[-2000:]
 
 
+@pytest.mark.proof
 def test_killed_and_resumed_is_the_same(command, tmp_path):
     """With all that must follow from the step alone: temperature, keys, order of the rows."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ def faces(tmp_path_factory):
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(faces, root):
     config = load_config(
         Stage1Config,
@@ -33,15 +34,20 @@ def config(faces, root):
     )
 
 
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """The folder of a finished run; tests that write to it take a copy."""
+    output = tmp_path_factory.mktemp("finished") / "run"
+    assert train_backbone(config, output, progress=False) == output / "best.keras"
+    return output
+
+
 def records(output):
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_what_it_promises(config, tmp_path):
-    lines = []
-    output = tmp_path / "run"
-    best = train_backbone(config, output, progress=False, report=lines.append)
-    assert best == output / "best.keras"
+def test_a_run_leaves_what_it_promises(config, finished):
+    output = finished
     expected = {
         "config.yaml", "versions.json", "metrics.jsonl", "curves.png", "state.npz",
         "best.keras", "last.keras",
@@ -50,7 +56,7 @@ def test_a_run_leaves_what_it_promises(config, tmp_path):
     assert load_config(Stage1Config, output / "config.yaml") == config
     assert [record["epoch"] for record in records(output)] == [1, 2]
     assert all(0 <= record["held_out_eer"] <= 1 for record in records(output))
-    embedder = load_embedder(str(best))
+    embedder = load_embedder(str(output / "best.keras"))
     assert embedder.embedding_size == 16
     images = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
     np.testing.assert_allclose(np.linalg.norm(embedder.embed(images), axis=1), 1, rtol=1e-5)
@@ -82,9 +88,8 @@ def test_an_interrupted_run_goes_on_where_it_was_saved(config, tmp_path, monkeyp
     assert records(output)[1]["steps"] < records(output)[0]["steps"]
 
 
-def test_a_finished_run_can_be_resumed_to_no_effect(config, tmp_path):
-    output = tmp_path / "run"
-    train_backbone(config, output, progress=False)
+def test_a_finished_run_can_be_resumed_to_no_effect(config, finished, tmp_path):
+    output = shutil.copytree(finished, tmp_path / "run")
     before = (output / "best.keras").read_bytes()
     train_backbone(config, output, progress=False, resume=True)
     assert (output / "best.keras").read_bytes() == before
@@ -98,10 +103,9 @@ def test_it_learns(config, tmp_path):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_distillation_with_a_margin(config, tmp_path):
+def test_distillation_with_a_margin(config, finished, tmp_path):
     """A teacher from a file, followed beside the labels."""
-    train_backbone(config, tmp_path / "teacher", progress=False)
-    teacher = str(tmp_path / "teacher" / "best.keras")
+    teacher = str(finished / "best.keras")
     settings = config.distillation.replace(teacher=teacher, views=0)
     both = config.replace(distillation=settings)
     train_backbone(both, tmp_path / "student", progress=False)
@@ -128,9 +132,8 @@ def test_a_damaged_image_stops_the_run_before_it_starts(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_of_another_size(config, tmp_path):
-    train_backbone(config, tmp_path / "teacher", progress=False)
-    teacher = str(tmp_path / "teacher" / "best.keras")
+def test_a_teacher_of_another_size(config, finished, tmp_path):
+    teacher = str(finished / "best.keras")
     changed = config.replace(
         backbone=config.backbone.replace(embedding_size=32), distillation=config.distillation.replace(teacher=teacher)
     )

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iom._files import sha256_of
+from iom._registry import did_you_mean
 from iom._untrusted import check_name, read_json, reading
-from iom.config import Section, explain
 from iom.errors import WeightsError
 from iom.pretrained import package_folder, search_folders
 
@@ -26,11 +26,13 @@ Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Statement(Section):
+class Statement(BaseModel):
     """Facts about a weights file that its content does not tell.
 
     The kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side of the image.
     """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     colour_order: Literal["RGB", "BGR"]
     range: Literal["0..255", "-1..1", "-1..1 (/128)", "0..1"]
@@ -135,4 +137,11 @@ def _validated(kind: type[S], values: Any, source: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
+        from iom.config.base import explain  # which nothing else here needs
+
+        for each in error.errors():
+            if each["type"] == "extra_forbidden":
+                unknown = str(each["loc"][-1])
+                hint = did_you_mean(unknown, kind.model_fields)
+                raise WeightsError(f"{source}: unknown key '{unknown}'{hint}") from error
         raise WeightsError(f"{source}: {explain(error)[1]}") from error

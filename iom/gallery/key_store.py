@@ -288,17 +288,19 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
 
     def seal(self, message: bytes) -> bytes:
         """Authentication tag of a record, `SEAL_BYTES` long."""
-        return hmac.digest(self._seal_key, message, "sha256")[:SEAL_BYTES]
+        mac = self._seal_mac.copy()  # half the time of a new one
+        mac.update(message)
+        return mac.digest()[:SEAL_BYTES]
 
     @functools.cached_property
-    def _seal_key(self) -> bytes:
-        return self.master().stream("gallery-seal", 32)
+    def _seal_mac(self) -> hmac.HMAC:
+        return hmac.new(self.master().stream("gallery-seal", 32), digestmod="sha256")
 
     def close(self) -> None:
         """Forget all secrets and close the file; a second call does nothing."""
         self._external = None
         self._state = KeyState()
-        self.__dict__.pop("_seal_key", None)
+        self.__dict__.pop("_seal_mac", None)
         self._file.close()
 
     def __exit__(self, *_: object) -> None:

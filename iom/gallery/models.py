@@ -210,8 +210,13 @@ class AuditChain:
 
 def pseudonyms(audit_key: bytes, application: str, subject_ids: Sequence[str]) -> tuple[bytes, ...]:
     """Names of subjects in the log, 16 bytes each; whoever has the key can find the entries of a subject."""
-    start = b"iom/audit/v1\x00" + application.encode() + b"\x00"
-    return tuple(hmac.digest(audit_key, start + each.encode(), "sha256")[:PSEUDONYM_BYTES] for each in subject_ids)
+    start = hmac.new(audit_key, b"iom/audit/v1\x00" + application.encode() + b"\x00", "sha256")
+    found = []
+    for subject_id in subject_ids:
+        mac = start.copy()  # half the time of a new one
+        mac.update(subject_id.encode())
+        found.append(mac.digest()[:PSEUDONYM_BYTES])
+    return tuple(found)
 
 
 def _unkeyed(event: AuditEvent, sequence: int, previous: bytes) -> bytes:

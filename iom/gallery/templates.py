@@ -178,8 +178,8 @@ def make_references(
     references = []
     for (subject, record, metadata), plane in zip(rows, planes.astype("<u8", copy=False), strict=True):
         code, epoch = plane.tobytes(), application.epoch
-        bare = Reference(application.name, subject, UNSLOTTED, record, epoch, code, b"", metadata, created)
-        references.append(bare.changed(seal=_seal_of(keys, application.name, bare)))
+        seal = keys.seal(_message(application.name, subject, record, epoch, created, metadata, code))
+        references.append(Reference(application.name, subject, UNSLOTTED, record, epoch, code, seal, metadata, created))
     return references
 
 
@@ -206,13 +206,19 @@ Record = Application | Reference | Tombstone
 Sealed = TypeVar("Sealed", Application, Tombstone)
 
 
+def _message(
+    application: str, subject_id: str, record: int, epoch: int, created: int, metadata: str, code: bytes
+) -> bytes:
+    """The sealed fields of a reference."""
+    # Neither names nor JSON hold a zero character, so that fields cannot run into each other.
+    return f"{application}\0{subject_id}\0{record}\0{epoch}\0{created}\0{metadata}\0".encode() + code
+
+
 def _seal_of(keys: KeyStore, application: str, record: Record) -> bytes:
     """Authentication tag of all fields but the slot and the tag itself."""
     if isinstance(record, Reference):
         r = record
-        # Neither names nor JSON hold a zero character, so that fields cannot run into each other.
-        fields = f"{application}\0{r.subject_id}\0{r.record}\0{r.epoch}\0{r.created}\0{r.metadata}\0"
-        return keys.seal(fields.encode() + r.code)
+        return keys.seal(_message(application, r.subject_id, r.record, r.epoch, r.created, r.metadata, r.code))
     if isinstance(record, Application):
         kind, values = "application", [*(record.fields() | {"masked": int(record.masked)}).values()]
     else:

@@ -119,7 +119,7 @@ class PowerFailure(BaseException):
     pass
 
 
-OTHER_LOSSES = [f"losses.{name}.weight=0.1" for name in ("weighted_margin", "linkability", "classification")]
+OTHER_LOSSES = [f"losses.{name}.weight=0.1" for name in ("weighted_margin", "classification")]
 
 
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(configured, tmp_path, monkeypatch):

@@ -295,6 +295,7 @@ def test_the_manifest_of_this_project():
         assert entry.licence
 
 
-def test_the_real_weights(shared):
+def test_the_real_weights(foreign_weights):
+    foreign_weights("mobilefacenet_y1/model-0000.params")
     loaded = load_backbone_model("mobilefacenet_y1.ms1m")
     assert (loaded.embedding_size, loaded.input_size) == (128, 112)

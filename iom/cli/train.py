@@ -311,9 +311,7 @@ weights = root.subgroup(TITLE, "weights", "List, fetch and check the weights of 
 
 
 @weights("list", examples=("", "--markdown"))
-def list_weights(
-    markdown: Annotated[bool, option("the tables of docs/models.md")] = False,
-) -> Answer:
+def list_weights(markdown: Annotated[bool, option("the tables of docs/models.md")] = False) -> Answer:
     """List the known weights: licence, training data, accuracy, and which are here.
 
     They are looked for in $IOM_WEIGHTS, the package, the cache folder ($IOM_CACHE) and an installation of InsightFace
@@ -348,11 +346,7 @@ default ~/.cache/iom). A licence that allows research alone holds wherever the f
 """,
     examples=("mobilefacenet.w600k", "iresnet50.w600k --yes"),
 )
-def fetch_weights(
-    name: str,
-    yes: Annotated[bool, option("fetch without asking")],
-    quiet: Quiet,
-) -> Answer:
+def fetch_weights(name: str, yes: Annotated[bool, option("fetch without asking")], quiet: Quiet) -> Answer:
     """Fetch known weights from where their authors offer them, after asking.
 
     NAME is architecture.tag, or the architecture where it has one tag; see iom weights list.

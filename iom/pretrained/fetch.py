@@ -1,4 +1,4 @@
-"""Fetching of known weights over HTTPS: continued where it was cut off, checked, unpacked, written whole or not at all."""
+"""Fetching of known weights over HTTPS: continued where it was cut off, checked, unpacked, each file whole."""
 
 import contextlib
 import fcntl
@@ -39,7 +39,9 @@ def fetch(entry: Entry, *, progress: bool = True) -> list[Path]:
     """
     download = entry.download
     if download is None:
-        raise WeightsError(f"{entry.name}: there is no URL that a program could fetch it from; get it from {entry.source}")
+        raise WeightsError(
+            f"{entry.name}: there is no URL that a program could fetch it from; get it from {entry.source}"
+        )
     _check_url(download.url)
     folder = entry.cached
     check_output(folder)
@@ -74,7 +76,7 @@ def _alone(stream: IO[bytes], part: Path) -> Iterator[None]:
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     """Follows no redirection to an address that is not encrypted."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:  # noqa: PLR0913
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         _check_url(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -101,7 +103,9 @@ def _receive(download: Download, stream: IO[bytes], *, label: str, progress: boo
         if response.status != http.client.PARTIAL_CONTENT:  # the server gives all of it, whatever was asked
             stream.truncate(have := 0)
         _check_size(download, have, response)
-        with tqdm(total=download.bytes, initial=have, desc=label, unit="B", unit_scale=True, disable=not progress) as bar:
+        with tqdm(
+            total=download.bytes, initial=have, desc=label, unit="B", unit_scale=True, disable=not progress
+        ) as bar:
             have = _copy(response, stream, have, download, bar)
     if have < download.bytes:
         raise WeightsError(

@@ -189,10 +189,7 @@ def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
 
 def zoo_tables(entries: dict[str, Entry]) -> str:
     """The tables of docs/models.md in Markdown: what there is, and how accurate and fast it is."""
-    facts = [
-        "| weights | format | size | MB | licence | training data | from |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    facts = ["| weights | format | size | MB | licence | training data | from |", "|---|---|---|---|---|---|---|"]
     figures = [
         "| weights | LFW | CFP-FF | CFP-FP | EER: LFW | CFP-FF | CFP-FP | ms | by whom |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -190,7 +190,7 @@ def test_a_refusal_of_the_server_is_told(server, code):
 def test_no_network_is_told(server):
     url = server.url
     server.server_close()
-    with pytest.raises(WeightsError, match="no connection.*is there a network"):
+    with pytest.raises(WeightsError, match=r"no connection.*is there a network"):
         fetch(entry_of(url), progress=False)
 
 
@@ -199,7 +199,7 @@ def test_only_encrypted_addresses_are_asked(server, url):
     with pytest.raises(WeightsError, match="expected an address that begins with https"):
         fetch(entry_of(url), progress=False)
     server.moved = url
-    with pytest.raises(WeightsError, match="expected an address that begins with https|not allowed"):
+    with pytest.raises(WeightsError, match=r"expected an address that begins with https|not allowed"):
         fetch(entry_of(server.url), progress=False)
 
 
@@ -252,8 +252,7 @@ def test_the_command_shows_the_terms_and_asks(server, cache, monkeypatch, capsys
     main = command("weights")
     assert main(["fetch", "net"]) == 2
     error = capsys.readouterr().err
-    assert "for research" in error and server.url in error and entry.download.sha256 in error
-    assert "give --yes" in error
+    assert all(text in error for text in ("for research", server.url, entry.download.sha256, "give --yes"))
     assert server.asked == []
     assert main(["fetch", "net.test", "--yes", "--quiet"]) == 0
     assert capsys.readouterr().out == f"{cache / MEMBER}\n"

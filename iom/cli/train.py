@@ -1,13 +1,17 @@
 """Commands of training: `iom train-stage1`, `iom train-stage2`, `iom calibrate`, `iom sweep`, `iom weights`, ..."""
 
+import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from iom._registry import lookup
+import click
+
+from iom._registry import did_you_mean, lookup
 from iom.cli._command import (
     COUNT,
     NO_DEFAULT,
@@ -17,6 +21,7 @@ from iom.cli._command import (
     Quiet,
     RunOptions,
     argument,
+    goes_on_when_repeated,
     option,
     output_option,
     root,
@@ -307,27 +312,78 @@ def _measured(names: Sequence[str], settings: dict[str, Any], *, progress: bool)
         keras.backend.clear_session()
 
 
-weights = root.subgroup(TITLE, "weights", "List and check the weights of backbones.").section("Commands")
+weights = root.subgroup(TITLE, "weights", "List, fetch and check the weights of backbones.").section("Commands")
 
 
-@weights("list", examples=("",))
-def list_weights() -> Answer:
-    """List the entries of the manifest, and which are here."""
-    from iom.pretrained.manifest import locate, read_manifest
+@weights("list", examples=("", "--markdown"))
+def list_weights(markdown: Annotated[bool, option("the tables of docs/models.md")] = False) -> Answer:
+    """List the known weights: licence, training data, accuracy, and which are here.
+
+    They are looked for in $IOM_WEIGHTS, the package, the cache folder ($IOM_CACHE) and an installation of InsightFace
+    ($INSIGHTFACE_HOME).
+    """
+    from iom.pretrained.manifest import locate, read_manifest, zoo_tables
 
     entries = read_manifest()
-    width = max(len(name) for name in entries)
+    if markdown:
+        tables = zoo_tables(entries)
+        return Answer({"tables": tables}, tables)
     lines, rows = [], []
     for name, entry in sorted(entries.items()):
-        size, path = entry.embedding_size, None
+        path = None
         try:
             path = locate(entry, verify=False)[0]
             place = str(path)
         except WeightsError:
-            place = f"missing; get it from {entry.source}"
-        lines.append(f"{name:{width}}  {size:4d}-d  {place}")
-        rows.append({"name": name, "embedding_size": size, "path": path, "source": entry.source})
+            place = f"missing; {f'iom weights fetch {name}' if entry.download else 'no URL to fetch it from'}"
+        lines += [f"{name}  {entry.embedding_size}-d, {entry.bytes / 1e6:.1f} MB", f"  {place}"]
+        lines += [f"  {title:8} {text}" for title, text in entry.terms.items()]
+        rows.append({**entry.model_dump(exclude={"files", "tensors"}), "path": path})
     return Answer({"weights": rows}, "\n".join(lines))
+
+
+@weights(
+    "fetch",
+    epilog="""\
+Nothing is fetched without a yes. What arrived before a cut is kept, and the same command goes on
+from there. The SHA-256 is checked before a file gets its name in the cache folder ($IOM_CACHE, by
+default ~/.cache/iom). A licence that allows research alone holds wherever the file lies.
+""",
+    examples=("mobilefacenet.w600k", "iresnet50.w600k --yes"),
+)
+def fetch_weights(name: str, yes: Annotated[bool, option("fetch without asking")], quiet: Quiet) -> Answer:
+    """Fetch known weights from where their authors offer them, after asking.
+
+    NAME is architecture.tag, or the architecture where it has one tag; see iom weights list.
+    """
+    from iom.pretrained.fetch import fetch
+    from iom.pretrained.manifest import find_entry, locate, read_manifest
+
+    entries = read_manifest()
+    entry = find_entry(name, entries)
+    if entry is None:
+        raise WeightsError(f"no known weights '{name}'{did_you_mean(name, entries)} (known: {', '.join(entries)})")
+    with contextlib.suppress(WeightsError):
+        here = locate(entry)
+        return Answer({"name": entry.name, "files": here}, f"{here[0]}: is here already")
+    if entry.download:
+        shown = {"fetch": entry.download.url, "size": f"{entry.download.bytes / 1e6:.1f} MB", **entry.terms}
+        shown |= {"SHA-256": entry.download.sha256 or "of the files alone", "into": str(entry.cached)}
+        print("\n".join(f"{title:8} {text}" for title, text in shown.items()), file=sys.stderr)
+        if not (yes or _agreed()):
+            return Answer({"name": entry.name, "files": []}, "nothing fetched", ok=False)
+    with goes_on_when_repeated():
+        files = fetch(entry, progress=not quiet)
+    return Answer({"name": entry.name, "files": files}, "\n".join(map(str, files)))
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigError("nothing fetched: nobody to ask; give --yes if its licence suits you")
+    try:
+        return click.confirm("fetch it?", err=True)
+    except click.Abort as stop:
+        raise KeyboardInterrupt from stop
 
 
 @weights("check", examples=("mobilefacenet_y1.ms1m", "path/to/model.onnx"))

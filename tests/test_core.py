@@ -1,11 +1,13 @@
 """What a gallery, the service and `iom verify` need is installed without the extra `train`."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
 
 import pytest
+from onnx import TensorProto, helper
 
 from iom.errors import TRAIN_MODULES, MissingExtraError, needs_train
 
@@ -82,3 +84,26 @@ def test_a_command_says_what_it_needs():
     assert done.returncode == 2
     assert done.stderr.startswith("error: iom deploy needs the extra 'train'")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_onnxruntime_notes_no_device_and_sends_nothing(tmp_path):
+    """By default its builds write an identifier into the user's cache and report what they run."""
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Identity", ["x"], ["y"])],
+            "identity",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    home = tmp_path / "home"
+    home.mkdir()
+    program = "import sys, iom, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
+    unset = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    command = [sys.executable, "-c", program, str(tmp_path / "a.onnx")]
+    subprocess.run(command, env={**environment, "HOME": str(home)}, check=True)
+    assert list(home.iterdir()) == []

@@ -145,8 +145,7 @@ with a gallery of your own:
   iom make-token tokens.json alice --role admin
   iom serve --gallery sqlite:///door.db --keys file:door.keys --tokens tokens.json
 
-Then open http://127.0.0.1:8000/. Needs the extra `service`, and `align` to take
-photographs. Tokens and faces cross the network: serve other machines only with --certificate and
+Then open http://127.0.0.1:8000/. Needs the extra `align` to take photographs. Tokens and faces cross the network: serve other machines only with --certificate and
 --certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops it after the requests
 that are under way.
 

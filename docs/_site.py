@@ -155,7 +155,8 @@ def _configurations() -> str:
         "A configuration is a YAML file of the sections below; what it does not name has its default. A command takes "
         "a file, or the name of one that the package brings along, such as `stage1/base`, with `--config`; `base:` "
         "names another that a file changes; `--set section.setting=value` changes one setting. Unknown settings and "
-        "values out of range are errors. A path may begin with `$IOM_DATA`, the folder of [prepared data](reproduce.md).",
+        "values out of range are errors. A path may begin with `$IOM_DATA`, the folder of "
+        "[prepared data](reproduce.md).",
     ]
     sections: dict[str, Any] = {}
     for name, folder in CONFIGURATIONS.items():

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from iom._progress import tqdm
 from iom.errors import DataError, WeightsError
 from iom.keys import KEY_KINDS
 from iom.models.artifact import Manifest, Session, is_artifact, manifest_path, open_session, read_manifest

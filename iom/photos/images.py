@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
+from iom._progress import tqdm
 from iom._untrusted import one_line, shown
 from iom.errors import DataError, FaceError, TooLargeError
 

@@ -46,6 +46,8 @@ VERIFICATION = {
     "accuracy": Column("accuracy %"),
     "eer": Column("EER %"),
     "auc": Column("AUC", 1, 4),
+    "cllr": Column("Cllr", 1, 3),
+    "min_cllr": Column("minCllr", 1, 3),
     "fnmr_at_fmr_1e-2": Column("FNMR@FMR1e-2 %"),
     "fnmr_at_fmr_1e-3": Column("FNMR@FMR1e-3 %"),
 }

@@ -59,29 +59,31 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: MkDocsConfig, files: Files) -> str:
-    """Turn links to files that are no pages, such as configurations, into their names."""
-    folder = posixpath.dirname(page.file.src_uri)
+    """Let links lead to pages, as they lead to files in the sources; of what is no page the name remains."""
+    here = page.file.src_uri
+    if here.startswith("reference/"):
+        return markdown
+    origin = {copy: source for source, copy in COPIED.items()}.get(here, f"docs/{here}")
+    origin = origin.replace("docs/tutorials/", "notebooks/")
 
     def link(found: re.Match[str]) -> str:
         text, target = found.groups()
-        path, _, anchor = target.partition("#")
-        inside = posixpath.normpath(posixpath.join(folder, path))
-        if "://" in target or not path or files.get_file_from_path(inside) is not None:
+        path, mark, anchor = target.partition("#")
+        if "://" in target or not path or path.startswith("data:"):
             return found.group()
-        outside = posixpath.normpath(posixpath.join("docs", inside)) if inside.startswith("../") else inside
-        if outside in COPIED:
-            return f"[{text}]({posixpath.relpath(COPIED[outside], folder or '.')}{'#' if anchor else ''}{anchor})"
-        return f"{text} (`{outside.rstrip('/')}`)" if outside not in text else text
+        source = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
+        to = COPIED.get(source) or source.removeprefix("docs/")
+        to = re.sub(r"^notebooks/(.+)\.ipynb$", r"tutorials/\1.md", to)
+        if files.get_file_from_path(to) is None:
+            return text if source.rstrip("/") in text else f"{text} (`{source}`)"
+        return f"[{text}]({posixpath.relpath(to, posixpath.dirname(here) or '.')}{mark}{anchor})"
 
     return re.sub(r"\[([^\]]*)\]\(([^)\s]+)\)", link, markdown)
 
 
 def _pages() -> Iterator[tuple[str, str]]:
     for source, page in COPIED.items():
-        text = (ROOT / source).read_text("utf-8")
-        folder = posixpath.dirname(source)
-        text = re.sub(r"\]\((?![a-z]+://|#)", f"]({posixpath.join('..', folder, '')}", text)
-        yield page, text.replace("](../docs/", "](").replace("](../../docs/", "](")
+        yield page, (ROOT / source).read_text("utf-8")
     yield from _tutorials()
     yield "configurations.md", _configurations()
     yield "commands.md", _commands()

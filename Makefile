@@ -42,7 +42,7 @@ test: lint ## Lint, type-check and run all tests but the long proofs
 wheel-test: $(DEVELOPMENT) ## Build the wheel, install it, and run the README's examples in an empty folder
 	$(BIN)/python -m pytest tests/integration/test_wheel.py
 
-proofs: $(DEVELOPMENT) ## Run the long proofs (real data in ../shared, foreign programs; 20 minutes)
+proofs: $(DEVELOPMENT) ## Run the long proofs (real data in prepared data, foreign programs; 20 minutes)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m proof
 
 stores: $(DEVELOPMENT) ## The suite of all record stores: SQLite and PostgreSQL (if installed)

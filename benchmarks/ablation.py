@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import lfw_all_pairs
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 from iom._registry import lookup
 from iom.config import CODE_LOSSES, Stage2Config, SweepConfig, VariantConfig, load_config
 from iom.errors import ConfigError
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="continue the one in --output")
     parser.add_argument("--lfw", action="store_true", help="also measure all pairs of LFW")
     parser.add_argument("--lfw-keys", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C",
                         help="change one setting of all rows")  # fmt: skip
     return run(_measure, parser, argv)
@@ -166,7 +166,7 @@ def _add_lfw(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     from iom.models.face_hasher import KerasFaceHasher
 
     faces = lfw_all_pairs.load_faces(
-        argparse.Namespace(config=lfw_all_pairs.CONFIG, shared=arguments.shared, images=lfw_all_pairs.AT_MOST)
+        argparse.Namespace(config=lfw_all_pairs.CONFIG, data=arguments.data, images=lfw_all_pairs.AT_MOST)
     )
     for row in tqdm(rows, desc="LFW", unit="row"):
         if row["kind"] == "float":

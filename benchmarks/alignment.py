@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run, weights_file
 
 PHOTOGRAPH = (420, 360)
 """Their width and height."""
@@ -26,7 +26,7 @@ PHOTOGRAPH = (420, 360)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.alignment`."""
     parser = new_parser("python -m benchmarks.alignment", str(__doc__))
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--pairs", type=int, default=600, help="default: %(default)s")
     parser.add_argument("--detectors", nargs="+", default=["mtcnn", "yunet"])
     parser.add_argument("--weights", default="mobilefacenet_y1.ms1m", help="default: %(default)s")
@@ -42,7 +42,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.models.embedder import load_embedder
     from iom.photos.images import read_images
 
-    data = arguments.shared / "data"
+    data = arguments.data
     pairs = read_pair_list(data / "lists" / "lfw_pairs.txt", data / "lfw_112x112")
     # Evenly over the list, so that both kinds and all folds take part.
     chosen = np.linspace(0, len(pairs) - 1, min(arguments.pairs, len(pairs))).astype(int)
@@ -120,7 +120,7 @@ def _run(
     from iom.photos.photograph import PhotoSettings
     from iom.photos.pipeline import PhotoRun, align_photos
 
-    weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))
+    weights = weights_file("yunet/*.onnx")
     settings = PhotoSettings(detector=name, faces="largest")
     run = PhotoRun(
         output.parent / "photos",

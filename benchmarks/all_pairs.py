@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 
 CODE_LENGTH, ALPHABET_SIZE = 512, 8
 
@@ -32,7 +32,7 @@ CODE_LENGTH, ALPHABET_SIZE = 512, 8
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.all_pairs`."""
     parser = new_parser("python -m benchmarks.all_pairs", str(__doc__))
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--slice", type=int, default=200, help="rows of the others' tables")
     parser.add_argument("--turns", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--count", type=Path, default=None, help=argparse.SUPPRESS)
@@ -43,7 +43,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     if arguments.count is not None:
         print(json.dumps(_counted(arguments.count, arguments.turns)))
         return 0
-    codes, labels = _codes(arguments.shared / "data")
+    codes, labels = _codes(arguments.data)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "codes.npz"
         np.savez(path, codes=codes, labels=labels)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from benchmarks.command_line import add_data_option
 from iom.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ class Setting(NamedTuple):
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `load_setting`."""
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--embedder", default="", help="manifest name or file; default: the stored embeddings")
     parser.add_argument("--victims", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--old-keys", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--synthetic", action="store_true", help="random vectors in place of faces; no ../shared")
+    parser.add_argument("--synthetic", action="store_true", help="random vectors in place of faces; no data")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="few configurations, fewer images")
 
@@ -49,7 +50,7 @@ def _faces(arguments: argparse.Namespace, samples: int) -> Setting:
 
     from iom.metrics.all_pairs import AllPairs
 
-    lists = arguments.shared / "data" / "lists"
+    lists = arguments.data / "lists"
     faces, labels = _embeddings(arguments, "lfw_112x112")
     people, names = _embeddings(arguments, "fiw_112x112", lists / "fiw_clean.txt")
     counts = np.zeros(labels.max() + 1, int)
@@ -109,9 +110,9 @@ def _embeddings(
 
     from benchmarks.stored_embeddings import embeddings_of
 
-    data = arguments.shared / "data"
+    data = arguments.data
     if not (data / name).is_dir():
-        raise DataError(f"no embeddings: no folder {data / name}; see ../shared, or try --synthetic")
+        raise DataError(f"no embeddings: no folder {data / name}; see docs/reproduce.md, or try --synthetic")
     places = sorted(path.relative_to(data / name).as_posix() for path in (data / name).glob("*/*.jpg"))
     wanted = set(only.read_text(encoding="utf-8").split()) if only else set(places)
     images = [data / name / place for place in places if place in wanted]

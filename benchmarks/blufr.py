@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 
 HASHER = Path("pre_models/mobilefacenet_y1_512x8")
 
@@ -21,7 +21,7 @@ HASHER = Path("pre_models/mobilefacenet_y1_512x8")
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.blufr`."""
     parser = new_parser("python -m benchmarks.blufr", str(__doc__))
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--hasher", type=Path, default=HASHER, help="default: %(default)s")
     parser.add_argument("--baselines", default="grp", help="separated by commas; default: %(default)s")
     parser.add_argument("--embedder", default="", help="manifest name or file; default: the stored embeddings")
@@ -38,7 +38,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.evaluation.scores import STOLEN_KEY, EvaluationInputs, float_system, scenarios_of
     from iom.evaluation.systems import baseline_system, trained_system
 
-    data = arguments.shared / "data"
+    data = arguments.data
     root = data / "lfw_112x112"
     protocol = read_blufr(data / "lists" / "blufr", root)
     rows = embeddings_of(protocol.images, root, data, arguments.embedder)

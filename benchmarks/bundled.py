@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 from iom.errors import WeightsError
 
 CONFIG = Path("configs/evaluate/bundled_lfw.yaml")
@@ -24,14 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.bundled`."""
     parser = new_parser("python -m benchmarks.bundled", str(__doc__))
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: %(default)s")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     return run(_measure, parser, argv)
 
 
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.config import EvaluateConfig, load_config
 
-    data = arguments.shared / "data"
+    data = arguments.data
     config = load_config(
         EvaluateConfig,
         arguments.config,

@@ -16,10 +16,9 @@ with one line of JSON.
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 
 COUNTS = (1, 2, 3, 5)
 PROBES = 15
@@ -39,7 +38,7 @@ class Setting(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.centroids`."""
     parser = new_parser("python -m benchmarks.centroids", str(__doc__))
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--hasher", default=HASHER, help="default: %(default)s")
     parser.add_argument("--keys", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="of the keys; default: %(default)s")
@@ -56,7 +55,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.evaluation.scores import common_key
     from iom.models.face_hasher import KerasFaceHasher
 
-    data = arguments.shared / "data"
+    data = arguments.data
     root = data / "lfw_112x112"
     folder = scan_folder(FolderConfig(root=str(root), min_images=1))
     embeddings = embeddings_of(folder.files, root, data)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,12 +72,12 @@ class Climb(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.climbing`."""
     parser = new_parser("python -m benchmarks.climbing", str(__doc__))
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--hasher", type=Path, default=HASHER, help="default: %(default)s")
     parser.add_argument("--victims", type=int, default=20, help="default: %(default)s")
     parser.add_argument("--tries", type=int, default=TRIES, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--synthetic", action="store_true", help="random vectors in place of faces; no ../shared")
+    parser.add_argument("--synthetic", action="store_true", help="random vectors in place of faces; no data")
     return run(_measure, parser, argv)
 
 
@@ -233,9 +233,9 @@ def _faces(arguments: argparse.Namespace) -> Setting:
     from iom.models.face_hasher import KerasFaceHasher
 
     def stored(name: str) -> Any:
-        path = arguments.shared / "data" / "embeddings" / f"{name}.mobilefacenet_y1.npz"
+        path = arguments.data / "embeddings" / f"{name}.mobilefacenet_y1.npz"
         if not path.is_file():
-            raise DataError(f"no embeddings {path}: see ../shared, or try --synthetic")
+            raise DataError(f"no embeddings {path}: see docs/reproduce.md, or try --synthetic")
         with np.load(path, allow_pickle=False) as content:
             return content["embedding"], [each.split("/")[-2] for each in content["path"].tolist()]
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 
 HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "bundled")
 
@@ -23,7 +23,7 @@ HASHERS = ("pre_models/mobilefacenet_y1_1536x2", "bundled")
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.export_matrix`."""
     parser = new_parser("python -m benchmarks.export_matrix", str(__doc__))
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--hashers", nargs="+", default=list(HASHERS))
     parser.add_argument("--formats", nargs="+", default=[], help="default: all")
     parser.add_argument("--pairs", type=int, default=6000, help="default: %(default)s")
@@ -36,7 +36,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.export.formats import FORMATS
     from iom.keys import TransformKey
 
-    root = arguments.shared / "data"
+    root = arguments.data
     cells: list[dict[str, Any]] = []
     for hasher in arguments.hashers:
         source = load_source(hasher)

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 from iom._registry import lookup
-from iom.errors import ConfigError, DataError
+from iom.errors import ConfigError
 
 CONFIG = "configs/stage1/heads.yaml"
 PHASES = "configs/stage1/arcface_phases.yaml"
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/heads"), help="%(default)s")
     parser.add_argument("--curve", type=Path, default=Path("docs/stage1_curve.png"),
                         help="picture of the ArcFace run; default: %(default)s")  # fmt: skip
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C",
                         help="change one setting of all runs")  # fmt: skip
     return run(_measure, parser, argv)
@@ -71,19 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     for name in arguments.heads:
         lookup(HEADS, name, "head")
-    if not (arguments.shared / "data").is_dir():
-        raise DataError(f"no folder {arguments.shared / 'data'}: set --shared to the real faces")
     output: Path = arguments.output
-    common = [f"seed={arguments.seed}", *_places(arguments.shared), *arguments.overrides]
+    common = [f"seed={arguments.seed}", *_places(arguments.data), *arguments.overrides]
     _train(CONFIG, output / START, common)
-    verify = _verify(arguments.shared)
+    verify = _verify(arguments.data)
     curve: list[dict[str, Any]] = []
     try:
         _train(PHASES, output / "arcface_phases", [*common, f"verify={json.dumps([verify])}"])
         curve = _draw(output / "arcface_phases", arguments.curve)
     except ConfigError as error:  # what follows is worth an hour
         print(f"arcface_phases: {error}", file=sys.stderr)
-    rows = [{"head": START, **_result(output / START, arguments.shared)}]
+    rows = [{"head": START, **_result(output / START, arguments.data)}]
     for name in arguments.heads:
         settings = [
             f"backbone.weights={output / START / 'last.keras'}",
@@ -97,7 +95,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         except ConfigError as error:
             print(f"{name}: {error}", file=sys.stderr)
             continue
-        rows.append({"head": name, **_result(folder, arguments.shared)})
+        rows.append({"head": name, **_result(folder, arguments.data)})
         print(_markdown(rows[-1:]), flush=True)
     print(_markdown(rows, header=True))
     figures = {"seed": arguments.seed, "epochs": arguments.epochs, "arcface": curve, "heads": rows}
@@ -105,17 +103,16 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 0 if curve and len(rows) == len(arguments.heads) + 1 else 1
 
 
-def _places(shared: Path) -> list[str]:
-    lists = shared / "data" / "lists"
+def _places(data: Path) -> list[str]:
+    lists = data / "lists"
     return [
-        f"data.root={shared / 'data' / 'fiw_112x112'}",
+        f"data.root={data / 'fiw_112x112'}",
         f"data.include={lists / 'fiw_clean.txt'}",
         f"data.same_subject={lists / 'fiw_probable_duplicates.tsv'}",
     ]
 
 
-def _verify(shared: Path) -> dict[str, str]:
-    data = shared / "data"
+def _verify(data: Path) -> dict[str, str]:
     return {
         "name": "lfw",
         "source": "pairs",
@@ -165,19 +162,19 @@ def _draw(folder: Path, picture: Path) -> list[dict[str, Any]]:
     return [{name: row[name] for name in names if name in row} for row in records]
 
 
-def _result(folder: Path, shared: Path) -> dict[str, float]:
+def _result(folder: Path, data: Path) -> dict[str, float]:
     """Loss and held-out error of the last epoch, LFW of the model behind it; computed once."""
     from iom.training.run_dir import read_records
 
     last = read_records(folder / "metrics.jsonl")[-1]
     stored = folder / "lfw.json"
     if not stored.exists():
-        _measure_lfw(folder / "last.keras", shared, stored)
+        _measure_lfw(folder / "last.keras", data, stored)
     values = {**last, **json.loads(stored.read_text(encoding="utf-8"))}
     return {name: values[name] for name in FIGURES}
 
 
-def _measure_lfw(weights: Path, shared: Path, stored: Path) -> None:
+def _measure_lfw(weights: Path, data: Path, stored: Path) -> None:
     import keras
 
     from iom._files import write_json
@@ -187,7 +184,7 @@ def _measure_lfw(weights: Path, shared: Path, stored: Path) -> None:
 
     keras.config.set_dtype_policy("float32")
     backbone = keras.models.load_model(weights, compile=False)
-    benchmark = load_benchmark(BenchmarkConfig(**_verify(shared)), seed=1)
+    benchmark = load_benchmark(BenchmarkConfig(**_verify(data)), seed=1)
     write_json(stored, verification(backbone, None, [benchmark], seed=1)())
 
 

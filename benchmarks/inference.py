@@ -13,7 +13,7 @@ choose. Rounds alternate between the runtimes, a round is a number of calls; sec
 process on all its cores, so that the figures are those of a core. Ratios are medians of the ratios
 of rounds.
 
-`mobilefacenet` is `mobilefacenet_y1.ms1m` where ../shared has it. There are no trained weights of
+`mobilefacenet` is `mobilefacenet_y1.ms1m` where its weights are. There are no trained weights of
 IResNet-50 and 100: they are grown from the bundled network (`benchmarks/grown.py`), in their full
 size; accuracy is then of all pairs among subjects of LFW with four images each.
 Ends with one line of JSON.
@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 
 BATCHES = (1, 8)
 SHAPE = {"code_length": 1536, "alphabet_size": 2, "projection": "orthonormal", "refinement_steps": 0}
@@ -45,7 +45,7 @@ ROUND_SECONDS = 1.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.inference`."""
     parser = new_parser("python -m benchmarks.inference", str(__doc__))
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--networks", nargs="+", default=[*DERIVED, *TRAINED])
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--pairs", type=int, default=6000, help="of LFW; default: %(default)s")
@@ -106,7 +106,7 @@ def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     from iom.photos.images import read_images
     from iom.pretrained.weights import load_backbone_model
 
-    root = arguments.shared / "data"
+    root = arguments.data
     if name in TRAINED:
         source = load_source(TRAINED[name])
         backbone = load_backbone_model(source.hasher.embedder_name).model

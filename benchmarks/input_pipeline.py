@@ -32,7 +32,7 @@ BARE = "bare_decode"
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.input_pipeline`."""
     parser = new_parser("python -m benchmarks.input_pipeline", str(__doc__))
-    parser.add_argument("--root", default="../shared/data/fiw_112x112", help="default: %(default)s")
+    parser.add_argument("--root", default="$IOM_DATA/fiw_112x112", help="default: %(default)s")
     parser.add_argument("--images", type=int, default=4096, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")

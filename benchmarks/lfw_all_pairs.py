@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from benchmarks.command_line import add_data_option
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -35,7 +37,7 @@ class Faces(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `load_faces`, and those about keys."""
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: %(default)s")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--images", type=int, default=AT_MOST, help="of a subject, at most")
     parser.add_argument("--keys", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="of keys and draws; default: 1")
@@ -48,7 +50,7 @@ def load_faces(arguments: argparse.Namespace) -> Faces:
     from iom.metrics.all_pairs import AllPairs
     from iom.models.embedder import load_embedder
 
-    root = arguments.shared / "data" / "lfw_112x112"
+    root = arguments.data / "lfw_112x112"
     config = load_config(EvaluateConfig, arguments.config, overrides=[f"benchmark.root={json.dumps(str(root))}"])
     folder = scan_folder(FolderConfig(root=config.benchmark.root, min_images=1))
     rows = first_images(folder, arguments.images)

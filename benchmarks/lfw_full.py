@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 from benchmarks.lfw_full_cells import PROTOCOLS, Cell, Faces, load_faces, load_system
 from benchmarks.lfw_full_store import Cells
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.lfw_full`."""
     parser = new_parser("python -m benchmarks.lfw_full", str(__doc__))
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: %(default)s")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="few keys, draws, victims and trials")
     parser.add_argument("--systems", nargs="+", help="rows to compute; default: all")
@@ -69,8 +69,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     wanted = arguments.protocols or list(PROTOCOLS)
     for name in wanted:
         lookup(PROTOCOLS, name, "protocol")
-    faces = load_faces(arguments.shared, config, quick=arguments.quick)
-    cells = Cells(arguments.cells, everything, shared=arguments.shared, quick=arguments.quick)
+    faces = load_faces(arguments.data, config, quick=arguments.quick)
+    cells = Cells(arguments.cells, everything, data=arguments.data, quick=arguments.quick)
     named = config.scenario.systems
     rows = []
     for name in dict.fromkeys((*everything.scenario.systems, *named)):

@@ -33,7 +33,7 @@ class Faces(NamedTuple):
     setting: "Setting"
 
 
-def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
+def load_faces(data: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     """Stored embeddings of LFW, and victims among them; fewer of all with `quick`.
 
     Raises:
@@ -45,7 +45,7 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
     from iom.data.benchmarks.pair_lists import read_pair_list
 
     setting = argparse.Namespace(
-        shared=shared,
+        data=data,
         embedder="",
         victims=config.report.victims,
         old_keys=config.report.old_keys,
@@ -53,7 +53,6 @@ def load_faces(shared: Path, config: "EvaluateConfig", *, quick: bool) -> Faces:
         seed=config.seed,
         quick=quick,
     )
-    data = shared / "data"
     root = data / "lfw_112x112"
     benchmark = read_pair_list(data / "lists" / "lfw_pairs.txt", root)
     protocol = read_blufr(data / "lists" / "blufr", root)

@@ -25,14 +25,14 @@ class Cells:
     Args:
         folder: Where they are kept.
         config: Settings of the evaluation.
-        shared: Folder of the data.
+        data: Folder of the data.
         quick: Whether fewer images and trials are used.
     """
 
-    def __init__(self, folder: Path, config: "EvaluateConfig", *, shared: Path, quick: bool) -> None:
+    def __init__(self, folder: Path, config: "EvaluateConfig", *, data: Path, quick: bool) -> None:
         self._folder = folder
         self._config = config
-        self._more = {"shared": str(shared), "quick": quick}
+        self._more = {"data": str(data), "quick": quick}
 
     def finished(self, system: str, protocol: str) -> Cell | None:
         """A cell that is there, whole, and of the same settings."""

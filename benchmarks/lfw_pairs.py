@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run
 
 CONFIG = Path("configs/evaluate/lfw.yaml")
 CODE_METRICS = {"eer": "eer", "fnmr_at_fmr_1e-3": "fnmr_1e3"}
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.lfw_pairs`."""
     parser = new_parser("python -m benchmarks.lfw_pairs", str(__doc__))
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: %(default)s")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--hasher", default="", help="folder of a trained hasher, if another one")
     parser.add_argument("--keys", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="of the keys; default: %(default)s")
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     from iom.config import EvaluateConfig, load_config
 
-    data = arguments.shared / "data"
+    data = arguments.data
     overrides = [
         f"benchmark.root={json.dumps(str(data / 'lfw_112x112'))}",
         f"benchmark.path={json.dumps(str(data / 'lists' / 'lfw_pairs.txt'))}",

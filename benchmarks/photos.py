@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import new_parser, run
+from benchmarks.command_line import add_data_option, new_parser, run, weights_file
 
 HASHER = "pre_models/mobilefacenet_y1_512x8"
 STAGES = ("decode", "detect", "align", "embed", "hash", "write")
@@ -28,7 +28,7 @@ STAGES = ("decode", "detect", "align", "embed", "hash", "write")
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.photos`."""
     parser = new_parser("python -m benchmarks.photos", str(__doc__))
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="default: %(default)s")
+    add_data_option(parser)
     parser.add_argument("--photographs", type=int, default=300, help="default: %(default)s")
     parser.add_argument(
         "--enlarge", type=float, default=4.0,
@@ -54,7 +54,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from iom.photos.images import read_images
     from iom.photos.pipeline import BATCH
 
-    folder = arguments.shared / "data" / "lfw_112x112"
+    folder = arguments.data / "lfw_112x112"
     faces = [folder / name for name in list_subjects(folder).images]
     if not faces:
         raise DataError(f"{folder}: expected faces, found none")
@@ -90,7 +90,7 @@ def _run(
     from iom.photos.photograph import PhotoSettings
     from iom.photos.pipeline import PhotoRun, hash_photos
 
-    weights = next((arguments.shared / "weights" / "yunet").glob("*.onnx"))
+    weights = weights_file("yunet/*.onnx")
     run = PhotoRun(
         photos,
         PhotoSettings(detector=detector, faces="largest", max_side=arguments.detect_side),

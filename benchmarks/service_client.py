@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from iom._files import data_folder
+
 ROOT = Path(__file__).parents[1]
 HASHER = "bundled"
 FIRST_WORDS = re.compile(r"serving on http://([\d.]+):(\d+)")
@@ -138,8 +140,8 @@ def form(fields: dict[str, Any], *, boundary: str = "boundary-of-the-form") -> t
 
 
 def real_face() -> bytes | None:
-    """An aligned photograph of ../shared, or `None`."""
-    folder = ROOT.parent / "shared" / "data" / "lfw_112x112"
+    """An aligned photograph of LFW, or `None`."""
+    folder = data_folder() / "lfw_112x112"
     path = next(iter(sorted(folder.glob("*/*_0001.jpg"))), None)
     return None if path is None else path.read_bytes()
 

@@ -3,7 +3,7 @@
     python -m benchmarks.service_load [--seconds 60] [--subjects 100000] [--connections 16]
 
 A gallery is filled with codes that the bundled hasher makes of random embeddings, and one subject
-of a real face of ../shared (a drawn one where there is none). `iom serve` is started over it as it
+of a real face of LFW (a drawn one where there is none). `iom serve` is started over it as it
 is, but for its limits of rate and failures, and wrk posts that face for verification as fast as the
 answers come. An error is any answer but 200, and any failure of a connection. Memory is that of the
 service and its workers: after the first requests, in the middle, and at the end. `--key-mode

@@ -1,4 +1,4 @@
-"""Embeddings of the shared folders: those stored beside them, or computed and cached."""
+"""Embeddings of the folders of prepared data: those stored beside them, or computed and cached."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ def embeddings_of(images: Sequence[Path], root: Path, data: Path, embedder: str 
     Args:
         images: Files.
         root: One of the folders in `data`.
-        data: The shared data, with the folder `embeddings`.
+        data: The prepared data, with the folder `embeddings`.
         embedder: Manifest name or file of another embedder than the stored one.
 
     Raises:

@@ -316,6 +316,33 @@ def list_images(root: Path, *, depth: int | None = None) -> Listing:
     )
 
 
+def data_folder() -> Path:
+    """The folder of prepared data, of docs/reproduce.md: `$IOM_DATA`, or `shared/data` beside a checkout."""
+    return Path(os.environ.get("IOM_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+def data_path(text: str) -> Path:
+    """The path that a setting names, where `$IOM_DATA` at its start is the folder of prepared data.
+
+    Raises:
+        DataError: It is named and not there.
+    """
+    first, *inside = Path(text).parts or (text,)
+    if first != "$IOM_DATA":
+        return Path(text)
+    check_data_folder(data_folder())
+    return data_folder().joinpath(*inside)
+
+
+def check_data_folder(folder: Path) -> None:
+    """Raise `DataError` where there is no folder of prepared data."""
+    if not folder.is_dir():
+        raise DataError(
+            f"no folder {folder}: expected prepared data (lfw_112x112, fiw_112x112, lists ...); "
+            "set IOM_DATA to where they are, docs/reproduce.md says how they are made"
+        )
+
+
 def check_folder(root: Path) -> None:
     """Raise `DataError` where `root` is no folder, without looking into it."""
     if root.is_file():

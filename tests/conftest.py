@@ -7,6 +7,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from benchmarks.command_line import weights_file
+from iom._files import data_folder
+from iom.errors import WeightsError
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; so do the processes that tests start
     for pool in ("INTRAOP", "INTEROP"):
@@ -32,6 +36,28 @@ def pytest_runtest_setup(item):
 def root():
     """The project's top folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def prepared_data():
+    """The folder of prepared data, of docs/reproduce.md; tests that need it skip where it is absent."""
+    folder = data_folder()
+    if not (folder / "lfw_112x112").is_dir():
+        pytest.skip("needs the prepared data that IOM_DATA names (docs/reproduce.md), which are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def foreign_weights():
+    """Finds a file of foreign weights by a pattern, such as `yunet/*.onnx`; skips the test where there is none."""
+
+    def find(pattern):
+        try:
+            return weights_file(pattern)
+        except WeightsError as error:
+            pytest.skip(str(error))
+
+    return find
 
 
 @pytest.fixture(scope="session")

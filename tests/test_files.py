@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from iom._files import (
     atomic_path,
     cached_array,
     check_output,
+    data_folder,
+    data_path,
     remove_temporary_files,
     sha256_of,
     write_json,
@@ -208,3 +211,17 @@ def test_a_journal_is_held_by_one_run(tmp_path):
     with Journal(tmp_path / "run.jsonl", {}), pytest.raises(DataError, match="another run"):
         Journal(tmp_path / "run.jsonl", {})
     entries(tmp_path / "run.jsonl", {})
+
+
+def test_settings_name_the_folder_of_prepared_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("IOM_DATA", str(tmp_path))
+    assert data_folder() == data_path("$IOM_DATA") == tmp_path
+    assert data_path("$IOM_DATA/lists/lfw_pairs.txt") == tmp_path / "lists" / "lfw_pairs.txt"
+    for other in ("", "../shared/data/lists", "/faces", "$IOM_DATABASE/a", "a/$IOM_DATA"):
+        assert data_path(other) == Path(other)
+    monkeypatch.setenv("IOM_DATA", str(tmp_path / "absent"))
+    assert data_path("faces") == Path("faces")
+    with pytest.raises(DataError, match=r"no folder .*absent: expected prepared data .*IOM_DATA.*docs/reproduce\.md"):
+        data_path("$IOM_DATA/lists")
+    monkeypatch.delenv("IOM_DATA")
+    assert data_folder().name == "data"

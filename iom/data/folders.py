@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._files import IMAGE_SUFFIXES, list_subjects
+from iom._files import IMAGE_SUFFIXES, data_path, list_subjects
 from iom._random import numpy_stream
 from iom._untrusted import shown
 from iom.config import FolderConfig
@@ -70,13 +70,14 @@ class FaceFolder:
 
 def scan_folder(config: FolderConfig) -> FaceFolder:
     """List the images of a folder, as `config` says."""
-    root = Path(config.root)
+    root = data_path(config.root)
     if not config.root or not root.is_dir():
-        raise DataError(f"no folder {config.root or 'of images'}: set data.root to a folder <root>/<subject>/<image>")
+        missing = root if config.root else "of images"
+        raise DataError(f"no folder {missing}: set data.root to a folder <root>/<subject>/<image>")
     shards = open_shards(root) if is_shards(root) else None
     linked = 0
     if config.include:
-        paths = _listed(root, Path(config.include), shards)
+        paths = _listed(root, data_path(config.include), shards)
     elif shards:
         paths = list(shards)
     else:
@@ -174,6 +175,7 @@ def _merged_names(config: FolderConfig) -> dict[str, str]:
     if not config.same_subject:
         return {}
     form = "two subjects parted by a tab, and optionally their similarity"
-    pairs = read_rows(Path(config.same_subject), form, lambda f: (f[0], f[1], float(f[2]) if f[2:] else np.inf), "\t")
+    path = data_path(config.same_subject)
+    pairs = read_rows(path, form, lambda f: (f[0], f[1], float(f[2]) if f[2:] else np.inf), "\t")
     least = config.same_subject_similarity
     return _first_names((first, second) for first, second, similarity in pairs if similarity >= least)

@@ -268,6 +268,11 @@ def _pad(graph: OnnxGraph, value: str, rows: tuple[int, int], columns: tuple[int
     return result
 
 
+def _pad_channels(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    missing = layer.channels - node.input_tensors[0].shape[-1]
+    return graph.add("Pad", value, graph.constant([0, 0, 0, 0, 0, missing, 0, 0], np.int64))
+
+
 def _flatten(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     if len(node.input_tensors[0].shape) == 4:
         value = graph.add("Transpose", value, perm=[0, 2, 3, 1])
@@ -421,6 +426,7 @@ LAYERS: dict[str, Callable[..., str]] = {
     "MaxPooling2D": functools.partial(_pooled, "MaxPool"),
     "Multiply": functools.partial(_folded, "Mul"),
     "PReLU": _prelu,
+    "PadChannels": _pad_channels,
     "ReLU": _relu,
     "Rescaling": _rescaling,
     "Reshape": _reshape,

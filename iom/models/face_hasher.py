@@ -581,12 +581,12 @@ class KerasFaceHasher(FaceHasher):
                 model,
                 embedder_name=metadata["embedder"]["name"],
                 embedder_fingerprint=metadata["embedder"]["sha256"],
-                calibration=Calibration(**calibration) if calibration else None,
+                calibration=Calibration.from_json(calibration) if calibration else None,
                 weights=weights,
                 batch_size=batch_size,
                 name=folder.name,
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, DataError) as error:
             raise WeightsError(f"{folder}: not a hasher of format {FORMAT}: {error}") from error
         expected, found = _key_entry(hasher.key_kind), metadata.get("key", _key_entry(FIRST_KIND))
         if found != expected:  # the same secret would give other codes

@@ -1,4 +1,4 @@
-"""Five-point alignment to the 112 x 112 template of ArcFace (Deng et al., CVPR 2019); pose, sharpness, brightness.
+"""Five-point alignment to the template of a recogniser, such as ArcFace's; pose, sharpness, brightness.
 
 A point (x, y) counts from the centre of the first pixel, x to the right and y down, as in OpenCV. Points stand in the
 order of `TEMPLATE`, left and right as seen in the image.
@@ -54,6 +54,46 @@ class Face:
     score: float
 
 
+@dataclasses.dataclass(frozen=True)
+class FaceTemplate:
+    """Where a recogniser expects the face: in a chip of `size` pixels a side, at `scale` (x, y) + `shift`.
+
+    (x, y) are coordinates in the ArcFace crop of 112 x 112 pixels, whose landmarks are `TEMPLATE`.
+    """
+
+    size: int
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def matrix(self, points: ArrayLike, source: str = "landmarks") -> NDArray[np.float64]:
+        """Similarity transform `(2, 3)` from landmarks `(5, 2)` to the chip; see `similarity`."""
+        matrix = self.scale * similarity(points, source)
+        matrix[:, 2] += self.shift
+        return matrix
+
+    def chips(self, crops: Pixels) -> Pixels:
+        """Chips `(N, S, S, 3)` of ArcFace crops `(N, 112, 112, 3)`; rows and columns beyond a crop repeat its edge."""
+        if self == TEMPLATES[ARCFACE]:
+            return crops
+        reach = int(
+            np.ceil(max(0.0, *np.abs(self.shift), self.size - self.scale * SIZE - min(self.shift)) / self.scale)
+        )
+        padded = np.pad(crops, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+        turn = np.eye(2) / self.scale
+        shift = reach - np.array(self.shift) / self.scale
+        chips = np.empty((len(crops), self.size, self.size, 3), np.uint8)
+        for i, crop in enumerate(padded):
+            chips[i] = _sampled(Image.fromarray(crop), turn, _corner_shift(turn, shift), self.size)
+        return chips
+
+
+ARCFACE = "arcface"
+TEMPLATES = {
+    ARCFACE: FaceTemplate(SIZE),  # Deng et al., CVPR 2019
+    "dlib": FaceTemplate(150, scale=1.491, shift=(-9.4, -29.8)),  # eyes where dlib's get_face_chip_details puts them
+}
+
+
 def similarity(points: ArrayLike, source: str = "landmarks") -> NDArray[np.float64]:
     """Least-squares similarity transform (rotation, scale, shift) `(2, 3)` from `points` `(5, 2)` to `TEMPLATE`.
 
@@ -85,33 +125,50 @@ def is_mirrored(points: ArrayLike) -> bool:
     return bool(abs((centred * target).sum()) > abs((centred.conj() * target).sum()))
 
 
-def align(image: Pixels, points: ArrayLike, *, source: str = "landmarks", smooth: bool = True) -> Pixels:
-    """The face with these landmarks, aligned `(112, 112, 3)`; black where the photograph `(H, W, 3)` uint8 ends.
+def align(
+    image: Pixels,
+    points: ArrayLike,
+    *,
+    template: FaceTemplate | None = None,
+    source: str = "landmarks",
+    smooth: bool = True,
+) -> Pixels:
+    """The face with these landmarks as `template` has it `(S, S, 3)`; black where the photograph `(H, W, 3)` ends.
 
-    `smooth` averages blocks of pixels first where the face is at least twice too large, since bilinear sampling alone
-    would skip pixels; `False` samples as InsightFace does.
+    `template` `None` is ArcFace's, S 112. `smooth` averages blocks of pixels first where the face is at least twice too
+    large, since bilinear sampling alone would skip pixels; `False` samples as InsightFace does.
     """
-    matrix = similarity(points, source)
+    template = template or TEMPLATES[ARCFACE]
+    matrix, side = template.matrix(points, source), template.size
     back = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
     pixels = float(np.hypot(matrix[0, 0], matrix[1, 0])) ** -1  # photograph pixels for one of ours
     factor = max(1, int(min(pixels, *image.shape[:2]))) if smooth else 1
-    # Pillow counts from the corner of the first pixel, half a pixel before its centre.
-    turn, shift = back[:, :2], back[:, 2] + 0.5 - back[:, :2] @ [0.5, 0.5]
+    turn, shift = back[:, :2], _corner_shift(back[:, :2], back[:, 2])
     # The part that is sampled, in whole blocks: Pillow copies what it is given, and of a large photograph, a face costs
     # less than the copy.
-    corners = turn @ [[0, 0, SIZE, SIZE], [0, SIZE, 0, SIZE]] + shift[:, None]
+    corners = turn @ [[0, 0, side, side], [0, side, 0, side]] + shift[:, None]
     size = np.array([image.shape[1], image.shape[0]])
     first = np.clip(corners.min(axis=1) - 2 * factor, 0, size).astype(np.int64) // factor * factor
     last = np.minimum(-(-np.clip(corners.max(axis=1) + 2 * factor, 0, size) // factor).astype(np.int64) * factor, size)
     if not (first < last).all():
-        return np.zeros((SIZE, SIZE, 3), np.uint8)
+        return np.zeros((side, side, 3), np.uint8)
     picture = Image.fromarray(image[first[1] : last[1], first[0] : last[0]])
     shift = shift - first
     if factor >= 2:
         picture = picture.reduce(factor)
         turn, shift = turn / factor, shift / factor
+    return _sampled(picture, turn, shift, side)
+
+
+def _corner_shift(turn: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The shift between corners of first pixels, from which Pillow counts, half a pixel before their centres."""
+    corner: NDArray[np.float64] = shift + 0.5 - turn @ [0.5, 0.5]
+    return corner
+
+
+def _sampled(picture: Image.Image, turn: NDArray[np.float64], shift: NDArray[np.float64], side: int) -> Pixels:
     coefficients = (turn[0, 0], turn[0, 1], shift[0], turn[1, 0], turn[1, 1], shift[1])
-    aligned = picture.transform((SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    aligned = picture.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     return np.asarray(aligned, np.uint8)
 
 

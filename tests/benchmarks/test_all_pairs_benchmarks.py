@@ -94,9 +94,9 @@ def test_help(module, capsys):
 
 
 @pytest.mark.parametrize("module", [every_key, code_shapes])
-def test_without_shared_data_the_error_is_one_line(module, tmp_path, root, monkeypatch, capsys):
+def test_without_data_the_error_is_one_line(module, tmp_path, root, monkeypatch, capsys):
     monkeypatch.chdir(root)
-    assert module.main(["--shared", str(tmp_path / "absent")]) == 2
+    assert module.main(["--data", str(tmp_path / "absent")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: no folder")
     assert error.count("\n") == 1

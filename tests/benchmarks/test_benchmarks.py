@@ -16,11 +16,11 @@ def test_help(module, capsys):
 
 
 @pytest.mark.parametrize("module", [bundled, lfw_pairs])
-def test_without_shared_data_the_error_is_one_line(module, tmp_path, root, monkeypatch, capsys):
+def test_without_data_the_error_is_one_line(module, tmp_path, root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     monkeypatch.setattr("iom.evaluation.evaluate.check_systems", lambda config: None)
     monkeypatch.setattr(bundled, "tracked_weights", lambda folder: [])
-    assert module.main(["--shared", str(tmp_path / "absent")]) == 2
+    assert module.main(["--data", str(tmp_path / "absent")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: no folder")
     assert error.count("\n") == 1
@@ -58,7 +58,7 @@ def test_tracked_weights_are_those_git_would_keep(tmp_path, monkeypatch):
 
 
 @pytest.mark.proof
-def test_lfw_pairs_reaches_its_figures(shared, root):
+def test_lfw_pairs_reaches_its_figures(prepared_data, root):
     """Half an hour of patience at most: embeds 7,701 images unless they are cached."""
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.lfw_pairs"],

@@ -24,5 +24,5 @@ def test_time_is_that_of_the_limits():
 
 
 def test_what_is_missing_is_told(tmp_path, capsys):
-    assert main(["--shared", str(tmp_path), "--hasher", str(tmp_path)]) == 2
+    assert main(["--data", str(tmp_path), "--hasher", str(tmp_path)]) == 2
     assert "Traceback" not in capsys.readouterr().err

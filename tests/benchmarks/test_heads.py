@@ -18,8 +18,8 @@ def test_help(capsys):
 def test_mistakes_are_one_line(tmp_path, root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     for arguments, message in (
-        (["--shared", str(tmp_path / "absent")], "no folder"),
-        (["--heads", "arcfac"], "did you mean 'arcface'"),
+        (["--data", str(tmp_path / "absent")], "no folder"),
+        (["--data", str(tmp_path), "--heads", "arcfac"], "did you mean 'arcface'"),
     ):
         assert heads.main(arguments) == 2
         error = capsys.readouterr().err

@@ -14,10 +14,10 @@ CONFIG = EvaluateConfig()
 
 
 @pytest.fixture
-def shared_folder(tmp_path):
+def data_folder(tmp_path):
     """LFW's layout with vectors for faces: 90 subjects, and 60 more for the attacker."""
     generator = np.random.default_rng(1)
-    data = tmp_path / "shared" / "data"
+    data = tmp_path / "data"
     (data / "embeddings").mkdir(parents=True)
     (data / "lists" / "blufr").mkdir(parents=True)
     for name, subjects in (("lfw_112x112", 90), ("fiw_112x112", 60)):
@@ -49,7 +49,7 @@ def shared_folder(tmp_path):
     for name, numbers in rows.items():
         line = " ".join(map(str, numbers))
         (lists / f"{name}.txt").write_text(f"{line}\n{line}\n")
-    return tmp_path / "shared"
+    return tmp_path / "data"
 
 
 def _pairs(path):
@@ -61,11 +61,11 @@ def _pairs(path):
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_every_cell_and_none_twice(shared_folder, tmp_path, capsys, monkeypatch):
+def test_every_cell_and_none_twice(data_folder, tmp_path, capsys, monkeypatch):
     quick = [s for s in lfw_full.QUICK if not s.startswith(("report.attack_names", "report.pairs"))]
     small = (*quick, "report.attack_names=[closed_form, one_guess]", "report.pairs=300")
     monkeypatch.setattr(lfw_full, "QUICK", small)
-    arguments = ["--shared", str(shared_folder), "--cells", str(tmp_path / "cells"), "--quick",
+    arguments = ["--data", str(data_folder), "--cells", str(tmp_path / "cells"), "--quick",
                  "--systems", "float", "grp"]  # fmt: skip
     assert lfw_full.main(arguments) == 0
     first = capsys.readouterr().out.splitlines()
@@ -90,8 +90,8 @@ def test_every_cell_and_none_twice(shared_folder, tmp_path, capsys, monkeypatch)
     assert "float, pairs: " in capsys.readouterr().out
 
 
-def test_the_predecessor_is_a_row_beside_those_that_are_done(shared_folder, tmp_path, capsys):
-    arguments = ["--shared", str(shared_folder), "--cells", str(tmp_path / "cells"), "--quick",
+def test_the_predecessor_is_a_row_beside_those_that_are_done(data_folder, tmp_path, capsys):
+    arguments = ["--data", str(data_folder), "--cells", str(tmp_path / "cells"), "--quick",
                  "--protocols", "all_pairs", "--fixed-key", str(tmp_path / "fixed_key")]  # fmt: skip
     assert lfw_full.main([*arguments, "--systems", "fixed_key"]) == 2
     assert "configs/stage2/fixed_key.yaml" in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_the_predecessor_is_a_row_beside_those_that_are_done(shared_folder, tmp_
 
 def test_a_cell_holds_while_what_it_depends_on_is_the_same(tmp_path):
     def cells(config=CONFIG, **more):
-        return Cells(tmp_path, config, **({"shared": tmp_path, "quick": False} | more))
+        return Cells(tmp_path, config, **({"data": tmp_path, "quick": False} | more))
 
     def reporting(**settings):
         return CONFIG.replace(report=CONFIG.report.replace(**settings))
@@ -137,8 +137,8 @@ def test_a_cell_holds_while_what_it_depends_on_is_the_same(tmp_path):
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):
-    assert lfw_full.main(["--shared", str(tmp_path), "--quick", "--systems", "float"]) == 2
-    assert lfw_full.main(["--protocols", "serch"]) == 2
+    assert lfw_full.main(["--data", str(tmp_path), "--quick", "--systems", "float"]) == 2
+    assert lfw_full.main(["--data", str(tmp_path), "--protocols", "serch"]) == 2
     errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
     assert len(errors) == 2
     assert "did you mean 'search'" in errors[1]

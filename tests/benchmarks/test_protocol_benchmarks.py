@@ -17,8 +17,8 @@ def test_help(module, capsys):
 
 
 @pytest.mark.parametrize("module", [all_pairs, blufr])
-def test_without_shared_data_the_error_is_one_line(module, tmp_path, capsys):
-    assert module.main(["--shared", str(tmp_path / "absent")]) == 2
+def test_without_data_the_error_is_one_line(module, tmp_path, capsys):
+    assert module.main(["--data", str(tmp_path / "absent")]) == 2
     errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
     assert len(errors) == 1
 

@@ -180,8 +180,8 @@ def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
     assert pairs
 
 
-def test_the_lfw_list_reads_as_published(shared: Path) -> None:
-    benchmark = read_pair_list(shared / "data" / "lists" / "lfw_pairs.txt", shared / "data" / "lfw_112x112")
+def test_the_lfw_list_reads_as_published(prepared_data: Path) -> None:
+    benchmark = read_pair_list(prepared_data / "lists" / "lfw_pairs.txt", prepared_data / "lfw_112x112")
     assert len(benchmark) == 6000
     assert benchmark.folds == 10
     assert len(benchmark.images) == 7701

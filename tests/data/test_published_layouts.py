@@ -234,10 +234,9 @@ class TestBlufr:
         with pytest.raises(DataError, match=reason):
             read_blufr(lists, root)
 
-    def test_the_published_lists(self, shared):
+    def test_the_published_lists(self, prepared_data):
         """Counts as the authors give them: 9,708 test images of 4,249 subjects on average."""
-        data = shared / "data"
-        protocol = read_blufr(data / "lists" / "blufr", data / "lfw_112x112")
+        protocol = read_blufr(prepared_data / "lists" / "blufr", prepared_data / "lfw_112x112")
         tests = [trial.test for trial in protocol.trials]
         assert len(tests) == 10
         assert round(np.mean([len(rows) for rows in tests])) == 9708

@@ -9,10 +9,10 @@ from iom.evaluation.scores import figures
 from tests.scores import float_scores
 
 
-def test_float_figures_on_the_standard_pairs(shared):
-    root = shared / "data" / "lfw_112x112"
-    benchmark = read_pair_list(shared / "data" / "lists" / "lfw_pairs.txt", root)
-    with np.load(shared / "data" / "embeddings" / "lfw_112x112.mobilefacenet_y1.npz") as stored:
+def test_float_figures_on_the_standard_pairs(prepared_data):
+    root = prepared_data / "lfw_112x112"
+    benchmark = read_pair_list(prepared_data / "lists" / "lfw_pairs.txt", root)
+    with np.load(prepared_data / "embeddings" / "lfw_112x112.mobilefacenet_y1.npz") as stored:
         row = {path: i for i, path in enumerate(stored["path"].tolist())}
         embeddings = stored["embedding"]
     names = [path.relative_to(root).as_posix() for path in benchmark.images]

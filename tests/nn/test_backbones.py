@@ -20,6 +20,7 @@ QUICK = (
     "iresnet_slim",
     "mobilefacenet",
     "mobilefacenet_y1",
+    "dlib_resnet",
     "ghostnet",
     "efficientnet_lite0",
     "mnasnet_a1",

@@ -31,8 +31,8 @@ def test_as_many_numbers_as_the_original():
     assert model.count_params() - folded == 2_047_616
 
 
-def test_as_many_numbers_as_the_published_y1(shared):
-    arrays = read_params(shared / "weights" / "mobilefacenet_y1" / "model-0000.params")
+def test_as_many_numbers_as_the_published_y1(foreign_weights):
+    arrays = read_params(foreign_weights("mobilefacenet_y1/model-0000.params"))
     # The published file also holds the scale of the last batch norm, which is fixed at one.
     expected = sum(array.size for array in arrays.values()) - 128
     assert mobilefacenet_y1().count_params() == expected

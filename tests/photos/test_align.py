@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from iom.errors import DataError
-from iom.photos.align import TEMPLATE, align, face_size, is_mirrored, similarity
+from iom.photos.align import TEMPLATE, TEMPLATES, align, face_size, is_mirrored, similarity
 
 POINTS = np.array([[101.5, 140.25], [171.0, 118.0], [150.5, 170.0], [130.25, 215.5], [190.75, 196]])
 # What SimilarityTransform.from_estimate gives for POINTS and TEMPLATE.
@@ -111,3 +111,29 @@ def test_what_lies_outside_is_black():
 def test_degenerate_landmarks_are_refused(points, message):
     with pytest.raises(DataError, match=f"photo.jpg.*{message}"):
         similarity(points, "photo.jpg")
+
+
+def test_a_template_places_the_landmarks_of_the_arcface_crop():
+    template = TEMPLATES["dlib"]
+    points = np.concatenate([POINTS @ np.array(template.matrix(POINTS))[:, :2].T + template.matrix(POINTS)[:, 2]])
+    expected = template.scale * (POINTS @ similarity(POINTS)[:, :2].T + similarity(POINTS)[:, 2]) + template.shift
+    np.testing.assert_allclose(points, expected, atol=1e-9)
+
+
+def test_chips_of_crops_are_those_cut_by_the_landmarks_of_the_arcface_template():
+    template = TEMPLATES["dlib"]
+    rows, columns = np.mgrid[:112, :112]
+    smooth = np.stack([columns * 2, rows * 2, columns + rows], axis=2).astype(np.uint8)
+    chip = template.chips(smooth[None])[0]
+    cut = align(smooth, TEMPLATE, template=template)
+    assert chip.shape == cut.shape == (150, 150, 3)
+    inside = slice(0, int(template.scale * 111 + template.shift[1]) - 1)
+    difference = np.abs(chip[inside].astype(int) - cut[inside])
+    assert difference.max() <= 1
+    lowest = template.chips(smooth[None])[0, -3:]  # beyond the crop: its last row again
+    assert (lowest == lowest[0]).all()
+
+
+def test_the_arcface_template_leaves_crops_as_they_are():
+    crops = np.zeros((2, 112, 112, 3), np.uint8)
+    assert TEMPLATES["arcface"].chips(crops) is crops

@@ -15,14 +15,14 @@ PACKAGE = {"mtcnn": "mtcnn", "yunet": "cv2", "yunet_onnx": "onnxruntime"}
 
 
 @pytest.mark.parametrize("name", PACKAGE)
-def test_faces_are_found_where_they_are(shared, name):
+def test_faces_are_found_where_they_are(prepared_data, foreign_weights, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip(PACKAGE[name], reason=f"{name} is an extra that is not installed")
-    yunet = next((shared / "weights" / "yunet").glob("*.onnx"))
+    yunet = foreign_weights("yunet/*.onnx")
     weights = None if name == "mtcnn" else yunet
     detect = build_detector(name, weights=weights)
-    folder = shared / "data" / "lfw_112x112"
+    folder = prepared_data / "lfw_112x112"
     for i, subject in enumerate(["Aaron_Peirsol", "George_W_Bush", "Serena_Williams"]):
         photo = np.full((400, 500, 3), 120, np.uint8)
         left, top = 150 + 30 * i, 90

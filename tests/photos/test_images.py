@@ -198,10 +198,10 @@ def test_check_reports_how_many_and_the_first(tmp_path: Path) -> None:
         read_images(paths, size=SIZE)
 
 
-def test_lfw_decodes_as_an_independent_decoder_does(shared: Path) -> None:
+def test_lfw_decodes_as_an_independent_decoder_does(prepared_data: Path) -> None:
     import tensorflow as tf
 
-    folder = shared / "data" / "lfw_112x112"
+    folder = prepared_data / "lfw_112x112"
     for path in sorted(folder.glob("A*/*_0001.jpg"))[:20]:
         expected = tf.io.decode_jpeg(path.read_bytes(), 3, dct_method="INTEGER_ACCURATE").numpy()
         assert np.abs(read_image(path).astype(int) - expected).max() <= 1

@@ -13,12 +13,12 @@ from iom.photos.images import read_images
 
 
 @pytest.mark.parametrize("size", [(300, 420), (256, 320), (33, 70)])
-def test_it_finds_what_opencv_finds(shared, size):
+def test_it_finds_what_opencv_finds(prepared_data, foreign_weights, size):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("cv2")
-    weights = next((shared / "weights" / "yunet").glob("*.onnx"))
+    weights = foreign_weights("yunet/*.onnx")
     ours, theirs = (build_detector(name, weights=weights) for name in ("yunet_onnx", "yunet"))
-    files = sorted((shared / "data" / "lfw_112x112").glob("A*/*_0001.jpg"))[:12]
+    files = sorted((prepared_data / "lfw_112x112").glob("A*/*_0001.jpg"))[:12]
     draw = np.random.default_rng(1)
     for first, second in zip(*[iter(read_images(files))] * 2, strict=True):
         photo = draw.integers(90, 150, (*size, 3)).astype(np.uint8)

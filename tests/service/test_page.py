@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from iom._files import data_folder
 from iom.cli.deploy import DEMO_PEOPLE, DEMO_SEED
 from iom.synthetic import load_face_model
 from tests.service.chromium import Chromium, installed
@@ -52,7 +53,7 @@ def service(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Two images of each of two people: real faces if there are any, else drawn ones."""
-    folder = ROOT.parent / "shared/data/lfw_112x112"
+    folder = data_folder() / "lfw_112x112"
     if folder.is_dir():
         return {name: sorted((folder / person).glob("*.jpg"))[:2] for name, person in PEOPLE.items()}
     faces, _ = load_face_model().sample(DEMO_PEOPLE, 2, seed=DEMO_SEED)

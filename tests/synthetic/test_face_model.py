@@ -194,7 +194,7 @@ def test_nothing_in_the_file_is_a_pickle() -> None:
             assert b"'descr': '|O'" not in archive.read(name)[:200]
 
 
-def test_samples_are_as_hard_as_verification_and_no_one_known(model: FaceModel, shared: Path) -> None:
+def test_samples_are_as_hard_as_verification_and_no_one_known(model: FaceModel, prepared_data: Path) -> None:
     """Measured with a network that had no part in the model, against all of LFW's embeddings."""
     from iom.models.embedder import load_embedder
 
@@ -208,7 +208,7 @@ def test_samples_are_as_hard_as_verification_and_no_one_known(model: FaceModel, 
     threshold = np.quantile(non_mated, 0.98)
     assert np.mean(mated < threshold) < 0.05
     assert mated.min() < non_mated.max()  # not trivial
-    with np.load(shared / "data" / "embeddings" / "lfw_112x112.mobilefacenet_y1.npz") as stored:
+    with np.load(prepared_data / "embeddings" / "lfw_112x112.mobilefacenet_y1.npz") as stored:
         people = np.array([path.split("/")[0] for path in stored["path"]])
         known = stored["embedding"]
     others = known[::50] @ known.T

@@ -7,9 +7,9 @@ that it needs. `iom.evaluation.evaluate` keeps the sources of identification.
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from iom._files import data_path
 from iom._registry import lookup
 from iom.errors import ConfigError
 
@@ -61,5 +61,5 @@ def load_benchmark(config: "BenchmarkConfig", *, seed: int, sources: Mapping[str
     settings = {field: getattr(config, field) for field in source.options}
     if source.seeded:
         settings["seed"] = seed
-    benchmark = reader(*(Path(getattr(config, field)) for field in source.paths), **settings)
+    benchmark = reader(*(data_path(getattr(config, field)) for field in source.paths), **settings)
     return dataclasses.replace(benchmark, name=config.name) if config.name else benchmark

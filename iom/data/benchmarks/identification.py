@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._files import data_path
 from iom._untrusted import shown
 from iom.data.benchmarks.base import (
     DistractorBenchmark,
@@ -123,7 +124,7 @@ def _faces(
     images = present([row[0] for row in rows], root, listed)
     if align_into:
         landmarks = np.array([row[1] for row in scored], np.float64).reshape(-1, 5, 2)
-        images = aligned_crops(images, landmarks, Path(align_into), progress=True)
+        images = aligned_crops(images, landmarks, data_path(str(align_into)), progress=True)
     return images, Pooling(template.astype(np.int64), media, weight), names
 
 

@@ -9,7 +9,7 @@ from keras import layers
 
 from iom._registry import lookup
 from iom.errors import ConfigError
-from iom.nn.backbones import inverted_residual, iresnet, mobilefacenet
+from iom.nn.backbones import dlib_resnet, inverted_residual, iresnet, mobilefacenet
 from iom.nn.backbones.applications import APPLICATIONS, application
 from iom.nn.backbones.blocks import Backbone, add_head, scale_pixels
 from iom.nn.backbones.ghostnet import ghostnet
@@ -24,6 +24,7 @@ BACKBONES: dict[str, Backbone] = {
     "mobilefacenet_y1": Backbone(
         mobilefacenet.mobilefacenet_y1, scaling=mobilefacenet.Y1_SCALING, style=mobilefacenet.Y1_HEAD
     ),
+    "dlib_resnet": Backbone(dlib_resnet.dlib_resnet, head="GAP", scaling=dlib_resnet.SCALING, style=dlib_resnet.HEAD),
     "ghostnet": Backbone(ghostnet),
     **{
         f"efficientnet_lite{variant}": Backbone(inverted_residual.efficientnet_lite, {"variant": variant})

@@ -17,25 +17,31 @@ from numpy.typing import NDArray
 
 from iom._untrusted import one_line
 from iom.errors import ConfigError, WeightsError
+from iom.nn.backbones.dlib_resnet import PadChannels
 from iom.nn.backbones.iresnet import DEPTHS
 from iom.nn.backbones.registry import build_backbone
 from iom.pretrained.manifest import RAW, Statement
 
 IMAGE = -1
 """Producer index of the input image."""
-Kind = Literal["conv", "batch_norm", "prelu", "dense", "add"]
+Kind = Literal["conv", "batch_norm", "prelu", "relu", "dense", "add", "max_pool", "average_pool", "global_average_pool"]
 _KINDS: dict[type, Kind] = {
     layers.Conv2D: "conv",
     layers.DepthwiseConv2D: "conv",
     layers.Dense: "dense",
     layers.PReLU: "prelu",
     layers.BatchNormalization: "batch_norm",
+    layers.ReLU: "relu",
     layers.Add: "add",
+    layers.MaxPooling2D: "max_pool",
+    layers.AveragePooling2D: "average_pool",
+    layers.GlobalAveragePooling2D: "global_average_pool",
 }
 _TRANSPARENT = (
     layers.InputLayer,
     layers.Rescaling,
     layers.ZeroPadding2D,
+    PadChannels,
     layers.Dropout,
     layers.Flatten,
     layers.Reshape,
@@ -59,16 +65,21 @@ class ForeignOp:
     padding: int = 0
     groups: int = 1
     epsilon: float = 0.0
+    window: int = 0
+    """Side of the window of a pooling."""
 
     @property
     def form(self) -> str:
         """Kind, shape of the kernel and window; equal for an operation and its counterpart."""
-        shape = self.arrays["kernel"].shape if "kernel" in self.arrays else ()
+        shape = self.arrays["kernel"].shape if "kernel" in self.arrays else (self.window,) * bool(self.window)
         return _form(self.kind, shape, self.stride, self.padding, self.groups)
 
 
+_WINDOWED = ("conv", "max_pool", "average_pool")
+
+
 def _form(kind: str, shape: tuple[int, ...], stride: int, padding: int, groups: int) -> str:
-    window = f", stride {stride}, padding {padding}, groups {groups}" if kind == "conv" else ""
+    window = f", stride {stride}, padding {padding}, groups {groups}" if kind in _WINDOWED else ""
     return f"{kind} {shape}{window}" if shape else kind
 
 
@@ -158,14 +169,23 @@ def _identify(graph: ForeignGraph) -> tuple[str, dict[str, Any]]:
             f"received {len(convolutions)} convolutions and {len(dense)} dense layers"
         )
     shapes = [op.arrays["kernel"].shape for op in convolutions]
-    is_mobile = any(op.groups > 1 for op in convolutions)
-    name, arguments = (_mobile if is_mobile else _residual)(graph.source, convolutions, shapes)
+    if shapes[0][2:] == (7, 7):
+        identify = _dlib_resnet
+    else:
+        identify = _mobile if any(op.groups > 1 for op in convolutions) else _residual
+    name, arguments = identify(graph.source, convolutions, shapes)
     size = graph.input_size
     if not size:  # from the feature map that the dense layer takes
         reduction = math.prod(op.stride for op, shape in zip(convolutions, shapes, strict=True) if shape[2] == 3)
         side = math.isqrt(dense[0].arrays["kernel"].shape[1] // shapes[-1][0])
         size = reduction * (shapes[-1][2] if convolutions[-1].groups > 1 else side)
     return name, {**arguments, "embedding_size": graph.embedding_size, "input_size": size}
+
+
+def _dlib_resnet(
+    source: str, convolutions: list[ForeignOp], shapes: list[tuple[int, ...]]
+) -> tuple[str, dict[str, Any]]:
+    return "dlib_resnet", {}
 
 
 def _mobile(source: str, convolutions: list[ForeignOp], shapes: list[tuple[int, ...]]) -> tuple[str, dict[str, Any]]:
@@ -218,6 +238,8 @@ class _Step:
         layer = self.parts[0]
         if self.kind == "dense":
             return _form("dense", tuple(layer.kernel.shape)[::-1], 1, 0, 1)
+        if self.kind in ("max_pool", "average_pool"):
+            return _form(self.kind, layer.pool_size[:1], layer.strides[0], 0, 1)
         if self.kind != "conv":
             return self.kind
         height, width, before, filters = layer.kernel.shape

@@ -70,9 +70,9 @@ def test_a_network_that_cannot_tell_passes():
 
 
 @pytest.fixture
-def real_weights(tmp_path, shared):
+def real_weights(tmp_path, foreign_weights):
     folder = tmp_path / "y1"
-    shutil.copytree(shared / "weights" / "mobilefacenet_y1", folder)
+    shutil.copytree(foreign_weights("mobilefacenet_y1/model-0000.params").parent, folder)
 
     def load(**changes):
         values = {"colour_order": "RGB", "range": "0..255", "size": 112} | changes

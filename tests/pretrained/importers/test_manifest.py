@@ -29,8 +29,11 @@ def entry_of(digest, **changes):
         "range": "-1..1",
         "size": 16,
         "embedding_size": 24,
+        "bytes": 1,
         "licence": "none",
+        "training_data": "none",
         "source": "the tests",
+        "figures": [{"by": "nobody"}],
     } | changes
 
 
@@ -292,6 +295,7 @@ def test_the_manifest_of_this_project():
         assert entry.licence
 
 
-def test_the_real_weights(shared):
+def test_the_real_weights(foreign_weights):
+    foreign_weights("mobilefacenet_y1/model-0000.params")
     loaded = load_backbone_model("mobilefacenet_y1.ms1m")
     assert (loaded.embedding_size, loaded.input_size) == (128, 112)

@@ -190,15 +190,15 @@ def test_missing_files(tmp_path, mxnet_files):
         read_mxnet(mxnet_files[0])
 
 
-def test_real_faces(shared):
+def test_real_faces(prepared_data, foreign_weights):
     """The embeddings that MXNet itself gave for these photographs."""
-    folder = shared / "weights" / "mobilefacenet_y1"
+    folder = foreign_weights("mobilefacenet_y1/model-0000.params").parent
     model = build_backbone("mobilefacenet_y1", embedding_size=128)
     graph = read_mxnet(folder / "model-0000.params")
     assign_weights(model, graph)
-    stored = np.load(shared / "data" / "embeddings" / "lfw_112x112.mobilefacenet_y1.npz")
+    stored = np.load(prepared_data / "embeddings" / "lfw_112x112.mobilefacenet_y1.npz")
     rows = np.random.default_rng(0).choice(len(stored["path"]), 48, replace=False)
-    faces = [Image.open(shared / "data" / "lfw_112x112" / stored["path"][row]) for row in rows]
+    faces = [Image.open(prepared_data / "lfw_112x112" / stored["path"][row]) for row in rows]
     pixels = np.stack([np.asarray(face, np.float32) for face in faces])
     similarity = cosines(np.asarray(model(pixels)), stored["embedding"][rows])
     print(f"mobilefacenet_y1 on LFW: lowest cosine {similarity.min():.7f}")

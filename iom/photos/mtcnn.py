@@ -79,9 +79,7 @@ class Mtcnn:
         found = np.concatenate(boxes)
         return _squares(found[_best(found, np.concatenate(scores), 0.7)])
 
-    def _proposed_at(
-        self, rows: NDArray[np.float32], shape: tuple[int, ...], scale: float
-    ) -> tuple[Floats, Floats]:
+    def _proposed_at(self, rows: NDArray[np.float32], shape: tuple[int, ...], scale: float) -> tuple[Floats, Floats]:
         height, width = (int(side * scale) for side in shape[:2])
         lines = (_averages(shape[0], height) @ rows).reshape(height, shape[1], 3)
         columns = np.ascontiguousarray(lines.transpose(1, 0, 2)).reshape(shape[1], -1)
@@ -121,21 +119,13 @@ def _patches(image: Pixels, boxes: Floats, side: int) -> NDArray[np.float32]:
     down, across = down[:, :, None, None], across[:, None, :, None]
 
     def line(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        near, far = (
-            pixels.take(rows[:, :, None] * width + columns[:, None, :], axis=0).astype(np.float32)
-            for columns in (left, right)
-        )
-        far -= near
-        far *= across
-        near += far
-        return near
+        near, far = (pixels.take(rows[:, :, None] * width + columns[:, None, :], axis=0) for columns in (left, right))
+        return near + (far.astype(np.float32) - near) * across
 
-    upper, lower = line(top), line(bottom)
-    lower -= upper
-    lower *= down
-    upper += lower
-    upper[above[:, :, None] | beside[:, None, :]] = _OUTSIDE
-    return upper
+    upper = line(top)
+    patches = upper + (line(bottom) - upper) * down
+    patches[above[:, :, None] | beside[:, None, :]] = _OUTSIDE
+    return patches
 
 
 def _samples(
@@ -146,7 +136,7 @@ def _samples(
     places = (first * ((size - 1) / size))[:, None] + step[:, None] * np.arange(side)
     before = np.clip(np.floor(places), 0, size - 1).astype(np.int64)
     behind = np.minimum(before + 1, size - 1)
-    return before, behind, np.float32(places - before), (places < 0) | (places > size - 1)
+    return before, behind, (places - before).astype(np.float32), (places < 0) | (places > size - 1)
 
 
 def _sigmoid(logits: Floats) -> Floats:

@@ -65,7 +65,7 @@ BATCH = 16
 """Faces that are hashed at a time; a killed run of `hash_photos` loses at most so many and those of one photograph."""
 TRIED_AGAIN = ("unreadable", "gave_up")
 """Statuses of temporary failures: a run that is continued tries the photograph again."""
-_HASH_STATUSES = ("hashed", "linked_folder", "not_embedded")
+_NOT_OF_ALIGN = ("hashed", "linked_folder", "not_embedded", "too_blurred")
 Points = Mapping[str, Sequence[Face]]
 
 
@@ -232,7 +232,7 @@ def align_photos(run: PhotoRun, output: Path, *, format: str = "jpg") -> dict[st
                 for face in result.faces:
                     number = f".{face.number}" if run.settings.faces == "all" else ""
                     files[face.number] = f"{stems[result.name]}{number}.{format}"
-                    write_face(output / files[face.number], face.pixels)
+                    write_face(output / files[face.number], face.crop)
                 journal.finish(entry_of(result.name, **result.facts(), faces=face_rows(result.found), files=files))
         report = _write_align_reports(output, list(journal.of(names)))
     report |= {"other_files": others, "done_before": len(names) - len(left), "settings": settings}
@@ -307,7 +307,7 @@ def _write_align_reports(output: Path, entries: Sequence[dict[str, Any]]) -> dic
     return {
         "photographs": len(entries),
         "faces_written": sum(sum(map(bool, entry["files"])) for entry in entries),
-        **{name: status[name] for name in STATUSES if name not in _HASH_STATUSES},
+        **{name: status[name] for name in STATUSES if name not in _NOT_OF_ALIGN},
         "several_faces": sum(len(entry["faces"]) > 1 for entry in entries),
         "notes": dict(Counter(note for entry in entries for note in entry["notes"])),
     }
@@ -416,7 +416,7 @@ class _Hashing:
         """Hash the faces of all that wait, and note them as finished."""
         if not self._waiting:
             return
-        faces = [face.pixels for result in self._waiting for face in result.faces]
+        faces = [face.crop for result in self._waiting for face in result.faces]
         with _timed(self.seconds, "embed"):
             embeddings = embed_all(self._hasher, faces)
         with _timed(self.seconds, "hash"):

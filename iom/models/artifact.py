@@ -229,8 +229,8 @@ def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
 
 def open_onnx(path: Path, *, precision: str, threads: int = 0) -> Session:
     """ONNX file in onnxruntime on the CPU; `threads` 0 takes all cores."""
-    with needs_extra(f"running {path}", "onnxruntime"):
-        import onnxruntime
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -2,13 +2,15 @@
 
 Weights, thresholds and steps are those of the registry package `mtcnn` 1.0.0 (MIT), whose landmarks it gives; see
 `NOTICE` in `mtcnn.bundled`. `iom.pretrained.importers.mtcnn` makes the files there.
+
+The first network scores a window of 12 pixels at every place of a pyramid of smaller and smaller images; the second
+and third look at the windows that are left, again and larger, move their edges, and the third gives the landmarks.
 """
 
 import math
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from iom.photos.images import Pixels
@@ -81,9 +83,9 @@ class Mtcnn:
 
     def _proposed_at(self, rows: NDArray[np.float32], shape: tuple[int, ...], scale: float) -> tuple[Floats, Floats]:
         height, width = (int(side * scale) for side in shape[:2])
-        lines = (_averages(shape[0], height) @ rows).reshape(height, shape[1], 3)
+        lines = _averaged(rows, height).reshape(height, shape[1], 3)
         columns = np.ascontiguousarray(lines.transpose(1, 0, 2)).reshape(shape[1], -1)
-        small = (_averages(shape[1], width) @ columns).reshape(width, height, 3)
+        small = _averaged(columns, width).reshape(width, height, 3)
         answers = self._run("pnet", small.transpose(1, 0, 2)[None])[0]
         down, across = np.nonzero(answers[4] > math.log(PROPOSED / (1 - PROPOSED)))
         corner = np.stack([across, down], axis=1) * _STRIDE
@@ -98,16 +100,19 @@ def _scales(side: int) -> Floats:
     return np.asarray(_CELL / MIN_FACE * SCALE ** np.arange(levels), np.float64)
 
 
-def _averages(size: int, count: int) -> "scipy.sparse.csr_array":
-    """Matrix `(count, size)` that averages `size` pixels to `count` of equal width, parts of pixels by their share."""
+def _averaged(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Rows `(size, K)` averaged to `count` bands of equal width, parts of rows by their share."""
+    size = len(rows)
     edges = np.arange(count + 1) * (size / count)
-    first, last = np.floor(edges[:-1]).astype(np.int64), np.minimum(np.ceil(edges[1:]).astype(np.int64), size)
-    lengths = last - first
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    rows = np.repeat(np.arange(count), lengths)
-    columns = np.arange(starts[-1]) - starts[rows] + first[rows]
-    share = np.minimum(columns + 1, edges[rows + 1]) - np.maximum(columns, edges[rows])
-    return scipy.sparse.csr_array((np.float32(share * count / size), columns, starts), shape=(count, size))
+    first = np.floor(edges[:-1]).astype(np.int64)
+    averaged = np.zeros((count, rows.shape[1]), np.float32)
+    for row in range(math.ceil(size / count) + 1):
+        place = first + row
+        share = np.minimum(place + 1, edges[1:]) - np.maximum(place, edges[:-1])
+        part = rows[np.minimum(place, size - 1)]
+        part *= np.maximum(share * (count / size), 0).astype(np.float32)[:, None]
+        averaged += part
+    return averaged
 
 
 def _patches(image: Pixels, boxes: Floats, side: int) -> NDArray[np.float32]:

@@ -143,8 +143,7 @@ def photo_handler(config: str) -> Handler:
     root, fields, weights = json.loads(config)
     settings = PhotoSettings(**fields)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the settings have the limit
-    # Each worker has one core, whichever network the detector brings.
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", OPENCV_FOR_THREADS_NUM="1")
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # each worker has one core
     detect = detector_of(settings, Path(weights) if weights else None)
 
     def find(request: bytes) -> bytes:

@@ -39,7 +39,7 @@ TURN, MARGIN = 1e-3, 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Faces:
+class TrialFaces:
     """Faces `(N, S, S, 3)` uint8 to try an artefact on, and pairs of them where there are real people among them."""
 
     name: str
@@ -47,7 +47,7 @@ class Faces:
     benchmark: PairBenchmark | None = None
 
 
-def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) -> Faces:
+def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) -> TrialFaces:
     """The images of a list of pairs such as LFW's; `max_pairs` takes so many, evenly spread, 0 all."""
     benchmark = read_pair_list(pairs, folder)
     chosen = np.arange(len(benchmark))
@@ -65,15 +65,15 @@ def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) 
         fold=benchmark.fold[chosen],
         subjects=benchmark.subjects[used],
     )
-    return Faces(f"{pairs.stem}, {len(chosen)} pairs", read_images(paths, size=size), part)
+    return TrialFaces(f"{pairs.stem}, {len(chosen)} pairs", read_images(paths, size=size), part)
 
 
-def synthetic_faces(size: int) -> Faces:
+def synthetic_faces(size: int) -> TrialFaces:
     """Synthetic faces, where no real ones are at hand."""
     images, _ = load_face_model().sample(SYNTHETIC_SUBJECTS, SYNTHETIC_SAMPLES, seed=SYNTHETIC_SEED)
     if images.shape[1] != size:
         raise DataError(f"synthetic faces have {images.shape[1]} pixels a side, expected {size}")
-    return Faces("synthetic faces", images)
+    return TrialFaces("synthetic faces", images)
 
 
 def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
@@ -107,7 +107,7 @@ class Exporter:
     source: ExportSource
     _: dataclasses.KW_ONLY
     calibration: Pixels
-    faces: Faces
+    faces: TrialFaces
     key: TransformKey = dataclasses.field(default_factory=TransformKey.generate)
 
     def export(self, names: Sequence[str], folder: Path, *, name: str) -> dict[str, Manifest]:

@@ -299,7 +299,7 @@ def file_bytes(path: Path, source: str, *, max_megabytes: float = MAX_MEGABYTES)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise TooLargeError(f"{source}: {error.strerror}") from error
-        status = "wrong_type" if error.errno in (errno.EINVAL, errno.EISDIR) else "unreadable"
+        status = "wrong_type" if error.errno == errno.EINVAL else "unreadable"
         raise FaceError(f"{source}: cannot read the image: {error.strerror or error}", status=status) from error
 
 

@@ -125,7 +125,7 @@ def _patches(image: Pixels, boxes: Floats, side: int) -> NDArray[np.float32]:
 
     def line(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         near, far = (pixels.take(rows[:, :, None] * width + columns[:, None, :], axis=0) for columns in (left, right))
-        return near + (far.astype(np.float32) - near) * across
+        return np.asarray(near + (far.astype(np.float32) - near) * across, np.float32)
 
     upper = line(top)
     patches = upper + (line(bottom) - upper) * down

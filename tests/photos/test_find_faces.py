@@ -158,7 +158,7 @@ def test_a_photograph_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)
     result = found(tmp_path)
-    assert (result.status, result.reason) == ("unreadable", "Permission denied")
+    assert (result.status, result.reason) == ("unreadable", "photograph: cannot read the image: Permission denied")
 
 
 def test_every_cut_and_any_flipped_byte_is_an_outcome(tmp_path):

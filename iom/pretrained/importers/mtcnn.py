@@ -20,6 +20,23 @@ from iom.photos.mtcnn import FOLDER, NETWORKS
 SOURCE_SHA256 = "0a96b4868e56db9ae984449519642be6dba03240e608a67e928ebb47833e9144"
 """Of `mtcnn-1.0.0-py3-none-any.whl`."""
 OPSET, IR_VERSION = 17, 8
+NOTICE = """\
+pnet.onnx, rnet.onnx, onet.onnx: the three networks of MTCNN, the packaged detector of faces.
+
+What: K. Zhang, Z. Zhang, Z. Li, Y. Qiao, "Joint face detection and alignment using multitask cascaded convolutional
+networks", IEEE Signal Processing Letters 23(10), 2016. The paper trains them on WIDER FACE and CelebA; the licence
+below is that of the weights, not of those photographs.
+
+From: the package mtcnn 1.0.0 of the Python Package Index, by Iván de Paz Centeno,
+mtcnn-1.0.0-py3-none-any.whl, SHA-256 {source},
+whose licence is below. `python -m iom.pretrained.importers.mtcnn WHEEL` wrote these files from it.
+
+Changed: from Keras weights to ONNX; the scaling of pixels is folded into the first convolution, and the two classes are
+one logit.
+
+{files}
+
+{licence}"""
 _POOLS = {
     "pnet": [(2, "SAME_UPPER"), None, None],
     "rnet": [(3, "SAME_UPPER"), (3, "VALID"), None],
@@ -28,8 +45,8 @@ _POOLS = {
 """Side and padding of the pool of stride 2 behind each convolution."""
 
 
-def read_wheel(wheel: Path) -> dict[str, list[NDArray[np.float32]]]:
-    """The weights of each of `NETWORKS`, in the order of its layers; `WeightsError` for any other file."""
+def read_wheel(wheel: Path) -> tuple[dict[str, list[NDArray[np.float32]]], str]:
+    """Weights of each of `NETWORKS`, in the order of its layers, and the licence; another file is a `WeightsError`."""
     try:
         content = wheel.read_bytes()
     except OSError as error:
@@ -39,9 +56,10 @@ def read_wheel(wheel: Path) -> dict[str, list[NDArray[np.float32]]]:
     with needs_extra("reading the weights of mtcnn", "train"):
         import joblib
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return {  # pickles, but those of the hash above
+        weights = {  # pickles, but those of the hash above
             name: joblib.load(io.BytesIO(archive.read(f"mtcnn/assets/weights/{name}.lz4"))) for name in NETWORKS
         }
+        return weights, archive.read("mtcnn-1.0.0.dist-info/LICENSE").decode()
 
 
 def onnx_model(name: str, weights: list[NDArray[np.float32]]) -> Any:
@@ -101,14 +119,20 @@ def onnx_model(name: str, weights: list[NDArray[np.float32]]) -> Any:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the three files from the wheel that is named."""
+    """Write the three files and their notice from the wheel that is named."""
     import onnx
 
     (wheel,) = arguments
-    for name, weights in read_wheel(Path(wheel)).items():
+    networks, licence = read_wheel(Path(wheel))
+    lines = []
+    for name, weights in networks.items():
         model = onnx_model(name, weights)
         onnx.checker.check_model(model, full_check=True)
-        (FOLDER / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+        content = model.SerializeToString(deterministic=True)
+        (FOLDER / f"{name}.onnx").write_bytes(content)
+        lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}.onnx")
+    text = NOTICE.format(source=SOURCE_SHA256, files="\n".join(lines), licence=licence)
+    (FOLDER / "NOTICE").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

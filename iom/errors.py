@@ -82,6 +82,21 @@ def needs_extra(purpose: str, *extras: str, otherwise: str = "") -> Iterator[Non
         raise missing_extra(purpose, *extras, cause=error, otherwise=otherwise) from error
 
 
+TRAIN_MODULES = frozenset({"tensorflow", "keras", "scipy", "sklearn", "numba", "matplotlib"})
+"""Modules of the extra `train`: no module that a gallery, the service or `iom verify` needs imports one of them."""
+
+
+@contextlib.contextmanager
+def needs_train(purpose: str) -> Iterator[None]:
+    """Context of what imports a module of the extra `train`, at any depth: a missing one is a `missing_extra`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in TRAIN_MODULES:
+            raise
+        raise missing_extra(purpose, "train", cause=error) from error
+
+
 def _packages_of(extras: tuple[str, ...]) -> list[str]:
     import importlib.metadata  # slow, and only an error needs it
 

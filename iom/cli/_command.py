@@ -29,6 +29,7 @@ from iom.errors import (
     NotEnrolledError,
     RevokedError,
     StoreError,
+    needs_train,
 )
 from iom.pretrained import BUNDLED
 
@@ -106,7 +107,10 @@ class Command(_PlainEpilog):
     def invoke(self, ctx: click.Context) -> int:
         in_json = ctx.params.pop("json", False)
         try:
-            with contextlib.redirect_stdout(sys.stderr) if in_json else contextlib.nullcontext():
+            with (
+                contextlib.redirect_stdout(sys.stderr) if in_json else contextlib.nullcontext(),
+                needs_train(ctx.command_path),
+            ):
                 answer: Answer | int = super().invoke(ctx)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(_interrupted(str(stop), ctx)) from None

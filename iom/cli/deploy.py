@@ -15,7 +15,7 @@ import click
 from iom._registry import ROLES
 from iom.cli._command import OK, Answer, Choice, DetectorWeights, HasherOptions, option, output_option, root
 from iom.cli.gallery import GalleryOptions
-from iom.errors import ConfigError, needs_extra
+from iom.errors import ConfigError
 from iom.export.formats import FORMATS
 
 command = root.section("Deployment")
@@ -188,13 +188,12 @@ def serve(
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
     if (certificate is None) != (certificate_key is None):
         raise ConfigError("expected both a certificate and its key, or neither")
-    with needs_extra("the service", "service"):
-        from iom.service.app import create_app, find_detector
-        from iom.service.decoding import Decoder
-        from iom.service.face_pipeline import FacePipeline, warm_hasher
-        from iom.service.server import forbid_core_dumps, listening, serve
-        from iom.service.settings import ServiceSettings
-        from iom.service.tokens import TokenFile, add_token
+    from iom.service.app import create_app, find_detector
+    from iom.service.decoding import Decoder
+    from iom.service.face_pipeline import FacePipeline, warm_hasher
+    from iom.service.server import forbid_core_dumps, listening, serve
+    from iom.service.settings import ServiceSettings
+    from iom.service.tokens import TokenFile, add_token
 
     forbid_core_dumps()
     if certificate is None and host not in ("127.0.0.1", "::1", "localhost"):

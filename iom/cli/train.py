@@ -131,11 +131,13 @@ and which of its subjects are held out; its embedder section must name the embed
 was trained with; without --config the one beside the hasher is taken.
 
 The threshold, with its intervals over subjects and keys, is stored in hasher.json, or in the
-manifest of an artefact, which embeds for itself whatever the embedder section names.
+manifest of an artefact, which embeds for itself whatever the embedder section names. A gallery takes
+the threshold of the first --fmr; those of the others are stored beside it. So is the likelihood ratio
+of a distance, which gives the probability that two codes are of one person.
 """,
     examples=(
         "--hasher bundled --folder PEOPLE --fmr 1e-3 --output my_hasher",
-        "--hasher runs/y1_stage2 --fmr 1e-4",
+        "--hasher runs/y1_stage2 --fmr 1e-3 --fmr 1e-4",
         "--hasher mobilefacenet_y1_512x8 --output runs/copy \\\n"
         "      --config stage2/mobilefacenet_y1_512x8 --fmr 1e-3 --keys 20",
         "--hasher runs/hasher --config stage2/base \\\n      --set data.root=faces --fmr 1e-2 --dry-run",
@@ -146,7 +148,9 @@ def calibrate(
     config: Annotated[ConfigOptions, {"config": {"required": False, "help": STAGE2_CONFIG}}],
     folder: Annotated[Path | None, option("aligned faces DIR/<subject>/<image>, all of them used", "DIR")],
     output: Annotated[Path | None, option("a new folder for a changed copy (default: in place)", "DIR")],
-    fmr: Annotated[str | None, option("false match rate (default: as configured)", "RATE")],
+    fmr: Annotated[
+        Sequence[str], option("false match rate; may be repeated (default: as configured)", "RATE", multiple=True)
+    ],
     keys: Annotated[str | None, option("number of keys (default: as configured)", "N")],
     bootstrap: Annotated[str | None, option("draws for the intervals (default: as configured)", "N")],
     dry_run: Annotated[bool, option("print it, store nothing")],
@@ -155,7 +159,7 @@ def calibrate(
     """Choose a hasher's decision threshold for a false match rate.
 
     It is the largest one that keeps to the rate on held-out subjects with the keys stolen, and is stored with the
-    hasher.
+    hasher; so are those of further rates, and the likelihood ratio of a distance.
     """
     from iom.config import Stage2Config
     from iom.pretrained import hasher_path
@@ -169,7 +173,8 @@ def calibrate(
             f"{place} holds no config.yaml: calibrate on your own people with --folder DIR, or "
             "name a stage 2 configuration with --config"
         )
-    figures = {"fmr": fmr, "keys": keys, "bootstrap": bootstrap}
+    rates = {"fmr": fmr[0], "other_fmrs": f"[{', '.join(fmr[1:])}]"} if fmr else {}
+    figures = {**rates, "keys": keys, "bootstrap": bootstrap}
     given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
     settings = config.load(Stage2Config, *given, default=beside)
 

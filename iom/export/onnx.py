@@ -39,7 +39,7 @@ def write_onnx(context: ExportContext, path: Path) -> None:
 
 def write_int8(context: ExportContext, path: Path) -> None:
     """Write ONNX with integers (QDQ), per channel; the first layer, the last and the hash stay floats."""
-    with needs_extra("int8 in ONNX", "onnx", "onnxruntime"):
+    with needs_extra("int8 in ONNX", "onnx"):
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     source = _onnx_file(context)

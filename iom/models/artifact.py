@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from iom._files import sha256_of, write_json
 from iom._registry import lookup
 from iom._untrusted import paths_inside, read_json
-from iom.errors import WeightsError, needs_extra
+from iom.errors import DataError, WeightsError, needs_extra
 from iom.keys import KEY_KINDS
+from iom.metrics.likelihood import PRIOR, LikelihoodRatio
 
 FORMAT = 1
 INPUTS = ("image", "order")
@@ -34,19 +35,16 @@ W)`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
-    """A decision threshold (the largest distance that is still a match) and the data it comes from.
+class OperatingPoint:
+    """A decision threshold, the largest distance that is still a match, and its error rates.
 
-    `fmr` was asked for; `measured_fmr` and `fnmr` were found at the threshold on the held-out `subjects`, each of the
-    `keys` comparing all pairs (`stolen_key`). The bounds are bootstrap intervals over subjects and keys at level
-    `confidence`, `None` where not computed; a `threshold_low` of -1 rejects everything.
+    `fmr` was asked for; `measured_fmr` and `fnmr` were found at the threshold. The bounds are intervals, `None` where
+    not computed; a `threshold_low` of -1 rejects everything.
     """
 
     threshold: int
     fmr: float
     fnmr: float
-    subjects: int
-    keys: int
     measured_fmr: float | None = None
     threshold_low: int | None = None
     threshold_high: int | None = None
@@ -54,7 +52,42 @@ class Calibration:
     fmr_high: float | None = None
     fnmr_low: float | None = None
     fnmr_high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration(OperatingPoint):
+    """The operating point of a hasher, others to choose from, and the likelihood ratio of a distance.
+
+    All were found on the held-out `subjects`, each of the `keys` comparing all pairs (`stolen_key`). Intervals are
+    bootstrapped over subjects and keys, at level `confidence`. Hashers of an older version lack `others` and
+    `likelihood`.
+    """
+
+    subjects: int
+    keys: int
     confidence: float | None = None
+    others: tuple[OperatingPoint, ...] = ()
+    likelihood: LikelihoodRatio | None = None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Calibration":
+        """Read what `dataclasses.asdict` gave; a `TypeError` or `DataError` for something else."""
+        likelihood = values.get("likelihood")
+        others = tuple(OperatingPoint(**each) for each in values.get("others") or ())
+        read = LikelihoodRatio(**likelihood) if likelihood else None
+        return cls(**{**values, "others": others, "likelihood": read})
+
+    @property
+    def points(self) -> tuple[OperatingPoint, ...]:
+        """The operating points, the hasher's own first."""
+        return self, *self.others
+
+    def probability(self, distance: float, prior: float = PRIOR) -> float | None:
+        """Probability that two codes at a distance are of one subject, given `prior`, that before the comparison.
+
+        `None` for a hasher of an older version, which iom calibrate mends; see `LikelihoodRatio.probability`.
+        """
+        return None if self.likelihood is None else self.likelihood.probability(distance, prior)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,11 +216,11 @@ def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
     try:
         fingerprint = values.pop("fingerprint")
         del values["format"]
-        for name, kind in (("check", Check), ("calibration", Calibration)):
-            values[name] = kind(**values[name]) if values[name] else None
+        for name, read in (("check", lambda found: Check(**found)), ("calibration", Calibration.from_json)):
+            values[name] = read(values[name]) if values[name] else None
         manifest = Manifest(**values)
         valid = manifest.fingerprint == fingerprint and manifest.order_width > 0
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, DataError) as error:
         raise WeightsError(f"{path}: the manifest is damaged, or of another version: {error}; export again") from error
     if not valid:
         raise WeightsError(f"{path}: the manifest was changed: its fingerprint does not hold")
@@ -196,8 +229,8 @@ def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
 
 def open_onnx(path: Path, *, precision: str, threads: int = 0) -> Session:
     """ONNX file in onnxruntime on the CPU; `threads` 0 takes all cores."""
-    with needs_extra(f"running {path}", "onnxruntime"):
-        import onnxruntime
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from iom._files import sha256_of, write_json
-from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
+from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
     FORMAT,
@@ -581,12 +581,12 @@ class KerasFaceHasher(FaceHasher):
                 model,
                 embedder_name=metadata["embedder"]["name"],
                 embedder_fingerprint=metadata["embedder"]["sha256"],
-                calibration=Calibration(**calibration) if calibration else None,
+                calibration=Calibration.from_json(calibration) if calibration else None,
                 weights=weights,
                 batch_size=batch_size,
                 name=folder.name,
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, DataError) as error:
             raise WeightsError(f"{folder}: not a hasher of format {FORMAT}: {error}") from error
         expected, found = _key_entry(hasher.key_kind), metadata.get("key", _key_entry(FIRST_KIND))
         if found != expected:  # the same secret would give other codes
@@ -612,16 +612,17 @@ def load(
     Raises:
         ConfigError: Weights beside an artefact.
         WeightsError: Missing, damaged, or hasher and embedder do not belong together.
-        MissingExtraError: The runtime of the artefact is not installed.
+        MissingExtraError: The runtime of the artefact, or Keras for a trained one, is not installed.
     """
     path = hasher_path(path)
     if is_artifact(path):
         if weights:
             raise ConfigError(f"{path} is an artefact that embeds for itself: give no weights")
         return ArtifactFaceHasher.load(path, batch_size=batch_size)
-    hasher = KerasFaceHasher.load(path, weights=weights, batch_size=batch_size)
-    if opens_embedder:
-        _ = hasher.embedder
+    with needs_train(f"the trained hasher {path}"):
+        hasher = KerasFaceHasher.load(path, weights=weights, batch_size=batch_size)
+        if opens_embedder:
+            _ = hasher.embedder
     return hasher
 
 

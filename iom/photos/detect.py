@@ -128,8 +128,8 @@ class YuNet:
     """Faces of pixels, like OpenCV's `FaceDetectorYN`, by the ONNX file that takes any size."""
 
     def __init__(self, weights: Path) -> None:
-        with needs_extra("the detector yunet_onnx", "yunet-onnx"):
-            import onnxruntime
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4  # it repeats on standard error what it raises

@@ -75,7 +75,7 @@ def load_stage2_data(config: Stage2Config, *, progress: bool = False) -> Stage2D
     """List, split and embed the images of a configuration."""
     train, held_out = hold_out(scan_folder(config.data), config.data)
     pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
-    pairs.check_resolution(config.calibration.fmr)
+    pairs.check_resolution(min(config.calibration.fmrs))
     embedder = open_embedder(config.embedder)
     check_sizes(embedder.embedding_size, config.hasher)
     rows = embedder.embed_files(train.files, progress=progress)
@@ -154,7 +154,7 @@ class HasherTraining:
 
     def __init__(self, config: Stage2Config, data: Stage2Data, output: Path, *, report: Callable[[str], None]) -> None:
         self.config, self.data, self.output, self.report = config, data, output, report
-        data.pairs.check_resolution(config.calibration.fmr)
+        data.pairs.check_resolution(min(config.calibration.fmrs))
         self._keys = TrainingKeys(
             check_sizes(data.embedder.embedding_size, config.hasher),
             config.seed,

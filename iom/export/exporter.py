@@ -3,17 +3,15 @@
 import dataclasses
 import functools
 import importlib
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._files import TEMPORARY, atomic_path, list_images
+from iom._files import TEMPORARY, list_images
 from iom._random import numpy_stream
 from iom._registry import lookup
 from iom.data.benchmarks.base import PairBenchmark
@@ -27,7 +25,7 @@ from iom.metrics.verification import error_curve
 from iom.models.artifact import Check, Manifest, check_precision, hashed_files, manifest_path, write_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
 from iom.nn.hash_network import head_program
-from iom.nn.hash_numpy import PROGRAM, head_path
+from iom.nn.hash_numpy import head_path, write_head
 from iom.photos.images import Pixels, read_images
 from iom.synthetic import load_face_model
 
@@ -133,7 +131,7 @@ class Exporter:
     def _one(self, target: str, wanted: Format, context: ExportContext, path: Path) -> Manifest:
         module, function = wanted.writer.split(":")
         getattr(importlib.import_module(f"iom.export.{module}"), function)(context, path)
-        write_head(self.source.hasher.model, head_path(path))
+        write_head(head_path(path), *head_program(self.source.hasher.model))
         files = [file for file in path.parent.rglob("*") if file.is_file()]
         hasher = self.source.hasher
         manifest = Manifest(
@@ -222,15 +220,3 @@ def _move(made: Path, folder: Path) -> None:
             shutil.rmtree(place)
         path.replace(place)
     made.rmdir()
-
-
-def write_head(hasher: keras.Model, path: Path) -> None:
-    """Write the steps of a hash network and their arrays, for `iom.nn.hash_numpy`."""
-    steps, arrays = head_program(hasher)
-    for name, array in arrays.items():
-        half = array.astype(np.float16)
-        if np.array_equal(half, array):  # a frozen or stored projection
-            arrays[name] = half
-    program = np.frombuffer(json.dumps(steps).encode(), np.uint8)
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **{PROGRAM: program, **arrays})

@@ -168,11 +168,11 @@ def serve(
     detector: Annotated[
         str,
         option(
-            "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is "
-            "installed; none takes only faces that are aligned",
+            "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; none takes only faces that are "
+            "aligned",
             "NAME",
         ),
-    ] = "auto",
+    ] = "mtcnn",
     detector_weights: DetectorWeights,
     rate: Annotated[float, option("requests/s of a token", "N")] = 20.0,
     failures: Annotated[float, option("failed verifications of a subject in an hour", "N")] = 60.0,

@@ -3,17 +3,15 @@
 import dataclasses
 import functools
 import importlib
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._files import TEMPORARY, atomic_path, list_images
+from iom._files import TEMPORARY, list_images
 from iom._random import numpy_stream
 from iom._registry import lookup
 from iom.data.benchmarks.base import PairBenchmark
@@ -27,7 +25,7 @@ from iom.metrics.verification import error_curve
 from iom.models.artifact import Check, Manifest, has_bfloat16, hashed_files, manifest_path, write_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
 from iom.nn.hash_network import head_program
-from iom.nn.hash_numpy import PROGRAM, head_path
+from iom.nn.hash_numpy import head_path, write_head
 from iom.photos.images import Pixels, read_images
 from iom.synthetic import load_face_model
 
@@ -39,7 +37,7 @@ TURN, MARGIN = 1e-3, 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Faces:
+class TrialFaces:
     """Faces `(N, S, S, 3)` uint8 to try an artefact on, and pairs of them where there are real people among them."""
 
     name: str
@@ -47,7 +45,7 @@ class Faces:
     benchmark: PairBenchmark | None = None
 
 
-def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) -> Faces:
+def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) -> TrialFaces:
     """The images of a list of pairs such as LFW's; `max_pairs` takes so many, evenly spread, 0 all."""
     benchmark = read_pair_list(pairs, folder)
     chosen = np.arange(len(benchmark))
@@ -65,15 +63,15 @@ def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) 
         fold=benchmark.fold[chosen],
         subjects=benchmark.subjects[used],
     )
-    return Faces(f"{pairs.stem}, {len(chosen)} pairs", read_images(paths, size=size), part)
+    return TrialFaces(f"{pairs.stem}, {len(chosen)} pairs", read_images(paths, size=size), part)
 
 
-def synthetic_faces(size: int) -> Faces:
+def synthetic_faces(size: int) -> TrialFaces:
     """Synthetic faces, where no real ones are at hand."""
     images, _ = load_face_model().sample(SYNTHETIC_SUBJECTS, SYNTHETIC_SAMPLES, seed=SYNTHETIC_SEED)
     if images.shape[1] != size:
         raise DataError(f"synthetic faces have {images.shape[1]} pixels a side, expected {size}")
-    return Faces("synthetic faces", images)
+    return TrialFaces("synthetic faces", images)
 
 
 def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
@@ -99,7 +97,7 @@ class Exporter:
     source: ExportSource
     _: dataclasses.KW_ONLY
     calibration: Pixels
-    faces: Faces
+    faces: TrialFaces
     key: TransformKey = dataclasses.field(default_factory=TransformKey.generate)
 
     def export(self, names: Sequence[str], folder: Path, *, name: str) -> dict[str, Manifest]:
@@ -139,7 +137,7 @@ class Exporter:
     def _one(self, target: str, wanted: Format, context: ExportContext, path: Path) -> tuple[Manifest, Check]:
         module, function = wanted.writer.split(":")
         getattr(importlib.import_module(f"iom.export.{module}"), function)(context, path)
-        write_head(self.source.hasher.model, head_path(path))
+        write_head(head_path(path), *head_program(self.source.hasher.model))
         files = [file for file in path.parent.rglob("*") if file.is_file()]
         hasher = self.source.hasher
         manifest = Manifest(
@@ -226,15 +224,3 @@ def _move(made: Path, folder: Path) -> None:
             shutil.rmtree(place)
         path.replace(place)
     made.rmdir()
-
-
-def write_head(hasher: keras.Model, path: Path) -> None:
-    """Write the steps of a hash network and their arrays, for `iom.nn.hash_numpy`."""
-    steps, arrays = head_program(hasher)
-    for name, array in arrays.items():
-        half = array.astype(np.float16)
-        if np.array_equal(half, array):  # a frozen or stored projection
-            arrays[name] = half
-    program = np.frombuffer(json.dumps(steps).encode(), np.uint8)
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **{PROGRAM: program, **arrays})

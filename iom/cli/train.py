@@ -395,7 +395,8 @@ def check_weights(
 
     NAME_OR_FILE is architecture.tag, or a model file.
     """
-    from iom.pretrained.weights import check_on_faces, load_backbone_model
+    from iom.pretrained.face_check import check_on_faces
+    from iom.pretrained.weights import load_backbone_model
 
     loaded = load_backbone_model(name, check=False)
     stated = f"{loaded.input.colour_order} {loaded.input.range}"

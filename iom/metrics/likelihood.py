@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iom.errors import DataError
-from iom.metrics.bootstrap import Interval, rate_interval
+from iom.metrics.bootstrap import unseen_rate
 from iom.metrics.verification import ErrorCurve
 
 PRIOR = 0.5
 """Probability before the comparison that both samples are of one subject, where none is given."""
+BIN = 0.5
+"""Width of a bin of `reliability`, of the decimal logarithm."""
 LN10 = math.log(10)
 
 
@@ -31,7 +33,7 @@ class LikelihoodRatio:
     The slope is at most 0. The bounds are the strongest statements that the calibration data support, see
     `fit_likelihood_ratio`.
 
-    Example:
+    Examples:
         >>> ratio = LikelihoodRatio(slope=-0.02, offset=13.0, low=-1.8, high=3.9)
         >>> ratio.log10([0, 600, 650, 1500]).tolist()
         [3.9, 1.0, 0.0, -1.8]
@@ -81,7 +83,7 @@ def fit_likelihood_ratio(
     have a finite slope. Distances that do not fall from non-mated to mated give a ratio of 1 throughout.
 
     A line goes on beyond all data. What it claims there is bounded: had no non-mated comparison reached a distance,
-    their rate could still be that of `rate_interval` (about `3.7 / units` at 95 %), and no ratio is above its inverse;
+    their rate could still be the `unseen_rate` (about `3.7 / units` at 95 %), and no ratio is above its inverse;
     likewise none is below the rate that mated ones could still have.
 
     Args:
@@ -93,7 +95,7 @@ def fit_likelihood_ratio(
     Raises:
         DataError: A curve of `AllPairs` that ends at a limit.
 
-    Example:
+    Examples:
         >>> from iom.metrics.verification import error_curve
         >>> curve = error_curve([1, 2, 3, 4], [3, 5, 6, 7, 8])
         >>> ratio = fit_likelihood_ratio(curve, comparisons=(4, 5), units=(4, 5))
@@ -119,7 +121,7 @@ def fit_likelihood_ratio(
         fitted = minimize(loss, [-1.0, 0.0], jac=True, method="BFGS", options={"gtol": 1e-9}).x / LN10
         if fitted[0] < 0:
             slope, offset = float(fitted[0] / scale), float(fitted[1] - fitted[0] * centre / scale)
-    unseen = [rate_interval(Interval(0.0, 0.0), 0.0, units=count, confidence=confidence).high for count in units]
+    unseen = [unseen_rate(count, confidence) for count in units]
     return LikelihoodRatio(slope, offset, low=math.log10(unseen[0]), high=-math.log10(unseen[1]))
 
 
@@ -129,7 +131,7 @@ def isotonic_log_ratios(curve: ErrorCurve) -> NDArray[np.float64]:
     Pool adjacent violators (PAV). Infinite where only one kind of comparison is found: a reference for other ratios,
     nothing to decide by. NaN where no comparison has any weight.
 
-    Example:
+    Examples:
         >>> from iom.metrics.verification import error_curve
         >>> isotonic_log_ratios(error_curve([1, 2, 4], [3, 4, 5])).round(3).tolist()  # at 1, 2, 3, 4, 5
         [inf, inf, -0.301, -0.301, -inf]
@@ -151,7 +153,7 @@ def log_ratio_cost(curve: ErrorCurve, log_ratios: ArrayLike) -> float:
     0 is certain and right, 1 as good as a ratio of 1 throughout, above 1 is worse than no ratio at all. It counts both
     what the distances cannot tell (Cllr of `isotonic_log_ratios`, "minCllr") and what is lost in calibration.
 
-    Example:
+    Examples:
         >>> from iom.metrics.verification import error_curve
         >>> curve = error_curve([1, 2], [2, 3])
         >>> log_ratio_cost(curve, [0, 0, 0]), log_ratio_cost(curve, isotonic_log_ratios(curve))
@@ -164,6 +166,30 @@ def log_ratio_cost(curve: ErrorCurve, log_ratios: ArrayLike) -> float:
         found = share > 0  # where there are none the ratio may be infinite
         cost += float(share[found] @ np.logaddexp(0.0, signed[found]))
     return float(cost / 2 / math.log(2))
+
+
+def reliability(curve: ErrorCurve, ratio: LikelihoodRatio) -> NDArray[np.float64]:
+    """Shares of mated and of non-mated comparisons, and predicted probability, `(3, B)`, by bins of the ratio.
+
+    Bins are `BIN` of log10 wide, from the lowest ratio to the highest. Of a reliable ratio the first row over the sum
+    of the first two is the third, the mean probability of both kinds at a prior of 0.5, NaN in an empty bin.
+
+    Examples:
+        >>> from iom.metrics.verification import error_curve
+        >>> ratio = LikelihoodRatio(slope=-1.0, offset=1.0, low=-1.0, high=1.0)
+        >>> reliability(error_curve([0, 0, 0, 2], [0, 2, 2, 2]), ratio).round(2).tolist()
+        [[0.25, 0.0, 0.0, 0.75], [0.75, 0.0, 0.0, 0.25], [0.09, nan, nan, 0.91]]
+    """
+    distances, *shares = _shares(curve)
+    log_ratios = ratio.log10(distances)
+    size = max(1, math.ceil((ratio.high - ratio.low) / BIN))
+    bins = np.minimum((log_ratios - ratio.low) // BIN, size - 1).astype(np.intp)
+    mated, non_mated = (np.bincount(bins, share, minlength=size) for share in shares)
+    probability = np.exp(-np.logaddexp(0.0, -LN10 * log_ratios))
+    total = np.bincount(bins, sum(shares) * probability, minlength=size)
+    filled = mated + non_mated > 0
+    predicted = np.divide(total, mated + non_mated, where=filled, out=np.full(size, np.nan))
+    return np.stack([mated, non_mated, predicted])
 
 
 def _shares(curve: ErrorCurve) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -8,7 +8,13 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from iom.errors import DataError
-from iom.metrics.likelihood import LikelihoodRatio, fit_likelihood_ratio, isotonic_log_ratios, log_ratio_cost
+from iom.metrics.likelihood import (
+    LikelihoodRatio,
+    fit_likelihood_ratio,
+    isotonic_log_ratios,
+    log_ratio_cost,
+    reliability,
+)
 from iom.metrics.verification import ErrorCurve, RankedScores, error_curve
 
 DISTANCES = st.lists(st.integers(0, 12), min_size=1, max_size=40)
@@ -127,6 +133,30 @@ def test_what_is_no_probability(arguments, message):
 def test_what_is_no_ratio(changed):
     with pytest.raises(DataError, match="likelihood ratio: expected"):
         LikelihoodRatio(**{"slope": -0.1, "offset": 0.0, "low": -1.0, "high": 1.0} | changed)
+
+
+@given(st.lists(st.integers(500, 800), min_size=1), st.lists(st.integers(500, 800), min_size=1))
+def test_reliability_by_a_loop(mated, non_mated):
+    found = reliability(error_curve(mated, non_mated), RATIO)
+    expected = np.zeros((3, 12))  # from -1.8 to 3.9 in steps of 0.5
+    for kind, distances in enumerate((mated, non_mated)):
+        for distance in distances:
+            number = min(11, int((RATIO.log10(distance) + 1.8) // 0.5))
+            expected[kind, number] += 1 / len(distances)
+            expected[2, number] += RATIO.probability(distance) / len(distances)
+    with np.errstate(invalid="ignore"):
+        expected[2] /= expected[:2].sum(axis=0)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_ratio_is_reliable_where_it_was_fitted():
+    stream = np.random.default_rng(4)
+    mated, non_mated = stream.normal(70, 7, 20_000).round(), stream.normal(100, 7, 90_000).round()  # a true line
+    ratio = fit(mated, non_mated)
+    of_mated, of_others, predicted = reliability(error_curve(mated, non_mated), ratio)
+    full = (of_mated > 0.002) & (of_others > 0.002)
+    assert full.sum() > 4
+    np.testing.assert_allclose((of_mated / (of_mated + of_others))[full], predicted[full], atol=0.03)
 
 
 def test_a_curve_that_ends_at_a_limit_is_refused():

@@ -8,9 +8,13 @@ from typing import Any
 
 import lazy_loader
 
+from iom._tensorflow_log import silence
+
 __version__ = "0.1.0"
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+silence()
 
 
 def __getattr__(name: str) -> Any:

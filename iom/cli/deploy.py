@@ -68,11 +68,10 @@ def deploy(
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
 
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter, check_targets, faces_of_pairs, synthetic_faces
+    from iom.export.exporter import Exporter, faces_of_pairs, synthetic_faces
     from iom.export.exporter import calibration_faces as read_calibration_faces
     from iom.pretrained import hasher_path
 
-    check_targets(targets)
     source = load_source(models.hasher, weights=models.weights)
     size = source.embedder.input_size
     faces = synthetic_faces(size)
@@ -87,8 +86,8 @@ def deploy(
             check = manifest.check
             assert check is not None  # noqa: S101  (an export without one does not return)
             rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
-            print(f"{target}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
-            rows.append({"format": target, "name": name, **dataclasses.asdict(check)})
+            print(f"{target}, {manifest.precision}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
+            rows.append({"format": target, "name": name, "precision": manifest.precision, **dataclasses.asdict(check)})
     return Answer({"output": output, "artefacts": rows})
 
 

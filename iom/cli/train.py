@@ -296,8 +296,8 @@ def _chosen(known: Iterable[str], part: str) -> list[str]:
 def _measured(names: Sequence[str], settings: dict[str, Any], *, progress: bool) -> Iterator[dict[str, Any]]:
     """A row for each backbone; one that cannot be built at this size says why."""
     import keras
-    from tqdm import tqdm
 
+    from iom._progress import tqdm
     from iom.nn.backbones.registry import build_backbone, measure
 
     for name in tqdm(names, desc="building", unit="backbone", disable=not progress):

@@ -22,7 +22,7 @@ from iom.export.formats import FORMATS, Format
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
 from iom.metrics.verification import error_curve
-from iom.models.artifact import Check, Manifest, check_precision, hashed_files, manifest_path, write_manifest
+from iom.models.artifact import Check, Manifest, has_bfloat16, hashed_files, manifest_path, write_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
 from iom.nn.hash_network import head_program
 from iom.nn.hash_numpy import head_path, write_head
@@ -86,14 +86,6 @@ def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
     return read_images([paths[number] for number in chosen], size=size)
 
 
-def check_targets(names: Sequence[str]) -> None:
-    """Refuse formats that this machine cannot run and so cannot check, before any work is done."""
-    for name in names:
-        wanted = lookup(FORMATS, name, "export format")
-        if wanted.runtime == "openvino":
-            check_precision(f"--to {name}", wanted.precision)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exporter:
     """One hasher to many formats, each compared with it under one key (`stolen_key`).
@@ -122,13 +114,27 @@ class Exporter:
             orders = [derive(TransformKey.generate(), hasher.key_size, hasher.keep) for _ in self.calibration]
             context = ExportContext(self.source, self.calibration, np.array(orders, np.int32), Path(scratch))
             for one, wanted in chosen.items():
-                made = Path(scratch) / one
-                made.mkdir()
-                manifests[one] = self._one(one, wanted, context, made / f"{name}{wanted.suffix}")
-                _move(made, folder)
+                manifests[one] = self._first_that_passes(one, wanted, context, name, folder)
         return manifests
 
-    def _one(self, target: str, wanted: Format, context: ExportContext, path: Path) -> Manifest:
+    def _first_that_passes(
+        self, target: str, wanted: Format, context: ExportContext, name: str, folder: Path
+    ) -> Manifest:
+        """Write a format, or in its place the first of `Format.instead` that this CPU has and whose check passes."""
+        losses: list[str] = []
+        for number, tried in enumerate([wanted, *(FORMATS[each] for each in wanted.instead)]):
+            if tried.precision == "bfloat16" and not has_bfloat16():
+                continue
+            made = context.scratch / f"{target}-{number}"
+            made.mkdir()
+            manifest, check = self._one(target, tried, context, made / f"{name}{wanted.suffix}")
+            if check.passed:
+                _move(made, folder)
+                return manifest
+            losses.append(_loss_message(target, tried.precision, check))
+        raise WeightsError("; ".join(losses))
+
+    def _one(self, target: str, wanted: Format, context: ExportContext, path: Path) -> tuple[Manifest, Check]:
         module, function = wanted.writer.split(":")
         getattr(importlib.import_module(f"iom.export.{module}"), function)(context, path)
         write_head(head_path(path), *head_program(self.source.hasher.model))
@@ -151,11 +157,9 @@ class Exporter:
         else:
             codes = ArtifactFaceHasher.load(path).hash_images(self.faces.images, self.key)
         check = self.check(codes, wanted)
-        if not check.passed:
-            raise WeightsError(_loss_message(target, check))
         manifest = dataclasses.replace(manifest, check=check)
         write_manifest(path, manifest)
-        return manifest
+        return manifest, check
 
     def check(self, codes: NDArray[np.uint8], wanted: Format) -> Check:
         """Compare codes `(N, M)` of the faces, computed by an artefact, with those of the source."""
@@ -201,9 +205,9 @@ class Exporter:
         return error_curve(distances[benchmark.same], distances[~benchmark.same]).equal_error_rate()
 
 
-def _loss_message(target: str, check: Check) -> str:
+def _loss_message(target: str, precision: str, check: Check) -> str:
     text = (
-        f"export to {target}: {check.equal_symbols:.2%} of the symbols are those of the hasher "
+        f"export to {target} in {precision}: {check.equal_symbols:.2%} of the symbols are those of the hasher "
         f"(at least {check.least_equal_symbols:.2%} are asked for)"
     )
     if check.eer is not None and check.source_eer is not None:

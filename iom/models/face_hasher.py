@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from iom._files import sha256_of, write_json
+from iom._progress import tqdm
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
@@ -29,7 +29,7 @@ from iom.models.artifact import (
     Session,
     is_artifact,
     manifest_path,
-    open_session,
+    open_artifact,
     read_manifest,
     read_metadata,
     write_manifest,
@@ -310,10 +310,8 @@ class ArtifactFaceHasher(FaceHasher):
             MissingExtraError: Its runtime is not installed.
         """
         path = Path(path)
-        manifest = read_manifest(path)
-        head = Head.load(head_path(path))
-        session = open_session(path, manifest, threads=threads)
-        return cls(session, manifest, head, path=path, batch_size=batch_size)
+        session, manifest = open_artifact(path, threads=threads)
+        return cls(session, manifest, Head.load(head_path(path)), path=path, batch_size=batch_size)
 
     @property
     def embedder(self) -> Embedder:
@@ -337,8 +335,8 @@ class ArtifactFaceHasher(FaceHasher):
         return other
 
     def save_calibration(self, path: Path) -> Path:
-        self.manifest = dataclasses.replace(read_manifest(path), calibration=self.calibration)
-        write_manifest(path, self.manifest)
+        write_manifest(path, dataclasses.replace(read_manifest(path), calibration=self.calibration))
+        self.manifest = dataclasses.replace(self.manifest, calibration=self.calibration)
         return manifest_path(path)
 
     def summary(self) -> str:

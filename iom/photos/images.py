@@ -14,8 +14,8 @@ from typing import IO, Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
+from iom._progress import tqdm
 from iom._untrusted import one_line, read_bytes, short, shown
 from iom.errors import DataError, FaceError, MissingExtraError, TooLargeError, needs_extra
 

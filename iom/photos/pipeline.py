@@ -21,7 +21,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from iom._files import (
     IMAGE_SUFFIXES,
@@ -37,6 +36,7 @@ from iom._files import (
     write_json,
     write_text,
 )
+from iom._progress import tqdm
 from iom._untrusted import paths_inside
 from iom._workers import Handler, WorkerPool
 from iom.codes.packing import encoding_id, pack

@@ -144,10 +144,9 @@ with a gallery of your own:
   iom make-token tokens.json alice --role admin
   iom serve --gallery sqlite:///door.db --keys file:door.keys --tokens tokens.json
 
-Then open http://127.0.0.1:8000/. Needs the extra `service`, and `align` to take
-photographs. Tokens and faces cross the network: serve other machines only with --certificate and
---certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops it after the requests
-that are under way.
+Then open http://127.0.0.1:8000/. Tokens and faces cross the network: serve other machines only
+with --certificate and --certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops
+it after the requests that are under way.
 
 --failures counts by token and subject, a sixth of them at once; all tokens together have three times
 as many, searches ten times. --proxy takes an address or a network in front of the service; without

@@ -11,7 +11,7 @@ from iom.errors import DataError
 from iom.photos.align import TEMPLATE
 from iom.photos.detect import build_detector
 from iom.photos.images import read_image
-from iom.photos.mtcnn import FOLDER, NETWORKS, Mtcnn, _averaged, _best, _patches
+from iom.photos.mtcnn import FOLDER, NETWORKS, Mtcnn, _averaged, _averaged_lines, _best, _patches
 
 PACKAGE = {"mtcnn": "onnxruntime", "yunet": "cv2", "yunet_onnx": "onnxruntime"}
 
@@ -60,6 +60,9 @@ def test_bands_of_a_picture_are_averages_of_its_pixels():
     np.testing.assert_allclose(_averaged(rows, 1)[0], rows.mean(axis=0), rtol=1e-6)
     shares = np.repeat(rows, 3, axis=0).reshape(3, 7, 5)  # thirds of rows, seven a band
     np.testing.assert_allclose(_averaged(rows, 3), shares.mean(axis=1), rtol=1e-6)
+    sums = np.concatenate([np.zeros((1, 5), np.float32), np.cumsum(rows, axis=0)])
+    for count in (1, 2, 3, 5, 7):
+        np.testing.assert_allclose(_averaged_lines(rows, sums, count), _averaged(rows, count), rtol=1e-5)
 
 
 def test_patches_are_sampled_between_pixels_and_grey_outside():

@@ -60,5 +60,5 @@ class ExportContext:
 
     def samples(self) -> Iterator[dict[str, NDArray[Any]]]:
         """Inputs of the graph, one face each."""
-        for face, order in zip(self.faces, self.orders, strict=True):
+        for face, order in zip(self.source.embedder.template.chips(self.faces), self.orders, strict=True):
             yield {"image": face[None].astype(np.float32), "order": order[None]}

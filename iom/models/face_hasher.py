@@ -36,7 +36,7 @@ from iom.models.artifact import (
 )
 from iom.models.embedder import CHUNK, Embedder, artifact_embedder, load_embedder, unit_rows
 from iom.nn.hash_numpy import Head, head_path, padded_batches
-from iom.photos.images import face_pixels, file_paths, read_images
+from iom.photos.images import file_paths, read_images
 from iom.pretrained import HASHER_FILE, hasher_path
 
 if TYPE_CHECKING:
@@ -361,8 +361,7 @@ class ArtifactFaceHasher(FaceHasher):
             DataError: Another size or type.
             KeyMaterialError: Another number of keys than faces, or an object that is not a key.
         """
-        images = face_pixels(images, self.name, size=self.manifest.input_size)
-        return self._hash_images(images, self._orders(keys, len(images)))
+        return self._hash_images(self.embedder.chips(images), self._orders(keys, len(images)))
 
     def hash_files(self, paths: Sequence[Path | str], keys: Keys, *, progress: bool = False) -> NDArray[np.uint8]:
         """Codes `(N, M)` of image files; images are decoded while others are computed.
@@ -376,7 +375,7 @@ class ArtifactFaceHasher(FaceHasher):
         parts = [slice(start, start + CHUNK) for start in range(0, len(files), CHUNK)]
 
         def read(part: slice) -> NDArray[np.uint8]:
-            return read_images(files[part], size=self.manifest.input_size)
+            return read_images(files[part], size=self.embedder.input_size)
 
         with (
             ThreadPoolExecutor(1) as reader,
@@ -386,7 +385,7 @@ class ArtifactFaceHasher(FaceHasher):
             for number, part in enumerate(parts):
                 images = decoded.pop().result()
                 decoded = [reader.submit(read, following) for following in parts[number + 1 : number + 2]]
-                codes[part] = self._hash_images(images, orders[part])
+                codes[part] = self._hash_images(self.embedder.chips(images), orders[part])
                 bar.update(len(images))
         return codes
 
@@ -394,6 +393,8 @@ class ArtifactFaceHasher(FaceHasher):
         return self.head.hash(embeddings, orders)
 
     def _hash_images(self, images: NDArray[np.uint8], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
+        if not self.manifest.hashes:
+            return self.hash_in_order(self.embedder.embed(images), orders)
         orders = np.broadcast_to(orders, (len(images), self.order_width))
         codes = np.empty((len(images), self.code_length), np.uint8)
         for part, (pixels, batch_orders) in padded_batches(self.batch_size, images, orders):

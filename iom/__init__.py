@@ -4,8 +4,17 @@ Public names, here and in the packages, stand in `__init__.pyi` and are loaded w
 `import iom` imports neither TensorFlow nor NumPy.
 """
 
+from typing import Any
+
 import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    from iom.errors import needs_train
+
+    with needs_train(f"iom.{name}"):
+        return _load(name)

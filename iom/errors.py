@@ -46,6 +46,10 @@ class KeyKindWarning(UserWarning):
     """Keys of this kind do not hide an embedding from an attacker who has its code."""
 
 
+class PrecisionWarning(UserWarning):
+    """An artefact computes in another precision here than on the CPU it was made on, and gives other codes."""
+
+
 class CodeError(IomError):
     """Codes do not have the stated length or alphabet."""
 
@@ -80,6 +84,21 @@ def needs_extra(purpose: str, *extras: str, otherwise: str = "") -> Iterator[Non
         if str(error.name).startswith("iom."):
             raise
         raise missing_extra(purpose, *extras, cause=error, otherwise=otherwise) from error
+
+
+TRAIN_MODULES = frozenset({"tensorflow", "keras", "scipy", "sklearn", "numba", "matplotlib"})
+"""Modules of the extra `train`: no module that a gallery, the service or `iom verify` needs imports one of them."""
+
+
+@contextlib.contextmanager
+def needs_train(purpose: str) -> Iterator[None]:
+    """Context of what imports a module of the extra `train`, at any depth: a missing one is a `missing_extra`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in TRAIN_MODULES:
+            raise
+        raise missing_extra(purpose, "train", cause=error) from error
 
 
 def _packages_of(extras: tuple[str, ...]) -> list[str]:

@@ -26,8 +26,8 @@ def test_what_an_extra_installs_is_named_so_that_it_works_anywhere(metadata):
         "reading a.onnx needs the extra 'onnx', which is not installed (no onnx): "
         "pip install 'onnx>=1.18', or do without"
     )
-    both = str(missing_extra("int8", "onnx", "onnxruntime"))
-    assert both.endswith("pip install 'onnx>=1.18' 'onnxruntime>=1.20'")
+    both = str(missing_extra("export", "onnx", "openvino"))
+    assert both.endswith("pip install 'onnx>=1.18' 'openvino>=2025.0'")
 
 
 def test_without_metadata_the_sources_are_named(root, monkeypatch):
@@ -35,7 +35,7 @@ def test_without_metadata_the_sources_are_named(root, monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "requires", missing)
-    assert str(missing_extra("a", "align")).endswith(f"pip install '{root}[align]'")
+    assert str(missing_extra("a", "heic")).endswith(f"pip install '{root}[heic]'")
 
 
 def test_every_extra_that_is_asked_for_exists(root, metadata):

@@ -27,8 +27,10 @@ from iom.errors import (
     KeyKindWarning,
     KeyMaterialError,
     NotEnrolledError,
+    PrecisionWarning,
     RevokedError,
     StoreError,
+    needs_train,
 )
 from iom.pretrained import BUNDLED
 
@@ -106,7 +108,10 @@ class Command(_PlainEpilog):
     def invoke(self, ctx: click.Context) -> int:
         in_json = ctx.params.pop("json", False)
         try:
-            with contextlib.redirect_stdout(sys.stderr) if in_json else contextlib.nullcontext():
+            with (
+                contextlib.redirect_stdout(sys.stderr) if in_json else contextlib.nullcontext(),
+                needs_train(ctx.command_path),
+            ):
                 answer: Answer | int = super().invoke(ctx)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(_interrupted(str(stop), ctx)) from None
@@ -402,7 +407,7 @@ def _warnings_in_one_line() -> Iterator[None]:
     show_others = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, KeyKindWarning):
+        if issubclass(category, KeyKindWarning | PrecisionWarning):
             print(f"warning: {message}", file=sys.stderr)
         else:
             show_others(message, category, *place, **more)

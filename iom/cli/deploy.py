@@ -15,7 +15,7 @@ import click
 from iom._registry import ROLES
 from iom.cli._command import OK, Answer, Choice, DetectorWeights, HasherOptions, option, output_option, root
 from iom.cli.gallery import GalleryOptions
-from iom.errors import ConfigError, needs_extra
+from iom.errors import ConfigError
 from iom.export.formats import FORMATS
 
 command = root.section("Deployment")
@@ -68,11 +68,10 @@ def deploy(
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
 
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter, check_targets, faces_of_pairs, synthetic_faces
+    from iom.export.exporter import Exporter, faces_of_pairs, synthetic_faces
     from iom.export.exporter import calibration_faces as read_calibration_faces
     from iom.pretrained import hasher_path
 
-    check_targets(targets)
     source = load_source(models.hasher, weights=models.weights)
     size = source.embedder.input_size
     faces = synthetic_faces(size)
@@ -87,8 +86,8 @@ def deploy(
             check = manifest.check
             assert check is not None  # noqa: S101  (an export without one does not return)
             rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
-            print(f"{target}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
-            rows.append({"format": target, "name": name, **dataclasses.asdict(check)})
+            print(f"{target}, {manifest.precision}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
+            rows.append({"format": target, "name": name, "precision": manifest.precision, **dataclasses.asdict(check)})
     return Answer({"output": output, "artefacts": rows})
 
 
@@ -169,11 +168,11 @@ def serve(
     detector: Annotated[
         str,
         option(
-            "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is "
-            "installed; none takes only faces that are aligned",
+            "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; none takes only faces that are "
+            "aligned",
             "NAME",
         ),
-    ] = "auto",
+    ] = "mtcnn",
     detector_weights: DetectorWeights,
     rate: Annotated[float, option("requests/s of a token", "N")] = 20.0,
     failures: Annotated[float, option("failed verifications of a subject in an hour", "N")] = 60.0,
@@ -188,13 +187,12 @@ def serve(
         raise ConfigError("serve: expected --tokens FILE or --demo, and not both; see iom serve --help")
     if (certificate is None) != (certificate_key is None):
         raise ConfigError("expected both a certificate and its key, or neither")
-    with needs_extra("the service", "service"):
-        from iom.service.app import create_app, find_detector
-        from iom.service.decoding import Decoder
-        from iom.service.face_pipeline import FacePipeline, warm_hasher
-        from iom.service.server import forbid_core_dumps, listening, serve
-        from iom.service.settings import ServiceSettings
-        from iom.service.tokens import TokenFile, add_token
+    from iom.service.app import create_app, find_detector
+    from iom.service.decoding import Decoder
+    from iom.service.face_pipeline import FacePipeline, warm_hasher
+    from iom.service.server import forbid_core_dumps, listening, serve
+    from iom.service.settings import ServiceSettings
+    from iom.service.tokens import TokenFile, add_token
 
     forbid_core_dumps()
     if certificate is None and host not in ("127.0.0.1", "::1", "localhost"):

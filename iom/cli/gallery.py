@@ -196,7 +196,7 @@ def _enroll_folder(
     place: GalleryOptions, folder: Path, models: HasherOptions, fuse: str, *, allow_revoked: bool
 ) -> Answer:
     """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
-    from tqdm import tqdm
+    from iom._progress import tqdm
 
     listing = list_subjects(folder)
     _tell_links(folder, listing.linked_folders)

@@ -1,13 +1,17 @@
 """Commands of training: `iom train-stage1`, `iom train-stage2`, `iom calibrate`, `iom sweep`, `iom weights`, ..."""
 
+import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from iom._registry import lookup
+import click
+
+from iom._registry import did_you_mean, lookup
 from iom.cli._command import (
     COUNT,
     NO_DEFAULT,
@@ -17,6 +21,7 @@ from iom.cli._command import (
     Quiet,
     RunOptions,
     argument,
+    goes_on_when_repeated,
     option,
     output_option,
     root,
@@ -126,11 +131,13 @@ and which of its subjects are held out; its embedder section must name the embed
 was trained with; without --config the one beside the hasher is taken.
 
 The threshold, with its intervals over subjects and keys, is stored in hasher.json, or in the
-manifest of an artefact, which embeds for itself whatever the embedder section names.
+manifest of an artefact, which embeds for itself whatever the embedder section names. A gallery takes
+the threshold of the first --fmr; those of the others are stored beside it. So is the likelihood ratio
+of a distance, which gives the probability that two codes are of one person.
 """,
     examples=(
         "--hasher bundled --folder PEOPLE --fmr 1e-3 --output my_hasher",
-        "--hasher runs/y1_stage2 --fmr 1e-4",
+        "--hasher runs/y1_stage2 --fmr 1e-3 --fmr 1e-4",
         "--hasher mobilefacenet_y1_512x8 --output runs/copy \\\n"
         "      --config stage2/mobilefacenet_y1_512x8 --fmr 1e-3 --keys 20",
         "--hasher runs/hasher --config stage2/base \\\n      --set data.root=faces --fmr 1e-2 --dry-run",
@@ -141,7 +148,9 @@ def calibrate(
     config: Annotated[ConfigOptions, {"config": {"required": False, "help": STAGE2_CONFIG}}],
     folder: Annotated[Path | None, option("aligned faces DIR/<subject>/<image>, all of them used", "DIR")],
     output: Annotated[Path | None, option("a new folder for a changed copy (default: in place)", "DIR")],
-    fmr: Annotated[str | None, option("false match rate (default: as configured)", "RATE")],
+    fmr: Annotated[
+        Sequence[str], option("false match rate; may be repeated (default: as configured)", "RATE", multiple=True)
+    ],
     keys: Annotated[str | None, option("number of keys (default: as configured)", "N")],
     bootstrap: Annotated[str | None, option("draws for the intervals (default: as configured)", "N")],
     dry_run: Annotated[bool, option("print it, store nothing")],
@@ -150,7 +159,7 @@ def calibrate(
     """Choose a hasher's decision threshold for a false match rate.
 
     It is the largest one that keeps to the rate on held-out subjects with the keys stolen, and is stored with the
-    hasher.
+    hasher; so are those of further rates, and the likelihood ratio of a distance.
     """
     from iom.config import Stage2Config
     from iom.pretrained import hasher_path
@@ -164,7 +173,8 @@ def calibrate(
             f"{place} holds no config.yaml: calibrate on your own people with --folder DIR, or "
             "name a stage 2 configuration with --config"
         )
-    figures = {"fmr": fmr, "keys": keys, "bootstrap": bootstrap}
+    rates = {"fmr": fmr[0], "other_fmrs": f"[{', '.join(fmr[1:])}]"} if fmr else {}
+    figures = {**rates, "keys": keys, "bootstrap": bootstrap}
     given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
     settings = config.load(Stage2Config, *given, default=beside)
 
@@ -286,8 +296,8 @@ def _chosen(known: Iterable[str], part: str) -> list[str]:
 def _measured(names: Sequence[str], settings: dict[str, Any], *, progress: bool) -> Iterator[dict[str, Any]]:
     """A row for each backbone; one that cannot be built at this size says why."""
     import keras
-    from tqdm import tqdm
 
+    from iom._progress import tqdm
     from iom.nn.backbones.registry import build_backbone, measure
 
     for name in tqdm(names, desc="building", unit="backbone", disable=not progress):
@@ -302,27 +312,78 @@ def _measured(names: Sequence[str], settings: dict[str, Any], *, progress: bool)
         keras.backend.clear_session()
 
 
-weights = root.subgroup(TITLE, "weights", "List and check the weights of backbones.").section("Commands")
+weights = root.subgroup(TITLE, "weights", "List, fetch and check the weights of backbones.").section("Commands")
 
 
-@weights("list", examples=("",))
-def list_weights() -> Answer:
-    """List the entries of the manifest, and which are here."""
-    from iom.pretrained.manifest import locate, read_manifest
+@weights("list", examples=("", "--markdown"))
+def list_weights(markdown: Annotated[bool, option("the tables of docs/models.md")] = False) -> Answer:
+    """List the known weights: licence, training data, accuracy, and which are here.
+
+    They are looked for in $IOM_WEIGHTS, the package, the cache folder ($IOM_CACHE) and an installation of InsightFace
+    ($INSIGHTFACE_HOME).
+    """
+    from iom.pretrained.manifest import locate, read_manifest, zoo_tables
 
     entries = read_manifest()
-    width = max(len(name) for name in entries)
+    if markdown:
+        tables = zoo_tables(entries)
+        return Answer({"tables": tables}, tables)
     lines, rows = [], []
     for name, entry in sorted(entries.items()):
-        size, path = entry.embedding_size, None
+        path = None
         try:
             path = locate(entry, verify=False)[0]
             place = str(path)
         except WeightsError:
-            place = f"missing; get it from {entry.source}"
-        lines.append(f"{name:{width}}  {size:4d}-d  {place}")
-        rows.append({"name": name, "embedding_size": size, "path": path, "source": entry.source})
+            place = f"missing; {f'iom weights fetch {name}' if entry.download else 'no URL to fetch it from'}"
+        lines += [f"{name}  {entry.embedding_size}-d, {entry.bytes / 1e6:.1f} MB", f"  {place}"]
+        lines += [f"  {title:8} {text}" for title, text in entry.terms.items()]
+        rows.append({**entry.model_dump(exclude={"files", "tensors"}), "path": path})
     return Answer({"weights": rows}, "\n".join(lines))
+
+
+@weights(
+    "fetch",
+    epilog="""\
+Nothing is fetched without a yes. What arrived before a cut is kept, and the same command goes on
+from there. The SHA-256 is checked before a file gets its name in the cache folder ($IOM_CACHE, by
+default ~/.cache/iom). A licence that allows research alone holds wherever the file lies.
+""",
+    examples=("mobilefacenet.w600k", "iresnet50.w600k --yes"),
+)
+def fetch_weights(name: str, yes: Annotated[bool, option("fetch without asking")], quiet: Quiet) -> Answer:
+    """Fetch known weights from where their authors offer them, after asking.
+
+    NAME is architecture.tag, or the architecture where it has one tag; see iom weights list.
+    """
+    from iom.pretrained.fetch import fetch
+    from iom.pretrained.manifest import find_entry, locate, read_manifest
+
+    entries = read_manifest()
+    entry = find_entry(name, entries)
+    if entry is None:
+        raise WeightsError(f"no known weights '{name}'{did_you_mean(name, entries)} (known: {', '.join(entries)})")
+    with contextlib.suppress(WeightsError):
+        here = locate(entry)
+        return Answer({"name": entry.name, "files": here}, f"{here[0]}: is here already")
+    if entry.download:
+        shown = {"fetch": entry.download.url, "size": f"{entry.download.bytes / 1e6:.1f} MB", **entry.terms}
+        shown |= {"SHA-256": entry.download.sha256 or "of the files alone", "into": str(entry.cached)}
+        print("\n".join(f"{title:8} {text}" for title, text in shown.items()), file=sys.stderr)
+        if not (yes or _agreed()):
+            return Answer({"name": entry.name, "files": []}, "nothing fetched", ok=False)
+    with goes_on_when_repeated():
+        files = fetch(entry, progress=not quiet)
+    return Answer({"name": entry.name, "files": files}, "\n".join(map(str, files)))
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigError("nothing fetched: nobody to ask; give --yes if its licence suits you")
+    try:
+        return click.confirm("fetch it?", err=True)
+    except click.Abort as stop:
+        raise KeyboardInterrupt from stop
 
 
 @weights("check", examples=("mobilefacenet_y1.ms1m", "path/to/model.onnx"))
@@ -334,7 +395,8 @@ def check_weights(
 
     NAME_OR_FILE is architecture.tag, or a model file.
     """
-    from iom.pretrained.weights import check_on_faces, load_backbone_model
+    from iom.pretrained.face_check import check_on_faces
+    from iom.pretrained.weights import load_backbone_model
 
     loaded = load_backbone_model(name, check=False)
     stated = f"{loaded.input.colour_order} {loaded.input.range}"

@@ -26,13 +26,14 @@ class Neighbours(NamedTuple):
 def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
     """Distance of row i of `a` and row i of `b`, for every i, `(N,)`; `threads` 0 takes the cores of this process.
 
-    Example:
+    Examples:
         >>> from iom.codes.packing import pack
         >>> a, b = np.array([[0, 7, 3], [1, 1, 1]]), np.array([[0, 6, 3], [2, 3, 4]])
         >>> paired(pack(a, 8), pack(b, 8)).tolist()
         [1, 3]
     """
-    kernel = kernels().paired_kernel(*_common_shape(a, b))
+    shape = _common_shape(a, b)
+    kernel = kernels(a.planes.size).paired_kernel(*shape)
     if len(a) != len(b):
         raise CodeError(f"paired codes: expected as many on both sides, received {len(a)} and {len(b)}")
     out: NDArray[np.int32] = np.zeros((1, len(a)), np.int32)
@@ -42,9 +43,10 @@ def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.in
 
 def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
     """Distance of every row of `a` to every row of `b`, `(A, B)`."""
-    kernel = kernels().table_kernel(*_common_shape(a, b), queries=len(a), rows=len(b))
-    out = np.zeros((len(a), len(b)), np.int32)
+    shape = _common_shape(a, b)
     work = max(a.planes.size * len(b), 1)
+    kernel = kernels(work).table_kernel(*shape, queries=len(a), rows=len(b))
+    out = np.zeros((len(a), len(b)), np.int32)
     if len(a) > len(b):
         _split(lambda start, stop: kernel(a.planes, b.planes, out, start, stop, 0, len(b)), len(a), work, threads)
     else:
@@ -54,7 +56,9 @@ def all_pairs(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np
 
 def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int = 0) -> Neighbours:
     """The `k` nearest gallery rows of each query and their distances, `(A, k)`, nearest first; ties go to low rows."""
-    kernel = kernels().nearest_kernel(*_common_shape(queries, gallery), queries=len(queries), rows=len(gallery))
+    shape = _common_shape(queries, gallery)
+    work = gallery.planes.size * max(len(queries), 1)
+    kernel = kernels(work).nearest_kernel(*shape, queries=len(queries), rows=len(gallery))
     if not 1 <= k <= len(gallery):
         raise CodeError(f"nearest: expected 1 <= k <= {len(gallery)} gallery rows, received {k}")
     blocks: list[tuple[int, Neighbours]] = []
@@ -65,7 +69,7 @@ def nearest(queries: PackedCodes, gallery: PackedCodes, k: int, *, threads: int 
         kernel(queries.planes, gallery.planes, found.distances, found.rows, start, stop)
         blocks.append((start, found))
 
-    _split(search, len(gallery), gallery.planes.size * max(len(queries), 1), threads)
+    _split(search, len(gallery), work, threads)
     # Blocks in rising row order and a stable sort keep the lowest row first among equals.
     ordered = [found for _, found in sorted(blocks, key=lambda block: block[0])]
     rows = np.concatenate([found.rows for found in ordered], axis=1)

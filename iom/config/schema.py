@@ -314,10 +314,18 @@ class CalibrationConfig(Section):
     """How the decision threshold is chosen on the held-out subjects."""
 
     fmr: OpenShare = 1e-3
+    """False match rate of the decision threshold."""
+    other_fmrs: Many[OpenShare] = ()
+    """Those of further thresholds, which are stored beside it."""
     keys: PositiveInt = 5
     bootstrap: NonNegativeInt = 200
     """Draws of subjects and keys for the intervals; 0 leaves them out."""
     confidence: OpenShare = 0.95
+
+    @property
+    def fmrs(self) -> tuple[float, ...]:
+        """Of all thresholds, that of the decision first."""
+        return self.fmr, *(fmr for fmr in self.other_fmrs if fmr != self.fmr)
 
 
 class BenchmarkConfig(Section):

@@ -21,6 +21,7 @@ from iom.evaluation.records import (
     KeySpread,
     LinkabilityResult,
     Record,
+    Reliability,
     named_figures,
 )
 from iom.evaluation.score_files import benchmark_names
@@ -36,8 +37,20 @@ from iom.evaluation.scores import (
     figures,
     resolved_fmrs,
 )
-from iom.metrics.bootstrap import Counts, Interval, PairSubjects, Weights, bootstrap_intervals, bootstrap_samples
+from iom.metrics.bootstrap import (
+    Counts,
+    Interval,
+    Kind,
+    PairSubjects,
+    Weights,
+    bootstrap_intervals,
+    bootstrap_samples,
+    percentile_intervals,
+    unseen_rate,
+)
+from iom.metrics.likelihood import PRIOR, LikelihoodRatio, reliability
 from iom.metrics.protection import linkability_floor, local_linkability, maximal_linkability, system_linkability
+from iom.metrics.verification import RankedScores
 
 CURVE_POINTS = 48
 """FMRs of a DET curve, evenly spaced on a logarithmic axis."""
@@ -54,7 +67,9 @@ class PairEvaluator:
     """Figures of the pairs in each scenario, DET curve and histogram; in full the hardest pairs and the calibration."""
 
     def __init__(self, inputs: EvaluationInputs) -> None:
-        self._inputs = inputs
+        self._inputs, benchmark = inputs, inputs.benchmark
+        subjects = benchmark.subjects
+        self._of_pairs = PairSubjects(subjects[benchmark.left], subjects[benchmark.right], benchmark.same)
 
     def run(self, system: CodeSystem) -> Iterator[Record]:
         inputs, benchmark = self._inputs, self._inputs.benchmark
@@ -77,6 +92,8 @@ class PairEvaluator:
                         fmr=found["fmr_at_decision"],
                         fnmr=found["fnmr_at_decision"],
                     )
+                if entry.by_key[0].likelihood:
+                    yield self._reliability(entry, entry.by_key[0].likelihood)
 
     def _figures(self, scores: SystemScores) -> Iterator[Figure | KeySpread]:
         """Every figure of `PAIR_METRICS`, and where there are several keys its values under each."""
@@ -108,16 +125,70 @@ class PairEvaluator:
         fnmr = np.mean(by_key, axis=0).tolist()
         return Curve(**scores.place, fmr=fmrs.tolist(), fnmr=fnmr, by_key=by_key, **edges)
 
+    def _reliability(self, scores: SystemScores, ratio: LikelihoodRatio) -> Reliability:
+        """All keys together; bins without comparisons are left out."""
+        config, same = self._inputs.config, self._inputs.benchmark.same
+        ranked = RankedScores(
+            np.concatenate([scored.mated for scored in scores.by_key]),
+            np.concatenate([scored.non_mated for scored in scores.by_key]),
+        )
+
+        def bins(subjects: Counts, keys: Counts) -> NDArray[np.float64]:
+            weights = np.outer(keys, self._of_pairs.weights(subjects))
+            return reliability(ranked.curve(weights[:, same].ravel(), weights[:, ~same].ravel()), ratio)
+
+        groups = {"subjects": self._of_pairs.subjects, "keys": len(scores.by_key)}
+        found = bins(*(np.ones(count) for count in groups.values()))
+        filled = np.isfinite(found[2])
+        mated, non_mated, predicted = found[:, filled]
+        bounds: list[Any] = [(None, None)] * len(predicted)
+        if config.scenario.bootstrap:
+            draws = bootstrap_samples(
+                bins, groups, replicates=config.scenario.bootstrap, seed=config.seed, usable=self._of_pairs.usable
+            )
+            bounds = _bounds_of_shares(
+                found[:2, filled], draws[:, :2, filled], self._of_pairs.units(), config.scenario.confidence
+            )
+        return Reliability(
+            **scores.place,
+            prior=PRIOR,
+            predicted=predicted.tolist(),
+            observed=(mated / (mated + non_mated)).tolist(),
+            low=[low for low, _ in bounds],
+            high=[high for _, high in bounds],
+            share=((mated + non_mated) / 2).tolist(),
+        )
+
     def _intervals(self, statistics: Sequence[Callable[..., Any]], rates: Mapping[str, Any]) -> dict[str, Interval]:
-        config, benchmark = self._inputs.config, self._inputs.benchmark
+        config = self._inputs.config
         return bootstrap_intervals(
             statistics,
-            PairSubjects(benchmark.subjects[benchmark.left], benchmark.subjects[benchmark.right], benchmark.same),
+            self._of_pairs,
             replicates=config.scenario.bootstrap,
             confidence=config.scenario.confidence,
             seed=config.seed,
             rates=rates,
         )
+
+
+def _bounds_of_shares(
+    found: NDArray[np.float64], draws: NDArray[np.float64], units: Mapping[Kind, int], confidence: float
+) -> list[Interval]:
+    """Intervals of the share of mated comparisons in each bin, of both kinds `(2, B)` and those of draws `(R, 2, B)`.
+
+    A kind that a bin has none of could still have its `unseen_rate` there.
+    """
+    total, observed = draws.sum(axis=1), found[0] / found.sum(axis=0)
+    # A draw that leaves a bin empty says nothing of it.
+    shares = np.divide(draws[:, 0], total, where=total > 0, out=np.tile(observed, (len(draws), 1)))
+    unseen = [unseen_rate(units[kind], confidence) for kind in ("mated", "non-mated")]
+    least = np.where(found[1] > 0, 1.0, found[0] / (found[0] + unseen[1]))
+    most = np.where(found[0] > 0, 0.0, unseen[0] / (unseen[0] + found[1]))
+    intervals = percentile_intervals(shares, confidence)
+    return [
+        Interval(min(edges.low, low), max(edges.high, high))
+        for edges, low, high in zip(intervals, least.tolist(), most.tolist(), strict=True)
+    ]
 
 
 def _fnmrs(scores: PairScores, fmrs: NDArray[np.float64], weights: Weights | None = None) -> dict[str, float]:

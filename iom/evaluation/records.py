@@ -123,6 +123,21 @@ class CalibrationCheck(Place):
     fnmr: Estimate
 
 
+class Reliability(Place):
+    """Predicted probability of one person against the observed share of mated comparisons, by bins of the prediction.
+
+    The likelihood ratio was fitted on other data. Mated and non-mated comparisons are weighted to the share `prior` of
+    mated ones; `share` is that of all comparisons in a bin. Bounds are `None` where no interval was computed.
+    """
+
+    prior: float
+    predicted: list[float]
+    observed: list[float]
+    low: list[float | None]
+    high: list[float | None]
+    share: list[float]
+
+
 class HardestPair(Place):
     """Mated pair far apart, or non-mated pair close together; `matches` is the share of keys under which it matches."""
 
@@ -215,6 +230,7 @@ class Sections(Record):
     curves: list[Curve] = []
     histograms: list[Histogram] = []
     calibration: list[CalibrationCheck] = []
+    reliability: list[Reliability] = []
     hardest_pairs: list[HardestPair] = []
     identification: list[IdentificationResult] = []
     linkability: list[LinkabilityResult] = []

@@ -21,6 +21,7 @@ from iom.errors import DataError
 from iom.evaluation.records import EmbedderSummary, Record
 from iom.keys import TransformKey
 from iom.metrics.bootstrap import Kind, Weights
+from iom.metrics.likelihood import LikelihoodRatio, isotonic_log_ratios, log_ratio_cost
 from iom.metrics.verification import ErrorCurve, FoldedScores, RankedScores
 
 if TYPE_CHECKING:
@@ -38,12 +39,16 @@ Keys = TransformKey | Sequence[TransformKey]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairScores:
-    """Distances `(P,)` of a benchmark's pairs under one key; `decision` is a threshold calibrated on other data."""
+    """Distances `(P,)` of a benchmark's pairs under one key.
+
+    `decision` is a threshold, `likelihood` the likelihood ratio, both calibrated on other data.
+    """
 
     distances: NDArray[Any]
     same: NDArray[np.bool_]
     fold: NDArray[np.int64]
     decision: float | None = None
+    likelihood: LikelihoodRatio | None = None
 
     @property
     def mated(self) -> NDArray[Any]:
@@ -203,7 +208,8 @@ def code_scores(
         scores = PairScores(1.0 - cosines, benchmark.same, benchmark.fold)
         yield SystemScores(FLOAT, NO_KEY, CosineComparator.unit, (scores,))
         return
-    decision = system.calibration.threshold if system.calibration else None
+    found = system.calibration
+    calibrated = (found.threshold, found.likelihood) if found else (None, None)
     for name in (OWN_KEY, STOLEN_KEY):
         if name not in scenario.scenarios:
             continue
@@ -212,7 +218,7 @@ def code_scores(
             test_keys = keys_of(name, benchmark.subjects, seed=seed, repetition=repetition)
             codes = system.templates(embeddings, test_keys)
             distances = system.comparator.paired(codes[benchmark.left], codes[benchmark.right])
-            by_key.append(PairScores(distances, benchmark.same, benchmark.fold, decision))
+            by_key.append(PairScores(distances, benchmark.same, benchmark.fold, *calibrated))
         yield SystemScores(system.name, name, system.comparator.unit, tuple(by_key))
 
 
@@ -288,12 +294,21 @@ def own_decision(scores: PairScores, weights: Weights | None = None) -> Iterator
     yield "decision", float(scores.decision)
 
 
+def likelihood_cost(scores: PairScores, weights: Weights | None = None) -> Iterator[tuple[str, float]]:
+    """`cllr` of the system's own likelihood ratio, calibrated on other data, and `min_cllr` of the best one, bits."""
+    if scores.likelihood is None:
+        return
+    curve = scores.curve(weights)
+    yield "cllr", log_ratio_cost(curve, scores.likelihood.log10(curve.thresholds[1:]))
+    yield "min_cllr", log_ratio_cost(curve, isotonic_log_ratios(curve))
+
+
 def resolved_fmrs(non_mated: int, names: Sequence[str] = tuple(FMRS), *, false_matches: int = 1) -> dict[str, float]:
     """Those of `FMRS` that are made up of so many false matches or more among the non-mated comparisons."""
     return {name: FMRS[name] for name in names if FMRS[name] * non_mated >= false_matches}
 
 
-PAIR_METRICS = (fold_accuracy, operating_points, own_decision)
+PAIR_METRICS = (fold_accuracy, operating_points, own_decision, likelihood_cost)
 """All are computed, in this order, for every system, scenario and key; reports and intervals follow."""
 
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from iom._files import write_secret
 from iom._registry import did_you_mean_url
 from iom._untrusted import parse_json
-from iom.errors import KeyMaterialError, StoreError, needs_extra
+from iom.errors import KeyMaterialError, StoreError
 from iom.gallery.models import Application, AuditChain, AuditEntry, Tombstone
 from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
@@ -449,9 +449,10 @@ class _Cipher:
     """AES-256-GCM over rows, each bound to its file, kind and number."""
 
     def __init__(self, key: bytes, header: Mapping[str, Any]) -> None:
-        with needs_extra("a key store", "gallery"):
-            from cryptography.exceptions import InvalidTag
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        # 0.1 s that a key store only wants when it is opened
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         text = json.dumps(dict(header), sort_keys=True, separators=(",", ":"))
         self._bound = b"iom-keys/2\0" + hashlib.sha256(text.encode()).digest()
         self._aes, self._invalid = AESGCM(key), InvalidTag
@@ -577,7 +578,6 @@ def open_key_store(url: str, *, create: bool = False, passphrase: PassphraseSour
         StoreNotFoundError: The file is missing.
         StoreError: Unknown scheme, or the file exists already, is damaged, of an older format or not opened by this
             passphrase or key.
-        MissingExtraError: The package `cryptography` is not installed.
     """
     path, seal, read_only = parse_key_url(url, passphrase)
     return KeyStore.open(path, seal, create=create, read_only=read_only)

@@ -6,10 +6,16 @@ from .bootstrap import bootstrap_samples as bootstrap_samples
 from .bootstrap import group_draws as group_draws
 from .bootstrap import percentile_intervals as percentile_intervals
 from .bootstrap import rate_interval as rate_interval
+from .bootstrap import unseen_rate as unseen_rate
 from .identification import GallerySearch as GallerySearch
 from .identification import Searches as Searches
 from .identification import identification_rates as identification_rates
 from .identification import search_gallery as search_gallery
+from .likelihood import LikelihoodRatio as LikelihoodRatio
+from .likelihood import fit_likelihood_ratio as fit_likelihood_ratio
+from .likelihood import isotonic_log_ratios as isotonic_log_ratios
+from .likelihood import log_ratio_cost as log_ratio_cost
+from .likelihood import reliability as reliability
 from .protection import degrees_of_freedom as degrees_of_freedom
 from .protection import effective_bits as effective_bits
 from .protection import linkability_floor as linkability_floor

@@ -66,6 +66,11 @@ class AllPairs:
                 f"{len(self.images)} subjects give {self.mated_count} mated and {self.non_mated_count} non-mated pairs"
             )
 
+    @property
+    def units(self) -> tuple[int, int]:
+        """Subjects that have mated pairs, and pairs of subjects that have non-mated ones."""
+        return int(np.count_nonzero(self.images > 1)), round(self._weight_of_non_mated(1 / self.images))
+
     def check_resolution(self, fmr: float, advice: str = "") -> None:
         """Refuse a false match rate below 1 / non-mated pairs, which these pairs are too few to show."""
         if self.non_mated_count * fmr < 1:

@@ -71,7 +71,7 @@ def bootstrap_samples(
     `groups` are the numbers of each kind, as `{"subjects": 1680, "keys": 10}`; `statistic` takes the counts of each
     kind by its name, gives figures `(F,)`. `usable`: whether a draw of subjects serves, see `group_draws`.
 
-    Example:
+    Examples:
         >>> values = np.array([1.0, 2.0, 3.0])
         >>> def mean(subjects):
         ...     return [np.average(values, weights=subjects)]
@@ -96,15 +96,23 @@ def rate_interval(interval: Interval, value: float, *, units: int, confidence: f
     """The percentile interval of a rate, reaching to the exact bound where the rate is 0 or 1.
 
     With no error among `units` independent trials (subjects, not pairs, of which one subject has many) the upper end is
-    `1 - tail ** (1 / units)`, with `tail` half of `1 - confidence` (at 95 % about `3.7 / units`); with nothing but
-    errors the lower end is the same distance from 1. Other values of the rate keep their percentiles.
+    `unseen_rate`; with nothing but errors the lower end is the same distance from 1. Other values of the rate keep
+    their percentiles.
     """
-    bound = 1.0 - ((1 - confidence) / 2) ** (1 / units)
+    bound = unseen_rate(units, confidence)
     if value <= 0:
         return Interval(0.0, max(interval.high, bound))
     if value >= 1:
         return Interval(min(interval.low, 1.0 - bound), 1.0)
     return interval
+
+
+def unseen_rate(units: int, confidence: float = 0.95) -> float:
+    """The highest rate of an error that none of `units` independent trials showed (Clopper and Pearson).
+
+    `1 - tail ** (1 / units)`, with `tail` half of `1 - confidence`: at 95 % about `3.7 / units`.
+    """
+    return float(1.0 - ((1 - confidence) / 2) ** (1 / units))
 
 
 def mean_over_keys(statistics: Sequence[Statistic], keys: Counts, weights: Weights) -> dict[str, float]:
@@ -171,7 +179,7 @@ def bootstrap_intervals(
     Raises:
         DataError: No statistic, no replicate, or too few subjects (see `group_draws`).
 
-    Example:
+    Examples:
         >>> distances = np.array([1.0, 2.0, 3.0, 4.0])
         >>> def mean(weights):
         ...     return {"mean": float(np.average(distances, weights=weights))}

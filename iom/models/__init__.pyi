@@ -1,4 +1,5 @@
 from .artifact import Calibration as Calibration
+from .artifact import OperatingPoint as OperatingPoint
 from .embedder import Embedder as Embedder
 from .embedder import FusedEmbedder as FusedEmbedder
 from .embedder import load_embedder as load_embedder

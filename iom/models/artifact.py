@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from iom._files import sha256_of, write_json
 from iom._registry import lookup
 from iom._untrusted import paths_inside, read_json
-from iom.errors import WeightsError, needs_extra
+from iom.errors import DataError, PrecisionWarning, WeightsError, needs_extra
 from iom.keys import KEY_KINDS
+from iom.metrics.likelihood import PRIOR, LikelihoodRatio
 
 FORMAT = 1
 INPUTS = ("image", "order")
@@ -34,19 +36,16 @@ W)`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
-    """A decision threshold (the largest distance that is still a match) and the data it comes from.
+class OperatingPoint:
+    """A decision threshold, the largest distance that is still a match, and its error rates.
 
-    `fmr` was asked for; `measured_fmr` and `fnmr` were found at the threshold on the held-out `subjects`, each of the
-    `keys` comparing all pairs (`stolen_key`). The bounds are bootstrap intervals over subjects and keys at level
-    `confidence`, `None` where not computed; a `threshold_low` of -1 rejects everything.
+    `fmr` was asked for; `measured_fmr` and `fnmr` were found at the threshold. The bounds are intervals, `None` where
+    not computed; a `threshold_low` of -1 rejects everything.
     """
 
     threshold: int
     fmr: float
     fnmr: float
-    subjects: int
-    keys: int
     measured_fmr: float | None = None
     threshold_low: int | None = None
     threshold_high: int | None = None
@@ -54,7 +53,42 @@ class Calibration:
     fmr_high: float | None = None
     fnmr_low: float | None = None
     fnmr_high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration(OperatingPoint):
+    """The operating point of a hasher, others to choose from, and the likelihood ratio of a distance.
+
+    All were found on the held-out `subjects`, each of the `keys` comparing all pairs (`stolen_key`). Intervals are
+    bootstrapped over subjects and keys, at level `confidence`. Hashers of an older version lack `others` and
+    `likelihood`.
+    """
+
+    subjects: int
+    keys: int
     confidence: float | None = None
+    others: tuple[OperatingPoint, ...] = ()
+    likelihood: LikelihoodRatio | None = None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Calibration":
+        """Read what `dataclasses.asdict` gave; a `TypeError` or `DataError` for something else."""
+        likelihood = values.get("likelihood")
+        others = tuple(OperatingPoint(**each) for each in values.get("others") or ())
+        read = LikelihoodRatio(**likelihood) if likelihood else None
+        return cls(**{**values, "others": others, "likelihood": read})
+
+    @property
+    def points(self) -> tuple[OperatingPoint, ...]:
+        """The operating points, the hasher's own first."""
+        return self, *self.others
+
+    def probability(self, distance: float, prior: float = PRIOR) -> float | None:
+        """Probability that two codes at a distance are of one subject, given `prior`, that before the comparison.
+
+        `None` for a hasher of an older version, which iom calibrate mends; see `LikelihoodRatio.probability`.
+        """
+        return None if self.likelihood is None else self.likelihood.probability(distance, prior)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,11 +221,11 @@ def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
     try:
         fingerprint = values.pop("fingerprint")
         del values["format"]
-        for name, kind in (("check", Check), ("calibration", Calibration)):
-            values[name] = kind(**values[name]) if values[name] else None
+        for name, read in (("check", lambda found: Check(**found)), ("calibration", Calibration.from_json)):
+            values[name] = read(values[name]) if values[name] else None
         manifest = Manifest(**values)
         valid = manifest.fingerprint == fingerprint and manifest.order_width > 0
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, DataError) as error:
         raise WeightsError(f"{path}: the manifest is damaged, or of another version: {error}; export again") from error
     if not valid:
         raise WeightsError(f"{path}: the manifest was changed: its fingerprint does not hold")
@@ -209,8 +243,8 @@ def open_embedder(path: Path, manifest: Manifest, *, threads: int = 0) -> Sessio
 
 def open_onnx(path: Path, *, precision: str, threads: int = 0) -> Session:
     """ONNX file in onnxruntime on the CPU; `threads` 0 takes all cores."""
-    with needs_extra(f"running {path}", "onnxruntime"):
-        import onnxruntime
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -252,13 +286,12 @@ def open_litert(path: Path, *, precision: str, threads: int = 0) -> Session:
 
 
 def open_openvino(path: Path, *, precision: str, threads: int = 0) -> Session:
-    """OpenVINO model (`.xml` and `.bin`), compiled for the precision that its manifest states (`OPENVINO_HINTS`).
+    """OpenVINO model (`.xml` and `.bin`), compiled for a precision (`OPENVINO_HINTS`; integers stand in the file).
 
     The library would take bfloat16 where the CPU has it and float32 elsewhere, with other symbols on another machine.
     """
     with needs_extra(f"running {path}", "openvino"):
         import openvino
-    check_precision(str(path), precision)
     settings = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS.get(precision, "f32"), "NUM_STREAMS": "1"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
@@ -339,8 +372,9 @@ def is_artifact(path: Path) -> bool:
     return path.suffix in {runtime.suffix for runtime in RUNTIMES.values()} or manifest_path(path).is_file()
 
 
-def open_session(path: Path, manifest: Manifest, *, threads: int = 0) -> Session:
-    """The artefact in the runtime that its manifest names."""
+def open_artifact(path: Path, *, threads: int = 0) -> tuple[Session, Manifest]:
+    """The artefact in the runtime that its manifest names, and the manifest with the precision that it computes in."""
+    manifest = _for_this_cpu(path, read_manifest(path))
     if manifest.runtime == "tfjs":
         raise WeightsError(f"{path}: TF.js runs in a browser or in Node.js, not here")
     runtime = lookup(RUNTIMES, manifest.runtime, "runtime")
@@ -349,22 +383,28 @@ def open_session(path: Path, manifest: Manifest, *, threads: int = 0) -> Session
             f"{path}: its manifest names the runtime {manifest.runtime}, whose artefacts end in {runtime.suffix}"
         )
     if not manifest.hashes:
-        return open_embedder(path, manifest, threads=threads)
-    return runtime.open(path, precision=manifest.precision, threads=threads)
+        return open_embedder(path, manifest, threads=threads), manifest
+    return runtime.open(path, precision=manifest.precision, threads=threads), manifest
 
 
-def check_precision(name: str, precision: str) -> None:
-    """Refuse a precision (a key of `OPENVINO_HINTS`) that OpenVINO does not compute fast on this CPU."""
-    if precision != "bfloat16":
-        return
+def _for_this_cpu(path: Path, manifest: Manifest) -> Manifest:
+    """Float32 for bfloat16 where the CPU lacks it; the fingerprint follows (docs/adr/101-fast-on-every-cpu.md)."""
+    if manifest.precision != "bfloat16" or has_bfloat16():
+        return manifest
+    warnings.warn(
+        f"{path}: made for bfloat16, which this CPU does not have: it computes in float32 here, with a fingerprint of "
+        "its own; codes that were enrolled in bfloat16 are refused: enrol anew, or use the format openvino everywhere",
+        PrecisionWarning,
+        stacklevel=4,
+    )
+    return dataclasses.replace(manifest, precision="float32")
+
+
+def has_bfloat16() -> bool:
+    """Whether OpenVINO finds bfloat16 in this CPU."""
     with needs_extra("running an OpenVINO model", "openvino"):
         import openvino
-    capabilities = [str(each) for each in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
-    if "BF16" not in capabilities:
-        raise WeightsError(
-            f"{name}: computes in bfloat16, which this CPU does not have (it has {', '.join(capabilities)}); take "
-            "another format, such as openvino, the same in float32, or onnx, and enrol with that"
-        )
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _check_ends(path: Path, inputs: Iterable[object], outputs: Iterable[object]) -> None:

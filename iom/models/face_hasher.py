@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from iom._files import sha256_of, write_json
-from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError
+from iom._progress import tqdm
+from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
     FORMAT,
@@ -29,7 +29,7 @@ from iom.models.artifact import (
     Session,
     is_artifact,
     manifest_path,
-    open_session,
+    open_artifact,
     read_manifest,
     read_metadata,
     write_manifest,
@@ -310,10 +310,8 @@ class ArtifactFaceHasher(FaceHasher):
             MissingExtraError: Its runtime is not installed.
         """
         path = Path(path)
-        manifest = read_manifest(path)
-        head = Head.load(head_path(path))
-        session = open_session(path, manifest, threads=threads)
-        return cls(session, manifest, head, path=path, batch_size=batch_size)
+        session, manifest = open_artifact(path, threads=threads)
+        return cls(session, manifest, Head.load(head_path(path)), path=path, batch_size=batch_size)
 
     @property
     def embedder(self) -> Embedder:
@@ -337,8 +335,8 @@ class ArtifactFaceHasher(FaceHasher):
         return other
 
     def save_calibration(self, path: Path) -> Path:
-        self.manifest = dataclasses.replace(read_manifest(path), calibration=self.calibration)
-        write_manifest(path, self.manifest)
+        write_manifest(path, dataclasses.replace(read_manifest(path), calibration=self.calibration))
+        self.manifest = dataclasses.replace(self.manifest, calibration=self.calibration)
         return manifest_path(path)
 
     def summary(self) -> str:
@@ -582,12 +580,12 @@ class KerasFaceHasher(FaceHasher):
                 model,
                 embedder_name=metadata["embedder"]["name"],
                 embedder_fingerprint=metadata["embedder"]["sha256"],
-                calibration=Calibration(**calibration) if calibration else None,
+                calibration=Calibration.from_json(calibration) if calibration else None,
                 weights=weights,
                 batch_size=batch_size,
                 name=folder.name,
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, DataError) as error:
             raise WeightsError(f"{folder}: not a hasher of format {FORMAT}: {error}") from error
         expected, found = _key_entry(hasher.key_kind), metadata.get("key", _key_entry(FIRST_KIND))
         if found != expected:  # the same secret would give other codes
@@ -613,16 +611,17 @@ def load(
     Raises:
         ConfigError: Weights beside an artefact.
         WeightsError: Missing, damaged, or hasher and embedder do not belong together.
-        MissingExtraError: The runtime of the artefact is not installed.
+        MissingExtraError: The runtime of the artefact, or Keras for a trained one, is not installed.
     """
     path = hasher_path(path)
     if is_artifact(path):
         if weights:
             raise ConfigError(f"{path} is an artefact that embeds for itself: give no weights")
         return ArtifactFaceHasher.load(path, batch_size=batch_size)
-    hasher = KerasFaceHasher.load(path, weights=weights, batch_size=batch_size)
-    if opens_embedder:
-        _ = hasher.embedder
+    with needs_train(f"the trained hasher {path}"):
+        hasher = KerasFaceHasher.load(path, weights=weights, batch_size=batch_size)
+        if opens_embedder:
+            _ = hasher.embedder
     return hasher
 
 

@@ -38,7 +38,8 @@ def cache_folder() -> Path:
 def search_folders() -> list[Path]:
     """Folders whose sub-folders may hold weights and hashers; the first that has one wins.
 
-    `$IOM_WEIGHTS`, the package, `weights` in the cache folder, and in a checkout `pre_models` and `../shared/weights`.
+    `$IOM_WEIGHTS`, the package, `weights` in the cache folder, in a checkout `pre_models` and `../shared/weights`, and
+    the models of an installation of InsightFace, `$INSIGHTFACE_HOME/models`, by default `~/.insightface/models`.
     """
     given = os.environ.get("IOM_WEIGHTS")
     folders = [Path(given)] if given else []
@@ -46,7 +47,8 @@ def search_folders() -> list[Path]:
     root = checkout()
     if root is not None:
         folders += [root / "pre_models", root.parent / "shared" / "weights"]
-    return folders
+    insightface = os.environ.get("INSIGHTFACE_HOME")
+    return [*folders, (Path(insightface) if insightface else Path.home() / ".insightface") / "models"]
 
 
 def hasher_path(name_or_path: str | Path = BUNDLED) -> Path:
@@ -73,8 +75,8 @@ def hasher_path(name_or_path: str | Path = BUNDLED) -> Path:
 
 
 def hashers() -> dict[str, Path]:
-    """Name to folder of the hashers that are found by name."""
-    found = {BUNDLED: package_folder() / "iresnet_slim.bundled"}
+    """Name to place of the hashers that are found by name: the bundled artefact, and folders."""
+    found = {BUNDLED: package_folder() / "dlib_resnet.bundled" / "dlib_resnet.onnx"}
     for folder in search_folders():
         for metadata in sorted(folder.glob(f"*/{HASHER_FILE}")):
             found.setdefault(metadata.parent.name, metadata.parent)

@@ -9,7 +9,7 @@ from iom._files import sha256_of
 from iom._registry import did_you_mean
 from iom._untrusted import check_name, read_json, reading
 from iom.errors import WeightsError
-from iom.pretrained import package_folder, search_folders
+from iom.pretrained import cache_folder, package_folder, search_folders
 
 FORMAT = 1
 RAW: Final = "0..255"
@@ -57,6 +57,50 @@ class Statement(BaseModel):
         return RANGES[self.range]
 
 
+class Facts(BaseModel):
+    """Values that a manifest states."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Download(Facts):
+    """Where a program can fetch weights: a ZIP archive that holds them, or the one file itself."""
+
+    url: Text
+    bytes: Annotated[int, Field(gt=0)]
+    sha256: Sha256 | None = None
+    """Of what the URL gives; `None` where only the files in it are pinned."""
+
+
+class Figures(Facts):
+    """What was measured with weights, as shares, and by whom.
+
+    LFW's 6,000 pairs and the 7,000 of CFP, frontal to frontal (`ff`) and frontal to profile (`fp`): accuracy over ten
+    folds; equal error rate (EER) of the embeddings and, with the keys stolen, of 512x8 codes.
+    """
+
+    by: Text
+    lfw_accuracy: float | None = None
+    lfw_eer: float | None = None
+    lfw_eer_codes: float | None = None
+    cfp_ff_accuracy: float | None = None
+    cfp_ff_eer: float | None = None
+    cfp_ff_eer_codes: float | None = None
+    cfp_fp_accuracy: float | None = None
+    cfp_fp_eer: float | None = None
+    cfp_fp_eer_codes: float | None = None
+    ms_per_image: float | None = None
+    """Embedding of one face on one core."""
+    other: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The first of the figures in words."""
+        named = {"LFW": self.lfw_accuracy, "CFP-FF": self.cfp_ff_accuracy, "CFP-FP": self.cfp_fp_accuracy}
+        shown = [f"{name} {100 * value:.2f} %" for name, value in named.items() if value is not None]
+        return ", ".join([*shown, *([self.other] if self.other else [])])
+
+
 class Entry(Statement):
     """Known weights `architecture.tag`: the file to load, those it needs beside it, their terms and how to get them."""
 
@@ -65,8 +109,31 @@ class Entry(Statement):
     files: Annotated[dict[str, Sha256 | None], Field(min_length=1)]
     """Name to SHA-256; a file without one is not pinned, and its input is checked on faces."""
     folder: Text
+    other_folders: list[Text] = Field(default_factory=list)
+    """Names that other programs give the folder with the same files."""
+    bytes: Annotated[int, Field(gt=0)]
+    """Of the files together; estimated where they are not pinned."""
+    download: Download | None = None
     licence: Text
+    training_data: Text
     source: Text
+    figures: Annotated[list[Figures], Field(min_length=1)]
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """What one should know before using them, in lines for people."""
+        stated = (f"{figures.summary} ({figures.by})" for figures in self.figures)
+        return {
+            "licence": self.licence,
+            "trained": self.training_data,
+            "accuracy": "; ".join(stated),
+            "from": self.source,
+        }
+
+    @property
+    def cached(self) -> Path:
+        """Folder that `iom weights fetch` writes to."""
+        return cache_folder() / "weights" / self.folder
 
 
 def read_manifest(path: Path | None = None) -> dict[str, Entry]:
@@ -83,7 +150,7 @@ def read_manifest(path: Path | None = None) -> dict[str, Entry]:
         if not (architecture and tag) or not isinstance(values, dict):
             raise WeightsError(f"{source}: expected an entry named architecture.tag")
         entry = entries[name] = _validated(Entry, {"architecture": architecture, **values, "name": name}, source)
-        for place in (entry.folder, *entry.files):
+        for place in (entry.folder, *entry.other_folders, *entry.files):
             check_name(place, source=source, error=WeightsError)
     return entries
 
@@ -101,13 +168,15 @@ def find_entry(name: str, entries: dict[str, Entry]) -> Entry | None:
 
 def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
     """Paths of the entry's files, all in one folder; with `verify`, their SHA-256 is compared."""
-    folders = [folder / entry.folder for folder in search_folders()]
+    folders = [folder / name for folder in search_folders() for name in (entry.folder, *entry.other_folders)]
     first = next(iter(entry.files))
     folder = next((folder for folder in folders if (folder / first).exists()), None)
     if folder is None:
+        files, places = " and ".join(entry.files), (str(folder / entry.folder) for folder in search_folders())
+        how = f"Fetch them with iom weights fetch {entry.name}, or get" if entry.download else "Get"
         raise WeightsError(
-            f"the weights {entry.name} are not here. Get {' and '.join(entry.files)} ({entry.source}; "
-            f"{entry.licence}) and put it into {' or '.join(map(str, folders))}"
+            f"the weights {entry.name} are not here. {how} {files} ({entry.source}; "
+            f"{entry.licence}) and put it into {' or '.join(places)}"
         )
     for name, digest in entry.files.items():
         path = folder / name
@@ -119,6 +188,38 @@ def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
                 f"{digest}, received {found}; get it anew: {entry.source}"
             )
     return [folder / name for name in entry.files]
+
+
+def zoo_tables(entries: dict[str, Entry]) -> str:
+    """The tables of docs/models.md in Markdown: what there is, and how accurate and fast it is."""
+    facts = ["| weights | format | size | MB | licence | training data | from |", "|---|---|---|---|---|---|---|"]
+    figures = [
+        "| weights | LFW | CFP-FF | CFP-FP | EER: LFW | CFP-FF | CFP-FP | ms | by whom |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in sorted(entries.items()):
+        url = f"; [{entry.download.bytes / 1e6:.0f} MB]({entry.download.url})" if entry.download else ""
+        facts.append(
+            f"| `{name}` | {entry.format}, {entry.size}x{entry.size} | {entry.embedding_size} | "
+            f"{entry.bytes / 1e6:.1f} | {entry.licence} | {entry.training_data} | {entry.source}{url} |"
+        )
+        for found in entry.figures:
+            accuracy = (found.lfw_accuracy, found.cfp_ff_accuracy, found.cfp_fp_accuracy)
+            rates = (
+                (found.lfw_eer, found.lfw_eer_codes),
+                (found.cfp_ff_eer, found.cfp_ff_eer_codes),
+                (found.cfp_fp_eer, found.cfp_fp_eer_codes),
+            )
+            cells = [*map(_percent, accuracy), *(f"{_percent(each)}, {_percent(codes)}" for each, codes in rates)]
+            cells = [cell.replace("-, -", "-") for cell in cells]
+            speed = "-" if found.ms_per_image is None else f"{found.ms_per_image:.1f}"
+            by = f"{found.by}; {found.other}" if found.other else found.by
+            figures.append(f"| `{name}` | {' | '.join(cells)} | {speed} | {by} |")
+    return "\n".join([*facts, "", *figures])
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def statement_path(path: Path) -> Path:

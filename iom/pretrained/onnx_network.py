@@ -43,12 +43,10 @@ class OnnxNetwork:
         shape, size = inputs[0].shape, statement.size
         self._channels_first = len(shape) == 4 and shape[1] == 3
         sides = shape[2:] if self._channels_first else shape[1:3]
-        if (
-            len(shape) != 4
-            or 3 not in (shape[1], shape[3])
-            or any(s not in (size,) for s in sides if isinstance(s, int))
-        ):
-            raise WeightsError(f"{path}: expected a square colour image of {size} pixels a side, received {shape}")
+        if len(shape) != 4 or 3 not in (shape[1], shape[3]):
+            raise WeightsError(f"{path}: expected a colour image (B, 3, S, S) or (B, S, S, 3), received {shape}")
+        if any(isinstance(side, int) and side != size for side in sides):
+            raise WeightsError(f"{path}: size: {size} is stated, the file holds {sides[0]}")
         self._batched = not isinstance(shape[0], int)
         self._input = inputs[0].name
         self._scale, self._offset = (np.float32(value) for value in statement.scaling)

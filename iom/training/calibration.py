@@ -24,8 +24,9 @@ from iom.errors import ConfigError, DataError
 from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import group_draws, percentile_intervals, rate_interval
+from iom.metrics.likelihood import PRIOR, fit_likelihood_ratio
 from iom.metrics.verification import ErrorCurve
-from iom.models.artifact import Calibration, is_artifact, manifest_path, read_manifest
+from iom.models.artifact import Calibration, OperatingPoint, is_artifact, manifest_path, read_manifest
 from iom.models.embedder import Embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, MODEL_FILE, NEW_MODEL_FILE, FaceHasher, load
 from iom.pretrained import HASHER_FILE, checkout, package_folder
@@ -111,31 +112,44 @@ def calibrate(
     *,
     seed: int,
 ) -> Calibration:
-    """The largest threshold whose false match rate, over all keys, does not exceed `config.fmr`.
+    """For each of `config.fmrs` the largest threshold whose false match rate, over all keys, does not exceed it.
 
-    Keys are stolen: every key compares all pairs of `embeddings` `(N, D)`. The intervals come from drawing subjects and
-    keys anew: of the threshold that would then have been chosen, and of FMR and FNMR at the threshold that was chosen.
+    Keys are stolen: every key compares all pairs of `embeddings` `(N, D)`, and the likelihood ratio is fitted to the
+    same distances. The intervals come from drawing subjects and keys anew: of the threshold that would then have been
+    chosen, and of FMR and FNMR at the threshold that was chosen.
     """
-    pairs.check_resolution(config.fmr)
+    pairs.check_resolution(min(config.fmrs))
     keys = validation_keys(seed, "calibration-keys", config.keys)
     codes = [pack(coder.hash(embeddings, key), coder.alphabet_size) for key in keys]
     curve = pairs.all.curve(SymbolComparator(coder.alphabet_size), *codes)
-    threshold = curve.threshold_at_fmr(config.fmr)
-    if not np.isfinite(threshold):
-        raise DataError(
-            f"no threshold keeps to calibration.fmr {config.fmr:g} on these subjects; are "
-            "images of one person listed under two subjects?"
-        )
-    fmr, fnmr = curve.rates_at(threshold)
-    chosen = Calibration(
-        threshold=int(threshold),
-        fmr=config.fmr,
-        fnmr=float(fnmr),
+    points = [_operating_point(curve, fmr) for fmr in config.fmrs]
+    if config.bootstrap:
+        points = _with_intervals(points, pairs.all, codes, config, seed)
+    own, *others = points
+    return Calibration(
+        **vars(own),
         subjects=len(pairs.all.images),
         keys=len(keys),
-        measured_fmr=float(fmr),
+        confidence=config.confidence if config.bootstrap else None,
+        others=tuple(others),
+        likelihood=fit_likelihood_ratio(
+            curve,
+            comparisons=(pairs.all.mated_count, pairs.all.non_mated_count),
+            units=pairs.all.units,
+            confidence=config.confidence,
+        ),
     )
-    return _with_intervals(chosen, pairs.all, codes, config, seed) if config.bootstrap else chosen
+
+
+def _operating_point(curve: ErrorCurve, fmr: float) -> OperatingPoint:
+    threshold = curve.threshold_at_fmr(fmr)
+    if not np.isfinite(threshold):
+        raise DataError(
+            f"no threshold keeps to calibration.fmr {fmr:g} on these subjects; are images of one person listed under "
+            "two subjects?"
+        )
+    measured, fnmr = curve.rates_at(threshold)
+    return OperatingPoint(threshold=int(threshold), fmr=fmr, fnmr=float(fnmr), measured_fmr=float(measured))
 
 
 def describe(hasher: FaceHasher) -> str:
@@ -143,14 +157,18 @@ def describe(hasher: FaceHasher) -> str:
     found = hasher.calibration
     if found is None:
         return "not calibrated"
-    fmr = found.fmr if found.measured_fmr is None else found.measured_fmr
-    text = (
-        f"threshold {found.threshold}{_interval(found.threshold_low, found.threshold_high)} "
+    text = "; ".join(
+        f"threshold {point.threshold}{_interval(point.threshold_low, point.threshold_high)} "
         f"of {hasher.code_length} differing positions: "
-        f"FMR {fmr:.3g}{_interval(found.fmr_low, found.fmr_high)} for {found.fmr:g} asked, "
-        f"FNMR {found.fnmr:.3g}{_interval(found.fnmr_low, found.fnmr_high)} "
-        f"on {found.subjects} subjects under {found.keys} keys"
+        f"FMR {point.fmr if point.measured_fmr is None else point.measured_fmr:.3g}"
+        f"{_interval(point.fmr_low, point.fmr_high)} for {point.fmr:g} asked, "
+        f"FNMR {point.fnmr:.3g}{_interval(point.fnmr_low, point.fnmr_high)}"
+        for point in found.points
     )
+    text = f"{text} on {found.subjects} subjects under {found.keys} keys"
+    if found.likelihood:
+        shown = (f"{found.probability(point.threshold):.3g}" for point in found.points)
+        text = f"{text}; probability of one person there, at a prior of {PRIOR:g}: {', '.join(shown)}"
     if found.confidence is None:
         return text
     return f"{text}; {100 * found.confidence:g} % intervals over subjects and keys"
@@ -161,9 +179,13 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _with_intervals(
-    chosen: Calibration, pairs: AllPairs, codes: Sequence[PackedCodes], config: CalibrationConfig, seed: int
-) -> Calibration:
-    """The calibration with intervals over drawn subjects and keys."""
+    points: Sequence[OperatingPoint],
+    pairs: AllPairs,
+    codes: Sequence[PackedCodes],
+    config: CalibrationConfig,
+    seed: int,
+) -> list[OperatingPoint]:
+    """The operating points with intervals over drawn subjects and keys."""
     distances = np.arange(codes[0].code_length + 1)
     subjects = group_draws(len(pairs.images), replicates=config.bootstrap, seed=seed, usable=pairs.usable)
     draws = [np.ones(len(pairs.images)), *subjects]
@@ -175,31 +197,34 @@ def _with_intervals(
                 draws,
                 SymbolComparator(each.alphabet_size),
                 each,
-                fmr=min(1.0, len(codes) * config.fmr),
+                fmr=min(1.0, len(codes) * max(config.fmrs)),
             )[1:]
             for each in codes
         ]
     )
     keys = np.stack(list(group_draws(len(codes), "keys", replicates=config.bootstrap, seed=seed)))
     fmr, fnmr = np.split(np.einsum("kr...,rk->r...", by_key, keys) / len(codes), 2, axis=1)
-    thresholds = [np.searchsorted(row, config.fmr, side="right") - 1 for row in fmr]
+    return [_with_interval(point, fmr, fnmr, pairs, config.confidence) for point in points]
+
+
+def _with_interval(
+    point: OperatingPoint, fmr: NDArray[np.float64], fnmr: NDArray[np.float64], pairs: AllPairs, confidence: float
+) -> OperatingPoint:
+    """The operating point with intervals, of the rates of each draw at each threshold from 0, `(R, M + 1)`."""
+    thresholds = [np.searchsorted(row, point.fmr, side="right") - 1 for row in fmr]
     threshold, fmr_edges, fnmr_edges = percentile_intervals(
-        np.stack([thresholds, fmr[:, chosen.threshold], fnmr[:, chosen.threshold]], axis=1), config.confidence
+        np.stack([thresholds, fmr[:, point.threshold], fnmr[:, point.threshold]], axis=1), confidence
     )
-    non_mated_units, mated_units = len(pairs.images), int(np.count_nonzero(pairs.images > 1))
-    fmr_edges = rate_interval(
-        fmr_edges, chosen.measured_fmr or 0.0, units=non_mated_units, confidence=config.confidence
-    )
-    fnmr_edges = rate_interval(fnmr_edges, chosen.fnmr, units=mated_units, confidence=config.confidence)
+    fmr_edges = rate_interval(fmr_edges, point.measured_fmr or 0.0, units=len(pairs.images), confidence=confidence)
+    fnmr_edges = rate_interval(fnmr_edges, point.fnmr, units=pairs.units[0], confidence=confidence)
     return dataclasses.replace(
-        chosen,
+        point,
         threshold_low=int(np.floor(threshold.low)),
         threshold_high=int(np.ceil(threshold.high)),
         fmr_low=fmr_edges.low,
         fmr_high=fmr_edges.high,
         fnmr_low=fnmr_edges.low,
         fnmr_high=fnmr_edges.high,
-        confidence=config.confidence,
     )
 
 
@@ -223,7 +248,7 @@ def recalibrate(
         hasher = load(place, opens_embedder=False)
         held_out = hold_out(scan_folder(config.data), config.data)[1]
         pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
-        pairs.check_resolution(config.calibration.fmr)
+        pairs.check_resolution(min(config.calibration.fmrs))
         own = place if is_artifact(place) else place / EMBEDDER_FILE
         own_settings = {"weights": str(own), "second_weights": ""} if own.exists() else {}
         embedder = open_embedder(config.embedder.replace(**own_settings))
@@ -246,7 +271,7 @@ def recalibrate(
             f"{others:,} non-mated comparisons; the lowest FMR that they can show is {1 / others:.2g}"
             f"{listed.describe_left_out(1)}"
         )
-        pairs.check_resolution(config.calibration.fmr)
+        pairs.check_resolution(min(config.calibration.fmrs))
         embeddings = hasher.embed_files(pairs.files, progress=progress)
     hasher.calibration = calibrate(hasher, pairs, embeddings, config.calibration, seed=config.seed)
     return hasher

@@ -21,8 +21,9 @@ from iom.errors import ConfigError
 from iom.keys import KEY_KINDS
 from iom.models.embedder import Embedder, load_embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
-from iom.nn.adapter import BOTTLENECK, independent_parts, leading_directions, within_class_whitening
-from iom.nn.hash_network import LEARNED_LAYER, build_hasher, check_sizes
+from iom.nn.adapter import independent_parts, leading_directions, within_class_whitening
+from iom.nn.hash_network import BOTTLENECK, LEARNED_LAYER, build_hasher
+from iom.nn.hash_numpy import check_sizes
 from iom.nn.layers.cosine import ClassCentres, CosineLogits
 from iom.nn.layers.index_of_max import relaxed_codes
 from iom.nn.losses.code.objectives import (
@@ -74,7 +75,7 @@ def load_stage2_data(config: Stage2Config, *, progress: bool = False) -> Stage2D
     """List, split and embed the images of a configuration."""
     train, held_out = hold_out(scan_folder(config.data), config.data)
     pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
-    pairs.check_resolution(config.calibration.fmr)
+    pairs.check_resolution(min(config.calibration.fmrs))
     embedder = open_embedder(config.embedder)
     check_sizes(embedder.embedding_size, config.hasher)
     rows = embedder.embed_files(train.files, progress=progress)
@@ -153,7 +154,7 @@ class HasherTraining:
 
     def __init__(self, config: Stage2Config, data: Stage2Data, output: Path, *, report: Callable[[str], None]) -> None:
         self.config, self.data, self.output, self.report = config, data, output, report
-        data.pairs.check_resolution(config.calibration.fmr)
+        data.pairs.check_resolution(min(config.calibration.fmrs))
         self._keys = TrainingKeys(
             check_sizes(data.embedder.embedding_size, config.hasher),
             config.seed,

@@ -3,6 +3,7 @@
 import pytest
 
 from iom.nn.backbones.registry import build_backbone
+from iom.pretrained.manifest import read_manifest
 from tests.commands import command
 
 main = command("weights")
@@ -10,9 +11,19 @@ main = command("weights")
 
 def test_list_names_every_entry(capsys):
     assert main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("mobilefacenet_y1.ms1m") and "128-d" in line for line in lines)
-    assert any("iresnet50.w600k" in line for line in lines)
+    output = capsys.readouterr().out
+    assert "mobilefacenet_y1.ms1m  128-d, 4.2 MB\n" in output
+    for name, entry in read_manifest().items():
+        _, _, block = output.partition(f"{name}  {entry.embedding_size}-d")
+        for text in (entry.licence, entry.training_data, entry.source, entry.figures[0].by):
+            assert text in block
+
+
+def test_the_tables_of_the_model_zoo_are_those_of_the_manifest(root, capsys):
+    assert main(["list", "--markdown"]) == 0
+    tables = capsys.readouterr().out
+    assert tables in (root / "docs" / "models.md").read_text(), "put there what iom weights list --markdown prints"
+    assert all(tables.count(f"| `{name}` |") > 1 for name in read_manifest())
 
 
 def test_check_prints_the_input(tmp_path, capsys):

@@ -139,7 +139,7 @@ def test_portable_and_compiled_kernels_give_the_same(share, code_length, alphabe
 
     compiled = everything()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distances, "kernels", lambda: portable)
+        patch.setattr(distances, "kernels", lambda words: portable)
         for one, other in zip(compiled, everything(), strict=True):
             assert one.dtype == other.dtype
             np.testing.assert_array_equal(one, other)
@@ -162,7 +162,7 @@ def test_kernels_are_chosen_once_when_codes_are_first_compared():
     assert backend.kernels() is kernels
 
 
-def test_without_numba_the_portable_kernels_are_taken_and_a_warning_says_so(tmp_path):
+def test_where_numba_does_not_work_the_portable_kernels_are_taken_and_a_warning_says_so(tmp_path):
     (tmp_path / "numba.py").write_text("raise ImportError('no numba for this machine')\n")
     program = (
         "import sys, warnings\n"
@@ -177,6 +177,33 @@ def test_without_numba_the_portable_kernels_are_taken_and_a_warning_says_so(tmp_
     done = run(program, IOM_KERNELS="")
     assert done.stdout.startswith("portable codes are compared without numba"), done.stderr
     assert "no numba for this machine" in done.stdout
+
+
+def test_without_numba_the_portable_kernels_are_taken():
+    program = (
+        "import sys\n"
+        "sys.modules['numba'] = None\n"
+        "from iom.codes import _kernels as backend\n"
+        "print(backend.kernels().__name__.rpartition('.')[2])\n"
+    )
+    done = run(program, IOM_KERNELS="")
+    assert (done.stdout, done.stderr) == ("portable\n", "")
+
+
+def test_few_codes_do_not_wait_for_numba():
+    program = (
+        "import sys, numpy as np\n"
+        "from iom.codes import _kernels as backend, distances\n"
+        "from iom.codes.packing import pack\n"
+        "codes = pack(np.zeros((200, 64), int), 2)\n"
+        "distances.paired(codes, codes), distances.nearest(codes, codes, 1)\n"
+        "found = distances.all_pairs(codes, codes)\n"
+        "print('numba' in sys.modules)\n"
+        "backend.FEW_WORDS = 200 * 200\n"
+        "again = distances.all_pairs(codes, codes)\n"
+        "print('numba' in sys.modules, bool((again == found).all()))\n"
+    )
+    assert run(program, IOM_KERNELS="").stdout.split() == ["False", "True", "True"]
 
 
 def test_a_choice_that_is_not_there_is_refused():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from iom.evaluation.scores import REJECTS_EVERYTHING, PairScores, figures
+from iom.metrics.likelihood import LikelihoodRatio
 from iom.metrics.verification import FoldedScores, error_curve
 
 
@@ -71,3 +72,15 @@ def test_weights_count_like_copies():
     rows = np.repeat(np.arange(1500), weights.astype(int))
     copies = PairScores(scores.distances[rows], scores.same[rows], scores.fold[rows], 50)
     assert dict(figures(scores, weights)) == pytest.approx(dict(figures(copies)))
+
+
+def test_the_cost_of_a_likelihood_ratio_from_other_data():
+    mated, non_mated = np.array([1, 2, 3, 8]), np.array([3, 6, 7, 8, 9])
+    scores = scores_of(mated, non_mated)
+    assert not {"cllr", "min_cllr"} & dict(figures(scores)).keys()
+    ratio = LikelihoodRatio(slope=-0.5, offset=2.5, low=-1.0, high=1.5)
+    found = dict(figures(dataclasses.replace(scores, likelihood=ratio)))
+    of_same = np.mean([np.log2(1 + 10 ** -ratio.log10(distance)) for distance in mated])
+    of_others = np.mean([np.log2(1 + 10 ** ratio.log10(distance)) for distance in non_mated])
+    assert found["cllr"] == pytest.approx((of_same + of_others) / 2)
+    assert 0 < found["min_cllr"] < found["cllr"]

@@ -1,13 +1,10 @@
 """YuNet under onnxruntime against OpenCV, and its parts against loops."""
 
-import sys
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
 
-from iom.errors import MissingExtraError
 from iom.photos.detect import _decoded, _distinct, build_detector
 from iom.photos.images import read_images
 
@@ -74,10 +71,3 @@ def test_cells_against_a_loop():
         assert scores[place] == pytest.approx(score)
         place += 1
     assert place == len(scores) > 0
-
-
-def test_the_package_is_missing(tmp_path, monkeypatch):
-    (tmp_path / "w.onnx").write_bytes(b"x")
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"extra 'yunet-onnx'"):
-        build_detector("yunet_onnx", weights=tmp_path / "w.onnx")

@@ -20,6 +20,7 @@ def elsewhere(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.delenv("IOM_WEIGHTS", raising=False)
+    monkeypatch.delenv("INSIGHTFACE_HOME", raising=False)
     monkeypatch.setenv("IOM_CACHE", str(tmp_path / "cache"))
     return folder
 
@@ -65,6 +66,18 @@ def test_the_cache_follows_the_convention_of_the_platform(tmp_path, monkeypatch)
     assert tmp_path / "xdg" / "iom" / "weights" in search_folders()
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert Path.home() / ".cache" / "iom" / "weights" in search_folders()
+
+
+@pytest.mark.parametrize("folder", ["buffalo_l", "buffalo_m"])
+@pytest.mark.parametrize("root", ["home", "variable"])
+def test_weights_of_an_installation_of_insightface_are_found(root, folder, tmp_path, monkeypatch):
+    place = tmp_path / ".insightface" / "models" / folder / "w600k_r50.onnx"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    monkeypatch.setenv("HOME", str(tmp_path if root == "home" else tmp_path / "nobody"))
+    if root == "variable":
+        monkeypatch.setenv("INSIGHTFACE_HOME", str(tmp_path / ".insightface"))
+    assert locate(read_manifest()["iresnet50.w600k"], verify=False) == [place]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from iom.codes._kernels import kernels
+from iom.codes._kernels import chosen
 from iom.errors import DataError
 from iom.keys import TransformKey
 from iom.models.face_hasher import BATCH
@@ -64,9 +64,9 @@ class WithEmbedder(FakeHasher):
 
 
 def test_a_warm_hasher_has_chosen_the_kernels():
-    kernels.cache_clear()
+    chosen.cache_clear()
     assert isinstance(warm_hasher(WithEmbedder()), SharedHasher)
-    assert kernels.cache_info().currsize == 1
+    assert chosen.cache_info().currsize == 1
 
 
 def test_each_gets_its_own_codes():

@@ -8,8 +8,10 @@ import pytest
 from iom.baselines import BASELINES
 from iom.config import CalibrationConfig, CodeConfig, HasherConfig, Stage2Config, load_config, save_config
 from iom.data.folders import FaceFolder
-from iom.errors import DataError
+from iom.errors import DataError, WeightsError
 from iom.metrics.bootstrap import group_draws
+from iom.metrics.likelihood import fit_likelihood_ratio
+from iom.metrics.verification import error_curve
 from iom.models.artifact import Calibration
 from iom.models.embedder import load_embedder
 from iom.models.face_hasher import KerasFaceHasher
@@ -119,6 +121,31 @@ def test_no_threshold_at_all(find, embeddings):
         find(rows, fmr=2e-3, keys=1)
 
 
+def test_further_thresholds_are_those_of_their_rates(find):
+    both = find(fmr=0.05, other_fmrs=(0.2, 0.05, 0.01), bootstrap=20)
+    alone = [find(fmr=fmr, bootstrap=20) for fmr in (0.05, 0.2, 0.01)]
+    assert [point.fmr for point in both.points] == [0.05, 0.2, 0.01]
+    for point, expected in zip(both.points, alone, strict=True):
+        assert (point.threshold, point.measured_fmr, point.fnmr) == (
+            expected.threshold, expected.measured_fmr, expected.fnmr
+        )  # fmt: skip
+        assert (point.threshold_low, point.fnmr_high) == (expected.threshold_low, expected.fnmr_high)
+
+
+def test_the_likelihood_ratio_is_that_of_the_same_distances(pairs, distances, find):
+    left, right = np.triu_indices(48, k=1)
+    mated = pairs.labels[left] == pairs.labels[right]
+    others = pairs.labels[left] // 2 != pairs.labels[right] // 2
+    values = distances[:, left, right]
+    found = find(fmr=0.05)
+    curve = error_curve(values[:, mated].ravel(), values[:, others].ravel())
+    # 12 subjects with 6 pairs each; 66 pairs of subjects, of which 6 are kin, with 16 pairs each.
+    expected = fit_likelihood_ratio(curve, comparisons=(72, 960), units=(12, 60))
+    assert dataclasses.asdict(found.likelihood) == pytest.approx(dataclasses.asdict(expected))
+    assert found.probability(found.threshold) == found.likelihood.probability(found.threshold)
+    assert found.probability(0, prior=0.01) < found.probability(0) < 1
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Synthetic faces, a backbone that was never trained, and a hasher for it."""
@@ -146,7 +173,8 @@ def place(tmp_path_factory):
 
 
 def command(place, *more):
-    return main(["--hasher", str(place / "hasher"), "--config", str(place / "stage2.yaml"), "--quiet", *more])
+    given = [] if "--fmr" in more else ["--fmr", "0.05"]
+    return main(["--hasher", str(place / "hasher"), "--config", str(place / "stage2.yaml"), "--quiet", *given, *more])
 
 
 def test_the_command_stores_what_it_prints(place, capsys):
@@ -167,7 +195,8 @@ def test_the_command_stores_what_it_prints(place, capsys):
 
 
 def on_faces(place, *more):
-    given = ["--folder", str(place / "faces"), "--fmr", "0.05", "--bootstrap", "20", "--quiet"]
+    rate = [] if "--fmr" in more else ["--fmr", "0.05"]
+    given = ["--folder", str(place / "faces"), *rate, "--bootstrap", "20", "--quiet"]
     return main(["--hasher", str(place / "hasher"), *given, "--weights",
                  str(place / "backbone.keras"), *more])  # fmt: skip
 
@@ -204,6 +233,8 @@ def test_a_hasher_of_the_package_is_not_overwritten(place, tmp_path, capsys):
         (["--fmr", "1e-7"], "cannot be seen"),
         (["--fmr", "often"], "expected a number"),
         (["--fmr", "2"], "calibration.fmr: expected less than 1"),
+        (["--fmr", "0.1", "--fmr", "2"], "calibration.other_fmrs[0]: expected less than 1"),
+        (["--fmr", "0.1", "--fmr", "1e-7"], "an FMR of 1e-07 cannot be seen"),
         (["--keys", "0"], "calibration.keys"),
         (["--set", "embedder.weights={place}/other.keras"], "was trained with the embedder"),
         (["--set", "data.include={place}/elsewhere.txt"], "1 of 1 images are not in"),
@@ -213,7 +244,7 @@ def test_a_hasher_of_the_package_is_not_overwritten(place, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_calibrated_is_one_line(place, more, message, capsys):
-    assert command(place, "--fmr", "0.05", *(text.format(place=place) for text in more)) == 2
+    assert command(place, *(text.format(place=place) for text in more)) == 2
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.startswith("error: ")
@@ -236,4 +267,31 @@ def test_a_hasher_of_an_earlier_version_still_loads(place, tmp_path):
     names = ("threshold", "fmr", "fnmr", "subjects", "keys")
     metadata["calibration"] = {name: metadata["calibration"][name] for name in names}
     path.write_text(json.dumps(metadata))
-    assert KerasFaceHasher.load(tmp_path).calibration == dataclasses.replace(hasher.calibration)
+    again = KerasFaceHasher.load(tmp_path).calibration
+    assert again == hasher.calibration
+    assert again.probability(3) is None
+
+
+def test_points_and_likelihood_ratio_are_stored(place, tmp_path, capsys):
+    assert on_faces(place, "--fmr", "0.05", "--fmr", "0.2", "--output", str(tmp_path / "copy")) == 0
+    hasher = KerasFaceHasher.load(tmp_path / "copy")
+    found = hasher.calibration
+    assert [point.fmr for point in found.points] == [0.05, 0.2]
+    assert found.probability(0) > found.probability(LENGTH)
+    assert found == Calibration.from_json(json.loads(json.dumps(dataclasses.asdict(found))))
+    assert describe(hasher) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "likelihood", [{"slope": 1.0}, {"slope": float("inf")}, {"high": -1.0}, {"offset": "0"}, {"more": 1.0}]
+)
+def test_a_damaged_likelihood_ratio_is_one_line(place, tmp_path, likelihood):
+    hasher = KerasFaceHasher.load(place / "hasher")
+    hasher.calibration = Calibration(threshold=3, fmr=0.1, fnmr=0.2, subjects=4, keys=5)
+    hasher.save(tmp_path)
+    path = tmp_path / "hasher.json"
+    metadata = json.loads(path.read_text())
+    metadata["calibration"]["likelihood"] = {"slope": -1.0, "offset": 0.0, "low": -1.0, "high": 1.0} | likelihood
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(WeightsError, match=r"not a hasher of format 1|Infinity"):
+        KerasFaceHasher.load(tmp_path)

@@ -59,6 +59,7 @@ def report_plots(data: ReportData) -> dict[str, str]:
         "histograms": (sections.histograms, lambda _: _grid(sections.histograms, _draw_histogram, "share of pairs, %")),
         "linkability": (sections.linkability, linkability_plot),
         "attacks": (sections.attacks, attack_plot),
+        "reliability": (sections.reliability, lines(_draw_reliability, "Reliability", "upper left")),
         "per_key": (data.per_key, spread_plot),
     }
     return {name: draw(data) for name, (needed, draw) in made.items() if needed}
@@ -90,6 +91,22 @@ def _draw_open_set(axes: Any, *, data: ReportData) -> None:
         _line(axes, entry.fpir, _sides(entry.dir, entry, lambda rates: 100 * rates), line)
     axes.set(xscale="log", xlabel="FPIR", ylabel="DIR at rank 1, %")
     axes.set_ylim(top=100)
+
+
+def _draw_reliability(axes: Any, *, data: ReportData) -> None:
+    """Observed share of mated comparisons against predicted probability, both on a scale of their odds."""
+    ends = 0.5 / data.benchmark.mated, 1 - 0.5 / data.benchmark.non_mated  # 0 and 1 have no place on it
+    for entry, line in _lines(data, data.sections.reliability):
+        observed, low, high = (
+            np.clip(np.array(side, float), *ends) for side in (entry.observed, entry.low, entry.high)
+        )  # None is NaN
+        axes.vlines(entry.predicted, low, high, color=line["color"], linewidth=0.9, alpha=0.7)
+        axes.plot(entry.predicted, observed, **line)
+        axes.scatter(entry.predicted, observed, 12 + 120 * np.array(entry.share), color=line["color"])
+    axes.plot(ends, ends, color=DIAGONAL, linewidth=0.8, linestyle=":")
+    prior = data.sections.reliability[0].prior
+    axes.set(xscale="logit", yscale="logit", xlim=ends, ylim=ends)
+    axes.set(xlabel=f"predicted probability of one person, at a prior of {prior:g}", ylabel="observed share")
 
 
 def linkability_plot(data: ReportData) -> str:
@@ -264,7 +281,7 @@ def _label(entry: Any) -> str:
 def _plain_ticks(axes: Any) -> None:
     """Numbers as text on logarithmic axes, whose usual labels are mathematical markup, which is switched off."""
     for axis in (axes.xaxis, axes.yaxis):
-        if axis.get_scale() == "log":
+        if axis.get_scale() in ("log", "logit"):
             axis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.set_minor_formatter(lambda value, _: "")
 

@@ -46,6 +46,8 @@ VERIFICATION = {
     "accuracy": Column("accuracy %"),
     "eer": Column("EER %"),
     "auc": Column("AUC", 1, 4),
+    "cllr": Column("Cllr", 1, 3),
+    "min_cllr": Column("minCllr", 1, 3),
     "fnmr_at_fmr_1e-2": Column("FNMR@FMR1e-2 %"),
     "fnmr_at_fmr_1e-3": Column("FNMR@FMR1e-3 %"),
 }
@@ -249,10 +251,10 @@ def terminal_text(data: ReportData) -> str:
     columns = {name: column for name, column in columns.items() if any(name in found for found in figures.values())}
     rows = []
     for (system, key), found in figures.items():
-        fitting = {name: _fitting(column, found[name]) for name, column in columns.items()}
-        rows.append((system, key, *(_spread_cell(data, found[name], column) for name, column in fitting.items())))
+        fitting = {name: _fitting(column, found.get(name)) for name, column in columns.items()}
+        rows.append((system, key, *(_spread_cell(data, found.get(name), column) for name, column in fitting.items())))
         if any(row.low is not None for row in found.values()):
-            texts = [column.text(found[name]).partition(" [") for name, column in fitting.items()]
+            texts = [column.text(found.get(name)).partition(" [") for name, column in fitting.items()]
             rows.append(("", "", *(bracket.strip() + edges for _, bracket, edges in texts)))
     table = Table(("system", "scenario", *(column.heading for column in columns.values())), tuple(rows))
     shapes = [
@@ -318,12 +320,14 @@ def verdict(rate: Estimate, target: float) -> Literal["met", "missed", "open"]:
     return "missed" if rate.low > target else "open"
 
 
-def _fitting(column: Column, row: Figure) -> Column:
+def _fitting(column: Column, row: Figure | None) -> Column:
     """More decimals for a threshold that is a cosine distance and not a number of positions."""
-    return column._replace(decimals=3) if row.metric.startswith("threshold") and abs(row.value) <= 2 else column
+    return column._replace(decimals=3) if row and row.metric.startswith("threshold") and abs(row.value) <= 2 else column
 
 
-def _spread_cell(data: ReportData, row: Figure, column: Column) -> str:
+def _spread_cell(data: ReportData, row: Figure | None, column: Column) -> str:
+    if row is None:
+        return EMPTY
     if row.metric == "accuracy":
         std: float | None = data.row(row.system, row.scenario, "accuracy_std").value
     else:

@@ -12,17 +12,19 @@ from iom.errors import ConfigError, DataError
 from iom.evaluation.attacks import draw_victims
 from iom.evaluation.evaluate import collect, prepare
 from iom.evaluation.identification import SearchEvaluator, identification_figures, search_templates
-from iom.evaluation.pairs import LinkabilityEvaluator, compared_pairs, hardest_pairs, names_subjects
+from iom.evaluation.pairs import LinkabilityEvaluator, _bounds_of_shares, compared_pairs, hardest_pairs, names_subjects
 from iom.evaluation.records import Estimate, ReportData, read_report
-from iom.evaluation.report.text import report_tables
-from iom.evaluation.report.write import write_figures, write_report
+from iom.evaluation.report.text import report_tables, terminal_text
+from iom.evaluation.report.write import report_page, write_figures, write_report
 from iom.evaluation.scores import float_system
+from iom.metrics.likelihood import LikelihoodRatio
 from iom.metrics.protection import system_linkability
+from iom.models.artifact import Calibration
 
 
 def test_every_section_is_plain_data_that_is_read_back(data, tmp_path):
     tree = data.model_dump(mode="json")
-    assert all(found for topic, found in data.sections if topic != "calibration")
+    assert all(found for topic, found in data.sections if topic not in ("calibration", "reliability"))
     assert json.loads(json.dumps(tree, allow_nan=False)) == tree
     write_report(data, tmp_path)
     assert read_report(tmp_path) == data == ReportData.model_validate(tree)
@@ -209,6 +211,49 @@ def test_parts_can_be_switched_off(made_config, inputs):
     data = collect(dataclasses.replace(inputs, config=config))
     assert {topic for topic, found in data.sections if found} == {"curves", "histograms", "hardest_pairs"}
     assert {row.scenario for row in data.rows} == {"stolen_key"}
+
+
+def test_reliability_of_a_likelihood_ratio_from_other_data(inputs, made_config):
+    ratio = LikelihoodRatio(slope=-0.2, offset=6.0, low=-1.3, high=2.0)
+    calibration = Calibration(threshold=25, fmr=0.01, fnmr=0.1, subjects=9, keys=2, likelihood=ratio)
+    grp = dataclasses.replace(inputs.systems["grp"], calibration=calibration)
+    config = made_config.replace(
+        scenario=ScenarioConfig(systems=("float", "grp"), keys=2, bootstrap=20),
+        report=ReportConfig(identification=False, linkability=False, attacks=False),
+    )
+    changed = dataclasses.replace(inputs, config=config, systems={"grp": grp})
+    data = collect(changed)
+    (entry,) = data.sections.reliability
+    assert (entry.system, entry.scenario, entry.prior) == ("grp", "stolen_key", 0.5)
+    assert sum(entry.share) == pytest.approx(1)
+    scores = changed.scores(grp)[-1].by_key
+    # The bin of the strongest ratios by a loop: from -1.3 in steps of 0.5, so from 1.7 on.
+    mated, others = (
+        np.mean([ratio.log10(distance) >= 1.7 for scored in scores for distance in getattr(scored, kind)])
+        for kind in ("mated", "non_mated")
+    )
+    assert entry.observed[-1] == pytest.approx(mated / (mated + others))
+    assert entry.share[-1] == pytest.approx((mated + others) / 2)
+    for low, value, high in zip(entry.low, entry.observed, entry.high, strict=True):
+        assert low <= value <= high
+        assert low < high
+    table = report_tables(data)["verification"]
+    assert table.header[table.header.index("AUC") + 1 :][:2] == ("Cllr", "minCllr")
+    page = report_page(data)
+    assert 'aria-label="Reliability"' in page
+    assert "on the diagonal as many comparisons are mated here as it predicts" in " ".join(page.split())
+    assert "minCllr: of the best ones" in terminal_text(data)
+    assert ReportData.model_validate(json.loads(data.model_dump_json())).sections.reliability == [entry]
+
+
+def test_a_bin_without_one_kind_has_the_exact_bound():
+    found = np.array([[0.5, 0.0, 0.5], [0.0, 0.9, 0.1]])
+    draws = np.stack([found, np.where([True, False, True], found, 0)])  # one draw leaves the second bin empty
+    first, second, third = _bounds_of_shares(found, draws, {"mated": 10, "non-mated": 30}, 0.95)
+    assert first == (pytest.approx(0.5 / (0.5 + 1 - 0.025 ** (1 / 30))), 1)
+    missed = 1 - 0.025 ** (1 / 10)
+    assert second == (0, pytest.approx(missed / (missed + 0.9)))
+    assert third == pytest.approx((5 / 6, 5 / 6))
 
 
 def test_a_report_of_format_1_is_read(data, tmp_path):

@@ -29,8 +29,11 @@ def entry_of(digest, **changes):
         "range": "-1..1",
         "size": 16,
         "embedding_size": 24,
+        "bytes": 1,
         "licence": "none",
+        "training_data": "none",
         "source": "the tests",
+        "figures": [{"by": "nobody"}],
     } | changes
 
 

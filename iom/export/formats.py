@@ -19,9 +19,10 @@ class Format(NamedTuple):
     """An export format: suffix, runtime (`iom.models.artifact.RUNTIMES` or `tfjs`), arithmetic, bounds of its check.
 
     `writer` is a `module:function` of `iom.export` that takes an `ExportContext` and the path of the artefact; `extras`
-    are those of `iom` that writing and running need; `max_eer_loss` is a share (0.001 is 0.1 percentage point). `hashes`
-    says whether the graph gives codes; else the head does, in NumPy. Where the CPU does not have the precision, or the check does not pass, the first of the formats `instead` that does takes
-    its place, under the same suffix.
+    are those of `iom` that writing and running need; `max_eer_loss` is a share (0.001 is 0.1 percentage point);
+    `hashes` says whether the graph gives codes, else the head does, in NumPy. Where the CPU does not have the
+    precision, or the check does not pass, the first of the formats `instead` that does takes its place, under the same
+    suffix.
     """
 
     suffix: str

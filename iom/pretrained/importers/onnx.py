@@ -167,9 +167,9 @@ class _Translation:
         if node.op_type in ("Add", "Sum") and len(inputs) == 2:
             return append("add", name, inputs)
         if node.op_type in _POOLS:
-            window = {"window": int(attributes["kernel_shape"][0]), **self._window(name, attributes)}
-            del window["groups"]
-            return append(_POOLS[node.op_type], name, inputs, **window)
+            stride = self._window(name, attributes)["stride"]
+            side = int(attributes["kernel_shape"][0])
+            return append(_POOLS[node.op_type], name, inputs, window=side, stride=stride)
         if node.op_type in _PLAIN:
             return append(_PLAIN[node.op_type], name, inputs)
         raise self._unfit(f"the operation {node.op_type} ('{name}') is not known")

@@ -60,6 +60,7 @@ class FaceTemplate:
     (x, y) are coordinates in the ArcFace crop of 112 x 112 pixels, whose landmarks are `TEMPLATE`.
     """
 
+    name: str
     size: int
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
@@ -71,8 +72,11 @@ class FaceTemplate:
         return matrix
 
     def chips(self, crops: Pixels) -> Pixels:
-        """Chips `(N, S, S, 3)` of ArcFace crops `(N, 112, 112, 3)`; rows and columns beyond a crop repeat its edge."""
-        if self == TEMPLATES[ARCFACE]:
+        """Chips `(N, S, S, 3)` of ArcFace crops `(N, 112, 112, 3)`; rows and columns beyond a crop repeat its edge.
+
+        What is a chip already stays as it is.
+        """
+        if self.name == ARCFACE or crops.shape[1] == self.size:
             return crops
         reach = int(
             np.ceil(max(0.0, *np.abs(self.shift), self.size - self.scale * SIZE - min(self.shift)) / self.scale)
@@ -88,8 +92,10 @@ class FaceTemplate:
 
 ARCFACE = "arcface"
 TEMPLATES = {
-    ARCFACE: FaceTemplate(SIZE),  # Deng et al., CVPR 2019
-    "dlib": FaceTemplate(150, scale=1.491, shift=(-9.4, -29.8)),  # eyes where dlib's get_face_chip_details puts them
+    ARCFACE: FaceTemplate(ARCFACE, SIZE),  # Deng et al., CVPR 2019
+    "dlib": FaceTemplate(
+        "dlib", 150, scale=1.491, shift=(-9.4, -29.8)
+    ),  # eyes where dlib's get_face_chip_details puts them
 }
 
 

@@ -39,7 +39,8 @@ def search_folders() -> list[Path]:
     """Folders whose sub-folders may hold weights and hashers; the first that has one wins.
 
     `$IOM_WEIGHTS`, the package, `weights` in the cache folder, in a checkout `pre_models` and `shared/weights` beside
-    it, and the models of an installation of InsightFace, `$INSIGHTFACE_HOME/models`, by default `~/.insightface/models`.
+    it, and the models of an installation of InsightFace, `$INSIGHTFACE_HOME/models`, by default
+    `~/.insightface/models`.
     """
     given = os.environ.get("IOM_WEIGHTS")
     folders = [Path(given)] if given else []

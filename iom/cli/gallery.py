@@ -58,7 +58,10 @@ class GalleryOptions:
         "sqlite:///gallery.db"
     )
     keys: Annotated[str, option("key store", "URL", envvar="IOM_KEYS", show_envvar=True)] = "file:gallery.keys"
-    passphrase_file: Annotated[Path | None, option("its first line opens the key store", "FILE")] = None
+    passphrase_file: Annotated[
+        Path | None,
+        option("its first line opens the key store", "FILE", envvar="IOM_PASSPHRASE_FILE", show_envvar=True),
+    ] = None
     application: Annotated[str, option("tenant", "NAME")] = "default"
     quiet: Quiet = False
 

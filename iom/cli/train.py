@@ -178,6 +178,9 @@ def calibrate(
     given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
     settings = config.load(Stage2Config, *given, default=beside)
 
+    if folder is None:
+        import scipy.cluster  # noqa: F401  (groups of held-out subjects need it; told before the work)
+
     from iom.training.calibration import check_target, copy_hasher, describe, recalibrate
 
     notes: list[str] = []

@@ -51,6 +51,8 @@ Keys = TransformKey | Sequence[TransformKey]
 SIZES = ("embedding_size", "code_length", "alphabet_size", "keep", "key_size", "key_kind")
 BATCH = 128
 """Rows of one hash call, always as many: another batch size may round differently and flip ties."""
+FEW = 16
+"""Rows of one call of the hash in NumPy where there are no more: its products round as those of `BATCH` rows do."""
 EMBEDDER_BATCH = 8
 """Faces of one call of the embedder, where nothing else is asked for."""
 MODEL_FILE = "hasher.keras"
@@ -92,6 +94,7 @@ class FaceHasher(abc.ABC):
     weights: str
     calibration: Calibration | None
     batch_size: int
+    _few = BATCH
 
     @property
     @abc.abstractmethod
@@ -132,7 +135,7 @@ class FaceHasher(abc.ABC):
 
     @abc.abstractmethod
     def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """Codes `(BATCH, M)` of embeddings `(BATCH, D)` under orders `(BATCH, W)`."""
+        """Codes `(B, M)` of embeddings `(B, D)` under orders `(B, W)`, where B is `BATCH`, or `_few` for few rows."""
 
     @property
     def input_size(self) -> int:
@@ -247,7 +250,8 @@ class FaceHasher(abc.ABC):
             )
         orders = np.broadcast_to(orders, (count, width))
         codes = np.empty((count, self.code_length), np.uint8)
-        for part, batch in padded_batches(BATCH, np.asarray(embeddings, np.float32), orders.astype(np.int32)):
+        size = self._few if count <= self._few else BATCH
+        for part, batch in padded_batches(size, np.asarray(embeddings, np.float32), orders.astype(np.int32)):
             codes[part] = self._hash_batch(*batch)[: part.stop - part.start]
         return codes
 
@@ -330,6 +334,8 @@ class ArtifactFaceHasher(FaceHasher):
     Made by `load`. `session` is the artefact at `path`, for images; `head` its hash network for NumPy, for embeddings.
     A call always takes `batch_size` faces: another size may round differently.
     """
+
+    _few = FEW
 
     def __init__(
         self, session: Session, manifest: Manifest, head: Head, *, path: Path, batch_size: int = EMBEDDER_BATCH

@@ -28,6 +28,7 @@ _CELL, _STRIDE = 12, 2
 _MAX_BOXES = 5000
 _OUTSIDE = 127.5
 _BLOCK = 512
+_BATCH = 16  # of patches: what is between the layers stays in the cache
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +41,7 @@ class Mtcnn:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._sessions = {
             name: onnxruntime.InferenceSession(
@@ -51,12 +53,12 @@ class Mtcnn:
     def __call__(self, image: Pixels, *, min_score: float) -> tuple[Floats, Floats]:
         """Landmarks `(N, 5, 2)`, the eye on the left of the image first, and scores `(N,)`, best first."""
         boxes = self._proposed(image)
-        offsets = self._run("rnet", _patches(image, boxes, NETWORKS["rnet"]))
+        offsets = self._answers("rnet", image, boxes)
         scores = _sigmoid(offsets[:, -1])
         good = scores > REFINED
         boxes, scores = _moved(boxes, offsets)[good], scores[good]
         boxes = _squares(boxes[_best(boxes, scores, 0.7)])
-        answers = self._run("onet", _patches(image, boxes, NETWORKS["onet"]))
+        answers = self._answers("onet", image, boxes)
         scores = _sigmoid(answers[:, -1])
         corners, sides = boxes[:, None, :2], (boxes[:, None, 2:] - boxes[:, None, :2]) + 1
         points = answers[:, 4:14].reshape(-1, 2, 5).transpose(0, 2, 1) * sides + corners - 1
@@ -69,21 +71,34 @@ class Mtcnn:
         (answers,) = self._sessions[network].run(None, {"image": images})
         return np.asarray(answers, np.float64)
 
+    def _answers(self, network: str, image: Pixels, boxes: Floats) -> Floats:
+        """Answers of a network on boxes of the image, a row for each."""
+        parts = [
+            self._run(network, _patches(image, boxes[i : i + _BATCH], NETWORKS[network]))
+            for i in range(0, max(len(boxes), 1), _BATCH)
+        ]
+        return np.concatenate(parts)
+
     def _proposed(self, image: Pixels) -> Floats:
         """Square boxes (left, top, right, bottom) `(N, 4)` that the first network finds on any scale."""
         boxes, scores = [np.zeros((0, 4))], [np.zeros(0)]
         rows = image.reshape(len(image), -1).astype(np.float32)
+        sums = np.zeros((len(rows) + 1, rows.shape[1]), np.float32)  # exact: whole numbers below 2 ** 24
+        for i, row in enumerate(rows):
+            np.add(sums[i], row, out=sums[i + 1])
         for scale in _scales(min(image.shape[:2])):
-            found, score = self._proposed_at(rows, image.shape, scale)
+            found, score = self._proposed_at(rows, sums, image.shape, scale)
             kept = _best(found, score, 0.5)
             boxes.append(found[kept])
             scores.append(score[kept])
         found = np.concatenate(boxes)
         return _squares(found[_best(found, np.concatenate(scores), 0.7)])
 
-    def _proposed_at(self, rows: NDArray[np.float32], shape: tuple[int, ...], scale: float) -> tuple[Floats, Floats]:
+    def _proposed_at(
+        self, rows: NDArray[np.float32], sums: NDArray[np.float32], shape: tuple[int, ...], scale: float
+    ) -> tuple[Floats, Floats]:
         height, width = (int(side * scale) for side in shape[:2])
-        lines = _averaged(rows, height).reshape(height, shape[1], 3)
+        lines = _averaged_lines(rows, sums, height).reshape(height, shape[1], 3)
         columns = np.ascontiguousarray(lines.transpose(1, 0, 2)).reshape(shape[1], -1)
         small = _averaged(columns, width).reshape(width, height, 3)
         answers = self._run("pnet", small.transpose(1, 0, 2)[None])[0]
@@ -98,6 +113,16 @@ def _scales(side: int) -> Floats:
     """Scales at which the first network looks at an image of this shorter side."""
     levels = round(-math.log(side / _CELL) / math.log(SCALE) - 1)
     return np.asarray(_CELL / MIN_FACE * SCALE ** np.arange(levels), np.float64)
+
+
+def _averaged_lines(rows: NDArray[np.float32], sums: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """`_averaged` of whole numbers, given the sums of the rows before each: faster where there are many bands."""
+    size = len(rows)
+    edges = np.arange(count + 1) * (size / count)
+    first = np.minimum(np.floor(edges).astype(np.int64), size - 1)
+    parts = rows[first] * (edges - first).astype(np.float32)[:, None]
+    before = sums[first]
+    return np.asarray((before[1:] - before[:-1] + (parts[1:] - parts[:-1])) * np.float32(count / size))
 
 
 def _averaged(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
@@ -167,15 +192,18 @@ def _best(boxes: Floats, scores: Floats, most: float, *, of_smaller: bool = Fals
     The share is that of the union, or of the smaller of both. A box counts as better even where it is left out itself.
     """
     order = np.argsort(-scores, kind="stable")[:_MAX_BOXES]
-    boxes = boxes[order]
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    left, top, right, bottom = boxes[order].T
+    areas = (right - left) * (bottom - top)
     kept = []
-    for start in range(0, len(boxes), _BLOCK):
-        stop = min(start + _BLOCK, len(boxes))
-        these, before = boxes[start:stop, None], boxes[None, :stop]
-        sides = np.minimum(these[..., 2:], before[..., 2:]) - np.maximum(these[..., :2], before[..., :2])
-        common = np.prod(np.maximum(sides, 0), axis=-1)
-        mine, theirs = areas[start:stop, None], areas[None, :stop]
+    for start in range(0, len(order), _BLOCK):
+        stop = min(start + _BLOCK, len(order))
+
+        def shared(first: Floats, last: Floats, start: int = start, stop: int = stop) -> Floats:
+            ends = np.minimum(last[start:stop, None], last[:stop])
+            return np.asarray(np.maximum(ends - np.maximum(first[start:stop, None], first[:stop]), 0))
+
+        common = shared(left, right) * shared(top, bottom)
+        mine, theirs = areas[start:stop, None], areas[:stop]
         whole = np.minimum(mine, theirs) if of_smaller else mine + theirs - common
         surpassed = np.tril(common > most * whole, k=start - 1).any(axis=1)
         kept.append(order[start:stop][~surpassed])

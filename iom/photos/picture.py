@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from iom._registry import lookup
 from iom.errors import FaceError
-from iom.photos.align import ARCFACE, TEMPLATES, Face, align, qualities_of
+from iom.photos.align import ARCFACE, TEMPLATES, Face, align, face_size, qualities_of
 from iom.photos.detect import Detect, build_detector
 from iom.photos.images import Picture, Pixels, is_aligned, picture_name, read_picture
 from iom.photos.photograph import AlignedFace, PhotoSettings, aligned_face, choose_faces
@@ -25,6 +25,10 @@ colour has 0.
 """
 ONE_FACE = PhotoSettings(faces="dominant")
 """The largest face, where no other is nearly as large."""
+QUICK_SIDE = 640
+"""Side to which the first look of `one_face` shrinks a picture."""
+CLEAR = 64.0
+"""Size in pixels there of a face that the first look decides about: one half as large would still have been found."""
 _WIDTH = 640
 _COLOUR = (255, 200, 0)
 _ADVICE = {
@@ -144,7 +148,8 @@ def one_face(
     Args:
         picture: As for `faces`. An aligned face of 112 x 112 pixels is itself the chip, whatever the template.
         template: A name of `iom.photos.align.TEMPLATES`; the chip is cut from the picture itself.
-        detector: Of `build_detector`; by default the packaged one that `settings` name.
+        detector: Of `build_detector`; by default the one that `settings` name looks at a smaller picture first, and at
+            one of their `max_side` where it finds no large face there.
         settings: Which face, and how large it must be at least.
         min_sharpness: Refuse a face that is less sharp; 0 takes any.
         source: Name of the picture in errors, by default its path.
@@ -162,7 +167,7 @@ def one_face(
         if is_aligned(pixels, notes, source=name):
             face, chip = AlignedFace(0, pixels, qualities_of(pixels)), pixels
         else:
-            [face], _ = _found(pixels, settings, detector, name)
+            [face], _ = _found(pixels, settings, detector or _quick(settings), name)
             chip = face.crop if template == ARCFACE else align(pixels, face.landmarks, template=shape, source=name)
         if face.sharpness < min_sharpness:
             raise FaceError(
@@ -179,8 +184,7 @@ def _found(
     pixels: Pixels, settings: PhotoSettings, detect: Detect | None, source: str
 ) -> tuple[list[AlignedFace], tuple[str, ...]]:
     """Faces of a picture as settings choose them, and notes as of `choose_faces`."""
-    if detect is None:
-        detect = _packaged(settings.detector, settings.max_side)
+    detect = detect or _packaged(settings.detector, settings.max_side)
     known: list[Face] = [face for face in detect(pixels) if face.score >= settings.score]
     chosen, notes = choose_faces(known, pixels.shape[:2], settings, source=source)
     faces = [aligned_face(pixels, number, known[number], size) for number, size in chosen]
@@ -190,6 +194,20 @@ def _found(
 @functools.lru_cache(maxsize=4)
 def _packaged(name: str, max_side: int) -> Detect:
     return build_detector(name, max_side=max_side, threads=0)
+
+
+def _quick(settings: PhotoSettings) -> Detect:
+    """A detector that looks at large pictures only where it finds no large face in smaller ones."""
+
+    def detect(pixels: Pixels) -> list[Face]:
+        shrink = QUICK_SIDE / max(pixels.shape[:2])
+        if shrink < 1 and settings.max_side > QUICK_SIDE:
+            found = _packaged(settings.detector, QUICK_SIDE)(pixels)
+            if any(face_size(face.points) * shrink >= CLEAR for face in found if face.score >= settings.score):
+                return found
+        return _packaged(settings.detector, settings.max_side)(pixels)
+
+    return detect
 
 
 def _data_url(picture: Image.Image) -> str:

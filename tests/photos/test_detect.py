@@ -11,7 +11,7 @@ from iom.errors import DataError
 from iom.photos.align import TEMPLATE
 from iom.photos.detect import build_detector
 from iom.photos.images import read_image
-from iom.photos.mtcnn import FOLDER, NETWORKS, Mtcnn, _averaged, _best, _patches
+from iom.photos.mtcnn import FOLDER, NETWORKS, Mtcnn, _averaged, _averaged_lines, _best, _patches
 
 PACKAGE = {"mtcnn": "onnxruntime", "yunet": "cv2", "yunet_onnx": "onnxruntime"}
 
@@ -60,6 +60,9 @@ def test_bands_of_a_picture_are_averages_of_its_pixels():
     np.testing.assert_allclose(_averaged(rows, 1)[0], rows.mean(axis=0), rtol=1e-6)
     shares = np.repeat(rows, 3, axis=0).reshape(3, 7, 5)  # thirds of rows, seven a band
     np.testing.assert_allclose(_averaged(rows, 3), shares.mean(axis=1), rtol=1e-6)
+    sums = np.concatenate([np.zeros((1, 5), np.float32), np.cumsum(rows, axis=0)])
+    for count in (1, 2, 3, 5, 7):
+        np.testing.assert_allclose(_averaged_lines(rows, sums, count), _averaged(rows, count), rtol=1e-5)
 
 
 def test_patches_are_sampled_between_pixels_and_grey_outside():
@@ -90,7 +93,7 @@ def test_noise_is_no_face_and_threads_change_nothing():
 
 
 @pytest.mark.proof
-def test_the_packaged_detector_is_the_registry_package(shared):
+def test_the_packaged_detector_is_the_registry_package(prepared_data):
     """Landmarks as `mtcnn` gives them; it may keep another of two boxes whose scores both round to 1 in float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -98,7 +101,7 @@ def test_the_packaged_detector_is_the_registry_package(shared):
     theirs, ours = package.MTCNN(), Mtcnn()
     draw = np.random.default_rng(1)
     differences = []
-    for subject in sorted((shared / "data" / "lfw_112x112").iterdir())[::90]:
+    for subject in sorted((prepared_data / "lfw_112x112").iterdir())[::90]:
         face = Image.open(next(subject.glob("*.jpg")))
         side = int(draw.integers(80, 300))
         photo = np.full((480, 640, 3), 120, np.uint8)

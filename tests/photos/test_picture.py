@@ -11,6 +11,7 @@ from PIL import Image
 import iom
 from iom.errors import ConfigError, DataError, FaceError, TooLargeError
 from iom.photos.align import TEMPLATE, TEMPLATES, Face, align
+from iom.photos.detect import build_detector
 from iom.photos.images import is_aligned, read_picture
 from iom.photos.picture import faces, one_face
 from iom.synthetic import write_folder
@@ -230,6 +231,25 @@ def test_of_several_faces_the_dominant_one_counts(people, tmp_path):
     ) as caught:
         one_face(path)
     assert caught.value.status == "several_faces"
+
+
+def test_large_pictures_are_looked_at_again_where_no_large_face_is_found(people, monkeypatch):
+    sides = []
+
+    def packaged(name, max_side):
+        sides.append(max_side)
+        return build_detector(name, max_side=max_side)
+
+    monkeypatch.setattr("iom.photos.picture._packaged", packaged)
+    _, large = one_face(group(people, (300, 100, 400), size=(1280, 800)))
+    assert sides == [640]
+    assert 300 < large.size < 520
+    _, small = one_face(group(people, (600, 300, 80), size=(1280, 800)))
+    assert sides == [640, 640, 1024]
+    assert 60 < small.size < 110
+    sides.clear()
+    one_face(group(people, (120, 60, 180)))
+    assert sides == [1024]
 
 
 def test_failures_are_told_in_plain_words(people):

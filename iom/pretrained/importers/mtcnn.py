@@ -37,6 +37,8 @@ one logit.
 {files}
 
 {licence}"""
+_BLOCK = 16
+"""Channels that onnxruntime convolves and pools together."""
 _POOLS = {
     "pnet": [(2, "SAME_UPPER"), None, None],
     "rnet": [(3, "SAME_UPPER"), (3, "VALID"), None],
@@ -68,54 +70,105 @@ def onnx_model(name: str, weights: list[NDArray[np.float32]]) -> Any:
     Outputs: four offsets of the box, landmarks (five x, five y; `onet` alone), the logit of "face". The scaling
     (x - 127.5) / 128 is folded into the first convolution; the softmax of two classes is the logit's sigmoid.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
-    nodes: list[Any] = []
-    constants: list[Any] = []
-
-    def add(kind: str, *inputs: str, **attributes: Any) -> str:
-        out = f"{kind.lower()}_{len(nodes)}"
-        nodes.append(helper.make_node(kind, inputs, [out], **attributes))
-        return out
-
-    def constant(values: NDArray[Any]) -> str:
-        constants.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), f"weight_{len(constants)}"))
-        return str(constants[-1].name)
-
-    rest = [np.asarray(values, np.float64) for values in weights]
-    rest[1] = rest[1] - rest[0].sum(axis=(0, 1, 2)) * 127.5 / 128
-    rest[0] = rest[0] / 128
-    value = add("Transpose", "image", perm=[0, 3, 1, 2])
-    for pool in _POOLS[name]:
-        kernel, bias, slope, *rest = rest
-        value = add("Conv", value, constant(kernel.transpose(3, 2, 0, 1)), constant(bias))
-        value = add("PRelu", value, constant(slope.reshape(-1, 1, 1)))
-        if pool is not None:
-            value = add("MaxPool", value, kernel_shape=[pool[0]] * 2, strides=[2, 2], auto_pad=pool[1])
-    is_map = name == "pnet"
-    if not is_map:
-        kernel, bias, slope, *rest = rest
-        value = add("Flatten", add("Transpose", value, perm=[0, 3, 2, 1]))  # x before y, as they were trained
-        value = add("PRelu", add("Gemm", value, constant(kernel), constant(bias)), constant(slope))
-    kernels, biases = rest[0::2], rest[1::2]
+    graph = _Graph()
+    first, *rest = _layers(name, weights)
+    value = graph.first(graph.add("Transpose", "image", perm=[0, 3, 1, 2]), *first)
+    while rest[0][2] is not None:
+        value = graph.layer(value, *rest.pop(0))
+    kernels, biases = [layer[0] for layer in rest], [layer[1] for layer in rest]
     kernels[-1], biases[-1] = (each[..., 1:] - each[..., :1] for each in (kernels[-1], biases[-1]))
-    kernel, bias = np.concatenate(kernels, axis=-1), np.concatenate(biases)
-    if is_map:
-        value = add("Conv", value, constant(kernel.transpose(3, 2, 0, 1)), constant(bias))
-    else:
-        value = add("Gemm", value, constant(kernel), constant(bias))
-    nodes[-1].output[0] = "answers"
-    side = NETWORKS[name]
+    value = graph.linear(value, np.concatenate(kernels, axis=-1), np.concatenate(biases))
+    graph.nodes[-1].output[0] = "answers"
+    side, count = NETWORKS[name], sum(map(len, biases))
     shape = ["faces", side, side, 3] if side else ["faces", "height", "width", 3]
-    answers = ["faces", len(bias), "rows", "columns"] if is_map else ["faces", len(bias)]
-    graph = helper.make_graph(
-        nodes,
+    answers = ["faces", count] if side else ["faces", count, "rows", "columns"]
+    made = helper.make_graph(
+        graph.nodes,
         name,
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("answers", TensorProto.FLOAT, answers)],
-        constants,
+        graph.constants,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _layers(name: str, weights: list[NDArray[np.float32]]) -> list[tuple[Any, Any, Any, Any]]:
+    """Kernel, bias, slope (`None`: an output) and pool of each layer, in float64."""
+    rest = [np.asarray(values, np.float64) for values in weights]
+    rest[1] = rest[1] - rest[0].sum(axis=(0, 1, 2)) * 127.5 / 128
+    rest[0] = rest[0] / 128
+    more = -len(rest[1]) % _BLOCK
+    for i, axis in ((0, 3), (1, 0), (2, 2), (3, 2)):  # channels of zeros, so that they come in whole blocks
+        widths = [(0, more if axis == each else 0) for each in range(rest[i].ndim)]
+        rest[i] = np.pad(rest[i], widths)
+    hidden = len(_POOLS[name]) + (name != "pnet")
+    pools = [*_POOLS[name], None][:hidden]
+    layers: list[tuple[Any, Any, Any, Any]] = [
+        (rest[3 * i], rest[3 * i + 1], rest[3 * i + 2], pools[i]) for i in range(hidden)
+    ]
+    outputs = rest[3 * hidden :]
+    return layers + [(outputs[i], outputs[i + 1], None, None) for i in range(0, len(outputs), 2)]
+
+
+class _Graph:
+    """Nodes and constants of a network, collected one by one."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        out = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [out], **attributes))
+        return out
+
+    def constant(self, values: Any, kind: Any = np.float32) -> str:
+        from onnx import numpy_helper
+
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.array(values, kind, order="C"), name))
+        return name
+
+    def linear(self, value: str, kernel: NDArray[Any], bias: NDArray[Any]) -> str:
+        if kernel.ndim == 2:
+            return self.add("Gemm", value, self.constant(kernel), self.constant(bias))
+        return self.add("Conv", value, self.constant(kernel.transpose(3, 2, 0, 1)), self.constant(bias))
+
+    def pooled(self, value: str, pool: tuple[int, str] | None) -> str:
+        if pool is None:
+            return value
+        return self.add("MaxPool", value, kernel_shape=[pool[0]] * 2, strides=[2, 2], auto_pad=pool[1])
+
+    def layer(self, value: str, kernel: NDArray[Any], bias: NDArray[Any], slope: NDArray[Any], pool: Any) -> str:
+        """A hidden layer: linear, PReLU, pool."""
+        if kernel.ndim == 2:  # columns of the map before rows, as they were trained
+            value = self.add("Flatten", self.add("Transpose", value, perm=[0, 3, 2, 1]))
+        slope = slope if kernel.ndim == 2 else slope.reshape(-1, 1, 1)
+        value = self.linear(value, kernel, bias)
+        return self.pooled(self.prelu(value, self.add("Mul", value, self.constant(np.minimum(slope, 1))), slope), pool)
+
+    def first(self, value: str, kernel: NDArray[Any], bias: NDArray[Any], slope: NDArray[Any], pool: Any) -> str:
+        """`layer` with the PReLU behind the pool, where there is a fourth of the values: max(pool(x), pool(s x))."""
+        small = np.minimum(slope.ravel(), 1)
+        kernels, biases = (np.concatenate([each, each * small], axis=-1) for each in (kernel, bias))
+        value = self.pooled(self.linear(value, kernels, biases), pool)
+        start, middle, end, axis = (self.constant([each], np.int64) for each in (0, len(bias), 2 * len(bias), 1))
+        plain = self.add("Slice", value, start, middle, axis)
+        return self.prelu(plain, self.add("Slice", value, middle, end, axis), slope.reshape(-1, 1, 1))
+
+    def prelu(self, value: str, scaled: str, slope: NDArray[Any]) -> str:
+        """PReLU of slope s: max(x, s x), or min(x, s x) for s above 1; `scaled` is s x up to s = 1, else x.
+
+        Several times faster than the operation of that name in onnxruntime.
+        """
+        value = self.add("Max", value, scaled)
+        if (slope > 1).any():
+            value = self.add("Min", value, self.add("Mul", value, self.constant(np.maximum(slope, 1))))
+        return value
 
 
 def main(arguments: list[str]) -> None:

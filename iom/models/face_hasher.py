@@ -613,6 +613,8 @@ class KerasFaceHasher(FaceHasher):
                 no Keras network.
         """
         folder = hasher_path(folder)
+        if is_artifact(folder) and (folder.parent / HASHER_FILE).is_file():
+            folder = folder.parent  # the bundled one has both forms
         if is_artifact(folder):
             raise WeightsError(
                 f"{folder}: expected the folder of a trained hasher, received an artefact of iom deploy, which lacks "

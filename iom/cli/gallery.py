@@ -167,14 +167,16 @@ def enroll(
     _check_faces(images)
     with place.open() as gallery:
         gallery.application(name)
-        if gallery.is_enrolled(name, subject, allow_revoked=allow_revoked) and not add:
+        if gallery.is_enrolled(subject, application=name, allow_revoked=allow_revoked) and not add:
             raise AlreadyEnrolledError(
                 f"subject {subject!r} is enrolled already in {name}; "
                 "--add adds a reference, iom renew replaces what is there",
                 subject_id=subject,
             )
         rows, metadata = _rows(gallery, images, models, fuse)
-        new = gallery.enroll(name, subject, rows, metadata=metadata, another=add, allow_revoked=allow_revoked)
+        new = gallery.enroll(
+            subject, rows, application=name, metadata=metadata, another=add, allow_revoked=allow_revoked
+        )
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"{subject}: {counted(len(new), 'reference')}")
 
@@ -212,11 +214,11 @@ def _enroll_folder(
         gallery.application(name)
         for subject, images in tqdm(listing.subjects.items(), unit="subject", disable=hidden):
             try:
-                if gallery.is_enrolled(name, subject, allow_revoked=allow_revoked):
+                if gallery.is_enrolled(subject, application=name, allow_revoked=allow_revoked):
                     counts["present"] += 1
                     continue
                 rows, metadata = _rows(gallery, [folder / image for image in images], models, fuse)
-                new = gallery.enroll(name, subject, rows, metadata=metadata, allow_revoked=allow_revoked)
+                new = gallery.enroll(subject, rows, application=name, metadata=metadata, allow_revoked=allow_revoked)
             except RevokedError:
                 counts["revoked"] += 1
             except AlreadyEnrolledError:
@@ -243,9 +245,9 @@ def verify(subject: str, image: Path, place: GalleryOptions, models: HasherOptio
     name = place.application
     _check_faces([image])
     with place.open() as gallery:
-        gallery.references(name, subject)
+        gallery.references(subject, application=name)
         gallery.hasher = hasher = models.load()
-        found = gallery.verify(name, subject, hasher.embed_files([image]))
+        found = gallery.verify(subject, hasher.embed_files([image]), application=name)
     return Answer(
         {"application": name, "subject": subject, **dataclasses.asdict(found)},
         f"{'match' if found.match else 'no match'}: {found.distance} differing positions, threshold {found.threshold}",
@@ -270,7 +272,7 @@ def identify(
         gallery.application(name)
         gallery.hasher = hasher = models.load()
         rows = hasher.embed_files([image])
-        found = gallery.identify(name, rows, top=top, threshold=threshold, closed=closed)
+        found = gallery.identify(rows, application=name, top=top, threshold=threshold, closed=closed)
     lines = [f"{each.subject_id}  {each.distance}  {'match' if each.match else 'no match'}" for each in found]
     candidates = [{"subject": each.subject_id, "distance": each.distance, "match": each.match} for each in found]
     return Answer(
@@ -284,7 +286,7 @@ def identify(
 def revoke(subject: str, slot: Slot, place: GalleryOptions) -> Answer:
     """Refuse a subject's template for ever."""
     with place.open() as gallery:
-        count = gallery.revoke(place.application, subject, slot=slot)
+        count = gallery.revoke(subject, application=place.application, slot=slot)
     facts = {"application": place.application, "subject": subject, "revoked": count}
     return Answer(facts, f"revoked {counted(count, 'reference')} of {subject}")
 
@@ -304,9 +306,9 @@ def renew(
     _check_faces(images)
     with place.open() as gallery:
         with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for
-            gallery.references(name, subject)
+            gallery.references(subject, application=name)
         rows, metadata = _rows(gallery, images, models, fuse)
-        new = gallery.renew(name, subject, rows, slot=slot, metadata=metadata)
+        new = gallery.renew(subject, rows, application=name, slot=slot, metadata=metadata)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"renewed {subject}: {counted(len(new), 'reference')}")
 
@@ -317,7 +319,7 @@ def rotate(
 ) -> Answer:
     """Give an application with a common key a new one."""
     with place.open() as gallery:
-        changed = gallery.rotate(place.application, retire=retire)
+        changed = gallery.rotate(application=place.application, retire=retire)
     return Answer(_facts(changed), f"application {changed.name}: key epoch {changed.epoch}")
 
 
@@ -329,7 +331,7 @@ def rotate(
 def set_threshold(threshold: int, place: GalleryOptions) -> Answer:
     """Change the largest distance that is a match, in differing positions."""
     with place.open() as gallery:
-        changed = gallery.set_threshold(place.application, threshold)
+        changed = gallery.set_threshold(threshold, application=place.application)
     return Answer(_facts(changed), f"application {changed.name}: threshold {changed.threshold}")
 
 

@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 # TensorFlow's log lines are for its developers.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test wheel-test proofs stores lint format smoke clean
+.PHONY: help demo test wheel-test proofs stores docs lint format smoke clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,8 +28,8 @@ $(RUNTIME): requirements.txt pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-$(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
-	@echo "installing what tests and checks need, of requirements-dev.txt"
+$(DEVELOPMENT): requirements-dev.txt requirements-docs.txt $(RUNTIME)
+	@echo "installing what tests and checks need, of requirements-dev.txt and requirements-docs.txt"
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -48,6 +48,9 @@ proofs: $(DEVELOPMENT) ## Run the long proofs (real data in prepared data, forei
 stores: $(DEVELOPMENT) ## The suite of all record stores: SQLite and PostgreSQL (if installed)
 	$(BIN)/python -m pytest -m "proof or not proof" -rs tests/gallery/test_sqlite_store.py \
 		tests/gallery/test_postgres_store.py
+
+docs: $(DEVELOPMENT) ## Make the documentation site (runs/site), where every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 smoke: $(RUNTIME) ## Both training stages and an evaluation on synthetic faces, in minutes
 	rm -rf runs/smoke

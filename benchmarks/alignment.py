@@ -82,32 +82,44 @@ def write_photographs(folder: Path, crops: Any, seed: int, *, enlarge: float = 1
     Both are `enlarge` times as large as `PHOTOGRAPH` and a crop are.
     """
     import numpy as np
-    from PIL import Image, ImageFilter
 
     folder.mkdir(parents=True)
     draw = np.random.default_rng(seed)
-    width, height = (round(enlarge * side) for side in PHOTOGRAPH)
+    size = tuple(round(enlarge * side) for side in PHOTOGRAPH)
     matrices = []
     for i, crop in enumerate(crops):
-        scale, angle = enlarge * draw.uniform(0.8, 1.8), np.deg2rad(draw.uniform(-30, 30))
-        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        middle = [draw.uniform(0.4, 0.6) * width, draw.uniform(0.4, 0.6) * height]
-        shift = np.array(middle) - turn @ [55.5, 55.5]
-        back = np.linalg.inv(turn)
-        offset = -back @ shift + 0.5 - back @ [0.5, 0.5]
-        coefficients = (*back[0], offset[0], *back[1], offset[1])
-        where = ((width, height), Image.Transform.AFFINE, coefficients)
-        # The crop's own mean with blurred noise around it, and a soft border between.
-        ground = draw.normal(crop.mean(axis=(0, 1)), 40, (height, width, 3)).clip(0, 255)
-        photo = Image.fromarray(ground.astype(np.uint8)).filter(ImageFilter.GaussianBlur(3))
-        face = Image.fromarray(crop).transform(*where, Image.Resampling.BICUBIC)
-        mask = Image.new("L", (112, 112), 0)
-        mask.paste(255, (3, 3, 109, 109))
-        mask = mask.filter(ImageFilter.GaussianBlur(1)).transform(*where)
-        photo.paste(face, (0, 0), mask)
+        photo, matrix = set_into_photograph(crop, draw, size, enlarge * draw.uniform(0.8, 1.8))
         photo.save(folder / f"{i:05d}.jpg", quality=95)
-        matrices.append(np.column_stack([turn, shift]))
+        matrices.append(matrix)
     return matrices
+
+
+def set_into_photograph(crop: Any, draw: Any, size: tuple[int, ...], scale: float) -> tuple[Any, Any]:
+    """The crop, `scale` times as large and turned, near the middle of a photograph; the matrix from crop to photograph.
+
+    `draw` gives turn, place and ground; `size` is width and height.
+    """
+    import numpy as np
+    from PIL import Image, ImageFilter
+
+    width, height = size
+    angle = np.deg2rad(draw.uniform(-30, 30))
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    middle = [draw.uniform(0.4, 0.6) * width, draw.uniform(0.4, 0.6) * height]
+    shift = np.array(middle) - turn @ [55.5, 55.5]
+    back = np.linalg.inv(turn)
+    offset = -back @ shift + 0.5 - back @ [0.5, 0.5]
+    coefficients = (*back[0], offset[0], *back[1], offset[1])
+    where = ((width, height), Image.Transform.AFFINE, coefficients)
+    # The crop's own mean with blurred noise around it, and a soft border between.
+    ground = draw.normal(crop.mean(axis=(0, 1)), 40, (height, width, 3)).clip(0, 255)
+    photo = Image.fromarray(ground.astype(np.uint8)).filter(ImageFilter.GaussianBlur(3))
+    face = Image.fromarray(crop).transform(*where, Image.Resampling.BICUBIC)
+    mask = Image.new("L", (112, 112), 0)
+    mask.paste(255, (3, 3, 109, 109))
+    mask = mask.filter(ImageFilter.GaussianBlur(1)).transform(*where)
+    photo.paste(face, (0, 0), mask)
+    return photo, np.column_stack([turn, shift])
 
 
 def _run(

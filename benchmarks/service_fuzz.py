@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--damaged", type=int, default=300, help="damaged images (default: 300)")
     parser.add_argument("--seed", type=int, default=1, help="of the damage (default: 1)")
     parser.add_argument("--schemathesis-seconds", type=int, default=60, help="0 leaves it out (default: 60)")
-    parser.add_argument("--detector", default="auto", help="as of iom serve (default: auto)")
+    parser.add_argument("--detector", default="mtcnn", help="as of iom serve")
     parser.add_argument("--detector-weights", help="as of iom serve")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="iom-fuzz-") as name:

@@ -4,11 +4,14 @@ Public names, here and in the packages, stand in `__init__.pyi` and are loaded w
 `import iom` imports neither TensorFlow nor NumPy.
 """
 
+import os
 from typing import Any
 
 import lazy_loader
 
 __version__ = "0.1.0"
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would note a device and send what it runs
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

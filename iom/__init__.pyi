@@ -10,6 +10,7 @@ from .models.face_hasher import KerasFaceHasher as KerasFaceHasher
 from .models.face_hasher import load as load
 from .nn.backbones.registry import build_backbone as build_backbone
 from .nn.hash_network import build_hasher as build_hasher
+from .photos.picture import faces as faces
 from .training.backbone import train_backbone as train_backbone
 from .training.hasher import train_hasher as train_hasher
 

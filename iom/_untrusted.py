@@ -224,7 +224,7 @@ def read_npy_header(stream: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype
 def one_line(text: object) -> str:
     """The text on one line, at most `MESSAGE_LENGTH` characters; an exception without text by its name.
 
-    Example:
+    Examples:
         >>> one_line(ValueError(chr(10).join(["first", "second"])))
         'first second'
         >>> one_line(KeyError())

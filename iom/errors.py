@@ -46,6 +46,10 @@ class KeyKindWarning(UserWarning):
     """Keys of this kind do not hide an embedding from an attacker who has its code."""
 
 
+class PrecisionWarning(UserWarning):
+    """An artefact computes in another precision here than on the CPU it was made on, and gives other codes."""
+
+
 class CodeError(IomError):
     """Codes do not have the stated length or alphabet."""
 
@@ -58,7 +62,7 @@ def missing_extra(purpose: str, *extras: str, cause: object = None, otherwise: s
     """The error for optional dependencies that are not installed, with the command for them.
 
     The command names the packages, as the metadata of the installed `iom` lists them, so that it works wherever `iom`
-    came from; where `iom` is not installed, the folder of its sources. `purpose` is such as "reading model.onnx",
+    came from; where they list none, the folder of the sources. `purpose` is such as "reading model.onnx",
     `extras` are names of `[project.optional-dependencies]`, `otherwise` says how to do without them.
     """
     command = shlex.join(["pip", "install", *_packages_of(extras)])
@@ -100,16 +104,14 @@ def needs_train(purpose: str) -> Iterator[None]:
 def _packages_of(extras: tuple[str, ...]) -> list[str]:
     import importlib.metadata  # slow, and only an error needs it
 
-    try:
+    found, required = [], []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         required = importlib.metadata.requires("iom") or []
-    except importlib.metadata.PackageNotFoundError:
-        return [f"{Path(__file__).parents[1]}[{','.join(extras)}]"]
-    found = []
     for text in required:
         package, _, marker = text.partition(";")
         if marker.replace("'", '"').strip() in {f'extra == "{name}"' for name in extras}:
             found.append(package.strip())
-    return sorted(set(found))
+    return sorted(set(found)) or [f"{Path(__file__).parents[1]}[{','.join(extras)}]"]
 
 
 class BusyError(IomError):

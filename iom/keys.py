@@ -31,7 +31,7 @@ class TransformKey:
     be pickled, and `vars` and `dataclasses.asdict` do not see it: what is to leave the process
     goes through `to_text`.
 
-    Example:
+    Examples:
         >>> key = TransformKey(bytes(32))
         >>> key
         TransformKey()

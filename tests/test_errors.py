@@ -35,7 +35,7 @@ def test_without_metadata_the_sources_are_named(root, monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "requires", missing)
-    assert str(missing_extra("a", "align")).endswith(f"pip install '{root}[align]'")
+    assert str(missing_extra("a", "heic")).endswith(f"pip install '{root}[heic]'")
 
 
 def test_every_extra_that_is_asked_for_exists(root, metadata):

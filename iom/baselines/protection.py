@@ -14,7 +14,7 @@ from iom.codes.packing import plane_count
 from iom.config import CodeConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
-from iom.nn.layers.index_of_max import orthonormal_columns
+from iom.nn.frames import orthonormal_columns
 
 Keys = TransformKey | Sequence[TransformKey]
 

@@ -27,6 +27,7 @@ from iom.errors import (
     KeyKindWarning,
     KeyMaterialError,
     NotEnrolledError,
+    PrecisionWarning,
     RevokedError,
     StoreError,
     needs_train,
@@ -406,7 +407,7 @@ def _warnings_in_one_line() -> Iterator[None]:
     show_others = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, KeyKindWarning):
+        if issubclass(category, KeyKindWarning | PrecisionWarning):
             print(f"warning: {message}", file=sys.stderr)
         else:
             show_others(message, category, *place, **more)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,6 +181,56 @@ def hash_(
         lines.append(f"{done.continued} of them were finished before")
     lines.append(f"{found} codes in {output}; what needs a look in {report}")
     return Answer({**facts, "continued": done.continued}, "\n".join(lines))
+
+
+@command(
+    "faces",
+    renamed={"--out": "--output"},
+    epilog="""\
+A picture of exactly 112x112 pixels is a face that is aligned already.
+Exit code 0: every photograph has a face; 1: one has none, or cannot be read; 2: wrong use.
+""",
+    examples=(
+        "group.jpg",
+        "*.jpg --output found       # each photograph with boxes, and its faces below",
+        "group.jpg --json",
+    ),
+)
+def faces(
+    photos: Annotated[Sequence[Path], argument("PHOTO...", nargs=-1, required=True)],
+    *,
+    output: Annotated[Path | None, output_option("pictures of what was found")],
+    detector: Annotated[str, option("mtcnn, yunet or yunet_onnx", "NAME")] = "mtcnn",
+    detector_weights: DetectorWeights,
+    min_score: Annotated[float | None, option("lowest score (default: the detector's own)", "X")] = None,
+    min_size: Annotated[float, option("smallest side of a face", "PIXELS")] = 32.0,
+) -> Answer:
+    """Show the faces of photographs: boxes, scores, sizes and landmarks."""
+    from iom.photos.detect import DETECTORS, build_detector
+    from iom.photos.picture import faces
+
+    find = build_detector(detector, weights=detector_weights, threads=0)
+    lowest = DETECTORS[detector].min_score if min_score is None else min_score
+    rows: list[dict[str, Any]] = []
+    lines = []
+    for number, photo in enumerate(photos):
+        row: dict[str, Any] = {"photo": photo, "faces": [], "notes": [], "reason": ""}
+        rows.append(row)
+        try:
+            found = faces(photo, detector=find, min_score=lowest, min_size=min_size)
+        except DataError as error:
+            row["reason"] = str(error)
+            lines.append(str(error))
+            continue
+        row |= {"notes": list(found.notes), "reason": found.reason}
+        for face in found:
+            row["faces"].append({"face": face.number, **face.measures, "landmarks": face.landmarks.tolist()})
+        lines.append(f"{photo}: {found!r}")
+        if output is not None:
+            row["picture"] = output / f"{number}_{photo.stem}.jpg"
+            output.mkdir(parents=True, exist_ok=True)
+            found.sheet().save(row["picture"], quality=90)
+    return Answer({"photographs": rows}, "\n".join(lines), all(row["faces"] for row in rows))
 
 
 def read_key(file: Path | None) -> "TransformKey":

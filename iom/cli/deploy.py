@@ -68,11 +68,10 @@ def deploy(
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
 
     from iom.export.context import load_source
-    from iom.export.exporter import Exporter, check_targets, faces_of_pairs, synthetic_faces
+    from iom.export.exporter import Exporter, faces_of_pairs, synthetic_faces
     from iom.export.exporter import calibration_faces as read_calibration_faces
     from iom.pretrained import hasher_path
 
-    check_targets(targets)
     source = load_source(models.hasher, weights=models.weights)
     size = source.embedder.input_size
     faces = synthetic_faces(size)
@@ -87,8 +86,8 @@ def deploy(
             check = manifest.check
             assert check is not None  # noqa: S101  (an export without one does not return)
             rate = "" if check.eer is None else f", EER {check.eer:.2%} ({check.source_eer:.2%})"
-            print(f"{target}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
-            rows.append({"format": target, "name": name, **dataclasses.asdict(check)})
+            print(f"{target}, {manifest.precision}: {check.equal_symbols:.2%} equal symbols{rate} -> {output}")
+            rows.append({"format": target, "name": name, "precision": manifest.precision, **dataclasses.asdict(check)})
     return Answer({"output": output, "artefacts": rows})
 
 
@@ -145,10 +144,9 @@ with a gallery of your own:
   iom make-token tokens.json alice --role admin
   iom serve --gallery sqlite:///door.db --keys file:door.keys --tokens tokens.json
 
-Then open http://127.0.0.1:8000/. Needs the extra `service`, and `align` to take
-photographs. Tokens and faces cross the network: serve other machines only with --certificate and
---certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops it after the requests
-that are under way.
+Then open http://127.0.0.1:8000/. Tokens and faces cross the network: serve other machines only
+with --certificate and --certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops
+it after the requests that are under way.
 
 --failures counts by token and subject, a sixth of them at once; all tokens together have three times
 as many, searches ten times. --proxy takes an address or a network in front of the service; without
@@ -169,11 +167,11 @@ def serve(
     detector: Annotated[
         str,
         option(
-            "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; auto is mtcnn where it is "
-            "installed; none takes only faces that are aligned",
+            "finds and aligns the faces of photographs: mtcnn, yunet or yunet_onnx; none takes only faces that are "
+            "aligned",
             "NAME",
         ),
-    ] = "auto",
+    ] = "mtcnn",
     detector_weights: DetectorWeights,
     rate: Annotated[float, option("requests/s of a token", "N")] = 20.0,
     failures: Annotated[float, option("failed verifications of a subject in an hour", "N")] = 60.0,

@@ -58,7 +58,10 @@ class GalleryOptions:
         "sqlite:///gallery.db"
     )
     keys: Annotated[str, option("key store", "URL", envvar="IOM_KEYS", show_envvar=True)] = "file:gallery.keys"
-    passphrase_file: Annotated[Path | None, option("its first line opens the key store", "FILE")] = None
+    passphrase_file: Annotated[
+        Path | None,
+        option("its first line opens the key store", "FILE", envvar="IOM_PASSPHRASE_FILE", show_envvar=True),
+    ] = None
     application: Annotated[str, option("tenant", "NAME")] = "default"
     quiet: Quiet = False
 
@@ -196,7 +199,7 @@ def _enroll_folder(
     place: GalleryOptions, folder: Path, models: HasherOptions, fuse: str, *, allow_revoked: bool
 ) -> Answer:
     """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
-    from tqdm import tqdm
+    from iom._progress import tqdm
 
     listing = list_subjects(folder)
     _tell_links(folder, listing.linked_folders)

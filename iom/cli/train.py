@@ -296,8 +296,8 @@ def _chosen(known: Iterable[str], part: str) -> list[str]:
 def _measured(names: Sequence[str], settings: dict[str, Any], *, progress: bool) -> Iterator[dict[str, Any]]:
     """A row for each backbone; one that cannot be built at this size says why."""
     import keras
-    from tqdm import tqdm
 
+    from iom._progress import tqdm
     from iom.nn.backbones.registry import build_backbone, measure
 
     for name in tqdm(names, desc="building", unit="backbone", disable=not progress):
@@ -395,7 +395,8 @@ def check_weights(
 
     NAME_OR_FILE is architecture.tag, or a model file.
     """
-    from iom.pretrained.weights import check_on_faces, load_backbone_model
+    from iom.pretrained.face_check import check_on_faces
+    from iom.pretrained.weights import load_backbone_model
 
     loaded = load_backbone_model(name, check=False)
     stated = f"{loaded.input.colour_order} {loaded.input.range}"

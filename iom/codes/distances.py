@@ -26,7 +26,7 @@ class Neighbours(NamedTuple):
 def paired(a: PackedCodes, b: PackedCodes, *, threads: int = 0) -> NDArray[np.int32]:
     """Distance of row i of `a` and row i of `b`, for every i, `(N,)`; `threads` 0 takes the cores of this process.
 
-    Example:
+    Examples:
         >>> from iom.codes.packing import pack
         >>> a, b = np.array([[0, 7, 3], [1, 1, 1]]), np.array([[0, 6, 3], [2, 3, 4]])
         >>> paired(pack(a, 8), pack(b, 8)).tolist()

@@ -39,7 +39,7 @@ def word_count(code_length: int) -> int:
 def encoding_id(code_length: int, alphabet_size: int) -> str:
     """Name of the stored form of codes: layout, M and Q.
 
-    Example:
+    Examples:
         >>> encoding_id(512, 8)
         'iom-planes/1:512x8'
     """
@@ -101,7 +101,7 @@ class PackedCodes:
 def pack(codes: NDArray[Any], alphabet_size: int) -> PackedCodes:
     """Write codes `(N, M)`, integers of `0 <= symbol < alphabet_size <= 256`, as bit planes; a `CodeError` for others.
 
-    Example:
+    Examples:
         >>> packed = pack(np.array([[0, 3, 1], [2, 2, 0]]), 4)
         >>> packed.planes.tolist()
         [[[6], [2]], [[0], [3]]]

@@ -26,7 +26,7 @@ class SubjectBatches:
     Raises:
         DataError: Fewer than P subjects have K images.
 
-    Example:
+    Examples:
         >>> batches = SubjectBatches(np.array([0, 0, 0, 1, 2, 2, 3]), subjects=2, images=2, seed=1)
         >>> sorted(batches.rows(epoch=0, step=0)[:2].tolist()) in ([0, 1], [0, 2], [1, 2], [4, 5])
         True

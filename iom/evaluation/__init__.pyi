@@ -4,6 +4,7 @@ from .identification import search_templates as search_templates
 from .pairs import PairEvaluator as PairEvaluator
 from .records import ReportData as ReportData
 from .records import read_report as read_report
+from .report.write import write_report as write_report
 from .score_files import read_scores as read_scores
 from .score_files import write_scores as write_scores
 from .scores import CodeSystem as CodeSystem

@@ -1,15 +1,14 @@
 """Demonstration on three faces: codes under one key, and the effect of a new key, as text and as a picture."""
 
+import colorsys
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from iom._files import atomic_path
 from iom.errors import DataError, WeightsError
@@ -21,9 +20,10 @@ from iom.photos.images import read_images
 from iom.pretrained import HASHER_FILE, hashers
 from iom.synthetic import load_face_model
 
-MATCH_COLOUR, NO_MATCH_COLOUR, BLANK = "#3d8b57", "#c8553d", (0.93, 0.93, 0.93)
+MATCH_COLOUR, NO_MATCH_COLOUR, BLANK = "#3d8b57", "#c8553d", 237
 FACES = ("A  enrolled", "B  the same person", "C  another person")
 CODE_ROWS = 8
+COLUMN, FACE_ROW, SCENE_ROW, FACE, CODE_HEIGHT, MARGIN = 360, 236, 236, 180, 160, 6  # pixels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,70 +137,82 @@ def demonstrate(images: NDArray[np.uint8], hasher: FaceHasher) -> Demonstration:
 
 def draw_demo(shown: Demonstration, images: NDArray[np.uint8], path: Path) -> None:
     """Draw faces `(3, S, S, 3)`, codes and decisions into a PNG."""
-    figure = Figure(figsize=(14, 8.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(1 + len(shown.scenes), 4, width_ratios=(1, 1, 1, 1.25))
+    picture = Image.new("RGB", (4 * COLUMN + COLUMN // 4, FACE_ROW + SCENE_ROW * len(shown.scenes)), "white")
+    draw = ImageDraw.Draw(picture)
     for column, (image, title) in enumerate(zip(images, FACES, strict=True)):
-        axes = figure.add_subplot(grid[0, column])
-        axes.imshow(image, interpolation="bicubic")
-        axes.set_title(title, fontsize=11)
-        axes.set_axis_off()
-    _draw_legend(figure.add_subplot(grid[0, 3]), shown)
-    for row, scene in enumerate(shown.scenes, start=1):
-        axes = figure.add_subplot(grid[row, 0])
-        _draw_code(axes, scene.template, np.ones(shown.code_length, bool), shown.alphabet_size)
-        axes.set_title(f"{row}  {scene.title}", fontsize=10.5, loc="left")
-        for column, probe in enumerate(scene.probes, start=1):
-            equal = probe == scene.template
-            axes = figure.add_subplot(grid[row, column])
-            _draw_code(axes, probe, equal, shown.alphabet_size)
-            axes.set_xlabel(f"{int(equal.sum())} of {len(equal)} positions agree with A", fontsize=9)
-        _draw_distances(figure.add_subplot(grid[row, 3]), scene, shown)
+        left = column * COLUMN + (COLUMN - FACE) // 2
+        _write(draw, (left + FACE // 2, 12), title, anchor="mt")
+        picture.paste(Image.fromarray(image).resize((FACE, FACE), Image.Resampling.BICUBIC), (left, 34))
+    draw.multiline_text((3 * COLUMN + MARGIN, 12), _legend(shown), "black", ImageFont.load_default(14), spacing=6)
+    for row, scene in enumerate(shown.scenes):
+        top = FACE_ROW + row * SCENE_ROW
+        _write(draw, (MARGIN, top), f"{row + 1}  {scene.title}")
+        for column, code in enumerate([scene.template, *scene.probes]):
+            equal = code == scene.template
+            place = (column * COLUMN + MARGIN, top + 24)
+            picture.paste(_cells(code, equal, shown.alphabet_size), place)
+            if column:
+                middle = column * COLUMN + COLUMN // 2
+                text = f"{int(equal.sum())} of {len(equal)} positions agree with A"
+                _write(draw, (middle, top + 30 + CODE_HEIGHT), text, anchor="mt")
+        _draw_distances(draw, (3 * COLUMN + MARGIN, top + 24), scene, shown)
     try:
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=110, format="png")
+            picture.save(temporary, format="PNG")
     except OSError as error:
         raise DataError(f"cannot write the picture {path}: {error.strerror or error}") from error
 
 
-def _draw_code(axes: Any, code: NDArray[np.uint8], agrees: NDArray[np.bool_], alphabet_size: int) -> None:
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, colour: str = "black", **how: Any) -> None:
+    draw.text(place, text, colour, ImageFont.load_default(15), **how)
+
+
+def _cells(code: NDArray[np.uint8], agrees: NDArray[np.bool_], alphabet_size: int) -> Image.Image:
     """Symbols as coloured cells in reading order; grey where the probe differs from A."""
-    columns = -(-len(code) // CODE_ROWS)
-    colours = matplotlib.colormaps["turbo"](np.linspace(0.08, 0.92, alphabet_size))
-    cells = np.ones((CODE_ROWS * columns, 3))
-    cells[: len(code)] = np.where(agrees[:, None], colours[code, :3], BLANK)
-    axes.imshow(cells.reshape(CODE_ROWS, columns, 3), aspect="auto", interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
+    hues = [colorsys.hsv_to_rgb(0.8 * value / alphabet_size, 0.8, 0.9) for value in range(alphabet_size)]
+    colours = (255 * np.array(hues)).astype(np.uint8)
+    cells = np.full((CODE_ROWS * -(-len(code) // CODE_ROWS), 3), 255, np.uint8)
+    cells[: len(code)] = np.where(agrees[:, None], colours[code], np.uint8(BLANK))
+    size = (COLUMN - 2 * MARGIN, CODE_HEIGHT)
+    return Image.fromarray(cells.reshape(CODE_ROWS, -1, 3)).resize(size, Image.Resampling.NEAREST)
 
 
-def _draw_distances(axes: Any, scene: Scene, shown: Demonstration) -> None:
-    for place, (name, distance) in enumerate(zip(("A : B", "A : C"), scene.distances, strict=True)):
+def _draw_distances(draw: ImageDraw.ImageDraw, place: tuple[int, int], scene: Scene, shown: Demonstration) -> None:
+    left, top = place
+
+    def across(distance: float) -> int:
+        return left + round(distance / shown.code_length * (COLUMN - MARGIN))
+
+    for row, (name, distance) in enumerate(zip(("A : B", "A : C"), scene.distances, strict=True)):
         decision, is_long = shown.decision(distance), distance > 0.4 * shown.code_length
-        axes.barh(place, distance, height=0.6, color=MATCH_COLOUR if decision == "match" else NO_MATCH_COLOUR)
-        left = 0.02 * shown.code_length + (0 if is_long else distance)
-        colour = "white" if is_long else "black"
-        axes.text(left, place, f"{name}   {distance}   {decision}", va="center", color=colour, fontsize=10)
-    axes.axvline(shown.threshold, color="black", linewidth=1.4)
-    axes.axvline(shown.code_length * (1 - 1 / shown.alphabet_size), color="#666666", linewidth=1, linestyle=":")
-    axes.set(xlim=(0, shown.code_length), ylim=(1.6, -0.6), yticks=[])
-    axes.set_xlabel("distance (differing positions)", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+        upper = top + 16 + 72 * row
+        colour = MATCH_COLOUR if decision == "match" else NO_MATCH_COLOUR
+        draw.rectangle((left, upper, across(distance), upper + 46), colour)
+        start = 8 + (left if is_long else across(distance))
+        text = f"{name}   {distance}   {decision}"
+        _write(draw, (start, upper + 23), text, "white" if is_long else "black", anchor="lm")
+    bottom = top + CODE_HEIGHT
+    draw.line((across(shown.threshold), top, across(shown.threshold), bottom), "black", 2)
+    unrelated = across(shown.code_length * (1 - 1 / shown.alphabet_size))
+    for dash in range(top, bottom, 8):
+        draw.line((unrelated, dash, unrelated, dash + 3), "#666666")
+    draw.line((left, bottom, across(shown.code_length), bottom), "black")
+    for value in (0, shown.threshold, shown.code_length):
+        _write(draw, (across(value), bottom + 6), str(value), anchor="mt")
 
 
-def _draw_legend(axes: Any, shown: Demonstration) -> None:
+def _legend(shown: Demonstration) -> str:
     mated, non_mated = shown.cosine_distances
-    axes.set_axis_off()
-    lines = (
-        f"Code: {shown.code_length} symbols of {shown.alphabet_size} values,",
-        "one colour for each value; in B and C only",
-        "the positions that agree with A are coloured.",
-        "",
-        f"Solid line: threshold {shown.threshold}, calibrated at",
-        f"FMR {shown.fmr:g}; at or below it is a match.",
-        "Dotted line: expected for unrelated codes.",
-        "",
-        "Cosine distance of the embeddings:",
-        f"A : B {mated:.3f}     A : C {non_mated:.3f}",
+    return "\n".join(
+        (
+            f"Code: {shown.code_length} symbols of {shown.alphabet_size} values,",
+            "one colour for each value; in B and C only",
+            "the positions that agree with A are coloured.",
+            "Bars: distance (differing positions). Solid line:",
+            f"threshold {shown.threshold}, calibrated at FMR {shown.fmr:g}; at or",
+            "below it is a match. Dotted line: expected for",
+            "unrelated codes.",
+            f"Cosine distance of the embeddings: A : B {mated:.3f},",
+            f"A : C {non_mated:.3f}.",
+        )
     )
-    axes.text(0, 1, "\n".join(lines), va="top", fontsize=10, linespacing=1.4)

@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import numpy as np
 import pydantic
-from tqdm import tqdm
 
 from iom._environment import environment
+from iom._progress import tqdm
 from iom._registry import lookup
 from iom.attacks import ATTACKS
 from iom.config import EvaluateConfig

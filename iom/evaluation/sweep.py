@@ -14,9 +14,9 @@ import keras
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from iom._files import Journal, atomic_path, csv_text, write_json, write_text
+from iom._progress import tqdm
 from iom._registry import lookup
 from iom.baselines import BASELINES
 from iom.baselines.protection import stored_bits

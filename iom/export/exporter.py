@@ -3,17 +3,15 @@
 import dataclasses
 import functools
 import importlib
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from iom._files import TEMPORARY, atomic_path, list_images
+from iom._files import TEMPORARY, list_images
 from iom._random import numpy_stream
 from iom._registry import lookup
 from iom.data.benchmarks.base import PairBenchmark
@@ -24,10 +22,10 @@ from iom.export.formats import FORMATS, Format
 from iom.export.tfjs import run_tfjs
 from iom.keys import KEY_KINDS, TransformKey
 from iom.metrics.verification import error_curve
-from iom.models.artifact import Check, Manifest, check_precision, hashed_files, manifest_path, write_manifest
+from iom.models.artifact import Check, Manifest, has_bfloat16, hashed_files, manifest_path, write_manifest
 from iom.models.face_hasher import ArtifactFaceHasher
 from iom.nn.hash_network import head_program
-from iom.nn.hash_numpy import PROGRAM, head_path
+from iom.nn.hash_numpy import head_path, write_head
 from iom.photos.images import Pixels, read_images
 from iom.synthetic import load_face_model
 
@@ -39,7 +37,7 @@ TURN, MARGIN = 1e-3, 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Faces:
+class TrialFaces:
     """Faces `(N, S, S, 3)` uint8 to try an artefact on, and pairs of them where there are real people among them."""
 
     name: str
@@ -47,7 +45,7 @@ class Faces:
     benchmark: PairBenchmark | None = None
 
 
-def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) -> Faces:
+def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) -> TrialFaces:
     """The images of a list of pairs such as LFW's; `max_pairs` takes so many, evenly spread, 0 all."""
     benchmark = read_pair_list(pairs, folder)
     chosen = np.arange(len(benchmark))
@@ -65,15 +63,15 @@ def faces_of_pairs(pairs: Path, folder: Path, *, size: int, max_pairs: int = 0) 
         fold=benchmark.fold[chosen],
         subjects=benchmark.subjects[used],
     )
-    return Faces(f"{pairs.stem}, {len(chosen)} pairs", read_images(paths, size=size), part)
+    return TrialFaces(f"{pairs.stem}, {len(chosen)} pairs", read_images(paths, size=size), part)
 
 
-def synthetic_faces(size: int) -> Faces:
+def synthetic_faces(size: int) -> TrialFaces:
     """Synthetic faces, where no real ones are at hand."""
     images, _ = load_face_model().sample(SYNTHETIC_SUBJECTS, SYNTHETIC_SAMPLES, seed=SYNTHETIC_SEED)
     if images.shape[1] != size:
         raise DataError(f"synthetic faces have {images.shape[1]} pixels a side, expected {size}")
-    return Faces("synthetic faces", images)
+    return TrialFaces("synthetic faces", images)
 
 
 def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
@@ -88,14 +86,6 @@ def calibration_faces(folder: Path | None, count: int, *, size: int) -> Pixels:
     return read_images([paths[number] for number in chosen], size=size)
 
 
-def check_targets(names: Sequence[str]) -> None:
-    """Refuse formats that this machine cannot run and so cannot check, before any work is done."""
-    for name in names:
-        wanted = lookup(FORMATS, name, "export format")
-        if wanted.runtime == "openvino":
-            check_precision(f"--to {name}", wanted.precision)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exporter:
     """One hasher to many formats, each compared with it under one key (`stolen_key`).
@@ -107,7 +97,7 @@ class Exporter:
     source: ExportSource
     _: dataclasses.KW_ONLY
     calibration: Pixels
-    faces: Faces
+    faces: TrialFaces
     key: TransformKey = dataclasses.field(default_factory=TransformKey.generate)
 
     def export(self, names: Sequence[str], folder: Path, *, name: str) -> dict[str, Manifest]:
@@ -124,16 +114,30 @@ class Exporter:
             orders = [derive(TransformKey.generate(), hasher.key_size, hasher.keep) for _ in self.calibration]
             context = ExportContext(self.source, self.calibration, np.array(orders, np.int32), Path(scratch))
             for one, wanted in chosen.items():
-                made = Path(scratch) / one
-                made.mkdir()
-                manifests[one] = self._one(one, wanted, context, made / f"{name}{wanted.suffix}")
-                _move(made, folder)
+                manifests[one] = self._first_that_passes(one, wanted, context, name, folder)
         return manifests
 
-    def _one(self, target: str, wanted: Format, context: ExportContext, path: Path) -> Manifest:
+    def _first_that_passes(
+        self, target: str, wanted: Format, context: ExportContext, name: str, folder: Path
+    ) -> Manifest:
+        """Write a format, or in its place the first of `Format.instead` that this CPU has and whose check passes."""
+        losses: list[str] = []
+        for number, tried in enumerate([wanted, *(FORMATS[each] for each in wanted.instead)]):
+            if tried.precision == "bfloat16" and not has_bfloat16():
+                continue
+            made = context.scratch / f"{target}-{number}"
+            made.mkdir()
+            manifest, check = self._one(target, tried, context, made / f"{name}{wanted.suffix}")
+            if check.passed:
+                _move(made, folder)
+                return manifest
+            losses.append(_loss_message(target, tried.precision, check))
+        raise WeightsError("; ".join(losses))
+
+    def _one(self, target: str, wanted: Format, context: ExportContext, path: Path) -> tuple[Manifest, Check]:
         module, function = wanted.writer.split(":")
         getattr(importlib.import_module(f"iom.export.{module}"), function)(context, path)
-        write_head(self.source.hasher.model, head_path(path))
+        write_head(head_path(path), *head_program(self.source.hasher.model))
         files = [file for file in path.parent.rglob("*") if file.is_file()]
         hasher = self.source.hasher
         manifest = Manifest(
@@ -153,11 +157,9 @@ class Exporter:
         else:
             codes = ArtifactFaceHasher.load(path).hash_images(self.faces.images, self.key)
         check = self.check(codes, wanted)
-        if not check.passed:
-            raise WeightsError(_loss_message(target, check))
         manifest = dataclasses.replace(manifest, check=check)
         write_manifest(path, manifest)
-        return manifest
+        return manifest, check
 
     def check(self, codes: NDArray[np.uint8], wanted: Format) -> Check:
         """Compare codes `(N, M)` of the faces, computed by an artefact, with those of the source."""
@@ -203,9 +205,9 @@ class Exporter:
         return error_curve(distances[benchmark.same], distances[~benchmark.same]).equal_error_rate()
 
 
-def _loss_message(target: str, check: Check) -> str:
+def _loss_message(target: str, precision: str, check: Check) -> str:
     text = (
-        f"export to {target}: {check.equal_symbols:.2%} of the symbols are those of the hasher "
+        f"export to {target} in {precision}: {check.equal_symbols:.2%} of the symbols are those of the hasher "
         f"(at least {check.least_equal_symbols:.2%} are asked for)"
     )
     if check.eer is not None and check.source_eer is not None:
@@ -222,15 +224,3 @@ def _move(made: Path, folder: Path) -> None:
             shutil.rmtree(place)
         path.replace(place)
     made.rmdir()
-
-
-def write_head(hasher: keras.Model, path: Path) -> None:
-    """Write the steps of a hash network and their arrays, for `iom.nn.hash_numpy`."""
-    steps, arrays = head_program(hasher)
-    for name, array in arrays.items():
-        half = array.astype(np.float16)
-        if np.array_equal(half, array):  # a frozen or stored projection
-            arrays[name] = half
-    program = np.frombuffer(json.dumps(steps).encode(), np.uint8)
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **{PROGRAM: program, **arrays})

@@ -19,7 +19,9 @@ class Format(NamedTuple):
     """An export format: suffix, runtime (`iom.models.artifact.RUNTIMES` or `tfjs`), arithmetic, bounds of its check.
 
     `writer` is a `module:function` of `iom.export` that takes an `ExportContext` and the path of the artefact; `extras`
-    are those of `iom` that writing and running need; `max_eer_loss` is a share (0.001 is 0.1 percentage point).
+    are those of `iom` that writing and running need; `max_eer_loss` is a share (0.001 is 0.1 percentage point). Where
+    the CPU does not have the precision, or the check does not pass, the first of the formats `instead` that does takes
+    its place, under the same suffix.
     """
 
     suffix: str
@@ -29,6 +31,7 @@ class Format(NamedTuple):
     extras: tuple[str, ...] = ()
     min_equal_symbols: float = EXACT
     max_eer_loss: float = 0.001
+    instead: tuple[str, ...] = ()
 
 
 _ONNX, _OPENVINO, _LITERT = ("onnx", "onnxruntime"), ("onnx", "openvino"), ("litert",)
@@ -38,7 +41,7 @@ FORMATS: dict[str, Format] = {
     "onnx": Format(".onnx", "onnxruntime", "float32", "onnx:write_onnx", _ONNX),
     "onnx_int8": Format(".int8.onnx", "onnxruntime", "int8", "onnx:write_int8", _ONNX, INTEGER, 0.01),
     "openvino": Format(".xml", "openvino", "float32", "onnx:write_openvino", _OPENVINO),
-    "fast": Format(".fast.xml", "openvino", "bfloat16", "onnx:write_openvino", _OPENVINO, HALF),
+    "fast": Format(".fast.xml", "openvino", "bfloat16", "onnx:write_openvino", _OPENVINO, HALF, instead=("openvino",)),
     "litert": Format(".tflite", "litert", "float32", "tensorflow:write_litert", _LITERT),
     "litert_float16": Format(".float16.tflite", "litert", "float16", "tensorflow:write_litert_float16", _LITERT, 0.94),
     "litert_dynamic": Format(

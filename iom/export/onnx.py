@@ -21,9 +21,8 @@ from iom.errors import WeightsError, needs_extra
 from iom.export.context import ExportContext
 from iom.export.folding import graph_readers
 from iom.keys import ROTATION_ROUNDS
-from iom.nn.hash_numpy import FLOOR, block_sizes
+from iom.nn.hash_numpy import DECAY, FLOOR, RATE, block_sizes
 from iom.nn.layers import graph_nodes
-from iom.nn.layers.index_of_max import DECAY, RATE
 
 OPSET = 17
 IR_VERSION = 8

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from iom._files import Journal, list_subjects
+from iom._progress import tqdm
 from iom._registry import lookup
 from iom._untrusted import path_inside
 from iom.data.tfrecord import open_shards

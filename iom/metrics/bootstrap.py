@@ -71,7 +71,7 @@ def bootstrap_samples(
     `groups` are the numbers of each kind, as `{"subjects": 1680, "keys": 10}`; `statistic` takes the counts of each
     kind by its name, gives figures `(F,)`. `usable`: whether a draw of subjects serves, see `group_draws`.
 
-    Example:
+    Examples:
         >>> values = np.array([1.0, 2.0, 3.0])
         >>> def mean(subjects):
         ...     return [np.average(values, weights=subjects)]
@@ -179,7 +179,7 @@ def bootstrap_intervals(
     Raises:
         DataError: No statistic, no replicate, or too few subjects (see `group_draws`).
 
-    Example:
+    Examples:
         >>> distances = np.array([1.0, 2.0, 3.0, 4.0])
         >>> def mean(weights):
         ...     return {"mean": float(np.average(distances, weights=weights))}

@@ -99,7 +99,7 @@ class Searches:
 class GallerySearch:
     """Takes the distances of probes to a gallery, with one reference of each subject `(G,)`, block by block.
 
-    Example:
+    Examples:
         >>> search = GallerySearch([7, 8, 9])
         >>> search.add([[1, 3, 5], [4, 4, 6], [5, 2, 6]], [7, 8, 3])
         >>> found = search.searches()

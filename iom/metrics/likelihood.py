@@ -33,7 +33,7 @@ class LikelihoodRatio:
     The slope is at most 0. The bounds are the strongest statements that the calibration data support, see
     `fit_likelihood_ratio`.
 
-    Example:
+    Examples:
         >>> ratio = LikelihoodRatio(slope=-0.02, offset=13.0, low=-1.8, high=3.9)
         >>> ratio.log10([0, 600, 650, 1500]).tolist()
         [3.9, 1.0, 0.0, -1.8]
@@ -95,7 +95,7 @@ def fit_likelihood_ratio(
     Raises:
         DataError: A curve of `AllPairs` that ends at a limit.
 
-    Example:
+    Examples:
         >>> from iom.metrics.verification import error_curve
         >>> curve = error_curve([1, 2, 3, 4], [3, 5, 6, 7, 8])
         >>> ratio = fit_likelihood_ratio(curve, comparisons=(4, 5), units=(4, 5))
@@ -131,7 +131,7 @@ def isotonic_log_ratios(curve: ErrorCurve) -> NDArray[np.float64]:
     Pool adjacent violators (PAV). Infinite where only one kind of comparison is found: a reference for other ratios,
     nothing to decide by. NaN where no comparison has any weight.
 
-    Example:
+    Examples:
         >>> from iom.metrics.verification import error_curve
         >>> isotonic_log_ratios(error_curve([1, 2, 4], [3, 4, 5])).round(3).tolist()  # at 1, 2, 3, 4, 5
         [inf, inf, -0.301, -0.301, -inf]
@@ -153,7 +153,7 @@ def log_ratio_cost(curve: ErrorCurve, log_ratios: ArrayLike) -> float:
     0 is certain and right, 1 as good as a ratio of 1 throughout, above 1 is worse than no ratio at all. It counts both
     what the distances cannot tell (Cllr of `isotonic_log_ratios`, "minCllr") and what is lost in calibration.
 
-    Example:
+    Examples:
         >>> from iom.metrics.verification import error_curve
         >>> curve = error_curve([1, 2], [2, 3])
         >>> log_ratio_cost(curve, [0, 0, 0]), log_ratio_cost(curve, isotonic_log_ratios(curve))
@@ -174,7 +174,7 @@ def reliability(curve: ErrorCurve, ratio: LikelihoodRatio) -> NDArray[np.float64
     Bins are `BIN` of log10 wide, from the lowest ratio to the highest. Of a reliable ratio the first row over the sum
     of the first two is the third, the mean probability of both kinds at a prior of 0.5, NaN in an empty bin.
 
-    Example:
+    Examples:
         >>> from iom.metrics.verification import error_curve
         >>> ratio = LikelihoodRatio(slope=-1.0, offset=1.0, low=-1.0, high=1.0)
         >>> reliability(error_curve([0, 0, 0, 2], [0, 2, 2, 2]), ratio).round(2).tolist()

@@ -25,7 +25,7 @@ Histogram = NDArray[np.float64]
 def nominal_bits(code_length: int, alphabet_size: int) -> float:
     """Bits of a code if all codes were equally likely, M log2 Q.
 
-    Example:
+    Examples:
         >>> nominal_bits(512, 8)
         1536.0
     """
@@ -46,7 +46,7 @@ def symbol_shares(codes: NDArray[Any], alphabet_size: int) -> NDArray[np.float64
 def symbol_entropy(codes: NDArray[Any], alphabet_size: int) -> NDArray[np.float64]:
     """Shannon entropy of the symbol at each position, bits, `(M,)`; log2 Q where balanced.
 
-    Example:
+    Examples:
         >>> symbol_entropy(np.array([[0, 1], [1, 1], [2, 1], [3, 1]]), 4).tolist()
         [2.0, 0.0]
     """
@@ -56,7 +56,7 @@ def symbol_entropy(codes: NDArray[Any], alphabet_size: int) -> NDArray[np.float6
 def min_entropy(codes: NDArray[Any], alphabet_size: int) -> NDArray[np.float64]:
     """Min-entropy of each position, `-log2` of the likeliest symbol's share, bits, `(M,)`.
 
-    Example:
+    Examples:
         >>> min_entropy(np.array([[0, 1], [1, 1], [0, 1], [2, 1]]), 4).tolist()
         [1.0, 0.0]
     """
@@ -75,7 +75,7 @@ def degrees_of_freedom(non_mated: ArrayLike) -> float:
     Raises:
         DataError: No comparisons, or all at one distance.
 
-    Example:
+    Examples:
         >>> from math import comb
         >>> round(degrees_of_freedom([comb(20, k) for k in range(21)]), 6)
         20.0
@@ -114,7 +114,7 @@ def local_linkability(mated: ArrayLike, non_mated: ArrayLike, *, omega: float = 
     Raises:
         DataError: Lengths that differ, a kind without comparisons, or `omega` not positive.
 
-    Example:
+    Examples:
         >>> local_linkability([2, 1, 1, 0], [0, 1, 3, 4]).tolist()  # shares 2:0, 2:1, 2:3, 0:2
         [1.0, 0.3333333333333333, 0.0, 0.0]
     """
@@ -131,7 +131,7 @@ def local_linkability(mated: ArrayLike, non_mated: ArrayLike, *, omega: float = 
 def system_linkability(mated: ArrayLike, non_mated: ArrayLike, *, omega: float = 1.0) -> float:
     """D_sys: the mean of D(s) over mated distances, 0 (unlinkable) to 1 (fully linkable).
 
-    Example:
+    Examples:
         >>> system_linkability([2, 1, 1, 0], [0, 1, 3, 4])  # 1/2 * 1 + 1/4 * 1/3
         0.5833333333333334
         >>> system_linkability([5, 0], [0, 5])
@@ -146,7 +146,7 @@ def maximal_linkability(mated: ArrayLike, non_mated: ArrayLike) -> float:
 
     0 where both are spread alike, 1 bit where every distance tells.
 
-    Example:
+    Examples:
         >>> maximal_linkability([5, 0], [0, 5])
         1.0
     """

@@ -21,7 +21,7 @@ def mean_vectors(vectors: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     Raises:
         DataError: Groups with gaps or of another length, or a mean that is zero.
 
-    Example:
+    Examples:
         >>> mean_vectors([[1, 0], [0, 1], [0, 2]], [0, 0, 1]).round(3).tolist()
         [[0.707, 0.707], [0.0, 1.0]]
     """
@@ -71,7 +71,7 @@ def majority_codes(codes: ArrayLike, groups: ArrayLike, alphabet_size: int) -> N
     Raises:
         DataError: Symbols outside of the alphabet, groups with gaps.
 
-    Example:
+    Examples:
         >>> majority_codes([[0, 2], [1, 2], [1, 0], [3, 3]], [0, 0, 0, 1], 4).tolist()
         [[1, 2], [3, 3]]
     """

@@ -88,7 +88,7 @@ class ErrorCurve:
 class RankedScores:
     """Finite distances of mated `(A,)` and non-mated `(B,)` comparisons, sorted once for curves under several weights.
 
-    Example:
+    Examples:
         >>> curve = RankedScores([1, 2, 4], [3, 4, 5, 6]).curve()
         >>> curve.thresholds.tolist()
         [-inf, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
@@ -150,7 +150,7 @@ def histogram_curve(mated: ArrayLike, non_mated: ArrayLike) -> ErrorCurve:
     Raises:
         DataError: Lengths that differ, a negative count, or a kind without any comparison.
 
-    Example:
+    Examples:
         >>> curve = histogram_curve([0, 1, 1, 0, 1], [0, 0, 0, 1, 3])
         >>> curve.thresholds.tolist()  # only distances that occur
         [-inf, 1.0, 2.0, 3.0, 4.0]
@@ -188,7 +188,7 @@ class FoldedScores:
     Raises:
         DataError: Lengths that differ, distances that are not finite, fewer than two folds.
 
-    Example:
+    Examples:
         >>> FoldedScores([1, 5, 2, 6, 4, 7], [1, 0, 1, 0, 1, 0], [0, 0, 1, 1, 2, 2]).accuracy()
         FoldAccuracy(mean=0.6666666666666666, std=0.23570226039551584)
     """

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from iom._files import sha256_of, write_json
 from iom._registry import lookup
 from iom._untrusted import paths_inside, read_json
-from iom.errors import DataError, WeightsError, needs_extra
+from iom.errors import DataError, PrecisionWarning, WeightsError, needs_extra
 from iom.keys import KEY_KINDS
 from iom.metrics.likelihood import PRIOR, LikelihoodRatio
 
@@ -272,13 +273,12 @@ def open_litert(path: Path, *, precision: str, threads: int = 0) -> Session:
 
 
 def open_openvino(path: Path, *, precision: str, threads: int = 0) -> Session:
-    """OpenVINO model (`.xml` and `.bin`), compiled for the precision that its manifest states (`OPENVINO_HINTS`).
+    """OpenVINO model (`.xml` and `.bin`), compiled for a precision (`OPENVINO_HINTS`; integers stand in the file).
 
     The library would take bfloat16 where the CPU has it and float32 elsewhere, with other symbols on another machine.
     """
     with needs_extra(f"running {path}", "openvino"):
         import openvino
-    check_precision(str(path), precision)
     settings = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS.get(precision, "f32"), "NUM_STREAMS": "1"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
@@ -359,8 +359,9 @@ def is_artifact(path: Path) -> bool:
     return path.suffix in {runtime.suffix for runtime in RUNTIMES.values()} or manifest_path(path).is_file()
 
 
-def open_session(path: Path, manifest: Manifest, *, threads: int = 0) -> Session:
-    """The artefact in the runtime that its manifest names."""
+def open_artifact(path: Path, *, threads: int = 0) -> tuple[Session, Manifest]:
+    """The artefact in the runtime that its manifest names, and the manifest with the precision that it computes in."""
+    manifest = _for_this_cpu(path, read_manifest(path))
     if manifest.runtime == "tfjs":
         raise WeightsError(f"{path}: TF.js runs in a browser or in Node.js, not here")
     runtime = lookup(RUNTIMES, manifest.runtime, "runtime")
@@ -368,21 +369,27 @@ def open_session(path: Path, manifest: Manifest, *, threads: int = 0) -> Session
         raise WeightsError(
             f"{path}: its manifest names the runtime {manifest.runtime}, whose artefacts end in {runtime.suffix}"
         )
-    return runtime.open(path, precision=manifest.precision, threads=threads)
+    return runtime.open(path, precision=manifest.precision, threads=threads), manifest
 
 
-def check_precision(name: str, precision: str) -> None:
-    """Refuse a precision (a key of `OPENVINO_HINTS`) that OpenVINO does not compute fast on this CPU."""
-    if precision != "bfloat16":
-        return
+def _for_this_cpu(path: Path, manifest: Manifest) -> Manifest:
+    """Float32 for bfloat16 where the CPU lacks it; the fingerprint follows (docs/adr/101-fast-on-every-cpu.md)."""
+    if manifest.precision != "bfloat16" or has_bfloat16():
+        return manifest
+    warnings.warn(
+        f"{path}: made for bfloat16, which this CPU does not have: it computes in float32 here, with a fingerprint of "
+        "its own; codes that were enrolled in bfloat16 are refused: enrol anew, or use the format openvino everywhere",
+        PrecisionWarning,
+        stacklevel=4,
+    )
+    return dataclasses.replace(manifest, precision="float32")
+
+
+def has_bfloat16() -> bool:
+    """Whether OpenVINO finds bfloat16 in this CPU."""
     with needs_extra("running an OpenVINO model", "openvino"):
         import openvino
-    capabilities = [str(each) for each in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
-    if "BF16" not in capabilities:
-        raise WeightsError(
-            f"{name}: computes in bfloat16, which this CPU does not have (it has {', '.join(capabilities)}); take "
-            "another format, such as openvino, the same in float32, or onnx, and enrol with that"
-        )
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _check_ends(path: Path, inputs: Iterable[object], outputs: Iterable[object]) -> None:

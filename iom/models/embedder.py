@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from iom._progress import tqdm
 from iom.errors import DataError, WeightsError
 from iom.keys import KEY_KINDS
-from iom.models.artifact import Manifest, Session, is_artifact, manifest_path, open_session, read_manifest
+from iom.models.artifact import Manifest, Session, is_artifact, manifest_path, open_artifact
 from iom.nn.hash_numpy import padded_batches
 from iom.photos.images import Pixels, decode_image, face_pixels, file_paths, image_bytes, read_images
 
@@ -275,8 +275,8 @@ def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cac
         )
         return FusedEmbedder(first, second, weight=float(fusion["weight"]))
     if is_artifact(path) and manifest_path(path).is_file():
-        manifest = read_manifest(path)
-        embedder = artifact_embedder(open_session(path, manifest), manifest, path=path, batch_size=batch_size)
+        session, manifest = open_artifact(path)
+        embedder = artifact_embedder(session, manifest, path=path, batch_size=batch_size)
     else:
         from iom.pretrained.weights import load_backbone_model  # imports Keras
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from iom._files import sha256_of, write_json
+from iom._progress import tqdm
 from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
@@ -29,7 +29,7 @@ from iom.models.artifact import (
     Session,
     is_artifact,
     manifest_path,
-    open_session,
+    open_artifact,
     read_manifest,
     read_metadata,
     write_manifest,
@@ -46,6 +46,8 @@ Keys = TransformKey | Sequence[TransformKey]
 SIZES = ("embedding_size", "code_length", "alphabet_size", "keep", "key_size", "key_kind")
 BATCH = 128
 """Rows of one hash call, always as many: another batch size may round differently and flip ties."""
+FEW = 16
+"""Rows of one call of the hash in NumPy where there are no more: its products round as those of `BATCH` rows do."""
 EMBEDDER_BATCH = 8
 """Faces of one call of the embedder, where nothing else is asked for."""
 MODEL_FILE = "hasher.keras"
@@ -87,6 +89,7 @@ class FaceHasher(abc.ABC):
     weights: str
     calibration: Calibration | None
     batch_size: int
+    _few = BATCH
 
     @property
     @abc.abstractmethod
@@ -127,7 +130,7 @@ class FaceHasher(abc.ABC):
 
     @abc.abstractmethod
     def _hash_batch(self, embeddings: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """Codes `(BATCH, M)` of embeddings `(BATCH, D)` under orders `(BATCH, W)`."""
+        """Codes `(B, M)` of embeddings `(B, D)` under orders `(B, W)`, where B is `BATCH`, or `_few` for few rows."""
 
     @property
     def input_size(self) -> int:
@@ -201,7 +204,8 @@ class FaceHasher(abc.ABC):
             )
         orders = np.broadcast_to(orders, (count, width))
         codes = np.empty((count, self.code_length), np.uint8)
-        for part, batch in padded_batches(BATCH, np.asarray(embeddings, np.float32), orders.astype(np.int32)):
+        size = self._few if count <= self._few else BATCH
+        for part, batch in padded_batches(size, np.asarray(embeddings, np.float32), orders.astype(np.int32)):
             codes[part] = self._hash_batch(*batch)[: part.stop - part.start]
         return codes
 
@@ -284,6 +288,8 @@ class ArtifactFaceHasher(FaceHasher):
     A call always takes `batch_size` faces: another size may round differently.
     """
 
+    _few = FEW
+
     def __init__(
         self, session: Session, manifest: Manifest, head: Head, *, path: Path, batch_size: int = EMBEDDER_BATCH
     ) -> None:
@@ -310,10 +316,8 @@ class ArtifactFaceHasher(FaceHasher):
             MissingExtraError: Its runtime is not installed.
         """
         path = Path(path)
-        manifest = read_manifest(path)
-        head = Head.load(head_path(path))
-        session = open_session(path, manifest, threads=threads)
-        return cls(session, manifest, head, path=path, batch_size=batch_size)
+        session, manifest = open_artifact(path, threads=threads)
+        return cls(session, manifest, Head.load(head_path(path)), path=path, batch_size=batch_size)
 
     @property
     def embedder(self) -> Embedder:
@@ -337,8 +341,8 @@ class ArtifactFaceHasher(FaceHasher):
         return other
 
     def save_calibration(self, path: Path) -> Path:
-        self.manifest = dataclasses.replace(read_manifest(path), calibration=self.calibration)
-        write_manifest(path, self.manifest)
+        write_manifest(path, dataclasses.replace(read_manifest(path), calibration=self.calibration))
+        self.manifest = dataclasses.replace(self.manifest, calibration=self.calibration)
         return manifest_path(path)
 
     def summary(self) -> str:

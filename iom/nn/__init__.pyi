@@ -2,11 +2,11 @@ from .backbones.registry import BACKBONES as BACKBONES
 from .backbones.registry import Complexity as Complexity
 from .backbones.registry import build_backbone as build_backbone
 from .backbones.registry import multiply_adds as multiply_adds
+from .frames import FRAMES as FRAMES
 from .hash_network import build_hasher as build_hasher
 from .hash_numpy import Head as Head
 from .layers.cosine import ClassCentres as ClassCentres
 from .layers.cosine import CosineLogits as CosineLogits
-from .layers.index_of_max import FRAMES as FRAMES
 from .layers.index_of_max import IoMProjection as IoMProjection
 from .layers.keyed import KeyedPermutation as KeyedPermutation
 from .layers.keyed import KeyedRotation as KeyedRotation

@@ -5,20 +5,26 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from iom._random import numpy_stream
 from iom._registry import lookup
-from iom.errors import ConfigError, WeightsError
+from iom.errors import WeightsError
 from iom.keys import KEY_KINDS
-from iom.nn.adapter import BOTTLENECK, add_hidden_layer, set_starting_weights
+from iom.nn.adapter import orthonormal_map
+from iom.nn.hash_numpy import DECAY, RATE, check_sizes
 from iom.nn.layers import UnitLength, graph_nodes, keyed
-from iom.nn.layers.index_of_max import DECAY, RATE, IoMProjection
+from iom.nn.layers.index_of_max import IoMProjection
 
 if TYPE_CHECKING:
     from iom.config import HasherConfig
 
 LEARNED_LAYER = "learned_layer"
+BOTTLENECK = "bottleneck"
 PROJECTION = "projection"
 KEYED_LAYER = "keyed_permutation"
 """Name of the layer that applies a key of any kind; saved files of all versions have it."""
+FIRST_PART = 0.01
+"""Approximate length that a hidden layer adds to a row at the start."""
+FIRST_SLOPE = 0.25
 
 
 def keyed_layer(kind: str, **settings: Any) -> keras.layers.Layer:
@@ -59,7 +65,7 @@ def build_hasher(embedding_size: int, config: "HasherConfig", *, seed: int = 0) 
         )
         rows = UnitLength(name="unit_learned")(rows)
     for number in range(1, config.hidden_layers + 1):
-        rows = add_hidden_layer(rows, number, units=config.hidden_size or embedding_size)
+        rows = _add_hidden_layer(rows, number, units=config.hidden_size or embedding_size)
     if config.bottleneck:
         rows = keras.layers.Dense(config.bottleneck, use_bias=False, name=BOTTLENECK)(rows)
         rows = UnitLength(name="unit_bottleneck")(rows)
@@ -77,24 +83,37 @@ def build_hasher(embedding_size: int, config: "HasherConfig", *, seed: int = 0) 
         name=PROJECTION,
     )(rows)
     model = keras.Model({"embedding": embedding, "order": order}, responses, name="hasher")
-    set_starting_weights(model, seed=seed)
+    _set_starting_weights(model, seed=seed)
     return model
 
 
-def check_sizes(embedding_size: int, config: "HasherConfig") -> int:
-    """Number of dimensions the key works on; a larger `keep`, or one that leaves no part to renew into, is refused."""
-    size = config.bottleneck or embedding_size
-    if config.keep > size:
-        raise ConfigError(
-            f"hasher.keep: expected at most the {size} dimensions of the "
-            f"{'bottleneck' if config.bottleneck else 'embedding'}, received {config.keep}"
-        )
-    if KEY_KINDS[config.key_kind].renews and config.keep == size:
-        raise ConfigError(
-            f"hasher.keep: key_kind '{config.key_kind}' keeps fewer than the {size} dimensions, as a renewal "
-            f"moves to others; half of them, {size // 2}, share nothing"
-        )
-    return size
+def _add_hidden_layer(rows: Any, number: int, *, units: int) -> Any:
+    """Residual layer x + W PReLU(V x + b) of rows `(B, D)` of unit length, brought to unit length again.
+
+    Training starts next to the identity, so that the embedding is kept. There is no batch norm: the code of a face must
+    not depend on the faces it is trained along with. `number` is part of the layers' names, `units` are the rows of V.
+    """
+    name = f"hidden_{number}"
+    size = rows.shape[-1]
+    inner = keras.layers.Dense(units, name=f"{name}_in")(rows)
+    slopes = keras.initializers.Constant(FIRST_SLOPE)
+    inner = keras.layers.PReLU(alpha_initializer=slopes, name=f"{name}_slope")(inner)
+    added = keras.layers.Dense(size, use_bias=False, name=f"{name}_out")(inner)
+    rows = keras.layers.Add(name=f"{name}_sum")([rows, added])
+    return UnitLength(name=f"unit_{name}")(rows)
+
+
+def _set_starting_weights(model: keras.Model, *, seed: int) -> None:
+    """Draw the weights of these layers with NumPy, the same on every machine."""
+    for layer in model.layers:
+        if layer.name == BOTTLENECK:
+            layer.set_weights([orthonormal_map(*layer.kernel.shape, seed=seed)])
+        elif layer.name.startswith("hidden_") and layer.name.endswith(("_in", "_out")):
+            shape = tuple(layer.kernel.shape)
+            length = FIRST_PART if layer.name.endswith("_out") else 1.0
+            stream = numpy_stream(seed, f"hashing/{layer.name}")
+            values = (stream.standard_normal(shape) * length / np.sqrt(shape[1])).astype(np.float32)
+            layer.set_weights([values, *layer.get_weights()[1:]])
 
 
 def shape_of(model: keras.Model) -> dict[str, Any]:

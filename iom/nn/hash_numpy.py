@@ -6,20 +6,30 @@ Functions that take `xp`, NumPy or `keras.ops`, are those that the Keras layers 
 """
 
 import functools
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._files import atomic_path
 from iom._untrusted import parse_json, read_arrays
-from iom.errors import WeightsError
+from iom.errors import ConfigError, WeightsError
 from iom.keys import KEY_KINDS, ROTATION_ROUNDS
+from iom.nn.frames import draw_frame
+
+if TYPE_CHECKING:
+    from iom.config import HasherConfig
 
 Array = NDArray[Any]
 FLOOR = 1e-12
+RATE = 1.0
+"""Length of the first correction, in units of the remainder."""
+DECAY = 0.5
+"""Correction k is shorter by 1 + DECAY k, so that the steps settle."""
 PROGRAM = "program"
 SUFFIX = ".head.npz"
 
@@ -93,6 +103,69 @@ class Head:
             elif name != "unit":
                 linear = None
         return linear, keyed, kernel
+
+
+def write_head(path: Path, steps: list[dict[str, Any]], arrays: dict[str, Array]) -> None:
+    """Write the steps of a hash network and their arrays, as `Head.load` reads them."""
+    stored: dict[str, Any] = {}
+    for name, array in arrays.items():
+        half = array.astype(np.float16)
+        stored[name] = half if np.array_equal(half, array) else array  # a frozen or stored projection
+    stored[PROGRAM] = np.frombuffer(json.dumps(steps).encode(), np.uint8)
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **stored)
+
+
+def untrained_head(
+    embedding_size: int, config: "HasherConfig", *, seed: int, whitening: Array | None = None
+) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+    """Steps and arrays of the hash network that `iom.nn.hash_network.build_hasher` builds, before any training.
+
+    Args:
+        embedding_size: D.
+        config: Shape of the code; without hidden layers and bottleneck.
+        seed: Of the projection.
+        whitening: Start of the learned layer `(D, D)`; `None` is the identity.
+    """
+    size = check_sizes(embedding_size, config)
+    if config.hidden_layers or config.bottleneck:
+        raise ConfigError("hasher: hidden layers and a bottleneck are trained; use iom train-stage2")
+    learned = np.eye(embedding_size, dtype=np.float32) if whitening is None else whitening
+    kernel = draw_frame(config.projection, config.keep or size, config.code_length, config.alphabet_size, seed=seed)
+    refinement = {"steps": config.refinement_steps, "gain": config.refinement_gain, "rate": RATE, "decay": DECAY}
+    named: list[tuple[str, dict[str, Any], dict[str, Array]]] = [("unit", {}, {})]
+    if config.learned_layer:
+        named += [("dense", {}, {"kernel": learned}), ("unit", {}, {})]
+    named.append((KEY_KINDS[config.key_kind].step, {"keep": config.keep}, {}))
+    if config.keep:
+        named.append(("unit", {}, {}))
+    frozen = kernel.astype(np.float16).astype(np.float32)
+    named.append(("projection", {"alphabet_size": config.alphabet_size, **refinement}, {"kernel": frozen}))
+    steps: list[dict[str, Any]] = []
+    arrays: dict[str, Array] = {}
+    for number, (name, settings, values) in enumerate(named):
+        keys = {setting: f"{number}/{setting}" for setting in values}
+        arrays |= {keys[setting]: value for setting, value in values.items()}
+        before = number + 1 if number else 0
+        reads = [before, 1] if name == KEY_KINDS[config.key_kind].step else [before]
+        steps.append({"step": name, "reads": reads, "settings": settings, "arrays": keys})
+    return steps, arrays
+
+
+def check_sizes(embedding_size: int, config: "HasherConfig") -> int:
+    """Number of dimensions the key works on; a larger `keep`, or one that leaves no part to renew into, is refused."""
+    size = config.bottleneck or embedding_size
+    if config.keep > size:
+        raise ConfigError(
+            f"hasher.keep: expected at most the {size} dimensions of the "
+            f"{'bottleneck' if config.bottleneck else 'embedding'}, received {config.keep}"
+        )
+    if KEY_KINDS[config.key_kind].renews and config.keep == size:
+        raise ConfigError(
+            f"hasher.keep: key_kind '{config.key_kind}' keeps fewer than the {size} dimensions, as a renewal "
+            f"moves to others; half of them, {size // 2}, share nothing"
+        )
+    return size
 
 
 def _unit(rows: Array) -> Array:

@@ -8,11 +8,15 @@ from .detect import DETECTORS as DETECTORS
 from .detect import build_detector as build_detector
 from .images import read_image as read_image
 from .images import read_photograph as read_photograph
+from .images import read_picture as read_picture
 from .photograph import AlignedFace as AlignedFace
 from .photograph import PhotoSettings as PhotoSettings
 from .photograph import choose_faces as choose_faces
 from .photograph import faces_of as faces_of
 from .photograph import find_faces as find_faces
+from .picture import Faces as Faces
+from .picture import faces as faces
+from .picture import one_face as one_face
 from .pipeline import HashSummary as HashSummary
 from .pipeline import PhotoRun as PhotoRun
 from .pipeline import align_photos as align_photos

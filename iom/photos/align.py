@@ -22,9 +22,8 @@ from PIL import Image
 from iom._files import atomic_path, csv_text, write_text
 from iom._untrusted import read_text, reading
 from iom.errors import DataError
-from iom.photos.images import Pixels, in_threads, read_photograph
+from iom.photos.images import SIZE, Pixels, in_threads, read_photograph
 
-SIZE = 112
 JPEG_QUALITY = 95
 STAMP = "landmarks.sha256"
 """File in a folder of `aligned_crops`."""

@@ -1,4 +1,4 @@
-"""Face detectors with five landmarks behind one interface; each is an extra of the installation."""
+"""Face detectors with five landmarks behind one interface: MTCNN, which is packaged, and YuNet by the user's file."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iom._registry import lookup
-from iom._tensorflow_log import silence
 from iom.errors import DataError, needs_extra
 from iom.photos.align import Face
 from iom.photos.images import Pixels
+from iom.photos.mtcnn import Mtcnn
 
 MAX_SIDE = 1024
 """Photographs are shrunk to this side for the detector; landmarks are those of the photograph."""
@@ -35,15 +35,15 @@ Detect = Callable[[Pixels], list[Face]]
 class Detector:
     """A choice of `DETECTORS`."""
 
-    build: Callable[[Path | None], Detect]
-    """Builder, from the file of its weights, or `None` where it brings them."""
+    build: Callable[[Path | None, int], Detect]
+    """Builder, from the file of its weights, or `None` where it brings them, and the number of threads."""
     min_score: float
     """Faces below are not reported, unless asked for."""
 
 
-def build_detector(name: str, *, weights: Path | None = None, max_side: int = MAX_SIDE) -> Detect:
-    """The detector `name`, working on photographs of any size."""
-    detect = lookup(DETECTORS, name, "detector").build(weights)
+def build_detector(name: str, *, weights: Path | None = None, max_side: int = MAX_SIDE, threads: int = 1) -> Detect:
+    """The detector `name`, working on photographs of any size; `threads` 0: one for each core."""
+    detect = lookup(DETECTORS, name, "detector").build(weights, threads)
 
     def detect_any_size(image: Pixels) -> list[Face]:
         height, width = image.shape[:2]
@@ -59,28 +59,15 @@ def build_detector(name: str, *, weights: Path | None = None, max_side: int = MA
     return detect_any_size
 
 
-def _mtcnn(weights: Path | None) -> Detect:
-    """MTCNN (Zhang et al., IEEE SPL 2016) of the package `mtcnn`, which carries its weights."""
+def _mtcnn(weights: Path | None, threads: int) -> Detect:
+    """The packaged detector, `iom.photos.mtcnn`."""
     if weights is not None:
         raise DataError(f"{weights}: the detector mtcnn brings its own weights; give none")
-    silence()
-    with needs_extra("the detector mtcnn", "align"):
-        from mtcnn import MTCNN
-    network = MTCNN()
-
-    def detect(image: Pixels) -> list[Face]:
-        # Not "json", which rounds landmarks to whole pixels. Row: image, box (4), score, the five
-        # x, the five y (its documentation says x y by turns, and is wrong).
-        rows = network.detect_faces(
-            image, output_type="numpy", box_format="xyxy", fit_to_image=False, threshold_onet=MIN_SCORE
-        )
-        rows = np.asarray(rows, np.float64).reshape(-1, 16)
-        return _faces(rows[:, 6:].reshape(-1, 2, 5).transpose(0, 2, 1), rows[:, 5])
-
-    return detect
+    network = Mtcnn(threads=threads)
+    return lambda image: _faces(*network(image, min_score=MIN_SCORE))
 
 
-def _yunet(weights: Path | None) -> Detect:
+def _yunet(weights: Path | None, _: int) -> Detect:
     """YuNet (Wu et al., MIR 2023) in OpenCV's `FaceDetectorYN`; its ONNX file is the user's."""
     path = _onnx_file("yunet", weights)
     with needs_extra("the detector yunet", "yunet"):
@@ -103,9 +90,9 @@ def _yunet(weights: Path | None) -> Detect:
     return detect
 
 
-def _yunet_onnx(weights: Path | None) -> Detect:
+def _yunet_onnx(weights: Path | None, threads: int) -> Detect:
     """YuNet under onnxruntime; its ONNX file is the user's."""
-    network = YuNet(_onnx_file("yunet_onnx", weights))
+    network = YuNet(_onnx_file("yunet_onnx", weights), threads=threads)
     return lambda image: _faces(*network(image, min_score=MIN_SCORE))
 
 
@@ -127,11 +114,11 @@ def _faces(points: NDArray[Any], scores: NDArray[Any]) -> list[Face]:
 class YuNet:
     """Faces of pixels, like OpenCV's `FaceDetectorYN`, by the ONNX file that takes any size."""
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, *, threads: int = 1) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads
         options.log_severity_level = 4  # it repeats on standard error what it raises
         try:
             self._session = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])

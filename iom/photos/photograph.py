@@ -1,7 +1,6 @@
 """One photograph: decoded, its faces detected, chosen, aligned and measured; a bad one is a result, not an error."""
 
 import dataclasses
-import errno
 import itertools
 import json
 import time
@@ -10,17 +9,16 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from iom._registry import lookup
-from iom._untrusted import read_bytes
 from iom.config.base import Section
-from iom.errors import ConfigError, DataError, FaceError, TooLargeError, WorkerError
-from iom.photos.align import SIZE, Face, align, face_size, pose_of, qualities_of, similarity
+from iom.errors import ConfigError, DataError, FaceError, WorkerError
+from iom.photos.align import TEMPLATE, Face, align, face_size, pose_of, qualities_of, similarity
 from iom.photos.detect import DETECTORS, MAX_SIDE, Detect, build_detector
-from iom.photos.images import MAX_MEGAPIXELS, Pixels, decode_image, decode_photograph
+from iom.photos.images import MAX_MEGABYTES, MAX_MEGAPIXELS, SIZE, Pixels, decode_image, decode_photograph, file_bytes
 
-MAX_MEGABYTES = 256.0
 STAGES = ("decode", "detect", "align")
 STATUSES = {
     "aligned": "has aligned faces",
@@ -28,6 +26,7 @@ STATUSES = {
     "no_face": "no face with the score asked for",
     "several_faces": "more than the one face that was asked for",
     "too_small": "no face of the size asked for",
+    "too_blurred": "the face is not sharp enough",
     "bad_landmarks": "the landmarks define no face within the photograph",
     "too_large": "more pixels or bytes than allowed",
     "empty": "no bytes",
@@ -47,6 +46,7 @@ FACE_CHOICES = {
 }
 BYSTANDER = 0.5
 """Share of the size of the largest face below which others are bystanders for the choice `dominant`."""
+_BOX = dict.fromkeys(("left", "top"), -0.5) | dict.fromkeys(("right", "bottom"), SIZE - 0.5)
 POINTS, ALIGNED = "points", "aligned"
 """Names in place of a detector's: landmarks are known, or the files are aligned faces."""
 
@@ -85,16 +85,53 @@ class PhotoSettings(Section):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AlignedFace:
-    """An aligned face `(112, 112, 3)`, its number by falling score in the photograph, and its measures.
+    """A face of a photograph, aligned: its number by falling score, `crop` `(112, 112, 3)` and `landmarks` `(5, 2)`.
 
-    Measures by the names of `iom.photos.codes_file.MEASURES`; `sharpness` and `brightness` alone where the file was an
-    aligned face. `left`, `top`, `right`, `bottom`: the upright box around the square that became the aligned face, in
-    pixels of the upright photograph; it may reach beyond it. `size`: side of that square.
+    Landmarks are in pixels of the upright photograph, in the order of `iom.photos.align.POINT_NAMES`. `measures` have
+    the names of `iom.photos.codes_file.MEASURES`; `sharpness` and `brightness` alone where the file was an aligned
+    face. `left`, `top`, `right`, `bottom`: the upright box around the square that became the aligned face, in pixels of
+    the upright photograph; it may reach beyond it. `size`: side of that square. `others`: how many further faces
+    `iom.photos.picture.faces` found beside it.
     """
 
     number: int
-    pixels: Pixels
+    crop: Pixels
     measures: Mapping[str, float]
+    landmarks: NDArray[np.float64] = dataclasses.field(default_factory=TEMPLATE.copy)
+    others: int = 0
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom in pixels of the upright photograph."""
+        left, top, right, bottom = (self.measures.get(side, end) for side, end in _BOX.items())
+        return left, top, right, bottom
+
+    @property
+    def score(self) -> float:
+        """Of the detector, 0 to 1; 1 for what was aligned already."""
+        return self.measures.get("score", 1.0)
+
+    @property
+    def size(self) -> float:
+        """Side in pixels of the square that became the crop."""
+        return self.measures.get("size", float(SIZE))
+
+    @property
+    def pose(self) -> dict[str, float]:
+        """`yaw`, `pitch` and `roll` in degrees, as of `iom.photos.align.pose_of`."""
+        return {name: self.measures[name] for name in ("yaw", "pitch", "roll") if name in self.measures}
+
+    @property
+    def sharpness(self) -> float:
+        """As of `iom.photos.align.qualities_of`: low where the face is blurred."""
+        return self.measures["sharpness"]
+
+    def __repr__(self) -> str:
+        left, top, right, bottom = self.box
+        return (
+            f"AlignedFace({self.number}: score {self.score:.3f}, size {self.size:.0f}, "
+            f"box ({left:.0f}, {top:.0f}, {right:.0f}, {bottom:.0f}), sharpness {self.sharpness:.0f})"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,7 +161,7 @@ class PhotoResult:
         line = dataclasses.asdict(dataclasses.replace(self, found=(), faces=()))
         line["found"] = face_rows(self.found)
         line["faces"] = [[face.number, face.measures] for face in self.faces]
-        return b"".join([json.dumps(line).encode(), b"\n", *(face.pixels.tobytes() for face in self.faces)])
+        return b"".join([json.dumps(line).encode(), b"\n", *(face.crop.tobytes() for face in self.faces)])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -133,14 +170,15 @@ class PhotoResult:
         try:
             fields = json.loads(line)
             images = np.frombuffer(pixels, np.uint8).reshape(len(fields["faces"]), SIZE, SIZE, 3)
+            found = faces_of(fields["found"])
             faces = tuple(
-                AlignedFace(number, image, measures)
+                AlignedFace(number, image, measures, found[number].points if found else TEMPLATE)
                 for (number, measures), image in zip(fields["faces"], images, strict=True)
             )
             for name in ("notes", "mark", "seconds"):
                 fields[name] = tuple(fields[name])
-            return cls(**(fields | {"found": faces_of(fields["found"]), "faces": faces}))
-        except (ValueError, KeyError, TypeError) as error:
+            return cls(**(fields | {"found": found, "faces": faces}))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise WorkerError("the worker process sent a malformed answer") from error
 
 
@@ -154,7 +192,7 @@ def find_faces(
     faces: tuple[AlignedFace, ...] = ()
     clock = [time.process_time()]
     try:
-        data = _read(root / name, settings)
+        data = file_bytes(root / name, "photograph", max_megabytes=settings.max_megabytes)
         if settings.detector == ALIGNED:
             pixels = decode_image(data, "aligned face", size=SIZE)
             faces = (AlignedFace(0, pixels, qualities_of(pixels)),)
@@ -169,7 +207,7 @@ def find_faces(
             clock.append(time.process_time())
             found = tuple(face for face in known if face.score >= settings.score)
             chosen, more = choose_faces(found, image.shape[:2], settings)
-            faces = tuple(_aligned_face(image, number, found[number], size) for number, size in chosen)
+            faces = tuple(aligned_face(image, number, found[number], size) for number, size in chosen)
             notes += more
     except FaceError as error:
         status, reason = error.status, str(error)
@@ -180,14 +218,14 @@ def find_faces(
 
 
 def choose_faces(
-    faces: Sequence[Face], shape: tuple[int, ...], settings: PhotoSettings
+    faces: Sequence[Face], shape: tuple[int, ...], settings: PhotoSettings, *, source: str = "photograph"
 ) -> tuple[list[tuple[int, float]], tuple[str, ...]]:
     """Index and size of each chosen face of an image of this height and width, and notes as in `PhotoResult`.
 
     `FaceError`, with its `status`, where none is left, or several are where one was asked for.
     """
     if not faces:
-        raise FaceError("photograph: expected a face, found none", status="no_face")
+        raise FaceError(f"{source}: expected a face, found none", status="no_face")
     sizes, reason = [], ""
     for face in faces:
         try:
@@ -200,13 +238,13 @@ def choose_faces(
     usable = [i for i, size in enumerate(sizes) if size >= settings.min_size]
     if not usable:
         raise FaceError(
-            f"photograph: expected a face of {settings.min_size:g} pixels or more, found one of {max(sizes):.0f}",
+            f"{source}: expected a face of {settings.min_size:g} pixels or more, found one of {max(sizes):.0f}",
             status="too_small",
         )
     by_size = sorted(usable, key=lambda i: -sizes[i])
     alone = len(usable) == 1 or (settings.faces == "dominant" and sizes[by_size[1]] < BYSTANDER * sizes[by_size[0]])
     if settings.faces in ("one", "dominant") and not alone:
-        raise FaceError(f"photograph: expected one face, found {len(usable)}", status="several_faces")
+        raise FaceError(f"{source}: expected one face, found {len(usable)}", status="several_faces")
     chosen = usable if settings.faces == "all" else by_size[:1]
     if settings.faces == "centre":
         middle = (np.array([shape[1], shape[0]]) - 1) / 2
@@ -238,16 +276,6 @@ def faces_of(rows: Sequence[Sequence[float]]) -> tuple[Face, ...]:
     return tuple(Face(np.array(row[1:], np.float64).reshape(5, 2), float(row[0])) for row in rows)
 
 
-def _read(path: Path, settings: PhotoSettings) -> bytes:
-    try:
-        return read_bytes(path, int(settings.max_megabytes * 1e6))
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise TooLargeError(f"photograph: {error.strerror}") from error
-        status = "wrong_type" if error.errno == errno.EINVAL else "unreadable"
-        raise FaceError(str(error.strerror or error), status=status) from error
-
-
 def _size_within(shape: tuple[int, ...], face: Face) -> float:
     """Size of a face of which at least one landmark lies within the photograph."""
     size = face_size(face.points)
@@ -257,14 +285,15 @@ def _size_within(shape: tuple[int, ...], face: Face) -> float:
     return size
 
 
-def _aligned_face(image: Pixels, number: int, face: Face, size: float) -> AlignedFace:
-    pixels = align(image, face.points)
+def aligned_face(image: Pixels, number: int, face: Face, size: float) -> AlignedFace:
+    """The face `number` of an image, aligned and measured."""
+    crop = align(image, face.points)
     matrix = similarity(face.points)
     corners = np.array([(x, y) for x in (-0.5, SIZE - 0.5) for y in (-0.5, SIZE - 0.5)])
     back = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     box = dict(zip(("left", "top", "right", "bottom"), [*back.min(axis=0), *back.max(axis=0)], strict=True))
     measures = {name: float(value) for name, value in box.items()} | {"score": face.score, "size": size}
-    return AlignedFace(number, pixels, measures | pose_of(face.points) | qualities_of(pixels))
+    return AlignedFace(number, crop, measures | pose_of(face.points) | qualities_of(crop), face.points)
 
 
 def detector_of(settings: PhotoSettings, weights: Path | None) -> Detect | None:

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from iom._files import (
     IMAGE_SUFFIXES,
@@ -37,6 +36,7 @@ from iom._files import (
     write_json,
     write_text,
 )
+from iom._progress import tqdm
 from iom._untrusted import paths_inside
 from iom._workers import Handler, WorkerPool
 from iom.codes.packing import encoding_id, pack
@@ -65,7 +65,7 @@ BATCH = 16
 """Faces that are hashed at a time; a killed run of `hash_photos` loses at most so many and those of one photograph."""
 TRIED_AGAIN = ("unreadable", "gave_up")
 """Statuses of temporary failures: a run that is continued tries the photograph again."""
-_HASH_STATUSES = ("hashed", "linked_folder", "not_embedded")
+_NOT_OF_ALIGN = ("hashed", "linked_folder", "not_embedded", "too_blurred")
 Points = Mapping[str, Sequence[Face]]
 
 
@@ -143,8 +143,7 @@ def photo_handler(config: str) -> Handler:
     root, fields, weights = json.loads(config)
     settings = PhotoSettings(**fields)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the settings have the limit
-    # Each worker has one core, whichever network the detector brings.
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", OPENCV_FOR_THREADS_NUM="1")
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # each worker has one core
     detect = detector_of(settings, Path(weights) if weights else None)
 
     def find(request: bytes) -> bytes:
@@ -232,7 +231,7 @@ def align_photos(run: PhotoRun, output: Path, *, format: str = "jpg") -> dict[st
                 for face in result.faces:
                     number = f".{face.number}" if run.settings.faces == "all" else ""
                     files[face.number] = f"{stems[result.name]}{number}.{format}"
-                    write_face(output / files[face.number], face.pixels)
+                    write_face(output / files[face.number], face.crop)
                 journal.finish(entry_of(result.name, **result.facts(), faces=face_rows(result.found), files=files))
         report = _write_align_reports(output, list(journal.of(names)))
     report |= {"other_files": others, "done_before": len(names) - len(left), "settings": settings}
@@ -307,7 +306,7 @@ def _write_align_reports(output: Path, entries: Sequence[dict[str, Any]]) -> dic
     return {
         "photographs": len(entries),
         "faces_written": sum(sum(map(bool, entry["files"])) for entry in entries),
-        **{name: status[name] for name in STATUSES if name not in _HASH_STATUSES},
+        **{name: status[name] for name in STATUSES if name not in _NOT_OF_ALIGN},
         "several_faces": sum(len(entry["faces"]) > 1 for entry in entries),
         "notes": dict(Counter(note for entry in entries for note in entry["notes"])),
     }
@@ -416,7 +415,7 @@ class _Hashing:
         """Hash the faces of all that wait, and note them as finished."""
         if not self._waiting:
             return
-        faces = [face.pixels for result in self._waiting for face in result.faces]
+        faces = [face.crop for result in self._waiting for face in result.faces]
         with _timed(self.seconds, "embed"):
             embeddings = embed_all(self._hasher, faces)
         with _timed(self.seconds, "hash"):

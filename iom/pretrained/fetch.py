@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tqdm.auto import tqdm
-
 from iom._files import atomic_path, check_output, sha256_of
+from iom._progress import tqdm
 from iom._untrusted import check_name, one_line
 from iom.errors import WeightsError
 from iom.pretrained.manifest import Download, Entry

@@ -1,6 +1,5 @@
 """FastAPI application over an open gallery: its routes and responses."""
 
-import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -376,9 +375,7 @@ def _is_open(path: str) -> bool:
 
 
 def find_detector(name: str, weights: Path | None = None) -> Detect | None:
-    """A warm detector of confident faces, by a name of `DETECTORS`, `none`, or `auto` (mtcnn where it is installed)."""
-    if name == "auto":
-        name = "mtcnn" if importlib.util.find_spec("mtcnn") else "none"
+    """A warm detector of confident faces, by a name of `DETECTORS`; `None` for `none`."""
     if name == "none":
         return None
     detect = build_detector(name, weights=weights)

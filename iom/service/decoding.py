@@ -8,12 +8,11 @@ from PIL import Image
 
 from iom._workers import Handler, WorkerPool
 from iom.errors import DataError, FaceError, TooLargeError, WorkerError
-from iom.photos.images import Pixels, decode_image, decode_photograph
+from iom.photos.images import SIZE, Pixels, decode_image, decode_photograph, is_aligned
 from iom.service.settings import ServiceSettings
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 """Accepted in uploads: fewer decoders than for a user's own files."""
-ALIGNED_SIDE = 112
 MAX_SIDE = 1024
 """Larger photographs are shrunk to it."""
 MAX_TEXT = 1000
@@ -80,7 +79,7 @@ def parse_answer(answer: bytes) -> Decoded | FaceError:
         text = body.decode("utf-8", "replace")
         if text.isprintable() and "\ufffd" not in text:
             return TooLargeError(text) if kind == "large" else FaceError(text)
-    sides = {"aligned": range(ALIGNED_SIDE, ALIGNED_SIDE + 1), "photograph": range(1, MAX_SIDE + 1)}.get(kind, ())
+    sides = {"aligned": range(SIZE, SIZE + 1), "photograph": range(1, MAX_SIDE + 1)}.get(kind, ())
     if height in sides and width in sides and len(body) == height * width * 3:
         return Decoded(np.frombuffer(body, np.uint8).reshape(height, width, 3), kind == "aligned")
     raise WorkerError("the worker process sent a malformed answer")
@@ -96,12 +95,13 @@ def decode(data: bytes, photographs: bool, max_megapixels: float) -> tuple[str, 
     """Kind of an answer, and pixels or the text of a refusal."""
     try:
         if photographs:
-            pixels, _ = decode_photograph(data, "image", max_megapixels=max_megapixels, formats=FORMATS)
-            if pixels.shape[:2] != (ALIGNED_SIDE, ALIGNED_SIDE):
-                picture = Image.fromarray(pixels)
-                picture.thumbnail((MAX_SIDE, MAX_SIDE))
-                return "photograph", np.asarray(picture)
-        return "aligned", decode_image(data, "image", size=ALIGNED_SIDE, formats=FORMATS)
+            pixels, notes = decode_photograph(data, "image", max_megapixels=max_megapixels, formats=FORMATS)
+            if is_aligned(pixels, notes, source="image"):
+                return "aligned", pixels
+            picture = Image.fromarray(pixels)
+            picture.thumbnail((MAX_SIDE, MAX_SIDE))
+            return "photograph", np.asarray(picture)
+        return "aligned", decode_image(data, "image", size=SIZE, formats=FORMATS)
     except TooLargeError as error:
         return "large", str(error)
     except DataError as error:

@@ -13,10 +13,10 @@ from iom.codes._kernels import kernels
 from iom.errors import BusyError
 from iom.keys import TransformKey
 from iom.models.face_hasher import BATCH, FaceHasher, ForwardingFaceHasher, Keys
-from iom.photos.align import align
 from iom.photos.detect import Detect
 from iom.photos.images import Pixels
-from iom.photos.photograph import PhotoSettings, choose_faces
+from iom.photos.photograph import PhotoSettings
+from iom.photos.picture import one_face
 from iom.service.decoding import Decoder
 
 FACES_A_CALL = 8
@@ -152,8 +152,7 @@ class FacePipeline:
         if not self._lock.acquire(timeout=WAIT_SECONDS):
             raise BusyError("Too many concurrent images; retry later")
         try:
-            found = self.detect(decoded.pixels)
+            chip, _ = one_face(decoded.pixels, detector=self.detect, settings=ONE_PERSON, source="image")
         finally:
             self._lock.release()
-        [(index, _)], _ = choose_faces(found, decoded.pixels.shape, ONE_PERSON)
-        return align(decoded.pixels, found[index].points, source="image")
+        return chip

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from iom._files import atomic_path
+from iom._progress import tqdm
 from iom._random import numpy_stream
 from iom._untrusted import read_arrays, reading
 from iom.errors import DataError

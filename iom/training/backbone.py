@@ -14,9 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from iom._files import cached_array
+from iom._progress import tqdm
 from iom._random import numpy_stream, seed_everything
 from iom.config import Stage1Config
 from iom.data.benchmarks import load_benchmark

@@ -21,8 +21,9 @@ from iom.errors import ConfigError
 from iom.keys import KEY_KINDS
 from iom.models.embedder import Embedder, load_embedder, open_embedder
 from iom.models.face_hasher import EMBEDDER_FILE, KerasFaceHasher
-from iom.nn.adapter import BOTTLENECK, independent_parts, leading_directions, within_class_whitening
-from iom.nn.hash_network import LEARNED_LAYER, build_hasher, check_sizes
+from iom.nn.adapter import independent_parts, leading_directions, within_class_whitening
+from iom.nn.hash_network import BOTTLENECK, LEARNED_LAYER, build_hasher
+from iom.nn.hash_numpy import check_sizes
 from iom.nn.layers.cosine import ClassCentres, CosineLogits
 from iom.nn.layers.index_of_max import relaxed_codes
 from iom.nn.losses.code.objectives import (

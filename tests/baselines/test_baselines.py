@@ -9,7 +9,7 @@ from iom.baselines import BASELINES
 from iom.config import CodeConfig
 from iom.errors import ConfigError, DataError, KeyMaterialError
 from iom.keys import TransformKey
-from iom.nn.layers.index_of_max import FRAMES
+from iom.nn.frames import FRAMES
 
 SIZE = 64
 OTHERS = ("biohash", "mlphash", "polyprotect", "bloom", "ifo", "sign")

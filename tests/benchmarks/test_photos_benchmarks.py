@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from benchmarks import centroids, photos
+from benchmarks import centroids, detectors, photos
 from iom.metrics.verification import error_curve
+from iom.photos.align import TEMPLATE, Face
 
 
-@pytest.mark.parametrize("module", [centroids, photos])
+@pytest.mark.parametrize("module", [centroids, detectors, photos])
 def test_help(module, capsys):
     with pytest.raises(SystemExit) as stopped:
         module.main(["--help"])
@@ -15,7 +16,7 @@ def test_help(module, capsys):
     assert f"python -m {module.__name__}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", [centroids, photos])
+@pytest.mark.parametrize("module", [centroids, detectors, photos])
 def test_without_data_the_error_is_one_line(module, tmp_path, root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     assert module.main(["--data", str(tmp_path / "absent")]) == 2
@@ -52,3 +53,13 @@ def test_figures_against_loops(kind):
     false = [distances[i, j] <= 40 for i in range(40) for j in range(5) if j != subject[i]]
     assert found["calibrated_fmr"] == pytest.approx(np.mean(false))
     assert found["calibrated_fnmr"] == pytest.approx(np.mean(np.array(mated) > 40))
+
+
+def test_faces_that_are_found_and_false_are_counted():
+    face, apart = Face(TEMPLATE + 50, 0.9), Face(TEMPLATE * 2 + 100, 0.8)
+    truth = (TEMPLATE + 50)[None]
+    near = Face(TEMPLATE + np.array([53, 54]), 0.95)
+    figures = detectors._accuracy(
+        [(None, truth), (None, truth), (None, 2)], [[near, apart], [], [face, apart, near]], [[face], [face], []]
+    )
+    assert figures == {"pictures": 3, "faces": 4, "found": 3, "false": 2, "error": 5.0, "from_yunet": 5.0}

@@ -14,6 +14,7 @@ FOLDERS = {
     "score-files": ["export", "--config", "configs/evaluate/lfw.yaml", "--output", "OUT"],
     "compare": ["NONE/report.json", "NONE/report.json", "--output", "OUT"],
     "align": ["NONE", "OUT"],
+    "faces": ["NONE", "--output", "OUT"],
     "convert": ["NONE", "OUT", "--kind", "folder:tfrecord"],
     "deploy": ["--hasher", "NONE", "--output", "OUT"],
     "synthesize": ["--output", "OUT"],

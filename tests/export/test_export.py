@@ -1,8 +1,10 @@
 """Exports of every kind of key, run by their own runtimes, and what is refused."""
 
 import builtins
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,14 +12,15 @@ import numpy as np
 import pytest
 
 from iom.config import HasherConfig
-from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, WeightsError
+from iom.errors import ConfigError, DataError, KeyMaterialError, MissingExtraError, PrecisionWarning, WeightsError
 from iom.export import exporter as exporting
 from iom.export.context import ExportSource
 from iom.export.exporter import Exporter, calibration_faces, synthetic_faces
 from iom.export.folding import fold_batch_norms
 from iom.export.formats import FORMATS
 from iom.keys import KEY_KINDS, TransformKey
-from iom.models.artifact import manifest_path
+from iom.models import artifact
+from iom.models.artifact import Calibration, Check, manifest_path, read_manifest, write_manifest
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.face_hasher import ArtifactFaceHasher, FaceHasher, KerasFaceHasher, load
 from iom.nn.hash_network import build_hasher
@@ -186,19 +189,60 @@ def test_a_missing_runtime_names_its_extra(exported, monkeypatch):
         ArtifactFaceHasher.load(exported[0] / "a.xml")
 
 
-def test_bfloat16_is_refused_where_the_cpu_has_none(exported, monkeypatch):
+@pytest.fixture
+def without_bfloat16(monkeypatch):
+    """A CPU as OpenVINO sees it."""
     import openvino
 
-    from iom.models.artifact import open_openvino
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
 
-    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
-    with pytest.raises(WeightsError, match="this CPU does not have"):
-        open_openvino(exported[0] / "a.xml", precision="bfloat16")
+
+def test_fast_is_written_for_a_cpu_without_bfloat16(loaded, faces, tmp_path, without_bfloat16):
+    exporter = Exporter(source_of(loaded, "permutation"), calibration=faces.images[:4], faces=faces, key=KEY)
+    manifest = exporter.export(["fast"], tmp_path, name="a")["fast"]
+    assert (manifest.target, manifest.precision) == ("fast", "float32")
+    assert manifest.check.passed
+    assert ArtifactFaceHasher.load(tmp_path / "a.fast.xml").fingerprint == manifest.fingerprint
+
+
+def test_fast_is_float32_where_faster_arithmetic_loses_too_much(loaded, faces, tmp_path, monkeypatch):
+    for module in (exporting, artifact):
+        monkeypatch.setattr(module, "has_bfloat16", lambda: True)
+    exporter = Exporter(source_of(loaded, "permutation"), calibration=faces.images[:1], faces=faces, key=KEY)
+    monkeypatch.setattr(Exporter, "check", lambda self, codes, wanted: check_of(wanted.precision))
+    assert exporter.export(["fast"], tmp_path, name="a")["fast"].precision == "float32"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"a.fast{suffix}" for suffix in (".bin", ".xml", ".xml.head.npz", ".xml.json")
+    )
+
+
+def check_of(precision):
+    equal = 1.0 if precision == "float32" else 0.5
+    return Check("faces", 1, equal, 0.9, pairs=0, source_eer=None, eer=None, largest_eer_loss=0.0)
+
+
+def test_bfloat16_becomes_float32_with_a_fingerprint_of_its_own(exported, faces, tmp_path, without_bfloat16):
+    for path in exported[0].iterdir():
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "a.xml"
+    plain = read_manifest(path)
+    made = dataclasses.replace(plain, precision="bfloat16")
+    write_manifest(path, made)
+    told = r"a\.xml: made for bfloat16, which this CPU does not have: .* enrol anew"
+    with pytest.warns(PrecisionWarning, match=told):
+        hasher = ArtifactFaceHasher.load(path)
+    assert hasher.fingerprint == hasher.embedder.fingerprint == plain.fingerprint != made.fingerprint
+    expected = ArtifactFaceHasher.load(exported[0] / "a.xml").hash_images(faces.images[:3], KEY)
+    np.testing.assert_array_equal(hasher.hash_images(faces.images[:3], KEY), expected)
+    hasher.calibration = Calibration(threshold=5, fmr=0.1, fnmr=0.1, subjects=2, keys=1)
+    hasher.save_calibration(path)
+    assert hasher.fingerprint == plain.fingerprint
+    kept = read_manifest(path)
+    assert kept.fingerprint == made.fingerprint
+    assert kept.calibration.threshold == 5
 
 
 def test_a_manifest_of_another_runtime_is_refused(exported, tmp_path):
-    import shutil
-
     for path in exported[0].iterdir():
         shutil.copy(path, tmp_path)
     place = manifest_path(tmp_path / "a.onnx")

@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from iom.errors import WeightsError
+from iom.keys import TransformKey
 from iom.models.artifact import Calibration, Check, Manifest, hashed_files, manifest_path, read_manifest, write_manifest
-from iom.models.face_hasher import ArtifactFaceHasher
+from iom.models.face_hasher import FEW, ArtifactFaceHasher
+from iom.nn.hash_numpy import Head
 
 
 @pytest.fixture
@@ -110,3 +113,23 @@ def test_a_folder_is_told_as_one(artefact, tmp_path):
 def test_a_check_holds_both_bounds(equal, eer, passed):
     source = None if eer is None else 0.01
     assert Check("faces", 3, equal, 0.97, 10, source, eer, 0.001).passed is passed
+
+
+@pytest.mark.parametrize(("length", "alphabet"), [(512, 8), (1536, 2)])
+def test_a_code_does_not_depend_on_how_many_rows_are_hashed(artefact, length, alphabet):
+    stream = np.random.default_rng(0)
+    kernel = stream.standard_normal((128, length * alphabet)).astype(np.float32)
+    rows = stream.standard_normal((40, 128)).astype(np.float32)
+    settings = {"alphabet_size": alphabet, "steps": 6, "gain": 0.3, "rate": 0.5, "decay": 0.2}
+    steps = [
+        {"step": "unit", "reads": [0], "settings": {}, "arrays": {}},
+        {"step": "permutation", "reads": [2, 1], "settings": {"keep": 0}, "arrays": {}},
+        {"step": "projection", "reads": [3], "settings": settings, "arrays": {"kernel": "kernel"}},
+    ]
+    manifest = made(artefact, code_length=length, alphabet_size=alphabet)
+    hasher = ArtifactFaceHasher(None, manifest, Head(steps, {"kernel": kernel}), path=artefact)
+    key = TransformKey.generate()
+    whole = hasher.hash(rows, key)
+    for few in (1, FEW, FEW + 1):
+        np.testing.assert_array_equal(hasher.hash(rows[:few], key), whole[:few])
+    assert len(np.unique(whole[0])) == alphabet

@@ -34,7 +34,7 @@ def test_a_face_is_aligned_and_measured(tmp_path):
     result = found(tmp_path)
     assert (result.status, result.reason, result.notes) == ("aligned", "", ())
     (face,) = result.faces
-    np.testing.assert_array_equal(face.pixels, align(SCENE, FACE.points))
+    np.testing.assert_array_equal(face.crop, align(SCENE, FACE.points))
     box = [face.measures[side] for side in ("left", "top", "right", "bottom")]
     np.testing.assert_allclose(box, (29.5, 19.5, 141.5, 131.5), atol=0.01)
     assert face.measures["size"] == pytest.approx(112, abs=0.01)
@@ -64,7 +64,7 @@ def test_a_turned_photograph_gives_the_same_face(tmp_path, orientation):
     save(tmp_path, np.ascontiguousarray(undo[orientation](SCENE)), exif=exif)
     result = found(tmp_path)
     assert result.notes == (() if orientation == 1 else ("turned",))
-    np.testing.assert_array_equal(result.faces[0].pixels, align(SCENE, FACE.points))
+    np.testing.assert_array_equal(result.faces[0].crop, align(SCENE, FACE.points))
 
 
 def test_every_kind_of_pixel(tmp_path):
@@ -76,11 +76,11 @@ def test_every_kind_of_pixel(tmp_path):
     for name, notes in {"grey.png": (), "deep.png": ("16_bit",), "deep.tif": ("16_bit",)}.items():
         result = found(tmp_path, name)
         assert result.notes == notes
-        np.testing.assert_array_equal(result.faces[0].pixels, replicated)
+        np.testing.assert_array_equal(result.faces[0].crop, replicated)
     save(tmp_path, Image.fromarray(SCENE).convert("CMYK"), "cmyk.jpg", quality=100, subsampling=0)
     result = found(tmp_path, "cmyk.jpg")
     assert result.notes == ("cmyk_without_profile",)
-    difference = result.faces[0].pixels.astype(int) - align(SCENE, FACE.points)
+    difference = result.faces[0].crop.astype(int) - align(SCENE, FACE.points)
     assert np.abs(difference).mean() < 6
     palette = Image.fromarray(SCENE).quantize(16)
     save(tmp_path, palette, "alpha.png", transparency=3)
@@ -94,7 +94,7 @@ def test_of_an_animation_the_first_frame_counts(tmp_path, name):
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
     result = found(tmp_path, name)
     assert result.notes == ("animated",)
-    assert (result.faces[0].pixels[20:90, 20:90] == [255, 0, 0]).all()
+    assert (result.faces[0].crop[20:90, 20:90] == [255, 0, 0]).all()
 
 
 def test_several_faces(tmp_path):
@@ -158,7 +158,7 @@ def test_a_photograph_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)
     result = found(tmp_path)
-    assert (result.status, result.reason) == ("unreadable", "Permission denied")
+    assert (result.status, result.reason) == ("unreadable", "photograph: cannot read the image: Permission denied")
 
 
 def test_every_cut_and_any_flipped_byte_is_an_outcome(tmp_path):
@@ -246,7 +246,7 @@ def test_aligned_faces_are_taken_as_they_are(tmp_path):
     save(tmp_path, SCENE[:112, :112], "a.png")
     save(tmp_path, SCENE, "b.png")
     result = found(tmp_path, faces=None, detector="aligned")
-    np.testing.assert_array_equal(result.faces[0].pixels, SCENE[:112, :112])
+    np.testing.assert_array_equal(result.faces[0].crop, SCENE[:112, :112])
     assert set(result.faces[0].measures) == {"sharpness", "brightness"}
     other = found(tmp_path, "b.png", faces=None, detector="aligned")
     assert other.status == "damaged"

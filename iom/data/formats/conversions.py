@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from iom._files import (
     TEMPORARY,
@@ -25,6 +24,7 @@ from iom._files import (
     write_json,
     write_text,
 )
+from iom._progress import tqdm
 from iom._untrusted import paths_inside
 from iom.data.benchmarks.pair_lists import read_pair_list
 from iom.data.formats.pair_files import read_bin_images, read_carray, write_bin

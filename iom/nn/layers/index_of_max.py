@@ -1,8 +1,4 @@
-"""Index-of-Max (Jin et al., IEEE TIFS 2018): initial vectors, projection, refinement, and the readings of responses.
-
-An initial projection is M positions of Q vectors each, drawn with NumPy. A frame that spreads its vectors evenly makes
-less noise than independent vectors: behind a tight frame (orthonormal bases side by side) the part of the noise that is
-of second degree cancels.
+"""Index-of-Max (Jin et al., IEEE TIFS 2018): projection, refinement, and the readings of responses.
 
 Refinement corrects a row until its code, read back, points where the row points.
 
@@ -16,92 +12,15 @@ The refined code is again an Index-of-Max code, of a corrected row v that solves
 v>, a convex problem whose gradient is what the code holds too much.
 """
 
-from collections.abc import Callable
-
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from numpy.typing import NDArray
 
-from iom._random import numpy_stream
 from iom._registry import lookup
-from iom.errors import ConfigError
-from iom.nn.hash_numpy import FLOOR, centred, corrected, read_back
+from iom.nn.frames import FRAMES, draw_frame
+from iom.nn.hash_numpy import DECAY, FLOOR, RATE, centred, corrected, read_back
 from iom.nn.layers import SavedArguments
-
-RATE = 1.0
-"""Length of the first correction, in units of the remainder."""
-DECAY = 0.5
-"""Correction k is shorter by 1 + DECAY k, so that the steps settle."""
-Frame = NDArray[np.float32]
-"""Vectors as columns, `(size, M * Q)`, those of a position side by side."""
-
-
-def gaussian_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
-    """Independent standard normal columns, scaled to length one on average: GRP."""
-    values = stream.standard_normal((size, code_length * alphabet_size))
-    return (values / np.sqrt(size)).astype(np.float32)
-
-
-def orthonormal_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
-    """Columns of random orthonormal bases, one basis after the other: neighbouring vectors are orthogonal."""
-    vectors = code_length * alphabet_size
-    bases = [orthonormal_columns(stream.standard_normal((size, size))) for _ in range(-(-vectors // size))]
-    return np.concatenate(bases, axis=1)[:, :vectors].astype(np.float32)
-
-
-def simplex_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
-    """At each position the corners of a regular simplex, in Q - 1 dimensions of a random basis.
-
-    Nothing is spent on the sum of a position's vectors, which no argmax sees. For Q = 2 a position is one direction and
-    its opposite, and a code is sign random projection in orthonormal bases.
-    """
-    _require(alphabet_size - 1 <= size, "simplex", f"Q - 1 <= {size}", alphabet_size)
-    centred = np.eye(alphabet_size) - 1.0 / alphabet_size
-    corners = np.linalg.svd(centred)[0][:, : alphabet_size - 1]
-    return _place(corners / np.linalg.norm(corners, axis=1, keepdims=True), size, code_length, stream)
-
-
-def cross_polytope_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
-    """At each position Q / 2 orthonormal directions and their opposites (Andoni et al., 2015); Q is even."""
-    _require(alphabet_size % 2 == 0, "cross_polytope", "an even Q", alphabet_size)
-    half = alphabet_size // 2
-    _require(half <= size, "cross_polytope", f"Q / 2 <= {size}", alphabet_size)
-    return _place(np.concatenate([np.eye(half), -np.eye(half)]), size, code_length, stream)
-
-
-def _place(shape: NDArray[np.float64], size: int, code_length: int, stream: np.random.Generator) -> Frame:
-    """Lay the rows of `shape` `(Q, K)` into K directions of random bases, position by position."""
-    width = shape.shape[1]
-    positions: list[NDArray[np.float64]] = []
-    while len(positions) < code_length:
-        basis = orthonormal_columns(stream.standard_normal((size, size)))
-        starts = range(0, size - width + 1, width)
-        positions += [basis[:, start : start + width] @ shape.T for start in starts]
-    return np.concatenate(positions[:code_length], axis=1).astype(np.float32)
-
-
-def orthonormal_columns(normals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Random orthonormal columns of standard normal numbers `(D, K)`, K <= D, uniform over all (Mezzadri, 2007)."""
-    columns, triangle = np.linalg.qr(normals)
-    return np.asarray(columns * np.sign(np.diag(triangle)))
-
-
-def _require(holds: bool, frame: str, expected: str, alphabet_size: int) -> None:
-    if not holds:
-        raise ConfigError(
-            f"the frame '{frame}' needs {expected}, received alphabet_size {alphabet_size}; take 'orthonormal'"
-        )
-
-
-FRAMES: dict[str, Callable[[int, int, int, np.random.Generator], Frame]] = {
-    "gaussian": gaussian_frame,
-    "orthonormal": orthonormal_frame,
-    "simplex": simplex_frame,
-    "cross_polytope": cross_polytope_frame,
-}
-"""Name to `(size, code_length, alphabet_size, stream) -> vectors`."""
 
 
 @keras.saving.register_keras_serializable(package="iom")
@@ -136,7 +55,7 @@ class IoMProjection(SavedArguments, keras.layers.Layer):
     Args:
         code_length: M, positions of the code.
         alphabet_size: Q, values of a symbol.
-        initial: A key of `FRAMES`.
+        initial: A key of `iom.nn.frames.FRAMES`.
         seed: Of the initial vectors.
         refinement_steps: Corrections before the responses are taken; 0 is plain Index-of-Max, 10 reach nearly all there
             is.
@@ -165,13 +84,12 @@ class IoMProjection(SavedArguments, keras.layers.Layer):
         self.seed = seed
         self.refinement_steps = refinement_steps
         self.refinement_gain = refinement_gain
-        self._frame = lookup(FRAMES, initial, "initial projection")
+        lookup(FRAMES, initial, "initial projection")
         self._frozen = not trainable
 
     def build(self, input_shape):
         """Draw the vectors, `(K, M * Q)`."""
-        stream = numpy_stream(self.seed, "index-of-max/projection")
-        values = self._frame(input_shape[-1], self.code_length, self.alphabet_size, stream)
+        values = draw_frame(self.initial, input_shape[-1], self.code_length, self.alphabet_size, seed=self.seed)
         if self._frozen:
             values = values.astype(np.float16).astype(np.float32)
         self.kernel = self.add_weight(

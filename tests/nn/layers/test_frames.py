@@ -3,7 +3,7 @@ import pytest
 
 from iom._random import numpy_stream
 from iom.errors import ConfigError
-from iom.nn.layers.index_of_max import FRAMES, cross_polytope_frame, gaussian_frame, orthonormal_frame, simplex_frame
+from iom.nn.frames import FRAMES, cross_polytope_frame, gaussian_frame, orthonormal_frame, simplex_frame
 
 
 @pytest.mark.parametrize("frame", sorted(FRAMES))

@@ -4,7 +4,9 @@ import pytest
 from keras import ops
 
 from iom._random import numpy_stream
-from iom.nn.layers.index_of_max import DECAY, RATE, IoMProjection, hard_index, refine, simplex_frame
+from iom.nn.frames import simplex_frame
+from iom.nn.hash_numpy import DECAY, RATE
+from iom.nn.layers.index_of_max import IoMProjection, hard_index, refine
 
 
 def unit(rows):

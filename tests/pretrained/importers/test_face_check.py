@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from iom.errors import WeightsError
+from iom.pretrained.face_check import CLEAR, check_on_faces
 from iom.pretrained.manifest import Statement
-from iom.pretrained.weights import CLEAR, check_on_faces, load_backbone_model
+from iom.pretrained.weights import load_backbone_model
 
 SIZE = 32
 

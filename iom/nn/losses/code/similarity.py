@@ -62,7 +62,7 @@ def collision_curve(alphabet_size: int) -> NDArray[np.float32]:
     Returns:
         `(BINS + 1,)`, from 0 at cosine -1, over 1/q at cosine 0, to 1 at cosine 1.
 
-    Example:
+    Examples:
         >>> table = collision_curve(2)
         >>> [round(float(table[i]), 2) for i in (0, 500, 1000, 1500, 2000)]
         [0.0, 0.33, 0.5, 0.67, 1.0]

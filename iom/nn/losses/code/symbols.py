@@ -73,7 +73,7 @@ QUANTIZATIONS = {"one_max": one_max_quantization, "entropy": entropy_quantizatio
 def binary_words(alphabet_size: int) -> NDArray[np.float32]:
     """Digits of each symbol, `(Q, ceil(log2 Q))`: words differ in 1 to log2 Q bits.
 
-    Example:
+    Examples:
         >>> binary_words(3).astype(int).tolist()
         [[0, 0], [0, 1], [1, 0]]
     """
@@ -92,7 +92,7 @@ def simplex_words(alphabet_size: int) -> NDArray[np.float32]:
 
     The length is the next power of two less one; the matrix is Sylvester's.
 
-    Example:
+    Examples:
         >>> simplex_words(4).astype(int).tolist()
         [[0, 0, 0], [1, 0, 1], [0, 1, 1], [1, 1, 0]]
     """

@@ -1,0 +1,89 @@
+"""Initial projections of Index-of-Max: M positions of Q vectors each, drawn with NumPy.
+
+A frame that spreads its vectors evenly makes less noise than independent vectors: behind a tight frame (orthonormal
+bases side by side) the part of the noise that is of second degree cancels.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom._random import numpy_stream
+from iom._registry import lookup
+from iom.errors import ConfigError
+
+Frame = NDArray[np.float32]
+"""Vectors as columns, `(size, M * Q)`, those of a position side by side."""
+
+
+def gaussian_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
+    """Independent standard normal columns, scaled to length one on average: GRP."""
+    values = stream.standard_normal((size, code_length * alphabet_size))
+    return (values / np.sqrt(size)).astype(np.float32)
+
+
+def orthonormal_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
+    """Columns of random orthonormal bases, one basis after the other: neighbouring vectors are orthogonal."""
+    vectors = code_length * alphabet_size
+    bases = [orthonormal_columns(stream.standard_normal((size, size))) for _ in range(-(-vectors // size))]
+    return np.concatenate(bases, axis=1)[:, :vectors].astype(np.float32)
+
+
+def simplex_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
+    """At each position the corners of a regular simplex, in Q - 1 dimensions of a random basis.
+
+    Nothing is spent on the sum of a position's vectors, which no argmax sees. For Q = 2 a position is one direction and
+    its opposite, and a code is sign random projection in orthonormal bases.
+    """
+    _require(alphabet_size - 1 <= size, "simplex", f"Q - 1 <= {size}", alphabet_size)
+    centred = np.eye(alphabet_size) - 1.0 / alphabet_size
+    corners = np.linalg.svd(centred)[0][:, : alphabet_size - 1]
+    return _place(corners / np.linalg.norm(corners, axis=1, keepdims=True), size, code_length, stream)
+
+
+def cross_polytope_frame(size: int, code_length: int, alphabet_size: int, stream: np.random.Generator) -> Frame:
+    """At each position Q / 2 orthonormal directions and their opposites (Andoni et al., 2015); Q is even."""
+    _require(alphabet_size % 2 == 0, "cross_polytope", "an even Q", alphabet_size)
+    half = alphabet_size // 2
+    _require(half <= size, "cross_polytope", f"Q / 2 <= {size}", alphabet_size)
+    return _place(np.concatenate([np.eye(half), -np.eye(half)]), size, code_length, stream)
+
+
+def _place(shape: NDArray[np.float64], size: int, code_length: int, stream: np.random.Generator) -> Frame:
+    """Lay the rows of `shape` `(Q, K)` into K directions of random bases, position by position."""
+    width = shape.shape[1]
+    positions: list[NDArray[np.float64]] = []
+    while len(positions) < code_length:
+        basis = orthonormal_columns(stream.standard_normal((size, size)))
+        starts = range(0, size - width + 1, width)
+        positions += [basis[:, start : start + width] @ shape.T for start in starts]
+    return np.concatenate(positions[:code_length], axis=1).astype(np.float32)
+
+
+def orthonormal_columns(normals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Random orthonormal columns of standard normal numbers `(D, K)`, K <= D, uniform over all (Mezzadri, 2007)."""
+    columns, triangle = np.linalg.qr(normals)
+    return np.asarray(columns * np.sign(np.diag(triangle)))
+
+
+def _require(holds: bool, frame: str, expected: str, alphabet_size: int) -> None:
+    if not holds:
+        raise ConfigError(
+            f"the frame '{frame}' needs {expected}, received alphabet_size {alphabet_size}; take 'orthonormal'"
+        )
+
+
+FRAMES: dict[str, Callable[[int, int, int, np.random.Generator], Frame]] = {
+    "gaussian": gaussian_frame,
+    "orthonormal": orthonormal_frame,
+    "simplex": simplex_frame,
+    "cross_polytope": cross_polytope_frame,
+}
+"""Name to `(size, code_length, alphabet_size, stream) -> vectors`."""
+
+
+def draw_frame(initial: str, size: int, code_length: int, alphabet_size: int, *, seed: int) -> Frame:
+    """The vectors `(size, M * Q)` of the frame `initial`, a key of `FRAMES`."""
+    stream = numpy_stream(seed, "index-of-max/projection")
+    return lookup(FRAMES, initial, "initial projection")(size, code_length, alphabet_size, stream)

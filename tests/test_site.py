@@ -1,0 +1,32 @@
+"""The documentation site: it builds without a warning and loads nothing from elsewhere."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.proof
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(root, tmp_path):
+    pytest.importorskip("mkdocs", reason="needs requirements-docs.txt")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=root,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = {path.relative_to(tmp_path).as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
+    for name in ("index", "faq", "configurations", "commands", "reference/iom", "reference/iom.gallery"):
+        assert f"{name}.html" in pages
+    for name, page in pages.items():
+        loaded = re.findall(
+            r"<(?:script|img|iframe|source|link)\b[^>]*(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)", page
+        )
+        assert loaded == [], name
+    assert "code_length" in pages["configurations.html"]
+    assert "--detector-weights" in pages["commands.html"]

@@ -9,11 +9,15 @@ from typing import Any
 
 import lazy_loader
 
+from iom._tensorflow_log import silence
+
 __version__ = "0.1.0"
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would note a device and send what it runs
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+silence()
 
 
 def __getattr__(name: str) -> Any:

@@ -5,8 +5,8 @@ import sys
 
 IMPORT = """
 import os, sys
+import iom
 from iom._tensorflow_log import silence
-silence()
 silence()
 import tensorflow
 print(tensorflow.__version__, tensorflow.__spec__.loader.exec_module.__self__ is not None)
@@ -21,8 +21,7 @@ folder.mkdir()
     "import os; os.write(2, b'I0000 00:00:00 of the start\\\\nplain\\\\n'); " + sys.argv[2]
 )
 sys.path.insert(0, sys.argv[1])
-from iom._tensorflow_log import silence
-silence()
+import iom
 import tensorflow
 print(tensorflow.fine)
 """

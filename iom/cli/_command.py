@@ -19,7 +19,6 @@ import click
 
 from iom._files import check_output
 from iom._registry import did_you_mean
-from iom._tensorflow_log import silence
 from iom.errors import (
     ConfigError,
     FaceError,
@@ -221,7 +220,6 @@ def run(command: click.Command, argv: Sequence[str] | None = None, *, program: s
 
 def guarded(act: Callable[[], int], *, in_json: bool = False) -> int:
     """The exit code of `act`, or that of its error, which is shown as one line or as JSON."""
-    silence()
     try:
         with _warnings_in_one_line():
             code = act()

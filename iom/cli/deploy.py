@@ -67,10 +67,13 @@ def deploy(
     if (pairs is None) != (folder is None):
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
 
+    from iom.pretrained import hasher_path
+
+    name = name or hasher_path(models.hasher).name
+
     from iom.export.context import load_source
     from iom.export.exporter import Exporter, faces_of_pairs, synthetic_faces
     from iom.export.exporter import calibration_faces as read_calibration_faces
-    from iom.pretrained import hasher_path
 
     source = load_source(models.hasher, weights=models.weights)
     size = source.embedder.input_size
@@ -79,7 +82,6 @@ def deploy(
         faces = faces_of_pairs(pairs, folder, size=size, max_pairs=check_pairs)
     ranges = read_calibration_faces(calibration, calibration_faces, size=size)
     exporter = Exporter(source, calibration=ranges, faces=faces)
-    name = name or hasher_path(models.hasher).name
     rows = []
     for target in targets:
         for manifest in exporter.export([target], output, name=name).values():

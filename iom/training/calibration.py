@@ -245,8 +245,8 @@ def recalibrate(
     lowest FMR that they can show.
     """
     if faces is None:
-        hasher = load(place, opens_embedder=False)
         held_out = hold_out(scan_folder(config.data), config.data)[1]
+        hasher = load(place, opens_embedder=False)
         pairs = ValidationPairs(held_out, group_separator=config.data.group_separator, seed=config.seed)
         pairs.check_resolution(min(config.calibration.fmrs))
         own = place if is_artifact(place) else place / EMBEDDER_FILE
@@ -261,8 +261,8 @@ def recalibrate(
                 )
         embeddings = embedder.embed_files(pairs.files, progress=progress)
     else:
-        hasher = load(place, weights=weights)
         listed = scan_folder(FolderConfig(root=str(faces), min_images=1))
+        hasher = load(place, weights=weights)
         pairs = ValidationPairs(listed, group_separator="", seed=config.seed)
         mated, others = pairs.all.mated_count, pairs.all.non_mated_count
         drawn = "" if len(pairs.images) == len(listed) else f" (drawn from {len(listed):,})"

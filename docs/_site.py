@@ -9,7 +9,8 @@ import itertools
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ CONFIGURATIONS = {
     "SweepConfig": "sweep",
 }
 TEXT_BYTES = 4000
+YAML_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false"}
 BOUNDS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
 
 
@@ -183,7 +185,11 @@ def _settings(section: Any, sections: dict[str, Any]) -> str:
     for name, field in section.model_fields.items():
         inner = [each for each in _types(field.annotation) if isinstance(each, type) and issubclass(each, Section)]
         sections |= {each.__name__: each for each in inner}
-        kind = ", ".join(f"[{each.__name__}](#{each.__name__.lower()})" for each in inner) or f"`{_type_name(field)}`"
+        kind = ", ".join(f"[{each.__name__}](#{each.__name__.lower()})" for each in inner) or _type_text(
+            field.annotation, field.metadata
+        )
+        if inner and typing.get_origin(field.annotation) is tuple:
+            kind = f"list of {kind}"
         missing = field.default is PydanticUndefined
         default = field.default_factory() if missing and field.default_factory else field.default
         shown = "" if inner or (missing and not field.default_factory) else f"`{json.dumps(default)}`"
@@ -197,13 +203,21 @@ def _types(annotation: Any) -> Iterator[Any]:
         yield from _types(inner)
 
 
-def _type_name(field: Any) -> str:
-    text = re.sub(r"\b(typing|annotated_types|pydantic\.\w+)\.", "", str(field.annotation))
-    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
-    bounds = [
-        f"{sign} {getattr(each, name)}" for each in field.metadata for name, sign in BOUNDS if hasattr(each, name)
-    ]
-    return ", ".join([text, *bounds]).replace("|", "or")
+def _type_text(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    """A type as a reader of YAML knows it: `list of number, > 0`."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        text = _type_text(inner[0], (each for more in inner[1:] for each in getattr(more, "metadata", [more])))
+    elif origin is typing.Literal:
+        text = " or ".join(f"`{each}`" for each in inner)
+    elif origin is tuple:
+        text = f"list of {_type_text(inner[0])}"
+    elif origin is dict:
+        text = "section"
+    else:
+        text = YAML_TYPES.get(annotation, str(annotation))
+    bounds = [f"{sign} {getattr(each, name)}" for each in metadata for name, sign in BOUNDS if hasattr(each, name)]
+    return ", ".join([text, *bounds])
 
 
 def _meanings(section: Any) -> dict[str, str]:

@@ -36,7 +36,7 @@ os.umask(_UMASK)
 TEMPORARY = ".tmp-"
 SECRET_MODE = 0o600
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic", ".heif")
 LEFT_BEHIND = frozenset(
     {
         "thumbs.db",

@@ -58,12 +58,3 @@ def foreign_weights():
             pytest.skip(str(error))
 
     return find
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """The folder of real faces and foreign weights; tests that need it skip where it is absent."""
-    folder = ROOT.parent / "shared"
-    if not (folder / "data" / "lfw_112x112").is_dir():
-        pytest.skip("needs the real faces and weights of ../shared, which are not here")
-    return folder

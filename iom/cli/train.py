@@ -178,7 +178,8 @@ def calibrate(
     given = [f"calibration.{name}={value}" for name, value in figures.items() if value is not None]
     settings = config.load(Stage2Config, *given, default=beside)
 
-    import scipy.optimize  # noqa: F401  (what is missing is told before the work)
+    if folder is None:
+        import scipy.cluster  # noqa: F401  (groups of held-out subjects need it; told before the work)
 
     from iom.training.calibration import check_target, copy_hasher, describe, recalibrate
 

@@ -23,6 +23,7 @@ PRIOR = 0.5
 """Probability before the comparison that both samples are of one subject, where none is given."""
 BIN = 0.5
 """Width of a bin of `reliability`, of the decimal logarithm."""
+NEWTON_STEPS, RIDGE = 100, 1e-12
 LN10 = math.log(10)
 
 
@@ -106,23 +107,42 @@ def fit_likelihood_ratio(
     centre, scale = distances.mean(), distances.std()
     slope = offset = 0.0
     if scale > 0:
-        from scipy.optimize import minimize
-
         standard = (distances - centre) / scale
         towards = mated * (comparisons[0] + 1) / (comparisons[0] + 2) + non_mated / (comparisons[1] + 2)
-        total = mated + non_mated
-
-        def loss(line: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            log_odds = line[0] * standard + line[1]
-            cost = total * np.logaddexp(0.0, log_odds) - towards * log_odds
-            excess = total * np.exp(-np.logaddexp(0.0, -log_odds)) - towards
-            return float(cost.sum()), np.array([excess @ standard, excess.sum()])
-
-        fitted = minimize(loss, [-1.0, 0.0], jac=True, method="BFGS", options={"gtol": 1e-9}).x / LN10
+        fitted = _logistic_line(standard, mated + non_mated, towards) / LN10
         if fitted[0] < 0:
             slope, offset = float(fitted[0] / scale), float(fitted[1] - fitted[0] * centre / scale)
     unseen = [unseen_rate(count, confidence) for count in units]
     return LikelihoodRatio(slope, offset, low=math.log10(unseen[0]), high=-math.log10(unseen[1]))
+
+
+def _logistic_line(
+    values: NDArray[np.float64], total: NDArray[np.float64], towards: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Slope and offset of the log odds: `towards` of the weight `total` at each value is mated.
+
+    Newton's method with halved steps; the cost is convex in the two.
+    """
+    design = np.stack([values, np.ones_like(values)])
+
+    def cost(line: NDArray[np.float64]) -> float:
+        log_odds = line @ design
+        return float((total * np.logaddexp(0.0, log_odds) - towards * log_odds).sum())
+
+    line, least = np.array([-1.0, 0.0]), math.inf
+    for _ in range(NEWTON_STEPS):
+        share = np.exp(-np.logaddexp(0.0, -(line @ design)))
+        gradient = design @ (total * share - towards)
+        curvature = (design * (total * share * (1.0 - share))) @ design.T + RIDGE * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        found = cost(line)
+        while cost(line - step) > found and np.abs(step).max() > RIDGE:
+            step = step / 2
+        line = line - step
+        if not found < least or np.abs(step).max() <= RIDGE:
+            break
+        least = found
+    return line
 
 
 def isotonic_log_ratios(curve: ErrorCurve) -> NDArray[np.float64]:

@@ -41,6 +41,7 @@ class Mtcnn:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._sessions = {
             name: onnxruntime.InferenceSession(
@@ -52,12 +53,12 @@ class Mtcnn:
     def __call__(self, image: Pixels, *, min_score: float) -> tuple[Floats, Floats]:
         """Landmarks `(N, 5, 2)`, the eye on the left of the image first, and scores `(N,)`, best first."""
         boxes = self._proposed(image)
-        offsets = self._run("rnet", _patches(image, boxes, NETWORKS["rnet"]))
+        offsets = self._answers("rnet", image, boxes)
         scores = _sigmoid(offsets[:, -1])
         good = scores > REFINED
         boxes, scores = _moved(boxes, offsets)[good], scores[good]
         boxes = _squares(boxes[_best(boxes, scores, 0.7)])
-        answers = self._run("onet", _patches(image, boxes, NETWORKS["onet"]))
+        answers = self._answers("onet", image, boxes)
         scores = _sigmoid(answers[:, -1])
         corners, sides = boxes[:, None, :2], (boxes[:, None, 2:] - boxes[:, None, :2]) + 1
         points = answers[:, 4:14].reshape(-1, 2, 5).transpose(0, 2, 1) * sides + corners - 1
@@ -67,9 +68,16 @@ class Mtcnn:
         return points[kept], scores[kept]
 
     def _run(self, network: str, images: NDArray[np.float32]) -> Floats:
-        run = self._sessions[network].run
-        parts = [run(None, {"image": images[i : i + _BATCH]})[0] for i in range(0, max(len(images), 1), _BATCH)]
-        return np.concatenate(parts).astype(np.float64)
+        (answers,) = self._sessions[network].run(None, {"image": images})
+        return np.asarray(answers, np.float64)
+
+    def _answers(self, network: str, image: Pixels, boxes: Floats) -> Floats:
+        """Answers of a network on boxes of the image, a row for each."""
+        parts = [
+            self._run(network, _patches(image, boxes[i : i + _BATCH], NETWORKS[network]))
+            for i in range(0, max(len(boxes), 1), _BATCH)
+        ]
+        return np.concatenate(parts)
 
     def _proposed(self, image: Pixels) -> Floats:
         """Square boxes (left, top, right, bottom) `(N, 4)` that the first network finds on any scale."""

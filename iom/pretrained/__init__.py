@@ -38,8 +38,9 @@ def cache_folder() -> Path:
 def search_folders() -> list[Path]:
     """Folders whose sub-folders may hold weights and hashers; the first that has one wins.
 
-    `$IOM_WEIGHTS`, the package, `weights` in the cache folder, in a checkout `pre_models` and `../shared/weights`, and
-    the models of an installation of InsightFace, `$INSIGHTFACE_HOME/models`, by default `~/.insightface/models`.
+    `$IOM_WEIGHTS`, the package, `weights` in the cache folder, in a checkout `pre_models` and `shared/weights` beside
+    it, and the models of an installation of InsightFace, `$INSIGHTFACE_HOME/models`, by default
+    `~/.insightface/models`.
     """
     given = os.environ.get("IOM_WEIGHTS")
     folders = [Path(given)] if given else []

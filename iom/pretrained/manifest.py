@@ -119,7 +119,7 @@ class Entry(Statement):
     @property
     def terms(self) -> dict[str, str]:
         """What one should know before using them, in lines for people."""
-        stated = (f"{figures.summary} ({figures.by})" for figures in self.figures)
+        stated = (f"{figures.summary} ({figures.by})" for figures in self.figures if figures.summary)
         return {
             "licence": self.licence,
             "trained": self.training_data,

@@ -93,7 +93,7 @@ def test_noise_is_no_face_and_threads_change_nothing():
 
 
 @pytest.mark.proof
-def test_the_packaged_detector_is_the_registry_package(shared):
+def test_the_packaged_detector_is_the_registry_package(prepared_data):
     """Landmarks as `mtcnn` gives them; it may keep another of two boxes whose scores both round to 1 in float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,7 +101,7 @@ def test_the_packaged_detector_is_the_registry_package(shared):
     theirs, ours = package.MTCNN(), Mtcnn()
     draw = np.random.default_rng(1)
     differences = []
-    for subject in sorted((shared / "data" / "lfw_112x112").iterdir())[::90]:
+    for subject in sorted((prepared_data / "lfw_112x112").iterdir())[::90]:
         face = Image.open(next(subject.glob("*.jpg")))
         side = int(draw.integers(80, 300))
         photo = np.full((480, 640, 3), 120, np.uint8)

@@ -150,6 +150,21 @@ def test_bad_files(tmp_path):
         assert str(tmp_path) not in result.reason
 
 
+def test_heic_is_read_or_refused_with_the_way_on(tmp_path, monkeypatch):
+    save(tmp_path, SCENE)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    result = found(tmp_path, "a.heic")
+    assert result.status == "wrong_type"
+    assert "needs the extra 'heic'" in result.reason
+    monkeypatch.undo()
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is an extra that is not installed")
+    heif.from_pillow(Image.new("RGB", (200, 160), (200, 30, 30))).save(tmp_path / "a.heic")
+    result = found(tmp_path, "a.heic")
+    assert result.status == "aligned"
+    assert abs(result.faces[0].crop[50, 50].astype(int) - [200, 30, 30]).max() < 12
+
+
 def test_a_photograph_that_may_not_be_read(tmp_path, monkeypatch):
     save(tmp_path, SCENE)
 

@@ -20,6 +20,7 @@ from iom.photos.align import TEMPLATE, Face
 from iom.photos.codes_file import read_codes, schema_of
 from iom.photos.photograph import STATUSES, PhotoSettings
 from iom.photos.pipeline import PhotoRun, embed_all, hash_photos, report_path
+from iom.synthetic import write_folder
 from tests.photos.conftest import FakeModels, write_faces
 
 ALIGNED = PhotoSettings(detector="aligned")
@@ -337,12 +338,18 @@ def test_kill_9_loses_and_doubles_nothing(tmp_path, models, key, root):
 
 def test_the_code_of_the_document_runs(tmp_path, models, key, root, monkeypatch):
     text = (root / "docs" / "photographs.md").read_text("utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    picture, codes = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     write_faces(tmp_path / "faces", 3)
     run(tmp_path / "faces", tmp_path / "codes.parquet", models, key)
+    write_folder(tmp_path / "people", 1, 1, seed=1, progress=False)
+    group = Image.new("RGB", (300, 300), "gray")
+    group.paste(Image.open(next((tmp_path / "people").glob("*/*.png"))).resize((180, 180)), (60, 60))
+    group.save(tmp_path / "group.jpg")
     monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(block, names)
+    exec(picture, names := {})
+    assert names["face"].score > 0.9
+    assert (tmp_path / "boxes.png").is_file()
+    exec(codes, names := {})
     assert (np.diag(names["distances"]) == 0).all()
     assert names["sharp"].shape == (3,)
 

@@ -189,11 +189,9 @@ def dlib_weights(folder: Path) -> Path:
 
 
 @pytest.mark.proof
-def test_it_agrees_with_dlib_on_real_chips(tmp_path):
+def test_it_agrees_with_dlib_on_real_chips(prepared_data, tmp_path):
     dlib = pytest.importorskip("dlib")
-    faces = Path(__file__).parents[3].parent / "shared" / "data" / "lfw_112x112"
-    if not faces.is_dir():
-        pytest.skip("needs ../shared: real faces")
+    faces = prepared_data / "lfw_112x112"
     from iom.photos.align import TEMPLATES
     from iom.photos.images import read_images
 

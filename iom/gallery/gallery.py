@@ -5,9 +5,11 @@ import dataclasses
 import functools
 import gc
 import hmac
+import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +26,10 @@ from iom.gallery.models import (
     check_subject_id,
     metadata_text,
     pseudonyms,
+    revoked_epoch,
+    revoked_subject,
 )
 from iom.gallery.search import Candidate, Searcher, distances_to
-from iom.gallery.stores.base import RecordStore, StoreStats, open_store, revoked_epoch, revoked_subject
 from iom.gallery.templates import (
     check_hasher,
     check_seal,
@@ -40,6 +43,10 @@ from iom.gallery.templates import (
 from iom.keys import check_key_kind
 from iom.models.face_hasher import FaceHasher
 
+if TYPE_CHECKING:
+    from iom.gallery.stores.base import RecordStore, StoreStats
+
+STORES = "iom.gallery.stores.base"
 ORPHAN_SECONDS = 3600
 """Age at which a mask without a record is left over from a killed enrolment."""
 _LAST_ENTRIES = 64
@@ -71,7 +78,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         StoreError: The two do not belong together, or the key store lacks its last entries.
     """
 
-    def __init__(self, store: RecordStore, keys: KeyStore, hasher: FaceHasher | None = None) -> None:
+    def __init__(self, store: "RecordStore", keys: KeyStore, hasher: FaceHasher | None = None) -> None:
         self.store = store
         self.keys = keys
         self.hasher = hasher
@@ -107,7 +114,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             StoreNotFoundError: A store is missing.
             StoreError: A store cannot be opened, or the two do not belong together.
         """
-        with contextlib.ExitStack() as opened:
+        # SQLAlchemy is imported while the passphrase is stretched, which leaves the interpreter free for a while.
+        with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as opened:
 
             def found_or_made(opener: Callable[[bool], Any]) -> Any:
                 try:
@@ -117,7 +125,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                         raise
                     return opened.enter_context(opener(True))
 
+            pool.submit(importlib.import_module, STORES)
             key_store = found_or_made(lambda new: open_key_store(keys, create=new, passphrase=passphrase))
+            from iom.gallery.stores.base import open_store
+
             store = found_or_made(lambda new: open_store(url, create=new))
             gallery = cls(store, key_store, hasher)
             opened.pop_all()
@@ -421,7 +432,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 if tries == _MAX_ROTATION_TRIES:
                     raise
 
-    def stats(self) -> dict[str, tuple[Application, StoreStats]]:
+    def stats(self) -> dict[str, tuple[Application, "StoreStats"]]:
         """Each application with its counts."""
         return {each.name: (each, self.store.stats(each.name)) for each in self.store.applications()}
 
@@ -606,7 +617,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 f"{application.revision}; the key store knows revision {known.revision}"
             )
 
-    def _application_problems(self, store: RecordStore, application: Application, before: KeyState) -> Iterator[str]:
+    def _application_problems(self, store: "RecordStore", application: Application, before: KeyState) -> Iterator[str]:
         """Problems of an application in a snapshot; `before` is an older state of the key store."""
         name, references = application.name, 0
         yield from self._settings_problems(application, before.known(name).settings)
@@ -741,7 +752,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             self._is_settled = True
 
 
-def _holds_anchor(store: RecordStore, anchor: Anchor | None) -> bool:
+def _holds_anchor(store: "RecordStore", anchor: Anchor | None) -> bool:
     """Whether the log has the entry that the key store remembers, read before this call; else it is older or cut."""
     if anchor is None:
         return True

@@ -30,7 +30,7 @@ from iom._registry import did_you_mean_url
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError
 from iom.gallery.models import Application, AuditChain, AuditEntry, Tombstone
-from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
+from iom.gallery.stores.sqlite_file import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
 
 SEAL_BYTES = 16

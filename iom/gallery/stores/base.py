@@ -33,6 +33,8 @@ from iom.gallery.models import (
     Reference,
     Tombstone,
     check_application_name,
+    revoked_epoch,
+    revoked_subject,
     tampered,
 )
 
@@ -662,17 +664,3 @@ def open_store(url: str, *, create: bool = False, format: int = FORMAT) -> Recor
         module = importlib.import_module(STORES[scheme])
     store: RecordStore = module.open_url(url, create=create, format=format)
     return store
-
-
-def revoked_subject(subject_id: str) -> RevokedError:
-    """The error for a subject that was revoked and has no valid reference."""
-    return RevokedError(f"subject {subject_id!r} was revoked; renew it to bring it back", subject_id=subject_id)
-
-
-def revoked_epoch(subject_id: str, application: str) -> RevokedError:
-    """The error for a template that would be made under the key of a revoked one."""
-    return RevokedError(
-        f"subject {subject_id!r} was revoked under the common key of application {application}: rotate it first, or "
-        "the new template equals the revoked one",
-        subject_id=subject_id,
-    )

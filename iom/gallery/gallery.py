@@ -6,11 +6,13 @@ import functools
 import gc
 import hmac
 import html
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +38,10 @@ from iom.gallery.models import (
     check_subject_id,
     metadata_text,
     pseudonyms,
+    revoked_epoch,
+    revoked_subject,
 )
 from iom.gallery.search import Candidate, Searcher, distances_to
-from iom.gallery.stores.base import RecordStore, StoreStats, open_store, revoked_epoch, revoked_subject
 from iom.gallery.templates import (
     check_hasher,
     check_seal,
@@ -55,9 +58,13 @@ from iom.models.verification import Verification, decide
 from iom.photos.images import Picture, is_picture
 from iom.pretrained import BUNDLED
 
+if TYPE_CHECKING:
+    from iom.gallery.stores.base import RecordStore, StoreStats
+
 HasherSource: TypeAlias = FaceHasher | str | Path | Callable[[], FaceHasher]
 FaceSource: TypeAlias = Picture | Sequence[Picture] | NDArray[Any]
 """A picture or several, or embeddings."""
+STORES = "iom.gallery.stores.base"
 ORPHAN_SECONDS = 3600
 """Age at which a mask without a record is left over from a killed enrolment."""
 _LAST_ENTRIES = 64
@@ -86,7 +93,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     """
 
     def __init__(
-        self, store: RecordStore, keys: KeyStore, hasher: HasherSource = BUNDLED, *, create_default: bool = False
+        self, store: "RecordStore", keys: KeyStore, hasher: HasherSource = BUNDLED, *, create_default: bool = False
     ) -> None:
         self.store = store
         self.keys = keys
@@ -124,7 +131,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             StoreNotFoundError: A store is missing.
             StoreError: A store cannot be opened, or the two do not belong together.
         """
-        with contextlib.ExitStack() as opened:
+        # SQLAlchemy is imported while the passphrase is stretched, which leaves the interpreter free for a while.
+        with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as opened:
 
             def found_or_made(opener: Callable[[bool], Any]) -> Any:
                 try:
@@ -134,7 +142,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                         raise
                     return opened.enter_context(opener(True))
 
+            pool.submit(importlib.import_module, STORES)
             key_store = found_or_made(lambda new: open_key_store(keys, create=new, passphrase=passphrase))
+            from iom.gallery.stores.base import open_store
+
             store = found_or_made(lambda new: open_store(url, create=new))
             gallery = cls(store, key_store, hasher, create_default=create)
             opened.pop_all()
@@ -358,7 +369,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         hasher = check_hasher(found, self.hasher)
         distances = distances_to(self.keys, found, hasher, references, _one(self.embed(face, checked=checked)))
         best = int(np.argmin(distances))
-        return decide(hasher, int(distances[best]), found.threshold, references[best].slot)
+        return decide(hasher.calibration, int(distances[best]), found.threshold, references[best].slot)
 
     def identify(
         self,
@@ -489,7 +500,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 if tries == _MAX_ROTATION_TRIES:
                     raise
 
-    def stats(self) -> dict[str, tuple[Application, StoreStats]]:
+    def stats(self) -> dict[str, tuple[Application, "StoreStats"]]:
         """Each application with its counts."""
         return {each.name: (each, self.store.stats(each.name)) for each in self.store.applications()}
 
@@ -505,6 +516,19 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         if not found:
             raise self._not_found(application, subject_id)
         return found
+
+    def subjects(self, *, application: str = DEFAULT_APPLICATION) -> dict[str, list[Reference]]:
+        """Valid references of every subject, by its id; of one that was revoked, none."""
+        self.application(application)
+        revoked = self.keys.revoked(application)
+        found: dict[str, list[Reference]] = {
+            each.subject_id: [] for each in [*revoked.values(), *self.store.tombstones(application)]
+        }
+        for page in self.store.pages(application):
+            for each in page:
+                if each.record not in revoked:
+                    found.setdefault(each.subject_id, []).append(each)
+        return dict(sorted(found.items()))
 
     def is_enrolled(
         self, subject_id: str, *, application: str = DEFAULT_APPLICATION, allow_revoked: bool = False
@@ -684,7 +708,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 f"{application.revision}; the key store knows revision {known.revision}"
             )
 
-    def _application_problems(self, store: RecordStore, application: Application, before: KeyState) -> Iterator[str]:
+    def _application_problems(self, store: "RecordStore", application: Application, before: KeyState) -> Iterator[str]:
         """Problems of an application in a snapshot; `before` is an older state of the key store."""
         name, references = application.name, 0
         yield from self._settings_problems(application, before.known(name).settings)
@@ -819,7 +843,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             self._is_settled = True
 
 
-def _holds_anchor(store: RecordStore, anchor: Anchor | None) -> bool:
+def _holds_anchor(store: "RecordStore", anchor: Anchor | None) -> bool:
     """Whether the log has the entry that the key store remembers, read before this call; else it is older or cut."""
     if anchor is None:
         return True

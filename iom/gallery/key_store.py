@@ -30,7 +30,7 @@ from iom._registry import did_you_mean, with_scheme
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError
 from iom.gallery.models import Application, AuditChain, AuditEntry, Tombstone
-from iom.gallery.stores.sqlite import Layout, SqliteFile, make_sqlite_file
+from iom.gallery.stores.sqlite_file import Layout, SqliteFile, make_sqlite_file
 from iom.keys import TransformKey
 
 SEAL_BYTES = 16
@@ -56,7 +56,7 @@ CREATE TABLE masks (
 """
 
 PassphraseSource: TypeAlias = str | Callable[[], str]
-PASSPHRASE_VARIABLE = "IOM_PASSPHRASE"
+PASSPHRASE_VARIABLE = "IOM_PASSPHRASE"  # noqa: S105 - its name
 
 
 class Anchor(NamedTuple):
@@ -570,10 +570,10 @@ def open_key_store(
 ) -> KeyStore:
     """The key store of a path or URL.
 
-    `file:PATH`, or a text without a colon, is opened by a passphrase, `file:PATH?key-file=PATH` by a key in another file, which is made with the
-    store where it is missing. With `environment:NAME?file=PATH` and `command:PROGRAM ARGUMENTS?file=PATH` the master
-    comes from outside, as the text of `TransformKey.to_text`, and the file has the rest. `?mode=ro` (or `&mode=ro`)
-    behind it opens it for reading only.
+    `file:PATH`, or a text without a colon, is opened by a passphrase, `file:PATH?key-file=PATH` by a key in another
+    file, which is made with the store where it is missing. With `environment:NAME?file=PATH` and
+    `command:PROGRAM ARGUMENTS?file=PATH` the master comes from outside, as the text of `TransformKey.to_text`, and the
+    file has the rest. `?mode=ro` (or `&mode=ro`) behind it opens it for reading only.
 
     Args:
         url: Scheme and place, or a path.

@@ -18,7 +18,7 @@ from typing import Any
 
 from iom._registry import KEY_MODES
 from iom.codes.packing import encoding_shape
-from iom.errors import EnrolmentError, StoreError
+from iom.errors import EnrolmentError, RevokedError, StoreError
 
 DEFAULT_APPLICATION = "default"
 MAX_SUBJECT_ID_LENGTH = 256
@@ -271,3 +271,17 @@ def _shown(value: object) -> str:
     """At most 80 characters of a value for an error."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def revoked_subject(subject_id: str) -> RevokedError:
+    """The error for a subject that was revoked and has no valid reference."""
+    return RevokedError(f"subject {subject_id!r} was revoked; renew it to bring it back", subject_id=subject_id)
+
+
+def revoked_epoch(subject_id: str, application: str) -> RevokedError:
+    """The error for a template that would be made under the key of a revoked one."""
+    return RevokedError(
+        f"subject {subject_id!r} was revoked under the common key of application {application}: rotate it first, or "
+        "the new template equals the revoked one",
+        subject_id=subject_id,
+    )

@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from iom.codes.distances import nearest, paired, within
 from iom.codes.packing import PackedCodes, encoding_shape, pack, plane_count, word_count
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import Application, Reference
-from iom.gallery.stores.base import RecordStore
 from iom.gallery.templates import check_seal, record_keys, unmasked
 from iom.models.face_hasher import FaceHasher
+
+if TYPE_CHECKING:
+    from iom.gallery.stores.base import RecordStore
 
 _MIN_CAPACITY = 1024
 _MAX_DELETED = 256
@@ -140,7 +142,7 @@ class Searcher:
     hashed under the key of every reference, in batches: about a thousand times slower.
     """
 
-    def __init__(self, store: RecordStore, keys: KeyStore) -> None:
+    def __init__(self, store: "RecordStore", keys: KeyStore) -> None:
         self._store = store
         self._keys = keys
         self._indexes: dict[str, tuple[int, dict[int, CodeIndex]]] = {}

@@ -5,7 +5,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,12 @@ from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_sha
 from iom.errors import EnrolmentError, RevokedError, StoreError
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone
-from iom.gallery.stores.base import RecordStore
 from iom.keys import TransformKey, check_key_kind, part_of
 from iom.metrics.template_pooling import majority_codes, mean_vectors
 from iom.models.face_hasher import FaceHasher, ForwardingFaceHasher, Keys
+
+if TYPE_CHECKING:
+    from iom.gallery.stores.base import RecordStore
 
 Rows = NDArray[np.float32]
 
@@ -103,7 +105,7 @@ def record_keys(keys: KeyStore, application: Application, references: Sequence[t
 
 
 def reserve_records(
-    store: RecordStore,
+    store: "RecordStore",
     keys: KeyStore,
     application: Application,
     subject_ids: Sequence[str],

@@ -171,8 +171,6 @@ def one_face(
     try:
         if is_aligned(pixels, notes, source=name):
             face, chip = AlignedFace(0, pixels, qualities_of(pixels)), pixels
-            if checked and not Mtcnn(threads=0).holds_face(pixels):
-                raise FaceError(f"{name}: expected an aligned face, found none", status="no_face")
         else:
             [face], _ = _found(pixels, settings, detector or _quick(settings), name)
             chip = face.crop if template == ARCFACE else align(pixels, face.landmarks, template=shape, source=name)
@@ -181,6 +179,8 @@ def one_face(
                 f"{name}: expected a face of sharpness {min_sharpness:g} or more, found {face.sharpness:.1f}",
                 status="too_blurred",
             )
+        if checked and chip is pixels and not Mtcnn(threads=0).holds_face(pixels):
+            raise FaceError(f"{name}: expected an aligned face of 112x112 pixels, found none", status="no_face")
     except FaceError as error:
         advice = _ADVICE.get(error.status)
         raise FaceError(f"{error}; {advice}" if advice else str(error), status=error.status) from error

@@ -70,7 +70,7 @@ def test_subjects_are_verified_and_revoked_ones_refused(old):
                 assert found.subject_id == subject
             for refused in (gallery.verify, gallery.enroll):
                 with pytest.raises(RevokedError):
-                    refused(name, "bob", PEOPLE[1])
+                    refused("bob", PEOPLE[1], application=name)
             (new,) = gallery.enroll("erin", PEOPLE[4], application=name)
             used = [each.record for each in gallery.store.tombstones(name)]
             assert new.record > max(used)

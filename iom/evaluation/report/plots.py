@@ -102,7 +102,7 @@ def _draw_reliability(axes: Any, *, data: ReportData) -> None:
         )  # None is NaN
         axes.vlines(entry.predicted, low, high, color=line["color"], linewidth=0.9, alpha=0.7)
         axes.plot(entry.predicted, observed, **line)
-        axes.scatter(entry.predicted, observed, 12 + 120 * np.array(entry.share), color=line["color"])
+        axes.scatter(entry.predicted, observed, 12 + 120 * np.array(entry.share), color=line["color"], clip_on=False)
     axes.plot(ends, ends, color=DIAGONAL, linewidth=0.8, linestyle=":")
     prior = data.sections.reliability[0].prior
     axes.set(xscale="logit", yscale="logit", xlim=ends, ylim=ends)

@@ -34,6 +34,8 @@ from iom.gallery.models import (
     Reference,
     Tombstone,
     check_application_name,
+    revoked_epoch,
+    revoked_subject,
     tampered,
 )
 
@@ -638,8 +640,8 @@ def open_store(url: str | os.PathLike[str], *, create: bool = False, format: int
     """The record store of a path or URL: `gallery.db`, `sqlite:///gallery.db`, `postgresql://...`.
 
     Args:
-        url: Scheme and place; a text without a colon is the path of a SQLite file. A path follows `sqlite:///`, so that an absolute one has four slashes; `?mode=ro` behind
-            it opens the file for reading only.
+        url: Scheme and place; a text without a colon is the path of a SQLite file. A path follows `sqlite:///`, so
+            that an absolute one has four slashes; `?mode=ro` behind it opens the file for reading only.
         create: Make a new store; else it must exist.
         format: Expected format; an older one only for its conversion.
 
@@ -664,17 +666,3 @@ def open_store(url: str | os.PathLike[str], *, create: bool = False, format: int
         module = importlib.import_module(STORES[scheme])
     store: RecordStore = module.open_url(url, create=create, format=format)
     return store
-
-
-def revoked_subject(subject_id: str) -> RevokedError:
-    """The error for a subject that was revoked and has no valid reference."""
-    return RevokedError(f"subject {subject_id!r} was revoked; renew it to bring it back", subject_id=subject_id)
-
-
-def revoked_epoch(subject_id: str, application: str) -> RevokedError:
-    """The error for a template that would be made under the key of a revoked one."""
-    return RevokedError(
-        f"subject {subject_id!r} was revoked under the common key of application {application}: rotate it first, or "
-        "the new template equals the revoked one",
-        subject_id=subject_id,
-    )

@@ -20,8 +20,8 @@ class Format(NamedTuple):
 
     `writer` is a `module:function` of `iom.export` that takes an `ExportContext` and the path of the artefact; `extras`
     are those of `iom` that running needs (writing needs `train`, too); `max_eer_loss` is a share (0.001 is 0.1
-    percentage point). Of a format and its `others`, the one that passes its check and is quickest on this CPU is kept,
-    under the same suffix.
+    percentage point); `hashes` says whether the graph gives codes, else the head does, in NumPy. Of a format and its
+    `others`, the one that passes its check and is quickest on this CPU is kept, under the same suffix.
     """
 
     suffix: str
@@ -32,6 +32,7 @@ class Format(NamedTuple):
     min_equal_symbols: float = EXACT
     max_eer_loss: float = 0.001
     others: tuple[str, ...] = ()
+    hashes: bool = True
 
 
 _OPENVINO, _LITERT = ("openvino",), ("litert",)
@@ -39,6 +40,7 @@ FORMATS: dict[str, Format] = {
     "keras": Format(".keras", "keras", "float32", "tensorflow:write_keras"),
     "saved_model": Format(".saved_model", "tensorflow", "float32", "tensorflow:write_saved_model"),
     "onnx": Format(".onnx", "onnxruntime", "float32", "onnx:write_onnx"),
+    "embedder": Format(".onnx", "onnxruntime", "float32", "onnx:write_embedder", hashes=False),
     "onnx_int8": Format(".int8.onnx", "onnxruntime", "int8", "onnx:write_int8", (), INTEGER, 0.01),
     "openvino": Format(".xml", "openvino", "float32", "onnx:write_openvino", _OPENVINO),
     "openvino_int8": Format(".int8.xml", "openvino", "int8", "onnx:write_openvino_int8", _OPENVINO, HALF),

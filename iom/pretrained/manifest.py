@@ -29,7 +29,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Statement(BaseModel):
     """Facts about a weights file that its content does not tell.
 
-    The kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side of the image.
+    The kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side and template of the
+    image.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -37,6 +38,8 @@ class Statement(BaseModel):
     colour_order: Literal["RGB", "BGR"]
     range: Literal["0..255", "-1..1", "-1..1 (/128)", "0..1"]
     size: int
+    template: Literal["arcface", "dlib"] = "arcface"
+    """A name of `iom.photos.align.TEMPLATES`: how the face lies in the image."""
     architecture: str = ""
     """Backbone, where the file holds weights alone."""
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -73,7 +76,7 @@ class Figures(Facts):
     """What was measured with weights, as shares, and by whom.
 
     LFW's 6,000 pairs and the 7,000 of CFP, frontal to frontal (`ff`) and frontal to profile (`fp`): accuracy over ten
-    folds; equal error rate (EER) of the embeddings and, with the keys stolen, of 512x8 codes.
+    folds; equal error rate (EER) of the embeddings and, with the keys stolen, of codes of 192 bytes.
     """
 
     by: Text
@@ -189,7 +192,10 @@ def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
 
 def zoo_tables(entries: dict[str, Entry]) -> str:
     """The tables of docs/models.md in Markdown: what there is, and how accurate and fast it is."""
-    facts = ["| weights | format | size | MB | licence | training data | from |", "|---|---|---|---|---|---|---|"]
+    facts = [
+        "| weights | format, input (template) | dimensions | MB | licence | training data | from |",
+        "|---|---|---|---|---|---|---|",
+    ]
     figures = [
         "| weights | LFW | CFP-FF | CFP-FP | EER: LFW | CFP-FF | CFP-FP | ms | by whom |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -197,7 +203,7 @@ def zoo_tables(entries: dict[str, Entry]) -> str:
     for name, entry in sorted(entries.items()):
         url = f"; [{entry.download.bytes / 1e6:.0f} MB]({entry.download.url})" if entry.download else ""
         facts.append(
-            f"| `{name}` | {entry.format}, {entry.size}x{entry.size} | {entry.embedding_size} | "
+            f"| `{name}` | {entry.format}, {entry.size}x{entry.size} ({entry.template}) | {entry.embedding_size} | "
             f"{entry.bytes / 1e6:.1f} | {entry.licence} | {entry.training_data} | {entry.source}{url} |"
         )
         for found in entry.figures:

@@ -1,0 +1,58 @@
+"""Decisions about two faces, and what they are worth."""
+
+import dataclasses
+import html
+
+from iom.errors import ConfigError
+from iom.models.artifact import Calibration
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """A decision about two faces.
+
+    Attributes:
+        match: Whether the distance is at most the threshold.
+        distance: Positions in which the two codes differ.
+        threshold: Largest distance that is a match.
+        probability: Of one person, at prior odds of one; `None` where the hasher's calibration does not tell it.
+        slot: The nearest reference of the subject, where the code is one of a gallery.
+    """
+
+    match: bool
+    distance: int
+    threshold: int
+    probability: float | None = None
+    slot: int | None = None
+
+    def __str__(self) -> str:
+        chance = "" if self.probability is None else f", probability {self.probability:.3g}"
+        verdict = "match" if self.match else "no match"
+        return f"{verdict}: distance {self.distance}, threshold {self.threshold}{chance}"
+
+    def _repr_html_(self) -> str:
+        colour = "#2e7d32" if self.match else "#c62828"
+        return f'<p style="color:{colour};font-weight:bold">{html.escape(str(self))}</p>'
+
+
+def decide(calibration: Calibration | None, distance: int, threshold: int, slot: int | None = None) -> Verification:
+    """The decision about a distance of two codes of a hasher with this calibration."""
+    probability = None if calibration is None else calibration.probability(distance)
+    return Verification(distance <= threshold, distance, threshold, probability, slot)
+
+
+def threshold_at(calibration: Calibration | None, fmr: float | None = None, *, name: str = "hasher") -> int:
+    """The threshold of a calibration at a false match rate, by default its own; `name` is for errors.
+
+    Raises:
+        ConfigError: No calibration, or none at that rate.
+    """
+    if calibration is None:
+        raise ConfigError(f"{name}: not calibrated: give a threshold, or calibrate it with iom calibrate")
+    if fmr is None:
+        return calibration.threshold
+    points = {point.fmr: point.threshold for point in calibration.points}
+    if fmr not in points:
+        known = ", ".join(map(str, points))
+        raise ConfigError(f"{name}: expected one of its false match rates {known}, received {fmr}")
+    return points[fmr]

@@ -20,9 +20,7 @@ figures are those of a core. Ratios are medians of the ratios of rounds.
 `kept_NETWORK` holds, for each of ours, the share of equal symbols and the EER less that of the hasher,
 means over ten keys (`stolen_key`), with the largest loss of a key.
 
-`mobilefacenet` is `mobilefacenet_y1.ms1m` where its weights are. There are no trained weights of
-IResNet-50 and 100: they are grown from a small network (`benchmarks/grown.py`), in their full
-size; accuracy is then of all pairs among subjects of LFW with four images each.
+`mobilefacenet` is `mobilefacenet_y1.ms1m` where its weights are; any other hasher may be named.
 Ends with one line of JSON, which names the CPU.
 """
 
@@ -40,11 +38,7 @@ from benchmarks.command_line import add_data_option, new_parser, run
 from iom.errors import ConfigError
 
 BATCHES = (1, 8)
-SHAPE = {"code_length": 1536, "alphabet_size": 2, "projection": "orthonormal", "refinement_steps": 0}
 TRAINED = {"mobilefacenet": "pre_models/mobilefacenet_y1_1536x2", "bundled": "bundled"}
-DERIVED = ("iresnet50", "iresnet100")
-STATISTICS_FACES = 48
-SUBJECT_IMAGES = 4
 OURS_FLOAT32, OURS_INTEGERS, OURS_BFLOAT16 = "ours float32", "ours int8", "ours bfloat16"
 PLAIN, DLIB = "openvino", "dlib"
 PLAIN_FLOAT32 = ("onnxruntime", "litert", "openvino float32")
@@ -57,13 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python -m benchmarks.inference`."""
     parser = new_parser("python -m benchmarks.inference", str(__doc__))
     add_data_option(parser)
-    parser.add_argument("--networks", nargs="+", default=[*DERIVED, *TRAINED])
+    parser.add_argument("--networks", nargs="+", default=list(TRAINED), help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--pairs", type=int, default=6000, help="of LFW; default: %(default)s")
-    parser.add_argument(
-        "--derived-subjects", type=int, default=250,
-        help="of LFW with four images, for networks without weights (default: %(default)s)",
-    )  # fmt: skip
     parser.add_argument("--dlib", type=Path, help="weights of dlib's recogniser, to measure dlib itself, too")
     return run(_measure, parser, argv)
 
@@ -182,68 +172,15 @@ def _dlib(weights: Path) -> Callable[..., Any]:
 
 def _source(name: str, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The source as it was trained, the source with batch norms folded, faces."""
-    from iom._files import list_subjects
-    from iom.errors import DataError
     from iom.export.context import load_source
     from iom.export.exporter import faces_of_pairs
-    from iom.photos.images import read_images
     from iom.pretrained.weights import load_backbone_model
 
-    root = arguments.data
-    if name in TRAINED:
-        source = load_source(TRAINED[name])
-        backbone = load_backbone_model(source.hasher.embedder_name).model
-        pairs = root / "lists" / "lfw_pairs.txt"
-        faces = faces_of_pairs(pairs, root / "lfw_112x112", size=112, max_pairs=arguments.pairs)
-        return dataclasses.replace(source, backbone=backbone), source, faces
-    faces = root / "fiw_112x112"
-    paths = [faces / image for image in list_subjects(faces).images]
-    if not paths:
-        raise DataError(f"{root / 'fiw_112x112'}: expected aligned faces, found none")
-    backbone, source = _derived(name, read_images(paths[:: len(paths) // STATISTICS_FACES]))
-    faces = _all_pairs(root / "lfw_112x112", arguments.derived_subjects)
+    source = load_source(TRAINED.get(name, name))
+    backbone = load_backbone_model(source.hasher.weights).trainable_model
+    pairs = arguments.data / "lists" / "lfw_pairs.txt"
+    faces = faces_of_pairs(pairs, arguments.data / "lfw_112x112", size=112, max_pairs=arguments.pairs)
     return dataclasses.replace(source, backbone=backbone), source, faces
-
-
-def _all_pairs(folder: Path, subjects: int) -> Any:
-    """Four images of each of some subjects, and all pairs of them."""
-    import numpy as np
-
-    from iom._files import list_subjects
-    from iom.data.benchmarks.base import PairBenchmark
-    from iom.errors import DataError
-    from iom.export.exporter import Faces
-    from iom.photos.images import read_images
-
-    subjects_of = list_subjects(folder).subjects
-    images = [[folder / one for one in of][:SUBJECT_IMAGES] for of in subjects_of.values()]
-    enough = [found for found in images if len(found) == SUBJECT_IMAGES]
-    if len(enough) < subjects:
-        raise DataError(f"{folder}: expected {subjects} subjects with {SUBJECT_IMAGES} images")
-    chosen = [enough[number] for number in np.linspace(0, len(enough) - 1, subjects).astype(int)]
-    paths = tuple(path for found in chosen for path in found)
-    people = np.repeat(np.arange(subjects), SUBJECT_IMAGES)
-    left, right = np.triu_indices(len(paths), 1)
-    benchmark = PairBenchmark("LFW", paths, left, right, people[left] == people[right], np.zeros_like(left), people)
-    return Faces(f"LFW, all pairs of {len(paths)} images", read_images(paths), benchmark)
-
-
-def _derived(name: str, statistics: Any) -> tuple[Any, Any]:
-    """A network grown from the bundled one, and a hasher for it."""
-    from benchmarks.grown import grown
-    from iom.config import HasherConfig
-    from iom.export.context import ExportSource
-    from iom.export.folding import fold_batch_norms
-    from iom.models.embedder import Embedder
-    from iom.models.face_hasher import KerasFaceHasher
-    from iom.nn.hash_network import build_hasher
-
-    backbone = grown(name, statistics)
-    backbone.compile(jit_compile=False)
-    embedder = Embedder(backbone.predict_on_batch, name=name, fingerprint="0" * 64, embedding_size=512, batch_size=8)
-    network = build_hasher(512, HasherConfig(**SHAPE))
-    hasher = KerasFaceHasher(network, embedder_name=name, embedder_fingerprint="0" * 64)
-    return backbone, ExportSource(fold_batch_norms(backbone), hasher, embedder)
 
 
 def _runners(plain: Any, source: Any, folder: Path, calibration: Any) -> dict[str, Callable[..., Any]]:

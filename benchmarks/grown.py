@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-BUNDLED = "iresnet_slim.bundled"
+BUNDLED = "dlib_resnet.bundled"
 NOISE, ADDED = 0.1, 0.1
 """Of the standard deviation of a kernel; of the weight of an added block."""
 PLACES = 7 * 7

@@ -11,7 +11,7 @@ import lazy_loader
 
 from iom._tensorflow_log import silence
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime would note a device and send what it runs
 

@@ -23,7 +23,7 @@ from iom.errors import ConfigError, DataError
 TITLE = "Evaluation"
 command = root.section(TITLE)
 
-DEMO_WEIGHTS = "iresnet_slim.bundled"
+DEMO_WEIGHTS = "dlib_resnet.bundled"
 SHOWN = (
     "cmc_rank_1",
     "cmc_rank_10",

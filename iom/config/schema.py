@@ -230,7 +230,7 @@ class DistributionConfig(Section):
 class EmbedderConfig(Section):
     """The model that turns images into embeddings."""
 
-    weights: str = "iresnet_slim.bundled"
+    weights: str = "dlib_resnet.bundled"
     """Manifest name (`architecture.tag`) or a model file."""
     second_weights: str = ""
     """Optional second backbone: both embeddings of unit length are put side by side (fusion)."""

@@ -23,6 +23,8 @@ class ExportSource:
     backbone: keras.Model
     hasher: KerasFaceHasher
     embedder: Embedder
+    network: Any = None
+    """The network as its file was read."""
 
     def graph(self) -> keras.Model:
         """One Keras graph: `image` and `order` to `codes` and `embedding`."""
@@ -43,7 +45,7 @@ def load_source(folder: Path | str, *, weights: str = "") -> ExportSource:
     loaded = load_backbone_model(hasher.weights)
     embedder = Embedder.of_backbone(loaded, batch_size=EMBEDDER_BATCH)
     hasher.check_embedder(embedder)
-    return ExportSource(fold_batch_norms(loaded.trainable_model), hasher, embedder)
+    return ExportSource(fold_batch_norms(loaded.trainable_model), hasher, embedder, loaded.model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,5 +62,5 @@ class ExportContext:
 
     def samples(self) -> Iterator[dict[str, NDArray[Any]]]:
         """Inputs of the graph, one face each."""
-        for face, order in zip(self.faces, self.orders, strict=True):
+        for face, order in zip(self.source.embedder.template.chips(self.faces), self.orders, strict=True):
             yield {"image": face[None].astype(np.float32), "order": order[None]}

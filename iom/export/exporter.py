@@ -145,7 +145,9 @@ class Exporter:
             runtime=wanted.runtime,
             precision=wanted.precision,
             files=hashed_files(files, path.parent),
-            input_size=self.source.embedder.input_size,
+            input_size=self.source.backbone.inputs[0].shape[1],
+            template=self.source.embedder.template.name,
+            hashes=wanted.hashes,
             **hasher.shape,
             embedder={"name": hasher.embedder_name, "sha256": hasher.embedder_fingerprint},
             hasher=hasher.fingerprint,
@@ -153,7 +155,7 @@ class Exporter:
         )
         write_manifest(path, manifest)
         if wanted.runtime == "tfjs":
-            codes = run_tfjs(path, manifest, self.faces.images, self.key)
+            codes = run_tfjs(path, manifest, self.source.embedder.template.chips(self.faces.images), self.key)
         else:
             codes = ArtifactFaceHasher.load(path).hash_images(self.faces.images, self.key)
         check = self.check(codes, wanted)

@@ -37,6 +37,25 @@ def write_onnx(context: ExportContext, path: Path) -> None:
     shutil.copyfile(_onnx_file(context), path)
 
 
+def write_embedder(context: ExportContext, path: Path) -> None:
+    """Write the embedder alone, raw RGB in: the file of its weights where that is one, else the Keras graph."""
+    from iom.pretrained.manifest import RAW
+    from iom.pretrained.onnx_network import OnnxNetwork
+
+    network = context.source.network
+    if isinstance(network, OnnxNetwork) and (network.statement.colour_order, network.statement.range) == ("RGB", RAW):
+        shutil.copyfile(network.path, path)
+        return
+    with needs_extra("writing ONNX", "onnx"):
+        from onnx import TensorProto
+    backbone, graph = context.source.backbone, OnnxGraph()
+    graph.add("Identity", add_keras_graph(graph, backbone, {backbone.inputs[0].name: "image"}), name="embedding")
+    size = backbone.inputs[0].shape[1]
+    inputs = {"image": (TensorProto.FLOAT, ["batch", size, size, 3])}
+    outputs = {"embedding": (TensorProto.FLOAT, ["batch", backbone.output_shape[1]])}
+    path.write_bytes(graph.model(inputs, outputs).SerializeToString())
+
+
 def write_int8(context: ExportContext, path: Path) -> None:
     """Write ONNX with integers (QDQ), per channel; the first layer, the last and the hash stay floats."""
     with needs_extra("int8 in ONNX", "onnx"):

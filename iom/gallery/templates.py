@@ -32,7 +32,7 @@ class MajorityHasher(ForwardingFaceHasher):
     equally frequent ones.
     """
 
-    def hash(self, embeddings: Rows, keys: Keys) -> NDArray[np.uint8]:
+    def _hash_embeddings(self, embeddings: Rows, keys: Keys) -> NDArray[np.uint8]:
         """Codes `(N, M)` of rows `(N, k D)`."""
         rows = np.asarray(embeddings, np.float32)
         images, rest = divmod(rows.shape[1], self.embedding_size)

@@ -1,5 +1,6 @@
 from .artifact import Calibration as Calibration
 from .artifact import OperatingPoint as OperatingPoint
+from .code import Code as Code
 from .embedder import Embedder as Embedder
 from .embedder import FusedEmbedder as FusedEmbedder
 from .embedder import load_embedder as load_embedder
@@ -8,3 +9,5 @@ from .face_hasher import ArtifactFaceHasher as ArtifactFaceHasher
 from .face_hasher import FaceHasher as FaceHasher
 from .face_hasher import KerasFaceHasher as KerasFaceHasher
 from .face_hasher import load as load
+from .verification import Verification as Verification
+from .verification import verify as verify

@@ -138,6 +138,10 @@ class Manifest:
     key_kind: str
     embedder: dict[str, str]
     hasher: str
+    template: str = "arcface"
+    """How a face lies in the image: a name of `iom.photos.align.TEMPLATES`."""
+    hashes: bool = True
+    """Whether the graph gives codes, too; the head computes those of an embedder alone."""
     calibration: Calibration | None = None
     check: Check | None = None
 
@@ -226,6 +230,15 @@ def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
     if not valid:
         raise WeightsError(f"{path}: the manifest was changed: its fingerprint does not hold")
     return manifest
+
+
+def open_embedder(path: Path, manifest: Manifest, *, threads: int = 0) -> Session:
+    """ONNX file of an embedder alone, raw RGB in; its codes are `(B, 0)`."""
+    from iom.pretrained.manifest import RAW, Statement
+    from iom.pretrained.onnx_network import OnnxNetwork
+
+    network = OnnxNetwork(path, Statement(colour_order="RGB", range=RAW, size=manifest.input_size), threads=threads)
+    return lambda images, orders: (np.empty((len(images), 0), np.uint8), network.predict_on_batch(images))
 
 
 def open_onnx(path: Path, *, precision: str, threads: int = 0) -> Session:
@@ -369,6 +382,8 @@ def open_artifact(path: Path, *, threads: int = 0) -> tuple[Session, Manifest]:
         raise WeightsError(
             f"{path}: its manifest names the runtime {manifest.runtime}, whose artefacts end in {runtime.suffix}"
         )
+    if not manifest.hashes:
+        return open_embedder(path, manifest, threads=threads), manifest
     return runtime.open(path, precision=manifest.precision, threads=threads), manifest
 
 

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._progress import tqdm
+from iom._registry import lookup
 from iom.errors import DataError, WeightsError
 from iom.keys import KEY_KINDS
 from iom.models.artifact import Manifest, Session, is_artifact, manifest_path, open_artifact
 from iom.nn.hash_numpy import padded_batches
-from iom.photos.images import Pixels, decode_image, face_pixels, file_paths, image_bytes, read_images
+from iom.photos.align import ARCFACE, TEMPLATES, FaceTemplate
+from iom.photos.images import SIZE, Pixels, decode_image, face_pixels, file_paths, image_bytes, read_images
 
 if TYPE_CHECKING:
     from iom.config import EmbedderConfig
@@ -120,11 +122,14 @@ class Embedder:
     """A backbone with its sizes, identity and cache.
 
     Args:
-        predict: Raw RGB pixels `(B, S, S, 3)` -> embedding `(B, D)` for one fixed B, such as `model.predict_on_batch`.
+        predict: Raw RGB pixels `(B, S, S, 3)` -> embedding `(B, D)` for one fixed B, such as `model.predict_on_batch`;
+            S is the template's size, or `input_size` for ArcFace's.
         name: Name for reports.
         fingerprint: SHA-256 of the weights; codes of two embedders never compare.
         embedding_size: D.
-        input_size: S.
+        input_size: Side of the aligned faces that it takes; 112 where the network wants chips of another template,
+            which are then made from ArcFace crops.
+        template: How a face lies in the network's image; photographs are cut by it.
         batch_size: Images a call; a short batch is padded, so that the graph is traced once.
         flip: Average the embeddings of the image and its mirror image before normalising.
         cache: Folder of computed embeddings; `None` computes anew each time.
@@ -135,7 +140,8 @@ class Embedder:
     name: str
     fingerprint: str
     embedding_size: int
-    input_size: int = 112
+    input_size: int = SIZE
+    template: FaceTemplate = TEMPLATES[ARCFACE]
     batch_size: int = 64
     flip: bool = False
     cache: Path | None = None
@@ -143,8 +149,9 @@ class Embedder:
     @classmethod
     def of_backbone(cls, loaded: "LoadedBackbone", *, batch_size: int) -> "Embedder":
         """The embedder of known weights or of a model file."""
-        names = ("name", "fingerprint", "embedding_size", "input_size")
-        return cls(loaded.predict, batch_size=batch_size, **{name: getattr(loaded, name) for name in names})
+        names = ("name", "fingerprint", "embedding_size")
+        facts = {name: getattr(loaded, name) for name in names} | face_input(loaded.input.template, loaded.input.size)
+        return cls(loaded.predict, batch_size=batch_size, **facts)
 
     def __repr__(self) -> str:
         flip = ", mean with the mirror image" if self.flip else ""
@@ -154,7 +161,8 @@ class Embedder:
         """Embed aligned faces.
 
         Args:
-            images: RGB `(N, S, S, 3)`, uint8 0..255.
+            images: RGB `(N, S, S, 3)`, uint8 0..255, S being `input_size`, or the size of the template for chips that
+                were cut by it.
 
         Returns:
             `(N, D)`, unit length.
@@ -163,10 +171,18 @@ class Embedder:
             DataError: Another size or type, such as floats in 0..1, which would give a worse result unnoticed.
             WeightsError: The model returns something other than finite `(N, D)` values.
         """
-        return self.embed_pixels(face_pixels(images, self.name, size=self.input_size))
+        return self.embed_pixels(self.chips(images))
+
+    def chips(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Images as the network takes them, of aligned faces; arguments and errors as of `embed`."""
+        is_chip = self.template.name != ARCFACE and len(images) > 0 and len(images[0]) == self.template.size
+        size = self.template.size if is_chip else self.input_size
+        return self.template.chips(face_pixels(images, self.name, size=size))
 
     def embed_pixels(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """`embed` for pixels 0..255 that need not be integers, such as augmented images."""
+        if self.template.name != ARCFACE and pixels.shape[1] != self.template.size:
+            pixels = self.template.chips(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
         raw = self._raw(pixels)
         if self.flip:
             raw = raw + self._raw(pixels[:, :, ::-1])
@@ -220,10 +236,10 @@ class FusedEmbedder(Embedder):
     """
 
     def __init__(self, first: Embedder, second: Embedder, *, weight: float) -> None:
-        if first.input_size != second.input_size:
+        if (first.input_size, first.template) != (second.input_size, second.template):
             raise WeightsError(
-                f"two backbones are fused on the same images: {first.name} takes "
-                f"{first.input_size} pixels a side, {second.name} {second.input_size}"
+                f"two backbones are fused on the same images: {first.name} takes {first.input_size} pixels a side, "
+                f"{second.name} {second.input_size} (templates {first.template.name} and {second.template.name})"
             )
         text = f"iom/fusion/v1/{first.fingerprint}/{second.fingerprint}/{weight!r}"
         super().__init__(
@@ -232,6 +248,7 @@ class FusedEmbedder(Embedder):
             fingerprint=hashlib.sha256(text.encode()).hexdigest(),
             embedding_size=first.embedding_size + second.embedding_size,
             input_size=first.input_size,
+            template=first.template,
             batch_size=first.batch_size,
             flip=first.flip,
         )
@@ -278,7 +295,7 @@ def load_embedder(weights: str, *, batch_size: int = 64, flip: bool = False, cac
         session, manifest = open_artifact(path)
         embedder = artifact_embedder(session, manifest, path=path, batch_size=batch_size)
     else:
-        from iom.pretrained.weights import load_backbone_model  # imports Keras
+        from iom.pretrained.weights import load_backbone_model  # imports synthetic faces
 
         embedder = Embedder.of_backbone(load_backbone_model(weights), batch_size=batch_size)
     embedder.flip = flip
@@ -308,6 +325,20 @@ def embed_benchmark(embedder: Embedder, benchmark: "PairBenchmark", *, progress:
     return rows if benchmark.pooling is None else benchmark.pooling.pooled(rows)
 
 
+def face_input(template: str, size: int) -> dict[str, Any]:
+    """`input_size` and `template` of an embedder whose network takes images of that template and side.
+
+    Raises:
+        WeightsError: An unknown template, or one of another size.
+    """
+    found = lookup(TEMPLATES, template, "face template")
+    if found.name == ARCFACE:
+        return {"input_size": size, "template": found}
+    if size != found.size:
+        raise WeightsError(f"a face of template '{template}' has {found.size} pixels a side, {size} are stated")
+    return {"input_size": SIZE, "template": found}
+
+
 def artifact_embedder(session: Session, manifest: Manifest, *, path: Path, batch_size: int) -> Embedder:
     """The embedder in an artefact; its fingerprint is the artefact's."""
     order = KEY_KINDS[manifest.key_kind].identity(manifest.key_size)
@@ -320,8 +351,8 @@ def artifact_embedder(session: Session, manifest: Manifest, *, path: Path, batch
         name=path.name,
         fingerprint=manifest.fingerprint,
         embedding_size=manifest.embedding_size,
-        input_size=manifest.input_size,
         batch_size=batch_size,
+        **face_input(manifest.template, manifest.input_size),
     )
 
 

@@ -13,7 +13,7 @@ import operator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,18 @@ from iom.models.artifact import (
     read_metadata,
     write_manifest,
 )
+from iom.models.code import Code
 from iom.models.embedder import CHUNK, Embedder, artifact_embedder, load_embedder, unit_rows
 from iom.nn.hash_numpy import Head, head_path, padded_batches
-from iom.photos.images import face_pixels, file_paths, read_images
+from iom.photos.detect import Detect
+from iom.photos.images import Picture, file_paths, is_picture, read_images
+from iom.photos.picture import one_face
 from iom.pretrained import HASHER_FILE, hasher_path
 
 if TYPE_CHECKING:
     import keras
+
+    from iom.models.verification import Verification
 
 Keys = TransformKey | Sequence[TransformKey]
 SIZES = ("embedding_size", "code_length", "alphabet_size", "keep", "key_size", "key_kind")
@@ -154,20 +159,61 @@ class FaceHasher(abc.ABC):
         """
         return self.embedder.embed_files(paths, progress=progress)
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
-        """Codes of embeddings.
+    def embed_picture(self, picture: Picture, *, detector: Detect | None = None) -> NDArray[np.float32]:
+        """Embedding `(D,)` of the one face of a picture, whose chip is cut from the picture itself.
 
         Args:
-            embeddings: `(N, D)`.
+            picture: A path, bytes, base64 text, an open file, an RGB array or a Pillow image.
+            detector: Of `iom.photos.build_detector`; by default the packaged one.
+
+        Raises:
+            FaceError: The picture cannot be read, or has no face to compare; `status` says which.
+        """
+        chip, _ = one_face(picture, template=self.embedder.template.name, detector=detector)
+        row: NDArray[np.float32] = self.with_batch_size(1).embed(chip[None])[0]
+        return row
+
+    def compare(self, code: Code, picture: Picture, key: TransformKey) -> "Verification":
+        """Whether the face of a picture is that of a code, which is under this key.
+
+        Raises:
+            CodeError: A code of another hasher.
+            ConfigError: The hasher is not calibrated.
+            FaceError: As of `embed_picture`.
+        """
+        from iom.models.verification import decide, threshold_at
+
+        threshold = threshold_at(self)
+        return decide(self, code.distance(self.hash(picture, key)), threshold)
+
+    @overload
+    def hash(self, source: NDArray[np.floating[Any]], keys: Keys) -> NDArray[np.uint8]: ...
+
+    @overload
+    def hash(self, source: Picture, keys: TransformKey) -> Code: ...
+
+    def hash(self, source: Any, keys: Keys) -> Any:
+        """The code of a picture, or codes of embeddings.
+
+        Args:
+            source: A picture with one face (see `embed_picture`), or embeddings `(N, D)` of floats.
             keys: One key for all rows, or one for each row.
 
         Returns:
-            `(N, M)`, uint8; the first of equally large responses counts.
+            A `Code`; for embeddings `(N, M)`, uint8. The first of equally large responses counts.
 
         Raises:
             DataError: Embeddings of another size, or not finite.
+            FaceError: A picture cannot be read, or has no face to compare.
             KeyMaterialError: Another number of keys than rows, or an object that is not a key.
         """
+        if is_picture(source):
+            self._orders(keys, 1)  # a wrong key is told before the face is looked for
+            symbols = self.hash(self.embed_picture(source)[None], keys)[0]
+            return Code(symbols, self.alphabet_size, self.fingerprint)
+        return self._hash_embeddings(source, keys)
+
+    def _hash_embeddings(self, embeddings: NDArray[Any], keys: Keys) -> NDArray[np.uint8]:
         try:
             rows = np.asarray(embeddings, np.float32)
         except (TypeError, ValueError) as error:
@@ -276,8 +322,9 @@ class ForwardingFaceHasher(FaceHasher):
     save_calibration = _forwarded("save_calibration")
     summary = _forwarded("summary")
     embed = _forwarded("embed")
+    embed_picture = _forwarded("embed_picture")
     embed_files = _forwarded("embed_files")
-    hash = _forwarded("hash")
+    _hash_embeddings = _forwarded("_hash_embeddings")
     _hash_batch = _forwarded("_hash_batch")
 
 
@@ -365,8 +412,7 @@ class ArtifactFaceHasher(FaceHasher):
             DataError: Another size or type.
             KeyMaterialError: Another number of keys than faces, or an object that is not a key.
         """
-        images = face_pixels(images, self.name, size=self.manifest.input_size)
-        return self._hash_images(images, self._orders(keys, len(images)))
+        return self._hash_images(self.embedder.chips(images), self._orders(keys, len(images)))
 
     def hash_files(self, paths: Sequence[Path | str], keys: Keys, *, progress: bool = False) -> NDArray[np.uint8]:
         """Codes `(N, M)` of image files; images are decoded while others are computed.
@@ -380,7 +426,7 @@ class ArtifactFaceHasher(FaceHasher):
         parts = [slice(start, start + CHUNK) for start in range(0, len(files), CHUNK)]
 
         def read(part: slice) -> NDArray[np.uint8]:
-            return read_images(files[part], size=self.manifest.input_size)
+            return read_images(files[part], size=self.embedder.input_size)
 
         with (
             ThreadPoolExecutor(1) as reader,
@@ -390,7 +436,7 @@ class ArtifactFaceHasher(FaceHasher):
             for number, part in enumerate(parts):
                 images = decoded.pop().result()
                 decoded = [reader.submit(read, following) for following in parts[number + 1 : number + 2]]
-                codes[part] = self._hash_images(images, orders[part])
+                codes[part] = self._hash_images(self.embedder.chips(images), orders[part])
                 bar.update(len(images))
         return codes
 
@@ -398,6 +444,8 @@ class ArtifactFaceHasher(FaceHasher):
         return self.head.hash(embeddings, orders)
 
     def _hash_images(self, images: NDArray[np.uint8], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
+        if not self.manifest.hashes:
+            return self.hash_in_order(self.embedder.embed(images), orders)
         orders = np.broadcast_to(orders, (len(images), self.order_width))
         codes = np.empty((len(images), self.code_length), np.uint8)
         for part, (pixels, batch_orders) in padded_batches(self.batch_size, images, orders):
@@ -565,6 +613,8 @@ class KerasFaceHasher(FaceHasher):
                 no Keras network.
         """
         folder = hasher_path(folder)
+        if is_artifact(folder) and (folder.parent / HASHER_FILE).is_file():
+            folder = folder.parent  # the bundled one has both forms
         if is_artifact(folder):
             raise WeightsError(
                 f"{folder}: expected the folder of a trained hasher, received an artefact of iom deploy, which lacks "

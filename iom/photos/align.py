@@ -60,6 +60,7 @@ class FaceTemplate:
     (x, y) are coordinates in the ArcFace crop of 112 x 112 pixels, whose landmarks are `TEMPLATE`.
     """
 
+    name: str
     size: int
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
@@ -71,8 +72,11 @@ class FaceTemplate:
         return matrix
 
     def chips(self, crops: Pixels) -> Pixels:
-        """Chips `(N, S, S, 3)` of ArcFace crops `(N, 112, 112, 3)`; rows and columns beyond a crop repeat its edge."""
-        if self == TEMPLATES[ARCFACE]:
+        """Chips `(N, S, S, 3)` of ArcFace crops `(N, 112, 112, 3)`, bicubic; beyond a crop its edge is repeated.
+
+        What is a chip already stays as it is.
+        """
+        if self.name == ARCFACE or crops.shape[1] == self.size:
             return crops
         reach = int(
             np.ceil(max(0.0, *np.abs(self.shift), self.size - self.scale * SIZE - min(self.shift)) / self.scale)
@@ -82,14 +86,17 @@ class FaceTemplate:
         shift = reach - np.array(self.shift) / self.scale
         chips = np.empty((len(crops), self.size, self.size, 3), np.uint8)
         for i, crop in enumerate(padded):
-            chips[i] = _sampled(Image.fromarray(crop), turn, _corner_shift(turn, shift), self.size)
+            picture = Image.fromarray(crop)
+            chips[i] = _sampled(picture, turn, _corner_shift(turn, shift), self.size, Image.Resampling.BICUBIC)
         return chips
 
 
 ARCFACE = "arcface"
 TEMPLATES = {
-    ARCFACE: FaceTemplate(SIZE),  # Deng et al., CVPR 2019
-    "dlib": FaceTemplate(150, scale=1.491, shift=(-9.4, -29.8)),  # eyes where dlib's get_face_chip_details puts them
+    ARCFACE: FaceTemplate(ARCFACE, SIZE),  # Deng et al., CVPR 2019
+    "dlib": FaceTemplate(
+        "dlib", 150, scale=1.491, shift=(-9.4, -29.8)
+    ),  # eyes where dlib's get_face_chip_details puts them
 }
 
 
@@ -165,9 +172,15 @@ def _corner_shift(turn: NDArray[np.float64], shift: NDArray[np.float64]) -> NDAr
     return corner
 
 
-def _sampled(picture: Image.Image, turn: NDArray[np.float64], shift: NDArray[np.float64], side: int) -> Pixels:
+def _sampled(
+    picture: Image.Image,
+    turn: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    side: int,
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Pixels:
     coefficients = (turn[0, 0], turn[0, 1], shift[0], turn[1, 0], turn[1, 1], shift[1])
-    aligned = picture.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    aligned = picture.transform((side, side), Image.Transform.AFFINE, coefficients, resampling)
     return np.asarray(aligned, np.uint8)
 
 

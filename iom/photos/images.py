@@ -204,6 +204,13 @@ def read_picture(
     return decode_photograph(_picture_bytes(picture, name), name, max_megapixels=max_megapixels)
 
 
+def is_picture(value: object) -> bool:
+    """Whether a value is of a kind that `read_picture` takes, rather than an array of other numbers."""
+    if isinstance(value, np.ndarray):
+        return bool(value.dtype == np.uint8)
+    return isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Image.Image) or hasattr(value, "read")
+
+
 def picture_name(picture: object) -> str:
     """How errors name a picture: by its path, else "picture"."""
     path = _path_of(picture)

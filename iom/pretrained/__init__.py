@@ -76,8 +76,8 @@ def hasher_path(name_or_path: str | Path = BUNDLED) -> Path:
 
 
 def hashers() -> dict[str, Path]:
-    """Name to folder of the hashers that are found by name."""
-    found = {BUNDLED: package_folder() / "iresnet_slim.bundled"}
+    """Name to place of the hashers that are found by name: the bundled artefact, and folders."""
+    found = {BUNDLED: package_folder() / "dlib_resnet.bundled" / "dlib_resnet.onnx"}
     for folder in search_folders():
         for metadata in sorted(folder.glob(f"*/{HASHER_FILE}")):
             found.setdefault(metadata.parent.name, metadata.parent)

@@ -29,7 +29,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Statement(BaseModel):
     """Facts about a weights file that its content does not tell.
 
-    The kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side of the image.
+    The kind of input: colour order, a key of `RANGES` (`0..255`: the network scales itself), side and template of the
+    image.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -37,6 +38,8 @@ class Statement(BaseModel):
     colour_order: Literal["RGB", "BGR"]
     range: Literal["0..255", "-1..1", "-1..1 (/128)", "0..1"]
     size: int
+    template: Literal["arcface", "dlib"] = "arcface"
+    """A name of `iom.photos.align.TEMPLATES`: how the face lies in the image."""
     architecture: str = ""
     """Backbone, where the file holds weights alone."""
     arguments: dict[str, Any] = Field(default_factory=dict)

@@ -4,9 +4,8 @@ import contextlib
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-import keras
 import numpy as np
 
 from iom._files import sha256_of, write_json
@@ -14,15 +13,18 @@ from iom._registry import did_you_mean
 from iom._untrusted import paths_inside, read_json
 from iom.errors import WeightsError
 from iom.pretrained.face_check import FaceCheck, Predict, check_on_faces
-from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
 from iom.pretrained.manifest import RANGES, Statement, find_entry, locate, read_manifest, read_statement, statement_path
+from iom.pretrained.onnx_network import OnnxNetwork
 
 if TYPE_CHECKING:
+    import keras
+
     from iom.pretrained.importers.tensorflow_graphs import FixedEmbedder
 
 _SIGNATURES = {
     b"\x12\x01\x00\x00\x00\x00\x00\x00": "mxnet",
     b"\x93NUMPY": "mmdnn",
+    b"\x01\x01\x01\x0dloss": "dlib",
     b"\x89HDF\r\n\x1a\n": "keras",
     b"PK\x03\x04": "keras",
 }
@@ -31,6 +33,7 @@ SUFFIXES = {
     ".pb": "frozen",
     ".params": "mxnet",
     ".npy": "mmdnn",
+    ".dat": "dlib",
     ".keras": "keras",
     ".h5": "keras",
     ".hdf5": "keras",
@@ -43,12 +46,13 @@ FORMATS = frozenset((*SUFFIXES.values(), "saved_model"))
 class LoadedBackbone:
     """A network that takes raw RGB pixels 0..255 `(B, S, S, 3)`, whatever its file wanted.
 
-    `model` is a Keras model, or a TensorFlow graph as it is; `fingerprint` the SHA-256 of the weights file, or of those
-    of its files. `check` is `None` where the manifest pins the file or the file states its input itself.
+    `model` is a Keras model, an ONNX file under onnxruntime, or a TensorFlow graph as it is; `fingerprint` the SHA-256
+    of the weights file, or of those of its files. `check` is `None` where the manifest pins the file or the file states
+    its input itself.
     """
 
     name: str
-    model: "keras.Model | FixedEmbedder"
+    model: "keras.Model | FixedEmbedder | OnnxNetwork"
     embedding_size: int
     fingerprint: str
     input: Statement
@@ -65,9 +69,14 @@ class LoadedBackbone:
         return self.model.predict_on_batch
 
     @property
-    def trainable_model(self) -> keras.Model:
-        """The Keras model; a TensorFlow graph is refused, as it embeds but cannot be trained or exported."""
-        if isinstance(self.model, keras.Model):
+    def trainable_model(self) -> "keras.Model":
+        """The Keras model; of an ONNX file, that of the same architecture with its weights.
+
+        A TensorFlow graph is refused: it embeds but cannot be trained or exported.
+        """
+        if isinstance(self.model, OnnxNetwork):
+            return _keras_model(self.model.path, "onnx", self.input)
+        if _is_keras(self.model):
             return self.model
         raise WeightsError(
             f"{self.name}: a frozen graph or SavedModel cannot be trained further or exported; take a Keras model"
@@ -106,8 +115,10 @@ def _load(path: Path, kind: str, statement: Statement | None, name: str, *, chec
         raise WeightsError(
             f"{path}: another file than the one stated: expected SHA-256 {statement.sha256}, received {fingerprint}"
         )
-    model: keras.Model | FixedEmbedder
+    model: keras.Model | FixedEmbedder | OnnxNetwork
     if kind == "keras":
+        from iom.pretrained.importers.keras_files import on_raw_pixels, own_statement, read_keras
+
         model = read_keras(path, statement)
         check = check and statement is not None
         statement = statement or own_statement(model)
@@ -120,36 +131,54 @@ def _load(path: Path, kind: str, statement: Statement | None, name: str, *, chec
         )
     if kind == "keras":
         model = on_raw_pixels(model, statement, path)
+    elif kind == "onnx":
+        model = OnnxNetwork(path, statement)
+    elif kind in ("frozen", "saved_model"):
+        from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
+
+        model = read_frozen(path, statement) if kind == "frozen" else read_saved_model(path, statement)
     elif kind in FORMATS:
-        model = _read_foreign(path, kind, statement)
+        model = _keras_model(path, kind, statement)
     else:
         raise WeightsError(f"{path}: expected a format of {', '.join(sorted(FORMATS))}, received '{kind}'")
-    if isinstance(model, keras.Model):
+    if _is_keras(model):
         # XLA on a CPU runs depthwise convolutions thirty times slower.
         model.compile(jit_compile=False)
         embedding_size = int(model.output_shape[-1])
     else:
         embedding_size = model.embedding_size
+    if statement.embedding_size not in (0, embedding_size):
+        raise WeightsError(
+            f"{path}: embedding size: {statement.embedding_size} is stated, the file holds {embedding_size}"
+        )
     _try_out(model, statement.size, path)
     loaded = LoadedBackbone(name, model, embedding_size, fingerprint, statement)
     return dataclasses.replace(loaded, check=_checked_on_faces(loaded, path)) if check else loaded
 
 
-def _read_foreign(path: Path, kind: str, statement: Statement) -> "keras.Model | FixedEmbedder":
-    """Read a file of another framework; importers are loaded when they are needed."""
-    if kind in ("frozen", "saved_model"):
-        from iom.pretrained.importers.tensorflow_graphs import read_frozen, read_saved_model
+def _is_keras(model: Any) -> TypeGuard[Any]:
+    """Whether it is a Keras model; Keras is not imported for an ONNX file."""
+    if isinstance(model, OnnxNetwork):
+        return False
+    import keras
 
-        return read_frozen(path, statement) if kind == "frozen" else read_saved_model(path, statement)
+    return isinstance(model, keras.Model)
+
+
+def _keras_model(path: Path, kind: str, statement: Statement) -> "keras.Model":
+    """The backbone of ours with the weights of another framework's file; importers are loaded when they are needed."""
+    from iom.pretrained.importers.dlib import read_dlib
     from iom.pretrained.importers.foreign import build_foreign
     from iom.pretrained.importers.mxnet import read_mmdnn, read_mxnet
     from iom.pretrained.importers.onnx import read_onnx
 
-    read = {"mxnet": read_mxnet, "mmdnn": read_mmdnn, "onnx": read_onnx}[kind]
-    return build_foreign(read(path), statement)
+    read = {"mxnet": read_mxnet, "mmdnn": read_mmdnn, "onnx": read_onnx, "dlib": read_dlib}[kind]
+    model = build_foreign(read(path), statement)
+    model.compile(jit_compile=False)
+    return model
 
 
-def _try_out(model: "keras.Model | FixedEmbedder", size: int, path: Path) -> None:
+def _try_out(model: "keras.Model | FixedEmbedder | OnnxNetwork", size: int, path: Path) -> None:
     """Refuse embeddings that are not finite, or the same for all images: damage that no format detects."""
     images = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
     rows = np.asarray(model(images), np.float64)
@@ -171,7 +200,7 @@ def _checked_on_faces(loaded: LoadedBackbone, path: Path) -> FaceCheck:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or damaged: it is made anew
     outcome = check_on_faces(loaded.predict, loaded.input, source=str(path))
-    if isinstance(loaded.model, keras.Model):
+    if _is_keras(loaded.model):
         # Traced for the batches of the check; the next caller has batches of its own.
         loaded.model.make_predict_function(force=True)
     with contextlib.suppress(OSError):  # a folder that cannot be written: checked each time

@@ -104,7 +104,7 @@ class SharedHasher(ForwardingFaceHasher):
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._embedding(images, [None] * len(images))
 
-    def hash(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
+    def _hash_embeddings(self, embeddings: NDArray[np.float32], keys: Keys) -> NDArray[np.uint8]:
         if isinstance(keys, TransformKey):
             keys = [keys] * len(embeddings)
         elif not isinstance(keys, list) or len(keys) != len(embeddings):

@@ -19,7 +19,6 @@ def test_help(module, capsys):
 def test_without_data_the_error_is_one_line(module, tmp_path, root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     monkeypatch.setattr("iom.evaluation.evaluate.check_systems", lambda config: None)
-    monkeypatch.setattr(bundled, "tracked_weights", lambda folder: [])
     assert module.main(["--data", str(tmp_path / "absent")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: no folder")
@@ -45,16 +44,11 @@ def test_startup_outside_the_project_is_one_line(tmp_path, monkeypatch, capsys):
     assert "--repeats" in capsys.readouterr().err
 
 
-def test_tracked_weights_are_those_git_would_keep(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    subprocess.run(["git", "init", "-q", "."], check=True)
-    folder = tmp_path / "pre_models"
-    (folder / "hasher").mkdir(parents=True)
-    for name in ("model.keras", "large.params", "README.md", "manifest.json", "hasher/hasher.keras"):
-        (folder / name).write_bytes(b"x" * 10)
-    (tmp_path / ".gitignore").write_text("*.params\n")
-    found = bundled.tracked_weights(bundled.FOLDERS)
-    assert [path.name for path in found] == ["hasher.keras", "model.keras"]
+def test_a_table_of_pairs_becomes_a_plain_list(tmp_path):
+    table = tmp_path / "FF.tsv"
+    table.write_text("fold\timage_a\timage_b\tmated\n1\ta/1.jpg\ta/2.jpg\t1\n1\ta/1.jpg\tb/1.jpg\t0\n")
+    path = bundled.plain_list(table, tmp_path)
+    assert path.read_text() == "a/1.jpg\ta/2.jpg\t1\na/1.jpg\tb/1.jpg\t0\n"
 
 
 @pytest.mark.proof

@@ -75,7 +75,7 @@ def test_what_keys_and_tokens_answer(ask, tmp_path):
 def test_what_lists_answer(ask):
     assert "did you mean 'enroll'" in ask(2, "enrol")["error"]["message"]
     rows = ask(0, "weights", "list")["weights"]
-    bundled = next(row for row in rows if row["name"] == "iresnet_slim.bundled")
-    assert bundled["path"].endswith("iresnet_slim.keras")
+    bundled = next(row for row in rows if row["name"] == "dlib_resnet.bundled")
+    assert bundled["path"].endswith("dlib_resnet.onnx")
     assert bundled["embedding_size"] == 128
     assert len(ask(0, "list-backbones")["backbones"]) > 50

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -23,8 +24,10 @@ from iom.models import artifact
 from iom.models.artifact import Calibration, Check, manifest_path, read_manifest, write_manifest
 from iom.models.embedder import Embedder, load_embedder
 from iom.models.face_hasher import ArtifactFaceHasher, FaceHasher, KerasFaceHasher, load
+from iom.nn.backbones.registry import build_backbone
 from iom.nn.hash_network import build_hasher
-from iom.pretrained.weights import load_backbone_model
+from iom.pretrained.manifest import Statement
+from iom.pretrained.weights import LoadedBackbone
 
 KEY = TransformKey(bytes(range(32)))
 SETTINGS = {
@@ -37,7 +40,16 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load_backbone_model("iresnet_slim.bundled")
+    """A slim IResNet as training starts it, with batch norms that do something."""
+    keras.utils.set_random_seed(3)
+    model = build_backbone("iresnet_slim", embedding_size=128)
+    stream = np.random.default_rng(3)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(stream.normal(0, 0.1, layer.moving_mean.shape))
+            layer.moving_variance.assign(stream.uniform(0.5, 2, layer.moving_variance.shape))
+    model.compile(jit_compile=False)
+    return LoadedBackbone("slim", model, 128, "ab" * 32, Statement(colour_order="RGB", range="0..255", size=112))
 
 
 def source_of(loaded, kind, **settings):
@@ -134,7 +146,7 @@ def test_an_artefact_is_embedder_and_hasher(exported):
     cached = load_embedder(str(path))
     hasher.check_embedder(cached)
     with pytest.raises(ConfigError, match="embeds for itself"):
-        load(path, weights="iresnet_slim.bundled")
+        load(path, weights="dlib_resnet.bundled")
     with pytest.raises(WeightsError, match="name the artefact as the embedder"):
         hasher.check_embedder(exported[1].embedder)
 

@@ -12,6 +12,7 @@ from iom.models.artifact import Calibration
 from iom.models.embedder import Embedder
 from iom.models.face_hasher import FaceHasher, ForwardingFaceHasher, KerasFaceHasher
 from iom.nn.hash_network import build_hasher
+from iom.synthetic import load_face_model
 
 KEY = TransformKey(bytes(range(32)))
 
@@ -112,9 +113,15 @@ def test_a_backbone_that_was_trained_along_is_the_embedder(hasher, tmp_path):
 
 
 def test_the_bundled_hasher_is_loaded_by_its_name():
-    hasher = iom.load("bundled", opens_embedder=False)
-    assert isinstance(hasher, iom.FaceHasher)
-    assert hasher.weights == "iresnet_slim.bundled"
-    assert (hasher.code_length, hasher.alphabet_size) == (512, 8)
+    hasher = iom.load("bundled")
+    assert isinstance(hasher, iom.ArtifactFaceHasher)
+    assert (hasher.code_length, hasher.alphabet_size, hasher.input_size) == (1536, 2, 112)
+    assert [point.fmr for point in hasher.calibration.points] == [1e-3, 1e-4]
+    trained = iom.KerasFaceHasher.load("bundled")
+    assert trained.embedder_name == "dlib_resnet.bundled"
+    faces, _ = load_face_model().sample(4, 1, seed=1)
+    rows = hasher.embed(faces)
+    np.testing.assert_array_equal(rows, trained.embedder.embed(faces))
+    assert (hasher.hash(rows, KEY) == trained.hash(rows, KEY)).mean() > 0.99
     with pytest.raises(WeightsError, match="did you mean 'bundled'"):
         iom.load("bundeld")

@@ -8,6 +8,7 @@ from iom.models import embedder
 from iom.models.embedder import Embedder, FusedEmbedder, load_embedder, open_embedder
 from iom.models.face_hasher import KerasFaceHasher
 from iom.nn.hash_network import build_hasher
+from iom.pretrained.manifest import Statement
 
 
 def part(name, size, *, seed, **settings):
@@ -126,7 +127,7 @@ def test_a_hasher_of_a_fusion_finds_its_embedder_by_name(monkeypatch):
 class Loaded:
     """A stand-in for `LoadedBackbone`."""
 
-    input_size = 16
+    input = Statement(colour_order="RGB", range="0..255", size=16)
 
     def __init__(self, name, embedding_size):
         self.name = name

@@ -31,16 +31,15 @@ def make_hasher(folder):
     return folder
 
 
-@pytest.mark.parametrize("name", ["bundled", "iresnet_slim.bundled"])
-def test_the_bundled_hasher_is_found_by_name_in_any_folder(name):
-    folder = hasher_path(name)
-    assert json.loads((folder / "hasher.json").read_text())["embedder"]["name"].endswith(".bundled")
-    assert hasher_path() == folder
+def test_the_bundled_hasher_is_found_by_name_in_any_folder():
+    artefact, folder = hasher_path("bundled"), hasher_path("dlib_resnet.bundled")
+    assert artefact == hasher_path() == folder / "dlib_resnet.onnx"
+    assert json.loads((folder / "hasher.json").read_text())["embedder"]["name"] == "dlib_resnet.bundled"
 
 
 def test_the_manifest_and_the_bundled_weights_come_with_the_package():
-    (path,) = locate(read_manifest()["iresnet_slim.bundled"])
-    assert path.parent == hasher_path("bundled")
+    (path,) = locate(read_manifest()["dlib_resnet.bundled"])
+    assert path == hasher_path("bundled")
 
 
 def test_a_path_that_exists_wins_over_a_name(elsewhere):
@@ -84,7 +83,7 @@ def test_weights_of_an_installation_of_insightface_are_found(root, folder, tmp_p
     ("given", "message"),
     [
         ("bundeld", r"no hasher 'bundeld' - did you mean 'bundled'\?.*iom train-stage2"),
-        ("pre_models/iresnet_slim.bundled", r"no hasher 'pre.*; give its name alone: iresnet_slim\.bundled"),
+        ("pre_models/dlib_resnet.bundled", r"no hasher 'pre.*; give its name alone: dlib_resnet\.bundled"),
         ("runs/none", r"no hasher 'runs/none': expected .*bundled.*no such file or folder"),
         ("none.onnx", r"no hasher 'none\.onnx'.*an artefact of iom deploy"),
     ],

@@ -118,7 +118,24 @@ class ForeignGraph:
             raise WeightsError(
                 f"{self.source}: not a recognition network known here: the output is not the last operation"
             )
-        return self
+        return self._called_in_order() if any(op.kind == "average_pool" for op in self.ops) else self
+
+    def _called_in_order(self) -> "ForeignGraph":
+        """The same in calling order, a block's main path before its shortcut; files may store the layers otherwise."""
+        order: list[int] = []
+        pending = [(len(self.ops) - 1, False)]
+        while pending:
+            index, is_ready = pending.pop()
+            if is_ready:
+                order.append(index)
+            elif index != IMAGE and index not in order:
+                pending += [(index, True), *((below, False) for below in reversed(self.ops[index].inputs))]
+        places = {IMAGE: IMAGE, **{index: place for place, index in enumerate(order)}}
+        ops = [
+            dataclasses.replace(self.ops[index], inputs=tuple(places[below] for below in self.ops[index].inputs))
+            for index in order
+        ]
+        return dataclasses.replace(self, ops=ops)
 
 
 def build_foreign(graph: ForeignGraph, statement: Statement) -> keras.Model:

@@ -7,7 +7,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import layers
@@ -217,7 +217,8 @@ def own_statement(model: keras.Model) -> Statement | None:
     """The statement in a backbone that this project saved, from its graph; `None` for other models."""
     named = {layer.name: layer for layer in model.layers}
     is_own = isinstance(named.get("pixel_scaling"), layers.Rescaling) and {"image", "embedding"} <= set(named)
-    return Statement(colour_order="RGB", range=RAW, size=model.input_shape[1]) if is_own else None
+    template: Literal["arcface", "dlib"] = "dlib" if model.name == "dlib_resnet" else "arcface"
+    return Statement(colour_order="RGB", range=RAW, size=model.input_shape[1], template=template) if is_own else None
 
 
 def on_raw_pixels(model: keras.Model, statement: Statement, path: Path) -> keras.Model:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iom._untrusted import check_printable, paths_inside, reading
 from iom.errors import WeightsError, needs_extra
-from iom.pretrained.importers.foreign import IMAGE, ForeignGraph
+from iom.pretrained.importers.foreign import IMAGE, ForeignGraph, Kind
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _PASS = {"Flatten", "Reshape", "Dropout", "Identity", "Cast", "Squeeze"}
 # What PyTorch writes to compute the target shape of a flatten.
 _SHAPES = {"Shape", "Gather", "Unsqueeze", "Concat", "Slice", "Constant", "Cast"}
+_POOLS: dict[str, Kind] = {"MaxPool": "max_pool", "AveragePool": "average_pool"}
+_PLAIN: dict[str, Kind] = {"Relu": "relu", "GlobalAveragePool": "global_average_pool"}
 _EPSILON = 1e-5
 """ONNX's default for BatchNormalization."""
 
@@ -79,6 +81,8 @@ class _Translation:
         if len(inputs) != 1 or len(outputs) != 1:
             raise self._unfit(f"expected one input and one output, received {len(inputs)} and {len(outputs)}")
         sides = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim]
+        if len(sides) == 4 and sides[3] == 3:  # ours: channels last, then transposed
+            sides = [sides[0], sides[3], *sides[1:3]]
         if len(sides) != 4 or sides[1] not in (0, 3) or sides[2] != sides[3]:
             raise self._unfit(f"expected a square colour image (B, 3, S, S), received {sides}")
         self._graph.input_size = sides[2] or None
@@ -103,13 +107,19 @@ class _Translation:
             self._shapes.add(output)
         elif not known:
             raise self._unfit(f"{node.op_type} '{node.name}' does not depend on the image")
-        elif node.op_type in _PASS:
+        elif node.op_type in _PASS or self._is_layout(node, attributes, known[0]):
             self._stands_for[output] = self._stands_for[known[0]]
         elif len(known) == 1 and node.op_type in ("Add", "Sub", "Mul", "Div"):
             self._with_constant(node, known[0])
         else:
             inputs = tuple(self._stands_for[name] for name in known)
             self._stands_for[output] = self._append(node, attributes, inputs)
+
+    def _is_layout(self, node: "NodeProto", attributes: dict[str, Any], known: str) -> bool:
+        """Whether it transposes the image to channels first, or pads a map with zeros."""
+        if node.op_type == "Transpose":
+            return self._stands_for[known] == IMAGE and list(attributes["perm"]) == [0, 3, 1, 2]
+        return node.op_type == "Pad" and not any(np.any(self._floats(name)) for name in node.input[2:3] if name)
 
     def _fold(self, node: "NodeProto", attributes: dict[str, Any]) -> NDArray[Any]:
         """Apply an operation on a stored array that the exporter did not fold."""
@@ -156,6 +166,12 @@ class _Translation:
             return append("dense", name, inputs, self._dense(node, name, attributes))
         if node.op_type in ("Add", "Sum") and len(inputs) == 2:
             return append("add", name, inputs)
+        if node.op_type in _POOLS:
+            stride = self._window(name, attributes)["stride"]
+            side = int(attributes["kernel_shape"][0])
+            return append(_POOLS[node.op_type], name, inputs, window=side, stride=stride)
+        if node.op_type in _PLAIN:
+            return append(_PLAIN[node.op_type], name, inputs)
         raise self._unfit(f"the operation {node.op_type} ('{name}') is not known")
 
     def _window(self, name: str, attributes: dict[str, Any]) -> dict[str, int]:
@@ -163,6 +179,8 @@ class _Translation:
             set(attributes.get(key, [default])) for key, default in (("strides", 1), ("pads", 0), ("dilations", 1))
         )
         automatic = attributes.get("auto_pad", b"NOTSET")
+        if automatic == b"SAME_UPPER" and stride == {1}:
+            automatic, padding = b"NOTSET", {(side - 1) // 2 for side in attributes["kernel_shape"]}
         if len(stride) != 1 or len(padding) != 1 or dilation != {1} or automatic not in (b"NOTSET", b"VALID"):
             raise self._unfit(f"Conv '{name}' has an uneven window or is dilated")
         return {"stride": stride.pop(), "padding": padding.pop(), "groups": int(attributes.get("group", 1))}

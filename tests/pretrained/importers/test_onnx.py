@@ -249,8 +249,16 @@ def test_the_size_is_found_where_the_file_is_mute(tmp_path):
     assert build_foreign(read_onnx(tmp_path / "x.onnx"), stated()).input_shape[1] == 16
 
 
-def relu(network):
+def test_an_operation_that_the_backbone_lacks_is_an_error(tmp_path):
+    network = residual_network()
     network.node("Relu", [network.last])
+    network.save(tmp_path / "x.onnx")
+    with pytest.raises(WeightsError, match="ends before relu"):
+        build_foreign(read_onnx(tmp_path / "x.onnx"), stated())
+
+
+def tanh(network):
+    network.node("Tanh", [network.last])
 
 
 def scaled_inside(network):
@@ -265,7 +273,7 @@ def unused_end(network):
     network.nodes.append(helper.make_node("Conv", ["data", "w0"], ["side"], pads=[1] * 4))
 
 
-@pytest.mark.parametrize("change", [relu, scaled_inside, unused_end])
+@pytest.mark.parametrize("change", [tanh, scaled_inside, unused_end])
 def test_unknown_operations_are_errors(tmp_path, change):
     network = residual_network()
     change(network)

@@ -1,0 +1,46 @@
+"""The code of one face: symbols that never show themselves, and what they belong to."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iom.errors import CodeError
+
+SHOWN_DIGITS = 12
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Code:
+    """A template of one face: `symbols` `(M,)` uint8 under a key, of the hasher with this `fingerprint`.
+
+    Its text shows sizes alone: a code is a secret of the gallery. `numpy.asarray(code)` gives the symbols.
+    """
+
+    symbols: NDArray[np.uint8]
+    alphabet_size: int
+    fingerprint: str
+
+    def distance(self, other: "Code") -> int:
+        """Positions that differ from those of another code of the same hasher and key.
+
+        Raises:
+            CodeError: A code of another hasher.
+        """
+        if (self.fingerprint, self.symbols.shape) != (other.fingerprint, other.symbols.shape):
+            raise CodeError(f"codes of two hashers do not compare: {self!r} and {other!r}")
+        return int(np.count_nonzero(self.symbols != other.symbols))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.symbols, dtype=dtype, copy=copy)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __repr__(self) -> str:
+        return f"Code({len(self)}x{self.alphabet_size}, hasher {self.fingerprint[:SHOWN_DIGITS]})"
+
+    def _repr_html_(self) -> str:
+        bits = len(self) * max(1, (self.alphabet_size - 1).bit_length())
+        return f"<p>{self!r}, {bits // 8} bytes</p>"

@@ -2,8 +2,8 @@
 
     python -m benchmarks.bundled
 
-Ends with one line of JSON: rates as fractions (`lfw_eer_codes`: under a stolen key, mean of five), `size_mb` millions of
-bytes of the network, `ms_per_image` processor time of one face, mapped and embedded by one thread.
+Ends with one line of JSON: rates as fractions (`lfw_eer_codes`: under a stolen key, mean of five), `size_mb` millions
+of bytes of the network, `ms_per_image` processor time of one face, mapped and embedded by one thread.
 """
 
 import argparse

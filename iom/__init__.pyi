@@ -1,6 +1,7 @@
 from .errors import IomError as IomError
 from .evaluation.evaluate import evaluate as evaluate
 from .gallery.gallery import Gallery as Gallery
+from .keys import Key as Key
 from .keys import TransformKey as TransformKey
 from .models.code import Code as Code
 from .models.embedder import Embedder as Embedder
@@ -9,8 +10,8 @@ from .models.face_hasher import ArtifactFaceHasher as ArtifactFaceHasher
 from .models.face_hasher import FaceHasher as FaceHasher
 from .models.face_hasher import KerasFaceHasher as KerasFaceHasher
 from .models.face_hasher import load as load
+from .models.face_hasher import verify as verify
 from .models.verification import Verification as Verification
-from .models.verification import verify as verify
 from .nn.backbones.registry import build_backbone as build_backbone
 from .nn.hash_network import build_hasher as build_hasher
 from .photos.picture import faces as faces

@@ -307,3 +307,7 @@ def check_key_kind(kind: str, *, application: str, masked: bool) -> None:
         KeyKindWarning,
         stacklevel=2,
     )
+
+
+Key = TransformKey
+"""The name under which the package offers it."""

@@ -19,10 +19,9 @@ class Format(NamedTuple):
     """An export format: suffix, runtime (`iom.models.artifact.RUNTIMES` or `tfjs`), arithmetic, bounds of its check.
 
     `writer` is a `module:function` of `iom.export` that takes an `ExportContext` and the path of the artefact; `extras`
-    are those of `iom` that writing and running need; `max_eer_loss` is a share (0.001 is 0.1 percentage point);
-    `hashes` says whether the graph gives codes, else the head does, in NumPy. Where the CPU does not have the
-    precision, or the check does not pass, the first of the formats `instead` that does takes its place, under the same
-    suffix.
+    are those of `iom` that running needs (writing needs `train`, too); `max_eer_loss` is a share (0.001 is 0.1
+    percentage point); `hashes` says whether the graph gives codes, else the head does, in NumPy. Of a format and its
+    `others`, the one that passes its check and is quickest on this CPU is kept, under the same suffix.
     """
 
     suffix: str
@@ -32,19 +31,28 @@ class Format(NamedTuple):
     extras: tuple[str, ...] = ()
     min_equal_symbols: float = EXACT
     max_eer_loss: float = 0.001
-    instead: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     hashes: bool = True
 
 
-_ONNX, _OPENVINO, _LITERT = ("onnx", "onnxruntime"), ("onnx", "openvino"), ("litert",)
+_OPENVINO, _LITERT = ("openvino",), ("litert",)
 FORMATS: dict[str, Format] = {
     "keras": Format(".keras", "keras", "float32", "tensorflow:write_keras"),
     "saved_model": Format(".saved_model", "tensorflow", "float32", "tensorflow:write_saved_model"),
-    "onnx": Format(".onnx", "onnxruntime", "float32", "onnx:write_onnx", _ONNX),
-    "embedder": Format(".onnx", "onnxruntime", "float32", "onnx:write_embedder", ("onnx",), hashes=False),
-    "onnx_int8": Format(".int8.onnx", "onnxruntime", "int8", "onnx:write_int8", _ONNX, INTEGER, 0.01),
+    "onnx": Format(".onnx", "onnxruntime", "float32", "onnx:write_onnx"),
+    "embedder": Format(".onnx", "onnxruntime", "float32", "onnx:write_embedder", hashes=False),
+    "onnx_int8": Format(".int8.onnx", "onnxruntime", "int8", "onnx:write_int8", (), INTEGER, 0.01),
     "openvino": Format(".xml", "openvino", "float32", "onnx:write_openvino", _OPENVINO),
-    "fast": Format(".fast.xml", "openvino", "bfloat16", "onnx:write_openvino", _OPENVINO, HALF, instead=("openvino",)),
+    "openvino_int8": Format(".int8.xml", "openvino", "int8", "onnx:write_openvino_int8", _OPENVINO, HALF),
+    "fast": Format(
+        ".fast.xml",
+        "openvino",
+        "bfloat16",
+        "onnx:write_openvino",
+        _OPENVINO,
+        HALF,
+        others=("openvino_int8", "openvino"),
+    ),
     "litert": Format(".tflite", "litert", "float32", "tensorflow:write_litert", _LITERT),
     "litert_float16": Format(".float16.tflite", "litert", "float16", "tensorflow:write_litert_float16", _LITERT, 0.94),
     "litert_dynamic": Format(

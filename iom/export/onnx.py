@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from iom.errors import WeightsError, needs_extra
 from iom.export.context import ExportContext
 from iom.export.folding import graph_readers
+from iom.export.integers import integers_within
 from iom.keys import ROTATION_ROUNDS
 from iom.nn.hash_numpy import DECAY, FLOOR, RATE, block_sizes
 from iom.nn.layers import graph_nodes
@@ -28,6 +29,8 @@ OPSET = 17
 IR_VERSION = 8
 """Old enough for the runtimes of several years."""
 _PADDINGS = {"same": "SAME_UPPER", "valid": "VALID"}
+INTEGER_ANGLE = 0.02
+"""Radians that integers may turn an embedding by: bfloat16 turns one by 0.013, and a 1536x2 code keeps 97 %."""
 QUANTISED = ("Conv", "Gemm", "Add", "PRelu")
 """Operations that become integers."""
 
@@ -81,9 +84,25 @@ def write_int8(context: ExportContext, path: Path) -> None:
 
 def write_openvino(context: ExportContext, path: Path) -> None:
     """Write OpenVINO's `.xml` and `.bin` with weights in float32; the session chooses the precision."""
+    _save_openvino(_onnx_file(context), path)
+
+
+def write_openvino_int8(context: ExportContext, path: Path) -> None:
+    """Write OpenVINO's format with as many integers as keep the codes (`iom.export.integers`)."""
+    with needs_extra("choosing integers", "onnx", "onnxruntime"):
+        import onnx
+        import onnxruntime  # noqa: F401
+    faces = np.concatenate([sample["image"] for sample in context.samples()])
+    model, _ = integers_within(onnx.load(_onnx_file(context)), faces, angle=INTEGER_ANGLE)
+    source = context.scratch / "integers.onnx"
+    onnx.save(model, source)
+    _save_openvino(source, path)
+
+
+def _save_openvino(source: Path, path: Path) -> None:
     with needs_extra("writing OpenVINO's format", "openvino"):
         import openvino
-    openvino.save_model(openvino.convert_model(_onnx_file(context)), path, compress_to_fp16=False)
+    openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=False)
 
 
 def _onnx_file(context: ExportContext) -> Path:
@@ -115,7 +134,8 @@ def _onnx_file(context: ExportContext) -> Path:
 class OnnxGraph:
     """Nodes and constants, collected one by one; names begin with `scope`, the layer that is being written.
 
-    `readers` are the `graph_readers` of the Keras graph, `unscaled` factor and offset of the values that miss them.
+    `readers` are the `graph_readers` of the Keras graph, `unscaled` factor and offset of the values that miss them,
+    `padding` the rows and columns of zeros that convolutions add themselves, by the tensor of the Keras graph.
     """
 
     def __init__(self) -> None:
@@ -124,6 +144,7 @@ class OnnxGraph:
         self.scope = "graph"
         self.readers: dict[int, list[Any]] = {}
         self.unscaled: dict[str, tuple[float, float]] = {}
+        self.padding: dict[int, Any] = {}
         self._names: dict[str, int] = {}
 
     def add(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
@@ -204,7 +225,10 @@ def _convolution(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
     if isinstance(layer, layers.DepthwiseConv2D):
         groups = channels
         kernel = kernel.reshape(height, width, 1, channels * outputs)
-    auto_pad = _PADDINGS[layer.padding]
+    (top, bottom), (left, right) = graph.padding.get(id(node.input_tensors[0]), ((0, 0), (0, 0)))
+    padding: dict[str, Any] = {"pads": [top, left, bottom, right]}
+    if layer.padding == "same":
+        padding = {"auto_pad": _PADDINGS["same"]}
     if value in graph.unscaled:
         factor, offset = graph.unscaled[value]
         bias = [bias[0] + kernel.astype(np.float64).sum((0, 1, 2)) * offset]
@@ -213,7 +237,7 @@ def _convolution(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
             sides = zip(
                 node.input_tensors[0].shape[1:3], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
             )
-            value, auto_pad = _pad(graph, value, *(_same_padding(*side) for side in sides)), "VALID"
+            value, padding = _pad(graph, value, *(_same_padding(*side) for side in sides)), {}
     weights = [graph.constant(each) for each in (kernel.transpose(3, 2, 0, 1), *bias)]
     result = graph.add(
         "Conv",
@@ -223,7 +247,7 @@ def _convolution(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
         kernel_shape=[height, width],
         strides=list(layer.strides),
         dilations=list(layer.dilation_rate),
-        auto_pad=auto_pad,
+        **padding,
     )
     return _activation(graph, layer, node, result)
 
@@ -274,6 +298,18 @@ def _ends_in_convolution(graph: OnnxGraph, tensor: Any) -> bool:
     if isinstance(operation, layers.ZeroPadding2D):
         return _ends_in_convolution(graph, result)
     return isinstance(operation, layers.Conv2D | layers.DepthwiseConv2D) and operation.use_bias
+
+
+def _zero_padding(graph: OnnxGraph, layer: Any, node: Any, value: str) -> str:
+    """Padding with zeros, which the convolutions behind it take over where they can: one operation less in a map."""
+    result = node.output_tensors[0]
+    readers = [by for by, _ in graph.readers[id(result)]]
+    if value not in graph.unscaled and all(
+        isinstance(by, layers.Conv2D | layers.DepthwiseConv2D) and by.padding == "valid" for by in readers
+    ):
+        graph.padding[id(result)] = layer.padding
+        return value
+    return _pad(graph, value, *layer.padding)
 
 
 def _pad(graph: OnnxGraph, value: str, rows: tuple[int, int], columns: tuple[int, int]) -> str:
@@ -449,6 +485,6 @@ LAYERS: dict[str, Callable[..., str]] = {
     "Rescaling": _rescaling,
     "Reshape": _reshape,
     "UnitLength": _unit_length,
-    "ZeroPadding2D": lambda graph, layer, node, value: _pad(graph, value, *layer.padding),
+    "ZeroPadding2D": _zero_padding,
 }
 """Type of a Keras layer to its writer: `(graph, layer, node, *inputs) -> output`."""

@@ -9,5 +9,5 @@ from .face_hasher import ArtifactFaceHasher as ArtifactFaceHasher
 from .face_hasher import FaceHasher as FaceHasher
 from .face_hasher import KerasFaceHasher as KerasFaceHasher
 from .face_hasher import load as load
+from .face_hasher import verify as verify
 from .verification import Verification as Verification
-from .verification import verify as verify

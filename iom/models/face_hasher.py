@@ -36,16 +36,15 @@ from iom.models.artifact import (
 )
 from iom.models.code import Code
 from iom.models.embedder import CHUNK, Embedder, artifact_embedder, load_embedder, unit_rows
+from iom.models.verification import Verification, decide, threshold_at
 from iom.nn.hash_numpy import Head, head_path, padded_batches
 from iom.photos.detect import Detect
 from iom.photos.images import Picture, file_paths, is_picture, read_images
 from iom.photos.picture import one_face
-from iom.pretrained import HASHER_FILE, hasher_path
+from iom.pretrained import BUNDLED, HASHER_FILE, hasher_path
 
 if TYPE_CHECKING:
     import keras
-
-    from iom.models.verification import Verification
 
 Keys = TransformKey | Sequence[TransformKey]
 SIZES = ("embedding_size", "code_length", "alphabet_size", "keep", "key_size", "key_kind")
@@ -173,7 +172,7 @@ class FaceHasher(abc.ABC):
         row: NDArray[np.float32] = self.with_batch_size(1).embed(chip[None])[0]
         return row
 
-    def compare(self, code: Code, picture: Picture, key: TransformKey) -> "Verification":
+    def compare(self, code: Code, picture: Picture, key: TransformKey) -> Verification:
         """Whether the face of a picture is that of a code, which is under this key.
 
         Raises:
@@ -181,10 +180,8 @@ class FaceHasher(abc.ABC):
             ConfigError: The hasher is not calibrated.
             FaceError: As of `embed_picture`.
         """
-        from iom.models.verification import decide, threshold_at
-
-        threshold = threshold_at(self)
-        return decide(self, code.distance(self.hash(picture, key)), threshold)
+        threshold = threshold_at(self.calibration, name=self.name)
+        return decide(self.calibration, code.distance(self.hash(picture, key)), threshold)
 
     @overload
     def hash(self, source: NDArray[np.floating[Any]], keys: Keys) -> NDArray[np.uint8]: ...
@@ -678,6 +675,44 @@ def load(
         if opens_embedder:
             _ = hasher.embedder
     return hasher
+
+
+def verify(
+    a: Picture,
+    b: Picture,
+    *,
+    hasher: FaceHasher | str = BUNDLED,
+    fmr: float | None = None,
+    threshold: int | None = None,
+) -> Verification:
+    """Decide whether two pictures show one person; nothing is stored, the key of the two codes is thrown away.
+
+    Args:
+        a: A path, bytes, base64 text, an open file, an RGB array or a Pillow image (see `iom.photos.read_picture`).
+        b: The other one.
+        hasher: From `iom.load`, or what that takes.
+        fmr: Operating point: a false match rate that the hasher was calibrated at; by default its first.
+        threshold: Largest distance that is a match, instead of that of an operating point.
+
+    Raises:
+        FaceError: A picture cannot be read, or has no face to compare; `status` says which.
+        ConfigError: The hasher has no such operating point.
+
+    Examples:
+        >>> from iom.synthetic import load_face_model
+        >>> faces, _ = load_face_model().sample(2, 2, seed=5)  # two persons, two images each
+        >>> verify(faces[0], faces[1]).match, verify(faces[0], faces[2]).match
+        (True, False)
+    """
+    network = _loaded(hasher) if isinstance(hasher, str) else hasher
+    limit = threshold_at(network.calibration, fmr, name=network.name) if threshold is None else threshold
+    key = TransformKey.generate()
+    return decide(network.calibration, network.hash(a, key).distance(network.hash(b, key)), limit)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(name: str) -> FaceHasher:
+    return load(name)
 
 
 def _plain(calibration: Calibration | None) -> dict[str, Any] | None:

@@ -75,3 +75,25 @@ def test_a_scaling_that_no_convolution_takes_in_stays(build):
     assert "Mul" in [node.op_type for node in made.graph.node]
     images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3)).astype(np.float32)
     np.testing.assert_allclose(computed(made, images), model(images), rtol=1e-4, atol=1e-3)
+
+
+def test_zeros_around_a_map_are_added_by_the_convolutions_that_alone_read_them():
+    image = keras.Input((SIDE, SIDE, 3), name="image")
+    padded = layers.ZeroPadding2D(((2, 1), (0, 3)))(layers.ReLU()(image))
+    rows = [layers.Conv2D(4, 3, strides=2, bias_initializer="random_normal")(padded), layers.AveragePooling2D(2)(image)]
+    rows[0] = layers.ZeroPadding2D(1)(layers.ZeroPadding2D(((0, 1), (0, 1)))(rows[0]))  # behind it no convolution
+    rows[1] = layers.ZeroPadding2D(((2, 2), (1, 3)))(layers.MaxPooling2D(1)(rows[1]))
+    model = keras.Model(image, layers.Concatenate()(rows))
+    made = written(model)
+    assert [node.op_type for node in made.graph.node].count("Pad") == 3
+    images = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
+    np.testing.assert_allclose(computed(made, images), model(images), atol=2e-5)
+
+
+def test_channels_padded_with_zeros():
+    from iom.nn.backbones.dlib_resnet import PadChannels
+
+    image = keras.Input((SIDE, SIDE, 3), name="image")
+    model = keras.Model(image, PadChannels(8)(layers.AveragePooling2D(2, 2)(image)))
+    images = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
+    np.testing.assert_allclose(computed(written(model), images), model(images), atol=1e-6)

@@ -1,6 +1,6 @@
 """Small products take one thread."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from iom._blas import _controller, one_thread
 
@@ -10,22 +10,14 @@ def threads():
 
 
 def test_one_thread_meanwhile_and_what_was_before_afterwards():
-    _controller.cache_clear()
-    with _controller().limit(limits=2, user_api="blas"):
-        before = threads()
-        inside, leave = threading.Event(), threading.Event()
-
-        def other():
-            with one_thread():
-                inside.set()
-                leave.wait(10)
-
-        thread = threading.Thread(target=other, daemon=True)
+    def meanwhile(_):
         with one_thread():
-            thread.start()
-            inside.wait(10)
-            assert threads() == {1}
-        assert threads() == {1}  # the other one is still in it
-        leave.set()
-        thread.join()
-        assert threads() == before == {2}
+            return threads()
+
+    with _controller().limit(limits=2, user_api="blas"):
+        assert meanwhile(0) == {1}
+        assert threads() == {2}
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(meanwhile, range(40))) == [{1}] * 40
+        assert meanwhile(0) == {1}
+        assert threads() == {2}

@@ -196,6 +196,63 @@ def calibrate(
 
 
 @command(
+    "make-hasher",
+    epilog="""\
+Nothing is trained: the hash is a fixed frame behind the key. What is found is the threshold, on all
+subjects of --folder, people that the embedder was not trained on; or on synthetic faces, which shows
+that everything runs and is worth little for people. Calibrate on your own afterwards, or anew:
+iom calibrate.
+
+An ONNX file becomes an artefact that runs without TensorFlow. A file that iom weights list does not
+know needs --input, as its source states it: colour order, range, side of the image; a statement that
+synthetic faces refute is refused. Licence and terms of the weights hold for what is made with them.
+""",
+    examples=(
+        "--weights mobilefacenet.w600k --folder PEOPLE --output runs/w600k",
+        "--weights model.onnx --input 'RGB -1..1 112' --output runs/model",
+        "--weights mobilefacenet_y1 --code 1536x2 --fmr 1e-4 --folder PEOPLE --output runs/y1",
+    ),
+)
+def make_hasher(
+    weights: Annotated[str, option("embedder: a name of iom weights list, or a file", "NAME_OR_FILE")],
+    output: Annotated[Path, output_option("a new folder for the hasher")],
+    folder: Annotated[Path | None, option("aligned faces DIR/<subject>/<image> (default: synthetic ones)", "DIR")],
+    stated_input: Annotated[
+        str, option("what an unknown ONNX file takes, such as 'RGB -1..1 112'", "TEXT", flag="--input")
+    ] = "",
+    code: Annotated[str, option("symbols x values of a symbol", "MxQ")] = "512x8",
+    fmr: Annotated[str, option("false match rate of the threshold", "RATE")] = "1e-3",
+    quiet: Quiet = False,
+) -> Answer:
+    """Make and calibrate a hasher for any embedder, without training, in about a minute."""
+    from iom.config import Stage2Config, load_config
+
+    length, _, alphabet = code.partition("x")
+    shape = {"code_length": length, "alphabet_size": alphabet, "learned_layer": "false", "whitening": "0.0"}
+    given = [*(f"hasher.{name}={value}" for name, value in shape.items()), f"calibration.fmr={fmr}"]
+    if not (length.isdecimal() and alphabet.isdecimal()):
+        raise ConfigError(f"--code: expected symbols and values of a symbol, such as 512x8, received {code!r}")
+    settings = load_config(Stage2Config, None, overrides=given)
+
+    from iom.training.calibration import describe
+    from iom.training.untrained import make_hasher, parse_statement
+
+    notes: list[str] = []
+    statement = parse_statement(stated_input) if stated_input else None
+    place, made = make_hasher(
+        weights, output, settings, faces=folder, statement=statement, progress=not quiet, report=notes.append
+    )
+    assert made.calibration is not None  # noqa: S101 - it was made just now
+    found = made.calibration
+    worth = f"{found.subjects} people; for others, in other light or with another camera, it may differ"
+    if folder is None:
+        worth = f"{found.subjects} SYNTHETIC subjects: it shows that everything runs, and is worth little for people"
+    mine = f"iom calibrate --hasher {place} --folder PEOPLE --fmr {fmr} --output NEW"
+    notes += [describe(made), f"the threshold was found on {worth}", f"on your own people: {mine}", f"hasher: {place}"]
+    return Answer({"hasher": place, "synthetic": folder is None, **dataclasses.asdict(found)}, "\n".join(notes))
+
+
+@command(
     "curves",
     epilog="""\
 Losses, figures of verification and learning rate by epoch, a panel each, a line for each run.

@@ -233,11 +233,12 @@ def _parsed(path: Path, values: dict[str, Any]) -> Manifest:
 
 
 def open_embedder(path: Path, manifest: Manifest, *, threads: int = 0) -> Session:
-    """ONNX file of an embedder alone, raw RGB in; its codes are `(B, 0)`."""
-    from iom.pretrained.manifest import RAW, Statement
+    """ONNX file of an embedder alone, raw RGB in unless a statement lies beside it; its codes are `(B, 0)`."""
+    from iom.pretrained.manifest import RAW, Statement, read_statement
     from iom.pretrained.onnx_network import OnnxNetwork
 
-    network = OnnxNetwork(path, Statement(colour_order="RGB", range=RAW, size=manifest.input_size), threads=threads)
+    statement = read_statement(path) or Statement(colour_order="RGB", range=RAW, size=manifest.input_size)
+    network = OnnxNetwork(path, statement, threads=threads)
     return lambda images, orders: (np.empty((len(images), 0), np.uint8), network.predict_on_batch(images))
 
 

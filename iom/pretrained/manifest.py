@@ -192,7 +192,10 @@ def locate(entry: Entry, *, verify: bool = True) -> list[Path]:
 
 def zoo_tables(entries: dict[str, Entry]) -> str:
     """The tables of docs/models.md in Markdown: what there is, and how accurate and fast it is."""
-    facts = ["| weights | format | size | MB | licence | training data | from |", "|---|---|---|---|---|---|---|"]
+    facts = [
+        "| weights | format, input (template) | dimensions | MB | licence | training data | from |",
+        "|---|---|---|---|---|---|---|",
+    ]
     figures = [
         "| weights | LFW | CFP-FF | CFP-FP | EER: LFW | CFP-FF | CFP-FP | ms | by whom |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -200,7 +203,7 @@ def zoo_tables(entries: dict[str, Entry]) -> str:
     for name, entry in sorted(entries.items()):
         url = f"; [{entry.download.bytes / 1e6:.0f} MB]({entry.download.url})" if entry.download else ""
         facts.append(
-            f"| `{name}` | {entry.format}, {entry.size}x{entry.size} | {entry.embedding_size} | "
+            f"| `{name}` | {entry.format}, {entry.size}x{entry.size} ({entry.template}) | {entry.embedding_size} | "
             f"{entry.bytes / 1e6:.1f} | {entry.licence} | {entry.training_data} | {entry.source}{url} |"
         )
         for found in entry.figures:

@@ -13,3 +13,4 @@ from .run_dir import RunDir as RunDir
 from .run_dir import curves_figure as curves_figure
 from .run_dir import draw_curves as draw_curves
 from .run_dir import read_records as read_records
+from .untrained import make_hasher as make_hasher

@@ -23,7 +23,6 @@ from iom.errors import ConfigError, DataError
 TITLE = "Evaluation"
 command = root.section(TITLE)
 
-DEMO_WEIGHTS = "dlib_resnet.bundled"
 SHOWN = (
     "cmc_rank_1",
     "cmc_rank_10",
@@ -54,7 +53,7 @@ def demo(
     images: Annotated[Sequence[Path] | None, option("your own faces (default: synthetic ones)", "A B C", nargs=3)],
     models: Annotated[
         HasherOptions,
-        {"hasher": {**NO_DEFAULT, "help": "trained hasher (default: the one that belongs to the embedder)"}},
+        {"hasher": {**NO_DEFAULT, "help": "trained hasher (default: the bundled one, or that of --weights)"}},
     ],
     output: Annotated[Path, option("folder, or .png file", "PATH")] = Path("runs/demo"),
     seed: Annotated[int, option("of the faces, never of the keys")] = 2,
@@ -69,12 +68,16 @@ def demo(
     check_output(output, folder=not is_file)
 
     from iom.evaluation.demo import demo_faces, demonstrate, draw_demo, find_hasher
+    from iom.models.face_hasher import load
+    from iom.pretrained import BUNDLED
 
     # Images first: a wrong file is told at once, not after seconds of loading weights.
     faces = demo_faces(images or None, seed=seed)
     count = len(faces)
-    weights = models.weights or DEMO_WEIGHTS
-    hasher = models.load(batch_size=count) if models.hasher else find_hasher(weights, batch_size=count)
+    if models.weights and not models.hasher:
+        hasher = find_hasher(models.weights, batch_size=count)
+    else:
+        hasher = load(models.hasher or BUNDLED, weights=models.weights, batch_size=count)
     shown = demonstrate(faces, hasher)
     if verbose:
         print(hasher.summary())

@@ -96,7 +96,7 @@ def find_hasher(weights: str, *, batch_size: int = 8) -> FaceHasher:
         return load(weights, batch_size=batch_size)
     embedder = load_embedder(weights, batch_size=batch_size)
     found = hashers()
-    for folder in found.values():
+    for folder in (place for place in found.values() if place.is_dir()):
         if embedder.fingerprint in (folder / HASHER_FILE).read_text(encoding="utf-8", errors="replace"):
             hasher = KerasFaceHasher.load(folder, weights=weights)
             hasher.embedder = embedder

@@ -147,7 +147,7 @@ class FacePipeline:
     def aligned(self, data: bytes) -> Pixels:
         """The one large face of an image, `(112, 112, 3)`; a `FaceError` says why there is none."""
         decoded = self.decoder.decode(data)
-        if decoded.is_aligned or self.detect is None:
+        if self.detect is None:
             return decoded.pixels
         if not self._lock.acquire(timeout=WAIT_SECONDS):
             raise BusyError("Too many concurrent images; retry later")

@@ -91,7 +91,7 @@ def raw_embeddings(paths: Sequence[Path], cache: Path) -> Rows:
 
 def maps(train: Rows, subjects: NDArray[np.int64]) -> dict[str, Callable[[Rows, Rows], Rows]]:
     """Similarity of rows of two images by each map; those of a direction are cosines."""
-    from iom.nn.frames import within_class_whitening
+    from iom.nn.adapter import within_class_whitening
 
     mean = train.mean(0)
     values, vectors = np.linalg.eigh(np.cov((train - mean).T))

@@ -1,11 +1,23 @@
 """The documentation site: it builds without a warning and loads nothing from elsewhere."""
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 
 import pytest
+
+
+def test_the_reference_has_every_public_name(root, monkeypatch):
+    pytest.importorskip("mkdocs", reason="needs requirements-docs.txt")
+    monkeypatch.syspath_prepend(root / "docs")
+    packages = importlib.import_module("_site")._packages()
+    for package, names in packages.items():
+        offered = getattr(importlib.import_module(package), "__all__", names)
+        assert set(offered) - {"__version__"} == set(names), package
+    assert packages["iom"]["Gallery"] == "iom.gallery.gallery.Gallery"
+    assert "iom.synthetic" in packages
 
 
 @pytest.mark.proof

@@ -76,7 +76,7 @@ class Figures(Facts):
     """What was measured with weights, as shares, and by whom.
 
     LFW's 6,000 pairs and the 7,000 of CFP, frontal to frontal (`ff`) and frontal to profile (`fp`): accuracy over ten
-    folds; equal error rate (EER) of the embeddings and, with the keys stolen, of 512x8 codes.
+    folds; equal error rate (EER) of the embeddings and, with the keys stolen, of codes of 192 bytes.
     """
 
     by: Text

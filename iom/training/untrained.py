@@ -135,7 +135,7 @@ def _write_onnx(path: Path, statement: Statement, folder: Path, config: Stage2Co
     hasher, size = config.hasher, network.embedding_size
     write_head(head_path(copy), *untrained_head(size, hasher, seed=config.seed))
     manifest = Manifest(
-        target="onnx",
+        target="embedder",
         runtime="onnxruntime",
         precision="float32",
         files=hashed_files([copy, statement_path(copy), head_path(copy)], folder),

@@ -3,6 +3,7 @@
 import pytest
 
 from iom.nn.backbones.registry import build_backbone
+from iom.pretrained import hashers
 from iom.pretrained.manifest import read_manifest
 from tests.commands import command
 
@@ -34,6 +35,11 @@ def test_check_prints_the_input(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "RGB 0..255, 32 px" in output
     assert "embedding size  8" in output
+
+
+def test_the_model_zoo_names_every_hasher(root):
+    page = (root / "docs" / "models.md").read_text()
+    assert [name for name in hashers() if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", ["nothing.here", "nothing.onnx"])

@@ -78,7 +78,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def raw_embeddings(paths: Sequence[Path], cache: Path, source: Path) -> Rows:
-    """dlib's embeddings `(N, 128)` of aligned crops, kept in a file."""
+    """Dlib's embeddings `(N, 128)` of aligned crops, kept in a file."""
     from tqdm import tqdm
 
     from iom.photos.align import TEMPLATES

@@ -4,6 +4,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
+CORE := $(VENV)/.installed-core
 RUNTIME := $(VENV)/.installed-runtime
 DEVELOPMENT := $(VENV)/.installed-development
 # The newest Python that TensorFlow has wheels for, or PYTHON=... on the command line.
@@ -22,10 +23,14 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/it" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(RUNTIME): requirements.txt pyproject.toml setup.py | $(BIN)/python
+$(CORE): requirements.txt pyproject.toml setup.py | $(BIN)/python
+	@echo "installing the core of iom into $(VENV): 270 MB, a minute at most"
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint requirements.txt -e .
+	@touch $@
+
+$(RUNTIME): $(CORE)
 	@echo "installing TensorFlow and what else requirements.txt names into $(VENV): 2.6 GB, minutes"
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(DEVELOPMENT): requirements-dev.txt requirements-docs.txt $(RUNTIME)
@@ -33,7 +38,7 @@ $(DEVELOPMENT): requirements-dev.txt requirements-docs.txt $(RUNTIME)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-demo: $(RUNTIME) ## Hash three synthetic faces, change the key, and write a picture (runs/demo)
+demo: $(CORE) ## Hash three synthetic faces, change the key, and write a picture (runs/demo)
 	$(BIN)/iom demo --output runs/demo
 
 test: lint ## Lint, type-check and run all tests but the long proofs

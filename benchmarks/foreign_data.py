@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command_line import new_parser, run
+from benchmarks.environments import environment
 from iom.errors import ConfigError
 
 HERE = Path(__file__).parent
@@ -64,23 +65,7 @@ def _python(version: str) -> str:
 
 
 def _environment(name: str, python: str, cache: Path) -> Path | None:
-    """Python of the environment of a foreign program, made if it is not there."""
-    folder = cache / f"foreign_{name}"
-    if (folder / "ready").is_file():
-        return folder / "bin" / "python"
-    if not python or not Path(python).is_file():
-        print(f"skipped {name}: no Python for it was found; name one with --python38/--python311")
-        return None
-    print(f"making an environment with {name} in {folder}")
-    shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([python, "-m", "venv", str(folder)], check=True)
-    own = folder / "bin" / "python"
-    install = [str(own), "-m", "pip", "install", "-q", "--only-binary=:all:", *PACKAGES[name]]
-    if subprocess.run(install, stderr=subprocess.DEVNULL).returncode:
-        print(f"skipped {name}: pip cannot install {' '.join(PACKAGES[name])} under {python}")
-        return None
-    (folder / "ready").touch()
-    return own
+    return environment(cache / f"foreign_{name}", python, ["--only-binary=:all:", *PACKAGES[name]])
 
 
 def _faces(subjects: int) -> tuple[Any, Any, list[bytes]]:

@@ -136,11 +136,11 @@ def work(folder: Path, states: dict, trial: int, writer: int) -> None:
             line = f"{verb} {number} {' '.join(names)}\n"
             os.write(writer, f"begin {line}".encode())
             if verb == "enroll":
-                gallery.enroll_many(APPLICATION, names, faces(names, number))
+                gallery.enroll_many(names, faces(names, number), application=APPLICATION)
             elif verb == "renew":
-                gallery.renew(APPLICATION, names[0], faces(names, number))
+                gallery.renew(names[0], faces(names, number), application=APPLICATION)
             else:
-                gallery.revoke(APPLICATION, names[0])
+                gallery.revoke(names[0], application=APPLICATION)
             os.write(writer, f"done {line}".encode())
             states.update(dict.fromkeys(names, number))
 
@@ -187,12 +187,12 @@ def holds(gallery: Gallery, name: str, state: int | None) -> bool:
         return not references
     if state == GONE:
         with contextlib.suppress(RevokedError):
-            gallery.verify(APPLICATION, name, faces([name], 0))
+            gallery.verify(name, faces([name], 0), application=APPLICATION)
             return False
         return not references
     if len(references) != 1:
         return False
-    return gallery.verify(APPLICATION, name, faces([name], state)).distance == 0
+    return gallery.verify(name, faces([name], state), application=APPLICATION).distance == 0
 
 
 if __name__ == "__main__":

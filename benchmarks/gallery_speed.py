@@ -76,14 +76,14 @@ def gallery_figures(folder: Path, templates: int) -> dict[str, float]:
             count = min(BATCH, templates - start)
             subjects = [f"p{number:08}" for number in range(start, start + count)]
             began = time.perf_counter()
-            gallery.enroll_many(APPLICATION, subjects, embeddings[:count])
+            gallery.enroll_many(subjects, embeddings[:count], application=APPLICATION)
             rates.append(count / (time.perf_counter() - began))
         gallery.create_application("own", masked=True)
         own = []
         for start in range(0, 4 * BATCH, BATCH):
             subjects = [f"p{number:08}" for number in range(start, start + BATCH)]
             began = time.perf_counter()
-            gallery.enroll_many("own", subjects, embeddings)
+            gallery.enroll_many(subjects, embeddings, application="own")
             own.append(BATCH / (time.perf_counter() - began))
     disk = sum(path.stat().st_size for path in folder.glob("g.db*"))
     _forget(folder / "g.db")
@@ -102,7 +102,7 @@ def _loaded(folder: Path) -> dict[str, float]:
     """In a new process: load the codes, look at the memory, then verify and revoke."""
     probe = np.zeros(SIZE, np.float32)
     with _opened(folder) as gallery:
-        gallery.verify(APPLICATION, "p00000000", probe)  # kernels are read, all modules are here
+        gallery.verify("p00000000", probe, application=APPLICATION)  # kernels are read, all modules are here
         gc.collect()
         before = resident()
         began = time.perf_counter()
@@ -115,11 +115,11 @@ def _loaded(folder: Path) -> dict[str, float]:
         verified, revoked = [], []
         for number in range(CALLS):
             began = time.perf_counter()
-            gallery.verify(APPLICATION, f"p{number:08}", probe)
+            gallery.verify(f"p{number:08}", probe, application=APPLICATION)
             verified.append(time.perf_counter() - began)
         for number in range(CALLS):
             began = time.perf_counter()
-            gallery.revoke(APPLICATION, f"p{number:08}")
+            gallery.revoke(f"p{number:08}", application=APPLICATION)
             revoked.append(time.perf_counter() - began)
     return {
         "bytes_per_template": _pages(index) / references,

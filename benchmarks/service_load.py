@@ -113,7 +113,7 @@ def fill(folder: Path, subjects: int, key_mode: str) -> str:
             names = [f"s{number}" for number in range(start, min(start + CHUNK, subjects))]
             rows = random.normal(size=(len(names), hasher.embedding_size)).astype(np.float32)
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-            gallery.enroll_many(APPLICATION, names, rows)
+            gallery.enroll_many(names, rows, application=APPLICATION)
     return add_token(folder / "tokens.json", name="load", application=APPLICATION, role="enroller")
 
 

@@ -203,25 +203,25 @@ class _Racer:
             state = int(self.random.integers(-1, 2))
         draw = self.random.random()
         if draw < 0.3 and state not in (None, GONE):
-            matches = self.gallery.verify(APPLICATION, name, faces([name], state or 0)[0])
+            matches = self.gallery.verify(name, faces([name], state or 0)[0], application=APPLICATION)
             self.counts["lost"] += known and matches.distance != 0
         elif state not in (None, GONE) and draw < 0.6:
-            records = [each.record for each in self.gallery.references(APPLICATION, name)]
-            self.gallery.revoke(APPLICATION, name)
+            records = [each.record for each in self.gallery.references(name, application=APPLICATION)]
+            self.gallery.revoke(name, application=APPLICATION)
             if known:
                 self.states[name] = GONE
                 self._tell(records)
                 self._is_refused(name, state or 0)
         elif state is None and (draw < 0.9 or known):
-            self.gallery.enroll(APPLICATION, name, faces([name], number)[0])
+            self.gallery.enroll(name, faces([name], number)[0], application=APPLICATION)
             self.states.update({name: number} if known else {})
         else:
             records = (
                 []
                 if state in (None, GONE) or not known
-                else [each.record for each in self.gallery.references(APPLICATION, name)]
+                else [each.record for each in self.gallery.references(name, application=APPLICATION)]
             )
-            self.gallery.renew(APPLICATION, name, faces([name], number)[0])
+            self.gallery.renew(name, faces([name], number)[0], application=APPLICATION)
             self.states.update({name: number} if known else {})
             self._tell(records)
 
@@ -235,7 +235,7 @@ class _Racer:
 
     def _is_refused(self, name: str, state: int) -> None:
         try:
-            self.gallery.verify(APPLICATION, name, faces([name], state)[0])
+            self.gallery.verify(name, faces([name], state)[0], application=APPLICATION)
         except RevokedError:
             return
         self.counts["forgotten_revocations"] += 1
@@ -258,7 +258,7 @@ def _holds(gallery: Gallery, name: str, state: int | None) -> bool:
         return not references
     if len(references) != 1:
         return False
-    return gallery.verify(APPLICATION, name, faces([name], state)[0]).distance == 0
+    return gallery.verify(name, faces([name], state)[0], application=APPLICATION).distance == 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Importing it costs nothing: the code behind the names is elsewhere.
 """
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -32,11 +33,10 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f" - did you mean '{close[0]}'?" if close else ""
 
 
-def did_you_mean_url(url: str, prefix: str, schemes: Iterable[str]) -> str:
-    """Hint for a URL of an unknown scheme; a plain path is shown behind `prefix`, a possible password never."""
-    if url and not set(url) & set("@:?"):
-        return f" - did you mean '{prefix}{url}'?"
-    return did_you_mean(url.partition(":")[0], schemes)
+def with_scheme(url: str | os.PathLike[str], prefix: str) -> str:
+    """A URL, or `prefix` and a path: one of `pathlib`, or a text without a colon."""
+    text = os.fspath(url)
+    return text if isinstance(url, str) and (":" in text or not text) else prefix + text
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:

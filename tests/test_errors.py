@@ -50,7 +50,7 @@ def test_every_extra_that_is_asked_for_exists(root, metadata):
 
 
 def test_no_text_offers_a_package_that_the_index_does_not_have(root):
-    texts = [path for folder in ("iom", "docs") for path in (root / folder).rglob("*.*")]
+    texts = [path for folder in ("iom", "docs", "notebooks") for path in (root / folder).rglob("*.*")]
     for path in [*texts, root / "README.md", root / "pre_models" / "README.md"]:
-        if path.suffix in {".py", ".md", ".html", ".js"}:
+        if path.suffix in {".py", ".md", ".html", ".js", ".ipynb"}:
             assert not re.search(r"\biom\[\w", path.read_text(encoding="utf-8")), path

@@ -1,14 +1,13 @@
 """Common base of the data-agnostic protections, and random numbers that follow from a key."""
 
 import abc
-import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
+from iom._blas import one_thread
 from iom.codes.comparators import Comparator, SymbolComparator
 from iom.codes.packing import plane_count
 from iom.config import CodeConfig
@@ -100,7 +99,7 @@ def keyed_normals(key: TransformKey, purpose: str, *shape: int) -> NDArray[np.fl
 
 def keyed_orthonormal(key: TransformKey, purpose: str, rows: int, size: int) -> NDArray[np.float64]:
     """Random orthonormal rows, `(rows, size)`, uniform over all frames, for `rows <= size`."""
-    with _threads().limit(limits=1):  # such small matrices only wait for each other's threads
+    with one_thread():
         return orthonormal_columns(keyed_normals(key, purpose, size, rows)).T
 
 
@@ -114,8 +113,3 @@ def keyed_blocks(key: TransformKey, purpose: str, rows: int, size: int) -> NDArr
 def keyed_orders(key: TransformKey, purpose: str, count: int, size: int) -> NDArray[np.intp]:
     """`count` orders of `size` entries, `(count, size)`."""
     return np.argsort(keyed_words(key, purpose, count, size), axis=1, kind="stable")
-
-
-@functools.cache
-def _threads() -> ThreadpoolController:
-    return ThreadpoolController()

@@ -2,13 +2,15 @@
 
 import contextlib
 import dataclasses
+import datetime
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from iom._files import list_images, list_subjects
+from iom._files import IMAGE_SUFFIXES, list_images, list_subjects
 from iom._registry import FUSIONS, KEY_MODES, lookup
 from iom.cli._command import (
     COUNT,
@@ -24,21 +26,30 @@ from iom.cli._command import (
     output_file,
     root,
 )
-from iom.errors import AlreadyEnrolledError, ConfigError, DataError, EnrolmentError, RevokedError
+from iom.errors import (
+    AlreadyEnrolledError,
+    ConfigError,
+    DataError,
+    EnrolmentError,
+    NotEnrolledError,
+    RevokedError,
+    StoreNotFoundError,
+)
 
 if TYPE_CHECKING:
     from iom.gallery.gallery import Gallery
     from iom.gallery.models import Application
     from iom.models.face_hasher import FaceHasher
 
+try_out = root.section("Try")
 command = root.section(
     "Gallery",
     epilog="""\
 The record store and the key store are two places, best on two machines. The passphrase of a key
 file comes from --passphrase-file, from IOM_PASSPHRASE, or is asked for. See docs/gallery.md.
 
-record stores  sqlite:///path.db  postgresql://...
-key stores     file:PATH  file:PATH?key-file=PATH  environment:NAME?file=PATH
+record stores  PATH.db  sqlite:///PATH.db  postgresql://...
+key stores     PATH  file:PATH  file:PATH?key-file=PATH  environment:NAME?file=PATH
                command:PROGRAM ARGUMENTS?file=PATH
 """,
 )
@@ -50,14 +61,19 @@ COMMON_KEY = (
 )
 
 
+def no_hasher() -> "FaceHasher":
+    """For commands without faces."""
+    raise AssertionError
+
+
 @dataclasses.dataclass(frozen=True)
 class GalleryOptions:
     """The options of every command of a gallery."""
 
-    gallery: Annotated[str, option("record store", "URL", envvar="IOM_GALLERY", show_envvar=True)] = (
-        "sqlite:///gallery.db"
+    gallery: Annotated[str, option("record store", "PATH_OR_URL", envvar="IOM_GALLERY", show_envvar=True)] = (
+        "gallery.db"
     )
-    keys: Annotated[str, option("key store", "URL", envvar="IOM_KEYS", show_envvar=True)] = "file:gallery.keys"
+    keys: Annotated[str, option("key store", "PATH_OR_URL", envvar="IOM_KEYS", show_envvar=True)] = "gallery.keys"
     passphrase_file: Annotated[
         Path | None,
         option("its first line opens the key store", "FILE", envvar="IOM_PASSPHRASE_FILE", show_envvar=True),
@@ -65,8 +81,8 @@ class GalleryOptions:
     application: Annotated[str, option("tenant", "NAME")] = "default"
     quiet: Quiet = False
 
-    def open(self, hasher: "FaceHasher | None" = None, *, create: bool = False) -> "Gallery":
-        """The gallery; with `create`, stores that are missing are made."""
+    def open(self, hasher: "FaceHasher | Callable[[], FaceHasher]" = no_hasher, *, create: bool = False) -> "Gallery":
+        """The gallery, with a hasher or what opens it; with `create`, stores that are missing are made."""
         from iom.gallery.gallery import Gallery
 
         return Gallery.open(self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase)
@@ -103,6 +119,7 @@ def _asked_passphrase(*, repeat: bool) -> str:
     return entered
 
 
+Unchecked = Annotated[bool, option("take faces that are small or blurred, and aligned images that show none")]
 Slot = Annotated[int | None, option("only this reference", "N")]
 Fuse = Annotated[
     str,
@@ -153,51 +170,59 @@ def enroll(
     add: Annotated[bool, option("add to a subject that is enrolled already")],
     allow_revoked: Annotated[bool, option("bring a revoked subject back (otherwise refused or left out)")],
     fuse: Fuse = "none",
+    unchecked: Unchecked,
     place: GalleryOptions,
     models: HasherOptions,
 ) -> Answer:
-    """Enrol a subject, or a folder of subjects. IMAGE is an aligned face."""
+    """Enrol a subject, or a folder of subjects. IMAGE is a photograph with one face, or an aligned one of 112x112."""
+    embedding = _Embedding(models, fuse, checked=not unchecked)
     if folder is not None and subject is None:
-        return _enroll_folder(place, folder, models, fuse, allow_revoked=allow_revoked)
+        return _enroll_folder(place, folder, embedding, allow_revoked=allow_revoked)
     if subject is None or folder is not None:
         raise ConfigError("enroll: expected a subject and images, or --folder DIR")
     if not images:
         raise ConfigError("enroll: expected at least one image of the subject")
     name = place.application
-    _check_faces(images)
-    with place.open() as gallery:
+    _check_images(images)
+    with place.open(embedding.hasher) as gallery:
         gallery.application(name)
-        if gallery.is_enrolled(name, subject, allow_revoked=allow_revoked) and not add:
+        if gallery.is_enrolled(subject, application=name, allow_revoked=allow_revoked) and not add:
             raise AlreadyEnrolledError(
                 f"subject {subject!r} is enrolled already in {name}; "
                 "--add adds a reference, iom renew replaces what is there",
                 subject_id=subject,
             )
-        rows, metadata = _rows(gallery, images, models, fuse)
-        new = gallery.enroll(name, subject, rows, metadata=metadata, another=add, allow_revoked=allow_revoked)
+        rows, metadata = embedding.rows(gallery, images)
+        new = gallery.enroll(
+            subject, rows, application=name, metadata=metadata, another=add, allow_revoked=allow_revoked
+        )
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"{subject}: {counted(len(new), 'reference')}")
 
 
-def _rows(
-    gallery: "Gallery", images: Sequence[Path], models: HasherOptions, fuse: str
-) -> tuple[Any, dict[str, Any] | None]:
-    """Rows to enrol of a subject's images, and their metadata; the gallery's first images load the hasher."""
-    from iom.gallery.templates import MajorityHasher
-    from iom.gallery.templates import fuse as fused
+@dataclasses.dataclass(frozen=True)
+class _Embedding:
+    """How images become rows to enrol."""
 
-    if gallery.hasher is None:
-        hasher = models.load()
-        gallery.hasher = MajorityHasher(hasher) if fuse == "majority" else hasher
-    rows = gallery.hasher.embed_files(images)
-    if fuse == "none":
-        return rows, None
-    return fused(rows, fuse), {"fuse": fuse, "images": len(rows)}
+    models: HasherOptions
+    fuse: str
+    checked: bool
+
+    def hasher(self) -> "FaceHasher":
+        from iom.gallery.templates import MajorityHasher
+
+        hasher = self.models.load()
+        return MajorityHasher(hasher) if self.fuse == "majority" else hasher
+
+    def rows(self, gallery: "Gallery", images: Sequence[Path]) -> tuple[Any, dict[str, Any] | None]:
+        """Rows to enrol of a subject's images, and their metadata."""
+        from iom.gallery.templates import fuse
+
+        rows = gallery.embed(images, checked=self.checked)
+        return fuse(rows, self.fuse), None if self.fuse == "none" else {"fuse": self.fuse, "images": len(rows)}
 
 
-def _enroll_folder(
-    place: GalleryOptions, folder: Path, models: HasherOptions, fuse: str, *, allow_revoked: bool
-) -> Answer:
+def _enroll_folder(place: GalleryOptions, folder: Path, embedding: _Embedding, *, allow_revoked: bool) -> Answer:
     """Enrol the subjects that are missing; another run may enrol some of them meanwhile."""
     from iom._progress import tqdm
 
@@ -208,15 +233,15 @@ def _enroll_folder(
     name = place.application
     counts = {"subjects": 0, "references": 0, "present": 0, "revoked": 0}
     hidden = place.quiet or len(listing.subjects) == 1
-    with place.open() as gallery, goes_on_when_repeated():
+    with place.open(embedding.hasher) as gallery, goes_on_when_repeated():
         gallery.application(name)
         for subject, images in tqdm(listing.subjects.items(), unit="subject", disable=hidden):
             try:
-                if gallery.is_enrolled(name, subject, allow_revoked=allow_revoked):
+                if gallery.is_enrolled(subject, application=name, allow_revoked=allow_revoked):
                     counts["present"] += 1
                     continue
-                rows, metadata = _rows(gallery, [folder / image for image in images], models, fuse)
-                new = gallery.enroll(name, subject, rows, metadata=metadata, allow_revoked=allow_revoked)
+                rows, metadata = embedding.rows(gallery, [folder / image for image in images])
+                new = gallery.enroll(subject, rows, application=name, metadata=metadata, allow_revoked=allow_revoked)
             except RevokedError:
                 counts["revoked"] += 1
             except AlreadyEnrolledError:
@@ -237,20 +262,48 @@ def _tell_links(folder: Path, count: int) -> None:
         print(f"note: {folder}: {count} links to folders are not followed", file=sys.stderr)
 
 
-@command("verify", examples=("alice probe.jpg", "alice probe.jpg --json"))
-def verify(subject: str, image: Path, place: GalleryOptions, models: HasherOptions) -> Answer:
-    """Compare an image with a subject (exit code 1: no match). IMAGE is an aligned face."""
+@try_out(
+    "verify",
+    epilog="""\
+FIRST is a photograph where it is a file with the suffix of one, or a path with a / in it: then nothing
+is set up and nothing is stored. Otherwise it is a subject of the gallery. Exit code 1: no match.
+""",
+    examples=(
+        "a.jpg b.jpg                      # do two photographs show one person?",
+        "a.jpg b.jpg --fmr 0.0001 --json",
+        "alice probe.jpg                  # is this alice, who is enrolled?",
+    ),
+)
+def verify(
+    first: Annotated[str, argument("FIRST")],
+    image: Path,
+    *,
+    fmr: Annotated[float | None, option("false match rate of the threshold (two photographs)", "RATE")] = None,
+    unchecked: Unchecked,
+    place: GalleryOptions,
+    models: HasherOptions,
+) -> Answer:
+    """Compare two photographs, or a photograph with a subject of a gallery."""
+    _check_images([image])
+    if Path(first).is_file() and (Path(first).suffix.lower() in IMAGE_SUFFIXES or os.sep in first):
+        from iom.models.face_hasher import verify
+
+        _check_images([Path(first)])
+        found = verify(first, image, hasher=models.load(), fmr=fmr)
+        facts: dict[str, Any] = {"images": [first, image]}
+        return Answer(
+            facts | {name: value for name, value in vars(found).items() if name != "slot"}, str(found), found.match
+        )
+    if fmr is not None:
+        raise ConfigError("--fmr is for two photographs; the threshold of a gallery is that of iom set-threshold")
     name = place.application
-    _check_faces([image])
-    with place.open() as gallery:
-        gallery.references(name, subject)
-        gallery.hasher = hasher = models.load()
-        found = gallery.verify(name, subject, hasher.embed_files([image]))
-    return Answer(
-        {"application": name, "subject": subject, **dataclasses.asdict(found)},
-        f"{'match' if found.match else 'no match'}: {found.distance} differing positions, threshold {found.threshold}",
-        found.match,
-    )
+    try:
+        with place.open(models.load) as gallery:
+            found = gallery.verify(first, image, application=name, checked=not unchecked)
+    except (StoreNotFoundError, NotEnrolledError) as error:
+        error.args = (f"{first!r} is no photograph to compare with {image}, and as a subject: {error}",)
+        raise
+    return Answer({"application": name, "subject": first, **vars(found)}, str(found), found.match)
 
 
 @command("identify", examples=("probe.jpg", "probe.jpg --top 3 --closed"))
@@ -258,19 +311,22 @@ def identify(
     *,
     image: Path,
     top: Annotated[int, option("most subjects (default: all)", "N", show_default=False)] = 0,
-    threshold: Annotated[int | None, option("differing positions (default: the application's)", "N")],
+    threshold: Annotated[int | None, option("largest distance (default: the application's)", "N")],
     closed: Annotated[bool, option("the nearest, whether they match or not")],
+    unchecked: Unchecked,
     place: GalleryOptions,
     models: HasherOptions,
 ) -> Answer:
-    """Identify the subject of an image (exit code 1: no match). IMAGE is an aligned face."""
+    """Identify the subject of an image (exit code 1: no match).
+
+    IMAGE is a photograph with one face, or an aligned one.
+    """
     name = place.application
-    _check_faces([image])
-    with place.open() as gallery:
-        gallery.application(name)
-        gallery.hasher = hasher = models.load()
-        rows = hasher.embed_files([image])
-        found = gallery.identify(name, rows, top=top, threshold=threshold, closed=closed)
+    _check_images([image])
+    with place.open(models.load) as gallery:
+        found = gallery.identify(
+            image, application=name, top=top, threshold=threshold, closed=closed, checked=not unchecked
+        )
     lines = [f"{each.subject_id}  {each.distance}  {'match' if each.match else 'no match'}" for each in found]
     candidates = [{"subject": each.subject_id, "distance": each.distance, "match": each.match} for each in found]
     return Answer(
@@ -280,11 +336,54 @@ def identify(
     )
 
 
+@command("list", examples=("", "--application gate --json"))
+def list_(place: GalleryOptions) -> Answer:
+    """List the subjects of an application."""
+    with place.open() as gallery:
+        found = gallery.subjects(application=place.application)
+    rows = [
+        {
+            "subject": subject,
+            "references": len(some),
+            "enrolled": _date(max(each.created for each in some)) if some else None,
+        }
+        for subject, some in found.items()
+    ]
+    lines = [
+        f"{subject}: {counted(len(some), 'reference')}" if some else f"{subject}: revoked"
+        for subject, some in found.items()
+    ]
+    return Answer({"application": place.application, "subjects": rows}, "\n".join(lines or ["no subjects"]))
+
+
+@command("show", examples=("alice", "alice --json"))
+def show(subject: str, place: GalleryOptions) -> Answer:
+    """Show the references of a subject, without codes and keys."""
+    with place.open() as gallery:
+        gallery.application(place.application)
+        found = gallery.references(subject, application=place.application)
+    rows = [
+        {"slot": each.slot, "enrolled": _date(each.created), "epoch": each.epoch, "metadata": json.loads(each.metadata)}
+        for each in found
+    ]
+    lines = [f"{subject}: {counted(len(rows), 'reference')}"]
+    lines += [
+        f"  slot {row['slot']}: enrolled {row['enrolled']}, key epoch {row['epoch']}"
+        + (f", {each.metadata}" if row["metadata"] else "")
+        for row, each in zip(rows, found, strict=True)
+    ]
+    return Answer({"application": place.application, "subject": subject, "references": rows}, "\n".join(lines))
+
+
+def _date(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
 @command("revoke", examples=("alice", "alice --slot 1"))
 def revoke(subject: str, slot: Slot, place: GalleryOptions) -> Answer:
     """Refuse a subject's template for ever."""
     with place.open() as gallery:
-        count = gallery.revoke(place.application, subject, slot=slot)
+        count = gallery.revoke(subject, application=place.application, slot=slot)
     facts = {"application": place.application, "subject": subject, "revoked": count}
     return Answer(facts, f"revoked {counted(count, 'reference')} of {subject}")
 
@@ -296,17 +395,19 @@ def renew(
     images: Annotated[Sequence[Path], argument("IMAGE...", nargs=-1, required=True)],
     slot: Slot,
     fuse: Fuse = "none",
+    unchecked: Unchecked,
     place: GalleryOptions,
     models: HasherOptions,
 ) -> Answer:
-    """Give a subject a new template under a new key. IMAGE is an aligned face."""
+    """Give a subject a new template under a new key. IMAGE is a photograph with one face, or an aligned one."""
     name = place.application
-    _check_faces(images)
-    with place.open() as gallery:
+    _check_images(images)
+    embedding = _Embedding(models, fuse, checked=not unchecked)
+    with place.open(embedding.hasher) as gallery:
         with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for
-            gallery.references(name, subject)
-        rows, metadata = _rows(gallery, images, models, fuse)
-        new = gallery.renew(name, subject, rows, slot=slot, metadata=metadata)
+            gallery.references(subject, application=name)
+        rows, metadata = embedding.rows(gallery, images)
+        new = gallery.renew(subject, rows, application=name, slot=slot, metadata=metadata)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"renewed {subject}: {counted(len(new), 'reference')}")
 
@@ -317,7 +418,7 @@ def rotate(
 ) -> Answer:
     """Give an application with a common key a new one."""
     with place.open() as gallery:
-        changed = gallery.rotate(place.application, retire=retire)
+        changed = gallery.rotate(application=place.application, retire=retire)
     return Answer(_facts(changed), f"application {changed.name}: key epoch {changed.epoch}")
 
 
@@ -329,7 +430,7 @@ def rotate(
 def set_threshold(threshold: int, place: GalleryOptions) -> Answer:
     """Change the largest distance that is a match, in differing positions."""
     with place.open() as gallery:
-        changed = gallery.set_threshold(place.application, threshold)
+        changed = gallery.set_threshold(threshold, application=place.application)
     return Answer(_facts(changed), f"application {changed.name}: threshold {changed.threshold}")
 
 
@@ -471,12 +572,13 @@ def bulk_enroll(
     return Answer(facts, "\n".join(lines), not done.failed_subjects)
 
 
-def _check_faces(images: Sequence[Path]) -> None:
-    """Refuse what is no aligned face before models are loaded; they check the exact size."""
-    from iom.photos.images import read_image
+def _check_images(images: Sequence[Path]) -> None:
+    """Refuse what is missing or no picture before models are loaded."""
+    from iom.photos.images import image_bytes, open_image
 
     for image in images:
-        read_image(image, size=None)
+        with open_image(image_bytes(image), str(image), expected="a photograph"):
+            pass
 
 
 def _facts(application: "Application") -> dict[str, Any]:

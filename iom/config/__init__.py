@@ -1,30 +1,5 @@
 """Configurations: the settings that each command reads, from strict YAML files or from Python."""
 
-from iom.config.base import Section as Section
-from iom.config.base import change_config as change_config
-from iom.config.base import config_path as config_path
-from iom.config.base import explain as explain
-from iom.config.base import load_config as load_config
-from iom.config.base import save_config as save_config
-from iom.config.schema import CODE_LOSSES as CODE_LOSSES
-from iom.config.schema import AugmentationConfig as AugmentationConfig
-from iom.config.schema import BackboneConfig as BackboneConfig
-from iom.config.schema import BatchConfig as BatchConfig
-from iom.config.schema import BenchmarkConfig as BenchmarkConfig
-from iom.config.schema import CalibrationConfig as CalibrationConfig
-from iom.config.schema import CodeConfig as CodeConfig
-from iom.config.schema import CodeLossConfig as CodeLossConfig
-from iom.config.schema import DistributionConfig as DistributionConfig
-from iom.config.schema import EmbedderConfig as EmbedderConfig
-from iom.config.schema import EvaluateConfig as EvaluateConfig
-from iom.config.schema import FolderConfig as FolderConfig
-from iom.config.schema import HasherConfig as HasherConfig
-from iom.config.schema import MarginConfig as MarginConfig
-from iom.config.schema import OptimizerConfig as OptimizerConfig
-from iom.config.schema import ReportConfig as ReportConfig
-from iom.config.schema import ScenarioConfig as ScenarioConfig
-from iom.config.schema import Stage1Config as Stage1Config
-from iom.config.schema import Stage2Config as Stage2Config
-from iom.config.schema import SweepConfig as SweepConfig
-from iom.config.schema import VariantConfig as VariantConfig
-from iom.config.schema import settings_of as settings_of
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -163,13 +163,13 @@ def draw_demo(shown: Demonstration, images: NDArray[np.uint8], path: Path) -> No
         raise DataError(f"cannot write the picture {path}: {error.strerror or error}") from error
 
 
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, colour: str = "black", **how: Any) -> None:
-    draw.text(place, text, colour, ImageFont.load_default(15), **how)
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, **how: Any) -> None:
+    draw.text(place, text, "black", ImageFont.load_default(15), **how)
 
 
 def _cells(code: NDArray[np.uint8], agrees: NDArray[np.bool_], alphabet_size: int) -> Image.Image:
     """Symbols as coloured cells in reading order; grey where the probe differs from A."""
-    hues = [colorsys.hsv_to_rgb(0.8 * value / alphabet_size, 0.8, 0.9) for value in range(alphabet_size)]
+    hues = [colorsys.hsv_to_rgb(hue, 0.85, 0.9) for hue in np.linspace(0.09, 0.62, alphabet_size)]  # orange to blue
     colours = (255 * np.array(hues)).astype(np.uint8)
     cells = np.full((CODE_ROWS * -(-len(code) // CODE_ROWS), 3), 255, np.uint8)
     cells[: len(code)] = np.where(agrees[:, None], colours[code], np.uint8(BLANK))
@@ -184,13 +184,12 @@ def _draw_distances(draw: ImageDraw.ImageDraw, place: tuple[int, int], scene: Sc
         return left + round(distance / shown.code_length * (COLUMN - MARGIN))
 
     for row, (name, distance) in enumerate(zip(("A : B", "A : C"), scene.distances, strict=True)):
-        decision, is_long = shown.decision(distance), distance > 0.4 * shown.code_length
+        decision = shown.decision(distance)
         upper = top + 16 + 72 * row
         colour = MATCH_COLOUR if decision == "match" else NO_MATCH_COLOUR
         draw.rectangle((left, upper, across(distance), upper + 46), colour)
-        start = 8 + (left if is_long else across(distance))
-        text = f"{name}   {distance}   {decision}"
-        _write(draw, (start, upper + 23), text, "white" if is_long else "black", anchor="lm")
+        start = 8 + across(max(distance, shown.threshold))
+        _write(draw, (start, upper + 23), f"{name}   {distance}   {decision}", anchor="lm")
     bottom = top + CODE_HEIGHT
     draw.line((across(shown.threshold), top, across(shown.threshold), bottom), "black", 2)
     unrelated = across(shown.code_length * (1 - 1 / shown.alphabet_size))

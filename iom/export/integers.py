@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LAYERS = ("Conv", "Gemm", "MatMul")
+PASSING = ("Transpose", "MaxPool")
+"""What integers pass unchanged: they are made before it, so that it works on them."""
 ROWS = 64
 """Places of each map that ranges and means are taken from, for each face."""
 VALUES = 50_000
@@ -154,39 +156,28 @@ def _mean_response(node: Any, weights: NDArray[Any], mean: NDArray[Any]) -> NDAr
 
 def with_integers(model: Any, layers: Sequence[IntegerLayer]) -> Any:
     """A copy of an ONNX model whose `layers` have integers, as pairs of QuantizeLinear and DequantizeLinear."""
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
     result = copy.deepcopy(model)
-    graph, known = result.graph, {layer.node: layer for layer in layers}
-    made_by = {name: node for node in graph.node for name in node.output}
+    graph = result.graph
+    known, values = {layer.node: layer for layer in layers}, {layer.value: layer for layer in layers}
     nodes: list[Any] = []
     read: dict[str, str] = {}
 
-    def constant(name: str, values: Any) -> str:
-        graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
+    def constant(name: str, value: Any) -> str:
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     for node in list(graph.node):
         layer = known.get(node.name)
+        if node.op_type in PASSING and node.output[0] in values:
+            nodes += _as_integers(node.input[0], values[node.output[0]], constant)
+            node.input[0], read[node.output[0]] = nodes[-1].output[0], node.output[0]
         if layer is not None:
             if layer.value not in read:
-                read[layer.value], made = _value_as_integers(made_by.get(layer.value), layer, constant)
-                nodes.extend(made)
-            weights = [
-                constant(f"{node.name}/weights", layer.weights),
-                constant(f"{node.name}/steps", layer.weight_steps),
-                constant(f"{node.name}/zeros", np.zeros(len(layer.weight_steps), np.int8)),
-            ]
-            kernel = f"{node.name}/weights/read"
-            nodes.append(helper.make_node("DequantizeLinear", weights, [kernel], name=kernel, axis=layer.axis))
-            node.input[0], node.input[1] = read[layer.value], kernel
-            bias = constant(f"{node.name}/corrected", layer.bias)
-            if node.op_type == "MatMul":
-                node.op_type = "Gemm"
-            if len(node.input) > 2:
-                node.input[2] = bias
-            else:
-                node.input.append(bias)
+                nodes += _as_integers(layer.value, layer, constant)
+                read[layer.value] = nodes[-1].output[0]
+            nodes.append(_with_integers(node, read[layer.value], layer, constant))
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -197,23 +188,34 @@ def with_integers(model: Any, layers: Sequence[IntegerLayer]) -> Any:
     return result
 
 
-def _value_as_integers(maker: Any, layer: IntegerLayer, constant: Callable[[str, Any], str]) -> tuple[str, list[Any]]:
-    """What a layer reads as integers: its name and the nodes that make it, for pixels before they are transposed."""
+def _as_integers(value: str, layer: IntegerLayer, constant: Callable[[str, Any], str]) -> list[Any]:
+    """The two nodes that make a value one of integers; the last has it as its output."""
     from onnx import helper
 
-    transposed = maker is not None and maker.op_type == "Transpose"
-    source = maker.input[0] if transposed else layer.value
-    name = f"{layer.value}/integers"
+    name = f"{value}/integers"
     ends = constant(f"{name}/step", np.float32(layer.step)), constant(f"{name}/zero", np.uint8(layer.zero))
-    nodes = [
-        helper.make_node("QuantizeLinear", [source, *ends], [name], name=name),
+    return [
+        helper.make_node("QuantizeLinear", [value, *ends], [name], name=name),
         helper.make_node("DequantizeLinear", [name, *ends], [f"{name}/read"], name=f"{name}/read"),
     ]
-    if not transposed:
-        return nodes[-1].output[0], nodes
-    again = copy.deepcopy(maker)
-    again.name, again.input[0], again.output[0] = f"{name}/transposed", nodes[-1].output[0], f"{name}/transposed"
-    return again.output[0], [*nodes, again]
+
+
+def _with_integers(node: Any, read: str, layer: IntegerLayer, constant: Callable[[str, Any], str]) -> Any:
+    """Let a node read `read`, integer weights and its corrected bias; gives the node that makes the weights."""
+    from onnx import helper
+
+    name = f"{node.name}/weights"
+    weights = [
+        constant(name, layer.weights),
+        constant(f"{name}/steps", layer.weight_steps),
+        constant(f"{name}/zeros", np.zeros(len(layer.weight_steps), np.int8)),
+    ]
+    inputs = [read, f"{name}/read", constant(f"{node.name}/corrected", layer.bias)]
+    del node.input[:]
+    node.input.extend(inputs)
+    if node.op_type == "MatMul":
+        node.op_type = "Gemm"
+    return helper.make_node("DequantizeLinear", weights, [inputs[1]], name=inputs[1], axis=layer.axis)
 
 
 def embeddings(model: Any, faces: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,6 +1,5 @@
 from .bulk import BulkSummary as BulkSummary
 from .bulk import enroll_in_bulk as enroll_in_bulk
-from .gallery import Decision as Decision
 from .gallery import Gallery as Gallery
 from .key_store import KeyStore as KeyStore
 from .key_store import open_key_store as open_key_store

@@ -307,7 +307,7 @@ class _Run:
 
     def _flush(self) -> None:
         if self._ids:
-            self._gallery.enroll_many(self._application, self._ids, np.stack(self._rows))
+            self._gallery.enroll_many(self._ids, np.stack(self._rows), application=self._application)
             self._counts["references"] += len(self._ids)
             self._ids, self._rows = [], []
 

@@ -5,19 +5,31 @@ import dataclasses
 import functools
 import gc
 import hmac
+import html
 import importlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iom.codes.packing import encoding_id
-from iom.errors import EnrolmentError, IomError, NotEnrolledError, RevokedError, StoreError, StoreNotFoundError
+from iom.errors import (
+    EnrolmentError,
+    IomError,
+    NotEnrolledError,
+    RevokedError,
+    StoreError,
+    StoreNotFoundError,
+    UnknownApplicationError,
+)
 from iom.gallery.key_store import Anchor, KeyState, KeyStore, PassphraseSource, open_key_store
 from iom.gallery.models import (
+    DEFAULT_APPLICATION,
     UNSLOTTED,
     Application,
     AuditEvent,
@@ -41,11 +53,17 @@ from iom.gallery.templates import (
     tombstone_of,
 )
 from iom.keys import check_key_kind
-from iom.models.face_hasher import FaceHasher
+from iom.models.face_hasher import FaceHasher, load
+from iom.models.verification import Verification, decide
+from iom.photos.images import Picture, is_picture
+from iom.pretrained import BUNDLED
 
 if TYPE_CHECKING:
     from iom.gallery.stores.base import RecordStore, StoreStats
 
+HasherSource: TypeAlias = FaceHasher | str | Path | Callable[[], FaceHasher]
+FaceSource: TypeAlias = Picture | Sequence[Picture] | NDArray[Any]
+"""A picture or several, or embeddings."""
 STORES = "iom.gallery.stores.base"
 ORPHAN_SECONDS = 3600
 """Age at which a mask without a record is left over from a killed enrolment."""
@@ -55,16 +73,6 @@ _MIN_BATCH_WITHOUT_GC = 256
 _MAX_LOOKS, _SECONDS_A_LOOK = 20, 0.1
 
 
-@dataclasses.dataclass(frozen=True)
-class Decision:
-    """Outcome of a verification: distance to the nearest reference of the subject, in `slot`, and the threshold."""
-
-    match: bool
-    distance: int
-    threshold: int
-    slot: int
-
-
 class Gallery(contextlib.AbstractContextManager["Gallery"]):
     """A record store, its key store, and a hasher; threads may share it.
 
@@ -72,16 +80,25 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     record that is revoked in one becomes revoked in the other, and an application gets the newest settings that the key
     store knows.
 
-    A record store belongs for ever to the first key store it is opened with. A hasher is needed for embeddings alone.
+    A record store belongs for ever to the first key store it is opened with.
+
+    Args:
+        store: Of `open_store`.
+        keys: Of `open_key_store`.
+        hasher: Makes codes: a face hasher, what `iom.load` takes, or a function that opens one when it is needed.
+        create_default: Make the application `default` at the first enrolment in it, where it is missing.
 
     Raises:
         StoreError: The two do not belong together, or the key store lacks its last entries.
     """
 
-    def __init__(self, store: "RecordStore", keys: KeyStore, hasher: FaceHasher | None = None) -> None:
+    def __init__(
+        self, store: "RecordStore", keys: KeyStore, hasher: HasherSource = BUNDLED, *, create_default: bool = False
+    ) -> None:
         self.store = store
         self.keys = keys
-        self.hasher = hasher
+        self._hasher = hasher
+        self._creates_default = create_default
         self._is_settled = True
         store.claim(keys.identity())
         if store.is_new:
@@ -94,21 +111,21 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     @classmethod
     def open(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         *,
-        keys: str,
-        hasher: FaceHasher | None = None,
+        keys: str | os.PathLike[str],
+        hasher: HasherSource = BUNDLED,
         create: bool = False,
         passphrase: PassphraseSource | None = None,
     ) -> "Gallery":
-        """Open the gallery of two URLs, such as `sqlite:///door.db` and `file:door.keys?key-file=door.wrap`.
+        """Open the gallery of two paths or URLs, such as `door.db` and `file:door.keys?key-file=door.wrap`.
 
         Args:
             url: Record store, see `open_store`.
             keys: Key store, see `open_key_store`.
-            hasher: Makes codes; not needed where no embeddings are given.
-            create: Make the stores that are missing.
-            passphrase: Returns the passphrase of the key store; called where one is needed.
+            hasher: As of the class; opened when it is first needed.
+            create: Make the stores that are missing, and the application `default` at the first enrolment in it.
+            passphrase: Of the key store, or a function that returns it; by default IOM_PASSPHRASE.
 
         Raises:
             StoreNotFoundError: A store is missing.
@@ -130,9 +147,39 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             from iom.gallery.stores.base import open_store
 
             store = found_or_made(lambda new: open_store(url, create=new))
-            gallery = cls(store, key_store, hasher)
+            gallery = cls(store, key_store, hasher, create_default=create)
             opened.pop_all()
         return gallery
+
+    @property
+    def hasher(self) -> FaceHasher:
+        """The hasher, opened when it is first asked for."""
+        if isinstance(self._hasher, str | Path):
+            self._hasher = load(self._hasher)
+        elif callable(self._hasher):
+            self._hasher = self._hasher()
+        return self._hasher
+
+    @hasher.setter
+    def hasher(self, hasher: FaceHasher) -> None:
+        self._hasher = hasher
+
+    def __repr__(self) -> str:
+        return f"Gallery({'; '.join(f'{name}: {text}' for name, text in self._described()) or 'no applications'})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{html.escape(name)}</td><td>{text}</td></tr>" for name, text in self._described())
+        return f"<table><tr><th>application</th><th>content</th></tr>{rows}</table>"
+
+    def _described(self) -> Iterator[tuple[str, str]]:
+        """Each application and its counts; none of a gallery that is closed or damaged."""
+        with contextlib.suppress(IomError):
+            for name, (found, counts) in self.stats().items():
+                yield (
+                    name,
+                    f"{counts.subjects} subjects, {counts.references} references, {counts.revoked} revoked, "
+                    f"threshold {found.threshold}",
+                )
 
     def create_application(
         self, name: str, *, threshold: int | None = None, key_mode: str = "subject", masked: bool = False
@@ -148,8 +195,6 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         Raises:
             EnrolmentError: The name is taken, or there is neither threshold nor calibration.
         """
-        if self.hasher is None:
-            raise EnrolmentError("a new application needs a hasher; this gallery has none")
         if threshold is None:
             if self.hasher.calibration is None:
                 raise EnrolmentError(
@@ -212,60 +257,75 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         for problem in self._settings_problems(application, known):
             raise StoreError(f"{problem}; see iom check, and take the record store from a backup")
 
-    def set_threshold(self, application: str, threshold: int) -> Application:
+    def set_threshold(self, threshold: int, *, application: str = DEFAULT_APPLICATION) -> Application:
         """Change the threshold of later comparisons."""
         self._finish_settling()
         return self._change(self.application(application), "threshold", threshold=threshold)
 
     def enroll(
         self,
-        application: str,
         subject_id: str,
-        embeddings: NDArray[Any],
+        faces: FaceSource,
         *,
+        application: str = DEFAULT_APPLICATION,
         metadata: Mapping[str, Any] | None = None,
         another: bool = False,
         allow_revoked: bool = False,
+        checked: bool = True,
     ) -> list[Reference]:
-        """Enrol one subject; each row of `embeddings` `(D,)` or `(R, D)` becomes a reference.
+        """Enrol one subject; each picture, or each row of embeddings, becomes a reference.
 
         Args:
-            application: Name of the application.
             subject_id: Subject.
-            embeddings: Of unit length.
+            faces: A picture with one face, or a list of them (see `iom.photos.read_picture`); or embeddings of unit
+                length, `(D,)` or `(R, D)`.
+            application: Name of the application.
             metadata: Small JSON object, kept beside the code.
             another: Add references to a subject that is enrolled already.
             allow_revoked: Enrol a revoked subject again, under a fresh key, as `renew` does.
+            checked: Refuse pictures of faces that are small or blurred, and aligned ones in which no face is found.
 
         Raises:
+            FaceError: A picture cannot be read, or has no face to compare; `status` says which.
             AlreadyEnrolledError: The subject has a valid reference.
             RevokedError: The subject was revoked; or its key was, and the application's common key has not been rotated
                 since.
             EnrolmentError: Unknown application, or an application of another model.
         """
-        rows = rows_of(embeddings)
+        self._application_or_default(application)
+        check_subject_id(subject_id)
+        rows = self.embed(faces, checked=checked)
         return self.enroll_many(
-            application,
             [subject_id] * len(rows),
             rows,
+            application=application,
             metadata=[metadata] * len(rows),
             another=another,
             allow_revoked=allow_revoked,
         )
 
+    def embed(self, faces: FaceSource, *, checked: bool = True) -> NDArray[np.float32]:
+        """Embeddings `(N, D)` of one or several pictures by the hasher, or the given ones; `checked` as of `enroll`."""
+        given: Any = faces
+        is_one = is_picture(given) and getattr(given, "ndim", 0) < 4  # 4: aligned faces in one array
+        pictures = [given] if is_one else given if isinstance(given, Sequence | np.ndarray) else []
+        if len(pictures) and all(map(is_picture, pictures)):
+            return np.stack([self.hasher.embed_picture(each, checked=checked) for each in pictures])
+        return rows_of(given)
+
     def enroll_many(
         self,
-        application: str,
         subject_ids: Sequence[str],
         embeddings: NDArray[Any],
         *,
+        application: str = DEFAULT_APPLICATION,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         another: bool = False,
         allow_revoked: bool = False,
     ) -> list[Reference]:
-        """Enrol a batch `(N, D)` as `enroll` does, all or none; durable when it returns."""
+        """Enrol a batch of embeddings `(N, D)` as `enroll` does, all or none; durable when it returns."""
         self._finish_settling()
-        found = self.application(application)
+        found = self._application_or_default(application)
         ids = [check_subject_id(each) for each in subject_ids]
         if not allow_revoked:  # whatever the record store says
             for subject_id in self.keys.revoked_epochs(application).keys() & set(ids):
@@ -292,46 +352,52 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self.store.add(references, event, imported=True)
         self._settle(application)
 
-    def verify(self, application: str, subject_id: str, embedding: NDArray[Any]) -> Decision:
-        """Compare one probe `(D,)` with the references of a subject.
+    def verify(
+        self, subject_id: str, face: FaceSource, *, application: str = DEFAULT_APPLICATION, checked: bool = True
+    ) -> Verification:
+        """Compare one picture, or one embedding `(D,)`, with the references of a subject; `checked` as of `enroll`.
 
         Raises:
+            FaceError: The picture cannot be read, or has no face to compare; `status` says which.
             NotEnrolledError: The subject was never enrolled.
             RevokedError: The subject was revoked.
         """
         found = self.application(application)
-        hasher = check_hasher(found, self.hasher)
-        probe = _one(embedding)
-        references = self.references(application, subject_id)
+        references = self.references(subject_id, application=application)
         for reference in references:
             check_seal(self.keys, reference)
-        distances = distances_to(self.keys, found, hasher, references, probe)
+        hasher = check_hasher(found, self.hasher)
+        distances = distances_to(self.keys, found, hasher, references, _one(self.embed(face, checked=checked)))
         best = int(np.argmin(distances))
-        distance = int(distances[best])
-        return Decision(distance <= found.threshold, distance, found.threshold, references[best].slot)
+        return decide(hasher.calibration, int(distances[best]), found.threshold, references[best].slot)
 
     def identify(
         self,
-        application: str,
-        embedding: NDArray[Any],
+        face: FaceSource,
         *,
+        application: str = DEFAULT_APPLICATION,
         top: int = 0,
         threshold: int | None = None,
         closed: bool = False,
+        checked: bool = True,
     ) -> list[Candidate]:
-        """Search for one probe `(D,)` of unit length: each subject at most once, the nearest first.
+        """Search for one picture, or one embedding `(D,)`: each subject at most once, the nearest first.
 
         Args:
+            face: A picture with one face, or an embedding of unit length.
             application: Name of the application.
-            embedding: Of unit length.
             top: Maximum number of subjects; 0 is every match, or one subject when `closed`.
             threshold: Replaces that of the application.
             closed: Closed-set identification: the `top` nearest subjects, matching or not. Else only subjects within
                 the threshold.
+            checked: As of `enroll`.
+
+        Raises:
+            FaceError: The picture cannot be read, or has no face to compare; `status` says which.
         """
         found = self.application(application)
         hasher = check_hasher(found, self.hasher)
-        probe = _one(embedding)
+        probe = _one(self.embed(face, checked=checked))
         if top < 0:
             raise EnrolmentError(f"top: expected 0 (all) or more subjects, received {top}")
         limit = found.threshold if threshold is None else threshold
@@ -345,7 +411,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 return people[:wanted] if wanted else people
             asked *= 2
 
-    def revoke(self, application: str, subject_id: str, *, slot: int | None = None) -> int:
+    def revoke(self, subject_id: str, *, slot: int | None = None, application: str = DEFAULT_APPLICATION) -> int:
         """Revoke a subject, or one of its references, for ever; return the number of revoked references.
 
         Raises:
@@ -368,18 +434,20 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     def renew(
         self,
-        application: str,
         subject_id: str,
-        embeddings: NDArray[Any],
+        faces: FaceSource,
         *,
         slot: int | None = None,
+        application: str = DEFAULT_APPLICATION,
         metadata: Mapping[str, Any] | None = None,
+        checked: bool = True,
     ) -> list[Reference]:
         """Revoke the references of a subject, or one, and enrol it under fresh keys, in one transaction.
 
-        A revoked subject can be renewed, too.
+        A revoked subject can be renewed, too. `faces` and `checked` are those of `enroll`.
 
         Raises:
+            FaceError: A picture cannot be read, or has no face to compare; `status` says which.
             NotEnrolledError: The subject was never enrolled.
             EnrolmentError: The application's common key has not been rotated since the enrolment.
             RevokedError: The same for a revoked subject; or the subject has used up every part, with keys of kind
@@ -393,14 +461,14 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             old = [each for each in old if each.slot == slot]
         if not old and not (slot is None and self._was_revoked(application, subject_id)):
             raise self._not_found(application, subject_id, slot)
-        rows = rows_of(embeddings)
-        ids = [subject_id] * len(rows)
         self._refuse_epoch(found, [subject_id])
         if found.key_mode == "application" and any(each.epoch == found.epoch for each in old):
             raise EnrolmentError(
                 f"application {application} has one key for all subjects: rotate it before renewing, or the new "
                 "template equals the old one"
             )
+        rows = self.embed(faces, checked=checked)
+        ids = [subject_id] * len(rows)
         new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True)
         slots = iter([each.slot for each in old])
         new = [each.changed(slot=next(slots, UNSLOTTED)) for each in new]  # surplus ones stay without a slot
@@ -410,7 +478,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self._settle(application, revoked=tombstones)
         return added
 
-    def rotate(self, application: str, *, retire: bool = False) -> Application:
+    def rotate(self, *, application: str = DEFAULT_APPLICATION, retire: bool = False) -> Application:
         """Give an application in key mode `application` a new key for later enrolments.
 
         References under older keys stay valid until they are renewed; where the key has leaked, `retire` revokes them
@@ -436,7 +504,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         """Each application with its counts."""
         return {each.name: (each, self.store.stats(each.name)) for each in self.store.applications()}
 
-    def references(self, application: str, subject_id: str) -> list[Reference]:
+    def references(self, subject_id: str, *, application: str = DEFAULT_APPLICATION) -> list[Reference]:
         """The valid references of a subject, by slot.
 
         Raises:
@@ -449,7 +517,22 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             raise self._not_found(application, subject_id)
         return found
 
-    def is_enrolled(self, application: str, subject_id: str, *, allow_revoked: bool = False) -> bool:
+    def subjects(self, *, application: str = DEFAULT_APPLICATION) -> dict[str, list[Reference]]:
+        """Valid references of every subject, by its id; of one that was revoked, none."""
+        self.application(application)
+        revoked = self.keys.revoked(application)
+        found: dict[str, list[Reference]] = {
+            each.subject_id: [] for each in [*revoked.values(), *self.store.tombstones(application)]
+        }
+        for page in self.store.pages(application):
+            for each in page:
+                if each.record not in revoked:
+                    found.setdefault(each.subject_id, []).append(each)
+        return dict(sorted(found.items()))
+
+    def is_enrolled(
+        self, subject_id: str, *, application: str = DEFAULT_APPLICATION, allow_revoked: bool = False
+    ) -> bool:
         """Whether a subject has a valid reference.
 
         Raises:
@@ -537,6 +620,14 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
     @functools.cached_property
     def _searcher(self) -> Searcher:
         return Searcher(self.store, self.keys)
+
+    def _application_or_default(self, name: str) -> Application:
+        try:
+            return self.application(name)
+        except UnknownApplicationError:
+            if name != DEFAULT_APPLICATION or not self._creates_default:
+                raise
+            return self.create_application(name)
 
     def _reconcile(self) -> None:
         """Make the two stores agree after a crash, or after an older record store was put back.
@@ -776,8 +867,7 @@ def _gc_paused(count: int) -> Iterator[None]:
         gc.enable()
 
 
-def _one(embedding: NDArray[Any]) -> NDArray[np.float32]:
-    rows = rows_of(embedding)
+def _one(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     if len(rows) != 1:
-        raise EnrolmentError(f"expected one embedding, received {len(rows)}")
+        raise EnrolmentError(f"expected one face, received {len(rows)}")
     return np.asarray(rows[0])

@@ -23,10 +23,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from iom._files import write_secret
-from iom._registry import did_you_mean_url
+from iom._registry import did_you_mean, with_scheme
 from iom._untrusted import parse_json
 from iom.errors import KeyMaterialError, StoreError
 from iom.gallery.models import Application, AuditChain, AuditEntry, Tombstone
@@ -55,7 +55,8 @@ CREATE TABLE masks (
     sealed BLOB NOT NULL, PRIMARY KEY (application, record)) WITHOUT ROWID;
 """
 
-PassphraseSource = Callable[[], str]
+PassphraseSource: TypeAlias = str | Callable[[], str]
+PASSPHRASE_VARIABLE = "IOM_PASSPHRASE"  # noqa: S105 - its name
 
 
 class Anchor(NamedTuple):
@@ -486,12 +487,15 @@ class Seal:
 
 
 def passphrase_seal(read: PassphraseSource | None, cost: int = 0) -> Seal:
-    """The seal of a passphrase, which is asked for when it is needed."""
+    """The seal of a passphrase, which is asked for when it is needed; `None` takes it from the environment."""
 
     def wrapping_key(header: Mapping[str, Any], is_new: bool) -> bytes:
-        if read is None:
-            raise StoreError("key store: expected a passphrase, received none")
-        passphrase = read()
+        passphrase = read if isinstance(read, str) else read() if read else os.environ.get(PASSPHRASE_VARIABLE)
+        if passphrase is None:
+            raise StoreError(
+                "key store: expected a passphrase, received none: give passphrase=..., or set the environment "
+                f"variable {PASSPHRASE_VARIABLE}"
+            )
         if is_new and len(passphrase) < MIN_PASSPHRASE_LENGTH:
             raise KeyMaterialError(
                 f"passphrase: expected at least {MIN_PASSPHRASE_LENGTH} characters, received {len(passphrase)}"
@@ -561,18 +565,20 @@ EXTERNAL: dict[str, Callable[[str], TransformKey]] = {"environment": from_enviro
 """Reader of a master key from outside, by the scheme of a URL."""
 
 
-def open_key_store(url: str, *, create: bool = False, passphrase: PassphraseSource | None = None) -> KeyStore:
-    """The key store of a URL.
+def open_key_store(
+    url: str | os.PathLike[str], *, create: bool = False, passphrase: PassphraseSource | None = None
+) -> KeyStore:
+    """The key store of a path or URL.
 
-    `file:PATH` is opened by a passphrase, `file:PATH?key-file=PATH` by a key in another file, which is made with the
-    store where it is missing. With `environment:NAME?file=PATH` and `command:PROGRAM ARGUMENTS?file=PATH` the master
-    comes from outside, as the text of `TransformKey.to_text`, and the file has the rest. `?mode=ro` (or `&mode=ro`)
-    behind it opens it for reading only.
+    `file:PATH`, or a text without a colon, is opened by a passphrase, `file:PATH?key-file=PATH` by a key in another
+    file, which is made with the store where it is missing. With `environment:NAME?file=PATH` and
+    `command:PROGRAM ARGUMENTS?file=PATH` the master comes from outside, as the text of `TransformKey.to_text`, and the
+    file has the rest. `?mode=ro` (or `&mode=ro`) behind it opens it for reading only.
 
     Args:
-        url: Scheme and place.
+        url: Scheme and place, or a path.
         create: Make a new store, which must not exist.
-        passphrase: Returns the passphrase; called where one is needed.
+        passphrase: A text, or a function that returns it where one is needed; by default IOM_PASSPHRASE.
 
     Raises:
         StoreNotFoundError: The file is missing.
@@ -583,14 +589,15 @@ def open_key_store(url: str, *, create: bool = False, passphrase: PassphraseSour
     return KeyStore.open(path, seal, create=create, read_only=read_only)
 
 
-def parse_key_url(url: str, passphrase: PassphraseSource | None) -> tuple[Path, Seal, bool]:
+def parse_key_url(url: str | os.PathLike[str], passphrase: PassphraseSource | None) -> tuple[Path, Seal, bool]:
     """File and seal of a URL, and whether it is for reading only."""
+    url = with_scheme(url, "file:")
     scheme, separator, rest = url.partition(":")
     schemes = ("file", *EXTERNAL)
     if not separator or scheme not in schemes:
         raise StoreError(
             f"key store: expected a URL {':..., '.join(schemes)}:..., received the scheme "
-            f"'{scheme if separator else ''}'{did_you_mean_url(url, 'file:', schemes)}"
+            f"'{scheme if separator else ''}'{did_you_mean(scheme, schemes)}"
         )
     read_only = rest.endswith(("?mode=ro", "&mode=ro"))
     rest = rest[: -len("?mode=ro")] if read_only else rest

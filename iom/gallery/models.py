@@ -20,6 +20,7 @@ from iom._registry import KEY_MODES
 from iom.codes.packing import encoding_shape
 from iom.errors import EnrolmentError, RevokedError, StoreError
 
+DEFAULT_APPLICATION = "default"
 MAX_SUBJECT_ID_LENGTH = 256
 MAX_METADATA_BYTES = 4096
 UNSLOTTED = -1

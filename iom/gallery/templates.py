@@ -62,10 +62,8 @@ def fuse(embeddings: NDArray[Any], how: str) -> Rows:
     return lookup(_FUSIONS, how, "fusion")(rows_of(embeddings))
 
 
-def check_hasher(application: Application, hasher: FaceHasher | None) -> FaceHasher:
+def check_hasher(application: Application, hasher: FaceHasher) -> FaceHasher:
     """The hasher, if it makes the codes of the application; warns of keys that hide little."""
-    if hasher is None:
-        raise EnrolmentError("this gallery was opened without a hasher: it cannot take embeddings")
     encoding = encoding_id(hasher.code_length, hasher.alphabet_size)
     if encoding != application.encoding:
         raise EnrolmentError(
@@ -83,7 +81,12 @@ def check_hasher(application: Application, hasher: FaceHasher | None) -> FaceHas
 
 def rows_of(embeddings: NDArray[Any]) -> NDArray[np.float32]:
     """Finite embeddings `(N, D)` of one `(D,)` or several."""
-    rows = np.atleast_2d(np.asarray(embeddings, np.float32))
+    try:
+        rows = np.atleast_2d(np.asarray(embeddings, np.float32))
+    except (TypeError, ValueError) as error:
+        raise EnrolmentError(
+            f"expected a picture, a list of pictures or embeddings (D,) or (N, D), received {type(embeddings).__name__}"
+        ) from error
     if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
         raise EnrolmentError(
             f"embeddings: expected finite values of shape (D,) or (N, D), received shape {np.shape(embeddings)}"

@@ -158,17 +158,20 @@ class FaceHasher(abc.ABC):
         """
         return self.embedder.embed_files(paths, progress=progress)
 
-    def embed_picture(self, picture: Picture, *, detector: Detect | None = None) -> NDArray[np.float32]:
+    def embed_picture(
+        self, picture: Picture, *, detector: Detect | None = None, checked: bool = True
+    ) -> NDArray[np.float32]:
         """Embedding `(D,)` of the one face of a picture, whose chip is cut from the picture itself.
 
         Args:
             picture: A path, bytes, base64 text, an open file, an RGB array or a Pillow image.
             detector: Of `iom.photos.build_detector`; by default the packaged one.
+            checked: Refuse a face that is too small or too blurred, and an aligned picture in which no face is found.
 
         Raises:
             FaceError: The picture cannot be read, or has no face to compare; `status` says which.
         """
-        chip, _ = one_face(picture, template=self.embedder.template.name, detector=detector)
+        chip, _ = one_face(picture, template=self.embedder.template.name, detector=detector, checked=checked)
         row: NDArray[np.float32] = self.with_batch_size(1).embed(chip[None])[0]
         return row
 

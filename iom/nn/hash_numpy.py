@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iom._blas import one_thread
 from iom._files import atomic_path
 from iom._untrusted import parse_json, read_arrays
 from iom.errors import ConfigError, WeightsError
@@ -79,8 +80,9 @@ class Head:
     def hash(self, rows: NDArray[np.float32], orders: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Codes `(N, M)` of embeddings `(N, D)` under orders `(N, W)`."""
         values: list[Array] = [rows, orders]
-        for _, step, reads, settings in self._steps:
-            values.append(step(*(values[number] for number in reads), **settings))
+        with one_thread():
+            for _, step, reads, settings in self._steps:
+                values.append(step(*(values[number] for number in reads), **settings))
         codes: NDArray[np.uint8] = np.argmax(values[-1], axis=-1).astype(np.uint8)
         return codes
 

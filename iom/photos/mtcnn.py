@@ -7,12 +7,16 @@ The first network scores a window of 12 pixels at every place of a pyramid of sm
 and third look at the windows that are left, again and larger, move their edges, and the third gives the landmarks.
 """
 
+import functools
+import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iom.photos.align import TEMPLATE
 from iom.photos.images import Pixels
 
 FOLDER = Path(__file__).parent / "mtcnn.bundled"
@@ -24,6 +28,16 @@ SCALE = 0.709
 """Of one level of the pyramid to that before."""
 PROPOSED, REFINED = 0.6, 0.7
 """Scores below which a box does not come to the second and to the third network."""
+ALIGNED_SCORE, ALIGNED_OFFSET = 0.9, 18.0
+"""An aligned face has a box of more than this score and less than this mean distance of its landmarks, in pixels."""
+_ALIGNED = np.array(
+    [
+        (56 + beside - half, middle - half, 56 + beside + half, middle + half)
+        for half, beside, middle in itertools.product((40, 48, 56), (-12, 12), (62, 74))
+    ],
+    np.float64,
+)
+"""Boxes around the face of a crop of 112 pixels: of three sizes, at four places, since profiles lie aside."""
 _CELL, _STRIDE = 12, 2
 _MAX_BOXES = 5000
 _OUTSIDE = 127.5
@@ -37,18 +51,7 @@ class Mtcnn:
     """Faces of RGB pixels `(H, W, 3)` uint8; `threads` for each network, 0: one for each core."""
 
     def __init__(self, *, threads: int = 1) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._sessions = {
-            name: onnxruntime.InferenceSession(
-                str(FOLDER / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-            for name in NETWORKS
-        }
+        self._threads = threads
 
     def __call__(self, image: Pixels, *, min_score: float) -> tuple[Floats, Floats]:
         """Landmarks `(N, 5, 2)`, the eye on the left of the image first, and scores `(N,)`, best first."""
@@ -58,17 +61,27 @@ class Mtcnn:
         good = scores > REFINED
         boxes, scores = _moved(boxes, offsets)[good], scores[good]
         boxes = _squares(boxes[_best(boxes, scores, 0.7)])
-        answers = self._answers("onet", image, boxes)
-        scores = _sigmoid(answers[:, -1])
-        corners, sides = boxes[:, None, :2], (boxes[:, None, 2:] - boxes[:, None, :2]) + 1
-        points = answers[:, 4:14].reshape(-1, 2, 5).transpose(0, 2, 1) * sides + corners - 1
+        answers, points, scores = self._third(image, boxes)
         good = scores > min_score
         boxes, points, scores = _moved(boxes, answers)[good], points[good], scores[good]
         kept = _best(boxes, scores, 0.7, of_smaller=True)
         return points[kept], scores[kept]
 
+    def holds_face(self, crop: Pixels) -> bool:
+        """Whether an aligned crop `(112, 112, 3)` shows a face, with its landmarks about where they belong."""
+        _, points, scores = self._third(crop, _ALIGNED)
+        offsets = np.linalg.norm(points - TEMPLATE, axis=2).mean(axis=1)
+        return bool(((scores > ALIGNED_SCORE) & (offsets < ALIGNED_OFFSET)).any())
+
+    def _third(self, image: Pixels, boxes: Floats) -> tuple[Floats, Floats, Floats]:
+        """Answers of the third network about boxes; from them landmarks `(N, 5, 2)` and scores `(N,)`."""
+        answers = self._answers("onet", image, boxes)
+        corners, sides = boxes[:, None, :2], (boxes[:, None, 2:] - boxes[:, None, :2]) + 1
+        points = answers[:, 4:14].reshape(-1, 2, 5).transpose(0, 2, 1) * sides + corners - 1
+        return answers, points, _sigmoid(answers[:, -1])
+
     def _run(self, network: str, images: NDArray[np.float32]) -> Floats:
-        (answers,) = self._sessions[network].run(None, {"image": images})
+        (answers,) = _session(network, self._threads).run(None, {"image": images})
         return np.asarray(answers, np.float64)
 
     def _answers(self, network: str, image: Pixels, boxes: Floats) -> Floats:
@@ -107,6 +120,18 @@ class Mtcnn:
         offsets = answers[:4, down, across].T * (_CELL - 1)
         boxes = np.concatenate([corner + 1, corner + _CELL], axis=1) + offsets
         return boxes / scale, _sigmoid(answers[4, down, across])
+
+
+@functools.cache
+def _session(network: str, threads: int) -> Any:
+    """The network under onnxruntime, opened when it is first needed and shared."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(FOLDER / f"{network}.onnx"), options, providers=["CPUExecutionProvider"])
 
 
 def _scales(side: int) -> Floats:

@@ -15,6 +15,7 @@ from iom.errors import FaceError
 from iom.photos.align import ARCFACE, TEMPLATES, Face, align, face_size, qualities_of
 from iom.photos.detect import Detect, build_detector
 from iom.photos.images import Picture, Pixels, is_aligned, picture_name, read_picture
+from iom.photos.mtcnn import Mtcnn
 from iom.photos.photograph import AlignedFace, PhotoSettings, aligned_face, choose_faces
 
 MIN_SHARPNESS = 2.0
@@ -141,6 +142,7 @@ def one_face(
     detector: Detect | None = None,
     settings: PhotoSettings = ONE_FACE,
     min_sharpness: float = MIN_SHARPNESS,
+    checked: bool = True,
     source: str | None = None,
 ) -> tuple[Pixels, AlignedFace]:
     """The one face of a picture that a comparison takes: the chip for a recogniser, and what is known of the face.
@@ -152,6 +154,7 @@ def one_face(
             one of their `max_side` where it finds no large face there.
         settings: Which face, and how large it must be at least.
         min_sharpness: Refuse a face that is less sharp; 0 takes any.
+        checked: Refuse a face that is too small or too blurred, and an aligned picture in which no face is found.
         source: Name of the picture in errors, by default its path.
 
     Returns:
@@ -163,6 +166,8 @@ def one_face(
     shape = lookup(TEMPLATES, template, "template")
     pixels, notes = read_picture(picture, source=source, max_megapixels=settings.max_megapixels)
     name = source or picture_name(picture)
+    if not checked:
+        settings, min_sharpness = settings.model_copy(update={"min_size": 0.0}), 0.0
     try:
         if is_aligned(pixels, notes, source=name):
             face, chip = AlignedFace(0, pixels, qualities_of(pixels)), pixels
@@ -174,6 +179,8 @@ def one_face(
                 f"{name}: expected a face of sharpness {min_sharpness:g} or more, found {face.sharpness:.1f}",
                 status="too_blurred",
             )
+        if checked and chip is pixels and not Mtcnn(threads=0).holds_face(pixels):
+            raise FaceError(f"{name}: expected an aligned face of 112x112 pixels, found none", status="no_face")
     except FaceError as error:
         advice = _ADVICE.get(error.status)
         raise FaceError(f"{error}; {advice}" if advice else str(error), status=error.status) from error

@@ -217,7 +217,7 @@ def _add_gallery_routes(
         another: Annotated[bool, Form(description="Add to a subject that is enrolled already.")] = False,
     ) -> EnrolResponse:
         """Enrol a subject; a revoked one is refused (use `renew`)."""
-        new = gallery.enroll(application, subject, embedded(images), another=another)
+        new = gallery.enroll(subject, embedded(images), application=application, another=another)
         return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
     @router.post("/verify", responses=_problems(*_POSTED, 409, 410), response_model_exclude_none=True)
@@ -225,7 +225,7 @@ def _add_gallery_routes(
         """Compare a face with the references of a subject (1:1)."""
         token = request.scope["iom.token"].name
         with backoff.verification(token, application, subject) as attempt:
-            decision = gallery.verify(application, subject, embedded([image]))
+            decision = gallery.verify(subject, embedded([image]), application=application)
             attempt.is_match = decision.match
         metrics.decide("verify", decision.match)
         scores = {"distance": decision.distance, "threshold": decision.threshold} if settings.scores else {}
@@ -243,7 +243,7 @@ def _add_gallery_routes(
                     "key for all (iom init --key-mode application)"
                 )
         with backoff.search(request.scope["iom.token"].name, application) as attempt:
-            found = gallery.identify(application, embedded([image]))
+            found = gallery.identify(embedded([image]), application=application)
             attempt.is_match = bool(found)
         metrics.decide("identify", bool(found))
         return [
@@ -254,12 +254,12 @@ def _add_gallery_routes(
     @router.post("/revoke", responses=_problems(*_POSTED, 410))
     def revoke(application: Application, subject: Subject) -> RevokeResponse:
         """Revoke all templates of a subject for good."""
-        return RevokeResponse(revoked=gallery.revoke(application, subject))
+        return RevokeResponse(revoked=gallery.revoke(subject, application=application))
 
     @router.post("/renew", responses=_problems(*_POSTED, 409, 410))
     def renew(application: Application, subject: Subject, images: Images) -> EnrolResponse:
         """Revoke the references of a subject and enrol it anew under a fresh key, in one step."""
-        new = gallery.renew(application, subject, embedded(images))
+        new = gallery.renew(subject, embedded(images), application=application)
         return EnrolResponse(subject=subject, slots=[each.slot for each in new])
 
     @router.post("/align", responses=_problems(*_POSTED) | _PNG_RESPONSE, response_class=Response)

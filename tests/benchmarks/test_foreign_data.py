@@ -20,6 +20,6 @@ def test_a_missing_python_skips_with_a_message(tmp_path, capsys):
     arguments = ["--python38", nowhere, "--python311", nowhere, "--cache", str(tmp_path)]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert "skipped mxnet" in out
-    assert "skipped bcolz" in out
+    assert "skipped foreign_mxnet" in out
+    assert "skipped foreign_bcolz" in out
     assert json.loads(out.splitlines()[-1])["bin"] is None

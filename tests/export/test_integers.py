@@ -28,6 +28,7 @@ def model():
     keras.utils.set_random_seed(0)
     image = keras.Input((SIDE, SIDE, 3), name="image")
     x = layers.PReLU(shared_axes=[1, 2], alpha_initializer="random_normal")(layers.Conv2D(16, 3, strides=2)(image))
+    x = layers.MaxPooling2D(2)(x)
     y = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x)
     y = layers.Conv2D(16, 1, bias_initializer="random_normal")(layers.ReLU()(y))
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Add()([x, y])))
@@ -58,12 +59,14 @@ def test_all_layers_have_integers_where_the_embedding_allows_it(model, faces):
     assert 0 < angle(model, made, faces) < 0.02
 
 
-def test_pixels_are_exact(model, faces):
-    first = integer_layers(model, faces)[0]
+def test_pixels_are_exact_and_maps_are_pooled_as_integers(model, faces):
+    first, second, *_ = integer_layers(model, faces)
     assert (first.step, first.zero) == (1.0, 0)
-    made = with_integers(model, [first])
-    source = next(node for node in made.graph.node if node.op_type == "QuantizeLinear")
-    assert source.input[0] == "image"
+    nodes = list(with_integers(model, [first, second]).graph.node)
+    ends = {node.op_type: node.input[0] for node in nodes if node.op_type in ("Transpose", "MaxPool")}
+    made = [node.output[0] for node in nodes if node.op_type == "DequantizeLinear" and "weights" not in node.name]
+    assert [ends["Transpose"], ends["MaxPool"]] == made
+    assert made[0] == "image/integers/read"
 
 
 def test_sensitive_layers_stay_in_floats(model, faces):

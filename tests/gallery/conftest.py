@@ -17,7 +17,7 @@ class FakeHasher:
 
     code_length, alphabet_size, embedding_size, parts = 96, 8, SIZE, 1
     fingerprint, key_kind = "fake-model", "orthogonal"
-    calibration = types.SimpleNamespace(threshold=50)  # mated: 20 to 33, non-mated: 84
+    calibration = types.SimpleNamespace(threshold=50, probability=lambda distance: 0.5)  # mated: 20 to 33, others: 84
 
     def __init__(self):
         self._rows = np.random.default_rng(7).normal(size=(96 * 8, SIZE)).astype(np.float32)

@@ -80,16 +80,16 @@ def test_every_subject_is_enrolled_with_all_its_images_and_verifies(folder, work
     pixels = np.asarray(Image.open(folder / "people/p02/2.png"))
     with worker.opened(folder) as gallery:
         row = worker.PixelEmbedder().embed(pixels[None])[0]
-        assert gallery.verify("door", "p02", row).distance == 0
-        assert gallery.verify("door", "p02", row).slot == 2
-        assert not gallery.verify("door", "p03", row).match
+        assert gallery.verify("p02", row, application="door").distance == 0
+        assert gallery.verify("p02", row, application="door").slot == 2
+        assert not gallery.verify("p03", row, application="door").match
     assert lines(folder)[-1]["counts"]["references"] == 60
 
 
 def test_a_second_run_finds_everybody_there_and_keeps_the_revoked_away(folder, worker):
     worker.enrol(folder)
     with worker.opened(folder) as gallery:
-        gallery.revoke("door", "p04")
+        gallery.revoke("p04", application="door")
     done = worker.enrol(folder)
     assert done == BulkSummary(present=29, revoked=1)
     assert enrolled(folder, worker) == {k: v for k, v in expected().items() if k != "p04"}

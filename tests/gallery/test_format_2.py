@@ -48,12 +48,12 @@ def test_its_subjects_are_verified_and_its_revoked_ones_refused(folder, root):
         assert (counts["default"].references, counts["default"].revoked) == (3, 3)
         assert (counts["masked"].references, counts["masked"].revoked) == (1, 1)
         for name in counts:
-            assert gallery.verify(name, "anna", embeddings[0]).distance == 0
-            (found,) = gallery.identify(name, embeddings[0], threshold=0)
+            assert gallery.verify("anna", embeddings[0], application=name).distance == 0
+            (found,) = gallery.identify(embeddings[0], application=name, threshold=0)
             assert found.subject_id == "anna"
             with pytest.raises(RevokedError):
-                gallery.verify(name, "bert", embeddings[1])
-        (new,) = gallery.enroll("default", "dora", embeddings[1])
+                gallery.verify("bert", embeddings[1], application=name)
+        (new,) = gallery.enroll("dora", embeddings[1])
         assert new.record > 5
         assert gallery.check() == []
 

@@ -70,11 +70,11 @@ def test_a_gallery_of_fused_references(tmp_path, how):
         gallery.create_application("door", masked=True)
         for number, person in enumerate(people):
             images = np.stack([again(person, seed) for seed in range(number + 1)])
-            new = gallery.enroll("door", f"s{number}", fuse(images, how))
+            new = gallery.enroll(f"s{number}", fuse(images, how), application="door")
             assert len(new) == (number + 1 if how == "none" else 1)
     with place.open() as gallery:  # an ordinary one reads what the voting one wrote
         for number, person in enumerate(people):
             probe = again(person, 50)
-            assert gallery.verify("door", f"s{number}", probe).match
-            assert gallery.identify("door", probe, closed=True)[0].subject_id == f"s{number}"
+            assert gallery.verify(f"s{number}", probe, application="door").match
+            assert gallery.identify(probe, application="door", closed=True)[0].subject_id == f"s{number}"
         assert gallery.check() == []

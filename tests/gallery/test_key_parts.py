@@ -23,33 +23,33 @@ def parts(gallery, references):
 
 def test_first_template_takes_part_zero_for_everyone(gallery):
     people = [f"p{i}" for i in range(20)]
-    assert parts(gallery, gallery.enroll_many("door", people, faces(20))) == [0] * 20
+    assert parts(gallery, gallery.enroll_many(people, faces(20), application="door")) == [0] * 20
 
 
 def test_renewals_take_fresh_parts_until_none_is_left(gallery):
     (face,) = faces(1)
-    gallery.enroll("door", "alice", face)
-    assert parts(gallery, gallery.renew("door", "alice", again(face, 2))) == [1]
-    gallery.revoke("door", "alice")
-    assert parts(gallery, gallery.renew("door", "alice", again(face, 3))) == [2]
+    gallery.enroll("alice", face, application="door")
+    assert parts(gallery, gallery.renew("alice", again(face, 2), application="door")) == [1]
+    gallery.revoke("alice", application="door")
+    assert parts(gallery, gallery.renew("alice", again(face, 3), application="door")) == [2]
     with pytest.raises(RevokedError, match="used up all 3 parts"):
-        gallery.renew("door", "alice", again(face, 4))
-    assert gallery.verify("door", "alice", again(face, 5)).match
+        gallery.renew("alice", again(face, 4), application="door")
+    assert gallery.verify("alice", again(face, 5), application="door").match
 
 
 def test_another_reference_joins_the_part_of_the_valid_ones(gallery):
     (face,) = faces(1)
-    gallery.enroll("door", "alice", face)
-    gallery.renew("door", "alice", again(face, 2))
-    more = gallery.enroll("door", "alice", [again(face, 3), again(face, 4)], another=True)
+    gallery.enroll("alice", face, application="door")
+    gallery.renew("alice", again(face, 2), application="door")
+    more = gallery.enroll("alice", [again(face, 3), again(face, 4)], application="door", another=True)
     assert parts(gallery, more) == [1, 1]
 
 
 def test_enrolling_anew_after_a_revocation_does_not_reuse_a_part(gallery):
     (face,) = faces(1)
-    gallery.enroll("door", "alice", face)
-    gallery.revoke("door", "alice")
-    assert parts(gallery, gallery.enroll("door", "alice", again(face, 2), allow_revoked=True)) == [1]
+    gallery.enroll("alice", face, application="door")
+    gallery.revoke("alice", application="door")
+    assert parts(gallery, gallery.enroll("alice", again(face, 2), application="door", allow_revoked=True)) == [1]
 
 
 def test_a_common_key_is_refused(gallery):

@@ -460,19 +460,19 @@ def test_a_read_only_mount_is_opened_for_reading(tmp_path, root):
 def test_values_of_other_types_are_damage(place, column, value):
     gallery = place.open(create=True)
     gallery.create_application("door", masked=True)
-    gallery.enroll("door", "a", faces(1))
+    gallery.enroll("a", faces(1), application="door")
     place.close()
     table, name = column.split(".")
     with contextlib.closing(sqlite3.connect(place.key_file)) as connection, connection:
         connection.execute(f"UPDATE {table} SET {name} = {value}")
     with pytest.raises(StoreError):
-        place.open().verify("door", "a", faces(1))
+        place.open().verify("a", faces(1), application="door")
 
 
 def test_check_opens_every_mask(place):
     gallery = place.open(create=True)
     gallery.create_application("door", masked=True)
-    gallery.enroll_many("door", ["a", "b"], faces(2))
+    gallery.enroll_many(["a", "b"], faces(2), application="door")
     with contextlib.closing(sqlite3.connect(place.key_file)) as connection, connection:
         connection.execute("UPDATE masks SET sealed = (SELECT sealed FROM masks WHERE record = 1) WHERE record = 0")
     (problem,) = gallery.check()
@@ -483,13 +483,13 @@ def test_a_key_store_that_was_replaced_is_not_read_any_more(place):
     """Another process revokes in the new file; the old one would let that subject in for ever."""
     gallery = place.open(create=True)
     gallery.create_application("door")
-    gallery.enroll("door", "a", faces(1))
+    gallery.enroll("a", faces(1), application="door")
     copy = place.folder / "copy"
     with contextlib.closing(sqlite3.connect(place.key_file)) as connection:
         connection.execute("VACUUM INTO ?", (str(copy),))
     copy.replace(place.key_file)
     with pytest.raises(StoreError, match="replaced while it was open"):
-        gallery.verify("door", "a", faces(1))
+        gallery.verify("a", faces(1), application="door")
 
 
 def test_a_key_file_that_is_no_text_is_told_without_its_content(path, tmp_path):

@@ -41,13 +41,13 @@ class Machine(RuleBasedStateMachine):
         refused |= is_revoked and not allow_revoked
         if refused:
             with pytest.raises(RevokedError):
-                self.gallery.enroll("door", name, PEOPLE[face], **options)
+                self.gallery.enroll(name, PEOPLE[face], application="door", **options)
             return
         if name in self.model and not another:
             with pytest.raises(AlreadyEnrolledError):
-                self.gallery.enroll("door", name, PEOPLE[face], **options)
+                self.gallery.enroll(name, PEOPLE[face], application="door", **options)
             return
-        (added,) = self.gallery.enroll("door", name, PEOPLE[face], **options)
+        (added,) = self.gallery.enroll(name, PEOPLE[face], application="door", **options)
         slots = self.model.setdefault(name, {})
         assert added.slot == min(set(range(9)) - set(slots))
         slots[added.slot] = face, self.epoch
@@ -58,9 +58,9 @@ class Machine(RuleBasedStateMachine):
         doomed = set(slots) if slot is None else {slot} & set(slots)
         if not doomed:
             with pytest.raises(EnrolmentError):
-                self.gallery.revoke("door", name, slot=slot)
+                self.gallery.revoke(name, application="door", slot=slot)
             return
-        assert self.gallery.revoke("door", name, slot=slot) == len(doomed)
+        assert self.gallery.revoke(name, application="door", slot=slot) == len(doomed)
         self.burn(name, [slots.pop(each) for each in doomed])
         if not slots:
             del self.model[name]
@@ -73,9 +73,9 @@ class Machine(RuleBasedStateMachine):
         refused |= self.common and max(epochs) >= self.epoch
         if refused:
             with pytest.raises(EnrolmentError):
-                self.gallery.renew("door", name, PEOPLE[face])
+                self.gallery.renew(name, PEOPLE[face], application="door")
             return
-        (added,) = self.gallery.renew("door", name, PEOPLE[face])
+        (added,) = self.gallery.renew(name, PEOPLE[face], application="door")
         self.burn(name, old)
         self.model[name] = {added.slot: (face, self.epoch)}
 
@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.common)
     @rule(retire=st.booleans())
     def rotate(self, retire):
-        self.epoch = self.gallery.rotate("door", retire=retire).epoch
+        self.epoch = self.gallery.rotate(application="door", retire=retire).epoch
         if retire:
             for name, slots in self.model.items():
                 self.burn(name, list(slots.values()))
@@ -107,18 +107,18 @@ class Machine(RuleBasedStateMachine):
         if name not in self.model:
             expected = RevokedError if name in self.burned else NotEnrolledError
             with pytest.raises(expected):
-                self.gallery.verify("door", name, PEOPLE[face])
+                self.gallery.verify(name, PEOPLE[face], application="door")
             return
-        decision = self.gallery.verify("door", name, PEOPLE[face])
+        decision = self.gallery.verify(name, PEOPLE[face], application="door")
         held = {known for known, _ in self.model[name].values()}
         assert (decision.distance == 0) == (face in held)
 
     @rule(face=FACES)
     def identify(self, face):
-        found = self.gallery.identify("door", PEOPLE[face], threshold=0)
+        found = self.gallery.identify(PEOPLE[face], application="door", threshold=0)
         expected = {name for name, slots in self.model.items() if face in {known for known, _ in slots.values()}}
         assert {candidate.subject_id for candidate in found} == expected
-        ranked = self.gallery.identify("door", PEOPLE[face], top=9, closed=True)
+        ranked = self.gallery.identify(PEOPLE[face], application="door", top=9, closed=True)
         assert sorted(candidate.subject_id for candidate in ranked) == sorted(self.model)
 
     @invariant()

@@ -65,20 +65,20 @@ def test_subjects_are_verified_and_revoked_ones_refused(old):
         for name in NAMES:
             assert gallery.application(name).threshold == 45
             for number, subject in ((0, "alice"), (2, "carol"), (3, "dave")):
-                assert gallery.verify(name, subject, PEOPLE[number]).distance == 0
-                (found,) = gallery.identify(name, PEOPLE[number], threshold=0)
+                assert gallery.verify(subject, PEOPLE[number], application=name).distance == 0
+                (found,) = gallery.identify(PEOPLE[number], application=name, threshold=0)
                 assert found.subject_id == subject
             for refused in (gallery.verify, gallery.enroll):
                 with pytest.raises(RevokedError):
-                    refused(name, "bob", PEOPLE[1])
-            (new,) = gallery.enroll(name, "erin", PEOPLE[4])
+                    refused("bob", PEOPLE[1], application=name)
+            (new,) = gallery.enroll("erin", PEOPLE[4], application=name)
             used = [each.record for each in gallery.store.tombstones(name)]
             assert new.record > max(used)
             if gallery.application(name).key_mode == "application":
                 with pytest.raises(RevokedError, match="rotate it first"):
-                    gallery.renew(name, "bob", PEOPLE[1])
-                gallery.rotate(name)
-            assert gallery.renew(name, "bob", PEOPLE[1])
+                    gallery.renew("bob", PEOPLE[1], application=name)
+                gallery.rotate(application=name)
+            assert gallery.renew("bob", PEOPLE[1], application=name)
         assert gallery.check() == []
 
 
@@ -145,7 +145,7 @@ def test_an_export_of_version_1_needs_the_application(old):
             import_application(gallery, old / "subject.iomx")
         gallery.create_application("subject", threshold=45)
         assert import_application(gallery, old / "subject.iomx").added == 3
-        assert gallery.verify("subject", "alice", PEOPLE[0]).distance == 0
+        assert gallery.verify("alice", PEOPLE[0], application="subject").distance == 0
 
 
 @pytest.mark.parametrize("start", [-5, 10**30, '"x"'])

@@ -362,13 +362,13 @@ def test_a_gallery_over_it(make_store, tmp_path):
         gallery.create_application("door", masked=True)
         gallery.create_application("gate", key_mode="application")
         for application in ("door", "gate"):
-            gallery.enroll_many(application, [f"p{i}" for i in range(8)], people)
-            assert gallery.verify(application, "p3", again(people[3])).match
-            (found,) = gallery.identify(application, people[5], threshold=5)
+            gallery.enroll_many([f"p{i}" for i in range(8)], people, application=application)
+            assert gallery.verify("p3", again(people[3]), application=application).match
+            (found,) = gallery.identify(people[5], application=application, threshold=5)
             assert found.subject_id == "p5"
-        gallery.renew("door", "p3", again(people[3]))
-        gallery.revoke("gate", "p5")
-        assert gallery.identify("gate", people[5], threshold=5) == []
+        gallery.renew("p3", again(people[3]), application="door")
+        gallery.revoke("p5", application="gate")
+        assert gallery.identify(people[5], application="gate", threshold=5) == []
         gallery.erase()
         assert gallery.check() == []
 
@@ -434,10 +434,10 @@ def test_a_gallery_of_format_1_is_converted(base, schema, url, tmp_path, root):
     assert (done.applications, done.references, done.revoked) == (4, 12, 8)
     people = faces(5, seed=11)
     with Gallery(open_store(url), open_key_store(keys.format(".v2")), FakeHasher()) as gallery:
-        assert gallery.verify("subject-masked", "alice", people[0]).distance == 0
+        assert gallery.verify("alice", people[0], application="subject-masked").distance == 0
         with pytest.raises(RevokedError):  # noqa: F405
-            gallery.verify("application", "bob", people[1])
-        gallery.enroll("subject", "erin", people[4])
+            gallery.verify("bob", people[1], application="application")
+        gallery.enroll("erin", people[4], application="subject")
         assert gallery.check() == []
 
 
@@ -447,8 +447,8 @@ def test_what_was_changed_or_rolled_back_is_found(base, schema, url, tmp_path):
     with open_store(url, create=True) as store:
         gallery = Gallery(store, keys, FakeHasher())
         gallery.create_application("door", masked=True)
-        gallery.enroll_many("door", list("abc"), people[:3])
-        gallery.revoke("door", "c")
+        gallery.enroll_many(list("abc"), people[:3], application="door")
+        gallery.revoke("c", application="door")
         assert gallery.check() == []
         for statement, words in (
             ("UPDATE {0}.applications SET threshold = 96", "settings"),
@@ -459,4 +459,4 @@ def test_what_was_changed_or_rolled_back_is_found(base, schema, url, tmp_path):
             execute(base, statement.format(schema))
             assert words in " ".join(gallery.check())
         with pytest.raises(StoreError, match="changed outside"):
-            gallery.verify("door", "b", people[3])
+            gallery.verify("b", people[3], application="door")

@@ -24,9 +24,9 @@ PEOPLE = faces(6)
 def gallery(place):
     gallery = place.open(create=True)
     gallery.create_application("door", key_mode="application", masked=True)
-    gallery.enroll_many("door", list("abc"), PEOPLE[:3])
-    gallery.rotate("door")
-    gallery.revoke("door", "c")
+    gallery.enroll_many(list("abc"), PEOPLE[:3], application="door")
+    gallery.rotate(application="door")
+    gallery.revoke("c", application="door")
     return gallery
 
 
@@ -46,13 +46,13 @@ SETTINGS = ["threshold = 96", "masked = 0", "epoch = 0", "model = 'other'", "cre
 def test_changed_settings_admit_no_one(gallery, place, setting):
     gallery = changed(place, f"UPDATE applications SET {setting}")
     for verb in (
-        lambda: gallery.verify("door", "a", PEOPLE[5]),
-        lambda: gallery.identify("door", PEOPLE[5]),
-        lambda: gallery.enroll("door", "f", PEOPLE[5]),
-        lambda: gallery.renew("door", "a", PEOPLE[0]),
-        lambda: gallery.revoke("door", "a"),
-        lambda: gallery.rotate("door"),
-        lambda: gallery.set_threshold("door", 20),
+        lambda: gallery.verify("a", PEOPLE[5], application="door"),
+        lambda: gallery.identify(PEOPLE[5], application="door"),
+        lambda: gallery.enroll("f", PEOPLE[5], application="door"),
+        lambda: gallery.renew("a", PEOPLE[0], application="door"),
+        lambda: gallery.revoke("a", application="door"),
+        lambda: gallery.rotate(application="door"),
+        lambda: gallery.set_threshold(20, application="door"),
         lambda: export_application(gallery, "door", place.folder / "x"),
     ):
         with pytest.raises(StoreError, match="changed outside"):
@@ -63,13 +63,13 @@ def test_changed_settings_admit_no_one(gallery, place, setting):
 def test_settings_that_are_set_back_with_their_seal_are_found(gallery, place):
     columns = "threshold, epoch, revision, seal"
     (old,) = gallery.store._file.rows(f"SELECT {columns} FROM applications")
-    gallery.rotate("door")
+    gallery.rotate(application="door")
     place.close()
     with contextlib.closing(sqlite3.connect(place.database)) as connection, connection:
         connection.execute("UPDATE applications SET threshold = ?, epoch = ?, revision = ?, seal = ?", old)
     gallery = place.open()
     with pytest.raises(StoreError, match="set back"):
-        gallery.enroll("door", "f", PEOPLE[5])
+        gallery.enroll("f", PEOPLE[5], application="door")
     assert any("set back" in problem for problem in gallery.check())
 
 
@@ -110,12 +110,12 @@ def test_an_older_record_store_is_found_also_where_it_lost_enrolments_only(galle
     place.close()
     shutil.copy(place.database, place.folder / "old.db")
     gallery = place.open()
-    (lost,) = gallery.enroll("door", "d", PEOPLE[3])
+    (lost,) = gallery.enroll("d", PEOPLE[3], application="door")
     place.close()
     (place.folder / "old.db").replace(place.database)
     gallery = place.open()
     assert any("older copy" in problem for problem in gallery.check())
-    (added,) = gallery.enroll("door", "d", PEOPLE[3])
+    (added,) = gallery.enroll("d", PEOPLE[3], application="door")
     assert added.record > lost.record  # a number, and so a key or a mask, is used once
     assert any("older copy" in problem for problem in gallery.check())
     gallery.accept_rollback()
@@ -126,14 +126,14 @@ def test_a_restored_store_takes_up_the_newest_settings(gallery, place):
     place.close()
     shutil.copy(place.database, place.folder / "old.db")
     gallery = place.open()
-    gallery.set_threshold("door", 12)
-    gallery.rotate("door")
+    gallery.set_threshold(12, application="door")
+    gallery.rotate(application="door")
     place.close()
     (place.folder / "old.db").replace(place.database)
     gallery = place.open()
     restored = gallery.application("door")
     assert (restored.threshold, restored.epoch) == (12, 2)
-    assert gallery.enroll("door", "d", PEOPLE[3])[0].epoch == 2
+    assert gallery.enroll("d", PEOPLE[3], application="door")[0].epoch == 2
     assert all("older copy" in problem for problem in gallery.check())
 
 
@@ -141,7 +141,7 @@ def test_an_emptied_log_takes_no_further_entry(gallery, place):
     """A write would begin a log that looks whole."""
     gallery = changed(place, "DELETE FROM audit")
     with pytest.raises(StoreError, match="no authentic entry"):
-        gallery.enroll("door", "d", PEOPLE[3])
+        gallery.enroll("d", PEOPLE[3], application="door")
     assert gallery.check()
 
 
@@ -156,14 +156,14 @@ def test_forged_tombstones_harm_nothing_but_the_record_store(gallery, place):
     (place.folder / "good.db").replace(place.database)
     gallery = place.open()
     assert gallery.check() == []
-    assert gallery.verify("door", "a", PEOPLE[0]).match
-    assert gallery.enroll("door", "d", PEOPLE[3])[0].record < 10
+    assert gallery.verify("a", PEOPLE[0], application="door").match
+    assert gallery.enroll("d", PEOPLE[3], application="door")[0].record < 10
 
 
 def test_masks_of_refused_enrolments_do_not_stay(gallery):
     before = gallery.keys.masked_records("door")
     with pytest.raises(EnrolmentError):
-        gallery.enroll("door", "a", PEOPLE[:5])
+        gallery.enroll("a", PEOPLE[:5], application="door")
     assert gallery.keys.masked_records("door") == before
 
 
@@ -171,14 +171,14 @@ def test_masks_that_a_killed_enrolment_left_are_erased_when_they_are_old(gallery
     with monkeypatch.context() as patch:
         patch.setattr(gallery.store, "add", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            gallery.enroll("door", "d", PEOPLE[3])
+            gallery.enroll("d", PEOPLE[3], application="door")
     kept = {each.record for each in gallery.store.scan("door")}
     gallery.erase()
     assert gallery.keys.masked_records("door") > kept  # it may be on its way into the store
     monkeypatch.setattr("iom.gallery.gallery.ORPHAN_SECONDS", -10)
     gallery.erase()
     assert gallery.keys.masked_records("door") == kept
-    assert gallery.verify("door", "a", PEOPLE[0]).match
+    assert gallery.verify("a", PEOPLE[0], application="door").match
     assert gallery.check() == []
 
 
@@ -189,12 +189,12 @@ def test_a_key_store_that_is_full_is_told_and_mended_by_the_next_write(gallery):
 
     def enrol_many():
         for number in range(300):
-            gallery.enroll("door", f"s{number}", np.roll(PEOPLE[5], number))
+            gallery.enroll(f"s{number}", np.roll(PEOPLE[5], number), application="door")
 
     with pytest.raises(StoreError, match="disk is full"):
         enrol_many()
     keys._file.rows("PRAGMA max_page_count = 1000000")
-    gallery.revoke("door", "a")
+    gallery.revoke("a", application="door")
     assert gallery.check() == []
 
 
@@ -217,12 +217,12 @@ def test_the_settings_in_an_export_are_sealed(gallery, place):
 def test_an_import_does_not_bring_a_retired_key_back(gallery, place):
     path = place.folder / "door.iomx"
     export_application(gallery, "door", path)
-    gallery.rotate("door")
+    gallery.rotate(application="door")
     with SqliteStore(place.folder / "new.db", create=True) as store:
         moved = Gallery(store, gallery.keys, FakeHasher())
         assert import_application(moved, path).added == 2
         assert moved.application("door").epoch == 2
-        assert moved.enroll("door", "d", PEOPLE[3])[0].epoch == 2
+        assert moved.enroll("d", PEOPLE[3], application="door")[0].epoch == 2
         assert moved.check() == []
 
 
@@ -238,7 +238,7 @@ def test_an_export_is_of_one_moment(gallery, place, monkeypatch):
 
             def slow_scan(name, *, after=-1, **options):
                 if not renewed:
-                    renewed.extend(other.renew("door", "a", PEOPLE[0]))
+                    renewed.extend(other.renew("a", PEOPLE[0], application="door"))
                 return scan(name, after=after, limit=1)
 
             monkeypatch.setattr(still, "scan", slow_scan)
@@ -264,9 +264,9 @@ def test_a_gallery_is_checked_while_others_write(gallery, place):
             number = 0
             while not stop.is_set():
                 name = f"w{number}"
-                other.enroll("door", name, PEOPLE[4])
-                other.revoke("door", name)
-                other.set_threshold("door", number % 50)
+                other.enroll(name, PEOPLE[4], application="door")
+                other.revoke(name, application="door")
+                other.set_threshold(number % 50, application="door")
                 number += 1
         except Exception as error:
             errors.append(error)
@@ -285,12 +285,12 @@ def test_a_gallery_is_checked_while_others_write(gallery, place):
 
 def test_a_log_that_is_cut_while_a_gallery_is_open_is_found(gallery, place):
     """Entries that are written behind the cut must not take the place of those that are gone."""
-    gallery.enroll("door", "d", PEOPLE[3])
+    gallery.enroll("d", PEOPLE[3], application="door")
     with contextlib.closing(sqlite3.connect(place.database)) as connection, connection:
         connection.execute("DELETE FROM reference_codes WHERE subject = 'd'")
         connection.execute("DELETE FROM audit WHERE sequence = (SELECT MAX(sequence) FROM audit)")
-    gallery.enroll("door", "e", PEOPLE[4])
-    gallery.enroll("door", "f", PEOPLE[5])
+    gallery.enroll("e", PEOPLE[4], application="door")
+    gallery.enroll("f", PEOPLE[5], application="door")
     assert any("audit log was cut" in problem for problem in gallery.check())
     place.close()
     assert any("audit log was cut" in problem for problem in place.open().check())
@@ -306,7 +306,7 @@ def test_a_code_that_was_changed_while_a_search_took_it_up_never_matches(place, 
     """Under a common key an insider's own code fits into the record of another person."""
     gallery = place.open(create=True)
     gallery.create_application("door", key_mode="application")
-    gallery.enroll_many("door", ["victim", "insider"], PEOPLE[:2])
+    gallery.enroll_many(["victim", "insider"], PEOPLE[:2], application="door")
     ((code,),) = gallery.store._file.rows("SELECT code FROM reference_codes WHERE subject = 'victim'")
 
     def write(statement, *values):
@@ -318,14 +318,14 @@ def test_a_code_that_was_changed_while_a_search_took_it_up_never_matches(place, 
         "WHERE subject = 'insider') WHERE subject = 'victim'"
     )
     with pytest.raises(StoreError, match="changed outside"):
-        gallery.identify("door", PEOPLE[5])
+        gallery.identify(PEOPLE[5], application="door")
     if is_put_back:
         write("UPDATE reference_codes SET code = ? WHERE subject = 'victim'", code)
-        found = gallery.identify("door", PEOPLE[1])
+        found = gallery.identify(PEOPLE[1], application="door")
         assert [each.subject_id for each in found] == ["insider"]
     else:
         with pytest.raises(StoreError, match="changed outside"):
-            gallery.identify("door", PEOPLE[1])
+            gallery.identify(PEOPLE[1], application="door")
 
 
 COLUMNS = {
@@ -353,11 +353,11 @@ def test_values_of_other_types_are_told_as_damage(gallery, place, column, value)
     except StoreError:
         return
     for verb in (
-        lambda: gallery.verify("door", "a", PEOPLE[0]),
-        lambda: gallery.identify("door", PEOPLE[0]),
-        lambda: gallery.enroll("door", "d", PEOPLE[3]),
-        lambda: gallery.renew("door", "a", PEOPLE[0]),
-        lambda: gallery.revoke("door", "a"),
+        lambda: gallery.verify("a", PEOPLE[0], application="door"),
+        lambda: gallery.identify(PEOPLE[0], application="door"),
+        lambda: gallery.enroll("d", PEOPLE[3], application="door"),
+        lambda: gallery.renew("a", PEOPLE[0], application="door"),
+        lambda: gallery.revoke("a", application="door"),
         lambda: gallery.check(),
     ):
         with contextlib.suppress(StoreError, EnrolmentError):
@@ -387,6 +387,6 @@ def test_triggers_are_refused(gallery, place, which):
 def test_settings_that_another_process_changes_meanwhile_were_not_set_back(gallery, place):
     """Between reading the record store and the key store."""
     other, read = place.open(), gallery.store.application
-    gallery.store.application = lambda name: (read(name), other.set_threshold("door", 7))[0]
+    gallery.store.application = lambda name: (read(name), other.set_threshold(7, application="door"))[0]
     with pytest.raises(RevokedError):
-        gallery.verify("door", "c", PEOPLE[2])
+        gallery.verify("c", PEOPLE[2], application="door")

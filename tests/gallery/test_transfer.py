@@ -17,7 +17,7 @@ PEOPLE = faces(3)
 
 @pytest.fixture
 def exported(gallery, place):
-    gallery.enroll_many("door", list("abc"), PEOPLE, metadata=[{"n": 1}, None, None])
+    gallery.enroll_many(list("abc"), PEOPLE, application="door", metadata=[{"n": 1}, None, None])
     assert export_application(gallery, "door", place.folder / "door.iom") == 3
     return place.folder / "door.iom"
 
@@ -31,20 +31,20 @@ def empty(place, exported):
 def test_what_is_exported_comes_back(gallery, exported, empty):
     assert import_application(empty, exported).added == 3
     assert empty.store.scan("door") == gallery.store.scan("door")
-    assert empty.verify("door", "b", PEOPLE[1]).distance == 0
+    assert empty.verify("b", PEOPLE[1], application="door").distance == 0
     again = import_application(empty, exported)
     assert (again.added, again.present) == (0, 3)
-    new = empty.enroll("door", "d", PEOPLE[0])
+    new = empty.enroll("d", PEOPLE[0], application="door")
     assert new[0].record > max(r.record for r in gallery.store.scan("door"))
     assert empty.check() == []
 
 
 def test_what_was_revoked_stays_revoked(gallery, exported, empty):
-    gallery.revoke("door", "b")
+    gallery.revoke("b", application="door")
     done = import_application(empty, exported)
     assert (done.added, done.revoked) == (2, 1)
     with pytest.raises(RevokedError):
-        empty.verify("door", "b", PEOPLE[1])
+        empty.verify("b", PEOPLE[1], application="door")
     assert import_application(gallery, exported).added == 0
 
 
@@ -114,7 +114,7 @@ def test_fields_that_no_seal_covers_are_checked(exported, empty, fields):
 
 
 def test_an_older_file_does_not_bring_an_older_threshold_back(gallery, exported, empty):
-    gallery.set_threshold("door", 7)
+    gallery.set_threshold(7, application="door")
     assert import_application(empty, exported).added == 3
     assert empty.application("door").threshold == 7
 
@@ -126,17 +126,17 @@ def test_no_other_record_brings_a_revoked_code_back(place):
     place.close()
     shutil.copy(place.database, place.folder / "old.db")
     gallery = place.open()
-    gallery.enroll("door", "a", PEOPLE[0])
+    gallery.enroll("a", PEOPLE[0], application="door")
     export_application(gallery, "door", place.folder / "door.iom")
     place.close()
     (place.folder / "old.db").replace(place.database)
     gallery = place.open()
-    gallery.enroll("door", "a", PEOPLE[0])
-    gallery.revoke("door", "a")
+    gallery.enroll("a", PEOPLE[0], application="door")
+    gallery.revoke("a", application="door")
     done = import_application(gallery, place.folder / "door.iom")
     assert (done.added, done.revoked) == (0, 1)
     with pytest.raises(RevokedError):
-        gallery.verify("door", "a", PEOPLE[0])
+        gallery.verify("a", PEOPLE[0], application="door")
 
 
 def test_an_export_replaces_nothing_but_an_export(gallery, exported, place):

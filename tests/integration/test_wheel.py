@@ -1,9 +1,10 @@
 """The wheel, installed: the README's examples in an empty folder, with nothing of the sources.
 
-The environment is a new one, which sees the packages of the running one but not its `iom`; nothing
-is fetched.
+The environment is a new one, which sees the packages of the running one but not its `iom`, nor
+any package that the core does not require; nothing is fetched.
 """
 
+import importlib.metadata
 import json
 import os
 import re
@@ -15,15 +16,32 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from iom.errors import TRAIN_MODULES
 
 DRIVER = Path(__file__).with_name("installed_examples.py")
 SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "iom", "configs")
-ONLY_IN_SOURCES = r"\.py\b|\bconfigs/|pre_models|python -m"
+ONLY_IN_SOURCES = r"\.py\b|\bconfigs/|pre_models|python -m (?!iom\b)"
 REFUSED = {
     "iom evaluate --output runs --config configs/evaluate/lfw.yaml": "did you mean 'evaluate/lfw'",
-    "iom calibrate --hasher pre_models/iresnet_slim.bundled": "its name alone: iresnet_slim",
-    "iom train-stage1 --output runs/stage1 --config stage1/base": "data.root",
+    "iom calibrate --hasher pre_models/dlib_resnet.bundled": "its name alone: dlib_resnet",
+    "iom train-stage1 --output runs/stage1 --config stage1/base": "needs the extra 'train'",
 }
+HIDE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Finder(MetaPathFinder):
+    hidden = frozenset({hidden!r})
+
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in self.hidden:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Finder())
+"""
 TOKEN = re.compile(r"(http://127\.0\.0\.1:\d+)/#?\S*")
 
 
@@ -33,9 +51,21 @@ def pip(*arguments):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def core_packages(wheel_of):
+    """Names of what the core requires, and of what that brings along."""
+    waiting, known = [Requirement(text) for text in wheel_of.requires], set()
+    while waiting:
+        required = waiting.pop()
+        name = canonicalize_name(required.name)
+        if name not in known and (required.marker is None or required.marker.evaluate({"extra": ""})):
+            known.add(name)
+            waiting += [Requirement(text) for text in importlib.metadata.requires(name) or []]
+    return known
+
+
 @pytest.fixture(scope="module")
 def installed(root, tmp_path_factory):
-    """Folder of the programs of an environment in which the wheel is installed."""
+    """Folder of the programs of an environment with the wheel and its core alone."""
     place = tmp_path_factory.mktemp("wheel")
     sources = place / "sources"  # a build leaves files beside them
     sources.mkdir()
@@ -56,6 +86,11 @@ def installed(root, tmp_path_factory):
     (packages,) = (environment / "lib").glob("python*/site-packages")
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (packages / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
+    core = core_packages(next(importlib.metadata.distributions(name="iom", path=[str(packages)])))
+    owners = importlib.metadata.packages_distributions()
+    hidden = {module for module, names in owners.items() if core.isdisjoint(map(canonicalize_name, names))}
+    assert hidden >= TRAIN_MODULES
+    (packages / "sitecustomize.py").write_text(HIDE.format(hidden=sorted(hidden - {"iom"})))
     return environment / "bin"
 
 
@@ -97,7 +132,7 @@ def test_the_examples_of_the_readme_run_in_an_empty_folder(installed, empty, roo
     for line, code, shown in result["shell"]:
         assert code == 0, f"{line}: {code}\n{shown}"
     assert (empty / "runs" / "demo" / "demo.png").is_file()
-    assert result["codes"] == [4, 512]
+    assert result["codes"] == [4, 1536]
     for line, code, shown in result["commands"]:
         assert code == (2 if line in REFUSED else 0), f"{line}: {code}\n{shown}"
         assert REFUSED.get(line, "") in shown

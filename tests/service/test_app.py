@@ -137,7 +137,7 @@ def test_too_many_requests_at_a_time_are_told_to_retry(tmp_path, decoder, monkey
     service.post("enroll", picture(1), subject="alice")
     entered, go, answers = threading.Event(), threading.Event(), []
 
-    def slow(*_):
+    def slow(*_, **__):
         entered.set()
         assert go.wait(10)
         return []

@@ -95,8 +95,11 @@ def _draw_open_set(axes: Any, *, data: ReportData) -> None:
 
 def _draw_reliability(axes: Any, *, data: ReportData) -> None:
     """Observed share of mated comparisons against predicted probability, both on a scale of their odds."""
-    ends = 0.5 / data.benchmark.mated, 1 - 0.5 / data.benchmark.non_mated  # 0 and 1 have no place on it
-    for entry, line in _lines(data, data.sections.reliability):
+    entries = data.sections.reliability
+    extremes = [min(min(entry.predicted), 1 - max(entry.predicted)) for entry in entries]
+    least = min(*extremes, 1 / data.benchmark.mated, 1 / data.benchmark.non_mated) / 2
+    ends = least, 1 - least  # 0 and 1 have no place on it
+    for entry, line in _lines(data, entries):
         observed, low, high = (
             np.clip(np.array(side, float), *ends) for side in (entry.observed, entry.low, entry.high)
         )  # None is NaN
@@ -104,9 +107,8 @@ def _draw_reliability(axes: Any, *, data: ReportData) -> None:
         axes.plot(entry.predicted, observed, **line)
         axes.scatter(entry.predicted, observed, 12 + 120 * np.array(entry.share), color=line["color"], clip_on=False)
     axes.plot(ends, ends, color=DIAGONAL, linewidth=0.8, linestyle=":")
-    prior = data.sections.reliability[0].prior
     axes.set(xscale="logit", yscale="logit", xlim=ends, ylim=ends)
-    axes.set(xlabel=f"predicted probability of one person, at a prior of {prior:g}", ylabel="observed share")
+    axes.set(xlabel=f"predicted probability of one person, at a prior of {entries[0].prior:g}", ylabel="observed share")
 
 
 def linkability_plot(data: ReportData) -> str:

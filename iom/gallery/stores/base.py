@@ -6,12 +6,13 @@ import dataclasses
 import importlib
 import itertools
 import operator
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from iom._registry import did_you_mean_url
+from iom._registry import did_you_mean, with_scheme
 from iom.codes.packing import code_bytes
 from iom.errors import (
     AlreadyEnrolledError,
@@ -635,12 +636,12 @@ STORES = {"sqlite": "iom.gallery.stores.sqlite", "postgresql": "iom.gallery.stor
 """Module with `open_url(url, *, create, format)` by the scheme of a URL, which is also the extra of its driver."""
 
 
-def open_store(url: str, *, create: bool = False, format: int = FORMAT) -> RecordStore:
-    """The record store of a URL: `sqlite:///gallery.db`, `postgresql://...`.
+def open_store(url: str | os.PathLike[str], *, create: bool = False, format: int = FORMAT) -> RecordStore:
+    """The record store of a path or URL: `gallery.db`, `sqlite:///gallery.db`, `postgresql://...`.
 
     Args:
-        url: Scheme and place. A path follows `sqlite:///`, so that an absolute one has four slashes; `?mode=ro` behind
-            it opens the file for reading only.
+        url: Scheme and place; a text without a colon is the path of a SQLite file. A path follows `sqlite:///`, so
+            that an absolute one has four slashes; `?mode=ro` behind it opens the file for reading only.
         create: Make a new store; else it must exist.
         format: Expected format; an older one only for its conversion.
 
@@ -649,6 +650,7 @@ def open_store(url: str, *, create: bool = False, format: int = FORMAT) -> Recor
         StoreError: Unknown scheme, or the store exists already, is damaged, of another format or unreachable.
         MissingExtraError: The driver of the store is not installed.
     """
+    url = with_scheme(url, "sqlite:///")
     scheme, separator, _ = url.partition("://")
     if url.startswith("milvus:"):
         raise StoreError(
@@ -658,7 +660,7 @@ def open_store(url: str, *, create: bool = False, format: int = FORMAT) -> Recor
     if not separator or scheme not in STORES:
         raise StoreError(
             f"record store: expected a URL {'://..., '.join(STORES)}://..., received the scheme "
-            f"'{scheme if separator else ''}'{did_you_mean_url(url, 'sqlite:///', STORES)}"
+            f"'{scheme if separator else ''}'{did_you_mean(url.partition(':')[0], STORES)}"
         )
     with needs_extra(f"a record store {scheme}://", scheme):
         module = importlib.import_module(STORES[scheme])

@@ -271,7 +271,9 @@ class PostgresStore(RecordStore):
         if create:
             self._make()
         elif not exists:
-            raise StoreNotFoundError(f"no gallery at {self._dsn.name}; make one with: iom init", place=self._dsn.name)
+            raise StoreNotFoundError(
+                f"no gallery at {self._dsn.name}; make one with iom init, or create=True", place=self._dsn.name
+            )
         formats = [row[0] for row in connection.execute(sa.select(GALLERY.c.format))]
         if formats != [self._format]:
             advice = "convert it with: iom migrate" if formats == [1] else "use the program that wrote it"

@@ -48,7 +48,9 @@ class SqliteFile:
         self._layout, self._errors = layout, errors
         self._lock = threading.RLock()
         if not path.is_file():
-            raise StoreNotFoundError(f"no {layout.noun} at {path}; make one with: iom init", place=str(path))
+            raise StoreNotFoundError(
+                f"no {layout.noun} at {path}; make one with iom init, or create=True", place=str(path)
+            )
         mode = "mode=ro" if read_only else "mode=rw"
         if read_only and not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
             mode += "&immutable=1"  # else SQLite makes files beside it

@@ -152,7 +152,7 @@ class Manifest:
 
     @property
     def embedder_fingerprint(self) -> str:
-        """Of the embeddings: the artefact's own, or the SHA-256 of the weights where the graph is the embedder alone."""
+        """That of the embeddings: the artefact's own, or that of the weights where the graph is the embedder alone."""
         return self.fingerprint if self.hashes else self.embedder["sha256"]
 
     @property

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-QUICK = {"1_verify_and_hash"}
+QUICK = {"1_verify_and_hash", "5_gallery"}
 NOTEBOOKS = ["1_verify_and_hash", "2_train", "3_evaluate", "4_attack_and_renew", "5_gallery", "6_export"]
 MAX_BYTES = 150_000
 MINUTES = 10

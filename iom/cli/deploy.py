@@ -64,6 +64,8 @@ def deploy(
     """Export a hasher and its backbone to other runtimes, each artefact tried in its own."""
     if more := click.get_current_context().args:
         raise ConfigError(f"unexpected {' '.join(more)}: repeat --to for each format; see iom deploy --help")
+    if len({FORMATS[target].suffix for target in targets}) < len(targets):
+        raise ConfigError(f"--to {' --to '.join(targets)}: two of them write the same file; give one at a time")
     if (pairs is None) != (folder is None):
         raise ConfigError("--folder and --pairs go together: a list of pairs and its folder")
 

@@ -20,6 +20,7 @@ main = command("deploy")
     ("arguments", "message"),
     [
         (["--hasher", "nowhere"], "nowhere"),
+        (["--to", "onnx", "--to", "embedder"], "two of them write the same file"),
         (["--folder", "somewhere"], "--folder and --pairs go together"),
         (["--calibration", "nowhere"], "no folder nowhere"),
     ],

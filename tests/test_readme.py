@@ -58,6 +58,22 @@ def test_links_and_configurations_exist(readme, root):
             assert (root / target).exists(), target
 
 
+def test_anchors_exist(root):
+    toc = pytest.importorskip("markdown.extensions.toc", reason="needs requirements-docs.txt")
+    pages = {
+        path: path.read_text("utf-8")
+        for path in [root / "README.md", root / "pre_models" / "README.md", *(root / "docs").glob("**/*.md")]
+    }
+    anchors = {
+        path: {toc.slugify(title, "-") for title in re.findall(r"^#+ (.+)$", text.replace("`", ""), flags=re.M)}
+        for path, text in pages.items()
+    }
+    for path, text in pages.items():
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+            page = (path.parent / target).resolve() if target else path
+            assert anchor in anchors[page], f"{path.name}: {target}#{anchor}"
+
+
 def test_commands_that_are_named_exist(readme, root):
     texts = [readme, *(path.read_text("utf-8") for path in (root / "docs").glob("*.md"))]
     text = " ".join(texts)

@@ -15,6 +15,7 @@ from .likelihood import LikelihoodRatio as LikelihoodRatio
 from .likelihood import fit_likelihood_ratio as fit_likelihood_ratio
 from .likelihood import isotonic_log_ratios as isotonic_log_ratios
 from .likelihood import log_ratio_cost as log_ratio_cost
+from .likelihood import probability_text as probability_text
 from .likelihood import reliability as reliability
 from .protection import degrees_of_freedom as degrees_of_freedom
 from .protection import effective_bits as effective_bits

@@ -74,6 +74,17 @@ class LikelihoodRatio:
         return float(np.exp(-np.logaddexp(0.0, -log_odds)))
 
 
+def probability_text(probability: float) -> str:
+    """A probability with three decimals or more: two digits of what is left to 0 or 1, so that 0.99987 is no 1.
+
+    Example:
+        >>> probability_text(0.972), probability_text(0.99987), probability_text(0.00002)
+        ('0.972', '0.99987', '0.000020')
+    """
+    rest = min(probability, 1 - probability)
+    return f"{probability:.{max(3, 1 - math.floor(math.log10(rest)))}f}" if rest > 0 else f"{probability:g}"
+
+
 def fit_likelihood_ratio(
     curve: ErrorCurve, *, comparisons: tuple[int, int], units: tuple[int, int], confidence: float = 0.95
 ) -> LikelihoodRatio:

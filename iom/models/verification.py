@@ -4,6 +4,7 @@ import dataclasses
 import html
 
 from iom.errors import ConfigError
+from iom.metrics.likelihood import probability_text
 from iom.models.artifact import Calibration
 
 
@@ -26,7 +27,7 @@ class Verification:
     slot: int | None = None
 
     def __str__(self) -> str:
-        chance = "" if self.probability is None else f", probability {self.probability:.3g}"
+        chance = "" if self.probability is None else f", probability {probability_text(self.probability)}"
         verdict = "match" if self.match else "no match"
         return f"{verdict}: distance {self.distance}, threshold {self.threshold}{chance}"
 

@@ -24,7 +24,7 @@ from iom.errors import ConfigError, DataError
 from iom.keys import SECRET_BYTES, TransformKey
 from iom.metrics.all_pairs import AllPairs
 from iom.metrics.bootstrap import group_draws, percentile_intervals, rate_interval
-from iom.metrics.likelihood import PRIOR, fit_likelihood_ratio
+from iom.metrics.likelihood import PRIOR, fit_likelihood_ratio, probability_text
 from iom.metrics.verification import ErrorCurve
 from iom.models.artifact import Calibration, OperatingPoint, is_artifact, manifest_path, read_manifest
 from iom.models.embedder import Embedder, open_embedder
@@ -167,7 +167,7 @@ def describe(hasher: FaceHasher) -> str:
     )
     text = f"{text} on {found.subjects} subjects under {found.keys} keys"
     if found.likelihood:
-        shown = (f"{found.probability(point.threshold):.3g}" for point in found.points)
+        shown = (probability_text(found.likelihood.probability(point.threshold)) for point in found.points)
         text = f"{text}; probability of one person there, at a prior of {PRIOR:g}: {', '.join(shown)}"
     if found.confidence is None:
         return text

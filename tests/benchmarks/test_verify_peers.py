@@ -40,8 +40,8 @@ def test_every_library_has_a_packages_list():
 
 def test_what_is_not_here_is_null_and_ratios_are_to_iom(tmp_path, monkeypatch, capsys):
     lines = {
-        "iom": '{"match": true, "warm_seconds": 0.5, "warm_cpu_seconds": 0.5, "rss_mb": 100}',
-        "face_recognition": 'a warning\n{"match": true, "warm_seconds": 2, "warm_cpu_seconds": 1, "rss_mb": 150}',
+        "iom": '{"match": true, "verify_cpu_seconds": 0.5, "rss_mb": 100.0}',
+        "face_recognition": 'a warning\n{"match": true, "verify_cpu_seconds": 1.0, "rss_mb": 150.0}',
     }
 
     def start(command, cache):
@@ -55,18 +55,16 @@ def test_what_is_not_here_is_null_and_ratios_are_to_iom(tmp_path, monkeypatch, c
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["deepface"] is figures["deepface_dlib"] is None
     assert figures["iom_command"] == {"cold_seconds": 2.0, "cold_cpu_seconds": 1.0}
-    assert figures["ratio"] == {
-        "face_recognition": {
-            "cold_seconds": 1, "cold_cpu_seconds": 1, "warm_seconds": 4, "warm_cpu_seconds": 2, "rss_mb": 1.5,
-            "installed_mb": 1,
-        }
-    }  # fmt: skip
+    ratios = {"cold_seconds": 1, "cold_cpu_seconds": 1, "verify_cpu_seconds": 2, "rss_mb": 1.5, "installed_mb": 1}
+    assert figures["ratio"] == {"face_recognition": ratios}
 
 
-def test_the_decision_and_what_it_cost(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(foreign_verify.LIBRARIES, "iom", lambda: lambda a, b: a == b)
-    foreign_verify._main("iom", "a.jpg", "b.jpg", "2")
+def test_the_tasks_and_what_they_cost(tmp_path, monkeypatch, capsys):
+    tasks = foreign_verify.Tasks(lambda a, b: a == b, str.upper, lambda a, folder: lambda b: a + b)
+    monkeypatch.setitem(foreign_verify.LIBRARIES, "iom", lambda: tasks)
+    foreign_verify._main("iom", "a", "b", str(tmp_path), "2")
     figures = json.loads(capsys.readouterr().out)
     assert figures["match"] is False
+    assert figures["who"] == "ab"
     assert figures["rss_mb"] > 1
-    assert figures["warm_seconds"] >= 0
+    assert {f"{task}_cpu_seconds" for task in ("verify", "faces", "who")} <= set(figures)

@@ -62,7 +62,7 @@ def test_from_photographs_to_codes(iom, photos, tmp_path, monkeypatch):
     assert shown.splitlines()[0] == "3 photographs: 3 hashed, 1 wrong type"
     found = read_codes(out)
     assert found.model == hasher.fingerprint
-    assert found.encoding == "iom-planes/1:512x8"
+    assert found.encoding == "iom-planes/1:1536x2"
     points = read_landmarks(tmp_path / "landmarks.csv")
     aligned = [align(read_photograph(folder / name)[0], points[name][0].points) for name in found.photos]
     assert np.abs(np.stack(aligned).astype(int) - images).mean() < 1

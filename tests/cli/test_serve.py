@@ -28,13 +28,6 @@ def test_mistakes_are_one_line(arguments, text, tmp_path, monkeypatch, capsys):
     assert text in error
 
 
-def test_without_the_extra(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "iom.service.server", raising=False)
-    assert main(["serve", "--demo", "--port", "0"]) == 2
-    assert "the service needs the extra 'service'" in capsys.readouterr().err
-
-
 def test_a_token_is_made_and_taken_back(tmp_path, capsys):
     path = tmp_path / "tokens.json"
     assert main(["make-token", str(path), "door", "--role", "admin"]) == 0

@@ -13,6 +13,7 @@ from iom.metrics.likelihood import (
     fit_likelihood_ratio,
     isotonic_log_ratios,
     log_ratio_cost,
+    probability_text,
     reliability,
 )
 from iom.metrics.verification import ErrorCurve, RankedScores, error_curve
@@ -163,3 +164,12 @@ def test_a_curve_that_ends_at_a_limit_is_refused():
     cut = ErrorCurve(np.array([-np.inf, 1.0, np.inf]), np.array([0, 0.1, 1]), np.array([1, 0.5, 0]))
     with pytest.raises(DataError, match="expected all distances"):
         fit_likelihood_ratio(cut, comparisons=(2, 10), units=(2, 10))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "0.500"), (0.0149, "0.015"), (0.99987, "0.99987"), (0.9999996, "0.99999960"), (1.3e-5, "0.000013"),
+     (0.99991, "0.999910"), (0.0, "0"), (1.0, "1")],
+)  # fmt: skip
+def test_a_probability_as_text_is_not_rounded_to_certainty(value, text):
+    assert probability_text(value) == text

@@ -8,7 +8,7 @@ from PIL import Image
 
 import iom
 from iom.errors import CodeError, ConfigError, FaceError, KeyMaterialError
-from iom.models.verification import decide, threshold_at
+from iom.models.verification import Verification, decide, threshold_at
 from iom.synthetic import load_face_model
 
 
@@ -92,3 +92,8 @@ def test_without_a_calibration_a_threshold_is_asked_for():
     assert decide(None, 3, 5).probability is None
     with pytest.raises(ConfigError, match="x: not calibrated"):
         threshold_at(None, name="x")
+
+
+def test_a_decision_is_never_shown_as_certain():
+    assert "probability 0.99983" in str(Verification(True, 140, 186, 0.9998342))
+    assert "probability 0.00017" in str(Verification(False, 340, 186, 0.0001658))

@@ -1,7 +1,7 @@
 """The wheel, installed: the README's examples in an empty folder, with nothing of the sources.
 
 The environment is a new one, which sees the packages of the running one but not its `iom`, nor
-any package that the core does not require; nothing is fetched.
+any package that the core does not require; a connection to elsewhere is refused.
 """
 
 import importlib.metadata
@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 from iom.errors import TRAIN_MODULES
+from iom.synthetic import load_face_model
 
 DRIVER = Path(__file__).with_name("installed_examples.py")
 SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "iom", "configs")
@@ -41,6 +43,36 @@ class Finder(MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Finder())
+
+def refuse(event, arguments):
+    places = {{"socket.connect": -1, "socket.getaddrinfo": 0}}
+    if event in places:
+        place = arguments[places[event]]
+        host = place[0] if isinstance(place, tuple) else place
+        if host not in ("127.0.0.1", "0.0.0.0", "localhost", None):
+            raise OSError(f"{{event}} {{place!r}}: nothing is to be fetched")
+
+sys.addaudithook(refuse)
+"""
+PHOTOGRAPHS = """
+import iom, sys
+a, b, c = sys.argv[1:]
+assert iom.verify(a, b).match and not iom.verify(a, c).match
+assert len(iom.faces(a)) == 1
+hasher, key = iom.load("bundled"), iom.Key.generate()
+code = hasher.hash(a, key)
+assert hasher.compare(code, b, key).match and not hasher.compare(code, c, key).match
+with iom.Gallery.open("door.db", keys="door.keys", passphrase="a long passphrase", create=True) as gallery:
+    gallery.enroll("alice", a)
+    assert gallery.verify("alice", b).match and not gallery.verify("alice", c).match
+    assert [each.subject_id for each in gallery.identify(b)] == ["alice"]
+    gallery.renew("alice", b)
+    assert gallery.verify("alice", a).match
+    gallery.revoke("alice")
+    try:
+        gallery.verify("alice", a)
+    except iom.IomError as error:
+        print(error)
 """
 TOKEN = re.compile(r"(http://127\.0\.0\.1:\d+)/#?\S*")
 
@@ -138,6 +170,28 @@ def test_the_examples_of_the_readme_run_in_an_empty_folder(installed, empty, roo
         assert REFUSED.get(line, "") in shown
         own_words = shown.replace(line.split()[-1], "")
         assert not re.search(ONLY_IN_SOURCES, own_words), f"{line}\n{shown}"
+
+
+def test_photographs_need_no_preparation(installed, empty, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    faces, _ = load_face_model().sample(2, 2, seed=2)
+    names = ["a.png", "b.png", "c.png"]
+    for name, face in zip(names, faces, strict=False):
+        photograph = Image.new("RGB", (640, 480), (120, 120, 120))
+        photograph.paste(Image.fromarray(face).resize((168, 168)), (200, 120))
+        photograph.save(name)
+
+    def run(*command):
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = run(installed / "iom", "verify", *names[:2])
+    assert (done.returncode, done.stdout[:6], done.stderr) == (0, "match:", "")
+    assert run(installed / "iom", "verify", *names[::2]).returncode == 1
+    done = run(installed / "python", "-I", "-c", PHOTOGRAPHS, *names)
+    assert done.returncode == 0, done.stderr
+    assert "was revoked" in done.stdout
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_serve_demo_answers(installed, empty):

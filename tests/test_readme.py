@@ -4,8 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from iom.cli.main import root as program
+from iom.synthetic import load_face_model
 
 
 @pytest.fixture
@@ -15,6 +17,9 @@ def readme(root):
 
 def test_the_code_runs(readme, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    faces, _ = load_face_model().sample(1, 2, seed=8)
+    for name, face in zip("ab", faces, strict=True):
+        Image.fromarray(face).save(tmp_path / f"{name}.jpg", quality=95)
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     assert blocks

@@ -151,6 +151,11 @@ class Manifest:
         return self.key_size * KEY_KINDS[self.key_kind].rounds
 
     @property
+    def embedder_fingerprint(self) -> str:
+        """That of the embeddings: the artefact's own, or that of the weights where the graph is the embedder alone."""
+        return self.fingerprint if self.hashes else self.embedder["sha256"]
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the files, the precision and the derivation of keys: another precision gives other symbols."""
         parts = (self.files, self.precision, KEY_KINDS[self.key_kind].derivation)

@@ -340,7 +340,7 @@ def face_input(template: str, size: int) -> dict[str, Any]:
 
 
 def artifact_embedder(session: Session, manifest: Manifest, *, path: Path, batch_size: int) -> Embedder:
-    """The embedder in an artefact; its fingerprint is the artefact's."""
+    """The embedder in an artefact, with the artefact's fingerprint, or that of known weights which it is alone."""
     order = KEY_KINDS[manifest.key_kind].identity(manifest.key_size)
 
     def predict(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -348,8 +348,8 @@ def artifact_embedder(session: Session, manifest: Manifest, *, path: Path, batch
 
     return Embedder(
         predict,
-        name=path.name,
-        fingerprint=manifest.fingerprint,
+        name=path.name if manifest.hashes else manifest.embedder["name"],
+        fingerprint=manifest.embedder_fingerprint,
         embedding_size=manifest.embedding_size,
         batch_size=batch_size,
         **face_input(manifest.template, manifest.input_size),

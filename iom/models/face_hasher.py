@@ -342,11 +342,12 @@ class ArtifactFaceHasher(FaceHasher):
     ) -> None:
         self._session, self.head, self.manifest = session, head, manifest
         self.path = path
-        self.name = self.embedder_name = path.name
+        self.name = path.name
+        self.embedder_name = path.name if manifest.hashes else manifest.embedder["name"]
         self.weights = str(path)
         self.batch_size = batch_size
         vars(self).update({size: getattr(manifest, size) for size in SIZES})
-        self.embedder_fingerprint = manifest.fingerprint
+        self.embedder_fingerprint = manifest.embedder_fingerprint
         self.calibration = manifest.calibration
 
     @classmethod
@@ -376,7 +377,7 @@ class ArtifactFaceHasher(FaceHasher):
         return self.manifest.fingerprint
 
     def check_embedder(self, embedder: Embedder) -> None:
-        if embedder.fingerprint != self.fingerprint:
+        if embedder.fingerprint != self.embedder_fingerprint:
             raise WeightsError(
                 f"the artefact {self.name} embeds for itself, received {embedder.name} (SHA-256 "
                 f"{embedder.fingerprint[:12]}...); name the artefact as the embedder, too: embedder.weights={self.path}"

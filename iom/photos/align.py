@@ -72,7 +72,7 @@ class FaceTemplate:
         return matrix
 
     def chips(self, crops: Pixels) -> Pixels:
-        """Chips `(N, S, S, 3)` of ArcFace crops `(N, 112, 112, 3)`, bicubic; beyond a crop its edge is repeated.
+        """Chips `(N, S, S, 3)` of ArcFace crops `(N, 112, 112, 3)`; rows and columns beyond a crop repeat its edge.
 
         What is a chip already stays as it is.
         """
@@ -86,8 +86,7 @@ class FaceTemplate:
         shift = reach - np.array(self.shift) / self.scale
         chips = np.empty((len(crops), self.size, self.size, 3), np.uint8)
         for i, crop in enumerate(padded):
-            picture = Image.fromarray(crop)
-            chips[i] = _sampled(picture, turn, _corner_shift(turn, shift), self.size, Image.Resampling.BICUBIC)
+            chips[i] = _sampled(Image.fromarray(crop), turn, _corner_shift(turn, shift), self.size)
         return chips
 
 
@@ -172,15 +171,9 @@ def _corner_shift(turn: NDArray[np.float64], shift: NDArray[np.float64]) -> NDAr
     return corner
 
 
-def _sampled(
-    picture: Image.Image,
-    turn: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    side: int,
-    resampling: Image.Resampling = Image.Resampling.BILINEAR,
-) -> Pixels:
+def _sampled(picture: Image.Image, turn: NDArray[np.float64], shift: NDArray[np.float64], side: int) -> Pixels:
     coefficients = (turn[0, 0], turn[0, 1], shift[0], turn[1, 0], turn[1, 1], shift[1])
-    aligned = picture.transform((side, side), Image.Transform.AFFINE, coefficients, resampling)
+    aligned = picture.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     return np.asarray(aligned, np.uint8)
 
 

@@ -7,6 +7,7 @@ iom/pretrained/dlib_resnet.bundled/README.md.
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iom._files import atomic_path, sha256_of
+from iom._untrusted import read_json
 from iom.errors import IomError, WeightsError
 from iom.export.folding import fold_batch_norms
 from iom.export.onnx import OnnxGraph, add_keras_graph
@@ -25,6 +27,8 @@ from iom.pretrained.manifest import RAW, Statement
 
 SOURCE_SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
 OUTPUT = "dlib_resnet.bundled/dlib_resnet.onnx"
+DIRECTION = "dlib_resnet.bundled/direction.json"
+"""Mean embedding of training faces, and the share of `steadied`, as `python -m benchmarks.direction` found them."""
 STORAGE = ("uint8", "float16", "float32")
 MIN_SIZE = 4096
 """Arrays with fewer numbers stay float32."""
@@ -61,8 +65,30 @@ def quantised(kernel: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[n
     return np.clip(np.rint(kernel / scale + zero), 0, LEVELS).astype(np.uint8), zero, scale
 
 
-def make_bundled(source: Path, output: Path, *, storage: str = "uint8", check: bool = True) -> Path:
-    """Write the ONNX file `image` (B, 150, 150, 3) raw RGB -> `embedding` (B, 128); `check` compares the SHA-256.
+def steadied(
+    kernel: NDArray[np.float32], mean: NDArray[np.float64], share: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Kernel `(O, I)` and bias `(O,)` of the last layer, so that its rows vary less along their mean.
+
+    dlib's embedding is made for Euclidean distance. All of its rows lie around one mean, and their component along it
+    says more of the image than of the person: it is moved by `share` towards the mean's own length.
+    """
+    unit = mean / np.linalg.norm(mean)
+    moved = kernel - share * np.outer(unit, unit @ kernel)
+    return moved.astype(np.float32), (share * mean).astype(np.float32)
+
+
+def make_bundled(
+    source: Path, output: Path, *, storage: str = "uint8", direction: Path | None = None, check: bool = True
+) -> Path:
+    """Write the ONNX file `image` (B, 150, 150, 3) raw RGB -> `embedding` (B, 128).
+
+    Args:
+        source: dlib's file.
+        output: The ONNX file.
+        storage: How large arrays are stored, one of `STORAGE`.
+        direction: JSON with `mean` (128 numbers) and `share` of `steadied`; `None` leaves the embedding as dlib has it.
+        check: Compare the SHA-256 of the source.
 
     Raises:
         WeightsError: The source is another file, damaged or truncated.
@@ -72,6 +98,10 @@ def make_bundled(source: Path, output: Path, *, storage: str = "uint8", check: b
     graph, statement = read_dlib(source), Statement(colour_order="RGB", range=RAW, size=150)
     if check and (found := sha256_of(source)) != SOURCE_SHA256:
         raise WeightsError(f"{source}: expected SHA-256 {SOURCE_SHA256}, received {found}")
+    if direction is not None:
+        found, last = read_json(direction), graph.ops[-1]
+        kernel, bias = steadied(last.arrays["kernel"], np.array(found["mean"]), found["share"])
+        graph.ops[-1] = dataclasses.replace(last, arrays={"kernel": kernel, "bias": bias})
     model = fold_batch_norms(build_foreign(graph, statement))
     onnx = CompactGraph(storage)
     onnx.add("Identity", add_keras_graph(onnx, model, {model.inputs[0].name: "image"}), name="embedding")
@@ -94,7 +124,8 @@ def main() -> int:
     parser.add_argument("--storage", choices=STORAGE, default=STORAGE[0], help="default: %(default)s")
     arguments = parser.parse_args()
     try:
-        path = make_bundled(arguments.source, arguments.output, storage=arguments.storage)
+        direction = package_folder() / DIRECTION
+        path = make_bundled(arguments.source, arguments.output, storage=arguments.storage, direction=direction)
     except IomError as error:
         sys.exit(f"error: {error}")
     print(f"{path}: {path.stat().st_size} bytes, SHA-256 {sha256_of(path)}")

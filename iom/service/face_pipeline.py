@@ -13,6 +13,7 @@ from iom.codes._kernels import kernels
 from iom.errors import BusyError
 from iom.keys import TransformKey
 from iom.models.face_hasher import BATCH, FaceHasher, ForwardingFaceHasher, Keys
+from iom.photos.align import ARCFACE
 from iom.photos.detect import Detect
 from iom.photos.images import Pixels
 from iom.photos.photograph import PhotoSettings
@@ -142,17 +143,25 @@ class FacePipeline:
 
     def embed(self, images: list[bytes]) -> NDArray[Any]:
         """Embeddings `(N, D)`; a `BusyError` for too many concurrent images."""
-        return self._hasher.embed(np.stack([self.aligned(data) for data in images]))
+        embedder = self._hasher.embedder
+        faces = [self._face(data, embedder.template.name) for data in images]
+        return self._hasher.embed(np.stack([embedder.chips(face[None])[0] for face in faces]))
 
     def aligned(self, data: bytes) -> Pixels:
         """The one large face of an image, `(112, 112, 3)`; a `FaceError` says why there is none."""
+        return self._face(data, ARCFACE)
+
+    def _face(self, data: bytes, template: str) -> Pixels:
+        """The face as a template has it, cut from the image itself; an aligned one stays as it is."""
         decoded = self.decoder.decode(data)
         if self.detect is None:
             return decoded.pixels
         if not self._lock.acquire(timeout=WAIT_SECONDS):
             raise BusyError("Too many concurrent images; retry later")
         try:
-            chip, _ = one_face(decoded.pixels, detector=self.detect, settings=ONE_PERSON, source="image")
+            chip, _ = one_face(
+                decoded.pixels, template=template, detector=self.detect, settings=ONE_PERSON, source="image"
+            )
         finally:
             self._lock.release()
         return chip

@@ -128,6 +128,10 @@ class _Translation:
             return array  # slopes, biases and kernels are reshaped when they are set
         if node.op_type == "Transpose":
             return array.transpose(attributes.get("perm"))
+        if node.op_type in ("Sub", "Mul"):  # weights that are stored in eight bits
+            combine = np.subtract if node.op_type == "Sub" else np.multiply
+            folded: NDArray[Any] = combine(np.asarray(array, np.float32), self._floats(node.input[1]))
+            return folded
         raise self._unfit(f"{node.op_type} '{node.name}' of a stored array")
 
     def _with_constant(self, node: "NodeProto", known: str) -> None:

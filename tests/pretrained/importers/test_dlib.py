@@ -1,6 +1,7 @@
 """dlib's `.dat` file: a file in its layout against a plain convolution, damage, and dlib itself on real chips."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from iom.errors import WeightsError
 from iom.nn.backbones.dlib_resnet import STAGES
 from iom.pretrained.importers.dlib import DEVIATION, MEAN, NAME, SIGNATURE, read_dlib
 from iom.pretrained.importers.foreign import build_foreign
+from iom.pretrained.importers.onnx import read_onnx
 from iom.pretrained.make_bundled import make_bundled, quantised
 from iom.pretrained.manifest import Statement
 
@@ -117,6 +119,24 @@ def test_the_onnx_file_agrees_with_the_keras_graph(file, tmp_path, storage, tole
     found = onnxruntime.InferenceSession(path).run(None, {"image": image})[0]
     expected = np.asarray(build_foreign(read_dlib(file), STATEMENT)(image))
     assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
+    again = np.asarray(build_foreign(read_onnx(path), STATEMENT)(image))
+    np.testing.assert_allclose(again, found, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_mean_direction_is_steadied(file, tmp_path):
+    import onnxruntime
+
+    image = np.random.default_rng(3).integers(0, 256, (2, 150, 150, 3)).astype(np.float32)
+    mean = np.random.default_rng(4).normal(size=128)
+    direction = tmp_path / "direction.json"
+    direction.write_text(json.dumps({"share": 0.5, "mean": mean.tolist()}))
+    paths = [make_bundled(file, tmp_path / "plain.onnx", storage="float32", check=False)]
+    paths.append(make_bundled(file, tmp_path / "s.onnx", storage="float32", direction=direction, check=False))
+    plain, found = (onnxruntime.InferenceSession(path).run(None, {"image": image})[0] for path in paths)
+    length = np.linalg.norm(mean)
+    along = plain @ mean / length
+    expected = plain - 0.5 * np.outer(along - length, mean / length)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_eight_bits_hold_a_kernel_to_half_a_step():

@@ -688,6 +688,7 @@ def verify(
     hasher: FaceHasher | str = BUNDLED,
     fmr: float | None = None,
     threshold: int | None = None,
+    checked: bool = True,
 ) -> Verification:
     """Decide whether two pictures show one person; nothing is stored, the key of the two codes is thrown away.
 
@@ -697,6 +698,7 @@ def verify(
         hasher: From `iom.load`, or what that takes.
         fmr: Operating point: a false match rate that the hasher was calibrated at; by default its first.
         threshold: Largest distance that is a match, instead of that of an operating point.
+        checked: As of `FaceHasher.embed_picture`.
 
     Raises:
         FaceError: A picture cannot be read, or has no face to compare; `status` says which.
@@ -710,8 +712,9 @@ def verify(
     """
     network = _loaded(hasher) if isinstance(hasher, str) else hasher
     limit = threshold_at(network.calibration, fmr, name=network.name) if threshold is None else threshold
-    key = TransformKey.generate()
-    return decide(network.calibration, network.hash(a, key).distance(network.hash(b, key)), limit)
+    rows = np.stack([network.embed_picture(each, checked=checked) for each in (a, b)])
+    codes = network.hash(rows, TransformKey.generate())
+    return decide(network.calibration, int(np.count_nonzero(codes[0] != codes[1])), limit)
 
 
 @functools.lru_cache(maxsize=2)

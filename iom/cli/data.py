@@ -1,8 +1,10 @@
 """Commands of photographs and data sets: `iom align`, `iom hash`, `iom convert`, `iom synthesize`, ..."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from iom.keys import TransformKey
     from iom.photos.pipeline import PhotoRun
 
-command = root.section("Photographs and data")
+command = root.section("Data")
 
 KEY_VARIABLE = "IOM_KEY"
 MAX_SHOWN = 5
@@ -109,15 +111,15 @@ def align(
     photo: PhotoOptions,
     format: Annotated[str, option("jpg (quality 95) or png")] = "jpg",
 ) -> Answer:
-    """Find the faces of a folder of photographs and align them to 112x112, keeping the folders.
+    """Find the faces of a folder of photographs, or of one, and align them to 112x112, keeping the folders.
 
     OUTPUT is a new folder, or one to go on with.
     """
     from iom.photos.photograph import STATUSES
     from iom.photos.pipeline import align_photos
 
-    run = photo.run(photos)
-    with goes_on_when_repeated():
+    with folder_of(photos) as folder, goes_on_when_repeated():
+        run = photo.run(folder)
         report = align_photos(run, output, format=format)
     kinds = [kind for kind in STATUSES if report.get(kind) and kind != "several_faces"]
     counts = ", ".join(f"{report[kind]} {kind.replace('_', ' ')}" for kind in kinds)
@@ -155,17 +157,17 @@ def hash_(
     landmarks: Annotated[bool, option("write the five points of each face, too")],
     models: HasherOptions,
 ) -> Answer:
-    """Find, align, embed and hash the faces of a folder of photographs, into one file of codes."""
+    """Find, align, embed and hash the faces of a folder of photographs, or of one, into one file of codes."""
     from iom.photos.pipeline import BATCH, check_places, hash_photos, report_path
 
-    run = photo.run(photos, aligned=aligned)
     if landmarks and aligned:
         raise ConfigError("--landmarks: aligned faces have none; leave out --aligned or this")
-    check_places(photos, output)
-    key = read_key(key_file)
-    hasher = models.load(batch_size=BATCH)
     try:
-        with goes_on_when_repeated():
+        with folder_of(photos) as folder, goes_on_when_repeated():
+            run = photo.run(folder, aligned=aligned)
+            check_places(folder, output)
+            key = read_key(key_file)
+            hasher = models.load(batch_size=BATCH)
             done = hash_photos(run, output, hasher=hasher, key=key, landmarks=landmarks)
     except OSError as error:  # no space left, no right to write
         raise DataError(
@@ -183,7 +185,7 @@ def hash_(
     return Answer({**facts, "continued": done.continued}, "\n".join(lines))
 
 
-@command(
+@root.section("Try it")(
     "faces",
     renamed={"--out": "--output"},
     epilog="""\
@@ -231,6 +233,17 @@ def faces(
             output.mkdir(parents=True, exist_ok=True)
             found.sheet().save(row["picture"], quality=90)
     return Answer({"photographs": rows}, "\n".join(lines), all(row["faces"] for row in rows))
+
+
+@contextlib.contextmanager
+def folder_of(photos: Path) -> Iterator[Path]:
+    """A folder of photographs; for one photograph, a folder with it alone."""
+    if not photos.is_file():
+        yield photos
+        return
+    with tempfile.TemporaryDirectory(prefix="iom-") as folder:
+        Path(folder, photos.name).symlink_to(photos.absolute())
+        yield Path(folder)
 
 
 def read_key(file: Path | None) -> "TransformKey":

@@ -18,7 +18,7 @@ from iom.cli.gallery import GalleryOptions
 from iom.errors import ConfigError
 from iom.export.formats import FORMATS
 
-command = root.section("Deployment")
+command = root.section("Service")
 
 MAX_DAYS = 36500
 DEMO_SEED = 4
@@ -144,9 +144,9 @@ to look at it, with a gallery that is thrown away at the end:
   iom serve --demo
 
 with a gallery of your own:
-  iom init --gallery sqlite:///door.db --keys file:door.keys
+  iom init --gallery door.db --keys door.keys
   iom make-token tokens.json alice --role admin
-  iom serve --gallery sqlite:///door.db --keys file:door.keys --tokens tokens.json
+  iom serve --gallery door.db --keys door.keys --tokens tokens.json
 
 Then open http://127.0.0.1:8000/. Tokens and faces cross the network: serve other machines only
 with --certificate and --certificate-key, or behind a proxy that does TLS. Ctrl-C or SIGTERM stops

@@ -20,7 +20,13 @@ from iom.cli._command import (
 )
 from iom.errors import ConfigError, DataError
 
-TITLE = "Evaluation"
+TITLE = "Evaluate"
+OWN_PHOTOGRAPHS = """
+
+with photographs of your own:
+  iom demo --images A.jpg B.jpg C.jpg   A and B of one person, C of another
+  iom verify A.jpg B.jpg                do two photographs show one person?
+  iom faces GROUP.jpg                   which faces are found"""
 command = root.section(TITLE)
 
 SHOWN = (
@@ -35,16 +41,17 @@ SHOWN = (
 """Figures of identification that are printed; the file holds all."""
 
 
-@command(
+@root.section("Try it")(
     "demo",
     epilog="""\
 Without --images the faces are synthetic: drawn from a statistical face model (docs/face_model.md).
-Own images must be aligned 112x112 faces (JPEG or PNG): A and B of one person, C of another.
+Images of your own are photographs with one face, or aligned ones of 112x112: A and B of one person,
+C of another.
 The keys are fresh in each run and are never shown, so the distances change a little every time.
 """,
     examples=(
         "",
-        "--images anna_1.png anna_2.png ben_1.png --output runs/mine",
+        "--images anna_1.jpg anna_2.jpg ben_1.jpg --output runs/mine",
         "--weights mobilefacenet_y1.ms1m --hasher runs/stage2",
     ),
 )
@@ -83,7 +90,10 @@ def demo(
         print(hasher.summary())
     picture = output if is_file else output / "demo.png"
     draw_demo(shown, faces, picture)
-    return Answer({"picture": picture, **shown.to_dict()}, f"{shown.text()}\n\npicture: {picture}")
+    return Answer(
+        {"picture": picture, **shown.to_dict()},
+        f"{shown.text()}\n\npicture: {picture}{'' if images else OWN_PHOTOGRAPHS}",
+    )
 
 
 @command(

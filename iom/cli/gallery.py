@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from iom.gallery.models import Application
     from iom.models.face_hasher import FaceHasher
 
-try_out = root.section("Try")
+try_out = root.section("Try it")
 command = root.section(
     "Gallery",
     epilog="""\
@@ -289,7 +289,7 @@ def verify(
         from iom.models.face_hasher import verify
 
         _check_images([Path(first)])
-        found = verify(first, image, hasher=models.load(), fmr=fmr)
+        found = verify(first, image, hasher=models.load(), fmr=fmr, checked=not unchecked)
         facts: dict[str, Any] = {"images": [first, image]}
         return Answer(
             facts | {name: value for name, value in vars(found).items() if name != "slot"}, str(found), found.match
@@ -539,10 +539,11 @@ def bulk_enroll(
     workers: Workers = 2,
     batch: Annotated[int, option("references of a transaction", "N", type=COUNT)] = 2048,
     report: Annotated[Path | None, option("default: SOURCE.enrolment.jsonl", "FILE", type=output_file)],
+    unchecked: Unchecked,
     place: GalleryOptions,
     models: HasherOptions,
 ) -> Answer:
-    """Enrol a large set of aligned faces on several workers, resumable."""
+    """Enrol a large set of photographs or aligned faces on several workers, resumable."""
     from iom.gallery.bulk import ENGINES, WorkerSettings, enroll_in_bulk, read_rows
 
     whole = source.absolute()
@@ -554,7 +555,7 @@ def bulk_enroll(
     hasher = models.load()
     file = Path(hasher.weights)
     weights = str(file.absolute()) if file.exists() else hasher.weights
-    settings = WorkerSettings(weights, hasher.embedder_fingerprint, workers=workers)
+    settings = WorkerSettings(weights, hasher.embedder_fingerprint, workers=workers, checked=not unchecked)
     with place.open(hasher) as gallery, goes_on_when_repeated():
         done = enroll_in_bulk(
             gallery, place.application, rows, opened, settings, report=report, batch=batch, progress=not place.quiet

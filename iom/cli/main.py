@@ -8,6 +8,11 @@ import iom
 from iom.cli import data, deploy, evaluate, gallery, train  # noqa: F401  (they declare the commands)
 from iom.cli._command import EXIT_CODES, root, run
 
+TITLES = ("Gallery", "Service", "Train", "Data", "Evaluate")
+root.sections = {
+    "Try it": [root.commands[name] for name in ("demo", "verify", "faces")],
+    **{title: root.sections[title] for title in TITLES},
+}
 root.renamed = {"search": "sweep"}
 root.epilog = "\n".join(
     [

@@ -28,7 +28,7 @@ from iom.cli._command import (
 )
 from iom.errors import ConfigError, DataError, WeightsError
 
-TITLE = "Training"
+TITLE = "Train"
 STAGE2_CONFIG = "stage 2 configuration (default: config.yaml in the folder of the hasher)"
 command = root.section(TITLE)
 

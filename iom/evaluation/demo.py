@@ -16,7 +16,8 @@ from iom.keys import TransformKey
 from iom.models.artifact import manifest_path
 from iom.models.embedder import load_embedder
 from iom.models.face_hasher import FaceHasher, KerasFaceHasher, load
-from iom.photos.images import read_images
+from iom.photos.images import image_bytes
+from iom.photos.picture import one_face
 from iom.pretrained import HASHER_FILE, hashers
 from iom.synthetic import load_face_model
 
@@ -83,9 +84,9 @@ class Demonstration:
 
 
 def demo_faces(paths: Sequence[Path] | None, *, seed: int) -> NDArray[np.uint8]:
-    """Faces A, B and C, `(3, 112, 112, 3)`: the given aligned images, or synthetic faces."""
+    """Faces A, B and C, `(3, 112, 112, 3)`: those of the given images, or synthetic ones."""
     if paths is not None:
-        return read_images(paths)
+        return np.stack([one_face(image_bytes(path), source=str(path))[1].crop for path in paths])
     images, _ = load_face_model().sample(2, 2, seed=seed)
     return images[:3]
 

@@ -89,7 +89,7 @@ def write_openvino(context: ExportContext, path: Path) -> None:
 
 def write_openvino_int8(context: ExportContext, path: Path) -> None:
     """Write OpenVINO's format with as many integers as keep the codes (`iom.export.integers`)."""
-    with needs_extra("choosing integers", "onnx", "onnxruntime"):
+    with needs_extra("choosing integers", "onnx"):
         import onnx
         import onnxruntime  # noqa: F401
     faces = np.concatenate([sample["image"] for sample in context.samples()])

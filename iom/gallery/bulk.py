@@ -28,7 +28,7 @@ from iom.data.tfrecord import open_shards
 from iom.errors import DataError, EnrolmentError, IomError, WeightsError, needs_extra
 from iom.gallery.models import check_subject_id
 from iom.models.embedder import Embedder, load_embedder
-from iom.photos.images import decode_image
+from iom.photos.picture import one_face
 
 if TYPE_CHECKING:  # workers import this module, and need no gallery
     from iom.gallery.gallery import Gallery
@@ -62,12 +62,16 @@ class ImageEmbedding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSettings:
-    """Workers and their embedder, which `load` makes of `weights` (name, file or artefact)."""
+    """Workers and their embedder, which `load` makes of `weights` (name, file or artefact).
+
+    `checked` is that of `iom.photos.picture.one_face`.
+    """
 
     weights: str
     fingerprint: str
     batch_size: int = 32
     workers: int = 2
+    checked: bool = False
     load: Callable[..., Embedder] = load_embedder
 
 
@@ -141,6 +145,7 @@ class EmbeddingWorker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._embedder = settings.load(settings.weights, batch_size=settings.batch_size)
+        self._checked = settings.checked
         if self._embedder.fingerprint != settings.fingerprint:
             raise WeightsError(
                 f"worker: the weights {settings.weights} differ from those of the gallery's "
@@ -176,8 +181,10 @@ class EmbeddingWorker:
             raise DataError(f"cannot be read: {error.strerror}") from error
         if row.length != WHOLE_FILE and len(data) != row.length:
             raise DataError("cannot be read: its file is shorter")
-        image: NDArray[np.uint8] = decode_image(data, row.name, size=self._embedder.input_size)
-        return image
+        template = self._embedder.template.name
+        chip, _ = one_face(data, template=template, source=row.name, checked=self._checked)
+        pixels: NDArray[np.uint8] = self._embedder.chips(chip[None])[0]
+        return pixels
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Columns of `ImageRow` and `number` in; `number`, `embedding`, `problem` out."""

@@ -690,6 +690,7 @@ def verify(
     hasher: FaceHasher | str = BUNDLED,
     fmr: float | None = None,
     threshold: int | None = None,
+    checked: bool = True,
 ) -> Verification:
     """Decide whether two pictures show one person; nothing is stored, the key of the two codes is thrown away.
 
@@ -700,6 +701,7 @@ def verify(
         fmr: Operating point: a false match rate that the hasher was calibrated at. By default 1e-2, which errs about as
             often to either side, or the hasher's own where it has no such point; galleries take the hasher's own.
         threshold: Largest distance that is a match, instead of that of an operating point.
+        checked: As of `FaceHasher.embed_picture`.
 
     Raises:
         FaceError: A picture cannot be read, or has no face to compare; `status` says which.
@@ -714,8 +716,9 @@ def verify(
     network = _loaded(hasher) if isinstance(hasher, str) else hasher
     if threshold is None:
         threshold = threshold_at(network.calibration, fmr, name=network.name, preferred=BALANCED_FMR)
-    key = TransformKey.generate()
-    return decide(network.calibration, network.hash(a, key).distance(network.hash(b, key)), threshold)
+    rows = np.stack([network.embed_picture(each, checked=checked) for each in (a, b)])
+    codes = network.hash(rows, TransformKey.generate())
+    return decide(network.calibration, int(np.count_nonzero(codes[0] != codes[1])), threshold)
 
 
 @functools.lru_cache(maxsize=2)

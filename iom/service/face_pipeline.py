@@ -154,7 +154,7 @@ class FacePipeline:
     def _face(self, data: bytes, template: str) -> Pixels:
         """The face as a template has it, cut from the image itself; an aligned one stays as it is."""
         decoded = self.decoder.decode(data)
-        if decoded.is_aligned or self.detect is None:
+        if self.detect is None:
             return decoded.pixels
         if not self._lock.acquire(timeout=WAIT_SECONDS):
             raise BusyError("Too many concurrent images; retry later")

@@ -47,6 +47,8 @@ MISTAKES = {
     "train-stage1 --config smoke/stage1 --output taken/x": "taken is a file",
     "train-stage2 --config smoke/stage2 --output taken/x": "taken is a file",
     "verify alice nothere.png": "cannot read the image",
+    "verify nothere.png taken": "received something else",
+    "weights check nothere": "neither a file nor an entry",
 }
 
 

@@ -113,7 +113,7 @@ def test_wrong_input_is_told_in_one_line(
     usual = arguments(network, tmp_path / "demo")
     uncalibrated = str(network[1].with_name("uncalibrated"))
     for wrong, reason in (
-        (["--images", faces[0], str(wide), faces[2]], "112x112 aligned face, received 250x250"),
+        (["--images", faces[0], str(wide), faces[2]], "wide.png: expected a face, found none"),
         (["--images", faces[0], "missing.png", faces[2]], "missing.png: cannot read"),
         (["--weights", str(tmp_path / "none.keras")], "does not exist"),
         (["--weights", "iresnet_slim.bundeld"], "neither a file nor an entry"),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from iom.photos.align import TEMPLATES
+
 SIZE = 32
 PAUSE = 0.0
 
@@ -14,6 +16,10 @@ class PixelEmbedder:
     """The first pixels of an image as a unit vector; black images have no embedding."""
 
     input_size, embedding_size, fingerprint = 112, SIZE, "pixels"
+    template = TEMPLATES["arcface"]
+
+    def chips(self, images):
+        return images
 
     def embed(self, images):
         from iom.errors import WeightsError

@@ -225,7 +225,7 @@ def test_workers_get_no_keys(folder):
     """What is sent to a worker is its settings and where images lie, nothing of the gallery."""
     fields = {*WorkerSettings.__dataclass_fields__, *ImageRow.__dataclass_fields__}
     assert fields == {
-        *("weights", "fingerprint", "batch_size", "workers", "load"),
+        *("weights", "fingerprint", "batch_size", "workers", "checked", "load"),
         *("subject_id", "name", "file", "offset", "length"),
     }
 

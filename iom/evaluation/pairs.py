@@ -105,8 +105,9 @@ class PairEvaluator:
             intervals = self._intervals(statistics, RATES)
         for metric in by_key[0]:
             values = [entry[metric] for entry in by_key]
-            # The decision threshold is not measured.
-            low, high = (None, None) if metric == "decision" else intervals.get(metric, (None, None))
+            # The decision threshold is not measured; a minCllr without errors would have an interval of no width.
+            none = metric == "decision" or (metric == "min_cllr" and not any(values))
+            low, high = (None, None) if none else intervals.get(metric, (None, None))
             place = scores.place | {"protocol": self._inputs.benchmark.name, "metric": metric}
             yield Figure(**place, value=float(np.mean(values)), low=low, high=high)
             if len(values) > 1:

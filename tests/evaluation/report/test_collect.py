@@ -243,6 +243,8 @@ def test_reliability_of_a_likelihood_ratio_from_other_data(inputs, made_config):
     assert 'aria-label="Reliability"' in page
     assert "on the diagonal as many comparisons are mated here as it predicts" in " ".join(page.split())
     assert "minCllr: of the best ones" in terminal_text(data)
+    for row in (row for row in data.rows if row.metric == "min_cllr"):
+        assert row.low is None if row.value == 0 else row.low < row.high
     assert ReportData.model_validate(json.loads(data.model_dump_json())).sections.reliability == [entry]
 
 

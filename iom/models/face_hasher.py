@@ -59,6 +59,8 @@ EMBEDDER_FILE = "embedder.keras"
 """The backbone that was trained along with a hasher, in its folder; no manifest names it."""
 NEW_MODEL_FILE = "hasher-new.keras"
 _TRAINING = "train one with iom train-stage2 --config stage2/base --output DIR, or name an artefact of iom deploy"
+BALANCED_FMR = 1e-2
+"""False match rate of a decision about two pictures, where nothing else is asked for."""
 FIRST_KIND = "permutation"
 """Kind of the keys of hashers whose metadata name none."""
 
@@ -696,7 +698,8 @@ def verify(
         a: A path, bytes, base64 text, an open file, an RGB array or a Pillow image (see `iom.photos.read_picture`).
         b: The other one.
         hasher: From `iom.load`, or what that takes.
-        fmr: Operating point: a false match rate that the hasher was calibrated at; by default its first.
+        fmr: Operating point: a false match rate that the hasher was calibrated at. By default 1e-2, which errs about as
+            often to either side, or the hasher's own where it has no such point; galleries take the hasher's own.
         threshold: Largest distance that is a match, instead of that of an operating point.
         checked: As of `FaceHasher.embed_picture`.
 
@@ -711,10 +714,11 @@ def verify(
         (True, False)
     """
     network = _loaded(hasher) if isinstance(hasher, str) else hasher
-    limit = threshold_at(network.calibration, fmr, name=network.name) if threshold is None else threshold
+    if threshold is None:
+        threshold = threshold_at(network.calibration, fmr, name=network.name, preferred=BALANCED_FMR)
     rows = np.stack([network.embed_picture(each, checked=checked) for each in (a, b)])
     codes = network.hash(rows, TransformKey.generate())
-    return decide(network.calibration, int(np.count_nonzero(codes[0] != codes[1])), limit)
+    return decide(network.calibration, int(np.count_nonzero(codes[0] != codes[1])), threshold)
 
 
 @functools.lru_cache(maxsize=2)

@@ -42,17 +42,21 @@ def decide(calibration: Calibration | None, distance: int, threshold: int, slot:
     return Verification(distance <= threshold, distance, threshold, probability, slot)
 
 
-def threshold_at(calibration: Calibration | None, fmr: float | None = None, *, name: str = "hasher") -> int:
-    """The threshold of a calibration at a false match rate, by default its own; `name` is for errors.
+def threshold_at(
+    calibration: Calibration | None, fmr: float | None = None, *, name: str = "hasher", preferred: float | None = None
+) -> int:
+    """The threshold of a calibration at a false match rate; `name` is for errors.
+
+    By default that at `preferred`, if there is one, or the calibration's own.
 
     Raises:
         ConfigError: No calibration, or none at that rate.
     """
     if calibration is None:
         raise ConfigError(f"{name}: not calibrated: give a threshold, or calibrate it with iom calibrate")
-    if fmr is None:
-        return calibration.threshold
     points = {point.fmr: point.threshold for point in calibration.points}
+    if fmr is None:
+        return points.get(preferred, calibration.threshold) if preferred else calibration.threshold
     if fmr not in points:
         known = ", ".join(map(str, points))
         raise ConfigError(f"{name}: expected one of its false match rates {known}, received {fmr}")

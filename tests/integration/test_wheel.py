@@ -138,6 +138,15 @@ def empty(tmp_path, monkeypatch):
     return folder
 
 
+def take_photographs(names):
+    """Two photographs of one person and one of another, in the working folder."""
+    faces, _ = load_face_model().sample(2, 2, seed=2)
+    for name, face in zip(names, faces, strict=False):
+        photograph = Image.new("RGB", (640, 480), (120, 120, 120))
+        photograph.paste(Image.fromarray(face).resize((168, 168)), (200, 120))
+        photograph.save(name, quality=95)
+
+
 def blocks(root, language):
     text = (root / "README.md").read_text(encoding="utf-8")
     found = re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
@@ -150,10 +159,11 @@ def test_the_examples_of_the_readme_run_in_an_empty_folder(installed, empty, roo
     commands = re.findall(r"^  ([a-z][a-z0-9-]+)  ", listing, flags=re.M)
     assert len(commands) > 25
     examples = {
-        "shell": [re.sub(r"iom serve.*\n", "", text) for text in blocks(root, "sh")],
+        "shell": ["".join(re.findall(r"(?m)^(?:iom (?!serve)|export ).*\n", text)) for text in blocks(root, "sh")],
         "python": blocks(root, "python"),
-        "commands": ["iom weights list", *(f"iom {name} --help" for name in commands), *REFUSED],
+        "commands": ["iom demo", "iom weights list", *(f"iom {name} --help" for name in commands), *REFUSED],
     }
+    take_photographs(["a.jpg", "b.jpg"])
     (tmp_path / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
     done = subprocess.run(
         [installed / "python", "-I", DRIVER, tmp_path / "examples.json"], capture_output=True, text=True
@@ -175,12 +185,8 @@ def test_the_examples_of_the_readme_run_in_an_empty_folder(installed, empty, roo
 def test_photographs_need_no_preparation(installed, empty, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
-    faces, _ = load_face_model().sample(2, 2, seed=2)
-    names = ["a.png", "b.png", "c.png"]
-    for name, face in zip(names, faces, strict=False):
-        photograph = Image.new("RGB", (640, 480), (120, 120, 120))
-        photograph.paste(Image.fromarray(face).resize((168, 168)), (200, 120))
-        photograph.save(name)
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    take_photographs(names)
 
     def run(*command):
         return subprocess.run(command, capture_output=True, text=True)

@@ -46,6 +46,10 @@ class KeyKindWarning(UserWarning):
     """Keys of this kind do not hide an embedding from an attacker who has its code."""
 
 
+class BystanderWarning(UserWarning):
+    """A picture shows further faces; the largest was taken."""
+
+
 class PrecisionWarning(UserWarning):
     """An artefact computes in another precision here than on the CPU it was made on, and gives other codes."""
 

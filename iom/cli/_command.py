@@ -20,6 +20,7 @@ import click
 from iom._files import check_output
 from iom._registry import did_you_mean
 from iom.errors import (
+    BystanderWarning,
     ConfigError,
     FaceError,
     IomError,
@@ -405,13 +406,14 @@ def _warnings_in_one_line() -> Iterator[None]:
     show_others = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, KeyKindWarning | PrecisionWarning):
+        if issubclass(category, BystanderWarning | KeyKindWarning | PrecisionWarning):
             print(f"warning: {message}", file=sys.stderr)
         else:
             show_others(message, category, *place, **more)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", KeyKindWarning)
+        warnings.simplefilter("always", BystanderWarning)
         warnings.showwarning = show
         yield
 

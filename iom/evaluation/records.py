@@ -4,6 +4,7 @@ Keys, codes and embeddings are never part of it. Rates are fractions; an interva
 no interval was computed.
 """
 
+import html
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -270,6 +271,18 @@ class ReportData(Record):
     environment: dict[str, Any] = {}
     sections: Sections = Sections()
     summary: list[Sentence] = []
+
+    def _repr_html_(self) -> str:
+        """A table of the figures of the benchmark's pairs, for notebooks."""
+        metrics = list(dict.fromkeys(row.metric for row in self.rows))
+        head = "".join(f"<th>{html.escape(each)}</th>" for each in ("system", "scenario", *metrics))
+        lines = []
+        for (system, scenario), found in self.figures_by_place().items():
+            cells = [f"{found[name].value:.4g}" if name in found else "" for name in metrics]
+            row = "".join(f"<td>{html.escape(each)}</td>" for each in (system, scenario, *cells))
+            lines.append(f"<tr>{row}</tr>")
+        size = f"{self.benchmark.name}: {self.benchmark.pairs:,} pairs, {self.benchmark.subjects:,} subjects"
+        return f"<p>{html.escape(size)}</p><table><tr>{head}</tr>{''.join(lines)}</table>"
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import operator
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from iom._files import sha256_of, write_json
 from iom._progress import tqdm
-from iom.errors import ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
+from iom.errors import BystanderWarning, ConfigError, DataError, KeyMaterialError, WeightsError, needs_train
 from iom.keys import KEY_KINDS, TransformKey, part_count
 from iom.models.artifact import (
     FORMAT,
@@ -39,7 +40,7 @@ from iom.models.embedder import CHUNK, Embedder, artifact_embedder, load_embedde
 from iom.models.verification import Verification, decide, threshold_at
 from iom.nn.hash_numpy import Head, head_path, padded_batches
 from iom.photos.detect import Detect
-from iom.photos.images import Picture, file_paths, is_picture, read_images
+from iom.photos.images import Picture, file_paths, is_picture, picture_name, read_images
 from iom.photos.picture import one_face
 from iom.pretrained import BUNDLED, HASHER_FILE, hasher_path
 
@@ -172,8 +173,17 @@ class FaceHasher(abc.ABC):
 
         Raises:
             FaceError: The picture cannot be read, or has no face to compare; `status` says which.
+
+        Warns:
+            BystanderWarning: There are further faces, all much smaller than the one that was taken.
         """
-        chip, _ = one_face(picture, template=self.embedder.template.name, detector=detector, checked=checked)
+        chip, face = one_face(picture, template=self.embedder.template.name, detector=detector, checked=checked)
+        if face.others:
+            warnings.warn(
+                f"{picture_name(picture)}: {face.others} further face{'s' * (face.others > 1)}; the largest was taken",
+                BystanderWarning,
+                stacklevel=2,
+            )
         row: NDArray[np.float32] = self.with_batch_size(1).embed(chip[None])[0]
         return row
 

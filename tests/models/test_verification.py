@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import iom
-from iom.errors import CodeError, ConfigError, FaceError, KeyMaterialError
+from iom.errors import BystanderWarning, CodeError, ConfigError, FaceError, KeyMaterialError
 from iom.models.verification import Verification, decide, threshold_at
 from iom.synthetic import load_face_model
 
@@ -99,3 +99,13 @@ def test_without_a_calibration_a_threshold_is_asked_for():
 def test_a_decision_is_never_shown_as_certain():
     assert "probability 0.99983" in str(Verification(True, 140, 186, 0.9998342))
     assert "probability 0.00017" in str(Verification(False, 340, 186, 0.0001658))
+
+
+def test_a_bystander_is_told(faces, hasher):
+    canvas = photograph(faces[0])
+    wide = np.full((400, 900, 3), 128, np.uint8)
+    wide[:, :500] = canvas
+    wide[150:240, 700:790] = np.asarray(Image.fromarray(faces[2]).resize((90, 90), Image.Resampling.BICUBIC))
+    with pytest.warns(BystanderWarning, match="picture: 1 further face; the largest was taken"):
+        row = hasher.embed_picture(wide)
+    assert row @ hasher.embed(faces[:1])[0] > 0.9

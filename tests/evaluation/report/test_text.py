@@ -65,3 +65,10 @@ def test_a_hostile_cell_stays_one_cell():
     assert table.markdown().splitlines()[-1] == r"| a\|b_% | 1 |"
     assert r"a|b\_\% & 1 \\" in table.latex()
     assert table.plain().splitlines() == ["system  EER %", "a|b_%   1"]
+
+
+def test_a_report_shows_its_figures_in_a_notebook(data):
+    page = data._repr_html_()
+    assert "made &amp; &lt;odd&gt;" in page
+    assert page.count("<tr>") == 1 + len(data.figures_by_place())
+    assert f"{data.row('grp', 'stolen_key', 'eer').value:.4g}" in page

@@ -24,7 +24,7 @@ class Verification:
     distance: int
     threshold: int
     probability: float | None = None
-    slot: int | None = None
+    slot: int | None = dataclasses.field(default=None, repr=False)
 
     def __str__(self) -> str:
         chance = "" if self.probability is None else f", probability {probability_text(self.probability)}"

@@ -430,7 +430,7 @@ with Gallery(open_store(store + "?mode=ro"), open_key_store(keys + "&mode=ro")) 
     assert gallery.store.references("door", "alice") == [], "expected none"
     assert gallery.application("door").threshold == 50
     try:
-        gallery.revoke("door", "alice")
+        gallery.revoke("alice", application="door")
     except Exception as error:
         print(type(error).__name__)
 """

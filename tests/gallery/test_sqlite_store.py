@@ -72,7 +72,8 @@ def test_files_that_are_no_gallery(tmp_path):
     (tmp_path / "empty.db").touch()
     fails(lambda: open_store(f"sqlite:///{tmp_path}/empty.db"), "another SQLite file")
     fails(lambda: open_store(f"sqlite:///{tmp_path}/text.db", create=True), "already")
-    for url in ("sqlite:///", "sqlite://x", "mysql://x", "gallery.db", ""):
+    fails(lambda: open_store(f"{tmp_path}/none.db"), "iom init")  # a path is SQLite
+    for url in ("sqlite:///", "sqlite://x", "mysql://x", ""):
         fails(lambda url=url: open_store(url), "expected")
 
 

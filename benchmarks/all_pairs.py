@@ -116,7 +116,7 @@ def _peak_kilobytes() -> int:
 def _in_own_process(path: Path, turns: int) -> dict[str, float]:
     from iom.errors import DataError
 
-    command = [sys.executable, "-m", "benchmarks.all_pairs", "--count", str(path)]
+    command = [sys.executable, "-m", "benchmarks.all_pairs", "--count", str(path), "--data", str(path.parent)]
     done = subprocess.run([*command, "--turns", str(turns)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise DataError(f"counting all pairs failed: {done.stderr.strip()[-300:]}")

@@ -1,6 +1,7 @@
 """The loop on a network of two layers: what a resumed run must repeat, and how a run stops."""
 
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -225,19 +226,27 @@ def interrupting(at):
     return watched
 
 
-def test_an_interrupt_finishes_the_step_and_saves(tmp_path):
+def interrupt_and_resume(folder):
     model, loss = compiled()
-    run = opened(tmp_path / "run")
+    run = opened(folder / "run")
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(TrainingStopped, match="saved"):
         train(model, loss, run, batches=interrupting((1, 1)), checkpoint_steps=0)
     assert signal.getsignal(signal.SIGINT) is handler
     assert run.progress().epoch == 1
     assert run.progress().step in (1, 2)
-    train(*compiled(), opened(tmp_path / "run", resume=True))
-    train(*compiled(), opened(tmp_path / "whole"))
-    with np.load(tmp_path / "whole" / "state.npz") as a, np.load(run.state_path) as b:
+    train(*compiled(), opened(folder / "run", resume=True))
+    train(*compiled(), opened(folder / "whole"))
+    with np.load(folder / "whole" / "state.npz") as a, np.load(run.state_path) as b:
         assert all(np.array_equal(a[name], b[name]) for name in a.files)
+
+
+def test_an_interrupt_finishes_the_step_and_saves(tmp_path):
+    """In a process of its own: the signal is the process's, in which other tests leave threads behind."""
+    process = multiprocessing.get_context("spawn").Process(target=interrupt_and_resume, args=(tmp_path,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
 
 
 def test_the_second_interrupt_acts_at_once():

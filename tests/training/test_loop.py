@@ -241,24 +241,33 @@ def interrupt_and_resume(folder):
         assert all(np.array_equal(a[name], b[name]) for name in a.files)
 
 
-def test_an_interrupt_finishes_the_step_and_saves(tmp_path):
-    """In a process of its own: the signal is the process's, in which other tests leave threads behind."""
-    process = multiprocessing.get_context("spawn").Process(target=interrupt_and_resume, args=(tmp_path,))
+def press_twice():
+    with interruptions() as requested:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert requested.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupt_twice():
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        press_twice()
+    assert not isinstance(stopped.value, TrainingStopped)
+
+
+def in_own_process(work, *arguments):
+    """A signal is the process's; in that of the suite, other tests have left threads and event loops behind."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
     process.start()
     process.join(120)
     assert process.exitcode == 0
 
 
-def test_the_second_interrupt_acts_at_once():
-    def press_twice():
-        with interruptions() as requested:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert requested.is_set()
-            os.kill(os.getpid(), signal.SIGINT)
+def test_an_interrupt_finishes_the_step_and_saves(tmp_path):
+    in_own_process(interrupt_and_resume, tmp_path)
 
-    with pytest.raises(KeyboardInterrupt) as stopped:
-        press_twice()
-    assert not isinstance(stopped.value, TrainingStopped)
+
+def test_the_second_interrupt_acts_at_once():
+    in_own_process(interrupt_twice)
 
 
 def test_n_typed_in_a_terminal_stops_behind_the_epoch(tmp_path, monkeypatch):

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from benchmarks.command_line import new_parser, run
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import KeyStore, Seal
 from iom.gallery.stores.sqlite import SqliteStore
+from iom.models.artifact import Calibration
 
 APPLICATION = "crowd"
 BATCH = 8192
@@ -37,7 +37,7 @@ class DrawnCodes:
 
     code_length, alphabet_size, fingerprint, parts = 512, 8, "drawn", 1
     key_kind = "orthogonal"
-    calibration = types.SimpleNamespace(threshold=100)
+    calibration = Calibration(threshold=100, fmr=1e-3, fnmr=0.0, subjects=1, keys=1)
 
     def __init__(self) -> None:
         self._codes = np.random.default_rng(2).integers(0, 8, (BATCH, 512), np.uint8)

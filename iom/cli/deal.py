@@ -51,8 +51,8 @@ def deal(
         "out_b": out_b,
     }
     text = (
-        f"{counted(count, 'correlation')} for {terms.encoding} at threshold {terms.threshold}: {out_a} for A, {out_b} for B; "
-        "delete both here when the servers have them"
+        f"{counted(count, 'correlation')} for {terms.encoding} at threshold {terms.threshold}: "
+        f"{out_a} for A, {out_b} for B; delete both here when the servers have them"
     )
     return Answer(facts, text)
 

@@ -1,0 +1,1 @@
+"""Split galleries: XOR shares of codes at two servers, joint comparison, dealt correlations."""

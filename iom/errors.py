@@ -122,6 +122,26 @@ class BusyError(IomError):
     """There are too many concurrent requests; retry later."""
 
 
+class RateLimitError(IomError):
+    """Too many requests, or too many failed attempts; retry after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PeerError(IomError):
+    """Another program at `url` cannot be reached, is not the expected one, or does not answer as expected."""
+
+    def __init__(self, message: str, *, url: str = "") -> None:
+        super().__init__(message)
+        self.url = url
+
+
+class NotPermittedError(IomError):
+    """The caller is known, but may not do this."""
+
+
 class WorkerError(IomError):
     """A worker process took too long (`timed_out`), died, or did not start."""
 

@@ -1,6 +1,7 @@
 """FastAPI application over an open gallery: its routes and responses."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from iom.errors import (
     DataError,
     EnrolmentError,
     NotEnrolledError,
+    RateLimitError,
     RevokedError,
     StoreError,
     TooLargeError,
@@ -34,7 +36,8 @@ from iom.gallery.stores.base import StoreStats
 from iom.photos.detect import DETECTORS, Detect, build_detector
 from iom.photos.images import Pixels
 from iom.service.face_pipeline import FacePipeline
-from iom.service.middleware import LOG, RETRY_SOON, Backoff, Gate, Metrics
+from iom.service.middleware import LOG, RETRY_SOON, Gate, Metrics
+from iom.service.rate_limit import Backoff
 from iom.service.settings import ServiceSettings
 from iom.service.tokens import TokenFile
 
@@ -199,7 +202,7 @@ def create_app(
 def _add_gallery_routes(
     app: FastAPI, gallery: Gallery, faces: FacePipeline, metrics: Metrics, settings: ServiceSettings
 ) -> None:
-    backoff = Backoff(gallery, settings)
+    backoff = Backoff(settings.failures, gallery.log)
     router = APIRouter(
         prefix="/v1/{application}", tags=["gallery"], dependencies=_GUARDS, responses=_problems(*_GUARDED)
     )
@@ -309,6 +312,10 @@ def _add_errors(app: FastAPI) -> None:
         status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
         return JSONResponse({"detail": str(error)}, status, RETRY_SOON if status == 503 else None)
 
+    async def limited(_: Request, error: Exception) -> JSONResponse:
+        wait = error.retry_after if isinstance(error, RateLimitError) else 1.0
+        return JSONResponse({"detail": str(error)}, 429, {"Retry-After": str(math.ceil(wait))})
+
     async def store_failed(_: Request, error: Exception) -> JSONResponse:
         LOG.error("record store or key store: %s", error)
         return JSONResponse({"detail": "The store is unavailable; retry later"}, 503, RETRY_SOON)
@@ -321,6 +328,7 @@ def _add_errors(app: FastAPI) -> None:
 
     for kind in _STATUS:
         app.add_exception_handler(kind, refused)
+    app.add_exception_handler(RateLimitError, limited)
     app.add_exception_handler(StoreError, store_failed)
     app.add_exception_handler(RequestValidationError, invalid)
 

@@ -29,7 +29,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from iom.errors import ConfigError
-from iom.service.middleware import client_network
+from iom.service.rate_limit import client_network
 from iom.service.settings import ServiceSettings
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -42,7 +42,7 @@ class ServiceSettings:
     burst: int = 40
     """Requests at once of one token."""
     failures: float = 60.0
-    """Failed verifications of one subject by one token per hour; see `iom.service.middleware.Backoff`."""
+    """Failed verifications of one subject by one token per hour; see `iom.service.rate_limit.Backoff`."""
     scores: bool = False
     """Show distances. A client that sees them can climb towards a match, image by image."""
 

@@ -210,3 +210,14 @@ class StoreNotFoundError(StoreError):
     def __init__(self, message: str, *, place: str = "") -> None:
         super().__init__(message)
         self.place = place
+
+
+class CorrelationError(StoreError):
+    """A dealt correlation is not to be had: used already, of another deal, or none is left.
+
+    `mark` is the lowest index from which on none is used on this side.
+    """
+
+    def __init__(self, message: str, *, mark: int = 0) -> None:
+        super().__init__(message)
+        self.mark = mark

@@ -1,26 +1,23 @@
-"""Messages between a capture side and share servers: strict JSON with bounds, and refusals.
+"""Messages between a capture side and share servers: strict JSON with bounds.
 
-An answer is one byte, `OK` or `REFUSED`, and a message. What does not fit its form is refused whole; values of a
-message that was not understood appear in no error.
+What does not fit its form is refused whole; values of a message that was not understood appear in no error.
 """
 
+import contextlib
+import hashlib
+import secrets
 from typing import Annotated, Protocol, TypeVar
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iom._untrusted import one_line
-from iom.errors import (
-    AlreadyEnrolledError,
-    EnrolmentError,
-    IomError,
-    NotEnrolledError,
-    RateLimitError,
-    RevokedError,
-    SplitError,
-    UnknownApplicationError,
-)
+from iom.errors import IomError, PeerError
 from iom.gallery.models import MAX_SUBJECT_ID_LENGTH
-from iom.split.share_store import COMMITMENT_BYTES, MAX_REFERENCES, MAX_SEALED, SECRET_BYTES
+from iom.split.comparison import Session
+from iom.split.share_store import MAX_REFERENCES, MAX_SEALED
+from iom.split.shares import COMMITMENT_BYTES, SECRET_BYTES, record_label
 
 MAX_MESSAGE = 1 << 20
 """Bytes of a message."""
@@ -28,16 +25,16 @@ MAX_CODE = 1 << 16
 """Bytes of a share of a code."""
 PAGE = 512
 """Records of one message of a refresh, and tombstones of one message."""
-OK, REFUSED = b"\x00", b"\x01"
 ATTEMPT_BYTES, SEED_BYTES, DIGEST_BYTES, HALF_KEY_BYTES = 16, 32, 32, 32
-
-
-
+_NONCE_BYTES = 12
+_SEALED = b"iom/split/sealed/v1/"
+_PREFIX = "share server "
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Subject = Annotated[str, Field(min_length=1, max_length=MAX_SUBJECT_ID_LENGTH)]
 Number = Annotated[int, Field(ge=0, lt=1 << 62)]
 Epoch = Annotated[int, Field(ge=0, lt=1 << 31)]
+Sealed = Annotated[bytes, Field(max_length=MAX_MESSAGE // 2)]
 Attempt = Annotated[bytes, Field(min_length=ATTEMPT_BYTES, max_length=ATTEMPT_BYTES)]
 Digest = Annotated[bytes, Field(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 Seed = Annotated[bytes, Field(min_length=SEED_BYTES, max_length=SEED_BYTES)]
@@ -61,20 +58,26 @@ class Message(BaseModel):
         val_json_bytes="base64",
     )
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    __str__ = __repr__
+
     def to_bytes(self) -> bytes:
+        """The message as JSON."""
         return self.model_dump_json().encode()
 
     @classmethod
     def from_bytes(cls: type[M], body: bytes) -> M:
-        """The message in a body; a `SplitError` for any other content."""
+        """The message in a body; a `PeerError` for any other content."""
         if len(body) > MAX_MESSAGE:
-            raise SplitError(f"message: expected at most {MAX_MESSAGE} bytes, received {len(body)}")
+            raise PeerError(f"message: expected at most {MAX_MESSAGE} bytes, received {len(body)}")
         try:
             return cls.model_validate_json(body)
         except (ValidationError, ValueError) as error:
             places = error.errors(include_input=False, include_url=False) if isinstance(error, ValidationError) else []
             where = ".".join(str(part)[:20] for part in places[0]["loc"][:4]) if places else ""
-            raise SplitError(f"malformed message {cls.__name__}{f' at {where!a}' if where else ''}") from None
+            raise PeerError(f"malformed message {cls.__name__}{f' at {where!a}' if where else ''}") from None
 
 
 class Done(Message):
@@ -115,9 +118,10 @@ class RecordKey(Message):
 
 
 class Begun(Message):
-    """Records to compare with."""
+    """Records to compare with, and a key of 32 bytes for what goes through the other server."""
 
     digest: Digest
+    session: Seed
     records: Annotated[list[RecordKey], Few]
 
 
@@ -128,17 +132,24 @@ class ProbeShare(Message):
     share: Code
 
 
-class Probe(Message):
-    """Shares of a probe, one for each record."""
+class Probes(Message):
+    """One server's shares of a probe, one for each record."""
 
-    attempt: Attempt
     probes: Annotated[list[ProbeShare], Field(min_length=1, max_length=MAX_REFERENCES)]
 
 
-class Outcome(Message):
-    """Decision of the lite protocol; `None` from the server that does not know it."""
+class Verify(Message):
+    """Probe of an attempt, to A: its shares, and those of B sealed for B."""
 
-    match: bool | None = None
+    attempt: Attempt
+    probes: Annotated[list[ProbeShare], Field(min_length=1, max_length=MAX_REFERENCES)]
+    for_b: Sealed
+
+
+class Decision(Message):
+    """Decision of the lite protocol."""
+
+    match: bool
 
 
 class RecordEpoch(Message):
@@ -148,18 +159,62 @@ class RecordEpoch(Message):
     epoch: Epoch
 
 
-class AskDifference(Message):
-    """Question of A to B for the differences of the shares of an attempt."""
+class AskDifferences(Message):
+    """Question of A to B for the differences of an attempt (lite protocol)."""
 
     attempt: Attempt
     digest: Digest
     records: Annotated[list[RecordEpoch], Field(min_length=1, max_length=MAX_REFERENCES)]
+    for_b: Sealed
 
 
-class Difference(Message):
-    """Share of template XOR share of probe, for each record that was asked for."""
+class Differences(Message):
+    """B's share of template XOR its share of the probe, for each record that was asked for."""
 
     shares: Annotated[list[Code], Few]
+
+
+class AskReplies(Message):
+    """Offers of A to B, one for each record of an attempt (full protocol, `iom.split.comparison.Offer`)."""
+
+    attempt: Attempt
+    digest: Digest
+    records: Annotated[list[RecordEpoch], Field(min_length=1, max_length=MAX_REFERENCES)]
+    for_b: Sealed
+    offers: Annotated[list[Sealed], Few]
+
+
+class Replies(Message):
+    """Replies of B, one for each offer."""
+
+    replies: Annotated[list[Sealed], Few]
+
+
+class Openings(Message):
+    """Openings of A to B, one for each offer."""
+
+    attempt: Attempt
+    openings: Annotated[list[Sealed], Few]
+
+
+class FromB(Message):
+    """Answer of B to the capture side, `ReleaseShares` sealed."""
+
+    sealed: Sealed
+
+
+class ReleaseShares(Message):
+    """One server's table entries under its shares of the secrets, one for each record."""
+
+    shares: Annotated[list[Sealed], Few]
+
+
+class Answers(Message):
+    """Answer of the full protocol: A's entries, B's sealed for the capture side, and what the secrets open."""
+
+    shares: Annotated[list[Sealed], Few]
+    from_b: Sealed
+    releases: Annotated[list[Annotated[bytes, Field(max_length=MAX_SEALED)]], Few]
 
 
 class AskSubject(Message):
@@ -275,81 +330,75 @@ class RevokedRecords(Message):
 
 
 class RefreshPage(Message):
-    """Records to refresh together, at their present epochs, and one server's half of the randomness."""
+    """Records to refresh together, at their present epochs, and one server's public part of a key exchange."""
 
     application: Name
     transaction: Number
     digest: Digest
-    seed: Seed
+    public: Seed
     records: Annotated[list[RecordEpoch], Field(min_length=1, max_length=PAGE)]
 
 
-class RefreshSeed(Message):
-    """The other server's half of the randomness; its shares are prepared."""
+class RefreshAnswer(Message):
+    """The other server's public part, and the records whose shares it has prepared."""
 
-    seed: Seed
-
-
-class Refusal(Message):
-    """The error of a server that refuses."""
-
-    kind: Annotated[str, Field(max_length=32)]
-    text: Annotated[str, Field(max_length=600)]
-    subject: Annotated[str, Field(max_length=MAX_SUBJECT_ID_LENGTH)] = ""
-    retry_after: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    public: Seed
+    records: Annotated[list[Number], Page]
 
 
-_KINDS: dict[str, type[IomError]] = {
-    "revoked": RevokedError,
-    "not enrolled": NotEnrolledError,
-    "enrolled already": AlreadyEnrolledError,
-    "unknown application": UnknownApplicationError,
-    "rate": RateLimitError,
-    "enrolment": EnrolmentError,
-    "server": SplitError,
-}
-_SUBJECT_ERRORS = (RevokedError, NotEnrolledError, AlreadyEnrolledError)
+class RefreshCommit(Message):
+    """Commit of a refresh, with the epochs that it leads to."""
+
+    application: Name
+    transaction: Number
+    records: Annotated[list[RecordEpoch], Field(min_length=1, max_length=PAGE)]
+
+
+class AskRefresh(Message):
+    """Order of an administrator to refresh the next records after a number."""
+
+    application: Name
+    after: Annotated[int, Field(ge=-1, lt=1 << 62)]
+
+
+class Refreshed(Message):
+    """Number of records that were refreshed, and the last one; 0 at the end."""
+
+    count: Annotated[int, Field(ge=0, le=PAGE)]
+    last: Annotated[int, Field(ge=-1, lt=1 << 62)]
 
 
 class Connection(Protocol):
-    """A connection to a share server, such as a client of mutual TLS."""
+    """A connection to a share server, such as `iom._peers.PeerClient`."""
 
     def call(self, action: str, body: bytes) -> bytes:
-        """The answer to an action; an `IomError` where there is none."""
+        """The answer to an action; the server's own `IomError`, or a `PeerError` where there is no answer."""
 
 
-def refusal(error: IomError) -> bytes:
-    """The answer that refuses with an error."""
-    kind = next((name for name, each in _KINDS.items() if isinstance(error, each)), "server")
-    subject = error.subject_id if isinstance(error, _SUBJECT_ERRORS) else ""
-    wait = min(float(error.retry_after), 1e6) if isinstance(error, RateLimitError) else 0.0
-    return REFUSED + Refusal(kind=kind, text=str(error)[:600], subject=subject, retry_after=wait).to_bytes()
+def session_of(attempt: bytes, application: str, subject: str, record: RecordEpoch, digest: bytes) -> Session:
+    """The comparison of a record in an attempt, bound to the settings of the application."""
+    label = record_label(application, subject, record.record) + digest
+    return Session(attempt, hashlib.sha256(b"iom/split/comparison/v1\0" + label).digest(), record.epoch)
 
 
 def ask(connection: Connection, side: str, action: str, message: Message, answer: type[M]) -> M:
-    """The answer of a server.
-
-    Raises:
-        IomError: The error of the server, with its side in front.
-        SplitError: It answers something else.
-    """
-    received = connection.call(action, message.to_bytes())
+    """The answer of a server; its error, or a `PeerError` where it answers something else, with its side in front."""
     try:
-        if received[:1] == OK:
-            return answer.from_bytes(received[1:])
-        if received[:1] != REFUSED:
-            raise SplitError("malformed answer")
-        found = Refusal.from_bytes(received[1:])
-    except SplitError as error:
-        raise SplitError(f"share server {side}: {error}", side=side) from None
-    raise _error_of(side, found)
+        return answer.from_bytes(connection.call(action, message.to_bytes()))
+    except IomError as error:
+        text = "".join(each if each.isprintable() else "?" for each in one_line(error))
+        error.args = (text if text.startswith(_PREFIX) else f"{_PREFIX}{side}: {text}",)
+        raise
 
 
-def _error_of(side: str, found: Refusal) -> IomError:
-    kind = _KINDS.get(found.kind, SplitError)
-    text = f"share server {side}: {''.join(c if c.isprintable() else '?' for c in one_line(found.text))}"
-    if issubclass(kind, _SUBJECT_ERRORS):
-        return kind(text, subject_id=found.subject)
-    if issubclass(kind, RateLimitError):
-        return kind(text, retry_after=found.retry_after)
-    return kind(text, side=side) if issubclass(kind, SplitError) else kind(text)
+def seal(key: bytes, purpose: bytes, attempt: bytes, content: bytes) -> bytes:
+    """Content that one server carries to the other side without reading it (AES-256-GCM), bound to an attempt."""
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, content, _SEALED + purpose + attempt)
+
+
+def unseal(key: bytes, purpose: bytes, attempt: bytes, sealed: bytes) -> bytes:
+    """What `seal` sealed; a `PeerError` for anything else."""
+    with contextlib.suppress(InvalidTag, ValueError):
+        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _SEALED + purpose + attempt)
+    raise PeerError("a sealed message was changed, or belongs to another attempt")

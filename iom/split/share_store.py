@@ -19,11 +19,7 @@ import sqlalchemy as sa
 
 from iom._untrusted import parse_json
 from iom.codes.packing import code_bytes
-from iom.errors import (
-    AlreadyEnrolledError,
-    EnrolmentError,
-    UnknownApplicationError,
-)
+from iom.errors import AlreadyEnrolledError, EnrolmentError, UnknownApplicationError
 from iom.gallery.gallery import Gallery
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import (
@@ -41,12 +37,11 @@ from iom.gallery.models import (
 from iom.gallery.stores.base import BYTES, LONG, REFERENCES, RecordStore
 from iom.gallery.templates import check_seal, sealed, tombstone_of
 from iom.models.face_hasher import FaceHasher
+from iom.split.shares import COMMITMENT_BYTES, SECRET_BYTES, xor
 
 KEY_MODE = "share"
 PREPARED_SECONDS = 3600
 """Age at which a transaction is committed no more, and is dropped where the other server drops it."""
-SECRET_BYTES = 16
-COMMITMENT_BYTES = 32
 MAX_SEALED = 1400
 """Bytes of a sealed secret: 1 KiB with nonce and tag, and room for its form."""
 MAX_REFERENCES = 16
@@ -220,9 +215,7 @@ class ShareStore(Gallery):
             kind = ADDITION if another else ENROLMENT
             connection.execute(_INSERT, [_row(transaction, kind, each, replaces, now) for each in references])
 
-    def commit(
-        self, application: str, transaction: int, records: Collection[int], *, decided: bool = False
-    ) -> None:
+    def commit(self, application: str, transaction: int, records: Collection[int], *, decided: bool = False) -> None:
         """Make the shares of a transaction count, and revoke what they replace; repeatable.
 
         Args:
@@ -275,8 +268,8 @@ class ShareStore(Gallery):
                 share = Share.of(old)
                 share = dataclasses.replace(
                     share,
-                    code=_xor(share.code, change.code),
-                    secret=_xor(share.secret, change.secret),
+                    code=xor(share.code, change.code),
+                    secret=xor(share.secret, change.secret),
                     epoch=change.epoch,
                 )
                 new.append(self._reference(application, old.subject_id, share, created=old.created))
@@ -300,6 +293,12 @@ class ShareStore(Gallery):
         if records:
             with self._changing, self.store._writing(deletes=True) as connection:
                 connection.execute(_DELETE, [{"of_name": application, "of_record": each} for each in records])
+
+    def drop_joined(self, application: str, records: Collection[int]) -> None:
+        """Delete prepared shares of a refresh that the other server began, where they are among `records`."""
+        wanted = set(records)
+        joined = (each for each in self.prepared(application) if each.kind == REFRESH_JOINED)
+        self.drop(application, [each.reference.record for each in joined if each.reference.record in wanted])
 
     def states(self, application: str, records: Sequence[int]) -> list[State]:
         """State of each of these records here."""
@@ -467,11 +466,6 @@ def _prepared_of(row: Any) -> Prepared:
         row.application, row.subject, UNSLOTTED, row.record, row.epoch, row.code, row.seal, row.metadata, row.created
     )
     return Prepared(row.number, row.kind, reference, replaces, row.made)
-
-
-def _xor(left: bytes, right: bytes) -> bytes:
-    """Bytes of equal length, XOR."""
-    return bytes(a ^ b for a, b in zip(left, right, strict=True))
 
 
 def _no_hasher() -> FaceHasher:

@@ -839,7 +839,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
 
 def embed_faces(hasher: FaceHasher, faces: FaceSource, *, checked: bool = True) -> NDArray[np.float32]:
-    """Embeddings `(N, D)` of one or several pictures by a hasher, or the given ones; `checked` as of `Gallery.enroll`."""
+    """Embeddings `(N, D)` of pictures by a hasher, or the given ones; `checked` as of `Gallery.enroll`."""
     given: Any = faces
     is_one = is_picture(given) and getattr(given, "ndim", 0) < 4  # 4: aligned faces in one array
     pictures = [given] if is_one else given if isinstance(given, Sequence | np.ndarray) else []

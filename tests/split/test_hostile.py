@@ -124,7 +124,9 @@ def test_flipped_answers_make_no_match_and_no_secret(pair, face):
     def change(action, body, answer):
         if action == "differences":
             found = messages.Differences.from_bytes(answer)
-            return messages.Differences(shares=[bytes(255 ^ b for b in each[:11]) + each[11:] for each in found.shares]).to_bytes()
+            return messages.Differences(
+                shares=[bytes(255 ^ b for b in each[:11]) + each[11:] for each in found.shares]
+            ).to_bytes()
         if action == "offers":
             found = messages.Replies.from_bytes(answer)
             replies = [Reply.from_bytes(each) for each in found.replies]

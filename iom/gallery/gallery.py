@@ -312,12 +312,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     def embed(self, faces: FaceSource, *, checked: bool = True) -> NDArray[np.float32]:
         """Embeddings `(N, D)` of one or several pictures by the hasher, or the given ones; `checked` as of `enroll`."""
-        given: Any = faces
-        is_one = is_picture(given) and getattr(given, "ndim", 0) < 4  # 4: aligned faces in one array
-        pictures = [given] if is_one else given if isinstance(given, Sequence | np.ndarray) else []
-        if len(pictures) and all(map(is_picture, pictures)):
-            return np.stack([self.hasher.embed_picture(each, checked=checked) for each in pictures])
-        return rows_of(given)
+        return embed_faces(self.hasher, faces, checked=checked)
 
     def enroll_many(
         self,
@@ -943,6 +938,16 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         if not self._is_settled:
             self._reconcile()
             self._is_settled = True
+
+
+def embed_faces(hasher: FaceHasher, faces: FaceSource, *, checked: bool = True) -> NDArray[np.float32]:
+    """Embeddings `(N, D)` of pictures by a hasher, or the given ones; `checked` as of `Gallery.enroll`."""
+    given: Any = faces
+    is_one = is_picture(given) and getattr(given, "ndim", 0) < 4  # 4: aligned faces in one array
+    pictures = [given] if is_one else given if isinstance(given, Sequence | np.ndarray) else []
+    if len(pictures) and all(map(is_picture, pictures)):
+        return np.stack([hasher.embed_picture(each, checked=checked) for each in pictures])
+    return rows_of(given)
 
 
 def _holds_anchor(store: "RecordStore", anchor: Anchor | None) -> bool:

@@ -77,6 +77,11 @@ def warn_unmasked(application: Application) -> None:
 
 def check_hasher(application: Application, hasher: FaceHasher) -> FaceHasher:
     """The hasher, if it makes the codes of the application; warns of keys that hide little, and of missing masks."""
+    if application.key_mode == "share":
+        raise EnrolmentError(
+            f"application {application.name} holds shares of a split gallery: enrol and verify through both of its "
+            "servers (split://...)"
+        )
     encoding = encoding_id(hasher.code_length, hasher.alphabet_size)
     if encoding != application.encoding:
         raise EnrolmentError(
@@ -270,7 +275,7 @@ def _planes(application: Application, codes: Sequence[bytes]) -> NDArray[np.uint
 
 
 Record = Application | Reference | Tombstone
-Sealed = TypeVar("Sealed", Application, Tombstone)
+Sealed = TypeVar("Sealed", Application, Reference, Tombstone)
 
 
 def _message(
@@ -295,7 +300,7 @@ def _seal_of(keys: KeyStore, application: str, record: Record) -> bytes:
 
 
 def sealed(keys: KeyStore, application: str, record: Sealed) -> Sealed:
-    """The settings of an application, or one of its tombstones, with an authentication tag."""
+    """The settings of an application, a reference or a tombstone, with an authentication tag."""
     return dataclasses.replace(record, seal=_seal_of(keys, application, record))
 
 

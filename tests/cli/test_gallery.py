@@ -254,7 +254,7 @@ def test_who_is_enrolled_can_be_asked(iom):
     assert [each["references"] for each in json.loads(iom("list", "--json")[1])["subjects"]] == [1, 1, 0]
     assert iom("list", "--application", "nope")[0] == 2
     shown = json.loads(iom("show", "bob", "--json")[1])
-    assert shown["references"][0].keys() == {"slot", "enrolled", "epoch", "metadata"}
+    assert shown["references"][0].keys() == {"slot", "enrolled", "epoch", "token", "metadata"}
     assert shown["references"][0]["metadata"] == {"fuse": "centroid", "images": 2}
     assert iom("show", "alice")[1].startswith("alice: 1 reference\n  slot 1: enrolled 20")
     assert iom("show", "eve")[0] == 4

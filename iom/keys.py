@@ -88,13 +88,7 @@ class TransformKey:
         The labels are length-prefixed, so that ("ab", "c") and ("a", "bc") give unrelated keys. One expansion block of
         HKDF with SHA-256 (RFC 5869, section 2.3): the master is already uniform, so the extraction step is not needed.
         """
-        if record < 0:
-            raise KeyMaterialError(f"record must not be negative, received {record}")
-        info = b"iom/derive/v1"
-        for label in (application, subject, str(record)):
-            encoded = label.encode("utf-8")
-            info += len(encoded).to_bytes(4, "big") + encoded
-        return TransformKey(hmac.digest(self.secret, info + b"\x01", "sha256"))
+        return TransformKey(hmac.digest(self.secret, derivation_label(application, subject, record), "sha256"))
 
     def permutation(self, size: int) -> "NDArray[np.intp]":
         """Order of `size` embedding dimensions, the same on every machine and NumPy version.
@@ -168,6 +162,17 @@ class TransformKey:
                 "a stored key is truncated or damaged: its check does not hold; take it from a backup of the key store"
             )
         return cls(secret)
+
+
+def derivation_label(application: str, subject: str, record: int) -> bytes:
+    """The message whose HMAC-SHA-256 under a master is the key of a record, see `TransformKey.derive`."""
+    if record < 0:
+        raise KeyMaterialError(f"record must not be negative, received {record}")
+    info = b"iom/derive/v1"
+    for label in (application, subject, str(record)):
+        encoded = label.encode("utf-8")
+        info += len(encoded).to_bytes(4, "big") + encoded
+    return info + b"\x01"
 
 
 def _check(secret: bytes) -> str:

@@ -46,6 +46,10 @@ class KeyKindWarning(UserWarning):
     """Keys of this kind do not hide an embedding from an attacker who has its code."""
 
 
+class UnmaskedWarning(UserWarning):
+    """One key serves all records of an application, and its codes are stored without masks."""
+
+
 class BystanderWarning(UserWarning):
     """A picture shows further faces; the largest was taken."""
 

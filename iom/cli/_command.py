@@ -30,6 +30,7 @@ from iom.errors import (
     PrecisionWarning,
     RevokedError,
     StoreError,
+    UnmaskedWarning,
     needs_train,
 )
 from iom.pretrained import BUNDLED
@@ -406,13 +407,14 @@ def _warnings_in_one_line() -> Iterator[None]:
     show_others = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, BystanderWarning | KeyKindWarning | PrecisionWarning):
+        if issubclass(category, BystanderWarning | KeyKindWarning | PrecisionWarning | UnmaskedWarning):
             print(f"warning: {message}", file=sys.stderr)
         else:
             show_others(message, category, *place, **more)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", KeyKindWarning)
+        warnings.simplefilter("default", UnmaskedWarning)
         warnings.simplefilter("always", BystanderWarning)
         warnings.showwarning = show
         yield

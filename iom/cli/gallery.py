@@ -57,12 +57,6 @@ key stores     PATH  file:PATH  file:PATH?key-file=PATH  environment:NAME?file=P
                several of them joined by +: all are needed
 """,
 )
-COMMON_KEY = (
-    "note: one key serves all records. Until a later version, whoever holds the record store and "
-    "knows enough of the enrolled faces opens the other templates without the key: about ten with "
-    "permutation keys, about as many as an embedding has dimensions with orthogonal ones. --masked "
-    "codes are not opened this way"
-)
 
 
 def no_hasher() -> "FaceHasher":
@@ -145,11 +139,7 @@ Fuse = Annotated[
 
 
 @command(
-    "init",
-    examples=(
-        "--gallery sqlite:///door.db --keys file:door.keys",
-        "--application gate --key-mode application --masked",
-    ),
+    "init", examples=("--gallery sqlite:///door.db --keys file:door.keys", "--application gate --key-mode application")
 )
 def init(
     *,
@@ -157,16 +147,23 @@ def init(
     key_mode: Annotated[
         str, option("one for each record, or for all: worth more to a thief", type=Choice(KEY_MODES))
     ] = "subject",
-    masked: Annotated[bool, option("store codes under one-time masks")],
+    masked: Annotated[
+        bool | None,
+        option(
+            "store codes under one-time masks (default: where one key serves all records)",
+            flag="--masked/--unmasked",
+            default=None,
+            show_default=False,
+        ),
+    ],
     threshold: Annotated[int | None, option("differing positions (default: as calibrated)", "N")],
     models: HasherOptions,
 ) -> Answer:
     """Make a gallery, or another application in it."""
     with place.open(models.load(opens_embedder=False), create=True) as gallery:
         made = gallery.create_application(place.application, threshold=threshold, key_mode=key_mode, masked=masked)
-    text = f"application {made.name}: {made.encoding}, key of each {made.key_mode}, threshold {made.threshold}"
-    if made.key_mode == "application" and not made.masked:
-        text += f"\n{COMMON_KEY}"
+    masks = ", masked" if made.masked else ""
+    text = f"application {made.name}: {made.encoding}, key of each {made.key_mode}{masks}, threshold {made.threshold}"
     return Answer(_facts(made), text)
 
 
@@ -507,14 +504,23 @@ def erase(place: GalleryOptions) -> Answer:
     return Answer({"erased": True}, "overwritten; copies and backups are not reached by this")
 
 
-@command("migrate", examples=("--gallery sqlite:///door.db --keys file:door.keys",))
+@command(
+    "migrate", examples=("--gallery sqlite:///door.db --keys file:door.keys", "--mask", "--mask --application gate")
+)
 def migrate(
+    mask: Annotated[bool, option("put codes under masks: of --application, or all that are under a common key")],
     new_keys: Annotated[Path | None, option("new key file (default: the old one's name and .v2)", "FILE")],
-    place: GalleryOptions,
+    place: Annotated[GalleryOptions, {"application": {"default": None}}],
 ) -> Answer:
-    """Convert a gallery that an older version made."""
+    """Convert a gallery that an older version made, or put its codes under masks."""
     from iom.gallery.migration import migrate
 
+    if mask and new_keys is not None:
+        raise ConfigError("migrate: --mask keeps the key store; --new-keys is for galleries of version 0.1.0")
+    if mask:
+        return _mask(place)
+    if place.application is not None:
+        raise ConfigError("migrate: a gallery is converted as a whole; --application goes with --mask")
     done = migrate(place.gallery, place.keys, new_key_file=new_keys, passphrase=place.passphrase)
     lines = [
         f"converted {counted(done.applications, 'application')}, "
@@ -528,6 +534,27 @@ def migrate(
             "their ids, which were not in Unicode's form NFC"
         )
     return Answer(dataclasses.asdict(done), "\n".join(lines))
+
+
+def _mask(place: GalleryOptions) -> Answer:
+    import warnings
+
+    from iom.errors import UnmaskedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnmaskedWarning)  # it would advise this very command
+        with place.open() as gallery, goes_on_when_repeated():
+            names = [place.application] if place.application is not None else gallery.unmasked()
+            counts = {name: gallery.mask(application=name) for name in names}
+            if not names:
+                gallery.erase()  # an earlier run may have been stopped before it
+    lines = [f"application {name}: {counted(count, 'reference')} put under masks" for name, count in counts.items()]
+    lines += [] if names else ["every application with a common key has masks"]
+    lines.append(
+        "what stood there before is overwritten; copies and backups of the record store still hold codes without "
+        "masks: destroy them"
+    )
+    return Answer({"masked": counts}, "\n".join(lines))
 
 
 @command(

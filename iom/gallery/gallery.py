@@ -52,6 +52,8 @@ from iom.gallery.templates import (
     rows_of,
     sealed,
     tombstone_of,
+    under_masks,
+    warn_unmasked,
 )
 from iom.keys import check_key_kind
 from iom.models.face_hasher import FaceHasher, load
@@ -183,15 +185,16 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 )
 
     def create_application(
-        self, name: str, *, threshold: int | None = None, key_mode: str = "subject", masked: bool = False
+        self, name: str, *, threshold: int | None = None, key_mode: str = "subject", masked: bool | None = None
     ) -> Application:
-        """Make an application for codes of the hasher; warns of keys that hide little.
+        """Make an application for codes of the hasher; warns of keys that hide little, and of missing masks.
 
         Args:
             name: 1 to 64 letters, digits and `_.-`.
             threshold: Maximum number of differing positions that matches; `None` takes the hasher's calibration.
             key_mode: `subject` or `application`.
-            masked: Store codes under one-time masks.
+            masked: Store codes under one-time masks; by default where one key serves all records, in key mode
+                `application`.
 
         Raises:
             EnrolmentError: The name is taken, or there is neither threshold nor calibration.
@@ -213,10 +216,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             model=self.hasher.fingerprint,
             threshold=threshold,
             key_mode=key_mode,
-            masked=masked,
+            masked=key_mode == "application" if masked is None else masked,
             created=int(time.time()),
         )
-        check_key_kind(self.hasher.key_kind, application=name, masked=masked)
+        check_key_kind(self.hasher.key_kind, application=name, masked=application.masked)
         return self.add_application(application)
 
     def add_application(self, application: Application) -> Application:
@@ -226,6 +229,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         no retired key is used again.
         """
         self._finish_settling()
+        warn_unmasked(application)
         known = self.keys.state().known(application.name).settings
         if known is not None and known != dataclasses.replace(application, seal=b""):
             application = dataclasses.replace(
@@ -307,12 +311,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
 
     def embed(self, faces: FaceSource, *, checked: bool = True) -> NDArray[np.float32]:
         """Embeddings `(N, D)` of one or several pictures by the hasher, or the given ones; `checked` as of `enroll`."""
-        given: Any = faces
-        is_one = is_picture(given) and getattr(given, "ndim", 0) < 4  # 4: aligned faces in one array
-        pictures = [given] if is_one else given if isinstance(given, Sequence | np.ndarray) else []
-        if len(pictures) and all(map(is_picture, pictures)):
-            return np.stack([self.hasher.embed_picture(each, checked=checked) for each in pictures])
-        return rows_of(given)
+        return embed_faces(self.hasher, faces, checked=checked)
 
     def enroll_many(
         self,
@@ -337,20 +336,24 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             new = self._new_references(found, ids, embeddings, metadata)
             event = self.event("enroll", application, ids)
             with self._forgetting_masks_on_error(found, new):
-                added = self.store.add(new, event, another=another, returning=allow_revoked)
+                added = self.store.add(new, event, another=another, returning=allow_revoked, masked=found.masked)
             self._settle(application)
         return added
 
-    def add_references(self, application: str, references: Sequence[Reference]) -> None:
+    def add_references(self, application: str, references: Sequence[Reference], *, masked: bool) -> None:
         """Add references made by a gallery of this key store, for imports; the caller leaves out revoked ones.
 
-        Their record numbers are never given out again.
+        Their record numbers are never given out again. Codes that are not `masked` get masks where those of the
+        application have them.
         """
         self._finish_settling()
         self.keys.claim_records(application, max(each.record for each in references) + 1)
+        found = self.application(application)
+        if found.masked and not masked:
+            references = under_masks(self.keys, found, references)
         subject_ids = [each.subject_id for each in references]
         event = self.event("import", application, subject_ids)
-        self.store.add(references, event, imported=True)
+        self.store.add(references, event, imported=True, masked=found.masked)
         self._settle(application)
 
     def verify(
@@ -363,8 +366,11 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             NotEnrolledError: The subject was never enrolled.
             RevokedError: The subject was revoked.
         """
-        found = self.application(application)
-        references = self.references(subject_id, application=application)
+        while True:
+            found = self.application(application)
+            references = self.references(subject_id, application=application)
+            if found.masked or not self.application(application).masked:
+                break  # both were read before `mask`, or both after it
         for reference in references:
             check_seal(self.keys, reference)
         hasher = check_hasher(found, self.hasher)
@@ -475,9 +481,33 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         new = [each.changed(slot=next(slots, UNSLOTTED)) for each in new]  # surplus ones stay without a slot
         tombstones = [tombstone_of(self.keys, each) for each in old]
         with self._forgetting_masks_on_error(found, new):
-            added = self.store.replace(tombstones, new, self.event("renew", application, ids))
+            added = self.store.replace(tombstones, new, self.event("renew", application, ids), masked=found.masked)
         self._settle(application, revoked=tombstones)
         return added
+
+    def unmasked(self) -> list[str]:
+        """Names of the applications whose records share one key and whose codes have no masks."""
+        applications = self.store.applications()
+        return [each.name for each in applications if each.key_mode == "application" and not each.masked]
+
+    def mask(self, *, application: str = DEFAULT_APPLICATION) -> int:
+        """Put the codes of an application under one-time masks, in place, and overwrite what stood there before.
+
+        One transaction of the record store: an interrupted call has done all of it or nothing, and can be repeated.
+        Other processes may use the gallery meanwhile; what they are about to write is refused. Copies and backups of
+        the record store are not reached.
+
+        Returns:
+            How many references got a mask; 0 where they have them already.
+
+        Raises:
+            StoreError: A reference was changed outside of the gallery; nothing was written. Or another process keeps
+                the old codes from being overwritten; a second call does that.
+        """
+        self._finish_settling()
+        count = self._mask(self.application(application))
+        self.erase()
+        return count
 
     def rotate(self, *, application: str = DEFAULT_APPLICATION, retire: bool = False) -> Application:
         """Give an application in key mode `application` a new key for later enrolments.
@@ -642,12 +672,11 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             keys.note_rollback(head)
         for application in store.applications():
             name = application.name
+            warn_unmasked(application)
             last = store.audit_head(name)
             if last is None or not store.chain.holds(last):
                 continue  # its log was emptied or forged, which `check` reports
             known = keys.state().known(name).settings
-            if is_older and known is not None and application.revision < known.revision:
-                self._change(known, "restore")
             revoked = keys.revoked(name)
             tombstones = [each for each in store.tombstones(name) if each.record not in revoked]
             if unknown := [each for each in tombstones if holds_seal(keys, name, each)]:
@@ -655,6 +684,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             if revived := store.by_record(name, list(revoked)):
                 subjects = [reference.subject_id for reference in revived]
                 store.revoke(name, [tombstone_of(keys, each) for each in revived], self.event("revoke", name, subjects))
+            if is_older and known is not None and application.revision < known.revision:
+                if known.masked and not application.masked:
+                    self._mask(application)
+                self._change(known, "restore")
             self._settle_rest(name)
 
     def _settle_rest(self, name: str) -> None:
@@ -696,6 +729,24 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self.store.update_application(changed, event, retired=retired)
         self._settle(changed.name, changed, revoked=retired or ())
         return changed
+
+    def _mask(self, application: Application) -> int:
+        name, count = application.name, 0
+
+        def masked(known: Application, page: list[Reference]) -> list[Reference]:
+            nonlocal count
+            count += len(page)
+            return under_masks(self.keys, known, page)
+
+        def changed(known: Application) -> tuple[Application, AuditEvent]:
+            for problem in self._settings_problems(known, None):
+                raise StoreError(f"{problem}; nothing was written. See iom check")
+            new = sealed(self.keys, name, dataclasses.replace(known, masked=True, revision=known.revision + 1))
+            return new, self.event("mask", name)
+
+        new = self.store.mask(name, masked, changed)
+        self._settle(name, new)
+        return count
 
     def _settings_problems(self, application: Application, known: Application | None) -> Iterator[str]:
         if not holds_seal(self.keys, application.name, application):
@@ -842,6 +893,16 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         if not self._is_settled:
             self._reconcile()
             self._is_settled = True
+
+
+def embed_faces(hasher: FaceHasher, faces: FaceSource, *, checked: bool = True) -> NDArray[np.float32]:
+    """Embeddings `(N, D)` of pictures by a hasher, or the given ones; `checked` as of `Gallery.enroll`."""
+    given: Any = faces
+    is_one = is_picture(given) and getattr(given, "ndim", 0) < 4  # 4: aligned faces in one array
+    pictures = [given] if is_one else given if isinstance(given, Sequence | np.ndarray) else []
+    if len(pictures) and all(map(is_picture, pictures)):
+        return np.stack([hasher.embed_picture(each, checked=checked) for each in pictures])
+    return rows_of(given)
 
 
 def _holds_anchor(store: "RecordStore", anchor: Anchor | None) -> bool:

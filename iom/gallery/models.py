@@ -40,7 +40,8 @@ class Application:
         encoding: Stored form of its codes, see `encoding_id`.
         model: Fingerprint of hasher and embedder; codes of two models are not comparable.
         threshold: Largest number of differing positions that is a match.
-        key_mode: `subject` (one key for each record) or `application` (one key for each epoch).
+        key_mode: `subject` (one key for each record), `application` (one key for each epoch) or `share` (shares of
+            codes, and one half of a key for each record: one server of a split gallery).
         masked: Whether codes are stored under a one-time XOR mask, which the key store keeps.
         epoch: Key epoch of new references in key mode `application`.
         created: Seconds since 1970.

@@ -177,6 +177,8 @@ class Searcher:
             for reference in page:
                 if reference.record in near:
                     check_seal(self._keys, reference)
+        if self._is_masked_now(application):
+            return self.search(self._store.application(name), hasher, embedding, top=top, threshold=threshold)
         return hits
 
     def candidates(self, application: Application, hits: Sequence[Hit], threshold: int) -> list[Candidate]:
@@ -213,8 +215,15 @@ class Searcher:
                 index.delete(revoked)
                 if not len(index):
                     del indexes[epoch]
+            if self._is_masked_now(application):
+                self._indexes.pop(name, None)
+                return self.refresh(self._store.application(name))
             self._indexes[name] = version, indexes
             return indexes
+
+    def _is_masked_now(self, application: Application) -> bool:
+        """Whether codes that were read as those of an application without masks may have been under masks."""
+        return not application.masked and self._store.application(application.name).masked
 
     def _append(
         self, application: Application, indexes: dict[int, CodeIndex], page: Sequence[Reference], capacity: int

@@ -187,7 +187,7 @@ def differing_positions(own: bytes, theirs: bytes, terms: Terms) -> int:
 class FullComparisonA:
     """A's side of one full comparison: `offer`, then `finish`, once each.
 
-    `probe` is A's share of the probe; `take` gives a correlation that was never used (`Correlations.take`).
+    `probe` is A's share of the probe; `take` gives a correlation that was never used (`CorrelationsA.take`).
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class FullComparisonB:
     """B's side of one full comparison: `reply`, then `finish`, once each.
 
     `probe` is B's share of the probe; `claim` gives the correlation of a deal and index, if it was never used
-    (`Correlations.claim`).
+    (`CorrelationsB.claim`).
     """
 
     def __init__(

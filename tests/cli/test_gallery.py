@@ -538,12 +538,43 @@ def test_orthogonal_keys_are_not_warned_of(iom):
 
 
 @pytest.mark.parametrize(
-    ("options", "noted"),
-    [((), False), (("--key-mode", "application"), True),
-     (("--key-mode", "application", "--masked"), False)],
+    ("options", "masked"),
+    [((), False), (("--masked",), True), (("--unmasked",), False),
+     (("--key-mode", "application"), True), (("--key-mode", "application", "--masked"), True),
+     (("--key-mode", "application", "--unmasked"), False)],
 )  # fmt: skip
-def test_a_common_key_is_told_what_known_faces_open(iom, options, noted):
-    """Codes under one key, and enrolled faces that are known, open the others."""
-    _, shown, _ = iom("init", *options)
-    assert ("knows enough of the enrolled faces" in shown) == noted
-    assert len(shown.splitlines()) == 1 + noted
+def test_codes_under_a_common_key_have_masks_unless_told_otherwise(iom, options, masked):
+    _, shown, error = iom("init", *options)
+    assert (", masked" in shown) == masked
+    is_open = "application" in options and not masked
+    assert error.count("knows about ten of the enrolled faces") == is_open
+    assert len(error.splitlines()) == is_open
+    for command in (("enroll", "alice", "0.jpg"), ("identify", "0.jpg"), ("stats",)):
+        assert iom(*command)[2].count("iom migrate --mask --application default") == is_open
+
+
+def test_codes_are_put_under_masks(iom):
+    iom("init", "--key-mode", "application", "--unmasked")
+    iom("init", "--application", "gate", "--key-mode", "application", "--unmasked")
+    iom("init", "--application", "own")
+    iom("enroll", "alice", "0.jpg")
+    assert iom("migrate", "--mask", "--application", "own")[1].startswith("application own: 0 references")
+    code, shown, error = iom("migrate", "--mask", "--json")
+    assert (code, json.loads(shown)["masked"], error) == (0, {"default": 1, "gate": 0}, "")
+    assert iom("verify", "alice", "0.jpg")[::2] == (0, "")
+    assert iom("identify", "0.jpg")[0] == 0
+    code, shown, _ = iom("migrate", "--mask")
+    assert (code, shown.splitlines()[0]) == (0, "every application with a common key has masks")
+    assert iom("check")[:2] == (0, "no problems\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(("--mask", "--new-keys", "new.keys"), "--mask keeps the key store"),
+     (("--application", "gate"), "goes with --mask"), (("--mask", "--application", "no"), "no application 'no'")],
+)  # fmt: skip
+def test_options_of_migrate_that_do_not_fit(iom, options, told):
+    iom("init")
+    code, _, error = iom("migrate", *options)
+    assert code == 2
+    assert told in error

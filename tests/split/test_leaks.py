@@ -288,3 +288,19 @@ def test_what_the_capture_side_gets_without_a_match_is_noise():
     assert len(joined) == 40
     assert len(alone) == 160
     assert secret not in joined | alone
+
+
+def test_a_dealer_that_is_the_capture_side_learns_the_distance():
+    """Why it has to be another: who knows both tables and the secret knows which two entries came."""
+    code = codes(1, 8)[0]
+    for distance in (25, 40, 64):
+        world = World.random(code, near(code, distance))
+        view_a, view_b, match = world.run()
+        assert not match
+        entry = xor(xor(view_a[-1][-48:-32], view_b[-1][-48:-32]), world.secret)
+        every = {
+            xor(world.part_a.entry(opened), world.part_b.entry(opened)): d
+            for d in range(65)
+            for opened in [(d * world.delta + world.mask) % TERMS.modulus]
+        }
+        assert every[entry] == distance

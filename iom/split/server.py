@@ -13,12 +13,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from pathlib import Path
 
 from iom.codes.packing import encoding_shape
 from iom.errors import (
     BusyError,
     ConfigError,
+    CorrelationError,
     EnrolmentError,
     IomError,
     NotEnrolledError,
@@ -40,7 +41,7 @@ from iom.split.comparison import (
     difference_share,
     differing_positions,
 )
-from iom.split.correlations import Claimed, CorrelationA, CorrelationB, Terms
+from iom.split.correlations import CorrelationsA, CorrelationsB, Terms
 from iom.split.messages import (
     PAGE,
     Answers,
@@ -137,16 +138,6 @@ class _Attempt:
         return Terms(*encoding_shape(self.application.encoding), self.application.threshold)
 
 
-class Correlations(Protocol):
-    """One server's part of dealt correlations, each of which is used once."""
-
-    def take(self) -> Claimed[CorrelationA]:
-        """The next correlation of A."""
-
-    def claim(self, deal: bytes, index: int) -> Claimed[CorrelationB]:
-        """The correlation of B that A has taken."""
-
-
 class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
     """The actions of one share server; threads may share it.
 
@@ -168,7 +159,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         roles: Mapping[str, str],
         peer: Connection,
         *,
-        correlations: Correlations | None = None,
+        correlations: CorrelationsA | CorrelationsB | None = None,
         failures: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -378,7 +369,10 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         shares: Sequence[Share],
         probes: Sequence[bytes],
     ) -> Answers:
-        digest, take = settings_digest(attempt.application), self._dealt().take
+        digest, dealt = settings_digest(attempt.application), self._dealt(attempt)
+        if not isinstance(dealt, CorrelationsA):
+            raise StoreError("expected the correlations of side A; see --correlations")
+        take = dealt.take
         comparisons = [
             FullComparisonA(attempt.terms(), self._session(message.attempt, attempt, record, digest), *pair, take)
             for record, pair in zip(records, zip(shares, probes, strict=True), strict=True)
@@ -390,7 +384,11 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             for_b=message.for_b,
             offers=[each.offer().to_bytes() for each in comparisons],
         )
-        replies = ask(self._peer, self.other, "offers", question, Replies).replies
+        try:
+            replies = ask(self._peer, self.other, "offers", question, Replies).replies
+        except CorrelationError as error:
+            dealt.skip_to(error.mark)  # what B used before a crash
+            raise
         if len(replies) != len(comparisons):
             raise PeerError("share server b: expected one reply for each record")
         done = [each.finish(Reply.from_bytes(reply)) for each, reply in zip(comparisons, replies, strict=True)]
@@ -409,16 +407,18 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             return Differences(shares=[difference_share(*pair, terms) for pair in zip(shares, probes, strict=True)])
 
     def _replies(self, caller: str, message: AskReplies) -> Replies:
-        claim = self._dealt().claim
         attempt = self._popped(message.attempt)
         with contextlib.ExitStack() as budget:
             budget.push(attempt.budget)
+            dealt = self._dealt(attempt)
+            if not isinstance(dealt, CorrelationsB):
+                raise StoreError("expected the correlations of side B; see --correlations")
             shares, probes = self._asked(attempt, message)
             if len(message.offers) != len(shares):
                 raise PeerError("expected one offer for each record")
             attempt.comparisons = [
                 FullComparisonB(
-                    attempt.terms(), self._session(message.attempt, attempt, record, message.digest), *pair, claim
+                    attempt.terms(), self._session(message.attempt, attempt, record, message.digest), *pair, dealt.claim
                 )
                 for record, pair in zip(message.records, zip(shares, probes, strict=True), strict=True)
             ]
@@ -448,9 +448,15 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
     def _session(self, number: bytes, attempt: _Attempt, record: RecordEpoch, digest: bytes) -> Session:
         return session_of(number, attempt.application.name, attempt.subject, record, digest)
 
-    def _dealt(self) -> Correlations:
+    def _dealt(self, attempt: _Attempt) -> CorrelationsA | CorrelationsB:
+        """The correlations, if they were dealt for what is compared."""
         if self._correlations is None:
             raise NotPermittedError("this server has no correlations: it compares by the lite protocol only")
+        if self._correlations.terms != attempt.terms():
+            raise EnrolmentError(
+                f"application {attempt.application.name}: the correlations were dealt for another code or threshold "
+                f"({self._correlations.terms}): deal anew for both servers (iom deal)"
+            )
         return self._correlations
 
     def _enrolled(self, caller: str, message: AskSubject) -> Enrolled:
@@ -630,6 +636,11 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             if state.name != "revoked" and state.epoch < each.epoch:
                 raise EnrolmentError("the refresh is not prepared on this server; its subjects must be renewed")
         return Done()
+
+
+def open_correlations(path: Path, side: str) -> CorrelationsA | CorrelationsB:
+    """One side's file of `iom deal`."""
+    return CorrelationsA(path) if side == "a" else CorrelationsB(path)
 
 
 class _Audit:

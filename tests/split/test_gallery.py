@@ -258,8 +258,41 @@ def test_different_thresholds_are_refused(pair):
     for refused in (lambda: pair.gallery.verify("alice", ALICE), lambda: pair.gallery.enroll("bob", BOB)):
         with pytest.raises(EnrolmentError, match="different settings"):
             refused()
-    pair.stores["a"].set_threshold(80)
+    pair.stores["b"].set_threshold(50)
     assert pair.gallery.verify("alice", ALICE).match
+    for side in "ab":
+        pair.stores[side].set_threshold(80)
+    if pair.protocol == "full":
+        with pytest.raises(EnrolmentError, match="deal anew"):
+            pair.gallery.verify("alice", ALICE)
+    else:
+        assert pair.gallery.verify("alice", ALICE).match
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_verifications_go_on_after_a_restart(pair, side):
+    pair.gallery.enroll("alice", ALICE)
+    for _ in range(3):
+        assert pair.gallery.verify("alice", again(ALICE)).match
+        pair.restart(side)
+
+
+def test_a_release(pair):
+    if pair.protocol == "lite":
+        with pytest.raises(EnrolmentError, match="only the full protocol"):
+            pair.gallery.enroll("alice", ALICE, release=b"open sesame")
+        return
+    pair.gallery.enroll("alice", ALICE, release=b"open sesame")
+    assert pair.gallery.verify("alice", again(ALICE)).released == b"open sesame"
+    assert pair.gallery.verify("alice", EVE).released is None
+    pair.gallery.refresh("b")
+    assert pair.gallery.verify("alice", again(ALICE)).released == b"open sesame"
+    pair.gallery.renew("alice", BOB)
+    assert pair.gallery.verify("alice", again(BOB)).released is None
+    with pytest.raises(EnrolmentError, match="1024"):
+        pair.gallery.renew("alice", BOB, release=bytes(1025))
+    pair.gallery.renew("alice", BOB, release=bytes(1024))
+    assert pair.gallery.verify("alice", again(BOB)).released == bytes(1024)
 
 
 def test_the_audit_log_has_who_verified_whom(pair):

@@ -178,6 +178,10 @@ class RevokedError(_SubjectError):
     """The template or its key was revoked; it is refused for ever."""
 
 
+class TokenError(_SubjectError):
+    """The token of the subject is missing, is another one, or cannot be read."""
+
+
 class UnknownApplicationError(EnrolmentError):
     """The gallery has no application of that name."""
 

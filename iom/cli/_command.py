@@ -30,6 +30,7 @@ from iom.errors import (
     PrecisionWarning,
     RevokedError,
     StoreError,
+    TokenError,
     UnmaskedWarning,
     needs_train,
 )
@@ -49,6 +50,7 @@ EXIT_CODES: dict[int, tuple[tuple[type[BaseException], ...], str]] = {
     4: ((RevokedError,), "the subject was revoked"),
     5: ((FaceError,), "an image cannot be used as a face"),
     6: ((StoreError, KeyMaterialError), "record store or key store: missing, damaged, wrong passphrase or key"),
+    7: ((TokenError,), "the token of the subject is missing, is another one, or cannot be read"),
     141: ((BrokenPipeError,), "standard output was closed, as by head"),
     2: ((IomError, OSError, MemoryError), "wrong arguments, configuration or input; a file cannot be read or written"),
     BUG: ((), "an error of the program, with its traceback"),

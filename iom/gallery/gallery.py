@@ -25,6 +25,7 @@ from iom.errors import (
     RevokedError,
     StoreError,
     StoreNotFoundError,
+    TokenError,
     UnknownApplicationError,
 )
 from iom.gallery.key_store import Anchor, KeyState, KeyStore, PassphraseSource, open_key_store
@@ -45,6 +46,7 @@ from iom.gallery.search import Candidate, Searcher, distances_to
 from iom.gallery.templates import (
     check_hasher,
     check_seal,
+    check_token,
     holds_seal,
     make_references,
     reserve_records,
@@ -54,7 +56,7 @@ from iom.gallery.templates import (
     under_masks,
     warn_unmasked,
 )
-from iom.keys import check_key_kind
+from iom.keys import SubjectToken, check_key_kind
 from iom.models.face_hasher import FaceHasher, load
 from iom.models.verification import Verification, decide
 from iom.photos.images import Picture, is_picture
@@ -276,6 +278,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         another: bool = False,
         allow_revoked: bool = False,
         checked: bool = True,
+        token: SubjectToken | None = None,
     ) -> list[Reference]:
         """Enrol one subject; each picture, or each row of embeddings, becomes a reference.
 
@@ -288,25 +291,24 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             another: Add references to a subject that is enrolled already.
             allow_revoked: Enrol a revoked subject again, under a fresh key, as `renew` does.
             checked: Refuse pictures of faces that are small or blurred, and aligned ones in which no face is found.
+            token: A part of the key that the subject keeps: without it the references are never compared. They are
+                left out of searches.
 
         Raises:
             FaceError: A picture cannot be read, or has no face to compare; `status` says which.
             AlreadyEnrolledError: The subject has a valid reference.
+            TokenError: The other references of the subject need another token, or none.
             RevokedError: The subject was revoked; or its key was, and the application's common key has not been rotated
                 since.
             EnrolmentError: Unknown application, or an application of another model.
         """
-        self._application_or_default(application)
-        check_subject_id(subject_id)
+        self._refuse_token(self._application_or_default(application), token)
+        subject_id = check_subject_id(subject_id)
+        if another:
+            check_token(subject_id, self._valid(application, subject_id), token)
         rows = self.embed(faces, checked=checked)
-        return self.enroll_many(
-            [subject_id] * len(rows),
-            rows,
-            application=application,
-            metadata=[metadata] * len(rows),
-            another=another,
-            allow_revoked=allow_revoked,
-        )
+        places = [(subject_id, metadata)] * len(rows)
+        return self._enroll(application, places, rows, another=another, allow_revoked=allow_revoked, token=token)
 
     def embed(self, faces: FaceSource, *, checked: bool = True) -> NDArray[np.float32]:
         """Embeddings `(N, D)` of one or several pictures by the hasher, or the given ones; `checked` as of `enroll`."""
@@ -323,16 +325,38 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         allow_revoked: bool = False,
     ) -> list[Reference]:
         """Enrol a batch of embeddings `(N, D)` as `enroll` does, all or none; durable when it returns."""
+        rows = rows_of(embeddings)
+        metadata = [None] * len(rows) if metadata is None else metadata
+        if not len(rows) == len(subject_ids) == len(metadata):
+            raise EnrolmentError(
+                f"expected one subject id and one metadata for each of {len(rows)} embeddings, "
+                f"received {len(subject_ids)} and {len(metadata)}"
+            )
+        places = list(zip(subject_ids, metadata, strict=True))
+        return self._enroll(application, places, rows, another=another, allow_revoked=allow_revoked)
+
+    def _enroll(
+        self,
+        application: str,
+        places: Sequence[tuple[str, Mapping[str, Any] | None]],
+        rows: NDArray[np.float32],
+        *,
+        another: bool,
+        allow_revoked: bool,
+        token: SubjectToken | None = None,
+    ) -> list[Reference]:
         self._finish_settling()
         found = self._application_or_default(application)
-        ids = [check_subject_id(each) for each in subject_ids]
+        ids = [check_subject_id(each) for each, _ in places]
+        for subject_id in set(ids) if another else ():
+            check_token(subject_id, self._valid(application, subject_id), token)
         if not allow_revoked:  # whatever the record store says
             for subject_id in self.keys.revoked_epochs(application).keys() & set(ids):
                 if not self._valid(application, subject_id):
                     raise revoked_subject(subject_id)
         self._refuse_epoch(found, ids)
         with _gc_paused(len(ids)):
-            new = self._new_references(found, ids, embeddings, metadata)
+            new = self._new_references(found, ids, rows, [each for _, each in places], token=token)
             event = self.event("enroll", application, ids)
             with self._forgetting_masks_on_error(found, new):
                 added = self.store.add(new, event, another=another, returning=allow_revoked, masked=found.masked)
@@ -356,12 +380,22 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self._settle(application)
 
     def verify(
-        self, subject_id: str, face: FaceSource, *, application: str = DEFAULT_APPLICATION, checked: bool = True
+        self,
+        subject_id: str,
+        face: FaceSource,
+        *,
+        application: str = DEFAULT_APPLICATION,
+        checked: bool = True,
+        token: SubjectToken | None = None,
     ) -> Verification:
-        """Compare one picture, or one embedding `(D,)`, with the references of a subject; `checked` as of `enroll`.
+        """Compare one picture, or one embedding `(D,)`, with the references of a subject.
+
+        `checked` and `token` are those of `enroll`.
 
         Raises:
             FaceError: The picture cannot be read, or has no face to compare; `status` says which.
+            TokenError: The subject was enrolled with a token, and this is none or another one; or without one. Nothing
+                was compared.
             NotEnrolledError: The subject was never enrolled.
             RevokedError: The subject was revoked.
         """
@@ -372,8 +406,10 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
                 break  # both were read before `mask`, or both after it
         for reference in references:
             check_seal(self.keys, reference)
+        check_token(subject_id, references, token)
         hasher = check_hasher(found, self.hasher)
-        distances = distances_to(self.keys, found, hasher, references, _one(self.embed(face, checked=checked)))
+        probe = _one(self.embed(face, checked=checked))
+        distances = distances_to(self.keys, found, hasher, references, probe, token=token)
         best = int(np.argmin(distances))
         return decide(hasher.calibration, int(distances[best]), found.threshold, references[best].slot)
 
@@ -388,6 +424,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         checked: bool = True,
     ) -> list[Candidate]:
         """Search for one picture, or one embedding `(D,)`: each subject at most once, the nearest first.
+
+        Subjects with a token are left out.
 
         Args:
             face: A picture with one face, or an embedding of unit length.
@@ -447,15 +485,18 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         application: str = DEFAULT_APPLICATION,
         metadata: Mapping[str, Any] | None = None,
         checked: bool = True,
+        token: SubjectToken | None = None,
     ) -> list[Reference]:
         """Revoke the references of a subject, or one, and enrol it under fresh keys, in one transaction.
 
-        A revoked subject can be renewed, too. `faces` and `checked` are those of `enroll`.
+        A revoked subject can be renewed, too. `faces`, `checked` and `token` are those of `enroll`; a subject with a
+        token needs a new one, and the old one serves for nothing afterwards.
 
         Raises:
             FaceError: A picture cannot be read, or has no face to compare; `status` says which.
             NotEnrolledError: The subject was never enrolled.
             EnrolmentError: The application's common key has not been rotated since the enrolment.
+            TokenError: A subject with a token was given none, or its old one.
             RevokedError: The same for a revoked subject; or the subject has used up every part, with keys of kind
                 `part`.
         """
@@ -468,6 +509,8 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         if not old and not (slot is None and self._was_revoked(application, subject_id)):
             raise self._not_found(application, subject_id, slot)
         self._refuse_epoch(found, [subject_id])
+        self._refuse_token(found, token)
+        _check_new_token(subject_id, self._valid(application, subject_id), old, token)
         if found.key_mode == "application" and any(each.epoch == found.epoch for each in old):
             raise EnrolmentError(
                 f"application {application} has one key for all subjects: rotate it before renewing, or the new "
@@ -475,7 +518,7 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             )
         rows = self.embed(faces, checked=checked)
         ids = [subject_id] * len(rows)
-        new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True)
+        new = self._new_references(found, ids, rows, [metadata] * len(rows), renewed=True, token=token)
         slots = iter([each.slot for each in old])
         new = [each.changed(slot=next(slots, UNSLOTTED)) for each in new]  # surplus ones stay without a slot
         tombstones = [tombstone_of(self.keys, each) for each in old]
@@ -813,6 +856,14 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
             time.sleep(_SECONDS_A_LOOK)
         yield f"application {name}: {unknown} revoked records are missing in the key store"
 
+    def _refuse_token(self, application: Application, token: SubjectToken | None) -> None:
+        """Refuse a token where keys are not those of one record, or where a key decides about the next one."""
+        if token is not None and (application.key_mode != "subject" or self.hasher.parts > 1):
+            raise EnrolmentError(
+                f"application {application.name}: a token needs a key for each record (key mode 'subject', no keys of "
+                f"kind 'part'), expected no token; give none, or use another application"
+            )
+
     def _refuse_epoch(self, application: Application, subject_ids: Sequence[str]) -> None:
         if application.key_mode != "application":
             return
@@ -825,23 +876,18 @@ class Gallery(contextlib.AbstractContextManager["Gallery"]):
         self,
         application: Application,
         subject_ids: Sequence[str],
-        embeddings: NDArray[Any],
-        metadata: Sequence[Mapping[str, Any] | None] | None,
+        rows: NDArray[np.float32],
+        metadata: Sequence[Mapping[str, Any] | None],
         *,
         renewed: bool = False,
+        token: SubjectToken | None = None,
     ) -> list[Reference]:
         hasher = check_hasher(application, self.hasher)
-        rows = rows_of(embeddings)
-        texts = [metadata_text(each) for each in metadata or [None] * len(rows)]
-        if not len(rows) == len(subject_ids) == len(texts):
-            raise EnrolmentError(
-                f"expected one subject id and one metadata for each of {len(rows)} embeddings, "
-                f"received {len(subject_ids)} and {len(texts)}"
-            )
+        texts = [metadata_text(each, token=token.identifier if token is not None else "") for each in metadata]
         records = reserve_records(self.store, self.keys, application, subject_ids, parts=hasher.parts, renewed=renewed)
         places = list(zip(subject_ids, records, texts, strict=True))
         created = int(time.time())
-        return make_references(self.keys, hasher, application, places, rows, created=created)
+        return make_references(self.keys, hasher, application, places, rows, created=created, token=token)
 
     @contextlib.contextmanager
     def _forgetting_masks_on_error(self, application: Application, references: Sequence[Reference]) -> Iterator[None]:
@@ -926,6 +972,22 @@ def _gc_paused(count: int) -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def _check_new_token(
+    subject_id: str, valid: Sequence[Reference], old: Sequence[Reference], token: SubjectToken | None
+) -> None:
+    """Raise `TokenError` where the token does not fit a renewal of `old`, of all `valid` references of a subject."""
+    known = {each.token for each in valid} - {""}
+    problem = ""
+    if known and token is None:
+        problem = "has a token: a renewal needs a new one"
+    elif token is not None and token.identifier in known:
+        problem = "has this token already: a renewal needs a new one"
+    elif token is not None and len(old) < len(valid):
+        problem = "has further references, and one token for all: renew it without a slot"
+    if problem:
+        raise TokenError(f"subject {subject_id!r} {problem}", subject_id=subject_id)
 
 
 def _one(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from iom._registry import lookup
 from iom.codes.packing import PackedCodes, code_bytes, encoding_id, encoding_shape, pack, plane_count, word_count
-from iom.errors import EnrolmentError, RevokedError, StoreError, UnmaskedWarning
+from iom.errors import EnrolmentError, RevokedError, StoreError, TokenError, UnmaskedWarning
 from iom.gallery.key_store import KeyStore
 from iom.gallery.models import UNSLOTTED, Application, Reference, Tombstone
-from iom.keys import TransformKey, check_key_kind, part_of
+from iom.keys import SubjectToken, TransformKey, check_key_kind, part_of
 from iom.metrics.template_pooling import majority_codes, mean_vectors
 from iom.models.face_hasher import FaceHasher, ForwardingFaceHasher, Keys
 
@@ -96,6 +96,27 @@ def check_hasher(application: Application, hasher: FaceHasher) -> FaceHasher:
     check_key_kind(hasher.key_kind, application=application.name, masked=application.masked)
     warn_unmasked(application)
     return hasher
+
+
+def check_token(subject_id: str, references: Sequence[Reference], token: SubjectToken | None) -> None:
+    """Raise `TokenError` unless all references of a subject need this token, or none needs one and none is given."""
+    given = token.identifier if token is not None else ""
+    if all(hmac.compare_digest(each.token.encode(), given.encode()) for each in references):
+        return
+    if token is None:
+        told = "was enrolled with a token: give it"
+    elif any(each.token for each in references):
+        told = "was enrolled with another token; where that is lost, a renewal makes a new one"
+    else:
+        told = "was enrolled without a token: give none; a renewal makes one"
+    raise TokenError(f"subject {subject_id!r} {told}", subject_id=subject_id)
+
+
+def with_token(keys: Keys, token: SubjectToken | None) -> Keys:
+    """Keys of records that need a token, too."""
+    if token is None:
+        return keys
+    return keys.with_token(token) if isinstance(keys, TransformKey) else [key.with_token(token) for key in keys]
 
 
 def rows_of(embeddings: NDArray[Any]) -> NDArray[np.float32]:
@@ -183,13 +204,14 @@ def make_references(
     embeddings: NDArray[np.float32],
     *,
     created: int,
+    token: SubjectToken | None = None,
 ) -> list[Reference]:
     """Hash, mask and seal new templates; their masks are in the key store when this returns.
 
     `rows` has subject, record number and metadata for each of `embeddings` `(N, D)`.
     """
     places = [(subject, record, application.epoch) for subject, record, _ in rows]
-    codes = hasher.hash(embeddings, record_keys(keys, application, places))
+    codes = hasher.hash(embeddings, with_token(record_keys(keys, application, places), token))
     planes = pack(codes, hasher.alphabet_size).planes
     if application.masked:
         planes = planes ^ _new_masks(keys, application, [record for _, record, _ in rows])

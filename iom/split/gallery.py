@@ -60,6 +60,7 @@ from iom.split.messages import (
     Settings,
     Verify,
     ask,
+    different_settings,
     seal,
     session_of,
     unseal,
@@ -374,7 +375,7 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
         if (a.side, b.side) != ("a", "b"):
             raise PeerError(f"expected the servers a and b, in this order, received {a.side!a} and {b.side!a}")
         if a.digest != b.digest:
-            raise _different(name)
+            raise different_settings(name)
         if not a.protocol == b.protocol == self._protocol:
             raise ConfigError(
                 f"protocol: the servers use {a.protocol!a} and {b.protocol!a}, this gallery {self._protocol!r}; "
@@ -390,7 +391,7 @@ class SplitGallery(contextlib.AbstractContextManager["SplitGallery"]):
         begin = Begin(application=application, subject=subject_id, attempt=attempt)
         a, b = self._both("begin", begin, Begun)
         if a.digest != b.digest:
-            raise _different(application)
+            raise different_settings(application)
         if a.digest != self._known(application)[1]:
             self._asked(application)
         return a, b
@@ -537,13 +538,6 @@ def _pairs(a: Begun, b: Begun) -> list[tuple[RecordKey, RecordKey]]:
     """Records that both servers have."""
     of_b = {each.record: each for each in b.records}
     return [(each, of_b[each.record]) for each in a.records if each.record in of_b]
-
-
-def _different(application: str) -> EnrolmentError:
-    return EnrolmentError(
-        f"application {application}: the two servers have different settings (threshold, model, code): their "
-        "administrators must set equal ones; see iom stats on each"
-    )
 
 
 def _refuse_slot(slot: int | None) -> None:

@@ -84,6 +84,7 @@ from iom.split.messages import (
     States,
     Verify,
     ask,
+    different_settings,
     seal,
     session_of,
     unseal,
@@ -239,10 +240,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         """An application, whose settings must be those of the other server."""
         found = self.shares.application(name)
         if digest is not None and digest != settings_digest(found):
-            raise EnrolmentError(
-                f"application {name}: the two servers have different settings (threshold, model, code): their "
-                "administrators must set equal ones; see iom stats on each"
-            )
+            raise different_settings(name)
         return found
 
     def _settings(self, caller: str, message: AskSettings) -> Settings:
@@ -440,7 +438,8 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
 
     def _asked(self, attempt: _Attempt, message: AskDifferences | AskReplies) -> tuple[list[Share], list[bytes]]:
         """B's shares of the records that A asks about, and of the probe that the capture side sealed."""
-        self._application(attempt.application.name, message.digest)
+        if message.digest != settings_digest(attempt.application):
+            raise different_settings(attempt.application.name)
         shares = self._mine(attempt, message.records)
         probes = Probes.from_bytes(unseal(attempt.session, b"probes", message.attempt, message.for_b)).probes
         return shares, _probes(shares, probes)

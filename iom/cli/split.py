@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from iom._memory import forbid_core_dumps
 from iom.cli._command import OK, Answer, Choice, counted, option, root
-from iom.cli.gallery import GalleryOptions
+from iom.cli.gallery import KeyOptions
 from iom.errors import ConfigError, IomError
 
 if TYPE_CHECKING:
@@ -33,15 +34,10 @@ class _Tls:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stores:
+class _Stores(KeyOptions):
     """The stores of a share server."""
 
-    store: Annotated[str, option("store of shares, made by iom init --key-mode share", "PATH_OR_URL")]
-    keys: Annotated[str, option("key store", "PATH_OR_URL")]
-    passphrase_file: Annotated[
-        Path | None,
-        option("its first line opens the key store", "FILE", envvar="IOM_PASSPHRASE_FILE", show_envvar=True),
-    ] = None
+    store: Annotated[str, option("store of shares, made by iom init --key-mode share", "PATH_OR_URL")] = "gallery.db"
 
     def open(self, stack: contextlib.ExitStack) -> "ShareStore":
         """The share store."""
@@ -49,8 +45,7 @@ class _Stores:
         from iom.gallery.stores.base import open_store
         from iom.split.share_store import ShareStore
 
-        place = GalleryOptions(self.store, self.keys, self.passphrase_file)
-        keys = stack.enter_context(open_key_store(self.keys, passphrase=place.passphrase))
+        keys = stack.enter_context(open_key_store(self.keys, passphrase=self.passphrase))
         shares = ShareStore(stack.enter_context(open_store(self.store)), keys)
         stack.callback(shares.close)
         return shares
@@ -93,7 +88,7 @@ def serve_share(
     """Serve one of the two halves of a split gallery over mutual TLS."""
     from iom._peers import PeerClient, TlsFiles
     from iom.service.mutual_tls import PEER_SETTINGS, PeerApp, serve_peers
-    from iom.service.server import forbid_core_dumps, listening
+    from iom.service.server import listening
     from iom.split.server import ShareServer, open_correlations
 
     forbid_core_dumps()

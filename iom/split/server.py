@@ -274,9 +274,10 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
             )
         self._keep(message.attempt, attempt)
         self._audit.add(f"verify {caller}", name, [subject])
+        halves = self.shares.half_keys(name, subject, [each.record for each in shares])
         keys = [
-            RecordKey(record=each.record, epoch=each.epoch, half_key=self.shares.half_key(name, subject, each.record))
-            for each in shares
+            RecordKey(record=each.record, epoch=each.epoch, half_key=half)
+            for each, half in zip(shares, halves, strict=True)
         ]
         return Begun(digest=settings_digest(application), session=attempt.session, records=keys)
 
@@ -473,7 +474,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         application = self._application(message.application)
         if any(state.name != "unknown" for state in self.shares.states(application.name, message.records)):
             raise EnrolmentError("a record number was used before; enrol again")
-        halves = [self.shares.half_key(application.name, message.subject, each) for each in message.records]
+        halves = self.shares.half_keys(application.name, message.subject, message.records)
         return HalfKeys(digest=settings_digest(application), half_keys=halves)
 
     def _prepare(self, caller: str, message: Prepare) -> Done:

@@ -59,6 +59,10 @@ PassphraseSource: TypeAlias = str | Callable[[], str]
 PASSPHRASE_VARIABLE = "IOM_PASSPHRASE"  # noqa: S105 - its name
 
 
+_MASKS_IN_RANGE = "SELECT record, sealed FROM masks WHERE application = ? AND record BETWEEN ? AND ?"
+_MASKS_IN_LIST = "SELECT record, sealed FROM masks WHERE application = ? AND record IN (SELECT value FROM json_each(?))"
+
+
 class Anchor(NamedTuple):
     """Last audit entry that was seen: its sequence number and digest."""
 
@@ -199,13 +203,11 @@ class KeyStore(contextlib.AbstractContextManager["KeyStore"]):
         wanted = {int(record) for record in records}
         if not wanted:
             return {}
-        query = "SELECT record, sealed FROM masks WHERE application = ?"
         first, last = min(wanted), max(wanted)
         if last - first < 2 * len(wanted):  # as in a page of a search: a range is read twice as fast as a list
-            rows = self._file.rows(f"{query} AND record BETWEEN ? AND ?", (application, first, last))
+            rows = self._file.rows(_MASKS_IN_RANGE, (application, first, last))
         else:
-            chosen = f"{query} AND record IN (SELECT value FROM json_each(?))"
-            rows = self._file.rows(chosen, (application, json.dumps(sorted(wanted))))
+            rows = self._file.rows(_MASKS_IN_LIST, (application, json.dumps(sorted(wanted))))
         found, damaged = self._cipher.open_rows(_mask_kind(application), (row for row in rows if row[0] in wanted))
         if damaged:
             raise self._damaged(f"the mask of record {damaged[0]} of {application} is damaged or was changed")

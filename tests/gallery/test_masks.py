@@ -322,18 +322,13 @@ def test_an_export_with_masks_is_refused_where_there_are_none(place):
             import_application(other, path)
 
 
-@pytest.mark.parametrize("sealed", [b"", b"short", b"x" * 64, "text", 7, None])
+@pytest.mark.parametrize("sealed", [b"", b"short", b"x" * 64, "text", 7])
 @pytest.mark.parametrize("records", [[3, 4, 5, 6], [0, 5, 59], [5]])
 def test_a_damaged_mask_is_told_by_its_record(place, sealed, records):
     """Read as a range, as a list, and alone."""
     gallery = filled(place, masked=True)
     with contextlib.closing(sqlite3.connect(place.key_file)) as connection, connection:
-        connection.execute("PRAGMA ignore_check_constraints = ON")
-        with contextlib.suppress(sqlite3.IntegrityError):
-            connection.execute("UPDATE masks SET sealed = ? WHERE record = 5", (sealed,))
-        is_changed = connection.execute("SELECT sealed FROM masks WHERE record = 5").fetchone()[0] == sealed
-    if not is_changed:
-        pytest.skip("SQLite refuses it")
+        connection.execute("UPDATE masks SET sealed = ? WHERE record = 5", (sealed,))
     with pytest.raises(StoreError, match="the mask of record 5 of door is damaged"):
         gallery.keys.masks("door", records)
     others = [record for record in records if record != 5]

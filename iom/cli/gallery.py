@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from iom._files import IMAGE_SUFFIXES, list_images, list_subjects
+from iom._memory import forbid_core_dumps
 from iom._registry import FUSIONS, KEY_MODES, lookup
 from iom.cli._command import (
     COUNT,
@@ -52,6 +53,9 @@ file comes from --passphrase-file, from IOM_PASSPHRASE, or is asked for. See doc
 record stores  PATH.db  sqlite:///PATH.db  postgresql://...
 key stores     PATH  file:PATH  file:PATH?key-file=PATH  environment:NAME?file=PATH
                command:PROGRAM ARGUMENTS?file=PATH
+               pkcs11:token=NAME;object=NAME?module-path=PATH&pin-source=file:PATH&file=PATH
+               https://HOST:PORT?certificate=PATH&key=PATH&authority=PATH&file=PATH
+               several of them joined by +: all are needed
 """,
 )
 
@@ -62,29 +66,18 @@ def no_hasher() -> "FaceHasher":
 
 
 @dataclasses.dataclass(frozen=True)
-class GalleryOptions:
-    """The options of every command of a gallery."""
+class KeyOptions:
+    """The options of every command with a key store."""
 
-    gallery: Annotated[str, option("record store", "PATH_OR_URL", envvar="IOM_GALLERY", show_envvar=True)] = (
-        "gallery.db"
-    )
     keys: Annotated[str, option("key store", "PATH_OR_URL", envvar="IOM_KEYS", show_envvar=True)] = "gallery.keys"
     passphrase_file: Annotated[
         Path | None,
         option("its first line opens the key store", "FILE", envvar="IOM_PASSPHRASE_FILE", show_envvar=True),
     ] = None
-    application: Annotated[str, option("tenant", "NAME")] = "default"
-    quiet: Quiet = False
-
-    def open(self, hasher: "FaceHasher | Callable[[], FaceHasher]" = no_hasher, *, create: bool = False) -> "Gallery":
-        """The gallery, with a hasher or what opens it; with `create`, stores that are missing are made."""
-        from iom.gallery.gallery import Gallery
-
-        return Gallery.open(self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase)
 
     def passphrase(self) -> str:
         """The passphrase of the key store: from the file, from IOM_PASSPHRASE, or asked for, twice if it is new."""
-        from iom.gallery.key_store import parse_key_url
+        from iom.gallery.key_url import parse_key_url
 
         if self.passphrase_file is not None:
             try:
@@ -93,8 +86,28 @@ class GalleryOptions:
                 raise DataError(f"cannot read {self.passphrase_file}") from error
         if (known := os.environ.get("IOM_PASSPHRASE")) is not None:
             return known
-        file, *_ = parse_key_url(self.keys, None)
-        return _asked_passphrase(repeat=not file.exists())
+        return _asked_passphrase(repeat=not parse_key_url(self.keys, None).path.exists())
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryOptions(KeyOptions):
+    """The options of every command of a gallery."""
+
+    gallery: Annotated[str, option("record store", "PATH_OR_URL", envvar="IOM_GALLERY", show_envvar=True)] = (
+        "gallery.db"
+    )
+    application: Annotated[str, option("tenant", "NAME")] = "default"
+    quiet: Quiet = False
+
+    def open(self, hasher: "FaceHasher | Callable[[], FaceHasher]" = no_hasher, *, create: bool = False) -> "Gallery":
+        """The gallery, with a hasher or what opens it; with `create`, stores that are missing are made.
+
+        From here on the process leaves no core dump.
+        """
+        from iom.gallery.gallery import Gallery
+
+        forbid_core_dumps()
+        return Gallery.open(self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase)
 
 
 def _asked_passphrase(*, repeat: bool) -> str:

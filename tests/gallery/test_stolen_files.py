@@ -35,7 +35,7 @@ def filled(place, *, masked):
 
 def true_codes(gallery):
     """Packed bytes of the codes that were enrolled, `2 COUNT` of them, by record."""
-    key = gallery.keys.application_key("door", 0)
+    key = gallery.keys.application_keys("door", [0])[0]
     planes = pack(FakeHasher().hash(np.concatenate([FIRST, SECOND]), key), 8).planes
     return [row.astype("<u8").tobytes() for row in planes]
 
@@ -122,7 +122,7 @@ def test_keys_alone_hold_no_code_and_no_mask(place, masked):
     codes, masks = true_codes(masked), masked.keys.masks("door", range(2 * COUNT))
     stored = [each.code for each in masked.store.scan("door")]
     assert not any(each[:START] in content for each in [*codes, *masks, *stored])
-    key = masked.keys.application_key("door", 0)
+    key = masked.keys.application_keys("door", [0])[0]
     for secret in (key.secret, key.secret.hex().encode(), key.to_text().split(":")[1].encode()):
         assert secret not in content
     assert are_coins(masks)  # whoever opens it with its passphrase has masks and keys, and nothing of a face

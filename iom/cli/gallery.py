@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from iom.gallery.models import Application
     from iom.keys import SubjectToken
     from iom.models.face_hasher import FaceHasher
+    from iom.split.gallery import SplitGallery
 
 try_out = root.section("Try it")
 command = root.section(
@@ -51,6 +52,7 @@ The record store and the key store are two places, best on two machines. The pas
 file comes from --passphrase-file, from IOM_PASSPHRASE, or is asked for. See docs/gallery.md.
 
 record stores  PATH.db  sqlite:///PATH.db  postgresql://...
+               split://HOST:PORT,HOST:PORT?certificate=FILE&key=FILE&authority=FILE (docs/split.md)
 key stores     PATH  file:PATH  file:PATH?key-file=PATH  environment:NAME?file=PATH
                command:PROGRAM ARGUMENTS?file=PATH
                pkcs11:token=NAME;object=NAME?module-path=PATH&pin-source=file:PATH&file=PATH
@@ -106,8 +108,25 @@ class GalleryOptions(KeyOptions):
         """
         from iom.gallery.gallery import Gallery
 
+        if self.is_split:
+            raise ConfigError(
+                "a split gallery (split://...) enrols, verifies, renews and revokes one subject at a time; other "
+                "commands are those of its servers, with their own --gallery and --keys"
+            )
         forbid_core_dumps()
         return Gallery.open(self.gallery, keys=self.keys, hasher=hasher, create=create, passphrase=self.passphrase)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether `--gallery` names the two servers of a split gallery."""
+        return self.gallery.startswith("split://")
+
+    def open_split(self, hasher: "FaceHasher | Callable[[], FaceHasher]" = no_hasher) -> "SplitGallery":
+        """The capture side of a split gallery."""
+        from iom.split.gallery import SplitGallery
+
+        forbid_core_dumps()
+        return SplitGallery.open(self.gallery, hasher)
 
 
 def _asked_passphrase(*, repeat: bool) -> str:
@@ -128,6 +147,12 @@ def _asked_passphrase(*, repeat: bool) -> str:
 
 
 Unchecked = Annotated[bool, option("take faces that are small or blurred, and aligned images that show none")]
+Release = Annotated[
+    str,
+    option(
+        "text that a match gives back (split gallery, full protocol)", "SECRET", envvar="IOM_RELEASE", show_envvar=True
+    ),
+]
 Slot = Annotated[int | None, option("only this reference", "N")]
 Fuse = Annotated[
     str,
@@ -190,6 +215,7 @@ def enroll(
     add: Annotated[bool, option("add to a subject that is enrolled already")],
     allow_revoked: Annotated[bool, option("bring a revoked subject back (otherwise refused or left out)")],
     token: Annotated[Path | None, _token_option("make a token for the subject (with --add: the one it has)")],
+    release: Release = "",
     fuse: Fuse = "none",
     unchecked: Unchecked,
     place: GalleryOptions,
@@ -207,6 +233,11 @@ def enroll(
         raise ConfigError("enroll: expected at least one image of the subject")
     name = place.application
     _check_images(images)
+    if place.is_split:
+        _refuse_in_split(token=token)
+        enrolment = {"another": add, "allow_revoked": allow_revoked}
+        return _store_split(place, subject, images, embedding, release, "enroll", enrolment)
+    _refuse_release(release)
     theirs = _subject_token(token, new=not add)
     with place.open(embedding.hasher) as gallery:
         gallery.application(name)
@@ -222,6 +253,17 @@ def enroll(
             new = gallery.enroll(subject, rows, application=name, metadata=metadata, token=given, **options)
     facts = {"application": name, "subject": subject, "slots": [each.slot for each in new]}
     return Answer(facts, f"{subject}: {counted(len(new), 'reference')}{_told_token(token, new=not add)}")
+
+
+def _refuse_release(release: str) -> None:
+    if release:
+        raise ConfigError("--release is for a split gallery: --gallery split://...")
+
+
+def _refuse_in_split(*, token: Path | None = None, slot: int | None = None) -> None:
+    for flag, value in (("--token", token), ("--slot", slot)):
+        if value is not None:
+            raise ConfigError(f"{flag}: not for a split gallery, see docs/split.md")
 
 
 def _subject_token(path: Path | None, *, new: bool) -> contextlib.AbstractContextManager["SubjectToken | None"]:
@@ -259,12 +301,37 @@ class _Embedding:
         hasher = self.models.load()
         return MajorityHasher(hasher) if self.fuse == "majority" else hasher
 
-    def rows(self, gallery: "Gallery", images: Sequence[Path]) -> tuple[Any, dict[str, Any] | None]:
+    def rows(self, gallery: "Gallery | SplitGallery", images: Sequence[Path]) -> tuple[Any, dict[str, Any] | None]:
         """Rows to enrol of a subject's images, and their metadata."""
         from iom.gallery.templates import fuse
 
         rows = gallery.embed(images, checked=self.checked)
         return fuse(rows, self.fuse), None if self.fuse == "none" else {"fuse": self.fuse, "images": len(rows)}
+
+
+def _store_split(
+    place: GalleryOptions,
+    subject: str,
+    images: Sequence[Path],
+    embedding: _Embedding,
+    release: str,
+    action: str,
+    options: dict[str, Any],
+) -> Answer:
+    """Enrol or renew a subject in a split gallery."""
+    name = place.application
+    with place.open_split(embedding.hasher) as gallery:
+        gallery.application(name)
+        rows, _ = embedding.rows(gallery, images)
+        secret = release.encode()
+        if action == "enroll":
+            count = gallery.enroll(subject, rows, application=name, release=secret, **options)
+        else:
+            count = gallery.renew(subject, rows, application=name, release=secret)
+    told = subject if action == "enroll" else f"renewed {subject}"
+    return Answer(
+        {"application": name, "subject": subject, "references": count}, f"{told}: {counted(count, 'reference')}"
+    )
 
 
 def _enroll_folder(place: GalleryOptions, folder: Path, embedding: _Embedding, *, allow_revoked: bool) -> Answer:
@@ -346,6 +413,13 @@ def verify(
     if fmr is not None:
         raise ConfigError("--fmr is for two photographs; the threshold of a gallery is that of iom set-threshold")
     name = place.application
+    if place.is_split:
+        _refuse_in_split(token=token)
+        with place.open_split(models.load) as servers:
+            decision = servers.verify(first, image, application=name, checked=not unchecked)
+        secret = None if decision.released is None else decision.released.decode("utf-8", "replace")
+        facts = {"application": name, "subject": first, "match": decision.match, "released": secret}
+        return Answer(facts, "\n".join(filter(None, [str(decision), secret])), decision.match)
     theirs = _subject_token(token, new=False)
     try:
         with place.open(models.load) as gallery, theirs as given:
@@ -441,8 +515,13 @@ def _date(seconds: int) -> str:
 @command("revoke", examples=("alice", "alice --slot 1"))
 def revoke(subject: str, slot: Slot, place: GalleryOptions) -> Answer:
     """Refuse a subject's template for ever."""
-    with place.open() as gallery:
-        count = gallery.revoke(subject, application=place.application, slot=slot)
+    if place.is_split:
+        _refuse_in_split(slot=slot)
+        with place.open_split() as servers:
+            count = servers.revoke(subject, application=place.application)
+    else:
+        with place.open() as gallery:
+            count = gallery.revoke(subject, application=place.application, slot=slot)
     facts = {"application": place.application, "subject": subject, "revoked": count}
     return Answer(facts, f"revoked {counted(count, 'reference')} of {subject}")
 
@@ -454,6 +533,7 @@ def renew(
     images: Annotated[Sequence[Path], argument("IMAGE...", nargs=-1, required=True)],
     slot: Slot,
     token: Annotated[Path | None, _token_option("make a new token; the old one serves for nothing any more")],
+    release: Release = "",
     fuse: Fuse = "none",
     unchecked: Unchecked,
     place: GalleryOptions,
@@ -463,6 +543,10 @@ def renew(
     name = place.application
     _check_images(images)
     embedding = _Embedding(models, fuse, checked=not unchecked)
+    if place.is_split:
+        _refuse_in_split(token=token, slot=slot)
+        return _store_split(place, subject, images, embedding, release, "renew", {})
+    _refuse_release(release)
     theirs = _subject_token(token, new=True)
     with place.open(embedding.hasher) as gallery:
         with contextlib.suppress(RevokedError):  # to bring it back is what renewing is for
